@@ -1,0 +1,12 @@
+//! What is this command, and where are its keys?
+//!
+//! * [`CommandTable`]: every command of Redis 7.0, Redis 8 and Valkey 9 as data, and what the user declares besides.
+//! * [`CommandSpec`]: one row, the positions of its keys and how it is routed and merged.
+//! * [`PackedCommands`]: a zero-copy reader of requests in the wire format.
+//!
+//! A command that is not in the table is refused, never guessed: a plain Redis node does not answer MOVED, so one
+//! wrong key position is data silently lost.
+
+mod spec;
+
+pub use spec::{Access, ArgAt, Blocking, CommandSpec, KeyError, KeyPositions, KeySpec, Merge, Route};

@@ -1,0 +1,165 @@
+//! One row of the command table.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+/// A command: where its keys are, where it goes, how the answers of several nodes become one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandSpec {
+    pub(crate) name: Cow<'static, str>,
+    /// As Redis counts: the name included; negative means "at least".
+    pub(crate) arity: i16,
+    pub(crate) keys: Cow<'static, [KeySpec]>,
+    pub(crate) route: Route,
+    pub(crate) access: Access,
+    pub(crate) blocking: Blocking,
+}
+
+/// Where keys are among a command's arguments. The name of the command is argument 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeySpec {
+    /// Every `step`th argument from `first` to `last`; a negative `last` counts from the end (-1 is the last argument).
+    Range {
+        /// The first key.
+        first: u16,
+        /// The last key; negative counts from the end.
+        last: i16,
+        /// The distance between keys.
+        step: u16,
+    },
+    /// A number of keys at `count`, then that many keys from `first` on.
+    Counted {
+        /// Where the number is.
+        count: u16,
+        /// The first key.
+        first: u16,
+        /// The distance between keys.
+        step: u16,
+    },
+    /// XREAD and XREADGROUP: after the word STREAMS, searched from `from` on as the server's parser does, keys are the first half of the rest.
+    Streams,
+    /// GEORADIUS and GEORADIUSBYMEMBER: the key after STORE or STOREDIST.
+    GeoStore,
+    /// SORT and SORT_RO: BY and GET patterns, and the key after the last STORE.
+    Sort,
+    /// MIGRATE: the key at 3, or those after KEYS when it is empty.
+    Migrate,
+}
+
+/// Where a command goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Route {
+    /// To the one node that owns all of its keys; refused when they live apart, or when it names none.
+    Keys,
+    /// Cut by node: each node gets the command with its own keys, and the answers are merged.
+    Split {
+        /// Arguments a key brings along, itself included: 1 for MGET, 2 for MSET, 3 for JSON.MSET.
+        step: u8,
+        /// Arguments after the last key that every part repeats: 1 for JSON.MGET.
+        tail: u8,
+        /// How the answers become one.
+        merge: Merge,
+    },
+    /// To every node as it is.
+    All(Merge),
+    /// To any one node: each gives the same answer.
+    Any,
+    /// SCAN: one node after another, the node's number in the cursor.
+    Scan,
+    /// Nowhere without a node's name: `client.node(name)`.
+    Named,
+    /// Not on a shared handle, because it changes the connection: `transaction` or `dedicated`.
+    Stateful,
+    /// Nowhere: it makes no sense over many nodes, or it would take the client's own connection away.
+    Refused,
+}
+
+/// How the answers of several nodes become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Merge {
+    /// All must succeed; the answer is the first node's.
+    AllSucceeded,
+    /// Arrays (or sets, or maps) one after another, in node order.
+    Concat,
+    /// The first answer that is not nil, in node order.
+    FirstNonNil,
+    /// Each key's element goes back to the key's place in the question.
+    KeyOrder,
+    /// Element by element, true where every node says true.
+    LogicalAnd,
+    /// The largest number, element by element for arrays.
+    Max,
+    /// The smallest number, element by element for arrays.
+    Min,
+    /// One node's success is enough.
+    OneSucceeded,
+    /// A map from node name to that node's answer.
+    PerNode,
+    /// The sum of the numbers.
+    Sum,
+    /// Name and number in turn (PUBSUB NUMSUB): the numbers of equal names are added.
+    SumByName,
+    /// Arrays one after another, without the elements that were there before.
+    Union,
+}
+
+/// Whether a command may be sent again when its answer is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Changes nothing: may be repeated.
+    Read,
+    /// May have changed something: is never sent twice.
+    Write,
+}
+
+/// Whether the server may hold the answer back, and until when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Blocking {
+    /// Answers at once.
+    No,
+    /// May wait for the seconds (a decimal number; 0 is for ever) in an argument.
+    Seconds(ArgAt),
+    /// May wait for the milliseconds (an integer; 0 is for ever) in an argument.
+    Millis(ArgAt),
+}
+
+/// A place among a command's arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ArgAt {
+    /// This argument.
+    Index(u16),
+    /// The last argument.
+    Last,
+    /// The argument after this word (in capitals), if the word is there.
+    AfterWord(&'static str),
+}
+
+/// Where the keys of one request are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyPositions {
+    /// Positions of keys, in the order of the request.
+    pub keys: SmallVec<[u32; 8]>,
+    /// Positions of patterns from which the server derives further keys (SORT ... BY, GET).
+    pub patterns: SmallVec<[u32; 2]>,
+}
+
+/// Why the keys of a request cannot be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// Too few or too many arguments; the server would say so too.
+    #[error("wrong number of arguments")]
+    Arity,
+    /// The number of keys is not a number, or does not fit the arguments.
+    #[error("the number of keys does not fit the arguments")]
+    Count,
+    /// A word that must be there is missing, or the arguments after it do not fit.
+    #[error("syntax error")]
+    Syntax,
+}
