@@ -7,6 +7,18 @@
 //! A command that is not in the table is refused, never guessed: a plain Redis node does not answer MOVED, so one
 //! wrong key position is data silently lost.
 
+mod declare;
+mod extract;
+mod packed;
+mod rows;
 mod spec;
+mod table;
+mod word;
 
-pub use spec::{Access, ArgAt, Blocking, CommandSpec, KeyError, KeyPositions, KeySpec, Merge, Route};
+pub use declare::{Declaration, DeclareError};
+pub use extract::Wait;
+pub use packed::{Args, PackedCommands, PackedError, PackedProblem, write_command};
+pub use spec::{
+    Access, ArgAt, Blocking, CommandSpec, KeyError, KeyPositions, KeySpec, Merge, Route,
+};
+pub use table::{CommandTable, Lookup};

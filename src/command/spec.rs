@@ -4,7 +4,12 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
+use super::Declaration;
+
 /// A command: where its keys are, where it goes, how the answers of several nodes become one.
+///
+/// Rows come with the crate ([`CommandTable`](super::CommandTable)) or are declared by the user
+/// ([`CommandSpec::declare`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandSpec {
     pub(crate) name: Cow<'static, str>,
@@ -14,6 +19,58 @@ pub struct CommandSpec {
     pub(crate) route: Route,
     pub(crate) access: Access,
     pub(crate) blocking: Blocking,
+    /// Why the row is as it is, where that is our decision and not the server's.
+    pub(crate) note: &'static str,
+}
+
+impl CommandSpec {
+    /// Starts the declaration of a command that is not built in, such as a module's.
+    pub fn declare(name: &str) -> Declaration {
+        Declaration::new(name)
+    }
+
+    /// The name in capitals; a subcommand's is `CONTAINER|SUB`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many arguments there must be, as Redis counts: the name (and the subcommand's) included; negative means
+    /// "at least".
+    #[must_use]
+    pub fn arity(&self) -> i16 {
+        self.arity
+    }
+
+    /// Where the keys are.
+    #[must_use]
+    pub fn key_specs(&self) -> &[KeySpec] {
+        &self.keys
+    }
+
+    /// Where the command goes.
+    #[must_use]
+    pub fn route(&self) -> Route {
+        self.route
+    }
+
+    /// Whether it may be sent again when its answer is missing.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// Whether the server may hold the answer back; [`wait_limit`](Self::wait_limit) tells for how long.
+    #[must_use]
+    pub fn blocking(&self) -> Blocking {
+        self.blocking
+    }
+
+    /// Why the row is as it is, where that is a decision of this crate; empty otherwise.
+    #[must_use]
+    pub fn note(&self) -> &'static str {
+        self.note
+    }
 }
 
 /// Where keys are among a command's arguments. The name of the command is argument 0.
@@ -38,12 +95,19 @@ pub enum KeySpec {
         /// The distance between keys.
         step: u16,
     },
-    /// XREAD and XREADGROUP: after the word STREAMS, searched from `from` on as the server's parser does, keys are the first half of the rest.
+    /// XREAD and XREADGROUP: after the word STREAMS, found as the server's parser finds it, keys are the first half of
+    /// the rest.
     Streams,
-    /// GEORADIUS and GEORADIUSBYMEMBER: the key after STORE or STOREDIST.
-    GeoStore,
+    /// GEORADIUS and GEORADIUSBYMEMBER: the key after the last STORE or STOREDIST.
+    GeoStore {
+        /// The first argument that may be an option.
+        from: u16,
+    },
     /// SORT and SORT_RO: BY and GET patterns, and the key after the last STORE.
-    Sort,
+    Sort {
+        /// Whether STORE is understood (not by SORT_RO).
+        store: bool,
+    },
     /// MIGRATE: the key at 3, or those after KEYS when it is empty.
     Migrate,
 }
@@ -145,8 +209,17 @@ pub enum ArgAt {
 pub struct KeyPositions {
     /// Positions of keys, in the order of the request.
     pub keys: SmallVec<[u32; 8]>,
-    /// Positions of patterns from which the server derives further keys (SORT ... BY, GET).
+    /// Positions of patterns from which the server derives further keys (SORT ... BY, GET): what follows the `->` of a
+    /// pattern names a hash field and is no part of the key.
     pub patterns: SmallVec<[u32; 2]>,
+}
+
+impl KeyPositions {
+    /// Forgets all positions.
+    pub fn clear(&mut self) {
+        self.keys.clear();
+        self.patterns.clear();
+    }
 }
 
 /// Why the keys of a request cannot be told.

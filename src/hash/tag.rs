@@ -14,7 +14,10 @@ pub enum HashTag {
     /// The whole key, always.
     None,
     /// A rule of the user's own, with a frozen name.
-    Custom(&'static str, Arc<dyn for<'k> Fn(&'k [u8]) -> &'k [u8] + Send + Sync>),
+    Custom(
+        &'static str,
+        Arc<dyn for<'k> Fn(&'k [u8]) -> &'k [u8] + Send + Sync>,
+    ),
 }
 
 impl HashTag {

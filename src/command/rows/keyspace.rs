@@ -1,0 +1,46 @@
+//! Commands for keys of any type.
+
+use super::*;
+
+const MIGRATE: &[KeySpec] = &[KeySpec::Migrate];
+const SORT: &[KeySpec] = &[range(1, 1, 1), KeySpec::Sort { store: true }];
+const SORT_RO: &[KeySpec] = &[range(1, 1, 1), KeySpec::Sort { store: false }];
+
+pub(super) static ROWS: &[CommandSpec] = &[
+    write("COPY", -3, TWO_KEYS),
+    write("DEL", -2, ALL_KEYS).split(1, 0, Merge::Sum),
+    read("DUMP", 2, KEY),
+    read("EXISTS", -2, ALL_KEYS).split(1, 0, Merge::Sum),
+    write("EXPIRE", -3, KEY),
+    write("EXPIREAT", -3, KEY),
+    read("EXPIRETIME", 2, KEY),
+    ask_all("KEYS", 2, Merge::Concat),
+    write("MIGRATE", -6, MIGRATE)
+        .because("the target is an address: keys leave the node that owns them"),
+    write("MOVE", 3, KEY),
+    read("OBJECT|ENCODING", 3, KEY_AT_2),
+    read("OBJECT|FREQ", 3, KEY_AT_2),
+    any("OBJECT|HELP", 2),
+    read("OBJECT|IDLETIME", 3, KEY_AT_2),
+    read("OBJECT|REFCOUNT", 3, KEY_AT_2),
+    write("PERSIST", 2, KEY),
+    write("PEXPIRE", -3, KEY),
+    write("PEXPIREAT", -3, KEY),
+    read("PEXPIRETIME", 2, KEY),
+    read("PTTL", 2, KEY),
+    ask_all("RANDOMKEY", 1, Merge::FirstNonNil),
+    write("RENAME", 3, TWO_KEYS),
+    write("RENAMENX", 3, TWO_KEYS),
+    write("RESTORE", -4, KEY),
+    write("RESTORE-ASKING", -4, KEY),
+    row("SCAN", -2, NONE, Route::Scan, Access::Read),
+    write("SORT", -2, SORT)
+        .because("the last STORE wins; patterns name keys that only the node knows"),
+    read("SORT_RO", -2, SORT_RO),
+    read("TOUCH", -2, ALL_KEYS)
+        .split(1, 0, Merge::Sum)
+        .because("changes idle times only; may be repeated"),
+    read("TTL", 2, KEY),
+    read("TYPE", 2, KEY),
+    write("UNLINK", -2, ALL_KEYS).split(1, 0, Merge::Sum),
+];

@@ -1,0 +1,147 @@
+//! The built-in rows: commands of Redis 7.0, Redis 8 (with its modules) and Valkey 9, one file per group.
+//!
+//! Facts (arity, positions of keys) are the servers'; routes, merges and accesses are decided here, with a note where
+//! the reason is not plain. `tests/command_table.rs` holds the rows against real servers, `docs/commands.md` is printed
+//! from them.
+
+use std::borrow::Cow;
+
+use super::{Access, ArgAt, Blocking, CommandSpec, KeySpec, Merge, Route};
+
+mod cluster;
+mod connection;
+mod hashes;
+mod keyspace;
+mod lists;
+mod modules;
+mod pubsub;
+mod scripting;
+mod server;
+mod sets;
+mod sorted_sets;
+mod streams;
+mod strings;
+
+/// Every built-in row, with the title of its group.
+pub(super) static GROUPS: [(&str, &[CommandSpec]); 14] = [
+    ("Keys", keyspace::ROWS),
+    ("Strings, bitmaps, HyperLogLog", strings::ROWS),
+    ("Hashes", hashes::ROWS),
+    ("Lists", lists::ROWS),
+    ("Sets", sets::ROWS),
+    ("Sorted sets, geo", sorted_sets::ROWS),
+    ("Streams", streams::ROWS),
+    ("Scripts and functions", scripting::ROWS),
+    ("Publish and subscribe", pubsub::ROWS),
+    ("Connection and transactions", connection::ROWS),
+    ("Server", server::ROWS),
+    ("Cluster", cluster::ROWS),
+    (
+        "Vector sets, JSON, probabilistic, time series",
+        modules::ROWS,
+    ),
+    ("Search", modules::SEARCH_ROWS),
+];
+
+const fn range(first: u16, last: i16, step: u16) -> KeySpec {
+    KeySpec::Range { first, last, step }
+}
+
+const fn counted(count: u16, first: u16, step: u16) -> KeySpec {
+    KeySpec::Counted { count, first, step }
+}
+
+const NONE: &[KeySpec] = &[];
+const KEY: &[KeySpec] = &[range(1, 1, 1)];
+const KEY_AT_2: &[KeySpec] = &[range(2, 2, 1)];
+const TWO_KEYS: &[KeySpec] = &[range(1, 2, 1)];
+const ALL_KEYS: &[KeySpec] = &[range(1, -1, 1)];
+const KEYS_FROM_2: &[KeySpec] = &[range(2, -1, 1)];
+const KEYS_BUT_LAST: &[KeySpec] = &[range(1, -2, 1)];
+const PAIRS: &[KeySpec] = &[range(1, -1, 2)];
+const TRIPLES: &[KeySpec] = &[range(1, -1, 3)];
+const COUNT_AT_1: &[KeySpec] = &[counted(1, 2, 1)];
+const COUNT_AT_2: &[KeySpec] = &[counted(2, 3, 1)];
+const COUNTED_PAIRS: &[KeySpec] = &[counted(1, 2, 2)];
+const TARGET_AND_COUNT: &[KeySpec] = &[range(1, 1, 1), counted(2, 3, 1)];
+
+const fn row(
+    name: &'static str,
+    arity: i16,
+    keys: &'static [KeySpec],
+    route: Route,
+    access: Access,
+) -> CommandSpec {
+    CommandSpec {
+        name: Cow::Borrowed(name),
+        arity,
+        keys: Cow::Borrowed(keys),
+        route,
+        access,
+        blocking: Blocking::No,
+        note: "",
+    }
+}
+
+/// By its keys; changes nothing.
+const fn read(name: &'static str, arity: i16, keys: &'static [KeySpec]) -> CommandSpec {
+    row(name, arity, keys, Route::Keys, Access::Read)
+}
+
+/// By its keys.
+const fn write(name: &'static str, arity: i16, keys: &'static [KeySpec]) -> CommandSpec {
+    row(name, arity, keys, Route::Keys, Access::Write)
+}
+
+/// Asks every node; changes nothing.
+const fn ask_all(name: &'static str, arity: i16, merge: Merge) -> CommandSpec {
+    row(name, arity, NONE, Route::All(merge), Access::Read)
+}
+
+/// Tells every node.
+const fn tell_all(name: &'static str, arity: i16, merge: Merge) -> CommandSpec {
+    row(name, arity, NONE, Route::All(merge), Access::Write)
+}
+
+/// Asks any node; changes nothing.
+const fn any(name: &'static str, arity: i16) -> CommandSpec {
+    row(name, arity, NONE, Route::Any, Access::Read)
+}
+
+const fn named(name: &'static str, arity: i16) -> CommandSpec {
+    row(name, arity, NONE, Route::Named, Access::Write)
+}
+
+const fn named_read(name: &'static str, arity: i16) -> CommandSpec {
+    row(name, arity, NONE, Route::Named, Access::Read)
+}
+
+const fn stateful(name: &'static str, arity: i16, keys: &'static [KeySpec]) -> CommandSpec {
+    row(name, arity, keys, Route::Stateful, Access::Write)
+}
+
+const fn refused(name: &'static str, arity: i16) -> CommandSpec {
+    row(name, arity, NONE, Route::Refused, Access::Write)
+}
+
+impl CommandSpec {
+    const fn split(mut self, step: u8, tail: u8, merge: Merge) -> Self {
+        self.route = Route::Split { step, tail, merge };
+        self
+    }
+
+    const fn waits_seconds(mut self, at: ArgAt) -> Self {
+        self.blocking = Blocking::Seconds(at);
+        self
+    }
+
+    const fn waits_millis(mut self, at: ArgAt) -> Self {
+        self.blocking = Blocking::Millis(at);
+        self
+    }
+
+    const fn because(mut self, note: &'static str) -> Self {
+        self.note = note;
+        self
+    }
+}

@@ -1,0 +1,23 @@
+//! Publish and subscribe.
+
+use super::*;
+
+const CHANNEL: &str =
+    "the channel's name is routed like a key: publisher and subscriber meet at its owner";
+
+pub(super) static ROWS: &[CommandSpec] = &[
+    stateful("PSUBSCRIBE", -2, NONE).because("channels that match live on every node"),
+    write("PUBLISH", 3, KEY).because(CHANNEL),
+    ask_all("PUBSUB|CHANNELS", -2, Merge::Union),
+    any("PUBSUB|HELP", 2),
+    ask_all("PUBSUB|NUMPAT", 2, Merge::Sum),
+    ask_all("PUBSUB|NUMSUB", -2, Merge::SumByName),
+    ask_all("PUBSUB|SHARDCHANNELS", -2, Merge::Union),
+    ask_all("PUBSUB|SHARDNUMSUB", -2, Merge::SumByName),
+    stateful("PUNSUBSCRIBE", -1, NONE),
+    write("SPUBLISH", 3, KEY).because(CHANNEL),
+    stateful("SSUBSCRIBE", -2, ALL_KEYS).because(CHANNEL),
+    stateful("SUBSCRIBE", -2, ALL_KEYS).because(CHANNEL),
+    stateful("SUNSUBSCRIBE", -1, ALL_KEYS).because(CHANNEL),
+    stateful("UNSUBSCRIBE", -1, ALL_KEYS).because(CHANNEL),
+];

@@ -1,0 +1,47 @@
+//! Strings, bitmaps and HyperLogLog.
+
+use super::*;
+
+pub(super) static ROWS: &[CommandSpec] = &[
+    write("APPEND", 3, KEY),
+    read("BITCOUNT", -2, KEY),
+    write("BITFIELD", -2, KEY),
+    read("BITFIELD_RO", -2, KEY),
+    write("BITOP", -4, KEYS_FROM_2),
+    read("BITPOS", -3, KEY),
+    write("DECR", 2, KEY),
+    write("DECRBY", 3, KEY),
+    write("DELEX", -2, KEY),
+    write("DELIFEQ", 3, KEY),
+    read("DIGEST", 2, KEY),
+    read("GET", 2, KEY),
+    read("GETBIT", 3, KEY),
+    write("GETDEL", 2, KEY),
+    write("GETEX", -2, KEY),
+    read("GETRANGE", 4, KEY),
+    write("GETSET", 3, KEY),
+    write("INCR", 2, KEY),
+    write("INCRBY", 3, KEY),
+    write("INCRBYFLOAT", 3, KEY),
+    write("INCREX", -2, KEY),
+    read("LCS", -3, TWO_KEYS),
+    read("MGET", -2, ALL_KEYS).split(1, 0, Merge::KeyOrder),
+    write("MSET", -3, PAIRS).split(2, 0, Merge::AllSucceeded),
+    write("MSETEX", -4, COUNTED_PAIRS)
+        .because("never split: NX and XX are all or nothing (the tip says otherwise)"),
+    write("MSETNX", -3, PAIRS)
+        .because("never split: all or nothing (the tip of 7.0 says otherwise)"),
+    write("PFADD", -2, KEY),
+    write("PFCOUNT", -2, ALL_KEYS).because("the server may write its cache"),
+    write("PFDEBUG", 3, KEY_AT_2),
+    write("PFMERGE", -2, ALL_KEYS),
+    named("PFSELFTEST", 1),
+    write("PSETEX", 4, KEY),
+    write("SET", -3, KEY),
+    write("SETBIT", 4, KEY),
+    write("SETEX", 4, KEY),
+    write("SETNX", 3, KEY),
+    write("SETRANGE", 4, KEY),
+    read("STRLEN", 2, KEY),
+    read("SUBSTR", 4, KEY),
+];

@@ -1,0 +1,111 @@
+//! A name without regard to case, small enough to compare in a few instructions.
+
+/// The longest name of a command or subcommand.
+pub(super) const LONGEST: usize = 32;
+
+/// The capitals of a name of up to [`LONGEST`] bytes; of a longer one, something that equals no stored name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Word {
+    len: usize,
+    capitals: [u64; LONGEST / 8],
+}
+
+impl Word {
+    #[inline]
+    pub(super) fn new(name: &[u8]) -> Self {
+        let mut capitals = [0; LONGEST / 8];
+        if name.len() <= LONGEST {
+            let (eights, rest) = name.as_chunks::<8>();
+            for (capital, eight) in capitals.iter_mut().zip(eights) {
+                *capital = capitalized(u64::from_le_bytes(*eight));
+            }
+            if !rest.is_empty() {
+                capitals[eights.len()] = capitalized(short(rest));
+            }
+        }
+        Self {
+            len: name.len(),
+            capitals,
+        }
+    }
+
+    #[inline]
+    pub(super) fn hash(&self, parent: u16) -> usize {
+        let [a, b, c, d] = self.capitals;
+        let folded =
+            a ^ b.rotate_left(13) ^ c.rotate_left(29) ^ d.rotate_left(43) ^ (self.len as u64) << 56;
+        let mixed = (folded ^ u64::from(parent) << 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (mixed >> 40) as usize
+    }
+}
+
+/// Up to seven bytes as a number, the first lowest.
+#[inline]
+fn short(bytes: &[u8]) -> u64 {
+    if let (Some(head), Some(tail)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        let shift = (bytes.len() - 4) * 8;
+        u64::from(u32::from_le_bytes(*head)) | u64::from(u32::from_le_bytes(*tail)) << shift
+    } else {
+        bytes
+            .iter()
+            .rev()
+            .fold(0, |word, &byte| word << 8 | u64::from(byte))
+    }
+}
+
+/// ASCII capitals of eight bytes at once; other bytes stay as they are.
+#[inline]
+fn capitalized(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let low = word & (0x7F * ONES);
+    let from_a = low + (0x80 - u64::from(b'a')) * ONES;
+    let past_z = low + (0x7F - u64::from(b'z')) * ONES;
+    let small = (from_a ^ past_z) & !word & (0x80 * ONES);
+    word ^ small >> 2
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn words_are_equal_exactly_when_the_names_are_without_regard_to_case(
+            one in proptest::collection::vec(any::<u8>(), 0..=LONGEST),
+            other in proptest::collection::vec(any::<u8>(), 0..=LONGEST),
+        ) {
+            prop_assert_eq!(Word::new(&one) == Word::new(&other), one.eq_ignore_ascii_case(&other));
+            let small = one.to_ascii_lowercase();
+            let big = one.to_ascii_uppercase();
+            prop_assert_eq!(Word::new(&small), Word::new(&big));
+            prop_assert_eq!(Word::new(&small).hash(7), Word::new(&big).hash(7));
+        }
+    }
+
+    #[test]
+    fn every_byte_is_capitalized_as_ascii_does_in_every_place() {
+        for byte in 0..=u8::MAX {
+            for len in 1..=LONGEST {
+                for at in 0..len {
+                    let mut name = vec![b'.'; len];
+                    name[at] = byte;
+                    let capitals = name.to_ascii_uppercase();
+                    assert_eq!(Word::new(&name), Word::new(&capitals), "{name:?}");
+                    assert_eq!(
+                        Word::new(&name).capitals[at / 8].to_le_bytes()[at % 8],
+                        byte.to_ascii_uppercase(),
+                        "{name:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_equals_no_stored_name() {
+        assert_ne!(Word::new(&[b'A'; LONGEST + 1]), Word::new(&[b'A'; LONGEST]));
+        assert_ne!(Word::new(&[0; LONGEST + 1]), Word::new(b""));
+    }
+}
