@@ -15,6 +15,8 @@ mod spec;
 mod table;
 mod word;
 
+pub(crate) use packed::{write_arg, write_header};
+
 pub use declare::{Declaration, DeclareError};
 pub use extract::Wait;
 pub use packed::{Args, PackedCommands, PackedError, PackedProblem, write_command};

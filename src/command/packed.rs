@@ -184,15 +184,25 @@ impl<'a> PackedCommands<'a> {
 pub fn write_command(out: &mut Vec<u8>, args: &[&[u8]]) {
     let bytes: usize = args.iter().map(|arg| arg.len() + 16).sum();
     out.reserve(bytes + 16);
-    write_header(out, b'*', args.len());
+    write_header(out, args.len());
     for arg in args {
-        write_header(out, b'$', arg.len());
-        out.extend_from_slice(arg);
-        out.extend_from_slice(b"\r\n");
+        write_arg(out, arg);
     }
 }
 
-fn write_header(out: &mut Vec<u8>, mark: u8, number: usize) {
+/// Begins a request of so many arguments, the name included.
+pub(crate) fn write_header(out: &mut Vec<u8>, args: usize) {
+    write_number(out, b'*', args);
+}
+
+/// Appends one argument.
+pub(crate) fn write_arg(out: &mut Vec<u8>, arg: &[u8]) {
+    write_number(out, b'$', arg.len());
+    out.extend_from_slice(arg);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_number(out: &mut Vec<u8>, mark: u8, number: usize) {
     let mut digits = [0; 20];
     let mut first = digits.len();
     let mut rest = number;
