@@ -147,6 +147,7 @@ impl Declaration {
             count,
             first,
             step: 1,
+            least: 0,
         })
     }
 
@@ -265,9 +266,9 @@ impl KeySpec {
                     && step > 0
                     && (last < 0 || i32::from(last) >= i32::from(first))
             }
-            Self::Counted { count, first, step } => {
-                usize::from(count) >= words && first > count && step > 0
-            }
+            Self::Counted {
+                count, first, step, ..
+            } => usize::from(count) >= words && first > count && step > 0,
             _ => true,
         }
     }

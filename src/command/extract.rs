@@ -124,7 +124,15 @@ impl KeySpec {
     fn find(self, args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
         match self {
             KeySpec::Range { first, last, step } => range(first, last, step, args.len(), out),
-            KeySpec::Counted { count, first, step } => counted(count, first, step, args, out),
+            KeySpec::Counted {
+                count,
+                first,
+                step,
+                least,
+            } => {
+                let number = number_of_keys(count, least, args)?;
+                counted(number, first, step, args.len(), out)
+            }
             KeySpec::Streams => streams(args, out),
             KeySpec::GeoStore { from } => geo_store(usize::from(from), args, out),
             KeySpec::Sort { store } => sort(store, args, out),
@@ -165,23 +173,30 @@ fn range(
     out.push_keys(usize::from(first), end, usize::from(step))
 }
 
+fn number_of_keys(at: u16, least: u16, args: &[&[u8]]) -> Result<usize, KeyError> {
+    let number = args.get(usize::from(at)).ok_or(KeyError::Arity)?;
+    let number = integer(number)
+        .filter(|&number| number >= i64::from(least))
+        .ok_or(KeyError::Count)?;
+    usize::try_from(number).map_err(|_| KeyError::Count)
+}
+
 fn counted(
-    count: u16,
+    number: usize,
     first: u16,
     step: u16,
-    args: &[&[u8]],
+    len: usize,
     out: &mut KeyPositions,
 ) -> Result<(), KeyError> {
     let (first, step) = (usize::from(first), usize::from(step));
-    let number = args.get(usize::from(count)).ok_or(KeyError::Arity)?;
-    let number =
-        usize::try_from(integer(number).ok_or(KeyError::Count)?).map_err(|_| KeyError::Count)?;
     // What belongs to the last key must be there as well.
     let end = number
         .checked_mul(step)
         .and_then(|taken| taken.checked_add(first))
-        .filter(|&end| number == 0 || end <= args.len())
         .ok_or(KeyError::Count)?;
+    if number > 0 && end > len {
+        return Err(KeyError::Count);
+    }
     out.push_keys(first, end, step)
 }
 
@@ -290,6 +305,8 @@ fn migrate(args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
             3
         } else if is(word, "KEYS") && args[3].is_empty() && left >= 1 {
             return out.push_keys(at + 1, args.len(), 1);
+        } else if is(word, "KEYS") && args[3].is_empty() {
+            1
         } else {
             return Err(KeyError::Syntax);
         };

@@ -94,6 +94,8 @@ pub enum KeySpec {
         first: u16,
         /// The distance between keys.
         step: u16,
+        /// The smallest number the server takes: 0 for scripts, else 1.
+        least: u16,
     },
     /// XREAD and XREADGROUP: after the word STREAMS, found as the server's parser finds it, keys are the first half of
     /// the rest.

@@ -47,8 +47,13 @@ const fn range(first: u16, last: i16, step: u16) -> KeySpec {
     KeySpec::Range { first, last, step }
 }
 
-const fn counted(count: u16, first: u16, step: u16) -> KeySpec {
-    KeySpec::Counted { count, first, step }
+const fn counted(count: u16, step: u16, least: u16) -> KeySpec {
+    KeySpec::Counted {
+        count,
+        first: count + 1,
+        step,
+        least,
+    }
 }
 
 const NONE: &[KeySpec] = &[];
@@ -60,10 +65,11 @@ const KEYS_FROM_2: &[KeySpec] = &[range(2, -1, 1)];
 const KEYS_BUT_LAST: &[KeySpec] = &[range(1, -2, 1)];
 const PAIRS: &[KeySpec] = &[range(1, -1, 2)];
 const TRIPLES: &[KeySpec] = &[range(1, -1, 3)];
-const COUNT_AT_1: &[KeySpec] = &[counted(1, 2, 1)];
-const COUNT_AT_2: &[KeySpec] = &[counted(2, 3, 1)];
-const COUNTED_PAIRS: &[KeySpec] = &[counted(1, 2, 2)];
-const TARGET_AND_COUNT: &[KeySpec] = &[range(1, 1, 1), counted(2, 3, 1)];
+const COUNT_AT_1: &[KeySpec] = &[counted(1, 1, 1)];
+const COUNT_AT_2: &[KeySpec] = &[counted(2, 1, 1)];
+const SCRIPT_KEYS: &[KeySpec] = &[counted(2, 1, 0)];
+const COUNTED_PAIRS: &[KeySpec] = &[counted(1, 2, 1)];
+const TARGET_AND_COUNT: &[KeySpec] = &[range(1, 1, 1), counted(2, 1, 1)];
 
 const fn row(
     name: &'static str,

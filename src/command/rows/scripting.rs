@@ -5,12 +5,12 @@ use super::*;
 const BY_KEYS: &str = "by the keys it declares; without any it needs a node's name";
 
 pub(super) static ROWS: &[CommandSpec] = &[
-    write("EVAL", -3, COUNT_AT_2).because(BY_KEYS),
-    write("EVALSHA", -3, COUNT_AT_2).because(BY_KEYS),
-    read("EVALSHA_RO", -3, COUNT_AT_2).because(BY_KEYS),
-    read("EVAL_RO", -3, COUNT_AT_2).because(BY_KEYS),
-    write("FCALL", -3, COUNT_AT_2).because(BY_KEYS),
-    read("FCALL_RO", -3, COUNT_AT_2).because(BY_KEYS),
+    write("EVAL", -3, SCRIPT_KEYS).because(BY_KEYS),
+    write("EVALSHA", -3, SCRIPT_KEYS).because(BY_KEYS),
+    read("EVALSHA_RO", -3, SCRIPT_KEYS).because(BY_KEYS),
+    read("EVAL_RO", -3, SCRIPT_KEYS).because(BY_KEYS),
+    write("FCALL", -3, SCRIPT_KEYS).because(BY_KEYS),
+    read("FCALL_RO", -3, SCRIPT_KEYS).because(BY_KEYS),
     tell_all("FUNCTION|DELETE", 3, Merge::AllSucceeded),
     any("FUNCTION|DUMP", 2).because("libraries are loaded on every node alike"),
     tell_all("FUNCTION|FLUSH", -2, Merge::AllSucceeded),
