@@ -285,3 +285,118 @@ pub(super) fn can_split(keys: &[KeySpec], split_step: u8, tail: u8) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ArgAt;
+    use super::*;
+
+    #[test]
+    fn a_declaration_becomes_a_row() {
+        let spec = Declaration::new("my.pop")
+            .arity(-3)
+            .keys(1, -2, 1)
+            .blocking(Blocking::Seconds(ArgAt::Last))
+            .build();
+        let spec = spec.expect("a good declaration");
+        assert_eq!(spec.name(), "MY.POP");
+        assert_eq!(spec.arity(), -3);
+        assert_eq!(
+            spec.key_specs(),
+            [KeySpec::Range {
+                first: 1,
+                last: -2,
+                step: 1
+            }]
+        );
+        assert_eq!(spec.route(), Route::Keys);
+        assert_eq!(spec.access(), Access::Write);
+        assert_eq!(spec.blocking(), Blocking::Seconds(ArgAt::Last));
+    }
+
+    #[test]
+    fn a_name_is_one_or_two_printable_words() {
+        let long = "A".repeat(LONGEST + 1);
+        for name in ["", "|", "A|", "|A", "A|B|C", "A B", "A\n", "Ä", &long] {
+            let error = Declaration::new(name).key(2).build().expect_err(name);
+            assert!(
+                matches!(error, DeclareError::Name { .. }),
+                "{name}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn positions_come_after_the_name() {
+        let keys =
+            |declared: Declaration| matches!(declared.build(), Err(DeclareError::Keys { .. }));
+        assert!(keys(Declaration::new("A").key(0)));
+        assert!(keys(Declaration::new("A|B").key(1)));
+        assert!(!keys(Declaration::new("A|B").key(2)));
+        assert!(keys(Declaration::new("A").keys(1, -1, 0)));
+        assert!(keys(Declaration::new("A").keys(2, 1, 1)));
+        assert!(keys(Declaration::new("A").key(u16::MAX)));
+        assert!(keys(Declaration::new("A").counted(0, 1)));
+        assert!(keys(Declaration::new("A").counted(2, 2)));
+    }
+
+    #[test]
+    fn an_arity_counts_the_name() {
+        assert!(matches!(
+            Declaration::new("A").arity(0).any().build(),
+            Err(DeclareError::Arity { .. })
+        ));
+        assert!(matches!(
+            Declaration::new("A|B").arity(-1).any().build(),
+            Err(DeclareError::Arity { .. })
+        ));
+        assert!(Declaration::new("A|B").any().build().is_ok());
+    }
+
+    #[test]
+    fn a_route_and_the_keys_agree() {
+        assert!(matches!(
+            Declaration::new("A").build(),
+            Err(DeclareError::NoKeys { .. })
+        ));
+        assert!(matches!(
+            Declaration::new("A").key(1).any().build(),
+            Err(DeclareError::UnusedKeys { .. })
+        ));
+        assert!(matches!(
+            Declaration::new("A").key(1).all(Merge::Sum).build(),
+            Err(DeclareError::UnusedKeys { .. })
+        ));
+        assert!(matches!(
+            Declaration::new("A").key(1).named().build(),
+            Err(DeclareError::UnusedKeys { .. })
+        ));
+    }
+
+    #[test]
+    fn only_one_range_up_to_the_tail_is_split() {
+        let split = |declared: Declaration, step, tail| {
+            declared.split(step, tail, Merge::KeyOrder).build().is_ok()
+        };
+        assert!(split(Declaration::new("A").keys(1, -1, 1), 1, 0));
+        assert!(split(Declaration::new("A").keys(1, -1, 2), 2, 0));
+        assert!(split(Declaration::new("A").keys(1, -2, 1), 1, 1));
+        assert!(!split(Declaration::new("A").keys(1, -1, 1), 2, 0));
+        assert!(!split(Declaration::new("A").keys(1, -1, 1), 1, 1));
+        assert!(!split(Declaration::new("A").keys(1, 3, 1), 1, 0));
+        assert!(!split(Declaration::new("A").key(1).keys(2, -1, 1), 1, 0));
+        assert!(!split(Declaration::new("A").counted(1, 2), 1, 0));
+        assert!(!split(Declaration::new("A").keys(1, -1, 1), 0, 0));
+    }
+
+    #[test]
+    fn an_error_says_what_to_do() {
+        let error = Declaration::new("my.cmd").build().expect_err("no keys");
+        assert!(
+            error
+                .to_string()
+                .starts_with("MY.CMD has neither keys nor a route: say `key`"),
+            "{error}"
+        );
+    }
+}

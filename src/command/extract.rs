@@ -348,3 +348,325 @@ fn millis(digits: &[u8]) -> Wait {
         _ => Wait::Forever,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{CommandTable, Merge};
+    use super::*;
+
+    fn found(request: &str) -> Result<KeyPositions, KeyError> {
+        let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+        let spec = CommandTable::built_in()
+            .find(&args)
+            .expect("a known command");
+        let mut positions = KeyPositions::default();
+        spec.positions(&args, &mut positions).map(|()| positions)
+    }
+
+    #[track_caller]
+    fn keys_are(request: &str, keys: &[&str]) {
+        let positions = found(request).expect("keys");
+        let found: Vec<_> = positions
+            .keys
+            .iter()
+            .map(|&at| request.split(' ').nth(at as usize))
+            .collect();
+        assert_eq!(
+            found,
+            keys.iter().map(|&key| Some(key)).collect::<Vec<_>>(),
+            "{request}"
+        );
+    }
+
+    #[track_caller]
+    fn patterns_are(request: &str, patterns: &[&str]) {
+        let positions = found(request).expect("keys");
+        let found: Vec<_> = positions
+            .patterns
+            .iter()
+            .map(|&at| request.split(' ').nth(at as usize))
+            .collect();
+        assert_eq!(
+            found,
+            patterns
+                .iter()
+                .map(|&pattern| Some(pattern))
+                .collect::<Vec<_>>(),
+            "{request}"
+        );
+    }
+
+    fn wait(request: &str) -> Option<Wait> {
+        let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+        CommandTable::built_in()
+            .find(&args)
+            .expect("a known command")
+            .wait_limit(&args)
+    }
+
+    #[test]
+    fn keys_stand_in_ranges() {
+        keys_are("GET k", &["k"]);
+        keys_are("mget a b c", &["a", "b", "c"]);
+        keys_are("MSET a 1 b 2", &["a", "b"]);
+        keys_are("BLPOP a b 0", &["a", "b"]);
+        keys_are("BITOP AND to a b", &["to", "a", "b"]);
+        keys_are("OBJECT ENCODING k", &["k"]);
+        keys_are("JSON.MGET a b $", &["a", "b"]);
+        keys_are("JSON.MSET a $ 1 b $ 2", &["a", "b"]);
+        keys_are("UNSUBSCRIBE", &[]);
+        keys_are("DBSIZE", &[]);
+    }
+
+    #[test]
+    fn keys_are_counted() {
+        keys_are("EVAL script 2 a b c", &["a", "b"]);
+        keys_are("EVAL script 0 a", &[]);
+        keys_are("ZUNIONSTORE to 2 a b WEIGHTS 1 2", &["to", "a", "b"]);
+        keys_are("MSETEX 2 a 1 b 2 NX EX 10", &["a", "b"]);
+        keys_are("BLMPOP 0 1 a LEFT", &["a"]);
+        for wrong in [
+            "3",
+            "-1",
+            "01",
+            "+1",
+            "x",
+            "",
+            "18446744073709551617",
+            "9223372036854775807",
+        ] {
+            assert_eq!(
+                found(&format!("EVAL script {wrong} a b")),
+                Err(KeyError::Count),
+                "{wrong}"
+            );
+        }
+        assert_eq!(found("ZUNION 0 a"), Err(KeyError::Count));
+        assert_eq!(found("MSETEX 2 a 1 b"), Err(KeyError::Count));
+    }
+
+    #[test]
+    fn stream_options_take_their_arguments_along() {
+        keys_are("XREAD COUNT 1 BLOCK 0 STREAMS a b 0 0", &["a", "b"]);
+        keys_are("XREADGROUP GROUP streams streams streams a >", &["a"]);
+        keys_are(
+            "XREADGROUP COUNT 2 GROUP STREAMS c NOACK STREAMS STREAMS >",
+            &["STREAMS"],
+        );
+        keys_are("XREADGROUP GROUP g c CLAIM 10 STREAMS a >", &["a"]);
+        for wrong in [
+            "XREAD COUNT 1 2 STREAMS a 0",
+            "XREAD STREAMS a b 0",
+            "XREAD COUNT 1 STREAMS",
+            "XREAD a b c",
+        ] {
+            assert_eq!(found(wrong), Err(KeyError::Syntax), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_last_store_wins() {
+        keys_are("SORT k", &["k"]);
+        keys_are(
+            "SORT k STORE a LIMIT 0 1 STORE store ALPHA",
+            &["k", "store"],
+        );
+        keys_are("SORT k BY STORE GET STORE", &["k"]);
+        keys_are("GEORADIUS g 0 0 1 m", &["g"]);
+        keys_are(
+            "GEORADIUS g 0 0 1 m STORE a COUNT 1 ANY STOREDIST b",
+            &["g", "b"],
+        );
+        keys_are("GEORADIUSBYMEMBER g STORE 1 m STORE STORE", &["g", "STORE"]);
+        assert_eq!(found("SORT k STORE"), Err(KeyError::Syntax));
+        assert_eq!(found("SORT k LIMIT 1"), Err(KeyError::Syntax));
+        assert_eq!(found("SORT_RO k STORE a"), Err(KeyError::Syntax));
+        assert_eq!(found("GEORADIUS g 0 0 1 m STORE"), Err(KeyError::Syntax));
+    }
+
+    #[test]
+    fn only_patterns_with_a_star_are_looked_up() {
+        patterns_are("SORT k BY nosort GET # GET w_*->f GET fixed", &["w_*->f"]);
+        patterns_are("SORT_RO k BY w_* LIMIT 0 1 GET o_*", &["w_*", "o_*"]);
+    }
+
+    #[test]
+    fn migrate_moves_one_key_or_those_after_keys() {
+        keys_are("MIGRATE h 1 k 0 9 COPY REPLACE AUTH KEYS", &["k"]);
+        keys_are(
+            "MIGRATE h 1  0 9 AUTH2 KEYS KEYS KEYS KEYS a",
+            &["KEYS", "a"],
+        );
+        keys_are("MIGRATE h 1  0 9 KEYS", &[""]);
+        assert_eq!(found("MIGRATE h 1 k 0 9 KEYS a"), Err(KeyError::Syntax));
+        assert_eq!(found("MIGRATE h 1 k 0 9 AUTH"), Err(KeyError::Syntax));
+    }
+
+    #[test]
+    fn arguments_are_counted_as_the_server_does() {
+        for wrong in [
+            "GET",
+            "GET a b",
+            "MGET",
+            "OBJECT ENCODING",
+            "DBSIZE a",
+            "XGROUP CREATE k g",
+        ] {
+            assert_eq!(found(wrong), Err(KeyError::Arity), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_incomplete_group_is_never_split() {
+        assert_eq!(found("MSET a 1 b"), Err(KeyError::Arity));
+        assert_eq!(found("JSON.MSET a $ 1 b $"), Err(KeyError::Arity));
+    }
+
+    #[test]
+    fn nothing_is_left_behind_by_a_failure() {
+        let mut positions = KeyPositions::default();
+        let table = CommandTable::built_in();
+        let mut ask = |args: &[&[u8]]| {
+            let result = table
+                .find(args)
+                .expect("a known command")
+                .positions(args, &mut positions);
+            (result, positions.keys.len(), positions.patterns.len())
+        };
+        assert_eq!(ask(&[b"SORT", b"k", b"BY", b"*"]), (Ok(()), 1, 1));
+        assert_eq!(
+            ask(&[b"SORT", b"k", b"BY", b"*", b"STORE"]),
+            (Err(KeyError::Syntax), 0, 0)
+        );
+    }
+
+    #[test]
+    fn a_sole_key_is_one_that_always_stands_in_the_same_place() {
+        let sole_key = |name| {
+            CommandTable::built_in()
+                .by_name(name)
+                .and_then(CommandSpec::sole_key)
+        };
+        assert_eq!(sole_key("GET"), Some(1));
+        assert_eq!(sole_key("OBJECT|FREQ"), Some(2));
+        for name in [
+            "MGET",
+            "RENAME",
+            "DEL",
+            "EVAL",
+            "SORT",
+            "GEORADIUS",
+            "DBSIZE",
+            "WATCH",
+        ] {
+            assert_eq!(sole_key(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_server_waits_as_long_as_the_timeout_says() {
+        let millis = |millis| Some(Wait::For(Duration::from_millis(millis)));
+        assert_eq!(wait("GET k"), None);
+        assert_eq!(wait("BLPOP a b 1.5"), millis(1500));
+        assert_eq!(wait("BLPOP a b 0"), Some(Wait::Forever));
+        assert_eq!(wait("BLMPOP 2 1 a LEFT"), millis(2000));
+        assert_eq!(wait("BLMOVE a b LEFT LEFT 0.01"), millis(10));
+        assert_eq!(wait("WAIT 1 100"), millis(100));
+        assert_eq!(wait("WAITAOF 1 1 0"), Some(Wait::Forever));
+        assert_eq!(wait("XREAD STREAMS a 0"), None);
+        assert_eq!(wait("XREAD COUNT 1 block 7 STREAMS BLOCK 9"), millis(7));
+        assert_eq!(wait("XREADGROUP GROUP BLOCK 5 STREAMS a >"), None);
+        assert_eq!(
+            wait("XREADGROUP GROUP g c BLOCK 0 STREAMS a >"),
+            Some(Wait::Forever)
+        );
+    }
+
+    #[test]
+    fn a_timeout_that_cannot_be_read_is_taken_for_ever() {
+        for odd in ["x", "", "-1", "1e400", "NaN", "inf", "0x10"] {
+            assert_eq!(
+                wait(&format!("BLPOP a {odd}")),
+                Some(Wait::Forever),
+                "{odd}"
+            );
+            assert_eq!(wait(&format!("WAIT 1 {odd}")), Some(Wait::Forever), "{odd}");
+        }
+        assert_eq!(wait("WAIT"), None);
+    }
+
+    #[test]
+    fn a_declared_word_brings_its_timeout() {
+        let table = CommandTable::default()
+            .with(
+                CommandSpec::declare("MY.POP")
+                    .key(1)
+                    .blocking(Blocking::Millis(ArgAt::AfterWord("WAIT"))),
+            )
+            .expect("a good declaration");
+        let limit = |args: &[&[u8]]| table.find(args).and_then(|spec| spec.wait_limit(args));
+        assert_eq!(
+            limit(&[b"MY.POP", b"k", b"wait", b"5"]),
+            Some(Wait::For(Duration::from_millis(5)))
+        );
+        assert_eq!(limit(&[b"MY.POP", b"k"]), None);
+        assert_eq!(limit(&[b"MY.POP", b"k", b"WAIT"]), None);
+    }
+
+    #[test]
+    fn a_declared_key_that_is_not_there_is_an_error() {
+        let table = CommandTable::default()
+            .with(CommandSpec::declare("MY.TWO").keys(1, 2, 1))
+            .and_then(|table| {
+                table.with(
+                    CommandSpec::declare("MY.ALL")
+                        .keys(1, -1, 1)
+                        .split(1, 0, Merge::Sum),
+                )
+            })
+            .and_then(|table| table.with(CommandSpec::declare("MY.N").counted(3, 4)))
+            .expect("good declarations");
+        let mut positions = KeyPositions::default();
+        for args in [
+            &[b"MY.TWO".as_slice(), b"a"][..],
+            &[b"MY.TWO"],
+            &[b"MY.N", b"1", b"2"],
+        ] {
+            let spec = table.find(args).expect("declared");
+            assert_eq!(
+                spec.positions(args, &mut positions),
+                Err(KeyError::Arity),
+                "{args:?}"
+            );
+        }
+        let none: &[&[u8]] = &[b"MY.ALL"];
+        assert_eq!(
+            table
+                .find(none)
+                .expect("declared")
+                .positions(none, &mut positions),
+            Ok(())
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_arguments_make_it_panic_and_positions_are_always_within(
+            row in proptest::prelude::any::<proptest::sample::Index>(),
+            rest in proptest::collection::vec(proptest::sample::select(vec![
+                "", "0", "1", "2", "-1", "65535", "9223372036854775807", "STORE", "BY", "GET", "a*", "STREAMS",
+                "GROUP", "BLOCK", "COUNT", "KEYS", "AUTH", "AUTH2", "LIMIT", "k",
+            ]), 0..12),
+        ) {
+            let specs: Vec<_> = CommandTable::built_in().iter().collect();
+            let spec = row.get(&specs);
+            let args: Vec<&[u8]> = spec.name().split('|').chain(rest).map(str::as_bytes).collect();
+            let mut positions = KeyPositions::default();
+            let _ = spec.positions(&args, &mut positions);
+            let _ = spec.wait_limit(&args);
+            for &at in positions.keys.iter().chain(&positions.patterns) {
+                proptest::prop_assert!((1..args.len()).contains(&(at as usize)));
+            }
+        }
+    }
+}

@@ -218,3 +218,144 @@ fn write_number(out: &mut Vec<u8>, mark: u8, number: usize) {
     out.extend_from_slice(&digits[first..]);
     out.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(buffer: &[u8]) -> Result<Vec<Vec<Vec<u8>>>, PackedError> {
+        let mut commands = PackedCommands::new(buffer);
+        let mut args = Args::new();
+        let mut all = Vec::new();
+        while commands.next(&mut args)?.is_some() {
+            all.push(args.iter().map(|arg| arg.to_vec()).collect());
+        }
+        Ok(all)
+    }
+
+    fn problem(buffer: &[u8]) -> (usize, PackedProblem) {
+        let error = read(buffer).expect_err("a malformed request");
+        (error.offset, error.problem)
+    }
+
+    proptest! {
+        #[test]
+        fn what_redis_rs_packs_is_written_alike_and_read_back(
+            commands in proptest::collection::vec(
+                proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 1..24), 0..6),
+        ) {
+            let mut ours = Vec::new();
+            let mut theirs = Vec::new();
+            for args in &commands {
+                let slices: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+                write_command(&mut ours, &slices);
+                let mut cmd = redis::Cmd::new();
+                for arg in args {
+                    cmd.arg(arg.as_slice());
+                }
+                theirs.extend(cmd.get_packed_command());
+            }
+            prop_assert_eq!(&ours, &theirs);
+            prop_assert_eq!(read(&ours), Ok(commands));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(
+            bytes in proptest::collection::vec(proptest::sample::select(b"*$0123456789\r\n-aG\xff".to_vec()), 0..60),
+        ) {
+            let _ = read(&bytes);
+        }
+
+        #[test]
+        fn what_is_read_is_what_would_be_written(
+            bytes in proptest::collection::vec(any::<u8>(), 0..60),
+            cut in 0usize..40,
+        ) {
+            let mut buffer = b"*2\r\n$3\r\nGET\r\n$4\r\nname\r\n"[..].to_vec();
+            let cut = cut.min(buffer.len());
+            buffer.splice(cut.., bytes);
+            if let Ok(commands) = read(&buffer) {
+                let mut written = Vec::new();
+                for args in &commands {
+                    write_command(&mut written, &args.iter().map(Vec::as_slice).collect::<Vec<_>>());
+                }
+                prop_assert_eq!(written, buffer);
+            }
+        }
+    }
+
+    #[test]
+    fn frames_are_the_bytes_of_each_command() {
+        let (get, set) = (
+            redis::cmd("GET").arg(1).get_packed_command(),
+            redis::cmd("DEL").arg("x").get_packed_command(),
+        );
+        let buffer = [get.clone(), set.clone()].concat();
+        let mut commands = PackedCommands::new(&buffer);
+        let mut args = Args::new();
+        assert_eq!(commands.next(&mut args), Ok(Some(get.as_slice())));
+        assert_eq!(commands.offset(), get.len());
+        assert_eq!(commands.next(&mut args), Ok(Some(set.as_slice())));
+        assert_eq!(args.as_slice(), [b"DEL".as_slice(), b"x"]);
+        assert_eq!(commands.next(&mut args), Ok(None));
+        assert!(args.is_empty());
+    }
+
+    #[test]
+    fn a_pipeline_of_redis_rs_is_read() {
+        let mut pipeline = redis::pipe();
+        pipeline.atomic().cmd("INCR").arg("a").cmd("GET").arg("b");
+        let names: Vec<_> = read(&pipeline.get_packed_pipeline())
+            .expect("well formed")
+            .into_iter()
+            .map(|args| String::from_utf8(args[0].clone()).expect("a name"))
+            .collect();
+        assert_eq!(names, ["MULTI", "INCR", "GET", "EXEC"]);
+    }
+
+    #[test]
+    fn every_cut_is_noticed_at_its_end() {
+        let whole = redis::cmd("GET").arg("key").get_packed_command();
+        for end in 1..whole.len() {
+            assert_eq!(problem(&whole[..end]), (end, PackedProblem::Truncated));
+        }
+    }
+
+    #[test]
+    fn errors_tell_where_and_what() {
+        assert_eq!(problem(b"GET k\r\n"), (0, PackedProblem::NoArray));
+        assert_eq!(problem(b"*1\r\n+GET\r\n"), (4, PackedProblem::NoBulk));
+        assert_eq!(problem(b"*0\r\n"), (0, PackedProblem::Empty));
+        assert_eq!(problem(b"*-1\r\n"), (1, PackedProblem::Number));
+        assert_eq!(problem(b"*\r\n"), (1, PackedProblem::Number));
+        assert_eq!(problem(b"*01\r\n$1\r\na\r\n"), (1, PackedProblem::Number));
+        assert_eq!(problem(b"*1\r\n$00\r\n\r\n"), (5, PackedProblem::Number));
+        assert_eq!(problem(b"*12345678901\r\n"), (11, PackedProblem::Number));
+        assert_eq!(problem(b"*1\n$1\r\na\r\n"), (2, PackedProblem::NoCrLf));
+        assert_eq!(problem(b"*1\r\n$1\r\nab\r\n"), (9, PackedProblem::NoCrLf));
+        assert_eq!(
+            problem(b"*1\r\n$9999999999\r\nab\r\n"),
+            (20, PackedProblem::Truncated)
+        );
+        let error = read(b"*1\r\n$1\r\nab\r\n").expect_err("too long");
+        assert_eq!(
+            error.to_string(),
+            "expected CR LF at byte 9 of the packed request"
+        );
+    }
+
+    #[test]
+    fn a_failed_reader_stays_where_it_was() {
+        let mut buffer = redis::cmd("PING").get_packed_command();
+        let good = buffer.len();
+        buffer.extend_from_slice(b"*1\r\n$4\r\nPI");
+        let mut commands = PackedCommands::new(&buffer);
+        let mut args = Args::new();
+        assert!(commands.next(&mut args).is_ok_and(|frame| frame.is_some()));
+        assert!(commands.next(&mut args).is_err());
+        assert_eq!(commands.offset(), good);
+        assert!(args.is_empty());
+    }
+}

@@ -244,3 +244,180 @@ impl Default for CommandTable {
         Self::built_in().clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{KeySpec, Route};
+    use super::*;
+
+    fn name_of(args: &[&[u8]]) -> Option<&'static str> {
+        CommandTable::built_in().find(args).map(CommandSpec::name)
+    }
+
+    #[test]
+    fn every_row_is_found_by_its_name_in_any_case() {
+        let table = CommandTable::built_in();
+        for spec in rows::GROUPS.iter().flat_map(|(_, rows)| *rows) {
+            for name in [spec.name().to_ascii_lowercase(), spec.name().to_owned()] {
+                let args: Vec<&[u8]> = name.split('|').map(str::as_bytes).collect();
+                assert_eq!(table.find(&args), Some(spec));
+                assert_eq!(table.by_name(&name), Some(spec));
+            }
+        }
+    }
+
+    #[test]
+    fn no_command_has_two_rows() {
+        let rows: usize = rows::GROUPS.iter().map(|(_, rows)| rows.len()).sum();
+        assert_eq!(CommandTable::built_in().iter().count(), rows);
+    }
+
+    #[test]
+    fn what_is_not_in_the_table_is_not_found() {
+        let unknown: [&[&[u8]]; 8] = [
+            &[],
+            &[b""],
+            &[b"GETT", b"k"],
+            &[b"GE"],
+            &[b"GET\0", b"k"],
+            &[b"GET ", b"k"],
+            &[b"CONFIG|GET", b"x"],
+            &[&[b'A'; 1000]],
+        ];
+        for args in unknown {
+            assert_eq!(
+                CommandTable::built_in().lookup(args),
+                Lookup::UnknownCommand,
+                "{args:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_command_with_subcommands_needs_a_known_one() {
+        assert_eq!(name_of(&[b"config", b"get", b"*"]), Some("CONFIG|GET"));
+        let table = CommandTable::built_in();
+        let wrong: [&[&[u8]]; 4] = [
+            &[b"CONFIG"],
+            &[b"CONFIG", b"NO"],
+            &[b"OBJECT", b"k"],
+            &[b"JSON.DEBUG", b"k", b"k"],
+        ];
+        for args in wrong {
+            assert_eq!(table.lookup(args), Lookup::UnknownSubcommand, "{args:?}");
+        }
+        assert_eq!(table.by_name("CONFIG"), None);
+        assert_eq!(table.by_name("CONFIG|GET|X"), None);
+    }
+
+    #[test]
+    fn a_command_with_a_row_of_its_own_takes_any_subcommand() {
+        assert_eq!(name_of(&[b"DEBUG", b"OBJECT", b"k"]), Some("DEBUG|OBJECT"));
+        assert_eq!(name_of(&[b"DEBUG", b"SLEEP", b"1"]), Some("DEBUG"));
+        assert_eq!(name_of(&[b"COMMAND"]), Some("COMMAND"));
+    }
+
+    #[test]
+    fn a_declared_command_is_found_and_the_built_in_ones_stay() {
+        let table = CommandTable::default()
+            .with(CommandSpec::declare("my.get").arity(2).key(1).read())
+            .and_then(|table| table.with(CommandSpec::declare("MY.SYS|INFO").any()))
+            .and_then(|table| table.with(CommandSpec::declare("OBJECT|AGE").key(2)))
+            .expect("good declarations");
+        let name = |args: &[&[u8]]| table.find(args).map(CommandSpec::name);
+        assert_eq!(name(&[b"My.Get", b"k"]), Some("MY.GET"));
+        assert_eq!(name(&[b"MY.SYS", b"info"]), Some("MY.SYS|INFO"));
+        assert_eq!(name(&[b"MY.SYS"]), None);
+        assert_eq!(name(&[b"object", b"age", b"k"]), Some("OBJECT|AGE"));
+        assert_eq!(name(&[b"object", b"freq", b"k"]), Some("OBJECT|FREQ"));
+        assert_eq!(name(&[b"GET", b"k"]), Some("GET"));
+        assert_eq!(
+            table.iter().count(),
+            CommandTable::built_in().iter().count() + 3
+        );
+    }
+
+    #[test]
+    fn a_built_in_command_is_only_replaced_on_purpose() {
+        let mine = || CommandSpec::declare("get").named();
+        let known = Err(DeclareError::Known { name: "GET".into() });
+        assert_eq!(CommandTable::default().with(mine()).map(|_| ()), known);
+        let table = CommandTable::default()
+            .replacing(mine())
+            .expect("a good declaration");
+        assert_eq!(
+            table.find(&[b"GET", b"k"]).map(CommandSpec::route),
+            Some(Route::Named)
+        );
+        assert_eq!(
+            table.iter().count(),
+            CommandTable::built_in().iter().count()
+        );
+    }
+
+    #[test]
+    fn keys_and_subcommands_do_not_go_together() {
+        let with = |declared| CommandTable::default().replacing(declared).map(|_| ());
+        assert!(matches!(
+            with(CommandSpec::declare("GET|SUB").key(2)),
+            Err(DeclareError::NoContainer { .. })
+        ));
+        assert!(matches!(
+            with(CommandSpec::declare("CONFIG").key(1)),
+            Err(DeclareError::HasSubcommands { .. })
+        ));
+        assert_eq!(with(CommandSpec::declare("CONFIG").named()), Ok(()));
+    }
+
+    #[test]
+    fn a_table_of_thousands_still_finds_them_all() {
+        let mut table = CommandTable::default();
+        for n in 0..3000 {
+            table = table
+                .with(CommandSpec::declare(&format!("MY.CMD{n}")).key(1))
+                .expect("a good declaration");
+        }
+        for n in 0..3000 {
+            let name = format!("my.cmd{n}");
+            assert!(table.find(&[name.as_bytes(), b"k"]).is_some(), "{name}");
+        }
+        assert!(table.find(&[b"MY.CMD3000"]).is_none());
+    }
+
+    #[test]
+    fn the_built_in_rows_are_consistent() {
+        let declared = |spec: &CommandSpec| spec.clone();
+        for spec in CommandTable::built_in().iter().map(declared) {
+            let name = spec.name();
+            let words = name.split('|').count();
+            assert!(
+                usize::from(spec.arity().unsigned_abs()) >= words,
+                "{name}: arity"
+            );
+            assert_eq!(name, name.to_ascii_uppercase());
+            let least = usize::from(spec.arity().unsigned_abs());
+            for keys in spec.key_specs() {
+                match *keys {
+                    KeySpec::Range {
+                        first, last: 0.., ..
+                    } => assert!(usize::from(first) < least, "{name}: a key"),
+                    KeySpec::Counted { count, .. } => {
+                        assert!(usize::from(count) < least, "{name}: the number")
+                    }
+                    _ => {}
+                }
+            }
+            match spec.route() {
+                Route::Keys => assert!(!spec.key_specs().is_empty(), "{name}: no keys"),
+                Route::Split { step, tail, .. } => {
+                    assert!(
+                        super::super::declare::can_split(spec.key_specs(), step, tail),
+                        "{name}: cannot be split"
+                    );
+                }
+                Route::Stateful => {}
+                _ => assert!(spec.key_specs().is_empty(), "{name}: unused keys"),
+            }
+        }
+    }
+}
