@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(problem(b"*1\r\n$1\r\nab\r\n"), (9, PackedProblem::NoCrLf));
         assert_eq!(
             problem(b"*1\r\n$9999999999\r\nab\r\n"),
-            (20, PackedProblem::Truncated)
+            (21, PackedProblem::Truncated)
         );
         let error = read(b"*1\r\n$1\r\nab\r\n").expect_err("too long");
         assert_eq!(

@@ -10,6 +10,8 @@ use super::{Access, ArgAt, Blocking, CommandSpec, KeySpec, Merge, Route};
 
 mod cluster;
 mod connection;
+#[cfg(test)]
+mod document;
 mod hashes;
 mod keyspace;
 mod lists;

@@ -1,0 +1,139 @@
+//! `docs/commands.md`, printed from the rows.
+
+use std::fmt::Write;
+
+use super::*;
+
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/commands.md");
+
+const HEAD: &str = "\
+# Commands
+
+Every command that is known without being declared: those of Redis 7.0, of Redis 8 with its modules, and of Valkey 9.
+A command that is not here is refused; `CommandSpec::declare` adds one. `CONFIG|GET` is the subcommand `CONFIG GET`.
+
+* **Keys** are positions: the command's name is 0.
+* **Route**: *keys*: to the node that owns all keys, refused when they live apart. *split*: cut by node, so many
+  arguments per key. *all*: to every node. *any*: to any one node. *scan*: one node after another. *named*: only to a
+  node that the caller names. *stateful*: changes or concerns one connection, so only in a transaction or on a
+  dedicated connection. *refused*: not at all.
+* **Merge**: how the answers of several nodes become one.
+* **Access**: what reads may be sent again when an answer is missing; what writes is never sent twice.
+
+This file is printed from the table (`UPDATE_DOCS=1 cargo test --lib commands_md`); do not edit it.
+";
+
+fn document() -> String {
+    let mut text = HEAD.to_owned();
+    for (title, rows) in &GROUPS {
+        let _ = write!(
+            text,
+            "\n## {title}\n\n| command | keys | route | merge | access | note |\n|---|---|---|---|---|---|\n"
+        );
+        for row in *rows {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {} |",
+                row.name.replace('|', "\\|"),
+                row.keys
+                    .iter()
+                    .copied()
+                    .map(keys)
+                    .collect::<Vec<_>>()
+                    .join("; "),
+                route(row.route),
+                merge(row.route).map_or_else(String::new, |merge| format!("{merge:?}")),
+                if row.is_read() { "read" } else { "write" },
+                note(row),
+            );
+        }
+    }
+    text
+}
+
+fn keys(keys: KeySpec) -> String {
+    match keys {
+        KeySpec::Range { first, last, .. } if i32::from(first) == i32::from(last) => {
+            format!("{first}")
+        }
+        KeySpec::Range { first, last, step } => {
+            let every = if step > 1 {
+                format!(", every {step}")
+            } else {
+                String::new()
+            };
+            match last {
+                -1 => format!("{first} to last{every}"),
+                ..0 => format!("{first} to last but {}{every}", -1 - last),
+                0.. => format!("{first} to {last}{every}"),
+            }
+        }
+        KeySpec::Counted {
+            count, first, step, ..
+        } => {
+            let every = if step > 1 {
+                format!(", every {step}")
+            } else {
+                String::new()
+            };
+            format!("from {first}{every}, counted by {count}")
+        }
+        KeySpec::Streams => "after STREAMS, first half".into(),
+        KeySpec::GeoStore { .. } => "after STORE, STOREDIST".into(),
+        KeySpec::Sort { store: true } => "after STORE; patterns after BY, GET".into(),
+        KeySpec::Sort { store: false } => "patterns after BY, GET".into(),
+        KeySpec::Migrate => "3, or after KEYS".into(),
+    }
+}
+
+fn route(route: Route) -> String {
+    match route {
+        Route::Keys => "keys".into(),
+        Route::Split { step, tail: 0, .. } => format!("split by {step}"),
+        Route::Split { step, tail, .. } => format!("split by {step}, last {tail} for all"),
+        Route::All(_) => "all".into(),
+        Route::Any => "any".into(),
+        Route::Scan => "scan".into(),
+        Route::Named => "named".into(),
+        Route::Stateful => "stateful".into(),
+        Route::Refused => "refused".into(),
+    }
+}
+
+fn merge(route: Route) -> Option<Merge> {
+    match route {
+        Route::Split { merge, .. } | Route::All(merge) => Some(merge),
+        _ => None,
+    }
+}
+
+fn note(row: &CommandSpec) -> String {
+    let place = |at| match at {
+        ArgAt::Index(index) => format!("in argument {index}"),
+        ArgAt::Last => "in the last argument".into(),
+        ArgAt::AfterWord(word) => format!("after {word}"),
+    };
+    let waits = match row.blocking {
+        Blocking::No => String::new(),
+        Blocking::Seconds(at) => format!("may wait, seconds {}", place(at)),
+        Blocking::Millis(at) => format!("may wait, milliseconds {}", place(at)),
+    };
+    let both: Vec<&str> = [waits.as_str(), row.note]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect();
+    both.join("; ")
+}
+
+#[test]
+fn commands_md_is_printed_from_the_rows() {
+    let text = document();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(PATH, &text).expect("docs/commands.md can be written");
+    }
+    let file = std::fs::read_to_string(PATH).unwrap_or_default();
+    assert!(
+        file == text,
+        "docs/commands.md is out of date: UPDATE_DOCS=1 cargo test --lib commands_md"
+    );
+}
