@@ -6,6 +6,8 @@ pub mod command;
 pub mod hash;
 pub mod node;
 pub mod partition;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use node::{NodeIndex, NodeSpec};
 pub use redis;

@@ -1,0 +1,101 @@
+//! Who listens to which channel.
+
+use std::sync::mpsc::Sender;
+
+use super::glob;
+use super::protocol::{Protocol, Reply};
+
+/// The subscriptions of a node, in the order they were made.
+#[derive(Debug, Default)]
+pub(super) struct Channels {
+    subscriptions: Vec<Subscription>,
+    /// How to reach each connection: its number and the queue of bytes to write.
+    writers: Vec<(u64, Sender<Vec<u8>>)>,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    session: u64,
+    protocol: Protocol,
+    topic: Topic,
+}
+
+/// A channel, or a pattern of channels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Topic {
+    Channel(Vec<u8>),
+    Pattern(Vec<u8>),
+}
+
+impl Channels {
+    pub(super) fn connect(&mut self, session: u64, writer: Sender<Vec<u8>>) {
+        self.writers.push((session, writer));
+    }
+
+    pub(super) fn disconnect(&mut self, session: u64) {
+        self.writers.retain(|(id, _)| *id != session);
+        self.unsubscribe_all(session);
+    }
+
+    pub(super) fn unsubscribe_all(&mut self, session: u64) {
+        self.subscriptions
+            .retain(|subscription| subscription.session != session);
+    }
+
+    pub(super) fn subscribe(&mut self, session: u64, protocol: Protocol, topic: Topic) {
+        if !self.topics(session).any(|known| *known == topic) {
+            self.subscriptions.push(Subscription {
+                session,
+                protocol,
+                topic,
+            });
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, session: u64, topic: &Topic) {
+        self.subscriptions
+            .retain(|subscription| subscription.session != session || subscription.topic != *topic);
+    }
+
+    /// What a connection listens to.
+    pub(super) fn topics(&self, session: u64) -> impl Iterator<Item = &Topic> {
+        let mine = self
+            .subscriptions
+            .iter()
+            .filter(move |subscription| subscription.session == session);
+        mine.map(|subscription| &subscription.topic)
+    }
+
+    /// Sends a message to every listener; how many there were.
+    pub(super) fn publish(&self, channel: &[u8], message: &[u8]) -> usize {
+        let mut receivers = 0;
+        let bulk = |bytes: &[u8]| Reply::Bulk(bytes.to_vec());
+        for subscription in &self.subscriptions {
+            let push = match &subscription.topic {
+                Topic::Channel(name) if name == channel => {
+                    vec![bulk(b"message"), bulk(channel), bulk(message)]
+                }
+                Topic::Pattern(pattern) if glob::matches(pattern, channel) => {
+                    vec![
+                        bulk(b"pmessage"),
+                        bulk(pattern),
+                        bulk(channel),
+                        bulk(message),
+                    ]
+                }
+                _ => continue,
+            };
+            receivers += 1;
+            let bytes = Reply::Push(push).encode(subscription.protocol);
+            if let Some((_, writer)) = self
+                .writers
+                .iter()
+                .find(|(id, _)| *id == subscription.session)
+            {
+                // A connection that is closing has no reader any more: its message is lost, as on a real server.
+                let _ = writer.send(bytes);
+            }
+        }
+        receivers
+    }
+}

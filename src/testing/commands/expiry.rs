@@ -1,0 +1,172 @@
+//! When keys expire.
+
+use super::super::protocol::Reply;
+use super::super::store::now_ms;
+use super::{Answer, Call, Failure, integer, upper};
+
+/// What a time in a command means.
+#[derive(Clone, Copy)]
+pub(super) enum Unit {
+    Milliseconds,
+    Seconds,
+    UnixMilliseconds,
+    UnixSeconds,
+}
+
+impl Unit {
+    /// The unit of an option of SET or GETEX.
+    pub(super) fn of(word: &str) -> Option<Self> {
+        Some(match word {
+            "EX" => Self::Seconds,
+            "EXAT" => Self::UnixSeconds,
+            "PX" => Self::Milliseconds,
+            "PXAT" => Self::UnixMilliseconds,
+            _ => return None,
+        })
+    }
+
+    /// The time in milliseconds since 1970, which must be given as a positive number.
+    pub(super) fn positive(self, call: &Call<'_>, time: &[u8]) -> Result<u64, Failure> {
+        let at = self.at(call, integer(time)?)?;
+        let positive = integer(time)? > 0;
+        u64::try_from(at)
+            .ok()
+            .filter(|_| positive)
+            .ok_or_else(|| call.invalid_expire())
+    }
+
+    /// The time in milliseconds since 1970, which may be long ago.
+    fn at(self, call: &Call<'_>, time: i64) -> Result<i64, Failure> {
+        let ms = match self {
+            Self::Seconds | Self::UnixSeconds => time.checked_mul(1000),
+            Self::Milliseconds | Self::UnixMilliseconds => Some(time),
+        };
+        let at = match self {
+            Self::Seconds | Self::Milliseconds => ms.and_then(|ms| ms.checked_add(now())),
+            Self::UnixSeconds | Self::UnixMilliseconds => ms,
+        };
+        at.ok_or_else(|| call.invalid_expire())
+    }
+}
+
+pub(super) fn expire(call: &mut Call<'_>) -> Answer {
+    expire_at(call, Unit::Seconds)
+}
+
+pub(super) fn pexpire(call: &mut Call<'_>) -> Answer {
+    expire_at(call, Unit::Milliseconds)
+}
+
+pub(super) fn expireat(call: &mut Call<'_>) -> Answer {
+    expire_at(call, Unit::UnixSeconds)
+}
+
+pub(super) fn pexpireat(call: &mut Call<'_>) -> Answer {
+    expire_at(call, Unit::UnixMilliseconds)
+}
+
+fn expire_at(call: &mut Call<'_>, unit: Unit) -> Answer {
+    let condition = Condition::parse(call.rest(3))?;
+    let at = unit.at(call, integer(&call.args[2])?)?;
+    let (key, store) = (call.key(), &mut call.database.store);
+    let Some(entry) = store.entry(key) else {
+        return Ok(Reply::Integer(0));
+    };
+    if !condition.holds(entry.expires_at_ms, at) {
+        return Ok(Reply::Integer(0));
+    }
+    if at <= now() {
+        store.remove(key);
+        return Ok(Reply::Integer(1));
+    }
+    entry.expires_at_ms = u64::try_from(at).ok();
+    store.touched(key);
+    Ok(Reply::Integer(1))
+}
+
+/// The conditions of EXPIRE; all that are set must hold.
+#[derive(Default)]
+struct Condition {
+    if_none: bool,
+    if_some: bool,
+    if_later: bool,
+    if_earlier: bool,
+}
+
+impl Condition {
+    fn parse(words: &[Vec<u8>]) -> Result<Self, Failure> {
+        let mut condition = Self::default();
+        for word in words {
+            match upper(word).as_str() {
+                "NX" => condition.if_none = true,
+                "XX" => condition.if_some = true,
+                "GT" => condition.if_later = true,
+                "LT" => condition.if_earlier = true,
+                _ => {
+                    let word = String::from_utf8_lossy(word);
+                    return Err(Failure::new(format!("ERR Unsupported option {word}")));
+                }
+            }
+        }
+        if condition.if_none && (condition.if_some || condition.if_later || condition.if_earlier) {
+            return Err(
+                "ERR NX and XX, GT or LT options at the same time are not compatible".into(),
+            );
+        }
+        if condition.if_later && condition.if_earlier {
+            return Err("ERR GT and LT options at the same time are not compatible".into());
+        }
+        Ok(condition)
+    }
+
+    fn holds(&self, current: Option<u64>, new: i64) -> bool {
+        let current = current.map(|at| i64::try_from(at).unwrap_or(i64::MAX));
+        !(self.if_none && current.is_some()
+            || self.if_some && current.is_none()
+            || self.if_later && current.is_none_or(|current| new <= current)
+            || self.if_earlier && current.is_some_and(|current| new >= current))
+    }
+}
+
+pub(super) fn ttl(call: &mut Call<'_>) -> Answer {
+    left(call, |at| (at - now() + 500) / 1000)
+}
+
+pub(super) fn pttl(call: &mut Call<'_>) -> Answer {
+    left(call, |at| at - now())
+}
+
+pub(super) fn expiretime(call: &mut Call<'_>) -> Answer {
+    left(call, |at| (at + 500) / 1000)
+}
+
+pub(super) fn pexpiretime(call: &mut Call<'_>) -> Answer {
+    left(call, |at| at)
+}
+
+fn left(call: &mut Call<'_>, answer: fn(i64) -> i64) -> Answer {
+    let entry = call.database.store.entry(call.key());
+    Ok(Reply::Integer(
+        match entry.map(|entry| entry.expires_at_ms) {
+            None => -2,
+            Some(None) => -1,
+            Some(Some(at)) => answer(i64::try_from(at).unwrap_or(i64::MAX)).max(0),
+        },
+    ))
+}
+
+pub(super) fn persist(call: &mut Call<'_>) -> Answer {
+    let (key, store) = (call.key(), &mut call.database.store);
+    let expires = store
+        .entry(key)
+        .and_then(|entry| entry.expires_at_ms.take());
+    if expires.is_none() {
+        return Ok(Reply::Integer(0));
+    }
+    store.touched(key);
+    Ok(Reply::Integer(1))
+}
+
+fn now() -> i64 {
+    i64::try_from(now_ms()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,70 @@
+//! Channels: SUBSCRIBE and PUBLISH, their patterns, and the way out.
+
+use super::super::channels::Topic;
+use super::super::protocol::Reply;
+use super::{Answer, Call};
+
+pub(super) fn subscribe(call: &mut Call<'_>) -> Answer {
+    join(call, b"subscribe", Topic::Channel)
+}
+
+pub(super) fn psubscribe(call: &mut Call<'_>) -> Answer {
+    join(call, b"psubscribe", Topic::Pattern)
+}
+
+pub(super) fn unsubscribe(call: &mut Call<'_>) -> Answer {
+    leave(call, b"unsubscribe", Topic::Channel)
+}
+
+pub(super) fn punsubscribe(call: &mut Call<'_>) -> Answer {
+    leave(call, b"punsubscribe", Topic::Pattern)
+}
+
+pub(super) fn publish(call: &mut Call<'_>) -> Answer {
+    let receivers = call.database.channels.publish(&call.args[1], &call.args[2]);
+    Ok(Reply::count(receivers))
+}
+
+fn join(call: &mut Call<'_>, word: &[u8], topic: fn(Vec<u8>) -> Topic) -> Answer {
+    if call.session.in_exec {
+        return Err("ERR this in-process test node does not subscribe inside a transaction; use a real server".into());
+    }
+    let (id, protocol) = (call.session.id, call.session.protocol);
+    let mut replies = Vec::new();
+    for name in call.rest(1) {
+        call.database
+            .channels
+            .subscribe(id, protocol, topic(name.clone()));
+        replies.push(confirm(call, word, Reply::Bulk(name.clone())));
+    }
+    Ok(Reply::Several(replies))
+}
+
+fn leave(call: &mut Call<'_>, word: &[u8], topic: fn(Vec<u8>) -> Topic) -> Answer {
+    let id = call.session.id;
+    let mut names = call.rest(1).to_vec();
+    if names.is_empty() {
+        let mine = call.database.channels.topics(id);
+        names = mine.filter_map(|known| of_kind(known, topic)).collect();
+    }
+    if names.is_empty() {
+        return Ok(confirm(call, word, Reply::Nil));
+    }
+    let mut replies = Vec::new();
+    for name in names {
+        call.database.channels.unsubscribe(id, &topic(name.clone()));
+        replies.push(confirm(call, word, Reply::Bulk(name)));
+    }
+    Ok(Reply::Several(replies))
+}
+
+fn of_kind(known: &Topic, kind: fn(Vec<u8>) -> Topic) -> Option<Vec<u8>> {
+    let (Topic::Channel(name) | Topic::Pattern(name)) = known;
+    (kind(name.clone()) == *known).then(|| name.clone())
+}
+
+fn confirm(call: &mut Call<'_>, word: &[u8], name: Reply) -> Reply {
+    let left = call.database.channels.topics(call.session.id).count();
+    call.session.subscriptions = left;
+    Reply::Push(vec![Reply::Bulk(word.to_vec()), name, Reply::count(left)])
+}

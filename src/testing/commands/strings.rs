@@ -1,0 +1,237 @@
+//! Strings.
+
+use super::super::protocol::Reply;
+use super::super::store::{Text, Value};
+use super::expiry::Unit;
+use super::{Answer, Call, Failure, integer, slice, upper};
+
+/// The longest string. As in Redis.
+const STRING_MAX: usize = 512 * 1024 * 1024;
+
+pub(super) fn get(call: &mut Call<'_>) -> Answer {
+    let text = call.database.store.view::<Text>(call.key())?;
+    Ok(Reply::maybe(text.map(|text| &*text)))
+}
+
+pub(super) fn set(call: &mut Call<'_>) -> Answer {
+    let options = SetOptions::parse(call)?;
+    let (key, store) = (call.key(), &mut call.database.store);
+    let old = match options.returns_old {
+        true => Some(store.view::<Text>(key)?.cloned()),
+        false => None,
+    };
+    let existing = store.entry(key).map(|entry| entry.expires_at_ms);
+    let refused = match options.condition {
+        Condition::Always => false,
+        Condition::IfExists => existing.is_none(),
+        Condition::IfMissing => existing.is_some(),
+    };
+    if !refused {
+        let expires = match options.keeps_ttl {
+            true => existing.flatten(),
+            false => options.expires_at_ms,
+        };
+        store.put(key, Value::Text(call.args[2].clone()), expires);
+    }
+    Ok(match old {
+        Some(old) => Reply::maybe(old.as_ref()),
+        None if refused => Reply::Nil,
+        None => Reply::OK,
+    })
+}
+
+#[derive(Default)]
+enum Condition {
+    #[default]
+    Always,
+    IfExists,
+    IfMissing,
+}
+
+#[derive(Default)]
+struct SetOptions {
+    condition: Condition,
+    returns_old: bool,
+    keeps_ttl: bool,
+    expires_at_ms: Option<u64>,
+}
+
+impl SetOptions {
+    fn parse(call: &Call<'_>) -> Result<Self, Failure> {
+        let mut options = Self::default();
+        let mut expires = None;
+        let mut words = call.rest(3).iter();
+        while let Some(word) = words.next() {
+            match (upper(word).as_str(), &options.condition) {
+                ("NX", Condition::Always | Condition::IfMissing) => {
+                    options.condition = Condition::IfMissing
+                }
+                ("XX", Condition::Always | Condition::IfExists) => {
+                    options.condition = Condition::IfExists
+                }
+                ("GET", _) => options.returns_old = true,
+                ("KEEPTTL", _) if expires.is_none() => options.keeps_ttl = true,
+                (word, _) => {
+                    let unit = Unit::of(word).filter(|_| expires.is_none() && !options.keeps_ttl);
+                    let time = words.next();
+                    expires = Some(unit.zip(time).ok_or(Failure::SYNTAX)?);
+                }
+            }
+        }
+        if let Some((unit, time)) = expires {
+            options.expires_at_ms = Some(unit.positive(call, time)?);
+        }
+        Ok(options)
+    }
+}
+
+pub(super) fn setnx(call: &mut Call<'_>) -> Answer {
+    let (key, store) = (call.key(), &mut call.database.store);
+    if store.contains(key) {
+        return Ok(Reply::Integer(0));
+    }
+    store.put(key, Value::Text(call.args[2].clone()), None);
+    Ok(Reply::Integer(1))
+}
+
+pub(super) fn setex(call: &mut Call<'_>) -> Answer {
+    set_expiring(call, Unit::Seconds)
+}
+
+pub(super) fn psetex(call: &mut Call<'_>) -> Answer {
+    set_expiring(call, Unit::Milliseconds)
+}
+
+fn set_expiring(call: &mut Call<'_>, unit: Unit) -> Answer {
+    let expires = unit.positive(call, &call.args[2])?;
+    let value = Value::Text(call.args[3].clone());
+    call.database.store.put(call.key(), value, Some(expires));
+    Ok(Reply::OK)
+}
+
+pub(super) fn getset(call: &mut Call<'_>) -> Answer {
+    let old = get(call)?;
+    let value = Value::Text(call.args[2].clone());
+    call.database.store.put(call.key(), value, None);
+    Ok(old)
+}
+
+pub(super) fn getdel(call: &mut Call<'_>) -> Answer {
+    let old = get(call)?;
+    call.database.store.remove(call.key());
+    Ok(old)
+}
+
+pub(super) fn getex(call: &mut Call<'_>) -> Answer {
+    let option = call.args.get(2).map(|word| upper(word));
+    let expires = match (option.as_deref(), call.rest(3)) {
+        (None, _) => None,
+        (Some("PERSIST"), []) => Some(None),
+        (Some(word), [time]) => Some(Some((Unit::of(word).ok_or(Failure::SYNTAX)?, time))),
+        _ => return Err(Failure::SYNTAX),
+    };
+    let old = get(call)?;
+    let expires = match expires {
+        Some(Some((unit, time))) if old != Reply::Nil => Some(Some(unit.positive(call, time)?)),
+        Some(None) => Some(None),
+        _ => None,
+    };
+    let (key, store) = (call.key(), &mut call.database.store);
+    if let (Some(expires), Some(entry)) = (expires, store.entry(key)) {
+        let changes = entry.expires_at_ms != expires;
+        entry.expires_at_ms = expires;
+        if changes {
+            store.touched(key);
+        }
+    }
+    Ok(old)
+}
+
+pub(super) fn mget(call: &mut Call<'_>) -> Answer {
+    let store = &mut call.database.store;
+    let mut values = Vec::new();
+    for key in call.args.iter().skip(1) {
+        // A key of another type is no error here: it counts as missing.
+        let text = store.view::<Text>(key).unwrap_or_default();
+        values.push(Reply::maybe(text.map(|text| &*text)));
+    }
+    Ok(Reply::Array(values))
+}
+
+pub(super) fn mset(call: &mut Call<'_>) -> Answer {
+    if call.args.len().is_multiple_of(2) {
+        return Err(call.wrong_arity());
+    }
+    for pair in call.rest(1).chunks_exact(2) {
+        let value = Value::Text(pair[1].clone());
+        call.database.store.put(&pair[0], value, None);
+    }
+    Ok(Reply::OK)
+}
+
+pub(super) fn msetnx(call: &mut Call<'_>) -> Answer {
+    if call.args.len().is_multiple_of(2) {
+        return Err(call.wrong_arity());
+    }
+    let store = &mut call.database.store;
+    if call.args[1..]
+        .iter()
+        .step_by(2)
+        .any(|key| store.contains(key))
+    {
+        return Ok(Reply::Integer(0));
+    }
+    mset(call)?;
+    Ok(Reply::Integer(1))
+}
+
+pub(super) fn append(call: &mut Call<'_>) -> Answer {
+    let (key, store) = (call.key(), &mut call.database.store);
+    let length = store.view::<Text>(key)?.map_or(0, |text| text.len());
+    if length + call.args[2].len() > STRING_MAX {
+        return Err(Failure::TOO_LONG);
+    }
+    let text = store.edit::<Text>(key)?;
+    text.extend_from_slice(&call.args[2]);
+    let length = text.len();
+    store.touched(key);
+    Ok(Reply::count(length))
+}
+
+pub(super) fn strlen(call: &mut Call<'_>) -> Answer {
+    let text = call.database.store.view::<Text>(call.key())?;
+    Ok(Reply::count(text.map_or(0, |text| text.len())))
+}
+
+pub(super) fn getrange(call: &mut Call<'_>) -> Answer {
+    let (start, end) = (integer(&call.args[2])?, integer(&call.args[3])?);
+    let text = call.database.store.view::<Text>(call.key())?;
+    let text = text.map(|text| &text[..]).unwrap_or_default();
+    // Both ends before the front and the wrong way round: empty, although both would be cut to the first byte.
+    let backwards = start < 0 && end < 0 && start > end;
+    let end = end.max(-i64::try_from(text.len()).unwrap_or(i64::MAX));
+    let range = slice(start, end, text.len()).filter(|_| !backwards);
+    Ok(Reply::Bulk(
+        range.map(|range| text[range].to_vec()).unwrap_or_default(),
+    ))
+}
+
+pub(super) fn setrange(call: &mut Call<'_>) -> Answer {
+    let offset = integer(&call.args[2])?;
+    let offset =
+        usize::try_from(offset).map_err(|_| Failure::from("ERR offset is out of range"))?;
+    let (key, bytes, store) = (call.key(), &call.args[3], &mut call.database.store);
+    let length = store.view::<Text>(key)?.map_or(0, |text| text.len());
+    if bytes.is_empty() {
+        return Ok(Reply::count(length));
+    }
+    let end = offset
+        .checked_add(bytes.len())
+        .filter(|&end| end <= STRING_MAX);
+    let end = end.ok_or(Failure::TOO_LONG)?;
+    let text = store.edit::<Text>(key)?;
+    text.resize(length.max(end), 0);
+    text[offset..end].copy_from_slice(bytes);
+    store.touched(key);
+    Ok(Reply::count(length.max(end)))
+}

@@ -1,0 +1,70 @@
+//! MULTI, EXEC, WATCH.
+
+use super::super::protocol::Reply;
+use super::{Answer, Call, Failure};
+
+pub(super) fn multi(call: &mut Call<'_>) -> Answer {
+    if call.session.queue.is_some() {
+        return Err("ERR MULTI calls can not be nested".into());
+    }
+    call.session.queue = Some(Vec::new());
+    call.session.aborted = false;
+    Ok(Reply::OK)
+}
+
+pub(super) fn exec(call: &mut Call<'_>) -> Answer {
+    let session = &mut *call.session;
+    let queue = session.queue.take();
+    let queue = queue.ok_or(Failure::from("ERR EXEC without MULTI"))?;
+    let aborted = session.aborted;
+    let watched = std::mem::take(&mut session.watched);
+    session.end_transaction();
+    if aborted {
+        return Err("EXECABORT Transaction discarded because of previous errors.".into());
+    }
+    let store = &mut call.database.store;
+    if watched
+        .iter()
+        .any(|(key, version)| store.version(key) != *version)
+    {
+        return Ok(Reply::NilArray);
+    }
+    session.in_exec = true;
+    let replies = queue
+        .iter()
+        .map(|args| session.execute(call.database, args))
+        .collect();
+    session.in_exec = false;
+    Ok(Reply::Array(replies))
+}
+
+pub(super) fn discard(call: &mut Call<'_>) -> Answer {
+    if call.session.queue.is_none() {
+        return Err("ERR DISCARD without MULTI".into());
+    }
+    call.session.end_transaction();
+    Ok(Reply::OK)
+}
+
+pub(super) fn watch(call: &mut Call<'_>) -> Answer {
+    if call.session.queue.is_some() {
+        return Err("ERR WATCH inside MULTI is not allowed".into());
+    }
+    for key in call.rest(1) {
+        if !call
+            .session
+            .watched
+            .iter()
+            .any(|(watched, _)| watched == key)
+        {
+            let version = call.database.store.version(key);
+            call.session.watched.push((key.clone(), version));
+        }
+    }
+    Ok(Reply::OK)
+}
+
+pub(super) fn unwatch(call: &mut Call<'_>) -> Answer {
+    call.session.watched.clear();
+    Ok(Reply::OK)
+}

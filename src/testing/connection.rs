@@ -1,0 +1,197 @@
+//! One connection: its thread reads requests, applies them or a fault, and hands replies to a writer.
+
+use std::io::{self, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::faults::Fault;
+use super::protocol::{Ended, Reply, Requests};
+use super::received::ReceivedCommand;
+use super::session::Session;
+use super::shared::{Run, Shared, lock};
+
+/// How often a blocked command looks whether its client is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Serves one connection until it ends, or its node stops.
+pub(super) fn serve(shared: &Shared, run: &Run, id: u64, stream: &TcpStream) -> io::Result<()> {
+    let _ = stream.set_nodelay(true);
+    let (writer, replies) = mpsc::channel();
+    let output = stream.try_clone()?;
+    let mut connection = Connection {
+        shared,
+        run,
+        stream,
+        session: shared.begin_session(id, writer.clone()),
+        writer,
+        mute: false,
+    };
+    thread::scope(|scope| {
+        // Replies wait in memory, not in this thread: a client may send a whole pipeline before it reads.
+        scope.spawn(move || write_all(output, &replies));
+        connection.serve();
+        // The writer ends with the last sender.
+        drop(connection);
+    });
+    let _ = stream.shutdown(Shutdown::Both);
+    Ok(())
+}
+
+fn write_all(mut output: TcpStream, replies: &Receiver<Vec<u8>>) {
+    while let Ok(mut bytes) = replies.recv() {
+        replies.try_iter().for_each(|more| bytes.extend(more));
+        if output.write_all(&bytes).is_err() {
+            return;
+        }
+    }
+}
+
+/// What follows after a command.
+#[derive(PartialEq, Eq)]
+enum Next {
+    Close,
+    Continue,
+}
+
+struct Connection<'a> {
+    shared: &'a Shared,
+    run: &'a Run,
+    stream: &'a TcpStream,
+    session: Session,
+    writer: Sender<Vec<u8>>,
+    /// Whether it is silent for good: requests are read and noted, nothing else.
+    mute: bool,
+}
+
+impl Connection<'_> {
+    fn serve(&mut self) {
+        let mut requests = Requests::new(self.stream);
+        loop {
+            match requests.next() {
+                Ok(args) => {
+                    if self.handle(args) == Next::Close || self.session.closing {
+                        return;
+                    }
+                }
+                Err(Ended::Closed) => return,
+                Err(Ended::Protocol(text)) => {
+                    let reply = Reply::Error(text);
+                    return self.send(reply.encode(self.session.protocol));
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, args: Vec<Vec<u8>>) -> Next {
+        let command = ReceivedCommand::new(self.session.id, args);
+        let fault = self.shared.note(&command, self.mute);
+        if self.mute {
+            return Next::Continue;
+        }
+        let Some(fault) = fault else {
+            self.apply(command.args(), Connection::send);
+            return Next::Continue;
+        };
+        let mut reply = Vec::new();
+        if fault.applies() {
+            self.apply(command.args(), |_, bytes| reply = bytes);
+        }
+        self.fail(fault, reply)
+    }
+
+    /// Applies a command, waiting as long as it blocks, and hands its reply on.
+    fn apply(&mut self, args: &[Vec<u8>], reply: impl FnOnce(&Self, Vec<u8>)) {
+        let mut deadline = None;
+        let mut database = lock(&self.shared.database);
+        loop {
+            let answer = self.session.execute(&mut database, args);
+            let waiting = self.session.waiting.take();
+            let now = Instant::now();
+            if let Some(timeout) = waiting {
+                deadline =
+                    deadline.or_else(|| timeout.and_then(|timeout| now.checked_add(timeout)));
+            }
+            if waiting.is_none() || deadline.is_some_and(|deadline| deadline <= now) {
+                // Still under the lock, so that no published message overtakes the reply to its SUBSCRIBE.
+                reply(self, answer.encode(self.session.protocol));
+                break;
+            }
+            let left = deadline.map_or(LOOK_EVERY, |deadline| LOOK_EVERY.min(deadline - now));
+            drop(self.shared.wait_for_change(database, left));
+            // A client that is gone must not take what others wait for.
+            if self.run.is_stopped() || self.is_abandoned() {
+                self.session.closing = true;
+                return;
+            }
+            database = lock(&self.shared.database);
+        }
+        drop(database);
+        self.shared.announce_change();
+    }
+
+    fn fail(&mut self, fault: Fault, reply: Vec<u8>) -> Next {
+        match fault {
+            Fault::CloseAfter | Fault::CloseBefore => return Next::Close,
+            Fault::Delay(time) => {
+                self.run.pause(time);
+                self.send(reply);
+            }
+            Fault::Error(text) => self.refuse(text),
+            Fault::Garbage(bytes) => self.send(bytes),
+            Fault::HalfReplyThenClose => {
+                self.send(half(reply));
+                return Next::Close;
+            }
+            Fault::HalfReplyThenHang => {
+                self.send(half(reply));
+                self.mute = true;
+            }
+            Fault::HangAfter | Fault::HangBefore => self.mute = true,
+            Fault::Moved { slot, to } => self.refuse(format!("MOVED {slot} {to}")),
+            Fault::Trickle(time) => {
+                for byte in reply {
+                    self.run.pause(time);
+                    self.send(vec![byte]);
+                }
+            }
+        }
+        Next::Continue
+    }
+
+    fn refuse(&mut self, text: String) {
+        self.session.refuse();
+        self.send(Reply::Error(text).encode(self.session.protocol));
+    }
+
+    fn send(&self, bytes: Vec<u8>) {
+        // The writer is gone when the peer is; the reader finds that out by itself.
+        let _ = self.writer.send(bytes);
+    }
+
+    /// Whether the client of a blocked command is gone.
+    fn is_abandoned(&self) -> bool {
+        let _ = self.stream.set_read_timeout(Some(Duration::from_millis(1)));
+        let peeked = self.stream.peek(&mut [0]);
+        let _ = self.stream.set_read_timeout(None);
+        match peeked {
+            Ok(bytes) => bytes == 0,
+            Err(error) => !matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+            ),
+        }
+    }
+}
+
+impl Drop for Connection<'_> {
+    fn drop(&mut self) {
+        self.shared.end_session(self.session.id);
+    }
+}
+
+fn half(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.truncate(bytes.len() / 2);
+    bytes
+}

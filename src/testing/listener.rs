@@ -1,0 +1,122 @@
+//! The listening socket of a node and its thread.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::connection;
+use super::shared::{Run, Shared};
+
+/// Where ports are taken from: below what systems give to outgoing connections, so that a stopped node finds its port
+/// free when it starts again.
+const PORTS: std::ops::Range<u16> = 12_000..22_000;
+/// How many ports lie between the first choices of two processes.
+const PORTS_PER_PROCESS: u32 = 64;
+/// How long a node waits for its own port to become free.
+const REBIND_WITHIN: Duration = Duration::from_secs(5);
+
+/// A listening socket that accepts in a thread of its own.
+#[derive(Debug)]
+pub(super) struct Listener {
+    address: SocketAddr,
+    closing: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<JoinHandle<()>>>,
+}
+
+impl Listener {
+    pub(super) fn start(
+        socket: TcpListener,
+        shared: Arc<Shared>,
+        run: Arc<Run>,
+    ) -> io::Result<Self> {
+        let address = socket.local_addr()?;
+        let closing = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&closing);
+        let thread = thread::Builder::new()
+            .name(format!("test-node-{}", address.port()))
+            .spawn(move || accept_all(&socket, &flag, &shared, &run))?;
+        Ok(Self {
+            address,
+            closing,
+            thread,
+        })
+    }
+
+    /// Refuses new connections from now on. Gives the threads of the connections that were accepted.
+    pub(super) fn close(self) -> Vec<JoinHandle<()>> {
+        self.closing.store(true, Ordering::SeqCst);
+        // A connection of our own ends the wait for the next one; when it fails, another one ended it.
+        let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
+        self.thread.join().unwrap_or_default()
+    }
+}
+
+/// A socket on a free port of the loopback interface.
+pub(super) fn bind_free() -> io::Result<TcpListener> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let size = u32::from(PORTS.end - PORTS.start);
+    let first = process::id().wrapping_mul(PORTS_PER_PROCESS) % size;
+    for _ in PORTS {
+        let offset = (first + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % size;
+        let port = PORTS.start + u16::try_from(offset).unwrap_or(0);
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            bound => return bound,
+        }
+    }
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+}
+
+/// A socket on that very port.
+pub(super) fn bind_again(address: SocketAddr) -> io::Result<TcpListener> {
+    let deadline = Instant::now() + REBIND_WITHIN;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            bound => return bound,
+        }
+    }
+}
+
+fn accept_all(
+    socket: &TcpListener,
+    closing: &AtomicBool,
+    shared: &Arc<Shared>,
+    run: &Arc<Run>,
+) -> Vec<JoinHandle<()>> {
+    let mut threads: Vec<JoinHandle<()>> = Vec::new();
+    loop {
+        let accepted = socket.accept();
+        if closing.load(Ordering::SeqCst) {
+            return threads;
+        }
+        threads.retain(|thread| !thread.is_finished());
+        match accepted {
+            Ok((stream, _)) => threads.extend(spawn(stream, shared, run)),
+            // Out of file descriptors: they come back when connections end.
+            Err(_) => thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+/// Serves a connection in a thread of its own. When it cannot, the connection is closed.
+fn spawn(stream: TcpStream, shared: &Arc<Shared>, run: &Arc<Run>) -> Option<JoinHandle<()>> {
+    let id = shared.accept(stream.try_clone().ok()?);
+    let (worker, run) = (Arc::clone(shared), Arc::clone(run));
+    let serve = move || {
+        // An error here is a connection that ended before it began.
+        let _ = connection::serve(&worker, &run, id, &stream);
+        worker.forget(id);
+    };
+    let spawned = thread::Builder::new().spawn(serve);
+    if spawned.is_err() {
+        shared.forget(id);
+    }
+    spawned.ok()
+}

@@ -1,0 +1,554 @@
+//! One in-process node.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use super::database::Database;
+use super::faults::Fault;
+use super::listener::{self, Listener};
+use super::received::ReceivedCommand;
+use super::shared::{Run, Shared, lock};
+use super::store::Store;
+
+/// A server in this process that speaks RESP on a free port of the loopback interface.
+///
+/// It stops when it is dropped. See the [module](super) for what it can do and what it cannot.
+#[derive(Debug)]
+pub struct TestNode {
+    address: SocketAddr,
+    password: Option<String>,
+    shared: Arc<Shared>,
+    running: Mutex<Running>,
+}
+
+/// The threads of a node.
+#[derive(Debug, Default)]
+struct Running {
+    run: Arc<Run>,
+    listener: Option<Listener>,
+    connections: Vec<JoinHandle<()>>,
+}
+
+impl TestNode {
+    /// Starts an empty node.
+    ///
+    /// # Errors
+    ///
+    /// When no port can be bound or no thread be started.
+    pub fn start() -> io::Result<Self> {
+        Self::builder().start()
+    }
+
+    /// Starts several empty nodes.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_many(count: usize) -> io::Result<Vec<Self>> {
+        (0..count).map(|_| Self::start()).collect()
+    }
+
+    /// A node with options.
+    pub fn builder() -> TestNodeBuilder {
+        TestNodeBuilder::default()
+    }
+
+    /// Where it listens. The same for its whole life.
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A URL for [`redis::Client::open`], with the password when there is one.
+    pub fn url(&self) -> String {
+        match &self.password {
+            None => format!("redis://{}/", self.address),
+            Some(password) => format!("redis://:{password}@{}/", self.address),
+        }
+    }
+
+    /// Closes the port and every connection, as a server that was killed. The data stays for [`restart`](Self::restart).
+    ///
+    /// Returns when every thread has ended; hanging and delayed replies are given up. Does nothing when it is stopped.
+    pub fn stop(&self) {
+        let mut running = lock(&self.running);
+        running.run.stop();
+        self.close_port(&mut running);
+        self.shared.close_all();
+        for thread in running.connections.drain(..) {
+            // A panic in a node's thread was printed by the panic hook already.
+            let _ = thread.join();
+        }
+    }
+
+    /// Stops if need be, and starts again on the same port with the data it had. Scripted faults stay in force.
+    ///
+    /// # Errors
+    ///
+    /// When the port was taken by somebody else in the meantime.
+    pub fn restart(&self) -> io::Result<()> {
+        self.stop();
+        let mut running = lock(&self.running);
+        running.run = Arc::default();
+        self.open_port(&mut running)
+    }
+
+    /// Stops if need be, and starts again on the same port with no data, as a server without persistence does.
+    ///
+    /// # Errors
+    ///
+    /// As [`restart`](Self::restart).
+    pub fn restart_empty(&self) -> io::Result<()> {
+        self.stop();
+        lock(&self.shared.database).store = Store::default();
+        self.restart()
+    }
+
+    /// Refuses new connections; those that are open stay and work. Undone by [`heal`](Self::heal).
+    pub fn refuse_connections(&self) {
+        self.close_port(&mut lock(&self.running));
+    }
+
+    /// Closes every open connection, as a server does with idle ones or a failing network. New ones are welcome.
+    pub fn close_connections(&self) {
+        self.shared.close_all();
+    }
+
+    /// Lets the next command fail, whatever it is. Commands that only set up a connection are left alone: AUTH, CLIENT,
+    /// HELLO, SELECT.
+    pub fn fail_next(&self, fault: Fault) {
+        self.fail_if(|command| !command.is_set_up(), fault, 1);
+    }
+
+    /// Lets the next `times` commands of that name fail. `usize::MAX` is for ever.
+    pub fn fail(&self, name: &str, fault: Fault, times: usize) {
+        let name = name.to_ascii_uppercase();
+        self.fail_if(move |command| command.name() == name, fault, times);
+    }
+
+    /// Lets the next `times` commands fail for which `condition` is true. `usize::MAX` is for ever.
+    ///
+    /// Faults are tried in the order they were asked for; the first that fits a command is taken.
+    pub fn fail_if(
+        &self,
+        condition: impl Fn(&ReceivedCommand) -> bool + Send + 'static,
+        fault: Fault,
+        times: usize,
+    ) {
+        lock(&self.shared.control)
+            .script
+            .add(Box::new(condition), fault, times);
+    }
+
+    /// Lets every command fail from now on, those that set up a connection too.
+    pub fn always(&self, fault: Fault) {
+        self.fail_if(|_| true, fault, usize::MAX);
+    }
+
+    /// Ends all faults, and welcomes connections again. A connection that hangs already hangs until it is closed.
+    ///
+    /// # Errors
+    ///
+    /// When connections were refused, and the port was taken by somebody else in the meantime.
+    pub fn heal(&self) -> io::Result<()> {
+        lock(&self.shared.control).script.clear();
+        let mut running = lock(&self.running);
+        match running.run.is_stopped() {
+            true => Ok(()),
+            false => self.open_port(&mut running),
+        }
+    }
+
+    /// The commands it received, in order, without those that only set up a connection: AUTH, CLIENT, HELLO, SELECT.
+    ///
+    /// Includes commands that a fault kept from being applied.
+    pub fn received(&self) -> Vec<ReceivedCommand> {
+        let mut received = self.received_all();
+        received.retain(|command| !command.is_set_up());
+        received
+    }
+
+    /// Every command it received, in order.
+    pub fn received_all(&self) -> Vec<ReceivedCommand> {
+        lock(&self.shared.control).received.clone()
+    }
+
+    /// How often it received a command of that name.
+    pub fn count_of(&self, name: &str) -> usize {
+        let control = lock(&self.shared.control);
+        let name = name.to_ascii_uppercase();
+        control
+            .received
+            .iter()
+            .filter(|command| command.name() == name)
+            .count()
+    }
+
+    /// Forgets the commands it received.
+    pub fn clear_received(&self) {
+        lock(&self.shared.control).received.clear();
+    }
+
+    /// How many connections are open now.
+    pub fn connections(&self) -> usize {
+        lock(&self.shared.control).open.len()
+    }
+
+    /// How many connections were ever accepted.
+    pub fn accepted(&self) -> u64 {
+        lock(&self.shared.control).accepted
+    }
+
+    /// The keys that exist now, sorted.
+    pub fn keys(&self) -> Vec<Vec<u8>> {
+        let mut keys = lock(&self.shared.database).store.keys();
+        keys.sort();
+        keys
+    }
+
+    fn open_port(&self, running: &mut Running) -> io::Result<()> {
+        if running.listener.is_none() {
+            let socket = listener::bind_again(self.address)?;
+            running.listener = Some(Listener::start(
+                socket,
+                Arc::clone(&self.shared),
+                Arc::clone(&running.run),
+            )?);
+        }
+        Ok(())
+    }
+
+    fn close_port(&self, running: &mut Running) {
+        let closed = running.listener.take().map(Listener::close);
+        running.connections.extend(closed.into_iter().flatten());
+    }
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Options of a [`TestNode`].
+#[derive(Clone, Debug, Default)]
+pub struct TestNodeBuilder {
+    password: Option<String>,
+}
+
+impl TestNodeBuilder {
+    /// The password of the default user. Defaults to none.
+    ///
+    /// It goes into [`TestNode::url`] as it is: use letters and digits.
+    #[must_use]
+    pub fn password(mut self, password: impl Into<String>) -> Self {
+        self.password = Some(password.into());
+        self
+    }
+
+    /// Starts the node.
+    ///
+    /// # Errors
+    ///
+    /// When no port can be bound or no thread be started.
+    pub fn start(self) -> io::Result<TestNode> {
+        let socket = listener::bind_free()?;
+        let address = socket.local_addr()?;
+        let shared = Arc::new(Shared::new(Database::new(address, self.password.clone())));
+        let run = Arc::<Run>::default();
+        let listener = Listener::start(socket, Arc::clone(&shared), Arc::clone(&run))?;
+        Ok(TestNode {
+            address,
+            password: self.password,
+            shared,
+            running: Mutex::new(Running {
+                run,
+                listener: Some(listener),
+                connections: Vec::new(),
+            }),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::time::{Duration, Instant};
+
+    use redis::{Commands, Connection, ErrorKind, RedisResult, Value};
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(100);
+
+    fn connect(node: &TestNode) -> Connection {
+        let client = redis::Client::open(node.url()).unwrap();
+        let connection = client.get_connection().unwrap();
+        connection.set_read_timeout(Some(SHORT)).unwrap();
+        connection
+    }
+
+    fn set(connection: &mut Connection, value: &str) -> RedisResult<()> {
+        connection.set("k", value)
+    }
+
+    fn stored(node: &TestNode) -> Option<String> {
+        connect(node).get("k").unwrap()
+    }
+
+    /// Sends raw bytes, reads until the node closes or is silent for a while.
+    fn talk(node: &TestNode, request: &[u8]) -> Vec<u8> {
+        let mut stream = TcpStream::connect(node.addr()).unwrap();
+        stream.set_read_timeout(Some(SHORT)).unwrap();
+        stream.write_all(request).unwrap();
+        let (mut reply, mut byte) = (Vec::new(), [0]);
+        while let Ok(1) = stream.read(&mut byte) {
+            reply.push(byte[0]);
+        }
+        reply
+    }
+
+    #[test]
+    fn a_client_that_is_told_nothing_cannot_know_whether_its_write_happened() {
+        let node = TestNode::start().unwrap();
+        node.fail("SET", Fault::CloseBefore, 1);
+        assert!(set(&mut connect(&node), "before").is_err());
+        assert_eq!(stored(&node), None);
+        node.fail("SET", Fault::CloseAfter, 1);
+        assert!(set(&mut connect(&node), "after").is_err());
+        assert_eq!(stored(&node).as_deref(), Some("after"));
+        assert_eq!(node.count_of("set"), 2);
+    }
+
+    #[test]
+    fn a_hanging_connection_is_silent_for_good_and_others_are_not() {
+        let node = TestNode::start().unwrap();
+        let mut hanging = connect(&node);
+        node.fail_next(Fault::HangBefore);
+        assert!(set(&mut hanging, "1").unwrap_err().is_timeout());
+        node.heal().unwrap();
+        assert!(set(&mut hanging, "2").is_err());
+        assert_eq!(stored(&node), None);
+        node.fail("SET", Fault::HangAfter, 1);
+        assert!(set(&mut connect(&node), "3").unwrap_err().is_timeout());
+        assert_eq!(stored(&node).as_deref(), Some("3"));
+    }
+
+    #[test]
+    fn a_node_that_hangs_or_waits_stops_at_once() {
+        let node = TestNode::start().unwrap();
+        let mut connections = [connect(&node), connect(&node), connect(&node)];
+        node.fail_next(Fault::HangBefore);
+        let _ = set(&mut connections[0], "1");
+        node.fail_next(Fault::Delay(Duration::from_secs(100)));
+        let _ = set(&mut connections[1], "2");
+        let popped: RedisResult<Value> = connections[2].blpop("queue", 0.0);
+        assert!(popped.is_err());
+        let start = Instant::now();
+        drop(node);
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_delayed_reply_comes_late_and_its_write_at_once() {
+        let node = TestNode::start().unwrap();
+        let mut slow = connect(&node);
+        slow.set_read_timeout(None).unwrap();
+        node.fail_next(Fault::Delay(SHORT));
+        let start = Instant::now();
+        set(&mut slow, "1").unwrap();
+        assert!(start.elapsed() >= SHORT);
+        node.fail("SET", Fault::Delay(SHORT * 3), 1);
+        assert!(set(&mut connect(&node), "2").unwrap_err().is_timeout());
+        assert_eq!(stored(&node).as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn half_a_reply_is_followed_by_the_end_or_by_silence() {
+        let node = TestNode::start().unwrap();
+        node.fail_next(Fault::HalfReplyThenClose);
+        assert_eq!(talk(&node, b"ECHO 12345678\r\n"), b"$8\r\n123");
+        node.fail_next(Fault::HalfReplyThenHang);
+        assert_eq!(talk(&node, b"ECHO 12345678\r\nPING\r\n"), b"$8\r\n123");
+    }
+
+    #[test]
+    fn a_trickled_reply_is_whole_in_the_end() {
+        let node = TestNode::start().unwrap();
+        node.fail_next(Fault::Trickle(Duration::from_millis(5)));
+        let start = Instant::now();
+        assert_eq!(
+            talk(&node, b"ECHO 12345678\r\nQUIT\r\n"),
+            b"$8\r\n12345678\r\n+OK\r\n"
+        );
+        assert!(start.elapsed() >= Duration::from_millis(5 * 14));
+    }
+
+    #[test]
+    fn errors_garbage_and_redirects_are_answered_as_they_were_given() {
+        let node = TestNode::start().unwrap();
+        let mut connection = connect(&node);
+        node.fail_next(Fault::Error("LOADING wait".into()));
+        assert_eq!(
+            set(&mut connection, "1").unwrap_err().code(),
+            Some("LOADING")
+        );
+        let to = "127.0.0.1:7001".parse().unwrap();
+        node.fail_next(Fault::Moved { slot: 12, to });
+        let moved = set(&mut connection, "1").unwrap_err();
+        assert_eq!(moved.redirect_node(), Some(("127.0.0.1:7001", 12)));
+        node.fail_next(Fault::Garbage(b"HTTP/1.1 400\r\n".to_vec()));
+        let garbage = set(&mut connection, "1").unwrap_err();
+        assert_eq!(garbage.kind(), ErrorKind::Parse);
+        assert_eq!(stored(&node), None);
+    }
+
+    #[test]
+    fn a_fault_in_a_transaction_aborts_it() {
+        let node = TestNode::start().unwrap();
+        node.fail("SET", Fault::Error("OOM no".into()), 1);
+        let reply = talk(&node, b"MULTI\r\nSET a 1\r\nSET b 1\r\nEXEC\r\nQUIT\r\n");
+        let reply = String::from_utf8(reply).unwrap();
+        assert!(
+            reply.starts_with("+OK\r\n-OOM no\r\n+QUEUED\r\n-EXECABORT"),
+            "{reply}"
+        );
+        assert!(node.keys().is_empty());
+    }
+
+    #[test]
+    fn faults_fit_by_name_by_condition_and_in_order() {
+        let node = TestNode::start().unwrap();
+        let mut connection = connect(&node);
+        node.fail("GET", Fault::Error("FIRST .".into()), 1);
+        node.fail_if(
+            |command| command.args().get(1).is_some_and(|key| key == b"k"),
+            Fault::Error("SECOND .".into()),
+            2,
+        );
+        let code = |result: RedisResult<()>| result.unwrap_err().code().map(str::to_owned);
+        assert_eq!(code(connection.get("k")).as_deref(), Some("FIRST"));
+        assert_eq!(code(connection.get("k")).as_deref(), Some("SECOND"));
+        let () = connection.set("other", 1).unwrap();
+        assert_eq!(code(set(&mut connection, "1")).as_deref(), Some("SECOND"));
+        set(&mut connection, "1").unwrap();
+    }
+
+    #[test]
+    fn a_node_keeps_its_port_and_its_data_unless_told_otherwise() {
+        let node = TestNode::start().unwrap();
+        let mut connection = connect(&node);
+        set(&mut connection, "1").unwrap();
+        node.stop();
+        node.stop();
+        assert_eq!(node.connections(), 0);
+        assert!(set(&mut connection, "2").is_err());
+        assert!(TcpStream::connect(node.addr()).is_err());
+        node.restart().unwrap();
+        assert_eq!(stored(&node).as_deref(), Some("1"));
+        node.restart_empty().unwrap();
+        assert_eq!(stored(&node), None);
+    }
+
+    #[test]
+    fn refused_connections_leave_open_ones_alone() {
+        let node = TestNode::start().unwrap();
+        let mut connection = connect(&node);
+        node.refuse_connections();
+        assert!(TcpStream::connect(node.addr()).is_err());
+        set(&mut connection, "1").unwrap();
+        node.heal().unwrap();
+        assert_eq!(stored(&node).as_deref(), Some("1"));
+        node.close_connections();
+        assert!(set(&mut connection, "2").is_err());
+        assert_eq!(node.accepted(), 2);
+    }
+
+    #[test]
+    fn what_was_received_can_be_read_and_counted() {
+        let node = TestNode::start().unwrap();
+        let mut connection = connect(&node);
+        set(&mut connection, "a\n").unwrap();
+        let lines: Vec<String> = node.received().iter().map(ToString::to_string).collect();
+        assert_eq!(lines, ["SET k a\\n"]);
+        assert!(node.received_all().len() > 1);
+        assert_eq!(node.received()[0].connection(), 1);
+        node.clear_received();
+        assert_eq!((node.count_of("set"), node.received().len()), (0, 0));
+        assert_eq!((node.connections(), node.keys()), (1, vec![b"k".to_vec()]));
+    }
+
+    #[test]
+    fn a_password_is_asked_for() {
+        let node = TestNode::builder().password("secret").start().unwrap();
+        assert_eq!(
+            talk(&node, b"GET k\r\nQUIT\r\n"),
+            b"-NOAUTH Authentication required.\r\n+OK\r\n"
+        );
+        assert_eq!(stored(&node), None);
+    }
+
+    #[test]
+    fn an_unknown_command_says_what_to_do() {
+        let node = TestNode::start().unwrap();
+        let reply = String::from_utf8(talk(&node, b"zadd k 1 a\r\nQUIT\r\n")).unwrap();
+        assert!(
+            reply.starts_with("-ERR unknown command 'ZADD': this in-process test node does not"),
+            "{reply}"
+        );
+    }
+
+    #[test]
+    fn a_blocked_pop_wakes_up_when_something_is_pushed() {
+        let node = TestNode::start().unwrap();
+        let mut waiting = connect(&node);
+        waiting.set_read_timeout(None).unwrap();
+        let popper = std::thread::spawn(move || waiting.blpop("q", 0.0).unwrap());
+        while node.count_of("BLPOP") == 0 {
+            std::thread::yield_now();
+        }
+        let () = connect(&node).rpush("q", "a").unwrap();
+        let popped: (String, String) = popper.join().unwrap();
+        assert_eq!(popped, ("q".to_owned(), "a".to_owned()));
+        let nothing: Option<(String, String)> = connect(&node).blpop("q", 0.01).unwrap();
+        assert_eq!(nothing, None);
+    }
+
+    #[test]
+    fn a_subscriber_hears_what_is_published() {
+        let node = TestNode::start().unwrap();
+        for protocol in ["2", "3"] {
+            let client =
+                redis::Client::open(format!("{}?protocol=resp{protocol}", node.url())).unwrap();
+            let mut connection = client.get_connection().unwrap();
+            let mut listener = connection.as_pubsub();
+            listener.subscribe("news").unwrap();
+            listener.psubscribe("n*").unwrap();
+            let heard: i64 = connect(&node).publish("news", "hi").unwrap();
+            assert_eq!(heard, 2);
+            let message = listener.get_message().unwrap();
+            assert_eq!(
+                (message.get_channel_name(), message.get_payload_bytes()),
+                ("news", &b"hi"[..])
+            );
+            assert!(listener.get_message().unwrap().from_pattern());
+        }
+    }
+
+    #[test]
+    fn a_pipeline_may_be_written_whole_before_it_is_read() {
+        let node = TestNode::start().unwrap();
+        let mut connection = connect(&node);
+        connection.set_read_timeout(None).unwrap();
+        set(&mut connection, &"x".repeat(100_000)).unwrap();
+        let mut pipeline = redis::pipe();
+        for _ in 0..200 {
+            pipeline.get("k");
+            pipeline.set("other", "y".repeat(100_000)).ignore();
+        }
+        let values: Vec<String> = pipeline.query(&mut connection).unwrap();
+        assert_eq!(values.len(), 200);
+    }
+}

@@ -1,0 +1,284 @@
+//! The data of a node: keys, values, expiry, and which key changed when.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::commands::Failure;
+
+pub(super) type Bytes = Vec<u8>;
+pub(super) type Text = Vec<u8>;
+pub(super) type Hash = BTreeMap<Bytes, Bytes>;
+pub(super) type List = VecDeque<Bytes>;
+pub(super) type Set = BTreeSet<Bytes>;
+
+/// What a key holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    Hash(Hash),
+    List(List),
+    Set(Set),
+    Text(Text),
+}
+
+impl Value {
+    /// The answer of TYPE.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Hash(_) => "hash",
+            Self::List(_) => "list",
+            Self::Set(_) => "set",
+            Self::Text(_) => "string",
+        }
+    }
+
+    /// An empty collection is no key; an empty string is one.
+    fn is_nothing(&self) -> bool {
+        match self {
+            Self::Hash(hash) => hash.is_empty(),
+            Self::List(list) => list.is_empty(),
+            Self::Set(set) => set.is_empty(),
+            Self::Text(_) => false,
+        }
+    }
+}
+
+/// One of the types a key can hold.
+pub(super) trait Kind: Default {
+    fn of(value: &mut Value) -> Option<&mut Self>;
+    fn wrap(self) -> Value;
+}
+
+macro_rules! kinds {
+    ($($kind:ident),*) => {
+        $(impl Kind for $kind {
+            fn of(value: &mut Value) -> Option<&mut Self> {
+                match value {
+                    Value::$kind(inner) => Some(inner),
+                    _ => None,
+                }
+            }
+
+            fn wrap(self) -> Value {
+                Value::$kind(self)
+            }
+        })*
+    };
+}
+
+kinds!(Hash, List, Set, Text);
+
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) value: Value,
+    /// In milliseconds since 1970.
+    pub(super) expires_at_ms: Option<u64>,
+}
+
+/// Keys in the order of their hash, which is the order of SCAN.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    entries: BTreeMap<(u64, Bytes), Entry>,
+    /// When a key last changed, for WATCH.
+    changes: HashMap<Bytes, u64>,
+    clock: u64,
+}
+
+impl Store {
+    /// The entry of a key that exists now.
+    pub(super) fn entry(&mut self, key: &[u8]) -> Option<&mut Entry> {
+        let place = place(key);
+        let expired = self.entries.get(&place)?.is_expired(now_ms());
+        if expired {
+            self.entries.remove(&place);
+            self.touched(key);
+        }
+        self.entries.get_mut(&place)
+    }
+
+    pub(super) fn contains(&mut self, key: &[u8]) -> bool {
+        self.entry(key).is_some()
+    }
+
+    /// The value of a key, when it is of this type.
+    pub(super) fn view<K: Kind>(&mut self, key: &[u8]) -> Result<Option<&mut K>, Failure> {
+        match self.entry(key) {
+            None => Ok(None),
+            Some(entry) => K::of(&mut entry.value).map(Some).ok_or(Failure::WRONG_TYPE),
+        }
+    }
+
+    /// The value of a key, made when it is missing. [`touched`](Self::touched) must follow.
+    pub(super) fn edit<K: Kind>(&mut self, key: &[u8]) -> Result<&mut K, Failure> {
+        self.entry(key);
+        let entry = self.entries.entry(place(key)).or_insert_with(|| Entry {
+            value: K::default().wrap(),
+            expires_at_ms: None,
+        });
+        K::of(&mut entry.value).ok_or(Failure::WRONG_TYPE)
+    }
+
+    /// Replaces whatever the key held.
+    pub(super) fn put(&mut self, key: &[u8], value: Value, expires_at_ms: Option<u64>) {
+        let entry = Entry {
+            value,
+            expires_at_ms,
+        };
+        self.entries.insert(place(key), entry);
+        self.touched(key);
+    }
+
+    pub(super) fn remove(&mut self, key: &[u8]) -> Option<Entry> {
+        self.entry(key)?;
+        let entry = self.entries.remove(&place(key));
+        self.touched(key);
+        entry
+    }
+
+    /// Notes that a key changed, and forgets it when nothing is left in it.
+    pub(super) fn touched(&mut self, key: &[u8]) {
+        let place = place(key);
+        if self
+            .entries
+            .get(&place)
+            .is_some_and(|entry| entry.value.is_nothing())
+        {
+            self.entries.remove(&place);
+        }
+        self.clock += 1;
+        self.changes.insert(key.to_vec(), self.clock);
+    }
+
+    /// A number that grows with every change of the key.
+    pub(super) fn version(&mut self, key: &[u8]) -> u64 {
+        self.entry(key);
+        self.changes.get(key).copied().unwrap_or(0)
+    }
+
+    pub(super) fn clear(&mut self) {
+        let entries = std::mem::take(&mut self.entries);
+        entries.into_keys().for_each(|(_, key)| self.touched(&key));
+    }
+
+    /// Every key, in the order of SCAN.
+    pub(super) fn keys(&mut self) -> Vec<Bytes> {
+        self.expire();
+        self.entries.keys().map(|(_, key)| key.clone()).collect()
+    }
+
+    pub(super) fn len(&mut self) -> usize {
+        self.expire();
+        self.entries.len()
+    }
+
+    /// How many keys will expire.
+    pub(super) fn expiring(&self) -> usize {
+        self.entries
+            .values()
+            .filter(|entry| entry.expires_at_ms.is_some())
+            .count()
+    }
+
+    /// About `count` keys from `cursor` on with their types, and the next cursor.
+    ///
+    /// A cursor is the hash of a key, so that a key which is there all the time is seen, whatever else comes and goes.
+    pub(super) fn page(&mut self, cursor: u64, count: usize) -> (u64, Vec<(Bytes, &'static str)>) {
+        self.expire();
+        let mut found: Vec<(Bytes, &'static str)> = Vec::new();
+        let mut last = None;
+        let from = Bound::Included((cursor, Bytes::new()));
+        for ((hash, key), entry) in self.entries.range((from, Bound::Unbounded)) {
+            if found.len() >= count && last != Some(*hash) {
+                return (*hash, found);
+            }
+            last = Some(*hash);
+            found.push((key.clone(), entry.value.kind()));
+        }
+        (0, found)
+    }
+
+    fn expire(&mut self) {
+        let now = now_ms();
+        let gone = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.is_expired(now));
+        let gone: Vec<Bytes> = gone.map(|((_, key), _)| key.clone()).collect();
+        for key in gone {
+            self.entries.remove(&place(&key));
+            self.touched(&key);
+        }
+    }
+}
+
+impl Entry {
+    fn is_expired(&self, now_ms: u64) -> bool {
+        self.expires_at_ms.is_some_and(|at| at <= now_ms)
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn place(key: &[u8]) -> (u64, Bytes) {
+    // FNV-1a, cut to 40 bits; never zero, which is how a scan begins and ends.
+    let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    ((hash >> 24).max(1), key.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scan_sees_every_key_once_over_many_pages() {
+        let mut store = Store::default();
+        for number in 0..500 {
+            store.put(
+                format!("key:{number}").as_bytes(),
+                Value::Text(vec![]),
+                None,
+            );
+        }
+        let (mut cursor, mut seen, mut pages) = (0, BTreeSet::new(), 0);
+        loop {
+            let (next, keys) = store.page(cursor, 10);
+            keys.into_iter()
+                .for_each(|(key, _)| assert!(seen.insert(key)));
+            pages += 1;
+            cursor = next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        assert_eq!((seen.len(), pages), (500, 50));
+    }
+
+    #[test]
+    fn an_expired_key_is_gone_and_counts_as_changed() {
+        let mut store = Store::default();
+        store.put(b"k", Value::Text(vec![]), Some(now_ms() - 1));
+        let before = store.changes[&b"k"[..]];
+        assert!(!store.contains(b"k"));
+        assert_eq!(store.len(), 0);
+        assert!(store.version(b"k") > before);
+    }
+
+    #[test]
+    fn an_empty_collection_is_no_key() {
+        let mut store = Store::default();
+        store.edit::<List>(b"k").unwrap().push_back(b"a".to_vec());
+        store.touched(b"k");
+        assert!(store.contains(b"k"));
+        store.edit::<List>(b"k").unwrap().pop_back();
+        store.touched(b"k");
+        assert!(!store.contains(b"k"));
+    }
+}
