@@ -9,4 +9,6 @@
 
 mod spec;
 
-pub use spec::{Access, ArgAt, Blocking, CommandSpec, KeyError, KeyPositions, KeySpec, Merge, Route};
+pub use spec::{
+    Access, ArgAt, Blocking, CommandSpec, KeyError, KeyPositions, KeySpec, Merge, Route,
+};
