@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::word;
+
 /// Which bytes of a key decide where it lives.
 #[derive(Clone, Default)]
 #[non_exhaustive]
@@ -48,11 +50,95 @@ impl fmt::Debug for HashTag {
 }
 
 fn braces(key: &[u8]) -> &[u8] {
-    let Some(open) = key.iter().position(|&b| b == b'{') else {
+    let Some(open) = find(key, b'{') else {
         return key;
     };
-    match key[open + 1..].iter().position(|&b| b == b'}') {
+    let rest = &key[open + 1..];
+    match find(rest, b'}') {
         None | Some(0) => key,
-        Some(length) => &key[open + 1..open + 1 + length],
+        Some(length) => &rest[..length],
+    }
+}
+
+/// The position of the first `byte`, eight bytes at a time.
+#[inline]
+fn find(bytes: &[u8], byte: u8) -> Option<usize> {
+    let Some(last) = bytes.last_chunk::<8>() else {
+        // `byte` is never zero, so the padding is never found.
+        return word::position(word::short(bytes), byte);
+    };
+    for (i, chunk) in bytes.as_chunks::<8>().0.iter().enumerate() {
+        if let Some(position) = word::position(u64::from_le_bytes(*chunk), byte) {
+            return Some(8 * i + position);
+        }
+    }
+    // The last eight bytes overlap the chunk before, which has no such byte.
+    word::position(u64::from_le_bytes(*last), byte).map(|position| bytes.len() - 8 + position)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_rule_is_that_of_redis_cluster() {
+        let cases: [(&str, &str); 12] = [
+            ("", ""),
+            ("user:1", "user:1"),
+            ("a{b}c", "b"),
+            ("{user1000}.following", "user1000"),
+            ("{a}{b}", "a"),
+            ("{}x", "{}x"),
+            ("{}{b}", "{}{b}"),
+            ("foo{{bar}}zap", "{bar"),
+            ("{a", "{a"),
+            ("}a{b", "}a{b"),
+            ("a}b{c}", "c"),
+            ("a long key before the {tag}", "tag"),
+        ];
+        for (key, tag) in cases {
+            assert_eq!(HashTag::Braces.of(key.as_bytes()), tag.as_bytes(), "{key}");
+            assert_eq!(HashTag::None.of(key.as_bytes()), key.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_rule_of_ones_own_is_asked() {
+        let first = HashTag::Custom("first-byte/1", Arc::new(|key| &key[..key.len().min(1)]));
+        assert_eq!(first.of(b"user"), b"u");
+        assert_eq!(format!("{first:?}"), "HashTag(first-byte/1)");
+    }
+
+    proptest! {
+        #[test]
+        fn matches_naive(key in prop::collection::vec(prop::sample::select(b"{{}}ab\0\xfb".to_vec()), 0..40)) {
+            prop_assert_eq!(braces(&key), naive(&key));
+        }
+
+        #[test]
+        fn matches_naive_on_long_keys(
+            mut key in prop::collection::vec(any::<u8>(), 0..100),
+            open in 0..100_usize,
+            close in 0..100_usize,
+        ) {
+            for (position, brace) in [(open, b'{'), (close, b'}')] {
+                if let Some(byte) = key.get_mut(position) {
+                    *byte = brace;
+                }
+            }
+            prop_assert_eq!(braces(&key), naive(&key));
+        }
+    }
+
+    fn naive(key: &[u8]) -> &[u8] {
+        let Some(open) = key.iter().position(|&b| b == b'{') else {
+            return key;
+        };
+        match key[open + 1..].iter().position(|&b| b == b'}') {
+            None | Some(0) => key,
+            Some(length) => &key[open + 1..open + 1 + length],
+        }
     }
 }

@@ -4,12 +4,46 @@
 //! once per topology. The answers are asked per key: they are pure, allocate nothing, and are the same on every
 //! machine for ever. Both traits are open: bring your own.
 //!
+//! | rule | owner of a key | when nodes change |
+//! |---|---|---|
+//! | [`Rendezvous`] | highest score wins, per slot; the default | only what must move; their order does not matter |
+//! | [`Ring`] | the next point on a circle | only what must move; their order does not matter |
+//! | [`SlotMap`] | a table of 16384 slots, which is data | what you move, as a list |
+//! | [`HashMod`] | hash modulo nodes | nearly everything moves |
+//! | [`Range`] | tables of ranges per kind of key | what you move |
+//! | [`from_fn`] | a function of your own | |
+//!
 //! Nothing here knows a command, a connection or a clock.
 
+mod from_fn;
+mod hash_mod;
+mod line;
+mod range;
+mod rendezvous;
+mod ring;
+mod slot_map;
+
+use std::collections::HashMap;
 use std::fmt;
 
 use crate::hash::HashTag;
-use crate::node::{NodeIndex, NodeSpec};
+use crate::node::{NODES_MAX, NodeIndex, NodeSpec};
+
+pub use from_fn::{FromFn, from_fn};
+pub use hash_mod::HashMod;
+pub use line::SyntaxError;
+pub use range::{
+    BytesTable, NumericTable, Range, RangeBuilder, RangeEntry, RangeError, RangeTable,
+};
+pub use rendezvous::Rendezvous;
+pub use ring::{Direction, PointLabel, Ring, RingSpec};
+pub use slot_map::{Rebalance, SlotMap, SlotMapError, SlotMove, SlotRange};
+
+/// The largest sum of weights that the partitioners of this crate accept.
+///
+/// A weight is a number of shares, not of bytes: each is paid for when a placement is built. No share is smaller than one
+/// slot of a [`SlotMap`].
+pub const WEIGHTS_MAX: u32 = 16_384;
 
 /// Decides which node owns a key.
 ///
@@ -50,10 +84,175 @@ pub trait Placement: fmt::Debug + Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlacementError {
+    /// Two nodes have one name.
+    #[error("two nodes are named {name:?}; names must be unique")]
+    DuplicateName {
+        /// The name.
+        name: String,
+    },
     /// There is no node to place keys on.
     #[error("no nodes to place keys on")]
     NoNodes,
+    /// An option of the rule lies outside of what the rule can do.
+    #[error("{option} is {value}, but must be in {min}..={max}")]
+    OptionOutOfBounds {
+        /// The option, as in [`Partitioner::options`].
+        option: &'static str,
+        /// What was asked for.
+        value: u64,
+        /// The smallest value.
+        min: u64,
+        /// The largest value.
+        max: u64,
+    },
+    /// A table of ranges does not fit the nodes.
+    #[error(transparent)]
+    Range(#[from] RangeError),
     /// A rule of the user's own refuses, in its own words.
     #[error("{0}")]
     Refused(String),
+    /// A slot map does not fit the nodes.
+    #[error(transparent)]
+    SlotMap(#[from] SlotMapError),
+    /// The weights add up to more than [`WEIGHTS_MAX`].
+    #[error(
+        "the weights of the nodes add up to {total}, more than {WEIGHTS_MAX}; divide them by a common number"
+    )]
+    TooHeavy {
+        /// The sum of the weights.
+        total: u64,
+    },
+    /// There are more nodes than [`NODES_MAX`].
+    #[error("{count} nodes, more than {NODES_MAX}")]
+    TooManyNodes {
+        /// How many there are.
+        count: usize,
+    },
+}
+
+/// Checks what every partitioner of this crate asks of its nodes. For partitioners of your own.
+///
+/// # Errors
+///
+/// [`NoNodes`](PlacementError::NoNodes), [`TooManyNodes`](PlacementError::TooManyNodes),
+/// [`DuplicateName`](PlacementError::DuplicateName), [`TooHeavy`](PlacementError::TooHeavy).
+pub fn check_nodes(nodes: &[NodeSpec]) -> Result<(), PlacementError> {
+    if nodes.is_empty() {
+        return Err(PlacementError::NoNodes);
+    }
+    if nodes.len() > NODES_MAX {
+        return Err(PlacementError::TooManyNodes { count: nodes.len() });
+    }
+    if let Some(pair) = by_name(nodes)
+        .windows(2)
+        .find(|pair| pair[0].1.name() == pair[1].1.name())
+    {
+        return Err(PlacementError::DuplicateName {
+            name: pair[0].1.name().to_owned(),
+        });
+    }
+    let total = nodes
+        .iter()
+        .map(|node| u64::from(node.weight().get()))
+        .sum();
+    if total > u64::from(WEIGHTS_MAX) {
+        return Err(PlacementError::TooHeavy { total });
+    }
+    Ok(())
+}
+
+/// The nodes with their positions, in node order.
+fn indexed(nodes: &[NodeSpec]) -> impl Iterator<Item = (NodeIndex, &NodeSpec)> {
+    (0..).map(NodeIndex::new).zip(nodes)
+}
+
+/// The nodes with their positions, in the order of their names, which is the same on every client.
+fn by_name(nodes: &[NodeSpec]) -> Vec<(NodeIndex, &NodeSpec)> {
+    let mut sorted: Vec<_> = indexed(nodes).collect();
+    sorted.sort_by_key(|(_, node)| node.name());
+    sorted
+}
+
+/// The position of every name. To ask, not to walk through: a hash map has no order.
+fn positions(nodes: &[NodeSpec]) -> HashMap<&str, NodeIndex> {
+    indexed(nodes)
+        .map(|(index, node)| (node.name(), index))
+        .collect()
+}
+
+#[cfg(test)]
+mod testing {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    /// `node-0`, `node-1`, ... with these weights.
+    pub(super) fn weighted(weights: &[u32]) -> Vec<NodeSpec> {
+        let weight = |&weight| NonZeroU32::new(weight).unwrap();
+        let node = |(i, w)| {
+            NodeSpec::new(format!("node-{i}"), format!("10.0.0.{i}:6379")).with_weight(weight(w))
+        };
+        weights.iter().enumerate().map(node).collect()
+    }
+
+    /// So many nodes of weight one.
+    pub(super) fn nodes(count: usize) -> Vec<NodeSpec> {
+        weighted(&vec![1; count])
+    }
+
+    /// The owners' names of `user:0`, `user:1`, ...
+    pub(super) fn owners(
+        partitioner: &dyn Partitioner,
+        nodes: &[NodeSpec],
+        keys: u32,
+    ) -> Vec<String> {
+        let placement = partitioner.place(nodes).unwrap();
+        let owner = |key: u32| {
+            placement
+                .locate(format!("user:{key}").as_bytes())
+                .unwrap()
+                .get()
+        };
+        (0..keys)
+            .map(|key| nodes[owner(key)].name().to_owned())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{nodes, weighted};
+    use super::*;
+
+    #[test]
+    fn every_partitioner_refuses_impossible_nodes() {
+        let all: [&dyn Partitioner; 5] = [
+            &Rendezvous::new(),
+            &Ring::new(),
+            &HashMod::new(crate::hash::KeyHash::Crc32),
+            &SlotMap::even(),
+            &from_fn("first/1", |_, _| 0),
+        ];
+        let twice = [
+            NodeSpec::new("a", "x:1"),
+            NodeSpec::new("b", "x:2"),
+            NodeSpec::new("a", "x:3"),
+        ];
+        for partitioner in all {
+            let refusal = |nodes: &[NodeSpec]| partitioner.place(nodes).unwrap_err();
+            assert_eq!(refusal(&[]), PlacementError::NoNodes);
+            assert_eq!(
+                refusal(&twice),
+                PlacementError::DuplicateName { name: "a".into() }
+            );
+            assert_eq!(
+                refusal(&nodes(NODES_MAX + 1)),
+                PlacementError::TooManyNodes { count: 4097 }
+            );
+            assert_eq!(
+                refusal(&weighted(&[u32::MAX, 1])),
+                PlacementError::TooHeavy { total: 1 << 32 }
+            );
+        }
+    }
 }

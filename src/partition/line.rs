@@ -1,0 +1,224 @@
+//! Lines of the small text files that tables are written in.
+//!
+//! One statement a line, words between white space, `#` before a comment. Text in double quotes may hold any byte:
+//! `\"`, `\'`, `\\`, `\n`, `\r`, `\t` and `\xff` stand for one each.
+
+use std::fmt;
+
+/// What is wrong with a line of text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {cause}")]
+#[non_exhaustive]
+pub struct SyntaxError {
+    /// The number of the line, from one.
+    pub line: usize,
+    /// What is wrong with it.
+    pub cause: String,
+}
+
+/// The rest of one line.
+#[derive(Clone, Debug)]
+pub(super) struct Line<'t> {
+    pub(super) number: usize,
+    rest: &'t str,
+}
+
+/// The lines that say something.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
+    let lines = (1..).zip(text.lines()).map(|(number, rest)| Line {
+        number,
+        rest: skip(rest),
+    });
+    lines.filter(|line| !line.rest.is_empty())
+}
+
+impl<'t> Line<'t> {
+    /// The next word, if there is one, and the white space after it.
+    pub(super) fn word(&mut self) -> Option<&'t str> {
+        let end = self
+            .rest
+            .find(char::is_whitespace)
+            .unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = skip(rest);
+        (!word.is_empty()).then_some(word)
+    }
+
+    /// Takes this word, if it is the next one.
+    pub(super) fn keyword(&mut self, keyword: &str) -> bool {
+        let mut ahead = self.clone();
+        let found = ahead.word() == Some(keyword);
+        if found {
+            *self = ahead;
+        }
+        found
+    }
+
+    /// Takes these characters, if they come next. White space after them stays.
+    pub(super) fn symbol(&mut self, symbol: &str) -> bool {
+        let rest = self.rest.strip_prefix(symbol);
+        self.rest = rest.unwrap_or(self.rest);
+        rest.is_some()
+    }
+
+    /// Any bytes, if quotes come next. White space after them stays.
+    pub(super) fn quoted(&mut self) -> Result<Option<Vec<u8>>, SyntaxError> {
+        let Some(mut rest) = self.rest.strip_prefix('"') else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        loop {
+            let plain = rest
+                .find(['"', '\\'])
+                .ok_or_else(|| self.error("the quotes are not closed"))?;
+            bytes.extend_from_slice(&rest.as_bytes()[..plain]);
+            if let Some(after) = rest[plain..].strip_prefix('"') {
+                self.rest = after;
+                return Ok(Some(bytes));
+            }
+            let escape = &rest[plain + 1..];
+            let (byte, length) =
+                unescape(escape).ok_or_else(|| self.error("the escape after \\ is unknown"))?;
+            bytes.push(byte);
+            rest = &escape[length..];
+        }
+    }
+
+    /// The last thing on the line: a name, in quotes or not.
+    pub(super) fn last_name(&mut self) -> Result<String, SyntaxError> {
+        self.rest = skip(self.rest);
+        let name = match self.quoted()? {
+            Some(bytes) => {
+                String::from_utf8(bytes).map_err(|_| self.error("the name is not UTF-8"))?
+            }
+            None => self
+                .word()
+                .ok_or_else(|| self.error("the name of a node is missing"))?
+                .to_owned(),
+        };
+        self.end()?;
+        Ok(name)
+    }
+
+    /// Refuses whatever is left.
+    pub(super) fn end(&self) -> Result<(), SyntaxError> {
+        match skip(self.rest) {
+            "" => Ok(()),
+            rest => Err(self.error(format!("{rest:?} is one word too many"))),
+        }
+    }
+
+    pub(super) fn error(&self, cause: impl Into<String>) -> SyntaxError {
+        SyntaxError {
+            line: self.number,
+            cause: cause.into(),
+        }
+    }
+}
+
+/// Bytes in quotes, as [`Line::quoted`] reads them.
+pub(super) struct Quoted<'a>(pub(super) &'a [u8]);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.escape_ascii())
+    }
+}
+
+/// A name as [`Line::last_name`] reads it: in quotes only where it must be.
+pub(super) struct Name<'a>(pub(super) &'a str);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let odd = |c: char| c.is_whitespace() || c.is_control();
+        if self.0.is_empty() || self.0.starts_with(['"', '#']) || self.0.contains(odd) {
+            Quoted(self.0.as_bytes()).fmt(f)
+        } else {
+            f.write_str(self.0)
+        }
+    }
+}
+
+/// What follows white space; nothing if that is a comment.
+fn skip(text: &str) -> &str {
+    let text = text.trim();
+    if text.starts_with('#') { "" } else { text }
+}
+
+/// The byte of an escape, and how long the escape is after its backslash.
+fn unescape(escape: &str) -> Option<(u8, usize)> {
+    let byte = match escape.as_bytes().first()? {
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'x' => {
+            let digits = escape
+                .get(1..3)
+                .filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+            return Some((u8::from_str_radix(digits, 16).ok()?, 3));
+        }
+        &byte @ (b'"' | b'\'' | b'\\') => byte,
+        _ => return None,
+    };
+    Some((byte, 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line(text: &str) -> Line<'_> {
+        lines(text).next().unwrap()
+    }
+
+    #[test]
+    fn comments_and_empty_lines_say_nothing() {
+        let text = "# comment\n\n  one two # comment\n \t\nthree#four";
+        let said: Vec<_> = lines(text).map(|line| (line.number, line.rest)).collect();
+        assert_eq!(said, [(3, "one two # comment"), (5, "three#four")]);
+        let mut line = line(text);
+        assert_eq!(
+            [line.word(), line.word(), line.word()],
+            [Some("one"), Some("two"), None]
+        );
+    }
+
+    #[test]
+    fn broken_quotes_are_refused() {
+        for text in [
+            "\"abc",
+            "\"\\q\"",
+            "\"\\x+1\"",
+            "\"\\x1\"",
+            "\"\\",
+            "\"\\xé\"",
+        ] {
+            assert!(line(text).quoted().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn quoted_bytes_are_read_back(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+            let text = Quoted(&bytes).to_string();
+            let mut line = line(&text);
+            prop_assert_eq!(line.quoted().unwrap(), Some(bytes));
+            prop_assert!(line.end().is_ok());
+        }
+
+        #[test]
+        fn names_are_read_back(name in any::<String>()) {
+            prop_assert_eq!(line(&Name(&name).to_string()).last_name().unwrap(), name);
+        }
+
+        #[test]
+        fn no_text_panics(text in "[\"\\\\#x0aé .]{0,20}") {
+            for mut line in lines(&text) {
+                let _ = line.quoted();
+                let _ = line.last_name();
+            }
+        }
+    }
+}

@@ -1,0 +1,469 @@
+//! The ring of consistent hashing.
+
+use std::fmt;
+
+use super::{Partitioner, Placement, PlacementError, by_name, check_nodes};
+use crate::hash::KeyHash;
+use crate::node::{NodeIndex, NodeSpec};
+
+/// Consistent hashing on a ring: a key belongs to the next point, and every node has many points.
+///
+/// Nodes are told apart by name; their order does not matter. A node that comes takes its share from the others, a node
+/// that goes leaves its keys to the others, and no other key moves. The shares are less even than those of
+/// [`Rendezvous`](super::Rendezvous) (with 160 points a share deviates by 8 % of itself), so a ring is for those who must
+/// agree with a ring that exists: [`RingSpec`] says exactly which.
+///
+/// Of points that fall on one place, the node whose name sorts first, as bytes, has it.
+///
+/// D. Karger et al., "Consistent hashing and random trees", STOC 1997; points as labels of the node's name: R. Jones,
+/// `libketama`, 2007.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ring {
+    spec: RingSpec,
+}
+
+impl Ring {
+    /// The ring of [`RingSpec::new`].
+    pub const fn new() -> Self {
+        Self::with_spec(RingSpec::new())
+    }
+
+    /// The ring that `spec` describes.
+    pub const fn with_spec(spec: RingSpec) -> Self {
+        Self { spec }
+    }
+}
+
+/// All that decides where the points of a ring lie and which of them owns a key.
+///
+/// Hashes of different width meet on one circle of 64 bits: a narrower hash is shifted to the top.
+///
+/// ```
+/// use redis_sharding::hash::KeyHash;
+/// use redis_sharding::partition::{PointLabel, Ring, RingSpec};
+///
+/// // go-redis' `Ring` up to v7: 100 points, CRC32 of the index followed by the name.
+/// let ring = Ring::with_spec(
+///     RingSpec::new()
+///         .with_points_per_weight(100)
+///         .with_label(PointLabel::IndexName)
+///         .with_label_hash(KeyHash::Crc32)
+///         .with_key_hash(KeyHash::Crc32),
+/// );
+/// # let _ = ring;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingSpec {
+    points_per_weight: u32,
+    label: PointLabel,
+    label_hash: KeyHash,
+    key_hash: KeyHash,
+    direction: Direction,
+}
+
+impl RingSpec {
+    /// The crate's own ring: 160 points per unit of weight at the XXH3 of `name-i`, keys by XXH3, first point at or after
+    /// the key.
+    pub const fn new() -> Self {
+        Self {
+            points_per_weight: 160,
+            label: PointLabel::NameDashIndex,
+            label_hash: KeyHash::Xxh3,
+            key_hash: KeyHash::Xxh3,
+            direction: Direction::AtOrAfter,
+        }
+    }
+
+    /// How many points a node has per unit of weight, from 1 to 1024. Defaults to 160.
+    #[must_use]
+    pub const fn with_points_per_weight(mut self, points: u32) -> Self {
+        self.points_per_weight = points;
+        self
+    }
+
+    /// The bytes that are hashed for a point. Defaults to [`PointLabel::NameDashIndex`].
+    #[must_use]
+    pub const fn with_label(mut self, label: PointLabel) -> Self {
+        self.label = label;
+        self
+    }
+
+    /// The hash of the labels. Defaults to [`KeyHash::Xxh3`].
+    ///
+    /// Labels differ in one digit, so take CRC and FNV only for agreement with others: CRC32 gives the largest of 16
+    /// nodes 1.36 times its share, where XXH3 gives 1.13 times.
+    #[must_use]
+    pub const fn with_label_hash(mut self, hash: KeyHash) -> Self {
+        self.label_hash = hash;
+        self
+    }
+
+    /// The hash of the keys. Defaults to [`KeyHash::Xxh3`].
+    #[must_use]
+    pub const fn with_key_hash(mut self, hash: KeyHash) -> Self {
+        self.key_hash = hash;
+        self
+    }
+
+    /// Where a key looks for its point. Defaults to [`Direction::AtOrAfter`].
+    #[must_use]
+    pub const fn with_direction(mut self, direction: Direction) -> Self {
+        self.direction = direction;
+        self
+    }
+}
+
+impl Default for RingSpec {
+    /// [`RingSpec::new`]: the crate's own ring.
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The bytes whose hash is a point of a node: its name and the index of the point, from zero, in decimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PointLabel {
+    /// `0name`, as in go-redis up to v7.
+    IndexName,
+    /// `name:0`, as in redis-rb and Predis.
+    NameColonIndex,
+    /// `name-0`, as in ketama.
+    NameDashIndex,
+}
+
+impl fmt::Display for PointLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::IndexName => "index-name",
+            Self::NameColonIndex => "name-colon-index",
+            Self::NameDashIndex => "name-dash-index",
+        })
+    }
+}
+
+/// Which point owns a key. The circle has no end: past the last point comes the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Direction {
+    /// The first point at or after the key, as in ketama.
+    AtOrAfter,
+    /// The last point at or before the key, as in redis-rb and Predis.
+    AtOrBefore,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AtOrAfter => "at-or-after",
+            Self::AtOrBefore => "at-or-before",
+        })
+    }
+}
+
+impl Partitioner for Ring {
+    fn name(&self) -> &str {
+        "ring/1"
+    }
+
+    fn options(&self) -> Vec<(String, String)> {
+        vec![
+            (
+                "points-per-weight".into(),
+                self.spec.points_per_weight.to_string(),
+            ),
+            ("label".into(), self.spec.label.to_string()),
+            ("label-hash".into(), self.spec.label_hash.to_string()),
+            ("key-hash".into(), self.spec.key_hash.to_string()),
+            ("direction".into(), self.spec.direction.to_string()),
+        ]
+    }
+
+    fn place(&self, nodes: &[NodeSpec]) -> Result<Box<dyn Placement>, PlacementError> {
+        check_nodes(nodes)?;
+        if !(1..=POINTS_PER_WEIGHT_MAX).contains(&self.spec.points_per_weight) {
+            return Err(PlacementError::OptionOutOfBounds {
+                option: "points-per-weight",
+                value: self.spec.points_per_weight.into(),
+                min: 1,
+                max: POINTS_PER_WEIGHT_MAX.into(),
+            });
+        }
+        let arcs = arcs(&self.spec.points(nodes), self.spec.direction);
+        Ok(Box::new(Placed::new(self.spec.key_hash, &arcs)))
+    }
+}
+
+impl RingSpec {
+    /// Every point with its owner, sorted, one owner per point.
+    fn points(&self, nodes: &[NodeSpec]) -> Vec<(u64, NodeIndex)> {
+        let mut points = Vec::new();
+        for (index, node) in by_name(nodes) {
+            let count = node.weight().get() * self.points_per_weight;
+            points.extend((0..count).map(|i| {
+                (
+                    top(self.label_hash, self.label.of(node.name(), i).as_bytes()),
+                    index,
+                )
+            }));
+        }
+        // Both are stable: of equal points the first name stays.
+        points.sort_by_key(|&(point, _)| point);
+        points.dedup_by_key(|&mut (point, _)| point);
+        points
+    }
+}
+
+impl PointLabel {
+    fn of(self, name: &str, index: u32) -> String {
+        match self {
+            Self::IndexName => format!("{index}{name}"),
+            Self::NameColonIndex => format!("{name}:{index}"),
+            Self::NameDashIndex => format!("{name}-{index}"),
+        }
+    }
+}
+
+/// The place of these bytes on the circle of 64 bits.
+#[inline]
+fn top(hash: KeyHash, bytes: &[u8]) -> u64 {
+    hash.hash(bytes) << (64 - hash.bits())
+}
+
+/// The circle cut into arcs, each named by its last place; the last arc ends at `u64::MAX`.
+fn arcs(points: &[(u64, NodeIndex)], direction: Direction) -> Vec<(u64, NodeIndex)> {
+    let (first, last) = match points {
+        [] => return Vec::new(),
+        [first, ..] => (first, points.last().unwrap_or(first)),
+    };
+    let mut arcs: Vec<_> = match direction {
+        // An arc ends at the point that owns it.
+        Direction::AtOrAfter => points.to_vec(),
+        // An arc ends before the next point. Before the first point the last one owns.
+        Direction::AtOrBefore => {
+            let before_first = first.0.checked_sub(1).map(|end| (end, last.1));
+            let between = points.windows(2).map(|pair| (pair[1].0 - 1, pair[0].1));
+            before_first.into_iter().chain(between).collect()
+        }
+    };
+    arcs.push((
+        u64::MAX,
+        if direction == Direction::AtOrAfter {
+            first.1
+        } else {
+            last.1
+        },
+    ));
+    arcs
+}
+
+/// Arcs found by the top bits of the key's hash: a table says where to start, and a few steps forward find the arc.
+#[derive(Debug)]
+struct Placed {
+    key_hash: KeyHash,
+    shift: u32,
+    /// For every value of the top bits, the first arc that does not end before it.
+    starts: Box<[u32]>,
+    ends: Box<[u64]>,
+    owners: Box<[NodeIndex]>,
+}
+
+impl Placed {
+    fn new(key_hash: KeyHash, arcs: &[(u64, NodeIndex)]) -> Self {
+        // Two to four entries per arc: less than half a step on average.
+        let bits = (2 * arcs.len()).next_power_of_two().ilog2();
+        let shift = 64 - bits;
+        let start = |top: u64| arcs.partition_point(|&(end, _)| end < top << shift) as u32;
+        Self {
+            key_hash,
+            shift,
+            starts: (0..1 << bits).map(start).collect(),
+            ends: arcs.iter().map(|&(end, _)| end).collect(),
+            owners: arcs.iter().map(|&(_, owner)| owner).collect(),
+        }
+    }
+}
+
+impl Placement for Placed {
+    fn locate(&self, key: &[u8]) -> Option<NodeIndex> {
+        let place = top(self.key_hash, key);
+        let start = *self.starts.get((place >> self.shift) as usize)? as usize;
+        let steps = self
+            .ends
+            .get(start..)?
+            .iter()
+            .position(|&end| place <= end)?;
+        self.owners.get(start + steps).copied()
+    }
+}
+
+const POINTS_PER_WEIGHT_MAX: u32 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::{nodes, owners, weighted};
+    use super::*;
+
+    fn specs() -> impl Strategy<Value = RingSpec> {
+        let labels = [
+            PointLabel::IndexName,
+            PointLabel::NameColonIndex,
+            PointLabel::NameDashIndex,
+        ];
+        let hashes = || prop::sample::select(KeyHash::ALL.to_vec());
+        let directions = [Direction::AtOrAfter, Direction::AtOrBefore];
+        let parts = (
+            1..200_u32,
+            prop::sample::select(labels.to_vec()),
+            hashes(),
+            hashes(),
+            prop::sample::select(directions.to_vec()),
+        );
+        parts.prop_map(|(points, label, label_hash, key_hash, direction)| {
+            RingSpec::new()
+                .with_points_per_weight(points)
+                .with_label(label)
+                .with_label_hash(label_hash)
+                .with_key_hash(key_hash)
+                .with_direction(direction)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn matches_naive(
+            spec in specs(),
+            weights in prop::collection::vec(1..4_u32, 1..9),
+            keys in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 20),
+        ) {
+            let nodes = weighted(&weights);
+            let placement = Ring::with_spec(spec.clone()).place(&nodes).unwrap();
+            for key in keys {
+                prop_assert_eq!(placement.locate(&key).unwrap().get(), naive(&spec, &nodes, &key));
+            }
+        }
+
+        #[test]
+        fn matches_naive_on_points_of_any_kind(
+            points in prop::collection::btree_map(prop_oneof![any::<u64>(), 0..9_u64, Just(u64::MAX)], 0..9_u16, 1..20),
+            direction in prop::sample::select(vec![Direction::AtOrAfter, Direction::AtOrBefore]),
+            places in prop::collection::vec(prop_oneof![any::<u64>(), 0..9_u64, Just(u64::MAX)], 20),
+        ) {
+            let points: Vec<_> = points.into_iter().map(|(point, node)| (point, NodeIndex::new(node))).collect();
+            let arcs = arcs(&points, direction);
+            for place in places {
+                let owner = arcs.iter().find(|&&(end, _)| place <= end).map(|&(_, owner)| owner);
+                prop_assert_eq!(owner, Some(scan(&points, direction, place)));
+            }
+        }
+
+        #[test]
+        fn a_key_moves_only_to_the_added_node(
+            spec in specs(),
+            weights in prop::collection::vec(1..4_u32, 2..9),
+            added in 0..9_usize,
+        ) {
+            let ring = Ring::with_spec(spec);
+            let after = weighted(&weights);
+            let mut before = after.clone();
+            let added = before.remove(added % before.len());
+            for (old, new) in owners(&ring, &before, 200).into_iter().zip(owners(&ring, &after, 200)) {
+                prop_assert!(old == new || new == added.name(), "{} to {}", old, new);
+            }
+        }
+
+        #[test]
+        fn the_order_of_the_nodes_does_not_matter(
+            spec in specs(),
+            (nodes, shuffled) in prop::collection::vec(1..4_u32, 1..9)
+                .prop_map(|weights| weighted(&weights))
+                .prop_flat_map(|nodes| (Just(nodes.clone()), Just(nodes).prop_shuffle())),
+        ) {
+            let ring = Ring::with_spec(spec);
+            prop_assert_eq!(owners(&ring, &nodes, 200), owners(&ring, &shuffled, 200));
+        }
+    }
+
+    #[test]
+    fn of_equal_points_the_first_name_stays() {
+        // CRC16 has 65536 places, so 4096 points of each of two nodes must meet.
+        let spec = RingSpec::new()
+            .with_points_per_weight(1024)
+            .with_label_hash(KeyHash::Crc16);
+        let nodes = weighted(&[4, 4]);
+        let points = spec.points(&nodes);
+        let labels = |node: &NodeSpec| {
+            let label = |i| top(KeyHash::Crc16, spec.label.of(node.name(), i).as_bytes());
+            (0..4096)
+                .map(label)
+                .collect::<std::collections::BTreeSet<_>>()
+        };
+        let (first, second) = (labels(&nodes[0]), labels(&nodes[1]));
+        let mut met = first.intersection(&second).peekable();
+        assert!(met.peek().is_some());
+        assert!(met.all(|point| points.contains(&(*point, NodeIndex::new(0)))));
+    }
+
+    #[test]
+    fn agrees_with_recorded_answers_of_go_redis_7() {
+        // Names a, b, c; keys and answers as recorded from go-redis v7 (CRC32, 100 points, `0a`, `1a`, ...).
+        let spec = RingSpec::new()
+            .with_points_per_weight(100)
+            .with_label(PointLabel::IndexName)
+            .with_label_hash(KeyHash::Crc32)
+            .with_key_hash(KeyHash::Crc32);
+        let nodes = ["a", "b", "c"].map(|name| NodeSpec::new(name, format!("{name}:6379")));
+        let placement = Ring::with_spec(spec).place(&nodes).unwrap();
+        let answers = ["", "foo", "bar", "user:1", "user:2", "日本語"]
+            .map(|key| placement.locate(key.as_bytes()).unwrap());
+        assert_eq!(answers.map(NodeIndex::get), [2, 1, 0, 0, 2, 2]);
+    }
+
+    #[test]
+    fn a_number_of_points_outside_of_the_limits_is_refused() {
+        for points in [0, 1025] {
+            let refusal = Ring::with_spec(RingSpec::new().with_points_per_weight(points))
+                .place(&nodes(2))
+                .unwrap_err();
+            assert_eq!(
+                refusal.to_string(),
+                format!("points-per-weight is {points}, but must be in 1..=1024")
+            );
+        }
+    }
+
+    /// All points of all nodes, looked at one by one.
+    fn naive(spec: &RingSpec, nodes: &[NodeSpec], key: &[u8]) -> usize {
+        let mut points = Vec::new();
+        for (index, node) in nodes.iter().enumerate() {
+            for i in 0..node.weight().get() * spec.points_per_weight {
+                let point = top(spec.label_hash, spec.label.of(node.name(), i).as_bytes());
+                points.push((point, node.name(), NodeIndex::new(index as u16)));
+            }
+        }
+        points.sort();
+        points.dedup_by_key(|point| point.0);
+        let points: Vec<_> = points
+            .into_iter()
+            .map(|(point, _, index)| (point, index))
+            .collect();
+        scan(&points, spec.direction, top(spec.key_hash, key)).get()
+    }
+
+    fn scan(points: &[(u64, NodeIndex)], direction: Direction, place: u64) -> NodeIndex {
+        let found = match direction {
+            Direction::AtOrAfter => points
+                .iter()
+                .find(|(point, _)| *point >= place)
+                .or(points.first()),
+            Direction::AtOrBefore => points
+                .iter()
+                .rev()
+                .find(|(point, _)| *point <= place)
+                .or(points.last()),
+        };
+        found.unwrap().1
+    }
+}

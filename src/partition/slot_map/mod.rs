@@ -1,0 +1,357 @@
+//! A table of slots that is data: who owns which of Redis Cluster's 16384 slots.
+//!
+//! `mod.rs` is the map itself and its placement, `rebalance.rs` changes it with the fewest moves, `text.rs` writes and
+//! reads it. Nothing here moves a key.
+
+mod rebalance;
+mod text;
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use super::line::{Name, SyntaxError};
+use super::{Partitioner, Placement, PlacementError, check_nodes, indexed, positions};
+use crate::hash::{SLOTS, slot};
+use crate::node::{NodeIndex, NodeSpec};
+
+pub use rebalance::{Rebalance, SlotMove};
+
+/// Redis Cluster's slots, handed out by a table: CRC16 of the key modulo 16384, then the owner of that slot.
+///
+/// An explicit map is for stores that will grow: it names an owner for every slot, so it can be written down
+/// ([`Display`](fmt::Display), [`parse`](Self::parse)), compared, and changed by a list of moves
+/// ([`rebalance`](Self::rebalance)). An [even](Self::even) map is a rule and fits any nodes, but *most keys move when
+/// the nodes change*; make it explicit with [`over`](Self::over) and rebalance it instead.
+///
+/// ```
+/// use redis_sharding::partition::{Partitioner, SlotMap};
+/// use redis_sharding::NodeSpec;
+///
+/// let two = ["a", "b"].map(|name| NodeSpec::new(name, format!("{name}.example:6379")));
+/// let map = SlotMap::from_ranges([(0..=8191, "a"), (8192..=16383, "b")])?;
+/// assert_eq!(map, SlotMap::even().over(&two)?);
+/// assert_eq!(map.to_string(), "0-8191 a\n8192-16383 b\n");
+///
+/// let three = ["a", "b", "c"].map(|name| NodeSpec::new(name, format!("{name}.example:6379")));
+/// let grown = map.rebalance(&two, &three)?;
+/// let moves: Vec<String> = grown.moves.iter().map(|step| step.to_string()).collect();
+/// assert_eq!(moves, ["5462-8191 a -> c", "13653-16383 b -> c"]);
+/// # Ok::<(), redis_sharding::partition::PlacementError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotMap {
+    /// Sorted, every slot in exactly one range, no neighbours of one node; none for the even map.
+    ranges: Option<Vec<SlotRange>>,
+}
+
+/// Neighbouring slots of one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SlotRange {
+    /// The first and the last slot.
+    pub slots: RangeInclusive<u16>,
+    /// The name of the owner.
+    pub node: String,
+}
+
+/// Why a slot map is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SlotMapError {
+    /// Some slots have no owner.
+    #[error("no node owns slots {}", Slots(slots))]
+    Gap {
+        /// The first gap.
+        slots: RangeInclusive<u16>,
+    },
+    /// The last slot of a range comes before its first one.
+    #[error("the range {0} ends before it starts")]
+    Inverted(SlotRange),
+    /// A slot is not below [`SLOTS`].
+    #[error("the range {0} goes beyond slot 16383")]
+    OutOfBounds(SlotRange),
+    /// Some slots have two owners.
+    #[error("the ranges {first} and {second} overlap")]
+    Overlap {
+        /// The range that starts first.
+        first: SlotRange,
+        /// The range that starts before the other one has ended.
+        second: SlotRange,
+    },
+    /// A line of text cannot be read.
+    #[error(transparent)]
+    Syntax(#[from] SyntaxError),
+    /// A range belongs to a node that is not there.
+    #[error("the range {0} belongs to a node that is not there")]
+    UnknownNode(SlotRange),
+}
+
+impl SlotMap {
+    /// The even map of whatever nodes there are: each node a run of slots, in node order, as long as its weight asks for
+    /// (by largest remainder; of equal remainders the earlier node gets the slot more).
+    ///
+    /// The order of the nodes matters.
+    pub const fn even() -> Self {
+        Self { ranges: None }
+    }
+
+    /// The explicit map of these ranges, in any order.
+    ///
+    /// # Errors
+    ///
+    /// Unless every slot is in exactly one range.
+    pub fn from_ranges<N: Into<String>>(
+        ranges: impl IntoIterator<Item = (RangeInclusive<u16>, N)>,
+    ) -> Result<Self, SlotMapError> {
+        let mut sorted = Vec::new();
+        for (slots, node) in ranges {
+            let range = SlotRange {
+                slots,
+                node: node.into(),
+            };
+            if *range.slots.end() >= SLOTS {
+                return Err(SlotMapError::OutOfBounds(range));
+            }
+            if range.slots.is_empty() {
+                return Err(SlotMapError::Inverted(range));
+            }
+            sorted.push(range);
+        }
+        sorted.sort_by_key(|range| *range.slots.start());
+        check_chain(&sorted)?;
+        Ok(Self {
+            ranges: Some(merge_neighbours(sorted)),
+        })
+    }
+
+    /// The ranges of an explicit map, sorted, neighbours of one node merged. None for the even map.
+    pub fn ranges(&self) -> Option<&[SlotRange]> {
+        self.ranges.as_deref()
+    }
+
+    /// The explicit map that says about these nodes what this map says.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be placed over these nodes.
+    pub fn over(&self, nodes: &[NodeSpec]) -> Result<Self, PlacementError> {
+        Ok(Self::from_owners(&self.owners(nodes)?, nodes))
+    }
+
+    /// The owner of every slot.
+    fn owners(&self, nodes: &[NodeSpec]) -> Result<Vec<NodeIndex>, PlacementError> {
+        check_nodes(nodes)?;
+        let Some(ranges) = &self.ranges else {
+            let shares = rebalance::shares(nodes, &vec![0; nodes.len()]);
+            return Ok(indexed(nodes)
+                .zip(shares)
+                .flat_map(|((i, _), n)| std::iter::repeat_n(i, n))
+                .collect());
+        };
+        let positions = positions(nodes);
+        let mut owners = Vec::with_capacity(usize::from(SLOTS));
+        for range in ranges {
+            let owner = positions
+                .get(&*range.node)
+                .ok_or_else(|| SlotMapError::UnknownNode(range.clone()))?;
+            owners.extend(range.slots.clone().map(|_| *owner));
+        }
+        Ok(owners)
+    }
+
+    /// The explicit map of these owners, one per slot.
+    fn from_owners(owners: &[NodeIndex], nodes: &[NodeSpec]) -> Self {
+        let name = |owner: NodeIndex| nodes[owner.get()].name().to_owned();
+        let single = |(slot, &owner)| SlotRange {
+            slots: slot..=slot,
+            node: name(owner),
+        };
+        Self {
+            ranges: Some(merge_neighbours((0..).zip(owners).map(single))),
+        }
+    }
+}
+
+impl Partitioner for SlotMap {
+    fn name(&self) -> &str {
+        "slot-map/1"
+    }
+
+    fn options(&self) -> Vec<(String, String)> {
+        let map = match &self.ranges {
+            None => "even".to_owned(),
+            Some(ranges) => ranges
+                .iter()
+                .map(SlotRange::to_string)
+                .collect::<Vec<_>>()
+                .join(", "),
+        };
+        vec![("map".into(), map)]
+    }
+
+    fn place(&self, nodes: &[NodeSpec]) -> Result<Box<dyn Placement>, PlacementError> {
+        Ok(Box::new(Placed {
+            owners: self.owners(nodes)?.into(),
+        }))
+    }
+}
+
+impl fmt::Display for SlotRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", Slots(&self.slots), Name(&self.node))
+    }
+}
+
+/// Slots as Redis writes them: `7` or `0-5460`.
+struct Slots<'a>(&'a RangeInclusive<u16>);
+
+impl fmt::Display for Slots<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, last) = (self.0.start(), self.0.end());
+        if first == last {
+            write!(f, "{first}")
+        } else {
+            write!(f, "{first}-{last}")
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Placed {
+    /// One owner per slot.
+    owners: Box<[NodeIndex]>,
+}
+
+impl Placement for Placed {
+    fn locate(&self, key: &[u8]) -> Option<NodeIndex> {
+        self.owners.get(usize::from(slot(key))).copied()
+    }
+}
+
+/// Refuses sorted ranges that do not hold every slot exactly once.
+fn check_chain(sorted: &[SlotRange]) -> Result<(), SlotMapError> {
+    let mut next = 0;
+    let mut before: Option<&SlotRange> = None;
+    for range in sorted {
+        let (first, last) = (*range.slots.start(), *range.slots.end());
+        if first > next {
+            return Err(SlotMapError::Gap {
+                slots: next..=first - 1,
+            });
+        }
+        if let Some(before) = before.filter(|_| first < next) {
+            return Err(SlotMapError::Overlap {
+                first: before.clone(),
+                second: range.clone(),
+            });
+        }
+        next = last + 1;
+        before = Some(range);
+    }
+    if next < SLOTS {
+        return Err(SlotMapError::Gap {
+            slots: next..=SLOTS - 1,
+        });
+    }
+    Ok(())
+}
+
+fn merge_neighbours(sorted: impl IntoIterator<Item = SlotRange>) -> Vec<SlotRange> {
+    let mut merged: Vec<SlotRange> = Vec::new();
+    for range in sorted {
+        match merged.last_mut() {
+            Some(last) if last.node == range.node => {
+                last.slots = *last.slots.start()..=*range.slots.end()
+            }
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::{nodes, weighted};
+    use super::*;
+
+    #[test]
+    fn even_is_contiguous_and_follows_the_weights() {
+        let even = |weights| {
+            SlotMap::even()
+                .over(&weighted(weights))
+                .unwrap()
+                .to_string()
+        };
+        assert_eq!(
+            even(&[1, 1, 1]),
+            "0-5461 node-0\n5462-10922 node-1\n10923-16383 node-2\n"
+        );
+        assert_eq!(even(&[1, 3]), "0-4095 node-0\n4096-16383 node-1\n");
+        assert_eq!(even(&[5]), "0-16383 node-0\n");
+    }
+
+    #[test]
+    fn every_slot_has_exactly_one_owner_or_the_map_is_refused() {
+        let refusal = |ranges: &[(RangeInclusive<u16>, &str)]| {
+            SlotMap::from_ranges(ranges.iter().cloned())
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(refusal(&[]), "no node owns slots 0-16383");
+        assert_eq!(
+            refusal(&[(0..=9, "a"), (11..=16383, "b")]),
+            "no node owns slots 10"
+        );
+        assert_eq!(refusal(&[(5..=16383, "a")]), "no node owns slots 0-4");
+        assert_eq!(
+            refusal(&[(0..=16000, "a")]),
+            "no node owns slots 16001-16383"
+        );
+        assert_eq!(
+            refusal(&[(10..=16383, "b"), (0..=10, "a")]),
+            "the ranges 0-10 a and 10-16383 b overlap"
+        );
+        assert_eq!(
+            refusal(&[(0..=16383, "a"), (3..=4, "b")]),
+            "the ranges 0-16383 a and 3-4 b overlap"
+        );
+        assert_eq!(
+            refusal(&[(0..=16384, "a")]),
+            "the range 0-16384 a goes beyond slot 16383"
+        );
+        #[expect(clippy::reversed_empty_ranges, reason = "it is what is refused")]
+        let inverted = refusal(&[(9..=3, "a")]);
+        assert_eq!(inverted, "the range 9-3 a ends before it starts");
+    }
+
+    #[test]
+    fn a_range_of_an_unknown_node_is_refused() {
+        let map = SlotMap::from_ranges([(0..=99, "node-0"), (100..=16383, "gone")]).unwrap();
+        let refusal = map.place(&nodes(3)).unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "the range 100-16383 gone belongs to a node that is not there"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn matches_naive(
+            cuts in prop::collection::btree_set(1..SLOTS, 0..20),
+            keys in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 20),
+        ) {
+            let starts: Vec<u16> = [0].into_iter().chain(cuts).collect();
+            let ends = starts[1..].iter().map(|start| start - 1).chain([SLOTS - 1]);
+            let ranges: Vec<_> = starts.iter().zip(ends).map(|(&first, last)| first..=last).collect();
+            let named = (0..).zip(&ranges).map(|(i, range): (usize, _)| (range.clone(), format!("node-{}", i % 5)));
+            let placement = SlotMap::from_ranges(named).unwrap().place(&nodes(5)).unwrap();
+            for key in keys {
+                let slot = ::crc16::State::<::crc16::XMODEM>::calculate(&key) % 16384;
+                let range = ranges.iter().position(|range| range.contains(&slot)).unwrap();
+                prop_assert_eq!(placement.locate(&key).unwrap().get(), range % 5);
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! A slot map as text.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use super::super::line::lines;
+use super::{SlotMap, SlotMapError};
+
+impl SlotMap {
+    /// Reads what [`Display`](fmt::Display) writes: a range and a name per line, or the single word `even`.
+    ///
+    /// Slots are written as Redis writes them, `0-5460` or `7`. Names with white space stand in double quotes, `#` starts
+    /// a comment.
+    ///
+    /// ```
+    /// use redis_sharding::partition::SlotMap;
+    ///
+    /// let map = SlotMap::parse("
+    ///     # two nodes
+    ///     0-8191      a
+    ///     8192-16383  b
+    /// ")?;
+    /// assert_eq!(SlotMap::parse(&map.to_string())?, map);
+    /// # Ok::<(), redis_sharding::partition::SlotMapError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When a line cannot be read, or not every slot is in exactly one range.
+    pub fn parse(text: &str) -> Result<Self, SlotMapError> {
+        let mut ranges = Vec::new();
+        for mut line in lines(text) {
+            if ranges.is_empty() && line.keyword("even") {
+                line.end()?;
+                return match lines(text).nth(1) {
+                    None => Ok(Self::even()),
+                    Some(more) => Err(more.error("nothing may stand beside \"even\"").into()),
+                };
+            }
+            let word = line.word().unwrap_or_default();
+            let slots = slots(word).ok_or_else(|| {
+                line.error(format!("{word:?} is no range of slots such as 0-5460"))
+            })?;
+            ranges.push((slots, line.last_name()?));
+        }
+        Self::from_ranges(ranges)
+    }
+}
+
+impl FromStr for SlotMap {
+    type Err = SlotMapError;
+
+    fn from_str(text: &str) -> Result<Self, SlotMapError> {
+        Self::parse(text)
+    }
+}
+
+impl fmt::Display for SlotMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ranges() {
+            None => writeln!(f, "even"),
+            Some(ranges) => ranges.iter().try_for_each(|range| writeln!(f, "{range}")),
+        }
+    }
+}
+
+fn slots(word: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = word.split_once('-').unwrap_or((word, word));
+    Some(number(first)?..=number(last)?)
+}
+
+/// Digits only: `str::parse` takes a plus sign too.
+fn number(digits: &str) -> Option<u16> {
+    digits
+        .bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| digits.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::testing::weighted;
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for map in [
+            SlotMap::even(),
+            SlotMap::even().over(&weighted(&[1, 2, 3])).unwrap(),
+            SlotMap::from_ranges([
+                (0..=0, "with space"),
+                (1..=7, "\"#"),
+                (8..=8, "é"),
+                (9..=16383, ""),
+            ])
+            .unwrap(),
+        ] {
+            assert_eq!(map.to_string().parse(), Ok(map));
+        }
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_is_named() {
+        let refusal = |text| SlotMap::parse(text).unwrap_err().to_string();
+        assert_eq!(
+            refusal("\n0-x a"),
+            "line 2: \"0-x\" is no range of slots such as 0-5460"
+        );
+        assert_eq!(
+            refusal("0-70000 a"),
+            "line 1: \"0-70000\" is no range of slots such as 0-5460"
+        );
+        assert_eq!(
+            refusal("+1 a"),
+            "line 1: \"+1\" is no range of slots such as 0-5460"
+        );
+        assert_eq!(refusal("0-16383"), "line 1: the name of a node is missing");
+        assert_eq!(refusal("0-16383 a b"), "line 1: \"b\" is one word too many");
+        assert_eq!(
+            refusal("even\n0-16383 a"),
+            "line 2: nothing may stand beside \"even\""
+        );
+        assert_eq!(refusal("0-1 a"), "no node owns slots 2-16383");
+    }
+}
