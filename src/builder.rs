@@ -1,0 +1,262 @@
+//! Describing a client.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{ConnectionInfo, IntoConnectionInfo};
+
+use crate::command::{CommandTable, Declaration};
+use crate::error::Error;
+use crate::node::NodeSpec;
+use crate::partition::{Partitioner, Rendezvous};
+use crate::plan::{Router, SplitWrites};
+use crate::sync::{ShardedClient, Shared};
+use crate::topology::Topology;
+
+/// Describes a client. Nothing is contacted before the client's first command.
+#[must_use]
+pub struct Builder {
+    nodes: Vec<Result<NodeConfig, Error>>,
+    partitioner: Arc<dyn Partitioner>,
+    commands: Vec<Declaration>,
+    split_writes: SplitWrites,
+    settings: Settings,
+}
+
+/// A node and how to reach it.
+struct NodeConfig {
+    spec: NodeSpec,
+    info: ConnectionInfo,
+}
+
+/// How connections behave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) connect_timeout: Duration,
+    pub(crate) response_timeout: Option<Duration>,
+    pub(crate) pool_size: usize,
+    pub(crate) waiting_pool_size: usize,
+    pub(crate) idle_check: Duration,
+}
+
+/// The default of [`Builder::connect_timeout`].
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The default of [`Builder::response_timeout`].
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The default of [`Builder::pool_size`].
+pub const POOL_SIZE: usize = 64;
+/// The default of [`Builder::waiting_pool_size`].
+pub const WAITING_POOL_SIZE: usize = 64;
+/// The default of [`Builder::idle_check`].
+pub const IDLE_CHECK: Duration = Duration::from_secs(10);
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            nodes: Vec::new(),
+            partitioner: Arc::new(Rendezvous::new()),
+            commands: Vec::new(),
+            split_writes: SplitWrites::default(),
+            settings: Settings {
+                connect_timeout: CONNECT_TIMEOUT,
+                response_timeout: Some(RESPONSE_TIMEOUT),
+                pool_size: POOL_SIZE,
+                waiting_pool_size: WAITING_POOL_SIZE,
+                idle_check: IDLE_CHECK,
+            },
+        }
+    }
+
+    /// Adds a node of weight one. The name is what places its keys; the URL, in any form that redis-rs takes, may change.
+    pub fn node(self, name: impl Into<String>, url: impl IntoConnectionInfo) -> Self {
+        self.weighted_node(name, url, NonZeroU32::MIN)
+    }
+
+    /// Adds a node that should own `weight` shares of the keys.
+    pub fn weighted_node(
+        mut self,
+        name: impl Into<String>,
+        url: impl IntoConnectionInfo,
+        weight: NonZeroU32,
+    ) -> Self {
+        let name = name.into();
+        let node = match url.into_connection_info() {
+            Ok(info) => Ok(NodeConfig {
+                spec: NodeSpec::new(name, info.addr().to_string()).with_weight(weight),
+                info,
+            }),
+            Err(error) => Err(Error::config(format!("node {name}: {error}"))),
+        };
+        self.nodes.push(node);
+        self
+    }
+
+    /// Adds a node of weight one that is named after its host and port, or the path of its socket.
+    pub fn unnamed_node(mut self, url: impl IntoConnectionInfo) -> Self {
+        let number = self.nodes.len() + 1;
+        let node = match url.into_connection_info() {
+            Ok(info) => Ok(NodeConfig {
+                spec: NodeSpec::unnamed(info.addr().to_string()),
+                info,
+            }),
+            Err(error) => Err(Error::config(format!("node number {number}: {error}"))),
+        };
+        self.nodes.push(node);
+        self
+    }
+
+    /// Decides where keys live. Defaults to [`Rendezvous`].
+    pub fn partitioner(self, partitioner: impl Partitioner + 'static) -> Self {
+        self.shared_partitioner(Arc::new(partitioner))
+    }
+
+    /// Decides where keys live, for a partitioner that is chosen at run time.
+    pub fn shared_partitioner(mut self, partitioner: Arc<dyn Partitioner>) -> Self {
+        self.partitioner = partitioner;
+        self
+    }
+
+    /// Declares a command that is not in the table, such as one of a module. Commands that nobody declared are refused.
+    pub fn command(mut self, command: Declaration) -> Self {
+        self.commands.push(command);
+        self
+    }
+
+    /// Whether MSET, DEL, UNLINK, TOUCH and JSON.MSET may be cut by node. Defaults to [`SplitWrites::Allowed`].
+    pub fn split_writes(mut self, split_writes: SplitWrites) -> Self {
+        self.split_writes = split_writes;
+        self
+    }
+
+    /// How long making a connection may take, its handshake included. Defaults to [`CONNECT_TIMEOUT`].
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a request may take, from waiting for a connection to the last of its answers, however many nodes it asks;
+    /// a blocking command's own time comes on top. `None` waits for ever. Defaults to [`RESPONSE_TIMEOUT`].
+    pub fn response_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.settings.response_timeout = timeout.into();
+        self
+    }
+
+    /// The most connections to one node for commands that answer at once: so many requests may be under way to it.
+    /// Defaults to [`POOL_SIZE`].
+    pub fn pool_size(mut self, connections: usize) -> Self {
+        self.settings.pool_size = connections;
+        self
+    }
+
+    /// The most connections to one node, besides those of [`pool_size`](Self::pool_size), for commands that may wait
+    /// (BLPOP, XREAD BLOCK, WAIT, ...), for transactions and for dedicated connections. Defaults to
+    /// [`WAITING_POOL_SIZE`].
+    pub fn waiting_pool_size(mut self, connections: usize) -> Self {
+        self.settings.waiting_pool_size = connections;
+        self
+    }
+
+    /// A connection that was not used for so long is asked with PING before it is used, so that a write does not get lost
+    /// on one that died meanwhile. Defaults to [`IDLE_CHECK`].
+    pub fn idle_check(mut self, after: Duration) -> Self {
+        self.settings.idle_check = after;
+        self
+    }
+
+    /// The client.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) when a URL cannot be read, nodes share a name or an address, databases differ,
+    /// a limit is zero, a command is declared twice, or the partitioner refuses the nodes.
+    pub fn build(self) -> Result<ShardedClient, Error> {
+        self.settings.check()?;
+        let nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;
+        check_addresses(&nodes)?;
+        let db = common_db(&nodes)?;
+        let mut commands = Cow::Borrowed(CommandTable::built_in());
+        for command in self.commands {
+            let table = commands.into_owned().with(command);
+            commands = Cow::Owned(table.map_err(|error| Error::config(error.to_string()))?);
+        }
+        let (specs, infos): (Vec<_>, Vec<_>) = nodes.into_iter().map(|node| (node.spec, node.info)).unzip();
+        let topology = Topology::new(specs, self.partitioner)?;
+        let clients = topology
+            .nodes()
+            .iter()
+            .zip(infos)
+            .map(|(node, info)| client(node, info))
+            .collect::<Result<Vec<_>, _>>()?;
+        let executor = crate::sync::executor(&topology, clients, self.settings);
+        Ok(ShardedClient::from_shared(Shared {
+            router: Router::new(Arc::new(topology), commands, self.split_writes),
+            executor,
+            db,
+        }))
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.nodes.iter().flatten().map(|node| node.spec.name()).collect();
+        f.debug_struct("Builder")
+            .field("nodes", &names)
+            .field("partitioner", &self.partitioner)
+            .field("split_writes", &self.split_writes)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Settings {
+    fn check(&self) -> Result<(), Error> {
+        let zero = [
+            ("connect_timeout", self.connect_timeout.is_zero()),
+            ("response_timeout", self.response_timeout == Some(Duration::ZERO)),
+            ("pool_size", self.pool_size == 0),
+            ("waiting_pool_size", self.waiting_pool_size == 0),
+        ];
+        match zero.into_iter().find(|(_, zero)| *zero) {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::config(format!("{name} is zero, so no command could ever be run"))),
+        }
+    }
+}
+
+/// Two nodes at one address would count, scan and flush the same data twice.
+fn check_addresses(nodes: &[NodeConfig]) -> Result<(), Error> {
+    let mut addresses: Vec<(&str, &str)> =
+        nodes.iter().map(|node| (node.spec.address(), node.spec.name())).collect();
+    addresses.sort_unstable();
+    match addresses.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        None => Ok(()),
+        Some(pair) => Err(Error::config(format!(
+            "the nodes {:?} and {:?} have one address, {}",
+            pair[0].1, pair[1].1, pair[0].0
+        ))),
+    }
+}
+
+/// redis-rs asks a connection for its database, so all nodes must have the same.
+fn common_db(nodes: &[NodeConfig]) -> Result<i64, Error> {
+    let db = |node: &NodeConfig| node.info.redis_settings().db();
+    let first = nodes.first().map_or(0, db);
+    match nodes.iter().find(|node| db(node) != first) {
+        None => Ok(first),
+        Some(other) => Err(Error::config(format!(
+            "node {:?} uses database {first} and node {:?} database {}; all nodes must use the same",
+            nodes[0].spec.name(),
+            other.spec.name(),
+            db(other),
+        ))),
+    }
+}
+
+fn client(node: &NodeSpec, info: ConnectionInfo) -> Result<redis::Client, Error> {
+    let tcp = info.tcp_settings().clone().set_nodelay(true);
+    redis::Client::open(info.set_tcp_settings(tcp))
+        .map_err(|error| Error::config(format!("node {:?}: {error}", node.name())))
+}

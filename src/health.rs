@@ -1,0 +1,129 @@
+//! May this node be asked now?
+//!
+//! A node that cannot be reached is left alone for a while, so that commands for it fail at once instead of waiting for
+//! a connection one after another; then one command at a time tries again. Pure: time and jitter come in as arguments.
+
+use std::time::{Duration, Instant};
+
+/// The first pause after a failed attempt.
+pub(crate) const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The longest pause between two attempts.
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// What is known of one node's reachability.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    trouble: Option<Trouble>,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    since: Instant,
+    failures: u32,
+    retry_at: Instant,
+    attempt: Attempt,
+    reason: String,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Attempt {
+    None,
+    Running,
+}
+
+/// Whether to try for a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Try, and tell how it went.
+    Try,
+    /// Do not: the last attempt failed for this reason.
+    Down {
+        reason: String,
+        /// How long ago the node was last known to be well.
+        since: Duration,
+    },
+}
+
+impl Health {
+    /// Asks whether to try for a connection. Who gets [`Verdict::Try`] must call [`connected`](Self::connected) or
+    /// [`failed`](Self::failed) afterwards.
+    pub(crate) fn ask(&mut self, now: Instant) -> Verdict {
+        match &mut self.trouble {
+            None => Verdict::Try,
+            Some(trouble) if now >= trouble.retry_at && trouble.attempt == Attempt::None => {
+                trouble.attempt = Attempt::Running;
+                Verdict::Try
+            }
+            Some(trouble) => Verdict::Down {
+                reason: trouble.reason.clone(),
+                since: now.saturating_duration_since(trouble.since),
+            },
+        }
+    }
+
+    /// A connection was made.
+    pub(crate) fn connected(&mut self) {
+        self.trouble = None;
+    }
+
+    /// No connection could be made. `jitter` in 0..1 spreads the attempts of many clients; the pause is between half and
+    /// all of its length.
+    pub(crate) fn failed(&mut self, now: Instant, jitter: f64, reason: String) {
+        let (since, failures) = match &self.trouble {
+            Some(trouble) => (trouble.since, trouble.failures.saturating_add(1)),
+            None => (now, 1),
+        };
+        let pause = PAUSE_MIN
+            .saturating_mul(1 << (failures - 1).min(16))
+            .min(PAUSE_MAX)
+            .mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
+        self.trouble = Some(Trouble {
+            since,
+            failures,
+            retry_at: now + pause,
+            attempt: Attempt::None,
+            reason,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_in_trouble_is_tried_by_one_at_a_time() {
+        let mut health = Health::default();
+        let start = Instant::now();
+        assert_eq!(health.ask(start), Verdict::Try);
+        health.failed(start, 1.0, "refused".into());
+        assert!(matches!(health.ask(start), Verdict::Down { .. }));
+        let later = start + PAUSE_MIN;
+        assert_eq!(health.ask(later), Verdict::Try);
+        let Verdict::Down { reason, since } = health.ask(later) else {
+            panic!("a second attempt beside the first");
+        };
+        assert_eq!((reason.as_str(), since), ("refused", PAUSE_MIN));
+    }
+
+    #[test]
+    fn the_pause_grows_to_its_limit_and_no_further() {
+        let mut health = Health::default();
+        let mut now = Instant::now();
+        for _ in 0..100 {
+            health.failed(now, 1.0, "refused".into());
+            now += PAUSE_MAX;
+            assert_eq!(health.ask(now), Verdict::Try, "after the longest pause there is an attempt");
+        }
+    }
+
+    #[test]
+    fn a_node_that_comes_back_is_well_again() {
+        let mut health = Health::default();
+        let now = Instant::now();
+        health.failed(now, 0.0, "refused".into());
+        health.connected();
+        assert_eq!(health.ask(now), Verdict::Try);
+        assert_eq!(health.ask(now), Verdict::Try);
+    }
+}

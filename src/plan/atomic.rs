@@ -1,0 +1,124 @@
+//! MULTI ... EXEC as one piece: it lives on one node, or is refused before a byte is sent.
+
+use redis::{RedisError, Value};
+
+use crate::command::{Access, Route};
+use crate::error::{Error, ErrorKind, KeyText, named_server_error, server_error};
+use crate::node::NodeIndex;
+use crate::plan::batch::{Exchange, Slot};
+use crate::plan::{Answers, Router};
+
+/// A transaction that is being gathered.
+#[derive(Debug)]
+pub(crate) struct Atomic<'r> {
+    router: &'r Router,
+    owner: Option<(NodeIndex, String)>,
+    commands: usize,
+}
+
+impl<'r> Atomic<'r> {
+    pub(crate) fn new(router: &'r Router) -> Self {
+        Self {
+            router,
+            owner: None,
+            commands: 0,
+        }
+    }
+
+    /// Checks one command between MULTI and EXEC: its keys live where those before it do.
+    pub(crate) fn add(&mut self, args: &[&[u8]]) -> Result<(), Error> {
+        self.commands += 1;
+        let command = self.router.lookup(args)?;
+        match command.route() {
+            Route::Keys | Route::Split { .. } | Route::Any => {}
+            Route::Stateful | Route::Refused | Route::Scan | Route::All(_) | Route::Named => {
+                return Err(Error::new(
+                    ErrorKind::Unroutable,
+                    format!(
+                        "{} (command {} of the transaction) is not about keys of one node; leave it out, or run the \
+                         transaction on `client.node(name)`",
+                        command.name(),
+                        self.commands,
+                    ),
+                ));
+            }
+        }
+        let at = self.router.keys(command, args)?;
+        for &position in at.keys.iter().chain(&at.patterns) {
+            self.add_key(args[position as usize])?;
+        }
+        Ok(())
+    }
+
+    /// The node all of it lives on.
+    pub(crate) fn owner(&self) -> Result<NodeIndex, Error> {
+        match &self.owner {
+            Some((node, _)) => Ok(*node),
+            None => Err(Error::new(
+                ErrorKind::Unroutable,
+                "this transaction names no key, so nothing says which node is meant; give it a key, or run it on \
+                 `client.node(name)`",
+            )),
+        }
+    }
+
+    fn add_key(&mut self, key: &[u8]) -> Result<(), Error> {
+        let owner = self.router.owner(key)?;
+        match &self.owner {
+            None => {
+                self.owner = Some((owner, format!("the key {}", KeyText(key))));
+                Ok(())
+            }
+            Some((node, _)) if *node == owner => Ok(()),
+            Some((node, first)) => Err(Error::new(
+                ErrorKind::CrossNode,
+                format!(
+                    "a transaction lives on one node, but {first} is on node {} and the key {} on node {}; put all its \
+                     keys under one hash tag, such as {{tag}}a and {{tag}}b",
+                    self.router.name(*node),
+                    KeyText(key),
+                    self.router.name(owner),
+                ),
+            )),
+        }
+    }
+
+    /// The packed MULTI ... EXEC as one exchange. Nothing of it is ever sent twice.
+    pub(crate) fn exchange(node: NodeIndex, packed: &[u8], commands: usize) -> Exchange {
+        let slots = vec![Slot::whole(0, Access::Write); commands + 2];
+        Exchange::whole(node, packed.to_vec(), slots)
+    }
+
+    /// What EXEC answered, as `redis::Pipeline` expects it.
+    pub(crate) fn finish(node: &str, answers: Answers) -> Result<Value, RedisError> {
+        if let Some(failure) = &answers.failure {
+            return Err(failure.error(node, 0, Access::Write).into());
+        }
+        let mut values = answers.values;
+        let exec = values.pop().unwrap_or_default();
+        let refused = values.into_iter().enumerate().find_map(|(number, value)| match value {
+            Value::ServerError(error) => Some((number, error)),
+            _ => None,
+        });
+        match (refused, exec) {
+            (Some((0, error)), _) => Err(server_error(
+                error.code(),
+                &format!(
+                    "{} (node {node} refused MULTI itself: the commands behind it may have been run one by one)",
+                    error.details().unwrap_or_default()
+                ),
+            )
+            .into()),
+            (Some((number, error)), _) => {
+                let details = error.details().unwrap_or_default();
+                let text = format!(
+                    "Transaction discarded because of command {number}: {} {details} (node {node})",
+                    error.code()
+                );
+                Err(server_error("EXECABORT", &text).into())
+            }
+            (None, Value::ServerError(error)) => Err(named_server_error(&error, node).into()),
+            (None, value) => Ok(value),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! A plan for people to read.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::command::Merge;
+use crate::error::KeyText;
+use crate::node::NodeIndex;
+use crate::plan::{Plan, Split};
+use crate::topology::Topology;
+
+/// So many keys of a part are shown.
+const KEYS_SHOWN: usize = 4;
+
+/// What would be done with a command. `Display` is a small table: one line per node with its keys.
+///
+/// ```text
+/// MGET: split over 2 nodes, answers in the order of the keys
+///   cache-a  2 keys  "user:1", "user:4"
+///   cache-c  1 key   "user:2"
+/// ```
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    plan: Plan,
+    topology: Arc<Topology>,
+    name: String,
+    keys: Vec<Vec<u8>>,
+}
+
+impl Explanation {
+    pub(crate) fn new(plan: Plan, topology: Arc<Topology>, args: &[&[u8]], positions: &[u32]) -> Self {
+        let key = |&at: &u32| args[at as usize].to_vec();
+        Self {
+            plan,
+            topology,
+            name: args
+                .first()
+                .map(|name| name.escape_ascii().to_string().to_ascii_uppercase())
+                .unwrap_or_default(),
+            keys: positions.iter().map(key).collect(),
+        }
+    }
+
+    /// The plan itself.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The nodes that would be asked, and the keys each of them is asked for, in node order.
+    pub fn parts(&self) -> Vec<(&str, Vec<&[u8]>)> {
+        let name = |node: NodeIndex| self.topology.node(node).name();
+        match &self.plan {
+            Plan::One(node) | Plan::Scan { node, .. } => {
+                vec![(name(*node), self.keys.iter().map(Vec::as_slice).collect())]
+            }
+            Plan::All(_) => self.topology.indices().map(|node| (name(node), Vec::new())).collect(),
+            Plan::Split(Split { parts, .. }) => parts
+                .iter()
+                .map(|part| {
+                    let keys = part.keys.iter().map(|&key| self.keys[key as usize].as_slice());
+                    (name(part.node), keys.collect())
+                })
+                .collect(),
+        }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = self.parts();
+        let name = &self.name;
+        match &self.plan {
+            Plan::One(_) => write!(f, "{name}: one node")?,
+            Plan::Scan { .. } => write!(f, "{name}: the next step of a scan over all nodes")?,
+            Plan::All(merge) => write!(f, "{name}: all {} nodes, {}", parts.len(), words(*merge))?,
+            Plan::Split(split) => {
+                write!(f, "{name}: split over {} nodes, {}", parts.len(), words(split.merge))?;
+            }
+        }
+        let width = parts.iter().map(|(node, _)| node.chars().count()).max().unwrap_or(0);
+        for (node, keys) in parts {
+            write!(f, "\n  {node:width$}")?;
+            match keys.len() {
+                0 => {}
+                1 => write!(f, "  1 key   ")?,
+                count => write!(f, "  {count} keys  ")?,
+            }
+            let shown: Vec<String> = keys
+                .iter()
+                .take(KEYS_SHOWN)
+                .map(|key| KeyText(key).to_string())
+                .collect();
+            f.write_str(&shown.join(", "))?;
+            if keys.len() > KEYS_SHOWN {
+                f.write_str(", ...")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn words(merge: Merge) -> &'static str {
+    match merge {
+        Merge::AllSucceeded => "all must succeed",
+        Merge::Concat => "answers one after another",
+        Merge::FirstNonNil => "the first answer that is not nil",
+        Merge::KeyOrder => "answers in the order of the keys",
+        Merge::LogicalAnd => "true where every node says so",
+        Merge::Max => "the largest answer",
+        Merge::Min => "the smallest answer",
+        Merge::OneSucceeded => "one must succeed",
+        Merge::PerNode => "answers by node",
+        Merge::Sum => "the sum of the answers",
+        Merge::SumByName => "the sums by name",
+        Merge::Union => "answers without repetition",
+    }
+}

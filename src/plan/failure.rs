@@ -1,0 +1,155 @@
+//! What a missing answer means, and whether the request may be sent again.
+
+use std::fmt;
+
+use redis::Value;
+
+use crate::command::Access;
+use crate::error::{Error, ErrorKind};
+use crate::plan::batch::Slot;
+
+/// What came back from one node.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    /// The first so many answers, in order.
+    pub(crate) values: Vec<Value>,
+    /// Why there are not more.
+    pub(crate) failure: Option<Failure>,
+}
+
+/// Why a node gave no further answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) cause: Cause,
+    /// Requests from this one on were certainly not sent.
+    pub(crate) sent: usize,
+}
+
+/// What happened on the way.
+#[derive(Clone, Debug)]
+pub(crate) enum Cause {
+    /// No connection: refused, unreachable, wrong password, or known to be down.
+    Connect(String),
+    /// The connection broke.
+    Dropped(String),
+    /// No connection of the pool became free before the deadline.
+    PoolTimeout(String),
+    /// No answer before the deadline.
+    Timeout(String),
+}
+
+/// What to do about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resend {
+    /// Ask again on a new connection, from this request on.
+    From(usize),
+    /// Report it.
+    No,
+}
+
+impl Answers {
+    /// Adds what came of asking again from request number `first` on.
+    pub(crate) fn append(&mut self, first: usize, more: Self) {
+        self.values.truncate(first);
+        self.values.extend(more.values);
+        self.failure = more.failure.map(|failure| Failure {
+            sent: failure.sent + first,
+            ..failure
+        });
+    }
+}
+
+impl Failure {
+    pub(crate) fn not_sent(cause: Cause) -> Self {
+        Self { cause, sent: 0 }
+    }
+
+    /// Whether what is unanswered may be sent again: what was never sent may, and so may reads; a write whose answer is
+    /// missing may not. Only a broken connection is worth it, since a new one may work at once.
+    pub(crate) fn resend(&self, answered: usize, slots: &[Slot]) -> Resend {
+        let Cause::Dropped(_) = self.cause else {
+            return Resend::No;
+        };
+        let sent = self.sent.clamp(answered, slots.len());
+        match slots[answered..sent].iter().all(|slot| slot.access == Access::Read) {
+            true => Resend::From(answered),
+            false => Resend::No,
+        }
+    }
+
+    /// The error for a request that was number `number` of those to `node`.
+    pub(crate) fn error(&self, node: &str, number: usize, access: Access) -> Error {
+        let sent = number < self.sent;
+        match (&self.cause, sent, access) {
+            (Cause::PoolTimeout(_), _, _) => {
+                Error::new(ErrorKind::PoolTimeout, format!("node {node}: {}", self.cause))
+            }
+            (_, true, Access::Write) => Error::new(
+                ErrorKind::Unknown,
+                format!(
+                    "node {node}: {}; the command was sent and may or may not have been applied; look before you \
+                     repeat it",
+                    self.cause
+                ),
+            ),
+            _ => Error::new(ErrorKind::NodeDown, format!("node {node}: {}", self.cause)),
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(text) => write!(f, "no connection: {text}"),
+            Self::Dropped(text) => write!(f, "the connection broke: {text}"),
+            Self::PoolTimeout(text) | Self::Timeout(text) => f.write_str(text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slots(accesses: &[Access]) -> Vec<Slot> {
+        accesses.iter().map(|&access| Slot::whole(0, access)).collect()
+    }
+
+    fn dropped(sent: usize) -> Failure {
+        Failure {
+            cause: Cause::Dropped("gone".into()),
+            sent,
+        }
+    }
+
+    #[test]
+    fn a_read_may_be_asked_again() {
+        let slots = slots(&[Access::Write, Access::Read, Access::Read]);
+        assert_eq!(dropped(3).resend(1, &slots), Resend::From(1));
+    }
+
+    #[test]
+    fn a_write_without_an_answer_is_never_sent_again() {
+        let slots = slots(&[Access::Read, Access::Write, Access::Read]);
+        assert_eq!(dropped(3).resend(0, &slots), Resend::No);
+        assert_eq!(dropped(3).error("a", 1, Access::Write).kind(), ErrorKind::Unknown);
+    }
+
+    #[test]
+    fn what_was_never_sent_may_be_sent_again() {
+        let slots = slots(&[Access::Write, Access::Write]);
+        assert_eq!(dropped(1).resend(1, &slots), Resend::From(1));
+        assert_eq!(dropped(0).resend(0, &slots), Resend::From(0));
+        assert_eq!(dropped(0).error("a", 0, Access::Write).kind(), ErrorKind::NodeDown);
+    }
+
+    #[test]
+    fn a_timeout_is_not_repeated() {
+        let failure = Failure {
+            cause: Cause::Timeout("late".into()),
+            sent: 1,
+        };
+        assert_eq!(failure.resend(0, &slots(&[Access::Read])), Resend::No);
+        assert_eq!(failure.error("a", 0, Access::Read).kind(), ErrorKind::NodeDown);
+    }
+}

@@ -1,0 +1,100 @@
+//! What must be sent where, and how do the answers become one?
+//!
+//! * [`Router`]: one snapshot of topology and command table; turns a request into a [`Plan`].
+//! * [`Plan`]: *one* node, *split* by node, *all* nodes, or a step of a scan. Plans are data: comparable and printable.
+//! * `batch`: many commands as one request per node, and the answers back in the order asked.
+//! * `merge`: the answers of several nodes as one; `failure`: what a missing answer means, and whether to ask again.
+//!
+//! Nothing here touches a socket, a thread, a clock or a lock.
+
+mod atomic;
+mod batch;
+mod explain;
+mod failure;
+mod merge;
+mod router;
+mod scan;
+
+pub use explain::Explanation;
+pub use router::{Router, SplitWrites};
+
+pub(crate) use atomic::Atomic;
+pub(crate) use batch::{Batch, Exchange, Slot, named};
+pub(crate) use failure::{Answers, Cause, Failure, Resend};
+pub(crate) use router::{Hold, Planned};
+pub(crate) use scan::ScanCursor;
+
+use crate::command::Merge;
+use crate::node::NodeIndex;
+
+/// What one command becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Plan {
+    /// One node gets the request as it is.
+    One(NodeIndex),
+    /// Several nodes get the command, each with its own keys.
+    Split(Split),
+    /// Every node gets the request as it is.
+    All(Merge),
+    /// One node gets the next step of a scan over all nodes, with the node's own cursor.
+    Scan {
+        /// The node whose turn it is.
+        node: NodeIndex,
+        /// The cursor that this node gave last.
+        cursor: u64,
+    },
+}
+
+/// A command cut by node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Split {
+    /// One part per node that owns a key, in node order.
+    pub parts: Vec<Part>,
+    /// How the answers become one.
+    pub merge: Merge,
+    /// Arguments that a key brings along, itself included.
+    pub step: usize,
+    /// Arguments behind the last key that every part repeats.
+    pub tail: usize,
+}
+
+/// One node's share of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Part {
+    /// The node that owns the keys of this part.
+    pub node: NodeIndex,
+    /// Which keys of the request: 0 is the first key. Ascending.
+    pub keys: Vec<u32>,
+}
+
+impl Split {
+    /// How many keys the request has.
+    pub fn key_count(&self) -> usize {
+        self.parts.iter().map(|part| part.keys.len()).sum()
+    }
+
+    /// The argument that is key number `key`.
+    fn position(&self, key: u32) -> usize {
+        1 + key as usize * self.step
+    }
+
+    /// Appends the request of one part, in the wire format.
+    fn write_part(&self, part: &Part, args: &[&[u8]], out: &mut Vec<u8>) {
+        use crate::command::{write_arg, write_header};
+        let tail = &args[args.len() - self.tail..];
+        write_header(out, 1 + part.keys.len() * self.step + tail.len());
+        write_arg(out, args[0]);
+        for &key in &part.keys {
+            let at = self.position(key);
+            for arg in &args[at..at + self.step] {
+                write_arg(out, arg);
+            }
+        }
+        for arg in tail {
+            write_arg(out, arg);
+        }
+    }
+}

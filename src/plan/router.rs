@@ -1,0 +1,517 @@
+//! From a request to its plan.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::command::{
+    Access, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge, Route, Wait,
+};
+use crate::error::{Error, ErrorKind, KeyText};
+use crate::node::NodeIndex;
+use crate::plan::{Explanation, Part, Plan, ScanCursor, Split};
+use crate::topology::Topology;
+
+/// One snapshot of everything that decides where a request goes. Every request travels by one router from beginning to
+/// end.
+#[derive(Debug)]
+pub struct Router {
+    topology: Arc<Topology>,
+    commands: Cow<'static, CommandTable>,
+    split_writes: SplitWrites,
+}
+
+/// Whether MSET, DEL, UNLINK, TOUCH and JSON.MSET may be cut by node.
+///
+/// Cutting gives up their atomicity: other clients may see one node's part done and another's not. MSETNX and MSETEX are
+/// never cut, because all or nothing is what they are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SplitWrites {
+    /// They are cut, as redis-rs' cluster clients and Twemproxy do.
+    #[default]
+    Allowed,
+    /// They are refused with [`CrossNode`](ErrorKind::CrossNode) when their keys live on several nodes.
+    Refused,
+}
+
+/// A plan, and what an executor must know of the command to carry it out.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    pub(crate) plan: Plan,
+    pub(crate) access: Access,
+    pub(crate) hold: Hold,
+}
+
+/// How long the server may hold the answer back by the command's own wish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Not at all.
+    No,
+    /// At most so long.
+    AtMost(Duration),
+    /// Until something happens.
+    Forever,
+}
+
+impl Hold {
+    /// The longer of two.
+    pub(crate) fn longer(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Forever, _) | (_, Self::Forever) => Self::Forever,
+            (Self::AtMost(a), Self::AtMost(b)) => Self::AtMost(a.max(b)),
+            (Self::No, hold) | (hold, Self::No) => hold,
+        }
+    }
+}
+
+impl Router {
+    /// A router over `topology` for the commands in `commands`.
+    pub fn new(
+        topology: Arc<Topology>,
+        commands: impl Into<Cow<'static, CommandTable>>,
+        split_writes: SplitWrites,
+    ) -> Self {
+        Self {
+            topology,
+            commands: commands.into(),
+            split_writes,
+        }
+    }
+
+    /// The nodes and their placement.
+    pub fn topology(&self) -> &Arc<Topology> {
+        &self.topology
+    }
+
+    /// The plan for one command, given as its arguments; the first is the command's name.
+    ///
+    /// # Errors
+    ///
+    /// [`Unroutable`](ErrorKind::Unroutable), [`CrossNode`](ErrorKind::CrossNode) or
+    /// [`Stateful`](ErrorKind::Stateful) when it is refused; [`Redis`](ErrorKind::Redis) with the server's own text when
+    /// its arguments make no sense.
+    pub fn plan(&self, args: &[&[u8]]) -> Result<Plan, Error> {
+        Ok(self.planned(args)?.plan)
+    }
+
+    /// The plan for one command with what an executor must know.
+    #[inline]
+    pub(crate) fn planned(&self, args: &[&[u8]]) -> Result<Planned, Error> {
+        let command = self.lookup(args)?;
+        let plan = match command.route() {
+            Route::Keys => Plan::One(self.sole_owner(command, args)?),
+            Route::Split { step, tail, merge } => {
+                self.split(command, args, step.into(), tail.into(), merge)?
+            }
+            Route::All(merge) => {
+                check_arity(command, args)?;
+                Plan::All(merge)
+            }
+            Route::Any => {
+                check_arity(command, args)?;
+                Plan::One(NodeIndex::new(0))
+            }
+            Route::Scan => self.scan(command, args)?,
+            Route::Named => return Err(needs_a_node(command)),
+            Route::Stateful => return Err(stateful(command)),
+            Route::Refused => return Err(refused(command)),
+        };
+        Ok(Planned {
+            plan,
+            access: command.access(),
+            hold: hold(command, args),
+        })
+    }
+
+    /// The plan for one command that is sent to `node` because the user says so. Keys are not checked.
+    pub(crate) fn planned_at(&self, node: NodeIndex, args: &[&[u8]]) -> Result<Planned, Error> {
+        match self.commands.lookup(args) {
+            Lookup::Found(command) if command.route() == Route::Stateful => Err(stateful(command)),
+            Lookup::Found(command) if command.route() == Route::Refused => Err(refused(command)),
+            Lookup::Found(command) => Ok(planned_one(node, command, args)),
+            _ if args.is_empty() => Err(empty_command()),
+            _ => Ok(Planned {
+                plan: Plan::One(node),
+                access: Access::Write,
+                hold: Hold::No,
+            }),
+        }
+    }
+
+    /// The same over a private connection, where anything goes.
+    pub(crate) fn planned_private(&self, node: NodeIndex, args: &[&[u8]]) -> Result<Planned, Error> {
+        match self.commands.lookup(args) {
+            Lookup::Found(command) if command.route() == Route::Stateful => {
+                Ok(planned_one(node, command, args))
+            }
+            _ => self.planned_at(node, args),
+        }
+    }
+
+    /// Checks that `args` may be sent over a private connection to `node`: all its keys live there.
+    pub(crate) fn check_at(&self, node: NodeIndex, args: &[&[u8]]) -> Result<Planned, Error> {
+        let command = self.lookup(args)?;
+        for &at in &self.keys(command, args)?.keys {
+            let owner = self.owner(args[at as usize])?;
+            if owner != node {
+                return Err(self.elsewhere(command, args[at as usize], owner, node));
+            }
+        }
+        if command.route() == Route::Refused {
+            return Err(refused(command));
+        }
+        Ok(planned_one(node, command, args))
+    }
+
+    /// Whether `args` is a command that leaves a connection other than it was, transactions apart.
+    pub(crate) fn alters_connection(&self, args: &[&[u8]]) -> bool {
+        const TRANSACTION: [&str; 5] = ["DISCARD", "EXEC", "MULTI", "UNWATCH", "WATCH"];
+        match self.commands.lookup(args) {
+            Lookup::Found(command) => {
+                command.route() == Route::Stateful && !TRANSACTION.contains(&command.name())
+            }
+            _ => true,
+        }
+    }
+
+    /// The owner of `key`.
+    ///
+    /// # Errors
+    ///
+    /// [`Unroutable`](ErrorKind::Unroutable) when the placement leaves the key without an owner.
+    #[inline]
+    pub fn owner(&self, key: &[u8]) -> Result<NodeIndex, Error> {
+        self.topology
+            .locate(key)
+            .ok_or_else(|| self.without_owner(key))
+    }
+
+    /// The one node that owns all of `keys`.
+    pub(crate) fn common_owner<'k>(
+        &self,
+        keys: impl IntoIterator<Item = &'k [u8]>,
+    ) -> Result<NodeIndex, Error> {
+        let mut first: Option<(&[u8], NodeIndex)> = None;
+        for key in keys {
+            let owner = self.owner(key)?;
+            match first {
+                None => first = Some((key, owner)),
+                Some((_, node)) if node == owner => {}
+                Some((other, node)) => {
+                    return Err(self.apart("the request", (other, node), (key, owner)));
+                }
+            }
+        }
+        match first {
+            Some((_, node)) => Ok(node),
+            None => Err(Error::new(
+                ErrorKind::Unroutable,
+                "no key says which node is meant; give at least one, or use `client.node(name)`",
+            )),
+        }
+    }
+
+    /// The row of the table for `args`.
+    #[inline]
+    pub(crate) fn lookup(&self, args: &[&[u8]]) -> Result<&CommandSpec, Error> {
+        match self.commands.lookup(args) {
+            Lookup::Found(command) => Ok(command),
+            Lookup::UnknownSubcommand => Err(unknown(args, 2)),
+            Lookup::UnknownCommand if args.is_empty() => Err(empty_command()),
+            Lookup::UnknownCommand => Err(unknown(args, 1)),
+        }
+    }
+
+    /// The node that owns every key of an indivisible command.
+    #[inline]
+    fn sole_owner(&self, command: &CommandSpec, args: &[&[u8]]) -> Result<NodeIndex, Error> {
+        if let Some(at) = command.sole_key() {
+            check_arity(command, args)?;
+            return self.owner(args[at]);
+        }
+        self.owner_of_all(command, args)
+    }
+
+    fn owner_of_all(&self, command: &CommandSpec, args: &[&[u8]]) -> Result<NodeIndex, Error> {
+        let at = self.keys(command, args)?;
+        let mut keys = at.keys.iter().map(|&at| args[at as usize]);
+        let Some(first) = keys.next() else {
+            return Err(without_keys(command));
+        };
+        let node = self.owner(first)?;
+        for key in keys {
+            let owner = self.owner(key)?;
+            if owner != node {
+                return Err(self.apart(command.name(), (first, node), (key, owner)));
+            }
+        }
+        for &at in &at.patterns {
+            self.check_pattern(command, args[at as usize], node)?;
+        }
+        Ok(node)
+    }
+
+    /// A pattern from which the server makes keys (SORT ... BY, GET) is let through only when its hash tag keeps every
+    /// one of those keys on `node`.
+    fn check_pattern(&self, command: &CommandSpec, pattern: &[u8], node: NodeIndex) -> Result<(), Error> {
+        let tag = self.topology.hash_tag().of(pattern);
+        let pinned = tag.len() < pattern.len() && !tag.contains(&b'*');
+        if pinned && self.topology.locate(pattern) == Some(node) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::CrossNode,
+            format!(
+                "the pattern {} of {} makes keys that may live on other nodes than {}; put a hash tag in it that keeps \
+                 them there, such as {{tag}}*",
+                KeyText(pattern),
+                command.name(),
+                self.name(node),
+            ),
+        ))
+    }
+
+    fn split(
+        &self,
+        command: &CommandSpec,
+        args: &[&[u8]],
+        step: usize,
+        tail: usize,
+        merge: Merge,
+    ) -> Result<Plan, Error> {
+        check_arity(command, args)?;
+        let keyed = (args.len() - 1).saturating_sub(tail);
+        if keyed == 0 || keyed % step != 0 {
+            return Err(wrong_arity(command));
+        }
+        let first = self.owner(args[1])?;
+        let mut parts = PartsByNode::new(self.topology.nodes().len());
+        for key in 0..keyed / step {
+            parts.push(self.owner(args[1 + key * step])?, key as u32);
+        }
+        if parts.by_node[first.get()].len() == keyed / step {
+            return Ok(Plan::One(first));
+        }
+        if command.access() == Access::Write && self.split_writes == SplitWrites::Refused {
+            let other = (1..keyed / step)
+                .map(|key| args[1 + key * step])
+                .find(|key| self.topology.locate(key) != Some(first))
+                .unwrap_or(args[1]);
+            return Err(self.apart(command.name(), (args[1], first), (other, self.owner(other)?)));
+        }
+        Ok(Plan::Split(Split {
+            parts: parts.into_parts(),
+            merge,
+            step,
+            tail,
+        }))
+    }
+
+    fn scan(&self, command: &CommandSpec, args: &[&[u8]]) -> Result<Plan, Error> {
+        check_arity(command, args)?;
+        let cursor = ScanCursor::parse(args[1])?;
+        match cursor.node.get() < self.topology.nodes().len() {
+            true => Ok(Plan::Scan {
+                node: cursor.node,
+                cursor: cursor.cursor,
+            }),
+            false => Err(ScanCursor::invalid(args[1])),
+        }
+    }
+
+    /// Where the keys of a request are.
+    pub(crate) fn keys(&self, command: &CommandSpec, args: &[&[u8]]) -> Result<KeyPositions, Error> {
+        let mut at = KeyPositions::default();
+        command.positions(args, &mut at).map_err(|error| match error {
+            KeyError::Arity => wrong_arity(command),
+            other => said_by_us(command, &other.to_string()),
+        })?;
+        Ok(at)
+    }
+
+    /// What would be done with `args`.
+    pub(crate) fn explain(&self, args: &[&[u8]]) -> Result<Explanation, Error> {
+        let plan = self.plan(args)?;
+        let at = self.keys(self.lookup(args)?, args)?;
+        Ok(Explanation::new(plan, Arc::clone(&self.topology), args, &at.keys))
+    }
+
+    /// The name of a node.
+    pub(crate) fn name(&self, node: NodeIndex) -> &str {
+        self.topology.node(node).name()
+    }
+
+    fn apart(&self, what: &str, a: (&[u8], NodeIndex), b: (&[u8], NodeIndex)) -> Error {
+        Error::new(
+            ErrorKind::CrossNode,
+            format!(
+                "the keys {} (node {}) and {} (node {}) of {what} live on different nodes, and it cannot be cut; put \
+                 them under one hash tag, such as {{tag}}a and {{tag}}b",
+                KeyText(a.0),
+                self.name(a.1),
+                KeyText(b.0),
+                self.name(b.1),
+            ),
+        )
+    }
+
+    fn elsewhere(&self, command: &CommandSpec, key: &[u8], owner: NodeIndex, node: NodeIndex) -> Error {
+        Error::new(
+            ErrorKind::CrossNode,
+            format!(
+                "the key {} of {} lives on node {}, and this connection goes to node {}",
+                KeyText(key),
+                command.name(),
+                self.name(owner),
+                self.name(node),
+            ),
+        )
+    }
+
+    fn without_owner(&self, key: &[u8]) -> Error {
+        Error::new(
+            ErrorKind::Unroutable,
+            format!(
+                "the key {} has no owner: the placement {} covers it with no node; extend it, or give it a default node",
+                KeyText(key),
+                self.topology.partitioner().name(),
+            ),
+        )
+    }
+}
+
+fn planned_one(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> Planned {
+    Planned {
+        plan: Plan::One(node),
+        access: command.access(),
+        hold: hold(command, args),
+    }
+}
+
+/// Keys by node, then as parts in node order.
+struct PartsByNode {
+    by_node: Vec<Vec<u32>>,
+}
+
+impl PartsByNode {
+    fn new(nodes: usize) -> Self {
+        Self {
+            by_node: vec![Vec::new(); nodes],
+        }
+    }
+
+    fn push(&mut self, node: NodeIndex, key: u32) {
+        self.by_node[node.get()].push(key);
+    }
+
+    fn into_parts(self) -> Vec<Part> {
+        (0..)
+            .map(NodeIndex::new)
+            .zip(self.by_node)
+            .filter(|(_, keys)| !keys.is_empty())
+            .map(|(node, keys)| Part { node, keys })
+            .collect()
+    }
+}
+
+#[inline]
+fn check_arity(command: &CommandSpec, args: &[&[u8]]) -> Result<(), Error> {
+    match command.accepts(args.len()) {
+        true => Ok(()),
+        false => Err(wrong_arity(command)),
+    }
+}
+
+fn hold(command: &CommandSpec, args: &[&[u8]]) -> Hold {
+    match command.wait_limit(args) {
+        None => Hold::No,
+        Some(Wait::For(limit)) => Hold::AtMost(limit),
+        Some(Wait::Forever) => Hold::Forever,
+    }
+}
+
+/// The text a server has for it, so that programs that know it find it.
+fn wrong_arity(command: &CommandSpec) -> Error {
+    said_by_us(
+        command,
+        &format!(
+            "wrong number of arguments for '{}' command",
+            command.name().to_ascii_lowercase()
+        ),
+    )
+}
+
+/// An error in a server's words, found before sending.
+fn said_by_us(command: &CommandSpec, text: &str) -> Error {
+    let error = crate::error::server_error("ERR", text);
+    Error::new(ErrorKind::Redis, format!("ERR: {text} ({})", command.name()))
+        .caused_by(Arc::new(error.into()))
+}
+
+/// The command's name as one types it: `CONFIG GET`, not `CONFIG|GET`.
+fn words(command: &CommandSpec) -> String {
+    command.name().replace('|', " ")
+}
+
+fn empty_command() -> Error {
+    Error::new(ErrorKind::Unroutable, "the command is empty")
+}
+
+fn unknown(args: &[&[u8]], words: usize) -> Error {
+    let name: Vec<String> = args
+        .iter()
+        .take(words)
+        .map(|word| KeyText(word).to_string())
+        .collect();
+    Error::new(
+        ErrorKind::Unroutable,
+        format!(
+            "unknown command {}: where its keys are is not known, so it is sent nowhere; name a node with \
+             `client.node(name)`, or declare it with a `CommandSpec`",
+            name.join(" ")
+        ),
+    )
+}
+
+fn without_keys(command: &CommandSpec) -> Error {
+    Error::new(
+        ErrorKind::Unroutable,
+        format!(
+            "this {} names no key, so nothing says which node is meant; give it a key, or name a node with \
+             `client.node(name)`",
+            words(command)
+        ),
+    )
+}
+
+fn needs_a_node(command: &CommandSpec) -> Error {
+    Error::new(
+        ErrorKind::Unroutable,
+        format!(
+            "{} is about one server; name it with `client.node(name)`",
+            words(command)
+        ),
+    )
+}
+
+fn refused(command: &CommandSpec) -> Error {
+    Error::new(
+        ErrorKind::Stateful,
+        format!(
+            "{} takes a connection over for good, and this client has none to give away; open one with redis-rs",
+            words(command)
+        ),
+    )
+}
+
+fn stateful(command: &CommandSpec) -> Error {
+    Error::new(
+        ErrorKind::Stateful,
+        format!(
+            "{} changes the state of a connection, and this one is shared; use `client.transaction(keys, ..)` for \
+             WATCH and MULTI, `client.dedicated(keys)` for a connection of your own",
+            words(command)
+        ),
+    )
+}

@@ -1,0 +1,309 @@
+//! Replies in the wire format, read from where they arrive.
+
+use std::io;
+
+use redis::Value;
+
+/// Replies nested deeper are refused, so that a hostile server cannot exhaust the stack.
+const DEPTH_MAX: usize = 128;
+
+/// So much is reserved for a string or an array before any of it has arrived.
+const RESERVE_MAX: usize = 1 << 20;
+
+/// Bytes that arrive.
+pub(crate) trait Input {
+    /// What has arrived and was not consumed.
+    fn buffered(&self) -> &[u8];
+    /// Marks the first `count` buffered bytes as read.
+    fn consume(&mut self, count: usize);
+    /// Waits for at least one byte more in the buffer.
+    fn fill(&mut self) -> io::Result<()>;
+    /// Reads exactly as many bytes as `into` holds.
+    fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()>;
+}
+
+/// Reads one reply. `None` for a push message, which is passed over.
+pub(crate) fn read(input: &mut impl Input) -> io::Result<Option<Value>> {
+    value(input, 0)
+}
+
+fn value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> {
+    if depth > DEPTH_MAX {
+        return Err(malformed("the reply is nested too deeply"));
+    }
+    let length = line_length(input)?;
+    let line = &input.buffered()[..length];
+    let (&mark, rest) = line.split_first().ok_or_else(|| malformed("a line of the reply is empty"))?;
+    let value = match mark {
+        b'$' => match integer(rest)? {
+            -1 => Value::Nil,
+            bytes => {
+                let bytes = size(bytes)?;
+                input.consume(length + 2);
+                return bulk(input, bytes).map(|bytes| Some(Value::BulkString(bytes)));
+            }
+        },
+        b':' => Value::Int(integer(rest)?),
+        b'+' if rest == b"OK" => Value::Okay,
+        b'*' | b'~' | b'>' => match integer(rest)? {
+            -1 => Value::Nil,
+            count => {
+                let count = size(count)?;
+                input.consume(length + 2);
+                let items = items(input, count, depth)?;
+                return Ok(match mark {
+                    b'*' => Some(Value::Array(items)),
+                    b'~' => Some(Value::Set(items)),
+                    _ => None,
+                });
+            }
+        },
+        b'%' | b'|' => {
+            let count = size(integer(rest)?)?;
+            input.consume(length + 2);
+            let pairs = pairs(input, count, depth)?;
+            if mark == b'%' {
+                return Ok(Some(Value::Map(pairs)));
+            }
+            let data = value(input, depth + 1)?;
+            return Ok(data.map(|data| Value::Attribute { data: Box::new(data), attributes: pairs }));
+        }
+        b'_' => Value::Nil,
+        b'#' if rest == b"t" => Value::Boolean(true),
+        b'#' if rest == b"f" => Value::Boolean(false),
+        b'=' | b'!' => {
+            let bytes = size(integer(rest)?)?;
+            input.consume(length + 2);
+            let text = bulk(input, bytes)?;
+            let mut packed = format!("{}{}\r\n", char::from(mark), text.len()).into_bytes();
+            packed.extend_from_slice(&text);
+            packed.extend_from_slice(b"\r\n");
+            return parsed(&packed).map(Some);
+        }
+        // Statuses, errors, doubles and big numbers are one line, and rare: redis-rs knows what they become.
+        _ => parsed(&input.buffered()[..length + 2])?,
+    };
+    input.consume(length + 2);
+    Ok(Some(value))
+}
+
+/// Waits for a whole line; its length without CR LF.
+#[inline]
+fn line_length(input: &mut impl Input) -> io::Result<usize> {
+    let mut searched = 0;
+    loop {
+        let buffered = input.buffered();
+        if let Some(at) = buffered[searched..].windows(2).position(|pair| pair == b"\r\n") {
+            return Ok(searched + at);
+        }
+        searched = buffered.len().saturating_sub(1);
+        input.fill()?;
+    }
+}
+
+fn bulk(input: &mut impl Input, length: usize) -> io::Result<Vec<u8>> {
+    if let Some(text) = input.buffered().get(..length + 2) {
+        let (text, end) = text.split_at(length);
+        check_end(end)?;
+        let text = text.to_vec();
+        input.consume(length + 2);
+        return Ok(text);
+    }
+    let mut text = Vec::with_capacity(length.min(RESERVE_MAX));
+    while text.len() < length {
+        let from = text.len();
+        text.resize((from + RESERVE_MAX).min(length), 0);
+        input.read_exact(&mut text[from..])?;
+    }
+    let mut end = [0; 2];
+    input.read_exact(&mut end)?;
+    check_end(&end)?;
+    Ok(text)
+}
+
+fn items(input: &mut impl Input, count: usize, depth: usize) -> io::Result<Vec<Value>> {
+    let mut items = Vec::with_capacity(count.min(RESERVE_MAX / size_of::<Value>()));
+    while items.len() < count {
+        items.push(element(input, depth)?);
+    }
+    Ok(items)
+}
+
+fn pairs(input: &mut impl Input, count: usize, depth: usize) -> io::Result<Vec<(Value, Value)>> {
+    let mut pairs = Vec::with_capacity(count.min(RESERVE_MAX / size_of::<(Value, Value)>()));
+    while pairs.len() < count {
+        pairs.push((element(input, depth)?, element(input, depth)?));
+    }
+    Ok(pairs)
+}
+
+fn element(input: &mut impl Input, depth: usize) -> io::Result<Value> {
+    value(input, depth + 1)?.ok_or_else(|| malformed("a push message inside a reply"))
+}
+
+#[inline]
+fn integer(digits: &[u8]) -> io::Result<i64> {
+    let (negative, digits) = match digits {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    if digits.is_empty() {
+        return Err(malformed("a number of the reply is empty"));
+    }
+    // Summed below zero, where there is room for one more.
+    let mut number: i64 = 0;
+    for &digit in digits {
+        let digit = digit.wrapping_sub(b'0');
+        number = match digit {
+            0..=9 => number.checked_mul(10).and_then(|number| number.checked_sub(digit.into())),
+            _ => None,
+        }
+        .ok_or_else(|| malformed("a number of the reply cannot be read"))?;
+    }
+    match negative {
+        true => Ok(number),
+        false => number.checked_neg().ok_or_else(|| malformed("a number of the reply is too large")),
+    }
+}
+
+fn size(number: i64) -> io::Result<usize> {
+    usize::try_from(number).map_err(|_| malformed("a length of the reply is negative"))
+}
+
+fn check_end(end: &[u8]) -> io::Result<()> {
+    match end {
+        b"\r\n" => Ok(()),
+        _ => Err(malformed("a string of the reply is longer than it says")),
+    }
+}
+
+fn parsed(packed: &[u8]) -> io::Result<Value> {
+    redis::parse_redis_value(packed).map_err(|error| malformed(&error.to_string()))
+}
+
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bytes that arrive in pieces.
+    struct Pieces<'b> {
+        bytes: &'b [u8],
+        arrived: usize,
+        start: usize,
+        piece: usize,
+    }
+
+    impl Input for Pieces<'_> {
+        fn buffered(&self) -> &[u8] {
+            &self.bytes[self.start..self.arrived]
+        }
+        fn consume(&mut self, count: usize) {
+            self.start += count;
+        }
+        fn fill(&mut self) -> io::Result<()> {
+            if self.arrived == self.bytes.len() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.arrived = (self.arrived + self.piece).min(self.bytes.len());
+            Ok(())
+        }
+        fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()> {
+            while self.buffered().len() < into.len() {
+                self.fill()?;
+            }
+            into.copy_from_slice(&self.buffered()[..into.len()]);
+            self.consume(into.len());
+            Ok(())
+        }
+    }
+
+    fn read_all(bytes: &[u8], piece: usize) -> io::Result<Value> {
+        let mut input = Pieces { bytes, arrived: 0, start: 0, piece };
+        loop {
+            if let Some(value) = read(&mut input)? {
+                return Ok(value);
+            }
+        }
+    }
+
+    const REPLIES: &[&[u8]] = &[
+        b"+OK\r\n",
+        b"+PONG\r\n",
+        b"-WRONGTYPE Operation against a key\r\n",
+        b":42\r\n",
+        b":-9223372036854775808\r\n",
+        b"$-1\r\n",
+        b"$0\r\n\r\n",
+        b"$5\r\na\r\nbc\r\n",
+        b"*-1\r\n",
+        b"*0\r\n",
+        b"*3\r\n$1\r\na\r\n*1\r\n:1\r\n$-1\r\n",
+        b"%1\r\n+key\r\n:1\r\n",
+        b"~2\r\n:1\r\n:2\r\n",
+        b"_\r\n",
+        b"#t\r\n",
+        b",3.25\r\n",
+        b"(3492890328409238509324850943850943825024385\r\n",
+        b"=6\r\ntxt:ab\r\n",
+        b"|1\r\n+ttl\r\n:3600\r\n$1\r\nv\r\n",
+    ];
+
+    #[test]
+    fn replies_are_read_as_redis_rs_reads_them_however_they_arrive() {
+        for reply in REPLIES {
+            let expected = redis::parse_redis_value(reply).unwrap();
+            for piece in 1..=reply.len() {
+                let text = reply.escape_ascii();
+                assert_eq!(read_all(reply, piece).unwrap(), expected, "{text} in pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn push_messages_are_passed_over() {
+        let bytes = b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n:1\r\n";
+        assert_eq!(read_all(bytes, 3).unwrap(), Value::Int(1));
+    }
+
+    #[test]
+    fn a_reply_without_end_or_sense_is_an_error() {
+        let deep = b"*1\r\n".repeat(10_000);
+        for bytes in [&b"$5\r\nabc"[..], b"$3\r\nabcd\r\n", b"*2\r\n:1\r\n", b":1x\r\n", b"$-2\r\n", b"\r\n", b"?\r\n", &deep] {
+            assert!(read_all(bytes, 4096).is_err(), "{}", bytes[..8.min(bytes.len())].escape_ascii());
+        }
+        assert!(read_all(b"$9223372036854775807\r\n", 64).is_err(), "nothing is reserved on a server's word");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read_all(&bytes, 7);
+        }
+
+        #[test]
+        fn strings_and_arrays_of_any_shape_are_read_as_redis_rs_reads_them(
+            items in proptest::collection::vec(proptest::option::of(proptest::collection::vec(any::<u8>(), 0..300)), 0..20),
+            piece in 1_usize..400,
+        ) {
+            let mut bytes = format!("*{}\r\n", items.len()).into_bytes();
+            for item in &items {
+                match item {
+                    None => bytes.extend_from_slice(b"$-1\r\n"),
+                    Some(item) => {
+                        bytes.extend_from_slice(format!("${}\r\n", item.len()).as_bytes());
+                        bytes.extend_from_slice(item);
+                        bytes.extend_from_slice(b"\r\n");
+                    }
+                }
+            }
+            prop_assert_eq!(read_all(&bytes, piece).unwrap(), redis::parse_redis_value(&bytes).unwrap());
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! A private connection to one node.
+
+use std::fmt;
+use std::sync::Arc;
+
+use redis::{Cmd, ConnectionLike, PubSub, RedisResult, Value};
+
+use crate::command::Access;
+use crate::error::Error;
+use crate::node::NodeIndex;
+use crate::plan::{Answers, Atomic, Cause, Failure, Hold, Planned, named};
+use crate::sync::Shared;
+use crate::sync::client::{for_each_command, is_atomic, parse_one};
+use crate::sync::link::{Deadline, Link};
+use crate::sync::pool::Wanted;
+
+/// A connection to one node that nobody else uses: WATCH, MULTI, SUBSCRIBE, CLIENT and other stateful talk work on it as
+/// they do on `redis::Connection`. It is closed when dropped.
+///
+/// One from [`ShardedClient::dedicated`](crate::ShardedClient::dedicated) still checks keys: a command for a key that
+/// lives on another node is refused with [`CrossNode`](crate::ErrorKind::CrossNode).
+pub struct Dedicated {
+    shared: Arc<Shared>,
+    node: NodeIndex,
+    /// `None` once it has failed.
+    link: Option<Link>,
+    keys: Keys,
+    /// Whether its state is as it was when it was made, transactions apart.
+    pristine: bool,
+}
+
+/// Whether a connection lets keys of other nodes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keys {
+    Checked,
+    Unchecked,
+}
+
+impl Dedicated {
+    pub(super) fn open(shared: Arc<Shared>, node: NodeIndex, check_keys: bool) -> Result<Self, Error> {
+        let deadline = shared.executor.deadline(Hold::No);
+        let link = shared.executor.nodes[node.get()]
+            .waiting
+            .take(Wanted::Any, &deadline)
+            .map_err(|cause| Failure::not_sent(cause).error(shared.router.name(node), 0, Access::Read))?;
+        Ok(Self {
+            shared,
+            node,
+            link: Some(link),
+            keys: if check_keys { Keys::Checked } else { Keys::Unchecked },
+            pristine: true,
+        })
+    }
+
+    /// The name of the node it goes to.
+    pub fn node_name(&self) -> &str {
+        self.shared.router.name(self.node)
+    }
+
+    /// Listens to channels, as `redis::Connection::as_pubsub`. Messages are waited for without limit, unless
+    /// `PubSub::set_read_timeout` sets one.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has failed before.
+    pub fn as_pubsub(&mut self) -> RedisResult<PubSub<'_>> {
+        self.pristine = false;
+        let broken = self.broken();
+        let connection = self.link.as_mut().and_then(Link::redis_rs).ok_or(broken)?;
+        connection.set_read_timeout(None)?;
+        Ok(connection.as_pubsub())
+    }
+
+    /// Ends it: a connection whose state is as it was goes back to the pool.
+    pub(super) fn finish(mut self) {
+        if self.pristine
+            && let Some(link) = self.link.take()
+        {
+            let used = link.last_used;
+            self.pool().put(link, used);
+        }
+    }
+
+    fn pool(&self) -> &crate::sync::pool::Pool {
+        &self.shared.executor.nodes[self.node.get()].waiting
+    }
+
+    /// Checks one command, and says how long it may take.
+    fn check(&mut self, args: &[&[u8]]) -> Result<Planned, Error> {
+        let router = &self.shared.router;
+        self.pristine &= !router.alters_connection(args);
+        match self.keys {
+            Keys::Checked => router.check_at(self.node, args),
+            Keys::Unchecked => router.planned_private(self.node, args),
+        }
+    }
+
+    /// Sends `packed` and reads `count` replies. The connection is closed when that fails.
+    fn talk(&mut self, packed: &[u8], count: usize, hold: Hold) -> Answers {
+        let deadline = self.shared.executor.deadline(hold);
+        let mut answers = Answers::default();
+        if let Err(cause) = self.try_talk(packed, count, &deadline, &mut answers.values) {
+            let sent = if matches!(cause, Cause::Connect(_)) { 0 } else { count };
+            if self.link.take().is_some() {
+                self.pool().forget();
+            }
+            answers.failure = Some(Failure { cause, sent });
+        }
+        answers
+    }
+
+    fn try_talk(
+        &mut self,
+        packed: &[u8],
+        count: usize,
+        deadline: &Deadline,
+        values: &mut Vec<Value>,
+    ) -> Result<(), Cause> {
+        let Some(link) = &mut self.link else {
+            return Err(Cause::Connect("this connection has failed before".into()));
+        };
+        link.last_used = deadline.start;
+        link.send(packed, deadline).map_err(|lost| lost.cause)?;
+        link.receive(count, deadline, values)
+    }
+
+    fn broken(&self) -> Error {
+        Failure::not_sent(Cause::Connect("this connection has failed before".into())).error(
+            self.node_name(),
+            0,
+            Access::Read,
+        )
+    }
+
+    fn one(&mut self, packed: &[u8]) -> RedisResult<Value> {
+        let planned = self.check(&parse_one(packed)?)?;
+        let mut answers = self.talk(packed, 1, planned.hold);
+        match answers.failure {
+            Some(failure) => Err(failure.error(self.node_name(), 0, planned.access).into()),
+            None => Ok(named(answers.values.pop().unwrap_or_default(), self.node_name())),
+        }
+    }
+}
+
+impl fmt::Debug for Dedicated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dedicated")
+            .field("node", &self.node_name())
+            .field("open", &self.link.is_some())
+            .field("keys", &self.keys)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Dedicated {
+    fn drop(&mut self) {
+        if self.link.take().is_some() {
+            self.pool().forget();
+        }
+    }
+}
+
+impl ConnectionLike for Dedicated {
+    fn req_command(&mut self, cmd: &Cmd) -> RedisResult<Value> {
+        let packed = cmd.get_packed_command();
+        if !cmd.is_no_response() {
+            return self.one(&packed);
+        }
+        let planned = self.check(&parse_one(&packed)?)?;
+        match self.talk(&packed, 0, planned.hold).failure {
+            Some(failure) => Err(failure.error(self.node_name(), 0, planned.access).into()),
+            None => Ok(Value::Nil),
+        }
+    }
+
+    fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
+        self.one(cmd)
+    }
+
+    fn req_packed_commands(&mut self, cmd: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {
+        let mut hold = Hold::No;
+        for_each_command(cmd, |_, args| {
+            hold = hold.longer(self.check(args)?.hold);
+            Ok(())
+        })?;
+        let answers = self.talk(cmd, offset + count, hold);
+        let node = self.node_name();
+        if is_atomic(cmd, offset, count) {
+            return Ok(vec![Atomic::finish(node, answers)?]);
+        }
+        if let Some(failure) = answers.failure {
+            return Err(failure.error(node, answers.values.len(), Access::Write).into());
+        }
+        let wanted = answers.values.into_iter().skip(offset);
+        Ok(wanted.map(|value| named(value, node)).collect())
+    }
+
+    fn get_db(&self) -> i64 {
+        self.shared.db
+    }
+
+    fn check_connection(&mut self) -> bool {
+        redis::cmd("PING").exec(self).is_ok()
+    }
+
+    fn is_open(&self) -> bool {
+        self.link.is_some()
+    }
+}

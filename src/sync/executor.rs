@@ -1,0 +1,211 @@
+//! Writes to all nodes of a plan, then reads from all.
+//!
+//! A fan-out costs the slowest node, not the sum, and needs no thread. Connections are taken in node order, so that two
+//! requests over the same nodes never wait for each other in a circle.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use crate::command::Access;
+use crate::node::NodeIndex;
+use crate::plan::{Answers, Cause, Exchange, Failure, Hold, Resend, Slot};
+use crate::sync::link::{Deadline, Sent};
+use crate::sync::pool::{Lease, Pool, Wanted};
+
+/// A request that fails with a broken connection is tried on a new one so often, if it may be.
+const RESENDS_MAX: usize = 1;
+
+/// Every node's connections.
+#[derive(Debug)]
+pub(crate) struct Executor {
+    pub(super) nodes: Vec<NodePools>,
+    pub(super) response_timeout: Option<Duration>,
+}
+
+/// One node's connections: those for commands that answer at once, and those for commands that may wait.
+#[derive(Debug)]
+pub(super) struct NodePools {
+    pub(super) prompt: Pool,
+    pub(super) waiting: Pool,
+}
+
+impl NodePools {
+    fn pool(&self, hold: Hold) -> &Pool {
+        match hold {
+            Hold::No => &self.prompt,
+            Hold::AtMost(_) | Hold::Forever => &self.waiting,
+        }
+    }
+}
+
+impl Executor {
+    /// The deadline of a request that the server may hold back for `hold`.
+    pub(super) fn deadline(&self, hold: Hold) -> Deadline {
+        Deadline::start(match (self.response_timeout, hold) {
+            (None, _) | (_, Hold::Forever) => None,
+            (Some(limit), Hold::No) => Some(limit),
+            (Some(limit), Hold::AtMost(hold)) => Some(limit.saturating_add(hold)),
+        })
+    }
+
+    /// One request to one node, and its answer.
+    pub(crate) fn call(
+        &self,
+        node: NodeIndex,
+        request: &[u8],
+        access: Access,
+        hold: Hold,
+    ) -> Result<Value, Failure> {
+        let deadline = self.deadline(hold);
+        let pool = self.nodes[node.get()].pool(hold);
+        let mut wanted = Wanted::Any;
+        for resends in 0.. {
+            let mut lease = pool.lease(wanted, &deadline).map_err(Failure::not_sent)?;
+            let lost = match lease.link().call(request, &deadline) {
+                Ok(value) => {
+                    lease.give_back(deadline.start);
+                    return Ok(value);
+                }
+                Err(lost) => lost,
+            };
+            lease.broken(&lost.cause);
+            let failure = Failure {
+                cause: lost.cause,
+                sent: if lost.sent == Sent::Nothing { 0 } else { 1 },
+            };
+            if resends == RESENDS_MAX || failure.resend(0, &[Slot::whole(0, access)]) == Resend::No {
+                return Err(failure);
+            }
+            wanted = Wanted::New;
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    /// All requests of every exchange to its node, and their answers. Exchanges are in node order.
+    pub(crate) fn exchange(&self, exchanges: &[Exchange], hold: Hold) -> Vec<Answers> {
+        let deadline = self.deadline(hold);
+        let mut answers = self.rounds(exchanges, Wanted::Any, hold, &deadline);
+        for _ in 0..RESENDS_MAX {
+            let again: Vec<(usize, usize)> = answers
+                .iter()
+                .zip(exchanges)
+                .enumerate()
+                .filter_map(|(number, (answers, exchange))| {
+                    let failure = answers.failure.as_ref()?;
+                    match failure.resend(answers.values.len(), &exchange.slots) {
+                        Resend::From(first) => Some((number, first)),
+                        Resend::No => None,
+                    }
+                })
+                .collect();
+            if again.is_empty() {
+                break;
+            }
+            let rests: Vec<Exchange> = again
+                .iter()
+                .map(|&(number, first)| exchanges[number].rest(first))
+                .collect();
+            let more = self.rounds(&rests, Wanted::New, hold, &deadline);
+            for ((number, first), more) in again.into_iter().zip(more) {
+                answers[number].append(first, more);
+            }
+        }
+        answers
+    }
+
+    fn rounds(
+        &self,
+        exchanges: &[Exchange],
+        wanted: Wanted,
+        hold: Hold,
+        deadline: &Deadline,
+    ) -> Vec<Answers> {
+        let mut talks: Vec<Talk<'_>> = exchanges
+            .iter()
+            .map(|exchange| {
+                let pool = self.nodes[exchange.node.get()].pool(hold);
+                Talk::begin(exchange, pool.lease(wanted, deadline))
+            })
+            .collect();
+        let rounds = exchanges.iter().map(Exchange::rounds).max().unwrap_or(0);
+        for round in 0..rounds {
+            for talk in &mut talks {
+                talk.write(round, deadline);
+            }
+            for talk in &mut talks {
+                talk.read(round, deadline);
+            }
+        }
+        talks.into_iter().map(|talk| talk.end(deadline)).collect()
+    }
+}
+
+/// One exchange under way.
+struct Talk<'t> {
+    exchange: &'t Exchange,
+    lease: Option<Lease<'t>>,
+    answers: Answers,
+    sent: usize,
+}
+
+impl<'t> Talk<'t> {
+    fn begin(exchange: &'t Exchange, lease: Result<Lease<'t>, Cause>) -> Self {
+        let mut talk = Self {
+            exchange,
+            lease: None,
+            answers: Answers::default(),
+            sent: 0,
+        };
+        match lease {
+            Ok(lease) => {
+                talk.answers.values.reserve(exchange.slots.len());
+                talk.lease = Some(lease);
+            }
+            Err(cause) => talk.fail(cause),
+        }
+        talk
+    }
+
+    fn write(&mut self, round: usize, deadline: &Deadline) {
+        let (Some(lease), Some(round)) = (&mut self.lease, self.exchange.round(round)) else {
+            return;
+        };
+        let sent = lease.link().send(round.bytes, deadline);
+        // What is written in part may have arrived in part, so all of the round counts as sent.
+        if !matches!(&sent, Err(lost) if lost.sent == Sent::Nothing) {
+            self.sent += round.count;
+        }
+        if let Err(lost) = sent {
+            self.fail(lost.cause);
+        }
+    }
+
+    fn read(&mut self, round: usize, deadline: &Deadline) {
+        let (Some(lease), Some(round)) = (&mut self.lease, self.exchange.round(round)) else {
+            return;
+        };
+        let read = lease.link().receive(round.count, deadline, &mut self.answers.values);
+        if let Err(cause) = read {
+            self.fail(cause);
+        }
+    }
+
+    /// The connection is closed: it may owe replies.
+    fn fail(&mut self, cause: Cause) {
+        if let Some(lease) = self.lease.take() {
+            lease.broken(&cause);
+        }
+        self.answers.failure = Some(Failure {
+            cause,
+            sent: self.sent,
+        });
+    }
+
+    fn end(self, deadline: &Deadline) -> Answers {
+        if let Some(lease) = self.lease {
+            lease.give_back(deadline.start);
+        }
+        self.answers
+    }
+}

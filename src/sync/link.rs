@@ -1,0 +1,240 @@
+//! One connection to one node.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use redis::{Connection, RedisError, RedisResult, Value};
+
+use crate::plan::Cause;
+use crate::sync::handshake;
+use crate::sync::wire::Wire;
+
+/// The end of a request's time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline {
+    pub(super) start: Instant,
+    limit: Option<Duration>,
+}
+
+impl Deadline {
+    /// Starts now and ends after `limit`; never, if there is none.
+    pub(super) fn start(limit: Option<Duration>) -> Self {
+        Self {
+            start: Instant::now(),
+            limit,
+        }
+    }
+
+    /// What is left; nothing after the end, `None` when it never ends.
+    pub(super) fn remaining(&self) -> Option<Duration> {
+        self.limit.map(|limit| limit.saturating_sub(self.start.elapsed()))
+    }
+
+    /// All of it.
+    pub(super) fn limit(&self) -> Option<Duration> {
+        self.limit
+    }
+
+    /// The instant of the end.
+    pub(super) fn end(&self) -> Option<Instant> {
+        self.limit.and_then(|limit| self.start.checked_add(limit))
+    }
+
+    /// One that ends no later than this one, and within `limit` from now.
+    pub(super) fn within(&self, limit: Duration) -> Self {
+        Self::start(Some(self.remaining().map_or(limit, |left| left.min(limit))))
+    }
+
+    /// What to say when it is over.
+    fn missed(&self) -> String {
+        match self.limit {
+            Some(limit) => format!("no answer within {limit:?}"),
+            None => "no answer".into(),
+        }
+    }
+}
+
+/// Which kind of connection is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LinkKind {
+    /// A socket of our own where the node's address and settings allow it.
+    Plain,
+    /// redis-rs' connection, which can be handed to the user for publish and subscribe.
+    RedisRs,
+}
+
+/// How to make a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Connector {
+    client: redis::Client,
+    kind: LinkKind,
+}
+
+/// A connection that owes nothing. One that failed, or still owes a reply, is dropped and never used again.
+pub(super) struct Link {
+    channel: Channel,
+    pub(super) last_used: Instant,
+    /// The generation of the pool that made it.
+    pub(super) generation: u64,
+}
+
+enum Channel {
+    Plain(Wire),
+    RedisRs(Box<Connection>),
+}
+
+/// How a request failed, and whether any of it left the machine.
+pub(super) struct Lost {
+    pub(super) cause: Cause,
+    pub(super) sent: Sent,
+}
+
+/// Whether a failed request may have reached the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    Nothing,
+    Perhaps,
+}
+
+impl Connector {
+    pub(super) fn new(client: redis::Client, kind: LinkKind) -> Self {
+        let info = client.get_connection_info();
+        let tcp = info.tcp_settings();
+        let ordinary = tcp.keepalive().is_none() && !has_user_timeout(tcp);
+        let kind = match Wire::speaks(info.addr()) && ordinary {
+            true => kind,
+            false => LinkKind::RedisRs,
+        };
+        Self { client, kind }
+    }
+
+    /// A connection, ready for commands.
+    pub(super) fn connect(&self, deadline: &Deadline, generation: u64) -> RedisResult<Link> {
+        let info = self.client.get_connection_info();
+        let channel = match self.kind {
+            LinkKind::Plain => {
+                let mut wire = Wire::connect(info.addr(), deadline)?;
+                handshake::run(&mut wire, info.redis_settings(), deadline)?;
+                Channel::Plain(wire)
+            }
+            LinkKind::RedisRs => {
+                let timeout = deadline.remaining().unwrap_or(Duration::MAX).max(Duration::from_millis(1));
+                Channel::RedisRs(Box::new(self.client.get_connection_with_timeout(timeout)?))
+            }
+        };
+        Ok(Link {
+            channel,
+            last_used: deadline.start,
+            generation,
+        })
+    }
+}
+
+impl Link {
+    /// Writes all of `bytes`.
+    pub(super) fn send(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<(), Lost> {
+        match &mut self.channel {
+            Channel::Plain(wire) => wire.write(bytes, deadline).map_err(|failed| Lost {
+                cause: cause(&failed.error.into(), deadline),
+                sent: if failed.written == 0 { Sent::Nothing } else { Sent::Perhaps },
+            }),
+            Channel::RedisRs(connection) => arm(connection, deadline)
+                .and_then(|()| connection.send_packed_command(bytes))
+                .map_err(|error| Lost {
+                    cause: cause(&error, deadline),
+                    sent: Sent::Perhaps,
+                }),
+        }
+    }
+
+    /// Reads `count` replies into `values`; those that came stay there when one does not.
+    pub(super) fn receive(
+        &mut self,
+        count: usize,
+        deadline: &Deadline,
+        values: &mut Vec<Value>,
+    ) -> Result<(), Cause> {
+        for _ in 0..count {
+            values.push(self.reply(deadline)?);
+        }
+        Ok(())
+    }
+
+    /// Reads one reply.
+    pub(super) fn reply(&mut self, deadline: &Deadline) -> Result<Value, Cause> {
+        match &mut self.channel {
+            Channel::Plain(wire) => wire.read(deadline).map_err(RedisError::from),
+            Channel::RedisRs(connection) => arm(connection, deadline).and_then(|()| reply(connection)),
+        }
+        .map_err(|error| cause(&error, deadline))
+    }
+
+    /// One request and its reply.
+    pub(super) fn call(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<Value, Lost> {
+        self.send(bytes, deadline)?;
+        self.reply(deadline).map_err(|cause| Lost {
+            cause,
+            sent: Sent::Perhaps,
+        })
+    }
+
+    /// Whether the other side has gone, as far as can be told without asking it.
+    pub(super) fn is_stale(&self) -> bool {
+        match &self.channel {
+            Channel::Plain(wire) => wire.is_stale(),
+            Channel::RedisRs(_) => false,
+        }
+    }
+
+    /// redis-rs' own connection, if it is one.
+    pub(super) fn redis_rs(&mut self) -> Option<&mut Connection> {
+        match &mut self.channel {
+            Channel::Plain(_) => None,
+            Channel::RedisRs(connection) => Some(connection),
+        }
+    }
+}
+
+/// Tells redis-rs' connection how long a read or a write may wait.
+fn arm(connection: &Connection, deadline: &Deadline) -> RedisResult<()> {
+    let left = deadline.remaining();
+    if left == Some(Duration::ZERO) {
+        return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+    }
+    connection.set_read_timeout(left)?;
+    connection.set_write_timeout(left)
+}
+
+fn reply(connection: &mut Connection) -> RedisResult<Value> {
+    loop {
+        match connection.recv_response()? {
+            // RESP3 may put messages between replies.
+            Value::Push { .. } => {}
+            value => return Ok(value),
+        }
+    }
+}
+
+/// What a failed read or write means.
+fn cause(error: &RedisError, deadline: &Deadline) -> Cause {
+    match error.is_timeout() || is_timed_out(error) {
+        true => Cause::Timeout(deadline.missed()),
+        false => Cause::Dropped(error.to_string()),
+    }
+}
+
+fn is_timed_out(error: &RedisError) -> bool {
+    std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .is_some_and(|error| matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock))
+}
+
+#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+fn has_user_timeout(tcp: &redis::io::tcp::TcpSettings) -> bool {
+    tcp.user_timeout().is_some()
+}
+
+#[cfg(not(any(target_os = "android", target_os = "fuchsia", target_os = "linux")))]
+fn has_user_timeout(_: &redis::io::tcp::TcpSettings) -> bool {
+    false
+}

@@ -1,0 +1,273 @@
+//! The connections of one node.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::health::{Health, Verdict};
+use crate::plan::Cause;
+use crate::sync::link::{Connector, Deadline, Link};
+
+/// How a pool behaves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PoolSettings {
+    /// The most connections it has at a time.
+    pub(super) size: usize,
+    pub(super) connect_timeout: Duration,
+    /// A connection unused for longer is asked with PING before it is used.
+    pub(super) idle_check: Duration,
+}
+
+/// A bounded number of connections to one node, made when needed, the one used last given out first.
+pub(super) struct Pool {
+    connector: Connector,
+    address: String,
+    settings: PoolSettings,
+    state: Mutex<State>,
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Link>,
+    /// Connections that exist or are being made.
+    open: usize,
+    waiting: usize,
+    /// Counts up when a connection broke: those made before are not trusted any more.
+    generation: u64,
+    health: Health,
+}
+
+/// Which connection is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// One that is at hand, or a new one.
+    Any,
+    /// A new one.
+    New,
+}
+
+/// Whether an idle connection is still one.
+enum Trust {
+    Good,
+    Gone,
+}
+
+/// A connection unused for so long is looked at before it is used: whether the server has closed it. A write on a closed
+/// connection would be one that nobody can tell the fate of.
+const LOOK_AFTER: Duration = Duration::from_millis(50);
+
+/// What the pool has to offer.
+enum Offer {
+    Idle(Link),
+    Make { generation: u64 },
+}
+
+impl Pool {
+    pub(super) fn new(connector: Connector, address: String, settings: PoolSettings) -> Self {
+        Self {
+            connector,
+            address,
+            settings,
+            state: Mutex::default(),
+            freed: Condvar::new(),
+        }
+    }
+
+    /// A connection that is returned to the pool if it is given back, and closed otherwise.
+    pub(super) fn lease(&self, wanted: Wanted, deadline: &Deadline) -> Result<Lease<'_>, Cause> {
+        let link = self.take(wanted, deadline)?;
+        Ok(Lease {
+            pool: self,
+            link: Some(link),
+        })
+    }
+
+    /// A connection. It must go to [`put`](Self::put) or be reported to [`forget`](Self::forget).
+    pub(super) fn take(&self, mut wanted: Wanted, deadline: &Deadline) -> Result<Link, Cause> {
+        loop {
+            match self.offer(wanted, deadline)? {
+                Offer::Idle(mut link) => match self.trust(&mut link, deadline) {
+                    Trust::Good => return Ok(link),
+                    Trust::Gone => {
+                        drop(link);
+                        self.forget_broken();
+                        wanted = Wanted::New;
+                    }
+                },
+                Offer::Make { generation } => return self.connect(generation, deadline),
+            }
+        }
+    }
+
+    /// Takes back a connection that owes nothing.
+    pub(super) fn put(&self, mut link: Link, used: Instant) {
+        link.last_used = used;
+        let mut state = self.state.lock();
+        if link.generation == state.generation {
+            state.idle.push(link);
+        } else {
+            state.open -= 1;
+        }
+        self.wake(state);
+    }
+
+    /// A connection is no more, and that says nothing of the others.
+    pub(super) fn forget(&self) {
+        let mut state = self.state.lock();
+        state.open -= 1;
+        self.wake(state);
+    }
+
+    /// A connection broke: those that lie idle are probably broken too, and are closed.
+    pub(super) fn forget_broken(&self) {
+        let mut state = self.state.lock();
+        state.open -= 1 + state.idle.len();
+        state.generation += 1;
+        let idle = std::mem::take(&mut state.idle);
+        self.wake(state);
+        drop(idle);
+    }
+
+    fn wake(&self, state: parking_lot::MutexGuard<'_, State>) {
+        let waiting = state.waiting;
+        drop(state);
+        if waiting > 0 {
+            self.freed.notify_one();
+        }
+    }
+
+    fn offer(&self, wanted: Wanted, deadline: &Deadline) -> Result<Offer, Cause> {
+        let mut state = self.state.lock();
+        loop {
+            if wanted == Wanted::Any
+                && let Some(link) = state.idle.pop()
+            {
+                return Ok(Offer::Idle(link));
+            }
+            if state.open >= self.settings.size && state.idle.pop().is_some() {
+                state.open -= 1;
+            }
+            if state.open < self.settings.size {
+                return match state.health.ask(Instant::now()) {
+                    Verdict::Try => {
+                        state.open += 1;
+                        Ok(Offer::Make { generation: state.generation })
+                    }
+                    Verdict::Down { reason, since } => {
+                        Err(Cause::Connect(format!("{reason} (down for {})", seconds(since))))
+                    }
+                };
+            }
+            state.waiting += 1;
+            let late = match deadline.end() {
+                Some(end) => self.freed.wait_until(&mut state, end).timed_out(),
+                None => {
+                    self.freed.wait(&mut state);
+                    false
+                }
+            };
+            state.waiting -= 1;
+            if late && state.idle.is_empty() && state.open >= self.settings.size {
+                return Err(Cause::PoolTimeout(self.exhausted(deadline)));
+            }
+        }
+    }
+
+    fn exhausted(&self, deadline: &Deadline) -> String {
+        format!(
+            "all {} connections to {} stayed in use for {}; allow more of them, or use fewer at a time",
+            self.settings.size,
+            self.address,
+            seconds(deadline.limit().unwrap_or_default()),
+        )
+    }
+
+    fn connect(&self, generation: u64, deadline: &Deadline) -> Result<Link, Cause> {
+        let made = self.connector.connect(&deadline.within(self.settings.connect_timeout), generation);
+        let mut state = self.state.lock();
+        match made {
+            Ok(link) => {
+                state.health.connected();
+                Ok(link)
+            }
+            Err(error) => {
+                let reason = format!("{}: {error}", self.address);
+                state.open -= 1;
+                state.health.failed(Instant::now(), rand::random(), reason.clone());
+                self.wake(state);
+                Err(Cause::Connect(reason))
+            }
+        }
+    }
+
+    /// Whether a connection that lay idle may be used: after a moment the socket is looked at, after a while the server is
+    /// asked.
+    #[inline]
+    fn trust(&self, link: &mut Link, deadline: &Deadline) -> Trust {
+        const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+        let idle = deadline.start.saturating_duration_since(link.last_used);
+        if idle < LOOK_AFTER {
+            return Trust::Good;
+        }
+        let gone = link.is_stale()
+            || idle > self.settings.idle_check
+                && link.call(PING, &deadline.within(self.settings.connect_timeout)).is_err();
+        if gone { Trust::Gone } else { Trust::Good }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        f.debug_struct("Pool")
+            .field("address", &self.address)
+            .field("size", &self.settings.size)
+            .field("open", &state.open)
+            .field("idle", &state.idle.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection on loan.
+pub(super) struct Lease<'p> {
+    pool: &'p Pool,
+    link: Option<Link>,
+}
+
+impl Lease<'_> {
+    /// The connection.
+    pub(super) fn link(&mut self) -> &mut Link {
+        self.link.as_mut().expect("a lease has its link until it ends")
+    }
+
+    /// Ends the loan of a connection that owes nothing.
+    pub(super) fn give_back(mut self, used: Instant) {
+        if let Some(link) = self.link.take() {
+            self.pool.put(link, used);
+        }
+    }
+
+    /// Ends the loan of a connection that failed.
+    pub(super) fn broken(mut self, cause: &Cause) {
+        if self.link.take().is_some() {
+            match cause {
+                Cause::Dropped(_) => self.pool.forget_broken(),
+                _ => self.pool.forget(),
+            }
+        }
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if self.link.take().is_some() {
+            self.pool.forget();
+        }
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}

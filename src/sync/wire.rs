@@ -1,0 +1,274 @@
+//! A plain socket that speaks RESP, with one deadline for all that is written and read.
+//!
+//! redis-rs' own connection sets a limit for a single read, so an answer that trickles has no end; it does not tell
+//! whether a failed write left the machine; and it zeroes its buffer for every reply. TLS and special socket options are
+//! left to it.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use redis::{ConnectionAddr, Value};
+
+use crate::resp::{self, Input};
+use crate::sync::link::Deadline;
+
+/// Bytes of the buffer to begin with.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// It grows for a longer line, up to this.
+const LINE_BYTES_MAX: usize = 16 << 20;
+
+/// What is left may differ from what the socket was told by this share, so that it is not told anew for every read.
+const PATIENCE_SLACK: u32 = 10;
+
+/// A socket and what was read from it ahead.
+pub(super) struct Wire {
+    socket: Socket,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// How long the socket waits, as set last.
+    patience: Option<Duration>,
+}
+
+enum Socket {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+}
+
+/// How a write failed.
+pub(super) struct WriteError {
+    pub(super) error: io::Error,
+    /// How many bytes the socket took before.
+    pub(super) written: usize,
+}
+
+impl Wire {
+    /// Whether this address can be spoken to without redis-rs.
+    pub(super) fn speaks(addr: &ConnectionAddr) -> bool {
+        match addr {
+            ConnectionAddr::Tcp(..) => true,
+            #[cfg(unix)]
+            ConnectionAddr::Unix(_) => true,
+            _ => false,
+        }
+    }
+
+    pub(super) fn connect(addr: &ConnectionAddr, deadline: &Deadline) -> io::Result<Self> {
+        let socket = match addr {
+            ConnectionAddr::Tcp(host, port) => Socket::Tcp(connect_tcp(host, *port, deadline)?),
+            #[cfg(unix)]
+            ConnectionAddr::Unix(path) => Socket::Unix(UnixStream::connect(path)?),
+            _ => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        Ok(Self {
+            socket,
+            buffer: vec![0; BUFFER_BYTES],
+            start: 0,
+            end: 0,
+            patience: None,
+        })
+    }
+
+    /// Writes all of `bytes`.
+    pub(super) fn write(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<(), WriteError> {
+        let mut written = 0;
+        while written < bytes.len() {
+            let result = self
+                .arm(deadline)
+                .and_then(|()| self.socket.write(&bytes[written..]));
+            match result {
+                Ok(0) => return Err(WriteError { error: io::ErrorKind::WriteZero.into(), written }),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(WriteError { error, written }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one reply; messages that RESP3 puts between replies are passed over.
+    pub(super) fn read(&mut self, deadline: &Deadline) -> io::Result<Value> {
+        let mut source = Source { wire: self, deadline };
+        loop {
+            if let Some(value) = resp::read(&mut source)? {
+                return Ok(value);
+            }
+        }
+    }
+
+    /// Whether the other side has closed the connection, or sent something that nobody asked for. Does not wait.
+    pub(super) fn is_stale(&self) -> bool {
+        if self.start < self.end {
+            return true;
+        }
+        let peeked = self.socket.peek();
+        !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Makes the socket wait no longer than what is left.
+    fn arm(&mut self, deadline: &Deadline) -> io::Result<()> {
+        let left = deadline.remaining();
+        if left == Some(Duration::ZERO) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let near = match (self.patience, left) {
+            (None, None) => true,
+            (Some(set), Some(left)) => set.abs_diff(left) <= left / PATIENCE_SLACK,
+            _ => false,
+        };
+        if !near {
+            self.socket.set_timeouts(left)?;
+            self.patience = left;
+        }
+        Ok(())
+    }
+}
+
+/// A wire read under a deadline.
+struct Source<'w> {
+    wire: &'w mut Wire,
+    deadline: &'w Deadline,
+}
+
+impl Source<'_> {
+    fn read_socket(&mut self, into: Into<'_>) -> io::Result<usize> {
+        let wire = &mut *self.wire;
+        let mut into = into;
+        loop {
+            wire.arm(self.deadline)?;
+            let result = match &mut into {
+                Into::Buffer => {
+                    let free = &mut wire.buffer[wire.end..];
+                    wire.socket.read(free)
+                }
+                Into::Slice(slice) => wire.socket.read(slice),
+            };
+            match result {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+enum Into<'b> {
+    Buffer,
+    Slice(&'b mut [u8]),
+}
+
+impl Input for Source<'_> {
+    fn buffered(&self) -> &[u8] {
+        &self.wire.buffer[self.wire.start..self.wire.end]
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.wire.start += count;
+        if self.wire.start == self.wire.end {
+            (self.wire.start, self.wire.end) = (0, 0);
+        }
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
+        let wire = &mut *self.wire;
+        if wire.start > 0 {
+            wire.buffer.copy_within(wire.start..wire.end, 0);
+            (wire.start, wire.end) = (0, wire.end - wire.start);
+        }
+        if wire.end == wire.buffer.len() {
+            if wire.end >= LINE_BYTES_MAX {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line of the reply has no end"));
+            }
+            wire.buffer.resize(2 * wire.end, 0);
+        }
+        self.wire.end += self.read_socket(Into::Buffer)?;
+        Ok(())
+    }
+
+    fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()> {
+        let ready = self.buffered().len().min(into.len());
+        into[..ready].copy_from_slice(&self.buffered()[..ready]);
+        self.consume(ready);
+        let mut filled = ready;
+        while filled < into.len() {
+            filled += self.read_socket(Into::Slice(&mut into[filled..]))?;
+        }
+        Ok(())
+    }
+}
+
+impl Socket {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(into),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.read(into),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn set_timeouts(&self, limit: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => {
+                stream.set_read_timeout(limit)?;
+                stream.set_write_timeout(limit)
+            }
+            #[cfg(unix)]
+            Self::Unix(stream) => {
+                stream.set_read_timeout(limit)?;
+                stream.set_write_timeout(limit)
+            }
+        }
+    }
+
+    /// Looks for a byte without waiting and without taking it.
+    fn peek(&self) -> io::Result<usize> {
+        let mut byte = [0];
+        match self {
+            Self::Tcp(stream) => {
+                stream.set_nonblocking(true)?;
+                let peeked = stream.peek(&mut byte);
+                stream.set_nonblocking(false)?;
+                peeked
+            }
+            // The standard library does not peek into unix sockets; reading takes a byte only if the link is given up.
+            #[cfg(unix)]
+            Self::Unix(stream) => {
+                stream.set_nonblocking(true)?;
+                let read = { stream }.read(&mut byte);
+                stream.set_nonblocking(false)?;
+                read
+            }
+        }
+    }
+}
+
+fn connect_tcp(host: &str, port: u16, deadline: &Deadline) -> io::Result<TcpStream> {
+    let mut last = None;
+    for addr in (host, port).to_socket_addrs()? {
+        let connected = match deadline.remaining() {
+            Some(left) => TcpStream::connect_timeout(&addr, left.max(Duration::from_millis(1))),
+            None => TcpStream::connect(addr),
+        };
+        match connected {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host name has no address")))
+}

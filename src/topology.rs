@@ -1,0 +1,146 @@
+//! The nodes, and which of them owns a key: one immutable snapshot.
+
+use std::fmt;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::error::Error;
+use crate::hash::HashTag;
+use crate::node::{NODES_MAX, NodeIndex, NodeSpec};
+use crate::partition::{Partitioner, Placement, PlacementError};
+
+/// Nodes and their placement. A topology that exists is valid, and never changes.
+pub struct Topology {
+    nodes: Vec<NodeSpec>,
+    partitioner: Arc<dyn Partitioner>,
+    placement: Box<dyn Placement>,
+    tag: HashTag,
+    fingerprint: u64,
+}
+
+impl Topology {
+    /// Places keys over `nodes` by the rule of `partitioner`.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) when there is no node, more than [`NODES_MAX`] nodes, an empty name, two
+    /// nodes of one name, or when the partitioner refuses the nodes.
+    pub fn new(nodes: Vec<NodeSpec>, partitioner: Arc<dyn Partitioner>) -> Result<Self, Error> {
+        if nodes.is_empty() {
+            return Err(PlacementError::NoNodes.into());
+        }
+        if nodes.len() > NODES_MAX {
+            return Err(Error::config(format!(
+                "{} nodes are more than the {NODES_MAX} that one topology may have",
+                nodes.len()
+            )));
+        }
+        check_names(&nodes)?;
+        let placement = partitioner.place(&nodes)?;
+        let tag = partitioner.hash_tag();
+        let fingerprint = fingerprint(&nodes, partitioner.as_ref(), &tag);
+        Ok(Self {
+            nodes,
+            partitioner,
+            placement,
+            tag,
+            fingerprint,
+        })
+    }
+
+    /// The nodes, in the order in which they were given.
+    pub fn nodes(&self) -> &[NodeSpec] {
+        &self.nodes
+    }
+
+    /// The node at `index`.
+    ///
+    /// # Panics
+    ///
+    /// When `index` comes from another, larger topology.
+    pub fn node(&self, index: NodeIndex) -> &NodeSpec {
+        &self.nodes[index.get()]
+    }
+
+    /// The position of the node called `name`.
+    pub fn index_of(&self, name: &str) -> Option<NodeIndex> {
+        let position = self.nodes.iter().position(|node| node.name() == name)?;
+        Some(NodeIndex::new(position as u16))
+    }
+
+    /// Every node's position, in order.
+    pub fn indices(&self) -> impl ExactSizeIterator<Item = NodeIndex> + use<> {
+        (0..self.nodes.len() as u16).map(NodeIndex::new)
+    }
+
+    /// The rule that places the keys.
+    pub fn partitioner(&self) -> &dyn Partitioner {
+        self.partitioner.as_ref()
+    }
+
+    /// Which bytes of a key decide where it lives.
+    pub fn hash_tag(&self) -> &HashTag {
+        &self.tag
+    }
+
+    /// The owner of `key`, or `None` when the rule leaves it without one.
+    #[inline]
+    pub fn locate(&self, key: &[u8]) -> Option<NodeIndex> {
+        self.placement
+            .locate(self.tag.of(key))
+            .filter(|index| index.get() < self.nodes.len())
+    }
+
+    /// A number that is alike on two clients that place alike: it covers the names, weights and order of the nodes, the
+    /// partitioner's name and options, and the tag rule. It does not cover addresses.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+}
+
+impl fmt::Debug for Topology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topology")
+            .field("nodes", &self.nodes)
+            .field("partitioner", &self.partitioner)
+            .field("fingerprint", &format_args!("{:016x}", self.fingerprint))
+            .finish_non_exhaustive()
+    }
+}
+
+fn check_names(nodes: &[NodeSpec]) -> Result<(), Error> {
+    let mut names: Vec<&str> = nodes.iter().map(NodeSpec::name).collect();
+    names.sort_unstable();
+    if names[0].is_empty() {
+        return Err(Error::config("a node has an empty name; the name is what places its keys"));
+    }
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        None => Ok(()),
+        Some(pair) => Err(Error::config(format!(
+            "two nodes are called {:?}; give each a name of its own",
+            pair[0]
+        ))),
+    }
+}
+
+/// XXH3-64 of a text in which every part is preceded by its length, so that no two topologies give one text.
+fn fingerprint(nodes: &[NodeSpec], partitioner: &dyn Partitioner, tag: &HashTag) -> u64 {
+    let mut text = String::from("redis-sharding topology/1");
+    let mut add = |part: &str| {
+        text.push_str(&format!("\n{} ", part.len()));
+        text.push_str(part);
+    };
+    add(partitioner.name());
+    for (option, value) in partitioner.options() {
+        add(&option);
+        add(&value);
+    }
+    add(tag.name());
+    for node in nodes {
+        add(node.name());
+        add(&node.weight().to_string());
+        add(if node.is_named() { "named" } else { "address" });
+    }
+    xxh3_64(text.as_bytes())
+}

@@ -1,0 +1,450 @@
+//! What a user sees when something breaks, and that nothing is done twice.
+#![cfg(feature = "testing")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use redis::{Commands, RedisResult, Value, cmd, pipe};
+use redis_sharding::testing::{Fault, TestNode};
+use redis_sharding::{Builder, Error, ErrorKind, PartStatus, ShardedClient};
+use support::Servers;
+
+/// Long enough for a busy machine, short enough to wait for.
+const TIMEOUT: Duration = Duration::from_millis(400);
+
+fn nodes(count: usize) -> (Vec<TestNode>, Builder) {
+    let nodes = TestNode::start_many(count).unwrap();
+    let builder = (0..)
+        .zip(&nodes)
+        .fold(ShardedClient::builder(), |builder, (number, node)| {
+            builder.node(format!("node-{number}"), node.url())
+        })
+        .response_timeout(TIMEOUT)
+        .connect_timeout(TIMEOUT);
+    (nodes, builder)
+}
+
+/// A key that lives on node `index`.
+fn key_on(client: &ShardedClient, index: usize) -> String {
+    (0..)
+        .map(|number| format!("key:{number}"))
+        .find(|key| client.node_for(key).unwrap().index().get() == index)
+        .unwrap()
+}
+
+fn kind<T: std::fmt::Debug>(result: &RedisResult<T>) -> ErrorKind {
+    ErrorKind::of(result.as_ref().expect_err("an error"))
+}
+
+fn set(key: &str) -> redis::Cmd {
+    let mut set = cmd("SET");
+    set.arg(key).arg("v");
+    set
+}
+
+fn get(key: &str) -> redis::Cmd {
+    let mut get = cmd("GET");
+    get.arg(key);
+    get
+}
+
+#[test]
+fn a_write_whose_answer_is_missing_is_unknown_and_never_repeated() {
+    let (nodes, builder) = nodes(2);
+    let client = builder.build().unwrap();
+    let key = key_on(&client, 0);
+    client.execute(&get(&key)).unwrap();
+    for fault in [Fault::CloseAfter, Fault::CloseBefore, Fault::HalfReplyThenClose, Fault::HangAfter, Fault::HangBefore] {
+        nodes[0].clear_received();
+        nodes[0].fail("SET", fault.clone(), 1);
+        let error = client.execute(&set(&key)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unknown, "{fault:?}: {error}");
+        assert!(error.to_string().contains("node-0") && error.to_string().contains("may or may not"), "{error}");
+        assert_eq!(nodes[0].count_of("SET"), 1, "{fault:?}");
+        client.execute(&set(&key)).expect("the next one goes through on a new connection");
+    }
+}
+
+#[test]
+fn a_read_whose_connection_broke_is_asked_again() {
+    let (nodes, builder) = nodes(2);
+    let client = builder.build().unwrap();
+    let key = key_on(&client, 0);
+    client.execute(&set(&key)).unwrap();
+    for fault in [Fault::CloseAfter, Fault::CloseBefore, Fault::HalfReplyThenClose, Fault::Garbage(b"?what\r\n".to_vec())] {
+        nodes[0].clear_received();
+        nodes[0].fail("GET", fault.clone(), 1);
+        assert_eq!(client.execute(&get(&key)).unwrap(), Value::BulkString(b"v".to_vec()), "{fault:?}");
+        assert_eq!(nodes[0].count_of("GET"), 2);
+    }
+    nodes[0].fail("GET", Fault::CloseBefore, usize::MAX);
+    nodes[0].clear_received();
+    assert_eq!(client.execute(&get(&key)).unwrap_err().kind(), ErrorKind::NodeDown);
+    assert_eq!(nodes[0].count_of("GET"), 2, "once again, not for ever");
+}
+
+#[test]
+fn a_connection_that_owes_a_reply_is_never_used_again() {
+    let (nodes, builder) = nodes(1);
+    let mut client = builder.build().unwrap();
+    let _: () = client.set("a", "1").unwrap();
+    let _: () = client.set("b", "2").unwrap();
+    for fault in [Fault::Delay(2 * TIMEOUT), Fault::HalfReplyThenHang] {
+        nodes[0].fail("GET", fault, 1);
+        assert_eq!(kind(&client.get::<_, String>("a")), ErrorKind::NodeDown);
+        for _ in 0..20 {
+            assert_eq!(client.get::<_, String>("b").unwrap(), "2", "never the late answer of another");
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+}
+
+#[test]
+fn one_deadline_holds_for_a_whole_request() {
+    let (nodes, builder) = nodes(3);
+    let mut client = builder.build().unwrap();
+    let keys: Vec<String> = (0..3).map(|index| key_on(&client, index)).collect();
+    let _: () = client.mset(&keys.iter().map(|key| (key, 1)).collect::<Vec<_>>()).unwrap();
+
+    // Every byte comes in time, the whole does not.
+    nodes[0].fail("GET", Fault::Trickle(TIMEOUT / 4), 1);
+    let start = Instant::now();
+    assert_eq!(kind(&client.get::<_, String>(&keys[0])), ErrorKind::NodeDown);
+    assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
+
+    // Ten replies, each of them in time by itself.
+    let mut pipeline = pipe();
+    for _ in 0..10 {
+        pipeline.get(&keys[0]);
+    }
+    nodes[0].fail("GET", Fault::Delay(TIMEOUT / 2), 10);
+    let start = Instant::now();
+    assert!(pipeline.query::<Vec<i64>>(&mut client).is_err());
+    assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
+    nodes[0].heal().unwrap();
+
+    // All nodes hang at once.
+    for node in &nodes {
+        node.fail("MGET", Fault::HangBefore, 1);
+        node.fail("GET", Fault::HangBefore, 1);
+    }
+    let start = Instant::now();
+    assert!(client.mget::<_, Vec<i64>>(&keys).is_err());
+    assert!(start.elapsed() < 2 * TIMEOUT, "the slowest node, not the sum: {:?}", start.elapsed());
+}
+
+#[test]
+fn a_cut_command_says_what_each_node_did() {
+    let (nodes, builder) = nodes(3);
+    let client = builder.build().unwrap();
+    let keys: Vec<String> = (0..3).map(|index| key_on(&client, index)).collect();
+    let mut mset = cmd("MSET");
+    for key in &keys {
+        mset.arg(key).arg("secret-value");
+    }
+    client.execute(&mset).unwrap();
+
+    nodes[0].fail("MSET", Fault::CloseAfter, 1);
+    nodes[2].fail("MSET", Fault::Error("OOM command not allowed".into()), 1);
+    let error = client.execute(&mset).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Partial);
+    let outcomes: Vec<_> = error.parts().iter().map(|part| (part.node.as_str(), part.status, part.keys.clone())).collect();
+    let key = |index: usize| vec![keys[index].clone().into_bytes()];
+    assert_eq!(
+        outcomes,
+        [
+            ("node-0", PartStatus::Unknown, key(0)),
+            ("node-1", PartStatus::Done, key(1)),
+            ("node-2", PartStatus::Failed, key(2)),
+        ]
+    );
+    assert!(error.to_string().contains("OOM") && !error.to_string().contains("secret-value"), "{error}");
+    let flat: redis::RedisError = error.into();
+    assert_eq!(flat.code(), Some("PARTIAL"));
+}
+
+#[test]
+fn a_failed_node_is_never_nil() {
+    let (nodes, builder) = nodes(3);
+    let client = builder.build().unwrap();
+    let keys: Vec<String> = (0..3).map(|index| key_on(&client, index)).collect();
+    nodes[1].stop();
+    let mut mget = cmd("MGET");
+    mget.arg(&keys);
+    let error = client.execute(&mget).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Partial);
+    assert_eq!(error.parts()[1].status, PartStatus::Failed);
+    let error = client.execute(&cmd("DBSIZE")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Partial, "a sum over some nodes is not the sum");
+    for node in &nodes {
+        node.stop();
+    }
+    let error: Error = client.execute(&mget).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NodeDown, "all of them failed alike");
+    assert_eq!(error.parts().len(), 3);
+}
+
+#[test]
+fn a_dead_node_leaves_the_others_alone_and_is_used_again_when_it_returns() {
+    let (nodes, builder) = nodes(3);
+    let mut client = builder.build().unwrap();
+    let keys: Vec<String> = (0..3).map(|index| key_on(&client, index)).collect();
+    for key in &keys {
+        let _: () = client.set(key, 1).unwrap();
+    }
+    nodes[0].stop();
+    let first = client.execute(&get(&keys[0])).unwrap_err();
+    assert_eq!(first.kind(), ErrorKind::NodeDown);
+    assert!(first.to_string().contains(&nodes[0].addr().to_string()), "{first}");
+    let start = Instant::now();
+    for _ in 0..200 {
+        assert!(client.execute(&get(&keys[0])).is_err());
+        assert_eq!(client.get::<_, i64>(&keys[1]).unwrap(), 1);
+    }
+    assert!(start.elapsed() < 10 * TIMEOUT, "a node known to be down costs nothing: {:?}", start.elapsed());
+    let error = client.execute(&get(&keys[0])).unwrap_err();
+    assert!(error.to_string().contains("down for"), "{error}");
+
+    let (answers, errors): (Vec<_>, Vec<_>) = {
+        let mut pipeline = pipe();
+        for key in keys.iter().cycle().take(30) {
+            pipeline.get(key);
+        }
+        let all: Vec<RedisResult<i64>> = pipeline.ignore_errors().query(&mut client).unwrap();
+        all.into_iter().partition(|answer| answer.is_ok())
+    };
+    assert_eq!((answers.len(), errors.len()), (20, 10));
+    assert!(errors.iter().all(|error| kind(error) == ErrorKind::NodeDown));
+
+    nodes[0].restart().unwrap();
+    let start = Instant::now();
+    while client.get::<_, i64>(&keys[0]).is_err() {
+        assert!(start.elapsed() < Duration::from_secs(5), "it is back and not used");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn connections_closed_by_the_server_are_noticed_before_a_write() {
+    let (nodes, builder) = nodes(1);
+    let mut client = builder.build().unwrap();
+    for number in 0..5 {
+        let _: () = client.set("k", number).expect("no write is lost on a closed connection");
+        nodes[0].close_connections();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(nodes[0].count_of("SET"), 5);
+}
+
+#[test]
+fn an_idle_connection_is_asked_before_it_is_used() {
+    let (nodes, builder) = nodes(1);
+    let mut client = builder.idle_check(Duration::from_millis(100)).build().unwrap();
+    let _: () = client.set("k", 1).unwrap();
+    // It looks open, but nobody is there.
+    nodes[0].fail("PING", Fault::HangBefore, 1);
+    std::thread::sleep(Duration::from_millis(200));
+    let _: () = client.set("k", 2).expect("the write goes out on a new connection");
+    assert_eq!((nodes[0].count_of("PING"), nodes[0].count_of("SET"), nodes[0].accepted()), (1, 2, 2));
+}
+
+#[test]
+fn an_exhausted_pool_says_so_and_recovers() {
+    let (nodes, builder) = nodes(1);
+    let client = builder.pool_size(2).build().unwrap();
+    nodes[0].fail("GET", Fault::Delay(3 * TIMEOUT / 4), 4);
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..6).map(|_| scope.spawn(|| client.execute(&get("k")))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let exhausted: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
+    assert!(!exhausted.is_empty() && exhausted.len() <= 4, "{results:?}");
+    assert!(exhausted.iter().any(|error| {
+        error.kind() == ErrorKind::PoolTimeout && error.to_string().contains("all 2 connections")
+    }), "{exhausted:?}");
+    nodes[0].heal().unwrap();
+    client.execute(&get("k")).expect("free again");
+    assert!(nodes[0].connections() <= 2);
+}
+
+#[test]
+fn a_refused_multi_is_an_error_and_not_a_panic() {
+    let (nodes, builder) = nodes(1);
+    let mut client = builder.build().unwrap();
+    nodes[0].fail("MULTI", Fault::Error("NOPERM this user has no permissions to run the 'multi' command".into()), 1);
+    let result: RedisResult<(i64,)> = pipe().atomic().incr("{t}a", 1).query(&mut client);
+    let error = result.unwrap_err();
+    assert_eq!(error.code(), Some("NOPERM"));
+    assert!(error.to_string().contains("one by one"), "{error}");
+    let result: RedisResult<(i64,)> = pipe().atomic().incr("{t}b", 1).query(&mut client);
+    assert_eq!(result.unwrap(), (1,), "the connection is in step");
+}
+
+#[test]
+fn a_transaction_that_broke_is_unknown_and_never_repeated() {
+    let (nodes, builder) = nodes(1);
+    let mut client = builder.build().unwrap();
+    nodes[0].fail("EXEC", Fault::CloseAfter, 1);
+    let result: RedisResult<(i64,)> = pipe().atomic().incr("n", 1).query(&mut client);
+    assert_eq!(kind(&result), ErrorKind::Unknown);
+    assert_eq!(nodes[0].count_of("EXEC"), 1);
+    assert_eq!(client.get::<_, i64>("n").unwrap(), 1);
+}
+
+#[test]
+fn a_pipeline_that_broke_repeats_only_what_may_be_repeated() {
+    let (nodes, builder) = nodes(1);
+    let mut client = builder.build().unwrap();
+    let _: () = client.set("k", 7).unwrap();
+    nodes[0].clear_received();
+    nodes[0].fail("GET", Fault::CloseBefore, 1);
+    let reads: Vec<i64> = pipe().get("k").get("k").query(&mut client).unwrap();
+    assert_eq!(reads, [7, 7], "reads are asked again");
+
+    nodes[0].clear_received();
+    nodes[0].fail("GET", Fault::CloseBefore, 1);
+    let mixed: Vec<RedisResult<i64>> =
+        pipe().incr("n", 1).get("k").incr("n", 1).ignore_errors().query(&mut client).unwrap();
+    assert_eq!(mixed[0], Ok(1), "what was answered stays answered");
+    assert_eq!(kind(&mixed[1]), ErrorKind::NodeDown);
+    assert_eq!(kind(&mixed[2]), ErrorKind::Unknown);
+    assert_eq!(nodes[0].count_of("INCRBY"), 1, "the second one was never applied, nor repeated");
+}
+
+#[test]
+fn a_node_in_cluster_mode_is_reported() {
+    let (nodes, builder) = nodes(2);
+    let client = builder.build().unwrap();
+    let key = key_on(&client, 0);
+    nodes[0].fail("GET", Fault::Moved { slot: 42, to: nodes[1].addr() }, 1);
+    let error = client.execute(&get(&key)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Redis);
+    let flat: redis::RedisError = error.into();
+    assert_eq!(flat.redirect_node(), Some((nodes[1].addr().to_string().as_str(), 42)));
+    assert!(flat.to_string().contains("node-0"), "{flat}");
+}
+
+#[test]
+fn a_wrong_password_is_an_error_without_the_password() {
+    let node = TestNode::builder().password("right").start().unwrap();
+    let client = ShardedClient::open([format!("redis://:hunter2@{}/", node.addr())]).unwrap();
+    let error = client.execute(&get("k")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NodeDown);
+    assert!(error.to_string().contains("WRONGPASS") || error.to_string().contains("invalid"), "{error}");
+    assert!(!format!("{error:?} {client:?}").contains("hunter2"), "{error:?} {client:?}");
+    let client = ShardedClient::open([node.url()]).unwrap();
+    client.execute(&get("k")).unwrap();
+}
+
+#[test]
+fn a_bad_description_says_what_is_wrong() {
+    let build = |builder: Builder| {
+        let error = builder.build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        error.to_string()
+    };
+    let start = ShardedClient::builder;
+    assert!(build(start()).contains("no nodes"));
+    let text = build(start().node("a", "redis://h1/").node("a", "redis://h2/"));
+    assert!(text.contains("\"a\""), "{text}");
+    let text = build(start().node("a", "redis://h1/").node("b", "redis://h1:6379/"));
+    assert!(text.contains("\"a\"") && text.contains("\"b\"") && text.contains("h1:6379"), "{text}");
+    let text = build(start().node("a", "redis://h1/1").node("b", "redis://h2/2"));
+    assert!(text.contains("database 1") && text.contains("database 2"), "{text}");
+    let text = build(start().node("a", "nonsense://user:hunter2@h1/"));
+    assert!(text.contains('a') && !text.contains("hunter2"), "{text}");
+    let text = build(start().node("a", "redis://h1/").pool_size(0));
+    assert!(text.contains("pool_size"), "{text}");
+}
+
+#[test]
+fn two_threads_in_opposite_order_do_not_wait_for_each_other() {
+    let (_nodes, builder) = nodes(4);
+    let client = builder.pool_size(1).response_timeout(Duration::from_secs(20)).build().unwrap();
+    let keys: Vec<String> = (0..4).map(|index| key_on(&client, index)).collect();
+    let backwards: Vec<String> = keys.iter().rev().cloned().collect();
+    std::thread::scope(|scope| {
+        for keys in [&keys, &backwards, &keys, &backwards] {
+            let mut client = client.clone();
+            scope.spawn(move || {
+                for _ in 0..300 {
+                    let _: () = client.mset(&keys.iter().map(|key| (key, 1)).collect::<Vec<_>>()).unwrap();
+                    let _: Vec<i64> = client.mget(keys).unwrap();
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_killed_node_under_load_loses_nothing_that_was_acknowledged_elsewhere() {
+    let Some(servers) = Servers::start(3) else { return };
+    let client = support::builder(&servers).response_timeout(Duration::from_secs(2)).build().unwrap();
+    let victim = 1;
+    let acknowledged: Vec<(String, bool)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|thread| {
+                let client = &client;
+                scope.spawn(move || {
+                    let write = |number: usize| {
+                        let key = format!("key:{thread}:{number}");
+                        let done = client.execute(&set(&key)).is_ok();
+                        (key, done)
+                    };
+                    (0..2_000).map(write).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(50));
+        servers.kill(victim);
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let owner = |key: &str| client.node_for(key).unwrap().index().get();
+    for (key, done) in &acknowledged {
+        if owner(key) != victim {
+            assert!(done, "a node that lives refused {key}");
+            assert_eq!(client.execute(&get(key)).unwrap(), Value::BulkString(b"v".to_vec()));
+        }
+    }
+    assert!(acknowledged.iter().any(|(key, done)| owner(key) == victim && !done), "the kill came too late");
+    servers.restart(victim);
+    let key = key_on(&client, victim);
+    let start = Instant::now();
+    while client.execute(&set(&key)).is_err() {
+        assert!(start.elapsed() < Duration::from_secs(5));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_stopped_process_delays_nobody_else() {
+    let Some(servers) = Servers::start(3) else { return };
+    let client = support::builder(&servers)
+        .response_timeout(TIMEOUT)
+        .connect_timeout(TIMEOUT)
+        .build()
+        .unwrap();
+    let keys: Vec<String> = (0..3).map(|index| key_on(&client, index)).collect();
+    for key in &keys {
+        client.execute(&set(key)).unwrap();
+    }
+    servers.pause(0);
+    std::thread::scope(|scope| {
+        let stuck = scope.spawn(|| client.execute(&get(&keys[0])));
+        let start = Instant::now();
+        for _ in 0..100 {
+            client.execute(&get(&keys[1])).unwrap();
+        }
+        assert!(start.elapsed() < TIMEOUT, "{:?}", start.elapsed());
+        assert_eq!(stuck.join().unwrap().unwrap_err().kind(), ErrorKind::NodeDown);
+    });
+    let error = client.execute(&set(&keys[0])).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NodeDown, "never sent, so not unknown: {error}");
+    servers.resume(0);
+    let start = Instant::now();
+    while client.execute(&get(&keys[0])).is_err() {
+        assert!(start.elapsed() < Duration::from_secs(5));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
