@@ -7,22 +7,27 @@ pub(super) const LONGEST: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Word {
     len: usize,
+    /// Together with the length they hold every byte, some of them twice.
     capitals: [u64; LONGEST / 8],
 }
 
 impl Word {
     #[inline]
     pub(super) fn new(name: &[u8]) -> Self {
-        let mut capitals = [0; LONGEST / 8];
-        if name.len() <= LONGEST {
-            let (eights, rest) = name.as_chunks::<8>();
-            for (capital, eight) in capitals.iter_mut().zip(eights) {
-                *capital = capitalized(u64::from_le_bytes(*eight));
+        let capitals = match name.len() {
+            0..8 => [capitalized(short(name)), 0, 0, 0],
+            8..=16 => [first_eight(name), last_eight(name), 0, 0],
+            17..=LONGEST => {
+                let (head, tail) = (&name[8..], &name[..name.len() - 8]);
+                [
+                    first_eight(name),
+                    first_eight(head),
+                    last_eight(tail),
+                    last_eight(name),
+                ]
             }
-            if !rest.is_empty() {
-                capitals[eights.len()] = capitalized(short(rest));
-            }
-        }
+            _ => [0; LONGEST / 8],
+        };
         Self {
             len: name.len(),
             capitals,
@@ -32,25 +37,36 @@ impl Word {
     #[inline]
     pub(super) fn hash(&self, parent: u16) -> usize {
         let [a, b, c, d] = self.capitals;
-        let folded =
-            a ^ b.rotate_left(13) ^ c.rotate_left(29) ^ d.rotate_left(43) ^ (self.len as u64) << 56;
-        let mixed = (folded ^ u64::from(parent) << 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        (mixed >> 40) as usize
+        let folded = a ^ b.rotate_left(13) ^ c.rotate_left(29) ^ d.rotate_left(43);
+        let salt = u64::from(parent) << 32 ^ self.len as u64;
+        ((folded ^ salt).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize
     }
 }
 
-/// Up to seven bytes as a number, the first lowest.
+/// Up to seven bytes as a number.
 #[inline]
 fn short(bytes: &[u8]) -> u64 {
     if let (Some(head), Some(tail)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
-        let shift = (bytes.len() - 4) * 8;
-        u64::from(u32::from_le_bytes(*head)) | u64::from(u32::from_le_bytes(*tail)) << shift
+        u64::from(u32::from_le_bytes(*head)) | u64::from(u32::from_le_bytes(*tail)) << 32
+    } else if let (Some(&first), Some(&last)) = (bytes.first(), bytes.last()) {
+        u64::from(first) | u64::from(bytes[bytes.len() / 2]) << 8 | u64::from(last) << 16
     } else {
-        bytes
-            .iter()
-            .rev()
-            .fold(0, |word, &byte| word << 8 | u64::from(byte))
+        0
     }
+}
+
+#[inline]
+fn first_eight(bytes: &[u8]) -> u64 {
+    bytes
+        .first_chunk()
+        .map_or(0, |eight| capitalized(u64::from_le_bytes(*eight)))
+}
+
+#[inline]
+fn last_eight(bytes: &[u8]) -> u64 {
+    bytes
+        .last_chunk()
+        .map_or(0, |eight| capitalized(u64::from_le_bytes(*eight)))
 }
 
 /// ASCII capitals of eight bytes at once; other bytes stay as they are.
@@ -85,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_is_capitalized_as_ascii_does_in_every_place() {
+    fn every_byte_counts_in_every_place_and_is_capitalized_as_ascii_does() {
         for byte in 0..=u8::MAX {
             for len in 1..=LONGEST {
                 for at in 0..len {
@@ -93,11 +109,8 @@ mod tests {
                     name[at] = byte;
                     let capitals = name.to_ascii_uppercase();
                     assert_eq!(Word::new(&name), Word::new(&capitals), "{name:?}");
-                    assert_eq!(
-                        Word::new(&name).capitals[at / 8].to_le_bytes()[at % 8],
-                        byte.to_ascii_uppercase(),
-                        "{name:?}"
-                    );
+                    name[at] ^= 0x40;
+                    assert_ne!(Word::new(&name), Word::new(&capitals), "{name:?}");
                 }
             }
         }
