@@ -265,7 +265,11 @@ fn an_exhausted_pool_says_so_and_recovers() {
     }), "{exhausted:?}");
     nodes[0].heal().unwrap();
     client.execute(&get("k")).expect("free again");
-    assert!(nodes[0].connections() <= 2);
+    let start = Instant::now();
+    while nodes[0].connections() > 2 {
+        assert!(start.elapsed() < Duration::from_secs(5), "connections beyond the limit stay open");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::command::{
     Access, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge, Route, Wait,
 };
 use crate::error::{Error, ErrorKind, KeyText};
+use crate::hash::HashTag;
 use crate::node::NodeIndex;
 use crate::plan::{Explanation, Part, Plan, ScanCursor, Split};
 use crate::topology::Topology;
@@ -255,9 +256,12 @@ impl Router {
     /// A pattern from which the server makes keys (SORT ... BY, GET) is let through only when its hash tag keeps every
     /// one of those keys on `node`.
     fn check_pattern(&self, command: &CommandSpec, pattern: &[u8], node: NodeIndex) -> Result<(), Error> {
-        let tag = self.topology.hash_tag().of(pattern);
-        let pinned = tag.len() < pattern.len() && !tag.contains(&b'*');
-        if pinned && self.topology.locate(pattern) == Some(node) {
+        let star = pattern.iter().position(|&byte| byte == b'*').unwrap_or(pattern.len());
+        let fixed = &pattern[..star];
+        // Whatever takes the star's place, the first complete braces stay the first.
+        let rule = self.topology.hash_tag();
+        let pinned = matches!(rule, HashTag::Braces) && rule.of(fixed).len() < fixed.len();
+        if pinned && self.topology.locate(fixed) == Some(node) {
             return Ok(());
         }
         Err(Error::new(

@@ -175,6 +175,12 @@ impl Pool {
         }
     }
 
+    /// Time for a question that leaves as much for the request itself.
+    fn half(&self, deadline: &Deadline) -> Deadline {
+        let half = deadline.remaining().map_or(Duration::MAX, |left| left / 2);
+        deadline.within(half.min(self.settings.connect_timeout))
+    }
+
     fn exhausted(&self, deadline: &Deadline) -> String {
         format!(
             "all {} connections to {} stayed in use for {}; allow more of them, or use fewer at a time",
@@ -212,8 +218,7 @@ impl Pool {
             return Trust::Good;
         }
         let gone = link.is_stale()
-            || idle > self.settings.idle_check
-                && link.call(PING, &deadline.within(self.settings.connect_timeout)).is_err();
+            || idle > self.settings.idle_check && link.call(PING, &self.half(deadline)).is_err();
         if gone { Trust::Gone } else { Trust::Good }
     }
 }
