@@ -185,3 +185,23 @@ fn the_client_is_an_r2d2_manager() {
     let _: () = Commands::set(&mut *connection, "k", 1).unwrap();
     assert_eq!(Commands::get::<_, i64>(&mut *connection, "k").unwrap(), 1);
 }
+
+#[test]
+fn wait_counts_the_writes_of_every_connection() {
+    let Some(primary) = Servers::builder().option(["--repl-diskless-sync-delay", "0"]).start(1) else { return };
+    let address = primary.addr(0);
+    let (host, port) = address.rsplit_once(':').unwrap();
+    let replica = Servers::builder().option(["--replicaof", host, port]).start(1).unwrap();
+    let mut client = client(&primary);
+    let _: () = client.set("k", 1).unwrap();
+    let synced = |client: &mut ShardedClient, limit: u64| {
+        cmd("WAIT").arg(1).arg(limit).query::<i64>(client).unwrap()
+    };
+    assert_eq!(synced(&mut client, 20_000), 1, "the replica catches up");
+    replica.pause(0);
+    let _: () = client.set("k", 2).unwrap();
+    assert_eq!(synced(&mut client, 300), 0, "the connection that waits is not the one that wrote");
+    replica.resume(0);
+    assert_eq!(synced(&mut client, 20_000), 1);
+    assert_eq!(client.get::<_, i64>("k").unwrap(), 2);
+}

@@ -6,7 +6,7 @@ use crate::command::{Access, Args, Merge, PackedCommands};
 use crate::error::{Error, ErrorKind, PartOutcome, PartStatus, named_server_error};
 use crate::node::NodeIndex;
 use crate::plan::merge::{self, Answer};
-use crate::plan::router::{Hold, Planned};
+use crate::plan::router::{Hold, Planned, Since};
 use crate::plan::scan::continue_scan;
 use crate::plan::{Answers, Plan, Router, Split};
 
@@ -38,6 +38,11 @@ pub(crate) struct Slot {
 }
 
 const WHOLE: u16 = u16::MAX;
+
+/// Goes before WAIT. A server waits for what the asking connection wrote, and a connection of a pool may have written
+/// nothing; a message that nobody listens to is replicated like a write and touches no key, so that the connection's mark
+/// stands behind every write that was acknowledged before, by whichever connection.
+const MARK: &[u8] = b"*3\r\n$7\r\nPUBLISH\r\n$19\r\nredis-sharding:wait\r\n$0\r\n\r\n";
 
 impl Slot {
     pub(crate) fn whole(command: u32, access: Access) -> Self {
@@ -171,6 +176,9 @@ impl<'r, 'f> Batch<'r, 'f> {
             Plan::All(_) => {
                 for node in self.router.topology().indices() {
                     let slot = Slot { command, part: node.as_u16(), access };
+                    if planned.since == Since::AllWrites {
+                        self.push(node, slot, |out| out.extend_from_slice(MARK));
+                    }
                     self.push(node, slot, |out| out.extend_from_slice(frame));
                 }
             }
@@ -274,7 +282,11 @@ impl<'r, 'f> Batch<'r, 'f> {
                     continue;
                 }
                 let spread = self.spread.partition_point(|spread| spread.command < slot.command);
-                outcomes[spread][slot.part as usize] = outcome;
+                let place = &mut outcomes[spread][slot.part as usize];
+                // What was refused stays refused, whatever the request behind it says.
+                if !matches!(place, Ok(Value::ServerError(_))) {
+                    *place = outcome;
+                }
             }
         }
         (values, outcomes)

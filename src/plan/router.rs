@@ -42,6 +42,16 @@ pub(crate) struct Planned {
     pub(crate) plan: Plan,
     pub(crate) access: Access,
     pub(crate) hold: Hold,
+    pub(crate) since: Since,
+}
+
+/// Which writes a command is about, when it is about writes that were made before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// None, or those of its own connection.
+    OwnWrites,
+    /// All that were acknowledged before, by whichever connection: WAIT, WAITAOF.
+    AllWrites,
 }
 
 /// How long the server may hold the answer back by the command's own wish.
@@ -118,10 +128,15 @@ impl Router {
             Route::Stateful => return Err(stateful(command)),
             Route::Refused => return Err(refused(command)),
         };
+        let since = match (&plan, command.name()) {
+            (Plan::All(_), "WAIT" | "WAITAOF") => Since::AllWrites,
+            _ => Since::OwnWrites,
+        };
         Ok(Planned {
             plan,
             access: command.access(),
             hold: hold(command, args),
+            since,
         })
     }
 
@@ -136,6 +151,7 @@ impl Router {
                 plan: Plan::One(node),
                 access: Access::Write,
                 hold: Hold::No,
+                since: Since::OwnWrites,
             }),
         }
     }
@@ -390,6 +406,7 @@ fn planned_one(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> Planne
         plan: Plan::One(node),
         access: command.access(),
         hold: hold(command, args),
+        since: Since::OwnWrites,
     }
 }
 
