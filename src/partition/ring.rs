@@ -427,6 +427,21 @@ mod tests {
     }
 
     #[test]
+    fn agrees_with_recorded_answers_of_redis_rb_4() {
+        // CRC32, 160 points, `id:0`, `id:1`, ..., the last point at or before the key.
+        let spec = RingSpec::new()
+            .with_label(PointLabel::NameColonIndex)
+            .with_label_hash(KeyHash::Crc32)
+            .with_key_hash(KeyHash::Crc32)
+            .with_direction(Direction::AtOrBefore);
+        let nodes = [1, 2, 3].map(|i| NodeSpec::unnamed(format!("redis://10.0.0.{i}:6379/0")));
+        let placement = Ring::with_spec(spec).place(&nodes).unwrap();
+        let answers = ["", "foo", "bar", "user:1", "user:2", "日本語"]
+            .map(|key| placement.locate(key.as_bytes()).unwrap());
+        assert_eq!(answers.map(NodeIndex::get), [2, 0, 1, 1, 1, 2]);
+    }
+
+    #[test]
     fn a_number_of_points_outside_of_the_limits_is_refused() {
         for points in [0, 1025] {
             let refusal = Ring::with_spec(RingSpec::new().with_points_per_weight(points))
