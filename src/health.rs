@@ -113,7 +113,11 @@ mod tests {
         for _ in 0..100 {
             health.failed(now, 1.0, "refused".into());
             now += PAUSE_MAX;
-            assert_eq!(health.ask(now), Verdict::Try, "after the longest pause there is an attempt");
+            assert_eq!(
+                health.ask(now),
+                Verdict::Try,
+                "after the longest pause there is an attempt"
+            );
         }
     }
 

@@ -128,7 +128,10 @@ impl ShardedClient {
     /// connection.
     pub fn dedicated(&self, keys: impl ToRedisArgs) -> Result<Dedicated, Error> {
         let keys = keys.to_redis_args();
-        let node = self.shared.router.common_owner(keys.iter().map(Vec::as_slice))?;
+        let node = self
+            .shared
+            .router
+            .common_owner(keys.iter().map(Vec::as_slice))?;
         Dedicated::open(Arc::clone(&self.shared), node, true)
     }
 
@@ -164,7 +167,10 @@ impl ShardedClient {
     ///
     /// `redis::Commands::scan` and its relatives work over all nodes as well; this one can be interrupted and resumed.
     pub fn scan_all(&self) -> Scan {
-        Scan::new(Arc::clone(&self.shared), ScanPosition::start(self.topology().fingerprint()))
+        Scan::new(
+            Arc::clone(&self.shared),
+            ScanPosition::start(self.topology().fingerprint()),
+        )
     }
 
     /// A scan that goes on where an earlier one stopped.
@@ -193,14 +199,23 @@ impl fmt::Debug for ShardedClient {
 impl ConnectionLike for ShardedClient {
     fn req_command(&mut self, cmd: &Cmd) -> RedisResult<Value> {
         let reply = self.shared.request(&cmd.get_packed_command())?;
-        Ok(if cmd.is_no_response() { Value::Nil } else { reply })
+        Ok(if cmd.is_no_response() {
+            Value::Nil
+        } else {
+            reply
+        })
     }
 
     fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
         Ok(self.shared.request(cmd)?)
     }
 
-    fn req_packed_commands(&mut self, cmd: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {
+    fn req_packed_commands(
+        &mut self,
+        cmd: &[u8],
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
         self.shared.pipeline(cmd, offset, count)
     }
 
@@ -236,8 +251,16 @@ impl Shared {
     }
 
     /// One request to the node of its plan.
-    pub(crate) fn call(&self, node: NodeIndex, packed: &[u8], planned: &Planned) -> Result<Value, Error> {
-        match self.executor.call(node, packed, planned.access, planned.hold) {
+    pub(crate) fn call(
+        &self,
+        node: NodeIndex,
+        packed: &[u8],
+        planned: &Planned,
+    ) -> Result<Value, Error> {
+        match self
+            .executor
+            .call(node, packed, planned.access, planned.hold)
+        {
             Ok(value @ Value::ServerError(_)) => Ok(named(value, self.router.name(node))),
             Ok(value) => Ok(value),
             Err(failure) => Err(failure.error(self.router.name(node), 0, planned.access)),
@@ -278,7 +301,12 @@ impl Shared {
         self.send_atomic(node, packed, commands)
     }
 
-    pub(crate) fn send_atomic(&self, node: NodeIndex, packed: &[u8], commands: usize) -> RedisResult<Vec<Value>> {
+    pub(crate) fn send_atomic(
+        &self,
+        node: NodeIndex,
+        packed: &[u8],
+        commands: usize,
+    ) -> RedisResult<Vec<Value>> {
         let exchange = Atomic::exchange(node, packed, commands);
         let answers = self.executor.exchange(&[exchange], Hold::No);
         let name = self.router.name(node);
@@ -342,7 +370,10 @@ pub(super) fn for_each_command<'p>(
     let mut args = Args::new();
     let mut commands = PackedCommands::new(packed);
     let mut number = 0;
-    while let Some(frame) = commands.next(&mut args).map_err(|error| unreadable(&error.to_string()))? {
+    while let Some(frame) = commands
+        .next(&mut args)
+        .map_err(|error| unreadable(&error.to_string()))?
+    {
         visit(frame, &args).map_err(|error| error.at_command(number))?;
         number += 1;
     }
@@ -350,5 +381,8 @@ pub(super) fn for_each_command<'p>(
 }
 
 fn unreadable(why: &str) -> Error {
-    Error::new(ErrorKind::Unroutable, format!("the packed request cannot be read: {why}"))
+    Error::new(
+        ErrorKind::Unroutable,
+        format!("the packed request cannot be read: {why}"),
+    )
 }

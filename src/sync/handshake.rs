@@ -13,13 +13,18 @@ enum Needed {
 }
 
 /// Says what `info` asks for, in one round trip.
-pub(super) fn run(wire: &mut Wire, info: &RedisConnectionInfo, deadline: &Deadline) -> RedisResult<()> {
+pub(super) fn run(
+    wire: &mut Wire,
+    info: &RedisConnectionInfo,
+    deadline: &Deadline,
+) -> RedisResult<()> {
     let words = words(info);
     let mut packed = Vec::new();
     for (cmd, _) in &words {
         cmd.write_packed_command(&mut packed);
     }
-    wire.write(&packed, deadline).map_err(|failed| failed.error)?;
+    wire.write(&packed, deadline)
+        .map_err(|failed| failed.error)?;
     for (cmd, needed) in &words {
         match wire.read(deadline)? {
             Value::ServerError(error) if *needed == Needed::Yes => {
@@ -28,8 +33,14 @@ pub(super) fn run(wire: &mut Wire, info: &RedisConnectionInfo, deadline: &Deadli
                     Some(redis::Arg::Simple(name)) => String::from_utf8_lossy(name),
                     _ => "?".into(),
                 };
-                let text = format!("{} (in answer to {name})", error.details().unwrap_or_default());
-                return Err(RedisError::from(crate::error::server_error(error.code(), &text)));
+                let text = format!(
+                    "{} (in answer to {name})",
+                    error.details().unwrap_or_default()
+                );
+                return Err(RedisError::from(crate::error::server_error(
+                    error.code(),
+                    &text,
+                )));
             }
             _ => {}
         }
@@ -43,7 +54,10 @@ fn words(info: &RedisConnectionInfo) -> Vec<(Cmd, Needed)> {
         let mut hello = cmd("HELLO");
         hello.arg(3);
         if let Some(password) = info.password() {
-            hello.arg("AUTH").arg(info.username().unwrap_or("default")).arg(password);
+            hello
+                .arg("AUTH")
+                .arg(info.username().unwrap_or("default"))
+                .arg(password);
         }
         words.push((hello, Needed::Yes));
     } else if let Some(password) = info.password() {
@@ -62,8 +76,14 @@ fn words(info: &RedisConnectionInfo) -> Vec<(Cmd, Needed)> {
     if !info.skip_set_lib_name() {
         // Servers before 7.2 do not know it.
         for (attribute, value) in [
-            ("LIB-NAME", info.lib_name().unwrap_or(env!("CARGO_PKG_NAME"))),
-            ("LIB-VER", info.lib_ver().unwrap_or(env!("CARGO_PKG_VERSION"))),
+            (
+                "LIB-NAME",
+                info.lib_name().unwrap_or(env!("CARGO_PKG_NAME")),
+            ),
+            (
+                "LIB-VER",
+                info.lib_ver().unwrap_or(env!("CARGO_PKG_VERSION")),
+            ),
         ] {
             let mut setinfo = cmd("CLIENT");
             setinfo.arg("SETINFO").arg(attribute).arg(value);

@@ -27,7 +27,8 @@ impl Deadline {
 
     /// What is left; nothing after the end, `None` when it never ends.
     pub(super) fn remaining(&self) -> Option<Duration> {
-        self.limit.map(|limit| limit.saturating_sub(self.start.elapsed()))
+        self.limit
+            .map(|limit| limit.saturating_sub(self.start.elapsed()))
     }
 
     /// All of it.
@@ -118,7 +119,10 @@ impl Connector {
                 Channel::Plain(wire)
             }
             LinkKind::RedisRs => {
-                let timeout = deadline.remaining().unwrap_or(Duration::MAX).max(Duration::from_millis(1));
+                let timeout = deadline
+                    .remaining()
+                    .unwrap_or(Duration::MAX)
+                    .max(Duration::from_millis(1));
                 Channel::RedisRs(Box::new(self.client.get_connection_with_timeout(timeout)?))
             }
         };
@@ -136,7 +140,11 @@ impl Link {
         match &mut self.channel {
             Channel::Plain(wire) => wire.write(bytes, deadline).map_err(|failed| Lost {
                 cause: cause(&failed.error.into(), deadline),
-                sent: if failed.written == 0 { Sent::Nothing } else { Sent::Perhaps },
+                sent: if failed.written == 0 {
+                    Sent::Nothing
+                } else {
+                    Sent::Perhaps
+                },
             }),
             Channel::RedisRs(connection) => arm(connection, deadline)
                 .and_then(|()| connection.send_packed_command(bytes))
@@ -164,7 +172,9 @@ impl Link {
     pub(super) fn reply(&mut self, deadline: &Deadline) -> Result<Value, Cause> {
         match &mut self.channel {
             Channel::Plain(wire) => wire.read(deadline).map_err(RedisError::from),
-            Channel::RedisRs(connection) => arm(connection, deadline).and_then(|()| reply(connection)),
+            Channel::RedisRs(connection) => {
+                arm(connection, deadline).and_then(|()| reply(connection))
+            }
         }
         .map_err(|error| cause(&error, deadline))
     }
@@ -226,7 +236,12 @@ fn cause(error: &RedisError, deadline: &Deadline) -> Cause {
 fn is_timed_out(error: &RedisError) -> bool {
     std::error::Error::source(error)
         .and_then(|source| source.downcast_ref::<io::Error>())
-        .is_some_and(|error| matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock))
+        .is_some_and(|error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+            )
+        })
 }
 
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]

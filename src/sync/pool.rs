@@ -153,11 +153,14 @@ impl Pool {
                 return match state.health.ask(Instant::now()) {
                     Verdict::Try => {
                         state.open += 1;
-                        Ok(Offer::Make { generation: state.generation })
+                        Ok(Offer::Make {
+                            generation: state.generation,
+                        })
                     }
-                    Verdict::Down { reason, since } => {
-                        Err(Cause::Connect(format!("{reason} (down for {})", seconds(since))))
-                    }
+                    Verdict::Down { reason, since } => Err(Cause::Connect(format!(
+                        "{reason} (down for {})",
+                        seconds(since)
+                    ))),
                 };
             }
             state.waiting += 1;
@@ -191,7 +194,9 @@ impl Pool {
     }
 
     fn connect(&self, generation: u64, deadline: &Deadline) -> Result<Link, Cause> {
-        let made = self.connector.connect(&deadline.within(self.settings.connect_timeout), generation);
+        let made = self
+            .connector
+            .connect(&deadline.within(self.settings.connect_timeout), generation);
         let mut state = self.state.lock();
         match made {
             Ok(link) => {
@@ -201,7 +206,9 @@ impl Pool {
             Err(error) => {
                 let reason = format!("{}: {error}", self.address);
                 state.open -= 1;
-                state.health.failed(Instant::now(), rand::random(), reason.clone());
+                state
+                    .health
+                    .failed(Instant::now(), rand::random(), reason.clone());
                 self.wake(state);
                 Err(Cause::Connect(reason))
             }
@@ -244,7 +251,9 @@ pub(super) struct Lease<'p> {
 impl Lease<'_> {
     /// The connection.
     pub(super) fn link(&mut self) -> &mut Link {
-        self.link.as_mut().expect("a lease has its link until it ends")
+        self.link
+            .as_mut()
+            .expect("a lease has its link until it ends")
     }
 
     /// Ends the loan of a connection that owes nothing.
