@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use redis::{Connection, RedisError, RedisResult, Value};
 
+use crate::handshake::Handshake;
 use crate::plan::Cause;
-use crate::sync::handshake;
 use crate::sync::wire::Wire;
 
 /// The end of a request's time.
@@ -44,6 +44,16 @@ impl Deadline {
     /// One that ends no later than this one, and within `limit` from now.
     pub(super) fn within(&self, limit: Duration) -> Self {
         Self::start(Some(self.remaining().map_or(limit, |left| left.min(limit))))
+    }
+
+    /// The shorter of `limit` and all of it.
+    pub(super) fn within_limit(&self, limit: Duration) -> Duration {
+        self.limit.map_or(limit, |all| all.min(limit))
+    }
+
+    /// Whether it has passed.
+    pub(super) fn is_over(&self) -> bool {
+        self.remaining() == Some(Duration::ZERO)
     }
 
     /// What to say when it is over.
@@ -115,7 +125,7 @@ impl Connector {
         let channel = match self.kind {
             LinkKind::Plain => {
                 let mut wire = Wire::connect(info.addr(), deadline)?;
-                handshake::run(&mut wire, info.redis_settings(), deadline)?;
+                greet(&mut wire, &Handshake::new(info.redis_settings()), deadline)?;
                 Channel::Plain(wire)
             }
             LinkKind::RedisRs => {
@@ -203,6 +213,16 @@ impl Link {
             Channel::RedisRs(connection) => Some(connection),
         }
     }
+}
+
+/// Says the first words.
+fn greet(wire: &mut Wire, handshake: &Handshake, deadline: &Deadline) -> RedisResult<()> {
+    wire.write(&handshake.packed(), deadline)
+        .map_err(|failed| failed.error)?;
+    let answers = (0..handshake.count())
+        .map(|_| wire.read(deadline))
+        .collect::<Result<Vec<_>, _>>()?;
+    handshake.check(&answers)
 }
 
 /// Tells redis-rs' connection how long a read or a write may wait.

@@ -11,7 +11,6 @@
 mod client;
 mod dedicated;
 mod executor;
-mod handshake;
 mod link;
 mod node;
 mod pool;

@@ -194,25 +194,29 @@ impl Pool {
     }
 
     fn connect(&self, generation: u64, deadline: &Deadline) -> Result<Link, Cause> {
-        let made = self
-            .connector
-            .connect(&deadline.within(self.settings.connect_timeout), generation);
+        let allotted = deadline.within(self.settings.connect_timeout);
+        let made = self.connector.connect(&allotted, generation);
         let mut state = self.state.lock();
-        match made {
+        let error = match made {
             Ok(link) => {
                 state.health.connected();
-                Ok(link)
+                return Ok(link);
             }
-            Err(error) => {
-                let reason = format!("{}: {error}", self.address);
-                state.open -= 1;
-                state
-                    .health
-                    .failed(Instant::now(), rand::random(), reason.clone());
-                self.wake(state);
-                Err(Cause::Connect(reason))
-            }
+            Err(error) => error,
+        };
+        let reason = format!("{}: {error}", self.address);
+        state.open -= 1;
+        // A request that comes late gives the node no fair chance, so its failure says nothing of the node.
+        let usual = deadline.within_limit(self.settings.connect_timeout);
+        if allotted.is_over() && allotted.limit() < Some(usual / 2) {
+            state.health.inconclusive();
+        } else {
+            state
+                .health
+                .failed(Instant::now(), rand::random(), reason.clone());
         }
+        self.wake(state);
+        Err(Cause::Connect(reason))
     }
 
     /// Whether a connection that lay idle may be used: after a moment the socket is looked at, after a while the server is
