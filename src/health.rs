@@ -61,6 +61,16 @@ impl Health {
         }
     }
 
+    /// Why and since when the node cannot be reached, if so.
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) fn trouble(&self, now: Instant) -> Option<(&str, Duration)> {
+        let trouble = self.trouble.as_ref()?;
+        Some((
+            &trouble.reason,
+            now.saturating_duration_since(trouble.since),
+        ))
+    }
+
     /// A connection was made.
     pub(crate) fn connected(&mut self) {
         self.trouble = None;
@@ -74,8 +84,8 @@ impl Health {
     }
 
     /// No connection could be made. `jitter` in 0..1 spreads the attempts of many clients; the pause is between half and
-    /// all of its length.
-    pub(crate) fn failed(&mut self, now: Instant, jitter: f64, reason: String) {
+    /// all of its length. Returns it.
+    pub(crate) fn failed(&mut self, now: Instant, jitter: f64, reason: String) -> Duration {
         let (since, failures) = match &self.trouble {
             Some(trouble) => (trouble.since, trouble.failures.saturating_add(1)),
             None => (now, 1),
@@ -91,6 +101,7 @@ impl Health {
             attempt: Attempt::None,
             reason,
         });
+        pause
     }
 }
 

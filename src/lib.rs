@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
 
+#[cfg(feature = "tokio-comp")]
+pub mod aio;
 pub mod builder;
 pub mod command;
 mod error;
@@ -12,6 +14,7 @@ pub mod node;
 pub mod partition;
 pub mod plan;
 mod resp;
+mod scan;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -20,7 +23,8 @@ mod topology;
 pub use builder::Builder;
 pub use error::{Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
 pub use node::{NODES_MAX, NodeIndex, NodeSpec};
-pub use plan::SplitWrites;
+pub use plan::{SplitWrites, TRANSACTION_ATTEMPTS_MAX};
 pub use redis;
-pub use sync::{Dedicated, Node, Scan, ScanPosition, ShardedClient, TRANSACTION_ATTEMPTS_MAX};
+pub use scan::ScanPosition;
+pub use sync::{Dedicated, Node, Scan, ShardedClient};
 pub use topology::Topology;

@@ -12,8 +12,9 @@ use crate::plan::{
     Atomic, Batch, Bundle, Explanation, Hold, Plan, Planned, Router, Shape, named, parse_one,
     wanted,
 };
+use crate::scan::ScanPosition;
 use crate::sync::executor::Executor;
-use crate::sync::{Dedicated, Node, Scan, ScanPosition};
+use crate::sync::{Dedicated, Node, Scan};
 use crate::topology::Topology;
 
 /// A client that spreads data over many Redis or Valkey servers.

@@ -51,6 +51,12 @@ impl Deadline {
         self.limit.map_or(limit, |all| all.min(limit))
     }
 
+    /// Whether it passed longer ago than this.
+    pub(super) fn is_past(&self, grace: Duration) -> bool {
+        self.limit
+            .is_some_and(|limit| self.start.elapsed() > limit.saturating_add(grace))
+    }
+
     /// Whether it has passed.
     pub(super) fn is_over(&self) -> bool {
         self.remaining() == Some(Duration::ZERO)
@@ -227,10 +233,9 @@ fn greet(wire: &mut Wire, handshake: &Handshake, deadline: &Deadline) -> RedisRe
 
 /// Tells redis-rs' connection how long a read or a write may wait.
 fn arm(connection: &Connection, deadline: &Deadline) -> RedisResult<()> {
-    let left = deadline.remaining();
-    if left == Some(Duration::ZERO) {
-        return Err(io::Error::from(io::ErrorKind::TimedOut).into());
-    }
+    let left = deadline
+        .remaining()
+        .map(|left| left.max(Duration::from_millis(1)));
     connection.set_read_timeout(left)?;
     connection.set_write_timeout(left)
 }

@@ -21,6 +21,12 @@ const BUFFER_BYTES: usize = 16 * 1024;
 /// It grows for a longer line, up to this.
 const LINE_BYTES_MAX: usize = 16 << 20;
 
+/// How long after the end of a request answers that have arrived are still read.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// How long the socket waits when there is no time left: as good as not at all.
+const A_LOOK: Duration = Duration::from_millis(1);
+
 /// What is left may differ from what the socket was told by this share, so that it is not told anew for every read.
 const PATIENCE_SLACK: u32 = 10;
 
@@ -118,12 +124,15 @@ impl Wire {
         !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Makes the socket wait no longer than what is left.
+    /// Makes the socket wait no longer than what is left. After the end, what has arrived may still be read: one node that
+    /// took all the time must not take the others' answers with it.
     fn arm(&mut self, deadline: &Deadline) -> io::Result<()> {
-        let left = deadline.remaining();
-        if left == Some(Duration::ZERO) {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
+        let left = match deadline.remaining() {
+            Some(Duration::ZERO) if deadline.is_past(GRACE) => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            left => left.map(|left| left.max(A_LOOK)),
+        };
         let near = match (self.patience, left) {
             (None, None) => true,
             (Some(set), Some(left)) => set.abs_diff(left) <= left / PATIENCE_SLACK,
