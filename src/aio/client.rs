@@ -6,7 +6,7 @@ use std::sync::Arc;
 use redis::aio::ConnectionLike;
 use redis::{Arg, Cmd, IntoConnectionInfo, Pipeline, RedisFuture, RedisResult, ToRedisArgs, Value};
 
-use crate::aio::{Dedicated, Executor, Node, Scan};
+use crate::aio::{Dedicated, Executor, Node, Scan, Subscriber};
 use crate::builder::Builder;
 use crate::command::Args;
 use crate::error::Error;
@@ -170,6 +170,11 @@ impl ShardedClient {
     ) -> RedisResult<T> {
         let connection = self.dedicated(&keys).await?;
         crate::aio::transaction::run(connection, &keys, attempt).await
+    }
+
+    /// Listens to channels and patterns of all nodes.
+    pub fn subscriber(&self) -> Subscriber {
+        Subscriber::new(Arc::clone(&self.shared))
     }
 
     /// Every key of every node, one node after another; see [`Scan`] for patterns, types and resuming.

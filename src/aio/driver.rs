@@ -11,8 +11,8 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::aio::inbox::Inbox;
 use crate::aio::link::{Mailbox, Waiter, missed};
+use crate::inbox::Inbox;
 use crate::plan::{Cause, Failure};
 
 /// A task that writes what is in the mailbox and gives every reply to who waits for it. Ends when the connection does.

@@ -50,6 +50,11 @@ impl Executor {
         }
     }
 
+    /// How to make a connection of one's own to `node`.
+    pub(super) fn connector(&self, node: NodeIndex) -> Connector {
+        self.nodes[node.get()].waiting.connector.clone()
+    }
+
     pub(super) fn limit(&self, hold: Hold) -> Limit {
         Limit::start(hold.with_response(self.response_timeout))
     }

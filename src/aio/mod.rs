@@ -3,7 +3,7 @@
 //! * [`ShardedClient`]: the handle, a `redis::aio::ConnectionLike` over all nodes. [`Node`]: the same for one node.
 //! * [`Dedicated`]: a private connection for stateful talk. [`Scan`]: keys of all nodes as a stream.
 //! * `executor`: hands each node its requests, then waits for all answers. `station`: the way to one node, made again
-//!   when it breaks. `link`: one connection that many requests share; `driver` moves its bytes; `inbox` cuts replies.
+//!   when it breaks. `link`: one connection that many requests share; `driver` moves its bytes.
 //!
 //! Nothing here decides: which command goes where, what its answers mean and what may be sent again is said by `plan`,
 //! exactly as for the blocking client.
@@ -23,12 +23,13 @@
 mod client;
 mod dedicated;
 mod driver;
+mod ear;
 mod executor;
-mod inbox;
 mod link;
 mod node;
 mod scan;
 mod station;
+mod subscriber;
 mod transaction;
 mod waiting;
 
@@ -36,6 +37,7 @@ pub use client::ShardedClient;
 pub use dedicated::Dedicated;
 pub use node::Node;
 pub use scan::Scan;
+pub use subscriber::Subscriber;
 
 pub(crate) use client::Shared;
 pub(crate) use executor::Executor;

@@ -2,6 +2,7 @@
 //! breaks.
 
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
 use crate::aio::driver::Driver;
+use crate::aio::ear::Duplex;
 use crate::aio::link::{Limit, Link, Mailbox};
 use crate::handshake::Handshake;
 use crate::health::Health;
@@ -24,7 +26,7 @@ use crate::plan::Cause;
 pub(super) struct Connector {
     client: redis::Client,
     pub(super) address: String,
-    timeout: Duration,
+    pub(super) timeout: Duration,
 }
 
 /// One shared connection to one node.
@@ -52,6 +54,38 @@ impl Connector {
         }
     }
 
+    /// Whether its connections are sockets of our own.
+    pub(super) fn is_plain(&self) -> bool {
+        let info = self.client.get_connection_info();
+        let tcp = info.tcp_settings();
+        match info.addr() {
+            ConnectionAddr::Tcp(..) => tcp.keepalive().is_none() && !has_user_timeout(tcp),
+            #[cfg(unix)]
+            ConnectionAddr::Unix(_) => true,
+            _ => false,
+        }
+    }
+
+    /// A stream for SUBSCRIBE. The first words on it are [`listener_handshake`](Self::listener_handshake).
+    pub(super) async fn connect_listener(&self) -> io::Result<Box<dyn Duplex>> {
+        match self.client.get_connection_info().addr() {
+            ConnectionAddr::Tcp(host, port) => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                Ok(Box::new(stream))
+            }
+            #[cfg(unix)]
+            ConnectionAddr::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// In the protocol that mixes messages and replies as arrays.
+    pub(super) fn listener_handshake(&self) -> Handshake {
+        let settings = self.client.get_connection_info().redis_settings().clone();
+        Handshake::new(&settings.set_protocol(redis::ProtocolVersion::RESP2))
+    }
+
     /// A connection, ready for commands.
     pub(super) async fn connect(
         &self,
@@ -72,10 +106,8 @@ impl Connector {
         closed: impl FnOnce() + Send + 'static,
     ) -> RedisResult<Link> {
         let info = self.client.get_connection_info();
-        let tcp = info.tcp_settings();
-        let ordinary = tcp.keepalive().is_none() && !has_user_timeout(tcp);
         let link = match info.addr() {
-            ConnectionAddr::Tcp(host, port) if ordinary => {
+            ConnectionAddr::Tcp(host, port) if self.is_plain() => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 stream.set_nodelay(true)?;
                 drive(stream, closed)

@@ -12,7 +12,7 @@ use crate::plan::Cause;
 
 /// A bounded number of connections to one node, each lent to one user at a time.
 pub(super) struct WaitingPool {
-    connector: Connector,
+    pub(super) connector: Connector,
     size: usize,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Link>>,

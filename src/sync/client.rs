@@ -14,7 +14,7 @@ use crate::plan::{
 };
 use crate::scan::ScanPosition;
 use crate::sync::executor::Executor;
-use crate::sync::{Dedicated, Node, Scan};
+use crate::sync::{Dedicated, Node, Scan, Subscriber};
 use crate::topology::Topology;
 
 /// A client that spreads data over many Redis or Valkey servers.
@@ -164,6 +164,11 @@ impl ShardedClient {
     ) -> RedisResult<T> {
         let connection = self.dedicated(&keys)?;
         crate::sync::transaction::run(connection, &keys, attempt)
+    }
+
+    /// Listens to channels and patterns of all nodes.
+    pub fn subscriber(&self) -> Subscriber {
+        Subscriber::new(Arc::clone(&self.shared))
     }
 
     /// Every key of every node, one node after another; see [`Scan`] for patterns, types and resuming.

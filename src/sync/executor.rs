@@ -10,7 +10,7 @@ use redis::Value;
 use crate::command::Access;
 use crate::node::NodeIndex;
 use crate::plan::{Answers, Cause, Exchange, Failure, Hold, RESENDS_MAX, Resend, Slot};
-use crate::sync::link::{Deadline, Sent};
+use crate::sync::link::{Connector, Deadline, Sent};
 use crate::sync::pool::{Lease, Pool, Wanted};
 
 /// Every node's connections.
@@ -40,6 +40,11 @@ impl Executor {
     /// The deadline of a request that the server may hold back for `hold`.
     pub(super) fn deadline(&self, hold: Hold) -> Deadline {
         Deadline::start(hold.with_response(self.response_timeout))
+    }
+
+    /// How to make a connection of one's own to `node` for listening.
+    pub(super) fn listener(&self, node: NodeIndex) -> (Connector, Duration) {
+        self.nodes[node.get()].prompt.connector()
     }
 
     /// One request to one node, and its answer.

@@ -7,6 +7,7 @@ use redis::{Connection, RedisError, RedisResult, Value};
 
 use crate::handshake::Handshake;
 use crate::plan::Cause;
+use crate::sync::socket::Socket;
 use crate::sync::wire::Wire;
 
 /// The end of a request's time.
@@ -118,11 +119,26 @@ impl Connector {
         let info = client.get_connection_info();
         let tcp = info.tcp_settings();
         let ordinary = tcp.keepalive().is_none() && !has_user_timeout(tcp);
-        let kind = match Wire::speaks(info.addr()) && ordinary {
+        let kind = match Socket::reaches(info.addr()) && ordinary {
             true => kind,
             false => LinkKind::RedisRs,
         };
         Self { client, kind }
+    }
+
+    /// Whether its connections are sockets of our own.
+    pub(super) fn is_plain(&self) -> bool {
+        self.kind == LinkKind::Plain
+    }
+
+    /// A socket that is ready for SUBSCRIBE, in the protocol that mixes messages and replies as arrays.
+    pub(super) fn connect_listener(&self, deadline: &Deadline) -> RedisResult<Socket> {
+        let info = self.client.get_connection_info();
+        let mut wire = Wire::connect(info.addr(), deadline)?;
+        let settings = info.redis_settings().clone();
+        let settings = settings.set_protocol(redis::ProtocolVersion::RESP2);
+        greet(&mut wire, &Handshake::new(&settings), deadline)?;
+        Ok(wire.into_socket())
     }
 
     /// A connection, ready for commands.

@@ -10,6 +10,7 @@
 
 mod client;
 mod dedicated;
+mod ear;
 mod executor;
 mod link;
 mod node;
@@ -17,6 +18,8 @@ mod pool;
 #[cfg(feature = "r2d2")]
 mod r2d2;
 mod scan;
+mod socket;
+mod subscriber;
 mod transaction;
 mod wire;
 
@@ -24,6 +27,7 @@ pub use client::ShardedClient;
 pub use dedicated::Dedicated;
 pub use node::Node;
 pub use scan::Scan;
+pub use subscriber::Subscriber;
 
 pub(crate) use client::Shared;
 

@@ -75,6 +75,11 @@ impl Pool {
         }
     }
 
+    /// How connections are made, and how long that may take.
+    pub(super) fn connector(&self) -> (Connector, Duration) {
+        (self.connector.clone(), self.settings.connect_timeout)
+    }
+
     /// A connection that is returned to the pool if it is given back, and closed otherwise.
     pub(super) fn lease(&self, wanted: Wanted, deadline: &Deadline) -> Result<Lease<'_>, Cause> {
         let link = self.take(wanted, deadline)?;

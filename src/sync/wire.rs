@@ -5,15 +5,13 @@
 //! left to it.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-#[cfg(unix)]
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use redis::{ConnectionAddr, Value};
 
 use crate::resp::{self, Input};
 use crate::sync::link::Deadline;
+use crate::sync::socket::Socket;
 
 /// Bytes of the buffer to begin with.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -40,12 +38,6 @@ pub(super) struct Wire {
     patience: Option<Duration>,
 }
 
-enum Socket {
-    Tcp(TcpStream),
-    #[cfg(unix)]
-    Unix(UnixStream),
-}
-
 /// How a write failed.
 pub(super) struct WriteError {
     pub(super) error: io::Error,
@@ -54,23 +46,8 @@ pub(super) struct WriteError {
 }
 
 impl Wire {
-    /// Whether this address can be spoken to without redis-rs.
-    pub(super) fn speaks(addr: &ConnectionAddr) -> bool {
-        match addr {
-            ConnectionAddr::Tcp(..) => true,
-            #[cfg(unix)]
-            ConnectionAddr::Unix(_) => true,
-            _ => false,
-        }
-    }
-
     pub(super) fn connect(addr: &ConnectionAddr, deadline: &Deadline) -> io::Result<Self> {
-        let socket = match addr {
-            ConnectionAddr::Tcp(host, port) => Socket::Tcp(connect_tcp(host, *port, deadline)?),
-            #[cfg(unix)]
-            ConnectionAddr::Unix(path) => Socket::Unix(UnixStream::connect(path)?),
-            _ => return Err(io::ErrorKind::Unsupported.into()),
-        };
+        let socket = Socket::connect(addr, deadline)?;
         Ok(Self {
             socket,
             buffer: vec![0; BUFFER_BYTES],
@@ -78,6 +55,11 @@ impl Wire {
             end: 0,
             patience: None,
         })
+    }
+
+    /// The socket, of which nothing was read ahead.
+    pub(super) fn into_socket(self) -> Socket {
+        self.socket
     }
 
     /// Writes all of `bytes`.
@@ -220,76 +202,4 @@ impl Input for Source<'_> {
         }
         Ok(())
     }
-}
-
-impl Socket {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(into),
-            #[cfg(unix)]
-            Self::Unix(stream) => stream.read(into),
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.write(bytes),
-            #[cfg(unix)]
-            Self::Unix(stream) => stream.write(bytes),
-        }
-    }
-
-    fn set_timeouts(&self, limit: Option<Duration>) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => {
-                stream.set_read_timeout(limit)?;
-                stream.set_write_timeout(limit)
-            }
-            #[cfg(unix)]
-            Self::Unix(stream) => {
-                stream.set_read_timeout(limit)?;
-                stream.set_write_timeout(limit)
-            }
-        }
-    }
-
-    /// Looks for a byte without waiting and without taking it.
-    fn peek(&self) -> io::Result<usize> {
-        let mut byte = [0];
-        match self {
-            Self::Tcp(stream) => {
-                stream.set_nonblocking(true)?;
-                let peeked = stream.peek(&mut byte);
-                stream.set_nonblocking(false)?;
-                peeked
-            }
-            // The standard library does not peek into unix sockets; reading takes a byte only if the link is given up.
-            #[cfg(unix)]
-            Self::Unix(stream) => {
-                stream.set_nonblocking(true)?;
-                let read = { stream }.read(&mut byte);
-                stream.set_nonblocking(false)?;
-                read
-            }
-        }
-    }
-}
-
-fn connect_tcp(host: &str, port: u16, deadline: &Deadline) -> io::Result<TcpStream> {
-    let mut last = None;
-    for addr in (host, port).to_socket_addrs()? {
-        let connected = match deadline.remaining() {
-            Some(left) => TcpStream::connect_timeout(&addr, left.max(Duration::from_millis(1))),
-            None => TcpStream::connect(addr),
-        };
-        match connected {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last
-        .unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host name has no address")))
 }

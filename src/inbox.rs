@@ -13,7 +13,7 @@ const BYTES: usize = 16 * 1024;
 const CHUNK_MAX: usize = 1 << 20;
 
 /// Arrived bytes, of which a first part may have been read.
-pub(super) struct Inbox {
+pub(crate) struct Inbox {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -31,7 +31,7 @@ struct Skim {
 }
 
 impl Inbox {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             buffer: vec![0; BYTES],
             start: 0,
@@ -41,7 +41,7 @@ impl Inbox {
     }
 
     /// Room for more bytes.
-    pub(super) fn room(&mut self) -> &mut [u8] {
+    pub(crate) fn room(&mut self) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         } else if self.buffer.len() - self.end < BYTES / 4 {
@@ -56,12 +56,12 @@ impl Inbox {
     }
 
     /// So many bytes were put into the room.
-    pub(super) fn arrived(&mut self, count: usize) {
+    pub(crate) fn arrived(&mut self, count: usize) {
         self.end += count;
     }
 
     /// The next whole reply, if there is one. Push messages are passed over.
-    pub(super) fn reply(&mut self) -> io::Result<Option<Value>> {
+    pub(crate) fn reply(&mut self) -> io::Result<Option<Value>> {
         loop {
             let arrived = &self.buffer[self.start..self.end];
             if arrived.is_empty() {
