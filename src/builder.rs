@@ -182,7 +182,8 @@ impl Builder {
             let table = commands.into_owned().with(command);
             commands = Cow::Owned(table.map_err(|error| Error::config(error.to_string()))?);
         }
-        let (specs, infos): (Vec<_>, Vec<_>) = nodes.into_iter().map(|node| (node.spec, node.info)).unzip();
+        let (specs, infos): (Vec<_>, Vec<_>) =
+            nodes.into_iter().map(|node| (node.spec, node.info)).unzip();
         let topology = Topology::new(specs, self.partitioner)?;
         let clients = topology
             .nodes()
@@ -201,7 +202,12 @@ impl Builder {
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.nodes.iter().flatten().map(|node| node.spec.name()).collect();
+        let names: Vec<&str> = self
+            .nodes
+            .iter()
+            .flatten()
+            .map(|node| node.spec.name())
+            .collect();
         f.debug_struct("Builder")
             .field("nodes", &names)
             .field("partitioner", &self.partitioner)
@@ -215,21 +221,28 @@ impl Settings {
     fn check(&self) -> Result<(), Error> {
         let zero = [
             ("connect_timeout", self.connect_timeout.is_zero()),
-            ("response_timeout", self.response_timeout == Some(Duration::ZERO)),
+            (
+                "response_timeout",
+                self.response_timeout == Some(Duration::ZERO),
+            ),
             ("pool_size", self.pool_size == 0),
             ("waiting_pool_size", self.waiting_pool_size == 0),
         ];
         match zero.into_iter().find(|(_, zero)| *zero) {
             None => Ok(()),
-            Some((name, _)) => Err(Error::config(format!("{name} is zero, so no command could ever be run"))),
+            Some((name, _)) => Err(Error::config(format!(
+                "{name} is zero, so no command could ever be run"
+            ))),
         }
     }
 }
 
 /// Two nodes at one address would count, scan and flush the same data twice.
 fn check_addresses(nodes: &[NodeConfig]) -> Result<(), Error> {
-    let mut addresses: Vec<(&str, &str)> =
-        nodes.iter().map(|node| (node.spec.address(), node.spec.name())).collect();
+    let mut addresses: Vec<(&str, &str)> = nodes
+        .iter()
+        .map(|node| (node.spec.address(), node.spec.name()))
+        .collect();
     addresses.sort_unstable();
     match addresses.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         None => Ok(()),

@@ -125,7 +125,12 @@ pub enum PartStatus {
 }
 
 impl PartOutcome {
-    pub(crate) fn new(node: &str, keys: Vec<Vec<u8>>, status: PartStatus, reason: Option<String>) -> Self {
+    pub(crate) fn new(
+        node: &str,
+        keys: Vec<Vec<u8>>,
+        status: PartStatus,
+        reason: Option<String>,
+    ) -> Self {
         Self {
             node: node.to_owned(),
             keys,
@@ -214,7 +219,9 @@ impl Error {
     fn to_redis_error(&self) -> RedisError {
         match (self.0.kind, &self.0.source) {
             (ErrorKind::Redis, Some(source)) => source.as_ref().clone(),
-            (kind, _) => redis::make_extension_error(kind.code().to_owned(), Some(self.0.message.clone())),
+            (kind, _) => {
+                redis::make_extension_error(kind.code().to_owned(), Some(self.0.message.clone()))
+            }
         }
     }
 
@@ -303,7 +310,10 @@ mod tests {
     fn keys_are_escaped_and_cut() {
         assert_eq!(KeyText(b"a\x00\"\n").to_string(), r#""a\x00\"\n""#);
         let long = KeyText(&[b'k'; 100]).to_string();
-        assert!(long.starts_with("\"kkk") && long.ends_with("\"... (100 bytes)"), "{long}");
+        assert!(
+            long.starts_with("\"kkk") && long.ends_with("\"... (100 bytes)"),
+            "{long}"
+        );
     }
 
     #[test]
@@ -317,7 +327,10 @@ mod tests {
     fn a_server_error_keeps_its_kind_and_gains_the_node() {
         let said = server_error("NOSCRIPT", "No matching script.");
         let error: RedisError = Error::said(&named_server_error(&said, "cache-a")).into();
-        assert_eq!(error.kind(), redis::ErrorKind::Server(redis::ServerErrorKind::NoScript));
+        assert_eq!(
+            error.kind(),
+            redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
+        );
         assert_eq!(error.detail(), Some("No matching script. (node cache-a)"));
     }
 

@@ -66,6 +66,13 @@ impl Health {
         self.trouble = None;
     }
 
+    /// The attempt that was asked for says nothing.
+    pub(crate) fn inconclusive(&mut self) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.attempt = Attempt::None;
+        }
+    }
+
     /// No connection could be made. `jitter` in 0..1 spreads the attempts of many clients; the pause is between half and
     /// all of its length.
     pub(crate) fn failed(&mut self, now: Instant, jitter: f64, reason: String) {
@@ -113,8 +120,22 @@ mod tests {
         for _ in 0..100 {
             health.failed(now, 1.0, "refused".into());
             now += PAUSE_MAX;
-            assert_eq!(health.ask(now), Verdict::Try, "after the longest pause there is an attempt");
+            assert_eq!(
+                health.ask(now),
+                Verdict::Try,
+                "after the longest pause there is an attempt"
+            );
         }
+    }
+
+    #[test]
+    fn an_attempt_that_says_nothing_leaves_the_next_one_free() {
+        let mut health = Health::default();
+        let now = Instant::now();
+        health.failed(now, 1.0, "refused".into());
+        assert_eq!(health.ask(now + PAUSE_MIN), Verdict::Try);
+        health.inconclusive();
+        assert_eq!(health.ask(now + PAUSE_MIN), Verdict::Try);
     }
 
     #[test]

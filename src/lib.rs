@@ -5,6 +5,7 @@
 pub mod builder;
 pub mod command;
 mod error;
+mod handshake;
 pub mod hash;
 mod health;
 pub mod node;

@@ -33,7 +33,9 @@ fn value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> {
     }
     let length = line_length(input)?;
     let line = &input.buffered()[..length];
-    let (&mark, rest) = line.split_first().ok_or_else(|| malformed("a line of the reply is empty"))?;
+    let (&mark, rest) = line
+        .split_first()
+        .ok_or_else(|| malformed("a line of the reply is empty"))?;
     let value = match mark {
         b'$' => match integer(rest)? {
             -1 => Value::Nil,
@@ -66,7 +68,10 @@ fn value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> {
                 return Ok(Some(Value::Map(pairs)));
             }
             let data = value(input, depth + 1)?;
-            return Ok(data.map(|data| Value::Attribute { data: Box::new(data), attributes: pairs }));
+            return Ok(data.map(|data| Value::Attribute {
+                data: Box::new(data),
+                attributes: pairs,
+            }));
         }
         b'_' => Value::Nil,
         b'#' if rest == b"t" => Value::Boolean(true),
@@ -93,7 +98,10 @@ fn line_length(input: &mut impl Input) -> io::Result<usize> {
     let mut searched = 0;
     loop {
         let buffered = input.buffered();
-        if let Some(at) = buffered[searched..].windows(2).position(|pair| pair == b"\r\n") {
+        if let Some(at) = buffered[searched..]
+            .windows(2)
+            .position(|pair| pair == b"\r\n")
+        {
             return Ok(searched + at);
         }
         searched = buffered.len().saturating_sub(1);
@@ -156,14 +164,18 @@ fn integer(digits: &[u8]) -> io::Result<i64> {
     for &digit in digits {
         let digit = digit.wrapping_sub(b'0');
         number = match digit {
-            0..=9 => number.checked_mul(10).and_then(|number| number.checked_sub(digit.into())),
+            0..=9 => number
+                .checked_mul(10)
+                .and_then(|number| number.checked_sub(digit.into())),
             _ => None,
         }
         .ok_or_else(|| malformed("a number of the reply cannot be read"))?;
     }
     match negative {
         true => Ok(number),
-        false => number.checked_neg().ok_or_else(|| malformed("a number of the reply is too large")),
+        false => number
+            .checked_neg()
+            .ok_or_else(|| malformed("a number of the reply is too large")),
     }
 }
 
@@ -225,7 +237,12 @@ mod tests {
     }
 
     fn read_all(bytes: &[u8], piece: usize) -> io::Result<Value> {
-        let mut input = Pieces { bytes, arrived: 0, start: 0, piece };
+        let mut input = Pieces {
+            bytes,
+            arrived: 0,
+            start: 0,
+            piece,
+        };
         loop {
             if let Some(value) = read(&mut input)? {
                 return Ok(value);
@@ -261,7 +278,11 @@ mod tests {
             let expected = redis::parse_redis_value(reply).unwrap();
             for piece in 1..=reply.len() {
                 let text = reply.escape_ascii();
-                assert_eq!(read_all(reply, piece).unwrap(), expected, "{text} in pieces of {piece}");
+                assert_eq!(
+                    read_all(reply, piece).unwrap(),
+                    expected,
+                    "{text} in pieces of {piece}"
+                );
             }
         }
     }
@@ -275,10 +296,26 @@ mod tests {
     #[test]
     fn a_reply_without_end_or_sense_is_an_error() {
         let deep = b"*1\r\n".repeat(10_000);
-        for bytes in [&b"$5\r\nabc"[..], b"$3\r\nabcd\r\n", b"*2\r\n:1\r\n", b":1x\r\n", b"$-2\r\n", b"\r\n", b"?\r\n", &deep] {
-            assert!(read_all(bytes, 4096).is_err(), "{}", bytes[..8.min(bytes.len())].escape_ascii());
+        for bytes in [
+            &b"$5\r\nabc"[..],
+            b"$3\r\nabcd\r\n",
+            b"*2\r\n:1\r\n",
+            b":1x\r\n",
+            b"$-2\r\n",
+            b"\r\n",
+            b"?\r\n",
+            &deep,
+        ] {
+            assert!(
+                read_all(bytes, 4096).is_err(),
+                "{}",
+                bytes[..8.min(bytes.len())].escape_ascii()
+            );
         }
-        assert!(read_all(b"$9223372036854775807\r\n", 64).is_err(), "nothing is reserved on a server's word");
+        assert!(
+            read_all(b"$9223372036854775807\r\n", 64).is_err(),
+            "nothing is reserved on a server's word"
+        );
     }
 
     proptest! {

@@ -113,7 +113,9 @@ fn check_names(nodes: &[NodeSpec]) -> Result<(), Error> {
     let mut names: Vec<&str> = nodes.iter().map(NodeSpec::name).collect();
     names.sort_unstable();
     if names[0].is_empty() {
-        return Err(Error::config("a node has an empty name; the name is what places its keys"));
+        return Err(Error::config(
+            "a node has an empty name; the name is what places its keys",
+        ));
     }
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
         None => Ok(()),

@@ -54,15 +54,19 @@ impl KeyHash {
     ];
 
     /// The number of these bytes. A narrow hash fills the low bits.
-    #[inline]
     pub fn hash(self, bytes: &[u8]) -> u64 {
+        self.function()(bytes)
+    }
+
+    /// [`hash`](Self::hash) as a function, for who picks it once and calls it per key.
+    pub const fn function(self) -> fn(&[u8]) -> u64 {
         match self {
-            Self::Crc16 => u64::from(crc16::crc16(bytes)),
-            Self::Crc32 => u64::from(crc32fast::hash(bytes)),
-            Self::Fnv1a32 => u64::from(fnv::fnv1a_32(bytes)),
-            Self::Fnv1a64 => fnv::fnv1a_64(bytes),
-            Self::Xxh3 => xxh3_64(bytes),
-            Self::Xxh64 => xxh64(bytes, 0),
+            Self::Crc16 => |bytes| crc16::crc16(bytes) as u64,
+            Self::Crc32 => |bytes| crc32fast::hash(bytes) as u64,
+            Self::Fnv1a32 => |bytes| fnv::fnv1a_32(bytes) as u64,
+            Self::Fnv1a64 => fnv::fnv1a_64,
+            Self::Xxh3 => xxh3_64,
+            Self::Xxh64 => |bytes| xxh64(bytes, 0),
         }
     }
 

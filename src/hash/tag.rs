@@ -16,11 +16,10 @@ pub enum HashTag {
     /// The whole key, always.
     None,
     /// A rule of the user's own, with a frozen name.
-    Custom(
-        &'static str,
-        Arc<dyn for<'k> Fn(&'k [u8]) -> &'k [u8] + Send + Sync>,
-    ),
+    Custom(&'static str, Arc<TagRule>),
 }
+
+type TagRule = dyn for<'k> Fn(&'k [u8]) -> &'k [u8] + Send + Sync;
 
 impl HashTag {
     /// The bytes of `key` that are hashed.
@@ -49,7 +48,17 @@ impl fmt::Debug for HashTag {
     }
 }
 
+#[inline]
 fn braces(key: &[u8]) -> &[u8] {
+    // Most keys have no tag, and that is told sooner than where it would be.
+    if contains(key, b'{') {
+        between_braces(key)
+    } else {
+        key
+    }
+}
+
+fn between_braces(key: &[u8]) -> &[u8] {
     let Some(open) = find(key, b'{') else {
         return key;
     };
@@ -60,20 +69,34 @@ fn braces(key: &[u8]) -> &[u8] {
     }
 }
 
-/// The position of the first `byte`, eight bytes at a time.
+/// Whether there is such a byte, eight bytes at a time and without a branch for each. `byte` is not zero.
 #[inline]
-fn find(bytes: &[u8], byte: u8) -> Option<usize> {
-    let Some(last) = bytes.last_chunk::<8>() else {
-        // `byte` is never zero, so the padding is never found.
-        return word::position(word::short(bytes), byte);
+fn contains(bytes: &[u8], byte: u8) -> bool {
+    let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) else {
+        return word::flags(word::short(bytes), byte) != 0;
     };
-    for (i, chunk) in bytes.as_chunks::<8>().0.iter().enumerate() {
-        if let Some(position) = word::position(u64::from_le_bytes(*chunk), byte) {
-            return Some(8 * i + position);
-        }
+    // The first and the last eight bytes may overlap; between them lies what more than sixteen bytes have.
+    let mut flags = word::flags(u64::from_le_bytes(*first), byte)
+        | word::flags(u64::from_le_bytes(*last), byte);
+    let middle = bytes.get(8..bytes.len() - 1).unwrap_or_default();
+    for chunk in middle.as_chunks().0 {
+        flags |= word::flags(u64::from_le_bytes(*chunk), byte);
     }
-    // The last eight bytes overlap the chunk before, which has no such byte.
-    word::position(u64::from_le_bytes(*last), byte).map(|position| bytes.len() - 8 + position)
+    flags != 0
+}
+
+/// The position of the first such byte, eight bytes at a time. `byte` is not zero.
+fn find(bytes: &[u8], byte: u8) -> Option<usize> {
+    let (chunks, rest) = bytes.as_chunks();
+    let words = chunks
+        .iter()
+        .map(|chunk| u64::from_le_bytes(*chunk))
+        .chain([word::short(rest)]);
+    let (chunk, flags) = words
+        .map(|word| word::flags(word, byte))
+        .enumerate()
+        .find(|&(_, flags)| flags != 0)?;
+    Some(8 * chunk + word::first(flags))
 }
 
 #[cfg(test)]

@@ -19,16 +19,22 @@ pub(super) fn short(bytes: &[u8]) -> u64 {
     }
 }
 
-/// The position of the first byte of `word`, in little-endian order, that equals `byte`.
+/// A flag for the first byte of `word`, in little-endian order, that equals `byte`, and perhaps for later ones; zero if
+/// there is no such byte.
 ///
-/// The classic zero-byte test of Mycroft (1987): the lowest flag it raises is always a true one.
+/// The zero-byte test of A. Mycroft (1987). Only its lowest flag is sure to be a true one.
 #[inline]
-pub(super) fn position(word: u64, byte: u8) -> Option<usize> {
+pub(super) fn flags(word: u64, byte: u8) -> u64 {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
     let difference = word ^ (LOW * u64::from(byte));
-    let flags = difference.wrapping_sub(LOW) & !difference & HIGH;
-    (flags != 0).then(|| flags.trailing_zeros() as usize / 8)
+    difference.wrapping_sub(LOW) & !difference & HIGH
+}
+
+/// The position of the byte that the lowest flag stands for.
+#[inline]
+pub(super) fn first(flags: u64) -> usize {
+    flags.trailing_zeros() as usize / 8
 }
 
 #[cfg(test)]
@@ -50,11 +56,18 @@ mod tests {
     }
 
     #[test]
-    fn position_is_the_first_of_several() {
-        assert_eq!(position(u64::from_le_bytes(*b"ab{{d{ef"), b'{'), Some(2));
-        assert_eq!(position(u64::from_le_bytes(*b"{zzzzzzz"), b'{'), Some(0));
-        assert_eq!(position(u64::from_le_bytes(*b"zzzzzzz{"), b'{'), Some(7));
-        assert_eq!(position(u64::from_le_bytes([0xfb; 8]), b'{'), None);
-        assert_eq!(position(0, b'{'), None);
+    fn the_lowest_flag_is_the_first_of_several() {
+        let position = |bytes: &[u8; 8]| match flags(u64::from_le_bytes(*bytes), b'{') {
+            0 => None,
+            flags => Some(first(flags)),
+        };
+        assert_eq!(position(b"ab{{d{ef"), Some(2));
+        assert_eq!(position(b"{zzzzzzz"), Some(0));
+        assert_eq!(position(b"zzzzzzz{"), Some(7));
+        // One above the byte looked for is flagged wrongly, but only after a true one.
+        assert_eq!(position(b"zz{|||||"), Some(2));
+        assert_eq!(position(b"||||||||"), None);
+        assert_eq!(position(&[0xfb; 8]), None);
+        assert_eq!(position(&[0; 8]), None);
     }
 }

@@ -52,7 +52,7 @@ impl Partitioner for HashMod {
             std::iter::repeat_n(index, node.weight().get() as usize)
         };
         Ok(Box::new(Placed {
-            key_hash: self.key_hash,
+            hash: self.key_hash.function(),
             owners: indexed(nodes).flat_map(entries).collect(),
         }))
     }
@@ -60,17 +60,14 @@ impl Partitioner for HashMod {
 
 #[derive(Debug)]
 struct Placed {
-    key_hash: KeyHash,
+    hash: fn(&[u8]) -> u64,
     /// Every node as often as it weighs; never empty.
     owners: Box<[NodeIndex]>,
 }
 
 impl Placement for Placed {
     fn locate(&self, key: &[u8]) -> Option<NodeIndex> {
-        let entry = self
-            .key_hash
-            .hash(key)
-            .checked_rem(self.owners.len() as u64)?;
+        let entry = (self.hash)(key).checked_rem(self.owners.len() as u64)?;
         self.owners.get(entry as usize).copied()
     }
 }

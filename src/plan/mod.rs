@@ -12,6 +12,7 @@ mod batch;
 mod explain;
 mod failure;
 mod merge;
+mod request;
 mod router;
 mod scan;
 
@@ -21,6 +22,7 @@ pub use router::{Router, SplitWrites};
 pub(crate) use atomic::Atomic;
 pub(crate) use batch::{Batch, Exchange, Slot, named};
 pub(crate) use failure::{Answers, Cause, Failure, Resend};
+pub(crate) use request::{Bundle, Shape, check_each, parse_one, wanted};
 pub(crate) use router::{Hold, Planned};
 pub(crate) use scan::ScanCursor;
 

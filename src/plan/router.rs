@@ -8,6 +8,7 @@ use crate::command::{
     Access, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge, Route, Wait,
 };
 use crate::error::{Error, ErrorKind, KeyText};
+use crate::hash::HashTag;
 use crate::node::NodeIndex;
 use crate::plan::{Explanation, Part, Plan, ScanCursor, Split};
 use crate::topology::Topology;
@@ -41,6 +42,16 @@ pub(crate) struct Planned {
     pub(crate) plan: Plan,
     pub(crate) access: Access,
     pub(crate) hold: Hold,
+    pub(crate) since: Since,
+}
+
+/// Which writes a command is about, when it is about writes that were made before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// None, or those of its own connection.
+    OwnWrites,
+    /// All that were acknowledged before, by whichever connection: WAIT, WAITAOF.
+    AllWrites,
 }
 
 /// How long the server may hold the answer back by the command's own wish.
@@ -117,10 +128,15 @@ impl Router {
             Route::Stateful => return Err(stateful(command)),
             Route::Refused => return Err(refused(command)),
         };
+        let since = match (&plan, command.name()) {
+            (Plan::All(_), "WAIT" | "WAITAOF") => Since::AllWrites,
+            _ => Since::OwnWrites,
+        };
         Ok(Planned {
             plan,
             access: command.access(),
             hold: hold(command, args),
+            since,
         })
     }
 
@@ -135,12 +151,17 @@ impl Router {
                 plan: Plan::One(node),
                 access: Access::Write,
                 hold: Hold::No,
+                since: Since::OwnWrites,
             }),
         }
     }
 
     /// The same over a private connection, where anything goes.
-    pub(crate) fn planned_private(&self, node: NodeIndex, args: &[&[u8]]) -> Result<Planned, Error> {
+    pub(crate) fn planned_private(
+        &self,
+        node: NodeIndex,
+        args: &[&[u8]],
+    ) -> Result<Planned, Error> {
         match self.commands.lookup(args) {
             Lookup::Found(command) if command.route() == Route::Stateful => {
                 Ok(planned_one(node, command, args))
@@ -254,10 +275,21 @@ impl Router {
 
     /// A pattern from which the server makes keys (SORT ... BY, GET) is let through only when its hash tag keeps every
     /// one of those keys on `node`.
-    fn check_pattern(&self, command: &CommandSpec, pattern: &[u8], node: NodeIndex) -> Result<(), Error> {
-        let tag = self.topology.hash_tag().of(pattern);
-        let pinned = tag.len() < pattern.len() && !tag.contains(&b'*');
-        if pinned && self.topology.locate(pattern) == Some(node) {
+    fn check_pattern(
+        &self,
+        command: &CommandSpec,
+        pattern: &[u8],
+        node: NodeIndex,
+    ) -> Result<(), Error> {
+        let star = pattern
+            .iter()
+            .position(|&byte| byte == b'*')
+            .unwrap_or(pattern.len());
+        let fixed = &pattern[..star];
+        // Whatever takes the star's place, the first complete braces stay the first.
+        let rule = self.topology.hash_tag();
+        let pinned = matches!(rule, HashTag::Braces) && rule.of(fixed).len() < fixed.len();
+        if pinned && self.topology.locate(fixed) == Some(node) {
             return Ok(());
         }
         Err(Error::new(
@@ -282,7 +314,7 @@ impl Router {
     ) -> Result<Plan, Error> {
         check_arity(command, args)?;
         let keyed = (args.len() - 1).saturating_sub(tail);
-        if keyed == 0 || keyed % step != 0 {
+        if keyed == 0 || !keyed.is_multiple_of(step) {
             return Err(wrong_arity(command));
         }
         let first = self.owner(args[1])?;
@@ -298,7 +330,11 @@ impl Router {
                 .map(|key| args[1 + key * step])
                 .find(|key| self.topology.locate(key) != Some(first))
                 .unwrap_or(args[1]);
-            return Err(self.apart(command.name(), (args[1], first), (other, self.owner(other)?)));
+            return Err(self.apart(
+                command.name(),
+                (args[1], first),
+                (other, self.owner(other)?),
+            ));
         }
         Ok(Plan::Split(Split {
             parts: parts.into_parts(),
@@ -321,12 +357,18 @@ impl Router {
     }
 
     /// Where the keys of a request are.
-    pub(crate) fn keys(&self, command: &CommandSpec, args: &[&[u8]]) -> Result<KeyPositions, Error> {
+    pub(crate) fn keys(
+        &self,
+        command: &CommandSpec,
+        args: &[&[u8]],
+    ) -> Result<KeyPositions, Error> {
         let mut at = KeyPositions::default();
-        command.positions(args, &mut at).map_err(|error| match error {
-            KeyError::Arity => wrong_arity(command),
-            other => said_by_us(command, &other.to_string()),
-        })?;
+        command
+            .positions(args, &mut at)
+            .map_err(|error| match error {
+                KeyError::Arity => wrong_arity(command),
+                other => said_by_us(command, &other.to_string()),
+            })?;
         Ok(at)
     }
 
@@ -334,7 +376,12 @@ impl Router {
     pub(crate) fn explain(&self, args: &[&[u8]]) -> Result<Explanation, Error> {
         let plan = self.plan(args)?;
         let at = self.keys(self.lookup(args)?, args)?;
-        Ok(Explanation::new(plan, Arc::clone(&self.topology), args, &at.keys))
+        Ok(Explanation::new(
+            plan,
+            Arc::clone(&self.topology),
+            args,
+            &at.keys,
+        ))
     }
 
     /// The name of a node.
@@ -356,7 +403,13 @@ impl Router {
         )
     }
 
-    fn elsewhere(&self, command: &CommandSpec, key: &[u8], owner: NodeIndex, node: NodeIndex) -> Error {
+    fn elsewhere(
+        &self,
+        command: &CommandSpec,
+        key: &[u8],
+        owner: NodeIndex,
+        node: NodeIndex,
+    ) -> Error {
         Error::new(
             ErrorKind::CrossNode,
             format!(
@@ -386,6 +439,7 @@ fn planned_one(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> Planne
         plan: Plan::One(node),
         access: command.access(),
         hold: hold(command, args),
+        since: Since::OwnWrites,
     }
 }
 
@@ -445,8 +499,11 @@ fn wrong_arity(command: &CommandSpec) -> Error {
 /// An error in a server's words, found before sending.
 fn said_by_us(command: &CommandSpec, text: &str) -> Error {
     let error = crate::error::server_error("ERR", text);
-    Error::new(ErrorKind::Redis, format!("ERR: {text} ({})", command.name()))
-        .caused_by(Arc::new(error.into()))
+    Error::new(
+        ErrorKind::Redis,
+        format!("ERR: {text} ({})", command.name()),
+    )
+    .caused_by(Arc::new(error.into()))
 }
 
 /// The command's name as one types it: `CONFIG GET`, not `CONFIG|GET`.

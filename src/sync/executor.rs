@@ -74,7 +74,8 @@ impl Executor {
                 cause: lost.cause,
                 sent: if lost.sent == Sent::Nothing { 0 } else { 1 },
             };
-            if resends == RESENDS_MAX || failure.resend(0, &[Slot::whole(0, access)]) == Resend::No {
+            if resends == RESENDS_MAX || failure.resend(0, &[Slot::whole(0, access)]) == Resend::No
+            {
                 return Err(failure);
             }
             wanted = Wanted::New;
@@ -185,7 +186,9 @@ impl<'t> Talk<'t> {
         let (Some(lease), Some(round)) = (&mut self.lease, self.exchange.round(round)) else {
             return;
         };
-        let read = lease.link().receive(round.count, deadline, &mut self.answers.values);
+        let read = lease
+            .link()
+            .receive(round.count, deadline, &mut self.answers.values);
         if let Err(cause) = read {
             self.fail(cause);
         }

@@ -11,7 +11,6 @@
 mod client;
 mod dedicated;
 mod executor;
-mod handshake;
 mod link;
 mod node;
 mod pool;
@@ -35,14 +34,22 @@ use crate::builder::Settings;
 use crate::topology::Topology;
 
 /// Pools for every node; none of them is connected yet.
-pub(crate) fn executor(topology: &Topology, clients: Vec<redis::Client>, settings: Settings) -> executor::Executor {
+pub(crate) fn executor(
+    topology: &Topology,
+    clients: Vec<redis::Client>,
+    settings: Settings,
+) -> executor::Executor {
     let pool = |client: &redis::Client, address: &str, size: usize, kind: LinkKind| {
         let settings = pool::PoolSettings {
             size,
             connect_timeout: settings.connect_timeout,
             idle_check: settings.idle_check,
         };
-        pool::Pool::new(link::Connector::new(client.clone(), kind), address.to_owned(), settings)
+        pool::Pool::new(
+            link::Connector::new(client.clone(), kind),
+            address.to_owned(),
+            settings,
+        )
     };
     executor::Executor {
         nodes: topology
@@ -51,7 +58,12 @@ pub(crate) fn executor(topology: &Topology, clients: Vec<redis::Client>, setting
             .zip(&clients)
             .map(|(node, client)| executor::NodePools {
                 prompt: pool(client, node.address(), settings.pool_size, LinkKind::Plain),
-                waiting: pool(client, node.address(), settings.waiting_pool_size, LinkKind::RedisRs),
+                waiting: pool(
+                    client,
+                    node.address(),
+                    settings.waiting_pool_size,
+                    LinkKind::RedisRs,
+                ),
             })
             .collect(),
         response_timeout: settings.response_timeout,

@@ -153,11 +153,14 @@ impl Pool {
                 return match state.health.ask(Instant::now()) {
                     Verdict::Try => {
                         state.open += 1;
-                        Ok(Offer::Make { generation: state.generation })
+                        Ok(Offer::Make {
+                            generation: state.generation,
+                        })
                     }
-                    Verdict::Down { reason, since } => {
-                        Err(Cause::Connect(format!("{reason} (down for {})", seconds(since))))
-                    }
+                    Verdict::Down { reason, since } => Err(Cause::Connect(format!(
+                        "{reason} (down for {})",
+                        seconds(since)
+                    ))),
                 };
             }
             state.waiting += 1;
@@ -175,6 +178,12 @@ impl Pool {
         }
     }
 
+    /// Time for a question that leaves as much for the request itself.
+    fn half(&self, deadline: &Deadline) -> Deadline {
+        let half = deadline.remaining().map_or(Duration::MAX, |left| left / 2);
+        deadline.within(half.min(self.settings.connect_timeout))
+    }
+
     fn exhausted(&self, deadline: &Deadline) -> String {
         format!(
             "all {} connections to {} stayed in use for {}; allow more of them, or use fewer at a time",
@@ -185,21 +194,29 @@ impl Pool {
     }
 
     fn connect(&self, generation: u64, deadline: &Deadline) -> Result<Link, Cause> {
-        let made = self.connector.connect(&deadline.within(self.settings.connect_timeout), generation);
+        let allotted = deadline.within(self.settings.connect_timeout);
+        let made = self.connector.connect(&allotted, generation);
         let mut state = self.state.lock();
-        match made {
+        let error = match made {
             Ok(link) => {
                 state.health.connected();
-                Ok(link)
+                return Ok(link);
             }
-            Err(error) => {
-                let reason = format!("{}: {error}", self.address);
-                state.open -= 1;
-                state.health.failed(Instant::now(), rand::random(), reason.clone());
-                self.wake(state);
-                Err(Cause::Connect(reason))
-            }
+            Err(error) => error,
+        };
+        let reason = format!("{}: {error}", self.address);
+        state.open -= 1;
+        // A request that comes late gives the node no fair chance, so its failure says nothing of the node.
+        let usual = deadline.within_limit(self.settings.connect_timeout);
+        if allotted.is_over() && allotted.limit() < Some(usual / 2) {
+            state.health.inconclusive();
+        } else {
+            state
+                .health
+                .failed(Instant::now(), rand::random(), reason.clone());
         }
+        self.wake(state);
+        Err(Cause::Connect(reason))
     }
 
     /// Whether a connection that lay idle may be used: after a moment the socket is looked at, after a while the server is
@@ -212,8 +229,7 @@ impl Pool {
             return Trust::Good;
         }
         let gone = link.is_stale()
-            || idle > self.settings.idle_check
-                && link.call(PING, &deadline.within(self.settings.connect_timeout)).is_err();
+            || idle > self.settings.idle_check && link.call(PING, &self.half(deadline)).is_err();
         if gone { Trust::Gone } else { Trust::Good }
     }
 }
@@ -239,7 +255,9 @@ pub(super) struct Lease<'p> {
 impl Lease<'_> {
     /// The connection.
     pub(super) fn link(&mut self) -> &mut Link {
-        self.link.as_mut().expect("a lease has its link until it ends")
+        self.link
+            .as_mut()
+            .expect("a lease has its link until it ends")
     }
 
     /// Ends the loan of a connection that owes nothing.

@@ -102,10 +102,18 @@ impl Scan {
             Value::ServerError(error) => return Err(Error::said(&error)),
             reply => reply,
         };
-        let (next, page): (u64, Vec<Value>) = redis::from_redis_value(reply)
-            .map_err(|error| Error::new(ErrorKind::Redis, format!("a scan's answer cannot be read: {error}")))?;
+        let (next, page): (u64, Vec<Value>) = redis::from_redis_value(reply).map_err(|error| {
+            Error::new(
+                ErrorKind::Redis,
+                format!("a scan's answer cannot be read: {error}"),
+            )
+        })?;
         self.position.cursor = cursor;
-        self.next = if next == 0 { Next::End } else { Next::Page(next) };
+        self.next = if next == 0 {
+            Next::End
+        } else {
+            Next::Page(next)
+        };
         self.page = page.into_iter();
         Ok(())
     }
@@ -184,8 +192,14 @@ mod tests {
             fingerprint: 0xfeed,
             cursor: 42,
         };
-        assert_eq!(position.to_string().parse::<ScanPosition>().unwrap(), position);
-        assert_eq!("nonsense".parse::<ScanPosition>().unwrap_err().kind(), ErrorKind::Config);
+        assert_eq!(
+            position.to_string().parse::<ScanPosition>().unwrap(),
+            position
+        );
+        assert_eq!(
+            "nonsense".parse::<ScanPosition>().unwrap_err().kind(),
+            ErrorKind::Config
+        );
     }
 
     #[test]

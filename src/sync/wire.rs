@@ -82,7 +82,12 @@ impl Wire {
                 .arm(deadline)
                 .and_then(|()| self.socket.write(&bytes[written..]));
             match result {
-                Ok(0) => return Err(WriteError { error: io::ErrorKind::WriteZero.into(), written }),
+                Ok(0) => {
+                    return Err(WriteError {
+                        error: io::ErrorKind::WriteZero.into(),
+                        written,
+                    });
+                }
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(WriteError { error, written }),
@@ -93,7 +98,10 @@ impl Wire {
 
     /// Reads one reply; messages that RESP3 puts between replies are passed over.
     pub(super) fn read(&mut self, deadline: &Deadline) -> io::Result<Value> {
-        let mut source = Source { wire: self, deadline };
+        let mut source = Source {
+            wire: self,
+            deadline,
+        };
         loop {
             if let Some(value) = resp::read(&mut source)? {
                 return Ok(value);
@@ -182,7 +190,10 @@ impl Input for Source<'_> {
         }
         if wire.end == wire.buffer.len() {
             if wire.end >= LINE_BYTES_MAX {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line of the reply has no end"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a line of the reply has no end",
+                ));
             }
             wire.buffer.resize(2 * wire.end, 0);
         }
@@ -270,5 +281,6 @@ fn connect_tcp(host: &str, port: u16, deadline: &Deadline) -> io::Result<TcpStre
             Err(error) => last = Some(error),
         }
     }
-    Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host name has no address")))
+    Err(last
+        .unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host name has no address")))
 }

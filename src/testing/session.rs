@@ -41,7 +41,10 @@ impl Session {
             Ok(command) => command,
             Err(failure) => {
                 self.aborted = true;
-                return Err(failure);
+                return Err(match args[0].eq_ignore_ascii_case(b"EXEC") {
+                    true => self.abort(&failure),
+                    false => failure,
+                });
             }
         };
         if !self.authenticated && !matches!(command.name, "AUTH" | "HELLO" | "QUIT" | "RESET") {
@@ -70,6 +73,15 @@ impl Session {
             session: self,
             args,
         })
+    }
+
+    /// An EXEC that is wrong in itself ends its transaction.
+    fn abort(&mut self, cause: &Failure) -> Failure {
+        self.end_transaction();
+        let cause = cause.text().trim_start_matches("ERR ");
+        Failure::new(format!(
+            "EXECABORT Transaction discarded because of: {cause}"
+        ))
     }
 
     /// Forgets the transaction and what it watched.

@@ -10,7 +10,7 @@ pub(super) static ROWS: &[CommandSpec] = &[
     write("PUBLISH", 3, KEY).because(CHANNEL),
     ask_all("PUBSUB|CHANNELS", -2, Merge::Union),
     any("PUBSUB|HELP", 2),
-    ask_all("PUBSUB|NUMPAT", 2, Merge::Sum),
+    ask_all("PUBSUB|NUMPAT", 2, Merge::Max).because("a pattern is listened to on every node"),
     ask_all("PUBSUB|NUMSUB", -2, Merge::SumByName),
     ask_all("PUBSUB|SHARDCHANNELS", -2, Merge::Union),
     ask_all("PUBSUB|SHARDNUMSUB", -2, Merge::SumByName),

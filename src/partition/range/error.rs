@@ -12,9 +12,9 @@ pub enum RangeError {
     #[error("{first} and {second} start alike")]
     Duplicate {
         /// The range that was given first.
-        first: RangeEntry,
+        first: Box<RangeEntry>,
         /// The other one.
-        second: RangeEntry,
+        second: Box<RangeEntry>,
     },
     /// Two tables have one prefix.
     #[error("{first} and {second} have the same prefix")]
@@ -34,15 +34,15 @@ pub enum RangeError {
     #[error("{before} and {after} leave a gap; close it or give the table a default node")]
     Gap {
         /// The range below the gap.
-        before: RangeEntry,
+        before: Box<RangeEntry>,
         /// The range above the gap.
-        after: RangeEntry,
+        after: Box<RangeEntry>,
     },
     /// A range ends before it starts, or holds nothing.
     #[error("{entry} holds nothing: its end is not after its start")]
     Inverted {
         /// The range.
-        entry: RangeEntry,
+        entry: Box<RangeEntry>,
     },
     /// There is no table at all.
     #[error("there is no table of ranges")]
@@ -51,9 +51,9 @@ pub enum RangeError {
     #[error("{first} and {second} overlap")]
     Overlap {
         /// The range that starts first.
-        first: RangeEntry,
+        first: Box<RangeEntry>,
         /// The range that starts before the other one has ended.
-        second: RangeEntry,
+        second: Box<RangeEntry>,
     },
     /// A line of text cannot be read.
     #[error(transparent)]
@@ -70,7 +70,7 @@ pub enum RangeError {
     #[error("{entry}: there is no node {:?}", entry.node)]
     UnknownNode {
         /// The range.
-        entry: RangeEntry,
+        entry: Box<RangeEntry>,
     },
 }
 

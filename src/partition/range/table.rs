@@ -290,13 +290,13 @@ impl<P: Place> Table<P> {
             .collect()
     }
 
-    pub(super) fn describe(&self, entry: &Entry<P>) -> RangeEntry {
-        RangeEntry {
+    pub(super) fn describe(&self, entry: &Entry<P>) -> Box<RangeEntry> {
+        Box::new(RangeEntry {
             table: self.title(),
             text: entry.to_string(),
             node: entry.node.clone(),
             line: entry.line,
-        }
+        })
     }
 }
 

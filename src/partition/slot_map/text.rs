@@ -17,8 +17,7 @@ impl SlotMap {
     /// use redis_sharding::partition::SlotMap;
     ///
     /// let map = SlotMap::parse("
-    ///     # two nodes
-    ///     0-8191      a
+    ///     0-8191      a  # the lower half
     ///     8192-16383  b
     /// ")?;
     /// assert_eq!(SlotMap::parse(&map.to_string())?, map);

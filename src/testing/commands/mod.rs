@@ -112,6 +112,10 @@ impl Failure {
         Self(Cow::Owned(text))
     }
 
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+
     pub(super) fn into_reply(self) -> Reply {
         Reply::Error(self.0.into_owned())
     }

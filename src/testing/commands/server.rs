@@ -43,10 +43,9 @@ pub(super) fn reset(call: &mut Call<'_>) -> Answer {
 }
 
 pub(super) fn select(call: &mut Call<'_>) -> Answer {
-    match integer(&call.args[1]) {
-        Err(_) => Err("ERR invalid DB index".into()),
-        Ok(0) => Ok(Reply::OK),
-        Ok(_) => Err("ERR DB index is out of range".into()),
+    match integer(&call.args[1])? {
+        0 => Ok(Reply::OK),
+        _ => Err("ERR DB index is out of range".into()),
     }
 }
 
@@ -106,7 +105,7 @@ pub(super) fn hello(call: &mut Call<'_>) -> Answer {
     }
     let session = &mut *call.session;
     if !session.authenticated {
-        return Err("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> \
+        return Err("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO \
                     AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol \
                     version at the same time"
             .into());

@@ -1,0 +1,126 @@
+//! What it costs to find the owner of a key: tag search, hash and lookup, through the same calls the client makes.
+//!
+//! The keys are 16 bytes long and come in random order, more of them than a branch predictor can remember. Figures are
+//! throughput on one core: nanoseconds per key when many keys are placed in a row.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use redis_sharding::NodeSpec;
+use redis_sharding::hash::KeyHash;
+use redis_sharding::partition::{
+    HashMod, NumericTable, Partitioner, Range, Rendezvous, Ring, SlotMap, from_fn,
+};
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    let keys = keys();
+    let mut figures = Vec::new();
+    let mut group = criterion.benchmark_group("placement");
+    group.throughput(Throughput::Elements(KEYS as u64));
+    for nodes in NODES {
+        for (name, partitioner) in partitioners(nodes) {
+            let placement = partitioner
+                .place(&specs(nodes))
+                .expect("every partitioner takes these nodes");
+            let placement = black_box(&*placement);
+            let tag = black_box(partitioner.hash_tag());
+            let mut best = f64::INFINITY;
+            group.bench_function(BenchmarkId::new(name, nodes), |bencher| {
+                bencher.iter_custom(|rounds| {
+                    let start = Instant::now();
+                    for _ in 0..rounds {
+                        let owners = keys.iter().filter_map(|key| placement.locate(tag.of(key)));
+                        black_box(owners.fold(0, |sum, owner| sum ^ owner.get()));
+                    }
+                    let elapsed = start.elapsed();
+                    best = best.min(elapsed.as_secs_f64() * 1e9 / (rounds as f64 * KEYS as f64));
+                    elapsed
+                });
+            });
+            figures.push((name, nodes, best));
+        }
+    }
+    group.finish();
+    criterion.final_summary();
+    print_table(&figures);
+}
+
+fn partitioners(nodes: usize) -> Vec<(&'static str, Box<dyn Partitioner>)> {
+    let width = USERS.div_ceil(nodes as u64);
+    let users = (0..nodes as u64).fold(NumericTable::new("user:"), |table, i| {
+        table.range(i * width..(i + 1) * width, format!("node-{i}"))
+    });
+    let range = Range::builder()
+        .table(users)
+        .build()
+        .expect("the ranges follow one another");
+    vec![
+        ("slot map (crc16)", Box::new(SlotMap::even())),
+        ("rendezvous (xxh3)", Box::new(Rendezvous::new())),
+        ("ring (xxh3)", Box::new(Ring::new())),
+        ("hash-mod (crc32)", Box::new(HashMod::new(KeyHash::Crc32))),
+        ("hash-mod (xxh3)", Box::new(HashMod::new(KeyHash::Xxh3))),
+        ("range (numeric)", Box::new(range)),
+        (
+            "function (length)",
+            Box::new(from_fn("length/1", |key, nodes| key.len() % nodes.len())),
+        ),
+    ]
+}
+
+fn specs(count: usize) -> Vec<NodeSpec> {
+    (0..count)
+        .map(|i| NodeSpec::new(format!("node-{i}"), format!("10.0.0.{i}:6379")))
+        .collect()
+}
+
+fn keys() -> Vec<[u8; 16]> {
+    let mut state = 1_u64;
+    let mut next = || {
+        // Knuth's MMIX generator; the high bits are random enough.
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 16) % USERS
+    };
+    let mut key = || {
+        format!("user:{:011}", next())
+            .into_bytes()
+            .try_into()
+            .expect("16 bytes")
+    };
+    (0..KEYS).map(|_| key()).collect()
+}
+
+/// The best sample of each row, and how it compares to the first row of the same number of nodes.
+fn print_table(figures: &[(&str, usize, f64)]) {
+    println!(
+        "\n{:<18} {}",
+        "ns per key (ratio)",
+        NODES.map(|nodes| format!("{nodes:>10} nodes")).join(" ")
+    );
+    let rows = figures.len() / NODES.len();
+    for row in 0..rows {
+        let cells = figures
+            .iter()
+            .enumerate()
+            .skip(row)
+            .step_by(rows)
+            .map(|(i, &(.., own))| {
+                let (.., first) = figures[i - row];
+                format!("{own:>8.2} ({:>5.2})", own / first)
+            });
+        println!(
+            "{:<18} {}",
+            figures[row].0,
+            cells.collect::<Vec<_>>().join(" ")
+        );
+    }
+}
+
+const KEYS: usize = 1 << 16;
+const NODES: [usize; 3] = [4, 16, 128];
+/// Keys are `user:` and a number below this one.
+const USERS: u64 = 100_000_000_000;
