@@ -370,9 +370,12 @@ impl Tour {
 /// A pipeline tells of every command that failed; the first one will do.
 fn first_failure(error: RedisError) -> Box<dyn Error> {
     match error.clone().into_server_errors().as_deref() {
-        Some([(number, first), rest @ ..]) if !rest.is_empty() => {
-            format!("command {} of the pipeline failed ({first}) and {} others", number + 1, rest.len()).into()
-        }
+        Some([(number, first), rest @ ..]) if !rest.is_empty() => format!(
+            "command {} of the pipeline failed ({first}) and {} others",
+            number + 1,
+            rest.len()
+        )
+        .into(),
         _ => error.into(),
     }
 }
