@@ -21,8 +21,8 @@ struct PageViews {
 enum Counted {
     /// So many views, this one included.
     Views(u64),
-    /// Not counted, certainly: count it later.
-    NotCounted,
+    /// Certainly not counted: count it later.
+    Missed,
     /// Perhaps counted: counting it again might count it twice.
     Unclear,
 }
@@ -35,7 +35,7 @@ impl PageViews {
         match reply {
             Ok(value) => Ok(Counted::Views(u64::from_redis_value(value)?)),
             Err(error) => match error.kind() {
-                ErrorKind::NodeDown | ErrorKind::PoolTimeout => Ok(Counted::NotCounted),
+                ErrorKind::NodeDown | ErrorKind::PoolTimeout => Ok(Counted::Missed),
                 ErrorKind::Unknown => Ok(Counted::Unclear),
                 _ => Err(error.into()),
             },
@@ -68,7 +68,7 @@ fn a_node_that_is_gone_counts_nothing() -> Result<(), Box<dyn Error>> {
     let (nodes, views) = set_up()?;
     let owner = owner(&nodes, &views, "home")?;
     owner.stop();
-    assert_eq!(views.count("home")?, Counted::NotCounted);
+    assert_eq!(views.count("home")?, Counted::Missed);
     owner.restart()?;
     assert_eq!(views_once_it_is_back(&views, "home")?, Counted::Views(1));
     Ok(())
@@ -125,7 +125,7 @@ fn owner<'n>(
 fn views_once_it_is_back(views: &PageViews, page: &str) -> Result<Counted, Box<dyn Error>> {
     for _ in 0..100 {
         match views.count(page)? {
-            Counted::NotCounted => std::thread::sleep(Duration::from_millis(20)),
+            Counted::Missed => std::thread::sleep(Duration::from_millis(20)),
             counted => return Ok(counted),
         }
     }

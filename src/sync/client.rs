@@ -128,7 +128,7 @@ impl ShardedClient {
     ///
     /// # Errors
     ///
-    /// Any [`ErrorKind`] but `Config`.
+    /// Any [`ErrorKind`](crate::ErrorKind) but `Config`.
     pub fn execute(&self, cmd: &Cmd) -> Result<Value, Error> {
         match self.shared.request(&cmd.get_packed_command())? {
             Value::ServerError(error) => Err(Error::said(&error)),
