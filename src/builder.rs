@@ -17,6 +17,23 @@ use crate::sync::{ShardedClient, Shared};
 use crate::topology::Topology;
 
 /// Describes a client. Nothing is contacted before the client's first command.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use redis_sharding::partition::Ring;
+/// use redis_sharding::{ShardedClient, SplitWrites};
+///
+/// let client = ShardedClient::builder()
+///     .node("users-a", "redis://10.0.0.1/")
+///     .node("users-b", "redis://10.0.0.2/")
+///     .partitioner(Ring::new())
+///     .split_writes(SplitWrites::Refused)
+///     .response_timeout(Duration::from_secs(2))
+///     .build()?;
+/// assert_eq!(client.nodes().len(), 2);
+/// # Ok::<(), redis_sharding::Error>(())
+/// ```
 #[must_use]
 pub struct Builder {
     nodes: Vec<Result<NodeConfig, Error>>,

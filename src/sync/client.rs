@@ -100,6 +100,22 @@ impl ShardedClient {
 
     /// What would be done with `cmd`, without doing it. `Display` prints a small table.
     ///
+    /// ```
+    /// use redis_sharding::{ShardedClient, redis::cmd};
+    ///
+    /// # fn main() -> Result<(), redis_sharding::Error> {
+    /// let client = ShardedClient::builder()
+    ///     .node("a", "redis://10.0.0.1/")
+    ///     .node("b", "redis://10.0.0.2/")
+    ///     .build()?;
+    /// let table = client.explain(cmd("MGET").arg(&["user:1", "user:2", "user:3"]))?.to_string();
+    /// assert_eq!(table, "\
+    /// MGET: split over 2 nodes, answers in the order of the keys
+    ///   a  2 keys  \"user:2\", \"user:3\"
+    ///   b  1 key   \"user:1\"");
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The error with which the command would be refused.
@@ -113,7 +129,7 @@ impl ShardedClient {
     ///
     /// # Errors
     ///
-    /// Any [`ErrorKind`] but `Config`.
+    /// Any [`ErrorKind`](crate::ErrorKind) but `Config`.
     pub fn execute(&self, cmd: &Cmd) -> Result<Value, Error> {
         match self.shared.request(&cmd.get_packed_command())? {
             Value::ServerError(error) => Err(Error::said(&error)),
@@ -123,6 +139,16 @@ impl ShardedClient {
 
     /// A private connection to the node that owns all of `keys`, for WATCH, SUBSCRIBE, CLIENT and everything else that
     /// changes a connection. It is closed when dropped.
+    ///
+    /// ```no_run
+    /// # use redis_sharding::{ShardedClient, redis::RedisResult};
+    /// # fn f(client: &ShardedClient) -> RedisResult<()> {
+    /// let mut connection = client.dedicated("news")?;
+    /// let mut listener = connection.as_pubsub()?;
+    /// listener.subscribe("news")?;
+    /// let text: String = listener.get_message()?.get_payload()?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
