@@ -80,12 +80,15 @@ pub(crate) enum Change {
     End,
 }
 
+/// A node, and the names that concern it.
+pub(crate) type NamesOfNode = (NodeIndex, Vec<Vec<u8>>);
+
 /// Which nodes must hear of these names, in node order, and which of the names each.
 pub(crate) fn spread(
     router: &Router,
     kind: Subscription,
     names: &[Vec<u8>],
-) -> Result<Vec<(NodeIndex, Vec<Vec<u8>>)>, Error> {
+) -> Result<Vec<NamesOfNode>, Error> {
     let mut by_node: Vec<Vec<Vec<u8>>> = vec![Vec::new(); router.topology().nodes().len()];
     for name in names {
         match kind {
