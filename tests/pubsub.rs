@@ -212,7 +212,7 @@ fn a_dropped_subscriber_listens_no_more() {
     };
     let mut client: ShardedClient = client(&servers);
     let mut subscriber = client.subscriber();
-    subscriber.subscribe(&channels(10)).unwrap();
+    subscriber.subscribe(channels(10)).unwrap();
     drop(subscriber);
     let start = std::time::Instant::now();
     while client.publish::<_, _, i64>("channel:1", "x").unwrap() > 0 {
