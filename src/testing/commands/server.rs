@@ -251,7 +251,9 @@ pub(super) fn wait(call: &mut Call<'_>) -> Answer {
 fn checked_name(name: &[u8]) -> Result<Vec<u8>, Failure> {
     match name.iter().all(u8::is_ascii_graphic) {
         true => Ok(name.to_vec()),
-        false => Err("ERR Client names cannot contain spaces, newlines or special characters.".into()),
+        false => {
+            Err("ERR Client names cannot contain spaces, newlines or special characters.".into())
+        }
     }
 }
 
