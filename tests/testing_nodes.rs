@@ -371,6 +371,8 @@ fn is_left_out(words: &[String], in_transaction: bool) -> bool {
         // Waits for long, unless it is in a transaction.
         "blpop" | "brpop" => !in_transaction && words.last().is_some_and(is_long),
         "client" => !words.get(1).is_some_and(is_subcommand) || words.contains(&String::new()),
+        // Waits for replicas that there are none of.
+        "wait" => words.get(1).is_some_and(|replicas| replicas != "0"),
         "select" => words.get(1).is_some_and(other_database),
         _ => !known,
     }
