@@ -1,5 +1,7 @@
 //! Keys and values: 10,000 keys of 16 bytes, 64-byte values.
 
+use std::sync::OnceLock;
+
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -16,35 +18,41 @@ pub fn key(number: usize) -> String {
 
 /// Keys in an order that says nothing, given out without end.
 pub struct Keys {
-    keys: Vec<String>,
+    keys: &'static [String],
     next: usize,
 }
 
 impl Keys {
     pub fn new() -> Self {
-        let mut keys: Vec<String> = (0..KEYS).map(key).collect();
-        keys.shuffle(&mut SmallRng::seed_from_u64(1));
-        Self { keys, next: 0 }
+        Self { keys: shuffled(), next: 0 }
     }
 
-    pub fn next(&mut self) -> &str {
+    /// From another place on: number `number` of many who ask for keys.
+    pub fn from_anywhere(number: u64) -> Self {
+        let next = SmallRng::seed_from_u64(number).random_range(0..KEYS);
+        Self { next, ..Self::new() }
+    }
+
+    pub fn next(&mut self) -> &'static str {
         self.next = (self.next + 1) % KEYS;
         &self.keys[self.next]
     }
 
     /// [`BATCH`] keys in a row.
-    pub fn batch(&mut self) -> &[String] {
+    pub fn batch(&mut self) -> &'static [String] {
         self.next = match self.next + BATCH {
             next if next + BATCH <= KEYS => next,
             _ => 0,
         };
         &self.keys[self.next..self.next + BATCH]
     }
+}
 
-    /// The same keys from another place on, for another thread.
-    pub fn from_anywhere(number: u64) -> Self {
-        let mut keys = Self::new();
-        keys.next = SmallRng::seed_from_u64(number).random_range(0..KEYS);
+fn shuffled() -> &'static [String] {
+    static SHUFFLED: OnceLock<Vec<String>> = OnceLock::new();
+    SHUFFLED.get_or_init(|| {
+        let mut keys: Vec<String> = (0..KEYS).map(key).collect();
+        keys.shuffle(&mut SmallRng::seed_from_u64(1));
         keys
-    }
+    })
 }

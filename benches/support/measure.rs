@@ -54,7 +54,7 @@ impl<'r> Row<'r> {
         })
     }
 
-    /// `run` does so many operations, or a few more, and says what they took.
+    /// `run` does so many operations and says what they took.
     pub fn timed(name: &'static str, run: impl FnMut(u64) -> Spent + 'r) -> Self {
         Self { name, run: Box::new(run) }
     }
@@ -74,6 +74,11 @@ impl Spent {
     /// What `work` takes in this thread, when others play the servers.
     pub fn on_this_thread(work: impl FnOnce()) -> Self {
         Self::by(ClockId::ThreadCPUTime, work)
+    }
+
+    /// What a part of it would have taken.
+    pub fn scaled(self, part: f64) -> Self {
+        Self { wall: self.wall.mul_f64(part), cpu: self.cpu.mul_f64(part) }
     }
 
     fn by(clock: ClockId, work: impl FnOnce()) -> Self {

@@ -8,6 +8,7 @@ pub mod data;
 pub mod fleet;
 pub mod measure;
 pub mod redis_benchmark;
+pub mod tasks;
 
 /// Servers and the delaying proxy, as the tests have them.
 #[path = "../../tests/support/mod.rs"]
