@@ -16,7 +16,7 @@ const ROUNDS: usize = 25;
 
 /// One row of a table.
 pub struct Row<'r> {
-    pub name: &'static str,
+    pub name: String,
     run: Box<dyn FnMut(u64) -> Spent + 'r>,
 }
 
@@ -31,7 +31,7 @@ pub struct Spent {
 /// Medians of one row.
 #[derive(Clone)]
 pub struct Figure {
-    pub name: &'static str,
+    pub name: String,
     /// Nanoseconds per operation.
     pub wall: f64,
     /// Throughput in relation to the first row.
@@ -44,7 +44,7 @@ pub struct Figure {
 
 impl<'r> Row<'r> {
     /// `operation` does one operation.
-    pub fn new(name: &'static str, mut operation: impl FnMut() + 'r) -> Self {
+    pub fn new(name: impl Into<String>, mut operation: impl FnMut() + 'r) -> Self {
         Self::timed(name, move |count| {
             Spent::on(|| {
                 for _ in 0..count {
@@ -55,8 +55,8 @@ impl<'r> Row<'r> {
     }
 
     /// `run` does so many operations and says what they took.
-    pub fn timed(name: &'static str, run: impl FnMut(u64) -> Spent + 'r) -> Self {
-        Self { name, run: Box::new(run) }
+    pub fn timed(name: impl Into<String>, run: impl FnMut(u64) -> Spent + 'r) -> Self {
+        Self { name: name.into(), run: Box::new(run) }
     }
 
     /// Does so many operations.
@@ -111,7 +111,7 @@ pub fn compare(title: &str, units: usize, mut rows: Vec<Row<'_>>) -> Vec<Figure>
         .iter()
         .zip(&samples)
         .map(|(row, own)| Figure {
-            name: row.name,
+            name: row.name.clone(),
             wall: median(own.iter().map(|sample| sample.0)),
             ratio: median(samples[0].iter().zip(own).map(|(first, own)| first.0 / own.0)),
             cpu: median(own.iter().map(|sample| sample.1)),
