@@ -2,6 +2,9 @@
 
 use smallvec::SmallVec;
 
+/// The shortest argument is `$0\r\n\r\n`.
+const ARG_BYTES_MIN: usize = 6;
+
 /// The arguments of one request; refer to the buffer they came from.
 pub type Args<'a> = SmallVec<[&'a [u8]; 16]>;
 
@@ -104,22 +107,41 @@ impl<'a> PackedCommands<'a> {
                 problem: PackedProblem::Empty,
             });
         }
-        // Nothing is reserved for a number that the buffer may not honour.
+        // No more is reserved than the buffer can honour.
+        args.reserve(count.min((self.buffer.len() - self.at) / ARG_BYTES_MIN));
         for _ in 0..count {
             let len = self.number(b'$', PackedProblem::NoBulk)?;
-            let bytes = self.buffer[self.at..]
-                .get(..len)
+            let (bytes, rest) = self.buffer[self.at..]
+                .split_at_checked(len)
                 .ok_or_else(|| self.truncated())?;
             self.at += len;
-            self.cr_lf()?;
+            match rest {
+                [b'\r', b'\n', ..] => self.at += 2,
+                _ => self.cr_lf()?,
+            }
             args.push(bytes);
         }
         Ok(())
     }
 
-    /// Reads `*123\r\n` or `$123\r\n`.
+    /// Reads `*123\r\n` or `$123\r\n`. Most numbers have one digit or two.
     #[inline]
     fn number(&mut self, mark: u8, missing: PackedProblem) -> Result<usize, PackedError> {
+        let digit = |byte: u8| usize::from(byte - b'0');
+        match self.buffer[self.at..] {
+            [first, one @ b'0'..=b'9', b'\r', b'\n', ..] if first == mark => {
+                self.at += 4;
+                Ok(digit(one))
+            }
+            [first, ten @ b'1'..=b'9', one @ b'0'..=b'9', b'\r', b'\n', ..] if first == mark => {
+                self.at += 5;
+                Ok(10 * digit(ten) + digit(one))
+            }
+            _ => self.any_number(mark, missing),
+        }
+    }
+
+    fn any_number(&mut self, mark: u8, missing: PackedProblem) -> Result<usize, PackedError> {
         match self.buffer.get(self.at) {
             Some(&byte) if byte == mark => self.at += 1,
             Some(_) => return Err(self.error(missing)),
@@ -151,7 +173,6 @@ impl<'a> PackedCommands<'a> {
         Ok(number)
     }
 
-    #[inline]
     fn cr_lf(&mut self) -> Result<(), PackedError> {
         match self.buffer[self.at..] {
             [b'\r', b'\n', ..] => {

@@ -16,6 +16,9 @@ use crate::plan::{Answers, Plan, Router, Split};
 /// keeps unread answers in memory.
 pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
 
+/// A node's buffer begins with no less than this, or all of the bytes.
+const SHARE_BYTES_MIN: usize = 128;
+
 /// What one node gets.
 #[derive(Debug)]
 pub(crate) struct Exchange {
@@ -120,6 +123,7 @@ impl Exchange {
         rest
     }
 
+    #[inline]
     fn push(&mut self, slot: Slot, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.request.len();
         write(&mut self.request);
@@ -135,6 +139,8 @@ impl Exchange {
 #[derive(Debug)]
 pub(crate) struct Batch<'r, 'f> {
     router: &'r Router,
+    /// Bytes that most nodes' requests fit into, so that their buffers need not grow.
+    share: usize,
     /// In node order; nodes without a request have none.
     exchanges: Vec<Option<Exchange>>,
     spread: Vec<Spread<'f>>,
@@ -151,10 +157,13 @@ struct Spread<'f> {
 }
 
 impl<'r, 'f> Batch<'r, 'f> {
-    pub(crate) fn new(router: &'r Router) -> Self {
+    /// For requests of so many bytes altogether.
+    pub(crate) fn new(router: &'r Router, bytes: usize) -> Self {
+        let nodes = router.topology().nodes().len();
         Self {
             router,
-            exchanges: (0..router.topology().nodes().len()).map(|_| None).collect(),
+            share: bytes.min(bytes / nodes * 5 / 4 + SHARE_BYTES_MIN),
+            exchanges: (0..nodes).map(|_| None).collect(),
             spread: Vec::new(),
             commands: 0,
             hold: Hold::No,
@@ -253,15 +262,25 @@ impl<'r, 'f> Batch<'r, 'f> {
         }
     }
 
+    #[inline]
     fn push(&mut self, node: NodeIndex, slot: Slot, write: impl FnOnce(&mut Vec<u8>)) {
-        self.exchanges[node.get()]
-            .get_or_insert_with(|| Exchange::new(node))
-            .push(slot, write);
+        match &mut self.exchanges[node.get()] {
+            Some(exchange) => exchange.push(slot, write),
+            empty => {
+                let mut exchange = Exchange::new(node);
+                exchange.request.reserve(self.share);
+                exchange.push(slot, write);
+                // As many slots as there is room for requests like the first.
+                exchange.slots.reserve(self.share / exchange.request.len());
+                *empty = Some(exchange);
+            }
+        }
     }
 
     /// Sorts answers into the places of whole commands, and the outcomes of spread ones.
     fn collect(&self, exchanges: &[Exchange], answers: Vec<Answers>) -> (Vec<Value>, Vec<Vec<Outcome>>) {
-        let mut values = vec![Value::Nil; self.commands as usize];
+        let mut values = Vec::new();
+        values.resize_with(self.commands as usize, || Value::Nil);
         let mut outcomes: Vec<Vec<Outcome>> = self
             .spread
             .iter()
@@ -269,27 +288,34 @@ impl<'r, 'f> Batch<'r, 'f> {
             .collect();
         for (exchange, answers) in exchanges.iter().zip(answers) {
             let name = self.router.name(exchange.node);
-            let mut given = answers.values.into_iter();
-            for (number, slot) in exchange.slots.iter().enumerate() {
-                let outcome = match (given.next(), &answers.failure) {
-                    (Some(value), _) => Ok(named(value, name)),
-                    (None, Some(failure)) => Err(Some(failure.error(name, number, slot.access))),
-                    (None, None) => Err(None),
-                };
-                if slot.part == WHOLE {
-                    values[slot.command as usize] =
-                        outcome.unwrap_or_else(|error| missing(error, name).to_reply());
-                    continue;
+            let answered = answers.values.len();
+            for (slot, value) in exchange.slots.iter().zip(answers.values) {
+                let value = named(value, name);
+                match slot.part {
+                    WHOLE => values[slot.command as usize] = value,
+                    _ => self.settle(&mut outcomes, *slot, Ok(value)),
                 }
-                let spread = self.spread.partition_point(|spread| spread.command < slot.command);
-                let place = &mut outcomes[spread][slot.part as usize];
-                // What was refused stays refused, whatever the request behind it says.
-                if !matches!(place, Ok(Value::ServerError(_))) {
-                    *place = outcome;
+            }
+            for (number, slot) in exchange.slots.iter().enumerate().skip(answered) {
+                let failure = answers.failure.as_ref();
+                let error = failure.map(|failure| failure.error(name, number, slot.access));
+                match slot.part {
+                    WHOLE => values[slot.command as usize] = missing(error, name).to_reply(),
+                    _ => self.settle(&mut outcomes, *slot, Err(error)),
                 }
             }
         }
         (values, outcomes)
+    }
+
+    /// Notes what came of one part of a spread command.
+    fn settle(&self, outcomes: &mut [Vec<Outcome>], slot: Slot, outcome: Outcome) {
+        let spread = self.spread.partition_point(|spread| spread.command < slot.command);
+        let place = &mut outcomes[spread][slot.part as usize];
+        // What was refused stays refused, whatever the request behind it says.
+        if !matches!(place, Ok(Value::ServerError(_))) {
+            *place = outcome;
+        }
     }
 
     fn merge(&self, spread: &Spread<'_>, outcomes: Vec<Outcome>) -> Result<Value, Error> {
@@ -367,6 +393,7 @@ fn missing(error: Option<Error>, node: &str) -> Error {
 }
 
 /// A server error gains the name of its node; everything else stays as it is.
+#[inline]
 pub(crate) fn named(value: Value, node: &str) -> Value {
     match value {
         Value::ServerError(error) => Value::ServerError(named_server_error(&error, node)),

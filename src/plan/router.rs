@@ -305,12 +305,12 @@ impl Router {
         if keyed == 0 || keyed % step != 0 {
             return Err(wrong_arity(command));
         }
-        let first = self.owner(args[1])?;
-        let mut parts = PartsByNode::new(self.topology.nodes().len());
-        for key in 0..keyed / step {
-            parts.push(self.owner(args[1 + key * step])?, key as u32);
+        let mut owners = Owners::new(self.topology.nodes().len(), keyed / step);
+        for key in args[1..=keyed].iter().step_by(step) {
+            owners.push(self.owner(key)?);
         }
-        if parts.by_node[first.get()].len() == keyed / step {
+        let first = owners.by_key[0];
+        if owners.are_all(first) {
             return Ok(Plan::One(first));
         }
         if command.access() == Access::Write && self.split_writes == SplitWrites::Refused {
@@ -321,7 +321,7 @@ impl Router {
             return Err(self.apart(command.name(), (args[1], first), (other, self.owner(other)?)));
         }
         Ok(Plan::Split(Split {
-            parts: parts.into_parts(),
+            parts: owners.parts(),
             merge,
             step,
             tail,
@@ -410,29 +410,47 @@ fn planned_one(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> Planne
     }
 }
 
-/// Keys by node, then as parts in node order.
-struct PartsByNode {
-    by_node: Vec<Vec<u32>>,
+/// The owners of a request's keys.
+struct Owners {
+    by_key: Vec<NodeIndex>,
+    /// How many keys each node owns.
+    counts: Vec<u32>,
 }
 
-impl PartsByNode {
-    fn new(nodes: usize) -> Self {
+impl Owners {
+    fn new(nodes: usize, keys: usize) -> Self {
         Self {
-            by_node: vec![Vec::new(); nodes],
+            by_key: Vec::with_capacity(keys),
+            counts: vec![0; nodes],
         }
     }
 
-    fn push(&mut self, node: NodeIndex, key: u32) {
-        self.by_node[node.get()].push(key);
+    #[inline]
+    fn push(&mut self, owner: NodeIndex) {
+        self.by_key.push(owner);
+        self.counts[owner.get()] += 1;
     }
 
-    fn into_parts(self) -> Vec<Part> {
-        (0..)
-            .map(NodeIndex::new)
-            .zip(self.by_node)
-            .filter(|(_, keys)| !keys.is_empty())
-            .map(|(node, keys)| Part { node, keys })
-            .collect()
+    fn are_all(&self, node: NodeIndex) -> bool {
+        self.counts[node.get()] as usize == self.by_key.len()
+    }
+
+    /// The parts in node order.
+    fn parts(self) -> Vec<Part> {
+        let mut parts = Vec::new();
+        // From here on where a node's part is.
+        let mut part_of = self.counts;
+        for (node, count) in (0..).zip(&mut part_of) {
+            if *count > 0 {
+                let keys = Vec::with_capacity(*count as usize);
+                *count = parts.len() as u32;
+                parts.push(Part { node: NodeIndex::new(node), keys });
+            }
+        }
+        for (key, owner) in (0..).zip(self.by_key) {
+            parts[part_of[owner.get()] as usize].keys.push(key);
+        }
+        parts
     }
 }
 

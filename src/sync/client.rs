@@ -226,7 +226,7 @@ impl Shared {
         match planned.plan {
             Plan::One(node) => self.call(node, packed, &planned),
             _ => {
-                let mut batch = Batch::new(&self.router);
+                let mut batch = Batch::new(&self.router, packed.len());
                 batch.add(packed, &args, planned);
                 let exchanges = batch.take_exchanges();
                 let answers = self.executor.exchange(&exchanges, batch.hold());
@@ -250,7 +250,7 @@ impl Shared {
         if is_atomic(packed, offset, count) {
             return self.atomic(packed, offset - 1);
         }
-        let mut batch = Batch::new(&self.router);
+        let mut batch = Batch::new(&self.router, packed.len());
         for_each_command(packed, |frame, args| {
             let planned = self.router.planned(args)?;
             batch.add(frame, args, planned);
@@ -258,8 +258,10 @@ impl Shared {
         })?;
         let exchanges = batch.take_exchanges();
         let answers = self.executor.exchange(&exchanges, batch.hold());
-        let values = batch.finish(&exchanges, answers);
-        Ok(values.into_iter().skip(offset).take(count).collect())
+        let mut values = batch.finish(&exchanges, answers);
+        values.truncate(offset + count);
+        values.drain(..offset.min(values.len()));
+        Ok(values)
     }
 
     /// MULTI, `commands` commands, EXEC.
@@ -295,7 +297,7 @@ impl Shared {
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let atomic = is_atomic(packed, offset, count);
-        let mut batch = Batch::new(&self.router);
+        let mut batch = Batch::new(&self.router, packed.len());
         let mut number = 0;
         for_each_command(packed, |frame, args| {
             number += 1;
@@ -310,8 +312,10 @@ impl Shared {
         }
         let exchanges: Vec<Exchange> = batch.take_exchanges();
         let answers = self.executor.exchange(&exchanges, batch.hold());
-        let values = batch.finish(&exchanges, answers);
-        Ok(values.into_iter().skip(offset).take(count).collect())
+        let mut values = batch.finish(&exchanges, answers);
+        values.truncate(offset + count);
+        values.drain(..offset.min(values.len()));
+        Ok(values)
     }
 }
 

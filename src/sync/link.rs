@@ -79,7 +79,7 @@ pub(super) struct Link {
 }
 
 enum Channel {
-    Plain(Wire),
+    Plain(Box<Wire>),
     RedisRs(Box<Connection>),
 }
 
@@ -115,7 +115,7 @@ impl Connector {
             LinkKind::Plain => {
                 let mut wire = Wire::connect(info.addr(), deadline)?;
                 handshake::run(&mut wire, info.redis_settings(), deadline)?;
-                Channel::Plain(wire)
+                Channel::Plain(Box::new(wire))
             }
             LinkKind::RedisRs => {
                 let timeout = deadline.remaining().unwrap_or(Duration::MAX).max(Duration::from_millis(1));
@@ -154,10 +154,17 @@ impl Link {
         deadline: &Deadline,
         values: &mut Vec<Value>,
     ) -> Result<(), Cause> {
-        for _ in 0..count {
-            values.push(self.reply(deadline)?);
+        match &mut self.channel {
+            Channel::Plain(wire) => wire
+                .read_all(count, deadline, values)
+                .map_err(|error| cause(&error.into(), deadline)),
+            Channel::RedisRs(_) => {
+                for _ in 0..count {
+                    values.push(self.reply(deadline)?);
+                }
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// Reads one reply.
