@@ -171,16 +171,23 @@ impl<'r, 'f> Batch<'r, 'f> {
     }
 
     /// Adds one command: its packed bytes, its arguments, its plan.
+    #[inline]
     pub(crate) fn add(&mut self, frame: &'f [u8], args: &[&[u8]], planned: Planned) {
+        let Plan::One(node) = planned.plan else {
+            return self.spread(frame, args, planned);
+        };
+        self.check_owner(node, args);
+        self.add_at(node, frame, planned);
+    }
+
+    fn spread(&mut self, frame: &'f [u8], args: &[&[u8]], planned: Planned) {
         let command = self.commands;
         self.commands += 1;
         self.hold = self.hold.longer(planned.hold);
         let access = planned.access;
         match &planned.plan {
             Plan::One(node) => {
-                self.check_owner(*node, args);
-                self.push(*node, Slot::whole(command, access), |out| out.extend_from_slice(frame));
-                return;
+                self.push(*node, Slot { command, part: 0, access }, |out| out.extend_from_slice(frame));
             }
             Plan::All(_) => {
                 for node in self.router.topology().indices() {
@@ -213,6 +220,7 @@ impl<'r, 'f> Batch<'r, 'f> {
     }
 
     /// Adds one command that goes to `node` because the user says so.
+    #[inline]
     pub(crate) fn add_at(&mut self, node: NodeIndex, frame: &[u8], planned: Planned) {
         let slot = Slot::whole(self.commands, planned.access);
         self.commands += 1;

@@ -110,8 +110,19 @@ impl Router {
     #[inline]
     pub(crate) fn planned(&self, args: &[&[u8]]) -> Result<Planned, Error> {
         let command = self.lookup(args)?;
+        // One key, always in the same place: so it is with nearly all commands.
+        match command.sole_key() {
+            Some(at) => {
+                check_arity(command, args)?;
+                Ok(planned_one(self.owner(args[at])?, command, args))
+            }
+            None => self.planned_by_route(command, args),
+        }
+    }
+
+    fn planned_by_route(&self, command: &CommandSpec, args: &[&[u8]]) -> Result<Planned, Error> {
         let plan = match command.route() {
-            Route::Keys => Plan::One(self.sole_owner(command, args)?),
+            Route::Keys => Plan::One(self.owner_of_all(command, args)?),
             Route::Split { step, tail, merge } => {
                 self.split(command, args, step.into(), tail.into(), merge)?
             }
@@ -241,15 +252,6 @@ impl Router {
     }
 
     /// The node that owns every key of an indivisible command.
-    #[inline]
-    fn sole_owner(&self, command: &CommandSpec, args: &[&[u8]]) -> Result<NodeIndex, Error> {
-        if let Some(at) = command.sole_key() {
-            check_arity(command, args)?;
-            return self.owner(args[at]);
-        }
-        self.owner_of_all(command, args)
-    }
-
     fn owner_of_all(&self, command: &CommandSpec, args: &[&[u8]]) -> Result<NodeIndex, Error> {
         let at = self.keys(command, args)?;
         let mut keys = at.keys.iter().map(|&at| args[at as usize]);
@@ -401,6 +403,7 @@ impl Router {
     }
 }
 
+#[inline]
 fn planned_one(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> Planned {
     Planned {
         plan: Plan::One(node),
@@ -462,6 +465,7 @@ fn check_arity(command: &CommandSpec, args: &[&[u8]]) -> Result<(), Error> {
     }
 }
 
+#[inline]
 fn hold(command: &CommandSpec, args: &[&[u8]]) -> Hold {
     match command.wait_limit(args) {
         None => Hold::No,
