@@ -18,7 +18,7 @@ use crate::aio::driver::Driver;
 use crate::aio::ear::Duplex;
 use crate::aio::link::{Limit, Link, Mailbox};
 use crate::handshake::Handshake;
-use crate::health::Health;
+use crate::health::{Health, PAUSE_MIN};
 use crate::plan::Cause;
 
 /// How to make connections to one node.
@@ -42,6 +42,8 @@ pub(super) struct Station {
 struct State {
     /// A task tries to make a connection; never two at a time.
     connecting: bool,
+    /// When the last connection was made.
+    made: Option<Instant>,
     health: Health,
 }
 
@@ -205,49 +207,65 @@ impl Station {
         }
     }
 
-    /// Starts the task that makes a connection, if there is none.
+    /// Starts the task that makes a connection, if there is none. After one that did not live long it waits a little, lest
+    /// a server that hangs up on everybody is called without end.
     fn make_connection(self: &Arc<Self>) {
         let mut state = self.state.lock();
         if !state.connecting {
             state.connecting = true;
-            let task = Connecting(Arc::downgrade(self));
-            tokio::spawn(task.run());
+            let short_lived = state.made.is_some_and(|made| made.elapsed() < PAUSE_MIN);
+            let task = Connecting {
+                station: Arc::downgrade(self),
+                ended: false,
+            };
+            tokio::spawn(task.run(if short_lived {
+                PAUSE_MIN
+            } else {
+                Duration::ZERO
+            }));
         }
-    }
-
-    /// The node failed us, or its connection ended: make a new one, unless nobody needs it any more.
-    fn lost(self: &Arc<Self>) {
-        self.make_connection();
     }
 }
 
 /// The task that makes a connection, again and again until there is one or nobody needs it.
-struct Connecting(Weak<Station>);
+struct Connecting {
+    station: Weak<Station>,
+    /// It has given the word that it is no more; another may run already.
+    ended: bool,
+}
 
 impl Connecting {
-    async fn run(self) {
-        while let Some(pause) = self.attempt().await {
-            tokio::time::sleep(pause).await;
+    async fn run(mut self, mut pause: Duration) {
+        loop {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            match self.attempt().await {
+                Some(longer) => pause = longer,
+                None => break,
+            }
         }
+        self.ended = true;
     }
 
     /// Tries once; how long to wait before the next time, or `None` when there is a connection or nobody to have it.
     async fn attempt(&self) -> Option<Duration> {
-        let connector = self.0.upgrade()?.connector.clone();
-        let weak = self.0.clone();
+        let connector = self.station.upgrade()?.connector.clone();
+        let weak = self.station.clone();
         let made = connector
             .connect(move || {
                 if let Some(station) = weak.upgrade() {
-                    station.lost();
+                    station.make_connection();
                 }
             })
             .await;
-        let station = self.0.upgrade()?;
+        let station = self.station.upgrade()?;
         let mut state = station.state.lock();
         let pause = match made {
             Ok(link) => {
                 state.health.connected();
                 state.connecting = false;
+                state.made = Some(Instant::now());
                 station.current.store(Some(Arc::new(link)));
                 None
             }
@@ -262,17 +280,10 @@ impl Connecting {
 impl Drop for Connecting {
     /// The runtime may end while the task sleeps; the next request starts another.
     fn drop(&mut self) {
-        if let Some(station) = self.0.upgrade() {
-            let mut state = station.state.lock();
-            let alive = station
-                .current
-                .load()
-                .as_ref()
-                .is_some_and(|link| !link.is_closed());
-            if !alive {
-                state.connecting = false;
-            }
-            drop(state);
+        if !self.ended
+            && let Some(station) = self.station.upgrade()
+        {
+            station.state.lock().connecting = false;
             station.changed.notify_waiters();
         }
     }
