@@ -25,7 +25,11 @@ fn main() {
             }),
             row("redis-rs, r2d2 for each node, by hand", threads, || {
                 let placement = client(fleet.urls());
-                let pools: Vec<_> = fleet.urls().iter().map(|url| pool(open(url), threads)).collect();
+                let pools: Vec<_> = fleet
+                    .urls()
+                    .iter()
+                    .map(|url| pool(open(url), threads))
+                    .collect();
                 move |key: &str| {
                     let owner = placement.topology().locate(key.as_bytes());
                     let pool = &pools[owner.expect("every key has an owner").get()];
@@ -37,11 +41,18 @@ fn main() {
                 move |key: &str| get(&mut client.clone(), key)
             }),
             row("redis-rs cluster, r2d2", threads, || {
-                let pool = pool(ClusterClient::new(cluster.urls()).expect("addresses"), threads);
+                let pool = pool(
+                    ClusterClient::new(cluster.urls()).expect("addresses"),
+                    threads,
+                );
                 move |key: &str| get(&mut pool.get().expect("a connection"), key)
             }),
         ];
-        rows.extend(redis_benchmark::row(&fleet.servers.addr(0), Shape::Get, threads));
+        rows.extend(redis_benchmark::row(
+            &fleet.servers.addr(0),
+            Shape::Get,
+            threads,
+        ));
         compare(&format!("blocking, {threads} threads, per GET"), 1, rows);
     }
     tasks::compare_all(&fleet, &cluster);

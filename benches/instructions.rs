@@ -26,7 +26,9 @@ fn main() {
 /// What happens under valgrind.
 fn work(row: &str, operations: u64, urls: &str) {
     let urls = urls.split(',').map(str::to_owned).collect();
-    let (name, shape) = rows().find(|&of| row == title(of)).expect("a row of the table");
+    let (name, shape) = rows()
+        .find(|&of| row == title(of))
+        .expect("a row of the table");
     let (mut contender, mut keys) = (name.connect(urls), Keys::new());
     for _ in 0..operations {
         shape.run(&mut *contender, &mut keys);
@@ -42,9 +44,17 @@ fn count(wanted: Option<&String>) {
     let (fleet, cluster) = (Fleet::start(), Cluster::start());
     println!("client instructions per operation");
     for of in rows().filter(|&of| wanted.is_none_or(|wanted| *wanted == title(of))) {
-        let urls = if of.0 == Name::Cluster { cluster.urls() } else { fleet.urls() };
+        let urls = if of.0 == Name::Cluster {
+            cluster.urls()
+        } else {
+            fleet.urls()
+        };
         let [few, many] = OPERATIONS.map(|count| instructions(&title(of), count, &urls.join(",")));
-        println!("{:24} {:>10}", title(of), (many - few) / (OPERATIONS[1] - OPERATIONS[0]));
+        println!(
+            "{:24} {:>10}",
+            title(of),
+            (many - few) / (OPERATIONS[1] - OPERATIONS[0])
+        );
     }
 }
 
@@ -59,12 +69,16 @@ fn instructions(row: &str, operations: u64, urls: &str) -> u64 {
         .output()
         .expect("it was there before");
     let said = String::from_utf8_lossy(&output.stderr);
-    let collected = said.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok());
+    let collected = said
+        .lines()
+        .find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok());
     collected.unwrap_or_else(|| panic!("valgrind failed:\n{said}"))
 }
 
 fn rows() -> impl Iterator<Item = (Name, Shape)> {
-    Shape::ALL.into_iter().flat_map(|shape| Name::ALL.map(|name| (name, shape)))
+    Shape::ALL
+        .into_iter()
+        .flat_map(|shape| Name::ALL.map(|name| (name, shape)))
 }
 
 fn title((name, shape): (Name, Shape)) -> String {

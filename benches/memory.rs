@@ -15,7 +15,9 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 fn main() {
     let fleet = Fleet::start();
     let fleet_urls = fleet.urls();
-    let many_urls: Vec<String> = (0..MANY).map(|port| format!("redis://127.0.0.1:{}/", port + 1)).collect();
+    let many_urls: Vec<String> = (0..MANY)
+        .map(|port| format!("redis://127.0.0.1:{}/", port + 1))
+        .collect();
     // What the first client of a process leaves behind belongs to all.
     drop(client(fleet_urls.clone()));
 
@@ -30,14 +32,19 @@ fn main() {
     let (mut theirs, connection) = held(|| connect(&fleet_urls[0]));
     held_line("each connection of redis-rs", connection);
 
-    println!("\n{:56} {:>12} {:>12}", "per request", "allocations", "bytes");
+    println!(
+        "\n{:56} {:>12} {:>12}",
+        "per request", "allocations", "bytes"
+    );
     let batch: Vec<&str> = (0..KEYS).map(|_| keys.next()).take(1000).collect();
     for (name, client) in [
         ("redis-rs, one node", &mut theirs as &mut dyn ConnectionLike),
         ("redis-sharding, four nodes", &mut ours),
     ] {
         request_line("GET", name, || get(client, keys.next()));
-        request_line("pipeline of 100 GETs", name, || pipeline(client, &batch[..100]));
+        request_line("pipeline of 100 GETs", name, || {
+            pipeline(client, &batch[..100])
+        });
         request_line("MGET of 1000", name, || mget(client, &batch));
     }
 }
@@ -62,7 +69,11 @@ fn mget(client: &mut dyn ConnectionLike, keys: &[&str]) {
 fn held<T>(work: impl FnOnce() -> T) -> (T, isize) {
     let region = Region::new(ALLOCATOR);
     let made = work();
-    let Stats { bytes_allocated, bytes_deallocated, .. } = region.change();
+    let Stats {
+        bytes_allocated,
+        bytes_deallocated,
+        ..
+    } = region.change();
     (made, bytes_allocated as isize - bytes_deallocated as isize)
 }
 
@@ -74,9 +85,17 @@ fn request_line(request: &str, name: &str, mut work: impl FnMut()) {
     work();
     let region = Region::new(ALLOCATOR);
     work();
-    let Stats { allocations, reallocations, bytes_allocated, .. } = region.change();
+    let Stats {
+        allocations,
+        reallocations,
+        bytes_allocated,
+        ..
+    } = region.change();
     let what = format!("{request}: {name}");
-    println!("{what:56} {:>12} {bytes_allocated:>12}", allocations + reallocations);
+    println!(
+        "{what:56} {:>12} {bytes_allocated:>12}",
+        allocations + reallocations
+    );
 }
 
 /// Nodes of the larger client.

@@ -80,6 +80,20 @@ impl ErrorKind {
     }
 
     /// The kind of an error that came through redis-rs' traits.
+    ///
+    /// ```
+    /// use redis_sharding::redis::Commands;
+    /// use redis_sharding::{ErrorKind, ShardedClient};
+    ///
+    /// # fn main() -> Result<(), redis_sharding::Error> {
+    /// let mut client = ShardedClient::builder()
+    ///     .node("a", "redis://10.0.0.1/")
+    ///     .node("b", "redis://10.0.0.2/")
+    ///     .build()?;
+    /// let error = client.rename::<_, _, ()>("user:1", "user:2").unwrap_err();
+    /// assert_eq!(ErrorKind::of(&error), ErrorKind::CrossNode);
+    /// # Ok(()) }
+    /// ```
     pub fn of(error: &RedisError) -> Self {
         const OURS: [ErrorKind; 8] = [
             ErrorKind::Config,
@@ -125,7 +139,12 @@ pub enum PartStatus {
 }
 
 impl PartOutcome {
-    pub(crate) fn new(node: &str, keys: Vec<Vec<u8>>, status: PartStatus, reason: Option<String>) -> Self {
+    pub(crate) fn new(
+        node: &str,
+        keys: Vec<Vec<u8>>,
+        status: PartStatus,
+        reason: Option<String>,
+    ) -> Self {
         Self {
             node: node.to_owned(),
             keys,
@@ -206,6 +225,18 @@ impl Error {
 
     /// What each node did, in node order, when the command was cut by node and at least one part failed. Empty
     /// otherwise.
+    ///
+    /// ```no_run
+    /// # fn f(client: &redis_sharding::ShardedClient) {
+    /// use redis_sharding::{PartStatus, redis::cmd};
+    ///
+    /// if let Err(error) = client.execute(cmd("DEL").arg(&["user:1", "user:2", "user:3"])) {
+    ///     let undone = error.parts().iter().filter(|part| part.status == PartStatus::Failed);
+    ///     let again: Vec<&Vec<u8>> = undone.flat_map(|part| &part.keys).collect();
+    ///     println!("{} keys are still there", again.len());
+    /// }
+    /// # }
+    /// ```
     pub fn parts(&self) -> &[PartOutcome] {
         &self.0.parts
     }
@@ -214,7 +245,9 @@ impl Error {
     fn to_redis_error(&self) -> RedisError {
         match (self.0.kind, &self.0.source) {
             (ErrorKind::Redis, Some(source)) => source.as_ref().clone(),
-            (kind, _) => redis::make_extension_error(kind.code().to_owned(), Some(self.0.message.clone())),
+            (kind, _) => {
+                redis::make_extension_error(kind.code().to_owned(), Some(self.0.message.clone()))
+            }
         }
     }
 
@@ -303,7 +336,10 @@ mod tests {
     fn keys_are_escaped_and_cut() {
         assert_eq!(KeyText(b"a\x00\"\n").to_string(), r#""a\x00\"\n""#);
         let long = KeyText(&[b'k'; 100]).to_string();
-        assert!(long.starts_with("\"kkk") && long.ends_with("\"... (100 bytes)"), "{long}");
+        assert!(
+            long.starts_with("\"kkk") && long.ends_with("\"... (100 bytes)"),
+            "{long}"
+        );
     }
 
     #[test]
@@ -317,7 +353,10 @@ mod tests {
     fn a_server_error_keeps_its_kind_and_gains_the_node() {
         let said = server_error("NOSCRIPT", "No matching script.");
         let error: RedisError = Error::said(&named_server_error(&said, "cache-a")).into();
-        assert_eq!(error.kind(), redis::ErrorKind::Server(redis::ServerErrorKind::NoScript));
+        assert_eq!(
+            error.kind(),
+            redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
+        );
         assert_eq!(error.detail(), Some("No matching script. (node cache-a)"));
     }
 

@@ -26,7 +26,11 @@ pub(crate) trait Input {
 }
 
 /// Reads `count` replies into `replies`; those that came stay there when one does not. Push messages are passed over.
-pub(crate) fn read_all(input: &mut impl Input, count: usize, replies: &mut Vec<Value>) -> io::Result<()> {
+pub(crate) fn read_all(
+    input: &mut impl Input,
+    count: usize,
+    replies: &mut Vec<Value>,
+) -> io::Result<()> {
     let wanted = replies.len() + count;
     replies.reserve(count);
     while replies.len() < wanted {
@@ -35,13 +39,9 @@ pub(crate) fn read_all(input: &mut impl Input, count: usize, replies: &mut Vec<V
     Ok(())
 }
 
-/// Reads one reply. Push messages are passed over.
-pub(crate) fn read(input: &mut impl Input) -> io::Result<Value> {
-    loop {
-        if let Some(value) = value(input, 0)? {
-            return Ok(value);
-        }
-    }
+/// Reads one reply. `None` for a push message, which is passed over.
+pub(crate) fn read(input: &mut impl Input) -> io::Result<Option<Value>> {
+    value(input, 0)
 }
 
 /// One value, or `None` for a push message.
@@ -65,7 +65,8 @@ fn ready(buffered: &[u8]) -> Option<(Value, usize)> {
         [b'$', digits @ ..] => {
             let (length, used) = short_number(digits)?;
             let (text, rest) = digits[used..].split_at_checked(length)?;
-            rest.starts_with(b"\r\n").then(|| (Value::BulkString(text.to_vec()), 1 + used + length + 2))
+            rest.starts_with(b"\r\n")
+                .then(|| (Value::BulkString(text.to_vec()), 1 + used + length + 2))
         }
         [b':', digits @ ..] => {
             let (number, used) = short_number(digits)?;
@@ -96,7 +97,9 @@ fn any_value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> 
     }
     let length = line_length(input)?;
     let line = &input.buffered()[..length];
-    let (&mark, rest) = line.split_first().ok_or_else(|| malformed("a line of the reply is empty"))?;
+    let (&mark, rest) = line
+        .split_first()
+        .ok_or_else(|| malformed("a line of the reply is empty"))?;
     let value = match mark {
         b'$' => match integer(rest)? {
             -1 => Value::Nil,
@@ -129,7 +132,10 @@ fn any_value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> 
                 return Ok(Some(Value::Map(pairs)));
             }
             let data = value(input, depth + 1)?;
-            return Ok(data.map(|data| Value::Attribute { data: Box::new(data), attributes: pairs }));
+            return Ok(data.map(|data| Value::Attribute {
+                data: Box::new(data),
+                attributes: pairs,
+            }));
         }
         b'_' => Value::Nil,
         b'#' if rest == b"t" => Value::Boolean(true),
@@ -156,7 +162,10 @@ fn line_length(input: &mut impl Input) -> io::Result<usize> {
     let mut searched = 0;
     loop {
         let buffered = input.buffered();
-        if let Some(at) = buffered[searched..].windows(2).position(|pair| pair == b"\r\n") {
+        if let Some(at) = buffered[searched..]
+            .windows(2)
+            .position(|pair| pair == b"\r\n")
+        {
             return Ok(searched + at);
         }
         searched = buffered.len().saturating_sub(1);
@@ -220,14 +229,18 @@ fn integer(digits: &[u8]) -> io::Result<i64> {
     for &digit in digits {
         let digit = digit.wrapping_sub(b'0');
         number = match digit {
-            0..=9 => number.checked_mul(10).and_then(|number| number.checked_sub(digit.into())),
+            0..=9 => number
+                .checked_mul(10)
+                .and_then(|number| number.checked_sub(digit.into())),
             _ => None,
         }
         .ok_or_else(|| malformed("a number of the reply cannot be read"))?;
     }
     match negative {
         true => Ok(number),
-        false => number.checked_neg().ok_or_else(|| malformed("a number of the reply is too large")),
+        false => number
+            .checked_neg()
+            .ok_or_else(|| malformed("a number of the reply is too large")),
     }
 }
 
@@ -289,7 +302,15 @@ mod tests {
     }
 
     fn read_in(bytes: &[u8], piece: usize) -> io::Result<Value> {
-        read(&mut Pieces { bytes, arrived: 0, start: 0, piece })
+        let mut input = Pieces {
+            bytes,
+            arrived: 0,
+            start: 0,
+            piece,
+        };
+        let mut replies = Vec::new();
+        read_all(&mut input, 1, &mut replies)?;
+        Ok(replies.remove(0))
     }
 
     const REPLIES: &[&[u8]] = &[
@@ -320,7 +341,11 @@ mod tests {
             let expected = redis::parse_redis_value(reply).unwrap();
             for piece in 1..=reply.len() {
                 let text = reply.escape_ascii();
-                assert_eq!(read_in(reply, piece).unwrap(), expected, "{text} in pieces of {piece}");
+                assert_eq!(
+                    read_in(reply, piece).unwrap(),
+                    expected,
+                    "{text} in pieces of {piece}"
+                );
             }
         }
     }
@@ -328,10 +353,18 @@ mod tests {
     #[test]
     fn replies_in_a_row_are_read_however_they_arrive() {
         let bytes = REPLIES.concat();
-        let expected: Vec<Value> = REPLIES.iter().map(|reply| redis::parse_redis_value(reply).unwrap()).collect();
+        let expected: Vec<Value> = REPLIES
+            .iter()
+            .map(|reply| redis::parse_redis_value(reply).unwrap())
+            .collect();
         for piece in [1, 2, 3, 7, bytes.len()] {
             let mut replies = Vec::new();
-            let mut input = Pieces { bytes: &bytes, arrived: 0, start: 0, piece };
+            let mut input = Pieces {
+                bytes: &bytes,
+                arrived: 0,
+                start: 0,
+                piece,
+            };
             read_all(&mut input, REPLIES.len(), &mut replies).unwrap();
             assert_eq!(replies, expected, "in pieces of {piece}");
             assert!(read_all(&mut input, 1, &mut replies).is_err());
@@ -348,10 +381,26 @@ mod tests {
     #[test]
     fn a_reply_without_end_or_sense_is_an_error() {
         let deep = b"*1\r\n".repeat(10_000);
-        for bytes in [&b"$5\r\nabc"[..], b"$3\r\nabcd\r\n", b"*2\r\n:1\r\n", b":1x\r\n", b"$-2\r\n", b"\r\n", b"?\r\n", &deep] {
-            assert!(read_in(bytes, 4096).is_err(), "{}", bytes[..8.min(bytes.len())].escape_ascii());
+        for bytes in [
+            &b"$5\r\nabc"[..],
+            b"$3\r\nabcd\r\n",
+            b"*2\r\n:1\r\n",
+            b":1x\r\n",
+            b"$-2\r\n",
+            b"\r\n",
+            b"?\r\n",
+            &deep,
+        ] {
+            assert!(
+                read_in(bytes, 4096).is_err(),
+                "{}",
+                bytes[..8.min(bytes.len())].escape_ascii()
+            );
         }
-        assert!(read_in(b"$9223372036854775807\r\n", 64).is_err(), "nothing is reserved on a server's word");
+        assert!(
+            read_in(b"$9223372036854775807\r\n", 64).is_err(),
+            "nothing is reserved on a server's word"
+        );
     }
 
     proptest! {

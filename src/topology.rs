@@ -94,6 +94,16 @@ impl Topology {
 
     /// A number that is alike on two clients that place alike: it covers the names, weights and order of the nodes, the
     /// partitioner's name and options, and the tag rule. It does not cover addresses.
+    ///
+    /// ```
+    /// use redis_sharding::ShardedClient;
+    ///
+    /// let at = |url: &str| ShardedClient::builder().node("a", "redis://10.0.0.1/").node("b", url).build();
+    /// // The server called b moves to another address; no key does.
+    /// let (before, after) = (at("redis://10.0.0.2/")?, at("redis://10.0.7.9/")?);
+    /// assert_eq!(before.topology().fingerprint(), after.topology().fingerprint());
+    /// # Ok::<(), redis_sharding::Error>(())
+    /// ```
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
@@ -113,7 +123,9 @@ fn check_names(nodes: &[NodeSpec]) -> Result<(), Error> {
     let mut names: Vec<&str> = nodes.iter().map(NodeSpec::name).collect();
     names.sort_unstable();
     if names[0].is_empty() {
-        return Err(Error::config("a node has an empty name; the name is what places its keys"));
+        return Err(Error::config(
+            "a node has an empty name; the name is what places its keys",
+        ));
     }
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
         None => Ok(()),

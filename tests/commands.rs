@@ -18,7 +18,9 @@ fn names(count: usize) -> Vec<String> {
 
 #[test]
 fn single_keys_are_spread_and_found_again() {
-    let Some(servers) = Servers::start(4) else { return };
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
     let mut client = client(&servers);
     for number in 0..200 {
         let _: () = client.set(format!("key:{number}"), number).unwrap();
@@ -36,7 +38,9 @@ fn single_keys_are_spread_and_found_again() {
 
 #[test]
 fn every_key_lies_on_the_node_that_node_for_names() {
-    let Some(servers) = Servers::start(4) else { return };
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
     let mut client = client(&servers);
     for key in names(50) {
         let _: () = client.set(&key, "v").unwrap();
@@ -53,17 +57,27 @@ fn every_key_lies_on_the_node_that_node_for_names() {
 fn typed_commands_work() {
     use redis::TypedCommands;
 
-    let Some(servers) = Servers::start(3) else { return };
+    let Some(servers) = Servers::start(3) else {
+        return;
+    };
     let mut client = client(&servers);
     TypedCommands::set(&mut client, "name", "Ada").unwrap();
-    assert_eq!(TypedCommands::get(&mut client, "name").unwrap().as_deref(), Some("Ada"));
+    assert_eq!(
+        TypedCommands::get(&mut client, "name").unwrap().as_deref(),
+        Some("Ada")
+    );
     assert_eq!(TypedCommands::incr(&mut client, "count", 2).unwrap(), 2);
-    assert_eq!(TypedCommands::del(&mut client, &["name", "count", "nothing"]).unwrap(), 2);
+    assert_eq!(
+        TypedCommands::del(&mut client, &["name", "count", "nothing"]).unwrap(),
+        2
+    );
 }
 
 #[test]
 fn a_dyn_connection_is_a_connection() {
-    let Some(servers) = Servers::start(2) else { return };
+    let Some(servers) = Servers::start(2) else {
+        return;
+    };
     let mut client = client(&servers);
     let connection: &mut dyn ConnectionLike = &mut client;
     cmd("SET").arg("k").arg(1).exec(connection).unwrap();
@@ -74,7 +88,9 @@ fn a_dyn_connection_is_a_connection() {
 
 #[test]
 fn mget_keeps_the_order_asked() {
-    let Some(servers) = Servers::start(4) else { return };
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
     let mut client = client(&servers);
     let keys = names(10_000);
     let pairs: Vec<(&String, usize)> = keys.iter().zip(0..).collect();
@@ -86,14 +102,19 @@ fn mget_keeps_the_order_asked() {
     let found: Vec<Option<usize>> = client.mget(&asked).unwrap();
     let expected: Vec<Option<usize>> = asked
         .iter()
-        .map(|key| key.strip_prefix("key:").and_then(|number| number.parse().ok()))
+        .map(|key| {
+            key.strip_prefix("key:")
+                .and_then(|number| number.parse().ok())
+        })
         .collect();
     assert_eq!(found, expected);
 }
 
 #[test]
 fn counts_of_split_commands_are_added() {
-    let Some(servers) = Servers::start(4) else { return };
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
     let mut client = client(&servers);
     let keys = names(100);
     for key in &keys {
@@ -101,21 +122,54 @@ fn counts_of_split_commands_are_added() {
     }
     let mut some = keys[..40].to_vec();
     some.push("missing".into());
-    assert_eq!(cmd("EXISTS").arg(&some).query::<usize>(&mut client).unwrap(), 40);
-    assert_eq!(cmd("TOUCH").arg(&some).query::<usize>(&mut client).unwrap(), 40);
-    assert_eq!(cmd("EXISTS").arg("key:1").arg("key:1").query::<usize>(&mut client).unwrap(), 2);
-    assert_eq!(cmd("DEL").arg(&some).query::<usize>(&mut client).unwrap(), 40);
-    assert_eq!(cmd("UNLINK").arg(&keys).query::<usize>(&mut client).unwrap(), 60);
+    assert_eq!(
+        cmd("EXISTS")
+            .arg(&some)
+            .query::<usize>(&mut client)
+            .unwrap(),
+        40
+    );
+    assert_eq!(
+        cmd("TOUCH").arg(&some).query::<usize>(&mut client).unwrap(),
+        40
+    );
+    assert_eq!(
+        cmd("EXISTS")
+            .arg("key:1")
+            .arg("key:1")
+            .query::<usize>(&mut client)
+            .unwrap(),
+        2
+    );
+    assert_eq!(
+        cmd("DEL").arg(&some).query::<usize>(&mut client).unwrap(),
+        40
+    );
+    assert_eq!(
+        cmd("UNLINK")
+            .arg(&keys)
+            .query::<usize>(&mut client)
+            .unwrap(),
+        60
+    );
 }
 
 #[test]
 fn split_writes_can_be_refused() {
-    let Some(servers) = Servers::start(4) else { return };
-    let builder = servers.urls().into_iter().fold(ShardedClient::builder(), |builder, url| {
-        builder.unnamed_node(url)
-    });
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
+    let builder = servers
+        .urls()
+        .into_iter()
+        .fold(ShardedClient::builder(), |builder, url| {
+            builder.unnamed_node(url)
+        });
     let mut client = builder.split_writes(SplitWrites::Refused).build().unwrap();
-    assert_eq!(kind(client.mset::<_, _, ()>(&[("a", 1), ("b", 2), ("c", 3), ("d", 4)])), ErrorKind::CrossNode);
+    assert_eq!(
+        kind(client.mset::<_, _, ()>(&[("a", 1), ("b", 2), ("c", 3), ("d", 4)])),
+        ErrorKind::CrossNode
+    );
     let _: () = client.mset(&[("{t}a", 1), ("{t}b", 2)]).unwrap();
     let read: Vec<Option<i64>> = client.mget(&["a", "{t}a", "b", "c"]).unwrap();
     assert_eq!(read, [None, Some(1), None, None]);
@@ -123,23 +177,38 @@ fn split_writes_can_be_refused() {
 
 #[test]
 fn keys_that_live_apart_are_refused_and_keys_that_share_a_node_are_not() {
-    let Some(servers) = Servers::start(4) else { return };
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
     let mut client = client(&servers);
     let keys = names(50);
     let owner = |key: &str| client.node_for(key).unwrap().name().to_owned();
     let home = owner(&keys[0]);
-    let beside = keys[1..].iter().find(|key| owner(key) == home).unwrap().clone();
-    let apart = keys[1..].iter().find(|key| owner(key) != home).unwrap().clone();
+    let beside = keys[1..]
+        .iter()
+        .find(|key| owner(key) == home)
+        .unwrap()
+        .clone();
+    let apart = keys[1..]
+        .iter()
+        .find(|key| owner(key) != home)
+        .unwrap()
+        .clone();
 
     let _: () = client.sadd(&keys[0], "x").unwrap();
     let _: () = client.sadd(&beside, "y").unwrap();
     let union: BTreeSet<String> = client.sunion(&[&keys[0], &beside]).unwrap();
     assert_eq!(union.len(), 2, "no common tag, but a common node");
 
-    let error = client.sunion::<_, Vec<String>>(&[&keys[0], &apart]).unwrap_err();
+    let error = client
+        .sunion::<_, Vec<String>>(&[&keys[0], &apart])
+        .unwrap_err();
     assert_eq!(ErrorKind::of(&error), ErrorKind::CrossNode);
     let text = error.to_string();
-    assert!(text.contains(&keys[0]) && text.contains(&apart) && text.contains(&home), "{text}");
+    assert!(
+        text.contains(&keys[0]) && text.contains(&apart) && text.contains(&home),
+        "{text}"
+    );
     let (a, b) = (keys[0].as_str(), apart.as_str());
     for words in [
         ["RENAME", a, b].as_slice(),
@@ -158,27 +227,51 @@ fn keys_that_live_apart_are_refused_and_keys_that_share_a_node_are_not() {
         let result = cmd(words[0]).arg(&words[1..]).query::<Value>(&mut client);
         assert_eq!(kind(result), ErrorKind::CrossNode, "{words:?}");
     }
-    assert!(!client.exists::<_, bool>(&apart).unwrap(), "nothing was sent");
+    assert!(
+        !client.exists::<_, bool>(&apart).unwrap(),
+        "nothing was sent"
+    );
 }
 
 #[test]
 fn what_cannot_be_routed_is_refused_with_the_way_out() {
-    let Some(servers) = Servers::start(2) else { return };
+    let Some(servers) = Servers::start(2) else {
+        return;
+    };
     let mut client = client(&servers);
     let mut refused = |words: &[&str]| {
-        let error = cmd(words[0]).arg(&words[1..]).query::<Value>(&mut client).unwrap_err();
+        let error = cmd(words[0])
+            .arg(&words[1..])
+            .query::<Value>(&mut client)
+            .unwrap_err();
         (ErrorKind::of(&error), error.to_string())
     };
     for (words, expected, hint) in [
-        (vec!["NOSUCH.COMMAND", "k"], ErrorKind::Unroutable, "CommandSpec"),
-        (vec!["CONFIG", "NOSUCH"], ErrorKind::Unroutable, "CommandSpec"),
+        (
+            vec!["NOSUCH.COMMAND", "k"],
+            ErrorKind::Unroutable,
+            "CommandSpec",
+        ),
+        (
+            vec!["CONFIG", "NOSUCH"],
+            ErrorKind::Unroutable,
+            "CommandSpec",
+        ),
         (vec!["SHUTDOWN"], ErrorKind::Unroutable, "client.node(name)"),
-        (vec!["EVAL", "return 1", "0"], ErrorKind::Unroutable, "client.node(name)"),
+        (
+            vec!["EVAL", "return 1", "0"],
+            ErrorKind::Unroutable,
+            "client.node(name)",
+        ),
         (vec!["WATCH", "k"], ErrorKind::Stateful, "transaction"),
         (vec!["MULTI"], ErrorKind::Stateful, "transaction"),
         (vec!["SUBSCRIBE", "news"], ErrorKind::Stateful, "dedicated"),
         (vec!["SELECT", "1"], ErrorKind::Stateful, "dedicated"),
-        (vec!["CLIENT", "REPLY", "OFF"], ErrorKind::Stateful, "redis-rs"),
+        (
+            vec!["CLIENT", "REPLY", "OFF"],
+            ErrorKind::Stateful,
+            "redis-rs",
+        ),
         (vec!["MONITOR"], ErrorKind::Stateful, "redis-rs"),
     ] {
         let (kind, text) = refused(&words);
@@ -186,22 +279,32 @@ fn what_cannot_be_routed_is_refused_with_the_way_out() {
         assert!(text.contains(hint), "{words:?}: {text}");
     }
     let (_, text) = refused(&["GET"]);
-    assert!(text.contains("wrong number of arguments for 'get' command"), "{text}");
+    assert!(
+        text.contains("wrong number of arguments for 'get' command"),
+        "{text}"
+    );
 }
 
 #[test]
 fn redis_transaction_is_refused_with_the_way_out() {
-    let Some(servers) = Servers::start(2) else { return };
+    let Some(servers) = Servers::start(2) else {
+        return;
+    };
     let mut client = client(&servers);
     let result: RedisResult<i64> = redis::transaction(&mut client, &["k"], |_, _| Ok(Some(1)));
     let error = result.unwrap_err();
     assert_eq!(ErrorKind::of(&error), ErrorKind::Stateful);
-    assert!(error.to_string().contains("client.transaction(keys, ..)"), "{error}");
+    assert!(
+        error.to_string().contains("client.transaction(keys, ..)"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_pipeline_answers_in_command_order() {
-    let Some(servers) = Servers::start(4) else { return };
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
     let mut client = client(&servers);
     let mut pipeline = pipe();
     for number in 0..500 {
@@ -214,11 +317,15 @@ fn a_pipeline_answers_in_command_order() {
 
 #[test]
 fn multi_key_commands_inside_a_pipeline_are_split_too() {
-    let Some(servers) = Servers::start(4) else { return };
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
     let mut client = client(&servers);
     type Answer = (Vec<Option<i64>>, i64, usize, Option<i64>);
     let answer: Answer = pipe()
-        .cmd("MSET").arg(&["a", "1", "b", "2", "c", "3", "d", "4"]).ignore()
+        .cmd("MSET")
+        .arg(&["a", "1", "b", "2", "c", "3", "d", "4"])
+        .ignore()
         .mget(&["d", "none", "a", "b"])
         .incr("c", 10)
         .del(&["a", "b", "none"])
@@ -230,17 +337,28 @@ fn multi_key_commands_inside_a_pipeline_are_split_too() {
 
 #[test]
 fn errors_in_a_pipeline_behave_as_in_redis_rs() {
-    let Some(servers) = Servers::start(4) else { return };
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
     let mut client = client(&servers);
     let _: () = client.set("text", "abc").unwrap();
     let mut pipeline = pipe();
-    pipeline.set("one", 1).incr("text", 1).set("two", 2).ignore().get("two");
+    pipeline
+        .set("one", 1)
+        .incr("text", 1)
+        .set("two", 2)
+        .ignore()
+        .get("two");
 
     let error = pipeline.query::<Value>(&mut client).unwrap_err();
     let errors = error.into_server_errors().unwrap();
     assert_eq!(errors.len(), 1);
     assert_eq!(errors[0].0, 1, "the error has the number of its command");
-    assert!(errors[0].1.details().unwrap().contains("(node "), "{:?}", errors[0]);
+    assert!(
+        errors[0].1.details().unwrap().contains("(node "),
+        "{:?}",
+        errors[0]
+    );
 
     let all: Vec<RedisResult<Value>> = pipeline.ignore_errors().query(&mut client).unwrap();
     assert_eq!(all.len(), 3);
@@ -250,18 +368,30 @@ fn errors_in_a_pipeline_behave_as_in_redis_rs() {
 
 #[test]
 fn a_refused_command_stops_the_whole_pipeline_before_anything_is_sent() {
-    let Some(servers) = Servers::start(4) else { return };
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
     let mut client = client(&servers);
-    let result = pipe().set("a", 1).cmd("NOSUCH").arg("k").set("b", 2).query::<Value>(&mut client);
+    let result = pipe()
+        .set("a", 1)
+        .cmd("NOSUCH")
+        .arg("k")
+        .set("b", 2)
+        .query::<Value>(&mut client);
     let error = result.unwrap_err();
     assert_eq!(ErrorKind::of(&error), ErrorKind::Unroutable);
-    assert!(error.to_string().contains("command 2 of the pipeline"), "{error}");
+    assert!(
+        error.to_string().contains("command 2 of the pipeline"),
+        "{error}"
+    );
     assert_eq!(cmd("DBSIZE").query::<usize>(&mut client).unwrap(), 0);
 }
 
 #[test]
 fn an_empty_pipeline_is_nothing() {
-    let Some(servers) = Servers::start(2) else { return };
+    let Some(servers) = Servers::start(2) else {
+        return;
+    };
     let mut client = client(&servers);
     let nothing: Vec<Value> = pipe().query(&mut client).unwrap();
     assert!(nothing.is_empty());
@@ -269,11 +399,17 @@ fn an_empty_pipeline_is_nothing() {
 
 #[test]
 fn a_pipeline_of_a_hundred_thousand_commands_goes_through() {
-    let Some(servers) = Servers::start(4) else { return };
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
     let mut client = client(&servers);
     let mut pipeline = pipe();
     for number in 0..100_000_usize {
-        pipeline.cmd("SET").arg(format!("key:{number}")).arg(number).ignore();
+        pipeline
+            .cmd("SET")
+            .arg(format!("key:{number}"))
+            .arg(number)
+            .ignore();
     }
     pipeline.query::<()>(&mut client).unwrap();
     assert_eq!(cmd("DBSIZE").query::<usize>(&mut client).unwrap(), 100_000);
@@ -287,47 +423,88 @@ fn a_pipeline_of_a_hundred_thousand_commands_goes_through() {
 
 #[test]
 fn a_transaction_lives_on_one_node_or_is_refused() {
-    let Some(servers) = Servers::start(4) else { return };
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
     let mut client = client(&servers);
     let answer: (i64, i64) = pipe()
         .atomic()
-        .set("{t}a", 1).ignore()
+        .set("{t}a", 1)
+        .ignore()
         .incr("{t}a", 1)
         .incr("{t}b", 5)
         .query(&mut client)
         .unwrap();
     assert_eq!(answer, (2, 5));
 
-    let apart = pipe().atomic().incr("a", 1).incr("b", 1).incr("c", 1).incr("d", 1).query::<Value>(&mut client);
+    let apart = pipe()
+        .atomic()
+        .incr("a", 1)
+        .incr("b", 1)
+        .incr("c", 1)
+        .incr("d", 1)
+        .query::<Value>(&mut client);
     assert_eq!(kind(apart), ErrorKind::CrossNode);
-    let keyless = pipe().atomic().cmd("ECHO").arg("x").query::<Value>(&mut client);
+    let keyless = pipe()
+        .atomic()
+        .cmd("ECHO")
+        .arg("x")
+        .query::<Value>(&mut client);
     assert_eq!(kind(keyless), ErrorKind::Unroutable);
-    assert_eq!(cmd("DBSIZE").query::<usize>(&mut client).unwrap(), 2, "nothing of the refused ones was sent");
+    assert_eq!(
+        cmd("DBSIZE").query::<usize>(&mut client).unwrap(),
+        2,
+        "nothing of the refused ones was sent"
+    );
 }
 
 #[test]
 fn a_transaction_with_a_bad_command_says_which() {
-    let Some(servers) = Servers::start(4) else { return };
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
     let mut client = client(&servers);
     // The server refuses an option that only it can know.
-    let error = pipe().atomic().set("{t}a", 1).cmd("EVAL").arg("return 1").arg(1).arg("{t}a").cmd("OBJECT").arg("FREQ")
-        .arg("{t}a").query::<Value>(&mut client).unwrap_err();
+    let error = pipe()
+        .atomic()
+        .set("{t}a", 1)
+        .cmd("EVAL")
+        .arg("return 1")
+        .arg(1)
+        .arg("{t}a")
+        .cmd("OBJECT")
+        .arg("FREQ")
+        .arg("{t}a")
+        .query::<Value>(&mut client)
+        .unwrap_err();
     assert!(error.to_string().contains("LFU"), "{error}");
 }
 
 #[cfg(feature = "script")]
 #[test]
 fn a_script_is_loaded_everywhere_and_runs_at_its_keys() {
-    let Some(servers) = Servers::start(4) else { return };
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
     let mut client = client(&servers);
     let script = redis::Script::new("return redis.call('INCRBY', KEYS[1], ARGV[1])");
     for key in names(20) {
         let value: i64 = script.key(&key).arg(3).invoke(&mut client).unwrap();
         assert_eq!(value, 3);
     }
-    let exists: Vec<bool> = cmd("SCRIPT").arg("EXISTS").arg(script.get_hash()).query(&mut client).unwrap();
+    let exists: Vec<bool> = cmd("SCRIPT")
+        .arg("EXISTS")
+        .arg(script.get_hash())
+        .query(&mut client)
+        .unwrap();
     assert_eq!(exists, [true]);
-    let two = script.key("a").key("b").key("c").key("d").arg(1).invoke::<i64>(&mut client);
+    let two = script
+        .key("a")
+        .key("b")
+        .key("c")
+        .key("d")
+        .arg(1)
+        .invoke::<i64>(&mut client);
     assert_eq!(kind(two), ErrorKind::CrossNode);
     cmd("SCRIPT").arg("FLUSH").exec(&mut client).unwrap();
     let value: i64 = script.key("key:1").arg(1).invoke(&mut client).unwrap();
@@ -336,18 +513,26 @@ fn a_script_is_loaded_everywhere_and_runs_at_its_keys() {
 
 #[test]
 fn scans_visit_all_nodes() {
-    let Some(servers) = Servers::start(4) else { return };
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
     let mut client = client(&servers);
     let keys: BTreeSet<String> = names(1_000).into_iter().collect();
     for key in &keys {
         let _: () = client.set(key, 1).unwrap();
     }
     let _: () = client.hset_multiple("hash", &[("f", 1), ("g", 2)]).unwrap();
-    let all: BTreeSet<String> =
-        client.scan_match("key:*").unwrap().collect::<RedisResult<_>>().unwrap();
+    let all: BTreeSet<String> = client
+        .scan_match("key:*")
+        .unwrap()
+        .collect::<RedisResult<_>>()
+        .unwrap();
     assert_eq!(all, keys);
-    let fields: HashMap<String, i64> =
-        client.hscan::<_, (String, i64)>("hash").unwrap().collect::<RedisResult<_>>().unwrap();
+    let fields: HashMap<String, i64> = client
+        .hscan::<_, (String, i64)>("hash")
+        .unwrap()
+        .collect::<RedisResult<_>>()
+        .unwrap();
     assert_eq!(fields.len(), 2);
     let listed: BTreeSet<String> = client.keys("key:*").unwrap();
     assert_eq!(listed, keys);
@@ -355,7 +540,9 @@ fn scans_visit_all_nodes() {
 
 #[test]
 fn scan_all_can_be_interrupted_and_resumed() {
-    let Some(servers) = Servers::start(3) else { return };
+    let Some(servers) = Servers::start(3) else {
+        return;
+    };
     let mut client = client(&servers);
     let keys: BTreeSet<Vec<u8>> = names(500).into_iter().map(String::into_bytes).collect();
     for key in &keys {
@@ -367,39 +554,82 @@ fn scan_all_can_be_interrupted_and_resumed() {
     found.extend(scan.by_ref().take(170).map(Result::unwrap));
     let position = scan.position().to_string();
     drop(scan);
-    let rest = client.resume_scan(position.parse().unwrap()).unwrap().of_type("string");
+    let rest = client
+        .resume_scan(position.parse().unwrap())
+        .unwrap()
+        .of_type("string");
     found.extend(rest.map(Result::unwrap));
     assert_eq!(found, keys);
 
     let mut other = ShardedClient::open(servers.urls()).unwrap();
-    assert!(other.resume_scan(position.parse().unwrap()).is_err(), "other names, another topology");
+    assert!(
+        other.resume_scan(position.parse().unwrap()).is_err(),
+        "other names, another topology"
+    );
     assert!(other.check_connection());
 }
 
 #[test]
 fn commands_for_all_nodes_give_one_answer() {
-    let Some(servers) = Servers::start(4) else { return };
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
     let mut client = client(&servers);
     assert_eq!(cmd("PING").query::<String>(&mut client).unwrap(), "PONG");
-    assert_eq!(cmd("RANDOMKEY").query::<Option<String>>(&mut client).unwrap(), None);
+    assert_eq!(
+        cmd("RANDOMKEY")
+            .query::<Option<String>>(&mut client)
+            .unwrap(),
+        None
+    );
     let _: () = client.set("only", 1).unwrap();
-    assert_eq!(cmd("RANDOMKEY").query::<Option<String>>(&mut client).unwrap().as_deref(), Some("only"));
+    assert_eq!(
+        cmd("RANDOMKEY")
+            .query::<Option<String>>(&mut client)
+            .unwrap()
+            .as_deref(),
+        Some("only")
+    );
     assert_eq!(cmd("DBSIZE").query::<usize>(&mut client).unwrap(), 1);
-    let _: () = cmd("CONFIG").arg("SET").arg("maxmemory-samples").arg(7).query(&mut client).unwrap();
-    let set: HashMap<String, HashMap<String, String>> =
-        cmd("CONFIG").arg("GET").arg("maxmemory-samples").query(&mut client).unwrap();
+    let _: () = cmd("CONFIG")
+        .arg("SET")
+        .arg("maxmemory-samples")
+        .arg(7)
+        .query(&mut client)
+        .unwrap();
+    let set: HashMap<String, HashMap<String, String>> = cmd("CONFIG")
+        .arg("GET")
+        .arg("maxmemory-samples")
+        .query(&mut client)
+        .unwrap();
     assert_eq!(set.len(), 4);
-    assert!(set.values().all(|node| node["maxmemory-samples"] == "7"), "{set:?}");
-    let info: HashMap<String, redis::InfoDict> = cmd("INFO").arg("server").query(&mut client).unwrap();
-    assert_eq!(info["node-0"].get::<String>("redis_mode").as_deref(), Some("standalone"));
-    assert_eq!(cmd("WAIT").arg(0).arg(10).query::<i64>(&mut client).unwrap(), 0);
+    assert!(
+        set.values().all(|node| node["maxmemory-samples"] == "7"),
+        "{set:?}"
+    );
+    let info: HashMap<String, redis::InfoDict> =
+        cmd("INFO").arg("server").query(&mut client).unwrap();
+    assert_eq!(
+        info["node-0"].get::<String>("redis_mode").as_deref(),
+        Some("standalone")
+    );
+    assert_eq!(
+        cmd("WAIT")
+            .arg(0)
+            .arg(10)
+            .query::<i64>(&mut client)
+            .unwrap(),
+        0
+    );
     cmd("FLUSHALL").exec(&mut client).unwrap();
     assert_eq!(cmd("DBSIZE").query::<usize>(&mut client).unwrap(), 0);
 }
 
 #[test]
 fn keys_and_values_are_bytes() {
-    let Some(servers) = Servers::start(4) else { return };
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
     let mut client = client(&servers);
     let keys: Vec<Vec<u8>> = vec![
         b"".to_vec(),
@@ -421,7 +651,9 @@ fn keys_and_values_are_bytes() {
 
 #[test]
 fn values_of_sixteen_megabytes_go_through() {
-    let Some(servers) = Servers::start(3) else { return };
+    let Some(servers) = Servers::start(3) else {
+        return;
+    };
     let mut client = client(&servers);
     let big: Vec<u8> = (0..16 << 20).map(|number| (number % 251) as u8).collect();
     for key in names(3) {
@@ -435,8 +667,13 @@ fn values_of_sixteen_megabytes_go_through() {
 
 #[test]
 fn resp3_and_other_databases_work() {
-    let Some(servers) = Servers::start(3) else { return };
-    let urls = servers.urls().into_iter().map(|url| format!("{}/2?protocol=resp3", url.trim_end_matches('/')));
+    let Some(servers) = Servers::start(3) else {
+        return;
+    };
+    let urls = servers
+        .urls()
+        .into_iter()
+        .map(|url| format!("{}/2?protocol=resp3", url.trim_end_matches('/')));
     let mut client = ShardedClient::open(urls).unwrap();
     assert_eq!(client.get_db(), 2);
     let _: () = client.mset(&[("a", 1), ("b", 2), ("c", 3)]).unwrap();
@@ -445,8 +682,11 @@ fn resp3_and_other_databases_work() {
     let _: () = client.hset("h", "f", "v").unwrap();
     let hash: HashMap<String, String> = client.hgetall("h").unwrap();
     assert_eq!(hash["f"], "v");
-    let set: HashMap<String, HashMap<String, String>> =
-        cmd("CONFIG").arg("GET").arg("maxmemory").query(&mut client).unwrap();
+    let set: HashMap<String, HashMap<String, String>> = cmd("CONFIG")
+        .arg("GET")
+        .arg("maxmemory")
+        .query(&mut client)
+        .unwrap();
     assert_eq!(set.len(), 3);
     assert_eq!(cmd("DBSIZE").query::<usize>(&mut client).unwrap(), 4);
     let keys = client.scan_all().count();
@@ -455,7 +695,9 @@ fn resp3_and_other_databases_work() {
 
 #[test]
 fn unix_sockets_work() {
-    let Some(servers) = Servers::builder().unix().start(3) else { return };
+    let Some(servers) = Servers::builder().unix().start(3) else {
+        return;
+    };
     let mut client = client(&servers);
     let _: () = client.mset(&[("a", 1), ("b", 2), ("c", 3)]).unwrap();
     let found: Vec<Option<i64>> = client.mget(&["c", "x", "a"]).unwrap();
@@ -464,16 +706,24 @@ fn unix_sockets_work() {
 
 #[test]
 fn explain_shows_the_plan_without_sending() {
-    let Some(servers) = Servers::start(3) else { return };
+    let Some(servers) = Servers::start(3) else {
+        return;
+    };
     let client = client(&servers);
     let mut mget = cmd("MGET");
     mget.arg(names(9));
     let explanation = client.explain(&mget).unwrap();
     let table = explanation.to_string();
-    assert!(table.starts_with("MGET: split over 3 nodes, answers in the order of the keys\n"), "{table}");
+    assert!(
+        table.starts_with("MGET: split over 3 nodes, answers in the order of the keys\n"),
+        "{table}"
+    );
     let shown: usize = explanation.parts().iter().map(|(_, keys)| keys.len()).sum();
     assert_eq!(shown, 9);
     let one = client.explain(cmd("GET").arg("key:1")).unwrap().to_string();
     assert!(one.starts_with("GET: one node\n"), "{one}");
-    assert_eq!(client.explain(&cmd("NOSUCH")).unwrap_err().kind(), ErrorKind::Unroutable);
+    assert_eq!(
+        client.explain(&cmd("NOSUCH")).unwrap_err().kind(),
+        ErrorKind::Unroutable
+    );
 }

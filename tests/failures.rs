@@ -55,14 +55,25 @@ fn a_write_whose_answer_is_missing_is_unknown_and_never_repeated() {
     let client = builder.build().unwrap();
     let key = key_on(&client, 0);
     client.execute(&get(&key)).unwrap();
-    for fault in [Fault::CloseAfter, Fault::CloseBefore, Fault::HalfReplyThenClose, Fault::HangAfter, Fault::HangBefore] {
+    for fault in [
+        Fault::CloseAfter,
+        Fault::CloseBefore,
+        Fault::HalfReplyThenClose,
+        Fault::HangAfter,
+        Fault::HangBefore,
+    ] {
         nodes[0].clear_received();
         nodes[0].fail("SET", fault.clone(), 1);
         let error = client.execute(&set(&key)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unknown, "{fault:?}: {error}");
-        assert!(error.to_string().contains("node-0") && error.to_string().contains("may or may not"), "{error}");
+        assert!(
+            error.to_string().contains("node-0") && error.to_string().contains("may or may not"),
+            "{error}"
+        );
         assert_eq!(nodes[0].count_of("SET"), 1, "{fault:?}");
-        client.execute(&set(&key)).expect("the next one goes through on a new connection");
+        client
+            .execute(&set(&key))
+            .expect("the next one goes through on a new connection");
     }
 }
 
@@ -72,15 +83,27 @@ fn a_read_whose_connection_broke_is_asked_again() {
     let client = builder.build().unwrap();
     let key = key_on(&client, 0);
     client.execute(&set(&key)).unwrap();
-    for fault in [Fault::CloseAfter, Fault::CloseBefore, Fault::HalfReplyThenClose, Fault::Garbage(b"?what\r\n".to_vec())] {
+    for fault in [
+        Fault::CloseAfter,
+        Fault::CloseBefore,
+        Fault::HalfReplyThenClose,
+        Fault::Garbage(b"?what\r\n".to_vec()),
+    ] {
         nodes[0].clear_received();
         nodes[0].fail("GET", fault.clone(), 1);
-        assert_eq!(client.execute(&get(&key)).unwrap(), Value::BulkString(b"v".to_vec()), "{fault:?}");
+        assert_eq!(
+            client.execute(&get(&key)).unwrap(),
+            Value::BulkString(b"v".to_vec()),
+            "{fault:?}"
+        );
         assert_eq!(nodes[0].count_of("GET"), 2);
     }
     nodes[0].fail("GET", Fault::CloseBefore, usize::MAX);
     nodes[0].clear_received();
-    assert_eq!(client.execute(&get(&key)).unwrap_err().kind(), ErrorKind::NodeDown);
+    assert_eq!(
+        client.execute(&get(&key)).unwrap_err().kind(),
+        ErrorKind::NodeDown
+    );
     assert_eq!(nodes[0].count_of("GET"), 2, "once again, not for ever");
 }
 
@@ -94,7 +117,11 @@ fn a_connection_that_owes_a_reply_is_never_used_again() {
         nodes[0].fail("GET", fault, 1);
         assert_eq!(kind(&client.get::<_, String>("a")), ErrorKind::NodeDown);
         for _ in 0..20 {
-            assert_eq!(client.get::<_, String>("b").unwrap(), "2", "never the late answer of another");
+            assert_eq!(
+                client.get::<_, String>("b").unwrap(),
+                "2",
+                "never the late answer of another"
+            );
             std::thread::sleep(Duration::from_millis(30));
         }
     }
@@ -105,12 +132,17 @@ fn one_deadline_holds_for_a_whole_request() {
     let (nodes, builder) = nodes(3);
     let mut client = builder.build().unwrap();
     let keys: Vec<String> = (0..3).map(|index| key_on(&client, index)).collect();
-    let _: () = client.mset(&keys.iter().map(|key| (key, 1)).collect::<Vec<_>>()).unwrap();
+    let _: () = client
+        .mset(&keys.iter().map(|key| (key, 1)).collect::<Vec<_>>())
+        .unwrap();
 
     // Every byte comes in time, the whole does not.
     nodes[0].fail("GET", Fault::Trickle(TIMEOUT / 4), 1);
     let start = Instant::now();
-    assert_eq!(kind(&client.get::<_, String>(&keys[0])), ErrorKind::NodeDown);
+    assert_eq!(
+        kind(&client.get::<_, String>(&keys[0])),
+        ErrorKind::NodeDown
+    );
     assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
 
     // Ten replies, each of them in time by itself.
@@ -131,7 +163,11 @@ fn one_deadline_holds_for_a_whole_request() {
     }
     let start = Instant::now();
     assert!(client.mget::<_, Vec<i64>>(&keys).is_err());
-    assert!(start.elapsed() < 2 * TIMEOUT, "the slowest node, not the sum: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < 2 * TIMEOUT,
+        "the slowest node, not the sum: {:?}",
+        start.elapsed()
+    );
 }
 
 #[test]
@@ -149,7 +185,11 @@ fn a_cut_command_says_what_each_node_did() {
     nodes[2].fail("MSET", Fault::Error("OOM command not allowed".into()), 1);
     let error = client.execute(&mset).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Partial);
-    let outcomes: Vec<_> = error.parts().iter().map(|part| (part.node.as_str(), part.status, part.keys.clone())).collect();
+    let outcomes: Vec<_> = error
+        .parts()
+        .iter()
+        .map(|part| (part.node.as_str(), part.status, part.keys.clone()))
+        .collect();
     let key = |index: usize| vec![keys[index].clone().into_bytes()];
     assert_eq!(
         outcomes,
@@ -159,7 +199,10 @@ fn a_cut_command_says_what_each_node_did() {
             ("node-2", PartStatus::Failed, key(2)),
         ]
     );
-    assert!(error.to_string().contains("OOM") && !error.to_string().contains("secret-value"), "{error}");
+    assert!(
+        error.to_string().contains("OOM") && !error.to_string().contains("secret-value"),
+        "{error}"
+    );
     let flat: redis::RedisError = error.into();
     assert_eq!(flat.code(), Some("PARTIAL"));
 }
@@ -176,12 +219,20 @@ fn a_failed_node_is_never_nil() {
     assert_eq!(error.kind(), ErrorKind::Partial);
     assert_eq!(error.parts()[1].status, PartStatus::Failed);
     let error = client.execute(&cmd("DBSIZE")).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Partial, "a sum over some nodes is not the sum");
+    assert_eq!(
+        error.kind(),
+        ErrorKind::Partial,
+        "a sum over some nodes is not the sum"
+    );
     for node in &nodes {
         node.stop();
     }
     let error: Error = client.execute(&mget).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NodeDown, "all of them failed alike");
+    assert_eq!(
+        error.kind(),
+        ErrorKind::NodeDown,
+        "all of them failed alike"
+    );
     assert_eq!(error.parts().len(), 3);
 }
 
@@ -196,13 +247,20 @@ fn a_dead_node_leaves_the_others_alone_and_is_used_again_when_it_returns() {
     nodes[0].stop();
     let first = client.execute(&get(&keys[0])).unwrap_err();
     assert_eq!(first.kind(), ErrorKind::NodeDown);
-    assert!(first.to_string().contains(&nodes[0].addr().to_string()), "{first}");
+    assert!(
+        first.to_string().contains(&nodes[0].addr().to_string()),
+        "{first}"
+    );
     let start = Instant::now();
     for _ in 0..200 {
         assert!(client.execute(&get(&keys[0])).is_err());
         assert_eq!(client.get::<_, i64>(&keys[1]).unwrap(), 1);
     }
-    assert!(start.elapsed() < 10 * TIMEOUT, "a node known to be down costs nothing: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < 10 * TIMEOUT,
+        "a node known to be down costs nothing: {:?}",
+        start.elapsed()
+    );
     let error = client.execute(&get(&keys[0])).unwrap_err();
     assert!(error.to_string().contains("down for"), "{error}");
 
@@ -215,12 +273,19 @@ fn a_dead_node_leaves_the_others_alone_and_is_used_again_when_it_returns() {
         all.into_iter().partition(|answer| answer.is_ok())
     };
     assert_eq!((answers.len(), errors.len()), (20, 10));
-    assert!(errors.iter().all(|error| kind(error) == ErrorKind::NodeDown));
+    assert!(
+        errors
+            .iter()
+            .all(|error| kind(error) == ErrorKind::NodeDown)
+    );
 
     nodes[0].restart().unwrap();
     let start = Instant::now();
     while client.get::<_, i64>(&keys[0]).is_err() {
-        assert!(start.elapsed() < Duration::from_secs(5), "it is back and not used");
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "it is back and not used"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -230,7 +295,9 @@ fn connections_closed_by_the_server_are_noticed_before_a_write() {
     let (nodes, builder) = nodes(1);
     let mut client = builder.build().unwrap();
     for number in 0..5 {
-        let _: () = client.set("k", number).expect("no write is lost on a closed connection");
+        let _: () = client
+            .set("k", number)
+            .expect("no write is lost on a closed connection");
         nodes[0].close_connections();
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -240,13 +307,25 @@ fn connections_closed_by_the_server_are_noticed_before_a_write() {
 #[test]
 fn an_idle_connection_is_asked_before_it_is_used() {
     let (nodes, builder) = nodes(1);
-    let mut client = builder.idle_check(Duration::from_millis(100)).build().unwrap();
+    let mut client = builder
+        .idle_check(Duration::from_millis(100))
+        .build()
+        .unwrap();
     let _: () = client.set("k", 1).unwrap();
     // It looks open, but nobody is there.
     nodes[0].fail("PING", Fault::HangBefore, 1);
     std::thread::sleep(Duration::from_millis(200));
-    let _: () = client.set("k", 2).expect("the write goes out on a new connection");
-    assert_eq!((nodes[0].count_of("PING"), nodes[0].count_of("SET"), nodes[0].accepted()), (1, 2, 2));
+    let _: () = client
+        .set("k", 2)
+        .expect("the write goes out on a new connection");
+    assert_eq!(
+        (
+            nodes[0].count_of("PING"),
+            nodes[0].count_of("SET"),
+            nodes[0].accepted()
+        ),
+        (1, 2, 2)
+    );
 }
 
 #[test]
@@ -255,19 +334,34 @@ fn an_exhausted_pool_says_so_and_recovers() {
     let client = builder.pool_size(2).build().unwrap();
     nodes[0].fail("GET", Fault::Delay(3 * TIMEOUT / 4), 4);
     let results: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..6).map(|_| scope.spawn(|| client.execute(&get("k")))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        let threads: Vec<_> = (0..6)
+            .map(|_| scope.spawn(|| client.execute(&get("k"))))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
     });
-    let exhausted: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
+    let exhausted: Vec<_> = results
+        .iter()
+        .filter_map(|result| result.as_ref().err())
+        .collect();
     assert!(!exhausted.is_empty() && exhausted.len() <= 4, "{results:?}");
-    assert!(exhausted.iter().any(|error| {
-        error.kind() == ErrorKind::PoolTimeout && error.to_string().contains("all 2 connections")
-    }), "{exhausted:?}");
+    assert!(
+        exhausted.iter().any(|error| {
+            error.kind() == ErrorKind::PoolTimeout
+                && error.to_string().contains("all 2 connections")
+        }),
+        "{exhausted:?}"
+    );
     nodes[0].heal().unwrap();
     client.execute(&get("k")).expect("free again");
     let start = Instant::now();
     while nodes[0].connections() > 2 {
-        assert!(start.elapsed() < Duration::from_secs(5), "connections beyond the limit stay open");
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "connections beyond the limit stay open"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -276,7 +370,11 @@ fn an_exhausted_pool_says_so_and_recovers() {
 fn a_refused_multi_is_an_error_and_not_a_panic() {
     let (nodes, builder) = nodes(1);
     let mut client = builder.build().unwrap();
-    nodes[0].fail("MULTI", Fault::Error("NOPERM this user has no permissions to run the 'multi' command".into()), 1);
+    nodes[0].fail(
+        "MULTI",
+        Fault::Error("NOPERM this user has no permissions to run the 'multi' command".into()),
+        1,
+    );
     let result: RedisResult<(i64,)> = pipe().atomic().incr("{t}a", 1).query(&mut client);
     let error = result.unwrap_err();
     assert_eq!(error.code(), Some("NOPERM"));
@@ -308,12 +406,21 @@ fn a_pipeline_that_broke_repeats_only_what_may_be_repeated() {
 
     nodes[0].clear_received();
     nodes[0].fail("GET", Fault::CloseBefore, 1);
-    let mixed: Vec<RedisResult<i64>> =
-        pipe().incr("n", 1).get("k").incr("n", 1).ignore_errors().query(&mut client).unwrap();
+    let mixed: Vec<RedisResult<i64>> = pipe()
+        .incr("n", 1)
+        .get("k")
+        .incr("n", 1)
+        .ignore_errors()
+        .query(&mut client)
+        .unwrap();
     assert_eq!(mixed[0], Ok(1), "what was answered stays answered");
     assert_eq!(kind(&mixed[1]), ErrorKind::NodeDown);
     assert_eq!(kind(&mixed[2]), ErrorKind::Unknown);
-    assert_eq!(nodes[0].count_of("INCRBY"), 1, "the second one was never applied, nor repeated");
+    assert_eq!(
+        nodes[0].count_of("INCRBY"),
+        1,
+        "the second one was never applied, nor repeated"
+    );
 }
 
 #[test]
@@ -321,11 +428,21 @@ fn a_node_in_cluster_mode_is_reported() {
     let (nodes, builder) = nodes(2);
     let client = builder.build().unwrap();
     let key = key_on(&client, 0);
-    nodes[0].fail("GET", Fault::Moved { slot: 42, to: nodes[1].addr() }, 1);
+    nodes[0].fail(
+        "GET",
+        Fault::Moved {
+            slot: 42,
+            to: nodes[1].addr(),
+        },
+        1,
+    );
     let error = client.execute(&get(&key)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Redis);
     let flat: redis::RedisError = error.into();
-    assert_eq!(flat.redirect_node(), Some((nodes[1].addr().to_string().as_str(), 42)));
+    assert_eq!(
+        flat.redirect_node(),
+        Some((nodes[1].addr().to_string().as_str(), 42))
+    );
     assert!(flat.to_string().contains("node-0"), "{flat}");
 }
 
@@ -335,8 +452,14 @@ fn a_wrong_password_is_an_error_without_the_password() {
     let client = ShardedClient::open([format!("redis://:hunter2@{}/", node.addr())]).unwrap();
     let error = client.execute(&get("k")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NodeDown);
-    assert!(error.to_string().contains("WRONGPASS") || error.to_string().contains("invalid"), "{error}");
-    assert!(!format!("{error:?} {client:?}").contains("hunter2"), "{error:?} {client:?}");
+    assert!(
+        error.to_string().contains("WRONGPASS") || error.to_string().contains("invalid"),
+        "{error}"
+    );
+    assert!(
+        !format!("{error:?} {client:?}").contains("hunter2"),
+        "{error:?} {client:?}"
+    );
     let client = ShardedClient::open([node.url()]).unwrap();
     client.execute(&get("k")).unwrap();
 }
@@ -352,10 +475,20 @@ fn a_bad_description_says_what_is_wrong() {
     assert!(build(start()).contains("no nodes"));
     let text = build(start().node("a", "redis://h1/").node("a", "redis://h2/"));
     assert!(text.contains("\"a\""), "{text}");
-    let text = build(start().node("a", "redis://h1/").node("b", "redis://h1:6379/"));
-    assert!(text.contains("\"a\"") && text.contains("\"b\"") && text.contains("h1:6379"), "{text}");
+    let text = build(
+        start()
+            .node("a", "redis://h1/")
+            .node("b", "redis://h1:6379/"),
+    );
+    assert!(
+        text.contains("\"a\"") && text.contains("\"b\"") && text.contains("h1:6379"),
+        "{text}"
+    );
     let text = build(start().node("a", "redis://h1/1").node("b", "redis://h2/2"));
-    assert!(text.contains("database 1") && text.contains("database 2"), "{text}");
+    assert!(
+        text.contains("database 1") && text.contains("database 2"),
+        "{text}"
+    );
     let text = build(start().node("a", "nonsense://user:hunter2@h1/"));
     assert!(text.contains('a') && !text.contains("hunter2"), "{text}");
     let text = build(start().node("a", "redis://h1/").pool_size(0));
@@ -365,7 +498,11 @@ fn a_bad_description_says_what_is_wrong() {
 #[test]
 fn two_threads_in_opposite_order_do_not_wait_for_each_other() {
     let (_nodes, builder) = nodes(4);
-    let client = builder.pool_size(1).response_timeout(Duration::from_secs(20)).build().unwrap();
+    let client = builder
+        .pool_size(1)
+        .response_timeout(Duration::from_secs(20))
+        .build()
+        .unwrap();
     let keys: Vec<String> = (0..4).map(|index| key_on(&client, index)).collect();
     let backwards: Vec<String> = keys.iter().rev().cloned().collect();
     std::thread::scope(|scope| {
@@ -373,7 +510,9 @@ fn two_threads_in_opposite_order_do_not_wait_for_each_other() {
             let mut client = client.clone();
             scope.spawn(move || {
                 for _ in 0..300 {
-                    let _: () = client.mset(&keys.iter().map(|key| (key, 1)).collect::<Vec<_>>()).unwrap();
+                    let _: () = client
+                        .mset(&keys.iter().map(|key| (key, 1)).collect::<Vec<_>>())
+                        .unwrap();
                     let _: Vec<i64> = client.mget(keys).unwrap();
                 }
             });
@@ -383,8 +522,13 @@ fn two_threads_in_opposite_order_do_not_wait_for_each_other() {
 
 #[test]
 fn a_killed_node_under_load_loses_nothing_that_was_acknowledged_elsewhere() {
-    let Some(servers) = Servers::start(3) else { return };
-    let client = support::builder(&servers).response_timeout(Duration::from_secs(2)).build().unwrap();
+    let Some(servers) = Servers::start(3) else {
+        return;
+    };
+    let client = support::builder(&servers)
+        .response_timeout(Duration::from_secs(2))
+        .build()
+        .unwrap();
     let victim = 1;
     let acknowledged: Vec<(String, bool)> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
@@ -402,16 +546,27 @@ fn a_killed_node_under_load_loses_nothing_that_was_acknowledged_elsewhere() {
             .collect();
         std::thread::sleep(Duration::from_millis(50));
         servers.kill(victim);
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect()
     });
     let owner = |key: &str| client.node_for(key).unwrap().index().get();
     for (key, done) in &acknowledged {
         if owner(key) != victim {
             assert!(done, "a node that lives refused {key}");
-            assert_eq!(client.execute(&get(key)).unwrap(), Value::BulkString(b"v".to_vec()));
+            assert_eq!(
+                client.execute(&get(key)).unwrap(),
+                Value::BulkString(b"v".to_vec())
+            );
         }
     }
-    assert!(acknowledged.iter().any(|(key, done)| owner(key) == victim && !done), "the kill came too late");
+    assert!(
+        acknowledged
+            .iter()
+            .any(|(key, done)| owner(key) == victim && !done),
+        "the kill came too late"
+    );
     servers.restart(victim);
     let key = key_on(&client, victim);
     let start = Instant::now();
@@ -423,7 +578,9 @@ fn a_killed_node_under_load_loses_nothing_that_was_acknowledged_elsewhere() {
 
 #[test]
 fn a_stopped_process_delays_nobody_else() {
-    let Some(servers) = Servers::start(3) else { return };
+    let Some(servers) = Servers::start(3) else {
+        return;
+    };
     let client = support::builder(&servers)
         .response_timeout(TIMEOUT)
         .connect_timeout(TIMEOUT)
@@ -441,10 +598,17 @@ fn a_stopped_process_delays_nobody_else() {
             client.execute(&get(&keys[1])).unwrap();
         }
         assert!(start.elapsed() < TIMEOUT, "{:?}", start.elapsed());
-        assert_eq!(stuck.join().unwrap().unwrap_err().kind(), ErrorKind::NodeDown);
+        assert_eq!(
+            stuck.join().unwrap().unwrap_err().kind(),
+            ErrorKind::NodeDown
+        );
     });
     let error = client.execute(&set(&keys[0])).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NodeDown, "never sent, so not unknown: {error}");
+    assert_eq!(
+        error.kind(),
+        ErrorKind::NodeDown,
+        "never sent, so not unknown: {error}"
+    );
     servers.resume(0);
     let start = Instant::now();
     while client.execute(&get(&keys[0])).is_err() {

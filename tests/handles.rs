@@ -12,7 +12,9 @@ use support::{Servers, client};
 
 #[test]
 fn a_node_speaks_for_itself() {
-    let Some(servers) = Servers::start(3) else { return };
+    let Some(servers) = Servers::start(3) else {
+        return;
+    };
     let client = client(&servers);
     assert!(client.node("nobody").is_none());
     let mut node = client.node("node-1").unwrap();
@@ -22,21 +24,40 @@ fn a_node_speaks_for_itself() {
     assert_eq!(direct, 1);
     let info: redis::InfoDict = cmd("INFO").query(&mut node).unwrap();
     assert!(info.get::<String>("redis_version").is_some());
-    let (a, b): (i64, i64) = pipe().atomic().incr("x", 1).incr("y", 1).query(&mut node).unwrap();
+    let (a, b): (i64, i64) = pipe()
+        .atomic()
+        .incr("x", 1)
+        .incr("y", 1)
+        .query(&mut node)
+        .unwrap();
     assert_eq!((a, b), (1, 1));
     let (c,): (Value,) = pipe().cmd("OBJECT").arg("HELP").query(&mut node).unwrap();
     assert!(matches!(c, Value::Array(_)));
     let error = cmd("NOSUCH").query::<Value>(&mut node).unwrap_err();
-    assert!(error.to_string().contains("unknown command"), "the server itself says so: {error}");
-    let error = cmd("SUBSCRIBE").arg("c").query::<Value>(&mut node).unwrap_err();
+    assert!(
+        error.to_string().contains("unknown command"),
+        "the server itself says so: {error}"
+    );
+    let error = cmd("SUBSCRIBE")
+        .arg("c")
+        .query::<Value>(&mut node)
+        .unwrap_err();
     assert_eq!(ErrorKind::of(&error), ErrorKind::Stateful);
     assert!(node.check_connection());
-    assert_eq!(client.nodes().map(|node| node.name().to_owned()).collect::<Vec<_>>(), ["node-0", "node-1", "node-2"]);
+    assert_eq!(
+        client
+            .nodes()
+            .map(|node| node.name().to_owned())
+            .collect::<Vec<_>>(),
+        ["node-0", "node-1", "node-2"]
+    );
 }
 
 #[test]
 fn a_transaction_repeats_until_nobody_interferes() {
-    let Some(servers) = Servers::start(3) else { return };
+    let Some(servers) = Servers::start(3) else {
+        return;
+    };
     let client = client(&servers);
     let key = "counter:{7}";
     let attempts = AtomicUsize::new(0);
@@ -48,7 +69,11 @@ fn a_transaction_repeats_until_nobody_interferes() {
                         .transaction(key, |connection, pipeline| {
                             attempts.fetch_add(1, Ordering::Relaxed);
                             let old: Option<i64> = connection.get(key)?;
-                            pipeline.set(key, old.unwrap_or(0) + 1).ignore().get(key).query(connection)
+                            pipeline
+                                .set(key, old.unwrap_or(0) + 1)
+                                .ignore()
+                                .get(key)
+                                .query(connection)
                         })
                         .unwrap();
                 }
@@ -62,14 +87,18 @@ fn a_transaction_repeats_until_nobody_interferes() {
 
 #[test]
 fn a_transaction_stays_with_its_keys() {
-    let Some(servers) = Servers::start(4) else { return };
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
     let client = client(&servers);
     let apart = client.transaction(&["a", "b", "c", "d"], |_, _| Ok(Some(())));
     assert_eq!(ErrorKind::of(&apart.unwrap_err()), ErrorKind::CrossNode);
     let none: RedisResult<()> = client.transaction(&[] as &[&str], |_, _| Ok(Some(())));
     assert_eq!(ErrorKind::of(&none.unwrap_err()), ErrorKind::Unroutable);
     let home = client.node_for("{t}").unwrap().name().to_owned();
-    let foreign = (0..).map(|number| format!("key:{number}")).find(|key| client.node_for(key).unwrap().name() != home);
+    let foreign = (0..)
+        .map(|number| format!("key:{number}"))
+        .find(|key| client.node_for(key).unwrap().name() != home);
     let foreign = foreign.unwrap();
     let strayed: RedisResult<()> = client.transaction("{t}", |connection, pipeline| {
         pipeline.set(&foreign, 1).query(connection)
@@ -81,33 +110,49 @@ fn a_transaction_stays_with_its_keys() {
 
 #[test]
 fn a_transaction_leaves_no_watch_behind() {
-    let Some(servers) = Servers::start(2) else { return };
+    let Some(servers) = Servers::start(2) else {
+        return;
+    };
     let client = client(&servers);
     for _ in 0..3 {
-        client.transaction("k", |connection, _| {
-            let _: Option<i64> = connection.get("k")?;
-            Ok(Some(()))
-        }).unwrap();
+        client
+            .transaction("k", |connection, _| {
+                let _: Option<i64> = connection.get("k")?;
+                Ok(Some(()))
+            })
+            .unwrap();
     }
     let _: () = client.clone().set("k", 1).unwrap();
-    let (value,): (i64,) = client.transaction("other:{k}", |connection, pipeline| {
-        pipeline.incr("{k}n", 1).query(connection)
-    }).unwrap();
+    let (value,): (i64,) = client
+        .transaction("other:{k}", |connection, pipeline| {
+            pipeline.incr("{k}n", 1).query(connection)
+        })
+        .unwrap();
     assert_eq!(value, 1);
 }
 
 #[test]
 fn a_dedicated_connection_keeps_its_state_to_itself() {
-    let Some(servers) = Servers::start(3) else { return };
+    let Some(servers) = Servers::start(3) else {
+        return;
+    };
     let client = client(&servers);
     let mut dedicated = client.dedicated("k").unwrap();
     assert_eq!(dedicated.node_name(), client.node_for("k").unwrap().name());
-    cmd("CLIENT").arg("SETNAME").arg("mine").exec(&mut dedicated).unwrap();
+    cmd("CLIENT")
+        .arg("SETNAME")
+        .arg("mine")
+        .exec(&mut dedicated)
+        .unwrap();
     let name: String = cmd("CLIENT").arg("GETNAME").query(&mut dedicated).unwrap();
     assert_eq!(name, "mine");
     cmd("WATCH").arg("k").exec(&mut dedicated).unwrap();
     let _: () = client.clone().set("k", "changed").unwrap();
-    let lost: Option<(i64,)> = pipe().atomic().incr("{k}n", 1).query(&mut dedicated).unwrap();
+    let lost: Option<(i64,)> = pipe()
+        .atomic()
+        .incr("{k}n", 1)
+        .query(&mut dedicated)
+        .unwrap();
     assert_eq!(lost, None, "the watched key changed");
     cmd("MULTI").exec(&mut dedicated).unwrap();
     let queued: String = cmd("INCR").arg("{k}n").query(&mut dedicated).unwrap();
@@ -116,51 +161,83 @@ fn a_dedicated_connection_keeps_its_state_to_itself() {
     assert_eq!(done, (1,));
 
     let home = dedicated.node_name().to_owned();
-    let foreign = (0..).map(|number| format!("key:{number}")).find(|key| client.node_for(key).unwrap().name() != home);
+    let foreign = (0..)
+        .map(|number| format!("key:{number}"))
+        .find(|key| client.node_for(key).unwrap().name() != home);
     let strayed = Commands::set::<_, _, ()>(&mut dedicated, foreign.unwrap(), 1);
     assert_eq!(ErrorKind::of(&strayed.unwrap_err()), ErrorKind::CrossNode);
     drop(dedicated);
     let mut next = client.dedicated("k").unwrap();
     let name: Option<String> = cmd("CLIENT").arg("GETNAME").query(&mut next).unwrap();
-    assert!(name.unwrap_or_default().is_empty(), "a changed connection is not used again");
+    assert!(
+        name.unwrap_or_default().is_empty(),
+        "a changed connection is not used again"
+    );
 }
 
 #[test]
 fn a_dedicated_connection_listens_to_channels() {
-    let Some(servers) = Servers::start(2) else { return };
+    let Some(servers) = Servers::start(2) else {
+        return;
+    };
     let client = client(&servers);
     let mut dedicated = client.dedicated("news").unwrap();
     let mut listener = dedicated.as_pubsub().unwrap();
     listener.subscribe("news").unwrap();
     let heard: i64 = client.clone().publish("news", "hello").unwrap();
-    assert_eq!(heard, 1, "PUBLISH goes to the node that owns the channel's name");
-    listener.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert_eq!(
+        heard, 1,
+        "PUBLISH goes to the node that owns the channel's name"
+    );
+    listener
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
     let message: String = listener.get_message().unwrap().get_payload().unwrap();
     assert_eq!(message, "hello");
 }
 
 #[test]
 fn a_declared_command_is_routed_by_its_keys() {
-    let Some(servers) = Servers::start(3) else { return };
+    let Some(servers) = Servers::start(3) else {
+        return;
+    };
     let mut builder = ShardedClient::builder();
     for (number, url) in servers.urls().into_iter().enumerate() {
         builder = builder.node(format!("node-{number}"), url);
     }
-    let mut client = builder.command(CommandSpec::declare("MY.GET").arity(2).key(1).read()).build().unwrap();
-    let error = cmd("MY.GET").arg("k").query::<Value>(&mut client).unwrap_err();
+    let mut client = builder
+        .command(CommandSpec::declare("MY.GET").arity(2).key(1).read())
+        .build()
+        .unwrap();
+    let error = cmd("MY.GET")
+        .arg("k")
+        .query::<Value>(&mut client)
+        .unwrap_err();
     let home = client.node_for("k").unwrap().name().to_owned();
-    assert!(error.to_string().contains("unknown command"), "it was sent: {error}");
+    assert!(
+        error.to_string().contains("unknown command"),
+        "it was sent: {error}"
+    );
     assert!(error.to_string().contains(&home), "to the owner: {error}");
 }
 
 #[test]
 fn a_blocking_command_does_not_delay_others() {
-    let Some(servers) = Servers::start(2) else { return };
-    let client = support::builder(&servers).response_timeout(Duration::from_millis(300)).pool_size(1).build().unwrap();
+    let Some(servers) = Servers::start(2) else {
+        return;
+    };
+    let client = support::builder(&servers)
+        .response_timeout(Duration::from_millis(300))
+        .pool_size(1)
+        .build()
+        .unwrap();
     std::thread::scope(|scope| {
         let mut waiting = client.clone();
         let popped = scope.spawn(move || {
-            cmd("BLPOP").arg("{q}list").arg(10).query::<(String, String)>(&mut waiting)
+            cmd("BLPOP")
+                .arg("{q}list")
+                .arg(10)
+                .query::<(String, String)>(&mut waiting)
         });
         let mut other = client.clone();
         for _ in 0..50 {
@@ -169,18 +246,29 @@ fn a_blocking_command_does_not_delay_others() {
         }
         let _: () = other.rpush("{q}list", "item").unwrap();
         let answer = popped.join().unwrap().unwrap();
-        assert_eq!(answer.1, "item", "its own time comes on top of the response timeout");
+        assert_eq!(
+            answer.1, "item",
+            "its own time comes on top of the response timeout"
+        );
     });
-    let nothing: Option<(String, String)> =
-        cmd("BLPOP").arg("{q}list").arg(0.4).query(&mut client.clone()).unwrap();
+    let nothing: Option<(String, String)> = cmd("BLPOP")
+        .arg("{q}list")
+        .arg(0.4)
+        .query(&mut client.clone())
+        .unwrap();
     assert_eq!(nothing, None);
 }
 
 #[cfg(feature = "r2d2")]
 #[test]
 fn the_client_is_an_r2d2_manager() {
-    let Some(servers) = Servers::start(2) else { return };
-    let pool = r2d2::Pool::builder().max_size(2).build(client(&servers)).unwrap();
+    let Some(servers) = Servers::start(2) else {
+        return;
+    };
+    let pool = r2d2::Pool::builder()
+        .max_size(2)
+        .build(client(&servers))
+        .unwrap();
     let mut connection = pool.get().unwrap();
     let _: () = Commands::set(&mut *connection, "k", 1).unwrap();
     assert_eq!(Commands::get::<_, i64>(&mut *connection, "k").unwrap(), 1);
@@ -188,10 +276,18 @@ fn the_client_is_an_r2d2_manager() {
 
 #[test]
 fn wait_counts_the_writes_of_every_connection() {
-    let Some(primary) = Servers::builder().option(["--repl-diskless-sync-delay", "0"]).start(1) else { return };
+    let Some(primary) = Servers::builder()
+        .option(["--repl-diskless-sync-delay", "0"])
+        .start(1)
+    else {
+        return;
+    };
     let address = primary.addr(0);
     let (host, port) = address.rsplit_once(':').unwrap();
-    let replica = Servers::builder().option(["--replicaof", host, port]).start(1).unwrap();
+    let replica = Servers::builder()
+        .option(["--replicaof", host, port])
+        .start(1)
+        .unwrap();
     let mut client = client(&primary);
     let _: () = client.set("k", 1).unwrap();
     let synced = |client: &mut ShardedClient, limit: u64| {
@@ -200,7 +296,11 @@ fn wait_counts_the_writes_of_every_connection() {
     assert_eq!(synced(&mut client, 20_000), 1, "the replica catches up");
     replica.pause(0);
     let _: () = client.set("k", 2).unwrap();
-    assert_eq!(synced(&mut client, 300), 0, "the connection that waits is not the one that wrote");
+    assert_eq!(
+        synced(&mut client, 300),
+        0,
+        "the connection that waits is not the one that wrote"
+    );
     replica.resume(0);
     assert_eq!(synced(&mut client, 20_000), 1);
     assert_eq!(client.get::<_, i64>("k").unwrap(), 2);

@@ -110,7 +110,9 @@ struct Cluster {
 impl Cluster {
     fn connect(urls: Vec<String>) -> Self {
         let client = ClusterClient::new(urls).expect("addresses");
-        Self { connection: client.get_connection().expect("the masters listen") }
+        Self {
+            connection: client.get_connection().expect("the masters listen"),
+        }
     }
 }
 
@@ -237,7 +239,9 @@ fn check(values: &[Vec<u8>]) {
 }
 
 fn send(connection: &mut Connection, packed: &[u8]) {
-    connection.send_packed_command(packed).expect("the server listens");
+    connection
+        .send_packed_command(packed)
+        .expect("the server listens");
 }
 
 fn receive(connection: &mut Connection) -> Value {

@@ -25,7 +25,8 @@ impl Cluster {
             .option(["--cluster-enabled", "yes"])
             .start(NODES)
             .expect("a bench needs redis-server or valkey-server");
-        let mut masters: Vec<Connection> = (0..NODES).map(|node| servers.connection(node)).collect();
+        let mut masters: Vec<Connection> =
+            (0..NODES).map(|node| servers.connection(node)).collect();
         for (node, master) in masters.iter_mut().enumerate() {
             let (first, last) = (node * SLOTS / NODES, (node + 1) * SLOTS / NODES - 1);
             let mut slots = cmd("CLUSTER");
@@ -41,7 +42,10 @@ impl Cluster {
         }
         let deadline = Instant::now() + READY_WITHIN;
         while !masters.iter_mut().all(is_ready) {
-            assert!(Instant::now() < deadline, "no cluster within {READY_WITHIN:?}");
+            assert!(
+                Instant::now() < deadline,
+                "no cluster within {READY_WITHIN:?}"
+            );
             thread::sleep(Duration::from_millis(20));
         }
         let cluster = Self { servers };

@@ -22,9 +22,13 @@ impl Core {
         });
         match last.filter(|_| pinned) {
             Some(cpu) => println!("client and servers share core {cpu}"),
-            None => println!("client and servers could not be put on one core: times depend on wake-ups"),
+            None => println!(
+                "client and servers could not be put on one core: times depend on wake-ups"
+            ),
         }
-        Self { before: before.filter(|_| pinned) }
+        Self {
+            before: before.filter(|_| pinned),
+        }
     }
 
     /// Where it was allowed to run before.

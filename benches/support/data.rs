@@ -24,13 +24,19 @@ pub struct Keys {
 
 impl Keys {
     pub fn new() -> Self {
-        Self { keys: shuffled(), next: 0 }
+        Self {
+            keys: shuffled(),
+            next: 0,
+        }
     }
 
     /// From another place on: number `number` of many who ask for keys.
     pub fn from_anywhere(number: u64) -> Self {
         let next = SmallRng::seed_from_u64(number).random_range(0..KEYS);
-        Self { next, ..Self::new() }
+        Self {
+            next,
+            ..Self::new()
+        }
     }
 
     pub fn next(&mut self) -> &'static str {

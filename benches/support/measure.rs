@@ -56,7 +56,10 @@ impl<'r> Row<'r> {
 
     /// `run` does so many operations and says what they took.
     pub fn timed(name: impl Into<String>, run: impl FnMut(u64) -> Spent + 'r) -> Self {
-        Self { name: name.into(), run: Box::new(run) }
+        Self {
+            name: name.into(),
+            run: Box::new(run),
+        }
     }
 
     /// Does so many operations.
@@ -78,20 +81,29 @@ impl Spent {
 
     /// What a part of it would have taken.
     pub fn scaled(self, part: f64) -> Self {
-        Self { wall: self.wall.mul_f64(part), cpu: self.cpu.mul_f64(part) }
+        Self {
+            wall: self.wall.mul_f64(part),
+            cpu: self.cpu.mul_f64(part),
+        }
     }
 
     fn by(clock: ClockId, work: impl FnOnce()) -> Self {
         let (start, before) = (Instant::now(), cpu(clock));
         work();
-        Self { wall: start.elapsed(), cpu: cpu(clock) - before }
+        Self {
+            wall: start.elapsed(),
+            cpu: cpu(clock) - before,
+        }
     }
 }
 
 fn cpu(clock: ClockId) -> Duration {
     let time = clock_gettime(clock);
     let seconds = u64::try_from(time.tv_sec).expect("CPU time is positive");
-    Duration::new(seconds, u32::try_from(time.tv_nsec).expect("less than a second"))
+    Duration::new(
+        seconds,
+        u32::try_from(time.tv_nsec).expect("less than a second"),
+    )
 }
 
 /// Measures the rows and prints them. `units` are in one operation: 100 for a batch of 100 keys.
@@ -103,7 +115,8 @@ pub fn compare(title: &str, units: usize, mut rows: Vec<Row<'_>>) -> Vec<Figure>
         order.shuffle(&mut rand::rng());
         for &row in &order {
             let spent = rows[row].run(counts[row]);
-            let per_unit = |time: Duration| time.as_secs_f64() * 1e9 / (counts[row] * units as u64) as f64;
+            let per_unit =
+                |time: Duration| time.as_secs_f64() * 1e9 / (counts[row] * units as u64) as f64;
             samples[row].push((per_unit(spent.wall), per_unit(spent.cpu)));
         }
     }
@@ -113,9 +126,19 @@ pub fn compare(title: &str, units: usize, mut rows: Vec<Row<'_>>) -> Vec<Figure>
         .map(|(row, own)| Figure {
             name: row.name.clone(),
             wall: median(own.iter().map(|sample| sample.0)),
-            ratio: median(samples[0].iter().zip(own).map(|(first, own)| first.0 / own.0)),
+            ratio: median(
+                samples[0]
+                    .iter()
+                    .zip(own)
+                    .map(|(first, own)| first.0 / own.0),
+            ),
             cpu: median(own.iter().map(|sample| sample.1)),
-            cpu_ratio: median(samples[0].iter().zip(own).map(|(first, own)| own.1 / first.1)),
+            cpu_ratio: median(
+                samples[0]
+                    .iter()
+                    .zip(own)
+                    .map(|(first, own)| own.1 / first.1),
+            ),
         })
         .collect();
     print(title, &figures);
@@ -123,7 +146,10 @@ pub fn compare(title: &str, units: usize, mut rows: Vec<Row<'_>>) -> Vec<Figure>
 }
 
 fn rounds() -> usize {
-    std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS)
+    std::env::var("ROUNDS")
+        .ok()
+        .and_then(|rounds| rounds.parse().ok())
+        .unwrap_or(ROUNDS)
 }
 
 /// How many operations take about [`ROUND`].
@@ -147,7 +173,10 @@ fn median(samples: impl Iterator<Item = f64>) -> f64 {
 
 fn print(title: &str, figures: &[Figure]) {
     println!("\n{title}");
-    println!("{:44} {:>10} {:>9} {:>12} {:>9}", "", "ns", "ratio", "client CPU", "ratio");
+    println!(
+        "{:44} {:>10} {:>9} {:>12} {:>9}",
+        "", "ns", "ratio", "client CPU", "ratio"
+    );
     for figure in figures {
         println!(
             "{:44} {:>10.0} {:>9.2} {:>9.0} ns {:>9.2}",

@@ -9,12 +9,17 @@ use super::measure::{Row, Spent};
 
 /// A row for so many connections at a time, if there is such a program. Its CPU time is not known, and given as none.
 pub fn row(addr: &str, shape: Shape, connections: usize) -> Option<Row<'static>> {
-    let there = Command::new("redis-benchmark").arg("--version").stdout(Stdio::null()).status();
+    let there = Command::new("redis-benchmark")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status();
     if !there.is_ok_and(|status| status.success()) {
         return None;
     }
     let port = addr.rsplit_once(':')?.1.to_owned();
-    Some(Row::timed("redis-benchmark, one node", move |count| run(&port, shape, connections, count)))
+    Some(Row::timed("redis-benchmark, one node", move |count| {
+        run(&port, shape, connections, count)
+    }))
 }
 
 /// It runs longer than the other rows, because it measures in milliseconds.
@@ -36,11 +41,17 @@ fn run(port: &str, shape: Shape, connections: usize, count: u64) -> Spent {
         .output()
         .expect("it was there before");
     let text = String::from_utf8_lossy(&output.stdout);
-    let rate = text.lines().nth(1).and_then(|line| line.split(',').nth(1)?.trim_matches('"').parse().ok());
+    let rate = text
+        .lines()
+        .nth(1)
+        .and_then(|line| line.split(',').nth(1)?.trim_matches('"').parse().ok());
     // Starting the program is not what is measured.
     let wall = match rate {
         Some(rate) => Duration::from_secs_f64(requests as f64 / f64::max(rate, 1.0)),
         None => started.elapsed(),
     };
-    Spent { wall: wall / LONGER, cpu: Duration::ZERO }
+    Spent {
+        wall: wall / LONGER,
+        cpu: Duration::ZERO,
+    }
 }

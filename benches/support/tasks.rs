@@ -21,15 +21,37 @@ trait Client: Clone + Send + 'static {
 
 /// Clients of one node and of many in one table.
 pub fn compare_all(fleet: &Fleet, cluster: &Cluster) {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     for tasks in TASKS {
         let rows = vec![
             row("redis-rs, one node", &runtime, tasks, multiplexed(fleet)),
-            row("redis-rs cluster, four masters", &runtime, tasks, cluster_async(cluster)),
-            row("fred cluster, four masters", &runtime, tasks, fred_cluster(cluster)),
-            row("rustis cluster, four masters", &runtime, tasks, rustis_cluster(cluster)),
+            row(
+                "redis-rs cluster, four masters",
+                &runtime,
+                tasks,
+                cluster_async(cluster),
+            ),
+            row(
+                "fred cluster, four masters",
+                &runtime,
+                tasks,
+                fred_cluster(cluster),
+            ),
+            row(
+                "rustis cluster, four masters",
+                &runtime,
+                tasks,
+                rustis_cluster(cluster),
+            ),
         ];
-        compare(&format!("asynchronous, one thread, {tasks} tasks, per GET"), 1, rows);
+        compare(
+            &format!("asynchronous, one thread, {tasks} tasks, per GET"),
+            1,
+            rows,
+        );
     }
 }
 
@@ -44,7 +66,9 @@ fn row<'r, C: Client>(
     Row::timed(name, move |count| {
         let each = count.div_ceil(tasks as u64);
         seed += 1;
-        let keys: Vec<Keys> = (0..tasks as u64).map(|task| Keys::from_anywhere(task + seed)).collect();
+        let keys: Vec<Keys> = (0..tasks as u64)
+            .map(|task| Keys::from_anywhere(task + seed))
+            .collect();
         let spent = Spent::on(|| runtime.block_on(work(&client, keys, each)));
         spent.scaled(count as f64 / (each * tasks as u64) as f64)
     })
@@ -67,12 +91,18 @@ async fn work<C: Client>(client: &C, keys: Vec<Keys>, each: u64) {
 
 async fn multiplexed(fleet: &Fleet) -> MultiplexedConnection {
     let client = open(&fleet.servers.url(0));
-    client.get_multiplexed_async_connection().await.expect("the server listens")
+    client
+        .get_multiplexed_async_connection()
+        .await
+        .expect("the server listens")
 }
 
 async fn cluster_async(cluster: &Cluster) -> redis::cluster_async::ClusterConnection {
     let client = ClusterClient::new(cluster.urls()).expect("addresses");
-    client.get_async_connection().await.expect("the masters listen")
+    client
+        .get_async_connection()
+        .await
+        .expect("the masters listen")
 }
 
 async fn fred_cluster(cluster: &Cluster) -> fred::clients::Client {
@@ -80,7 +110,10 @@ async fn fred_cluster(cluster: &Cluster) -> fred::clients::Client {
     let url = format!("redis-cluster://{}", cluster.addrs()[0]);
     let config = Config::from_url(&url).expect("an address");
     let connection = ConnectionConfig {
-        tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
+        tcp: TcpConfig {
+            nodelay: Some(true),
+            ..TcpConfig::default()
+        },
         ..ConnectionConfig::default()
     };
     let client = fred::clients::Client::new(config, None, Some(connection), None);
@@ -90,7 +123,9 @@ async fn fred_cluster(cluster: &Cluster) -> fred::clients::Client {
 
 async fn rustis_cluster(cluster: &Cluster) -> rustis::client::Client {
     let url = format!("redis+cluster://{}", cluster.addrs().join(","));
-    rustis::client::Client::connect(url).await.expect("the masters listen")
+    rustis::client::Client::connect(url)
+        .await
+        .expect("the masters listen")
 }
 
 impl Client for MultiplexedConnection {
@@ -116,7 +151,8 @@ impl Client for fred::clients::Client {
 
 impl Client for rustis::client::Client {
     async fn get(&mut self, key: &str) -> usize {
-        let value: rustis::resp::BulkString = StringCommands::get(&*self, key).await.expect("a GET");
+        let value: rustis::resp::BulkString =
+            StringCommands::get(&*self, key).await.expect("a GET");
         value.len()
     }
 }

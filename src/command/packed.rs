@@ -136,10 +136,17 @@ fn read<'a>(bytes: &'a [u8], args: &mut Args<'a>) -> Result<&'a [u8], Stop> {
 fn number(bytes: &[u8], mark: u8, missing: PackedProblem) -> Result<(usize, &[u8]), Stop> {
     let digit = |byte: &u8| usize::from(byte - b'0');
     match bytes {
-        [first, one @ b'0'..=b'9', b'\r', b'\n', rest @ ..] if *first == mark => Ok((digit(one), rest)),
-        [first, ten @ b'1'..=b'9', one @ b'0'..=b'9', b'\r', b'\n', rest @ ..] if *first == mark => {
-            Ok((10 * digit(ten) + digit(one), rest))
+        [first, one @ b'0'..=b'9', b'\r', b'\n', rest @ ..] if *first == mark => {
+            Ok((digit(one), rest))
         }
+        [
+            first,
+            ten @ b'1'..=b'9',
+            one @ b'0'..=b'9',
+            b'\r',
+            b'\n',
+            rest @ ..,
+        ] if *first == mark => Ok((10 * digit(ten) + digit(one), rest)),
         _ => any_number(bytes, mark, missing),
     }
 }
@@ -149,7 +156,10 @@ fn any_number(bytes: &[u8], mark: u8, missing: PackedProblem) -> Result<(usize, 
     if first != mark {
         return Err(Stop::at(bytes, missing));
     }
-    let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let count = digits
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
     if count > DIGITS_MAX {
         return Err(Stop::at(&digits[DIGITS_MAX..], PackedProblem::Number));
     }
@@ -158,7 +168,11 @@ fn any_number(bytes: &[u8], mark: u8, missing: PackedProblem) -> Result<(usize, 
         _ if end.is_empty() => Err(Stop::TRUNCATED),
         [] | [b'0', _, ..] => Err(Stop::at(&bytes[1..], PackedProblem::Number)),
         _ => {
-            let add = |number: usize, digit: &u8| number.wrapping_mul(10).wrapping_add(usize::from(digit - b'0'));
+            let add = |number: usize, digit: &u8| {
+                number
+                    .wrapping_mul(10)
+                    .wrapping_add(usize::from(digit - b'0'))
+            };
             Ok((digits.iter().fold(0, add), after_cr_lf(end)?))
         }
     }

@@ -96,10 +96,13 @@ impl<'r> Atomic<'r> {
         }
         let mut values = answers.values;
         let exec = values.pop().unwrap_or_default();
-        let refused = values.into_iter().enumerate().find_map(|(number, value)| match value {
-            Value::ServerError(error) => Some((number, error)),
-            _ => None,
-        });
+        let refused = values
+            .into_iter()
+            .enumerate()
+            .find_map(|(number, value)| match value {
+                Value::ServerError(error) => Some((number, error)),
+                _ => None,
+            });
         match (refused, exec) {
             (Some((0, error)), _) => Err(server_error(
                 error.code(),

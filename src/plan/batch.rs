@@ -187,11 +187,23 @@ impl<'r, 'f> Batch<'r, 'f> {
         let access = planned.access;
         match &planned.plan {
             Plan::One(node) => {
-                self.push(*node, Slot { command, part: 0, access }, |out| out.extend_from_slice(frame));
+                self.push(
+                    *node,
+                    Slot {
+                        command,
+                        part: 0,
+                        access,
+                    },
+                    |out| out.extend_from_slice(frame),
+                );
             }
             Plan::All(_) => {
                 for node in self.router.topology().indices() {
-                    let slot = Slot { command, part: node.as_u16(), access };
+                    let slot = Slot {
+                        command,
+                        part: node.as_u16(),
+                        access,
+                    };
                     if planned.since == Since::AllWrites {
                         self.push(node, slot, |out| out.extend_from_slice(MARK));
                     }
@@ -203,12 +215,20 @@ impl<'r, 'f> Batch<'r, 'f> {
                     debug_assert!(part.keys.iter().all(|&key| {
                         self.router.topology().locate(args[split.position(key)]) == Some(part.node)
                     }));
-                    let slot = Slot { command, part: number, access };
+                    let slot = Slot {
+                        command,
+                        part: number,
+                        access,
+                    };
                     self.push(part.node, slot, |out| split.write_part(part, args, out));
                 }
             }
             &Plan::Scan { node, cursor } => {
-                let slot = Slot { command, part: 0, access };
+                let slot = Slot {
+                    command,
+                    part: 0,
+                    access,
+                };
                 self.push(node, slot, |out| write_scan(args, cursor, out));
             }
         }
@@ -235,7 +255,10 @@ impl<'r, 'f> Batch<'r, 'f> {
 
     /// What each node gets, in node order.
     pub(crate) fn take_exchanges(&mut self) -> Vec<Exchange> {
-        std::mem::take(&mut self.exchanges).into_iter().flatten().collect()
+        std::mem::take(&mut self.exchanges)
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// Puts the answers in the order of the commands. What went wrong is a server error in its place, with a code word
@@ -251,7 +274,11 @@ impl<'r, 'f> Batch<'r, 'f> {
     }
 
     /// The answer of the only command in the batch.
-    pub(crate) fn finish_one(&self, exchanges: &[Exchange], answers: Vec<Answers>) -> Result<Value, Error> {
+    pub(crate) fn finish_one(
+        &self,
+        exchanges: &[Exchange],
+        answers: Vec<Answers>,
+    ) -> Result<Value, Error> {
         let (mut values, mut outcomes) = self.collect(exchanges, answers);
         match (self.spread.first(), outcomes.pop()) {
             (Some(spread), Some(outcomes)) => self.merge(spread, outcomes),
@@ -286,7 +313,11 @@ impl<'r, 'f> Batch<'r, 'f> {
     }
 
     /// Sorts answers into the places of whole commands, and the outcomes of spread ones.
-    fn collect(&self, exchanges: &[Exchange], answers: Vec<Answers>) -> (Vec<Value>, Vec<Vec<Outcome>>) {
+    fn collect(
+        &self,
+        exchanges: &[Exchange],
+        answers: Vec<Answers>,
+    ) -> (Vec<Value>, Vec<Vec<Outcome>>) {
         let mut values = Vec::new();
         values.resize_with(self.commands as usize, || Value::Nil);
         let mut outcomes: Vec<Vec<Outcome>> = self
@@ -318,7 +349,9 @@ impl<'r, 'f> Batch<'r, 'f> {
 
     /// Notes what came of one part of a spread command.
     fn settle(&self, outcomes: &mut [Vec<Outcome>], slot: Slot, outcome: Outcome) {
-        let spread = self.spread.partition_point(|spread| spread.command < slot.command);
+        let spread = self
+            .spread
+            .partition_point(|spread| spread.command < slot.command);
         let place = &mut outcomes[spread][slot.part as usize];
         // What was refused stays refused, whatever the request behind it says.
         if !matches!(place, Ok(Value::ServerError(_))) {
@@ -337,25 +370,48 @@ impl<'r, 'f> Batch<'r, 'f> {
             .iter()
             .zip(outcomes)
             .filter_map(|(&node, outcome)| {
-                let value = outcome.ok().filter(|value| !matches!(value, Value::ServerError(_)))?;
-                Some(Answer { node: self.router.name(node), value })
+                let value = outcome
+                    .ok()
+                    .filter(|value| !matches!(value, Value::ServerError(_)))?;
+                Some(Answer {
+                    node: self.router.name(node),
+                    value,
+                })
             })
             .collect::<Vec<_>>();
         match &spread.plan {
-            Plan::Split(Split { parts, merge: Merge::KeyOrder, .. }) => {
+            Plan::Split(Split {
+                parts,
+                merge: Merge::KeyOrder,
+                ..
+            }) => {
                 let keys: Vec<&[u32]> = parts.iter().map(|part| part.keys.as_slice()).collect();
                 merge::by_key(answers, &keys)
             }
             &Plan::Scan { node, .. } => {
-                let value = answers.into_iter().next().map_or(Value::Nil, |answer| answer.value);
-                continue_scan(value, node, self.router.name(node), self.router.topology().nodes().len())
+                let value = answers
+                    .into_iter()
+                    .next()
+                    .map_or(Value::Nil, |answer| answer.value);
+                continue_scan(
+                    value,
+                    node,
+                    self.router.name(node),
+                    self.router.topology().nodes().len(),
+                )
             }
             _ => merge::merge(rule, answers),
         }
     }
 
     /// The error for a command of which at least one part failed.
-    fn failed(&self, spread: &Spread<'_>, nodes: &[NodeIndex], outcomes: Vec<Outcome>, good: usize) -> Error {
+    fn failed(
+        &self,
+        spread: &Spread<'_>,
+        nodes: &[NodeIndex],
+        outcomes: Vec<Outcome>,
+        good: usize,
+    ) -> Error {
         let frame_args = spread.args();
         let errors: Vec<Option<Error>> = outcomes
             .into_iter()
@@ -369,10 +425,17 @@ impl<'r, 'f> Batch<'r, 'f> {
         let parts = nodes.iter().enumerate().map(|(number, &node)| {
             let (status, reason) = match &errors[number] {
                 None => (PartStatus::Done, None),
-                Some(error) if error.kind() == ErrorKind::Unknown => (PartStatus::Unknown, Some(error.to_string())),
+                Some(error) if error.kind() == ErrorKind::Unknown => {
+                    (PartStatus::Unknown, Some(error.to_string()))
+                }
                 Some(error) => (PartStatus::Failed, Some(error.to_string())),
             };
-            PartOutcome::new(self.router.name(node), spread.keys(number, &frame_args), status, reason)
+            PartOutcome::new(
+                self.router.name(node),
+                spread.keys(number, &frame_args),
+                status,
+                reason,
+            )
         });
         let parts: Vec<PartOutcome> = parts.collect();
         let first = errors.into_iter().flatten().next();
@@ -392,12 +455,19 @@ fn is_good(outcome: &Outcome) -> bool {
 }
 
 fn same_status(parts: &[PartOutcome]) -> bool {
-    parts.windows(2).all(|pair| pair[0].status == pair[1].status)
+    parts
+        .windows(2)
+        .all(|pair| pair[0].status == pair[1].status)
 }
 
 /// An executor gives an answer or a failure for every request; were one forgotten, it must not look like an answer.
 fn missing(error: Option<Error>, node: &str) -> Error {
-    error.unwrap_or_else(|| Error::new(ErrorKind::Unknown, format!("node {node}: the answer is missing")))
+    error.unwrap_or_else(|| {
+        Error::new(
+            ErrorKind::Unknown,
+            format!("node {node}: the answer is missing"),
+        )
+    })
 }
 
 /// A server error gains the name of its node; everything else stays as it is.

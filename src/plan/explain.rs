@@ -28,7 +28,12 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    pub(crate) fn new(plan: Plan, topology: Arc<Topology>, args: &[&[u8]], positions: &[u32]) -> Self {
+    pub(crate) fn new(
+        plan: Plan,
+        topology: Arc<Topology>,
+        args: &[&[u8]],
+        positions: &[u32],
+    ) -> Self {
         let key = |&at: &u32| args[at as usize].to_vec();
         Self {
             plan,
@@ -53,11 +58,18 @@ impl Explanation {
             Plan::One(node) | Plan::Scan { node, .. } => {
                 vec![(name(*node), self.keys.iter().map(Vec::as_slice).collect())]
             }
-            Plan::All(_) => self.topology.indices().map(|node| (name(node), Vec::new())).collect(),
+            Plan::All(_) => self
+                .topology
+                .indices()
+                .map(|node| (name(node), Vec::new()))
+                .collect(),
             Plan::Split(Split { parts, .. }) => parts
                 .iter()
                 .map(|part| {
-                    let keys = part.keys.iter().map(|&key| self.keys[key as usize].as_slice());
+                    let keys = part
+                        .keys
+                        .iter()
+                        .map(|&key| self.keys[key as usize].as_slice());
                     (name(part.node), keys.collect())
                 })
                 .collect(),
@@ -74,10 +86,19 @@ impl fmt::Display for Explanation {
             Plan::Scan { .. } => write!(f, "{name}: the next step of a scan over all nodes")?,
             Plan::All(merge) => write!(f, "{name}: all {} nodes, {}", parts.len(), words(*merge))?,
             Plan::Split(split) => {
-                write!(f, "{name}: split over {} nodes, {}", parts.len(), words(split.merge))?;
+                write!(
+                    f,
+                    "{name}: split over {} nodes, {}",
+                    parts.len(),
+                    words(split.merge)
+                )?;
             }
         }
-        let width = parts.iter().map(|(node, _)| node.chars().count()).max().unwrap_or(0);
+        let width = parts
+            .iter()
+            .map(|(node, _)| node.chars().count())
+            .max()
+            .unwrap_or(0);
         for (node, keys) in parts {
             write!(f, "\n  {node:width$}")?;
             match keys.len() {

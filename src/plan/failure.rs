@@ -8,6 +8,9 @@ use crate::command::Access;
 use crate::error::{Error, ErrorKind};
 use crate::plan::batch::Slot;
 
+/// A request that fails with a broken connection is tried on a new one so often, if it may be.
+pub(crate) const RESENDS_MAX: usize = 1;
+
 /// What came back from one node.
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
@@ -71,7 +74,10 @@ impl Failure {
             return Resend::No;
         };
         let sent = self.sent.clamp(answered, slots.len());
-        match slots[answered..sent].iter().all(|slot| slot.access == Access::Read) {
+        match slots[answered..sent]
+            .iter()
+            .all(|slot| slot.access == Access::Read)
+        {
             true => Resend::From(answered),
             false => Resend::No,
         }
@@ -81,9 +87,10 @@ impl Failure {
     pub(crate) fn error(&self, node: &str, number: usize, access: Access) -> Error {
         let sent = number < self.sent;
         match (&self.cause, sent, access) {
-            (Cause::PoolTimeout(_), _, _) => {
-                Error::new(ErrorKind::PoolTimeout, format!("node {node}: {}", self.cause))
-            }
+            (Cause::PoolTimeout(_), _, _) => Error::new(
+                ErrorKind::PoolTimeout,
+                format!("node {node}: {}", self.cause),
+            ),
             (_, true, Access::Write) => Error::new(
                 ErrorKind::Unknown,
                 format!(
@@ -112,7 +119,10 @@ mod tests {
     use super::*;
 
     fn slots(accesses: &[Access]) -> Vec<Slot> {
-        accesses.iter().map(|&access| Slot::whole(0, access)).collect()
+        accesses
+            .iter()
+            .map(|&access| Slot::whole(0, access))
+            .collect()
     }
 
     fn dropped(sent: usize) -> Failure {
@@ -132,7 +142,10 @@ mod tests {
     fn a_write_without_an_answer_is_never_sent_again() {
         let slots = slots(&[Access::Read, Access::Write, Access::Read]);
         assert_eq!(dropped(3).resend(0, &slots), Resend::No);
-        assert_eq!(dropped(3).error("a", 1, Access::Write).kind(), ErrorKind::Unknown);
+        assert_eq!(
+            dropped(3).error("a", 1, Access::Write).kind(),
+            ErrorKind::Unknown
+        );
     }
 
     #[test]
@@ -140,7 +153,10 @@ mod tests {
         let slots = slots(&[Access::Write, Access::Write]);
         assert_eq!(dropped(1).resend(1, &slots), Resend::From(1));
         assert_eq!(dropped(0).resend(0, &slots), Resend::From(0));
-        assert_eq!(dropped(0).error("a", 0, Access::Write).kind(), ErrorKind::NodeDown);
+        assert_eq!(
+            dropped(0).error("a", 0, Access::Write).kind(),
+            ErrorKind::NodeDown
+        );
     }
 
     #[test]
@@ -150,6 +166,9 @@ mod tests {
             sent: 1,
         };
         assert_eq!(failure.resend(0, &slots(&[Access::Read])), Resend::No);
-        assert_eq!(failure.error("a", 0, Access::Read).kind(), ErrorKind::NodeDown);
+        assert_eq!(
+            failure.error("a", 0, Access::Read).kind(),
+            ErrorKind::NodeDown
+        );
     }
 }

@@ -31,7 +31,12 @@ pub(super) fn merge(rule: Merge, answers: Vec<Answer<'_>>) -> Result<Value, Erro
         Merge::PerNode => Ok(Value::Map(
             answers
                 .into_iter()
-                .map(|answer| (Value::BulkString(answer.node.as_bytes().to_vec()), answer.value))
+                .map(|answer| {
+                    (
+                        Value::BulkString(answer.node.as_bytes().to_vec()),
+                        answer.value,
+                    )
+                })
                 .collect(),
         )),
         Merge::Sum => fold(answers, i64::saturating_add),
@@ -49,7 +54,10 @@ pub(super) fn by_key(answers: Vec<Answer<'_>>, keys: &[&[u32]]) -> Result<Value,
         let node = answer.node;
         let items = elements(answer)?;
         if items.len() != keys.len() {
-            return Err(unexpected(node, &format!("{} elements for {} keys", items.len(), keys.len())));
+            return Err(unexpected(
+                node,
+                &format!("{} elements for {} keys", items.len(), keys.len()),
+            ));
         }
         for (&key, item) in keys.iter().zip(items) {
             merged[key as usize] = item;
@@ -242,7 +250,10 @@ mod tests {
 
     #[test]
     fn arrays_of_numbers_merge_element_by_element() {
-        let merged = merge(Merge::LogicalAnd, answers([ints(&[1, 1, 0]), ints(&[1, 0, 0])]));
+        let merged = merge(
+            Merge::LogicalAnd,
+            answers([ints(&[1, 1, 0]), ints(&[1, 0, 0])]),
+        );
         assert_eq!(merged.unwrap(), ints(&[1, 0, 0]));
         assert!(merge(Merge::Min, answers([ints(&[1]), ints(&[1, 2])])).is_err());
     }
@@ -268,7 +279,10 @@ mod tests {
 
     #[test]
     fn the_first_key_found_is_the_answer_of_randomkey() {
-        let merged = merge(Merge::FirstNonNil, answers([Value::Nil, text("k"), text("l")]));
+        let merged = merge(
+            Merge::FirstNonNil,
+            answers([Value::Nil, text("k"), text("l")]),
+        );
         assert_eq!(merged.unwrap(), text("k"));
     }
 
@@ -285,14 +299,24 @@ mod tests {
     fn a_union_names_nothing_twice() {
         let merged = merge(
             Merge::Union,
-            answers([Value::Array(vec![text("x"), text("y")]), Value::Array(vec![text("y")])]),
+            answers([
+                Value::Array(vec![text("x"), text("y")]),
+                Value::Array(vec![text("y")]),
+            ]),
         );
         assert_eq!(merged.unwrap(), Value::Array(vec![text("x"), text("y")]));
     }
 
     #[test]
     fn counts_of_equal_names_are_added() {
-        let one = || Value::Array(vec![text("news"), Value::Int(1), text("sport"), Value::Int(2)]);
+        let one = || {
+            Value::Array(vec![
+                text("news"),
+                Value::Int(1),
+                text("sport"),
+                Value::Int(2),
+            ])
+        };
         let merged = merge(Merge::SumByName, answers([one(), one()])).unwrap();
         let expected = vec![text("news"), Value::Int(2), text("sport"), Value::Int(4)];
         assert_eq!(merged, Value::Array(expected));

@@ -66,6 +66,15 @@ pub(crate) enum Hold {
 }
 
 impl Hold {
+    /// How long a request may take all in all, when an answer that comes at once may take `response`.
+    pub(crate) fn with_response(self, response: Option<Duration>) -> Option<Duration> {
+        match self {
+            Self::No => response,
+            Self::AtMost(hold) => response.map(|response| response.saturating_add(hold)),
+            Self::Forever => None,
+        }
+    }
+
     /// The longer of two.
     pub(crate) fn longer(self, other: Self) -> Self {
         match (self, other) {
@@ -168,7 +177,11 @@ impl Router {
     }
 
     /// The same over a private connection, where anything goes.
-    pub(crate) fn planned_private(&self, node: NodeIndex, args: &[&[u8]]) -> Result<Planned, Error> {
+    pub(crate) fn planned_private(
+        &self,
+        node: NodeIndex,
+        args: &[&[u8]],
+    ) -> Result<Planned, Error> {
         match self.commands.lookup(args) {
             Lookup::Found(command) if command.route() == Route::Stateful => {
                 Ok(planned_one(node, command, args))
@@ -273,8 +286,16 @@ impl Router {
 
     /// A pattern from which the server makes keys (SORT ... BY, GET) is let through only when its hash tag keeps every
     /// one of those keys on `node`.
-    fn check_pattern(&self, command: &CommandSpec, pattern: &[u8], node: NodeIndex) -> Result<(), Error> {
-        let star = pattern.iter().position(|&byte| byte == b'*').unwrap_or(pattern.len());
+    fn check_pattern(
+        &self,
+        command: &CommandSpec,
+        pattern: &[u8],
+        node: NodeIndex,
+    ) -> Result<(), Error> {
+        let star = pattern
+            .iter()
+            .position(|&byte| byte == b'*')
+            .unwrap_or(pattern.len());
         let fixed = &pattern[..star];
         // Whatever takes the star's place, the first complete braces stay the first.
         let rule = self.topology.hash_tag();
@@ -304,7 +325,7 @@ impl Router {
     ) -> Result<Plan, Error> {
         check_arity(command, args)?;
         let keyed = (args.len() - 1).saturating_sub(tail);
-        if keyed == 0 || keyed % step != 0 {
+        if keyed == 0 || !keyed.is_multiple_of(step) {
             return Err(wrong_arity(command));
         }
         let mut owners = Owners::new(self.topology.nodes().len(), keyed / step);
@@ -320,7 +341,11 @@ impl Router {
                 .map(|key| args[1 + key * step])
                 .find(|key| self.topology.locate(key) != Some(first))
                 .unwrap_or(args[1]);
-            return Err(self.apart(command.name(), (args[1], first), (other, self.owner(other)?)));
+            return Err(self.apart(
+                command.name(),
+                (args[1], first),
+                (other, self.owner(other)?),
+            ));
         }
         Ok(Plan::Split(Split {
             parts: owners.parts(),
@@ -343,12 +368,18 @@ impl Router {
     }
 
     /// Where the keys of a request are.
-    pub(crate) fn keys(&self, command: &CommandSpec, args: &[&[u8]]) -> Result<KeyPositions, Error> {
+    pub(crate) fn keys(
+        &self,
+        command: &CommandSpec,
+        args: &[&[u8]],
+    ) -> Result<KeyPositions, Error> {
         let mut at = KeyPositions::default();
-        command.positions(args, &mut at).map_err(|error| match error {
-            KeyError::Arity => wrong_arity(command),
-            other => said_by_us(command, &other.to_string()),
-        })?;
+        command
+            .positions(args, &mut at)
+            .map_err(|error| match error {
+                KeyError::Arity => wrong_arity(command),
+                other => said_by_us(command, &other.to_string()),
+            })?;
         Ok(at)
     }
 
@@ -356,7 +387,12 @@ impl Router {
     pub(crate) fn explain(&self, args: &[&[u8]]) -> Result<Explanation, Error> {
         let plan = self.plan(args)?;
         let at = self.keys(self.lookup(args)?, args)?;
-        Ok(Explanation::new(plan, Arc::clone(&self.topology), args, &at.keys))
+        Ok(Explanation::new(
+            plan,
+            Arc::clone(&self.topology),
+            args,
+            &at.keys,
+        ))
     }
 
     /// The name of a node.
@@ -378,7 +414,13 @@ impl Router {
         )
     }
 
-    fn elsewhere(&self, command: &CommandSpec, key: &[u8], owner: NodeIndex, node: NodeIndex) -> Error {
+    fn elsewhere(
+        &self,
+        command: &CommandSpec,
+        key: &[u8],
+        owner: NodeIndex,
+        node: NodeIndex,
+    ) -> Error {
         Error::new(
             ErrorKind::CrossNode,
             format!(
@@ -447,7 +489,10 @@ impl Owners {
             if *count > 0 {
                 let keys = Vec::with_capacity(*count as usize);
                 *count = parts.len() as u32;
-                parts.push(Part { node: NodeIndex::new(node), keys });
+                parts.push(Part {
+                    node: NodeIndex::new(node),
+                    keys,
+                });
             }
         }
         for (key, owner) in (0..).zip(self.by_key) {
@@ -488,8 +533,11 @@ fn wrong_arity(command: &CommandSpec) -> Error {
 /// An error in a server's words, found before sending.
 fn said_by_us(command: &CommandSpec, text: &str) -> Error {
     let error = crate::error::server_error("ERR", text);
-    Error::new(ErrorKind::Redis, format!("ERR: {text} ({})", command.name()))
-        .caused_by(Arc::new(error.into()))
+    Error::new(
+        ErrorKind::Redis,
+        format!("ERR: {text} ({})", command.name()),
+    )
+    .caused_by(Arc::new(error.into()))
 }
 
 /// The command's name as one types it: `CONFIG GET`, not `CONFIG|GET`.

@@ -62,12 +62,19 @@ impl ScanCursor {
 }
 
 /// A node's answer to a scan step with the cursor that continues over all nodes.
-pub(crate) fn continue_scan(answer: Value, node: NodeIndex, name: &str, nodes: usize) -> Result<Value, Error> {
+pub(crate) fn continue_scan(
+    answer: Value,
+    node: NodeIndex,
+    name: &str,
+    nodes: usize,
+) -> Result<Value, Error> {
     let Value::Array(mut items) = answer else {
         return Err(unreadable(name));
     };
     let cursor = match items.first() {
-        Some(Value::BulkString(text)) => std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()),
+        Some(Value::BulkString(text)) => std::str::from_utf8(text)
+            .ok()
+            .and_then(|text| text.parse().ok()),
         Some(Value::SimpleString(text)) => text.parse().ok(),
         Some(Value::Int(number)) => u64::try_from(*number).ok(),
         _ => None,

@@ -8,9 +8,10 @@ use redis::{Cmd, ConnectionLike, PubSub, RedisResult, Value};
 use crate::command::Access;
 use crate::error::Error;
 use crate::node::NodeIndex;
-use crate::plan::{Answers, Atomic, Cause, Failure, Hold, Planned, named};
+use crate::plan::{
+    Answers, Atomic, Cause, Failure, Hold, Planned, Shape, check_each, named, parse_one,
+};
 use crate::sync::Shared;
-use crate::sync::client::{for_each_command, is_atomic, parse_one};
 use crate::sync::link::{Deadline, Link};
 use crate::sync::pool::Wanted;
 
@@ -37,17 +38,27 @@ enum Keys {
 }
 
 impl Dedicated {
-    pub(super) fn open(shared: Arc<Shared>, node: NodeIndex, check_keys: bool) -> Result<Self, Error> {
+    pub(super) fn open(
+        shared: Arc<Shared>,
+        node: NodeIndex,
+        check_keys: bool,
+    ) -> Result<Self, Error> {
         let deadline = shared.executor.deadline(Hold::No);
         let link = shared.executor.nodes[node.get()]
             .waiting
             .take(Wanted::Any, &deadline)
-            .map_err(|cause| Failure::not_sent(cause).error(shared.router.name(node), 0, Access::Read))?;
+            .map_err(|cause| {
+                Failure::not_sent(cause).error(shared.router.name(node), 0, Access::Read)
+            })?;
         Ok(Self {
             shared,
             node,
             link: Some(link),
-            keys: if check_keys { Keys::Checked } else { Keys::Unchecked },
+            keys: if check_keys {
+                Keys::Checked
+            } else {
+                Keys::Unchecked
+            },
             pristine: true,
         })
     }
@@ -100,7 +111,11 @@ impl Dedicated {
         let deadline = self.shared.executor.deadline(hold);
         let mut answers = Answers::default();
         if let Err(cause) = self.try_talk(packed, count, &deadline, &mut answers.values) {
-            let sent = if matches!(cause, Cause::Connect(_)) { 0 } else { count };
+            let sent = if matches!(cause, Cause::Connect(_)) {
+                0
+            } else {
+                count
+            };
             if self.link.take().is_some() {
                 self.pool().forget();
             }
@@ -137,7 +152,10 @@ impl Dedicated {
         let mut answers = self.talk(packed, 1, planned.hold);
         match answers.failure {
             Some(failure) => Err(failure.error(self.node_name(), 0, planned.access).into()),
-            None => Ok(named(answers.values.pop().unwrap_or_default(), self.node_name())),
+            None => Ok(named(
+                answers.values.pop().unwrap_or_default(),
+                self.node_name(),
+            )),
         }
     }
 }
@@ -177,19 +195,22 @@ impl ConnectionLike for Dedicated {
         self.one(cmd)
     }
 
-    fn req_packed_commands(&mut self, cmd: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {
-        let mut hold = Hold::No;
-        for_each_command(cmd, |_, args| {
-            hold = hold.longer(self.check(args)?.hold);
-            Ok(())
-        })?;
+    fn req_packed_commands(
+        &mut self,
+        cmd: &[u8],
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
+        let hold = check_each(cmd, |args| self.check(args))?;
         let answers = self.talk(cmd, offset + count, hold);
         let node = self.node_name();
-        if is_atomic(cmd, offset, count) {
+        if Shape::of(cmd, offset, count) != Shape::Plain {
             return Ok(vec![Atomic::finish(node, answers)?]);
         }
         if let Some(failure) = answers.failure {
-            return Err(failure.error(node, answers.values.len(), Access::Write).into());
+            return Err(failure
+                .error(node, answers.values.len(), Access::Write)
+                .into());
         }
         let wanted = answers.values.into_iter().skip(offset);
         Ok(wanted.map(|value| named(value, node)).collect())

@@ -9,12 +9,9 @@ use redis::Value;
 
 use crate::command::Access;
 use crate::node::NodeIndex;
-use crate::plan::{Answers, Cause, Exchange, Failure, Hold, Resend, Slot};
-use crate::sync::link::{Deadline, Sent};
+use crate::plan::{Answers, Cause, Exchange, Failure, Hold, RESENDS_MAX, Resend, Slot};
+use crate::sync::link::{Connector, Deadline, Sent};
 use crate::sync::pool::{Lease, Pool, Wanted};
-
-/// A request that fails with a broken connection is tried on a new one so often, if it may be.
-const RESENDS_MAX: usize = 1;
 
 /// Every node's connections.
 #[derive(Debug)]
@@ -42,11 +39,12 @@ impl NodePools {
 impl Executor {
     /// The deadline of a request that the server may hold back for `hold`.
     pub(super) fn deadline(&self, hold: Hold) -> Deadline {
-        Deadline::start(match (self.response_timeout, hold) {
-            (None, _) | (_, Hold::Forever) => None,
-            (Some(limit), Hold::No) => Some(limit),
-            (Some(limit), Hold::AtMost(hold)) => Some(limit.saturating_add(hold)),
-        })
+        Deadline::start(hold.with_response(self.response_timeout))
+    }
+
+    /// How to make a connection of one's own to `node` for listening.
+    pub(super) fn listener(&self, node: NodeIndex) -> (Connector, Duration) {
+        self.nodes[node.get()].prompt.connector()
     }
 
     /// One request to one node, and its answer.
@@ -74,7 +72,8 @@ impl Executor {
                 cause: lost.cause,
                 sent: if lost.sent == Sent::Nothing { 0 } else { 1 },
             };
-            if resends == RESENDS_MAX || failure.resend(0, &[Slot::whole(0, access)]) == Resend::No {
+            if resends == RESENDS_MAX || failure.resend(0, &[Slot::whole(0, access)]) == Resend::No
+            {
                 return Err(failure);
             }
             wanted = Wanted::New;
@@ -185,7 +184,9 @@ impl<'t> Talk<'t> {
         let (Some(lease), Some(round)) = (&mut self.lease, self.exchange.round(round)) else {
             return;
         };
-        let read = lease.link().receive(round.count, deadline, &mut self.answers.values);
+        let read = lease
+            .link()
+            .receive(round.count, deadline, &mut self.answers.values);
         if let Err(cause) = read {
             self.fail(cause);
         }

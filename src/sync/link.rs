@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use redis::{Connection, RedisError, RedisResult, Value};
 
+use crate::handshake::Handshake;
 use crate::plan::Cause;
-use crate::sync::handshake;
+use crate::sync::socket::Socket;
 use crate::sync::wire::Wire;
 
 /// The end of a request's time.
@@ -27,7 +28,8 @@ impl Deadline {
 
     /// What is left; nothing after the end, `None` when it never ends.
     pub(super) fn remaining(&self) -> Option<Duration> {
-        self.limit.map(|limit| limit.saturating_sub(self.start.elapsed()))
+        self.limit
+            .map(|limit| limit.saturating_sub(self.start.elapsed()))
     }
 
     /// All of it.
@@ -43,6 +45,22 @@ impl Deadline {
     /// One that ends no later than this one, and within `limit` from now.
     pub(super) fn within(&self, limit: Duration) -> Self {
         Self::start(Some(self.remaining().map_or(limit, |left| left.min(limit))))
+    }
+
+    /// The shorter of `limit` and all of it.
+    pub(super) fn within_limit(&self, limit: Duration) -> Duration {
+        self.limit.map_or(limit, |all| all.min(limit))
+    }
+
+    /// Whether it passed longer ago than this.
+    pub(super) fn is_past(&self, grace: Duration) -> bool {
+        self.limit
+            .is_some_and(|limit| self.start.elapsed() > limit.saturating_add(grace))
+    }
+
+    /// Whether it has passed.
+    pub(super) fn is_over(&self) -> bool {
+        self.remaining() == Some(Duration::ZERO)
     }
 
     /// What to say when it is over.
@@ -101,11 +119,26 @@ impl Connector {
         let info = client.get_connection_info();
         let tcp = info.tcp_settings();
         let ordinary = tcp.keepalive().is_none() && !has_user_timeout(tcp);
-        let kind = match Wire::speaks(info.addr()) && ordinary {
+        let kind = match Socket::reaches(info.addr()) && ordinary {
             true => kind,
             false => LinkKind::RedisRs,
         };
         Self { client, kind }
+    }
+
+    /// Whether its connections are sockets of our own.
+    pub(super) fn is_plain(&self) -> bool {
+        self.kind == LinkKind::Plain
+    }
+
+    /// A socket that is ready for SUBSCRIBE, in the protocol that mixes messages and replies as arrays.
+    pub(super) fn connect_listener(&self, deadline: &Deadline) -> RedisResult<Socket> {
+        let info = self.client.get_connection_info();
+        let mut wire = Wire::connect(info.addr(), deadline)?;
+        let settings = info.redis_settings().clone();
+        let settings = settings.set_protocol(redis::ProtocolVersion::RESP2);
+        greet(&mut wire, &Handshake::new(&settings), deadline)?;
+        Ok(wire.into_socket())
     }
 
     /// A connection, ready for commands.
@@ -114,11 +147,14 @@ impl Connector {
         let channel = match self.kind {
             LinkKind::Plain => {
                 let mut wire = Wire::connect(info.addr(), deadline)?;
-                handshake::run(&mut wire, info.redis_settings(), deadline)?;
+                greet(&mut wire, &Handshake::new(info.redis_settings()), deadline)?;
                 Channel::Plain(Box::new(wire))
             }
             LinkKind::RedisRs => {
-                let timeout = deadline.remaining().unwrap_or(Duration::MAX).max(Duration::from_millis(1));
+                let timeout = deadline
+                    .remaining()
+                    .unwrap_or(Duration::MAX)
+                    .max(Duration::from_millis(1));
                 Channel::RedisRs(Box::new(self.client.get_connection_with_timeout(timeout)?))
             }
         };
@@ -136,7 +172,11 @@ impl Link {
         match &mut self.channel {
             Channel::Plain(wire) => wire.write(bytes, deadline).map_err(|failed| Lost {
                 cause: cause(&failed.error.into(), deadline),
-                sent: if failed.written == 0 { Sent::Nothing } else { Sent::Perhaps },
+                sent: if failed.written == 0 {
+                    Sent::Nothing
+                } else {
+                    Sent::Perhaps
+                },
             }),
             Channel::RedisRs(connection) => arm(connection, deadline)
                 .and_then(|()| connection.send_packed_command(bytes))
@@ -171,7 +211,9 @@ impl Link {
     pub(super) fn reply(&mut self, deadline: &Deadline) -> Result<Value, Cause> {
         match &mut self.channel {
             Channel::Plain(wire) => wire.read(deadline).map_err(RedisError::from),
-            Channel::RedisRs(connection) => arm(connection, deadline).and_then(|()| reply(connection)),
+            Channel::RedisRs(connection) => {
+                arm(connection, deadline).and_then(|()| reply(connection))
+            }
         }
         .map_err(|error| cause(&error, deadline))
     }
@@ -202,12 +244,21 @@ impl Link {
     }
 }
 
+/// Says the first words.
+fn greet(wire: &mut Wire, handshake: &Handshake, deadline: &Deadline) -> RedisResult<()> {
+    wire.write(&handshake.packed(), deadline)
+        .map_err(|failed| failed.error)?;
+    let answers = (0..handshake.count())
+        .map(|_| wire.read(deadline))
+        .collect::<Result<Vec<_>, _>>()?;
+    handshake.check(&answers)
+}
+
 /// Tells redis-rs' connection how long a read or a write may wait.
 fn arm(connection: &Connection, deadline: &Deadline) -> RedisResult<()> {
-    let left = deadline.remaining();
-    if left == Some(Duration::ZERO) {
-        return Err(io::Error::from(io::ErrorKind::TimedOut).into());
-    }
+    let left = deadline
+        .remaining()
+        .map(|left| left.max(Duration::from_millis(1)));
     connection.set_read_timeout(left)?;
     connection.set_write_timeout(left)
 }
@@ -233,7 +284,12 @@ fn cause(error: &RedisError, deadline: &Deadline) -> Cause {
 fn is_timed_out(error: &RedisError) -> bool {
     std::error::Error::source(error)
         .and_then(|source| source.downcast_ref::<io::Error>())
-        .is_some_and(|error| matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock))
+        .is_some_and(|error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+            )
+        })
 }
 
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]

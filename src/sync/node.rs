@@ -7,7 +7,7 @@ use redis::{Cmd, ConnectionLike, RedisResult, Value};
 
 use crate::error::Error;
 use crate::node::{NodeIndex, NodeSpec};
-use crate::sync::client::parse_one;
+use crate::plan::parse_one;
 use crate::sync::{Dedicated, Shared};
 
 /// One node of a client: itself a [`redis::ConnectionLike`], whose commands go to this server and nowhere else.
@@ -65,15 +65,27 @@ impl fmt::Debug for Node {
 impl ConnectionLike for Node {
     fn req_command(&mut self, cmd: &Cmd) -> RedisResult<Value> {
         let reply = self.req_packed_command(&cmd.get_packed_command())?;
-        Ok(if cmd.is_no_response() { Value::Nil } else { reply })
+        Ok(if cmd.is_no_response() {
+            Value::Nil
+        } else {
+            reply
+        })
     }
 
     fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
-        let planned = self.shared.router.planned_at(self.index, &parse_one(cmd)?)?;
+        let planned = self
+            .shared
+            .router
+            .planned_at(self.index, &parse_one(cmd)?)?;
         Ok(self.shared.call(self.index, cmd, &planned)?)
     }
 
-    fn req_packed_commands(&mut self, cmd: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {
+    fn req_packed_commands(
+        &mut self,
+        cmd: &[u8],
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
         self.shared.pipeline_at(self.index, cmd, offset, count)
     }
 

@@ -75,6 +75,11 @@ impl Pool {
         }
     }
 
+    /// How connections are made, and how long that may take.
+    pub(super) fn connector(&self) -> (Connector, Duration) {
+        (self.connector.clone(), self.settings.connect_timeout)
+    }
+
     /// A connection that is returned to the pool if it is given back, and closed otherwise.
     pub(super) fn lease(&self, wanted: Wanted, deadline: &Deadline) -> Result<Lease<'_>, Cause> {
         let link = self.take(wanted, deadline)?;
@@ -153,11 +158,14 @@ impl Pool {
                 return match state.health.ask(Instant::now()) {
                     Verdict::Try => {
                         state.open += 1;
-                        Ok(Offer::Make { generation: state.generation })
+                        Ok(Offer::Make {
+                            generation: state.generation,
+                        })
                     }
-                    Verdict::Down { reason, since } => {
-                        Err(Cause::Connect(format!("{reason} (down for {})", seconds(since))))
-                    }
+                    Verdict::Down { reason, since } => Err(Cause::Connect(format!(
+                        "{reason} (down for {})",
+                        seconds(since)
+                    ))),
                 };
             }
             state.waiting += 1;
@@ -191,21 +199,29 @@ impl Pool {
     }
 
     fn connect(&self, generation: u64, deadline: &Deadline) -> Result<Link, Cause> {
-        let made = self.connector.connect(&deadline.within(self.settings.connect_timeout), generation);
+        let allotted = deadline.within(self.settings.connect_timeout);
+        let made = self.connector.connect(&allotted, generation);
         let mut state = self.state.lock();
-        match made {
+        let error = match made {
             Ok(link) => {
                 state.health.connected();
-                Ok(link)
+                return Ok(link);
             }
-            Err(error) => {
-                let reason = format!("{}: {error}", self.address);
-                state.open -= 1;
-                state.health.failed(Instant::now(), rand::random(), reason.clone());
-                self.wake(state);
-                Err(Cause::Connect(reason))
-            }
+            Err(error) => error,
+        };
+        let reason = format!("{}: {error}", self.address);
+        state.open -= 1;
+        // A request that comes late gives the node no fair chance, so its failure says nothing of the node.
+        let usual = deadline.within_limit(self.settings.connect_timeout);
+        if allotted.is_over() && allotted.limit() < Some(usual / 2) {
+            state.health.inconclusive();
+        } else {
+            state
+                .health
+                .failed(Instant::now(), rand::random(), reason.clone());
         }
+        self.wake(state);
+        Err(Cause::Connect(reason))
     }
 
     /// Whether a connection that lay idle may be used: after a moment the socket is looked at, after a while the server is
@@ -244,7 +260,9 @@ pub(super) struct Lease<'p> {
 impl Lease<'_> {
     /// The connection.
     pub(super) fn link(&mut self) -> &mut Link {
-        self.link.as_mut().expect("a lease has its link until it ends")
+        self.link
+            .as_mut()
+            .expect("a lease has its link until it ends")
     }
 
     /// Ends the loan of a connection that owes nothing.

@@ -79,7 +79,9 @@ impl Session {
     fn abort(&mut self, cause: &Failure) -> Failure {
         self.end_transaction();
         let cause = cause.text().trim_start_matches("ERR ");
-        Failure::new(format!("EXECABORT Transaction discarded because of: {cause}"))
+        Failure::new(format!(
+            "EXECABORT Transaction discarded because of: {cause}"
+        ))
     }
 
     /// Forgets the transaction and what it watched.

@@ -6,7 +6,9 @@ use super::Servers;
 
 /// A client over all servers, whose nodes are called `node-0`, `node-1`, ...
 pub fn client(servers: &Servers) -> ShardedClient {
-    builder(servers).build().expect("the servers make a valid client")
+    builder(servers)
+        .build()
+        .expect("the servers make a valid client")
 }
 
 /// The description of such a client.

@@ -3,8 +3,7 @@
 use super::*;
 
 const ITS_OWN: &str = "says something about one connection, and a shared handle has many";
-const SINCE: &str =
-    "counts every write acknowledged before: a PUBLISH to nobody goes ahead of it (a server counts one connection's)";
+const SINCE: &str = "counts every write acknowledged before: a PUBLISH to nobody goes ahead of it (a server counts one connection's)";
 
 pub(super) static ROWS: &[CommandSpec] = &[
     stateful("AUTH", -2, NONE),

@@ -1,0 +1,104 @@
+//! The first words on a new connection: protocol, password, database, name of the library. Pure: says what to send, and
+//! what the answers mean.
+
+use redis::{Cmd, ProtocolVersion, RedisConnectionInfo, RedisError, RedisResult, Value, cmd};
+
+/// What to say on a new connection, all of it in one round trip.
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    words: Vec<(Cmd, Needed)>,
+}
+
+/// Whether a refusal of a command matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needed {
+    Yes,
+    No,
+}
+
+impl Handshake {
+    /// What `info` asks for.
+    pub(crate) fn new(info: &RedisConnectionInfo) -> Self {
+        Self { words: words(info) }
+    }
+
+    /// The requests in the wire format.
+    pub(crate) fn packed(&self) -> Vec<u8> {
+        let mut packed = Vec::new();
+        for (cmd, _) in &self.words {
+            cmd.write_packed_command(&mut packed);
+        }
+        packed
+    }
+
+    /// How many answers come.
+    pub(crate) fn count(&self) -> usize {
+        self.words.len()
+    }
+
+    /// Whether the answers are good.
+    pub(crate) fn check(&self, answers: &[Value]) -> RedisResult<()> {
+        for ((cmd, needed), answer) in self.words.iter().zip(answers) {
+            if let (Value::ServerError(error), Needed::Yes) = (answer, needed) {
+                let name = match cmd.args_iter().next() {
+                    Some(redis::Arg::Simple(name)) => String::from_utf8_lossy(name).into_owned(),
+                    _ => String::new(),
+                };
+                let text = format!(
+                    "{} (in answer to {name})",
+                    error.details().unwrap_or_default()
+                );
+                return Err(RedisError::from(crate::error::server_error(
+                    error.code(),
+                    &text,
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn words(info: &RedisConnectionInfo) -> Vec<(Cmd, Needed)> {
+    let mut words = Vec::new();
+    if info.protocol() == ProtocolVersion::RESP3 {
+        let mut hello = cmd("HELLO");
+        hello.arg(3);
+        if let Some(password) = info.password() {
+            hello
+                .arg("AUTH")
+                .arg(info.username().unwrap_or("default"))
+                .arg(password);
+        }
+        words.push((hello, Needed::Yes));
+    } else if let Some(password) = info.password() {
+        let mut auth = cmd("AUTH");
+        if let Some(username) = info.username() {
+            auth.arg(username);
+        }
+        auth.arg(password);
+        words.push((auth, Needed::Yes));
+    }
+    if info.db() != 0 {
+        let mut select = cmd("SELECT");
+        select.arg(info.db());
+        words.push((select, Needed::Yes));
+    }
+    if !info.skip_set_lib_name() {
+        // Servers before 7.2 do not know it.
+        for (attribute, value) in [
+            (
+                "LIB-NAME",
+                info.lib_name().unwrap_or(env!("CARGO_PKG_NAME")),
+            ),
+            (
+                "LIB-VER",
+                info.lib_ver().unwrap_or(env!("CARGO_PKG_VERSION")),
+            ),
+        ] {
+            let mut setinfo = cmd("CLIENT");
+            setinfo.arg("SETINFO").arg(attribute).arg(value);
+            words.push((setinfo, Needed::No));
+        }
+    }
+    words
+}
