@@ -39,9 +39,18 @@ pub(crate) fn read_all(
     Ok(())
 }
 
-/// Reads one reply. `None` for a push message, which is passed over.
-pub(crate) fn read(input: &mut impl Input) -> io::Result<Option<Value>> {
+/// Reads one reply; `None` for a push message.
+pub(crate) fn read_next(input: &mut impl Input) -> io::Result<Option<Value>> {
     value(input, 0)
+}
+
+/// Reads one reply. Push messages are passed over.
+pub(crate) fn read(input: &mut impl Input) -> io::Result<Value> {
+    loop {
+        if let Some(value) = value(input, 0)? {
+            return Ok(value);
+        }
+    }
 }
 
 /// One value, or `None` for a push message.
@@ -302,15 +311,12 @@ mod tests {
     }
 
     fn read_in(bytes: &[u8], piece: usize) -> io::Result<Value> {
-        let mut input = Pieces {
+        read(&mut Pieces {
             bytes,
             arrived: 0,
             start: 0,
             piece,
-        };
-        let mut replies = Vec::new();
-        read_all(&mut input, 1, &mut replies)?;
-        Ok(replies.remove(0))
+        })
     }
 
     const REPLIES: &[&[u8]] = &[

@@ -187,15 +187,12 @@ impl<'r, 'f> Batch<'r, 'f> {
         let access = planned.access;
         match &planned.plan {
             Plan::One(node) => {
-                self.push(
-                    *node,
-                    Slot {
-                        command,
-                        part: 0,
-                        access,
-                    },
-                    |out| out.extend_from_slice(frame),
-                );
+                let slot = Slot {
+                    command,
+                    part: 0,
+                    access,
+                };
+                self.push(*node, slot, |out| out.extend_from_slice(frame));
             }
             Plan::All(_) => {
                 for node in self.router.topology().indices() {

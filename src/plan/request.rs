@@ -103,11 +103,20 @@ impl Shape {
 }
 
 /// The replies that `redis::Pipeline` wants to see.
-pub(crate) fn wanted(values: Vec<Value>, shape: Shape, offset: usize, count: usize) -> Vec<Value> {
+pub(crate) fn wanted(
+    mut values: Vec<Value>,
+    shape: Shape,
+    offset: usize,
+    count: usize,
+) -> Vec<Value> {
     match shape {
         Shape::Atomic { .. } => values,
         Shape::Plain if offset == 0 && count == values.len() => values,
-        Shape::Plain => values.into_iter().skip(offset).take(count).collect(),
+        Shape::Plain => {
+            values.truncate(offset + count);
+            values.drain(..offset.min(values.len()));
+            values
+        }
     }
 }
 

@@ -86,15 +86,10 @@ impl Wire {
 
     /// Reads one reply; messages that RESP3 puts between replies are passed over.
     pub(super) fn read(&mut self, deadline: &Deadline) -> io::Result<Value> {
-        let mut source = Source {
+        resp::read(&mut Source {
             wire: self,
             deadline,
-        };
-        loop {
-            if let Some(value) = resp::read(&mut source)? {
-                return Ok(value);
-            }
-        }
+        })
     }
 
     /// Reads `count` replies; those that came stay in `replies` when one does not.
@@ -104,11 +99,14 @@ impl Wire {
         deadline: &Deadline,
         replies: &mut Vec<Value>,
     ) -> io::Result<()> {
-        let mut source = Source {
-            wire: self,
-            deadline,
-        };
-        resp::read_all(&mut source, count, replies)
+        resp::read_all(
+            &mut Source {
+                wire: self,
+                deadline,
+            },
+            count,
+            replies,
+        )
     }
 
     /// Whether the other side has closed the connection, or sent something that nobody asked for. Does not wait.
