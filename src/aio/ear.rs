@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use futures_util::future::{Either, select};
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::sync::{Notify, mpsc};
 
 use crate::aio::link::Limit;
-use crate::aio::station::Connector;
+use crate::aio::station::{Connector, Duplex};
 use crate::error::Error;
 use crate::handshake::Handshake;
 use crate::health::Health;
@@ -46,11 +46,6 @@ struct State {
     /// The user has gone.
     ended: bool,
 }
-
-/// A stream to a server, of whichever kind.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 
 impl Ear {
     pub(super) fn start(connector: Connector, node: String, events: mpsc::Sender<Event>) -> Self {

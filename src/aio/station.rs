@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use redis::{AsyncConnectionConfig, ConnectionAddr, RedisResult};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
 use crate::aio::driver::Driver;
-use crate::aio::ear::Duplex;
 use crate::aio::link::{Limit, Link, Mailbox};
 use crate::handshake::Handshake;
 use crate::health::{Health, PAUSE_MIN};
@@ -46,6 +46,11 @@ struct State {
     made: Option<Instant>,
     health: Health,
 }
+
+/// A stream to a server, of whichever kind.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 
 impl Connector {
     pub(super) fn new(client: redis::Client, address: String, timeout: Duration) -> Self {
@@ -144,7 +149,7 @@ impl Connector {
 /// A link over `stream`, and the task that drives it. `closed` is called when it ends.
 fn drive<S>(stream: S, closed: impl FnOnce() + Send + 'static) -> Link
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    S: Duplex + 'static,
 {
     let mailbox = Arc::new(Mailbox::default());
     let driver = Driver::new(stream, Arc::clone(&mailbox));

@@ -12,7 +12,8 @@ use crate::plan::{
     Answers, Atomic, Cause, Failure, Hold, Planned, Shape, check_each, named, parse_one,
 };
 use crate::sync::Shared;
-use crate::sync::link::{Deadline, Link};
+use crate::sync::deadline::Deadline;
+use crate::sync::link::Link;
 use crate::sync::pool::Wanted;
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, SUBSCRIBE, CLIENT and other stateful talk work on it as

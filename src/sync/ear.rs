@@ -12,7 +12,8 @@ use crate::error::{Error, ErrorKind};
 use crate::health::Health;
 use crate::inbox::Inbox;
 use crate::subscribe::{Change, Event, Heard, Listening, SILENCE, Subscription, not_plain};
-use crate::sync::link::{Connector, Deadline};
+use crate::sync::deadline::Deadline;
+use crate::sync::link::Connector;
 use crate::sync::socket::Socket;
 
 /// One node's ear.

@@ -7,7 +7,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::health::{Health, Verdict};
 use crate::plan::Cause;
-use crate::sync::link::{Connector, Deadline, Link};
+use crate::sync::deadline::Deadline;
+use crate::sync::link::{Connector, Link};
 
 /// How a pool behaves.
 #[derive(Clone, Copy, Debug)]
