@@ -75,11 +75,11 @@ impl Hold {
         }
     }
 
-    /// The longer of two.
-    pub(crate) fn longer(self, other: Self) -> Self {
+    /// One command after the other: a server begins with the second when it has answered the first.
+    pub(crate) fn then(self, other: Self) -> Self {
         match (self, other) {
             (Self::Forever, _) | (_, Self::Forever) => Self::Forever,
-            (Self::AtMost(a), Self::AtMost(b)) => Self::AtMost(a.max(b)),
+            (Self::AtMost(a), Self::AtMost(b)) => Self::AtMost(a.saturating_add(b)),
             (Self::No, hold) | (hold, Self::No) => hold,
         }
     }
@@ -123,7 +123,9 @@ impl Router {
         match command.sole_key() {
             Some(at) => {
                 check_arity(command, args)?;
-                Ok(planned_one(self.owner(args[at])?, command, args))
+                // A declared arity may allow a request that ends before its key.
+                let key = args.get(at).ok_or_else(|| wrong_arity(command))?;
+                Ok(planned_one(self.owner(key)?, command, args))
             }
             None => self.planned_by_route(command, args),
         }
@@ -193,11 +195,15 @@ impl Router {
     /// Checks that `args` may be sent over a private connection to `node`: all its keys live there.
     pub(crate) fn check_at(&self, node: NodeIndex, args: &[&[u8]]) -> Result<Planned, Error> {
         let command = self.lookup(args)?;
-        for &at in &self.keys(command, args)?.keys {
+        let at = self.keys(command, args)?;
+        for &at in &at.keys {
             let owner = self.owner(args[at as usize])?;
             if owner != node {
                 return Err(self.elsewhere(command, args[at as usize], owner, node));
             }
+        }
+        for &at in &at.patterns {
+            self.check_pattern(command, args[at as usize], node)?;
         }
         if command.route() == Route::Refused {
             return Err(refused(command));
@@ -214,6 +220,12 @@ impl Router {
             }
             _ => true,
         }
+    }
+
+    /// Whether `args` is a command that RESP3 answers with push messages, one for each channel.
+    pub(crate) fn is_answered_by_push(&self, args: &[&[u8]]) -> bool {
+        self.lookup(args)
+            .is_ok_and(|command| command.name().ends_with("SUBSCRIBE"))
     }
 
     /// The owner of `key`.
@@ -286,7 +298,7 @@ impl Router {
 
     /// A pattern from which the server makes keys (SORT ... BY, GET) is let through only when its hash tag keeps every
     /// one of those keys on `node`.
-    fn check_pattern(
+    pub(crate) fn check_pattern(
         &self,
         command: &CommandSpec,
         pattern: &[u8],
