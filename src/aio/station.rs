@@ -183,6 +183,8 @@ impl Station {
             {
                 return Ok(link);
             }
+            // Also while the node is down: the task that tries again may have ended with its runtime.
+            self.make_connection();
             {
                 let state = self.state.lock();
                 if let Some((reason, since)) = state.health.trouble(Instant::now()) {
@@ -192,7 +194,6 @@ impl Station {
                     )));
                 }
             }
-            self.make_connection();
             match limit.end() {
                 None => changed.await,
                 Some(end) => {
@@ -207,9 +208,9 @@ impl Station {
 
     /// Starts the task that makes a connection, if there is none.
     fn make_connection(self: &Arc<Self>) {
-        let mut state = self.state.lock();
-        if !state.connecting {
-            state.connecting = true;
+        let others = std::mem::replace(&mut self.state.lock().connecting, true);
+        if !others {
+            // Not under the lock: a runtime that is ending drops the task here and now, and so does a missing one.
             let task = Connecting(Arc::downgrade(self));
             tokio::spawn(task.run());
         }
