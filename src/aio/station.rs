@@ -190,6 +190,8 @@ impl Station {
             {
                 return Ok(link);
             }
+            // Also while the node is down: the task that tries again may have ended with its runtime.
+            self.make_connection();
             {
                 let state = self.state.lock();
                 if let Some((reason, since)) = state.health.trouble(Instant::now()) {
@@ -199,7 +201,6 @@ impl Station {
                     )));
                 }
             }
-            self.make_connection();
             match limit.end() {
                 None => changed.await,
                 Some(end) => {
@@ -216,19 +217,22 @@ impl Station {
     /// a server that hangs up on everybody is called without end.
     fn make_connection(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        if !state.connecting {
-            state.connecting = true;
-            let short_lived = state.made.is_some_and(|made| made.elapsed() < PAUSE_MIN);
-            let task = Connecting {
-                station: Arc::downgrade(self),
-                ended: false,
-            };
-            tokio::spawn(task.run(if short_lived {
-                PAUSE_MIN
-            } else {
-                Duration::ZERO
-            }));
+        if std::mem::replace(&mut state.connecting, true) {
+            return;
         }
+        let short_lived = state.made.is_some_and(|made| made.elapsed() < PAUSE_MIN);
+        drop(state);
+        let pause = if short_lived {
+            PAUSE_MIN
+        } else {
+            Duration::ZERO
+        };
+        // Not under the lock: a runtime that is ending drops the task here and now, and so does a missing one.
+        let task = Connecting {
+            station: Arc::downgrade(self),
+            ended: false,
+        };
+        tokio::spawn(task.run(pause));
     }
 }
 

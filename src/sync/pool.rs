@@ -163,10 +163,14 @@ impl Pool {
                             generation: state.generation,
                         })
                     }
-                    Verdict::Down { reason, since } => Err(Cause::Connect(format!(
-                        "{reason} (down for {})",
-                        seconds(since)
-                    ))),
+                    Verdict::Down { reason, since } => {
+                        // Whoever was waked for this place makes no use of it, and the next in the row must not sleep on.
+                        self.wake(state);
+                        Err(Cause::Connect(format!(
+                            "{reason} (down for {})",
+                            seconds(since)
+                        )))
+                    }
                 };
             }
             state.waiting += 1;
