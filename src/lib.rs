@@ -183,6 +183,7 @@ pub mod partition;
 pub mod plan;
 mod resp;
 mod scan;
+mod settings;
 mod subscribe;
 mod sync;
 #[cfg(feature = "testing")]
