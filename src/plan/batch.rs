@@ -334,7 +334,10 @@ impl<'r, 'f> Batch<'r, 'f> {
             }
             for (number, slot) in exchange.slots.iter().enumerate().skip(answered) {
                 let failure = answers.failure.as_ref();
-                let error = failure.map(|failure| failure.error(name, number, slot.access));
+                let error = failure.map(|failure| match slot.part {
+                    WHOLE if number > answered => failure.error_again(name, number, slot.access),
+                    _ => failure.error(name, number, slot.access),
+                });
                 match slot.part {
                     WHOLE => values[slot.command as usize] = missing(error, name).to_reply(),
                     _ => self.settle(&mut outcomes, *slot, Err(error)),

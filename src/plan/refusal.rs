@@ -45,7 +45,7 @@ pub(super) fn unknown(args: &[&[u8]], words: usize) -> Error {
         ErrorKind::Unroutable,
         format!(
             "unknown command {}: where its keys are is not known, so it is sent nowhere; name a node with \
-             `client.node(name)`, or declare it with a `CommandSpec`",
+             `client.node(name)`, or declare it to the builder with `CommandSpec::declare`",
             name.join(" ")
         ),
     )

@@ -25,7 +25,7 @@ impl Router {
     ) -> Result<Bundle<'r, 'p>, Error> {
         let Shape::Atomic { commands } = shape else {
             let mut batch = Batch::new(self, packed.len());
-            for_each_command(packed, |frame, args| {
+            for_each_command(packed, 0, |frame, args| {
                 let planned = self.planned(args)?;
                 batch.add(frame, args, planned);
                 Ok(())
@@ -50,7 +50,7 @@ impl Router {
     ) -> Result<Bundle<'r, 'p>, Error> {
         let Shape::Atomic { commands } = shape else {
             let mut batch = Batch::new(self, packed.len());
-            for_each_command(packed, |frame, args| {
+            for_each_command(packed, 0, |frame, args| {
                 batch.add_at(node, frame, self.planned_at(node, args)?);
                 Ok(())
             })?;
@@ -73,7 +73,7 @@ pub(crate) fn check_each(
 ) -> Result<(Hold, usize), Error> {
     let mut hold = Hold::No;
     let mut commands = 0;
-    for_each_command(packed, |_, args| {
+    for_each_command(packed, 0, |_, args| {
         hold = hold.then(check(args)?.hold);
         commands += 1;
         Ok(())
@@ -134,19 +134,21 @@ pub(crate) fn parse_one(packed: &[u8]) -> Result<Args<'_>, Error> {
     }
 }
 
-/// Calls `visit` with the bytes and the arguments of every command.
+/// Calls `visit` with the bytes and the arguments of every command. `before` of them at the beginning are not the user's,
+/// and do not count in messages.
 fn for_each_command<'p>(
     packed: &'p [u8],
+    before: usize,
     mut visit: impl FnMut(&'p [u8], &[&'p [u8]]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut args = Args::new();
     let mut commands = PackedCommands::new(packed);
-    let mut number = 0;
+    let mut number = 0_usize;
     while let Some(frame) = commands
         .next(&mut args)
         .map_err(|error| unreadable(&error.to_string()))?
     {
-        visit(frame, &args).map_err(|error| error.at_command(number))?;
+        visit(frame, &args).map_err(|error| error.at_command(number.saturating_sub(before)))?;
         number += 1;
     }
     Ok(())
@@ -161,7 +163,7 @@ fn for_each_inner_command<'p>(
 ) -> Result<(), Error> {
     let misfit = || unreadable("MULTI and EXEC do not hold as many commands as are said to be");
     let mut number = 0;
-    for_each_command(packed, |_, args| {
+    for_each_command(packed, 1, |_, args| {
         number += 1;
         match number {
             1 => Ok(()),
