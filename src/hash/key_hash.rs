@@ -53,6 +53,17 @@ impl KeyHash {
         Self::Xxh64,
     ];
 
+    /// The names of [`ALL`](Self::ALL).
+    pub(crate) const NAMES: &'static [&'static str] = &{
+        let mut names = [""; Self::ALL.len()];
+        let mut i = 0;
+        while i < names.len() {
+            names[i] = Self::ALL[i].name();
+            i += 1;
+        }
+        names
+    };
+
     /// The number of these bytes. A narrow hash fills the low bits.
     pub fn hash(self, bytes: &[u8]) -> u64 {
         self.function()(bytes)

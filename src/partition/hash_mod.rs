@@ -1,5 +1,8 @@
 //! Hash modulo nodes.
 
+use std::sync::Arc;
+
+use super::catalogue::{Entry, EntryOption};
 use super::{Partitioner, Placement, PlacementError, check_nodes, indexed};
 use crate::hash::KeyHash;
 use crate::node::{NodeIndex, NodeSpec};
@@ -35,6 +38,13 @@ impl HashMod {
     pub const fn new(key_hash: KeyHash) -> Self {
         Self { key_hash }
     }
+
+    pub(super) const ENTRY: Entry = Entry {
+        name: "hash-mod/1",
+        summary: "hash of the key modulo the nodes, in the order in which they are given",
+        options: &[EntryOption::hash("key-hash", "the hash of the keys", None)],
+        make: |given| Ok(Arc::new(Self::new(given.hash("key-hash")?))),
+    };
 }
 
 impl Partitioner for HashMod {

@@ -15,9 +15,11 @@
 //!
 //! Nothing here knows a command, a connection or a clock.
 
+mod catalogue;
 mod from_fn;
 mod hash_mod;
 mod line;
+mod named;
 mod range;
 mod rendezvous;
 mod ring;
@@ -29,6 +31,7 @@ use std::fmt;
 use crate::hash::HashTag;
 use crate::node::{NODES_MAX, NodeIndex, NodeSpec};
 
+pub use catalogue::{Entry, EntryOption, Values, by_name, catalogue};
 pub use from_fn::{FromFn, from_fn};
 pub use hash_mod::HashMod;
 pub use line::SyntaxError;
@@ -93,6 +96,26 @@ pub enum PlacementError {
     /// There is no node to place keys on.
     #[error("no nodes to place keys on")]
     NoNodes,
+    /// An option is given more than once.
+    #[error("the option {option:?} of {placement} is given twice")]
+    OptionTwice {
+        /// The name of the built-in placement.
+        placement: &'static str,
+        /// The option.
+        option: String,
+    },
+    /// An option has a value that it cannot have.
+    #[error("{option} of {placement} is {value:?}, but must be {allowed}")]
+    OptionValue {
+        /// The name of the built-in placement.
+        placement: &'static str,
+        /// The option.
+        option: String,
+        /// What was given.
+        value: String,
+        /// What may be given.
+        allowed: String,
+    },
     /// An option of the rule lies outside of what the rule can do.
     #[error("{option} is {value}, but must be in {min}..={max}")]
     OptionOutOfBounds {
@@ -122,12 +145,34 @@ pub enum PlacementError {
         /// The sum of the weights.
         total: u64,
     },
+    /// A built-in placement has no option of this name.
+    #[error("{placement} has no option {option:?}; it has: {}", .known.join(", "))]
+    UnknownOption {
+        /// The name of the built-in placement.
+        placement: &'static str,
+        /// The option.
+        option: String,
+        /// The options it has.
+        known: Vec<&'static str>,
+    },
+    /// No built-in placement has this name.
+    #[error("no placement is called {name:?}{}", meant(*.nearest))]
+    UnknownPlacement {
+        /// The name.
+        name: String,
+        /// The name that was probably meant.
+        nearest: Option<&'static str>,
+    },
     /// There are more nodes than [`NODES_MAX`].
     #[error("{count} nodes, more than {NODES_MAX}")]
     TooManyNodes {
         /// How many there are.
         count: usize,
     },
+}
+
+fn meant(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
 }
 
 /// Checks what every partitioner of this crate asks of its nodes. For partitioners of your own.
@@ -143,7 +188,7 @@ pub fn check_nodes(nodes: &[NodeSpec]) -> Result<(), PlacementError> {
     if nodes.len() > NODES_MAX {
         return Err(PlacementError::TooManyNodes { count: nodes.len() });
     }
-    if let Some(pair) = by_name(nodes)
+    if let Some(pair) = sorted_by_name(nodes)
         .windows(2)
         .find(|pair| pair[0].1.name() == pair[1].1.name())
     {
@@ -167,7 +212,7 @@ fn indexed(nodes: &[NodeSpec]) -> impl Iterator<Item = (NodeIndex, &NodeSpec)> {
 }
 
 /// The nodes with their positions, in the order of their names, which is the same on every client.
-fn by_name(nodes: &[NodeSpec]) -> Vec<(NodeIndex, &NodeSpec)> {
+fn sorted_by_name(nodes: &[NodeSpec]) -> Vec<(NodeIndex, &NodeSpec)> {
     let mut sorted: Vec<_> = indexed(nodes).collect();
     sorted.sort_by_key(|(_, node)| node.name());
     sorted

@@ -1,8 +1,10 @@
 //! The ring of consistent hashing.
 
-use std::fmt;
+use std::sync::Arc;
 
-use super::{Partitioner, Placement, PlacementError, by_name, check_nodes};
+use super::catalogue::{Entry, EntryOption, Values};
+use super::named::named;
+use super::{Partitioner, Placement, PlacementError, check_nodes, sorted_by_name};
 use crate::hash::KeyHash;
 use crate::node::{NodeIndex, NodeSpec};
 
@@ -32,6 +34,45 @@ impl Ring {
     pub const fn with_spec(spec: RingSpec) -> Self {
         Self { spec }
     }
+
+    pub(super) const ENTRY: Entry = Entry {
+        name: "ring/1",
+        summary: "the next of many points on a circle",
+        options: &[
+            EntryOption {
+                name: "points-per-weight",
+                meaning: "how many points a node has per unit of weight",
+                default: Some("160"),
+                values: Values::Number {
+                    min: 1,
+                    max: POINTS_PER_WEIGHT_MAX as u64,
+                },
+            },
+            EntryOption {
+                name: "label",
+                meaning: "the bytes that are hashed for a point",
+                default: Some("name-dash-index"),
+                values: Values::OneOf(PointLabel::NAMES),
+            },
+            EntryOption::hash("label-hash", "the hash of the labels", Some("xxh3-64")),
+            EntryOption::hash("key-hash", "the hash of the keys", Some("xxh3-64")),
+            EntryOption {
+                name: "direction",
+                meaning: "which point owns a key",
+                default: Some("at-or-after"),
+                values: Values::OneOf(Direction::NAMES),
+            },
+        ],
+        make: |given| {
+            let spec = RingSpec::new()
+                .with_points_per_weight(given.number("points-per-weight")?)
+                .with_label(given.read("label", PointLabel::from_name)?)
+                .with_label_hash(given.hash("label-hash")?)
+                .with_key_hash(given.hash("key-hash")?)
+                .with_direction(given.read("direction", Direction::from_name)?);
+            Ok(Arc::new(Self::with_spec(spec)))
+        },
+    };
 }
 
 /// All that decides where the points of a ring lie and which of them owns a key.
@@ -120,44 +161,25 @@ impl Default for RingSpec {
     }
 }
 
-/// The bytes whose hash is a point of a node: its name and the index of the point, from zero, in decimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum PointLabel {
-    /// `0name`, as in go-redis up to v7.
-    IndexName,
-    /// `name:0`, as in redis-rb and Predis.
-    NameColonIndex,
-    /// `name-0`, as in ketama.
-    NameDashIndex,
-}
-
-impl fmt::Display for PointLabel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::IndexName => "index-name",
-            Self::NameColonIndex => "name-colon-index",
-            Self::NameDashIndex => "name-dash-index",
-        })
+named! {
+    /// The bytes whose hash is a point of a node: its name and the index of the point, from zero, in decimal digits.
+    pub enum PointLabel {
+        /// `0name`, as in go-redis up to v7.
+        IndexName = "index-name",
+        /// `name:0`, as in redis-rb and Predis.
+        NameColonIndex = "name-colon-index",
+        /// `name-0`, as in ketama.
+        NameDashIndex = "name-dash-index",
     }
 }
 
-/// Which point owns a key. The circle has no end: past the last point comes the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Direction {
-    /// The first point at or after the key, as in ketama.
-    AtOrAfter,
-    /// The last point at or before the key, as in redis-rb and Predis.
-    AtOrBefore,
-}
-
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::AtOrAfter => "at-or-after",
-            Self::AtOrBefore => "at-or-before",
-        })
+named! {
+    /// Which point owns a key. The circle has no end: past the last point comes the first.
+    pub enum Direction {
+        /// The first point at or after the key, as in ketama.
+        AtOrAfter = "at-or-after",
+        /// The last point at or before the key, as in redis-rb and Predis.
+        AtOrBefore = "at-or-before",
     }
 }
 
@@ -198,7 +220,7 @@ impl RingSpec {
     /// Every point with its owner, sorted, one owner per point.
     fn points(&self, nodes: &[NodeSpec]) -> Vec<(u64, NodeIndex)> {
         let mut points = Vec::new();
-        for (index, node) in by_name(nodes) {
+        for (index, node) in sorted_by_name(nodes) {
             let count = node.weight().get() * self.points_per_weight;
             points.extend((0..count).map(|i| {
                 (

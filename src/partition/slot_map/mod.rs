@@ -8,8 +8,10 @@ mod text;
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
-use super::line::{Name, SyntaxError};
+use super::catalogue::{Entry, EntryOption, Values};
+use super::line::{Name, SyntaxError, split};
 use super::{Partitioner, Placement, PlacementError, check_nodes, indexed, positions};
 use crate::hash::{SLOTS, slot};
 use crate::node::{NodeIndex, NodeSpec};
@@ -137,6 +139,21 @@ impl SlotMap {
     pub fn over(&self, nodes: &[NodeSpec]) -> Result<Self, PlacementError> {
         Ok(Self::from_owners(&self.owners(nodes)?, nodes))
     }
+
+    pub(super) const ENTRY: Entry = Entry {
+        name: "slot-map/1",
+        summary: "a table of Redis Cluster's 16384 slots",
+        options: &[EntryOption {
+            name: "map",
+            meaning: "who owns which slots",
+            default: Some("even"),
+            values: Values::Text("even, or ranges and nodes such as 0-8191 a, 8192-16383 b"),
+        }],
+        make: |given| {
+            let map = given.read("map", |map| Some(Self::parse(&split(map))))??;
+            Ok(Arc::new(map))
+        },
+    };
 
     /// The owner of every slot.
     fn owners(&self, nodes: &[NodeSpec]) -> Result<Vec<NodeIndex>, PlacementError> {
