@@ -8,8 +8,15 @@
 mod crc16;
 mod fnv;
 mod key_hash;
+mod md5;
+mod memcached;
+mod murmur;
+mod named;
+mod php;
 mod tag;
 mod word;
+
+pub(crate) use named::named;
 
 pub use key_hash::{KeyHash, UnknownKeyHash};
 pub use tag::HashTag;

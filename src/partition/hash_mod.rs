@@ -92,7 +92,7 @@ mod tests {
     proptest! {
         #[test]
         fn matches_naive(
-            hash in prop::sample::select(KeyHash::ALL.to_vec()),
+            hash in prop::sample::select(KeyHash::ALL),
             count in 1..40_usize,
             key in prop::collection::vec(any::<u8>(), 0..40),
         ) {

@@ -19,7 +19,6 @@ mod catalogue;
 mod from_fn;
 mod hash_mod;
 mod line;
-mod named;
 mod range;
 mod rendezvous;
 mod ring;

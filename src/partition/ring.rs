@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::catalogue::{Entry, EntryOption, Values};
-use super::named::named;
 use super::{Partitioner, Placement, PlacementError, check_nodes, sorted_by_name};
 use crate::hash::KeyHash;
+use crate::hash::named;
 use crate::node::{NodeIndex, NodeSpec};
 
 /// Consistent hashing on a ring: a key belongs to the next point, and every node has many points.
@@ -339,7 +339,7 @@ mod tests {
             PointLabel::NameColonIndex,
             PointLabel::NameDashIndex,
         ];
-        let hashes = || prop::sample::select(KeyHash::ALL.to_vec());
+        let hashes = || prop::sample::select(KeyHash::ALL);
         let directions = [Direction::AtOrAfter, Direction::AtOrBefore];
         let parts = (
             1..200_u32,
