@@ -3,7 +3,7 @@
 use md5::{Digest, Md5};
 
 /// The four little-endian words of the digest: the points that one label gives on a ketama ring.
-pub(super) fn words(bytes: &[u8]) -> [u32; 4] {
+pub(crate) fn words(bytes: &[u8]) -> [u32; 4] {
     let digest: [u8; 16] = Md5::digest(bytes).into();
     let mut words = [0; 4];
     for (word, part) in words.iter_mut().zip(digest.as_chunks().0) {

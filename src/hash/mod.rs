@@ -16,6 +16,7 @@ mod php;
 mod tag;
 mod word;
 
+pub(crate) use md5::words as md5_words;
 pub(crate) use named::named;
 
 pub use key_hash::{KeyHash, UnknownKeyHash};
