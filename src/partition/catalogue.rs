@@ -6,8 +6,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::peers::{Codis, GoRedis, Jedis, Libmemcached, PhpRedis, Predis, RedisRb, Twemproxy};
 use super::{HashMod, Partitioner, PlacementError, Range, Rendezvous, Ring, SlotMap};
-use crate::hash::KeyHash;
+use crate::hash::{HashTag, KeyHash};
 
 /// A built-in placement and its options.
 #[derive(Clone, Debug)]
@@ -167,6 +168,10 @@ impl<'a> Given<'a> {
     pub(super) fn hash(&self, option: &str) -> Result<KeyHash, PlacementError> {
         self.read(option, |name| name.parse().ok())
     }
+
+    pub(super) fn hash_tag(&self) -> Result<HashTag, PlacementError> {
+        self.read("hash-tag", HashTag::from_name)
+    }
 }
 
 impl EntryOption {
@@ -181,6 +186,19 @@ impl EntryOption {
             meaning,
             default,
             values: Values::OneOf(KeyHash::NAMES),
+        }
+    }
+
+    /// The tag rule, where the peer lets its users choose.
+    pub(super) const fn hash_tag(default: &'static str) -> Self {
+        Self {
+            name: "hash-tag",
+            meaning: "which part of a key is hashed",
+            default: Some(default),
+            values: Values::Text(
+                "braces, none, any-two:{}, braces-even-empty, jedis-pattern, line-start:{} or phpredis; other characters \
+                 may stand in place of {}",
+            ),
         }
     }
 
@@ -220,15 +238,33 @@ fn edits(from: &str, to: &str) -> usize {
 }
 
 static ENTRIES: &[Entry] = &[
+    Codis::ENTRY,
+    GoRedis::V3,
+    GoRedis::V8,
     HashMod::ENTRY,
+    Jedis::V2_0,
+    Jedis::V2_10,
+    Jedis::V4,
+    Libmemcached::KETAMA_WEIGHTED,
+    Libmemcached::KETAMA,
+    Libmemcached::MODULA,
+    PhpRedis::CONSISTENT,
+    PhpRedis::RANGE,
+    Predis::HASH_RING,
+    Predis::KETAMA_RING,
     Range::ENTRY,
+    RedisRb::V4,
+    RedisRb::V5,
     Rendezvous::ENTRY,
     Ring::ENTRY,
     SlotMap::ENTRY,
+    Twemproxy::KETAMA,
+    Twemproxy::MODULA,
 ];
 
 #[cfg(test)]
 mod tests {
+    use super::super::peers::{JedisHashing, LibmemcachedHash, PhpAlgorithm, TwemproxyHash};
     use super::super::testing::weighted;
     use super::super::{BytesTable, Direction, NumericTable, PointLabel, RingSpec};
     use super::*;
@@ -307,6 +343,91 @@ mod tests {
     }
 
     #[test]
+    fn every_value_in_the_catalogue_can_be_given() {
+        for entry in catalogue() {
+            let required = entry
+                .options
+                .iter()
+                .filter(|option| option.default.is_none());
+            let required: Vec<_> = required
+                .filter_map(|option| Some((option.name, sample(option)?)))
+                .collect();
+            for option in entry.options {
+                let values = match option.values {
+                    Values::OneOf(values) => values.to_vec(),
+                    Values::Number { .. } => vec!["17"],
+                    Values::Text(_) if option.name == "hash-tag" => {
+                        vec!["any-two:<>", "none", "line-start:$$"]
+                    }
+                    Values::Text(_) => continue,
+                };
+                for value in values {
+                    let mut options = required.clone();
+                    options.retain(|&(name, _)| name != option.name);
+                    options.push((option.name, value));
+                    let made = made(entry.name, &options).unwrap();
+                    let words = made.options();
+                    assert!(
+                        words.contains(&(option.name.to_owned(), value.to_owned())),
+                        "{words:?}"
+                    );
+                    let again = by_name(made.name(), &words).unwrap();
+                    assert_eq!((again.name(), again.options()), (entry.name, words));
+                    assert_eq!(again.hash_tag().name(), made.hash_tag().name());
+                }
+            }
+        }
+    }
+
+    /// Something for an option that has no default.
+    fn sample(option: &EntryOption) -> Option<&'static str> {
+        match option.values {
+            Values::OneOf(values) => values.first().copied(),
+            Values::Number { .. } | Values::Text(_) => None,
+        }
+    }
+
+    #[test]
+    fn presets_are_made_again_from_their_words() {
+        let tag = || HashTag::AnyTwo(b'<', b'>');
+        let all: Vec<Arc<dyn Partitioner>> = vec![
+            Arc::new(Codis::from_ranges([(0..=511, "node-0"), (512..=1023, "node-1")]).unwrap()),
+            Arc::new(GoRedis::v3()),
+            Arc::new(GoRedis::v8()),
+            Arc::new(Jedis::v2_0().with_hash_tag(HashTag::JedisPattern)),
+            Arc::new(Jedis::v2_10().with_hashing(JedisHashing::Md5)),
+            Arc::new(Jedis::v4()),
+            Arc::new(Libmemcached::modula().with_hash(LibmemcachedHash::Murmur3)),
+            Arc::new(Libmemcached::ketama().with_hash(LibmemcachedHash::Jenkins)),
+            Arc::new(Libmemcached::ketama_weighted().with_hash(LibmemcachedHash::Crc)),
+            Arc::new(PhpRedis::range().with_hash_tag(HashTag::None)),
+            Arc::new(PhpRedis::consistent().with_algorithm(PhpAlgorithm::Sha1)),
+            Arc::new(Predis::hash_ring()),
+            Arc::new(Predis::ketama_ring()),
+            Arc::new(RedisRb::v4().with_points(40)),
+            Arc::new(RedisRb::v5().with_hash_tag(tag())),
+            Arc::new(
+                Twemproxy::ketama()
+                    .with_hash(TwemproxyHash::Hsieh)
+                    .with_hash_tag(tag()),
+            ),
+            Arc::new(Twemproxy::modula().with_hash(TwemproxyHash::Crc16)),
+        ];
+        let nodes = weighted(&[1; 5]);
+        for preset in all {
+            let again = by_name(preset.name(), &preset.options()).unwrap();
+            assert_eq!(again.hash_tag().name(), preset.hash_tag().name());
+            let placements = [&preset, &again].map(|rule| rule.place(&nodes).unwrap());
+            for key in 0..1000_u32 {
+                let [owner, again] = placements
+                    .each_ref()
+                    .map(|placement| placement.locate(&key.to_le_bytes()));
+                assert_eq!(owner, again, "{preset:?}");
+            }
+        }
+    }
+
+    #[test]
     fn defaults_in_the_catalogue_are_those_of_the_partitioner() {
         for entry in catalogue() {
             let required = entry.options.iter().any(|option| option.default.is_none());
@@ -343,7 +464,7 @@ mod tests {
         );
         assert_eq!(
             refusal("hash-mod/1", &[("hash", "crc32")]),
-            "hash-mod/1 has no option \"hash\"; it has: key-hash"
+            "hash-mod/1 has no option \"hash\"; it has: key-hash, empty-key, reduction, order"
         );
         let twice = [("map", "even"), ("map", "even")];
         assert_eq!(
