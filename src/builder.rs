@@ -17,6 +17,23 @@ use crate::sync::{ShardedClient, Shared};
 use crate::topology::Topology;
 
 /// Describes a client. Nothing is contacted before the client's first command.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use redis_sharding::partition::Ring;
+/// use redis_sharding::{ShardedClient, SplitWrites};
+///
+/// let client = ShardedClient::builder()
+///     .node("users-a", "redis://10.0.0.1/")
+///     .node("users-b", "redis://10.0.0.2/")
+///     .partitioner(Ring::new())
+///     .split_writes(SplitWrites::Refused)
+///     .response_timeout(Duration::from_secs(2))
+///     .build()?;
+/// assert_eq!(client.nodes().len(), 2);
+/// # Ok::<(), redis_sharding::Error>(())
+/// ```
 #[must_use]
 pub struct Builder {
     nodes: Vec<Result<NodeConfig, Error>>,
@@ -39,6 +56,11 @@ pub(crate) struct Settings {
     pub(crate) response_timeout: Option<Duration>,
     pub(crate) pool_size: usize,
     pub(crate) waiting_pool_size: usize,
+    #[cfg_attr(
+        not(feature = "tokio-comp"),
+        allow(dead_code, reason = "of the async client")
+    )]
+    pub(crate) connections_per_node: usize,
     pub(crate) idle_check: Duration,
 }
 
@@ -50,6 +72,8 @@ pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const POOL_SIZE: usize = 64;
 /// The default of [`Builder::waiting_pool_size`].
 pub const WAITING_POOL_SIZE: usize = 64;
+/// The default of [`Builder::connections_per_node`].
+pub const CONNECTIONS_PER_NODE: usize = 1;
 /// The default of [`Builder::idle_check`].
 pub const IDLE_CHECK: Duration = Duration::from_secs(10);
 
@@ -65,6 +89,7 @@ impl Builder {
                 response_timeout: Some(RESPONSE_TIMEOUT),
                 pool_size: POOL_SIZE,
                 waiting_pool_size: WAITING_POOL_SIZE,
+                connections_per_node: CONNECTIONS_PER_NODE,
                 idle_check: IDLE_CHECK,
             },
         }
@@ -159,6 +184,15 @@ impl Builder {
         self
     }
 
+    /// How many connections to one node the async client's tasks share; requests take them in turn. One is best for most:
+    /// it writes what many tasks have handed over in one go. More help when answers are so large that reading them keeps a
+    /// core busy; then requests of one task that were not awaited one after another may overtake each other. The blocking
+    /// client has [`pool_size`](Self::pool_size) instead. Defaults to [`CONNECTIONS_PER_NODE`].
+    pub fn connections_per_node(mut self, connections: usize) -> Self {
+        self.settings.connections_per_node = connections;
+        self
+    }
+
     /// A connection that was not used for so long is asked with PING before it is used, so that a write does not get lost
     /// on one that died meanwhile. Defaults to [`IDLE_CHECK`].
     pub fn idle_check(mut self, after: Duration) -> Self {
@@ -173,6 +207,32 @@ impl Builder {
     /// [`Config`](crate::ErrorKind::Config) when a URL cannot be read, nodes share a name or an address, databases differ,
     /// a limit is zero, a command is declared twice, or the partitioner refuses the nodes.
     pub fn build(self) -> Result<ShardedClient, Error> {
+        let parts = self.parts()?;
+        let executor = crate::sync::executor(parts.clients, &parts.settings);
+        Ok(ShardedClient::from_shared(Shared {
+            router: parts.router,
+            executor,
+            db: parts.db,
+        }))
+    }
+
+    /// The client on tokio. Nothing is contacted, and no runtime is needed, before its first command.
+    ///
+    /// # Errors
+    ///
+    /// As for [`build`](Self::build).
+    #[cfg(feature = "tokio-comp")]
+    pub fn build_async(self) -> Result<crate::aio::ShardedClient, Error> {
+        let parts = self.parts()?;
+        let executor = crate::aio::Executor::new(parts.clients, &parts.settings);
+        Ok(crate::aio::ShardedClient::from_shared(crate::aio::Shared {
+            router: parts.router,
+            executor,
+            db: parts.db,
+        }))
+    }
+
+    fn parts(self) -> Result<Parts, Error> {
         self.settings.check()?;
         let nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;
         check_addresses(&nodes)?;
@@ -189,15 +249,24 @@ impl Builder {
             .nodes()
             .iter()
             .zip(infos)
-            .map(|(node, info)| client(node, info))
-            .collect::<Result<Vec<_>, _>>()?;
-        let executor = crate::sync::executor(&topology, clients, self.settings);
-        Ok(ShardedClient::from_shared(Shared {
+            .map(|(node, info)| Ok((client(node, info)?, node.address().to_owned())))
+            .collect::<Result<Vec<_>, Error>>()?;
+        Ok(Parts {
             router: Router::new(Arc::new(topology), commands, self.split_writes),
-            executor,
+            clients,
+            settings: self.settings,
             db,
-        }))
+        })
     }
+}
+
+/// What both clients are made of.
+struct Parts {
+    router: Router,
+    /// How to reach each node, and its address.
+    clients: Vec<(redis::Client, String)>,
+    settings: Settings,
+    db: i64,
 }
 
 impl fmt::Debug for Builder {
@@ -227,6 +296,7 @@ impl Settings {
             ),
             ("pool_size", self.pool_size == 0),
             ("waiting_pool_size", self.waiting_pool_size == 0),
+            ("connections_per_node", self.connections_per_node == 0),
         ];
         match zero.into_iter().find(|(_, zero)| *zero) {
             None => Ok(()),

@@ -80,6 +80,20 @@ impl ErrorKind {
     }
 
     /// The kind of an error that came through redis-rs' traits.
+    ///
+    /// ```
+    /// use redis_sharding::redis::Commands;
+    /// use redis_sharding::{ErrorKind, ShardedClient};
+    ///
+    /// # fn main() -> Result<(), redis_sharding::Error> {
+    /// let mut client = ShardedClient::builder()
+    ///     .node("a", "redis://10.0.0.1/")
+    ///     .node("b", "redis://10.0.0.2/")
+    ///     .build()?;
+    /// let error = client.rename::<_, _, ()>("user:1", "user:2").unwrap_err();
+    /// assert_eq!(ErrorKind::of(&error), ErrorKind::CrossNode);
+    /// # Ok(()) }
+    /// ```
     pub fn of(error: &RedisError) -> Self {
         const OURS: [ErrorKind; 8] = [
             ErrorKind::Config,
@@ -211,6 +225,18 @@ impl Error {
 
     /// What each node did, in node order, when the command was cut by node and at least one part failed. Empty
     /// otherwise.
+    ///
+    /// ```no_run
+    /// # fn f(client: &redis_sharding::ShardedClient) {
+    /// use redis_sharding::{PartStatus, redis::cmd};
+    ///
+    /// if let Err(error) = client.execute(cmd("DEL").arg(&["user:1", "user:2", "user:3"])) {
+    ///     let undone = error.parts().iter().filter(|part| part.status == PartStatus::Failed);
+    ///     let again: Vec<&Vec<u8>> = undone.flat_map(|part| &part.keys).collect();
+    ///     println!("{} keys are still there", again.len());
+    /// }
+    /// # }
+    /// ```
     pub fn parts(&self) -> &[PartOutcome] {
         &self.0.parts
     }

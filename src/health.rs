@@ -61,14 +61,31 @@ impl Health {
         }
     }
 
+    /// Why and since when the node cannot be reached, if so.
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) fn trouble(&self, now: Instant) -> Option<(&str, Duration)> {
+        let trouble = self.trouble.as_ref()?;
+        Some((
+            &trouble.reason,
+            now.saturating_duration_since(trouble.since),
+        ))
+    }
+
     /// A connection was made.
     pub(crate) fn connected(&mut self) {
         self.trouble = None;
     }
 
+    /// The attempt that was asked for says nothing.
+    pub(crate) fn inconclusive(&mut self) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.attempt = Attempt::None;
+        }
+    }
+
     /// No connection could be made. `jitter` in 0..1 spreads the attempts of many clients; the pause is between half and
-    /// all of its length.
-    pub(crate) fn failed(&mut self, now: Instant, jitter: f64, reason: String) {
+    /// all of its length. Returns it.
+    pub(crate) fn failed(&mut self, now: Instant, jitter: f64, reason: String) -> Duration {
         let (since, failures) = match &self.trouble {
             Some(trouble) => (trouble.since, trouble.failures.saturating_add(1)),
             None => (now, 1),
@@ -84,6 +101,7 @@ impl Health {
             attempt: Attempt::None,
             reason,
         });
+        pause
     }
 }
 
@@ -119,6 +137,16 @@ mod tests {
                 "after the longest pause there is an attempt"
             );
         }
+    }
+
+    #[test]
+    fn an_attempt_that_says_nothing_leaves_the_next_one_free() {
+        let mut health = Health::default();
+        let now = Instant::now();
+        health.failed(now, 1.0, "refused".into());
+        assert_eq!(health.ask(now + PAUSE_MIN), Verdict::Try);
+        health.inconclusive();
+        assert_eq!(health.ask(now + PAUSE_MIN), Verdict::Try);
     }
 
     #[test]

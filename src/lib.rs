@@ -1,16 +1,187 @@
 //! Spreads data over many Redis or Valkey servers from the client side.
+//!
+//! A [`ShardedClient`] is a redis-rs connection over several plain servers that know nothing of each other. Each key has
+//! one owner among them; the client computes it and sends each command there. `redis::Commands`, `redis::cmd`,
+//! `redis::pipe` and `redis::Script` work as they do over one server. Commands over many keys are cut by node and go to
+//! all nodes at once; what cannot be cut, or has no known keys, is refused before anything is sent, with the way out.
+//!
+//! ```
+//! use redis_sharding::ShardedClient;
+//! use redis_sharding::redis::Commands;
+//! use redis_sharding::testing::TestNode; // stand-ins for servers, in this process; feature `testing`
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let servers = TestNode::start_many(2)?;
+//! let mut client = ShardedClient::builder()
+//!     .node("a", servers[0].url()) // in real life "redis://10.0.0.1/"
+//!     .node("b", servers[1].url())
+//!     .build()?;
+//!
+//! let () = client.mset(&[("user:1", "Ada"), ("user:2", "Grace")])?;
+//! let names: Vec<Option<String>> = client.mget(&["user:2", "user:9", "user:1"])?;
+//! assert_eq!(names, [Some("Grace".into()), None, Some("Ada".into())]);
+//! # Ok(()) }
+//! ```
+//!
+//! # What is given up
+//!
+//! * **A referee.** A plain server does not say that a key belongs elsewhere. All clients must have the same nodes by
+//!   the same names and the same partitioner; [`Topology::fingerprint`] is a number to compare. Commands whose keys are
+//!   not known are refused, never guessed.
+//! * **Atomicity across nodes.** MSET, DEL, UNLINK and TOUCH are cut by node, and others may see half done;
+//!   [`SplitWrites::Refused`] turns that off. Transactions, scripts, RENAME, SINTER and the like need all their keys on
+//!   one node.
+//! * **Another place for a dead node's keys.** They fail with [`ErrorKind::NodeDown`] until it is back.
+//! * **Moving data.** A client's nodes are fixed. With other nodes some keys have other owners, and their data stays
+//!   where it was written.
+//!
+//! Not there yet: an async client, ejection for caches, online resharding, Redis Cluster as a backend.
+//!
+//! # A small model of the world
+//!
+//! | | |
+//! |---|---|
+//! | [`NodeSpec`] | a *node*: one server with a name, an address and a weight; the name places its keys |
+//! | [`hash::HashTag`] | which bytes of a key count: those between braces |
+//! | [`partition::Partitioner`], [`partition::Placement`] | the rule that says which node owns a key, and its answers for one set of nodes |
+//! | [`Topology`] | the nodes and their placement; immutable, with a fingerprint |
+//! | [`command::CommandTable`] | where the keys of each command are, and where it may go |
+//! | [`plan::Plan`] | what becomes of one command: one node, split, all nodes, or refused |
+//! | [`Builder`], [`ShardedClient`] | describes a client; the client, which is the connection |
+//! | [`Node`], [`Dedicated`], [`Scan`] | one server, a private connection, the keys of all nodes |
+//! | [`Error`], [`ErrorKind`], [`PartOutcome`] | what went wrong, and which node did what |
+//! | `testing::TestNode` | a server in this process that fails on demand |
+//!
+//! README.md has more on choosing a partitioner, on data stores and caches, on errors, feature flags and limits;
+//! docs/commands.md lists every command; CHANGELOG.md names every placement.
+//!
+//! # Cookbook
+//!
+//! All of these run with `client` as above.
+//!
+//! **Pipelines** are plain `redis::pipe()`. Each node gets one buffer, and the answers come in command order.
+//!
+//! ```
+//! # use redis_sharding::{ShardedClient, redis, testing::TestNode};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let servers = TestNode::start_many(2)?;
+//! # let mut client = ShardedClient::open(servers.iter().map(TestNode::url))?;
+//! let mut pipe = redis::pipe();
+//! for user in 0..1_000 {
+//!     pipe.set(format!("user:{user}"), user).ignore().get(format!("user:{user}"));
+//! }
+//! let users: Vec<u32> = pipe.query(&mut client)?;
+//! assert!(users.into_iter().eq(0..1_000));
+//! # Ok(()) }
+//! ```
+//!
+//! **Transactions** live on one node: put their keys under one hash tag. `pipe().atomic()` is all or nothing;
+//! [`ShardedClient::transaction`] also watches what was read, and tries again.
+//!
+//! ```
+//! # use redis_sharding::{ShardedClient, redis::{self, Commands}, testing::TestNode};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let servers = TestNode::start_many(2)?;
+//! # let mut client = ShardedClient::open(servers.iter().map(TestNode::url))?;
+//! let (stock, sold) = ("{tea}:stock", "{tea}:sold");
+//! redis::pipe().atomic().set(stock, 5).set(sold, 0).exec(&mut client)?;
+//!
+//! let (left,): (u32,) = client.transaction(&[stock, sold], |connection, pipe| {
+//!     let stocked: u32 = connection.get(stock)?;
+//!     let bought = stocked.min(2);
+//!     pipe.incr(sold, bought).ignore().decr(stock, bought).query(connection)
+//! })?;
+//! assert_eq!(left, 3);
+//! # Ok(()) }
+//! ```
+//!
+//! **Scans** visit all nodes; one can be interrupted and resumed.
+//!
+//! ```
+//! # use redis_sharding::{ShardedClient, redis::Commands, testing::TestNode};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let servers = TestNode::start_many(2)?;
+//! # let mut client = ShardedClient::open(servers.iter().map(TestNode::url))?;
+//! # let () = client.mset(&[("user:1", 1), ("user:2", 2), ("other", 3)])?;
+//! let users = client.scan_all().matching("user:*").collect::<Result<Vec<_>, _>>()?;
+//! assert_eq!(users.len(), 2);
+//!
+//! let scan = client.scan_all();
+//! let kept = scan.position().to_string();
+//! let resumed = client.resume_scan(kept.parse()?)?;
+//! assert_eq!(resumed.count(), 3);
+//! # Ok(()) }
+//! ```
+//!
+//! **One node** is itself a connection, for what is about a server. Keys are not checked there.
+//!
+//! ```
+//! # use redis_sharding::{ShardedClient, redis, testing::TestNode};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let servers = TestNode::start_many(2)?;
+//! # let client = ShardedClient::open(servers.iter().map(TestNode::url))?;
+//! for mut node in client.nodes() {
+//!     let keys: u64 = redis::cmd("DBSIZE").query(&mut node)?;
+//!     println!("{} at {} has {keys} keys", node.name(), node.address());
+//! }
+//! let owner = client.node_for("user:1")?;
+//! assert!(client.node(owner.name()).is_some());
+//! # Ok(()) }
+//! ```
+//!
+//! **Commands of modules**, or newer than this crate, are declared with their keys.
+//!
+//! ```
+//! use redis_sharding::command::CommandSpec;
+//! use redis_sharding::{ErrorKind, ShardedClient, redis};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let builder = || ShardedClient::builder().node("a", "redis://10.0.0.1/").node("b", "redis://10.0.0.2/");
+//! let command = redis::cmd("CELL.THROTTLE").arg("user:1").arg(15).clone();
+//!
+//! let refusal = builder().build()?.explain(&command).unwrap_err();
+//! assert_eq!(refusal.kind(), ErrorKind::Unroutable);
+//!
+//! let client = builder().command(CommandSpec::declare("CELL.THROTTLE").arity(-3).key(1)).build()?;
+//! println!("{}", client.explain(&command)?);
+//! # Ok(()) }
+//! ```
+//!
+//! **Errors** say what was done. Through redis-rs' traits ask [`ErrorKind::of`]; [`ShardedClient::execute`] keeps the
+//! whole error.
+//!
+//! ```
+//! use redis_sharding::{ErrorKind, PartStatus};
+//! # use redis_sharding::{ShardedClient, redis, testing::TestNode};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let servers = TestNode::start_many(2)?;
+//! # let client = ShardedClient::builder().node("a", servers[0].url()).node("b", servers[1].url()).build()?;
+//! servers[0].stop();
+//! let error = client.execute(redis::cmd("DEL").arg(&["user:1", "user:2", "user:3"])).unwrap_err();
+//! assert_eq!(error.kind(), ErrorKind::Partial);
+//! for part in error.parts().iter().filter(|part| part.status != PartStatus::Done) {
+//!     println!("{} of {} keys: {}", part.node, part.keys.len(), part.status);
+//! }
+//! # Ok(()) }
+//! ```
 #![forbid(unsafe_code)]
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
 
+#[cfg(feature = "tokio-comp")]
+pub mod aio;
 pub mod builder;
 pub mod command;
 mod error;
+mod handshake;
 pub mod hash;
 mod health;
+mod inbox;
 pub mod node;
 pub mod partition;
 pub mod plan;
 mod resp;
+mod scan;
+mod subscribe;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -19,7 +190,14 @@ mod topology;
 pub use builder::Builder;
 pub use error::{Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
 pub use node::{NODES_MAX, NodeIndex, NodeSpec};
-pub use plan::SplitWrites;
+pub use plan::{SplitWrites, TRANSACTION_ATTEMPTS_MAX};
 pub use redis;
-pub use sync::{Dedicated, Node, Scan, ScanPosition, ShardedClient, TRANSACTION_ATTEMPTS_MAX};
+pub use scan::ScanPosition;
+pub use subscribe::{EVENTS_MAX, Event, Message, Subscription};
+pub use sync::{Dedicated, Node, Scan, ShardedClient, Subscriber};
 pub use topology::Topology;
+
+/// The README's code is compiled and run with the doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

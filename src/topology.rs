@@ -94,6 +94,16 @@ impl Topology {
 
     /// A number that is alike on two clients that place alike: it covers the names, weights and order of the nodes, the
     /// partitioner's name and options, and the tag rule. It does not cover addresses.
+    ///
+    /// ```
+    /// use redis_sharding::ShardedClient;
+    ///
+    /// let at = |url: &str| ShardedClient::builder().node("a", "redis://10.0.0.1/").node("b", url).build();
+    /// // The server called b moves to another address; no key does.
+    /// let (before, after) = (at("redis://10.0.0.2/")?, at("redis://10.0.7.9/")?);
+    /// assert_eq!(before.topology().fingerprint(), after.topology().fingerprint());
+    /// # Ok::<(), redis_sharding::Error>(())
+    /// ```
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
     }

@@ -61,6 +61,41 @@ pub const WEIGHTS_MAX: u32 = 16_384;
 ///
 /// Pure: the same nodes and the same key give the same answer on every machine, for ever. A placement is a file
 /// format: a rule whose answers change must change its [`name`](Self::name).
+///
+/// ```
+/// use redis_sharding::partition::{Partitioner, Placement, PlacementError, check_nodes};
+/// use redis_sharding::{NodeIndex, NodeSpec, ShardedClient};
+///
+/// /// Everything lives on the first node.
+/// #[derive(Debug)]
+/// struct First;
+///
+/// impl Partitioner for First {
+///     fn name(&self) -> &str {
+///         "first/1"
+///     }
+///
+///     fn place(&self, nodes: &[NodeSpec]) -> Result<Box<dyn Placement>, PlacementError> {
+///         check_nodes(nodes)?;
+///         Ok(Box::new(First))
+///     }
+/// }
+///
+/// impl Placement for First {
+///     fn locate(&self, _key: &[u8]) -> Option<NodeIndex> {
+///         Some(NodeIndex::new(0))
+///     }
+/// }
+///
+/// # fn main() -> Result<(), redis_sharding::Error> {
+/// let client = ShardedClient::builder()
+///     .node("a", "redis://10.0.0.1/")
+///     .node("b", "redis://10.0.0.2/")
+///     .partitioner(First)
+///     .build()?;
+/// assert_eq!(client.node_for("user:1")?.name(), "a");
+/// # Ok(()) }
+/// ```
 pub trait Partitioner: fmt::Debug + Send + Sync {
     /// A frozen name with a version, such as `by-tenant/1`. It goes into fingerprints.
     fn name(&self) -> &str;

@@ -8,6 +8,9 @@ use crate::command::Access;
 use crate::error::{Error, ErrorKind};
 use crate::plan::batch::Slot;
 
+/// A request that fails with a broken connection is tried on a new one so often, if it may be.
+pub(crate) const RESENDS_MAX: usize = 1;
+
 /// What came back from one node.
 #[derive(Debug, Default)]
 pub(crate) struct Answers {

@@ -8,19 +8,24 @@
 //! Nothing here touches a socket, a thread, a clock or a lock.
 
 mod atomic;
+mod attempts;
 mod batch;
 mod explain;
 mod failure;
 mod merge;
+mod request;
 mod router;
 mod scan;
 
+pub use attempts::TRANSACTION_ATTEMPTS_MAX;
 pub use explain::Explanation;
 pub use router::{Router, SplitWrites};
 
 pub(crate) use atomic::Atomic;
+pub(crate) use attempts::attempts_in_vain;
 pub(crate) use batch::{Batch, Exchange, Slot, named};
-pub(crate) use failure::{Answers, Cause, Failure, Resend};
+pub(crate) use failure::{Answers, Cause, Failure, RESENDS_MAX, Resend};
+pub(crate) use request::{Bundle, Shape, check_each, parse_one, wanted};
 pub(crate) use router::{Hold, Planned};
 pub(crate) use scan::ScanCursor;
 

@@ -66,6 +66,15 @@ pub(crate) enum Hold {
 }
 
 impl Hold {
+    /// How long a request may take all in all, when an answer that comes at once may take `response`.
+    pub(crate) fn with_response(self, response: Option<Duration>) -> Option<Duration> {
+        match self {
+            Self::No => response,
+            Self::AtMost(hold) => response.map(|response| response.saturating_add(hold)),
+            Self::Forever => None,
+        }
+    }
+
     /// The longer of two.
     pub(crate) fn longer(self, other: Self) -> Self {
         match (self, other) {

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use redis::{Cmd, ConnectionLike, IntoConnectionInfo, RedisResult, ToRedisArgs, Value};
 
 use crate::builder::Builder;
-use crate::command::{Args, PackedCommands};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::node::NodeIndex;
-use crate::plan::{Atomic, Batch, Exchange, Explanation, Hold, Plan, Planned, Router, named};
+use crate::plan::{
+    Atomic, Batch, Bundle, Explanation, Hold, Plan, Planned, Router, Shape, named, parse_one,
+    wanted,
+};
+use crate::scan::ScanPosition;
 use crate::sync::executor::Executor;
-use crate::sync::{Dedicated, Node, Scan, ScanPosition};
+use crate::sync::{Dedicated, Node, Scan, Subscriber};
 use crate::topology::Topology;
 
 /// A client that spreads data over many Redis or Valkey servers.
@@ -57,7 +60,7 @@ impl ShardedClient {
     ///
     /// # Errors
     ///
-    /// [`Config`](ErrorKind::Config) as for [`Builder::build`].
+    /// [`Config`](crate::ErrorKind::Config) as for [`Builder::build`].
     pub fn open<U: IntoConnectionInfo>(urls: impl IntoIterator<Item = U>) -> Result<Self, Error> {
         urls.into_iter()
             .fold(Self::builder(), Builder::unnamed_node)
@@ -85,7 +88,7 @@ impl ShardedClient {
     ///
     /// # Errors
     ///
-    /// [`Unroutable`](ErrorKind::Unroutable) when the placement leaves the key without an owner.
+    /// [`Unroutable`](crate::ErrorKind::Unroutable) when the placement leaves the key without an owner.
     pub fn node_for(&self, key: impl AsRef<[u8]>) -> Result<Node, Error> {
         Ok(self.node_at(self.shared.router.owner(key.as_ref())?))
     }
@@ -96,6 +99,22 @@ impl ShardedClient {
     }
 
     /// What would be done with `cmd`, without doing it. `Display` prints a small table.
+    ///
+    /// ```
+    /// use redis_sharding::{ShardedClient, redis::cmd};
+    ///
+    /// # fn main() -> Result<(), redis_sharding::Error> {
+    /// let client = ShardedClient::builder()
+    ///     .node("a", "redis://10.0.0.1/")
+    ///     .node("b", "redis://10.0.0.2/")
+    ///     .build()?;
+    /// let table = client.explain(cmd("MGET").arg(&["user:1", "user:2", "user:3"]))?.to_string();
+    /// assert_eq!(table, "\
+    /// MGET: split over 2 nodes, answers in the order of the keys
+    ///   a  2 keys  \"user:2\", \"user:3\"
+    ///   b  1 key   \"user:1\"");
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -110,7 +129,7 @@ impl ShardedClient {
     ///
     /// # Errors
     ///
-    /// Any [`ErrorKind`] but `Config`.
+    /// Any [`ErrorKind`](crate::ErrorKind) but `Config`.
     pub fn execute(&self, cmd: &Cmd) -> Result<Value, Error> {
         match self.shared.request(&cmd.get_packed_command())? {
             Value::ServerError(error) => Err(Error::said(&error)),
@@ -121,10 +140,20 @@ impl ShardedClient {
     /// A private connection to the node that owns all of `keys`, for WATCH, SUBSCRIBE, CLIENT and everything else that
     /// changes a connection. It is closed when dropped.
     ///
+    /// ```no_run
+    /// # use redis_sharding::{ShardedClient, redis::RedisResult};
+    /// # fn f(client: &ShardedClient) -> RedisResult<()> {
+    /// let mut connection = client.dedicated("news")?;
+    /// let mut listener = connection.as_pubsub()?;
+    /// listener.subscribe("news")?;
+    /// let text: String = listener.get_message()?.get_payload()?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
-    /// [`CrossNode`](ErrorKind::CrossNode) when the keys live on several nodes, [`Unroutable`](ErrorKind::Unroutable)
-    /// when there is none, [`NodeDown`](ErrorKind::NodeDown) or [`PoolTimeout`](ErrorKind::PoolTimeout) when there is no
+    /// [`CrossNode`](crate::ErrorKind::CrossNode) when the keys live on several nodes, [`Unroutable`](crate::ErrorKind::Unroutable)
+    /// when there is none, [`NodeDown`](crate::ErrorKind::NodeDown) or [`PoolTimeout`](crate::ErrorKind::PoolTimeout) when there is no
     /// connection.
     pub fn dedicated(&self, keys: impl ToRedisArgs) -> Result<Dedicated, Error> {
         let keys = keys.to_redis_args();
@@ -163,6 +192,11 @@ impl ShardedClient {
         crate::sync::transaction::run(connection, &keys, attempt)
     }
 
+    /// Listens to channels and patterns of all nodes.
+    pub fn subscriber(&self) -> Subscriber {
+        Subscriber::new(Arc::clone(&self.shared))
+    }
+
     /// Every key of every node, one node after another; see [`Scan`] for patterns, types and resuming.
     ///
     /// `redis::Commands::scan` and its relatives work over all nodes as well; this one can be interrupted and resumed.
@@ -177,7 +211,7 @@ impl ShardedClient {
     ///
     /// # Errors
     ///
-    /// [`Config`](ErrorKind::Config) when the position comes from another topology.
+    /// [`Config`](crate::ErrorKind::Config) when the position comes from another topology.
     pub fn resume_scan(&self, position: ScanPosition) -> Result<Scan, Error> {
         position.check(self.topology().fingerprint())?;
         Ok(Scan::new(Arc::clone(&self.shared), position))
@@ -270,48 +304,9 @@ impl Shared {
     /// Many requests in the wire format. `offset` replies are left out, `count` are returned, as
     /// `redis::Pipeline` wants it.
     fn pipeline(&self, packed: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {
-        if is_atomic(packed, offset, count) {
-            return self.atomic(packed, offset - 1);
-        }
-        let mut batch = Batch::new(&self.router);
-        for_each_command(packed, |frame, args| {
-            let planned = self.router.planned(args)?;
-            batch.add(frame, args, planned);
-            Ok(())
-        })?;
-        let exchanges = batch.take_exchanges();
-        let answers = self.executor.exchange(&exchanges, batch.hold());
-        let values = batch.finish(&exchanges, answers);
-        Ok(values.into_iter().skip(offset).take(count).collect())
-    }
-
-    /// MULTI, `commands` commands, EXEC.
-    fn atomic(&self, packed: &[u8], commands: usize) -> RedisResult<Vec<Value>> {
-        let mut atomic = Atomic::new(&self.router);
-        let mut number = 0;
-        for_each_command(packed, |_, args| {
-            number += 1;
-            match number {
-                1 => Ok(()),
-                last if last == commands + 2 => Ok(()),
-                _ => atomic.add(args),
-            }
-        })?;
-        let node = atomic.owner()?;
-        self.send_atomic(node, packed, commands)
-    }
-
-    pub(crate) fn send_atomic(
-        &self,
-        node: NodeIndex,
-        packed: &[u8],
-        commands: usize,
-    ) -> RedisResult<Vec<Value>> {
-        let exchange = Atomic::exchange(node, packed, commands);
-        let answers = self.executor.exchange(&[exchange], Hold::No);
-        let name = self.router.name(node);
-        let answers = answers.into_iter().next().unwrap_or_default();
-        Ok(vec![Atomic::finish(name, answers)?])
+        let shape = Shape::of(packed, offset, count);
+        let values = self.run(self.router.bundle(packed, shape)?)?;
+        Ok(wanted(values, shape, offset, count))
     }
 
     /// Many requests in the wire format to one node.
@@ -322,67 +317,23 @@ impl Shared {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let atomic = is_atomic(packed, offset, count);
-        let mut batch = Batch::new(&self.router);
-        let mut number = 0;
-        for_each_command(packed, |frame, args| {
-            number += 1;
-            if atomic && (number == 1 || number == offset + count) {
-                return Ok(());
+        let shape = Shape::of(packed, offset, count);
+        let values = self.run(self.router.bundle_at(node, packed, shape)?)?;
+        Ok(wanted(values, shape, offset, count))
+    }
+
+    fn run(&self, bundle: Bundle<'_, '_>) -> RedisResult<Vec<Value>> {
+        match bundle {
+            Bundle::Atomic(node, exchange) => {
+                let answers = self.executor.exchange(&[exchange], Hold::No);
+                let answers = answers.into_iter().next().unwrap_or_default();
+                Ok(vec![Atomic::finish(self.router.name(node), answers)?])
             }
-            batch.add_at(node, frame, self.router.planned_at(node, args)?);
-            Ok(())
-        })?;
-        if atomic {
-            return self.send_atomic(node, packed, offset - 1);
+            Bundle::Batch(mut batch) => {
+                let exchanges = batch.take_exchanges();
+                let answers = self.executor.exchange(&exchanges, batch.hold());
+                Ok(batch.finish(&exchanges, answers))
+            }
         }
-        let exchanges: Vec<Exchange> = batch.take_exchanges();
-        let answers = self.executor.exchange(&exchanges, batch.hold());
-        let values = batch.finish(&exchanges, answers);
-        Ok(values.into_iter().skip(offset).take(count).collect())
     }
-}
-
-/// Whether this is what `redis::Pipeline` sends when it is atomic.
-pub(super) fn is_atomic(packed: &[u8], offset: usize, count: usize) -> bool {
-    const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
-    const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
-    offset > 0 && count == 1 && packed.starts_with(MULTI) && packed.ends_with(EXEC)
-}
-
-/// The arguments of one packed request.
-pub(super) fn parse_one(packed: &[u8]) -> Result<Args<'_>, Error> {
-    let mut args = Args::new();
-    let mut commands = PackedCommands::new(packed);
-    match commands.next(&mut args) {
-        Ok(Some(frame)) if frame.len() == packed.len() => Ok(args),
-        Ok(Some(_)) => Err(unreadable("there is more than one command in it")),
-        Ok(None) => Err(unreadable("it is empty")),
-        Err(error) => Err(unreadable(&error.to_string())),
-    }
-}
-
-/// Calls `visit` with the bytes and the arguments of every command.
-pub(super) fn for_each_command<'p>(
-    packed: &'p [u8],
-    mut visit: impl FnMut(&'p [u8], &[&'p [u8]]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let mut args = Args::new();
-    let mut commands = PackedCommands::new(packed);
-    let mut number = 0;
-    while let Some(frame) = commands
-        .next(&mut args)
-        .map_err(|error| unreadable(&error.to_string()))?
-    {
-        visit(frame, &args).map_err(|error| error.at_command(number))?;
-        number += 1;
-    }
-    Ok(())
-}
-
-fn unreadable(why: &str) -> Error {
-    Error::new(
-        ErrorKind::Unroutable,
-        format!("the packed request cannot be read: {why}"),
-    )
 }

@@ -8,9 +8,10 @@ use redis::{Cmd, ConnectionLike, PubSub, RedisResult, Value};
 use crate::command::Access;
 use crate::error::Error;
 use crate::node::NodeIndex;
-use crate::plan::{Answers, Atomic, Cause, Failure, Hold, Planned, named};
+use crate::plan::{
+    Answers, Atomic, Cause, Failure, Hold, Planned, Shape, check_each, named, parse_one,
+};
 use crate::sync::Shared;
-use crate::sync::client::{for_each_command, is_atomic, parse_one};
 use crate::sync::link::{Deadline, Link};
 use crate::sync::pool::Wanted;
 
@@ -200,14 +201,10 @@ impl ConnectionLike for Dedicated {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let mut hold = Hold::No;
-        for_each_command(cmd, |_, args| {
-            hold = hold.longer(self.check(args)?.hold);
-            Ok(())
-        })?;
+        let hold = check_each(cmd, |args| self.check(args))?;
         let answers = self.talk(cmd, offset + count, hold);
         let node = self.node_name();
-        if is_atomic(cmd, offset, count) {
+        if Shape::of(cmd, offset, count) != Shape::Plain {
             return Ok(vec![Atomic::finish(node, answers)?]);
         }
         if let Some(failure) = answers.failure {

@@ -9,12 +9,9 @@ use redis::Value;
 
 use crate::command::Access;
 use crate::node::NodeIndex;
-use crate::plan::{Answers, Cause, Exchange, Failure, Hold, Resend, Slot};
-use crate::sync::link::{Deadline, Sent};
+use crate::plan::{Answers, Cause, Exchange, Failure, Hold, RESENDS_MAX, Resend, Slot};
+use crate::sync::link::{Connector, Deadline, Sent};
 use crate::sync::pool::{Lease, Pool, Wanted};
-
-/// A request that fails with a broken connection is tried on a new one so often, if it may be.
-const RESENDS_MAX: usize = 1;
 
 /// Every node's connections.
 #[derive(Debug)]
@@ -42,11 +39,12 @@ impl NodePools {
 impl Executor {
     /// The deadline of a request that the server may hold back for `hold`.
     pub(super) fn deadline(&self, hold: Hold) -> Deadline {
-        Deadline::start(match (self.response_timeout, hold) {
-            (None, _) | (_, Hold::Forever) => None,
-            (Some(limit), Hold::No) => Some(limit),
-            (Some(limit), Hold::AtMost(hold)) => Some(limit.saturating_add(hold)),
-        })
+        Deadline::start(hold.with_response(self.response_timeout))
+    }
+
+    /// How to make a connection of one's own to `node` for listening.
+    pub(super) fn listener(&self, node: NodeIndex) -> (Connector, Duration) {
+        self.nodes[node.get()].prompt.connector()
     }
 
     /// One request to one node, and its answer.

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use redis::{Connection, RedisError, RedisResult, Value};
 
+use crate::handshake::Handshake;
 use crate::plan::Cause;
-use crate::sync::handshake;
+use crate::sync::socket::Socket;
 use crate::sync::wire::Wire;
 
 /// The end of a request's time.
@@ -44,6 +45,22 @@ impl Deadline {
     /// One that ends no later than this one, and within `limit` from now.
     pub(super) fn within(&self, limit: Duration) -> Self {
         Self::start(Some(self.remaining().map_or(limit, |left| left.min(limit))))
+    }
+
+    /// The shorter of `limit` and all of it.
+    pub(super) fn within_limit(&self, limit: Duration) -> Duration {
+        self.limit.map_or(limit, |all| all.min(limit))
+    }
+
+    /// Whether it passed longer ago than this.
+    pub(super) fn is_past(&self, grace: Duration) -> bool {
+        self.limit
+            .is_some_and(|limit| self.start.elapsed() > limit.saturating_add(grace))
+    }
+
+    /// Whether it has passed.
+    pub(super) fn is_over(&self) -> bool {
+        self.remaining() == Some(Duration::ZERO)
     }
 
     /// What to say when it is over.
@@ -102,11 +119,26 @@ impl Connector {
         let info = client.get_connection_info();
         let tcp = info.tcp_settings();
         let ordinary = tcp.keepalive().is_none() && !has_user_timeout(tcp);
-        let kind = match Wire::speaks(info.addr()) && ordinary {
+        let kind = match Socket::reaches(info.addr()) && ordinary {
             true => kind,
             false => LinkKind::RedisRs,
         };
         Self { client, kind }
+    }
+
+    /// Whether its connections are sockets of our own.
+    pub(super) fn is_plain(&self) -> bool {
+        self.kind == LinkKind::Plain
+    }
+
+    /// A socket that is ready for SUBSCRIBE, in the protocol that mixes messages and replies as arrays.
+    pub(super) fn connect_listener(&self, deadline: &Deadline) -> RedisResult<Socket> {
+        let info = self.client.get_connection_info();
+        let mut wire = Wire::connect(info.addr(), deadline)?;
+        let settings = info.redis_settings().clone();
+        let settings = settings.set_protocol(redis::ProtocolVersion::RESP2);
+        greet(&mut wire, &Handshake::new(&settings), deadline)?;
+        Ok(wire.into_socket())
     }
 
     /// A connection, ready for commands.
@@ -115,7 +147,7 @@ impl Connector {
         let channel = match self.kind {
             LinkKind::Plain => {
                 let mut wire = Wire::connect(info.addr(), deadline)?;
-                handshake::run(&mut wire, info.redis_settings(), deadline)?;
+                greet(&mut wire, &Handshake::new(info.redis_settings()), deadline)?;
                 Channel::Plain(wire)
             }
             LinkKind::RedisRs => {
@@ -205,12 +237,21 @@ impl Link {
     }
 }
 
+/// Says the first words.
+fn greet(wire: &mut Wire, handshake: &Handshake, deadline: &Deadline) -> RedisResult<()> {
+    wire.write(&handshake.packed(), deadline)
+        .map_err(|failed| failed.error)?;
+    let answers = (0..handshake.count())
+        .map(|_| wire.read(deadline))
+        .collect::<Result<Vec<_>, _>>()?;
+    handshake.check(&answers)
+}
+
 /// Tells redis-rs' connection how long a read or a write may wait.
 fn arm(connection: &Connection, deadline: &Deadline) -> RedisResult<()> {
-    let left = deadline.remaining();
-    if left == Some(Duration::ZERO) {
-        return Err(io::Error::from(io::ErrorKind::TimedOut).into());
-    }
+    let left = deadline
+        .remaining()
+        .map(|left| left.max(Duration::from_millis(1)));
     connection.set_read_timeout(left)?;
     connection.set_write_timeout(left)
 }

@@ -10,61 +10,51 @@
 
 mod client;
 mod dedicated;
+mod ear;
 mod executor;
-mod handshake;
 mod link;
 mod node;
 mod pool;
 #[cfg(feature = "r2d2")]
 mod r2d2;
 mod scan;
+mod socket;
+mod subscriber;
 mod transaction;
 mod wire;
 
 pub use client::ShardedClient;
 pub use dedicated::Dedicated;
 pub use node::Node;
-pub use scan::{Scan, ScanPosition};
-pub use transaction::TRANSACTION_ATTEMPTS_MAX;
+pub use scan::Scan;
+pub use subscriber::Subscriber;
 
 pub(crate) use client::Shared;
 
 use link::LinkKind;
 
 use crate::builder::Settings;
-use crate::topology::Topology;
 
 /// Pools for every node; none of them is connected yet.
 pub(crate) fn executor(
-    topology: &Topology,
-    clients: Vec<redis::Client>,
-    settings: Settings,
+    clients: Vec<(redis::Client, String)>,
+    settings: &Settings,
 ) -> executor::Executor {
-    let pool = |client: &redis::Client, address: &str, size: usize, kind: LinkKind| {
+    let pool = |(client, address): &(redis::Client, String), size: usize, kind: LinkKind| {
         let settings = pool::PoolSettings {
             size,
             connect_timeout: settings.connect_timeout,
             idle_check: settings.idle_check,
         };
-        pool::Pool::new(
-            link::Connector::new(client.clone(), kind),
-            address.to_owned(),
-            settings,
-        )
+        let connector = link::Connector::new(client.clone(), kind);
+        pool::Pool::new(connector, address.clone(), settings)
     };
     executor::Executor {
-        nodes: topology
-            .nodes()
+        nodes: clients
             .iter()
-            .zip(&clients)
-            .map(|(node, client)| executor::NodePools {
-                prompt: pool(client, node.address(), settings.pool_size, LinkKind::Plain),
-                waiting: pool(
-                    client,
-                    node.address(),
-                    settings.waiting_pool_size,
-                    LinkKind::RedisRs,
-                ),
+            .map(|node| executor::NodePools {
+                prompt: pool(node, settings.pool_size, LinkKind::Plain),
+                waiting: pool(node, settings.waiting_pool_size, LinkKind::RedisRs),
             })
             .collect(),
         response_timeout: settings.response_timeout,

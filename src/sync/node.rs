@@ -7,7 +7,7 @@ use redis::{Cmd, ConnectionLike, RedisResult, Value};
 
 use crate::error::Error;
 use crate::node::{NodeIndex, NodeSpec};
-use crate::sync::client::parse_one;
+use crate::plan::parse_one;
 use crate::sync::{Dedicated, Shared};
 
 /// One node of a client: itself a [`redis::ConnectionLike`], whose commands go to this server and nowhere else.

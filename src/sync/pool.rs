@@ -75,6 +75,11 @@ impl Pool {
         }
     }
 
+    /// How connections are made, and how long that may take.
+    pub(super) fn connector(&self) -> (Connector, Duration) {
+        (self.connector.clone(), self.settings.connect_timeout)
+    }
+
     /// A connection that is returned to the pool if it is given back, and closed otherwise.
     pub(super) fn lease(&self, wanted: Wanted, deadline: &Deadline) -> Result<Lease<'_>, Cause> {
         let link = self.take(wanted, deadline)?;
@@ -194,25 +199,29 @@ impl Pool {
     }
 
     fn connect(&self, generation: u64, deadline: &Deadline) -> Result<Link, Cause> {
-        let made = self
-            .connector
-            .connect(&deadline.within(self.settings.connect_timeout), generation);
+        let allotted = deadline.within(self.settings.connect_timeout);
+        let made = self.connector.connect(&allotted, generation);
         let mut state = self.state.lock();
-        match made {
+        let error = match made {
             Ok(link) => {
                 state.health.connected();
-                Ok(link)
+                return Ok(link);
             }
-            Err(error) => {
-                let reason = format!("{}: {error}", self.address);
-                state.open -= 1;
-                state
-                    .health
-                    .failed(Instant::now(), rand::random(), reason.clone());
-                self.wake(state);
-                Err(Cause::Connect(reason))
-            }
+            Err(error) => error,
+        };
+        let reason = format!("{}: {error}", self.address);
+        state.open -= 1;
+        // A request that comes late gives the node no fair chance, so its failure says nothing of the node.
+        let usual = deadline.within_limit(self.settings.connect_timeout);
+        if allotted.is_over() && allotted.limit() < Some(usual / 2) {
+            state.health.inconclusive();
+        } else {
+            state
+                .health
+                .failed(Instant::now(), rand::random(), reason.clone());
         }
+        self.wake(state);
+        Err(Cause::Connect(reason))
     }
 
     /// Whether a connection that lay idle may be used: after a moment the socket is looked at, after a while the server is

@@ -2,10 +2,8 @@
 
 use redis::{Pipeline, RedisResult, ToRedisArgs, Value};
 
+use crate::plan::{TRANSACTION_ATTEMPTS_MAX, attempts_in_vain};
 use crate::sync::Dedicated;
-
-/// So often a transaction is tried before it gives up.
-pub const TRANSACTION_ATTEMPTS_MAX: u32 = 10_000;
 
 /// Watches `keys`, calls `attempt`, and again as long as it returns `None`.
 pub(super) fn run<T>(
@@ -26,11 +24,5 @@ pub(super) fn run<T>(
             return Ok(done);
         }
     }
-    Err(redis::make_extension_error(
-        "ATTEMPTS".into(),
-        Some(format!(
-            "the watched keys changed during each of {TRANSACTION_ATTEMPTS_MAX} attempts; give the transaction fewer \
-             keys or fewer competitors"
-        )),
-    ))
+    Err(attempts_in_vain())
 }

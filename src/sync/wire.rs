@@ -5,21 +5,25 @@
 //! left to it.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-#[cfg(unix)]
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use redis::{ConnectionAddr, Value};
 
 use crate::resp::{self, Input};
 use crate::sync::link::Deadline;
+use crate::sync::socket::Socket;
 
 /// Bytes of the buffer to begin with.
 const BUFFER_BYTES: usize = 16 * 1024;
 
 /// It grows for a longer line, up to this.
 const LINE_BYTES_MAX: usize = 16 << 20;
+
+/// How long after the end of a request answers that have arrived are still read.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// How long the socket waits when there is no time left: as good as not at all.
+const A_LOOK: Duration = Duration::from_millis(1);
 
 /// What is left may differ from what the socket was told by this share, so that it is not told anew for every read.
 const PATIENCE_SLACK: u32 = 10;
@@ -34,12 +38,6 @@ pub(super) struct Wire {
     patience: Option<Duration>,
 }
 
-enum Socket {
-    Tcp(TcpStream),
-    #[cfg(unix)]
-    Unix(UnixStream),
-}
-
 /// How a write failed.
 pub(super) struct WriteError {
     pub(super) error: io::Error,
@@ -48,23 +46,8 @@ pub(super) struct WriteError {
 }
 
 impl Wire {
-    /// Whether this address can be spoken to without redis-rs.
-    pub(super) fn speaks(addr: &ConnectionAddr) -> bool {
-        match addr {
-            ConnectionAddr::Tcp(..) => true,
-            #[cfg(unix)]
-            ConnectionAddr::Unix(_) => true,
-            _ => false,
-        }
-    }
-
     pub(super) fn connect(addr: &ConnectionAddr, deadline: &Deadline) -> io::Result<Self> {
-        let socket = match addr {
-            ConnectionAddr::Tcp(host, port) => Socket::Tcp(connect_tcp(host, *port, deadline)?),
-            #[cfg(unix)]
-            ConnectionAddr::Unix(path) => Socket::Unix(UnixStream::connect(path)?),
-            _ => return Err(io::ErrorKind::Unsupported.into()),
-        };
+        let socket = Socket::connect(addr, deadline)?;
         Ok(Self {
             socket,
             buffer: vec![0; BUFFER_BYTES],
@@ -72,6 +55,11 @@ impl Wire {
             end: 0,
             patience: None,
         })
+    }
+
+    /// The socket, of which nothing was read ahead.
+    pub(super) fn into_socket(self) -> Socket {
+        self.socket
     }
 
     /// Writes all of `bytes`.
@@ -118,12 +106,15 @@ impl Wire {
         !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Makes the socket wait no longer than what is left.
+    /// Makes the socket wait no longer than what is left. After the end, what has arrived may still be read: one node that
+    /// took all the time must not take the others' answers with it.
     fn arm(&mut self, deadline: &Deadline) -> io::Result<()> {
-        let left = deadline.remaining();
-        if left == Some(Duration::ZERO) {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
+        let left = match deadline.remaining() {
+            Some(Duration::ZERO) if deadline.is_past(GRACE) => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            left => left.map(|left| left.max(A_LOOK)),
+        };
         let near = match (self.patience, left) {
             (None, None) => true,
             (Some(set), Some(left)) => set.abs_diff(left) <= left / PATIENCE_SLACK,
@@ -211,76 +202,4 @@ impl Input for Source<'_> {
         }
         Ok(())
     }
-}
-
-impl Socket {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(into),
-            #[cfg(unix)]
-            Self::Unix(stream) => stream.read(into),
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.write(bytes),
-            #[cfg(unix)]
-            Self::Unix(stream) => stream.write(bytes),
-        }
-    }
-
-    fn set_timeouts(&self, limit: Option<Duration>) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => {
-                stream.set_read_timeout(limit)?;
-                stream.set_write_timeout(limit)
-            }
-            #[cfg(unix)]
-            Self::Unix(stream) => {
-                stream.set_read_timeout(limit)?;
-                stream.set_write_timeout(limit)
-            }
-        }
-    }
-
-    /// Looks for a byte without waiting and without taking it.
-    fn peek(&self) -> io::Result<usize> {
-        let mut byte = [0];
-        match self {
-            Self::Tcp(stream) => {
-                stream.set_nonblocking(true)?;
-                let peeked = stream.peek(&mut byte);
-                stream.set_nonblocking(false)?;
-                peeked
-            }
-            // The standard library does not peek into unix sockets; reading takes a byte only if the link is given up.
-            #[cfg(unix)]
-            Self::Unix(stream) => {
-                stream.set_nonblocking(true)?;
-                let read = { stream }.read(&mut byte);
-                stream.set_nonblocking(false)?;
-                read
-            }
-        }
-    }
-}
-
-fn connect_tcp(host: &str, port: u16, deadline: &Deadline) -> io::Result<TcpStream> {
-    let mut last = None;
-    for addr in (host, port).to_socket_addrs()? {
-        let connected = match deadline.remaining() {
-            Some(left) => TcpStream::connect_timeout(&addr, left.max(Duration::from_millis(1))),
-            None => TcpStream::connect(addr),
-        };
-        match connected {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last
-        .unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host name has no address")))
 }

@@ -1,7 +1,7 @@
 //! One connection: its thread reads requests, applies them or a fault, and hands replies to a writer.
 
 use std::io::{self, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,7 +35,6 @@ pub(super) fn serve(shared: &Shared, run: &Run, id: u64, stream: &TcpStream) -> 
         // The writer ends with the last sender.
         drop(connection);
     });
-    let _ = stream.shutdown(Shutdown::Both);
     Ok(())
 }
 

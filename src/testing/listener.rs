@@ -1,7 +1,7 @@
 //! The listening socket of a node and its thread.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -107,16 +107,30 @@ fn accept_all(
 
 /// Serves a connection in a thread of its own. When it cannot, the connection is closed.
 fn spawn(stream: TcpStream, shared: &Arc<Shared>, run: &Arc<Run>) -> Option<JoinHandle<()>> {
-    let id = shared.accept(stream.try_clone().ok()?);
-    let (worker, run) = (Arc::clone(shared), Arc::clone(run));
+    let guest = Guest {
+        id: shared.accept(stream.try_clone().ok()?),
+        shared: Arc::clone(shared),
+        stream,
+    };
+    let run = Arc::clone(run);
     let serve = move || {
         // An error here is a connection that ended before it began.
-        let _ = connection::serve(&worker, &run, id, &stream);
-        worker.forget(id);
+        let _ = connection::serve(&guest.shared, &run, guest.id, &guest.stream);
     };
-    let spawned = thread::Builder::new().spawn(serve);
-    if spawned.is_err() {
-        shared.forget(id);
+    thread::Builder::new().spawn(serve).ok()
+}
+
+/// A connection that is closed and forgotten whichever way its thread ends.
+struct Guest {
+    id: u64,
+    shared: Arc<Shared>,
+    stream: TcpStream,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // It may be closed already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+        self.shared.forget(self.id);
     }
-    spawned.ok()
 }

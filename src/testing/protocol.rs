@@ -162,7 +162,7 @@ impl Reply {
         match self {
             Self::Array(items) => many(b'*', items, protocol, out),
             Self::Bulk(bytes) => bulk(bytes, out),
-            Self::Error(text) => line(b'-', text, out),
+            Self::Error(text) => line(b'-', text.trim_end_matches(['\r', '\n']), out),
             Self::Integer(number) => line(b':', &number.to_string(), out),
             Self::Map(pairs) => {
                 match resp3 {

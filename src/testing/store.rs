@@ -182,8 +182,8 @@ impl Store {
     /// About `count` keys from `cursor` on with their types, and the next cursor.
     ///
     /// A cursor is the hash of a key, so that a key which is there all the time is seen, whatever else comes and goes.
-    pub(super) fn page(&mut self, cursor: u64, count: usize) -> (u64, Vec<(Bytes, &'static str)>) {
-        self.expire();
+    pub(super) fn page(&self, cursor: u64, count: usize) -> (u64, Vec<(Bytes, &'static str)>) {
+        let now = now_ms();
         let mut found: Vec<(Bytes, &'static str)> = Vec::new();
         let mut last = None;
         let from = Bound::Included((cursor, Bytes::new()));
@@ -192,7 +192,9 @@ impl Store {
                 return (*hash, found);
             }
             last = Some(*hash);
-            found.push((key.clone(), entry.value.kind()));
+            if !entry.is_expired(now) {
+                found.push((key.clone(), entry.value.kind()));
+            }
         }
         (0, found)
     }

@@ -129,30 +129,35 @@ impl Condition {
 }
 
 pub(super) fn ttl(call: &mut Call<'_>) -> Answer {
-    left(call, |at| (at - now() + 500) / 1000)
+    time_of(call, now(), seconds)
 }
 
 pub(super) fn pttl(call: &mut Call<'_>) -> Answer {
-    left(call, |at| at - now())
+    time_of(call, now(), |ms| ms)
 }
 
 pub(super) fn expiretime(call: &mut Call<'_>) -> Answer {
-    left(call, |at| (at + 500) / 1000)
+    time_of(call, 0, seconds)
 }
 
 pub(super) fn pexpiretime(call: &mut Call<'_>) -> Answer {
-    left(call, |at| at)
+    time_of(call, 0, |ms| ms)
 }
 
-fn left(call: &mut Call<'_>, answer: fn(i64) -> i64) -> Answer {
+fn time_of(call: &mut Call<'_>, since: i64, unit: fn(i64) -> i64) -> Answer {
     let entry = call.database.store.entry(call.key());
     Ok(Reply::Integer(
         match entry.map(|entry| entry.expires_at_ms) {
             None => -2,
             Some(None) => -1,
-            Some(Some(at)) => answer(i64::try_from(at).unwrap_or(i64::MAX)).max(0),
+            Some(Some(at)) => unit((i64::try_from(at).unwrap_or(i64::MAX) - since).max(0)),
         },
     ))
+}
+
+/// Rounded.
+fn seconds(ms: i64) -> i64 {
+    ms / 1000 + (ms % 1000 + 500) / 1000
 }
 
 pub(super) fn persist(call: &mut Call<'_>) -> Answer {

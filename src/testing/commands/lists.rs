@@ -126,10 +126,9 @@ fn blocking_pop(call: &mut Call<'_>, end: End) -> Answer {
 fn timeout_of(bytes: &[u8]) -> Result<Option<Duration>, Failure> {
     let seconds =
         float(bytes).ok_or(Failure::from("ERR timeout is not a float or out of range"))?;
-    if seconds < 0.0 {
-        return Err("ERR timeout is negative".into());
-    }
-    let timeout = Duration::try_from_secs_f64(seconds);
-    let timeout = timeout.map_err(|_| Failure::from("ERR timeout is out of range"))?;
+    // More milliseconds than 63 bits hold are negative for Redis 7.0 as well.
+    let timeout = Some(seconds).filter(|&seconds| seconds * 1000.0 < i64::MAX as f64);
+    let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let timeout = timeout.ok_or(Failure::from("ERR timeout is negative"))?;
     Ok(Some(timeout).filter(|timeout| !timeout.is_zero()))
 }

@@ -92,7 +92,7 @@ pub(super) fn hello(call: &mut Call<'_>) -> Answer {
                 rest
             }
             ("SETNAME", [given, rest @ ..]) => {
-                name = Some(given.clone());
+                name = Some(checked_name(given)?);
                 rest
             }
             _ => {
@@ -135,7 +135,7 @@ pub(super) fn client(call: &mut Call<'_>) -> Answer {
         ("GETNAME", []) if call.session.name.is_empty() => Ok(Reply::Nil),
         ("GETNAME", []) => Ok(Reply::Bulk(call.session.name.clone())),
         ("SETNAME", [name]) => {
-            call.session.name.clone_from(name);
+            call.session.name = checked_name(name)?;
             Ok(Reply::OK)
         }
         ("SETINFO", [_, _]) => Ok(Reply::OK),
@@ -245,6 +245,15 @@ pub(super) fn wait(call: &mut Call<'_>) -> Answer {
     match timeout {
         ..0 => Err("ERR timeout is negative".into()),
         _ => Ok(Reply::Integer(0)),
+    }
+}
+
+fn checked_name(name: &[u8]) -> Result<Vec<u8>, Failure> {
+    match name.iter().all(u8::is_ascii_graphic) {
+        true => Ok(name.to_vec()),
+        false => {
+            Err("ERR Client names cannot contain spaces, newlines or special characters.".into())
+        }
     }
 }
 

@@ -1,37 +1,48 @@
-//! The first words on a new connection: protocol, password, database, name of the library.
+//! The first words on a new connection: protocol, password, database, name of the library. Pure: says what to send, and
+//! what the answers mean.
 
 use redis::{Cmd, ProtocolVersion, RedisConnectionInfo, RedisError, RedisResult, Value, cmd};
 
-use crate::sync::link::Deadline;
-use crate::sync::wire::Wire;
+/// What to say on a new connection, all of it in one round trip.
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    words: Vec<(Cmd, Needed)>,
+}
 
 /// Whether a refusal of a command matters.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Needed {
     Yes,
     No,
 }
 
-/// Says what `info` asks for, in one round trip.
-pub(super) fn run(
-    wire: &mut Wire,
-    info: &RedisConnectionInfo,
-    deadline: &Deadline,
-) -> RedisResult<()> {
-    let words = words(info);
-    let mut packed = Vec::new();
-    for (cmd, _) in &words {
-        cmd.write_packed_command(&mut packed);
+impl Handshake {
+    /// What `info` asks for.
+    pub(crate) fn new(info: &RedisConnectionInfo) -> Self {
+        Self { words: words(info) }
     }
-    wire.write(&packed, deadline)
-        .map_err(|failed| failed.error)?;
-    for (cmd, needed) in &words {
-        match wire.read(deadline)? {
-            Value::ServerError(error) if *needed == Needed::Yes => {
-                let name = cmd.args_iter().next();
-                let name = match &name {
-                    Some(redis::Arg::Simple(name)) => String::from_utf8_lossy(name),
-                    _ => "?".into(),
+
+    /// The requests in the wire format.
+    pub(crate) fn packed(&self) -> Vec<u8> {
+        let mut packed = Vec::new();
+        for (cmd, _) in &self.words {
+            cmd.write_packed_command(&mut packed);
+        }
+        packed
+    }
+
+    /// How many answers come.
+    pub(crate) fn count(&self) -> usize {
+        self.words.len()
+    }
+
+    /// Whether the answers are good.
+    pub(crate) fn check(&self, answers: &[Value]) -> RedisResult<()> {
+        for ((cmd, needed), answer) in self.words.iter().zip(answers) {
+            if let (Value::ServerError(error), Needed::Yes) = (answer, needed) {
+                let name = match cmd.args_iter().next() {
+                    Some(redis::Arg::Simple(name)) => String::from_utf8_lossy(name).into_owned(),
+                    _ => String::new(),
                 };
                 let text = format!(
                     "{} (in answer to {name})",
@@ -42,10 +53,9 @@ pub(super) fn run(
                     &text,
                 )));
             }
-            _ => {}
         }
+        Ok(())
     }
-    Ok(())
 }
 
 fn words(info: &RedisConnectionInfo) -> Vec<(Cmd, Needed)> {

@@ -1,0 +1,120 @@
+//! A partitioner of your own: tenants with a node to themselves, all others by rendezvous hashing.
+//!
+//! Keys read `tenant:rest`, and all keys of one tenant live on one node. Run it with
+//! `cargo run --example custom_partitioner`; it needs no server.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::Arc;
+
+use redis_sharding::hash::HashTag;
+use redis_sharding::partition::{Partitioner, Placement, PlacementError, Rendezvous, check_nodes};
+use redis_sharding::redis::Commands;
+use redis_sharding::testing::TestNode;
+use redis_sharding::{NodeIndex, NodeSpec, ShardedClient};
+
+/// The rule: which tenant has which node to itself.
+#[derive(Debug)]
+struct ByTenant {
+    pinned: BTreeMap<String, String>,
+}
+
+/// The answers of the rule for one set of nodes.
+#[derive(Debug)]
+struct Placed {
+    pinned: BTreeMap<Vec<u8>, NodeIndex>,
+    others: Box<dyn Placement>,
+    /// Positions of the nodes that no tenant has to itself.
+    shared: Vec<NodeIndex>,
+}
+
+impl Partitioner for ByTenant {
+    // Another rule needs another name: two clients that place alike have the same fingerprint.
+    fn name(&self) -> &str {
+        "by-tenant/1"
+    }
+
+    fn options(&self) -> Vec<(String, String)> {
+        let pin = |(tenant, node): (&String, &String)| (tenant.clone(), node.clone());
+        self.pinned.iter().map(pin).collect()
+    }
+
+    fn place(&self, nodes: &[NodeSpec]) -> Result<Box<dyn Placement>, PlacementError> {
+        check_nodes(nodes)?;
+        let indexed = || (0..).map(NodeIndex::new).zip(nodes);
+        let pinned = self.pinned.iter().map(|(tenant, name)| {
+            let (index, _) = indexed()
+                .find(|(_, node)| node.name() == name)
+                .ok_or_else(|| PlacementError::Refused(format!("{tenant} has no node {name:?}")))?;
+            Ok((tenant.clone().into_bytes(), index))
+        });
+        let pinned: BTreeMap<_, _> = pinned.collect::<Result<_, PlacementError>>()?;
+        let taken = |name: &str| self.pinned.values().any(|pinned| pinned == name);
+        let (shared, specs): (Vec<_>, Vec<_>) = indexed()
+            .filter(|(_, node)| !taken(node.name()))
+            .map(|(index, node)| (index, node.clone()))
+            .unzip();
+        Ok(Box::new(Placed {
+            pinned,
+            others: Rendezvous::new().place(&specs)?,
+            shared,
+        }))
+    }
+
+    /// What stands before the first colon decides, so a tenant's keys may be used together.
+    fn hash_tag(&self) -> HashTag {
+        let tenant = |key: &[u8]| {
+            key.iter()
+                .position(|&byte| byte == b':')
+                .unwrap_or(key.len())
+        };
+        HashTag::Custom("before-colon/1", Arc::new(move |key| &key[..tenant(key)]))
+    }
+}
+
+impl Placement for Placed {
+    fn locate(&self, tenant: &[u8]) -> Option<NodeIndex> {
+        match self.pinned.get(tenant) {
+            Some(&node) => Some(node),
+            None => Some(self.shared[self.others.locate(tenant)?.get()]),
+        }
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let nodes = TestNode::start_many(3)?;
+    let client = |pinned: &[(&str, &str)]| {
+        let pin = |(tenant, node): &(&str, &str)| (tenant.to_string(), node.to_string());
+        ShardedClient::builder()
+            .node("large", nodes[0].url())
+            .node("small-1", nodes[1].url())
+            .node("small-2", nodes[2].url())
+            .partitioner(ByTenant {
+                pinned: pinned.iter().map(pin).collect(),
+            })
+            .build()
+    };
+
+    let mut pinned = client(&[("acme", "large")])?;
+    for tenant in ["acme", "bolt", "crux", "dune"] {
+        let owner = pinned.node_for(format!("{tenant}:orders"))?;
+        println!("{tenant} lives on node {}", owner.name());
+        assert_eq!(owner.name() == "large", tenant == "acme");
+    }
+
+    // One tenant is one node, so commands over several of its keys work without braces.
+    let () = pinned.sadd("bolt:seen", &["x", "y"])?;
+    let () = pinned.sadd("bolt:sold", &["y", "z"])?;
+    let both: Vec<String> = pinned.sinter(&["bolt:seen", "bolt:sold"])?;
+    assert_eq!(both, ["y"]);
+
+    // Clients that place differently can be told apart, and a pin to nowhere is refused.
+    let unpinned = client(&[])?;
+    assert_ne!(
+        pinned.topology().fingerprint(),
+        unpinned.topology().fingerprint()
+    );
+    let refusal = client(&[("acme", "huge")]).expect_err("there is no such node");
+    println!("refused: {refusal}");
+    Ok(())
+}

@@ -1,0 +1,315 @@
+//! The handle over all nodes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use redis::aio::ConnectionLike;
+use redis::{Arg, Cmd, IntoConnectionInfo, Pipeline, RedisFuture, RedisResult, ToRedisArgs, Value};
+
+use crate::aio::{Dedicated, Executor, Node, Scan, Subscriber};
+use crate::builder::Builder;
+use crate::command::Args;
+use crate::error::Error;
+use crate::node::NodeIndex;
+use crate::plan::{
+    Atomic, Batch, Bundle, Explanation, Hold, Plan, Planned, Router, Shape, named, parse_one,
+    wanted,
+};
+use crate::scan::ScanPosition;
+use crate::topology::Topology;
+
+/// A client that spreads data over many Redis or Valkey servers, on tokio.
+///
+/// It is the connection: it implements [`redis::aio::ConnectionLike`], so `redis::AsyncCommands`,
+/// `redis::cmd(..).query_async(..)`, `redis::pipe()` and `redis::Script` work as they do over one server. It is cheap to
+/// clone and may be shared by tasks: all of them send over one connection per node, which writes what many tasks have
+/// handed over in one go. It connects when a node is first needed, and again in the background when a connection breaks.
+///
+/// What a dropped future may have done is said in the [module's documentation](crate::aio#dropped-futures).
+///
+/// ```no_run
+/// use redis_sharding::{ShardedClient, redis::AsyncCommands};
+///
+/// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut client = ShardedClient::builder()
+///     .node("cache-a", "redis://10.0.0.1/")
+///     .node("cache-b", "redis://10.0.0.2/")
+///     .build_async()?;
+/// let _: () = client.set("user:{42}:name", "Ada").await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct ShardedClient {
+    shared: Arc<Shared>,
+}
+
+/// What all clones of a handle share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) router: Router,
+    pub(crate) executor: Executor,
+    pub(crate) db: i64,
+}
+
+impl ShardedClient {
+    /// Starts describing a client; ends with [`Builder::build_async`]. Nothing is contacted before the first command.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// A client over these servers with the default partitioner, each node named after its host and port.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) as for [`Builder::build`].
+    pub fn open<U: IntoConnectionInfo>(urls: impl IntoIterator<Item = U>) -> Result<Self, Error> {
+        urls.into_iter()
+            .fold(Self::builder(), Builder::unnamed_node)
+            .build_async()
+    }
+
+    pub(crate) fn from_shared(shared: Shared) -> Self {
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The nodes and their placement.
+    pub fn topology(&self) -> &Topology {
+        self.shared.router.topology()
+    }
+
+    /// The node called `name`, for commands that are about one server: INFO, CONFIG, SLOWLOG, ...
+    pub fn node(&self, name: &str) -> Option<Node> {
+        let index = self.topology().index_of(name)?;
+        Some(self.node_at(index))
+    }
+
+    /// The node that owns `key`.
+    ///
+    /// # Errors
+    ///
+    /// [`Unroutable`](crate::ErrorKind::Unroutable) when the placement leaves the key without an owner.
+    pub fn node_for(&self, key: impl AsRef<[u8]>) -> Result<Node, Error> {
+        Ok(self.node_at(self.shared.router.owner(key.as_ref())?))
+    }
+
+    /// All nodes, in the order of the topology.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = Node> + '_ {
+        self.topology().indices().map(|index| self.node_at(index))
+    }
+
+    /// What would be done with `cmd`, without doing it. `Display` prints a small table.
+    ///
+    /// # Errors
+    ///
+    /// The error with which the command would be refused.
+    pub fn explain(&self, cmd: &Cmd) -> Result<Explanation, Error> {
+        let packed = cmd.get_packed_command();
+        self.shared.router.explain(&parse_one(&packed)?)
+    }
+
+    /// Runs `cmd` and keeps this crate's own error, with what each node did: see [`Error::parts`]. redis-rs' traits
+    /// flatten it to a `RedisError`. Once polled, the command is carried out even if the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Any [`ErrorKind`](crate::ErrorKind) but `Config`.
+    pub async fn execute(&self, cmd: &Cmd) -> Result<Value, Error> {
+        match self.shared.request(cmd).await? {
+            Value::ServerError(error) => Err(Error::said(&error)),
+            value => Ok(value),
+        }
+    }
+
+    /// A private connection to the node that owns all of `keys`, for WATCH, CLIENT and everything else that changes a
+    /// connection. It is closed when dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`CrossNode`](crate::ErrorKind::CrossNode) when the keys live on several nodes,
+    /// [`Unroutable`](crate::ErrorKind::Unroutable) when there is none, [`NodeDown`](crate::ErrorKind::NodeDown) or
+    /// [`PoolTimeout`](crate::ErrorKind::PoolTimeout) when there is no connection.
+    pub async fn dedicated(&self, keys: impl ToRedisArgs) -> Result<Dedicated, Error> {
+        let keys = keys.to_redis_args();
+        let node = self
+            .shared
+            .router
+            .common_owner(keys.iter().map(Vec::as_slice))?;
+        Dedicated::open(Arc::clone(&self.shared), node, true).await
+    }
+
+    /// An optimistic transaction over `keys`, which live on one node: watches them, calls `attempt` with a connection to
+    /// read from and an atomic pipeline to fill, and calls it again as long as it returns `None`, which is what the
+    /// pipeline's `query_async` gives when a watched key has changed.
+    ///
+    /// When the future is dropped, the connection is closed: either EXEC was sent before, and all of the pipeline was
+    /// done, or nothing of it.
+    ///
+    /// ```no_run
+    /// # use redis_sharding::{aio::ShardedClient, redis::{AsyncCommands, RedisResult}};
+    /// # async fn f(client: &ShardedClient) -> RedisResult<()> {
+    /// let key = "account:{7}";
+    /// let (balance,): (i64,) = client
+    ///     .transaction(&[key], async |connection, pipe| {
+    ///         let old: i64 = connection.get(key).await?;
+    ///         pipe.set(key, old - 10).ignore().get(key).query_async(connection).await
+    ///     })
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`dedicated`](Self::dedicated), what `attempt` returns, and `ATTEMPTS` when it has been called
+    /// [`TRANSACTION_ATTEMPTS_MAX`](crate::TRANSACTION_ATTEMPTS_MAX) times in vain.
+    pub async fn transaction<T>(
+        &self,
+        keys: impl ToRedisArgs,
+        attempt: impl AsyncFnMut(&mut Dedicated, &mut Pipeline) -> RedisResult<Option<T>>,
+    ) -> RedisResult<T> {
+        let connection = self.dedicated(&keys).await?;
+        crate::aio::transaction::run(connection, &keys, attempt).await
+    }
+
+    /// Listens to channels and patterns of all nodes.
+    pub fn subscriber(&self) -> Subscriber {
+        Subscriber::new(Arc::clone(&self.shared))
+    }
+
+    /// Every key of every node, one node after another; see [`Scan`] for patterns, types and resuming.
+    ///
+    /// `redis::AsyncCommands::scan` and its relatives work over all nodes as well; this one can be interrupted and
+    /// resumed.
+    pub fn scan_all(&self) -> Scan {
+        let position = ScanPosition::start(self.topology().fingerprint());
+        Scan::new(Arc::clone(&self.shared), position)
+    }
+
+    /// A scan that goes on where an earlier one, of either client, stopped.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) when the position comes from another topology.
+    pub fn resume_scan(&self, position: ScanPosition) -> Result<Scan, Error> {
+        position.check(self.topology().fingerprint())?;
+        Ok(Scan::new(Arc::clone(&self.shared), position))
+    }
+
+    fn node_at(&self, index: NodeIndex) -> Node {
+        Node::new(Arc::clone(&self.shared), index)
+    }
+}
+
+impl fmt::Debug for ShardedClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardedClient")
+            .field("topology", self.topology())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ConnectionLike for ShardedClient {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(async move {
+            let reply = self.shared.request(cmd).await?;
+            Ok(if cmd.is_no_response() {
+                Value::Nil
+            } else {
+                reply
+            })
+        })
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        Box::pin(async move {
+            let packed = pipeline.get_packed_pipeline();
+            let shape = Shape::of(&packed, offset, count);
+            let values = self
+                .shared
+                .run(self.shared.router.bundle(&packed, shape)?)
+                .await?;
+            Ok(wanted(values, shape, offset, count))
+        })
+    }
+
+    fn get_db(&self) -> i64 {
+        self.shared.db
+    }
+}
+
+impl Shared {
+    /// One command, routed by its keys.
+    pub(crate) async fn request(&self, cmd: &Cmd) -> Result<Value, Error> {
+        let packed;
+        let args = match simple_args(cmd) {
+            Some(args) => args,
+            None => {
+                packed = cmd.get_packed_command();
+                parse_one(&packed)?
+            }
+        };
+        let planned = self.router.planned(&args)?;
+        match planned.plan {
+            Plan::One(node) => self.call(node, cmd, &planned).await,
+            _ => {
+                let packed = cmd.get_packed_command();
+                let mut batch = Batch::new(&self.router);
+                batch.add(&packed, &args, planned);
+                let exchanges = batch.take_exchanges();
+                let answers = self.executor.exchange(&exchanges, batch.hold()).await;
+                batch.finish_one(&exchanges, answers)
+            }
+        }
+    }
+
+    /// One command to the node of its plan.
+    pub(crate) async fn call(
+        &self,
+        node: NodeIndex,
+        cmd: &Cmd,
+        planned: &Planned,
+    ) -> Result<Value, Error> {
+        let write = |out: &mut Vec<u8>| cmd.write_packed_command(out);
+        match self
+            .executor
+            .call(node, write, planned.access, planned.hold)
+            .await
+        {
+            Ok(value @ Value::ServerError(_)) => Ok(named(value, self.router.name(node))),
+            Ok(value) => Ok(value),
+            Err(failure) => Err(failure.error(self.router.name(node), 0, planned.access)),
+        }
+    }
+
+    /// What a pipeline became.
+    pub(crate) async fn run(&self, bundle: Bundle<'_, '_>) -> RedisResult<Vec<Value>> {
+        match bundle {
+            Bundle::Atomic(node, exchange) => {
+                let answers = self.executor.exchange(&[exchange], Hold::No).await;
+                let answers = answers.into_iter().next().unwrap_or_default();
+                Ok(vec![Atomic::finish(self.router.name(node), answers)?])
+            }
+            Bundle::Batch(mut batch) => {
+                let exchanges = batch.take_exchanges();
+                let answers = self.executor.exchange(&exchanges, batch.hold()).await;
+                Ok(batch.finish(&exchanges, answers))
+            }
+        }
+    }
+}
+
+/// The arguments of a command; `None` when one of them is a cursor, whose value only the packed command has.
+pub(super) fn simple_args(cmd: &Cmd) -> Option<Args<'_>> {
+    cmd.args_iter()
+        .map(|arg| match arg {
+            Arg::Simple(arg) => Some(arg),
+            _ => None,
+        })
+        .collect()
+}

@@ -1,0 +1,168 @@
+//! A private connection to one node.
+
+use std::fmt;
+use std::sync::Arc;
+
+use redis::aio::ConnectionLike;
+use redis::{Cmd, Pipeline, RedisFuture, RedisResult, Value};
+
+use crate::aio::Shared;
+use crate::aio::waiting::Lease;
+use crate::command::Access;
+use crate::error::Error;
+use crate::node::NodeIndex;
+use crate::plan::{
+    Answers, Atomic, Cause, Failure, Hold, Planned, Shape, check_each, named, parse_one,
+};
+
+/// A connection to one node that nobody else uses: WATCH, MULTI, CLIENT and other stateful talk work on it as they do on
+/// a connection of redis-rs. It is closed when dropped, and when a future of it is dropped before it is done.
+///
+/// One from [`ShardedClient::dedicated`](crate::aio::ShardedClient::dedicated) still checks keys: a command for a key that
+/// lives on another node is refused with [`CrossNode`](crate::ErrorKind::CrossNode).
+pub struct Dedicated {
+    shared: Arc<Shared>,
+    node: NodeIndex,
+    /// `None` once it has failed, and while a request is under way.
+    lease: Option<Lease>,
+    keys: Keys,
+    /// Whether its state is as it was when it was made, transactions apart.
+    pristine: bool,
+}
+
+/// Whether a connection lets keys of other nodes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keys {
+    Checked,
+    Unchecked,
+}
+
+impl Dedicated {
+    pub(super) async fn open(
+        shared: Arc<Shared>,
+        node: NodeIndex,
+        check_keys: bool,
+    ) -> Result<Self, Error> {
+        let limit = shared.executor.limit(Hold::No);
+        let lease = shared.executor.lease(node, limit).await;
+        let lease = lease.map_err(|cause| {
+            Failure::not_sent(cause).error(shared.router.name(node), 0, Access::Read)
+        })?;
+        Ok(Self {
+            shared,
+            node,
+            lease: Some(lease),
+            keys: if check_keys {
+                Keys::Checked
+            } else {
+                Keys::Unchecked
+            },
+            pristine: true,
+        })
+    }
+
+    /// The name of the node it goes to.
+    pub fn node_name(&self) -> &str {
+        self.shared.router.name(self.node)
+    }
+
+    /// Ends it: a connection whose state is as it was may be used again.
+    pub(super) fn finish(self) {
+        if let (true, Some(lease)) = (self.pristine, self.lease) {
+            lease.give_back();
+        }
+    }
+
+    /// Checks one command, and says how long it may take.
+    fn check(&mut self, args: &[&[u8]]) -> Result<Planned, Error> {
+        let router = &self.shared.router;
+        self.pristine &= !router.alters_connection(args);
+        match self.keys {
+            Keys::Checked => router.check_at(self.node, args),
+            Keys::Unchecked => router.planned_private(self.node, args),
+        }
+    }
+
+    /// Sends `packed` and waits for `count` answers. The connection is taken for the time being, so that one whose future
+    /// is dropped is closed and not used again.
+    async fn talk(&mut self, packed: &[u8], count: usize, hold: Hold) -> Answers {
+        let Some(lease) = self.lease.take() else {
+            let cause = Cause::Connect("this connection has failed before".into());
+            return Answers {
+                values: Vec::new(),
+                failure: Some(Failure::not_sent(cause)),
+            };
+        };
+        let limit = self.shared.executor.limit(hold);
+        let answers = lease.link.exchange(packed, count, limit).await;
+        if answers.failure.is_none() {
+            self.lease = Some(lease);
+        }
+        answers
+    }
+
+    async fn one(&mut self, packed: &[u8]) -> RedisResult<Value> {
+        let planned = self.check(&parse_one(packed)?)?;
+        let mut answers = self.talk(packed, 1, planned.hold).await;
+        match answers.failure {
+            Some(failure) => Err(failure.error(self.node_name(), 0, planned.access).into()),
+            None => Ok(named(
+                answers.values.pop().unwrap_or_default(),
+                self.node_name(),
+            )),
+        }
+    }
+
+    async fn many(
+        &mut self,
+        packed: &[u8],
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
+        let hold = check_each(packed, |args| self.check(args))?;
+        let answers = self.talk(packed, offset + count, hold).await;
+        let node = self.node_name();
+        if Shape::of(packed, offset, count) != Shape::Plain {
+            return Ok(vec![Atomic::finish(node, answers)?]);
+        }
+        if let Some(failure) = answers.failure {
+            return Err(failure
+                .error(node, answers.values.len(), Access::Write)
+                .into());
+        }
+        let wanted = answers.values.into_iter().skip(offset);
+        Ok(wanted.map(|value| named(value, node)).collect())
+    }
+}
+
+impl fmt::Debug for Dedicated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dedicated")
+            .field("node", &self.node_name())
+            .field("open", &self.lease.is_some())
+            .field("keys", &self.keys)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ConnectionLike for Dedicated {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(async move { self.one(&cmd.get_packed_command()).await })
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        Box::pin(async move {
+            self.many(&pipeline.get_packed_pipeline(), offset, count)
+                .await
+        })
+    }
+
+    fn get_db(&self) -> i64 {
+        self.shared.db
+    }
+}

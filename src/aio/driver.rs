@@ -1,0 +1,254 @@
+//! Moves the bytes of one connection.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use crate::aio::link::{Mailbox, Waiter, missed};
+use crate::inbox::Inbox;
+use crate::plan::{Cause, Failure};
+
+/// A task that writes what is in the mailbox and gives every reply to who waits for it. Ends when the connection does.
+pub(super) struct Driver<S> {
+    stream: S,
+    mailbox: Arc<Mailbox>,
+    outgoing: Vec<u8>,
+    /// How much of `outgoing` the socket has taken.
+    written: usize,
+    inbox: Inbox,
+    /// Those whose requests are in `outgoing` or gone out, the oldest first.
+    waiters: VecDeque<Waiter>,
+    timer: Pin<Box<Sleep>>,
+    timer_set: bool,
+    /// When the last bytes came.
+    heard: Instant,
+}
+
+/// A buffer of more bytes is given back when it is empty.
+const OUTGOING_BYTES_KEPT: usize = 1 << 20;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    pub(super) fn new(stream: S, mailbox: Arc<Mailbox>) -> Self {
+        let now = Instant::now();
+        Self {
+            stream,
+            mailbox,
+            outgoing: Vec::new(),
+            written: 0,
+            inbox: Inbox::new(),
+            waiters: VecDeque::new(),
+            timer: Box::pin(tokio::time::sleep_until(now.into())),
+            timer_set: false,
+            heard: now,
+        }
+    }
+
+    fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
+        loop {
+            self.collect(None);
+            if let Poll::Ready(Err(error)) = self.poll_write(cx) {
+                return Poll::Ready(broken(&error));
+            }
+            if let Poll::Ready(cause) = self.poll_read(cx) {
+                return Poll::Ready(cause);
+            }
+            if let Poll::Ready(cause) = self.poll_timer(cx) {
+                return Poll::Ready(cause);
+            }
+            match self.collect(Some(cx)) {
+                Collected::More => {}
+                Collected::Nothing => return Poll::Pending,
+                Collected::Abandoned => {
+                    return Poll::Ready(Cause::Dropped("the client was dropped".into()));
+                }
+            }
+        }
+    }
+
+    /// Takes what is in the mailbox, once all that was taken before is written. With a context it falls asleep when there
+    /// is nothing.
+    fn collect(&mut self, sleep: Option<&Context<'_>>) -> Collected {
+        if self.written < self.outgoing.len() {
+            return Collected::Nothing;
+        }
+        self.outgoing.clear();
+        self.written = 0;
+        let mut mail = self.mailbox.state.lock();
+        if !mail.outgoing.is_empty() {
+            if self.outgoing.capacity() > OUTGOING_BYTES_KEPT {
+                self.outgoing = Vec::new();
+            }
+            std::mem::swap(&mut self.outgoing, &mut mail.outgoing);
+            self.waiters.extend(mail.arrivals.drain(..));
+            return Collected::More;
+        }
+        // Whoever still waits has a handle, so nobody does; and all that was handed over is written.
+        if mail.abandoned {
+            return Collected::Abandoned;
+        }
+        if let Some(cx) = sleep {
+            match &mut mail.sleeper {
+                Some(sleeper) => sleeper.clone_from(cx.waker()),
+                sleeper => *sleeper = Some(cx.waker().clone()),
+            }
+        }
+        Collected::Nothing
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.outgoing.len() {
+            let rest = &self.outgoing[self.written..];
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.written += count,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
+        loop {
+            let mut room = ReadBuf::new(self.inbox.room());
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut room)) {
+                Err(error) => return Poll::Ready(broken(&error)),
+                Ok(()) if room.filled().is_empty() => {
+                    return Poll::Ready(broken(&io::ErrorKind::UnexpectedEof.into()));
+                }
+                Ok(()) => {}
+            }
+            let count = room.filled().len();
+            self.inbox.arrived(count);
+            self.heard = Instant::now();
+            loop {
+                match self.inbox.reply() {
+                    Err(error) => return Poll::Ready(broken(&error)),
+                    Ok(None) => break,
+                    Ok(Some(value)) => {
+                        let Some(waiter) = self.waiters.front_mut() else {
+                            return Poll::Ready(Cause::Dropped(
+                                "a reply that nobody asked for".into(),
+                            ));
+                        };
+                        if waiter.take(value) {
+                            self.waiters.pop_front();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells those whose time is over. Their replies are still owed and will be thrown away, so the connection stays in
+    /// step; but when nothing at all has come since the oldest request, it is given up.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
+        loop {
+            if self.timer_set {
+                ready!(self.timer.as_mut().poll(cx));
+                self.timer_set = false;
+                let now = Instant::now();
+                let late = |waiter: &&mut Waiter| waiter.deadline.is_some_and(|end| end <= now);
+                let mut silent = None;
+                for waiter in self.waiters.iter_mut().take_while(late) {
+                    let limit = waiter
+                        .deadline
+                        .map(|end| end - waiter.handed_over)
+                        .unwrap_or_default();
+                    if self.heard < waiter.handed_over {
+                        silent = Some(limit);
+                    }
+                    waiter.finish(Some(Failure {
+                        cause: missed(limit),
+                        sent: waiter.count,
+                    }));
+                }
+                if let Some(limit) = silent {
+                    return Poll::Ready(Cause::Dropped(format!(
+                        "given up, for nothing came for {limit:?}"
+                    )));
+                }
+            }
+            let next = self
+                .waiters
+                .iter()
+                .find(|waiter| waiter.reply.is_some())
+                .and_then(|waiter| waiter.deadline);
+            let Some(next) = next else {
+                return Poll::Pending;
+            };
+            self.timer.as_mut().reset(next.into());
+            self.timer_set = true;
+        }
+    }
+
+    /// Tells everybody who waits, and closes the mailbox.
+    fn close(&mut self, cause: &Cause) {
+        // The requests at the end of the row that the socket has not begun to take were certainly not sent.
+        let mut unwritten = self.outgoing.len() - self.written;
+        for waiter in self.waiters.iter_mut().rev() {
+            let sent = match unwritten.checked_sub(waiter.bytes) {
+                Some(rest) if waiter.bytes > 0 => {
+                    unwritten = rest;
+                    0
+                }
+                _ => {
+                    unwritten = 0;
+                    waiter.count
+                }
+            };
+            waiter.finish(Some(Failure {
+                cause: cause.clone(),
+                sent,
+            }));
+        }
+        self.waiters.clear();
+        let mut mail = self.mailbox.state.lock();
+        mail.closed = Some(cause.clone());
+        mail.outgoing = Vec::new();
+        let arrivals = std::mem::take(&mut mail.arrivals);
+        drop(mail);
+        for mut waiter in arrivals {
+            waiter.finish(Some(Failure::not_sent(cause.clone())));
+        }
+    }
+}
+
+enum Collected {
+    More,
+    Nothing,
+    Abandoned,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let cause = ready!(self.poll_drive(cx));
+        self.close(&cause);
+        Poll::Ready(())
+    }
+}
+
+impl<S> Drop for Driver<S> {
+    /// The runtime may end before the connection does.
+    fn drop(&mut self) {
+        let mut mail = self.mailbox.state.lock();
+        if mail.closed.is_none() {
+            mail.closed = Some(Cause::Dropped(
+                "the runtime of the connection has ended".into(),
+            ));
+            mail.outgoing = Vec::new();
+            mail.arrivals = Vec::new();
+        }
+    }
+}
+
+fn broken(error: &io::Error) -> Cause {
+    Cause::Dropped(error.to_string())
+}

@@ -1,0 +1,299 @@
+//! Listening to one node: a task that waits for messages, and makes the connection again when it breaks.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Instant;
+
+use futures_util::future::{Either, select};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::{Notify, mpsc};
+
+use crate::aio::link::Limit;
+use crate::aio::station::Connector;
+use crate::error::Error;
+use crate::handshake::Handshake;
+use crate::health::Health;
+use crate::inbox::Inbox;
+use crate::subscribe::{Change, Event, Heard, Listening, SILENCE, Subscription};
+
+/// One node's ear.
+#[derive(Debug)]
+pub(super) struct Ear {
+    shared: Arc<Shared>,
+}
+
+/// What the user and the task share.
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// For the user: something was confirmed or refused, a connection made or lost.
+    changed: Notify,
+    /// For the task: there is something to write, or the user has gone.
+    work: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    listening: Listening,
+    /// Requests for the connection there is.
+    outgoing: Vec<u8>,
+    connected: bool,
+    /// Why there is no connection.
+    trouble: Option<String>,
+    /// The user has gone.
+    ended: bool,
+}
+
+/// A stream to a server, of whichever kind.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+
+impl Ear {
+    pub(super) fn start(connector: Connector, node: String, events: mpsc::Sender<Event>) -> Self {
+        let shared = Arc::new(Shared::default());
+        let worker = Worker {
+            shared: Arc::clone(&shared),
+            connector,
+            node,
+            events,
+        };
+        tokio::spawn(worker.run());
+        Self { shared }
+    }
+
+    /// Changes what is listened to, and tells the node if there is a connection; a new connection hears of it anyway.
+    pub(super) fn change(&self, change: Change, kind: Subscription, names: &[Vec<u8>]) {
+        let mut state = self.shared.state.lock();
+        let request = state.listening.change(change, kind, names);
+        if state.connected {
+            state.outgoing.extend_from_slice(&request);
+            drop(state);
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// Waits until the node has confirmed what is wanted.
+    pub(super) async fn settle(
+        &self,
+        limit: Limit,
+        late: impl Fn(&str) -> Error,
+    ) -> Result<(), Error> {
+        loop {
+            let mut changed = pin!(self.shared.changed.notified());
+            changed.as_mut().enable();
+            {
+                let mut state = self.shared.state.lock();
+                if let Some(refusal) = state.listening.take_refusal() {
+                    return Err(refusal);
+                }
+                if state.listening.is_settled() {
+                    return Ok(());
+                }
+                if let Some(trouble) = &state.trouble {
+                    return Err(late(trouble));
+                }
+            }
+            match limit.end() {
+                None => changed.await,
+                Some(end) => {
+                    if tokio::time::timeout_at(end.into(), changed).await.is_err() {
+                        return Err(late("no confirmation in time"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        self.shared.state.lock().ended = true;
+        self.shared.work.notify_one();
+    }
+}
+
+/// The task.
+struct Worker {
+    shared: Arc<Shared>,
+    connector: Connector,
+    node: String,
+    events: mpsc::Sender<Event>,
+}
+
+/// Why a connection is no more.
+enum End {
+    Broken(String),
+    /// Nobody listens any more.
+    NoUser,
+}
+
+/// What comes next on a connection.
+enum Next {
+    Arrived(io::Result<usize>),
+    Silence,
+    Work,
+}
+
+impl Worker {
+    async fn run(self) {
+        let mut health = Health::default();
+        let mut connections = 0_u64;
+        loop {
+            let why = match self.listen(&mut health, &mut connections).await {
+                End::NoUser => return,
+                End::Broken(why) => why,
+            };
+            let pause = health.failed(Instant::now(), rand::random(), why.clone());
+            {
+                let mut state = self.shared.state.lock();
+                state.connected = false;
+                state.outgoing.clear();
+                state.trouble = Some(why);
+            }
+            self.shared.changed.notify_waiters();
+            tokio::time::sleep(pause).await;
+            if self.shared.state.lock().ended {
+                return;
+            }
+        }
+    }
+
+    /// One connection, from its beginning to its end.
+    async fn listen(&self, health: &mut Health, connections: &mut u64) -> End {
+        let mut inbox = Inbox::new();
+        let mut stream = match self.connect(&mut inbox).await {
+            Ok(stream) => stream,
+            Err(why) => return End::Broken(why),
+        };
+        {
+            let mut state = self.shared.state.lock();
+            if state.ended {
+                return End::NoUser;
+            }
+            state.outgoing = state.listening.restore();
+            state.connected = true;
+            state.trouble = None;
+        }
+        health.connected();
+        *connections += 1;
+        if *connections > 1
+            && !self
+                .tell(Event::Missed {
+                    node: self.node.clone(),
+                })
+                .await
+        {
+            return End::NoUser;
+        }
+        self.hear(&mut stream, &mut inbox).await
+    }
+
+    async fn connect(&self, inbox: &mut Inbox) -> Result<Box<dyn Duplex>, String> {
+        let connect = async {
+            let mut stream = self.connector.connect_listener().await?;
+            let handshake = self.connector.listener_handshake();
+            stream.write_all(&handshake.packed()).await?;
+            let mut answers = Vec::new();
+            while answers.len() < handshake.count() {
+                match inbox.reply()? {
+                    Some(answer) => answers.push(answer),
+                    None => {
+                        let count = read(&mut stream, inbox).await?;
+                        inbox.arrived(count);
+                    }
+                }
+            }
+            check(&handshake, &answers)?;
+            Ok::<_, io::Error>(stream)
+        };
+        let address = &self.connector.address;
+        match tokio::time::timeout(self.connector.timeout, connect).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(format!("{address}: {error}")),
+            Err(_) => Err(format!("{address}: timed out")),
+        }
+    }
+
+    async fn hear(&self, stream: &mut Box<dyn Duplex>, inbox: &mut Inbox) -> End {
+        const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+        let mut asked = false;
+        loop {
+            let outgoing = {
+                let mut state = self.shared.state.lock();
+                if state.ended {
+                    return End::NoUser;
+                }
+                std::mem::take(&mut state.outgoing)
+            };
+            if let Err(error) = stream.write_all(&outgoing).await {
+                return End::Broken(error.to_string());
+            }
+            match self.next(stream, inbox).await {
+                Next::Work => continue,
+                Next::Silence if asked => return End::Broken("the server fell silent".into()),
+                Next::Silence => {
+                    asked = true;
+                    self.shared.state.lock().outgoing.extend_from_slice(PING);
+                    continue;
+                }
+                Next::Arrived(Err(error)) => return End::Broken(error.to_string()),
+                Next::Arrived(Ok(count)) => inbox.arrived(count),
+            }
+            asked = false;
+            loop {
+                let value = match inbox.reply() {
+                    Err(error) => return End::Broken(error.to_string()),
+                    Ok(None) => break,
+                    Ok(Some(value)) => value,
+                };
+                let heard = self.shared.state.lock().listening.hear(value, &self.node);
+                match heard {
+                    Heard::Nothing => {}
+                    Heard::Settled => self.shared.changed.notify_waiters(),
+                    Heard::Message(message) => {
+                        if !self.tell(Event::Message(message)).await {
+                            return End::NoUser;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn next(&self, stream: &mut Box<dyn Duplex>, inbox: &mut Inbox) -> Next {
+        let arrived = pin!(read(stream, inbox));
+        let work = pin!(self.shared.work.notified());
+        let silence = pin!(tokio::time::sleep(SILENCE));
+        match select(arrived, select(work, silence)).await {
+            Either::Left((arrived, _)) => Next::Arrived(arrived),
+            Either::Right((Either::Left(_), _)) => Next::Work,
+            Either::Right((Either::Right(_), _)) => Next::Silence,
+        }
+    }
+
+    /// Whether there is still somebody to tell.
+    async fn tell(&self, event: Event) -> bool {
+        self.events.send(event).await.is_ok()
+    }
+}
+
+/// Reads into the inbox's room. Dropping the future loses nothing.
+async fn read(stream: &mut Box<dyn Duplex>, inbox: &mut Inbox) -> io::Result<usize> {
+    std::future::poll_fn(|cx| {
+        let mut room = ReadBuf::new(inbox.room());
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut room))?;
+        Poll::Ready(match room.filled().len() {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            count => Ok(count),
+        })
+    })
+    .await
+}
+
+fn check(handshake: &Handshake, answers: &[redis::Value]) -> io::Result<()> {
+    handshake.check(answers).map_err(io::Error::other)
+}

@@ -1,0 +1,43 @@
+//! The client on tokio: how do the bytes go there and back without blocking?
+//!
+//! * [`ShardedClient`]: the handle, a `redis::aio::ConnectionLike` over all nodes. [`Node`]: the same for one node.
+//! * [`Dedicated`]: a private connection for stateful talk. [`Scan`]: keys of all nodes as a stream.
+//! * `executor`: hands each node its requests, then waits for all answers. `station`: the way to one node, made again
+//!   when it breaks. `link`: one connection that many requests share; `driver` moves its bytes.
+//!
+//! Nothing here decides: which command goes where, what its answers mean and what may be sent again is said by `plan`,
+//! exactly as for the blocking client.
+//!
+//! # Dropped futures
+//!
+//! A future does nothing before it is first polled. From then on its command is handed to a connection: dropping the
+//! future does not take it back, it is carried out all the same, and its answer is thrown away when it comes. The
+//! connection stays in step. A blocking command (BLPOP, ...) has a connection of its own, which is closed when its future
+//! is dropped; an element that the server took off a list in that moment is lost.
+//!
+//! # Runtimes
+//!
+//! Connections live on the runtime that first needed them. When that runtime ends, the next request makes new ones on its
+//! own.
+
+mod client;
+mod dedicated;
+mod driver;
+mod ear;
+mod executor;
+mod link;
+mod node;
+mod scan;
+mod station;
+mod subscriber;
+mod transaction;
+mod waiting;
+
+pub use client::ShardedClient;
+pub use dedicated::Dedicated;
+pub use node::Node;
+pub use scan::Scan;
+pub use subscriber::Subscriber;
+
+pub(crate) use client::Shared;
+pub(crate) use executor::Executor;

@@ -1,0 +1,101 @@
+//! The handle of one node.
+
+use std::fmt;
+use std::sync::Arc;
+
+use redis::aio::ConnectionLike;
+use redis::{Cmd, Pipeline, RedisFuture, Value};
+
+use crate::aio::{Dedicated, Shared};
+use crate::error::Error;
+use crate::node::{NodeIndex, NodeSpec};
+use crate::plan::{Shape, parse_one, wanted};
+
+/// One node of a client: itself a [`redis::aio::ConnectionLike`], whose commands go to this server and nowhere else.
+///
+/// **Keys are not checked.** A key that is written here but lives elsewhere will not be found by the client. What is about
+/// keys belongs on the client; this is for what is about a server. Commands that the client does not know are let through.
+#[derive(Clone)]
+pub struct Node {
+    shared: Arc<Shared>,
+    index: NodeIndex,
+}
+
+impl Node {
+    pub(super) fn new(shared: Arc<Shared>, index: NodeIndex) -> Self {
+        Self { shared, index }
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> &str {
+        self.spec().name()
+    }
+
+    /// The node's address: `host:port`, or the path of a unix socket.
+    pub fn address(&self) -> &str {
+        self.spec().address()
+    }
+
+    /// The node's position in the topology.
+    pub fn index(&self) -> NodeIndex {
+        self.index
+    }
+
+    /// Name, address and weight.
+    pub fn spec(&self) -> &NodeSpec {
+        self.shared.router.topology().node(self.index)
+    }
+
+    /// A private connection to this node, closed when dropped. Keys are not checked.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeDown`](crate::ErrorKind::NodeDown) or [`PoolTimeout`](crate::ErrorKind::PoolTimeout) when there is no
+    /// connection.
+    pub async fn dedicated(&self) -> Result<Dedicated, Error> {
+        Dedicated::open(Arc::clone(&self.shared), self.index, false).await
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Node").field(self.spec()).finish()
+    }
+}
+
+impl ConnectionLike for Node {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(async move {
+            let packed = cmd.get_packed_command();
+            let planned = self
+                .shared
+                .router
+                .planned_at(self.index, &parse_one(&packed)?)?;
+            let reply = self.shared.call(self.index, cmd, &planned).await?;
+            Ok(if cmd.is_no_response() {
+                Value::Nil
+            } else {
+                reply
+            })
+        })
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        Box::pin(async move {
+            let packed = pipeline.get_packed_pipeline();
+            let shape = Shape::of(&packed, offset, count);
+            let bundle = self.shared.router.bundle_at(self.index, &packed, shape)?;
+            let values = self.shared.run(bundle).await?;
+            Ok(wanted(values, shape, offset, count))
+        })
+    }
+
+    fn get_db(&self) -> i64 {
+        self.shared.db
+    }
+}

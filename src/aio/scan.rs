@@ -1,0 +1,106 @@
+//! Keys of all nodes, one after another.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_util::Stream;
+use futures_util::future::BoxFuture;
+use redis::Value;
+
+use crate::aio::Shared;
+use crate::error::Error;
+use crate::scan::{Pages, ScanPosition, Turn};
+
+/// A stream of the keys of all nodes, made by [`ShardedClient::scan_all`](crate::aio::ShardedClient::scan_all).
+///
+/// Gives what SCAN gives: every key that is there from beginning to end at least once, others perhaps. Keys of one node
+/// come before those of the next. After an error, the same page is asked for again.
+///
+/// ```no_run
+/// # async fn f(client: &redis_sharding::aio::ShardedClient) -> Result<(), redis_sharding::Error> {
+/// let mut scan = client.scan_all().matching("user:*").page_size(1000);
+/// while let Some(key) = scan.next_key().await {
+///     println!("{}", String::from_utf8_lossy(&key?));
+/// }
+/// # Ok(()) }
+/// ```
+pub struct Scan {
+    shared: Arc<Shared>,
+    pages: Pages,
+    asked: Option<BoxFuture<'static, Result<Value, Error>>>,
+}
+
+impl Scan {
+    pub(super) fn new(shared: Arc<Shared>, position: ScanPosition) -> Self {
+        Self {
+            shared,
+            pages: Pages::new(position),
+            asked: None,
+        }
+    }
+
+    /// Only keys that match a glob-style pattern. Defaults to all.
+    #[must_use]
+    pub fn matching(mut self, pattern: impl AsRef<[u8]>) -> Self {
+        self.pages.set("MATCH", pattern.as_ref());
+        self
+    }
+
+    /// Only keys of one type, as TYPE names it. Defaults to all.
+    #[must_use]
+    pub fn of_type(mut self, name: &str) -> Self {
+        self.pages.set("TYPE", name.as_bytes());
+        self
+    }
+
+    /// About how many keys a node looks at per request. Defaults to the server's own, 10.
+    #[must_use]
+    pub fn page_size(mut self, keys: usize) -> Self {
+        self.pages.set("COUNT", keys.to_string().as_bytes());
+        self
+    }
+
+    /// Where to resume. Keys of a page that was begun come again.
+    pub fn position(&self) -> ScanPosition {
+        self.pages.position()
+    }
+
+    /// The next key, for those who have no `StreamExt` at hand. Dropping the future loses nothing.
+    pub async fn next_key(&mut self) -> Option<Result<Vec<u8>, Error>> {
+        std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+}
+
+impl Stream for Scan {
+    type Item = Result<Vec<u8>, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(asked) = &mut self.asked {
+                let answer = ready!(asked.as_mut().poll(cx));
+                self.asked = None;
+                if let Err(error) = answer.and_then(|answer| self.pages.answer(answer)) {
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+            match self.pages.turn() {
+                Turn::Give(key) => return Poll::Ready(Some(key)),
+                Turn::End => return Poll::Ready(None),
+                Turn::Ask(cmd) => {
+                    let shared = Arc::clone(&self.shared);
+                    self.asked = Some(Box::pin(async move { shared.request(&cmd).await }));
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Scan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scan")
+            .field("pages", &self.pages)
+            .finish_non_exhaustive()
+    }
+}

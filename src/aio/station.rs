@@ -1,0 +1,298 @@
+//! The way to one node: a connection that is made when it is first needed, and made again in the background when it
+//! breaks.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use redis::{AsyncConnectionConfig, ConnectionAddr, RedisResult};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::sync::Notify;
+
+use crate::aio::driver::Driver;
+use crate::aio::ear::Duplex;
+use crate::aio::link::{Limit, Link, Mailbox};
+use crate::handshake::Handshake;
+use crate::health::Health;
+use crate::plan::Cause;
+
+/// How to make connections to one node.
+#[derive(Clone)]
+pub(super) struct Connector {
+    client: redis::Client,
+    pub(super) address: String,
+    pub(super) timeout: Duration,
+}
+
+/// One shared connection to one node.
+pub(super) struct Station {
+    connector: Connector,
+    current: ArcSwapOption<Link>,
+    state: Mutex<State>,
+    /// A connection was made, or an attempt failed.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// A task tries to make a connection; never two at a time.
+    connecting: bool,
+    health: Health,
+}
+
+impl Connector {
+    pub(super) fn new(client: redis::Client, address: String, timeout: Duration) -> Self {
+        Self {
+            client,
+            address,
+            timeout,
+        }
+    }
+
+    /// Whether its connections are sockets of our own.
+    pub(super) fn is_plain(&self) -> bool {
+        let info = self.client.get_connection_info();
+        let tcp = info.tcp_settings();
+        match info.addr() {
+            ConnectionAddr::Tcp(..) => tcp.keepalive().is_none() && !has_user_timeout(tcp),
+            #[cfg(unix)]
+            ConnectionAddr::Unix(_) => true,
+            _ => false,
+        }
+    }
+
+    /// A stream for SUBSCRIBE. The first words on it are [`listener_handshake`](Self::listener_handshake).
+    pub(super) async fn connect_listener(&self) -> io::Result<Box<dyn Duplex>> {
+        match self.client.get_connection_info().addr() {
+            ConnectionAddr::Tcp(host, port) => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                Ok(Box::new(stream))
+            }
+            #[cfg(unix)]
+            ConnectionAddr::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// In the protocol that mixes messages and replies as arrays.
+    pub(super) fn listener_handshake(&self) -> Handshake {
+        let settings = self.client.get_connection_info().redis_settings().clone();
+        Handshake::new(&settings.set_protocol(redis::ProtocolVersion::RESP2))
+    }
+
+    /// A connection, ready for commands.
+    pub(super) async fn connect(
+        &self,
+        closed: impl FnOnce() + Send + 'static,
+    ) -> Result<Link, String> {
+        let limit = Limit::start(Some(self.timeout));
+        let connect = self.try_connect(limit, closed);
+        match tokio::time::timeout(self.timeout, connect).await {
+            Ok(Ok(link)) => Ok(link),
+            Ok(Err(error)) => Err(format!("{}: {error}", self.address)),
+            Err(_) => Err(format!("{}: timed out", self.address)),
+        }
+    }
+
+    async fn try_connect(
+        &self,
+        limit: Limit,
+        closed: impl FnOnce() + Send + 'static,
+    ) -> RedisResult<Link> {
+        let info = self.client.get_connection_info();
+        let link = match info.addr() {
+            ConnectionAddr::Tcp(host, port) if self.is_plain() => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                drive(stream, closed)
+            }
+            #[cfg(unix)]
+            ConnectionAddr::Unix(path) => drive(UnixStream::connect(path).await?, closed),
+            _ => {
+                let config = AsyncConnectionConfig::new()
+                    .set_connection_timeout(Some(self.timeout))
+                    .set_response_timeout(None);
+                let connection = self
+                    .client
+                    .get_multiplexed_async_connection_with_config(&config);
+                return Ok(Link::redis_rs(connection.await?));
+            }
+        };
+        let handshake = Handshake::new(info.redis_settings());
+        if handshake.count() > 0 {
+            let answers = link
+                .exchange(&handshake.packed(), handshake.count(), limit)
+                .await;
+            if let Some(failure) = answers.failure {
+                let error = std::io::Error::other(failure.cause.to_string());
+                return Err(error.into());
+            }
+            handshake.check(&answers.values)?;
+        }
+        Ok(link)
+    }
+}
+
+/// A link over `stream`, and the task that drives it. `closed` is called when it ends.
+fn drive<S>(stream: S, closed: impl FnOnce() + Send + 'static) -> Link
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let mailbox = Arc::new(Mailbox::default());
+    let driver = Driver::new(stream, Arc::clone(&mailbox));
+    tokio::spawn(async move {
+        driver.await;
+        closed();
+    });
+    Link::plain(mailbox)
+}
+
+impl Station {
+    pub(super) fn new(connector: Connector) -> Self {
+        Self {
+            connector,
+            current: ArcSwapOption::empty(),
+            state: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// The connection. Waits for the first one; while the node is known to be down, fails at once.
+    pub(super) async fn link(self: &Arc<Self>, limit: Limit) -> Result<Arc<Link>, Cause> {
+        if let Some(link) = self.current.load_full()
+            && !link.is_closed()
+        {
+            return Ok(link);
+        }
+        self.wait_for_link(limit).await
+    }
+
+    async fn wait_for_link(self: &Arc<Self>, limit: Limit) -> Result<Arc<Link>, Cause> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(link) = self.current.load_full()
+                && !link.is_closed()
+            {
+                return Ok(link);
+            }
+            {
+                let state = self.state.lock();
+                if let Some((reason, since)) = state.health.trouble(Instant::now()) {
+                    let seconds = since.as_secs_f64();
+                    return Err(Cause::Connect(format!(
+                        "{reason} (down for {seconds:.1} s)"
+                    )));
+                }
+            }
+            self.make_connection();
+            match limit.end() {
+                None => changed.await,
+                Some(end) => {
+                    if tokio::time::timeout_at(end.into(), changed).await.is_err() {
+                        let text = format!("{}: no connection yet", self.connector.address);
+                        return Err(Cause::Connect(text));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts the task that makes a connection, if there is none.
+    fn make_connection(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        if !state.connecting {
+            state.connecting = true;
+            let task = Connecting(Arc::downgrade(self));
+            tokio::spawn(task.run());
+        }
+    }
+
+    /// The node failed us, or its connection ended: make a new one, unless nobody needs it any more.
+    fn lost(self: &Arc<Self>) {
+        self.make_connection();
+    }
+}
+
+/// The task that makes a connection, again and again until there is one or nobody needs it.
+struct Connecting(Weak<Station>);
+
+impl Connecting {
+    async fn run(self) {
+        while let Some(pause) = self.attempt().await {
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Tries once; how long to wait before the next time, or `None` when there is a connection or nobody to have it.
+    async fn attempt(&self) -> Option<Duration> {
+        let connector = self.0.upgrade()?.connector.clone();
+        let weak = self.0.clone();
+        let made = connector
+            .connect(move || {
+                if let Some(station) = weak.upgrade() {
+                    station.lost();
+                }
+            })
+            .await;
+        let station = self.0.upgrade()?;
+        let mut state = station.state.lock();
+        let pause = match made {
+            Ok(link) => {
+                state.health.connected();
+                state.connecting = false;
+                station.current.store(Some(Arc::new(link)));
+                None
+            }
+            Err(reason) => Some(state.health.failed(Instant::now(), rand::random(), reason)),
+        };
+        drop(state);
+        station.changed.notify_waiters();
+        pause
+    }
+}
+
+impl Drop for Connecting {
+    /// The runtime may end while the task sleeps; the next request starts another.
+    fn drop(&mut self) {
+        if let Some(station) = self.0.upgrade() {
+            let mut state = station.state.lock();
+            let alive = station
+                .current
+                .load()
+                .as_ref()
+                .is_some_and(|link| !link.is_closed());
+            if !alive {
+                state.connecting = false;
+            }
+            drop(state);
+            station.changed.notify_waiters();
+        }
+    }
+}
+
+impl fmt::Debug for Station {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Station")
+            .field("address", &self.connector.address)
+            .field("link", &self.current.load())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+fn has_user_timeout(tcp: &redis::io::tcp::TcpSettings) -> bool {
+    tcp.user_timeout().is_some()
+}
+
+#[cfg(not(any(target_os = "android", target_os = "fuchsia", target_os = "linux")))]
+fn has_user_timeout(_: &redis::io::tcp::TcpSettings) -> bool {
+    false
+}

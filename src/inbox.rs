@@ -1,0 +1,242 @@
+//! Bytes that have arrived, and the replies in them.
+
+use std::io;
+
+use redis::Value;
+
+use crate::resp::{self, Input};
+
+/// Bytes to begin with.
+const BYTES: usize = 16 * 1024;
+
+/// Read at once at most.
+const CHUNK_MAX: usize = 1 << 20;
+
+/// Arrived bytes, of which a first part may have been read.
+pub(crate) struct Inbox {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// How far a reply that had not arrived entirely was looked through.
+    partial: Option<Skim>,
+}
+
+/// A reply that has not arrived entirely: how far it was looked through, so that no byte is looked at twice.
+#[derive(Default)]
+struct Skim {
+    /// From the beginning of the reply.
+    at: usize,
+    /// For each open array, how many of its elements are still to come.
+    open: Vec<u64>,
+}
+
+impl Inbox {
+    pub(crate) fn new() -> Self {
+        Self {
+            buffer: vec![0; BYTES],
+            start: 0,
+            end: 0,
+            partial: None,
+        }
+    }
+
+    /// Room for more bytes.
+    pub(crate) fn room(&mut self) -> &mut [u8] {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        } else if self.buffer.len() - self.end < BYTES / 4 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            if self.buffer.len() - self.end < BYTES / 4 {
+                let more = self.buffer.len().min(CHUNK_MAX);
+                self.buffer.resize(self.buffer.len() + more, 0);
+            }
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    /// So many bytes were put into the room.
+    pub(crate) fn arrived(&mut self, count: usize) {
+        self.end += count;
+    }
+
+    /// The next whole reply, if there is one. Push messages are passed over.
+    pub(crate) fn reply(&mut self) -> io::Result<Option<Value>> {
+        loop {
+            let arrived = &self.buffer[self.start..self.end];
+            if arrived.is_empty() {
+                return Ok(None);
+            }
+            if let Some(partial) = &mut self.partial
+                && !partial.is_complete(arrived)?
+            {
+                return Ok(None);
+            }
+            let mut slice = Slice { bytes: arrived };
+            match resp::read(&mut slice) {
+                Ok(value) => {
+                    self.start = self.end - slice.bytes.len();
+                    self.partial = None;
+                    if value.is_some() {
+                        return Ok(value);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.partial = Some(Skim::default());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Bytes that are there; more will not come.
+struct Slice<'b> {
+    bytes: &'b [u8],
+}
+
+impl Input for Slice<'_> {
+    fn buffered(&self) -> &[u8] {
+        self.bytes
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.bytes = &self.bytes[count..];
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()> {
+        let (head, rest) = self
+            .bytes
+            .split_at_checked(into.len())
+            .ok_or(io::ErrorKind::WouldBlock)?;
+        into.copy_from_slice(head);
+        self.bytes = rest;
+        Ok(())
+    }
+}
+
+impl Skim {
+    /// Whether the reply at the beginning of `bytes` is there entirely. Goes on where it stopped the last time.
+    fn is_complete(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        if self.open.is_empty() && self.at == 0 {
+            self.open.push(1);
+        }
+        while let Some(elements) = self.open.last_mut() {
+            if *elements == 0 {
+                self.open.pop();
+                continue;
+            }
+            let rest = bytes.get(self.at..).unwrap_or_default();
+            let Some(line) = rest.windows(2).position(|pair| pair == b"\r\n") else {
+                return Ok(false);
+            };
+            let (mark, number) = (rest.first().copied(), rest.get(1..line).unwrap_or_default());
+            let mut next = self.at + line + 2;
+            let mut inner = 0;
+            match mark {
+                Some(b'$' | b'=' | b'!') => {
+                    if let Some(length) = length(number)? {
+                        next += length as usize + 2;
+                        if next > bytes.len() {
+                            return Ok(false);
+                        }
+                    }
+                }
+                Some(b'*' | b'~' | b'>') => inner = length(number)?.unwrap_or(0),
+                Some(b'%') => inner = 2 * length(number)?.unwrap_or(0),
+                // An attribute's pairs, then what it belongs to.
+                Some(b'|') => inner = 2 * length(number)?.unwrap_or(0) + 1,
+                _ => {}
+            }
+            *elements -= 1;
+            self.at = next;
+            if inner > 0 {
+                self.open.push(inner);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A length; `None` for the -1 of nil.
+fn length(digits: &[u8]) -> io::Result<Option<u64>> {
+    if digits == b"-1" {
+        return Ok(None);
+    }
+    std::str::from_utf8(digits)
+        .ok()
+        .and_then(|digits| digits.parse::<u32>().ok())
+        .map(|length| Some(length.into()))
+        .ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a length of the reply cannot be read",
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn feed(bytes: &[u8], piece: usize) -> io::Result<Vec<Value>> {
+        let mut inbox = Inbox::new();
+        let mut values = Vec::new();
+        for piece in bytes.chunks(piece) {
+            let mut piece = piece;
+            while !piece.is_empty() {
+                let room = inbox.room();
+                let count = room.len().min(piece.len());
+                room[..count].copy_from_slice(&piece[..count]);
+                inbox.arrived(count);
+                piece = &piece[count..];
+                while let Some(value) = inbox.reply()? {
+                    values.push(value);
+                }
+            }
+        }
+        Ok(values)
+    }
+
+    #[test]
+    fn replies_are_cut_alike_however_they_arrive() {
+        let bytes: &[u8] = b"+OK\r\n*2\r\n$3\r\na\r\n\r\n*1\r\n:1\r\n>2\r\n+x\r\n:2\r\n|1\r\n+ttl\r\n:1\r\n$-1\r\n\
+            %1\r\n+k\r\n~1\r\n#t\r\n=6\r\ntxt:ab\r\n-ERR no\r\n*0\r\n$0\r\n\r\n";
+        let whole = feed(bytes, bytes.len()).unwrap();
+        assert_eq!(whole.len(), 8);
+        for piece in 1..bytes.len() {
+            assert_eq!(feed(bytes, piece).unwrap(), whole, "in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn a_long_reply_in_small_pieces_takes_no_quadratic_time() {
+        let mut bytes = b"*100000\r\n".to_vec();
+        for number in 0..100_000 {
+            bytes.extend_from_slice(
+                format!("${}\r\n{number}\r\n", number.to_string().len()).as_bytes(),
+            );
+        }
+        let values = feed(&bytes, 1000).unwrap();
+        assert!(matches!(&values[..], [Value::Array(items)] if items.len() == 100_000));
+    }
+
+    #[test]
+    fn nonsense_is_an_error() {
+        assert!(feed(b"?\r\n", 1).is_err());
+        assert!(feed(b"$99999999999\r\nx", 3).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), piece in 1_usize..20) {
+            let _ = feed(&bytes, piece);
+        }
+    }
+}

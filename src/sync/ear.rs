@@ -1,0 +1,273 @@
+//! Listening to one node: a thread that waits for messages, and makes the connection again when it breaks.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, ErrorKind};
+use crate::health::Health;
+use crate::inbox::Inbox;
+use crate::subscribe::{Change, Event, Heard, Listening, SILENCE, Subscription, not_plain};
+use crate::sync::link::{Connector, Deadline};
+use crate::sync::socket::Socket;
+
+/// One node's ear.
+pub(super) struct Ear {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the user and the thread share.
+struct Shared {
+    state: Mutex<State>,
+    /// Something was confirmed or refused, a connection made or lost.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    listening: Listening,
+    /// For writing, while there is a connection.
+    socket: Option<Socket>,
+    /// Why there is none.
+    trouble: Option<String>,
+    /// The user has gone.
+    ended: bool,
+}
+
+impl Ear {
+    pub(super) fn start(
+        (connector, connect_timeout): (Connector, Duration),
+        node: String,
+        events: SyncSender<Event>,
+    ) -> Result<Self, Error> {
+        if !connector.is_plain() {
+            return Err(not_plain(&node));
+        }
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let worker = Worker {
+            shared: Arc::clone(&shared),
+            connector,
+            connect_timeout,
+            node,
+            events,
+        };
+        let thread = std::thread::Builder::new()
+            .name("redis-sharding subscriber".into())
+            .spawn(move || worker.run())
+            .map_err(|error| {
+                Error::new(
+                    ErrorKind::NodeDown,
+                    format!("no thread to listen with: {error}"),
+                )
+            })?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// Changes what is listened to, and tells the node if there is a connection; a new connection hears of it anyway.
+    pub(super) fn change(&self, change: Change, kind: Subscription, names: &[Vec<u8>]) {
+        let mut state = self.shared.state.lock();
+        let request = state.listening.change(change, kind, names);
+        if let Some(socket) = &mut state.socket
+            && socket.write_all(&request).is_err()
+        {
+            // The thread sees it too, and makes another.
+            socket.shutdown();
+            state.socket = None;
+        }
+    }
+
+    /// Waits until the node has confirmed what is wanted.
+    pub(super) fn settle(
+        &self,
+        deadline: &Deadline,
+        late: impl Fn(&str) -> Error,
+    ) -> Result<(), Error> {
+        let mut state = self.shared.state.lock();
+        loop {
+            if let Some(refusal) = state.listening.take_refusal() {
+                return Err(refusal);
+            }
+            if state.listening.is_settled() {
+                return Ok(());
+            }
+            if let Some(trouble) = &state.trouble {
+                return Err(late(trouble));
+            }
+            let waited = match deadline.end() {
+                Some(end) => self.shared.changed.wait_until(&mut state, end).timed_out(),
+                None => {
+                    self.shared.changed.wait(&mut state);
+                    false
+                }
+            };
+            if waited {
+                return Err(late("no confirmation in time"));
+            }
+        }
+    }
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.ended = true;
+        if let Some(socket) = &state.socket {
+            socket.shutdown();
+        }
+        drop(state);
+        self.shared.changed.notify_all();
+        // The thread ends by itself: it may be waiting for a connection, which nobody needs to wait for.
+        drop(self.thread.take());
+    }
+}
+
+/// The thread.
+struct Worker {
+    shared: Arc<Shared>,
+    connector: Connector,
+    connect_timeout: Duration,
+    node: String,
+    events: SyncSender<Event>,
+}
+
+/// Why a connection is no more.
+enum End {
+    Broken(String),
+    /// Nobody listens any more.
+    NoUser,
+}
+
+impl Worker {
+    fn run(self) {
+        let mut health = Health::default();
+        let mut connections = 0_u64;
+        loop {
+            let why = match self.listen(&mut health, &mut connections) {
+                End::NoUser => return,
+                End::Broken(why) => why,
+            };
+            let pause = health.failed(Instant::now(), rand::random(), why.clone());
+            let mut state = self.shared.state.lock();
+            state.socket = None;
+            state.trouble = Some(why);
+            self.shared.changed.notify_all();
+            if !state.ended {
+                self.shared.changed.wait_for(&mut state, pause);
+            }
+            if state.ended {
+                return;
+            }
+        }
+    }
+
+    /// One connection, from its beginning to its end.
+    fn listen(&self, health: &mut Health, connections: &mut u64) -> End {
+        let (mut socket, writer) = match self.connect() {
+            Ok(sockets) => sockets,
+            Err(error) => return End::Broken(error.to_string()),
+        };
+        {
+            let mut state = self.shared.state.lock();
+            if state.ended {
+                return End::NoUser;
+            }
+            let mut writer = writer;
+            let restore = state.listening.restore();
+            if let Err(error) = writer.write_all(&restore) {
+                return End::Broken(error.to_string());
+            }
+            state.socket = Some(writer);
+            state.trouble = None;
+        }
+        health.connected();
+        *connections += 1;
+        if *connections > 1 {
+            let event = Event::Missed {
+                node: self.node.clone(),
+            };
+            if self.events.send(event).is_err() {
+                return End::NoUser;
+            }
+        }
+        self.hear(&mut socket)
+    }
+
+    /// A socket to read from, and the same to write to.
+    fn connect(&self) -> redis::RedisResult<(Socket, Socket)> {
+        let deadline = Deadline::start(Some(self.connect_timeout));
+        let socket = self.connector.connect_listener(&deadline)?;
+        socket.set_timeouts(Some(SILENCE))?;
+        let writer = socket.try_clone()?;
+        Ok((socket, writer))
+    }
+
+    fn hear(&self, socket: &mut Socket) -> End {
+        let mut inbox = Inbox::new();
+        let mut asked = false;
+        loop {
+            match socket.read(inbox.room()) {
+                Ok(0) => return End::Broken("the server closed the connection".into()),
+                Ok(count) => inbox.arrived(count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if is_timeout(&error) && !asked => {
+                    asked = true;
+                    self.ping();
+                    continue;
+                }
+                Err(error) if is_timeout(&error) => {
+                    return End::Broken("the server fell silent".into());
+                }
+                Err(error) => return End::Broken(error.to_string()),
+            }
+            asked = false;
+            loop {
+                match inbox.reply() {
+                    Err(error) => return End::Broken(error.to_string()),
+                    Ok(None) => break,
+                    Ok(Some(value)) => {
+                        let mut state = self.shared.state.lock();
+                        if state.ended {
+                            return End::NoUser;
+                        }
+                        let heard = state.listening.hear(value, &self.node);
+                        drop(state);
+                        match heard {
+                            Heard::Nothing => {}
+                            Heard::Settled => drop(self.shared.changed.notify_all()),
+                            Heard::Message(message) => {
+                                if self.events.send(Event::Message(message)).is_err() {
+                                    return End::NoUser;
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn ping(&self) {
+        if let Some(socket) = &mut self.shared.state.lock().socket {
+            // A failure shows when reading.
+            let _ = socket.write_all(b"*1\r\n$4\r\nPING\r\n");
+        }
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+    )
+}

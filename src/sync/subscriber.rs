@@ -1,0 +1,174 @@
+//! Listening to channels of many nodes.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use redis::ToRedisArgs;
+
+use crate::error::Error;
+use crate::node::NodeIndex;
+use crate::subscribe::{
+    Change, EVENTS_MAX, Event, Subscription, not_confirmed, nothing_to_do, spread,
+};
+use crate::sync::Shared;
+use crate::sync::ear::Ear;
+
+/// Listens to channels and patterns of all nodes, in one stream of events. Made by
+/// [`ShardedClient::subscriber`](crate::ShardedClient::subscriber).
+///
+/// A channel is listened to at the node that owns its name, which is where the client's PUBLISH goes; patterns are
+/// listened to on all nodes. One thread per node that is listened to waits for messages; it ends with the subscriber. When
+/// a connection breaks, it is made again, and so are its subscriptions, and an [`Event::Missed`] tells so.
+///
+/// ```no_run
+/// # use redis_sharding::{Event, ShardedClient};
+/// # fn f(client: &ShardedClient) -> Result<(), redis_sharding::Error> {
+/// let mut subscriber = client.subscriber();
+/// subscriber.subscribe("news")?;
+/// subscriber.psubscribe("weather:*")?;
+/// for event in &mut subscriber {
+///     match event {
+///         Event::Message(message) => println!("{}", String::from_utf8_lossy(&message.payload)),
+///         Event::Missed { node } => eprintln!("messages at {node} may have been missed"),
+///         _ => {}
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+pub struct Subscriber {
+    shared: Arc<Shared>,
+    /// One per node that is listened to.
+    ears: Vec<Option<Ear>>,
+    events: Receiver<Event>,
+    sender: SyncSender<Event>,
+}
+
+impl Subscriber {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let (sender, events) = sync_channel(EVENTS_MAX);
+        let ears = shared.router.topology().indices().map(|_| None).collect();
+        Self {
+            shared,
+            ears,
+            events,
+            sender,
+        }
+    }
+
+    /// Listens to channels. Returns when the nodes have confirmed it: what is published from then on is heard.
+    ///
+    /// # Errors
+    ///
+    /// [`Unroutable`](crate::ErrorKind::Unroutable) without a channel, or for one without an owner;
+    /// [`Redis`](crate::ErrorKind::Redis) when a node refuses; [`NodeDown`](crate::ErrorKind::NodeDown) when it does not
+    /// confirm in time: the subscription is then made as soon as it can be reached, unless it is ended.
+    pub fn subscribe(&mut self, channels: impl ToRedisArgs) -> Result<(), Error> {
+        self.change(Change::Begin, Subscription::Channel, channels)
+    }
+
+    /// Listens to all channels that match patterns, on every node.
+    ///
+    /// # Errors
+    ///
+    /// As for [`subscribe`](Self::subscribe).
+    pub fn psubscribe(&mut self, patterns: impl ToRedisArgs) -> Result<(), Error> {
+        self.change(Change::Begin, Subscription::Pattern, patterns)
+    }
+
+    /// Listens to shard channels, to which SPUBLISH publishes.
+    ///
+    /// # Errors
+    ///
+    /// As for [`subscribe`](Self::subscribe).
+    pub fn ssubscribe(&mut self, channels: impl ToRedisArgs) -> Result<(), Error> {
+        self.change(Change::Begin, Subscription::Shard, channels)
+    }
+
+    /// Ends listening to channels. Messages that have arrived are still given.
+    ///
+    /// # Errors
+    ///
+    /// As for [`subscribe`](Self::subscribe).
+    pub fn unsubscribe(&mut self, channels: impl ToRedisArgs) -> Result<(), Error> {
+        self.change(Change::End, Subscription::Channel, channels)
+    }
+
+    /// Ends listening to patterns.
+    ///
+    /// # Errors
+    ///
+    /// As for [`subscribe`](Self::subscribe).
+    pub fn punsubscribe(&mut self, patterns: impl ToRedisArgs) -> Result<(), Error> {
+        self.change(Change::End, Subscription::Pattern, patterns)
+    }
+
+    /// Ends listening to shard channels.
+    ///
+    /// # Errors
+    ///
+    /// As for [`subscribe`](Self::subscribe).
+    pub fn sunsubscribe(&mut self, channels: impl ToRedisArgs) -> Result<(), Error> {
+        self.change(Change::End, Subscription::Shard, channels)
+    }
+
+    /// The next event; `None` when none comes within `timeout`.
+    pub fn next_event(&mut self, timeout: Duration) -> Option<Event> {
+        self.events.recv_timeout(timeout).ok()
+    }
+
+    fn change(
+        &mut self,
+        change: Change,
+        kind: Subscription,
+        names: impl ToRedisArgs,
+    ) -> Result<(), Error> {
+        let names = names.to_redis_args();
+        if names.is_empty() {
+            return Err(nothing_to_do());
+        }
+        let spread = spread(&self.shared.router, kind, &names)?;
+        for (node, names) in &spread {
+            self.ear(*node)?.change(change, kind, names);
+        }
+        let deadline = self.shared.executor.deadline(crate::plan::Hold::No);
+        for (node, _) in &spread {
+            let name = self.shared.router.name(*node);
+            if let Some(ear) = &self.ears[node.get()] {
+                ear.settle(&deadline, |why| not_confirmed(name, why))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ear(&mut self, node: NodeIndex) -> Result<&Ear, Error> {
+        let place = &mut self.ears[node.get()];
+        match place {
+            Some(ear) => Ok(ear),
+            None => {
+                let name = self.shared.router.name(node).to_owned();
+                let connector = self.shared.executor.listener(node);
+                let ear = Ear::start(connector, name, self.sender.clone())?;
+                Ok(place.insert(ear))
+            }
+        }
+    }
+}
+
+impl Iterator for Subscriber {
+    type Item = Event;
+
+    /// Waits for the next event, without limit.
+    fn next(&mut self) -> Option<Event> {
+        self.events.recv().ok()
+    }
+}
+
+impl fmt::Debug for Subscriber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscriber")
+            .field("nodes", &self.ears.iter().flatten().count())
+            .finish_non_exhaustive()
+    }
+}

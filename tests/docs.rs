@@ -1,0 +1,212 @@
+//! What the README and the changelog say is so.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use redis_sharding::hash::{HashTag, KeyHash};
+use redis_sharding::partition::{
+    HashMod, NumericTable, Partitioner, PlacementError, Range, Rendezvous, Ring, RingSpec, SlotMap,
+    WEIGHTS_MAX, catalogue,
+};
+use redis_sharding::{KEY_TEXT_MAX, NODES_MAX, NodeSpec, TRANSACTION_ATTEMPTS_MAX, builder};
+
+const README: &str = include_str!("../README.md");
+const CHANGELOG: &str = include_str!("../CHANGELOG.md");
+const MANIFEST: &str = include_str!("../Cargo.toml");
+
+#[test]
+fn the_readme_lists_every_example() {
+    let files = fs::read_dir(root().join("examples")).unwrap();
+    let examples: BTreeSet<String> = files
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(first_column("| example |"), examples);
+}
+
+#[test]
+fn the_readme_lists_every_feature() {
+    let (_, features) = MANIFEST.split_once("[features]\n").unwrap();
+    let (features, _) = features.split_once("\n[").unwrap();
+    let lines = features.lines().filter_map(|line| line.split_once(" = "));
+    let (default, names): (Vec<_>, Vec<_>) = lines.partition(|(name, _)| *name == "default");
+    let names: BTreeSet<String> = names.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(first_column("| feature |"), names);
+    for row in rows("| feature |") {
+        let name = row[0].trim_matches('`');
+        let expected = default[0].1.contains(&format!("\"{name}\""));
+        assert_eq!(row[1] == "yes", expected, "{name}");
+    }
+}
+
+#[test]
+fn the_limits_are_those_of_the_code() {
+    let expected = [
+        ("`NODES_MAX`", format!("at most {NODES_MAX}")),
+        ("`partition::WEIGHTS_MAX`", format!("at most {WEIGHTS_MAX}")),
+        (
+            "`Builder::connect_timeout`",
+            seconds(builder::CONNECT_TIMEOUT),
+        ),
+        (
+            "`Builder::response_timeout`",
+            seconds(builder::RESPONSE_TIMEOUT),
+        ),
+        ("`Builder::pool_size`", builder::POOL_SIZE.to_string()),
+        (
+            "`Builder::waiting_pool_size`",
+            builder::WAITING_POOL_SIZE.to_string(),
+        ),
+        ("`Builder::idle_check`", seconds(builder::IDLE_CHECK)),
+        (
+            "`TRANSACTION_ATTEMPTS_MAX`",
+            TRANSACTION_ATTEMPTS_MAX.to_string(),
+        ),
+        ("`KEY_TEXT_MAX`", KEY_TEXT_MAX.to_string()),
+        ("`RingSpec::with_points_per_weight`", ring_points()),
+    ];
+    let stated: Vec<(&str, String)> = rows("| what | value |")
+        .into_iter()
+        .map(|row| (row[2], row[1].to_owned()))
+        .collect();
+    assert_eq!(stated, expected);
+}
+
+#[test]
+fn so_many_keys_move_when_a_fifth_node_joins_four() {
+    let (four, five) = (nodes(4), nodes(5));
+    let even = SlotMap::even().over(&four).unwrap();
+    let grown = even.rebalance(&four, &five).unwrap().map;
+    let hash_mod = HashMod::new(KeyHash::Crc32);
+    let cases: [(&str, &str, &dyn Partitioner, &dyn Partitioner); 5] = [
+        (
+            "`Rendezvous`",
+            "20 % of",
+            &Rendezvous::new(),
+            &Rendezvous::new(),
+        ),
+        ("`Ring`", "21 % of", &Ring::new(), &Ring::new()),
+        ("`SlotMap`", "20 % if rebalanced", &even, &grown),
+        (
+            "`SlotMap`",
+            "50 % for the even map",
+            &SlotMap::even(),
+            &SlotMap::even(),
+        ),
+        ("`HashMod`", "80 % of", &hash_mod, &hash_mod),
+    ];
+    for (name, claim, before, after) in cases {
+        let row = rows("| partitioner |")
+            .into_iter()
+            .find(|row| row[0].starts_with(name))
+            .unwrap();
+        assert!(row[2].contains(claim), "{name}");
+        let (before, after) = (before.place(&four).unwrap(), after.place(&five).unwrap());
+        let moved = (0..100_000)
+            .map(|user| format!("user:{user}"))
+            .filter(|key| before.locate(key.as_bytes()) != after.locate(key.as_bytes()))
+            .count();
+        assert_eq!(
+            claim.split_once(' ').unwrap().0,
+            format!("{:.0}", moved as f64 / 1e3)
+        );
+    }
+}
+
+#[test]
+fn the_changelog_names_every_placement() {
+    let users = NumericTable::new("user:").range(.., "node-1");
+    let range = Range::builder().table(users).build().unwrap();
+    let partitioners: [&dyn Partitioner; 5] = [
+        &Rendezvous::new(),
+        &Ring::new(),
+        &SlotMap::even(),
+        &HashMod::new(KeyHash::Crc32),
+        &range,
+    ];
+    let (_, placement) = CHANGELOG.split_once("### Placement").unwrap();
+    for partitioner in partitioners {
+        assert!(placement.contains(&format!("- `{}`:", partitioner.name())));
+        let in_readme = rows("| partitioner |")
+            .iter()
+            .any(|row| row[4] == format!("`{}`", partitioner.name()));
+        assert!(in_readme, "{}", partitioner.name());
+    }
+    for entry in catalogue() {
+        let name = format!("- `{}`:", entry.name);
+        assert!(placement.contains(&name), "{name}");
+    }
+    let tags = [
+        HashTag::Braces,
+        HashTag::None,
+        HashTag::AnyTwo(b'{', b'}'),
+        HashTag::BracesEvenEmpty,
+        HashTag::JedisPattern,
+        HashTag::LineStart(b'{', b'}'),
+        HashTag::PhpRedis,
+    ];
+    let hashes = KeyHash::ALL.iter().map(|hash| hash.name().into());
+    for name in hashes.chain(tags.iter().map(HashTag::name)) {
+        assert!(placement.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for text in [README, CHANGELOG] {
+        let targets = text
+            .split("](")
+            .skip(1)
+            .map(|rest| rest.split_once(')').unwrap().0);
+        for target in targets.filter(|target| !target.starts_with("https://")) {
+            assert!(root().join(target).exists(), "{target}");
+        }
+    }
+}
+
+/// The rows of the README's table with this head, cell by cell.
+fn rows(head: &str) -> Vec<Vec<&'static str>> {
+    let mut lines = README.lines().skip_while(|line| !line.starts_with(head));
+    assert!(lines.next().is_some(), "no table {head}");
+    lines
+        .skip(1)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect()
+}
+
+fn first_column(head: &str) -> BTreeSet<String> {
+    let name = |row: Vec<&str>| row[0].trim_matches('`').to_owned();
+    rows(head).into_iter().map(name).collect()
+}
+
+fn nodes(count: usize) -> Vec<NodeSpec> {
+    (1..=count)
+        .map(|number| NodeSpec::new(format!("node-{number}"), format!("10.0.0.{number}:6379")))
+        .collect()
+}
+
+/// The points of a ring per unit of weight, and the most of them.
+fn ring_points() -> String {
+    let options = Ring::new().options();
+    let (_, points) = options
+        .iter()
+        .find(|(option, _)| option == "points-per-weight")
+        .unwrap();
+    let none = Ring::with_spec(RingSpec::new().with_points_per_weight(0));
+    match none.place(&nodes(1)) {
+        Err(PlacementError::OptionOutOfBounds { max, .. }) => format!("{points}, at most {max}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{} s", duration.as_secs())
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

@@ -1,0 +1,362 @@
+//! One list of scenarios, run through the blocking and the async client over real servers: the same values, and the same
+//! errors, word for word.
+#![cfg(all(feature = "tokio-comp", feature = "testing"))]
+
+mod support;
+
+use std::time::Duration;
+
+use redis::{Cmd, Pipeline, RedisError, RedisResult, Value, cmd, pipe};
+use redis_sharding::testing::{Fault, TestNode};
+use redis_sharding::{Builder, ErrorKind, ShardedClient, aio};
+use support::Servers;
+
+/// One thing a user does.
+enum Step {
+    Cmd(Cmd),
+    Pipe(Pipeline),
+}
+
+use Step::Pipe;
+
+fn words(words: &[&str]) -> Step {
+    let mut command = cmd(words[0]);
+    command.arg(&words[1..]);
+    Step::Cmd(command)
+}
+
+fn keys(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("key:{number}")).collect()
+}
+
+/// Everything that the two clients must do alike.
+fn scenarios() -> Vec<Step> {
+    let mut steps = vec![words(&["FLUSHALL"])];
+    let all = keys(60);
+    let mut mset = vec!["MSET"];
+    for key in &all {
+        mset.extend([key.as_str(), "v"]);
+    }
+    let with = |name: &'static str| {
+        let mut words = vec![name];
+        words.extend(all.iter().map(String::as_str));
+        words
+    };
+    steps.push(words(&mset));
+    for name in [
+        "MGET",
+        "EXISTS",
+        "TOUCH",
+        "UNLINK",
+        "DEL",
+        "SUNION",
+        "PFCOUNT",
+        "MSETNX",
+        "WATCH",
+        "SSUBSCRIBE",
+    ] {
+        steps.push(words(&with(name)));
+    }
+    for line in [
+        "SET k 1",
+        "GET k",
+        "GET missing",
+        "INCR k",
+        "INCR",
+        "LPUSH k x",
+        "RPUSH list a b c",
+        "LRANGE list 0 -1",
+        "BLPOP list 1",
+        "BLPOP list missing 1",
+        "BLPOP nothing 0.01",
+        "BLMOVE list list LEFT RIGHT 1",
+        "HSET h f 1 g 2",
+        "HGETALL h",
+        "ZADD z 1 a 2 b",
+        "ZRANGE z 0 -1 WITHSCORES",
+        "XADD s 1-1 f v",
+        "XREAD COUNT 1 STREAMS s 0",
+        "XREAD COUNT 1 STREAMS s k 0 0",
+        "XREAD BLOCK 10 STREAMS s 5",
+        "EVAL return{KEYS[1],ARGV[1]} 1 k x",
+        "EVAL return{KEYS[1]} 0",
+        "EVALSHA ffff 1 k",
+        "SORT list ALPHA",
+        "SORT list BY w_* ALPHA",
+        "OBJECT ENCODING k",
+        "OBJECT NOSUCH k",
+        "CONFIG GET maxmemory",
+        "CONFIG SET nosuch 1",
+        "DBSIZE",
+        "KEYS *",
+        "RANDOMKEY extra",
+        "PING",
+        "PING hello",
+        "ECHO hello",
+        "SCAN 0 COUNT 1000",
+        "SCAN nonsense",
+        "SCAN 18446744073709551615",
+        "TYPE k",
+        "EXPIRE k 100",
+        "PERSIST k",
+        "WAIT 0 1",
+        "PUBLISH channel message",
+        "PUBSUB CHANNELS",
+        "PUBSUB NUMSUB a b",
+        "SCRIPT EXISTS ffff",
+        "SCRIPT FLUSH",
+        "FUNCTION LIST",
+        "LASTSAVE x",
+        "SUBSCRIBE c",
+        "MULTI",
+        "EXEC",
+        "SELECT 1",
+        "CLIENT REPLY OFF",
+        "MONITOR",
+        "SHUTDOWN",
+        "CLUSTER INFO",
+        "NOSUCH k",
+        "CONFIG NOSUCH",
+        "GETEX k EX nonsense",
+        "SET k v EX",
+        "MSET a 1 b",
+        "COPY k {k}2",
+        "COPY k j",
+        "SINTERCARD 2 k j",
+        "SINTERCARD 0 k",
+        "LMPOP 2 a b LEFT",
+    ] {
+        steps.push(words(&line.split(' ').collect::<Vec<_>>()));
+    }
+    let mut long = pipe();
+    for key in &all {
+        long.cmd("SET")
+            .arg(key)
+            .arg(key)
+            .ignore()
+            .cmd("GET")
+            .arg(key);
+    }
+    steps.push(Pipe(long));
+    steps.push(Pipe(
+        pipe()
+            .get("k")
+            .cmd("MGET")
+            .arg(&all)
+            .cmd("DBSIZE")
+            .cmd("LPUSH")
+            .arg("k")
+            .arg(1)
+            .get("h")
+            .clone(),
+    ));
+    steps.push(Pipe(
+        pipe()
+            .get("k")
+            .cmd("LPUSH")
+            .arg("k")
+            .arg(1)
+            .get("key:1")
+            .ignore_errors()
+            .clone(),
+    ));
+    steps.push(Pipe(pipe().get("k").cmd("NOSUCH").get("j").clone()));
+    steps.push(Pipe(pipe().atomic().incr("{t}n", 1).get("{t}n").clone()));
+    steps.push(Pipe(
+        pipe()
+            .atomic()
+            .incr("a", 1)
+            .incr("b", 1)
+            .incr("c", 1)
+            .clone(),
+    ));
+    steps.push(Pipe(pipe().atomic().cmd("ECHO").arg("x").clone()));
+    steps.push(Pipe(
+        pipe()
+            .atomic()
+            .set("{t}n", "x")
+            .incr("{t}n", 1)
+            .get("{t}n")
+            .clone(),
+    ));
+    steps.push(Pipe(
+        pipe()
+            .atomic()
+            .set("{t}n", 1)
+            .cmd("OBJECT")
+            .arg("FREQ")
+            .arg("{t}n")
+            .clone(),
+    ));
+    steps.push(Pipe(pipe()));
+    steps
+}
+
+fn flat<T>(result: RedisResult<T>) -> Result<T, (Option<String>, String)> {
+    result.map_err(|error: RedisError| (error.code().map(str::to_owned), error.to_string()))
+}
+
+type Outcome = Result<Value, (Option<String>, String)>;
+
+fn blocking(client: &mut ShardedClient, steps: &[Step]) -> Vec<Outcome> {
+    let run = |step: &Step| match step {
+        Step::Cmd(cmd) => flat(cmd.query(client)),
+        Pipe(pipeline) => flat(pipeline.query(client)),
+    };
+    steps.iter().map(run).collect()
+}
+
+async fn asynchronous(client: &mut aio::ShardedClient, steps: &[Step]) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for step in steps {
+        outcomes.push(match step {
+            Step::Cmd(cmd) => flat(cmd.query_async(client).await),
+            Pipe(pipeline) => flat(pipeline.query_async(client).await),
+        });
+    }
+    outcomes
+}
+
+fn compare(steps: &[Step], one: &[Outcome], other: &[Outcome]) {
+    assert_eq!((one.len(), other.len()), (steps.len(), steps.len()));
+    for ((step, one), other) in steps.iter().zip(one).zip(other) {
+        let what = match step {
+            Step::Cmd(cmd) => format!("{cmd:?}"),
+            Pipe(pipeline) => format!("{pipeline:?}"),
+        };
+        assert_eq!(one, other, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn both_clients_answer_alike() {
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
+    for protocol in ["resp2", "resp3"] {
+        let describe = || {
+            (0..)
+                .zip(servers.urls())
+                .fold(ShardedClient::builder(), |builder, (number, url)| {
+                    builder.node(
+                        format!("node-{number}"),
+                        format!("{url}?protocol={protocol}"),
+                    )
+                })
+        };
+        let steps = scenarios();
+        let mut client = describe().build().unwrap();
+        let one = blocking(&mut client, &steps);
+        let mut client = describe().build_async().unwrap();
+        let other = asynchronous(&mut client, &steps).await;
+        compare(&steps, &one, &other);
+        let good = one.iter().filter(|outcome| outcome.is_ok()).count();
+        assert!(good > 40, "only {good} of {} do something", steps.len());
+    }
+}
+
+/// The same faults at the same commands, before each client.
+#[tokio::test]
+async fn both_clients_fail_alike() {
+    let faults = [
+        Fault::CloseAfter,
+        Fault::CloseBefore,
+        Fault::HalfReplyThenClose,
+        Fault::HalfReplyThenHang,
+        Fault::HangAfter,
+        Fault::HangBefore,
+        Fault::Error("OOM command not allowed when used memory > 'maxmemory'.".into()),
+        Fault::Garbage(b"?\r\n".to_vec()),
+        Fault::Delay(Duration::from_millis(50)),
+    ];
+    let steps = || {
+        let mut mset = cmd("MSET");
+        for key in keys(12) {
+            mset.arg(key).arg("v");
+        }
+        let mut mget = cmd("MGET");
+        mget.arg(keys(12));
+        let mut pipeline = pipe();
+        for key in keys(12) {
+            pipeline.get(&key).ignore_errors();
+        }
+        vec![
+            ("SET", words(&["SET", "key:1", "v"])),
+            ("GET", words(&["GET", "key:1"])),
+            ("MSET", Step::Cmd(mset)),
+            ("MGET", Step::Cmd(mget)),
+            ("DBSIZE", words(&["DBSIZE"])),
+            ("GET", Pipe(pipeline)),
+            ("EXEC", Pipe(pipe().atomic().incr("{key:1}n", 1).clone())),
+        ]
+    };
+    let outcomes = |nodes: &[TestNode]| -> Vec<usize> {
+        nodes.iter().map(|node| node.received().len()).collect()
+    };
+    for fault in faults {
+        for at in 0..steps().len() {
+            let mut both = Vec::new();
+            for asynchronously in [false, true] {
+                let nodes = TestNode::start_many(3).unwrap();
+                let builder = describe(&nodes);
+                let (name, _) = steps()[at];
+                let step = vec![steps().remove(at).1];
+                let warm: Vec<Step> = keys(12)
+                    .iter()
+                    .map(|key| words(&["SET", key, "0"]))
+                    .collect();
+                let arm = || {
+                    for node in &nodes {
+                        node.clear_received();
+                    }
+                    nodes[0].fail(name, fault.clone(), 1);
+                };
+                let result = if asynchronously {
+                    let mut client = builder.build_async().unwrap();
+                    asynchronous(&mut client, &warm).await;
+                    arm();
+                    asynchronous(&mut client, &step).await
+                } else {
+                    let mut client = builder.build().unwrap();
+                    blocking(&mut client, &warm);
+                    arm();
+                    blocking(&mut client, &step)
+                };
+                both.push((result, outcomes(&nodes)));
+            }
+            let (one, other) = (&both[0], &both[1]);
+            assert_eq!(one, other, "{fault:?} at {}", steps()[at].0);
+        }
+    }
+}
+
+fn describe(nodes: &[TestNode]) -> Builder {
+    (0..)
+        .zip(nodes)
+        .fold(ShardedClient::builder(), |builder, (number, node)| {
+            builder.node(format!("node-{number}"), node.url())
+        })
+        .response_timeout(Duration::from_millis(150))
+}
+
+/// Typed errors, too: the kind and what each node did.
+#[tokio::test]
+async fn typed_errors_are_alike() {
+    let nodes = TestNode::start_many(3).unwrap();
+    let blocking = describe(&nodes).build().unwrap();
+    let asynchronous = describe(&nodes).build_async().unwrap();
+    let mut mset = cmd("MSET");
+    for key in keys(12) {
+        mset.arg(key).arg("v");
+    }
+    nodes[1].fail("MSET", Fault::Error("OOM no".into()), 2);
+    let one = blocking.execute(&mset).unwrap_err();
+    let other = asynchronous.execute(&mset).await.unwrap_err();
+    assert_eq!(one.kind(), ErrorKind::Partial);
+    assert_eq!(
+        (one.kind(), one.to_string(), one.parts()),
+        (other.kind(), other.to_string(), other.parts())
+    );
+    let explained = blocking.explain(&mset).unwrap().to_string();
+    assert_eq!(explained, asynchronous.explain(&mset).unwrap().to_string());
+}

@@ -1,0 +1,332 @@
+//! Publish and subscribe over many nodes, by both clients.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use redis::{Commands, cmd};
+use redis_sharding::{ErrorKind, Event, Message, ShardedClient, Subscriber, Subscription};
+use support::{Servers, client};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn message(subscriber: &mut Subscriber) -> Message {
+    match subscriber.next_event(PATIENCE) {
+        Some(Event::Message(message)) => message,
+        other => panic!("no message but {other:?}"),
+    }
+}
+
+fn channels(count: usize) -> Vec<String> {
+    (0..count)
+        .map(|number| format!("channel:{number}"))
+        .collect()
+}
+
+#[test]
+fn channels_of_all_nodes_are_heard_in_one_stream() {
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
+    let mut client = client(&servers);
+    let mut subscriber = client.subscriber();
+    let channels = channels(40);
+    subscriber.subscribe(&channels).unwrap();
+    for channel in &channels {
+        let heard: i64 = client.publish(channel, format!("to {channel}")).unwrap();
+        assert_eq!(heard, 1, "confirmed means heard");
+    }
+    let mut heard = BTreeSet::new();
+    for _ in &channels {
+        let message = message(&mut subscriber);
+        let channel = String::from_utf8(message.channel).unwrap();
+        assert_eq!(message.payload, format!("to {channel}").into_bytes());
+        assert_eq!(
+            (message.kind, message.pattern),
+            (Subscription::Channel, None)
+        );
+        heard.insert(channel);
+    }
+    assert_eq!(heard, channels.iter().cloned().collect());
+
+    subscriber.unsubscribe(&channels[..39]).unwrap();
+    for channel in &channels {
+        let _: i64 = client.publish(channel, "again").unwrap();
+    }
+    assert_eq!(message(&mut subscriber).channel, b"channel:39");
+    assert_eq!(subscriber.next_event(Duration::from_millis(200)), None);
+}
+
+#[test]
+fn a_pattern_hears_every_node_once() {
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
+    let mut client = client(&servers);
+    let mut subscriber = client.subscriber();
+    subscriber.psubscribe("channel:*").unwrap();
+    for channel in channels(40) {
+        let _: i64 = client.publish(&channel, "hello").unwrap();
+    }
+    let heard: BTreeSet<Vec<u8>> = (0..40).map(|_| message(&mut subscriber).channel).collect();
+    assert_eq!(heard.len(), 40);
+    assert_eq!(
+        subscriber.next_event(Duration::from_millis(200)),
+        None,
+        "nothing comes twice"
+    );
+    assert_eq!(
+        cmd("PUBSUB")
+            .arg("NUMPAT")
+            .query::<i64>(&mut client)
+            .unwrap(),
+        1
+    );
+    subscriber.punsubscribe("channel:*").unwrap();
+    assert_eq!(client.publish::<_, _, i64>("channel:1", "x").unwrap(), 0);
+}
+
+#[test]
+fn shard_channels_are_heard() {
+    let Some(servers) = Servers::start(3) else {
+        return;
+    };
+    let mut client = client(&servers);
+    let mut subscriber = client.subscriber();
+    subscriber.ssubscribe(&["a", "b", "c"]).unwrap();
+    for channel in ["a", "b", "c"] {
+        let heard: i64 = cmd("SPUBLISH")
+            .arg(channel)
+            .arg("x")
+            .query(&mut client)
+            .unwrap();
+        assert_eq!(heard, 1);
+    }
+    let heard: BTreeSet<Vec<u8>> = (0..3).map(|_| message(&mut subscriber).channel).collect();
+    assert_eq!(heard.len(), 3);
+    let shard: Vec<String> = cmd("PUBSUB")
+        .arg("SHARDCHANNELS")
+        .query(&mut client)
+        .unwrap();
+    assert_eq!(shard.len(), 3);
+}
+
+#[test]
+fn subscriptions_are_made_again_and_the_gap_is_told() {
+    let Some(servers) = Servers::start(3) else {
+        return;
+    };
+    let mut client = client(&servers);
+    let mut subscriber = client.subscriber();
+    let channels = channels(12);
+    subscriber.subscribe(&channels).unwrap();
+    subscriber.psubscribe("pattern:*").unwrap();
+    servers.kill(1);
+    std::thread::sleep(Duration::from_millis(100));
+    servers.restart(1);
+    let event = subscriber.next_event(PATIENCE);
+    assert_eq!(
+        event,
+        Some(Event::Missed {
+            node: "node-1".into()
+        })
+    );
+    let mut total = 0;
+    for channel in &channels {
+        let start = std::time::Instant::now();
+        loop {
+            let heard: Result<i64, _> = client.publish(channel, "hello");
+            if heard == Ok(1) {
+                break;
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "{channel} is not heard again: {heard:?}"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        total += 1;
+    }
+    let heard: BTreeSet<Vec<u8>> = (0..total)
+        .map(|_| message(&mut subscriber).channel)
+        .collect();
+    assert_eq!(heard.len(), channels.len());
+}
+
+#[test]
+fn a_subscription_to_a_dead_node_is_told_and_made_later() {
+    let Some(servers) = Servers::start(2) else {
+        return;
+    };
+    let mut client = client(&servers);
+    let channel = channels(50)
+        .into_iter()
+        .find(|channel| client.node_for(channel).unwrap().name() == "node-1")
+        .unwrap();
+    servers.kill(1);
+    let mut subscriber = client.subscriber();
+    let error = subscriber.subscribe(&channel).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NodeDown);
+    assert!(error.to_string().contains("node-1"), "{error}");
+    servers.restart(1);
+    let start = std::time::Instant::now();
+    while client.publish::<_, _, i64>(&channel, "hello").unwrap_or(0) == 0 {
+        assert!(start.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(message(&mut subscriber).payload, b"hello");
+    assert_eq!(
+        subscriber.subscribe(&[] as &[&str]).unwrap_err().kind(),
+        ErrorKind::Unroutable
+    );
+}
+
+#[test]
+fn a_refused_subscription_says_why() {
+    let Some(servers) = Servers::start(1) else {
+        return;
+    };
+    cmd("ACL")
+        .arg(&["SETUSER", "default", "resetchannels", "&allowed"])
+        .exec(&mut servers.connection(0))
+        .unwrap();
+    let client = client(&servers);
+    let mut subscriber = client.subscriber();
+    subscriber.subscribe("allowed").unwrap();
+    let error = subscriber.subscribe("forbidden").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Redis);
+    assert!(
+        error.to_string().contains("NOPERM") && error.to_string().contains("node-0"),
+        "{error}"
+    );
+    subscriber
+        .subscribe("allowed")
+        .expect("the others are as they were");
+}
+
+#[test]
+fn a_dropped_subscriber_listens_no_more() {
+    let Some(servers) = Servers::start(2) else {
+        return;
+    };
+    let mut client: ShardedClient = client(&servers);
+    let mut subscriber = client.subscriber();
+    subscriber.subscribe(channels(10)).unwrap();
+    drop(subscriber);
+    let start = std::time::Instant::now();
+    while client.publish::<_, _, i64>("channel:1", "x").unwrap() > 0 {
+        assert!(start.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[cfg(feature = "tokio-comp")]
+mod asynchronous {
+    use redis::AsyncCommands;
+    use redis_sharding::aio;
+
+    use super::*;
+
+    async fn message(subscriber: &mut aio::Subscriber) -> Message {
+        match tokio::time::timeout(PATIENCE, subscriber.next_event()).await {
+            Ok(Some(Event::Message(message))) => message,
+            other => panic!("no message but {other:?}"),
+        }
+    }
+
+    fn client(servers: &Servers) -> aio::ShardedClient {
+        support::builder(servers).build_async().unwrap()
+    }
+
+    #[tokio::test]
+    async fn channels_patterns_and_shard_channels_are_heard_in_one_stream() {
+        let Some(servers) = Servers::start(4) else {
+            return;
+        };
+        let mut client = client(&servers);
+        let mut subscriber = client.subscriber();
+        let channels = channels(40);
+        subscriber.subscribe(&channels).await.unwrap();
+        subscriber.psubscribe("pattern:*").await.unwrap();
+        subscriber.ssubscribe("shard").await.unwrap();
+        for channel in &channels {
+            assert_eq!(client.publish::<_, _, i64>(channel, "x").await.unwrap(), 1);
+        }
+        for number in 0..20 {
+            let channel = format!("pattern:{number}");
+            assert_eq!(client.publish::<_, _, i64>(channel, "x").await.unwrap(), 1);
+        }
+        let heard: i64 = cmd("SPUBLISH")
+            .arg("shard")
+            .arg("x")
+            .query_async(&mut client)
+            .await
+            .unwrap();
+        assert_eq!(heard, 1);
+        let mut heard = BTreeSet::new();
+        for _ in 0..61 {
+            heard.insert(message(&mut subscriber).await.channel);
+        }
+        assert_eq!(heard.len(), 61);
+        subscriber.unsubscribe(&channels).await.unwrap();
+        assert_eq!(
+            client.publish::<_, _, i64>("channel:1", "x").await.unwrap(),
+            0
+        );
+        let waited =
+            tokio::time::timeout(Duration::from_millis(200), subscriber.next_event()).await;
+        assert!(waited.is_err(), "nothing comes twice");
+    }
+
+    #[tokio::test]
+    async fn subscriptions_are_made_again_and_the_gap_is_told() {
+        let Some(servers) = Servers::start(3) else {
+            return;
+        };
+        let mut client = client(&servers);
+        let mut subscriber = client.subscriber();
+        let channels = channels(12);
+        subscriber.subscribe(&channels).await.unwrap();
+        servers.kill(1);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        servers.restart(1);
+        let event = tokio::time::timeout(PATIENCE, subscriber.next_event())
+            .await
+            .unwrap();
+        assert_eq!(
+            event,
+            Some(Event::Missed {
+                node: "node-1".into()
+            })
+        );
+        for channel in &channels {
+            let start = std::time::Instant::now();
+            while client.publish::<_, _, i64>(channel, "x").await != Ok(1) {
+                assert!(start.elapsed() < PATIENCE, "{channel} is not heard again");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            assert_eq!(message(&mut subscriber).await.channel, channel.as_bytes());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dead_node_and_a_refusal_are_told() {
+        let Some(servers) = Servers::start(1) else {
+            return;
+        };
+        let client = client(&servers);
+        let mut subscriber = client.subscriber();
+        cmd("ACL")
+            .arg(&["SETUSER", "default", "resetchannels", "&allowed"])
+            .exec(&mut servers.connection(0))
+            .unwrap();
+        subscriber.subscribe("allowed").await.unwrap();
+        let error = subscriber.subscribe("forbidden").await.unwrap_err();
+        assert!(error.to_string().contains("NOPERM"), "{error}");
+        servers.kill(0);
+        let mut other = client.subscriber();
+        let error = other.subscribe("allowed").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NodeDown);
+    }
+}
