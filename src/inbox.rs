@@ -73,7 +73,7 @@ impl Inbox {
                 return Ok(None);
             }
             let mut slice = Slice { bytes: arrived };
-            match resp::read(&mut slice) {
+            match resp::read_next(&mut slice) {
                 Ok(value) => {
                     self.start = self.end - slice.bytes.len();
                     self.partial = None;

@@ -10,6 +10,9 @@ const DEPTH_MAX: usize = 128;
 /// So much is reserved for a string or an array before any of it has arrived.
 const RESERVE_MAX: usize = 1 << 20;
 
+/// Numbers of so many digits fit into 32 bits.
+const SHORT_DIGITS: usize = 9;
+
 /// Bytes that arrive.
 pub(crate) trait Input {
     /// What has arrived and was not consumed.
@@ -22,12 +25,82 @@ pub(crate) trait Input {
     fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()>;
 }
 
-/// Reads one reply. `None` for a push message, which is passed over.
-pub(crate) fn read(input: &mut impl Input) -> io::Result<Option<Value>> {
+/// Reads `count` replies into `replies`; those that came stay there when one does not. Push messages are passed over.
+pub(crate) fn read_all(
+    input: &mut impl Input,
+    count: usize,
+    replies: &mut Vec<Value>,
+) -> io::Result<()> {
+    let wanted = replies.len() + count;
+    replies.reserve(count);
+    while replies.len() < wanted {
+        replies.extend(value(input, 0)?);
+    }
+    Ok(())
+}
+
+/// Reads one reply; `None` for a push message.
+pub(crate) fn read_next(input: &mut impl Input) -> io::Result<Option<Value>> {
     value(input, 0)
 }
 
+/// Reads one reply. Push messages are passed over.
+pub(crate) fn read(input: &mut impl Input) -> io::Result<Value> {
+    loop {
+        if let Some(value) = value(input, 0)? {
+            return Ok(value);
+        }
+    }
+}
+
+/// One value, or `None` for a push message.
+#[inline]
 fn value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> {
+    match ready(input.buffered()) {
+        Some((value, length)) => {
+            input.consume(length);
+            Ok(Some(value))
+        }
+        None => any_value(input, depth),
+    }
+}
+
+/// A value of one of the frequent kinds that has arrived whole, and its length. Everything else is `None`, what is malformed
+/// included.
+#[inline]
+fn ready(buffered: &[u8]) -> Option<(Value, usize)> {
+    match buffered {
+        [b'$', b'-', b'1', b'\r', b'\n', ..] => Some((Value::Nil, 5)),
+        [b'$', digits @ ..] => {
+            let (length, used) = short_number(digits)?;
+            let (text, rest) = digits[used..].split_at_checked(length)?;
+            rest.starts_with(b"\r\n")
+                .then(|| (Value::BulkString(text.to_vec()), 1 + used + length + 2))
+        }
+        [b':', digits @ ..] => {
+            let (number, used) = short_number(digits)?;
+            Some((Value::Int(number as i64), 1 + used))
+        }
+        [b'+', b'O', b'K', b'\r', b'\n', ..] => Some((Value::Okay, 5)),
+        _ => None,
+    }
+}
+
+/// A number without a sign, of so few digits that it cannot overflow, and its length with CR LF.
+#[inline]
+fn short_number(digits: &[u8]) -> Option<(usize, usize)> {
+    let mut number = 0;
+    for (at, &byte) in digits.iter().enumerate().take(SHORT_DIGITS + 1) {
+        match byte.wrapping_sub(b'0') {
+            digit @ 0..=9 => number = 10 * number + usize::from(digit),
+            _ if at > 0 && digits[at..].starts_with(b"\r\n") => return Some((number, at + 2)),
+            _ => return None,
+        }
+    }
+    None
+}
+
+fn any_value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> {
     if depth > DEPTH_MAX {
         return Err(malformed("the reply is nested too deeply"));
     }
@@ -145,6 +218,7 @@ fn pairs(input: &mut impl Input, count: usize, depth: usize) -> io::Result<Vec<(
     Ok(pairs)
 }
 
+#[inline]
 fn element(input: &mut impl Input, depth: usize) -> io::Result<Value> {
     value(input, depth + 1)?.ok_or_else(|| malformed("a push message inside a reply"))
 }
@@ -236,18 +310,13 @@ mod tests {
         }
     }
 
-    fn read_all(bytes: &[u8], piece: usize) -> io::Result<Value> {
-        let mut input = Pieces {
+    fn read_in(bytes: &[u8], piece: usize) -> io::Result<Value> {
+        read(&mut Pieces {
             bytes,
             arrived: 0,
             start: 0,
             piece,
-        };
-        loop {
-            if let Some(value) = read(&mut input)? {
-                return Ok(value);
-            }
-        }
+        })
     }
 
     const REPLIES: &[&[u8]] = &[
@@ -279,7 +348,7 @@ mod tests {
             for piece in 1..=reply.len() {
                 let text = reply.escape_ascii();
                 assert_eq!(
-                    read_all(reply, piece).unwrap(),
+                    read_in(reply, piece).unwrap(),
                     expected,
                     "{text} in pieces of {piece}"
                 );
@@ -288,9 +357,31 @@ mod tests {
     }
 
     #[test]
+    fn replies_in_a_row_are_read_however_they_arrive() {
+        let bytes = REPLIES.concat();
+        let expected: Vec<Value> = REPLIES
+            .iter()
+            .map(|reply| redis::parse_redis_value(reply).unwrap())
+            .collect();
+        for piece in [1, 2, 3, 7, bytes.len()] {
+            let mut replies = Vec::new();
+            let mut input = Pieces {
+                bytes: &bytes,
+                arrived: 0,
+                start: 0,
+                piece,
+            };
+            read_all(&mut input, REPLIES.len(), &mut replies).unwrap();
+            assert_eq!(replies, expected, "in pieces of {piece}");
+            assert!(read_all(&mut input, 1, &mut replies).is_err());
+            assert_eq!(replies.len(), expected.len());
+        }
+    }
+
+    #[test]
     fn push_messages_are_passed_over() {
         let bytes = b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n:1\r\n";
-        assert_eq!(read_all(bytes, 3).unwrap(), Value::Int(1));
+        assert_eq!(read_in(bytes, 3).unwrap(), Value::Int(1));
     }
 
     #[test]
@@ -307,13 +398,13 @@ mod tests {
             &deep,
         ] {
             assert!(
-                read_all(bytes, 4096).is_err(),
+                read_in(bytes, 4096).is_err(),
                 "{}",
                 bytes[..8.min(bytes.len())].escape_ascii()
             );
         }
         assert!(
-            read_all(b"$9223372036854775807\r\n", 64).is_err(),
+            read_in(b"$9223372036854775807\r\n", 64).is_err(),
             "nothing is reserved on a server's word"
         );
     }
@@ -321,7 +412,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = read_all(&bytes, 7);
+            let _ = read_in(&bytes, 7);
         }
 
         #[test]
@@ -340,7 +431,7 @@ mod tests {
                     }
                 }
             }
-            prop_assert_eq!(read_all(&bytes, piece).unwrap(), redis::parse_redis_value(&bytes).unwrap());
+            prop_assert_eq!(read_in(&bytes, piece).unwrap(), redis::parse_redis_value(&bytes).unwrap());
         }
     }
 }

@@ -259,7 +259,7 @@ impl Shared {
             Plan::One(node) => self.call(node, cmd, &planned).await,
             _ => {
                 let packed = cmd.get_packed_command();
-                let mut batch = Batch::new(&self.router);
+                let mut batch = Batch::new(&self.router, packed.len());
                 batch.add(&packed, &args, planned);
                 let exchanges = batch.take_exchanges();
                 let answers = self.executor.exchange(&exchanges, batch.hold()).await;

@@ -74,6 +74,7 @@ impl CommandSpec {
     /// A timeout that cannot be read is taken for [`Wait::Forever`]: the server will most likely refuse it at once, and
     /// if it does not, nobody else must be made to wait.
     #[must_use]
+    #[inline]
     pub fn wait_limit(&self, args: &[&[u8]]) -> Option<Wait> {
         match self.blocking {
             Blocking::No => None,

@@ -2,6 +2,11 @@
 
 use smallvec::SmallVec;
 
+/// The shortest argument is `$0\r\n\r\n`.
+const ARG_BYTES_MIN: usize = 6;
+/// Ten digits are more than any server takes.
+const DIGITS_MAX: usize = 10;
+
 /// The arguments of one request; refer to the buffer they came from.
 pub type Args<'a> = SmallVec<[&'a [u8]; 16]>;
 
@@ -79,13 +84,20 @@ impl<'a> PackedCommands<'a> {
         if self.at == self.buffer.len() {
             return Ok(None);
         }
-        let start = self.at;
-        let read = self.read(args);
-        if read.is_err() {
-            args.clear();
-            self.at = start;
+        let frame = &self.buffer[self.at..];
+        match read(frame, args) {
+            Ok(rest) => {
+                self.at = self.buffer.len() - rest.len();
+                Ok(Some(&frame[..frame.len() - rest.len()]))
+            }
+            Err(stop) => {
+                args.clear();
+                Err(PackedError {
+                    offset: self.buffer.len() - stop.left,
+                    problem: stop.problem,
+                })
+            }
         }
-        read.map(|()| Some(&self.buffer[start..self.at]))
     }
 
     /// Where the next request begins.
@@ -93,89 +105,98 @@ impl<'a> PackedCommands<'a> {
     pub fn offset(&self) -> usize {
         self.at
     }
+}
 
-    #[inline]
-    fn read(&mut self, args: &mut Args<'a>) -> Result<(), PackedError> {
-        let start = self.at;
-        let count = self.number(b'*', PackedProblem::NoArray)?;
-        if count == 0 {
-            return Err(PackedError {
-                offset: start,
-                problem: PackedProblem::Empty,
-            });
-        }
-        // Nothing is reserved for a number that the buffer may not honour.
-        for _ in 0..count {
-            let len = self.number(b'$', PackedProblem::NoBulk)?;
-            let bytes = self.buffer[self.at..]
-                .get(..len)
-                .ok_or_else(|| self.truncated())?;
-            self.at += len;
-            self.cr_lf()?;
-            args.push(bytes);
-        }
-        Ok(())
+/// What is wrong, and how many bytes are left there.
+struct Stop {
+    problem: PackedProblem,
+    left: usize,
+}
+
+/// Reads one request; gives what comes after it.
+#[inline]
+fn read<'a>(bytes: &'a [u8], args: &mut Args<'a>) -> Result<&'a [u8], Stop> {
+    let (count, mut rest) = number(bytes, b'*', PackedProblem::NoArray)?;
+    if count == 0 {
+        return Err(Stop::at(bytes, PackedProblem::Empty));
     }
-
-    /// Reads `*123\r\n` or `$123\r\n`.
-    #[inline]
-    fn number(&mut self, mark: u8, missing: PackedProblem) -> Result<usize, PackedError> {
-        match self.buffer.get(self.at) {
-            Some(&byte) if byte == mark => self.at += 1,
-            Some(_) => return Err(self.error(missing)),
-            None => return Err(self.truncated()),
-        }
-        let start = self.at;
-        let mut number: usize = 0;
-        while let Some(digit @ b'0'..=b'9') = self.buffer.get(self.at) {
-            // Ten digits are more than any server takes.
-            if self.at - start == 10 {
-                return Err(self.error(PackedProblem::Number));
-            }
-            number = number
-                .wrapping_mul(10)
-                .wrapping_add(usize::from(digit - b'0'));
-            self.at += 1;
-        }
-        let digits = self.at - start;
-        if self.at == self.buffer.len() {
-            return Err(self.truncated());
-        }
-        if digits == 0 || (digits > 1 && self.buffer[start] == b'0') {
-            return Err(PackedError {
-                offset: start,
-                problem: PackedProblem::Number,
-            });
-        }
-        self.cr_lf()?;
-        Ok(number)
+    // No more is reserved than the buffer can honour.
+    args.reserve(count.min(rest.len() / ARG_BYTES_MIN));
+    for _ in 0..count {
+        let (len, text) = number(rest, b'$', PackedProblem::NoBulk)?;
+        let (arg, end) = text.split_at_checked(len).ok_or(Stop::TRUNCATED)?;
+        rest = after_cr_lf(end)?;
+        args.push(arg);
     }
+    Ok(rest)
+}
 
-    #[inline]
-    fn cr_lf(&mut self) -> Result<(), PackedError> {
-        match self.buffer[self.at..] {
-            [b'\r', b'\n', ..] => {
-                self.at += 2;
-                Ok(())
-            }
-            [] | [b'\r'] => Err(self.truncated()),
-            _ => Err(self.error(PackedProblem::NoCrLf)),
+/// Reads `*123\r\n` or `$123\r\n`; gives what comes after it. Most numbers have one digit or two.
+#[inline]
+fn number(bytes: &[u8], mark: u8, missing: PackedProblem) -> Result<(usize, &[u8]), Stop> {
+    let digit = |byte: &u8| usize::from(byte - b'0');
+    match bytes {
+        [first, one @ b'0'..=b'9', b'\r', b'\n', rest @ ..] if *first == mark => {
+            Ok((digit(one), rest))
+        }
+        [
+            first,
+            ten @ b'1'..=b'9',
+            one @ b'0'..=b'9',
+            b'\r',
+            b'\n',
+            rest @ ..,
+        ] if *first == mark => Ok((10 * digit(ten) + digit(one), rest)),
+        _ => any_number(bytes, mark, missing),
+    }
+}
+
+fn any_number(bytes: &[u8], mark: u8, missing: PackedProblem) -> Result<(usize, &[u8]), Stop> {
+    let (&first, digits) = bytes.split_first().ok_or(Stop::TRUNCATED)?;
+    if first != mark {
+        return Err(Stop::at(bytes, missing));
+    }
+    let count = digits
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    if count > DIGITS_MAX {
+        return Err(Stop::at(&digits[DIGITS_MAX..], PackedProblem::Number));
+    }
+    let (digits, end) = digits.split_at(count);
+    match digits {
+        _ if end.is_empty() => Err(Stop::TRUNCATED),
+        [] | [b'0', _, ..] => Err(Stop::at(&bytes[1..], PackedProblem::Number)),
+        _ => {
+            let add = |number: usize, digit: &u8| {
+                number
+                    .wrapping_mul(10)
+                    .wrapping_add(usize::from(digit - b'0'))
+            };
+            Ok((digits.iter().fold(0, add), after_cr_lf(end)?))
         }
     }
+}
 
-    #[cold]
-    fn error(&self, problem: PackedProblem) -> PackedError {
-        PackedError {
-            offset: self.at,
+#[inline]
+fn after_cr_lf(bytes: &[u8]) -> Result<&[u8], Stop> {
+    match bytes {
+        [b'\r', b'\n', rest @ ..] => Ok(rest),
+        [] | [b'\r'] => Err(Stop::TRUNCATED),
+        _ => Err(Stop::at(bytes, PackedProblem::NoCrLf)),
+    }
+}
+
+impl Stop {
+    const TRUNCATED: Self = Self {
+        problem: PackedProblem::Truncated,
+        left: 0,
+    };
+
+    fn at(bytes: &[u8], problem: PackedProblem) -> Self {
+        Self {
             problem,
-        }
-    }
-
-    #[cold]
-    fn truncated(&self) -> PackedError {
-        PackedError {
-            offset: self.buffer.len(),
-            problem: PackedProblem::Truncated,
+            left: bytes.len(),
         }
     }
 }
@@ -202,7 +223,17 @@ pub(crate) fn write_arg(out: &mut Vec<u8>, arg: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+#[inline]
 fn write_number(out: &mut Vec<u8>, mark: u8, number: usize) {
+    let digit = |number: usize| b'0' + (number % 10) as u8;
+    match number {
+        0..10 => out.extend_from_slice(&[mark, digit(number), b'\r', b'\n']),
+        10..100 => out.extend_from_slice(&[mark, digit(number / 10), digit(number), b'\r', b'\n']),
+        _ => write_any_number(out, mark, number),
+    }
+}
+
+fn write_any_number(out: &mut Vec<u8>, mark: u8, number: usize) {
     let mut digits = [0; 20];
     let mut first = digits.len();
     let mut rest = number;

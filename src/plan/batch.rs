@@ -16,6 +16,9 @@ use crate::plan::{Answers, Plan, Router, Split};
 /// keeps unread answers in memory.
 pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
 
+/// A node's buffer begins with no less than this, or all of the bytes.
+const SHARE_BYTES_MIN: usize = 128;
+
 /// What one node gets.
 #[derive(Debug)]
 pub(crate) struct Exchange {
@@ -120,6 +123,7 @@ impl Exchange {
         rest
     }
 
+    #[inline]
     fn push(&mut self, slot: Slot, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.request.len();
         write(&mut self.request);
@@ -135,6 +139,8 @@ impl Exchange {
 #[derive(Debug)]
 pub(crate) struct Batch<'r, 'f> {
     router: &'r Router,
+    /// Bytes that most nodes' requests fit into, so that their buffers need not grow.
+    share: usize,
     /// In node order; nodes without a request have none.
     exchanges: Vec<Option<Exchange>>,
     spread: Vec<Spread<'f>>,
@@ -151,10 +157,13 @@ struct Spread<'f> {
 }
 
 impl<'r, 'f> Batch<'r, 'f> {
-    pub(crate) fn new(router: &'r Router) -> Self {
+    /// For requests of so many bytes altogether.
+    pub(crate) fn new(router: &'r Router, bytes: usize) -> Self {
+        let nodes = router.topology().nodes().len();
         Self {
             router,
-            exchanges: (0..router.topology().nodes().len()).map(|_| None).collect(),
+            share: bytes.min(bytes / nodes * 5 / 4 + SHARE_BYTES_MIN),
+            exchanges: (0..nodes).map(|_| None).collect(),
             spread: Vec::new(),
             commands: 0,
             hold: Hold::No,
@@ -162,18 +171,28 @@ impl<'r, 'f> Batch<'r, 'f> {
     }
 
     /// Adds one command: its packed bytes, its arguments, its plan.
+    #[inline]
     pub(crate) fn add(&mut self, frame: &'f [u8], args: &[&[u8]], planned: Planned) {
+        let Plan::One(node) = planned.plan else {
+            return self.spread(frame, args, planned);
+        };
+        self.check_owner(node, args);
+        self.add_at(node, frame, planned);
+    }
+
+    fn spread(&mut self, frame: &'f [u8], args: &[&[u8]], planned: Planned) {
         let command = self.commands;
         self.commands += 1;
         self.hold = self.hold.longer(planned.hold);
         let access = planned.access;
         match &planned.plan {
             Plan::One(node) => {
-                self.check_owner(*node, args);
-                self.push(*node, Slot::whole(command, access), |out| {
-                    out.extend_from_slice(frame)
-                });
-                return;
+                let slot = Slot {
+                    command,
+                    part: 0,
+                    access,
+                };
+                self.push(*node, slot, |out| out.extend_from_slice(frame));
             }
             Plan::All(_) => {
                 for node in self.router.topology().indices() {
@@ -218,6 +237,7 @@ impl<'r, 'f> Batch<'r, 'f> {
     }
 
     /// Adds one command that goes to `node` because the user says so.
+    #[inline]
     pub(crate) fn add_at(&mut self, node: NodeIndex, frame: &[u8], planned: Planned) {
         let slot = Slot::whole(self.commands, planned.access);
         self.commands += 1;
@@ -274,10 +294,19 @@ impl<'r, 'f> Batch<'r, 'f> {
         }
     }
 
+    #[inline]
     fn push(&mut self, node: NodeIndex, slot: Slot, write: impl FnOnce(&mut Vec<u8>)) {
-        self.exchanges[node.get()]
-            .get_or_insert_with(|| Exchange::new(node))
-            .push(slot, write);
+        match &mut self.exchanges[node.get()] {
+            Some(exchange) => exchange.push(slot, write),
+            empty => {
+                let mut exchange = Exchange::new(node);
+                exchange.request.reserve(self.share);
+                exchange.push(slot, write);
+                // As many slots as there is room for requests like the first.
+                exchange.slots.reserve(self.share / exchange.request.len());
+                *empty = Some(exchange);
+            }
+        }
     }
 
     /// Sorts answers into the places of whole commands, and the outcomes of spread ones.
@@ -286,7 +315,8 @@ impl<'r, 'f> Batch<'r, 'f> {
         exchanges: &[Exchange],
         answers: Vec<Answers>,
     ) -> (Vec<Value>, Vec<Vec<Outcome>>) {
-        let mut values = vec![Value::Nil; self.commands as usize];
+        let mut values = Vec::new();
+        values.resize_with(self.commands as usize, || Value::Nil);
         let mut outcomes: Vec<Vec<Outcome>> = self
             .spread
             .iter()
@@ -294,29 +324,36 @@ impl<'r, 'f> Batch<'r, 'f> {
             .collect();
         for (exchange, answers) in exchanges.iter().zip(answers) {
             let name = self.router.name(exchange.node);
-            let mut given = answers.values.into_iter();
-            for (number, slot) in exchange.slots.iter().enumerate() {
-                let outcome = match (given.next(), &answers.failure) {
-                    (Some(value), _) => Ok(named(value, name)),
-                    (None, Some(failure)) => Err(Some(failure.error(name, number, slot.access))),
-                    (None, None) => Err(None),
-                };
-                if slot.part == WHOLE {
-                    values[slot.command as usize] =
-                        outcome.unwrap_or_else(|error| missing(error, name).to_reply());
-                    continue;
+            let answered = answers.values.len();
+            for (slot, value) in exchange.slots.iter().zip(answers.values) {
+                let value = named(value, name);
+                match slot.part {
+                    WHOLE => values[slot.command as usize] = value,
+                    _ => self.settle(&mut outcomes, *slot, Ok(value)),
                 }
-                let spread = self
-                    .spread
-                    .partition_point(|spread| spread.command < slot.command);
-                let place = &mut outcomes[spread][slot.part as usize];
-                // What was refused stays refused, whatever the request behind it says.
-                if !matches!(place, Ok(Value::ServerError(_))) {
-                    *place = outcome;
+            }
+            for (number, slot) in exchange.slots.iter().enumerate().skip(answered) {
+                let failure = answers.failure.as_ref();
+                let error = failure.map(|failure| failure.error(name, number, slot.access));
+                match slot.part {
+                    WHOLE => values[slot.command as usize] = missing(error, name).to_reply(),
+                    _ => self.settle(&mut outcomes, *slot, Err(error)),
                 }
             }
         }
         (values, outcomes)
+    }
+
+    /// Notes what came of one part of a spread command.
+    fn settle(&self, outcomes: &mut [Vec<Outcome>], slot: Slot, outcome: Outcome) {
+        let spread = self
+            .spread
+            .partition_point(|spread| spread.command < slot.command);
+        let place = &mut outcomes[spread][slot.part as usize];
+        // What was refused stays refused, whatever the request behind it says.
+        if !matches!(place, Ok(Value::ServerError(_))) {
+            *place = outcome;
+        }
     }
 
     fn merge(&self, spread: &Spread<'_>, outcomes: Vec<Outcome>) -> Result<Value, Error> {
@@ -431,6 +468,7 @@ fn missing(error: Option<Error>, node: &str) -> Error {
 }
 
 /// A server error gains the name of its node; everything else stays as it is.
+#[inline]
 pub(crate) fn named(value: Value, node: &str) -> Value {
     match value {
         Value::ServerError(error) => Value::ServerError(named_server_error(&error, node)),

@@ -48,7 +48,8 @@ pub(super) fn merge(rule: Merge, answers: Vec<Answer<'_>>) -> Result<Value, Erro
 /// Puts each element back to its key's place in the question: `keys[i]` are the key numbers of part `i`.
 pub(super) fn by_key(answers: Vec<Answer<'_>>, keys: &[&[u32]]) -> Result<Value, Error> {
     let total = keys.iter().map(|part| part.len()).sum();
-    let mut merged = vec![Value::Nil; total];
+    let mut merged = Vec::new();
+    merged.resize_with(total, || Value::Nil);
     for (answer, keys) in answers.into_iter().zip(keys) {
         let node = answer.node;
         let items = elements(answer)?;

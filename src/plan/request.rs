@@ -24,7 +24,7 @@ impl Router {
         shape: Shape,
     ) -> Result<Bundle<'r, 'p>, Error> {
         let Shape::Atomic { commands } = shape else {
-            let mut batch = Batch::new(self);
+            let mut batch = Batch::new(self, packed.len());
             for_each_command(packed, |frame, args| {
                 let planned = self.planned(args)?;
                 batch.add(frame, args, planned);
@@ -49,7 +49,7 @@ impl Router {
         shape: Shape,
     ) -> Result<Bundle<'r, 'p>, Error> {
         let Shape::Atomic { commands } = shape else {
-            let mut batch = Batch::new(self);
+            let mut batch = Batch::new(self, packed.len());
             for_each_command(packed, |frame, args| {
                 batch.add_at(node, frame, self.planned_at(node, args)?);
                 Ok(())
@@ -103,11 +103,20 @@ impl Shape {
 }
 
 /// The replies that `redis::Pipeline` wants to see.
-pub(crate) fn wanted(values: Vec<Value>, shape: Shape, offset: usize, count: usize) -> Vec<Value> {
+pub(crate) fn wanted(
+    mut values: Vec<Value>,
+    shape: Shape,
+    offset: usize,
+    count: usize,
+) -> Vec<Value> {
     match shape {
         Shape::Atomic { .. } => values,
         Shape::Plain if offset == 0 && count == values.len() => values,
-        Shape::Plain => values.into_iter().skip(offset).take(count).collect(),
+        Shape::Plain => {
+            values.truncate(offset + count);
+            values.drain(..offset.min(values.len()));
+            values
+        }
     }
 }
 

@@ -119,8 +119,19 @@ impl Router {
     #[inline]
     pub(crate) fn planned(&self, args: &[&[u8]]) -> Result<Planned, Error> {
         let command = self.lookup(args)?;
+        // One key, always in the same place: so it is with nearly all commands.
+        match command.sole_key() {
+            Some(at) => {
+                check_arity(command, args)?;
+                Ok(planned_one(self.owner(args[at])?, command, args))
+            }
+            None => self.planned_by_route(command, args),
+        }
+    }
+
+    fn planned_by_route(&self, command: &CommandSpec, args: &[&[u8]]) -> Result<Planned, Error> {
         let plan = match command.route() {
-            Route::Keys => Plan::One(self.sole_owner(command, args)?),
+            Route::Keys => Plan::One(self.owner_of_all(command, args)?),
             Route::Split { step, tail, merge } => {
                 self.split(command, args, step.into(), tail.into(), merge)?
             }
@@ -254,15 +265,6 @@ impl Router {
     }
 
     /// The node that owns every key of an indivisible command.
-    #[inline]
-    fn sole_owner(&self, command: &CommandSpec, args: &[&[u8]]) -> Result<NodeIndex, Error> {
-        if let Some(at) = command.sole_key() {
-            check_arity(command, args)?;
-            return self.owner(args[at]);
-        }
-        self.owner_of_all(command, args)
-    }
-
     fn owner_of_all(&self, command: &CommandSpec, args: &[&[u8]]) -> Result<NodeIndex, Error> {
         let at = self.keys(command, args)?;
         let mut keys = at.keys.iter().map(|&at| args[at as usize]);
@@ -326,12 +328,12 @@ impl Router {
         if keyed == 0 || !keyed.is_multiple_of(step) {
             return Err(wrong_arity(command));
         }
-        let first = self.owner(args[1])?;
-        let mut parts = PartsByNode::new(self.topology.nodes().len());
-        for key in 0..keyed / step {
-            parts.push(self.owner(args[1 + key * step])?, key as u32);
+        let mut owners = Owners::new(self.topology.nodes().len(), keyed / step);
+        for key in args[1..=keyed].iter().step_by(step) {
+            owners.push(self.owner(key)?);
         }
-        if parts.by_node[first.get()].len() == keyed / step {
+        let first = owners.by_key[0];
+        if owners.are_all(first) {
             return Ok(Plan::One(first));
         }
         if command.access() == Access::Write && self.split_writes == SplitWrites::Refused {
@@ -346,7 +348,7 @@ impl Router {
             ));
         }
         Ok(Plan::Split(Split {
-            parts: parts.into_parts(),
+            parts: owners.parts(),
             merge,
             step,
             tail,
@@ -443,6 +445,7 @@ impl Router {
     }
 }
 
+#[inline]
 fn planned_one(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> Planned {
     Planned {
         plan: Plan::One(node),
@@ -452,29 +455,50 @@ fn planned_one(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> Planne
     }
 }
 
-/// Keys by node, then as parts in node order.
-struct PartsByNode {
-    by_node: Vec<Vec<u32>>,
+/// The owners of a request's keys.
+struct Owners {
+    by_key: Vec<NodeIndex>,
+    /// How many keys each node owns.
+    counts: Vec<u32>,
 }
 
-impl PartsByNode {
-    fn new(nodes: usize) -> Self {
+impl Owners {
+    fn new(nodes: usize, keys: usize) -> Self {
         Self {
-            by_node: vec![Vec::new(); nodes],
+            by_key: Vec::with_capacity(keys),
+            counts: vec![0; nodes],
         }
     }
 
-    fn push(&mut self, node: NodeIndex, key: u32) {
-        self.by_node[node.get()].push(key);
+    #[inline]
+    fn push(&mut self, owner: NodeIndex) {
+        self.by_key.push(owner);
+        self.counts[owner.get()] += 1;
     }
 
-    fn into_parts(self) -> Vec<Part> {
-        (0..)
-            .map(NodeIndex::new)
-            .zip(self.by_node)
-            .filter(|(_, keys)| !keys.is_empty())
-            .map(|(node, keys)| Part { node, keys })
-            .collect()
+    fn are_all(&self, node: NodeIndex) -> bool {
+        self.counts[node.get()] as usize == self.by_key.len()
+    }
+
+    /// The parts in node order.
+    fn parts(self) -> Vec<Part> {
+        let mut parts = Vec::new();
+        // From here on where a node's part is.
+        let mut part_of = self.counts;
+        for (node, count) in (0..).zip(&mut part_of) {
+            if *count > 0 {
+                let keys = Vec::with_capacity(*count as usize);
+                *count = parts.len() as u32;
+                parts.push(Part {
+                    node: NodeIndex::new(node),
+                    keys,
+                });
+            }
+        }
+        for (key, owner) in (0..).zip(self.by_key) {
+            parts[part_of[owner.get()] as usize].keys.push(key);
+        }
+        parts
     }
 }
 
@@ -486,6 +510,7 @@ fn check_arity(command: &CommandSpec, args: &[&[u8]]) -> Result<(), Error> {
     }
 }
 
+#[inline]
 fn hold(command: &CommandSpec, args: &[&[u8]]) -> Hold {
     match command.wait_limit(args) {
         None => Hold::No,

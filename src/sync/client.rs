@@ -275,7 +275,7 @@ impl Shared {
         match planned.plan {
             Plan::One(node) => self.call(node, packed, &planned),
             _ => {
-                let mut batch = Batch::new(&self.router);
+                let mut batch = Batch::new(&self.router, packed.len());
                 batch.add(packed, &args, planned);
                 let exchanges = batch.take_exchanges();
                 let answers = self.executor.exchange(&exchanges, batch.hold());

@@ -97,7 +97,7 @@ pub(super) struct Link {
 }
 
 enum Channel {
-    Plain(Wire),
+    Plain(Box<Wire>),
     RedisRs(Box<Connection>),
 }
 
@@ -148,7 +148,7 @@ impl Connector {
             LinkKind::Plain => {
                 let mut wire = Wire::connect(info.addr(), deadline)?;
                 greet(&mut wire, &Handshake::new(info.redis_settings()), deadline)?;
-                Channel::Plain(wire)
+                Channel::Plain(Box::new(wire))
             }
             LinkKind::RedisRs => {
                 let timeout = deadline
@@ -194,10 +194,17 @@ impl Link {
         deadline: &Deadline,
         values: &mut Vec<Value>,
     ) -> Result<(), Cause> {
-        for _ in 0..count {
-            values.push(self.reply(deadline)?);
+        match &mut self.channel {
+            Channel::Plain(wire) => wire
+                .read_all(count, deadline, values)
+                .map_err(|error| cause(&error.into(), deadline)),
+            Channel::RedisRs(_) => {
+                for _ in 0..count {
+                    values.push(self.reply(deadline)?);
+                }
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// Reads one reply.

@@ -86,15 +86,27 @@ impl Wire {
 
     /// Reads one reply; messages that RESP3 puts between replies are passed over.
     pub(super) fn read(&mut self, deadline: &Deadline) -> io::Result<Value> {
-        let mut source = Source {
+        resp::read(&mut Source {
             wire: self,
             deadline,
-        };
-        loop {
-            if let Some(value) = resp::read(&mut source)? {
-                return Ok(value);
-            }
-        }
+        })
+    }
+
+    /// Reads `count` replies; those that came stay in `replies` when one does not.
+    pub(super) fn read_all(
+        &mut self,
+        count: usize,
+        deadline: &Deadline,
+        replies: &mut Vec<Value>,
+    ) -> io::Result<()> {
+        resp::read_all(
+            &mut Source {
+                wire: self,
+                deadline,
+            },
+            count,
+            replies,
+        )
     }
 
     /// Whether the other side has closed the connection, or sent something that nobody asked for. Does not wait.
@@ -162,10 +174,12 @@ enum Into<'b> {
 }
 
 impl Input for Source<'_> {
+    #[inline]
     fn buffered(&self) -> &[u8] {
         &self.wire.buffer[self.wire.start..self.wire.end]
     }
 
+    #[inline]
     fn consume(&mut self, count: usize) {
         self.wire.start += count;
         if self.wire.start == self.wire.end {

@@ -1,0 +1,15 @@
+//! What the benches share: data, servers, the method of measuring, and the clients that are compared.
+#![allow(dead_code, reason = "every bench uses another part")]
+
+pub mod blocking;
+pub mod cluster;
+pub mod core;
+pub mod data;
+pub mod fleet;
+pub mod measure;
+pub mod redis_benchmark;
+pub mod tasks;
+
+/// Servers and the delaying proxy, as the tests have them.
+#[path = "../../tests/support/mod.rs"]
+pub mod tests;
