@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::node::NodeSpec;
 use crate::partition::{Partitioner, Rendezvous};
 use crate::plan::{Router, SplitWrites};
+use crate::settings::Settings;
 use crate::sync::{ShardedClient, Shared};
 use crate::topology::Topology;
 
@@ -47,21 +48,6 @@ pub struct Builder {
 struct NodeConfig {
     spec: NodeSpec,
     info: ConnectionInfo,
-}
-
-/// How connections behave.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
-    pub(crate) connect_timeout: Duration,
-    pub(crate) response_timeout: Option<Duration>,
-    pub(crate) pool_size: usize,
-    pub(crate) waiting_pool_size: usize,
-    #[cfg_attr(
-        not(feature = "tokio-comp"),
-        allow(dead_code, reason = "of the async client")
-    )]
-    pub(crate) connections_per_node: usize,
-    pub(crate) idle_check: Duration,
 }
 
 /// The default of [`Builder::connect_timeout`].
@@ -283,27 +269,6 @@ impl fmt::Debug for Builder {
             .field("split_writes", &self.split_writes)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
-    }
-}
-
-impl Settings {
-    fn check(&self) -> Result<(), Error> {
-        let zero = [
-            ("connect_timeout", self.connect_timeout.is_zero()),
-            (
-                "response_timeout",
-                self.response_timeout == Some(Duration::ZERO),
-            ),
-            ("pool_size", self.pool_size == 0),
-            ("waiting_pool_size", self.waiting_pool_size == 0),
-            ("connections_per_node", self.connections_per_node == 0),
-        ];
-        match zero.into_iter().find(|(_, zero)| *zero) {
-            None => Ok(()),
-            Some((name, _)) => Err(Error::config(format!(
-                "{name} is zero, so no command could ever be run"
-            ))),
-        }
     }
 }
 

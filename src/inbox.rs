@@ -9,6 +9,9 @@ use crate::resp::{self, Input};
 /// Bytes to begin with.
 const BYTES: usize = 16 * 1024;
 
+/// A buffer of more bytes is given back when it is empty.
+const BYTES_KEPT: usize = 1 << 20;
+
 /// Read at once at most.
 const CHUNK_MAX: usize = 1 << 20;
 
@@ -44,9 +47,14 @@ impl Inbox {
     pub(crate) fn room(&mut self) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
+            if self.buffer.len() > BYTES_KEPT {
+                self.buffer = vec![0; BYTES];
+            }
         } else if self.buffer.len() - self.end < BYTES / 4 {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
+            if self.start > 0 {
+                self.buffer.copy_within(self.start..self.end, 0);
+                (self.start, self.end) = (0, self.end - self.start);
+            }
             if self.buffer.len() - self.end < BYTES / 4 {
                 let more = self.buffer.len().min(CHUNK_MAX);
                 self.buffer.resize(self.buffer.len() + more, 0);

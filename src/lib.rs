@@ -35,7 +35,7 @@
 //! * **Moving data.** A client's nodes are fixed. With other nodes some keys have other owners, and their data stays
 //!   where it was written.
 //!
-//! Not there yet: an async client, ejection for caches, online resharding, Redis Cluster as a backend.
+//! Not there yet: ejection for caches, online resharding, Redis Cluster as a backend.
 //!
 //! # A small model of the world
 //!
@@ -49,6 +49,8 @@
 //! | [`plan::Plan`] | what becomes of one command: one node, split, all nodes, or refused |
 //! | [`Builder`], [`ShardedClient`] | describes a client; the client, which is the connection |
 //! | [`Node`], [`Dedicated`], [`Scan`] | one server, a private connection, the keys of all nodes |
+//! | `aio` | the same on tokio, behind the feature `tokio-comp` |
+//! | [`Subscriber`], [`Event`] | channels and patterns of all nodes, in one stream |
 //! | [`Error`], [`ErrorKind`], [`PartOutcome`] | what went wrong, and which node did what |
 //! | `testing::TestNode` | a server in this process that fails on demand |
 //!
@@ -181,6 +183,7 @@ pub mod partition;
 pub mod plan;
 mod resp;
 mod scan;
+mod settings;
 mod subscribe;
 mod sync;
 #[cfg(feature = "testing")]

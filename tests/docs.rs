@@ -10,7 +10,9 @@ use redis_sharding::partition::{
     HashMod, NumericTable, Partitioner, PlacementError, Range, Rendezvous, Ring, RingSpec, SlotMap,
     WEIGHTS_MAX, catalogue,
 };
-use redis_sharding::{KEY_TEXT_MAX, NODES_MAX, NodeSpec, TRANSACTION_ATTEMPTS_MAX, builder};
+use redis_sharding::{
+    EVENTS_MAX, KEY_TEXT_MAX, NODES_MAX, NodeSpec, TRANSACTION_ATTEMPTS_MAX, builder,
+};
 
 const README: &str = include_str!("../README.md");
 const CHANGELOG: &str = include_str!("../CHANGELOG.md");
@@ -57,10 +59,15 @@ fn the_limits_are_those_of_the_code() {
         ),
         ("`Builder::pool_size`", builder::POOL_SIZE.to_string()),
         (
+            "`Builder::connections_per_node`",
+            builder::CONNECTIONS_PER_NODE.to_string(),
+        ),
+        (
             "`Builder::waiting_pool_size`",
             builder::WAITING_POOL_SIZE.to_string(),
         ),
         ("`Builder::idle_check`", seconds(builder::IDLE_CHECK)),
+        ("`EVENTS_MAX`", EVENTS_MAX.to_string()),
         (
             "`TRANSACTION_ATTEMPTS_MAX`",
             TRANSACTION_ATTEMPTS_MAX.to_string(),

@@ -119,8 +119,8 @@ impl Dedicated {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let hold = check_each(packed, |args| self.check(args))?;
-        let answers = self.talk(packed, offset + count, hold).await;
+        let (hold, commands) = check_each(packed, |args| self.check(args))?;
+        let answers = self.talk(packed, commands, hold).await;
         let node = self.node_name();
         if Shape::of(packed, offset, count) != Shape::Plain {
             return Ok(vec![Atomic::finish(node, answers)?]);
@@ -130,7 +130,7 @@ impl Dedicated {
                 .error(node, answers.values.len(), Access::Write)
                 .into());
         }
-        let wanted = answers.values.into_iter().skip(offset);
+        let wanted = answers.values.into_iter().skip(offset).take(count);
         Ok(wanted.map(|value| named(value, node)).collect())
     }
 }
@@ -147,7 +147,14 @@ impl fmt::Debug for Dedicated {
 
 impl ConnectionLike for Dedicated {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
-        Box::pin(async move { self.one(&cmd.get_packed_command()).await })
+        Box::pin(async move {
+            let reply = self.one(&cmd.get_packed_command()).await?;
+            Ok(if cmd.is_no_response() {
+                Value::Nil
+            } else {
+                reply
+            })
+        })
     }
 
     fn req_packed_commands<'a>(

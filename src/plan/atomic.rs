@@ -44,8 +44,14 @@ impl<'r> Atomic<'r> {
             }
         }
         let at = self.router.keys(command, args)?;
-        for &position in at.keys.iter().chain(&at.patterns) {
+        for &position in &at.keys {
             self.add_key(args[position as usize])?;
+        }
+        // A pattern is no key: where it would live itself says nothing of the keys that are made of it.
+        for &position in &at.patterns {
+            let node = self.owner()?;
+            self.router
+                .check_pattern(command, args[position as usize], node)?;
         }
         Ok(())
     }

@@ -183,7 +183,7 @@ impl<'r, 'f> Batch<'r, 'f> {
     fn spread(&mut self, frame: &'f [u8], args: &[&[u8]], planned: Planned) {
         let command = self.commands;
         self.commands += 1;
-        self.hold = self.hold.longer(planned.hold);
+        self.hold = self.hold.then(planned.hold);
         let access = planned.access;
         match &planned.plan {
             Plan::One(node) => {
@@ -241,7 +241,7 @@ impl<'r, 'f> Batch<'r, 'f> {
     pub(crate) fn add_at(&mut self, node: NodeIndex, frame: &[u8], planned: Planned) {
         let slot = Slot::whole(self.commands, planned.access);
         self.commands += 1;
-        self.hold = self.hold.longer(planned.hold);
+        self.hold = self.hold.then(planned.hold);
         self.push(node, slot, |out| out.extend_from_slice(frame));
     }
 

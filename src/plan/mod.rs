@@ -13,6 +13,7 @@ mod batch;
 mod explain;
 mod failure;
 mod merge;
+mod refusal;
 mod request;
 mod router;
 mod scan;

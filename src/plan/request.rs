@@ -66,17 +66,19 @@ impl Router {
     }
 }
 
-/// Checks a packed pipeline for a private connection, and says how long it may take.
+/// Checks a packed pipeline for a private connection, and says how long it may take and how many answers come.
 pub(crate) fn check_each(
     packed: &[u8],
     mut check: impl FnMut(&[&[u8]]) -> Result<Planned, Error>,
-) -> Result<Hold, Error> {
+) -> Result<(Hold, usize), Error> {
     let mut hold = Hold::No;
+    let mut commands = 0;
     for_each_command(packed, |_, args| {
-        hold = hold.longer(check(args)?.hold);
+        hold = hold.then(check(args)?.hold);
+        commands += 1;
         Ok(())
     })?;
-    Ok(hold)
+    Ok((hold, commands))
 }
 
 /// What kind of pipeline redis-rs has packed.
@@ -150,21 +152,28 @@ fn for_each_command<'p>(
     Ok(())
 }
 
-/// Calls `visit` with the arguments of every command between MULTI and EXEC.
+/// Calls `visit` with the arguments of every command between MULTI and EXEC, which are where they must be: a connection
+/// that is left in a transaction, or with an answer too many, would lead its next user astray.
 fn for_each_inner_command<'p>(
     packed: &'p [u8],
     commands: usize,
     mut visit: impl FnMut(&[&'p [u8]]) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    let misfit = || unreadable("MULTI and EXEC do not hold as many commands as are said to be");
     let mut number = 0;
     for_each_command(packed, |_, args| {
         number += 1;
         match number {
             1 => Ok(()),
-            last if last == commands + 2 => Ok(()),
-            _ => visit(args),
+            last if last < commands + 2 => visit(args),
+            last if last == commands + 2 && args[..] == [b"EXEC"] => Ok(()),
+            _ => Err(misfit()),
         }
-    })
+    })?;
+    match number == commands + 2 {
+        true => Ok(()),
+        false => Err(misfit()),
+    }
 }
 
 fn unreadable(why: &str) -> Error {
@@ -172,4 +181,25 @@ fn unreadable(why: &str) -> Error {
         ErrorKind::Unroutable,
         format!("the packed request cannot be read: {why}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_looks_like_exec_ends_no_transaction() {
+        let mut pipeline = redis::pipe();
+        pipeline
+            .cmd("MULTI")
+            .cmd("SET")
+            .arg("k")
+            .arg("*1\r\n$4\r\nEXEC");
+        let packed = pipeline.get_packed_pipeline();
+        let shape = Shape::of(&packed, 1, 1);
+        assert_eq!(shape, Shape::Atomic { commands: 0 }, "by its last bytes");
+        for commands in 0..3 {
+            assert!(for_each_inner_command(&packed, commands, |_| Ok(())).is_err());
+        }
+    }
 }

@@ -12,7 +12,8 @@ use crate::plan::{
     Answers, Atomic, Cause, Failure, Hold, Planned, Shape, check_each, named, parse_one,
 };
 use crate::sync::Shared;
-use crate::sync::link::{Deadline, Link};
+use crate::sync::deadline::Deadline;
+use crate::sync::link::Link;
 use crate::sync::pool::Wanted;
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, SUBSCRIBE, CLIENT and other stateful talk work on it as
@@ -184,7 +185,12 @@ impl ConnectionLike for Dedicated {
         if !cmd.is_no_response() {
             return self.one(&packed);
         }
-        let planned = self.check(&parse_one(&packed)?)?;
+        let args = parse_one(&packed)?;
+        if !self.shared.router.is_answered_by_push(&args) {
+            // The answer comes all the same: left unread, it would be taken for the next command's.
+            return self.one(&packed).map(|_| Value::Nil);
+        }
+        let planned = self.check(&args)?;
         match self.talk(&packed, 0, planned.hold).failure {
             Some(failure) => Err(failure.error(self.node_name(), 0, planned.access).into()),
             None => Ok(Value::Nil),
@@ -201,8 +207,8 @@ impl ConnectionLike for Dedicated {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let hold = check_each(cmd, |args| self.check(args))?;
-        let answers = self.talk(cmd, offset + count, hold);
+        let (hold, commands) = check_each(cmd, |args| self.check(args))?;
+        let answers = self.talk(cmd, commands, hold);
         let node = self.node_name();
         if Shape::of(cmd, offset, count) != Shape::Plain {
             return Ok(vec![Atomic::finish(node, answers)?]);
@@ -212,7 +218,7 @@ impl ConnectionLike for Dedicated {
                 .error(node, answers.values.len(), Access::Write)
                 .into());
         }
-        let wanted = answers.values.into_iter().skip(offset);
+        let wanted = answers.values.into_iter().skip(offset).take(count);
         Ok(wanted.map(|value| named(value, node)).collect())
     }
 

@@ -10,7 +10,8 @@ use redis::Value;
 use crate::command::Access;
 use crate::node::NodeIndex;
 use crate::plan::{Answers, Cause, Exchange, Failure, Hold, RESENDS_MAX, Resend, Slot};
-use crate::sync::link::{Connector, Deadline, Sent};
+use crate::sync::deadline::Deadline;
+use crate::sync::link::{Connector, Sent};
 use crate::sync::pool::{Lease, Pool, Wanted};
 
 /// Every node's connections.

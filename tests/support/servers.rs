@@ -37,11 +37,20 @@ pub struct Servers {
 struct Server {
     options: Builder,
     addr: ConnectionAddr,
-    /// Holds the process, the log, and kills on drop.
-    running: Mutex<RedisServer>,
+    running: Mutex<Running>,
     /// Where the unix socket is.
     _home: TempDir,
 }
+
+/// A process. The fields are dropped in this order: the watchdog must not outlive what it watches.
+struct Running {
+    watchdog: Watchdog,
+    /// Holds the process and its log, and kills on drop.
+    server: RedisServer,
+}
+
+/// Kills a server when this process ends without dropping it, say because somebody killed it.
+struct Watchdog(Child);
 
 /// How servers are started.
 #[derive(Clone, Default)]
@@ -87,7 +96,7 @@ impl Servers {
     }
 
     pub fn pid(&self, index: usize) -> u32 {
-        self.running(index).process.id()
+        self.running(index).server.process.id()
     }
 
     /// Kills a server at once (SIGKILL): its port refuses connections, its data is gone.
@@ -113,9 +122,38 @@ impl Servers {
         signal("CONT", self.pid(index));
     }
 
-    fn running(&self, index: usize) -> MutexGuard<'_, RedisServer> {
+    fn running(&self, index: usize) -> MutexGuard<'_, Running> {
         let running = self.servers[index].running.lock();
         running.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running {
+    fn stop(&mut self) {
+        self.watchdog.stop();
+        self.server.stop();
+    }
+}
+
+impl Watchdog {
+    fn start(pid: u32) -> Self {
+        // Its standard input ends when this process does.
+        let script = "read line; kill -s KILL \"$0\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", script, &pid.to_string()]);
+        Self(run(command.stdin(Stdio::piped())))
+    }
+
+    fn stop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -181,8 +219,9 @@ impl Server {
 }
 
 /// A server that answers, or `None` when its port is taken.
-fn spawn_ready(options: &Builder, addr: &ConnectionAddr) -> Option<RedisServer> {
+fn spawn_ready(options: &Builder, addr: &ConnectionAddr) -> Option<Running> {
     let mut server = spawn(options, addr);
+    let watchdog = Watchdog::start(server.process.id());
     let client = redis::Client::open(options.url_of(addr)).unwrap();
     let deadline = Instant::now() + READY_WITHIN;
     loop {
@@ -195,7 +234,7 @@ fn spawn_ready(options: &Builder, addr: &ConnectionAddr) -> Option<RedisServer> 
             return None;
         }
         if is_ready(&client, server.process.id()) {
-            return Some(server);
+            return Some(Running { watchdog, server });
         }
         let log = || server.log_file_contents().unwrap_or_default();
         assert!(

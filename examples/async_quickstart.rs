@@ -1,0 +1,134 @@
+//! The client on tokio: many tasks share one connection per node.
+//!
+//! Run it with `cargo run --example async_quickstart --features tokio-comp`; it needs no server. With URLs of two or more
+//! servers as arguments it uses those: `... -- redis://127.0.0.1:6379/ redis://127.0.0.1:6380/`. It deletes its keys in
+//! the end.
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+use redis_sharding::redis::{AsyncCommands, RedisResult, cmd, pipe};
+use redis_sharding::testing::TestNode;
+use redis_sharding::{ErrorKind, aio::ShardedClient};
+
+const TASKS: usize = 64;
+const KEYS_PER_TASK: usize = 50;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let urls: Vec<String> = std::env::args().skip(1).collect();
+    let nodes = if urls.is_empty() {
+        TestNode::start_many(4)?
+    } else {
+        Vec::new()
+    };
+    let urls = nodes.iter().map(TestNode::url).chain(urls);
+    let client = ShardedClient::open(urls)?;
+    println!("{} nodes", client.nodes().len());
+
+    many_tasks(&client).await?;
+    many_keys(&client).await?;
+    read_then_write(&client).await?;
+    if let Some(node) = nodes.first() {
+        one_node_away(&client, node).await?;
+    }
+    clean_up(&client).await
+}
+
+/// A clone of the client per task: cheap, and all of them send over the same connections.
+async fn many_tasks(client: &ShardedClient) -> RedisResult<()> {
+    let start = Instant::now();
+    let tasks = (0..TASKS).map(|task| {
+        let mut client = client.clone();
+        async move {
+            for number in 0..KEYS_PER_TASK {
+                let () = client.set(key(task, number), number).await?;
+            }
+            RedisResult::Ok(())
+        }
+    });
+    try_join_all(tasks).await?;
+    println!(
+        "{} keys by {TASKS} tasks in {:.0?}",
+        TASKS * KEYS_PER_TASK,
+        start.elapsed()
+    );
+    Ok(())
+}
+
+/// Commands over many keys and pipelines go to all nodes at once.
+async fn many_keys(client: &ShardedClient) -> RedisResult<()> {
+    let mut client = client.clone();
+    let keys: Vec<String> = (0..TASKS).map(|task| key(task, 7)).collect();
+    let found: Vec<usize> = client.mget(&keys).await?;
+    assert_eq!(found, vec![7; TASKS]);
+
+    let mut pipeline = pipe();
+    for key in &keys {
+        pipeline.incr(key, 1);
+    }
+    let counts: Vec<usize> = pipeline.query_async(&mut client).await?;
+    assert_eq!(counts, vec![8; TASKS]);
+    println!("MGET and a pipeline over {TASKS} keys, answers in order");
+    Ok(())
+}
+
+/// The closure is called again when another client has changed the key meanwhile.
+async fn read_then_write(client: &ShardedClient) -> RedisResult<()> {
+    let key = key(0, 0);
+    let (value,): (i64,) = client
+        .transaction(&key, async |connection, pipe| {
+            let old: i64 = connection.get(&key).await?;
+            pipe.set(&key, old + 42)
+                .ignore()
+                .get(&key)
+                .query_async(connection)
+                .await
+        })
+        .await?;
+    assert_eq!(value, 42);
+    println!("a transaction on node {}", client.node_for(&key)?.name());
+    Ok(())
+}
+
+/// A node that is away fails its own keys, at once, and nobody else's.
+async fn one_node_away(client: &ShardedClient, node: &TestNode) -> RedisResult<()> {
+    node.stop();
+    let (mut there, mut away) = (0, 0);
+    for task in 0..TASKS {
+        match client.clone().get::<_, i64>(key(task, 1)).await {
+            Ok(_) => there += 1,
+            Err(error) if ErrorKind::of(&error) == ErrorKind::NodeDown => away += 1,
+            Err(error) => return Err(error),
+        }
+    }
+    println!("one node stopped: {there} keys found, {away} with NODEDOWN");
+    assert!(there > 0 && away > 0);
+
+    node.restart()?;
+    // PING asks every node.
+    while cmd("PING").exec_async(&mut client.clone()).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    println!("it came back, and was found again in the background");
+    Ok(())
+}
+
+async fn clean_up(client: &ShardedClient) -> Result<(), Box<dyn Error>> {
+    let mut scan = client
+        .scan_all()
+        .matching("async_quickstart:*")
+        .page_size(1000);
+    let mut keys = Vec::new();
+    while let Some(key) = scan.next_key().await {
+        keys.push(key?);
+    }
+    let deleted: usize = client.clone().del(&keys).await?;
+    println!("{deleted} keys deleted");
+    Ok(())
+}
+
+fn key(task: usize, number: usize) -> String {
+    format!("async_quickstart:{task}:{number}")
+}
