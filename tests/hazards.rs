@@ -134,6 +134,24 @@ fn a_node_goes_into_no_transaction_by_a_value_that_looks_like_its_end() {
     assert_eq!(node.set::<_, _, Value>("k", "v").unwrap(), Value::Okay);
 }
 
+/// A transaction that the server does not end leaves its connection to nobody.
+#[test]
+fn nobody_gets_a_connection_that_is_left_in_a_transaction() {
+    let (nodes, builder) = nodes(1);
+    let mut client = builder.pool_size(1).build().unwrap();
+    let _: () = client.set("k", "v").unwrap();
+    let mut dedicated = client.dedicated("k").unwrap();
+    for refusal in ["LOADING Redis is loading", "ERR unknown command 'EXEC'"] {
+        nodes[0].fail("EXEC", Fault::Error(refusal.into()), 1);
+        let error = pipe().atomic().set("k", "w").exec(&mut client).unwrap_err();
+        assert!(error.to_string().contains("node-0"), "{error}");
+        assert_eq!(client.get::<_, String>("k").unwrap(), "v", "not QUEUED");
+    }
+    nodes[0].fail("EXEC", Fault::Error("LOADING Redis is loading".into()), 1);
+    assert!(pipe().atomic().set("k", "w").exec(&mut dedicated).is_err());
+    assert!(dedicated.get::<_, Value>("k").is_err(), "not QUEUED");
+}
+
 #[test]
 fn nobody_waits_on_for_a_connection_that_cannot_be_made() {
     let (nodes, builder) = nodes(1);
@@ -248,6 +266,29 @@ mod aio {
                 .await
                 .expect("as if nothing had been");
         });
+    }
+
+    #[tokio::test]
+    async fn nobody_gets_a_connection_that_is_left_in_a_transaction() {
+        let (nodes, builder) = nodes(1);
+        let mut client = builder.build_async().unwrap();
+        let _: () = client.set("k", "v").await.unwrap();
+        nodes[0].fail("EXEC", Fault::Error("LOADING Redis is loading".into()), 1);
+        let mut other = client.clone();
+        // Both are handed over before the first is answered.
+        let mut transaction = pipe();
+        let transaction = transaction.atomic().set("k", "w");
+        let (refused, found) = futures_util::join!(
+            transaction.query_async::<Value>(&mut client),
+            other.get::<_, String>("k"),
+        );
+        assert!(refused.is_err());
+        assert_eq!(found.unwrap(), "v", "not QUEUED");
+        let mut dedicated = client.dedicated("k").await.unwrap();
+        nodes[0].fail("EXEC", Fault::Error("LOADING Redis is loading".into()), 1);
+        let refused = transaction.query_async::<Value>(&mut dedicated).await;
+        assert!(refused.is_err());
+        assert!(dedicated.get::<_, Value>("k").await.is_err(), "not QUEUED");
     }
 
     #[tokio::test]

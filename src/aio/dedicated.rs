@@ -12,7 +12,7 @@ use crate::command::Access;
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
-    Answers, Atomic, Cause, Failure, Hold, Planned, Shape, check_each, named, parse_one,
+    Answers, Atomic, Cause, Ending, Failure, Hold, Planned, Shape, check_each, named, parse_one,
 };
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, CLIENT and other stateful talk work on it as they do on
@@ -85,7 +85,7 @@ impl Dedicated {
 
     /// Sends `packed` and waits for `count` answers. The connection is taken for the time being, so that one whose future
     /// is dropped is closed and not used again.
-    async fn talk(&mut self, packed: &[u8], count: usize, hold: Hold) -> Answers {
+    async fn talk(&mut self, packed: &[u8], count: usize, ending: Ending, hold: Hold) -> Answers {
         let Some(lease) = self.lease.take() else {
             let cause = Cause::Connect("this connection has failed before".into());
             return Answers {
@@ -94,7 +94,7 @@ impl Dedicated {
             };
         };
         let limit = self.shared.executor.limit(hold);
-        let answers = lease.link.exchange(packed, count, limit).await;
+        let answers = lease.link.exchange(packed, count, ending, limit).await;
         if answers.failure.is_none() {
             self.lease = Some(lease);
         }
@@ -103,7 +103,7 @@ impl Dedicated {
 
     async fn one(&mut self, packed: &[u8]) -> RedisResult<Value> {
         let planned = self.check(&parse_one(packed)?)?;
-        let mut answers = self.talk(packed, 1, planned.hold).await;
+        let mut answers = self.talk(packed, 1, Ending::Any, planned.hold).await;
         match answers.failure {
             Some(failure) => Err(failure.error(self.node_name(), 0, planned.access).into()),
             None => Ok(named(
@@ -120,9 +120,13 @@ impl Dedicated {
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let (hold, commands) = check_each(packed, |args| self.check(args))?;
-        let answers = self.talk(packed, commands, hold).await;
+        let ending = match Shape::of(packed, offset, count) {
+            Shape::Plain => Ending::Any,
+            Shape::Atomic { .. } => Ending::Exec,
+        };
+        let answers = self.talk(packed, commands, ending, hold).await;
         let node = self.node_name();
-        if Shape::of(packed, offset, count) != Shape::Plain {
+        if ending == Ending::Exec {
             return Ok(vec![Atomic::finish(node, answers)?]);
         }
         if let Some(failure) = answers.failure {

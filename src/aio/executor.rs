@@ -166,7 +166,12 @@ impl NodeLinks {
         };
         let answers = road
             .link()
-            .exchange(&exchange.request, exchange.slots.len(), limit)
+            .exchange(
+                &exchange.request,
+                exchange.slots.len(),
+                exchange.ending,
+                limit,
+            )
             .await;
         if answers.failure.is_none() {
             road.end();

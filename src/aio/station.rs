@@ -19,7 +19,7 @@ use crate::aio::driver::Driver;
 use crate::aio::link::{Limit, Link, Mailbox};
 use crate::handshake::Handshake;
 use crate::health::{Health, PAUSE_MIN};
-use crate::plan::Cause;
+use crate::plan::{Cause, Ending};
 
 /// How to make connections to one node.
 #[derive(Clone)]
@@ -134,7 +134,7 @@ impl Connector {
         let handshake = Handshake::new(info.redis_settings());
         if handshake.count() > 0 {
             let answers = link
-                .exchange(&handshake.packed(), handshake.count(), limit)
+                .exchange(&handshake.packed(), handshake.count(), Ending::Any, limit)
                 .await;
             if let Some(failure) = answers.failure {
                 let error = std::io::Error::other(failure.cause.to_string());

@@ -8,7 +8,7 @@ use crate::node::NodeIndex;
 use crate::plan::merge::{self, Answer};
 use crate::plan::router::{Hold, Planned, Since};
 use crate::plan::scan::continue_scan;
-use crate::plan::{Answers, Plan, Router, Split};
+use crate::plan::{Answers, Ending, Plan, Router, Split};
 
 /// So many bytes of requests may be on their way to one node; a longer batch goes in rounds.
 ///
@@ -29,6 +29,7 @@ pub(crate) struct Exchange {
     pub(crate) slots: Vec<Slot>,
     /// Ends of the rounds before the last: bytes and requests.
     rounds: Vec<(usize, usize)>,
+    pub(crate) ending: Ending,
 }
 
 /// Where an answer belongs.
@@ -72,17 +73,26 @@ impl Exchange {
             request: Vec::new(),
             slots: Vec::new(),
             rounds: Vec::new(),
+            ending: Ending::Any,
         }
     }
 
     /// Requests that go in one round, because they are one.
-    pub(crate) fn whole(node: NodeIndex, request: Vec<u8>, slots: Vec<Slot>) -> Self {
+    pub(crate) fn transaction(node: NodeIndex, request: Vec<u8>, slots: Vec<Slot>) -> Self {
         Self {
             node,
             request,
             slots,
             rounds: Vec::new(),
+            ending: Ending::Exec,
         }
+    }
+
+    /// Whether the connection is as it was, now that these are all the answers.
+    pub(crate) fn has_ended_well(&self, answers: &[Value]) -> bool {
+        answers
+            .last()
+            .is_none_or(|last| self.ending.is_met_by(last))
     }
 
     /// How many rounds it takes.
@@ -109,6 +119,7 @@ impl Exchange {
     /// What is left from request number `first` on.
     pub(crate) fn rest(&self, first: usize) -> Self {
         let mut rest = Self::new(self.node);
+        rest.ending = self.ending;
         let mut commands = PackedCommands::new(&self.request);
         let mut args = Args::new();
         for (number, &slot) in self.slots.iter().enumerate() {

@@ -9,7 +9,7 @@ use crate::command::Access;
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
-    Answers, Atomic, Cause, Failure, Hold, Planned, Shape, check_each, named, parse_one,
+    Answers, Atomic, Cause, Ending, Failure, Hold, Planned, Shape, check_each, named, parse_one,
 };
 use crate::sync::Shared;
 use crate::sync::deadline::Deadline;
@@ -93,6 +93,12 @@ impl Dedicated {
         }
     }
 
+    fn close(&mut self) {
+        if self.link.take().is_some() {
+            self.pool().forget();
+        }
+    }
+
     fn pool(&self) -> &crate::sync::pool::Pool {
         &self.shared.executor.nodes[self.node.get()].waiting
     }
@@ -117,9 +123,7 @@ impl Dedicated {
             } else {
                 count
             };
-            if self.link.take().is_some() {
-                self.pool().forget();
-            }
+            self.close();
             answers.failure = Some(Failure { cause, sent });
         }
         answers
@@ -173,9 +177,7 @@ impl fmt::Debug for Dedicated {
 
 impl Drop for Dedicated {
     fn drop(&mut self) {
-        if self.link.take().is_some() {
-            self.pool().forget();
-        }
+        self.close();
     }
 }
 
@@ -209,8 +211,13 @@ impl ConnectionLike for Dedicated {
     ) -> RedisResult<Vec<Value>> {
         let (hold, commands) = check_each(cmd, |args| self.check(args))?;
         let answers = self.talk(cmd, commands, hold);
+        let transaction = Shape::of(cmd, offset, count) != Shape::Plain;
+        let ended = answers.values.last();
+        if transaction && !ended.is_some_and(|last| Ending::Exec.is_met_by(last)) {
+            self.close();
+        }
         let node = self.node_name();
-        if Shape::of(cmd, offset, count) != Shape::Plain {
+        if transaction {
             return Ok(vec![Atomic::finish(node, answers)?]);
         }
         if let Some(failure) = answers.failure {

@@ -205,7 +205,9 @@ impl<'t> Talk<'t> {
     }
 
     fn end(self, deadline: &Deadline) -> Answers {
-        if let Some(lease) = self.lease {
+        if let Some(lease) = self.lease
+            && self.exchange.has_ended_well(&self.answers.values)
+        {
             lease.give_back(deadline.start);
         }
         self.answers
