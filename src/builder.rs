@@ -179,8 +179,9 @@ impl Builder {
         self
     }
 
-    /// A connection that was not used for so long is asked with PING before it is used, so that a write does not get lost
-    /// on one that died meanwhile. Defaults to [`IDLE_CHECK`].
+    /// A connection that was not used for so long is asked with PING before it is used, so that a write does not become
+    /// unknown on one that died meanwhile. Of the blocking client only: the async client sees at once when a connection
+    /// is closed, but one that fell silent shows only by a request that is not answered. Defaults to [`IDLE_CHECK`].
     pub fn idle_check(mut self, after: Duration) -> Self {
         self.settings.idle_check = after;
         self
