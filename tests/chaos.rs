@@ -189,21 +189,28 @@ enum Deed {
     MGet(Vec<usize>),
     MSet(u64),
     Pipe(Vec<Deed>),
-    /// Adds one twice.
-    Atomic(usize),
+    /// Pushes to a log and adds one to its counter.
+    Atomic(usize, u64),
+    /// The same after watching both.
+    Watched(usize, u64),
 }
 
 enum Request {
     Cmd(Cmd),
     Pipe(Pipeline),
     Atomic(Pipeline),
+    Watched([String; 2], Pipeline),
 }
 
 type Outcome = Result<Value, Error>;
 
 impl User {
     fn new(name: &str, seed: u64) -> Self {
-        let key = |kind: &str, at: usize| format!("{name}:{kind}:{at}");
+        // A log and a counter of one number live together, for transactions.
+        let key = |kind: &str, at: usize| match kind {
+            "text" => format!("{name}:text:{at}"),
+            _ => format!("{{{name}:{at}}}:{kind}"),
+        };
         Self {
             random: Random(seed),
             texts: (0..KEYS)
@@ -249,7 +256,13 @@ impl User {
                 deeds.push(Deed::MGet(places));
                 Deed::Pipe(deeds)
             }
-            4 => Deed::Atomic(self.place()),
+            4 => {
+                self.number += 1;
+                match self.random.below(2) {
+                    0 => Deed::Atomic(self.place(), self.number),
+                    _ => Deed::Watched(self.place(), self.number),
+                }
+            }
             _ => self.choose_single(),
         }
     }
@@ -296,7 +309,9 @@ impl User {
                 }
                 &mut request
             }
-            Deed::Pipe(_) | Deed::Atomic(_) => unreachable!("no single command"),
+            Deed::Pipe(_) | Deed::Atomic(..) | Deed::Watched(..) => {
+                unreachable!("no single command")
+            }
         };
         request
     }
@@ -310,9 +325,17 @@ impl User {
                 }
                 Request::Pipe(pipeline)
             }
-            Deed::Atomic(at) => {
-                let key = &self.counters[*at].key;
-                Request::Atomic(pipe().atomic().incr(key, 1).incr(key, 1).clone())
+            &Deed::Atomic(at, number) | &Deed::Watched(at, number) => {
+                let mut pipeline = pipe();
+                pipeline
+                    .atomic()
+                    .add_command(self.cmd(&Deed::Push(at, number)))
+                    .add_command(self.cmd(&Deed::Incr(at)));
+                let keys = [self.logs[at].key.clone(), self.counters[at].key.clone()];
+                match deed {
+                    Deed::Watched(..) => Request::Watched(keys, pipeline),
+                    _ => Request::Atomic(pipeline),
+                }
             }
             single => Request::Cmd(self.cmd(single)),
         }
@@ -408,19 +431,30 @@ impl User {
                     text.wrote(number, fate);
                 }
             }
-            Deed::Atomic(at) => {
-                self.counters[at].added(2, whole);
-                if let Some(answer) = answer {
-                    let Value::Array(values) = answer else {
-                        panic!("EXEC answered {answer:?}");
-                    };
-                    for value in values {
-                        self.counters[at].read(value);
+            Deed::Atomic(at, number) | Deed::Watched(at, number) => {
+                self.counters[at].added(1, whole);
+                self.logs[at].wrote(number, whole);
+                match answer {
+                    None => {}
+                    Some(Value::Array(values)) if values.len() == 2 => {
+                        assert!(matches!(values[0], Value::Int(1..)));
+                        self.counters[at].read(&values[1]);
                     }
+                    Some(other) => panic!("EXEC answered {other:?}"),
                 }
             }
             Deed::Pipe(_) => unreachable!("pipelines hold no pipelines"),
         }
+    }
+
+    /// Takes the error of a transaction.
+    fn hear_failed(&mut self, deed: &Deed, error: &redis::RedisError) {
+        // With MULTI refused, the server runs what follows as if there were none.
+        let kind = match error.to_string().contains("one by one") {
+            true => ErrorKind::Unknown,
+            false => ErrorKind::of(error),
+        };
+        self.hear_one(deed, None, Some(kind), None);
     }
 
     /// Compares what is there with what must be.
@@ -493,7 +527,8 @@ fn nodes(seed: u64) -> (Arc<Vec<TestNode>>, Builder) {
         })
         .response_timeout(TIMEOUT)
         .connect_timeout(TIMEOUT)
-        .pool_size(4);
+        .pool_size(4)
+        .waiting_pool_size(3);
     (Arc::new(nodes), builder)
 }
 
@@ -546,7 +581,7 @@ fn settle(nodes: &[TestNode], users: &[User]) {
 
 #[test]
 fn the_blocking_client_keeps_its_word() {
-    use redis::ConnectionLike;
+    use redis::{Commands, ConnectionLike};
 
     let seed = seed();
     let (nodes, builder) = nodes(seed);
@@ -573,8 +608,20 @@ fn the_blocking_client_keeps_its_word() {
                                 match pipeline.query::<Value>(&mut client) {
                                     Ok(value) => Ok(value),
                                     Err(error) => {
-                                        let kind = ErrorKind::of(&error);
-                                        user.hear_one(&deed, None, Some(kind), None);
+                                        user.hear_failed(&deed, &error);
+                                        continue;
+                                    }
+                                }
+                            }
+                            Request::Watched(keys, pipeline) => {
+                                let ran = client.transaction(&keys, |connection, _| {
+                                    let _: Value = connection.get(&keys[1])?;
+                                    pipeline.query::<Option<Value>>(connection)
+                                });
+                                match ran {
+                                    Ok(value) => Ok(value),
+                                    Err(error) => {
+                                        user.hear_failed(&deed, &error);
                                         continue;
                                     }
                                 }
@@ -601,7 +648,8 @@ fn the_blocking_client_keeps_its_word() {
 #[cfg(feature = "tokio-comp")]
 #[test]
 fn the_async_client_keeps_its_word() {
-    use redis::aio::ConnectionLike;
+    use redis::{AsyncCommands, aio::ConnectionLike};
+    use redis_sharding::aio;
 
     let seed = seed();
     let (nodes, builder) = nodes(seed);
@@ -637,8 +685,22 @@ fn the_async_client_keeps_its_word() {
                                     match pipeline.query_async::<Value>(&mut client).await {
                                         Ok(value) => Ok(value),
                                         Err(error) => {
-                                            let kind = ErrorKind::of(&error);
-                                            user.hear_one(&deed, None, Some(kind), None);
+                                            user.hear_failed(&deed, &error);
+                                            Err(None)
+                                        }
+                                    }
+                                }
+                                Request::Watched(keys, pipeline) => {
+                                    let key = keys[1].clone();
+                                    let attempt = async move |connection: &mut aio::Dedicated, _: &mut Pipeline| {
+                                        let _: Value = connection.get(&key).await?;
+                                        pipeline.query_async::<Option<Value>>(connection).await
+                                    };
+                                    let ran = client.transaction(keys.to_vec(), attempt).await;
+                                    match ran {
+                                        Ok(value) => Ok(value),
+                                        Err(error) => {
+                                            user.hear_failed(&deed, &error);
                                             Err(None)
                                         }
                                     }

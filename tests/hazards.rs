@@ -153,6 +153,32 @@ fn nobody_gets_a_connection_that_is_left_in_a_transaction() {
 }
 
 #[test]
+fn a_url_that_cannot_be_read_does_not_give_its_password_away() {
+    for url in [
+        "redis://user:hunter2@host:port/",
+        "redis://user:hunter2@host:99999/",
+        "redis://user:hunter2@/0",
+        "redis://user:hunter2@host/database",
+        "http://user:hunter2@host/",
+        "user:hunter2@host",
+        "redis://user:hunter2@host/?protocol=resp9",
+        "redis+unix://user:hunter2@/path?db=x",
+    ] {
+        for builder in [
+            ShardedClient::builder().node("a", url),
+            ShardedClient::builder().unnamed_node(url),
+        ] {
+            let mut shown = format!("{builder:?}");
+            match builder.build() {
+                Ok(client) => shown += &format!("{client:?}"),
+                Err(error) => shown += &format!("{error:?} {error}"),
+            }
+            assert!(!shown.contains("hunter2"), "{url}: {shown}");
+        }
+    }
+}
+
+#[test]
 fn nobody_waits_on_for_a_connection_that_cannot_be_made() {
     let (nodes, builder) = nodes(1);
     let client = builder.pool_size(1).response_timeout(None).build().unwrap();
