@@ -4,13 +4,15 @@
 //! throughput on one core: nanoseconds per key when many keys are placed in a row.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use redis_sharding::NodeSpec;
 use redis_sharding::hash::KeyHash;
 use redis_sharding::partition::{
-    HashMod, NumericTable, Partitioner, Range, Rendezvous, Ring, SlotMap, from_fn,
+    HashMod, NumericTable, Partitioner, Range, Rendezvous, Ring, SlotMap, by_name, catalogue,
+    from_fn,
 };
 
 fn main() {
@@ -47,7 +49,7 @@ fn main() {
     print_table(&figures);
 }
 
-fn partitioners(nodes: usize) -> Vec<(&'static str, Box<dyn Partitioner>)> {
+fn partitioners(nodes: usize) -> Vec<(&'static str, Arc<dyn Partitioner>)> {
     let width = USERS.div_ceil(nodes as u64);
     let users = (0..nodes as u64).fold(NumericTable::new("user:"), |table, i| {
         table.range(i * width..(i + 1) * width, format!("node-{i}"))
@@ -56,18 +58,24 @@ fn partitioners(nodes: usize) -> Vec<(&'static str, Box<dyn Partitioner>)> {
         .table(users)
         .build()
         .expect("the ranges follow one another");
-    vec![
-        ("slot map (crc16)", Box::new(SlotMap::even())),
-        ("rendezvous (xxh3)", Box::new(Rendezvous::new())),
-        ("ring (xxh3)", Box::new(Ring::new())),
-        ("hash-mod (crc32)", Box::new(HashMod::new(KeyHash::Crc32))),
-        ("hash-mod (xxh3)", Box::new(HashMod::new(KeyHash::Xxh3))),
-        ("range (numeric)", Box::new(range)),
+    let own: [(_, Arc<dyn Partitioner>); 7] = [
+        ("slot map (crc16)", Arc::new(SlotMap::even())),
+        ("rendezvous (xxh3)", Arc::new(Rendezvous::new())),
+        ("ring (xxh3)", Arc::new(Ring::new())),
+        ("hash-mod (crc32)", Arc::new(HashMod::new(KeyHash::Crc32))),
+        ("hash-mod (xxh3)", Arc::new(HashMod::new(KeyHash::Xxh3))),
+        ("range (numeric)", Arc::new(range)),
         (
             "function (length)",
-            Box::new(from_fn("length/1", |key, nodes| key.len() % nodes.len())),
+            Arc::new(from_fn("length/1", |key, nodes| key.len() % nodes.len())),
         ),
-    ]
+    ];
+    // The presets of other clients and proxies, as they are without options.
+    let presets = catalogue().iter().filter_map(|entry| {
+        let preset = by_name(entry.name, &[]).ok()?;
+        (!OWN.contains(&entry.name)).then_some((entry.name, preset))
+    });
+    own.into_iter().chain(presets).collect()
 }
 
 fn specs(count: usize) -> Vec<NodeSpec> {
@@ -97,7 +105,7 @@ fn keys() -> Vec<[u8; 16]> {
 /// The best sample of each row, and how it compares to the first row of the same number of nodes.
 fn print_table(figures: &[(&str, usize, f64)]) {
     println!(
-        "\n{:<18} {}",
+        "\n{:<31} {}",
         "ns per key (ratio)",
         NODES.map(|nodes| format!("{nodes:>10} nodes")).join(" ")
     );
@@ -113,13 +121,21 @@ fn print_table(figures: &[(&str, usize, f64)]) {
                 format!("{own:>8.2} ({:>5.2})", own / first)
             });
         println!(
-            "{:<18} {}",
+            "{:<31} {}",
             figures[row].0,
             cells.collect::<Vec<_>>().join(" ")
         );
     }
 }
 
+/// What has rows of its own.
+const OWN: [&str; 5] = [
+    "hash-mod/1",
+    "range/1",
+    "rendezvous/1",
+    "ring/1",
+    "slot-map/1",
+];
 const KEYS: usize = 1 << 16;
 const NODES: [usize; 3] = [4, 16, 128];
 /// Keys are `user:` and a number below this one.

@@ -148,7 +148,7 @@ fn fingerprint(nodes: &[NodeSpec], partitioner: &dyn Partitioner, tag: &HashTag)
         add(&option);
         add(&value);
     }
-    add(tag.name());
+    add(&tag.name());
     for node in nodes {
         add(node.name());
         add(&node.weight().to_string());

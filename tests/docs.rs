@@ -8,7 +8,7 @@ use std::time::Duration;
 use redis_sharding::hash::{HashTag, KeyHash};
 use redis_sharding::partition::{
     HashMod, NumericTable, Partitioner, PlacementError, Range, Rendezvous, Ring, RingSpec, SlotMap,
-    WEIGHTS_MAX,
+    WEIGHTS_MAX, catalogue,
 };
 use redis_sharding::{
     EVENTS_MAX, KEY_TEXT_MAX, NODES_MAX, NodeSpec, TRANSACTION_ATTEMPTS_MAX, builder,
@@ -142,9 +142,21 @@ fn the_changelog_names_every_placement() {
             .any(|row| row[4] == format!("`{}`", partitioner.name()));
         assert!(in_readme, "{}", partitioner.name());
     }
-    let hashes = KeyHash::ALL.map(KeyHash::name);
-    let tags = [HashTag::Braces, HashTag::None];
-    for name in hashes.into_iter().chain(tags.iter().map(HashTag::name)) {
+    for entry in catalogue() {
+        let name = format!("- `{}`:", entry.name);
+        assert!(placement.contains(&name), "{name}");
+    }
+    let tags = [
+        HashTag::Braces,
+        HashTag::None,
+        HashTag::AnyTwo(b'{', b'}'),
+        HashTag::BracesEvenEmpty,
+        HashTag::JedisPattern,
+        HashTag::LineStart(b'{', b'}'),
+        HashTag::PhpRedis,
+    ];
+    let hashes = KeyHash::ALL.iter().map(|hash| hash.name().into());
+    for name in hashes.chain(tags.iter().map(HashTag::name)) {
         assert!(placement.contains(&format!("`{name}`")), "{name}");
     }
 }

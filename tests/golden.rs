@@ -8,8 +8,8 @@ use std::num::NonZeroU32;
 use redis_sharding::NodeSpec;
 use redis_sharding::hash::KeyHash;
 use redis_sharding::partition::{
-    BytesTable, Direction, HashMod, NumericTable, Partitioner, PointLabel, Range, Rendezvous, Ring,
-    RingSpec, SlotMap,
+    BytesTable, Direction, HashMod, NumericTable, Partitioner, PlacementError, PointLabel, Range,
+    Rendezvous, Ring, RingSpec, SlotMap, by_name, catalogue,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -96,11 +96,99 @@ fn range_1_is_frozen() {
     check(&rule.build().unwrap(), "range/1", 0xbfc4_2ec5_29f9_de98);
 }
 
+#[test]
+fn peers_1_are_frozen() {
+    let expected = [
+        ("codis/1", 0xf76a_e01c_6ea6_91ec),
+        ("go-redis-3/1", 0x109d_ce15_24b2_a8d3),
+        ("go-redis-8/1", 0x122f_78eb_67bd_3fd1),
+        ("jedis-2.0/1", 0x3ce2_a86c_a490_fead),
+        ("jedis-2.10/1", 0x2ecc_b610_b53d_4399),
+        ("jedis-4/1", 0x76d7_cf45_fc13_047a),
+        ("libmemcached-ketama-weighted/1", 0xc9de_eb3b_851d_1bd3),
+        ("libmemcached-ketama/1", 0xc449_778a_6355_f64e),
+        ("libmemcached-modula/1", 0xa5d3_03af_7aa6_aad8),
+        ("phpredis-consistent/1", 0x1111_50da_197a_9d11),
+        ("phpredis-range/1", 0x01da_4f67_4bb7_72ed),
+        ("predis-hash-ring/1", 0xbd52_7cbe_b49c_4f08),
+        ("predis-ketama-ring/1", 0x840a_d961_fd4d_795f),
+        ("redis-rb-4/1", 0xacee_c137_daa0_7076),
+        ("redis-rb-5/1", 0x0256_2385_91f2_094e),
+        ("twemproxy-ketama/1", 0xeeb1_1910_50fc_541b),
+        ("twemproxy-modula/1", 0x3f5a_52ad_2ef6_5bdf),
+    ];
+    let own = [
+        "hash-mod/1",
+        "range/1",
+        "rendezvous/1",
+        "ring/1",
+        "slot-map/1",
+    ];
+    let mut peers = catalogue()
+        .iter()
+        .filter(|entry| !own.contains(&entry.name));
+    for (name, digest) in expected {
+        assert_eq!(peers.next().map(|entry| entry.name), Some(name));
+        check(&*by_name(name, &[]).unwrap(), name, digest);
+    }
+    assert!(peers.next().is_none(), "every preset is frozen");
+}
+
+#[test]
+fn key_hashes_are_frozen() {
+    let expected = [
+        ("crc16", 0x4315_98d5_f60a_bff9),
+        ("crc32", 0x4c54_8443_a1ac_1a31),
+        ("fnv1a-32", 0xfe9f_e3fb_7259_7d83),
+        ("fnv1a-64", 0x675b_dcc4_e60e_2cd4),
+        ("xxh3-64", 0xc37c_9667_4767_4036),
+        ("xxh64", 0xfec5_9ae7_5bd8_f237),
+        ("md5", 0x9a26_dd36_e92f_a0ab),
+        ("md5-big", 0xcaa6_b1dd_3fe8_115a),
+        ("murmur64a", 0x3911_8b30_4aa0_e413),
+        ("crc32-jam", 0x982e_0f02_9041_42f6),
+        ("crc16-wide", 0x142b_e80d_3370_dcda),
+        ("crc32-upper", 0x03ae_6f0c_d5f8_96ee),
+        ("fnv1-signed", 0xbbac_7ebc_68be_04fa),
+        ("fnv1-cut", 0x846a_3a45_0f12_8b8b),
+        ("fnv1a-signed", 0xe2c3_e0d7_c516_a2a0),
+        ("fnv1a-cut", 0x9c46_6fa7_6343_2ea0),
+        ("hsieh", 0xca58_47be_ef71_737a),
+        ("jenkins", 0xc47c_2fa4_7ed5_6935),
+        ("murmur2", 0xda10_d7d1_8bcf_c3ea),
+        ("murmur3", 0xafed_335c_e1ab_c6f2),
+        ("one-at-a-time", 0x5735_7ac4_d2fa_4a24),
+        ("php-adler32", 0x272f_1644_572a_0ab1),
+        ("php-crc32", 0x7dfc_7fb7_5d50_0525),
+        ("php-crc32b", 0xafd2_6716_f63e_9339),
+        ("php-crc32c", 0xb082_f4f1_9633_51b6),
+        ("php-fnv132", 0x4f01_315c_7a5c_6502),
+        ("php-fnv164", 0x1d65_f91d_7b96_26a6),
+        ("php-fnv1a32", 0xeccf_78b0_4418_ec00),
+        ("php-fnv1a64", 0xda26_7ac2_01a5_8bcb),
+        ("php-joaat", 0x6b25_bad2_8cc9_a39d),
+        ("php-md5", 0x6965_bc63_cb23_b516),
+        ("php-murmur3a", 0x6189_76bb_ee40_a3a6),
+        ("php-sha1", 0x7049_3507_8375_d9c1),
+        ("php-sha256", 0xa2a1_14ce_4ae5_bef0),
+        ("php-xxh3", 0xa96b_e3d4_0440_066d),
+        ("php-xxh32", 0xd255_85b8_495d_e54b),
+        ("php-xxh64", 0xc8b4_0425_0510_48b8),
+    ];
+    assert_eq!(KeyHash::ALL.len(), expected.len());
+    for (hash, (name, expected)) in KeyHash::ALL.iter().zip(expected) {
+        assert_eq!(hash.name(), name);
+        let numbers = (0..10_000).flat_map(|i| hash.hash(key(i).as_bytes()).to_le_bytes());
+        let digest = xxh3_64(&numbers.collect::<Vec<u8>>());
+        assert_eq!(digest, expected, "{name}: found {digest:#x}");
+    }
+}
+
 #[track_caller]
 fn check(partitioner: &dyn Partitioner, name: &str, expected: u64) {
     assert_eq!(partitioner.name(), name);
     let digest = digest(partitioner);
-    assert_eq!(digest, expected, "found {digest:#x}");
+    assert_eq!(digest, expected, "{name}: found {digest:#x}");
 }
 
 /// The XXH3 of all owners over all sets of nodes, as little-endian pairs of bytes; `0xffff` for none.
@@ -108,7 +196,12 @@ fn digest(partitioner: &dyn Partitioner) -> u64 {
     let tag = partitioner.hash_tag();
     let mut answers = Vec::new();
     for nodes in node_sets() {
-        let placement = partitioner.place(&nodes).unwrap();
+        let placement = match partitioner.place(&nodes) {
+            Ok(placement) => placement,
+            // A rule without weights has three sets of nodes.
+            Err(PlacementError::Weighted { .. }) => continue,
+            Err(refusal) => panic!("{refusal}"),
+        };
         for i in 0..10_000 {
             let owner = placement.locate(tag.of(key(i).as_bytes()));
             answers.extend(owner.map_or(u16::MAX, |node| node.as_u16()).to_le_bytes());

@@ -22,6 +22,11 @@ pub(super) fn crc16(bytes: &[u8]) -> u16 {
     crc
 }
 
+/// The CRC of a single byte.
+pub(super) fn of_byte(byte: u8) -> u16 {
+    TABLES[7][usize::from(byte)]
+}
+
 #[inline]
 fn fold(crc: u16, block: u64) -> u16 {
     let bytes = (block ^ u64::from(crc) << 48).to_be_bytes();

@@ -1,58 +1,117 @@
 //! From bytes to a number.
 
-use std::fmt;
 use std::str::FromStr;
 
 use xxhash_rust::xxh3::xxh3_64;
 use xxhash_rust::xxh64::xxh64;
 
-use super::{crc16, fnv};
+use super::named::named;
+use super::{crc16, fnv, md5, memcached, murmur, php};
 
-/// A frozen function from bytes to a number.
-///
-/// ```
-/// use redis_sharding::hash::KeyHash;
-///
-/// let hash: KeyHash = "crc32".parse()?;
-/// assert_eq!(hash.hash(b"user:1"), 0x7ba5c282);
-/// # Ok::<(), redis_sharding::hash::UnknownKeyHash>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum KeyHash {
-    /// CRC16/XMODEM, the hash of Redis Cluster; 16 bits.
-    Crc16,
-    /// CRC32 of IEEE 802.3 and zlib, the usual choice of older clients; 32 bits.
+named! {
+    /// A frozen function from bytes to a number.
     ///
-    /// Good enough for keys modulo nodes. Poor for the labels of a ring: names that differ in one digit give points
-    /// that lie close together.
-    Crc32,
-    /// FNV-1a with the standard 32-bit constants. Poor for the labels of a ring, like CRC32.
-    Fnv1a32,
-    /// FNV-1a with the standard 64-bit constants. Its high bits hardly change with the last bytes of a key, so it is poor
-    /// for rings.
+    /// The own ones of this crate and of most clients come first; then what single peers use, with their deviations from
+    /// what the names promise. "Signed" means that bytes from 0x80 up count as negative numbers, which is how C reads a
+    /// `char` on x86; ARM builds of the same peer differ for such keys.
     ///
-    /// What twemproxy calls `fnv1a_64` is another function.
-    Fnv1a64,
-    /// XXH3 of 64 bits with seed zero, [stable since xxHash 0.8.0]: the crate's own choice.
+    /// ```
+    /// use redis_sharding::hash::KeyHash;
     ///
-    /// [stable since xxHash 0.8.0]: https://github.com/Cyan4973/xxHash/releases/tag/v0.8.0
-    Xxh3,
-    /// XXH64 with seed zero, the hash of go-redis' `Ring` (v8 and later).
-    Xxh64,
+    /// let hash: KeyHash = "crc32".parse()?;
+    /// assert_eq!(hash.hash(b"user:1"), 0x7ba5c282);
+    /// # Ok::<(), redis_sharding::hash::UnknownKeyHash>(())
+    /// ```
+    pub enum KeyHash {
+        /// CRC16/XMODEM, the hash of Redis Cluster; 16 bits.
+        Crc16 = "crc16",
+        /// CRC32 of IEEE 802.3 and zlib, the usual choice of older clients; 32 bits.
+        ///
+        /// Good enough for keys modulo nodes. Poor for the labels of a ring: names that differ in one digit give points
+        /// that lie close together.
+        Crc32 = "crc32",
+        /// FNV-1a with the standard 32-bit constants. Poor for the labels of a ring, like CRC32.
+        Fnv1a32 = "fnv1a-32",
+        /// FNV-1a with the standard 64-bit constants. Its high bits hardly change with the last bytes of a key, so it is
+        /// poor for rings.
+        ///
+        /// What twemproxy calls `fnv1a_64` is another function: [`Fnv1aCut`](Self::Fnv1aCut).
+        Fnv1a64 = "fnv1a-64",
+        /// XXH3 of 64 bits with seed zero, [stable since xxHash 0.8.0]: the crate's own choice.
+        ///
+        /// [stable since xxHash 0.8.0]: https://github.com/Cyan4973/xxHash/releases/tag/v0.8.0
+        Xxh3 = "xxh3-64",
+        /// XXH64 with seed zero, the hash of go-redis' `Ring` (v8 and later).
+        Xxh64 = "xxh64",
+        /// The first four bytes of MD5 as a little-endian number: the key hash of every ketama. About 90 ns for a short
+        /// key, a good ten times what the others cost.
+        Md5 = "md5",
+        /// The first four bytes of MD5 as a big-endian number: the points of redis-rb from 5.0.
+        Md5Big = "md5-big",
+        /// MurmurHash64A with the seed 0x1234ABCD, as in Jedis.
+        Murmur64A = "murmur64a",
+        /// CRC-32/JAMCRC, which is CRC32 without its final inversion, as on the ring of phpredis.
+        CrcJam = "crc32-jam",
+        /// CRC16/XMODEM in 32 bits, nothing cut off: `crc16` of twemproxy.
+        Crc16Wide = "crc16-wide",
+        /// Bits 16 to 30 of CRC32: `crc32` of twemproxy, `crc` of libmemcached. Numbers of 32 bits of which only fifteen are
+        /// used: on a ring nearly every key goes to one node.
+        Crc32Upper = "crc32-upper",
+        /// Signed FNV-1 of 32 bits: `fnv1_32` of twemproxy and libmemcached.
+        Fnv1Signed = "fnv1-signed",
+        /// The lower 32 bits of signed FNV-1 of 64 bits: `fnv1_64` of twemproxy and libmemcached.
+        Fnv1Cut = "fnv1-cut",
+        /// Signed FNV-1a of 32 bits: `fnv1a_32` of twemproxy and libmemcached.
+        Fnv1aSigned = "fnv1a-signed",
+        /// Signed FNV-1a with the 64-bit constants cut to 32 bits: `fnv1a_64` of twemproxy, its default, and of
+        /// libmemcached. Keys that differ in their last bytes lie close together.
+        Fnv1aCut = "fnv1a-cut",
+        /// SuperFastHash of P. Hsieh started with zero, its last byte signed: `hsieh` of twemproxy.
+        Hsieh = "hsieh",
+        /// `hashlittle` of B. Jenkins' lookup3 started with 13: `jenkins` of twemproxy and libmemcached.
+        Jenkins = "jenkins",
+        /// MurmurHash2 of 32 bits seeded with 0xDEADBEEF times the length: `murmur` of twemproxy and libmemcached.
+        Murmur2 = "murmur2",
+        /// MurmurHash3 for x86 of 32 bits seeded with 0xDEADBEEF times the length: `murmur3` of libmemcached.
+        Murmur3 = "murmur3",
+        /// Signed one-at-a-time of B. Jenkins: `one_at_a_time` of twemproxy, and the default of libmemcached.
+        OneAtATime = "one-at-a-time",
+        /// What phpredis makes of PHP's `adler32`; 32 bits, as all its numbers.
+        PhpAdler32 = "php-adler32",
+        /// What phpredis makes of PHP's `crc32`, which is bzip2's.
+        PhpCrc32 = "php-crc32",
+        /// What phpredis makes of PHP's `crc32b`, which is zlib's.
+        PhpCrc32b = "php-crc32b",
+        /// What phpredis makes of PHP's `crc32c`.
+        PhpCrc32c = "php-crc32c",
+        /// What phpredis makes of PHP's `fnv132`.
+        PhpFnv132 = "php-fnv132",
+        /// What phpredis makes of PHP's `fnv164`.
+        PhpFnv164 = "php-fnv164",
+        /// What phpredis makes of PHP's `fnv1a32`.
+        PhpFnv1a32 = "php-fnv1a32",
+        /// What phpredis makes of PHP's `fnv1a64`.
+        PhpFnv1a64 = "php-fnv1a64",
+        /// What phpredis makes of PHP's `joaat`.
+        PhpJoaat = "php-joaat",
+        /// What phpredis makes of PHP's `md5`.
+        PhpMd5 = "php-md5",
+        /// What phpredis makes of PHP's `murmur3a`.
+        PhpMurmur3a = "php-murmur3a",
+        /// What phpredis makes of PHP's `sha1`.
+        PhpSha1 = "php-sha1",
+        /// What phpredis makes of PHP's `sha256`.
+        PhpSha256 = "php-sha256",
+        /// What phpredis makes of PHP's `xxh3`.
+        PhpXxh3 = "php-xxh3",
+        /// What phpredis makes of PHP's `xxh32`.
+        PhpXxh32 = "php-xxh32",
+        /// What phpredis makes of PHP's `xxh64`.
+        PhpXxh64 = "php-xxh64",
+    }
 }
 
 impl KeyHash {
-    /// Every hash there is, in the order of the names.
-    pub const ALL: [Self; 6] = [
-        Self::Crc16,
-        Self::Crc32,
-        Self::Fnv1a32,
-        Self::Fnv1a64,
-        Self::Xxh3,
-        Self::Xxh64,
-    ];
-
     /// The number of these bytes. A narrow hash fills the low bits.
     pub fn hash(self, bytes: &[u8]) -> u64 {
         self.function()(bytes)
@@ -67,34 +126,47 @@ impl KeyHash {
             Self::Fnv1a64 => fnv::fnv1a_64,
             Self::Xxh3 => xxh3_64,
             Self::Xxh64 => |bytes| xxh64(bytes, 0),
+            Self::Md5 => |bytes| md5::first(bytes) as u64,
+            Self::Md5Big => |bytes| md5::first(bytes).swap_bytes() as u64,
+            Self::Murmur64A => murmur::murmur64a,
+            Self::CrcJam => |bytes| !crc32fast::hash(bytes) as u64,
+            Self::Crc16Wide => |bytes| memcached::crc16(bytes) as u64,
+            Self::Crc32Upper => |bytes| memcached::crc32(bytes) as u64,
+            Self::Fnv1Signed => |bytes| memcached::fnv1_32(bytes) as u64,
+            Self::Fnv1Cut => |bytes| memcached::fnv1_64(bytes) as u64,
+            Self::Fnv1aSigned => |bytes| memcached::fnv1a_32(bytes) as u64,
+            Self::Fnv1aCut => |bytes| memcached::fnv1a_64(bytes) as u64,
+            Self::Hsieh => |bytes| memcached::hsieh(bytes) as u64,
+            Self::Jenkins => |bytes| memcached::jenkins(bytes) as u64,
+            Self::Murmur2 => |bytes| murmur::murmur2(bytes) as u64,
+            Self::Murmur3 => |bytes| murmur::murmur3_memcached(bytes) as u64,
+            Self::OneAtATime => |bytes| memcached::one_at_a_time(bytes) as u64,
+            Self::PhpAdler32 => php::adler32,
+            Self::PhpCrc32 => php::crc32,
+            Self::PhpCrc32b => php::crc32b,
+            Self::PhpCrc32c => php::crc32c,
+            Self::PhpFnv132 => php::fnv132,
+            Self::PhpFnv164 => php::fnv164,
+            Self::PhpFnv1a32 => php::fnv1a32,
+            Self::PhpFnv1a64 => php::fnv1a64,
+            Self::PhpJoaat => php::joaat,
+            Self::PhpMd5 => php::md5,
+            Self::PhpMurmur3a => php::murmur3a,
+            Self::PhpSha1 => php::sha1,
+            Self::PhpSha256 => php::sha256,
+            Self::PhpXxh3 => php::xxh3,
+            Self::PhpXxh32 => php::xxh32_,
+            Self::PhpXxh64 => php::xxh64_,
         }
     }
 
-    /// How many bits of [`hash`](Self::hash) can be set.
+    /// How wide the numbers are: [`hash`](Self::hash) sets no bit beyond.
     pub const fn bits(self) -> u32 {
         match self {
             Self::Crc16 => 16,
-            Self::Crc32 | Self::Fnv1a32 => 32,
-            Self::Fnv1a64 | Self::Xxh3 | Self::Xxh64 => 64,
+            Self::Fnv1a64 | Self::Xxh3 | Self::Xxh64 | Self::Murmur64A => 64,
+            _ => 32,
         }
-    }
-
-    /// The frozen name, which [`FromStr`] reads back. It goes into fingerprints.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Crc16 => "crc16",
-            Self::Crc32 => "crc32",
-            Self::Fnv1a32 => "fnv1a-32",
-            Self::Fnv1a64 => "fnv1a-64",
-            Self::Xxh3 => "xxh3-64",
-            Self::Xxh64 => "xxh64",
-        }
-    }
-}
-
-impl fmt::Display for KeyHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 
@@ -102,12 +174,9 @@ impl FromStr for KeyHash {
     type Err = UnknownKeyHash;
 
     fn from_str(name: &str) -> Result<Self, UnknownKeyHash> {
-        Self::ALL
-            .into_iter()
-            .find(|hash| hash.name() == name)
-            .ok_or_else(|| UnknownKeyHash {
-                name: name.to_owned(),
-            })
+        Self::from_name(name).ok_or_else(|| UnknownKeyHash {
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -143,7 +212,7 @@ mod tests {
     #[test]
     fn names_are_read_back() {
         for hash in KeyHash::ALL {
-            assert_eq!(hash.name().parse(), Ok(hash));
+            assert_eq!(hash.name().parse(), Ok(*hash));
         }
         assert_eq!(
             "CRC32".parse::<KeyHash>().unwrap_err().to_string(),
@@ -153,7 +222,7 @@ mod tests {
 
     #[test]
     fn no_hash_is_wider_than_it_says() {
-        for hash in KeyHash::ALL.into_iter().filter(|hash| hash.bits() < 64) {
+        for hash in KeyHash::ALL.iter().filter(|hash| hash.bits() < 64) {
             for i in 0..1000_u32 {
                 assert_eq!(hash.hash(&i.to_le_bytes()) >> hash.bits(), 0, "{hash}");
             }

@@ -8,8 +8,16 @@
 mod crc16;
 mod fnv;
 mod key_hash;
+mod md5;
+mod memcached;
+mod murmur;
+mod named;
+mod php;
 mod tag;
 mod word;
+
+pub(crate) use md5::words as md5_words;
+pub(crate) use named::named;
 
 pub use key_hash::{KeyHash, UnknownKeyHash};
 pub use tag::HashTag;

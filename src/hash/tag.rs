@@ -1,20 +1,45 @@
 //! The part of a key that is hashed.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use super::word;
 
 /// Which bytes of a key decide where it lives.
+///
+/// Where a rule finds nothing, the whole key counts. The rules differ on odd keys only:
+///
+/// | key | [`Braces`](Self::Braces), [`AnyTwo`](Self::AnyTwo) of `{}` | [`BracesEvenEmpty`](Self::BracesEvenEmpty), [`PhpRedis`](Self::PhpRedis) | [`JedisPattern`](Self::JedisPattern) | [`LineStart`](Self::LineStart) of `{}` |
+/// |---|---|---|---|---|
+/// | `a{b}c` | `b` | `b` | `b` | whole |
+/// | `{a}{b}` | `a` | `a` | `a` | `a` |
+/// | `{}x` | whole | nothing | whole | whole |
+/// | `{}{b}` | whole | nothing | `}{b` | `}{b` |
+/// | `{{a}}` | `{a` | `{a` | `{a` | `{a` |
+/// | `{a` | whole | whole | whole | whole |
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum HashTag {
     /// Redis Cluster's rule: the bytes between the first `{` and the next `}`, or the whole key when there are none
-    /// between them.
+    /// between them. Also of go-redis and Predis.
     #[default]
     Braces,
     /// The whole key, always.
     None,
+    /// The same as [`Braces`](Self::Braces) between two bytes of one's choice, which may be alike: `hash_tag` of twemproxy
+    /// since 0.4.
+    AnyTwo(u8, u8),
+    /// The bytes between the first `{` and the next `}`, even when there are none. Of Codis.
+    BracesEvenEmpty,
+    /// Jedis' `DEFAULT_KEY_TAG_PATTERN`, the regular expression `\{(.+?)\}` found anywhere: at least one character, of
+    /// which the first may be `}`, and no line terminator between.
+    JedisPattern,
+    /// redis-rb's regular expression `^{(.+?)}`, or the same with two other bytes: as [`JedisPattern`](Self::JedisPattern),
+    /// but only at the start of a line, and only `\n` ends a line.
+    LineStart(u8, u8),
+    /// As [`BracesEvenEmpty`](Self::BracesEvenEmpty), but nothing is looked for after a byte of zero. Of phpredis.
+    PhpRedis,
     /// A rule of the user's own, with a frozen name.
     Custom(&'static str, Arc<TagRule>),
 }
@@ -28,17 +53,66 @@ impl HashTag {
         match self {
             Self::Braces => braces(key),
             Self::None => key,
+            Self::AnyTwo(open, close) => between(key, *open, *close).unwrap_or(key),
+            Self::BracesEvenEmpty => even_empty(key).unwrap_or(key),
+            Self::JedisPattern => pattern(key).unwrap_or(key),
+            Self::LineStart(open, close) => line_start(key, *open, *close).unwrap_or(key),
+            Self::PhpRedis => {
+                let end = find(key, 0).unwrap_or(key.len());
+                even_empty(&key[..end]).unwrap_or(key)
+            }
             Self::Custom(_, rule) => rule(key),
         }
     }
 
-    /// The frozen name of the rule.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Braces => "braces",
-            Self::None => "none",
-            Self::Custom(name, _) => name,
+    /// The frozen name of the rule, which [`from_name`](Self::from_name) reads back.
+    pub fn name(&self) -> Cow<'_, str> {
+        let two = |rule: &str, open: u8, close: u8| {
+            format!("{rule}:{}{}", open.escape_ascii(), close.escape_ascii())
+        };
+        match *self {
+            Self::Braces => "braces".into(),
+            Self::None => "none".into(),
+            Self::AnyTwo(open, close) => two("any-two", open, close).into(),
+            Self::BracesEvenEmpty => "braces-even-empty".into(),
+            Self::JedisPattern => "jedis-pattern".into(),
+            Self::LineStart(open, close) => two("line-start", open, close).into(),
+            Self::PhpRedis => "phpredis".into(),
+            Self::Custom(name, _) => name.into(),
         }
+    }
+
+    /// The rule of this name, unless it is a rule of the user's own: `braces`, `none`, `any-two:{}`, `braces-even-empty`,
+    /// `jedis-pattern`, `line-start:{}`, `phpredis`.
+    ///
+    /// Bytes that are not printable ASCII are escaped, as are quotes and the backslash: `\x00`, `\n`, `\'`, `\\`.
+    ///
+    /// ```
+    /// use redis_sharding::hash::HashTag;
+    ///
+    /// let tag = HashTag::from_name("any-two:<>").expect("there is such a rule");
+    /// assert_eq!(tag.of(b"cart<user:1>"), b"user:1");
+    /// ```
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "braces" => Self::Braces,
+            "none" => Self::None,
+            "braces-even-empty" => Self::BracesEvenEmpty,
+            "jedis-pattern" => Self::JedisPattern,
+            "phpredis" => Self::PhpRedis,
+            _ => {
+                let (rule, bytes) = name.split_once(':')?;
+                let (open, rest) = escaped(bytes)?;
+                let (close, "") = escaped(rest)? else {
+                    return None;
+                };
+                match rule {
+                    "any-two" => Self::AnyTwo(open, close),
+                    "line-start" => Self::LineStart(open, close),
+                    _ => return None,
+                }
+            }
+        })
     }
 }
 
@@ -48,25 +122,74 @@ impl fmt::Debug for HashTag {
     }
 }
 
+/// The byte that is written first, and what follows.
+fn escaped(text: &str) -> Option<(u8, &str)> {
+    (0..=u8::MAX).find_map(|byte| {
+        let rest = text.strip_prefix(&byte.escape_ascii().to_string())?;
+        Some((byte, rest))
+    })
+}
+
 #[inline]
 fn braces(key: &[u8]) -> &[u8] {
     // Most keys have no tag, and that is told sooner than where it would be.
     if contains(key, b'{') {
-        between_braces(key)
+        between(key, b'{', b'}').unwrap_or(key)
     } else {
         key
     }
 }
 
-fn between_braces(key: &[u8]) -> &[u8] {
-    let Some(open) = find(key, b'{') else {
-        return key;
-    };
-    let rest = &key[open + 1..];
-    match find(rest, b'}') {
-        None | Some(0) => key,
-        Some(length) => &rest[..length],
+/// What lies between the first `open` and the next `close`, unless that is nothing.
+fn between(key: &[u8], open: u8, close: u8) -> Option<&[u8]> {
+    let rest = &key[find(key, open)? + 1..];
+    let length = find(rest, close)?;
+    (length > 0).then(|| &rest[..length])
+}
+
+/// What lies between the first `{` and the next `}`.
+fn even_empty(key: &[u8]) -> Option<&[u8]> {
+    let rest = &key[find(key, b'{')? + 1..];
+    find(rest, b'}').map(|length| &rest[..length])
+}
+
+/// Group 1 of `\{(.+?)\}`, found anywhere.
+fn pattern(key: &[u8]) -> Option<&[u8]> {
+    let mut rest = key;
+    while let Some(open) = find(rest, b'{') {
+        let line = until_line_end(&rest[open + 1..]);
+        if let Some(tag) = shortest(line, b'}') {
+            return Some(tag);
+        }
+        // Where the first brace of a line finds no end, a later one does not either.
+        rest = &rest[open + 1 + line.len()..];
     }
+    None
+}
+
+/// Group 1 of `^{(.+?)}`, where `^` is the start of any line.
+fn line_start(key: &[u8], open: u8, close: u8) -> Option<&[u8]> {
+    key.split(|&byte| byte == b'\n')
+        .filter_map(|line| line.strip_prefix(&[open]))
+        .find_map(|line| shortest(line, close))
+}
+
+/// What comes before the first `close` that is not the first character.
+fn shortest(text: &[u8], close: u8) -> Option<&[u8]> {
+    let length = find(text.get(1..)?, close)? + 1;
+    Some(&text[..length])
+}
+
+/// The bytes before what Java's regular expressions take for the end of a line, in UTF-8.
+fn until_line_end(text: &[u8]) -> &[u8] {
+    let ends = |rest: &[u8]| {
+        matches!(
+            rest,
+            [b'\n' | b'\r', ..] | [0xc2, 0x85, ..] | [0xe2, 0x80, 0xa8 | 0xa9, ..]
+        )
+    };
+    let end = (0..text.len()).find(|&start| ends(&text[start..]));
+    &text[..end.unwrap_or(text.len())]
 }
 
 /// Whether there is such a byte, eight bytes at a time and without a branch for each. `byte` is not zero.
@@ -85,18 +208,18 @@ fn contains(bytes: &[u8], byte: u8) -> bool {
     flags != 0
 }
 
-/// The position of the first such byte, eight bytes at a time. `byte` is not zero.
+/// The position of the first such byte, eight bytes at a time.
 fn find(bytes: &[u8], byte: u8) -> Option<usize> {
     let (chunks, rest) = bytes.as_chunks();
-    let words = chunks
-        .iter()
-        .map(|chunk| u64::from_le_bytes(*chunk))
-        .chain([word::short(rest)]);
-    let (chunk, flags) = words
-        .map(|word| word::flags(word, byte))
-        .enumerate()
-        .find(|&(_, flags)| flags != 0)?;
-    Some(8 * chunk + word::first(flags))
+    for (i, chunk) in chunks.iter().enumerate() {
+        let flags = word::flags(u64::from_le_bytes(*chunk), byte);
+        if flags != 0 {
+            return Some(8 * i + word::first(flags));
+        }
+    }
+    // The padding of the last word is zero, and so may be the byte.
+    let position = 8 * chunks.len() + word::first(word::flags(word::short(rest), byte));
+    (position < bytes.len()).then_some(position)
 }
 
 #[cfg(test)]
@@ -132,6 +255,86 @@ mod tests {
         let first = HashTag::Custom("first-byte/1", Arc::new(|key| &key[..key.len().min(1)]));
         assert_eq!(first.of(b"user"), b"u");
         assert_eq!(format!("{first:?}"), "HashTag(first-byte/1)");
+    }
+
+    #[test]
+    fn peers_differ_on_odd_keys() {
+        let rules = [
+            HashTag::Braces,
+            HashTag::AnyTwo(b'{', b'}'),
+            HashTag::BracesEvenEmpty,
+            HashTag::PhpRedis,
+            HashTag::JedisPattern,
+            HashTag::LineStart(b'{', b'}'),
+        ];
+        // As measured with the peers; the last ones as read in their sources.
+        let cases = [
+            ("a{b}c", ["b", "b", "b", "b", "b", "a{b}c"]),
+            ("{a}{b}", ["a"; 6]),
+            ("{}x", ["{}x", "{}x", "", "", "{}x", "{}x"]),
+            ("{}{b}", ["{}{b}", "{}{b}", "", "", "}{b", "}{b"]),
+            ("{{a}}", ["{a"; 6]),
+            ("{a", ["{a"; 6]),
+            ("{}}", ["{}}", "{}}", "", "", "}", "}"]),
+            ("{\n}{b}", ["\n", "\n", "\n", "\n", "b", "{\n}{b}"]),
+            (
+                "{\u{2028}}",
+                [
+                    "\u{2028}",
+                    "\u{2028}",
+                    "\u{2028}",
+                    "\u{2028}",
+                    "{\u{2028}}",
+                    "\u{2028}",
+                ],
+            ),
+            ("a\n{b}", ["b"; 6]),
+            ("a\0{b}", ["b", "b", "b", "a\0{b}", "b", "a\0{b}"]),
+            ("{a\0}", ["a\0", "a\0", "a\0", "{a\0}", "a\0", "a\0"]),
+        ];
+        for (key, tags) in cases {
+            let found = rules.each_ref().map(|rule| rule.of(key.as_bytes()));
+            assert_eq!(found, tags.map(str::as_bytes), "{key:?}");
+        }
+        assert_eq!(HashTag::AnyTwo(b'$', b'$').of(b"a$$b$c$"), b"a$$b$c$");
+        assert_eq!(HashTag::AnyTwo(b'$', b'$').of(b"a$b$c$"), b"b");
+        assert_eq!(HashTag::AnyTwo(0, b'}').of(b"abc"), b"abc");
+        assert_eq!(HashTag::AnyTwo(0, b'}').of(b"a\0b}"), b"b");
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for rule in [
+            HashTag::Braces,
+            HashTag::None,
+            HashTag::BracesEvenEmpty,
+            HashTag::JedisPattern,
+            HashTag::PhpRedis,
+        ] {
+            assert_eq!(
+                HashTag::from_name(&rule.name()).unwrap().name(),
+                rule.name()
+            );
+        }
+        for (open, close) in (0..=u8::MAX).flat_map(|open| [(open, b'\\'), (b'x', open)]) {
+            let rule = HashTag::AnyTwo(open, close);
+            let Some(HashTag::AnyTwo(again, too)) = HashTag::from_name(&rule.name()) else {
+                panic!("{rule:?}");
+            };
+            assert_eq!((again, too), (open, close));
+        }
+        assert_eq!(HashTag::LineStart(b'{', b'}').name(), "line-start:{}");
+        for name in [
+            "",
+            "any-two",
+            "any-two:",
+            "any-two:{",
+            "any-two:{}}",
+            "two:{}",
+            "Braces",
+        ] {
+            assert!(HashTag::from_name(name).is_none(), "{name}");
+        }
     }
 
     proptest! {

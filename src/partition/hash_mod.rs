@@ -1,7 +1,12 @@
 //! Hash modulo nodes.
 
-use super::{Partitioner, Placement, PlacementError, check_nodes, indexed};
-use crate::hash::KeyHash;
+use std::sync::Arc;
+
+use super::catalogue::{Entry, EntryOption, Values};
+use super::{
+    EmptyKey, KeyNumber, NodeText, Partitioner, Placement, PlacementError, check_nodes, indexed,
+};
+use crate::hash::{KeyHash, named};
 use crate::node::{NodeIndex, NodeSpec};
 
 /// The simplest rule: the hash of the key modulo the number of nodes.
@@ -28,12 +33,97 @@ use crate::node::{NodeIndex, NodeSpec};
 #[derive(Clone, Debug)]
 pub struct HashMod {
     key_hash: KeyHash,
+    empty_key: EmptyKey,
+    reduction: Reduction,
+    order: NodeOrder,
 }
 
 impl HashMod {
     /// This hash of the key, modulo the nodes.
     pub const fn new(key_hash: KeyHash) -> Self {
-        Self { key_hash }
+        Self {
+            key_hash,
+            empty_key: EmptyKey::Hashed,
+            reduction: Reduction::Modulo,
+            order: NodeOrder::Given,
+        }
+    }
+
+    /// The number of a key without bytes. Defaults to [`EmptyKey::Hashed`].
+    #[must_use]
+    pub const fn with_empty_key(mut self, empty_key: EmptyKey) -> Self {
+        self.empty_key = empty_key;
+        self
+    }
+
+    /// How the hash becomes a position in the list of nodes. Defaults to [`Reduction::Modulo`].
+    #[must_use]
+    pub const fn with_reduction(mut self, reduction: Reduction) -> Self {
+        self.reduction = reduction;
+        self
+    }
+
+    /// The order of the nodes in the list. Defaults to [`NodeOrder::Given`].
+    #[must_use]
+    pub const fn with_order(mut self, order: NodeOrder) -> Self {
+        self.order = order;
+        self
+    }
+
+    pub(super) const ENTRY: Entry = Entry {
+        name: "hash-mod/1",
+        summary: "hash of the key modulo the nodes, in the order in which they are given",
+        options: &[
+            EntryOption::hash("key-hash", "the hash of the keys", None),
+            EntryOption {
+                name: "empty-key",
+                meaning: "the number of a key without bytes",
+                default: Some("hashed"),
+                values: Values::OneOf(EmptyKey::NAMES),
+            },
+            EntryOption {
+                name: "reduction",
+                meaning: "how the hash becomes a position in the list of nodes",
+                default: Some("modulo"),
+                values: Values::OneOf(Reduction::NAMES),
+            },
+            EntryOption {
+                name: "order",
+                meaning: "the order of the nodes in the list",
+                default: Some("given"),
+                values: Values::OneOf(NodeOrder::NAMES),
+            },
+        ],
+        make: |given| {
+            Ok(Arc::new(Self {
+                key_hash: given.hash("key-hash")?,
+                empty_key: given.read("empty-key", EmptyKey::from_name)?,
+                reduction: given.read("reduction", Reduction::from_name)?,
+                order: given.read("order", NodeOrder::from_name)?,
+            }))
+        },
+    };
+}
+
+named! {
+    /// How a hash becomes a position in a list.
+    pub enum Reduction {
+        /// The remainder of a division by the length of the list.
+        Modulo = "modulo",
+        /// The list cuts the 32-bit numbers into equal ranges, and the hash is inverted, as in phpredis: *(h xor
+        /// 0xFFFFFFFF) n / 0xFFFFFFFF*, rounded down. For h = 0 that is *n*, one too many; here the last position is taken
+        /// then. Made for 32-bit hashes: of wider ones the lower half counts.
+        InvertedRange = "inverted-range",
+    }
+}
+
+named! {
+    /// The order of the nodes in a list.
+    pub enum NodeOrder {
+        /// As they are given.
+        Given = "given",
+        /// By their [text](super::NodeText::Twemproxy) in twemproxy, shorter ones first, then by bytes.
+        Twemproxy = "twemproxy",
     }
 }
 
@@ -43,32 +133,56 @@ impl Partitioner for HashMod {
     }
 
     fn options(&self) -> Vec<(String, String)> {
-        vec![("key-hash".into(), self.key_hash.to_string())]
+        let words = [
+            ("key-hash", self.key_hash.name()),
+            ("empty-key", self.empty_key.name()),
+            ("reduction", self.reduction.name()),
+            ("order", self.order.name()),
+        ];
+        words
+            .map(|(option, value)| (option.to_owned(), value.to_owned()))
+            .into()
     }
 
     fn place(&self, nodes: &[NodeSpec]) -> Result<Box<dyn Placement>, PlacementError> {
         check_nodes(nodes)?;
+        let nodes: Vec<_> = match self.order {
+            NodeOrder::Given => indexed(nodes).collect(),
+            NodeOrder::Twemproxy => {
+                NodeText::Twemproxy.check(nodes)?;
+                NodeText::Twemproxy.shortest_first(nodes)
+            }
+        };
         let entries = |(index, node): (_, &NodeSpec)| {
             std::iter::repeat_n(index, node.weight().get() as usize)
         };
         Ok(Box::new(Placed {
-            hash: self.key_hash.function(),
-            owners: indexed(nodes).flat_map(entries).collect(),
+            number: KeyNumber::new(self.key_hash, self.empty_key),
+            reduction: self.reduction,
+            owners: nodes.into_iter().flat_map(entries).collect(),
         }))
     }
 }
 
 #[derive(Debug)]
 struct Placed {
-    hash: fn(&[u8]) -> u64,
+    number: KeyNumber,
+    reduction: Reduction,
     /// Every node as often as it weighs; never empty.
     owners: Box<[NodeIndex]>,
 }
 
 impl Placement for Placed {
     fn locate(&self, key: &[u8]) -> Option<NodeIndex> {
-        let entry = (self.hash)(key).checked_rem(self.owners.len() as u64)?;
-        self.owners.get(entry as usize).copied()
+        let (number, length) = (self.number.of(key), self.owners.len() as u64);
+        let position = match self.reduction {
+            Reduction::Modulo => number.checked_rem(length)?,
+            Reduction::InvertedRange => {
+                let range = u64::from(!(number as u32)) * length / 0xffff_ffff;
+                range.min(length - 1)
+            }
+        };
+        self.owners.get(position as usize).copied()
     }
 }
 
@@ -82,7 +196,7 @@ mod tests {
     proptest! {
         #[test]
         fn matches_naive(
-            hash in prop::sample::select(KeyHash::ALL.to_vec()),
+            hash in prop::sample::select(KeyHash::ALL),
             count in 1..40_usize,
             key in prop::collection::vec(any::<u8>(), 0..40),
         ) {

@@ -116,6 +116,44 @@ impl<'t> Line<'t> {
     }
 }
 
+/// The statements of one line, which commas separate, each on a line of its own.
+///
+/// A comma followed by a space separates unless it stands in quotes, and whatever has white space stands in quotes.
+pub(super) fn split(text: &str) -> String {
+    let mut lines = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((mut statement, mut after)) = rest.split_once(", ") {
+        while !closed(statement) {
+            let Some(comma) = after.find(", ") else {
+                return lines + rest;
+            };
+            (statement, after) = rest.split_at(statement.len() + 2 + comma);
+            after = &after[2..];
+        }
+        lines.push_str(statement);
+        lines.push('\n');
+        rest = after;
+    }
+    lines + rest
+}
+
+/// Whether all quotes are closed in a statement: a range, of which either end may stand in quotes, and a name.
+fn closed(statement: &str) -> bool {
+    let mut line = Line {
+        number: 1,
+        rest: skip(statement),
+    };
+    let mut read = || {
+        line.quoted()?;
+        if line.symbol("..=") || line.symbol("..") {
+            line.quoted()?;
+        }
+        line.word();
+        line.quoted()
+    };
+    read().is_ok()
+}
+
 /// Bytes in quotes, as [`Line::quoted`] reads them.
 pub(super) struct Quoted<'a>(pub(super) &'a [u8]);
 
@@ -214,10 +252,30 @@ mod tests {
         }
 
         #[test]
+        fn statements_are_split_where_they_were_joined(
+            statements in prop::collection::vec(
+                (any::<String>(), prop::collection::vec(any::<u8>(), 0..9), "[\"., \\\\a]{0,8}"),
+                1..5,
+            ),
+        ) {
+            let statements: Vec<_> = statements
+                .iter()
+                .flat_map(|(name, bound, odd)| [
+                    format!("0-7 {}", Name(odd)),
+                    format!("default {}", Name(name)),
+                    format!("{}..={} {}", Quoted(bound), Quoted(odd.as_bytes()), Name(odd)),
+                    format!("..{} {}", Quoted(bound), Name(odd)),
+                ])
+                .collect();
+            prop_assert_eq!(split(&statements.join(", ")), statements.join("\n"));
+        }
+
+        #[test]
         fn no_text_panics(text in "[\"\\\\#x0aé .]{0,20}") {
             for mut line in lines(&text) {
                 let _ = line.quoted();
                 let _ = line.last_name();
+                let _ = split(&text);
             }
         }
     }

@@ -12,12 +12,19 @@
 //! | [`HashMod`] | hash modulo nodes | nearly everything moves |
 //! | [`Range`] | tables of ranges per kind of key | what you move |
 //! | [`from_fn`] | a function of your own | |
+//! | [`peers`] | where another client or proxy puts the key | |
+//!
+//! Every rule has a frozen name and frozen options: [`catalogue`] lists them, [`by_name`] makes a rule from them.
 //!
 //! Nothing here knows a command, a connection or a clock.
 
+mod catalogue;
 mod from_fn;
 mod hash_mod;
+mod key_number;
 mod line;
+mod node_text;
+pub mod peers;
 mod range;
 mod rendezvous;
 mod ring;
@@ -26,17 +33,22 @@ mod slot_map;
 use std::collections::HashMap;
 use std::fmt;
 
+use key_number::KeyNumber;
+
 use crate::hash::HashTag;
 use crate::node::{NODES_MAX, NodeIndex, NodeSpec};
 
+pub use catalogue::{Entry, EntryOption, Values, by_name, catalogue};
 pub use from_fn::{FromFn, from_fn};
-pub use hash_mod::HashMod;
+pub use hash_mod::{HashMod, NodeOrder, Reduction};
+pub use key_number::EmptyKey;
 pub use line::SyntaxError;
+pub use node_text::NodeText;
 pub use range::{
     BytesTable, NumericTable, Range, RangeBuilder, RangeEntry, RangeError, RangeTable,
 };
 pub use rendezvous::Rendezvous;
-pub use ring::{Direction, PointLabel, Ring, RingSpec};
+pub use ring::{Direction, PointLabel, Ring, RingSpec, Shares, Ties};
 pub use slot_map::{Rebalance, SlotMap, SlotMapError, SlotMove, SlotRange};
 
 /// The largest sum of weights that the partitioners of this crate accept.
@@ -128,6 +140,29 @@ pub enum PlacementError {
     /// There is no node to place keys on.
     #[error("no nodes to place keys on")]
     NoNodes,
+    /// No node has a point on the ring.
+    #[error("no node has a point on the ring: points-per-weight is too small")]
+    NoPoints,
+    /// An option is given more than once.
+    #[error("the option {option:?} of {placement} is given twice")]
+    OptionTwice {
+        /// The name of the built-in placement.
+        placement: &'static str,
+        /// The option.
+        option: String,
+    },
+    /// An option has a value that it cannot have.
+    #[error("{option} of {placement} is {value:?}, but must be {allowed}")]
+    OptionValue {
+        /// The name of the built-in placement.
+        placement: &'static str,
+        /// The option.
+        option: String,
+        /// What was given.
+        value: String,
+        /// What may be given.
+        allowed: String,
+    },
     /// An option of the rule lies outside of what the rule can do.
     #[error("{option} is {value}, but must be in {min}..={max}")]
     OptionOutOfBounds {
@@ -140,6 +175,18 @@ pub enum PlacementError {
         /// The largest value.
         max: u64,
     },
+    /// What a peer would hash for a node does not fit into its buffer, and what it hashes then is undefined.
+    #[error(
+        "{name:?} has {length} bytes, and the peer is sound only up to {max}: give the node a shorter name"
+    )]
+    NameTooLong {
+        /// What stands for the node in labels.
+        name: String,
+        /// How long it is.
+        length: usize,
+        /// How long it may be.
+        max: usize,
+    },
     /// A table of ranges does not fit the nodes.
     #[error(transparent)]
     Range(#[from] RangeError),
@@ -149,13 +196,33 @@ pub enum PlacementError {
     /// A slot map does not fit the nodes.
     #[error(transparent)]
     SlotMap(#[from] SlotMapError),
-    /// The weights add up to more than [`WEIGHTS_MAX`].
+    /// The weights add up to more than the rule can do, for most rules [`WEIGHTS_MAX`].
     #[error(
-        "the weights of the nodes add up to {total}, more than {WEIGHTS_MAX}; divide them by a common number"
+        "the weights of the nodes add up to {total}, more than {max}; divide them by a common number"
     )]
     TooHeavy {
         /// The sum of the weights.
         total: u64,
+        /// The largest sum.
+        max: u32,
+    },
+    /// A built-in placement has no option of this name.
+    #[error("{placement} has no option {option:?}; it has: {}", .known.join(", "))]
+    UnknownOption {
+        /// The name of the built-in placement.
+        placement: &'static str,
+        /// The option.
+        option: String,
+        /// The options it has.
+        known: Vec<&'static str>,
+    },
+    /// No built-in placement has this name.
+    #[error("no placement is called {name:?}{}", meant(*.nearest))]
+    UnknownPlacement {
+        /// The name.
+        name: String,
+        /// The name that was probably meant.
+        nearest: Option<&'static str>,
     },
     /// There are more nodes than [`NODES_MAX`].
     #[error("{count} nodes, more than {NODES_MAX}")]
@@ -163,6 +230,18 @@ pub enum PlacementError {
         /// How many there are.
         count: usize,
     },
+    /// A node has a weight, but the rule has none.
+    #[error("{name:?} weighs {weight}, but this rule has no weights: every node must weigh one")]
+    Weighted {
+        /// The node.
+        name: String,
+        /// Its weight.
+        weight: u32,
+    },
+}
+
+fn meant(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
 }
 
 /// Checks what every partitioner of this crate asks of its nodes. For partitioners of your own.
@@ -172,28 +251,49 @@ pub enum PlacementError {
 /// [`NoNodes`](PlacementError::NoNodes), [`TooManyNodes`](PlacementError::TooManyNodes),
 /// [`DuplicateName`](PlacementError::DuplicateName), [`TooHeavy`](PlacementError::TooHeavy).
 pub fn check_nodes(nodes: &[NodeSpec]) -> Result<(), PlacementError> {
+    check_names(nodes)?;
+    check_weights(nodes)
+}
+
+fn check_names(nodes: &[NodeSpec]) -> Result<(), PlacementError> {
     if nodes.is_empty() {
         return Err(PlacementError::NoNodes);
     }
     if nodes.len() > NODES_MAX {
         return Err(PlacementError::TooManyNodes { count: nodes.len() });
     }
-    if let Some(pair) = by_name(nodes)
-        .windows(2)
-        .find(|pair| pair[0].1.name() == pair[1].1.name())
-    {
-        return Err(PlacementError::DuplicateName {
+    let sorted = sorted_by_name(nodes);
+    let twins = |pair: &&[(_, &NodeSpec)]| pair[0].1.name() == pair[1].1.name();
+    match sorted.windows(2).find(twins) {
+        None => Ok(()),
+        Some(pair) => Err(PlacementError::DuplicateName {
             name: pair[0].1.name().to_owned(),
-        });
+        }),
     }
-    let total = nodes
-        .iter()
-        .map(|node| u64::from(node.weight().get()))
-        .sum();
-    if total > u64::from(WEIGHTS_MAX) {
-        return Err(PlacementError::TooHeavy { total });
+}
+
+fn check_weights(nodes: &[NodeSpec]) -> Result<(), PlacementError> {
+    check_total(nodes, WEIGHTS_MAX)
+}
+
+fn check_total(nodes: &[NodeSpec], max: u32) -> Result<(), PlacementError> {
+    let weight = |node: &NodeSpec| u64::from(node.weight().get());
+    let total = nodes.iter().map(weight).sum();
+    if total > u64::from(max) {
+        return Err(PlacementError::TooHeavy { total, max });
     }
     Ok(())
+}
+
+/// Refuses weights where the rule has none.
+fn check_unweighted(nodes: &[NodeSpec]) -> Result<(), PlacementError> {
+    match nodes.iter().find(|node| node.weight().get() != 1) {
+        None => Ok(()),
+        Some(node) => Err(PlacementError::Weighted {
+            name: node.name().to_owned(),
+            weight: node.weight().get(),
+        }),
+    }
 }
 
 /// The nodes with their positions, in node order.
@@ -202,7 +302,7 @@ fn indexed(nodes: &[NodeSpec]) -> impl Iterator<Item = (NodeIndex, &NodeSpec)> {
 }
 
 /// The nodes with their positions, in the order of their names, which is the same on every client.
-fn by_name(nodes: &[NodeSpec]) -> Vec<(NodeIndex, &NodeSpec)> {
+fn sorted_by_name(nodes: &[NodeSpec]) -> Vec<(NodeIndex, &NodeSpec)> {
     let mut sorted: Vec<_> = indexed(nodes).collect();
     sorted.sort_by_key(|(_, node)| node.name());
     sorted
@@ -286,7 +386,10 @@ mod tests {
             );
             assert_eq!(
                 refusal(&weighted(&[u32::MAX, 1])),
-                PlacementError::TooHeavy { total: 1 << 32 }
+                PlacementError::TooHeavy {
+                    total: 1 << 32,
+                    max: WEIGHTS_MAX
+                }
             );
         }
     }

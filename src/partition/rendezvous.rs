@@ -1,8 +1,11 @@
 //! Rendezvous hashing over a fixed number of slots.
 
+use std::sync::Arc;
+
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::{Partitioner, Placement, PlacementError, by_name, check_nodes};
+use super::catalogue::{Entry, EntryOption, Values};
+use super::{Partitioner, Placement, PlacementError, check_nodes, sorted_by_name};
 use crate::node::{NodeIndex, NodeSpec};
 
 /// Rendezvous hashing, or highest random weight: the default.
@@ -63,6 +66,24 @@ impl Rendezvous {
         self.slot_bits = bits;
         self
     }
+
+    pub(super) const ENTRY: Entry = Entry {
+        name: "rendezvous/1",
+        summary: "the node with the highest score for the key's slot; the default",
+        options: &[EntryOption {
+            name: "slot-bits",
+            meaning: "the keys are divided into two to the power of this many slots",
+            default: Some("16"),
+            values: Values::Number {
+                min: SLOT_BITS_MIN as u64,
+                max: SLOT_BITS_MAX as u64,
+            },
+        }],
+        make: |given| {
+            let bits = given.number("slot-bits")?;
+            Ok(Arc::new(Self::new().with_slot_bits(bits)))
+        },
+    };
 }
 
 impl Default for Rendezvous {
@@ -121,7 +142,7 @@ impl Placement for Placed {
 /// Every node as often as it weighs, each time with another seed, in the order of the names.
 fn entries(nodes: &[NodeSpec]) -> Vec<(u64, NodeIndex)> {
     let mut entries = Vec::new();
-    for (index, node) in by_name(nodes) {
+    for (index, node) in sorted_by_name(nodes) {
         let seeds = 0..u64::from(node.weight().get());
         entries.extend(seeds.map(|seed| (xxh3_64_with_seed(node.name().as_bytes(), seed), index)));
     }

@@ -8,6 +8,10 @@ mod placed;
 mod table;
 mod text;
 
+use std::sync::Arc;
+
+use super::catalogue::{Entry, EntryOption, Values};
+use super::line::{Name, split};
 use super::{Partitioner, Placement, PlacementError, check_nodes, positions};
 use crate::hash::HashTag;
 use crate::node::NodeSpec;
@@ -68,6 +72,46 @@ impl Range {
     /// The node of the keys that no table covers.
     pub fn default_node(&self) -> Option<&str> {
         self.default.as_deref()
+    }
+
+    pub(super) const ENTRY: Entry = Entry {
+        name: "range/1",
+        summary: "tables of ranges, one per kind of key; hash tags do not count",
+        options: &[
+            EntryOption {
+                name: "default",
+                meaning: "the node of the keys that no table covers; without it they have no owner",
+                default: None,
+                values: Values::Text("the name of a node"),
+            },
+            EntryOption {
+                name: "bytes \"PREFIX\"",
+                meaning: "ranges of the bytes that follow this prefix, and their nodes",
+                default: None,
+                values: Values::Text("such as ..\"n\" a, \"n\"..\"t\" b, default c"),
+            },
+            EntryOption {
+                name: "numeric \"PREFIX\"",
+                meaning: "ranges of the decimal number that follows this prefix, and their nodes",
+                default: None,
+                values: Values::Text("such as 0..=9999 a, 10000.. b, default c"),
+            },
+        ],
+        make: |given| Ok(Arc::new(Self::from_options(given.options)?)),
+    };
+
+    /// Reads what [`options`](Partitioner::options) writes.
+    fn from_options(options: &[(String, String)]) -> Result<Self, RangeError> {
+        let (defaults, tables): (Vec<_>, Vec<_>) =
+            options.iter().partition(|(option, _)| option == "default");
+        let mut text = String::new();
+        for (_, node) in defaults {
+            text += &format!("default {}\n", Name(node));
+        }
+        for (title, statements) in tables {
+            text += &format!("{title}\n{}\n", split(statements));
+        }
+        Self::parse(&text)
     }
 }
 

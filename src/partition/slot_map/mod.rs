@@ -8,10 +8,12 @@ mod text;
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
-use super::line::{Name, SyntaxError};
+use super::catalogue::{Entry, EntryOption, Values};
+use super::line::{Name, SyntaxError, split};
 use super::{Partitioner, Placement, PlacementError, check_nodes, indexed, positions};
-use crate::hash::{SLOTS, slot};
+use crate::hash::{HashTag, KeyHash, SLOTS, slot};
 use crate::node::{NodeIndex, NodeSpec};
 
 pub use rebalance::{Rebalance, SlotMove};
@@ -40,8 +42,34 @@ pub use rebalance::{Rebalance, SlotMove};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotMap {
+    numbering: Numbering,
     /// Sorted, every slot in exactly one range, no neighbours of one node; none for the even map.
     ranges: Option<Vec<SlotRange>>,
+}
+
+/// How many slots there are, and which of them a key is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Numbering {
+    /// CRC16 modulo 16384.
+    Cluster,
+    /// CRC32 modulo 1024.
+    Codis,
+}
+
+impl Numbering {
+    const fn slots(self) -> u16 {
+        match self {
+            Self::Cluster => SLOTS,
+            Self::Codis => 1024,
+        }
+    }
+
+    fn slot(self, key: &[u8]) -> u16 {
+        match self {
+            Self::Cluster => slot(key),
+            Self::Codis => (KeyHash::Crc32.hash(key) % 1024) as u16,
+        }
+    }
 }
 
 /// Neighbouring slots of one node.
@@ -67,9 +95,14 @@ pub enum SlotMapError {
     /// The last slot of a range comes before its first one.
     #[error("the range {0} ends before it starts")]
     Inverted(SlotRange),
-    /// A slot is not below [`SLOTS`].
-    #[error("the range {0} goes beyond slot 16383")]
-    OutOfBounds(SlotRange),
+    /// A slot is not below the number of slots: [`SLOTS`], or 1024 with Codis.
+    #[error("the range {range} goes beyond slot {last}")]
+    OutOfBounds {
+        /// The range.
+        range: SlotRange,
+        /// The last slot there is.
+        last: u16,
+    },
     /// Some slots have two owners.
     #[error("the ranges {first} and {second} overlap")]
     Overlap {
@@ -92,7 +125,14 @@ impl SlotMap {
     ///
     /// The order of the nodes matters.
     pub const fn even() -> Self {
-        Self { ranges: None }
+        Self::even_of(Numbering::Cluster)
+    }
+
+    pub(super) const fn even_of(numbering: Numbering) -> Self {
+        Self {
+            numbering,
+            ranges: None,
+        }
     }
 
     /// The explicit map of these ranges, in any order.
@@ -103,14 +143,22 @@ impl SlotMap {
     pub fn from_ranges<N: Into<String>>(
         ranges: impl IntoIterator<Item = (RangeInclusive<u16>, N)>,
     ) -> Result<Self, SlotMapError> {
+        Self::from_ranges_of(Numbering::Cluster, ranges)
+    }
+
+    pub(super) fn from_ranges_of<N: Into<String>>(
+        numbering: Numbering,
+        ranges: impl IntoIterator<Item = (RangeInclusive<u16>, N)>,
+    ) -> Result<Self, SlotMapError> {
+        let last = numbering.slots() - 1;
         let mut sorted = Vec::new();
         for (slots, node) in ranges {
             let range = SlotRange {
                 slots,
                 node: node.into(),
             };
-            if *range.slots.end() >= SLOTS {
-                return Err(SlotMapError::OutOfBounds(range));
+            if *range.slots.end() > last {
+                return Err(SlotMapError::OutOfBounds { range, last });
             }
             if range.slots.is_empty() {
                 return Err(SlotMapError::Inverted(range));
@@ -118,8 +166,9 @@ impl SlotMap {
             sorted.push(range);
         }
         sorted.sort_by_key(|range| *range.slots.start());
-        check_chain(&sorted)?;
+        check_chain(&sorted, numbering.slots())?;
         Ok(Self {
+            numbering,
             ranges: Some(merge_neighbours(sorted)),
         })
     }
@@ -135,21 +184,36 @@ impl SlotMap {
     ///
     /// When the map cannot be placed over these nodes.
     pub fn over(&self, nodes: &[NodeSpec]) -> Result<Self, PlacementError> {
-        Ok(Self::from_owners(&self.owners(nodes)?, nodes))
+        Ok(self.with_owners(&self.owners(nodes)?, nodes))
     }
+
+    pub(super) const ENTRY: Entry = Entry {
+        name: "slot-map/1",
+        summary: "a table of Redis Cluster's 16384 slots",
+        options: &[EntryOption {
+            name: "map",
+            meaning: "who owns which slots",
+            default: Some("even"),
+            values: Values::Text("even, or ranges and nodes such as 0-8191 a, 8192-16383 b"),
+        }],
+        make: |given| {
+            let map = given.read("map", |map| Some(Self::parse(&split(map))))??;
+            Ok(Arc::new(map))
+        },
+    };
 
     /// The owner of every slot.
     fn owners(&self, nodes: &[NodeSpec]) -> Result<Vec<NodeIndex>, PlacementError> {
         check_nodes(nodes)?;
         let Some(ranges) = &self.ranges else {
-            let shares = rebalance::shares(nodes, &vec![0; nodes.len()]);
+            let shares = rebalance::shares(self.numbering.slots(), nodes, &vec![0; nodes.len()]);
             return Ok(indexed(nodes)
                 .zip(shares)
                 .flat_map(|((i, _), n)| std::iter::repeat_n(i, n))
                 .collect());
         };
         let positions = positions(nodes);
-        let mut owners = Vec::with_capacity(usize::from(SLOTS));
+        let mut owners = Vec::with_capacity(usize::from(self.numbering.slots()));
         for range in ranges {
             let owner = positions
                 .get(&*range.node)
@@ -160,13 +224,14 @@ impl SlotMap {
     }
 
     /// The explicit map of these owners, one per slot.
-    fn from_owners(owners: &[NodeIndex], nodes: &[NodeSpec]) -> Self {
+    fn with_owners(&self, owners: &[NodeIndex], nodes: &[NodeSpec]) -> Self {
         let name = |owner: NodeIndex| nodes[owner.get()].name().to_owned();
         let single = |(slot, &owner)| SlotRange {
             slots: slot..=slot,
             node: name(owner),
         };
         Self {
+            numbering: self.numbering,
             ranges: Some(merge_neighbours((0..).zip(owners).map(single))),
         }
     }
@@ -174,7 +239,10 @@ impl SlotMap {
 
 impl Partitioner for SlotMap {
     fn name(&self) -> &str {
-        "slot-map/1"
+        match self.numbering {
+            Numbering::Cluster => "slot-map/1",
+            Numbering::Codis => "codis/1",
+        }
     }
 
     fn options(&self) -> Vec<(String, String)> {
@@ -191,8 +259,16 @@ impl Partitioner for SlotMap {
 
     fn place(&self, nodes: &[NodeSpec]) -> Result<Box<dyn Placement>, PlacementError> {
         Ok(Box::new(Placed {
+            numbering: self.numbering,
             owners: self.owners(nodes)?.into(),
         }))
+    }
+
+    fn hash_tag(&self) -> HashTag {
+        match self.numbering {
+            Numbering::Cluster => HashTag::Braces,
+            Numbering::Codis => HashTag::BracesEvenEmpty,
+        }
     }
 }
 
@@ -218,18 +294,20 @@ impl fmt::Display for Slots<'_> {
 
 #[derive(Debug)]
 struct Placed {
+    numbering: Numbering,
     /// One owner per slot.
     owners: Box<[NodeIndex]>,
 }
 
 impl Placement for Placed {
     fn locate(&self, key: &[u8]) -> Option<NodeIndex> {
-        self.owners.get(usize::from(slot(key))).copied()
+        let slot = self.numbering.slot(key);
+        self.owners.get(usize::from(slot)).copied()
     }
 }
 
 /// Refuses sorted ranges that do not hold every slot exactly once.
-fn check_chain(sorted: &[SlotRange]) -> Result<(), SlotMapError> {
+fn check_chain(sorted: &[SlotRange], slots: u16) -> Result<(), SlotMapError> {
     let mut next = 0;
     let mut before: Option<&SlotRange> = None;
     for range in sorted {
@@ -248,9 +326,9 @@ fn check_chain(sorted: &[SlotRange]) -> Result<(), SlotMapError> {
         next = last + 1;
         before = Some(range);
     }
-    if next < SLOTS {
+    if next < slots {
         return Err(SlotMapError::Gap {
-            slots: next..=SLOTS - 1,
+            slots: next..=slots - 1,
         });
     }
     Ok(())

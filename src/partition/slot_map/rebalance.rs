@@ -7,7 +7,6 @@ use std::ops::RangeInclusive;
 use super::super::line::Name;
 use super::super::{PlacementError, check_nodes, positions};
 use super::{SlotMap, Slots};
-use crate::hash::SLOTS;
 use crate::node::{NodeIndex, NodeSpec};
 
 /// A slot map for other nodes, and what has to move to get there.
@@ -70,7 +69,11 @@ impl SlotMap {
         for owner in sources.iter().filter_map(|source| staying[source.get()]) {
             owned[owner.get()] += 1;
         }
-        let targets = assign(&sources, &staying, shares(after, &owned));
+        let targets = assign(
+            &sources,
+            &staying,
+            shares(self.numbering.slots(), after, &owned),
+        );
 
         let name = |nodes: &[NodeSpec], index: NodeIndex| nodes[index.get()].name().to_owned();
         let mut moves: Vec<SlotMove> = Vec::new();
@@ -91,7 +94,7 @@ impl SlotMap {
             }
         }
         Ok(Rebalance {
-            map: SlotMap::from_owners(&targets, after),
+            map: self.with_owners(&targets, after),
             moves,
         })
     }
@@ -100,19 +103,18 @@ impl SlotMap {
 /// How many slots each node should own: by weight and largest remainder.
 ///
 /// Of equal remainders, a node that `owned` the slot already gets the slot more, then the earlier one.
-pub(super) fn shares(nodes: &[NodeSpec], owned: &[usize]) -> Vec<usize> {
-    let slots = u64::from(SLOTS);
+pub(super) fn shares(slots: u16, nodes: &[NodeSpec], owned: &[usize]) -> Vec<usize> {
     let total: u64 = nodes
         .iter()
         .map(|node| u64::from(node.weight().get()))
         .sum();
-    let exact = |node: &NodeSpec| slots * u64::from(node.weight().get());
+    let exact = |node: &NodeSpec| u64::from(slots) * u64::from(node.weight().get());
     let mut shares: Vec<usize> = nodes
         .iter()
         .map(|node| (exact(node) / total) as usize)
         .collect();
 
-    let left = usize::from(SLOTS) - shares.iter().sum::<usize>();
+    let left = usize::from(slots) - shares.iter().sum::<usize>();
     let mut order: Vec<usize> = (0..nodes.len()).collect();
     order.sort_by_key(|&i| Reverse((exact(&nodes[i]) % total, owned[i] > shares[i])));
     for &i in &order[..left] {
@@ -150,6 +152,7 @@ mod tests {
 
     use super::super::super::testing::weighted;
     use super::*;
+    use crate::hash::SLOTS;
 
     /// How many slots every node owns.
     fn counts(map: &SlotMap, nodes: &[NodeSpec]) -> Vec<usize> {

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use super::super::line::lines;
-use super::{SlotMap, SlotMapError};
+use super::{Numbering, SlotMap, SlotMapError};
 
 impl SlotMap {
     /// Reads what [`Display`](fmt::Display) writes: a range and a name per line, or the single word `even`.
@@ -28,12 +28,19 @@ impl SlotMap {
     ///
     /// When a line cannot be read, or not every slot is in exactly one range.
     pub fn parse(text: &str) -> Result<Self, SlotMapError> {
+        Self::parse_of(Numbering::Cluster, text)
+    }
+
+    pub(in super::super) fn parse_of(
+        numbering: Numbering,
+        text: &str,
+    ) -> Result<Self, SlotMapError> {
         let mut ranges = Vec::new();
         for mut line in lines(text) {
             if ranges.is_empty() && line.keyword("even") {
                 line.end()?;
                 return match lines(text).nth(1) {
-                    None => Ok(Self::even()),
+                    None => Ok(Self::even_of(numbering)),
                     Some(more) => Err(more.error("nothing may stand beside \"even\"").into()),
                 };
             }
@@ -43,7 +50,7 @@ impl SlotMap {
             })?;
             ranges.push((slots, line.last_name()?));
         }
-        Self::from_ranges(ranges)
+        Self::from_ranges_of(numbering, ranges)
     }
 }
 

@@ -1,0 +1,505 @@
+//! What placements are there, and how is one made from words?
+//!
+//! [`catalogue`] lists every built-in rule with its options, [`by_name`] makes one from the frozen words that
+//! [`Partitioner::name`] and [`Partitioner::options`] write: for tools, configuration files and fingerprints.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::peers::{Codis, GoRedis, Jedis, Libmemcached, PhpRedis, Predis, RedisRb, Twemproxy};
+use super::{HashMod, Partitioner, PlacementError, Range, Rendezvous, Ring, SlotMap};
+use crate::hash::{HashTag, KeyHash};
+
+/// A built-in placement and its options.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Entry {
+    /// The frozen name, as in [`Partitioner::name`].
+    pub name: &'static str,
+    /// What it is, in one line.
+    pub summary: &'static str,
+    /// Everything that can be chosen, in the order of [`Partitioner::options`].
+    pub options: &'static [EntryOption],
+    pub(super) make: fn(&Given<'_>) -> Result<Arc<dyn Partitioner>, PlacementError>,
+}
+
+/// One choice that a built-in placement leaves.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EntryOption {
+    /// The frozen name, as in [`Partitioner::options`]. `PREFIX` in a name stands for text of the user's.
+    pub name: &'static str,
+    /// What it decides, in one line.
+    pub meaning: &'static str,
+    /// The value that holds when the option is left out; none when nothing holds then.
+    pub default: Option<&'static str>,
+    /// What may stand there.
+    pub values: Values,
+}
+
+/// The values an option may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Values {
+    /// A whole number within these limits, both included.
+    Number {
+        /// The smallest number.
+        min: u64,
+        /// The largest number.
+        max: u64,
+    },
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// Text of this form.
+    Text(&'static str),
+}
+
+impl fmt::Display for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number { min, max } => write!(f, "{min}..={max}"),
+            Self::OneOf(words) => f.write_str(&words.join(", ")),
+            Self::Text(form) => f.write_str(form),
+        }
+    }
+}
+
+/// Every built-in placement, sorted by name.
+///
+/// ```
+/// use redis_sharding::partition::catalogue;
+///
+/// let ring = catalogue().iter().find(|entry| entry.name == "ring/1").expect("it is built in");
+/// assert_eq!(ring.options[0].name, "points-per-weight");
+/// assert_eq!(ring.options[0].default, Some("160"));
+/// assert_eq!(ring.options[0].values.to_string(), "1..=1024");
+/// ```
+pub fn catalogue() -> &'static [Entry] {
+    ENTRIES
+}
+
+/// The built-in placement of this name, with these options; options that are left out have their defaults.
+///
+/// For every built-in partitioner `p`, `by_name(p.name(), &p.options())` places every key where `p` does. Names,
+/// options and values are frozen; [`catalogue`] lists them.
+///
+/// ```
+/// use redis_sharding::partition::{by_name, Partitioner};
+///
+/// let ring = by_name("ring/1", &[("points-per-weight".into(), "100".into())])?;
+/// assert_eq!(by_name(ring.name(), &ring.options())?.options(), ring.options());
+///
+/// let refusal = by_name("rign/1", &[]).unwrap_err();
+/// assert_eq!(refusal.to_string(), "no placement is called \"rign/1\"; did you mean \"ring/1\"?");
+/// # Ok::<(), redis_sharding::partition::PlacementError>(())
+/// ```
+///
+/// # Errors
+///
+/// [`UnknownPlacement`](PlacementError::UnknownPlacement), [`UnknownOption`](PlacementError::UnknownOption),
+/// [`OptionTwice`](PlacementError::OptionTwice), [`OptionValue`](PlacementError::OptionValue), and whatever tables of
+/// ranges and slot maps refuse. Numbers outside of their limits are refused when nodes are placed.
+pub fn by_name(
+    name: &str,
+    options: &[(String, String)],
+) -> Result<Arc<dyn Partitioner>, PlacementError> {
+    let entry = ENTRIES
+        .iter()
+        .find(|entry| entry.name == name)
+        .ok_or_else(|| PlacementError::UnknownPlacement {
+            name: name.to_owned(),
+            nearest: nearest(name, ENTRIES.iter().map(|entry| entry.name)),
+        })?;
+    (entry.make)(&Given::new(entry, options)?)
+}
+
+/// The options given for an entry, each known and given once.
+pub(super) struct Given<'a> {
+    entry: &'static Entry,
+    pub(super) options: &'a [(String, String)],
+}
+
+impl<'a> Given<'a> {
+    fn new(entry: &'static Entry, options: &'a [(String, String)]) -> Result<Self, PlacementError> {
+        for (position, (option, _)) in options.iter().enumerate() {
+            if !entry.options.iter().any(|known| known.is(option)) {
+                let names = || entry.options.iter().map(|known| known.name);
+                return Err(PlacementError::UnknownOption {
+                    placement: entry.name,
+                    option: option.clone(),
+                    known: names().collect(),
+                });
+            }
+            if options[..position].iter().any(|(other, _)| other == option) {
+                return Err(PlacementError::OptionTwice {
+                    placement: entry.name,
+                    option: option.clone(),
+                });
+            }
+        }
+        Ok(Self { entry, options })
+    }
+
+    /// The value of an option, or its default, as `read` understands it.
+    pub(super) fn read<T>(
+        &self,
+        option: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, PlacementError> {
+        let known = self.entry.options.iter().find(|known| known.is(option));
+        let given = self.options.iter().find(|(name, _)| name == option);
+        let value = match given {
+            Some((_, value)) => value,
+            None => known.and_then(|known| known.default).unwrap_or_default(),
+        };
+        read(value).ok_or_else(|| PlacementError::OptionValue {
+            placement: self.entry.name,
+            option: option.to_owned(),
+            value: value.to_owned(),
+            allowed: known.map_or_else(String::new, |known| known.values.to_string()),
+        })
+    }
+
+    pub(super) fn number(&self, option: &str) -> Result<u32, PlacementError> {
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        self.read(option, |text| digits(text).then(|| text.parse().ok())?)
+    }
+
+    pub(super) fn hash(&self, option: &str) -> Result<KeyHash, PlacementError> {
+        self.read(option, |name| name.parse().ok())
+    }
+
+    pub(super) fn hash_tag(&self) -> Result<HashTag, PlacementError> {
+        self.read("hash-tag", HashTag::from_name)
+    }
+}
+
+impl EntryOption {
+    /// An option whose value is the name of a hash.
+    pub(super) const fn hash(
+        name: &'static str,
+        meaning: &'static str,
+        default: Option<&'static str>,
+    ) -> Self {
+        Self {
+            name,
+            meaning,
+            default,
+            values: Values::OneOf(KeyHash::NAMES),
+        }
+    }
+
+    /// The tag rule, where the peer lets its users choose.
+    pub(super) const fn hash_tag(default: &'static str) -> Self {
+        Self {
+            name: "hash-tag",
+            meaning: "which part of a key is hashed",
+            default: Some(default),
+            values: Values::Text(
+                "braces, none, any-two:{}, braces-even-empty, jedis-pattern, line-start:{} or phpredis; other characters \
+                 may stand in place of {}",
+            ),
+        }
+    }
+
+    fn is(&self, option: &str) -> bool {
+        match self.name.split_once(" \"PREFIX\"") {
+            None => self.name == option,
+            Some((kind, _)) => option
+                .strip_prefix(kind)
+                .is_some_and(|rest| rest.starts_with(" \"")),
+        }
+    }
+}
+
+/// The name that was probably meant.
+fn nearest(word: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    let distance = |name: &'static str| {
+        // Who leaves out the version, or a part of the name, meant the name that goes on.
+        let part = !word.is_empty() && name.contains(word);
+        (if part { 0 } else { edits(word, name) }, name)
+    };
+    let (distance, name) = names.map(distance).min()?;
+    (distance <= 1 + name.len() / 4).then_some(name)
+}
+
+/// How many characters must be put in, taken out or replaced (V. I. Levenshtein, 1966).
+fn edits(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (i, a) in from.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in to.chars().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+static ENTRIES: &[Entry] = &[
+    Codis::ENTRY,
+    GoRedis::V3,
+    GoRedis::V8,
+    HashMod::ENTRY,
+    Jedis::V2_0,
+    Jedis::V2_10,
+    Jedis::V4,
+    Libmemcached::KETAMA_WEIGHTED,
+    Libmemcached::KETAMA,
+    Libmemcached::MODULA,
+    PhpRedis::CONSISTENT,
+    PhpRedis::RANGE,
+    Predis::HASH_RING,
+    Predis::KETAMA_RING,
+    Range::ENTRY,
+    RedisRb::V4,
+    RedisRb::V5,
+    Rendezvous::ENTRY,
+    Ring::ENTRY,
+    SlotMap::ENTRY,
+    Twemproxy::KETAMA,
+    Twemproxy::MODULA,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::super::peers::{JedisHashing, LibmemcachedHash, PhpAlgorithm, TwemproxyHash};
+    use super::super::testing::weighted;
+    use super::super::{BytesTable, Direction, NumericTable, PointLabel, RingSpec};
+    use super::*;
+
+    fn made(name: &str, options: &[(&str, &str)]) -> Result<Arc<dyn Partitioner>, PlacementError> {
+        let options: Vec<_> = options
+            .iter()
+            .map(|&(option, value)| (option.to_owned(), value.to_owned()))
+            .collect();
+        by_name(name, &options)
+    }
+
+    fn refusal(name: &str, options: &[(&str, &str)]) -> String {
+        made(name, options).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_partitioner_is_made_again_from_its_words() {
+        let odd = "a, \"b\"";
+        let all: [Arc<dyn Partitioner>; 8] = [
+            Arc::new(Rendezvous::new().with_slot_bits(10)),
+            Arc::new(Ring::with_spec(
+                RingSpec::new()
+                    .with_points_per_weight(7)
+                    .with_label(PointLabel::IndexName)
+                    .with_label_hash(KeyHash::Crc32)
+                    .with_key_hash(KeyHash::Fnv1a32)
+                    .with_direction(Direction::AtOrBefore),
+            )),
+            Arc::new(Ring::new()),
+            Arc::new(HashMod::new(KeyHash::Crc16)),
+            Arc::new(SlotMap::even()),
+            Arc::new(
+                SlotMap::from_ranges([(0..=7, odd), (8..=8, "b,"), (9..=16383, "c")]).unwrap(),
+            ),
+            Arc::new(
+                Range::builder()
+                    .table(
+                        NumericTable::new("user:")
+                            .range(..100, odd)
+                            .default_node("b,"),
+                    )
+                    .table(
+                        BytesTable::new("\", ")
+                            .range::<&str>(..", ", "c")
+                            .range(", ".., odd),
+                    )
+                    .default_node(odd)
+                    .build()
+                    .unwrap(),
+            ),
+            Arc::new(
+                Range::builder()
+                    .table(NumericTable::new("").range(.., "c"))
+                    .build()
+                    .unwrap(),
+            ),
+        ];
+        let mut nodes = weighted(&[1, 2, 1]);
+        for (node, name) in nodes.iter_mut().zip([odd, "b,", "c"]) {
+            *node = crate::NodeSpec::new(name, node.address()).with_weight(node.weight());
+        }
+        for partitioner in all {
+            let again = by_name(partitioner.name(), &partitioner.options()).unwrap();
+            assert_eq!(again.options(), partitioner.options());
+            assert_eq!(again.hash_tag().name(), partitioner.hash_tag().name());
+            let placements = [&partitioner, &again].map(|rule| rule.place(&nodes).unwrap());
+            for i in 0..1000 {
+                let key = format!("user:{i}");
+                let [owner, again] = placements
+                    .each_ref()
+                    .map(|placement| placement.locate(key.as_bytes()));
+                assert_eq!(owner, again, "{partitioner:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_value_in_the_catalogue_can_be_given() {
+        for entry in catalogue() {
+            let required = entry
+                .options
+                .iter()
+                .filter(|option| option.default.is_none());
+            let required: Vec<_> = required
+                .filter_map(|option| Some((option.name, sample(option)?)))
+                .collect();
+            for option in entry.options {
+                let values = match option.values {
+                    Values::OneOf(values) => values.to_vec(),
+                    Values::Number { .. } => vec!["17"],
+                    Values::Text(_) if option.name == "hash-tag" => {
+                        vec!["any-two:<>", "none", "line-start:$$"]
+                    }
+                    Values::Text(_) => continue,
+                };
+                for value in values {
+                    let mut options = required.clone();
+                    options.retain(|&(name, _)| name != option.name);
+                    options.push((option.name, value));
+                    let made = made(entry.name, &options).unwrap();
+                    let words = made.options();
+                    assert!(
+                        words.contains(&(option.name.to_owned(), value.to_owned())),
+                        "{words:?}"
+                    );
+                    let again = by_name(made.name(), &words).unwrap();
+                    assert_eq!((again.name(), again.options()), (entry.name, words));
+                    assert_eq!(again.hash_tag().name(), made.hash_tag().name());
+                }
+            }
+        }
+    }
+
+    /// Something for an option that has no default.
+    fn sample(option: &EntryOption) -> Option<&'static str> {
+        match option.values {
+            Values::OneOf(values) => values.first().copied(),
+            Values::Number { .. } | Values::Text(_) => None,
+        }
+    }
+
+    #[test]
+    fn presets_are_made_again_from_their_words() {
+        let tag = || HashTag::AnyTwo(b'<', b'>');
+        let all: Vec<Arc<dyn Partitioner>> = vec![
+            Arc::new(Codis::from_ranges([(0..=511, "node-0"), (512..=1023, "node-1")]).unwrap()),
+            Arc::new(GoRedis::v3()),
+            Arc::new(GoRedis::v8()),
+            Arc::new(Jedis::v2_0().with_hash_tag(HashTag::JedisPattern)),
+            Arc::new(Jedis::v2_10().with_hashing(JedisHashing::Md5)),
+            Arc::new(Jedis::v4()),
+            Arc::new(Libmemcached::modula().with_hash(LibmemcachedHash::Murmur3)),
+            Arc::new(Libmemcached::ketama().with_hash(LibmemcachedHash::Jenkins)),
+            Arc::new(Libmemcached::ketama_weighted().with_hash(LibmemcachedHash::Crc)),
+            Arc::new(PhpRedis::range().with_hash_tag(HashTag::None)),
+            Arc::new(PhpRedis::consistent().with_algorithm(PhpAlgorithm::Sha1)),
+            Arc::new(Predis::hash_ring()),
+            Arc::new(Predis::ketama_ring()),
+            Arc::new(RedisRb::v4().with_points(40)),
+            Arc::new(RedisRb::v5().with_hash_tag(tag())),
+            Arc::new(
+                Twemproxy::ketama()
+                    .with_hash(TwemproxyHash::Hsieh)
+                    .with_hash_tag(tag()),
+            ),
+            Arc::new(Twemproxy::modula().with_hash(TwemproxyHash::Crc16)),
+        ];
+        let nodes = weighted(&[1; 5]);
+        for preset in all {
+            let again = by_name(preset.name(), &preset.options()).unwrap();
+            assert_eq!(again.hash_tag().name(), preset.hash_tag().name());
+            let placements = [&preset, &again].map(|rule| rule.place(&nodes).unwrap());
+            for key in 0..1000_u32 {
+                let [owner, again] = placements
+                    .each_ref()
+                    .map(|placement| placement.locate(&key.to_le_bytes()));
+                assert_eq!(owner, again, "{preset:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn defaults_in_the_catalogue_are_those_of_the_partitioner() {
+        for entry in catalogue() {
+            let required = entry.options.iter().any(|option| option.default.is_none());
+            let Ok(partitioner) = by_name(entry.name, &[]) else {
+                assert!(required, "{} can be made without options", entry.name);
+                continue;
+            };
+            assert_eq!(partitioner.name(), entry.name);
+            let listed = entry
+                .options
+                .iter()
+                .filter_map(|option| option.default.map(|default| (option.name, default)));
+            let listed: Vec<_> = listed
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect();
+            assert_eq!(partitioner.options(), listed, "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn the_catalogue_is_sorted_by_name() {
+        assert!(catalogue().is_sorted_by(|a, b| a.name < b.name));
+    }
+
+    #[test]
+    fn unknown_words_are_refused_with_a_way_out() {
+        assert_eq!(
+            refusal("rendezvous", &[]),
+            "no placement is called \"rendezvous\"; did you mean \"rendezvous/1\"?"
+        );
+        assert_eq!(
+            refusal("by-tenant/1", &[]),
+            "no placement is called \"by-tenant/1\""
+        );
+        assert_eq!(
+            refusal("hash-mod/1", &[("hash", "crc32")]),
+            "hash-mod/1 has no option \"hash\"; it has: key-hash, empty-key, reduction, order"
+        );
+        let twice = [("map", "even"), ("map", "even")];
+        assert_eq!(
+            refusal("slot-map/1", &twice),
+            "the option \"map\" of slot-map/1 is given twice"
+        );
+        assert_eq!(
+            refusal("ring/1", &[("direction", "left")]),
+            "direction of ring/1 is \"left\", but must be at-or-after, at-or-before"
+        );
+        for value in ["", "+1", "1.0", "99999999999999999999"] {
+            assert_eq!(
+                refusal("ring/1", &[("points-per-weight", value)]),
+                format!("points-per-weight of ring/1 is {value:?}, but must be 1..=1024")
+            );
+        }
+        assert_eq!(
+            refusal("range/1", &[("numeric \"user:\"", "0..=9 a, 5.. b")]),
+            "numeric \"user:\", 0..=9 a (line 2) and numeric \"user:\", 5.. b (line 3) overlap"
+        );
+        assert_eq!(
+            refusal("slot-map/1", &[("map", "0-1 a, 2-3 \"b")]),
+            "line 2: the quotes are not closed"
+        );
+    }
+
+    #[test]
+    fn edits_are_counted() {
+        assert_eq!(
+            [
+                edits("", "abc"),
+                edits("kitten", "sitting"),
+                edits("rign", "ring")
+            ],
+            [3, 3, 2]
+        );
+    }
+}

@@ -1,0 +1,284 @@
+//! Where other clients and proxies put a thousand keys: the presets must agree with every recorded answer.
+//!
+//! `vectors/README.md` says who answered and how the files are read.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use redis_sharding::NodeSpec;
+use redis_sharding::hash::{HashTag, slot};
+use redis_sharding::partition::{Partitioner, by_name};
+use xxhash_rust::xxh3::xxh3_64;
+
+const KEYS: &[u8] = include_bytes!("vectors/keys.txt");
+const ANSWERS: &str = include_str!("vectors/answers.tsv");
+const SLOTS: &str = include_str!("vectors/slots.txt");
+
+#[test]
+fn every_recorded_answer_is_met() {
+    let mut checked: BTreeMap<String, usize> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for line in ANSWERS.lines() {
+        let record = Record::read(line);
+        let (answers, mismatches) = record.check();
+        *checked
+            .entry(record.partitioner.name().to_owned())
+            .or_default() += answers;
+        if let Some((key, found, answer)) = mismatches.first() {
+            wrong.push(format!(
+                "{}: {} mismatches, such as {key:?} on {found}, but recorded on {answer}",
+                record.name,
+                mismatches.len(),
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // So that no answer is lost unseen.
+    let expected = [
+        ("go-redis-3/1", 9000),
+        ("go-redis-8/1", 9000),
+        ("jedis-2.10/1", 24_000),
+        ("jedis-4/1", 12_000),
+        ("libmemcached-ketama-weighted/1", 28_000),
+        ("libmemcached-ketama/1", 37_000),
+        ("libmemcached-modula/1", 15_000),
+        ("phpredis-consistent/1", 24_000),
+        ("phpredis-range/1", 23_980),
+        ("predis-hash-ring/1", 10_000),
+        ("predis-ketama-ring/1", 10_000),
+        ("redis-rb-4/1", 13_000),
+        ("redis-rb-5/1", 13_000),
+        ("twemproxy-ketama/1", 75_000),
+        ("twemproxy-modula/1", 75_000),
+    ];
+    assert_eq!(
+        checked,
+        expected
+            .map(|(name, answers)| (name.to_owned(), answers))
+            .into()
+    );
+}
+
+#[test]
+fn the_files_of_answers_never_change() {
+    let digests = [KEYS, ANSWERS.as_bytes(), SLOTS.as_bytes()].map(xxh3_64);
+    let expected = [
+        0xdb6a_4fd5_e226_7b89,
+        0x4cb3_31ed_80a1_f50c,
+        0xc9e9_78fa_ef90_d6d9,
+    ];
+    assert_eq!(digests, expected, "found {digests:#x?}");
+}
+
+/// Ten keys, the empty one among them, on three nodes.
+#[test]
+fn empty_and_odd_keys_are_placed_as_recorded() {
+    let long = "k".repeat(100);
+    let keys = [
+        "",
+        "foo",
+        "bar",
+        "user:1",
+        "user:2",
+        "{user:1}:cart",
+        "x{user:1}",
+        "{}{t}",
+        "日本語",
+        &long,
+    ];
+    let address = |i: u32| format!("10.0.0.{i}:6379");
+    let unnamed = [1, 2, 3].map(|i| NodeSpec::unnamed(address(i)));
+    let named = |name: fn(u32) -> String| [1, 2, 3].map(|i| NodeSpec::new(name(i), address(i)));
+    let letters = named(|i| ["", "a", "b", "c"][i as usize].to_owned());
+    let urls_4 = named(|i| format!("redis://10.0.0.{i}:6379/0"));
+    let urls_5 = named(|i| format!("redis://10.0.0.{i}:6379"));
+
+    type Sample<'a> = (
+        &'a str,
+        &'a [(&'a str, &'a str)],
+        &'a [NodeSpec; 3],
+        [usize; 10],
+    );
+    let samples: [Sample<'_>; 18] = [
+        (
+            "go-redis-8/1",
+            &[],
+            &letters,
+            [2, 1, 1, 0, 0, 0, 0, 2, 2, 2],
+        ),
+        (
+            "go-redis-3/1",
+            &[],
+            &letters,
+            [2, 1, 0, 0, 2, 0, 0, 0, 2, 0],
+        ),
+        ("jedis-2.0/1", &[], &unnamed, [1, 0, 2, 1, 2, 1, 1, 0, 0, 1]),
+        (
+            "jedis-2.10/1",
+            &[],
+            &unnamed,
+            [1, 0, 2, 1, 2, 1, 1, 0, 0, 1],
+        ),
+        ("jedis-4/1", &[], &letters, [1, 0, 2, 1, 2, 1, 1, 0, 0, 1]),
+        (
+            "jedis-4/1",
+            &[("hash-tag", "jedis-pattern")],
+            &unnamed,
+            [1, 0, 2, 1, 2, 1, 1, 2, 0, 1],
+        ),
+        (
+            "jedis-4/1",
+            &[("hashing", "md5")],
+            &unnamed,
+            [2, 2, 2, 0, 0, 1, 2, 1, 1, 1],
+        ),
+        ("redis-rb-5/1", &[], &urls_5, [0, 2, 0, 2, 0, 2, 1, 0, 1, 1]),
+        ("redis-rb-4/1", &[], &urls_4, [2, 0, 1, 1, 1, 1, 0, 1, 2, 1]),
+        (
+            "predis-hash-ring/1",
+            &[],
+            &unnamed,
+            [2, 1, 1, 0, 2, 0, 0, 2, 1, 1],
+        ),
+        (
+            "predis-ketama-ring/1",
+            &[],
+            &unnamed,
+            [0, 2, 2, 0, 2, 0, 0, 2, 2, 2],
+        ),
+        (
+            "phpredis-range/1",
+            &[],
+            &unnamed,
+            [0, 1, 1, 1, 2, 1, 1, 0, 1, 0],
+        ),
+        (
+            "phpredis-consistent/1",
+            &[],
+            &unnamed,
+            [1, 2, 2, 2, 1, 2, 2, 1, 2, 2],
+        ),
+        (
+            "twemproxy-ketama/1",
+            &[],
+            &unnamed,
+            [1, 1, 1, 2, 2, 0, 0, 2, 2, 2],
+        ),
+        (
+            "twemproxy-ketama/1",
+            &[("hash-tag", "any-two:{}")],
+            &unnamed,
+            [1, 1, 1, 2, 2, 2, 2, 2, 2, 2],
+        ),
+        (
+            "twemproxy-modula/1",
+            &[("hash", "murmur")],
+            &unnamed,
+            [0, 2, 2, 2, 0, 2, 2, 2, 2, 2],
+        ),
+        (
+            "twemproxy-ketama/1",
+            &[("hash", "md5")],
+            &unnamed,
+            [1, 2, 2, 0, 2, 1, 0, 2, 2, 2],
+        ),
+        (
+            "libmemcached-ketama-weighted/1",
+            &[],
+            &unnamed,
+            [0, 2, 2, 0, 2, 1, 0, 2, 2, 2],
+        ),
+    ];
+    for (name, options, nodes, answers) in samples {
+        let options: Vec<_> = options
+            .iter()
+            .map(|&(option, value)| (option.to_owned(), value.to_owned()))
+            .collect();
+        let rule = by_name(name, &options).unwrap();
+        let placement = rule.place(nodes).unwrap();
+        let owner = |key: &str| {
+            placement
+                .locate(rule.hash_tag().of(key.as_bytes()))
+                .unwrap()
+                .get()
+        };
+        assert_eq!(keys.map(owner), answers, "{name} {options:?}");
+    }
+}
+
+#[test]
+fn every_recorded_slot_is_met() {
+    let slots: Vec<u16> = SLOTS
+        .split_whitespace()
+        .map(|slot| slot.parse().unwrap())
+        .collect();
+    let found: Vec<u16> = keys().map(|key| slot(HashTag::Braces.of(key))).collect();
+    assert_eq!(found, slots);
+}
+
+/// One configuration of one peer, and what it answered.
+struct Record<'t> {
+    name: &'t str,
+    partitioner: std::sync::Arc<dyn Partitioner>,
+    nodes: Vec<NodeSpec>,
+    answers: &'t str,
+}
+
+impl<'t> Record<'t> {
+    fn read(line: &'t str) -> Self {
+        let [name, placement, options, nodes, answers] = line
+            .split('\t')
+            .collect::<Vec<_>>()
+            .try_into()
+            .expect("five columns");
+        let option = |word: &str| {
+            let (option, value) = word.split_once('=').expect("option=value");
+            (option.to_owned(), value.to_owned())
+        };
+        let options: Vec<_> = options.split_whitespace().map(option).collect();
+        Self {
+            name,
+            partitioner: by_name(placement, &options).expect(name),
+            nodes: nodes.split(' ').map(node).collect(),
+            answers,
+        }
+    }
+
+    /// How many answers there are, and those that are not met: the key, what was found and what was recorded.
+    fn check(&self) -> (usize, Vec<(String, char, char)>) {
+        let placement = self.partitioner.place(&self.nodes).expect(self.name);
+        let tag = self.partitioner.hash_tag();
+        let mut mismatches = Vec::new();
+        let mut answers = 0;
+        for (key, answer) in keys().zip(self.answers.chars()) {
+            let owner = placement
+                .locate(tag.of(key))
+                .expect("every key has an owner");
+            if answer == '-' {
+                // Undefined in the original.
+                continue;
+            }
+            answers += 1;
+            let found = char::from_digit(owner.get() as u32, 36).expect("fewer than 36 nodes");
+            if found != answer {
+                mismatches.push((key.escape_ascii().to_string(), found, answer));
+            }
+        }
+        (answers, mismatches)
+    }
+}
+
+/// `name` or `name*weight`; with `=` before a name that was given, and not only the address.
+fn node(text: &str) -> NodeSpec {
+    let (name, weight) = text.split_once('*').unwrap_or((text, "1"));
+    let node = match name.strip_prefix('=') {
+        Some(name) => NodeSpec::new(name, "127.0.0.1:1"),
+        None => NodeSpec::unnamed(name),
+    };
+    node.with_weight(weight.parse::<NonZeroU32>().expect("a weight"))
+}
+
+fn keys() -> impl Iterator<Item = &'static [u8]> {
+    let keys = KEYS.strip_suffix(b"\n").unwrap_or(KEYS);
+    keys.split(|&byte| byte == b'\n')
+}
