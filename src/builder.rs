@@ -158,7 +158,7 @@ impl Builder {
     /// node 10.0.0.2:6379 weight=2
     /// ".parse()?;
     /// let client = ShardedClient::builder().topology(&topology).build()?;
-    /// assert_eq!(client.node_for("user:1")?.name(), "10.0.0.2:6379");
+    /// assert_eq!(client.node_for("user:2")?.name(), "10.0.0.2:6379");
     /// # Ok::<(), redis_sharding::Error>(())
     /// ```
     pub fn topology(mut self, topology: &Topology) -> Self {

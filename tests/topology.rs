@@ -88,7 +88,9 @@ fn every_built_in_placement_is_written_and_read() {
             let values = match option.values {
                 Values::OneOf(words) => words.to_vec(),
                 Values::Number { .. } => vec!["12"],
-                _ if option.name == "hash-tag" => vec!["any-two:#\\n", "none", "line-start:\"\""],
+                _ if option.name == "hash-tag" => {
+                    vec!["any-two:#\\n", "none", "line-start:\\\"\\\""]
+                }
                 _ => vec!["even"],
             };
             for value in values {

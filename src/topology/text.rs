@@ -80,7 +80,7 @@ impl Topology {
     ///
     /// let text = "redis-sharding topology 1\nplacement by-length/1\nnode a 10.0.0.1:6379\nnode b 10.0.0.2:6379\n";
     /// let topology = Topology::parse_with(text, |name, options| match name {
-    ///     "by-length/1" => Ok(Arc::new(from_fn("by-length/1", |key, nodes| key.len() % nodes))),
+    ///     "by-length/1" => Ok(Arc::new(from_fn("by-length/1", |key, nodes| key.len() % nodes.len()))),
     ///     _ => by_name(name, options),
     /// })?;
     /// assert_eq!(topology.locate(b"abc").map(|node| node.get()), Some(1));
