@@ -3,6 +3,7 @@
 mod support;
 
 use std::thread;
+use std::time::Duration;
 
 use redis::cluster::ClusterClient;
 use redis_sharding::ShardedClient;
@@ -11,7 +12,8 @@ use support::cluster::Cluster;
 use support::core::Core;
 use support::data::Keys;
 use support::fleet::{Fleet, client, open};
-use support::measure::{Row, Spent, compare};
+use support::joined::Joined;
+use support::measure::{Row, Spent, compare_in};
 use support::{redis_benchmark, tasks};
 
 fn main() {
@@ -40,6 +42,10 @@ fn main() {
                 let client: ShardedClient = client(fleet.urls());
                 move |key: &str| get(&mut client.clone(), key)
             }),
+            row("commands of all threads joined", threads, || {
+                let client = Joined::connect(fleet.urls());
+                move |key: &str| client.get(key)
+            }),
             row("redis-rs cluster, r2d2", threads, || {
                 let pool = pool(
                     ClusterClient::new(cluster.urls()).expect("addresses"),
@@ -53,7 +59,12 @@ fn main() {
             Shape::Get,
             threads,
         ));
-        compare(&format!("blocking, {threads} threads, per GET"), 1, rows);
+        compare_in(
+            ROUND,
+            &format!("blocking, {threads} threads, per GET"),
+            1,
+            rows,
+        );
     }
     tasks::compare_all(&fleet, &cluster);
 }
@@ -88,4 +99,6 @@ fn pool<M: r2d2::ManageConnection>(manager: M, size: usize) -> r2d2::Pool<M> {
         .expect("the servers listen")
 }
 
+/// Longer than that of the other benches, in which 64 threads would do little but start.
+const ROUND: Duration = Duration::from_millis(250);
 const THREADS: [usize; 3] = [1, 8, 64];

@@ -84,8 +84,11 @@ fn run(urls: Vec<String>) -> Outcome {
         shop,
     };
     let shown = tour.show();
-    let cleaned = tour.clean_up();
-    shown.and(cleaned)?;
+    // Servers that were started for the tour take their keys with them.
+    if shown.is_ok() || matches!(tour.fleet, Fleet::Given(_)) {
+        tour.clean_up()?;
+    }
+    shown?;
     println!("\nDone in {:.1} s.", start.elapsed().as_secs_f64());
     Ok(())
 }
@@ -351,18 +354,22 @@ impl Tour {
         owner.map(|node| node.name().to_owned()).unwrap_or_default()
     }
 
-    /// Deletes the keys of the tour, and no other.
-    fn clean_up(&mut self) -> Outcome {
+    /// Deletes the keys of the tour, and no other. A node that fails is left alone; the others are cleaned.
+    fn clean_up(&self) -> Outcome {
         title("Cleaning up");
-        let mut deleted = 0;
-        for batch in self.shop.items().chunks(BATCH) {
-            let keys: Vec<String> = batch.iter().map(|&item| self.shop.key(item)).collect();
-            let answer = cmd("UNLINK").arg(keys).query::<usize>(&mut self.client);
-            deleted += answer.inspect_err(|_| {
-                println!("  {deleted} keys deleted; what is left expires within {KEPT_FOR} s");
-            })?;
+        let mut by_node = vec![Vec::new(); self.client.nodes().len()];
+        for item in self.shop.items() {
+            let key = self.shop.key(item);
+            by_node[self.client.node_for(&key)?.index().get()].push(key);
         }
-        println!("  {deleted} keys deleted");
+        for (mut node, keys) in self.client.nodes().zip(by_node) {
+            let unlink = |batch: &[String]| cmd("UNLINK").arg(batch).query::<usize>(&mut node);
+            let deleted: Result<usize, RedisError> = keys.chunks(BATCH).map(unlink).sum();
+            match deleted {
+                Ok(count) => println!("  {}  {count:6} keys deleted", node.name()),
+                Err(error) => println!("  {error}; what is left there expires within {KEPT_FOR} s"),
+            }
+        }
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::node::NodeSpec;
 use crate::partition::{Partitioner, Rendezvous};
 use crate::plan::{Router, SplitWrites};
+use crate::settings::Settings;
 use crate::sync::{ShardedClient, Shared};
 use crate::topology::{Topology, address};
 
@@ -59,21 +60,6 @@ impl NodeConfig {
             self.info = self.info.clone().set_redis_settings(settings);
         }
     }
-}
-
-/// How connections behave.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
-    pub(crate) connect_timeout: Duration,
-    pub(crate) response_timeout: Option<Duration>,
-    pub(crate) pool_size: usize,
-    pub(crate) waiting_pool_size: usize,
-    #[cfg_attr(
-        not(feature = "tokio-comp"),
-        allow(dead_code, reason = "of the async client")
-    )]
-    pub(crate) connections_per_node: usize,
-    pub(crate) idle_check: Duration,
 }
 
 /// The default of [`Builder::connect_timeout`].
@@ -237,8 +223,9 @@ impl Builder {
         self
     }
 
-    /// A connection that was not used for so long is asked with PING before it is used, so that a write does not get lost
-    /// on one that died meanwhile. Defaults to [`IDLE_CHECK`].
+    /// A connection that was not used for so long is asked with PING before it is used, so that a write does not become
+    /// unknown on one that died meanwhile. Of the blocking client only: the async client sees at once when a connection
+    /// is closed, but one that fell silent shows only by a request that is not answered. Defaults to [`IDLE_CHECK`].
     pub fn idle_check(mut self, after: Duration) -> Self {
         self.settings.idle_check = after;
         self
@@ -332,27 +319,6 @@ impl fmt::Debug for Builder {
             .field("split_writes", &self.split_writes)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
-    }
-}
-
-impl Settings {
-    fn check(&self) -> Result<(), Error> {
-        let zero = [
-            ("connect_timeout", self.connect_timeout.is_zero()),
-            (
-                "response_timeout",
-                self.response_timeout == Some(Duration::ZERO),
-            ),
-            ("pool_size", self.pool_size == 0),
-            ("waiting_pool_size", self.waiting_pool_size == 0),
-            ("connections_per_node", self.connections_per_node == 0),
-        ];
-        match zero.into_iter().find(|(_, zero)| *zero) {
-            None => Ok(()),
-            Some((name, _)) => Err(Error::config(format!(
-                "{name} is zero, so no command could ever be run"
-            ))),
-        }
     }
 }
 

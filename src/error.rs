@@ -15,7 +15,7 @@ pub const KEY_TEXT_MAX: usize = 64;
 ///
 /// Through redis-rs' traits the same error arrives as a [`RedisError`] whose [`code`](RedisError::code) is the word in
 /// the table of [`ErrorKind`]; [`ErrorKind::of`] turns it back into a kind.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Error(Box<Repr>);
 
 #[derive(Clone, Debug)]
@@ -79,7 +79,8 @@ impl ErrorKind {
         }
     }
 
-    /// The kind of an error that came through redis-rs' traits.
+    /// The kind of an error that came through redis-rs' traits. For a pipeline it is that of the first command that failed;
+    /// `into_server_errors` has them all.
     ///
     /// ```
     /// use redis_sharding::redis::Commands;
@@ -105,7 +106,13 @@ impl ErrorKind {
             ErrorKind::Unknown,
             ErrorKind::Unroutable,
         ];
-        let code = error.code().unwrap_or_default();
+        // A pipeline's error is a list of the errors of its commands; the first one tells.
+        let list = match error.code() {
+            Some(_) => None,
+            None => error.clone().into_server_errors(),
+        };
+        let first = list.as_deref().and_then(<[_]>::first);
+        let code = first.map_or(error.code().unwrap_or_default(), |(_, error)| error.code());
         OURS.into_iter()
             .find(|kind| kind.code() == code)
             .unwrap_or(Self::Redis)
@@ -207,9 +214,7 @@ impl Error {
 
     /// The same error, with the number of the command in its pipeline.
     pub(crate) fn at_command(mut self, number: usize) -> Self {
-        if number > 0 {
-            self.0.message = format!("command {} of the pipeline: {}", number + 1, self.0.message);
-        }
+        self.0.message = format!("command {} of the pipeline: {}", number + 1, self.0.message);
         self
     }
 
@@ -257,6 +262,13 @@ impl Error {
             Some(errors) if errors.len() == 1 => redis::Value::ServerError(errors[0].1.clone()),
             _ => redis::Value::ServerError(server_error("ERR", &self.0.message)),
         }
+    }
+}
+
+/// What `fn main() -> Result<(), Error>` prints: the kind and the message.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.0.kind, self.0.message)
     }
 }
 

@@ -44,10 +44,10 @@ impl Handshake {
                     Some(redis::Arg::Simple(name)) => String::from_utf8_lossy(name).into_owned(),
                     _ => String::new(),
                 };
-                let text = format!(
-                    "{} (in answer to {name})",
-                    error.details().unwrap_or_default()
-                );
+                // A server that does not know the command repeats its arguments, and one of them may be the password.
+                let said = error.details().unwrap_or_default();
+                let said = said.split(", with args").next().unwrap_or_default();
+                let text = format!("{said} (in answer to {name})");
                 return Err(RedisError::from(crate::error::server_error(
                     error.code(),
                     &text,
@@ -101,4 +101,24 @@ fn words(info: &RedisConnectionInfo) -> Vec<(Cmd, Needed)> {
         }
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_without_hello_does_not_give_the_password_away() {
+        let info = RedisConnectionInfo::default()
+            .set_protocol(ProtocolVersion::RESP3)
+            .set_password("hunter2");
+        let handshake = Handshake::new(&info);
+        let said = crate::error::server_error(
+            "ERR",
+            "unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `default`, `hunter2`, ",
+        );
+        let error = handshake.check(&[Value::ServerError(said)]).unwrap_err();
+        assert!(error.to_string().contains("unknown command `HELLO`"));
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
 }

@@ -9,6 +9,9 @@ use crate::resp::{self, Input};
 /// Bytes to begin with.
 const BYTES: usize = 16 * 1024;
 
+/// A buffer of more bytes is given back when it is empty.
+const BYTES_KEPT: usize = 1 << 20;
+
 /// Read at once at most.
 const CHUNK_MAX: usize = 1 << 20;
 
@@ -44,9 +47,14 @@ impl Inbox {
     pub(crate) fn room(&mut self) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
+            if self.buffer.len() > BYTES_KEPT {
+                self.buffer = vec![0; BYTES];
+            }
         } else if self.buffer.len() - self.end < BYTES / 4 {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
+            if self.start > 0 {
+                self.buffer.copy_within(self.start..self.end, 0);
+                (self.start, self.end) = (0, self.end - self.start);
+            }
             if self.buffer.len() - self.end < BYTES / 4 {
                 let more = self.buffer.len().min(CHUNK_MAX);
                 self.buffer.resize(self.buffer.len() + more, 0);
@@ -233,7 +241,76 @@ mod tests {
         assert!(feed(b"$99999999999\r\nx", 3).is_err());
     }
 
+    /// A reply in the wire format, of any kind of RESP3.
+    fn wire() -> impl Strategy<Value = Vec<u8>> {
+        let text = "[a-z \r\n*$%|+:-]{0,20}";
+        let line = "[a-z *$%|+:]{0,20}";
+        let leaf = prop_oneof![
+            line.prop_map(|line| format!("+{line}\r\n")),
+            line.prop_map(|line| format!("-ERR {line}\r\n")),
+            any::<i64>().prop_map(|number| format!(":{number}\r\n")),
+            text.prop_map(|text| format!("${}\r\n{text}\r\n", text.len())),
+            text.prop_map(|text| format!("={}\r\ntxt:{text}\r\n", text.len() + 4)),
+            text.prop_map(|text| format!("!{}\r\nERR {text}\r\n", text.len() + 4)),
+            proptest::sample::select(vec![
+                "$-1\r\n",
+                "*-1\r\n",
+                "*0\r\n",
+                "_\r\n",
+                "#t\r\n",
+                "#f\r\n",
+                ",3.25\r\n",
+                ",inf\r\n",
+                "(3492890328409238509324850943850943825024385\r\n",
+            ])
+            .prop_map(str::to_owned),
+        ]
+        .prop_map(String::into_bytes);
+        leaf.prop_recursive(4, 40, 6, |inner| {
+            let items = proptest::collection::vec(inner.clone(), 0..6);
+            let pairs = proptest::collection::vec((inner.clone(), inner.clone()), 0..3);
+            prop_oneof![
+                (proptest::sample::select(vec!['*', '~']), items).prop_map(|(mark, items)| {
+                    [
+                        format!("{mark}{}\r\n", items.len()).into_bytes(),
+                        items.concat(),
+                    ]
+                    .concat()
+                }),
+                (pairs.clone(), Just(Vec::new())).prop_map(packed_pairs('%')),
+                (pairs, inner).prop_map(packed_pairs('|')),
+            ]
+        })
+    }
+
+    type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+    fn packed_pairs(mark: char) -> impl Fn((Pairs, Vec<u8>)) -> Vec<u8> {
+        move |(pairs, after)| {
+            let mut packed = format!("{mark}{}\r\n", pairs.len()).into_bytes();
+            for (key, value) in pairs {
+                packed.extend(key);
+                packed.extend(value);
+            }
+            packed.extend(after);
+            packed
+        }
+    }
+
     proptest! {
+        #[test]
+        fn replies_of_any_shape_are_cut_and_read_as_redis_rs_reads_them(
+            replies in proptest::collection::vec(wire(), 1..6),
+            piece in 1_usize..60,
+        ) {
+            let values = feed(&replies.concat(), piece).unwrap();
+            let expected: Vec<Value> = replies
+                .iter()
+                .map(|reply| redis::parse_redis_value(reply).unwrap())
+                .collect();
+            prop_assert_eq!(format!("{values:?}"), format!("{expected:?}"));
+        }
+
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), piece in 1_usize..20) {
             let _ = feed(&bytes, piece);

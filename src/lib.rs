@@ -183,6 +183,7 @@ pub mod partition;
 pub mod plan;
 mod resp;
 mod scan;
+mod settings;
 mod subscribe;
 mod sync;
 #[cfg(feature = "testing")]
@@ -199,7 +200,7 @@ pub use subscribe::{EVENTS_MAX, Event, Message, Subscription};
 pub use sync::{Dedicated, Node, Scan, ShardedClient, Subscriber};
 pub use topology::Topology;
 
-/// The README's code is compiled and run with the doctests.
-#[cfg(doctest)]
+/// The README's code is compiled and run with the doctests, when all that it uses is there.
+#[cfg(all(doctest, feature = "tokio-comp"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

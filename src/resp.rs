@@ -158,6 +158,7 @@ fn any_value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> 
             packed.extend_from_slice(b"\r\n");
             return parsed(&packed).map(Some);
         }
+        b'+' | b'-' if std::str::from_utf8(rest).is_err() => not_text(mark, rest)?,
         // Statuses, errors, doubles and big numbers are one line, and rare: redis-rs knows what they become.
         _ => parsed(&input.buffered()[..length + 2])?,
     };
@@ -268,6 +269,15 @@ fn parsed(packed: &[u8]) -> io::Result<Value> {
     redis::parse_redis_value(packed).map_err(|error| malformed(&error.to_string()))
 }
 
+/// A status or an error that is no UTF-8: a server repeats in an error what it was sent, and cuts it anywhere. That is no
+/// reason to give up a connection on which others wait for answers.
+fn not_text(mark: u8, line: &[u8]) -> io::Result<Value> {
+    match mark {
+        b'+' => Ok(Value::BulkString(line.to_vec())),
+        _ => parsed(format!("-{}\r\n", String::from_utf8_lossy(line)).as_bytes()),
+    }
+}
+
 fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
@@ -376,6 +386,22 @@ mod tests {
             assert!(read_all(&mut input, 1, &mut replies).is_err());
             assert_eq!(replies.len(), expected.len());
         }
+    }
+
+    #[test]
+    fn a_line_that_is_no_text_is_an_answer_all_the_same() {
+        let error = read_in(
+            b"-ERR unknown command 'x', with args beginning with: '\xc3' \r\n",
+            5,
+        );
+        assert!(
+            matches!(&error, Ok(Value::ServerError(error)) if error.code() == "ERR"),
+            "{error:?}"
+        );
+        assert_eq!(
+            read_in(b"+\xff\r\n", 5).unwrap(),
+            Value::BulkString(b"\xff".to_vec())
+        );
     }
 
     #[test]

@@ -106,6 +106,10 @@ pub(crate) struct Listening {
     wanted: BTreeSet<(Subscription, Vec<u8>)>,
     confirmed: BTreeSet<(Subscription, Vec<u8>)>,
     refused: Option<Error>,
+    /// What the last change was about, which is what a refusal refuses.
+    changed: Vec<(Subscription, Vec<u8>)>,
+    /// How many subscriptions of a new connection the node has yet to answer.
+    restoring: usize,
 }
 
 /// What a node said.
@@ -114,6 +118,8 @@ pub(crate) enum Heard {
     Message(Message),
     /// A subscription began or ended, or was refused.
     Settled,
+    /// The same, and it was the last of those that a new connection makes again.
+    Restored,
     /// Something that does not matter.
     Nothing,
 }
@@ -127,36 +133,31 @@ impl Listening {
         names: &[Vec<u8>],
     ) -> Vec<u8> {
         self.refused = None;
-        for name in names {
-            let entry = (kind, name.clone());
+        self.changed = names.iter().map(|name| (kind, name.clone())).collect();
+        for entry in &self.changed {
             match change {
-                Change::Begin => drop(self.wanted.insert(entry)),
-                Change::End => drop(self.wanted.remove(&entry)),
+                Change::Begin => drop(self.wanted.insert(entry.clone())),
+                Change::End => drop(self.wanted.remove(entry)),
             }
         }
         request(kind, change, names)
     }
 
-    /// The connection is new: nothing is confirmed. The requests that make all subscriptions again.
+    /// The connection is new: nothing is confirmed. The requests that make all subscriptions again, one for each, so that
+    /// one that is refused does not take the others with it.
     pub(crate) fn restore(&mut self) -> Vec<u8> {
         self.confirmed.clear();
+        self.restoring = self.wanted.len();
         let mut packed = Vec::new();
-        for kind in [
-            Subscription::Channel,
-            Subscription::Pattern,
-            Subscription::Shard,
-        ] {
-            let names: Vec<Vec<u8>> = self
-                .wanted
-                .iter()
-                .filter(|(wanted, _)| *wanted == kind)
-                .map(|(_, name)| name.clone())
-                .collect();
-            if !names.is_empty() {
-                packed.extend_from_slice(&request(kind, Change::Begin, &names));
-            }
+        for (kind, name) in &self.wanted {
+            packed.extend_from_slice(&request(*kind, Change::Begin, std::slice::from_ref(name)));
         }
         packed
+    }
+
+    /// Whether the node has answered all that [`restore`](Self::restore) asked for.
+    pub(crate) fn is_restored(&self) -> bool {
+        self.restoring == 0
     }
 
     /// Whether the node listens to what is wanted, and to nothing else.
@@ -168,7 +169,12 @@ impl Listening {
     pub(crate) fn take_refusal(&mut self) -> Option<Error> {
         let refused = self.refused.take();
         if refused.is_some() {
-            self.wanted.clone_from(&self.confirmed);
+            for entry in self.changed.drain(..) {
+                match self.confirmed.contains(&entry) {
+                    true => drop(self.wanted.insert(entry)),
+                    false => drop(self.wanted.remove(&entry)),
+                }
+            }
         }
         refused
     }
@@ -179,7 +185,7 @@ impl Listening {
             Value::Array(items) => items.into_iter(),
             Value::ServerError(error) => {
                 self.refused = Some(Error::said(&crate::error::named_server_error(&error, node)));
-                return Heard::Settled;
+                return self.settled();
             }
             _ => return Heard::Nothing,
         };
@@ -209,7 +215,17 @@ impl Listening {
             Said::Begun => drop(self.confirmed.insert((kind, text(items.next())))),
             Said::Ended => drop(self.confirmed.remove(&(kind, text(items.next())))),
         }
-        Heard::Settled
+        self.settled()
+    }
+
+    /// Answers come in the order of the requests, and those of [`restore`](Self::restore) are the first of a connection.
+    fn settled(&mut self) -> Heard {
+        let before = self.restoring;
+        self.restoring = before.saturating_sub(1);
+        match before {
+            1 => Heard::Restored,
+            _ => Heard::Settled,
+        }
     }
 }
 
@@ -301,7 +317,38 @@ mod tests {
             packed,
             b"*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\na\r\n*2\r\n$10\r\nPSUBSCRIBE\r\n$2\r\np*\r\n"
         );
-        assert!(!listening.is_settled());
+        assert!(!listening.is_settled() && !listening.is_restored());
+        assert_eq!(
+            listening.hear(array(&["subscribe", "a"]), "n"),
+            Heard::Settled
+        );
+        assert!(!listening.is_restored());
+        assert_eq!(
+            listening.hear(array(&["psubscribe", "p*"]), "n"),
+            Heard::Restored
+        );
+        assert!(listening.is_settled() && listening.is_restored());
+    }
+
+    #[test]
+    fn a_refusal_takes_nothing_from_what_was_wanted_before() {
+        let mut listening = Listening::default();
+        listening.change(Change::Begin, Subscription::Channel, &names(&["a", "b"]));
+        listening.hear(array(&["subscribe", "a"]), "n");
+        listening.hear(array(&["subscribe", "b"]), "n");
+        listening.change(Change::Begin, Subscription::Channel, &names(&["x"]));
+        listening.hear(
+            Value::ServerError(crate::error::server_error("NOPERM", "no")),
+            "n",
+        );
+        // The connection breaks before the refusal is taken: nothing is confirmed.
+        listening.restore();
+        assert!(listening.take_refusal().is_some());
+        let packed = listening.restore();
+        assert_eq!(
+            packed,
+            b"*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\na\r\n*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\nb\r\n"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Four plain servers full of keys.
 
 use redis::Commands;
-use redis_sharding::ShardedClient;
+use redis_sharding::{Builder, ShardedClient};
 
 use super::data::{KEYS, VALUE, key};
 use super::tests::Servers;
@@ -26,15 +26,19 @@ impl Fleet {
     }
 }
 
-/// A client over nodes called `node-0`, `node-1`, ...
-pub fn client(urls: impl IntoIterator<Item = String>) -> ShardedClient {
+/// The description of a client over nodes called `node-0`, `node-1`, ...
+pub fn builder(urls: impl IntoIterator<Item = String>) -> Builder {
     (0..)
         .zip(urls)
         .fold(ShardedClient::builder(), |builder, (number, url)| {
             builder.node(format!("node-{number}"), url)
         })
-        .build()
-        .expect("the servers make a valid client")
+}
+
+/// A blocking client over them.
+pub fn client(urls: impl IntoIterator<Item = String>) -> ShardedClient {
+    let client = builder(urls).build();
+    client.expect("the servers make a valid client")
 }
 
 /// A connection as a careful user makes it.

@@ -107,8 +107,18 @@ fn cpu(clock: ClockId) -> Duration {
 }
 
 /// Measures the rows and prints them. `units` are in one operation: 100 for a batch of 100 keys.
-pub fn compare(title: &str, units: usize, mut rows: Vec<Row<'_>>) -> Vec<Figure> {
-    let counts: Vec<u64> = rows.iter_mut().map(calibrate).collect();
+pub fn compare(title: &str, units: usize, rows: Vec<Row<'_>>) -> Vec<Figure> {
+    compare_in(ROUND, title, units, rows)
+}
+
+/// The same with rounds of another length.
+pub fn compare_in(
+    round: Duration,
+    title: &str,
+    units: usize,
+    mut rows: Vec<Row<'_>>,
+) -> Vec<Figure> {
+    let counts: Vec<u64> = rows.iter_mut().map(|row| calibrate(row, round)).collect();
     let mut samples = vec![Vec::new(); rows.len()];
     let mut order: Vec<usize> = (0..rows.len()).collect();
     for _ in 0..rounds() {
@@ -152,14 +162,14 @@ fn rounds() -> usize {
         .unwrap_or(ROUNDS)
 }
 
-/// How many operations take about [`ROUND`].
-fn calibrate(row: &mut Row<'_>) -> u64 {
+/// How many operations take about so long.
+fn calibrate(row: &mut Row<'_>, round: Duration) -> u64 {
     row.run(1);
     let mut count = 1;
     loop {
         let wall = row.run(count).wall;
-        if wall > ROUND / 4 {
-            return ((count as f64 * ROUND.as_secs_f64() / wall.as_secs_f64()) as u64).max(1);
+        if wall > round / 4 {
+            return ((count as f64 * round.as_secs_f64() / wall.as_secs_f64()) as u64).max(1);
         }
         count *= 4;
     }

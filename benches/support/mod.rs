@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod core;
 pub mod data;
 pub mod fleet;
+pub mod joined;
 pub mod measure;
 pub mod redis_benchmark;
 pub mod tasks;

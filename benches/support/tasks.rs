@@ -4,13 +4,14 @@ use fred::interfaces::{ClientLike, KeysInterface};
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
+use redis_sharding::aio::ShardedClient;
 use rustis::commands::StringCommands;
 use tokio::runtime::{self, Runtime};
 use tokio::task::JoinSet;
 
 use super::cluster::Cluster;
 use super::data::{Keys, VALUE};
-use super::fleet::{Fleet, open};
+use super::fleet::{Fleet, builder, open};
 use super::measure::{Row, Spent, compare};
 
 /// A client that many tasks share. To add one, say how it gets, and give it a row in [`compare_all`].
@@ -26,26 +27,16 @@ pub fn compare_all(fleet: &Fleet, cluster: &Cluster) {
         .build()
         .expect("a runtime");
     for tasks in TASKS {
+        let row = Rows {
+            runtime: &runtime,
+            tasks,
+        };
         let rows = vec![
-            row("redis-rs, one node", &runtime, tasks, multiplexed(fleet)),
-            row(
-                "redis-rs cluster, four masters",
-                &runtime,
-                tasks,
-                cluster_async(cluster),
-            ),
-            row(
-                "fred cluster, four masters",
-                &runtime,
-                tasks,
-                fred_cluster(cluster),
-            ),
-            row(
-                "rustis cluster, four masters",
-                &runtime,
-                tasks,
-                rustis_cluster(cluster),
-            ),
+            row.of("redis-rs, one node", multiplexed(fleet)),
+            row.of("redis-sharding, four nodes", ours(fleet)),
+            row.of("redis-rs cluster, four masters", cluster_async(cluster)),
+            row.of("fred cluster, four masters", fred_cluster(cluster)),
+            row.of("rustis cluster, four masters", rustis_cluster(cluster)),
         ];
         compare(
             &format!("asynchronous, one thread, {tasks} tasks, per GET"),
@@ -55,23 +46,23 @@ pub fn compare_all(fleet: &Fleet, cluster: &Cluster) {
     }
 }
 
-fn row<'r, C: Client>(
-    name: &'static str,
+/// What the rows of a table have in common.
+struct Rows<'r> {
     runtime: &'r Runtime,
     tasks: usize,
-    connect: impl Future<Output = C>,
-) -> Row<'r> {
-    let client = runtime.block_on(connect);
-    let mut seed = 0;
-    Row::timed(name, move |count| {
-        let each = count.div_ceil(tasks as u64);
-        seed += 1;
-        let keys: Vec<Keys> = (0..tasks as u64)
-            .map(|task| Keys::from_anywhere(task + seed))
-            .collect();
-        let spent = Spent::on(|| runtime.block_on(work(&client, keys, each)));
-        spent.scaled(count as f64 / (each * tasks as u64) as f64)
-    })
+}
+
+impl<'r> Rows<'r> {
+    fn of<C: Client>(&self, name: &'static str, connect: impl Future<Output = C>) -> Row<'r> {
+        let Self { runtime, tasks } = *self;
+        let client = runtime.block_on(connect);
+        Row::timed(name, move |count| {
+            let each = count.div_ceil(tasks as u64);
+            let keys = (0..tasks as u64).map(Keys::from_anywhere).collect();
+            let spent = Spent::on(|| runtime.block_on(work(&client, keys, each)));
+            spent.scaled(count as f64 / (each * tasks as u64) as f64)
+        })
+    }
 }
 
 async fn work<C: Client>(client: &C, keys: Vec<Keys>, each: u64) {
@@ -95,6 +86,11 @@ async fn multiplexed(fleet: &Fleet) -> MultiplexedConnection {
         .get_multiplexed_async_connection()
         .await
         .expect("the server listens")
+}
+
+async fn ours(fleet: &Fleet) -> ShardedClient {
+    let client = builder(fleet.urls()).build_async();
+    client.expect("the servers make a valid client")
 }
 
 async fn cluster_async(cluster: &Cluster) -> redis::cluster_async::ClusterConnection {
@@ -129,6 +125,13 @@ async fn rustis_cluster(cluster: &Cluster) -> rustis::client::Client {
 }
 
 impl Client for MultiplexedConnection {
+    async fn get(&mut self, key: &str) -> usize {
+        let value: Vec<u8> = AsyncCommands::get(self, key).await.expect("a GET");
+        value.len()
+    }
+}
+
+impl Client for ShardedClient {
     async fn get(&mut self, key: &str) -> usize {
         let value: Vec<u8> = AsyncCommands::get(self, key).await.expect("a GET");
         value.len()

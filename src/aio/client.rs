@@ -143,6 +143,9 @@ impl ShardedClient {
     /// read from and an atomic pipeline to fill, and calls it again as long as it returns `None`, which is what the
     /// pipeline's `query_async` gives when a watched key has changed.
     ///
+    /// Inside a spawned task, the closure must own what it uses (`async move`, clones): the compiler does not yet see that
+    /// a future with a borrowing one may be sent to another thread.
+    ///
     /// When the future is dropped, the connection is closed: either EXEC was sent before, and all of the pipeline was
     /// done, or nothing of it.
     ///

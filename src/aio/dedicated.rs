@@ -12,7 +12,7 @@ use crate::command::Access;
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
-    Answers, Atomic, Cause, Failure, Hold, Planned, Shape, check_each, named, parse_one,
+    Answers, Atomic, Cause, Ending, Failure, Hold, Planned, Shape, check_each, named, parse_one,
 };
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, CLIENT and other stateful talk work on it as they do on
@@ -85,7 +85,7 @@ impl Dedicated {
 
     /// Sends `packed` and waits for `count` answers. The connection is taken for the time being, so that one whose future
     /// is dropped is closed and not used again.
-    async fn talk(&mut self, packed: &[u8], count: usize, hold: Hold) -> Answers {
+    async fn talk(&mut self, packed: &[u8], count: usize, ending: Ending, hold: Hold) -> Answers {
         let Some(lease) = self.lease.take() else {
             let cause = Cause::Connect("this connection has failed before".into());
             return Answers {
@@ -94,7 +94,7 @@ impl Dedicated {
             };
         };
         let limit = self.shared.executor.limit(hold);
-        let answers = lease.link.exchange(packed, count, limit).await;
+        let answers = lease.link.exchange(packed, count, ending, limit).await;
         if answers.failure.is_none() {
             self.lease = Some(lease);
         }
@@ -103,7 +103,7 @@ impl Dedicated {
 
     async fn one(&mut self, packed: &[u8]) -> RedisResult<Value> {
         let planned = self.check(&parse_one(packed)?)?;
-        let mut answers = self.talk(packed, 1, planned.hold).await;
+        let mut answers = self.talk(packed, 1, Ending::Any, planned.hold).await;
         match answers.failure {
             Some(failure) => Err(failure.error(self.node_name(), 0, planned.access).into()),
             None => Ok(named(
@@ -119,10 +119,14 @@ impl Dedicated {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let hold = check_each(packed, |args| self.check(args))?;
-        let answers = self.talk(packed, offset + count, hold).await;
+        let (hold, commands) = check_each(packed, |args| self.check(args))?;
+        let ending = match Shape::of(packed, offset, count) {
+            Shape::Plain => Ending::Any,
+            Shape::Atomic { .. } => Ending::Exec,
+        };
+        let answers = self.talk(packed, commands, ending, hold).await;
         let node = self.node_name();
-        if Shape::of(packed, offset, count) != Shape::Plain {
+        if ending == Ending::Exec {
             return Ok(vec![Atomic::finish(node, answers)?]);
         }
         if let Some(failure) = answers.failure {
@@ -130,7 +134,7 @@ impl Dedicated {
                 .error(node, answers.values.len(), Access::Write)
                 .into());
         }
-        let wanted = answers.values.into_iter().skip(offset);
+        let wanted = answers.values.into_iter().skip(offset).take(count);
         Ok(wanted.map(|value| named(value, node)).collect())
     }
 }
@@ -147,7 +151,14 @@ impl fmt::Debug for Dedicated {
 
 impl ConnectionLike for Dedicated {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
-        Box::pin(async move { self.one(&cmd.get_packed_command()).await })
+        Box::pin(async move {
+            let reply = self.one(&cmd.get_packed_command()).await?;
+            Ok(if cmd.is_no_response() {
+                Value::Nil
+            } else {
+                reply
+            })
+        })
     }
 
     fn req_packed_commands<'a>(

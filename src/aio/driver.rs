@@ -11,7 +11,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::aio::link::{Mailbox, Waiter, missed};
+use crate::aio::link::{Mailbox, Taken, Waiter, missed};
 use crate::inbox::Inbox;
 use crate::plan::{Cause, Failure};
 
@@ -27,6 +27,9 @@ pub(super) struct Driver<S> {
     waiters: VecDeque<Waiter>,
     timer: Pin<Box<Sleep>>,
     timer_set: bool,
+    /// No request ends before. It need not be the first in the row: one that waited for the connection, or is sent again,
+    /// has less time left than those before it.
+    earliest: Option<Instant>,
     /// When the last bytes came.
     heard: Instant,
 }
@@ -46,6 +49,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             waiters: VecDeque::new(),
             timer: Box::pin(tokio::time::sleep_until(now.into())),
             timer_set: false,
+            earliest: None,
             heard: now,
         }
     }
@@ -86,7 +90,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.outgoing = Vec::new();
             }
             std::mem::swap(&mut self.outgoing, &mut mail.outgoing);
-            self.waiters.extend(mail.arrivals.drain(..));
+            for waiter in mail.arrivals.drain(..) {
+                if let Some(end) = waiter.deadline
+                    && self.earliest.is_none_or(|earliest| end < earliest)
+                {
+                    (self.earliest, self.timer_set) = (Some(end), false);
+                }
+                self.waiters.push_back(waiter);
+            }
             return Collected::More;
         }
         // Whoever still waits has a handle, so nobody does; and all that was handed over is written.
@@ -136,8 +147,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                                 "a reply that nobody asked for".into(),
                             ));
                         };
-                        if waiter.take(value) {
-                            self.waiters.pop_front();
+                        match waiter.take(value) {
+                            Taken::More => {}
+                            Taken::Last => drop(self.waiters.pop_front()),
+                            Taken::BadLast => {
+                                self.waiters.pop_front();
+                                return Poll::Ready(Cause::Dropped(
+                                    "given up, for the server did not end a transaction on it"
+                                        .into(),
+                                ));
+                            }
                         }
                     }
                 }
@@ -153,9 +172,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 ready!(self.timer.as_mut().poll(cx));
                 self.timer_set = false;
                 let now = Instant::now();
-                let late = |waiter: &&mut Waiter| waiter.deadline.is_some_and(|end| end <= now);
                 let mut silent = None;
-                for waiter in self.waiters.iter_mut().take_while(late) {
+                self.earliest = None;
+                for waiter in &mut self.waiters {
+                    if waiter.deadline.is_none_or(|end| end > now) {
+                        if waiter.reply.is_some() {
+                            let ends = self.earliest.into_iter().chain(waiter.deadline);
+                            self.earliest = ends.min();
+                        }
+                        continue;
+                    }
                     let limit = waiter
                         .deadline
                         .map(|end| end - waiter.handed_over)
@@ -174,15 +200,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     )));
                 }
             }
-            let next = self
-                .waiters
-                .iter()
-                .find(|waiter| waiter.reply.is_some())
-                .and_then(|waiter| waiter.deadline);
-            let Some(next) = next else {
+            let Some(earliest) = self.earliest else {
                 return Poll::Pending;
             };
-            self.timer.as_mut().reset(next.into());
+            self.timer.as_mut().reset(earliest.into());
             self.timer_set = true;
         }
     }
@@ -251,4 +272,43 @@ impl<S> Drop for Driver<S> {
 
 fn broken(error: &io::Error) -> Cause {
     Cause::Dropped(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::aio::link::{Limit, Link};
+    use crate::plan::Ending;
+
+    #[tokio::test]
+    async fn who_has_less_time_is_told_sooner_whatever_the_row() {
+        let mailbox = Arc::new(Mailbox::default());
+        let (stream, _silent) = tokio::io::duplex(1024);
+        let driver = tokio::spawn(Driver::new(stream, Arc::clone(&mailbox)));
+        let link = Arc::new(Link::plain(mailbox));
+        let ping: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+        let ask = |limit| {
+            let link = Arc::clone(&link);
+            async move {
+                let limit = Limit::start(Some(limit));
+                link.exchange(ping, 1, Ending::Any, limit).await
+            }
+        };
+        let first = Box::pin(ask(Duration::from_secs(60)));
+        let second = Box::pin(ask(Duration::from_millis(50)));
+        let both = futures_util::future::select(first, second);
+        let answers = tokio::time::timeout(Duration::from_secs(10), both).await;
+        let answers = answers.expect("in time").factor_first().0;
+        assert!(matches!(
+            answers.failure,
+            Some(Failure {
+                cause: Cause::Timeout(_) | Cause::Dropped(_),
+                sent: 1
+            })
+        ));
+        drop(link);
+        driver.await.unwrap();
+    }
 }

@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use futures_util::future::{Either, select};
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::sync::{Notify, mpsc};
 
 use crate::aio::link::Limit;
-use crate::aio::station::Connector;
+use crate::aio::station::{Connector, Duplex};
 use crate::error::Error;
 use crate::handshake::Handshake;
 use crate::health::Health;
@@ -46,11 +46,6 @@ struct State {
     /// The user has gone.
     ended: bool,
 }
-
-/// A stream to a server, of whichever kind.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 
 impl Ear {
     pub(super) fn start(connector: Connector, node: String, events: mpsc::Sender<Event>) -> Self {
@@ -180,16 +175,14 @@ impl Worker {
         }
         health.connected();
         *connections += 1;
-        if *connections > 1
-            && !self
-                .tell(Event::Missed {
-                    node: self.node.clone(),
-                })
-                .await
-        {
+        // Only once the node has confirmed the subscriptions: who looks at the data now must not miss what is published
+        // after the look.
+        let mut gap = *connections > 1;
+        let restored = self.shared.state.lock().listening.is_restored();
+        if restored && !self.tell_missed(&mut gap).await {
             return End::NoUser;
         }
-        self.hear(&mut stream, &mut inbox).await
+        self.hear(&mut stream, &mut inbox, gap).await
     }
 
     async fn connect(&self, inbox: &mut Inbox) -> Result<Box<dyn Duplex>, String> {
@@ -218,7 +211,7 @@ impl Worker {
         }
     }
 
-    async fn hear(&self, stream: &mut Box<dyn Duplex>, inbox: &mut Inbox) -> End {
+    async fn hear(&self, stream: &mut Box<dyn Duplex>, inbox: &mut Inbox, mut gap: bool) -> End {
         const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
         let mut asked = false;
         loop {
@@ -254,6 +247,12 @@ impl Worker {
                 match heard {
                     Heard::Nothing => {}
                     Heard::Settled => self.shared.changed.notify_waiters(),
+                    Heard::Restored => {
+                        self.shared.changed.notify_waiters();
+                        if !self.tell_missed(&mut gap).await {
+                            return End::NoUser;
+                        }
+                    }
                     Heard::Message(message) => {
                         if !self.tell(Event::Message(message)).await {
                             return End::NoUser;
@@ -273,6 +272,12 @@ impl Worker {
             Either::Right((Either::Left(_), _)) => Next::Work,
             Either::Right((Either::Right(_), _)) => Next::Silence,
         }
+    }
+
+    /// Tells of the gap, if there is one to tell of. Whether there is still somebody to tell.
+    async fn tell_missed(&self, gap: &mut bool) -> bool {
+        let node = || self.node.clone();
+        !std::mem::take(gap) || self.tell(Event::Missed { node: node() }).await
     }
 
     /// Whether there is still somebody to tell.

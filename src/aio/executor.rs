@@ -10,10 +10,10 @@ use redis::Value;
 use crate::aio::link::{Limit, Link};
 use crate::aio::station::{Connector, Station};
 use crate::aio::waiting::{Lease, WaitingPool};
-use crate::builder::Settings;
 use crate::command::Access;
 use crate::node::NodeIndex;
 use crate::plan::{Answers, Cause, Exchange, Failure, Hold, RESENDS_MAX, Resend, Slot};
+use crate::settings::Settings;
 
 /// Every node's connections.
 #[derive(Debug)]
@@ -166,7 +166,12 @@ impl NodeLinks {
         };
         let answers = road
             .link()
-            .exchange(&exchange.request, exchange.slots.len(), limit)
+            .exchange(
+                &exchange.request,
+                exchange.slots.len(),
+                exchange.ending,
+                limit,
+            )
             .await;
         if answers.failure.is_none() {
             road.end();

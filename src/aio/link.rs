@@ -12,7 +12,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::oneshot;
 
 use crate::command::{Args, PackedCommands};
-use crate::plan::{Answers, Cause, Failure};
+use crate::plan::{Answers, Cause, Ending, Failure};
 
 /// So many bytes of requests may wait for one connection to take them. What comes then is refused: a node that far behind
 /// would not answer it in time.
@@ -64,11 +64,21 @@ pub(super) struct Waiter {
     pub(super) missing: usize,
     /// How many were asked for.
     pub(super) count: usize,
+    pub(super) ending: Ending,
     pub(super) values: Vec<Value>,
     pub(super) handed_over: Instant,
     pub(super) deadline: Option<Instant>,
     /// `None` once it was told that time is over; the answers still come and are thrown away.
     pub(super) reply: Option<Reply>,
+}
+
+/// Whether an answer was the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    More,
+    Last,
+    /// It was, and leaves the connection other than it was.
+    BadLast,
 }
 
 /// The way back to who asked.
@@ -111,14 +121,14 @@ impl Link {
             Kind::Plain(mailbox) => {
                 let (sender, receiver) = oneshot::channel();
                 mailbox
-                    .hand_over(write, 1, limit, Reply::One(sender))
+                    .hand_over(write, 1, Ending::Any, limit, Reply::One(sender))
                     .map_err(Failure::not_sent)?;
                 receiver.await.unwrap_or_else(|_| Err(lost(1)))
             }
             Kind::RedisRs { .. } => {
                 let mut packed = Vec::new();
                 write(&mut packed);
-                let answers = self.exchange(&packed, 1, limit).await;
+                let answers = self.exchange(&packed, 1, Ending::Any, limit).await;
                 match (answers.values.into_iter().next(), answers.failure) {
                     (Some(value), _) => Ok(value),
                     (None, failure) => Err(failure.unwrap_or_else(|| lost(1))),
@@ -128,19 +138,30 @@ impl Link {
     }
 
     /// `count` packed requests and their answers.
-    pub(super) async fn exchange(&self, packed: &[u8], count: usize, limit: Limit) -> Answers {
+    pub(super) async fn exchange(
+        &self,
+        packed: &[u8],
+        count: usize,
+        ending: Ending,
+        limit: Limit,
+    ) -> Answers {
+        if count == 0 {
+            // Nobody would ever tell whoever waits for no answer.
+            return Answers::default();
+        }
         match &self.kind {
             Kind::Plain(mailbox) => {
                 let (sender, receiver) = oneshot::channel();
                 let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
-                match mailbox.hand_over(write, count, limit, Reply::Many(sender)) {
+                match mailbox.hand_over(write, count, ending, limit, Reply::Many(sender)) {
                     Ok(()) => receiver.await.unwrap_or_else(|_| failed(lost(count))),
                     Err(cause) => failed(Failure::not_sent(cause)),
                 }
             }
             Kind::RedisRs { connection, closed } => {
                 let answers = through_redis_rs(connection.clone(), packed, count, limit).await;
-                if answers.failure.is_some() {
+                let last = answers.values.last();
+                if answers.failure.is_some() || !last.is_none_or(|last| ending.is_met_by(last)) {
                     closed.store(true, Ordering::Relaxed);
                 }
                 answers
@@ -200,6 +221,7 @@ impl Mailbox {
         &self,
         write: impl FnOnce(&mut Vec<u8>),
         count: usize,
+        ending: Ending,
         limit: Limit,
         reply: Reply,
     ) -> Result<(), Cause> {
@@ -219,6 +241,7 @@ impl Mailbox {
             bytes,
             missing: count,
             count,
+            ending,
             values: Vec::new(),
             handed_over: limit.start,
             deadline: limit.end(),
@@ -244,9 +267,14 @@ impl fmt::Debug for Mailbox {
 }
 
 impl Waiter {
-    /// Takes one answer; true when it was the last.
-    pub(super) fn take(&mut self, value: Value) -> bool {
+    /// Takes one answer.
+    pub(super) fn take(&mut self, value: Value) -> Taken {
         self.missing -= 1;
+        let taken = match self.missing {
+            0 if self.ending.is_met_by(&value) => Taken::Last,
+            0 => Taken::BadLast,
+            _ => Taken::More,
+        };
         match &self.reply {
             Some(Reply::One(_)) => {
                 if let Some(Reply::One(sender)) = self.reply.take() {
@@ -265,7 +293,7 @@ impl Waiter {
             }
             None => {}
         }
-        self.missing == 0
+        taken
     }
 
     /// Tells who asked that there will be no more answers.

@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use redis::{AsyncConnectionConfig, ConnectionAddr, RedisResult};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
 use crate::aio::driver::Driver;
-use crate::aio::ear::Duplex;
 use crate::aio::link::{Limit, Link, Mailbox};
 use crate::handshake::Handshake;
-use crate::health::Health;
-use crate::plan::Cause;
+use crate::health::{Health, PAUSE_MIN};
+use crate::plan::{Cause, Ending};
 
 /// How to make connections to one node.
 #[derive(Clone)]
@@ -42,8 +42,15 @@ pub(super) struct Station {
 struct State {
     /// A task tries to make a connection; never two at a time.
     connecting: bool,
+    /// When the last connection was made.
+    made: Option<Instant>,
     health: Health,
 }
+
+/// A stream to a server, of whichever kind.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 
 impl Connector {
     pub(super) fn new(client: redis::Client, address: String, timeout: Duration) -> Self {
@@ -127,7 +134,7 @@ impl Connector {
         let handshake = Handshake::new(info.redis_settings());
         if handshake.count() > 0 {
             let answers = link
-                .exchange(&handshake.packed(), handshake.count(), limit)
+                .exchange(&handshake.packed(), handshake.count(), Ending::Any, limit)
                 .await;
             if let Some(failure) = answers.failure {
                 let error = std::io::Error::other(failure.cause.to_string());
@@ -142,7 +149,7 @@ impl Connector {
 /// A link over `stream`, and the task that drives it. `closed` is called when it ends.
 fn drive<S>(stream: S, closed: impl FnOnce() + Send + 'static) -> Link
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    S: Duplex + 'static,
 {
     let mailbox = Arc::new(Mailbox::default());
     let driver = Driver::new(stream, Arc::clone(&mailbox));
@@ -183,6 +190,8 @@ impl Station {
             {
                 return Ok(link);
             }
+            // Also while the node is down: the task that tries again may have ended with its runtime.
+            self.make_connection();
             {
                 let state = self.state.lock();
                 if let Some((reason, since)) = state.health.trouble(Instant::now()) {
@@ -192,7 +201,6 @@ impl Station {
                     )));
                 }
             }
-            self.make_connection();
             match limit.end() {
                 None => changed.await,
                 Some(end) => {
@@ -205,49 +213,68 @@ impl Station {
         }
     }
 
-    /// Starts the task that makes a connection, if there is none.
+    /// Starts the task that makes a connection, if there is none. After one that did not live long it waits a little, lest
+    /// a server that hangs up on everybody is called without end.
     fn make_connection(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        if !state.connecting {
-            state.connecting = true;
-            let task = Connecting(Arc::downgrade(self));
-            tokio::spawn(task.run());
+        if std::mem::replace(&mut state.connecting, true) {
+            return;
         }
-    }
-
-    /// The node failed us, or its connection ended: make a new one, unless nobody needs it any more.
-    fn lost(self: &Arc<Self>) {
-        self.make_connection();
+        let short_lived = state.made.is_some_and(|made| made.elapsed() < PAUSE_MIN);
+        drop(state);
+        let pause = if short_lived {
+            PAUSE_MIN
+        } else {
+            Duration::ZERO
+        };
+        // Not under the lock: a runtime that is ending drops the task here and now, and so does a missing one.
+        let task = Connecting {
+            station: Arc::downgrade(self),
+            ended: false,
+        };
+        tokio::spawn(task.run(pause));
     }
 }
 
 /// The task that makes a connection, again and again until there is one or nobody needs it.
-struct Connecting(Weak<Station>);
+struct Connecting {
+    station: Weak<Station>,
+    /// It has given the word that it is no more; another may run already.
+    ended: bool,
+}
 
 impl Connecting {
-    async fn run(self) {
-        while let Some(pause) = self.attempt().await {
-            tokio::time::sleep(pause).await;
+    async fn run(mut self, mut pause: Duration) {
+        loop {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            match self.attempt().await {
+                Some(longer) => pause = longer,
+                None => break,
+            }
         }
+        self.ended = true;
     }
 
     /// Tries once; how long to wait before the next time, or `None` when there is a connection or nobody to have it.
     async fn attempt(&self) -> Option<Duration> {
-        let connector = self.0.upgrade()?.connector.clone();
-        let weak = self.0.clone();
+        let connector = self.station.upgrade()?.connector.clone();
+        let weak = self.station.clone();
         let made = connector
             .connect(move || {
                 if let Some(station) = weak.upgrade() {
-                    station.lost();
+                    station.make_connection();
                 }
             })
             .await;
-        let station = self.0.upgrade()?;
+        let station = self.station.upgrade()?;
         let mut state = station.state.lock();
         let pause = match made {
             Ok(link) => {
                 state.health.connected();
                 state.connecting = false;
+                state.made = Some(Instant::now());
                 station.current.store(Some(Arc::new(link)));
                 None
             }
@@ -262,17 +289,10 @@ impl Connecting {
 impl Drop for Connecting {
     /// The runtime may end while the task sleeps; the next request starts another.
     fn drop(&mut self) {
-        if let Some(station) = self.0.upgrade() {
-            let mut state = station.state.lock();
-            let alive = station
-                .current
-                .load()
-                .as_ref()
-                .is_some_and(|link| !link.is_closed());
-            if !alive {
-                state.connecting = false;
-            }
-            drop(state);
+        if !self.ended
+            && let Some(station) = self.station.upgrade()
+        {
+            station.state.lock().connecting = false;
             station.changed.notify_waiters();
         }
     }

@@ -53,15 +53,22 @@ impl HashTag {
         match self {
             Self::Braces => braces(key),
             Self::None => key,
-            Self::AnyTwo(open, close) => between(key, *open, *close).unwrap_or(key),
-            Self::BracesEvenEmpty => even_empty(key).unwrap_or(key),
-            Self::JedisPattern => pattern(key).unwrap_or(key),
-            Self::LineStart(open, close) => line_start(key, *open, *close).unwrap_or(key),
-            Self::PhpRedis => {
-                let end = find(key, 0).unwrap_or(key.len());
-                even_empty(&key[..end]).unwrap_or(key)
-            }
             Self::Custom(_, rule) => rule(key),
+            peers => peers.of_peer(key).unwrap_or(key),
+        }
+    }
+
+    /// What the rules of peers find, if the first of their two bytes is there at all; most keys are told apart by that.
+    fn of_peer<'k>(&self, key: &'k [u8]) -> Option<&'k [u8]> {
+        match *self {
+            Self::AnyTwo(open, close) if contains(key, open) => between(key, open, close),
+            Self::BracesEvenEmpty if contains(key, b'{') => even_empty(key),
+            Self::JedisPattern if contains(key, b'{') => pattern(key),
+            Self::LineStart(open, close) if contains(key, open) => line_start(key, open, close),
+            Self::PhpRedis if contains(key, b'{') => {
+                even_empty(&key[..find(key, 0).unwrap_or(key.len())])
+            }
+            _ => None,
         }
     }
 
@@ -192,7 +199,7 @@ fn until_line_end(text: &[u8]) -> &[u8] {
     &text[..end.unwrap_or(text.len())]
 }
 
-/// Whether there is such a byte, eight bytes at a time and without a branch for each. `byte` is not zero.
+/// Whether there is such a byte, eight bytes at a time and without a branch for each. If `byte` is zero it may say so wrongly.
 #[inline]
 fn contains(bytes: &[u8], byte: u8) -> bool {
     let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) else {

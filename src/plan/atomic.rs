@@ -16,6 +16,28 @@ pub(crate) struct Atomic<'r> {
     commands: usize,
 }
 
+/// What the last answer of an exchange must be, so that its connection may serve somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Anything.
+    Any,
+    /// Something that ends a transaction. A server that refuses EXEC otherwise (it is renamed, or not allowed, or the
+    /// server is old and loading) leaves the connection in the transaction, and the next command's answer is QUEUED.
+    Exec,
+}
+
+impl Ending {
+    /// Whether this last answer is what it must be.
+    #[inline]
+    pub(crate) fn is_met_by(self, last: &Value) -> bool {
+        match (self, last) {
+            (Self::Any, _) | (Self::Exec, Value::Array(_) | Value::Nil) => true,
+            (Self::Exec, Value::ServerError(error)) => error.code() == "EXECABORT",
+            (Self::Exec, _) => false,
+        }
+    }
+}
+
 impl<'r> Atomic<'r> {
     pub(crate) fn new(router: &'r Router) -> Self {
         Self {
@@ -44,8 +66,14 @@ impl<'r> Atomic<'r> {
             }
         }
         let at = self.router.keys(command, args)?;
-        for &position in at.keys.iter().chain(&at.patterns) {
+        for &position in &at.keys {
             self.add_key(args[position as usize])?;
+        }
+        // A pattern is no key: where it would live itself says nothing of the keys that are made of it.
+        for &position in &at.patterns {
+            let node = self.owner()?;
+            self.router
+                .check_pattern(command, args[position as usize], node)?;
         }
         Ok(())
     }
@@ -86,7 +114,7 @@ impl<'r> Atomic<'r> {
     /// The packed MULTI ... EXEC as one exchange. Nothing of it is ever sent twice.
     pub(crate) fn exchange(node: NodeIndex, packed: &[u8], commands: usize) -> Exchange {
         let slots = vec![Slot::whole(0, Access::Write); commands + 2];
-        Exchange::whole(node, packed.to_vec(), slots)
+        Exchange::transaction(node, packed.to_vec(), slots)
     }
 
     /// What EXEC answered, as `redis::Pipeline` expects it.

@@ -8,7 +8,7 @@ use crate::node::NodeIndex;
 use crate::plan::merge::{self, Answer};
 use crate::plan::router::{Hold, Planned, Since};
 use crate::plan::scan::continue_scan;
-use crate::plan::{Answers, Plan, Router, Split};
+use crate::plan::{Answers, Ending, Plan, Router, Split};
 
 /// So many bytes of requests may be on their way to one node; a longer batch goes in rounds.
 ///
@@ -29,6 +29,7 @@ pub(crate) struct Exchange {
     pub(crate) slots: Vec<Slot>,
     /// Ends of the rounds before the last: bytes and requests.
     rounds: Vec<(usize, usize)>,
+    pub(crate) ending: Ending,
 }
 
 /// Where an answer belongs.
@@ -72,17 +73,26 @@ impl Exchange {
             request: Vec::new(),
             slots: Vec::new(),
             rounds: Vec::new(),
+            ending: Ending::Any,
         }
     }
 
     /// Requests that go in one round, because they are one.
-    pub(crate) fn whole(node: NodeIndex, request: Vec<u8>, slots: Vec<Slot>) -> Self {
+    pub(crate) fn transaction(node: NodeIndex, request: Vec<u8>, slots: Vec<Slot>) -> Self {
         Self {
             node,
             request,
             slots,
             rounds: Vec::new(),
+            ending: Ending::Exec,
         }
+    }
+
+    /// Whether the connection is as it was, now that these are all the answers.
+    pub(crate) fn has_ended_well(&self, answers: &[Value]) -> bool {
+        answers
+            .last()
+            .is_none_or(|last| self.ending.is_met_by(last))
     }
 
     /// How many rounds it takes.
@@ -109,6 +119,7 @@ impl Exchange {
     /// What is left from request number `first` on.
     pub(crate) fn rest(&self, first: usize) -> Self {
         let mut rest = Self::new(self.node);
+        rest.ending = self.ending;
         let mut commands = PackedCommands::new(&self.request);
         let mut args = Args::new();
         for (number, &slot) in self.slots.iter().enumerate() {
@@ -183,7 +194,7 @@ impl<'r, 'f> Batch<'r, 'f> {
     fn spread(&mut self, frame: &'f [u8], args: &[&[u8]], planned: Planned) {
         let command = self.commands;
         self.commands += 1;
-        self.hold = self.hold.longer(planned.hold);
+        self.hold = self.hold.then(planned.hold);
         let access = planned.access;
         match &planned.plan {
             Plan::One(node) => {
@@ -241,7 +252,7 @@ impl<'r, 'f> Batch<'r, 'f> {
     pub(crate) fn add_at(&mut self, node: NodeIndex, frame: &[u8], planned: Planned) {
         let slot = Slot::whole(self.commands, planned.access);
         self.commands += 1;
-        self.hold = self.hold.longer(planned.hold);
+        self.hold = self.hold.then(planned.hold);
         self.push(node, slot, |out| out.extend_from_slice(frame));
     }
 
@@ -334,7 +345,10 @@ impl<'r, 'f> Batch<'r, 'f> {
             }
             for (number, slot) in exchange.slots.iter().enumerate().skip(answered) {
                 let failure = answers.failure.as_ref();
-                let error = failure.map(|failure| failure.error(name, number, slot.access));
+                let error = failure.map(|failure| match slot.part {
+                    WHOLE if number > answered => failure.error_again(name, number, slot.access),
+                    _ => failure.error(name, number, slot.access),
+                });
                 match slot.part {
                     WHOLE => values[slot.command as usize] = missing(error, name).to_reply(),
                     _ => self.settle(&mut outcomes, *slot, Err(error)),

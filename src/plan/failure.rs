@@ -85,21 +85,32 @@ impl Failure {
 
     /// The error for a request that was number `number` of those to `node`.
     pub(crate) fn error(&self, node: &str, number: usize, access: Access) -> Error {
+        let kind = self.kind(number, access);
+        let advice = match kind {
+            ErrorKind::Unknown => {
+                "; the command was sent and may or may not have been applied; look before you repeat it"
+            }
+            _ => "",
+        };
+        Error::new(kind, format!("node {node}: {}{advice}", self.cause))
+    }
+
+    /// The same for a request behind another one of which the cause was told already: a long pipeline over a dead node need
+    /// not say it for every command.
+    pub(crate) fn error_again(&self, node: &str, number: usize, access: Access) -> Error {
+        let kind = self.kind(number, access);
+        Error::new(
+            kind,
+            format!("node {node}: for the same reason as a command before"),
+        )
+    }
+
+    fn kind(&self, number: usize, access: Access) -> ErrorKind {
         let sent = number < self.sent;
         match (&self.cause, sent, access) {
-            (Cause::PoolTimeout(_), _, _) => Error::new(
-                ErrorKind::PoolTimeout,
-                format!("node {node}: {}", self.cause),
-            ),
-            (_, true, Access::Write) => Error::new(
-                ErrorKind::Unknown,
-                format!(
-                    "node {node}: {}; the command was sent and may or may not have been applied; look before you \
-                     repeat it",
-                    self.cause
-                ),
-            ),
-            _ => Error::new(ErrorKind::NodeDown, format!("node {node}: {}", self.cause)),
+            (Cause::PoolTimeout(_), _, _) => ErrorKind::PoolTimeout,
+            (_, true, Access::Write) => ErrorKind::Unknown,
+            _ => ErrorKind::NodeDown,
         }
     }
 }

@@ -13,6 +13,7 @@ mod batch;
 mod explain;
 mod failure;
 mod merge;
+mod refusal;
 mod request;
 mod router;
 mod scan;
@@ -21,7 +22,7 @@ pub use attempts::TRANSACTION_ATTEMPTS_MAX;
 pub use explain::Explanation;
 pub use router::{Router, SplitWrites};
 
-pub(crate) use atomic::Atomic;
+pub(crate) use atomic::{Atomic, Ending};
 pub(crate) use attempts::attempts_in_vain;
 pub(crate) use batch::{Batch, Exchange, Slot, named};
 pub(crate) use failure::{Answers, Cause, Failure, RESENDS_MAX, Resend};

@@ -25,7 +25,7 @@ impl Router {
     ) -> Result<Bundle<'r, 'p>, Error> {
         let Shape::Atomic { commands } = shape else {
             let mut batch = Batch::new(self, packed.len());
-            for_each_command(packed, |frame, args| {
+            for_each_command(packed, 0, |frame, args| {
                 let planned = self.planned(args)?;
                 batch.add(frame, args, planned);
                 Ok(())
@@ -50,7 +50,7 @@ impl Router {
     ) -> Result<Bundle<'r, 'p>, Error> {
         let Shape::Atomic { commands } = shape else {
             let mut batch = Batch::new(self, packed.len());
-            for_each_command(packed, |frame, args| {
+            for_each_command(packed, 0, |frame, args| {
                 batch.add_at(node, frame, self.planned_at(node, args)?);
                 Ok(())
             })?;
@@ -66,17 +66,19 @@ impl Router {
     }
 }
 
-/// Checks a packed pipeline for a private connection, and says how long it may take.
+/// Checks a packed pipeline for a private connection, and says how long it may take and how many answers come.
 pub(crate) fn check_each(
     packed: &[u8],
     mut check: impl FnMut(&[&[u8]]) -> Result<Planned, Error>,
-) -> Result<Hold, Error> {
+) -> Result<(Hold, usize), Error> {
     let mut hold = Hold::No;
-    for_each_command(packed, |_, args| {
-        hold = hold.longer(check(args)?.hold);
+    let mut commands = 0;
+    for_each_command(packed, 0, |_, args| {
+        hold = hold.then(check(args)?.hold);
+        commands += 1;
         Ok(())
     })?;
-    Ok(hold)
+    Ok((hold, commands))
 }
 
 /// What kind of pipeline redis-rs has packed.
@@ -132,39 +134,48 @@ pub(crate) fn parse_one(packed: &[u8]) -> Result<Args<'_>, Error> {
     }
 }
 
-/// Calls `visit` with the bytes and the arguments of every command.
+/// Calls `visit` with the bytes and the arguments of every command. `before` of them at the beginning are not the user's,
+/// and do not count in messages.
 fn for_each_command<'p>(
     packed: &'p [u8],
+    before: usize,
     mut visit: impl FnMut(&'p [u8], &[&'p [u8]]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut args = Args::new();
     let mut commands = PackedCommands::new(packed);
-    let mut number = 0;
+    let mut number = 0_usize;
     while let Some(frame) = commands
         .next(&mut args)
         .map_err(|error| unreadable(&error.to_string()))?
     {
-        visit(frame, &args).map_err(|error| error.at_command(number))?;
+        visit(frame, &args).map_err(|error| error.at_command(number.saturating_sub(before)))?;
         number += 1;
     }
     Ok(())
 }
 
-/// Calls `visit` with the arguments of every command between MULTI and EXEC.
+/// Calls `visit` with the arguments of every command between MULTI and EXEC, which are where they must be: a connection
+/// that is left in a transaction, or with an answer too many, would lead its next user astray.
 fn for_each_inner_command<'p>(
     packed: &'p [u8],
     commands: usize,
     mut visit: impl FnMut(&[&'p [u8]]) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    let misfit = || unreadable("MULTI and EXEC do not hold as many commands as are said to be");
     let mut number = 0;
-    for_each_command(packed, |_, args| {
+    for_each_command(packed, 1, |_, args| {
         number += 1;
         match number {
             1 => Ok(()),
-            last if last == commands + 2 => Ok(()),
-            _ => visit(args),
+            last if last < commands + 2 => visit(args),
+            last if last == commands + 2 && args[..] == [b"EXEC"] => Ok(()),
+            _ => Err(misfit()),
         }
-    })
+    })?;
+    match number == commands + 2 {
+        true => Ok(()),
+        false => Err(misfit()),
+    }
 }
 
 fn unreadable(why: &str) -> Error {
@@ -172,4 +183,25 @@ fn unreadable(why: &str) -> Error {
         ErrorKind::Unroutable,
         format!("the packed request cannot be read: {why}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_looks_like_exec_ends_no_transaction() {
+        let mut pipeline = redis::pipe();
+        pipeline
+            .cmd("MULTI")
+            .cmd("SET")
+            .arg("k")
+            .arg("*1\r\n$4\r\nEXEC");
+        let packed = pipeline.get_packed_pipeline();
+        let shape = Shape::of(&packed, 1, 1);
+        assert_eq!(shape, Shape::Atomic { commands: 0 }, "by its last bytes");
+        for commands in 0..3 {
+            assert!(for_each_inner_command(&packed, commands, |_| Ok(())).is_err());
+        }
+    }
 }

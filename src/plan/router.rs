@@ -10,6 +10,9 @@ use crate::command::{
 use crate::error::{Error, ErrorKind, KeyText};
 use crate::hash::HashTag;
 use crate::node::NodeIndex;
+use crate::plan::refusal::{
+    empty_command, needs_a_node, refused, said_by_us, stateful, unknown, without_keys, wrong_arity,
+};
 use crate::plan::{Explanation, Part, Plan, ScanCursor, Split};
 use crate::topology::Topology;
 
@@ -75,11 +78,11 @@ impl Hold {
         }
     }
 
-    /// The longer of two.
-    pub(crate) fn longer(self, other: Self) -> Self {
+    /// One command after the other: a server begins with the second when it has answered the first.
+    pub(crate) fn then(self, other: Self) -> Self {
         match (self, other) {
             (Self::Forever, _) | (_, Self::Forever) => Self::Forever,
-            (Self::AtMost(a), Self::AtMost(b)) => Self::AtMost(a.max(b)),
+            (Self::AtMost(a), Self::AtMost(b)) => Self::AtMost(a.saturating_add(b)),
             (Self::No, hold) | (hold, Self::No) => hold,
         }
     }
@@ -123,7 +126,9 @@ impl Router {
         match command.sole_key() {
             Some(at) => {
                 check_arity(command, args)?;
-                Ok(planned_one(self.owner(args[at])?, command, args))
+                // A declared arity may allow a request that ends before its key.
+                let key = args.get(at).ok_or_else(|| wrong_arity(command))?;
+                Ok(planned_one(self.owner(key)?, command, args))
             }
             None => self.planned_by_route(command, args),
         }
@@ -193,11 +198,15 @@ impl Router {
     /// Checks that `args` may be sent over a private connection to `node`: all its keys live there.
     pub(crate) fn check_at(&self, node: NodeIndex, args: &[&[u8]]) -> Result<Planned, Error> {
         let command = self.lookup(args)?;
-        for &at in &self.keys(command, args)?.keys {
+        let at = self.keys(command, args)?;
+        for &at in &at.keys {
             let owner = self.owner(args[at as usize])?;
             if owner != node {
                 return Err(self.elsewhere(command, args[at as usize], owner, node));
             }
+        }
+        for &at in &at.patterns {
+            self.check_pattern(command, args[at as usize], node)?;
         }
         if command.route() == Route::Refused {
             return Err(refused(command));
@@ -214,6 +223,12 @@ impl Router {
             }
             _ => true,
         }
+    }
+
+    /// Whether `args` is a command that RESP3 answers with push messages, one for each channel.
+    pub(crate) fn is_answered_by_push(&self, args: &[&[u8]]) -> bool {
+        self.lookup(args)
+            .is_ok_and(|command| command.name().ends_with("SUBSCRIBE"))
     }
 
     /// The owner of `key`.
@@ -286,7 +301,7 @@ impl Router {
 
     /// A pattern from which the server makes keys (SORT ... BY, GET) is let through only when its hash tag keeps every
     /// one of those keys on `node`.
-    fn check_pattern(
+    pub(crate) fn check_pattern(
         &self,
         command: &CommandSpec,
         pattern: &[u8],
@@ -517,92 +532,4 @@ fn hold(command: &CommandSpec, args: &[&[u8]]) -> Hold {
         Some(Wait::For(limit)) => Hold::AtMost(limit),
         Some(Wait::Forever) => Hold::Forever,
     }
-}
-
-/// The text a server has for it, so that programs that know it find it.
-fn wrong_arity(command: &CommandSpec) -> Error {
-    said_by_us(
-        command,
-        &format!(
-            "wrong number of arguments for '{}' command",
-            command.name().to_ascii_lowercase()
-        ),
-    )
-}
-
-/// An error in a server's words, found before sending.
-fn said_by_us(command: &CommandSpec, text: &str) -> Error {
-    let error = crate::error::server_error("ERR", text);
-    Error::new(
-        ErrorKind::Redis,
-        format!("ERR: {text} ({})", command.name()),
-    )
-    .caused_by(Arc::new(error.into()))
-}
-
-/// The command's name as one types it: `CONFIG GET`, not `CONFIG|GET`.
-fn words(command: &CommandSpec) -> String {
-    command.name().replace('|', " ")
-}
-
-fn empty_command() -> Error {
-    Error::new(ErrorKind::Unroutable, "the command is empty")
-}
-
-fn unknown(args: &[&[u8]], words: usize) -> Error {
-    let name: Vec<String> = args
-        .iter()
-        .take(words)
-        .map(|word| KeyText(word).to_string())
-        .collect();
-    Error::new(
-        ErrorKind::Unroutable,
-        format!(
-            "unknown command {}: where its keys are is not known, so it is sent nowhere; name a node with \
-             `client.node(name)`, or declare it with a `CommandSpec`",
-            name.join(" ")
-        ),
-    )
-}
-
-fn without_keys(command: &CommandSpec) -> Error {
-    Error::new(
-        ErrorKind::Unroutable,
-        format!(
-            "this {} names no key, so nothing says which node is meant; give it a key, or name a node with \
-             `client.node(name)`",
-            words(command)
-        ),
-    )
-}
-
-fn needs_a_node(command: &CommandSpec) -> Error {
-    Error::new(
-        ErrorKind::Unroutable,
-        format!(
-            "{} is about one server; name it with `client.node(name)`",
-            words(command)
-        ),
-    )
-}
-
-fn refused(command: &CommandSpec) -> Error {
-    Error::new(
-        ErrorKind::Stateful,
-        format!(
-            "{} takes a connection over for good, and this client has none to give away; open one with redis-rs",
-            words(command)
-        ),
-    )
-}
-
-fn stateful(command: &CommandSpec) -> Error {
-    Error::new(
-        ErrorKind::Stateful,
-        format!(
-            "{} changes the state of a connection, and this one is shared; use `client.transaction(keys, ..)` for \
-             WATCH and MULTI, `client.dedicated(keys)` for a connection of your own",
-            words(command)
-        ),
-    )
 }

@@ -9,10 +9,11 @@ use crate::command::Access;
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
-    Answers, Atomic, Cause, Failure, Hold, Planned, Shape, check_each, named, parse_one,
+    Answers, Atomic, Cause, Ending, Failure, Hold, Planned, Shape, check_each, named, parse_one,
 };
 use crate::sync::Shared;
-use crate::sync::link::{Deadline, Link};
+use crate::sync::deadline::Deadline;
+use crate::sync::link::Link;
 use crate::sync::pool::Wanted;
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, SUBSCRIBE, CLIENT and other stateful talk work on it as
@@ -92,6 +93,12 @@ impl Dedicated {
         }
     }
 
+    fn close(&mut self) {
+        if self.link.take().is_some() {
+            self.pool().forget();
+        }
+    }
+
     fn pool(&self) -> &crate::sync::pool::Pool {
         &self.shared.executor.nodes[self.node.get()].waiting
     }
@@ -116,9 +123,7 @@ impl Dedicated {
             } else {
                 count
             };
-            if self.link.take().is_some() {
-                self.pool().forget();
-            }
+            self.close();
             answers.failure = Some(Failure { cause, sent });
         }
         answers
@@ -172,9 +177,7 @@ impl fmt::Debug for Dedicated {
 
 impl Drop for Dedicated {
     fn drop(&mut self) {
-        if self.link.take().is_some() {
-            self.pool().forget();
-        }
+        self.close();
     }
 }
 
@@ -184,7 +187,12 @@ impl ConnectionLike for Dedicated {
         if !cmd.is_no_response() {
             return self.one(&packed);
         }
-        let planned = self.check(&parse_one(&packed)?)?;
+        let args = parse_one(&packed)?;
+        if !self.shared.router.is_answered_by_push(&args) {
+            // The answer comes all the same: left unread, it would be taken for the next command's.
+            return self.one(&packed).map(|_| Value::Nil);
+        }
+        let planned = self.check(&args)?;
         match self.talk(&packed, 0, planned.hold).failure {
             Some(failure) => Err(failure.error(self.node_name(), 0, planned.access).into()),
             None => Ok(Value::Nil),
@@ -201,10 +209,15 @@ impl ConnectionLike for Dedicated {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let hold = check_each(cmd, |args| self.check(args))?;
-        let answers = self.talk(cmd, offset + count, hold);
+        let (hold, commands) = check_each(cmd, |args| self.check(args))?;
+        let answers = self.talk(cmd, commands, hold);
+        let transaction = Shape::of(cmd, offset, count) != Shape::Plain;
+        let ended = answers.values.last();
+        if transaction && !ended.is_some_and(|last| Ending::Exec.is_met_by(last)) {
+            self.close();
+        }
         let node = self.node_name();
-        if Shape::of(cmd, offset, count) != Shape::Plain {
+        if transaction {
             return Ok(vec![Atomic::finish(node, answers)?]);
         }
         if let Some(failure) = answers.failure {
@@ -212,7 +225,7 @@ impl ConnectionLike for Dedicated {
                 .error(node, answers.values.len(), Access::Write)
                 .into());
         }
-        let wanted = answers.values.into_iter().skip(offset);
+        let wanted = answers.values.into_iter().skip(offset).take(count);
         Ok(wanted.map(|value| named(value, node)).collect())
     }
 

@@ -12,7 +12,8 @@ use crate::error::{Error, ErrorKind};
 use crate::health::Health;
 use crate::inbox::Inbox;
 use crate::subscribe::{Change, Event, Heard, Listening, SILENCE, Subscription, not_plain};
-use crate::sync::link::{Connector, Deadline};
+use crate::sync::deadline::Deadline;
+use crate::sync::link::Connector;
 use crate::sync::socket::Socket;
 
 /// One node's ear.
@@ -192,15 +193,20 @@ impl Worker {
         }
         health.connected();
         *connections += 1;
-        if *connections > 1 {
-            let event = Event::Missed {
-                node: self.node.clone(),
-            };
-            if self.events.send(event).is_err() {
-                return End::NoUser;
-            }
+        // Only once the node has confirmed the subscriptions: who looks at the data now must not miss what is published
+        // after the look.
+        let mut gap = *connections > 1;
+        let restored = self.shared.state.lock().listening.is_restored();
+        if restored && !self.tell_missed(&mut gap) {
+            return End::NoUser;
         }
-        self.hear(&mut socket)
+        self.hear(&mut socket, gap)
+    }
+
+    /// Tells of the gap, if there is one to tell of. Whether there is still somebody to tell.
+    fn tell_missed(&self, gap: &mut bool) -> bool {
+        let node = || self.node.clone();
+        !std::mem::take(gap) || self.events.send(Event::Missed { node: node() }).is_ok()
     }
 
     /// A socket to read from, and the same to write to.
@@ -212,7 +218,7 @@ impl Worker {
         Ok((socket, writer))
     }
 
-    fn hear(&self, socket: &mut Socket) -> End {
+    fn hear(&self, socket: &mut Socket, mut gap: bool) -> End {
         let mut inbox = Inbox::new();
         let mut asked = false;
         loop {
@@ -245,6 +251,12 @@ impl Worker {
                         match heard {
                             Heard::Nothing => {}
                             Heard::Settled => drop(self.shared.changed.notify_all()),
+                            Heard::Restored => {
+                                self.shared.changed.notify_all();
+                                if !self.tell_missed(&mut gap) {
+                                    return End::NoUser;
+                                }
+                            }
                             Heard::Message(message) => {
                                 if self.events.send(Event::Message(message)).is_err() {
                                     return End::NoUser;

@@ -10,7 +10,8 @@ use redis::Value;
 use crate::command::Access;
 use crate::node::NodeIndex;
 use crate::plan::{Answers, Cause, Exchange, Failure, Hold, RESENDS_MAX, Resend, Slot};
-use crate::sync::link::{Connector, Deadline, Sent};
+use crate::sync::deadline::Deadline;
+use crate::sync::link::{Connector, Sent};
 use crate::sync::pool::{Lease, Pool, Wanted};
 
 /// Every node's connections.
@@ -204,7 +205,9 @@ impl<'t> Talk<'t> {
     }
 
     fn end(self, deadline: &Deadline) -> Answers {
-        if let Some(lease) = self.lease {
+        if let Some(lease) = self.lease
+            && self.exchange.has_ended_well(&self.answers.values)
+        {
             lease.give_back(deadline.start);
         }
         self.answers

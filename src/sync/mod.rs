@@ -9,6 +9,7 @@
 //! again is said by `plan`.
 
 mod client;
+mod deadline;
 mod dedicated;
 mod ear;
 mod executor;
@@ -33,7 +34,7 @@ pub(crate) use client::Shared;
 
 use link::LinkKind;
 
-use crate::builder::Settings;
+use crate::settings::Settings;
 
 /// Pools for every node; none of them is connected yet.
 pub(crate) fn executor(

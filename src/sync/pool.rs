@@ -7,7 +7,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::health::{Health, Verdict};
 use crate::plan::Cause;
-use crate::sync::link::{Connector, Deadline, Link};
+use crate::sync::deadline::Deadline;
+use crate::sync::link::{Connector, Link};
 
 /// How a pool behaves.
 #[derive(Clone, Copy, Debug)]
@@ -162,10 +163,14 @@ impl Pool {
                             generation: state.generation,
                         })
                     }
-                    Verdict::Down { reason, since } => Err(Cause::Connect(format!(
-                        "{reason} (down for {})",
-                        seconds(since)
-                    ))),
+                    Verdict::Down { reason, since } => {
+                        // Whoever was waked for this place makes no use of it, and the next in the row must not sleep on.
+                        self.wake(state);
+                        Err(Cause::Connect(format!(
+                            "{reason} (down for {})",
+                            seconds(since)
+                        )))
+                    }
                 };
             }
             state.waiting += 1;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use redis::ConnectionAddr;
 
-use crate::sync::link::Deadline;
+use crate::sync::deadline::Deadline;
 
 /// A stream of bytes to a server.
 pub(super) enum Socket {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use redis::{ConnectionAddr, Value};
 
 use crate::resp::{self, Input};
-use crate::sync::link::Deadline;
+use crate::sync::deadline::Deadline;
 use crate::sync::socket::Socket;
 
 /// Bytes of the buffer to begin with.

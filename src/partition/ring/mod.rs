@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn equal_nodes_lose_points_where_the_peers_round_down() {
-        // Of 512 numbers of nodes; with 39 labels of four points each where there should be 40.
+        // Such numbers of nodes give each 39 labels of four points, and not 40.
         let short = |shares: Shares| {
             let spec = RingSpec::new().with_shares(shares).with_md5_words();
             let few = |count: &usize| spec.points(&nodes(*count)).len() < 159 * count;

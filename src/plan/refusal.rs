@@ -1,0 +1,94 @@
+//! What is said when a request is refused before anything is sent.
+
+use std::sync::Arc;
+
+use crate::command::CommandSpec;
+use crate::error::{Error, ErrorKind, KeyText};
+
+/// The text a server has for it, so that programs that know it find it.
+pub(super) fn wrong_arity(command: &CommandSpec) -> Error {
+    said_by_us(
+        command,
+        &format!(
+            "wrong number of arguments for '{}' command",
+            command.name().to_ascii_lowercase()
+        ),
+    )
+}
+
+/// An error in a server's words, found before sending.
+pub(super) fn said_by_us(command: &CommandSpec, text: &str) -> Error {
+    let error = crate::error::server_error("ERR", text);
+    Error::new(
+        ErrorKind::Redis,
+        format!("ERR: {text} ({})", command.name()),
+    )
+    .caused_by(Arc::new(error.into()))
+}
+
+/// The command's name as one types it: `CONFIG GET`, not `CONFIG|GET`.
+pub(super) fn words(command: &CommandSpec) -> String {
+    command.name().replace('|', " ")
+}
+
+pub(super) fn empty_command() -> Error {
+    Error::new(ErrorKind::Unroutable, "the command is empty")
+}
+
+pub(super) fn unknown(args: &[&[u8]], words: usize) -> Error {
+    let name: Vec<String> = args
+        .iter()
+        .take(words)
+        .map(|word| KeyText(word).to_string())
+        .collect();
+    Error::new(
+        ErrorKind::Unroutable,
+        format!(
+            "unknown command {}: where its keys are is not known, so it is sent nowhere; name a node with \
+             `client.node(name)`, or declare it to the builder with `CommandSpec::declare`",
+            name.join(" ")
+        ),
+    )
+}
+
+pub(super) fn without_keys(command: &CommandSpec) -> Error {
+    Error::new(
+        ErrorKind::Unroutable,
+        format!(
+            "this {} names no key, so nothing says which node is meant; give it a key, or name a node with \
+             `client.node(name)`",
+            words(command)
+        ),
+    )
+}
+
+pub(super) fn needs_a_node(command: &CommandSpec) -> Error {
+    Error::new(
+        ErrorKind::Unroutable,
+        format!(
+            "{} is about one server; name it with `client.node(name)`",
+            words(command)
+        ),
+    )
+}
+
+pub(super) fn refused(command: &CommandSpec) -> Error {
+    Error::new(
+        ErrorKind::Stateful,
+        format!(
+            "{} takes a connection over for good, and this client has none to give away; open one with redis-rs",
+            words(command)
+        ),
+    )
+}
+
+pub(super) fn stateful(command: &CommandSpec) -> Error {
+    Error::new(
+        ErrorKind::Stateful,
+        format!(
+            "{} changes the state of a connection, and this one is shared; use `client.transaction(keys, ..)` for \
+             WATCH and MULTI, `client.dedicated(keys)` for a connection of your own",
+            words(command)
+        ),
+    )
+}

@@ -1,0 +1,42 @@
+//! How connections behave: plain data that the builder fills and the executors follow.
+
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// How connections behave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) connect_timeout: Duration,
+    pub(crate) response_timeout: Option<Duration>,
+    pub(crate) pool_size: usize,
+    pub(crate) waiting_pool_size: usize,
+    #[cfg_attr(
+        not(feature = "tokio-comp"),
+        allow(dead_code, reason = "of the async client")
+    )]
+    pub(crate) connections_per_node: usize,
+    pub(crate) idle_check: Duration,
+}
+
+impl Settings {
+    /// Whether a command could ever be run.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let zero = [
+            ("connect_timeout", self.connect_timeout.is_zero()),
+            (
+                "response_timeout",
+                self.response_timeout == Some(Duration::ZERO),
+            ),
+            ("pool_size", self.pool_size == 0),
+            ("waiting_pool_size", self.waiting_pool_size == 0),
+            ("connections_per_node", self.connections_per_node == 0),
+        ];
+        match zero.into_iter().find(|(_, zero)| *zero) {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::config(format!(
+                "{name} is zero, so no command could ever be run"
+            ))),
+        }
+    }
+}

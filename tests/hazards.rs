@@ -1,0 +1,343 @@
+//! Requests and moments that once led a client astray.
+#![cfg(feature = "testing")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use redis::{Commands, ConnectionLike, Value, cmd, pipe};
+use redis_sharding::command::CommandSpec;
+use redis_sharding::testing::{Fault, TestNode};
+use redis_sharding::{Builder, ErrorKind, ShardedClient};
+use support::Servers;
+
+const TIMEOUT: Duration = Duration::from_millis(400);
+
+fn nodes(count: usize) -> (Vec<TestNode>, Builder) {
+    let nodes = TestNode::start_many(count).unwrap();
+    let builder = (0..)
+        .zip(&nodes)
+        .fold(ShardedClient::builder(), |builder, (number, node)| {
+            builder.node(format!("node-{number}"), node.url())
+        })
+        .response_timeout(TIMEOUT)
+        .connect_timeout(TIMEOUT);
+    (nodes, builder)
+}
+
+#[test]
+fn a_declared_command_without_its_key_is_an_error() {
+    let (_nodes, builder) = nodes(2);
+    let client = builder
+        .command(CommandSpec::declare("MY.GET").key(1).read())
+        .build()
+        .unwrap();
+    let error = client.execute(&cmd("MY.GET")).unwrap_err();
+    assert!(
+        error.to_string().contains("wrong number of arguments"),
+        "{error}"
+    );
+}
+
+#[test]
+fn patterns_of_sort_are_held_to_the_node_everywhere() {
+    let Some(servers) = Servers::start(3) else {
+        return;
+    };
+    let mut client = support::client(&servers);
+    let _: () = client.rpush("{t}list", &[1, 2]).unwrap();
+    let mut dedicated = client.dedicated("{t}list").unwrap();
+    // Whichever node the pattern itself would be placed on.
+    for number in 0..20 {
+        let pattern = format!("weight-{number}:*");
+        let error = pipe()
+            .atomic()
+            .cmd("SORT")
+            .arg("{t}list")
+            .arg("BY")
+            .arg(&pattern)
+            .query::<Value>(&mut client)
+            .unwrap_err();
+        assert_eq!(ErrorKind::of(&error), ErrorKind::CrossNode, "{pattern}");
+        let error = cmd("SORT")
+            .arg("{t}list")
+            .arg("BY")
+            .arg(&pattern)
+            .query::<Value>(&mut dedicated)
+            .unwrap_err();
+        assert_eq!(ErrorKind::of(&error), ErrorKind::CrossNode, "{pattern}");
+    }
+    let sorted: Vec<i64> = cmd("SORT")
+        .arg("{t}list")
+        .arg("BY")
+        .arg("{t}weight:*")
+        .query(&mut dedicated)
+        .unwrap();
+    assert_eq!(sorted, [1, 2]);
+}
+
+#[test]
+fn waiting_commands_of_one_pipeline_may_wait_one_after_another() {
+    let Some(servers) = Servers::start(1) else {
+        return;
+    };
+    let client = support::builder(&servers)
+        .response_timeout(TIMEOUT)
+        .build()
+        .unwrap();
+    let mut pipeline = pipe();
+    for number in 0..4 {
+        pipeline
+            .cmd("BLPOP")
+            .arg(format!("empty:{number}"))
+            .arg(0.3);
+    }
+    let start = Instant::now();
+    let answers: Vec<Option<(String, String)>> = pipeline.query(&mut client.clone()).unwrap();
+    assert_eq!(answers, [None, None, None, None]);
+    assert!(start.elapsed() >= 4 * Duration::from_millis(300));
+}
+
+#[test]
+fn a_command_whose_answer_is_not_wanted_leaves_none_to_the_next() {
+    let (_nodes, builder) = nodes(1);
+    let client = builder.build().unwrap();
+    let mut dedicated = client.dedicated("k").unwrap();
+    cmd("SET")
+        .arg("k")
+        .arg("v")
+        .set_no_response(true)
+        .exec(&mut dedicated)
+        .unwrap();
+    assert_eq!(dedicated.get::<_, String>("k").unwrap(), "v");
+    // Fewer answers are asked for than there are commands.
+    let packed = pipe().get("k").cmd("ECHO").arg("x").get_packed_pipeline();
+    let answers = dedicated.req_packed_commands(&packed, 0, 1).unwrap();
+    assert_eq!(answers, [Value::BulkString(b"v".to_vec())]);
+    assert_eq!(dedicated.get::<_, String>("k").unwrap(), "v");
+}
+
+#[test]
+fn a_node_goes_into_no_transaction_by_a_value_that_looks_like_its_end() {
+    let (_nodes, builder) = nodes(1);
+    let client = builder.pool_size(1).build().unwrap();
+    let mut node = client.node("node-0").unwrap();
+    let packed = pipe()
+        .cmd("MULTI")
+        .cmd("SET")
+        .arg("k")
+        .arg("*1\r\n$4\r\nEXEC")
+        .get_packed_pipeline();
+    for count in [1, 2] {
+        assert!(node.req_packed_commands(&packed, count, 1).is_err());
+    }
+    assert_eq!(node.set::<_, _, Value>("k", "v").unwrap(), Value::Okay);
+}
+
+/// A transaction that the server does not end leaves its connection to nobody.
+#[test]
+fn nobody_gets_a_connection_that_is_left_in_a_transaction() {
+    let (nodes, builder) = nodes(1);
+    let mut client = builder.pool_size(1).build().unwrap();
+    let _: () = client.set("k", "v").unwrap();
+    let mut dedicated = client.dedicated("k").unwrap();
+    for refusal in ["LOADING Redis is loading", "ERR unknown command 'EXEC'"] {
+        nodes[0].fail("EXEC", Fault::Error(refusal.into()), 1);
+        let error = pipe().atomic().set("k", "w").exec(&mut client).unwrap_err();
+        assert!(error.to_string().contains("node-0"), "{error}");
+        assert_eq!(client.get::<_, String>("k").unwrap(), "v", "not QUEUED");
+    }
+    nodes[0].fail("EXEC", Fault::Error("LOADING Redis is loading".into()), 1);
+    assert!(pipe().atomic().set("k", "w").exec(&mut dedicated).is_err());
+    assert!(dedicated.get::<_, Value>("k").is_err(), "not QUEUED");
+}
+
+#[test]
+fn a_url_that_cannot_be_read_does_not_give_its_password_away() {
+    for url in [
+        "redis://user:hunter2@host:port/",
+        "redis://user:hunter2@host:99999/",
+        "redis://user:hunter2@/0",
+        "redis://user:hunter2@host/database",
+        "http://user:hunter2@host/",
+        "user:hunter2@host",
+        "redis://user:hunter2@host/?protocol=resp9",
+        "redis+unix://user:hunter2@/path?db=x",
+    ] {
+        for builder in [
+            ShardedClient::builder().node("a", url),
+            ShardedClient::builder().unnamed_node(url),
+        ] {
+            let mut shown = format!("{builder:?}");
+            match builder.build() {
+                Ok(client) => shown += &format!("{client:?}"),
+                Err(error) => shown += &format!("{error:?} {error}"),
+            }
+            assert!(!shown.contains("hunter2"), "{url}: {shown}");
+        }
+    }
+}
+
+#[test]
+fn nobody_waits_on_for_a_connection_that_cannot_be_made() {
+    let (nodes, builder) = nodes(1);
+    let client = builder.pool_size(1).response_timeout(None).build().unwrap();
+    client.execute(&cmd("PING")).unwrap();
+    nodes[0].fail("GET", Fault::Delay(Duration::from_millis(300)), 1);
+    let (sender, done) = std::sync::mpsc::channel();
+    let get = |key: &'static str| {
+        let (client, sender) = (client.clone(), sender.clone());
+        std::thread::spawn(move || {
+            let _ = client.execute(cmd("GET").arg(key));
+            let _ = sender.send(());
+        });
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    get("the one that has the connection");
+    for _ in 0..5 {
+        get("one that waits for it");
+    }
+    nodes[0].stop();
+    for number in 0..6 {
+        done.recv_timeout(Duration::from_secs(5))
+            .unwrap_or_else(|_| panic!("only {number} of 6 came back"));
+    }
+}
+
+#[test]
+fn an_error_that_is_no_text_does_not_break_the_connection() {
+    let Some(servers) = Servers::start(1) else {
+        return;
+    };
+    let mut client = support::client(&servers);
+    let error = redis::cmd("EVAL")
+        .arg("return redis.error_reply('ERR ' .. ARGV[1])")
+        .arg(1)
+        .arg("k")
+        .arg(&b"\xff\xfe"[..])
+        .query::<Value>(&mut client)
+        .unwrap_err();
+    assert_eq!(ErrorKind::of(&error), ErrorKind::Redis, "{error}");
+}
+
+#[cfg(feature = "tokio-comp")]
+mod aio {
+    use redis::AsyncCommands;
+    use redis_sharding::Event;
+
+    use super::*;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_empty_pipeline_is_answered() {
+        let (_nodes, builder) = nodes(1);
+        let client = builder.response_timeout(None).build_async().unwrap();
+        let mut dedicated = client.dedicated("k").await.unwrap();
+        let nothing = pipe();
+        let nothing = nothing.query_async::<()>(&mut dedicated);
+        tokio::time::timeout(Duration::from_secs(5), nothing)
+            .await
+            .expect("an answer")
+            .unwrap();
+        let _: () = dedicated.set("k", 1).await.unwrap();
+        assert_eq!(dedicated.get::<_, i64>("k").await.unwrap(), 1);
+    }
+
+    #[test]
+    fn a_node_that_was_down_when_the_runtime_ended_is_found_by_the_next_one() {
+        let (nodes, builder) = nodes(1);
+        let client = builder.build_async().unwrap();
+        nodes[0].stop();
+        runtime().block_on(async {
+            client.clone().get::<_, Value>("k").await.unwrap_err();
+        });
+        nodes[0].restart().unwrap();
+        runtime().block_on(async {
+            let start = Instant::now();
+            while client.clone().get::<_, Value>("k").await.is_err() {
+                assert!(
+                    start.elapsed() < Duration::from_secs(5),
+                    "it is down for ever"
+                );
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+    }
+
+    #[test]
+    fn without_a_runtime_there_is_a_panic_and_no_deadlock() {
+        let (_nodes, builder) = nodes(1);
+        let client = builder.build_async().unwrap();
+        let (sender, done) = std::sync::mpsc::channel();
+        let mut alone = client.clone();
+        std::thread::spawn(move || {
+            let poll = std::panic::AssertUnwindSafe(|| {
+                use futures_util::FutureExt;
+                alone.get::<_, Value>("k").now_or_never()
+            });
+            let _ = sender.send(std::panic::catch_unwind(poll).is_err());
+        });
+        let panicked = done.recv_timeout(Duration::from_secs(5));
+        assert!(panicked.expect("the thread comes back"));
+        runtime().block_on(async {
+            let _: Value = client
+                .clone()
+                .get("k")
+                .await
+                .expect("as if nothing had been");
+        });
+    }
+
+    #[tokio::test]
+    async fn nobody_gets_a_connection_that_is_left_in_a_transaction() {
+        let (nodes, builder) = nodes(1);
+        let mut client = builder.build_async().unwrap();
+        let _: () = client.set("k", "v").await.unwrap();
+        nodes[0].fail("EXEC", Fault::Error("LOADING Redis is loading".into()), 1);
+        let mut other = client.clone();
+        // Both are handed over before the first is answered.
+        let mut transaction = pipe();
+        let transaction = transaction.atomic().set("k", "w");
+        let (refused, found) = futures_util::join!(
+            transaction.query_async::<Value>(&mut client),
+            other.get::<_, String>("k"),
+        );
+        assert!(refused.is_err());
+        assert_eq!(found.unwrap(), "v", "not QUEUED");
+        let mut dedicated = client.dedicated("k").await.unwrap();
+        nodes[0].fail("EXEC", Fault::Error("LOADING Redis is loading".into()), 1);
+        let refused = transaction.query_async::<Value>(&mut dedicated).await;
+        assert!(refused.is_err());
+        assert!(dedicated.get::<_, Value>("k").await.is_err(), "not QUEUED");
+    }
+
+    #[tokio::test]
+    async fn a_gap_is_told_when_the_subscriptions_are_there_again() {
+        let (nodes, builder) = nodes(1);
+        let client = builder.build_async().unwrap();
+        let mut subscriber = client.subscriber();
+        let channels: Vec<String> = (0..50).map(|number| format!("channel:{number}")).collect();
+        subscriber.subscribe(&channels).await.unwrap();
+        // The new connection is there, its subscriptions are not.
+        nodes[0].fail("SUBSCRIBE", Fault::HangBefore, 1);
+        nodes[0].close_connections();
+        let event = tokio::time::timeout(Duration::from_millis(500), subscriber.next_event()).await;
+        assert!(event.is_err(), "{event:?}");
+        nodes[0].close_connections();
+        let event = tokio::time::timeout(Duration::from_secs(5), subscriber.next_event()).await;
+        assert!(matches!(event, Ok(Some(Event::Missed { .. }))), "{event:?}");
+        // Whoever looks at the data now misses nothing from then on.
+        for channel in &channels {
+            let heard: i64 = client.clone().publish(channel, "news").await.unwrap();
+            assert_eq!(heard, 1);
+            let event = tokio::time::timeout(Duration::from_secs(5), subscriber.next_event()).await;
+            assert!(matches!(event, Ok(Some(Event::Message(_)))), "{event:?}");
+        }
+    }
+}
