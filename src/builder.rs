@@ -15,7 +15,7 @@ use crate::partition::{Partitioner, Rendezvous};
 use crate::plan::{Router, SplitWrites};
 use crate::settings::Settings;
 use crate::sync::{ShardedClient, Shared};
-use crate::topology::Topology;
+use crate::topology::{Topology, address};
 
 /// Describes a client. Nothing is contacted before the client's first command.
 ///
@@ -38,6 +38,7 @@ use crate::topology::Topology;
 #[must_use]
 pub struct Builder {
     nodes: Vec<Result<NodeConfig, Error>>,
+    password: Option<String>,
     partitioner: Arc<dyn Partitioner>,
     commands: Vec<Declaration>,
     split_writes: SplitWrites,
@@ -48,6 +49,17 @@ pub struct Builder {
 struct NodeConfig {
     spec: NodeSpec,
     info: ConnectionInfo,
+}
+
+impl NodeConfig {
+    /// Gives it this password, unless it has one.
+    fn set_password(&mut self, password: &str) {
+        let settings = self.info.redis_settings().clone();
+        if settings.password().is_none() {
+            let settings = settings.set_password(password);
+            self.info = self.info.clone().set_redis_settings(settings);
+        }
+    }
 }
 
 /// The default of [`Builder::connect_timeout`].
@@ -67,6 +79,7 @@ impl Builder {
     pub(crate) fn new() -> Self {
         Self {
             nodes: Vec::new(),
+            password: None,
             partitioner: Arc::new(Rendezvous::new()),
             commands: Vec::new(),
             split_writes: SplitWrites::default(),
@@ -96,7 +109,7 @@ impl Builder {
         let name = name.into();
         let node = match url.into_connection_info() {
             Ok(info) => Ok(NodeConfig {
-                spec: NodeSpec::new(name, info.addr().to_string()).with_weight(weight),
+                spec: NodeSpec::new(name, address(info.addr())).with_weight(weight),
                 info,
             }),
             Err(error) => Err(Error::config(format!("node {name}: {error}"))),
@@ -110,12 +123,43 @@ impl Builder {
         let number = self.nodes.len() + 1;
         let node = match url.into_connection_info() {
             Ok(info) => Ok(NodeConfig {
-                spec: NodeSpec::unnamed(info.addr().to_string()),
+                spec: NodeSpec::unnamed(address(info.addr())),
                 info,
             }),
             Err(error) => Err(Error::config(format!("node number {number}: {error}"))),
         };
         self.nodes.push(node);
+        self
+    }
+
+    /// Adds the nodes of a topology and takes its partitioner, so that keys live where the topology says.
+    ///
+    /// ```
+    /// use redis_sharding::{ShardedClient, Topology};
+    ///
+    /// let topology: Topology = "redis-sharding topology 1
+    /// placement twemproxy-ketama/1
+    /// option hash = md5
+    /// node 10.0.0.1:6379
+    /// node 10.0.0.2:6379 weight=2
+    /// ".parse()?;
+    /// let client = ShardedClient::builder().topology(&topology).build()?;
+    /// assert_eq!(client.node_for("user:2")?.name(), "10.0.0.2:6379");
+    /// # Ok::<(), redis_sharding::Error>(())
+    /// ```
+    pub fn topology(mut self, topology: &Topology) -> Self {
+        let specs = topology.nodes().iter().cloned();
+        let node = |(spec, info): (NodeSpec, Result<ConnectionInfo, Error>)| {
+            info.map(|info| NodeConfig { spec, info })
+        };
+        self.nodes.extend(specs.zip(topology.infos()).map(node));
+        self.shared_partitioner(topology.shared_partitioner())
+    }
+
+    /// The password of every node that was given without one, so that topologies as text need not hold it. Defaults to
+    /// none.
+    pub fn password(mut self, password: impl Into<String>) -> Self {
+        self.password = Some(password.into());
         self
     }
 
@@ -221,7 +265,12 @@ impl Builder {
 
     fn parts(self) -> Result<Parts, Error> {
         self.settings.check()?;
-        let nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;
+        if let Some(password) = &self.password {
+            nodes
+                .iter_mut()
+                .for_each(|node| node.set_password(password));
+        }
         check_addresses(&nodes)?;
         let db = common_db(&nodes)?;
         let mut commands = Cow::Borrowed(CommandTable::built_in());
@@ -231,7 +280,7 @@ impl Builder {
         }
         let (specs, infos): (Vec<_>, Vec<_>) =
             nodes.into_iter().map(|node| (node.spec, node.info)).unzip();
-        let topology = Topology::new(specs, self.partitioner)?;
+        let topology = Topology::new(specs, self.partitioner)?.reached_by(&infos);
         let clients = topology
             .nodes()
             .iter()

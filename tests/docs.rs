@@ -23,7 +23,10 @@ fn the_readme_lists_every_example() {
     let files = fs::read_dir(root().join("examples")).unwrap();
     let examples: BTreeSet<String> = files
         .map(|file| file.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .filter(|path| {
+            path.extension().is_some_and(|extension| extension == "rs")
+                || path.join("main.rs").exists()
+        })
         .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
         .collect();
     assert_eq!(first_column("| example |"), examples);

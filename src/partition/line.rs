@@ -16,15 +16,22 @@ pub struct SyntaxError {
     pub cause: String,
 }
 
+/// Whether a word stands in quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    Bare,
+    Quoted,
+}
+
 /// The rest of one line.
 #[derive(Clone, Debug)]
-pub(super) struct Line<'t> {
-    pub(super) number: usize,
+pub(crate) struct Line<'t> {
+    pub(crate) number: usize,
     rest: &'t str,
 }
 
 /// The lines that say something.
-pub(super) fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
     let lines = (1..).zip(text.lines()).map(|(number, rest)| Line {
         number,
         rest: skip(rest),
@@ -34,7 +41,7 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
 
 impl<'t> Line<'t> {
     /// The next word, if there is one, and the white space after it.
-    pub(super) fn word(&mut self) -> Option<&'t str> {
+    pub(crate) fn word(&mut self) -> Option<&'t str> {
         let end = self
             .rest
             .find(char::is_whitespace)
@@ -45,7 +52,7 @@ impl<'t> Line<'t> {
     }
 
     /// Takes this word, if it is the next one.
-    pub(super) fn keyword(&mut self, keyword: &str) -> bool {
+    pub(crate) fn keyword(&mut self, keyword: &str) -> bool {
         let mut ahead = self.clone();
         let found = ahead.word() == Some(keyword);
         if found {
@@ -55,14 +62,14 @@ impl<'t> Line<'t> {
     }
 
     /// Takes these characters, if they come next. White space after them stays.
-    pub(super) fn symbol(&mut self, symbol: &str) -> bool {
+    pub(crate) fn symbol(&mut self, symbol: &str) -> bool {
         let rest = self.rest.strip_prefix(symbol);
         self.rest = rest.unwrap_or(self.rest);
         rest.is_some()
     }
 
     /// Any bytes, if quotes come next. White space after them stays.
-    pub(super) fn quoted(&mut self) -> Result<Option<Vec<u8>>, SyntaxError> {
+    pub(crate) fn quoted(&mut self) -> Result<Option<Vec<u8>>, SyntaxError> {
         let Some(mut rest) = self.rest.strip_prefix('"') else {
             return Ok(None);
         };
@@ -85,7 +92,7 @@ impl<'t> Line<'t> {
     }
 
     /// The last thing on the line: a name, in quotes or not.
-    pub(super) fn last_name(&mut self) -> Result<String, SyntaxError> {
+    pub(crate) fn last_name(&mut self) -> Result<String, SyntaxError> {
         self.rest = skip(self.rest);
         let name = match self.quoted()? {
             Some(bytes) => {
@@ -100,15 +107,56 @@ impl<'t> Line<'t> {
         Ok(name)
     }
 
+    /// Text, if quotes come next. White space after them stays.
+    pub(crate) fn quoted_text(&mut self) -> Result<Option<String>, SyntaxError> {
+        let text = self.quoted()?.map(String::from_utf8).transpose();
+        text.map_err(|_| self.error("what stands in quotes is not UTF-8"))
+    }
+
+    /// The next word or text in quotes, and the white space after it.
+    pub(crate) fn token(&mut self) -> Result<Option<(String, Written)>, SyntaxError> {
+        let token = match self.quoted_text()? {
+            Some(text) => Some((text, Written::Quoted)),
+            None => self.word().map(|word| (word.to_owned(), Written::Bare)),
+        };
+        self.space();
+        Ok(token)
+    }
+
+    /// Everything up to a comment, if there is anything.
+    pub(crate) fn statement(&mut self) -> Option<&'t str> {
+        let comment = |(at, _): &(usize, char)| {
+            self.rest[..*at].ends_with(char::is_whitespace) && self.rest[*at..].starts_with('#')
+        };
+        let end = self.rest.char_indices().find(comment);
+        let (statement, _) = self
+            .rest
+            .split_at(end.map_or(self.rest.len(), |(at, _)| at));
+        self.rest = "";
+        let statement = statement.trim_end();
+        (!statement.is_empty()).then_some(statement)
+    }
+
+    /// The text behind a bar at the start of the line, a space after it left out.
+    pub(crate) fn block(&self) -> Option<&'t str> {
+        let text = self.rest.strip_prefix('|')?;
+        Some(text.strip_prefix(' ').unwrap_or(text))
+    }
+
+    /// Passes over white space and a comment.
+    pub(crate) fn space(&mut self) {
+        self.rest = skip(self.rest);
+    }
+
     /// Refuses whatever is left.
-    pub(super) fn end(&self) -> Result<(), SyntaxError> {
+    pub(crate) fn end(&self) -> Result<(), SyntaxError> {
         match skip(self.rest) {
             "" => Ok(()),
             rest => Err(self.error(format!("{rest:?} is one word too many"))),
         }
     }
 
-    pub(super) fn error(&self, cause: impl Into<String>) -> SyntaxError {
+    pub(crate) fn error(&self, cause: impl Into<String>) -> SyntaxError {
         SyntaxError {
             line: self.number,
             cause: cause.into(),
@@ -118,8 +166,12 @@ impl<'t> Line<'t> {
 
 /// The statements of one line, which commas separate, each on a line of its own.
 ///
-/// A comma followed by a space separates unless it stands in quotes, and whatever has white space stands in quotes.
-pub(super) fn split(text: &str) -> String {
+/// A comma followed by a space separates unless it stands in quotes, and whatever has white space stands in quotes. A text
+/// of several lines has a statement on each already.
+pub(crate) fn split(text: &str) -> String {
+    if text.contains('\n') {
+        return text.to_owned();
+    }
     let mut lines = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((mut statement, mut after)) = rest.split_once(", ") {
@@ -155,7 +207,7 @@ fn closed(statement: &str) -> bool {
 }
 
 /// Bytes in quotes, as [`Line::quoted`] reads them.
-pub(super) struct Quoted<'a>(pub(super) &'a [u8]);
+pub(crate) struct Quoted<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -164,7 +216,7 @@ impl fmt::Display for Quoted<'_> {
 }
 
 /// A name as [`Line::last_name`] reads it: in quotes only where it must be.
-pub(super) struct Name<'a>(pub(super) &'a str);
+pub(crate) struct Name<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

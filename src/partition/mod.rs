@@ -22,7 +22,7 @@ mod catalogue;
 mod from_fn;
 mod hash_mod;
 mod key_number;
-mod line;
+pub(crate) mod line;
 mod node_text;
 pub mod peers;
 mod range;

@@ -49,8 +49,8 @@ struct Running {
     server: RedisServer,
 }
 
-/// Kills a server when this process ends without dropping it, say because somebody killed it.
-struct Watchdog(Child);
+/// Kills another process when this one ends without dropping it, say because somebody killed it.
+pub struct Watchdog(Child);
 
 /// How servers are started.
 #[derive(Clone, Default)]
@@ -136,7 +136,7 @@ impl Running {
 }
 
 impl Watchdog {
-    fn start(pid: u32) -> Self {
+    pub fn start(pid: u32) -> Self {
         // Its standard input ends when this process does.
         let script = "read line; kill -s KILL \"$0\"";
         let mut command = Command::new("sh");

@@ -1,18 +1,33 @@
 //! The nodes, and which of them owns a key: one immutable snapshot.
+//!
+//! [`Topology`] is here, its text in `text`, which `statements` reads, and in `url` how a node is reached. Nothing here connects to a node.
+
+mod statements;
+mod text;
+mod url;
 
 use std::fmt;
 use std::sync::Arc;
 
+use redis::ConnectionInfo;
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::url::NodeUrl;
 use crate::error::Error;
 use crate::hash::HashTag;
 use crate::node::{NODES_MAX, NodeIndex, NodeSpec};
 use crate::partition::{Partitioner, Placement, PlacementError};
 
+pub(crate) use self::url::address;
+
 /// Nodes and their placement. A topology that exists is valid, and never changes.
+///
+/// As text it is a small file that is written with [`Display`](fmt::Display), read with [`parse`](Self::parse), and opened
+/// with [`Builder::topology`](crate::Builder::topology).
 pub struct Topology {
     nodes: Vec<NodeSpec>,
+    /// How to reach the nodes where their addresses do not say all.
+    urls: Vec<Option<NodeUrl>>,
     partitioner: Arc<dyn Partitioner>,
     placement: Box<dyn Placement>,
     tag: HashTag,
@@ -41,6 +56,7 @@ impl Topology {
         let tag = partitioner.hash_tag();
         let fingerprint = fingerprint(&nodes, partitioner.as_ref(), &tag);
         Ok(Self {
+            urls: nodes.iter().map(|_| None).collect(),
             nodes,
             partitioner,
             placement,
@@ -79,6 +95,10 @@ impl Topology {
         self.partitioner.as_ref()
     }
 
+    pub(crate) fn shared_partitioner(&self) -> Arc<dyn Partitioner> {
+        Arc::clone(&self.partitioner)
+    }
+
     /// Which bytes of a key decide where it lives.
     pub fn hash_tag(&self) -> &HashTag {
         &self.tag
@@ -107,6 +127,36 @@ impl Topology {
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
+
+    fn with_urls(mut self, urls: Vec<Option<NodeUrl>>) -> Self {
+        debug_assert_eq!(urls.len(), self.nodes.len());
+        self.urls = urls;
+        self
+    }
+
+    /// The same topology, which knows how its nodes are reached.
+    pub(crate) fn reached_by(self, infos: &[ConnectionInfo]) -> Self {
+        self.with_urls(infos.iter().map(NodeUrl::of).collect())
+    }
+
+    /// How to reach every node.
+    pub(crate) fn infos(&self) -> Vec<Result<ConnectionInfo, Error>> {
+        let info = |(node, url): (&NodeSpec, &Option<NodeUrl>)| {
+            let info = match url {
+                Some(url) => url.info().map_err(|error| error.to_string()),
+                None => url::info_at(node.address()),
+            };
+            info.map_err(|cause| Error::config(format!("node {}: {cause}", node.name())))
+        };
+        self.nodes.iter().zip(&self.urls).map(info).collect()
+    }
+}
+
+/// Whether passwords are written.
+#[derive(Clone, Copy, Debug)]
+enum Passwords {
+    Hidden,
+    Shown,
 }
 
 impl fmt::Debug for Topology {

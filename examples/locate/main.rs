@@ -1,0 +1,205 @@
+//! Where do my keys live? A tool of the command line: keys in, nodes out.
+//!
+//! Run it with `cargo run --release --example locate -- --help`; it needs no server. It places keys as the clients do, by any
+//! built-in placement, over nodes from the command line or from a topology's text.
+
+mod arguments;
+mod nodes;
+mod report;
+
+use std::env;
+use std::io::{self, BufRead, BufWriter, Write};
+use std::process::ExitCode;
+
+use redis_sharding::partition::{Values, catalogue};
+
+use arguments::{Arguments, Order};
+use nodes::Fleet;
+use report::{Balance, Diff};
+
+/// How many bytes are read, and written, at a time.
+const BUFFER: usize = 1 << 18;
+
+const HELP: &str = "\
+Says on which node each key lives.
+
+  locate --placement NAME [--option K=V ...] --node [NAME=]ADDRESS[,weight=W] ... < keys.txt
+  locate --topology FILE < keys.txt
+  locate --list
+
+Keys are read from standard input, one a line: all bytes up to the line feed, whatever they are. An empty line is the
+empty key, and a last line without line feed counts. For each key a line is written: the key, a tab, the name of its node.
+A node without a name is called what its address was given as. A key that the placement leaves without an owner has no
+name behind its tab.
+
+  --placement NAME   the frozen name of a built-in placement, such as rendezvous/1 or twemproxy-ketama/1
+  --option K=V       an option of the placement; may be repeated. The rest have their defaults
+  --node NODE        one node; repeated, in the order of the fleet. The address is host:port, the path of a unix socket
+                     or a redis URL, of which host and port (or the path) count, and which is written without its
+                     password; redis-rb knows a node without a name by its whole URL. A name may hold any
+                     character: it ends at the last = behind which an address stands. The weight is 1 if not said
+  --topology FILE    placement, options and nodes from a topology's text
+  --list             writes every placement with its options
+  --balance          instead of lines per key: how many keys each node has, against its share by weight
+  --diff FILE        instead of lines per key: how many keys have another owner in a second fleet, and whose they become.
+                     FILE has one node per line, written as behind --node (empty lines and lines that begin with # are
+                     passed over), and the placement stays; or it is a topology's text, with a placement of its own.
+                     Two nodes are the same if they have one name, or else one address
+  --write-topology   instead of reading keys: writes placement and nodes as a topology's text
+  --help             writes this
+
+Exit code: 0; 1 if a key has no owner or reading or writing failed; 2 if the arguments or a file are wrong.
+";
+
+fn main() -> ExitCode {
+    let arguments = env::args_os().skip(1).map(|word| {
+        word.into_string()
+            .map_err(|word| format!("{word:?} is not UTF-8"))
+    });
+    let stdout = BufWriter::with_capacity(BUFFER, io::stdout().lock());
+    let stdin = io::BufReader::with_capacity(BUFFER, io::stdin().lock());
+    let outcome = arguments
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(Failure::Usage)
+        .and_then(|arguments| run(&arguments, stdin, stdout));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Why nothing, or not everything, was said.
+#[derive(Debug)]
+pub enum Failure {
+    /// The arguments, or a file that they name.
+    Usage(String),
+    /// Keys that no node owns.
+    Unowned(u64),
+    Io(io::Error),
+}
+
+impl Failure {
+    fn report(self) -> ExitCode {
+        let (code, message) = match self {
+            Self::Usage(message) => (2, format!("{message}\nlocate --help says more")),
+            Self::Unowned(1) => (1, "1 key has no owner".to_owned()),
+            Self::Unowned(keys) => (1, format!("{keys} keys have no owner")),
+            // Whoever reads has seen enough.
+            Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                return ExitCode::SUCCESS;
+            }
+            Self::Io(error) => (1, error.to_string()),
+        };
+        eprintln!("locate: {message}");
+        ExitCode::from(code)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Does what the arguments say.
+pub fn run(
+    arguments: &[String],
+    keys: impl BufRead,
+    mut output: impl Write,
+) -> Result<(), Failure> {
+    let arguments = Arguments::read(arguments).map_err(Failure::Usage)?;
+    let fleet = || Fleet::of(&arguments).map_err(Failure::Usage);
+    match &arguments.order {
+        Order::Help => output.write_all(HELP.as_bytes())?,
+        Order::List => list(&mut output)?,
+        Order::WriteTopology => output.write_all(fleet()?.topology.to_string().as_bytes())?,
+        Order::Locate => locate(&fleet()?, keys, &mut output)?,
+        Order::Balance => Balance::count(&fleet()?, keys)?.write(&mut output)?,
+        Order::Diff(file) => {
+            let before = fleet()?;
+            let after = before.second(file).map_err(Failure::Usage)?;
+            Diff::count(&before, &after, keys)?.write(&mut output)?;
+        }
+    }
+    output.flush()?;
+    Ok(())
+}
+
+fn locate(fleet: &Fleet, keys: impl BufRead, output: &mut impl Write) -> Result<(), Failure> {
+    let ends: Vec<Vec<u8>> = fleet
+        .names
+        .iter()
+        .map(|name| [b"\t", name.as_bytes(), b"\n"].concat())
+        .collect();
+    let mut unowned = 0;
+    each_key(keys, |key| {
+        let end = match fleet.topology.locate(key) {
+            Some(node) => &ends[node.get()][..],
+            None => {
+                unowned += 1;
+                b"\t\n"
+            }
+        };
+        output.write_all(key)?;
+        output.write_all(end)
+    })?;
+    output.flush()?;
+    match unowned {
+        0 => Ok(()),
+        unowned => Err(Failure::Unowned(unowned)),
+    }
+}
+
+/// Hands over every line without its line feed. A line that lies whole in the buffer is not copied.
+pub fn each_key(
+    mut keys: impl BufRead,
+    mut each: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut split = Vec::new();
+    loop {
+        let buffer = match keys.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            buffer => buffer?,
+        };
+        if buffer.is_empty() {
+            return match split.is_empty() {
+                true => Ok(()),
+                false => each(&split),
+            };
+        }
+        let length = buffer.len();
+        let mut rest = buffer;
+        while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+            if split.is_empty() {
+                each(&rest[..end])?;
+            } else {
+                split.extend_from_slice(&rest[..end]);
+                each(&split)?;
+                split.clear();
+            }
+            rest = &rest[end + 1..];
+        }
+        split.extend_from_slice(rest);
+        keys.consume(length);
+    }
+}
+
+fn list(output: &mut impl Write) -> io::Result<()> {
+    for entry in catalogue() {
+        writeln!(output, "{:30} {}", entry.name, entry.summary)?;
+        for option in entry.options {
+            let default = match (option.default, option.values) {
+                (Some(default), _) => format!("; default {default}"),
+                (None, Values::OneOf(_)) => "; must be given".to_owned(),
+                (None, _) => String::new(),
+            };
+            let (name, meaning) = (option.name, option.meaning);
+            writeln!(
+                output,
+                "    {name:26} {meaning}: {}{default}",
+                option.values
+            )?;
+        }
+    }
+    Ok(())
+}

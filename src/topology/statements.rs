@@ -1,0 +1,277 @@
+//! What does a topology's text say?
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use super::Topology;
+use super::url::{NodeUrl, Reach};
+use crate::node::NodeSpec;
+use crate::partition::line::{Line, Quoted, SyntaxError, Written, lines};
+use crate::partition::{Partitioner, PlacementError};
+
+/// The words of the first line.
+pub(super) const HEAD: &str = "redis-sharding topology";
+/// What stands behind them. It changes when a text would be read otherwise.
+pub(super) const VERSION: &str = "1";
+
+/// What a text says, line by line.
+#[derive(Default)]
+pub(super) struct Statements {
+    placement: Option<(usize, String)>,
+    options: Vec<(String, String)>,
+    option_lines: Vec<usize>,
+    fingerprint: Option<(usize, u64)>,
+    nodes: Vec<NodeSpec>,
+    urls: Vec<Option<NodeUrl>>,
+    node_lines: Vec<usize>,
+}
+
+impl Statements {
+    pub(super) fn read(text: &str) -> Result<Self, SyntaxError> {
+        let mut all = lines(text).peekable();
+        head(all.next())?;
+        let mut statements = Self::default();
+        let mut names = HashMap::new();
+        while let Some(mut line) = all.next() {
+            if line.keyword("node") {
+                statements.node(&line, &mut names)?;
+            } else if line.keyword("placement") {
+                statements.placement(&mut line)?;
+            } else if line.keyword("fingerprint") {
+                statements.fingerprint(&mut line)?;
+            } else if line.keyword("option") {
+                let name = option_name(&mut line)?;
+                let value = match option_value(&mut line)? {
+                    Some(value) => value,
+                    None => {
+                        let mut block = Vec::new();
+                        while let Some(text) = all.peek().and_then(Line::block) {
+                            block.push(text);
+                            all.next();
+                        }
+                        if block.is_empty() {
+                            return Err(line.error("the value of the option is missing"));
+                        }
+                        block.join("\n")
+                    }
+                };
+                statements.option(&line, name, value)?;
+            } else {
+                return Err(line.error("a line begins with placement, option, node or fingerprint"));
+            }
+        }
+        Ok(statements)
+    }
+
+    fn placement(&mut self, line: &mut Line<'_>) -> Result<(), SyntaxError> {
+        if let Some((first, _)) = self.placement {
+            return Err(line.error(format!("the placement stands in line {first} already")));
+        }
+        let (name, _) = line
+            .token()?
+            .ok_or_else(|| line.error("the name of the placement is missing"))?;
+        line.end()?;
+        self.placement = Some((line.number, name));
+        Ok(())
+    }
+
+    fn option(&mut self, line: &Line<'_>, name: String, value: String) -> Result<(), SyntaxError> {
+        if self.placement.is_none() {
+            return Err(line.error("an option stands behind its placement"));
+        }
+        self.options.push((name, value));
+        self.option_lines.push(line.number);
+        Ok(())
+    }
+
+    fn fingerprint(&mut self, line: &mut Line<'_>) -> Result<(), SyntaxError> {
+        if let Some((first, _)) = self.fingerprint {
+            return Err(line.error(format!("the fingerprint stands in line {first} already")));
+        }
+        let hex = |word: &&str| word.len() == 16 && word.bytes().all(|b| b.is_ascii_hexdigit());
+        let number = line
+            .word()
+            .filter(hex)
+            .and_then(|word| u64::from_str_radix(word, 16).ok())
+            .ok_or_else(|| line.error("a fingerprint has 16 hexadecimal digits"))?;
+        line.end()?;
+        self.fingerprint = Some((line.number, number));
+        Ok(())
+    }
+
+    /// The words are not repeated in what is refused: they may hold a password.
+    fn node(
+        &mut self,
+        line: &Line<'_>,
+        names: &mut HashMap<String, usize>,
+    ) -> Result<(), SyntaxError> {
+        let (mut rest, mut words) = (line.clone(), Vec::new());
+        while let Some(word) = rest.token()? {
+            words.push(word);
+        }
+        let weight = match words.last() {
+            Some((word, Written::Bare)) if word.starts_with("weight=") => {
+                let digits = word["weight=".len()..].to_owned();
+                words.pop();
+                weight(&digits).ok_or_else(|| {
+                    line.error("the weight is no whole number from 1 to 4294967295")
+                })?
+            }
+            _ => NonZeroU32::MIN,
+        };
+        let words: Vec<&str> = words.iter().map(|(word, _)| word.as_str()).collect();
+        let (name, address) = match words[..] {
+            [address] => (None, address),
+            [name, address] => (Some(name), address),
+            _ => {
+                return Err(line.error(
+                    "a node is an address, or a name and an address, and then perhaps weight=2",
+                ));
+            }
+        };
+        if name.is_some_and(NodeUrl::has_password) {
+            return Err(line.error("the name is a URL with a password, but names are shown"));
+        }
+        let reach = Reach::parse(address).map_err(|cause| line.error(cause))?;
+        let node = match name {
+            Some(name) => NodeSpec::new(name, reach.address),
+            None => NodeSpec::unnamed(reach.address),
+        };
+        if let Some(first) = names.insert(node.name().to_owned(), line.number) {
+            let name = node.name();
+            return Err(line.error(format!("the node of line {first} is called {name:?} too")));
+        }
+        self.nodes.push(node.with_weight(weight));
+        self.urls.push(reach.url);
+        self.node_lines.push(line.number);
+        Ok(())
+    }
+
+    pub(super) fn topology(
+        self,
+        rule: impl FnOnce(&str, &[(String, String)]) -> Result<Arc<dyn Partitioner>, PlacementError>,
+    ) -> Result<Topology, SyntaxError> {
+        let at = |line, cause: String| SyntaxError { line, cause };
+        let (line, name) = self
+            .placement
+            .as_ref()
+            .ok_or_else(|| at(1, "the line with the placement is missing".into()))?;
+        let partitioner = rule(name, &self.options).map_err(|refusal| {
+            let cause = match &refusal {
+                PlacementError::UnknownPlacement { .. } => format!(
+                    "{refusal}{} A rule of your own is read with Topology::parse_with",
+                    if refusal.to_string().ends_with('?') {
+                        ""
+                    } else {
+                        "."
+                    }
+                ),
+                _ => refusal.to_string(),
+            };
+            at(self.line_of(&refusal), cause)
+        })?;
+        if partitioner.name() != name {
+            let found = partitioner.name();
+            return Err(at(*line, format!("{name:?} was made into {found:?}")));
+        }
+        let topology = Topology::new(self.nodes.clone(), Arc::clone(&partitioner));
+        let topology = topology.map_err(|refusal| {
+            let line = match partitioner.place(&self.nodes) {
+                Err(refusal) => self.line_of(&refusal),
+                Ok(_) => *line,
+            };
+            at(line, refusal.to_string())
+        })?;
+        match self.fingerprint {
+            Some((line, stated)) if stated != topology.fingerprint() => {
+                let found = topology.fingerprint();
+                Err(at(
+                    line,
+                    format!(
+                        "the fingerprint should be {stated:016x}, but the nodes and the placement have {found:016x}: keys \
+                         would move. If they are meant to, change this line or leave it out"
+                    ),
+                ))
+            }
+            _ => Ok(topology.with_urls(self.urls)),
+        }
+    }
+
+    /// The line that a refusal is about; that of the placement if it is about no line in particular.
+    fn line_of(&self, refusal: &PlacementError) -> usize {
+        let option = |name: &str| self.options.iter().rposition(|(option, _)| option == name);
+        let node = |name: &str| self.nodes.iter().rposition(|node| node.name() == name);
+        let line = match refusal {
+            PlacementError::OptionTwice { option: name, .. }
+            | PlacementError::OptionValue { option: name, .. }
+            | PlacementError::UnknownOption { option: name, .. } => {
+                option(name).map(|at| self.option_lines[at])
+            }
+            PlacementError::OptionOutOfBounds { option: name, .. } => {
+                option(name).map(|at| self.option_lines[at])
+            }
+            PlacementError::DuplicateName { name }
+            | PlacementError::NameTooLong { name, .. }
+            | PlacementError::Weighted { name, .. } => node(name).map(|at| self.node_lines[at]),
+            _ => None,
+        };
+        let placement = self.placement.as_ref().map_or(1, |(line, _)| *line);
+        line.unwrap_or(placement)
+    }
+}
+
+fn head(line: Option<Line<'_>>) -> Result<(), SyntaxError> {
+    let missing = |number| SyntaxError {
+        line: number,
+        cause: format!("the first line must be \"{HEAD} {VERSION}\""),
+    };
+    let Some(mut line) = line else {
+        return Err(missing(1));
+    };
+    if !HEAD.split(' ').all(|word| line.keyword(word)) {
+        return Err(missing(line.number));
+    }
+    match line.word() {
+        Some(VERSION) => line.end(),
+        _ => Err(line.error(format!(
+            "of topologies as text, only version {VERSION} is known"
+        ))),
+    }
+}
+
+/// Digits only: `str::parse` takes a plus sign too.
+fn weight(digits: &str) -> Option<NonZeroU32> {
+    digits
+        .bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| digits.parse().ok())?
+}
+
+/// The name of an option and the equals sign: a word, a word and text in quotes, or all of it in quotes.
+pub(super) fn option_name(line: &mut Line<'_>) -> Result<String, SyntaxError> {
+    let name = match line.token()? {
+        Some((word, Written::Bare)) if word != "=" => match line.quoted()? {
+            Some(bytes) => format!("{word} {}", Quoted(&bytes)),
+            None => word,
+        },
+        Some((name, Written::Quoted)) => name,
+        _ => return Err(line.error("the name of the option is missing")),
+    };
+    line.space();
+    if !line.keyword("=") {
+        return Err(line.error("an option is written as name = value, with space around the ="));
+    }
+    Ok(name)
+}
+
+/// The value on this line, if there is one.
+pub(super) fn option_value(line: &mut Line<'_>) -> Result<Option<String>, SyntaxError> {
+    match line.quoted_text()? {
+        Some(value) => {
+            line.end()?;
+            Ok(Some(value))
+        }
+        None => Ok(line.statement().map(str::to_owned)),
+    }
+}

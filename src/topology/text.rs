@@ -1,0 +1,213 @@
+//! A topology as text.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use super::statements::{HEAD, Statements, VERSION, option_name, option_value};
+use super::{Passwords, Topology};
+use crate::error::Error;
+use crate::node::NodeSpec;
+use crate::partition::line::{Line, Name, Quoted, SyntaxError, lines, split};
+use crate::partition::{Partitioner, PlacementError, by_name};
+
+impl Topology {
+    /// Reads what [`Display`](fmt::Display) writes: which nodes there are, how they are reached, and the rule that places
+    /// the keys.
+    ///
+    /// One statement a line, words between white space, `#` before a comment. After the first line, in any order:
+    ///
+    /// - `placement NAME`: the frozen name of a built-in rule, see [`catalogue`](crate::partition::catalogue). Behind it
+    ///   `option NAME = VALUE` for every option that should not have its default, the tag rule (`hash-tag`) among them
+    ///   where it can be chosen. A value of several lines stands below `option NAME =`, each line behind a `|`.
+    /// - `node [NAME] ADDRESS [weight=N]`: the address is `host:port` (an IPv6 host in brackets), the path of a unix
+    ///   socket, or a URL as redis-rs reads it, with user, password, database, `rediss` or protocol. A node without a name
+    ///   is named after its host and port, or its path.
+    /// - `fingerprint HEX`: the [`fingerprint`](Self::fingerprint) that the rest must have. It may be left out. With it, no
+    ///   key moves because of an edit that was not meant to move any.
+    ///
+    /// What has white space stands in double quotes, where `\"`, `\\`, `\n`, `\r`, `\t` and `\xff` stand for one byte each.
+    ///
+    /// Writing leaves passwords out; [`Builder::password`](crate::Builder::password) gives them to a client, or
+    /// [`text_with_passwords`](Self::text_with_passwords) writes them too.
+    ///
+    /// ```
+    /// use redis_sharding::{ShardedClient, Topology};
+    ///
+    /// let text = r#"redis-sharding topology 1
+    ///
+    /// placement range/1
+    /// option default = spare       # keys of no table
+    /// option numeric "user:" =
+    ///     | 0..=9999  a
+    ///     | 10000..   b
+    ///
+    /// node a      10.0.0.1:6379
+    /// node b      rediss://app@10.0.0.2:6380/
+    /// node spare  /run/redis.sock
+    /// "#;
+    /// let topology = Topology::parse(text)?;
+    /// assert_eq!(topology.locate(b"user:12345").map(|node| node.get()), Some(1));
+    ///
+    /// let client = ShardedClient::builder().topology(&Topology::parse(&text.replace("rediss", "redis"))?).build()?;
+    /// assert_eq!(client.topology().fingerprint(), topology.fingerprint());
+    ///
+    /// let refusal = Topology::parse(&text.replace("placement range", "placement rnage")).unwrap_err();
+    /// assert_eq!(
+    ///     refusal.to_string(),
+    ///     "line 3: no placement is called \"rnage/1\"; did you mean \"range/1\"? A rule of your own is read with \
+    ///      Topology::parse_with"
+    /// );
+    /// # Ok::<(), redis_sharding::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) with the number of the line, when it cannot be read or as for [`new`](Self::new).
+    /// The message never holds a password.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        Self::parse_with(text, by_name)
+    }
+
+    /// As [`parse`](Self::parse), with rules of one's own: `rule` makes one from its name and options.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use redis_sharding::Topology;
+    /// use redis_sharding::partition::{by_name, from_fn};
+    ///
+    /// let text = "redis-sharding topology 1\nplacement by-length/1\nnode a 10.0.0.1:6379\nnode b 10.0.0.2:6379\n";
+    /// let topology = Topology::parse_with(text, |name, options| match name {
+    ///     "by-length/1" => Ok(Arc::new(from_fn("by-length/1", |key, nodes| key.len() % nodes.len()))),
+    ///     _ => by_name(name, options),
+    /// })?;
+    /// assert_eq!(topology.locate(b"abc").map(|node| node.get()), Some(1));
+    /// # Ok::<(), redis_sharding::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`parse`](Self::parse), and when `rule` refuses.
+    pub fn parse_with(
+        text: &str,
+        rule: impl FnOnce(&str, &[(String, String)]) -> Result<Arc<dyn Partitioner>, PlacementError>,
+    ) -> Result<Self, Error> {
+        let statements = Statements::read(text).map_err(error)?;
+        statements.topology(rule).map_err(error)
+    }
+
+    /// The topology as text, as [`Display`](fmt::Display) writes it, but with the passwords of its URLs. Keep it where
+    /// passwords may be kept.
+    pub fn text_with_passwords(&self) -> String {
+        Text(self, Passwords::Shown).to_string()
+    }
+}
+
+impl FromStr for Topology {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Self::parse(text)
+    }
+}
+
+/// The text that [`Topology::parse`] reads. It holds no password.
+impl fmt::Display for Topology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Text(self, Passwords::Hidden).fmt(f)
+    }
+}
+
+fn error(refusal: SyntaxError) -> Error {
+    Error::config(refusal.to_string())
+}
+
+/// A topology about to be written.
+struct Text<'t>(&'t Topology, Passwords);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(topology, passwords) = self;
+        writeln!(f, "{HEAD} {VERSION}")?;
+        writeln!(f, "fingerprint {:016x}\n", topology.fingerprint())?;
+        writeln!(f, "placement {}", Name(topology.partitioner().name()))?;
+        for (name, value) in options(topology.partitioner()) {
+            write_option(f, &name, &value)?;
+        }
+        writeln!(f)?;
+        let name = |node: &NodeSpec| match node.is_named() {
+            true => format!("{} ", Name(node.name())),
+            false => String::new(),
+        };
+        let names: Vec<String> = topology.nodes().iter().map(name).collect();
+        let width = names.iter().map(|name| name.chars().count()).max();
+        let width = width.unwrap_or_default().min(NAME_COLUMN_MAX);
+        for ((node, name), url) in topology.nodes().iter().zip(names).zip(&topology.urls) {
+            write!(f, "node {name:width$}")?;
+            match url {
+                Some(url) => url.write(f, *passwords)?,
+                None if node.address().starts_with("weight=") => {
+                    write!(f, "{}", Quoted(node.address().as_bytes()))?;
+                }
+                None => write!(f, "{}", Name(node.address()))?,
+            }
+            if node.weight() != NonZeroU32::MIN {
+                write!(f, " weight={}", node.weight())?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// Names longer than this are not waited for when addresses are written below one another.
+const NAME_COLUMN_MAX: usize = 32;
+
+/// The options, tables with a statement on each line.
+fn options(partitioner: &dyn Partitioner) -> Vec<(String, String)> {
+    let options = partitioner.options();
+    let long = options
+        .iter()
+        .map(|(name, value)| (name.clone(), split(value)));
+    let long: Vec<_> = long.collect();
+    let again = by_name(partitioner.name(), &long);
+    match again.is_ok_and(|again| again.options() == options) {
+        true => long,
+        false => options,
+    }
+}
+
+/// Everything is written as it is if it is read back so, and in quotes otherwise.
+fn write_option(f: &mut fmt::Formatter<'_>, name: &str, value: &str) -> fmt::Result {
+    let bare = format!("{name} =");
+    let is_same = |mut line: Line<'_>| {
+        option_name(&mut line).is_ok_and(|read| read == name) && line.end().is_ok()
+    };
+    match only_line(&bare).is_some_and(is_same) {
+        true => write!(f, "option {bare}")?,
+        false => write!(f, "option {} =", Quoted(name.as_bytes()))?,
+    }
+    let is_same = |mut line: Line<'_>| {
+        option_value(&mut line).is_ok_and(|read| read.as_deref() == Some(value))
+    };
+    if only_line(value).is_some_and(is_same) {
+        return writeln!(f, " {value}");
+    }
+    let block: String = value
+        .split('\n')
+        .map(|line| format!("\n    | {line}"))
+        .collect();
+    let read: Option<Vec<&str>> = lines(&block).map(|line| line.block()).collect();
+    let plain = !value.contains(|c: char| c.is_control() && c != '\n' && c != '\t');
+    match plain && value.contains('\n') && read.is_some_and(|read| read.join("\n") == value) {
+        true => writeln!(f, "{block}"),
+        false => writeln!(f, " {}", Quoted(value.as_bytes())),
+    }
+}
+
+fn only_line(text: &str) -> Option<Line<'_>> {
+    let plain = !text.contains(char::is_control);
+    lines(text).next().filter(|_| plain)
+}

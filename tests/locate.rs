@@ -1,0 +1,392 @@
+//! The example `locate`: keys in, nodes out.
+
+#[allow(dead_code, reason = "main() is for the command line")]
+#[path = "../examples/locate/main.rs"]
+mod locate;
+
+use std::fs;
+use std::io::BufReader;
+
+use locate::Failure;
+use redis_sharding::partition::catalogue;
+use redis_sharding::{NodeSpec, Topology};
+
+const KEYS: &[u8] = include_bytes!("vectors/keys.txt");
+const ANSWERS: &str = include_str!("vectors/answers.tsv");
+
+/// What is written for these arguments, separated by white space, and these keys.
+fn run(arguments: &str, keys: &[u8]) -> Result<Vec<u8>, Failure> {
+    run_words(&arguments.split_whitespace().collect::<Vec<_>>(), keys)
+}
+
+fn run_words(arguments: &[&str], keys: &[u8]) -> Result<Vec<u8>, Failure> {
+    let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+    let mut output = Vec::new();
+    // A small buffer, so that keys are cut by its end.
+    locate::run(&arguments, BufReader::with_capacity(7, keys), &mut output).map(|()| output)
+}
+
+#[track_caller]
+fn written(arguments: &str, keys: &[u8]) -> String {
+    String::from_utf8(run(arguments, keys).unwrap()).unwrap()
+}
+
+#[track_caller]
+fn usage(arguments: &str) -> String {
+    match run(arguments, b"") {
+        Err(Failure::Usage(message)) => message,
+        other => panic!("{arguments}: {other:?}"),
+    }
+}
+
+fn keys() -> Vec<&'static [u8]> {
+    KEYS.strip_suffix(b"\n")
+        .unwrap()
+        .split(|&byte| byte == b'\n')
+        .collect()
+}
+
+#[test]
+fn every_recorded_answer_of_the_peers_is_written() {
+    for line in ANSWERS.lines() {
+        let [record, placement, options, nodes, answers] =
+            line.split('\t').collect::<Vec<_>>().try_into().unwrap();
+        let mut arguments = vec!["--placement".to_owned(), placement.to_owned()];
+        for option in options.split_whitespace() {
+            arguments.extend(["--option".to_owned(), option.to_owned()]);
+        }
+        let mut names = Vec::new();
+        for (i, node) in nodes.split(' ').enumerate() {
+            let (name, weight) = node.split_once('*').unwrap_or((node, "1"));
+            let address = match name.strip_prefix('=') {
+                Some(name) => format!("{name}=10.9.9.9:{i}"),
+                None => name.to_owned(),
+            };
+            arguments.extend(["--node".to_owned(), format!("{address},weight={weight}")]);
+            names.push(name.trim_start_matches('='));
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let found = run_words(&arguments, KEYS).unwrap();
+        let mut expected = Vec::new();
+        let mut found_lines = found.split_inclusive(|&byte| byte == b'\n');
+        for (key, answer) in keys().into_iter().zip(answers.chars()) {
+            let line = found_lines.next().unwrap();
+            expected.extend(match answer.to_digit(36) {
+                Some(node) => [key, b"\t", names[node as usize].as_bytes(), b"\n"].concat(),
+                // Undefined in the original.
+                None => line.to_owned(),
+            });
+        }
+        assert_eq!(found, expected, "{record}");
+    }
+}
+
+#[test]
+fn every_built_in_placement_agrees_with_the_library() {
+    let placed = ["10.0.0.1:6379", "b=10.0.0.2:6379", "/run/c.sock"];
+    let nodes = [
+        NodeSpec::unnamed(placed[0]),
+        NodeSpec::new("b", "10.0.0.2:6379"),
+        NodeSpec::unnamed(placed[2]),
+    ];
+    for entry in catalogue() {
+        let option = match entry.name {
+            "hash-mod/1" => ("key-hash", "crc16"),
+            "range/1" => ("bytes \"\"", "..\"m\" b, \"m\".. /run/c.sock"),
+            "redis-rb-4/1" | "redis-rb-5/1" => ("points", "160"),
+            _ => ("", ""),
+        };
+        let mut arguments = vec!["--placement", entry.name];
+        let joined = format!("{}={}", option.0, option.1);
+        let options = match option.0 {
+            "" => vec![],
+            _ => {
+                arguments.extend(["--option", &joined]);
+                vec![(option.0.to_owned(), option.1.to_owned())]
+            }
+        };
+        arguments.extend(placed.iter().flat_map(|node| ["--node", node]));
+        let found = run_words(&arguments, KEYS).unwrap();
+
+        let rule = redis_sharding::partition::by_name(entry.name, &options).unwrap();
+        let topology = Topology::new(nodes.to_vec(), rule).unwrap();
+        let line = |key: &[u8]| {
+            let node = topology.node(topology.locate(key).unwrap());
+            [key, b"\t", node.name().as_bytes(), b"\n"].concat()
+        };
+        assert_eq!(
+            found,
+            keys().into_iter().flat_map(line).collect::<Vec<u8>>(),
+            "{}",
+            entry.name
+        );
+    }
+}
+
+#[test]
+fn keys_are_bytes_up_to_the_line_feed() {
+    let at = |keys| run("--placement ring/1 --node a:1", keys).unwrap();
+    assert_eq!(at(b""), b"");
+    assert_eq!(at(b"\n"), b"\ta:1\n");
+    assert_eq!(at(b"user:1"), b"user:1\ta:1\n");
+    assert_eq!(
+        at(b"user:1\n\nuser:2"),
+        b"user:1\ta:1\n\ta:1\nuser:2\ta:1\n"
+    );
+    assert_eq!(at(b"a\r\n\0\xff\t \n"), b"a\r\ta:1\n\0\xff\t \ta:1\n");
+    let long = [b"x".repeat(100_000), b"\n".to_vec()].concat();
+    assert_eq!(at(&long).len(), 100_000 + "\ta:1\n".len());
+}
+
+#[test]
+fn nodes_are_called_as_they_were_given() {
+    for (node, name, address) in [
+        ("10.0.0.1:6379", "10.0.0.1:6379", "10.0.0.1:6379"),
+        ("a=10.0.0.1:6379", "a", "10.0.0.1:6379"),
+        ("a=b=10.0.0.1:6379,weight=3", "a=b", "10.0.0.1:6379"),
+        ("a,weight=x=h:1", "a,weight=x", "h:1"),
+        ("[::1]:6379", "[::1]:6379", "[::1]:6379"),
+        ("six=[fe80::1]:6379,weight=2", "six", "[fe80::1]:6379"),
+        ("/run/a.sock", "/run/a.sock", "/run/a.sock"),
+        ("/run/a=1.sock", "/run/a=1.sock", "/run/a=1.sock"),
+        ("s=/run/a=1.sock", "s", "/run/a=1.sock"),
+        ("redis://10.0.0.1:7/", "redis://10.0.0.1:7/", "10.0.0.1:7"),
+        (
+            "rediss://h?protocol=resp3",
+            "rediss://h?protocol=resp3",
+            "h:6379",
+        ),
+        ("redis://u:secret@h:1/2", "redis://u@h:1/2", "h:1"),
+        ("x=redis://:secret@[::1]:1", "x", "[::1]:1"),
+        (
+            "unix:///run/a.sock?pass=secret",
+            "unix:///run/a.sock",
+            "/run/a.sock",
+        ),
+        (
+            "redis://10.0.0.1:1/0=10.0.0.2:1",
+            "redis://10.0.0.1:1/0",
+            "10.0.0.2:1",
+        ),
+        ("localhost", "localhost", "localhost"),
+        ("a=localhost", "a", "localhost"),
+    ] {
+        let arguments = ["--placement", "ring/1", "--node", node];
+        let found = run_words(&arguments, b"k").unwrap();
+        assert_eq!(
+            String::from_utf8(found).unwrap(),
+            format!("k\t{name}\n"),
+            "{node}"
+        );
+        // What is no address can be hashed, but not connected to.
+        if address != "localhost" {
+            let text = run_words(&[&arguments[..], &["--write-topology"]].concat(), b"").unwrap();
+            let topology = Topology::parse(std::str::from_utf8(&text).unwrap()).unwrap();
+            assert_eq!(topology.nodes()[0].address(), address, "{node}");
+        }
+    }
+    // redis-rb hashes the URL.
+    let at = |nodes: &str| written(&format!("--placement redis-rb-5/1 {nodes}"), KEYS);
+    assert_eq!(
+        at("--node redis://h:1 --node redis://h:2"),
+        at("--node redis://h:1=h:1 --node redis://h:2=h:2")
+    );
+}
+
+#[test]
+fn a_topologys_text_is_taken() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("fleet.topology");
+    let by_words = "--placement twemproxy-ketama/1 --option hash=md5 --option=hash-tag=any-two:{} --node=a=h:1,weight=2 \
+                    --node h:2";
+    fs::write(&file, written(&format!("{by_words} --write-topology"), b"")).unwrap();
+    let file = file.to_str().unwrap();
+    assert_eq!(
+        written(&format!("--topology {file}"), KEYS),
+        written(by_words, KEYS)
+    );
+    assert!(usage(&format!("--topology {file} --node h:3")).starts_with("--topology says it all"));
+
+    fs::write(file, "redis-sharding topology 1\nplacement x\n").unwrap();
+    let message = usage(&format!("--topology {file}"));
+    assert!(
+        message.contains("fleet.topology, line 2: no placement is called \"x\""),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_key_without_an_owner_has_no_name_behind_it() {
+    let arguments = [
+        "--placement",
+        "range/1",
+        "--option",
+        "numeric \"u=\"=0..=9 a",
+        "--node",
+        "a=h:1",
+    ];
+    let arguments: Vec<String> = arguments.map(str::to_owned).into();
+    let mut output = Vec::new();
+    let outcome = locate::run(&arguments, &b"u=7\nu=10\nv"[..], &mut output);
+    assert!(matches!(outcome, Err(Failure::Unowned(2))), "{outcome:?}");
+    assert_eq!(output, b"u=7\ta\nu=10\t\nv\t\n");
+}
+
+#[test]
+fn the_balance_is_counted_against_the_weights() {
+    let keys: String = (0..4000).map(|i| format!("user:{i}\n")).collect();
+    let text = written(
+        "--placement rendezvous/1 --node a=h:1,weight=3 --node b=h:2 --balance",
+        keys.as_bytes(),
+    );
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(rows[0], ["node", "keys", "share", "weight", "load"]);
+    let count = |row: &[&str]| row[1].parse::<u32>().unwrap();
+    assert_eq!(count(&rows[1]) + count(&rows[2]), 4000);
+    assert_eq!(
+        (rows[1][0], rows[1][3], rows[2][0], rows[2][3]),
+        ("a", "3", "b", "1")
+    );
+    assert!((2900..3100).contains(&count(&rows[1])), "{text}");
+    assert!(text.contains("\nkeys 4000   max/mean 1.0"), "{text}");
+    assert!(written("--placement ring/1 --node h:1 --balance", b"").contains("keys 0 "));
+}
+
+#[test]
+fn two_fleets_are_compared() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("after");
+    let keys: String = (0..1000).map(|i| format!("user:{i}\n")).collect();
+    let before = "--placement rendezvous/1 --node a=h:1 --node b=h:2";
+    let moved = |after: &str| {
+        fs::write(&file, after).unwrap();
+        written(
+            &format!("{before} --diff {}", file.display()),
+            keys.as_bytes(),
+        )
+    };
+    assert_eq!(
+        moved("a=h:1\nb=h:2\n"),
+        "nodes 2 -> 2\nkeys 1000   moved 0 (0.00%)\n"
+    );
+    // Another order, another address.
+    assert_eq!(
+        moved("# later\n\nb=h:7\n a=h:1"),
+        "nodes 2 -> 2\nkeys 1000   moved 0 (0.00%)\n"
+    );
+
+    let grown = moved("a=h:1\nb=h:2\nc=h:3\n");
+    let rows: Vec<Vec<&str>> = grown
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        (rows[0][3], rows[3][0], rows.len()),
+        ("3", "from", 6),
+        "{grown}"
+    );
+    let moves = &rows[4..];
+    assert!(
+        moves.iter().all(|row| row[2] == "c" && row[0] != "c"),
+        "{grown}"
+    );
+    let sum: u32 = moves.iter().map(|row| row[3].parse::<u32>().unwrap()).sum();
+    assert_eq!(rows[1][3], sum.to_string());
+    assert!((250..420).contains(&sum), "{grown}");
+
+    // A topology brings its own placement; servers that were renamed are known by their addresses.
+    let other =
+        "redis-sharding topology 1\nplacement range/1\noption bytes \"\" = .. x\nnode x h:1\n";
+    let text = moved(other);
+    assert!(text.contains("\nb    -> x "), "{text}");
+    assert!(!text.contains("\na "), "{text}");
+}
+
+#[test]
+fn wrong_input_is_said() {
+    for (arguments, message) in [
+        ("", "where to? Give --placement and --node, or --topology"),
+        ("--placement ring/1", "there is no --node"),
+        (
+            "--placement rnig/1 --node a:1",
+            "no placement is called \"rnig/1\"; did you mean \"ring/1\"?",
+        ),
+        (
+            "--placement ring/1 --node a:1 --node a:1",
+            "two nodes are called \"a:1\"; give each a name of its own",
+        ),
+        (
+            "--placement ring/1 --node a:1,weight=0",
+            "the weight \"0\" is no whole number from 1 to 4294967295",
+        ),
+        (
+            "--placement ring/1 --node =a:1",
+            "--node \"a:1\" has an empty name",
+        ),
+        ("--placement ring/1 --node a=", "a --node has no address"),
+        (
+            "--placement ring/1 --node redis://:secret@h:x",
+            "the URL of a --node cannot be read",
+        ),
+        (
+            "--placement ring/1 --node redis://:secret@h/x",
+            "the URL of a --node names no server",
+        ),
+        (
+            "--placement ring/1 --placement ring/1 --node a:1",
+            "--placement is given twice",
+        ),
+        (
+            "--placement ring/1 --option hash --node a:1",
+            "--option \"hash\" is not of the form K=V",
+        ),
+        (
+            "--placement ring/1 --node a:1 --balance --list",
+            "only one of --balance, --diff, --list and --write-topology can be done at a time",
+        ),
+        ("--placement ring/1 --node", "--node takes a value"),
+        ("--balance=1", "--balance takes no value"),
+        ("keys.txt", "there is no argument keys.txt"),
+    ] {
+        assert_eq!(usage(arguments), message, "{arguments}");
+    }
+    let message = usage("--placement ring/1 --option x=1 --node a:1");
+    assert!(
+        message.starts_with("ring/1 has no option \"x\"; it has: "),
+        "{message}"
+    );
+    assert!(usage("--topology /nowhere").starts_with("/nowhere: "));
+    assert!(usage("--placement ring/1 --node a:1 --diff /nowhere").starts_with("/nowhere: "));
+}
+
+#[test]
+fn all_placements_are_listed() {
+    let list = written("--list", b"");
+    let names: Vec<&str> = list
+        .lines()
+        .filter(|line| !line.starts_with(' '))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert!(
+        names
+            .iter()
+            .copied()
+            .eq(catalogue().iter().map(|entry| entry.name)),
+        "{list}"
+    );
+    let help = written("--help --placement x", b"");
+    for word in [
+        "--placement",
+        "--option",
+        "--node",
+        "--topology",
+        "--list",
+        "--balance",
+        "--diff",
+    ] {
+        assert!(help.contains(&format!("\n  {word}")), "{word}");
+    }
+}
