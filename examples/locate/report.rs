@@ -106,11 +106,14 @@ impl Balance {
     }
 }
 
+/// From which node to which, and how many keys. No name: nobody has them.
+type Move = (Option<String>, Option<String>, u64);
+
 /// How many keys change their owner, and between whom.
 pub struct Diff {
     keys: u64,
     /// From and to, where `None` is nobody; most keys first.
-    moves: Vec<(Option<String>, Option<String>, u64)>,
+    moves: Vec<Move>,
     nodes: (usize, usize),
 }
 
@@ -156,7 +159,7 @@ impl Diff {
             return Ok(());
         }
         let name = |node: &Option<String>| node.clone().unwrap_or_else(|| "(nobody)".into());
-        let width = |names: &dyn Fn(&(Option<String>, Option<String>, u64)) -> String| {
+        let width = |names: &dyn Fn(&Move) -> String| {
             self.moves
                 .iter()
                 .map(|row| names(row).chars().count())
