@@ -11,7 +11,7 @@ use redis_sharding::partition::{
     WEIGHTS_MAX, catalogue,
 };
 use redis_sharding::{
-    EVENTS_MAX, KEY_TEXT_MAX, NODES_MAX, NodeSpec, TRANSACTION_ATTEMPTS_MAX, builder,
+    EVENTS_MAX, KEY_TEXT_MAX, NODES_MAX, NodeSpec, TRANSACTION_ATTEMPTS_MAX, Topology, builder,
 };
 
 const README: &str = include_str!("../README.md");
@@ -161,6 +161,34 @@ fn the_changelog_names_every_placement() {
     let hashes = KeyHash::ALL.iter().map(|hash| hash.name().into());
     for name in hashes.chain(tags.iter().map(HashTag::name)) {
         assert!(placement.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
+fn the_picture_shows_every_placement() {
+    let picture = fs::read_to_string(root().join("docs/balance.svg")).unwrap();
+    let rows: BTreeSet<&str> = picture.lines().map(str::trim).collect();
+    for entry in catalogue() {
+        // A table of ranges is as even as it is made.
+        assert_eq!(
+            rows.contains(entry.name),
+            entry.name != "range/1",
+            "{}",
+            entry.name
+        );
+    }
+}
+
+#[test]
+fn the_topologies_of_the_readme_are_read() {
+    let texts = README.split("```text\n").skip(1);
+    let texts: Vec<&str> = texts
+        .map(|rest| rest.split_once("```").unwrap().0)
+        .collect();
+    assert_eq!(texts.len(), 2);
+    for text in texts {
+        let topology = Topology::parse(text).unwrap();
+        assert!(topology.nodes().iter().all(NodeSpec::is_named));
     }
 }
 

@@ -363,6 +363,18 @@ fn wrong_input_is_said() {
 }
 
 #[test]
+fn the_readme_shows_what_is_written() {
+    let readme = include_str!("../README.md");
+    let (_, shown) = readme.split_once("```console\n").unwrap();
+    let (shown, _) = shown.split_once("```").unwrap();
+    let (command, answers) = shown.split_once("weight=2\n").unwrap();
+    let (_, arguments) = command.split_once("-- \\\n").unwrap();
+    let keys = b"user:1\nuser:2\nuser:3\n";
+    assert!(command.contains(r"'user:1\nuser:2\nuser:3\n'"));
+    assert_eq!(written(&format!("{arguments}weight=2"), keys), answers);
+}
+
+#[test]
 fn all_placements_are_listed() {
     let list = written("--list", b"");
     let names: Vec<&str> = list
