@@ -5,12 +5,14 @@
 
 mod support;
 
+use std::time::Duration;
+
 use redis_sharding::testing::TestNode;
 use support::blocking::{Name, Shape};
 use support::core::Core;
 use support::data::Keys;
 use support::fleet::{client, fill};
-use support::measure::{Row, Spent, compare};
+use support::measure::{Row, Spent, compare_in};
 
 fn main() {
     let _core = Core::pin();
@@ -23,9 +25,19 @@ fn main() {
     let rows = |name, shape| fleets.iter().map(move |nodes| row(name, shape, nodes));
     // Bare connections tell what the machine makes of so many sockets.
     let gets = rows(Name::Ours, Shape::Get).chain(rows(Name::ByHand, Shape::Get));
-    compare(Shape::Get.title(), Shape::Get.units(), gets.collect());
+    compare_in(
+        ROUND,
+        Shape::Get.title(),
+        Shape::Get.units(),
+        gets.collect(),
+    );
     let mgets = rows(Name::Ours, Shape::MGet);
-    compare(Shape::MGet.title(), Shape::MGet.units(), mgets.collect());
+    compare_in(
+        ROUND,
+        Shape::MGet.title(),
+        Shape::MGet.units(),
+        mgets.collect(),
+    );
 }
 
 fn row(name: Name, shape: Shape, nodes: &[TestNode]) -> Row<'static> {
@@ -47,4 +59,6 @@ fn urls(nodes: &[TestNode]) -> Vec<String> {
     nodes.iter().map(TestNode::url).collect()
 }
 
+/// Long enough that every connection is used many times in it.
+const ROUND: Duration = Duration::from_millis(500);
 const NODES: [usize; 4] = [4, 16, 64, 256];

@@ -33,9 +33,15 @@ impl Cluster {
             slots.arg("ADDSLOTSRANGE").arg(first).arg(last);
             slots.exec(master).expect("the slots are free");
         }
+        for (node, master) in masters.iter_mut().enumerate() {
+            // Where it can be reached is not where it speaks from.
+            let (host, _) = host_and_port(&servers, node);
+            let mut announce = cmd("CONFIG");
+            announce.arg("SET").arg("cluster-announce-ip").arg(host);
+            announce.exec(master).expect("an address");
+        }
         for node in 1..NODES {
-            let addr = servers.addr(node);
-            let (host, port) = addr.rsplit_once(':').expect("host:port");
+            let (host, port) = host_and_port(&servers, node);
             let mut meet = cmd("CLUSTER");
             meet.arg("MEET").arg(host).arg(port);
             meet.exec(&mut masters[0]).expect("the servers listen");
@@ -62,6 +68,12 @@ impl Cluster {
     pub fn addrs(&self) -> Vec<String> {
         (0..NODES).map(|node| self.servers.addr(node)).collect()
     }
+}
+
+fn host_and_port(servers: &Servers, node: usize) -> (String, String) {
+    let addr = servers.addr(node);
+    let (host, port) = addr.rsplit_once(':').expect("host:port");
+    (host.to_owned(), port.to_owned())
 }
 
 /// Whether this master knows the owner of every slot.

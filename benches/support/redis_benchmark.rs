@@ -16,22 +16,23 @@ pub fn row(addr: &str, shape: Shape, connections: usize) -> Option<Row<'static>>
     if !there.is_ok_and(|status| status.success()) {
         return None;
     }
-    let port = addr.rsplit_once(':')?.1.to_owned();
+    let (host, port) = addr.rsplit_once(':')?;
+    let server = [host.to_owned(), port.to_owned()];
     Some(Row::timed("redis-benchmark, one node", move |count| {
-        run(&port, shape, connections, count)
+        run(&server, shape, connections, count)
     }))
 }
 
 /// It runs longer than the other rows, because it measures in milliseconds.
 const LONGER: u32 = 5;
 
-fn run(port: &str, shape: Shape, connections: usize, count: u64) -> Spent {
+fn run([host, port]: &[String; 2], shape: Shape, connections: usize, count: u64) -> Spent {
     let count = count * u64::from(LONGER);
     let pipeline = if shape == Shape::Pipeline { BATCH } else { 1 };
     let requests = count * pipeline as u64;
     let started = Instant::now();
     let output = Command::new("redis-benchmark")
-        .args(["-p", port, "--csv"])
+        .args(["-h", host, "-p", port, "--csv"])
         .args(["-c", &connections.to_string(), "-P", &pipeline.to_string()])
         .args(["-n", &requests.to_string(), "-r", &KEYS.to_string()])
         .args(match shape {
