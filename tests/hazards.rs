@@ -234,6 +234,39 @@ mod aio {
             .unwrap()
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_was_handed_over_is_carried_out_when_all_handles_are_dropped() {
+        let Some(servers) = Servers::start(2) else {
+            return;
+        };
+        let mut reader = support::client(&servers);
+        let keys: Vec<String> = (0..50).map(|number| format!("k:{number}")).collect();
+        for round in 0..40 {
+            let client = support::builder(&servers).build_async().unwrap();
+            let _: () = client.clone().set("{k:0}", 1).await.unwrap();
+            let _: () = client.clone().set("k:1", 1).await.unwrap();
+            let _: Value = client.clone().mget(&keys).await.unwrap();
+            for key in &keys {
+                let mut client = client.clone();
+                let value = format!("{round}:{:2000}", "");
+                futures_util::FutureExt::now_or_never(client.set::<_, _, Value>(key, value));
+            }
+            drop(client);
+            let start = Instant::now();
+            for key in &keys {
+                while !Commands::get::<_, String>(&mut reader, key)
+                    .is_ok_and(|value| value.starts_with(&format!("{round}:")))
+                {
+                    assert!(
+                        start.elapsed() < Duration::from_secs(5),
+                        "{key} is lost in round {round}"
+                    );
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        }
+    }
+
     #[tokio::test]
     async fn an_empty_pipeline_is_answered() {
         let (_nodes, builder) = nodes(1);

@@ -11,7 +11,8 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::aio::link::{Mailbox, Taken, Waiter, missed};
+use crate::aio::link::{Leave, Mailbox, Taken, Waiter, missed};
+use crate::builder::RESPONSE_TIMEOUT;
 use crate::inbox::Inbox;
 use crate::plan::{Cause, Failure};
 
@@ -30,6 +31,8 @@ pub(super) struct Driver<S> {
     /// No request ends before. It need not be the first in the row: one that waited for the connection, or is sent again,
     /// has less time left than those before it.
     earliest: Option<Instant>,
+    /// No handle is left, and answers are still to come.
+    leaving: bool,
     /// When the last bytes came.
     heard: Instant,
 }
@@ -50,6 +53,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             timer: Box::pin(tokio::time::sleep_until(now.into())),
             timer_set: false,
             earliest: None,
+            leaving: false,
             heard: now,
         }
     }
@@ -102,7 +106,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         // Whoever still waits has a handle, so nobody does; and all that was handed over is written.
         if mail.abandoned {
-            return Collected::Abandoned;
+            let answered = self.waiters.iter().all(|waiter| waiter.reply.is_none());
+            if answered || mail.leave == Leave::AtOnce {
+                return Collected::Abandoned;
+            }
+            if !std::mem::replace(&mut self.leaving, true) {
+                drop(mail);
+                self.limit_waiters();
+                return Collected::More;
+            }
         }
         if let Some(cx) = sleep {
             match &mut mail.sleeper {
@@ -111,6 +123,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         Collected::Nothing
+    }
+
+    /// Nobody is there who could end it any more, so nothing is waited for without limit.
+    fn limit_waiters(&mut self) {
+        let end = Instant::now() + RESPONSE_TIMEOUT;
+        for waiter in &mut self.waiters {
+            waiter.deadline.get_or_insert(end);
+        }
+        let earliest = self.earliest.get_or_insert(end);
+        *earliest = end.min(*earliest);
+        self.timer_set = false;
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

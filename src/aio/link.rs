@@ -54,6 +54,19 @@ pub(super) struct Mail {
     pub(super) closed: Option<Cause>,
     /// No handle is left.
     pub(super) abandoned: bool,
+    /// What is done then.
+    pub(super) leave: Leave,
+}
+
+/// When a connection that nobody has a handle of is closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// As soon as all is written. The server forgets a blocking command that waits.
+    #[default]
+    AtOnce,
+    /// When all is answered, or too late. A server that finds a connection closed while it answers throws away what it has
+    /// not read yet.
+    WhenAnswered,
 }
 
 /// Who waits for answers.
@@ -100,6 +113,13 @@ impl Link {
                 connection,
                 closed: AtomicBool::new(false),
             },
+        }
+    }
+
+    /// Makes it carry out what was handed over even if nobody waits for it.
+    pub(super) fn leave_when_answered(&self) {
+        if let Kind::Plain(mailbox) = &self.kind {
+            mailbox.state.lock().leave = Leave::WhenAnswered;
         }
     }
 

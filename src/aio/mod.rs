@@ -11,14 +11,14 @@
 //! # Dropped futures
 //!
 //! A future does nothing before it is first polled. From then on its command is handed to a connection: dropping the
-//! future does not take it back, it is carried out all the same, and its answer is thrown away when it comes. The
-//! connection stays in step. A blocking command (BLPOP, ...) has a connection of its own, which is closed when its future
+//! future does not take it back, it is carried out all the same, and its answer is thrown away when it comes, also
+//! after the client itself was dropped. The connection stays in step. A blocking command (BLPOP, ...) has a connection of its own, which is closed when its future
 //! is dropped; an element that the server took off a list in that moment is lost.
 //!
 //! # Runtimes
 //!
-//! Connections live on the runtime that first needed them. When that runtime ends, the next request makes new ones on its
-//! own.
+//! Connections live on the runtime that first needed them, and end with it, whatever they have not sent by then. The next
+//! request on another runtime makes new ones.
 
 mod client;
 mod dedicated;

@@ -275,6 +275,7 @@ impl Connecting {
                 state.health.connected();
                 state.connecting = false;
                 state.made = Some(Instant::now());
+                link.leave_when_answered();
                 station.current.store(Some(Arc::new(link)));
                 None
             }

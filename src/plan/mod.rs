@@ -10,9 +10,12 @@
 mod atomic;
 mod attempts;
 mod batch;
+#[cfg(feature = "testing")]
+mod dry_run;
 mod explain;
 mod failure;
 mod merge;
+mod owners;
 mod refusal;
 mod request;
 mod router;

@@ -10,10 +10,11 @@ use crate::command::{
 use crate::error::{Error, ErrorKind, KeyText};
 use crate::hash::HashTag;
 use crate::node::NodeIndex;
+use crate::plan::owners::Owners;
 use crate::plan::refusal::{
     empty_command, needs_a_node, refused, said_by_us, stateful, unknown, without_keys, wrong_arity,
 };
-use crate::plan::{Explanation, Part, Plan, ScanCursor, Split};
+use crate::plan::{Explanation, Plan, ScanCursor, Split};
 use crate::topology::Topology;
 
 /// One snapshot of everything that decides where a request goes. Every request travels by one router from beginning to
@@ -343,24 +344,21 @@ impl Router {
         if keyed == 0 || !keyed.is_multiple_of(step) {
             return Err(wrong_arity(command));
         }
-        let mut owners = Owners::new(self.topology.nodes().len(), keyed / step);
-        for key in args[1..=keyed].iter().step_by(step) {
-            owners.push(self.owner(key)?);
-        }
-        let first = owners.by_key[0];
-        if owners.are_all(first) {
+        let keys = || args[1..=keyed].iter().step_by(step).copied();
+        let first = self.owner(args[1])?;
+        let Some(other) = keys().find(|key| self.topology.locate(key) != Some(first)) else {
             return Ok(Plan::One(first));
-        }
+        };
         if command.access() == Access::Write && self.split_writes == SplitWrites::Refused {
-            let other = (1..keyed / step)
-                .map(|key| args[1 + key * step])
-                .find(|key| self.topology.locate(key) != Some(first))
-                .unwrap_or(args[1]);
             return Err(self.apart(
                 command.name(),
                 (args[1], first),
                 (other, self.owner(other)?),
             ));
+        }
+        let mut owners = Owners::new(self.topology.nodes().len(), keyed / step);
+        for key in keys() {
+            owners.push(self.owner(key)?);
         }
         Ok(Plan::Split(Split {
             parts: owners.parts(),
@@ -467,53 +465,6 @@ fn planned_one(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> Planne
         access: command.access(),
         hold: hold(command, args),
         since: Since::OwnWrites,
-    }
-}
-
-/// The owners of a request's keys.
-struct Owners {
-    by_key: Vec<NodeIndex>,
-    /// How many keys each node owns.
-    counts: Vec<u32>,
-}
-
-impl Owners {
-    fn new(nodes: usize, keys: usize) -> Self {
-        Self {
-            by_key: Vec::with_capacity(keys),
-            counts: vec![0; nodes],
-        }
-    }
-
-    #[inline]
-    fn push(&mut self, owner: NodeIndex) {
-        self.by_key.push(owner);
-        self.counts[owner.get()] += 1;
-    }
-
-    fn are_all(&self, node: NodeIndex) -> bool {
-        self.counts[node.get()] as usize == self.by_key.len()
-    }
-
-    /// The parts in node order.
-    fn parts(self) -> Vec<Part> {
-        let mut parts = Vec::new();
-        // From here on where a node's part is.
-        let mut part_of = self.counts;
-        for (node, count) in (0..).zip(&mut part_of) {
-            if *count > 0 {
-                let keys = Vec::with_capacity(*count as usize);
-                *count = parts.len() as u32;
-                parts.push(Part {
-                    node: NodeIndex::new(node),
-                    keys,
-                });
-            }
-        }
-        for (key, owner) in (0..).zip(self.by_key) {
-            parts[part_of[owner.get()] as usize].keys.push(key);
-        }
-        parts
     }
 }
 

@@ -97,7 +97,7 @@ impl Connection<'_> {
         if fault.applies() {
             self.apply(command.args(), |_, bytes| reply = bytes);
         }
-        self.fail(fault, reply)
+        self.fail(&command.name(), fault, reply)
     }
 
     /// Applies a command, waiting as long as it blocks, and hands its reply on.
@@ -130,14 +130,14 @@ impl Connection<'_> {
         self.shared.announce_change();
     }
 
-    fn fail(&mut self, fault: Fault, reply: Vec<u8>) -> Next {
+    fn fail(&mut self, name: &str, fault: Fault, reply: Vec<u8>) -> Next {
         match fault {
             Fault::CloseAfter | Fault::CloseBefore => return Next::Close,
             Fault::Delay(time) => {
                 self.run.pause(time);
                 self.send(reply);
             }
-            Fault::Error(text) => self.refuse(text),
+            Fault::Error(text) => self.refuse(name, text),
             Fault::Garbage(bytes) => self.send(bytes),
             Fault::HalfReplyThenClose => {
                 self.send(half(reply));
@@ -148,7 +148,7 @@ impl Connection<'_> {
                 self.mute = true;
             }
             Fault::HangAfter | Fault::HangBefore => self.mute = true,
-            Fault::Moved { slot, to } => self.refuse(format!("MOVED {slot} {to}")),
+            Fault::Moved { slot, to } => self.refuse(name, format!("MOVED {slot} {to}")),
             Fault::Trickle(time) => {
                 for byte in reply {
                     self.run.pause(time);
@@ -159,8 +159,8 @@ impl Connection<'_> {
         Next::Continue
     }
 
-    fn refuse(&mut self, text: String) {
-        self.session.refuse();
+    fn refuse(&mut self, name: &str, text: String) {
+        self.session.refuse(name);
         self.send(Reply::Error(text).encode(self.session.protocol));
     }
 

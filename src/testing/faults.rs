@@ -17,6 +17,8 @@ pub enum Fault {
     /// The command is applied at once, its reply comes that much later.
     Delay(Duration),
     /// This error is answered, such as `LOADING Redis is loading the dataset in memory`; the command is not applied.
+    ///
+    /// As on a real server, a transaction with a refused command in it fails at its EXEC, and a refused EXEC ends it.
     Error(String),
     /// These bytes are answered, whatever they are; the command is not applied.
     Garbage(Vec<u8>),

@@ -60,15 +60,29 @@ pub(super) fn bind_free() -> io::Result<TcpListener> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let size = u32::from(PORTS.end - PORTS.start);
     let first = process::id().wrapping_mul(PORTS_PER_PROCESS) % size;
+    let mut address = own_address();
     for _ in PORTS {
         let offset = (first + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % size;
         let port = PORTS.start + u16::try_from(offset).unwrap_or(0);
-        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        match TcpListener::bind((address, port)) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                address = Ipv4Addr::LOCALHOST;
+            }
             bound => return bound,
         }
     }
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+}
+
+/// An address of the loopback interface that no other process uses, where the system has that many: a client of a stopped
+/// node must not find another test's node on its port.
+fn own_address() -> Ipv4Addr {
+    let [high, middle, low, lowest] = process::id().to_be_bytes();
+    match cfg!(target_os = "linux") && high == 0 && middle < u8::MAX - 1 {
+        true => Ipv4Addr::new(127, middle + 1, low, lowest),
+        false => Ipv4Addr::LOCALHOST,
+    }
 }
 
 /// A socket on that very port.

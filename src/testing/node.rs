@@ -419,6 +419,17 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_exec_ends_its_transaction() {
+        let node = TestNode::start().unwrap();
+        node.fail("EXEC", Fault::Error("OOM no".into()), 1);
+        let reply = talk(&node, b"MULTI\r\nSET a 1\r\nEXEC\r\nEXEC\r\nQUIT\r\n");
+        let reply = String::from_utf8(reply).unwrap();
+        let expected = "+OK\r\n+QUEUED\r\n-OOM no\r\n-ERR EXEC without MULTI\r\n+OK\r\n";
+        assert_eq!(reply, expected);
+        assert!(node.keys().is_empty());
+    }
+
+    #[test]
     fn faults_fit_by_name_by_condition_and_in_order() {
         let node = TestNode::start().unwrap();
         let mut connection = connect(&node);

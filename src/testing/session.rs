@@ -91,8 +91,11 @@ impl Session {
         self.watched.clear();
     }
 
-    /// Notes that a command was refused by a fault: its transaction must not run.
-    pub(super) fn refuse(&mut self) {
-        self.aborted = true;
+    /// Notes that a fault refused a command: a refused EXEC ends its transaction, any other one aborts it.
+    pub(super) fn refuse(&mut self, name: &str) {
+        match name {
+            "EXEC" => self.end_transaction(),
+            _ => self.aborted = true,
+        }
     }
 }

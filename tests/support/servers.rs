@@ -199,7 +199,7 @@ impl Server {
         loop {
             let addr = match options.unix {
                 true => ConnectionAddr::Unix(home.path().join("redis.sock")),
-                false => ConnectionAddr::Tcp("127.0.0.1".to_owned(), next_port()),
+                false => ConnectionAddr::Tcp(own_address(), next_port()),
             };
             // A taken port is another test's: try the next one.
             if let Some(running) = spawn_ready(options, &addr) {
@@ -324,6 +324,16 @@ fn binary() -> Option<PathBuf> {
          REDISRS_SERVER_BIN, or leave such tests out with REDIS_SHARDING_SKIP_SERVER_TESTS=1"
     );
     found
+}
+
+/// An address of the loopback interface that no other process uses, where the system has that many: a client of a killed
+/// server must not find another test's server on its port.
+fn own_address() -> String {
+    let [high, middle, low, lowest] = process::id().to_be_bytes();
+    match cfg!(target_os = "linux") && high == 0 && middle < u8::MAX - 1 {
+        true => format!("127.{}.{low}.{lowest}", middle + 1),
+        false => "127.0.0.1".to_owned(),
+    }
 }
 
 fn next_port() -> u16 {

@@ -1,0 +1,57 @@
+//! A request's whole way but the wire, so that it can be measured alone.
+
+use std::io;
+
+use redis::Value;
+
+use crate::error::{Error, ErrorKind};
+use crate::plan::request::{Bundle, Shape};
+use crate::plan::{Answers, Router};
+use crate::resp::{self, Input};
+
+impl Router {
+    /// Reads a packed pipeline, plans it, writes what each node gets, and makes answers of `replies`: for each node, the
+    /// bytes it would send.
+    ///
+    /// # Errors
+    ///
+    /// As for [`plan`](Self::plan), and when the replies are not those to the requests.
+    #[doc(hidden)]
+    pub fn dry_run(&self, packed: &[u8], replies: &[Vec<u8>]) -> Result<Vec<Value>, Error> {
+        let Bundle::Batch(mut batch) = self.bundle(packed, Shape::Plain)? else {
+            return Ok(Vec::new());
+        };
+        let exchanges = batch.take_exchanges();
+        let answers = exchanges.iter().map(|exchange| {
+            let mut answers = Answers::default();
+            let mut input = Arrived(&replies[exchange.node.get()]);
+            resp::read_all(&mut input, exchange.slots.len(), &mut answers.values)?;
+            Ok(answers)
+        });
+        let answers = answers
+            .collect::<io::Result<_>>()
+            .map_err(|error| Error::new(ErrorKind::Redis, error.to_string()))?;
+        Ok(batch.finish(&exchanges, answers))
+    }
+}
+
+/// Bytes of which no more will come.
+struct Arrived<'b>(&'b [u8]);
+
+impl Input for Arrived<'_> {
+    fn buffered(&self) -> &[u8] {
+        self.0
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.0 = &self.0[count..];
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn read_exact(&mut self, _: &mut [u8]) -> io::Result<()> {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}
