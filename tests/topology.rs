@@ -215,6 +215,27 @@ fn a_client_and_its_topology_as_text_are_the_same() {
     );
 }
 
+#[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
+#[test]
+fn a_client_with_tls_is_written_with_tls() {
+    let client = ShardedClient::builder()
+        .node("a", "rediss://10.0.0.1:6380/")
+        .node("b", "rediss://app:secret@10.0.0.2:6380/#insecure")
+        .build()
+        .unwrap();
+    check(client.topology());
+    let written = client.topology().to_string();
+    let nodes = "node a rediss://10.0.0.1:6380\nnode b rediss://app@10.0.0.2:6380#insecure\n";
+    assert!(written.ends_with(nodes), "{written}");
+    let again = ShardedClient::builder()
+        .topology(client.topology())
+        .build()
+        .unwrap();
+    let full = client.topology().text_with_passwords();
+    assert!(full.contains("secret"));
+    assert_eq!(again.topology().text_with_passwords(), full);
+}
+
 #[test]
 fn a_client_is_opened_from_text() {
     let nodes = TestNode::start_many(2).unwrap();

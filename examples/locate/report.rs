@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::io::{self, BufRead, Write};
 
+use redis_sharding::NodeIndex;
+
 use super::each_key;
 use super::nodes::Fleet;
 
@@ -106,15 +108,19 @@ impl Balance {
     }
 }
 
-/// From which node to which, and how many keys. No name: nobody has them.
-type Move = (Option<String>, Option<String>, u64);
-
 /// How many keys change their owner, and between whom.
 pub struct Diff {
     keys: u64,
-    /// From and to, where `None` is nobody; most keys first.
+    /// Most keys first.
     moves: Vec<Move>,
     nodes: (usize, usize),
+}
+
+/// Keys with another owner.
+struct Move {
+    from: String,
+    to: String,
+    keys: u64,
 }
 
 impl Diff {
@@ -137,10 +143,14 @@ impl Diff {
         })?;
         let mut counts: Vec<_> = counts.into_iter().collect();
         counts.sort_by_key(|&((from, to), keys)| (u64::MAX - keys, from, to));
-        let moves = counts.into_iter().map(|((from, to), keys)| {
-            let from = from.map(|node| before.names[node.get()].clone());
-            let to = to.map(|node| after.names[node.get()].clone());
-            (from, to, keys)
+        let name = |fleet: &Fleet, node: Option<NodeIndex>| match node {
+            Some(node) => fleet.names[node.get()].clone(),
+            None => "(nobody)".to_owned(),
+        };
+        let moves = counts.into_iter().map(|((from, to), keys)| Move {
+            from: name(before, from),
+            to: name(after, to),
+            keys,
         });
         Ok(Self {
             keys: total,
@@ -150,7 +160,7 @@ impl Diff {
     }
 
     pub fn write(&self, output: &mut impl Write) -> io::Result<()> {
-        let moved: u64 = self.moves.iter().map(|(_, _, keys)| keys).sum();
+        let moved: u64 = self.moves.iter().map(|row| row.keys).sum();
         let share = percent(moved, self.keys);
         let (before, after) = self.nodes;
         writeln!(output, "nodes {before} -> {after}")?;
@@ -158,23 +168,20 @@ impl Diff {
         if self.moves.is_empty() {
             return Ok(());
         }
-        let name = |node: &Option<String>| node.clone().unwrap_or_else(|| "(nobody)".into());
-        let width = |names: &dyn Fn(&Move) -> String| {
-            self.moves
-                .iter()
-                .map(|row| names(row).chars().count())
-                .max()
+        let width = |name: fn(&Move) -> &str, least: usize| {
+            let widths = self.moves.iter().map(|row| name(row).chars().count());
+            widths.fold(least, usize::max)
         };
-        let from_width = width(&|(from, _, _)| name(from)).unwrap_or_default().max(4);
-        let to_width = width(&|(_, to, _)| name(to)).unwrap_or_default().max(2);
+        let from_width = width(|row| &row.from, "from".len());
+        let to_width = width(|row| &row.to, "to".len());
         writeln!(output)?;
         writeln!(
             output,
             "{:from_width$}    {:to_width$} {:>12} {:>8}",
             "from", "to", "keys", "share"
         )?;
-        for (from, to, keys) in &self.moves {
-            let (from, to, share) = (name(from), name(to), percent(*keys, self.keys));
+        for Move { from, to, keys } in &self.moves {
+            let share = percent(*keys, self.keys);
             writeln!(
                 output,
                 "{from:from_width$} -> {to:to_width$} {keys:>12} {share:>7.2}%"
