@@ -40,3 +40,18 @@ impl Settings {
         }
     }
 }
+
+/// Whether a TCP connection needs no option that only redis-rs sets.
+pub(crate) fn is_ordinary(tcp: &redis::io::tcp::TcpSettings) -> bool {
+    tcp.keepalive().is_none() && !has_user_timeout(tcp)
+}
+
+#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+fn has_user_timeout(tcp: &redis::io::tcp::TcpSettings) -> bool {
+    tcp.user_timeout().is_some()
+}
+
+#[cfg(not(any(target_os = "android", target_os = "fuchsia", target_os = "linux")))]
+fn has_user_timeout(_: &redis::io::tcp::TcpSettings) -> bool {
+    false
+}

@@ -20,6 +20,7 @@ use crate::aio::link::{Limit, Link, Mailbox};
 use crate::handshake::Handshake;
 use crate::health::{Health, PAUSE_MIN};
 use crate::plan::{Cause, Ending};
+use crate::settings::is_ordinary;
 
 /// How to make connections to one node.
 #[derive(Clone)]
@@ -66,7 +67,7 @@ impl Connector {
         let info = self.client.get_connection_info();
         let tcp = info.tcp_settings();
         match info.addr() {
-            ConnectionAddr::Tcp(..) => tcp.keepalive().is_none() && !has_user_timeout(tcp),
+            ConnectionAddr::Tcp(..) => is_ordinary(tcp),
             #[cfg(unix)]
             ConnectionAddr::Unix(_) => true,
             _ => false,
@@ -306,14 +307,4 @@ impl fmt::Debug for Station {
             .field("link", &self.current.load())
             .finish_non_exhaustive()
     }
-}
-
-#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-fn has_user_timeout(tcp: &redis::io::tcp::TcpSettings) -> bool {
-    tcp.user_timeout().is_some()
-}
-
-#[cfg(not(any(target_os = "android", target_os = "fuchsia", target_os = "linux")))]
-fn has_user_timeout(_: &redis::io::tcp::TcpSettings) -> bool {
-    false
 }

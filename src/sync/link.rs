@@ -7,6 +7,7 @@ use redis::{Connection, RedisError, RedisResult, Value};
 
 use crate::handshake::Handshake;
 use crate::plan::Cause;
+use crate::settings::is_ordinary;
 use crate::sync::deadline::Deadline;
 use crate::sync::socket::Socket;
 use crate::sync::wire::Wire;
@@ -57,7 +58,7 @@ impl Connector {
     pub(super) fn new(client: redis::Client, kind: LinkKind) -> Self {
         let info = client.get_connection_info();
         let tcp = info.tcp_settings();
-        let ordinary = tcp.keepalive().is_none() && !has_user_timeout(tcp);
+        let ordinary = is_ordinary(tcp);
         let kind = match Socket::reaches(info.addr()) && ordinary {
             true => kind,
             false => LinkKind::RedisRs,
@@ -229,14 +230,4 @@ fn is_timed_out(error: &RedisError) -> bool {
                 io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
             )
         })
-}
-
-#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-fn has_user_timeout(tcp: &redis::io::tcp::TcpSettings) -> bool {
-    tcp.user_timeout().is_some()
-}
-
-#[cfg(not(any(target_os = "android", target_os = "fuchsia", target_os = "linux")))]
-fn has_user_timeout(_: &redis::io::tcp::TcpSettings) -> bool {
-    false
 }
