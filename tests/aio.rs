@@ -203,6 +203,28 @@ async fn one_attempt_at_a_time_is_made_for_a_connection() {
     assert_eq!(nodes[0].accepted(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn tasks_that_come_while_a_connection_is_made_share_it() {
+    let nodes = TestNode::start_many(1).unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..200 {
+        let client = aio::ShardedClient::open([nodes[0].url()]).unwrap();
+        let tasks: Vec<_> = (0..32)
+            .map(|_| {
+                let mut client = client.clone();
+                tokio::spawn(async move { client.set::<_, _, ()>("k", 1).await })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap().unwrap();
+        }
+        clients.push(client);
+    }
+    // A second attempt would come a little later.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(nodes[0].accepted(), 200, "one connection for each client");
+}
+
 #[tokio::test]
 async fn a_blocking_command_delays_nobody() {
     let Some(servers) = Servers::start(2) else {

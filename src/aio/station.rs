@@ -173,9 +173,7 @@ impl Station {
 
     /// The connection. Waits for the first one; while the node is known to be down, fails at once.
     pub(super) async fn link(self: &Arc<Self>, limit: Limit) -> Result<Arc<Link>, Cause> {
-        if let Some(link) = self.current.load_full()
-            && !link.is_closed()
-        {
+        if let Some(link) = self.living() {
             return Ok(link);
         }
         self.wait_for_link(limit).await
@@ -186,9 +184,7 @@ impl Station {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(link) = self.current.load_full()
-                && !link.is_closed()
-            {
+            if let Some(link) = self.living() {
                 return Ok(link);
             }
             // Also while the node is down: the task that tries again may have ended with its runtime.
@@ -214,11 +210,17 @@ impl Station {
         }
     }
 
-    /// Starts the task that makes a connection, if there is none. After one that did not live long it waits a little, lest
-    /// a server that hangs up on everybody is called without end.
+    /// The connection, if there is one that is not closed.
+    fn living(&self) -> Option<Arc<Link>> {
+        self.current.load_full().filter(|link| !link.is_closed())
+    }
+
+    /// Starts the task that makes a connection, if there is neither a connection nor such a task. After a connection that
+    /// did not live long it waits a little, lest a server that hangs up on everybody is called without end.
     fn make_connection(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        if std::mem::replace(&mut state.connecting, true) {
+        // Looked at again under the lock: a connection may have been made since the caller looked.
+        if self.living().is_some() || std::mem::replace(&mut state.connecting, true) {
             return;
         }
         let short_lived = state.made.is_some_and(|made| made.elapsed() < PAUSE_MIN);
