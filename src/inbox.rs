@@ -4,7 +4,7 @@ use std::io;
 
 use redis::Value;
 
-use crate::resp::{self, Input};
+use crate::resp::{self, Slice};
 
 /// Bytes to begin with.
 const BYTES: usize = 16 * 1024;
@@ -80,10 +80,10 @@ impl Inbox {
             {
                 return Ok(None);
             }
-            let mut slice = Slice { bytes: arrived };
+            let mut slice = Slice(arrived);
             match resp::read_next(&mut slice) {
                 Ok(value) => {
-                    self.start = self.end - slice.bytes.len();
+                    self.start = self.end - slice.0.len();
                     self.partial = None;
                     if value.is_some() {
                         return Ok(value);
@@ -96,34 +96,32 @@ impl Inbox {
             }
         }
     }
-}
 
-/// Bytes that are there; more will not come.
-struct Slice<'b> {
-    bytes: &'b [u8],
-}
-
-impl Input for Slice<'_> {
-    fn buffered(&self) -> &[u8] {
-        self.bytes
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.bytes = &self.bytes[count..];
-    }
-
-    fn fill(&mut self) -> io::Result<()> {
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-
-    fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()> {
-        let (head, rest) = self
-            .bytes
-            .split_at_checked(into.len())
-            .ok_or(io::ErrorKind::WouldBlock)?;
-        into.copy_from_slice(head);
-        self.bytes = rest;
-        Ok(())
+    /// The same, unread.
+    pub(crate) fn frame(&mut self) -> io::Result<Option<&[u8]>> {
+        loop {
+            let arrived = &self.buffer[self.start..self.end];
+            let whole = match &mut self.partial {
+                None => match resp::simple_length(arrived) {
+                    Some(length) => Some(length),
+                    None if arrived.is_empty() => return Ok(None),
+                    None => {
+                        let skim = self.partial.insert(Skim::default());
+                        skim.is_complete(arrived)?.then_some(skim.at)
+                    }
+                },
+                Some(skim) => skim.is_complete(arrived)?.then_some(skim.at),
+            };
+            let Some(length) = whole else {
+                return Ok(None);
+            };
+            self.partial = None;
+            let start = self.start;
+            self.start += length;
+            if self.buffer[start] != b'>' {
+                return Ok(Some(&self.buffer[start..start + length]));
+            }
+        }
     }
 }
 
@@ -139,7 +137,7 @@ impl Skim {
                 continue;
             }
             let rest = bytes.get(self.at..).unwrap_or_default();
-            let Some(line) = rest.windows(2).position(|pair| pair == b"\r\n") else {
+            let Some(line) = resp::line_end(rest) else {
                 return Ok(false);
             };
             let (mark, number) = (rest.first().copied(), rest.get(1..line).unwrap_or_default());

@@ -181,6 +181,8 @@ mod inbox;
 pub mod node;
 pub mod partition;
 pub mod plan;
+#[cfg(feature = "tokio-comp")]
+mod reply;
 mod resp;
 mod scan;
 mod settings;

@@ -25,6 +25,33 @@ pub(crate) trait Input {
     fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()>;
 }
 
+/// Bytes that are there; more will not come.
+pub(crate) struct Slice<'b>(pub(crate) &'b [u8]);
+
+impl Input for Slice<'_> {
+    fn buffered(&self) -> &[u8] {
+        self.0
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.0 = &self.0[count..];
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()> {
+        let (head, rest) = self
+            .0
+            .split_at_checked(into.len())
+            .ok_or(io::ErrorKind::WouldBlock)?;
+        into.copy_from_slice(head);
+        self.0 = rest;
+        Ok(())
+    }
+}
+
 /// Reads `count` replies into `replies`; those that came stay there when one does not. Push messages are passed over.
 pub(crate) fn read_all(
     input: &mut impl Input,
@@ -100,6 +127,34 @@ fn short_number(digits: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
+/// Where the first line ends, CR LF not included.
+#[inline]
+pub(crate) fn line_end(bytes: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let at = from + bytes[from..].iter().position(|&byte| byte == b'\r')?;
+        if *bytes.get(at + 1)? == b'\n' {
+            return Some(at);
+        }
+        from = at + 1;
+    }
+}
+
+/// The length of the reply that these bytes begin with, if it is one string or one line and has arrived whole.
+#[inline]
+pub(crate) fn simple_length(bytes: &[u8]) -> Option<usize> {
+    match bytes {
+        [b'$', b'-', b'1', b'\r', b'\n', ..] => Some(5),
+        [b'$', digits @ ..] => {
+            let (length, used) = short_number(digits)?;
+            let whole = 1 + used + length + 2;
+            (bytes.get(whole - 2..whole)? == b"\r\n").then_some(whole)
+        }
+        [b':' | b'+' | b'-' | b'_' | b'#' | b',' | b'(', ..] => Some(line_end(bytes)? + 2),
+        _ => None,
+    }
+}
+
 fn any_value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> {
     if depth > DEPTH_MAX {
         return Err(malformed("the reply is nested too deeply"));
@@ -172,10 +227,7 @@ fn line_length(input: &mut impl Input) -> io::Result<usize> {
     let mut searched = 0;
     loop {
         let buffered = input.buffered();
-        if let Some(at) = buffered[searched..]
-            .windows(2)
-            .position(|pair| pair == b"\r\n")
-        {
+        if let Some(at) = line_end(&buffered[searched..]) {
             return Ok(searched + at);
         }
         searched = buffered.len().saturating_sub(1);

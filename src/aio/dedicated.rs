@@ -88,10 +88,7 @@ impl Dedicated {
     async fn talk(&mut self, packed: &[u8], count: usize, ending: Ending, hold: Hold) -> Answers {
         let Some(lease) = self.lease.take() else {
             let cause = Cause::Connect("this connection has failed before".into());
-            return Answers {
-                values: Vec::new(),
-                failure: Some(Failure::not_sent(cause)),
-            };
+            return Answers::failed(Failure::not_sent(cause));
         };
         let limit = self.shared.executor.limit(hold);
         let answers = lease.link.exchange(packed, count, ending, limit).await;

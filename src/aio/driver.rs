@@ -160,28 +160,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let count = room.filled().len();
             self.inbox.arrived(count);
             self.heard = Instant::now();
-            loop {
-                match self.inbox.reply() {
-                    Err(error) => return Poll::Ready(broken(&error)),
-                    Ok(None) => break,
-                    Ok(Some(value)) => {
-                        let Some(waiter) = self.waiters.front_mut() else {
-                            return Poll::Ready(Cause::Dropped(
-                                "a reply that nobody asked for".into(),
-                            ));
-                        };
-                        match waiter.take(value) {
-                            Taken::More => {}
-                            Taken::Last => drop(self.waiters.pop_front()),
-                            Taken::BadLast => {
-                                self.waiters.pop_front();
-                                return Poll::Ready(Cause::Dropped(
-                                    "given up, for the server did not end a transaction on it"
-                                        .into(),
-                                ));
-                            }
-                        }
+            if let Some(cause) = self.hand_back() {
+                return Poll::Ready(cause);
+            }
+        }
+    }
+
+    /// Gives every answer that has arrived to who waits for it; why the connection ends, if it does.
+    fn hand_back(&mut self) -> Option<Cause> {
+        loop {
+            let taken = match self.waiters.front_mut() {
+                Some(waiter) if waiter.leaves_unread() => match self.inbox.frame() {
+                    Ok(None) => return None,
+                    Ok(Some(frame)) => waiter.take_frame(frame),
+                    Err(error) => return Some(broken(&error)),
+                },
+                waiter => match (self.inbox.reply(), waiter) {
+                    (Ok(None), _) => return None,
+                    (Ok(Some(value)), Some(waiter)) => waiter.take(value),
+                    (Ok(Some(_)), None) => {
+                        return Some(Cause::Dropped("a reply that nobody asked for".into()));
                     }
+                    (Err(error), _) => return Some(broken(&error)),
+                },
+            };
+            match taken {
+                Taken::More => {}
+                Taken::Last => drop(self.waiters.pop_front()),
+                Taken::BadLast => {
+                    self.waiters.pop_front();
+                    let text = "given up, for the server did not end a transaction on it";
+                    return Some(Cause::Dropped(text.into()));
                 }
             }
         }
@@ -303,7 +312,7 @@ mod tests {
 
     use super::*;
     use crate::aio::link::{Limit, Link};
-    use crate::plan::Ending;
+    use crate::plan::{Answers, Ending};
 
     #[tokio::test]
     async fn who_has_less_time_is_told_sooner_whatever_the_row() {
@@ -316,7 +325,8 @@ mod tests {
             let link = Arc::clone(&link);
             async move {
                 let limit = Limit::start(Some(limit));
-                link.exchange(ping, 1, Ending::Any, limit).await
+                let answers: Answers = link.exchange(ping, 1, Ending::Any, limit).await;
+                answers
             }
         };
         let first = Box::pin(ask(Duration::from_secs(60)));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use redis::Value;
 
-use crate::aio::link::{Limit, Link};
+use crate::aio::link::{Limit, Link, Receive};
 use crate::aio::station::{Connector, Station};
 use crate::aio::waiting::{Lease, WaitingPool};
 use crate::command::Access;
@@ -88,7 +88,11 @@ impl Executor {
     }
 
     /// All requests of every exchange to its node, and their answers.
-    pub(super) async fn exchange(&self, exchanges: &[Exchange], hold: Hold) -> Vec<Answers> {
+    pub(super) async fn exchange<R: Receive>(
+        &self,
+        exchanges: &[Exchange],
+        hold: Hold,
+    ) -> Vec<Answers<R>> {
         let limit = self.limit(hold);
         match exchanges {
             [one] => vec![self.exchange_one(one, hold, limit).await],
@@ -96,14 +100,19 @@ impl Executor {
         }
     }
 
-    async fn exchange_one(&self, exchange: &Exchange, hold: Hold, limit: Limit) -> Answers {
+    async fn exchange_one<R: Receive>(
+        &self,
+        exchange: &Exchange,
+        hold: Hold,
+        limit: Limit,
+    ) -> Answers<R> {
         let node = &self.nodes[exchange.node.get()];
-        let mut answers = node.exchange(exchange, hold, limit).await;
+        let mut answers: Answers<R> = node.exchange(exchange, hold, limit).await;
         for _ in 0..RESENDS_MAX {
             let Some(failure) = &answers.failure else {
                 break;
             };
-            let Resend::From(first) = failure.resend(answers.values.len(), &exchange.slots) else {
+            let Resend::From(first) = failure.resend(answers.values.count(), &exchange.slots) else {
                 break;
             };
             let more = node.exchange(&exchange.rest(first), hold, limit).await;
@@ -154,15 +163,15 @@ impl NodeLinks {
         }
     }
 
-    async fn exchange(&self, exchange: &Exchange, hold: Hold, limit: Limit) -> Answers {
+    async fn exchange<R: Receive>(
+        &self,
+        exchange: &Exchange,
+        hold: Hold,
+        limit: Limit,
+    ) -> Answers<R> {
         let road = match self.road(hold, limit).await {
             Ok(road) => road,
-            Err(cause) => {
-                return Answers {
-                    values: Vec::new(),
-                    failure: Some(Failure::not_sent(cause)),
-                };
-            }
+            Err(cause) => return Answers::failed(Failure::not_sent(cause)),
         };
         let answers = road
             .link()

@@ -12,7 +12,8 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::oneshot;
 
 use crate::command::{Args, PackedCommands};
-use crate::plan::{Answers, Cause, Ending, Failure};
+use crate::plan::{Answers, Cause, Ending, Failure, Frames, Row};
+use crate::reply::Protocol;
 
 /// So many bytes of requests may wait for one connection to take them. What comes then is refused: a node that far behind
 /// would not answer it in time.
@@ -32,6 +33,7 @@ enum Kind {
     /// redis-rs' connection: TLS, special socket options.
     RedisRs {
         connection: MultiplexedConnection,
+        protocol: Protocol,
         closed: AtomicBool,
     },
 }
@@ -78,7 +80,8 @@ pub(super) struct Waiter {
     /// How many were asked for.
     pub(super) count: usize,
     pub(super) ending: Ending,
-    pub(super) values: Vec<Value>,
+    values: Vec<Value>,
+    frames: Frames,
     pub(super) handed_over: Instant,
     pub(super) deadline: Option<Instant>,
     /// `None` once it was told that time is over; the answers still come and are thrown away.
@@ -98,6 +101,25 @@ pub(super) enum Taken {
 pub(super) enum Reply {
     One(oneshot::Sender<Result<Value, Failure>>),
     Many(oneshot::Sender<Answers>),
+    Unread(oneshot::Sender<Answers<Frames>>),
+}
+
+/// A form in which answers are given back.
+pub(super) trait Receive: Row {
+    /// The way back for answers in this form.
+    fn reply(sender: oneshot::Sender<Answers<Self>>) -> Reply;
+}
+
+impl Receive for Vec<Value> {
+    fn reply(sender: oneshot::Sender<Answers<Self>>) -> Reply {
+        Reply::Many(sender)
+    }
+}
+
+impl Receive for Frames {
+    fn reply(sender: oneshot::Sender<Answers<Self>>) -> Reply {
+        Reply::Unread(sender)
+    }
 }
 
 impl Link {
@@ -107,10 +129,11 @@ impl Link {
         }
     }
 
-    pub(super) fn redis_rs(connection: MultiplexedConnection) -> Self {
+    pub(super) fn redis_rs(connection: MultiplexedConnection, protocol: Protocol) -> Self {
         Self {
             kind: Kind::RedisRs {
                 connection,
+                protocol,
                 closed: AtomicBool::new(false),
             },
         }
@@ -148,7 +171,7 @@ impl Link {
             Kind::RedisRs { .. } => {
                 let mut packed = Vec::new();
                 write(&mut packed);
-                let answers = self.exchange(&packed, 1, Ending::Any, limit).await;
+                let answers: Answers = self.exchange(&packed, 1, Ending::Any, limit).await;
                 match (answers.values.into_iter().next(), answers.failure) {
                     (Some(value), _) => Ok(value),
                     (None, failure) => Err(failure.unwrap_or_else(|| lost(1))),
@@ -158,13 +181,13 @@ impl Link {
     }
 
     /// `count` packed requests and their answers.
-    pub(super) async fn exchange(
+    pub(super) async fn exchange<R: Receive>(
         &self,
         packed: &[u8],
         count: usize,
         ending: Ending,
         limit: Limit,
-    ) -> Answers {
+    ) -> Answers<R> {
         if count == 0 {
             // Nobody would ever tell whoever waits for no answer.
             return Answers::default();
@@ -173,18 +196,27 @@ impl Link {
             Kind::Plain(mailbox) => {
                 let (sender, receiver) = oneshot::channel();
                 let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
-                match mailbox.hand_over(write, count, ending, limit, Reply::Many(sender)) {
-                    Ok(()) => receiver.await.unwrap_or_else(|_| failed(lost(count))),
-                    Err(cause) => failed(Failure::not_sent(cause)),
+                match mailbox.hand_over(write, count, ending, limit, R::reply(sender)) {
+                    Ok(()) => receiver
+                        .await
+                        .unwrap_or_else(|_| Answers::failed(lost(count))),
+                    Err(cause) => Answers::failed(Failure::not_sent(cause)),
                 }
             }
-            Kind::RedisRs { connection, closed } => {
+            Kind::RedisRs {
+                connection,
+                protocol,
+                closed,
+            } => {
                 let answers = through_redis_rs(connection.clone(), packed, count, limit).await;
                 let last = answers.values.last();
                 if answers.failure.is_some() || !last.is_none_or(|last| ending.is_met_by(last)) {
                     closed.store(true, Ordering::Relaxed);
                 }
-                answers
+                Answers {
+                    values: R::of_values(answers.values, *protocol),
+                    failure: answers.failure,
+                }
             }
         }
     }
@@ -263,6 +295,7 @@ impl Mailbox {
             count,
             ending,
             values: Vec::new(),
+            frames: Frames::default(),
             handed_over: limit.start,
             deadline: limit.end(),
             reply: Some(reply),
@@ -287,14 +320,15 @@ impl fmt::Debug for Mailbox {
 }
 
 impl Waiter {
+    /// Whether nobody wants to read the answers here.
+    #[inline]
+    pub(super) fn leaves_unread(&self) -> bool {
+        matches!(self.reply, None | Some(Reply::Unread(_)))
+    }
+
     /// Takes one answer.
     pub(super) fn take(&mut self, value: Value) -> Taken {
-        self.missing -= 1;
-        let taken = match self.missing {
-            0 if self.ending.is_met_by(&value) => Taken::Last,
-            0 => Taken::BadLast,
-            _ => Taken::More,
-        };
+        let taken = self.count_down(|ending| ending.is_met_by(&value));
         match &self.reply {
             Some(Reply::One(_)) => {
                 if let Some(Reply::One(sender)) = self.reply.take() {
@@ -302,7 +336,7 @@ impl Waiter {
                     let _ = sender.send(Ok(value));
                 }
             }
-            Some(Reply::Many(_)) => {
+            Some(_) => {
                 if self.values.is_empty() {
                     self.values.reserve_exact(self.count);
                 }
@@ -316,6 +350,29 @@ impl Waiter {
         taken
     }
 
+    /// Takes one answer unread.
+    #[inline]
+    pub(super) fn take_frame(&mut self, frame: &[u8]) -> Taken {
+        let taken = self.count_down(|ending| ending.is_met_by_frame(frame));
+        if self.reply.is_some() {
+            self.frames.push(frame);
+            if self.missing == 0 {
+                self.finish(None);
+            }
+        }
+        taken
+    }
+
+    #[inline]
+    fn count_down(&mut self, is_met: impl FnOnce(Ending) -> bool) -> Taken {
+        self.missing -= 1;
+        match self.missing {
+            0 if is_met(self.ending) => Taken::Last,
+            0 => Taken::BadLast,
+            _ => Taken::More,
+        }
+    }
+
     /// Tells who asked that there will be no more answers.
     pub(super) fn finish(&mut self, failure: Option<Failure>) {
         match (self.reply.take(), failure) {
@@ -324,15 +381,12 @@ impl Waiter {
                 let values = std::mem::take(&mut self.values);
                 drop(sender.send(Answers { values, failure }));
             }
+            (Some(Reply::Unread(sender)), failure) => {
+                let values = std::mem::take(&mut self.frames);
+                drop(sender.send(Answers { values, failure }));
+            }
             _ => {}
         }
-    }
-}
-
-fn failed(failure: Failure) -> Answers {
-    Answers {
-        values: Vec::new(),
-        failure: Some(failure),
     }
 }
 
@@ -367,7 +421,7 @@ async fn through_redis_rs(
         Ok(Err(error)) => Cause::Dropped(error.to_string()),
         Err(_) => limit.missed(),
     };
-    failed(Failure { cause, sent: count })
+    Answers::failed(Failure { cause, sent: count })
 }
 
 /// Packed requests as redis-rs' pipeline, for its own connection takes nothing else.

@@ -19,7 +19,7 @@ use crate::aio::driver::Driver;
 use crate::aio::link::{Limit, Link, Mailbox};
 use crate::handshake::Handshake;
 use crate::health::{Health, PAUSE_MIN};
-use crate::plan::{Cause, Ending};
+use crate::plan::{Answers, Cause, Ending};
 use crate::settings::is_ordinary;
 
 /// How to make connections to one node.
@@ -129,12 +129,12 @@ impl Connector {
                 let connection = self
                     .client
                     .get_multiplexed_async_connection_with_config(&config);
-                return Ok(Link::redis_rs(connection.await?));
+                return Ok(Link::redis_rs(connection.await?, info.redis_settings().into()));
             }
         };
         let handshake = Handshake::new(info.redis_settings());
         if handshake.count() > 0 {
-            let answers = link
+            let answers: Answers = link
                 .exchange(&handshake.packed(), handshake.count(), Ending::Any, limit)
                 .await;
             if let Some(failure) = answers.failure {

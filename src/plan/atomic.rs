@@ -9,9 +9,8 @@ use crate::plan::batch::{Exchange, Slot};
 use crate::plan::{Answers, Router};
 
 /// A transaction that is being gathered.
-#[derive(Debug)]
-pub(crate) struct Atomic<'r> {
-    router: &'r Router,
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Atomic {
     owner: Option<(NodeIndex, String)>,
     commands: usize,
 }
@@ -36,23 +35,22 @@ impl Ending {
             (Self::Exec, _) => false,
         }
     }
+
+    /// The same for an answer as it came over the wire.
+    pub(crate) fn is_met_by_frame(self, last: &[u8]) -> bool {
+        self == Self::Any || matches!(last, [b'*' | b'$' | b'_', ..]) || last.starts_with(b"-EXECABORT")
+    }
 }
 
-impl<'r> Atomic<'r> {
-    pub(crate) fn new(router: &'r Router) -> Self {
-        Self {
-            router,
-            owner: None,
-            commands: 0,
-        }
-    }
-
+impl Atomic {
     /// Checks one command between MULTI and EXEC: its keys live where those before it do.
-    pub(crate) fn add(&mut self, args: &[&[u8]]) -> Result<(), Error> {
+    pub(crate) fn add(&mut self, router: &Router, args: &[&[u8]]) -> Result<(), Error> {
         self.commands += 1;
-        let command = self.router.lookup(args)?;
+        let command = router.lookup(args)?;
         match command.route() {
             Route::Keys | Route::Split { .. } | Route::Any => {}
+            // Between MULTI and EXEC it asks one connection.
+            Route::All(_) if command.name() == "PING" => {}
             Route::Stateful | Route::Refused | Route::Scan | Route::All(_) | Route::Named => {
                 return Err(Error::new(
                     ErrorKind::Unroutable,
@@ -65,15 +63,14 @@ impl<'r> Atomic<'r> {
                 ));
             }
         }
-        let at = self.router.keys(command, args)?;
+        let at = router.keys(command, args)?;
         for &position in &at.keys {
-            self.add_key(args[position as usize])?;
+            self.add_key(router, args[position as usize])?;
         }
         // A pattern is no key: where it would live itself says nothing of the keys that are made of it.
         for &position in &at.patterns {
             let node = self.owner()?;
-            self.router
-                .check_pattern(command, args[position as usize], node)?;
+            router.check_pattern(command, args[position as usize], node)?;
         }
         Ok(())
     }
@@ -90,8 +87,9 @@ impl<'r> Atomic<'r> {
         }
     }
 
-    fn add_key(&mut self, key: &[u8]) -> Result<(), Error> {
-        let owner = self.router.owner(key)?;
+    /// Adds a key that it is about.
+    pub(crate) fn add_key(&mut self, router: &Router, key: &[u8]) -> Result<(), Error> {
+        let owner = router.owner(key)?;
         match &self.owner {
             None => {
                 self.owner = Some((owner, format!("the key {}", KeyText(key))));
@@ -103,9 +101,9 @@ impl<'r> Atomic<'r> {
                 format!(
                     "a transaction lives on one node, but {first} is on node {} and the key {} on node {}; put all its \
                      keys under one hash tag, such as {{tag}}a and {{tag}}b",
-                    self.router.name(*node),
+                    router.name(*node),
                     KeyText(key),
-                    self.router.name(owner),
+                    router.name(owner),
                 ),
             )),
         }

@@ -1,5 +1,8 @@
 //! Many commands as one request per node, and the answers back in the order asked.
 
+#[cfg(feature = "tokio-comp")]
+mod relay;
+
 use redis::Value;
 
 use crate::command::{Access, Args, Merge, PackedCommands};
@@ -9,6 +12,9 @@ use crate::plan::merge::{self, Answer};
 use crate::plan::router::{Hold, Planned, Since};
 use crate::plan::scan::continue_scan;
 use crate::plan::{Answers, Ending, Plan, Router, Split};
+
+#[cfg(feature = "tokio-comp")]
+pub(crate) use relay::Relay;
 
 /// So many bytes of requests may be on their way to one node; a longer batch goes in rounds.
 ///
@@ -328,11 +334,7 @@ impl<'r, 'f> Batch<'r, 'f> {
     ) -> (Vec<Value>, Vec<Vec<Outcome>>) {
         let mut values = Vec::new();
         values.resize_with(self.commands as usize, || Value::Nil);
-        let mut outcomes: Vec<Vec<Outcome>> = self
-            .spread
-            .iter()
-            .map(|spread| spread.part_count(self.router).map(|_| Err(None)).collect())
-            .collect();
+        let mut outcomes = self.unsettled();
         for (exchange, answers) in exchanges.iter().zip(answers) {
             let name = self.router.name(exchange.node);
             let answered = answers.values.len();
@@ -356,6 +358,14 @@ impl<'r, 'f> Batch<'r, 'f> {
             }
         }
         (values, outcomes)
+    }
+
+    /// A place for the outcome of every part of the spread commands.
+    fn unsettled(&self) -> Vec<Vec<Outcome>> {
+        self.spread
+            .iter()
+            .map(|spread| spread.part_count(self.router).map(|_| Err(None)).collect())
+            .collect()
     }
 
     /// Notes what came of one part of a spread command.

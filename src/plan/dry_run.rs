@@ -7,7 +7,7 @@ use redis::Value;
 use crate::error::{Error, ErrorKind};
 use crate::plan::request::{Bundle, Shape};
 use crate::plan::{Answers, Router};
-use crate::resp::{self, Input};
+use crate::resp::{self, Slice};
 
 impl Router {
     /// Reads a packed pipeline, plans it, writes what each node gets, and makes answers of `replies`: for each node, the
@@ -24,7 +24,7 @@ impl Router {
         let exchanges = batch.take_exchanges();
         let answers = exchanges.iter().map(|exchange| {
             let mut answers = Answers::default();
-            let mut input = Arrived(&replies[exchange.node.get()]);
+            let mut input = Slice(&replies[exchange.node.get()]);
             resp::read_all(&mut input, exchange.slots.len(), &mut answers.values)?;
             Ok(answers)
         });
@@ -32,26 +32,5 @@ impl Router {
             .collect::<io::Result<_>>()
             .map_err(|error| Error::new(ErrorKind::Redis, error.to_string()))?;
         Ok(batch.finish(&exchanges, answers))
-    }
-}
-
-/// Bytes of which no more will come.
-struct Arrived<'b>(&'b [u8]);
-
-impl Input for Arrived<'_> {
-    fn buffered(&self) -> &[u8] {
-        self.0
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.0 = &self.0[count..];
-    }
-
-    fn fill(&mut self) -> io::Result<()> {
-        Err(io::ErrorKind::UnexpectedEof.into())
-    }
-
-    fn read_exact(&mut self, _: &mut [u8]) -> io::Result<()> {
-        Err(io::ErrorKind::UnexpectedEof.into())
     }
 }

@@ -7,17 +7,51 @@ use redis::Value;
 use crate::command::Access;
 use crate::error::{Error, ErrorKind};
 use crate::plan::batch::Slot;
+#[cfg(feature = "tokio-comp")]
+use crate::reply::Protocol;
 
 /// A request that fails with a broken connection is tried on a new one so often, if it may be.
 pub(crate) const RESENDS_MAX: usize = 1;
 
 /// What came back from one node.
 #[derive(Debug, Default)]
-pub(crate) struct Answers {
+pub(crate) struct Answers<R = Vec<Value>> {
     /// The first so many answers, in order.
-    pub(crate) values: Vec<Value>,
+    pub(crate) values: R,
     /// Why there are not more.
     pub(crate) failure: Option<Failure>,
+}
+
+/// Answers in a row, in whatever form they are kept.
+pub(crate) trait Row: Default {
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// Keeps the first `count` of them.
+    fn keep(&mut self, count: usize);
+    /// Adds those that came later.
+    fn join(&mut self, more: Self);
+    /// Answers of this protocol, in this form.
+    #[cfg(feature = "tokio-comp")]
+    fn of_values(values: Vec<Value>, protocol: Protocol) -> Self;
+}
+
+impl Row for Vec<Value> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn keep(&mut self, count: usize) {
+        self.truncate(count);
+    }
+
+    fn join(&mut self, more: Self) {
+        self.extend(more);
+    }
+
+    #[cfg(feature = "tokio-comp")]
+    fn of_values(values: Self, _: Protocol) -> Self {
+        values
+    }
 }
 
 /// Why a node gave no further answer.
@@ -50,11 +84,19 @@ pub(crate) enum Resend {
     No,
 }
 
-impl Answers {
+impl<R: Row> Answers<R> {
+    /// No answer at all.
+    pub(crate) fn failed(failure: Failure) -> Self {
+        Self {
+            values: R::default(),
+            failure: Some(failure),
+        }
+    }
+
     /// Adds what came of asking again from request number `first` on.
     pub(crate) fn append(&mut self, first: usize, more: Self) {
-        self.values.truncate(first);
-        self.values.extend(more.values);
+        self.values.keep(first);
+        self.values.join(more.values);
         self.failure = more.failure.map(|failure| Failure {
             sent: failure.sent + first,
             ..failure

@@ -14,6 +14,8 @@ mod batch;
 mod dry_run;
 mod explain;
 mod failure;
+#[cfg(feature = "tokio-comp")]
+mod frames;
 mod merge;
 mod owners;
 mod refusal;
@@ -27,8 +29,12 @@ pub use router::{Router, SplitWrites};
 
 pub(crate) use atomic::{Atomic, Ending};
 pub(crate) use attempts::attempts_in_vain;
+#[cfg(feature = "tokio-comp")]
+pub(crate) use batch::Relay;
 pub(crate) use batch::{Batch, Exchange, Slot, named};
-pub(crate) use failure::{Answers, Cause, Failure, RESENDS_MAX, Resend};
+pub(crate) use failure::{Answers, Cause, Failure, RESENDS_MAX, Resend, Row};
+#[cfg(feature = "tokio-comp")]
+pub(crate) use frames::Frames;
 pub(crate) use request::{Bundle, Shape, check_each, parse_one, wanted};
 pub(crate) use router::{Hold, Planned};
 pub(crate) use scan::ScanCursor;

@@ -32,8 +32,8 @@ impl Router {
             })?;
             return Ok(Bundle::Batch(batch));
         };
-        let mut atomic = Atomic::new(self);
-        for_each_inner_command(packed, commands, |args| atomic.add(args))?;
+        let mut atomic = Atomic::default();
+        for_each_inner_command(packed, commands, |args| atomic.add(self, args))?;
         let node = atomic.owner()?;
         Ok(Bundle::Atomic(
             node,

@@ -19,7 +19,7 @@ use crate::topology::Topology;
 
 /// One snapshot of everything that decides where a request goes. Every request travels by one router from beginning to
 /// end.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Router {
     topology: Arc<Topology>,
     commands: Cow<'static, CommandTable>,
@@ -122,7 +122,16 @@ impl Router {
     /// The plan for one command with what an executor must know.
     #[inline]
     pub(crate) fn planned(&self, args: &[&[u8]]) -> Result<Planned, Error> {
-        let command = self.lookup(args)?;
+        self.planned_as(self.lookup(args)?, args)
+    }
+
+    /// The same for a command that was looked up already.
+    #[inline]
+    pub(crate) fn planned_as(
+        &self,
+        command: &CommandSpec,
+        args: &[&[u8]],
+    ) -> Result<Planned, Error> {
         // One key, always in the same place: so it is with nearly all commands.
         match command.sole_key() {
             Some(at) => {
@@ -267,6 +276,12 @@ impl Router {
                 "no key says which node is meant; give at least one, or use `client.node(name)`",
             )),
         }
+    }
+
+    /// What the table knows about `args`.
+    #[inline]
+    pub(crate) fn find(&self, args: &[&[u8]]) -> Lookup<'_> {
+        self.commands.lookup(args)
     }
 
     /// The row of the table for `args`.

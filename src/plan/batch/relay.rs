@@ -1,0 +1,265 @@
+//! The answers of a batch passed on as they came, and read only where several become one.
+
+use redis::Value;
+
+use super::{Batch, Exchange, Outcome, WHOLE, missing};
+use crate::error::Error;
+use crate::plan::{Answers, Frames, Planned, Router};
+use crate::reply::Protocol;
+use crate::resp;
+
+/// A round of commands of one client that speaks the wire format itself, and what it is told without asking a node.
+#[derive(Debug)]
+pub(crate) struct Relay<'r, 'f> {
+    batch: Batch<'r, 'f>,
+    /// Replies of our own.
+    said: Vec<u8>,
+    /// For each of them: how many commands come before it, and where it ends.
+    marks: Vec<(u32, usize)>,
+    /// Commands whose answer is not wanted, ascending.
+    silent: Vec<u32>,
+    /// So many bytes of requests were added.
+    bytes: usize,
+}
+
+/// Where a command's answer is: the exchange, and the number in it.
+type Place = (u16, u32);
+
+/// A command whose answers come from several nodes.
+const SPREAD: u16 = u16::MAX;
+
+impl<'r, 'f> Relay<'r, 'f> {
+    /// For requests of about so many bytes altogether.
+    pub(crate) fn new(router: &'r Router, bytes: usize) -> Self {
+        Self {
+            batch: Batch::new(router, bytes),
+            said: Vec::new(),
+            marks: Vec::new(),
+            silent: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Adds a command for the nodes.
+    #[inline]
+    pub(crate) fn add(&mut self, frame: &'f [u8], args: &[&[u8]], planned: Planned) {
+        self.bytes += frame.len();
+        self.batch.add(frame, args, planned);
+    }
+
+    /// The command added last is carried out, and its answer thrown away.
+    pub(crate) fn silence(&mut self) {
+        if let Some(last) = self.batch.commands.checked_sub(1) {
+            self.silent.push(last);
+        }
+    }
+
+    /// Adds a reply of our own, written by `write`.
+    pub(crate) fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.said);
+        self.marks.push((self.batch.commands, self.said.len()));
+    }
+
+    /// How many commands and bytes are to be sent.
+    pub(crate) fn size(&self) -> (u32, usize) {
+        (self.batch.commands, self.bytes)
+    }
+
+    pub(crate) fn batch_mut(&mut self) -> &mut Batch<'r, 'f> {
+        &mut self.batch
+    }
+
+    /// Writes all replies in the order of the requests.
+    pub(crate) fn finish(
+        &self,
+        exchanges: &[Exchange],
+        answers: Vec<Answers<Frames>>,
+        protocol: Protocol,
+        out: &mut Vec<u8>,
+    ) {
+        let (places, spread) = self.sort(exchanges, &answers);
+        let merged: Vec<Result<Value, Error>> = self
+            .batch
+            .spread
+            .iter()
+            .zip(spread)
+            .map(|(spread, outcomes)| self.batch.merge(spread, outcomes))
+            .collect();
+        let mut marks = self.marks.iter();
+        let mut mark = marks.next();
+        let mut said = 0;
+        let mut silent = self.silent.iter().copied().peekable();
+        for (command, &(exchange, number)) in (0..).zip(&places) {
+            while let Some(&(before, end)) = mark
+                && before <= command
+            {
+                out.extend_from_slice(&self.said[said..end]);
+                (said, mark) = (end, marks.next());
+            }
+            if silent.next_if_eq(&command).is_some() {
+                continue;
+            }
+            match exchange {
+                SPREAD => match &merged[number as usize] {
+                    Ok(value) => protocol.write(out, value),
+                    Err(error) => protocol.write(out, &error.to_reply()),
+                },
+                _ => {
+                    let at = usize::from(exchange);
+                    self.write_one(&exchanges[at], &answers[at], number as usize, protocol, out);
+                }
+            }
+        }
+        out.extend_from_slice(&self.said[said..]);
+    }
+
+    /// Where each command's answer is, and the outcomes of those that went to several nodes.
+    fn sort(
+        &self,
+        exchanges: &[Exchange],
+        answers: &[Answers<Frames>],
+    ) -> (Vec<Place>, Vec<Vec<Outcome>>) {
+        let batch = &self.batch;
+        let mut places: Vec<Place> = vec![(0, 0); batch.commands as usize];
+        let mut outcomes: Vec<Vec<Outcome>> = batch.unsettled();
+        for (number, spread) in (0..).zip(&batch.spread) {
+            places[spread.command as usize] = (SPREAD, number);
+        }
+        for (at, (exchange, answers)) in (0..).zip(exchanges.iter().zip(answers)) {
+            for (number, slot) in (0..).zip(&exchange.slots) {
+                match slot.part {
+                    WHOLE => places[slot.command as usize] = (at, number),
+                    _ => {
+                        let outcome = self.outcome(exchange, answers, number as usize);
+                        batch.settle(&mut outcomes, *slot, outcome);
+                    }
+                }
+            }
+        }
+        (places, outcomes)
+    }
+
+    fn outcome(&self, exchange: &Exchange, answers: &Answers<Frames>, number: usize) -> Outcome {
+        let name = self.batch.router.name(exchange.node);
+        match answers.values.get(number) {
+            Some(frame) => resp::read(&mut resp::Slice(frame)).map_err(|_| None),
+            None => {
+                let access = exchange.slots[number].access;
+                let failure = answers.failure.as_ref();
+                Err(failure.map(|failure| failure.error(name, number, access)))
+            }
+        }
+    }
+
+    fn write_one(
+        &self,
+        exchange: &Exchange,
+        answers: &Answers<Frames>,
+        number: usize,
+        protocol: Protocol,
+        out: &mut Vec<u8>,
+    ) {
+        match answers.values.get(number) {
+            Some(frame) => out.extend_from_slice(frame),
+            None => {
+                let name = self.batch.router.name(exchange.node);
+                let access = exchange.slots[number].access;
+                let error = answers
+                    .failure
+                    .as_ref()
+                    .map(|failure| failure.error(name, number, access));
+                protocol.write(out, &missing(error, name).to_reply());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::command::{Args, CommandTable, PackedCommands};
+    use crate::node::NodeSpec;
+    use crate::partition::from_fn;
+    use crate::plan::{Cause, Failure, SplitWrites};
+    use crate::topology::Topology;
+
+    /// Keys that begin with an `a` live on the first node, all others on the second.
+    fn router() -> Router {
+        let nodes = ["a:1", "b:1"].map(NodeSpec::unnamed).to_vec();
+        let by_letter = from_fn("letters/1", |key, _| usize::from(!key.starts_with(b"a")));
+        let topology = Topology::new(nodes, Arc::new(by_letter)).unwrap();
+        let table = Cow::Borrowed(CommandTable::built_in());
+        Router::new(Arc::new(topology), table, SplitWrites::Allowed)
+    }
+
+    /// What a client is told that sends `requests`, when the nodes answer with `replies` and then no more.
+    fn told(requests: &[&str], replies: [&[&str]; 2], add: impl Fn(&mut Relay<'_, '_>)) -> String {
+        let router = router();
+        let mut packed = Vec::new();
+        for request in requests {
+            let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+            crate::command::write_command(&mut packed, &args);
+        }
+        let mut relay = Relay::new(&router, packed.len());
+        let mut commands = PackedCommands::new(&packed);
+        let mut args = Args::new();
+        while let Ok(Some(frame)) = commands.next(&mut args) {
+            relay.add(frame, &args, router.planned(&args).unwrap());
+            add(&mut relay);
+        }
+        let exchanges = relay.batch_mut().take_exchanges();
+        let answers = exchanges.iter().map(|exchange| {
+            let mut frames = Frames::default();
+            let replies = replies[exchange.node.get()];
+            replies.iter().for_each(|reply| frames.push(reply.as_bytes()));
+            let cause = Cause::Timeout("no answer".into());
+            Answers {
+                values: frames,
+                failure: (replies.len() < exchange.slots.len()).then_some(Failure { cause, sent: 9 }),
+            }
+        });
+        let answers = answers.collect();
+        let mut out = Vec::new();
+        relay.finish(&exchanges, answers, Protocol::Resp2, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn answers_come_in_the_order_asked_and_as_they_came() {
+        let requests = ["GET b", "GET a", "MGET b a b2", "GET a2", "DEL a b"];
+        let replies: [&[&str]; 2] = [
+            &["$1\r\n1\r\n", "*1\r\n$1\r\n1\r\n", "*-1\r\n", ":1\r\n"],
+            &["-WRONGTYPE no\r\n", "*2\r\n$1\r\nx\r\n$-1\r\n", ":0\r\n"],
+        ];
+        assert_eq!(
+            told(&requests, replies, |_| ()),
+            "-WRONGTYPE no\r\n$1\r\n1\r\n*3\r\n$1\r\nx\r\n$1\r\n1\r\n$-1\r\n*-1\r\n:1\r\n"
+        );
+    }
+
+    #[test]
+    fn replies_of_our_own_keep_their_places_and_silent_commands_have_none() {
+        let replies: [&[&str]; 2] = [&[":1\r\n"], &[":2\r\n"]];
+        let told = told(&["INCR a", "INCR b"], replies, |relay| {
+            if relay.size().0 == 1 {
+                relay.silence();
+            }
+            relay.say(|out| out.extend_from_slice(b"+A\r\n"));
+            relay.say(|out| out.extend_from_slice(b"+B\r\n"));
+        });
+        assert_eq!(told, "+A\r\n+B\r\n:2\r\n+A\r\n+B\r\n");
+    }
+
+    #[test]
+    fn a_node_that_does_not_answer_is_never_nil() {
+        let replies: [&[&str]; 2] = [&["$1\r\n1\r\n"], &[]];
+        let told = told(&["GET a", "SET b 1", "MGET a b"], replies, |_| ());
+        let lines: Vec<&str> = told.split("\r\n").collect();
+        assert_eq!(lines[..2], ["$1", "1"]);
+        assert!(lines[2].starts_with("-UNKNOWN node b:1"), "{told}");
+        assert!(lines[3].starts_with("-NODEDOWN"), "{told}");
+    }
+}
