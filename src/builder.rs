@@ -263,6 +263,23 @@ impl Builder {
         }))
     }
 
+    /// A front end, for programs that speak the Redis protocol. Nothing is contacted, and no runtime is needed, before its
+    /// first client's first command.
+    ///
+    /// # Errors
+    ///
+    /// As for [`build`](Self::build).
+    #[cfg(feature = "tokio-comp")]
+    pub fn build_front_end(self) -> Result<crate::aio::FrontEnd, Error> {
+        let parts = self.parts()?;
+        Ok(crate::aio::FrontEnd::new(crate::aio::Parts {
+            router: parts.router,
+            clients: parts.clients,
+            settings: parts.settings,
+            db: parts.db,
+        }))
+    }
+
     fn parts(self) -> Result<Parts, Error> {
         self.settings.check()?;
         let mut nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;

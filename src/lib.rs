@@ -174,6 +174,8 @@ pub mod aio;
 pub mod builder;
 pub mod command;
 mod error;
+#[cfg(feature = "tokio-comp")]
+mod front;
 mod handshake;
 pub mod hash;
 mod health;

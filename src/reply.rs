@@ -62,6 +62,19 @@ impl Protocol {
         }
     }
 
+    /// Lines of text, for people.
+    pub(crate) fn write_text(self, out: &mut Vec<u8>, text: &str) {
+        match self {
+            Self::Resp2 => write_bulk(out, text.as_bytes()),
+            Self::Resp3 => {
+                write_line(out, b'=', text.len() + 4);
+                out.extend_from_slice(b"txt:");
+                out.extend_from_slice(text.as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+
     /// A value of whatever kind. What this protocol does not have is written as servers write it instead.
     pub(crate) fn write(self, out: &mut Vec<u8>, value: &Value) {
         match (value, self) {
@@ -83,7 +96,9 @@ impl Protocol {
             (Value::Attribute { data, .. }, _) => self.write(out, data),
             (Value::Double(number), Self::Resp3) => write_line(out, b',', double(*number)),
             (Value::Double(number), Self::Resp2) => write_bulk(out, double(*number).as_bytes()),
-            (Value::Boolean(truth), Self::Resp3) => write_line(out, b'#', if *truth { 't' } else { 'f' }),
+            (Value::Boolean(truth), Self::Resp3) => {
+                write_line(out, b'#', if *truth { 't' } else { 'f' })
+            }
             (Value::Boolean(truth), Self::Resp2) => write_int(out, (*truth).into()),
             (Value::VerbatimString { format, text }, Self::Resp3) => {
                 let text = format!("{format}:{text}");
@@ -181,7 +196,11 @@ mod tests {
                 r"*2\r\n+OK\r\n:1\r\n",
                 r"%1\r\n+OK\r\n:1\r\n",
             ),
-            (Value::Set(vec![Value::Int(1)]), r"*1\r\n:1\r\n", r"~1\r\n:1\r\n"),
+            (
+                Value::Set(vec![Value::Int(1)]),
+                r"*1\r\n:1\r\n",
+                r"~1\r\n:1\r\n",
+            ),
         ];
         for (value, old, new) in cases {
             assert_eq!(written(Protocol::Resp2, &value), old, "{value:?}");
@@ -193,7 +212,10 @@ mod tests {
     fn what_was_read_is_written_back_alike() {
         let replies = "*8\r\n$1\r\na\r\n:-5\r\n+OK\r\n+fine\r\n-ERR no such thing\r\n_\r\n(12345678901234567890123\r\n=6\r\ntxt:ab\r\n";
         let value = redis::parse_redis_value(replies.as_bytes()).unwrap();
-        assert_eq!(written(Protocol::Resp3, &value), replies.escape_default().to_string());
+        assert_eq!(
+            written(Protocol::Resp3, &value),
+            replies.escape_default().to_string()
+        );
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub enum Subscription {
 }
 
 impl Subscription {
-    fn command(self, change: Change) -> &'static [u8] {
+    pub(crate) fn command(self, change: Change) -> &'static [u8] {
         match (self, change) {
             (Self::Channel, Change::Begin) => b"SUBSCRIBE",
             (Self::Channel, Change::End) => b"UNSUBSCRIBE",

@@ -112,7 +112,8 @@ impl Executor {
             let Some(failure) = &answers.failure else {
                 break;
             };
-            let Resend::From(first) = failure.resend(answers.values.count(), &exchange.slots) else {
+            let Resend::From(first) = failure.resend(answers.values.count(), &exchange.slots)
+            else {
                 break;
             };
             let more = node.exchange(&exchange.rest(first), hold, limit).await;

@@ -25,6 +25,7 @@ mod dedicated;
 mod driver;
 mod ear;
 mod executor;
+mod front;
 mod link;
 mod node;
 mod scan;
@@ -35,9 +36,11 @@ mod waiting;
 
 pub use client::ShardedClient;
 pub use dedicated::Dedicated;
+pub use front::{CLIENTS_MAX, FrontEnd};
 pub use node::Node;
 pub use scan::Scan;
 pub use subscriber::Subscriber;
 
 pub(crate) use client::Shared;
 pub(crate) use executor::Executor;
+pub(crate) use front::Parts;

@@ -129,7 +129,10 @@ impl Connector {
                 let connection = self
                     .client
                     .get_multiplexed_async_connection_with_config(&config);
-                return Ok(Link::redis_rs(connection.await?, info.redis_settings().into()));
+                return Ok(Link::redis_rs(
+                    connection.await?,
+                    info.redis_settings().into(),
+                ));
             }
         };
         let handshake = Handshake::new(info.redis_settings());

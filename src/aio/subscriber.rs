@@ -51,7 +51,7 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let ears = shared.router.topology().indices().map(|_| None).collect();
         Self {
@@ -137,7 +137,12 @@ impl Subscriber {
         self.events.recv().await
     }
 
-    async fn change(
+    /// An event that has come already.
+    pub(super) fn try_next_event(&mut self) -> Option<Event> {
+        self.events.try_recv().ok()
+    }
+
+    pub(super) async fn change(
         &mut self,
         change: Change,
         kind: Subscription,

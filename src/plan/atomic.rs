@@ -7,6 +7,10 @@ use crate::error::{Error, ErrorKind, KeyText, named_server_error, server_error};
 use crate::node::NodeIndex;
 use crate::plan::batch::{Exchange, Slot};
 use crate::plan::{Answers, Router};
+#[cfg(feature = "tokio-comp")]
+use crate::plan::{Frames, Row};
+#[cfg(feature = "tokio-comp")]
+use crate::reply::Protocol;
 
 /// A transaction that is being gathered.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +42,9 @@ impl Ending {
 
     /// The same for an answer as it came over the wire.
     pub(crate) fn is_met_by_frame(self, last: &[u8]) -> bool {
-        self == Self::Any || matches!(last, [b'*' | b'$' | b'_', ..]) || last.starts_with(b"-EXECABORT")
+        self == Self::Any
+            || matches!(last, [b'*' | b'$' | b'_', ..])
+            || last.starts_with(b"-EXECABORT")
     }
 }
 
@@ -113,6 +119,34 @@ impl Atomic {
     pub(crate) fn exchange(node: NodeIndex, packed: &[u8], commands: usize) -> Exchange {
         let slots = vec![Slot::whole(0, Access::Write); commands + 2];
         Exchange::transaction(node, packed.to_vec(), slots)
+    }
+
+    /// What EXEC answered, as it came.
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) fn pass_on(
+        node: &str,
+        answers: &Answers<Frames>,
+        protocol: Protocol,
+        out: &mut Vec<u8>,
+    ) {
+        let refused = || {
+            answers
+                .values
+                .get(0)
+                .filter(|first| first.starts_with(b"-"))
+        };
+        let last = answers.values.count().checked_sub(1);
+        match (&answers.failure, last) {
+            (Some(failure), _) => {
+                let error = failure.error(node, 0, Access::Write);
+                protocol.write(out, &error.to_reply());
+            }
+            // A server that refuses MULTI may have run the commands one by one: its refusal must not get lost.
+            (None, Some(last)) => {
+                out.extend_from_slice(refused().or(answers.values.get(last)).unwrap_or_default());
+            }
+            (None, None) => {}
+        }
     }
 
     /// What EXEC answered, as `redis::Pipeline` expects it.

@@ -137,6 +137,12 @@ impl Failure {
         Error::new(kind, format!("node {node}: {}{advice}", self.cause))
     }
 
+    /// The error for a request that changes nothing, or was not sent.
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) fn without_answer(&self, node: &str) -> Error {
+        self.error(node, 0, Access::Read)
+    }
+
     /// The same for a request behind another one of which the cause was told already: a long pipeline over a dead node need
     /// not say it for every command.
     pub(crate) fn error_again(&self, node: &str, number: usize, access: Access) -> Error {

@@ -31,11 +31,6 @@ impl Frames {
         };
         Some(&self.bytes[start..end])
     }
-
-    /// All of them.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
 }
 
 impl Row for Frames {
@@ -82,6 +77,6 @@ mod tests {
         frames.join(more);
         assert_eq!((frames.count(), frames.get(2)), (3, Some(&b":3\r\n"[..])));
         frames.keep(0);
-        assert!(frames.bytes().is_empty());
+        assert!(frames.bytes.is_empty());
     }
 }

@@ -214,11 +214,14 @@ mod tests {
         let answers = exchanges.iter().map(|exchange| {
             let mut frames = Frames::default();
             let replies = replies[exchange.node.get()];
-            replies.iter().for_each(|reply| frames.push(reply.as_bytes()));
+            replies
+                .iter()
+                .for_each(|reply| frames.push(reply.as_bytes()));
             let cause = Cause::Timeout("no answer".into());
             Answers {
                 values: frames,
-                failure: (replies.len() < exchange.slots.len()).then_some(Failure { cause, sent: 9 }),
+                failure: (replies.len() < exchange.slots.len())
+                    .then_some(Failure { cause, sent: 9 }),
             }
         });
         let answers = answers.collect();

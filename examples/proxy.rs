@@ -1,0 +1,287 @@
+//! A front end: many servers as one, for programs in any language that speak the Redis protocol.
+//!
+//! ```sh
+//! cargo run --release --example proxy -- --listen 127.0.0.1:7000 \
+//!     --node users-a=redis://10.0.0.1:6379 --node users-b=redis://10.0.0.2:6379
+//! redis-cli -p 7000 mset user:1 Ada user:2 Grace
+//! ```
+//!
+//! `--help` says what else it takes. It is stopped with Ctrl-C or SIGTERM: what was asked is answered first.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use redis_sharding::aio::FrontEnd;
+use redis_sharding::partition::by_name;
+use redis_sharding::redis::parse_redis_url;
+use redis_sharding::{Builder, ShardedClient, Topology};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+const HELP: &str = "\
+Many Redis or Valkey servers as one, for every program that speaks the Redis protocol.
+
+  --listen ADDRESS        where to listen, 127.0.0.1:7000 for example; port 0 is any free one
+  --topology FILE         the nodes and their placement, as `redis-sharding topology 1`
+  --node [NAME=]URL[,weight=W]
+                          a node; the name places its keys, and without one its address does. Instead of --topology
+  --placement NAME        where keys live, `rendezvous/1` unless it is said; `locate --list` lists the names
+  --option K=V            an option of the placement
+  --threads N             as many as there are cores, unless it is said
+  --clients N             so many connections at a time, 10000 unless it is said
+  --help                  this
+
+The address is printed when it listens. SIGTERM and Ctrl-C end it.
+";
+
+/// How long connections have to end when the front end does.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// A connection may wait for a blocking command on every node that has a connection left for it.
+const WAITING_PER_NODE: usize = 10_000;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// What was asked for.
+#[derive(Default)]
+struct Arguments {
+    listen: Option<String>,
+    topology: Option<String>,
+    nodes: Vec<String>,
+    placement: Option<String>,
+    options: Vec<(String, String)>,
+    threads: Option<usize>,
+    clients: Option<usize>,
+    help: bool,
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("proxy: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(words: &[String]) -> Result<(), Failure> {
+    let arguments = Arguments::read(words)?;
+    if arguments.help {
+        print!("{HELP}");
+        return Ok(());
+    }
+    let listen = arguments
+        .listen
+        .as_deref()
+        .ok_or("--listen is missing; --help says more")?;
+    let mut front_end = builder(&arguments)?.build_front_end()?;
+    if let Some(clients) = arguments.clients {
+        front_end = front_end.with_clients_max(clients);
+    }
+    let cores = || thread::available_parallelism().map_or(1, usize::from);
+    let workers = start_workers(&front_end, arguments.threads.unwrap_or_else(cores).max(1))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(listen_until_told(listen, &front_end, workers.senders))?;
+    for worker in workers.threads {
+        worker.join().map_err(|_| "a thread has panicked")?;
+    }
+    Ok(())
+}
+
+/// The nodes that the arguments name.
+fn builder(arguments: &Arguments) -> Result<Builder, Failure> {
+    let builder = ShardedClient::builder().waiting_pool_size(WAITING_PER_NODE);
+    if let Some(file) = &arguments.topology {
+        if !arguments.nodes.is_empty() || arguments.placement.is_some() {
+            return Err("a topology has nodes and a placement already".into());
+        }
+        let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+        let topology: Topology = text.parse().map_err(|error| format!("{file}, {error}"))?;
+        return Ok(builder.topology(&topology));
+    }
+    if arguments.nodes.is_empty() {
+        return Err(
+            "no nodes: give --topology FILE, or --node NAME=URL once for every node".into(),
+        );
+    }
+    let placement = arguments.placement.as_deref().unwrap_or("rendezvous/1");
+    let rule = by_name(placement, &arguments.options)?;
+    let nodes = arguments.nodes.iter().try_fold(builder, |builder, node| {
+        let (node, weight) = weight(node)?;
+        Ok::<_, Failure>(match name_and_url(node)? {
+            (Some(name), url) => builder.weighted_node(name, url, weight),
+            (None, url) => builder.unnamed_node(url),
+        })
+    })?;
+    Ok(nodes.shared_partitioner(Arc::clone(&rule)))
+}
+
+fn weight(node: &str) -> Result<(&str, NonZeroU32), Failure> {
+    match node.rsplit_once(",weight=") {
+        None => Ok((node, NonZeroU32::MIN)),
+        Some((node, weight)) => {
+            let weight = weight.parse();
+            Ok((
+                node,
+                weight.map_err(|_| "the weight of a --node is a whole number from 1 on")?,
+            ))
+        }
+    }
+}
+
+/// The name ends at the first `=` behind which a URL stands.
+fn name_and_url(node: &str) -> Result<(Option<&str>, &str), Failure> {
+    if parse_redis_url(node).is_some() {
+        return Ok((None, node));
+    }
+    let mut splits = node
+        .match_indices('=')
+        .map(|(at, _)| (&node[..at], &node[at + 1..]));
+    let found = splits.find(|(name, url)| !name.is_empty() && parse_redis_url(url).is_some());
+    // The text is not repeated: a URL may hold a password.
+    let (name, url) = found.ok_or("a --node is NAME=URL, such as users-a=redis://10.0.0.1:6379")?;
+    Ok((Some(name), url))
+}
+
+/// Threads that serve connections, and the way to hand them one.
+struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    senders: Vec<UnboundedSender<std::net::TcpStream>>,
+}
+
+/// Every thread has a runtime and connections to the nodes of its own, so that they need not wake each other.
+fn start_workers(front_end: &FrontEnd, count: usize) -> Result<Workers, Failure> {
+    let mut workers = Workers {
+        threads: Vec::new(),
+        senders: Vec::new(),
+    };
+    for number in 0..count {
+        let front_end = front_end.with_own_connections();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (sender, streams) = unbounded_channel();
+        let name = format!("worker-{number}");
+        let thread = thread::Builder::new()
+            .name(name)
+            .spawn(move || runtime.block_on(serve_all(front_end, streams)))?;
+        workers.threads.push(thread);
+        workers.senders.push(sender);
+    }
+    Ok(workers)
+}
+
+async fn serve_all(front_end: FrontEnd, mut streams: UnboundedReceiver<std::net::TcpStream>) {
+    while let Some(stream) = streams.recv().await {
+        let front_end = front_end.clone();
+        tokio::spawn(async move {
+            // A connection that breaks concerns nobody but its client.
+            let _ = serve(&front_end, stream).await;
+        });
+    }
+    front_end.stopped(STOP_WITHIN).await;
+}
+
+async fn serve(front_end: &FrontEnd, stream: std::net::TcpStream) -> std::io::Result<()> {
+    let address = |address: std::io::Result<SocketAddr>| {
+        address.map_or_else(|_| String::new(), |address| address.to_string())
+    };
+    let (peer, local) = (address(stream.peer_addr()), address(stream.local_addr()));
+    let stream = TcpStream::from_std(stream)?;
+    stream.set_nodelay(true)?;
+    front_end.serve(stream, &peer, &local).await
+}
+
+async fn listen_until_told(
+    address: &str,
+    front_end: &FrontEnd,
+    workers: Vec<UnboundedSender<std::net::TcpStream>>,
+) -> Result<(), Failure> {
+    let bound = TcpListener::bind(address).await;
+    let listener = bound.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let mut ended = std::pin::pin!(told_to_end());
+    println!("listening on {}", listener.local_addr()?);
+    for worker in workers.iter().cycle() {
+        let accepted = tokio::select! {
+            _ = &mut ended => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted.and_then(|(stream, _)| stream.into_std()) {
+            // A worker that is gone has panicked; the others go on.
+            Ok(stream) => drop(worker.send(stream)),
+            // Too many open files, for one: it may get better.
+            Err(error) => {
+                eprintln!("proxy: a connection could not be accepted: {error}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    front_end.stop();
+    Ok(())
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+#[cfg(unix)]
+async fn told_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+#[cfg(not(unix))]
+async fn told_to_end() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+impl Arguments {
+    fn read(words: &[String]) -> Result<Self, Failure> {
+        let mut arguments = Self::default();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let (flag, joined) = match word.split_once('=') {
+                Some((flag, value)) => (flag, Some(value.to_owned())),
+                None => (word.as_str(), None),
+            };
+            if flag == "--help" || flag == "-h" {
+                arguments.help = true;
+                continue;
+            }
+            let value = joined.or_else(|| words.next().cloned());
+            let value = value.ok_or_else(|| format!("{flag} takes a value; --help says more"))?;
+            let number = || value.parse().map_err(|_| format!("{flag} takes a number"));
+            match flag {
+                "--listen" => arguments.listen = Some(value),
+                "--topology" => arguments.topology = Some(value),
+                "--node" => arguments.nodes.push(value),
+                "--placement" => arguments.placement = Some(value),
+                "--threads" => arguments.threads = Some(number()?),
+                "--clients" => arguments.clients = Some(number()?),
+                "--option" => {
+                    let (key, value) = value.split_once('=').ok_or("--option takes K=V")?;
+                    arguments.options.push((key.to_owned(), value.to_owned()));
+                }
+                _ => return Err(format!("there is no argument {flag}; --help lists them").into()),
+            }
+        }
+        Ok(arguments)
+    }
+}

@@ -1,0 +1,219 @@
+//! All connections of a front end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::front::{Ask, Client, Unblocked, Which};
+use crate::reply::{Protocol, write_error, write_int, write_status};
+
+/// Who is there.
+#[derive(Debug)]
+pub(super) struct Hall {
+    clients_max: AtomicUsize,
+    last_id: AtomicU64,
+    guests: Mutex<BTreeMap<u64, Arc<Guest>>>,
+    stopping: AtomicBool,
+    /// Somebody has left.
+    left: Notify,
+    version: Mutex<Option<String>>,
+}
+
+/// One connection, as the others see it.
+#[derive(Debug)]
+pub(super) struct Guest {
+    born: Instant,
+    state: Mutex<State>,
+    /// There is something to look at: it is to end, or need not wait any more.
+    pub(super) told: Notify,
+    ended: AtomicBool,
+}
+
+#[derive(Debug)]
+struct State {
+    client: Client,
+    heard: Instant,
+    unblocked: Option<Unblocked>,
+}
+
+impl Hall {
+    pub(super) fn new(clients_max: usize) -> Self {
+        Self {
+            clients_max: AtomicUsize::new(clients_max),
+            last_id: AtomicU64::new(0),
+            guests: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            left: Notify::new(),
+            version: Mutex::default(),
+        }
+    }
+
+    pub(super) fn set_clients_max(&self, clients: usize) {
+        self.clients_max.store(clients, Ordering::Relaxed);
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.guests.lock().len()
+    }
+
+    /// Lets somebody in; or not, because there are too many, or because this is the end.
+    pub(super) fn enter(&self, peer: &str, local: &str) -> Option<(Arc<Guest>, Client)> {
+        let mut guests = self.guests.lock();
+        let full = guests.len() >= self.clients_max.load(Ordering::Relaxed);
+        if full || self.is_stopping() {
+            return None;
+        }
+        let client = Client {
+            id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
+            address: peer.to_owned(),
+            local_address: local.to_owned(),
+            ..Client::default()
+        };
+        let now = Instant::now();
+        let guest = Arc::new(Guest {
+            born: now,
+            state: Mutex::new(State {
+                client: client.clone(),
+                heard: now,
+                unblocked: None,
+            }),
+            told: Notify::new(),
+            ended: AtomicBool::new(false),
+        });
+        guests.insert(client.id, Arc::clone(&guest));
+        Some((guest, client))
+    }
+
+    pub(super) fn leave(&self, id: u64) {
+        self.guests.lock().remove(&id);
+        self.left.notify_waiters();
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        for guest in self.guests.lock().values() {
+            guest.told.notify_one();
+        }
+    }
+
+    pub(super) async fn wait_until_empty(&self, limit: Duration) -> bool {
+        let end = Instant::now() + limit;
+        loop {
+            let left = self.left.notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            if self.count() == 0 {
+                return true;
+            }
+            if tokio::time::timeout_at(end.into(), left).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    pub(super) fn version(&self) -> Option<String> {
+        self.version.lock().clone()
+    }
+
+    pub(super) fn set_version(&self, version: &str) {
+        *self.version.lock() = Some(version.to_owned());
+    }
+
+    /// Does what `asker` asks, and writes the answer.
+    pub(super) fn answer(&self, ask: &Ask, asker: u64, protocol: Protocol, out: &mut Vec<u8>) {
+        match ask {
+            Ask::Own => {
+                let which = Which {
+                    ids: vec![asker],
+                    ..Which::default()
+                };
+                protocol.write_text(out, &self.lines(&which, asker));
+            }
+            Ask::List(which) => protocol.write_text(out, &self.lines(which, asker)),
+            Ask::Kill(which) => write_int(out, self.end(which, asker) as i64),
+            Ask::KillOne(which) => match self.end(which, asker) {
+                0 => write_error(out, "ERR", "No such client"),
+                _ => write_status(out, "OK"),
+            },
+            Ask::Unblock(id, how) => write_int(out, self.unblock(*id, *how).into()),
+        }
+    }
+
+    fn meant(&self, which: &Which, asker: u64) -> Vec<Arc<Guest>> {
+        let guests = self.guests.lock();
+        let meant = |guest: &&Arc<Guest>| guest.state.lock().client.is_meant(which, asker);
+        guests.values().filter(meant).cloned().collect()
+    }
+
+    fn lines(&self, which: &Which, asker: u64) -> String {
+        let mut lines = String::new();
+        for guest in self.meant(which, asker) {
+            let state = guest.state.lock();
+            lines.push_str(
+                &state
+                    .client
+                    .line(guest.born.elapsed(), state.heard.elapsed()),
+            );
+            lines.push('\n');
+        }
+        lines
+    }
+
+    fn end(&self, which: &Which, asker: u64) -> usize {
+        let meant = self.meant(which, asker);
+        for guest in &meant {
+            guest.ended.store(true, Ordering::Relaxed);
+            guest.told.notify_one();
+        }
+        meant.len()
+    }
+
+    fn unblock(&self, id: u64, how: Unblocked) -> bool {
+        let Some(guest) = self.guests.lock().get(&id).cloned() else {
+            return false;
+        };
+        let mut state = guest.state.lock();
+        let waits = state.client.blocked;
+        if waits {
+            state.unblocked = Some(how);
+            guest.told.notify_one();
+        }
+        waits
+    }
+}
+
+impl Guest {
+    /// What is told of it from now on.
+    pub(super) fn show(&self, client: Client) {
+        self.state.lock().client = client;
+    }
+
+    /// It has sent something.
+    pub(super) fn heard(&self) {
+        self.state.lock().heard = Instant::now();
+    }
+
+    /// It begins or ends to wait for a blocking command.
+    pub(super) fn set_blocked(&self, blocked: bool) {
+        let mut state = self.state.lock();
+        state.client.blocked = blocked;
+        state.unblocked = None;
+    }
+
+    pub(super) fn take_unblocked(&self) -> Option<Unblocked> {
+        self.state.lock().unblocked.take()
+    }
+
+    /// Whether somebody has ended it.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+}

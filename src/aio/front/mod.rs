@@ -1,0 +1,204 @@
+//! A front end: how do the bytes of programs that take us for one server go to the nodes and back?
+//!
+//! * [`FrontEnd`]: serves any number of connections over one client's nodes.
+//! * `talk`: one connection, from its first byte to its last. `hall`: all of them, for CLIENT LIST and CLIENT KILL.
+//!
+//! What is said to whom is decided by `front` and `plan`; here bytes are moved and waited for.
+
+mod hall;
+mod talk;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{ProtocolVersion, Value};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::aio::front::hall::Hall;
+use crate::aio::front::talk::Talk;
+use crate::aio::{Executor, Shared};
+use crate::plan::Router;
+use crate::reply::Protocol;
+use crate::settings::Settings;
+use crate::topology::Topology;
+
+/// The default of [`FrontEnd::with_clients_max`].
+pub const CLIENTS_MAX: usize = 10_000;
+
+/// Serves programs that speak the Redis protocol, in any language, as if all nodes were one server.
+///
+/// RESP2, and RESP3 after `HELLO 3`. Commands are routed, cut and merged as by
+/// [`ShardedClient`](crate::aio::ShardedClient), and what cannot be done over many nodes is refused with the same code
+/// words. Replies of one node are passed on as they came. Requests of one connection are carried out in their order as far
+/// as they concern the same node, which those of the same key do.
+///
+/// A connection may use MULTI, EXEC, DISCARD and WATCH (keys of one node), subscribe to channels and patterns of all nodes,
+/// wait with BLPOP and the like, and has an id, a name and a place in CLIENT LIST. It has database 0 only.
+///
+/// Made by [`Builder::build_front_end`](crate::Builder::build_front_end). The listener is yours:
+///
+/// ```no_run
+/// # use redis_sharding::ShardedClient;
+/// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+/// let front_end = ShardedClient::builder()
+///     .node("a", "redis://10.0.0.1/")
+///     .node("b", "redis://10.0.0.2/")
+///     .build_front_end()?;
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:6379").await?;
+/// loop {
+///     let (stream, peer) = listener.accept().await?;
+///     stream.set_nodelay(true)?;
+///     let (front_end, local) = (front_end.clone(), stream.local_addr()?.to_string());
+///     tokio::spawn(async move { front_end.serve(stream, &peer.to_string(), &local).await });
+/// }
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct FrontEnd {
+    doors: Arc<Doors>,
+    hall: Arc<Hall>,
+}
+
+/// The ways to the nodes.
+#[derive(Debug)]
+struct Doors {
+    /// For clients that speak RESP2, and for those that speak RESP3: a server's replies differ by more than their marks, so
+    /// each gets those that were made for it.
+    shared: [Arc<Shared>; 2],
+    parts: Parts,
+}
+
+/// What connections are made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Parts {
+    pub(crate) router: Router,
+    /// How to reach each node, and its address.
+    pub(crate) clients: Vec<(redis::Client, String)>,
+    pub(crate) settings: Settings,
+    pub(crate) db: i64,
+}
+
+impl Doors {
+    fn open(parts: Parts) -> Self {
+        let shared = [ProtocolVersion::RESP2, ProtocolVersion::RESP3].map(|version| {
+            let clients = parts
+                .clients
+                .iter()
+                .map(|(client, address)| (speaking(client, version), address.clone()));
+            Arc::new(Shared {
+                router: parts.router.clone(),
+                executor: Executor::new(clients.collect(), &parts.settings),
+                db: parts.db,
+            })
+        });
+        Self { shared, parts }
+    }
+}
+
+/// The same client in this version of the protocol.
+fn speaking(client: &redis::Client, version: ProtocolVersion) -> redis::Client {
+    let info = client.get_connection_info().clone();
+    let settings = info.redis_settings().clone().set_protocol(version);
+    // It was opened from the same address before.
+    redis::Client::open(info.set_redis_settings(settings)).unwrap_or_else(|_| client.clone())
+}
+
+impl FrontEnd {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            doors: Arc::new(Doors::open(parts)),
+            hall: Arc::new(Hall::new(CLIENTS_MAX)),
+        }
+    }
+
+    /// So many connections at a time; further ones are told so and closed. Defaults to [`CLIENTS_MAX`].
+    #[must_use]
+    pub fn with_clients_max(self, clients: usize) -> Self {
+        self.hall.set_clients_max(clients);
+        self
+    }
+
+    /// The same front end, with the same clients in CLIENT LIST, over connections of its own. One for every thread, each
+    /// with a runtime of its own, spares threads waking each other.
+    #[must_use]
+    pub fn with_own_connections(&self) -> Self {
+        Self {
+            doors: Arc::new(Doors::open(self.doors.parts.clone())),
+            hall: Arc::clone(&self.hall),
+        }
+    }
+
+    /// The nodes and their placement.
+    pub fn topology(&self) -> &Topology {
+        self.doors.parts.router.topology()
+    }
+
+    /// Serves one connection until its end. `peer` and `local` are its addresses, as CLIENT LIST shows them.
+    ///
+    /// When the future is dropped, the connection is closed; commands that were handed over are carried out all the same.
+    ///
+    /// # Errors
+    ///
+    /// When bytes cannot be read from or written to the connection.
+    pub async fn serve<S>(&self, stream: S, peer: &str, local: &str) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        Talk::begin(self, stream, peer, local).await
+    }
+
+    /// How many connections are served.
+    pub fn clients(&self) -> usize {
+        self.hall.count()
+    }
+
+    /// Ends: connections are closed as soon as what they have asked is answered, new ones at once.
+    pub fn stop(&self) {
+        self.hall.stop();
+    }
+
+    /// Waits until no connection is served any more, but not longer than `limit`. Whether none is left.
+    pub async fn stopped(&self, limit: Duration) -> bool {
+        self.hall.wait_until_empty(limit).await
+    }
+
+    fn shared(&self, protocol: Protocol) -> &Arc<Shared> {
+        &self.doors.shared[usize::from(protocol == Protocol::Resp3)]
+    }
+
+    /// The version that the first node that answers says it has.
+    async fn server_version(&self) -> String {
+        if let Some(version) = self.hall.version() {
+            return version;
+        }
+        let mut info = redis::cmd("INFO");
+        info.arg("server");
+        let shared = self.shared(Protocol::Resp2);
+        for node in shared.router.topology().indices() {
+            let args: [&[u8]; 2] = [b"INFO", b"server"];
+            let Ok(planned) = shared.router.planned_at(node, &args) else {
+                continue;
+            };
+            if let Ok(Value::BulkString(text)) = shared.call(node, &info, &planned).await {
+                let text = String::from_utf8_lossy(&text);
+                let line = |line: &str| line.strip_prefix("redis_version:").map(str::to_owned);
+                if let Some(version) = text.lines().find_map(line) {
+                    self.hall.set_version(&version);
+                    return version;
+                }
+            }
+        }
+        "0.0.0".into()
+    }
+}
+
+impl fmt::Debug for FrontEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrontEnd")
+            .field("topology", self.topology())
+            .field("clients", &self.clients())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,324 @@
+//! CLIENT and its subcommands: about one client's connection to the front end, or about the others'.
+
+use crate::command::CommandSpec;
+use crate::front::client::{Client, Kind, Which};
+use crate::front::refusal::{Refusal, not_an_integer, not_here, syntax_error};
+use crate::front::request::integer;
+use crate::reply::{Protocol, write_bulk, write_error, write_int, write_line, write_status};
+
+/// What somebody wants to know of the clients, or to do to them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// The lines of these.
+    List(Which),
+    /// The asker's own line.
+    Own,
+    /// Their end, answered with their number.
+    Kill(Which),
+    /// The same, in the old form: answered with OK, or an error when there is none.
+    KillOne(Which),
+    /// The end of waiting.
+    Unblock(u64, Unblocked),
+}
+
+/// What a blocking command is answered that somebody ends with CLIENT UNBLOCK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unblocked {
+    /// As if its time were over.
+    Timeout,
+    Error,
+}
+
+impl Unblocked {
+    /// The answer to the command that waited.
+    pub(crate) fn write(self, args: &[&[u8]], protocol: Protocol, out: &mut Vec<u8>) {
+        let name = args
+            .first()
+            .copied()
+            .unwrap_or_default()
+            .to_ascii_uppercase();
+        match (self, name.as_slice()) {
+            (Self::Error, _) => {
+                write_error(out, "UNBLOCKED", "client unblocked via CLIENT UNBLOCK");
+            }
+            (Self::Timeout, b"BLMOVE" | b"BRPOPLPUSH") => protocol.write_nil(out),
+            (Self::Timeout, b"WAIT") => write_int(out, 0),
+            (Self::Timeout, _) => protocol.write_nil_array(out),
+        }
+    }
+}
+
+/// What comes of a CLIENT command.
+pub(super) enum Outcome {
+    Said,
+    Ask(Ask),
+    /// Replies come, or do not.
+    Replies(Replies),
+}
+
+/// Whether a client wants replies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Replies {
+    #[default]
+    On,
+    /// None to the next command.
+    SkipNext,
+    Off,
+}
+
+/// Carries out `args`, which are those of `command`. Replies are written to `out`.
+pub(super) fn run(
+    command: &CommandSpec,
+    args: &[&[u8]],
+    client: &mut Client,
+    out: &mut Vec<u8>,
+) -> Result<Outcome, Refusal> {
+    let first = args.get(2).copied().unwrap_or_default();
+    match command.name() {
+        "CLIENT|ID" => write_int(out, client.id as i64),
+        "CLIENT|GETNAME" if client.name.is_empty() => client.protocol.write_nil(out),
+        "CLIENT|GETNAME" => write_bulk(out, client.name.as_bytes()),
+        "CLIENT|SETNAME" => {
+            client.name = check_name(first)?;
+            write_status(out, "OK");
+        }
+        "CLIENT|SETINFO" => {
+            set_info(first, args[3], client)?;
+            write_status(out, "OK");
+        }
+        "CLIENT|INFO" => return Ok(Outcome::Ask(Ask::Own)),
+        "CLIENT|LIST" => return Ok(Outcome::Ask(Ask::List(listed(&args[2..])?))),
+        "CLIENT|KILL" => return Ok(Outcome::Ask(killed(&args[2..])?)),
+        "CLIENT|UNBLOCK" => return Ok(Outcome::Ask(unblocked(&args[2..])?)),
+        "CLIENT|REPLY" => return Ok(Outcome::Replies(replies(first)?)),
+        // No server drops a client of ours for its memory, so it is true already.
+        "CLIENT|NO-EVICT" => {
+            switched_on(first)?;
+            write_status(out, "OK");
+        }
+        "CLIENT|NO-TOUCH" | "CLIENT|TRACKING" => match switched_on(first)? {
+            true => return Err(not_here(command)),
+            false => write_status(out, "OK"),
+        },
+        "CLIENT|CACHING" => {
+            return Err(Refusal::new(
+                "CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled",
+            ));
+        }
+        "CLIENT|GETREDIR" => write_int(out, -1),
+        "CLIENT|TRACKINGINFO" => {
+            client.protocol.write_map(out, 3);
+            write_bulk(out, b"flags");
+            write_line(
+                out,
+                if client.protocol.number() == 3 {
+                    b'~'
+                } else {
+                    b'*'
+                },
+                1,
+            );
+            write_bulk(out, b"off");
+            write_bulk(out, b"redirect");
+            write_int(out, -1);
+            write_bulk(out, b"prefixes");
+            write_line(out, b'*', 0);
+        }
+        _ => return Err(not_here(command)),
+    }
+    Ok(Outcome::Said)
+}
+
+/// A name without blanks, line breaks and the like.
+pub(super) fn check_name(name: &[u8]) -> Result<String, Refusal> {
+    match std::str::from_utf8(name) {
+        Ok(text) if name.iter().all(|byte| (b'!'..=b'~').contains(byte)) => Ok(text.to_owned()),
+        _ => Err(Refusal::new(
+            "Client names cannot contain spaces, newlines or special characters.",
+        )),
+    }
+}
+
+fn set_info(attribute: &[u8], value: &[u8], client: &mut Client) -> Result<(), Refusal> {
+    let name = String::from_utf8_lossy(attribute).into_owned();
+    let place = match name.to_ascii_lowercase().as_str() {
+        "lib-name" => &mut client.library,
+        "lib-ver" => &mut client.library_version,
+        _ => return Err(Refusal::new(format!("Unrecognized option '{name}'"))),
+    };
+    *place = check_name(value).map_err(|_| {
+        Refusal::new(format!(
+            "{name} cannot contain spaces, newlines or special characters."
+        ))
+    })?;
+    Ok(())
+}
+
+fn switched_on(word: &[u8]) -> Result<bool, Refusal> {
+    match word {
+        _ if word.eq_ignore_ascii_case(b"on") => Ok(true),
+        _ if word.eq_ignore_ascii_case(b"off") => Ok(false),
+        _ => Err(syntax_error()),
+    }
+}
+
+fn replies(word: &[u8]) -> Result<Replies, Refusal> {
+    match word {
+        _ if word.eq_ignore_ascii_case(b"on") => Ok(Replies::On),
+        _ if word.eq_ignore_ascii_case(b"off") => Ok(Replies::Off),
+        _ if word.eq_ignore_ascii_case(b"skip") => Ok(Replies::SkipNext),
+        _ => Err(syntax_error()),
+    }
+}
+
+fn kind(word: &[u8]) -> Result<Kind, Refusal> {
+    Kind::parse(word).ok_or_else(|| {
+        let word = String::from_utf8_lossy(word);
+        Refusal::new(format!("Unknown client type '{word}'"))
+    })
+}
+
+fn listed(options: &[&[u8]]) -> Result<Which, Refusal> {
+    let mut which = Which::default();
+    match options {
+        [] => {}
+        [word, name] if word.eq_ignore_ascii_case(b"TYPE") => which.kind = Some(kind(name)?),
+        [word, ids @ ..] if word.eq_ignore_ascii_case(b"ID") && !ids.is_empty() => {
+            for id in ids {
+                let id = integer(id).and_then(|id| u64::try_from(id).ok());
+                which
+                    .ids
+                    .push(id.ok_or_else(|| Refusal::new("Invalid client ID"))?);
+            }
+        }
+        _ => return Err(syntax_error()),
+    }
+    Ok(which)
+}
+
+fn killed(options: &[&[u8]]) -> Result<Ask, Refusal> {
+    let text = |bytes: &[u8]| Some(String::from_utf8_lossy(bytes).into_owned());
+    if let [address] = options {
+        let address = text(address);
+        return Ok(Ask::KillOne(Which {
+            address,
+            ..Which::default()
+        }));
+    }
+    let mut which = Which {
+        others_only: true,
+        ..Which::default()
+    };
+    for option in options.chunks(2) {
+        let [word, value] = *option else {
+            return Err(syntax_error());
+        };
+        match word.to_ascii_uppercase().as_slice() {
+            b"ID" => {
+                let id = integer(value).filter(|&id| id > 0);
+                let id = id.ok_or_else(|| Refusal::new("client-id should be greater than 0"))?;
+                which.ids.push(id.unsigned_abs());
+            }
+            b"TYPE" => which.kind = Some(kind(value)?),
+            b"ADDR" => which.address = text(value),
+            b"LADDR" => which.local_address = text(value),
+            b"USER" if value == b"default" => {}
+            b"USER" => {
+                let user = String::from_utf8_lossy(value);
+                return Err(Refusal::new(format!("No such user '{user}'")));
+            }
+            b"SKIPME" => {
+                which.others_only = match value.to_ascii_lowercase().as_slice() {
+                    b"yes" => true,
+                    b"no" => false,
+                    _ => return Err(syntax_error()),
+                }
+            }
+            _ => return Err(syntax_error()),
+        }
+    }
+    Ok(Ask::Kill(which))
+}
+
+fn unblocked(options: &[&[u8]]) -> Result<Ask, Refusal> {
+    let how = match options.get(1).map(|word| word.to_ascii_lowercase()) {
+        None => Unblocked::Timeout,
+        Some(word) if word == b"timeout" => Unblocked::Timeout,
+        Some(word) if word == b"error" => Unblocked::Error,
+        Some(_) => {
+            return Err(Refusal::new(
+                "CLIENT UNBLOCK reason should be TIMEOUT or ERROR",
+            ));
+        }
+    };
+    let id = options
+        .first()
+        .and_then(|id| integer(id))
+        .ok_or_else(not_an_integer)?;
+    Ok(Ask::Unblock(u64::try_from(id).unwrap_or(0), how))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::CommandTable;
+
+    fn run_words(words: &str) -> Result<Outcome, Refusal> {
+        let args: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+        let command = CommandTable::built_in().find(&args).unwrap();
+        run(command, &args, &mut Client::default(), &mut Vec::new())
+    }
+
+    fn asked(words: &str) -> Ask {
+        match run_words(words) {
+            Ok(Outcome::Ask(ask)) => ask,
+            _ => panic!("{words}"),
+        }
+    }
+
+    #[test]
+    fn who_is_meant_is_read_as_a_server_reads_it() {
+        let one = |address: &str| Which {
+            address: Some(address.into()),
+            ..Which::default()
+        };
+        assert_eq!(
+            asked("client kill 1.2.3.4:5"),
+            Ask::KillOne(one("1.2.3.4:5"))
+        );
+        let which = Which {
+            ids: vec![5],
+            ..Which::default()
+        };
+        assert_eq!(asked("client kill id 5 skipme no"), Ask::Kill(which));
+        let which = Which {
+            ids: vec![1, 2],
+            ..Which::default()
+        };
+        assert_eq!(asked("client list id 1 2"), Ask::List(which));
+        assert_eq!(
+            asked("client unblock 7 error"),
+            Ask::Unblock(7, Unblocked::Error)
+        );
+    }
+
+    #[test]
+    fn wrong_words_are_refused() {
+        for words in [
+            "client kill id 0",
+            "client kill id",
+            "client kill foo 5",
+            "client kill a b c",
+            "client list type x",
+            "client list id x",
+            "client list foo",
+            "client unblock x",
+            "client unblock 1 soon",
+            "client reply maybe",
+            "client tracking on",
+            "client setname a\tb",
+        ] {
+            assert!(run_words(words).is_err(), "{words}");
+        }
+    }
+}

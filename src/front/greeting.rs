@@ -1,0 +1,129 @@
+//! HELLO and AUTH.
+
+use crate::front::client::Client;
+use crate::front::client_command::check_name;
+use crate::front::refusal::Refusal;
+use crate::front::request::integer;
+use crate::reply::{Protocol, write_bulk, write_int, write_line};
+
+/// What HELLO asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hello {
+    protocol: Option<Protocol>,
+    name: Option<String>,
+}
+
+impl Hello {
+    pub(super) fn parse(args: &[&[u8]]) -> Result<Self, Refusal> {
+        let mut hello = Self::default();
+        let Some(version) = args.get(1) else {
+            return Ok(hello);
+        };
+        hello.protocol = Some(match integer(version) {
+            Some(2) => Protocol::Resp2,
+            Some(3) => Protocol::Resp3,
+            Some(_) => {
+                return Err(Refusal::with_code(
+                    "NOPROTO",
+                    "unsupported protocol version",
+                ));
+            }
+            None => {
+                return Err(Refusal::new(
+                    "Protocol version is not an integer or out of range",
+                ));
+            }
+        });
+        let mut rest = &args[2..];
+        while let [word, values @ ..] = rest {
+            rest = match values {
+                [user, password, rest @ ..] if word.eq_ignore_ascii_case(b"AUTH") => {
+                    check_password(&[b"AUTH", user, password])?;
+                    rest
+                }
+                [name, rest @ ..] if word.eq_ignore_ascii_case(b"SETNAME") => {
+                    hello.name = Some(check_name(name)?);
+                    rest
+                }
+                _ => {
+                    let word = String::from_utf8_lossy(word);
+                    return Err(Refusal::new(format!(
+                        "Syntax error in HELLO option '{word}'"
+                    )));
+                }
+            };
+        }
+        Ok(hello)
+    }
+
+    /// Does what is asked for, and says who we are.
+    pub(super) fn greet(&self, client: &mut Client, version: &str, out: &mut Vec<u8>) {
+        if let Some(name) = &self.name {
+            client.name.clone_from(name);
+        }
+        if let Some(protocol) = self.protocol {
+            client.protocol = protocol;
+        }
+        client.protocol.write_map(out, 7);
+        write_bulk(out, b"server");
+        write_bulk(out, b"redis");
+        write_bulk(out, b"version");
+        write_bulk(out, version.as_bytes());
+        write_bulk(out, b"proto");
+        write_int(out, client.protocol.number());
+        write_bulk(out, b"id");
+        write_int(out, client.id as i64);
+        write_bulk(out, b"mode");
+        write_bulk(out, b"standalone");
+        write_bulk(out, b"role");
+        write_bulk(out, b"master");
+        write_bulk(out, b"modules");
+        write_line(out, b'*', 0);
+    }
+}
+
+/// AUTH, as a server without a password answers it.
+pub(super) fn check_password(args: &[&[u8]]) -> Result<(), Refusal> {
+    match args {
+        [_, _] => Err(Refusal::new(
+            "AUTH <password> called without any password configured for the default user. Are you sure your \
+             configuration is correct?",
+        )),
+        [_, user, _] if *user == b"default" => Ok(()),
+        [_, _, _] => Err(Refusal::with_code(
+            "WRONGPASS",
+            "invalid username-password pair or user is disabled.",
+        )),
+        _ => Err(crate::front::refusal::syntax_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hello_sets_what_it_names_and_nothing_when_a_word_is_wrong() {
+        let hello = Hello::parse(&[b"HELLO", b"3", b"setname", b"me", b"AUTH", b"default", b"x"]);
+        let mut client = Client {
+            id: 9,
+            ..Client::default()
+        };
+        let mut out = Vec::new();
+        hello.unwrap().greet(&mut client, "7.0.15", &mut out);
+        assert_eq!(
+            (client.name.as_str(), client.protocol),
+            ("me", Protocol::Resp3)
+        );
+        assert!(out.starts_with(b"%7\r\n$6\r\nserver\r\n"));
+        for wrong in [
+            &[b"HELLO".as_slice(), b"4"][..],
+            &[b"HELLO", b"x"],
+            &[b"HELLO", b"3", b"FOO"],
+            &[b"HELLO", b"3", b"SETNAME", b"a b"],
+            &[b"HELLO", b"3", b"AUTH", b"who", b"x"],
+        ] {
+            assert!(Hello::parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! What does a program want that speaks the wire format to us as if we were one server, and what is it told?
+//!
+//! * [`Look`](request::Look): requests as they arrive, in every form a server takes.
+//! * [`Session`]: one such client. It takes requests, hands those for the nodes to a [`Relay`](crate::plan::Relay), answers
+//!   those about the connection itself, and says what [`Work`] needs more than a round of requests and answers.
+//! * [`Client`]: what is told of a client to others.
+//!
+//! Nothing here touches a socket, a clock or a lock.
+
+mod client;
+mod client_command;
+mod greeting;
+mod refusal;
+mod request;
+mod session;
+mod subscriptions;
+mod transaction;
+
+pub(crate) use client::{Client, Which};
+pub(crate) use client_command::{Ask, Unblocked};
+pub(crate) use session::{Next, Session, Work};
+pub(crate) use transaction::Ready;

@@ -1,0 +1,158 @@
+//! Errors in a server's own words.
+
+use std::borrow::Cow;
+
+use redis::Value;
+
+use crate::command::{CommandSpec, Route};
+use crate::error::Error;
+use crate::reply::write_error;
+
+/// So many bytes of a name, and of the arguments of an unknown command, are repeated, as a server does.
+const REPEATED_BYTES_MAX: usize = 128;
+
+/// An error that a front end's client is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    code: Cow<'static, str>,
+    text: String,
+}
+
+impl Refusal {
+    pub(super) fn new(text: impl Into<String>) -> Self {
+        Self::with_code("ERR", text)
+    }
+
+    pub(super) fn with_code(code: &'static str, text: impl Into<String>) -> Self {
+        Self {
+            code: Cow::Borrowed(code),
+            text: text.into(),
+        }
+    }
+
+    /// An error of this crate; the servers' own words stay as they are.
+    pub(super) fn of(error: &Error) -> Self {
+        match error.to_reply() {
+            Value::ServerError(error) => Self {
+                code: Cow::Owned(error.code().to_owned()),
+                text: error.details().unwrap_or_default().to_owned(),
+            },
+            _ => Self::new(error.to_string()),
+        }
+    }
+
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        write_error(out, &self.code, &self.text);
+    }
+}
+
+pub(super) fn syntax_error() -> Refusal {
+    Refusal::new("syntax error")
+}
+
+pub(super) fn not_an_integer() -> Refusal {
+    Refusal::new("value is not an integer or out of range")
+}
+
+pub(super) fn unknown_command(args: &[&[u8]]) -> Refusal {
+    let mut repeated = String::new();
+    for arg in args.iter().skip(1) {
+        if repeated.len() >= REPEATED_BYTES_MAX {
+            break;
+        }
+        let room = REPEATED_BYTES_MAX - repeated.len();
+        repeated.push_str(&format!("'{}' ", cut(arg, room)));
+    }
+    let name = cut(
+        args.first().copied().unwrap_or_default(),
+        REPEATED_BYTES_MAX,
+    );
+    Refusal::new(format!(
+        "unknown command '{name}', with args beginning with: {repeated}"
+    ))
+}
+
+pub(super) fn unknown_subcommand(args: &[&[u8]]) -> Refusal {
+    let container = String::from_utf8_lossy(args.first().copied().unwrap_or_default()).into_owned();
+    match args.get(1) {
+        None => Refusal::new(format!(
+            "wrong number of arguments for '{}' command",
+            container.to_lowercase()
+        )),
+        Some(sub) => Refusal::new(format!(
+            "unknown subcommand '{}'. Try {} HELP.",
+            cut(sub, REPEATED_BYTES_MAX),
+            container.to_uppercase()
+        )),
+    }
+}
+
+pub(super) fn wrong_arity(command: &CommandSpec) -> Refusal {
+    Refusal::new(format!(
+        "wrong number of arguments for '{}' command",
+        command.name().to_ascii_lowercase()
+    ))
+}
+
+/// Not while a client listens and speaks RESP2.
+pub(super) fn not_while_listening(command: &CommandSpec) -> Refusal {
+    Refusal::new(format!(
+        "Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+        command.name().to_ascii_lowercase()
+    ))
+}
+
+/// What a front end passes on to nobody.
+pub(super) fn not_here(command: &CommandSpec) -> Refusal {
+    let name = command.name().replace('|', " ");
+    let (code, why) = match command.route() {
+        Route::Named => (
+            "UNROUTABLE",
+            "is about one server; send it to the node itself",
+        ),
+        Route::Refused if command.note().is_empty() => (
+            "STATEFUL",
+            "takes a connection over for good; send it to the node itself",
+        ),
+        Route::Refused => ("STATEFUL", command.note()),
+        _ => (
+            "STATEFUL",
+            "changes the state of a server's connection, and a front end shares those; send it to the node itself",
+        ),
+    };
+    Refusal::with_code(code, format!("{name}: {why}").replacen(": is", " is", 1))
+}
+
+/// Cut, and on one line.
+fn cut(bytes: &[u8], room: usize) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(room)]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(refusal: &Refusal) -> String {
+        let mut out = Vec::new();
+        refusal.write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_unknown_command_is_refused_in_a_servers_words() {
+        assert_eq!(
+            said(&unknown_command(&[b"FOO", b"a", b"b"])),
+            "-ERR unknown command 'FOO', with args beginning with: 'a' 'b' \r\n"
+        );
+        assert_eq!(
+            said(&unknown_subcommand(&[b"client", b"FOO"])),
+            "-ERR unknown subcommand 'FOO'. Try CLIENT HELP.\r\n"
+        );
+        assert_eq!(
+            said(&unknown_subcommand(&[b"CLIENT"])),
+            "-ERR wrong number of arguments for 'client' command\r\n"
+        );
+        let long = [b'x'; 1000];
+        assert!(said(&unknown_command(&[&long, &long, &long])).len() < 400);
+    }
+}

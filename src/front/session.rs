@@ -1,0 +1,528 @@
+//! One client that speaks the wire format to us.
+
+use crate::command::{Args, CommandSpec, Lookup, PackedCommands, Route};
+use crate::error::Error;
+use crate::front::client::Client;
+use crate::front::client_command::{self, Ask, Outcome, Replies};
+use crate::front::greeting::{Hello, check_password};
+use crate::front::refusal::{
+    Refusal, not_an_integer, not_here, not_while_listening, unknown_command, unknown_subcommand,
+    wrong_arity,
+};
+use crate::front::request::{Arrived, Look, integer};
+use crate::front::subscriptions::{Subscriptions, write_message};
+use crate::front::transaction::{Ready, Transaction};
+use crate::node::NodeIndex;
+use crate::plan::{Atomic, Hold, Planned, Relay, Router};
+use crate::reply::{Protocol, write_bulk, write_line, write_status};
+use crate::subscribe::{Change, Message, Subscription};
+
+/// A round has no more than so many commands and about so many bytes; what comes behind waits for its answers.
+const ROUND_COMMANDS_MAX: u32 = 4096;
+const ROUND_BYTES_MAX: usize = 4 << 20;
+
+/// What is told of a client, and everything that its next command depends on.
+#[derive(Debug)]
+pub(crate) struct Session {
+    client: Client,
+    replies: Replies,
+    transaction: Option<Transaction>,
+    /// The watched keys, and the node where they are.
+    watched: Option<Atomic>,
+    subscriptions: Subscriptions,
+    look: Look,
+}
+
+/// How much of the input was taken, and what comes next.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    pub(crate) consumed: usize,
+    pub(crate) next: Next,
+}
+
+/// What comes when the round is answered.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// More input is needed: what is left and so many bytes more, at least.
+    Input(usize),
+    /// There may be another round in the input.
+    Round,
+    /// A request in an unusual form, here in the usual one, comes before the rest of the input.
+    Request(Vec<u8>),
+    /// Something that is not a round of requests. When it is silent, its reply is thrown away.
+    Work { work: Work, silent: bool },
+    /// What comes is no request. This is said, and the connection closed.
+    Broken(String),
+}
+
+/// What takes more than to pass requests on and answers back.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// A command that may wait, on a connection of its own.
+    Wait(Vec<u8>),
+    /// WATCH, on a connection that is kept.
+    Watch { node: NodeIndex, packed: Vec<u8> },
+    /// The connection of WATCH is not needed any more.
+    Forget,
+    /// A transaction, on the connection of WATCH if there is one.
+    Exec(Ready),
+    /// Channels or patterns begin or end.
+    Subscribe {
+        change: Change,
+        kind: Subscription,
+        names: Vec<Vec<u8>>,
+    },
+    /// About the clients of the front end.
+    Clients(Ask),
+    /// HELLO.
+    Greet(Hello),
+    /// RESET: no connection and no subscription is left.
+    Reset,
+    /// QUIT.
+    Close,
+}
+
+/// What becomes of a request.
+enum Taken {
+    /// It is in the round.
+    Sent,
+    /// It was answered.
+    Said,
+    Work(Work),
+}
+
+type Take = Result<Taken, Refusal>;
+
+impl Session {
+    pub(crate) fn new(client: Client) -> Self {
+        Self {
+            client,
+            replies: Replies::On,
+            transaction: None,
+            watched: None,
+            subscriptions: Subscriptions::default(),
+            look: Look::default(),
+        }
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.client.protocol
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.client.id
+    }
+
+    /// What is told of it now.
+    pub(crate) fn client(&self) -> Client {
+        Client {
+            channels: self.subscriptions.count(Subscription::Channel),
+            patterns: self.subscriptions.count(Subscription::Pattern),
+            shard_channels: self.subscriptions.count(Subscription::Shard),
+            queued: self.transaction.as_ref().map(Transaction::len),
+            watched: self.watched.is_some().into(),
+            ..self.client.clone()
+        }
+    }
+
+    /// Takes requests from the beginning of `input` into the round, up to one that must wait for the answers of those
+    /// before it.
+    pub(crate) fn gather<'f>(
+        &mut self,
+        router: &Router,
+        input: &'f [u8],
+        relay: &mut Relay<'_, 'f>,
+    ) -> Gathered {
+        let mut commands = PackedCommands::new(input);
+        let mut args = Args::new();
+        loop {
+            let consumed = commands.offset();
+            let (count, bytes) = relay.size();
+            if count >= ROUND_COMMANDS_MAX || bytes >= ROUND_BYTES_MAX {
+                return Gathered {
+                    consumed,
+                    next: Next::Round,
+                };
+            }
+            if self.look.is_under_way() {
+                return self.look_at(&input[consumed..], consumed);
+            }
+            match commands.next(&mut args) {
+                Ok(Some(frame)) => {
+                    let silent = self.next_is_silent();
+                    if let Some(work) = self.answer(router, frame, &args, relay, silent) {
+                        let consumed = commands.offset();
+                        let next = Next::Work { work, silent };
+                        return Gathered { consumed, next };
+                    }
+                }
+                Ok(None) => {
+                    return Gathered {
+                        consumed,
+                        next: Next::Input(1),
+                    };
+                }
+                Err(_) => return self.look_at(&input[consumed..], consumed),
+            }
+        }
+    }
+
+    /// What stands there instead of a whole request in the usual form.
+    fn look_at(&mut self, bytes: &[u8], before: usize) -> Gathered {
+        let (length, next) = match self.look.look(bytes) {
+            Arrived::Part(needed) => (0, Next::Input(needed.saturating_sub(bytes.len()))),
+            Arrived::Nothing(length) => (length, Next::Round),
+            Arrived::Request { length, packed } => (length, Next::Request(packed)),
+            Arrived::Broken(why) => (0, Next::Broken(why)),
+        };
+        Gathered {
+            consumed: before + length,
+            next,
+        }
+    }
+
+    fn next_is_silent(&mut self) -> bool {
+        match self.replies {
+            Replies::On => false,
+            Replies::Off => true,
+            Replies::SkipNext => {
+                self.replies = Replies::On;
+                true
+            }
+        }
+    }
+
+    /// Takes one request: into the round, or answers it; or says what work it is.
+    #[inline]
+    fn answer<'f>(
+        &mut self,
+        router: &Router,
+        frame: &'f [u8],
+        args: &[&[u8]],
+        relay: &mut Relay<'_, 'f>,
+        silent: bool,
+    ) -> Option<Work> {
+        let mut said = Vec::new();
+        match self.take(router, frame, args, relay, &mut said) {
+            Ok(Taken::Sent) => {
+                if silent {
+                    relay.silence();
+                }
+                return None;
+            }
+            Ok(Taken::Said) => {}
+            Ok(Taken::Work(work)) => {
+                if !silent && !said.is_empty() {
+                    relay.say(|out| out.extend_from_slice(&said));
+                }
+                return Some(work);
+            }
+            Err(refusal) => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.spoil();
+                }
+                refusal.write(&mut said);
+            }
+        }
+        if !silent {
+            relay.say(|out| out.extend_from_slice(&said));
+        }
+        None
+    }
+
+    #[inline]
+    fn take<'f>(
+        &mut self,
+        router: &Router,
+        frame: &'f [u8],
+        args: &[&[u8]],
+        relay: &mut Relay<'_, 'f>,
+        said: &mut Vec<u8>,
+    ) -> Take {
+        let command = match router.find(args) {
+            Lookup::Found(command) => command,
+            Lookup::UnknownSubcommand => return Err(unknown_subcommand(args)),
+            Lookup::UnknownCommand => return Err(unknown_command(args)),
+        };
+        if command.sole_key().is_some() && self.transaction.is_none() && !self.only_listens() {
+            return pass_on(router, command, frame, args, relay);
+        }
+        if !command.accepts(args.len()) {
+            return Err(wrong_arity(command));
+        }
+        let name = command.name();
+        if self.only_listens() && !may_be_said_while_listening(name) {
+            return Err(not_while_listening(command));
+        }
+        if let Some(transaction) = &mut self.transaction
+            && !matches!(
+                name,
+                "EXEC" | "DISCARD" | "MULTI" | "WATCH" | "QUIT" | "RESET"
+            )
+        {
+            transaction
+                .add(router, command, frame, args)
+                .map_err(ours)?;
+            write_status(said, "QUEUED");
+            return Ok(Taken::Said);
+        }
+        match name.split('|').next() {
+            Some("CLIENT")
+                if command.route() != Route::Any
+                    && name != "CLIENT|PAUSE"
+                    && name != "CLIENT|UNPAUSE" =>
+            {
+                self.take_client(command, args, said)
+            }
+            Some("PING" | "ECHO" | "SELECT" | "AUTH" | "HELLO" | "RESET" | "QUIT") => {
+                self.take_connection(command, args, said)
+            }
+            Some("MULTI" | "EXEC" | "DISCARD" | "WATCH" | "UNWATCH") => {
+                self.take_transaction(router, name, frame, args, said)
+            }
+            Some("ASKING" | "READONLY" | "READWRITE") => {
+                Err(Refusal::new("This instance has cluster support disabled"))
+            }
+            _ => match subscription(name) {
+                Some((kind, change)) => Ok(self.take_subscription(change, kind, args, said)),
+                None => pass_on(router, command, frame, args, relay),
+            },
+        }
+    }
+
+    /// Whether the client listens in the protocol that cannot tell messages from replies.
+    #[inline]
+    fn only_listens(&self) -> bool {
+        self.client.protocol == Protocol::Resp2 && !self.subscriptions.is_empty()
+    }
+
+    fn take_client(&mut self, command: &CommandSpec, args: &[&[u8]], said: &mut Vec<u8>) -> Take {
+        self.client.command = command.name().to_ascii_lowercase();
+        match client_command::run(command, args, &mut self.client, said)? {
+            Outcome::Said => Ok(Taken::Said),
+            Outcome::Ask(ask) => Ok(Taken::Work(Work::Clients(ask))),
+            Outcome::Replies(replies) => {
+                match (self.replies, replies) {
+                    (Replies::Off, Replies::SkipNext) => {}
+                    _ => self.replies = replies,
+                }
+                if replies == Replies::On {
+                    write_status(said, "OK");
+                }
+                Ok(Taken::Said)
+            }
+        }
+    }
+
+    fn take_connection(
+        &mut self,
+        command: &CommandSpec,
+        args: &[&[u8]],
+        said: &mut Vec<u8>,
+    ) -> Take {
+        match (command.name(), args) {
+            ("PING", [_, _, _, ..]) => return Err(wrong_arity(command)),
+            ("PING", [_, rest @ ..]) if self.only_listens() => {
+                write_line(said, b'*', 2);
+                write_bulk(said, b"pong");
+                write_bulk(said, rest.first().copied().unwrap_or_default());
+            }
+            ("PING", [_]) => write_status(said, "PONG"),
+            ("PING" | "ECHO", [_, text, ..]) => write_bulk(said, text),
+            ("SELECT", [_, number, ..]) => {
+                match integer(number).and_then(|number| i32::try_from(number).ok()) {
+                    Some(0) => write_status(said, "OK"),
+                    Some(_) => return Err(Refusal::new("DB index is out of range")),
+                    None => return Err(not_an_integer()),
+                }
+            }
+            ("AUTH", args) => {
+                check_password(args)?;
+                write_status(said, "OK");
+            }
+            ("HELLO", args) => return Ok(Taken::Work(Work::Greet(Hello::parse(args)?))),
+            ("RESET", _) => return Ok(Taken::Work(Work::Reset)),
+            ("QUIT", _) => {
+                write_status(said, "OK");
+                return Ok(Taken::Work(Work::Close));
+            }
+            _ => return Err(not_here(command)),
+        }
+        Ok(Taken::Said)
+    }
+
+    fn take_transaction(
+        &mut self,
+        router: &Router,
+        name: &str,
+        frame: &[u8],
+        args: &[&[u8]],
+        said: &mut Vec<u8>,
+    ) -> Take {
+        match (name, self.transaction.take()) {
+            ("MULTI", None) => {
+                self.transaction = Some(Transaction::begin(self.watched.as_ref()));
+                write_status(said, "OK");
+            }
+            ("EXEC" | "DISCARD", None) => {
+                return Err(Refusal::new(format!("{name} without MULTI")));
+            }
+            ("DISCARD", Some(_)) => {
+                write_status(said, "OK");
+                return Ok(self.unwatch());
+            }
+            ("EXEC", Some(transaction)) if transaction.is_spoilt() => {
+                let text = "Transaction discarded because of previous errors.";
+                Refusal::with_code("EXECABORT", text).write(said);
+                return Ok(self.unwatch());
+            }
+            ("EXEC", Some(transaction)) if transaction.len() == 0 && self.watched.is_none() => {
+                write_line(said, b'*', 0);
+            }
+            ("EXEC", Some(transaction)) => {
+                self.watched = None;
+                return Ok(Taken::Work(Work::Exec(transaction.finish())));
+            }
+            ("WATCH", None) => return self.watch(router, frame, args),
+            ("UNWATCH", None) => {
+                write_status(said, "OK");
+                return Ok(self.unwatch());
+            }
+            (name, transaction) => {
+                // These do no harm to the transaction, so they are no refusals.
+                self.transaction = transaction;
+                Refusal::new(match name {
+                    "MULTI" => "MULTI calls can not be nested",
+                    _ => "WATCH inside MULTI is not allowed",
+                })
+                .write(said);
+            }
+        }
+        Ok(Taken::Said)
+    }
+
+    fn watch(&mut self, router: &Router, frame: &[u8], args: &[&[u8]]) -> Take {
+        let mut watched = self.watched.clone().unwrap_or_default();
+        for key in &args[1..] {
+            watched.add_key(router, key).map_err(ours)?;
+        }
+        let node = watched.owner().map_err(ours)?;
+        self.watched = Some(watched);
+        let packed = frame.to_vec();
+        Ok(Taken::Work(Work::Watch { node, packed }))
+    }
+
+    /// Nothing is watched any more.
+    fn unwatch(&mut self) -> Taken {
+        match self.watched.take() {
+            Some(_) => Taken::Work(Work::Forget),
+            None => Taken::Said,
+        }
+    }
+
+    /// WATCH did not succeed.
+    pub(crate) fn watch_failed(&mut self) {
+        self.watched = None;
+    }
+
+    fn take_subscription(
+        &mut self,
+        change: Change,
+        kind: Subscription,
+        args: &[&[u8]],
+        said: &mut Vec<u8>,
+    ) -> Taken {
+        let names = match args.len() {
+            1 => self.subscriptions.of(kind),
+            _ => args[1..].iter().map(|name| name.to_vec()).collect(),
+        };
+        if names.is_empty() {
+            let protocol = self.client.protocol;
+            self.subscriptions.change(change, kind, &[], protocol, said);
+            return Taken::Said;
+        }
+        Taken::Work(Work::Subscribe {
+            change,
+            kind,
+            names,
+        })
+    }
+
+    /// Channels or patterns have begun or ended: the confirmations.
+    pub(crate) fn subscribed(
+        &mut self,
+        change: Change,
+        kind: Subscription,
+        names: &[Vec<u8>],
+        out: &mut Vec<u8>,
+    ) {
+        let protocol = self.client.protocol;
+        self.subscriptions
+            .change(change, kind, names, protocol, out);
+    }
+
+    /// A message that is passed on, unless it is about something that has ended.
+    pub(crate) fn message(&self, message: &Message, out: &mut Vec<u8>) {
+        write_message(message, self.client.protocol, out);
+    }
+
+    /// Whether the client listens to anything.
+    pub(crate) fn listens(&self) -> bool {
+        !self.subscriptions.is_empty()
+    }
+
+    /// HELLO, once the version of the servers is known.
+    pub(crate) fn greet(&mut self, hello: &Hello, version: &str, out: &mut Vec<u8>) {
+        hello.greet(&mut self.client, version, out);
+    }
+
+    /// RESET: as it was in the beginning.
+    pub(crate) fn reset(&mut self, out: &mut Vec<u8>) {
+        self.client.name.clear();
+        self.client.protocol = Protocol::Resp2;
+        *self = Self::new(std::mem::take(&mut self.client));
+        write_status(out, "RESET");
+    }
+}
+
+/// A command for the nodes: into the round, or alone when it may wait.
+#[inline]
+fn pass_on<'f>(
+    router: &Router,
+    command: &CommandSpec,
+    frame: &'f [u8],
+    args: &[&[u8]],
+    relay: &mut Relay<'_, 'f>,
+) -> Take {
+    match command.route() {
+        Route::Named | Route::Stateful | Route::Refused => return Err(not_here(command)),
+        _ => {}
+    }
+    let planned: Planned = router.planned_as(command, args).map_err(ours)?;
+    if planned.hold != Hold::No {
+        return Ok(Taken::Work(Work::Wait(frame.to_vec())));
+    }
+    relay.add(frame, args, planned);
+    Ok(Taken::Sent)
+}
+
+/// An error of this crate, as a refusal.
+fn ours(error: Error) -> Refusal {
+    Refusal::of(&error)
+}
+
+fn may_be_said_while_listening(name: &str) -> bool {
+    subscription(name).is_some() || matches!(name, "PING" | "QUIT" | "RESET")
+}
+
+fn subscription(name: &str) -> Option<(Subscription, Change)> {
+    Some(match name {
+        "SUBSCRIBE" => (Subscription::Channel, Change::Begin),
+        "UNSUBSCRIBE" => (Subscription::Channel, Change::End),
+        "PSUBSCRIBE" => (Subscription::Pattern, Change::Begin),
+        "PUNSUBSCRIBE" => (Subscription::Pattern, Change::End),
+        "SSUBSCRIBE" => (Subscription::Shard, Change::Begin),
+        "SUNSUBSCRIBE" => (Subscription::Shard, Change::End),
+        _ => return None,
+    })
+}

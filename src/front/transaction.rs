@@ -1,0 +1,89 @@
+//! MULTI ... EXEC, kept until EXEC.
+
+use crate::command::CommandSpec;
+use crate::error::{Error, ErrorKind};
+use crate::node::NodeIndex;
+use crate::plan::{Atomic, Router};
+
+/// The commands of a transaction may have so many bytes altogether.
+const TRANSACTION_BYTES_MAX: usize = 512 << 20;
+
+const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+
+/// Commands since MULTI.
+#[derive(Clone, Debug)]
+pub(super) struct Transaction {
+    atomic: Atomic,
+    packed: Vec<u8>,
+    commands: usize,
+    /// A command was refused, so EXEC will refuse all.
+    spoilt: bool,
+}
+
+/// A whole transaction and where it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ready {
+    pub(crate) node: NodeIndex,
+    /// MULTI ... EXEC.
+    pub(crate) packed: Vec<u8>,
+    /// How many are between the two.
+    pub(crate) commands: usize,
+}
+
+impl Transaction {
+    /// One that goes where the watched keys are, if there are some.
+    pub(super) fn begin(watched: Option<&Atomic>) -> Self {
+        Self {
+            atomic: watched.cloned().unwrap_or_default(),
+            packed: MULTI.to_vec(),
+            commands: 0,
+            spoilt: false,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.commands
+    }
+
+    pub(super) fn is_spoilt(&self) -> bool {
+        self.spoilt
+    }
+
+    pub(super) fn spoil(&mut self) {
+        self.spoilt = true;
+    }
+
+    /// Keeps a command, if it can be part of the transaction.
+    pub(super) fn add(
+        &mut self,
+        router: &Router,
+        command: &CommandSpec,
+        frame: &[u8],
+        args: &[&[u8]],
+    ) -> Result<(), Error> {
+        if self.packed.len() + frame.len() > TRANSACTION_BYTES_MAX {
+            return Err(Error::new(
+                ErrorKind::Unroutable,
+                format!(
+                    "{} would make the transaction longer than {TRANSACTION_BYTES_MAX} bytes",
+                    command.name()
+                ),
+            ));
+        }
+        self.atomic.add(router, args)?;
+        self.packed.extend_from_slice(frame);
+        self.commands += 1;
+        Ok(())
+    }
+
+    /// The whole transaction. One without a key can go anywhere, and goes to the first node.
+    pub(super) fn finish(mut self) -> Ready {
+        self.packed.extend_from_slice(EXEC);
+        Ready {
+            node: self.atomic.owner().unwrap_or(NodeIndex::new(0)),
+            packed: self.packed,
+            commands: self.commands,
+        }
+    }
+}
