@@ -31,7 +31,7 @@ impl Router {
         let answers = answers
             .collect::<io::Result<_>>()
             .map_err(|error| Error::new(ErrorKind::Redis, error.to_string()))?;
-        Ok(batch.finish(&exchanges, answers))
+        Ok(batch.finish(&exchanges, answers, 0))
     }
 }
 
