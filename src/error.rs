@@ -256,6 +256,8 @@ impl Error {
     fn to_redis_error(&self) -> RedisError {
         match (self.0.kind, &self.0.source) {
             (ErrorKind::Redis, Some(source)) => source.as_ref().clone(),
+            // Without a word of a server's own it has the one that servers use for everything else.
+            (ErrorKind::Redis, None) => server_error("ERR", &self.0.message).into(),
             (kind, _) => {
                 redis::make_extension_error(kind.code().to_owned(), Some(self.0.message.clone()))
             }
