@@ -1,5 +1,5 @@
 //! Commands for all nodes: one answer, such as one server gives, by both clients in both protocols, over real servers.
-#![cfg(feature = "tokio-comp")]
+#![cfg(all(feature = "tokio-comp", feature = "testing"))]
 
 mod support;
 
@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use redis::{Commands, InfoDict, RedisResult, Value, cmd, from_redis_value};
+use redis_sharding::testing::{Fault, TestNode};
 use redis_sharding::{Builder, ErrorKind, ShardedClient};
 use support::Servers;
 
@@ -547,7 +548,9 @@ fn one_role_is_told_and_different_roles_are_an_error() {
         .exec(&mut servers.connection(1))
         .unwrap();
     by_both(&servers, |ask| {
-        let error = ask(&["ROLE"]).unwrap_err().to_string();
+        let error = ask(&["ROLE"]).unwrap_err();
+        assert_eq!(error.code(), Some("ERR"));
+        let error = error.to_string();
         assert!(error.contains("node-0 master, node-1 slave"), "{error}");
         let info: InfoDict = get(ask, &["INFO", "replication"]);
         assert_eq!(
@@ -587,6 +590,48 @@ fn a_script_is_killed_on_whichever_node_it_runs() {
         let stats: HashMap<String, Value> = get(ask, &["FUNCTION", "STATS"]);
         assert_eq!(stats["running_script"], Value::Nil);
         assert!(stats.contains_key("engines"));
+    });
+}
+
+#[test]
+fn a_node_that_cannot_kill_its_script_says_so() {
+    let nodes = TestNode::start_many(3).unwrap();
+    let mut client = nodes
+        .iter()
+        .fold(ShardedClient::builder(), |builder, node| {
+            builder.unnamed_node(node.url())
+        })
+        .build()
+        .unwrap();
+    for (number, node) in nodes.iter().enumerate() {
+        let error = match number {
+            1 => "UNKILLABLE Sorry the script already executed write commands",
+            _ => "NOTBUSY No scripts in execution right now.",
+        };
+        node.fail("SCRIPT", Fault::Error(error.into()), 1);
+    }
+    let error = command(&["SCRIPT", "KILL"]).exec(&mut client).unwrap_err();
+    assert_eq!(error.code(), Some("UNKILLABLE"));
+}
+
+#[test]
+fn a_dead_node_is_not_left_out_in_silence() {
+    let Some(servers) = Servers::start(2) else {
+        return;
+    };
+    servers.kill(1);
+    by_both(&servers, |ask| {
+        for words in [
+            &["INFO"][..],
+            &["CONFIG", "GET", "*"],
+            &["LATENCY", "DOCTOR"],
+            &["SLOWLOG", "GET"],
+            &["RANDOMKEY"],
+        ] {
+            let error = ask(words).unwrap_err();
+            assert_eq!(ErrorKind::of(&error), ErrorKind::Partial, "{words:?}");
+            assert!(error.to_string().contains("node-1"), "{error}");
+        }
     });
 }
 

@@ -66,7 +66,7 @@ pub(super) fn by_node(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     let mut kind = None;
     let mut all = Vec::new();
     for answer in answers {
-        all.extend_from_slice(format!("# Node {}\n", answer.node).as_bytes());
+        all.extend_from_slice(format!("# Node {}\n", answer.node.escape_debug()).as_bytes());
         match answer.value {
             Value::ServerError(error) => {
                 let details = error.details().unwrap_or_default();

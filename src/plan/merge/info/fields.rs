@@ -27,7 +27,7 @@ pub(super) enum Combine {
 }
 
 /// What is the case anywhere, how long the longest took, what patterns and functions every node has.
-const LARGEST: [&str; 19] = [
+const LARGEST: [&str; 20] = [
     "active_defrag_running",
     "async_loading",
     "client_recent_max_input_buffer",
@@ -47,6 +47,7 @@ const LARGEST: [&str; 19] = [
     "pubsub_patterns",
     "repl_backlog_active",
     "server_time_usec",
+    "used_memory_peak_time",
 ];
 
 const LARGEST_ENDINGS: [&str; 7] = [
@@ -150,7 +151,10 @@ pub(super) fn rule(name: &str) -> Rule {
         Rule::Keyspace
     } else if name.starts_with("cmdstat_") {
         Rule::Calls
-    } else if name.starts_with("errorstat_") {
+    } else if name.starts_with("errorstat_")
+        || name.contains("_distrib_")
+        || is_numbered(name, "io_thread_")
+    {
         Rule::Row(Combine::Sum)
     } else if name.starts_with("latency_percentiles_usec_") {
         Rule::Row(Combine::Max)

@@ -195,7 +195,7 @@ fn essentials(report: &Report<'_>) -> Option<Section> {
     let name = word(report.node);
     Some(Section {
         lines: vec![(format!("node_{name}"), parts.join(","))],
-        title: format!("Node {}", report.node),
+        title: format!("Node {}", report.node.escape_debug()),
     })
 }
 
@@ -344,6 +344,9 @@ mod tests {
             "calls=4,usec=60,usec_per_call=15.00,rejected_calls=1,failed_calls=2"
         );
         assert_eq!(line(&reports, "errorstat_ERR"), "count=5");
+        let sizes = "db0_distrib_lists_items:1=2,4=5\nio_thread_0:clients=1,reads=7\n";
+        assert_eq!(line(&[sizes, sizes], "db0_distrib_lists_items"), "1=4,4=10");
+        assert_eq!(line(&[sizes, sizes], "io_thread_0"), "clients=2,reads=14");
         assert_eq!(line(&reports, "errorstat_OOM"), "count=1");
         let reports = [
             "latency_percentiles_usec_get:p50=1.003,p99=9.023\n",
