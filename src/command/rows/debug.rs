@@ -3,7 +3,7 @@
 use super::*;
 
 const ONE_DATABASE: &str = "as if all keys lay on one server, in database 0 alone";
-const WRONG_NODE: &str = "every other subcommand: it ends a server, makes keys where they do not belong, or is about one";
+const WRONG_NODE: &str = "subcommands without a row end a server, make keys where they do not belong, or are about one node";
 
 pub(super) static ROWS: &[CommandSpec] = &[
     named("DEBUG", -2).because(WRONG_NODE),
