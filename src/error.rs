@@ -194,6 +194,12 @@ impl Error {
         Self::new(ErrorKind::Redis, message).caused_by(Arc::new(error.clone().into()))
     }
 
+    /// Whether a server said it, with this code word.
+    pub(crate) fn is_said(&self, code: &str) -> bool {
+        self.0.kind == ErrorKind::Redis
+            && self.0.source.as_ref().and_then(|source| source.code()) == Some(code)
+    }
+
     /// Some parts of a command were done, others were not.
     pub(crate) fn partial(command: &str, parts: Vec<PartOutcome>) -> Self {
         let mut message = format!("{command} was not done everywhere: ");
@@ -250,6 +256,8 @@ impl Error {
     fn to_redis_error(&self) -> RedisError {
         match (self.0.kind, &self.0.source) {
             (ErrorKind::Redis, Some(source)) => source.as_ref().clone(),
+            // Without a word of a server's own it has the one that servers use for everything else.
+            (ErrorKind::Redis, None) => server_error("ERR", &self.0.message).into(),
             (kind, _) => {
                 redis::make_extension_error(kind.code().to_owned(), Some(self.0.message.clone()))
             }

@@ -1,7 +1,7 @@
 //! Publish and subscribe over many nodes, as far as it has nothing to do with how bytes move.
 //!
 //! A channel belongs to the node that owns its name: there it is listened to, and there PUBLISH goes. Patterns are listened
-//! to on every node.
+//! to on every node, and so are the channels of keyspace notifications, which tell of keys wherever these live.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -91,13 +91,25 @@ pub(crate) fn spread(
 ) -> Result<Vec<NamesOfNode>, Error> {
     let mut by_node: Vec<Vec<Vec<u8>>> = vec![Vec::new(); router.topology().nodes().len()];
     for name in names {
-        match kind {
-            Subscription::Pattern => by_node.iter_mut().for_each(|node| node.push(name.clone())),
-            _ => by_node[router.owner(name)?.get()].push(name.clone()),
+        match is_everywhere(kind, name) {
+            true => by_node.iter_mut().for_each(|node| node.push(name.clone())),
+            false => by_node[router.owner(name)?.get()].push(name.clone()),
         }
     }
     let nodes = router.topology().indices().zip(by_node);
     Ok(nodes.filter(|(_, names)| !names.is_empty()).collect())
+}
+
+/// Whether every node may have something to say. A server publishes what happens to its keys by itself, under names that
+/// say nothing of which node that is.
+fn is_everywhere(kind: Subscription, name: &[u8]) -> bool {
+    match kind {
+        Subscription::Pattern => true,
+        Subscription::Channel => {
+            name.starts_with(b"__keyspace@") || name.starts_with(b"__keyevent@")
+        }
+        Subscription::Shard => false,
+    }
 }
 
 /// What is listened to at one node, and what the node has confirmed.

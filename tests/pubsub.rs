@@ -87,6 +87,56 @@ fn a_pattern_hears_every_node_once() {
     assert_eq!(client.publish::<_, _, i64>("channel:1", "x").unwrap(), 0);
 }
 
+/// Keys of every node, and the channels on which their changes are told.
+fn changes() -> Vec<(String, Vec<u8>)> {
+    (0..40)
+        .map(|number| {
+            let key = format!("key:{number}");
+            (format!("__keyspace@0__:{key}"), key.into_bytes())
+        })
+        .collect()
+}
+
+fn notifying() -> Option<Servers> {
+    Servers::builder()
+        .option(["--notify-keyspace-events", "KEA"])
+        .start(4)
+}
+
+#[test]
+fn keyspace_notifications_are_heard_from_the_nodes_where_the_keys_live() {
+    let Some(servers) = notifying() else {
+        return;
+    };
+    let mut client = client(&servers);
+    let mut subscriber = client.subscriber();
+    subscriber.subscribe("__keyevent@0__:set").unwrap();
+    for (_, key) in changes() {
+        let _: () = client.set(&key, 1).unwrap();
+    }
+    let heard: BTreeSet<Vec<u8>> = (0..40).map(|_| message(&mut subscriber).payload).collect();
+    assert_eq!(heard, changes().into_iter().map(|(_, key)| key).collect());
+    subscriber.unsubscribe("__keyevent@0__:set").unwrap();
+
+    let channels: Vec<String> = changes().into_iter().map(|(channel, _)| channel).collect();
+    subscriber.subscribe(&channels).unwrap();
+    for (_, key) in changes() {
+        let _: () = client.del(&key).unwrap();
+    }
+    let heard: BTreeSet<Vec<u8>> = (0..40).map(|_| message(&mut subscriber).channel).collect();
+    assert_eq!(
+        heard,
+        channels.into_iter().map(String::into_bytes).collect()
+    );
+    assert_eq!(
+        subscriber.next_event(Duration::from_millis(200)),
+        None,
+        "nothing comes twice"
+    );
+    let heard: i64 = client.publish("__keyevent@0__:mine", "x").unwrap();
+    assert_eq!(heard, 0);
+}
+
 #[test]
 fn shard_channels_are_heard() {
     let Some(servers) = Servers::start(3) else {
@@ -308,6 +358,29 @@ mod asynchronous {
             }
             assert_eq!(message(&mut subscriber).await.channel, channel.as_bytes());
         }
+    }
+
+    #[tokio::test]
+    async fn keyspace_notifications_are_heard_from_the_nodes_where_the_keys_live() {
+        let Some(servers) = notifying() else {
+            return;
+        };
+        let mut client = client(&servers);
+        let mut subscriber = client.subscriber();
+        subscriber.subscribe("__keyevent@0__:set").await.unwrap();
+        for (_, key) in changes() {
+            let _: () = client.set(&key, 1).await.unwrap();
+        }
+        let mut heard = BTreeSet::new();
+        for _ in 0..40 {
+            heard.insert(message(&mut subscriber).await.payload);
+        }
+        assert_eq!(heard, changes().into_iter().map(|(_, key)| key).collect());
+        subscriber.unsubscribe("__keyevent@0__:set").await.unwrap();
+        let _: () = client.set("key:0", 2).await.unwrap();
+        let waited =
+            tokio::time::timeout(Duration::from_millis(200), subscriber.next_event()).await;
+        assert!(waited.is_err(), "nothing comes twice, or after the end");
     }
 
     #[tokio::test]

@@ -266,7 +266,7 @@ impl Shared {
                 batch.add(&packed, &args, planned);
                 let exchanges = batch.take_exchanges();
                 let answers = self.executor.exchange(&exchanges, batch.hold()).await;
-                batch.finish_one(&exchanges, answers)
+                batch.finish_one(&exchanges, answers, rand::random())
             }
         }
     }
@@ -301,7 +301,7 @@ impl Shared {
             Bundle::Batch(mut batch) => {
                 let exchanges = batch.take_exchanges();
                 let answers = self.executor.exchange(&exchanges, batch.hold()).await;
-                Ok(batch.finish(&exchanges, answers))
+                Ok(batch.finish(&exchanges, answers, rand::random()))
             }
         }
     }

@@ -51,6 +51,14 @@ impl CommandSpec {
         }
     }
 
+    /// Where the keys of a command that is cut by node begin: behind its name and its subcommand's.
+    pub(crate) fn first_key(&self) -> usize {
+        match self.keys.first() {
+            Some(&KeySpec::Range { first, .. }) => usize::from(first),
+            _ => 1,
+        }
+    }
+
     /// Whether the command takes this many arguments, its name included.
     #[must_use]
     #[inline]

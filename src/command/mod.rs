@@ -9,6 +9,7 @@
 
 mod declare;
 mod extract;
+mod merge;
 mod packed;
 mod rows;
 mod spec;
@@ -19,8 +20,7 @@ pub(crate) use packed::{write_arg, write_header};
 
 pub use declare::{Declaration, DeclareError};
 pub use extract::Wait;
+pub use merge::Merge;
 pub use packed::{Args, PackedCommands, PackedError, PackedProblem, write_command};
-pub use spec::{
-    Access, ArgAt, Blocking, CommandSpec, KeyError, KeyPositions, KeySpec, Merge, Route,
-};
+pub use spec::{Access, ArgAt, Blocking, CommandSpec, KeyError, KeyPositions, KeySpec, Route};
 pub use table::{CommandTable, Lookup};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use super::Declaration;
+use super::{Declaration, Merge};
 
 /// A command: where its keys are, where it goes, how the answers of several nodes become one.
 ///
@@ -141,36 +141,6 @@ pub enum Route {
     Stateful,
     /// Nowhere: it makes no sense over many nodes, or it would take the client's own connection away.
     Refused,
-}
-
-/// How the answers of several nodes become one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Merge {
-    /// All must succeed; the answer is the first node's.
-    AllSucceeded,
-    /// Arrays (or sets, or maps) one after another, in node order.
-    Concat,
-    /// The first answer that is not nil, in node order.
-    FirstNonNil,
-    /// Each key's element goes back to the key's place in the question.
-    KeyOrder,
-    /// Element by element, true where every node says true.
-    LogicalAnd,
-    /// The largest number, element by element for arrays.
-    Max,
-    /// The smallest number, element by element for arrays.
-    Min,
-    /// One node's success is enough.
-    OneSucceeded,
-    /// A map from node name to that node's answer.
-    PerNode,
-    /// The sum of the numbers.
-    Sum,
-    /// Name and number in turn (PUBSUB NUMSUB): the numbers of equal names are added.
-    SumByName,
-    /// Arrays one after another, without the elements that were there before.
-    Union,
 }
 
 /// Whether a command may be sent again when its answer is missing.

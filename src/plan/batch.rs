@@ -8,7 +8,7 @@ use redis::Value;
 use crate::command::{Access, Args, Merge, PackedCommands};
 use crate::error::{Error, ErrorKind, PartOutcome, PartStatus, named_server_error};
 use crate::node::NodeIndex;
-use crate::plan::merge::{self, Answer};
+use crate::plan::merge::{self, Answer, Question};
 use crate::plan::router::{Hold, Planned, Since};
 use crate::plan::scan::continue_scan;
 use crate::plan::{Answers, Ending, Plan, Router, Split};
@@ -276,12 +276,17 @@ impl<'r, 'f> Batch<'r, 'f> {
     }
 
     /// Puts the answers in the order of the commands. What went wrong is a server error in its place, with a code word
-    /// of ours where the server said nothing.
-    pub(crate) fn finish(&self, exchanges: &[Exchange], answers: Vec<Answers>) -> Vec<Value> {
+    /// of ours where the server said nothing. `dice` is any number, for commands that leave their answer to chance.
+    pub(crate) fn finish(
+        &self,
+        exchanges: &[Exchange],
+        answers: Vec<Answers>,
+        dice: u64,
+    ) -> Vec<Value> {
         let (mut values, spread) = self.collect(exchanges, answers);
         for (spread, outcomes) in self.spread.iter().zip(spread) {
             values[spread.command as usize] = self
-                .merge(spread, outcomes)
+                .merge(spread, outcomes, dice)
                 .unwrap_or_else(|error| error.to_reply());
         }
         values
@@ -292,10 +297,11 @@ impl<'r, 'f> Batch<'r, 'f> {
         &self,
         exchanges: &[Exchange],
         answers: Vec<Answers>,
+        dice: u64,
     ) -> Result<Value, Error> {
         let (mut values, mut outcomes) = self.collect(exchanges, answers);
         match (self.spread.first(), outcomes.pop()) {
-            (Some(spread), Some(outcomes)) => self.merge(spread, outcomes),
+            (Some(spread), Some(outcomes)) => self.merge(spread, outcomes, dice),
             _ => Ok(values.pop().unwrap_or_default()),
         }
     }
@@ -380,23 +386,27 @@ impl<'r, 'f> Batch<'r, 'f> {
         }
     }
 
-    fn merge(&self, spread: &Spread<'_>, outcomes: Vec<Outcome>) -> Result<Value, Error> {
+    fn merge(
+        &self,
+        spread: &Spread<'_>,
+        outcomes: Vec<Outcome>,
+        dice: u64,
+    ) -> Result<Value, Error> {
         let nodes: Vec<NodeIndex> = spread.nodes(self.router).collect();
         let rule = spread.merge();
         let good = outcomes.iter().filter(|outcome| is_good(outcome)).count();
-        if good < outcomes.len() && !(rule == Merge::OneSucceeded && good > 0) {
+        let excused = |outcome: &Outcome| is_good(outcome) || is_excused(rule, outcome);
+        if good == 0 || !outcomes.iter().all(excused) {
             return Err(self.failed(spread, &nodes, outcomes, good));
         }
         let answers = nodes
             .iter()
             .zip(outcomes)
+            .filter(|(_, outcome)| is_good(outcome) || rule == Merge::Texts)
             .filter_map(|(&node, outcome)| {
-                let value = outcome
-                    .ok()
-                    .filter(|value| !matches!(value, Value::ServerError(_)))?;
                 Some(Answer {
                     node: self.router.name(node),
-                    value,
+                    value: outcome.ok()?,
                 })
             })
             .collect::<Vec<_>>();
@@ -421,7 +431,14 @@ impl<'r, 'f> Batch<'r, 'f> {
                     self.router.topology().nodes().len(),
                 )
             }
-            _ => merge::merge(rule, answers),
+            _ => {
+                let question = Question {
+                    args: &spread.args(),
+                    // Other bits for every command of a pipeline.
+                    dice: dice.rotate_left(spread.command.wrapping_mul(7)),
+                };
+                merge::merge(rule, question, answers)
+            }
         }
     }
 
@@ -459,7 +476,9 @@ impl<'r, 'f> Batch<'r, 'f> {
             )
         });
         let parts: Vec<PartOutcome> = parts.collect();
-        let first = errors.into_iter().flatten().next();
+        // A node with something to say against it says more than one with nothing to kill.
+        let errors = errors.into_iter().flatten();
+        let first = errors.min_by_key(|error| error.is_said("NOTBUSY"));
         match first {
             Some(error) if good == 0 && parts.len() == 1 => error.with_parts(parts),
             Some(error) if good == 0 && same_status(&parts) => error.with_parts(parts),
@@ -473,6 +492,15 @@ type Outcome = Result<Value, Option<Error>>;
 
 fn is_good(outcome: &Outcome) -> bool {
     !matches!(outcome, Ok(Value::ServerError(_)) | Err(_))
+}
+
+/// Whether a node may fail where others do not.
+fn is_excused(rule: Merge, outcome: &Outcome) -> bool {
+    match rule {
+        Merge::OneSucceeded => true,
+        Merge::Texts => outcome.is_ok(),
+        _ => false,
+    }
 }
 
 fn same_status(parts: &[PartOutcome]) -> bool {

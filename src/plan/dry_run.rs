@@ -31,6 +31,6 @@ impl Router {
         let answers = answers
             .collect::<io::Result<_>>()
             .map_err(|error| Error::new(ErrorKind::Redis, error.to_string()))?;
-        Ok(batch.finish(&exchanges, answers))
+        Ok(batch.finish(&exchanges, answers, 0))
     }
 }

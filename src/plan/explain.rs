@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::command::Merge;
 use crate::error::KeyText;
 use crate::node::NodeIndex;
 use crate::plan::{Plan, Split};
@@ -84,13 +83,13 @@ impl fmt::Display for Explanation {
         match &self.plan {
             Plan::One(_) => write!(f, "{name}: one node")?,
             Plan::Scan { .. } => write!(f, "{name}: the next step of a scan over all nodes")?,
-            Plan::All(merge) => write!(f, "{name}: all {} nodes, {}", parts.len(), words(*merge))?,
+            Plan::All(merge) => write!(f, "{name}: all {} nodes, {}", parts.len(), merge.words())?,
             Plan::Split(split) => {
                 write!(
                     f,
                     "{name}: split over {} nodes, {}",
                     parts.len(),
-                    words(split.merge)
+                    split.merge.words()
                 )?;
             }
         }
@@ -117,22 +116,5 @@ impl fmt::Display for Explanation {
             }
         }
         Ok(())
-    }
-}
-
-fn words(merge: Merge) -> &'static str {
-    match merge {
-        Merge::AllSucceeded => "all must succeed",
-        Merge::Concat => "answers one after another",
-        Merge::FirstNonNil => "the first answer that is not nil",
-        Merge::KeyOrder => "answers in the order of the keys",
-        Merge::LogicalAnd => "true where every node says so",
-        Merge::Max => "the largest answer",
-        Merge::Min => "the smallest answer",
-        Merge::OneSucceeded => "one must succeed",
-        Merge::PerNode => "answers by node",
-        Merge::Sum => "the sum of the answers",
-        Merge::SumByName => "the sums by name",
-        Merge::Union => "answers without repetition",
     }
 }

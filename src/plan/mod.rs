@@ -69,6 +69,8 @@ pub struct Split {
     pub parts: Vec<Part>,
     /// How the answers become one.
     pub merge: Merge,
+    /// Arguments before the first key: the command's name, and its subcommand's.
+    pub head: usize,
     /// Arguments that a key brings along, itself included.
     pub step: usize,
     /// Arguments behind the last key that every part repeats.
@@ -93,15 +95,17 @@ impl Split {
 
     /// The argument that is key number `key`.
     fn position(&self, key: u32) -> usize {
-        1 + key as usize * self.step
+        self.head + key as usize * self.step
     }
 
     /// Appends the request of one part, in the wire format.
     fn write_part(&self, part: &Part, args: &[&[u8]], out: &mut Vec<u8>) {
         use crate::command::{write_arg, write_header};
         let tail = &args[args.len() - self.tail..];
-        write_header(out, 1 + part.keys.len() * self.step + tail.len());
-        write_arg(out, args[0]);
+        write_header(out, self.head + part.keys.len() * self.step + tail.len());
+        for arg in &args[..self.head] {
+            write_arg(out, arg);
+        }
         for &key in &part.keys {
             let at = self.position(key);
             for arg in &args[at..at + self.step] {

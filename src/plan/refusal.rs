@@ -63,10 +63,14 @@ pub(super) fn without_keys(command: &CommandSpec) -> Error {
 }
 
 pub(super) fn needs_a_node(command: &CommandSpec) -> Error {
+    let why = match command.note() {
+        "" => String::new(),
+        note => format!(" ({note})"),
+    };
     Error::new(
         ErrorKind::Unroutable,
         format!(
-            "{} is about one server; name it with `client.node(name)`",
+            "{} is about one server; name it with `client.node(name)`{why}",
             words(command)
         ),
     )

@@ -355,19 +355,20 @@ impl Router {
         merge: Merge,
     ) -> Result<Plan, Error> {
         check_arity(command, args)?;
-        let keyed = (args.len() - 1).saturating_sub(tail);
+        let head = command.first_key();
+        let keyed = args.len().saturating_sub(head + tail);
         if keyed == 0 || !keyed.is_multiple_of(step) {
             return Err(wrong_arity(command));
         }
-        let keys = || args[1..=keyed].iter().step_by(step).copied();
-        let first = self.owner(args[1])?;
+        let keys = || args[head..head + keyed].iter().step_by(step).copied();
+        let first = self.owner(args[head])?;
         let Some(other) = keys().find(|key| self.topology.locate(key) != Some(first)) else {
             return Ok(Plan::One(first));
         };
         if command.access() == Access::Write && self.split_writes == SplitWrites::Refused {
             return Err(self.apart(
                 command.name(),
-                (args[1], first),
+                (args[head], first),
                 (other, self.owner(other)?),
             ));
         }
@@ -378,6 +379,7 @@ impl Router {
         Ok(Plan::Split(Split {
             parts: owners.parts(),
             merge,
+            head,
             step,
             tail,
         }))

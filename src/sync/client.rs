@@ -279,7 +279,7 @@ impl Shared {
                 batch.add(packed, &args, planned);
                 let exchanges = batch.take_exchanges();
                 let answers = self.executor.exchange(&exchanges, batch.hold());
-                batch.finish_one(&exchanges, answers)
+                batch.finish_one(&exchanges, answers, rand::random())
             }
         }
     }
@@ -332,7 +332,7 @@ impl Shared {
             Bundle::Batch(mut batch) => {
                 let exchanges = batch.take_exchanges();
                 let answers = self.executor.exchange(&exchanges, batch.hold());
-                Ok(batch.finish(&exchanges, answers))
+                Ok(batch.finish(&exchanges, answers, rand::random()))
             }
         }
     }

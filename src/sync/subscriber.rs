@@ -19,8 +19,9 @@ use crate::sync::ear::Ear;
 /// [`ShardedClient::subscriber`](crate::ShardedClient::subscriber).
 ///
 /// A channel is listened to at the node that owns its name, which is where the client's PUBLISH goes; patterns are
-/// listened to on all nodes. One thread per node that is listened to waits for messages; it ends with the subscriber. When
-/// a connection breaks, it is made again, and so are its subscriptions, and an [`Event::Missed`] tells so.
+/// listened to on all nodes, and so are channels of keyspace notifications (`__keyspace@..`, `__keyevent@..`), which every
+/// server publishes for its own keys. One thread per node that is listened to waits for messages; it ends with the
+/// subscriber. When a connection breaks, it is made again, and so are its subscriptions, and an [`Event::Missed`] tells so.
 ///
 /// ```no_run
 /// # use redis_sharding::{Event, ShardedClient};

@@ -72,7 +72,7 @@ pub const TIPS: List = &[
     ),
     (
         &["ACL|LOG", "CLIENT|LIST", "CONFIG|GET", "ROLE"],
-        "no tip: every node has its own answer",
+        "no tip: every node has a part of the answer",
     ),
     (
         &["LASTSAVE"],

@@ -16,7 +16,8 @@ pub(super) static ROWS: &[CommandSpec] = &[
     stateful("CLIENT|IMPORT-SOURCE", 3, NONE),
     stateful("CLIENT|INFO", 2, NONE).because(ITS_OWN),
     named("CLIENT|KILL", -3).because("ids and addresses are the node's own"),
-    ask_all("CLIENT|LIST", -2, Merge::PerNode),
+    ask_all("CLIENT|LIST", -2, Merge::Lines)
+        .because("ids are the node's own: two nodes may have the same"),
     stateful("CLIENT|NO-EVICT", 3, NONE),
     stateful("CLIENT|NO-TOUCH", 3, NONE),
     tell_all("CLIENT|PAUSE", -3, Merge::AllSucceeded),

@@ -17,14 +17,51 @@ A command that is not here is refused; `CommandSpec::declare` adds one. `CONFIG|
   arguments per key. *all*: to every node. *any*: to any one node. *scan*: one node after another. *named*: only to a
   node that the caller names. *stateful*: changes or concerns one connection, so only in a transaction or on a
   dedicated connection. *refused*: not at all.
-* **Merge**: how the answers of several nodes become one.
+* **Merge**: how the answers of several nodes become one, of the shape that a single server gives; see below.
 * **Access**: what reads may be sent again when an answer is missing; what writes is never sent twice.
 
 This file is printed from the table (`UPDATE_DOCS=1 cargo test --lib commands_md`); do not edit it.
 ";
 
+const MERGES: &str = "
+## How answers become one
+
+A program that knows one server understands these answers, in RESP2 and in RESP3: a map is what the nodes give for a map.
+`client.node(name)` asks one node alone.
+
+| merge | the answer |
+|---|---|
+";
+
+const INFO: &str = "
+INFO of all nodes, field by field:
+
+* Counters, sizes and limits are added: `connected_clients`, `used_memory`, `maxmemory`, `total_commands_processed`,
+  `keyspace_hits`, `instantaneous_ops_per_sec`, `used_cpu_sys`, ...
+* Sizes for people, percentages and ratios follow from the sums: `used_memory_human`, `mem_fragmentation_ratio`, ...
+* Of what is the case somewhere, of durations and of other ratios the largest: `loading`, `rdb_bgsave_in_progress`,
+  `latest_fork_usec`, ... Of `uptime_in_seconds` and `rdb_last_save_time` the smallest.
+* `db0`, `cmdstat_*` and `errorstat_*` are added, means computed anew; of `latency_percentiles_usec_*` the largest.
+  Replicas are numbered anew.
+* Everything else is said once when the nodes agree, and by node when they do not: `redis_version:a=7.0.15,b=8.0.0`.
+* Behind it a section `# Node NAME` for each node, with one field, `node_NAME:redis_version=..,role=..,used_memory=..`, as
+  far as the sections asked for have these. Other characters of the name than letters, digits, `-`, `_` and `.` are `_`.
+";
+
 fn document() -> String {
     let mut text = HEAD.to_owned();
+    text.push_str(MERGES);
+    let rows = GROUPS.iter().flat_map(|(_, rows)| *rows);
+    let mut merges: Vec<(String, &str)> = rows
+        .filter_map(|row| merge(row.route))
+        .map(|merge| (format!("{merge:?}"), merge.words()))
+        .collect();
+    merges.sort();
+    merges.dedup();
+    for (name, words) in merges {
+        let _ = writeln!(text, "| {name} | {words} |");
+    }
+    text.push_str(INFO);
     for (title, rows) in &GROUPS {
         let _ = write!(
             text,

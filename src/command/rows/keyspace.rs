@@ -28,7 +28,8 @@ pub(super) static ROWS: &[CommandSpec] = &[
     write("PEXPIREAT", -3, KEY),
     read("PEXPIRETIME", 2, KEY),
     read("PTTL", 2, KEY),
-    ask_all("RANDOMKEY", 1, Merge::FirstNonNil),
+    ask_all("RANDOMKEY", 1, Merge::AnyNonNil)
+        .because("every node that has keys is as likely as the others"),
     write("RENAME", 3, TWO_KEYS),
     write("RENAMENX", 3, TWO_KEYS),
     write("RESTORE", -4, KEY),

@@ -10,6 +10,7 @@ use super::{Access, ArgAt, Blocking, CommandSpec, KeySpec, Merge, Route};
 
 mod cluster;
 mod connection;
+mod debug;
 #[cfg(test)]
 mod document;
 mod hashes;
@@ -25,7 +26,7 @@ mod streams;
 mod strings;
 
 /// Every built-in row, with the title of its group.
-pub(super) static GROUPS: [(&str, &[CommandSpec]); 14] = [
+pub(super) static GROUPS: [(&str, &[CommandSpec]); 15] = [
     ("Keys", keyspace::ROWS),
     ("Strings, bitmaps, HyperLogLog", strings::ROWS),
     ("Hashes", hashes::ROWS),
@@ -37,6 +38,7 @@ pub(super) static GROUPS: [(&str, &[CommandSpec]); 14] = [
     ("Publish and subscribe", pubsub::ROWS),
     ("Connection and transactions", connection::ROWS),
     ("Server", server::ROWS),
+    ("Debugging", debug::ROWS),
     ("Cluster", cluster::ROWS),
     (
         "Vector sets, JSON, probabilistic, time series",

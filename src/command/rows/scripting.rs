@@ -19,7 +19,7 @@ pub(super) static ROWS: &[CommandSpec] = &[
     any("FUNCTION|LIST", -2).because("libraries are loaded on every node alike"),
     tell_all("FUNCTION|LOAD", -3, Merge::AllSucceeded),
     tell_all("FUNCTION|RESTORE", -3, Merge::AllSucceeded),
-    ask_all("FUNCTION|STATS", 2, Merge::PerNode),
+    ask_all("FUNCTION|STATS", 2, Merge::RunningScript),
     stateful("SCRIPT|DEBUG", -3, NONE).because("debugs the scripts of one connection"),
     ask_all("SCRIPT|EXISTS", -3, Merge::LogicalAnd),
     tell_all("SCRIPT|FLUSH", -2, Merge::AllSucceeded),

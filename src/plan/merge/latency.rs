@@ -1,0 +1,190 @@
+//! LATENCY LATEST, HISTORY and HISTOGRAM.
+
+use std::collections::BTreeMap;
+
+use redis::Value;
+
+use crate::error::Error;
+use crate::plan::merge::pairs::{self, Pairs};
+use crate::plan::merge::{Answer, elements, shape, unexpected};
+
+/// Events `[name, seconds, latest, worst, ...]`, where numbers behind the worst are sums and counts.
+pub(super) fn latest(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
+    let mut merged: Vec<Vec<Value>> = Vec::new();
+    for answer in answers {
+        let node = answer.node;
+        for value in elements(answer)? {
+            let event = elements(Answer { node, value })?;
+            if event.len() < 4 {
+                return Err(unexpected(node, "an event that is too short"));
+            }
+            match merged.iter_mut().find(|known| known[0] == event[0]) {
+                None => merged.push(event),
+                Some(known) => add_event(known, event),
+            }
+        }
+    }
+    Ok(Value::Array(merged.into_iter().map(Value::Array).collect()))
+}
+
+fn add_event(known: &mut [Value], event: Vec<Value>) {
+    let is_later = int(&event[1]) > int(&known[1]);
+    for (at, (one, other)) in known.iter_mut().zip(event).enumerate().skip(1) {
+        match at {
+            1 | 2 if is_later => *one = other,
+            1 | 2 => {}
+            3 => *one = Value::Int(int(one).max(int(&other))),
+            _ => *one = Value::Int(int(one).saturating_add(int(&other))),
+        }
+    }
+}
+
+/// Samples `[seconds, milliseconds]`, oldest first. A server keeps the worst of a second, so this does too.
+pub(super) fn samples(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
+    let mut worst: BTreeMap<i64, i64> = BTreeMap::new();
+    for answer in answers {
+        let node = answer.node;
+        for value in elements(answer)? {
+            let sample = elements(Answer { node, value })?;
+            let [Value::Int(second), Value::Int(latency)] = sample[..] else {
+                return Err(unexpected(node, "a sample that is not two numbers"));
+            };
+            let known = worst.entry(second).or_insert(latency);
+            *known = latency.max(*known);
+        }
+    }
+    let pair = |(second, latency)| Value::Array(vec![Value::Int(second), Value::Int(latency)]);
+    Ok(Value::Array(worst.into_iter().map(pair).collect()))
+}
+
+/// By command: `calls`, and a `histogram_usec` of how many calls took at most so long.
+pub(super) fn histograms(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
+    let merged = pairs::join_all(answers, |node, _, one, other| {
+        let value = std::mem::take(one);
+        let mut command = Pairs::read(Answer { node, value })?;
+        let other = Pairs::read(Answer { node, value: other })?;
+        command.join(other, |_, one, other| add_figure(node, one, other))?;
+        *one = command.into_value();
+        Ok(())
+    })?;
+    Ok(merged.map_or(Value::Nil, Pairs::into_value))
+}
+
+fn add_figure(node: &str, one: &mut Value, other: Value) -> Result<(), Error> {
+    match (&mut *one, other) {
+        (Value::Int(one), Value::Int(other)) => *one = one.saturating_add(other),
+        (Value::Map(_) | Value::Array(_), other) => {
+            let value = std::mem::take(one);
+            let mut histogram = Pairs::read(Answer { node, value })?;
+            let other = Pairs::read(Answer { node, value: other })?;
+            histogram.pairs = add_counts(&histogram, &other);
+            *one = histogram.into_value();
+        }
+        (_, other) => return Err(unexpected(node, shape(&other))),
+    }
+    Ok(())
+}
+
+/// Counts grow with the time, and a server leaves out times at which they do not.
+fn add_counts(one: &Pairs, other: &Pairs) -> Vec<(Value, Value)> {
+    let read = |pairs: &Pairs| -> BTreeMap<i64, i64> {
+        let number = |(time, count): &(Value, Value)| (int(time), int(count));
+        pairs.pairs.iter().map(number).collect()
+    };
+    let (one, other) = (read(one), read(other));
+    let until = |counts: &BTreeMap<i64, i64>, time| {
+        counts
+            .range(..=time)
+            .next_back()
+            .map_or(0, |(_, &count)| count)
+    };
+    let mut times: Vec<i64> = one.keys().chain(other.keys()).copied().collect();
+    times.sort_unstable();
+    times.dedup();
+    let count = |&time: &i64| {
+        let both = until(&one, time).saturating_add(until(&other, time));
+        (Value::Int(time), Value::Int(both))
+    };
+    times.iter().map(count).collect()
+}
+
+fn int(value: &Value) -> i64 {
+    match value {
+        Value::Int(number) => *number,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{answers, flat, ints, map, text};
+    use super::*;
+
+    fn event(name: &str, numbers: &[i64]) -> Value {
+        let numbers = numbers.iter().copied().map(Value::Int);
+        Value::Array([text(name)].into_iter().chain(numbers).collect())
+    }
+
+    #[test]
+    fn of_an_event_the_latest_and_the_worst_are_told() {
+        let one = Value::Array(vec![event("command", &[100, 5, 90])]);
+        let other = Value::Array(vec![
+            event("fork", &[50, 1, 1]),
+            event("command", &[200, 7, 8]),
+        ]);
+        let merged = latest(answers([one, other])).unwrap();
+        let expected = vec![event("command", &[200, 7, 90]), event("fork", &[50, 1, 1])];
+        assert_eq!(merged, Value::Array(expected));
+    }
+
+    #[test]
+    fn sums_and_counts_of_newer_servers_are_added() {
+        let one = Value::Array(vec![event("command", &[200, 5, 9, 30, 3])]);
+        let other = Value::Array(vec![event("command", &[100, 7, 8, 20, 4])]);
+        let merged = latest(answers([one, other])).unwrap();
+        let expected = vec![event("command", &[200, 5, 9, 50, 7])];
+        assert_eq!(merged, Value::Array(expected));
+    }
+
+    #[test]
+    fn samples_come_by_time_and_a_second_has_its_worst() {
+        let list = |samples: &[[i64; 2]]| {
+            Value::Array(samples.iter().map(|sample| ints(sample)).collect())
+        };
+        let merged = samples(answers([
+            list(&[[10, 5], [30, 2]]),
+            list(&[[20, 1], [30, 9]]),
+        ]));
+        assert_eq!(merged.unwrap(), list(&[[10, 5], [20, 1], [30, 9]]));
+    }
+
+    fn histogram(shape: fn(&[(&str, Value)]) -> Value, calls: i64, counts: &[i64]) -> Value {
+        let histogram = match shape(&[]) {
+            Value::Map(_) => Value::Map(
+                counts
+                    .chunks(2)
+                    .map(|pair| (Value::Int(pair[0]), Value::Int(pair[1])))
+                    .collect(),
+            ),
+            _ => ints(counts),
+        };
+        shape(&[("calls", Value::Int(calls)), ("histogram_usec", histogram)])
+    }
+
+    #[test]
+    fn histograms_are_added_where_one_of_them_has_a_step() {
+        for shape in [flat, map] {
+            let one = shape(&[("get", histogram(shape, 5, &[1, 2, 4, 5]))]);
+            let other = shape(&[
+                ("set", histogram(shape, 1, &[8, 1])),
+                ("get", histogram(shape, 3, &[2, 1, 8, 3])),
+            ]);
+            let merged = histograms(answers([one, other])).unwrap();
+            let expected = shape(&[
+                ("get", histogram(shape, 8, &[1, 2, 2, 3, 4, 6, 8, 8])),
+                ("set", histogram(shape, 1, &[8, 1])),
+            ]);
+            assert_eq!(merged, expected);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Arrays: by key, one after another, without repetition.
+
+use std::collections::HashSet;
+
+use redis::Value;
+
+use crate::error::Error;
+use crate::plan::merge::{Answer, elements, unexpected};
+
+/// Puts each element back to its key's place in the question: `keys[i]` are the key numbers of part `i`.
+pub(in crate::plan) fn by_key(answers: Vec<Answer<'_>>, keys: &[&[u32]]) -> Result<Value, Error> {
+    let total = keys.iter().map(|part| part.len()).sum();
+    let mut merged = Vec::new();
+    merged.resize_with(total, || Value::Nil);
+    for (answer, keys) in answers.into_iter().zip(keys) {
+        let node = answer.node;
+        let items = elements(answer)?;
+        if items.len() != keys.len() {
+            return Err(unexpected(
+                node,
+                &format!("{} elements for {} keys", items.len(), keys.len()),
+            ));
+        }
+        for (&key, item) in keys.iter().zip(items) {
+            merged[key as usize] = item;
+        }
+    }
+    Ok(Value::Array(merged))
+}
+
+pub(super) fn concat(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
+    let mut maps: Vec<(Value, Value)> = Vec::new();
+    let mut items = Vec::new();
+    for answer in answers {
+        match answer.value {
+            Value::Map(pairs) => maps.extend(pairs),
+            value => items.extend(elements(Answer { value, ..answer })?),
+        }
+    }
+    Ok(match (maps.is_empty(), items.is_empty()) {
+        (false, true) => Value::Map(maps),
+        _ => Value::Array(items),
+    })
+}
+
+pub(super) fn union(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
+    let mut seen = HashSet::new();
+    let mut merged = Vec::new();
+    for answer in answers {
+        for item in elements(answer)? {
+            let known = match &item {
+                Value::BulkString(bytes) => !seen.insert(bytes.clone()),
+                other => merged.contains(other),
+            };
+            if !known {
+                merged.push(item);
+            }
+        }
+    }
+    Ok(Value::Array(merged))
+}
+
+/// The answers that are not nil.
+pub(super) fn non_nil<'n>(answers: Vec<Answer<'n>>) -> impl Iterator<Item = Value> + use<'n> {
+    answers
+        .into_iter()
+        .map(|answer| answer.value)
+        .filter(|value| *value != Value::Nil)
+}
+
+/// One of the answers that are not nil, each as likely as the others.
+pub(super) fn any_non_nil(answers: Vec<Answer<'_>>, dice: u64) -> Value {
+    let mut found: Vec<Value> = non_nil(answers).collect();
+    if found.is_empty() {
+        return Value::Nil;
+    }
+    let chosen = dice % found.len() as u64;
+    found.swap_remove(chosen as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{NOTHING, answers, text, texts};
+    use super::super::{Question, merge};
+    use super::*;
+    use crate::command::Merge;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn elements_return_to_the_places_of_their_keys() {
+        let merged = by_key(
+            answers([
+                Value::Array(vec![text("1"), Value::Nil]),
+                Value::Array(vec![text("0"), text("3")]),
+            ]),
+            &[&[1, 2], &[0, 3]],
+        );
+        let expected = vec![text("0"), text("1"), Value::Nil, text("3")];
+        assert_eq!(merged.unwrap(), Value::Array(expected));
+    }
+
+    #[test]
+    fn an_answer_with_too_few_elements_is_an_error_not_a_nil() {
+        let merged = by_key(answers([texts(&["1"])]), &[&[0, 1]]);
+        assert_eq!(merged.unwrap_err().kind(), ErrorKind::Redis);
+    }
+
+    #[test]
+    fn lists_follow_one_another_in_node_order() {
+        let merged = merge(
+            Merge::Concat,
+            NOTHING,
+            answers([texts(&["x"]), Value::Set(vec![text("y")])]),
+        );
+        assert_eq!(merged.unwrap(), texts(&["x", "y"]));
+    }
+
+    #[test]
+    fn a_union_names_nothing_twice() {
+        let merged = merge(
+            Merge::Union,
+            NOTHING,
+            answers([texts(&["x", "y"]), texts(&["y"])]),
+        );
+        assert_eq!(merged.unwrap(), texts(&["x", "y"]));
+    }
+
+    #[test]
+    fn the_first_that_is_not_nil_is_found() {
+        let merged = merge(
+            Merge::FirstNonNil,
+            NOTHING,
+            answers([Value::Nil, text("k"), text("l")]),
+        );
+        assert_eq!(merged.unwrap(), text("k"));
+    }
+
+    #[test]
+    fn chance_chooses_among_the_nodes_that_have_a_key() {
+        let chosen = |dice| {
+            let question = Question { dice, ..NOTHING };
+            let given = answers([Value::Nil, text("k"), Value::Nil, text("l")]);
+            merge(Merge::AnyNonNil, question, given).unwrap()
+        };
+        assert_eq!([chosen(0), chosen(1)], [text("k"), text("l")]);
+        assert_eq!(chosen(u64::MAX), text("l"));
+        let none = merge(Merge::AnyNonNil, NOTHING, answers([Value::Nil, Value::Nil]));
+        assert_eq!(none.unwrap(), Value::Nil);
+    }
+}

@@ -1,0 +1,130 @@
+//! Entries of the nodes' logs: SLOWLOG GET, COMMANDLOG GET, ACL LOG.
+
+use redis::Value;
+
+use crate::error::Error;
+use crate::plan::merge::pairs::Pairs;
+use crate::plan::merge::{Answer, elements, first, unexpected};
+
+/// So many entries a server gives that is not told how many.
+const ENTRIES: usize = 10;
+
+/// Newest first, as many as were asked for. `RESET`, which ACL LOG has for an argument, is answered with a status.
+pub(super) fn entries(answers: Vec<Answer<'_>>, args: &[&[u8]]) -> Result<Value, Error> {
+    let is_status =
+        |answer: &Answer<'_>| matches!(answer.value, Value::Okay | Value::SimpleString(_));
+    if answers.iter().all(is_status) {
+        return Ok(first(answers));
+    }
+    let mut dated = Vec::new();
+    for answer in answers {
+        let node = answer.node;
+        for entry in elements(answer)? {
+            let age = age(&entry).ok_or_else(|| unexpected(node, "an entry without a time"))?;
+            dated.push((age, entry));
+        }
+    }
+    // Entries of one time stay in node order.
+    dated.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+    dated.truncate(limit(args));
+    Ok(Value::Array(
+        dated.into_iter().map(|(_, entry)| entry).collect(),
+    ))
+}
+
+/// A number that is larger the longer ago it was: of `[id, seconds, ...]`, or of a map with `age-seconds`.
+fn age(entry: &Value) -> Option<f64> {
+    if let Value::Array(items) = entry
+        && let [Value::Int(_), Value::Int(seconds), ..] = items.as_slice()
+    {
+        return Some(-(*seconds as f64));
+    }
+    let entry = Answer {
+        node: "",
+        value: entry.clone(),
+    };
+    match Pairs::read(entry).ok()?.get(b"age-seconds")? {
+        Value::Double(age) => Some(*age),
+        Value::Int(age) => Some(*age as f64),
+        Value::BulkString(age) => std::str::from_utf8(age).ok()?.parse().ok(),
+        _ => None,
+    }
+}
+
+/// How many entries are wanted: the argument after the subcommand; all of them when it is negative.
+fn limit(args: &[&[u8]]) -> usize {
+    let Some(count) = args.get(2) else {
+        return ENTRIES;
+    };
+    let count = std::str::from_utf8(count).ok();
+    let count: Option<i64> = count.and_then(|count| count.parse().ok());
+    // The servers would have refused what is no number.
+    count.map_or(usize::MAX, |count| {
+        usize::try_from(count).unwrap_or(usize::MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{answers, flat, map, text};
+    use super::*;
+
+    fn entry(id: i64, seconds: i64) -> Value {
+        Value::Array(vec![Value::Int(id), Value::Int(seconds), text("rest")])
+    }
+
+    fn given() -> Vec<Answer<'static>> {
+        answers([
+            Value::Array(vec![entry(5, 300), entry(4, 100)]),
+            Value::Array(vec![entry(9, 300), entry(8, 200)]),
+        ])
+    }
+
+    #[test]
+    fn entries_come_newest_first_and_of_one_time_in_node_order() {
+        let merged = entries(given(), &[b"SLOWLOG", b"GET"]).unwrap();
+        let expected = [entry(5, 300), entry(9, 300), entry(8, 200), entry(4, 100)];
+        assert_eq!(merged, Value::Array(expected.into()));
+    }
+
+    #[test]
+    fn there_are_as_many_as_were_asked_for() {
+        let count = |args: &[&[u8]]| match entries(given(), args).unwrap() {
+            Value::Array(entries) => entries.len(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(count(&[b"SLOWLOG", b"GET", b"3"]), 3);
+        assert_eq!(count(&[b"SLOWLOG", b"GET", b"-1"]), 4);
+        assert_eq!(count(&[b"COMMANDLOG", b"GET", b"1", b"slow"]), 1);
+        let many = || Value::Array((0..9).map(|id| entry(id, id)).collect());
+        let merged = entries(answers([many(), many()]), &[b"SLOWLOG", b"GET"]).unwrap();
+        assert!(matches!(merged, Value::Array(entries) if entries.len() == 10));
+    }
+
+    #[test]
+    fn the_acl_log_tells_ages() {
+        let two = flat(&[("count", Value::Int(1)), ("age-seconds", text("2.5"))]);
+        let three = map(&[("age-seconds", Value::Double(1.5))]);
+        let given = [
+            Value::Array(vec![two.clone()]),
+            Value::Array(vec![three.clone()]),
+        ];
+        let merged = entries(answers(given), &[b"ACL", b"LOG"]).unwrap();
+        assert_eq!(merged, Value::Array(vec![three, two]));
+    }
+
+    #[test]
+    fn a_reset_is_answered_with_ok() {
+        let merged = entries(
+            answers([Value::Okay, Value::Okay]),
+            &[b"ACL", b"LOG", b"RESET"],
+        );
+        assert_eq!(merged.unwrap(), Value::Okay);
+    }
+
+    #[test]
+    fn an_entry_without_a_time_is_an_error() {
+        let odd = Value::Array(vec![Value::Int(1)]);
+        assert!(entries(answers([odd]), &[b"SLOWLOG", b"GET"]).is_err());
+    }
+}

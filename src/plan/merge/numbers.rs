@@ -1,0 +1,207 @@
+//! Sums and extremes.
+
+use redis::Value;
+
+use crate::error::Error;
+use crate::plan::merge::pairs::{self, Pairs};
+use crate::plan::merge::{Answer, plain, shape, unexpected};
+
+/// Numbers, or arrays of numbers element by element. Booleans of RESP3 stay booleans.
+pub(super) fn fold(answers: Vec<Answer<'_>>, combine: fn(i64, i64) -> i64) -> Result<Value, Error> {
+    let mut answers = answers.into_iter();
+    let Some(mut merged) = answers.next().map(number).transpose()? else {
+        return Ok(Value::Nil);
+    };
+    for answer in answers {
+        let node = answer.node;
+        combine_into(&mut merged, number(answer)?, combine, node)?;
+    }
+    Ok(merged)
+}
+
+pub(super) fn sum_by_name(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
+    let mut merged: Vec<(Value, i64)> = Vec::new();
+    for answer in answers {
+        let node = answer.node;
+        for (number, (name, count)) in Pairs::read(answer)?.pairs.into_iter().enumerate() {
+            let Value::Int(count) = count else {
+                return Err(unexpected(node, shape(&count)));
+            };
+            // Every node answers for the same names in the same order.
+            match merged.get_mut(number) {
+                Some((known, total)) if *known == name => *total = total.saturating_add(count),
+                Some(_) => return Err(unexpected(node, "other names than the node before it")),
+                None => merged.push((name, count)),
+            }
+        }
+    }
+    Ok(Value::Array(
+        merged
+            .into_iter()
+            .flat_map(|(name, total)| [name, Value::Int(total)])
+            .collect(),
+    ))
+}
+
+/// Figures by name, which may be figures by name again: MEMORY STATS.
+pub(super) fn figures(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
+    let Some(mut merged) = pairs::join_all(answers, add)? else {
+        return Ok(Value::Nil);
+    };
+    if let Some(mean) = bytes_per_key(&merged)
+        && let Some(place) = merged.get_mut(b"keys.bytes-per-key")
+    {
+        *place = Value::Int(mean);
+    }
+    Ok(merged.into_value())
+}
+
+/// Counts and sizes are whole numbers, ratios and percentages are not: in RESP2 these are texts.
+fn add(node: &str, name: &Value, one: &mut Value, other: Value) -> Result<(), Error> {
+    match (&mut *one, plain(other)) {
+        (Value::Int(one), Value::Int(other)) => *one = one.saturating_add(other),
+        (Value::Double(one), Value::Double(other)) => *one = one.max(other),
+        (Value::Map(_) | Value::Array(_), other @ (Value::Map(_) | Value::Array(_))) => {
+            let value = std::mem::take(one);
+            let mut inner = Pairs::read(Answer { node, value })?;
+            let other = Pairs::read(Answer { node, value: other })?;
+            inner.join(other, |name, one, other| add(node, name, one, other))?;
+            *one = inner.into_value();
+        }
+        (Value::BulkString(one), Value::BulkString(other)) => {
+            match (decimal(one), decimal(&other)) {
+                (Some(a), Some(b)) if b > a => *one = other,
+                (Some(_), Some(_)) => {}
+                _ if *one == other => {}
+                _ => return Err(unexpected(node, &format!("another text for {name:?}"))),
+            }
+        }
+        (_, other) => return Err(unexpected(node, shape(&other))),
+    }
+    Ok(())
+}
+
+/// What a key takes on average: not the sum of the nodes' averages.
+fn bytes_per_key(figures: &Pairs) -> Option<i64> {
+    let int = |name: &[u8]| match figures.get(name)? {
+        Value::Int(number) => Some(*number),
+        _ => None,
+    };
+    let used = int(b"total.allocated")?.saturating_sub(int(b"startup.allocated")?);
+    Some(used.checked_div(int(b"keys.count")?).unwrap_or(0))
+}
+
+fn decimal(text: &[u8]) -> Option<f64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+fn combine_into(
+    merged: &mut Value,
+    value: Value,
+    combine: fn(i64, i64) -> i64,
+    node: &str,
+) -> Result<(), Error> {
+    match (merged, value) {
+        (Value::Array(all), Value::Array(items)) if all.len() == items.len() => {
+            for (one, item) in all.iter_mut().zip(items) {
+                combine_into(one, item, combine, node)?;
+            }
+            Ok(())
+        }
+        (Value::Int(a), Value::Int(b)) => {
+            *a = combine(*a, b);
+            Ok(())
+        }
+        (Value::Boolean(a), Value::Boolean(b)) => {
+            *a = combine((*a).into(), b.into()) != 0;
+            Ok(())
+        }
+        (_, other) => Err(unexpected(node, shape(&other))),
+    }
+}
+
+fn number(answer: Answer<'_>) -> Result<Value, Error> {
+    match plain(answer.value) {
+        value @ (Value::Int(_) | Value::Array(_) | Value::Boolean(_)) => Ok(value),
+        other => Err(unexpected(answer.node, shape(&other))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::merge;
+    use super::super::testing::{NOTHING, answers, flat, ints, map, text};
+    use super::*;
+    use crate::command::Merge;
+
+    #[test]
+    fn numbers_are_added_or_compared() {
+        let given = || answers([Value::Int(3), Value::Int(1), Value::Int(2)]);
+        let merged = |rule| merge(rule, NOTHING, given()).unwrap();
+        assert_eq!(merged(Merge::Sum), Value::Int(6));
+        assert_eq!(merged(Merge::Min), Value::Int(1));
+        assert_eq!(merged(Merge::Max), Value::Int(3));
+    }
+
+    #[test]
+    fn arrays_of_numbers_merge_element_by_element() {
+        let given = answers([ints(&[1, 1, 0]), ints(&[1, 0, 0])]);
+        let merged = merge(Merge::LogicalAnd, NOTHING, given);
+        assert_eq!(merged.unwrap(), ints(&[1, 0, 0]));
+        let given = answers([ints(&[1]), ints(&[1, 2])]);
+        assert!(merge(Merge::Min, NOTHING, given).is_err());
+    }
+
+    #[test]
+    fn counts_of_equal_names_are_added() {
+        let one = || flat(&[("news", Value::Int(1)), ("sport", Value::Int(2))]);
+        let merged = merge(Merge::SumByName, NOTHING, answers([one(), one()])).unwrap();
+        let expected = flat(&[("news", Value::Int(2)), ("sport", Value::Int(4))]);
+        assert_eq!(merged, expected);
+    }
+
+    #[test]
+    fn figures_are_added_and_of_ratios_the_largest_is_told() {
+        let node = |keys: i64, total: i64, ratio: &str| {
+            flat(&[
+                ("total.allocated", Value::Int(total)),
+                ("startup.allocated", Value::Int(100)),
+                ("keys.count", Value::Int(keys)),
+                ("keys.bytes-per-key", Value::Int((total - 100) / keys)),
+                (
+                    "db.0",
+                    flat(&[("overhead.hashtable.main", Value::Int(keys * 8))]),
+                ),
+                ("fragmentation", text(ratio)),
+            ])
+        };
+        let merged = figures(answers([node(1, 200, "1.5"), node(3, 700, "10.25")])).unwrap();
+        assert_eq!(
+            merged,
+            flat(&[
+                ("total.allocated", Value::Int(900)),
+                ("startup.allocated", Value::Int(200)),
+                ("keys.count", Value::Int(4)),
+                ("keys.bytes-per-key", Value::Int(175)),
+                ("db.0", flat(&[("overhead.hashtable.main", Value::Int(32))])),
+                ("fragmentation", text("10.25")),
+            ])
+        );
+    }
+
+    #[test]
+    fn figures_of_resp3_stay_a_map_of_numbers() {
+        let node = |ratio| map(&[("a", Value::Int(1)), ("b", Value::Double(ratio))]);
+        let merged = figures(answers([
+            node(2.5),
+            node(1.5),
+            map(&[("c", Value::Int(7))]),
+        ]));
+        let expected = [
+            ("a", Value::Int(2)),
+            ("b", Value::Double(2.5)),
+            ("c", Value::Int(7)),
+        ];
+        assert_eq!(merged.unwrap(), map(&expected));
+    }
+}

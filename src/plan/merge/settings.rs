@@ -1,0 +1,85 @@
+//! CONFIG GET of all nodes as one map.
+
+use redis::Value;
+
+use crate::error::Error;
+use crate::plan::merge::pairs::Pairs;
+use crate::plan::merge::texts::{Text, alike_or_by_node, bulk};
+use crate::plan::merge::{Answer, unexpected};
+
+/// What one setting is at each node that has it.
+struct Setting<'n> {
+    name: Value,
+    values: Vec<(&'n str, String)>,
+}
+
+/// Settings that are alike have their value, others name the nodes.
+pub(super) fn settings(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
+    let mut frame = None;
+    let mut settings: Vec<Setting<'_>> = Vec::new();
+    for answer in answers {
+        let node = answer.node;
+        let mut pairs = Pairs::read(answer)?;
+        for (number, (name, value)) in pairs.pairs.drain(..).enumerate() {
+            let value = Text::read(Answer { node, value })?.to_str().into_owned();
+            // Servers of one version mostly list their settings alike.
+            let at = match settings.get(number) {
+                Some(known) if known.name == name => Some(number),
+                _ => settings.iter().position(|known| known.name == name),
+            };
+            match at {
+                Some(at) => settings[at].values.push((node, value)),
+                None => settings.push(Setting {
+                    name,
+                    values: vec![(node, value)],
+                }),
+            }
+        }
+        frame.get_or_insert(pairs);
+    }
+    let Some(mut merged) = frame else {
+        return Err(unexpected("", "nothing"));
+    };
+    merged.pairs = settings.into_iter().map(Setting::merged).collect();
+    Ok(merged.into_value())
+}
+
+impl Setting<'_> {
+    fn merged(self) -> (Value, Value) {
+        let values: Vec<(&str, &str)> = self
+            .values
+            .iter()
+            .map(|(node, value)| (*node, value.as_str()))
+            .collect();
+        (self.name, bulk(&alike_or_by_node(&values)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{answers, flat, map, text};
+    use super::*;
+
+    #[test]
+    fn settings_that_differ_name_the_nodes() {
+        let node = |port: &str| flat(&[("port", text(port)), ("appendonly", text("no"))]);
+        let merged = settings(answers([node("1"), node("2")])).unwrap();
+        let expected = flat(&[("port", text("a=1,b=2")), ("appendonly", text("no"))]);
+        assert_eq!(merged, expected);
+    }
+
+    #[test]
+    fn settings_of_resp3_stay_a_map_in_whatever_order_the_nodes_name_them() {
+        let one = map(&[("x", text("1")), ("y", text("2"))]);
+        let other = map(&[("y", text("2")), ("z", text("3")), ("x", text("1"))]);
+        let merged = settings(answers([one, other])).unwrap();
+        let expected = map(&[("x", text("1")), ("y", text("2")), ("z", text("3"))]);
+        assert_eq!(merged, expected);
+    }
+
+    #[test]
+    fn no_setting_is_no_error() {
+        let none = settings(answers([flat(&[]), flat(&[])])).unwrap();
+        assert_eq!(none, Value::Array(Vec::new()));
+    }
+}
