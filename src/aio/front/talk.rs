@@ -482,7 +482,7 @@ async fn send(
         true => Vec::new(),
         false => shared.executor.exchange(&exchanges, hold).await,
     };
-    relay.finish(&exchanges, answers, protocol, out);
+    relay.finish(&exchanges, answers, protocol, rand::random(), out);
 }
 
 /// One command by itself, and the reply to it.

@@ -69,12 +69,13 @@ impl<'r, 'f> Relay<'r, 'f> {
         &mut self.batch
     }
 
-    /// Writes all replies in the order of the requests.
+    /// Writes all replies in the order of the requests. Where a merge leaves a choice, `dice` decides.
     pub(crate) fn finish(
         &self,
         exchanges: &[Exchange],
         answers: Vec<Answers<Frames>>,
         protocol: Protocol,
+        dice: u64,
         out: &mut Vec<u8>,
     ) {
         let (places, spread) = self.sort(exchanges, &answers);
@@ -83,7 +84,7 @@ impl<'r, 'f> Relay<'r, 'f> {
             .spread
             .iter()
             .zip(spread)
-            .map(|(spread, outcomes)| self.batch.merge(spread, outcomes))
+            .map(|(spread, outcomes)| self.batch.merge(spread, outcomes, dice))
             .collect();
         let mut marks = self.marks.iter();
         let mut mark = marks.next();
@@ -226,7 +227,7 @@ mod tests {
         });
         let answers = answers.collect();
         let mut out = Vec::new();
-        relay.finish(&exchanges, answers, Protocol::Resp2, &mut out);
+        relay.finish(&exchanges, answers, Protocol::Resp2, 0, &mut out);
         String::from_utf8(out).unwrap()
     }
 
