@@ -306,7 +306,7 @@ mod tests {
     fn wrong_words_are_refused() {
         for words in [
             "client kill id 0",
-            "client kill id",
+            "client kill id 5 addr",
             "client kill foo 5",
             "client kill a b c",
             "client list type x",
