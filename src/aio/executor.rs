@@ -106,7 +106,8 @@ impl Executor {
             let Resend::From(first) = failure.resend(answers.values.len(), &exchange.slots) else {
                 break;
             };
-            let more = node.exchange(&exchange.rest(first), hold, limit).await;
+            let rest = exchange.rest(first);
+            let more = Box::pin(node.exchange(&rest, hold, limit)).await;
             answers.append(first, more);
         }
         answers
@@ -150,7 +151,9 @@ impl NodeLinks {
                 };
                 Ok(Road::Shared(station.link(limit).await?))
             }
-            Hold::AtMost(_) | Hold::Forever => Ok(Road::Own(self.waiting.lease(limit).await?)),
+            Hold::AtMost(_) | Hold::Forever => {
+                Ok(Road::Own(Box::pin(self.waiting.lease(limit)).await?))
+            }
         }
     }
 
