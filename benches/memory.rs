@@ -4,65 +4,124 @@ mod support;
 
 use std::alloc::System;
 
-use redis::ConnectionLike;
+use redis::{AsyncCommands, Commands, ConnectionLike, aio};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
+use support::blocking::gets;
 use support::data::{KEYS, Keys};
-use support::fleet::{Fleet, NODES, client, connect};
+use support::fleet::{Fleet, NODES, builder, client, connect, open};
+use support::tasks;
+use tokio::runtime::Runtime;
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 fn main() {
     let fleet = Fleet::start();
-    let fleet_urls = fleet.urls();
-    let many_urls: Vec<String> = (0..MANY)
-        .map(|port| format!("redis://127.0.0.1:{}/", port + 1))
-        .collect();
+    let keys: Vec<String> = {
+        let mut keys = Keys::new();
+        (0..KEYS).map(|_| keys.next().to_owned()).collect()
+    };
     // What the first client of a process leaves behind belongs to all.
-    drop(client(fleet_urls.clone()));
+    drop(client(fleet.urls()));
+    blocking(&fleet, &keys);
+    asynchronous(&fleet, &keys);
+}
 
-    println!("{:56} {:>12}", "held", "bytes");
-    let (mut ours, few) = held(|| client(fleet_urls.clone()));
-    held_line("client of four nodes, not connected", few);
-    let (_many, many) = held(|| client(many_urls));
-    held_line("each further node", (many - few) / (MANY - NODES) as isize);
-    let mut keys = Keys::new();
-    let ((), connected) = held(|| (0..100).for_each(|_| get(&mut ours, keys.next())));
-    held_line("each connection", connected / NODES as isize);
-    let (mut theirs, connection) = held(|| connect(&fleet_urls[0]));
-    held_line("each connection of redis-rs", connection);
+fn blocking(fleet: &Fleet, keys: &[String]) {
+    heading("blocking: held", &["bytes"]);
+    let (mut ours, few) = held(|| client(fleet.urls()));
+    line("client of four nodes, not connected", &[few]);
+    let (_many, many) = held(|| client(many_urls()));
+    line("each further node", &[(many - few) / FURTHER]);
+    let ((), connected) = held(|| get_each(&mut ours, &keys[..100]));
+    line("each connection", &[connected / NODES as isize]);
+    let (mut theirs, connection) = held(|| {
+        let mut theirs = connect(&fleet.servers.url(0));
+        get_each(&mut theirs, &keys[..100]);
+        theirs
+    });
+    line("each connection of redis-rs", &[connection]);
 
-    println!(
-        "\n{:56} {:>12} {:>12}",
-        "per request", "allocations", "bytes"
-    );
-    let batch: Vec<&str> = (0..KEYS).map(|_| keys.next()).take(1000).collect();
-    for (name, client) in [
-        ("redis-rs, one node", &mut theirs as &mut dyn ConnectionLike),
-        ("redis-sharding, four nodes", &mut ours),
-    ] {
-        request_line("GET", name, || get(client, keys.next()));
-        request_line("pipeline of 100 GETs", name, || {
-            pipeline(client, &batch[..100])
-        });
-        request_line("MGET of 1000", name, || mget(client, &batch));
+    heading("blocking: per request", &["allocations", "bytes"]);
+    requests("redis-rs, one node", &mut theirs, keys);
+    requests("redis-sharding, four nodes", &mut ours, keys);
+}
+
+fn requests(name: &str, client: &mut impl ConnectionLike, keys: &[String]) {
+    request("GET", name, || get_each(client, &keys[..1]));
+    request("pipeline of 100 GETs", name, || {
+        let _: Vec<Vec<u8>> = gets(&keys[..100]).query(client).expect("a pipeline");
+    });
+    request("MGET of 1000", name, || {
+        let _: Vec<Vec<u8>> = Commands::mget(client, &keys[..1000]).expect("an MGET");
+    });
+}
+
+fn asynchronous(fleet: &Fleet, keys: &[String]) {
+    let runtime = tasks::runtime();
+    let of = |urls| builder(urls).build_async().expect("a valid client");
+    heading("asynchronous: held", &["bytes"]);
+    let (mut ours, few) = held(|| of(fleet.urls()));
+    line("client of four nodes, not connected", &[few]);
+    let (_many, many) = held(|| of(many_urls()));
+    line("each further node", &[(many - few) / FURTHER]);
+    // The runtime's own first connection costs it something once.
+    let redis_rs = || {
+        runtime.block_on(async {
+            let client = open(&fleet.servers.url(0));
+            let connection = client.get_multiplexed_async_connection().await;
+            let mut connection = connection.expect("the server listens");
+            get_each_async(&mut connection, &keys[..100]).await;
+            connection
+        })
+    };
+    let _first = redis_rs();
+    let ((), connected) = held(|| runtime.block_on(get_each_async(&mut ours, &keys[..100])));
+    line("each connection", &[connected / NODES as isize]);
+    let (mut theirs, connection) = held(redis_rs);
+    line("each connection of redis-rs", &[connection]);
+
+    heading("asynchronous: per request", &["allocations", "bytes"]);
+    requests_async("redis-rs, one node", &mut theirs, &runtime, keys);
+    requests_async("redis-sharding, four nodes", &mut ours, &runtime, keys);
+}
+
+fn requests_async(
+    name: &str,
+    client: &mut (impl aio::ConnectionLike + Send + Sync),
+    runtime: &Runtime,
+    keys: &[String],
+) {
+    request("GET", name, || {
+        runtime.block_on(get_each_async(client, &keys[..1]));
+    });
+    request("pipeline of 100 GETs", name, || {
+        let pipe = gets(&keys[..100]);
+        let values = runtime.block_on(pipe.query_async(client));
+        let _: Vec<Vec<u8>> = values.expect("a pipeline");
+    });
+    request("MGET of 1000", name, || {
+        let values = runtime.block_on(AsyncCommands::mget(client, &keys[..1000]));
+        let _: Vec<Vec<u8>> = values.expect("an MGET");
+    });
+}
+
+fn get_each(client: &mut impl ConnectionLike, keys: &[String]) {
+    for key in keys {
+        let _: Vec<u8> = redis::cmd("GET").arg(key).query(client).expect("a GET");
     }
 }
 
-fn get(client: &mut dyn ConnectionLike, key: &str) {
-    let _: Vec<u8> = redis::cmd("GET").arg(key).query(client).expect("a GET");
+async fn get_each_async(client: &mut (impl aio::ConnectionLike + Send + Sync), keys: &[String]) {
+    for key in keys {
+        let _: Vec<u8> = AsyncCommands::get(client, key).await.expect("a GET");
+    }
 }
 
-fn pipeline(client: &mut dyn ConnectionLike, keys: &[&str]) {
-    let mut pipe = redis::pipe();
-    keys.iter().for_each(|key| {
-        pipe.get(key);
-    });
-    let _: Vec<Vec<u8>> = pipe.query(client).expect("a pipeline");
-}
-
-fn mget(client: &mut dyn ConnectionLike, keys: &[&str]) {
-    let _: Vec<Vec<u8>> = redis::cmd("MGET").arg(keys).query(client).expect("an MGET");
+fn many_urls() -> Vec<String> {
+    (0..MANY)
+        .map(|port| format!("redis://127.0.0.1:{}/", port + 1))
+        .collect()
 }
 
 /// What `work` makes, and the bytes it still holds afterwards.
@@ -77,11 +136,8 @@ fn held<T>(work: impl FnOnce() -> T) -> (T, isize) {
     (made, bytes_allocated as isize - bytes_deallocated as isize)
 }
 
-fn held_line(what: &str, bytes: isize) {
-    println!("{what:56} {bytes:>12}");
-}
-
-fn request_line(request: &str, name: &str, mut work: impl FnMut()) {
+/// What is allocated when it happens for the second time.
+fn request(request: &str, name: &str, mut work: impl FnMut()) {
     work();
     let region = Region::new(ALLOCATOR);
     work();
@@ -91,12 +147,25 @@ fn request_line(request: &str, name: &str, mut work: impl FnMut()) {
         bytes_allocated,
         ..
     } = region.change();
-    let what = format!("{request}: {name}");
-    println!(
-        "{what:56} {:>12} {bytes_allocated:>12}",
-        allocations + reallocations
+    let allocations = (allocations + reallocations) as isize;
+    line(
+        &format!("{request}: {name}"),
+        &[allocations, bytes_allocated as isize],
     );
+}
+
+fn heading(what: &str, columns: &[&str]) {
+    print!("\n{what:56}");
+    columns.iter().for_each(|column| print!(" {column:>12}"));
+    println!();
+}
+
+fn line(what: &str, figures: &[isize]) {
+    print!("{what:56}");
+    figures.iter().for_each(|figure| print!(" {figure:>12}"));
+    println!();
 }
 
 /// Nodes of the larger client.
 const MANY: usize = 260;
+const FURTHER: isize = (MANY - NODES) as isize;

@@ -5,12 +5,11 @@ mod support;
 
 use std::time::Duration;
 
-use support::blocking::{Name, Shape};
+use support::blocking::{self, Name, Shape, row};
 use support::cluster::Cluster;
 use support::core::Core;
-use support::data::Keys;
 use support::fleet::{Fleet, NODES};
-use support::measure::{Row, Spent, compare};
+use support::measure::compare;
 use support::redis_benchmark;
 use support::tests::delay_proxy::DelayProxy;
 
@@ -18,11 +17,7 @@ fn main() {
     let core = Core::pin();
     let (fleet, cluster) = (Fleet::start(), Cluster::start());
     for shape in Shape::ALL {
-        let contenders = Name::ALL.map(|name| match name {
-            Name::Cluster => row(name, shape, cluster.urls()),
-            _ => row(name, shape, fleet.urls()),
-        });
-        let mut rows = Vec::from(contenders);
+        let mut rows = blocking::rows(&fleet, &cluster, shape);
         rows.extend(redis_benchmark::row(&fleet.servers.addr(0), shape, 1));
         compare(shape.title(), shape.units(), rows);
     }
@@ -48,17 +43,6 @@ fn far_away(fleet: &Fleet) {
             row(Name::Ours, Shape::MGet, urls),
         ],
     );
-}
-
-fn row(name: Name, shape: Shape, urls: Vec<String>) -> Row<'static> {
-    let (mut contender, mut keys) = (name.connect(urls), Keys::new());
-    Row::timed(name.title(), move |count| {
-        Spent::on_this_thread(|| {
-            for _ in 0..count {
-                shape.run(&mut *contender, &mut keys);
-            }
-        })
-    })
 }
 
 const ROUND_TRIP: Duration = Duration::from_millis(1);

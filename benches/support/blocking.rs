@@ -2,10 +2,12 @@
 
 use redis::cluster::{ClusterClient, ClusterConnection, cluster_pipe};
 use redis::{Commands, Connection, ConnectionLike, Pipeline, Value, from_redis_value, pipe};
-use redis_sharding::{ShardedClient, Topology};
+use redis_sharding::ShardedClient;
 
+use super::cluster::Cluster;
 use super::data::{BATCH, Keys, VALUE};
-use super::fleet::{client, connect};
+use super::fleet::{Fleet, client, connect, owner, places};
+use super::measure::{Row, Spent};
 
 /// A client in a table.
 pub trait Contender {
@@ -79,9 +81,30 @@ impl Name {
             Self::OneNode => Box::new(Plain(connect(&urls[0]))),
             Self::ByHand => Box::new(ByHand::connect(urls)),
             Self::Ours => Box::new(Plain(client(urls))),
-            Self::Cluster => Box::new(Cluster::connect(urls)),
+            Self::Cluster => Box::new(Masters::connect(urls)),
         }
     }
+}
+
+/// A row for every contender.
+pub fn rows(fleet: &Fleet, cluster: &Cluster, shape: Shape) -> Vec<Row<'static>> {
+    let row = |name| match name {
+        Name::Cluster => row(name, shape, cluster.urls()),
+        _ => row(name, shape, fleet.urls()),
+    };
+    Name::ALL.map(row).into()
+}
+
+/// What a contender takes.
+pub fn row(name: Name, shape: Shape, urls: Vec<String>) -> Row<'static> {
+    let (mut contender, mut keys) = (name.connect(urls), Keys::new());
+    Row::timed(name.title(), move |count| {
+        Spent::on_this_thread(|| {
+            for _ in 0..count {
+                shape.run(&mut *contender, &mut keys);
+            }
+        })
+    })
 }
 
 /// Anything that redis-rs' traits reach.
@@ -103,11 +126,11 @@ impl<C: ConnectionLike> Contender for Plain<C> {
 }
 
 /// redis-rs' cluster client. It sends a pipeline only if it is one of its own.
-struct Cluster {
+struct Masters {
     connection: ClusterConnection,
 }
 
-impl Cluster {
+impl Masters {
     fn connect(urls: Vec<String>) -> Self {
         let client = ClusterClient::new(urls).expect("addresses");
         Self {
@@ -116,7 +139,7 @@ impl Cluster {
     }
 }
 
-impl Contender for Cluster {
+impl Contender for Masters {
     fn get(&mut self, key: &str) {
         get(&mut self.connection, key);
     }
@@ -149,36 +172,17 @@ impl ByHand {
             placement: client(urls),
         }
     }
-
-    fn topology(&self) -> &Topology {
-        self.placement.topology()
-    }
-
-    fn owner(&self, key: &str) -> usize {
-        let owner = self.topology().locate(key.as_bytes());
-        owner.expect("every key has an owner").get()
-    }
-
-    /// Which keys go to each node. With 100 keys none of the four is left out.
-    fn places(&self, keys: &[String]) -> Vec<Vec<usize>> {
-        let mut places = vec![Vec::new(); self.connections.len()];
-        for (place, key) in keys.iter().enumerate() {
-            places[self.owner(key)].push(place);
-        }
-        assert!(places.iter().all(|places| !places.is_empty()));
-        places
-    }
 }
 
 impl Contender for ByHand {
     fn get(&mut self, key: &str) {
-        let owner = self.owner(key);
+        let owner = owner(self.placement.topology(), key);
         get(&mut self.connections[owner], key);
     }
 
     /// One pipeline per node, written to all before the first answer is read.
     fn pipeline(&mut self, keys: &[String]) {
-        let places = self.places(keys);
+        let places = places(self.placement.topology(), keys);
         for (connection, places) in self.connections.iter_mut().zip(&places) {
             let pipe = gets(places.iter().map(|&place| &keys[place]));
             send(connection, &pipe.get_packed_pipeline());
@@ -194,7 +198,7 @@ impl Contender for ByHand {
 
     /// One MGET per node, in the same way.
     fn mget(&mut self, keys: &[String]) {
-        let places = self.places(keys);
+        let places = places(self.placement.topology(), keys);
         for (connection, places) in self.connections.iter_mut().zip(&places) {
             let mut mget = redis::cmd("MGET");
             for &place in places {
@@ -226,7 +230,7 @@ fn mget(connection: &mut impl ConnectionLike, keys: &[String]) {
     check(&values);
 }
 
-fn gets<'k>(keys: impl IntoIterator<Item = &'k String>) -> Pipeline {
+pub fn gets<'k>(keys: impl IntoIterator<Item = &'k String>) -> Pipeline {
     let mut pipe = pipe();
     for key in keys {
         pipe.get(key);

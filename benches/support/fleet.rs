@@ -1,7 +1,7 @@
 //! Four plain servers full of keys.
 
 use redis::Commands;
-use redis_sharding::{Builder, ShardedClient};
+use redis_sharding::{Builder, ShardedClient, Topology};
 
 use super::data::{KEYS, VALUE, key};
 use super::tests::Servers;
@@ -56,6 +56,22 @@ pub fn open(url: &str) -> redis::Client {
     let info = url.into_connection_info().expect("an address");
     let tcp = info.tcp_settings().clone().set_nodelay(true);
     redis::Client::open(info.set_tcp_settings(tcp)).expect("an address")
+}
+
+/// The node of a key, for who picks it by hand.
+pub fn owner(topology: &Topology, key: &str) -> usize {
+    let owner = topology.locate(key.as_bytes());
+    owner.expect("every key has an owner").get()
+}
+
+/// Which keys go to each node. With 100 keys none of the four is left out.
+pub fn places(topology: &Topology, keys: &[String]) -> Vec<Vec<usize>> {
+    let mut places = vec![Vec::new(); topology.nodes().len()];
+    for (place, key) in keys.iter().enumerate() {
+        places[owner(topology, key)].push(place);
+    }
+    assert!(places.iter().all(|places| !places.is_empty()));
+    places
 }
 
 /// Writes every key.

@@ -17,8 +17,11 @@ const ROUNDS: usize = 25;
 /// One row of a table.
 pub struct Row<'r> {
     pub name: String,
-    run: Box<dyn FnMut(u64) -> Spent + 'r>,
+    run: Result<Box<dyn FnMut(u64) -> Spent + 'r>, Refused>,
 }
+
+/// A client does not do this, and why.
+type Refused = String;
 
 /// What some operations took.
 #[derive(Clone, Copy)]
@@ -32,6 +35,8 @@ pub struct Spent {
 #[derive(Clone)]
 pub struct Figure {
     pub name: String,
+    /// Why there are no figures.
+    pub refused: Option<String>,
     /// Nanoseconds per operation.
     pub wall: f64,
     /// Throughput in relation to the first row.
@@ -58,13 +63,16 @@ impl<'r> Row<'r> {
     pub fn timed(name: impl Into<String>, run: impl FnMut(u64) -> Spent + 'r) -> Self {
         Self {
             name: name.into(),
-            run: Box::new(run),
+            run: Ok(Box::new(run)),
         }
     }
 
-    /// Does so many operations.
-    pub fn run(&mut self, count: u64) -> Spent {
-        (self.run)(count)
+    /// The client does not do it.
+    pub fn refused(name: impl Into<String>, reason: Refused) -> Self {
+        Self {
+            name: name.into(),
+            run: Err(reason),
+        }
     }
 }
 
@@ -118,23 +126,13 @@ pub fn compare_in(
     units: usize,
     mut rows: Vec<Row<'_>>,
 ) -> Vec<Figure> {
-    let counts: Vec<u64> = rows.iter_mut().map(|row| calibrate(row, round)).collect();
-    let mut samples = vec![Vec::new(); rows.len()];
-    let mut order: Vec<usize> = (0..rows.len()).collect();
-    for _ in 0..rounds() {
-        order.shuffle(&mut rand::rng());
-        for &row in &order {
-            let spent = rows[row].run(counts[row]);
-            let per_unit =
-                |time: Duration| time.as_secs_f64() * 1e9 / (counts[row] * units as u64) as f64;
-            samples[row].push((per_unit(spent.wall), per_unit(spent.cpu)));
-        }
-    }
+    let samples = sample(round, units, &mut rows);
     let figures: Vec<Figure> = rows
         .iter()
         .zip(&samples)
         .map(|(row, own)| Figure {
             name: row.name.clone(),
+            refused: row.run.as_ref().err().cloned(),
             wall: median(own.iter().map(|sample| sample.0)),
             ratio: median(
                 samples[0]
@@ -155,6 +153,27 @@ pub fn compare_in(
     figures
 }
 
+/// Wall time and client CPU per unit, of every row in every round.
+fn sample(round: Duration, units: usize, rows: &mut [Row<'_>]) -> Vec<Vec<(f64, f64)>> {
+    let mut samples = vec![Vec::new(); rows.len()];
+    let mut running = Vec::new();
+    for (place, row) in rows.iter_mut().enumerate() {
+        if let Ok(run) = &mut row.run {
+            running.push((place, calibrate(run, round), run));
+        }
+    }
+    for _ in 0..rounds() {
+        running.shuffle(&mut rand::rng());
+        for (place, count, run) in &mut running {
+            let spent = run(*count);
+            let per_unit =
+                |time: Duration| time.as_secs_f64() * 1e9 / (*count * units as u64) as f64;
+            samples[*place].push((per_unit(spent.wall), per_unit(spent.cpu)));
+        }
+    }
+    samples
+}
+
 fn rounds() -> usize {
     std::env::var("ROUNDS")
         .ok()
@@ -163,11 +182,11 @@ fn rounds() -> usize {
 }
 
 /// How many operations take about so long.
-fn calibrate(row: &mut Row<'_>, round: Duration) -> u64 {
-    row.run(1);
+fn calibrate(run: &mut dyn FnMut(u64) -> Spent, round: Duration) -> u64 {
+    run(1);
     let mut count = 1;
     loop {
-        let wall = row.run(count).wall;
+        let wall = run(count).wall;
         if wall > round / 4 {
             return ((count as f64 * round.as_secs_f64() / wall.as_secs_f64()) as u64).max(1);
         }
@@ -188,6 +207,10 @@ fn print(title: &str, figures: &[Figure]) {
         "", "ns", "ratio", "client CPU", "ratio"
     );
     for figure in figures {
+        if let Some(reason) = &figure.refused {
+            println!("{:44} refused: {reason}", figure.name);
+            continue;
+        }
         println!(
             "{:44} {:>10.0} {:>9.2} {:>9.0} ns {:>9.2}",
             figure.name, figure.wall, figure.ratio, figure.cpu, figure.cpu_ratio

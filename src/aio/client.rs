@@ -260,15 +260,19 @@ impl Shared {
         let planned = self.router.planned(&args)?;
         match planned.plan {
             Plan::One(node) => self.call(node, cmd, &planned).await,
-            _ => {
-                let packed = cmd.get_packed_command();
-                let mut batch = Batch::new(&self.router, packed.len());
-                batch.add(&packed, &args, planned);
-                let exchanges = batch.take_exchanges();
-                let answers = self.executor.exchange(&exchanges, batch.hold()).await;
-                batch.finish_one(&exchanges, answers, rand::random())
-            }
+            // In a box, lest the future of every GET has room for it.
+            _ => Box::pin(self.spread(cmd, &args, planned)).await,
         }
+    }
+
+    /// One command of which several nodes have a part.
+    async fn spread(&self, cmd: &Cmd, args: &[&[u8]], planned: Planned) -> Result<Value, Error> {
+        let packed = cmd.get_packed_command();
+        let mut batch = Batch::new(&self.router, packed.len());
+        batch.add(&packed, args, planned);
+        let exchanges = batch.take_exchanges();
+        let answers = self.executor.exchange(&exchanges, batch.hold()).await;
+        batch.finish_one(&exchanges, answers, rand::random())
     }
 
     /// One command to the node of its plan.

@@ -116,7 +116,8 @@ impl Executor {
             else {
                 break;
             };
-            let more = node.exchange(&exchange.rest(first), hold, limit).await;
+            let rest = exchange.rest(first);
+            let more = Box::pin(node.exchange(&rest, hold, limit)).await;
             answers.append(first, more);
         }
         answers
@@ -160,7 +161,9 @@ impl NodeLinks {
                 };
                 Ok(Road::Shared(station.link(limit).await?))
             }
-            Hold::AtMost(_) | Hold::Forever => Ok(Road::Own(self.waiting.lease(limit).await?)),
+            Hold::AtMost(_) | Hold::Forever => {
+                Ok(Road::Own(Box::pin(self.waiting.lease(limit)).await?))
+            }
         }
     }
 

@@ -208,7 +208,8 @@ impl Link {
                 protocol,
                 closed,
             } => {
-                let answers = through_redis_rs(connection.clone(), packed, count, limit).await;
+                let exchange = through_redis_rs(connection.clone(), packed, count, limit);
+                let answers = Box::pin(exchange).await;
                 let last = answers.values.last();
                 if answers.failure.is_some() || !last.is_none_or(|last| ending.is_met_by(last)) {
                     closed.store(true, Ordering::Relaxed);

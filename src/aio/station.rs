@@ -179,7 +179,8 @@ impl Station {
         if let Some(link) = self.living() {
             return Ok(link);
         }
-        self.wait_for_link(limit).await
+        // In a box, as all that is seldom waited for: it would be in the future of every request.
+        Box::pin(self.wait_for_link(limit)).await
     }
 
     async fn wait_for_link(self: &Arc<Self>, limit: Limit) -> Result<Arc<Link>, Cause> {
