@@ -31,6 +31,8 @@ pub(crate) struct Session {
     watched: Option<Atomic>,
     subscriptions: Subscriptions,
     look: Look,
+    /// What is told of it may have changed.
+    has_news: bool,
 }
 
 /// How much of the input was taken, and what comes next.
@@ -102,6 +104,7 @@ impl Session {
             watched: None,
             subscriptions: Subscriptions::default(),
             look: Look::default(),
+            has_news: false,
         }
     }
 
@@ -111,6 +114,11 @@ impl Session {
 
     pub(crate) fn id(&self) -> u64 {
         self.client.id
+    }
+
+    /// What is told of it now, if that may have changed since the last time.
+    pub(crate) fn take_news(&mut self) -> Option<Client> {
+        std::mem::take(&mut self.has_news).then(|| self.client())
     }
 
     /// What is told of it now.
@@ -149,10 +157,8 @@ impl Session {
             }
             match commands.next(&mut args) {
                 Ok(Some(frame)) => {
-                    let silent = self.next_is_silent();
-                    if let Some(work) = self.answer(router, frame, &args, relay, silent) {
+                    if let Some(next) = self.answer(router, frame, &args, relay) {
                         let consumed = commands.offset();
-                        let next = Next::Work { work, silent };
                         return Gathered { consumed, next };
                     }
                 }
@@ -181,17 +187,6 @@ impl Session {
         }
     }
 
-    fn next_is_silent(&mut self) -> bool {
-        match self.replies {
-            Replies::On => false,
-            Replies::Off => true,
-            Replies::SkipNext => {
-                self.replies = Replies::On;
-                true
-            }
-        }
-    }
-
     /// Takes one request: into the round, or answers it; or says what work it is.
     #[inline]
     fn answer<'f>(
@@ -200,34 +195,37 @@ impl Session {
         frame: &'f [u8],
         args: &[&[u8]],
         relay: &mut Relay<'_, 'f>,
-        silent: bool,
-    ) -> Option<Work> {
+    ) -> Option<Next> {
+        let before = self.replies;
+        if before == Replies::SkipNext {
+            self.replies = Replies::On;
+        }
         let mut said = Vec::new();
-        match self.take(router, frame, args, relay, &mut said) {
+        let taken = self.take(router, frame, args, relay, &mut said);
+        // CLIENT REPLY ON is answered itself.
+        let silent =
+            before != Replies::On && (before == Replies::SkipNext || self.replies == before);
+        let work = match taken {
             Ok(Taken::Sent) => {
                 if silent {
                     relay.silence();
                 }
                 return None;
             }
-            Ok(Taken::Said) => {}
-            Ok(Taken::Work(work)) => {
-                if !silent && !said.is_empty() {
-                    relay.say(|out| out.extend_from_slice(&said));
-                }
-                return Some(work);
-            }
+            Ok(Taken::Said) => None,
+            Ok(Taken::Work(work)) => Some(Next::Work { work, silent }),
             Err(refusal) => {
                 if let Some(transaction) = &mut self.transaction {
                     transaction.spoil();
                 }
                 refusal.write(&mut said);
+                None
             }
-        }
-        if !silent {
+        };
+        if !silent && !said.is_empty() {
             relay.say(|out| out.extend_from_slice(&said));
         }
-        None
+        work
     }
 
     #[inline]
@@ -263,6 +261,7 @@ impl Session {
             transaction
                 .add(router, command, frame, args)
                 .map_err(ours)?;
+            self.has_news = true;
             write_status(said, "QUEUED");
             return Ok(Taken::Said);
         }
@@ -297,6 +296,7 @@ impl Session {
     }
 
     fn take_client(&mut self, command: &CommandSpec, args: &[&[u8]], said: &mut Vec<u8>) -> Take {
+        self.has_news = true;
         self.client.command = command.name().to_ascii_lowercase();
         match client_command::run(command, args, &mut self.client, said)? {
             Outcome::Said => Ok(Taken::Said),
@@ -359,6 +359,7 @@ impl Session {
         args: &[&[u8]],
         said: &mut Vec<u8>,
     ) -> Take {
+        self.has_news = true;
         match (name, self.transaction.take()) {
             ("MULTI", None) => {
                 self.transaction = Some(Transaction::begin(self.watched.as_ref()));

@@ -153,6 +153,9 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
         let gathered = self.session.gather(&shared.router, bytes, &mut relay);
         send(shared, relay, protocol, Hold::No, &mut self.out).await;
         self.input.consume(gathered.consumed);
+        if let Some(client) = self.session.take_news() {
+            self.guest.show(client);
+        }
         gathered.next
     }
 
