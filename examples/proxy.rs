@@ -32,7 +32,7 @@ Many Redis or Valkey servers as one, for every program that speaks the Redis pro
                           a node; the name places its keys, and without one its address does. Instead of --topology
   --placement NAME        where keys live, `rendezvous/1` unless it is said; `locate --list` lists the names
   --option K=V            an option of the placement
-  --threads N             as many as there are cores, unless it is said
+  --threads N             half as many as there are cores, unless it is said
   --clients N             so many connections at a time, 10000 unless it is said
   --help                  this
 
@@ -85,8 +85,8 @@ fn run(words: &[String]) -> Result<(), Failure> {
     if let Some(clients) = arguments.clients {
         front_end = front_end.with_clients_max(clients);
     }
-    let cores = || thread::available_parallelism().map_or(1, usize::from);
-    let workers = start_workers(&front_end, arguments.threads.unwrap_or_else(cores).max(1))?;
+    let threads = arguments.threads.unwrap_or_else(threads).max(1);
+    let workers = start_workers(&front_end, threads)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -95,6 +95,12 @@ fn run(words: &[String]) -> Result<(), Failure> {
         worker.join().map_err(|_| "a thread has panicked")?;
     }
     Ok(())
+}
+
+/// The fewer threads, the more requests each has to write in one go; and the servers, when they are on this machine, need
+/// cores too.
+fn threads() -> usize {
+    thread::available_parallelism().map_or(1, |cores| cores.get() / 2)
 }
 
 /// The nodes that the arguments name.

@@ -340,7 +340,11 @@ impl<'r, 'f> Batch<'r, 'f> {
     ) -> (Vec<Value>, Vec<Vec<Outcome>>) {
         let mut values = Vec::new();
         values.resize_with(self.commands as usize, || Value::Nil);
-        let mut outcomes = self.unsettled();
+        let mut outcomes: Vec<Vec<Outcome>> = self
+            .spread
+            .iter()
+            .map(|spread| spread.part_count(self.router).map(|_| Err(None)).collect())
+            .collect();
         for (exchange, answers) in exchanges.iter().zip(answers) {
             let name = self.router.name(exchange.node);
             let answered = answers.values.len();
@@ -364,14 +368,6 @@ impl<'r, 'f> Batch<'r, 'f> {
             }
         }
         (values, outcomes)
-    }
-
-    /// A place for the outcome of every part of the spread commands.
-    fn unsettled(&self) -> Vec<Vec<Outcome>> {
-        self.spread
-            .iter()
-            .map(|spread| spread.part_count(self.router).map(|_| Err(None)).collect())
-            .collect()
     }
 
     /// Notes what came of one part of a spread command.

@@ -1,12 +1,13 @@
 //! One connection of a front end.
 
+use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::future::{Either, select};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::aio::front::FrontEnd;
 use crate::aio::front::hall::{Guest, Hall};
@@ -22,6 +23,9 @@ use crate::subscribe::{Change, Event, Subscription};
 
 /// Read at once at least.
 const READ_BYTES: usize = 16 << 10;
+
+/// Read at once at most.
+const READ_BYTES_MAX: usize = 1 << 20;
 
 /// A buffer of more bytes is given back when it is empty.
 const BYTES_KEPT: usize = 256 << 10;
@@ -539,12 +543,9 @@ impl Input {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
-        let room = (wanted - there).clamp(READ_BYTES, 1 << 20);
-        self.bytes.resize(there + room, 0);
-        let mut buffer = ReadBuf::new(&mut self.bytes[there..]);
-        let read = Pin::new(stream).poll_read(cx, &mut buffer);
-        let count = buffer.filled().len();
-        self.bytes.truncate(there + count);
-        read.map_ok(|()| count)
+        self.bytes
+            .reserve((wanted - there).clamp(READ_BYTES, READ_BYTES_MAX));
+        // Into the room behind the bytes, which need not be cleared. It holds nothing between two calls.
+        pin!(stream.read_buf(&mut self.bytes)).poll(cx)
     }
 }

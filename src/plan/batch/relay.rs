@@ -1,10 +1,9 @@
 //! The answers of a batch passed on as they came, and read only where several become one.
 
-use redis::Value;
-
-use super::{Batch, Exchange, Outcome, WHOLE, missing};
+use super::{Batch, Exchange, Spread, WHOLE, missing};
 use crate::error::Error;
-use crate::plan::{Answers, Frames, Planned, Router};
+use crate::plan::merge::merge_unread;
+use crate::plan::{Answers, Frames, Plan, Planned, Router};
 use crate::reply::Protocol;
 use crate::resp;
 
@@ -24,6 +23,9 @@ pub(crate) struct Relay<'r, 'f> {
 
 /// Where a command's answer is: the exchange, and the number in it.
 type Place = (u16, u32);
+
+/// The answer of one part as it came; or why there is none.
+type PartAnswer<'a> = Result<&'a [u8], Option<Error>>;
 
 /// A command whose answers come from several nodes.
 const SPREAD: u16 = u16::MAX;
@@ -79,13 +81,6 @@ impl<'r, 'f> Relay<'r, 'f> {
         out: &mut Vec<u8>,
     ) {
         let (places, spread) = self.sort(exchanges, &answers);
-        let merged: Vec<Result<Value, Error>> = self
-            .batch
-            .spread
-            .iter()
-            .zip(spread)
-            .map(|(spread, outcomes)| self.batch.merge(spread, outcomes, dice))
-            .collect();
         let mut marks = self.marks.iter();
         let mut mark = marks.next();
         let mut said = 0;
@@ -101,10 +96,16 @@ impl<'r, 'f> Relay<'r, 'f> {
                 continue;
             }
             match exchange {
-                SPREAD => match &merged[number as usize] {
-                    Ok(value) => protocol.write(out, value),
-                    Err(error) => protocol.write(out, &error.to_reply()),
-                },
+                SPREAD => {
+                    let number = number as usize;
+                    self.write_merged(
+                        &self.batch.spread[number],
+                        &spread[number],
+                        protocol,
+                        dice,
+                        out,
+                    );
+                }
                 _ => {
                     let at = usize::from(exchange);
                     self.write_one(&exchanges[at], &answers[at], number as usize, protocol, out);
@@ -114,41 +115,76 @@ impl<'r, 'f> Relay<'r, 'f> {
         out.extend_from_slice(&self.said[said..]);
     }
 
-    /// Where each command's answer is, and the outcomes of those that went to several nodes.
-    fn sort(
+    /// Where each command's answer is, and the answers of the parts of those that went to several nodes.
+    fn sort<'a>(
         &self,
         exchanges: &[Exchange],
-        answers: &[Answers<Frames>],
-    ) -> (Vec<Place>, Vec<Vec<Outcome>>) {
+        answers: &'a [Answers<Frames>],
+    ) -> (Vec<Place>, Vec<Vec<PartAnswer<'a>>>) {
         let batch = &self.batch;
         let mut places: Vec<Place> = vec![(0, 0); batch.commands as usize];
-        let mut outcomes: Vec<Vec<Outcome>> = batch.unsettled();
+        let nothing =
+            |spread: &Spread<'_>| spread.part_count(batch.router).map(|_| Err(None)).collect();
+        let mut parts: Vec<Vec<PartAnswer<'a>>> = batch.spread.iter().map(nothing).collect();
         for (number, spread) in (0..).zip(&batch.spread) {
             places[spread.command as usize] = (SPREAD, number);
         }
         for (at, (exchange, answers)) in (0..).zip(exchanges.iter().zip(answers)) {
             for (number, slot) in (0..).zip(&exchange.slots) {
-                match slot.part {
-                    WHOLE => places[slot.command as usize] = (at, number),
-                    _ => {
-                        let outcome = self.outcome(exchange, answers, number as usize);
-                        batch.settle(&mut outcomes, *slot, outcome);
+                match (slot.part, places[slot.command as usize]) {
+                    (WHOLE, _) => places[slot.command as usize] = (at, number),
+                    (part, (_, spread)) => {
+                        let place = &mut parts[spread as usize][usize::from(part)];
+                        // What was refused stays refused, whatever the request behind it says.
+                        if !matches!(place, Ok([b'-', ..])) {
+                            *place = self.part(exchange, answers, number as usize);
+                        }
                     }
                 }
             }
         }
-        (places, outcomes)
+        (places, parts)
     }
 
-    fn outcome(&self, exchange: &Exchange, answers: &Answers<Frames>, number: usize) -> Outcome {
-        let name = self.batch.router.name(exchange.node);
-        match answers.values.get(number) {
-            Some(frame) => resp::read(&mut resp::Slice(frame)).map_err(|_| None),
-            None => {
-                let access = exchange.slots[number].access;
-                let failure = answers.failure.as_ref();
-                Err(failure.map(|failure| failure.error(name, number, access)))
+    fn part<'a>(
+        &self,
+        exchange: &Exchange,
+        answers: &'a Answers<Frames>,
+        number: usize,
+    ) -> PartAnswer<'a> {
+        answers.values.get(number).ok_or_else(|| {
+            let name = self.batch.router.name(exchange.node);
+            let access = exchange.slots[number].access;
+            let failure = answers.failure.as_ref();
+            failure.map(|failure| failure.error(name, number, access))
+        })
+    }
+
+    fn write_merged(
+        &self,
+        spread: &Spread<'_>,
+        parts: &[PartAnswer<'_>],
+        protocol: Protocol,
+        dice: u64,
+        out: &mut Vec<u8>,
+    ) {
+        let frames: Vec<&[u8]> = parts.iter().flatten().copied().collect();
+        if frames.len() == parts.len() {
+            let keys: Vec<&[u32]> = match &spread.plan {
+                Plan::Split(split) => split.parts.iter().map(|part| &part.keys[..]).collect(),
+                _ => Vec::new(),
+            };
+            if merge_unread(spread.merge(), &frames, &keys, out) {
+                return;
             }
+        }
+        let outcomes = parts.iter().map(|part| match part {
+            Ok(frame) => resp::read(&mut resp::Slice(frame)).map_err(|_| None),
+            Err(error) => Err(error.clone()),
+        });
+        match self.batch.merge(spread, outcomes.collect(), dice) {
+            Ok(value) => protocol.write(out, &value),
+            Err(error) => protocol.write(out, &error.to_reply()),
         }
     }
 

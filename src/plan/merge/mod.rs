@@ -2,7 +2,7 @@
 //!
 //! * `numbers`: sums, extremes, figures. `lists`: arrays, by key or one after another. `texts`: the same for texts.
 //! * `info`, `settings`, `log`, `latency`, `state`, `digest`: INFO, CONFIG GET, the logs, LATENCY, ROLE and FUNCTION
-//!   STATS, DEBUG DIGEST.
+//!   STATS, DEBUG DIGEST. `unread`: the merges that need no values.
 //! * `pairs`: maps, which are flat arrays in RESP2. What is made of them has the kind that the first node's had.
 
 mod digest;
@@ -15,6 +15,8 @@ mod pairs;
 mod settings;
 mod state;
 mod texts;
+#[cfg(feature = "tokio-comp")]
+mod unread;
 
 use redis::Value;
 
@@ -22,6 +24,8 @@ use crate::command::Merge;
 use crate::error::{Error, ErrorKind};
 
 pub(super) use lists::by_key;
+#[cfg(feature = "tokio-comp")]
+pub(super) use unread::merge_unread;
 
 /// One node's answer.
 pub(super) struct Answer<'n> {

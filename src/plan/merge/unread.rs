@@ -1,0 +1,118 @@
+//! Answers of several nodes as one, without making values of them: for the merges that programs use all the time.
+
+use crate::command::Merge;
+use crate::reply::{write_int, write_line};
+use crate::resp::{line_end, simple_length};
+
+/// Writes the merged answer, if these answers are of the plainest kind; otherwise writes nothing and says so. `keys` are the
+/// keys of each part, for [`Merge::KeyOrder`].
+pub(in crate::plan) fn merge_unread(
+    rule: Merge,
+    frames: &[&[u8]],
+    keys: &[&[u32]],
+    out: &mut Vec<u8>,
+) -> bool {
+    match rule {
+        Merge::AllSucceeded if frames.iter().all(|frame| frame.starts_with(b"+")) => {
+            out.extend_from_slice(frames.first().copied().unwrap_or_default());
+            true
+        }
+        Merge::Sum => match frames.iter().map(|frame| number(frame, b':')).sum() {
+            Some(sum) => {
+                write_int(out, sum);
+                true
+            }
+            None => false,
+        },
+        Merge::KeyOrder => match in_key_order(frames, keys) {
+            Some(items) => {
+                write_line(out, b'*', items.len());
+                items.iter().for_each(|item| out.extend_from_slice(item));
+                true
+            }
+            None => false,
+        },
+        _ => false,
+    }
+}
+
+/// The number in the line of a reply of this kind.
+fn number(frame: &[u8], mark: u8) -> Option<i64> {
+    let digits = frame.strip_prefix(&[mark])?;
+    let digits = &digits[..line_end(digits)?];
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The elements of all parts in the places of their keys.
+fn in_key_order<'f>(frames: &[&'f [u8]], keys: &[&[u32]]) -> Option<Vec<&'f [u8]>> {
+    let total = keys.iter().map(|part| part.len()).sum();
+    let mut items: Vec<&[u8]> = vec![b""; total];
+    for (frame, keys) in frames.iter().zip(keys) {
+        if number(frame, b'*')? != keys.len() as i64 {
+            return None;
+        }
+        let mut rest = &frame[line_end(frame)? + 2..];
+        for &key in *keys {
+            let (item, behind) = rest.split_at_checked(simple_length(rest)?)?;
+            *items.get_mut(key as usize)? = item;
+            rest = behind;
+        }
+    }
+    Some(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merged(rule: Merge, frames: &[&str], keys: &[&[u32]]) -> Option<String> {
+        let frames: Vec<&[u8]> = frames.iter().map(|frame| frame.as_bytes()).collect();
+        let mut out = Vec::new();
+        let done = merge_unread(rule, &frames, keys, &mut out);
+        assert!(
+            done || out.is_empty(),
+            "what cannot be merged is left alone"
+        );
+        done.then(|| String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn plain_answers_are_merged_as_they_are() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            merged(Merge::AllSucceeded, &["+OK\r\n", "+OK\r\n"], &[]),
+            some("+OK\r\n")
+        );
+        assert_eq!(
+            merged(Merge::Sum, &[":2\r\n", ":-1\r\n", ":40\r\n"], &[]),
+            some(":41\r\n")
+        );
+        assert_eq!(
+            merged(
+                Merge::KeyOrder,
+                &["*2\r\n$1\r\na\r\n$-1\r\n", "*1\r\n$3\r\n\r\n\r\r\n"],
+                &[&[0, 2], &[1]]
+            ),
+            some("*3\r\n$1\r\na\r\n$3\r\n\r\n\r\r\n$-1\r\n")
+        );
+    }
+
+    #[test]
+    fn anything_else_is_left_to_those_who_read_it() {
+        for (rule, frames) in [
+            (Merge::AllSucceeded, ["+OK\r\n", "-ERR no\r\n"]),
+            (Merge::Sum, [":1\r\n", "-ERR no\r\n"]),
+            (Merge::Sum, [":1\r\n", ":99999999999999999999\r\n"]),
+            (
+                Merge::KeyOrder,
+                ["*1\r\n$1\r\na\r\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"],
+            ),
+            (Merge::KeyOrder, ["*1\r\n$1\r\na\r\n", "*1\r\n*1\r\n:1\r\n"]),
+            (Merge::KeyOrder, ["*1\r\n$1\r\na\r\n", "*1\r\n$9\r\na\r\n"]),
+            (Merge::KeyOrder, ["*1\r\n$1\r\na\r\n", "-ERR no\r\n"]),
+            (Merge::Max, [":1\r\n", ":2\r\n"]),
+        ] {
+            assert_eq!(merged(rule, &frames, &[&[0], &[1]]), None, "{frames:?}");
+        }
+    }
+}
