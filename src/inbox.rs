@@ -4,6 +4,7 @@ use std::io;
 
 use redis::Value;
 
+use crate::passage::Passage;
 use crate::resp::{self, Slice};
 
 /// Bytes to begin with.
@@ -22,15 +23,26 @@ pub(crate) struct Inbox {
     end: usize,
     /// How far a reply that had not arrived entirely was looked through.
     partial: Option<Skim>,
+    /// What is thrown away as it arrives.
+    passing: Option<Passage>,
 }
 
-/// A reply that has not arrived entirely: how far it was looked through, so that no byte is looked at twice.
+/// A reply that has not arrived entirely: how far it was looked through.
 #[derive(Default)]
 struct Skim {
     /// From the beginning of the reply.
     at: usize,
-    /// For each open array, how many of its elements are still to come.
-    open: Vec<u64>,
+    passage: Passage,
+}
+
+/// A reply, unread.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Framed<'b> {
+    /// It has not arrived entirely, or nothing has.
+    Nothing,
+    Whole(&'b [u8]),
+    /// It is larger than is kept. It is passed over.
+    Large,
 }
 
 impl Inbox {
@@ -40,6 +52,7 @@ impl Inbox {
             start: 0,
             end: 0,
             partial: None,
+            passing: None,
         }
     }
 
@@ -71,6 +84,7 @@ impl Inbox {
     /// The next whole reply, if there is one. Push messages are passed over.
     pub(crate) fn reply(&mut self) -> io::Result<Option<Value>> {
         loop {
+            self.pass_over()?;
             let arrived = &self.buffer[self.start..self.end];
             if arrived.is_empty() {
                 return Ok(None);
@@ -97,92 +111,58 @@ impl Inbox {
         }
     }
 
-    /// The same, unread.
-    pub(crate) fn frame(&mut self) -> io::Result<Option<&[u8]>> {
+    /// The same, unread, if it has no more than `keep` bytes.
+    pub(crate) fn frame(&mut self, keep: usize) -> io::Result<Framed<'_>> {
         loop {
+            self.pass_over()?;
             let arrived = &self.buffer[self.start..self.end];
-            let whole = match &mut self.partial {
-                None => match resp::simple_length(arrived) {
-                    Some(length) => Some(length),
-                    None if arrived.is_empty() => return Ok(None),
-                    None => {
-                        let skim = self.partial.insert(Skim::default());
-                        skim.is_complete(arrived)?.then_some(skim.at)
+            if arrived.is_empty() {
+                return Ok(Framed::Nothing);
+            }
+            let length = match (&self.partial, resp::simple_length(arrived)) {
+                (None, Some(length)) => length,
+                _ => {
+                    let skim = self.partial.get_or_insert_default();
+                    if !skim.is_complete(arrived)? {
+                        if skim.passage.size() <= keep {
+                            return Ok(Framed::Nothing);
+                        }
+                        self.start += skim.at;
+                        self.passing = self.partial.take().map(|skim| skim.passage);
+                        return Ok(Framed::Large);
                     }
-                },
-                Some(skim) => skim.is_complete(arrived)?.then_some(skim.at),
-            };
-            let Some(length) = whole else {
-                return Ok(None);
+                    skim.at
+                }
             };
             self.partial = None;
             let start = self.start;
             self.start += length;
             if self.buffer[start] != b'>' {
-                return Ok(Some(&self.buffer[start..start + length]));
+                return Ok(Framed::Whole(&self.buffer[start..start + length]));
             }
         }
+    }
+
+    /// Throws away what has arrived of a reply that is too large.
+    fn pass_over(&mut self) -> io::Result<()> {
+        if let Some(passage) = &mut self.passing {
+            self.start += passage.take(&self.buffer[self.start..self.end])?;
+            if passage.is_over() {
+                self.passing = None;
+            }
+        }
+        Ok(())
     }
 }
 
 impl Skim {
     /// Whether the reply at the beginning of `bytes` is there entirely. Goes on where it stopped the last time.
     fn is_complete(&mut self, bytes: &[u8]) -> io::Result<bool> {
-        if self.open.is_empty() && self.at == 0 {
-            self.open.push(1);
-        }
-        while let Some(elements) = self.open.last_mut() {
-            if *elements == 0 {
-                self.open.pop();
-                continue;
-            }
-            let rest = bytes.get(self.at..).unwrap_or_default();
-            let Some(line) = resp::line_end(rest) else {
-                return Ok(false);
-            };
-            let (mark, number) = (rest.first().copied(), rest.get(1..line).unwrap_or_default());
-            let mut next = self.at + line + 2;
-            let mut inner = 0;
-            match mark {
-                Some(b'$' | b'=' | b'!') => {
-                    if let Some(length) = length(number)? {
-                        next += length as usize + 2;
-                        if next > bytes.len() {
-                            return Ok(false);
-                        }
-                    }
-                }
-                Some(b'*' | b'~' | b'>') => inner = length(number)?.unwrap_or(0),
-                Some(b'%') => inner = 2 * length(number)?.unwrap_or(0),
-                // An attribute's pairs, then what it belongs to.
-                Some(b'|') => inner = 2 * length(number)?.unwrap_or(0) + 1,
-                _ => {}
-            }
-            *elements -= 1;
-            self.at = next;
-            if inner > 0 {
-                self.open.push(inner);
-            }
-        }
-        Ok(true)
+        self.at += self
+            .passage
+            .take(bytes.get(self.at..).unwrap_or_default())?;
+        Ok(self.passage.is_over())
     }
-}
-
-/// A length; `None` for the -1 of nil.
-fn length(digits: &[u8]) -> io::Result<Option<u64>> {
-    if digits == b"-1" {
-        return Ok(None);
-    }
-    std::str::from_utf8(digits)
-        .ok()
-        .and_then(|digits| digits.parse::<u32>().ok())
-        .map(|length| Some(length.into()))
-        .ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a length of the reply cannot be read",
-            )
-        })
 }
 
 #[cfg(test)]
@@ -231,6 +211,39 @@ mod tests {
         }
         let values = feed(&bytes, 1000).unwrap();
         assert!(matches!(&values[..], [Value::Array(items)] if items.len() == 100_000));
+    }
+
+    #[test]
+    fn what_is_too_large_is_passed_over_and_said_so() {
+        let large = format!("${}\r\n{}\r\n", 100_000, "x".repeat(100_000));
+        let bytes = [b"+OK\r\n", large.as_bytes(), b":1\r\n"].concat();
+        for piece in [1000, 4096, 100_000] {
+            let mut inbox = Inbox::new();
+            let mut heard = Vec::new();
+            for piece in bytes.chunks(piece) {
+                let mut piece = piece;
+                while !piece.is_empty() {
+                    let room = inbox.room();
+                    let count = room.len().min(piece.len());
+                    room[..count].copy_from_slice(&piece[..count]);
+                    inbox.arrived(count);
+                    piece = &piece[count..];
+                    loop {
+                        heard.push(match inbox.frame(50_000).unwrap() {
+                            Framed::Nothing => break,
+                            Framed::Whole(frame) => frame.escape_ascii().to_string(),
+                            Framed::Large => "large".into(),
+                        });
+                    }
+                }
+            }
+            assert_eq!(
+                heard,
+                [r"+OK\r\n", "large", r":1\r\n"],
+                "in pieces of {piece}"
+            );
+            assert!(inbox.buffer.len() <= 4 * BYTES, "nothing of it was kept");
+        }
     }
 
     #[test]

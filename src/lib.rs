@@ -182,6 +182,7 @@ mod health;
 mod inbox;
 pub mod node;
 pub mod partition;
+mod passage;
 pub mod plan;
 #[cfg(feature = "tokio-comp")]
 mod reply;

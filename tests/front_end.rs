@@ -483,3 +483,57 @@ fn commands_of_one_server_are_refused_with_the_way_out() {
         assert!(reply.starts_with(word), "{request}: {reply}");
     }
 }
+
+#[test]
+fn large_values_pass_whole_and_in_their_places() {
+    let Some((_servers, door)) = open() else {
+        return;
+    };
+    let (mut talker, mut other) = (door.talk(), door.talk());
+    let value: Vec<u8> = (0..40_000_000_u32)
+        .map(|number| (number % 251) as u8)
+        .collect();
+    talker.say("SET before 1");
+    talker.say_words(&[b"SET", b"large", &value]);
+    talker.say("STRLEN large");
+    assert_eq!(
+        [talker.hear(), talker.hear(), talker.hear()],
+        ["+OK", "+OK", ":40000000"]
+    );
+    talker.say("GET before");
+    talker.say("GET large");
+    talker.say("GET before");
+    assert_eq!(talker.hear(), "1");
+    assert!(
+        talker.hear() == String::from_utf8_lossy(&value),
+        "it is another value"
+    );
+    assert_eq!(talker.hear(), "1");
+    // What cannot be asked for again is kept: a write, and one of several nodes.
+    assert_eq!(
+        other.ask("MGET before large").len(),
+        talker.ask("MGET before large").len()
+    );
+    assert!(other.ask("GETSET large small").len() >= value.len());
+    assert_eq!(other.ask("GET large"), "small");
+}
+
+#[test]
+fn a_large_request_that_fails_is_told_so() {
+    let Some((servers, door)) = open() else {
+        return;
+    };
+    let value = vec![b'x'; 20_000_000];
+    let mut talker = door.talk();
+    // A wrong type is the server's to say, and the connection goes on.
+    talker.ask("LPUSH list x");
+    talker.say_words(&[b"APPEND", b"list", &value]);
+    assert!(talker.hear().starts_with("-WRONGTYPE"));
+    assert_eq!(talker.ask("PING"), "+PONG");
+    for number in 0..4 {
+        servers.kill(number);
+    }
+    talker.say_words(&[b"SET", b"key", &value]);
+    assert!(talker.hear().starts_with("-NODEDOWN"));
+    assert_eq!(talker.ask("PING"), "+PONG");
+}

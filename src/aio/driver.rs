@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 
 use crate::aio::link::{Leave, Mailbox, Taken, Waiter, missed};
 use crate::builder::RESPONSE_TIMEOUT;
-use crate::inbox::Inbox;
+use crate::inbox::{Framed, Inbox};
 use crate::plan::{Cause, Failure};
 
 /// A task that writes what is in the mailbox and gives every reply to who waits for it. Ends when the connection does.
@@ -170,9 +170,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn hand_back(&mut self) -> Option<Cause> {
         loop {
             let taken = match self.waiters.front_mut() {
-                Some(waiter) if waiter.leaves_unread() => match self.inbox.frame() {
-                    Ok(None) => return None,
-                    Ok(Some(frame)) => waiter.take_frame(frame),
+                Some(waiter) if waiter.leaves_unread() => match self.inbox.frame(waiter.keeps()) {
+                    Ok(Framed::Nothing) => return None,
+                    Ok(Framed::Whole(frame)) => waiter.take_frame(frame),
+                    // An empty frame is no answer, but in the place of one.
+                    Ok(Framed::Large) => waiter.take_frame(b""),
                     Err(error) => return Some(broken(&error)),
                 },
                 waiter => match (self.inbox.reply(), waiter) {

@@ -1,20 +1,18 @@
 //! Listening to one node: a task that waits for messages, and makes the connection again when it breaks.
 
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
 use std::time::Instant;
 
 use futures_util::future::{Either, select};
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, mpsc};
 
 use crate::aio::link::Limit;
-use crate::aio::station::{Connector, Duplex};
+use crate::aio::station::{Connector, Duplex, read};
 use crate::error::Error;
-use crate::handshake::Handshake;
 use crate::health::Health;
 use crate::inbox::Inbox;
 use crate::subscribe::{Change, Event, Heard, Listening, SILENCE, Subscription};
@@ -159,9 +157,9 @@ impl Worker {
 
     /// One connection, from its beginning to its end.
     async fn listen(&self, health: &mut Health, connections: &mut u64) -> End {
-        let mut inbox = Inbox::new();
-        let mut stream = match self.connect(&mut inbox).await {
-            Ok(stream) => stream,
+        let opened = self.connector.open(self.connector.listener_handshake());
+        let (mut stream, mut inbox) = match opened.await {
+            Ok(opened) => opened,
             Err(why) => return End::Broken(why),
         };
         {
@@ -183,32 +181,6 @@ impl Worker {
             return End::NoUser;
         }
         self.hear(&mut stream, &mut inbox, gap).await
-    }
-
-    async fn connect(&self, inbox: &mut Inbox) -> Result<Box<dyn Duplex>, String> {
-        let connect = async {
-            let mut stream = self.connector.connect_listener().await?;
-            let handshake = self.connector.listener_handshake();
-            stream.write_all(&handshake.packed()).await?;
-            let mut answers = Vec::new();
-            while answers.len() < handshake.count() {
-                match inbox.reply()? {
-                    Some(answer) => answers.push(answer),
-                    None => {
-                        let count = read(&mut stream, inbox).await?;
-                        inbox.arrived(count);
-                    }
-                }
-            }
-            check(&handshake, &answers)?;
-            Ok::<_, io::Error>(stream)
-        };
-        let address = &self.connector.address;
-        match tokio::time::timeout(self.connector.timeout, connect).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(format!("{address}: {error}")),
-            Err(_) => Err(format!("{address}: timed out")),
-        }
     }
 
     async fn hear(&self, stream: &mut Box<dyn Duplex>, inbox: &mut Inbox, mut gap: bool) -> End {
@@ -284,21 +256,4 @@ impl Worker {
     async fn tell(&self, event: Event) -> bool {
         self.events.send(event).await.is_ok()
     }
-}
-
-/// Reads into the inbox's room. Dropping the future loses nothing.
-async fn read(stream: &mut Box<dyn Duplex>, inbox: &mut Inbox) -> io::Result<usize> {
-    std::future::poll_fn(|cx| {
-        let mut room = ReadBuf::new(inbox.room());
-        ready!(Pin::new(&mut *stream).poll_read(cx, &mut room))?;
-        Poll::Ready(match room.filled().len() {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            count => Ok(count),
-        })
-    })
-    .await
-}
-
-fn check(handshake: &Handshake, answers: &[redis::Value]) -> io::Result<()> {
-    handshake.check(answers).map_err(io::Error::other)
 }

@@ -55,6 +55,11 @@ impl Executor {
         self.nodes[node.get()].waiting.connector.clone()
     }
 
+    /// How long an answer that comes at once may take.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.response_timeout
+    }
+
     pub(super) fn limit(&self, hold: Hold) -> Limit {
         Limit::start(hold.with_response(self.response_timeout))
     }

@@ -327,6 +327,14 @@ impl Waiter {
         matches!(self.reply, None | Some(Reply::Unread(_)))
     }
 
+    /// So many bytes of an answer are of use to somebody.
+    pub(super) fn keeps(&self) -> usize {
+        match &self.reply {
+            Some(_) => self.ending.keeps(),
+            None => 0,
+        }
+    }
+
     /// Takes one answer.
     pub(super) fn take(&mut self, value: Value) -> Taken {
         let taken = self.count_down(|ending| ending.is_met_by(&value));

@@ -3,13 +3,15 @@
 
 use std::fmt;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use redis::{AsyncConnectionConfig, ConnectionAddr, RedisResult};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
@@ -19,6 +21,7 @@ use crate::aio::driver::Driver;
 use crate::aio::link::{Limit, Link, Mailbox};
 use crate::handshake::Handshake;
 use crate::health::{Health, PAUSE_MIN};
+use crate::inbox::Inbox;
 use crate::plan::{Answers, Cause, Ending};
 use crate::settings::is_ordinary;
 
@@ -74,8 +77,41 @@ impl Connector {
         }
     }
 
-    /// A stream for SUBSCRIBE. The first words on it are [`listener_handshake`](Self::listener_handshake).
-    pub(super) async fn connect_listener(&self) -> io::Result<Box<dyn Duplex>> {
+    /// A stream of one's own on which these first words are said and answered, and what came behind the answers.
+    pub(super) async fn open(
+        &self,
+        handshake: Handshake,
+    ) -> Result<(Box<dyn Duplex>, Inbox), String> {
+        let open = async {
+            let mut inbox = Inbox::new();
+            let mut stream = self.connect_plain().await?;
+            stream.write_all(&handshake.packed()).await?;
+            let mut answers = Vec::new();
+            while answers.len() < handshake.count() {
+                match inbox.reply()? {
+                    Some(answer) => answers.push(answer),
+                    None => {
+                        let count = read(&mut stream, &mut inbox).await?;
+                        inbox.arrived(count);
+                    }
+                }
+            }
+            handshake.check(&answers).map_err(io::Error::other)?;
+            Ok::<_, io::Error>((stream, inbox))
+        };
+        match tokio::time::timeout(self.timeout, open).await {
+            Ok(Ok(opened)) => Ok(opened),
+            Ok(Err(error)) => Err(format!("{}: {error}", self.address)),
+            Err(_) => Err(format!("{}: timed out", self.address)),
+        }
+    }
+
+    /// The first words of a connection for commands.
+    pub(super) fn handshake(&self) -> Handshake {
+        Handshake::new(self.client.get_connection_info().redis_settings())
+    }
+
+    async fn connect_plain(&self) -> io::Result<Box<dyn Duplex>> {
         match self.client.get_connection_info().addr() {
             ConnectionAddr::Tcp(host, port) => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
@@ -88,7 +124,7 @@ impl Connector {
         }
     }
 
-    /// In the protocol that mixes messages and replies as arrays.
+    /// The first words of a connection for SUBSCRIBE, in the protocol that mixes messages and replies as arrays.
     pub(super) fn listener_handshake(&self) -> Handshake {
         let settings = self.client.get_connection_info().redis_settings().clone();
         Handshake::new(&settings.set_protocol(redis::ProtocolVersion::RESP2))
@@ -135,7 +171,7 @@ impl Connector {
                 ));
             }
         };
-        let handshake = Handshake::new(info.redis_settings());
+        let handshake = self.handshake();
         if handshake.count() > 0 {
             let answers: Answers = link
                 .exchange(&handshake.packed(), handshake.count(), Ending::Any, limit)
@@ -148,6 +184,19 @@ impl Connector {
         }
         Ok(link)
     }
+}
+
+/// Reads into the inbox's room. Dropping the future loses nothing.
+pub(super) async fn read(stream: &mut Box<dyn Duplex>, inbox: &mut Inbox) -> io::Result<usize> {
+    std::future::poll_fn(|cx| {
+        let mut room = ReadBuf::new(inbox.room());
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut room))?;
+        Poll::Ready(match room.filled().len() {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            count => Ok(count),
+        })
+    })
+    .await
 }
 
 /// A link over `stream`, and the task that drives it. `closed` is called when it ends.

@@ -137,7 +137,15 @@ pub(crate) fn integer(digits: &[u8]) -> Option<i64> {
     }
 }
 
-/// The arguments of a whole request.
+/// How many arguments a request will have that has not arrived entirely, and those that have arrived.
+pub(crate) fn begun(bytes: &[u8]) -> Option<(usize, Vec<&[u8]>)> {
+    match line(bytes, 0, "") {
+        Ok(Some((Some(count), _))) => Some((usize::try_from(count).ok()?, arguments(bytes))),
+        _ => None,
+    }
+}
+
+/// The arguments of a request that have arrived.
 fn arguments(request: &[u8]) -> Vec<&[u8]> {
     let mut args = Vec::new();
     let mut at = match line(request, 0, "") {

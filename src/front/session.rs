@@ -9,11 +9,11 @@ use crate::front::refusal::{
     Refusal, not_an_integer, not_here, not_while_listening, unknown_command, unknown_subcommand,
     wrong_arity,
 };
-use crate::front::request::{Arrived, Look, integer};
+use crate::front::request::{Arrived, Look, begun, integer};
 use crate::front::subscriptions::{Subscriptions, write_message};
 use crate::front::transaction::{Ready, Transaction};
 use crate::node::NodeIndex;
-use crate::plan::{Atomic, Hold, Planned, Relay, Router};
+use crate::plan::{Atomic, Hold, LARGE_BYTES, Planned, Relay, Router};
 use crate::reply::{Protocol, write_bulk, write_line, write_status};
 use crate::subscribe::{Change, Message, Subscription};
 
@@ -51,6 +51,8 @@ pub(crate) enum Next {
     Round,
     /// A request in an unusual form, here in the usual one, comes before the rest of the input.
     Request(Vec<u8>),
+    /// A large request for this node is at the beginning of the input, and goes there as it comes.
+    Upload(NodeIndex),
     /// Something that is not a round of requests. When it is silent, its reply is thrown away.
     Work { work: Work, silent: bool },
     /// What comes is no request. This is said, and the connection closed.
@@ -153,7 +155,7 @@ impl Session {
                 };
             }
             if self.look.is_under_way() {
-                return self.look_at(&input[consumed..], consumed);
+                return self.look_at(router, &input[consumed..], consumed);
             }
             match commands.next(&mut args) {
                 Ok(Some(frame)) => {
@@ -168,14 +170,23 @@ impl Session {
                         next: Next::Input(1),
                     };
                 }
-                Err(_) => return self.look_at(&input[consumed..], consumed),
+                Err(_) => return self.look_at(router, &input[consumed..], consumed),
             }
         }
     }
 
     /// What stands there instead of a whole request in the usual form.
-    fn look_at(&mut self, bytes: &[u8], before: usize) -> Gathered {
+    fn look_at(&mut self, router: &Router, bytes: &[u8], before: usize) -> Gathered {
         let (length, next) = match self.look.look(bytes) {
+            Arrived::Part(needed) if needed > bytes.len() + LARGE_BYTES => {
+                match self.owner_of_begun(router, bytes) {
+                    Some(node) => {
+                        self.look = Look::default();
+                        (0, Next::Upload(node))
+                    }
+                    None => (0, Next::Input(needed - bytes.len())),
+                }
+            }
             Arrived::Part(needed) => (0, Next::Input(needed.saturating_sub(bytes.len()))),
             Arrived::Nothing(length) => (length, Next::Round),
             Arrived::Request { length, packed } => (length, Next::Request(packed)),
@@ -185,6 +196,19 @@ impl Session {
             consumed: before + length,
             next,
         }
+    }
+
+    /// The node of a large request that has only begun, if its bytes may go there as they come: a command with one key, which
+    /// has arrived.
+    fn owner_of_begun(&self, router: &Router, bytes: &[u8]) -> Option<NodeIndex> {
+        let plain =
+            self.transaction.is_none() && !self.only_listens() && self.replies == Replies::On;
+        let (count, args) = begun(bytes).filter(|_| plain)?;
+        let Lookup::Found(command) = router.find(&args) else {
+            return None;
+        };
+        let key = args.get(command.sole_key().filter(|_| command.accepts(count))?)?;
+        router.owner(key).ok()
     }
 
     /// Takes one request: into the round, or answers it; or says what work it is.

@@ -19,11 +19,18 @@ pub(crate) struct Atomic {
     commands: usize,
 }
 
+/// An answer of more bytes need not be kept when it can be asked for again.
+#[cfg(feature = "tokio-comp")]
+pub(crate) const LARGE_BYTES: usize = 4 << 20;
+
 /// What the last answer of an exchange must be, so that its connection may serve somebody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     /// Anything.
     Any,
+    /// Anything, and who passes the answers on unread asks again for those of more than [`LARGE_BYTES`].
+    #[cfg(feature = "tokio-comp")]
+    Repeatable,
     /// Something that ends a transaction. A server that refuses EXEC otherwise (it is renamed, or not allowed, or the
     /// server is old and loading) leaves the connection in the transaction, and the next command's answer is QUEUED.
     Exec,
@@ -34,17 +41,29 @@ impl Ending {
     #[inline]
     pub(crate) fn is_met_by(self, last: &Value) -> bool {
         match (self, last) {
-            (Self::Any, _) | (Self::Exec, Value::Array(_) | Value::Nil) => true,
+            (Self::Exec, Value::Array(_) | Value::Nil) => true,
             (Self::Exec, Value::ServerError(error)) => error.code() == "EXECABORT",
             (Self::Exec, _) => false,
+            _ => true,
         }
     }
 
     /// The same for an answer as it came over the wire.
+    #[cfg(feature = "tokio-comp")]
+    #[inline]
     pub(crate) fn is_met_by_frame(self, last: &[u8]) -> bool {
-        self == Self::Any
+        self != Self::Exec
             || matches!(last, [b'*' | b'$' | b'_', ..])
             || last.starts_with(b"-EXECABORT")
+    }
+
+    /// So many bytes of an answer are kept that is passed on unread.
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) fn keeps(self) -> usize {
+        match self {
+            Self::Repeatable => LARGE_BYTES,
+            _ => usize::MAX,
+        }
     }
 }
 

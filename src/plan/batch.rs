@@ -14,7 +14,7 @@ use crate::plan::scan::continue_scan;
 use crate::plan::{Answers, Ending, Plan, Router, Split};
 
 #[cfg(feature = "tokio-comp")]
-pub(crate) use relay::Relay;
+pub(crate) use relay::{Large, Relay};
 
 /// So many bytes of requests may be on their way to one node; a longer batch goes in rounds.
 ///

@@ -137,6 +137,16 @@ impl Failure {
         Error::new(kind, format!("node {node}: {}{advice}", self.cause))
     }
 
+    /// The error for a write of which so many bytes (all or nothing) were sent.
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) fn of_write(&self, node: &str, sent: usize) -> Error {
+        Self {
+            sent,
+            ..self.clone()
+        }
+        .error(node, 0, Access::Write)
+    }
+
     /// The error for a request that changes nothing, or was not sent.
     #[cfg(feature = "tokio-comp")]
     pub(crate) fn without_answer(&self, node: &str) -> Error {

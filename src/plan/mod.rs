@@ -27,11 +27,13 @@ pub use attempts::TRANSACTION_ATTEMPTS_MAX;
 pub use explain::Explanation;
 pub use router::{Router, SplitWrites};
 
+#[cfg(feature = "tokio-comp")]
+pub(crate) use atomic::LARGE_BYTES;
 pub(crate) use atomic::{Atomic, Ending};
 pub(crate) use attempts::attempts_in_vain;
-#[cfg(feature = "tokio-comp")]
-pub(crate) use batch::Relay;
 pub(crate) use batch::{Batch, Exchange, Slot, named};
+#[cfg(feature = "tokio-comp")]
+pub(crate) use batch::{Large, Relay};
 pub(crate) use failure::{Answers, Cause, Failure, RESENDS_MAX, Resend, Row};
 #[cfg(feature = "tokio-comp")]
 pub(crate) use frames::Frames;

@@ -1,11 +1,13 @@
 //! A front end: how do the bytes of programs that take us for one server go to the nodes and back?
 //!
 //! * [`FrontEnd`]: serves any number of connections over one client's nodes.
-//! * `talk`: one connection, from its first byte to its last. `hall`: all of them, for CLIENT LIST and CLIENT KILL.
+//! * `talk`: one connection, from its first byte to its last. `pipe`: what is too large to be kept. `hall`: all connections,
+//!   for CLIENT LIST and CLIENT KILL.
 //!
 //! What is said to whom is decided by `front` and `plan`; here bytes are moved and waited for.
 
 mod hall;
+mod pipe;
 mod talk;
 
 use std::fmt;

@@ -11,13 +11,17 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::aio::front::FrontEnd;
 use crate::aio::front::hall::{Guest, Hall};
+use crate::aio::front::pipe::Pipe;
 use crate::aio::waiting::Lease;
 use crate::aio::{Shared, Subscriber};
 use crate::command::Args;
 use crate::error::Error;
 use crate::front::{Next, Ready, Session, Unblocked, Work};
 use crate::node::NodeIndex;
-use crate::plan::{Answers, Atomic, Ending, Failure, Frames, Hold, Relay, parse_one};
+use crate::passage::Passage;
+use crate::plan::{
+    Answers, Atomic, Cause, Ending, Exchange, Failure, Frames, Hold, Large, Relay, parse_one,
+};
 use crate::reply::{Protocol, write_error};
 use crate::subscribe::{Change, Event, Subscription};
 
@@ -114,8 +118,13 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
 
     async fn run(&mut self) -> io::Result<()> {
         loop {
-            match self.round().await {
+            match self.round().await? {
                 Next::Round => {}
+                Next::Upload(node) => {
+                    if self.upload(node).await? == Going::Over {
+                        return Ok(());
+                    }
+                }
                 Next::Input(needed) => {
                     self.flush().await?;
                     if self.front.hall.is_stopping() || self.read(needed).await? == Going::Over {
@@ -124,7 +133,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
                 }
                 Next::Request(packed) => {
                     let rest = std::mem::replace(&mut self.input, Input::of(packed));
-                    let next = self.round().await;
+                    let next = self.round().await?;
                     self.input = rest;
                     if let Next::Work { work, silent } = next
                         && self.work(work, silent).await? == Going::Over
@@ -149,44 +158,72 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
     }
 
     /// Sends as many requests as go together, and puts their answers into `out`.
-    async fn round(&mut self) -> Next {
+    async fn round(&mut self) -> io::Result<Next> {
         let protocol = self.session.protocol();
         let shared = self.front.shared(protocol);
         let bytes = self.input.rest();
         let mut relay = Relay::new(&shared.router, bytes.len());
         let gathered = self.session.gather(&shared.router, bytes, &mut relay);
-        send(shared, relay, protocol, Hold::No, &mut self.out).await;
+        let exchanges = relay.take_exchanges();
+        let answers = exchange(shared, &exchanges, Hold::No).await;
+        let mut telling = relay.telling(&exchanges, &answers, protocol, rand::random());
+        while let Some(large) = telling.tell(&mut self.out) {
+            flush(&mut self.stream, &mut self.out, &self.guest).await?;
+            let passed = pass_large(shared, &large, &mut self.stream).await?;
+            if let Err(error) = passed {
+                protocol.write(&mut self.out, &error.to_reply());
+            }
+        }
         self.input.consume(gathered.consumed);
         if let Some(client) = self.session.take_news() {
             self.guest.show(client);
         }
-        gathered.next
+        Ok(gathered.next)
     }
 
     async fn flush(&mut self) -> io::Result<()> {
-        if self.out.is_empty() {
-            return Ok(());
-        }
-        let Self {
-            stream, out, guest, ..
-        } = self;
-        let mut write = pin!(stream.write_all(out));
-        loop {
-            let told = pin!(guest.told.notified());
-            match select(write.as_mut(), told).await {
-                Either::Left((written, _)) => break written?,
-                Either::Right(_) if guest.is_ended() => {
-                    return Err(io::ErrorKind::ConnectionAborted.into());
-                }
-                // The end of all is no reason to keep an answer back. What it is about is looked at later.
-                Either::Right(_) => {}
+        flush(&mut self.stream, &mut self.out, &self.guest).await
+    }
+
+    /// Passes a large request on as it comes, and then the reply. When the node fails, the rest of the request is thrown away,
+    /// so that the client hears of it and may go on.
+    async fn upload(&mut self, node: NodeIndex) -> io::Result<Going> {
+        self.flush().await?;
+        let shared = Arc::clone(self.front.shared(self.session.protocol()));
+        let connector = shared.executor.connector(node);
+        let opened = Pipe::open(&connector, shared.executor.patience()).await;
+        let mut pipe = opened.map_err(Cause::Connect);
+        let mut passage = Passage::default();
+        while !passage.is_over() {
+            let Ok(count) = passage.take(self.input.rest()) else {
+                write_error(&mut self.out, "ERR", "Protocol error: invalid bulk length");
+                return Ok(Going::Over);
+            };
+            let piece = &self.input.rest()[..count];
+            if let Ok(open) = &mut pipe
+                && let Err(error) = open.write(piece).await
+            {
+                pipe = Err(Cause::Dropped(error.to_string()));
+            }
+            self.input.consume(count);
+            if !passage.is_over() && self.read(1).await? == Going::Over {
+                return Ok(Going::Over);
             }
         }
-        out.clear();
-        if out.capacity() > BYTES_KEPT {
-            *out = Vec::new();
-        }
-        Ok(())
+        let (cause, sent) = match pipe {
+            Err(cause) => (cause, 0),
+            Ok(mut pipe) => {
+                let mut told = 0;
+                match pipe.pass_reply(&mut self.stream, &mut told).await {
+                    Err(error) if told == 0 => (Cause::Dropped(error.to_string()), 1),
+                    passed => return passed.map(|()| Going::On),
+                }
+            }
+        };
+        let failure = Failure::not_sent(cause);
+        let error = failure.of_write(shared.router.name(node), sent);
+        self.say_error(&error);
+        Ok(Going::On)
     }
 
     /// Reads until so many bytes more are there. Messages are passed on meanwhile.
@@ -476,33 +513,82 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
     }
 }
 
-/// Sends a round to the nodes, and writes the replies.
-async fn send(
-    shared: &Shared,
-    mut relay: Relay<'_, '_>,
-    protocol: Protocol,
-    hold: Hold,
+/// Writes what there is to write, unless somebody ends the connection.
+async fn flush<S: AsyncWrite + Unpin>(
+    stream: &mut S,
     out: &mut Vec<u8>,
-) {
-    let exchanges = relay.batch_mut().take_exchanges();
-    let answers: Vec<Answers<Frames>> = match exchanges.is_empty() {
+    guest: &Guest,
+) -> io::Result<()> {
+    if out.is_empty() {
+        return Ok(());
+    }
+    {
+        let mut write = pin!(stream.write_all(out));
+        loop {
+            let told = pin!(guest.told.notified());
+            match select(write.as_mut(), told).await {
+                Either::Left((written, _)) => break written?,
+                Either::Right(_) if guest.is_ended() => {
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
+                // The end of all is no reason to keep an answer back. What it is about is looked at later.
+                Either::Right(_) => {}
+            }
+        }
+    }
+    out.clear();
+    if out.capacity() > BYTES_KEPT {
+        *out = Vec::new();
+    }
+    Ok(())
+}
+
+/// Sends a round to the nodes.
+async fn exchange(shared: &Shared, exchanges: &[Exchange], hold: Hold) -> Vec<Answers<Frames>> {
+    match exchanges.is_empty() {
         true => Vec::new(),
-        false => shared.executor.exchange(&exchanges, hold).await,
+        false => shared.executor.exchange(exchanges, hold).await,
+    }
+}
+
+/// Asks again for a reply that was too large to be kept, and passes it on as it comes. The error that can be told instead.
+async fn pass_large<S: AsyncWrite + Unpin>(
+    shared: &Shared,
+    large: &Large<'_>,
+    client: &mut S,
+) -> io::Result<Result<(), Error>> {
+    let name = shared.router.name(large.node);
+    let failed = |cause| Ok(Err(Failure::not_sent(cause).without_answer(name)));
+    let connector = shared.executor.connector(large.node);
+    let mut pipe = match Pipe::open(&connector, shared.executor.patience()).await {
+        Ok(pipe) => pipe,
+        Err(why) => return failed(Cause::Connect(why)),
     };
-    relay.finish(&exchanges, answers, protocol, rand::random(), out);
+    if let Err(error) = pipe.write(large.request).await {
+        return failed(Cause::Dropped(error.to_string()));
+    }
+    let mut told = 0;
+    match pipe.pass_reply(client, &mut told).await {
+        Err(error) if told == 0 => failed(Cause::Dropped(error.to_string())),
+        passed => passed.map(Ok),
+    }
 }
 
 /// One command by itself, and the reply to it.
 async fn alone(shared: &Shared, packed: &[u8], protocol: Protocol) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut relay = Relay::new(&shared.router, packed.len());
+    let mut batch = Relay::new(&shared.router, packed.len());
     let args: Args<'_> = parse_one(packed).unwrap_or_default();
     match shared.router.planned(&args) {
         Err(error) => protocol.write(&mut out, &error.to_reply()),
         Ok(planned) => {
             let hold = planned.hold;
-            relay.add(packed, &args, planned);
-            send(shared, relay, protocol, hold, &mut out).await;
+            batch.add(packed, &args, planned);
+            let exchanges = batch.take_whole_exchanges();
+            let answers = exchange(shared, &exchanges, hold).await;
+            batch
+                .telling(&exchanges, &answers, protocol, 0)
+                .tell(&mut out);
         }
     }
     out

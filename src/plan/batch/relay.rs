@@ -1,9 +1,11 @@
 //! The answers of a batch passed on as they came, and read only where several become one.
 
-use super::{Batch, Exchange, Spread, WHOLE, missing};
+use super::{Batch, Exchange, Slot, Spread, WHOLE, missing};
+use crate::command::{Access, Args, PackedCommands};
 use crate::error::Error;
+use crate::node::NodeIndex;
 use crate::plan::merge::merge_unread;
-use crate::plan::{Answers, Frames, Plan, Planned, Router};
+use crate::plan::{Answers, Ending, Frames, Plan, Planned, Router};
 use crate::reply::Protocol;
 use crate::resp;
 
@@ -67,52 +69,45 @@ impl<'r, 'f> Relay<'r, 'f> {
         (self.batch.commands, self.bytes)
     }
 
-    pub(crate) fn batch_mut(&mut self) -> &mut Batch<'r, 'f> {
-        &mut self.batch
+    /// What each node gets, in node order. All answers are kept.
+    pub(crate) fn take_whole_exchanges(&mut self) -> Vec<Exchange> {
+        self.batch.take_exchanges()
     }
 
-    /// Writes all replies in the order of the requests. Where a merge leaves a choice, `dice` decides.
-    pub(crate) fn finish(
-        &self,
-        exchanges: &[Exchange],
-        answers: Vec<Answers<Frames>>,
-        protocol: Protocol,
-        dice: u64,
-        out: &mut Vec<u8>,
-    ) {
-        let (places, spread) = self.sort(exchanges, &answers);
-        let mut marks = self.marks.iter();
-        let mut mark = marks.next();
-        let mut said = 0;
-        let mut silent = self.silent.iter().copied().peekable();
-        for (command, &(exchange, number)) in (0..).zip(&places) {
-            while let Some(&(before, end)) = mark
-                && before <= command
-            {
-                out.extend_from_slice(&self.said[said..end]);
-                (said, mark) = (end, marks.next());
-            }
-            if silent.next_if_eq(&command).is_some() {
-                continue;
-            }
-            match exchange {
-                SPREAD => {
-                    let number = number as usize;
-                    self.write_merged(
-                        &self.batch.spread[number],
-                        &spread[number],
-                        protocol,
-                        dice,
-                        out,
-                    );
-                }
-                _ => {
-                    let at = usize::from(exchange);
-                    self.write_one(&exchanges[at], &answers[at], number as usize, protocol, out);
-                }
+    /// What each node gets, in node order. Answers that can be asked for again are not kept when they are large.
+    pub(crate) fn take_exchanges(&mut self) -> Vec<Exchange> {
+        let mut exchanges = self.batch.take_exchanges();
+        for exchange in &mut exchanges {
+            let again = |slot: &Slot| slot.part == WHOLE && slot.access == Access::Read;
+            if exchange.slots.iter().all(again) {
+                exchange.ending = Ending::Repeatable;
             }
         }
-        out.extend_from_slice(&self.said[said..]);
+        exchanges
+    }
+
+    /// The replies to all requests, in their order. Where a merge leaves a choice, `dice` decides.
+    pub(crate) fn telling<'t>(
+        &'t self,
+        exchanges: &'t [Exchange],
+        answers: &'t [Answers<Frames>],
+        protocol: Protocol,
+        dice: u64,
+    ) -> Telling<'t, 'r, 'f> {
+        let (places, parts) = self.sort(exchanges, answers);
+        Telling {
+            relay: self,
+            exchanges,
+            answers,
+            protocol,
+            dice,
+            places,
+            parts,
+            next: 0,
+            mark: 0,
+            said: 0,
+            silent: 0,
+        }
     }
 
     /// Where each command's answer is, and the answers of the parts of those that went to several nodes.
@@ -159,15 +154,97 @@ impl<'r, 'f> Relay<'r, 'f> {
             failure.map(|failure| failure.error(name, number, access))
         })
     }
+}
 
-    fn write_merged(
-        &self,
-        spread: &Spread<'_>,
-        parts: &[PartAnswer<'_>],
-        protocol: Protocol,
-        dice: u64,
-        out: &mut Vec<u8>,
-    ) {
+/// Replies on their way to the client.
+pub(crate) struct Telling<'t, 'r, 'f> {
+    relay: &'t Relay<'r, 'f>,
+    exchanges: &'t [Exchange],
+    answers: &'t [Answers<Frames>],
+    protocol: Protocol,
+    dice: u64,
+    places: Vec<Place>,
+    parts: Vec<Vec<PartAnswer<'t>>>,
+    /// The command whose turn it is, and the first of the marks, of the bytes said and of the silent commands that are not
+    /// passed yet.
+    next: usize,
+    mark: usize,
+    said: usize,
+    silent: usize,
+}
+
+/// A request whose reply was too large to be kept.
+#[derive(Debug)]
+pub(crate) struct Large<'t> {
+    pub(crate) node: NodeIndex,
+    pub(crate) request: &'t [u8],
+}
+
+impl<'t> Telling<'t, '_, '_> {
+    /// Writes replies, up to one that was not kept: it comes next, and then the others.
+    pub(crate) fn tell(&mut self, out: &mut Vec<u8>) -> Option<Large<'t>> {
+        while let Some(&(exchange, number)) = self.places.get(self.next) {
+            self.say_until(self.next as u32, out);
+            let command = self.next as u32;
+            self.next += 1;
+            if self.relay.silent.get(self.silent) == Some(&command) {
+                self.silent += 1;
+                continue;
+            }
+            let number = number as usize;
+            match exchange {
+                SPREAD => self.write_merged(number, out),
+                _ => {
+                    let exchange = usize::from(exchange);
+                    match self.answers[exchange].values.get(number) {
+                        Some(b"") => return Some(self.large(&self.exchanges[exchange], number)),
+                        Some(frame) => out.extend_from_slice(frame),
+                        None => self.write_failure(exchange, number, out),
+                    }
+                }
+            }
+        }
+        self.say_until(u32::MAX, out);
+        None
+    }
+
+    /// Writes the replies of our own that come before this command.
+    fn say_until(&mut self, command: u32, out: &mut Vec<u8>) {
+        while let Some(&(before, end)) = self.relay.marks.get(self.mark)
+            && before <= command
+        {
+            out.extend_from_slice(&self.relay.said[self.said..end]);
+            self.said = end;
+            self.mark += 1;
+        }
+    }
+
+    fn large(&self, exchange: &'t Exchange, number: usize) -> Large<'t> {
+        let mut commands = PackedCommands::new(&exchange.request);
+        let mut args = Args::new();
+        let mut request: &[u8] = &[];
+        for _ in 0..=number {
+            request = commands.next(&mut args).ok().flatten().unwrap_or_default();
+        }
+        Large {
+            node: exchange.node,
+            request,
+        }
+    }
+
+    fn write_failure(&self, exchange: usize, number: usize, out: &mut Vec<u8>) {
+        let batch = &self.relay.batch;
+        let (exchange, answers) = (&self.exchanges[exchange], &self.answers[exchange]);
+        let name = batch.router.name(exchange.node);
+        let access = exchange.slots[number].access;
+        let failure = answers.failure.as_ref();
+        let error = failure.map(|failure| failure.error(name, number, access));
+        self.protocol.write(out, &missing(error, name).to_reply());
+    }
+
+    fn write_merged(&self, spread: usize, out: &mut Vec<u8>) {
+        let batch = &self.relay.batch;
+        let (spread, parts) = (&batch.spread[spread], &self.parts[spread]);
         let frames: Vec<&[u8]> = parts.iter().flatten().copied().collect();
         if frames.len() == parts.len() {
             let keys: Vec<&[u32]> = match &spread.plan {
@@ -182,31 +259,9 @@ impl<'r, 'f> Relay<'r, 'f> {
             Ok(frame) => resp::read(&mut resp::Slice(frame)).map_err(|_| None),
             Err(error) => Err(error.clone()),
         });
-        match self.batch.merge(spread, outcomes.collect(), dice) {
-            Ok(value) => protocol.write(out, &value),
-            Err(error) => protocol.write(out, &error.to_reply()),
-        }
-    }
-
-    fn write_one(
-        &self,
-        exchange: &Exchange,
-        answers: &Answers<Frames>,
-        number: usize,
-        protocol: Protocol,
-        out: &mut Vec<u8>,
-    ) {
-        match answers.values.get(number) {
-            Some(frame) => out.extend_from_slice(frame),
-            None => {
-                let name = self.batch.router.name(exchange.node);
-                let access = exchange.slots[number].access;
-                let error = answers
-                    .failure
-                    .as_ref()
-                    .map(|failure| failure.error(name, number, access));
-                protocol.write(out, &missing(error, name).to_reply());
-            }
+        match batch.merge(spread, outcomes.collect(), self.dice) {
+            Ok(value) => self.protocol.write(out, &value),
+            Err(error) => self.protocol.write(out, &error.to_reply()),
         }
     }
 }
@@ -217,7 +272,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::command::{Args, CommandTable, PackedCommands};
+    use crate::command::CommandTable;
     use crate::node::NodeSpec;
     use crate::partition::from_fn;
     use crate::plan::{Cause, Failure, SplitWrites};
@@ -247,7 +302,7 @@ mod tests {
             relay.add(frame, &args, router.planned(&args).unwrap());
             add(&mut relay);
         }
-        let exchanges = relay.batch_mut().take_exchanges();
+        let exchanges = relay.take_exchanges();
         let answers = exchanges.iter().map(|exchange| {
             let mut frames = Frames::default();
             let replies = replies[exchange.node.get()];
@@ -261,9 +316,13 @@ mod tests {
                     .then_some(Failure { cause, sent: 9 }),
             }
         });
-        let answers = answers.collect();
+        let answers: Vec<_> = answers.collect();
         let mut out = Vec::new();
-        relay.finish(&exchanges, answers, Protocol::Resp2, 0, &mut out);
+        let mut telling = relay.telling(&exchanges, &answers, Protocol::Resp2, 0);
+        while let Some(large) = telling.tell(&mut out) {
+            let text = format!("<{}: {}>", large.node.get(), large.request.escape_ascii());
+            out.extend_from_slice(text.as_bytes());
+        }
         String::from_utf8(out).unwrap()
     }
 
@@ -291,6 +350,14 @@ mod tests {
             relay.say(|out| out.extend_from_slice(b"+B\r\n"));
         });
         assert_eq!(told, "+A\r\n+B\r\n:2\r\n+A\r\n+B\r\n");
+    }
+
+    #[test]
+    fn a_reply_that_was_not_kept_has_its_place_and_its_request() {
+        let replies: [&[&str]; 2] = [&["$1\r\n1\r\n", ""], &[":2\r\n"]];
+        let told = told(&["GET a", "GET a2", "STRLEN b"], replies, |_| ());
+        let request = r"*2\r\n$3\r\nGET\r\n$2\r\na2\r\n";
+        assert_eq!(told, format!("$1\r\n1\r\n<0: {request}>:2\r\n"));
     }
 
     #[test]

@@ -1,0 +1,71 @@
+//! What is too large to be kept: from the client to a node, and from a node to the client, as it comes.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::aio::station::{Connector, Duplex};
+use crate::passage::Passage;
+
+/// Read at once at most.
+const PIECE_BYTES: usize = 128 << 10;
+
+/// A connection to a node for one request whose bytes are kept nowhere.
+pub(super) struct Pipe {
+    stream: Box<dyn Duplex>,
+    /// How long the node may do nothing.
+    patience: Option<Duration>,
+}
+
+impl Pipe {
+    pub(super) async fn open(
+        connector: &Connector,
+        patience: Option<Duration>,
+    ) -> Result<Self, String> {
+        let (stream, _) = connector.open(connector.handshake()).await?;
+        Ok(Self { stream, patience })
+    }
+
+    /// Passes a piece of the request on.
+    pub(super) async fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        within(self.patience, self.stream.write_all(piece)).await
+    }
+
+    /// Passes the reply on. The number of bytes that the client got says whether a failure can still be told.
+    pub(super) async fn pass_reply<S: AsyncWrite + Unpin>(
+        &mut self,
+        client: &mut S,
+        told: &mut usize,
+    ) -> io::Result<()> {
+        let mut passage = Passage::default();
+        let mut piece = vec![0; PIECE_BYTES];
+        while !passage.is_over() {
+            let count = within(self.patience, self.stream.read(&mut piece)).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let count = passage.take(&piece[..count])?;
+            *told += count;
+            client.write_all(&piece[..count]).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn within<T>(
+    patience: Option<Duration>,
+    step: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    match patience {
+        None => step.await,
+        Some(patience) => match tokio::time::timeout(patience, step).await {
+            Ok(done) => done,
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("nothing moved for {patience:?}"),
+            )),
+        },
+    }
+}

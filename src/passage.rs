@@ -1,0 +1,206 @@
+//! One reply or request, followed through the pieces in which it passes, without keeping any of them.
+
+use std::io;
+
+/// So much of a line is kept: more than the mark and a number need.
+const LINE_BYTES_KEPT: usize = 32;
+
+/// How much of a reply (or of a request, which is an array of strings) has passed. No byte is looked at twice.
+#[derive(Debug)]
+pub(crate) struct Passage {
+    /// For each open array, how many of its elements are still to come.
+    open: Vec<u64>,
+    /// Bytes of a string that are still to come, with the CR LF behind it.
+    body: usize,
+    /// The beginning of a line that has not passed entirely.
+    line: Vec<u8>,
+    /// The last byte of that line was CR.
+    at_cr: bool,
+    passed: usize,
+}
+
+impl Default for Passage {
+    fn default() -> Self {
+        Self {
+            open: vec![1],
+            body: 0,
+            line: Vec::new(),
+            at_cr: false,
+            passed: 0,
+        }
+    }
+}
+
+impl Passage {
+    /// Takes the next piece; how many of its bytes still belong to it. They are all of them until it is over.
+    pub(crate) fn take(&mut self, piece: &[u8]) -> io::Result<usize> {
+        let mut at = 0;
+        while at < piece.len() && !self.is_over() {
+            if self.body > 0 {
+                let count = self.body.min(piece.len() - at);
+                self.body -= count;
+                at += count;
+                if self.body == 0 {
+                    self.end_element(0);
+                }
+                continue;
+            }
+            at += self.take_line(&piece[at..])?;
+        }
+        self.passed += at;
+        Ok(at)
+    }
+
+    /// Whether all of it has passed.
+    pub(crate) fn is_over(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// How many bytes have passed, and how many are known to come.
+    pub(crate) fn size(&self) -> usize {
+        self.passed + self.body
+    }
+
+    /// Takes what belongs to the line at hand.
+    fn take_line(&mut self, piece: &[u8]) -> io::Result<usize> {
+        // The CR may have come with the piece before.
+        let end = match (self.at_cr, piece.first()) {
+            (true, Some(b'\n')) => Some(0),
+            _ => crate::resp::line_end(piece).map(|at| at + 1),
+        };
+        let Some(end) = end else {
+            self.keep(piece);
+            self.at_cr = piece.last() == Some(&b'\r');
+            return Ok(piece.len());
+        };
+        self.keep(&piece[..end]);
+        self.at_cr = false;
+        let line = std::mem::take(&mut self.line);
+        self.end_line(line.trim_ascii_end())?;
+        self.line = line;
+        self.line.clear();
+        Ok(end + 1)
+    }
+
+    fn keep(&mut self, piece: &[u8]) {
+        let room = LINE_BYTES_KEPT - self.line.len();
+        self.line.extend_from_slice(&piece[..piece.len().min(room)]);
+    }
+
+    fn end_line(&mut self, line: &[u8]) -> io::Result<()> {
+        let Some((mark, number)) = line.split_first() else {
+            self.end_element(0);
+            return Ok(());
+        };
+        let inner = match mark {
+            b'$' | b'=' | b'!' => match length(number)? {
+                Some(length) => {
+                    self.body = length as usize + 2;
+                    return Ok(());
+                }
+                None => 0,
+            },
+            b'*' | b'~' | b'>' => length(number)?.unwrap_or(0),
+            b'%' => 2 * length(number)?.unwrap_or(0),
+            // An attribute's pairs, then what it belongs to.
+            b'|' => 2 * length(number)?.unwrap_or(0) + 1,
+            _ => 0,
+        };
+        self.end_element(inner);
+        Ok(())
+    }
+
+    /// An element is over, or its inner ones begin.
+    fn end_element(&mut self, inner: u64) {
+        if let Some(elements) = self.open.last_mut() {
+            *elements -= 1;
+        }
+        if inner > 0 {
+            self.open.push(inner);
+        }
+        while self.open.last() == Some(&0) {
+            self.open.pop();
+        }
+    }
+}
+
+/// A length; `None` for the -1 of nil.
+fn length(digits: &[u8]) -> io::Result<Option<u64>> {
+    if digits == b"-1" {
+        return Ok(None);
+    }
+    std::str::from_utf8(digits)
+        .ok()
+        .and_then(|digits| digits.parse::<u32>().ok())
+        .map(|length| Some(length.into()))
+        .ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a length of the reply cannot be read",
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where it is over, when it comes in pieces of this size.
+    fn end(bytes: &[u8], piece: usize) -> io::Result<usize> {
+        let mut passage = Passage::default();
+        let mut at = 0;
+        for piece in bytes.chunks(piece) {
+            at += passage.take(piece)?;
+            if passage.is_over() {
+                break;
+            }
+        }
+        assert!(passage.is_over(), "{}", bytes.escape_ascii());
+        Ok(at)
+    }
+
+    #[test]
+    fn an_end_is_found_wherever_the_pieces_are_cut() {
+        let replies: [&[u8]; 14] = [
+            b"+OK\r\n",
+            b"-ERR a long error, longer than what is kept of a line\r\n",
+            b":1\r\n",
+            b"$-1\r\n",
+            b"*-1\r\n",
+            b"$0\r\n\r\n",
+            b"$4\r\n\r\n\r\n\r\n",
+            b"*0\r\n",
+            b"*3\r\n$1\r\na\r\n*1\r\n:1\r\n$-1\r\n",
+            b"%1\r\n+k\r\n~1\r\n#t\r\n",
+            b"|1\r\n+ttl\r\n:1\r\n$1\r\na\r\n",
+            b"*2\r\n*0\r\n%0\r\n",
+            b"=6\r\ntxt:ab\r\n",
+            b"*1\r\n*1\r\n*1\r\n_\r\n",
+        ];
+        for reply in replies {
+            let followed = [reply, b"+NEXT\r\n"].concat();
+            for piece in 1..=followed.len() {
+                let text = reply.escape_ascii();
+                assert_eq!(
+                    end(&followed, piece).unwrap(),
+                    reply.len(),
+                    "{text} by {piece}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn it_knows_how_long_a_string_will_be() {
+        let mut passage = Passage::default();
+        passage.take(b"$1000000\r\nabc").unwrap();
+        assert_eq!(passage.size(), 10 + 1_000_000 + 2);
+        assert!(!passage.is_over());
+    }
+
+    #[test]
+    fn nonsense_is_an_error() {
+        assert!(Passage::default().take(b"$x\r\n").is_err());
+        assert!(Passage::default().take(b"*99999999999\r\n").is_err());
+    }
+}
