@@ -1,20 +1,21 @@
 //! One client that speaks the wire format to us.
 
+mod own;
+
 use crate::command::{Args, CommandSpec, Lookup, PackedCommands, Route};
 use crate::error::Error;
 use crate::front::client::Client;
-use crate::front::client_command::{self, Ask, Outcome, Replies};
-use crate::front::greeting::{Hello, check_password};
+use crate::front::client_command::{Ask, Replies};
+use crate::front::greeting::Hello;
 use crate::front::refusal::{
-    Refusal, not_an_integer, not_here, not_while_listening, unknown_command, unknown_subcommand,
-    wrong_arity,
+    Refusal, not_here, not_while_listening, unknown_command, unknown_subcommand, wrong_arity,
 };
-use crate::front::request::{Arrived, Look, begun, integer};
+use crate::front::request::{Arrived, Look, begun};
 use crate::front::subscriptions::{Subscriptions, write_message};
 use crate::front::transaction::{Ready, Transaction};
 use crate::node::NodeIndex;
 use crate::plan::{Atomic, Hold, LARGE_BYTES, Planned, Relay, Router};
-use crate::reply::{Protocol, write_bulk, write_line, write_status};
+use crate::reply::{Protocol, write_status};
 use crate::subscribe::{Change, Message, Subscription};
 
 /// A round has no more than so many commands and about so many bytes; what comes behind waits for its answers.
@@ -319,158 +320,9 @@ impl Session {
         self.client.protocol == Protocol::Resp2 && !self.subscriptions.is_empty()
     }
 
-    fn take_client(&mut self, command: &CommandSpec, args: &[&[u8]], said: &mut Vec<u8>) -> Take {
-        self.has_news = true;
-        self.client.command = command.name().to_ascii_lowercase();
-        match client_command::run(command, args, &mut self.client, said)? {
-            Outcome::Said => Ok(Taken::Said),
-            Outcome::Ask(ask) => Ok(Taken::Work(Work::Clients(ask))),
-            Outcome::Replies(replies) => {
-                match (self.replies, replies) {
-                    (Replies::Off, Replies::SkipNext) => {}
-                    _ => self.replies = replies,
-                }
-                if replies == Replies::On {
-                    write_status(said, "OK");
-                }
-                Ok(Taken::Said)
-            }
-        }
-    }
-
-    fn take_connection(
-        &mut self,
-        command: &CommandSpec,
-        args: &[&[u8]],
-        said: &mut Vec<u8>,
-    ) -> Take {
-        match (command.name(), args) {
-            ("PING", [_, _, _, ..]) => return Err(wrong_arity(command)),
-            ("PING", [_, rest @ ..]) if self.only_listens() => {
-                write_line(said, b'*', 2);
-                write_bulk(said, b"pong");
-                write_bulk(said, rest.first().copied().unwrap_or_default());
-            }
-            ("PING", [_]) => write_status(said, "PONG"),
-            ("PING" | "ECHO", [_, text, ..]) => write_bulk(said, text),
-            ("SELECT", [_, number, ..]) => {
-                match integer(number).and_then(|number| i32::try_from(number).ok()) {
-                    Some(0) => write_status(said, "OK"),
-                    Some(_) => return Err(Refusal::new("DB index is out of range")),
-                    None => return Err(not_an_integer()),
-                }
-            }
-            ("AUTH", args) => {
-                check_password(args)?;
-                write_status(said, "OK");
-            }
-            ("HELLO", args) => return Ok(Taken::Work(Work::Greet(Hello::parse(args)?))),
-            ("RESET", _) => return Ok(Taken::Work(Work::Reset)),
-            ("QUIT", _) => {
-                write_status(said, "OK");
-                return Ok(Taken::Work(Work::Close));
-            }
-            _ => return Err(not_here(command)),
-        }
-        Ok(Taken::Said)
-    }
-
-    fn take_transaction(
-        &mut self,
-        router: &Router,
-        name: &str,
-        frame: &[u8],
-        args: &[&[u8]],
-        said: &mut Vec<u8>,
-    ) -> Take {
-        self.has_news = true;
-        match (name, self.transaction.take()) {
-            ("MULTI", None) => {
-                self.transaction = Some(Transaction::begin(self.watched.as_ref()));
-                write_status(said, "OK");
-            }
-            ("EXEC" | "DISCARD", None) => {
-                return Err(Refusal::new(format!("{name} without MULTI")));
-            }
-            ("DISCARD", Some(_)) => {
-                write_status(said, "OK");
-                return Ok(self.unwatch());
-            }
-            ("EXEC", Some(transaction)) if transaction.is_spoilt() => {
-                let text = "Transaction discarded because of previous errors.";
-                Refusal::with_code("EXECABORT", text).write(said);
-                return Ok(self.unwatch());
-            }
-            ("EXEC", Some(transaction)) if transaction.len() == 0 && self.watched.is_none() => {
-                write_line(said, b'*', 0);
-            }
-            ("EXEC", Some(transaction)) => {
-                self.watched = None;
-                return Ok(Taken::Work(Work::Exec(transaction.finish())));
-            }
-            ("WATCH", None) => return self.watch(router, frame, args),
-            ("UNWATCH", None) => {
-                write_status(said, "OK");
-                return Ok(self.unwatch());
-            }
-            (name, transaction) => {
-                // These do no harm to the transaction, so they are no refusals.
-                self.transaction = transaction;
-                Refusal::new(match name {
-                    "MULTI" => "MULTI calls can not be nested",
-                    _ => "WATCH inside MULTI is not allowed",
-                })
-                .write(said);
-            }
-        }
-        Ok(Taken::Said)
-    }
-
-    fn watch(&mut self, router: &Router, frame: &[u8], args: &[&[u8]]) -> Take {
-        let mut watched = self.watched.clone().unwrap_or_default();
-        for key in &args[1..] {
-            watched.add_key(router, key).map_err(ours)?;
-        }
-        let node = watched.owner().map_err(ours)?;
-        self.watched = Some(watched);
-        let packed = frame.to_vec();
-        Ok(Taken::Work(Work::Watch { node, packed }))
-    }
-
-    /// Nothing is watched any more.
-    fn unwatch(&mut self) -> Taken {
-        match self.watched.take() {
-            Some(_) => Taken::Work(Work::Forget),
-            None => Taken::Said,
-        }
-    }
-
     /// WATCH did not succeed.
     pub(crate) fn watch_failed(&mut self) {
         self.watched = None;
-    }
-
-    fn take_subscription(
-        &mut self,
-        change: Change,
-        kind: Subscription,
-        args: &[&[u8]],
-        said: &mut Vec<u8>,
-    ) -> Taken {
-        let names = match args.len() {
-            1 => self.subscriptions.of(kind),
-            _ => args[1..].iter().map(|name| name.to_vec()).collect(),
-        };
-        if names.is_empty() {
-            let protocol = self.client.protocol;
-            self.subscriptions.change(change, kind, &[], protocol, said);
-            return Taken::Said;
-        }
-        Taken::Work(Work::Subscribe {
-            change,
-            kind,
-            names,
-        })
     }
 
     /// Channels or patterns have begun or ended: the confirmations.

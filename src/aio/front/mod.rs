@@ -1,14 +1,16 @@
 //! A front end: how do the bytes of programs that take us for one server go to the nodes and back?
 //!
 //! * [`FrontEnd`]: serves any number of connections over one client's nodes.
-//! * `talk`: one connection, from its first byte to its last. `pipe`: what is too large to be kept. `hall`: all connections,
+//! * `talk`: one connection, from its first byte to its last. `work`: what is more than requests and answers. `pipe`: what is too large to be kept. `hall`: all connections,
 //!   for CLIENT LIST and CLIENT KILL.
 //!
 //! What is said to whom is decided by `front` and `plan`; here bytes are moved and waited for.
 
 mod hall;
+mod input;
 mod pipe;
 mod talk;
+mod work;
 
 use std::fmt;
 use std::io;

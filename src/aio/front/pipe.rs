@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::aio::Shared;
 use crate::aio::station::{Connector, Duplex};
+use crate::error::Error;
 use crate::passage::Passage;
+use crate::plan::{Cause, Failure, Large};
 
 /// Read at once at most.
 const PIECE_BYTES: usize = 128 << 10;
@@ -67,5 +70,28 @@ async fn within<T>(
                 format!("nothing moved for {patience:?}"),
             )),
         },
+    }
+}
+
+/// Asks again for a reply that was too large to be kept, and passes it on as it comes. The error that can be told instead.
+pub(super) async fn pass_large<S: AsyncWrite + Unpin>(
+    shared: &Shared,
+    large: &Large<'_>,
+    client: &mut S,
+) -> io::Result<Result<(), Error>> {
+    let name = shared.router.name(large.node);
+    let failed = |cause| Ok(Err(Failure::not_sent(cause).without_answer(name)));
+    let connector = shared.executor.connector(large.node);
+    let mut pipe = match Pipe::open(&connector, shared.executor.patience()).await {
+        Ok(pipe) => pipe,
+        Err(why) => return failed(Cause::Connect(why)),
+    };
+    if let Err(error) = pipe.write(large.request).await {
+        return failed(Cause::Dropped(error.to_string()));
+    }
+    let mut told = 0;
+    match pipe.pass_reply(client, &mut told).await {
+        Err(error) if told == 0 => failed(Cause::Dropped(error.to_string())),
+        passed => passed.map(Ok),
     }
 }

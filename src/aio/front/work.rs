@@ -1,0 +1,241 @@
+//! What takes more than to pass requests on and answers back.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures_util::future::{Either, select};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::aio::front::talk::{Going, Heard, Talk, exchange};
+use crate::aio::{Shared, Subscriber};
+use crate::command::Args;
+use crate::error::Error;
+use crate::front::{Ready, Unblocked, Work};
+use crate::node::NodeIndex;
+use crate::plan::{Answers, Atomic, Ending, Failure, Frames, Hold, Relay, parse_one};
+use crate::reply::Protocol;
+use crate::subscribe::{Change, Subscription};
+
+/// So many bytes of requests may wait while a blocking command does.
+const BYTES_BEHIND_MAX: usize = 1 << 20;
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
+    pub(super) async fn work(&mut self, work: Work, silent: bool) -> io::Result<Going> {
+        let before = self.out.len();
+        let mut going = Going::On;
+        match work {
+            Work::Wait(packed) => going = self.wait(&packed).await?,
+            Work::Watch { node, packed } => self.watch(node, &packed).await,
+            Work::Forget => self.forget().await,
+            Work::Exec(ready) => self.exec(&ready).await,
+            Work::Subscribe {
+                change,
+                kind,
+                names,
+            } => self.subscribe(change, kind, names).await,
+            Work::Clients(ask) => {
+                self.guest.show(self.session.client());
+                let (id, protocol) = (self.session.id(), self.session.protocol());
+                self.front.hall.answer(&ask, id, protocol, &mut self.out);
+            }
+            Work::Greet(hello) => {
+                let version = self.front.server_version().await;
+                self.session.greet(&hello, &version, &mut self.out);
+            }
+            Work::Reset => {
+                self.forget().await;
+                self.subscriber = None;
+                self.session.reset(&mut self.out);
+            }
+            Work::Close => going = Going::Over,
+        }
+        if silent {
+            self.out.truncate(before);
+        }
+        self.guest.show(self.session.client());
+        Ok(going)
+    }
+
+    /// A command that may wait. What the client sends meanwhile is kept, and its end noticed.
+    async fn wait(&mut self, packed: &[u8]) -> io::Result<Going> {
+        self.flush().await?;
+        self.guest.set_blocked(true);
+        let protocol = self.session.protocol();
+        let shared = Arc::clone(self.front.shared(protocol));
+        let mut reply = pin!(alone(&shared, packed, protocol));
+        let going = loop {
+            let wanted = match self.input.rest().len() {
+                BYTES_BEHIND_MAX.. => 0,
+                behind => behind + 1,
+            };
+            let next = match select(reply.as_mut(), pin!(self.listen(wanted))).await {
+                Either::Left((reply, _)) => Either::Left(reply),
+                Either::Right((heard, _)) => Either::Right(heard?),
+            };
+            match next {
+                Either::Left(reply) => {
+                    self.out.extend_from_slice(&reply);
+                    break Going::On;
+                }
+                Either::Right(heard) => match heard {
+                    Heard::Bytes(0) => break Going::Over,
+                    Heard::Bytes(_) => {}
+                    Heard::Event(event) => {
+                        if self.pass_on(event) == Going::Over {
+                            break Going::Over;
+                        }
+                        self.flush().await?;
+                    }
+                    Heard::Told if self.guest.is_ended() => break Going::Over,
+                    Heard::Told if self.front.hall.is_stopping() => break Going::Over,
+                    Heard::Told => {
+                        if let Some(how) = self.guest.take_unblocked() {
+                            self.unblocked(packed, how);
+                            break Going::On;
+                        }
+                    }
+                },
+            }
+        };
+        self.guest.set_blocked(false);
+        Ok(going)
+    }
+
+    fn unblocked(&mut self, packed: &[u8], how: Unblocked) {
+        let args = parse_one(packed).unwrap_or_default();
+        let protocol = self.session.protocol();
+        how.write(&args, protocol, &mut self.out);
+    }
+
+    async fn watch(&mut self, node: NodeIndex, packed: &[u8]) {
+        let protocol = self.session.protocol();
+        let shared = Arc::clone(self.front.shared(protocol));
+        if self.lease.is_none() {
+            let limit = shared.executor.limit(Hold::No);
+            match shared.executor.lease(node, limit).await {
+                Ok(lease) => self.lease = Some(lease),
+                Err(cause) => {
+                    let failure = Failure::not_sent(cause);
+                    self.session.watch_failed();
+                    let error = failure.without_answer(shared.router.name(node));
+                    return self.say_error(&error);
+                }
+            }
+        }
+        let answers = self.on_lease(&shared, packed, 1, Ending::Any).await;
+        let answers = answers.unwrap_or_default();
+        match (answers.values.get(0), &answers.failure) {
+            (Some(frame), _) => self.out.extend_from_slice(frame),
+            (None, Some(failure)) => {
+                self.session.watch_failed();
+                let error = failure.without_answer(shared.router.name(node));
+                self.say_error(&error);
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// Requests on the connection of WATCH, if there is one. It is closed when that fails.
+    async fn on_lease(
+        &mut self,
+        shared: &Shared,
+        packed: &[u8],
+        count: usize,
+        ending: Ending,
+    ) -> Option<Answers<Frames>> {
+        let lease = self.lease.take()?;
+        let limit = shared.executor.limit(Hold::No);
+        let answers: Answers<Frames> = lease.link.exchange(packed, count, ending, limit).await;
+        if answers.failure.is_none() {
+            self.lease = Some(lease);
+        }
+        Some(answers)
+    }
+
+    /// Gives the connection of WATCH back, with nothing watched on it.
+    async fn forget(&mut self) {
+        const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
+        let shared = Arc::clone(self.front.shared(self.session.protocol()));
+        let answers = self.on_lease(&shared, UNWATCH, 1, Ending::Any).await;
+        if answers.is_some_and(|answers| answers.values.get(0) == Some(b"+OK\r\n"))
+            && let Some(lease) = self.lease.take()
+        {
+            lease.give_back();
+        }
+        self.lease = None;
+    }
+
+    async fn exec(&mut self, ready: &Ready) {
+        let protocol = self.session.protocol();
+        let shared = Arc::clone(self.front.shared(protocol));
+        let count = ready.commands + 2;
+        let answers = match self
+            .on_lease(&shared, &ready.packed, count, Ending::Exec)
+            .await
+        {
+            Some(answers) => answers,
+            None => {
+                let exchange = Atomic::exchange(ready.node, &ready.packed, ready.commands);
+                let answers = shared.executor.exchange(&[exchange], Hold::No).await;
+                answers.into_iter().next().unwrap_or_default()
+            }
+        };
+        if let Some(lease) = self.lease.take()
+            && answers.failure.is_none()
+        {
+            lease.give_back();
+        }
+        let node = shared.router.name(ready.node);
+        Atomic::pass_on(node, &answers, protocol, &mut self.out);
+    }
+
+    async fn subscribe(&mut self, change: Change, kind: Subscription, names: Vec<Vec<u8>>) {
+        let shared = self.front.shared(Protocol::Resp2);
+        let subscriber = self
+            .subscriber
+            .get_or_insert_with(|| Subscriber::new(Arc::clone(shared)));
+        let changed = subscriber.change(change, kind, names.clone()).await;
+        if changed.is_err() && change == Change::Begin {
+            // Who is told that it failed will not look for messages.
+            let _ = subscriber.change(Change::End, kind, names.clone()).await;
+        }
+        match changed {
+            Err(error) => self.say_error(&error),
+            Ok(()) => {
+                if change == Change::End {
+                    self.pass_on_events();
+                }
+                self.session.subscribed(change, kind, &names, &mut self.out);
+            }
+        }
+        if !self.session.listens() {
+            self.subscriber = None;
+        }
+    }
+
+    pub(super) fn say_error(&mut self, error: &Error) {
+        let protocol = self.session.protocol();
+        protocol.write(&mut self.out, &error.to_reply());
+    }
+}
+
+/// One command by itself, and the reply to it.
+async fn alone(shared: &Shared, packed: &[u8], protocol: Protocol) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut batch = Relay::new(&shared.router, packed.len());
+    let args: Args<'_> = parse_one(packed).unwrap_or_default();
+    match shared.router.planned(&args) {
+        Err(error) => protocol.write(&mut out, &error.to_reply()),
+        Ok(planned) => {
+            let hold = planned.hold;
+            batch.add(packed, &args, planned);
+            let exchanges = batch.take_whole_exchanges();
+            let answers = exchange(shared, &exchanges, hold).await;
+            batch
+                .telling(&exchanges, &answers, protocol, 0)
+                .tell(&mut out);
+        }
+    }
+    out
+}
