@@ -62,7 +62,6 @@ impl Health {
     }
 
     /// Why and since when the node cannot be reached, if so.
-    #[cfg(feature = "tokio-comp")]
     pub(crate) fn trouble(&self, now: Instant) -> Option<(&str, Duration)> {
         let trouble = self.trouble.as_ref()?;
         Some((

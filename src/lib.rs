@@ -168,6 +168,14 @@
 //! ```
 #![forbid(unsafe_code)]
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
+#![cfg_attr(
+    not(feature = "tokio-comp"),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "the lower floors serve the async half too"
+    )
+)]
 
 #[cfg(feature = "tokio-comp")]
 pub mod aio;
@@ -184,7 +192,6 @@ pub mod node;
 pub mod partition;
 mod passage;
 pub mod plan;
-#[cfg(feature = "tokio-comp")]
 mod reply;
 mod resp;
 mod scan;

@@ -63,10 +63,9 @@ fn floor(path: &str) -> Option<u8> {
     let name = rest.trim_end_matches(".rs");
     match room {
         "hash" | "partition" | "node.rs" => Some(0),
-        "command" | "error.rs" | "front" | "handshake.rs" | "health.rs" | "inbox.rs" | "plan"
-        | "reply.rs" | "resp.rs" | "scan.rs" | "settings.rs" | "subscribe.rs" | "topology" => {
-            Some(1)
-        }
+        "command" | "error.rs" | "front" | "handshake.rs" | "health.rs" | "inbox.rs"
+        | "passage.rs" | "plan" | "reply.rs" | "resp.rs" | "scan.rs" | "settings.rs"
+        | "subscribe.rs" | "topology" => Some(1),
         "sync" | "aio" if HANDLES.contains(&name) || name == "mod" || name == "r2d2" => Some(3),
         "sync" | "aio" => Some(2),
         "builder.rs" | "lib.rs" => Some(3),

@@ -7,9 +7,7 @@ use crate::error::{Error, ErrorKind, KeyText, named_server_error, server_error};
 use crate::node::NodeIndex;
 use crate::plan::batch::{Exchange, Slot};
 use crate::plan::{Answers, Router};
-#[cfg(feature = "tokio-comp")]
 use crate::plan::{Frames, Row};
-#[cfg(feature = "tokio-comp")]
 use crate::reply::Protocol;
 
 /// A transaction that is being gathered.
@@ -20,7 +18,6 @@ pub(crate) struct Atomic {
 }
 
 /// An answer of more bytes need not be kept when it can be asked for again.
-#[cfg(feature = "tokio-comp")]
 pub(crate) const LARGE_BYTES: usize = 4 << 20;
 
 /// What the last answer of an exchange must be, so that its connection may serve somebody else.
@@ -29,7 +26,6 @@ pub(crate) enum Ending {
     /// Anything.
     Any,
     /// Anything, and who passes the answers on unread asks again for those of more than [`LARGE_BYTES`].
-    #[cfg(feature = "tokio-comp")]
     Repeatable,
     /// Something that ends a transaction. A server that refuses EXEC otherwise (it is renamed, or not allowed, or the
     /// server is old and loading) leaves the connection in the transaction, and the next command's answer is QUEUED.
@@ -49,7 +45,6 @@ impl Ending {
     }
 
     /// The same for an answer as it came over the wire.
-    #[cfg(feature = "tokio-comp")]
     #[inline]
     pub(crate) fn is_met_by_frame(self, last: &[u8]) -> bool {
         self != Self::Exec
@@ -58,7 +53,6 @@ impl Ending {
     }
 
     /// So many bytes of an answer are kept that is passed on unread.
-    #[cfg(feature = "tokio-comp")]
     pub(crate) fn keeps(self) -> usize {
         match self {
             Self::Repeatable => LARGE_BYTES,
@@ -141,7 +135,6 @@ impl Atomic {
     }
 
     /// What EXEC answered, as it came.
-    #[cfg(feature = "tokio-comp")]
     pub(crate) fn pass_on(
         node: &str,
         answers: &Answers<Frames>,

@@ -1,6 +1,5 @@
 //! Many commands as one request per node, and the answers back in the order asked.
 
-#[cfg(feature = "tokio-comp")]
 mod relay;
 
 use redis::Value;
@@ -13,7 +12,6 @@ use crate::plan::router::{Hold, Planned, Since};
 use crate::plan::scan::continue_scan;
 use crate::plan::{Answers, Ending, Plan, Router, Split};
 
-#[cfg(feature = "tokio-comp")]
 pub(crate) use relay::{Large, Relay};
 
 /// So many bytes of requests may be on their way to one node; a longer batch goes in rounds.

@@ -7,7 +7,6 @@ use redis::Value;
 use crate::command::Access;
 use crate::error::{Error, ErrorKind};
 use crate::plan::batch::Slot;
-#[cfg(feature = "tokio-comp")]
 use crate::reply::Protocol;
 
 /// A request that fails with a broken connection is tried on a new one so often, if it may be.
@@ -31,7 +30,6 @@ pub(crate) trait Row: Default {
     /// Adds those that came later.
     fn join(&mut self, more: Self);
     /// Answers of this protocol, in this form.
-    #[cfg(feature = "tokio-comp")]
     fn of_values(values: Vec<Value>, protocol: Protocol) -> Self;
 }
 
@@ -48,7 +46,6 @@ impl Row for Vec<Value> {
         self.extend(more);
     }
 
-    #[cfg(feature = "tokio-comp")]
     fn of_values(values: Self, _: Protocol) -> Self {
         values
     }
@@ -138,7 +135,6 @@ impl Failure {
     }
 
     /// The error for a write of which so many bytes (all or nothing) were sent.
-    #[cfg(feature = "tokio-comp")]
     pub(crate) fn of_write(&self, node: &str, sent: usize) -> Error {
         Self {
             sent,
@@ -148,7 +144,6 @@ impl Failure {
     }
 
     /// The error for a request that changes nothing, or was not sent.
-    #[cfg(feature = "tokio-comp")]
     pub(crate) fn without_answer(&self, node: &str) -> Error {
         self.error(node, 0, Access::Read)
     }

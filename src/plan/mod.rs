@@ -14,7 +14,6 @@ mod batch;
 mod dry_run;
 mod explain;
 mod failure;
-#[cfg(feature = "tokio-comp")]
 mod frames;
 mod merge;
 mod owners;
@@ -27,15 +26,12 @@ pub use attempts::TRANSACTION_ATTEMPTS_MAX;
 pub use explain::Explanation;
 pub use router::{Router, SplitWrites};
 
-#[cfg(feature = "tokio-comp")]
 pub(crate) use atomic::LARGE_BYTES;
 pub(crate) use atomic::{Atomic, Ending};
 pub(crate) use attempts::attempts_in_vain;
 pub(crate) use batch::{Batch, Exchange, Slot, named};
-#[cfg(feature = "tokio-comp")]
 pub(crate) use batch::{Large, Relay};
 pub(crate) use failure::{Answers, Cause, Failure, RESENDS_MAX, Resend, Row};
-#[cfg(feature = "tokio-comp")]
 pub(crate) use frames::Frames;
 pub(crate) use request::{Bundle, Shape, check_each, parse_one, wanted};
 pub(crate) use router::{Hold, Planned};

@@ -3,8 +3,6 @@
 
 pub mod clients;
 pub mod delay_proxy;
-#[cfg(feature = "tokio-comp")]
-pub mod front_door;
 pub mod servers;
 
 pub use clients::{builder, client};

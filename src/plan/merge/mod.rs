@@ -15,7 +15,6 @@ mod pairs;
 mod settings;
 mod state;
 mod texts;
-#[cfg(feature = "tokio-comp")]
 mod unread;
 
 use redis::Value;
@@ -24,7 +23,6 @@ use crate::command::Merge;
 use crate::error::{Error, ErrorKind};
 
 pub(super) use lists::by_key;
-#[cfg(feature = "tokio-comp")]
 pub(super) use unread::merge_unread;
 
 /// One node's answer.
