@@ -2,7 +2,7 @@
 
 use redis::{RedisError, Value};
 
-use crate::command::{Access, Route};
+use crate::command::{Access, Route, Scripting};
 use crate::error::{Error, ErrorKind, KeyText, named_server_error, server_error};
 use crate::node::NodeIndex;
 use crate::plan::batch::{Exchange, Slot};
@@ -17,6 +17,7 @@ use crate::reply::Protocol;
 pub(crate) struct Atomic {
     owner: Option<(NodeIndex, String)>,
     commands: usize,
+    scripting: Scripting,
 }
 
 /// What the last answer of an exchange must be, so that its connection may serve somebody else.
@@ -53,6 +54,7 @@ impl Atomic {
     pub(crate) fn add(&mut self, router: &Router, args: &[&[u8]]) -> Result<(), Error> {
         self.commands += 1;
         let command = router.lookup(args)?;
+        self.scripting = self.scripting.or(command.scripting());
         match command.route() {
             Route::Keys | Route::Split { .. } | Route::Any => {}
             // Between MULTI and EXEC it asks one connection.
@@ -91,6 +93,11 @@ impl Atomic {
                  `client.node(name)`",
             )),
         }
+    }
+
+    /// Whether any of the commands concerns scripts.
+    pub(crate) fn scripting(&self) -> Scripting {
+        self.scripting
     }
 
     /// Adds a key that it is about.

@@ -161,7 +161,7 @@ pub(crate) struct Batch<'r, 'f> {
     /// In node order; nodes without a request have none.
     exchanges: Vec<Option<Exchange>>,
     spread: Vec<Spread<'f>>,
-    commands: u32,
+    pub(super) commands: u32,
     hold: Hold,
 }
 
