@@ -345,9 +345,7 @@ impl Shared {
             Bundle::ScriptedAtomic(node, exchange, notes) => {
                 Box::pin(self.run_scripted_atomic(node, exchange, &notes)).await
             }
-            Bundle::ScriptedBatch(batch, notes) => {
-                Box::pin(self.run_scripted(batch, &notes)).await
-            }
+            Bundle::ScriptedBatch(batch, notes) => Box::pin(self.run_scripted(batch, &notes)).await,
         }
     }
 }

@@ -71,6 +71,11 @@ impl<'a> Concern<'a> {
         None
     }
 
+    /// Whether it asks all nodes what the client may know better.
+    pub(super) fn is_asked_of(&self, reach: Reach) -> bool {
+        matches!(self, Self::ScriptExists(_)) && reach == Reach::AllNodes
+    }
+
     /// Whether the request was carried out, by its answer. A script that is run or loaded is with the server unless it
     /// could not be compiled: what it did afterwards does not matter.
     pub(super) fn is_done(&self, answer: &Value) -> bool {
@@ -104,12 +109,6 @@ impl Sum {
         Self(Sha1::digest(source).into())
     }
 
-    /// Its 40 digits.
-    #[cfg(test)]
-    pub(super) fn hex(self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
     /// Reads its 40 digits, capital or not, as the server does.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let mut sum = [0; 20];
@@ -127,6 +126,13 @@ impl Sum {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Sum {
+        /// Its 40 digits.
+        pub(in crate::plan::scripts) fn hex(self) -> String {
+            self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        }
+    }
 
     fn of(words: &[&str]) -> String {
         let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();

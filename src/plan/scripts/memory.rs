@@ -58,14 +58,14 @@ impl ScriptMemory {
     pub(crate) fn is_news(&self, args: &[&[u8]], reach: Reach, answer: &Value) -> bool {
         Concern::of(args)
             .filter(|concern| concern.is_done(answer))
-            .is_some_and(|concern| self.is_new(concern, reach))
+            .is_some_and(|concern| self.is_new(concern, reach) || concern.is_asked_of(reach))
     }
 
     /// Notes what a request did by its answer, and puts right what the nodes could not know: SCRIPT EXISTS is true of
     /// what is remembered, because EVALSHA works with it everywhere.
     pub(crate) fn hear(memory: &mut Arc<Self>, args: &[&[u8]], reach: Reach, answer: &mut Value) {
         match Concern::of(args).filter(|concern| concern.is_done(answer)) {
-            Some(Concern::ScriptExists(sums)) if reach == Reach::AllNodes => {
+            Some(concern @ Concern::ScriptExists(sums)) if concern.is_asked_of(reach) => {
                 memory.complete(sums, answer);
             }
             Some(concern) if memory.is_new(concern, reach) => {
@@ -156,13 +156,13 @@ impl ScriptMemory {
         }
     }
 
-    /// Whether there is anything in it to learn, or to put right.
+    /// Whether there is anything in it to learn.
     pub(super) fn is_new(&self, concern: Concern<'_>, reach: Reach) -> bool {
         match concern {
             Concern::Eval(source) | Concern::ScriptLoad(source) => {
                 source.len() <= SCRIPT_BYTES_MAX && !self.scripts.contains_key(&Sum::of(source))
             }
-            Concern::EvalSha(_) | Concern::Call(_) => false,
+            Concern::EvalSha(_) | Concern::Call(_) | Concern::ScriptExists(_) => false,
             _ if reach == Reach::OneNode => false,
             Concern::ScriptFlush => !self.scripts.is_empty(),
             Concern::FunctionDelete(_) | Concern::FunctionFlush => !self.loads.is_empty(),

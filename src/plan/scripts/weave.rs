@@ -82,7 +82,8 @@ impl<'p> Weave<'p> {
         args: &[&[u8]],
     ) -> Option<Vec<u8>> {
         let concern = Concern::of(args)?;
-        if self.memory.is_new(concern, self.reach) || matches!(concern, Concern::Call(_)) {
+        let is_new = self.memory.is_new(concern, self.reach);
+        if is_new || concern.is_asked_of(self.reach) || matches!(concern, Concern::Call(_)) {
             self.notes.commands.push(Noted { place, node, frame });
         }
         if let Concern::EvalSha(sum) = concern {
@@ -101,7 +102,7 @@ impl<'p> Weave<'p> {
             }
             _ => {}
         }
-        if self.memory.is_new(concern, self.reach) {
+        if is_new {
             Arc::make_mut(&mut self.memory).take(concern, self.reach);
         }
         None
