@@ -587,6 +587,37 @@ fn nodes_and_private_connections_are_helped_as_well() {
 }
 
 #[test]
+fn a_transaction_by_hand_takes_its_scripts_along() {
+    Client::each(2, |servers, client| {
+        let sum: String = client.run(&load(INCR)).unwrap();
+        empty_all(servers);
+        let commands = [
+            words("WATCH k"),
+            words("MULTI"),
+            evalsha(&sum, "k"),
+            evalsha(&sum, "k"),
+            words("EXEC"),
+        ];
+        let last = match client {
+            Client::Blocking(client) => {
+                let mut connection = client.dedicated("k").unwrap();
+                let answers = commands.map(|command| command.query::<Value>(&mut connection));
+                answers.into_iter().next_back().unwrap()
+            }
+            Client::Async(client, runtime) => runtime.block_on(async {
+                let mut connection = client.dedicated("k").await.unwrap();
+                let mut last = Ok(Value::Nil);
+                for command in commands {
+                    last = command.query_async::<Value>(&mut connection).await;
+                }
+                last
+            }),
+        };
+        assert_eq!(last, Ok(Value::Array(vec![Value::Int(1), Value::Int(2)])));
+    });
+}
+
+#[test]
 fn the_oldest_scripts_are_forgotten_first() {
     Client::each(1, |servers, client| {
         let mut pipeline = pipe();

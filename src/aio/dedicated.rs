@@ -12,8 +12,8 @@ use crate::command::{Access, Scripting};
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
-    Answers, Cause, Ending, Failure, Hold, Planned, Reach, Remedy, Shape, check_each, finish,
-    named, parse_one, wanted,
+    Answers, Cause, Ending, Failure, Hold, Moment, Planned, Reach, Remedy, Shape, check_each,
+    finish, named, parse_one, wanted,
 };
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, CLIENT and other stateful talk work on it as they do on
@@ -29,6 +29,7 @@ pub struct Dedicated {
     keys: Keys,
     /// Whether its state is as it was when it was made, transactions apart.
     pristine: bool,
+    moment: Moment,
 }
 
 /// Whether a connection lets keys of other nodes through.
@@ -59,6 +60,7 @@ impl Dedicated {
                 Keys::Unchecked
             },
             pristine: true,
+            moment: Moment::Now,
         })
     }
 
@@ -78,6 +80,7 @@ impl Dedicated {
     fn check(&mut self, args: &[&[u8]]) -> Result<Planned, Error> {
         let router = &self.shared.router;
         self.pristine &= !router.alters_connection(args);
+        self.moment = self.moment.after(args);
         match self.keys {
             Keys::Checked => router.check_at(self.node, args),
             Keys::Unchecked => router.planned_private(self.node, args),
@@ -102,10 +105,13 @@ impl Dedicated {
     async fn one(&mut self, packed: &[u8]) -> RedisResult<Value> {
         let args = parse_one(packed)?;
         let planned = self.check(&args)?;
-        let answer = self.ask(packed, &planned).await?;
         if planned.scripting == Scripting::No {
-            return Ok(answer);
+            return self.ask(packed, &planned).await;
         }
+        let rewritten = self.moment.rewrite(&args, &|| self.shared.recall());
+        let answer = self
+            .ask(rewritten.as_deref().unwrap_or(packed), &planned)
+            .await?;
         let remedy = self.shared.recall().remedy(&args, &answer);
         match remedy {
             None => Ok(self.shared.heard(&args, Reach::OneNode, answer)),

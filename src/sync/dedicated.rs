@@ -9,8 +9,8 @@ use crate::command::{Access, Scripting};
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
-    Answers, Cause, Ending, Failure, Hold, Planned, Reach, Remedy, Shape, check_each, finish,
-    named, parse_one, wanted,
+    Answers, Cause, Ending, Failure, Hold, Moment, Planned, Reach, Remedy, Shape, check_each,
+    finish, named, parse_one, wanted,
 };
 use crate::sync::Shared;
 use crate::sync::deadline::Deadline;
@@ -30,6 +30,7 @@ pub struct Dedicated {
     keys: Keys,
     /// Whether its state is as it was when it was made, transactions apart.
     pristine: bool,
+    moment: Moment,
 }
 
 /// Whether a connection lets keys of other nodes through.
@@ -62,6 +63,7 @@ impl Dedicated {
                 Keys::Unchecked
             },
             pristine: true,
+            moment: Moment::Now,
         })
     }
 
@@ -108,6 +110,7 @@ impl Dedicated {
     fn check(&mut self, args: &[&[u8]]) -> Result<Planned, Error> {
         let router = &self.shared.router;
         self.pristine &= !router.alters_connection(args);
+        self.moment = self.moment.after(args);
         match self.keys {
             Keys::Checked => router.check_at(self.node, args),
             Keys::Unchecked => router.planned_private(self.node, args),
@@ -156,10 +159,11 @@ impl Dedicated {
     fn one(&mut self, packed: &[u8]) -> RedisResult<Value> {
         let args = parse_one(packed)?;
         let planned = self.check(&args)?;
-        let answer = self.ask(packed, &planned)?;
         if planned.scripting == Scripting::No {
-            return Ok(answer);
+            return self.ask(packed, &planned);
         }
+        let rewritten = self.moment.rewrite(&args, &|| self.shared.recall());
+        let answer = self.ask(rewritten.as_deref().unwrap_or(packed), &planned)?;
         match self.shared.recall().remedy(&args, &answer) {
             None => Ok(self.shared.heard(&args, Reach::OneNode, answer)),
             Some(Remedy::Instead(request)) => self.ask(&request, &planned),

@@ -6,6 +6,7 @@
 //! * [`ScriptMemory`]: what is remembered, bounded by [`SCRIPTS_MAX`] and [`SCRIPT_BYTES_MAX`].
 //! * `concern`: what one request has to do with scripts; `text`: what a script's text shows; `judge`: where a script
 //!   without keys may go; `remedy`: what to do when a node lacks what the client remembers.
+//! * [`Moment`]: whether a private connection runs commands at once; else the script goes along.
 //! * [`Weave`]: the same ahead of time for a pipeline, whose order must hold; [`Notes`]: what is done with its answers.
 //!
 //! Nothing here holds a lock: a handle keeps the memory, and gives a snapshot of it to those who ask ([`Recall`]).
@@ -13,6 +14,7 @@
 mod concern;
 mod judge;
 mod memory;
+mod moment;
 mod remedy;
 mod text;
 mod weave;
@@ -23,6 +25,7 @@ pub use memory::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 
 pub(crate) use concern::Reach;
 pub(crate) use memory::ScriptMemory;
+pub(crate) use moment::Moment;
 pub(crate) use remedy::{Cure, Remedy, loads_at};
 pub(crate) use weave::{Notes, Weave, Woven};
 
