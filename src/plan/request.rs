@@ -115,7 +115,7 @@ impl<'r, 'p> Bundle<'r, 'p> {
 
 impl<'p> Weave<'p> {
     /// Adds the next command, which concerns scripts, to a batch.
-    fn put(
+    pub(crate) fn put(
         &mut self,
         batch: &mut Batch<'_, 'p>,
         frame: &'p [u8],
