@@ -76,8 +76,8 @@ impl<'a> Concern<'a> {
         matches!(self, Self::ScriptExists(_)) && reach == Reach::AllNodes
     }
 
-    /// Whether the request was carried out, by its answer. A script that is run or loaded is with the server unless it
-    /// could not be compiled: what it did afterwards does not matter.
+    /// Whether the request was carried out, by its answer. Of a script only those are left out that cannot be compiled: its
+    /// sum says what it is, whatever became of it.
     pub(super) fn is_done(&self, answer: &Value) -> bool {
         match (self, answer) {
             (Self::Eval(_) | Self::ScriptLoad(_), Value::ServerError(error)) => !error

@@ -200,3 +200,75 @@ impl<'p> Notes<'p> {
         answers.values.drain(..ahead);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SUM: &[u8] = b"e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
+    const EVALSHA: [&[u8]; 4] = [b"EVALSHA", SUM, b"1", b"k"];
+
+    fn weave(requests: &[&[&[u8]]]) -> Weave<'static> {
+        let mut memory = ScriptMemory::default();
+        requests.iter().for_each(|request| memory.learn(request));
+        Weave::new(Arc::new(memory), Reach::AllNodes)
+    }
+
+    /// The first words of what is written.
+    fn names(packed: &[u8]) -> Vec<String> {
+        let mut commands = PackedCommands::new(packed);
+        let mut args = Args::new();
+        std::iter::from_fn(|| {
+            commands.next(&mut args).unwrap()?;
+            Some(String::from_utf8_lossy(args[0]).into_owned())
+        })
+        .collect()
+    }
+
+    #[test]
+    fn each_node_is_given_the_source_once() {
+        let mut weave = weave(&[&[b"SCRIPT", b"LOAD", b"return 1"]]);
+        let (one, other) = (NodeIndex::new(0), NodeIndex::new(1));
+        let mut is_given = |node, args: &[&[u8]]| weave.add(0, node, b"", args).is_some();
+        assert!(is_given(Some(one), &EVALSHA));
+        assert!(!is_given(Some(one), &EVALSHA));
+        assert!(is_given(Some(other), &EVALSHA));
+        // Known already, yet it may have been forgotten by the nodes.
+        assert!(!is_given(None, &[b"SCRIPT", b"FLUSH"]));
+        assert!(!is_given(Some(one), &EVALSHA), "forgotten on purpose");
+        assert!(!is_given(Some(one), &[b"EVAL", b"return 1", b"0"]));
+        assert!(!is_given(Some(one), &EVALSHA));
+        assert!(is_given(Some(other), &EVALSHA));
+        assert!(!is_given(None, &[b"SCRIPT", b"LOAD", b"return 2"]));
+        assert_eq!(weave.notes().commands.len(), 3);
+    }
+
+    #[test]
+    fn libraries_go_ahead_of_a_transaction_that_calls_a_function_of_theirs() {
+        let loads: [&[&[u8]]; 3] = [
+            &[b"FUNCTION", b"LOAD", b"#!lua name=a\n'f'"],
+            &[b"FUNCTION", b"LOAD", b"#!lua name=b\n'g'"],
+            &[b"SCRIPT", b"LOAD", b"return 1"],
+        ];
+        let packed = |function: &str| {
+            let mut pipeline = redis::pipe();
+            pipeline.atomic().cmd("EVALSHA").arg(SUM).arg(1).arg("k");
+            pipeline.cmd("FCALL").arg(function).arg(1).arg("k");
+            pipeline.get_packed_pipeline()
+        };
+        let shape = Shape::Atomic { commands: 2 };
+        for (function, ahead) in [("F", 1), ("other", 2)] {
+            let packed = packed(function);
+            let woven = weave(&loads).whole(NodeIndex::new(0), &packed, shape);
+            assert_eq!(woven.notes.ahead(), ahead, "{function}");
+            let mut wanted = vec!["FUNCTION"; ahead];
+            wanted.extend(["MULTI", "EVAL", "FCALL", "EXEC"]);
+            assert_eq!(names(&woven.packed), wanted);
+            let noted: Vec<_> = woven.notes.at_one_node().map(|(place, ..)| place).collect();
+            assert_eq!(noted, [1]);
+        }
+        let packed = packed("f");
+        let woven = weave(&loads).whole(NodeIndex::new(0), &packed, Shape::Plain);
+        assert_eq!(woven.notes.ahead(), 0, "it may be in a transaction by hand");
+    }
+}
