@@ -2,7 +2,7 @@
 
 use redis::{RedisResult, Value};
 
-use crate::command::{Access, Args, PackedCommands, Scripting};
+use crate::command::{Access, Args, CommandSpec, PackedCommands, Scripting};
 use crate::error::{Error, ErrorKind};
 use crate::node::NodeIndex;
 use crate::plan::{
@@ -35,15 +35,14 @@ impl Router {
             let mut batch = Batch::new(self, packed.len());
             let mut weave = None;
             for_each_command(packed, 0, |frame, args| {
-                let known = || weave.as_ref().map_or_else(recall, Weave::memory);
-                let planned = self.planned_by(args, &known)?;
-                match planned.scripting {
-                    Scripting::No => batch.add(frame, args, planned),
-                    Scripting::Yes => weave
-                        .get_or_insert_with(|| Weave::new(recall(), Reach::AllNodes))
-                        .put(&mut batch, frame, args, planned),
+                let command = self.lookup(args)?;
+                if command.scripting() == Scripting::No {
+                    batch.add(frame, args, self.planned_as(command, args, recall)?);
+                    return Ok(());
                 }
-                Ok(())
+                weave
+                    .get_or_insert_with(|| Weave::new(recall(), Reach::AllNodes))
+                    .plan(&mut batch, command, frame, args)
             })?;
             return Ok(Bundle::of(batch, weave));
         };
@@ -114,8 +113,22 @@ impl<'r, 'p> Bundle<'r, 'p> {
 }
 
 impl<'p> Weave<'p> {
-    /// Adds the next command, which concerns scripts, to a batch.
-    pub(crate) fn put(
+    /// Plans the next command, which concerns scripts, by what is known when it comes, and adds it to a batch.
+    #[inline(never)]
+    pub(crate) fn plan(
+        &mut self,
+        batch: &mut Batch<'_, 'p>,
+        command: &CommandSpec,
+        frame: &'p [u8],
+        args: &[&[u8]],
+    ) -> Result<(), Error> {
+        let planned = batch.router.planned_as(command, args, &|| self.memory())?;
+        self.put(batch, frame, args, planned);
+        Ok(())
+    }
+
+    /// Adds it to a batch.
+    fn put(
         &mut self,
         batch: &mut Batch<'_, 'p>,
         frame: &'p [u8],

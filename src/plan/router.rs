@@ -148,7 +148,7 @@ impl Router {
 
     /// The same for a command that was looked up already. `recall` is called only for scripts and functions that declare no
     /// key.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn planned_as(
         &self,
         command: &CommandSpec,
