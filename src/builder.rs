@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
 use crate::command::{CommandTable, Declaration};
@@ -243,6 +244,7 @@ impl Builder {
         Ok(ShardedClient::from_shared(Shared {
             router: parts.router,
             executor,
+            scripts: RwLock::default(),
             db: parts.db,
         }))
     }
@@ -259,6 +261,7 @@ impl Builder {
         Ok(crate::aio::ShardedClient::from_shared(crate::aio::Shared {
             router: parts.router,
             executor,
+            scripts: RwLock::default(),
             db: parts.db,
         }))
     }

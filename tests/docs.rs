@@ -11,7 +11,8 @@ use redis_sharding::partition::{
     WEIGHTS_MAX, catalogue,
 };
 use redis_sharding::{
-    EVENTS_MAX, KEY_TEXT_MAX, NODES_MAX, NodeSpec, TRANSACTION_ATTEMPTS_MAX, Topology, builder,
+    EVENTS_MAX, KEY_TEXT_MAX, NODES_MAX, NodeSpec, SCRIPT_BYTES_MAX, SCRIPTS_MAX,
+    TRANSACTION_ATTEMPTS_MAX, Topology, builder,
 };
 
 const README: &str = include_str!("../README.md");
@@ -74,6 +75,11 @@ fn the_limits_are_those_of_the_code() {
         (
             "`TRANSACTION_ATTEMPTS_MAX`",
             TRANSACTION_ATTEMPTS_MAX.to_string(),
+        ),
+        ("`SCRIPTS_MAX`", format!("{SCRIPTS_MAX} each")),
+        (
+            "`SCRIPT_BYTES_MAX`",
+            format!("{} MiB each", SCRIPT_BYTES_MAX >> 20),
         ),
         ("`KEY_TEXT_MAX`", KEY_TEXT_MAX.to_string()),
         ("`RingSpec::with_points_per_weight`", ring_points()),

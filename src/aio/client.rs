@@ -3,17 +3,18 @@
 use std::fmt;
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use redis::aio::ConnectionLike;
 use redis::{Arg, Cmd, IntoConnectionInfo, Pipeline, RedisFuture, RedisResult, ToRedisArgs, Value};
 
 use crate::aio::{Dedicated, Executor, Node, Scan, Subscriber};
 use crate::builder::Builder;
-use crate::command::Args;
+use crate::command::{Args, Scripting};
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
-    Atomic, Batch, Bundle, Explanation, Hold, Plan, Planned, Router, Shape, named, parse_one,
-    wanted,
+    Atomic, Batch, Bundle, Explanation, Hold, Plan, Planned, Reach, Router, ScriptMemory, Shape,
+    named, parse_one, wanted,
 };
 use crate::scan::ScanPosition;
 use crate::topology::Topology;
@@ -48,6 +49,7 @@ pub struct ShardedClient {
 pub(crate) struct Shared {
     pub(crate) router: Router,
     pub(crate) executor: Executor,
+    pub(crate) scripts: RwLock<Arc<ScriptMemory>>,
     pub(crate) db: i64,
 }
 
@@ -106,7 +108,10 @@ impl ShardedClient {
     /// The error with which the command would be refused.
     pub fn explain(&self, cmd: &Cmd) -> Result<Explanation, Error> {
         let packed = cmd.get_packed_command();
-        self.shared.router.explain(&parse_one(&packed)?)
+        let shared = &self.shared;
+        shared
+            .router
+            .explain(&parse_one(&packed)?, &|| shared.recall())
     }
 
     /// Runs `cmd` and keeps this crate's own error, with what each node did: see [`Error::parts`]. redis-rs' traits
@@ -233,10 +238,9 @@ impl ConnectionLike for ShardedClient {
         Box::pin(async move {
             let packed = pipeline.get_packed_pipeline();
             let shape = Shape::of(&packed, offset, count);
-            let values = self
-                .shared
-                .run(self.shared.router.bundle(&packed, shape)?)
-                .await?;
+            let shared = &self.shared;
+            let bundle = shared.router.bundle(&packed, shape, &|| shared.recall())?;
+            let values = shared.run(bundle).await?;
             Ok(wanted(values, shape, offset, count))
         })
     }
@@ -257,22 +261,33 @@ impl Shared {
                 parse_one(&packed)?
             }
         };
-        let planned = self.router.planned(&args)?;
+        let planned = self.router.planned_by(&args, &|| self.recall())?;
         match planned.plan {
-            Plan::One(node) => self.call(node, cmd, &planned).await,
+            Plan::One(node) if planned.scripting == Scripting::No => {
+                self.call(node, cmd, &planned).await
+            }
             // In a box, lest the future of every GET has room for it.
+            Plan::One(node) => {
+                let packed = cmd.get_packed_command();
+                Box::pin(self.call_script(node, &packed, &args, &planned, Reach::AllNodes)).await
+            }
             _ => Box::pin(self.spread(cmd, &args, planned)).await,
         }
     }
 
     /// One command of which several nodes have a part.
     async fn spread(&self, cmd: &Cmd, args: &[&[u8]], planned: Planned) -> Result<Value, Error> {
+        let scripting = planned.scripting;
         let packed = cmd.get_packed_command();
         let mut batch = Batch::new(&self.router, packed.len());
         batch.add(&packed, args, planned);
         let exchanges = batch.take_exchanges();
         let answers = self.executor.exchange(&exchanges, batch.hold()).await;
-        batch.finish_one(&exchanges, answers, rand::random())
+        let answer = batch.finish_one(&exchanges, answers, rand::random())?;
+        Ok(match scripting {
+            Scripting::No => answer,
+            Scripting::Yes => self.heard(args, Reach::AllNodes, answer),
+        })
     }
 
     /// One command to the node of its plan.
@@ -283,6 +298,26 @@ impl Shared {
         planned: &Planned,
     ) -> Result<Value, Error> {
         let write = |out: &mut Vec<u8>| cmd.write_packed_command(out);
+        self.send(node, write, planned).await
+    }
+
+    /// One packed request to the node of its plan.
+    pub(super) async fn call_packed(
+        &self,
+        node: NodeIndex,
+        packed: &[u8],
+        planned: &Planned,
+    ) -> Result<Value, Error> {
+        let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
+        self.send(node, write, planned).await
+    }
+
+    async fn send(
+        &self,
+        node: NodeIndex,
+        write: impl Fn(&mut Vec<u8>),
+        planned: &Planned,
+    ) -> Result<Value, Error> {
         match self
             .executor
             .call(node, write, planned.access, planned.hold)
@@ -307,6 +342,10 @@ impl Shared {
                 let answers = self.executor.exchange(&exchanges, batch.hold()).await;
                 Ok(batch.finish(&exchanges, answers, rand::random()))
             }
+            Bundle::ScriptedAtomic(node, exchange, notes) => {
+                Box::pin(self.run_scripted_atomic(node, exchange, &notes)).await
+            }
+            Bundle::ScriptedBatch(batch, notes) => Box::pin(self.run_scripted(batch, &notes)).await,
         }
     }
 }

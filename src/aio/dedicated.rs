@@ -8,11 +8,12 @@ use redis::{Cmd, Pipeline, RedisFuture, RedisResult, Value};
 
 use crate::aio::Shared;
 use crate::aio::waiting::Lease;
-use crate::command::Access;
+use crate::command::{Access, Scripting};
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
-    Answers, Atomic, Cause, Ending, Failure, Hold, Planned, Shape, check_each, named, parse_one,
+    Answers, Cause, Ending, Failure, Hold, Moment, Planned, Reach, Remedy, Shape, check_each,
+    finish, named, parse_one, wanted,
 };
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, CLIENT and other stateful talk work on it as they do on
@@ -28,6 +29,7 @@ pub struct Dedicated {
     keys: Keys,
     /// Whether its state is as it was when it was made, transactions apart.
     pristine: bool,
+    moment: Moment,
 }
 
 /// Whether a connection lets keys of other nodes through.
@@ -58,6 +60,7 @@ impl Dedicated {
                 Keys::Unchecked
             },
             pristine: true,
+            moment: Moment::Now,
         })
     }
 
@@ -77,6 +80,7 @@ impl Dedicated {
     fn check(&mut self, args: &[&[u8]]) -> Result<Planned, Error> {
         let router = &self.shared.router;
         self.pristine &= !router.alters_connection(args);
+        self.moment = self.moment.after(args);
         match self.keys {
             Keys::Checked => router.check_at(self.node, args),
             Keys::Unchecked => router.planned_private(self.node, args),
@@ -99,7 +103,28 @@ impl Dedicated {
     }
 
     async fn one(&mut self, packed: &[u8]) -> RedisResult<Value> {
-        let planned = self.check(&parse_one(packed)?)?;
+        let args = parse_one(packed)?;
+        let planned = self.check(&args)?;
+        if planned.scripting == Scripting::No {
+            return self.ask(packed, &planned).await;
+        }
+        let rewritten = self.moment.rewrite(&args, &|| self.shared.recall());
+        let answer = self
+            .ask(rewritten.as_deref().unwrap_or(packed), &planned)
+            .await?;
+        let remedy = self.shared.recall().remedy(&args, &answer);
+        match remedy {
+            None => Ok(self.shared.heard(&args, Reach::OneNode, answer)),
+            Some(Remedy::Instead(request)) => self.ask(&request, &planned).await,
+            Some(Remedy::After(loads)) => {
+                self.talk(&loads.concat(), loads.len(), Ending::Any, Hold::No)
+                    .await;
+                self.ask(packed, &planned).await
+            }
+        }
+    }
+
+    async fn ask(&mut self, packed: &[u8], planned: &Planned) -> RedisResult<Value> {
         let mut answers = self.talk(packed, 1, Ending::Any, planned.hold).await;
         match answers.failure {
             Some(failure) => Err(failure.error(self.node_name(), 0, planned.access).into()),
@@ -116,23 +141,27 @@ impl Dedicated {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let (hold, commands) = check_each(packed, |args| self.check(args))?;
-        let ending = match Shape::of(packed, offset, count) {
+        let checked = check_each(packed, |args| self.check(args))?;
+        let shape = Shape::of(packed, offset, count);
+        let woven = checked.woven(self.node, packed, shape, &|| self.shared.recall());
+        let (packed, ahead) = woven
+            .as_ref()
+            .map_or((packed, 0), |woven| (&woven.packed, woven.notes.ahead()));
+        let ending = match shape {
             Shape::Plain => Ending::Any,
             Shape::Atomic { .. } => Ending::Exec,
         };
-        let answers = self.talk(packed, commands, ending, hold).await;
-        let node = self.node_name();
-        if ending == Ending::Exec {
-            return Ok(vec![Atomic::finish(node, answers)?]);
+        let mut answers = self
+            .talk(packed, ahead + checked.commands, ending, checked.hold)
+            .await;
+        if let Some(woven) = &woven {
+            woven.notes.strip(&mut answers);
         }
-        if let Some(failure) = answers.failure {
-            return Err(failure
-                .error(node, answers.values.len(), Access::Write)
-                .into());
+        let mut values = finish(self.node_name(), shape, answers)?;
+        if let Some(woven) = &woven {
+            self.shared.heard_all(&woven.notes, &mut values);
         }
-        let wanted = answers.values.into_iter().skip(offset).take(count);
-        Ok(wanted.map(|value| named(value, node)).collect())
+        Ok(wanted(values, shape, offset, count))
     }
 }
 

@@ -29,6 +29,7 @@ mod front;
 mod link;
 mod node;
 mod scan;
+mod scripts;
 mod station;
 mod subscriber;
 mod transaction;

@@ -7,9 +7,10 @@ use redis::aio::ConnectionLike;
 use redis::{Cmd, Pipeline, RedisFuture, Value};
 
 use crate::aio::{Dedicated, Shared};
+use crate::command::Scripting;
 use crate::error::Error;
 use crate::node::{NodeIndex, NodeSpec};
-use crate::plan::{Shape, parse_one, wanted};
+use crate::plan::{Reach, Shape, parse_one, wanted};
 
 /// One node of a client: itself a [`redis::aio::ConnectionLike`], whose commands go to this server and nowhere else.
 ///
@@ -67,11 +68,17 @@ impl ConnectionLike for Node {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
             let packed = cmd.get_packed_command();
-            let planned = self
-                .shared
-                .router
-                .planned_at(self.index, &parse_one(&packed)?)?;
-            let reply = self.shared.call(self.index, cmd, &planned).await?;
+            let args = parse_one(&packed)?;
+            let (shared, node) = (&self.shared, self.index);
+            let planned = shared.router.planned_at(node, &args)?;
+            let reply = match planned.scripting {
+                Scripting::No => shared.call_packed(node, &packed, &planned).await?,
+                Scripting::Yes => {
+                    shared
+                        .call_script(node, &packed, &args, &planned, Reach::OneNode)
+                        .await?
+                }
+            };
             Ok(if cmd.is_no_response() {
                 Value::Nil
             } else {
@@ -89,8 +96,11 @@ impl ConnectionLike for Node {
         Box::pin(async move {
             let packed = pipeline.get_packed_pipeline();
             let shape = Shape::of(&packed, offset, count);
-            let bundle = self.shared.router.bundle_at(self.index, &packed, shape)?;
-            let values = self.shared.run(bundle).await?;
+            let shared = &self.shared;
+            let bundle = shared
+                .router
+                .bundle_at(self.index, &packed, shape, &|| shared.recall())?;
+            let values = shared.run(bundle).await?;
             Ok(wanted(values, shape, offset, count))
         })
     }

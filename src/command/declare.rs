@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::word::LONGEST;
-use super::{Access, Blocking, CommandSpec, KeySpec, Merge, Route};
+use super::{Access, Blocking, CommandSpec, KeySpec, Merge, Route, Scripting};
 
 /// A command in the making, from [`CommandSpec::declare`]; it goes into a table with
 /// [`CommandTable::with`](super::CommandTable::with).
@@ -227,6 +227,7 @@ impl Declaration {
             route,
             access,
             blocking,
+            scripting: Scripting::No,
             note: "declared by the user",
         })
     }

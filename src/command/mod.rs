@@ -17,6 +17,7 @@ mod table;
 mod word;
 
 pub(crate) use packed::{write_arg, write_header};
+pub(crate) use spec::Scripting;
 
 pub use declare::{Declaration, DeclareError};
 pub use extract::Wait;

@@ -19,6 +19,7 @@ pub struct CommandSpec {
     pub(crate) route: Route,
     pub(crate) access: Access,
     pub(crate) blocking: Blocking,
+    pub(crate) scripting: Scripting,
     /// Why the row is as it is, where that is our decision and not the server's.
     pub(crate) note: &'static str,
 }
@@ -64,6 +65,12 @@ impl CommandSpec {
     #[must_use]
     pub fn blocking(&self) -> Blocking {
         self.blocking
+    }
+
+    /// Whether it runs, loads or forgets scripts or functions.
+    #[inline]
+    pub(crate) fn scripting(&self) -> Scripting {
+        self.scripting
     }
 
     /// Why the row is as it is, where that is a decision of this crate; empty otherwise.
@@ -162,6 +169,26 @@ pub enum Blocking {
     Seconds(ArgAt),
     /// May wait for the milliseconds (an integer; 0 is for ever) in an argument.
     Millis(ArgAt),
+}
+
+/// Whether a command concerns scripts or functions. Only those that do are asked what it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Scripting {
+    /// It has nothing to do with them.
+    #[default]
+    No,
+    /// It runs, loads, looks for or forgets some.
+    Yes,
+}
+
+impl Scripting {
+    /// Whether this command or another one does.
+    pub(crate) fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::No, Self::No) => Self::No,
+            _ => Self::Yes,
+        }
+    }
 }
 
 /// A place among a command's arguments.

@@ -14,7 +14,7 @@ use crate::front::request::{Arrived, Look, begun};
 use crate::front::subscriptions::{Subscriptions, write_message};
 use crate::front::transaction::{Ready, Transaction};
 use crate::node::NodeIndex;
-use crate::plan::{Atomic, Hold, LARGE_BYTES, Planned, Relay, Router};
+use crate::plan::{Atomic, Hold, LARGE_BYTES, Planned, Relay, Router, ScriptMemory};
 use crate::reply::{Protocol, write_status};
 use crate::subscribe::{Change, Message, Subscription};
 
@@ -375,7 +375,9 @@ fn pass_on<'f>(
         Route::Named | Route::Stateful | Route::Refused => return Err(not_here(command)),
         _ => {}
     }
-    let planned: Planned = router.planned_as(command, args).map_err(ours)?;
+    let planned: Planned = router
+        .planned_as(command, args, &ScriptMemory::nothing)
+        .map_err(ours)?;
     if planned.hold != Hold::No {
         return Ok(Taken::Work(Work::Wait(frame.to_vec())));
     }

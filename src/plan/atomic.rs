@@ -2,7 +2,7 @@
 
 use redis::{RedisError, Value};
 
-use crate::command::{Access, Route};
+use crate::command::{Access, Route, Scripting};
 use crate::error::{Error, ErrorKind, KeyText, named_server_error, server_error};
 use crate::node::NodeIndex;
 use crate::plan::batch::{Exchange, Slot};
@@ -15,6 +15,7 @@ use crate::reply::Protocol;
 pub(crate) struct Atomic {
     owner: Option<(NodeIndex, String)>,
     commands: usize,
+    scripting: Scripting,
 }
 
 /// An answer of more bytes need not be kept when it can be asked for again.
@@ -66,6 +67,7 @@ impl Atomic {
     pub(crate) fn add(&mut self, router: &Router, args: &[&[u8]]) -> Result<(), Error> {
         self.commands += 1;
         let command = router.lookup(args)?;
+        self.scripting = self.scripting.or(command.scripting());
         match command.route() {
             Route::Keys | Route::Split { .. } | Route::Any => {}
             // Between MULTI and EXEC it asks one connection.
@@ -104,6 +106,11 @@ impl Atomic {
                  `client.node(name)`",
             )),
         }
+    }
+
+    /// Whether any of the commands concerns scripts.
+    pub(crate) fn scripting(&self) -> Scripting {
+        self.scripting
     }
 
     /// Adds a key that it is about.

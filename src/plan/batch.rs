@@ -153,13 +153,13 @@ impl Exchange {
 /// Commands on their way, grouped by node.
 #[derive(Debug)]
 pub(crate) struct Batch<'r, 'f> {
-    router: &'r Router,
+    pub(super) router: &'r Router,
     /// Bytes that most nodes' requests fit into, so that their buffers need not grow.
     share: usize,
     /// In node order; nodes without a request have none.
     exchanges: Vec<Option<Exchange>>,
     spread: Vec<Spread<'f>>,
-    commands: u32,
+    pub(super) commands: u32,
     hold: Hold,
 }
 

@@ -6,7 +6,7 @@ use redis::Value;
 
 use crate::error::{Error, ErrorKind};
 use crate::plan::request::{Bundle, Shape};
-use crate::plan::{Answers, Router};
+use crate::plan::{Answers, Router, ScriptMemory};
 use crate::resp::{self, Slice};
 
 impl Router {
@@ -18,7 +18,8 @@ impl Router {
     /// As for [`plan`](Self::plan), and when the replies are not those to the requests.
     #[doc(hidden)]
     pub fn dry_run(&self, packed: &[u8], replies: &[Vec<u8>]) -> Result<Vec<Value>, Error> {
-        let Bundle::Batch(mut batch) = self.bundle(packed, Shape::Plain)? else {
+        let Bundle::Batch(mut batch) = self.bundle(packed, Shape::Plain, &ScriptMemory::nothing)?
+        else {
             return Ok(Vec::new());
         };
         let exchanges = batch.take_exchanges();

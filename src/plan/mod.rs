@@ -3,6 +3,7 @@
 //! * [`Router`]: one snapshot of topology and command table; turns a request into a [`Plan`].
 //! * [`Plan`]: *one* node, *split* by node, *all* nodes, or a step of a scan. Plans are data: comparable and printable.
 //! * `batch`: many commands as one request per node, and the answers back in the order asked.
+//! * `scripts`: what must be done so that scripts and functions are on every node, as on one server.
 //! * `merge`: the answers of several nodes as one; `failure`: what a missing answer means, and whether to ask again.
 //!
 //! Nothing here touches a socket, a thread, a clock or a lock.
@@ -21,10 +22,12 @@ mod refusal;
 mod request;
 mod router;
 mod scan;
+mod scripts;
 
 pub use attempts::TRANSACTION_ATTEMPTS_MAX;
 pub use explain::Explanation;
 pub use router::{Router, SplitWrites};
+pub use scripts::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 
 pub(crate) use atomic::LARGE_BYTES;
 pub(crate) use atomic::{Atomic, Ending};
@@ -33,9 +36,12 @@ pub(crate) use batch::{Batch, Exchange, Slot, named};
 pub(crate) use batch::{Large, Relay};
 pub(crate) use failure::{Answers, Cause, Failure, RESENDS_MAX, Resend, Row};
 pub(crate) use frames::Frames;
-pub(crate) use request::{Bundle, Shape, check_each, parse_one, wanted};
+pub(crate) use request::{Bundle, Shape, check_each, finish, parse_one, wanted};
 pub(crate) use router::{Hold, Planned};
 pub(crate) use scan::ScanCursor;
+pub(crate) use scripts::{
+    Cure, Moment, Notes, Reach, Recall, Remedy, ScriptMemory, Weave, Woven, loads_at,
+};
 
 use crate::command::Merge;
 use crate::node::NodeIndex;

@@ -1,11 +1,14 @@
 //! Requests in the wire format, as the handles get them, made ready for an executor.
 
-use redis::Value;
+use redis::{RedisResult, Value};
 
-use crate::command::{Args, PackedCommands};
+use crate::command::{Access, Args, CommandSpec, PackedCommands, Scripting};
 use crate::error::{Error, ErrorKind};
 use crate::node::NodeIndex;
-use crate::plan::{Atomic, Batch, Exchange, Hold, Planned, Router};
+use crate::plan::{
+    Answers, Atomic, Batch, Exchange, Hold, Notes, Plan, Planned, Reach, Recall, Router, Weave,
+    Woven, named,
+};
 
 /// What a packed pipeline becomes.
 #[derive(Debug)]
@@ -14,6 +17,10 @@ pub(crate) enum Bundle<'r, 'p> {
     Atomic(NodeIndex, Exchange),
     /// Commands that go their own ways.
     Batch(Batch<'r, 'p>),
+    /// MULTI ... EXEC with scripts in it.
+    ScriptedAtomic(NodeIndex, Exchange, Notes<'p>),
+    /// Commands that go their own ways, with scripts among them.
+    ScriptedBatch(Batch<'r, 'p>, Notes<'p>),
 }
 
 impl Router {
@@ -22,23 +29,28 @@ impl Router {
         &'r self,
         packed: &'p [u8],
         shape: Shape,
+        recall: Recall<'_>,
     ) -> Result<Bundle<'r, 'p>, Error> {
         let Shape::Atomic { commands } = shape else {
             let mut batch = Batch::new(self, packed.len());
+            let mut weave = None;
             for_each_command(packed, 0, |frame, args| {
-                let planned = self.planned(args)?;
-                batch.add(frame, args, planned);
-                Ok(())
+                let command = self.lookup(args)?;
+                if command.scripting() == Scripting::No {
+                    batch.add(frame, args, self.planned_as(command, args, recall)?);
+                    return Ok(());
+                }
+                weave
+                    .get_or_insert_with(|| Weave::new(recall(), Reach::AllNodes))
+                    .plan(&mut batch, command, frame, args)
             })?;
-            return Ok(Bundle::Batch(batch));
+            return Ok(Bundle::of(batch, weave));
         };
         let mut atomic = Atomic::default();
         for_each_inner_command(packed, commands, |args| atomic.add(self, args))?;
-        let node = atomic.owner()?;
-        Ok(Bundle::Atomic(
-            node,
-            Atomic::exchange(node, packed, commands),
-        ))
+        let (node, scripting) = (atomic.owner()?, atomic.scripting());
+        let weave = || Weave::new(recall(), Reach::AllNodes);
+        Ok(Bundle::of_atomic(node, packed, commands, scripting, weave))
     }
 
     /// Plans a packed pipeline that goes to `node` because the user says so.
@@ -47,38 +59,137 @@ impl Router {
         node: NodeIndex,
         packed: &'p [u8],
         shape: Shape,
+        recall: Recall<'_>,
     ) -> Result<Bundle<'r, 'p>, Error> {
+        let new_weave = || Weave::new(recall(), Reach::OneNode);
         let Shape::Atomic { commands } = shape else {
             let mut batch = Batch::new(self, packed.len());
+            let mut weave = None;
             for_each_command(packed, 0, |frame, args| {
-                batch.add_at(node, frame, self.planned_at(node, args)?);
+                let planned = self.planned_at(node, args)?;
+                match planned.scripting {
+                    Scripting::No => batch.add_at(node, frame, planned),
+                    Scripting::Yes => weave
+                        .get_or_insert_with(new_weave)
+                        .put(&mut batch, frame, args, planned),
+                }
                 Ok(())
             })?;
-            return Ok(Bundle::Batch(batch));
+            return Ok(Bundle::of(batch, weave));
         };
+        let mut scripting = Scripting::No;
         for_each_inner_command(packed, commands, |args| {
-            self.planned_at(node, args).map(drop)
+            scripting = scripting.or(self.planned_at(node, args)?.scripting);
+            Ok(())
         })?;
-        Ok(Bundle::Atomic(
-            node,
-            Atomic::exchange(node, packed, commands),
+        Ok(Bundle::of_atomic(
+            node, packed, commands, scripting, new_weave,
         ))
     }
 }
 
-/// Checks a packed pipeline for a private connection, and says how long it may take and how many answers come.
+impl<'r, 'p> Bundle<'r, 'p> {
+    fn of(batch: Batch<'r, 'p>, weave: Option<Weave<'p>>) -> Self {
+        match weave {
+            None => Self::Batch(batch),
+            Some(weave) => Self::ScriptedBatch(batch, weave.notes()),
+        }
+    }
+
+    fn of_atomic(
+        node: NodeIndex,
+        packed: &'p [u8],
+        commands: usize,
+        scripting: Scripting,
+        weave: impl FnOnce() -> Weave<'p>,
+    ) -> Self {
+        if scripting == Scripting::No {
+            return Self::Atomic(node, Atomic::exchange(node, packed, commands));
+        }
+        let Woven { packed, notes } = weave().whole(node, packed, Shape::Atomic { commands });
+        let exchange = Atomic::exchange(node, &packed, notes.ahead() + commands);
+        Self::ScriptedAtomic(node, exchange, notes)
+    }
+}
+
+impl<'p> Weave<'p> {
+    /// Plans the next command, which concerns scripts, by what is known when it comes, and adds it to a batch.
+    #[inline(never)]
+    pub(crate) fn plan(
+        &mut self,
+        batch: &mut Batch<'_, 'p>,
+        command: &CommandSpec,
+        frame: &'p [u8],
+        args: &[&[u8]],
+    ) -> Result<(), Error> {
+        let planned = batch.router.planned_as(command, args, &|| self.memory())?;
+        self.put(batch, frame, args, planned);
+        Ok(())
+    }
+
+    /// Adds it to a batch.
+    fn put(
+        &mut self,
+        batch: &mut Batch<'_, 'p>,
+        frame: &'p [u8],
+        args: &[&[u8]],
+        planned: Planned,
+    ) {
+        let node = match planned.plan {
+            Plan::One(node) => Some(node),
+            _ => None,
+        };
+        match (self.add(batch.commands as usize, node, frame, args), node) {
+            (Some(eval), Some(node)) => batch.add_at(node, &eval, planned),
+            _ => batch.add(frame, args, planned),
+        }
+    }
+}
+
+/// A packed pipeline for a private connection, checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Checked {
+    /// How long it may take.
+    pub(crate) hold: Hold,
+    /// How many answers come.
+    pub(crate) commands: usize,
+    scripting: Scripting,
+}
+
+impl Checked {
+    /// What is sent in its place, when scripts are in it.
+    pub(crate) fn woven<'p>(
+        &self,
+        node: NodeIndex,
+        packed: &'p [u8],
+        shape: Shape,
+        recall: Recall<'_>,
+    ) -> Option<Woven<'p>> {
+        match self.scripting {
+            Scripting::No => None,
+            Scripting::Yes => Some(Weave::new(recall(), Reach::OneNode).whole(node, packed, shape)),
+        }
+    }
+}
+
+/// Checks a packed pipeline for a private connection.
 pub(crate) fn check_each(
     packed: &[u8],
     mut check: impl FnMut(&[&[u8]]) -> Result<Planned, Error>,
-) -> Result<(Hold, usize), Error> {
-    let mut hold = Hold::No;
-    let mut commands = 0;
+) -> Result<Checked, Error> {
+    let mut checked = Checked {
+        hold: Hold::No,
+        commands: 0,
+        scripting: Scripting::No,
+    };
     for_each_command(packed, 0, |_, args| {
-        hold = hold.then(check(args)?.hold);
-        commands += 1;
+        let planned = check(args)?;
+        checked.hold = checked.hold.then(planned.hold);
+        checked.commands += 1;
+        checked.scripting = checked.scripting.or(planned.scripting);
         Ok(())
     })?;
-    Ok((hold, commands))
+    Ok(checked)
 }
 
 /// What kind of pipeline redis-rs has packed.
@@ -101,6 +212,18 @@ impl Shape {
             },
             false => Self::Plain,
         }
+    }
+}
+
+/// What a private connection answered to a pipeline.
+pub(crate) fn finish(node: &str, shape: Shape, answers: Answers) -> RedisResult<Vec<Value>> {
+    if shape != Shape::Plain {
+        return Ok(vec![Atomic::finish(node, answers)?]);
+    }
+    let Answers { values, failure } = answers;
+    match failure {
+        Some(failure) => Err(failure.error(node, values.len(), Access::Write).into()),
+        None => Ok(values.into_iter().map(|value| named(value, node)).collect()),
     }
 }
 

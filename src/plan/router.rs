@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::command::{
-    Access, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge, Route, Wait,
+    Access, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge, Route, Scripting,
+    Wait,
 };
 use crate::error::{Error, ErrorKind, KeyText};
 use crate::hash::HashTag;
@@ -14,7 +15,8 @@ use crate::plan::owners::Owners;
 use crate::plan::refusal::{
     empty_command, needs_a_node, refused, said_by_us, stateful, unknown, without_keys, wrong_arity,
 };
-use crate::plan::{Explanation, Plan, ScanCursor, Split};
+use crate::plan::scripts::wrong_count;
+use crate::plan::{Explanation, Plan, Recall, ScanCursor, ScriptMemory, Split};
 use crate::topology::Topology;
 
 /// One snapshot of everything that decides where a request goes. Every request travels by one router from beginning to
@@ -47,6 +49,7 @@ pub(crate) struct Planned {
     pub(crate) access: Access,
     pub(crate) hold: Hold,
     pub(crate) since: Since,
+    pub(crate) scripting: Scripting,
 }
 
 /// Which writes a command is about, when it is about writes that were made before.
@@ -89,6 +92,19 @@ impl Hold {
     }
 }
 
+impl Planned {
+    /// A command of which nothing is known but its node.
+    pub(crate) fn write(node: NodeIndex) -> Self {
+        Self {
+            plan: Plan::One(node),
+            access: Access::Write,
+            hold: Hold::No,
+            since: Since::OwnWrites,
+            scripting: Scripting::No,
+        }
+    }
+}
+
 impl Router {
     /// A router over `topology` for the commands in `commands`.
     pub fn new(
@@ -119,18 +135,25 @@ impl Router {
         Ok(self.planned(args)?.plan)
     }
 
-    /// The plan for one command with what an executor must know.
-    #[inline]
+    /// The plan for one command with what an executor must know, where no script is remembered.
     pub(crate) fn planned(&self, args: &[&[u8]]) -> Result<Planned, Error> {
-        self.planned_as(self.lookup(args)?, args)
+        self.planned_by(args, &ScriptMemory::nothing)
     }
 
-    /// The same for a command that was looked up already.
+    /// The same where some are.
     #[inline]
+    pub(crate) fn planned_by(&self, args: &[&[u8]], recall: Recall<'_>) -> Result<Planned, Error> {
+        self.planned_as(self.lookup(args)?, args, recall)
+    }
+
+    /// The same for a command that was looked up already. `recall` is called only for scripts and functions that declare no
+    /// key.
+    #[inline(always)]
     pub(crate) fn planned_as(
         &self,
         command: &CommandSpec,
         args: &[&[u8]],
+        recall: Recall<'_>,
     ) -> Result<Planned, Error> {
         // One key, always in the same place: so it is with nearly all commands.
         match command.sole_key() {
@@ -140,13 +163,18 @@ impl Router {
                 let key = args.get(at).ok_or_else(|| wrong_arity(command))?;
                 Ok(planned_one(self.owner(key)?, command, args))
             }
-            None => self.planned_by_route(command, args),
+            None => self.planned_by_route(command, args, recall),
         }
     }
 
-    fn planned_by_route(&self, command: &CommandSpec, args: &[&[u8]]) -> Result<Planned, Error> {
+    fn planned_by_route(
+        &self,
+        command: &CommandSpec,
+        args: &[&[u8]],
+        recall: Recall<'_>,
+    ) -> Result<Planned, Error> {
         let plan = match command.route() {
-            Route::Keys => Plan::One(self.owner_of_all(command, args)?),
+            Route::Keys => Plan::One(self.owner_of_all(command, args, recall)?),
             Route::Split { step, tail, merge } => {
                 self.split(command, args, step.into(), tail.into(), merge)?
             }
@@ -172,6 +200,7 @@ impl Router {
             access: command.access(),
             hold: hold(command, args),
             since,
+            scripting: command.scripting(),
         })
     }
 
@@ -182,12 +211,7 @@ impl Router {
             Lookup::Found(command) if command.route() == Route::Refused => Err(refused(command)),
             Lookup::Found(command) => Ok(planned_one(node, command, args)),
             _ if args.is_empty() => Err(empty_command()),
-            _ => Ok(Planned {
-                plan: Plan::One(node),
-                access: Access::Write,
-                hold: Hold::No,
-                since: Since::OwnWrites,
-            }),
+            _ => Ok(Planned::write(node)),
         }
     }
 
@@ -296,11 +320,20 @@ impl Router {
     }
 
     /// The node that owns every key of an indivisible command.
-    fn owner_of_all(&self, command: &CommandSpec, args: &[&[u8]]) -> Result<NodeIndex, Error> {
+    fn owner_of_all(
+        &self,
+        command: &CommandSpec,
+        args: &[&[u8]],
+        recall: Recall<'_>,
+    ) -> Result<NodeIndex, Error> {
         let at = self.keys(command, args)?;
         let mut keys = at.keys.iter().map(|&at| args[at as usize]);
         let Some(first) = keys.next() else {
-            return Err(without_keys(command));
+            if command.scripting() == Scripting::No {
+                return Err(without_keys(command));
+            }
+            recall().judge(&self.commands, command, args)?;
+            return Ok(NodeIndex::new(0));
         };
         let node = self.owner(first)?;
         for key in keys {
@@ -408,14 +441,17 @@ impl Router {
             .positions(args, &mut at)
             .map_err(|error| match error {
                 KeyError::Arity => wrong_arity(command),
+                KeyError::Count if command.scripting() == Scripting::Yes => {
+                    wrong_count(command, args)
+                }
                 other => said_by_us(command, &other.to_string()),
             })?;
         Ok(at)
     }
 
     /// What would be done with `args`.
-    pub(crate) fn explain(&self, args: &[&[u8]]) -> Result<Explanation, Error> {
-        let plan = self.plan(args)?;
+    pub(crate) fn explain(&self, args: &[&[u8]], recall: Recall<'_>) -> Result<Explanation, Error> {
+        let plan = self.planned_by(args, recall)?.plan;
         let at = self.keys(self.lookup(args)?, args)?;
         Ok(Explanation::new(
             plan,
@@ -482,6 +518,7 @@ fn planned_one(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> Planne
         access: command.access(),
         hold: hold(command, args),
         since: Since::OwnWrites,
+        scripting: command.scripting(),
     }
 }
 

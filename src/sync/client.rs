@@ -3,14 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use redis::{Cmd, ConnectionLike, IntoConnectionInfo, RedisResult, ToRedisArgs, Value};
 
 use crate::builder::Builder;
+use crate::command::Scripting;
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
-    Atomic, Batch, Bundle, Explanation, Hold, Plan, Planned, Router, Shape, named, parse_one,
-    wanted,
+    Atomic, Batch, Bundle, Explanation, Hold, Plan, Planned, Reach, Router, ScriptMemory, Shape,
+    named, parse_one, wanted,
 };
 use crate::scan::ScanPosition;
 use crate::sync::executor::Executor;
@@ -44,6 +46,7 @@ pub struct ShardedClient {
 pub(crate) struct Shared {
     pub(crate) router: Router,
     pub(crate) executor: Executor,
+    pub(crate) scripts: RwLock<Arc<ScriptMemory>>,
     pub(crate) db: i64,
 }
 
@@ -121,7 +124,10 @@ impl ShardedClient {
     /// The error with which the command would be refused.
     pub fn explain(&self, cmd: &Cmd) -> Result<Explanation, Error> {
         let packed = cmd.get_packed_command();
-        self.shared.router.explain(&parse_one(&packed)?)
+        let shared = &self.shared;
+        shared
+            .router
+            .explain(&parse_one(&packed)?, &|| shared.recall())
     }
 
     /// Runs `cmd` and keeps this crate's own error, with what each node did: see [`Error::parts`]. redis-rs' traits
@@ -271,15 +277,23 @@ impl Shared {
     /// One request in the wire format, routed by its keys.
     pub(crate) fn request(&self, packed: &[u8]) -> Result<Value, Error> {
         let args = parse_one(packed)?;
-        let planned = self.router.planned(&args)?;
+        let planned = self.router.planned_by(&args, &|| self.recall())?;
         match planned.plan {
-            Plan::One(node) => self.call(node, packed, &planned),
+            Plan::One(node) if planned.scripting == Scripting::No => {
+                self.call(node, packed, &planned)
+            }
+            Plan::One(node) => self.call_script(node, packed, &args, &planned, Reach::AllNodes),
             _ => {
+                let scripting = planned.scripting;
                 let mut batch = Batch::new(&self.router, packed.len());
                 batch.add(packed, &args, planned);
                 let exchanges = batch.take_exchanges();
                 let answers = self.executor.exchange(&exchanges, batch.hold());
-                batch.finish_one(&exchanges, answers, rand::random())
+                let answer = batch.finish_one(&exchanges, answers, rand::random())?;
+                Ok(match scripting {
+                    Scripting::No => answer,
+                    Scripting::Yes => self.heard(&args, Reach::AllNodes, answer),
+                })
             }
         }
     }
@@ -305,7 +319,7 @@ impl Shared {
     /// `redis::Pipeline` wants it.
     fn pipeline(&self, packed: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {
         let shape = Shape::of(packed, offset, count);
-        let values = self.run(self.router.bundle(packed, shape)?)?;
+        let values = self.run(self.router.bundle(packed, shape, &|| self.recall())?)?;
         Ok(wanted(values, shape, offset, count))
     }
 
@@ -318,7 +332,10 @@ impl Shared {
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let shape = Shape::of(packed, offset, count);
-        let values = self.run(self.router.bundle_at(node, packed, shape)?)?;
+        let bundle = self
+            .router
+            .bundle_at(node, packed, shape, &|| self.recall())?;
+        let values = self.run(bundle)?;
         Ok(wanted(values, shape, offset, count))
     }
 
@@ -334,6 +351,10 @@ impl Shared {
                 let answers = self.executor.exchange(&exchanges, batch.hold());
                 Ok(batch.finish(&exchanges, answers, rand::random()))
             }
+            Bundle::ScriptedAtomic(node, exchange, notes) => {
+                self.run_scripted_atomic(node, exchange, &notes)
+            }
+            Bundle::ScriptedBatch(batch, notes) => self.run_scripted(batch, &notes),
         }
     }
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use redis::{Cmd, ConnectionLike, PubSub, RedisResult, Value};
 
-use crate::command::Access;
+use crate::command::{Access, Scripting};
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
-    Answers, Atomic, Cause, Ending, Failure, Hold, Planned, Shape, check_each, named, parse_one,
+    Answers, Cause, Ending, Failure, Hold, Moment, Planned, Reach, Remedy, Shape, check_each,
+    finish, named, parse_one, wanted,
 };
 use crate::sync::Shared;
 use crate::sync::deadline::Deadline;
@@ -29,6 +30,7 @@ pub struct Dedicated {
     keys: Keys,
     /// Whether its state is as it was when it was made, transactions apart.
     pristine: bool,
+    moment: Moment,
 }
 
 /// Whether a connection lets keys of other nodes through.
@@ -61,6 +63,7 @@ impl Dedicated {
                 Keys::Unchecked
             },
             pristine: true,
+            moment: Moment::Now,
         })
     }
 
@@ -107,6 +110,7 @@ impl Dedicated {
     fn check(&mut self, args: &[&[u8]]) -> Result<Planned, Error> {
         let router = &self.shared.router;
         self.pristine &= !router.alters_connection(args);
+        self.moment = self.moment.after(args);
         match self.keys {
             Keys::Checked => router.check_at(self.node, args),
             Keys::Unchecked => router.planned_private(self.node, args),
@@ -153,7 +157,24 @@ impl Dedicated {
     }
 
     fn one(&mut self, packed: &[u8]) -> RedisResult<Value> {
-        let planned = self.check(&parse_one(packed)?)?;
+        let args = parse_one(packed)?;
+        let planned = self.check(&args)?;
+        if planned.scripting == Scripting::No {
+            return self.ask(packed, &planned);
+        }
+        let rewritten = self.moment.rewrite(&args, &|| self.shared.recall());
+        let answer = self.ask(rewritten.as_deref().unwrap_or(packed), &planned)?;
+        match self.shared.recall().remedy(&args, &answer) {
+            None => Ok(self.shared.heard(&args, Reach::OneNode, answer)),
+            Some(Remedy::Instead(request)) => self.ask(&request, &planned),
+            Some(Remedy::After(loads)) => {
+                self.talk(&loads.concat(), loads.len(), Hold::No);
+                self.ask(packed, &planned)
+            }
+        }
+    }
+
+    fn ask(&mut self, packed: &[u8], planned: &Planned) -> RedisResult<Value> {
         let mut answers = self.talk(packed, 1, planned.hold);
         match answers.failure {
             Some(failure) => Err(failure.error(self.node_name(), 0, planned.access).into()),
@@ -209,24 +230,26 @@ impl ConnectionLike for Dedicated {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let (hold, commands) = check_each(cmd, |args| self.check(args))?;
-        let answers = self.talk(cmd, commands, hold);
-        let transaction = Shape::of(cmd, offset, count) != Shape::Plain;
+        let checked = check_each(cmd, |args| self.check(args))?;
+        let shape = Shape::of(cmd, offset, count);
+        let woven = checked.woven(self.node, cmd, shape, &|| self.shared.recall());
+        let (packed, ahead) = woven
+            .as_ref()
+            .map_or((cmd, 0), |woven| (&woven.packed, woven.notes.ahead()));
+        let mut answers = self.talk(packed, ahead + checked.commands, checked.hold);
+        let transaction = shape != Shape::Plain;
         let ended = answers.values.last();
         if transaction && !ended.is_some_and(|last| Ending::Exec.is_met_by(last)) {
             self.close();
         }
-        let node = self.node_name();
-        if transaction {
-            return Ok(vec![Atomic::finish(node, answers)?]);
+        if let Some(woven) = &woven {
+            woven.notes.strip(&mut answers);
         }
-        if let Some(failure) = answers.failure {
-            return Err(failure
-                .error(node, answers.values.len(), Access::Write)
-                .into());
+        let mut values = finish(self.node_name(), shape, answers)?;
+        if let Some(woven) = &woven {
+            self.shared.heard_all(&woven.notes, &mut values);
         }
-        let wanted = answers.values.into_iter().skip(offset).take(count);
-        Ok(wanted.map(|value| named(value, node)).collect())
+        Ok(wanted(values, shape, offset, count))
     }
 
     fn get_db(&self) -> i64 {

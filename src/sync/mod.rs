@@ -19,6 +19,7 @@ mod pool;
 #[cfg(feature = "r2d2")]
 mod r2d2;
 mod scan;
+mod scripts;
 mod socket;
 mod subscriber;
 mod transaction;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use redis::{Cmd, ConnectionLike, RedisResult, Value};
 
+use crate::command::Scripting;
 use crate::error::Error;
 use crate::node::{NodeIndex, NodeSpec};
-use crate::plan::parse_one;
+use crate::plan::{Reach, parse_one};
 use crate::sync::{Dedicated, Shared};
 
 /// One node of a client: itself a [`redis::ConnectionLike`], whose commands go to this server and nowhere else.
@@ -73,11 +74,15 @@ impl ConnectionLike for Node {
     }
 
     fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
-        let planned = self
-            .shared
-            .router
-            .planned_at(self.index, &parse_one(cmd)?)?;
-        Ok(self.shared.call(self.index, cmd, &planned)?)
+        let args = parse_one(cmd)?;
+        let planned = self.shared.router.planned_at(self.index, &args)?;
+        Ok(match planned.scripting {
+            Scripting::No => self.shared.call(self.index, cmd, &planned)?,
+            Scripting::Yes => {
+                self.shared
+                    .call_script(self.index, cmd, &args, &planned, Reach::OneNode)?
+            }
+        })
     }
 
     fn req_packed_commands(

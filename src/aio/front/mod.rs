@@ -94,6 +94,7 @@ impl Doors {
             Arc::new(Shared {
                 router: parts.router.clone(),
                 executor: Executor::new(clients.collect(), &parts.settings),
+                scripts: Default::default(),
                 db: parts.db,
             })
         });

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::{Access, ArgAt, Blocking, CommandSpec, KeySpec, Merge, Route};
+use super::{Access, ArgAt, Blocking, CommandSpec, KeySpec, Merge, Route, Scripting};
 
 mod cluster;
 mod connection;
@@ -89,6 +89,7 @@ const fn row(
         route,
         access,
         blocking: Blocking::No,
+        scripting: Scripting::No,
         note: "",
     }
 }
@@ -147,6 +148,11 @@ impl CommandSpec {
 
     const fn waits_millis(mut self, at: ArgAt) -> Self {
         self.blocking = Blocking::Millis(at);
+        self
+    }
+
+    const fn about_scripts(mut self) -> Self {
+        self.scripting = Scripting::Yes;
         self
     }
 

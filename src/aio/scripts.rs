@@ -1,0 +1,96 @@
+//! Keeps what scripts went through the client, and carries out what `plan` says of them.
+
+use std::sync::Arc;
+
+use redis::{RedisResult, Value};
+
+use crate::aio::Shared;
+use crate::error::Error;
+use crate::node::NodeIndex;
+use crate::plan::{
+    Answers, Atomic, Batch, Cure, Exchange, Hold, Notes, Planned, Reach, Remedy, ScriptMemory,
+    loads_at,
+};
+
+impl Shared {
+    /// What scripts went through the client so far.
+    pub(super) fn recall(&self) -> Arc<ScriptMemory> {
+        Arc::clone(&self.scripts.read())
+    }
+
+    /// Notes what a command about scripts did. Gives its answer as the client has to see it.
+    pub(super) fn heard(&self, args: &[&[u8]], reach: Reach, mut answer: Value) -> Value {
+        if self.scripts.read().is_news(args, reach, &answer) {
+            ScriptMemory::hear(&mut self.scripts.write(), args, reach, &mut answer);
+        }
+        answer
+    }
+
+    /// The same for a pipeline.
+    pub(super) fn heard_all(&self, notes: &Notes<'_>, values: &mut [Value]) {
+        if !notes.is_empty() {
+            notes.settle(&mut self.scripts.write(), values);
+        }
+    }
+
+    /// One request about scripts to the node of its plan.
+    pub(super) async fn call_script(
+        &self,
+        node: NodeIndex,
+        packed: &[u8],
+        args: &[&[u8]],
+        planned: &Planned,
+        reach: Reach,
+    ) -> Result<Value, Error> {
+        let answer = self.call_packed(node, packed, planned).await?;
+        let remedy = match answer {
+            Value::ServerError(_) => self.recall().remedy(args, &answer),
+            _ => None,
+        };
+        match remedy {
+            None => Ok(self.heard(args, reach, answer)),
+            Some(Remedy::Instead(request)) => self.call_packed(node, &request, planned).await,
+            Some(Remedy::After(loads)) => {
+                let loads = loads_at(&self.router, node, &loads);
+                let _: Vec<Answers> = self.executor.exchange(&loads, Hold::No).await;
+                self.call_packed(node, packed, planned).await
+            }
+        }
+    }
+
+    /// A pipeline with scripts in it.
+    pub(super) async fn run_scripted(
+        &self,
+        mut batch: Batch<'_, '_>,
+        notes: &Notes<'_>,
+    ) -> RedisResult<Vec<Value>> {
+        let exchanges = batch.take_exchanges();
+        let answers = self.executor.exchange(&exchanges, batch.hold()).await;
+        let mut values = batch.finish(&exchanges, answers, rand::random());
+        if notes.is_empty() {
+            return Ok(values);
+        }
+        if let Some(mut cure) = Cure::of(notes, &self.router, &self.recall(), &values) {
+            let exchanges = cure.take_exchanges();
+            let answers = self.executor.exchange(&exchanges, Hold::No).await;
+            cure.finish(&exchanges, answers, &mut values);
+        }
+        self.heard_all(notes, &mut values);
+        Ok(values)
+    }
+
+    /// A transaction with scripts in it.
+    pub(super) async fn run_scripted_atomic(
+        &self,
+        node: NodeIndex,
+        exchange: Exchange,
+        notes: &Notes<'_>,
+    ) -> RedisResult<Vec<Value>> {
+        let answers = self.executor.exchange(&[exchange], Hold::No).await;
+        let mut answers = answers.into_iter().next().unwrap_or_default();
+        notes.strip(&mut answers);
+        let mut values = vec![Atomic::finish(self.router.name(node), answers)?];
+        self.heard_all(notes, &mut values);
+        Ok(values)
+    }
+}

@@ -1,0 +1,191 @@
+//! Where may a script go that declares no key?
+
+use std::sync::Arc;
+
+use crate::command::{CommandSpec, CommandTable};
+use crate::error::{Error, ErrorKind, KeyText, server_error};
+use crate::plan::refusal::{said_by_us, words};
+use crate::plan::scripts::ScriptMemory;
+use crate::plan::scripts::concern::{Concern, Sum};
+use crate::plan::scripts::text;
+
+impl ScriptMemory {
+    /// The rule for a script or function that declares no key: it may go to any node when its text shows that it touches
+    /// no data. A script goes by its sum, and a function by its name, to the text that is remembered.
+    ///
+    /// # Errors
+    ///
+    /// [`Unroutable`](ErrorKind::Unroutable) when the text does not show it, and the server's own words when there is no
+    /// text: `NOSCRIPT`, `ERR Function not found`.
+    pub(crate) fn judge(
+        &self,
+        commands: &CommandTable,
+        command: &CommandSpec,
+        args: &[&[u8]],
+    ) -> Result<(), Error> {
+        let harmless = match Concern::of(args) {
+            Some(Concern::Eval(source)) => text::touches_no_data(source, commands),
+            Some(Concern::EvalSha(sum)) => {
+                let source = self.source(sum).ok_or_else(no_script)?;
+                text::touches_no_data(source, commands)
+            }
+            Some(Concern::Call(function)) => {
+                let mut known = self.libraries_of(function).peekable();
+                if known.peek().is_none() && !self.has_restored() {
+                    return Err(said_by_us(command, "Function not found"));
+                }
+                known.peek().is_some() && known.all(|code| text::touches_no_data(code, commands))
+            }
+            _ => false,
+        };
+        match harmless {
+            true => Ok(()),
+            false => Err(may_touch_data(command, args)),
+        }
+    }
+}
+
+/// The server's words for a number of keys that it does not take.
+pub(crate) fn wrong_count(command: &CommandSpec, args: &[&[u8]]) -> Error {
+    let concern = Concern::of(args);
+    if let Some(Concern::EvalSha(sum)) = concern
+        && Sum::parse(sum).is_none()
+    {
+        return no_script();
+    }
+    let number = args.get(2).and_then(|text| std::str::from_utf8(text).ok());
+    let number: Option<i64> = number.and_then(|text| {
+        let number: i64 = text.parse().ok()?;
+        (number.to_string() == text).then_some(number)
+    });
+    let text = match (number, concern) {
+        (Some(0..), _) => "Number of keys can't be greater than number of args",
+        (Some(_), _) => "Number of keys can't be negative",
+        (None, Some(Concern::Call(_))) => "Bad number of keys provided",
+        (None, _) => "value is not an integer or out of range",
+    };
+    said_by_us(command, text)
+}
+
+/// The server's words, so that whoever knows them loads the script.
+fn no_script() -> Error {
+    const TEXT: &str = "No matching script. Please use EVAL.";
+    let error = server_error("NOSCRIPT", TEXT);
+    Error::new(ErrorKind::Redis, format!("NOSCRIPT: {TEXT}")).caused_by(Arc::new(error.into()))
+}
+
+fn may_touch_data(command: &CommandSpec, args: &[&[u8]]) -> Error {
+    let what = match (Concern::of(args), args.get(1)) {
+        (Some(Concern::Call(_)), Some(name)) => format!("{} of {}", words(command), KeyText(name)),
+        _ => words(command),
+    };
+    Error::new(
+        ErrorKind::Unroutable,
+        format!(
+            "this {what} declares no key, and its text does not show that it touches no data, so nothing says which node \
+             is meant; declare its keys, or name a node with `client.node(name)`"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(memory: &ScriptMemory, request: &[&str]) -> Result<(), (ErrorKind, String)> {
+        let args: Vec<&[u8]> = request.iter().map(|word| word.as_bytes()).collect();
+        let commands = CommandTable::built_in();
+        let command = commands.find(&args).expect("a known command");
+        let verdict = memory.judge(commands, command, &args);
+        verdict.map_err(|error| (error.kind(), error.to_string()))
+    }
+
+    #[test]
+    fn scripts_are_judged_by_their_text_wherever_it_is() {
+        let mut memory = ScriptMemory::default();
+        memory.learn(&[b"SCRIPT", b"LOAD", b"return 1"]);
+        memory.learn(&[b"SCRIPT", b"LOAD", b"return redis.call('GET', 'k')"]);
+        let harmful = Sum::of(b"return redis.call('GET', 'k')").hex();
+        let ask = |request: &[&str]| verdict(&memory, request);
+        assert_eq!(ask(&["EVAL", "return 1", "0"]), Ok(()));
+        assert_eq!(ask(&["EVALSHA", &Sum::of(b"return 1").hex(), "0"]), Ok(()));
+        let (kind, text) = ask(&["EVALSHA", &harmful, "0"]).unwrap_err();
+        assert_eq!(kind, ErrorKind::Unroutable);
+        assert!(
+            text.starts_with("this EVALSHA declares no key") && text.contains("client.node(name)"),
+            "{text}"
+        );
+        let unknown = ask(&["EVALSHA_RO", &Sum::of(b"?").hex(), "0"]).unwrap_err();
+        assert_eq!(unknown.0, ErrorKind::Redis);
+        assert_eq!(unknown.1, "NOSCRIPT: No matching script. Please use EVAL.");
+    }
+
+    #[test]
+    fn functions_are_judged_by_the_library_that_names_them() {
+        let mut memory = ScriptMemory::default();
+        let library = |name: &str, function: &str, body: &str| {
+            format!(
+                "#!lua name={name}\nredis.register_function('{function}', function() return {body} end)"
+            )
+        };
+        for code in [
+            library("a", "clock", "redis.call('TIME')"),
+            library("b", "peek", "redis.call('GET', 'k')"),
+        ] {
+            memory.learn(&[b"FUNCTION", b"LOAD", code.as_bytes()]);
+        }
+        assert_eq!(verdict(&memory, &["FCALL", "CLOCK", "0"]), Ok(()));
+        let (kind, text) = verdict(&memory, &["FCALL_RO", "peek", "0"]).unwrap_err();
+        assert_eq!(kind, ErrorKind::Unroutable);
+        assert!(
+            text.starts_with("this FCALL_RO of \"peek\" declares no key"),
+            "{text}"
+        );
+        let unknown = verdict(&memory, &["FCALL", "other", "0"]).unwrap_err();
+        assert_eq!(unknown.1, "ERR: Function not found (FCALL)");
+        memory.learn(&[b"FUNCTION", b"RESTORE", b"payload"]);
+        let restored = verdict(&memory, &["FCALL", "other", "0"]).unwrap_err();
+        assert_eq!(restored.0, ErrorKind::Unroutable, "it may be in there");
+    }
+
+    #[test]
+    fn a_wrong_number_of_keys_is_told_in_the_words_of_the_server() {
+        let sum = Sum::of(b"").hex();
+        for (request, text) in [
+            (
+                ["EVAL", "s", "-1"],
+                "ERR: Number of keys can't be negative (EVAL)",
+            ),
+            (
+                ["EVAL", "s", "1"],
+                "ERR: Number of keys can't be greater than number of args (EVAL)",
+            ),
+            (
+                ["EVAL", "s", "+1"],
+                "ERR: value is not an integer or out of range (EVAL)",
+            ),
+            (
+                ["EVALSHA", &sum, "x"],
+                "ERR: value is not an integer or out of range (EVALSHA)",
+            ),
+            (
+                ["EVALSHA", "ffff", "x"],
+                "NOSCRIPT: No matching script. Please use EVAL.",
+            ),
+            (
+                ["FCALL", "f", "01"],
+                "ERR: Bad number of keys provided (FCALL)",
+            ),
+            (
+                ["FCALL_RO", "f", "9"],
+                "ERR: Number of keys can't be greater than number of args (FCALL_RO)",
+            ),
+        ] {
+            let args: Vec<&[u8]> = request.iter().map(|word| word.as_bytes()).collect();
+            let command = CommandTable::built_in()
+                .find(&args)
+                .expect("a known command");
+            assert_eq!(wrong_count(command, &args).to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! The scripts and libraries that went through a client.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use redis::Value;
+
+use crate::command::write_command;
+use crate::plan::scripts::concern::{Concern, Reach, Sum};
+use crate::plan::scripts::text;
+
+/// So many scripts a client remembers, and as many libraries; the oldest are forgotten first.
+pub const SCRIPTS_MAX: usize = 1_000;
+
+/// So many bytes of scripts a client remembers, and as many of libraries; the oldest are forgotten first.
+pub const SCRIPT_BYTES_MAX: usize = 16 << 20;
+
+/// The scripts and libraries that went through a client.
+///
+/// A snapshot: whoever keeps it behind a lock clones the `Arc`, and changes it with `Arc::make_mut`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ScriptMemory {
+    scripts: HashMap<Sum, Arc<[u8]>>,
+    /// The oldest first.
+    order: VecDeque<Sum>,
+    script_bytes: usize,
+    /// The oldest first.
+    loads: VecDeque<Load>,
+    load_bytes: usize,
+}
+
+/// What brought libraries to the nodes.
+#[derive(Clone, Debug)]
+enum Load {
+    Library { name: Vec<u8>, code: Arc<[u8]> },
+    Restore { payload: Arc<[u8]> },
+}
+
+impl ScriptMemory {
+    /// One that remembers nothing.
+    pub(crate) fn nothing() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Notes what a request that was carried out on all nodes did: a script run or loaded, a library loaded, deleted or
+    /// restored, all of them flushed. Whatever else it is given, nothing happens.
+    #[allow(
+        dead_code,
+        reason = "for those who keep requests without their answers"
+    )]
+    pub(crate) fn learn(&mut self, args: &[&[u8]]) {
+        if let Some(concern) = Concern::of(args) {
+            self.take(concern, Reach::AllNodes);
+        }
+    }
+
+    /// Whether [`hear`](Self::hear) would do anything. This one is for a lock that many may hold.
+    pub(crate) fn is_news(&self, args: &[&[u8]], reach: Reach, answer: &Value) -> bool {
+        Concern::of(args)
+            .filter(|concern| concern.is_done(answer))
+            .is_some_and(|concern| self.is_new(concern, reach) || concern.is_asked_of(reach))
+    }
+
+    /// Notes what a request did by its answer, and puts right what the nodes could not know: SCRIPT EXISTS is true of
+    /// what is remembered, because EVALSHA works with it everywhere.
+    pub(crate) fn hear(memory: &mut Arc<Self>, args: &[&[u8]], reach: Reach, answer: &mut Value) {
+        match Concern::of(args).filter(|concern| concern.is_done(answer)) {
+            Some(concern @ Concern::ScriptExists(sums)) if concern.is_asked_of(reach) => {
+                memory.complete(sums, answer);
+            }
+            Some(concern) if memory.is_new(concern, reach) => {
+                Arc::make_mut(memory).take(concern, reach);
+            }
+            _ => {}
+        }
+    }
+
+    /// The source of the script with this sum.
+    pub(crate) fn source(&self, sum: &[u8]) -> Option<&Arc<[u8]>> {
+        self.scripts.get(&Sum::parse(sum)?)
+    }
+
+    /// EVALSHA as the EVAL with the remembered source, packed; EVALSHA_RO as EVAL_RO. `None` for anything else, and for
+    /// a script that is not remembered.
+    pub(crate) fn rewrite(&self, args: &[&[u8]]) -> Option<Vec<u8>> {
+        let Some(Concern::EvalSha(sum)) = Concern::of(args) else {
+            return None;
+        };
+        let source = self.source(sum)?;
+        let name: &[u8] = match args[0].len() == "EVALSHA".len() {
+            true => b"EVAL",
+            false => b"EVAL_RO",
+        };
+        let rest = args.get(2..).unwrap_or_default();
+        let args: Vec<&[u8]> = [name, source]
+            .into_iter()
+            .chain(rest.iter().copied())
+            .collect();
+        let mut out = Vec::new();
+        write_command(&mut out, &args);
+        Some(out)
+    }
+
+    /// Every remembered load of a library, packed, for a node that came back empty.
+    ///
+    /// None of them replaces what the node has, so each is harmless where it is not needed, and says so with an error.
+    /// The newest come first: of two that bring the same library the newer one wins.
+    pub(crate) fn reloads(&self) -> Vec<Vec<u8>> {
+        self.loads.iter().rev().map(Load::packed).collect()
+    }
+
+    /// Those of the loads that name one of the functions; all of them when one is named by none, since a library may
+    /// make the names of its functions, and a restored one cannot be read.
+    pub(super) fn reloads_for(&self, functions: &[&[u8]]) -> Vec<Vec<u8>> {
+        let named = |function: &&[u8]| self.libraries_of(function).next().is_some();
+        if !functions.iter().all(named) {
+            return self.reloads();
+        }
+        let wanted = |load: &&Load| functions.iter().any(|function| load.names(function));
+        self.loads
+            .iter()
+            .rev()
+            .filter(wanted)
+            .map(Load::packed)
+            .collect()
+    }
+
+    /// The code of the libraries that name this function.
+    pub(super) fn libraries_of(&self, function: &[u8]) -> impl Iterator<Item = &[u8]> {
+        self.loads
+            .iter()
+            .filter(|load| load.names(function))
+            .map(Load::bytes)
+    }
+
+    /// Whether the nodes may have libraries whose code is not known.
+    pub(super) fn has_restored(&self) -> bool {
+        self.loads
+            .iter()
+            .any(|load| matches!(load, Load::Restore { .. }))
+    }
+
+    /// Whether there is no library to load.
+    pub(super) fn has_no_loads(&self) -> bool {
+        self.loads.is_empty()
+    }
+
+    fn complete(&self, sums: &[&[u8]], answer: &mut Value) {
+        let Value::Array(found) = answer else {
+            return;
+        };
+        for (sum, found) in sums.iter().zip(found) {
+            if self.source(sum).is_some() {
+                *found = Value::Int(1);
+            }
+        }
+    }
+
+    /// Whether there is anything in it to learn.
+    pub(super) fn is_new(&self, concern: Concern<'_>, reach: Reach) -> bool {
+        match concern {
+            Concern::Eval(source) | Concern::ScriptLoad(source) => {
+                source.len() <= SCRIPT_BYTES_MAX && !self.scripts.contains_key(&Sum::of(source))
+            }
+            Concern::EvalSha(_) | Concern::Call(_) | Concern::ScriptExists(_) => false,
+            _ if reach == Reach::OneNode => false,
+            Concern::ScriptFlush => !self.scripts.is_empty(),
+            Concern::FunctionDelete(_) | Concern::FunctionFlush => !self.loads.is_empty(),
+            _ => true,
+        }
+    }
+
+    /// Notes what a request did.
+    pub(super) fn take(&mut self, concern: Concern<'_>, reach: Reach) {
+        match concern {
+            Concern::Eval(source) | Concern::ScriptLoad(source) => self.add_script(source),
+            Concern::EvalSha(_) | Concern::Call(_) | Concern::ScriptExists(_) => {}
+            _ if reach == Reach::OneNode => {}
+            Concern::ScriptFlush => {
+                self.scripts.clear();
+                self.order.clear();
+                self.script_bytes = 0;
+            }
+            Concern::FunctionLoad(code) => {
+                if let Some(name) = text::library_name(code) {
+                    self.forget(|load| load.is_library(name));
+                    self.add_load(Load::Library {
+                        name: name.to_vec(),
+                        code: code.into(),
+                    });
+                }
+            }
+            // What was restored may hold the library, and must not bring it back.
+            Concern::FunctionDelete(name) => {
+                self.forget(|load| load.is_library(name) || matches!(load, Load::Restore { .. }));
+            }
+            Concern::FunctionFlush => self.forget(|_| true),
+            Concern::FunctionFlushAndRestore(payload) => {
+                self.forget(|_| true);
+                self.add_load(Load::Restore {
+                    payload: payload.into(),
+                });
+            }
+            Concern::FunctionRestore(payload) => {
+                self.forget(|load| load.bytes() == payload);
+                self.add_load(Load::Restore {
+                    payload: payload.into(),
+                });
+            }
+        }
+    }
+
+    fn add_script(&mut self, source: &[u8]) {
+        let sum = Sum::of(source);
+        if source.len() > SCRIPT_BYTES_MAX || self.scripts.contains_key(&sum) {
+            return;
+        }
+        self.scripts.insert(sum, source.into());
+        self.order.push_back(sum);
+        self.script_bytes += source.len();
+        while self.order.len() > SCRIPTS_MAX || self.script_bytes > SCRIPT_BYTES_MAX {
+            let oldest = self.order.pop_front();
+            let Some(source) = oldest.and_then(|sum| self.scripts.remove(&sum)) else {
+                break;
+            };
+            self.script_bytes -= source.len();
+        }
+    }
+
+    fn add_load(&mut self, load: Load) {
+        self.load_bytes += load.bytes().len();
+        self.loads.push_back(load);
+        while self.loads.len() > SCRIPTS_MAX || self.load_bytes > SCRIPT_BYTES_MAX {
+            let Some(oldest) = self.loads.pop_front() else {
+                break;
+            };
+            self.load_bytes -= oldest.bytes().len();
+        }
+    }
+
+    fn forget(&mut self, which: impl Fn(&Load) -> bool) {
+        self.loads.retain(|load| !which(load));
+        self.load_bytes = self.loads.iter().map(|load| load.bytes().len()).sum();
+    }
+}
+
+impl Load {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Library { code, .. } => code,
+            Self::Restore { payload } => payload,
+        }
+    }
+
+    fn is_library(&self, wanted: &[u8]) -> bool {
+        matches!(self, Self::Library { name, .. } if name == wanted)
+    }
+
+    fn names(&self, function: &[u8]) -> bool {
+        match self {
+            Self::Library { code, .. } => text::names(code, function),
+            Self::Restore { .. } => false,
+        }
+    }
+
+    /// The request that brings it to a node that does not have it, and does nothing to one that has.
+    fn packed(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Self::Library { code, .. } => write_command(&mut out, &[b"FUNCTION", b"LOAD", code]),
+            Self::Restore { payload } => {
+                write_command(&mut out, &[b"FUNCTION", b"RESTORE", payload]);
+            }
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(requests: &[&[&str]]) -> ScriptMemory {
+        let mut memory = ScriptMemory::default();
+        for request in requests {
+            let args: Vec<&[u8]> = request.iter().map(|word| word.as_bytes()).collect();
+            memory.learn(&args);
+        }
+        memory
+    }
+
+    fn reloads(memory: &ScriptMemory) -> Vec<String> {
+        let text = |packed: Vec<u8>| {
+            let args = crate::plan::parse_one(&packed).expect("a request");
+            let words: Vec<_> = args
+                .iter()
+                .map(|arg| String::from_utf8_lossy(arg))
+                .collect();
+            words.join(" ").replace('\n', " ")
+        };
+        memory.reloads().into_iter().map(text).collect()
+    }
+
+    const ONE: &str = "e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
+
+    #[test]
+    fn evalsha_becomes_eval_with_the_source_and_the_same_arguments() {
+        for learned in [
+            &["EVAL", "return 1", "0"][..],
+            &["eval_ro", "return 1", "1", "k"],
+            &["SCRIPT", "LOAD", "return 1"],
+        ] {
+            let memory = told(&[learned]);
+            let packed = memory
+                .rewrite(&[b"evalsha", ONE.as_bytes(), b"1", b"k", b"x"])
+                .expect("it is remembered");
+            let eval: Vec<&[u8]> = vec![b"EVAL", b"return 1", b"1", b"k", b"x"];
+            assert_eq!(crate::plan::parse_one(&packed).unwrap().to_vec(), eval);
+            let packed = memory
+                .rewrite(&[b"EVALSHA_RO", ONE.to_uppercase().as_bytes(), b"0"])
+                .expect("it is remembered");
+            let eval: Vec<&[u8]> = vec![b"EVAL_RO", b"return 1", b"0"];
+            assert_eq!(crate::plan::parse_one(&packed).unwrap().to_vec(), eval);
+            assert_eq!(memory.rewrite(&[b"EVALSHA", &[b'a'; 40], b"0"]), None);
+            assert_eq!(memory.rewrite(&[b"EVAL", ONE.as_bytes(), b"0"]), None);
+        }
+        let flushed = told(&[&["EVAL", "return 1", "0"], &["SCRIPT", "FLUSH"]]);
+        assert!(flushed.source(ONE.as_bytes()).is_none());
+    }
+
+    #[test]
+    fn the_oldest_scripts_are_forgotten_first() {
+        let mut memory = ScriptMemory::default();
+        let sources: Vec<String> = (0..=SCRIPTS_MAX).map(|n| format!("return {n}")).collect();
+        for source in &sources {
+            memory.learn(&[b"SCRIPT", b"LOAD", source.as_bytes()]);
+        }
+        assert_eq!(memory.scripts.len(), SCRIPTS_MAX);
+        assert!(!memory.scripts.contains_key(&Sum::of(b"return 0")));
+        assert!(memory.scripts.contains_key(&Sum::of(b"return 1")));
+
+        let large = vec![b' '; SCRIPT_BYTES_MAX - 8];
+        memory.learn(&[b"EVAL", &large, b"0"]);
+        assert_eq!(memory.order.len(), 1);
+        memory.learn(&[b"EVAL", b"return 0", b"0"]);
+        assert_eq!(
+            (memory.order.len(), memory.script_bytes),
+            (2, SCRIPT_BYTES_MAX)
+        );
+        memory.learn(&[b"EVAL", &vec![b' '; SCRIPT_BYTES_MAX + 1], b"0"]);
+        assert_eq!(
+            memory.order.len(),
+            2,
+            "one that is too long displaces nothing"
+        );
+    }
+
+    #[test]
+    fn libraries_are_limited_as_well() {
+        let mut memory = ScriptMemory::default();
+        for n in 0..=SCRIPTS_MAX {
+            let code = format!("#!lua name=l{n}\n");
+            memory.learn(&[b"FUNCTION", b"LOAD", code.as_bytes()]);
+        }
+        assert_eq!(memory.loads.len(), SCRIPTS_MAX);
+        memory.learn(&[b"FUNCTION", b"RESTORE", &vec![0; SCRIPT_BYTES_MAX]]);
+        assert_eq!(
+            (memory.loads.len(), memory.load_bytes),
+            (1, SCRIPT_BYTES_MAX)
+        );
+        memory.learn(&[b"FUNCTION", b"FLUSH"]);
+        assert_eq!((memory.loads.len(), memory.load_bytes), (0, 0));
+    }
+
+    #[test]
+    fn loads_are_repeated_without_replacing_the_newest_first() {
+        let memory = told(&[
+            &["FUNCTION", "LOAD", "#!lua name=a\nold"],
+            &["FUNCTION", "LOAD", "#!lua name=b\n"],
+            &["FUNCTION", "RESTORE", "payload", "REPLACE"],
+            &["FUNCTION", "LOAD", "REPLACE", "#!lua name=a\nnew"],
+            &["FUNCTION", "LOAD", "no shebang"],
+        ]);
+        assert_eq!(
+            reloads(&memory),
+            [
+                "FUNCTION LOAD #!lua name=a new",
+                "FUNCTION RESTORE payload",
+                "FUNCTION LOAD #!lua name=b ",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_was_deleted_is_not_brought_back() {
+        let both = [
+            &["FUNCTION", "LOAD", "#!lua name=a\n"][..],
+            &["FUNCTION", "LOAD", "#!lua name=b\n"],
+            &["FUNCTION", "RESTORE", "payload"],
+        ];
+        let after = |last: &[&str]| reloads(&told(&[both[0], both[1], both[2], last]));
+        assert_eq!(
+            after(&["FUNCTION", "DELETE", "a"]),
+            ["FUNCTION LOAD #!lua name=b "]
+        );
+        assert_eq!(after(&["FUNCTION", "FLUSH", "SYNC"]), [""; 0]);
+        assert_eq!(
+            after(&["FUNCTION", "RESTORE", "p", "FLUSH"]),
+            ["FUNCTION RESTORE p"]
+        );
+    }
+
+    #[test]
+    fn what_is_done_on_one_node_is_not_taken_for_all() {
+        let mut memory = Arc::new(told(&[&["EVAL", "return 1", "0"]]));
+        for request in [
+            &[b"FUNCTION".as_slice(), b"LOAD", b"#!lua name=a\n"][..],
+            &[b"SCRIPT", b"FLUSH"],
+            &[b"SCRIPT", b"LOAD", b"return 2"],
+        ] {
+            ScriptMemory::hear(&mut memory, request, Reach::OneNode, &mut Value::Okay);
+        }
+        assert!(memory.has_no_loads());
+        assert_eq!(memory.scripts.len(), 2);
+    }
+
+    #[test]
+    fn a_script_that_ran_into_an_error_is_remembered_one_that_is_none_is_not() {
+        let error = |text: &str| Value::ServerError(crate::error::server_error("ERR", text));
+        let news = |answer| {
+            let request: [&[u8]; 3] = [b"EVAL", b"return 1", b"0"];
+            ScriptMemory::default().is_news(&request, Reach::AllNodes, &answer)
+        };
+        assert!(news(error("user_script:1: oh no")));
+        assert!(!news(error(
+            "Error compiling script (new function): user_script:1"
+        )));
+        let load: [&[u8]; 3] = [b"FUNCTION", b"LOAD", b"#!lua name=a\n"];
+        let memory = ScriptMemory::default();
+        assert!(memory.is_news(&load, Reach::AllNodes, &Value::Okay));
+        assert!(!memory.is_news(&load, Reach::AllNodes, &error("Library 'a' already exists")));
+    }
+
+    #[test]
+    fn a_remembered_script_exists() {
+        let mut memory = Arc::new(told(&[&["EVAL", "return 1", "0"]]));
+        let request: [&[u8]; 4] = [b"SCRIPT", b"EXISTS", ONE.as_bytes(), b"ffff"];
+        let mut answer = Value::Array(vec![Value::Int(0), Value::Int(0)]);
+        ScriptMemory::hear(&mut memory, &request, Reach::AllNodes, &mut answer);
+        assert_eq!(answer, Value::Array(vec![Value::Int(1), Value::Int(0)]));
+    }
+}

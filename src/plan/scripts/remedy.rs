@@ -1,0 +1,120 @@
+//! What to do when a node lacks what the client remembers.
+
+use redis::Value;
+
+use crate::node::NodeIndex;
+use crate::plan::scripts::concern::Concern;
+use crate::plan::scripts::{Notes, ScriptMemory};
+use crate::plan::{Answers, Batch, Exchange, Planned, Router, parse_one};
+
+/// What makes a request work that a node could not carry out. Nothing of it was run.
+#[derive(Debug)]
+pub(crate) enum Remedy {
+    /// This request in its place.
+    Instead(Vec<u8>),
+    /// The same request, after these, whose answers do not matter.
+    After(Vec<Vec<u8>>),
+}
+
+impl ScriptMemory {
+    /// What to do about this answer to one request: EVALSHA is sent again as EVAL when the node does not have the script,
+    /// FCALL after the libraries are loaded again when it does not have the function. `None` when the answer is an
+    /// answer, and when nothing is remembered that would help.
+    pub(crate) fn remedy(&self, args: &[&[u8]], answer: &Value) -> Option<Remedy> {
+        let Value::ServerError(error) = answer else {
+            return None;
+        };
+        let says = |code: &str, text: &str| {
+            error.code() == code
+                && error
+                    .details()
+                    .is_some_and(|details| details.starts_with(text))
+        };
+        match Concern::of(args)? {
+            Concern::EvalSha(_) if says("NOSCRIPT", "No matching script") => {
+                self.rewrite(args).map(Remedy::Instead)
+            }
+            Concern::Call(_) if says("ERR", "Function not found") && !self.has_no_loads() => {
+                Some(Remedy::After(self.reloads()))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The requests that load libraries on `node`, as an executor takes them.
+pub(crate) fn loads_at(router: &Router, node: NodeIndex, loads: &[Vec<u8>]) -> Vec<Exchange> {
+    let mut batch = Batch::new(router, loads.iter().map(Vec::len).sum());
+    for load in loads {
+        batch.add_at(node, load, Planned::write(node));
+    }
+    batch.take_exchanges()
+}
+
+/// Functions of a pipeline that are called again, after the libraries were loaded on the nodes that lacked them.
+#[derive(Debug)]
+pub(crate) struct Cure<'r> {
+    batch: Batch<'r, 'r>,
+    /// For each of its requests, whose answer it is that comes back; none for a load.
+    places: Vec<Option<usize>>,
+}
+
+impl<'r> Cure<'r> {
+    /// For the commands that were answered so by nodes that lack a function.
+    pub(crate) fn of(
+        notes: &Notes<'_>,
+        router: &'r Router,
+        memory: &ScriptMemory,
+        values: &[Value],
+    ) -> Option<Self> {
+        let mut cure = Self {
+            batch: Batch::new(router, 0),
+            places: Vec::new(),
+        };
+        let mut loaded: Vec<NodeIndex> = Vec::new();
+        for (place, node, frame) in notes.at_one_node() {
+            let args = parse_one(frame).ok()?;
+            let remedy = values
+                .get(place)
+                .and_then(|value| memory.remedy(&args, value));
+            let Some(Remedy::After(loads)) = remedy else {
+                continue;
+            };
+            if !loaded.contains(&node) {
+                loaded.push(node);
+                for load in &loads {
+                    cure.add(node, load, Planned::write(node), None);
+                }
+            }
+            let planned = router.planned_at(node, &args).ok()?;
+            cure.add(node, frame, planned, Some(place));
+        }
+        (!loaded.is_empty()).then_some(cure)
+    }
+
+    /// What each node gets.
+    pub(crate) fn take_exchanges(&mut self) -> Vec<Exchange> {
+        self.batch.take_exchanges()
+    }
+
+    /// Puts the new answers in the places of the old ones.
+    pub(crate) fn finish(
+        &self,
+        exchanges: &[Exchange],
+        answers: Vec<Answers>,
+        values: &mut [Value],
+    ) {
+        // No answer of these is drawn by lot.
+        let answers = self.batch.finish(exchanges, answers, 0);
+        for (place, answer) in self.places.iter().zip(answers) {
+            if let Some(value) = place.and_then(|place| values.get_mut(place)) {
+                *value = answer;
+            }
+        }
+    }
+
+    fn add(&mut self, node: NodeIndex, frame: &[u8], planned: Planned, place: Option<usize>) {
+        self.batch.add_at(node, frame, planned);
+        self.places.push(place);
+    }
+}

@@ -1,0 +1,331 @@
+//! What a script's text shows.
+//!
+//! A small scanner of Lua's words, strings and comments. It need not understand a script, only never be deceived by
+//! one: what it cannot follow touches data.
+
+use crate::command::{CommandTable, Lookup, Route};
+
+/// What a script may use of `redis` besides `call` and `pcall`: nothing in it reads or writes data.
+const HARMLESS: [&str; 19] = [
+    "LOG_DEBUG",
+    "LOG_NOTICE",
+    "LOG_VERBOSE",
+    "LOG_WARNING",
+    "REDIS_VERSION",
+    "REDIS_VERSION_NUM",
+    "REPL_ALL",
+    "REPL_AOF",
+    "REPL_NONE",
+    "REPL_REPLICA",
+    "REPL_SLAVE",
+    "acl_check_cmd",
+    "error_reply",
+    "log",
+    "register_function",
+    "replicate_commands",
+    "setresp",
+    "sha1hex",
+    "status_reply",
+];
+
+/// What leads to `redis` by another name, or runs a text that is not there to be read.
+const DEVIOUS: [&str; 9] = [
+    "_ENV",
+    "_G",
+    "debug",
+    "dofile",
+    "getfenv",
+    "load",
+    "loadstring",
+    "require",
+    "setfenv",
+];
+
+/// Whether a script shows by its text that it touches no data: all it does with the server is calls of commands that are
+/// about none, such as TIME, each by its name in quotes.
+pub(super) fn touches_no_data(source: &[u8], commands: &CommandTable) -> bool {
+    let mut tokens = Tokens::of(source);
+    while let Some(token) = tokens.next() {
+        let harmless = match token {
+            Token::Word(b"redis" | b"server") => is_harmless(&mut tokens, commands),
+            Token::Word(word) => !DEVIOUS.iter().any(|devious| devious.as_bytes() == word),
+            Token::Unreadable => false,
+            Token::Text(_) => true,
+            // What begins with it is no text at all.
+            Token::Other(byte) => byte != b'\x1b',
+        };
+        if !harmless {
+            return false;
+        }
+    }
+    true
+}
+
+/// What stands behind `redis`.
+fn is_harmless(tokens: &mut Tokens<'_>, commands: &CommandTable) -> bool {
+    let (Some(Token::Other(b'.')), Some(Token::Word(name))) = (tokens.next(), tokens.next()) else {
+        return false;
+    };
+    if !matches!(name, b"call" | b"pcall") {
+        return HARMLESS.iter().any(|harmless| harmless.as_bytes() == name);
+    }
+    let (Some(Token::Other(b'(')), Some(Token::Text(command))) = (tokens.next(), tokens.next())
+    else {
+        return false;
+    };
+    let whole = matches!(tokens.next(), Some(Token::Other(b',' | b')')));
+    whole && is_about_no_data(command, commands)
+}
+
+fn is_about_no_data(command: &[u8], commands: &CommandTable) -> bool {
+    match commands.lookup(&[command]) {
+        Lookup::Found(spec) => spec.route() == Route::Any || spec.name() == "PING",
+        _ => false,
+    }
+}
+
+/// Whether the code of a library names this function, which the server finds in any case.
+pub(super) fn names(code: &[u8], function: &[u8]) -> bool {
+    Tokens::of(code)
+        .any(|token| matches!(token, Token::Text(text) if text.eq_ignore_ascii_case(function)))
+}
+
+/// The name of a library: `#!lua name=...`.
+pub(super) fn library_name(code: &[u8]) -> Option<&[u8]> {
+    let line = code.strip_prefix(b"#!")?;
+    let line = line.split(|&byte| byte == b'\n').next()?;
+    let name = line
+        .split(|byte| byte.is_ascii_whitespace())
+        .find_map(|word| word.strip_prefix(b"name="))?;
+    let quoted = |quote: &[u8]| name.strip_prefix(quote)?.strip_suffix(quote);
+    let name = quoted(b"\"").or_else(|| quoted(b"'")).unwrap_or(name);
+    (!name.is_empty()).then_some(name)
+}
+
+/// A piece of Lua.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token<'s> {
+    /// A name, a word of the language, or a number.
+    Word(&'s [u8]),
+    /// A string, as it is written between its quotes or brackets.
+    Text(&'s [u8]),
+    /// Any other byte.
+    Other(u8),
+    /// A string or comment without an end.
+    Unreadable,
+}
+
+/// The pieces of a source one after another; white space and comments are left out.
+struct Tokens<'s> {
+    rest: &'s [u8],
+}
+
+impl<'s> Tokens<'s> {
+    fn of(source: &'s [u8]) -> Self {
+        // The first line may say what engine the rest is for.
+        let rest = match source.starts_with(b"#!") {
+            true => after(source, |byte| byte == b'\n'),
+            false => source,
+        };
+        Self { rest }
+    }
+
+    /// A string between quotes, of which the first is read already.
+    fn quoted(&mut self, quote: u8) -> Token<'s> {
+        let mut at = 0;
+        while let Some(&byte) = self.rest.get(at) {
+            match byte {
+                b'\\' => at += 2,
+                b'\n' => break,
+                _ if byte == quote => {
+                    let text = &self.rest[..at];
+                    self.rest = &self.rest[at + 1..];
+                    return Token::Text(text);
+                }
+                _ => at += 1,
+            }
+        }
+        self.unreadable()
+    }
+
+    /// What stands in long brackets, `[[...]]` or `[==[...]==]`, of which the first bracket is read already; `None` when
+    /// it is no more than a bracket.
+    fn bracketed(&mut self) -> Option<Token<'s>> {
+        let level = self.rest.iter().take_while(|&&byte| byte == b'=').count();
+        if self.rest.get(level) != Some(&b'[') {
+            return None;
+        }
+        let text = &self.rest[level + 1..];
+        let close = [b"]".as_slice(), &vec![b'='; level], b"]"].concat();
+        let end = text.windows(close.len()).position(|bytes| bytes == close);
+        let Some(end) = end else {
+            return Some(self.unreadable());
+        };
+        self.rest = &text[end + close.len()..];
+        Some(Token::Text(&text[..end]))
+    }
+
+    fn unreadable(&mut self) -> Token<'s> {
+        self.rest = &[];
+        Token::Unreadable
+    }
+}
+
+impl<'s> Iterator for Tokens<'s> {
+    type Item = Token<'s>;
+
+    fn next(&mut self) -> Option<Token<'s>> {
+        loop {
+            let source = self.rest;
+            let (&first, rest) = source.split_first()?;
+            self.rest = rest;
+            match first {
+                _ if first.is_ascii_whitespace() || first == b'\x0b' => {}
+                b'-' if rest.first() == Some(&b'-') => {
+                    self.rest = &rest[1..];
+                    let long = self.rest.strip_prefix(b"[").and_then(|rest| {
+                        self.rest = rest;
+                        self.bracketed()
+                    });
+                    match long {
+                        Some(Token::Unreadable) => return long,
+                        Some(_) => {}
+                        None => self.rest = after(self.rest, |byte| matches!(byte, b'\n' | b'\r')),
+                    }
+                }
+                b'"' | b'\'' => return Some(self.quoted(first)),
+                b'[' => return Some(self.bracketed().unwrap_or(Token::Other(first))),
+                _ if is_of_a_word(&first) => {
+                    let length = source.iter().take_while(|byte| is_of_a_word(byte)).count();
+                    self.rest = &source[length..];
+                    return Some(Token::Word(&source[..length]));
+                }
+                _ => return Some(Token::Other(first)),
+            }
+        }
+    }
+}
+
+fn is_of_a_word(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || *byte == b'_'
+}
+
+fn after(text: &[u8], is_end: impl Fn(u8) -> bool) -> &[u8] {
+    let end = text.iter().position(|&byte| is_end(byte));
+    end.map_or(&[], |end| &text[end + 1..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn harmless(source: &str) -> bool {
+        touches_no_data(source.as_bytes(), CommandTable::built_in())
+    }
+
+    #[test]
+    fn scripts_that_show_they_touch_no_data() {
+        for source in [
+            "",
+            "return 1",
+            "return ARGV[1] .. 'call'",
+            "return redis.call('TIME')",
+            "return redis.pcall( \"ping\" , ARGV[1])",
+            "return server . call ( 'echo', redis.sha1hex(ARGV[1]))",
+            "-- don't worry\nreturn redis.call('time') -- it's fine",
+            "--[[ redis.call('set', 'k', 1) ]] return 1",
+            "--[==[ ]] redis.call('set') ]==] return 1",
+            "local t = {redis.call('ping'), redis.call('time')} return t[1]",
+            "#!lua flags=no-writes\nreturn redis.status_reply('don\\'t')",
+            "#!lua name=l\nredis.register_function('f', function(k, a) return redis.call('TIME') end)",
+            "redis.log(redis.LOG_WARNING, [[redis.call('set')]]) return pcall(tonumber, 'x')",
+            "return 'it\\\\' .. \"redis.call('get', 'k')\"",
+        ] {
+            assert!(harmless(source), "{source}");
+        }
+    }
+
+    #[test]
+    fn scripts_that_touch_data_or_may_do_so() {
+        for source in [
+            "return redis.call('GET', 'k')",
+            "return server.pcall('SET', 'k', 1)",
+            "return redis.call('PUBLISH', 'c', 'm')",
+            "return redis.call('RANDOMKEY')",
+            "return redis.call('DBSIZE')",
+            "return redis.call('KEYS', '*')",
+            "return redis.call('NOSUCH')",
+            "return redis.call('CONFIG', 'HELP')",
+            "return redis.call(ARGV[1])",
+            "return redis.call('ti' .. 'me')",
+            "return redis.call('\\103\\101\\116', 'k')",
+            "return redis.call 'time'",
+            "return redis.call{'time'}",
+            "return redis['call']('GET', 'k')",
+            "return redis['ca' .. 'll']('GET', 'k')",
+            "local r = redis return r.call('GET', 'k')",
+            "local f = redis.call return f('GET', 'k')",
+            "return pcall(redis.call, 'GET', 'k')",
+            "redis.sha1hex = redis.call",
+            "return _G['re' .. 'dis'].call('GET', 'k')",
+            "for k, v in pairs(_G) do end",
+            "return loadstring('return re' .. 'dis.call(\"get\", \"k\")')()",
+            "return load(function() end)",
+            "return getfenv().redis",
+            "-- don't\nredis.call('set', 'k', 1) -- it's",
+            "return '\\'' .. redis.call('get', 'k') .. '\\''",
+            "--[[ ]] redis.call('get', 'k') --[[ ]]",
+            "--[=[ ]] ]=] redis.call('get', 'k')",
+            "-- [[\nredis.call('get', 'k') -- ]]",
+            "local a = [[ ' ]] redis.call('get', 'k') local b = [[ ' ]]",
+            "return 'without an end",
+            "return 'a line\nredis.call(\"get\", \"k\")'",
+            "return [[ without an end",
+            "--[[ without an end",
+            "-- a comment\rredis.call('get', 'k')",
+            "\x1bLua",
+            "redis",
+            "redis.",
+            "redis.call",
+            "redis.call(",
+            "redis.call('time'",
+            "redis.something_new('k')",
+            "return redis --[[x]] . --\n call ( --[[ ]] 'get', 'k')",
+        ] {
+            assert!(!harmless(source), "{source}");
+        }
+    }
+
+    #[test]
+    fn a_library_says_its_name_in_the_first_line() {
+        let name = |code: &'static str| {
+            library_name(code.as_bytes()).map(|name| name.escape_ascii().to_string())
+        };
+        assert_eq!(name("#!lua name=lib\nreturn"), Some("lib".into()));
+        assert_eq!(name("#!LUA  name=lib\r\n"), Some("lib".into()));
+        assert_eq!(name("#!lua name=\"lib\""), Some("lib".into()));
+        assert_eq!(name("#!lua\nname=lib"), None);
+        assert_eq!(name("#!lua name="), None);
+        assert_eq!(name("return 'name=lib'"), None);
+    }
+
+    #[test]
+    fn a_library_names_its_functions_in_strings() {
+        let code = b"#!lua name=l\nredis.register_function('Fun', g)\nredis.register_function{function_name=\"other\"}";
+        assert!(names(code, b"fun") && names(code, b"OTHER"));
+        assert!(!names(code, b"g") && !names(code, b"l") && !names(code, b"fu"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(
+            pieces in proptest::collection::vec(proptest::sample::select(vec![
+                "redis", ".", "call", "(", ")", "'", "\"", "\\", "\n", "--", "[", "[[", "]]", "=", "time", "get", ",", "#!", "\u{e9}",
+            ]), 0..24),
+        ) {
+            let source = pieces.concat();
+            let _ = harmless(&source);
+            let _ = (names(source.as_bytes(), b"get"), library_name(source.as_bytes()));
+        }
+    }
+}
