@@ -261,7 +261,7 @@ impl Builder {
         Ok(crate::aio::ShardedClient::from_shared(crate::aio::Shared {
             router: parts.router,
             executor,
-            scripts: RwLock::default(),
+            scripts: Arc::default(),
             db: parts.db,
         }))
     }

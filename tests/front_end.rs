@@ -540,3 +540,83 @@ fn a_large_request_that_fails_is_told_so() {
     assert!(talker.hear().starts_with("-NODEDOWN"));
     assert_eq!(talker.ask("PING"), "+PONG");
 }
+
+#[test]
+fn scripts_and_functions_are_found_on_every_node() {
+    let Some((servers, door)) = open() else {
+        return;
+    };
+    let mut talker = door.talk();
+    let script: &[u8] = b"return redis.call('INCR', KEYS[1])";
+    talker.say_words(&[b"SCRIPT", b"LOAD", script]);
+    let sum = talker.hear();
+    for number in 0..20 {
+        assert_eq!(talker.ask(&format!("EVALSHA {sum} 1 key:{number}")), ":1");
+    }
+    for number in 0..4 {
+        servers.restart(number);
+    }
+    until("the nodes are back", || talker.ask("DBSIZE") == ":0");
+    // By itself, in a round, and in a transaction.
+    assert_eq!(talker.ask(&format!("EVALSHA {sum} 1 key:1")), ":1");
+    for number in 0..20 {
+        talker.say(&format!("EVALSHA {sum} 1 key:{number}"));
+        talker.say(&format!("GET key:{number}"));
+    }
+    for number in 0..20 {
+        let count = if number == 1 { 2 } else { 1 };
+        assert_eq!(talker.hear(), format!(":{count}"));
+        assert_eq!(talker.hear(), format!("{count}"));
+    }
+    talker.ask("SCRIPT FLUSH");
+    assert_eq!(talker.ask(&format!("SCRIPT EXISTS {sum}")), "*1 :0");
+    assert!(
+        talker
+            .ask(&format!("EVALSHA {sum} 1 key:1"))
+            .starts_with("-NOSCRIPT")
+    );
+    talker.say_words(&[b"EVAL", script, b"1", b"key:1"]);
+    assert_eq!(talker.hear(), ":3");
+    assert_eq!(talker.ask(&format!("SCRIPT EXISTS {sum}")), "*1 :1");
+    talker.ask("MULTI");
+    talker.ask(&format!("EVALSHA {sum} 1 key:2"));
+    assert_eq!(talker.ask("EXEC"), "*1 :2");
+
+    let library: &[u8] = b"#!lua name=lib\nredis.register_function('bump', function(k) return redis.call('INCR', k[1]) end)";
+    talker.say_words(&[b"FUNCTION", b"LOAD", library]);
+    assert_eq!(talker.hear(), "lib");
+    servers.restart(1);
+    servers.restart(2);
+    until("the nodes are back", || {
+        talker.ask("DBSIZE").starts_with(':')
+    });
+    for number in 100..120 {
+        assert_eq!(talker.ask(&format!("FCALL bump 1 key:{number}")), ":1");
+    }
+    talker.ask("MULTI");
+    talker.ask("FCALL bump 1 key:100");
+    assert_eq!(talker.ask("EXEC"), "*1 :2");
+}
+
+#[test]
+fn a_script_without_keys_is_read_for_those_it_touches() {
+    let Some((_servers, door)) = open() else {
+        return;
+    };
+    let mut talker = door.talk();
+    talker.ask("SET key 5");
+    for (script, reply) in [
+        ("return 1", ":1"),
+        ("return redis.call('GET', 'key')", "5"),
+        (
+            "return {1, {2}, 'x', redis.status_reply('fine')}",
+            "*4 :1 *1 :2 x +fine",
+        ),
+        ("return redis.error_reply('MINE oh')", "-MINE oh"),
+    ] {
+        talker.say_words(&[b"EVAL", script.as_bytes(), b"0"]);
+        assert_eq!(talker.hear(), reply, "{script}");
+    }
+    talker.say_words(&[b"EVAL", b"return redis.call('GET', ARGV[1])", b"0", b"key"]);
+    assert!(talker.hear().starts_with("-UNROUTABLE"));
+}

@@ -49,7 +49,7 @@ pub struct ShardedClient {
 pub(crate) struct Shared {
     pub(crate) router: Router,
     pub(crate) executor: Executor,
-    pub(crate) scripts: RwLock<Arc<ScriptMemory>>,
+    pub(crate) scripts: Arc<RwLock<Arc<ScriptMemory>>>,
     pub(crate) db: i64,
 }
 

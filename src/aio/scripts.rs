@@ -1,5 +1,6 @@
 //! Keeps what scripts went through the client, and carries out what `plan` says of them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use redis::{RedisResult, Value};
@@ -11,10 +12,11 @@ use crate::plan::{
     Answers, Atomic, Batch, Cure, Exchange, Hold, Notes, Planned, Reach, Remedy, ScriptMemory,
     loads_at,
 };
+use crate::reply::Protocol;
 
 impl Shared {
     /// What scripts went through the client so far.
-    pub(super) fn recall(&self) -> Arc<ScriptMemory> {
+    pub(in crate::aio) fn recall(&self) -> Arc<ScriptMemory> {
         Arc::clone(&self.scripts.read())
     }
 
@@ -24,6 +26,34 @@ impl Shared {
             ScriptMemory::hear(&mut self.scripts.write(), args, reach, &mut answer);
         }
         answer
+    }
+
+    /// The same for a reply that is passed on unread.
+    pub(in crate::aio) fn heard_unread<'b>(
+        &self,
+        args: &[&[u8]],
+        reply: &'b [u8],
+        protocol: Protocol,
+    ) -> Cow<'b, [u8]> {
+        ScriptMemory::hear_unread(&mut self.scripts.write(), args, reply, protocol)
+    }
+
+    /// The same for a transaction, by what EXEC answered.
+    pub(in crate::aio) fn heard_exec(&self, notes: &Notes<'_>, exec: &[u8]) {
+        if !notes.is_empty() {
+            notes.settle_unread(&mut self.scripts.write(), exec);
+        }
+    }
+
+    /// What to do about this reply, and where.
+    pub(in crate::aio) fn remedy_unread(
+        &self,
+        args: &[&[u8]],
+        reply: &[u8],
+    ) -> Option<(NodeIndex, Remedy)> {
+        let recall = || self.recall();
+        let remedy = self.recall().remedy_unread(args, reply)?;
+        Some((self.router.node_of(args, &recall)?, remedy))
     }
 
     /// The same for a pipeline.

@@ -2,7 +2,7 @@
 
 mod own;
 
-use crate::command::{Args, CommandSpec, Lookup, PackedCommands, Route};
+use crate::command::{Args, CommandSpec, Lookup, PackedCommands, Route, Scripting};
 use crate::error::Error;
 use crate::front::client::Client;
 use crate::front::client_command::{Ask, Replies};
@@ -14,7 +14,7 @@ use crate::front::request::{Arrived, Look, begun};
 use crate::front::subscriptions::{Subscriptions, write_message};
 use crate::front::transaction::{Ready, Transaction};
 use crate::node::NodeIndex;
-use crate::plan::{Atomic, Hold, LARGE_BYTES, Planned, Relay, Router, ScriptMemory};
+use crate::plan::{Atomic, Hold, LARGE_BYTES, Planned, Relay, Router};
 use crate::reply::{Protocol, write_status};
 use crate::subscribe::{Change, Message, Subscription};
 
@@ -65,6 +65,8 @@ pub(crate) enum Next {
 pub(crate) enum Work {
     /// A command that may wait, on a connection of its own.
     Wait(Vec<u8>),
+    /// A command about scripts whose answer must be looked at.
+    Script(Vec<u8>),
     /// WATCH, on a connection that is kept.
     Watch { node: NodeIndex, packed: Vec<u8> },
     /// The connection of WATCH is not needed any more.
@@ -85,6 +87,15 @@ pub(crate) enum Work {
     Reset,
     /// QUIT.
     Close,
+}
+
+/// One request of the input.
+#[derive(Clone, Copy)]
+struct Request<'f, 'a> {
+    frame: &'f [u8],
+    args: &'a [&'f [u8]],
+    /// Nothing has arrived behind it.
+    is_last: bool,
 }
 
 /// What becomes of a request.
@@ -138,12 +149,7 @@ impl Session {
 
     /// Takes requests from the beginning of `input` into the round, up to one that must wait for the answers of those
     /// before it.
-    pub(crate) fn gather<'f>(
-        &mut self,
-        router: &Router,
-        input: &'f [u8],
-        relay: &mut Relay<'_, 'f>,
-    ) -> Gathered {
+    pub(crate) fn gather<'f>(&mut self, input: &'f [u8], relay: &mut Relay<'_, 'f>) -> Gathered {
         let mut commands = PackedCommands::new(input);
         let mut args = Args::new();
         loop {
@@ -156,11 +162,16 @@ impl Session {
                 };
             }
             if self.look.is_under_way() {
-                return self.look_at(router, &input[consumed..], consumed);
+                return self.look_at(relay.router(), &input[consumed..], consumed);
             }
             match commands.next(&mut args) {
                 Ok(Some(frame)) => {
-                    if let Some(next) = self.answer(router, frame, &args, relay) {
+                    let request = Request {
+                        frame,
+                        args: &args,
+                        is_last: commands.offset() == input.len(),
+                    };
+                    if let Some(next) = self.answer(request, relay) {
                         let consumed = commands.offset();
                         return Gathered { consumed, next };
                     }
@@ -171,7 +182,7 @@ impl Session {
                         next: Next::Input(1),
                     };
                 }
-                Err(_) => return self.look_at(router, &input[consumed..], consumed),
+                Err(_) => return self.look_at(relay.router(), &input[consumed..], consumed),
             }
         }
     }
@@ -214,19 +225,13 @@ impl Session {
 
     /// Takes one request: into the round, or answers it; or says what work it is.
     #[inline]
-    fn answer<'f>(
-        &mut self,
-        router: &Router,
-        frame: &'f [u8],
-        args: &[&[u8]],
-        relay: &mut Relay<'_, 'f>,
-    ) -> Option<Next> {
+    fn answer<'f>(&mut self, request: Request<'f, '_>, relay: &mut Relay<'_, 'f>) -> Option<Next> {
         let before = self.replies;
         if before == Replies::SkipNext {
             self.replies = Replies::On;
         }
         let mut said = Vec::new();
-        let taken = self.take(router, frame, args, relay, &mut said);
+        let taken = self.take(request, relay, &mut said);
         // CLIENT REPLY ON is answered itself.
         let silent =
             before != Replies::On && (before == Replies::SkipNext || self.replies == before);
@@ -256,19 +261,19 @@ impl Session {
     #[inline]
     fn take<'f>(
         &mut self,
-        router: &Router,
-        frame: &'f [u8],
-        args: &[&[u8]],
+        request: Request<'f, '_>,
         relay: &mut Relay<'_, 'f>,
         said: &mut Vec<u8>,
     ) -> Take {
+        let Request { frame, args, .. } = request;
+        let router = relay.router();
         let command = match router.find(args) {
             Lookup::Found(command) => command,
             Lookup::UnknownSubcommand => return Err(unknown_subcommand(args)),
             Lookup::UnknownCommand => return Err(unknown_command(args)),
         };
         if command.sole_key().is_some() && self.transaction.is_none() && !self.only_listens() {
-            return pass_on(router, command, frame, args, relay);
+            return pass_on(command, request, relay);
         }
         if !command.accepts(args.len()) {
             return Err(wrong_arity(command));
@@ -309,7 +314,7 @@ impl Session {
             }
             _ => match subscription(name) {
                 Some((kind, change)) => Ok(self.take_subscription(change, kind, args, said)),
-                None => pass_on(router, command, frame, args, relay),
+                None => pass_on(command, request, relay),
             },
         }
     }
@@ -364,22 +369,30 @@ impl Session {
 
 /// A command for the nodes: into the round, or alone when it may wait.
 #[inline]
-fn pass_on<'f>(
-    router: &Router,
-    command: &CommandSpec,
-    frame: &'f [u8],
-    args: &[&[u8]],
-    relay: &mut Relay<'_, 'f>,
-) -> Take {
+fn pass_on<'f>(command: &CommandSpec, request: Request<'f, '_>, relay: &mut Relay<'_, 'f>) -> Take {
+    let Request {
+        frame,
+        args,
+        is_last,
+    } = request;
     match command.route() {
         Route::Named | Route::Stateful | Route::Refused => return Err(not_here(command)),
         _ => {}
     }
-    let planned: Planned = router
-        .planned_as(command, args, &ScriptMemory::nothing)
-        .map_err(ours)?;
+    let planned = relay.router().planned_as(command, args, relay.recall());
+    let planned: Planned = planned.map_err(ours)?;
     if planned.hold != Hold::No {
         return Ok(Taken::Work(Work::Wait(frame.to_vec())));
+    }
+    if planned.scripting == Scripting::Yes {
+        // By itself a script is sent by its sum; in a round its text may have to go along.
+        let by_itself = is_last && relay.size().0 == 0;
+        return Ok(
+            match !by_itself && relay.try_add_script(frame, args, &planned) {
+                true => Taken::Sent,
+                false => Taken::Work(Work::Script(frame.to_vec())),
+            },
+        );
     }
     relay.add(frame, args, planned);
     Ok(Taken::Sent)

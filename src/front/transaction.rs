@@ -1,9 +1,9 @@
 //! MULTI ... EXEC, kept until EXEC.
 
-use crate::command::CommandSpec;
+use crate::command::{CommandSpec, Scripting};
 use crate::error::{Error, ErrorKind};
 use crate::node::NodeIndex;
-use crate::plan::{Atomic, Router};
+use crate::plan::{Atomic, Reach, Recall, Router, Shape, Weave, Woven};
 
 /// The commands of a transaction may have so many bytes altogether.
 const TRANSACTION_BYTES_MAX: usize = 512 << 20;
@@ -29,6 +29,8 @@ pub(crate) struct Ready {
     pub(crate) packed: Vec<u8>,
     /// How many are between the two.
     pub(crate) commands: usize,
+    /// Whether one of them concerns scripts.
+    pub(crate) scripting: Scripting,
 }
 
 impl Transaction {
@@ -84,6 +86,21 @@ impl Transaction {
             node: self.atomic.owner().unwrap_or(NodeIndex::new(0)),
             packed: self.packed,
             commands: self.commands,
+            scripting: self.atomic.scripting(),
+        }
+    }
+}
+
+impl Ready {
+    /// What is sent in its place, when it concerns scripts that the node may lack.
+    pub(crate) fn woven(&self, recall: Recall<'_>) -> Option<Woven<'_>> {
+        let shape = Shape::Atomic {
+            commands: self.commands,
+        };
+        let weave = || Weave::new(recall(), Reach::AllNodes);
+        match self.scripting {
+            Scripting::No => None,
+            Scripting::Yes => Some(weave().whole(self.node, &self.packed, shape)),
         }
     }
 }

@@ -128,7 +128,7 @@ impl<'p> Weave<'p> {
     }
 
     /// Adds it to a batch.
-    fn put(
+    pub(crate) fn put(
         &mut self,
         batch: &mut Batch<'_, 'p>,
         frame: &'p [u8],

@@ -302,6 +302,14 @@ impl Router {
         }
     }
 
+    /// The one node that a request goes to.
+    pub(crate) fn node_of(&self, args: &[&[u8]], recall: Recall<'_>) -> Option<NodeIndex> {
+        match self.planned_by(args, recall).ok()?.plan {
+            Plan::One(node) => Some(node),
+            _ => None,
+        }
+    }
+
     /// What the table knows about `args`.
     #[inline]
     pub(crate) fn find(&self, args: &[&[u8]]) -> Lookup<'_> {
@@ -332,8 +340,12 @@ impl Router {
             if command.scripting() == Scripting::No {
                 return Err(without_keys(command));
             }
-            recall().judge(&self.commands, command, args)?;
-            return Ok(NodeIndex::new(0));
+            let memory = recall();
+            let shown = memory.judge(&self.commands, command, args)?;
+            return match shown.is_empty() {
+                true => Ok(NodeIndex::new(0)),
+                false => self.common_owner(shown),
+            };
         };
         let node = self.owner(first)?;
         for key in keys {

@@ -17,13 +17,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use redis::{ProtocolVersion, Value};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::aio::front::hall::Hall;
 use crate::aio::front::talk::Talk;
 use crate::aio::{Executor, Shared};
-use crate::plan::Router;
+use crate::plan::{Router, ScriptMemory};
 use crate::reply::Protocol;
 use crate::settings::Settings;
 use crate::topology::Topology;
@@ -74,6 +75,9 @@ struct Doors {
     parts: Parts,
 }
 
+/// What scripts went through the front end, by whichever connection.
+type Scripts = Arc<RwLock<Arc<ScriptMemory>>>;
+
 /// What connections are made of.
 #[derive(Clone, Debug)]
 pub(crate) struct Parts {
@@ -85,7 +89,7 @@ pub(crate) struct Parts {
 }
 
 impl Doors {
-    fn open(parts: Parts) -> Self {
+    fn open(parts: Parts, scripts: &Scripts) -> Self {
         let shared = [ProtocolVersion::RESP2, ProtocolVersion::RESP3].map(|version| {
             let clients = parts
                 .clients
@@ -94,7 +98,7 @@ impl Doors {
             Arc::new(Shared {
                 router: parts.router.clone(),
                 executor: Executor::new(clients.collect(), &parts.settings),
-                scripts: Default::default(),
+                scripts: Arc::clone(scripts),
                 db: parts.db,
             })
         });
@@ -113,7 +117,7 @@ fn speaking(client: &redis::Client, version: ProtocolVersion) -> redis::Client {
 impl FrontEnd {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
-            doors: Arc::new(Doors::open(parts)),
+            doors: Arc::new(Doors::open(parts, &Arc::default())),
             hall: Arc::new(Hall::new(CLIENTS_MAX)),
         }
     }
@@ -130,7 +134,10 @@ impl FrontEnd {
     #[must_use]
     pub fn with_own_connections(&self) -> Self {
         Self {
-            doors: Arc::new(Doors::open(self.doors.parts.clone())),
+            doors: Arc::new(Doors::open(
+                self.doors.parts.clone(),
+                &self.shared(Protocol::Resp2).scripts,
+            )),
             hall: Arc::clone(&self.hall),
         }
     }

@@ -143,8 +143,9 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
         let protocol = self.session.protocol();
         let shared = self.front.shared(protocol);
         let bytes = self.input.rest();
-        let mut relay = Relay::new(&shared.router, bytes.len());
-        let gathered = self.session.gather(&shared.router, bytes, &mut relay);
+        let recall = || shared.recall();
+        let mut relay = Relay::new(&shared.router, &recall, bytes.len());
+        let gathered = self.session.gather(bytes, &mut relay);
         let exchanges = relay.take_exchanges();
         let answers = exchange(shared, &exchanges, Hold::No).await;
         let mut telling = relay.telling(&exchanges, &answers, protocol, rand::random());

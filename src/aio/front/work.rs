@@ -13,7 +13,9 @@ use crate::command::Args;
 use crate::error::Error;
 use crate::front::{Ready, Unblocked, Work};
 use crate::node::NodeIndex;
-use crate::plan::{Answers, Atomic, Ending, Failure, Frames, Hold, Relay, parse_one};
+use crate::plan::{
+    Answers, Atomic, Ending, Failure, Frames, Hold, Relay, Remedy, loads_at, parse_one,
+};
 use crate::reply::Protocol;
 use crate::subscribe::{Change, Subscription};
 
@@ -26,6 +28,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         let mut going = Going::On;
         match work {
             Work::Wait(packed) => going = self.wait(&packed).await?,
+            Work::Script(packed) => self.script(&packed).await,
             Work::Watch { node, packed } => self.watch(node, &packed).await,
             Work::Forget => self.forget().await,
             Work::Exec(ready) => self.exec(&ready).await,
@@ -169,14 +172,16 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
     async fn exec(&mut self, ready: &Ready) {
         let protocol = self.session.protocol();
         let shared = Arc::clone(self.front.shared(protocol));
-        let count = ready.commands + 2;
-        let answers = match self
-            .on_lease(&shared, &ready.packed, count, Ending::Exec)
-            .await
-        {
+        let recall = || shared.recall();
+        let woven = ready.woven(&recall);
+        let packed = woven.as_ref().map_or(&ready.packed, |woven| &woven.packed);
+        let ahead = woven.as_ref().map_or(0, |woven| woven.notes.ahead());
+        let commands = ahead + ready.commands;
+        let answers = self.on_lease(&shared, packed, commands + 2, Ending::Exec);
+        let mut answers = match answers.await {
             Some(answers) => answers,
             None => {
-                let exchange = Atomic::exchange(ready.node, &ready.packed, ready.commands);
+                let exchange = Atomic::exchange(ready.node, packed, commands);
                 let answers = shared.executor.exchange(&[exchange], Hold::No).await;
                 answers.into_iter().next().unwrap_or_default()
             }
@@ -186,8 +191,35 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         {
             lease.give_back();
         }
+        let before = self.out.len();
+        if let Some(woven) = &woven {
+            woven.notes.strip_unread(&mut answers);
+        }
         let node = shared.router.name(ready.node);
         Atomic::pass_on(node, &answers, protocol, &mut self.out);
+        if let Some(woven) = &woven {
+            shared.heard_exec(&woven.notes, &self.out[before..]);
+        }
+    }
+
+    /// A command about scripts. What the node lacks and the front end remembers is brought to it.
+    async fn script(&mut self, packed: &[u8]) {
+        let protocol = self.session.protocol();
+        let shared = Arc::clone(self.front.shared(protocol));
+        let args: Args<'_> = parse_one(packed).unwrap_or_default();
+        let mut reply = alone(&shared, packed, protocol).await;
+        if let Some((node, remedy)) = shared.remedy_unread(&args, &reply) {
+            reply = match remedy {
+                Remedy::Instead(request) => alone(&shared, &request, protocol).await,
+                Remedy::After(loads) => {
+                    let loads = loads_at(&shared.router, node, &loads);
+                    exchange(&shared, &loads, Hold::No).await;
+                    alone(&shared, packed, protocol).await
+                }
+            };
+        }
+        let told = shared.heard_unread(&args, &reply, protocol);
+        self.out.extend_from_slice(&told);
     }
 
     async fn subscribe(&mut self, change: Change, kind: Subscription, names: Vec<Vec<u8>>) {
@@ -223,9 +255,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
 /// One command by itself, and the reply to it.
 async fn alone(shared: &Shared, packed: &[u8], protocol: Protocol) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut batch = Relay::new(&shared.router, packed.len());
+    let recall = || shared.recall();
+    let mut batch = Relay::new(&shared.router, &recall, packed.len());
     let args: Args<'_> = parse_one(packed).unwrap_or_default();
-    match shared.router.planned(&args) {
+    match shared.router.planned_by(&args, &recall) {
         Err(error) => protocol.write(&mut out, &error.to_reply()),
         Ok(planned) => {
             let hold = planned.hold;

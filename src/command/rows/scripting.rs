@@ -3,7 +3,7 @@
 use super::*;
 
 const BY_KEYS: &str =
-    "by the keys it declares; without any, to one node if its text shows that it touches no data";
+    "by the keys it declares; without any, by those that its text shows, if it shows all";
 const REMEMBERED: &str =
     "remembered, and brought to a node that lacks it when it is next run there";
 

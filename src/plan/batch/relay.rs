@@ -5,14 +5,16 @@ use crate::command::{Access, Args, PackedCommands};
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::merge::merge_unread;
-use crate::plan::{Answers, Ending, Frames, Plan, Planned, Router};
+use crate::plan::{Answers, Ending, Frames, Plan, Planned, Reach, Recall, Router, Weave};
 use crate::reply::Protocol;
 use crate::resp;
 
 /// A round of commands of one client that speaks the wire format itself, and what it is told without asking a node.
-#[derive(Debug)]
 pub(crate) struct Relay<'r, 'f> {
     batch: Batch<'r, 'f>,
+    recall: Recall<'r>,
+    /// The scripts of the round.
+    weave: Option<Weave<'f>>,
     /// Replies of our own.
     said: Vec<u8>,
     /// For each of them: how many commands come before it, and where it ends.
@@ -34,9 +36,11 @@ const SPREAD: u16 = u16::MAX;
 
 impl<'r, 'f> Relay<'r, 'f> {
     /// For requests of about so many bytes altogether.
-    pub(crate) fn new(router: &'r Router, bytes: usize) -> Self {
+    pub(crate) fn new(router: &'r Router, recall: Recall<'r>, bytes: usize) -> Self {
         Self {
             batch: Batch::new(router, bytes),
+            recall,
+            weave: None,
             said: Vec::new(),
             marks: Vec::new(),
             silent: Vec::new(),
@@ -49,6 +53,36 @@ impl<'r, 'f> Relay<'r, 'f> {
     pub(crate) fn add(&mut self, frame: &'f [u8], args: &[&[u8]], planned: Planned) {
         self.bytes += frame.len();
         self.batch.add(frame, args, planned);
+    }
+
+    /// Adds EVAL or EVALSHA, unless there is more to do about it than to send it. A node that may lack the script is given
+    /// it along.
+    pub(crate) fn try_add_script(
+        &mut self,
+        frame: &'f [u8],
+        args: &[&[u8]],
+        planned: &Planned,
+    ) -> bool {
+        let weave = self
+            .weave
+            .get_or_insert_with(|| Weave::new((self.recall)(), Reach::AllNodes));
+        let fits = weave.memory().is_known(args);
+        if fits {
+            self.bytes += frame.len();
+            weave.put(&mut self.batch, frame, args, planned.clone());
+        }
+        fits
+    }
+
+    /// Who plans its commands.
+    #[inline]
+    pub(crate) fn router(&self) -> &'r Router {
+        self.batch.router
+    }
+
+    /// What scripts are known.
+    pub(crate) fn recall(&self) -> Recall<'r> {
+        self.recall
     }
 
     /// The command added last is carried out, and its answer thrown away.
@@ -275,7 +309,7 @@ mod tests {
     use crate::command::CommandTable;
     use crate::node::NodeSpec;
     use crate::partition::from_fn;
-    use crate::plan::{Cause, Failure, SplitWrites};
+    use crate::plan::{Cause, Failure, ScriptMemory, SplitWrites};
     use crate::topology::Topology;
 
     /// Keys that begin with an `a` live on the first node, all others on the second.
@@ -295,7 +329,7 @@ mod tests {
             let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
             crate::command::write_command(&mut packed, &args);
         }
-        let mut relay = Relay::new(&router, packed.len());
+        let mut relay = Relay::new(&router, &ScriptMemory::nothing, packed.len());
         let mut commands = PackedCommands::new(&packed);
         let mut args = Args::new();
         while let Ok(Some(frame)) = commands.next(&mut args) {

@@ -10,38 +10,39 @@ use crate::plan::scripts::concern::{Concern, Sum};
 use crate::plan::scripts::text;
 
 impl ScriptMemory {
-    /// The rule for a script or function that declares no key: it may go to any node when its text shows that it touches
-    /// no data. A script goes by its sum, and a function by its name, to the text that is remembered.
+    /// The rule for a script or function that declares no key: its text must show the keys that it touches, and it goes
+    /// where they are; it may go to any node when there is none. A script goes by its sum, and a function by its name, to
+    /// the text that is remembered.
     ///
     /// # Errors
     ///
     /// [`Unroutable`](ErrorKind::Unroutable) when the text does not show it, and the server's own words when there is no
     /// text: `NOSCRIPT`, `ERR Function not found`.
-    pub(crate) fn judge(
-        &self,
+    pub(crate) fn judge<'s>(
+        &'s self,
         commands: &CommandTable,
         command: &CommandSpec,
-        args: &[&[u8]],
-    ) -> Result<(), Error> {
-        let harmless = match Concern::of(args) {
-            Some(Concern::Eval(source)) => text::touches_no_data(source, commands),
+        args: &'s [&'s [u8]],
+    ) -> Result<Vec<&'s [u8]>, Error> {
+        let keys = match Concern::of(args) {
+            Some(Concern::Eval(source)) => text::keys(source, commands),
             Some(Concern::EvalSha(sum)) => {
                 let source = self.source(sum).ok_or_else(no_script)?;
-                text::touches_no_data(source, commands)
+                text::keys(source, commands)
             }
             Some(Concern::Call(function)) => {
-                let mut known = self.libraries_of(function).peekable();
-                if known.peek().is_none() && !self.has_restored() {
+                let known: Vec<&[u8]> = self.libraries_of(function).collect();
+                if known.is_empty() && !self.has_restored() {
                     return Err(said_by_us(command, "Function not found"));
                 }
-                known.peek().is_some() && known.all(|code| text::touches_no_data(code, commands))
+                let keys = known.iter().map(|code| text::keys(code, commands));
+                let keys: Option<Vec<_>> = keys.collect();
+                keys.filter(|keys| !keys.is_empty())
+                    .map(|keys| keys.concat())
             }
-            _ => false,
+            _ => None,
         };
-        match harmless {
-            true => Ok(()),
-            false => Err(may_touch_data(command, args)),
-        }
+        keys.ok_or_else(|| may_touch_data(command, args))
     }
 }
 
@@ -82,8 +83,8 @@ fn may_touch_data(command: &CommandSpec, args: &[&[u8]]) -> Error {
     Error::new(
         ErrorKind::Unroutable,
         format!(
-            "this {what} declares no key, and its text does not show that it touches no data, so nothing says which node \
-             is meant; declare its keys, or name a node with `client.node(name)`"
+            "this {what} declares no key, and its text does not show which it touches, so nothing says which node is \
+             meant; declare its keys, or name a node with `client.node(name)`"
         ),
     )
 }
@@ -92,23 +93,35 @@ fn may_touch_data(command: &CommandSpec, args: &[&[u8]]) -> Error {
 mod tests {
     use super::*;
 
-    fn verdict(memory: &ScriptMemory, request: &[&str]) -> Result<(), (ErrorKind, String)> {
+    fn verdict(
+        memory: &ScriptMemory,
+        request: &[&str],
+    ) -> Result<Vec<String>, (ErrorKind, String)> {
         let args: Vec<&[u8]> = request.iter().map(|word| word.as_bytes()).collect();
         let commands = CommandTable::built_in();
         let command = commands.find(&args).expect("a known command");
         let verdict = memory.judge(commands, command, &args);
-        verdict.map_err(|error| (error.kind(), error.to_string()))
+        let text = |key: &&[u8]| String::from_utf8_lossy(key).into_owned();
+        verdict
+            .map(|keys| keys.iter().map(text).collect())
+            .map_err(|error| (error.kind(), error.to_string()))
     }
 
     #[test]
     fn scripts_are_judged_by_their_text_wherever_it_is() {
         let mut memory = ScriptMemory::default();
         memory.learn(&[b"SCRIPT", b"LOAD", b"return 1"]);
+        memory.learn(&[b"SCRIPT", b"LOAD", b"return redis.call('GET', ARGV[1])"]);
         memory.learn(&[b"SCRIPT", b"LOAD", b"return redis.call('GET', 'k')"]);
-        let harmful = Sum::of(b"return redis.call('GET', 'k')").hex();
+        let harmful = Sum::of(b"return redis.call('GET', ARGV[1])").hex();
+        let plain = Sum::of(b"return redis.call('GET', 'k')").hex();
         let ask = |request: &[&str]| verdict(&memory, request);
-        assert_eq!(ask(&["EVAL", "return 1", "0"]), Ok(()));
-        assert_eq!(ask(&["EVALSHA", &Sum::of(b"return 1").hex(), "0"]), Ok(()));
+        assert_eq!(ask(&["EVAL", "return 1", "0"]), Ok(vec![]));
+        assert_eq!(ask(&["EVALSHA", &plain, "0"]), Ok(vec!["k".to_owned()]));
+        assert_eq!(
+            ask(&["EVALSHA", &Sum::of(b"return 1").hex(), "0"]),
+            Ok(vec![])
+        );
         let (kind, text) = ask(&["EVALSHA", &harmful, "0"]).unwrap_err();
         assert_eq!(kind, ErrorKind::Unroutable);
         assert!(
@@ -130,11 +143,11 @@ mod tests {
         };
         for code in [
             library("a", "clock", "redis.call('TIME')"),
-            library("b", "peek", "redis.call('GET', 'k')"),
+            library("b", "peek", "redis.call('GET', k[1])"),
         ] {
             memory.learn(&[b"FUNCTION", b"LOAD", code.as_bytes()]);
         }
-        assert_eq!(verdict(&memory, &["FCALL", "CLOCK", "0"]), Ok(()));
+        assert_eq!(verdict(&memory, &["FCALL", "CLOCK", "0"]), Ok(vec![]));
         let (kind, text) = verdict(&memory, &["FCALL_RO", "peek", "0"]).unwrap_err();
         assert_eq!(kind, ErrorKind::Unroutable);
         assert!(

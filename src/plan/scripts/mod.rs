@@ -7,6 +7,7 @@
 //! * `concern`: what one request has to do with scripts; `text`: what a script's text shows; `judge`: where a script
 //!   without keys may go; `remedy`: what to do when a node lacks what the client remembers.
 //! * [`Moment`]: whether a private connection runs commands at once; else the script goes along.
+//! * `unread`: the same for answers that are passed on as they came.
 //! * [`Weave`]: the same ahead of time for a pipeline, whose order must hold; [`Notes`]: what is done with its answers.
 //!
 //! Nothing here holds a lock: a handle keeps the memory, and gives a snapshot of it to those who ask ([`Recall`]).
@@ -17,6 +18,7 @@ mod memory;
 mod moment;
 mod remedy;
 mod text;
+mod unread;
 mod weave;
 
 use std::sync::Arc;
@@ -33,4 +35,4 @@ pub(super) use judge::wrong_count;
 
 /// Gives a snapshot of the memory. It is called only for requests that concern scripts, so that all others are spared
 /// the lock behind it.
-pub(crate) type Recall<'m> = &'m dyn Fn() -> Arc<ScriptMemory>;
+pub(crate) type Recall<'m> = &'m (dyn Fn() -> Arc<ScriptMemory> + Sync);

@@ -1,9 +1,9 @@
 //! What a script's text shows.
 //!
 //! A small scanner of Lua's words, strings and comments. It need not understand a script, only never be deceived by
-//! one: what it cannot follow touches data.
+//! one: what it cannot follow may touch anything.
 
-use crate::command::{CommandTable, Lookup, Route};
+use crate::command::{CommandTable, KeyPositions, Lookup, Route};
 
 /// What a script may use of `redis` besides `call` and `pcall`: nothing in it reads or writes data.
 const HARMLESS: [&str; 19] = [
@@ -41,46 +41,103 @@ const DEVIOUS: [&str; 9] = [
     "setfenv",
 ];
 
-/// Whether a script shows by its text that it touches no data: all it does with the server is calls of commands that are
-/// about none, such as TIME, each by its name in quotes.
-pub(super) fn touches_no_data(source: &[u8], commands: &CommandTable) -> bool {
+/// The keys that a script touches, if its text shows them all: it calls commands by their names in quotes, with keys in
+/// quotes, or about no data, such as TIME. `None` when it does not show that, and may touch anything.
+pub(super) fn keys<'s>(source: &'s [u8], commands: &CommandTable) -> Option<Vec<&'s [u8]>> {
     let mut tokens = Tokens::of(source);
+    let mut keys = Vec::new();
     while let Some(token) = tokens.next() {
-        let harmless = match token {
-            Token::Word(b"redis" | b"server") => is_harmless(&mut tokens, commands),
-            Token::Word(word) => !DEVIOUS.iter().any(|devious| devious.as_bytes() == word),
-            Token::Unreadable => false,
-            Token::Text(_) => true,
-            // What begins with it is no text at all.
-            Token::Other(byte) => byte != b'\x1b',
-        };
-        if !harmless {
-            return false;
+        match token {
+            Token::Word(b"redis" | b"server") => add_keys(&mut tokens, commands, &mut keys)?,
+            Token::Word(word) if DEVIOUS.iter().any(|devious| devious.as_bytes() == word) => {
+                return None;
+            }
+            // What begins with the escape is no text at all.
+            Token::Unreadable | Token::Other(b'\x1b') => return None,
+            Token::Word(_) | Token::Text(_) | Token::Other(_) => {}
         }
     }
-    true
+    Some(keys)
 }
 
-/// What stands behind `redis`.
-fn is_harmless(tokens: &mut Tokens<'_>, commands: &CommandTable) -> bool {
-    let (Some(Token::Other(b'.')), Some(Token::Word(name))) = (tokens.next(), tokens.next()) else {
-        return false;
+/// Adds the keys of what stands behind `redis`.
+fn add_keys<'s>(
+    tokens: &mut Tokens<'s>,
+    commands: &CommandTable,
+    keys: &mut Vec<&'s [u8]>,
+) -> Option<()> {
+    let (Token::Other(b'.'), Token::Word(name)) = (tokens.next()?, tokens.next()?) else {
+        return None;
     };
     if !matches!(name, b"call" | b"pcall") {
-        return HARMLESS.iter().any(|harmless| harmless.as_bytes() == name);
+        return HARMLESS
+            .iter()
+            .any(|harmless| harmless.as_bytes() == name)
+            .then_some(());
     }
-    let (Some(Token::Other(b'(')), Some(Token::Text(command))) = (tokens.next(), tokens.next())
-    else {
-        return false;
+    let call = Call::read(tokens)?;
+    let Lookup::Found(command) = commands.lookup(&call.args) else {
+        return None;
     };
-    let whole = matches!(tokens.next(), Some(Token::Other(b',' | b')')));
-    whole && is_about_no_data(command, commands)
+    match (command.route(), command.sole_key()) {
+        (Route::Any, _) => Some(()),
+        _ if command.name() == "PING" => Some(()),
+        (Route::Keys, Some(at)) => {
+            keys.push(call.args.get(at)?);
+            Some(())
+        }
+        (Route::Keys | Route::Split { .. }, _) if call.is_whole => {
+            let mut at = KeyPositions::default();
+            command.positions(&call.args, &mut at).ok()?;
+            keys.extend(at.keys.iter().map(|&at| call.args[at as usize]));
+            (!at.keys.is_empty() && at.patterns.is_empty()).then_some(())
+        }
+        _ => None,
+    }
 }
 
-fn is_about_no_data(command: &[u8], commands: &CommandTable) -> bool {
-    match commands.lookup(&[command]) {
-        Lookup::Found(spec) => spec.route() == Route::Any || spec.name() == "PING",
-        _ => false,
+/// The arguments of a call that stand there as strings or numbers.
+struct Call<'s> {
+    args: Vec<&'s [u8]>,
+    /// These are all of them.
+    is_whole: bool,
+}
+
+impl<'s> Call<'s> {
+    /// Reads up to the end of the call, or to the first argument that is anything else; the name of the command is none.
+    fn read(tokens: &mut Tokens<'s>) -> Option<Self> {
+        let Token::Other(b'(') = tokens.next()? else {
+            return None;
+        };
+        let mut args = Vec::new();
+        loop {
+            let before = tokens.rest;
+            let arg = match tokens.next()? {
+                // What an escape stands for is not looked up.
+                Token::Text(text) if !text.contains(&b'\\') => text,
+                Token::Word(word) if word.iter().all(u8::is_ascii_digit) => word,
+                _ => {
+                    // Whoever goes on reads it: there may be calls in it.
+                    tokens.rest = before;
+                    let is_whole = false;
+                    return (!args.is_empty()).then_some(Self { args, is_whole });
+                }
+            };
+            match tokens.next()? {
+                Token::Other(b',') => args.push(arg),
+                Token::Other(b')') => {
+                    args.push(arg);
+                    let is_whole = true;
+                    return Some(Self { args, is_whole });
+                }
+                // It is only the beginning of something longer: 'a' .. b.
+                _ => {
+                    tokens.rest = before;
+                    let is_whole = false;
+                    return (!args.is_empty()).then_some(Self { args, is_whole });
+                }
+            }
+        }
     }
 }
 
@@ -219,8 +276,40 @@ fn after(text: &[u8], is_end: impl Fn(u8) -> bool) -> &[u8] {
 mod tests {
     use super::*;
 
+    fn shown(source: &str) -> Option<Vec<String>> {
+        let keys = keys(source.as_bytes(), CommandTable::built_in())?;
+        let text = |key: &&[u8]| String::from_utf8_lossy(key).into_owned();
+        Some(keys.iter().map(text).collect())
+    }
+
     fn harmless(source: &str) -> bool {
-        touches_no_data(source.as_bytes(), CommandTable::built_in())
+        shown(source).is_some_and(|keys| keys.is_empty())
+    }
+
+    #[test]
+    fn keys_in_quotes_are_seen() {
+        for (source, keys) in [
+            ("return redis.call('GET', 'k')", &["k"][..]),
+            ("return server.pcall('SET', \"k\", ARGV[1])", &["k"]),
+            (
+                "return redis.call('SET', 'k', redis.call('GET', 'l'))",
+                &["k", "l"],
+            ),
+            (
+                "redis.call('DEL', 'a', 'b') redis.call('incr', [[c]])",
+                &["a", "b", "c"],
+            ),
+            ("return redis.pcall('blpop', 'x', 0)", &["x"]),
+            ("return redis.call('object', 'encoding', 'k')", &["k"]),
+            ("return redis.call('TIME', 'too', 'many')", &[]),
+            ("return redis.call('lpush', 'k', unpack(ARGV))", &["k"]),
+        ] {
+            assert_eq!(
+                shown(source).as_deref(),
+                Some(&keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>()[..]),
+                "{source}"
+            );
+        }
     }
 
     #[test]
@@ -246,16 +335,21 @@ mod tests {
     }
 
     #[test]
-    fn scripts_that_touch_data_or_may_do_so() {
+    fn scripts_that_may_touch_anything() {
         for source in [
-            "return redis.call('GET', 'k')",
-            "return server.pcall('SET', 'k', 1)",
-            "return redis.call('PUBLISH', 'c', 'm')",
+            "return redis.call('GET', 'k' .. 'l')",
+            "return redis.call('GET', KEYS[1])",
+            "return redis.call('GET')",
+            "return redis.call('MGET', 'a', KEYS[1])",
+            "return redis.call('MSET', 'a')",
+            "return redis.call('DEL', 'a', unpack(ARGV))",
+            "return redis.call('EVAL', 'return 1', 0)",
+            "return redis.call('SORT', 'k', 'BY', 'w*')",
+            "return redis.call('SET', 'k', redis.call('GET', ARGV[1]))",
             "return redis.call('RANDOMKEY')",
             "return redis.call('DBSIZE')",
             "return redis.call('KEYS', '*')",
             "return redis.call('NOSUCH')",
-            "return redis.call('CONFIG', 'HELP')",
             "return redis.call(ARGV[1])",
             "return redis.call('ti' .. 'me')",
             "return redis.call('\\103\\101\\116', 'k')",
@@ -292,7 +386,7 @@ mod tests {
             "redis.something_new('k')",
             "return redis --[[x]] . --\n call ( --[[ ]] 'get', 'k')",
         ] {
-            assert!(!harmless(source), "{source}");
+            assert_eq!(shown(source), None, "{source}");
         }
     }
 
@@ -324,7 +418,7 @@ mod tests {
             ]), 0..24),
         ) {
             let source = pieces.concat();
-            let _ = harmless(&source);
+            let _ = shown(&source);
             let _ = (names(source.as_bytes(), b"get"), library_name(source.as_bytes()));
         }
     }
