@@ -452,7 +452,7 @@ fn a_script_exists_when_it_can_be_run_everywhere() {
 }
 
 #[test]
-fn a_script_without_keys_goes_to_the_first_node_when_it_touches_no_data() {
+fn a_script_without_keys_goes_where_the_keys_are_that_its_text_shows() {
     Client::each(3, |servers, client| {
         let clock = "return redis.call('ECHO', ARGV[1])";
         let eval = cmd("EVAL").arg(clock).arg(0).arg("x").clone();
@@ -473,8 +473,19 @@ fn a_script_without_keys_goes_to_the_first_node_when_it_touches_no_data() {
             Ok(("y".to_owned(),))
         );
 
+        for number in 0..10 {
+            let set = format!("return redis.call('SET', 'key:{number}', 'v')");
+            assert_eq!(client.run(cmd("EVAL").arg(set).arg(0)), Ok("OK".to_owned()));
+            let get = words(&format!("GET key:{number}"));
+            assert_eq!(
+                client.run(&get),
+                Ok("v".to_owned()),
+                "it is where it belongs"
+            );
+        }
+
         let harmful = cmd("EVAL")
-            .arg("return redis.call('GET', 'k')")
+            .arg("return redis.call('GET', 'k' .. 1)")
             .arg(0)
             .clone();
         let error = client.run::<Value>(&harmful).unwrap_err();
@@ -487,7 +498,7 @@ fn a_script_without_keys_goes_to_the_first_node_when_it_touches_no_data() {
         );
         assert_eq!(client.node(2, &harmful), Ok(None::<String>));
         // What the node was told the client knows, and judges alike.
-        let by_sum = Script::new("return redis.call('GET', 'k')")
+        let by_sum = Script::new("return redis.call('GET', 'k' .. 1)")
             .get_hash()
             .to_owned();
         let by_sum = cmd("EVALSHA").arg(by_sum).arg(0).clone();
