@@ -1,15 +1,13 @@
 //! The front end over real servers, told byte by byte what a program would tell one server.
 #![cfg(feature = "tokio-comp")]
 
-#[path = "support/front_door.rs"]
-mod front_door;
 mod support;
 
 use std::time::{Duration, Instant};
 
-use front_door::{FrontDoor, Talker};
 use redis_sharding::ShardedClient;
 
+use support::front_door::{FrontDoor, Talker};
 use support::{Servers, builder};
 
 /// Four servers behind a front end.

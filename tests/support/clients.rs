@@ -13,8 +13,13 @@ pub fn client(servers: &Servers) -> ShardedClient {
 
 /// The description of such a client.
 pub fn builder(servers: &Servers) -> Builder {
+    builder_over(servers.urls())
+}
+
+/// The same over nodes at these URLs.
+pub fn builder_over(urls: impl IntoIterator<Item = String>) -> Builder {
     (0..)
-        .zip(servers.urls())
+        .zip(urls)
         .fold(ShardedClient::builder(), |builder, (number, url)| {
             builder.node(format!("node-{number}"), url)
         })

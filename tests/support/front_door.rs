@@ -53,6 +53,11 @@ impl FrontDoor {
         }
     }
 
+    /// `host:port`.
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
     pub fn talk(&self) -> Talker {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_nodelay(true).unwrap();

@@ -3,7 +3,11 @@
 
 pub mod clients;
 pub mod delay_proxy;
+#[cfg(feature = "tokio-comp")]
+pub mod front_door;
+#[cfg(feature = "tokio-comp")]
+pub mod proxy;
 pub mod servers;
 
-pub use clients::{builder, client};
+pub use clients::{builder, builder_over, client};
 pub use servers::Servers;

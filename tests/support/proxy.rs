@@ -1,0 +1,88 @@
+//! The example `proxy`, as a process of its own in front of the servers of a test.
+
+use std::env;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use super::servers::Watchdog;
+
+/// A front end that listens. It is stopped when this is dropped.
+pub struct Proxy {
+    address: String,
+    process: Child,
+    watchdog: Option<Watchdog>,
+}
+
+impl Proxy {
+    /// In front of nodes called `node-0`, `node-1`, ... at these URLs.
+    pub fn start(urls: &[String]) -> Self {
+        let mut command = Command::new(binary());
+        command.args(["--listen", "127.0.0.1:0"]);
+        for (number, url) in urls.iter().enumerate() {
+            command.arg("--node").arg(format!("node-{number}={url}"));
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("the example proxy runs");
+        let watchdog = Some(Watchdog::start(process.id()));
+        let mut line = String::new();
+        let output = process.stdout.take().expect("it is piped");
+        BufReader::new(output).read_line(&mut line).unwrap();
+        let address = line.trim_end().strip_prefix("listening on ");
+        Self {
+            address: address
+                .unwrap_or_else(|| panic!("it says {line:?}"))
+                .to_owned(),
+            process,
+            watchdog,
+        }
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.watchdog.take();
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The example, built from the sources as they are now: `cargo test --test NAME` alone does not build examples.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        // target/PROFILE/deps/TEST
+        let test = env::current_exe().unwrap();
+        let profile = test.parent().and_then(Path::parent).unwrap();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--locked", "--example", "proxy"]);
+        build.args(features());
+        build.arg("--target-dir").arg(profile.parent().unwrap());
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        build.current_dir(env!("CARGO_MANIFEST_DIR"));
+        let status = build.stdin(Stdio::null()).status().unwrap();
+        assert!(status.success(), "the example proxy cannot be built");
+        profile.join("examples").join("proxy")
+    })
+}
+
+/// Those that the test was built with, as far as it can know, so that little is built once more.
+fn features() -> &'static [&'static str] {
+    match cfg!(all(
+        feature = "r2d2",
+        feature = "json",
+        feature = "tls-rustls"
+    )) {
+        true => &["--all-features"],
+        false => &["--features", "tokio-comp"],
+    }
+}
