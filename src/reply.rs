@@ -140,19 +140,19 @@ pub(crate) fn write_int(out: &mut Vec<u8>, number: i64) {
 }
 
 pub(crate) fn write_status(out: &mut Vec<u8>, text: &str) {
-    write_text(out, b'+', text);
+    write_text(out, b'+', text.as_bytes());
 }
 
-pub(crate) fn write_error(out: &mut Vec<u8>, code: &str, text: &str) {
-    write_text(out, b'-', code);
+pub(crate) fn write_error(out: &mut Vec<u8>, code: &str, text: impl AsRef<[u8]>) {
+    write_text(out, b'-', code.as_bytes());
     out.truncate(out.len() - 2);
-    write_text(out, b' ', text);
+    write_text(out, b' ', text.as_ref());
 }
 
 /// A line cannot hold a line break.
-fn write_text(out: &mut Vec<u8>, mark: u8, text: &str) {
+fn write_text(out: &mut Vec<u8>, mark: u8, text: &[u8]) {
     out.push(mark);
-    out.extend(text.bytes().map(|byte| match byte {
+    out.extend(text.iter().map(|&byte| match byte {
         b'\r' | b'\n' => b' ',
         other => other,
     }));

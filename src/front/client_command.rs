@@ -96,6 +96,7 @@ pub(super) fn run(
             switched_on(first)?;
             write_status(out, "OK");
         }
+        "CLIENT|TRACKING" if args.len() > 3 && !switched_on(first)? => return Err(syntax_error()),
         "CLIENT|NO-TOUCH" | "CLIENT|TRACKING" => match switched_on(first)? {
             true => return Err(not_here(command)),
             false => write_status(out, "OK"),

@@ -15,15 +15,15 @@ const REPEATED_BYTES_MAX: usize = 128;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     code: Cow<'static, str>,
-    text: String,
+    text: Vec<u8>,
 }
 
 impl Refusal {
-    pub(super) fn new(text: impl Into<String>) -> Self {
+    pub(super) fn new(text: impl Into<Vec<u8>>) -> Self {
         Self::with_code("ERR", text)
     }
 
-    pub(super) fn with_code(code: &'static str, text: impl Into<String>) -> Self {
+    pub(super) fn with_code(code: &'static str, text: impl Into<Vec<u8>>) -> Self {
         Self {
             code: Cow::Borrowed(code),
             text: text.into(),
@@ -35,10 +35,18 @@ impl Refusal {
         match error.to_reply() {
             Value::ServerError(error) => Self {
                 code: Cow::Owned(error.code().to_owned()),
-                text: error.details().unwrap_or_default().to_owned(),
+                text: error.details().unwrap_or_default().into(),
             },
             _ => Self::new(error.to_string()),
         }
+    }
+
+    /// The same, as the reason why a transaction is given up.
+    pub(super) fn ends_transaction(mut self) -> Self {
+        self.text
+            .splice(0..0, *b"Transaction discarded because of: ");
+        self.code = Cow::Borrowed("EXECABORT");
+        self
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {
@@ -55,36 +63,46 @@ pub(super) fn not_an_integer() -> Refusal {
 }
 
 pub(super) fn unknown_command(args: &[&[u8]]) -> Refusal {
-    let mut repeated = String::new();
+    let mut repeated: Vec<u8> = Vec::new();
     for arg in args.iter().skip(1) {
         if repeated.len() >= REPEATED_BYTES_MAX {
             break;
         }
         let room = REPEATED_BYTES_MAX - repeated.len();
-        repeated.push_str(&format!("'{}' ", cut(arg, room)));
+        repeated.extend([b"'", cut(arg, room), b"' "].concat());
     }
     let name = cut(
         args.first().copied().unwrap_or_default(),
         REPEATED_BYTES_MAX,
     );
-    Refusal::new(format!(
-        "unknown command '{name}', with args beginning with: {repeated}"
-    ))
+    let parts = [
+        b"unknown command '",
+        name,
+        b"', with args beginning with: ",
+        &repeated,
+    ];
+    Refusal::new(parts.concat())
 }
 
 pub(super) fn unknown_subcommand(args: &[&[u8]]) -> Refusal {
-    let container = String::from_utf8_lossy(args.first().copied().unwrap_or_default()).into_owned();
-    match args.get(1) {
-        None => Refusal::new(format!(
-            "wrong number of arguments for '{}' command",
-            container.to_lowercase()
-        )),
-        Some(sub) => Refusal::new(format!(
-            "unknown subcommand '{}'. Try {} HELP.",
+    let container = args.first().copied().unwrap_or_default();
+    let parts = match args.get(1) {
+        None => [
+            b"wrong number of arguments for '",
+            &container.to_ascii_lowercase()[..],
+            b"' command",
+            b"",
+            b"",
+        ],
+        Some(sub) => [
+            b"unknown subcommand '",
             cut(sub, REPEATED_BYTES_MAX),
-            container.to_uppercase()
-        )),
-    }
+            b"'. Try ",
+            &container.to_ascii_uppercase()[..],
+            b" HELP.",
+        ],
+    };
+    Refusal::new(parts.concat())
 }
 
 pub(super) fn wrong_arity(command: &CommandSpec) -> Refusal {
@@ -123,9 +141,10 @@ pub(super) fn not_here(command: &CommandSpec) -> Refusal {
     Refusal::with_code(code, format!("{name}: {why}").replacen(": is", " is", 1))
 }
 
-/// Cut, and on one line.
-fn cut(bytes: &[u8], room: usize) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(room)]).into_owned()
+/// Cut, also where C sees the end of a text.
+fn cut(bytes: &[u8], room: usize) -> &[u8] {
+    let end = bytes.iter().take(room).position(|&byte| byte == 0);
+    &bytes[..end.unwrap_or(bytes.len().min(room))]
 }
 
 #[cfg(test)]

@@ -104,6 +104,8 @@ enum Taken {
     Sent,
     /// It was answered.
     Said,
+    /// The same, and the answer comes even if none is wanted.
+    SaidAnyway,
     Work(Work),
 }
 
@@ -226,16 +228,12 @@ impl Session {
     /// Takes one request: into the round, or answers it; or says what work it is.
     #[inline]
     fn answer<'f>(&mut self, request: Request<'f, '_>, relay: &mut Relay<'_, 'f>) -> Option<Next> {
-        let before = self.replies;
-        if before == Replies::SkipNext {
+        let silent = self.replies != Replies::On;
+        if self.replies == Replies::SkipNext {
             self.replies = Replies::On;
         }
         let mut said = Vec::new();
-        let taken = self.take(request, relay, &mut said);
-        // CLIENT REPLY ON is answered itself.
-        let silent =
-            before != Replies::On && (before == Replies::SkipNext || self.replies == before);
-        let work = match taken {
+        let work = match self.take(request, relay, &mut said) {
             Ok(Taken::Sent) => {
                 if silent {
                     relay.silence();
@@ -243,6 +241,10 @@ impl Session {
                 return None;
             }
             Ok(Taken::Said) => None,
+            Ok(Taken::SaidAnyway) => {
+                relay.say(|out| out.extend_from_slice(&said));
+                return None;
+            }
             Ok(Taken::Work(work)) => Some(Next::Work { work, silent }),
             Err(refusal) => {
                 if let Some(transaction) = &mut self.transaction {
@@ -270,15 +272,22 @@ impl Session {
         let command = match router.find(args) {
             Lookup::Found(command) => command,
             Lookup::UnknownSubcommand => return Err(unknown_subcommand(args)),
+            Lookup::UnknownCommand if speaks_http(args) => return Ok(Taken::Work(Work::Close)),
             Lookup::UnknownCommand => return Err(unknown_command(args)),
         };
         if command.sole_key().is_some() && self.transaction.is_none() && !self.only_listens() {
             return pass_on(command, request, relay);
         }
-        if !command.accepts(args.len()) {
-            return Err(wrong_arity(command));
-        }
         let name = command.name();
+        if !command.accepts(args.len()) {
+            return match name {
+                "EXEC" => Ok(self.give_up(wrong_arity(command).ends_transaction(), said)),
+                _ => Err(wrong_arity(command)),
+            };
+        }
+        if name == "COMMAND" && args.len() > 1 {
+            return Err(unknown_subcommand(args));
+        }
         if self.only_listens() && !may_be_said_while_listening(name) {
             return Err(not_while_listening(command));
         }
@@ -288,6 +297,9 @@ impl Session {
                 "EXEC" | "DISCARD" | "MULTI" | "WATCH" | "QUIT" | "RESET"
             )
         {
+            if matches!(name, "PSYNC" | "SAVE" | "SHUTDOWN" | "SYNC") {
+                return Err(Refusal::new("Command not allowed inside a transaction"));
+            }
             transaction
                 .add(router, command, frame, args)
                 .map_err(ours)?;
@@ -309,7 +321,7 @@ impl Session {
             Some("MULTI" | "EXEC" | "DISCARD" | "WATCH" | "UNWATCH") => {
                 self.take_transaction(router, name, frame, args, said)
             }
-            Some("ASKING" | "READONLY" | "READWRITE") => {
+            Some("ASKING" | "CLUSTER" | "READONLY" | "READWRITE") if name != "CLUSTER|HELP" => {
                 Err(Refusal::new("This instance has cluster support disabled"))
             }
             _ => match subscription(name) {
@@ -401,6 +413,12 @@ fn pass_on<'f>(command: &CommandSpec, request: Request<'f, '_>, relay: &mut Rela
 /// An error of this crate, as a refusal.
 fn ours(error: Error) -> Refusal {
     Refusal::of(&error)
+}
+
+/// A browser that was led here must not get its requests carried out. Servers hang up as well.
+fn speaks_http(args: &[&[u8]]) -> bool {
+    let first = args.first().copied().unwrap_or_default();
+    first.eq_ignore_ascii_case(b"POST") || first.eq_ignore_ascii_case(b"Host:")
 }
 
 fn may_be_said_while_listening(name: &str) -> bool {

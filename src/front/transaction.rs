@@ -73,7 +73,10 @@ impl Transaction {
                 ),
             ));
         }
-        self.atomic.add(router, args)?;
+        // What makes no sense is refused by the server when its turn comes, and the others are carried out.
+        if !router.is_senseless(command, args) {
+            self.atomic.add(router, args)?;
+        }
         self.packed.extend_from_slice(frame);
         self.commands += 1;
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::command::CommandSpec;
+use crate::command::{CommandSpec, KeyError, KeySpec};
 use crate::error::{Error, ErrorKind, KeyText};
 
 /// The text a server has for it, so that programs that know it find it.
@@ -24,6 +24,52 @@ pub(super) fn said_by_us(command: &CommandSpec, text: &str) -> Error {
         format!("ERR: {text} ({})", command.name()),
     )
     .caused_by(Arc::new(error.into()))
+}
+
+/// Keys that cannot be found, in a server's words.
+pub(super) fn without_sense(command: &CommandSpec, error: KeyError, args: &[&[u8]]) -> Error {
+    match error {
+        KeyError::Arity => wrong_arity(command),
+        KeyError::Count => said_by_us(command, &wrong_count(command, args)),
+        KeyError::Syntax if command.key_specs().contains(&KeySpec::Streams) => {
+            said_by_us(command, unbalanced(args))
+        }
+        other => said_by_us(command, &other.to_string()),
+    }
+}
+
+/// Of a number of keys that is none, too small, or larger than there are arguments.
+fn wrong_count(command: &CommandSpec, args: &[&[u8]]) -> String {
+    let at = command.key_specs().iter().find_map(|keys| match keys {
+        KeySpec::Counted { count, .. } => Some(usize::from(*count)),
+        _ => None,
+    });
+    let number = at
+        .and_then(|at| std::str::from_utf8(args.get(at)?).ok())
+        .and_then(|text| text.parse::<i64>().ok());
+    let name = command.name();
+    match (name, number) {
+        ("SINTERCARD", Some(1..)) => "Number of keys can't be greater than number of args".into(),
+        ("SINTERCARD", _) => "numkeys should be greater than 0".into(),
+        (_, Some(1..)) => "syntax error".into(),
+        _ if name.ends_with("MPOP") => "numkeys should be greater than 0".into(),
+        (_, Some(_)) => format!(
+            "at least 1 input key is needed for '{}' command",
+            name.to_ascii_lowercase()
+        ),
+        (_, None) => "value is not an integer or out of range".into(),
+    }
+}
+
+/// Of XREAD and XREADGROUP: there is something behind STREAMS, but not as many ids as keys.
+fn unbalanced(args: &[&[u8]]) -> &'static str {
+    let streams = |arg: &&[u8]| arg.eq_ignore_ascii_case(b"STREAMS");
+    match args.iter().position(streams) {
+        Some(at) if (args.len() - at - 1) % 2 == 1 => {
+            "Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified."
+        }
+        _ => "syntax error",
+    }
 }
 
 /// The command's name as one types it: `CONFIG GET`, not `CONFIG|GET`.

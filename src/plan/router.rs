@@ -13,7 +13,8 @@ use crate::hash::HashTag;
 use crate::node::NodeIndex;
 use crate::plan::owners::Owners;
 use crate::plan::refusal::{
-    empty_command, needs_a_node, refused, said_by_us, stateful, unknown, without_keys, wrong_arity,
+    empty_command, needs_a_node, refused, stateful, unknown, without_keys, without_sense,
+    wrong_arity,
 };
 use crate::plan::scripts::wrong_count;
 use crate::plan::{Explanation, Plan, Recall, ScanCursor, ScriptMemory, Split};
@@ -451,14 +452,17 @@ impl Router {
         let mut at = KeyPositions::default();
         command
             .positions(args, &mut at)
-            .map_err(|error| match error {
-                KeyError::Arity => wrong_arity(command),
-                KeyError::Count if command.scripting() == Scripting::Yes => {
-                    wrong_count(command, args)
-                }
-                other => said_by_us(command, &other.to_string()),
+            .map_err(|error| match (error, command.scripting()) {
+                (KeyError::Count, Scripting::Yes) => wrong_count(command, args),
+                (error, _) => without_sense(command, error, args),
             })?;
         Ok(at)
+    }
+
+    /// Whether a server takes the request for what it is, and refuses to carry it out, whatever its keys are.
+    pub(crate) fn is_senseless(&self, command: &CommandSpec, args: &[&[u8]]) -> bool {
+        let found = command.positions(args, &mut KeyPositions::default());
+        found.is_err() && command.accepts(args.len())
     }
 
     /// What would be done with `args`.

@@ -1,5 +1,9 @@
 //! The rules by which the replies of one server and of the fleet are compared.
 
+use std::collections::BTreeSet;
+
+use redis_sharding::NodeIndex;
+
 use super::wire::Reply;
 
 /// How two replies must be alike.
@@ -48,14 +52,30 @@ impl Rule {
     }
 }
 
-/// What EXEC answers, compared by the rules of the commands in the transaction.
-pub fn exec_allows(rules: &[Rule], one: &Reply, fleet: &Reply) -> bool {
+/// A command of a transaction: how its reply is compared, and where its keys live.
+pub type Queued = (Rule, BTreeSet<NodeIndex>);
+
+/// What EXEC answers, compared by the rules of the commands in the transaction. Whatever was carried out must be about keys
+/// of one node, the watched ones included.
+pub fn exec_allows(
+    queued: &[Queued],
+    watched: &BTreeSet<NodeIndex>,
+    one: &Reply,
+    fleet: &Reply,
+) -> bool {
     match (one, fleet) {
         (Reply::Many(b'*', Some(one)), Reply::Many(b'*', Some(fleet))) => {
-            one.len() == fleet.len()
-                && one.len() == rules.len()
-                && (rules.iter().zip(one).zip(fleet))
-                    .all(|((rule, one), fleet)| rule.allows(one, fleet))
+            let mut nodes = watched.clone();
+            let done = queued
+                .iter()
+                .zip(one)
+                .filter(|(_, one)| one.error().is_none());
+            nodes.extend(done.flat_map(|((_, nodes), _)| nodes));
+            nodes.len() <= 1
+                && one.len() == fleet.len()
+                && one.len() == queued.len()
+                && (queued.iter().zip(one).zip(fleet))
+                    .all(|(((rule, _), one), fleet)| rule.allows(one, fleet))
         }
         _ => one == fleet,
     }

@@ -24,7 +24,7 @@ const BYTES_BEHIND_MAX: usize = 1 << 20;
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
     pub(super) async fn work(&mut self, work: Work, silent: bool) -> io::Result<Going> {
-        let before = self.out.len();
+        let mut before = self.out.len();
         let mut going = Going::On;
         match work {
             Work::Wait(packed) => going = self.wait(&packed).await?,
@@ -32,11 +32,15 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
             Work::Watch { node, packed } => self.watch(node, &packed).await,
             Work::Forget => self.forget().await,
             Work::Exec(ready) => self.exec(&ready).await,
+            // Confirmations come as messages do, even to those who want no replies.
             Work::Subscribe {
                 change,
                 kind,
                 names,
-            } => self.subscribe(change, kind, names).await,
+            } => {
+                self.subscribe(change, kind, names).await;
+                before = self.out.len();
+            }
             Work::Clients(ask) => {
                 self.guest.show(self.session.client());
                 let (id, protocol) = (self.session.id(), self.session.protocol());

@@ -35,7 +35,7 @@ pub(super) static ROWS: &[CommandSpec] = &[
     write("PFCOUNT", -2, ALL_KEYS).because("the server may write its cache"),
     write("PFDEBUG", 3, KEY_AT_2),
     write("PFMERGE", -2, ALL_KEYS),
-    named("PFSELFTEST", 1),
+    ask_all("PFSELFTEST", 1, Merge::AllSucceeded),
     write("PSETEX", 4, KEY),
     write("SET", -3, KEY),
     write("SETBIT", 4, KEY),

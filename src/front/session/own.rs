@@ -28,10 +28,11 @@ impl Session {
                     (Replies::Off, Replies::SkipNext) => {}
                     _ => self.replies = replies,
                 }
-                if replies == Replies::On {
-                    write_status(said, "OK");
+                if replies != Replies::On {
+                    return Ok(Taken::Said);
                 }
-                Ok(Taken::Said)
+                write_status(said, "OK");
+                Ok(Taken::SaidAnyway)
             }
         }
     }
@@ -51,13 +52,16 @@ impl Session {
             }
             ("PING", [_]) => write_status(said, "PONG"),
             ("PING" | "ECHO", [_, text, ..]) => write_bulk(said, text),
-            ("SELECT", [_, number, ..]) => {
-                match integer(number).and_then(|number| i32::try_from(number).ok()) {
-                    Some(0) => write_status(said, "OK"),
-                    Some(_) => return Err(Refusal::new("DB index is out of range")),
-                    None => return Err(not_an_integer()),
+            ("SELECT", [_, number, ..]) => match integer(number).map(i32::try_from) {
+                Some(Ok(0)) => write_status(said, "OK"),
+                Some(Ok(_)) => return Err(Refusal::new("DB index is out of range")),
+                Some(Err(_)) => {
+                    return Err(Refusal::new(
+                        "value is out of range, value must between -2147483648 and 2147483647",
+                    ));
                 }
-            }
+                None => return Err(not_an_integer()),
+            },
             ("AUTH", args) => {
                 check_password(args)?;
                 write_status(said, "OK");
@@ -96,8 +100,7 @@ impl Session {
             }
             ("EXEC", Some(transaction)) if transaction.is_spoilt() => {
                 let text = "Transaction discarded because of previous errors.";
-                Refusal::with_code("EXECABORT", text).write(said);
-                return Ok(self.unwatch());
+                return Ok(self.give_up(Refusal::with_code("EXECABORT", text), said));
             }
             ("EXEC", Some(transaction)) if transaction.len() == 0 && self.watched.is_none() => {
                 write_line(said, b'*', 0);
@@ -135,6 +138,13 @@ impl Session {
         Ok(Taken::Work(Work::Watch { node, packed }))
     }
 
+    /// The transaction is over, and nothing of it is done.
+    pub(super) fn give_up(&mut self, why: Refusal, said: &mut Vec<u8>) -> Taken {
+        self.transaction = None;
+        why.write(said);
+        self.unwatch()
+    }
+
     /// Nothing is watched any more.
     fn unwatch(&mut self) -> Taken {
         match self.watched.take() {
@@ -157,7 +167,7 @@ impl Session {
         if names.is_empty() {
             let protocol = self.client.protocol;
             self.subscriptions.change(change, kind, &[], protocol, said);
-            return Taken::Said;
+            return Taken::SaidAnyway;
         }
         Taken::Work(Work::Subscribe {
             change,
