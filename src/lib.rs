@@ -50,6 +50,7 @@
 //! | [`Builder`], [`ShardedClient`] | describes a client; the client, which is the connection |
 //! | [`Node`], [`Dedicated`], [`Scan`] | one server, a private connection, the keys of all nodes |
 //! | `aio` | the same on tokio, behind the feature `tokio-comp` |
+//! | `aio::FrontEnd` | the nodes as one server, for programs in other languages |
 //! | [`Subscriber`], [`Event`] | channels and patterns of all nodes, in one stream |
 //! | [`Error`], [`ErrorKind`], [`PartOutcome`] | what went wrong, and which node did what |
 //! | `testing::TestNode` | a server in this process that fails on demand |

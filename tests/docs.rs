@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use redis_sharding::aio::{CLIENTS_MAX, REQUEST_BYTES_MAX};
 use redis_sharding::hash::{HashTag, KeyHash};
 use redis_sharding::partition::{
     HashMod, NumericTable, Partitioner, PlacementError, Range, Rendezvous, Ring, RingSpec, SlotMap,
@@ -80,6 +81,11 @@ fn the_limits_are_those_of_the_code() {
         (
             "`SCRIPT_BYTES_MAX`",
             format!("{} MiB each", SCRIPT_BYTES_MAX >> 20),
+        ),
+        ("`FrontEnd::with_clients_max`", CLIENTS_MAX.to_string()),
+        (
+            "`aio::REQUEST_BYTES_MAX`",
+            format!("{} GiB", REQUEST_BYTES_MAX >> 30),
         ),
         ("`KEY_TEXT_MAX`", KEY_TEXT_MAX.to_string()),
         ("`RingSpec::with_points_per_weight`", ring_points()),
@@ -206,9 +212,26 @@ fn links_lead_somewhere() {
             .skip(1)
             .map(|rest| rest.split_once(')').unwrap().0);
         for target in targets.filter(|target| !target.starts_with("https://")) {
-            assert!(root().join(target).exists(), "{target}");
+            let (path, heading) = target.split_once('#').unwrap_or((target, ""));
+            let other = (!path.is_empty()).then(|| root().join(path));
+            assert!(other.as_ref().is_none_or(|path| path.exists()), "{target}");
+            let text = other.map(|path| std::fs::read_to_string(path).unwrap_or_default());
+            let headings = text.as_deref().unwrap_or(README).lines().map(anchor);
+            assert!(
+                heading.is_empty() || headings.flatten().any(|anchor| anchor == heading),
+                "{target}"
+            );
         }
     }
+}
+
+/// How a heading is linked to.
+fn anchor(line: &str) -> Option<String> {
+    let title = line.strip_prefix('#')?.trim_start_matches('#').trim();
+    let kept = title
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-'));
+    Some(kept.collect::<String>().to_lowercase().replace(' ', "-"))
 }
 
 /// The rows of the README's table with this head, cell by cell.

@@ -2,6 +2,7 @@
 //!
 //! * [`ShardedClient`]: the handle, a `redis::aio::ConnectionLike` over all nodes. [`Node`]: the same for one node.
 //! * [`Dedicated`]: a private connection for stateful talk. [`Scan`]: keys of all nodes as a stream.
+//! * [`FrontEnd`]: all nodes as one server, for programs that speak the protocol.
 //! * `executor`: hands each node its requests, then waits for all answers. `station`: the way to one node, made again
 //!   when it breaks. `link`: one connection that many requests share; `driver` moves its bytes.
 //!
@@ -37,7 +38,7 @@ mod waiting;
 
 pub use client::ShardedClient;
 pub use dedicated::Dedicated;
-pub use front::{CLIENTS_MAX, FrontEnd};
+pub use front::{CLIENTS_MAX, FrontEnd, REQUEST_BYTES_MAX};
 pub use node::Node;
 pub use scan::Scan;
 pub use subscriber::Subscriber;

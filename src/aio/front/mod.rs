@@ -32,6 +32,10 @@ use crate::topology::Topology;
 /// The default of [`FrontEnd::with_clients_max`].
 pub const CLIENTS_MAX: usize = 10_000;
 
+/// A request that is kept until it has arrived may have so many bytes, like a server's buffer for them
+/// (`client-query-buffer-limit`).
+pub const REQUEST_BYTES_MAX: usize = 1 << 30;
+
 /// Serves programs that speak the Redis protocol, in any language, as if all nodes were one server.
 ///
 /// RESP2, and RESP3 after `HELLO 3`. Commands are routed, cut and merged as by

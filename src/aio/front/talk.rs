@@ -9,10 +9,10 @@ use std::task::Poll;
 use futures_util::future::{Either, select};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use crate::aio::front::FrontEnd;
 use crate::aio::front::hall::{Guest, Hall};
 use crate::aio::front::input::Input;
 use crate::aio::front::pipe::{Pipe, pass_large};
+use crate::aio::front::{FrontEnd, REQUEST_BYTES_MAX};
 use crate::aio::waiting::Lease;
 use crate::aio::{Shared, Subscriber};
 use crate::front::{Next, Session};
@@ -24,9 +24,6 @@ use crate::subscribe::Event;
 
 /// A buffer of more bytes is given back when it is empty.
 const BYTES_KEPT: usize = 256 << 10;
-
-/// A request may have so many bytes, like a server's buffer for them (`client-query-buffer-limit`).
-const REQUEST_BYTES_MAX: usize = 1 << 30;
 
 /// One connection, from its first byte to its last.
 pub(super) struct Talk<'f, S> {
