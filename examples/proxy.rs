@@ -33,6 +33,7 @@ Many Redis or Valkey servers as one, for every program that speaks the Redis pro
   --placement NAME        where keys live, `rendezvous/1` unless it is said; `locate --list` lists the names
   --option K=V            an option of the placement
   --threads N             half as many as there are cores, unless it is said
+  --password-file FILE    clients must say the password in it (AUTH); it is not that of the nodes, which stands in their URLs
   --clients N             so many connections at a time, 10000 unless it is said
   --help                  this
 
@@ -57,6 +58,7 @@ struct Arguments {
     options: Vec<(String, String)>,
     threads: Option<usize>,
     clients: Option<usize>,
+    password_file: Option<String>,
     help: bool,
 }
 
@@ -84,6 +86,10 @@ fn run(words: &[String]) -> Result<(), Failure> {
     let mut front_end = builder(&arguments)?.build_front_end()?;
     if let Some(clients) = arguments.clients {
         front_end = front_end.with_clients_max(clients);
+    }
+    if let Some(file) = &arguments.password_file {
+        let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+        front_end = front_end.with_password(text.trim_end_matches(['\r', '\n']));
     }
     let threads = arguments.threads.unwrap_or_else(threads).max(1);
     let workers = start_workers(&front_end, threads)?;
@@ -278,6 +284,7 @@ impl Arguments {
                 "--listen" => arguments.listen = Some(value),
                 "--topology" => arguments.topology = Some(value),
                 "--node" => arguments.nodes.push(value),
+                "--password-file" => arguments.password_file = Some(value),
                 "--placement" => arguments.placement = Some(value),
                 "--threads" => arguments.threads = Some(number()?),
                 "--clients" => arguments.clients = Some(number()?),

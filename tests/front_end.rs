@@ -618,3 +618,45 @@ fn a_script_without_keys_is_read_for_those_it_touches() {
     talker.say_words(&[b"EVAL", b"return redis.call('GET', ARGV[1])", b"0", b"key"]);
     assert!(talker.hear().starts_with("-UNROUTABLE"));
 }
+
+#[test]
+fn who_does_not_know_the_password_gets_nowhere() {
+    let Some(servers) = Servers::start(2) else {
+        return;
+    };
+    let front_end = builder(&servers)
+        .build_front_end()
+        .unwrap()
+        .with_password("secret");
+    let door = FrontDoor::open_for(front_end);
+    let mut talker = door.talk();
+    for request in [
+        "GET k",
+        "PING",
+        "MULTI",
+        "SUBSCRIBE c",
+        "CLIENT LIST",
+        "HELLO 3",
+    ] {
+        assert!(talker.ask(request).starts_with("-NOAUTH"), "{request}");
+    }
+    assert!(talker.ask("AUTH wrong").starts_with("-WRONGPASS"));
+    assert!(
+        talker
+            .ask("HELLO 3 AUTH default wrong")
+            .starts_with("-WRONGPASS")
+    );
+    assert!(talker.ask("HELLO 3 AUTH default secret").starts_with("%7"));
+    assert_eq!(talker.ask("SET k v"), "+OK");
+    assert_eq!(talker.ask("RESET"), "+RESET");
+    assert!(talker.ask("GET k").starts_with("-NOAUTH"));
+    assert_eq!(talker.ask("AUTH secret"), "+OK");
+    assert_eq!(talker.ask("GET k"), "v");
+    let mut stranger = door.talk();
+    stranger.write(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000000\r\n");
+    assert_eq!(
+        stranger.hear(),
+        "-ERR Protocol error: unauthenticated bulk length"
+    );
+    assert!(stranger.is_hung_up_on());
+}

@@ -1,7 +1,8 @@
-//! HELLO and AUTH.
+//! HELLO.
 
 use crate::front::client::Client;
 use crate::front::client_command::check_name;
+use crate::front::door::Door;
 use crate::front::refusal::Refusal;
 use crate::front::request::integer;
 use crate::reply::{Protocol, write_bulk, write_int, write_line};
@@ -11,10 +12,12 @@ use crate::reply::{Protocol, write_bulk, write_int, write_line};
 pub(crate) struct Hello {
     protocol: Option<Protocol>,
     name: Option<String>,
+    /// It has the right password with it.
+    pub(super) lets_in: bool,
 }
 
 impl Hello {
-    pub(super) fn parse(args: &[&[u8]]) -> Result<Self, Refusal> {
+    pub(super) fn parse(args: &[&[u8]], door: &Door) -> Result<Self, Refusal> {
         let mut hello = Self::default();
         let Some(version) = args.get(1) else {
             return Ok(hello);
@@ -38,7 +41,8 @@ impl Hello {
         while let [word, values @ ..] = rest {
             rest = match values {
                 [user, password, rest @ ..] if word.eq_ignore_ascii_case(b"AUTH") => {
-                    check_password(&[b"AUTH", user, password])?;
+                    door.check(&[b"AUTH", user, password])?;
+                    hello.lets_in = true;
                     rest
                 }
                 [name, rest @ ..] if word.eq_ignore_ascii_case(b"SETNAME") => {
@@ -82,29 +86,16 @@ impl Hello {
     }
 }
 
-/// AUTH, as a server without a password answers it.
-pub(super) fn check_password(args: &[&[u8]]) -> Result<(), Refusal> {
-    match args {
-        [_, _] => Err(Refusal::new(
-            "AUTH <password> called without any password configured for the default user. Are you sure your \
-             configuration is correct?",
-        )),
-        [_, user, _] if *user == b"default" => Ok(()),
-        [_, _, _] => Err(Refusal::with_code(
-            "WRONGPASS",
-            "invalid username-password pair or user is disabled.",
-        )),
-        _ => Err(crate::front::refusal::syntax_error()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn hello_sets_what_it_names_and_nothing_when_a_word_is_wrong() {
-        let hello = Hello::parse(&[b"HELLO", b"3", b"setname", b"me", b"AUTH", b"default", b"x"]);
+        let hello = Hello::parse(
+            &[b"HELLO", b"3", b"setname", b"me", b"AUTH", b"default", b"x"],
+            &Door::default(),
+        );
         let mut client = Client {
             id: 9,
             ..Client::default()
@@ -123,7 +114,7 @@ mod tests {
             &[b"HELLO", b"3", b"SETNAME", b"a b"],
             &[b"HELLO", b"3", b"AUTH", b"who", b"x"],
         ] {
-            assert!(Hello::parse(wrong).is_err(), "{wrong:?}");
+            assert!(Hello::parse(wrong, &Door::default()).is_err(), "{wrong:?}");
         }
     }
 }

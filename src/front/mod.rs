@@ -9,6 +9,7 @@
 
 mod client;
 mod client_command;
+mod door;
 mod greeting;
 mod refusal;
 mod request;
@@ -18,5 +19,6 @@ mod transaction;
 
 pub(crate) use client::{Client, Which};
 pub(crate) use client_command::{Ask, Unblocked};
+pub(crate) use door::Door;
 pub(crate) use session::{Next, Session, Work};
 pub(crate) use transaction::Ready;

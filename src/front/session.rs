@@ -6,6 +6,7 @@ use crate::command::{Args, CommandSpec, Lookup, PackedCommands, Route, Scripting
 use crate::error::Error;
 use crate::front::client::Client;
 use crate::front::client_command::{Ask, Replies};
+use crate::front::door::{Door, not_let_in};
 use crate::front::greeting::Hello;
 use crate::front::refusal::{
     Refusal, not_here, not_while_listening, unknown_command, unknown_subcommand, wrong_arity,
@@ -22,10 +23,15 @@ use crate::subscribe::{Change, Message, Subscription};
 const ROUND_COMMANDS_MAX: u32 = 4096;
 const ROUND_BYTES_MAX: usize = 4 << 20;
 
+/// Who is not let in yet may send requests of so many bytes.
+const STRANGER_BYTES_MAX: usize = 64 << 10;
+
 /// What is told of a client, and everything that its next command depends on.
 #[derive(Debug)]
 pub(crate) struct Session {
     client: Client,
+    door: Door,
+    is_let_in: bool,
     replies: Replies,
     transaction: Option<Transaction>,
     /// The watched keys, and the node where they are.
@@ -112,9 +118,11 @@ enum Taken {
 type Take = Result<Taken, Refusal>;
 
 impl Session {
-    pub(crate) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client, door: Door) -> Self {
         Self {
             client,
+            is_let_in: door.is_open(),
+            door,
             replies: Replies::On,
             transaction: None,
             watched: None,
@@ -192,6 +200,10 @@ impl Session {
     /// What stands there instead of a whole request in the usual form.
     fn look_at(&mut self, router: &Router, bytes: &[u8], before: usize) -> Gathered {
         let (length, next) = match self.look.look(bytes) {
+            Arrived::Part(needed) if !self.is_let_in && needed > STRANGER_BYTES_MAX => {
+                let text = "Protocol error: unauthenticated bulk length";
+                (0, Next::Broken(text.into()))
+            }
             Arrived::Part(needed) if needed > bytes.len() + LARGE_BYTES => {
                 match self.owner_of_begun(router, bytes) {
                     Some(node) => {
@@ -275,6 +287,9 @@ impl Session {
             Lookup::UnknownCommand if speaks_http(args) => return Ok(Taken::Work(Work::Close)),
             Lookup::UnknownCommand => return Err(unknown_command(args)),
         };
+        if !self.is_let_in && !matches!(command.name(), "AUTH" | "HELLO" | "QUIT" | "RESET") {
+            return Err(not_let_in(command.name()));
+        }
         if command.sole_key().is_some() && self.transaction.is_none() && !self.only_listens() {
             return pass_on(command, request, relay);
         }
@@ -374,7 +389,7 @@ impl Session {
     pub(crate) fn reset(&mut self, out: &mut Vec<u8>) {
         self.client.name.clear();
         self.client.protocol = Protocol::Resp2;
-        *self = Self::new(std::mem::take(&mut self.client));
+        *self = Self::new(std::mem::take(&mut self.client), self.door.clone());
         write_status(out, "RESET");
     }
 }

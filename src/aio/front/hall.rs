@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::front::{Ask, Client, Unblocked, Which};
+use crate::front::{Ask, Client, Door, Unblocked, Which};
 use crate::reply::{Protocol, write_error, write_int, write_status};
 
 /// Who is there.
@@ -21,6 +21,7 @@ pub(super) struct Hall {
     /// Somebody has left.
     left: Notify,
     version: Mutex<Option<String>>,
+    door: Mutex<Door>,
 }
 
 /// One connection, as the others see it.
@@ -49,11 +50,20 @@ impl Hall {
             stopping: AtomicBool::new(false),
             left: Notify::new(),
             version: Mutex::default(),
+            door: Mutex::default(),
         }
     }
 
     pub(super) fn set_clients_max(&self, clients: usize) {
         self.clients_max.store(clients, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_door(&self, door: Door) {
+        *self.door.lock() = door;
+    }
+
+    pub(super) fn door(&self) -> Door {
+        self.door.lock().clone()
     }
 
     pub(super) fn count(&self) -> usize {

@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::aio::front::hall::Hall;
 use crate::aio::front::talk::Talk;
 use crate::aio::{Executor, Shared};
+use crate::front::Door;
 use crate::plan::{Router, ScriptMemory};
 use crate::reply::Protocol;
 use crate::settings::Settings;
@@ -130,6 +131,14 @@ impl FrontEnd {
     #[must_use]
     pub fn with_clients_max(self, clients: usize) -> Self {
         self.hall.set_clients_max(clients);
+        self
+    }
+
+    /// Clients must say this password, by AUTH or HELLO, before anything else. It has nothing to do with the nodes' own. Applies
+    /// to those who come from now on. Defaults to none: everybody who can connect is let in.
+    #[must_use]
+    pub fn with_password(self, password: &str) -> Self {
+        self.hall.set_door(Door::with_password(password));
         self
     }
 

@@ -82,7 +82,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
         let mut talk = Self {
             front,
             stream,
-            session: Session::new(client),
+            session: Session::new(client, front.hall.door()),
             guest,
             input: Input::default(),
             out: Vec::new(),

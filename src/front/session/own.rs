@@ -3,7 +3,8 @@
 use super::{Session, Take, Taken, Work, ours};
 use crate::command::CommandSpec;
 use crate::front::client_command::{self, Outcome, Replies};
-use crate::front::greeting::{Hello, check_password};
+use crate::front::door::not_let_in;
+use crate::front::greeting::Hello;
 use crate::front::refusal::{Refusal, not_an_integer, not_here, wrong_arity};
 use crate::front::request::integer;
 use crate::front::transaction::Transaction;
@@ -63,10 +64,18 @@ impl Session {
                 None => return Err(not_an_integer()),
             },
             ("AUTH", args) => {
-                check_password(args)?;
+                self.door.check(args)?;
+                self.is_let_in = true;
                 write_status(said, "OK");
             }
-            ("HELLO", args) => return Ok(Taken::Work(Work::Greet(Hello::parse(args)?))),
+            ("HELLO", args) => {
+                let hello = Hello::parse(args, &self.door)?;
+                self.is_let_in |= hello.lets_in;
+                return match self.is_let_in {
+                    true => Ok(Taken::Work(Work::Greet(hello))),
+                    false => Err(not_let_in("HELLO")),
+                };
+            }
             ("RESET", _) => return Ok(Taken::Work(Work::Reset)),
             ("QUIT", _) => {
                 write_status(said, "OK");
