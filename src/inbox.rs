@@ -171,22 +171,34 @@ mod tests {
 
     use super::*;
 
-    fn feed(bytes: &[u8], piece: usize) -> io::Result<Vec<Value>> {
+    /// Gives the bytes in pieces, and calls `take` behind each.
+    fn feed_to(
+        bytes: &[u8],
+        piece: usize,
+        mut take: impl FnMut(&mut Inbox) -> io::Result<()>,
+    ) -> io::Result<Inbox> {
         let mut inbox = Inbox::new();
-        let mut values = Vec::new();
-        for piece in bytes.chunks(piece) {
-            let mut piece = piece;
+        for mut piece in bytes.chunks(piece) {
             while !piece.is_empty() {
                 let room = inbox.room();
                 let count = room.len().min(piece.len());
                 room[..count].copy_from_slice(&piece[..count]);
                 inbox.arrived(count);
                 piece = &piece[count..];
-                while let Some(value) = inbox.reply()? {
-                    values.push(value);
-                }
+                take(&mut inbox)?;
             }
         }
+        Ok(inbox)
+    }
+
+    fn feed(bytes: &[u8], piece: usize) -> io::Result<Vec<Value>> {
+        let mut values = Vec::new();
+        feed_to(bytes, piece, |inbox| {
+            while let Some(value) = inbox.reply()? {
+                values.push(value);
+            }
+            Ok(())
+        })?;
         Ok(values)
     }
 
@@ -218,25 +230,17 @@ mod tests {
         let large = format!("${}\r\n{}\r\n", 100_000, "x".repeat(100_000));
         let bytes = [b"+OK\r\n", large.as_bytes(), b":1\r\n"].concat();
         for piece in [1000, 4096, 100_000] {
-            let mut inbox = Inbox::new();
             let mut heard = Vec::new();
-            for piece in bytes.chunks(piece) {
-                let mut piece = piece;
-                while !piece.is_empty() {
-                    let room = inbox.room();
-                    let count = room.len().min(piece.len());
-                    room[..count].copy_from_slice(&piece[..count]);
-                    inbox.arrived(count);
-                    piece = &piece[count..];
-                    loop {
-                        heard.push(match inbox.frame(50_000).unwrap() {
-                            Framed::Nothing => break,
-                            Framed::Whole(frame) => frame.escape_ascii().to_string(),
-                            Framed::Large => "large".into(),
-                        });
-                    }
+            let fed = feed_to(&bytes, piece, |inbox| {
+                loop {
+                    heard.push(match inbox.frame(50_000)? {
+                        Framed::Nothing => return Ok(()),
+                        Framed::Whole(frame) => frame.escape_ascii().to_string(),
+                        Framed::Large => "large".into(),
+                    });
                 }
-            }
+            });
+            let inbox = fed.unwrap();
             assert_eq!(
                 heard,
                 [r"+OK\r\n", "large", r":1\r\n"],
