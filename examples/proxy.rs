@@ -113,8 +113,9 @@ fn threads() -> usize {
 fn builder(arguments: &Arguments) -> Result<Builder, Failure> {
     let builder = ShardedClient::builder().waiting_pool_size(WAITING_PER_NODE);
     if let Some(file) = &arguments.topology {
-        if !arguments.nodes.is_empty() || arguments.placement.is_some() {
-            return Err("a topology has nodes and a placement already".into());
+        let placed = arguments.placement.is_some() || !arguments.options.is_empty();
+        if placed || !arguments.nodes.is_empty() {
+            return Err("a topology has its nodes and its placement already".into());
         }
         let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
         let topology: Topology = text.parse().map_err(|error| format!("{file}, {error}"))?;
