@@ -24,6 +24,10 @@ const BYTES_BEHIND_MAX: usize = 1 << 20;
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
     pub(super) async fn work(&mut self, work: Work, silent: bool) -> io::Result<Going> {
+        if silent {
+            // What is thrown away afterwards must not be mixed with what was said before.
+            self.flush().await?;
+        }
         let mut before = self.out.len();
         let mut going = Going::On;
         match work {

@@ -1,0 +1,67 @@
+//! The front end where connections break, readers are slow, and requests are made to deceive.
+#![cfg(feature = "tokio-comp")]
+
+mod support;
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use support::front_door::{FrontDoor, Talker};
+use support::{Servers, builder};
+
+/// So many servers behind a front end.
+fn open(count: usize) -> Option<(Servers, FrontDoor)> {
+    let servers = Servers::start(count)?;
+    let door = FrontDoor::open(builder(&servers));
+    Some((servers, door))
+}
+
+/// A name that begins so and lives on this node.
+fn name_at(door: &FrontDoor, node: usize, begin: &str) -> String {
+    let topology = door.front_end.topology();
+    let wanted = topology.indices().nth(node);
+    let names = (0..).map(|number| format!("{begin}{number}"));
+    let found = names
+        .into_iter()
+        .find(|name| topology.locate(name.as_bytes()) == wanted);
+    found.unwrap()
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !is_so() {
+        assert!(Instant::now() < end, "{what}");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+/// Breaks all connections of this kind to one server.
+fn cut(servers: &Servers, index: usize, kind: &str) {
+    let mut connection = servers.connection(index);
+    let mut kill = redis::cmd("CLIENT");
+    kill.arg("KILL")
+        .arg("TYPE")
+        .arg(kind)
+        .arg("SKIPME")
+        .arg("yes");
+    kill.query::<i64>(&mut connection).unwrap();
+}
+
+fn eval(talker: &mut Talker, script: &str) -> String {
+    talker.say_words(&[b"EVAL", script.as_bytes(), b"0"]);
+    talker.hear()
+}
+
+#[test]
+fn a_reply_of_a_waiting_command_that_is_not_wanted_does_not_come() {
+    let Some((_servers, door)) = open(2) else {
+        return;
+    };
+    let (mut talker, mut other) = (door.talk(), door.talk());
+    talker.write(b"PING\r\nPING\r\nPING\r\nPING\r\nPING\r\nPING\r\nCLIENT REPLY SKIP\r\nBLPOP list 0\r\nECHO behind\r\n");
+    for _ in 0..6 {
+        assert_eq!(talker.hear(), "+PONG");
+    }
+    other.ask("RPUSH list x");
+    assert_eq!(talker.hear(), "behind");
+}
