@@ -65,3 +65,19 @@ fn a_reply_of_a_waiting_command_that_is_not_wanted_does_not_come() {
     other.ask("RPUSH list x");
     assert_eq!(talker.hear(), "behind");
 }
+
+#[test]
+fn replies_are_wanted_again_as_on_a_server() {
+    let Some((_servers, door)) = open(1) else {
+        return;
+    };
+    let mut talker = door.talk();
+    talker.say("CLIENT REPLY SKIP");
+    assert_eq!(talker.ask("CLIENT REPLY ON"), "+OK");
+    talker.say("CLIENT REPLY SKIP");
+    assert_eq!(talker.ask("SUBSCRIBE a"), "*3 subscribe a :1");
+    assert_eq!(talker.ask("RESET"), "+RESET");
+    talker.say("CLIENT REPLY OFF");
+    assert_eq!(talker.ask("RESET"), "+RESET");
+    assert_eq!(talker.ask("PING"), "+PONG");
+}
