@@ -39,11 +39,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 fn cut(servers: &Servers, index: usize, kind: &str) {
     let mut connection = servers.connection(index);
     let mut kill = redis::cmd("CLIENT");
-    kill.arg("KILL")
-        .arg("TYPE")
-        .arg(kind)
-        .arg("SKIPME")
-        .arg("yes");
+    kill.arg("KILL").arg("TYPE").arg(kind).arg("SKIPME").arg("yes");
     kill.query::<i64>(&mut connection).unwrap();
 }
 
@@ -80,4 +76,28 @@ fn replies_are_wanted_again_as_on_a_server() {
     talker.say("CLIENT REPLY OFF");
     assert_eq!(talker.ask("RESET"), "+RESET");
     assert_eq!(talker.ask("PING"), "+PONG");
+}
+
+#[test]
+fn a_transaction_whose_watch_was_lost_is_not_run() {
+    let Some((servers, door)) = open(2) else {
+        return;
+    };
+    let (mut talker, mut other) = (door.talk(), door.talk());
+    let key = name_at(&door, 0, "key");
+    assert_eq!(talker.ask(&format!("WATCH {key}")), "+OK");
+    cut(&servers, 0, "normal");
+    sleep(Duration::from_millis(300));
+    assert!(talker.ask(&format!("WATCH {key}")).starts_with('-'));
+    assert_eq!(other.ask(&format!("SET {key} theirs")), "+OK");
+    talker.ask("MULTI");
+    talker.ask(&format!("SET {key} ours"));
+    let exec = talker.ask("EXEC");
+    assert_eq!(other.ask(&format!("GET {key}")), "theirs", "{exec}");
+    assert_eq!(exec, "*-1");
+    // And then all is as in the beginning.
+    assert_eq!(talker.ask(&format!("WATCH {key}")), "+OK");
+    talker.ask("MULTI");
+    talker.ask(&format!("SET {key} ours"));
+    assert_eq!(talker.ask("EXEC"), "*1 +OK");
 }

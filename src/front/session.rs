@@ -30,6 +30,8 @@ pub(crate) struct Session {
     transaction: Option<Transaction>,
     /// The watched keys, and the node where they are.
     watched: Option<Atomic>,
+    /// WATCH failed, so nobody knows whether the keys have changed: EXEC answers as if they had.
+    has_lost_watch: bool,
     subscriptions: Subscriptions,
     look: Look,
     /// What is told of it may have changed.
@@ -118,6 +120,7 @@ impl Session {
             replies: Replies::On,
             transaction: None,
             watched: None,
+            has_lost_watch: false,
             subscriptions: Subscriptions::default(),
             look: Look::default(),
             has_news: false,
@@ -337,9 +340,10 @@ impl Session {
         self.client.protocol == Protocol::Resp2 && !self.subscriptions.is_empty()
     }
 
-    /// WATCH did not succeed.
+    /// WATCH did not succeed, or its connection is no more: what was watched is not watched any more.
     pub(crate) fn watch_failed(&mut self) {
         self.watched = None;
+        self.has_lost_watch = true;
     }
 
     /// Channels or patterns have begun or ended: the confirmations.
