@@ -39,7 +39,11 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 fn cut(servers: &Servers, index: usize, kind: &str) {
     let mut connection = servers.connection(index);
     let mut kill = redis::cmd("CLIENT");
-    kill.arg("KILL").arg("TYPE").arg(kind).arg("SKIPME").arg("yes");
+    kill.arg("KILL")
+        .arg("TYPE")
+        .arg(kind)
+        .arg("SKIPME")
+        .arg("yes");
     kill.query::<i64>(&mut connection).unwrap();
 }
 
@@ -60,6 +64,24 @@ fn a_reply_of_a_waiting_command_that_is_not_wanted_does_not_come() {
     }
     other.ask("RPUSH list x");
     assert_eq!(talker.hear(), "behind");
+}
+
+#[test]
+fn a_subscription_that_fails_takes_no_other_with_it() {
+    let Some((servers, door)) = open(2) else {
+        return;
+    };
+    let (mut talker, mut other) = (door.talk(), door.talk());
+    let (living, dead) = (name_at(&door, 0, "ch"), name_at(&door, 1, "ch"));
+    talker.ask(&format!("SUBSCRIBE {living}"));
+    servers.kill(1);
+    assert!(
+        talker
+            .ask(&format!("SUBSCRIBE {living} {dead}"))
+            .starts_with('-')
+    );
+    assert_eq!(other.ask(&format!("PUBLISH {living} hello")), ":1");
+    assert_eq!(talker.hear(), format!("*3 message {living} hello"));
 }
 
 #[test]

@@ -364,6 +364,11 @@ impl Session {
         write_message(message, self.client.protocol, out);
     }
 
+    /// Whether the client listens to this.
+    pub(crate) fn listens_to(&self, kind: Subscription, name: &[u8]) -> bool {
+        self.subscriptions.has(kind, name)
+    }
+
     /// Whether the client listens to anything.
     pub(crate) fn listens(&self) -> bool {
         !self.subscriptions.is_empty()

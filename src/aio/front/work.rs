@@ -239,8 +239,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
             .get_or_insert_with(|| Subscriber::new(Arc::clone(shared)));
         let changed = subscriber.change(change, kind, names.clone()).await;
         if changed.is_err() && change == Change::Begin {
-            // Who is told that it failed will not look for messages.
-            let _ = subscriber.change(Change::End, kind, names.clone()).await;
+            // Who is told that it failed will not look for messages, except for those it had before.
+            let mut new = names.clone();
+            new.retain(|name| !self.session.listens_to(kind, name));
+            let _ = subscriber.change(Change::End, kind, new).await;
         }
         match changed {
             Err(error) => self.say_error(&error),
