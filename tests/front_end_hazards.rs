@@ -85,6 +85,33 @@ fn a_subscription_that_fails_takes_no_other_with_it() {
 }
 
 #[test]
+fn a_gap_behind_a_message_is_a_gap() {
+    let Some((servers, door)) = open(3) else {
+        return;
+    };
+    let mut talker = door.talk();
+    talker.ask("HELLO 3");
+    talker.ask("PSUBSCRIBE p*");
+    let key = name_at(&door, 2, "key");
+    talker.ask(&format!("GET {key}"));
+    servers.pause(2);
+    talker.say(&format!("GET {key}"));
+    sleep(Duration::from_millis(200));
+    let publish = |text: &str| {
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg("p1").arg(text);
+        publish.query::<i64>(&mut servers.connection(0)).unwrap()
+    };
+    assert_eq!(publish("before"), 1);
+    cut(&servers, 1, "pubsub");
+    sleep(Duration::from_secs(2));
+    servers.resume(2);
+    assert_eq!(talker.hear(), "_");
+    assert_eq!(talker.hear(), ">4 pmessage p* p1 before");
+    until("it is hung up on", || door.front_end.clients() == 0);
+}
+
+#[test]
 fn replies_are_wanted_again_as_on_a_server() {
     let Some((_servers, door)) = open(1) else {
         return;

@@ -221,10 +221,9 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
                 Heard::Bytes(0) => return Ok(Going::Over),
                 Heard::Bytes(_) => self.guest.heard(),
                 Heard::Event(event) => {
-                    if self.pass_on(event) == Going::Over {
+                    if self.pass_on(event) == Going::Over || self.pass_on_events() == Going::Over {
                         return Ok(Going::Over);
                     }
-                    self.pass_on_events();
                     self.flush().await?;
                 }
                 Heard::Told if self.guest.is_ended() => return Ok(Going::Over),
@@ -278,19 +277,17 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
     }
 
     /// Passes on what has come already.
-    pub(super) fn pass_on_events(&mut self) {
+    pub(super) fn pass_on_events(&mut self) -> Going {
         while self.out.len() < BYTES_KEPT {
-            let Some(event) = self
-                .subscriber
-                .as_mut()
-                .and_then(Subscriber::try_next_event)
-            else {
+            let subscriber = self.subscriber.as_mut();
+            let Some(event) = subscriber.and_then(Subscriber::try_next_event) else {
                 break;
             };
-            if let Event::Message(message) = event {
-                self.session.message(&message, &mut self.out);
+            if self.pass_on(event) == Going::Over {
+                return Going::Over;
             }
         }
+        Going::On
     }
 }
 

@@ -42,7 +42,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
                 kind,
                 names,
             } => {
-                self.subscribe(change, kind, names).await;
+                going = self.subscribe(change, kind, names).await;
                 before = self.out.len();
             }
             Work::Clients(ask) => {
@@ -232,7 +232,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         self.out.extend_from_slice(&told);
     }
 
-    async fn subscribe(&mut self, change: Change, kind: Subscription, names: Vec<Vec<u8>>) {
+    async fn subscribe(
+        &mut self,
+        change: Change,
+        kind: Subscription,
+        names: Vec<Vec<u8>>,
+    ) -> Going {
         let shared = self.front.shared(Protocol::Resp2);
         let subscriber = self
             .subscriber
@@ -247,8 +252,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         match changed {
             Err(error) => self.say_error(&error),
             Ok(()) => {
-                if change == Change::End {
-                    self.pass_on_events();
+                if change == Change::End && self.pass_on_events() == Going::Over {
+                    return Going::Over;
                 }
                 self.session.subscribed(change, kind, &names, &mut self.out);
             }
@@ -256,6 +261,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         if !self.session.listens() {
             self.subscriber = None;
         }
+        Going::On
     }
 
     pub(super) fn say_error(&mut self, error: &Error) {
