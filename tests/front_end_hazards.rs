@@ -112,6 +112,22 @@ fn a_gap_behind_a_message_is_a_gap() {
 }
 
 #[test]
+fn who_does_not_read_a_large_reply_can_be_ended() {
+    let Some((_servers, door)) = open(2) else {
+        return;
+    };
+    let (mut talker, mut other) = (door.talk(), door.talk());
+    let value = vec![b'x'; 64 << 20];
+    other.say_words(&[b"SET", b"large", &value]);
+    assert_eq!(other.hear(), "+OK");
+    let id = talker.ask("CLIENT ID").replace(':', "");
+    talker.say("GET large");
+    sleep(Duration::from_millis(500));
+    assert_eq!(other.ask(&format!("CLIENT KILL ID {id}")), ":1");
+    until("it has gone", || door.front_end.clients() == 1);
+}
+
+#[test]
 fn replies_are_wanted_again_as_on_a_server() {
     let Some((_servers, door)) = open(1) else {
         return;

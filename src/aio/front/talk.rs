@@ -148,7 +148,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
         let mut telling = relay.telling(&exchanges, &answers, protocol, rand::random());
         while let Some(large) = telling.tell(&mut self.out) {
             flush(&mut self.stream, &mut self.out, &self.guest).await?;
-            let passed = pass_large(shared, &large, &mut self.stream).await?;
+            let passed = pass_large(shared, &large, &mut self.stream, &self.guest).await?;
             if let Err(error) = passed {
                 protocol.write(&mut self.out, &error.to_reply());
             }
@@ -193,7 +193,8 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
             Err(cause) => (cause, 0),
             Ok(mut pipe) => {
                 let mut told = 0;
-                match pipe.pass_reply(&mut self.stream, &mut told).await {
+                let passed = pipe.pass_reply(&mut self.stream, &self.guest, &mut told);
+                match passed.await {
                     Err(error) if told == 0 => (Cause::Dropped(error.to_string()), 1),
                     passed => return passed.map(|()| Going::On),
                 }
@@ -292,6 +293,26 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
 }
 
 /// Writes what there is to write, unless somebody ends the connection.
+pub(super) async fn write<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    bytes: &[u8],
+    guest: &Guest,
+) -> io::Result<()> {
+    let mut write = pin!(stream.write_all(bytes));
+    loop {
+        let told = pin!(guest.told.notified());
+        match select(write.as_mut(), told).await {
+            Either::Left((written, _)) => return written,
+            Either::Right(_) if guest.is_ended() => {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            // The end of all is no reason to keep an answer back. What it is about is looked at later.
+            Either::Right(_) => {}
+        }
+    }
+}
+
+/// Writes what was said, and gives a large buffer back.
 async fn flush<S: AsyncWrite + Unpin>(
     stream: &mut S,
     out: &mut Vec<u8>,
@@ -300,20 +321,7 @@ async fn flush<S: AsyncWrite + Unpin>(
     if out.is_empty() {
         return Ok(());
     }
-    {
-        let mut write = pin!(stream.write_all(out));
-        loop {
-            let told = pin!(guest.told.notified());
-            match select(write.as_mut(), told).await {
-                Either::Left((written, _)) => break written?,
-                Either::Right(_) if guest.is_ended() => {
-                    return Err(io::ErrorKind::ConnectionAborted.into());
-                }
-                // The end of all is no reason to keep an answer back. What it is about is looked at later.
-                Either::Right(_) => {}
-            }
-        }
-    }
+    write(stream, out, guest).await?;
     out.clear();
     if out.capacity() > BYTES_KEPT {
         *out = Vec::new();
