@@ -166,3 +166,18 @@ fn a_transaction_whose_watch_was_lost_is_not_run() {
     talker.ask(&format!("SET {key} ours"));
     assert_eq!(talker.ask("EXEC"), "*1 +OK");
 }
+
+#[test]
+fn who_leaves_while_it_waits_takes_nothing_however_much_it_has_sent() {
+    let Some((_servers, door)) = open(2) else {
+        return;
+    };
+    let (mut talker, mut other) = (door.talk(), door.talk());
+    talker.say("BLPOP list 0");
+    sleep(Duration::from_millis(100));
+    talker.write(&b"PING\r\n".repeat(400_000));
+    talker.hang_up();
+    until("it has gone", || door.front_end.clients() == 1);
+    assert_eq!(other.ask("RPUSH list x"), ":1");
+    assert_eq!(other.ask("LPOP list"), "x");
+}

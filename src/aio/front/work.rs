@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures_util::future::{Either, select};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::aio::front::REQUEST_BYTES_MAX;
 use crate::aio::front::talk::{Going, Heard, Talk, exchange};
 use crate::aio::{Shared, Subscriber};
 use crate::command::Args;
@@ -18,9 +19,6 @@ use crate::plan::{
 };
 use crate::reply::Protocol;
 use crate::subscribe::{Change, Subscription};
-
-/// So many bytes of requests may wait while a blocking command does.
-const BYTES_BEHIND_MAX: usize = 1 << 20;
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
     pub(super) async fn work(&mut self, work: Work, silent: bool) -> io::Result<Going> {
@@ -78,10 +76,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         let shared = Arc::clone(self.front.shared(protocol));
         let mut reply = pin!(alone(&shared, packed, protocol));
         let going = loop {
-            let wanted = match self.input.rest().len() {
-                BYTES_BEHIND_MAX.. => 0,
-                behind => behind + 1,
-            };
+            // All that comes is taken, for an end shows only behind it.
+            let behind = self.input.rest().len();
+            if behind > REQUEST_BYTES_MAX {
+                break Going::Over;
+            }
+            let wanted = behind + 1;
             let next = match select(reply.as_mut(), pin!(self.listen(wanted))).await {
                 Either::Left((reply, _)) => Either::Left(reply),
                 Either::Right((heard, _)) => Either::Right(heard?),
