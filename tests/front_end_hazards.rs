@@ -168,6 +168,33 @@ fn a_transaction_whose_watch_was_lost_is_not_run() {
 }
 
 #[test]
+fn what_is_watched_stays_so_in_another_protocol() {
+    let Some((_servers, door)) = open(2) else {
+        return;
+    };
+    let (mut talker, mut other) = (door.talk(), door.talk());
+    other.ask("HSET {t}h f v");
+    for _ in 0..3 {
+        talker.ask("WATCH {t}k");
+        talker.ask("HELLO 3");
+        talker.ask("MULTI");
+        talker.ask("HGETALL {t}h");
+        assert_eq!(talker.ask("EXEC"), "*1 %1 f v");
+        talker.ask("WATCH {t}k");
+        other.ask("INCR {t}k");
+        talker.ask("MULTI");
+        talker.ask("HGETALL {t}h");
+        assert_eq!(talker.ask("EXEC"), "_");
+        talker.ask("WATCH {t}k");
+        talker.ask("HELLO 2");
+        talker.ask("UNWATCH");
+        talker.ask("MULTI");
+        talker.ask("HGETALL {t}h");
+        assert_eq!(talker.ask("EXEC"), "*1 *2 f v");
+    }
+}
+
+#[test]
 fn who_leaves_while_it_waits_takes_nothing_however_much_it_has_sent() {
     let Some((_servers, door)) = open(2) else {
         return;

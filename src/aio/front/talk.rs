@@ -19,7 +19,7 @@ use crate::front::{Next, Session};
 use crate::node::NodeIndex;
 use crate::passage::Passage;
 use crate::plan::{Answers, Cause, Exchange, Failure, Frames, Hold, Relay};
-use crate::reply::write_error;
+use crate::reply::{Protocol, write_error};
 use crate::subscribe::Event;
 
 /// A buffer of more bytes is given back when it is empty.
@@ -33,8 +33,8 @@ pub(super) struct Talk<'f, S> {
     pub(super) guest: Arc<Guest>,
     pub(super) input: Input,
     pub(super) out: Vec<u8>,
-    /// The connection of WATCH.
-    pub(super) lease: Option<Lease>,
+    /// The connection of WATCH, and what those it was taken from speak.
+    pub(super) lease: Option<(Protocol, Lease)>,
     pub(super) subscriber: Option<Subscriber>,
 }
 

@@ -10,9 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::aio::front::REQUEST_BYTES_MAX;
 use crate::aio::front::talk::{Going, Heard, Talk, exchange};
 use crate::aio::{Shared, Subscriber};
-use crate::command::Args;
+use crate::command::{Args, write_command};
 use crate::error::Error;
-use crate::front::{Ready, Unblocked, Work};
+use crate::front::{Hello, Ready, Unblocked, Work};
 use crate::node::NodeIndex;
 use crate::plan::{
     Answers, Atomic, Ending, Failure, Frames, Hold, Relay, Remedy, loads_at, parse_one,
@@ -49,8 +49,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
                 self.front.hall.answer(&ask, id, protocol, &mut self.out);
             }
             Work::Greet(hello) => {
-                let version = self.front.server_version().await;
-                self.session.greet(&hello, &version, &mut self.out);
+                self.greet(&hello).await;
             }
             Work::Reset => {
                 self.forget().await;
@@ -127,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         if self.lease.is_none() {
             let limit = shared.executor.limit(Hold::No);
             match shared.executor.lease(node, limit).await {
-                Ok(lease) => self.lease = Some(lease),
+                Ok(lease) => self.lease = Some((protocol, lease)),
                 Err(cause) => {
                     let failure = Failure::not_sent(cause);
                     self.session.watch_failed();
@@ -157,11 +156,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         count: usize,
         ending: Ending,
     ) -> Option<Answers<Frames>> {
-        let lease = self.lease.take()?;
+        let (protocol, lease) = self.lease.take()?;
         let limit = shared.executor.limit(Hold::No);
         let answers: Answers<Frames> = lease.link.exchange(packed, count, ending, limit).await;
         if answers.failure.is_none() {
-            self.lease = Some(lease);
+            self.lease = Some((protocol, lease));
         }
         Some(answers)
     }
@@ -171,12 +170,43 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
         let shared = Arc::clone(self.front.shared(self.session.protocol()));
         let answers = self.on_lease(&shared, UNWATCH, 1, Ending::Any).await;
-        if answers.is_some_and(|answers| answers.values.get(0) == Some(b"+OK\r\n"))
-            && let Some(lease) = self.lease.take()
+        if answers.is_some_and(|answers| answers.values.get(0) == Some(b"+OK\r\n")) {
+            self.give_back();
+        }
+        self.lease = None;
+    }
+
+    /// Gives the connection of WATCH back as it is, unless it speaks another protocol now than those it was taken from.
+    fn give_back(&mut self) {
+        if let Some((protocol, lease)) = self.lease.take()
+            && protocol == self.session.protocol()
         {
             lease.give_back();
         }
-        self.lease = None;
+    }
+
+    /// HELLO. What is watched stays so, and its connection speaks the new protocol too.
+    async fn greet(&mut self, hello: &Hello) {
+        let version = self.front.server_version().await;
+        let before = self.session.protocol();
+        self.session.greet(hello, &version, &mut self.out);
+        let protocol = self.session.protocol();
+        if protocol == before || self.lease.is_none() {
+            return;
+        }
+        let number = protocol.number().to_string();
+        let mut packed = Vec::new();
+        write_command(&mut packed, &[b"HELLO", number.as_bytes()]);
+        let shared = Arc::clone(self.front.shared(protocol));
+        let answers = self.on_lease(&shared, &packed, 1, Ending::Any).await;
+        let is_refused = |answers: Answers<Frames>| {
+            let first = answers.values.get(0);
+            first.is_none_or(|first| first.starts_with(b"-"))
+        };
+        if answers.is_none_or(is_refused) {
+            self.lease = None;
+            self.session.watch_failed();
+        }
     }
 
     async fn exec(&mut self, ready: &Ready) {
@@ -196,11 +226,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
                 answers.into_iter().next().unwrap_or_default()
             }
         };
-        if let Some(lease) = self.lease.take()
-            && answers.failure.is_none()
-        {
-            lease.give_back();
+        if answers.failure.is_none() {
+            self.give_back();
         }
+        self.lease = None;
         let before = self.out.len();
         if let Some(woven) = &woven {
             woven.notes.strip_unread(&mut answers);
