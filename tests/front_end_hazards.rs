@@ -208,3 +208,41 @@ fn who_leaves_while_it_waits_takes_nothing_however_much_it_has_sent() {
     assert_eq!(other.ask("RPUSH list x"), ":1");
     assert_eq!(other.ask("LPOP list"), "x");
 }
+
+#[test]
+fn a_subscription_behind_many_messages_is_confirmed() {
+    let Some((servers, door)) = open(2) else {
+        return;
+    };
+    let mut talker = door.talk();
+    talker.ask("HELLO 3");
+    let (channel, other) = (name_at(&door, 0, "ch"), name_at(&door, 0, "other"));
+    let key = name_at(&door, 1, "key");
+    talker.ask(&format!("SUBSCRIBE {channel}"));
+    talker.ask(&format!("GET {key}"));
+    servers.pause(1);
+    talker.write(format!("GET {key}\r\nSUBSCRIBE {other}\r\n").as_bytes());
+    let mut publish = redis::pipe();
+    for _ in 0..20_000 {
+        publish.cmd("PUBLISH").arg(&channel).arg("x").ignore();
+    }
+    let mut connection = servers.connection(0);
+    for _ in 0..4 {
+        publish.query::<()>(&mut connection).unwrap();
+    }
+    sleep(Duration::from_millis(500));
+    servers.resume(1);
+    assert_eq!(talker.hear(), "_");
+    let mut messages = 0;
+    let said = loop {
+        match talker.hear() {
+            message if message.starts_with(">3 message") => messages += 1,
+            said => break said,
+        }
+    };
+    assert_eq!(said, format!(">3 subscribe {other} :2"));
+    while messages < 80_000 {
+        assert!(talker.hear().starts_with(">3 message"));
+        messages += 1;
+    }
+}
