@@ -39,11 +39,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 fn cut(servers: &Servers, index: usize, kind: &str) {
     let mut connection = servers.connection(index);
     let mut kill = redis::cmd("CLIENT");
-    kill.arg("KILL")
-        .arg("TYPE")
-        .arg(kind)
-        .arg("SKIPME")
-        .arg("yes");
+    kill.arg("KILL").arg("TYPE").arg(kind).arg("SKIPME").arg("yes");
     kill.query::<i64>(&mut connection).unwrap();
 }
 
@@ -75,11 +71,7 @@ fn a_subscription_that_fails_takes_no_other_with_it() {
     let (living, dead) = (name_at(&door, 0, "ch"), name_at(&door, 1, "ch"));
     talker.ask(&format!("SUBSCRIBE {living}"));
     servers.kill(1);
-    assert!(
-        talker
-            .ask(&format!("SUBSCRIBE {living} {dead}"))
-            .starts_with('-')
-    );
+    assert!(talker.ask(&format!("SUBSCRIBE {living} {dead}")).starts_with('-'));
     assert_eq!(other.ask(&format!("PUBLISH {living} hello")), ":1");
     assert_eq!(talker.hear(), format!("*3 message {living} hello"));
 }
@@ -125,6 +117,26 @@ fn who_does_not_read_a_large_reply_can_be_ended() {
     sleep(Duration::from_millis(500));
     assert_eq!(other.ask(&format!("CLIENT KILL ID {id}")), ":1");
     until("it has gone", || door.front_end.clients() == 1);
+}
+
+#[test]
+fn a_key_in_a_script_is_the_one_that_the_server_reads() {
+    let Some((_servers, door)) = open(2) else {
+        return;
+    };
+    let mut talker = door.talk();
+    for number in 1..40 {
+        talker.ask(&format!("SET k{number} v"));
+        let script = format!("return redis.call('GET', [[\nk{number}]])");
+        let said = eval(&mut talker, &script);
+        assert!(said == "v" || said.starts_with("-UNROUTABLE"), "{said}");
+        talker.ask(&format!("SET {number} v"));
+        let said = eval(&mut talker, &format!("return redis.call('GET', 00{number})"));
+        assert!(said == "v" || said.starts_with("-UNROUTABLE"), "{said}");
+    }
+    talker.ask("SET 1.2345678901234567e+19 v");
+    let said = eval(&mut talker, "return redis.call('GET', 12345678901234567890)");
+    assert!(said == "v" || said.starts_with("-UNROUTABLE"), "{said}");
 }
 
 #[test]
