@@ -39,7 +39,11 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 fn cut(servers: &Servers, index: usize, kind: &str) {
     let mut connection = servers.connection(index);
     let mut kill = redis::cmd("CLIENT");
-    kill.arg("KILL").arg("TYPE").arg(kind).arg("SKIPME").arg("yes");
+    kill.arg("KILL")
+        .arg("TYPE")
+        .arg(kind)
+        .arg("SKIPME")
+        .arg("yes");
     kill.query::<i64>(&mut connection).unwrap();
 }
 
@@ -71,7 +75,11 @@ fn a_subscription_that_fails_takes_no_other_with_it() {
     let (living, dead) = (name_at(&door, 0, "ch"), name_at(&door, 1, "ch"));
     talker.ask(&format!("SUBSCRIBE {living}"));
     servers.kill(1);
-    assert!(talker.ask(&format!("SUBSCRIBE {living} {dead}")).starts_with('-'));
+    assert!(
+        talker
+            .ask(&format!("SUBSCRIBE {living} {dead}"))
+            .starts_with('-')
+    );
     assert_eq!(other.ask(&format!("PUBLISH {living} hello")), ":1");
     assert_eq!(talker.hear(), format!("*3 message {living} hello"));
 }
@@ -120,6 +128,28 @@ fn who_does_not_read_a_large_reply_can_be_ended() {
 }
 
 #[test]
+fn a_script_in_a_transaction_goes_where_its_keys_are() {
+    let Some((_servers, door)) = open(2) else {
+        return;
+    };
+    let mut talker = door.talk();
+    let (here, there) = (name_at(&door, 0, "key"), name_at(&door, 1, "key"));
+    talker.ask(&format!("SET {there} 5"));
+    talker.ask("MULTI");
+    let script = format!("return redis.call('GET', '{there}')");
+    assert_eq!(eval(&mut talker, &script), "+QUEUED");
+    assert_eq!(talker.ask("EXEC"), "*1 5");
+    talker.ask("MULTI");
+    talker.ask(&format!("SET {here} 1"));
+    assert!(eval(&mut talker, &script).starts_with("-CROSSNODE"));
+    assert!(talker.ask("EXEC").starts_with("-EXECABORT"));
+    talker.ask("MULTI");
+    let any = eval(&mut talker, "return redis.call('GET', ARGV[1])");
+    assert!(any.starts_with("-UNROUTABLE"), "{any}");
+    assert!(talker.ask("EXEC").starts_with("-EXECABORT"));
+}
+
+#[test]
 fn a_key_in_a_script_is_the_one_that_the_server_reads() {
     let Some((_servers, door)) = open(2) else {
         return;
@@ -131,11 +161,17 @@ fn a_key_in_a_script_is_the_one_that_the_server_reads() {
         let said = eval(&mut talker, &script);
         assert!(said == "v" || said.starts_with("-UNROUTABLE"), "{said}");
         talker.ask(&format!("SET {number} v"));
-        let said = eval(&mut talker, &format!("return redis.call('GET', 00{number})"));
+        let said = eval(
+            &mut talker,
+            &format!("return redis.call('GET', 00{number})"),
+        );
         assert!(said == "v" || said.starts_with("-UNROUTABLE"), "{said}");
     }
     talker.ask("SET 1.2345678901234567e+19 v");
-    let said = eval(&mut talker, "return redis.call('GET', 12345678901234567890)");
+    let said = eval(
+        &mut talker,
+        "return redis.call('GET', 12345678901234567890)",
+    );
     assert!(said == "v" || said.starts_with("-UNROUTABLE"), "{said}");
 }
 

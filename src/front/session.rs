@@ -304,7 +304,7 @@ impl Session {
                 return Err(Refusal::new("Command not allowed inside a transaction"));
             }
             transaction
-                .add(router, command, frame, args)
+                .add(router, relay.recall(), command, (frame, args))
                 .map_err(ours)?;
             self.has_news = true;
             write_status(said, "QUEUED");
