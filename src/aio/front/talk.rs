@@ -96,9 +96,13 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
 
     async fn run(&mut self) -> io::Result<()> {
         loop {
-            match self.round().await? {
+            let next = match self.round().await? {
+                Next::Upload { node, needed } if !self.is_plain(node) => Next::Input(needed),
+                next => next,
+            };
+            match next {
                 Next::Round => {}
-                Next::Upload(node) => {
+                Next::Upload { node, .. } => {
                     if self.upload(node).await? == Going::Over {
                         return Ok(());
                     }
@@ -158,6 +162,12 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
             self.guest.show(client);
         }
         Ok(gathered.next)
+    }
+
+    /// Whether a request can go to this node in pieces: over TLS only redis-rs knows how to send it.
+    fn is_plain(&self, node: NodeIndex) -> bool {
+        let shared = self.front.shared(self.session.protocol());
+        shared.executor.connector(node).is_plain()
     }
 
     pub(super) async fn flush(&mut self) -> io::Result<()> {
