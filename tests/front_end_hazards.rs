@@ -294,3 +294,27 @@ fn a_subscription_behind_many_messages_is_confirmed() {
         messages += 1;
     }
 }
+
+#[test]
+fn as_many_may_wait_as_there_are_clients() {
+    let Some(servers) = Servers::start(1) else {
+        return;
+    };
+    let door = FrontDoor::open(builder(&servers).waiting_pool_size(2));
+    let mut waiting: Vec<Talker> = (0..20).map(|_| door.talk()).collect();
+    for (number, talker) in waiting.iter_mut().enumerate() {
+        talker.say(&format!("BLPOP list:{number} 0"));
+    }
+    let (mut watching, mut other) = (door.talk(), door.talk());
+    assert_eq!(watching.ask("WATCH k"), "+OK");
+    for (number, talker) in waiting.iter_mut().enumerate().rev() {
+        other.ask(&format!("RPUSH list:{number} x"));
+        assert_eq!(talker.hear(), format!("*2 list:{number} x"));
+    }
+    let clients = || {
+        let mut list = redis::cmd("CLIENT");
+        let list: String = list.arg("LIST").query(&mut servers.connection(0)).unwrap();
+        list.lines().count()
+    };
+    until("those that are not needed are closed", || clients() < 8);
+}
