@@ -186,6 +186,11 @@ fn replies_are_wanted_again_as_on_a_server() {
     talker.say("CLIENT REPLY SKIP");
     assert_eq!(talker.ask("SUBSCRIBE a"), "*3 subscribe a :1");
     assert_eq!(talker.ask("RESET"), "+RESET");
+    talker.say("CLIENT REPLY SKIP");
+    talker.write(b"*0\r\n");
+    assert_eq!(talker.ask("PING"), "+PONG");
+    talker.say("CLIENT REPLY SKIP");
+    talker.say("RESET");
     talker.say("CLIENT REPLY OFF");
     assert_eq!(talker.ask("RESET"), "+RESET");
     assert_eq!(talker.ask("PING"), "+PONG");

@@ -207,7 +207,13 @@ impl Session {
                 }
             }
             Arrived::Part(needed) => (0, Next::Input(needed.saturating_sub(bytes.len()))),
-            Arrived::Nothing(length) => (length, Next::Round),
+            Arrived::Nothing(length) => {
+                // A server skips the reply to nothing, too.
+                if self.replies == Replies::SkipNext {
+                    self.replies = Replies::On;
+                }
+                (length, Next::Round)
+            }
             Arrived::Request { length, packed } => (length, Next::Request(packed)),
             Arrived::Broken(why) => (0, Next::Broken(why)),
         };
@@ -250,7 +256,12 @@ impl Session {
                 relay.say(|out| out.extend_from_slice(&said));
                 return None;
             }
-            Ok(Taken::Work(work)) => Some(Next::Work { work, silent }),
+            Ok(Taken::Work(work)) => {
+                // Replies come again with the one to RESET; but that may be skipped like any other.
+                let is_wanted = matches!(work, Work::Reset) && self.replies == Replies::Off;
+                let silent = silent && !is_wanted;
+                Some(Next::Work { work, silent })
+            }
             Err(refusal) => {
                 if let Some(transaction) = &mut self.transaction {
                     transaction.spoil();

@@ -55,8 +55,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
                 self.forget().await;
                 self.subscriber = None;
                 self.session.reset(&mut self.out);
-                // Replies are wanted from here on, as in the beginning.
-                before = self.out.len();
             }
             Work::Close => going = Going::Over,
         }
