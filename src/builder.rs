@@ -208,8 +208,8 @@ impl Builder {
     }
 
     /// The most connections to one node, besides those of [`pool_size`](Self::pool_size), for commands that may wait
-    /// (BLPOP, XREAD BLOCK, WAIT, ...), for transactions and for dedicated connections. Defaults to
-    /// [`WAITING_POOL_SIZE`].
+    /// (BLPOP, XREAD BLOCK, WAIT, ...), for transactions and for dedicated connections. A front end keeps so many, and
+    /// makes more while more of its clients wait. Defaults to [`WAITING_POOL_SIZE`].
     pub fn waiting_pool_size(mut self, connections: usize) -> Self {
         self.settings.waiting_pool_size = connections;
         self
@@ -257,7 +257,8 @@ impl Builder {
     #[cfg(feature = "tokio-comp")]
     pub fn build_async(self) -> Result<crate::aio::ShardedClient, Error> {
         let parts = self.parts()?;
-        let executor = crate::aio::Executor::new(parts.clients, &parts.settings);
+        let users = parts.settings.waiting_pool_size;
+        let executor = crate::aio::Executor::new(parts.clients, &parts.settings, users);
         Ok(crate::aio::ShardedClient::from_shared(crate::aio::Shared {
             router: parts.router,
             executor,

@@ -127,9 +127,13 @@ impl Inbox {
                         if skim.passage.size() <= keep {
                             return Ok(Framed::Nothing);
                         }
+                        let is_push = arrived[0] == b'>';
                         self.start += skim.at;
                         self.passing = self.partial.take().map(|skim| skim.passage);
-                        return Ok(Framed::Large);
+                        return Ok(match is_push {
+                            true => Framed::Nothing,
+                            false => Framed::Large,
+                        });
                     }
                     skim.at
                 }
@@ -247,6 +251,26 @@ mod tests {
                 "in pieces of {piece}"
             );
             assert!(inbox.buffer.len() <= 4 * BYTES, "nothing of it was kept");
+        }
+    }
+
+    #[test]
+    fn a_large_push_message_is_no_reply() {
+        let push = format!(">2\r\n+x\r\n${}\r\n{}\r\n", 10_000, "x".repeat(10_000));
+        let bytes = [push.as_bytes(), b":1\r\n"].concat();
+        for keep in [0, 100] {
+            let mut inbox = Inbox::new();
+            let mut heard = Vec::new();
+            for piece in bytes.chunks(1000) {
+                inbox.room()[..piece.len()].copy_from_slice(piece);
+                inbox.arrived(piece.len());
+                match inbox.frame(keep).unwrap() {
+                    Framed::Nothing => {}
+                    Framed::Whole(frame) => heard.push(frame.escape_ascii().to_string()),
+                    Framed::Large => heard.push("large".into()),
+                }
+            }
+            assert_eq!(heard, [r":1\r\n"], "when {keep} bytes are kept");
         }
     }
 

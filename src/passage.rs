@@ -5,6 +5,9 @@ use std::io;
 /// So much of a line is kept: more than the mark and a number need.
 const LINE_BYTES_KEPT: usize = 32;
 
+/// Arrays may be nested so deeply: deeper than any script can make its reply.
+const DEPTH_MAX: usize = 1 << 16;
+
 /// How much of a reply (or of a request, which is an array of strings) has passed. No byte is looked at twice.
 #[derive(Debug)]
 pub(crate) struct Passage {
@@ -107,7 +110,13 @@ impl Passage {
             _ => 0,
         };
         self.end_element(inner);
-        Ok(())
+        match self.open.len() <= DEPTH_MAX {
+            true => Ok(()),
+            false => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the reply is nested too deeply",
+            )),
+        }
     }
 
     /// An element is over, or its inner ones begin.
@@ -202,5 +211,6 @@ mod tests {
     fn nonsense_is_an_error() {
         assert!(Passage::default().take(b"$x\r\n").is_err());
         assert!(Passage::default().take(b"*99999999999\r\n").is_err());
+        assert!(Passage::default().take(&b"*1\r\n".repeat(100_000)).is_err());
     }
 }

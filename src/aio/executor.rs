@@ -31,7 +31,12 @@ struct NodeLinks {
 }
 
 impl Executor {
-    pub(crate) fn new(clients: Vec<(redis::Client, String)>, settings: &Settings) -> Self {
+    /// For so many users of connections of their own at a time.
+    pub(crate) fn new(
+        clients: Vec<(redis::Client, String)>,
+        settings: &Settings,
+        users: usize,
+    ) -> Self {
         let node = |(client, address): (redis::Client, String)| {
             let connector = Connector::new(client, address, settings.connect_timeout);
             let station = |_| Arc::new(Station::new(connector.clone()));
@@ -41,6 +46,7 @@ impl Executor {
                 waiting: Arc::new(WaitingPool::new(
                     connector.clone(),
                     settings.waiting_pool_size,
+                    users,
                 )),
             }
         };

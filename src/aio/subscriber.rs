@@ -1,11 +1,13 @@
 //! Listening to channels of many nodes.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
+use futures_util::future::{Either, select};
 use redis::ToRedisArgs;
 use tokio::sync::mpsc;
 
@@ -49,6 +51,8 @@ pub struct Subscriber {
     ears: Vec<Option<Ear>>,
     events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
+    /// Events that came while a change was waited for, the oldest first: as many as may wait in `events`.
+    early: VecDeque<Event>,
 }
 
 impl Subscriber {
@@ -60,6 +64,7 @@ impl Subscriber {
             ears,
             events,
             sender,
+            early: VecDeque::new(),
         }
     }
 
@@ -135,12 +140,16 @@ impl Subscriber {
 
     /// The next event. Dropping the future loses nothing.
     pub async fn next_event(&mut self) -> Option<Event> {
-        self.events.recv().await
+        match self.early.pop_front() {
+            Some(event) => Some(event),
+            None => self.events.recv().await,
+        }
     }
 
     /// An event that has come already.
     pub(super) fn try_next_event(&mut self) -> Option<Event> {
-        self.events.try_recv().ok()
+        let early = self.early.pop_front();
+        early.or_else(|| self.events.try_recv().ok())
     }
 
     pub(super) async fn change(
@@ -160,7 +169,8 @@ impl Subscriber {
         for (node, _) in &spread {
             let name = self.shared.router.name(*node);
             if let Some(ear) = &self.ears[node.get()] {
-                ear.settle(limit, |why| not_confirmed(name, why)).await?;
+                let settled = ear.settle(limit, |why| not_confirmed(name, why));
+                meanwhile(settled, &mut self.events, &mut self.early).await?;
             }
         }
         Ok(())
@@ -182,11 +192,32 @@ impl Subscriber {
     }
 }
 
+/// Waits for a change, and takes events meanwhile: while one cannot be told, what comes behind it is not heard, and it may
+/// be the confirmation.
+async fn meanwhile<T>(
+    settled: impl Future<Output = T>,
+    events: &mut mpsc::Receiver<Event>,
+    early: &mut VecDeque<Event>,
+) -> T {
+    let mut settled = pin!(settled);
+    while early.len() < EVENTS_MAX {
+        match select(settled.as_mut(), pin!(events.recv())).await {
+            Either::Left((settled, _)) => return settled,
+            Either::Right((Some(event), _)) => early.push_back(event),
+            Either::Right((None, _)) => break,
+        }
+    }
+    settled.await
+}
+
 impl Stream for Subscriber {
     type Item = Event;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        self.events.poll_recv(cx)
+        match self.early.pop_front() {
+            Some(event) => Poll::Ready(Some(event)),
+            None => self.events.poll_recv(cx),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::plan::Cause;
 /// A bounded number of connections to one node, each lent to one user at a time.
 pub(super) struct WaitingPool {
     pub(super) connector: Connector,
+    /// So many are kept when nobody uses them.
     size: usize,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Link>>,
@@ -26,11 +27,12 @@ pub(super) struct Lease {
 }
 
 impl WaitingPool {
-    pub(super) fn new(connector: Connector, size: usize) -> Self {
+    /// For so many users at a time.
+    pub(super) fn new(connector: Connector, size: usize, users: usize) -> Self {
         Self {
             connector,
             size,
-            permits: Arc::new(Semaphore::new(size.min(Semaphore::MAX_PERMITS))),
+            permits: Arc::new(Semaphore::new(users.min(Semaphore::MAX_PERMITS))),
             idle: Mutex::default(),
         }
     }
@@ -89,8 +91,9 @@ impl WaitingPool {
 impl Lease {
     /// Ends the loan of a connection that owes nothing.
     pub(super) fn give_back(self) {
-        if !self.link.is_closed() {
-            self.pool.idle.lock().push(self.link);
+        let mut idle = self.pool.idle.lock();
+        if !self.link.is_closed() && idle.len() < self.pool.size {
+            idle.push(self.link);
         }
     }
 }

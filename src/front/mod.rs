@@ -20,5 +20,6 @@ mod transaction;
 pub(crate) use client::{Client, Which};
 pub(crate) use client_command::{Ask, Unblocked};
 pub(crate) use door::Door;
+pub(crate) use greeting::Hello;
 pub(crate) use session::{Next, Session, Work};
 pub(crate) use transaction::Ready;

@@ -36,6 +36,8 @@ pub(crate) struct Session {
     transaction: Option<Transaction>,
     /// The watched keys, and the node where they are.
     watched: Option<Atomic>,
+    /// WATCH failed, so nobody knows whether the keys have changed: EXEC answers as if they had.
+    has_lost_watch: bool,
     subscriptions: Subscriptions,
     look: Look,
     /// What is told of it may have changed.
@@ -58,8 +60,9 @@ pub(crate) enum Next {
     Round,
     /// A request in an unusual form, here in the usual one, comes before the rest of the input.
     Request(Vec<u8>),
-    /// A large request for this node is at the beginning of the input, and goes there as it comes.
-    Upload(NodeIndex),
+    /// A large request for this node is at the beginning of the input, and goes there as it comes. So many bytes more are
+    /// needed by those who cannot do that.
+    Upload { node: NodeIndex, needed: usize },
     /// Something that is not a round of requests. When it is silent, its reply is thrown away.
     Work { work: Work, silent: bool },
     /// What comes is no request. This is said, and the connection closed.
@@ -126,6 +129,7 @@ impl Session {
             replies: Replies::On,
             transaction: None,
             watched: None,
+            has_lost_watch: false,
             subscriptions: Subscriptions::default(),
             look: Look::default(),
             has_news: false,
@@ -208,13 +212,20 @@ impl Session {
                 match self.owner_of_begun(router, bytes) {
                     Some(node) => {
                         self.look = Look::default();
-                        (0, Next::Upload(node))
+                        let needed = needed - bytes.len();
+                        (0, Next::Upload { node, needed })
                     }
                     None => (0, Next::Input(needed - bytes.len())),
                 }
             }
             Arrived::Part(needed) => (0, Next::Input(needed.saturating_sub(bytes.len()))),
-            Arrived::Nothing(length) => (length, Next::Round),
+            Arrived::Nothing(length) => {
+                // A server skips the reply to nothing, too.
+                if self.replies == Replies::SkipNext {
+                    self.replies = Replies::On;
+                }
+                (length, Next::Round)
+            }
             Arrived::Request { length, packed } => (length, Next::Request(packed)),
             Arrived::Broken(why) => (0, Next::Broken(why)),
         };
@@ -257,7 +268,12 @@ impl Session {
                 relay.say(|out| out.extend_from_slice(&said));
                 return None;
             }
-            Ok(Taken::Work(work)) => Some(Next::Work { work, silent }),
+            Ok(Taken::Work(work)) => {
+                // Replies come again with the one to RESET; but that may be skipped like any other.
+                let is_wanted = matches!(work, Work::Reset) && self.replies == Replies::Off;
+                let silent = silent && !is_wanted;
+                Some(Next::Work { work, silent })
+            }
             Err(refusal) => {
                 if let Some(transaction) = &mut self.transaction {
                     transaction.spoil();
@@ -316,7 +332,7 @@ impl Session {
                 return Err(Refusal::new("Command not allowed inside a transaction"));
             }
             transaction
-                .add(router, command, frame, args)
+                .add(router, relay.recall(), command, (frame, args))
                 .map_err(ours)?;
             self.has_news = true;
             write_status(said, "QUEUED");
@@ -352,9 +368,10 @@ impl Session {
         self.client.protocol == Protocol::Resp2 && !self.subscriptions.is_empty()
     }
 
-    /// WATCH did not succeed.
+    /// WATCH did not succeed, or its connection is no more: what was watched is not watched any more.
     pub(crate) fn watch_failed(&mut self) {
         self.watched = None;
+        self.has_lost_watch = true;
     }
 
     /// Channels or patterns have begun or ended: the confirmations.
@@ -373,6 +390,11 @@ impl Session {
     /// A message that is passed on, unless it is about something that has ended.
     pub(crate) fn message(&self, message: &Message, out: &mut Vec<u8>) {
         write_message(message, self.client.protocol, out);
+    }
+
+    /// Whether the client listens to this.
+    pub(crate) fn listens_to(&self, kind: Subscription, name: &[u8]) -> bool {
+        self.subscriptions.has(kind, name)
     }
 
     /// Whether the client listens to anything.

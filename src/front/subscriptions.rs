@@ -16,6 +16,10 @@ impl Subscriptions {
         self.names.is_empty()
     }
 
+    pub(super) fn has(&self, kind: Subscription, name: &[u8]) -> bool {
+        self.names.contains(&(kind, name.to_vec()))
+    }
+
     pub(super) fn count(&self, kind: Subscription) -> usize {
         self.names.iter().filter(|(of, _)| *of == kind).count()
     }

@@ -60,9 +60,9 @@ impl Transaction {
     pub(super) fn add(
         &mut self,
         router: &Router,
+        recall: Recall<'_>,
         command: &CommandSpec,
-        frame: &[u8],
-        args: &[&[u8]],
+        (frame, args): (&[u8], &[&[u8]]),
     ) -> Result<(), Error> {
         if self.packed.len() + frame.len() > TRANSACTION_BYTES_MAX {
             return Err(Error::new(
@@ -75,7 +75,7 @@ impl Transaction {
         }
         // What makes no sense is refused by the server when its turn comes, and the others are carried out.
         if !router.is_senseless(command, args) {
-            self.atomic.add(router, args)?;
+            self.atomic.add(router, args, recall)?;
         }
         self.packed.extend_from_slice(frame);
         self.commands += 1;

@@ -6,8 +6,7 @@ use crate::command::{Access, Route, Scripting};
 use crate::error::{Error, ErrorKind, KeyText, named_server_error, server_error};
 use crate::node::NodeIndex;
 use crate::plan::batch::{Exchange, Slot};
-use crate::plan::{Answers, Router};
-use crate::plan::{Frames, Row};
+use crate::plan::{Answers, Frames, Recall, Router, Row};
 use crate::reply::Protocol;
 
 /// A transaction that is being gathered.
@@ -63,8 +62,14 @@ impl Ending {
 }
 
 impl Atomic {
-    /// Checks one command between MULTI and EXEC: its keys live where those before it do.
-    pub(crate) fn add(&mut self, router: &Router, args: &[&[u8]]) -> Result<(), Error> {
+    /// Checks one command between MULTI and EXEC: its keys live where those before it do. So do those that a script shows
+    /// which declares none.
+    pub(crate) fn add(
+        &mut self,
+        router: &Router,
+        args: &[&[u8]],
+        recall: Recall<'_>,
+    ) -> Result<(), Error> {
         self.commands += 1;
         let command = router.lookup(args)?;
         self.scripting = self.scripting.or(command.scripting());
@@ -87,6 +92,14 @@ impl Atomic {
         let at = router.keys(command, args)?;
         for &position in &at.keys {
             self.add_key(router, args[position as usize])?;
+        }
+        if at.keys.is_empty()
+            && command.route() == Route::Keys
+            && command.scripting() == Scripting::Yes
+        {
+            for key in router.shown_keys(command, args, &recall())? {
+                self.add_key(router, key)?;
+            }
         }
         // A pattern is no key: where it would live itself says nothing of the keys that are made of it.
         for &position in &at.patterns {

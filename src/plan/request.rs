@@ -47,7 +47,7 @@ impl Router {
             return Ok(Bundle::of(batch, weave));
         };
         let mut atomic = Atomic::default();
-        for_each_inner_command(packed, commands, |args| atomic.add(self, args))?;
+        for_each_inner_command(packed, commands, |args| atomic.add(self, args, recall))?;
         let (node, scripting) = (atomic.owner()?, atomic.scripting());
         let weave = || Weave::new(recall(), Reach::AllNodes);
         Ok(Bundle::of_atomic(node, packed, commands, scripting, weave))

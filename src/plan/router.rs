@@ -342,7 +342,7 @@ impl Router {
                 return Err(without_keys(command));
             }
             let memory = recall();
-            let shown = memory.judge(&self.commands, command, args)?;
+            let shown = self.shown_keys(command, args, &memory)?;
             return match shown.is_empty() {
                 true => Ok(NodeIndex::new(0)),
                 false => self.common_owner(shown),
@@ -441,6 +441,16 @@ impl Router {
             }),
             false => Err(ScanCursor::invalid(args[1])),
         }
+    }
+
+    /// The keys that a script or function shows which declares none.
+    pub(crate) fn shown_keys<'s>(
+        &self,
+        command: &CommandSpec,
+        args: &'s [&'s [u8]],
+        memory: &'s ScriptMemory,
+    ) -> Result<Vec<&'s [u8]>, Error> {
+        memory.judge(&self.commands, command, args)
     }
 
     /// Where the keys of a request are.

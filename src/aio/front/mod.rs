@@ -102,7 +102,9 @@ impl Doors {
                 .map(|(client, address)| (speaking(client, version), address.clone()));
             Arc::new(Shared {
                 router: parts.router.clone(),
-                executor: Executor::new(clients.collect(), &parts.settings),
+                // As many may wait as there are clients: one that waits for a connection to wait on would miss what
+                // comes for it.
+                executor: Executor::new(clients.collect(), &parts.settings, usize::MAX),
                 scripts: Arc::clone(scripts),
                 db: parts.db,
             })

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::aio::Shared;
+use crate::aio::front::hall::Guest;
+use crate::aio::front::talk::write;
 use crate::aio::station::{Connector, Duplex};
 use crate::error::Error;
 use crate::passage::Passage;
@@ -40,6 +42,7 @@ impl Pipe {
     pub(super) async fn pass_reply<S: AsyncWrite + Unpin>(
         &mut self,
         client: &mut S,
+        guest: &Guest,
         told: &mut usize,
     ) -> io::Result<()> {
         let mut passage = Passage::default();
@@ -51,7 +54,7 @@ impl Pipe {
             }
             let count = passage.take(&piece[..count])?;
             *told += count;
-            client.write_all(&piece[..count]).await?;
+            write(client, &piece[..count], guest).await?;
         }
         Ok(())
     }
@@ -78,6 +81,7 @@ pub(super) async fn pass_large<S: AsyncWrite + Unpin>(
     shared: &Shared,
     large: &Large<'_>,
     client: &mut S,
+    guest: &Guest,
 ) -> io::Result<Result<(), Error>> {
     let name = shared.router.name(large.node);
     let failed = |cause| Ok(Err(Failure::not_sent(cause).without_answer(name)));
@@ -90,7 +94,7 @@ pub(super) async fn pass_large<S: AsyncWrite + Unpin>(
         return failed(Cause::Dropped(error.to_string()));
     }
     let mut told = 0;
-    match pipe.pass_reply(client, &mut told).await {
+    match pipe.pass_reply(client, guest, &mut told).await {
         Err(error) if told == 0 => failed(Cause::Dropped(error.to_string())),
         passed => passed.map(Ok),
     }

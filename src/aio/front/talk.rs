@@ -19,7 +19,7 @@ use crate::front::{Next, Session};
 use crate::node::NodeIndex;
 use crate::passage::Passage;
 use crate::plan::{Answers, Cause, Exchange, Failure, Frames, Hold, Relay};
-use crate::reply::write_error;
+use crate::reply::{Protocol, write_error};
 use crate::subscribe::Event;
 
 /// A buffer of more bytes is given back when it is empty.
@@ -33,8 +33,8 @@ pub(super) struct Talk<'f, S> {
     pub(super) guest: Arc<Guest>,
     pub(super) input: Input,
     pub(super) out: Vec<u8>,
-    /// The connection of WATCH.
-    pub(super) lease: Option<Lease>,
+    /// The connection of WATCH, and what those it was taken from speak.
+    pub(super) lease: Option<(Protocol, Lease)>,
     pub(super) subscriber: Option<Subscriber>,
 }
 
@@ -96,9 +96,13 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
 
     async fn run(&mut self) -> io::Result<()> {
         loop {
-            match self.round().await? {
+            let next = match self.round().await? {
+                Next::Upload { node, needed } if !self.is_plain(node) => Next::Input(needed),
+                next => next,
+            };
+            match next {
                 Next::Round => {}
-                Next::Upload(node) => {
+                Next::Upload { node, .. } => {
                     if self.upload(node).await? == Going::Over {
                         return Ok(());
                     }
@@ -148,7 +152,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
         let mut telling = relay.telling(&exchanges, &answers, protocol, rand::random());
         while let Some(large) = telling.tell(&mut self.out) {
             flush(&mut self.stream, &mut self.out, &self.guest).await?;
-            let passed = pass_large(shared, &large, &mut self.stream).await?;
+            let passed = pass_large(shared, &large, &mut self.stream, &self.guest).await?;
             if let Err(error) = passed {
                 protocol.write(&mut self.out, &error.to_reply());
             }
@@ -158,6 +162,12 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
             self.guest.show(client);
         }
         Ok(gathered.next)
+    }
+
+    /// Whether a request can go to this node in pieces: over TLS only redis-rs knows how to send it.
+    fn is_plain(&self, node: NodeIndex) -> bool {
+        let shared = self.front.shared(self.session.protocol());
+        shared.executor.connector(node).is_plain()
     }
 
     pub(super) async fn flush(&mut self) -> io::Result<()> {
@@ -193,7 +203,8 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
             Err(cause) => (cause, 0),
             Ok(mut pipe) => {
                 let mut told = 0;
-                match pipe.pass_reply(&mut self.stream, &mut told).await {
+                let passed = pipe.pass_reply(&mut self.stream, &self.guest, &mut told);
+                match passed.await {
                     Err(error) if told == 0 => (Cause::Dropped(error.to_string()), 1),
                     passed => return passed.map(|()| Going::On),
                 }
@@ -221,10 +232,9 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
                 Heard::Bytes(0) => return Ok(Going::Over),
                 Heard::Bytes(_) => self.guest.heard(),
                 Heard::Event(event) => {
-                    if self.pass_on(event) == Going::Over {
+                    if self.pass_on(event) == Going::Over || self.pass_on_events() == Going::Over {
                         return Ok(Going::Over);
                     }
-                    self.pass_on_events();
                     self.flush().await?;
                 }
                 Heard::Told if self.guest.is_ended() => return Ok(Going::Over),
@@ -278,23 +288,41 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
     }
 
     /// Passes on what has come already.
-    pub(super) fn pass_on_events(&mut self) {
+    pub(super) fn pass_on_events(&mut self) -> Going {
         while self.out.len() < BYTES_KEPT {
-            let Some(event) = self
-                .subscriber
-                .as_mut()
-                .and_then(Subscriber::try_next_event)
-            else {
+            let subscriber = self.subscriber.as_mut();
+            let Some(event) = subscriber.and_then(Subscriber::try_next_event) else {
                 break;
             };
-            if let Event::Message(message) = event {
-                self.session.message(&message, &mut self.out);
+            if self.pass_on(event) == Going::Over {
+                return Going::Over;
             }
         }
+        Going::On
     }
 }
 
 /// Writes what there is to write, unless somebody ends the connection.
+pub(super) async fn write<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    bytes: &[u8],
+    guest: &Guest,
+) -> io::Result<()> {
+    let mut write = pin!(stream.write_all(bytes));
+    loop {
+        let told = pin!(guest.told.notified());
+        match select(write.as_mut(), told).await {
+            Either::Left((written, _)) => return written,
+            Either::Right(_) if guest.is_ended() => {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            // The end of all is no reason to keep an answer back. What it is about is looked at later.
+            Either::Right(_) => {}
+        }
+    }
+}
+
+/// Writes what was said, and gives a large buffer back.
 async fn flush<S: AsyncWrite + Unpin>(
     stream: &mut S,
     out: &mut Vec<u8>,
@@ -303,20 +331,7 @@ async fn flush<S: AsyncWrite + Unpin>(
     if out.is_empty() {
         return Ok(());
     }
-    {
-        let mut write = pin!(stream.write_all(out));
-        loop {
-            let told = pin!(guest.told.notified());
-            match select(write.as_mut(), told).await {
-                Either::Left((written, _)) => break written?,
-                Either::Right(_) if guest.is_ended() => {
-                    return Err(io::ErrorKind::ConnectionAborted.into());
-                }
-                // The end of all is no reason to keep an answer back. What it is about is looked at later.
-                Either::Right(_) => {}
-            }
-        }
-    }
+    write(stream, out, guest).await?;
     out.clear();
     if out.capacity() > BYTES_KEPT {
         *out = Vec::new();

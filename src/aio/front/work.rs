@@ -7,11 +7,12 @@ use std::sync::Arc;
 use futures_util::future::{Either, select};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::aio::front::REQUEST_BYTES_MAX;
 use crate::aio::front::talk::{Going, Heard, Talk, exchange};
 use crate::aio::{Shared, Subscriber};
-use crate::command::Args;
+use crate::command::{Args, write_command};
 use crate::error::Error;
-use crate::front::{Ready, Unblocked, Work};
+use crate::front::{Hello, Ready, Unblocked, Work};
 use crate::node::NodeIndex;
 use crate::plan::{
     Answers, Atomic, Ending, Failure, Frames, Hold, Relay, Remedy, loads_at, parse_one,
@@ -19,11 +20,12 @@ use crate::plan::{
 use crate::reply::Protocol;
 use crate::subscribe::{Change, Subscription};
 
-/// So many bytes of requests may wait while a blocking command does.
-const BYTES_BEHIND_MAX: usize = 1 << 20;
-
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
     pub(super) async fn work(&mut self, work: Work, silent: bool) -> io::Result<Going> {
+        if silent {
+            // What is thrown away afterwards must not be mixed with what was said before.
+            self.flush().await?;
+        }
         let mut before = self.out.len();
         let mut going = Going::On;
         match work {
@@ -38,7 +40,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
                 kind,
                 names,
             } => {
-                self.subscribe(change, kind, names).await;
+                going = self.subscribe(change, kind, names).await;
                 before = self.out.len();
             }
             Work::Clients(ask) => {
@@ -47,8 +49,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
                 self.front.hall.answer(&ask, id, protocol, &mut self.out);
             }
             Work::Greet(hello) => {
-                let version = self.front.server_version().await;
-                self.session.greet(&hello, &version, &mut self.out);
+                self.greet(&hello).await;
             }
             Work::Reset => {
                 self.forget().await;
@@ -72,10 +73,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         let shared = Arc::clone(self.front.shared(protocol));
         let mut reply = pin!(alone(&shared, packed, protocol));
         let going = loop {
-            let wanted = match self.input.rest().len() {
-                BYTES_BEHIND_MAX.. => 0,
-                behind => behind + 1,
-            };
+            // All that comes is taken, for an end shows only behind it.
+            let behind = self.input.rest().len();
+            if behind > REQUEST_BYTES_MAX {
+                break Going::Over;
+            }
+            let wanted = behind + 1;
             let next = match select(reply.as_mut(), pin!(self.listen(wanted))).await {
                 Either::Left((reply, _)) => Either::Left(reply),
                 Either::Right((heard, _)) => Either::Right(heard?),
@@ -121,7 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         if self.lease.is_none() {
             let limit = shared.executor.limit(Hold::No);
             match shared.executor.lease(node, limit).await {
-                Ok(lease) => self.lease = Some(lease),
+                Ok(lease) => self.lease = Some((protocol, lease)),
                 Err(cause) => {
                     let failure = Failure::not_sent(cause);
                     self.session.watch_failed();
@@ -151,11 +154,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         count: usize,
         ending: Ending,
     ) -> Option<Answers<Frames>> {
-        let lease = self.lease.take()?;
+        let (protocol, lease) = self.lease.take()?;
         let limit = shared.executor.limit(Hold::No);
         let answers: Answers<Frames> = lease.link.exchange(packed, count, ending, limit).await;
         if answers.failure.is_none() {
-            self.lease = Some(lease);
+            self.lease = Some((protocol, lease));
         }
         Some(answers)
     }
@@ -165,12 +168,43 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
         let shared = Arc::clone(self.front.shared(self.session.protocol()));
         let answers = self.on_lease(&shared, UNWATCH, 1, Ending::Any).await;
-        if answers.is_some_and(|answers| answers.values.get(0) == Some(b"+OK\r\n"))
-            && let Some(lease) = self.lease.take()
+        if answers.is_some_and(|answers| answers.values.get(0) == Some(b"+OK\r\n")) {
+            self.give_back();
+        }
+        self.lease = None;
+    }
+
+    /// Gives the connection of WATCH back as it is, unless it speaks another protocol now than those it was taken from.
+    fn give_back(&mut self) {
+        if let Some((protocol, lease)) = self.lease.take()
+            && protocol == self.session.protocol()
         {
             lease.give_back();
         }
-        self.lease = None;
+    }
+
+    /// HELLO. What is watched stays so, and its connection speaks the new protocol too.
+    async fn greet(&mut self, hello: &Hello) {
+        let version = self.front.server_version().await;
+        let before = self.session.protocol();
+        self.session.greet(hello, &version, &mut self.out);
+        let protocol = self.session.protocol();
+        if protocol == before || self.lease.is_none() {
+            return;
+        }
+        let number = protocol.number().to_string();
+        let mut packed = Vec::new();
+        write_command(&mut packed, &[b"HELLO", number.as_bytes()]);
+        let shared = Arc::clone(self.front.shared(protocol));
+        let answers = self.on_lease(&shared, &packed, 1, Ending::Any).await;
+        let is_refused = |answers: Answers<Frames>| {
+            let first = answers.values.get(0);
+            first.is_none_or(|first| first.starts_with(b"-"))
+        };
+        if answers.is_none_or(is_refused) {
+            self.lease = None;
+            self.session.watch_failed();
+        }
     }
 
     async fn exec(&mut self, ready: &Ready) {
@@ -190,11 +224,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
                 answers.into_iter().next().unwrap_or_default()
             }
         };
-        if let Some(lease) = self.lease.take()
-            && answers.failure.is_none()
-        {
-            lease.give_back();
+        if answers.failure.is_none() {
+            self.give_back();
         }
+        self.lease = None;
         let before = self.out.len();
         if let Some(woven) = &woven {
             woven.notes.strip_unread(&mut answers);
@@ -226,21 +259,28 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         self.out.extend_from_slice(&told);
     }
 
-    async fn subscribe(&mut self, change: Change, kind: Subscription, names: Vec<Vec<u8>>) {
+    async fn subscribe(
+        &mut self,
+        change: Change,
+        kind: Subscription,
+        names: Vec<Vec<u8>>,
+    ) -> Going {
         let shared = self.front.shared(Protocol::Resp2);
         let subscriber = self
             .subscriber
             .get_or_insert_with(|| Subscriber::new(Arc::clone(shared)));
         let changed = subscriber.change(change, kind, names.clone()).await;
         if changed.is_err() && change == Change::Begin {
-            // Who is told that it failed will not look for messages.
-            let _ = subscriber.change(Change::End, kind, names.clone()).await;
+            // Who is told that it failed will not look for messages, except for those it had before.
+            let mut new = names.clone();
+            new.retain(|name| !self.session.listens_to(kind, name));
+            let _ = subscriber.change(Change::End, kind, new).await;
         }
         match changed {
             Err(error) => self.say_error(&error),
             Ok(()) => {
-                if change == Change::End {
-                    self.pass_on_events();
+                if change == Change::End && self.pass_on_events() == Going::Over {
+                    return Going::Over;
                 }
                 self.session.subscribed(change, kind, &names, &mut self.out);
             }
@@ -248,6 +288,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         if !self.session.listens() {
             self.subscriber = None;
         }
+        Going::On
     }
 
     pub(super) fn say_error(&mut self, error: &Error) {

@@ -111,6 +111,10 @@ impl Session {
                 let text = "Transaction discarded because of previous errors.";
                 return Ok(self.give_up(Refusal::with_code("EXECABORT", text), said));
             }
+            ("EXEC", Some(_)) if self.has_lost_watch => {
+                self.client.protocol.write_nil_array(said);
+                return Ok(self.unwatch());
+            }
             ("EXEC", Some(transaction)) if transaction.len() == 0 && self.watched.is_none() => {
                 write_line(said, b'*', 0);
             }
@@ -156,6 +160,7 @@ impl Session {
 
     /// Nothing is watched any more.
     fn unwatch(&mut self) -> Taken {
+        self.has_lost_watch = false;
         match self.watched.take() {
             Some(_) => Taken::Work(Work::Forget),
             None => Taken::Said,

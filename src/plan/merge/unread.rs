@@ -17,7 +17,7 @@ pub(in crate::plan) fn merge_unread(
             out.extend_from_slice(frames.first().copied().unwrap_or_default());
             true
         }
-        Merge::Sum => match frames.iter().map(|frame| number(frame, b':')).sum() {
+        Merge::Sum => match sum(frames) {
             Some(sum) => {
                 write_int(out, sum);
                 true
@@ -34,6 +34,12 @@ pub(in crate::plan) fn merge_unread(
         },
         _ => false,
     }
+}
+
+/// The sum of numbers, if there is room for it.
+fn sum(frames: &[&[u8]]) -> Option<i64> {
+    let mut numbers = frames.iter().map(|frame| number(frame, b':'));
+    numbers.try_fold(0_i64, |sum, number| sum.checked_add(number?))
 }
 
 /// The number in the line of a reply of this kind.
@@ -103,6 +109,7 @@ mod tests {
             (Merge::AllSucceeded, ["+OK\r\n", "-ERR no\r\n"]),
             (Merge::Sum, [":1\r\n", "-ERR no\r\n"]),
             (Merge::Sum, [":1\r\n", ":99999999999999999999\r\n"]),
+            (Merge::Sum, [":1\r\n", ":9223372036854775807\r\n"]),
             (
                 Merge::KeyOrder,
                 ["*1\r\n$1\r\na\r\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"],

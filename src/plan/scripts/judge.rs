@@ -31,7 +31,8 @@ impl ScriptMemory {
                 text::keys(source, commands)
             }
             Some(Concern::Call(function)) => {
-                let known: Vec<&[u8]> = self.libraries_of(function).collect();
+                let known = self.latest_libraries_of(function);
+                let known = known.ok_or_else(|| may_touch_data(command, args))?;
                 if known.is_empty() && !self.has_restored() {
                     return Err(said_by_us(command, "Function not found"));
                 }
@@ -159,6 +160,11 @@ mod tests {
         memory.learn(&[b"FUNCTION", b"RESTORE", b"payload"]);
         let restored = verdict(&memory, &["FCALL", "other", "0"]).unwrap_err();
         assert_eq!(restored.0, ErrorKind::Unroutable, "it may be in there");
+        let replaced = verdict(&memory, &["FCALL", "clock", "0"]).unwrap_err();
+        assert_eq!(replaced.0, ErrorKind::Unroutable, "it may be another now");
+        let again = library("a", "clock", "redis.call('TIME')");
+        memory.learn(&[b"FUNCTION", b"LOAD", b"REPLACE", again.as_bytes()]);
+        assert_eq!(verdict(&memory, &["FCALL", "clock", "0"]), Ok(vec![]));
     }
 
     #[test]

@@ -133,6 +133,15 @@ impl ScriptMemory {
             .map(Load::bytes)
     }
 
+    /// The same, unless what was restored later may have put others in their place.
+    pub(super) fn latest_libraries_of(&self, function: &[u8]) -> Option<Vec<&[u8]>> {
+        let loads = self.loads.iter().rev();
+        let since = loads.take_while(|load| !matches!(load, Load::Restore { .. }));
+        let known: Vec<&[u8]> = self.libraries_of(function).collect();
+        let fresh = since.filter(|load| load.names(function)).count();
+        (fresh == known.len()).then_some(known)
+    }
+
     /// Whether the nodes may have libraries whose code is not known.
     pub(super) fn has_restored(&self) -> bool {
         self.loads

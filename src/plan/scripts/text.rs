@@ -41,6 +41,9 @@ const DEVIOUS: [&str; 9] = [
     "setfenv",
 ];
 
+/// Numbers of so many digits are exact in Lua.
+const NUMBER_DIGITS_MAX: usize = 15;
+
 /// The keys that a script touches, if its text shows them all: it calls commands by their names in quotes, with keys in
 /// quotes, or about no data, such as TIME. `None` when it does not show that, and may touch anything.
 pub(super) fn keys<'s>(source: &'s [u8], commands: &CommandTable) -> Option<Vec<&'s [u8]>> {
@@ -115,9 +118,8 @@ impl<'s> Call<'s> {
         loop {
             let before = tokens.rest;
             let arg = match tokens.next()? {
-                // What an escape stands for is not looked up.
-                Token::Text(text) if !text.contains(&b'\\') => text,
-                Token::Word(word) if word.iter().all(u8::is_ascii_digit) => word,
+                Token::Text(text) if is_literal(text) => text,
+                Token::Word(word) if is_plain_number(word) => word,
                 _ => {
                     // Whoever goes on reads it: there may be calls in it.
                     tokens.rest = before;
@@ -141,6 +143,19 @@ impl<'s> Call<'s> {
             }
         }
     }
+}
+
+/// Whether a string is what stands there. What an escape stands for is not looked up; and between long brackets a line
+/// break at the beginning is left out, and one with a CR becomes LF.
+fn is_literal(text: &[u8]) -> bool {
+    !text.starts_with(b"\n") && !text.iter().any(|byte| matches!(byte, b'\\' | b'\r'))
+}
+
+/// Whether the server makes the same digits of a number: it has no more of them than a double holds, and none too many.
+fn is_plain_number(word: &[u8]) -> bool {
+    word.len() <= NUMBER_DIGITS_MAX
+        && word.iter().all(u8::is_ascii_digit)
+        && (word == b"0" || !word.starts_with(b"0"))
 }
 
 /// Whether the code of a library names this function, which the server finds in any case.
@@ -306,6 +321,11 @@ mod tests {
             ("return redis.call('TIME', 'too', 'many')", &[]),
             ("return redis.call('lpush', 'k', unpack(ARGV))", &["k"]),
             ("return redis.call('GET')", &[]),
+            (
+                "return redis.call('get', 0) + redis.call('get', 123456789012345)",
+                &["0", "123456789012345"],
+            ),
+            ("return redis.call('get', [[a\nb]])", &["a\nb"]),
         ] {
             assert_eq!(
                 shown(source).as_deref(),
@@ -342,6 +362,11 @@ mod tests {
         for source in [
             "return redis.call('GET', 'k' .. 'l')",
             "return redis.call('GET', KEYS[1])",
+            "return redis.call('GET', [[\nk]])",
+            "return redis.call('GET', [==[\r\nk]==])",
+            "return redis.call('GET', [[k\r\nl]])",
+            "return redis.call('GET', 007)",
+            "return redis.call('GET', 9007199254740993)",
             "return redis.call('MGET', 'a', KEYS[1])",
             "return redis.call('DEL', 'a', unpack(ARGV))",
             "return redis.call('EVAL', 'return 1', 0)",
