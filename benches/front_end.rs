@@ -1,7 +1,7 @@
 //! The front end beside twemproxy: the same four nodes, the same placement, so the same keys in the same places.
 //!
-//! redis-benchmark asks: 50 connections, random keys, values of 64 bytes. Both proxies are processes of their own, and so are
-//! the servers; the cores are left to the system. `PROXIES=name=PATH,...` in the environment adds other builds of the
+//! redis-benchmark asks: 50 connections, random keys, values of 64 bytes. Both proxies are processes of their own, and so
+//! are the servers; the cores are left to the system. `PROXIES=name=PATH,...` in the environment adds other builds of the
 //! example to the rows.
 
 mod support;
@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 
 use rand::seq::SliceRandom;
 
-use support::fleet::{Fleet, NODES};
+use support::fleet::{Fleet, NODES, connect, fill};
 use support::measure::{median, rounds};
 use support::proxies::{Proxy, nutcracker, own_binary};
 use support::redis_benchmark::{Commands, LEAST, Load, is_installed};
 
+const OWN: &str = "redis-sharding";
 /// Connections at a time.
 const CONNECTIONS: usize = 50;
 /// How long a row runs in one round, in seconds. redis-benchmark needs some to start.
@@ -49,7 +50,7 @@ fn main() {
         Some(binary) => proxies.push(("nutcracker", Proxy::nutcracker(&binary, &addresses))),
         None => println!("nutcracker is not installed and left out"),
     }
-    proxies.push(("redis-sharding", Proxy::own(&own_binary(), &addresses, 1)));
+    proxies.push((OWN, Proxy::own(&own_binary(), &addresses, 1)));
     proxies.push((
         "redis-sharding, 2 threads",
         Proxy::own(&own_binary(), &addresses, 2),
@@ -64,7 +65,10 @@ fn main() {
         pid: proxy.pid(),
     };
     let mut contenders: Vec<Contender> = proxies.iter().map(contender).collect();
-    // Its keys need no proxy to be found, and do not disturb those of the others.
+    // Every key is on the node where proxies look for it; server 0 has them all, for those who ask it alone.
+    let own = contenders.iter().find(|own| own.name == OWN);
+    let own = own.expect("it was started");
+    fill(&mut connect(&format!("redis://{}/", own.address)));
     contenders.push(Contender {
         name: "one server, no proxy".to_owned(),
         address: addresses[0].clone(),
