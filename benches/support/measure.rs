@@ -174,7 +174,8 @@ fn sample(round: Duration, units: usize, rows: &mut [Row<'_>]) -> Vec<Vec<(f64, 
     samples
 }
 
-fn rounds() -> usize {
+/// How many rounds there are.
+pub fn rounds() -> usize {
     std::env::var("ROUNDS")
         .ok()
         .and_then(|rounds| rounds.parse().ok())
@@ -194,7 +195,8 @@ fn calibrate(run: &mut dyn FnMut(u64) -> Spent, round: Duration) -> u64 {
     }
 }
 
-fn median(samples: impl Iterator<Item = f64>) -> f64 {
+/// The sample in the middle of those that are numbers.
+pub fn median(samples: impl Iterator<Item = f64>) -> f64 {
     let mut samples: Vec<f64> = samples.filter(|sample| sample.is_finite()).collect();
     samples.sort_by(f64::total_cmp);
     samples.get(samples.len() / 2).copied().unwrap_or(f64::NAN)

@@ -9,6 +9,7 @@ pub mod data;
 pub mod fleet;
 pub mod joined;
 pub mod measure;
+pub mod proxies;
 pub mod redis_benchmark;
 pub mod tasks;
 pub mod threads;
