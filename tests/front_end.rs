@@ -386,6 +386,59 @@ fn replies_that_are_not_wanted_do_not_come() {
 }
 
 #[test]
+fn what_a_pause_holds_back_is_done_when_it_ends_and_delays_nobody() {
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
+    let door = FrontDoor::open(builder(&servers).response_timeout(Duration::from_millis(500)));
+    let (mut boss, mut reader) = (door.talk(), door.talk());
+    assert_eq!(boss.ask("MSET a 1 b 1 c 1 d 1"), "+OK");
+    assert_eq!(
+        boss.ask("CLIENT PAUSE x WRITE"),
+        "-ERR timeout is not an integer or out of range"
+    );
+    assert_eq!(boss.ask("CLIENT PAUSE 60000 WRITE"), "+OK");
+    let held = [
+        ("INCR a", ":2"),
+        ("MSET b 2 c 2", "+OK"),
+        ("EVAL return(redis.call('incr',KEYS[1])) 1 d", ":2"),
+        ("PUBLISH news x", ":0"),
+    ];
+    let mut writers = held.map(|(request, reply)| {
+        let mut writer = door.talk();
+        writer.say("GET a");
+        writer.say(request);
+        writer.say("GET a");
+        assert_eq!(writer.hear(), "1");
+        (writer, reply)
+    });
+    let mut transaction = door.talk();
+    for request in ["MULTI", "INCR e", "EXEC"] {
+        transaction.say(request);
+    }
+    // Longer than an answer may take.
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(reader.ask("MGET a b c d e"), "*5 1 1 1 1 $-1");
+    let blocked = reader.ask("INFO clients");
+    // MSET is for one node or for two.
+    let is_blocked = |clients: &&str| blocked.contains(&format!("blocked_clients:{clients}\r\n"));
+    assert!(["5", "6"].iter().any(is_blocked), "{blocked}");
+    assert_eq!(boss.ask("CLIENT UNPAUSE"), "+OK");
+    for (writer, reply) in &mut writers {
+        assert_eq!(writer.hear(), *reply);
+        assert!(matches!(writer.hear().as_str(), "1" | "2"));
+    }
+    assert_eq!(transaction.hear(), "+OK");
+    assert_eq!(transaction.hear(), "+QUEUED");
+    assert_eq!(transaction.hear(), "*1 :1");
+    assert_eq!(reader.ask("MGET a b c d e"), "*5 2 2 2 2 1");
+    // And one that ends by itself.
+    assert_eq!(boss.ask("CLIENT PAUSE 700"), "+OK");
+    assert_eq!(reader.ask("GET a"), "2");
+    assert_eq!(boss.ask("INCR a"), ":3");
+}
+
+#[test]
 fn a_dead_node_costs_its_own_keys_only() {
     let Some((servers, door)) = open() else {
         return;

@@ -2,12 +2,15 @@
 
 mod own;
 
+use std::time::Duration;
+
 use crate::command::{Args, CommandSpec, Lookup, PackedCommands, Route, Scripting};
 use crate::error::Error;
 use crate::front::client::Client;
 use crate::front::client_command::{Ask, Replies};
 use crate::front::door::{Door, not_let_in};
 use crate::front::greeting::Hello;
+use crate::front::pause::Pause;
 use crate::front::refusal::{
     Refusal, not_here, not_while_listening, unknown_command, unknown_subcommand, wrong_arity,
 };
@@ -40,6 +43,7 @@ pub(crate) struct Session {
     has_lost_watch: bool,
     subscriptions: Subscriptions,
     look: Look,
+    pause: Pause,
     /// What is told of it may have changed.
     has_news: bool,
 }
@@ -76,6 +80,14 @@ pub(crate) enum Work {
     Wait(Vec<u8>),
     /// A command about scripts whose answer must be looked at.
     Script(Vec<u8>),
+    /// CLIENT PAUSE: what is held back from now on, and for how long.
+    Pause {
+        pause: Pause,
+        length: Duration,
+        packed: Vec<u8>,
+    },
+    /// CLIENT UNPAUSE.
+    Unpause(Vec<u8>),
     /// WATCH, on a connection that is kept.
     Watch { node: NodeIndex, packed: Vec<u8> },
     /// The connection of WATCH is not needed any more.
@@ -132,6 +144,7 @@ impl Session {
             has_lost_watch: false,
             subscriptions: Subscriptions::default(),
             look: Look::default(),
+            pause: Pause::Nothing,
             has_news: false,
         }
     }
@@ -159,6 +172,11 @@ impl Session {
             watched: self.watched.is_some().into(),
             ..self.client.clone()
         }
+    }
+
+    /// What the nodes hold back now.
+    pub(crate) fn set_pause(&mut self, pause: Pause) {
+        self.pause = pause;
     }
 
     /// Takes requests from the beginning of `input` into the round, up to one that must wait for the answers of those
@@ -307,7 +325,7 @@ impl Session {
             return Err(not_let_in(command.name()));
         }
         if command.sole_key().is_some() && self.transaction.is_none() && !self.only_listens() {
-            return pass_on(command, request, relay);
+            return pass_on(command, request, relay, self.pause);
         }
         let name = command.name();
         if !command.accepts(args.len()) {
@@ -346,6 +364,20 @@ impl Session {
             {
                 self.take_client(command, args, said)
             }
+            Some("CLIENT") if name == "CLIENT|UNPAUSE" => {
+                Ok(Taken::Work(Work::Unpause(frame.to_vec())))
+            }
+            Some("CLIENT")
+                if name == "CLIENT|PAUSE"
+                    && let Some((pause, length)) = Pause::parse(args) =>
+            {
+                let packed = frame.to_vec();
+                Ok(Taken::Work(Work::Pause {
+                    pause,
+                    length,
+                    packed,
+                }))
+            }
             Some("PING" | "ECHO" | "SELECT" | "AUTH" | "HELLO" | "RESET" | "QUIT") => {
                 self.take_connection(command, args, said)
             }
@@ -357,7 +389,7 @@ impl Session {
             }
             _ => match subscription(name) {
                 Some((kind, change)) => Ok(self.take_subscription(change, kind, args, said)),
-                None => pass_on(command, request, relay),
+                None => pass_on(command, request, relay, self.pause),
             },
         }
     }
@@ -418,7 +450,12 @@ impl Session {
 
 /// A command for the nodes: into the round, or alone when it may wait.
 #[inline]
-fn pass_on<'f>(command: &CommandSpec, request: Request<'f, '_>, relay: &mut Relay<'_, 'f>) -> Take {
+fn pass_on<'f>(
+    command: &CommandSpec,
+    request: Request<'f, '_>,
+    relay: &mut Relay<'_, 'f>,
+    pause: Pause,
+) -> Take {
     let Request {
         frame,
         args,
@@ -430,14 +467,15 @@ fn pass_on<'f>(command: &CommandSpec, request: Request<'f, '_>, relay: &mut Rela
     }
     let planned = relay.router().planned_as(command, args, relay.recall());
     let planned: Planned = planned.map_err(ours)?;
-    if planned.hold != Hold::No {
+    let may_be_held = pause.may_hold(planned.access);
+    if planned.hold != Hold::No || (may_be_held && planned.scripting == Scripting::No) {
         return Ok(Taken::Work(Work::Wait(frame.to_vec())));
     }
     if planned.scripting == Scripting::Yes {
         // By itself a script is sent by its sum; in a round its text may have to go along.
         let by_itself = is_last && relay.size().0 == 0;
         return Ok(
-            match !by_itself && relay.try_add_script(frame, args, &planned) {
+            match !by_itself && !may_be_held && relay.try_add_script(frame, args, &planned) {
                 true => Taken::Sent,
                 false => Taken::Work(Work::Script(frame.to_vec())),
             },

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::front::{Ask, Client, Door, Unblocked, Which};
+use crate::front::{Ask, Client, Door, Pause, Unblocked, Which};
+use crate::plan::Hold;
 use crate::reply::{Protocol, write_error, write_int, write_status};
 
 /// Who is there.
@@ -22,6 +23,16 @@ pub(super) struct Hall {
     left: Notify,
     version: Mutex<Option<String>>,
     door: Mutex<Door>,
+    /// Whether there may be something in `spell`.
+    has_spell: AtomicBool,
+    spell: Mutex<Option<Spell>>,
+}
+
+/// A pause, and its end.
+#[derive(Clone, Copy, Debug)]
+struct Spell {
+    pause: Pause,
+    end: Instant,
 }
 
 /// One connection, as the others see it.
@@ -51,6 +62,8 @@ impl Hall {
             left: Notify::new(),
             version: Mutex::default(),
             door: Mutex::default(),
+            has_spell: AtomicBool::new(false),
+            spell: Mutex::default(),
         }
     }
 
@@ -64,6 +77,45 @@ impl Hall {
 
     pub(super) fn door(&self) -> Door {
         self.door.lock().clone()
+    }
+
+    /// The nodes hold commands back from now on. A pause in a pause makes it neither shorter nor laxer, as at a server.
+    pub(super) fn begin_pause(&self, pause: Pause, length: Duration) {
+        let end = Instant::now() + length;
+        let mut spell = self.spell.lock();
+        let before = spell.filter(Spell::is_on);
+        let before = before.unwrap_or(Spell { pause, end });
+        *spell = Some(Spell {
+            pause: before.pause.max(pause),
+            end: before.end.max(end),
+        });
+        self.has_spell.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn end_pause(&self) {
+        let mut spell = self.spell.lock();
+        *spell = None;
+        self.has_spell.store(false, Ordering::Relaxed);
+    }
+
+    fn spell(&self) -> Option<Spell> {
+        if !self.has_spell.load(Ordering::Relaxed) {
+            return None;
+        }
+        let spell = *self.spell.lock();
+        spell.filter(Spell::is_on)
+    }
+
+    /// What the nodes hold back now.
+    pub(super) fn pause(&self) -> Pause {
+        self.spell().map_or(Pause::Nothing, |spell| spell.pause)
+    }
+
+    /// How long they may do so.
+    pub(super) fn hold(&self) -> Hold {
+        let left = |spell: Spell| spell.end.saturating_duration_since(Instant::now());
+        self.spell()
+            .map_or(Hold::No, |spell| Hold::AtMost(left(spell)))
     }
 
     pub(super) fn count(&self) -> usize {
@@ -197,6 +249,12 @@ impl Hall {
             guest.told.notify_one();
         }
         waits
+    }
+}
+
+impl Spell {
+    fn is_on(&self) -> bool {
+        self.end > Instant::now()
     }
 }
 

@@ -146,6 +146,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
         let bytes = self.input.rest();
         let recall = || shared.recall();
         let mut relay = Relay::new(&shared.router, &recall, bytes.len());
+        self.session.set_pause(self.front.hall.pause());
         let gathered = self.session.gather(bytes, &mut relay);
         let exchanges = relay.take_exchanges();
         let answers = exchange(shared, &exchanges, Hold::No).await;

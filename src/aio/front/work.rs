@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -12,7 +13,7 @@ use crate::aio::front::talk::{Going, Heard, Talk, exchange};
 use crate::aio::{Shared, Subscriber};
 use crate::command::{Args, write_command};
 use crate::error::Error;
-use crate::front::{Hello, Ready, Unblocked, Work};
+use crate::front::{Hello, Pause, Ready, Unblocked, Work};
 use crate::node::NodeIndex;
 use crate::plan::{
     Answers, Atomic, Ending, Failure, Frames, Hold, Relay, Remedy, loads_at, parse_one,
@@ -22,8 +23,9 @@ use crate::subscribe::{Change, Subscription};
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
     pub(super) async fn work(&mut self, work: Work, silent: bool) -> io::Result<Going> {
-        if silent {
-            // What is thrown away afterwards must not be mixed with what was said before.
+        if silent || self.front.hall.pause() != Pause::Nothing {
+            // What is thrown away afterwards must not be mixed with what was said before, and that does not wait for what is
+            // held back.
             self.flush().await?;
         }
         let mut before = self.out.len();
@@ -31,6 +33,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         match work {
             Work::Wait(packed) => going = self.wait(&packed).await?,
             Work::Script(packed) => self.script(&packed).await,
+            Work::Pause {
+                pause,
+                length,
+                packed,
+            } => self.pause(pause, length, &packed).await,
+            Work::Unpause(packed) => self.unpause(&packed).await,
             Work::Watch { node, packed } => self.watch(node, &packed).await,
             Work::Forget => self.forget().await,
             Work::Exec(ready) => self.exec(&ready).await,
@@ -68,10 +76,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
     /// A command that may wait. What the client sends meanwhile is kept, and its end noticed.
     async fn wait(&mut self, packed: &[u8]) -> io::Result<Going> {
         self.flush().await?;
-        self.guest.set_blocked(true);
+        let hold = self.front.hall.hold();
+        // Of a command that is held by a pause nobody can say that it is not done.
+        self.guest.set_blocked(hold == Hold::No);
         let protocol = self.session.protocol();
         let shared = Arc::clone(self.front.shared(protocol));
-        let mut reply = pin!(alone(&shared, packed, protocol));
+        let mut reply = pin!(alone(&shared, packed, protocol, hold));
         let going = loop {
             // All that comes is taken, for an end shows only behind it.
             let behind = self.input.rest().len();
@@ -122,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         let protocol = self.session.protocol();
         let shared = Arc::clone(self.front.shared(protocol));
         if self.lease.is_none() {
-            let limit = shared.executor.limit(Hold::No);
+            let limit = shared.executor.limit(self.front.hall.hold());
             match shared.executor.lease(node, limit).await {
                 Ok(lease) => self.lease = Some((protocol, lease)),
                 Err(cause) => {
@@ -155,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         ending: Ending,
     ) -> Option<Answers<Frames>> {
         let (protocol, lease) = self.lease.take()?;
-        let limit = shared.executor.limit(Hold::No);
+        let limit = shared.executor.limit(self.front.hall.hold());
         let answers: Answers<Frames> = lease.link.exchange(packed, count, ending, limit).await;
         if answers.failure.is_none() {
             self.lease = Some((protocol, lease));
@@ -220,7 +230,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
             Some(answers) => answers,
             None => {
                 let exchange = Atomic::exchange(ready.node, packed, commands);
-                let answers = shared.executor.exchange(&[exchange], Hold::No).await;
+                let hold = self.front.hall.hold();
+                let answers = shared.executor.exchange(&[exchange], hold).await;
                 answers.into_iter().next().unwrap_or_default()
             }
         };
@@ -244,19 +255,42 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         let protocol = self.session.protocol();
         let shared = Arc::clone(self.front.shared(protocol));
         let args: Args<'_> = parse_one(packed).unwrap_or_default();
-        let mut reply = alone(&shared, packed, protocol).await;
+        let hold = self.front.hall.hold();
+        let mut reply = alone(&shared, packed, protocol, hold).await;
         if let Some((node, remedy)) = shared.remedy_unread(&args, &reply) {
             reply = match remedy {
-                Remedy::Instead(request) => alone(&shared, &request, protocol).await,
+                Remedy::Instead(request) => alone(&shared, &request, protocol, hold).await,
                 Remedy::After(loads) => {
                     let loads = loads_at(&shared.router, node, &loads);
-                    exchange(&shared, &loads, Hold::No).await;
-                    alone(&shared, packed, protocol).await
+                    exchange(&shared, &loads, hold).await;
+                    alone(&shared, packed, protocol, hold).await
                 }
             };
         }
         let told = shared.heard_unread(&args, &reply, protocol);
         self.out.extend_from_slice(&told);
+    }
+
+    /// CLIENT PAUSE. What is sent from now on may be held back, so it goes on connections of its own.
+    async fn pause(&mut self, pause: Pause, length: Duration, packed: &[u8]) {
+        self.front.hall.begin_pause(pause, length);
+        let reply = self.told_to_all(packed).await;
+        self.out.extend_from_slice(&reply);
+    }
+
+    /// CLIENT UNPAUSE. Unless all nodes have said so, some may still hold back.
+    async fn unpause(&mut self, packed: &[u8]) {
+        let reply = self.told_to_all(packed).await;
+        if reply == b"+OK\r\n" {
+            self.front.hall.end_pause();
+        }
+        self.out.extend_from_slice(&reply);
+    }
+
+    async fn told_to_all(&self, packed: &[u8]) -> Vec<u8> {
+        let protocol = self.session.protocol();
+        let shared = Arc::clone(self.front.shared(protocol));
+        alone(&shared, packed, protocol, self.front.hall.hold()).await
     }
 
     async fn subscribe(
@@ -297,8 +331,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
     }
 }
 
-/// One command by itself, and the reply to it.
-async fn alone(shared: &Shared, packed: &[u8], protocol: Protocol) -> Vec<u8> {
+/// One command by itself, and the reply to it. The nodes may hold it back for so long, and as long as it wishes itself.
+async fn alone(shared: &Shared, packed: &[u8], protocol: Protocol, pause: Hold) -> Vec<u8> {
     let mut out = Vec::new();
     let recall = || shared.recall();
     let mut batch = Relay::new(&shared.router, &recall, packed.len());
@@ -306,7 +340,7 @@ async fn alone(shared: &Shared, packed: &[u8], protocol: Protocol) -> Vec<u8> {
     match shared.router.planned_by(&args, &recall) {
         Err(error) => protocol.write(&mut out, &error.to_reply()),
         Ok(planned) => {
-            let hold = planned.hold;
+            let hold = pause.then(planned.hold);
             batch.add(packed, &args, planned);
             let exchanges = batch.take_whole_exchanges();
             let answers = exchange(shared, &exchanges, hold).await;
