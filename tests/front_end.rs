@@ -650,6 +650,30 @@ fn scripts_and_functions_are_found_on_every_node() {
 }
 
 #[test]
+fn a_script_that_does_not_end_can_be_killed() {
+    let Some((_servers, door)) = open() else {
+        return;
+    };
+    let (mut one, mut other) = (door.talk(), door.talk());
+    assert_eq!(other.ask("CONFIG SET busy-reply-threshold 10"), "+OK");
+    let library =
+        "#!lua name=endless\nredis.register_function('endless', function() while true do end end)";
+    other.say_words(&[b"FUNCTION", b"LOAD", library.as_bytes()]);
+    assert_eq!(other.hear(), "endless");
+    for (script, kill) in [
+        ("EVAL while(true)do\nend 0", "SCRIPT KILL"),
+        ("FCALL endless 0", "FUNCTION KILL"),
+    ] {
+        let begun = Instant::now();
+        one.say(script);
+        until("it is killed", || other.ask(kill) == "+OK");
+        assert!(begun.elapsed() < Duration::from_secs(4));
+        let killed = one.hear();
+        assert!(killed.contains("Script killed by user"), "{killed}");
+    }
+}
+
+#[test]
 fn a_script_without_keys_is_read_for_those_it_touches() {
     let Some((_servers, door)) = open() else {
         return;

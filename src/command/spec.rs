@@ -165,6 +165,8 @@ pub enum Access {
 pub enum Blocking {
     /// Answers at once.
     No,
+    /// Answers at once even while the server is busy with a script, so it must not stand behind that on its connection.
+    Overtakes,
     /// May wait for the seconds (a decimal number; 0 is for ever) in an argument.
     Seconds(ArgAt),
     /// May wait for the milliseconds (an integer; 0 is for ever) in an argument.

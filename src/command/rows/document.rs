@@ -157,6 +157,7 @@ fn note(row: &CommandSpec) -> String {
     };
     let waits = match row.blocking {
         Blocking::No => String::new(),
+        Blocking::Overtakes => "stands behind no other command".into(),
         Blocking::Seconds(at) => format!("may wait, seconds {}", place(at)),
         Blocking::Millis(at) => format!("may wait, milliseconds {}", place(at)),
     };

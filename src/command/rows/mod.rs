@@ -146,6 +146,11 @@ impl CommandSpec {
         self
     }
 
+    const fn overtakes(mut self) -> Self {
+        self.blocking = Blocking::Overtakes;
+        self
+    }
+
     const fn waits_millis(mut self, at: ArgAt) -> Self {
         self.blocking = Blocking::Millis(at);
         self

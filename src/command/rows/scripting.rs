@@ -30,7 +30,7 @@ pub(super) static ROWS: &[CommandSpec] = &[
     any("FUNCTION|DUMP", 2).because("libraries are loaded on every node alike"),
     tell_all("FUNCTION|FLUSH", -2, Merge::AllSucceeded).about_scripts(),
     any("FUNCTION|HELP", 2),
-    tell_all("FUNCTION|KILL", 2, Merge::OneSucceeded),
+    tell_all("FUNCTION|KILL", 2, Merge::OneSucceeded).overtakes(),
     any("FUNCTION|LIST", -2).because("libraries are loaded on every node alike"),
     tell_all("FUNCTION|LOAD", -3, Merge::AllSucceeded)
         .about_scripts()
@@ -38,14 +38,14 @@ pub(super) static ROWS: &[CommandSpec] = &[
     tell_all("FUNCTION|RESTORE", -3, Merge::AllSucceeded)
         .about_scripts()
         .because(REMEMBERED),
-    ask_all("FUNCTION|STATS", 2, Merge::RunningScript),
+    ask_all("FUNCTION|STATS", 2, Merge::RunningScript).overtakes(),
     stateful("SCRIPT|DEBUG", -3, NONE).because("debugs the scripts of one connection"),
     ask_all("SCRIPT|EXISTS", -3, Merge::LogicalAnd)
         .about_scripts()
         .because("true as well of what is remembered"),
     tell_all("SCRIPT|FLUSH", -2, Merge::AllSucceeded).about_scripts(),
     any("SCRIPT|HELP", 2),
-    tell_all("SCRIPT|KILL", 2, Merge::OneSucceeded),
+    tell_all("SCRIPT|KILL", 2, Merge::OneSucceeded).overtakes(),
     tell_all("SCRIPT|LOAD", 3, Merge::AllSucceeded)
         .about_scripts()
         .because(REMEMBERED),
