@@ -42,7 +42,13 @@ pub const ACCESSES: List = &[(
 )];
 
 /// Whether it may wait.
-pub const BLOCKING: List = &[(&["WAIT"], "7.0 does not flag it, but it waits")];
+pub const BLOCKING: List = &[
+    (&["WAIT"], "7.0 does not flag it, but it waits"),
+    (
+        &["FUNCTION|KILL", "FUNCTION|STATS", "SCRIPT|KILL"],
+        "they do not wait, but must not stand behind a script that runs",
+    ),
+];
 
 /// Routes and merges.
 pub const TIPS: List = &[
@@ -66,6 +72,7 @@ pub const TIPS: List = &[
             "CLIENT|UNPAUSE",
             "CONFIG|RESETSTAT",
             "CONFIG|REWRITE",
+            "PFSELFTEST",
             "SAVE",
         ],
         "no tip (some only in 7.0): one node's is not enough",
