@@ -259,7 +259,7 @@ fn what_cannot_be_routed_is_refused_with_the_way_out() {
         ),
         (vec!["SHUTDOWN"], ErrorKind::Unroutable, "client.node(name)"),
         (
-            vec!["EVAL", "return redis.call('GET', 'k')", "0"],
+            vec!["EVAL", "return redis.call('GET', ARGV[1])", "0", "k"],
             ErrorKind::Unroutable,
             "client.node(name)",
         ),
