@@ -365,7 +365,7 @@ fn wrong_input_is_said() {
 #[test]
 fn the_readme_shows_what_is_written() {
     let readme = include_str!("../README.md");
-    let (_, shown) = readme.split_once("```console\n").unwrap();
+    let (_, shown) = readme.split_once("```console\n$ printf").unwrap();
     let (shown, _) = shown.split_once("```").unwrap();
     let (command, answers) = shown.split_once("weight=2\n").unwrap();
     let (_, arguments) = command.split_once("-- \\\n").unwrap();

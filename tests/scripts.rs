@@ -649,3 +649,30 @@ fn the_oldest_scripts_are_forgotten_first() {
         assert_eq!(code(&error), "NOSCRIPT");
     });
 }
+
+#[test]
+fn a_function_that_somebody_else_has_loaded_is_found_and_judged() {
+    Client::each(3, |servers, client| {
+        let missing = client.run::<Value>(&words("FCALL nosuch 0")).unwrap_err();
+        assert_eq!(missing.detail(), Some("Function not found"));
+        let harmless =
+            "#!lua name=foreign\nredis.register_function('harmless', function() return 7 end)";
+        let harmful = "#!lua name=harm\nredis.register_function('harmful', function(k, a) return redis.call('GET', a[1]) end)";
+        for index in 0..servers.len() {
+            for library in [harmless, harmful] {
+                let mut load = cmd("FUNCTION");
+                load.arg("LOAD")
+                    .arg(library)
+                    .exec(&mut servers.connection(index))
+                    .unwrap();
+            }
+        }
+        assert_eq!(client.run(&words("FCALL harmless 0")), Ok(7));
+        let refused = client
+            .run::<Value>(&words("FCALL harmful 0 k"))
+            .unwrap_err();
+        assert_eq!(ErrorKind::of(&refused), ErrorKind::Unroutable);
+        let missing = client.run::<Value>(&words("FCALL nosuch 0")).unwrap_err();
+        assert_eq!(missing.detail(), Some("Function not found"));
+    });
+}

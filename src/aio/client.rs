@@ -261,7 +261,10 @@ impl Shared {
                 parse_one(&packed)?
             }
         };
-        let planned = self.router.planned_by(&args, &|| self.recall())?;
+        let planned = match self.router.planned_by(&args, &|| self.recall()) {
+            Err(error) => Box::pin(self.planned_again(&args, error)).await?,
+            Ok(planned) => planned,
+        };
         match planned.plan {
             Plan::One(node) if planned.scripting == Scripting::No => {
                 self.call(node, cmd, &planned).await
@@ -272,6 +275,14 @@ impl Shared {
                 Box::pin(self.call_script(node, &packed, &args, &planned, Reach::AllNodes)).await
             }
             _ => Box::pin(self.spread(cmd, &args, planned)).await,
+        }
+    }
+
+    /// The plan for a command that was refused, if the nodes know what was not known about it.
+    async fn planned_again(&self, args: &[&[u8]], refusal: Error) -> Result<Planned, Error> {
+        match self.learn_libraries(args).await {
+            true => self.router.planned_by(args, &|| self.recall()),
+            false => Err(refusal),
         }
     }
 

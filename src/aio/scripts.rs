@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
     Answers, Atomic, Batch, Cure, Exchange, Hold, Notes, Planned, Reach, Remedy, ScriptMemory,
-    loads_at,
+    libraries_at, loads_at,
 };
 use crate::reply::Protocol;
 
@@ -61,6 +61,23 @@ impl Shared {
         if !notes.is_empty() {
             notes.settle(&mut self.scripts.write(), values);
         }
+    }
+
+    /// What the libraries of the nodes are, for a verdict that needs it. They are the same on all nodes, so the first is asked.
+    pub(in crate::aio) async fn learn_libraries(&self, args: &[&[u8]]) -> bool {
+        if !self.recall().lacks_code_for(args) {
+            return false;
+        }
+        let list = libraries_at(&self.router, NodeIndex::new(0));
+        let answers: Vec<Answers> = self.executor.exchange(&list, Hold::No).await;
+        let answer = answers
+            .into_iter()
+            .flat_map(|answers| answers.values)
+            .next();
+        if let Some(answer) = &answer {
+            ScriptMemory::learn_libraries(&mut self.scripts.write(), answer);
+        }
+        answer.is_some()
     }
 
     /// One request about scripts to the node of its plan.

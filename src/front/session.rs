@@ -421,7 +421,10 @@ impl Session {
 
     /// A message that is passed on, unless it is about something that has ended.
     pub(crate) fn message(&self, message: &Message, out: &mut Vec<u8>) {
-        write_message(message, self.client.protocol, out);
+        let name = message.pattern.as_ref().unwrap_or(&message.channel);
+        if self.listens_to(message.kind, name) {
+            write_message(message, self.client.protocol, out);
+        }
     }
 
     /// Whether the client listens to this.
@@ -466,6 +469,9 @@ fn pass_on<'f>(
         _ => {}
     }
     let planned = relay.router().planned_as(command, args, relay.recall());
+    if planned.is_err() && relay.recall()().lacks_code_for(args) {
+        return Ok(Taken::Work(Work::Script(frame.to_vec())));
+    }
     let planned: Planned = planned.map_err(ours)?;
     let may_be_held = pause.may_hold(planned.access);
     if planned.hold != Hold::No || (may_be_held && planned.scripting == Scripting::No) {

@@ -154,30 +154,31 @@ impl Atomic {
         Exchange::transaction(node, packed.to_vec(), slots)
     }
 
-    /// What EXEC answered, as it came.
+    /// What EXEC answered, as it came. Where a command was refused when it was queued, which the client has not been told,
+    /// the reason is given in the words that servers have for it.
     pub(crate) fn pass_on(
         node: &str,
         answers: &Answers<Frames>,
         protocol: Protocol,
         out: &mut Vec<u8>,
     ) {
-        let refused = || {
-            answers
-                .values
-                .get(0)
-                .filter(|first| first.starts_with(b"-"))
+        if let Some(failure) = &answers.failure {
+            let error = failure.error(node, 0, Access::Write);
+            return protocol.write(out, &error.to_reply());
+        }
+        let frame = |number| answers.values.get(number);
+        let Some(last) = answers.values.count().checked_sub(1).and_then(frame) else {
+            return;
         };
-        let last = answers.values.count().checked_sub(1);
-        match (&answers.failure, last) {
-            (Some(failure), _) => {
-                let error = failure.error(node, 0, Access::Write);
-                protocol.write(out, &error.to_reply());
-            }
+        let mut queued = (1..answers.values.count()).filter_map(frame);
+        match (frame(0), queued.find(|answer| answer.starts_with(b"-"))) {
             // A server that refuses MULTI may have run the commands one by one: its refusal must not get lost.
-            (None, Some(last)) => {
-                out.extend_from_slice(refused().or(answers.values.get(last)).unwrap_or_default());
+            (Some(multi @ [b'-', ..]), _) => out.extend_from_slice(multi),
+            (_, Some(why)) if last.starts_with(b"-EXECABORT") && why != last => {
+                out.extend_from_slice(b"-EXECABORT Transaction discarded because of: ");
+                out.extend_from_slice(&why[1..]);
             }
-            (None, None) => {}
+            _ => out.extend_from_slice(last),
         }
     }
 

@@ -40,7 +40,7 @@ pub(crate) use request::{Bundle, Shape, check_each, finish, parse_one, wanted};
 pub(crate) use router::{Hold, Planned};
 pub(crate) use scan::ScanCursor;
 pub(crate) use scripts::{
-    Cure, Moment, Notes, Reach, Recall, Remedy, ScriptMemory, Weave, Woven, loads_at,
+    Cure, Moment, Notes, Reach, Recall, Remedy, ScriptMemory, Weave, Woven, libraries_at, loads_at,
 };
 
 use crate::command::Merge;

@@ -94,6 +94,14 @@ impl Hold {
 }
 
 impl Planned {
+    /// A command that changes nothing.
+    pub(crate) fn read(node: NodeIndex) -> Self {
+        Self {
+            access: Access::Read,
+            ..Self::write(node)
+        }
+    }
+
     /// A command of which nothing is known but its node.
     pub(crate) fn write(node: NodeIndex) -> Self {
         Self {

@@ -277,7 +277,12 @@ impl Shared {
     /// One request in the wire format, routed by its keys.
     pub(crate) fn request(&self, packed: &[u8]) -> Result<Value, Error> {
         let args = parse_one(packed)?;
-        let planned = self.router.planned_by(&args, &|| self.recall())?;
+        let plan = || self.router.planned_by(&args, &|| self.recall());
+        let planned = match plan() {
+            // The nodes may know what was not known about it.
+            Err(_) if self.learn_libraries(&args) => plan()?,
+            planned => planned?,
+        };
         match planned.plan {
             Plan::One(node) if planned.scripting == Scripting::No => {
                 self.call(node, packed, &planned)

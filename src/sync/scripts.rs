@@ -7,7 +7,8 @@ use redis::{RedisResult, Value};
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
-    Atomic, Batch, Cure, Exchange, Hold, Notes, Planned, Reach, Remedy, ScriptMemory, loads_at,
+    Answers, Atomic, Batch, Cure, Exchange, Hold, Notes, Planned, Reach, Remedy, ScriptMemory,
+    libraries_at, loads_at,
 };
 use crate::sync::Shared;
 
@@ -30,6 +31,23 @@ impl Shared {
         if !notes.is_empty() {
             notes.settle(&mut self.scripts.write(), values);
         }
+    }
+
+    /// What the libraries of the nodes are, for a verdict that needs it. They are the same on all nodes, so the first is asked.
+    pub(super) fn learn_libraries(&self, args: &[&[u8]]) -> bool {
+        if !self.recall().lacks_code_for(args) {
+            return false;
+        }
+        let list = libraries_at(&self.router, NodeIndex::new(0));
+        let answers: Vec<Answers> = self.executor.exchange(&list, Hold::No);
+        let answer = answers
+            .into_iter()
+            .flat_map(|answers| answers.values)
+            .next();
+        if let Some(answer) = &answer {
+            ScriptMemory::learn_libraries(&mut self.scripts.write(), answer);
+        }
+        answer.is_some()
     }
 
     /// One request about scripts to the node of its plan.

@@ -11,7 +11,8 @@
 //!   not, the answer must be a refusal, which is checked against [`Topology::locate`]; the one server is then not sent the
 //!   command (in a transaction: a mistake in its place, so that EXEC fails there, too). The channel of PUBLISH counts as a key.
 //! * **The whole fleet in a transaction.** A command without keys may be refused there.
-//! * **Scripts without keys** are refused when their text does not show which keys they touch.
+//! * **Scripts without keys** are refused when their text does not show which keys they touch, and in a transaction when
+//!   their text is not known.
 //! * **Several mistakes in one request**: of GEORADIUS, SORT, XREAD and FCALL another one may be told. In a transaction a
 //!   request that makes no sense is queued wherever its keys are, for the server refuses it; what was carried out must be
 //!   about one node.

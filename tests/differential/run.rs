@@ -196,6 +196,11 @@ impl Run<'_> {
             all.extend(queued.flat_map(|(_, nodes)| nodes));
         }
         let apart = all.len() > 1 || session.broken;
+        if in_transaction && is_script_without_keys(words) && reply.error().is_some() {
+            // Of a script that is not known nobody can tell whether it fits the transaction's node.
+            session.broken = true;
+            return Ok(Instead::Mistake);
+        }
         if !is_refusal(reply) {
             let may_be_split = SPLIT.iter().any(|name| is(words, name));
             let carried_out = reply.error().is_none();

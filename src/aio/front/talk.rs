@@ -229,6 +229,10 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
             return Ok(Going::Over);
         }
         while self.input.rest().len() < wanted {
+            // What it is told may have come while something was written.
+            if self.guest.is_ended() || self.front.hall.is_stopping() {
+                return Ok(Going::Over);
+            }
             match self.listen(wanted).await? {
                 Heard::Bytes(0) => return Ok(Going::Over),
                 Heard::Bytes(_) => self.guest.heard(),
@@ -238,8 +242,6 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
                     }
                     self.flush().await?;
                 }
-                Heard::Told if self.guest.is_ended() => return Ok(Going::Over),
-                Heard::Told if self.front.hall.is_stopping() => return Ok(Going::Over),
                 Heard::Told => {}
             }
         }

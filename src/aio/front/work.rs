@@ -48,7 +48,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
                 kind,
                 names,
             } => {
-                going = self.subscribe(change, kind, names).await;
+                going = self.subscribe(change, kind, names).await?;
                 before = self.out.len();
             }
             Work::Clients(ask) => {
@@ -83,6 +83,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         let shared = Arc::clone(self.front.shared(protocol));
         let mut reply = pin!(alone(&shared, packed, protocol, hold));
         let going = loop {
+            // What it is told may have come while something was written.
+            if self.guest.is_ended() || self.front.hall.is_stopping() {
+                break Going::Over;
+            }
+            if let Some(how) = self.guest.take_unblocked() {
+                self.unblocked(packed, how);
+                break Going::On;
+            }
             // All that comes is taken, for an end shows only behind it.
             let behind = self.input.rest().len();
             if behind > REQUEST_BYTES_MAX {
@@ -107,14 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
                         }
                         self.flush().await?;
                     }
-                    Heard::Told if self.guest.is_ended() => break Going::Over,
-                    Heard::Told if self.front.hall.is_stopping() => break Going::Over,
-                    Heard::Told => {
-                        if let Some(how) = self.guest.take_unblocked() {
-                            self.unblocked(packed, how);
-                            break Going::On;
-                        }
-                    }
+                    Heard::Told => {}
                 },
             }
         };
@@ -256,6 +257,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         let shared = Arc::clone(self.front.shared(protocol));
         let args: Args<'_> = parse_one(packed).unwrap_or_default();
         let hold = self.front.hall.hold();
+        if shared
+            .router
+            .planned_by(&args, &|| shared.recall())
+            .is_err()
+        {
+            shared.learn_libraries(&args).await;
+        }
         let mut reply = alone(&shared, packed, protocol, hold).await;
         if let Some((node, remedy)) = shared.remedy_unread(&args, &reply) {
             reply = match remedy {
@@ -298,7 +306,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         change: Change,
         kind: Subscription,
         names: Vec<Vec<u8>>,
-    ) -> Going {
+    ) -> io::Result<Going> {
         let shared = self.front.shared(Protocol::Resp2);
         let subscriber = self
             .subscriber
@@ -313,8 +321,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         match changed {
             Err(error) => self.say_error(&error),
             Ok(()) => {
-                if change == Change::End && self.pass_on_events() == Going::Over {
-                    return Going::Over;
+                if change == Change::End && self.pass_on_all().await? == Going::Over {
+                    return Ok(Going::Over);
                 }
                 self.session.subscribed(change, kind, &names, &mut self.out);
             }
@@ -322,7 +330,21 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         if !self.session.listens() {
             self.subscriber = None;
         }
-        Going::On
+        Ok(Going::On)
+    }
+
+    /// Passes on all that has come before a subscription ended.
+    async fn pass_on_all(&mut self) -> io::Result<Going> {
+        loop {
+            let before = self.out.len();
+            if self.pass_on_events() == Going::Over {
+                return Ok(Going::Over);
+            }
+            if self.out.len() == before {
+                return Ok(Going::On);
+            }
+            self.flush().await?;
+        }
     }
 
     pub(super) fn say_error(&mut self, error: &Error) {

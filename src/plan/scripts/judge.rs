@@ -33,7 +33,7 @@ impl ScriptMemory {
             Some(Concern::Call(function)) => {
                 let known = self.latest_libraries_of(function);
                 let known = known.ok_or_else(|| may_touch_data(command, args))?;
-                if known.is_empty() && !self.has_restored() {
+                if known.is_empty() && !self.has_restored() && self.has_asked() {
                     return Err(said_by_us(command, "Function not found"));
                 }
                 let keys = known.iter().map(|code| text::keys(code, commands));
@@ -155,6 +155,15 @@ mod tests {
             text.starts_with("this FCALL_RO of \"peek\" declares no key"),
             "{text}"
         );
+        let unknown = verdict(&memory, &["FCALL", "other", "0"]).unwrap_err();
+        assert_eq!(
+            unknown.0,
+            ErrorKind::Unroutable,
+            "somebody else may have loaded it"
+        );
+        let mut memory = Arc::new(memory);
+        ScriptMemory::learn_libraries(&mut memory, &redis::Value::Array(Vec::new()));
+        let mut memory = Arc::unwrap_or_clone(memory);
         let unknown = verdict(&memory, &["FCALL", "other", "0"]).unwrap_err();
         assert_eq!(unknown.1, "ERR: Function not found (FCALL)");
         memory.learn(&[b"FUNCTION", b"RESTORE", b"payload"]);

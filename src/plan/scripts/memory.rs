@@ -27,6 +27,8 @@ pub(crate) struct ScriptMemory {
     /// The oldest first.
     loads: VecDeque<Load>,
     load_bytes: usize,
+    /// A node was asked for all of its libraries.
+    has_asked: bool,
 }
 
 /// What brought libraries to the nodes.
@@ -142,6 +144,35 @@ impl ScriptMemory {
         (fresh == known.len()).then_some(known)
     }
 
+    /// Whether the verdict about this request needs the code of a library that is not known: somebody else may have loaded
+    /// it, or it came by a RESTORE.
+    pub(crate) fn lacks_code_for(&self, args: &[&[u8]]) -> bool {
+        match Concern::of(args) {
+            Some(Concern::Call(function)) => {
+                self.has_restored() || self.libraries_of(function).next().is_none()
+            }
+            _ => false,
+        }
+    }
+
+    /// Notes the libraries that a node has: its answer to FUNCTION LIST WITHCODE. What was restored is known then.
+    pub(crate) fn learn_libraries(memory: &mut Arc<Self>, answer: &Value) {
+        let Value::Array(libraries) = answer else {
+            return;
+        };
+        let memory = Arc::make_mut(memory);
+        memory.forget(|load| matches!(load, Load::Restore { .. }));
+        for code in libraries.iter().filter_map(library_code) {
+            memory.take(Concern::FunctionLoad(code), Reach::AllNodes);
+        }
+        memory.has_asked = true;
+    }
+
+    /// Whether a function that is not known does not exist, as far as a node has said.
+    pub(super) fn has_asked(&self) -> bool {
+        self.has_asked
+    }
+
     /// Whether the nodes may have libraries whose code is not known.
     pub(super) fn has_restored(&self) -> bool {
         self.loads
@@ -250,6 +281,27 @@ impl ScriptMemory {
     fn forget(&mut self, which: impl Fn(&Load) -> bool) {
         self.loads.retain(|load| !which(load));
         self.load_bytes = self.loads.iter().map(|load| load.bytes().len()).sum();
+    }
+}
+
+/// The code of a library, as FUNCTION LIST gives it: a map, which is a flat array in RESP2.
+fn library_code(library: &Value) -> Option<&[u8]> {
+    let is_code = |name: &Value| matches!(name, Value::BulkString(name) if name == b"library_code");
+    let code = match library {
+        Value::Map(pairs) => pairs
+            .iter()
+            .find(|(name, _)| is_code(name))
+            .map(|(_, code)| code),
+        Value::Array(items) => {
+            let at = items.iter().position(is_code)?;
+            items.get(at + 1)
+        }
+        _ => None,
+    };
+    match code? {
+        Value::BulkString(code) => Some(code),
+        Value::VerbatimString { text, .. } => Some(text.as_bytes()),
+        _ => None,
     }
 }
 

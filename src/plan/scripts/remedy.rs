@@ -51,6 +51,14 @@ pub(crate) fn loads_at(router: &Router, node: NodeIndex, loads: &[Vec<u8>]) -> V
     batch.take_exchanges()
 }
 
+/// The request for all libraries of a node.
+pub(crate) fn libraries_at(router: &Router, node: NodeIndex) -> Vec<Exchange> {
+    const LIST: &[u8] = b"*3\r\n$8\r\nFUNCTION\r\n$4\r\nLIST\r\n$8\r\nWITHCODE\r\n";
+    let mut batch = Batch::new(router, LIST.len());
+    batch.add_at(node, LIST, Planned::read(node));
+    batch.take_exchanges()
+}
+
 /// Functions of a pipeline that are called again, after the libraries were loaded on the nodes that lacked them.
 #[derive(Debug)]
 pub(crate) struct Cure<'r> {
