@@ -257,8 +257,10 @@ impl Builder {
     #[cfg(feature = "tokio-comp")]
     pub fn build_async(self) -> Result<crate::aio::ShardedClient, Error> {
         let parts = self.parts()?;
+        use crate::aio::Pace;
         let users = parts.settings.waiting_pool_size;
-        let executor = crate::aio::Executor::new(parts.clients, &parts.settings, users);
+        let executor =
+            crate::aio::Executor::new(parts.clients, &parts.settings, users, Pace::AtOnce);
         Ok(crate::aio::ShardedClient::from_shared(crate::aio::Shared {
             router: parts.router,
             executor,

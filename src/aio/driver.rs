@@ -35,13 +35,26 @@ pub(super) struct Driver<S> {
     leaving: bool,
     /// When the last bytes came.
     heard: Instant,
+    pace: Pace,
+    /// Others are given the time to hand over something, too.
+    gathering: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+/// When requests are written that several have handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// At once.
+    AtOnce,
+    /// When the runtime has looked at all sockets once more: where many others have sent something meanwhile, it goes out in
+    /// the same call.
+    Gathering,
 }
 
 /// A buffer of more bytes is given back when it is empty.
 const OUTGOING_BYTES_KEPT: usize = 1 << 20;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    pub(super) fn new(stream: S, mailbox: Arc<Mailbox>) -> Self {
+    pub(super) fn new(stream: S, mailbox: Arc<Mailbox>, pace: Pace) -> Self {
         let now = Instant::now();
         Self {
             stream,
@@ -55,12 +68,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             earliest: None,
             leaving: false,
             heard: now,
+            pace,
+            gathering: None,
         }
     }
 
     fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
         loop {
-            self.collect(None);
+            let gathered = self.poll_gather(cx).is_ready();
+            if gathered {
+                self.collect(None);
+            }
             if let Poll::Ready(Err(error)) = self.poll_write(cx) {
                 return Poll::Ready(broken(&error));
             }
@@ -70,7 +88,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if let Poll::Ready(cause) = self.poll_timer(cx) {
                 return Poll::Ready(cause);
             }
-            match self.collect(Some(cx)) {
+            let collected = match gathered {
+                true => self.collect(Some(cx)),
+                false => Collected::Nothing,
+            };
+            match collected {
                 Collected::More => {}
                 Collected::Nothing => return Poll::Pending,
                 Collected::Abandoned => {
@@ -78,6 +100,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
             }
         }
+    }
+
+    /// Whether what is in the mailbox may be taken.
+    fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.pace == Pace::AtOnce {
+            return Poll::Ready(());
+        }
+        if self.gathering.is_none() {
+            if self.mailbox.state.lock().arrivals.len() < 2 {
+                return Poll::Ready(());
+            }
+            self.gathering = Some(Box::pin(tokio::task::yield_now()));
+        }
+        if let Some(gathering) = &mut self.gathering {
+            ready!(gathering.as_mut().poll(cx));
+        }
+        self.gathering = None;
+        Poll::Ready(())
     }
 
     /// Takes what is in the mailbox, once all that was taken before is written. With a context it falls asleep when there
@@ -320,7 +360,7 @@ mod tests {
     async fn who_has_less_time_is_told_sooner_whatever_the_row() {
         let mailbox = Arc::new(Mailbox::default());
         let (stream, _silent) = tokio::io::duplex(1024);
-        let driver = tokio::spawn(Driver::new(stream, Arc::clone(&mailbox)));
+        let driver = tokio::spawn(Driver::new(stream, Arc::clone(&mailbox), Pace::AtOnce));
         let link = Arc::new(Link::plain(mailbox));
         let ping: &[u8] = b"*1\r\n$4\r\nPING\r\n";
         let ask = |limit| {

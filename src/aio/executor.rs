@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use redis::Value;
 
+use crate::aio::driver::Pace;
 use crate::aio::link::{Limit, Link, Receive};
 use crate::aio::station::{Connector, Station};
 use crate::aio::waiting::{Lease, WaitingPool};
@@ -36,9 +37,10 @@ impl Executor {
         clients: Vec<(redis::Client, String)>,
         settings: &Settings,
         users: usize,
+        pace: Pace,
     ) -> Self {
         let node = |(client, address): (redis::Client, String)| {
-            let connector = Connector::new(client, address, settings.connect_timeout);
+            let connector = Connector::new(client, address, settings.connect_timeout, pace);
             let station = |_| Arc::new(Station::new(connector.clone()));
             NodeLinks {
                 shared: (0..settings.connections_per_node).map(station).collect(),

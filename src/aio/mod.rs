@@ -44,5 +44,6 @@ pub use scan::Scan;
 pub use subscriber::Subscriber;
 
 pub(crate) use client::Shared;
+pub(crate) use driver::Pace;
 pub(crate) use executor::Executor;
 pub(crate) use front::Parts;

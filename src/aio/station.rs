@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
-use crate::aio::driver::Driver;
+use crate::aio::driver::{Driver, Pace};
 use crate::aio::link::{Limit, Link, Mailbox};
 use crate::handshake::Handshake;
 use crate::health::{Health, PAUSE_MIN};
@@ -31,6 +31,7 @@ pub(super) struct Connector {
     client: redis::Client,
     pub(super) address: String,
     pub(super) timeout: Duration,
+    pace: Pace,
 }
 
 /// One shared connection to one node.
@@ -57,11 +58,17 @@ pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 
 impl Connector {
-    pub(super) fn new(client: redis::Client, address: String, timeout: Duration) -> Self {
+    pub(super) fn new(
+        client: redis::Client,
+        address: String,
+        timeout: Duration,
+        pace: Pace,
+    ) -> Self {
         Self {
             client,
             address,
             timeout,
+            pace,
         }
     }
 
@@ -154,10 +161,12 @@ impl Connector {
             ConnectionAddr::Tcp(host, port) if self.is_plain() => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 stream.set_nodelay(true)?;
-                drive(stream, closed)
+                drive(stream, self.pace, closed)
             }
             #[cfg(unix)]
-            ConnectionAddr::Unix(path) => drive(UnixStream::connect(path).await?, closed),
+            ConnectionAddr::Unix(path) => {
+                drive(UnixStream::connect(path).await?, self.pace, closed)
+            }
             _ => {
                 let config = AsyncConnectionConfig::new()
                     .set_connection_timeout(Some(self.timeout))
@@ -200,12 +209,12 @@ pub(super) async fn read(stream: &mut Box<dyn Duplex>, inbox: &mut Inbox) -> io:
 }
 
 /// A link over `stream`, and the task that drives it. `closed` is called when it ends.
-fn drive<S>(stream: S, closed: impl FnOnce() + Send + 'static) -> Link
+fn drive<S>(stream: S, pace: Pace, closed: impl FnOnce() + Send + 'static) -> Link
 where
     S: Duplex + 'static,
 {
     let mailbox = Arc::new(Mailbox::default());
-    let driver = Driver::new(stream, Arc::clone(&mailbox));
+    let driver = Driver::new(stream, Arc::clone(&mailbox), pace);
     tokio::spawn(async move {
         driver.await;
         closed();

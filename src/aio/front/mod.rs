@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::aio::front::hall::Hall;
 use crate::aio::front::talk::Talk;
-use crate::aio::{Executor, Shared};
+use crate::aio::{Executor, Pace, Shared};
 use crate::front::Door;
 use crate::plan::{Router, ScriptMemory};
 use crate::reply::Protocol;
@@ -104,7 +104,12 @@ impl Doors {
                 router: parts.router.clone(),
                 // As many may wait as there are clients: one that waits for a connection to wait on would miss what
                 // comes for it.
-                executor: Executor::new(clients.collect(), &parts.settings, usize::MAX),
+                executor: Executor::new(
+                    clients.collect(),
+                    &parts.settings,
+                    usize::MAX,
+                    Pace::Gathering,
+                ),
                 scripts: Arc::clone(scripts),
                 db: parts.db,
             })
