@@ -159,12 +159,7 @@ fn split_writes_can_be_refused() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
-    let builder = servers
-        .urls()
-        .into_iter()
-        .fold(ShardedClient::builder(), |builder, url| {
-            builder.unnamed_node(url)
-        });
+    let builder = support::builder(&servers);
     let mut client = builder.split_writes(SplitWrites::Refused).build().unwrap();
     assert_eq!(
         kind(client.mset::<_, _, ()>(&[("a", 1), ("b", 2), ("c", 3), ("d", 4)])),

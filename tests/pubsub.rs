@@ -403,3 +403,29 @@ mod asynchronous {
         assert_eq!(error.kind(), ErrorKind::NodeDown);
     }
 }
+
+#[test]
+fn a_subscription_behind_many_unread_messages_is_confirmed() {
+    let Some(servers) = Servers::start(1) else {
+        return;
+    };
+    let client = client(&servers);
+    let mut subscriber = client.subscriber();
+    subscriber.subscribe("news").unwrap();
+    let mut publish = redis::pipe();
+    for number in 0..20_000 {
+        publish.cmd("PUBLISH").arg("news").arg(number).ignore();
+    }
+    let mut connection = servers.connection(0);
+    for _ in 0..4 {
+        publish.query::<()>(&mut connection).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    subscriber.subscribe("other").unwrap();
+    for number in (0..20_000).cycle().take(80_000) {
+        assert_eq!(
+            message(&mut subscriber).payload,
+            number.to_string().into_bytes()
+        );
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::{Error, ErrorKind};
 use crate::health::Health;
@@ -15,6 +15,9 @@ use crate::subscribe::{Change, Event, Heard, Listening, SILENCE, Subscription, n
 use crate::sync::deadline::Deadline;
 use crate::sync::link::Connector;
 use crate::sync::socket::Socket;
+
+/// So long at most between two looks at the events that wait.
+const TURN: Duration = Duration::from_millis(10);
 
 /// One node's ear.
 pub(super) struct Ear {
@@ -88,10 +91,12 @@ impl Ear {
         }
     }
 
-    /// Waits until the node has confirmed what is wanted.
+    /// Waits until the node has confirmed what is wanted. Now and then `meanwhile` is called: while an event cannot be told,
+    /// what comes behind it is not heard, and it may be the confirmation.
     pub(super) fn settle(
         &self,
         deadline: &Deadline,
+        mut meanwhile: impl FnMut(),
         late: impl Fn(&str) -> Error,
     ) -> Result<(), Error> {
         let mut state = self.shared.state.lock();
@@ -105,16 +110,13 @@ impl Ear {
             if let Some(trouble) = &state.trouble {
                 return Err(late(trouble));
             }
-            let waited = match deadline.end() {
-                Some(end) => self.shared.changed.wait_until(&mut state, end).timed_out(),
-                None => {
-                    self.shared.changed.wait(&mut state);
-                    false
-                }
-            };
-            if waited {
+            if deadline.is_over() {
                 return Err(late("no confirmation in time"));
             }
+            if let Some(turn) = deadline.within(TURN).end() {
+                self.shared.changed.wait_until(&mut state, turn);
+            }
+            MutexGuard::unlocked(&mut state, &mut meanwhile);
         }
     }
 }

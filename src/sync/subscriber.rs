@@ -1,5 +1,6 @@
 //! Listening to channels of many nodes.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -44,6 +45,8 @@ pub struct Subscriber {
     ears: Vec<Option<Ear>>,
     events: Receiver<Event>,
     sender: SyncSender<Event>,
+    /// Events that came while a change was waited for, the oldest first: as many as may wait in `events`.
+    early: VecDeque<Event>,
 }
 
 impl Subscriber {
@@ -55,6 +58,7 @@ impl Subscriber {
             ears,
             events,
             sender,
+            early: VecDeque::new(),
         }
     }
 
@@ -116,7 +120,8 @@ impl Subscriber {
 
     /// The next event; `None` when none comes within `timeout`.
     pub fn next_event(&mut self, timeout: Duration) -> Option<Event> {
-        self.events.recv_timeout(timeout).ok()
+        let early = self.early.pop_front();
+        early.or_else(|| self.events.recv_timeout(timeout).ok())
     }
 
     fn change(
@@ -134,10 +139,15 @@ impl Subscriber {
             self.ear(*node)?.change(change, kind, names);
         }
         let deadline = self.shared.executor.deadline(crate::plan::Hold::No);
+        let (events, early) = (&self.events, &mut self.early);
+        let mut take_events = || {
+            let room = EVENTS_MAX.saturating_sub(early.len());
+            early.extend(events.try_iter().take(room));
+        };
         for (node, _) in &spread {
             let name = self.shared.router.name(*node);
             if let Some(ear) = &self.ears[node.get()] {
-                ear.settle(&deadline, |why| not_confirmed(name, why))?;
+                ear.settle(&deadline, &mut take_events, |why| not_confirmed(name, why))?;
             }
         }
         Ok(())
@@ -162,7 +172,8 @@ impl Iterator for Subscriber {
 
     /// Waits for the next event, without limit.
     fn next(&mut self) -> Option<Event> {
-        self.events.recv().ok()
+        let early = self.early.pop_front();
+        early.or_else(|| self.events.recv().ok())
     }
 }
 
