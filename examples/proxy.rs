@@ -43,9 +43,6 @@ The address is printed when it listens. SIGTERM and Ctrl-C end it.
 /// How long connections have to end when the front end does.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
-/// A connection may wait for a blocking command on every node that has a connection left for it.
-const WAITING_PER_NODE: usize = 10_000;
-
 type Failure = Box<dyn Error + Send + Sync>;
 
 /// What was asked for.
@@ -111,7 +108,7 @@ fn threads() -> usize {
 
 /// The nodes that the arguments name.
 fn builder(arguments: &Arguments) -> Result<Builder, Failure> {
-    let builder = ShardedClient::builder().waiting_pool_size(WAITING_PER_NODE);
+    let builder = ShardedClient::builder();
     if let Some(file) = &arguments.topology {
         let placed = arguments.placement.is_some() || !arguments.options.is_empty();
         if placed || !arguments.nodes.is_empty() {

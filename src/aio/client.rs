@@ -279,7 +279,11 @@ impl Shared {
     }
 
     /// The plan for a command that was refused, if the nodes know what was not known about it.
-    async fn planned_again(&self, args: &[&[u8]], refusal: Error) -> Result<Planned, Error> {
+    pub(in crate::aio) async fn planned_again(
+        &self,
+        args: &[&[u8]],
+        refusal: Error,
+    ) -> Result<Planned, Error> {
         match self.learn_libraries(args).await {
             true => self.router.planned_by(args, &|| self.recall()),
             false => Err(refusal),

@@ -35,6 +35,10 @@ impl Shared {
         reply: &'b [u8],
         protocol: Protocol,
     ) -> Cow<'b, [u8]> {
+        // What runs again and again needs no lock that only one can hold.
+        if self.scripts.read().is_known(args) {
+            return Cow::Borrowed(reply);
+        }
         ScriptMemory::hear_unread(&mut self.scripts.write(), args, reply, protocol)
     }
 
@@ -64,7 +68,7 @@ impl Shared {
     }
 
     /// What the libraries of the nodes are, for a verdict that needs it. They are the same on all nodes, so the first is asked.
-    pub(in crate::aio) async fn learn_libraries(&self, args: &[&[u8]]) -> bool {
+    pub(super) async fn learn_libraries(&self, args: &[&[u8]]) -> bool {
         if !self.recall().lacks_code_for(args) {
             return false;
         }

@@ -357,26 +357,19 @@ impl Session {
             return Ok(Taken::Said);
         }
         match name.split('|').next() {
-            Some("CLIENT")
-                if command.route() != Route::Any
-                    && name != "CLIENT|PAUSE"
-                    && name != "CLIENT|UNPAUSE" =>
-            {
-                self.take_client(command, args, said)
-            }
             Some("CLIENT") if name == "CLIENT|UNPAUSE" => {
                 Ok(Taken::Work(Work::Unpause(frame.to_vec())))
             }
-            Some("CLIENT")
-                if name == "CLIENT|PAUSE"
-                    && let Some((pause, length)) = Pause::parse(args) =>
-            {
-                let packed = frame.to_vec();
-                Ok(Taken::Work(Work::Pause {
+            Some("CLIENT") if name == "CLIENT|PAUSE" => match Pause::parse(args) {
+                Some((pause, length)) => Ok(Taken::Work(Work::Pause {
                     pause,
                     length,
-                    packed,
-                }))
+                    packed: frame.to_vec(),
+                })),
+                None => pass_on(command, request, relay, self.pause),
+            },
+            Some("CLIENT") if command.route() != Route::Any => {
+                self.take_client(command, args, said)
             }
             Some("PING" | "ECHO" | "SELECT" | "AUTH" | "HELLO" | "RESET" | "QUIT") => {
                 self.take_connection(command, args, said)

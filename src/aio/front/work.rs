@@ -257,13 +257,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         let shared = Arc::clone(self.front.shared(protocol));
         let args: Args<'_> = parse_one(packed).unwrap_or_default();
         let hold = self.front.hall.hold();
-        if shared
-            .router
-            .planned_by(&args, &|| shared.recall())
-            .is_err()
-        {
-            shared.learn_libraries(&args).await;
-        }
         let mut reply = alone(&shared, packed, protocol, hold).await;
         if let Some((node, remedy)) = shared.remedy_unread(&args, &reply) {
             reply = match remedy {
@@ -359,7 +352,11 @@ async fn alone(shared: &Shared, packed: &[u8], protocol: Protocol, pause: Hold) 
     let recall = || shared.recall();
     let mut batch = Relay::new(&shared.router, &recall, packed.len());
     let args: Args<'_> = parse_one(packed).unwrap_or_default();
-    match shared.router.planned_by(&args, &recall) {
+    let planned = match shared.router.planned_by(&args, &recall) {
+        Err(refusal) => shared.planned_again(&args, refusal).await,
+        planned => planned,
+    };
+    match planned {
         Err(error) => protocol.write(&mut out, &error.to_reply()),
         Ok(planned) => {
             let hold = pause.then(planned.hold);
