@@ -192,11 +192,12 @@ impl NodeLinks {
         };
         let answers = road
             .link()
-            .exchange(
+            .exchange_metered(
                 &exchange.request,
                 exchange.slots.len(),
                 exchange.ending,
                 limit,
+                exchange.meter.clone(),
             )
             .await;
         if answers.failure.is_none() {

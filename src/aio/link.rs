@@ -12,12 +12,15 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::oneshot;
 
 use crate::command::{Args, PackedCommands};
-use crate::plan::{Answers, Cause, Ending, Failure, Frames, Row};
+use crate::plan::{Answers, Cause, Ending, Failure, Frames, Meter, Row};
 use crate::reply::Protocol;
 
 /// So many bytes of requests may wait for one connection to take them. What comes then is refused: a node that far behind
 /// would not answer it in time.
 const OUTGOING_BYTES_MAX: usize = 256 << 20;
+
+/// Replies of more bytes are freed as soon as nobody waits for them any more, rather than when the last has come.
+const ABANDONED_BYTES_MIN: usize = 64 << 10;
 
 /// A connection to one node. Requests are written in the order in which they are handed over, and answered in that order.
 /// Closed when the last handle is dropped.
@@ -164,7 +167,7 @@ impl Link {
             Kind::Plain(mailbox) => {
                 let (sender, receiver) = oneshot::channel();
                 mailbox
-                    .hand_over(write, 1, Ending::Any, limit, Reply::One(sender))
+                    .hand_over(write, 1, Ending::Any, limit, Reply::One(sender), None)
                     .map_err(Failure::not_sent)?;
                 receiver.await.unwrap_or_else(|_| Err(lost(1)))
             }
@@ -188,6 +191,19 @@ impl Link {
         ending: Ending,
         limit: Limit,
     ) -> Answers<R> {
+        self.exchange_metered(packed, count, ending, limit, None)
+            .await
+    }
+
+    /// `count` packed requests and their answers, whose bytes `meter` counts as far as they are left unread.
+    pub(super) async fn exchange_metered<R: Receive>(
+        &self,
+        packed: &[u8],
+        count: usize,
+        ending: Ending,
+        limit: Limit,
+        meter: Option<Meter>,
+    ) -> Answers<R> {
         if count == 0 {
             // Nobody would ever tell whoever waits for no answer.
             return Answers::default();
@@ -196,7 +212,7 @@ impl Link {
             Kind::Plain(mailbox) => {
                 let (sender, receiver) = oneshot::channel();
                 let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
-                match mailbox.hand_over(write, count, ending, limit, R::reply(sender)) {
+                match mailbox.hand_over(write, count, ending, limit, R::reply(sender), meter) {
                     Ok(()) => receiver
                         .await
                         .unwrap_or_else(|_| Answers::failed(lost(count))),
@@ -277,6 +293,7 @@ impl Mailbox {
         ending: Ending,
         limit: Limit,
         reply: Reply,
+        meter: Option<Meter>,
     ) -> Result<(), Cause> {
         let mut mail = self.state.lock();
         if let Some(cause) = &mail.closed {
@@ -296,7 +313,7 @@ impl Mailbox {
             count,
             ending,
             values: Vec::new(),
-            frames: Frames::default(),
+            frames: Frames::with_meter(meter),
             handed_over: limit.start,
             deadline: limit.end(),
             reply: Some(reply),
@@ -327,11 +344,16 @@ impl Waiter {
         matches!(self.reply, None | Some(Reply::Unread(_)))
     }
 
+    /// Whether nobody waits for the answers any more.
+    fn is_abandoned(&self) -> bool {
+        matches!(&self.reply, Some(Reply::Unread(sender)) if sender.is_closed())
+    }
+
     /// So many bytes of an answer are of use to somebody.
     pub(super) fn keeps(&self) -> usize {
         match &self.reply {
-            Some(_) => self.ending.keeps(),
-            None => 0,
+            Some(_) if !self.is_abandoned() => self.ending.keeps(self.frames.byte_count()),
+            _ => 0,
         }
     }
 
@@ -363,6 +385,10 @@ impl Waiter {
     #[inline]
     pub(super) fn take_frame(&mut self, frame: &[u8]) -> Taken {
         let taken = self.count_down(|ending| ending.is_met_by_frame(frame));
+        if self.frames.byte_count() > ABANDONED_BYTES_MIN && self.is_abandoned() {
+            self.reply = None;
+            self.frames = Frames::default();
+        }
         if self.reply.is_some() {
             self.frames.push(frame);
             if self.missing == 0 {

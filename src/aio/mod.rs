@@ -38,7 +38,8 @@ mod waiting;
 
 pub use client::ShardedClient;
 pub use dedicated::Dedicated;
-pub use front::{CLIENTS_MAX, FrontEnd, REQUEST_BYTES_MAX};
+pub use front::{CLIENTS_MAX, FrontEnd, MEMORY_MAX};
+pub use crate::front::{OutputLimit, OutputLimitError, REQUEST_BYTES_MAX, parse_bytes};
 pub use node::Node;
 pub use scan::Scan;
 pub use subscriber::Subscriber;

@@ -26,8 +26,17 @@ use crate::subscribe::{Change, Message, Subscription};
 const ROUND_COMMANDS_MAX: u32 = 4096;
 const ROUND_BYTES_MAX: usize = 4 << 20;
 
+/// The first round of a client has no more commands; nobody knows yet how large its replies are.
+const FIRST_ROUND_COMMANDS_MAX: u32 = 1024;
+
+/// The replies of a round should have no more bytes: when those of the last one did, the next has fewer commands.
+const ROUND_REPLY_BYTES: usize = 8 << 20;
+
 /// Who is not let in yet may send requests of so many bytes.
 const STRANGER_BYTES_MAX: usize = 64 << 10;
+
+/// Requests of so many bytes may wait of one who is not let in yet.
+const STRANGER_QUERY_BYTES_MAX: usize = 1 << 20;
 
 /// What is told of a client, and everything that its next command depends on.
 #[derive(Debug)]
@@ -46,6 +55,8 @@ pub(crate) struct Session {
     pause: Pause,
     /// What is told of it may have changed.
     has_news: bool,
+    /// The next round has no more commands.
+    round_commands_max: u32,
 }
 
 /// How much of the input was taken, and what comes next.
@@ -146,6 +157,7 @@ impl Session {
             look: Look::default(),
             pause: Pause::Nothing,
             has_news: false,
+            round_commands_max: FIRST_ROUND_COMMANDS_MAX,
         }
     }
 
@@ -179,6 +191,29 @@ impl Session {
         self.pause = pause;
     }
 
+    /// A round of so many commands was answered with so many bytes.
+    pub(crate) fn answered(&mut self, commands: u32, bytes: usize) {
+        let fitting = ROUND_REPLY_BYTES as u64 * u64::from(commands) / (bytes as u64).max(1);
+        let most = u64::from(self.round_commands_max) * 2;
+        if commands > 0 {
+            let next = fitting.min(most).clamp(1, ROUND_COMMANDS_MAX.into());
+            self.round_commands_max = next as u32;
+        }
+    }
+
+    /// Bytes of memory that are kept for the client: queued commands.
+    pub(crate) fn held(&self) -> usize {
+        self.transaction.as_ref().map_or(0, Transaction::held)
+    }
+
+    /// How many bytes of requests may wait to be carried out, where `limit` is that of clients who are let in.
+    pub(crate) fn query_bytes_max(&self, limit: usize) -> usize {
+        match self.is_let_in {
+            true => limit,
+            false => limit.min(STRANGER_QUERY_BYTES_MAX),
+        }
+    }
+
     /// Takes requests from the beginning of `input` into the round, up to one that must wait for the answers of those
     /// before it.
     pub(crate) fn gather<'f>(&mut self, input: &'f [u8], relay: &mut Relay<'_, 'f>) -> Gathered {
@@ -187,7 +222,7 @@ impl Session {
         loop {
             let consumed = commands.offset();
             let (count, bytes) = relay.size();
-            if count >= ROUND_COMMANDS_MAX || bytes >= ROUND_BYTES_MAX {
+            if count >= self.round_commands_max || bytes >= ROUND_BYTES_MAX {
                 return Gathered {
                     consumed,
                     next: Next::Round,

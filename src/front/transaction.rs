@@ -48,6 +48,11 @@ impl Transaction {
         self.commands
     }
 
+    /// Bytes of memory that it takes.
+    pub(super) fn held(&self) -> usize {
+        self.packed.capacity()
+    }
+
     pub(super) fn is_spoilt(&self) -> bool {
         self.spoilt
     }

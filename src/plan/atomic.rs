@@ -20,12 +20,16 @@ pub(crate) struct Atomic {
 /// An answer of more bytes need not be kept when it can be asked for again.
 pub(crate) const LARGE_BYTES: usize = 4 << 20;
 
+/// Once so many bytes of repeatable answers are kept, only small ones are added: those of up to [`SMALL_BYTES`].
+const KEPT_BYTES_MAX: usize = 16 << 20;
+const SMALL_BYTES: usize = 64 << 10;
+
 /// What the last answer of an exchange must be, so that its connection may serve somebody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     /// Anything.
     Any,
-    /// Anything, and who passes the answers on unread asks again for those of more than [`LARGE_BYTES`].
+    /// Anything, and who passes the answers on unread asks again for those that were not kept because of their size.
     Repeatable,
     /// Something that ends a transaction. A server that refuses EXEC otherwise (it is renamed, or not allowed, or the
     /// server is old and loading) leaves the connection in the transaction, and the next command's answer is QUEUED.
@@ -52,10 +56,11 @@ impl Ending {
             || last.starts_with(b"-EXECABORT")
     }
 
-    /// So many bytes of an answer are kept that is passed on unread.
-    pub(crate) fn keeps(self) -> usize {
+    /// How many bytes of the next answer are kept, when it is passed on unread and `kept` bytes of those before it are.
+    pub(crate) fn keeps(self, kept: usize) -> usize {
         match self {
-            Self::Repeatable => LARGE_BYTES,
+            Self::Repeatable if kept < KEPT_BYTES_MAX => LARGE_BYTES,
+            Self::Repeatable => SMALL_BYTES,
             _ => usize::MAX,
         }
     }

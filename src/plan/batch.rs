@@ -10,9 +10,9 @@ use crate::node::NodeIndex;
 use crate::plan::merge::{self, Answer, Question};
 use crate::plan::router::{Hold, Planned, Since};
 use crate::plan::scan::continue_scan;
-use crate::plan::{Answers, Ending, Plan, Router, Split};
+use crate::plan::{Answers, Ending, Meter, Plan, Router, Split};
 
-pub(crate) use relay::{Large, Relay};
+pub(crate) use relay::{Large, Relay, Told};
 
 /// So many bytes of requests may be on their way to one node; a longer batch goes in rounds.
 ///
@@ -34,6 +34,8 @@ pub(crate) struct Exchange {
     /// Ends of the rounds before the last: bytes and requests.
     rounds: Vec<(usize, usize)>,
     pub(crate) ending: Ending,
+    /// Counts the bytes of replies that are passed on unread.
+    pub(crate) meter: Option<Meter>,
 }
 
 /// Where an answer belongs.
@@ -78,6 +80,7 @@ impl Exchange {
             slots: Vec::new(),
             rounds: Vec::new(),
             ending: Ending::Any,
+            meter: None,
         }
     }
 
@@ -89,6 +92,7 @@ impl Exchange {
             slots,
             rounds: Vec::new(),
             ending: Ending::Exec,
+            meter: None,
         }
     }
 
@@ -124,6 +128,7 @@ impl Exchange {
     pub(crate) fn rest(&self, first: usize) -> Self {
         let mut rest = Self::new(self.node);
         rest.ending = self.ending;
+        rest.meter.clone_from(&self.meter);
         let mut commands = PackedCommands::new(&self.request);
         let mut args = Args::new();
         for (number, &slot) in self.slots.iter().enumerate() {

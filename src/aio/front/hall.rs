@@ -3,19 +3,30 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::Context;
 use std::time::{Duration, Instant};
 
+use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::front::{Ask, Client, Door, Pause, Unblocked, Which};
+use crate::aio::front::memory::MemoryBudget;
+use crate::front::{Ask, Client, ClientLimits, Door, Pause, Unblocked, Which};
 use crate::plan::Hold;
 use crate::reply::{Protocol, write_error, write_int, write_status};
+
+/// The default of [`FrontEnd::with_memory_limit`](super::FrontEnd::with_memory_limit).
+pub const MEMORY_MAX: usize = match (1_usize << 30).checked_mul(4) {
+    Some(bytes) => bytes,
+    None => 1 << 30,
+};
 
 /// Who is there.
 #[derive(Debug)]
 pub(super) struct Hall {
     clients_max: AtomicUsize,
+    pub(super) memory: MemoryBudget,
+    limits: Mutex<ClientLimits>,
     last_id: AtomicU64,
     guests: Mutex<BTreeMap<u64, Arc<Guest>>>,
     stopping: AtomicBool,
@@ -40,9 +51,13 @@ struct Spell {
 pub(super) struct Guest {
     born: Instant,
     state: Mutex<State>,
+    /// The task that serves it, while that waits.
+    waker: AtomicWaker,
     /// There is something to look at: it is to end, or need not wait any more.
-    pub(super) told: Notify,
+    is_woken: AtomicBool,
     ended: AtomicBool,
+    /// Bytes of memory that are used for it.
+    pub(super) held: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -56,6 +71,8 @@ impl Hall {
     pub(super) fn new(clients_max: usize) -> Self {
         Self {
             clients_max: AtomicUsize::new(clients_max),
+            memory: MemoryBudget::new(MEMORY_MAX),
+            limits: Mutex::default(),
             last_id: AtomicU64::new(0),
             guests: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -69,6 +86,15 @@ impl Hall {
 
     pub(super) fn set_clients_max(&self, clients: usize) {
         self.clients_max.store(clients, Ordering::Relaxed);
+    }
+
+    /// For those who come from now on.
+    pub(super) fn change_limits(&self, change: impl FnOnce(&mut ClientLimits)) {
+        change(&mut self.limits.lock());
+    }
+
+    pub(super) fn limits(&self) -> ClientLimits {
+        *self.limits.lock()
     }
 
     pub(super) fn set_door(&self, door: Door) {
@@ -143,8 +169,10 @@ impl Hall {
                 heard: now,
                 unblocked: None,
             }),
-            told: Notify::new(),
+            waker: AtomicWaker::new(),
+            is_woken: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
         });
         guests.insert(client.id, Arc::clone(&guest));
         Some((guest, client))
@@ -162,7 +190,7 @@ impl Hall {
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         for guest in self.guests.lock().values() {
-            guest.told.notify_one();
+            guest.wake();
         }
     }
 
@@ -209,6 +237,10 @@ impl Hall {
         }
     }
 
+    pub(super) fn everybody(&self) -> Vec<Arc<Guest>> {
+        self.guests.lock().values().cloned().collect()
+    }
+
     fn meant(&self, which: &Which, asker: u64) -> Vec<Arc<Guest>> {
         let guests = self.guests.lock();
         let meant = |guest: &&Arc<Guest>| guest.state.lock().client.is_meant(which, asker);
@@ -232,8 +264,7 @@ impl Hall {
     fn end(&self, which: &Which, asker: u64) -> usize {
         let meant = self.meant(which, asker);
         for guest in &meant {
-            guest.ended.store(true, Ordering::Relaxed);
-            guest.told.notify_one();
+            guest.end();
         }
         meant.len()
     }
@@ -246,7 +277,7 @@ impl Hall {
         let waits = state.client.blocked;
         if waits {
             state.unblocked = Some(how);
-            guest.told.notify_one();
+            guest.wake();
         }
         waits
     }
@@ -280,8 +311,34 @@ impl Guest {
         self.state.lock().unblocked.take()
     }
 
+    /// Ends it: what it asked is not answered any more.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.is_woken.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Has the task woken when there is something to look at. What was there before is seen by whoever looks afterwards.
+    pub(super) fn register(&self, cx: &Context<'_>) {
+        self.waker.register(cx.waker());
+    }
+
+    /// Whether there was something to look at since this was asked the last time.
+    pub(super) fn take_woken(&self) -> bool {
+        self.is_woken.swap(false, Ordering::Acquire)
+    }
+
+    /// Bytes of memory that are used for it.
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
     /// Whether somebody has ended it.
     pub(super) fn is_ended(&self) -> bool {
-        self.ended.load(Ordering::Relaxed)
+        self.ended.load(Ordering::Acquire)
     }
 }

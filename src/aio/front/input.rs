@@ -1,38 +1,29 @@
 //! What a client has sent and nobody has taken yet.
 
-use std::future::Future;
-use std::io;
-use std::pin::pin;
-use std::task::{Context, Poll};
-
-use tokio::io::{AsyncRead, AsyncReadExt};
-
-/// Read at once at least.
-const READ_BYTES: usize = 16 << 10;
-
-/// Read at once at most.
-const READ_BYTES_MAX: usize = 1 << 20;
-
 /// A buffer of more bytes is given back when it is empty.
 const BYTES_KEPT: usize = 256 << 10;
 
-/// Bytes, of which a first part may have been taken.
+/// Bytes, of which a first part may have been taken. Requests in unusual forms go before them in the usual one.
 #[derive(Default)]
 pub(super) struct Input {
+    /// Whole requests in the usual form, to be taken before all others.
+    rewritten: Taking,
+    bytes: Taking,
+}
+
+/// Bytes of which a first part was taken.
+#[derive(Default)]
+struct Taking {
     bytes: Vec<u8>,
     start: usize,
 }
 
-impl Input {
-    pub(super) fn of(bytes: Vec<u8>) -> Self {
-        Self { bytes, start: 0 }
-    }
-
-    pub(super) fn rest(&self) -> &[u8] {
+impl Taking {
+    fn rest(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
-    pub(super) fn consume(&mut self, count: usize) {
+    fn consume(&mut self, count: usize) {
         self.start += count;
         if self.start == self.bytes.len() {
             self.start = 0;
@@ -43,24 +34,86 @@ impl Input {
         }
     }
 
-    /// Reads what is there, unless there is as much as is wanted. How many bytes came.
-    pub(super) fn poll_fill<S: AsyncRead + Unpin>(
-        &mut self,
-        stream: &mut S,
-        wanted: usize,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
-        let there = self.rest().len();
-        if there >= wanted {
-            return Poll::Pending;
+    /// Its bytes begin where the rest does.
+    fn compact(&mut self) {
+        self.bytes.drain(..self.start);
+        self.start = 0;
+    }
+}
+
+impl Input {
+    /// What is taken next.
+    pub(super) fn rest(&self) -> &[u8] {
+        match self.rewritten.rest() {
+            [] => self.bytes.rest(),
+            rewritten => rewritten,
         }
-        if self.start > 0 {
-            self.bytes.drain(..self.start);
-            self.start = 0;
+    }
+
+    /// Whether rewritten requests are taken next.
+    pub(super) fn is_rewritten(&self) -> bool {
+        !self.rewritten.rest().is_empty()
+    }
+
+    /// How many bytes are still to be taken.
+    pub(super) fn len(&self) -> usize {
+        self.rewritten.rest().len() + self.bytes.rest().len()
+    }
+
+    /// So many bytes of the rest were taken.
+    pub(super) fn consume(&mut self, count: usize) {
+        match self.rewritten.rest() {
+            [] => self.bytes.consume(count),
+            _ => self.rewritten.consume(count),
         }
-        self.bytes
-            .reserve((wanted - there).clamp(READ_BYTES, READ_BYTES_MAX));
-        // Into the room behind the bytes, which need not be cleared. It holds nothing between two calls.
-        pin!(stream.read_buf(&mut self.bytes)).poll(cx)
+    }
+
+    /// These whole requests come before the rest.
+    pub(super) fn put_before(&mut self, requests: Vec<u8>) {
+        debug_assert!(self.rewritten.rest().is_empty());
+        self.rewritten = Taking {
+            bytes: requests,
+            start: 0,
+        };
+    }
+
+    /// Bytes of memory that it takes.
+    pub(super) fn held(&self) -> usize {
+        self.bytes.bytes.capacity() + self.rewritten.bytes.capacity()
+    }
+
+    /// A vector that ends with the rest, to append to.
+    pub(super) fn room(&mut self) -> &mut Vec<u8> {
+        self.bytes.compact();
+        &mut self.bytes.bytes
+    }
+
+    /// These bytes come behind the rest.
+    pub(super) fn append(&mut self, mut bytes: Vec<u8>) {
+        match self.bytes.rest() {
+            [] => self.bytes = Taking { bytes, start: 0 },
+            _ => self.room().append(&mut bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rewritten_requests_come_first_and_what_arrives_comes_last() {
+        let mut input = Input::default();
+        input.append(b"one two".to_vec());
+        input.consume(4);
+        input.append(b" three".to_vec());
+        input.put_before(b"zero".to_vec());
+        assert_eq!(input.rest(), b"zero");
+        input.consume(4);
+        assert_eq!(input.rest(), b"two three");
+        input.room().extend_from_slice(b" four");
+        assert_eq!(input.rest(), b"two three four");
+        input.consume(14);
+        assert_eq!(input.rest(), b"");
     }
 }

@@ -6,11 +6,15 @@
 //!
 //! What is said to whom is decided by `front` and `plan`; here bytes are moved and waited for.
 
+mod client_io;
 mod hall;
 mod input;
+mod memory;
 mod pipe;
 mod talk;
 mod work;
+
+pub use hall::MEMORY_MAX;
 
 use std::fmt;
 use std::io;
@@ -24,7 +28,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::aio::front::hall::Hall;
 use crate::aio::front::talk::Talk;
 use crate::aio::{Executor, Pace, Shared};
-use crate::front::Door;
+use crate::front::{Door, OutputLimit};
 use crate::plan::{Router, ScriptMemory};
 use crate::reply::Protocol;
 use crate::settings::Settings;
@@ -32,10 +36,6 @@ use crate::topology::Topology;
 
 /// The default of [`FrontEnd::with_clients_max`].
 pub const CLIENTS_MAX: usize = 10_000;
-
-/// A request that is kept until it has arrived may have so many bytes, like a server's buffer for them
-/// (`client-query-buffer-limit`).
-pub const REQUEST_BYTES_MAX: usize = 1 << 30;
 
 /// Serves programs that speak the Redis protocol, in any language, as if all nodes were one server.
 ///
@@ -149,6 +149,48 @@ impl FrontEnd {
         self
     }
 
+    /// How much memory all clients together may hold: requests and replies on their way, queued commands. Beyond it those
+    /// that hold most are disconnected, as with `maxmemory-clients` of a server; [`evicted_clients`](Self::evicted_clients)
+    /// counts them. Defaults to [`MEMORY_MAX`].
+    #[must_use]
+    pub fn with_memory_limit(self, bytes: usize) -> Self {
+        self.hall.memory.set_limit(bytes);
+        self
+    }
+
+    /// How many bytes of requests may wait of one client; who sends more without reading replies, or a larger request, is
+    /// disconnected. Applies to clients that come from now on. Defaults to [`REQUEST_BYTES_MAX`](super::REQUEST_BYTES_MAX).
+    #[must_use]
+    pub fn with_query_limit(self, bytes: usize) -> Self {
+        self.hall.change_limits(|limits| limits.query_bytes = bytes);
+        self
+    }
+
+    /// How many bytes of replies may wait until a client without subscriptions reads them. Applies to clients that come
+    /// from now on. Defaults to [`OutputLimit::NONE`].
+    #[must_use]
+    pub fn with_output_limit(self, limit: OutputLimit) -> Self {
+        self.hall.change_limits(|limits| limits.normal = limit);
+        self
+    }
+
+    /// How many bytes of messages and replies may wait until a client with subscriptions reads them. Applies to clients
+    /// that come from now on. Defaults to [`OutputLimit::PUB_SUB`].
+    #[must_use]
+    pub fn with_pub_sub_output_limit(self, limit: OutputLimit) -> Self {
+        self.hall.change_limits(|limits| limits.pub_sub = limit);
+        self
+    }
+
+    /// Disconnects clients that send nothing for so long, unless they have subscriptions or wait for a blocking command.
+    /// Applies to clients that come from now on. Defaults to `None`: they may stay.
+    #[must_use]
+    pub fn with_idle_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
+        let timeout = timeout.into();
+        self.hall.change_limits(|limits| limits.idle = timeout);
+        self
+    }
+
     /// The same front end, with the same clients in CLIENT LIST, over connections of its own. One for every thread, each
     /// with a runtime of its own, spares threads waking each other.
     #[must_use]
@@ -184,6 +226,16 @@ impl FrontEnd {
     /// How many connections are served.
     pub fn clients(&self) -> usize {
         self.hall.count()
+    }
+
+    /// How many bytes of memory all clients together hold, as far as [`with_memory_limit`](Self::with_memory_limit) counts.
+    pub fn memory(&self) -> usize {
+        self.hall.memory.used()
+    }
+
+    /// How many clients were disconnected because all held too much memory.
+    pub fn evicted_clients(&self) -> usize {
+        self.hall.memory.evicted()
     }
 
     /// Ends: connections are closed as soon as what they have asked is answered, new ones at once.

@@ -4,13 +4,13 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::aio::Shared;
-use crate::aio::front::hall::Guest;
-use crate::aio::front::talk::write;
+use crate::aio::front::client_io::ClientIo;
 use crate::aio::station::{Connector, Duplex};
 use crate::error::Error;
+use crate::front::Session;
 use crate::passage::Passage;
 use crate::plan::{Cause, Failure, Large};
 
@@ -38,12 +38,14 @@ impl Pipe {
         within(self.patience, self.stream.write_all(piece)).await
     }
 
-    /// Passes the reply on. The number of bytes that the client got says whether a failure can still be told.
-    pub(super) async fn pass_reply<S: AsyncWrite + Unpin>(
+    /// Passes the reply on; messages that come meanwhile are appended to `behind`. The number of bytes that the client got
+    /// says whether a failure can still be told.
+    pub(super) async fn pass_reply<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
-        client: &mut S,
-        guest: &Guest,
+        client: &mut ClientIo<S>,
+        session: &Session,
         told: &mut usize,
+        behind: &mut Vec<u8>,
     ) -> io::Result<()> {
         let mut passage = Passage::default();
         let mut piece = vec![0; PIECE_BYTES];
@@ -54,7 +56,7 @@ impl Pipe {
             }
             let count = passage.take(&piece[..count])?;
             *told += count;
-            write(client, &piece[..count], guest).await?;
+            client.write(&piece[..count], session, behind).await?;
         }
         Ok(())
     }
@@ -77,11 +79,12 @@ async fn within<T>(
 }
 
 /// Asks again for a reply that was too large to be kept, and passes it on as it comes. The error that can be told instead.
-pub(super) async fn pass_large<S: AsyncWrite + Unpin>(
+pub(super) async fn pass_large<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     large: &Large<'_>,
-    client: &mut S,
-    guest: &Guest,
+    client: &mut ClientIo<S>,
+    session: &Session,
+    behind: &mut Vec<u8>,
 ) -> io::Result<Result<(), Error>> {
     let name = shared.router.name(large.node);
     let failed = |cause| Ok(Err(Failure::not_sent(cause).without_answer(name)));
@@ -94,7 +97,7 @@ pub(super) async fn pass_large<S: AsyncWrite + Unpin>(
         return failed(Cause::Dropped(error.to_string()));
     }
     let mut told = 0;
-    match pipe.pass_reply(client, guest, &mut told).await {
+    match pipe.pass_reply(client, session, &mut told, behind).await {
         Err(error) if told == 0 => failed(Cause::Dropped(error.to_string())),
         passed => passed.map(Ok),
     }

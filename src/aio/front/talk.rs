@@ -1,50 +1,38 @@
 //! One connection of a front end.
 
-use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
 
-use futures_util::future::{Either, select};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
+use crate::aio::front::FrontEnd;
+use crate::aio::front::client_io::{ClientIo, Heard, unless_ended};
 use crate::aio::front::hall::{Guest, Hall};
 use crate::aio::front::input::Input;
+use crate::aio::front::memory::ClientMemory;
 use crate::aio::front::pipe::{Pipe, pass_large};
-use crate::aio::front::{FrontEnd, REQUEST_BYTES_MAX};
 use crate::aio::waiting::Lease;
 use crate::aio::{Shared, Subscriber};
 use crate::front::{Next, Session};
 use crate::node::NodeIndex;
 use crate::passage::Passage;
-use crate::plan::{Answers, Cause, Exchange, Failure, Frames, Hold, Relay};
+use crate::plan::{Answers, Cause, Exchange, Failure, Frames, Hold, Meter, Relay, Told};
 use crate::reply::{Protocol, write_error};
 use crate::subscribe::Event;
 
-/// A buffer of more bytes is given back when it is empty.
-const BYTES_KEPT: usize = 256 << 10;
+/// Replies are written when there are so many bytes of them, and when the client has asked nothing more.
+const WRITE_BYTES: usize = 256 << 10;
 
 /// One connection, from its first byte to its last.
 pub(super) struct Talk<'f, S> {
     pub(super) front: &'f FrontEnd,
-    pub(super) stream: S,
+    pub(super) io: ClientIo<S>,
     pub(super) session: Session,
     pub(super) guest: Arc<Guest>,
     pub(super) input: Input,
     pub(super) out: Vec<u8>,
     /// The connection of WATCH, and what those it was taken from speak.
     pub(super) lease: Option<(Protocol, Lease)>,
-    pub(super) subscriber: Option<Subscriber>,
-}
-
-/// What happens while a connection waits.
-pub(super) enum Heard {
-    /// So many bytes came; none is the end.
-    Bytes(usize),
-    Event(Event),
-    /// Somebody says something to it: see its [`Guest`].
-    Told,
 }
 
 /// Whether a connection goes on.
@@ -79,64 +67,71 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
             return stream.shutdown().await;
         };
         let _leaving = Leaving(&front.hall, client.id);
+        let memory = Arc::new(ClientMemory::new(
+            Arc::clone(&front.hall),
+            Arc::clone(&guest),
+        ));
+        let limits = front.hall.limits();
         let mut talk = Self {
             front,
-            stream,
+            io: ClientIo::new(stream, Arc::clone(&guest), memory, limits),
             session: Session::new(client, front.hall.door()),
             guest,
             input: Input::default(),
             out: Vec::new(),
             lease: None,
-            subscriber: None,
         };
-        talk.run().await?;
-        talk.flush().await?;
-        talk.stream.shutdown().await
+        let guest = Arc::clone(&talk.guest);
+        unless_ended(&guest, async {
+            talk.run().await?;
+            talk.flush().await
+        })
+        .await?;
+        talk.io.stream().shutdown().await
     }
 
     async fn run(&mut self) -> io::Result<()> {
-        loop {
-            let next = match self.round().await? {
-                Next::Upload { node, needed } if !self.is_plain(node) => Next::Input(needed),
-                next => next,
-            };
-            match next {
-                Next::Round => {}
-                Next::Upload { node, .. } => {
-                    if self.upload(node).await? == Going::Over {
-                        return Ok(());
-                    }
-                }
-                Next::Input(needed) => {
-                    self.flush().await?;
-                    if self.front.hall.is_stopping() || self.read(needed).await? == Going::Over {
-                        return Ok(());
-                    }
-                }
-                Next::Request(packed) => {
-                    let rest = std::mem::replace(&mut self.input, Input::of(packed));
-                    let next = self.round().await?;
-                    self.input = rest;
-                    if let Next::Work { work, silent } = next
-                        && self.work(work, silent).await? == Going::Over
-                    {
-                        return Ok(());
-                    }
-                }
-                Next::Work { work, silent } => {
-                    if self.work(work, silent).await? == Going::Over {
-                        return Ok(());
-                    }
-                }
-                Next::Broken(why) => {
-                    write_error(&mut self.out, "ERR", &why);
-                    return Ok(());
-                }
-            }
+        while self.step().await? == Going::On {
             if self.guest.is_ended() {
                 return Ok(());
             }
+            // Requests that need no node would never let others have their turn.
+            tokio::task::consume_budget().await;
         }
+        Ok(())
+    }
+
+    /// One round, and what comes after it.
+    async fn step(&mut self) -> io::Result<Going> {
+        let next = match self.round().await? {
+            Next::Upload { node, needed } if !self.is_plain(node) => Next::Input(needed),
+            next => next,
+        };
+        if self.out.len() >= WRITE_BYTES {
+            self.flush().await?;
+        }
+        match next {
+            Next::Round => {}
+            Next::Upload { node, .. } => return self.upload(node).await,
+            Next::Input(_) if self.io.has_arrived() => self.io.take_arrived(&mut self.input),
+            Next::Input(needed) => {
+                self.flush().await?;
+                if self.io.has_arrived() {
+                    return Ok(Going::On);
+                }
+                if self.front.hall.is_stopping() {
+                    return Ok(Going::Over);
+                }
+                return self.read(needed).await;
+            }
+            Next::Request(packed) => self.input.put_before(packed),
+            Next::Work { work, silent } => return self.work(work, silent).await,
+            Next::Broken(why) => {
+                write_error(&mut self.out, "ERR", &why);
+                return Ok(Going::Over);
+            }
+        }
+        Ok(Going::On)
     }
 
     /// Sends as many requests as go together, and puts their answers into `out`.
@@ -149,20 +144,52 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
         self.session.set_pause(self.front.hall.pause());
         let gathered = self.session.gather(bytes, &mut relay);
         let exchanges = relay.take_exchanges();
-        let answers = exchange(shared, &exchanges, Hold::No).await;
+        self.count_memory();
+        let (exchanges, answers) = exchange(shared, exchanges, Hold::No, self.meter()).await;
+        self.session.answered(
+            relay.size().0,
+            answers
+                .iter()
+                .map(|answers| answers.values.byte_count())
+                .sum(),
+        );
         let mut telling = relay.telling(&exchanges, &answers, protocol, rand::random());
-        while let Some(large) = telling.tell(&mut self.out) {
-            flush(&mut self.stream, &mut self.out, &self.guest).await?;
-            let passed = pass_large(shared, &large, &mut self.stream, &self.guest).await?;
-            if let Err(error) = passed {
-                protocol.write(&mut self.out, &error.to_reply());
+        loop {
+            let told = telling.tell(&mut self.out, WRITE_BYTES);
+            if let Told::All = told {
+                break;
+            }
+            flush(&mut self.io, &mut self.out, &self.session).await?;
+            if let Told::Until(large) = told {
+                let io = &mut self.io;
+                let passed = pass_large(shared, &large, io, &self.session, &mut self.out).await?;
+                if let Err(error) = passed {
+                    protocol.write(&mut self.out, &error.to_reply());
+                }
             }
         }
+        drop(answers);
+        let is_rewritten = self.input.is_rewritten();
         self.input.consume(gathered.consumed);
         if let Some(client) = self.session.take_news() {
             self.guest.show(client);
         }
-        Ok(gathered.next)
+        Ok(match gathered.next {
+            // Behind requests that were rewritten come those that were not.
+            Next::Input(_) if is_rewritten => Next::Round,
+            next => next,
+        })
+    }
+
+    /// Counts the replies that are held for this client.
+    pub(super) fn meter(&self) -> Meter {
+        Arc::clone(&self.io.memory) as Meter
+    }
+
+    /// Counts the buffers of this client.
+    pub(super) fn count_memory(&self) {
+        let buffers = self.input.held() + self.out.capacity() + self.io.buffered();
+        self.io.memory.set_buffers(buffers + self.session.held());
     }
 
     /// Whether a request can go to this node in pieces: over TLS only redis-rs knows how to send it.
@@ -172,7 +199,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
     }
 
     pub(super) async fn flush(&mut self) -> io::Result<()> {
-        flush(&mut self.stream, &mut self.out, &self.guest).await
+        flush(&mut self.io, &mut self.out, &self.session).await
     }
 
     /// Passes a large request on as it comes, and then the reply. When the node fails, the rest of the request is thrown away,
@@ -204,7 +231,8 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
             Err(cause) => (cause, 0),
             Ok(mut pipe) => {
                 let mut told = 0;
-                let passed = pipe.pass_reply(&mut self.stream, &self.guest, &mut told);
+                let passed =
+                    pipe.pass_reply(&mut self.io, &self.session, &mut told, &mut self.out);
                 match passed.await {
                     Err(error) if told == 0 => (Cause::Dropped(error.to_string()), 1),
                     passed => return passed.map(|()| Going::On),
@@ -219,8 +247,9 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
 
     /// Reads until so many bytes more are there. Messages are passed on meanwhile.
     async fn read(&mut self, needed: usize) -> io::Result<Going> {
-        let wanted = self.input.rest().len() + needed;
-        if wanted > REQUEST_BYTES_MAX {
+        let wanted = self.input.len() + needed;
+        self.io.take_arrived(&mut self.input);
+        if wanted > self.session.query_bytes_max(self.io.limits.query_bytes) {
             write_error(
                 &mut self.out,
                 "ERR",
@@ -228,12 +257,21 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
             );
             return Ok(Going::Over);
         }
-        while self.input.rest().len() < wanted {
+        while self.input.len() < wanted {
             // What it is told may have come while something was written.
             if self.guest.is_ended() || self.front.hall.is_stopping() {
                 return Ok(Going::Over);
             }
-            match self.listen(wanted).await? {
+            let idle = self.io.limits.idle.filter(|_| !self.session.listens());
+            let listen = self.io.listen(&mut self.input, wanted, &self.session);
+            let heard = match idle {
+                None => listen.await?,
+                Some(limit) => match tokio::time::timeout(limit, listen).await {
+                    Ok(heard) => heard?,
+                    Err(_) => return Ok(Going::Over),
+                },
+            };
+            match heard {
                 Heard::Bytes(0) => return Ok(Going::Over),
                 Heard::Bytes(_) => self.guest.heard(),
                 Heard::Event(event) => {
@@ -246,36 +284,6 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
             }
         }
         Ok(Going::On)
-    }
-
-    /// Waits for whatever comes first.
-    pub(super) async fn listen(&mut self, wanted: usize) -> io::Result<Heard> {
-        let Self {
-            stream,
-            guest,
-            input,
-            subscriber,
-            session,
-            ..
-        } = self;
-        let mut told = pin!(guest.told.notified());
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(count) = input.poll_fill(stream, wanted, cx)? {
-                return Poll::Ready(Ok(Heard::Bytes(count)));
-            }
-            if told.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ok(Heard::Told));
-            }
-            if session.listens()
-                && let Some(subscriber) = subscriber
-                && let Poll::Ready(Some(event)) =
-                    futures_util::Stream::poll_next(Pin::new(subscriber), cx)
-            {
-                return Poll::Ready(Ok(Heard::Event(event)));
-            }
-            Poll::Pending
-        })
-        .await
     }
 
     /// A server that loses messages would have lost the connection, and so it ends: who subscribes again knows that there
@@ -292,8 +300,8 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
 
     /// Passes on what has come already.
     pub(super) fn pass_on_events(&mut self) -> Going {
-        while self.out.len() < BYTES_KEPT {
-            let subscriber = self.subscriber.as_mut();
+        while self.out.len() < WRITE_BYTES {
+            let subscriber = self.io.subscriber.as_mut();
             let Some(event) = subscriber.and_then(Subscriber::try_next_event) else {
                 break;
             };
@@ -305,51 +313,37 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
     }
 }
 
-/// Writes what there is to write, unless somebody ends the connection.
-pub(super) async fn write<S: AsyncWrite + Unpin>(
-    stream: &mut S,
-    bytes: &[u8],
-    guest: &Guest,
-) -> io::Result<()> {
-    let mut write = pin!(stream.write_all(bytes));
-    loop {
-        let told = pin!(guest.told.notified());
-        match select(write.as_mut(), told).await {
-            Either::Left((written, _)) => return written,
-            Either::Right(_) if guest.is_ended() => {
-                return Err(io::ErrorKind::ConnectionAborted.into());
-            }
-            // The end of all is no reason to keep an answer back. What it is about is looked at later.
-            Either::Right(_) => {}
-        }
-    }
-}
-
 /// Writes what was said, and gives a large buffer back.
-async fn flush<S: AsyncWrite + Unpin>(
-    stream: &mut S,
+async fn flush<S: AsyncRead + AsyncWrite + Unpin>(
+    io: &mut ClientIo<S>,
     out: &mut Vec<u8>,
-    guest: &Guest,
+    session: &Session,
 ) -> io::Result<()> {
-    if out.is_empty() {
-        return Ok(());
-    }
-    write(stream, out, guest).await?;
-    out.clear();
-    if out.capacity() > BYTES_KEPT {
-        *out = Vec::new();
+    while !out.is_empty() {
+        let mut behind = Vec::new();
+        io.write(out, session, &mut behind).await?;
+        out.clear();
+        if out.capacity() > 2 * WRITE_BYTES {
+            *out = Vec::new();
+        }
+        out.append(&mut behind);
     }
     Ok(())
 }
 
-/// Sends a round to the nodes.
+/// Sends a round to the nodes. `meter` counts the bytes of the answers.
 pub(super) async fn exchange(
     shared: &Shared,
-    exchanges: &[Exchange],
+    mut exchanges: Vec<Exchange>,
     hold: Hold,
-) -> Vec<Answers<Frames>> {
-    match exchanges.is_empty() {
-        true => Vec::new(),
-        false => shared.executor.exchange(exchanges, hold).await,
+    meter: Meter,
+) -> (Vec<Exchange>, Vec<Answers<Frames>>) {
+    for exchange in &mut exchanges {
+        exchange.meter = Some(Arc::clone(&meter));
     }
+    let answers = match exchanges.is_empty() {
+        true => Vec::new(),
+        false => shared.executor.exchange(&exchanges, hold).await,
+    };
+    (exchanges, answers)
 }

@@ -8,15 +8,15 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::aio::front::REQUEST_BYTES_MAX;
-use crate::aio::front::talk::{Going, Heard, Talk, exchange};
+use crate::aio::front::client_io::Heard;
+use crate::aio::front::talk::{Going, Talk, exchange};
 use crate::aio::{Shared, Subscriber};
 use crate::command::{Args, write_command};
 use crate::error::Error;
 use crate::front::{Hello, Pause, Ready, Unblocked, Work};
 use crate::node::NodeIndex;
 use crate::plan::{
-    Answers, Atomic, Ending, Failure, Frames, Hold, Relay, Remedy, loads_at, parse_one,
+    Answers, Atomic, Ending, Failure, Frames, Hold, Meter, Relay, Remedy, loads_at, parse_one,
 };
 use crate::reply::Protocol;
 use crate::subscribe::{Change, Subscription};
@@ -61,7 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
             }
             Work::Reset => {
                 self.forget().await;
-                self.subscriber = None;
+                self.io.subscriber = None;
                 self.session.reset(&mut self.out);
             }
             Work::Close => going = Going::Over,
@@ -81,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         self.guest.set_blocked(hold == Hold::No);
         let protocol = self.session.protocol();
         let shared = Arc::clone(self.front.shared(protocol));
-        let mut reply = pin!(alone(&shared, packed, protocol, hold));
+        let mut reply = pin!(alone(&shared, packed, protocol, hold, self.meter()));
         let going = loop {
             // What it is told may have come while something was written.
             if self.guest.is_ended() || self.front.hall.is_stopping() {
@@ -92,12 +92,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
                 break Going::On;
             }
             // All that comes is taken, for an end shows only behind it.
-            let behind = self.input.rest().len();
-            if behind > REQUEST_BYTES_MAX {
+            self.io.take_arrived(&mut self.input);
+            let behind = self.input.len();
+            if behind > self.io.limits.query_bytes {
                 break Going::Over;
             }
-            let wanted = behind + 1;
-            let next = match select(reply.as_mut(), pin!(self.listen(wanted))).await {
+            self.count_memory();
+            let listen = self.io.listen(&mut self.input, behind + 1, &self.session);
+            let next = match select(reply.as_mut(), pin!(listen)).await {
                 Either::Left((reply, _)) => Either::Left(reply),
                 Either::Right((heard, _)) => Either::Right(heard?),
             };
@@ -167,7 +169,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
     ) -> Option<Answers<Frames>> {
         let (protocol, lease) = self.lease.take()?;
         let limit = shared.executor.limit(self.front.hall.hold());
-        let answers: Answers<Frames> = lease.link.exchange(packed, count, ending, limit).await;
+        let answers: Answers<Frames> = {
+            let meter = Some(self.meter());
+            lease.link.exchange_metered(packed, count, ending, limit, meter).await
+        };
         if answers.failure.is_none() {
             self.lease = Some((protocol, lease));
         }
@@ -230,7 +235,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         let mut answers = match answers.await {
             Some(answers) => answers,
             None => {
-                let exchange = Atomic::exchange(ready.node, packed, commands);
+                let mut exchange = Atomic::exchange(ready.node, packed, commands);
+                exchange.meter = Some(self.meter());
                 let hold = self.front.hall.hold();
                 let answers = shared.executor.exchange(&[exchange], hold).await;
                 answers.into_iter().next().unwrap_or_default()
@@ -257,14 +263,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         let shared = Arc::clone(self.front.shared(protocol));
         let args: Args<'_> = parse_one(packed).unwrap_or_default();
         let hold = self.front.hall.hold();
-        let mut reply = alone(&shared, packed, protocol, hold).await;
+        let mut reply = alone(&shared, packed, protocol, hold, self.meter()).await;
         if let Some((node, remedy)) = shared.remedy_unread(&args, &reply) {
             reply = match remedy {
-                Remedy::Instead(request) => alone(&shared, &request, protocol, hold).await,
+                Remedy::Instead(request) => alone(&shared, &request, protocol, hold, self.meter()).await,
                 Remedy::After(loads) => {
                     let loads = loads_at(&shared.router, node, &loads);
-                    exchange(&shared, &loads, hold).await;
-                    alone(&shared, packed, protocol, hold).await
+                    exchange(&shared, loads, hold, self.meter()).await;
+                    alone(&shared, packed, protocol, hold, self.meter()).await
                 }
             };
         }
@@ -291,7 +297,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
     async fn told_to_all(&self, packed: &[u8]) -> Vec<u8> {
         let protocol = self.session.protocol();
         let shared = Arc::clone(self.front.shared(protocol));
-        alone(&shared, packed, protocol, self.front.hall.hold()).await
+        let hold = self.front.hall.hold();
+        alone(&shared, packed, protocol, hold, self.meter()).await
     }
 
     async fn subscribe(
@@ -302,6 +309,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
     ) -> io::Result<Going> {
         let shared = self.front.shared(Protocol::Resp2);
         let subscriber = self
+            .io
             .subscriber
             .get_or_insert_with(|| Subscriber::new(Arc::clone(shared)));
         let changed = subscriber.change(change, kind, names.clone()).await;
@@ -321,7 +329,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
             }
         }
         if !self.session.listens() {
-            self.subscriber = None;
+            self.io.subscriber = None;
         }
         Ok(Going::On)
     }
@@ -347,7 +355,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
 }
 
 /// One command by itself, and the reply to it. The nodes may hold it back for so long, and as long as it wishes itself.
-async fn alone(shared: &Shared, packed: &[u8], protocol: Protocol, pause: Hold) -> Vec<u8> {
+async fn alone(
+    shared: &Shared,
+    packed: &[u8],
+    protocol: Protocol,
+    pause: Hold,
+    meter: Meter,
+) -> Vec<u8> {
     let mut out = Vec::new();
     let recall = || shared.recall();
     let mut batch = Relay::new(&shared.router, &recall, packed.len());
@@ -362,10 +376,10 @@ async fn alone(shared: &Shared, packed: &[u8], protocol: Protocol, pause: Hold) 
             let hold = pause.then(planned.hold);
             batch.add(packed, &args, planned);
             let exchanges = batch.take_whole_exchanges();
-            let answers = exchange(shared, &exchanges, hold).await;
+            let (exchanges, answers) = exchange(shared, exchanges, hold, meter).await;
             batch
                 .telling(&exchanges, &answers, protocol, 0)
-                .tell(&mut out);
+                .tell(&mut out, usize::MAX);
         }
     }
     out

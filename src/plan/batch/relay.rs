@@ -214,11 +214,24 @@ pub(crate) struct Large<'t> {
     pub(crate) request: &'t [u8],
 }
 
+/// How far the replies of a round were written.
+#[derive(Debug)]
+pub(crate) enum Told<'t> {
+    All,
+    /// There are enough bytes to be sent first.
+    Enough,
+    /// This reply comes next, and has to be asked for again.
+    Until(Large<'t>),
+}
+
 impl<'t> Telling<'t, '_, '_> {
-    /// Writes replies, up to one that was not kept: it comes next, and then the others.
-    pub(crate) fn tell(&mut self, out: &mut Vec<u8>) -> Option<Large<'t>> {
+    /// Appends replies to `out`, until it has `enough` bytes or a reply comes that was not kept.
+    pub(crate) fn tell(&mut self, out: &mut Vec<u8>, enough: usize) -> Told<'t> {
         while let Some(&(exchange, number)) = self.places.get(self.next) {
             self.say_until(self.next as u32, out);
+            if out.len() >= enough {
+                return Told::Enough;
+            }
             let command = self.next as u32;
             self.next += 1;
             if self.relay.silent.get(self.silent) == Some(&command) {
@@ -231,7 +244,9 @@ impl<'t> Telling<'t, '_, '_> {
                 _ => {
                     let exchange = usize::from(exchange);
                     match self.answers[exchange].values.get(number) {
-                        Some(b"") => return Some(self.large(&self.exchanges[exchange], number)),
+                        Some(b"") => {
+                            return Told::Until(self.large(&self.exchanges[exchange], number));
+                        }
                         Some(frame) => out.extend_from_slice(frame),
                         None => self.write_failure(exchange, number, out),
                     }
@@ -239,7 +254,7 @@ impl<'t> Telling<'t, '_, '_> {
             }
         }
         self.say_until(u32::MAX, out);
-        None
+        Told::All
     }
 
     /// Writes the replies of our own that come before this command.
@@ -353,7 +368,7 @@ mod tests {
         let answers: Vec<_> = answers.collect();
         let mut out = Vec::new();
         let mut telling = relay.telling(&exchanges, &answers, Protocol::Resp2, 0);
-        while let Some(large) = telling.tell(&mut out) {
+        while let Told::Until(large) = telling.tell(&mut out, usize::MAX) {
             let text = format!("<{}: {}>", large.node.get(), large.request.escape_ascii());
             out.extend_from_slice(text.as_bytes());
         }
