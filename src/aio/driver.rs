@@ -53,6 +53,9 @@ pub(crate) enum Pace {
 /// A buffer of more bytes is given back when it is empty.
 const OUTGOING_BYTES_KEPT: usize = 1 << 20;
 
+/// Read in a row at most, before other tasks have their turn.
+const TURN_BYTES: usize = 1 << 20;
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(super) fn new(stream: S, mailbox: Arc<Mailbox>, pace: Pace) -> Self {
         let now = Instant::now();
@@ -188,7 +191,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
+        let mut turn = 0;
         loop {
+            if turn > TURN_BYTES {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let mut room = ReadBuf::new(self.inbox.room());
             match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut room)) {
                 Err(error) => return Poll::Ready(broken(&error)),
@@ -198,6 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Ok(()) => {}
             }
             let count = room.filled().len();
+            turn += count;
             self.inbox.arrived(count);
             self.heard = Instant::now();
             if let Some(cause) = self.hand_back() {

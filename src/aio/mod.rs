@@ -36,10 +36,10 @@ mod subscriber;
 mod transaction;
 mod waiting;
 
+pub use crate::front::{OutputLimit, OutputLimitError, REQUEST_BYTES_MAX, parse_bytes};
 pub use client::ShardedClient;
 pub use dedicated::Dedicated;
 pub use front::{CLIENTS_MAX, FrontEnd, MEMORY_MAX};
-pub use crate::front::{OutputLimit, OutputLimitError, REQUEST_BYTES_MAX, parse_bytes};
 pub use node::Node;
 pub use scan::Scan;
 pub use subscriber::Subscriber;

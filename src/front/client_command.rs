@@ -187,9 +187,8 @@ fn listed(options: &[&[u8]]) -> Result<Which, Refusal> {
         [word, ids @ ..] if word.eq_ignore_ascii_case(b"ID") && !ids.is_empty() => {
             for id in ids {
                 let id = integer(id).and_then(|id| u64::try_from(id).ok());
-                which
-                    .ids
-                    .push(id.ok_or_else(|| Refusal::new("Invalid client ID"))?);
+                let id = id.ok_or_else(|| Refusal::new("Invalid client ID"))?;
+                which.ids.insert(id);
             }
         }
         _ => return Err(syntax_error()),
@@ -218,7 +217,7 @@ fn killed(options: &[&[u8]]) -> Result<Ask, Refusal> {
             b"ID" => {
                 let id = integer(value).filter(|&id| id > 0);
                 let id = id.ok_or_else(|| Refusal::new("client-id should be greater than 0"))?;
-                which.ids.push(id.unsigned_abs());
+                which.ids.insert(id.unsigned_abs());
             }
             b"TYPE" => which.kind = Some(kind(value)?),
             b"ADDR" => which.address = text(value),
@@ -288,12 +287,12 @@ mod tests {
             Ask::KillOne(one("1.2.3.4:5"))
         );
         let which = Which {
-            ids: vec![5],
+            ids: [5].into(),
             ..Which::default()
         };
         assert_eq!(asked("client kill id 5 skipme no"), Ask::Kill(which));
         let which = Which {
-            ids: vec![1, 2],
+            ids: [1, 2].into(),
             ..Which::default()
         };
         assert_eq!(asked("client list id 1 2"), Ask::List(which));

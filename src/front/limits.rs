@@ -55,6 +55,8 @@ pub(crate) struct ClientLimits {
     pub(crate) pub_sub: OutputLimit,
     /// How long a client may be idle.
     pub(crate) idle: Option<Duration>,
+    /// After how long a silence its host is asked whether it is still there.
+    pub(crate) tcp_keepalive: Option<Duration>,
 }
 
 impl Default for ClientLimits {
@@ -64,6 +66,7 @@ impl Default for ClientLimits {
             normal: OutputLimit::NONE,
             pub_sub: OutputLimit::PUB_SUB,
             idle: None,
+            tcp_keepalive: Some(Duration::from_secs(300)),
         }
     }
 }

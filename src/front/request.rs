@@ -14,6 +14,9 @@ const ARGS_MAX: i64 = i32::MAX as i64;
 /// [`begun`] gives no more arguments: the key of a command that is passed on in pieces is one of the first.
 const BEGUN_ARGS_MAX: usize = 16;
 
+/// The first line of an array has no more bytes, if its number is one.
+const ANNOUNCEMENT_BYTES_MAX: usize = 24;
+
 /// An array without elements, which asks for nothing.
 const EMPTY_REQUEST: &[u8] = b"*0\r\n";
 
@@ -93,15 +96,17 @@ impl Look {
         }
     }
 
+    /// How many bytes the request has that `bytes` begin with, if it is an array that has arrived.
+    pub(crate) fn whole_array(&mut self, bytes: &[u8]) -> Option<usize> {
+        let is_whole = matches!(self.go_on(bytes), Ok(None)) && self.at > 0;
+        is_whole.then(|| std::mem::take(self).at)
+    }
+
     /// Takes whole requests of any form from the beginning of `bytes`, which are those of the last time and perhaps more, in
     /// one pass: no byte is looked at more than a few times, however the forms are mixed.
     ///
     /// At least one request is taken if one has arrived, and then no more than go into `max_bytes`, both as they came and
     /// in the usual form. What does not fit is left for the next time.
-    #[allow(
-        dead_code,
-        reason = "for the rounds of the front end, which take inline requests one by one as yet"
-    )]
     pub(crate) fn normalize(&mut self, bytes: &[u8], max_bytes: usize) -> Normalized {
         let mut taken = Normalized::default();
         let mut args = Args::new();
@@ -278,6 +283,18 @@ pub(crate) fn integer(digits: &[u8]) -> Option<i64> {
     match magnitude {
         [b'0'] if digits.len() == 1 => Some(0),
         [b'1'..=b'9', ..] => std::str::from_utf8(digits).ok()?.parse().ok(),
+        _ => None,
+    }
+}
+
+/// How many arguments a request says that it has, if these are at least a thousand; without looking further.
+#[inline]
+pub(crate) fn announced_args(bytes: &[u8]) -> Option<usize> {
+    match bytes {
+        [b'*', b'1'..=b'9', b'0'..=b'9', b'0'..=b'9', b'0'..=b'9', ..] => {
+            let line = &bytes[..bytes.len().min(ANNOUNCEMENT_BYTES_MAX)];
+            usize::try_from(number(&line[..line_end(line)?])?).ok()
+        }
         _ => None,
     }
 }

@@ -14,7 +14,7 @@ use crate::front::pause::Pause;
 use crate::front::refusal::{
     Refusal, not_here, not_while_listening, unknown_command, unknown_subcommand, wrong_arity,
 };
-use crate::front::request::{Arrived, Look, begun};
+use crate::front::request::{Arrived, Look, announced_args, begun};
 use crate::front::subscriptions::{Subscriptions, write_message};
 use crate::front::transaction::{Ready, Transaction};
 use crate::node::NodeIndex;
@@ -26,14 +26,24 @@ use crate::subscribe::{Change, Message, Subscription};
 const ROUND_COMMANDS_MAX: u32 = 4096;
 const ROUND_BYTES_MAX: usize = 4 << 20;
 
+/// A round has about so many arguments, so that nobody else waits for it long.
+const ROUND_ARGS_MAX: usize = 16_384;
+
+/// A request of more arguments is a round of its own, off the thread that serves other clients.
+pub(crate) const HEAVY_ARGS_MIN: usize = 4096;
+
+/// Requests in unusual forms are rewritten so many bytes at a time.
+const REWRITTEN_BYTES_MAX: usize = 1 << 20;
+
 /// The first round of a client has no more commands; nobody knows yet how large its replies are.
 const FIRST_ROUND_COMMANDS_MAX: u32 = 1024;
 
 /// The replies of a round should have no more bytes: when those of the last one did, the next has fewer commands.
 const ROUND_REPLY_BYTES: usize = 8 << 20;
 
-/// Who is not let in yet may send requests of so many bytes.
-const STRANGER_BYTES_MAX: usize = 64 << 10;
+/// Who is not let in yet may send requests of so many arguments, each of so many bytes, as on a server.
+const STRANGER_ARGS_MAX: usize = 10;
+const STRANGER_BYTES_MAX: usize = 16 << 10;
 
 /// Requests of so many bytes may wait of one who is not let in yet.
 const STRANGER_QUERY_BYTES_MAX: usize = 1 << 20;
@@ -73,8 +83,11 @@ pub(crate) enum Next {
     Input(usize),
     /// There may be another round in the input.
     Round,
-    /// A request in an unusual form, here in the usual one, comes before the rest of the input.
-    Request(Vec<u8>),
+    /// Requests in an unusual form, here in the usual one, come before the rest of the input.
+    Requests(Vec<u8>),
+    /// The first bytes of the input, so many, are one request with very many arguments: it is taken with
+    /// [`Session::gather_heavy`], where nobody waits for that.
+    Heavy(usize),
     /// A large request for this node is at the beginning of the input, and goes there as it comes. So many bytes more are
     /// needed by those who cannot do that.
     Upload { node: NodeIndex, needed: usize },
@@ -217,22 +230,53 @@ impl Session {
     /// Takes requests from the beginning of `input` into the round, up to one that must wait for the answers of those
     /// before it.
     pub(crate) fn gather<'f>(&mut self, input: &'f [u8], relay: &mut Relay<'_, 'f>) -> Gathered {
+        self.gather_up_to(HEAVY_ARGS_MIN, input, relay)
+    }
+
+    /// Takes the request with very many arguments that `input` is.
+    pub(crate) fn gather_heavy<'f>(
+        &mut self,
+        input: &'f [u8],
+        relay: &mut Relay<'_, 'f>,
+    ) -> Gathered {
+        self.gather_up_to(usize::MAX, input, relay)
+    }
+
+    fn gather_up_to<'f>(
+        &mut self,
+        args_max: usize,
+        input: &'f [u8],
+        relay: &mut Relay<'_, 'f>,
+    ) -> Gathered {
         let mut commands = PackedCommands::new(input);
         let mut args = Args::new();
+        let mut args_taken = 0;
         loop {
             let consumed = commands.offset();
+            let rest = &input[consumed..];
             let (count, bytes) = relay.size();
-            if count >= self.round_commands_max || bytes >= ROUND_BYTES_MAX {
+            let is_full = count >= self.round_commands_max || bytes >= ROUND_BYTES_MAX;
+            if is_full || args_taken >= ROUND_ARGS_MAX {
                 return Gathered {
                     consumed,
                     next: Next::Round,
                 };
             }
+            if announced_args(rest).is_some_and(|count| count > args_max) {
+                return self.take_heavy(relay.router(), rest, consumed);
+            }
             if self.look.is_under_way() {
-                return self.look_at(relay.router(), &input[consumed..], consumed);
+                return self.look_at(relay.router(), rest, consumed);
             }
             match commands.next(&mut args) {
                 Ok(Some(frame)) => {
+                    if !self.is_let_in
+                        && let Some(why) = too_large_of_a_stranger(&args)
+                    {
+                        let next = Next::Broken(why.into());
+                        return Gathered { consumed, next };
+                    }
+                    args_taken += args.len();
                     let request = Request {
                         frame,
                         args: &args,
@@ -249,17 +293,37 @@ impl Session {
                         next: Next::Input(1),
                     };
                 }
-                Err(_) => return self.look_at(relay.router(), &input[consumed..], consumed),
+                Err(_) => return self.look_at(relay.router(), rest, consumed),
             }
+        }
+    }
+
+    /// A request with very many arguments has begun: what came before it is a round.
+    fn take_heavy(&mut self, router: &Router, bytes: &[u8], before: usize) -> Gathered {
+        let next = match self.is_let_in {
+            _ if before > 0 => Next::Round,
+            false => Next::Broken(STRANGER_ARGS.into()),
+            true => match self.look.whole_array(bytes) {
+                Some(length) => Next::Heavy(length),
+                None => return self.look_at(router, bytes, before),
+            },
+        };
+        Gathered {
+            consumed: before,
+            next,
         }
     }
 
     /// What stands there instead of a whole request in the usual form.
     fn look_at(&mut self, router: &Router, bytes: &[u8], before: usize) -> Gathered {
         let (length, next) = match self.look.look(bytes) {
-            Arrived::Part(needed) if !self.is_let_in && needed > STRANGER_BYTES_MAX => {
-                let text = "Protocol error: unauthenticated bulk length";
-                (0, Next::Broken(text.into()))
+            Arrived::Part(_) if !self.is_let_in && has_stranger_args(bytes) => {
+                (0, Next::Broken(STRANGER_ARGS.into()))
+            }
+            Arrived::Part(needed)
+                if !self.is_let_in && needed > bytes.len() + STRANGER_BYTES_MAX =>
+            {
+                (0, Next::Broken(STRANGER_BYTES.into()))
             }
             Arrived::Part(needed) if needed > bytes.len() + LARGE_BYTES => {
                 match self.owner_of_begun(router, bytes) {
@@ -279,7 +343,12 @@ impl Session {
                 }
                 (length, Next::Round)
             }
-            Arrived::Request { length, packed } => (length, Next::Request(packed)),
+            Arrived::Request { length, mut packed } => {
+                let rest = self.look.normalize(&bytes[length..], REWRITTEN_BYTES_MAX);
+                self.look = Look::default();
+                packed.extend_from_slice(&rest.packed);
+                (length + rest.consumed, Next::Requests(packed))
+            }
             Arrived::Broken(why) => (0, Next::Broken(why)),
         };
         Gathered {
@@ -517,6 +586,23 @@ fn pass_on<'f>(
     }
     relay.add(frame, args, planned);
     Ok(Taken::Sent)
+}
+
+/// What a server says to who is not let in yet and sends a large request.
+const STRANGER_ARGS: &str = "Protocol error: unauthenticated multibulk length";
+const STRANGER_BYTES: &str = "Protocol error: unauthenticated bulk length";
+
+fn too_large_of_a_stranger(args: &[&[u8]]) -> Option<&'static str> {
+    if args.len() > STRANGER_ARGS_MAX {
+        return Some(STRANGER_ARGS);
+    }
+    let is_large = args.iter().any(|arg| arg.len() > STRANGER_BYTES_MAX);
+    is_large.then_some(STRANGER_BYTES)
+}
+
+/// Whether a request that has not arrived entirely says that it has too many arguments.
+fn has_stranger_args(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&b'*') && begun(bytes).is_some_and(|(count, _)| count > STRANGER_ARGS_MAX)
 }
 
 /// An error of this crate, as a refusal.

@@ -71,11 +71,9 @@ impl FrontDoor {
 
 async fn serve(listener: TcpListener, front_end: FrontEnd) {
     loop {
-        let (stream, peer) = listener.accept().await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let local = stream.local_addr().unwrap().to_string();
+        let (stream, _) = listener.accept().await.unwrap();
         let front_end = front_end.clone();
-        tokio::spawn(async move { front_end.serve(stream, &peer.to_string(), &local).await });
+        tokio::spawn(async move { front_end.serve_tcp(stream).await });
     }
 }
 

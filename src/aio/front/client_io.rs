@@ -244,9 +244,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
                     return Poll::Ready(Ok(Heard::Bytes(0)));
                 }
                 let more = (wanted - there).clamp(READ_BYTES, READ_BYTES_MAX);
-                if let Poll::Ready(count) =
-                    poll_read(&mut self.stream, input.room(), more, cx)?
-                {
+                if let Poll::Ready(count) = poll_read(&mut self.stream, input.room(), more, cx)? {
                     self.is_at_end = count == 0;
                     return Poll::Ready(Ok(Heard::Bytes(count)));
                 }

@@ -222,7 +222,7 @@ impl Hall {
         match ask {
             Ask::Own => {
                 let which = Which {
-                    ids: vec![asker],
+                    ids: [asker].into(),
                     ..Which::default()
                 };
                 protocol.write_text(out, &self.lines(&which, asker));

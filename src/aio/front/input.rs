@@ -68,6 +68,20 @@ impl Input {
         }
     }
 
+    /// The first so many bytes of the rest, by themselves.
+    pub(super) fn take(&mut self, count: usize) -> Vec<u8> {
+        let taking = match self.rewritten.rest() {
+            [] => &mut self.bytes,
+            _ => &mut self.rewritten,
+        };
+        if taking.start == 0 && taking.bytes.len() == count {
+            return std::mem::take(&mut taking.bytes);
+        }
+        let taken = taking.rest()[..count].to_vec();
+        taking.consume(count);
+        taken
+    }
+
     /// These whole requests come before the rest.
     pub(super) fn put_before(&mut self, requests: Vec<u8>) {
         debug_assert!(self.rewritten.rest().is_empty());

@@ -149,10 +149,7 @@ impl Drop for ClientMemory {
         self.hall
             .hold_less(&self.client, self.buffers.load(Ordering::Relaxed));
         // Somebody has gone: if that was not enough, others may be looked for.
-        self.hall
-            .memory
-            .is_evicting
-            .store(false, Ordering::Relaxed);
+        self.hall.memory.is_evicting.store(false, Ordering::Relaxed);
     }
 }
 

@@ -14,16 +14,17 @@ mod pipe;
 mod talk;
 mod work;
 
-pub use hall::MEMORY_MAX;
-
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
 use redis::{ProtocolVersion, Value};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
 use crate::aio::front::hall::Hall;
 use crate::aio::front::talk::Talk;
@@ -34,8 +35,13 @@ use crate::reply::Protocol;
 use crate::settings::Settings;
 use crate::topology::Topology;
 
+pub use hall::MEMORY_MAX;
+
 /// The default of [`FrontEnd::with_clients_max`].
 pub const CLIENTS_MAX: usize = 10_000;
+
+/// Unanswered probes until a client counts as gone, as on a server.
+const KEEPALIVE_PROBES: u32 = 3;
 
 /// Serves programs that speak the Redis protocol, in any language, as if all nodes were one server.
 ///
@@ -58,10 +64,9 @@ pub const CLIENTS_MAX: usize = 10_000;
 ///     .build_front_end()?;
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:6379").await?;
 /// loop {
-///     let (stream, peer) = listener.accept().await?;
-///     stream.set_nodelay(true)?;
-///     let (front_end, local) = (front_end.clone(), stream.local_addr()?.to_string());
-///     tokio::spawn(async move { front_end.serve(stream, &peer.to_string(), &local).await });
+///     let (stream, _) = listener.accept().await?;
+///     let front_end = front_end.clone();
+///     tokio::spawn(async move { front_end.serve_tcp(stream).await });
 /// }
 /// # }
 /// ```
@@ -182,6 +187,17 @@ impl FrontEnd {
         self
     }
 
+    /// After how long a silence of a client its host is asked whether it is still there, so that connections of clients that
+    /// have vanished do not stay for ever, as with `tcp-keepalive` of a server. For [`serve_tcp`](Self::serve_tcp). Defaults
+    /// to 300 s; `None` is never.
+    #[must_use]
+    pub fn with_tcp_keepalive(self, idle: impl Into<Option<Duration>>) -> Self {
+        let idle = idle.into();
+        self.hall
+            .change_limits(|limits| limits.tcp_keepalive = idle);
+        self
+    }
+
     /// Disconnects clients that send nothing for so long, unless they have subscriptions or wait for a blocking command.
     /// Applies to clients that come from now on. Defaults to `None`: they may stay.
     #[must_use]
@@ -207,6 +223,27 @@ impl FrontEnd {
     /// The nodes and their placement.
     pub fn topology(&self) -> &Topology {
         self.doors.parts.router.topology()
+    }
+
+    /// Serves a connection over TCP until its end: sets its options, and then does as [`serve`](Self::serve).
+    ///
+    /// # Errors
+    ///
+    /// As for [`serve`](Self::serve), and when its options cannot be set.
+    pub async fn serve_tcp(&self, stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        if let Some(idle) = self.hall.limits().tcp_keepalive {
+            let interval = (idle / KEEPALIVE_PROBES).max(Duration::from_secs(1));
+            let keepalive = TcpKeepalive::new().with_time(idle);
+            let keepalive = keepalive.with_interval(interval);
+            let keepalive = keepalive.with_retries(KEEPALIVE_PROBES);
+            SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        }
+        let address = |address: io::Result<SocketAddr>| {
+            address.map_or_else(|_| String::new(), |address| address.to_string())
+        };
+        let (peer, local) = (address(stream.peer_addr()), address(stream.local_addr()));
+        self.serve(stream, &peer, &local).await
     }
 
     /// Serves one connection until its end. `peer` and `local` are its addresses, as CLIENT LIST shows them.

@@ -23,6 +23,9 @@ use crate::subscribe::Event;
 /// Replies are written when there are so many bytes of them, and when the client has asked nothing more.
 const WRITE_BYTES: usize = 256 << 10;
 
+/// Others have their turn behind a round of more commands.
+const LONG_ROUND_COMMANDS: u32 = 1000;
+
 /// One connection, from its first byte to its last.
 pub(super) struct Talk<'f, S> {
     pub(super) front: &'f FrontEnd,
@@ -107,6 +110,11 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
             Next::Upload { node, needed } if !self.is_plain(node) => Next::Input(needed),
             next => next,
         };
+        self.after(next).await
+    }
+
+    /// What comes when a round is answered.
+    async fn after(&mut self, next: Next) -> io::Result<Going> {
         if self.out.len() >= WRITE_BYTES {
             self.flush().await?;
         }
@@ -124,7 +132,8 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
                 }
                 return self.read(needed).await;
             }
-            Next::Request(packed) => self.input.put_before(packed),
+            Next::Requests(packed) => self.input.put_before(packed),
+            Next::Heavy(length) => return Box::pin(self.heavy(length)).await,
             Next::Work { work, silent } => return self.work(work, silent).await,
             Next::Broken(why) => {
                 write_error(&mut self.out, "ERR", &why);
@@ -146,13 +155,9 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
         let exchanges = relay.take_exchanges();
         self.count_memory();
         let (exchanges, answers) = exchange(shared, exchanges, Hold::No, self.meter()).await;
-        self.session.answered(
-            relay.size().0,
-            answers
-                .iter()
-                .map(|answers| answers.values.byte_count())
-                .sum(),
-        );
+        let (commands, _) = relay.size();
+        let bytes = answers.iter().map(|answers| answers.values.byte_count());
+        self.session.answered(commands, bytes.sum());
         let mut telling = relay.telling(&exchanges, &answers, protocol, rand::random());
         loop {
             let told = telling.tell(&mut self.out, WRITE_BYTES);
@@ -168,7 +173,9 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
                 }
             }
         }
-        drop(answers);
+        if commands > LONG_ROUND_COMMANDS || self.out.len() > WRITE_BYTES / 4 {
+            tokio::task::yield_now().await;
+        }
         let is_rewritten = self.input.is_rewritten();
         self.input.consume(gathered.consumed);
         if let Some(client) = self.session.take_news() {
@@ -179,6 +186,41 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
             Next::Input(_) if is_rewritten => Next::Round,
             next => next,
         })
+    }
+
+    /// Takes a request with very many arguments. To plan it and to put its answer together takes long, so that is done on
+    /// a thread for such work, while this one serves others.
+    async fn heavy(&mut self, length: usize) -> io::Result<Going> {
+        let request = self.input.take(length);
+        let placeholder = Session::new(self.session.client(), self.front.hall.door());
+        let mut session = std::mem::replace(&mut self.session, placeholder);
+        let shared = Arc::clone(self.front.shared(session.protocol()));
+        let (meter, dice) = (self.meter(), rand::random());
+        let runtime = tokio::runtime::Handle::current();
+        let task = tokio::task::spawn_blocking(move || {
+            let recall = || shared.recall();
+            let mut relay = Relay::new(&shared.router, &recall, request.len());
+            let gathered = session.gather_heavy(&request, &mut relay);
+            let exchanges = relay.take_whole_exchanges();
+            let exchanged = exchange(&shared, exchanges, Hold::No, meter);
+            let (exchanges, answers) = runtime.block_on(exchanged);
+            let mut out = Vec::new();
+            relay
+                .telling(&exchanges, &answers, session.protocol(), dice)
+                .tell(&mut out, usize::MAX);
+            (session, gathered.next, out)
+        });
+        let (session, next, out) = task.await.map_err(io::Error::other)?;
+        self.session = session;
+        self.out.extend_from_slice(&out);
+        if let Some(client) = self.session.take_news() {
+            self.guest.show(client);
+        }
+        match next {
+            // All of the request was taken.
+            Next::Input(_) => Ok(Going::On),
+            next => self.after(next).await,
+        }
     }
 
     /// Counts the replies that are held for this client.
@@ -231,8 +273,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
             Err(cause) => (cause, 0),
             Ok(mut pipe) => {
                 let mut told = 0;
-                let passed =
-                    pipe.pass_reply(&mut self.io, &self.session, &mut told, &mut self.out);
+                let passed = pipe.pass_reply(&mut self.io, &self.session, &mut told, &mut self.out);
                 match passed.await {
                     Err(error) if told == 0 => (Cause::Dropped(error.to_string()), 1),
                     passed => return passed.map(|()| Going::On),

@@ -171,7 +171,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         let limit = shared.executor.limit(self.front.hall.hold());
         let answers: Answers<Frames> = {
             let meter = Some(self.meter());
-            lease.link.exchange_metered(packed, count, ending, limit, meter).await
+            lease
+                .link
+                .exchange_metered(packed, count, ending, limit, meter)
+                .await
         };
         if answers.failure.is_none() {
             self.lease = Some((protocol, lease));
@@ -266,7 +269,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         let mut reply = alone(&shared, packed, protocol, hold, self.meter()).await;
         if let Some((node, remedy)) = shared.remedy_unread(&args, &reply) {
             reply = match remedy {
-                Remedy::Instead(request) => alone(&shared, &request, protocol, hold, self.meter()).await,
+                Remedy::Instead(request) => {
+                    alone(&shared, &request, protocol, hold, self.meter()).await
+                }
                 Remedy::After(loads) => {
                     let loads = loads_at(&shared.router, node, &loads);
                     exchange(&shared, loads, hold, self.meter()).await;

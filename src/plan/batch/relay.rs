@@ -141,6 +141,7 @@ impl<'r, 'f> Relay<'r, 'f> {
             mark: 0,
             said: 0,
             silent: 0,
+            found: (usize::MAX, 0, 0),
         }
     }
 
@@ -205,6 +206,8 @@ pub(crate) struct Telling<'t, 'r, 'f> {
     mark: usize,
     said: usize,
     silent: usize,
+    /// The request that was looked for last: its exchange, its number, and where the next one begins.
+    found: (usize, usize, usize),
 }
 
 /// A request whose reply was too large to be kept.
@@ -245,7 +248,7 @@ impl<'t> Telling<'t, '_, '_> {
                     let exchange = usize::from(exchange);
                     match self.answers[exchange].values.get(number) {
                         Some(b"") => {
-                            return Told::Until(self.large(&self.exchanges[exchange], number));
+                            return Told::Until(self.large(exchange, number));
                         }
                         Some(frame) => out.extend_from_slice(frame),
                         None => self.write_failure(exchange, number, out),
@@ -268,13 +271,22 @@ impl<'t> Telling<'t, '_, '_> {
         }
     }
 
-    fn large(&self, exchange: &'t Exchange, number: usize) -> Large<'t> {
-        let mut commands = PackedCommands::new(&exchange.request);
+    fn large(&mut self, at: usize, number: usize) -> Large<'t> {
+        let exchange = &self.exchanges[at];
+        // From the one before on, lest many large replies take quadratic time.
+        let (mut next, mut start) = match self.found {
+            (found, before, end) if found == at && before < number => (before + 1, end),
+            _ => (0, 0),
+        };
         let mut args = Args::new();
         let mut request: &[u8] = &[];
-        for _ in 0..=number {
+        while next <= number {
+            let mut commands = PackedCommands::new(&exchange.request[start..]);
             request = commands.next(&mut args).ok().flatten().unwrap_or_default();
+            start += request.len();
+            next += 1;
         }
+        self.found = (at, number, start);
         Large {
             node: exchange.node,
             request,

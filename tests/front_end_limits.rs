@@ -1,0 +1,522 @@
+//! The front end and clients that write without reading, read slowly, flood it, or fall silent: none makes it hang, fills
+//! its memory, or keeps others waiting.
+#![cfg(feature = "tokio-comp")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use redis_sharding::aio::{FrontEnd, OutputLimit};
+use redis_sharding::command::write_command;
+
+use support::front_door::{FrontDoor, Talker};
+use support::{Servers, builder};
+
+/// How long anything may take here that is expected to happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn open(count: usize, change: impl Fn(FrontEnd) -> FrontEnd) -> Option<(Servers, FrontDoor)> {
+    let servers = Servers::start(count)?;
+    let front_end = change(builder(&servers).build_front_end().unwrap());
+    let door = FrontDoor::open_for(front_end);
+    Some((servers, door))
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "{what}");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+fn request(words: &[&str]) -> Vec<u8> {
+    let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+    let mut packed = Vec::new();
+    write_command(&mut packed, &words);
+    packed
+}
+
+/// A socket with small buffers on this side, so that little can be on its way.
+fn connect(door: &FrontDoor) -> TcpStream {
+    let stream = TcpStream::connect(door.address()).unwrap();
+    let socket = socket2::SockRef::from(&stream);
+    socket.set_recv_buffer_size(16 << 10).unwrap();
+    socket.set_send_buffer_size(16 << 10).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Reads until the connection is closed, or as many bytes have come.
+fn read_bytes(stream: &mut TcpStream, count: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(count);
+    let mut piece = [0; 64 << 10];
+    while bytes.len() < count {
+        match stream.read(&mut piece).unwrap() {
+            0 => break,
+            read => bytes.extend_from_slice(&piece[..read]),
+        }
+    }
+    bytes
+}
+
+/// Requests that somebody writes before reading anything, and their replies.
+struct Flood {
+    name: &'static str,
+    before: Vec<u8>,
+    requests: Vec<u8>,
+    replies: Vec<u8>,
+}
+
+/// A flood of the same request. The key is padded, so that requests are long as well.
+fn flood(name: &'static str, count: usize, request: &[u8], reply: &[u8]) -> Flood {
+    Flood {
+        name,
+        before: Vec::new(),
+        requests: request.repeat(count),
+        replies: reply.repeat(count),
+    }
+}
+
+fn bulk(text: &str) -> Vec<u8> {
+    format!("${}\r\n{text}\r\n", text.len()).into_bytes()
+}
+
+fn floods(door: &FrontDoor) -> Vec<Flood> {
+    let pad = "p".repeat(500);
+    let (small, large) = ("v".repeat(2000), "V".repeat(5 << 20));
+    let (key, big) = (format!("{{t}}{pad}"), format!("big:{pad}"));
+    let mut talker = door.talk();
+    assert_eq!(talker.ask(&format!("SET {key} {small}")), "+OK");
+    assert_eq!(talker.ask(&format!("SET {big} {large}")), "+OK");
+    let get = request(&["GET", &key]);
+    let mget = request(&["MGET", &key, &big, "none"]);
+    let exec = [
+        request(&["MULTI"]),
+        get.clone(),
+        get.clone(),
+        request(&["EXEC"]),
+    ]
+    .concat();
+    let executed = [
+        b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n".to_vec(),
+        bulk(&small),
+        bulk(&small),
+    ];
+    let script = "return redis.call('GET', KEYS[1])";
+    let inline = format!("GET {key}\r\n");
+    let set = request(&["SET", "upload", &large]);
+    let upload = [set, get.repeat(400)].concat();
+    let uploaded = [b"+OK\r\n".to_vec(), bulk(&small).repeat(400)].concat();
+    let mut found = vec![
+        flood("rounds", 20_000, &get, &bulk(&small)),
+        flood(
+            "merged replies",
+            10,
+            &[mget, get.repeat(1500)].concat(),
+            &[
+                b"*3\r\n".to_vec(),
+                bulk(&small),
+                bulk(&large),
+                b"$-1\r\n".to_vec(),
+                bulk(&small).repeat(1500),
+            ]
+            .concat(),
+        ),
+        flood(
+            "large replies",
+            5,
+            &[request(&["GET", &big]), get.repeat(3000)].concat(),
+            &[bulk(&large), bulk(&small).repeat(3000)].concat(),
+        ),
+        flood("uploads", 5, &upload, &uploaded),
+        flood("transactions", 5_000, &exec, &executed.concat()),
+        flood(
+            "scripts",
+            5_000,
+            &request(&["EVAL", script, "1", &key]),
+            &bulk(&small),
+        ),
+        flood("inline requests", 10_000, inline.as_bytes(), &bulk(&small)),
+        flood(
+            "replies of its own",
+            20_000,
+            &request(&["ECHO", &small]),
+            &bulk(&small),
+        ),
+    ];
+    let hello = [request(&["HELLO", "3"]), request(&["SUBSCRIBE", "news"])].concat();
+    found.push(Flood {
+        name: "a subscriber's requests",
+        before: hello,
+        ..flood("", 20_000, &get, &bulk(&small))
+    });
+    found
+}
+
+#[test]
+fn a_client_that_writes_all_before_it_reads_gets_all_of_its_replies() {
+    let Some((_servers, door)) = open(3, |front_end| front_end) else {
+        return;
+    };
+    for flood in floods(&door) {
+        let mut stream = connect(&door);
+        stream.write_all(&flood.before).unwrap();
+        if !flood.before.is_empty() {
+            sleep(Duration::from_millis(300));
+            stream
+                .set_read_timeout(Some(Duration::from_millis(300)))
+                .unwrap();
+            let mut piece = [0; 4096];
+            assert!(stream.read(&mut piece).unwrap() > 0);
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        }
+        let written = stream.write_all(&flood.requests);
+        assert!(written.is_ok(), "{}: {written:?}", flood.name);
+        let replies = read_bytes(&mut stream, flood.replies.len());
+        let same = replies
+            .iter()
+            .zip(&flood.replies)
+            .take_while(|(a, b)| a == b);
+        let same = same.count();
+        assert!(
+            replies == flood.replies,
+            "{}: {} of {} bytes came, the first {same} right",
+            flood.name,
+            replies.len(),
+            flood.replies.len(),
+        );
+    }
+    until("all have gone", || door.front_end.clients() == 0);
+    until("all memory was given back", || door.front_end.memory() == 0);
+}
+
+#[test]
+fn a_client_that_reads_slowly_gets_all_and_keeps_nobody_waiting() {
+    let Some((_servers, door)) = open(2, |front_end| front_end) else {
+        return;
+    };
+    let mut talker = door.talk();
+    let value = "v".repeat(1000);
+    talker.ask(&format!("SET k {value}"));
+    let mut stream = connect(&door);
+    let get = request(&["GET", "k"]);
+    stream.write_all(&get.repeat(3000)).unwrap();
+    let expected = bulk(&value).repeat(3000);
+    let reader = thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let mut piece = vec![0; 20_000];
+        while bytes.len() < expected.len() {
+            let read = stream.read(&mut piece).unwrap();
+            assert!(read > 0);
+            bytes.extend_from_slice(&piece[..read]);
+            sleep(Duration::from_millis(5));
+        }
+        assert!(bytes == expected);
+    });
+    while !reader.is_finished() {
+        assert_eq!(talker.ask("GET k"), value);
+    }
+    reader.join().unwrap();
+}
+
+#[test]
+fn a_subscriber_that_does_not_read_is_disconnected_at_its_limit() {
+    let limit = OutputLimit::new(8 << 20, 4 << 20, Duration::from_secs(60));
+    let Some((_servers, door)) = open(2, |front_end| front_end.with_pub_sub_output_limit(limit))
+    else {
+        return;
+    };
+    for resp3 in [false, true] {
+        let mut stream = connect(&door);
+        if resp3 {
+            stream.write_all(&request(&["HELLO", "3"])).unwrap();
+        }
+        stream.write_all(&request(&["SUBSCRIBE", "news"])).unwrap();
+        let mut talker = door.talk();
+        until("it listens", || {
+            talker.ask("CLIENT LIST TYPE pubsub").contains("sub=1")
+        });
+        let message = "m".repeat(1 << 20);
+        let mut most = 0;
+        for _ in 0..60 {
+            talker.ask(&format!("PUBLISH news {message}"));
+            most = most.max(door.front_end.memory());
+        }
+        until("it is disconnected", || door.front_end.clients() == 1);
+        // Beside the limit: one message, and the one that the publisher sends.
+        assert!(most < 24 << 20, "{most} bytes were held");
+        drop(talker);
+        until("all have gone", || door.front_end.clients() == 0);
+    }
+}
+
+#[test]
+fn a_client_beyond_its_soft_limit_for_too_long_is_disconnected() {
+    let limit = OutputLimit::new(0, 1 << 20, Duration::from_secs(1));
+    let Some((_servers, door)) = open(1, |front_end| front_end.with_output_limit(limit)) else {
+        return;
+    };
+    let mut talker = door.talk();
+    let value = "v".repeat(1 << 20);
+    assert_eq!(talker.ask(&format!("SET k {value}")), "+OK");
+    let mut stream = connect(&door);
+    stream
+        .write_all(&request(&["GET", "k"]).repeat(20))
+        .unwrap();
+    until("it is disconnected", || door.front_end.clients() == 1);
+    assert_eq!(talker.ask("PING"), "+PONG");
+}
+
+#[test]
+fn requests_without_end_are_cut_off_at_the_query_limit() {
+    let Some((_servers, door)) = open(1, |front_end| front_end.with_query_limit(4 << 20)) else {
+        return;
+    };
+    let mut talker = door.talk();
+    talker.ask(&format!("SET k {}", "v".repeat(100_000)));
+    let get = request(&["GET", "k"]).repeat(1000);
+    // One request of its own that is too large, a flood without reading, and an array without end.
+    let begun = b"*1000000\r\n".to_vec();
+    let floods = [
+        (Vec::new(), request(&["ECHO", &"x".repeat(1 << 20)])),
+        (Vec::new(), get),
+        (begun, b"$10\r\n0123456789\r\n".repeat(10_000)),
+    ];
+    for (begin, again) in floods {
+        let mut stream = connect(&door);
+        stream.write_all(&begin).unwrap();
+        let mut most = 0;
+        let end = Instant::now() + PATIENCE;
+        while stream.write_all(&again).is_ok() {
+            most = most.max(door.front_end.memory());
+            assert!(Instant::now() < end, "it is not cut off");
+        }
+        assert!(most < 64 << 20, "{most} bytes were held");
+        assert_eq!(talker.ask("PING"), "+PONG");
+    }
+}
+
+#[test]
+fn when_all_clients_hold_too_much_the_largest_go() {
+    let Some((_servers, door)) = open(2, |front_end| front_end.with_memory_limit(96 << 20)) else {
+        return;
+    };
+    let mut talker = door.talk();
+    let value = "v".repeat(3 << 20);
+    for key in 0..5 {
+        assert_eq!(talker.ask(&format!("SET k{key} {value}")), "+OK");
+    }
+    let gets: Vec<u8> = (0..5)
+        .flat_map(|key| request(&["GET", &format!("k{key}")]))
+        .collect();
+    let mut unread: Vec<TcpStream> = Vec::new();
+    for _ in 0..30 {
+        let mut stream = connect(&door);
+        stream.write_all(&gets).unwrap();
+        unread.push(stream);
+        assert_eq!(talker.ask("PING"), "+PONG");
+    }
+    until("some are disconnected", || {
+        door.front_end.evicted_clients() > 0
+    });
+    until("the others fit", || door.front_end.memory() <= 100 << 20);
+    // Who reads is served all the same.
+    assert_eq!(talker.ask("GET k1"), value);
+    drop(unread);
+    until("all have gone", || door.front_end.clients() == 1);
+    until("nothing is held", || door.front_end.memory() < 1 << 20);
+}
+
+#[test]
+fn a_queue_of_commands_in_a_transaction_counts_as_memory() {
+    let Some((_servers, door)) = open(1, |front_end| front_end.with_memory_limit(32 << 20)) else {
+        return;
+    };
+    let mut stream = connect(&door);
+    stream.write_all(&request(&["MULTI"])).unwrap();
+    let set = request(&["SET", "k", &"v".repeat(1 << 20)]);
+    let end = Instant::now() + PATIENCE;
+    let mut piece = [0; 4096];
+    while stream.write_all(&set).is_ok() && stream.read(&mut piece).is_ok_and(|read| read > 0) {
+        assert!(Instant::now() < end, "it is not cut off");
+    }
+    assert_eq!(door.front_end.evicted_clients(), 1);
+}
+
+#[test]
+fn clients_that_are_not_authenticated_can_send_little() {
+    let Some((_servers, door)) = open(1, |front_end| front_end.with_password("secret")) else {
+        return;
+    };
+    let arguments = b"*11\r\n".to_vec();
+    let bulk = b"*2\r\n$4\r\nECHO\r\n$16385\r\n".to_vec();
+    let whole = request(&["ECHO", &"x".repeat(16_385)]);
+    let many = request(&["MGET"; 11]);
+    let too_many = "-ERR Protocol error: unauthenticated multibulk length";
+    let too_large = "-ERR Protocol error: unauthenticated bulk length";
+    let cases = [
+        (arguments, too_many),
+        (bulk, too_large),
+        (whole, too_large),
+        (many, too_many),
+    ];
+    for (bytes, expected) in cases {
+        let mut talker = door.talk();
+        talker.write(&bytes);
+        assert_eq!(talker.hear(), expected);
+        assert!(talker.is_hung_up_on());
+    }
+    let mut talker = door.talk();
+    assert_eq!(talker.ask("AUTH secret"), "+OK");
+    assert_eq!(
+        talker.ask(&format!("ECHO {}", "x".repeat(20_000))).len(),
+        20_000
+    );
+}
+
+#[test]
+fn a_client_that_is_idle_for_too_long_is_disconnected_and_a_subscriber_is_not() {
+    let timeout = Duration::from_millis(500);
+    let Some((_servers, door)) = open(1, |front_end| front_end.with_idle_timeout(timeout)) else {
+        return;
+    };
+    let (mut silent, mut partial) = (door.talk(), door.talk());
+    let (mut subscriber, mut blocked) = (door.talk(), door.talk());
+    assert_eq!(subscriber.ask("SUBSCRIBE news"), "*3 subscribe news :1");
+    blocked.say("BLPOP list 2");
+    partial.write(b"*2\r\n$3\r\nGET\r\n");
+    assert!(silent.is_hung_up_on() && partial.is_hung_up_on());
+    assert_eq!(blocked.hear(), "*-1");
+    assert_eq!(subscriber.ask("PING"), "*2 pong ");
+}
+
+#[test]
+fn clients_that_end_without_reading_are_gone_at_once() {
+    let Some((_servers, door)) = open(2, |front_end| front_end) else {
+        return;
+    };
+    let mut talker = door.talk();
+    talker.ask(&format!("SET k {}", "v".repeat(5 << 20)));
+    for requests in [
+        request(&["GET", "k"]).repeat(20),
+        request(&["BLPOP", "list", "0"]),
+        request(&["SUBSCRIBE", "news"]),
+        b"*3\r\n$3\r\nSET\r\n$1\r\nu\r\n$10000000\r\nxxx".to_vec(),
+        b"*1".to_vec(),
+    ] {
+        let mut stream = connect(&door);
+        stream.write_all(&requests).unwrap();
+        sleep(Duration::from_millis(50));
+        drop(stream);
+    }
+    until("all have gone", || door.front_end.clients() == 1);
+    until("nothing is held", || door.front_end.memory() < 1 << 20);
+}
+
+#[test]
+fn what_was_asked_before_the_end_of_the_requests_is_answered() {
+    let Some((_servers, door)) = open(2, |front_end| front_end) else {
+        return;
+    };
+    let mut stream = connect(&door);
+    let set = request(&["SET", "k", &"v".repeat(10_000)]);
+    stream.write_all(&set).unwrap();
+    stream
+        .write_all(&request(&["GET", "k"]).repeat(2000))
+        .unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut replies = Vec::new();
+    stream.read_to_end(&mut replies).unwrap();
+    assert_eq!(replies.len(), 5 + 2000 * 10_010);
+}
+
+#[test]
+fn a_hundred_thousand_inline_requests_go_in_rounds() {
+    let Some((_servers, door)) = open(2, |front_end| front_end) else {
+        return;
+    };
+    let mut talker = door.talk();
+    let begin = Instant::now();
+    let line = b"SET k v\r\n".repeat(100_000);
+    let mut stream = connect(&door);
+    stream.write_all(&line).unwrap();
+    let replies = read_bytes(&mut stream, 500_000);
+    assert!(replies == b"+OK\r\n".repeat(100_000));
+    let inline = begin.elapsed();
+    let begin = Instant::now();
+    let usual = request(&["SET", "k", "v"]).repeat(100_000);
+    stream.write_all(&usual).unwrap();
+    assert_eq!(read_bytes(&mut stream, 500_000).len(), 500_000);
+    let usual = begin.elapsed();
+    // One by one they took a hundred times as long.
+    assert!(
+        inline < usual * 10 + Duration::from_secs(1),
+        "{inline:?} and {usual:?}"
+    );
+    assert_eq!(talker.ask("GET k"), "v");
+}
+
+/// The longest that `talker` waits for PING while `work` is done.
+fn longest_wait(talker: &mut Talker, work: impl FnOnce() + Send + 'static) -> (Duration, Duration) {
+    let begin = Instant::now();
+    let worker = thread::spawn(work);
+    let mut longest = Duration::ZERO;
+    while !worker.is_finished() {
+        let asked = Instant::now();
+        assert_eq!(talker.ask("PING"), "+PONG");
+        longest = longest.max(asked.elapsed());
+    }
+    worker.join().unwrap();
+    (longest, begin.elapsed())
+}
+
+#[test]
+fn no_command_keeps_other_clients_waiting_while_it_is_planned() {
+    let Some((_servers, door)) = open(2, |front_end| front_end) else {
+        return;
+    };
+    let mut talker = door.talk();
+    let names: Vec<String> = (0..100_000)
+        .map(|number| format!("name:{number}"))
+        .collect();
+    let with = |first: &str| -> Vec<u8> {
+        let words = std::iter::once(first).chain(names.iter().map(String::as_str));
+        request(&words.collect::<Vec<_>>())
+    };
+    let pairs: Vec<&str> = names.iter().flat_map(|name| [name.as_str(), "v"]).collect();
+    let mset = request(&[&["MSET"], &pairs[..]].concat());
+    let queue = request(&["SET", "{t}k", "v"]).repeat(100_000);
+    let queue = [request(&["MULTI"]), queue, request(&["EXEC"])].concat();
+    let queued = 5 + 9 * 100_000 + 9 + 5 * 100_000;
+    let confirmed: usize = (1..=100_000)
+        .map(|number: usize| {
+            let name = names[number - 1].len();
+            4 + 15 + name + 7 + 1 + number.to_string().len() + 2
+        })
+        .sum();
+    let cases = [
+        ("MSET", mset, 5),
+        ("MGET", with("MGET"), 9 + 7 * 100_000),
+        ("DEL", with("DEL"), 9),
+        ("MULTI", queue, queued),
+        ("SUBSCRIBE", with("SUBSCRIBE"), confirmed),
+        ("CLIENT LIST", with("NOSUCH"), 100),
+    ];
+    for (name, bytes, replies) in cases {
+        let mut stream = connect(&door);
+        let work = move || {
+            stream.write_all(&bytes).unwrap();
+            assert!(read_bytes(&mut stream, replies).len() >= replies);
+        };
+        let (longest, all) = longest_wait(&mut talker, work);
+        println!("{name}: {all:?} altogether, the longest wait was {longest:?}");
+        // Without a turn for others it would be nearly all of the time.
+        let bound = (all / 2).max(Duration::from_millis(500));
+        assert!(longest < bound, "{name}: {longest:?} of {all:?}");
+    }
+}
