@@ -70,7 +70,7 @@ pub(crate) enum Next {
     /// Something that is not a round of requests. When it is silent, its reply is thrown away.
     Work { work: Work, silent: bool },
     /// What comes is no request. This is said, and the connection closed.
-    Broken(String),
+    Broken(Vec<u8>),
 }
 
 /// What takes more than to pass requests on and answers back.
