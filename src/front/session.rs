@@ -223,8 +223,8 @@ impl Session {
     fn look_at(&mut self, router: &Router, bytes: &[u8], before: usize) -> Gathered {
         let (length, next) = match self.look.look(bytes) {
             Arrived::Part(needed) if !self.is_let_in && needed > STRANGER_BYTES_MAX => {
-                let text = "Protocol error: unauthenticated bulk length";
-                (0, Next::Broken(text.into()))
+                let text = b"Protocol error: unauthenticated bulk length";
+                (0, self.broken(text.to_vec()))
             }
             Arrived::Part(needed) if needed > bytes.len() + LARGE_BYTES => {
                 match self.owner_of_begun(router, bytes) {
@@ -245,11 +245,22 @@ impl Session {
                 (length, Next::Round)
             }
             Arrived::Request { length, packed } => (length, Next::Request(packed)),
-            Arrived::Broken(why) => (0, Next::Broken(why)),
+            Arrived::Broken(why) => (0, self.broken(why)),
         };
         Gathered {
             consumed: before + length,
             next,
+        }
+    }
+
+    /// The end of a client whose bytes are no request. After CLIENT REPLY OFF or SKIP it is not told why.
+    fn broken(&self, why: Vec<u8>) -> Next {
+        match self.replies {
+            Replies::On => Next::Broken(why),
+            Replies::Off | Replies::SkipNext => Next::Work {
+                work: Work::Close,
+                silent: true,
+            },
         }
     }
 

@@ -102,7 +102,7 @@ pub fn differences(world: &World) -> Vec<String> {
             let answer = world
                 .open_plain(side)
                 .and_then(|connection| answer(connection, request));
-            answer.map(without_id).map_err(|error| error.to_string())
+            answer.map(without_ids).map_err(|error| error.to_string())
         };
         let (one, fleet) = (ask(Side::One), ask(Side::Fleet));
         if one != fleet {
@@ -122,17 +122,15 @@ pub fn differences(world: &World) -> Vec<String> {
 }
 
 /// HELLO says the number of the connection.
-fn without_id(answer: Vec<u8>) -> Vec<u8> {
+pub fn without_ids(answer: Vec<u8>) -> Vec<u8> {
     let before = b"$2\r\nid\r\n:";
-    match answer
-        .windows(before.len())
-        .position(|bytes| bytes == before)
-    {
-        Some(at) => {
-            let (first, rest) = answer.split_at(at + before.len());
-            let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            [first, &rest[digits..]].concat()
-        }
-        None => answer,
+    let (mut rest, mut kept) = (&answer[..], Vec::new());
+    while let Some(at) = rest.windows(before.len()).position(|bytes| bytes == before) {
+        let (first, id) = rest.split_at(at + before.len());
+        kept.extend_from_slice(first);
+        let digits = id.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        rest = &id[digits..];
     }
+    kept.extend_from_slice(rest);
+    kept
 }
