@@ -23,6 +23,8 @@ const QUIET: Duration = Duration::from_millis(40);
 const QUIET_FOR_SURE: Duration = Duration::from_millis(1500);
 /// How long the other side may take to hang up once nothing more will be sent.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of a value that is so large that it may pass in pieces.
+const LARGE: usize = 5_000_000;
 /// So often a failing case is made smaller.
 const TRIES_MAX: usize = 60;
 
@@ -217,6 +219,17 @@ pub fn case(seed: u64) -> Case {
         }
         bytes.extend(request);
     }
+    if random.percent(1) {
+        // So large that a front end passes it on in pieces, if it can.
+        let words = [b"SET".to_vec(), b"damage:large".to_vec(), vec![b'v'; LARGE]];
+        let request = match random.percent(50) {
+            true => array(&words),
+            false => damaged_array(&mut random, &words),
+        };
+        bytes.extend(request);
+        bytes.extend_from_slice(b"STRLEN damage:large\r\nPING\r\n");
+        return vec![bytes];
+    }
     if random.percent(2) {
         // Too long, and without an end.
         bytes.extend_from_slice(random.pick(&[b"*".as_slice(), b"*1\r\n$", b"x"]));
@@ -272,7 +285,7 @@ const NUMBERS: &[&[u8]] = &[
 
 const BYTES: &[u8] = b"\0\x01\x07\x08\t\n\x0b\x0c\r\x1b \"#$'*+,-/0129:=>AZ[\\]_`axz{|}~\x7f\x80\x9f\xa0\xc3\xe9\xfe\xff";
 
-/// Any word, of any length up to some hundred bytes.
+/// Any word, of any length up to some hundred bytes. Few have a NUL: a server sees nothing behind it.
 fn junk(random: &mut Random) -> Vec<u8> {
     let length = match random.below(6) {
         0 => 0,
@@ -280,9 +293,14 @@ fn junk(random: &mut Random) -> Vec<u8> {
         4 => 120 + random.below(20),
         _ => random.below(300),
     };
+    let bytes = if random.percent(5) {
+        BYTES
+    } else {
+        &BYTES[1..]
+    };
     match random.below(3) {
-        0 => vec![random.pick(BYTES); length],
-        1 => (0..length).map(|_| random.pick(BYTES)).collect(),
+        0 => vec![random.pick(bytes); length],
+        1 => (0..length).map(|_| random.pick(bytes)).collect(),
         _ => (0..length).map(|_| random.pick(b"abcxyz")).collect(),
     }
 }
