@@ -294,7 +294,7 @@ fn bulk(input: &mut impl Input, length: usize) -> io::Result<Vec<u8>> {
 }
 
 fn items(input: &mut impl Input, count: usize, depth: usize) -> io::Result<Vec<Value>> {
-    let mut items = Vec::with_capacity(count.min(room(input, depth, size_of::<Value>())));
+    let mut items = Vec::with_capacity(count.min(room(input, depth)));
     #[cfg(any(test, fuzzing))]
     crate::fuzzing::steps::reserve(items.capacity() * size_of::<Value>());
     while items.len() < count {
@@ -304,8 +304,7 @@ fn items(input: &mut impl Input, count: usize, depth: usize) -> io::Result<Vec<V
 }
 
 fn pairs(input: &mut impl Input, count: usize, depth: usize) -> io::Result<Vec<(Value, Value)>> {
-    let room = room(input, depth, size_of::<(Value, Value)>());
-    let mut pairs = Vec::with_capacity(count.min(room));
+    let mut pairs = Vec::with_capacity(count.min(room(input, depth) / 2));
     #[cfg(any(test, fuzzing))]
     crate::fuzzing::steps::reserve(pairs.capacity() * size_of::<(Value, Value)>());
     while pairs.len() < count {
@@ -314,14 +313,13 @@ fn pairs(input: &mut impl Input, count: usize, depth: usize) -> io::Result<Vec<(
     Ok(pairs)
 }
 
-/// For how many elements of so many bytes room is made before they are read: no more than may have arrived, and the less
-/// the deeper they are, since a server may begin an array in every other one.
+/// For how many elements room is made before they are read: no more than may have arrived, and the fewer the deeper they
+/// are, since a server may begin an array in every other one.
 #[inline]
-fn room(input: &impl Input, depth: usize, size: usize) -> usize {
+fn room(input: &impl Input, depth: usize) -> usize {
     let arrived = input.buffered().len() / ELEMENT_BYTES_MIN;
-    let depth = depth.min(DEPTH_MAX) as u32;
-    let halved = |number: usize| number.checked_shr(depth).unwrap_or(0);
-    halved(arrived).min(halved(RESERVE_MAX) / size)
+    let most = arrived.min(RESERVE_MAX / size_of::<Value>());
+    most.checked_shr(depth as u32).unwrap_or(0)
 }
 
 #[inline]

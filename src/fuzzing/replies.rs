@@ -221,3 +221,51 @@ fn is_plain(value: &Value) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_with_nothing_behind_them_reserve_nothing() {
+        for headers in [
+            "*1000000\r\n".repeat(100),
+            "%1000000\r\n".repeat(100),
+            "*1000000\r\n*1\r\n".repeat(50),
+            "~4294967295\r\n".to_owned(),
+            "$4000000000\r\n".to_owned(),
+        ] {
+            let (whole, spent) = steps::of(|| decode(headers.as_bytes()));
+            assert_eq!(whole.end, End::Part);
+            let most = RESERVED_PER_BYTE * headers.len();
+            assert!(
+                spent.reserved <= most,
+                "{spent:?} for {} bytes",
+                headers.len()
+            );
+        }
+    }
+
+    #[test]
+    fn a_long_line_that_arrives_in_pieces_takes_linear_time() {
+        let line = [b"+", &vec![b'x'; 1 << 20][..], b"\r\n"].concat();
+        for keep in [0, usize::MAX] {
+            compare_frames(&line, 100, keep, &decode(&line));
+        }
+        let (values, spent) = steps::of(|| decode_in_pieces(&line, 100));
+        assert_eq!(values.len(), 1);
+        assert!(spent.steps <= 8 * line.len(), "{spent:?}");
+    }
+
+    #[test]
+    fn deep_nesting_takes_linear_time_and_ends_in_an_error() {
+        let deep = b"*1\r\n".repeat(200_000);
+        let (_, spent) = steps::of(|| {
+            assert_eq!(scan(&deep, 1000), None);
+            assert!(Passage::default().take(&deep).is_err());
+            assert_eq!(decode(&deep).end, End::Malformed);
+            assert!(decode_in_pieces(&deep, 1000).is_empty());
+        });
+        assert!(spent.steps <= 8 * deep.len(), "{spent:?}");
+    }
+}

@@ -212,3 +212,60 @@ fn compare_normalized(bytes: &[u8], max_bytes: usize, whole: &Taken) {
     let expected = expected.filter(|packed| !packed.is_empty());
     assert!(requests.iter().eq(expected));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The steps that a look takes at bytes which arrive one by one; it must end with one request, or none yet.
+    fn steps_byte_by_byte(bytes: &[u8]) -> usize {
+        let (taken, spent) = steps::of(|| piece_by_piece(bytes, 1));
+        assert!(
+            taken.requests.len() <= 1,
+            "{} requests",
+            taken.requests.len()
+        );
+        spent.steps
+    }
+
+    #[test]
+    fn a_request_of_many_arguments_that_arrives_byte_by_byte_takes_linear_time() {
+        let mut bytes = b"*50000\r\n".to_vec();
+        bytes.extend(b"$1\r\na\r\n".repeat(50_000));
+        let steps = steps_byte_by_byte(&bytes);
+        assert!(
+            steps <= 8 * bytes.len(),
+            "{steps} steps for {} bytes",
+            bytes.len()
+        );
+    }
+
+    #[test]
+    fn a_line_that_arrives_byte_by_byte_takes_linear_time() {
+        for begin in ["x", "*", "*1\r\n$", "*1\r\n$0"] {
+            let bytes = [begin.as_bytes(), &vec![b'1'; 60_000]].concat();
+            let steps = steps_byte_by_byte(&bytes);
+            assert!(
+                steps <= 8 * bytes.len(),
+                "{begin:?}: {steps} steps for {} bytes",
+                bytes.len()
+            );
+        }
+    }
+
+    #[test]
+    fn a_header_with_nothing_behind_it_reserves_nothing() {
+        let mut args = Args::new();
+        let room = args.capacity();
+        for header in ["*1000000\r\n", "*1000000\r\n$1\r\na\r\n", "*2147483647\r\n"] {
+            assert!(
+                PackedCommands::new(header.as_bytes())
+                    .next(&mut args)
+                    .is_err()
+            );
+            assert_eq!(args.capacity(), room, "{header:?}");
+            let taken = Look::default().normalize(header.as_bytes(), 1 << 20);
+            assert_eq!(taken.packed.capacity(), 0, "{header:?}");
+        }
+    }
+}
