@@ -117,10 +117,10 @@ fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
         fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut seeds: Vec<(String, Vec<u8>)> = files
         .map(|file| {
-            let file = file.unwrap();
+            let file = file.expect("a file of the folder");
             (
                 file.file_name().to_string_lossy().into_owned(),
-                fs::read(file.path()).unwrap(),
+                fs::read(file.path()).expect("the file can be read"),
             )
         })
         .collect();
@@ -160,10 +160,9 @@ fn mutated(seeds: &[Vec<u8>], run: u64) -> Vec<u8> {
 
 /// Checks one input. When it fails, the smallest part of it that fails as well is shown.
 fn try_one(property: fn(&[u8]), input: &[u8], what: &str) {
-    let fails = |input: &[u8]| quietly(|| property(input));
-    if !fails(input) {
+    let Some(mut why) = failure(|| property(input)) else {
         return;
-    }
+    };
     let mut smallest = input.to_vec();
     let mut length = smallest.len() / 2;
     while length > 0 {
@@ -171,20 +170,19 @@ fn try_one(property: fn(&[u8]), input: &[u8], what: &str) {
         while at + length <= smallest.len() {
             let mut smaller = smallest.clone();
             smaller.drain(at..at + length);
-            match fails(&smaller) {
-                true => smallest = smaller,
-                false => at += length,
+            match failure(|| property(&smaller)) {
+                Some(so_too) => (smallest, why) = (smaller, so_too),
+                None => at += length,
             }
         }
         length /= 2;
     }
-    eprintln!("{what} fails, and so does b\"{}\"", smallest.escape_ascii());
-    property(&smallest);
-    panic!("{what} fails, but not twice");
+    let smallest = smallest.escape_ascii();
+    panic!("{what} fails, and so does b\"{smallest}\": {why}");
 }
 
-/// Whether it panics. Nothing is printed.
-fn quietly(work: impl FnOnce()) -> bool {
+/// The words of a panic, if there is one. They are not printed.
+fn failure(work: impl FnOnce()) -> Option<String> {
     thread_local! {
         static IS_QUIET: Cell<bool> = const { Cell::new(false) };
     }
@@ -198,7 +196,12 @@ fn quietly(work: impl FnOnce()) -> bool {
         }));
     });
     IS_QUIET.set(true);
-    let panicked = catch_unwind(AssertUnwindSafe(work)).is_err();
+    let done = catch_unwind(AssertUnwindSafe(work));
     IS_QUIET.set(false);
-    panicked
+    let why = done.err()?;
+    let text = why.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    Some(
+        text.or_else(|| why.downcast_ref::<String>().cloned())
+            .unwrap_or_default(),
+    )
 }
