@@ -103,6 +103,15 @@ impl Inbox {
                         return Ok(value);
                     }
                 }
+                // The two readers disagree about where it ends. To look through it again would never end.
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && self.partial.is_some() =>
+                {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "the reply is longer than it says",
+                    ));
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.partial = Some(Skim::default());
                 }
@@ -119,9 +128,13 @@ impl Inbox {
             if arrived.is_empty() {
                 return Ok(Framed::Nothing);
             }
-            let length = match (&self.partial, resp::simple_length(arrived)) {
-                (None, Some(length)) => length,
-                _ => {
+            let simple = match self.partial {
+                None => resp::simple_length(arrived),
+                Some(_) => None,
+            };
+            let length = match simple {
+                Some(length) => length,
+                None => {
                     let skim = self.partial.get_or_insert_default();
                     if !skim.is_complete(arrived)? {
                         if skim.passage.size() <= keep {

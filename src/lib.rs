@@ -185,6 +185,9 @@ pub mod command;
 mod error;
 #[cfg(feature = "tokio-comp")]
 mod front;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 pub mod hash;
 mod health;

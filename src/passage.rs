@@ -2,7 +2,9 @@
 
 use std::io;
 
-/// So much of a line is kept: more than the mark and a number need.
+use crate::resp;
+
+/// So much of a line is kept: more than the mark and a length need, so that a longer line is no length.
 const LINE_BYTES_KEPT: usize = 32;
 
 /// Arrays may be nested so deeply: deeper than any script can make its reply.
@@ -12,7 +14,7 @@ const DEPTH_MAX: usize = 1 << 16;
 #[derive(Debug)]
 pub(crate) struct Passage {
     /// For each open array, how many of its elements are still to come.
-    open: Vec<u64>,
+    open: Vec<usize>,
     /// Bytes of a string that are still to come, with the CR LF behind it.
     body: usize,
     /// The beginning of a line that has not passed entirely.
@@ -39,6 +41,8 @@ impl Passage {
     pub(crate) fn take(&mut self, piece: &[u8]) -> io::Result<usize> {
         let mut at = 0;
         while at < piece.len() && !self.is_over() {
+            #[cfg(any(test, fuzzing))]
+            crate::fuzzing::steps::add(1);
             if self.body > 0 {
                 let count = self.body.min(piece.len() - at);
                 self.body -= count;
@@ -69,7 +73,7 @@ impl Passage {
         // The CR may have come with the piece before.
         let end = match (self.at_cr, piece.first()) {
             (true, Some(b'\n')) => Some(0),
-            _ => crate::resp::line_end(piece).map(|at| at + 1),
+            _ => resp::line_end(piece).map(|at| at + 1),
         };
         let Some(end) = end else {
             self.keep(piece);
@@ -79,7 +83,7 @@ impl Passage {
         self.keep(&piece[..end]);
         self.at_cr = false;
         let line = std::mem::take(&mut self.line);
-        self.end_line(line.trim_ascii_end())?;
+        self.end_line(line.strip_suffix(b"\r").unwrap_or(&line))?;
         self.line = line;
         self.line.clear();
         Ok(end + 1)
@@ -91,22 +95,23 @@ impl Passage {
     }
 
     fn end_line(&mut self, line: &[u8]) -> io::Result<()> {
-        let Some((mark, number)) = line.split_first() else {
+        let Some((mark, digits)) = line.split_first() else {
             self.end_element(0);
             return Ok(());
         };
         let inner = match mark {
-            b'$' | b'=' | b'!' => match length(number)? {
-                Some(length) => {
-                    self.body = length as usize + 2;
-                    return Ok(());
-                }
+            b'$' => match resp::length(digits)? {
+                Some(length) => return self.begin_body(length),
                 None => 0,
             },
-            b'*' | b'~' | b'>' => length(number)?.unwrap_or(0),
-            b'%' => 2 * length(number)?.unwrap_or(0),
+            b'=' | b'!' => return self.begin_body(resp::some_length(digits)?),
+            b'*' | b'~' => resp::length(digits)?.unwrap_or(0),
+            b'>' => resp::some_length(digits)?,
+            b'%' => resp::some_length(digits)?.saturating_mul(2),
             // An attribute's pairs, then what it belongs to.
-            b'|' => 2 * length(number)?.unwrap_or(0) + 1,
+            b'|' => resp::some_length(digits)?
+                .saturating_mul(2)
+                .saturating_add(1),
             _ => 0,
         };
         self.end_element(inner);
@@ -119,8 +124,14 @@ impl Passage {
         }
     }
 
+    /// A string begins, and the CR LF behind it.
+    fn begin_body(&mut self, length: usize) -> io::Result<()> {
+        self.body = length.saturating_add(2);
+        Ok(())
+    }
+
     /// An element is over, or its inner ones begin.
-    fn end_element(&mut self, inner: u64) {
+    fn end_element(&mut self, inner: usize) {
         if let Some(elements) = self.open.last_mut() {
             *elements -= 1;
         }
@@ -131,23 +142,6 @@ impl Passage {
             self.open.pop();
         }
     }
-}
-
-/// A length; `None` for the -1 of nil.
-fn length(digits: &[u8]) -> io::Result<Option<u64>> {
-    if digits == b"-1" {
-        return Ok(None);
-    }
-    std::str::from_utf8(digits)
-        .ok()
-        .and_then(|digits| digits.parse::<u32>().ok())
-        .map(|length| Some(length.into()))
-        .ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a length of the reply cannot be read",
-            )
-        })
 }
 
 #[cfg(test)]

@@ -10,6 +10,12 @@ const DEPTH_MAX: usize = 128;
 /// So much is reserved for a string or an array before any of it has arrived.
 const RESERVE_MAX: usize = 1 << 20;
 
+/// A length has no more digits. Who follows a reply without keeping it keeps so much of a line.
+const LENGTH_DIGITS_MAX: usize = 20;
+
+/// Elements of an array have so many bytes at least.
+const ELEMENT_BYTES_MIN: usize = 3;
+
 /// Numbers of so many digits fit into 32 bits.
 const SHORT_DIGITS: usize = 9;
 
@@ -131,13 +137,44 @@ fn short_number(digits: &[u8]) -> Option<(usize, usize)> {
 #[inline]
 pub(crate) fn line_end(bytes: &[u8]) -> Option<usize> {
     let mut from = 0;
-    loop {
-        let at = from + bytes[from..].iter().position(|&byte| byte == b'\r')?;
-        if *bytes.get(at + 1)? == b'\n' {
-            return Some(at);
+    let end = loop {
+        let Some(at) = bytes[from..].iter().position(|&byte| byte == b'\r') else {
+            break None;
+        };
+        from += at + 1;
+        match bytes.get(from) {
+            Some(b'\n') => break Some(from - 1),
+            Some(_) => {}
+            None => break None,
         }
-        from = at + 1;
+    };
+    #[cfg(any(test, fuzzing))]
+    crate::fuzzing::steps::add(end.unwrap_or(bytes.len()) + 1);
+    end
+}
+
+/// The length in a line; `None` for the -1 of nil. It is written in decimal digits, and nothing is larger than 4 GB.
+#[inline]
+pub(crate) fn length(digits: &[u8]) -> io::Result<Option<usize>> {
+    if digits == b"-1" {
+        return Ok(None);
     }
+    if digits.len() > LENGTH_DIGITS_MAX || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(malformed("a length of the reply cannot be read"));
+    }
+    let length = integer(digits)?;
+    let length = u32::try_from(length)
+        .ok()
+        .and_then(|length| usize::try_from(length).ok());
+    length
+        .map(Some)
+        .ok_or_else(|| malformed("a length of the reply is too large"))
+}
+
+/// The length of what cannot be nil.
+#[inline]
+pub(crate) fn some_length(digits: &[u8]) -> io::Result<usize> {
+    length(digits)?.ok_or_else(|| malformed("a length of the reply is negative"))
 }
 
 /// The length of the reply that these bytes begin with, if it is one string or one line and has arrived whole.
@@ -165,47 +202,48 @@ fn any_value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> 
         .split_first()
         .ok_or_else(|| malformed("a line of the reply is empty"))?;
     let value = match mark {
-        b'$' => match integer(rest)? {
-            -1 => Value::Nil,
-            bytes => {
-                let bytes = size(bytes)?;
+        b'$' => match self::length(rest)? {
+            None => Value::Nil,
+            Some(bytes) => {
                 input.consume(length + 2);
                 return bulk(input, bytes).map(|bytes| Some(Value::BulkString(bytes)));
             }
         },
         b':' => Value::Int(integer(rest)?),
         b'+' if rest == b"OK" => Value::Okay,
-        b'*' | b'~' | b'>' => match integer(rest)? {
-            -1 => Value::Nil,
-            count => {
-                let count = size(count)?;
+        b'*' | b'~' => match self::length(rest)? {
+            None => Value::Nil,
+            Some(count) => {
                 input.consume(length + 2);
                 let items = items(input, count, depth)?;
-                return Ok(match mark {
-                    b'*' => Some(Value::Array(items)),
-                    b'~' => Some(Value::Set(items)),
-                    _ => None,
-                });
+                return Ok(Some(match mark {
+                    b'*' => Value::Array(items),
+                    _ => Value::Set(items),
+                }));
             }
         },
+        b'>' => {
+            let count = some_length(rest)?;
+            input.consume(length + 2);
+            items(input, count, depth)?;
+            return Ok(None);
+        }
         b'%' | b'|' => {
-            let count = size(integer(rest)?)?;
+            let count = some_length(rest)?;
             input.consume(length + 2);
             let pairs = pairs(input, count, depth)?;
             if mark == b'%' {
                 return Ok(Some(Value::Map(pairs)));
             }
-            let data = value(input, depth + 1)?;
-            return Ok(data.map(|data| Value::Attribute {
-                data: Box::new(data),
-                attributes: pairs,
-            }));
+            let data = Box::new(element(input, depth)?);
+            let attributes = pairs;
+            return Ok(Some(Value::Attribute { data, attributes }));
         }
         b'_' => Value::Nil,
         b'#' if rest == b"t" => Value::Boolean(true),
         b'#' if rest == b"f" => Value::Boolean(false),
         b'=' | b'!' => {
-            let bytes = size(integer(rest)?)?;
+            let bytes = some_length(rest)?;
             input.consume(length + 2);
             let text = bulk(input, bytes)?;
             let mut packed = format!("{}{}\r\n", char::from(mark), text.len()).into_bytes();
@@ -256,7 +294,9 @@ fn bulk(input: &mut impl Input, length: usize) -> io::Result<Vec<u8>> {
 }
 
 fn items(input: &mut impl Input, count: usize, depth: usize) -> io::Result<Vec<Value>> {
-    let mut items = Vec::with_capacity(count.min(RESERVE_MAX / size_of::<Value>()));
+    let mut items = Vec::with_capacity(count.min(room(input, depth)));
+    #[cfg(any(test, fuzzing))]
+    crate::fuzzing::steps::reserve(items.capacity() * size_of::<Value>());
     while items.len() < count {
         items.push(element(input, depth)?);
     }
@@ -264,11 +304,22 @@ fn items(input: &mut impl Input, count: usize, depth: usize) -> io::Result<Vec<V
 }
 
 fn pairs(input: &mut impl Input, count: usize, depth: usize) -> io::Result<Vec<(Value, Value)>> {
-    let mut pairs = Vec::with_capacity(count.min(RESERVE_MAX / size_of::<(Value, Value)>()));
+    let mut pairs = Vec::with_capacity(count.min(room(input, depth) / 2));
+    #[cfg(any(test, fuzzing))]
+    crate::fuzzing::steps::reserve(pairs.capacity() * size_of::<(Value, Value)>());
     while pairs.len() < count {
         pairs.push((element(input, depth)?, element(input, depth)?));
     }
     Ok(pairs)
+}
+
+/// For how many elements room is made before they are read: no more than may have arrived, and the fewer the deeper they
+/// are, since a server may begin an array in every other one.
+#[inline]
+fn room(input: &impl Input, depth: usize) -> usize {
+    let arrived = input.buffered().len() / ELEMENT_BYTES_MIN;
+    let most = arrived.min(RESERVE_MAX / size_of::<Value>());
+    most.checked_shr(depth as u32).unwrap_or(0)
 }
 
 #[inline]
@@ -304,10 +355,6 @@ fn integer(digits: &[u8]) -> io::Result<i64> {
             .checked_neg()
             .ok_or_else(|| malformed("a number of the reply is too large")),
     }
-}
-
-fn size(number: i64) -> io::Result<usize> {
-    usize::try_from(number).map_err(|_| malformed("a length of the reply is negative"))
 }
 
 fn check_end(end: &[u8]) -> io::Result<()> {

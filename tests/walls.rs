@@ -69,7 +69,7 @@ fn floor(path: &str) -> Option<u8> {
         "sync" | "aio" if HANDLES.contains(&name) || name == "mod" || name == "r2d2" => Some(3),
         "sync" | "aio" => Some(2),
         "builder.rs" | "lib.rs" => Some(3),
-        "testing" => None,
+        "fuzzing" | "testing" => None,
         other => panic!("{other} has no floor: say where it belongs"),
     }
 }

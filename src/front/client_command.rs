@@ -141,16 +141,14 @@ pub(super) fn check_name(name: &[u8]) -> Result<String, Refusal> {
 }
 
 fn set_info(attribute: &[u8], value: &[u8], client: &mut Client) -> Result<(), Refusal> {
-    let name = String::from_utf8_lossy(attribute).into_owned();
-    let place = match name.to_ascii_lowercase().as_str() {
-        "lib-name" => &mut client.library,
-        "lib-ver" => &mut client.library_version,
-        _ => return Err(Refusal::new(format!("Unrecognized option '{name}'"))),
+    let place = match attribute.to_ascii_lowercase().as_slice() {
+        b"lib-name" => &mut client.library,
+        b"lib-ver" => &mut client.library_version,
+        _ => return Err(Refusal::quoting("Unrecognized option '", attribute, "'")),
     };
     *place = check_name(value).map_err(|_| {
-        Refusal::new(format!(
-            "{name} cannot contain spaces, newlines or special characters."
-        ))
+        let cannot = " cannot contain spaces, newlines or special characters.";
+        Refusal::quoting("", attribute, cannot)
     })?;
     Ok(())
 }
@@ -173,10 +171,7 @@ fn replies(word: &[u8]) -> Result<Replies, Refusal> {
 }
 
 fn kind(word: &[u8]) -> Result<Kind, Refusal> {
-    Kind::parse(word).ok_or_else(|| {
-        let word = String::from_utf8_lossy(word);
-        Refusal::new(format!("Unknown client type '{word}'"))
-    })
+    Kind::parse(word).ok_or_else(|| Refusal::quoting("Unknown client type '", word, "'"))
 }
 
 fn listed(options: &[&[u8]]) -> Result<Which, Refusal> {
@@ -224,8 +219,7 @@ fn killed(options: &[&[u8]]) -> Result<Ask, Refusal> {
             b"LADDR" => which.local_address = text(value),
             b"USER" if value == b"default" => {}
             b"USER" => {
-                let user = String::from_utf8_lossy(value);
-                return Err(Refusal::new(format!("No such user '{user}'")));
+                return Err(Refusal::quoting("No such user '", value, "'"));
             }
             b"SKIPME" => {
                 which.others_only = match value.to_ascii_lowercase().as_slice() {

@@ -50,10 +50,11 @@ impl Hello {
                     rest
                 }
                 _ => {
-                    let word = String::from_utf8_lossy(word);
-                    return Err(Refusal::new(format!(
-                        "Syntax error in HELLO option '{word}'"
-                    )));
+                    return Err(Refusal::quoting(
+                        "Syntax error in HELLO option '",
+                        word,
+                        "'",
+                    ));
                 }
             };
         }

@@ -19,6 +19,12 @@ mod session;
 mod subscriptions;
 mod transaction;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing {
+    //! What reads requests, for the properties that it must have.
+    pub(crate) use super::request::{Arrived, LINE_BYTES_MAX, Look, NormalizedEnd, begun};
+}
+
 pub(crate) use client::{Client, Which};
 pub(crate) use client_command::{Ask, Unblocked};
 pub(crate) use door::Door;

@@ -30,6 +30,12 @@ impl Refusal {
         }
     }
 
+    /// An error that repeats a word of the request, byte for byte up to a NUL, as C does.
+    pub(super) fn quoting(before: &str, word: &[u8], after: &str) -> Self {
+        let word = cut(word, word.len());
+        Self::new([before.as_bytes(), word, after.as_bytes()].concat())
+    }
+
     /// An error of this crate; the servers' own words stay as they are.
     pub(super) fn of(error: &Error) -> Self {
         match error.to_reply() {

@@ -179,7 +179,7 @@ impl Look {
         if let Some(needed) = self.go_on(bytes)? {
             return Ok(Found::Part(needed));
         }
-        let args = arguments(&bytes[..self.at], usize::MAX);
+        let args = arguments(&bytes[..self.at]);
         if args.is_empty() {
             return Ok(Found::Nothing(self.at));
         }
@@ -262,6 +262,8 @@ impl Look {
         let rest = bytes.get(from..).unwrap_or_default();
         let found = rest.iter().position(|&byte| byte == end || byte == 0);
         let stop = from + found.unwrap_or(rest.len());
+        #[cfg(any(test, fuzzing))]
+        crate::fuzzing::steps::add(stop - from + 1);
         self.searched = stop - self.at;
         (bytes.get(stop) == Some(&end)).then_some(stop)
     }
@@ -299,26 +301,50 @@ pub(crate) fn announced_args(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// How many arguments a request will have that has not arrived entirely, and the first of those that have arrived.
+/// How many arguments a request will have that has not arrived entirely, and the first of those that have arrived; `None`
+/// when it is not in the usual form, in which it can be passed on.
 pub(crate) fn begun(bytes: &[u8]) -> Option<(usize, Vec<&[u8]>)> {
-    let count = number(&bytes[..line_end(bytes)?])?;
-    let args = arguments(bytes, BEGUN_ARGS_MAX);
-    Some((usize::try_from(count).ok()?, args))
+    let (count, mut rest) = usual_line(bytes)?;
+    let (mut args, mut left) = (Vec::new(), count);
+    while left > 0 && !rest.is_empty() {
+        let (length, text) = usual_line(rest)?;
+        left -= 1;
+        let Some((arg, end)) = text.split_at_checked(length) else {
+            break;
+        };
+        rest = match end {
+            [] | [b'\r'] => &[],
+            [b'\r', b'\n', rest @ ..] => rest,
+            _ => return None,
+        };
+        if args.len() < BEGUN_ARGS_MAX {
+            args.push(arg);
+        }
+    }
+    Some((count, args))
 }
 
-/// The arguments of a request that have arrived, `max` at most.
-fn arguments(request: &[u8], max: usize) -> Vec<&[u8]> {
+/// The number in a line in the usual form, and what comes behind.
+fn usual_line(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let end = line_end(bytes)?;
+    let rest = bytes[end..].strip_prefix(b"\r\n")?;
+    Some((usize::try_from(number(&bytes[..end])?).ok()?, rest))
+}
+
+/// The arguments of a whole request.
+fn arguments(request: &[u8]) -> Vec<&[u8]> {
     let mut args = Vec::new();
     let Some(end) = line_end(request) else {
         return args;
     };
     let mut rest = request.get(end + 2..).unwrap_or_default();
-    while args.len() < max
-        && let Some(end) = line_end(rest)
+    while let Some(end) = line_end(rest)
         && let Some(length) = number(&rest[..end]).and_then(|length| usize::try_from(length).ok())
         && let Some(text) = rest.get(end + 2..)
         && let Some((arg, end)) = text.split_at_checked(length)
     {
+        #[cfg(any(test, fuzzing))]
+        crate::fuzzing::steps::add(1);
         args.push(arg);
         rest = end.get(2..).unwrap_or_default();
     }

@@ -273,7 +273,7 @@ impl Session {
                     if !self.is_let_in
                         && let Some(why) = too_large_of_a_stranger(&args)
                     {
-                        let next = Next::Broken(why.into());
+                        let next = self.broken(why.into());
                         return Gathered { consumed, next };
                     }
                     args_taken += args.len();
@@ -302,7 +302,7 @@ impl Session {
     fn take_heavy(&mut self, router: &Router, bytes: &[u8], before: usize) -> Gathered {
         let next = match self.is_let_in {
             _ if before > 0 => Next::Round,
-            false => Next::Broken(STRANGER_ARGS.into()),
+            false => self.broken(STRANGER_ARGS.into()),
             true => match self.look.whole_array(bytes) {
                 Some(length) => Next::Heavy(length),
                 None => return self.look_at(router, bytes, before),
@@ -318,12 +318,12 @@ impl Session {
     fn look_at(&mut self, router: &Router, bytes: &[u8], before: usize) -> Gathered {
         let (length, next) = match self.look.look(bytes) {
             Arrived::Part(_) if !self.is_let_in && has_stranger_args(bytes) => {
-                (0, Next::Broken(STRANGER_ARGS.into()))
+                (0, self.broken(STRANGER_ARGS.into()))
             }
             Arrived::Part(needed)
                 if !self.is_let_in && needed > bytes.len() + STRANGER_BYTES_MAX =>
             {
-                (0, Next::Broken(STRANGER_BYTES.into()))
+                (0, self.broken(STRANGER_BYTES.into()))
             }
             Arrived::Part(needed) if needed > bytes.len() + LARGE_BYTES => {
                 match self.owner_of_begun(router, bytes) {
@@ -349,11 +349,22 @@ impl Session {
                 packed.extend_from_slice(&rest.packed);
                 (length + rest.consumed, Next::Requests(packed))
             }
-            Arrived::Broken(why) => (0, Next::Broken(why)),
+            Arrived::Broken(why) => (0, self.broken(why)),
         };
         Gathered {
             consumed: before + length,
             next,
+        }
+    }
+
+    /// The end of a client whose bytes are no request. After CLIENT REPLY OFF or SKIP it is not told why.
+    fn broken(&self, why: Vec<u8>) -> Next {
+        match self.replies {
+            Replies::On => Next::Broken(why),
+            Replies::Off | Replies::SkipNext => Next::Work {
+                work: Work::Close,
+                silent: true,
+            },
         }
     }
 

@@ -43,6 +43,9 @@ pub(crate) use scripts::{
     Cure, Moment, Notes, Reach, Recall, Remedy, ScriptMemory, Weave, Woven, libraries_at, loads_at,
 };
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use scripts::keys_of_script;
+
 use crate::command::Merge;
 use crate::node::NodeIndex;
 

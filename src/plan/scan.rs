@@ -16,12 +16,14 @@ pub(crate) struct ScanCursor {
 }
 
 impl ScanCursor {
-    /// Reads the cursor of a request.
+    /// Reads the cursor of a request. As a server's `strtoul` does it, it ends before a NUL, and is zero without digits.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, Error> {
-        let number: u64 = std::str::from_utf8(text)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| Self::invalid(text))?;
+        let digits = text.split(|&byte| byte == 0).next().unwrap_or_default();
+        let number: u64 = match std::str::from_utf8(digits) {
+            Ok("") => 0,
+            Ok(digits) => digits.parse().map_err(|_| Self::invalid(text))?,
+            Err(_) => return Err(Self::invalid(text)),
+        };
         Ok(Self {
             node: NodeIndex::new((number >> SERVER_BITS) as u16),
             cursor: number & ((1 << SERVER_BITS) - 1),
@@ -102,6 +104,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_cursor_is_read_as_by_a_server() {
+        let begins = |text: &[u8]| ScanCursor::parse(text).map(|at| (at.node.get(), at.cursor));
+        assert_eq!(begins(b"0").ok(), Some((0, 0)));
+        assert_eq!(begins(b"").ok(), Some((0, 0)));
+        assert_eq!(begins(b"17\0x").ok(), Some((0, 17)));
+    }
+
+    #[test]
     fn a_scan_visits_every_node_and_ends() {
         let mut cursor = 0;
         let mut visited = Vec::new();
@@ -125,7 +135,14 @@ mod tests {
 
     #[test]
     fn nonsense_is_an_invalid_cursor() {
-        for text in [&b""[..], b"-1", b"x", b"18446744073709551616", b"\xff"] {
+        for text in [
+            &b" 1"[..],
+            b"1x",
+            b"-1",
+            b"x",
+            b"18446744073709551616",
+            b"\xff",
+        ] {
             assert!(ScanCursor::parse(text).is_err(), "{text:?}");
         }
     }

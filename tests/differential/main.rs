@@ -30,9 +30,13 @@
 //! It prints the seed, a sequence from which no step can be left out, and both answers. `DIFFERENTIAL_SEED=N` runs that
 //! sequence alone, `DIFFERENTIAL_SEQUENCES=N` as many as that from it on. `DIFFERENTIAL_FAILURES=N` goes on until so many
 //! different things have failed.
+//!
+//! Damaged requests ([`damage`]) have seeds of their own: `DIFFERENTIAL_SEED=N` sends one of them alone, and
+//! `DIFFERENTIAL_DAMAGES=N` as many from it on.
 #![cfg(feature = "tokio-comp")]
 
 mod chance;
+mod damage;
 mod data;
 mod grammar;
 mod judge;
@@ -57,6 +61,8 @@ use self::world::{Protocol, World};
 /// The sequences that CI runs have the seeds from here on.
 const FIRST_SEED: u64 = 1;
 const SEQUENCES: u64 = 1000;
+/// So many damaged requests are sent.
+const DAMAGES: u64 = 400;
 
 #[test]
 fn random_sequences_are_answered_as_by_one_server_in_resp2() {
@@ -74,6 +80,20 @@ fn odd_bytes_are_answered_as_by_one_server() {
         return;
     };
     let differences = raw::differences(&world);
+    assert!(differences.is_empty(), "\n{}", differences.join("\n"));
+}
+
+#[test]
+fn damaged_requests_are_answered_as_by_one_server() {
+    let Some(world) = World::start(Protocol::Resp2) else {
+        return;
+    };
+    let seed = number("DIFFERENTIAL_SEED");
+    let default = if seed.is_some() { 1 } else { DAMAGES };
+    let count = number("DIFFERENTIAL_DAMAGES").unwrap_or(default);
+    let failures_max = number("DIFFERENTIAL_FAILURES").unwrap_or(3) as usize;
+    let first = seed.unwrap_or(FIRST_SEED);
+    let differences = damage::differences(&world, first, count, failures_max);
     assert!(differences.is_empty(), "\n{}", differences.join("\n"));
 }
 

@@ -5,6 +5,9 @@ use std::io;
 use super::wire::{Connection, Shown};
 use super::world::{Side, World};
 
+/// Bytes of a value that is so large that it may pass in pieces.
+const LARGE: usize = 5_000_000;
+
 /// What is sent, before the connection says that it has no more to send. Everything that is answered until the other side
 /// closes must be the same.
 const REQUESTS: &[&[u8]] = &[
@@ -35,6 +38,17 @@ const REQUESTS: &[&[u8]] = &[
     b"*2\r\n$4\r\nECHO\r\n$3\r\n\x00\r\n\r\n",
     b"*1\r\n$0\r\n\r\n",
     b"*1\r\n$4\r\nPI",
+    b"*1\r\n\xff4\r\nPING\r\n",
+    b"*1\r\n\r\n",
+    b"*1\rx$4\ryPINGzzPING\r\n",
+    b"*2\r\n$4\r\nECHO\r\n$3\r\r\nab\r\nPING\r\n",
+    b"PING\0\r\nPING\r\n",
+    b"*1\0\r\n$4\r\nPING\r\n",
+    b"ECHO a\x0bb\r\nECHO 'a'\x0c'b'\r\nECHO \x0ba\r\n",
+    b"\xff \xfe\r\nCLIENT \xff\r\nHELLO 3 \xff\r\nCLIENT KILL USER \xff\r\nCLIENT LIST TYPE \xff\r\nSCAN \xff\r\n",
+    b"CLIENT REPLY OFF\r\n*x\r\n",
+    b"CLIENT REPLY SKIP\r\nECHO 'a\r\n",
+    b"CLIENT REPLY SKIP\r\n\r\nPING\r\n",
     b"*2\r\n$4\r\nECHO\r\n",
     b"*1\r\n$4\r\nPING\r\n*2\r\n$4\r\nEC",
     b"",
@@ -87,6 +101,27 @@ const REQUESTS: &[&[u8]] = &[
       EVAL x\r\n",
 ];
 
+/// Requests that a front end passes on in pieces, in the usual form and in others that a server takes.
+fn large() -> Vec<Vec<u8>> {
+    let value = vec![b'v'; LARGE];
+    let heads = [
+        "\r\n$5000000\r\n",
+        "\r\n$5000000\r\r",
+        "\r\n$5000000\rx",
+        "zz$5000000\r\n",
+    ];
+    let requests = heads.map(|head| {
+        let head = format!("*3\r\n$3\r\nSET\r\n$12\r\ninline:large{head}");
+        [
+            head.as_bytes(),
+            &value,
+            b"\r\nSTRLEN inline:large\r\nDEL inline:large\r\n",
+        ]
+        .concat()
+    });
+    requests.to_vec()
+}
+
 /// What is answered to a request, all of it.
 fn answer(mut connection: Connection, request: &[u8]) -> io::Result<Vec<u8>> {
     connection.send(request)?;
@@ -97,12 +132,13 @@ fn answer(mut connection: Connection, request: &[u8]) -> io::Result<Vec<u8>> {
 /// Every request that is answered differently, with both answers.
 pub fn differences(world: &World) -> Vec<String> {
     let mut differences = Vec::new();
-    for request in REQUESTS {
+    let requests = REQUESTS.iter().map(|request| request.to_vec());
+    for request in requests.chain(large()) {
         let ask = |side| {
             let answer = world
                 .open_plain(side)
-                .and_then(|connection| answer(connection, request));
-            answer.map(without_id).map_err(|error| error.to_string())
+                .and_then(|connection| answer(connection, &request));
+            answer.map(without_ids).map_err(|error| error.to_string())
         };
         let (one, fleet) = (ask(Side::One), ask(Side::Fleet));
         if one != fleet {
@@ -112,7 +148,7 @@ pub fn differences(world: &World) -> Vec<String> {
             };
             differences.push(format!(
                 "sent:       {}\none server: {}\nthe fleet:  {}\n",
-                Shown(request),
+                Shown(&request),
                 show(one),
                 show(fleet)
             ));
@@ -122,17 +158,15 @@ pub fn differences(world: &World) -> Vec<String> {
 }
 
 /// HELLO says the number of the connection.
-fn without_id(answer: Vec<u8>) -> Vec<u8> {
+pub fn without_ids(answer: Vec<u8>) -> Vec<u8> {
     let before = b"$2\r\nid\r\n:";
-    match answer
-        .windows(before.len())
-        .position(|bytes| bytes == before)
-    {
-        Some(at) => {
-            let (first, rest) = answer.split_at(at + before.len());
-            let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            [first, &rest[digits..]].concat()
-        }
-        None => answer,
+    let (mut rest, mut kept) = (&answer[..], Vec::new());
+    while let Some(at) = rest.windows(before.len()).position(|bytes| bytes == before) {
+        let (first, id) = rest.split_at(at + before.len());
+        kept.extend_from_slice(first);
+        let digits = id.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        rest = &id[digits..];
     }
+    kept.extend_from_slice(rest);
+    kept
 }

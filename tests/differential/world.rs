@@ -70,9 +70,14 @@ impl World {
 
     /// A new connection, without a word.
     pub fn open_plain(&self, side: Side) -> io::Result<Connection> {
+        Connection::open(&self.address(side))
+    }
+
+    /// `host:port`.
+    pub fn address(&self, side: Side) -> String {
         match side {
-            Side::One => Connection::open(&self.servers.addr(ALONE)),
-            Side::Fleet => Connection::open(&self.door.address()),
+            Side::One => self.servers.addr(ALONE),
+            Side::Fleet => self.door.address(),
         }
     }
 

@@ -46,7 +46,7 @@ impl ScriptMemory {
 
     /// Notes what a request that was carried out on all nodes did: a script run or loaded, a library loaded, deleted or
     /// restored, all of them flushed. Whatever else it is given, nothing happens.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn learn(&mut self, args: &[&[u8]]) {
         if let Some(concern) = Concern::of(args) {
             self.take(concern, Reach::AllNodes);

@@ -33,6 +33,9 @@ pub(crate) use weave::{Notes, Weave, Woven};
 
 pub(super) use judge::wrong_count;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use text::keys as keys_of_script;
+
 /// Gives a snapshot of the memory. It is called only for requests that concern scripts, so that all others are spared
 /// the lock behind it.
 pub(crate) type Recall<'m> = &'m (dyn Fn() -> Arc<ScriptMemory> + Sync);

@@ -46,7 +46,7 @@ const NUMBER_DIGITS_MAX: usize = 15;
 
 /// The keys that a script touches, if its text shows them all: it calls commands by their names in quotes, with keys in
 /// quotes, or about no data, such as TIME. `None` when it does not show that, and may touch anything.
-pub(super) fn keys<'s>(source: &'s [u8], commands: &CommandTable) -> Option<Vec<&'s [u8]>> {
+pub(crate) fn keys<'s>(source: &'s [u8], commands: &CommandTable) -> Option<Vec<&'s [u8]>> {
     let mut tokens = Tokens::of(source);
     let mut keys = Vec::new();
     while let Some(token) = tokens.next() {
@@ -249,6 +249,17 @@ impl<'s> Iterator for Tokens<'s> {
     type Item = Token<'s>;
 
     fn next(&mut self) -> Option<Token<'s>> {
+        #[cfg(any(test, fuzzing))]
+        let before = self.rest.len();
+        let token = self.token();
+        #[cfg(any(test, fuzzing))]
+        crate::fuzzing::steps::add(before - self.rest.len());
+        token
+    }
+}
+
+impl<'s> Tokens<'s> {
+    fn token(&mut self) -> Option<Token<'s>> {
         loop {
             let source = self.rest;
             let (&first, rest) = source.split_first()?;

@@ -1,0 +1,271 @@
+//! The replies of nodes.
+
+use std::io;
+
+use redis::Value;
+
+use super::{pieces, steps};
+use crate::inbox::{Framed, Inbox};
+use crate::passage::Passage;
+use crate::reply::Protocol;
+use crate::resp::{self, Slice};
+
+/// More than the largest size of a value for each byte of a reply.
+const RESERVED_PER_BYTE: usize = 64;
+
+/// The replies in some bytes: each with where it ends, `None` for a push message.
+struct Decoded {
+    replies: Vec<(Option<Value>, usize)>,
+    end: End,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The rest has not arrived.
+    Part,
+    Malformed,
+}
+
+/// Bytes that a node sends, decoded: alike however they arrive, and as they are written again; with no more work and no
+/// more memory than there are bytes.
+pub fn replies(data: &[u8]) {
+    let Some((piece, bytes)) = pieces(data) else {
+        return;
+    };
+    let (whole, spent) = steps::of(|| decode(bytes));
+    assert!(
+        spent.reserved <= RESERVED_PER_BYTE * (bytes.len() + 64),
+        "{spent:?} for {} bytes",
+        bytes.len()
+    );
+    let (in_pieces, spent) = steps::of(|| decode_in_pieces(bytes, piece));
+    let calls = bytes.len() / piece + 1 + whole.replies.len();
+    assert!(
+        spent.steps <= 8 * bytes.len() + 8 * calls,
+        "{spent:?} for {} bytes",
+        bytes.len()
+    );
+    let values: Vec<&Value> = whole
+        .replies
+        .iter()
+        .filter_map(|(value, _)| value.as_ref())
+        .collect();
+    assert_eq!(
+        format!("{in_pieces:?}"),
+        format!("{values:?}"),
+        "in pieces of {piece}"
+    );
+    for value in values {
+        compare_written(value);
+    }
+}
+
+/// Bytes that a node sends, unread: the scanner sees the end of a reply where the decoder sees it, however they arrive and
+/// whatever is kept.
+pub fn frames(data: &[u8]) {
+    let Some((piece, bytes)) = pieces(data) else {
+        return;
+    };
+    let whole = decode(bytes);
+    let mut at = 0;
+    for &(_, end) in &whole.replies {
+        assert_eq!(
+            scan(&bytes[at..], piece),
+            Some(end - at),
+            "the reply at {at}"
+        );
+        at = end;
+    }
+    if whole.end == End::Part && at < bytes.len() {
+        assert_eq!(
+            scan(&bytes[at..], piece),
+            None,
+            "the reply at {at} has not arrived"
+        );
+    }
+    for keep in [0, piece, usize::MAX] {
+        compare_frames(bytes, piece, keep, &whole);
+    }
+}
+
+fn decode(bytes: &[u8]) -> Decoded {
+    let (mut input, mut replies) = (Slice(bytes), Vec::new());
+    let end = loop {
+        if input.0.is_empty() {
+            break End::Part;
+        }
+        match resp::read_next(&mut input) {
+            Ok(value) => replies.push((value, bytes.len() - input.0.len())),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break End::Part,
+            Err(_) => break End::Malformed,
+        }
+    };
+    Decoded { replies, end }
+}
+
+/// What comes out of an inbox until the bytes end or cannot be read.
+fn feed(
+    bytes: &[u8],
+    piece: usize,
+    mut take: impl FnMut(&mut Inbox) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut inbox = Inbox::new();
+    for mut piece in bytes.chunks(piece) {
+        while !piece.is_empty() {
+            let room = inbox.room();
+            let count = room.len().min(piece.len());
+            room[..count].copy_from_slice(&piece[..count]);
+            inbox.arrived(count);
+            piece = &piece[count..];
+            take(&mut inbox)?;
+        }
+    }
+    Ok(())
+}
+
+fn decode_in_pieces(bytes: &[u8], piece: usize) -> Vec<Value> {
+    let mut values = Vec::new();
+    // An error ends it, like the bytes.
+    let _ = feed(bytes, piece, |inbox| {
+        while let Some(value) = inbox.reply()? {
+            values.push(value);
+        }
+        Ok(())
+    });
+    values
+}
+
+/// Where the scanner sees the end.
+fn scan(bytes: &[u8], piece: usize) -> Option<usize> {
+    let (mut passage, mut at) = (Passage::default(), 0);
+    for piece in bytes.chunks(piece) {
+        at += passage.take(piece).ok()?;
+        if passage.is_over() {
+            return Some(at);
+        }
+        assert!(passage.size() >= at, "at least what has passed");
+    }
+    None
+}
+
+/// Replies cut out unread, or passed over when they are larger than is kept.
+fn compare_frames(bytes: &[u8], piece: usize, keep: usize, whole: &Decoded) {
+    let mut frames = Vec::new();
+    let ((), spent) = steps::of(|| {
+        let _ = feed(bytes, piece, |inbox| {
+            loop {
+                frames.push(match inbox.frame(keep)? {
+                    Framed::Nothing => return Ok(()),
+                    Framed::Whole(frame) => Some(frame.to_vec()),
+                    Framed::Large => None,
+                });
+            }
+        });
+    });
+    let calls = bytes.len() / piece + 1 + frames.len();
+    assert!(
+        spent.steps <= 8 * bytes.len() + 8 * calls,
+        "{spent:?} for {} bytes",
+        bytes.len()
+    );
+    let mut frames = frames.iter();
+    let mut at = 0;
+    for (value, end) in &whole.replies {
+        let expected = &bytes[at..*end];
+        at = *end;
+        if value.is_some() {
+            match frames.next() {
+                Some(Some(frame)) => assert_eq!(frame, expected),
+                Some(None) => assert!(expected.len() > keep, "{} bytes are kept", expected.len()),
+                None => panic!("the reply that ends at {end} is missing"),
+            }
+        }
+    }
+}
+
+/// A value written and read again, in both protocols.
+fn compare_written(value: &Value) {
+    for protocol in [Protocol::Resp2, Protocol::Resp3] {
+        let mut written = Vec::new();
+        protocol.write(&mut written, value);
+        let read = decode(&written);
+        let [(Some(again), end)] = &read.replies[..] else {
+            panic!("{value:?} is written as {}", written.escape_ascii());
+        };
+        assert_eq!(
+            *end,
+            written.len(),
+            "{value:?} is written as {}",
+            written.escape_ascii()
+        );
+        if protocol == Protocol::Resp3 && is_plain(value) {
+            assert_eq!(again, value, "written as {}", written.escape_ascii());
+        }
+        let mut twice = Vec::new();
+        protocol.write(&mut twice, again);
+        assert_eq!(
+            twice.escape_ascii().to_string(),
+            written.escape_ascii().to_string()
+        );
+    }
+}
+
+/// Whether all of it can be written as it is.
+fn is_plain(value: &Value) -> bool {
+    match value {
+        Value::Nil | Value::Int(_) | Value::BulkString(_) | Value::Okay | Value::Boolean(_) => true,
+        Value::Array(items) | Value::Set(items) => items.iter().all(is_plain),
+        Value::Map(pairs) => pairs
+            .iter()
+            .all(|(key, value)| is_plain(key) && is_plain(value)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_with_nothing_behind_them_reserve_nothing() {
+        for headers in [
+            "*1000000\r\n".repeat(100),
+            "%1000000\r\n".repeat(100),
+            "*1000000\r\n*1\r\n".repeat(50),
+            "~4294967295\r\n".to_owned(),
+            "$4000000000\r\n".to_owned(),
+        ] {
+            let (whole, spent) = steps::of(|| decode(headers.as_bytes()));
+            assert_eq!(whole.end, End::Part);
+            let most = RESERVED_PER_BYTE * headers.len();
+            assert!(
+                spent.reserved <= most,
+                "{spent:?} for {} bytes",
+                headers.len()
+            );
+        }
+    }
+
+    #[test]
+    fn a_long_line_that_arrives_in_pieces_takes_linear_time() {
+        let line = [b"+", &vec![b'x'; 1 << 20][..], b"\r\n"].concat();
+        for keep in [0, usize::MAX] {
+            compare_frames(&line, 100, keep, &decode(&line));
+        }
+        let (values, spent) = steps::of(|| decode_in_pieces(&line, 100));
+        assert_eq!(values.len(), 1);
+        assert!(spent.steps <= 8 * line.len(), "{spent:?}");
+    }
+
+    #[test]
+    fn deep_nesting_takes_linear_time_and_ends_in_an_error() {
+        let deep = b"*1\r\n".repeat(200_000);
+        let (_, spent) = steps::of(|| {
+            assert_eq!(scan(&deep, 1000), None);
+            assert!(Passage::default().take(&deep).is_err());
+            assert_eq!(decode(&deep).end, End::Malformed);
+            assert!(decode_in_pieces(&deep, 1000).is_empty());
+        });
+        assert!(spent.steps <= 8 * deep.len(), "{spent:?}");
+    }
+}

@@ -1,0 +1,270 @@
+//! The requests of a front end's clients.
+
+use super::{pieces, steps};
+use crate::command::{Args, PackedCommands, PackedProblem, write_command};
+use crate::front::fuzzing::{Arrived, LINE_BYTES_MAX, Look, NormalizedEnd, begun};
+use crate::passage::Passage;
+
+/// The requests in some bytes, and why there are no more.
+#[derive(Debug, PartialEq, Eq)]
+struct Taken {
+    requests: Vec<Taking>,
+    end: NormalizedEnd,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Taking {
+    length: usize,
+    /// In the usual form; nothing for an empty request.
+    packed: Vec<u8>,
+}
+
+/// Bytes that a client sends to a front end: cut alike however they arrive, by the reader for usual requests and the
+/// one for all others, alone or many at once; with no more work than there are bytes.
+pub fn requests(data: &[u8]) {
+    // Whether a longer line is refused depends on whether its end came with it.
+    let Some((piece, bytes)) = pieces(data).filter(|(_, bytes)| bytes.len() < LINE_BYTES_MAX)
+    else {
+        return;
+    };
+    let whole = one_by_one(bytes);
+    let (in_pieces, spent) = steps::of(|| piece_by_piece(bytes, piece));
+    assert_eq!(in_pieces, whole, "in pieces of {piece}");
+    let calls = bytes.len() / piece + 1 + whole.requests.len();
+    assert!(
+        spent.steps <= 4 * bytes.len() + 4 * calls,
+        "{spent:?} for {} bytes",
+        bytes.len()
+    );
+    let mut at = 0;
+    for taking in &whole.requests {
+        compare_readers(&bytes[at..], taking);
+        at += taking.length;
+    }
+    compare_end(&bytes[at..], &whole.end);
+    compare_normalized(bytes, piece, &whole);
+}
+
+fn one_by_one(bytes: &[u8]) -> Taken {
+    let (mut requests, mut at) = (Vec::new(), 0);
+    loop {
+        let end = match Look::default().look(&bytes[at..]) {
+            Arrived::Nothing(length) => {
+                let packed = Vec::new();
+                requests.push(Taking { length, packed });
+                at += length;
+                continue;
+            }
+            Arrived::Request { length, packed } => {
+                requests.push(Taking { length, packed });
+                at += length;
+                continue;
+            }
+            Arrived::Part(_) if at == bytes.len() => NormalizedEnd::More,
+            Arrived::Part(needed) => NormalizedEnd::Part(needed),
+            Arrived::Broken(why) => NormalizedEnd::Broken(why),
+        };
+        return Taken { requests, end };
+    }
+}
+
+fn piece_by_piece(bytes: &[u8], piece: usize) -> Taken {
+    let (mut requests, mut at, mut arrived) = (Vec::new(), 0, 0);
+    let (mut look, mut needed_at_least) = (Look::default(), 0);
+    let mut end = NormalizedEnd::More;
+    while arrived < bytes.len() {
+        arrived = bytes.len().min(arrived + piece);
+        while at < arrived {
+            let there = arrived - at;
+            let found = look.look(&bytes[at..arrived]);
+            let (length, packed) = match found {
+                Arrived::Part(needed) => {
+                    assert!(
+                        needed > there,
+                        "{needed} bytes are needed, and {there} there"
+                    );
+                    assert!(
+                        needed >= needed_at_least,
+                        "{needed} after {needed_at_least}"
+                    );
+                    needed_at_least = needed;
+                    end = NormalizedEnd::Part(needed);
+                    break;
+                }
+                Arrived::Broken(why) => {
+                    let end = NormalizedEnd::Broken(why);
+                    return Taken { requests, end };
+                }
+                Arrived::Nothing(length) => (length, Vec::new()),
+                Arrived::Request { length, packed } => (length, packed),
+            };
+            assert!(
+                there >= needed_at_least,
+                "{there} were enough instead of {needed_at_least}"
+            );
+            assert!(!look.is_under_way(), "the request is over");
+            needed_at_least = 0;
+            end = NormalizedEnd::More;
+            requests.push(Taking { length, packed });
+            at += length;
+        }
+    }
+    Taken { requests, end }
+}
+
+/// A request at the beginning of `bytes`, read by the others.
+fn compare_readers(bytes: &[u8], taking: &Taking) {
+    let frame = &bytes[..taking.length];
+    let is_usual = taking.packed == frame;
+    let mut args = Args::new();
+    match PackedCommands::new(bytes).next(&mut args) {
+        Ok(read) => {
+            assert!(
+                is_usual,
+                "the strict reader takes what is not in the usual form"
+            );
+            assert_eq!(read, Some(frame));
+        }
+        Err(error) => {
+            assert!(
+                !is_usual,
+                "the strict reader refuses what is in the usual form: {error}"
+            );
+            assert_ne!(error.problem, PackedProblem::Truncated, "it has arrived");
+        }
+    }
+    if taking.packed.is_empty() {
+        return;
+    }
+    let mut args = Args::new();
+    let mut commands = PackedCommands::new(&taking.packed);
+    assert_eq!(commands.next(&mut args), Ok(Some(&taking.packed[..])));
+    let mut again = Vec::new();
+    write_command(&mut again, &args);
+    assert_eq!(again, taking.packed);
+    if is_usual {
+        assert_eq!(passed(bytes), Some(taking.length));
+    }
+    for cut in [1, frame.len() / 2, frame.len() - 1] {
+        if frame[0] == b'*'
+            && let Some((count, first)) = begun(&frame[..cut])
+        {
+            assert_eq!(count, args.len(), "cut at {cut}");
+            assert_eq!(first, args[..first.len()], "cut at {cut}");
+        }
+    }
+    // Whose owner is known before it has arrived passes in pieces.
+    if frame[0] == b'*' && begun(frame).is_some() {
+        assert_eq!(
+            passed(bytes),
+            Some(taking.length),
+            "a request that may pass in pieces"
+        );
+    }
+}
+
+/// Where the scanner sees the end of what passes.
+fn passed(bytes: &[u8]) -> Option<usize> {
+    let mut passage = Passage::default();
+    let length = passage.take(bytes).ok()?;
+    passage.is_over().then_some(length)
+}
+
+/// What comes behind all requests.
+fn compare_end(bytes: &[u8], end: &NormalizedEnd) {
+    let strict = PackedCommands::new(bytes).next(&mut Args::new());
+    match strict {
+        Ok(None) => assert_eq!(*end, NormalizedEnd::More),
+        Ok(Some(_)) => panic!("the strict reader takes what the tolerant one does not: {end:?}"),
+        Err(error) if error.problem == PackedProblem::Truncated => {
+            assert_ne!(*end, NormalizedEnd::More);
+        }
+        Err(_) => assert!(!bytes.is_empty()),
+    }
+}
+
+/// The same requests, many at once.
+fn compare_normalized(bytes: &[u8], max_bytes: usize, whole: &Taken) {
+    let lengths = || whole.requests.iter().map(|taking| taking.length);
+    // A request that does not fit is looked at in vain, and so is one that has not arrived.
+    let in_vain = lengths().max().unwrap_or_default() + bytes.len() - lengths().sum::<usize>();
+    let (mut at, mut look, mut requests) = (0, Look::default(), Vec::new());
+    let end = loop {
+        let (taken, spent) = steps::of(|| look.normalize(&bytes[at..], max_bytes));
+        let most = 4 * (taken.consumed + in_vain + 64);
+        assert!(
+            spent.steps <= most,
+            "{spent:?} for {} bytes",
+            taken.consumed
+        );
+        let mut commands = one_by_one(&taken.packed).requests;
+        commands.retain(|taking| !taking.packed.is_empty());
+        assert_eq!(commands.len(), taken.requests);
+        requests.extend(commands.into_iter().map(|taking| taking.packed));
+        at += taken.consumed;
+        if taken.consumed == 0 {
+            break taken.end;
+        }
+    };
+    assert_eq!(end, whole.end);
+    let expected = whole.requests.iter().map(|taking| &taking.packed);
+    let expected = expected.filter(|packed| !packed.is_empty());
+    assert!(requests.iter().eq(expected));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The steps that a look takes at bytes which arrive one by one; it must end with one request, or none yet.
+    fn steps_byte_by_byte(bytes: &[u8]) -> usize {
+        let (taken, spent) = steps::of(|| piece_by_piece(bytes, 1));
+        assert!(
+            taken.requests.len() <= 1,
+            "{} requests",
+            taken.requests.len()
+        );
+        spent.steps
+    }
+
+    #[test]
+    fn a_request_of_many_arguments_that_arrives_byte_by_byte_takes_linear_time() {
+        let mut bytes = b"*50000\r\n".to_vec();
+        bytes.extend(b"$1\r\na\r\n".repeat(50_000));
+        let steps = steps_byte_by_byte(&bytes);
+        assert!(
+            steps <= 8 * bytes.len(),
+            "{steps} steps for {} bytes",
+            bytes.len()
+        );
+    }
+
+    #[test]
+    fn a_line_that_arrives_byte_by_byte_takes_linear_time() {
+        for begin in ["x", "*", "*1\r\n$", "*1\r\n$0"] {
+            let bytes = [begin.as_bytes(), &vec![b'1'; 60_000]].concat();
+            let steps = steps_byte_by_byte(&bytes);
+            assert!(
+                steps <= 8 * bytes.len(),
+                "{begin:?}: {steps} steps for {} bytes",
+                bytes.len()
+            );
+        }
+    }
+
+    #[test]
+    fn a_header_with_nothing_behind_it_reserves_nothing() {
+        let mut args = Args::new();
+        let room = args.capacity();
+        for header in ["*1000000\r\n", "*1000000\r\n$1\r\na\r\n", "*2147483647\r\n"] {
+            assert!(
+                PackedCommands::new(header.as_bytes())
+                    .next(&mut args)
+                    .is_err()
+            );
+            assert_eq!(args.capacity(), room, "{header:?}");
+            let taken = Look::default().normalize(header.as_bytes(), 1 << 20);
+            assert_eq!(taken.packed.capacity(), 0, "{header:?}");
+        }
+    }
+}

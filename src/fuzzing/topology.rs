@@ -1,0 +1,42 @@
+//! Topologies as text.
+
+use crate::Topology;
+
+/// The text of a topology: what is read is written so that it is read again as the same, with its passwords only where
+/// they are wanted.
+pub fn topology(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let Ok(topology) = Topology::parse(&text) else {
+        return;
+    };
+    let written = topology.to_string();
+    let again = match Topology::parse(&written) {
+        Ok(again) => again,
+        Err(error) => panic!("{error}: {written:?}"),
+    };
+    assert_eq!(again.fingerprint(), topology.fingerprint());
+    assert_eq!(again.to_string(), written);
+    let names = |topology: &Topology| {
+        let nodes = topology.nodes().iter();
+        nodes
+            .map(|node| {
+                (
+                    node.name().to_owned(),
+                    node.address().to_owned(),
+                    node.weight(),
+                )
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names(&again), names(&topology));
+    for key in [b"".as_slice(), b"user:1", b"{tag}\xff"] {
+        assert_eq!(again.locate(key), topology.locate(key));
+    }
+    let full = topology.text_with_passwords();
+    let again = match Topology::parse(&full) {
+        Ok(again) => again,
+        Err(error) => panic!("with passwords: {error}"),
+    };
+    assert_eq!(again.text_with_passwords(), full);
+    assert_eq!(again.to_string(), written);
+}
