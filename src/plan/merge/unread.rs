@@ -12,6 +12,10 @@ pub(in crate::plan) fn merge_unread(
     keys: &[&[u32]],
     out: &mut Vec<u8>,
 ) -> bool {
+    if let Some(error) = common_error(frames) {
+        out.extend_from_slice(error);
+        return true;
+    }
     match rule {
         Merge::AllSucceeded if frames.iter().all(|frame| frame.starts_with(b"+")) => {
             out.extend_from_slice(frames.first().copied().unwrap_or_default());
@@ -34,6 +38,13 @@ pub(in crate::plan) fn merge_unread(
         },
         _ => false,
     }
+}
+
+/// The error that all parts answer with, byte for byte: a server repeats bytes of the request in it, which need not be text.
+fn common_error<'f>(frames: &[&'f [u8]]) -> Option<&'f [u8]> {
+    let (&first, rest) = frames.split_first()?;
+    let is_common = first.starts_with(b"-") && rest.iter().all(|&frame| frame == first);
+    is_common.then_some(first)
 }
 
 /// The sum of numbers, if there is room for it.
@@ -101,6 +112,23 @@ mod tests {
             ),
             some("*3\r\n$1\r\na\r\n$3\r\n\r\n\r\r\n$-1\r\n")
         );
+    }
+
+    #[test]
+    fn an_error_of_all_nodes_is_passed_on_byte_for_byte() {
+        let error = b"-ERR no such option '\xff'\r\n".as_slice();
+        for rule in [
+            Merge::AllSucceeded,
+            Merge::Sum,
+            Merge::KeyOrder,
+            Merge::Texts,
+        ] {
+            let mut out = Vec::new();
+            assert!(merge_unread(rule, &[error, error], &[], &mut out));
+            assert_eq!(out, error);
+        }
+        let errors = ["-ERR a\r\n", "-ERR b\r\n"];
+        assert_eq!(merged(Merge::AllSucceeded, &errors, &[]), None);
     }
 
     #[test]
