@@ -56,7 +56,7 @@ pub(crate) fn executor(
             .iter()
             .map(|node| executor::NodePools {
                 prompt: pool(node, settings.pool_size, LinkKind::Plain),
-                waiting: pool(node, settings.waiting_pool_size, LinkKind::RedisRs),
+                waiting: pool(node, settings.waiting_pool_size, LinkKind::Plain),
             })
             .collect(),
         response_timeout: settings.response_timeout,
