@@ -70,6 +70,13 @@ impl Health {
         ))
     }
 
+    /// Whether the pause after the last failure is over: the next attempt may be made.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.trouble
+            .as_ref()
+            .is_none_or(|trouble| now >= trouble.retry_at)
+    }
+
     /// A connection was made.
     pub(crate) fn connected(&mut self) {
         self.trouble = None;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -9,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::aio::link::{Limit, Link};
 use crate::aio::station::Connector;
 use crate::plan::Cause;
+use crate::settings::LOOK_AFTER;
 
 /// A bounded number of connections to one node, each lent to one user at a time.
 pub(super) struct WaitingPool {
@@ -16,7 +18,8 @@ pub(super) struct WaitingPool {
     /// So many are kept when nobody uses them.
     size: usize,
     permits: Arc<Semaphore>,
-    idle: Mutex<Vec<Link>>,
+    /// Connections that nobody uses, and since when; the one used last is the last.
+    idle: Mutex<Vec<(Link, Instant)>>,
 }
 
 /// A connection on loan; closed unless it is given back.
@@ -48,7 +51,7 @@ impl WaitingPool {
             },
         };
         let permit = permit.map_err(|_| Cause::Connect("the client has ended".into()))?;
-        let link = match self.take_idle() {
+        let link = match self.living().await {
             Some(link) => link,
             None => self.connect(limit).await?,
         };
@@ -59,10 +62,29 @@ impl WaitingPool {
         })
     }
 
-    fn take_idle(&self) -> Option<Link> {
+    /// A connection that nobody uses and that is still one. After a moment the socket is looked at: where the runtime was not
+    /// run meanwhile, nobody has noticed that the server has closed it.
+    async fn living(&self) -> Option<Link> {
+        while let Some((link, since)) = self.take_idle() {
+            if since.elapsed() < LOOK_AFTER || !link.is_stale().await {
+                return Some(link);
+            }
+            // The others are probably closed too, and each is looked at.
+        }
+        None
+    }
+
+    fn take_idle(&self) -> Option<(Link, Instant)> {
         let mut idle = self.idle.lock();
-        idle.retain(|link| !link.is_closed());
-        idle.pop()
+        idle.retain(|(link, _)| !link.is_closed());
+        let at = idle.iter().rposition(|(link, _)| !link.is_away())?;
+        Some(idle.remove(at))
+    }
+
+    /// A connection broke: those that lie idle are probably broken too, and are closed.
+    fn forget_idle(&self) {
+        let idle = std::mem::take(&mut *self.idle.lock());
+        drop(idle);
     }
 
     async fn connect(&self, limit: Limit) -> Result<Link, Cause> {
@@ -91,9 +113,24 @@ impl WaitingPool {
 impl Lease {
     /// Ends the loan of a connection that owes nothing.
     pub(super) fn give_back(self) {
+        if self.link.is_closed() {
+            return;
+        }
         let mut idle = self.pool.idle.lock();
-        if !self.link.is_closed() && idle.len() < self.pool.size {
-            idle.push(self.link);
+        // One that lives on another runtime makes room: it may never be of use again.
+        let oldest = match idle.len() >= self.pool.size {
+            true => Some(idle.remove(0)),
+            false => None,
+        };
+        idle.push((self.link, Instant::now()));
+        drop(idle);
+        drop(oldest);
+    }
+
+    /// Ends the loan of a connection that failed.
+    pub(super) fn broken(self, cause: &Cause) {
+        if let Cause::Dropped(_) = cause {
+            self.pool.forget_idle();
         }
     }
 }
