@@ -30,6 +30,7 @@ mod client;
 mod dedicated;
 mod driver;
 mod ear;
+mod event_channel;
 mod executor;
 mod front;
 mod link;

@@ -12,6 +12,7 @@ mod client;
 mod deadline;
 mod dedicated;
 mod ear;
+mod event_channel;
 mod executor;
 mod link;
 mod node;
