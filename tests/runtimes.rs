@@ -109,25 +109,34 @@ fn a_node_that_is_known_to_be_silent_keeps_nobody_but_one_request_waiting() {
         .unwrap();
     let runtime = runtime();
     servers.pause(0);
-    runtime.block_on(set(&client)).unwrap_err();
-    let start = Instant::now();
     runtime.block_on(async {
-        while start.elapsed() < 4 * limit {
-            // One of them may carry an attempt, the others do not wait for it.
-            let begun = Instant::now();
-            let all = (0..10).map(|_| async {
-                let error = set(&client).await.unwrap_err();
-                assert_eq!(ErrorKind::of(&error), ErrorKind::NodeDown);
-                begun.elapsed() > limit / 2
-            });
-            let waited = futures_util::future::join_all(all).await;
-            let waited = waited.into_iter().filter(|waited| *waited).count();
-            assert!(waited <= 1, "{waited} of 10 waited");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        nobody_but_one_waits(limit, || set(&client)).await;
+        nobody_but_one_waits(limit, || blpop(&client)).await;
     });
     servers.resume(0);
     until_ok(&runtime, || set(&client));
+    until_ok(&runtime, || blpop(&client));
+}
+
+async fn nobody_but_one_waits<F>(limit: Duration, make: impl Fn() -> F)
+where
+    F: Future<Output = RedisResult<()>>,
+{
+    make().await.unwrap_err();
+    let start = Instant::now();
+    while start.elapsed() < 4 * limit {
+        // One of them may carry an attempt, the others do not wait for it.
+        let begun = Instant::now();
+        let all = (0..10).map(|_| async {
+            let error = make().await.unwrap_err();
+            assert_eq!(ErrorKind::of(&error), ErrorKind::NodeDown);
+            begun.elapsed() > limit / 2
+        });
+        let waited = futures_util::future::join_all(all).await;
+        let waited = waited.into_iter().filter(|waited| *waited).count();
+        assert!(waited <= 1, "{waited} of 10 waited");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[test]

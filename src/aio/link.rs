@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
-use tokio::runtime::Id;
+use tokio::runtime::{Handle, Id};
 use tokio::sync::oneshot;
 
 use crate::command::{Args, PackedCommands};
@@ -281,7 +281,7 @@ impl Drop for Link {
 
 /// Whether what lives on this runtime may not be run while the caller's is.
 pub(super) fn is_away(home: Option<Id>) -> bool {
-    home.is_some() && home != super::station::home()
+    home.is_some_and(|home| Handle::try_current().is_ok_and(|here| here.id() != home))
 }
 
 /// How long a request may take.

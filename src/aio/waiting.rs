@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::aio::link::{Limit, Link};
 use crate::aio::station::Connector;
+use crate::health::{Health, Verdict};
 use crate::plan::Cause;
 use crate::settings::LOOK_AFTER;
 
@@ -20,6 +21,7 @@ pub(super) struct WaitingPool {
     permits: Arc<Semaphore>,
     /// Connections that nobody uses, and since when; the one used last is the last.
     idle: Mutex<Vec<(Link, Instant)>>,
+    health: Mutex<Health>,
 }
 
 /// A connection on loan; closed unless it is given back.
@@ -37,6 +39,7 @@ impl WaitingPool {
             size,
             permits: Arc::new(Semaphore::new(users.min(Semaphore::MAX_PERMITS))),
             idle: Mutex::default(),
+            health: Mutex::default(),
         }
     }
 
@@ -87,16 +90,24 @@ impl WaitingPool {
         drop(idle);
     }
 
+    /// A new connection. While the node is known to be down, one request at a time tries, and all others fail at once.
     async fn connect(&self, limit: Limit) -> Result<Link, Cause> {
-        let connect = self.connector.connect(|| ());
-        match limit.end() {
+        let connector = &self.connector;
+        let attempt = Attempt::begin(self)?;
+        let connect = connector.connect(|| ());
+        let made = match limit.end() {
             None => connect.await,
             Some(end) => match tokio::time::timeout_at(end.into(), connect).await {
                 Ok(made) => made,
-                Err(_) => Err(format!("{}: no connection yet", self.connector.address)),
+                // A request that comes late gives the node no fair chance, so its failure says nothing of the node.
+                Err(_) if limit.start.elapsed() < connector.timeout / 2 => {
+                    let text = format!("{}: no connection yet", connector.address);
+                    return Err(Cause::Connect(text));
+                }
+                Err(_) => Err(format!("{}: timed out", connector.address)),
             },
-        }
-        .map_err(Cause::Connect)
+        };
+        attempt.end(made).map_err(Cause::Connect)
     }
 
     fn exhausted(&self, limit: Limit) -> String {
@@ -107,6 +118,51 @@ impl WaitingPool {
             self.connector.address,
             limit.length.unwrap_or_default().as_secs_f64(),
         )
+    }
+}
+
+/// A try for a connection.
+struct Attempt<'p> {
+    pool: &'p WaitingPool,
+    ended: bool,
+}
+
+impl<'p> Attempt<'p> {
+    fn begin(pool: &'p WaitingPool) -> Result<Self, Cause> {
+        let verdict = pool
+            .health
+            .lock()
+            .ask(Instant::now(), pool.connector.timeout);
+        match verdict {
+            Verdict::Try => Ok(Self { pool, ended: false }),
+            Verdict::Down { reason, since } => {
+                let seconds = since.as_secs_f64();
+                Err(Cause::Connect(format!(
+                    "{reason} (down for {seconds:.1} s)"
+                )))
+            }
+        }
+    }
+
+    fn end<T>(mut self, made: Result<T, String>) -> Result<T, String> {
+        self.ended = true;
+        let mut health = self.pool.health.lock();
+        match &made {
+            Ok(_) => health.connected(),
+            Err(reason) => {
+                health.failed(Instant::now(), rand::random(), reason.clone());
+            }
+        }
+        made
+    }
+}
+
+impl Drop for Attempt<'_> {
+    /// Who tried may have given up.
+    fn drop(&mut self) {
+        if !self.ended {
+            self.pool.health.lock().inconclusive();
+        }
     }
 }
 

@@ -153,7 +153,8 @@ impl Pool {
                 state.open -= 1;
             }
             if state.open < self.settings.size {
-                return match state.health.ask(Instant::now()) {
+                let limit = self.settings.connect_timeout;
+                return match state.health.ask(Instant::now(), limit) {
                     Verdict::Try => {
                         state.open += 1;
                         Ok(Offer::Make {
