@@ -57,6 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 heard.insert(channel);
             }
             // A connection broke and was made again.
+            Some(Event::Disconnected { node }) => println!("the connection to {node} broke"),
             Some(Event::Missed { node }) => println!("messages at {node} may have been missed"),
             Some(_) => {}
             None => return Err("no message within five seconds".into()),

@@ -28,7 +28,10 @@ struct Trouble {
 #[derive(Debug, PartialEq, Eq)]
 enum Attempt {
     None,
-    Running,
+    /// If it is not over by then, whoever makes it does not go on with it: its runtime may not be run any more.
+    Running {
+        overdue: Instant,
+    },
 }
 
 /// Whether to try for a connection.
@@ -44,14 +47,25 @@ pub(crate) enum Verdict {
     },
 }
 
+impl Attempt {
+    fn is_over(&self, now: Instant) -> bool {
+        match self {
+            Self::None => true,
+            Self::Running { overdue } => now >= *overdue,
+        }
+    }
+}
+
 impl Health {
-    /// Asks whether to try for a connection. Who gets [`Verdict::Try`] must call [`connected`](Self::connected) or
-    /// [`failed`](Self::failed) afterwards.
-    pub(crate) fn ask(&mut self, now: Instant) -> Verdict {
+    /// Asks whether to try for a connection, which takes no longer than `limit`. Who gets [`Verdict::Try`] must call
+    /// [`connected`](Self::connected), [`failed`](Self::failed) or [`inconclusive`](Self::inconclusive) afterwards.
+    pub(crate) fn ask(&mut self, now: Instant, limit: Duration) -> Verdict {
         match &mut self.trouble {
             None => Verdict::Try,
-            Some(trouble) if now >= trouble.retry_at && trouble.attempt == Attempt::None => {
-                trouble.attempt = Attempt::Running;
+            Some(trouble) if now >= trouble.retry_at && trouble.attempt.is_over(now) => {
+                trouble.attempt = Attempt::Running {
+                    overdue: now + 2 * limit,
+                };
                 Verdict::Try
             }
             Some(trouble) => Verdict::Down {
@@ -68,6 +82,13 @@ impl Health {
             &trouble.reason,
             now.saturating_duration_since(trouble.since),
         ))
+    }
+
+    /// Whether the pause after the last failure is over: the next attempt may be made.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.trouble
+            .as_ref()
+            .is_none_or(|trouble| now >= trouble.retry_at)
     }
 
     /// A connection was made.
@@ -108,19 +129,26 @@ impl Health {
 mod tests {
     use super::*;
 
+    const LIMIT: Duration = Duration::from_secs(1);
+
     #[test]
     fn a_node_in_trouble_is_tried_by_one_at_a_time() {
         let mut health = Health::default();
         let start = Instant::now();
-        assert_eq!(health.ask(start), Verdict::Try);
+        assert_eq!(health.ask(start, LIMIT), Verdict::Try);
         health.failed(start, 1.0, "refused".into());
-        assert!(matches!(health.ask(start), Verdict::Down { .. }));
+        assert!(matches!(health.ask(start, LIMIT), Verdict::Down { .. }));
         let later = start + PAUSE_MIN;
-        assert_eq!(health.ask(later), Verdict::Try);
-        let Verdict::Down { reason, since } = health.ask(later) else {
+        assert_eq!(health.ask(later, LIMIT), Verdict::Try);
+        let Verdict::Down { reason, since } = health.ask(later, LIMIT) else {
             panic!("a second attempt beside the first");
         };
         assert_eq!((reason.as_str(), since), ("refused", PAUSE_MIN));
+        assert_eq!(
+            health.ask(later + 2 * LIMIT, LIMIT),
+            Verdict::Try,
+            "the one who tries does not go on"
+        );
     }
 
     #[test]
@@ -131,7 +159,7 @@ mod tests {
             health.failed(now, 1.0, "refused".into());
             now += PAUSE_MAX;
             assert_eq!(
-                health.ask(now),
+                health.ask(now, LIMIT),
                 Verdict::Try,
                 "after the longest pause there is an attempt"
             );
@@ -143,9 +171,9 @@ mod tests {
         let mut health = Health::default();
         let now = Instant::now();
         health.failed(now, 1.0, "refused".into());
-        assert_eq!(health.ask(now + PAUSE_MIN), Verdict::Try);
+        assert_eq!(health.ask(now + PAUSE_MIN, LIMIT), Verdict::Try);
         health.inconclusive();
-        assert_eq!(health.ask(now + PAUSE_MIN), Verdict::Try);
+        assert_eq!(health.ask(now + PAUSE_MIN, LIMIT), Verdict::Try);
     }
 
     #[test]
@@ -154,7 +182,7 @@ mod tests {
         let now = Instant::now();
         health.failed(now, 0.0, "refused".into());
         health.connected();
-        assert_eq!(health.ask(now), Verdict::Try);
-        assert_eq!(health.ask(now), Verdict::Try);
+        assert_eq!(health.ask(now, LIMIT), Verdict::Try);
+        assert_eq!(health.ask(now, LIMIT), Verdict::Try);
     }
 }

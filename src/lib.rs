@@ -212,7 +212,7 @@ pub use node::{NODES_MAX, NodeIndex, NodeSpec};
 pub use plan::{SCRIPT_BYTES_MAX, SCRIPTS_MAX, SplitWrites, TRANSACTION_ATTEMPTS_MAX};
 pub use redis;
 pub use scan::ScanPosition;
-pub use subscribe::{EVENTS_MAX, Event, Message, Subscription};
+pub use subscribe::{EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, Subscription};
 pub use sync::{Dedicated, Node, Scan, ShardedClient, Subscriber};
 pub use topology::Topology;
 

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use crate::error::Error;
 
+/// A connection unused for so long is looked at before it is used: whether the server has closed it. A write on a closed
+/// connection would be one that nobody can tell the fate of.
+pub(crate) const LOOK_AFTER: Duration = Duration::from_millis(1);
+
 /// How connections behave.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {

@@ -3,22 +3,37 @@
 //! A channel belongs to the node that owns its name: there it is listened to, and there PUBLISH goes. Patterns are listened
 //! to on every node, and so are the channels of keyspace notifications, which tell of keys wherever these live.
 
-use std::collections::BTreeSet;
+mod event_queue;
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
 
-use crate::command::write_command;
+use crate::command::{write_arg, write_command, write_header};
 use crate::error::{Error, ErrorKind};
 use crate::node::NodeIndex;
 use crate::plan::Router;
 
-/// So many events wait for the user of a subscriber at most. When they are not taken, the servers' own limits come to bear:
-/// a server drops a subscriber that does not listen, and [`Event::Missed`] tells of it.
+pub(crate) use event_queue::EventQueue;
+
+/// At most so many events wait for the user of a subscriber, twice as many while it waits for a change to be confirmed.
+/// When they are not taken, the servers' own limits come to bear: a server drops a subscriber that does not read, and
+/// [`Event::Disconnected`] and [`Event::Missed`] tell of it.
 pub const EVENTS_MAX: usize = 65_536;
+
+/// At most so many bytes of events wait for the user of a subscriber, unless its `with_event_bytes_max` says otherwise: what a
+/// server keeps for a subscriber (`client-output-buffer-limit pubsub`). As with [`EVENTS_MAX`], nothing is read from the
+/// servers until some are taken.
+pub const EVENT_BYTES_MAX: usize = 32 << 20;
 
 /// A silent connection is asked with PING after so long, and given up when it stays silent for as long again.
 pub(crate) const SILENCE: Duration = Duration::from_secs(15);
+
+/// So many names are dealt with before others get their turn.
+pub(crate) const NAMES_AT_ONCE: usize = 512;
 
 /// What a subscriber hears.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +41,33 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(15);
 pub enum Event {
     /// A message was published.
     Message(Message),
+    /// The connection to a node broke: messages that are published at this node from now on are missed, until
+    /// [`Missed`](Self::Missed) says that its subscriptions have been made again. Comes at once, and once for every
+    /// connection that breaks.
+    Disconnected {
+        /// The node's name.
+        node: String,
+    },
     /// The connection to a node broke and its subscriptions have been made again: messages that were published at this
     /// node in between have been missed.
     Missed {
         /// The node's name.
         node: String,
     },
+}
+
+impl Event {
+    /// How much memory it takes, as good as.
+    fn bytes(&self) -> usize {
+        let text = match self {
+            Self::Message(message) => {
+                let pattern = message.pattern.as_ref().map_or(0, Vec::len);
+                message.channel.len() + message.payload.len() + pattern
+            }
+            Self::Disconnected { node } | Self::Missed { node } => node.len(),
+        };
+        size_of::<Self>() + text
+    }
 }
 
 /// A published message.
@@ -80,24 +116,43 @@ pub(crate) enum Change {
     End,
 }
 
-/// A node, and the names that concern it.
-pub(crate) type NamesOfNode = (NodeIndex, Vec<Vec<u8>>);
+/// A name, shared by all that keep it.
+pub(crate) type Name = Arc<[u8]>;
 
-/// Which nodes must hear of these names, in node order, and which of the names each.
-pub(crate) fn spread(
-    router: &Router,
+/// Names by the nodes that must hear of them.
+pub(crate) struct Spread {
     kind: Subscription,
-    names: &[Vec<u8>],
-) -> Result<Vec<NamesOfNode>, Error> {
-    let mut by_node: Vec<Vec<Vec<u8>>> = vec![Vec::new(); router.topology().nodes().len()];
-    for name in names {
-        match is_everywhere(kind, name) {
-            true => by_node.iter_mut().for_each(|node| node.push(name.clone())),
-            false => by_node[router.owner(name)?.get()].push(name.clone()),
+    by_node: Vec<Vec<Name>>,
+}
+
+impl Spread {
+    pub(crate) fn new(router: &Router, kind: Subscription) -> Self {
+        Self {
+            kind,
+            by_node: vec![Vec::new(); router.topology().nodes().len()],
         }
     }
-    let nodes = router.topology().indices().zip(by_node);
-    Ok(nodes.filter(|(_, names)| !names.is_empty()).collect())
+
+    /// Adds names.
+    pub(crate) fn add(&mut self, router: &Router, names: &[Vec<u8>]) -> Result<(), Error> {
+        for name in names {
+            let shared = Name::from(name.as_slice());
+            match is_everywhere(self.kind, name) {
+                true => {
+                    let nodes = self.by_node.iter_mut();
+                    nodes.for_each(|node| node.push(Arc::clone(&shared)));
+                }
+                false => self.by_node[router.owner(name)?.get()].push(shared),
+            }
+        }
+        Ok(())
+    }
+
+    /// The nodes that must hear of any, in node order, and the names for each.
+    pub(crate) fn finish(self, router: &Router) -> Vec<(NodeIndex, Vec<Name>)> {
+        let nodes = router.topology().indices().zip(self.by_node);
+        nodes.filter(|(_, names)| !names.is_empty()).collect()
+    }
 }
 
 /// Whether every node may have something to say. A server publishes what happens to its keys by itself, under names that
@@ -112,83 +167,150 @@ fn is_everywhere(kind: Subscription, name: &[u8]) -> bool {
     }
 }
 
-/// What is listened to at one node, and what the node has confirmed.
+/// What is listened to at one node, and what the node has confirmed. All that is done takes time that does not depend on how
+/// much is listened to, or is done in steps of [`NAMES_AT_ONCE`].
 #[derive(Debug, Default)]
 pub(crate) struct Listening {
-    wanted: BTreeSet<(Subscription, Vec<u8>)>,
-    confirmed: BTreeSet<(Subscription, Vec<u8>)>,
+    /// By kind: see [`place`].
+    names: [BTreeMap<Name, Standing>; 3],
+    /// How many of the names are wanted.
+    wanted: usize,
+    /// How many of them the node listens to although it should not, or the other way around.
+    unsettled: usize,
+    /// The number of the connection.
+    connection: u64,
     refused: Option<Error>,
-    /// What the last change was about, which is what a refusal refuses.
-    changed: Vec<(Subscription, Vec<u8>)>,
-    /// How many subscriptions of a new connection the node has yet to answer.
-    restoring: usize,
+    /// What the last change was about, which is what a refusal refuses, and whether it was wanted before.
+    changed: Vec<(Subscription, Name, bool)>,
+    restore: Restore,
+}
+
+/// How it stands with a name.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    wanted: bool,
+    /// The connection on which the node confirmed it last.
+    confirmed_on: Option<u64>,
+}
+
+/// Making all subscriptions again on a new connection.
+#[derive(Debug, Default)]
+struct Restore {
+    /// The first name not asked for yet is behind this one; `None` when all are asked for.
+    behind: Option<(usize, Bound<Name>)>,
+    /// How many requests the node has yet to answer.
+    unanswered: usize,
 }
 
 /// What a node said.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     Message(Message),
-    /// A subscription began or ended, or was refused.
+    /// All subscriptions are as they should be, or one was refused.
     Settled,
-    /// The same, and it was the last of those that a new connection makes again.
+    /// All subscriptions that a new connection makes again are made or refused.
     Restored,
-    /// Something that does not matter.
+    /// Something that changes nothing for those who wait.
     Nothing,
 }
 
-impl Listening {
-    /// Changes what is wanted; the request that tells the node.
-    pub(crate) fn change(
-        &mut self,
-        change: Change,
-        kind: Subscription,
-        names: &[Vec<u8>],
-    ) -> Vec<u8> {
-        self.refused = None;
-        self.changed = names.iter().map(|name| (kind, name.clone())).collect();
-        for entry in &self.changed {
-            match change {
-                Change::Begin => drop(self.wanted.insert(entry.clone())),
-                Change::End => drop(self.wanted.remove(entry)),
-            }
-        }
-        request(kind, change, names)
+impl Standing {
+    fn is_confirmed(self, connection: u64) -> bool {
+        self.confirmed_on == Some(connection)
     }
 
-    /// The connection is new: nothing is confirmed. The requests that make all subscriptions again, one for each, so that
-    /// one that is refused does not take the others with it.
-    pub(crate) fn restore(&mut self) -> Vec<u8> {
-        self.confirmed.clear();
-        self.restoring = self.wanted.len();
-        let mut packed = Vec::new();
-        for (kind, name) in &self.wanted {
-            packed.extend_from_slice(&request(*kind, Change::Begin, std::slice::from_ref(name)));
+    fn is_settled(self, connection: u64) -> bool {
+        self.wanted == self.is_confirmed(connection)
+    }
+}
+
+impl Listening {
+    /// Begins a change of what is wanted.
+    pub(crate) fn begin_change(&mut self) {
+        self.refused = None;
+        self.changed.clear();
+    }
+
+    /// Changes what is wanted. The node must be told with [`request`], if there is a connection.
+    pub(crate) fn change(&mut self, change: Change, kind: Subscription, names: &[Name]) {
+        for name in names {
+            let mut before = false;
+            self.set(kind, name, |standing, _| {
+                before = standing.wanted;
+                standing.wanted = change == Change::Begin;
+            });
+            self.changed.push((kind, Arc::clone(name), before));
         }
-        packed
+    }
+
+    /// The connection is new: nothing is confirmed. All is asked for again with [`restore`](Self::restore).
+    pub(crate) fn begin_restore(&mut self) {
+        self.connection += 1;
+        self.unsettled = self.wanted;
+        self.restore = Restore {
+            behind: Some((0, Bound::Unbounded)),
+            unanswered: 0,
+        };
+    }
+
+    /// The next requests that make the subscriptions again, one for each, so that one that is refused does not take the others
+    /// with it; `None` when there are no more. They must be written before all others.
+    pub(crate) fn restore(&mut self) -> Option<Vec<u8>> {
+        let (place, behind) = self.restore.behind.take()?;
+        let command = KINDS[place].command(Change::Begin);
+        let range = (behind.as_ref().map(AsRef::as_ref), Bound::Unbounded);
+        let next = self.names[place].range::<[u8], _>(range);
+        let mut packed = Vec::new();
+        let mut stale = Vec::new();
+        let mut last = None;
+        for (name, standing) in next.take(NAMES_AT_ONCE) {
+            last = Some(Arc::clone(name));
+            if standing.wanted {
+                self.restore.unanswered += 1;
+                write_command(&mut packed, &[command, name]);
+            } else if !standing.is_confirmed(self.connection) {
+                stale.push(Arc::clone(name));
+            }
+        }
+        for name in stale {
+            self.names[place].remove(&name);
+        }
+        self.restore.behind = match last {
+            Some(last) => Some((place, Bound::Excluded(last))),
+            None if place + 1 < KINDS.len() => Some((place + 1, Bound::Unbounded)),
+            None => None,
+        };
+        Some(packed)
     }
 
     /// Whether the node has answered all that [`restore`](Self::restore) asked for.
     pub(crate) fn is_restored(&self) -> bool {
-        self.restoring == 0
+        self.restore.behind.is_none() && self.restore.unanswered == 0
     }
 
     /// Whether the node listens to what is wanted, and to nothing else.
     pub(crate) fn is_settled(&self) -> bool {
-        self.wanted == self.confirmed
+        self.unsettled == 0
     }
 
-    /// Why the node does not do what is wanted, if it said so. The names it refused are not wanted any more.
+    /// Why the node does not do what is wanted, if it said so. The change must be taken back with
+    /// [`take_back`](Self::take_back).
     pub(crate) fn take_refusal(&mut self) -> Option<Error> {
-        let refused = self.refused.take();
-        if refused.is_some() {
-            for entry in self.changed.drain(..) {
-                match self.confirmed.contains(&entry) {
-                    true => drop(self.wanted.insert(entry)),
-                    false => drop(self.wanted.remove(&entry)),
-                }
-            }
+        self.refused.take()
+    }
+
+    /// The change is confirmed: what it was about is not kept in mind any longer.
+    pub(crate) fn end_change(&mut self) {
+        self.changed = Vec::new();
+    }
+
+    /// Takes back a part of the change that was refused, the last name first. Whether it is taken back entirely.
+    pub(crate) fn take_back(&mut self) -> bool {
+        let rest = self.changed.len().saturating_sub(NAMES_AT_ONCE);
+        for (kind, name, before) in self.changed.split_off(rest).into_iter().rev() {
+            self.set(kind, &name, |standing, _| standing.wanted = before);
         }
-        refused
+        self.changed.is_empty()
     }
 
     /// Takes what the node said.
@@ -197,7 +319,7 @@ impl Listening {
             Value::Array(items) => items.into_iter(),
             Value::ServerError(error) => {
                 self.refused = Some(Error::said(&crate::error::named_server_error(&error, node)));
-                return self.settled();
+                return self.answered();
             }
             _ => return Heard::Nothing,
         };
@@ -214,45 +336,96 @@ impl Listening {
             b"sunsubscribe" => (Subscription::Shard, Said::Ended),
             _ => return Heard::Nothing,
         };
-        match said {
-            Said::Message => {
-                let pattern = (kind == Subscription::Pattern).then(|| text(items.next()));
-                return Heard::Message(Message {
-                    channel: text(items.next()),
-                    pattern,
-                    payload: text(items.next()),
-                    kind,
-                });
-            }
-            Said::Begun => drop(self.confirmed.insert((kind, text(items.next())))),
-            Said::Ended => drop(self.confirmed.remove(&(kind, text(items.next())))),
+        if said == Said::Message {
+            let pattern = (kind == Subscription::Pattern).then(|| text(items.next()));
+            return Heard::Message(Message {
+                channel: text(items.next()),
+                pattern,
+                payload: text(items.next()),
+                kind,
+            });
         }
-        self.settled()
+        self.set(kind, &text(items.next()), |standing, connection| {
+            standing.confirmed_on = (said == Said::Begun).then_some(connection);
+        });
+        self.answered()
     }
 
     /// Answers come in the order of the requests, and those of [`restore`](Self::restore) are the first of a connection.
-    fn settled(&mut self) -> Heard {
-        let before = self.restoring;
-        self.restoring = before.saturating_sub(1);
-        match before {
-            1 => Heard::Restored,
-            _ => Heard::Settled,
+    fn answered(&mut self) -> Heard {
+        let is_restored = self.is_restored();
+        self.restore.unanswered = self.restore.unanswered.saturating_sub(1);
+        match self.is_restored() {
+            true if !is_restored => Heard::Restored,
+            _ if self.is_settled() || self.refused.is_some() => Heard::Settled,
+            _ => Heard::Nothing,
+        }
+    }
+
+    /// Changes how it stands with a name. One that is neither wanted nor confirmed is forgotten.
+    fn set(&mut self, kind: Subscription, name: &[u8], set: impl FnOnce(&mut Standing, u64)) {
+        let connection = self.connection;
+        let names = &mut self.names[place(kind)];
+        let before = names.get(name).copied().unwrap_or_default();
+        let mut after = before;
+        set(&mut after, connection);
+        self.wanted = self.wanted + usize::from(after.wanted) - usize::from(before.wanted);
+        self.unsettled = self.unsettled + usize::from(!after.is_settled(connection))
+            - usize::from(!before.is_settled(connection));
+        if !after.wanted && !after.is_confirmed(connection) {
+            names.remove(name);
+        } else if let Some(standing) = names.get_mut(name) {
+            *standing = after;
+        } else {
+            names.insert(name.into(), after);
         }
     }
 }
 
+const KINDS: [Subscription; 3] = [
+    Subscription::Channel,
+    Subscription::Pattern,
+    Subscription::Shard,
+];
+
+fn place(kind: Subscription) -> usize {
+    match kind {
+        Subscription::Channel => 0,
+        Subscription::Pattern => 1,
+        Subscription::Shard => 2,
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Said {
     Message,
     Begun,
     Ended,
 }
 
-fn request(kind: Subscription, change: Change, names: &[Vec<u8>]) -> Vec<u8> {
-    let mut args: Vec<&[u8]> = vec![kind.command(change)];
-    args.extend(names.iter().map(Vec::as_slice));
-    let mut packed = Vec::new();
-    write_command(&mut packed, &args);
-    packed
+/// The request that tells a node of a change, to be filled with its names.
+pub(crate) struct ChangeRequest {
+    packed: Vec<u8>,
+}
+
+impl ChangeRequest {
+    /// For so many names.
+    pub(crate) fn new(change: Change, kind: Subscription, names: usize) -> Self {
+        let mut packed = Vec::new();
+        write_header(&mut packed, names + 1);
+        write_arg(&mut packed, kind.command(change));
+        Self { packed }
+    }
+
+    pub(crate) fn add(&mut self, names: &[Name]) {
+        for name in names {
+            write_arg(&mut self.packed, name);
+        }
+    }
+
+    pub(crate) fn finish(self) -> Vec<u8> {
+        self.packed
+    }
 }
 
 fn text(value: Option<Value>) -> Vec<u8> {
@@ -297,21 +470,62 @@ mod tests {
         )
     }
 
-    fn names(names: &[&str]) -> Vec<Vec<u8>> {
-        names.iter().map(|name| name.as_bytes().to_vec()).collect()
+    fn names(names: &[&str]) -> Vec<Name> {
+        names.iter().map(|name| name.as_bytes().into()).collect()
+    }
+
+    /// Changes what is wanted; the request that tells the node.
+    fn change(
+        listening: &mut Listening,
+        change: Change,
+        kind: Subscription,
+        all: &[&str],
+    ) -> Vec<u8> {
+        let all = names(all);
+        listening.begin_change();
+        listening.change(change, kind, &all);
+        let mut request = ChangeRequest::new(change, kind, all.len());
+        request.add(&all);
+        request.finish()
+    }
+
+    fn restore(listening: &mut Listening) -> Vec<u8> {
+        listening.begin_restore();
+        std::iter::from_fn(|| listening.restore())
+            .flatten()
+            .collect()
+    }
+
+    fn refuse(listening: &mut Listening) {
+        let refusal = crate::error::server_error("NOPERM", "no");
+        assert_eq!(
+            listening.hear(Value::ServerError(refusal), "n"),
+            Heard::Settled
+        );
     }
 
     #[test]
     fn subscriptions_settle_when_the_node_confirms_each() {
         let mut listening = Listening::default();
-        let packed = listening.change(Change::Begin, Subscription::Channel, &names(&["a", "b"]));
+        let packed = change(
+            &mut listening,
+            Change::Begin,
+            Subscription::Channel,
+            &["a", "b"],
+        );
         assert_eq!(packed, b"*3\r\n$9\r\nSUBSCRIBE\r\n$1\r\na\r\n$1\r\nb\r\n");
         assert!(!listening.is_settled());
-        listening.hear(array(&["subscribe", "a"]), "n");
+        assert_eq!(
+            listening.hear(array(&["subscribe", "a"]), "n"),
+            Heard::Nothing
+        );
         assert!(!listening.is_settled());
-        listening.hear(array(&["subscribe", "b"]), "n");
+        assert_eq!(
+            listening.hear(array(&["subscribe", "b"]), "n"),
+            Heard::Settled
+        );
         assert!(listening.is_settled());
-        listening.change(Change::End, Subscription::Channel, &names(&["a"]));
+        change(&mut listening, Change::End, Subscription::Channel, &["a"]);
         assert!(!listening.is_settled());
         listening.hear(array(&["unsubscribe", "a"]), "n");
         assert!(listening.is_settled());
@@ -320,11 +534,16 @@ mod tests {
     #[test]
     fn a_new_connection_hears_of_everything_again() {
         let mut listening = Listening::default();
-        listening.change(Change::Begin, Subscription::Channel, &names(&["a"]));
-        listening.change(Change::Begin, Subscription::Pattern, &names(&["p*"]));
+        change(&mut listening, Change::Begin, Subscription::Channel, &["a"]);
+        change(
+            &mut listening,
+            Change::Begin,
+            Subscription::Pattern,
+            &["p*"],
+        );
         listening.hear(array(&["subscribe", "a"]), "n");
         listening.hear(array(&["psubscribe", "p*"]), "n");
-        let packed = listening.restore();
+        let packed = restore(&mut listening);
         assert_eq!(
             packed,
             b"*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\na\r\n*2\r\n$10\r\nPSUBSCRIBE\r\n$2\r\np*\r\n"
@@ -332,7 +551,7 @@ mod tests {
         assert!(!listening.is_settled() && !listening.is_restored());
         assert_eq!(
             listening.hear(array(&["subscribe", "a"]), "n"),
-            Heard::Settled
+            Heard::Nothing
         );
         assert!(!listening.is_restored());
         assert_eq!(
@@ -343,20 +562,73 @@ mod tests {
     }
 
     #[test]
+    fn what_changes_while_all_is_made_again_is_kept_apart() {
+        let mut listening = Listening::default();
+        let many: Vec<String> = (0..3 * NAMES_AT_ONCE)
+            .map(|number| format!("{number:06}"))
+            .collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        change(&mut listening, Change::Begin, Subscription::Channel, &many);
+        for name in &many {
+            listening.hear(array(&["subscribe", name]), "n");
+        }
+        assert!(listening.is_settled());
+        listening.begin_restore();
+        listening.restore().unwrap();
+        // One that was asked for already, one that will be, and a new one.
+        change(
+            &mut listening,
+            Change::End,
+            Subscription::Channel,
+            &[many[0], many[many.len() - 1], "none"],
+        );
+        change(
+            &mut listening,
+            Change::Begin,
+            Subscription::Channel,
+            &["000000x"],
+        );
+        let rest: Vec<u8> = std::iter::from_fn(|| listening.restore())
+            .flatten()
+            .collect();
+        let asked = rest.split(|&byte| byte == b'*').count() - 1;
+        assert_eq!(asked, 2 * NAMES_AT_ONCE - 1);
+        for name in &many[..many.len() - 1] {
+            assert!(!listening.is_restored());
+            listening.hear(array(&["subscribe", name]), "n");
+        }
+        assert!(listening.is_restored() && !listening.is_settled());
+        for name in [many[0], many[many.len() - 1], "none"] {
+            listening.hear(array(&["unsubscribe", name]), "n");
+        }
+        listening.hear(array(&["subscribe", "000000x"]), "n");
+        assert!(listening.is_settled());
+        assert_eq!(listening.wanted, many.len() - 1);
+    }
+
+    #[test]
     fn a_refusal_takes_nothing_from_what_was_wanted_before() {
         let mut listening = Listening::default();
-        listening.change(Change::Begin, Subscription::Channel, &names(&["a", "b"]));
+        change(
+            &mut listening,
+            Change::Begin,
+            Subscription::Channel,
+            &["a", "b"],
+        );
         listening.hear(array(&["subscribe", "a"]), "n");
         listening.hear(array(&["subscribe", "b"]), "n");
-        listening.change(Change::Begin, Subscription::Channel, &names(&["x"]));
-        listening.hear(
-            Value::ServerError(crate::error::server_error("NOPERM", "no")),
-            "n",
+        change(
+            &mut listening,
+            Change::Begin,
+            Subscription::Channel,
+            &["x", "a", "x"],
         );
+        refuse(&mut listening);
         // The connection breaks before the refusal is taken: nothing is confirmed.
-        listening.restore();
+        restore(&mut listening);
         assert!(listening.take_refusal().is_some());
-        let packed = listening.restore();
+        while !listening.take_back() {}
+        let packed = restore(&mut listening);
         assert_eq!(
             packed,
             b"*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\na\r\n*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\nb\r\n"
@@ -380,12 +652,10 @@ mod tests {
     #[test]
     fn a_refusal_is_told_once_and_wanted_no_more() {
         let mut listening = Listening::default();
-        listening.change(Change::Begin, Subscription::Shard, &names(&["a"]));
-        listening.hear(
-            Value::ServerError(crate::error::server_error("NOPERM", "no")),
-            "n",
-        );
+        change(&mut listening, Change::Begin, Subscription::Shard, &["a"]);
+        refuse(&mut listening);
         let error = listening.take_refusal().expect("a refusal");
+        while !listening.take_back() {}
         assert!(error.to_string().contains("NOPERM") && error.to_string().contains("node n"));
         assert!(listening.take_refusal().is_none() && listening.is_settled());
     }

@@ -12,7 +12,7 @@ use redis_sharding::partition::{
     WEIGHTS_MAX, catalogue,
 };
 use redis_sharding::{
-    EVENTS_MAX, KEY_TEXT_MAX, NODES_MAX, NodeSpec, SCRIPT_BYTES_MAX, SCRIPTS_MAX,
+    EVENT_BYTES_MAX, EVENTS_MAX, KEY_TEXT_MAX, NODES_MAX, NodeSpec, SCRIPT_BYTES_MAX, SCRIPTS_MAX,
     TRANSACTION_ATTEMPTS_MAX, Topology, builder,
 };
 
@@ -73,6 +73,10 @@ fn the_limits_are_those_of_the_code() {
         ),
         ("`Builder::idle_check`", seconds(builder::IDLE_CHECK)),
         ("`EVENTS_MAX`", EVENTS_MAX.to_string()),
+        (
+            "`Subscriber::with_event_bytes_max`",
+            format!("{} MiB", EVENT_BYTES_MAX >> 20),
+        ),
         (
             "`TRANSACTION_ATTEMPTS_MAX`",
             TRANSACTION_ATTEMPTS_MAX.to_string(),

@@ -323,3 +323,17 @@ fn as_many_may_wait_as_there_are_clients() {
     };
     until("those that are not needed are closed", || clients() < 8);
 }
+
+#[test]
+fn a_subscriber_is_hung_up_on_as_soon_as_its_node_goes_down() {
+    let Some((servers, door)) = open(2) else {
+        return;
+    };
+    let (mut lost, mut kept) = (door.talk(), door.talk());
+    lost.ask(&format!("SUBSCRIBE {}", name_at(&door, 0, "news")));
+    kept.ask(&format!("SUBSCRIBE {}", name_at(&door, 1, "news")));
+    // And it stays down.
+    servers.kill(0);
+    assert!(lost.is_hung_up_on());
+    assert_eq!(kept.ask("PING"), "*2 pong ");
+}

@@ -18,6 +18,10 @@ fn message(subscriber: &mut Subscriber) -> Message {
     }
 }
 
+fn disconnected(node: &str) -> Event {
+    Event::Disconnected { node: node.into() }
+}
+
 fn channels(count: usize) -> Vec<String> {
     (0..count)
         .map(|number| format!("channel:{number}"))
@@ -173,7 +177,8 @@ fn subscriptions_are_made_again_and_the_gap_is_told() {
     subscriber.subscribe(&channels).unwrap();
     subscriber.psubscribe("pattern:*").unwrap();
     servers.kill(1);
-    std::thread::sleep(Duration::from_millis(100));
+    let event = subscriber.next_event(PATIENCE);
+    assert_eq!(event, Some(disconnected("node-1")), "while it is down");
     servers.restart(1);
     let event = subscriber.next_event(PATIENCE);
     assert_eq!(
@@ -339,7 +344,10 @@ mod asynchronous {
         let channels = channels(12);
         subscriber.subscribe(&channels).await.unwrap();
         servers.kill(1);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let event = tokio::time::timeout(PATIENCE, subscriber.next_event())
+            .await
+            .unwrap();
+        assert_eq!(event, Some(disconnected("node-1")), "while it is down");
         servers.restart(1);
         let event = tokio::time::timeout(PATIENCE, subscriber.next_event())
             .await

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -12,9 +13,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use crate::aio::link::{Leave, Mailbox, Taken, Waiter, missed};
+use crate::aio::peek::Peek;
 use crate::builder::RESPONSE_TIMEOUT;
 use crate::inbox::{Framed, Inbox};
 use crate::plan::{Cause, Failure};
+use crate::settings::LOOK_AFTER;
 
 /// A task that writes what is in the mailbox and gives every reply to who waits for it. Ends when the connection does.
 pub(super) struct Driver<S> {
@@ -35,6 +38,8 @@ pub(super) struct Driver<S> {
     leaving: bool,
     /// When the last bytes came.
     heard: Instant,
+    /// When the socket was looked at.
+    looked: Instant,
     pace: Pace,
     /// Others are given the time to hand over something, too.
     gathering: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
@@ -56,7 +61,10 @@ const OUTGOING_BYTES_KEPT: usize = 1 << 20;
 /// Read in a row at most, before other tasks have their turn.
 const TURN_BYTES: usize = 1 << 20;
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+/// Room for so many requests is kept when none is under way.
+const WAITERS_KEPT: usize = 1024;
+
+impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
     pub(super) fn new(stream: S, mailbox: Arc<Mailbox>, pace: Pace) -> Self {
         let now = Instant::now();
         Self {
@@ -71,6 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             earliest: None,
             leaving: false,
             heard: now,
+            looked: now,
             pace,
             gathering: None,
         }
@@ -78,6 +87,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
         loop {
+            if self.is_found_closed() {
+                return Poll::Ready(broken(&io::ErrorKind::UnexpectedEof.into()));
+            }
             let gathered = self.poll_gather(cx).is_ready();
             if gathered {
                 self.collect(None);
@@ -123,20 +135,51 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Poll::Ready(())
     }
 
+    /// Whether there is something in the mailbox for a connection that was idle and that the server has closed. The runtime
+    /// may not have looked at the socket since: it may not have been run meanwhile.
+    fn is_found_closed(&mut self) -> bool {
+        let was_idle = self.waiters.is_empty()
+            && self.heard.elapsed() >= LOOK_AFTER
+            && self.looked.elapsed() >= LOOK_AFTER;
+        if !was_idle {
+            return false;
+        }
+        let mail = self.mailbox.state.lock();
+        if mail.arrivals.is_empty() && mail.look.is_none() {
+            return false;
+        }
+        drop(mail);
+        self.looked = Instant::now();
+        self.stream.is_closed()
+    }
+
     /// Takes what is in the mailbox, once all that was taken before is written. With a context it falls asleep when there
     /// is nothing.
     fn collect(&mut self, sleep: Option<&Context<'_>>) -> Collected {
         if self.written < self.outgoing.len() {
+            if let Some(cx) = sleep {
+                self.mailbox.state.lock().sleep(cx);
+            }
             return Collected::Nothing;
         }
         self.outgoing.clear();
         self.written = 0;
+        if self.outgoing.capacity() > OUTGOING_BYTES_KEPT {
+            self.outgoing = Vec::new();
+        }
+        if self.waiters.is_empty() && self.waiters.capacity() > WAITERS_KEPT {
+            self.waiters.shrink_to(WAITERS_KEPT);
+        }
         let mut mail = self.mailbox.state.lock();
+        // That the connection is open is known by now.
+        if let Some(look) = mail.look.take() {
+            let _ = look.send(());
+        }
         if !mail.outgoing.is_empty() {
-            if self.outgoing.capacity() > OUTGOING_BYTES_KEPT {
-                self.outgoing = Vec::new();
-            }
             std::mem::swap(&mut self.outgoing, &mut mail.outgoing);
+            if mail.arrivals.len() < WAITERS_KEPT {
+                mail.arrivals.shrink_to(WAITERS_KEPT);
+            }
             for waiter in mail.arrivals.drain(..) {
                 if let Some(end) = waiter.deadline
                     && self.earliest.is_none_or(|earliest| end < earliest)
@@ -160,10 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         if let Some(cx) = sleep {
-            match &mut mail.sleeper {
-                Some(sleeper) => sleeper.clone_from(cx.waker()),
-                sleeper => *sleeper = Some(cx.waker().clone()),
-            }
+            mail.sleep(cx);
         }
         Collected::Nothing
     }
@@ -312,14 +352,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }));
         }
         self.waiters.clear();
-        let mut mail = self.mailbox.state.lock();
-        mail.closed = Some(cause.clone());
-        mail.outgoing = Vec::new();
-        let arrivals = std::mem::take(&mut mail.arrivals);
-        drop(mail);
-        for mut waiter in arrivals {
-            waiter.finish(Some(Failure::not_sent(cause.clone())));
-        }
+        self.mailbox.close(cause);
     }
 }
 
@@ -329,10 +362,11 @@ enum Collected {
     Abandoned,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
+impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Future for Driver<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.mailbox.run.store(true, Ordering::Relaxed);
         let cause = ready!(self.poll_drive(cx));
         self.close(&cause);
         Poll::Ready(())
@@ -342,13 +376,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
 impl<S> Drop for Driver<S> {
     /// The runtime may end before the connection does.
     fn drop(&mut self) {
-        let mut mail = self.mailbox.state.lock();
-        if mail.closed.is_none() {
-            mail.closed = Some(Cause::Dropped(
-                "the runtime of the connection has ended".into(),
-            ));
-            mail.outgoing = Vec::new();
-            mail.arrivals = Vec::new();
+        let closed = self.mailbox.state.lock().closed.is_some();
+        if !closed {
+            let text = "the runtime of the connection has ended";
+            self.mailbox.close(&Cause::Dropped(text.into()));
         }
     }
 }
@@ -370,7 +401,7 @@ mod tests {
         let mailbox = Arc::new(Mailbox::default());
         let (stream, _silent) = tokio::io::duplex(1024);
         let driver = tokio::spawn(Driver::new(stream, Arc::clone(&mailbox), Pace::AtOnce));
-        let link = Arc::new(Link::plain(mailbox));
+        let link = Arc::new(Link::plain(mailbox, None));
         let ping: &[u8] = b"*1\r\n$4\r\nPING\r\n";
         let ask = |limit| {
             let link = Arc::clone(&link);

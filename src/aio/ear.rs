@@ -1,26 +1,38 @@
 //! Listening to one node: a task that waits for messages, and makes the connection again when it breaks.
 
+use std::future::Future;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use futures_util::future::{Either, select};
-use parking_lot::Mutex;
-use tokio::io::AsyncWriteExt;
-use tokio::sync::{Notify, mpsc};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::io::ReadBuf;
+use tokio::runtime::Id;
+use tokio::sync::Notify;
 
-use crate::aio::link::Limit;
-use crate::aio::station::{Connector, Duplex, read};
+use crate::aio::event_channel::EventChannel;
+use crate::aio::link::{Limit, is_away};
+use crate::aio::station::{Connector, Duplex, home};
 use crate::error::Error;
 use crate::health::Health;
 use crate::inbox::Inbox;
-use crate::subscribe::{Change, Event, Heard, Listening, SILENCE, Subscription};
+use crate::subscribe::{
+    Change, ChangeRequest, Event, Heard, Listening, NAMES_AT_ONCE, Name, SILENCE, Subscription,
+};
+
+/// So many replies and messages are dealt with before others get their turn, or so many bytes of them.
+const REPLIES_AT_ONCE: usize = 256;
+const BYTES_AT_ONCE: usize = 256 << 10;
 
 /// One node's ear.
-#[derive(Debug)]
 pub(super) struct Ear {
     shared: Arc<Shared>,
+    connector: Connector,
+    node: String,
+    events: Arc<EventChannel>,
 }
 
 /// What the user and the task share.
@@ -31,6 +43,8 @@ struct Shared {
     changed: Notify,
     /// For the task: there is something to write, or the user has gone.
     work: Notify,
+    /// The task has run since this was cleared.
+    run: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -39,56 +53,144 @@ struct State {
     /// Requests for the connection there is.
     outgoing: Vec<u8>,
     connected: bool,
+    /// How many connections were made.
+    connections: u64,
     /// Why there is no connection.
     trouble: Option<String>,
+    health: Health,
+    /// How many connections broke or could not be made.
+    failed: u64,
+    /// The number of the task; those before it have nothing to say any more.
+    task: u64,
+    /// It exists.
+    running: bool,
+    /// Its runtime, if that runs only while somebody blocks on it.
+    home: Option<Id>,
     /// The user has gone.
     ended: bool,
 }
 
 impl Ear {
-    pub(super) fn start(connector: Connector, node: String, events: mpsc::Sender<Event>) -> Self {
-        let shared = Arc::new(Shared::default());
-        let worker = Worker {
-            shared: Arc::clone(&shared),
+    pub(super) fn start(connector: Connector, node: String, events: Arc<EventChannel>) -> Self {
+        let ear = Self {
+            shared: Arc::default(),
             connector,
             node,
             events,
         };
+        ear.restart();
+        ear
+    }
+
+    /// Starts the task on this runtime if the one it lived on has ended.
+    pub(super) fn ensure_running(&self) {
+        let running = self.shared.state.lock().running;
+        if !running {
+            self.restart();
+        }
+    }
+
+    /// Starts the task on this runtime. One that there was does nothing more.
+    fn restart(&self) {
+        let (number, was_connected) = {
+            let mut state = self.shared.state.lock();
+            state.task += 1;
+            state.running = true;
+            state.home = home();
+            state.outgoing = Vec::new();
+            state.trouble = None;
+            (state.task, std::mem::take(&mut state.connected))
+        };
+        if was_connected {
+            self.events.stop(Some(self.disconnected()));
+        }
+        let worker = Worker {
+            shared: Arc::clone(&self.shared),
+            connector: self.connector.clone(),
+            node: self.node.clone(),
+            events: Arc::clone(&self.events),
+            number,
+        };
         tokio::spawn(worker.run());
-        Self { shared }
+    }
+
+    fn disconnected(&self) -> Event {
+        Event::Disconnected {
+            node: self.node.clone(),
+        }
+    }
+
+    /// Whether the task lives on a runtime that may not be run while this one is.
+    pub(super) fn is_away(&self) -> bool {
+        is_away(self.shared.state.lock().home)
+    }
+
+    /// Asks the task for a sign of life.
+    pub(super) fn ask(&self) {
+        self.shared.run.store(false, Ordering::Relaxed);
+        self.shared.work.notify_one();
+    }
+
+    /// Starts the task on this runtime if it has given no sign of life since it was asked.
+    pub(super) fn take_over(&self) {
+        if !self.shared.run.load(Ordering::Relaxed) {
+            self.restart();
+        }
     }
 
     /// Changes what is listened to, and tells the node if there is a connection; a new connection hears of it anyway.
-    pub(super) fn change(&self, change: Change, kind: Subscription, names: &[Vec<u8>]) {
+    pub(super) async fn change(&self, change: Change, kind: Subscription, names: &[Name]) {
+        let mut request = ChangeRequest::new(change, kind, names.len());
+        self.shared.state.lock().listening.begin_change();
+        for names in names.chunks(NAMES_AT_ONCE) {
+            request.add(names);
+            {
+                let mut state = self.shared.state.lock();
+                state.listening.change(change, kind, names);
+            }
+            if names.len() == NAMES_AT_ONCE {
+                tokio::task::yield_now().await;
+            }
+        }
         let mut state = self.shared.state.lock();
-        let request = state.listening.change(change, kind, names);
         if state.connected {
-            state.outgoing.extend_from_slice(&request);
+            match state.outgoing.is_empty() {
+                true => state.outgoing = request.finish(),
+                false => state.outgoing.extend_from_slice(&request.finish()),
+            }
             drop(state);
             self.shared.work.notify_one();
         }
     }
 
-    /// Waits until the node has confirmed what is wanted.
+    /// Waits until the node has confirmed what is wanted. While the node is known to be down, only for an attempt that is due.
     pub(super) async fn settle(
         &self,
         limit: Limit,
         late: impl Fn(&str) -> Error,
     ) -> Result<(), Error> {
+        let failed = self.shared.state.lock().failed;
         loop {
             let mut changed = pin!(self.shared.changed.notified());
             changed.as_mut().enable();
-            {
+            let refusal = {
                 let mut state = self.shared.state.lock();
-                if let Some(refusal) = state.listening.take_refusal() {
-                    return Err(refusal);
-                }
-                if state.listening.is_settled() {
+                let refusal = state.listening.take_refusal();
+                if refusal.is_none() && state.listening.is_settled() {
+                    state.listening.end_change();
                     return Ok(());
                 }
-                if let Some(trouble) = &state.trouble {
+                if refusal.is_none()
+                    && let Some(trouble) = &state.trouble
+                    && (state.failed != failed || !state.health.is_due(Instant::now()))
+                {
                     return Err(late(trouble));
                 }
+                refusal
+            };
+            if let Some(refusal) = refusal {
+                self.take_back().await;
+                return Err(refusal);
             }
             match limit.end() {
                 None => changed.await,
@@ -98,6 +200,16 @@ impl Ear {
                     }
                 }
             }
+        }
+    }
+
+    async fn take_back(&self) {
+        loop {
+            let is_done = self.shared.state.lock().listening.take_back();
+            if is_done {
+                return;
+            }
+            tokio::task::yield_now().await;
         }
     }
 }
@@ -114,146 +226,247 @@ struct Worker {
     shared: Arc<Shared>,
     connector: Connector,
     node: String,
-    events: mpsc::Sender<Event>,
+    events: Arc<EventChannel>,
+    number: u64,
 }
 
 /// Why a connection is no more.
 enum End {
     Broken(String),
-    /// Nobody listens any more.
+    /// Nobody listens any more, or another task does it.
     NoUser,
 }
 
 /// What comes next on a connection.
 enum Next {
     Arrived(io::Result<usize>),
+    Written(io::Result<()>),
     Silence,
     Work,
 }
 
+/// A connection, and what is on its way over it.
+struct Pump {
+    stream: Box<dyn Duplex>,
+    inbox: Inbox,
+    outgoing: Vec<u8>,
+    /// How much of `outgoing` the socket has taken.
+    written: usize,
+    flushed: bool,
+}
+
 impl Worker {
     async fn run(self) {
-        let mut health = Health::default();
-        let mut connections = 0_u64;
-        loop {
-            let why = match self.listen(&mut health, &mut connections).await {
-                End::NoUser => return,
-                End::Broken(why) => why,
+        while let End::Broken(why) = self.listen().await {
+            let (pause, was_connected) = {
+                let Some(mut state) = self.state() else {
+                    return;
+                };
+                let was_connected = std::mem::take(&mut state.connected);
+                state.outgoing = Vec::new();
+                state.trouble = Some(why.clone());
+                state.failed += 1;
+                let pause = state.health.failed(Instant::now(), rand::random(), why);
+                (pause, was_connected)
             };
-            let pause = health.failed(Instant::now(), rand::random(), why.clone());
-            {
-                let mut state = self.shared.state.lock();
-                state.connected = false;
-                state.outgoing.clear();
-                state.trouble = Some(why);
-            }
             self.shared.changed.notify_waiters();
+            let node = self.node.clone();
+            if was_connected && !self.events.send(Event::Disconnected { node }).await {
+                return;
+            }
             tokio::time::sleep(pause).await;
-            if self.shared.state.lock().ended {
+            if self.state().is_none() {
                 return;
             }
         }
     }
 
+    /// The state, as long as it concerns this task.
+    fn state(&self) -> Option<MutexGuard<'_, State>> {
+        self.shared.run.store(true, Ordering::Relaxed);
+        let state = self.shared.state.lock();
+        (!state.ended && state.task == self.number).then_some(state)
+    }
+
     /// One connection, from its beginning to its end.
-    async fn listen(&self, health: &mut Health, connections: &mut u64) -> End {
+    async fn listen(&self) -> End {
         let opened = self.connector.open(self.connector.listener_handshake());
-        let (mut stream, mut inbox) = match opened.await {
+        let (stream, inbox) = match opened.await {
             Ok(opened) => opened,
             Err(why) => return End::Broken(why),
         };
-        {
-            let mut state = self.shared.state.lock();
-            if state.ended {
+        let gap = {
+            let Some(mut state) = self.state() else {
                 return End::NoUser;
-            }
-            state.outgoing = state.listening.restore();
+            };
+            state.listening.begin_restore();
+            state.outgoing = Vec::new();
             state.connected = true;
             state.trouble = None;
-        }
-        health.connected();
-        *connections += 1;
-        // Only once the node has confirmed the subscriptions: who looks at the data now must not miss what is published
-        // after the look.
-        let mut gap = *connections > 1;
-        let restored = self.shared.state.lock().listening.is_restored();
-        if restored && !self.tell_missed(&mut gap).await {
-            return End::NoUser;
-        }
-        self.hear(&mut stream, &mut inbox, gap).await
+            state.health.connected();
+            state.connections += 1;
+            state.connections > 1
+        };
+        let pump = Pump {
+            stream,
+            inbox,
+            outgoing: Vec::new(),
+            written: 0,
+            flushed: true,
+        };
+        self.hear(pump, gap).await
     }
 
-    async fn hear(&self, stream: &mut Box<dyn Duplex>, inbox: &mut Inbox, mut gap: bool) -> End {
+    /// `gap` tells that messages may have been missed before this connection.
+    async fn hear(&self, mut pump: Pump, mut gap: bool) -> End {
         const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
         let mut asked = false;
         loop {
-            let outgoing = {
-                let mut state = self.shared.state.lock();
-                if state.ended {
-                    return End::NoUser;
-                }
-                std::mem::take(&mut state.outgoing)
-            };
-            if let Err(error) = stream.write_all(&outgoing).await {
-                return End::Broken(error.to_string());
+            if let Some(end) = self.hear_arrived(&mut pump.inbox, &mut gap).await {
+                return end;
             }
-            match self.next(stream, inbox).await {
-                Next::Work => continue,
+            if !self.take_outgoing(&mut pump) {
+                return End::NoUser;
+            }
+            match self.next(&mut pump).await {
+                Next::Work | Next::Written(Ok(())) => {}
+                Next::Written(Err(error)) | Next::Arrived(Err(error)) => {
+                    return End::Broken(error.to_string());
+                }
                 Next::Silence if asked => return End::Broken("the server fell silent".into()),
                 Next::Silence => {
                     asked = true;
                     self.shared.state.lock().outgoing.extend_from_slice(PING);
-                    continue;
                 }
-                Next::Arrived(Err(error)) => return End::Broken(error.to_string()),
-                Next::Arrived(Ok(count)) => inbox.arrived(count),
-            }
-            asked = false;
-            loop {
-                let value = match inbox.reply() {
-                    Err(error) => return End::Broken(error.to_string()),
-                    Ok(None) => break,
-                    Ok(Some(value)) => value,
-                };
-                let heard = self.shared.state.lock().listening.hear(value, &self.node);
-                match heard {
-                    Heard::Nothing => {}
-                    Heard::Settled => self.shared.changed.notify_waiters(),
-                    Heard::Restored => {
-                        self.shared.changed.notify_waiters();
-                        if !self.tell_missed(&mut gap).await {
-                            return End::NoUser;
-                        }
-                    }
-                    Heard::Message(message) => {
-                        if !self.tell(Event::Message(message)).await {
-                            return End::NoUser;
-                        }
-                    }
+                Next::Arrived(Ok(count)) => {
+                    pump.inbox.arrived(count);
+                    asked = false;
                 }
             }
         }
     }
 
-    async fn next(&self, stream: &mut Box<dyn Duplex>, inbox: &mut Inbox) -> Next {
-        let arrived = pin!(read(stream, inbox));
-        let work = pin!(self.shared.work.notified());
-        let silence = pin!(tokio::time::sleep(SILENCE));
-        match select(arrived, select(work, silence)).await {
-            Either::Left((arrived, _)) => Next::Arrived(arrived),
-            Either::Right((Either::Left(_), _)) => Next::Work,
-            Either::Right((Either::Right(_), _)) => Next::Silence,
+    /// Takes what is to be written next, once all that was taken before is written: first what makes the subscriptions of a
+    /// new connection again. Whether there is still a user.
+    fn take_outgoing(&self, pump: &mut Pump) -> bool {
+        let Some(mut state) = self.state() else {
+            return false;
+        };
+        if pump.written == pump.outgoing.len() && pump.flushed {
+            let mut restored = std::iter::from_fn(|| state.listening.restore());
+            pump.outgoing = match restored.find(|packed| !packed.is_empty()) {
+                Some(packed) => packed,
+                None => std::mem::take(&mut state.outgoing),
+            };
+            pump.written = 0;
+            pump.flushed = pump.outgoing.is_empty();
+        }
+        true
+    }
+
+    async fn hear_arrived(&self, inbox: &mut Inbox, gap: &mut bool) -> Option<End> {
+        let (mut replies, mut bytes) = (0, 0);
+        loop {
+            // Only once the node has confirmed the subscriptions: who looks at the data now must not miss what is published
+            // after the look.
+            if *gap && self.shared.state.lock().listening.is_restored() {
+                *gap = false;
+                let node = self.node.clone();
+                if !self.events.send(Event::Missed { node }).await {
+                    return Some(End::NoUser);
+                }
+            }
+            let value = match inbox.reply() {
+                Err(error) => return Some(End::Broken(error.to_string())),
+                Ok(None) => return None,
+                Ok(Some(value)) => value,
+            };
+            let heard = match self.state() {
+                None => return Some(End::NoUser),
+                Some(mut state) => state.listening.hear(value, &self.node),
+            };
+            match heard {
+                Heard::Nothing => {}
+                Heard::Settled | Heard::Restored => self.shared.changed.notify_waiters(),
+                Heard::Message(message) => {
+                    bytes += message.payload.len();
+                    if !self.events.send(Event::Message(message)).await {
+                        return Some(End::NoUser);
+                    }
+                }
+            }
+            replies += 1;
+            if replies >= REPLIES_AT_ONCE || bytes >= BYTES_AT_ONCE {
+                (replies, bytes) = (0, 0);
+                tokio::task::yield_now().await;
+            }
         }
     }
 
-    /// Tells of the gap, if there is one to tell of. Whether there is still somebody to tell.
-    async fn tell_missed(&self, gap: &mut bool) -> bool {
-        let node = || self.node.clone();
-        !std::mem::take(gap) || self.tell(Event::Missed { node: node() }).await
+    /// Writes and reads at the same time: a server that waits until its replies are read may read nothing itself.
+    async fn next(&self, pump: &mut Pump) -> Next {
+        let mut work = pin!(self.shared.work.notified());
+        let mut silence = pin!(tokio::time::sleep(SILENCE));
+        std::future::poll_fn(|cx| {
+            if work.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Next::Work);
+            }
+            if let Poll::Ready(written) = pump.poll_write(cx) {
+                return Poll::Ready(Next::Written(written));
+            }
+            if let Poll::Ready(arrived) = pump.poll_read(cx) {
+                return Poll::Ready(Next::Arrived(arrived));
+            }
+            silence.as_mut().poll(cx).map(|()| Next::Silence)
+        })
+        .await
+    }
+}
+
+impl Pump {
+    /// Ready when there was something to write and all of it is written.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.flushed {
+            return Poll::Pending;
+        }
+        let mut stream = Pin::new(&mut *self.stream);
+        while self.written < self.outgoing.len() {
+            let rest = &self.outgoing[self.written..];
+            match ready!(stream.as_mut().poll_write(cx, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.written += count,
+            }
+        }
+        ready!(stream.poll_flush(cx))?;
+        self.flushed = true;
+        Poll::Ready(Ok(()))
     }
 
-    /// Whether there is still somebody to tell.
-    async fn tell(&self, event: Event) -> bool {
-        self.events.send(event).await.is_ok()
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut room = ReadBuf::new(self.inbox.room());
+        ready!(Pin::new(&mut *self.stream).poll_read(cx, &mut room))?;
+        Poll::Ready(match room.filled().len() {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            count => Ok(count),
+        })
+    }
+}
+
+impl Drop for Worker {
+    /// The runtime may end before the user goes.
+    fn drop(&mut self) {
+        let was_connected = {
+            let mut state = self.shared.state.lock();
+            if state.ended || state.task != self.number {
+                return;
+            }
+            state.running = false;
+            state.outgoing = Vec::new();
+            std::mem::take(&mut state.connected)
+        };
+        let node = self.node.clone();
+        self.events
+            .stop(was_connected.then_some(Event::Disconnected { node }));
+        self.shared.changed.notify_waiters();
     }
 }

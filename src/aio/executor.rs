@@ -92,6 +92,7 @@ impl Executor {
                 }
                 Err(failure) => failure,
             };
+            road.broken(&failure.cause);
             if resends == RESENDS_MAX || failure.resend(0, &[Slot::whole(0, access)]) == Resend::No
             {
                 return Err(failure);
@@ -162,6 +163,13 @@ impl Road {
             lease.give_back();
         }
     }
+
+    /// Not all answers have come.
+    fn broken(self, cause: &Cause) {
+        if let Self::Own(lease) = self {
+            lease.broken(cause);
+        }
+    }
 }
 
 impl NodeLinks {
@@ -200,8 +208,9 @@ impl NodeLinks {
                 exchange.meter.clone(),
             )
             .await;
-        if answers.failure.is_none() {
-            road.end();
+        match &answers.failure {
+            None => road.end(),
+            Some(failure) => road.broken(&failure.cause),
         }
         answers
     }

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Waker;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
+use tokio::runtime::{Handle, Id};
 use tokio::sync::oneshot;
 
 use crate::command::{Args, PackedCommands};
@@ -22,6 +23,10 @@ const OUTGOING_BYTES_MAX: usize = 256 << 20;
 /// Replies of more bytes are freed as soon as nobody waits for them any more, rather than when the last has come.
 const ABANDONED_BYTES_MIN: usize = 64 << 10;
 
+/// A driver on a runtime that runs only while somebody blocks on it is asked so often for a sign of life by requests from
+/// elsewhere. Without one its connection is given up.
+pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+
 /// A connection to one node. Requests are written in the order in which they are handed over, and answered in that order.
 /// Closed when the last handle is dropped.
 #[derive(Debug)]
@@ -32,7 +37,11 @@ pub(super) struct Link {
 #[derive(Debug)]
 enum Kind {
     /// A socket of our own and the task that drives it.
-    Plain(Arc<Mailbox>),
+    Plain {
+        mailbox: Arc<Mailbox>,
+        /// The runtime of that task, if it runs only while somebody blocks on it.
+        home: Option<Id>,
+    },
     /// redis-rs' connection: TLS, special socket options.
     RedisRs {
         connection: MultiplexedConnection,
@@ -45,6 +54,8 @@ enum Kind {
 #[derive(Default)]
 pub(super) struct Mailbox {
     pub(super) state: Mutex<Mail>,
+    /// The driver has run since this was cleared.
+    pub(super) run: AtomicBool,
 }
 
 /// Requests that the driver has not taken yet.
@@ -56,6 +67,8 @@ pub(super) struct Mail {
     pub(super) arrivals: Vec<Waiter>,
     /// Wakes the driver, when it sleeps.
     pub(super) sleeper: Option<Waker>,
+    /// Who wants to know whether the connection is still open.
+    pub(super) look: Option<oneshot::Sender<()>>,
     pub(super) closed: Option<Cause>,
     /// No handle is left.
     pub(super) abandoned: bool,
@@ -126,9 +139,10 @@ impl Receive for Frames {
 }
 
 impl Link {
-    pub(super) fn plain(mailbox: Arc<Mailbox>) -> Self {
+    /// `home` is the runtime of the driver, if it runs only while somebody blocks on it.
+    pub(super) fn plain(mailbox: Arc<Mailbox>, home: Option<Id>) -> Self {
         Self {
-            kind: Kind::Plain(mailbox),
+            kind: Kind::Plain { mailbox, home },
         }
     }
 
@@ -144,7 +158,7 @@ impl Link {
 
     /// Makes it carry out what was handed over even if nobody waits for it.
     pub(super) fn leave_when_answered(&self) {
-        if let Kind::Plain(mailbox) = &self.kind {
+        if let Kind::Plain { mailbox, .. } = &self.kind {
             mailbox.state.lock().leave = Leave::WhenAnswered;
         }
     }
@@ -152,9 +166,34 @@ impl Link {
     /// Whether it is no more.
     pub(super) fn is_closed(&self) -> bool {
         match &self.kind {
-            Kind::Plain(mailbox) => mailbox.state.lock().closed.is_some(),
+            Kind::Plain { mailbox, .. } => mailbox.state.lock().closed.is_some(),
             Kind::RedisRs { closed, .. } => closed.load(Ordering::Relaxed),
         }
+    }
+
+    /// Whether its driver lives on a runtime that may not be run while this one is.
+    pub(super) fn is_away(&self) -> bool {
+        match &self.kind {
+            Kind::Plain { home, .. } => is_away(*home),
+            Kind::RedisRs { .. } => false,
+        }
+    }
+
+    /// Whether the server has closed it, as far as can be told without asking it: the driver looks at the socket.
+    pub(super) async fn is_stale(&self) -> bool {
+        let Kind::Plain { mailbox, .. } = &self.kind else {
+            return self.is_closed();
+        };
+        let (sender, looked) = oneshot::channel();
+        {
+            let mut mail = mailbox.state.lock();
+            if mail.closed.is_some() {
+                return true;
+            }
+            mail.look = Some(sender);
+        }
+        mailbox.wake();
+        looked.await.is_err()
     }
 
     /// One request and its answer. `write` appends the request.
@@ -164,12 +203,16 @@ impl Link {
         limit: Limit,
     ) -> Result<Value, Failure> {
         match &self.kind {
-            Kind::Plain(mailbox) => {
+            Kind::Plain { mailbox, home } => {
                 let (sender, receiver) = oneshot::channel();
                 mailbox
                     .hand_over(write, 1, Ending::Any, limit, Reply::One(sender), None)
                     .map_err(Failure::not_sent)?;
-                receiver.await.unwrap_or_else(|_| Err(lost(1)))
+                let answer = match is_away(*home) {
+                    false => receiver.await.ok(),
+                    true => Box::pin(mailbox.await_elsewhere(receiver)).await,
+                };
+                answer.unwrap_or_else(|| Err(lost(1)))
             }
             Kind::RedisRs { .. } => {
                 let mut packed = Vec::new();
@@ -209,13 +252,17 @@ impl Link {
             return Answers::default();
         }
         match &self.kind {
-            Kind::Plain(mailbox) => {
+            Kind::Plain { mailbox, home } => {
                 let (sender, receiver) = oneshot::channel();
                 let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
                 match mailbox.hand_over(write, count, ending, limit, R::reply(sender), meter) {
-                    Ok(()) => receiver
-                        .await
-                        .unwrap_or_else(|_| Answers::failed(lost(count))),
+                    Ok(()) => {
+                        let answers = match is_away(*home) {
+                            false => receiver.await.ok(),
+                            true => Box::pin(mailbox.await_elsewhere(receiver)).await,
+                        };
+                        answers.unwrap_or_else(|| Answers::failed(lost(count)))
+                    }
                     Err(cause) => Answers::failed(Failure::not_sent(cause)),
                 }
             }
@@ -241,16 +288,16 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        if let Kind::Plain(mailbox) = &self.kind {
-            let mut mail = mailbox.state.lock();
-            mail.abandoned = true;
-            let sleeper = mail.sleeper.take();
-            drop(mail);
-            if let Some(sleeper) = sleeper {
-                sleeper.wake();
-            }
+        if let Kind::Plain { mailbox, .. } = &self.kind {
+            mailbox.state.lock().abandoned = true;
+            mailbox.wake();
         }
     }
+}
+
+/// Whether what lives on this runtime may not be run while the caller's is.
+pub(super) fn is_away(home: Option<Id>) -> bool {
+    home.is_some_and(|home| Handle::try_current().is_ok_and(|here| here.id() != home))
 }
 
 /// How long a request may take.
@@ -284,6 +331,16 @@ pub(super) fn missed(limit: Duration) -> Cause {
     Cause::Timeout(format!("no answer within {limit:?}"))
 }
 
+impl Mail {
+    /// Has the driver waked when something comes.
+    pub(super) fn sleep(&mut self, cx: &Context<'_>) {
+        match &mut self.sleeper {
+            Some(sleeper) => sleeper.clone_from(cx.waker()),
+            sleeper => *sleeper = Some(cx.waker().clone()),
+        }
+    }
+}
+
 impl Mailbox {
     /// Hands a request to the driver. From here on it will be carried out, whoever waits for it or not.
     fn hand_over(
@@ -299,7 +356,8 @@ impl Mailbox {
         if let Some(cause) = &mail.closed {
             return Err(cause.clone());
         }
-        if mail.outgoing.len() > OUTGOING_BYTES_MAX {
+        let waiters = mail.arrivals.len() * size_of::<Waiter>();
+        if mail.outgoing.len() + waiters > OUTGOING_BYTES_MAX {
             return Err(Cause::PoolTimeout(format!(
                 "{OUTGOING_BYTES_MAX} bytes of requests wait to be sent already"
             )));
@@ -324,6 +382,45 @@ impl Mailbox {
             sleeper.wake();
         }
         Ok(())
+    }
+
+    /// Wakes the driver.
+    fn wake(&self) {
+        let sleeper = self.state.lock().sleeper.take();
+        if let Some(sleeper) = sleeper {
+            sleeper.wake();
+        }
+    }
+
+    /// Waits for an answer on another runtime than the driver's. A driver that is not run says nothing of time either, so it
+    /// is asked for a sign of life; without one the connection is given up, and what the driver has not taken is not sent.
+    async fn await_elsewhere<T>(&self, mut answer: oneshot::Receiver<T>) -> Option<T> {
+        loop {
+            self.run.store(false, Ordering::Relaxed);
+            self.wake();
+            if let Ok(answer) = tokio::time::timeout(SIGN_OF_LIFE, &mut answer).await {
+                return answer.ok();
+            }
+            if !self.run.load(Ordering::Relaxed) {
+                self.close(&Cause::Dropped(
+                    "the runtime of the connection is not run".into(),
+                ));
+                return answer.try_recv().ok();
+            }
+        }
+    }
+
+    /// Takes no more requests. Those that the driver has not taken are not sent.
+    pub(super) fn close(&self, cause: &Cause) {
+        let mut mail = self.state.lock();
+        mail.closed = Some(cause.clone());
+        mail.outgoing = Vec::new();
+        mail.look = None;
+        let arrivals = std::mem::take(&mut mail.arrivals);
+        drop(mail);
+        for mut waiter in arrivals {
+            waiter.finish(Some(Failure::not_sent(cause.clone())));
+        }
     }
 }
 

@@ -20,15 +20,22 @@
 //!
 //! Connections live on the runtime that first needed them, and end with it, whatever they have not sent by then. The next
 //! request on another runtime makes new ones.
+//!
+//! A runtime of one thread runs only while somebody blocks on it. A node that was down is found again all the same: as soon as
+//! the pause after the last attempt is over, one request at a time waits until the next attempt has been made, within its own
+//! time, while all others fail at once. Connections on such a runtime that is not run any more are given up when requests
+//! from another one get no sign of life from them for a second.
 
 mod client;
 mod dedicated;
 mod driver;
 mod ear;
+mod event_channel;
 mod executor;
 mod front;
 mod link;
 mod node;
+mod peek;
 mod scan;
 mod scripts;
 mod station;

@@ -15,10 +15,12 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
+use tokio::runtime::{Handle, Id, RuntimeFlavor};
 use tokio::sync::Notify;
 
 use crate::aio::driver::{Driver, Pace};
 use crate::aio::link::{Limit, Link, Mailbox};
+use crate::aio::peek::Peek;
 use crate::handshake::Handshake;
 use crate::health::{Health, PAUSE_MIN};
 use crate::inbox::Inbox;
@@ -45,12 +47,29 @@ pub(super) struct Station {
 
 #[derive(Default)]
 struct State {
-    /// A task tries to make a connection; never two at a time.
-    connecting: bool,
+    /// The task that makes a connection; never two at a time, as far as they are run.
+    attempt: Option<Attempt>,
+    /// How many such tasks there were: the number of the last.
+    tasks: u64,
+    /// How many attempts failed.
+    failed: u64,
+    /// A request waits for the attempt that is due.
+    carried: bool,
     /// When the last connection was made.
     made: Option<Instant>,
     health: Health,
 }
+
+/// A task that makes a connection.
+struct Attempt {
+    /// Its runtime runs only while somebody blocks on it.
+    only_when_blocked_on: bool,
+    /// By then it has ended or begun its next try, if it is run at all.
+    overdue: Instant,
+}
+
+/// How long after its time an attempt is still taken for one that is run.
+const OVERDUE_SLACK: Duration = Duration::from_millis(100);
 
 /// A stream to a server, of whichever kind.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -211,7 +230,7 @@ pub(super) async fn read(stream: &mut Box<dyn Duplex>, inbox: &mut Inbox) -> io:
 /// A link over `stream`, and the task that drives it. `closed` is called when it ends.
 fn drive<S>(stream: S, pace: Pace, closed: impl FnOnce() + Send + 'static) -> Link
 where
-    S: Duplex + 'static,
+    S: Duplex + Peek + 'static,
 {
     let mailbox = Arc::new(Mailbox::default());
     let driver = Driver::new(stream, Arc::clone(&mailbox), pace);
@@ -219,7 +238,15 @@ where
         driver.await;
         closed();
     });
-    Link::plain(mailbox)
+    Link::plain(mailbox, home())
+}
+
+/// The runtime that this is called on, if it runs only while somebody blocks on it: what lives on it cannot be counted on
+/// from elsewhere.
+pub(super) fn home() -> Option<Id> {
+    let handle = Handle::try_current().ok()?;
+    let is_blocked_on = handle.runtime_flavor() == RuntimeFlavor::CurrentThread;
+    is_blocked_on.then(|| handle.id())
 }
 
 impl Station {
@@ -242,6 +269,7 @@ impl Station {
     }
 
     async fn wait_for_link(self: &Arc<Self>, limit: Limit) -> Result<Arc<Link>, Cause> {
+        let mut carrier: Option<Carrier> = None;
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -249,25 +277,40 @@ impl Station {
             if let Some(link) = self.living() {
                 return Ok(link);
             }
-            // Also while the node is down: the task that tries again may have ended with its runtime.
+            // Also while the node is down: the task that tries again may have ended with its runtime, or is not run.
             self.make_connection();
-            {
-                let state = self.state.lock();
-                if let Some((reason, since)) = state.health.trouble(Instant::now()) {
-                    let seconds = since.as_secs_f64();
-                    return Err(Cause::Connect(format!(
-                        "{reason} (down for {seconds:.1} s)"
-                    )));
-                }
-            }
-            match limit.end() {
-                None => changed.await,
-                Some(end) => {
-                    if tokio::time::timeout_at(end.into(), changed).await.is_err() {
-                        let text = format!("{}: no connection yet", self.connector.address);
-                        return Err(Cause::Connect(text));
+            let now = Instant::now();
+            let overdue = {
+                let mut state = self.state.lock();
+                if state.health.trouble(now).is_some() {
+                    let goes_on = match &carrier {
+                        Some(carrier) => carrier.failed == state.failed,
+                        None => state.is_to_be_carried(now),
+                    };
+                    if !goes_on {
+                        return Err(state.down(now));
+                    }
+                    if carrier.is_none() {
+                        carrier = Some(Carrier::new(self, &mut state));
                     }
                 }
+                state.attempt.as_ref().map(|attempt| attempt.overdue)
+            };
+            // An attempt that is overdue is looked at again: its runtime may not be run any more.
+            let end = match (limit.end(), overdue) {
+                (Some(end), Some(overdue)) => Some(end.min(overdue)),
+                (end, overdue) => end.or(overdue),
+            };
+            let waited = match end {
+                None => {
+                    changed.await;
+                    Ok(())
+                }
+                Some(end) => tokio::time::timeout_at(end.into(), changed).await,
+            };
+            if waited.is_err() && limit.end().is_some_and(|end| end <= Instant::now()) {
+                let text = format!("{}: no connection yet", self.connector.address);
+                return Err(Cause::Connect(text));
             }
         }
     }
@@ -277,54 +320,108 @@ impl Station {
         self.current.load_full().filter(|link| !link.is_closed())
     }
 
-    /// Starts the task that makes a connection, if there is neither a connection nor such a task. After a connection that
-    /// did not live long it waits a little, lest a server that hangs up on everybody is called without end.
+    /// Starts the task that makes a connection, if there is neither a connection nor such a task that is run. After a
+    /// connection that did not live long it waits a little, lest a server that hangs up on everybody is called without end.
     fn make_connection(self: &Arc<Self>) {
+        let now = Instant::now();
         let mut state = self.state.lock();
         // Looked at again under the lock: a connection may have been made since the caller looked.
-        if self.living().is_some() || std::mem::replace(&mut state.connecting, true) {
+        let is_run = |attempt: &Attempt| now < attempt.overdue;
+        if self.living().is_some() || state.attempt.as_ref().is_some_and(is_run) {
             return;
         }
         let short_lived = state.made.is_some_and(|made| made.elapsed() < PAUSE_MIN);
-        drop(state);
         let pause = if short_lived {
             PAUSE_MIN
         } else {
             Duration::ZERO
         };
-        // Not under the lock: a runtime that is ending drops the task here and now, and so does a missing one.
+        state.tasks += 1;
+        let number = state.tasks;
+        state.attempt = Some(Attempt {
+            only_when_blocked_on: home().is_some(),
+            overdue: self.overdue(pause),
+        });
+        drop(state);
+        // Not under the lock: a runtime that is ending drops the task here and now.
         let task = Connecting {
             station: Arc::downgrade(self),
-            ended: false,
+            number,
         };
         tokio::spawn(task.run(pause));
+    }
+
+    fn overdue(&self, pause: Duration) -> Instant {
+        Instant::now() + pause + self.connector.timeout + OVERDUE_SLACK
+    }
+}
+
+impl State {
+    /// Whether the next request waits for an attempt although the node is known to be down. A runtime that runs only while
+    /// somebody blocks on it makes no attempt in the background, so one request at a time stays until the attempt that is
+    /// due has been made. All others fail at once.
+    fn is_to_be_carried(&self, now: Instant) -> bool {
+        let needs_it = |attempt: &Attempt| attempt.only_when_blocked_on;
+        !self.carried
+            && self.health.is_due(now)
+            && (home().is_some() || self.attempt.as_ref().is_some_and(needs_it))
+    }
+
+    /// What is said of a node that is known to be down.
+    fn down(&self, now: Instant) -> Cause {
+        let (reason, since) = self.health.trouble(now).unwrap_or_default();
+        let seconds = since.as_secs_f64();
+        Cause::Connect(format!("{reason} (down for {seconds:.1} s)"))
+    }
+}
+
+/// A request that waits for an attempt of a node that is down.
+struct Carrier {
+    station: Weak<Station>,
+    /// How many attempts had failed when it began.
+    failed: u64,
+}
+
+impl Carrier {
+    fn new(station: &Arc<Station>, state: &mut State) -> Self {
+        state.carried = true;
+        Self {
+            station: Arc::downgrade(station),
+            failed: state.failed,
+        }
+    }
+}
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        if let Some(station) = self.station.upgrade() {
+            station.state.lock().carried = false;
+        }
     }
 }
 
 /// The task that makes a connection, again and again until there is one or nobody needs it.
 struct Connecting {
     station: Weak<Station>,
-    /// It has given the word that it is no more; another may run already.
-    ended: bool,
+    number: u64,
 }
 
 impl Connecting {
-    async fn run(mut self, mut pause: Duration) {
+    async fn run(self, mut pause: Duration) {
         loop {
             if !pause.is_zero() {
                 tokio::time::sleep(pause).await;
             }
             match self.attempt().await {
                 Some(longer) => pause = longer,
-                None => break,
+                None => return,
             }
         }
-        self.ended = true;
     }
 
     /// Tries once; how long to wait before the next time, or `None` when there is a connection or nobody to have it.
     async fn attempt(&self) -> Option<Duration> {
-        let connector = self.station.upgrade()?.connector.clone();
+        let connector = self.begin()?;
         let weak = self.station.clone();
         let made = connector
             .connect(move || {
@@ -335,31 +432,55 @@ impl Connecting {
             .await;
         let station = self.station.upgrade()?;
         let mut state = station.state.lock();
+        if state.tasks != self.number {
+            return None;
+        }
         let pause = match made {
             Ok(link) => {
                 state.health.connected();
-                state.connecting = false;
+                state.attempt = None;
                 state.made = Some(Instant::now());
                 link.leave_when_answered();
                 station.current.store(Some(Arc::new(link)));
                 None
             }
-            Err(reason) => Some(state.health.failed(Instant::now(), rand::random(), reason)),
+            Err(reason) => {
+                state.failed += 1;
+                let pause = state.health.failed(Instant::now(), rand::random(), reason);
+                if let Some(attempt) = &mut state.attempt {
+                    attempt.overdue = station.overdue(pause);
+                }
+                Some(pause)
+            }
         };
         drop(state);
         station.changed.notify_waiters();
         pause
+    }
+
+    /// How to connect, if that is still this task's to do: it may have slept with its runtime, and another begun.
+    fn begin(&self) -> Option<Connector> {
+        let station = self.station.upgrade()?;
+        let mut state = station.state.lock();
+        if state.tasks != self.number {
+            return None;
+        }
+        if let Some(attempt) = &mut state.attempt {
+            attempt.overdue = station.overdue(Duration::ZERO);
+        }
+        Some(station.connector.clone())
     }
 }
 
 impl Drop for Connecting {
     /// The runtime may end while the task sleeps; the next request starts another.
     fn drop(&mut self) {
-        if !self.ended
-            && let Some(station) = self.station.upgrade()
-        {
-            station.state.lock().connecting = false;
-            station.changed.notify_waiters();
+        if let Some(station) = self.station.upgrade() {
+            let mut state = station.state.lock();
+            if state.tasks == self.number && state.attempt.take().is_some() {
+                drop(state);
+                station.changed.notify_waiters();
+            }
         }
     }
 }

@@ -1,23 +1,24 @@
 //! Listening to channels of many nodes.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
-use futures_util::future::{Either, select};
 use redis::ToRedisArgs;
-use tokio::sync::mpsc;
+use tokio::runtime::{Handle, Id};
+use tokio::time::Sleep;
 
 use crate::aio::Shared;
 use crate::aio::ear::Ear;
+use crate::aio::event_channel::EventChannel;
+use crate::aio::link::SIGN_OF_LIFE;
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::Hold;
 use crate::subscribe::{
-    Change, EVENTS_MAX, Event, Subscription, not_confirmed, not_plain, nothing_to_do, spread,
+    Change, Event, NAMES_AT_ONCE, Spread, Subscription, not_confirmed, not_plain, nothing_to_do,
 };
 
 /// Listens to channels and patterns of all nodes, in one stream of events. Made by
@@ -25,10 +26,17 @@ use crate::subscribe::{
 ///
 /// A channel is listened to at the node that owns its name, which is where the client's PUBLISH goes; patterns are
 /// listened to on all nodes, and so are channels of keyspace notifications (`__keyspace@..`, `__keyevent@..`), which every
-/// server publishes for its own keys. When a connection breaks, it is made again, and so are its subscriptions, and an
-/// [`Event::Missed`] tells so.
+/// server publishes for its own keys. When a connection breaks, an [`Event::Disconnected`] tells so at once; it is made
+/// again, and so are its subscriptions, and an [`Event::Missed`] tells that.
 ///
-/// A future of `subscribe` and its relatives that is dropped leaves the wish in force, only unconfirmed.
+/// Events that are not taken wait, up to [`EVENTS_MAX`](crate::EVENTS_MAX) of them and up to
+/// [`EVENT_BYTES_MAX`](crate::EVENT_BYTES_MAX) bytes.
+///
+/// A future of `subscribe` and its relatives that is dropped leaves the wish in force, only unconfirmed, or a part of it when
+/// it is about very many names.
+///
+/// Connections live on the runtime on which `subscribe` and its relatives were called. When that has ended, or is not run
+/// any more, the runtime on which events are waited for makes new ones.
 ///
 /// ```no_run
 /// # use redis_sharding::{Event, aio::ShardedClient};
@@ -49,23 +57,29 @@ pub struct Subscriber {
     shared: Arc<Shared>,
     /// One per node that is listened to.
     ears: Vec<Option<Ear>>,
-    events: mpsc::Receiver<Event>,
-    sender: mpsc::Sender<Event>,
-    /// Events that came while a change was waited for, the oldest first: as many as may wait in `events`.
-    early: VecDeque<Event>,
+    events: Arc<EventChannel>,
+    /// For the tasks of the ears, see [`poll_ears`].
+    watch: Option<Watch>,
 }
 
 impl Subscriber {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let (sender, events) = mpsc::channel(EVENTS_MAX);
         let ears = shared.router.topology().indices().map(|_| None).collect();
         Self {
             shared,
             ears,
-            events,
-            sender,
-            early: VecDeque::new(),
+            events: Arc::default(),
+            watch: None,
         }
+    }
+
+    /// How many bytes of events wait to be taken at most, twice as many while a change is waited for; a single event may be
+    /// larger. Nothing is read from the servers meanwhile, and one that has to keep too much closes the connection, of which
+    /// an [`Event::Disconnected`] tells. Defaults to [`EVENT_BYTES_MAX`](crate::EVENT_BYTES_MAX).
+    #[must_use]
+    pub fn with_event_bytes_max(self, bytes: usize) -> Self {
+        self.events.set_bytes_max(bytes.max(1));
+        self
     }
 
     /// Listens to channels. Done when the nodes have confirmed it: what is published from then on is heard.
@@ -140,16 +154,17 @@ impl Subscriber {
 
     /// The next event. Dropping the future loses nothing.
     pub async fn next_event(&mut self) -> Option<Event> {
-        match self.early.pop_front() {
-            Some(event) => Some(event),
-            None => self.events.recv().await,
-        }
+        std::future::poll_fn(|cx| self.poll_event(cx)).await.into()
     }
 
     /// An event that has come already.
     pub(super) fn try_next_event(&mut self) -> Option<Event> {
-        let early = self.early.pop_front();
-        early.or_else(|| self.events.try_recv().ok())
+        self.events.try_receive()
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        poll_ears(&self.ears, &self.events, &mut self.watch, cx);
+        self.events.poll_receive(cx)
     }
 
     pub(super) async fn change(
@@ -161,16 +176,33 @@ impl Subscriber {
         if names.is_empty() {
             return Err(nothing_to_do());
         }
-        let spread = spread(&self.shared.router, kind, &names)?;
+        let router = &self.shared.router;
+        let mut spread = Spread::new(router, kind);
+        for names in names.chunks(NAMES_AT_ONCE) {
+            spread.add(router, names)?;
+            if names.len() == NAMES_AT_ONCE {
+                tokio::task::yield_now().await;
+            }
+        }
+        let spread = spread.finish(router);
+        // While an event cannot be told, what comes behind it is not heard, and it may be the confirmation.
+        let events = Arc::clone(&self.events);
+        let _more = events.take_more();
         for (node, names) in &spread {
-            self.ear(*node)?.change(change, kind, names);
+            let ear = self.ear(*node)?;
+            ear.ensure_running();
+            ear.change(change, kind, names).await;
         }
         let limit = self.shared.executor.limit(Hold::No);
         for (node, _) in &spread {
             let name = self.shared.router.name(*node);
             if let Some(ear) = &self.ears[node.get()] {
-                let settled = ear.settle(limit, |why| not_confirmed(name, why));
-                meanwhile(settled, &mut self.events, &mut self.early).await?;
+                let mut settled = pin!(ear.settle(limit, |why| not_confirmed(name, why)));
+                std::future::poll_fn(|cx| {
+                    poll_ears(&self.ears, &self.events, &mut self.watch, cx);
+                    settled.as_mut().poll(cx)
+                })
+                .await?;
             }
         }
         Ok(())
@@ -186,38 +218,64 @@ impl Subscriber {
                 if !connector.is_plain() {
                     return Err(not_plain(&name));
                 }
-                Ok(place.insert(Ear::start(connector, name, self.sender.clone())))
+                let ear = Ear::start(connector, name, Arc::clone(&self.events));
+                Ok(place.insert(ear))
             }
         }
     }
 }
 
-/// Waits for a change, and takes events meanwhile: while one cannot be told, what comes behind it is not heard, and it may
-/// be the confirmation.
-async fn meanwhile<T>(
-    settled: impl Future<Output = T>,
-    events: &mut mpsc::Receiver<Event>,
-    early: &mut VecDeque<Event>,
-) -> T {
-    let mut settled = pin!(settled);
-    while early.len() < EVENTS_MAX {
-        match select(settled.as_mut(), pin!(events.recv())).await {
-            Either::Left((settled, _)) => return settled,
-            Either::Right((Some(event), _)) => early.push_back(event),
-            Either::Right((None, _)) => break,
+/// When those ears are looked at again whose tasks live on other runtimes, and the runtime of the clock.
+type Watch = (Id, Pin<Box<Sleep>>);
+
+/// Sees to it that the tasks of the ears are run. Those that ended with their runtime are started on this one. Those on a
+/// runtime that runs only while somebody blocks on it are asked for a sign of life, and started on this one without it.
+fn poll_ears(
+    ears: &[Option<Ear>],
+    events: &EventChannel,
+    watch: &mut Option<Watch>,
+    cx: &mut Context<'_>,
+) {
+    if events.take_stopped() {
+        ears.iter().flatten().for_each(Ear::ensure_running);
+    }
+    let away = || ears.iter().flatten().filter(|ear| ear.is_away());
+    if away().next().is_none() {
+        *watch = None;
+        return;
+    }
+    let here = Handle::current().id();
+    loop {
+        match watch {
+            Some((home, clock)) if *home == here => {
+                if clock.as_mut().poll(cx).is_pending() {
+                    return;
+                }
+                away().for_each(Ear::take_over);
+                *watch = None;
+                if away().next().is_none() {
+                    return;
+                }
+            }
+            _ => {
+                away().for_each(Ear::ask);
+                *watch = Some((here, Box::pin(tokio::time::sleep(SIGN_OF_LIFE))));
+            }
         }
     }
-    settled.await
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.events.close();
+    }
 }
 
 impl Stream for Subscriber {
     type Item = Event;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        match self.early.pop_front() {
-            Some(event) => Poll::Ready(Some(event)),
-            None => self.events.poll_recv(cx),
-        }
+        self.poll_event(cx).map(Some)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use redis::{Cmd, ConnectionLike, PubSub, RedisResult, Value};
 
 use crate::command::{Access, Scripting};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::node::NodeIndex;
 use crate::plan::{
     Answers, Cause, Ending, Failure, Hold, Moment, Planned, Reach, Remedy, Shape, check_each,
@@ -73,13 +73,27 @@ impl Dedicated {
     }
 
     /// Listens to channels, as `redis::Connection::as_pubsub`. Messages are waited for without limit, unless
-    /// `PubSub::set_read_timeout` sets one.
+    /// `PubSub::set_read_timeout` sets one. redis-rs makes a connection of its own for it, so what was set on this one before
+    /// (CLIENT SETNAME, SELECT, ...) would be lost.
     ///
     /// # Errors
     ///
-    /// When the connection has failed before.
+    /// When the connection has failed before, when its state was changed before, and when no connection can be made.
     pub fn as_pubsub(&mut self) -> RedisResult<PubSub<'_>> {
-        self.pristine = false;
+        let pristine = std::mem::replace(&mut self.pristine, false);
+        if self.link.is_none() {
+            return Err(self.broken().into());
+        }
+        if self.link.as_mut().and_then(Link::redis_rs).is_none() {
+            if !pristine {
+                let text = "as_pubsub must come before commands that change the state of a dedicated connection";
+                return Err(Error::new(ErrorKind::Stateful, text).into());
+            }
+            let deadline = self.shared.executor.deadline(Hold::No);
+            let (connector, limit) = self.pool().connector();
+            let made = connector.connect_redis_rs(&deadline.within(limit), u64::MAX)?;
+            self.link = Some(made);
+        }
         let broken = self.broken();
         let connection = self.link.as_mut().and_then(Link::redis_rs).ok_or(broken)?;
         connection.set_read_timeout(None)?;

@@ -2,22 +2,22 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, ErrorKind};
 use crate::health::Health;
 use crate::inbox::Inbox;
-use crate::subscribe::{Change, Event, Heard, Listening, SILENCE, Subscription, not_plain};
+use crate::subscribe::{
+    Change, ChangeRequest, Event, Heard, Listening, Name, SILENCE, Subscription, not_plain,
+};
 use crate::sync::deadline::Deadline;
+use crate::sync::event_channel::EventChannel;
 use crate::sync::link::Connector;
 use crate::sync::socket::Socket;
-
-/// So long at most between two looks at the events that wait.
-const TURN: Duration = Duration::from_millis(10);
+use crate::sync::wire::{WRITE_TURN, is_timeout};
 
 /// One node's ear.
 pub(super) struct Ear {
@@ -25,8 +25,11 @@ pub(super) struct Ear {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the user and the thread share.
+/// What the user and the thread share. Who needs both locks takes that of the writer first: it is held while the socket takes
+/// what is written, and the thread must be able to read meanwhile.
 struct Shared {
+    /// For writing, while there is a connection that all subscriptions have been asked for on.
+    writer: Mutex<Option<Socket>>,
     state: Mutex<State>,
     /// Something was confirmed or refused, a connection made or lost.
     changed: Condvar,
@@ -35,9 +38,10 @@ struct Shared {
 #[derive(Default)]
 struct State {
     listening: Listening,
-    /// For writing, while there is a connection.
-    socket: Option<Socket>,
-    /// Why there is none.
+    /// Requests for the connection there is.
+    outgoing: Vec<u8>,
+    connected: bool,
+    /// Why there is no connection.
     trouble: Option<String>,
     /// The user has gone.
     ended: bool,
@@ -47,12 +51,13 @@ impl Ear {
     pub(super) fn start(
         (connector, connect_timeout): (Connector, Duration),
         node: String,
-        events: SyncSender<Event>,
+        events: Arc<EventChannel>,
     ) -> Result<Self, Error> {
         if !connector.is_plain() {
             return Err(not_plain(&node));
         }
         let shared = Arc::new(Shared {
+            writer: Mutex::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
         });
@@ -79,32 +84,46 @@ impl Ear {
     }
 
     /// Changes what is listened to, and tells the node if there is a connection; a new connection hears of it anyway.
-    pub(super) fn change(&self, change: Change, kind: Subscription, names: &[Vec<u8>]) {
+    pub(super) fn change(
+        &self,
+        change: Change,
+        kind: Subscription,
+        names: &[Name],
+        deadline: &Deadline,
+    ) {
+        let mut request = ChangeRequest::new(change, kind, names.len());
+        request.add(names);
         let mut state = self.shared.state.lock();
-        let request = state.listening.change(change, kind, names);
-        if let Some(socket) = &mut state.socket
-            && socket.write_all(&request).is_err()
+        state.listening.begin_change();
+        state.listening.change(change, kind, names);
+        if !state.connected {
+            return;
+        }
+        state.outgoing.extend_from_slice(&request.finish());
+        drop(state);
+        let limit = deadline.within(SILENCE);
+        if let Some(mut writer) = limit
+            .end()
+            .and_then(|end| self.shared.writer.try_lock_until(end))
         {
-            // The thread sees it too, and makes another.
-            socket.shutdown();
-            state.socket = None;
+            self.shared.write_outgoing(&mut writer, &limit);
         }
     }
 
-    /// Waits until the node has confirmed what is wanted. Now and then `meanwhile` is called: while an event cannot be told,
-    /// what comes behind it is not heard, and it may be the confirmation.
+    /// Waits until the node has confirmed what is wanted.
     pub(super) fn settle(
         &self,
         deadline: &Deadline,
-        mut meanwhile: impl FnMut(),
         late: impl Fn(&str) -> Error,
     ) -> Result<(), Error> {
         let mut state = self.shared.state.lock();
         loop {
             if let Some(refusal) = state.listening.take_refusal() {
+                while !state.listening.take_back() {}
                 return Err(refusal);
             }
             if state.listening.is_settled() {
+                state.listening.end_change();
                 return Ok(());
             }
             if let Some(trouble) = &state.trouble {
@@ -113,26 +132,68 @@ impl Ear {
             if deadline.is_over() {
                 return Err(late("no confirmation in time"));
             }
-            if let Some(turn) = deadline.within(TURN).end() {
-                self.shared.changed.wait_until(&mut state, turn);
+            match deadline.end() {
+                Some(end) => drop(self.shared.changed.wait_until(&mut state, end)),
+                None => self.shared.changed.wait(&mut state),
             }
-            MutexGuard::unlocked(&mut state, &mut meanwhile);
         }
     }
 }
 
 impl Drop for Ear {
     fn drop(&mut self) {
-        let mut state = self.shared.state.lock();
-        state.ended = true;
-        if let Some(socket) = &state.socket {
+        self.shared.state.lock().ended = true;
+        self.shared.changed.notify_all();
+        // Not waited for: whoever writes at this moment finds out by itself.
+        if let Some(writer) = self.shared.writer.try_lock()
+            && let Some(socket) = &*writer
+        {
             socket.shutdown();
         }
-        drop(state);
-        self.shared.changed.notify_all();
         // The thread ends by itself: it may be waiting for a connection, which nobody needs to wait for.
         drop(self.thread.take());
     }
+}
+
+impl Shared {
+    /// Writes what waits to be written, if there is a connection. One that does not take it in time is given up; the thread
+    /// sees that, and makes another.
+    fn write_outgoing(&self, writer: &mut Option<Socket>, limit: &Deadline) {
+        loop {
+            let outgoing = std::mem::take(&mut self.state.lock().outgoing);
+            let Some(socket) = writer else {
+                return;
+            };
+            if outgoing.is_empty() {
+                return;
+            }
+            if write_all(socket, &outgoing, limit, |_| Ok(())).is_err() {
+                socket.shutdown();
+                *writer = None;
+            }
+        }
+    }
+}
+
+/// Writes all of `bytes`. `meanwhile` is called when the socket takes no more: the other side may not read before what it has
+/// written is read.
+fn write_all(
+    socket: &mut Socket,
+    bytes: &[u8],
+    limit: &Deadline,
+    mut meanwhile: impl FnMut(&mut Socket) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match socket.write(&bytes[written..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if is_timeout(&error) && !limit.is_over() => meanwhile(socket)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// The thread.
@@ -141,7 +202,7 @@ struct Worker {
     connector: Connector,
     connect_timeout: Duration,
     node: String,
-    events: SyncSender<Event>,
+    events: Arc<EventChannel>,
 }
 
 /// Why a connection is no more.
@@ -156,15 +217,24 @@ impl Worker {
         let mut health = Health::default();
         let mut connections = 0_u64;
         loop {
+            let before = connections;
             let why = match self.listen(&mut health, &mut connections) {
                 End::NoUser => return,
                 End::Broken(why) => why,
             };
             let pause = health.failed(Instant::now(), rand::random(), why.clone());
-            let mut state = self.shared.state.lock();
-            state.socket = None;
-            state.trouble = Some(why);
+            *self.shared.writer.lock() = None;
+            {
+                let mut state = self.shared.state.lock();
+                state.connected = false;
+                state.outgoing = Vec::new();
+                state.trouble = Some(why);
+            }
             self.shared.changed.notify_all();
+            if connections > before && !self.tell(Event::Disconnected { node: self.node() }) {
+                return;
+            }
+            let mut state = self.shared.state.lock();
             if !state.ended {
                 self.shared.changed.wait_for(&mut state, pause);
             }
@@ -185,30 +255,61 @@ impl Worker {
             if state.ended {
                 return End::NoUser;
             }
-            let mut writer = writer;
-            let restore = state.listening.restore();
-            if let Err(error) = writer.write_all(&restore) {
-                return End::Broken(error.to_string());
-            }
-            state.socket = Some(writer);
+            state.listening.begin_restore();
+            state.outgoing = Vec::new();
+            state.connected = true;
             state.trouble = None;
         }
         health.connected();
         *connections += 1;
-        // Only once the node has confirmed the subscriptions: who looks at the data now must not miss what is published
-        // after the look.
-        let mut gap = *connections > 1;
-        let restored = self.shared.state.lock().listening.is_restored();
-        if restored && !self.tell_missed(&mut gap) {
+        let mut inbox = Inbox::new();
+        if let Err(error) = self.restore(writer, &mut inbox) {
+            return End::Broken(error.to_string());
+        }
+        if self.has_ended() {
             return End::NoUser;
         }
-        self.hear(&mut socket, gap)
+        self.hear(&mut socket, &mut inbox, *connections > 1)
     }
 
-    /// Tells of the gap, if there is one to tell of. Whether there is still somebody to tell.
-    fn tell_missed(&self, gap: &mut bool) -> bool {
-        let node = || self.node.clone();
-        !std::mem::take(gap) || self.events.send(Event::Missed { node: node() }).is_ok()
+    /// Makes all subscriptions again, then lets others write.
+    fn restore(&self, mut socket: Socket, inbox: &mut Inbox) -> io::Result<()> {
+        let mut writer = self.shared.writer.lock();
+        loop {
+            let packed = self.shared.state.lock().listening.restore();
+            let Some(packed) = packed else {
+                break;
+            };
+            let limit = Deadline::start(Some(SILENCE));
+            write_all(&mut socket, &packed, &limit, |socket| {
+                match socket.read_ready(inbox.room())? {
+                    Some(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+                    Some(count) => {
+                        inbox.arrived(count);
+                        Ok(())
+                    }
+                    None => Ok(()),
+                }
+            })?;
+        }
+        *writer = Some(socket);
+        self.shared
+            .write_outgoing(&mut writer, &Deadline::start(Some(SILENCE)));
+        Ok(())
+    }
+
+    /// Whether the user has gone. Who held the lock of the writer must ask: the socket may not have been shut down.
+    fn has_ended(&self) -> bool {
+        self.shared.state.lock().ended
+    }
+
+    /// Tells of an event. Whether there is still somebody to tell.
+    fn tell(&self, event: Event) -> bool {
+        self.events.send(event)
+    }
+
+    fn node(&self) -> String {
+        self.node.clone()
     }
 
     /// A socket to read from, and the same to write to.
@@ -216,14 +317,18 @@ impl Worker {
         let deadline = Deadline::start(Some(self.connect_timeout));
         let socket = self.connector.connect_listener(&deadline)?;
         socket.set_timeouts(Some(SILENCE))?;
+        socket.set_write_timeout(WRITE_TURN)?;
         let writer = socket.try_clone()?;
         Ok((socket, writer))
     }
 
-    fn hear(&self, socket: &mut Socket, mut gap: bool) -> End {
-        let mut inbox = Inbox::new();
+    /// `gap` tells that messages may have been missed before this connection.
+    fn hear(&self, socket: &mut Socket, inbox: &mut Inbox, mut gap: bool) -> End {
         let mut asked = false;
         loop {
+            if let Some(end) = self.hear_arrived(inbox, &mut gap) {
+                return end;
+            }
             match socket.read(inbox.room()) {
                 Ok(0) => return End::Broken("the server closed the connection".into()),
                 Ok(count) => inbox.arrived(count),
@@ -231,6 +336,9 @@ impl Worker {
                 Err(error) if is_timeout(&error) && !asked => {
                     asked = true;
                     self.ping();
+                    if self.has_ended() {
+                        return End::NoUser;
+                    }
                     continue;
                 }
                 Err(error) if is_timeout(&error) => {
@@ -239,32 +347,37 @@ impl Worker {
                 Err(error) => return End::Broken(error.to_string()),
             }
             asked = false;
-            loop {
-                match inbox.reply() {
-                    Err(error) => return End::Broken(error.to_string()),
-                    Ok(None) => break,
-                    Ok(Some(value)) => {
-                        let mut state = self.shared.state.lock();
-                        if state.ended {
-                            return End::NoUser;
-                        }
-                        let heard = state.listening.hear(value, &self.node);
-                        drop(state);
-                        match heard {
-                            Heard::Nothing => {}
-                            Heard::Settled => drop(self.shared.changed.notify_all()),
-                            Heard::Restored => {
-                                self.shared.changed.notify_all();
-                                if !self.tell_missed(&mut gap) {
-                                    return End::NoUser;
-                                }
-                            }
-                            Heard::Message(message) => {
-                                if self.events.send(Event::Message(message)).is_err() {
-                                    return End::NoUser;
-                                }
-                            }
-                        }
+        }
+    }
+
+    fn hear_arrived(&self, inbox: &mut Inbox, gap: &mut bool) -> Option<End> {
+        loop {
+            // Only once the node has confirmed the subscriptions: who looks at the data now must not miss what is published
+            // after the look.
+            if *gap && self.shared.state.lock().listening.is_restored() {
+                *gap = false;
+                if !self.tell(Event::Missed { node: self.node() }) {
+                    return Some(End::NoUser);
+                }
+            }
+            let value = match inbox.reply() {
+                Err(error) => return Some(End::Broken(error.to_string())),
+                Ok(None) => return None,
+                Ok(Some(value)) => value,
+            };
+            let heard = {
+                let mut state = self.shared.state.lock();
+                if state.ended {
+                    return Some(End::NoUser);
+                }
+                state.listening.hear(value, &self.node)
+            };
+            match heard {
+                Heard::Nothing => {}
+                Heard::Settled | Heard::Restored => drop(self.shared.changed.notify_all()),
+                Heard::Message(message) => {
+                    if !self.tell(Event::Message(message)) {
+                        return Some(End::NoUser);
                     }
                 }
             }
@@ -272,16 +385,12 @@ impl Worker {
     }
 
     fn ping(&self) {
-        if let Some(socket) = &mut self.shared.state.lock().socket {
-            // A failure shows when reading.
-            let _ = socket.write_all(b"*1\r\n$4\r\nPING\r\n");
+        let limit = Deadline::start(Some(SILENCE));
+        // Who writes at this moment needs no PING, for the node has something to answer.
+        if let Some(mut writer) = self.shared.writer.try_lock() {
+            let ping = b"*1\r\n$4\r\nPING\r\n";
+            self.shared.state.lock().outgoing.extend_from_slice(ping);
+            self.shared.write_outgoing(&mut writer, &limit);
         }
     }
-}
-
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
-    )
 }

@@ -66,6 +66,19 @@ impl Connector {
         Self { client, kind }
     }
 
+    /// redis-rs' own connection, which can be handed to the user for publish and subscribe.
+    pub(super) fn connect_redis_rs(
+        &self,
+        deadline: &Deadline,
+        generation: u64,
+    ) -> RedisResult<Link> {
+        let connector = Self {
+            client: self.client.clone(),
+            kind: LinkKind::RedisRs,
+        };
+        connector.connect(deadline, generation)
+    }
+
     /// Whether its connections are sockets of our own.
     pub(super) fn is_plain(&self) -> bool {
         self.kind == LinkKind::Plain

@@ -12,6 +12,7 @@ mod client;
 mod deadline;
 mod dedicated;
 mod ear;
+mod event_channel;
 mod executor;
 mod link;
 mod node;
@@ -56,7 +57,7 @@ pub(crate) fn executor(
             .iter()
             .map(|node| executor::NodePools {
                 prompt: pool(node, settings.pool_size, LinkKind::Plain),
-                waiting: pool(node, settings.waiting_pool_size, LinkKind::RedisRs),
+                waiting: pool(node, settings.waiting_pool_size, LinkKind::Plain),
             })
             .collect(),
         response_timeout: settings.response_timeout,

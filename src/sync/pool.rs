@@ -7,6 +7,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::health::{Health, Verdict};
 use crate::plan::Cause;
+use crate::settings::LOOK_AFTER;
 use crate::sync::deadline::Deadline;
 use crate::sync::link::{Connector, Link};
 
@@ -54,10 +55,6 @@ enum Trust {
     Good,
     Gone,
 }
-
-/// A connection unused for so long is looked at before it is used: whether the server has closed it. A write on a closed
-/// connection would be one that nobody can tell the fate of.
-const LOOK_AFTER: Duration = Duration::from_millis(50);
 
 /// What the pool has to offer.
 enum Offer {
@@ -156,7 +153,8 @@ impl Pool {
                 state.open -= 1;
             }
             if state.open < self.settings.size {
-                return match state.health.ask(Instant::now()) {
+                let limit = self.settings.connect_timeout;
+                return match state.health.ask(Instant::now(), limit) {
                     Verdict::Try => {
                         state.open += 1;
                         Ok(Offer::Make {

@@ -71,6 +71,35 @@ impl Socket {
         }
     }
 
+    /// How long a write may wait.
+    pub(super) fn set_write_timeout(&self, limit: Duration) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_write_timeout(Some(limit)),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.set_write_timeout(Some(limit)),
+        }
+    }
+
+    /// Reads what has arrived without waiting: how many bytes, none of them at the end; `None` when nothing has.
+    pub(super) fn read_ready(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        self.set_nonblocking(true)?;
+        let read = self.read(into);
+        self.set_nonblocking(false)?;
+        match read {
+            Ok(count) => Ok(Some(count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nonblocking(nonblocking),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.set_nonblocking(nonblocking),
+        }
+    }
+
     /// Looks for a byte without waiting and without taking it.
     pub(super) fn peek(&self) -> io::Result<usize> {
         let mut byte = [0];

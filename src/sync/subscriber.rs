@@ -1,20 +1,17 @@
 //! Listening to channels of many nodes.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use redis::ToRedisArgs;
 
 use crate::error::Error;
 use crate::node::NodeIndex;
-use crate::subscribe::{
-    Change, EVENTS_MAX, Event, Subscription, not_confirmed, nothing_to_do, spread,
-};
+use crate::subscribe::{Change, Event, Spread, Subscription, not_confirmed, nothing_to_do};
 use crate::sync::Shared;
 use crate::sync::ear::Ear;
+use crate::sync::event_channel::EventChannel;
 
 /// Listens to channels and patterns of all nodes, in one stream of events. Made by
 /// [`ShardedClient::subscriber`](crate::ShardedClient::subscriber).
@@ -22,7 +19,11 @@ use crate::sync::ear::Ear;
 /// A channel is listened to at the node that owns its name, which is where the client's PUBLISH goes; patterns are
 /// listened to on all nodes, and so are channels of keyspace notifications (`__keyspace@..`, `__keyevent@..`), which every
 /// server publishes for its own keys. One thread per node that is listened to waits for messages; it ends with the
-/// subscriber. When a connection breaks, it is made again, and so are its subscriptions, and an [`Event::Missed`] tells so.
+/// subscriber. When a connection breaks, an [`Event::Disconnected`] tells so at once; it is made again, and so are its
+/// subscriptions, and an [`Event::Missed`] tells that.
+///
+/// Events that are not taken wait, up to [`EVENTS_MAX`](crate::EVENTS_MAX) of them and up to
+/// [`EVENT_BYTES_MAX`](crate::EVENT_BYTES_MAX) bytes.
 ///
 /// ```no_run
 /// # use redis_sharding::{Event, ShardedClient};
@@ -43,23 +44,26 @@ pub struct Subscriber {
     shared: Arc<Shared>,
     /// One per node that is listened to.
     ears: Vec<Option<Ear>>,
-    events: Receiver<Event>,
-    sender: SyncSender<Event>,
-    /// Events that came while a change was waited for, the oldest first: as many as may wait in `events`.
-    early: VecDeque<Event>,
+    events: Arc<EventChannel>,
 }
 
 impl Subscriber {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let (sender, events) = sync_channel(EVENTS_MAX);
         let ears = shared.router.topology().indices().map(|_| None).collect();
         Self {
             shared,
             ears,
-            events,
-            sender,
-            early: VecDeque::new(),
+            events: Arc::default(),
         }
+    }
+
+    /// How many bytes of events wait to be taken at most, twice as many while a change is waited for; a single event may be
+    /// larger. Nothing is read from the servers meanwhile, and one that has to keep too much closes the connection, of which
+    /// an [`Event::Disconnected`] tells. Defaults to [`EVENT_BYTES_MAX`](crate::EVENT_BYTES_MAX).
+    #[must_use]
+    pub fn with_event_bytes_max(self, bytes: usize) -> Self {
+        self.events.set_bytes_max(bytes.max(1));
+        self
     }
 
     /// Listens to channels. Returns when the nodes have confirmed it: what is published from then on is heard.
@@ -120,8 +124,7 @@ impl Subscriber {
 
     /// The next event; `None` when none comes within `timeout`.
     pub fn next_event(&mut self, timeout: Duration) -> Option<Event> {
-        let early = self.early.pop_front();
-        early.or_else(|| self.events.recv_timeout(timeout).ok())
+        self.events.receive(Some(timeout))
     }
 
     fn change(
@@ -134,20 +137,21 @@ impl Subscriber {
         if names.is_empty() {
             return Err(nothing_to_do());
         }
-        let spread = spread(&self.shared.router, kind, &names)?;
-        for (node, names) in &spread {
-            self.ear(*node)?.change(change, kind, names);
-        }
+        let router = &self.shared.router;
+        let mut spread = Spread::new(router, kind);
+        spread.add(router, &names)?;
+        let spread = spread.finish(router);
         let deadline = self.shared.executor.deadline(crate::plan::Hold::No);
-        let (events, early) = (&self.events, &mut self.early);
-        let mut take_events = || {
-            let room = EVENTS_MAX.saturating_sub(early.len());
-            early.extend(events.try_iter().take(room));
-        };
+        // While an event cannot be told, what comes behind it is not heard, and it may be the confirmation.
+        let events = Arc::clone(&self.events);
+        let _more = events.take_more();
+        for (node, names) in &spread {
+            self.ear(*node)?.change(change, kind, names, &deadline);
+        }
         for (node, _) in &spread {
             let name = self.shared.router.name(*node);
             if let Some(ear) = &self.ears[node.get()] {
-                ear.settle(&deadline, &mut take_events, |why| not_confirmed(name, why))?;
+                ear.settle(&deadline, |why| not_confirmed(name, why))?;
             }
         }
         Ok(())
@@ -160,10 +164,16 @@ impl Subscriber {
             None => {
                 let name = self.shared.router.name(node).to_owned();
                 let connector = self.shared.executor.listener(node);
-                let ear = Ear::start(connector, name, self.sender.clone())?;
+                let ear = Ear::start(connector, name, Arc::clone(&self.events))?;
                 Ok(place.insert(ear))
             }
         }
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.events.close();
     }
 }
 
@@ -172,8 +182,7 @@ impl Iterator for Subscriber {
 
     /// Waits for the next event, without limit.
     fn next(&mut self) -> Option<Event> {
-        let early = self.early.pop_front();
-        early.or_else(|| self.events.recv().ok())
+        self.events.receive(None)
     }
 }
 

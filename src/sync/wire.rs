@@ -25,6 +25,17 @@ const GRACE: Duration = Duration::from_millis(100);
 /// How long the socket waits when there is no time left: as good as not at all.
 const A_LOOK: Duration = Duration::from_millis(1);
 
+/// Requests of more bytes are written in turns: their replies may fill the buffers of both sockets before all is written,
+/// and a server that waits until they are read reads nothing more itself. What has been sent on a connection that owed
+/// nothing, and is not larger, fits into the buffers.
+const WRITE_WHOLE: usize = 16 * 1024;
+
+/// So long a write waits at most before what has arrived is read.
+pub(super) const WRITE_TURN: Duration = Duration::from_millis(10);
+
+/// A buffer of more bytes is given back when all is read.
+const BUFFER_BYTES_KEPT: usize = 1 << 20;
+
 /// What is left may differ from what the socket was told by this share, so that it is not told anew for every read.
 const PATIENCE_SLACK: u32 = 10;
 
@@ -64,6 +75,9 @@ impl Wire {
 
     /// Writes all of `bytes`.
     pub(super) fn write(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<(), WriteError> {
+        if bytes.len() > WRITE_WHOLE {
+            return self.write_in_turns(bytes, deadline);
+        }
         let mut written = 0;
         while written < bytes.len() {
             let result = self
@@ -78,10 +92,58 @@ impl Wire {
                 }
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(WriteError { error, written }),
+                Err(error) => {
+                    let error = plain_timeout(error);
+                    return Err(WriteError { error, written });
+                }
             }
         }
         Ok(())
+    }
+
+    /// Writes all of `bytes`, and reads what arrives while the socket takes no more.
+    fn write_in_turns(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<(), WriteError> {
+        let mut written = 0;
+        let failed = |error: io::Error, written| WriteError {
+            error: plain_timeout(error),
+            written,
+        };
+        while written < bytes.len() {
+            let turn = self.arm(deadline).and_then(|()| {
+                let turn = deadline.within(WRITE_TURN).remaining();
+                self.socket
+                    .set_write_timeout(turn.unwrap_or_default().max(A_LOOK))
+            });
+            turn.map_err(|error| failed(error, written))?;
+            // The next one to wait must not do it for as short.
+            self.patience = Some(Duration::ZERO);
+            match self.socket.write(&bytes[written..]) {
+                Ok(0) => return Err(failed(io::ErrorKind::WriteZero.into(), written)),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) => {}
+                Err(error) => return Err(failed(error, written)),
+            }
+            if written < bytes.len() {
+                self.take_arrived()
+                    .map_err(|error| failed(error, written))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what has arrived into the buffer, which grows for it: whoever asked keeps the replies in memory anyway.
+    fn take_arrived(&mut self) -> io::Result<()> {
+        loop {
+            if self.buffer.len() - self.end < BUFFER_BYTES / 4 {
+                self.buffer.resize(2 * self.buffer.len(), 0);
+            }
+            match self.socket.read_ready(&mut self.buffer[self.end..])? {
+                Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Some(count) => self.end += count,
+                None => return Ok(()),
+            }
+        }
     }
 
     /// Reads one reply; messages that RESP3 puts between replies are passed over.
@@ -123,7 +185,7 @@ impl Wire {
     fn arm(&mut self, deadline: &Deadline) -> io::Result<()> {
         let left = match deadline.remaining() {
             Some(Duration::ZERO) if deadline.is_past(GRACE) => {
-                return Err(io::ErrorKind::TimedOut.into());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, TIMED_OUT));
             }
             left => left.map(|left| left.max(A_LOOK)),
         };
@@ -137,6 +199,24 @@ impl Wire {
             self.patience = left;
         }
         Ok(())
+    }
+}
+
+const TIMED_OUT: &str = "timed out";
+
+/// Whether a socket has waited as long as it may.
+pub(super) fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+    )
+}
+
+/// The end of a socket's patience, in words: the system's own are "Resource temporarily unavailable".
+fn plain_timeout(error: io::Error) -> io::Error {
+    match is_timeout(&error) {
+        true => io::Error::new(io::ErrorKind::TimedOut, TIMED_OUT),
+        false => error,
     }
 }
 
@@ -162,7 +242,7 @@ impl Source<'_> {
             match result {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
+                other => return other.map_err(plain_timeout),
             }
         }
     }
@@ -184,6 +264,9 @@ impl Input for Source<'_> {
         self.wire.start += count;
         if self.wire.start == self.wire.end {
             (self.wire.start, self.wire.end) = (0, 0);
+            if self.wire.buffer.len() > BUFFER_BYTES_KEPT {
+                self.wire.buffer = vec![0; BUFFER_BYTES];
+            }
         }
     }
 

@@ -335,7 +335,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
                 self.session.message(&message, &mut self.out);
                 Going::On
             }
-            Event::Missed { .. } => Going::Over,
+            Event::Disconnected { .. } | Event::Missed { .. } => Going::Over,
         }
     }
 
