@@ -18,7 +18,8 @@ use crate::plan::Router;
 pub const EVENTS_MAX: usize = 65_536;
 
 /// A silent connection is asked with PING after so long, and given up when it stays silent for as long again.
-pub(crate) const SILENCE: Duration = Duration::from_secs(15);
+/// Shorter for the unit tests.
+pub(crate) const SILENCE: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 15_000 });
 
 /// What a subscriber hears.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -261,14 +262,6 @@ fn text(value: Option<Value>) -> Vec<u8> {
         Some(Value::SimpleString(text)) => text.into_bytes(),
         _ => Vec::new(),
     }
-}
-
-/// This node is not reached over a plain socket.
-pub(crate) fn not_plain(node: &str) -> Error {
-    Error::config(format!(
-        "node {node}: a subscriber listens over plain TCP and unix sockets; for TLS or special socket options open a \
-         connection for it with redis-rs"
-    ))
 }
 
 /// No name was given.

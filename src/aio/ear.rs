@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::aio::link::Limit;
 use crate::aio::station::{Connector, Duplex, read};
 use crate::error::Error;
-use crate::health::Health;
+use crate::health::{Health, PAUSE_MAX};
 use crate::inbox::Inbox;
 use crate::subscribe::{Change, Event, Heard, Listening, SILENCE, Subscription};
 
@@ -136,10 +136,15 @@ impl Worker {
         let mut health = Health::default();
         let mut connections = 0_u64;
         loop {
-            let why = match self.listen(&mut health, &mut connections).await {
+            let begun = Instant::now();
+            let why = match self.listen(&mut connections).await {
                 End::NoUser => return,
                 End::Broken(why) => why,
             };
+            // A server that takes connections and drops them at once is not called at once each time.
+            if begun.elapsed() > PAUSE_MAX {
+                health.connected();
+            }
             let pause = health.failed(Instant::now(), rand::random(), why.clone());
             {
                 let mut state = self.shared.state.lock();
@@ -156,7 +161,7 @@ impl Worker {
     }
 
     /// One connection, from its beginning to its end.
-    async fn listen(&self, health: &mut Health, connections: &mut u64) -> End {
+    async fn listen(&self, connections: &mut u64) -> End {
         let opened = self.connector.open(self.connector.listener_handshake());
         let (mut stream, mut inbox) = match opened.await {
             Ok(opened) => opened,
@@ -171,7 +176,6 @@ impl Worker {
             state.connected = true;
             state.trouble = None;
         }
-        health.connected();
         *connections += 1;
         // Only once the node has confirmed the subscriptions: who looks at the data now must not miss what is published
         // after the look.
@@ -194,8 +198,11 @@ impl Worker {
                 }
                 std::mem::take(&mut state.outgoing)
             };
-            if let Err(error) = stream.write_all(&outgoing).await {
-                return End::Broken(error.to_string());
+            // One whose machine has vanished takes nothing either.
+            match tokio::time::timeout(SILENCE, stream.write_all(&outgoing)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return End::Broken(error.to_string()),
+                Err(_) => return End::Broken("the server takes nothing".into()),
             }
             match self.next(stream, inbox).await {
                 Next::Work => continue,
@@ -255,5 +262,32 @@ impl Worker {
     /// Whether there is still somebody to tell.
     async fn tell(&self, event: Event) -> bool {
         self.events.send(event).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ShardedClient;
+    use crate::testing::{Fault, TestNode};
+
+    #[tokio::test]
+    async fn a_subscriber_asks_a_silent_connection_and_replaces_one_that_stays_silent() {
+        let node = TestNode::start().unwrap();
+        let builder = ShardedClient::builder().node("a", node.url());
+        let mut subscriber = builder.build_async().unwrap().subscriber();
+        subscriber.subscribe("news").await.unwrap();
+        // Quiet, but there: each PING is answered.
+        let nothing = tokio::time::timeout(4 * SILENCE, subscriber.next_event()).await;
+        assert!(nothing.is_err(), "{nothing:?}");
+        assert!(node.count_of("PING") >= 2);
+        node.fail("PING", Fault::HangBefore, 1);
+        let missed = tokio::time::timeout(Duration::from_secs(10), subscriber.next_event()).await;
+        assert!(
+            matches!(missed, Ok(Some(Event::Missed { .. }))),
+            "{missed:?}"
+        );
     }
 }

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::Hold;
 use crate::subscribe::{
-    Change, EVENTS_MAX, Event, Subscription, not_confirmed, not_plain, nothing_to_do, spread,
+    Change, EVENTS_MAX, Event, Subscription, not_confirmed, nothing_to_do, spread,
 };
 
 /// Listens to channels and patterns of all nodes, in one stream of events. Made by
@@ -183,9 +183,6 @@ impl Subscriber {
             None => {
                 let name = self.shared.router.name(node).to_owned();
                 let connector = self.shared.executor.connector(node);
-                if !connector.is_plain() {
-                    return Err(not_plain(&name));
-                }
                 Ok(place.insert(Ear::start(connector, name, self.sender.clone())))
             }
         }

@@ -64,9 +64,8 @@ pub(crate) enum Next {
     Round,
     /// A request in an unusual form, here in the usual one, comes before the rest of the input.
     Request(Vec<u8>),
-    /// A large request for this node is at the beginning of the input, and goes there as it comes. So many bytes more are
-    /// needed by those who cannot do that.
-    Upload { node: NodeIndex, needed: usize },
+    /// A large request for this node is at the beginning of the input, and goes there as it comes.
+    Upload { node: NodeIndex },
     /// Something that is not a round of requests. When it is silent, its reply is thrown away.
     Work { work: Work, silent: bool },
     /// What comes is no request. This is said, and the connection closed.
@@ -230,8 +229,7 @@ impl Session {
                 match self.owner_of_begun(router, bytes) {
                     Some(node) => {
                         self.look = Look::default();
-                        let needed = needed - bytes.len();
-                        (0, Next::Upload { node, needed })
+                        (0, Next::Upload { node })
                     }
                     None => (0, Next::Input(needed - bytes.len())),
                 }

@@ -1,9 +1,6 @@
 //! Answers as they came over the wire, for those who only pass them on.
 
-use redis::Value;
-
 use crate::plan::Row;
-use crate::reply::Protocol;
 
 /// Whole replies one after another, unread.
 #[derive(Debug, Default)]
@@ -47,15 +44,6 @@ impl Row for Frames {
         let before = self.bytes.len();
         self.bytes.extend_from_slice(&more.bytes);
         self.ends.extend(more.ends.iter().map(|end| before + end));
-    }
-
-    fn of_values(values: Vec<Value>, protocol: Protocol) -> Self {
-        let mut frames = Self::default();
-        for value in &values {
-            protocol.write(&mut frames.bytes, value);
-            frames.ends.push(frames.bytes.len());
-        }
-        frames
     }
 }
 

@@ -1,6 +1,6 @@
 //! Listening to one node: a thread that waits for messages, and makes the connection again when it breaks.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::{Error, ErrorKind};
-use crate::health::Health;
+use crate::health::{Health, PAUSE_MAX};
 use crate::inbox::Inbox;
-use crate::subscribe::{Change, Event, Heard, Listening, SILENCE, Subscription, not_plain};
+use crate::subscribe::{Change, Event, Heard, Listening, SILENCE, Subscription};
 use crate::sync::deadline::Deadline;
 use crate::sync::link::Connector;
 use crate::sync::socket::Socket;
@@ -49,9 +49,6 @@ impl Ear {
         node: String,
         events: SyncSender<Event>,
     ) -> Result<Self, Error> {
-        if !connector.is_plain() {
-            return Err(not_plain(&node));
-        }
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -83,7 +80,7 @@ impl Ear {
         let mut state = self.shared.state.lock();
         let request = state.listening.change(change, kind, names);
         if let Some(socket) = &mut state.socket
-            && socket.write_all(&request).is_err()
+            && socket.send(&request).is_err()
         {
             // The thread sees it too, and makes another.
             socket.shutdown();
@@ -156,10 +153,15 @@ impl Worker {
         let mut health = Health::default();
         let mut connections = 0_u64;
         loop {
-            let why = match self.listen(&mut health, &mut connections) {
+            let begun = Instant::now();
+            let why = match self.listen(&mut connections) {
                 End::NoUser => return,
                 End::Broken(why) => why,
             };
+            // A server that takes connections and drops them at once is not called at once each time.
+            if begun.elapsed() > PAUSE_MAX {
+                health.connected();
+            }
             let pause = health.failed(Instant::now(), rand::random(), why.clone());
             let mut state = self.shared.state.lock();
             state.socket = None;
@@ -175,7 +177,7 @@ impl Worker {
     }
 
     /// One connection, from its beginning to its end.
-    fn listen(&self, health: &mut Health, connections: &mut u64) -> End {
+    fn listen(&self, connections: &mut u64) -> End {
         let (mut socket, writer) = match self.connect() {
             Ok(sockets) => sockets,
             Err(error) => return End::Broken(error.to_string()),
@@ -187,13 +189,12 @@ impl Worker {
             }
             let mut writer = writer;
             let restore = state.listening.restore();
-            if let Err(error) = writer.write_all(&restore) {
+            if let Err(error) = writer.send(&restore) {
                 return End::Broken(error.to_string());
             }
             state.socket = Some(writer);
             state.trouble = None;
         }
-        health.connected();
         *connections += 1;
         // Only once the node has confirmed the subscriptions: who looks at the data now must not miss what is published
         // after the look.
@@ -274,7 +275,7 @@ impl Worker {
     fn ping(&self) {
         if let Some(socket) = &mut self.shared.state.lock().socket {
             // A failure shows when reading.
-            let _ = socket.write_all(b"*1\r\n$4\r\nPING\r\n");
+            let _ = socket.send(b"*1\r\n$4\r\nPING\r\n");
         }
     }
 }
@@ -284,4 +285,25 @@ fn is_timeout(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ShardedClient;
+    use crate::testing::{Fault, TestNode};
+
+    #[test]
+    fn a_subscriber_asks_a_silent_connection_and_replaces_one_that_stays_silent() {
+        let node = TestNode::start().unwrap();
+        let client = ShardedClient::open([node.url()]).unwrap();
+        let mut subscriber = client.subscriber();
+        subscriber.subscribe("news").unwrap();
+        // Quiet, but there: each PING is answered.
+        assert_eq!(subscriber.next_event(4 * SILENCE), None);
+        assert!(node.count_of("PING") >= 2);
+        node.fail("PING", Fault::HangBefore, 1);
+        let missed = subscriber.next_event(Duration::from_secs(10));
+        assert!(matches!(missed, Some(Event::Missed { .. })), "{missed:?}");
+    }
 }

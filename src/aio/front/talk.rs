@@ -96,13 +96,9 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
 
     async fn run(&mut self) -> io::Result<()> {
         loop {
-            let next = match self.round().await? {
-                Next::Upload { node, needed } if !self.is_plain(node) => Next::Input(needed),
-                next => next,
-            };
-            match next {
+            match self.round().await? {
                 Next::Round => {}
-                Next::Upload { node, .. } => {
+                Next::Upload { node } => {
                     if self.upload(node).await? == Going::Over {
                         return Ok(());
                     }
@@ -163,12 +159,6 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
             self.guest.show(client);
         }
         Ok(gathered.next)
-    }
-
-    /// Whether a request can go to this node in pieces: over TLS only redis-rs knows how to send it.
-    fn is_plain(&self, node: NodeIndex) -> bool {
-        let shared = self.front.shared(self.session.protocol());
-        shared.executor.connector(node).is_plain()
     }
 
     pub(super) async fn flush(&mut self) -> io::Result<()> {
