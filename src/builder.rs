@@ -10,12 +10,14 @@ use parking_lot::RwLock;
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
 use crate::command::{CommandTable, Declaration};
+use crate::endpoint::{Endpoint, SocketOptions};
 use crate::error::Error;
 use crate::node::NodeSpec;
 use crate::partition::{Partitioner, Rendezvous};
 use crate::plan::{Router, SplitWrites};
 use crate::settings::Settings;
 use crate::sync::{ShardedClient, Shared};
+use crate::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
 use crate::topology::{Topology, address};
 
 /// Describes a client. Nothing is contacted before the client's first command.
@@ -44,6 +46,7 @@ pub struct Builder {
     commands: Vec<Declaration>,
     split_writes: SplitWrites,
     settings: Settings,
+    tls: TlsOptions,
 }
 
 /// A node and how to reach it.
@@ -75,6 +78,8 @@ pub const WAITING_POOL_SIZE: usize = 64;
 pub const CONNECTIONS_PER_NODE: usize = 1;
 /// The default of [`Builder::idle_check`].
 pub const IDLE_CHECK: Duration = Duration::from_secs(10);
+/// The default of [`Builder::tcp_keepalive`].
+pub const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
 impl Builder {
     pub(crate) fn new() -> Self {
@@ -91,7 +96,9 @@ impl Builder {
                 waiting_pool_size: WAITING_POOL_SIZE,
                 connections_per_node: CONNECTIONS_PER_NODE,
                 idle_check: IDLE_CHECK,
+                tcp_keepalive: Some(TCP_KEEPALIVE),
             },
+            tls: TlsOptions::default(),
         }
     }
 
@@ -113,7 +120,10 @@ impl Builder {
                 spec: NodeSpec::new(name, address(info.addr())).with_weight(weight),
                 info,
             }),
-            Err(error) => Err(Error::config(format!("node {name}: {error}"))),
+            Err(error) => Err(Error::config(format!(
+                "node {name}: {}",
+                refused_url(&error)
+            ))),
         };
         self.nodes.push(node);
         self
@@ -127,7 +137,10 @@ impl Builder {
                 spec: NodeSpec::unnamed(address(info.addr())),
                 info,
             }),
-            Err(error) => Err(Error::config(format!("node number {number}: {error}"))),
+            Err(error) => Err(Error::config(format!(
+                "node number {number}: {}",
+                refused_url(&error)
+            ))),
         };
         self.nodes.push(node);
         self
@@ -232,15 +245,60 @@ impl Builder {
         self
     }
 
+    /// How long a TCP connection to a node may be quiet until the kernel asks whether the node is still there; one that
+    /// does not answer for as long again is given up. So a node whose machine has vanished is noticed also while
+    /// nothing is sent, as under BLPOP. Applies to nodes whose `ConnectionInfo` has no keepalive of its own; `None`
+    /// leaves theirs to the system, where it is off. Defaults to [`TCP_KEEPALIVE`].
+    pub fn tcp_keepalive(mut self, idle: impl Into<Option<Duration>>) -> Self {
+        self.settings.tcp_keepalive = idle.into();
+        self
+    }
+
+    /// The certificates with which `rediss://` nodes are met, in PEM: those of the issuers that are trusted, in place
+    /// of the machine's own, and the one that this client shows. Defaults to the issuers that the machine trusts (with
+    /// the feature `tls-rustls-webpki-roots` and rustls: those that Mozilla trusts), and to no certificate to show.
+    #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
+    pub fn tls_certificates(mut self, certificates: redis::TlsCertificates) -> Self {
+        self.tls.certificates = Some(certificates);
+        self
+    }
+
+    /// Certificates for the node called `name`, in place of those for all. Defaults to those of
+    /// [`tls_certificates`](Self::tls_certificates).
+    #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
+    pub fn node_tls_certificates(
+        mut self,
+        name: impl Into<String>,
+        certificates: redis::TlsCertificates,
+    ) -> Self {
+        self.tls.of_node.push((name.into(), certificates));
+        self
+    }
+
+    /// The name that the certificates of all `rediss://` nodes must have. Defaults to the host of each node's URL.
+    pub fn tls_server_name(mut self, name: impl Into<String>) -> Self {
+        self.tls.server_name = Some(name.into());
+        self
+    }
+
+    /// The library that encrypts connections to `rediss://` nodes. Defaults to [`TlsBackend::Rustls`] where its feature
+    /// is enabled, as in redis-rs, and to
+    /// [`TlsBackend::NativeTls`] otherwise.
+    pub fn tls_backend(mut self, backend: TlsBackend) -> Self {
+        self.tls.backend = Some(backend);
+        self
+    }
+
     /// The client.
     ///
     /// # Errors
     ///
     /// [`Config`](crate::ErrorKind::Config) when a URL cannot be read, nodes share a name or an address, databases differ,
-    /// a limit is zero, a command is declared twice, or the partitioner refuses the nodes.
+    /// a limit is zero, a command is declared twice, the partitioner refuses the nodes, or a node needs TLS and its
+    /// feature is not enabled or its certificates cannot be read.
     pub fn build(self) -> Result<ShardedClient, Error> {
-        let parts = self.parts()?;
-        let executor = crate::sync::executor(parts.clients, &parts.settings);
+        let parts = self.parts(Runtime::Blocking)?;
+        let executor = crate::sync::executor(parts.endpoints, &parts.settings);
         Ok(ShardedClient::from_shared(Shared {
             router: parts.router,
             executor,
@@ -256,11 +314,11 @@ impl Builder {
     /// As for [`build`](Self::build).
     #[cfg(feature = "tokio-comp")]
     pub fn build_async(self) -> Result<crate::aio::ShardedClient, Error> {
-        let parts = self.parts()?;
+        let parts = self.parts(Runtime::Tokio)?;
         use crate::aio::Pace;
         let users = parts.settings.waiting_pool_size;
         let executor =
-            crate::aio::Executor::new(parts.clients, &parts.settings, users, Pace::AtOnce);
+            crate::aio::Executor::new(parts.endpoints, &parts.settings, users, Pace::AtOnce);
         Ok(crate::aio::ShardedClient::from_shared(crate::aio::Shared {
             router: parts.router,
             executor,
@@ -277,16 +335,16 @@ impl Builder {
     /// As for [`build`](Self::build).
     #[cfg(feature = "tokio-comp")]
     pub fn build_front_end(self) -> Result<crate::aio::FrontEnd, Error> {
-        let parts = self.parts()?;
+        let parts = self.parts(Runtime::Tokio)?;
         Ok(crate::aio::FrontEnd::new(crate::aio::Parts {
             router: parts.router,
-            clients: parts.clients,
+            endpoints: parts.endpoints,
             settings: parts.settings,
             db: parts.db,
         }))
     }
 
-    fn parts(self) -> Result<Parts, Error> {
+    fn parts(self, runtime: Runtime) -> Result<Parts, Error> {
         self.settings.check()?;
         let mut nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;
         if let Some(password) = &self.password {
@@ -304,15 +362,24 @@ impl Builder {
         let (specs, infos): (Vec<_>, Vec<_>) =
             nodes.into_iter().map(|node| (node.spec, node.info)).unzip();
         let topology = Topology::new(specs, self.partitioner)?.reached_by(&infos);
-        let clients = topology
+        self.tls.check(topology.nodes())?;
+        let endpoint = |(node, info): (&NodeSpec, ConnectionInfo)| {
+            Ok(Endpoint {
+                address: node.address().to_owned(),
+                tls: self.tls.for_node(node.name(), &info, runtime)?,
+                options: SocketOptions::new(self.settings.tcp_keepalive, info.tcp_settings()),
+                info,
+            })
+        };
+        let endpoints = topology
             .nodes()
             .iter()
             .zip(infos)
-            .map(|(node, info)| Ok((client(node, info)?, node.address().to_owned())))
+            .map(endpoint)
             .collect::<Result<Vec<_>, Error>>()?;
         Ok(Parts {
             router: Router::new(Arc::new(topology), commands, self.split_writes),
-            clients,
+            endpoints,
             settings: self.settings,
             db,
         })
@@ -322,8 +389,8 @@ impl Builder {
 /// What both clients are made of.
 struct Parts {
     router: Router,
-    /// How to reach each node, and its address.
-    clients: Vec<(redis::Client, String)>,
+    /// How to reach each node.
+    endpoints: Vec<Endpoint>,
     settings: Settings,
     db: i64,
 }
@@ -374,10 +441,4 @@ fn common_db(nodes: &[NodeConfig]) -> Result<i64, Error> {
             db(other),
         ))),
     }
-}
-
-fn client(node: &NodeSpec, info: ConnectionInfo) -> Result<redis::Client, Error> {
-    let tcp = info.tcp_settings().clone().set_nodelay(true);
-    redis::Client::open(info.set_tcp_settings(tcp))
-        .map_err(|error| Error::config(format!("node {:?}: {error}", node.name())))
 }

@@ -182,6 +182,7 @@
 pub mod aio;
 pub mod builder;
 pub mod command;
+mod endpoint;
 mod error;
 #[cfg(feature = "tokio-comp")]
 mod front;
@@ -204,6 +205,7 @@ mod subscribe;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tls;
 mod topology;
 
 pub use builder::Builder;
@@ -213,10 +215,15 @@ pub use plan::{SCRIPT_BYTES_MAX, SCRIPTS_MAX, SplitWrites, TRANSACTION_ATTEMPTS_
 pub use redis;
 pub use scan::ScanPosition;
 pub use subscribe::{EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, Subscription};
-pub use sync::{Dedicated, Node, Scan, ShardedClient, Subscriber};
+pub use sync::{Dedicated, Node, PubSub, Scan, ShardedClient, Subscriber};
+pub use tls::TlsBackend;
 pub use topology::Topology;
 
 /// The README's code is compiled and run with the doctests, when all that it uses is there.
-#[cfg(all(doctest, feature = "tokio-comp"))]
+#[cfg(all(
+    doctest,
+    feature = "tokio-comp",
+    any(feature = "tls-native-tls", feature = "tls-rustls")
+))]
 #[doc = include_str!("../README.md")]
 struct Readme;

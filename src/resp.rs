@@ -86,6 +86,19 @@ pub(crate) fn read(input: &mut impl Input) -> io::Result<Value> {
     }
 }
 
+/// Reads one reply, or one push message as the array that RESP2 has in its place.
+pub(crate) fn read_message(input: &mut impl Input) -> io::Result<Value> {
+    let length = line_length(input)?;
+    match input.buffered() {
+        [b'>', ..] => {
+            let count = some_length(&input.buffered()[1..length])?;
+            input.consume(length + 2);
+            items(input, count, 0).map(Value::Array)
+        }
+        _ => read(input),
+    }
+}
+
 /// One value, or `None` for a push message.
 #[inline]
 fn value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> {

@@ -21,7 +21,13 @@ pub(crate) struct Settings {
     )]
     pub(crate) connections_per_node: usize,
     pub(crate) idle_check: Duration,
+    /// How long a connection may be quiet until the kernel asks the peer.
+    pub(crate) tcp_keepalive: Option<Duration>,
 }
+
+/// The kernel counts whole seconds, in so many bits.
+const TCP_KEEPALIVE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(32_767);
 
 impl Settings {
     /// Whether a command could ever be run.
@@ -36,26 +42,18 @@ impl Settings {
             ("waiting_pool_size", self.waiting_pool_size == 0),
             ("connections_per_node", self.connections_per_node == 0),
         ];
-        match zero.into_iter().find(|(_, zero)| *zero) {
-            None => Ok(()),
-            Some((name, _)) => Err(Error::config(format!(
+        if let Some((name, _)) = zero.into_iter().find(|(_, zero)| *zero) {
+            return Err(Error::config(format!(
                 "{name} is zero, so no command could ever be run"
+            )));
+        }
+        match self.tcp_keepalive {
+            Some(idle) if !TCP_KEEPALIVE.contains(&idle) => Err(Error::config(format!(
+                "tcp_keepalive is {idle:?}; it may be between {:?} and {:?}, or None",
+                TCP_KEEPALIVE.start(),
+                TCP_KEEPALIVE.end()
             ))),
+            _ => Ok(()),
         }
     }
-}
-
-/// Whether a TCP connection needs no option that only redis-rs sets.
-pub(crate) fn is_ordinary(tcp: &redis::io::tcp::TcpSettings) -> bool {
-    tcp.keepalive().is_none() && !has_user_timeout(tcp)
-}
-
-#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-fn has_user_timeout(tcp: &redis::io::tcp::TcpSettings) -> bool {
-    tcp.user_timeout().is_some()
-}
-
-#[cfg(not(any(target_os = "android", target_os = "fuchsia", target_os = "linux")))]
-fn has_user_timeout(_: &redis::io::tcp::TcpSettings) -> bool {
-    false
 }

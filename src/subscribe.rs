@@ -30,7 +30,8 @@ pub const EVENTS_MAX: usize = 65_536;
 pub const EVENT_BYTES_MAX: usize = 32 << 20;
 
 /// A silent connection is asked with PING after so long, and given up when it stays silent for as long again.
-pub(crate) const SILENCE: Duration = Duration::from_secs(15);
+/// Shorter for the unit tests.
+pub(crate) const SILENCE: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 15_000 });
 
 /// So many names are dealt with before others get their turn.
 pub(crate) const NAMES_AT_ONCE: usize = 512;
@@ -434,14 +435,6 @@ fn text(value: Option<Value>) -> Vec<u8> {
         Some(Value::SimpleString(text)) => text.into_bytes(),
         _ => Vec::new(),
     }
-}
-
-/// This node is not reached over a plain socket.
-pub(crate) fn not_plain(node: &str) -> Error {
-    Error::config(format!(
-        "node {node}: a subscriber listens over plain TCP and unix sockets; for TLS or special socket options open a \
-         connection for it with redis-rs"
-    ))
 }
 
 /// No name was given.

@@ -72,6 +72,7 @@ fn the_limits_are_those_of_the_code() {
             builder::WAITING_POOL_SIZE.to_string(),
         ),
         ("`Builder::idle_check`", seconds(builder::IDLE_CHECK)),
+        ("`Builder::tcp_keepalive`", seconds(builder::TCP_KEEPALIVE)),
         ("`EVENTS_MAX`", EVENTS_MAX.to_string()),
         (
             "`Subscriber::with_event_bytes_max`",

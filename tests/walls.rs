@@ -65,7 +65,8 @@ fn floor(path: &str) -> Option<u8> {
         "hash" | "partition" | "node.rs" => Some(0),
         "command" | "error.rs" | "front" | "handshake.rs" | "health.rs" | "inbox.rs"
         | "passage.rs" | "plan" | "reply.rs" | "resp.rs" | "scan.rs" | "settings.rs"
-        | "subscribe" | "subscribe.rs" | "topology" => Some(1),
+        | "subscribe" | "subscribe.rs" | "tls" | "topology" => Some(1),
+        "endpoint.rs" => Some(2),
         "sync" | "aio" if HANDLES.contains(&name) || name == "mod" || name == "r2d2" => Some(3),
         "sync" | "aio" => Some(2),
         "builder.rs" | "lib.rs" => Some(3),

@@ -111,6 +111,8 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                 Collected::More => {}
                 Collected::Nothing => return Poll::Pending,
                 Collected::Abandoned => {
+                    // Encryption may hold back the end of what it took.
+                    let _ = ready!(Pin::new(&mut self.stream).poll_flush(cx));
                     return Poll::Ready(Cause::Dropped("the client was dropped".into()));
                 }
             }

@@ -17,7 +17,7 @@ use crate::aio::event_channel::EventChannel;
 use crate::aio::link::{Limit, is_away};
 use crate::aio::station::{Connector, Duplex, home};
 use crate::error::Error;
-use crate::health::Health;
+use crate::health::{Health, PAUSE_MAX};
 use crate::inbox::Inbox;
 use crate::subscribe::{
     Change, ChangeRequest, Event, Heard, Listening, NAMES_AT_ONCE, Name, SILENCE, Subscription,
@@ -257,7 +257,7 @@ struct Pump {
 
 impl Worker {
     async fn run(self) {
-        while let End::Broken(why) = self.listen().await {
+        while let (begun, End::Broken(why)) = (Instant::now(), self.listen().await) {
             let (pause, was_connected) = {
                 let Some(mut state) = self.state() else {
                     return;
@@ -266,6 +266,10 @@ impl Worker {
                 state.outgoing = Vec::new();
                 state.trouble = Some(why.clone());
                 state.failed += 1;
+                // A server that takes connections and drops them at once is not called at once each time.
+                if begun.elapsed() > PAUSE_MAX {
+                    state.health.connected();
+                }
                 let pause = state.health.failed(Instant::now(), rand::random(), why);
                 (pause, was_connected)
             };
@@ -303,7 +307,6 @@ impl Worker {
             state.outgoing = Vec::new();
             state.connected = true;
             state.trouble = None;
-            state.health.connected();
             state.connections += 1;
             state.connections > 1
         };
@@ -468,5 +471,37 @@ impl Drop for Worker {
         self.events
             .stop(was_connected.then_some(Event::Disconnected { node }));
         self.shared.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ShardedClient;
+    use crate::testing::{Fault, TestNode};
+
+    #[tokio::test]
+    async fn a_subscriber_asks_a_silent_connection_and_replaces_one_that_stays_silent() {
+        let node = TestNode::start().unwrap();
+        let builder = ShardedClient::builder().node("a", node.url());
+        let mut subscriber = builder.build_async().unwrap().subscriber();
+        subscriber.subscribe("news").await.unwrap();
+        // Quiet, but there: each PING is answered.
+        let nothing = tokio::time::timeout(4 * SILENCE, subscriber.next_event()).await;
+        assert!(nothing.is_err(), "{nothing:?}");
+        assert!(node.count_of("PING") >= 2);
+        node.fail("PING", Fault::HangBefore, 1);
+        let gone = tokio::time::timeout(Duration::from_secs(10), subscriber.next_event()).await;
+        assert!(
+            matches!(gone, Ok(Some(Event::Disconnected { .. }))),
+            "{gone:?}"
+        );
+        let missed = tokio::time::timeout(Duration::from_secs(10), subscriber.next_event()).await;
+        assert!(
+            matches!(missed, Ok(Some(Event::Missed { .. }))),
+            "{missed:?}"
+        );
     }
 }

@@ -12,6 +12,7 @@ use crate::aio::link::{Limit, Link, Receive};
 use crate::aio::station::{Connector, Station};
 use crate::aio::waiting::{Lease, WaitingPool};
 use crate::command::Access;
+use crate::endpoint::Endpoint;
 use crate::node::NodeIndex;
 use crate::plan::{Answers, Cause, Exchange, Failure, Hold, RESENDS_MAX, Resend, Slot};
 use crate::settings::Settings;
@@ -34,13 +35,13 @@ struct NodeLinks {
 impl Executor {
     /// For so many users of connections of their own at a time.
     pub(crate) fn new(
-        clients: Vec<(redis::Client, String)>,
+        endpoints: Vec<Endpoint>,
         settings: &Settings,
         users: usize,
         pace: Pace,
     ) -> Self {
-        let node = |(client, address): (redis::Client, String)| {
-            let connector = Connector::new(client, address, settings.connect_timeout, pace);
+        let node = |endpoint: Endpoint| {
+            let connector = Connector::new(endpoint, settings.connect_timeout, pace);
             let station = |_| Arc::new(Station::new(connector.clone()));
             NodeLinks {
                 shared: (0..settings.connections_per_node).map(station).collect(),
@@ -53,7 +54,7 @@ impl Executor {
             }
         };
         Self {
-            nodes: clients.into_iter().map(node).collect(),
+            nodes: endpoints.into_iter().map(node).collect(),
             response_timeout: settings.response_timeout,
         }
     }

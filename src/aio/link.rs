@@ -8,13 +8,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use redis::Value;
-use redis::aio::MultiplexedConnection;
 use tokio::runtime::{Handle, Id};
 use tokio::sync::oneshot;
 
-use crate::command::{Args, PackedCommands};
 use crate::plan::{Answers, Cause, Ending, Failure, Frames, Meter, Row};
-use crate::reply::Protocol;
 
 /// So many bytes of requests may wait for one connection to take them. What comes then is refused: a node that far behind
 /// would not answer it in time.
@@ -31,23 +28,9 @@ pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 /// Closed when the last handle is dropped.
 #[derive(Debug)]
 pub(super) struct Link {
-    kind: Kind,
-}
-
-#[derive(Debug)]
-enum Kind {
-    /// A socket of our own and the task that drives it.
-    Plain {
-        mailbox: Arc<Mailbox>,
-        /// The runtime of that task, if it runs only while somebody blocks on it.
-        home: Option<Id>,
-    },
-    /// redis-rs' connection: TLS, special socket options.
-    RedisRs {
-        connection: MultiplexedConnection,
-        protocol: Protocol,
-        closed: AtomicBool,
-    },
+    mailbox: Arc<Mailbox>,
+    /// The runtime of the driver, if it runs only while somebody blocks on it.
+    home: Option<Id>,
 }
 
 /// Where requests wait for the driver.
@@ -139,60 +122,38 @@ impl Receive for Frames {
 }
 
 impl Link {
-    /// `home` is the runtime of the driver, if it runs only while somebody blocks on it.
+    /// A connection, of which a driver takes the mail. `home` is the runtime of that driver, if it runs only while somebody
+    /// blocks on it.
     pub(super) fn plain(mailbox: Arc<Mailbox>, home: Option<Id>) -> Self {
-        Self {
-            kind: Kind::Plain { mailbox, home },
-        }
-    }
-
-    pub(super) fn redis_rs(connection: MultiplexedConnection, protocol: Protocol) -> Self {
-        Self {
-            kind: Kind::RedisRs {
-                connection,
-                protocol,
-                closed: AtomicBool::new(false),
-            },
-        }
+        Self { mailbox, home }
     }
 
     /// Makes it carry out what was handed over even if nobody waits for it.
     pub(super) fn leave_when_answered(&self) {
-        if let Kind::Plain { mailbox, .. } = &self.kind {
-            mailbox.state.lock().leave = Leave::WhenAnswered;
-        }
+        self.mailbox.state.lock().leave = Leave::WhenAnswered;
     }
 
     /// Whether it is no more.
     pub(super) fn is_closed(&self) -> bool {
-        match &self.kind {
-            Kind::Plain { mailbox, .. } => mailbox.state.lock().closed.is_some(),
-            Kind::RedisRs { closed, .. } => closed.load(Ordering::Relaxed),
-        }
+        self.mailbox.state.lock().closed.is_some()
     }
 
     /// Whether its driver lives on a runtime that may not be run while this one is.
     pub(super) fn is_away(&self) -> bool {
-        match &self.kind {
-            Kind::Plain { home, .. } => is_away(*home),
-            Kind::RedisRs { .. } => false,
-        }
+        is_away(self.home)
     }
 
     /// Whether the server has closed it, as far as can be told without asking it: the driver looks at the socket.
     pub(super) async fn is_stale(&self) -> bool {
-        let Kind::Plain { mailbox, .. } = &self.kind else {
-            return self.is_closed();
-        };
         let (sender, looked) = oneshot::channel();
         {
-            let mut mail = mailbox.state.lock();
+            let mut mail = self.mailbox.state.lock();
             if mail.closed.is_some() {
                 return true;
             }
             mail.look = Some(sender);
         }
-        mailbox.wake();
+        self.mailbox.wake();
         looked.await.is_err()
     }
 
@@ -202,28 +163,15 @@ impl Link {
         write: impl FnOnce(&mut Vec<u8>),
         limit: Limit,
     ) -> Result<Value, Failure> {
-        match &self.kind {
-            Kind::Plain { mailbox, home } => {
-                let (sender, receiver) = oneshot::channel();
-                mailbox
-                    .hand_over(write, 1, Ending::Any, limit, Reply::One(sender), None)
-                    .map_err(Failure::not_sent)?;
-                let answer = match is_away(*home) {
-                    false => receiver.await.ok(),
-                    true => Box::pin(mailbox.await_elsewhere(receiver)).await,
-                };
-                answer.unwrap_or_else(|| Err(lost(1)))
-            }
-            Kind::RedisRs { .. } => {
-                let mut packed = Vec::new();
-                write(&mut packed);
-                let answers: Answers = self.exchange(&packed, 1, Ending::Any, limit).await;
-                match (answers.values.into_iter().next(), answers.failure) {
-                    (Some(value), _) => Ok(value),
-                    (None, failure) => Err(failure.unwrap_or_else(|| lost(1))),
-                }
-            }
-        }
+        let (sender, receiver) = oneshot::channel();
+        self.mailbox
+            .hand_over(write, 1, Ending::Any, limit, Reply::One(sender), None)
+            .map_err(Failure::not_sent)?;
+        let answer = match is_away(self.home) {
+            false => receiver.await.ok(),
+            true => Box::pin(self.mailbox.await_elsewhere(receiver)).await,
+        };
+        answer.unwrap_or_else(|| Err(lost(1)))
     }
 
     /// `count` packed requests and their answers.
@@ -251,47 +199,29 @@ impl Link {
             // Nobody would ever tell whoever waits for no answer.
             return Answers::default();
         }
-        match &self.kind {
-            Kind::Plain { mailbox, home } => {
-                let (sender, receiver) = oneshot::channel();
-                let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
-                match mailbox.hand_over(write, count, ending, limit, R::reply(sender), meter) {
-                    Ok(()) => {
-                        let answers = match is_away(*home) {
-                            false => receiver.await.ok(),
-                            true => Box::pin(mailbox.await_elsewhere(receiver)).await,
-                        };
-                        answers.unwrap_or_else(|| Answers::failed(lost(count)))
-                    }
-                    Err(cause) => Answers::failed(Failure::not_sent(cause)),
-                }
+        let (sender, receiver) = oneshot::channel();
+        let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
+        let reply = R::reply(sender);
+        match self
+            .mailbox
+            .hand_over(write, count, ending, limit, reply, meter)
+        {
+            Ok(()) => {
+                let answers = match is_away(self.home) {
+                    false => receiver.await.ok(),
+                    true => Box::pin(self.mailbox.await_elsewhere(receiver)).await,
+                };
+                answers.unwrap_or_else(|| Answers::failed(lost(count)))
             }
-            Kind::RedisRs {
-                connection,
-                protocol,
-                closed,
-            } => {
-                let exchange = through_redis_rs(connection.clone(), packed, count, limit);
-                let answers = Box::pin(exchange).await;
-                let last = answers.values.last();
-                if answers.failure.is_some() || !last.is_none_or(|last| ending.is_met_by(last)) {
-                    closed.store(true, Ordering::Relaxed);
-                }
-                Answers {
-                    values: R::of_values(answers.values, *protocol),
-                    failure: answers.failure,
-                }
-            }
+            Err(cause) => Answers::failed(Failure::not_sent(cause)),
         }
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        if let Kind::Plain { mailbox, .. } = &self.kind {
-            mailbox.state.lock().abandoned = true;
-            mailbox.wake();
-        }
+        self.mailbox.state.lock().abandoned = true;
+        self.mailbox.wake();
     }
 }
 
@@ -318,11 +248,6 @@ impl Limit {
     pub(super) fn end(&self) -> Option<Instant> {
         self.length
             .and_then(|length| self.start.checked_add(length))
-    }
-
-    /// What to say when it is over.
-    pub(super) fn missed(&self) -> Cause {
-        missed(self.length.unwrap_or_default())
     }
 }
 
@@ -528,45 +453,4 @@ fn lost(count: usize) -> Failure {
         cause: Cause::Dropped("the runtime of the connection has ended".into()),
         sent: count,
     }
-}
-
-async fn through_redis_rs(
-    mut connection: MultiplexedConnection,
-    packed: &[u8],
-    count: usize,
-    limit: Limit,
-) -> Answers {
-    let pipeline = unpack(packed);
-    let send = connection.send_packed_commands(&pipeline, 0, count);
-    let result = match limit.end() {
-        Some(end) => tokio::time::timeout_at(end.into(), send).await,
-        None => Ok(send.await),
-    };
-    let cause = match result {
-        Ok(Ok(values)) => {
-            return Answers {
-                values,
-                failure: None,
-            };
-        }
-        Ok(Err(error)) if error.is_timeout() => limit.missed(),
-        Ok(Err(error)) => Cause::Dropped(error.to_string()),
-        Err(_) => limit.missed(),
-    };
-    Answers::failed(Failure { cause, sent: count })
-}
-
-/// Packed requests as redis-rs' pipeline, for its own connection takes nothing else.
-fn unpack(packed: &[u8]) -> redis::Pipeline {
-    let mut pipeline = redis::pipe();
-    let mut commands = PackedCommands::new(packed);
-    let mut args = Args::new();
-    while let Ok(Some(_)) = commands.next(&mut args) {
-        let mut cmd = redis::Cmd::new();
-        for arg in &args {
-            cmd.arg(*arg);
-        }
-        pipeline.add_command(cmd);
-    }
-    pipeline
 }

@@ -4,7 +4,7 @@
 //! * [`Dedicated`]: a private connection for stateful talk. [`Scan`]: keys of all nodes as a stream.
 //! * [`FrontEnd`]: all nodes as one server, for programs that speak the protocol.
 //! * `executor`: hands each node its requests, then waits for all answers. `station`: the way to one node, made again
-//!   when it breaks. `link`: one connection that many requests share; `driver` moves its bytes.
+//!   when it breaks. `link`: one connection that many requests share; `driver` moves its bytes, `tls` encrypts them.
 //!
 //! Nothing here decides: which command goes where, what its answers mean and what may be sent again is said by `plan`,
 //! exactly as for the blocking client.
@@ -40,6 +40,7 @@ mod scan;
 mod scripts;
 mod station;
 mod subscriber;
+mod tls;
 mod transaction;
 mod waiting;
 

@@ -20,10 +20,30 @@ impl Peek for TcpStream {
     }
 }
 
+impl<P: Peek + ?Sized> Peek for Box<P> {
+    fn is_closed(&self) -> bool {
+        (**self).is_closed()
+    }
+}
+
 #[cfg(unix)]
 impl Peek for UnixStream {
     fn is_closed(&self) -> bool {
         is_closed(&SockRef::from(self))
+    }
+}
+
+/// The alert that ends an encrypted connection has fewer bytes with every cipher, and whatever else a server sends by
+/// itself, such as a ticket for a later connection, has more.
+#[cfg(any(feature = "tokio-native-tls-comp", feature = "tokio-rustls-comp"))]
+const ALERT_BYTES_MAX: usize = 64;
+
+/// Whether the other side has closed an encrypted connection on which no reply is due: its last words may still lie there.
+#[cfg(any(feature = "tokio-native-tls-comp", feature = "tokio-rustls-comp"))]
+pub(super) fn is_encrypted_closed(stream: &TcpStream) -> bool {
+    match SockRef::from(stream).peek(&mut [MaybeUninit::uninit(); ALERT_BYTES_MAX]) {
+        Ok(count) => count < ALERT_BYTES_MAX,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
     }
 }
 

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use redis::{AsyncConnectionConfig, ConnectionAddr, RedisResult};
+use redis::{ConnectionAddr, RedisResult};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
@@ -21,16 +22,17 @@ use tokio::sync::Notify;
 use crate::aio::driver::{Driver, Pace};
 use crate::aio::link::{Limit, Link, Mailbox};
 use crate::aio::peek::Peek;
+use crate::aio::tls;
+use crate::endpoint::Endpoint;
 use crate::handshake::Handshake;
 use crate::health::{Health, PAUSE_MIN};
 use crate::inbox::Inbox;
 use crate::plan::{Answers, Cause, Ending};
-use crate::settings::is_ordinary;
 
 /// How to make connections to one node.
 #[derive(Clone)]
 pub(super) struct Connector {
-    client: redis::Client,
+    endpoint: Endpoint,
     pub(super) address: String,
     pub(super) timeout: Duration,
     pace: Pace,
@@ -72,34 +74,17 @@ struct Attempt {
 const OVERDUE_SLACK: Duration = Duration::from_millis(100);
 
 /// A stream to a server, of whichever kind.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Peek + Send + Unpin {}
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+impl<S: AsyncRead + AsyncWrite + Peek + Send + Unpin> Duplex for S {}
 
 impl Connector {
-    pub(super) fn new(
-        client: redis::Client,
-        address: String,
-        timeout: Duration,
-        pace: Pace,
-    ) -> Self {
+    pub(super) fn new(endpoint: Endpoint, timeout: Duration, pace: Pace) -> Self {
         Self {
-            client,
-            address,
+            address: endpoint.address.clone(),
+            endpoint,
             timeout,
             pace,
-        }
-    }
-
-    /// Whether its connections are sockets of our own.
-    pub(super) fn is_plain(&self) -> bool {
-        let info = self.client.get_connection_info();
-        let tcp = info.tcp_settings();
-        match info.addr() {
-            ConnectionAddr::Tcp(..) => is_ordinary(tcp),
-            #[cfg(unix)]
-            ConnectionAddr::Unix(_) => true,
-            _ => false,
         }
     }
 
@@ -110,15 +95,16 @@ impl Connector {
     ) -> Result<(Box<dyn Duplex>, Inbox), String> {
         let open = async {
             let mut inbox = Inbox::new();
-            let mut stream = self.connect_plain().await?;
+            let mut stream = self.connect_stream().await?;
             stream.write_all(&handshake.packed()).await?;
             let mut answers = Vec::new();
             while answers.len() < handshake.count() {
                 match inbox.reply()? {
                     Some(answer) => answers.push(answer),
                     None => {
-                        let count = read(&mut stream, &mut inbox).await?;
-                        inbox.arrived(count);
+                        let read = read(&mut stream, &mut inbox).await;
+                        let hung_up = |error| format!("{error}{}", self.endpoint.hint());
+                        inbox.arrived(read.map_err(hung_up).map_err(io::Error::other)?);
                     }
                 }
             }
@@ -134,25 +120,38 @@ impl Connector {
 
     /// The first words of a connection for commands.
     pub(super) fn handshake(&self) -> Handshake {
-        Handshake::new(self.client.get_connection_info().redis_settings())
+        Handshake::new(self.endpoint.info.redis_settings())
     }
 
-    async fn connect_plain(&self) -> io::Result<Box<dyn Duplex>> {
-        match self.client.get_connection_info().addr() {
-            ConnectionAddr::Tcp(host, port) => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
-            }
+    async fn connect_stream(&self) -> io::Result<Box<dyn Duplex>> {
+        match self.endpoint.info.addr() {
+            ConnectionAddr::Tcp(host, port) => Ok(Box::new(self.connect_tcp(host, *port).await?)),
+            ConnectionAddr::TcpTls { host, port, .. } => self.connect_tls(host, *port).await,
             #[cfg(unix)]
             ConnectionAddr::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
+    async fn connect_tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect((host, port)).await?;
+        self.endpoint.options.apply(SockRef::from(&stream))?;
+        Ok(stream)
+    }
+
+    async fn connect_tls(&self, host: &str, port: u16) -> io::Result<Box<dyn Duplex>> {
+        let Some(tls) = &self.endpoint.tls else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let stream = self.connect_tcp(host, port).await?;
+        // In a box, as what a handshake needs is large, and most connections have none.
+        let shaken = Box::pin(tls::connect(tls, stream)).await;
+        shaken.map_err(|error| tls.handshake_error(error))
+    }
+
     /// The first words of a connection for SUBSCRIBE, in the protocol that mixes messages and replies as arrays.
     pub(super) fn listener_handshake(&self) -> Handshake {
-        let settings = self.client.get_connection_info().redis_settings().clone();
+        let settings = self.endpoint.info.redis_settings().clone();
         Handshake::new(&settings.set_protocol(redis::ProtocolVersion::RESP2))
     }
 
@@ -175,29 +174,16 @@ impl Connector {
         limit: Limit,
         closed: impl FnOnce() + Send + 'static,
     ) -> RedisResult<Link> {
-        let info = self.client.get_connection_info();
-        let link = match info.addr() {
-            ConnectionAddr::Tcp(host, port) if self.is_plain() => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                stream.set_nodelay(true)?;
-                drive(stream, self.pace, closed)
+        // The streams of most nodes are known by their type, so that no byte of theirs takes a detour.
+        let link = match self.endpoint.info.addr() {
+            ConnectionAddr::Tcp(host, port) => {
+                drive(self.connect_tcp(host, *port).await?, self.pace, closed)
             }
             #[cfg(unix)]
             ConnectionAddr::Unix(path) => {
                 drive(UnixStream::connect(path).await?, self.pace, closed)
             }
-            _ => {
-                let config = AsyncConnectionConfig::new()
-                    .set_connection_timeout(Some(self.timeout))
-                    .set_response_timeout(None);
-                let connection = self
-                    .client
-                    .get_multiplexed_async_connection_with_config(&config);
-                return Ok(Link::redis_rs(
-                    connection.await?,
-                    info.redis_settings().into(),
-                ));
-            }
+            _ => drive(self.connect_stream().await?, self.pace, closed),
         };
         let handshake = self.handshake();
         if handshake.count() > 0 {
@@ -205,7 +191,11 @@ impl Connector {
                 .exchange(&handshake.packed(), handshake.count(), Ending::Any, limit)
                 .await;
             if let Some(failure) = answers.failure {
-                let error = std::io::Error::other(failure.cause.to_string());
+                let hint = match failure.cause {
+                    Cause::Dropped(_) => self.endpoint.hint(),
+                    _ => "",
+                };
+                let error = std::io::Error::other(format!("{}{hint}", failure.cause));
                 return Err(error.into());
             }
             handshake.check(&answers.values)?;
@@ -230,7 +220,7 @@ pub(super) async fn read(stream: &mut Box<dyn Duplex>, inbox: &mut Inbox) -> io:
 /// A link over `stream`, and the task that drives it. `closed` is called when it ends.
 fn drive<S>(stream: S, pace: Pace, closed: impl FnOnce() + Send + 'static) -> Link
 where
-    S: Duplex + Peek + 'static,
+    S: Duplex + 'static,
 {
     let mailbox = Arc::new(Mailbox::default());
     let driver = Driver::new(stream, Arc::clone(&mailbox), pace);

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::Hold;
 use crate::subscribe::{
-    Change, Event, NAMES_AT_ONCE, Spread, Subscription, not_confirmed, not_plain, nothing_to_do,
+    Change, Event, NAMES_AT_ONCE, Spread, Subscription, not_confirmed, nothing_to_do,
 };
 
 /// Listens to channels and patterns of all nodes, in one stream of events. Made by
@@ -215,9 +215,6 @@ impl Subscriber {
             None => {
                 let name = self.shared.router.name(node).to_owned();
                 let connector = self.shared.executor.connector(node);
-                if !connector.is_plain() {
-                    return Err(not_plain(&name));
-                }
                 let ear = Ear::start(connector, name, Arc::clone(&self.events));
                 Ok(place.insert(ear))
             }

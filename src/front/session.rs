@@ -88,9 +88,8 @@ pub(crate) enum Next {
     /// The first bytes of the input, so many, are one request with very many arguments: it is taken with
     /// [`Session::gather_heavy`], where nobody waits for that.
     Heavy(usize),
-    /// A large request for this node is at the beginning of the input, and goes there as it comes. So many bytes more are
-    /// needed by those who cannot do that.
-    Upload { node: NodeIndex, needed: usize },
+    /// A large request for this node is at the beginning of the input, and goes there as it comes.
+    Upload { node: NodeIndex },
     /// Something that is not a round of requests. When it is silent, its reply is thrown away.
     Work { work: Work, silent: bool },
     /// What comes is no request. This is said, and the connection closed.
@@ -329,8 +328,7 @@ impl Session {
                 match self.owner_of_begun(router, bytes) {
                     Some(node) => {
                         self.look = Look::default();
-                        let needed = needed - bytes.len();
-                        (0, Next::Upload { node, needed })
+                        (0, Next::Upload { node })
                     }
                     None => (0, Next::Input(needed - bytes.len())),
                 }

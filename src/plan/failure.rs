@@ -7,7 +7,6 @@ use redis::Value;
 use crate::command::Access;
 use crate::error::{Error, ErrorKind};
 use crate::plan::batch::Slot;
-use crate::reply::Protocol;
 
 /// A request that fails with a broken connection is tried on a new one so often, if it may be.
 pub(crate) const RESENDS_MAX: usize = 1;
@@ -29,8 +28,6 @@ pub(crate) trait Row: Default {
     fn keep(&mut self, count: usize);
     /// Adds those that came later.
     fn join(&mut self, more: Self);
-    /// Answers of this protocol, in this form.
-    fn of_values(values: Vec<Value>, protocol: Protocol) -> Self;
 }
 
 impl Row for Vec<Value> {
@@ -44,10 +41,6 @@ impl Row for Vec<Value> {
 
     fn join(&mut self, more: Self) {
         self.extend(more);
-    }
-
-    fn of_values(values: Self, _: Protocol) -> Self {
-        values
     }
 }
 

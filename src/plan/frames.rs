@@ -3,10 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use redis::Value;
-
 use crate::plan::Row;
-use crate::reply::Protocol;
 
 /// The meter is told of growth by at least this many bytes, so that small replies cost it nothing.
 const METERED_BYTES_MIN: usize = 64 << 10;
@@ -93,15 +90,6 @@ impl Row for Frames {
         self.bytes.extend_from_slice(&more.bytes);
         self.ends.extend(more.ends.iter().map(|end| before + end));
         self.update_meter();
-    }
-
-    fn of_values(values: Vec<Value>, protocol: Protocol) -> Self {
-        let mut frames = Self::default();
-        for value in &values {
-            protocol.write(&mut frames.bytes, value);
-            frames.ends.push(frames.bytes.len());
-        }
-        frames
     }
 }
 

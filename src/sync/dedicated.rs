@@ -1,21 +1,23 @@
 //! A private connection to one node.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use redis::{Cmd, ConnectionLike, PubSub, RedisResult, Value};
+use redis::{Cmd, ConnectionLike, RedisError, RedisResult, Value};
 
 use crate::command::{Access, Scripting};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
     Answers, Cause, Ending, Failure, Hold, Moment, Planned, Reach, Remedy, Shape, check_each,
     finish, named, parse_one, wanted,
 };
-use crate::sync::Shared;
 use crate::sync::deadline::Deadline;
 use crate::sync::link::Link;
 use crate::sync::pool::Wanted;
+use crate::sync::{PubSub, Shared};
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, SUBSCRIBE, CLIENT and other stateful talk work on it as
 /// they do on `redis::Connection`. It is closed when dropped.
@@ -73,31 +75,59 @@ impl Dedicated {
     }
 
     /// Listens to channels, as `redis::Connection::as_pubsub`. Messages are waited for without limit, unless
-    /// `PubSub::set_read_timeout` sets one. redis-rs makes a connection of its own for it, so what was set on this one before
-    /// (CLIENT SETNAME, SELECT, ...) would be lost.
+    /// [`PubSub::set_read_timeout`] sets one.
     ///
     /// # Errors
     ///
     /// When the connection has failed before, when its state was changed before, and when no connection can be made.
     pub fn as_pubsub(&mut self) -> RedisResult<PubSub<'_>> {
-        let pristine = std::mem::replace(&mut self.pristine, false);
-        if self.link.is_none() {
-            return Err(self.broken().into());
+        self.pristine = false;
+        match self.link {
+            Some(_) => Ok(PubSub::new(self)),
+            None => Err(self.broken().into()),
         }
-        if self.link.as_mut().and_then(Link::redis_rs).is_none() {
-            if !pristine {
-                let text = "as_pubsub must come before commands that change the state of a dedicated connection";
-                return Err(Error::new(ErrorKind::Stateful, text).into());
-            }
-            let deadline = self.shared.executor.deadline(Hold::No);
-            let (connector, limit) = self.pool().connector();
-            let made = connector.connect_redis_rs(&deadline.within(limit), u64::MAX)?;
-            self.link = Some(made);
+    }
+
+    /// Sends `packed` and reads no reply.
+    pub(super) fn send_only(&mut self, packed: &[u8]) -> RedisResult<()> {
+        match self.talk(packed, 0, Hold::No).failure {
+            Some(failure) => Err(self.failed(failure.cause)),
+            None => Ok(()),
         }
-        let broken = self.broken();
-        let connection = self.link.as_mut().and_then(Link::redis_rs).ok_or(broken)?;
-        connection.set_read_timeout(None)?;
-        Ok(connection.as_pubsub())
+    }
+
+    /// Reads what the node answers at once: a reply or a message.
+    pub(super) fn confirmation(&mut self) -> RedisResult<Value> {
+        let deadline = self.shared.executor.deadline(Hold::No);
+        let link = self.link.as_mut();
+        let read = link.map(|link| link.message(&deadline));
+        read.unwrap_or_else(|| Err(failed_before()))
+            .map_err(|cause| self.failed(cause))
+    }
+
+    /// Waits for a reply or a message. The connection stays, when none begins to come within `timeout`.
+    pub(super) fn next_message(&mut self, timeout: Option<Duration>) -> RedisResult<Value> {
+        let deadline = Deadline::start(timeout);
+        let link = self.link.as_mut();
+        let waited = link.map(|link| link.wait(&deadline));
+        match waited.unwrap_or_else(|| Err(failed_before())) {
+            Ok(()) => self.confirmation(),
+            // As redis-rs says it: who listens with a limit goes on after it.
+            Err(Cause::Timeout(text)) => Err(io::Error::new(io::ErrorKind::TimedOut, text).into()),
+            Err(cause) => Err(self.failed(cause)),
+        }
+    }
+
+    /// Closes the connection, which owes something.
+    pub(super) fn abandon(&mut self) {
+        self.close();
+    }
+
+    /// What is said of a request that failed. The connection is closed.
+    fn failed(&mut self, cause: Cause) -> RedisError {
+        self.close();
+        let failure = Failure { cause, sent: 0 };
+        failure.error(self.node_name(), 0, Access::Read).into()
     }
 
     /// Ends it: a connection whose state is as it was goes back to the pool.
@@ -155,7 +185,7 @@ impl Dedicated {
         values: &mut Vec<Value>,
     ) -> Result<(), Cause> {
         let Some(link) = &mut self.link else {
-            return Err(Cause::Connect("this connection has failed before".into()));
+            return Err(failed_before());
         };
         link.last_used = deadline.start;
         link.send(packed, deadline).map_err(|lost| lost.cause)?;
@@ -163,11 +193,7 @@ impl Dedicated {
     }
 
     fn broken(&self) -> Error {
-        Failure::not_sent(Cause::Connect("this connection has failed before".into())).error(
-            self.node_name(),
-            0,
-            Access::Read,
-        )
+        Failure::not_sent(failed_before()).error(self.node_name(), 0, Access::Read)
     }
 
     fn one(&mut self, packed: &[u8]) -> RedisResult<Value> {
@@ -198,6 +224,10 @@ impl Dedicated {
             )),
         }
     }
+}
+
+fn failed_before() -> Cause {
+    Cause::Connect("this connection has failed before".into())
 }
 
 impl fmt::Debug for Dedicated {

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, ErrorKind};
-use crate::health::Health;
+use crate::health::{Health, PAUSE_MAX};
 use crate::inbox::Inbox;
 use crate::subscribe::{
-    Change, ChangeRequest, Event, Heard, Listening, Name, SILENCE, Subscription, not_plain,
+    Change, ChangeRequest, Event, Heard, Listening, Name, SILENCE, Subscription,
 };
 use crate::sync::deadline::Deadline;
 use crate::sync::event_channel::EventChannel;
@@ -53,9 +53,6 @@ impl Ear {
         node: String,
         events: Arc<EventChannel>,
     ) -> Result<Self, Error> {
-        if !connector.is_plain() {
-            return Err(not_plain(&node));
-        }
         let shared = Arc::new(Shared {
             writer: Mutex::default(),
             state: Mutex::default(),
@@ -184,9 +181,13 @@ fn write_all(
     mut meanwhile: impl FnMut(&mut Socket) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut written = 0;
-    while written < bytes.len() {
-        match socket.write(&bytes[written..]) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+    while written < bytes.len() || socket.holds_back() {
+        let wrote = match &bytes[written..] {
+            [] => socket.flush().map(|()| 0),
+            rest => socket.write(rest),
+        };
+        match wrote {
+            Ok(0) if written < bytes.len() => return Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => written += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if is_timeout(&error) && !limit.is_over() => meanwhile(socket)?,
@@ -217,11 +218,15 @@ impl Worker {
         let mut health = Health::default();
         let mut connections = 0_u64;
         loop {
-            let before = connections;
-            let why = match self.listen(&mut health, &mut connections) {
+            let (before, begun) = (connections, Instant::now());
+            let why = match self.listen(&mut connections) {
                 End::NoUser => return,
                 End::Broken(why) => why,
             };
+            // A server that takes connections and drops them at once is not called at once each time.
+            if begun.elapsed() > PAUSE_MAX {
+                health.connected();
+            }
             let pause = health.failed(Instant::now(), rand::random(), why.clone());
             *self.shared.writer.lock() = None;
             {
@@ -245,7 +250,7 @@ impl Worker {
     }
 
     /// One connection, from its beginning to its end.
-    fn listen(&self, health: &mut Health, connections: &mut u64) -> End {
+    fn listen(&self, connections: &mut u64) -> End {
         let (mut socket, writer) = match self.connect() {
             Ok(sockets) => sockets,
             Err(error) => return End::Broken(error.to_string()),
@@ -260,7 +265,6 @@ impl Worker {
             state.connected = true;
             state.trouble = None;
         }
-        health.connected();
         *connections += 1;
         let mut inbox = Inbox::new();
         if let Err(error) = self.restore(writer, &mut inbox) {
@@ -392,5 +396,28 @@ impl Worker {
             self.shared.state.lock().outgoing.extend_from_slice(ping);
             self.shared.write_outgoing(&mut writer, &limit);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ShardedClient;
+    use crate::testing::{Fault, TestNode};
+
+    #[test]
+    fn a_subscriber_asks_a_silent_connection_and_replaces_one_that_stays_silent() {
+        let node = TestNode::start().unwrap();
+        let client = ShardedClient::open([node.url()]).unwrap();
+        let mut subscriber = client.subscriber();
+        subscriber.subscribe("news").unwrap();
+        // Quiet, but there: each PING is answered.
+        assert_eq!(subscriber.next_event(4 * SILENCE), None);
+        assert!(node.count_of("PING") >= 2);
+        node.fail("PING", Fault::HangBefore, 1);
+        let gone = subscriber.next_event(Duration::from_secs(10));
+        assert!(matches!(gone, Some(Event::Disconnected { .. })), "{gone:?}");
+        let missed = subscriber.next_event(Duration::from_secs(10));
+        assert!(matches!(missed, Some(Event::Missed { .. })), "{missed:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! A plain socket: TCP or unix.
+//! A socket: TCP, by itself or encrypted, or unix.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
@@ -7,32 +7,34 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use redis::ConnectionAddr;
+use socket2::SockRef;
 
+use crate::endpoint::{Endpoint, SocketOptions};
 use crate::sync::deadline::Deadline;
+use crate::sync::tls::TlsSocket;
 
 /// A stream of bytes to a server.
 pub(super) enum Socket {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
+    Tls(Box<TlsSocket>),
 }
 
 impl Socket {
-    /// Whether an address can be reached without redis-rs.
-    pub(super) fn reaches(addr: &ConnectionAddr) -> bool {
-        match addr {
-            ConnectionAddr::Tcp(..) => true,
+    pub(super) fn connect(endpoint: &Endpoint, deadline: &Deadline) -> io::Result<Self> {
+        let options = &endpoint.options;
+        match (endpoint.info.addr(), &endpoint.tls) {
+            (ConnectionAddr::Tcp(host, port), _) => {
+                connect_tcp(host, *port, options, deadline).map(Self::Tcp)
+            }
+            (ConnectionAddr::TcpTls { host, port, .. }, Some(tls)) => {
+                let stream = connect_tcp(host, *port, options, deadline)?;
+                let socket = TlsSocket::connect(stream, tls, deadline)?;
+                Ok(Self::Tls(Box::new(socket)))
+            }
             #[cfg(unix)]
-            ConnectionAddr::Unix(_) => true,
-            _ => false,
-        }
-    }
-
-    pub(super) fn connect(addr: &ConnectionAddr, deadline: &Deadline) -> io::Result<Self> {
-        match addr {
-            ConnectionAddr::Tcp(host, port) => connect_tcp(host, *port, deadline).map(Self::Tcp),
-            #[cfg(unix)]
-            ConnectionAddr::Unix(path) => UnixStream::connect(path).map(Self::Unix),
+            (ConnectionAddr::Unix(path), _) => UnixStream::connect(path).map(Self::Unix),
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
@@ -43,6 +45,18 @@ impl Socket {
             Self::Tcp(stream) => stream.try_clone().map(Self::Tcp),
             #[cfg(unix)]
             Self::Unix(stream) => stream.try_clone().map(Self::Unix),
+            Self::Tls(socket) => Ok(Self::Tls(Box::new(socket.try_clone()?))),
+        }
+    }
+
+    /// Whether bytes that were taken have not gone out: an encrypted record goes out whole or not at all.
+    #[inline]
+    pub(super) fn holds_back(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+            #[cfg(unix)]
+            Self::Unix(_) => false,
+            Self::Tls(socket) => socket.holds_back(),
         }
     }
 
@@ -53,6 +67,7 @@ impl Socket {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
             #[cfg(unix)]
             Self::Unix(stream) => stream.shutdown(Shutdown::Both),
+            Self::Tls(socket) => socket.tcp().shutdown(Shutdown::Both),
         };
     }
 
@@ -68,6 +83,10 @@ impl Socket {
                 stream.set_read_timeout(limit)?;
                 stream.set_write_timeout(limit)
             }
+            Self::Tls(socket) => {
+                socket.tcp().set_read_timeout(limit)?;
+                socket.tcp().set_write_timeout(limit)
+            }
         }
     }
 
@@ -77,13 +96,20 @@ impl Socket {
             Self::Tcp(stream) => stream.set_write_timeout(Some(limit)),
             #[cfg(unix)]
             Self::Unix(stream) => stream.set_write_timeout(Some(limit)),
+            Self::Tls(socket) => socket.tcp().set_write_timeout(Some(limit)),
         }
     }
 
     /// Reads what has arrived without waiting: how many bytes, none of them at the end; `None` when nothing has.
     pub(super) fn read_ready(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
         self.set_nonblocking(true)?;
-        let read = self.read(into);
+        let read = loop {
+            match self.read(into) {
+                // What came may decrypt to nothing yet.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
         self.set_nonblocking(false)?;
         match read {
             Ok(count) => Ok(Some(count)),
@@ -97,6 +123,7 @@ impl Socket {
             Self::Tcp(stream) => stream.set_nonblocking(nonblocking),
             #[cfg(unix)]
             Self::Unix(stream) => stream.set_nonblocking(nonblocking),
+            Self::Tls(socket) => socket.tcp().set_nonblocking(nonblocking),
         }
     }
 
@@ -118,6 +145,7 @@ impl Socket {
                 stream.set_nonblocking(false)?;
                 read
             }
+            Self::Tls(socket) => socket.peek(),
         }
     }
 }
@@ -128,6 +156,7 @@ impl Read for Socket {
             Self::Tcp(stream) => stream.read(into),
             #[cfg(unix)]
             Self::Unix(stream) => stream.read(into),
+            Self::Tls(socket) => socket.read(into),
         }
     }
 }
@@ -138,15 +167,24 @@ impl Write for Socket {
             Self::Tcp(stream) => stream.write(bytes),
             #[cfg(unix)]
             Self::Unix(stream) => stream.write(bytes),
+            Self::Tls(socket) => socket.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            Self::Tls(socket) => socket.flush(),
+            _ => Ok(()),
+        }
     }
 }
 
-fn connect_tcp(host: &str, port: u16, deadline: &Deadline) -> io::Result<TcpStream> {
+fn connect_tcp(
+    host: &str,
+    port: u16,
+    options: &SocketOptions,
+    deadline: &Deadline,
+) -> io::Result<TcpStream> {
     let mut last = None;
     for addr in (host, port).to_socket_addrs()? {
         let connected = match deadline.remaining() {
@@ -155,7 +193,7 @@ fn connect_tcp(host: &str, port: u16, deadline: &Deadline) -> io::Result<TcpStre
         };
         match connected {
             Ok(stream) => {
-                stream.set_nodelay(true)?;
+                options.apply(SockRef::from(&stream))?;
                 return Ok(stream);
             }
             Err(error) => last = Some(error),

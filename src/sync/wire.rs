@@ -1,14 +1,14 @@
-//! A plain socket that speaks RESP, with one deadline for all that is written and read.
+//! A socket that speaks RESP, with one deadline for all that is written and read.
 //!
 //! redis-rs' own connection sets a limit for a single read, so an answer that trickles has no end; it does not tell
-//! whether a failed write left the machine; and it zeroes its buffer for every reply. TLS and special socket options are
-//! left to it.
+//! whether a failed write left the machine; and it zeroes its buffer for every reply.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use redis::{ConnectionAddr, Value};
+use redis::Value;
 
+use crate::endpoint::Endpoint;
 use crate::resp::{self, Input};
 use crate::sync::deadline::Deadline;
 use crate::sync::socket::Socket;
@@ -57,8 +57,8 @@ pub(super) struct WriteError {
 }
 
 impl Wire {
-    pub(super) fn connect(addr: &ConnectionAddr, deadline: &Deadline) -> io::Result<Self> {
-        let socket = Socket::connect(addr, deadline)?;
+    pub(super) fn connect(endpoint: &Endpoint, deadline: &Deadline) -> io::Result<Self> {
+        let socket = Socket::connect(endpoint, deadline)?;
         Ok(Self {
             socket,
             buffer: vec![0; BUFFER_BYTES],
@@ -98,6 +98,14 @@ impl Wire {
                 }
             }
         }
+        while self.socket.holds_back() {
+            let flushed = self.arm(deadline).and_then(|()| self.socket.flush());
+            if let Err(error) = flushed
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                return Err(WriteError { error, written });
+            }
+        }
         Ok(())
     }
 
@@ -108,7 +116,7 @@ impl Wire {
             error: plain_timeout(error),
             written,
         };
-        while written < bytes.len() {
+        while written < bytes.len() || self.socket.holds_back() {
             let turn = self.arm(deadline).and_then(|()| {
                 let turn = deadline.within(WRITE_TURN).remaining();
                 self.socket
@@ -117,14 +125,21 @@ impl Wire {
             turn.map_err(|error| failed(error, written))?;
             // The next one to wait must not do it for as short.
             self.patience = Some(Duration::ZERO);
-            match self.socket.write(&bytes[written..]) {
-                Ok(0) => return Err(failed(io::ErrorKind::WriteZero.into(), written)),
+            let wrote = match &bytes[written..] {
+                // An encrypted record may have gone out in part.
+                [] => self.socket.flush().map(|()| 0),
+                rest => self.socket.write(rest),
+            };
+            match wrote {
+                Ok(0) if written < bytes.len() => {
+                    return Err(failed(io::ErrorKind::WriteZero.into(), written));
+                }
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_timeout(&error) => {}
                 Err(error) => return Err(failed(error, written)),
             }
-            if written < bytes.len() {
+            if written < bytes.len() || self.socket.holds_back() {
                 self.take_arrived()
                     .map_err(|error| failed(error, written))?;
             }
@@ -149,6 +164,26 @@ impl Wire {
     /// Reads one reply; messages that RESP3 puts between replies are passed over.
     pub(super) fn read(&mut self, deadline: &Deadline) -> io::Result<Value> {
         resp::read(&mut Source {
+            wire: self,
+            deadline,
+        })
+    }
+
+    /// Waits until something has come.
+    pub(super) fn wait(&mut self, deadline: &Deadline) -> io::Result<()> {
+        match self.start < self.end {
+            true => Ok(()),
+            false => Source {
+                wire: self,
+                deadline,
+            }
+            .fill(),
+        }
+    }
+
+    /// Reads one reply, or one of those messages as an array.
+    pub(super) fn read_message(&mut self, deadline: &Deadline) -> io::Result<Value> {
+        resp::read_message(&mut Source {
             wire: self,
             deadline,
         })

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::hash::HashTag;
 use crate::node::{NODES_MAX, NodeIndex, NodeSpec};
 use crate::partition::{Partitioner, Placement, PlacementError};
+use crate::tls::refused_url;
 
 pub(crate) use self::url::address;
 
@@ -143,7 +144,7 @@ impl Topology {
     pub(crate) fn infos(&self) -> Vec<Result<ConnectionInfo, Error>> {
         let info = |(node, url): (&NodeSpec, &Option<NodeUrl>)| {
             let info = match url {
-                Some(url) => url.info().map_err(|error| error.to_string()),
+                Some(url) => url.info().map_err(|error| refused_url(&error)),
                 None => url::info_at(node.address()),
             };
             info.map_err(|cause| Error::config(format!("node {}: {cause}", node.name())))

@@ -22,6 +22,8 @@ use redis::ConnectionAddr;
 use redis_test::server::RedisServer;
 use tempfile::TempDir;
 
+use super::authority::{Authority, Issued};
+
 /// How long a server may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Where ports are taken from: below those of outgoing connections, so that a restarted server finds its own free.
@@ -37,8 +39,10 @@ pub struct Servers {
 struct Server {
     options: Builder,
     addr: ConnectionAddr,
+    /// Where it speaks TLS, besides.
+    tls_port: Option<u16>,
     running: Mutex<Running>,
-    /// Where the unix socket is.
+    /// Where the unix socket is, and the certificate.
     _home: TempDir,
 }
 
@@ -58,6 +62,16 @@ pub struct Builder {
     password: Option<String>,
     unix: bool,
     args: Vec<String>,
+    tls: Option<Tls>,
+}
+
+/// With which certificates a server speaks TLS.
+#[derive(Clone)]
+struct Tls {
+    authority: String,
+    issued: Issued,
+    /// Whether clients must show one, too.
+    clients: bool,
 }
 
 impl Servers {
@@ -90,6 +104,20 @@ impl Servers {
         }
     }
 
+    /// Where the server speaks TLS: `host:port`.
+    pub fn tls_addr(&self, index: usize) -> String {
+        let server = &self.servers[index];
+        let host = match &server.addr {
+            ConnectionAddr::Tcp(host, _) => host,
+            other => panic!("no TLS at {other}"),
+        };
+        format!("{host}:{}", server.tls_port.expect("it speaks TLS"))
+    }
+
+    pub fn tls_url(&self, index: usize) -> String {
+        format!("rediss://{}/", self.tls_addr(index))
+    }
+
     pub fn connection(&self, index: usize) -> redis::Connection {
         let client = redis::Client::open(self.url(index)).unwrap();
         client.get_connection().unwrap()
@@ -108,7 +136,7 @@ impl Servers {
     pub fn restart(&self, index: usize) {
         self.kill(index);
         let server = &self.servers[index];
-        let again = spawn_ready(&server.options, &server.addr);
+        let again = spawn_ready(&server.options, &server.addr, server.tls_args());
         *self.running(index) = again.expect("the port of the server was taken by another process");
     }
 
@@ -169,6 +197,17 @@ impl Builder {
         self
     }
 
+    /// TLS on a second port, with a certificate of this issuer for their address and for `localhost`. Clients must show
+    /// one of the same issuer, if so wished.
+    pub fn tls(mut self, authority: &Authority, clients: bool) -> Self {
+        self.tls = Some(Tls {
+            authority: authority.pem(),
+            issued: authority.issue(&[&own_address(), "localhost"]),
+            clients,
+        });
+        self
+    }
+
     /// One more option on the command line of every server, such as `["--maxmemory", "1mb"]`.
     pub fn option<const N: usize>(mut self, words: [&str; N]) -> Self {
         self.args.extend(words.map(str::to_owned));
@@ -201,11 +240,17 @@ impl Server {
                 true => ConnectionAddr::Unix(home.path().join("redis.sock")),
                 false => ConnectionAddr::Tcp(own_address(), next_port()),
             };
+            let tls_port = options.tls.as_ref().map(|tls| {
+                tls.write(home.path());
+                next_port()
+            });
+            let args = tls_args(options, tls_port, home.path());
             // A taken port is another test's: try the next one.
-            if let Some(running) = spawn_ready(options, &addr) {
+            if let Some(running) = spawn_ready(options, &addr, args) {
                 return Self {
                     options: options.clone(),
                     addr,
+                    tls_port,
                     running: Mutex::new(running),
                     _home: home,
                 };
@@ -216,11 +261,42 @@ impl Server {
     fn url(&self) -> String {
         self.options.url_of(&self.addr)
     }
+
+    fn tls_args(&self) -> Vec<String> {
+        tls_args(&self.options, self.tls_port, self._home.path())
+    }
+}
+
+impl Tls {
+    fn write(&self, folder: &Path) {
+        let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+        write("ca.pem", &self.authority);
+        write("server.pem", &self.issued.certificate);
+        write("server.key", &self.issued.key);
+    }
+}
+
+fn tls_args(options: &Builder, port: Option<u16>, folder: &Path) -> Vec<String> {
+    let (Some(tls), Some(port)) = (&options.tls, port) else {
+        return Vec::new();
+    };
+    let file = |name: &str| folder.join(name).display().to_string();
+    let clients = if tls.clients { "yes" } else { "no" };
+    [
+        ("--tls-port", port.to_string()),
+        ("--tls-ca-cert-file", file("ca.pem")),
+        ("--tls-cert-file", file("server.pem")),
+        ("--tls-key-file", file("server.key")),
+        ("--tls-auth-clients", clients.to_owned()),
+    ]
+    .into_iter()
+    .flat_map(|(name, value)| [name.to_owned(), value])
+    .collect()
 }
 
 /// A server that answers, or `None` when its port is taken.
-fn spawn_ready(options: &Builder, addr: &ConnectionAddr) -> Option<Running> {
-    let mut server = spawn(options, addr);
+fn spawn_ready(options: &Builder, addr: &ConnectionAddr, args: Vec<String>) -> Option<Running> {
+    let mut server = spawn(options, addr, args);
     let watchdog = Watchdog::start(server.process.id());
     let client = redis::Client::open(options.url_of(addr)).unwrap();
     let deadline = Instant::now() + READY_WITHIN;
@@ -250,7 +326,7 @@ fn spawn_ready(options: &Builder, addr: &ConnectionAddr) -> Option<Running> {
 ///
 /// `RedisServer::new_with_addr_and_modules` of redis-test would do it, but it asks `redis-server -v` for a version
 /// whichever binary it starts. So it panics on a machine with Valkey only, and gives new options to old servers.
-fn spawn(options: &Builder, addr: &ConnectionAddr) -> RedisServer {
+fn spawn(options: &Builder, addr: &ConnectionAddr, args: Vec<String>) -> RedisServer {
     let tempdir = temporary_directory();
     let log_file = RedisServer::log_file(&tempdir);
     let mut command = Command::new(binary().expect("start() looked for it"));
@@ -267,7 +343,7 @@ fn spawn(options: &Builder, addr: &ConnectionAddr) -> RedisServer {
     if let Some(password) = &options.password {
         command.args(["--requirepass", password]);
     }
-    command.args(&options.args);
+    command.args(&options.args).args(args);
     command.stdin(Stdio::null());
     // What it says before it reads its options, such as an unknown one.
     command.stdout(File::create(&log_file).unwrap());
@@ -328,7 +404,7 @@ fn binary() -> Option<PathBuf> {
 
 /// An address of the loopback interface that no other process uses, where the system has that many: a client of a killed
 /// server must not find another test's server on its port.
-fn own_address() -> String {
+pub fn own_address() -> String {
     let [high, middle, low, lowest] = process::id().to_be_bytes();
     match cfg!(target_os = "linux") && high == 0 && middle < u8::MAX - 1 {
         true => format!("127.{}.{low}.{lowest}", middle + 1),

@@ -29,6 +29,7 @@ use tokio::net::TcpStream;
 use crate::aio::front::hall::Hall;
 use crate::aio::front::talk::Talk;
 use crate::aio::{Executor, Pace, Shared};
+use crate::endpoint::Endpoint;
 use crate::front::{Door, OutputLimit};
 use crate::plan::{Router, ScriptMemory};
 use crate::reply::Protocol;
@@ -92,8 +93,8 @@ type Scripts = Arc<RwLock<Arc<ScriptMemory>>>;
 #[derive(Clone, Debug)]
 pub(crate) struct Parts {
     pub(crate) router: Router,
-    /// How to reach each node, and its address.
-    pub(crate) clients: Vec<(redis::Client, String)>,
+    /// How to reach each node.
+    pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) settings: Settings,
     pub(crate) db: i64,
 }
@@ -101,16 +102,14 @@ pub(crate) struct Parts {
 impl Doors {
     fn open(parts: Parts, scripts: &Scripts) -> Self {
         let shared = [ProtocolVersion::RESP2, ProtocolVersion::RESP3].map(|version| {
-            let clients = parts
-                .clients
-                .iter()
-                .map(|(client, address)| (speaking(client, version), address.clone()));
+            let endpoints = parts.endpoints.iter();
+            let endpoints = endpoints.map(|endpoint| endpoint.speaking(version));
             Arc::new(Shared {
                 router: parts.router.clone(),
                 // As many may wait as there are clients: one that waits for a connection to wait on would miss what
                 // comes for it.
                 executor: Executor::new(
-                    clients.collect(),
+                    endpoints.collect(),
                     &parts.settings,
                     usize::MAX,
                     Pace::Gathering,
@@ -121,14 +120,6 @@ impl Doors {
         });
         Self { shared, parts }
     }
-}
-
-/// The same client in this version of the protocol.
-fn speaking(client: &redis::Client, version: ProtocolVersion) -> redis::Client {
-    let info = client.get_connection_info().clone();
-    let settings = info.redis_settings().clone().set_protocol(version);
-    // It was opened from the same address before.
-    redis::Client::open(info.set_redis_settings(settings)).unwrap_or_else(|_| client.clone())
 }
 
 impl FrontEnd {

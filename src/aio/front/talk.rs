@@ -106,10 +106,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
 
     /// One round, and what comes after it.
     async fn step(&mut self) -> io::Result<Going> {
-        let next = match self.round().await? {
-            Next::Upload { node, needed } if !self.is_plain(node) => Next::Input(needed),
-            next => next,
-        };
+        let next = self.round().await?;
         self.after(next).await
     }
 
@@ -120,7 +117,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
         }
         match next {
             Next::Round => {}
-            Next::Upload { node, .. } => return self.upload(node).await,
+            Next::Upload { node } => return self.upload(node).await,
             Next::Input(_) if self.io.has_arrived() => self.io.take_arrived(&mut self.input),
             Next::Input(needed) => {
                 self.flush().await?;
@@ -232,12 +229,6 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
     pub(super) fn count_memory(&self) {
         let buffers = self.input.held() + self.out.capacity() + self.io.buffered();
         self.io.memory.set_buffers(buffers + self.session.held());
-    }
-
-    /// Whether a request can go to this node in pieces: over TLS only redis-rs knows how to send it.
-    fn is_plain(&self, node: NodeIndex) -> bool {
-        let shared = self.front.shared(self.session.protocol());
-        shared.executor.connector(node).is_plain()
     }
 
     pub(super) async fn flush(&mut self) -> io::Result<()> {

@@ -1,0 +1,93 @@
+//! A session of rustls.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
+
+use super::Session;
+
+/// A session, and what it was not fed yet: it takes no more than its user reads.
+struct RustlsSession {
+    connection: ClientConnection,
+    incoming: Vec<u8>,
+    /// How much of `incoming` it has taken.
+    taken: usize,
+    /// No more comes.
+    ended: bool,
+}
+
+pub(super) fn begin(
+    config: &Arc<ClientConfig>,
+    name: &ServerName<'static>,
+) -> io::Result<impl Session + use<>> {
+    let connection = ClientConnection::new(Arc::clone(config), name.clone());
+    Ok(RustlsSession {
+        connection: connection.map_err(io::Error::other)?,
+        incoming: Vec::new(),
+        taken: 0,
+        ended: false,
+    })
+}
+
+impl RustlsSession {
+    /// Feeds it. Whether there was something to feed it with.
+    fn process(&mut self) -> io::Result<bool> {
+        let mut rest = &self.incoming[self.taken..];
+        if rest.is_empty() {
+            return match self.ended {
+                true => Err(io::ErrorKind::UnexpectedEof.into()),
+                false => Ok(false),
+            };
+        }
+        self.taken += self.connection.read_tls(&mut rest)?;
+        if self.taken == self.incoming.len() {
+            self.incoming.clear();
+            self.taken = 0;
+        }
+        let processed = self.connection.process_new_packets();
+        processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        Ok(true)
+    }
+}
+
+impl Session for RustlsSession {
+    fn handshake(&mut self) -> io::Result<bool> {
+        while self.connection.is_handshaking() {
+            if !self.process()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn receive(&mut self, encrypted: &[u8]) {
+        self.ended |= encrypted.is_empty();
+        self.incoming.extend_from_slice(encrypted);
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.connection.reader().read(into) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if !self.process()? {
+                        return Err(error);
+                    }
+                }
+                read => return read,
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.connection.writer().write(bytes)
+    }
+
+    fn take_outgoing(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        while self.connection.wants_write() {
+            self.connection.write_tls(out)?;
+        }
+        Ok(())
+    }
+}

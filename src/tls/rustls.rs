@@ -1,0 +1,133 @@
+//! TLS by rustls.
+
+use std::sync::Arc;
+
+use redis::TlsCertificates;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+/// The settings of all connections to one node. `insecure` takes any certificate, as redis-rs does for `#insecure`.
+pub(super) fn config(
+    certificates: Option<&TlsCertificates>,
+    insecure: bool,
+) -> Result<ClientConfig, String> {
+    // Named, and not left to rustls, which panics when it cannot tell by its features which one to take.
+    let provider = match CryptoProvider::get_default() {
+        Some(installed) => Arc::clone(installed),
+        None => Arc::new(rustls::crypto::ring::default_provider()),
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("TLS: the installed CryptoProvider of rustls: {error}"))?;
+    let builder = match insecure {
+        true => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))),
+        false => builder.with_root_certificates(roots(certificates)?),
+    };
+    let client = certificates.and_then(|certificates| certificates.client_tls.as_ref());
+    let mut config = match client {
+        None => builder.with_no_client_auth(),
+        Some(client) => {
+            let chain = all_certificates(&client.client_cert, "client")?;
+            let key = PrivateKeyDer::from_pem_slice(&client.client_key)
+                .map_err(|error| format!("TLS: the key of the client certificate: {error}"))?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| format!("TLS: the client certificate: {error}"))?
+        }
+    };
+    config.enable_sni = !insecure;
+    Ok(config)
+}
+
+/// The name that a certificate must have.
+pub(super) fn server_name(host: &str) -> Result<ServerName<'static>, String> {
+    ServerName::try_from(host.to_owned())
+        .map_err(|_| format!("TLS: {host:?} is no name that a certificate could have"))
+}
+
+fn roots(certificates: Option<&TlsCertificates>) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    if let Some(pem) = certificates.and_then(|certificates| certificates.root_cert.as_ref()) {
+        for certificate in all_certificates(pem, "root")? {
+            roots
+                .add(certificate)
+                .map_err(|error| format!("TLS: a root certificate: {error}"))?;
+        }
+        return Ok(roots);
+    }
+    add_common_roots(&mut roots);
+    match roots.is_empty() {
+        false => Ok(roots),
+        true => Err("TLS: this machine has no root certificates; give some to Builder::tls_certificates, or enable the \
+                     feature `tls-rustls-webpki-roots`"
+            .into()),
+    }
+}
+
+/// Mozilla's.
+#[cfg(feature = "tls-rustls-webpki-roots")]
+fn add_common_roots(roots: &mut RootCertStore) {
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+}
+
+/// The machine's own. Some of those may be unusual; what is needed is missed when a server shows its certificate.
+#[cfg(not(feature = "tls-rustls-webpki-roots"))]
+fn add_common_roots(roots: &mut RootCertStore) {
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+}
+
+fn all_certificates(pem: &[u8], whose: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let all = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| format!("TLS: a {whose} certificate: {error}"))?;
+    match all.is_empty() {
+        false => Ok(all),
+        true => Err(format!(
+            "TLS: there is no {whose} certificate in the PEM text"
+        )),
+    }
+}
+
+/// Takes any certificate.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,171 @@
+//! Connections whose other end has vanished: TCP keepalive, and what is noticed at the next use.
+
+mod support;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redis::{AsyncCommands, Commands, Value, cmd};
+use redis_sharding::{Builder, ErrorKind, ShardedClient, builder::TCP_KEEPALIVE};
+use support::Servers;
+use support::front_door::FrontDoor;
+use support::relay::Relay;
+
+/// For each connection to this port that nothing is under way on, when the kernel asks the peer; `None` if never.
+#[cfg(target_os = "linux")]
+fn keepalive_timers(port: u16) -> Vec<Option<Duration>> {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let mut timers = Vec::new();
+    for line in table.lines().skip(1) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (remote, state, timer) = (words[2], words[3], words[5]);
+        let is_ours = remote.ends_with(&format!(":{port:04X}"));
+        if !is_ours || state != "01" {
+            continue;
+        }
+        let (kind, ticks) = timer.split_once(':').unwrap();
+        let ticks = u64::from_str_radix(ticks, 16).unwrap();
+        // Hundredths of seconds, as the kernel tells all programs.
+        timers.push((kind == "02").then(|| Duration::from_millis(10 * ticks)));
+    }
+    timers
+}
+
+/// The same, once as many connections are there and quiet.
+#[cfg(target_os = "linux")]
+fn quiet_timers(port: u16, wanted: usize) -> Vec<Option<Duration>> {
+    let begun = Instant::now();
+    loop {
+        // Under way, the timer is that of the bytes.
+        let timers = keepalive_timers(port);
+        let settled = timers.len() >= wanted && timers.iter().all(Option::is_some);
+        if settled || begun.elapsed() > Duration::from_secs(3) {
+            return timers;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn port(servers: &Servers) -> u16 {
+    servers.addr(0).rsplit_once(':').unwrap().1.parse().unwrap()
+}
+
+fn over(servers: &Servers) -> Builder {
+    ShardedClient::builder().node("a", servers.url(0))
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn tcp_keepalive_is_on_for_every_connection_to_a_node() {
+    let Some(servers) = Servers::start(1) else {
+        return;
+    };
+    let port = port(&servers);
+    // The blocking client: a connection for commands, one that waits, one of a subscriber.
+    let mut client = over(&servers).build().unwrap();
+    let () = client.set("k", 1).unwrap();
+    let dedicated = client.dedicated("k").unwrap();
+    let mut subscriber = client.subscriber();
+    subscriber.subscribe("news").unwrap();
+    // The async client: the same three.
+    let shared = over(&servers).build_async().unwrap();
+    let () = shared.clone().set("k", 1).await.unwrap();
+    let leased = shared.dedicated("k").await.unwrap();
+    let mut listener = shared.subscriber();
+    listener.subscribe("news").await.unwrap();
+    // The front end: one for each version of the protocol that was spoken.
+    let door = FrontDoor::open(over(&servers));
+    assert_eq!(door.talk().ask("SET k 1"), "+OK");
+    let timers = quiet_timers(port, 7);
+    assert!(timers.len() >= 7, "{timers:?}");
+    for timer in timers {
+        let left = timer.expect("every connection has it");
+        assert!(
+            left <= TCP_KEEPALIVE && left > TCP_KEEPALIVE / 2,
+            "{left:?}"
+        );
+    }
+    drop((dedicated, subscriber, leased, listener));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn tcp_keepalive_can_be_set_and_left_to_the_system() {
+    let Some(servers) = Servers::start(1) else {
+        return;
+    };
+    let mut client = over(&servers)
+        .tcp_keepalive(Duration::from_secs(300))
+        .build()
+        .unwrap();
+    let () = client.set("k", 1).unwrap();
+    let timers = quiet_timers(port(&servers), 1);
+    let left = timers[0].expect("it has one");
+    assert!(left > Duration::from_secs(200), "{left:?}");
+    drop(client);
+    let mut client = over(&servers).tcp_keepalive(None).build().unwrap();
+    let () = client.set("k", 1).unwrap();
+    thread::sleep(Duration::from_millis(300));
+    assert!(keepalive_timers(port(&servers)).contains(&None));
+}
+
+#[test]
+fn a_tcp_keepalive_that_no_kernel_takes_is_a_config_error() {
+    for idle in [0, 999, 40_000_000].map(Duration::from_millis) {
+        let builder = ShardedClient::builder().node("a", "redis://10.0.0.1/");
+        let error = builder.tcp_keepalive(idle).build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("tcp_keepalive"), "{error}");
+    }
+}
+
+fn impatient(relay: &Relay) -> Builder {
+    let builder = ShardedClient::builder().node("a", format!("redis://{}/", relay.addr()));
+    builder.response_timeout(Duration::from_millis(300))
+}
+
+#[test]
+fn a_half_open_connection_is_given_up_at_its_next_use_and_replaced_by_the_blocking_client() {
+    let Some(servers) = Servers::start(1) else {
+        return;
+    };
+    let relay = Relay::start(&servers.addr(0));
+    let mut client = impatient(&relay).build().unwrap();
+    let () = client.set("k", 1).unwrap();
+    let () = client.rpush("list", 1).unwrap();
+    let _: Value = cmd("BLPOP").arg("list").arg(1).query(&mut client).unwrap();
+    relay.silence();
+    let begun = Instant::now();
+    assert!(client.incr::<_, _, i64>("k", 1).is_err());
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(relay.swallowed() > 0, "the request went into the void");
+    assert_eq!(client.get("k"), Ok(1));
+    assert_eq!(client.incr("k", 1), Ok(2));
+}
+
+#[tokio::test]
+async fn a_half_open_connection_is_given_up_at_its_next_use_and_replaced_by_the_async_client() {
+    let Some(servers) = Servers::start(1) else {
+        return;
+    };
+    let relay = Relay::start(&servers.addr(0));
+    let client = impatient(&relay).build_async().unwrap();
+    let mut connection = client.clone();
+    let () = connection.set("k", 1).await.unwrap();
+    relay.silence();
+    let begun = Instant::now();
+    assert!(connection.incr::<_, _, i64>("k", 1).await.is_err());
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(relay.swallowed() > 0, "the request went into the void");
+    assert_eq!(connection.get("k").await, Ok(1));
+    assert_eq!(connection.incr("k", 1).await, Ok(2));
+}
