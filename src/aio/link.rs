@@ -257,6 +257,11 @@ impl Limit {
             .and_then(|length| self.start.checked_add(length))
     }
 
+    /// Whether it has passed.
+    pub(super) fn is_over(&self) -> bool {
+        self.end().is_some_and(|end| end <= Instant::now())
+    }
+
     /// What to say when it is over.
     pub(super) fn missed(&self) -> Cause {
         missed(self.length.unwrap_or_default())

@@ -41,8 +41,12 @@ impl Unblocked {
             (Self::Error, _) => {
                 write_error(out, "UNBLOCKED", "client unblocked via CLIENT UNBLOCK");
             }
-            (Self::Timeout, b"BLMOVE" | b"BRPOPLPUSH") => protocol.write_nil(out),
             (Self::Timeout, b"WAIT") => write_int(out, 0),
+            (Self::Timeout, b"WAITAOF") => {
+                write_line(out, b'*', 2);
+                write_int(out, 0);
+                write_int(out, 0);
+            }
             (Self::Timeout, _) => protocol.write_nil_array(out),
         }
     }

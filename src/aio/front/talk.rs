@@ -145,12 +145,13 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
         let shared = self.front.shared(protocol);
         let bytes = self.input.rest();
         let recall = || shared.recall();
-        let mut relay = Relay::new(&shared.router, &recall, bytes.len());
+        let entropy = rand::random();
+        let mut relay = Relay::new(&shared.router, &recall, bytes.len(), entropy);
         self.session.set_pause(self.front.hall.pause());
         let gathered = self.session.gather(bytes, &mut relay);
-        let exchanges = relay.take_exchanges();
-        let answers = exchange(shared, &exchanges, Hold::No).await;
-        let mut telling = relay.telling(&exchanges, &answers, protocol, rand::random());
+        let mut exchanges = relay.take_exchanges();
+        let answers = exchange(shared, &mut exchanges, Hold::No).await;
+        let mut telling = relay.telling(&exchanges, &answers, protocol, entropy);
         while let Some(large) = telling.tell(&mut self.out) {
             flush(&mut self.stream, &mut self.out, &self.guest).await?;
             let passed = pass_large(shared, &large, &mut self.stream, &self.guest).await?;
@@ -345,7 +346,7 @@ async fn flush<S: AsyncWrite + Unpin>(
 /// Sends a round to the nodes.
 pub(super) async fn exchange(
     shared: &Shared,
-    exchanges: &[Exchange],
+    exchanges: &mut Vec<Exchange>,
     hold: Hold,
 ) -> Vec<Answers<Frames>> {
     match exchanges.is_empty() {
