@@ -123,6 +123,8 @@ fn with_a_dead_node(partial: PartialReads) -> Option<(Servers, Doors, BTreeSet<S
         }
     }
     servers.kill(DEAD);
+    // Connections that were used a moment ago are taken for open, and a script on one of them is UNKNOWN.
+    std::thread::sleep(Duration::from_millis(100));
     Some((servers, doors, living))
 }
 
@@ -188,7 +190,7 @@ fn keys_and_their_kind_and_all_writes_need_every_node() {
         "LASTSAVE",
         "CONFIG SET maxmemory 0",
         "CONFIG RESETSTAT",
-        "SCRIPT LOAD x",
+        "SCRIPT LOAD return(1)",
         "SCRIPT FLUSH",
         "FUNCTION FLUSH",
         "SLOWLOG RESET",
