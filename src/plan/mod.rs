@@ -44,9 +44,9 @@ pub(crate) use batch::{Large, Relay};
 pub(crate) use elsewhere::elsewhere;
 pub(crate) use failure::{Answers, Cause, Failure, RESENDS_MAX, Resend, Row};
 pub(crate) use frames::Frames;
-#[cfg(feature = "tokio-comp")]
-pub(crate) use request::empty_pipeline;
-pub(crate) use request::{Bundle, Checked, Shape, check_each, finish, parse_one, wanted};
+pub(crate) use request::{
+    Bundle, Checked, Shape, check_each, empty_pipeline, finish, parse_one, wanted,
+};
 pub(crate) use router::{Hold, Planned};
 pub(crate) use scan::ScanCursor;
 pub(crate) use scripts::{

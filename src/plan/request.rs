@@ -313,8 +313,7 @@ fn for_each_inner_command<'p>(
     }
 }
 
-/// What redis-rs' asynchronous connections say of a pipeline without commands; its blocking ones do nothing.
-#[cfg(feature = "tokio-comp")]
+/// What redis-rs' connections say of a pipeline without commands.
 pub(crate) fn empty_pipeline() -> redis::RedisError {
     (redis::ErrorKind::Client, "empty command").into()
 }

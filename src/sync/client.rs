@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
     Atomic, Batch, Bundle, Explanation, Hold, Plan, Planned, Reach, Router, ScriptMemory, Shape,
-    named, parse_one, wanted,
+    empty_pipeline, named, parse_one, wanted,
 };
 use crate::scan::ScanPosition;
 use crate::sync::executor::Executor;
@@ -339,6 +339,9 @@ impl Shared {
     /// Many requests in the wire format. `offset` replies are left out, `count` are returned, as
     /// `redis::Pipeline` wants it.
     fn pipeline(&self, packed: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {
+        if packed.is_empty() {
+            return Err(empty_pipeline());
+        }
         let shape = Shape::of(packed, offset, count);
         let values =
             self.run(
@@ -356,6 +359,9 @@ impl Shared {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
+        if packed.is_empty() {
+            return Err(empty_pipeline());
+        }
         let shape = Shape::of(packed, offset, count);
         let bundle = self
             .router

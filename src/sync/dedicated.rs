@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
     Answers, Cause, Checked, Ending, Failure, Hold, Moment, Planned, Reach, Remedy, Shape,
-    WatchState, check_each, exec_abort, finish, named, parse_one, wanted,
+    WatchState, check_each, empty_pipeline, exec_abort, finish, named, parse_one, wanted,
 };
 use crate::sync::Shared;
 use crate::sync::deadline::Deadline;
@@ -264,6 +264,9 @@ impl ConnectionLike for Dedicated {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
+        if cmd.is_empty() {
+            return Err(empty_pipeline());
+        }
         if self.watch.forbids(cmd) {
             return Err(self.abort().into());
         }
