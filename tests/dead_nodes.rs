@@ -398,6 +398,7 @@ fn a_node_that_does_not_answer_in_time_is_named_by_info() {
     let start = Instant::now();
     for text in doors.answers("INFO server") {
         assert!(text.contains("node_node-2:status=unreachable"), "{text}");
+        assert!(text.contains("unreachable_nodes:1\r\n"), "{text}");
     }
     // Four answers, each within its deadline.
     assert!(start.elapsed() < Duration::from_secs(8));
