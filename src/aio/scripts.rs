@@ -56,12 +56,12 @@ impl Shared {
         }
     }
 
-    /// What the libraries of the nodes are, for a verdict that needs it. They are the same on all nodes, so any is asked.
+    /// What the libraries of the nodes are, for a verdict that needs it. They are the same on all nodes, so the first that can be reached is asked.
     pub(super) async fn learn_libraries(&self, args: &[&[u8]]) -> bool {
         if !self.recall().lacks_code_for(args) {
             return false;
         }
-        let mut list = libraries(&self.router, rand::random());
+        let mut list = libraries(&self.router);
         let answers: Vec<Answers> = self.executor.exchange(&mut list, Hold::No).await;
         let answer = answers
             .into_iter()

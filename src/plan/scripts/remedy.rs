@@ -51,10 +51,11 @@ pub(crate) fn loads_at(router: &Router, node: NodeIndex, loads: &[Vec<u8>]) -> V
     batch.take_exchanges()
 }
 
-/// The request for all libraries, which any node may answer. `entropy` is any number: see [`Batch::new`].
-pub(crate) fn libraries(router: &Router, entropy: u64) -> Vec<Exchange> {
+/// The request for all libraries, which any node may answer. The first one that can be reached is asked, not one by chance:
+/// where nodes differ, a function must not be there at one time and not at another.
+pub(crate) fn libraries(router: &Router) -> Vec<Exchange> {
     const LIST: &[u8] = b"*3\r\n$8\r\nFUNCTION\r\n$4\r\nLIST\r\n$8\r\nWITHCODE\r\n";
-    let mut batch = Batch::new(router, LIST.len(), entropy);
+    let mut batch = Batch::new(router, LIST.len(), 0);
     batch.add_any(LIST, Planned::read(batch.any_node()));
     batch.take_exchanges()
 }
