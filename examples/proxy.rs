@@ -19,7 +19,7 @@ use std::time::Duration;
 use redis_sharding::aio::FrontEnd;
 use redis_sharding::partition::by_name;
 use redis_sharding::redis::parse_redis_url;
-use redis_sharding::{Builder, ShardedClient, Topology};
+use redis_sharding::{Builder, PartialReads, ShardedClient, Topology};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -35,6 +35,7 @@ Many Redis or Valkey servers as one, for every program that speaks the Redis pro
   --threads N             half as many as there are cores, unless it is said
   --password-file FILE    clients must say the password in it (AUTH); it is not that of the nodes, which stands in their URLs
   --clients N             so many connections at a time, 10000 unless it is said
+  --partial-reads         KEYS, SCAN, DBSIZE and RANDOMKEY leave out nodes that cannot be reached, and are no error
   --help                  this
 
 The address is printed when it listens. SIGTERM and Ctrl-C end it.
@@ -56,6 +57,7 @@ struct Arguments {
     threads: Option<usize>,
     clients: Option<usize>,
     password_file: Option<String>,
+    partial_reads: bool,
     help: bool,
 }
 
@@ -80,7 +82,11 @@ fn run(words: &[String]) -> Result<(), Failure> {
         .listen
         .as_deref()
         .ok_or("--listen is missing; --help says more")?;
-    let mut front_end = builder(&arguments)?.build_front_end()?;
+    let mut builder = builder(&arguments)?;
+    if arguments.partial_reads {
+        builder = builder.partial_reads(PartialReads::Allowed);
+    }
+    let mut front_end = builder.build_front_end()?;
     if let Some(clients) = arguments.clients {
         front_end = front_end.with_clients_max(clients);
     }
@@ -273,6 +279,10 @@ impl Arguments {
             };
             if flag == "--help" || flag == "-h" {
                 arguments.help = true;
+                continue;
+            }
+            if flag == "--partial-reads" {
+                arguments.partial_reads = true;
                 continue;
             }
             let value = joined.or_else(|| words.next().cloned());

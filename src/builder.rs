@@ -1,6 +1,7 @@
 //! Describing a client.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::endpoint::{Endpoint, SocketOptions};
 use crate::error::Error;
 use crate::node::NodeSpec;
 use crate::partition::{Partitioner, Rendezvous};
-use crate::plan::{Router, SplitWrites};
+use crate::plan::{PartialReads, Router, SplitWrites};
 use crate::settings::Settings;
 use crate::sync::{ShardedClient, Shared};
 use crate::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
@@ -45,6 +46,7 @@ pub struct Builder {
     partitioner: Arc<dyn Partitioner>,
     commands: Vec<Declaration>,
     split_writes: SplitWrites,
+    partial_reads: PartialReads,
     settings: Settings,
     tls: TlsOptions,
 }
@@ -56,6 +58,12 @@ struct NodeConfig {
 }
 
 impl NodeConfig {
+    /// The user that a connection to it is.
+    fn user(&self) -> String {
+        let user = self.info.redis_settings().username();
+        user.unwrap_or("default").to_owned()
+    }
+
     /// Gives it this password, unless it has one.
     fn set_password(&mut self, password: &str) {
         let settings = self.info.redis_settings().clone();
@@ -89,6 +97,7 @@ impl Builder {
             partitioner: Arc::new(Rendezvous::new()),
             commands: Vec::new(),
             split_writes: SplitWrites::default(),
+            partial_reads: PartialReads::default(),
             settings: Settings {
                 connect_timeout: CONNECT_TIMEOUT,
                 response_timeout: Some(RESPONSE_TIMEOUT),
@@ -197,6 +206,14 @@ impl Builder {
     /// Whether MSET, DEL, UNLINK, TOUCH and JSON.MSET may be cut by node. Defaults to [`SplitWrites::Allowed`].
     pub fn split_writes(mut self, split_writes: SplitWrites) -> Self {
         self.split_writes = split_writes;
+        self
+    }
+
+    /// Whether KEYS, SCAN, DBSIZE, RANDOMKEY and `scan_all` leave out the keys of nodes that cannot be reached, instead of
+    /// being an error. Commands such as INFO and PING, which do not depend on it, are in the column *partial* of
+    /// `docs/commands.md`. Defaults to [`PartialReads::Refused`].
+    pub fn partial_reads(mut self, partial_reads: PartialReads) -> Self {
+        self.partial_reads = partial_reads;
         self
     }
 
@@ -359,6 +376,7 @@ impl Builder {
             let table = commands.into_owned().with(command);
             commands = Cow::Owned(table.map_err(|error| Error::config(error.to_string()))?);
         }
+        let users: BTreeSet<String> = nodes.iter().map(NodeConfig::user).collect();
         let (specs, infos): (Vec<_>, Vec<_>) =
             nodes.into_iter().map(|node| (node.spec, node.info)).unzip();
         let topology = Topology::new(specs, self.partitioner)?.reached_by(&infos);
@@ -378,7 +396,9 @@ impl Builder {
             .map(endpoint)
             .collect::<Result<Vec<_>, Error>>()?;
         Ok(Parts {
-            router: Router::new(Arc::new(topology), commands, self.split_writes),
+            router: Router::new(Arc::new(topology), commands, self.split_writes)
+                .with_partial_reads(self.partial_reads)
+                .with_users(users),
             endpoints,
             settings: self.settings,
             db,
@@ -407,6 +427,7 @@ impl fmt::Debug for Builder {
             .field("nodes", &names)
             .field("partitioner", &self.partitioner)
             .field("split_writes", &self.split_writes)
+            .field("partial_reads", &self.partial_reads)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }

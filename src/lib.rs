@@ -211,7 +211,9 @@ mod topology;
 pub use builder::Builder;
 pub use error::{Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
 pub use node::{NODES_MAX, NodeIndex, NodeSpec};
-pub use plan::{SCRIPT_BYTES_MAX, SCRIPTS_MAX, SplitWrites, TRANSACTION_ATTEMPTS_MAX};
+pub use plan::{
+    PartialReads, SCRIPT_BYTES_MAX, SCRIPTS_MAX, SplitWrites, TRANSACTION_ATTEMPTS_MAX,
+};
 pub use redis;
 pub use scan::ScanPosition;
 pub use subscribe::{EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, Subscription};

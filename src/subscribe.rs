@@ -2,6 +2,10 @@
 //!
 //! A channel belongs to the node that owns its name: there it is listened to, and there PUBLISH goes. Patterns are listened
 //! to on every node, and so are the channels of keyspace notifications, which tell of keys wherever these live.
+//!
+//! A script publishes at the node it runs on, which its keys decide: only a channel with the hash tag of those keys is
+//! listened to there. Listening to every channel on every node would mend that, and let one node that is down stop all
+//! subscriptions.
 
 mod event_queue;
 

@@ -383,12 +383,14 @@ fn a_refused_command_stops_the_whole_pipeline_before_anything_is_sent() {
 }
 
 #[test]
-fn an_empty_pipeline_is_nothing() {
+fn an_empty_pipeline_is_the_error_of_redis_rs_and_an_atomic_one_is_nothing() {
     let Some(servers) = Servers::start(2) else {
         return;
     };
     let mut client = client(&servers);
-    let nothing: Vec<Value> = pipe().query(&mut client).unwrap();
+    let error = pipe().query::<Vec<Value>>(&mut client).unwrap_err();
+    assert_eq!(error.kind(), redis::ErrorKind::Client);
+    let nothing: Vec<Value> = pipe().atomic().query(&mut client).unwrap();
     assert!(nothing.is_empty());
 }
 

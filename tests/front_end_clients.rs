@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(100);
 /// Servers with a front end, which is stopped first.
 struct Fleet {
     proxy: Proxy,
-    _servers: Servers,
+    servers: Servers,
 }
 
 impl Fleet {
@@ -32,7 +32,7 @@ impl Fleet {
         let servers = Servers::start(NODES)?;
         Some(Self {
             proxy: Proxy::start(&servers.urls()),
-            _servers: servers,
+            servers,
         })
     }
 
@@ -220,11 +220,38 @@ fn node_redis_works_through_the_front_end() {
     script(node(&modules).arg("node_redis.js"), &["2", "3"]);
 }
 
+#[test]
+fn node_redis_4_that_keeps_scan_cursors_as_doubles_finds_every_key() {
+    let Some(modules) = client("node_modules/redis-4") else {
+        return;
+    };
+    script(node(&modules).arg("scan_doubles.js"), &[""]);
+}
+
+#[test]
+fn ioredis_and_node_redis_connect_while_one_of_four_nodes_is_down() {
+    let Some(modules) = client("node_modules/redis-4") else {
+        return;
+    };
+    let Some(fleet) = Fleet::start() else {
+        return;
+    };
+    let keys: Vec<String> = (0..40).map(|number| format!("key:{number}")).collect();
+    let pairs: Vec<&str> = keys.iter().flat_map(|key| [key.as_str(), "v"]).collect();
+    fleet.cli(&[&["MSET"], pairs.as_slice()].concat(), "");
+    fleet.servers.kill(2);
+    script_over(&fleet, node(&modules).arg("dead_node.js"), &[""]);
+}
+
 /// Runs a script of `tests/clients` for each protocol. It checks by itself.
 fn script(command: &mut Command, protocols: &[&str]) {
     let Some(fleet) = Fleet::start() else {
         return;
     };
+    script_over(&fleet, command, protocols);
+}
+
+fn script_over(fleet: &Fleet, command: &mut Command, protocols: &[&str]) {
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients"));
     command.arg(fleet.port());
     let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();

@@ -277,7 +277,7 @@ mod aio {
         tokio::time::timeout(Duration::from_secs(5), nothing)
             .await
             .expect("an answer")
-            .unwrap();
+            .expect_err("as with redis-rs");
         let _: () = dedicated.set("k", 1).await.unwrap();
         assert_eq!(dedicated.get::<_, i64>("k").await.unwrap(), 1);
     }

@@ -437,3 +437,40 @@ fn a_subscription_behind_many_unread_messages_is_confirmed() {
         );
     }
 }
+
+#[test]
+fn publish_of_a_script_is_heard_by_channels_with_the_tag_of_its_keys_and_by_patterns() {
+    let Some(servers) = Servers::start(4) else {
+        return;
+    };
+    let client = client(&servers);
+    let mut by_channel = client.subscriber();
+    let mut by_pattern = client.subscriber();
+    let channels: Vec<String> = (0..20)
+        .map(|number| format!("events:{{{number}}}"))
+        .collect();
+    by_channel.subscribe(&channels).unwrap();
+    by_pattern.psubscribe("events:*").unwrap();
+    let script = redis::Script::new("return redis.call('PUBLISH', ARGV[1], KEYS[1])");
+    for (number, channel) in channels.iter().enumerate() {
+        let key = format!("cart:{{{number}}}:items");
+        let heard: i64 = script
+            .key(&key)
+            .arg(channel)
+            .invoke(&mut client.clone())
+            .unwrap();
+        assert_eq!(heard, 2, "{channel}");
+        assert_eq!(message(&mut by_channel).payload, key.as_bytes());
+        assert_eq!(message(&mut by_pattern).payload, key.as_bytes());
+    }
+    // A script that declares no key goes where the channel lives that it shows.
+    for number in 0..20 {
+        let text = format!("return redis.call('PUBLISH', 'events:{{{number}}}', 'x')");
+        let heard: i64 = cmd("EVAL")
+            .arg(text)
+            .arg(0)
+            .query(&mut client.clone())
+            .unwrap();
+        assert_eq!(heard, 2, "{number}");
+    }
+}

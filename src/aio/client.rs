@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
     Atomic, Batch, Bundle, Explanation, Hold, Plan, Planned, Reach, Router, ScriptMemory, Shape,
-    named, parse_one, wanted,
+    empty_pipeline, named, parse_one, wanted,
 };
 use crate::scan::ScanPosition;
 use crate::topology::Topology;
@@ -237,9 +237,15 @@ impl ConnectionLike for ShardedClient {
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
             let packed = pipeline.get_packed_pipeline();
+            if packed.is_empty() {
+                return Err(empty_pipeline());
+            }
             let shape = Shape::of(&packed, offset, count);
             let shared = &self.shared;
-            let bundle = shared.router.bundle(&packed, shape, &|| shared.recall())?;
+            let bundle =
+                shared
+                    .router
+                    .bundle(&packed, shape, &|| shared.recall(), rand::random())?;
             let values = shared.run(bundle).await?;
             Ok(wanted(values, shape, offset, count))
         })
@@ -274,6 +280,7 @@ impl Shared {
                 let packed = cmd.get_packed_command();
                 Box::pin(self.call_script(node, &packed, &args, &planned, Reach::AllNodes)).await
             }
+            Plan::Any => Box::pin(self.call_any(cmd, &args, &planned)).await,
             _ => Box::pin(self.spread(cmd, &args, planned)).await,
         }
     }
@@ -294,15 +301,32 @@ impl Shared {
     async fn spread(&self, cmd: &Cmd, args: &[&[u8]], planned: Planned) -> Result<Value, Error> {
         let scripting = planned.scripting;
         let packed = cmd.get_packed_command();
-        let mut batch = Batch::new(&self.router, packed.len());
+        let mut batch = Batch::new(&self.router, packed.len(), rand::random());
         batch.add(&packed, args, planned);
-        let exchanges = batch.take_exchanges();
-        let answers = self.executor.exchange(&exchanges, batch.hold()).await;
+        let mut exchanges = batch.take_exchanges();
+        let answers = self.executor.exchange(&mut exchanges, batch.hold()).await;
         let answer = batch.finish_one(&exchanges, answers, rand::random())?;
         Ok(match scripting {
             Scripting::No => answer,
             Scripting::Yes => self.heard(args, Reach::AllNodes, answer),
         })
+    }
+
+    /// One command to any node.
+    async fn call_any(&self, cmd: &Cmd, args: &[&[u8]], planned: &Planned) -> Result<Value, Error> {
+        let packed = cmd.get_packed_command();
+        let mut batch = Batch::new(&self.router, packed.len(), rand::random());
+        batch.add_any(&packed, planned.clone());
+        let mut exchanges = batch.take_exchanges();
+        let answers = self.executor.exchange(&mut exchanges, batch.hold()).await;
+        let (node, answer) = batch.finish_any(&exchanges, answers)?;
+        match planned.scripting {
+            Scripting::No => Ok(answer),
+            Scripting::Yes => {
+                self.cure_script(node, &packed, args, planned, Reach::AllNodes, answer)
+                    .await
+            }
+        }
     }
 
     /// One command to the node of its plan.
@@ -347,14 +371,15 @@ impl Shared {
     /// What a pipeline became.
     pub(crate) async fn run(&self, bundle: Bundle<'_, '_>) -> RedisResult<Vec<Value>> {
         match bundle {
+            Bundle::Nothing => Ok(vec![Value::Array(Vec::new())]),
             Bundle::Atomic(node, exchange) => {
-                let answers = self.executor.exchange(&[exchange], Hold::No).await;
+                let answers = self.executor.exchange(&mut vec![exchange], Hold::No).await;
                 let answers = answers.into_iter().next().unwrap_or_default();
                 Ok(vec![Atomic::finish(self.router.name(node), answers)?])
             }
             Bundle::Batch(mut batch) => {
-                let exchanges = batch.take_exchanges();
-                let answers = self.executor.exchange(&exchanges, batch.hold()).await;
+                let mut exchanges = batch.take_exchanges();
+                let answers = self.executor.exchange(&mut exchanges, batch.hold()).await;
                 Ok(batch.finish(&exchanges, answers, rand::random()))
             }
             Bundle::ScriptedAtomic(node, exchange, notes) => {

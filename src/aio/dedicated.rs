@@ -12,8 +12,8 @@ use crate::command::{Access, Scripting};
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
-    Answers, Cause, Ending, Failure, Hold, Moment, Planned, Reach, Remedy, Shape, check_each,
-    finish, named, parse_one, wanted,
+    Answers, Cause, Checked, Ending, Failure, Hold, Moment, Planned, Reach, Remedy, Shape,
+    WatchState, check_each, empty_pipeline, exec_abort, finish, named, parse_one, wanted,
 };
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, CLIENT and other stateful talk work on it as they do on
@@ -30,6 +30,7 @@ pub struct Dedicated {
     /// Whether its state is as it was when it was made, transactions apart.
     pristine: bool,
     moment: Moment,
+    watch: WatchState,
 }
 
 /// Whether a connection lets keys of other nodes through.
@@ -61,6 +62,7 @@ impl Dedicated {
             },
             pristine: true,
             moment: Moment::Now,
+            watch: WatchState::default(),
         })
     }
 
@@ -81,10 +83,37 @@ impl Dedicated {
         let router = &self.shared.router;
         self.pristine &= !router.alters_connection(args);
         self.moment = self.moment.after(args);
-        match self.keys {
+        let checked = match self.keys {
             Keys::Checked => router.check_at(self.node, args),
             Keys::Unchecked => router.planned_private(self.node, args),
+        };
+        if checked.is_err() {
+            self.watch = self.watch.after(args, Err(()));
         }
+        checked
+    }
+
+    /// Checks a pipeline. When it is refused, so is every WATCH in it.
+    fn check_all(&mut self, packed: &[u8]) -> Result<Checked, Error> {
+        let checked = check_each(packed, |args| self.check(args));
+        if checked.is_err() {
+            self.watch = self.watch.after_refused(packed);
+        }
+        checked
+    }
+
+    /// Ends a transaction whose EXEC must not run, and whatever is watched.
+    async fn abort(&mut self) -> Error {
+        const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
+        const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
+        let end = match self.moment {
+            Moment::Now => UNWATCH,
+            Moment::AtExec => DISCARD,
+        };
+        self.talk(end, 1, Ending::Any, Hold::No).await;
+        self.moment = Moment::Now;
+        self.watch = WatchState::Intact;
+        exec_abort()
     }
 
     /// Sends `packed` and waits for `count` answers. The connection is taken for the time being, so that one whose future
@@ -104,9 +133,14 @@ impl Dedicated {
 
     async fn one(&mut self, packed: &[u8]) -> RedisResult<Value> {
         let args = parse_one(packed)?;
+        if self.watch.forbids(packed) {
+            return Err(self.abort().await.into());
+        }
         let planned = self.check(&args)?;
         if planned.scripting == Scripting::No {
-            return self.ask(packed, &planned).await;
+            let answer = self.ask(packed, &planned).await?;
+            self.watch = self.watch.after(&args, Ok(&answer));
+            return Ok(answer);
         }
         let rewritten = self.moment.rewrite(&args, &|| self.shared.recall());
         let answer = self
@@ -141,7 +175,14 @@ impl Dedicated {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let checked = check_each(packed, |args| self.check(args))?;
+        if packed.is_empty() {
+            return Err(empty_pipeline());
+        }
+        if self.watch.forbids(packed) {
+            return Err(self.abort().await.into());
+        }
+        let checked = self.check_all(packed)?;
+        let asked = packed;
         let shape = Shape::of(packed, offset, count);
         let woven = checked.woven(self.node, packed, shape, &|| self.shared.recall());
         let (packed, ahead) = woven
@@ -158,6 +199,9 @@ impl Dedicated {
             woven.notes.strip(&mut answers);
         }
         let mut values = finish(self.node_name(), shape, answers)?;
+        if shape == Shape::Plain {
+            self.watch = self.watch.after_all(asked, &values);
+        }
         if let Some(woven) = &woven {
             self.shared.heard_all(&woven.notes, &mut values);
         }

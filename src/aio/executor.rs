@@ -14,7 +14,7 @@ use crate::aio::waiting::{Lease, WaitingPool};
 use crate::command::Access;
 use crate::endpoint::Endpoint;
 use crate::node::NodeIndex;
-use crate::plan::{Answers, Cause, Exchange, Failure, Hold, RESENDS_MAX, Resend, Slot};
+use crate::plan::{Answers, Cause, Exchange, Failure, Hold, RESENDS_MAX, Resend, Slot, elsewhere};
 use crate::settings::Settings;
 
 /// Every node's connections.
@@ -102,13 +102,34 @@ impl Executor {
         }
     }
 
-    /// All requests of every exchange to its node, and their answers.
+    /// All requests of every exchange to its node, and their answers. What goes to another node because the first could not be
+    /// reached is added behind them.
     pub(super) async fn exchange<R: Receive>(
         &self,
-        exchanges: &[Exchange],
+        exchanges: &mut Vec<Exchange>,
         hold: Hold,
     ) -> Vec<Answers<R>> {
         let limit = self.limit(hold);
+        let mut answers = self.exchange_each(exchanges, hold, limit).await;
+        let mut done = 0;
+        while !limit.is_over() {
+            let more = elsewhere(&exchanges[done..], &answers[done..], self.nodes.len());
+            if more.is_empty() {
+                break;
+            }
+            done = exchanges.len();
+            answers.extend(Box::pin(self.exchange_each(&more, hold, limit)).await);
+            exchanges.extend(more);
+        }
+        answers
+    }
+
+    async fn exchange_each<R: Receive>(
+        &self,
+        exchanges: &[Exchange],
+        hold: Hold,
+        limit: Limit,
+    ) -> Vec<Answers<R>> {
         match exchanges {
             [one] => vec![self.exchange_one(one, hold, limit).await],
             all => join_all(all.iter().map(|one| self.exchange_one(one, hold, limit))).await,

@@ -10,7 +10,7 @@ use crate::aio::{Dedicated, Shared};
 use crate::command::Scripting;
 use crate::error::Error;
 use crate::node::{NodeIndex, NodeSpec};
-use crate::plan::{Reach, Shape, parse_one, wanted};
+use crate::plan::{Reach, Shape, empty_pipeline, parse_one, wanted};
 
 /// One node of a client: itself a [`redis::aio::ConnectionLike`], whose commands go to this server and nowhere else.
 ///
@@ -95,6 +95,9 @@ impl ConnectionLike for Node {
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
             let packed = pipeline.get_packed_pipeline();
+            if packed.is_empty() {
+                return Err(empty_pipeline());
+            }
             let shape = Shape::of(&packed, offset, count);
             let shared = &self.shared;
             let bundle = shared

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
     Answers, Atomic, Batch, Cure, Exchange, Hold, Notes, Planned, Reach, Remedy, ScriptMemory,
-    libraries_at, loads_at,
+    libraries, loads_at,
 };
 use crate::reply::Protocol;
 
@@ -49,17 +49,6 @@ impl Shared {
         }
     }
 
-    /// What to do about this reply, and where.
-    pub(in crate::aio) fn remedy_unread(
-        &self,
-        args: &[&[u8]],
-        reply: &[u8],
-    ) -> Option<(NodeIndex, Remedy)> {
-        let recall = || self.recall();
-        let remedy = self.recall().remedy_unread(args, reply)?;
-        Some((self.router.node_of(args, &recall)?, remedy))
-    }
-
     /// The same for a pipeline.
     pub(super) fn heard_all(&self, notes: &Notes<'_>, values: &mut [Value]) {
         if !notes.is_empty() {
@@ -67,13 +56,13 @@ impl Shared {
         }
     }
 
-    /// What the libraries of the nodes are, for a verdict that needs it. They are the same on all nodes, so the first is asked.
+    /// What the libraries of the nodes are, for a verdict that needs it. They are the same on all nodes, so the first that can be reached is asked.
     pub(super) async fn learn_libraries(&self, args: &[&[u8]]) -> bool {
         if !self.recall().lacks_code_for(args) {
             return false;
         }
-        let list = libraries_at(&self.router, NodeIndex::new(0));
-        let answers: Vec<Answers> = self.executor.exchange(&list, Hold::No).await;
+        let mut list = libraries(&self.router);
+        let answers: Vec<Answers> = self.executor.exchange(&mut list, Hold::No).await;
         let answer = answers
             .into_iter()
             .flat_map(|answers| answers.values)
@@ -94,6 +83,20 @@ impl Shared {
         reach: Reach,
     ) -> Result<Value, Error> {
         let answer = self.call_packed(node, packed, planned).await?;
+        self.cure_script(node, packed, args, planned, reach, answer)
+            .await
+    }
+
+    /// The answer of `node` to a request about scripts, or what it answers when it is given what it lacks.
+    pub(super) async fn cure_script(
+        &self,
+        node: NodeIndex,
+        packed: &[u8],
+        args: &[&[u8]],
+        planned: &Planned,
+        reach: Reach,
+        answer: Value,
+    ) -> Result<Value, Error> {
         let remedy = match answer {
             Value::ServerError(_) => self.recall().remedy(args, &answer),
             _ => None,
@@ -102,8 +105,8 @@ impl Shared {
             None => Ok(self.heard(args, reach, answer)),
             Some(Remedy::Instead(request)) => self.call_packed(node, &request, planned).await,
             Some(Remedy::After(loads)) => {
-                let loads = loads_at(&self.router, node, &loads);
-                let _: Vec<Answers> = self.executor.exchange(&loads, Hold::No).await;
+                let mut loads = loads_at(&self.router, node, &loads);
+                let _: Vec<Answers> = self.executor.exchange(&mut loads, Hold::No).await;
                 self.call_packed(node, packed, planned).await
             }
         }
@@ -115,15 +118,15 @@ impl Shared {
         mut batch: Batch<'_, '_>,
         notes: &Notes<'_>,
     ) -> RedisResult<Vec<Value>> {
-        let exchanges = batch.take_exchanges();
-        let answers = self.executor.exchange(&exchanges, batch.hold()).await;
+        let mut exchanges = batch.take_exchanges();
+        let answers = self.executor.exchange(&mut exchanges, batch.hold()).await;
         let mut values = batch.finish(&exchanges, answers, rand::random());
         if notes.is_empty() {
             return Ok(values);
         }
         if let Some(mut cure) = Cure::of(notes, &self.router, &self.recall(), &values) {
-            let exchanges = cure.take_exchanges();
-            let answers = self.executor.exchange(&exchanges, Hold::No).await;
+            let mut exchanges = cure.take_exchanges();
+            let answers = self.executor.exchange(&mut exchanges, Hold::No).await;
             cure.finish(&exchanges, answers, &mut values);
         }
         self.heard_all(notes, &mut values);
@@ -137,7 +140,7 @@ impl Shared {
         exchange: Exchange,
         notes: &Notes<'_>,
     ) -> RedisResult<Vec<Value>> {
-        let answers = self.executor.exchange(&[exchange], Hold::No).await;
+        let answers = self.executor.exchange(&mut vec![exchange], Hold::No).await;
         let mut answers = answers.into_iter().next().unwrap_or_default();
         notes.strip(&mut answers);
         let mut values = vec![Atomic::finish(self.router.name(node), answers)?];

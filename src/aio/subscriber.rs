@@ -26,8 +26,9 @@ use crate::subscribe::{
 ///
 /// A channel is listened to at the node that owns its name, which is where the client's PUBLISH goes; patterns are
 /// listened to on all nodes, and so are channels of keyspace notifications (`__keyspace@..`, `__keyevent@..`), which every
-/// server publishes for its own keys. When a connection breaks, an [`Event::Disconnected`] tells so at once; it is made
-/// again, and so are its subscriptions, and an [`Event::Missed`] tells that.
+/// server publishes for its own keys. What a script publishes goes out at the node it runs on: give the channel the hash tag of
+/// the script's keys, or subscribe by a pattern. When a connection breaks, an [`Event::Disconnected`] tells so at once; it is
+/// made again, and so are its subscriptions, and an [`Event::Missed`] tells that.
 ///
 /// Events that are not taken wait, up to [`EVENTS_MAX`](crate::EVENTS_MAX) of them and up to
 /// [`EVENT_BYTES_MAX`](crate::EVENT_BYTES_MAX) bytes.

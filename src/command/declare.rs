@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::word::LONGEST;
-use super::{Access, Blocking, CommandSpec, KeySpec, Merge, Route, Scripting};
+use super::{Access, Blocking, CommandSpec, KeySpec, Merge, Partial, Route, Scripting};
 
 /// A command in the making, from [`CommandSpec::declare`]; it goes into a table with
 /// [`CommandTable::with`](super::CommandTable::with).
@@ -31,6 +31,7 @@ pub struct Declaration {
     route: Route,
     access: Access,
     blocking: Blocking,
+    partial: Partial,
 }
 
 /// What is wrong with a declared command.
@@ -117,6 +118,7 @@ impl Declaration {
             route: Route::Keys,
             access: Access::Write,
             blocking: Blocking::No,
+            partial: Partial::Refused,
         }
     }
 
@@ -174,6 +176,13 @@ impl Declaration {
         self.route(Route::All(merge))
     }
 
+    /// Whether the nodes that can be reached answer for all of them, when it goes to every node. Defaults to
+    /// [`Partial::Refused`].
+    pub fn partial(mut self, partial: Partial) -> Self {
+        self.partial = partial;
+        self
+    }
+
     /// Any one node gets it: each gives the same answer.
     pub fn any(self) -> Self {
         self.route(Route::Any)
@@ -203,6 +212,7 @@ impl Declaration {
             route,
             access,
             blocking,
+            partial,
         } = self;
         if usize::from(arity.unsigned_abs()) < words {
             return Err(DeclareError::Arity { name, arity });
@@ -228,6 +238,7 @@ impl Declaration {
             access,
             blocking,
             scripting: Scripting::No,
+            partial,
             note: "declared by the user",
         })
     }

@@ -23,5 +23,7 @@ pub use declare::{Declaration, DeclareError};
 pub use extract::Wait;
 pub use merge::Merge;
 pub use packed::{Args, PackedCommands, PackedError, PackedProblem, write_command};
-pub use spec::{Access, ArgAt, Blocking, CommandSpec, KeyError, KeyPositions, KeySpec, Route};
+pub use spec::{
+    Access, ArgAt, Blocking, CommandSpec, KeyError, KeyPositions, KeySpec, Partial, Route,
+};
 pub use table::{CommandTable, Lookup};

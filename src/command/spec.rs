@@ -20,6 +20,7 @@ pub struct CommandSpec {
     pub(crate) access: Access,
     pub(crate) blocking: Blocking,
     pub(crate) scripting: Scripting,
+    pub(crate) partial: Partial,
     /// Why the row is as it is, where that is our decision and not the server's.
     pub(crate) note: &'static str,
 }
@@ -71,6 +72,13 @@ impl CommandSpec {
     #[inline]
     pub(crate) fn scripting(&self) -> Scripting {
         self.scripting
+    }
+
+    /// Whether it is answered by the nodes that can be reached when others cannot. Says something of commands for all
+    /// nodes only.
+    #[must_use]
+    pub fn partial(&self) -> Partial {
+        self.partial
     }
 
     /// Why the row is as it is, where that is a decision of this crate; empty otherwise.
@@ -157,6 +165,23 @@ pub enum Access {
     Read,
     /// May have changed something: is never sent twice.
     Write,
+}
+
+/// Whether a command for all nodes is answered by those that can be reached, when others cannot.
+///
+/// A node is out of reach when there is no connection to it, or no answer came in time. One that answers with an error is
+/// not. When no node can be reached, every command is an error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Partial {
+    /// No: every node must answer.
+    #[default]
+    Refused,
+    /// Only when the client is told to, by [`PartialReads::Allowed`](crate::PartialReads::Allowed): the answer cannot show
+    /// that something is missing from it.
+    OptIn,
+    /// Yes. The answer names the missing nodes where it has room for that.
+    Allowed,
 }
 
 /// Whether the server may hold the answer back, and until when.

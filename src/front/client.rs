@@ -1,6 +1,5 @@
 //! What is told of one client to others, and which clients somebody means.
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -31,7 +30,7 @@ pub(crate) struct Client {
 /// Which clients CLIENT LIST and CLIENT KILL mean.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Which {
-    pub(crate) ids: BTreeSet<u64>,
+    pub(crate) ids: Vec<u64>,
     pub(crate) address: Option<String>,
     pub(crate) local_address: Option<String>,
     pub(crate) kind: Option<Kind>,
@@ -141,11 +140,11 @@ mod tests {
         let meant = |which: Which| client.is_meant(&which, 7);
         assert!(meant(Which::default()));
         assert!(meant(Which {
-            ids: BTreeSet::from([6, 7]),
+            ids: vec![6, 7],
             ..Which::default()
         }));
         assert!(!meant(Which {
-            ids: BTreeSet::from([6]),
+            ids: vec![6],
             ..Which::default()
         }));
         assert!(!meant(Which {

@@ -41,8 +41,12 @@ impl Unblocked {
             (Self::Error, _) => {
                 write_error(out, "UNBLOCKED", "client unblocked via CLIENT UNBLOCK");
             }
-            (Self::Timeout, b"BLMOVE" | b"BRPOPLPUSH") => protocol.write_nil(out),
             (Self::Timeout, b"WAIT") => write_int(out, 0),
+            (Self::Timeout, b"WAITAOF") => {
+                write_line(out, b'*', 2);
+                write_int(out, 0);
+                write_int(out, 0);
+            }
             (Self::Timeout, _) => protocol.write_nil_array(out),
         }
     }
@@ -96,8 +100,15 @@ pub(super) fn run(
             switched_on(first)?;
             write_status(out, "OK");
         }
-        "CLIENT|TRACKING" if args.len() > 3 && !switched_on(first)? => return Err(syntax_error()),
-        "CLIENT|NO-TOUCH" | "CLIENT|TRACKING" => match switched_on(first)? {
+        "CLIENT|TRACKING" => {
+            let options = TrackingOptions::parse(&args[3..], client.id)?;
+            if switched_on(first)? {
+                options.check()?;
+                return Err(not_here(command));
+            }
+            write_status(out, "OK");
+        }
+        "CLIENT|NO-TOUCH" => match switched_on(first)? {
             true => return Err(not_here(command)),
             false => write_status(out, "OK"),
         },
@@ -181,9 +192,9 @@ fn listed(options: &[&[u8]]) -> Result<Which, Refusal> {
         [word, name] if word.eq_ignore_ascii_case(b"TYPE") => which.kind = Some(kind(name)?),
         [word, ids @ ..] if word.eq_ignore_ascii_case(b"ID") && !ids.is_empty() => {
             for id in ids {
-                let id = integer(id).and_then(|id| u64::try_from(id).ok());
-                let id = id.ok_or_else(|| Refusal::new("Invalid client ID"))?;
-                which.ids.insert(id);
+                let id = integer(id).ok_or_else(|| Refusal::new("Invalid client ID"))?;
+                // No client has number 0.
+                which.ids.push(u64::try_from(id).unwrap_or(0));
             }
         }
         _ => return Err(syntax_error()),
@@ -212,7 +223,8 @@ fn killed(options: &[&[u8]]) -> Result<Ask, Refusal> {
             b"ID" => {
                 let id = integer(value).filter(|&id| id > 0);
                 let id = id.ok_or_else(|| Refusal::new("client-id should be greater than 0"))?;
-                which.ids.insert(id.unsigned_abs());
+                // Of an option that is repeated the last one counts.
+                which.ids = vec![id.unsigned_abs()];
             }
             b"TYPE" => which.kind = Some(kind(value)?),
             b"ADDR" => which.address = text(value),
@@ -235,6 +247,11 @@ fn killed(options: &[&[u8]]) -> Result<Ask, Refusal> {
 }
 
 fn unblocked(options: &[&[u8]]) -> Result<Ask, Refusal> {
+    if options.len() > 2 {
+        return Err(Refusal::new(
+            "unknown subcommand or wrong number of arguments for 'UNBLOCK'. Try CLIENT HELP.",
+        ));
+    }
     let how = match options.get(1).map(|word| word.to_ascii_lowercase()) {
         None => Unblocked::Timeout,
         Some(word) if word == b"timeout" => Unblocked::Timeout,
@@ -250,6 +267,72 @@ fn unblocked(options: &[&[u8]]) -> Result<Ask, Refusal> {
         .and_then(|id| integer(id))
         .ok_or_else(not_an_integer)?;
     Ok(Ask::Unblock(u64::try_from(id).unwrap_or(0), how))
+}
+
+/// The options of CLIENT TRACKING, which are looked at whether it is switched on or off.
+#[derive(Default)]
+struct TrackingOptions {
+    broadcast: bool,
+    prefixes: bool,
+    opt_in: bool,
+    opt_out: bool,
+}
+
+impl TrackingOptions {
+    /// Reads them. A client can redirect to itself only: there is no other that tracks.
+    fn parse(mut options: &[&[u8]], own_id: u64) -> Result<Self, Refusal> {
+        let mut parsed = Self::default();
+        let mut redirects = false;
+        while let [word, rest @ ..] = options {
+            options = rest;
+            match (word.to_ascii_uppercase().as_slice(), rest) {
+                (b"REDIRECT", [id, rest @ ..]) => {
+                    if std::mem::replace(&mut redirects, true) {
+                        return Err(Refusal::new(
+                            "A client can only redirect to a single other client",
+                        ));
+                    }
+                    let id = integer(id).ok_or_else(not_an_integer)?;
+                    if u64::try_from(id) != Ok(own_id) {
+                        return Err(Refusal::new(
+                            "The client ID you want redirect to does not exist",
+                        ));
+                    }
+                    options = rest;
+                }
+                (b"PREFIX", [_, rest @ ..]) => {
+                    parsed.prefixes = true;
+                    options = rest;
+                }
+                (b"BCAST", _) => parsed.broadcast = true,
+                (b"OPTIN", _) => parsed.opt_in = true,
+                (b"OPTOUT", _) => parsed.opt_out = true,
+                (b"NOLOOP", _) => {}
+                _ => return Err(syntax_error()),
+            }
+        }
+        Ok(parsed)
+    }
+
+    /// Whether they go together, when it is switched on.
+    fn check(&self) -> Result<(), Refusal> {
+        if self.prefixes && !self.broadcast {
+            return Err(Refusal::new(
+                "PREFIX option requires BCAST mode to be enabled",
+            ));
+        }
+        if self.broadcast && (self.opt_in || self.opt_out) {
+            return Err(Refusal::new(
+                "OPTIN and OPTOUT are not compatible with BCAST",
+            ));
+        }
+        if self.opt_in && self.opt_out {
+            return Err(Refusal::new(
+                "You can't specify both OPTIN mode and OPTOUT mode",
+            ));
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -281,12 +364,12 @@ mod tests {
             Ask::KillOne(one("1.2.3.4:5"))
         );
         let which = Which {
-            ids: [5].into(),
+            ids: vec![5],
             ..Which::default()
         };
         assert_eq!(asked("client kill id 5 skipme no"), Ask::Kill(which));
         let which = Which {
-            ids: [1, 2].into(),
+            ids: vec![1, 2],
             ..Which::default()
         };
         assert_eq!(asked("client list id 1 2"), Ask::List(which));

@@ -18,7 +18,7 @@ use crate::front::request::{Arrived, Look, announced_args, begun};
 use crate::front::subscriptions::{Subscriptions, write_message};
 use crate::front::transaction::{Ready, Transaction};
 use crate::node::NodeIndex;
-use crate::plan::{Atomic, Hold, LARGE_BYTES, Planned, Relay, Router};
+use crate::plan::{Atomic, Hold, LARGE_BYTES, Planned, Relay, Router, is_watch};
 use crate::reply::{Protocol, write_status};
 use crate::subscribe::{Change, Message, Subscription};
 
@@ -58,7 +58,7 @@ pub(crate) struct Session {
     transaction: Option<Transaction>,
     /// The watched keys, and the node where they are.
     watched: Option<Atomic>,
-    /// WATCH failed, so nobody knows whether the keys have changed: EXEC answers as if they had.
+    /// A WATCH failed, for whatever reason, so its keys may have changed: EXEC answers as if they had.
     has_lost_watch: bool,
     subscriptions: Subscriptions,
     look: Look,
@@ -406,8 +406,12 @@ impl Session {
                 Some(Next::Work { work, silent })
             }
             Err(refusal) => {
-                if let Some(transaction) = &mut self.transaction {
-                    transaction.spoil();
+                match &mut self.transaction {
+                    Some(transaction) => transaction.spoil(),
+                    None => {
+                        self.has_lost_watch |=
+                            request.args.first().is_some_and(|name| is_watch(name))
+                    }
                 }
                 refusal.write(&mut said);
                 None
@@ -510,6 +514,15 @@ impl Session {
     pub(crate) fn watch_failed(&mut self) {
         self.watched = None;
         self.has_lost_watch = true;
+    }
+
+    /// The reply to WATCH, if there is one. Whether the keys are watched.
+    pub(crate) fn watch_answered(&mut self, reply: Option<&[u8]>) -> bool {
+        let is_done = reply == Some(b"+OK\r\n");
+        if !is_done {
+            self.watch_failed();
+        }
+        is_done
     }
 
     /// Channels or patterns have begun or ended: the confirmations.

@@ -3,7 +3,7 @@
 use crate::command::{CommandSpec, Scripting};
 use crate::error::{Error, ErrorKind};
 use crate::node::NodeIndex;
-use crate::plan::{Atomic, Reach, Recall, Router, Shape, Weave, Woven};
+use crate::plan::{Atomic, Exchange, Reach, Recall, Router, Shape, Weave, Woven};
 
 /// The commands of a transaction may have so many bytes altogether.
 const TRANSACTION_BYTES_MAX: usize = 512 << 20;
@@ -15,6 +15,8 @@ const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 #[derive(Clone, Debug)]
 pub(super) struct Transaction {
     atomic: Atomic,
+    /// Whether keys are watched.
+    watched: bool,
     packed: Vec<u8>,
     commands: usize,
     /// A command was refused, so EXEC will refuse all.
@@ -24,7 +26,10 @@ pub(super) struct Transaction {
 /// A whole transaction and where it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ready {
-    pub(crate) node: NodeIndex,
+    /// Where its keys are, if it has some.
+    node: Option<NodeIndex>,
+    /// Whether it must not run unless its connection has watched keys.
+    pub(crate) watched: bool,
     /// MULTI ... EXEC.
     pub(crate) packed: Vec<u8>,
     /// How many are between the two.
@@ -38,6 +43,7 @@ impl Transaction {
     pub(super) fn begin(watched: Option<&Atomic>) -> Self {
         Self {
             atomic: watched.cloned().unwrap_or_default(),
+            watched: watched.is_some(),
             packed: MULTI.to_vec(),
             commands: 0,
             spoilt: false,
@@ -87,11 +93,12 @@ impl Transaction {
         Ok(())
     }
 
-    /// The whole transaction. One without a key can go anywhere, and goes to the first node.
+    /// The whole transaction.
     pub(super) fn finish(mut self) -> Ready {
         self.packed.extend_from_slice(EXEC);
         Ready {
-            node: self.atomic.owner().unwrap_or(NodeIndex::new(0)),
+            node: self.atomic.owner().ok(),
+            watched: self.watched,
             packed: self.packed,
             commands: self.commands,
             scripting: self.atomic.scripting(),
@@ -100,15 +107,28 @@ impl Transaction {
 }
 
 impl Ready {
+    /// Where it goes. One without a key may go to any node, which `entropy`, any number, chooses.
+    pub(crate) fn node_of(&self, router: &Router, entropy: u64) -> NodeIndex {
+        self.node.unwrap_or_else(|| router.chosen(entropy))
+    }
+
+    /// The request for that node: `packed`, which is the transaction as it is or [`woven`](Self::woven).
+    pub(crate) fn exchange(&self, node: NodeIndex, packed: &[u8], commands: usize) -> Exchange {
+        match self.node {
+            Some(_) => Atomic::exchange(node, packed, commands),
+            None => Atomic::exchange_anywhere(node, packed, commands),
+        }
+    }
+
     /// What is sent in its place, when it concerns scripts that the node may lack.
-    pub(crate) fn woven(&self, recall: Recall<'_>) -> Option<Woven<'_>> {
+    pub(crate) fn woven(&self, node: NodeIndex, recall: Recall<'_>) -> Option<Woven<'_>> {
         let shape = Shape::Atomic {
             commands: self.commands,
         };
         let weave = || Weave::new(recall(), Reach::AllNodes);
         match self.scripting {
             Scripting::No => None,
-            Scripting::Yes => Some(weave().whole(self.node, &self.packed, shape)),
+            Scripting::Yes => Some(weave().whole(node, &self.packed, shape)),
         }
     }
 }

@@ -159,6 +159,12 @@ impl Atomic {
         Exchange::transaction(node, packed.to_vec(), slots)
     }
 
+    /// The same for a transaction that any other node may carry out as well, as long as it was not sent.
+    pub(crate) fn exchange_anywhere(node: NodeIndex, packed: &[u8], commands: usize) -> Exchange {
+        let slots = vec![Slot::whole(0, Access::Write).anywhere(); commands + 2];
+        Exchange::transaction(node, packed.to_vec(), slots)
+    }
+
     /// What EXEC answered, as it came. Where a command was refused when it was queued, which the client has not been told,
     /// the reason is given in the words that servers have for it.
     pub(crate) fn pass_on(

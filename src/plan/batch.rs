@@ -1,159 +1,31 @@
 //! Many commands as one request per node, and the answers back in the order asked.
 
+mod exchange;
 mod relay;
 
 use redis::Value;
 
-use crate::command::{Access, Args, Merge, PackedCommands};
+use crate::command::{Args, Merge, PackedCommands};
 use crate::error::{Error, ErrorKind, PartOutcome, PartStatus, named_server_error};
 use crate::node::NodeIndex;
 use crate::plan::merge::{self, Answer, Question};
+use crate::plan::partial::is_unreachable;
 use crate::plan::router::{Hold, Planned, Since};
-use crate::plan::scan::continue_scan;
-use crate::plan::{Answers, Ending, Meter, Plan, Router, Split};
+use crate::plan::scan::ScanStep;
+use crate::plan::{Answers, Plan, Router, Split};
 
+pub(crate) use exchange::{Exchange, Slot};
 pub(crate) use relay::{Large, Relay, Told};
 
-/// So many bytes of requests may be on their way to one node; a longer batch goes in rounds.
-///
-/// A server that answers while it is still being written to must find its answers read at some time, and a Redis server
-/// keeps unread answers in memory.
-pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
+use exchange::WHOLE;
 
 /// A node's buffer begins with no less than this, or all of the bytes.
 const SHARE_BYTES_MIN: usize = 128;
-
-/// What one node gets.
-#[derive(Debug)]
-pub(crate) struct Exchange {
-    pub(crate) node: NodeIndex,
-    /// Requests in the wire format, one after another.
-    pub(crate) request: Vec<u8>,
-    /// One per request: where its answer belongs.
-    pub(crate) slots: Vec<Slot>,
-    /// Ends of the rounds before the last: bytes and requests.
-    rounds: Vec<(usize, usize)>,
-    pub(crate) ending: Ending,
-    /// Counts the bytes of replies that are passed on unread.
-    pub(crate) meter: Option<Meter>,
-}
-
-/// Where an answer belongs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Slot {
-    command: u32,
-    /// The part of a command that went to several nodes, or [`WHOLE`].
-    part: u16,
-    pub(crate) access: Access,
-}
-
-const WHOLE: u16 = u16::MAX;
 
 /// Goes before WAIT. A server waits for what the asking connection wrote, and a connection of a pool may have written
 /// nothing; a message that nobody listens to is replicated like a write and touches no key, so that the connection's mark
 /// stands behind every write that was acknowledged before, by whichever connection.
 const MARK: &[u8] = b"*3\r\n$7\r\nPUBLISH\r\n$19\r\nredis-sharding:wait\r\n$0\r\n\r\n";
-
-impl Slot {
-    pub(crate) fn whole(command: u32, access: Access) -> Self {
-        Self {
-            command,
-            part: WHOLE,
-            access,
-        }
-    }
-}
-
-/// A stretch of an exchange that is written before its answers are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Round<'e> {
-    pub(crate) bytes: &'e [u8],
-    /// How many requests it holds.
-    pub(crate) count: usize,
-}
-
-impl Exchange {
-    fn new(node: NodeIndex) -> Self {
-        Self {
-            node,
-            request: Vec::new(),
-            slots: Vec::new(),
-            rounds: Vec::new(),
-            ending: Ending::Any,
-            meter: None,
-        }
-    }
-
-    /// Requests that go in one round, because they are one.
-    pub(crate) fn transaction(node: NodeIndex, request: Vec<u8>, slots: Vec<Slot>) -> Self {
-        Self {
-            node,
-            request,
-            slots,
-            rounds: Vec::new(),
-            ending: Ending::Exec,
-            meter: None,
-        }
-    }
-
-    /// Whether the connection is as it was, now that these are all the answers.
-    pub(crate) fn has_ended_well(&self, answers: &[Value]) -> bool {
-        answers
-            .last()
-            .is_none_or(|last| self.ending.is_met_by(last))
-    }
-
-    /// How many rounds it takes.
-    pub(crate) fn rounds(&self) -> usize {
-        self.rounds.len() + 1
-    }
-
-    /// One round, or `None` after the last.
-    pub(crate) fn round(&self, number: usize) -> Option<Round<'_>> {
-        let (first_byte, first) = match number.checked_sub(1) {
-            None => (0, 0),
-            Some(before) => *self.rounds.get(before)?,
-        };
-        let (last_byte, last) = match self.rounds.get(number) {
-            Some(&end) => end,
-            None => (self.request.len(), self.slots.len()),
-        };
-        Some(Round {
-            bytes: &self.request[first_byte..last_byte],
-            count: last - first,
-        })
-    }
-
-    /// What is left from request number `first` on.
-    pub(crate) fn rest(&self, first: usize) -> Self {
-        let mut rest = Self::new(self.node);
-        rest.ending = self.ending;
-        rest.meter.clone_from(&self.meter);
-        let mut commands = PackedCommands::new(&self.request);
-        let mut args = Args::new();
-        for (number, &slot) in self.slots.iter().enumerate() {
-            let Ok(Some(frame)) = commands.next(&mut args) else {
-                debug_assert!(false, "an exchange holds one request per slot");
-                break;
-            };
-            if number >= first {
-                rest.push(slot, |out| out.extend_from_slice(frame));
-            }
-        }
-        rest
-    }
-
-    #[inline]
-    fn push(&mut self, slot: Slot, write: impl FnOnce(&mut Vec<u8>)) {
-        let before = self.request.len();
-        write(&mut self.request);
-        let start = self.rounds.last().map_or(0, |&(bytes, _)| bytes);
-        if self.request.len() - start > IN_FLIGHT_BYTES_MAX && before > start {
-            self.rounds.push((before, self.slots.len()));
-        }
-        self.slots.push(slot);
-    }
-}
 
 /// Commands on their way, grouped by node.
 #[derive(Debug)]
@@ -161,6 +33,8 @@ pub(crate) struct Batch<'r, 'f> {
     pub(super) router: &'r Router,
     /// Bytes that most nodes' requests fit into, so that their buffers need not grow.
     share: usize,
+    /// Where commands go that any node may answer.
+    any: NodeIndex,
     /// In node order; nodes without a request have none.
     exchanges: Vec<Option<Exchange>>,
     spread: Vec<Spread<'f>>,
@@ -174,15 +48,18 @@ struct Spread<'f> {
     command: u32,
     plan: Plan,
     frame: &'f [u8],
+    /// Whether the nodes that can be reached answer for all.
+    partial: bool,
 }
 
 impl<'r, 'f> Batch<'r, 'f> {
-    /// For requests of so many bytes altogether.
-    pub(crate) fn new(router: &'r Router, bytes: usize) -> Self {
+    /// For requests of so many bytes altogether. `entropy` is any number: it chooses the node for what any node may answer.
+    pub(crate) fn new(router: &'r Router, bytes: usize, entropy: u64) -> Self {
         let nodes = router.topology().nodes().len();
         Self {
             router,
             share: bytes.min(bytes / nodes * 5 / 4 + SHARE_BYTES_MIN),
+            any: router.chosen(entropy),
             exchanges: (0..nodes).map(|_| None).collect(),
             spread: Vec::new(),
             commands: 0,
@@ -193,11 +70,25 @@ impl<'r, 'f> Batch<'r, 'f> {
     /// Adds one command: its packed bytes, its arguments, its plan.
     #[inline]
     pub(crate) fn add(&mut self, frame: &'f [u8], args: &[&[u8]], planned: Planned) {
-        let Plan::One(node) = planned.plan else {
-            return self.spread(frame, args, planned);
-        };
-        self.check_owner(node, args);
-        self.add_at(node, frame, planned);
+        match planned.plan {
+            Plan::One(node) => {
+                self.check_owner(node, args);
+                self.add_at(node, frame, planned);
+            }
+            Plan::Any => self.add_any(frame, planned),
+            _ => self.spread(frame, args, planned),
+        }
+    }
+
+    /// Adds one command that any node may answer.
+    pub(crate) fn add_any(&mut self, frame: &[u8], planned: Planned) {
+        let slot = Slot::whole(self.commands, planned.access).anywhere();
+        self.add_whole(self.any, slot, frame, planned.hold);
+    }
+
+    /// Where commands go that any node may answer.
+    pub(crate) fn any_node(&self) -> NodeIndex {
+        self.any
     }
 
     fn spread(&mut self, frame: &'f [u8], args: &[&[u8]], planned: Planned) {
@@ -206,21 +97,10 @@ impl<'r, 'f> Batch<'r, 'f> {
         self.hold = self.hold.then(planned.hold);
         let access = planned.access;
         match &planned.plan {
-            Plan::One(node) => {
-                let slot = Slot {
-                    command,
-                    part: 0,
-                    access,
-                };
-                self.push(*node, slot, |out| out.extend_from_slice(frame));
-            }
+            Plan::One(_) | Plan::Any => debug_assert!(false, "these are no fan-outs"),
             Plan::All(_) => {
                 for node in self.router.topology().indices() {
-                    let slot = Slot {
-                        command,
-                        part: node.as_u16(),
-                        access,
-                    };
+                    let slot = Slot::part(command, node.as_u16(), access);
                     if planned.since == Since::AllWrites {
                         self.push(node, slot, |out| out.extend_from_slice(MARK));
                     }
@@ -232,20 +112,12 @@ impl<'r, 'f> Batch<'r, 'f> {
                     debug_assert!(part.keys.iter().all(|&key| {
                         self.router.topology().locate(args[split.position(key)]) == Some(part.node)
                     }));
-                    let slot = Slot {
-                        command,
-                        part: number,
-                        access,
-                    };
+                    let slot = Slot::part(command, number, access);
                     self.push(part.node, slot, |out| split.write_part(part, args, out));
                 }
             }
-            &Plan::Scan { node, cursor } => {
-                let slot = Slot {
-                    command,
-                    part: 0,
-                    access,
-                };
+            &Plan::Scan { node, cursor, .. } => {
+                let slot = Slot::part(command, 0, access);
                 self.push(node, slot, |out| write_scan(args, cursor, out));
             }
         }
@@ -253,6 +125,7 @@ impl<'r, 'f> Batch<'r, 'f> {
             command,
             plan: planned.plan,
             frame,
+            partial: planned.partial,
         });
     }
 
@@ -260,8 +133,13 @@ impl<'r, 'f> Batch<'r, 'f> {
     #[inline]
     pub(crate) fn add_at(&mut self, node: NodeIndex, frame: &[u8], planned: Planned) {
         let slot = Slot::whole(self.commands, planned.access);
+        self.add_whole(node, slot, frame, planned.hold);
+    }
+
+    #[inline]
+    fn add_whole(&mut self, node: NodeIndex, slot: Slot, frame: &[u8], hold: Hold) {
         self.commands += 1;
-        self.hold = self.hold.then(planned.hold);
+        self.hold = self.hold.then(hold);
         self.push(node, slot, |out| out.extend_from_slice(frame));
     }
 
@@ -306,6 +184,28 @@ impl<'r, 'f> Batch<'r, 'f> {
         match (self.spread.first(), outcomes.pop()) {
             (Some(spread), Some(outcomes)) => self.merge(spread, outcomes, dice),
             _ => Ok(values.pop().unwrap_or_default()),
+        }
+    }
+
+    /// The answer of the only command in the batch, which any node may answer, and the node that gave it.
+    pub(crate) fn finish_any(
+        &self,
+        exchanges: &[Exchange],
+        mut answers: Vec<Answers>,
+    ) -> Result<(NodeIndex, Value), Error> {
+        // Those before it failed.
+        let node = exchanges.last().map_or(self.any, |last| last.node);
+        let name = self.router.name(node);
+        let Answers {
+            mut values,
+            failure,
+        } = answers.pop().unwrap_or_default();
+        match (values.pop(), exchanges.last().zip(failure)) {
+            (Some(value), _) => Ok((node, named(value, name))),
+            (None, Some((exchange, failure))) => {
+                Err(failure.error(name, 0, exchange.slots[0].access))
+            }
+            (None, None) => Err(missing(None, name)),
         }
     }
 
@@ -394,21 +294,21 @@ impl<'r, 'f> Batch<'r, 'f> {
         let nodes: Vec<NodeIndex> = spread.nodes(self.router).collect();
         let rule = spread.merge();
         let good = outcomes.iter().filter(|outcome| is_good(outcome)).count();
-        let excused = |outcome: &Outcome| is_good(outcome) || is_excused(rule, outcome);
-        if good == 0 || !outcomes.iter().all(excused) {
+        let excused = |outcome: &Outcome| {
+            is_good(outcome)
+                || is_excused(rule, outcome)
+                || spread.partial && is_unreachable(outcome)
+        };
+        let all_excused = outcomes.iter().all(excused);
+        if let (true, true, Some(step)) = (all_excused, good == 0, spread.scan_step())
+            && let Some(answer) = step.skip(self.router)
+        {
+            return Ok(answer);
+        }
+        if good == 0 || !all_excused {
             return Err(self.failed(spread, &nodes, outcomes, good));
         }
-        let answers = nodes
-            .iter()
-            .zip(outcomes)
-            .filter(|(_, outcome)| is_good(outcome) || rule == Merge::Texts)
-            .filter_map(|(&node, outcome)| {
-                Some(Answer {
-                    node: self.router.name(node),
-                    value: outcome.ok()?,
-                })
-            })
-            .collect::<Vec<_>>();
+        let (answers, missing) = self.in_reach(rule, &nodes, outcomes);
         match &spread.plan {
             Plan::Split(Split {
                 parts,
@@ -418,27 +318,45 @@ impl<'r, 'f> Batch<'r, 'f> {
                 let keys: Vec<&[u32]> = parts.iter().map(|part| part.keys.as_slice()).collect();
                 merge::by_key(answers, &keys)
             }
-            &Plan::Scan { node, .. } => {
-                let value = answers
-                    .into_iter()
-                    .next()
-                    .map_or(Value::Nil, |answer| answer.value);
-                continue_scan(
-                    value,
-                    node,
-                    self.router.name(node),
-                    self.router.topology().nodes().len(),
-                )
+            &Plan::Scan { node, answered, .. } => {
+                let value = answers.into_iter().next().map(|answer| answer.value);
+                ScanStep { node, answered }.go_on(value.unwrap_or_default(), self.router)
             }
             _ => {
                 let question = Question {
                     args: &spread.args(),
+                    missing: &missing,
                     // Other bits for every command of a pipeline.
                     dice: dice.rotate_left(spread.command.wrapping_mul(7)),
                 };
                 merge::merge(rule, question, answers)
             }
         }
+    }
+
+    /// The answers there are, and the names of the nodes that cannot be reached. Where texts stand under the names of their
+    /// nodes, an error stands in the place of a text.
+    fn in_reach<'n>(
+        &'n self,
+        rule: Merge,
+        nodes: &[NodeIndex],
+        outcomes: Vec<Outcome>,
+    ) -> (Vec<Answer<'n>>, Vec<&'n str>) {
+        let mut answers = Vec::with_capacity(nodes.len());
+        let mut unreachable = Vec::new();
+        for (&node, outcome) in nodes.iter().zip(outcomes) {
+            let node = self.router.name(node);
+            if is_unreachable(&outcome) {
+                unreachable.push(node);
+            }
+            let value = match outcome {
+                Ok(Value::ServerError(_)) | Err(_) if rule != Merge::Texts => continue,
+                Ok(value) => value,
+                Err(error) => missing(error, node).to_reply(),
+            };
+            answers.push(Answer { node, value });
+        }
+        (answers, unreachable)
     }
 
     /// The error for a command of which at least one part failed.
@@ -542,7 +460,15 @@ impl Spread<'_> {
         match &self.plan {
             Plan::All(merge) => *merge,
             Plan::Split(split) => split.merge,
-            Plan::One(_) | Plan::Scan { .. } => Merge::AllSucceeded,
+            Plan::One(_) | Plan::Any | Plan::Scan { .. } => Merge::AllSucceeded,
+        }
+    }
+
+    /// The step of a scan that it is, if it is one.
+    fn scan_step(&self) -> Option<ScanStep> {
+        match self.plan {
+            Plan::Scan { node, answered, .. } => Some(ScanStep { node, answered }),
+            _ => None,
         }
     }
 
@@ -555,6 +481,7 @@ impl Spread<'_> {
             Plan::All(_) => Box::new(router.topology().indices()),
             Plan::Split(split) => Box::new(split.parts.iter().map(|part| part.node)),
             Plan::One(node) | Plan::Scan { node, .. } => Box::new(std::iter::once(*node)),
+            Plan::Any => Box::new(std::iter::empty()),
         }
     }
 

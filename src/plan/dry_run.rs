@@ -18,7 +18,8 @@ impl Router {
     /// As for [`plan`](Self::plan), and when the replies are not those to the requests.
     #[doc(hidden)]
     pub fn dry_run(&self, packed: &[u8], replies: &[Vec<u8>]) -> Result<Vec<Value>, Error> {
-        let Bundle::Batch(mut batch) = self.bundle(packed, Shape::Plain, &ScriptMemory::nothing)?
+        let Bundle::Batch(mut batch) =
+            self.bundle(packed, Shape::Plain, &ScriptMemory::nothing, 0)?
         else {
             return Ok(Vec::new());
         };

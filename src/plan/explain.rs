@@ -50,13 +50,14 @@ impl Explanation {
         &self.plan
     }
 
-    /// The nodes that would be asked, and the keys each of them is asked for, in node order.
+    /// The nodes that would be asked, and the keys each of them is asked for, in node order. None when it may be any one.
     pub fn parts(&self) -> Vec<(&str, Vec<&[u8]>)> {
         let name = |node: NodeIndex| self.topology.node(node).name();
         match &self.plan {
             Plan::One(node) | Plan::Scan { node, .. } => {
                 vec![(name(*node), self.keys.iter().map(Vec::as_slice).collect())]
             }
+            Plan::Any => Vec::new(),
             Plan::All(_) => self
                 .topology
                 .indices()
@@ -82,6 +83,7 @@ impl fmt::Display for Explanation {
         let name = &self.name;
         match &self.plan {
             Plan::One(_) => write!(f, "{name}: one node")?,
+            Plan::Any => write!(f, "{name}: any one node")?,
             Plan::Scan { .. } => write!(f, "{name}: the next step of a scan over all nodes")?,
             Plan::All(merge) => write!(f, "{name}: all {} nodes, {}", parts.len(), merge.words())?,
             Plan::Split(split) => {

@@ -115,6 +115,11 @@ impl Failure {
         }
     }
 
+    /// Whether request number `number` may be sent to another node: it was not sent to this one, or changes nothing.
+    pub(crate) fn may_send(&self, number: usize, access: Access) -> bool {
+        number >= self.sent || access == Access::Read
+    }
+
     /// The error for a request that was number `number` of those to `node`.
     pub(crate) fn error(&self, node: &str, number: usize, access: Access) -> Error {
         let kind = self.kind(number, access);

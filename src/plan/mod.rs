@@ -1,10 +1,12 @@
 //! What must be sent where, and how do the answers become one?
 //!
 //! * [`Router`]: one snapshot of topology and command table; turns a request into a [`Plan`].
-//! * [`Plan`]: *one* node, *split* by node, *all* nodes, or a step of a scan. Plans are data: comparable and printable.
+//! * [`Plan`]: *one* node, *any* node, *split* by node, *all* nodes, or a step of a scan. Plans are data: comparable and printable.
 //! * `batch`: many commands as one request per node, and the answers back in the order asked.
 //! * `scripts`: what must be done so that scripts and functions are on every node, as on one server.
-//! * `merge`: the answers of several nodes as one; `failure`: what a missing answer means, and whether to ask again.
+//! * `merge`: the answers of several nodes as one; `failure`: what a missing answer means, and whether to ask again;
+//!   `elsewhere`: what another node is asked instead; `partial`: whether the nodes in reach answer for all.
+//! * `lockout`: commands that would take away the client's own way to its nodes. `watch`: EXEC after a WATCH that failed.
 //!
 //! Nothing here touches a socket, a thread, a clock or a lock.
 
@@ -13,19 +15,24 @@ mod attempts;
 mod batch;
 #[cfg(feature = "testing")]
 mod dry_run;
+mod elsewhere;
 mod explain;
 mod failure;
 mod frames;
+mod lockout;
 mod merge;
 mod owners;
+mod partial;
 mod refusal;
 mod request;
 mod router;
 mod scan;
 mod scripts;
+mod watch;
 
 pub use attempts::TRANSACTION_ATTEMPTS_MAX;
 pub use explain::Explanation;
+pub use partial::PartialReads;
 pub use router::{Router, SplitWrites};
 pub use scripts::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 
@@ -34,14 +41,18 @@ pub(crate) use atomic::{Atomic, Ending};
 pub(crate) use attempts::attempts_in_vain;
 pub(crate) use batch::{Batch, Exchange, Slot, named};
 pub(crate) use batch::{Large, Relay, Told};
+pub(crate) use elsewhere::elsewhere;
 pub(crate) use failure::{Answers, Cause, Failure, RESENDS_MAX, Resend, Row};
 pub(crate) use frames::{ByteMeter, Frames, Meter};
-pub(crate) use request::{Bundle, Shape, check_each, finish, parse_one, wanted};
+pub(crate) use request::{
+    Bundle, Checked, Shape, check_each, empty_pipeline, finish, parse_one, wanted,
+};
 pub(crate) use router::{Hold, Planned};
 pub(crate) use scan::ScanCursor;
 pub(crate) use scripts::{
-    Cure, Moment, Notes, Reach, Recall, Remedy, ScriptMemory, Weave, Woven, libraries_at, loads_at,
+    Cure, Moment, Notes, Reach, Recall, Remedy, ScriptMemory, Weave, Woven, libraries, loads_at,
 };
+pub(crate) use watch::{WatchState, exec_abort, is_watch};
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use scripts::keys_of_script;
@@ -55,6 +66,8 @@ use crate::node::NodeIndex;
 pub enum Plan {
     /// One node gets the request as it is.
     One(NodeIndex),
+    /// Any one node gets the request as it is, and another one when that cannot be reached.
+    Any,
     /// Several nodes get the command, each with its own keys.
     Split(Split),
     /// Every node gets the request as it is.
@@ -65,6 +78,8 @@ pub enum Plan {
         node: NodeIndex,
         /// The cursor that this node gave last.
         cursor: u64,
+        /// Whether a node has answered an earlier step of this scan.
+        answered: bool,
     },
 }
 

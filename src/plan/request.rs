@@ -13,6 +13,8 @@ use crate::plan::{
 /// What a packed pipeline becomes.
 #[derive(Debug)]
 pub(crate) enum Bundle<'r, 'p> {
+    /// MULTI and EXEC with nothing between them.
+    Nothing,
     /// MULTI ... EXEC for one node.
     Atomic(NodeIndex, Exchange),
     /// Commands that go their own ways.
@@ -24,15 +26,16 @@ pub(crate) enum Bundle<'r, 'p> {
 }
 
 impl Router {
-    /// Plans a packed pipeline.
+    /// Plans a packed pipeline. `entropy` is any number: see [`Batch::new`].
     pub(crate) fn bundle<'r, 'p>(
         &'r self,
         packed: &'p [u8],
         shape: Shape,
         recall: Recall<'_>,
+        entropy: u64,
     ) -> Result<Bundle<'r, 'p>, Error> {
         let Shape::Atomic { commands } = shape else {
-            let mut batch = Batch::new(self, packed.len());
+            let mut batch = Batch::new(self, packed.len(), entropy);
             let mut weave = None;
             for_each_command(packed, 0, |frame, args| {
                 let command = self.lookup(args)?;
@@ -46,6 +49,10 @@ impl Router {
             })?;
             return Ok(Bundle::of(batch, weave));
         };
+        if commands == 0 {
+            for_each_inner_command(packed, 0, |_| Ok(()))?;
+            return Ok(Bundle::Nothing);
+        }
         let mut atomic = Atomic::default();
         for_each_inner_command(packed, commands, |args| atomic.add(self, args, recall))?;
         let (node, scripting) = (atomic.owner()?, atomic.scripting());
@@ -63,7 +70,7 @@ impl Router {
     ) -> Result<Bundle<'r, 'p>, Error> {
         let new_weave = || Weave::new(recall(), Reach::OneNode);
         let Shape::Atomic { commands } = shape else {
-            let mut batch = Batch::new(self, packed.len());
+            let mut batch = Batch::new(self, packed.len(), 0);
             let mut weave = None;
             for_each_command(packed, 0, |frame, args| {
                 let planned = self.planned_at(node, args)?;
@@ -137,10 +144,15 @@ impl<'p> Weave<'p> {
     ) {
         let node = match planned.plan {
             Plan::One(node) => Some(node),
+            Plan::Any => Some(batch.any_node()),
             _ => None,
         };
-        match (self.add(batch.commands as usize, node, frame, args), node) {
-            (Some(eval), Some(node)) => batch.add_at(node, &eval, planned),
+        match (
+            self.add(batch.commands as usize, node, frame, args),
+            &planned.plan,
+        ) {
+            (Some(eval), Plan::Any) => batch.add_any(&eval, planned),
+            (Some(eval), &Plan::One(node)) => batch.add_at(node, &eval, planned),
             _ => batch.add(frame, args, planned),
         }
     }
@@ -299,6 +311,11 @@ fn for_each_inner_command<'p>(
         true => Ok(()),
         false => Err(misfit()),
     }
+}
+
+/// What redis-rs' connections say of a pipeline without commands.
+pub(crate) fn empty_pipeline() -> redis::RedisError {
+    (redis::ErrorKind::Client, "empty command").into()
 }
 
 fn unreadable(why: &str) -> Error {

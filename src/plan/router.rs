@@ -11,13 +11,14 @@ use crate::command::{
 use crate::error::{Error, ErrorKind, KeyText};
 use crate::hash::HashTag;
 use crate::node::NodeIndex;
+use crate::plan::lockout;
 use crate::plan::owners::Owners;
 use crate::plan::refusal::{
     empty_command, needs_a_node, refused, stateful, unknown, without_keys, without_sense,
     wrong_arity,
 };
 use crate::plan::scripts::wrong_count;
-use crate::plan::{Explanation, Plan, Recall, ScanCursor, ScriptMemory, Split};
+use crate::plan::{Explanation, PartialReads, Plan, Recall, ScanCursor, ScriptMemory, Split};
 use crate::topology::Topology;
 
 /// One snapshot of everything that decides where a request goes. Every request travels by one router from beginning to
@@ -27,6 +28,9 @@ pub struct Router {
     topology: Arc<Topology>,
     commands: Cow<'static, CommandTable>,
     split_writes: SplitWrites,
+    partial_reads: PartialReads,
+    /// The users that the client is at its nodes.
+    users: Arc<[String]>,
 }
 
 /// Whether MSET, DEL, UNLINK, TOUCH and JSON.MSET may be cut by node.
@@ -51,6 +55,8 @@ pub(crate) struct Planned {
     pub(crate) hold: Hold,
     pub(crate) since: Since,
     pub(crate) scripting: Scripting,
+    /// Whether the nodes that can be reached answer for all.
+    pub(crate) partial: bool,
 }
 
 /// Which writes a command is about, when it is about writes that were made before.
@@ -110,6 +116,7 @@ impl Planned {
             hold: Hold::No,
             since: Since::OwnWrites,
             scripting: Scripting::No,
+            partial: false,
         }
     }
 }
@@ -125,7 +132,29 @@ impl Router {
             topology,
             commands: commands.into(),
             split_writes,
+            partial_reads: PartialReads::default(),
+            users: Arc::from(["default".to_owned()]),
         }
+    }
+
+    /// Whether the nodes that can be reached answer for all. Defaults to [`PartialReads::Refused`].
+    #[must_use]
+    pub fn with_partial_reads(mut self, partial_reads: PartialReads) -> Self {
+        self.partial_reads = partial_reads;
+        self
+    }
+
+    /// The users that the client is at its nodes. Defaults to `default`.
+    pub(crate) fn with_users(mut self, users: impl IntoIterator<Item = String>) -> Self {
+        self.users = users.into_iter().collect();
+        self
+    }
+
+    /// One of the nodes; `entropy` is any number.
+    pub(crate) fn chosen(&self, entropy: u64) -> NodeIndex {
+        let nodes = self.topology.nodes().len() as u64;
+        // There are no more nodes than fit.
+        NodeIndex::new(u16::try_from(entropy % nodes).unwrap_or(0))
     }
 
     /// The nodes and their placement.
@@ -183,17 +212,18 @@ impl Router {
         recall: Recall<'_>,
     ) -> Result<Planned, Error> {
         let plan = match command.route() {
-            Route::Keys => Plan::One(self.owner_of_all(command, args, recall)?),
+            Route::Keys => self.owner_of_all(command, args, recall)?,
             Route::Split { step, tail, merge } => {
                 self.split(command, args, step.into(), tail.into(), merge)?
             }
             Route::All(merge) => {
                 check_arity(command, args)?;
+                lockout::check(command, args, &self.users)?;
                 Plan::All(merge)
             }
             Route::Any => {
                 check_arity(command, args)?;
-                Plan::One(NodeIndex::new(0))
+                Plan::Any
             }
             Route::Scan => self.scan(command, args)?,
             Route::Named => return Err(needs_a_node(command)),
@@ -210,6 +240,7 @@ impl Router {
             hold: hold(command, args),
             since,
             scripting: command.scripting(),
+            partial: self.partial_reads.allow(command.partial()),
         })
     }
 
@@ -311,14 +342,6 @@ impl Router {
         }
     }
 
-    /// The one node that a request goes to.
-    pub(crate) fn node_of(&self, args: &[&[u8]], recall: Recall<'_>) -> Option<NodeIndex> {
-        match self.planned_by(args, recall).ok()?.plan {
-            Plan::One(node) => Some(node),
-            _ => None,
-        }
-    }
-
     /// What the table knows about `args`.
     #[inline]
     pub(crate) fn find(&self, args: &[&[u8]]) -> Lookup<'_> {
@@ -336,13 +359,13 @@ impl Router {
         }
     }
 
-    /// The node that owns every key of an indivisible command.
+    /// The node that owns every key of an indivisible command; any, when a script without keys shows none.
     fn owner_of_all(
         &self,
         command: &CommandSpec,
         args: &[&[u8]],
         recall: Recall<'_>,
-    ) -> Result<NodeIndex, Error> {
+    ) -> Result<Plan, Error> {
         let at = self.keys(command, args)?;
         let mut keys = at.keys.iter().map(|&at| args[at as usize]);
         let Some(first) = keys.next() else {
@@ -352,8 +375,8 @@ impl Router {
             let memory = recall();
             let shown = self.shown_keys(command, args, &memory)?;
             return match shown.is_empty() {
-                true => Ok(NodeIndex::new(0)),
-                false => self.common_owner(shown),
+                true => Ok(Plan::Any),
+                false => self.common_owner(shown).map(Plan::One),
             };
         };
         let node = self.owner(first)?;
@@ -366,7 +389,7 @@ impl Router {
         for &at in &at.patterns {
             self.check_pattern(command, args[at as usize], node)?;
         }
-        Ok(node)
+        Ok(Plan::One(node))
     }
 
     /// A pattern from which the server makes keys (SORT ... BY, GET) is let through only when its hash tag keeps every
@@ -441,14 +464,16 @@ impl Router {
 
     fn scan(&self, command: &CommandSpec, args: &[&[u8]]) -> Result<Plan, Error> {
         check_arity(command, args)?;
-        let cursor = ScanCursor::parse(args[1])?;
-        match cursor.node.get() < self.topology.nodes().len() {
-            true => Ok(Plan::Scan {
-                node: cursor.node,
-                cursor: cursor.cursor,
-            }),
-            false => Err(ScanCursor::invalid(args[1])),
-        }
+        let ScanCursor {
+            node,
+            cursor,
+            answered,
+        } = ScanCursor::parse(args[1], self)?;
+        Ok(Plan::Scan {
+            node,
+            cursor,
+            answered,
+        })
     }
 
     /// The keys that a script or function shows which declares none.
@@ -553,6 +578,7 @@ fn planned_one(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> Planne
         hold: hold(command, args),
         since: Since::OwnWrites,
         scripting: command.scripting(),
+        partial: false,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
     Atomic, Batch, Bundle, Explanation, Hold, Plan, Planned, Reach, Router, ScriptMemory, Shape,
-    named, parse_one, wanted,
+    empty_pipeline, named, parse_one, wanted,
 };
 use crate::scan::ScanPosition;
 use crate::sync::executor::Executor;
@@ -288,17 +288,33 @@ impl Shared {
                 self.call(node, packed, &planned)
             }
             Plan::One(node) => self.call_script(node, packed, &args, &planned, Reach::AllNodes),
+            Plan::Any => self.call_any(packed, &args, &planned),
             _ => {
                 let scripting = planned.scripting;
-                let mut batch = Batch::new(&self.router, packed.len());
+                let mut batch = Batch::new(&self.router, packed.len(), rand::random());
                 batch.add(packed, &args, planned);
-                let exchanges = batch.take_exchanges();
-                let answers = self.executor.exchange(&exchanges, batch.hold());
+                let mut exchanges = batch.take_exchanges();
+                let answers = self.executor.exchange(&mut exchanges, batch.hold());
                 let answer = batch.finish_one(&exchanges, answers, rand::random())?;
                 Ok(match scripting {
                     Scripting::No => answer,
                     Scripting::Yes => self.heard(&args, Reach::AllNodes, answer),
                 })
+            }
+        }
+    }
+
+    /// One request to any node.
+    fn call_any(&self, packed: &[u8], args: &[&[u8]], planned: &Planned) -> Result<Value, Error> {
+        let mut batch = Batch::new(&self.router, packed.len(), rand::random());
+        batch.add_any(packed, planned.clone());
+        let mut exchanges = batch.take_exchanges();
+        let answers = self.executor.exchange(&mut exchanges, batch.hold());
+        let (node, answer) = batch.finish_any(&exchanges, answers)?;
+        match planned.scripting {
+            Scripting::No => Ok(answer),
+            Scripting::Yes => {
+                self.cure_script(node, packed, args, planned, Reach::AllNodes, answer)
             }
         }
     }
@@ -323,8 +339,15 @@ impl Shared {
     /// Many requests in the wire format. `offset` replies are left out, `count` are returned, as
     /// `redis::Pipeline` wants it.
     fn pipeline(&self, packed: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {
+        if packed.is_empty() {
+            return Err(empty_pipeline());
+        }
         let shape = Shape::of(packed, offset, count);
-        let values = self.run(self.router.bundle(packed, shape, &|| self.recall())?)?;
+        let values =
+            self.run(
+                self.router
+                    .bundle(packed, shape, &|| self.recall(), rand::random())?,
+            )?;
         Ok(wanted(values, shape, offset, count))
     }
 
@@ -336,6 +359,9 @@ impl Shared {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
+        if packed.is_empty() {
+            return Err(empty_pipeline());
+        }
         let shape = Shape::of(packed, offset, count);
         let bundle = self
             .router
@@ -346,14 +372,15 @@ impl Shared {
 
     fn run(&self, bundle: Bundle<'_, '_>) -> RedisResult<Vec<Value>> {
         match bundle {
+            Bundle::Nothing => Ok(vec![Value::Array(Vec::new())]),
             Bundle::Atomic(node, exchange) => {
-                let answers = self.executor.exchange(&[exchange], Hold::No);
+                let answers = self.executor.exchange(&mut vec![exchange], Hold::No);
                 let answers = answers.into_iter().next().unwrap_or_default();
                 Ok(vec![Atomic::finish(self.router.name(node), answers)?])
             }
             Bundle::Batch(mut batch) => {
-                let exchanges = batch.take_exchanges();
-                let answers = self.executor.exchange(&exchanges, batch.hold());
+                let mut exchanges = batch.take_exchanges();
+                let answers = self.executor.exchange(&mut exchanges, batch.hold());
                 Ok(batch.finish(&exchanges, answers, rand::random()))
             }
             Bundle::ScriptedAtomic(node, exchange, notes) => {

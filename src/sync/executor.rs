@@ -9,7 +9,7 @@ use redis::Value;
 
 use crate::command::Access;
 use crate::node::NodeIndex;
-use crate::plan::{Answers, Cause, Exchange, Failure, Hold, RESENDS_MAX, Resend, Slot};
+use crate::plan::{Answers, Cause, Exchange, Failure, Hold, RESENDS_MAX, Resend, Slot, elsewhere};
 use crate::sync::deadline::Deadline;
 use crate::sync::link::{Connector, Sent};
 use crate::sync::pool::{Lease, Pool, Wanted};
@@ -82,10 +82,31 @@ impl Executor {
         unreachable!("the loop ends by returning")
     }
 
-    /// All requests of every exchange to its node, and their answers. Exchanges are in node order.
-    pub(crate) fn exchange(&self, exchanges: &[Exchange], hold: Hold) -> Vec<Answers> {
+    /// All requests of every exchange to its node, and their answers. Exchanges are in node order. What goes to another node
+    /// because the first could not be reached is added behind them.
+    pub(crate) fn exchange(&self, exchanges: &mut Vec<Exchange>, hold: Hold) -> Vec<Answers> {
         let deadline = self.deadline(hold);
-        let mut answers = self.rounds(exchanges, Wanted::Any, hold, &deadline);
+        let mut answers = self.exchange_each(exchanges, hold, &deadline);
+        let mut done = 0;
+        while !deadline.is_over() {
+            let more = elsewhere(&exchanges[done..], &answers[done..], self.nodes.len());
+            if more.is_empty() {
+                break;
+            }
+            done = exchanges.len();
+            answers.extend(self.exchange_each(&more, hold, &deadline));
+            exchanges.extend(more);
+        }
+        answers
+    }
+
+    fn exchange_each(
+        &self,
+        exchanges: &[Exchange],
+        hold: Hold,
+        deadline: &Deadline,
+    ) -> Vec<Answers> {
+        let mut answers = self.rounds(exchanges, Wanted::Any, hold, deadline);
         for _ in 0..RESENDS_MAX {
             let again: Vec<(usize, usize)> = answers
                 .iter()
@@ -106,7 +127,7 @@ impl Executor {
                 .iter()
                 .map(|&(number, first)| exchanges[number].rest(first))
                 .collect();
-            let more = self.rounds(&rests, Wanted::New, hold, &deadline);
+            let more = self.rounds(&rests, Wanted::New, hold, deadline);
             for ((number, first), more) in again.into_iter().zip(more) {
                 answers[number].append(first, more);
             }

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
     Answers, Atomic, Batch, Cure, Exchange, Hold, Notes, Planned, Reach, Remedy, ScriptMemory,
-    libraries_at, loads_at,
+    libraries, loads_at,
 };
 use crate::sync::Shared;
 
@@ -33,13 +33,13 @@ impl Shared {
         }
     }
 
-    /// What the libraries of the nodes are, for a verdict that needs it. They are the same on all nodes, so the first is asked.
+    /// What the libraries of the nodes are, for a verdict that needs it. They are the same on all nodes, so the first that can be reached is asked.
     pub(super) fn learn_libraries(&self, args: &[&[u8]]) -> bool {
         if !self.recall().lacks_code_for(args) {
             return false;
         }
-        let list = libraries_at(&self.router, NodeIndex::new(0));
-        let answers: Vec<Answers> = self.executor.exchange(&list, Hold::No);
+        let mut list = libraries(&self.router);
+        let answers: Vec<Answers> = self.executor.exchange(&mut list, Hold::No);
         let answer = answers
             .into_iter()
             .flat_map(|answers| answers.values)
@@ -60,6 +60,19 @@ impl Shared {
         reach: Reach,
     ) -> Result<Value, Error> {
         let answer = self.call(node, packed, planned)?;
+        self.cure_script(node, packed, args, planned, reach, answer)
+    }
+
+    /// The answer of `node` to a request about scripts, or what it answers when it is given what it lacks.
+    pub(super) fn cure_script(
+        &self,
+        node: NodeIndex,
+        packed: &[u8],
+        args: &[&[u8]],
+        planned: &Planned,
+        reach: Reach,
+        answer: Value,
+    ) -> Result<Value, Error> {
         let remedy = match answer {
             Value::ServerError(_) => self.recall().remedy(args, &answer),
             _ => None,
@@ -68,8 +81,8 @@ impl Shared {
             None => Ok(self.heard(args, reach, answer)),
             Some(Remedy::Instead(request)) => self.call(node, &request, planned),
             Some(Remedy::After(loads)) => {
-                let loads = loads_at(&self.router, node, &loads);
-                self.executor.exchange(&loads, Hold::No);
+                let mut loads = loads_at(&self.router, node, &loads);
+                self.executor.exchange(&mut loads, Hold::No);
                 self.call(node, packed, planned)
             }
         }
@@ -81,15 +94,15 @@ impl Shared {
         mut batch: Batch<'_, '_>,
         notes: &Notes<'_>,
     ) -> RedisResult<Vec<Value>> {
-        let exchanges = batch.take_exchanges();
-        let answers = self.executor.exchange(&exchanges, batch.hold());
+        let mut exchanges = batch.take_exchanges();
+        let answers = self.executor.exchange(&mut exchanges, batch.hold());
         let mut values = batch.finish(&exchanges, answers, rand::random());
         if notes.is_empty() {
             return Ok(values);
         }
         if let Some(mut cure) = Cure::of(notes, &self.router, &self.recall(), &values) {
-            let exchanges = cure.take_exchanges();
-            let answers = self.executor.exchange(&exchanges, Hold::No);
+            let mut exchanges = cure.take_exchanges();
+            let answers = self.executor.exchange(&mut exchanges, Hold::No);
             cure.finish(&exchanges, answers, &mut values);
         }
         self.heard_all(notes, &mut values);
@@ -103,7 +116,7 @@ impl Shared {
         exchange: Exchange,
         notes: &Notes<'_>,
     ) -> RedisResult<Vec<Value>> {
-        let answers = self.executor.exchange(&[exchange], Hold::No);
+        let answers = self.executor.exchange(&mut vec![exchange], Hold::No);
         let mut answers = answers.into_iter().next().unwrap_or_default();
         notes.strip(&mut answers);
         let mut values = vec![Atomic::finish(self.router.name(node), answers)?];

@@ -18,7 +18,8 @@ use crate::sync::event_channel::EventChannel;
 ///
 /// A channel is listened to at the node that owns its name, which is where the client's PUBLISH goes; patterns are
 /// listened to on all nodes, and so are channels of keyspace notifications (`__keyspace@..`, `__keyevent@..`), which every
-/// server publishes for its own keys. One thread per node that is listened to waits for messages; it ends with the
+/// server publishes for its own keys. What a script publishes goes out at the node it runs on: give the channel the hash tag of
+/// the script's keys, or subscribe by a pattern. One thread per node that is listened to waits for messages; it ends with the
 /// subscriber. When a connection breaks, an [`Event::Disconnected`] tells so at once; it is made again, and so are its
 /// subscriptions, and an [`Event::Missed`] tells that.
 ///

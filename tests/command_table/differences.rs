@@ -86,6 +86,10 @@ pub const TIPS: List = &[
         "no tip: the time since when every node has saved",
     ),
     (
+        &["MODULE|LIST"],
+        "no tip: alike on all nodes, and what is not alike shows",
+    ),
+    (
         &[
             "PUBSUB|CHANNELS",
             "PUBSUB|NUMPAT",

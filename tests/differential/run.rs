@@ -39,6 +39,8 @@ struct Session {
     watched: BTreeSet<NodeIndex>,
     /// Whether the transaction had a command that was refused: nothing of it will be carried out.
     broken: bool,
+    /// Whether a WATCH was refused: EXEC gives nil, where the one server, which refuses only those without keys, runs it.
+    lost_watch: bool,
 }
 
 struct Run<'w> {
@@ -196,6 +198,16 @@ impl Run<'_> {
             all.extend(queued.flat_map(|(_, nodes)| nodes));
         }
         let apart = all.len() > 1 || session.broken;
+        if !in_transaction && is(words, "WATCH") && reply.error().is_some() {
+            session.lost_watch = true;
+        }
+        if in_transaction && is(words, "EXEC") && session.lost_watch && reply.error().is_none() {
+            *session = Session::default();
+            return match reply.is_nil() {
+                true => Ok(Instead::Discard),
+                false => Err(format!("EXEC behind a WATCH that was refused: {reply:?}")),
+            };
+        }
         if in_transaction && is_script_without_keys(words) && reply.error().is_some() {
             // Of a script that is not known nobody can tell whether it fits the transaction's node.
             session.broken = true;

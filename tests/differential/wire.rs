@@ -30,6 +30,14 @@ impl Reply {
         }
     }
 
+    /// Whether it is nothing at all, in either protocol.
+    pub fn is_nil(&self) -> bool {
+        matches!(
+            self,
+            Self::Line(b'_', _) | Self::Bulk(_, None) | Self::Many(_, None)
+        )
+    }
+
     /// The first word of an error.
     pub fn error_word(&self) -> Option<&str> {
         let text = std::str::from_utf8(self.error()?).ok()?;

@@ -59,13 +59,7 @@ impl FrontDoor {
     }
 
     pub fn talk(&self) -> Talker {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Talker {
-            input: BufReader::new(stream.try_clone().unwrap()),
-            stream,
-        }
+        Talker::connect(&self.address())
     }
 }
 
@@ -93,6 +87,17 @@ pub struct Talker {
 }
 
 impl Talker {
+    /// To a server or a front end at `host:port`.
+    pub fn connect(address: &str) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            input: BufReader::new(stream.try_clone().unwrap()),
+            stream,
+        }
+    }
+
     /// Sends bytes as they are.
     pub fn write(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();

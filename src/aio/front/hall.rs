@@ -222,10 +222,14 @@ impl Hall {
         match ask {
             Ask::Own => {
                 let which = Which {
-                    ids: [asker].into(),
+                    ids: vec![asker],
                     ..Which::default()
                 };
                 protocol.write_text(out, &self.lines(&which, asker));
+            }
+            // Clients that are named come in the order of their names, as often as they are named.
+            Ask::List(which) if !which.ids.is_empty() => {
+                protocol.write_text(out, &self.lines_of(&which.ids));
             }
             Ask::List(which) => protocol.write_text(out, &self.lines(which, asker)),
             Ask::Kill(which) => write_int(out, self.end(which, asker) as i64),
@@ -248,17 +252,14 @@ impl Hall {
     }
 
     fn lines(&self, which: &Which, asker: u64) -> String {
-        let mut lines = String::new();
-        for guest in self.meant(which, asker) {
-            let state = guest.state.lock();
-            lines.push_str(
-                &state
-                    .client
-                    .line(guest.born.elapsed(), state.heard.elapsed()),
-            );
-            lines.push('\n');
-        }
-        lines
+        let meant = self.meant(which, asker);
+        meant.iter().map(|guest| guest.line()).collect()
+    }
+
+    fn lines_of(&self, ids: &[u64]) -> String {
+        let guests = self.guests.lock();
+        let named = ids.iter().filter_map(|id| guests.get(id));
+        named.map(|guest| guest.line()).collect()
     }
 
     fn end(&self, which: &Which, asker: u64) -> usize {
@@ -290,6 +291,15 @@ impl Spell {
 }
 
 impl Guest {
+    /// Its line in CLIENT LIST.
+    fn line(&self) -> String {
+        let state = self.state.lock();
+        let line = state
+            .client
+            .line(self.born.elapsed(), state.heard.elapsed());
+        line + "\n"
+    }
+
     /// What is told of it from now on.
     pub(super) fn show(&self, client: Client) {
         self.state.lock().client = client;

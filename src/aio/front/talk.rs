@@ -146,16 +146,17 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
         let shared = self.front.shared(protocol);
         let bytes = self.input.rest();
         let recall = || shared.recall();
-        let mut relay = Relay::new(&shared.router, &recall, bytes.len());
+        let entropy = rand::random();
+        let mut relay = Relay::new(&shared.router, &recall, bytes.len(), entropy);
         self.session.set_pause(self.front.hall.pause());
         let gathered = self.session.gather(bytes, &mut relay);
-        let exchanges = relay.take_exchanges();
+        let mut exchanges = relay.take_exchanges();
         self.count_memory();
-        let (exchanges, answers) = exchange(shared, exchanges, Hold::No, self.meter()).await;
+        let answers = exchange(shared, &mut exchanges, Hold::No, self.meter()).await;
         let (commands, _) = relay.size();
         let bytes = answers.iter().map(|answers| answers.values.byte_count());
         self.session.answered(commands, bytes.sum());
-        let mut telling = relay.telling(&exchanges, &answers, protocol, rand::random());
+        let mut telling = relay.telling(&exchanges, &answers, protocol, entropy);
         loop {
             let told = telling.tell(&mut self.out, WRITE_BYTES);
             if let Told::All = told {
@@ -192,18 +193,18 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
         let placeholder = Session::new(self.session.client(), self.front.hall.door());
         let mut session = std::mem::replace(&mut self.session, placeholder);
         let shared = Arc::clone(self.front.shared(session.protocol()));
-        let (meter, dice) = (self.meter(), rand::random());
+        let (meter, entropy) = (self.meter(), rand::random());
         let runtime = tokio::runtime::Handle::current();
         let task = tokio::task::spawn_blocking(move || {
             let recall = || shared.recall();
-            let mut relay = Relay::new(&shared.router, &recall, request.len());
+            let mut relay = Relay::new(&shared.router, &recall, request.len(), entropy);
             let gathered = session.gather_heavy(&request, &mut relay);
-            let exchanges = relay.take_whole_exchanges();
-            let exchanged = exchange(&shared, exchanges, Hold::No, meter);
-            let (exchanges, answers) = runtime.block_on(exchanged);
+            let mut exchanges = relay.take_whole_exchanges();
+            let exchanged = exchange(&shared, &mut exchanges, Hold::No, meter);
+            let answers = runtime.block_on(exchanged);
             let mut out = Vec::new();
             relay
-                .telling(&exchanges, &answers, session.protocol(), dice)
+                .telling(&exchanges, &answers, session.protocol(), entropy)
                 .tell(&mut out, usize::MAX);
             (session, gathered.next, out)
         });
@@ -366,16 +367,15 @@ async fn flush<S: AsyncRead + AsyncWrite + Unpin>(
 /// Sends a round to the nodes. `meter` counts the bytes of the answers.
 pub(super) async fn exchange(
     shared: &Shared,
-    mut exchanges: Vec<Exchange>,
+    exchanges: &mut Vec<Exchange>,
     hold: Hold,
     meter: Meter,
-) -> (Vec<Exchange>, Vec<Answers<Frames>>) {
-    for exchange in &mut exchanges {
+) -> Vec<Answers<Frames>> {
+    for exchange in exchanges.iter_mut() {
         exchange.meter = Some(Arc::clone(&meter));
     }
-    let answers = match exchanges.is_empty() {
+    match exchanges.is_empty() {
         true => Vec::new(),
-        false => shared.executor.exchange(&exchanges, hold).await,
-    };
-    (exchanges, answers)
+        false => shared.executor.exchange(exchanges, hold).await,
+    }
 }

@@ -16,7 +16,8 @@ use crate::error::Error;
 use crate::front::{Hello, Pause, Ready, Unblocked, Work};
 use crate::node::NodeIndex;
 use crate::plan::{
-    Answers, Atomic, Ending, Failure, Frames, Hold, Meter, Relay, Remedy, loads_at, parse_one,
+    Answers, Atomic, Ending, Failure, Frames, Hold, Meter, Planned, Relay, Remedy, loads_at,
+    parse_one,
 };
 use crate::reply::Protocol;
 use crate::subscribe::{Change, Subscription};
@@ -81,7 +82,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         self.guest.set_blocked(hold == Hold::No);
         let protocol = self.session.protocol();
         let shared = Arc::clone(self.front.shared(protocol));
-        let mut reply = pin!(alone(&shared, packed, protocol, hold, self.meter()));
+        let mut reply = pin!(alone(&shared, packed, (protocol, hold, self.meter())));
         let going = loop {
             // What it is told may have come while something was written.
             if self.guest.is_ended() || self.front.hall.is_stopping() {
@@ -104,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
                 Either::Right((heard, _)) => Either::Right(heard?),
             };
             match next {
-                Either::Left(reply) => {
+                Either::Left((_, reply)) => {
                     self.out.extend_from_slice(&reply);
                     break Going::On;
                 }
@@ -148,10 +149,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         }
         let answers = self.on_lease(&shared, packed, 1, Ending::Any).await;
         let answers = answers.unwrap_or_default();
+        if !self.session.watch_answered(answers.values.get(0)) {
+            // What was watched before is forgotten with the connection.
+            self.lease = None;
+        }
         match (answers.values.get(0), &answers.failure) {
             (Some(frame), _) => self.out.extend_from_slice(frame),
             (None, Some(failure)) => {
-                self.session.watch_failed();
                 let error = failure.without_answer(shared.router.name(node));
                 self.say_error(&error);
             }
@@ -229,8 +233,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
     async fn exec(&mut self, ready: &Ready) {
         let protocol = self.session.protocol();
         let shared = Arc::clone(self.front.shared(protocol));
+        if ready.watched && self.lease.is_none() {
+            // The connection of WATCH is no more, and what it watched may have changed.
+            return protocol.write_nil_array(&mut self.out);
+        }
         let recall = || shared.recall();
-        let woven = ready.woven(&recall);
+        let mut node = ready.node_of(&shared.router, rand::random());
+        let woven = ready.woven(node, &recall);
         let packed = woven.as_ref().map_or(&ready.packed, |woven| &woven.packed);
         let ahead = woven.as_ref().map_or(0, |woven| woven.notes.ahead());
         let commands = ahead + ready.commands;
@@ -238,11 +247,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         let mut answers = match answers.await {
             Some(answers) => answers,
             None => {
-                let mut exchange = Atomic::exchange(ready.node, packed, commands);
-                exchange.meter = Some(self.meter());
+                let mut exchanges = vec![ready.exchange(node, packed, commands)];
+                exchanges[0].meter = Some(self.meter());
                 let hold = self.front.hall.hold();
-                let answers = shared.executor.exchange(&[exchange], hold).await;
-                answers.into_iter().next().unwrap_or_default()
+                let mut answers = shared.executor.exchange(&mut exchanges, hold).await;
+                node = exchanges.last().map_or(node, |last| last.node);
+                answers.pop().unwrap_or_default()
             }
         };
         if answers.failure.is_none() {
@@ -253,7 +263,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         if let Some(woven) = &woven {
             woven.notes.strip_unread(&mut answers);
         }
-        let node = shared.router.name(ready.node);
+        let node = shared.router.name(node);
         Atomic::pass_on(node, &answers, protocol, &mut self.out);
         if let Some(woven) = &woven {
             shared.heard_exec(&woven.notes, &self.out[before..]);
@@ -266,16 +276,16 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         let shared = Arc::clone(self.front.shared(protocol));
         let args: Args<'_> = parse_one(packed).unwrap_or_default();
         let hold = self.front.hall.hold();
-        let mut reply = alone(&shared, packed, protocol, hold, self.meter()).await;
-        if let Some((node, remedy)) = shared.remedy_unread(&args, &reply) {
+        let call = (protocol, hold, self.meter());
+        let (node, mut reply) = alone(&shared, packed, call.clone()).await;
+        let remedy = shared.recall().remedy_unread(&args, &reply);
+        if let (Some(node), Some(remedy)) = (node, remedy) {
             reply = match remedy {
-                Remedy::Instead(request) => {
-                    alone(&shared, &request, protocol, hold, self.meter()).await
-                }
+                Remedy::Instead(request) => at(&shared, node, &request, call).await,
                 Remedy::After(loads) => {
-                    let loads = loads_at(&shared.router, node, &loads);
-                    exchange(&shared, loads, hold, self.meter()).await;
-                    alone(&shared, packed, protocol, hold, self.meter()).await
+                    let mut loads = loads_at(&shared.router, node, &loads);
+                    exchange(&shared, &mut loads, hold, self.meter()).await;
+                    at(&shared, node, packed, call).await
                 }
             };
         }
@@ -303,7 +313,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         let protocol = self.session.protocol();
         let shared = Arc::clone(self.front.shared(protocol));
         let hold = self.front.hall.hold();
-        alone(&shared, packed, protocol, hold, self.meter()).await
+        let (_, reply) = alone(&shared, packed, (protocol, hold, self.meter())).await;
+        reply
     }
 
     async fn subscribe(
@@ -359,33 +370,54 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
     }
 }
 
-/// One command by itself, and the reply to it. The nodes may hold it back for so long, and as long as it wishes itself.
-async fn alone(
-    shared: &Shared,
-    packed: &[u8],
-    protocol: Protocol,
-    pause: Hold,
-    meter: Meter,
-) -> Vec<u8> {
-    let mut out = Vec::new();
+/// How one command is carried out by itself: the protocol of its reply, how long the nodes may hold it back, and who counts
+/// the bytes of the reply.
+type Call = (Protocol, Hold, Meter);
+
+/// One command by itself, the node that answered last, and the reply to it. The nodes may hold it back as long as it wishes
+/// itself, too.
+async fn alone(shared: &Shared, packed: &[u8], call: Call) -> (Option<NodeIndex>, Vec<u8>) {
     let recall = || shared.recall();
-    let mut batch = Relay::new(&shared.router, &recall, packed.len());
     let args: Args<'_> = parse_one(packed).unwrap_or_default();
     let planned = match shared.router.planned_by(&args, &recall) {
         Err(refusal) => shared.planned_again(&args, refusal).await,
         planned => planned,
     };
-    match planned {
-        Err(error) => protocol.write(&mut out, &error.to_reply()),
-        Ok(planned) => {
-            let hold = pause.then(planned.hold);
-            batch.add(packed, &args, planned);
-            let exchanges = batch.take_whole_exchanges();
-            let (exchanges, answers) = exchange(shared, exchanges, hold, meter).await;
-            batch
-                .telling(&exchanges, &answers, protocol, 0)
-                .tell(&mut out, usize::MAX);
+    carry_out(shared, packed, &args, planned, call).await
+}
+
+/// One command by itself at this node, and the reply to it.
+async fn at(shared: &Shared, node: NodeIndex, packed: &[u8], call: Call) -> Vec<u8> {
+    let args: Args<'_> = parse_one(packed).unwrap_or_default();
+    let planned = shared.router.planned_at(node, &args);
+    let (_, reply) = carry_out(shared, packed, &args, planned, call).await;
+    reply
+}
+
+async fn carry_out(
+    shared: &Shared,
+    packed: &[u8],
+    args: &[&[u8]],
+    planned: Result<Planned, Error>,
+    (protocol, pause, meter): Call,
+) -> (Option<NodeIndex>, Vec<u8>) {
+    let mut out = Vec::new();
+    let planned = match planned {
+        Ok(planned) => planned,
+        Err(error) => {
+            protocol.write(&mut out, &error.to_reply());
+            return (None, out);
         }
-    }
-    out
+    };
+    let recall = || shared.recall();
+    let entropy = rand::random();
+    let mut batch = Relay::new(&shared.router, &recall, packed.len(), entropy);
+    let hold = pause.then(planned.hold);
+    batch.add(packed, args, planned);
+    let mut exchanges = batch.take_whole_exchanges();
+    let answers = exchange(shared, &mut exchanges, hold, meter).await;
+    batch
+        .telling(&exchanges, &answers, protocol, entropy)
+        .tell(&mut out, usize::MAX);
+    (exchanges.last().map(|last| last.node), out)
 }

@@ -14,10 +14,16 @@ A command that is not here is refused; `CommandSpec::declare` adds one. `CONFIG|
 
 * **Keys** are positions: the command's name is 0.
 * **Route**: *keys*: to the node that owns all keys, refused when they live apart. *split*: cut by node, so many
-  arguments per key. *all*: to every node. *any*: to any one node. *scan*: one node after another. *named*: only to a
+  arguments per key. *all*: to every node. *any*: to any one node, chosen by chance, and to the next one when that cannot be
+  reached. *scan*: one node after another. *named*: only to a
   node that the caller names. *stateful*: changes or concerns one connection, so only in a transaction or on a
   dedicated connection. *refused*: not at all.
 * **Merge**: how the answers of several nodes become one, of the shape that a single server gives; see below.
+* **Partial**, for commands to all nodes: whether those that can be reached answer when others cannot, because there is no
+  connection to them or no answer came in time. *yes*: they do; `INFO`, `MEMORY STATS` and texts by node name the others.
+  *on request*: only with `Builder::partial_reads(PartialReads::Allowed)`, since the answer cannot show that keys are missing
+  from it. Otherwise every node must answer, or the command is an error that names the nodes. A node that answers with an
+  error can be reached, so its error is the answer. When no node can be reached, every command is an error.
 * **Access**: what reads may be sent again when an answer is missing; what writes is never sent twice.
 
 A front end (`aio::FrontEnd`) does as the table says, with these exceptions. It answers `AUTH`, `ECHO`, `HELLO`, `PING`,
@@ -51,6 +57,8 @@ INFO of all nodes, field by field:
 * Everything else is said once when the nodes agree, and by node when they do not: `redis_version:a=7.0.15,b=8.0.0`.
 * Behind it a section `# Node NAME` for each node, with one field, `node_NAME:redis_version=..,role=..,used_memory=..`, as
   far as the sections asked for have these. Other characters of the name than letters, digits, `-`, `_` and `.` are `_`.
+* Of a node that cannot be reached the section says `node_NAME:status=unreachable`, and a last section `# Unreachable` says how
+  many they are: `unreachable_nodes:1`. It is missing when all nodes have answered.
 ";
 
 fn document() -> String {
@@ -70,12 +78,12 @@ fn document() -> String {
     for (title, rows) in &GROUPS {
         let _ = write!(
             text,
-            "\n## {title}\n\n| command | keys | route | merge | access | note |\n|---|---|---|---|---|---|\n"
+            "\n## {title}\n\n| command | keys | route | merge | partial | access | note |\n|---|---|---|---|---|---|---|\n"
         );
         for row in *rows {
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {} | {} |",
                 row.name.replace('|', "\\|"),
                 row.keys
                     .iter()
@@ -85,6 +93,7 @@ fn document() -> String {
                     .join("; "),
                 route(row.route),
                 merge(row.route).map_or_else(String::new, |merge| format!("{merge:?}")),
+                partial(row),
                 if row.is_read() { "read" } else { "write" },
                 note(row),
             );
@@ -146,6 +155,14 @@ fn merge(route: Route) -> Option<Merge> {
     match route {
         Route::Split { merge, .. } | Route::All(merge) => Some(merge),
         _ => None,
+    }
+}
+
+fn partial(row: &CommandSpec) -> &'static str {
+    match row.partial {
+        Partial::Refused => "",
+        Partial::OptIn => "on request",
+        Partial::Allowed => "yes",
     }
 }
 

@@ -14,7 +14,7 @@ pub(super) static ROWS: &[CommandSpec] = &[
     write("EXPIRE", -3, KEY),
     write("EXPIREAT", -3, KEY),
     read("EXPIRETIME", 2, KEY),
-    ask_all("KEYS", 2, Merge::Concat),
+    ask_all("KEYS", 2, Merge::Concat).allow_partial_on_request(),
     row("MIGRATE", -6, MIGRATE, Route::Named, Access::Write)
         .because("the target is an address: keys leave the node that owns them"),
     write("MOVE", 3, KEY),
@@ -29,12 +29,13 @@ pub(super) static ROWS: &[CommandSpec] = &[
     read("PEXPIRETIME", 2, KEY),
     read("PTTL", 2, KEY),
     ask_all("RANDOMKEY", 1, Merge::AnyNonNil)
+        .allow_partial_on_request()
         .because("every node that has keys is as likely as the others"),
     write("RENAME", 3, TWO_KEYS),
     write("RENAMENX", 3, TWO_KEYS),
     write("RESTORE", -4, KEY),
     write("RESTORE-ASKING", -4, KEY),
-    row("SCAN", -2, NONE, Route::Scan, Access::Read),
+    row("SCAN", -2, NONE, Route::Scan, Access::Read).allow_partial_on_request(),
     write("SORT", -2, SORT)
         .because("the last STORE wins; patterns name keys that only the node knows"),
     read("SORT_RO", -2, SORT_RO),

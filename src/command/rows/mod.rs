@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::{Access, ArgAt, Blocking, CommandSpec, KeySpec, Merge, Route, Scripting};
+use super::{Access, ArgAt, Blocking, CommandSpec, KeySpec, Merge, Partial, Route, Scripting};
 
 mod cluster;
 mod connection;
@@ -90,6 +90,7 @@ const fn row(
         access,
         blocking: Blocking::No,
         scripting: Scripting::No,
+        partial: Partial::Refused,
         note: "",
     }
 }
@@ -158,6 +159,16 @@ impl CommandSpec {
 
     const fn about_scripts(mut self) -> Self {
         self.scripting = Scripting::Yes;
+        self
+    }
+
+    const fn allow_partial(mut self) -> Self {
+        self.partial = Partial::Allowed;
+        self
+    }
+
+    const fn allow_partial_on_request(mut self) -> Self {
+        self.partial = Partial::OptIn;
         self
     }
 

@@ -107,10 +107,14 @@ pub(super) static ROWS: &[CommandSpec] = &[
     write("TS.INCRBY", -2, KEY),
     read("TS.INFO", -2, KEY),
     write("TS.MADD", -4, TRIPLES),
-    ask_all("TS.MGET", -3, Merge::Concat).because("chosen by label, on every node"),
+    ask_all("TS.MGET", -3, Merge::Concat)
+        .allow_partial_on_request()
+        .because("chosen by label, on every node"),
     named_read("TS.MRANGE", -4).because("GROUPBY reduces over one node only"),
     named_read("TS.MREVRANGE", -4).because("GROUPBY reduces over one node only"),
-    ask_all("TS.QUERYINDEX", -2, Merge::Concat).because("chosen by label, on every node"),
+    ask_all("TS.QUERYINDEX", -2, Merge::Concat)
+        .allow_partial_on_request()
+        .because("chosen by label, on every node"),
     read("TS.RANGE", -2, KEY),
     read("TS.REVRANGE", -2, KEY),
 ];

@@ -4,18 +4,21 @@ use super::*;
 
 const CHANNEL: &str =
     "the channel's name is routed like a key: publisher and subscriber meet at its owner";
+const PUBLISHED: &str = "the channel's name is routed like a key; a script publishes at the node of its keys: give the channel their hash tag";
 
 pub(super) static ROWS: &[CommandSpec] = &[
     stateful("PSUBSCRIBE", -2, NONE).because("channels that match live on every node"),
-    write("PUBLISH", 3, KEY).because(CHANNEL),
-    ask_all("PUBSUB|CHANNELS", -2, Merge::Union),
+    write("PUBLISH", 3, KEY).because(PUBLISHED),
+    ask_all("PUBSUB|CHANNELS", -2, Merge::Union).allow_partial(),
     any("PUBSUB|HELP", 2),
-    ask_all("PUBSUB|NUMPAT", 2, Merge::Max).because("a pattern is listened to on every node"),
-    ask_all("PUBSUB|NUMSUB", -2, Merge::SumByName),
-    ask_all("PUBSUB|SHARDCHANNELS", -2, Merge::Union),
-    ask_all("PUBSUB|SHARDNUMSUB", -2, Merge::SumByName),
+    ask_all("PUBSUB|NUMPAT", 2, Merge::Max)
+        .allow_partial()
+        .because("a pattern is listened to on every node"),
+    ask_all("PUBSUB|NUMSUB", -2, Merge::SumByName).allow_partial(),
+    ask_all("PUBSUB|SHARDCHANNELS", -2, Merge::Union).allow_partial(),
+    ask_all("PUBSUB|SHARDNUMSUB", -2, Merge::SumByName).allow_partial(),
     stateful("PUNSUBSCRIBE", -1, NONE),
-    write("SPUBLISH", 3, KEY).because(CHANNEL),
+    write("SPUBLISH", 3, KEY).because(PUBLISHED),
     stateful("SSUBSCRIBE", -2, ALL_KEYS).because(CHANNEL),
     stateful("SUBSCRIBE", -2, ALL_KEYS).because(CHANNEL),
     stateful("SUNSUBSCRIBE", -1, ALL_KEYS).because(CHANNEL),

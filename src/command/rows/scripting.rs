@@ -30,7 +30,9 @@ pub(super) static ROWS: &[CommandSpec] = &[
     any("FUNCTION|DUMP", 2).because("libraries are loaded on every node alike"),
     tell_all("FUNCTION|FLUSH", -2, Merge::AllSucceeded).about_scripts(),
     any("FUNCTION|HELP", 2),
-    tell_all("FUNCTION|KILL", 2, Merge::OneSucceeded).overtakes(),
+    tell_all("FUNCTION|KILL", 2, Merge::OneSucceeded)
+        .allow_partial()
+        .overtakes(),
     any("FUNCTION|LIST", -2).because("libraries are loaded on every node alike"),
     tell_all("FUNCTION|LOAD", -3, Merge::AllSucceeded)
         .about_scripts()
@@ -38,17 +40,23 @@ pub(super) static ROWS: &[CommandSpec] = &[
     tell_all("FUNCTION|RESTORE", -3, Merge::AllSucceeded)
         .about_scripts()
         .because(REMEMBERED),
-    ask_all("FUNCTION|STATS", 2, Merge::RunningScript).overtakes(),
+    ask_all("FUNCTION|STATS", 2, Merge::RunningScript)
+        .allow_partial()
+        .overtakes(),
     stateful("SCRIPT|DEBUG", -3, NONE).because("debugs the scripts of one connection"),
     ask_all("SCRIPT|EXISTS", -3, Merge::LogicalAnd)
+        .allow_partial()
         .about_scripts()
         .because("true as well of what is remembered"),
     tell_all("SCRIPT|FLUSH", -2, Merge::AllSucceeded).about_scripts(),
     any("SCRIPT|HELP", 2),
-    tell_all("SCRIPT|KILL", 2, Merge::OneSucceeded).overtakes(),
+    tell_all("SCRIPT|KILL", 2, Merge::OneSucceeded)
+        .allow_partial()
+        .overtakes(),
     tell_all("SCRIPT|LOAD", 3, Merge::AllSucceeded)
         .about_scripts()
         .because(REMEMBERED),
     ask_all("SCRIPT|SHOW", 3, Merge::OneSucceeded)
+        .allow_partial()
         .because("EVAL caches a script on its own node only"),
 ];

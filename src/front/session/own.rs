@@ -95,6 +95,7 @@ impl Session {
         said: &mut Vec<u8>,
     ) -> Take {
         self.has_news = true;
+        self.client.command = name.to_ascii_lowercase();
         match (name, self.transaction.take()) {
             ("MULTI", None) => {
                 self.transaction = Some(Transaction::begin(self.watched.as_ref()));
@@ -174,6 +175,8 @@ impl Session {
         args: &[&[u8]],
         said: &mut Vec<u8>,
     ) -> Taken {
+        let name = kind.command(change).to_ascii_lowercase();
+        self.client.command = String::from_utf8_lossy(&name).into_owned();
         let names = match args.len() {
             1 => self.subscriptions.of(kind),
             _ => args[1..].iter().map(|name| name.to_vec()).collect(),

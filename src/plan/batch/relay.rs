@@ -35,10 +35,10 @@ type PartAnswer<'a> = Result<&'a [u8], Option<Error>>;
 const SPREAD: u16 = u16::MAX;
 
 impl<'r, 'f> Relay<'r, 'f> {
-    /// For requests of about so many bytes altogether.
-    pub(crate) fn new(router: &'r Router, recall: Recall<'r>, bytes: usize) -> Self {
+    /// For requests of about so many bytes altogether. `entropy` is any number: see [`Batch::new`].
+    pub(crate) fn new(router: &'r Router, recall: Recall<'r>, bytes: usize, entropy: u64) -> Self {
         Self {
-            batch: Batch::new(router, bytes),
+            batch: Batch::new(router, bytes, entropy),
             recall,
             weave: None,
             said: Vec::new(),
@@ -356,7 +356,7 @@ mod tests {
             let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
             crate::command::write_command(&mut packed, &args);
         }
-        let mut relay = Relay::new(&router, &ScriptMemory::nothing, packed.len());
+        let mut relay = Relay::new(&router, &ScriptMemory::nothing, packed.len(), 0);
         let mut commands = PackedCommands::new(&packed);
         let mut args = Args::new();
         while let Ok(Some(frame)) = commands.next(&mut args) {

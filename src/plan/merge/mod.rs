@@ -37,6 +37,8 @@ pub(super) struct Question<'q> {
     pub(super) args: &'q [&'q [u8]],
     /// Any number, where chance is to decide.
     pub(super) dice: u64,
+    /// The nodes that cannot be reached, and so have no answer.
+    pub(super) missing: &'q [&'q str],
 }
 
 /// Makes one answer of the nodes' answers, in node order. None of them is a server error, unless `rule` is
@@ -53,10 +55,10 @@ pub(super) fn merge(
         Merge::AnyNonNil => Ok(lists::any_non_nil(answers, question.dice)),
         Merge::Concat | Merge::KeyOrder => lists::concat(answers),
         Merge::Digest => digest::digest(answers),
-        Merge::Figures => numbers::figures(answers),
+        Merge::Figures => numbers::figures(answers, question.missing),
         Merge::FirstNonNil => Ok(lists::non_nil(answers).next().unwrap_or(Value::Nil)),
         Merge::Histograms => latency::histograms(answers),
-        Merge::Info => info::info(answers),
+        Merge::Info => info::info(answers, question.missing),
         Merge::LatestEvents => latency::latest(answers),
         Merge::Lines => texts::lines(answers),
         Merge::LogEntries => log::entries(answers, question.args),

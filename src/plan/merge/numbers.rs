@@ -4,7 +4,7 @@ use redis::Value;
 
 use crate::error::Error;
 use crate::plan::merge::pairs::{self, Pairs};
-use crate::plan::merge::{Answer, plain, shape, unexpected};
+use crate::plan::merge::{Answer, plain, shape, texts, unexpected};
 
 /// Numbers, or arrays of numbers element by element. Booleans of RESP3 stay booleans.
 pub(super) fn fold(answers: Vec<Answer<'_>>, combine: fn(i64, i64) -> i64) -> Result<Value, Error> {
@@ -43,8 +43,8 @@ pub(super) fn sum_by_name(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     ))
 }
 
-/// Figures by name, which may be figures by name again: MEMORY STATS.
-pub(super) fn figures(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
+/// Figures by name, which may be figures by name again: MEMORY STATS. Nodes that cannot be reached are named behind them.
+pub(super) fn figures(answers: Vec<Answer<'_>>, missing: &[&str]) -> Result<Value, Error> {
     let Some(mut merged) = pairs::join_all(answers, add)? else {
         return Ok(Value::Nil);
     };
@@ -52,6 +52,10 @@ pub(super) fn figures(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
         && let Some(place) = merged.get_mut(b"keys.bytes-per-key")
     {
         *place = Value::Int(mean);
+    }
+    if !missing.is_empty() {
+        let names = texts::bulk(&missing.join(","));
+        merged.pairs.push((texts::bulk("nodes.unreachable"), names));
     }
     Ok(merged.into_value())
 }
@@ -175,7 +179,7 @@ mod tests {
                 ("fragmentation", text(ratio)),
             ])
         };
-        let merged = figures(answers([node(1, 200, "1.5"), node(3, 700, "10.25")])).unwrap();
+        let merged = figures(answers([node(1, 200, "1.5"), node(3, 700, "10.25")]), &[]).unwrap();
         assert_eq!(
             merged,
             flat(&[
@@ -192,16 +196,22 @@ mod tests {
     #[test]
     fn figures_of_resp3_stay_a_map_of_numbers() {
         let node = |ratio| map(&[("a", Value::Int(1)), ("b", Value::Double(ratio))]);
-        let merged = figures(answers([
-            node(2.5),
-            node(1.5),
-            map(&[("c", Value::Int(7))]),
-        ]));
+        let merged = figures(
+            answers([node(2.5), node(1.5), map(&[("c", Value::Int(7))])]),
+            &[],
+        );
         let expected = [
             ("a", Value::Int(2)),
             ("b", Value::Double(2.5)),
             ("c", Value::Int(7)),
         ];
         assert_eq!(merged.unwrap(), map(&expected));
+    }
+
+    #[test]
+    fn memory_stats_names_the_nodes_that_cannot_be_reached() {
+        let merged = figures(answers([flat(&[("x", Value::Int(1))])]), &["c", "d"]).unwrap();
+        let expected = flat(&[("x", Value::Int(1)), ("nodes.unreachable", text("c,d"))]);
+        assert_eq!(merged, expected);
     }
 }

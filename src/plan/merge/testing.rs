@@ -5,7 +5,11 @@ use redis::Value;
 use super::{Answer, Question};
 
 /// Nobody asked.
-pub(super) const NOTHING: Question<'static> = Question { args: &[], dice: 0 };
+pub(super) const NOTHING: Question<'static> = Question {
+    args: &[],
+    dice: 0,
+    missing: &[],
+};
 
 /// Answers of the nodes `a`, `b`, `c` and `d`.
 pub(super) fn answers(values: impl IntoIterator<Item = Value>) -> Vec<Answer<'static>> {

@@ -28,7 +28,7 @@ pub use memory::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 pub(crate) use concern::Reach;
 pub(crate) use memory::ScriptMemory;
 pub(crate) use moment::Moment;
-pub(crate) use remedy::{Cure, Remedy, libraries_at, loads_at};
+pub(crate) use remedy::{Cure, Remedy, libraries, loads_at};
 pub(crate) use weave::{Notes, Weave, Woven};
 
 pub(super) use judge::wrong_count;

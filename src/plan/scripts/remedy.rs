@@ -44,18 +44,19 @@ impl ScriptMemory {
 
 /// The requests that load libraries on `node`, as an executor takes them.
 pub(crate) fn loads_at(router: &Router, node: NodeIndex, loads: &[Vec<u8>]) -> Vec<Exchange> {
-    let mut batch = Batch::new(router, loads.iter().map(Vec::len).sum());
+    let mut batch = Batch::new(router, loads.iter().map(Vec::len).sum(), 0);
     for load in loads {
         batch.add_at(node, load, Planned::write(node));
     }
     batch.take_exchanges()
 }
 
-/// The request for all libraries of a node.
-pub(crate) fn libraries_at(router: &Router, node: NodeIndex) -> Vec<Exchange> {
+/// The request for all libraries, which any node may answer. The first one that can be reached is asked, not one by chance:
+/// where nodes differ, a function must not be there at one time and not at another.
+pub(crate) fn libraries(router: &Router) -> Vec<Exchange> {
     const LIST: &[u8] = b"*3\r\n$8\r\nFUNCTION\r\n$4\r\nLIST\r\n$8\r\nWITHCODE\r\n";
-    let mut batch = Batch::new(router, LIST.len());
-    batch.add_at(node, LIST, Planned::read(node));
+    let mut batch = Batch::new(router, LIST.len(), 0);
+    batch.add_any(LIST, Planned::read(batch.any_node()));
     batch.take_exchanges()
 }
 
@@ -76,7 +77,7 @@ impl<'r> Cure<'r> {
         values: &[Value],
     ) -> Option<Self> {
         let mut cure = Self {
-            batch: Batch::new(router, 0),
+            batch: Batch::new(router, 0, 0),
             places: Vec::new(),
         };
         let mut loaded: Vec<NodeIndex> = Vec::new();

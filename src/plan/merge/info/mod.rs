@@ -49,8 +49,8 @@ struct Field<'r> {
     values: Vec<(&'r str, &'r str)>,
 }
 
-/// One text of all, of the first node's kind.
-pub(super) fn info(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
+/// One text of all, of the first node's kind. The nodes in `missing` cannot be reached.
+pub(super) fn info(answers: Vec<Answer<'_>>, missing: &[&str]) -> Result<Value, Error> {
     let mut kind = None;
     let mut reports = Vec::new();
     for answer in answers {
@@ -65,6 +65,8 @@ pub(super) fn info(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
         .map(|title| merged(title, &reports))
         .collect();
     sections.extend(reports.iter().filter_map(essentials));
+    sections.extend(missing.iter().map(|node| unreachable(node)));
+    sections.extend(unreachable_count(missing));
     let text = print(&sections);
     Ok(kind.map_or(Value::Nil, |kind| kind.with(text.into_bytes())))
 }
@@ -195,8 +197,29 @@ fn essentials(report: &Report<'_>) -> Option<Section> {
     let name = word(report.node);
     Some(Section {
         lines: vec![(format!("node_{name}"), parts.join(","))],
-        title: format!("Node {}", report.node.escape_debug()),
+        title: title_of(report.node),
     })
+}
+
+/// The section of a node that cannot be reached, whatever was asked for: `node_NAME:status=unreachable`.
+fn unreachable(node: &str) -> Section {
+    Section {
+        lines: vec![(format!("node_{}", word(node)), "status=unreachable".into())],
+        title: title_of(node),
+    }
+}
+
+/// How many nodes the figures above say nothing of, when there are some.
+fn unreachable_count(missing: &[&str]) -> Option<Section> {
+    let line = || ("unreachable_nodes".into(), missing.len().to_string());
+    (!missing.is_empty()).then(|| Section {
+        lines: vec![line()],
+        title: "Unreachable".into(),
+    })
+}
+
+fn title_of(node: &str) -> String {
+    format!("Node {}", node.escape_debug())
 }
 
 fn print(sections: &[Section]) -> String {
@@ -226,7 +249,7 @@ mod tests {
         let reports = reports
             .iter()
             .map(|report| text(&report.replace('\n', "\r\n")));
-        match info(answers(reports)).unwrap() {
+        match info(answers(reports), &[]).unwrap() {
             Value::BulkString(text) => String::from_utf8(text).unwrap().replace("\r\n", "\n"),
             other => panic!("{other:?}"),
         }
@@ -407,7 +430,7 @@ mod tests {
             node,
             value: report.clone(),
         });
-        let Value::VerbatimString { text, .. } = info(answers.into()).unwrap() else {
+        let Value::VerbatimString { text, .. } = info(answers.into(), &[]).unwrap() else {
             panic!("another kind than the nodes'");
         };
         let fields: Vec<&str> = text
@@ -419,6 +442,16 @@ mod tests {
             fields,
             ["redis_version", "os", "node_10.0.0.1_6379", "node_a_b_c_d"]
         );
+    }
+
+    #[test]
+    fn info_names_the_nodes_that_cannot_be_reached() {
+        let report = text("# Server\r\nredis_version:7\r\n");
+        let merged = info(answers([report]), &["10.0.0.1:6379", "c"]).unwrap();
+        let expected = "# Server\r\nredis_version:7\r\n\r\n# Node a\r\nnode_a:redis_version=7\r\n\r\n\
+            # Node 10.0.0.1:6379\r\nnode_10.0.0.1_6379:status=unreachable\r\n\r\n\
+            # Node c\r\nnode_c:status=unreachable\r\n\r\n# Unreachable\r\nunreachable_nodes:2\r\n";
+        assert_eq!(merged, text(expected));
     }
 
     #[test]

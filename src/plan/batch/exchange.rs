@@ -1,0 +1,170 @@
+//! What one node gets, and where its answers belong.
+
+use redis::Value;
+
+use crate::command::{Access, Args, PackedCommands};
+use crate::node::NodeIndex;
+use crate::plan::{Ending, Meter};
+
+/// So many bytes of requests may be on their way to one node; a longer batch goes in rounds.
+///
+/// A server that answers while it is still being written to must find its answers read at some time, and a Redis server
+/// keeps unread answers in memory.
+pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
+
+/// What one node gets.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) node: NodeIndex,
+    /// Requests in the wire format, one after another.
+    pub(crate) request: Vec<u8>,
+    /// One per request: where its answer belongs.
+    pub(crate) slots: Vec<Slot>,
+    /// Ends of the rounds before the last: bytes and requests.
+    rounds: Vec<(usize, usize)>,
+    pub(crate) ending: Ending,
+    /// Counts the bytes of replies that are passed on unread.
+    pub(crate) meter: Option<Meter>,
+    /// How many nodes were asked before this one.
+    pub(in crate::plan) tried: usize,
+}
+
+/// Where an answer belongs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub(super) command: u32,
+    /// The part of a command that went to several nodes, or [`WHOLE`].
+    pub(super) part: u16,
+    pub(crate) access: Access,
+    /// Whether any other node may answer as well.
+    pub(in crate::plan) anywhere: bool,
+}
+
+pub(super) const WHOLE: u16 = u16::MAX;
+
+impl Slot {
+    pub(crate) fn whole(command: u32, access: Access) -> Self {
+        Self {
+            command,
+            part: WHOLE,
+            access,
+            anywhere: false,
+        }
+    }
+
+    /// One part of a command that goes to several nodes.
+    pub(super) fn part(command: u32, part: u16, access: Access) -> Self {
+        Self {
+            part,
+            ..Self::whole(command, access)
+        }
+    }
+
+    /// The same for a request that any other node may answer as well.
+    pub(crate) fn anywhere(self) -> Self {
+        Self {
+            anywhere: true,
+            ..self
+        }
+    }
+}
+
+/// A stretch of an exchange that is written before its answers are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Round<'e> {
+    pub(crate) bytes: &'e [u8],
+    /// How many requests it holds.
+    pub(crate) count: usize,
+}
+
+impl Exchange {
+    pub(super) fn new(node: NodeIndex) -> Self {
+        Self {
+            node,
+            request: Vec::new(),
+            slots: Vec::new(),
+            rounds: Vec::new(),
+            ending: Ending::Any,
+            meter: None,
+            tried: 0,
+        }
+    }
+
+    /// Requests that go in one round, because they are one.
+    pub(crate) fn transaction(node: NodeIndex, request: Vec<u8>, slots: Vec<Slot>) -> Self {
+        Self {
+            request,
+            slots,
+            ending: Ending::Exec,
+            meter: None,
+            ..Self::new(node)
+        }
+    }
+
+    /// Whether the connection is as it was, now that these are all the answers.
+    pub(crate) fn has_ended_well(&self, answers: &[Value]) -> bool {
+        answers
+            .last()
+            .is_none_or(|last| self.ending.is_met_by(last))
+    }
+
+    /// How many rounds it takes.
+    pub(crate) fn rounds(&self) -> usize {
+        self.rounds.len() + 1
+    }
+
+    /// One round, or `None` after the last.
+    pub(crate) fn round(&self, number: usize) -> Option<Round<'_>> {
+        let (first_byte, first) = match number.checked_sub(1) {
+            None => (0, 0),
+            Some(before) => *self.rounds.get(before)?,
+        };
+        let (last_byte, last) = match self.rounds.get(number) {
+            Some(&end) => end,
+            None => (self.request.len(), self.slots.len()),
+        };
+        Some(Round {
+            bytes: &self.request[first_byte..last_byte],
+            count: last - first,
+        })
+    }
+
+    /// An empty one that goes to `node` after this one has failed.
+    pub(in crate::plan) fn same_for(&self, node: NodeIndex) -> Self {
+        Self {
+            ending: self.ending,
+            tried: self.tried + 1,
+            ..Self::new(node)
+        }
+    }
+
+    /// What is left from request number `first` on.
+    pub(crate) fn rest(&self, first: usize) -> Self {
+        let mut rest = Self::new(self.node);
+        rest.ending = self.ending;
+        rest.meter.clone_from(&self.meter);
+        let mut commands = PackedCommands::new(&self.request);
+        let mut args = Args::new();
+        for (number, &slot) in self.slots.iter().enumerate() {
+            let Ok(Some(frame)) = commands.next(&mut args) else {
+                debug_assert!(false, "an exchange holds one request per slot");
+                break;
+            };
+            if number >= first {
+                rest.push(slot, |out| out.extend_from_slice(frame));
+            }
+        }
+        rest
+    }
+
+    #[inline]
+    pub(in crate::plan) fn push(&mut self, slot: Slot, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.request.len();
+        write(&mut self.request);
+        let start = self.rounds.last().map_or(0, |&(bytes, _)| bytes);
+        if self.request.len() - start > IN_FLIGHT_BYTES_MAX && before > start {
+            self.rounds.push((before, self.slots.len()));
+        }
+        self.slots.push(slot);
+    }
+}

@@ -1,0 +1,132 @@
+//! What another node is asked in the place of one that cannot be reached.
+
+use crate::command::{Args, PackedCommands};
+use crate::node::NodeIndex;
+use crate::plan::batch::Slot;
+use crate::plan::{Answers, Cause, Ending, Exchange, Failure, Row};
+
+/// The requests that have no answer and that any node may answer, each for the node after the one that failed, until all
+/// of `nodes` have been tried. What was certainly not sent may be sent again, and so may what changes nothing; but there
+/// is no time left after a timeout.
+pub(crate) fn elsewhere<R: Row>(
+    exchanges: &[Exchange],
+    answers: &[Answers<R>],
+    nodes: usize,
+) -> Vec<Exchange> {
+    let failed = exchanges
+        .iter()
+        .zip(answers)
+        .filter_map(|(exchange, answers)| {
+            let failure = answers.failure.as_ref()?;
+            let answered = answers.values.count();
+            (exchange.tried + 1 < nodes).then_some((exchange, failure, answered))
+        });
+    failed
+        .filter_map(|(exchange, failure, answered)| next(exchange, failure, answered, nodes))
+        .collect()
+}
+
+fn next(exchange: &Exchange, failure: &Failure, answered: usize, nodes: usize) -> Option<Exchange> {
+    if matches!(failure.cause, Cause::PoolTimeout(_) | Cause::Timeout(_)) {
+        return None;
+    }
+    let may_go = |number: usize, slot: &Slot| {
+        slot.anywhere && number >= answered && failure.may_send(number, slot.access)
+    };
+    let going = || exchange.slots.iter().enumerate();
+    let count = going()
+        .filter(|(number, slot)| may_go(*number, slot))
+        .count();
+    // A transaction goes as a whole.
+    if count == 0 || exchange.ending == Ending::Exec && count < exchange.slots.len() {
+        return None;
+    }
+    let after = (exchange.node.get() + 1) % nodes;
+    let mut next = exchange.same_for(NodeIndex::new(u16::try_from(after).ok()?));
+    let mut commands = PackedCommands::new(&exchange.request);
+    let mut args = Args::new();
+    for (number, &slot) in going() {
+        let Ok(Some(frame)) = commands.next(&mut args) else {
+            break;
+        };
+        if may_go(number, &slot) {
+            next.push(slot, |out| out.extend_from_slice(frame));
+        }
+    }
+    Some(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+
+    use super::*;
+    use crate::command::Access;
+
+    const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+
+    fn exchange(slots: &[Slot]) -> Exchange {
+        let node = NodeIndex::new(2);
+        let mut exchange = Exchange::transaction(node, Vec::new(), Vec::new());
+        exchange.ending = Ending::Any;
+        for &slot in slots {
+            exchange.push(slot, |out| out.extend_from_slice(PING));
+        }
+        exchange
+    }
+
+    fn lost(answered: usize, sent: usize, cause: Cause) -> Answers {
+        Answers {
+            values: vec![Value::Nil; answered],
+            failure: Some(Failure { cause, sent }),
+        }
+    }
+
+    fn gone() -> Cause {
+        Cause::Dropped("gone".into())
+    }
+
+    #[test]
+    fn what_any_node_may_answer_goes_to_the_next_until_all_were_asked() {
+        let read = Slot::whole(0, Access::Read).anywhere();
+        let mut exchanges = vec![exchange(&[read])];
+        let mut nodes = Vec::new();
+        while let [next] = &elsewhere(&exchanges, &[lost(0, 1, gone())], 4)[..] {
+            nodes.push(next.node.get());
+            assert_eq!(next.request, PING);
+            exchanges = vec![next.same_for(next.node)];
+            exchanges[0].tried = next.tried;
+            exchanges[0].push(read, |out| out.extend_from_slice(PING));
+        }
+        assert_eq!(nodes, [3, 0, 1]);
+    }
+
+    #[test]
+    fn a_write_whose_answer_was_lost_stays_and_so_does_what_has_its_node() {
+        let read = Slot::whole(0, Access::Read).anywhere();
+        let write = Slot::whole(1, Access::Write).anywhere();
+        let owned = Slot::whole(2, Access::Read);
+        let exchanges = [exchange(&[read, write, owned, write])];
+        let going = |answers| {
+            let next = elsewhere(&exchanges, &[answers], 4);
+            next.first().map_or(0, |next| next.slots.len())
+        };
+        assert_eq!(going(lost(0, 4, gone())), 1, "only the read");
+        assert_eq!(going(lost(1, 4, gone())), 0, "which was answered");
+        assert_eq!(going(lost(0, 3, gone())), 2, "the last was not sent");
+        assert_eq!(going(lost(0, 0, Cause::Connect("refused".into()))), 3);
+        assert_eq!(going(lost(0, 4, Cause::Timeout("late".into()))), 0);
+        assert_eq!(going(Answers::default()), 0);
+    }
+
+    #[test]
+    fn a_transaction_goes_as_a_whole_or_not_at_all() {
+        let write = Slot::whole(0, Access::Write).anywhere();
+        let mut transaction = exchange(&[write, write, write]);
+        transaction.ending = Ending::Exec;
+        let exchanges = [transaction];
+        assert_eq!(elsewhere(&exchanges, &[lost(0, 0, gone())], 2).len(), 1);
+        assert_eq!(elsewhere(&exchanges, &[lost(0, 1, gone())], 2).len(), 0);
+        assert_eq!(elsewhere(&exchanges, &[lost(0, 3, gone())], 2).len(), 0);
+    }
+}

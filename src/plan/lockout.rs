@@ -1,0 +1,120 @@
+//! Commands that would take away the client's own way to its nodes.
+
+use crate::command::CommandSpec;
+use crate::error::{Error, ErrorKind, KeyText};
+use crate::plan::refusal::words;
+
+/// Settings that decide who may connect, and where.
+const SETTINGS: [&str; 8] = [
+    "bind",
+    "masterauth",
+    "masteruser",
+    "port",
+    "protected-mode",
+    "requirepass",
+    "unixsocket",
+    "unixsocketperm",
+];
+
+/// What all settings of TLS begin with.
+const TLS: &[u8] = b"tls-";
+
+/// Refuses a command for all nodes that would change how this client reaches them, which is as one of `users`: it would
+/// not connect again, and neither would it take the change back.
+pub(super) fn check(command: &CommandSpec, args: &[&[u8]], users: &[String]) -> Result<(), Error> {
+    let rest = args.get(2..).unwrap_or_default();
+    let is_own = |user: &&&[u8]| users.iter().any(|own| own.as_bytes() == **user);
+    let (found, remedy) = match command.name() {
+        "CONFIG|SET" => (
+            rest.iter().step_by(2).find(|name| decides_access(name)),
+            "the new setting",
+        ),
+        "ACL|SETUSER" => (rest.iter().take(1).find(is_own), "the new password"),
+        "ACL|DELUSER" => (rest.iter().find(is_own), "another user"),
+        _ => return Ok(()),
+    };
+    match found {
+        None => Ok(()),
+        Some(name) => Err(Error::new(
+            ErrorKind::Unroutable,
+            format!(
+                "{} of {} for all nodes could lock this client out of them; set it at each server itself \
+                 (`client.node(name)`, or a connection to the node), and give the client {remedy}",
+                words(command),
+                KeyText(name),
+            ),
+        )),
+    }
+}
+
+fn decides_access(setting: &[u8]) -> bool {
+    SETTINGS
+        .iter()
+        .any(|known| setting.eq_ignore_ascii_case(known.as_bytes()))
+        || setting
+            .get(..TLS.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(TLS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::CommandTable;
+
+    fn refusal(request: &str) -> Option<String> {
+        let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+        let command = CommandTable::built_in().find(&args).unwrap();
+        let users = ["default".to_owned(), "app".to_owned()];
+        check(command, &args, &users)
+            .err()
+            .map(|error| error.to_string())
+    }
+
+    #[test]
+    fn config_set_of_what_decides_access_is_refused_whichever_parameter_it_is() {
+        for request in [
+            "CONFIG SET requirepass secret",
+            "config set RequirePass secret",
+            "CONFIG SET maxmemory 1 requirepass secret",
+            "CONFIG SET requirepass secret maxmemory 1",
+            "CONFIG SET masterauth secret",
+            "CONFIG SET bind secret",
+            "CONFIG SET port 0",
+            "CONFIG SET protected-mode yes",
+            "CONFIG SET TLS-Port 7000",
+            "CONFIG SET tls-cert-file secret",
+        ] {
+            let text = refusal(request).unwrap_or_else(|| panic!("{request} is let through"));
+            assert!(text.contains("client.node(name)"), "{text}");
+            assert!(!text.contains("secret"), "{text}");
+        }
+        for request in [
+            "CONFIG SET maxmemory 1",
+            "CONFIG SET maxmemory requirepass",
+            "CONFIG SET save tls-x",
+            "CONFIG SET tls yes",
+        ] {
+            assert_eq!(refusal(request), None, "{request}");
+        }
+    }
+
+    #[test]
+    fn acl_setuser_and_deluser_of_the_clients_own_user_are_refused() {
+        for request in [
+            "ACL SETUSER default >secret",
+            "acl setuser app off",
+            "ACL DELUSER other app",
+        ] {
+            let text = refusal(request).unwrap_or_else(|| panic!("{request} is let through"));
+            assert!(!text.contains("secret"), "{text}");
+        }
+        for request in [
+            "ACL SETUSER other >default",
+            "ACL SETUSER Default on",
+            "ACL DELUSER other",
+            "ACL GETUSER default",
+        ] {
+            assert_eq!(refusal(request), None, "{request}");
+        }
+    }
+}

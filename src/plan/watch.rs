@@ -1,0 +1,169 @@
+//! EXEC after a WATCH that failed.
+//!
+//! A transaction that relies on a WATCH must not run when the keys are not watched: it would overwrite what others wrote
+//! in between. A server never refuses a WATCH but for the number of its arguments; here it may name keys of several nodes,
+//! or a node may be down. So EXEC is refused from then on, until EXEC, DISCARD or UNWATCH has ended the attempt.
+
+use redis::Value;
+
+use crate::command::{Args, PackedCommands};
+use crate::error::{Error, ErrorKind, server_error};
+
+/// Whether each WATCH of a connection succeeded since the last EXEC, DISCARD or UNWATCH.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum WatchState {
+    /// Each did, or there was none.
+    #[default]
+    Intact,
+    /// One did not.
+    Failed,
+}
+
+impl WatchState {
+    /// The state after this command, which was `answered`, or refused before it was sent.
+    pub(crate) fn after(self, args: &[&[u8]], answered: Result<&Value, ()>) -> Self {
+        let name = args.first().copied().unwrap_or_default();
+        if is_watch(name) {
+            return match answered {
+                Ok(Value::Okay) => self,
+                // Of a transaction that is queued it changes nothing.
+                Ok(Value::ServerError(error)) if is_inside_multi(error) => self,
+                _ => Self::Failed,
+            };
+        }
+        match ends_watch(name) && answered.is_ok() {
+            true => Self::Intact,
+            false => self,
+        }
+    }
+
+    /// The state after these packed commands and the answers to them.
+    pub(crate) fn after_all(self, packed: &[u8], answers: &[Value]) -> Self {
+        // Mostly there is no WATCH among them.
+        let mut state = self;
+        if state == Self::Intact && self.after_refused(packed) == Self::Intact {
+            return state;
+        }
+        let mut args = Args::new();
+        let mut commands = PackedCommands::new(packed);
+        for answer in answers {
+            match commands.next(&mut args) {
+                Ok(Some(_)) => state = state.after(&args, Ok(answer)),
+                _ => break,
+            }
+        }
+        state
+    }
+
+    /// The state after these packed commands were refused together.
+    pub(crate) fn after_refused(self, packed: &[u8]) -> Self {
+        let mut args = Args::new();
+        let mut commands = PackedCommands::new(packed);
+        while let Ok(Some(_)) = commands.next(&mut args) {
+            if args.first().is_some_and(|name| is_watch(name)) {
+                return Self::Failed;
+            }
+        }
+        self
+    }
+
+    /// Whether one of these packed commands is an EXEC that must not run.
+    pub(crate) fn forbids(self, packed: &[u8]) -> bool {
+        let mut state = self;
+        let mut args = Args::new();
+        let mut commands = PackedCommands::new(packed);
+        while state == Self::Failed
+            && let Ok(Some(_)) = commands.next(&mut args)
+        {
+            let name = args.first().copied().unwrap_or_default();
+            if name.eq_ignore_ascii_case(b"EXEC") {
+                return true;
+            }
+            if ends_watch(name) {
+                state = Self::Intact;
+            }
+        }
+        false
+    }
+}
+
+/// The error in the place of the answer to EXEC.
+pub(crate) fn exec_abort() -> Error {
+    const TEXT: &str = "Transaction discarded because a WATCH before it failed, so its keys are not watched; WATCH them again";
+    let error = server_error("EXECABORT", TEXT);
+    Error::new(ErrorKind::Redis, format!("EXECABORT: {TEXT}"))
+        .caused_by(std::sync::Arc::new(error.into()))
+}
+
+/// Whether a command of this name is WATCH.
+pub(crate) fn is_watch(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"WATCH")
+}
+
+fn ends_watch(name: &[u8]) -> bool {
+    ["DISCARD", "EXEC", "RESET", "UNWATCH"]
+        .iter()
+        .any(|end| name.eq_ignore_ascii_case(end.as_bytes()))
+}
+
+fn is_inside_multi(error: &redis::ServerError) -> bool {
+    error
+        .details()
+        .is_some_and(|text| text.starts_with("WATCH inside MULTI"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed(requests: &[&str]) -> Vec<u8> {
+        let mut packed = Vec::new();
+        for request in requests {
+            let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+            crate::command::write_command(&mut packed, &args);
+        }
+        packed
+    }
+
+    fn error(text: &str) -> Value {
+        Value::ServerError(server_error("ERR", text))
+    }
+
+    #[test]
+    fn a_watch_that_failed_forbids_exec_until_the_attempt_has_ended() {
+        let intact = WatchState::Intact;
+        let failed = intact.after(&[b"watch", b"k"], Err(()));
+        assert_eq!(failed, WatchState::Failed);
+        assert!(failed.forbids(&packed(&["MULTI", "SET k v", "exec"])));
+        assert!(failed.forbids(&packed(&["EXEC"])));
+        assert!(!failed.forbids(&packed(&["MULTI", "SET k EXEC"])));
+        for end in ["UNWATCH", "discard", "RESET"] {
+            assert!(!failed.forbids(&packed(&[end, "MULTI", "EXEC"])), "{end}");
+            assert_eq!(failed.after(&[end.as_bytes()], Ok(&Value::Okay)), intact);
+        }
+        assert!(!intact.forbids(&packed(&["MULTI", "EXEC"])));
+    }
+
+    #[test]
+    fn a_watch_that_a_server_refuses_failed_unless_it_is_queued() {
+        let intact = WatchState::Intact;
+        let all = |answers: &[Value]| intact.after_all(&packed(&["WATCH a", "GET a"]), answers);
+        assert_eq!(all(&[Value::Okay, Value::Nil]), intact);
+        assert_eq!(all(&[error("no"), Value::Nil]), WatchState::Failed);
+        let inside = error("WATCH inside MULTI is not allowed");
+        assert_eq!(intact.after(&[b"WATCH", b"a"], Ok(&inside)), intact);
+    }
+
+    #[test]
+    fn a_watch_in_a_pipeline_that_was_refused_failed() {
+        let refused = |requests: &[&str]| WatchState::Intact.after_refused(&packed(requests));
+        assert_eq!(refused(&["GET a", "WATCH a", "GET b"]), WatchState::Failed);
+        assert_eq!(refused(&["GET a", "SET b WATCH"]), WatchState::Intact);
+    }
+
+    #[test]
+    fn the_error_is_the_one_that_programs_know() {
+        let error: redis::RedisError = exec_abort().into();
+        assert_eq!(error.code(), Some("EXECABORT"));
+    }
+}
