@@ -12,11 +12,12 @@ use redis::{ConnectionInfo, IntoConnectionInfo};
 use crate::command::{CommandTable, Declaration};
 use crate::error::Error;
 use crate::node::NodeSpec;
-use crate::partition::{Partitioner, Rendezvous};
+use crate::partition::{Partitioner, Rendezvous, check_passwords};
+use crate::password::{REMEDY, holds_password};
 use crate::plan::{Router, SplitWrites};
 use crate::settings::Settings;
 use crate::sync::{ShardedClient, Shared};
-use crate::topology::{Topology, address};
+use crate::topology::{Topology, address, said};
 
 /// Describes a client. Nothing is contacted before the client's first command.
 ///
@@ -96,6 +97,9 @@ impl Builder {
     }
 
     /// Adds a node of weight one. The name is what places its keys; the URL, in any form that redis-rs takes, may change.
+    ///
+    /// A password stands in the URL, or is given with [`password`](Self::password), and nowhere else: names and addresses
+    /// are shown.
     pub fn node(self, name: impl Into<String>, url: impl IntoConnectionInfo) -> Self {
         self.weighted_node(name, url, NonZeroU32::MIN)
     }
@@ -107,13 +111,16 @@ impl Builder {
         url: impl IntoConnectionInfo,
         weight: NonZeroU32,
     ) -> Self {
-        let name = name.into();
+        let (name, number) = (name.into(), self.nodes.len() + 1);
         let node = match url.into_connection_info() {
+            _ if holds_password(&name) => Err(Error::config(format!(
+                "the name of node number {number} {REMEDY}"
+            ))),
             Ok(info) => Ok(NodeConfig {
                 spec: NodeSpec::new(name, address(info.addr())).with_weight(weight),
                 info,
             }),
-            Err(error) => Err(Error::config(format!("node {name}: {error}"))),
+            Err(error) => Err(Error::config(format!("node {name}: {}", said(&error)))),
         };
         self.nodes.push(node);
         self
@@ -127,7 +134,10 @@ impl Builder {
                 spec: NodeSpec::unnamed(address(info.addr())),
                 info,
             }),
-            Err(error) => Err(Error::config(format!("node number {number}: {error}"))),
+            Err(error) => Err(Error::config(format!(
+                "node number {number}: {}",
+                said(&error)
+            ))),
         };
         self.nodes.push(node);
         self
@@ -237,7 +247,8 @@ impl Builder {
     /// # Errors
     ///
     /// [`Config`](crate::ErrorKind::Config) when a URL cannot be read, nodes share a name or an address, databases differ,
-    /// a limit is zero, a command is declared twice, or the partitioner refuses the nodes.
+    /// a name, an address or an option of the partitioner holds a password, a limit is zero, a command is declared
+    /// twice, or the partitioner refuses the nodes.
     pub fn build(self) -> Result<ShardedClient, Error> {
         let parts = self.parts()?;
         let executor = crate::sync::executor(parts.clients, &parts.settings);
@@ -294,6 +305,7 @@ impl Builder {
                 .iter_mut()
                 .for_each(|node| node.set_password(password));
         }
+        check_specs(&nodes)?;
         check_addresses(&nodes)?;
         let db = common_db(&nodes)?;
         let mut commands = Cow::Borrowed(CommandTable::built_in());
@@ -303,7 +315,7 @@ impl Builder {
         }
         let (specs, infos): (Vec<_>, Vec<_>) =
             nodes.into_iter().map(|node| (node.spec, node.info)).unzip();
-        let topology = Topology::new(specs, self.partitioner)?.reached_by(&infos);
+        let topology = Topology::new(specs, self.partitioner)?.reached_by(&infos)?;
         let clients = topology
             .nodes()
             .iter()
@@ -345,6 +357,12 @@ impl fmt::Debug for Builder {
     }
 }
 
+/// Before anything else is said of a node: what is refused is shown.
+fn check_specs(nodes: &[NodeConfig]) -> Result<(), Error> {
+    let specs: Vec<NodeSpec> = nodes.iter().map(|node| node.spec.clone()).collect();
+    Ok(check_passwords(&specs)?)
+}
+
 /// Two nodes at one address would count, scan and flush the same data twice.
 fn check_addresses(nodes: &[NodeConfig]) -> Result<(), Error> {
     let mut addresses: Vec<(&str, &str)> = nodes
@@ -379,5 +397,5 @@ fn common_db(nodes: &[NodeConfig]) -> Result<i64, Error> {
 fn client(node: &NodeSpec, info: ConnectionInfo) -> Result<redis::Client, Error> {
     let tcp = info.tcp_settings().clone().set_nodelay(true);
     redis::Client::open(info.set_tcp_settings(tcp))
-        .map_err(|error| Error::config(format!("node {:?}: {error}", node.name())))
+        .map_err(|error| Error::config(format!("node {:?}: {}", node.name(), said(&error))))
 }
