@@ -15,9 +15,13 @@ use crate::node::NodeSpec;
 use crate::partition::{Partitioner, Rendezvous, check_passwords};
 use crate::password::{REMEDY, holds_password};
 use crate::plan::{Router, SplitWrites};
-use crate::settings::Settings;
+use crate::settings::{Settings, limits};
 use crate::sync::{ShardedClient, Shared};
 use crate::topology::{Topology, address, said};
+
+pub use crate::settings::{
+    CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, PAGE_SIZE_MAX, POOL_SIZE_MAX, TIMEOUT_MAX,
+};
 
 /// Describes a client. Nothing is contacted before the client's first command.
 ///
@@ -76,6 +80,8 @@ pub const WAITING_POOL_SIZE: usize = 64;
 pub const CONNECTIONS_PER_NODE: usize = 1;
 /// The default of [`Builder::idle_check`].
 pub const IDLE_CHECK: Duration = Duration::from_secs(10);
+/// The default of [`Builder::clients_max`].
+pub const CLIENTS_MAX: usize = 10_000;
 
 impl Builder {
     pub(crate) fn new() -> Self {
@@ -92,6 +98,7 @@ impl Builder {
                 waiting_pool_size: WAITING_POOL_SIZE,
                 connections_per_node: CONNECTIONS_PER_NODE,
                 idle_check: IDLE_CHECK,
+                clients_max: CLIENTS_MAX,
             },
         }
     }
@@ -197,21 +204,23 @@ impl Builder {
         self
     }
 
-    /// How long making a connection may take, its handshake included. Defaults to [`CONNECT_TIMEOUT`].
+    /// How long making a connection may take, its handshake included, at most [`TIMEOUT_MAX`]. Defaults to
+    /// [`CONNECT_TIMEOUT`].
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = timeout;
         self
     }
 
     /// How long a request may take, from waiting for a connection to the last of its answers, however many nodes it asks;
-    /// a blocking command's own time comes on top. `None` waits for ever. Defaults to [`RESPONSE_TIMEOUT`].
+    /// a blocking command's own time comes on top. At most [`TIMEOUT_MAX`]; `None` waits for ever. Defaults to
+    /// [`RESPONSE_TIMEOUT`].
     pub fn response_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.response_timeout = timeout.into();
         self
     }
 
-    /// The most connections to one node for commands that answer at once: so many requests may be under way to it.
-    /// Defaults to [`POOL_SIZE`].
+    /// The most connections to one node for commands that answer at once: so many requests may be under way to it. From
+    /// 1 to [`POOL_SIZE_MAX`]. Defaults to [`POOL_SIZE`].
     pub fn pool_size(mut self, connections: usize) -> Self {
         self.settings.pool_size = connections;
         self
@@ -219,7 +228,7 @@ impl Builder {
 
     /// The most connections to one node, besides those of [`pool_size`](Self::pool_size), for commands that may wait
     /// (BLPOP, XREAD BLOCK, WAIT, ...), for transactions and for dedicated connections. A front end keeps so many, and
-    /// makes more while more of its clients wait. Defaults to [`WAITING_POOL_SIZE`].
+    /// makes more while more of its clients wait. From 1 to [`POOL_SIZE_MAX`]. Defaults to [`WAITING_POOL_SIZE`].
     pub fn waiting_pool_size(mut self, connections: usize) -> Self {
         self.settings.waiting_pool_size = connections;
         self
@@ -228,7 +237,8 @@ impl Builder {
     /// How many connections to one node the async client's tasks share; requests take them in turn. One is best for most:
     /// it writes what many tasks have handed over in one go. More help when answers are so large that reading them keeps a
     /// core busy; then requests of one task that were not awaited one after another may overtake each other. The blocking
-    /// client has [`pool_size`](Self::pool_size) instead. Defaults to [`CONNECTIONS_PER_NODE`].
+    /// client has [`pool_size`](Self::pool_size) instead. From 1 to [`CONNECTIONS_PER_NODE_MAX`]. Defaults to
+    /// [`CONNECTIONS_PER_NODE`].
     pub fn connections_per_node(mut self, connections: usize) -> Self {
         self.settings.connections_per_node = connections;
         self
@@ -236,9 +246,17 @@ impl Builder {
 
     /// A connection that was not used for so long is asked with PING before it is used, so that a write does not become
     /// unknown on one that died meanwhile. Of the blocking client only: the async client sees at once when a connection
-    /// is closed, but one that fell silent shows only by a request that is not answered. Defaults to [`IDLE_CHECK`].
+    /// is closed, but one that fell silent shows only by a request that is not answered. At most [`TIMEOUT_MAX`]; zero asks
+    /// every time. Defaults to [`IDLE_CHECK`].
     pub fn idle_check(mut self, after: Duration) -> Self {
         self.settings.idle_check = after;
+        self
+    }
+
+    /// How many clients a front end serves at a time; further ones are told so and closed. From 1 to
+    /// [`CLIENTS_LIMIT_MAX`]. Defaults to [`CLIENTS_MAX`].
+    pub fn clients_max(mut self, clients: usize) -> Self {
+        self.settings.clients_max = clients;
         self
     }
 
@@ -247,8 +265,8 @@ impl Builder {
     /// # Errors
     ///
     /// [`Config`](crate::ErrorKind::Config) when a URL cannot be read, nodes share a name or an address, databases differ,
-    /// a name, an address or an option of the partitioner holds a password, a limit is zero, a command is declared
-    /// twice, or the partitioner refuses the nodes.
+    /// a name, an address or an option of the partitioner holds a password, a number is outside of its limits, a
+    /// command is declared twice, or the partitioner refuses the nodes.
     pub fn build(self) -> Result<ShardedClient, Error> {
         let parts = self.parts()?;
         let executor = crate::sync::executor(parts.clients, &parts.settings);
@@ -383,6 +401,7 @@ fn check_addresses(nodes: &[NodeConfig]) -> Result<(), Error> {
 fn common_db(nodes: &[NodeConfig]) -> Result<i64, Error> {
     let db = |node: &NodeConfig| node.info.redis_settings().db();
     let first = nodes.first().map_or(0, db);
+    limits::DATABASE.check(first)?;
     match nodes.iter().find(|node| db(node) != first) {
         None => Ok(first),
         Some(other) => Err(Error::config(format!(

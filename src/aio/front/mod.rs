@@ -27,11 +27,10 @@ use crate::aio::{Executor, Pace, Shared};
 use crate::front::Door;
 use crate::plan::{Router, ScriptMemory};
 use crate::reply::Protocol;
-use crate::settings::Settings;
+use crate::settings::{Settings, limits};
 use crate::topology::Topology;
 
-/// The default of [`FrontEnd::with_clients_max`].
-pub const CLIENTS_MAX: usize = 10_000;
+pub use crate::builder::CLIENTS_MAX;
 
 /// A request that is kept until it has arrived may have so many bytes, like a server's buffer for them
 /// (`client-query-buffer-limit`).
@@ -129,15 +128,17 @@ fn speaking(client: &redis::Client, version: ProtocolVersion) -> redis::Client {
 impl FrontEnd {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
+            hall: Arc::new(Hall::new(parts.settings.clients_max)),
             doors: Arc::new(Doors::open(parts, &Arc::default())),
-            hall: Arc::new(Hall::new(CLIENTS_MAX)),
         }
     }
 
-    /// So many connections at a time; further ones are told so and closed. Defaults to [`CLIENTS_MAX`].
+    /// So many connections at a time, as [`Builder::clients_max`](crate::Builder::clients_max). A number outside of its
+    /// limits counts as the nearest one. Defaults to what the builder was told.
     #[must_use]
     pub fn with_clients_max(self, clients: usize) -> Self {
-        self.hall.set_clients_max(clients);
+        self.hall
+            .set_clients_max(limits::CLIENTS_MAX.clamp(clients));
         self
     }
 
