@@ -8,7 +8,11 @@
 //!
 //! `--help` says what else it takes. It is stopped with Ctrl-C or SIGTERM: what was asked is answered first.
 
+#[path = "support/shown.rs"]
+mod shown;
+
 use std::error::Error;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::process::ExitCode;
@@ -23,6 +27,8 @@ use redis_sharding::{Builder, ShardedClient, Topology};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use shown::{holds_password, shown};
+
 const HELP: &str = "\
 Many Redis or Valkey servers as one, for every program that speaks the Redis protocol.
 
@@ -32,7 +38,7 @@ Many Redis or Valkey servers as one, for every program that speaks the Redis pro
                           a node; the name places its keys, and without one its address does. Instead of --topology
   --placement NAME        where keys live, `rendezvous/1` unless it is said; `locate --list` lists the names
   --option K=V            an option of the placement
-  --threads N             half as many as there are cores, unless it is said
+  --threads N             half as many as there are cores, unless it is said; at most 1024
   --password-file FILE    clients must say the password in it (AUTH); it is not that of the nodes, which stands in their URLs
   --clients N             so many connections at a time, 10000 unless it is said
   --help                  this
@@ -42,6 +48,12 @@ The address is printed when it listens. SIGTERM and Ctrl-C end it.
 
 /// How long connections have to end when the front end does.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// The most threads: each has connections to all nodes.
+const THREADS_MAX: usize = 1024;
+
+/// The exit code of a program that is ended by SIGPIPE, as a shell shows it.
+const READER_LEFT: u8 = 141;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -60,9 +72,15 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    match run(&words) {
+    let words: Option<Vec<String>> = std::env::args_os()
+        .skip(1)
+        .map(|word| word.into_string().ok())
+        .collect();
+    let words = words.ok_or_else(|| "an argument is not UTF-8".into());
+    match words.and_then(|words| run(&words)) {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::from(READER_LEFT),
         Err(error) => {
             eprintln!("proxy: {error}");
             ExitCode::from(2)
@@ -73,22 +91,25 @@ fn main() -> ExitCode {
 fn run(words: &[String]) -> Result<(), Failure> {
     let arguments = Arguments::read(words)?;
     if arguments.help {
-        print!("{HELP}");
-        return Ok(());
+        return Ok(io::stdout().write_all(HELP.as_bytes())?);
     }
     let listen = arguments
         .listen
         .as_deref()
         .ok_or("--listen is missing; --help says more")?;
-    let mut front_end = builder(&arguments)?.build_front_end()?;
+    let mut builder = builder(&arguments)?;
     if let Some(clients) = arguments.clients {
-        front_end = front_end.with_clients_max(clients);
+        builder = builder.clients_max(clients);
     }
+    let mut front_end = builder.build_front_end()?;
     if let Some(file) = &arguments.password_file {
-        let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+        let text = read(file)?;
         front_end = front_end.with_password(text.trim_end_matches(['\r', '\n']));
     }
-    let threads = arguments.threads.unwrap_or_else(threads).max(1);
+    let threads = arguments.threads.unwrap_or_else(threads);
+    if !(1..=THREADS_MAX).contains(&threads) {
+        return Err(format!("--threads is {threads}, but must be in 1..={THREADS_MAX}").into());
+    }
     let workers = start_workers(&front_end, threads)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -100,10 +121,20 @@ fn run(words: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
+fn read(file: &str) -> Result<String, Failure> {
+    let text = std::fs::read_to_string(file);
+    Ok(text.map_err(|error| format!("{}: {error}", shown(file)))?)
+}
+
+fn is_broken_pipe(error: &Failure) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
 /// The fewer threads, the more requests each has to write in one go; and the servers, when they are on this machine, need
 /// cores too.
 fn threads() -> usize {
-    thread::available_parallelism().map_or(1, |cores| cores.get() / 2)
+    thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, THREADS_MAX))
 }
 
 /// The nodes that the arguments name.
@@ -114,7 +145,7 @@ fn builder(arguments: &Arguments) -> Result<Builder, Failure> {
         if placed || !arguments.nodes.is_empty() {
             return Err("a topology has its nodes and its placement already".into());
         }
-        let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+        let text = read(file)?;
         let topology: Topology = text.parse().map_err(|error| format!("{file}, {error}"))?;
         return Ok(builder.topology(&topology));
     }
@@ -156,7 +187,10 @@ fn name_and_url(node: &str) -> Result<(Option<&str>, &str), Failure> {
     let mut splits = node
         .match_indices('=')
         .map(|(at, _)| (&node[..at], &node[at + 1..]));
-    let found = splits.find(|(name, url)| !name.is_empty() && parse_redis_url(url).is_some());
+    // A name with an equals sign ends behind it, a password does not.
+    let found = splits.find(|(name, url)| {
+        !name.is_empty() && !holds_password(name) && parse_redis_url(url).is_some()
+    });
     // The text is not repeated: a URL may hold a password.
     let (name, url) = found.ok_or("a --node is NAME=URL, such as users-a=redis://10.0.0.1:6379")?;
     Ok((Some(name), url))
@@ -217,9 +251,10 @@ async fn listen_until_told(
     workers: Vec<UnboundedSender<std::net::TcpStream>>,
 ) -> Result<(), Failure> {
     let bound = TcpListener::bind(address).await;
-    let listener = bound.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let listener =
+        bound.map_err(|error| format!("cannot listen on {}: {error}", shown(address)))?;
     let mut ended = std::pin::pin!(told_to_end());
-    println!("listening on {}", listener.local_addr()?);
+    writeln!(io::stdout(), "listening on {}", listener.local_addr()?)?;
     for worker in workers.iter().cycle() {
         let accepted = tokio::select! {
             _ = &mut ended => break,
@@ -262,6 +297,18 @@ async fn told_to_end() {
     }
 }
 
+/// All that take a value.
+const FLAGS: [&str; 8] = [
+    "--listen",
+    "--topology",
+    "--node",
+    "--password-file",
+    "--placement",
+    "--threads",
+    "--clients",
+    "--option",
+];
+
 impl Arguments {
     fn read(words: &[String]) -> Result<Self, Failure> {
         let mut arguments = Self::default();
@@ -274,6 +321,10 @@ impl Arguments {
             if flag == "--help" || flag == "-h" {
                 arguments.help = true;
                 continue;
+            }
+            if !FLAGS.contains(&flag) {
+                let flag = shown(flag);
+                return Err(format!("there is no argument {flag}; --help lists them").into());
             }
             let value = joined.or_else(|| words.next().cloned());
             let value = value.ok_or_else(|| format!("{flag} takes a value; --help says more"))?;
@@ -290,7 +341,7 @@ impl Arguments {
                     let (key, value) = value.split_once('=').ok_or("--option takes K=V")?;
                     arguments.options.push((key.to_owned(), value.to_owned()));
                 }
-                _ => return Err(format!("there is no argument {flag}; --help lists them").into()),
+                _ => return Err(format!("{flag} is not done here").into()),
             }
         }
         Ok(arguments)

@@ -4,6 +4,8 @@
 pub mod clients;
 pub mod delay_proxy;
 #[cfg(feature = "tokio-comp")]
+pub mod examples;
+#[cfg(feature = "tokio-comp")]
 pub mod front_door;
 #[cfg(feature = "tokio-comp")]
 pub mod proxy;
