@@ -4,20 +4,39 @@
 //! servers as arguments it uses those: `... -- redis://127.0.0.1:6379/ redis://127.0.0.1:6380/`. It deletes its keys in
 //! the end.
 
+#[path = "support/cli.rs"]
+#[macro_use]
+mod cli;
+
 use std::error::Error;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use redis_sharding::redis::{AsyncCommands, RedisResult, cmd, pipe};
 use redis_sharding::testing::TestNode;
-use redis_sharding::{ErrorKind, aio::ShardedClient};
+use redis_sharding::{ErrorKind, NODES_MAX, aio::ShardedClient};
 
 const TASKS: usize = 64;
 const KEYS_PER_TASK: usize = 50;
 
+fn main() -> ExitCode {
+    let program = cli::Program {
+        name: "async_quickstart",
+        operands: "[URL ...]",
+        most: NODES_MAX,
+        about: "\
+The client on tokio: many tasks share one connection per node.
+
+Without URLs, nodes in this process stand in for servers. With the URLs of servers,
+such as redis://127.0.0.1:6379/, those are used: only keys that begin with
+async_quickstart: are written, and they are deleted in the end.",
+    };
+    program.run(|urls| example(cli::texts(urls)?))
+}
+
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let urls: Vec<String> = std::env::args().skip(1).collect();
+async fn example(urls: Vec<String>) -> Result<(), Box<dyn Error>> {
     let nodes = if urls.is_empty() {
         TestNode::start_many(4)?
     } else {

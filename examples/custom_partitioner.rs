@@ -3,8 +3,13 @@
 //! Keys read `tenant:rest`, and all keys of one tenant live on one node. Run it with
 //! `cargo run --example custom_partitioner`; it needs no server.
 
+#[path = "support/cli.rs"]
+#[macro_use]
+mod cli;
+
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use redis_sharding::hash::HashTag;
@@ -81,7 +86,15 @@ impl Placement for Placed {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    let program = cli::Program::plain(
+        "custom_partitioner",
+        "A partitioner of one's own: some tenants have a node to themselves. It needs no server.",
+    );
+    program.run(|_| example())
+}
+
+fn example() -> Result<(), Box<dyn Error>> {
     let nodes = TestNode::start_many(3)?;
     let client = |pinned: &[(&str, &str)]| {
         let pin = |(tenant, node): &(&str, &str)| (tenant.to_string(), node.to_string());

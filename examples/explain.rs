@@ -2,13 +2,26 @@
 //!
 //! Run it with `cargo run --example explain`; it needs no server.
 
+#[path = "support/cli.rs"]
+#[macro_use]
+mod cli;
+
 use std::error::Error;
+use std::process::ExitCode;
 
 use redis_sharding::redis::{Cmd, cmd};
 use redis_sharding::testing::TestNode;
 use redis_sharding::{ErrorKind, ShardedClient};
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    let program = cli::Program::plain(
+        "explain",
+        "What would be sent where? Explains commands without sending anything. It needs no server.",
+    );
+    program.run(|_| example())
+}
+
+fn example() -> Result<(), Box<dyn Error>> {
     let nodes = TestNode::start_many(3)?;
     let client = ShardedClient::builder()
         .node("a", nodes[0].url())

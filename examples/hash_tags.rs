@@ -3,14 +3,27 @@
 //! Of a key with braces only the part between the first `{` and the next `}` decides where it lives, as in Redis
 //! Cluster. Run it with `cargo run --example hash_tags`; it needs no server.
 
+#[path = "support/cli.rs"]
+#[macro_use]
+mod cli;
+
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::process::ExitCode;
 
 use redis_sharding::redis::Commands;
 use redis_sharding::testing::TestNode;
 use redis_sharding::{ErrorKind, ShardedClient};
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    let program = cli::Program::plain(
+        "hash_tags",
+        "Hash tags: keys that belong together live together. It needs no server.",
+    );
+    program.run(|_| example())
+}
+
+fn example() -> Result<(), Box<dyn Error>> {
     let nodes = TestNode::start_many(3)?;
     let mut client = ShardedClient::builder()
         .node("a", nodes[0].url())

@@ -2,13 +2,26 @@
 //!
 //! Run it with `cargo run --example per_node`; it needs no server.
 
+#[path = "support/cli.rs"]
+#[macro_use]
+mod cli;
+
 use std::error::Error;
+use std::process::ExitCode;
 
 use redis_sharding::redis::{Commands, ConnectionLike, InfoDict, cmd};
 use redis_sharding::testing::TestNode;
 use redis_sharding::{ErrorKind, ShardedClient};
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    let program = cli::Program::plain(
+        "per_node",
+        "One node at a time: INFO, DBSIZE, the owner of a key. It needs no server.",
+    );
+    program.run(|_| example())
+}
+
+fn example() -> Result<(), Box<dyn Error>> {
     let nodes = TestNode::start_many(3)?;
     let mut client = ShardedClient::builder()
         .node("a", nodes[0].url())

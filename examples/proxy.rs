@@ -8,20 +8,25 @@
 //!
 //! `--help` says what else it takes. It is stopped with Ctrl-C or SIGTERM: what was asked is answered first.
 
+#[path = "support/shown.rs"]
+mod shown;
+
 use std::error::Error;
-use std::net::SocketAddr;
+use std::io::{self, Write};
 use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use redis_sharding::aio::FrontEnd;
+use redis_sharding::aio::{FrontEnd, OutputLimit, parse_bytes};
 use redis_sharding::partition::by_name;
 use redis_sharding::redis::parse_redis_url;
 use redis_sharding::{Builder, PartialReads, ShardedClient, Topology};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use shown::{holds_password, shown};
 
 const HELP: &str = "\
 Many Redis or Valkey servers as one, for every program that speaks the Redis protocol.
@@ -32,9 +37,18 @@ Many Redis or Valkey servers as one, for every program that speaks the Redis pro
                           a node; the name places its keys, and without one its address does. Instead of --topology
   --placement NAME        where keys live, `rendezvous/1` unless it is said; `locate --list` lists the names
   --option K=V            an option of the placement
-  --threads N             half as many as there are cores, unless it is said
+  --threads N             half as many as there are cores, unless it is said; at most 1024
   --password-file FILE    clients must say the password in it (AUTH); it is not that of the nodes, which stands in their URLs
   --clients N             so many connections at a time, 10000 unless it is said
+  --max-memory BYTES      how much all clients together may hold, 4gb unless it is said; beyond it the largest holders are
+                          disconnected
+  --client-query-buffer-limit BYTES
+                          how many bytes of requests may wait of one client, 1gb unless it is said
+  --client-output-buffer-limit \"CLASS HARD SOFT SECONDS\"
+                          how much may wait until a client reads it, as in redis.conf; CLASS is normal or pubsub. \"normal 0 0 0\"
+                          and \"pubsub 32mb 8mb 60\" unless it is said
+  --tcp-keepalive SECONDS after how long a silence a client's host is asked whether it is there, 300 unless it is said; 0 is never
+  --timeout SECONDS       how long a client may be idle; 0, for ever, unless it is said
   --partial-reads         KEYS, SCAN, DBSIZE and RANDOMKEY leave out nodes that cannot be reached, and are no error
   --help                  this
 
@@ -43,6 +57,12 @@ The address is printed when it listens. SIGTERM and Ctrl-C end it.
 
 /// How long connections have to end when the front end does.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// The most threads: each has connections to all nodes.
+const THREADS_MAX: usize = 1024;
+
+/// The exit code of a program that is ended by SIGPIPE, as a shell shows it.
+const READER_LEFT: u8 = 141;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -57,14 +77,32 @@ struct Arguments {
     threads: Option<usize>,
     clients: Option<usize>,
     password_file: Option<String>,
+    max_memory: Option<usize>,
+    query_limit: Option<usize>,
+    output_limits: Vec<(Class, OutputLimit)>,
+    tcp_keepalive: Option<Option<Duration>>,
+    timeout: Option<Option<Duration>>,
     partial_reads: bool,
     help: bool,
 }
 
+/// Clients without subscriptions, and those with.
+#[derive(Clone, Copy)]
+enum Class {
+    Normal,
+    PubSub,
+}
+
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    match run(&words) {
+    let words: Option<Vec<String>> = std::env::args_os()
+        .skip(1)
+        .map(|word| word.into_string().ok())
+        .collect();
+    let words = words.ok_or_else(|| "an argument is not UTF-8".into());
+    match words.and_then(|words| run(&words)) {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::from(READER_LEFT),
         Err(error) => {
             eprintln!("proxy: {error}");
             ExitCode::from(2)
@@ -75,8 +113,7 @@ fn main() -> ExitCode {
 fn run(words: &[String]) -> Result<(), Failure> {
     let arguments = Arguments::read(words)?;
     if arguments.help {
-        print!("{HELP}");
-        return Ok(());
+        return Ok(io::stdout().write_all(HELP.as_bytes())?);
     }
     let listen = arguments
         .listen
@@ -86,15 +123,19 @@ fn run(words: &[String]) -> Result<(), Failure> {
     if arguments.partial_reads {
         builder = builder.partial_reads(PartialReads::Allowed);
     }
-    let mut front_end = builder.build_front_end()?;
     if let Some(clients) = arguments.clients {
-        front_end = front_end.with_clients_max(clients);
+        builder = builder.clients_max(clients);
     }
+    let mut front_end = builder.build_front_end()?;
     if let Some(file) = &arguments.password_file {
-        let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+        let text = read(file)?;
         front_end = front_end.with_password(text.trim_end_matches(['\r', '\n']));
     }
-    let threads = arguments.threads.unwrap_or_else(threads).max(1);
+    let front_end = limited(front_end, &arguments);
+    let threads = arguments.threads.unwrap_or_else(threads);
+    if !(1..=THREADS_MAX).contains(&threads) {
+        return Err(format!("--threads is {threads}, but must be in 1..={THREADS_MAX}").into());
+    }
     let workers = start_workers(&front_end, threads)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -106,10 +147,68 @@ fn run(words: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
+fn read(file: &str) -> Result<String, Failure> {
+    let text = std::fs::read_to_string(file);
+    Ok(text.map_err(|error| format!("{}: {error}", shown(file)))?)
+}
+
+fn is_broken_pipe(error: &Failure) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// With the limits that the arguments set.
+fn limited(mut front_end: FrontEnd, arguments: &Arguments) -> FrontEnd {
+    if let Some(bytes) = arguments.max_memory {
+        front_end = front_end.with_memory_limit(bytes);
+    }
+    if let Some(bytes) = arguments.query_limit {
+        front_end = front_end.with_query_limit(bytes);
+    }
+    if let Some(idle) = arguments.tcp_keepalive {
+        front_end = front_end.with_tcp_keepalive(idle);
+    }
+    if let Some(timeout) = arguments.timeout {
+        front_end = front_end.with_idle_timeout(timeout);
+    }
+    for (class, limit) in &arguments.output_limits {
+        front_end = match class {
+            Class::Normal => front_end.with_output_limit(*limit),
+            Class::PubSub => front_end.with_pub_sub_output_limit(*limit),
+        };
+    }
+    front_end
+}
+
+fn bytes(flag: &str, value: &str) -> Result<usize, Failure> {
+    let bytes = parse_bytes(value);
+    bytes.ok_or_else(|| format!("{flag} takes a number of bytes, such as 512mb").into())
+}
+
+/// Zero is never.
+fn seconds(flag: &str, value: &str) -> Result<Option<Duration>, Failure> {
+    let seconds: u32 = value
+        .parse()
+        .map_err(|_| format!("{flag} takes a number of seconds"))?;
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
+}
+
+fn output(value: &str) -> Result<(Class, OutputLimit), Failure> {
+    let flag = "--client-output-buffer-limit";
+    let (class, limit) = value.split_once(' ').unwrap_or((value, ""));
+    let class = match class {
+        "normal" => Class::Normal,
+        "pubsub" => Class::PubSub,
+        _ => return Err(format!("{flag} begins with normal or pubsub").into()),
+    };
+    let limit = limit.parse().map_err(|error| format!("{flag}: {error}"))?;
+    Ok((class, limit))
+}
+
 /// The fewer threads, the more requests each has to write in one go; and the servers, when they are on this machine, need
 /// cores too.
 fn threads() -> usize {
-    thread::available_parallelism().map_or(1, |cores| cores.get() / 2)
+    thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, THREADS_MAX))
 }
 
 /// The nodes that the arguments name.
@@ -120,7 +219,7 @@ fn builder(arguments: &Arguments) -> Result<Builder, Failure> {
         if placed || !arguments.nodes.is_empty() {
             return Err("a topology has its nodes and its placement already".into());
         }
-        let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+        let text = read(file)?;
         let topology: Topology = text.parse().map_err(|error| format!("{file}, {error}"))?;
         return Ok(builder.topology(&topology));
     }
@@ -162,7 +261,10 @@ fn name_and_url(node: &str) -> Result<(Option<&str>, &str), Failure> {
     let mut splits = node
         .match_indices('=')
         .map(|(at, _)| (&node[..at], &node[at + 1..]));
-    let found = splits.find(|(name, url)| !name.is_empty() && parse_redis_url(url).is_some());
+    // A name with an equals sign ends behind it, a password does not.
+    let found = splits.find(|(name, url)| {
+        !name.is_empty() && !holds_password(name) && parse_redis_url(url).is_some()
+    });
     // The text is not repeated: a URL may hold a password.
     let (name, url) = found.ok_or("a --node is NAME=URL, such as users-a=redis://10.0.0.1:6379")?;
     Ok((Some(name), url))
@@ -208,13 +310,7 @@ async fn serve_all(front_end: FrontEnd, mut streams: UnboundedReceiver<std::net:
 }
 
 async fn serve(front_end: &FrontEnd, stream: std::net::TcpStream) -> std::io::Result<()> {
-    let address = |address: std::io::Result<SocketAddr>| {
-        address.map_or_else(|_| String::new(), |address| address.to_string())
-    };
-    let (peer, local) = (address(stream.peer_addr()), address(stream.local_addr()));
-    let stream = TcpStream::from_std(stream)?;
-    stream.set_nodelay(true)?;
-    front_end.serve(stream, &peer, &local).await
+    front_end.serve_tcp(TcpStream::from_std(stream)?).await
 }
 
 async fn listen_until_told(
@@ -223,9 +319,10 @@ async fn listen_until_told(
     workers: Vec<UnboundedSender<std::net::TcpStream>>,
 ) -> Result<(), Failure> {
     let bound = TcpListener::bind(address).await;
-    let listener = bound.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let listener =
+        bound.map_err(|error| format!("cannot listen on {}: {error}", shown(address)))?;
     let mut ended = std::pin::pin!(told_to_end());
-    println!("listening on {}", listener.local_addr()?);
+    writeln!(io::stdout(), "listening on {}", listener.local_addr()?)?;
     for worker in workers.iter().cycle() {
         let accepted = tokio::select! {
             _ = &mut ended => break,
@@ -268,6 +365,23 @@ async fn told_to_end() {
     }
 }
 
+/// All that take a value.
+const FLAGS: [&str; 13] = [
+    "--listen",
+    "--topology",
+    "--node",
+    "--password-file",
+    "--placement",
+    "--threads",
+    "--clients",
+    "--option",
+    "--max-memory",
+    "--client-query-buffer-limit",
+    "--client-output-buffer-limit",
+    "--tcp-keepalive",
+    "--timeout",
+];
+
 impl Arguments {
     fn read(words: &[String]) -> Result<Self, Failure> {
         let mut arguments = Self::default();
@@ -285,6 +399,10 @@ impl Arguments {
                 arguments.partial_reads = true;
                 continue;
             }
+            if !FLAGS.contains(&flag) {
+                let flag = shown(flag);
+                return Err(format!("there is no argument {flag}; --help lists them").into());
+            }
             let value = joined.or_else(|| words.next().cloned());
             let value = value.ok_or_else(|| format!("{flag} takes a value; --help says more"))?;
             let number = || value.parse().map_err(|_| format!("{flag} takes a number"));
@@ -296,11 +414,18 @@ impl Arguments {
                 "--placement" => arguments.placement = Some(value),
                 "--threads" => arguments.threads = Some(number()?),
                 "--clients" => arguments.clients = Some(number()?),
+                "--max-memory" => arguments.max_memory = Some(bytes(flag, &value)?),
+                "--client-query-buffer-limit" => {
+                    arguments.query_limit = Some(bytes(flag, &value)?);
+                }
+                "--client-output-buffer-limit" => arguments.output_limits.push(output(&value)?),
+                "--tcp-keepalive" => arguments.tcp_keepalive = Some(seconds(flag, &value)?),
+                "--timeout" => arguments.timeout = Some(seconds(flag, &value)?),
                 "--option" => {
                     let (key, value) = value.split_once('=').ok_or("--option takes K=V")?;
                     arguments.options.push((key.to_owned(), value.to_owned()));
                 }
-                _ => return Err(format!("there is no argument {flag}; --help lists them").into()),
+                _ => return Err(format!("{flag} is not done here").into()),
             }
         }
         Ok(arguments)

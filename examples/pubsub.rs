@@ -2,20 +2,38 @@
 //!
 //! Run it with `cargo run --example pubsub`; it needs no server. With URLs of servers as arguments it uses those.
 
+#[path = "support/cli.rs"]
+#[macro_use]
+mod cli;
+
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
 use redis_sharding::redis::Commands;
 use redis_sharding::testing::TestNode;
-use redis_sharding::{Event, ShardedClient};
+use redis_sharding::{Event, NODES_MAX, ShardedClient};
 
 const CITIES: [&str; 6] = ["Bergen", "Lagos", "Lima", "Osaka", "Perth", "Quito"];
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let urls: Vec<String> = std::env::args().skip(1).collect();
+fn main() -> ExitCode {
+    let program = cli::Program {
+        name: "pubsub",
+        operands: "[URL ...]",
+        most: NODES_MAX,
+        about: "\
+Publish and subscribe over many nodes: one stream of events.
+
+Without URLs, nodes in this process stand in for servers. With the URLs of servers,
+such as redis://127.0.0.1:6379/, those are used.",
+    };
+    program.run(|urls| example(cli::texts(urls)?))
+}
+
+fn example(urls: Vec<String>) -> Result<(), Box<dyn Error>> {
     let nodes = if urls.is_empty() {
         TestNode::start_many(3)?
     } else {

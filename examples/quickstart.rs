@@ -4,17 +4,21 @@
 //! nodes. With the URLs of servers of your own it uses those, under keys of its own, and deletes these in the end:
 //! `cargo run --release --example quickstart redis://10.0.0.1/ redis://10.0.0.2/`.
 
+#[path = "support/cli.rs"]
+#[macro_use]
+mod cli;
+
 mod support;
 
-use std::env;
 use std::error::Error;
+use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use redis_sharding::redis::{Commands, Pipeline, RedisError, Value, cmd, pipe};
-use redis_sharding::{ErrorKind, ShardedClient};
+use redis_sharding::{ErrorKind, NODES_MAX, ShardedClient};
 
 use support::fleet::Fleet;
 use support::shop::{Item, KEPT_FOR, Shop};
@@ -23,43 +27,24 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 const NODES: usize = 4;
 const BATCH: usize = 1_000;
-const USAGE: &str = "\
-usage: quickstart [URL URL ...]
+const ABOUT: &str = "\
+A tour of the crate over four servers.
 
 Without URLs, servers are started for the tour and stopped afterwards.
 With the URLs of two servers or more, such as redis://127.0.0.1:6379/, those are
 used: only keys of the tour's own are written, and they are deleted in the end.";
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    if arguments
-        .iter()
-        .any(|argument| argument == "-h" || argument == "--help")
-    {
-        println!("{USAGE}");
-        return ExitCode::SUCCESS;
-    }
-    if let Err(mistake) = check_arguments(&arguments) {
-        eprintln!("quickstart: {mistake}\n\n{USAGE}");
-        return ExitCode::from(2);
-    }
-    match run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("\nThe tour ends here: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn check_arguments(arguments: &[String]) -> Result<(), String> {
-    if let Some(option) = arguments.iter().find(|argument| argument.starts_with('-')) {
-        return Err(format!("unknown option {option}"));
-    }
-    match arguments.len() {
-        1 => Err("one server is nothing to spread over; give two or more".into()),
-        _ => Ok(()),
-    }
+    let program = cli::Program {
+        name: "quickstart",
+        operands: "[URL URL ...]",
+        most: NODES_MAX,
+        about: ABOUT,
+    };
+    program.run(|urls| match &cli::texts(urls)?[..] {
+        [_] => Err("one server is nothing to spread over; give two or more".into()),
+        urls => run(urls.to_vec()).map_err(|error| format!("the tour ends here: {error}").into()),
+    })
 }
 
 fn run(urls: Vec<String>) -> Outcome {
@@ -83,12 +68,13 @@ fn run(urls: Vec<String>) -> Outcome {
         client,
         shop,
     };
-    let shown = tour.show();
+    // Also when nobody reads the rest of it: keys on servers of the user's own are deleted.
+    let shown = panic::catch_unwind(AssertUnwindSafe(|| tour.show()));
     // Servers that were started for the tour take their keys with them.
-    if shown.is_ok() || matches!(tour.fleet, Fleet::Given(_)) {
+    if matches!(shown, Ok(Ok(()))) || matches!(tour.fleet, Fleet::Given(_)) {
         tour.clean_up()?;
     }
-    shown?;
+    shown.unwrap_or_else(|cause| panic::resume_unwind(cause))?;
     println!("\nDone in {:.1} s.", start.elapsed().as_secs_f64());
     Ok(())
 }

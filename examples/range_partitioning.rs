@@ -3,7 +3,12 @@
 //! The table is text, so it can live in a file under review. Run it with `cargo run --example range_partitioning`; it
 //! needs no server.
 
+#[path = "support/cli.rs"]
+#[macro_use]
+mod cli;
+
 use std::error::Error;
+use std::process::ExitCode;
 
 use redis_sharding::partition::Range;
 use redis_sharding::redis::Commands;
@@ -21,7 +26,15 @@ bytes "city:"
     "n"..           b       # oslo, tokyo
 "#;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    let program = cli::Program::plain(
+        "range_partitioning",
+        "Ranges of keys from a table in text. It needs no server.",
+    );
+    program.run(|_| example())
+}
+
+fn example() -> Result<(), Box<dyn Error>> {
     let nodes = TestNode::start_many(3)?;
     let mut client = ShardedClient::builder()
         .node("a", nodes[0].url())

@@ -2,7 +2,12 @@
 //!
 //! Run it with `cargo run --example transaction`; it needs no server.
 
+#[path = "support/cli.rs"]
+#[macro_use]
+mod cli;
+
 use std::error::Error;
+use std::process::ExitCode;
 use std::thread;
 
 use redis_sharding::redis::{Commands, RedisResult, pipe};
@@ -12,7 +17,15 @@ use redis_sharding::{ErrorKind, ShardedClient};
 const CHECKING: &str = "{bank:7}:checking";
 const SAVINGS: &str = "{bank:7}:savings";
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    let program = cli::Program::plain(
+        "transaction",
+        "All or nothing on one node, and optimistic transactions between threads. It needs no server.",
+    );
+    program.run(|_| example())
+}
+
+fn example() -> Result<(), Box<dyn Error>> {
     let nodes = TestNode::start_many(3)?;
     let mut client = ShardedClient::builder()
         .node("a", nodes[0].url())

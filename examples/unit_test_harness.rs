@@ -4,8 +4,13 @@
 //! `redis-sharding = { .., features = ["testing"] }` under `[dev-dependencies]`. Run it with
 //! `cargo run --example unit_test_harness`; it needs no server.
 
+#[path = "support/cli.rs"]
+#[macro_use]
+mod cli;
+
 use std::error::Error;
 use std::io;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use redis_sharding::redis::{FromRedisValue, cmd};
@@ -43,7 +48,15 @@ impl PageViews {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    let program = cli::Program::plain(
+        "unit_test_harness",
+        "Tests of one's own code with nodes in this process that fail on demand. It needs no server.",
+    );
+    program.run(|_| example())
+}
+
+fn example() -> Result<(), Box<dyn Error>> {
     views_are_counted()?;
     a_node_that_is_gone_counts_nothing()?;
     a_lost_answer_is_not_counted_twice()?;

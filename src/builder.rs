@@ -14,12 +14,18 @@ use crate::command::{CommandTable, Declaration};
 use crate::endpoint::{Endpoint, SocketOptions};
 use crate::error::Error;
 use crate::node::NodeSpec;
-use crate::partition::{Partitioner, Rendezvous};
+use crate::partition::{Partitioner, Rendezvous, check_passwords};
+use crate::password::{REMEDY, holds_password};
 use crate::plan::{PartialReads, Router, SplitWrites};
-use crate::settings::Settings;
+use crate::settings::{Settings, limits};
 use crate::sync::{ShardedClient, Shared};
 use crate::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
 use crate::topology::{Topology, address};
+
+pub use crate::settings::{
+    CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, PAGE_SIZE_MAX, POOL_SIZE_MAX, TCP_KEEPALIVE_MAX,
+    TIMEOUT_MAX,
+};
 
 /// Describes a client. Nothing is contacted before the client's first command.
 ///
@@ -88,6 +94,8 @@ pub const CONNECTIONS_PER_NODE: usize = 1;
 pub const IDLE_CHECK: Duration = Duration::from_secs(10);
 /// The default of [`Builder::tcp_keepalive`].
 pub const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+/// The default of [`Builder::clients_max`].
+pub const CLIENTS_MAX: usize = 10_000;
 
 impl Builder {
     pub(crate) fn new() -> Self {
@@ -106,12 +114,16 @@ impl Builder {
                 connections_per_node: CONNECTIONS_PER_NODE,
                 idle_check: IDLE_CHECK,
                 tcp_keepalive: Some(TCP_KEEPALIVE),
+                clients_max: CLIENTS_MAX,
             },
             tls: TlsOptions::default(),
         }
     }
 
     /// Adds a node of weight one. The name is what places its keys; the URL, in any form that redis-rs takes, may change.
+    ///
+    /// A password stands in the URL, or is given with [`password`](Self::password), and nowhere else: names and addresses
+    /// are shown.
     pub fn node(self, name: impl Into<String>, url: impl IntoConnectionInfo) -> Self {
         self.weighted_node(name, url, NonZeroU32::MIN)
     }
@@ -123,8 +135,11 @@ impl Builder {
         url: impl IntoConnectionInfo,
         weight: NonZeroU32,
     ) -> Self {
-        let name = name.into();
+        let (name, number) = (name.into(), self.nodes.len() + 1);
         let node = match url.into_connection_info() {
+            _ if holds_password(&name) => Err(Error::config(format!(
+                "the name of node number {number} {REMEDY}"
+            ))),
             Ok(info) => Ok(NodeConfig {
                 spec: NodeSpec::new(name, address(info.addr())).with_weight(weight),
                 info,
@@ -217,21 +232,23 @@ impl Builder {
         self
     }
 
-    /// How long making a connection may take, its handshake included. Defaults to [`CONNECT_TIMEOUT`].
+    /// How long making a connection may take, its handshake included, at most [`TIMEOUT_MAX`]. Defaults to
+    /// [`CONNECT_TIMEOUT`].
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = timeout;
         self
     }
 
     /// How long a request may take, from waiting for a connection to the last of its answers, however many nodes it asks;
-    /// a blocking command's own time comes on top. `None` waits for ever. Defaults to [`RESPONSE_TIMEOUT`].
+    /// a blocking command's own time comes on top. At most [`TIMEOUT_MAX`]; `None` waits for ever. Defaults to
+    /// [`RESPONSE_TIMEOUT`].
     pub fn response_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.response_timeout = timeout.into();
         self
     }
 
-    /// The most connections to one node for commands that answer at once: so many requests may be under way to it.
-    /// Defaults to [`POOL_SIZE`].
+    /// The most connections to one node for commands that answer at once: so many requests may be under way to it. From
+    /// 1 to [`POOL_SIZE_MAX`]. Defaults to [`POOL_SIZE`].
     pub fn pool_size(mut self, connections: usize) -> Self {
         self.settings.pool_size = connections;
         self
@@ -239,7 +256,7 @@ impl Builder {
 
     /// The most connections to one node, besides those of [`pool_size`](Self::pool_size), for commands that may wait
     /// (BLPOP, XREAD BLOCK, WAIT, ...), for transactions and for dedicated connections. A front end keeps so many, and
-    /// makes more while more of its clients wait. Defaults to [`WAITING_POOL_SIZE`].
+    /// makes more while more of its clients wait. From 1 to [`POOL_SIZE_MAX`]. Defaults to [`WAITING_POOL_SIZE`].
     pub fn waiting_pool_size(mut self, connections: usize) -> Self {
         self.settings.waiting_pool_size = connections;
         self
@@ -248,7 +265,8 @@ impl Builder {
     /// How many connections to one node the async client's tasks share; requests take them in turn. One is best for most:
     /// it writes what many tasks have handed over in one go. More help when answers are so large that reading them keeps a
     /// core busy; then requests of one task that were not awaited one after another may overtake each other. The blocking
-    /// client has [`pool_size`](Self::pool_size) instead. Defaults to [`CONNECTIONS_PER_NODE`].
+    /// client has [`pool_size`](Self::pool_size) instead. From 1 to [`CONNECTIONS_PER_NODE_MAX`]. Defaults to
+    /// [`CONNECTIONS_PER_NODE`].
     pub fn connections_per_node(mut self, connections: usize) -> Self {
         self.settings.connections_per_node = connections;
         self
@@ -256,7 +274,8 @@ impl Builder {
 
     /// A connection that was not used for so long is asked with PING before it is used, so that a write does not become
     /// unknown on one that died meanwhile. Of the blocking client only: the async client sees at once when a connection
-    /// is closed, but one that fell silent shows only by a request that is not answered. Defaults to [`IDLE_CHECK`].
+    /// is closed, but one that fell silent shows only by a request that is not answered. At most [`TIMEOUT_MAX`]; zero asks
+    /// every time. Defaults to [`IDLE_CHECK`].
     pub fn idle_check(mut self, after: Duration) -> Self {
         self.settings.idle_check = after;
         self
@@ -264,8 +283,8 @@ impl Builder {
 
     /// How long a TCP connection to a node may be quiet until the kernel asks whether the node is still there; one that
     /// does not answer for as long again is given up. So a node whose machine has vanished is noticed also while
-    /// nothing is sent, as under BLPOP. Applies to nodes whose `ConnectionInfo` has no keepalive of its own; `None`
-    /// leaves theirs to the system, where it is off. Defaults to [`TCP_KEEPALIVE`].
+    /// nothing is sent, as under BLPOP. From 1 s to [`TCP_KEEPALIVE_MAX`]. Applies to nodes whose `ConnectionInfo` has no
+    /// keepalive of its own; `None` leaves theirs to the system, where it is off. Defaults to [`TCP_KEEPALIVE`].
     pub fn tcp_keepalive(mut self, idle: impl Into<Option<Duration>>) -> Self {
         self.settings.tcp_keepalive = idle.into();
         self
@@ -299,10 +318,16 @@ impl Builder {
     }
 
     /// The library that encrypts connections to `rediss://` nodes. Defaults to [`TlsBackend::Rustls`] where its feature
-    /// is enabled, as in redis-rs, and to
-    /// [`TlsBackend::NativeTls`] otherwise.
+    /// is enabled, as in redis-rs, and to [`TlsBackend::NativeTls`] otherwise.
     pub fn tls_backend(mut self, backend: TlsBackend) -> Self {
         self.tls.backend = Some(backend);
+        self
+    }
+
+    /// How many clients a front end serves at a time; further ones are told so and closed. From 1 to
+    /// [`CLIENTS_LIMIT_MAX`]. Defaults to [`CLIENTS_MAX`].
+    pub fn clients_max(mut self, clients: usize) -> Self {
+        self.settings.clients_max = clients;
         self
     }
 
@@ -311,8 +336,9 @@ impl Builder {
     /// # Errors
     ///
     /// [`Config`](crate::ErrorKind::Config) when a URL cannot be read, nodes share a name or an address, databases differ,
-    /// a limit is zero, a command is declared twice, the partitioner refuses the nodes, or a node needs TLS and its
-    /// feature is not enabled or its certificates cannot be read.
+    /// a name, an address or an option of the partitioner holds a password, a number is outside of its limits, a
+    /// command is declared twice, the partitioner refuses the nodes, or a node needs TLS and its feature is not enabled or
+    /// its certificates cannot be read.
     pub fn build(self) -> Result<ShardedClient, Error> {
         let parts = self.parts(Runtime::Blocking)?;
         let executor = crate::sync::executor(parts.endpoints, &parts.settings);
@@ -369,6 +395,7 @@ impl Builder {
                 .iter_mut()
                 .for_each(|node| node.set_password(password));
         }
+        check_specs(&nodes)?;
         check_addresses(&nodes)?;
         let db = common_db(&nodes)?;
         let mut commands = Cow::Borrowed(CommandTable::built_in());
@@ -379,7 +406,7 @@ impl Builder {
         let users: BTreeSet<String> = nodes.iter().map(NodeConfig::user).collect();
         let (specs, infos): (Vec<_>, Vec<_>) =
             nodes.into_iter().map(|node| (node.spec, node.info)).unzip();
-        let topology = Topology::new(specs, self.partitioner)?.reached_by(&infos);
+        let topology = Topology::new(specs, self.partitioner)?.reached_by(&infos)?;
         self.tls.check(topology.nodes())?;
         let endpoint = |(node, info): (&NodeSpec, ConnectionInfo)| {
             Ok(Endpoint {
@@ -433,6 +460,12 @@ impl fmt::Debug for Builder {
     }
 }
 
+/// Before anything else is said of a node: what is refused is shown.
+fn check_specs(nodes: &[NodeConfig]) -> Result<(), Error> {
+    let specs: Vec<NodeSpec> = nodes.iter().map(|node| node.spec.clone()).collect();
+    Ok(check_passwords(&specs)?)
+}
+
 /// Two nodes at one address would count, scan and flush the same data twice.
 fn check_addresses(nodes: &[NodeConfig]) -> Result<(), Error> {
     let mut addresses: Vec<(&str, &str)> = nodes
@@ -453,6 +486,7 @@ fn check_addresses(nodes: &[NodeConfig]) -> Result<(), Error> {
 fn common_db(nodes: &[NodeConfig]) -> Result<i64, Error> {
     let db = |node: &NodeConfig| node.info.redis_settings().db();
     let first = nodes.first().map_or(0, db);
+    limits::DATABASE.check(first)?;
     match nodes.iter().find(|node| db(node) != first) {
         None => Ok(first),
         Some(other) => Err(Error::config(format!(

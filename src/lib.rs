@@ -196,6 +196,7 @@ mod inbox;
 pub mod node;
 pub mod partition;
 mod passage;
+mod password;
 pub mod plan;
 mod reply;
 mod resp;

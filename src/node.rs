@@ -3,6 +3,8 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
+use crate::password::Shown;
+
 /// The largest number of nodes one topology may have.
 ///
 /// A SCAN cursor carries the node's position in its top twelve bits.
@@ -38,7 +40,10 @@ impl fmt::Debug for NodeIndex {
 /// What a placement may know of a node: its name, its address, its weight.
 ///
 /// The name is the identity. It is what gets hashed, so a server can move to another address without moving a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Names and addresses are shown, so neither may hold a password: partitioners, topologies and clients refuse a node
+/// with one. The password of a node stands in its URL, or is given with [`Builder::password`](crate::Builder::password).
+#[derive(Clone, PartialEq, Eq)]
 pub struct NodeSpec {
     name: Box<str>,
     address: Box<str>,
@@ -97,5 +102,33 @@ impl NodeSpec {
     /// How many shares of the keys the node should own.
     pub fn weight(&self) -> NonZeroU32 {
         self.weight
+    }
+}
+
+impl fmt::Debug for NodeSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeSpec")
+            .field("name", &format_args!("{}", Shown(&self.name)))
+            .field("address", &format_args!("{}", Shown(&self.address)))
+            .field("named", &self.named)
+            .field("weight", &self.weight)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_does_not_show_a_password_that_it_was_given_as_a_name() {
+        let node = NodeSpec::new("redis://:SECRET@h:99999", "u:SECRET@h:1");
+        let shown = format!("{node:?}");
+        assert!(
+            !shown.contains("SECRET") && shown.contains("not shown"),
+            "{shown}"
+        );
+        let plain = format!("{:?}", NodeSpec::new("a", "h:1"));
+        assert!(plain.contains("name: \"a\", address: \"h:1\""), "{plain}");
     }
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use redis::{Cmd, Value};
 
 use crate::error::{Error, ErrorKind};
+use crate::settings::limits;
 
 /// Where a scan stands. Prints as text and parses back, so that it can be kept and resumed later or elsewhere, as long as
 /// the topology stays the same.
@@ -23,6 +24,8 @@ pub(crate) struct Pages {
     page: std::vec::IntoIter<Value>,
     next: Next,
     options: Vec<(&'static str, Vec<u8>)>,
+    /// What is wrong with an option; given instead of any key.
+    mistake: Option<Error>,
 }
 
 /// What follows the page in hand.
@@ -49,6 +52,7 @@ impl Pages {
             page: Vec::new().into_iter(),
             next: Next::Page(position.cursor),
             options: Vec::new(),
+            mistake: None,
         }
     }
 
@@ -56,6 +60,12 @@ impl Pages {
     pub(crate) fn set(&mut self, name: &'static str, value: &[u8]) {
         self.options.retain(|(given, _)| *given != name);
         self.options.push((name, value.to_vec()));
+    }
+
+    /// Sets how many keys a node looks at per request.
+    pub(crate) fn set_page_size(&mut self, keys: usize) {
+        self.mistake = limits::PAGE_SIZE.check(keys).err();
+        self.set("COUNT", keys.to_string().as_bytes());
     }
 
     /// Where to resume. Keys of a page that was begun come again.
@@ -71,6 +81,10 @@ impl Pages {
 
     /// The next key, or what must be asked to get one.
     pub(crate) fn turn(&mut self) -> Turn {
+        if let Some(mistake) = self.mistake.take() {
+            self.next = Next::End;
+            return Turn::Give(Err(mistake));
+        }
         match (self.page.next(), self.next) {
             (Some(Value::BulkString(key)), _) => Turn::Give(Ok(key)),
             (Some(_), _) => {
@@ -168,6 +182,22 @@ mod tests {
         );
         let error = "nonsense".parse::<ScanPosition>().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
+    }
+
+    #[test]
+    fn a_page_size_outside_of_its_limits_is_given_as_an_error_once() {
+        for size in [0, 1_000_001, usize::MAX - 1, usize::MAX] {
+            let mut pages = Pages::new(ScanPosition::start(1));
+            pages.set_page_size(size);
+            let text = format!("page_size is {size}, but must be in 1..=1000000");
+            assert!(matches!(pages.turn(), Turn::Give(Err(error)) if error.to_string() == text));
+            assert!(matches!(pages.turn(), Turn::End));
+        }
+        for size in [1, 1_000_000] {
+            let mut pages = Pages::new(ScanPosition::start(1));
+            pages.set_page_size(size);
+            assert!(matches!(pages.turn(), Turn::Ask(_)));
+        }
     }
 
     #[test]

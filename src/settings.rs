@@ -1,5 +1,7 @@
-//! How connections behave: plain data that the builder fills and the executors follow.
+//! How connections behave: plain data that the builder fills and the executors follow; and the limits of everything
+//! that can be set.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::error::Error;
@@ -7,6 +9,78 @@ use crate::error::Error;
 /// A connection unused for so long is looked at before it is used: whether the server has closed it. A write on a closed
 /// connection would be one that nobody can tell the fate of.
 pub(crate) const LOOK_AFTER: Duration = Duration::from_millis(1);
+
+/// The longest time that can be set, a year.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// The largest pool of connections to one node.
+pub const POOL_SIZE_MAX: usize = 65_535;
+/// The most connections to one node that the tasks of the async client can share.
+pub const CONNECTIONS_PER_NODE_MAX: usize = 256;
+/// The most clients that a front end can be told to serve at a time.
+pub const CLIENTS_LIMIT_MAX: usize = 1_000_000;
+/// The longest quiet time of [`Builder::tcp_keepalive`](crate::Builder::tcp_keepalive): the kernel counts whole seconds, in
+/// 15 bits.
+pub const TCP_KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
+/// The largest page of a scan, in keys that a node looks at.
+pub const PAGE_SIZE_MAX: usize = 1_000_000;
+
+/// What a number may be. Every number that a user sets has a line here.
+pub(crate) mod limits {
+    use super::*;
+
+    pub(crate) const CLIENTS_MAX: Limit<usize> = Limit::new("clients_max", 1, CLIENTS_LIMIT_MAX);
+    pub(crate) const CONNECTIONS_PER_NODE: Limit<usize> =
+        Limit::new("connections_per_node", 1, CONNECTIONS_PER_NODE_MAX);
+    pub(crate) const CONNECT_TIMEOUT: Limit<Duration> =
+        Limit::new("connect_timeout", INSTANT, TIMEOUT_MAX);
+    pub(crate) const DATABASE: Limit<i64> = Limit::new("the database", 0, i32::MAX as i64);
+    pub(crate) const IDLE_CHECK: Limit<Duration> =
+        Limit::new("idle_check", Duration::ZERO, TIMEOUT_MAX);
+    pub(crate) const PAGE_SIZE: Limit<usize> = Limit::new("page_size", 1, PAGE_SIZE_MAX);
+    pub(crate) const POOL_SIZE: Limit<usize> = Limit::new("pool_size", 1, POOL_SIZE_MAX);
+    pub(crate) const RESPONSE_TIMEOUT: Limit<Duration> =
+        Limit::new("response_timeout", INSTANT, TIMEOUT_MAX);
+    pub(crate) const TCP_KEEPALIVE: Limit<Duration> =
+        Limit::new("tcp_keepalive", Duration::from_secs(1), TCP_KEEPALIVE_MAX);
+    pub(crate) const WAITING_POOL_SIZE: Limit<usize> =
+        Limit::new("waiting_pool_size", 1, POOL_SIZE_MAX);
+
+    const INSTANT: Duration = Duration::from_nanos(1);
+}
+
+/// The smallest and the largest value of a setting.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit<T> {
+    name: &'static str,
+    min: T,
+    max: T,
+}
+
+impl<T: Copy + Ord + fmt::Debug> Limit<T> {
+    const fn new(name: &'static str, min: T, max: T) -> Self {
+        Self { name, min, max }
+    }
+
+    /// The value, if it may be set.
+    pub(crate) fn check(&self, value: T) -> Result<T, Error> {
+        let Self { name, min, max } = self;
+        match (*min..=*max).contains(&value) {
+            true => Ok(value),
+            false => Err(Error::config(format!(
+                "{name} is {value:?}, but must be in {min:?}..={max:?}"
+            ))),
+        }
+    }
+
+    /// The value that may be set and is nearest.
+    #[cfg_attr(
+        not(feature = "tokio-comp"),
+        allow(dead_code, reason = "of the front end")
+    )]
+    pub(crate) fn clamp(&self, value: T) -> T {
+        value.clamp(self.min, self.max)
+    }
+}
 
 /// How connections behave.
 #[derive(Clone, Copy, Debug)]
@@ -23,37 +97,25 @@ pub(crate) struct Settings {
     pub(crate) idle_check: Duration,
     /// How long a connection may be quiet until the kernel asks the peer.
     pub(crate) tcp_keepalive: Option<Duration>,
+    /// Of the front end: how many clients it serves at a time.
+    pub(crate) clients_max: usize,
 }
 
-/// The kernel counts whole seconds, in so many bits.
-const TCP_KEEPALIVE: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_secs(32_767);
-
 impl Settings {
-    /// Whether a command could ever be run.
+    /// Whether every number may be set.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let zero = [
-            ("connect_timeout", self.connect_timeout.is_zero()),
-            (
-                "response_timeout",
-                self.response_timeout == Some(Duration::ZERO),
-            ),
-            ("pool_size", self.pool_size == 0),
-            ("waiting_pool_size", self.waiting_pool_size == 0),
-            ("connections_per_node", self.connections_per_node == 0),
-        ];
-        if let Some((name, _)) = zero.into_iter().find(|(_, zero)| *zero) {
-            return Err(Error::config(format!(
-                "{name} is zero, so no command could ever be run"
-            )));
+        limits::CONNECT_TIMEOUT.check(self.connect_timeout)?;
+        if let Some(timeout) = self.response_timeout {
+            limits::RESPONSE_TIMEOUT.check(timeout)?;
         }
-        match self.tcp_keepalive {
-            Some(idle) if !TCP_KEEPALIVE.contains(&idle) => Err(Error::config(format!(
-                "tcp_keepalive is {idle:?}; it may be between {:?} and {:?}, or None",
-                TCP_KEEPALIVE.start(),
-                TCP_KEEPALIVE.end()
-            ))),
-            _ => Ok(()),
+        if let Some(idle) = self.tcp_keepalive {
+            limits::TCP_KEEPALIVE.check(idle)?;
         }
+        limits::POOL_SIZE.check(self.pool_size)?;
+        limits::WAITING_POOL_SIZE.check(self.waiting_pool_size)?;
+        limits::CONNECTIONS_PER_NODE.check(self.connections_per_node)?;
+        limits::IDLE_CHECK.check(self.idle_check)?;
+        limits::CLIENTS_MAX.check(self.clients_max)?;
+        Ok(())
     }
 }

@@ -363,6 +363,74 @@ fn wrong_input_is_said() {
 }
 
 #[test]
+fn no_password_is_written_or_said() {
+    let shown = |arguments: &[&str]| match run_words(arguments, b"k") {
+        Ok(written) => String::from_utf8(written).unwrap(),
+        Err(Failure::Usage(message)) => message,
+        Err(other) => panic!("{arguments:?}: {other:?}"),
+    };
+    for node in [
+        "redis://:my s3cret@h:1",
+        "redis://app:^s3cret^@h:1",
+        "redis://app:a=s3cret@h:1",
+        "redis://app:a=/s3cret@h:1",
+        "redis://:s3cret@h:99999",
+        "redis://:s3cret@h:1=h:1",
+        "a=redis://:s3cret@h:1",
+        "a=redis://:s3cret@h:x",
+        "redis://:x@h:1?pass=s3cret",
+        "redis://h:1?password=s3cret",
+        "redis://h:1/2?x=s3cret&passwd=s3cret",
+        "redis+unix://:s3cret@/x=/run/a.sock",
+        "unix:///x?db=1&pass=s3cret",
+        "?password=s3cret=h:1",
+        "app:s3cret@h:1",
+        "a=app:s3cret@h:1",
+        "redis://:x,weight=s3cret@h:1",
+        "/x?pass=s3cret",
+    ] {
+        for placement in ["ring/1", "redis-rb-5/1"] {
+            for more in [&[][..], &["--write-topology"], &["--balance"]] {
+                let arguments = [&["--placement", placement, "--node", node], more].concat();
+                let text = shown(&arguments);
+                assert!(!text.contains("s3cret"), "{node}: {text}");
+            }
+        }
+    }
+    let node = ["--placement", "ring/1", "--node", "a:1"];
+    for odd in [
+        &["redis://:s3cret@h:1"][..],
+        &["--option", "redis://:s3cret@h:1"],
+        &["--option", "x=redis://:s3cret@h:1"],
+        &["--option", "label=redis://:s3cret@h:1"],
+        &["--diff", "redis://:s3cret@h:1"],
+        &["--nodes=redis://:s3cret@h:1"],
+        &["--balance=redis://:s3cret@h:1"],
+    ] {
+        let text = shown(&[&node, odd].concat());
+        assert!(!text.contains("s3cret"), "{odd:?}: {text}");
+    }
+    assert!(!shown(&["--topology", "redis://:s3cret@h:1"]).contains("s3cret"));
+    assert!(!shown(&["--placement", "redis://:s3cret@h:1", "--node", "a:1"]).contains("s3cret"));
+    // In a file of nodes as well.
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("after");
+    fs::write(
+        &file,
+        "\u{feff}a=redis://:s3cret@h:1\nredis://:s3cret@h:x\n",
+    )
+    .unwrap();
+    let text = shown(&[&node[..], &["--diff", file.to_str().unwrap()]].concat());
+    assert!(
+        text.contains("cannot be read") && !text.contains("s3cret"),
+        "{text}"
+    );
+    fs::write(&file, "\u{feff}a:1\n").unwrap();
+    let text = shown(&[&node[..], &["--diff", file.to_str().unwrap()]].concat());
+    assert!(text.contains("moved 0 "), "{text}");
+}
+
+#[test]
 fn the_readme_shows_what_is_written() {
     let readme = include_str!("../README.md");
     let (_, shown) = readme.split_once("```console\n$ printf").unwrap();

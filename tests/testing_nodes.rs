@@ -273,6 +273,160 @@ fn passwords_and_greetings_are_answered_alike() {
     }
 }
 
+/// Every option in every order, repeated and together with what it contradicts.
+#[test]
+fn options_that_are_repeated_or_contradict_each_other_are_answered_alike() {
+    let Some(pair) = Pair::start(2) else { return };
+    let mut connections = pair.connections();
+    let mut compare = |commands: &[String]| {
+        for command in commands {
+            let words = split(command);
+            let [ours, theirs] = connections
+                .each_mut()
+                .map(|connection| without_identity(send(connection, &words)));
+            match (command.starts_with("pttl"), &ours, &theirs) {
+                (true, Ok(Value::Int(ours)), Ok(Value::Int(theirs))) => {
+                    assert!(
+                        ours.abs_diff(*theirs) <= 5_000,
+                        "{commands:?}: {ours} {theirs}"
+                    );
+                }
+                _ => assert_eq!(ours, theirs, "{commands:?}"),
+            }
+        }
+    };
+    let times = [
+        "ex 50000",
+        "ex 60000",
+        "px 100000000",
+        "exat 4000000000",
+        "pxat 4000000000000",
+        "EX x",
+        "px",
+    ];
+    let of_set = [&times[..], &["keepttl", "nx", "XX", "get", "persist"]].concat();
+    let of_getex = [&times[..], &["persist", "PERSIST", "keepttl", "exat 1"]].concat();
+    for before in ["del k", "set k 1", "set k 1 ex 70000"].map(str::to_owned) {
+        for (command, words) in [("set k 2", &of_set), ("getex k", &of_getex)] {
+            for options in sequences(words, 2) {
+                let command = format!("{command} {options}");
+                compare(&[before.clone(), command, "pttl k".into(), "get k".into()]);
+            }
+        }
+        for options in sequences(&["nx", "xx", "GT", "lt", "novel"], 3) {
+            for command in [
+                "expire k 60000",
+                "expireat k 5000000000",
+                "pexpire k 80000000",
+            ] {
+                compare(&[
+                    before.clone(),
+                    format!("{command} {options}"),
+                    "pttl k".into(),
+                ]);
+            }
+        }
+    }
+    for options in sequences(&["sync", "ASYNC", "novel"], 3) {
+        compare(&[format!("flushdb {options}"), format!("flushall {options}")]);
+    }
+    for options in sequences(
+        &[
+            "setname a",
+            "setname b",
+            "auth default x",
+            "auth a",
+            "novel",
+        ],
+        3,
+    ) {
+        for version in ["2", "x", "4"] {
+            let hello = format!("hello {version} {options}");
+            compare(&[
+                "hello 2 setname before".into(),
+                hello,
+                "client getname".into(),
+            ]);
+        }
+    }
+    for options in sequences(
+        &[
+            "maxmemory-policy noeviction",
+            "MAXMEMORY-policy noeviction",
+            "novel 1",
+            "other",
+        ],
+        3,
+    ) {
+        compare(&[format!("config set {options}")]);
+    }
+    for options in sequences(&["maxmemory-policy", "maxmemory-pol*", "novel"], 3) {
+        compare(&[format!("config get {options}")]);
+    }
+    for options in sequences(&["getname", "setname a", "id x", "no"], 3) {
+        // A lone subcommand that it does not know is answered in the node's own words.
+        if !options.starts_with("no") && options != "id" {
+            compare(&[format!("client {options}")]);
+        }
+    }
+}
+
+#[test]
+fn options_of_scan_may_be_repeated_as_at_a_real_server() {
+    let Some(pair) = Pair::start(2) else { return };
+    let [mut node, mut server] = pair.connections();
+    for number in 0..20 {
+        for connection in [&mut node, &mut server] {
+            for words in ["set a:N 1", "rpush b:N 1"] {
+                send(connection, &split(&words.replace('N', &number.to_string()))).unwrap();
+            }
+        }
+    }
+    let words = [
+        "match a*",
+        "MATCH b*",
+        "match",
+        "count 3",
+        "count 1000",
+        "count 0",
+        "count x",
+        "type list",
+        "TYPE string",
+        "type",
+        "novel 1",
+        "novel",
+    ];
+    for options in sequences(&words, 2) {
+        let command = split(&format!("scan 0 {options}"));
+        let [ours, theirs] =
+            [&mut node, &mut server].map(|connection| send(connection, &command).map(|_| ()));
+        assert_eq!(ours, theirs, "{command:?}");
+        if theirs.is_ok() {
+            let [ours, theirs] =
+                [&mut node, &mut server].map(|connection| scan(connection, &options).0);
+            assert_eq!(ours, theirs, "{command:?}");
+        }
+    }
+}
+
+/// None or up to so many of these in every order, separated by spaces.
+fn sequences(words: &[&str], most: usize) -> Vec<String> {
+    let mut all = vec![String::new()];
+    let mut last = all.clone();
+    for _ in 0..most {
+        let longer = |before: &String| {
+            let longer: Vec<_> = words
+                .iter()
+                .map(|word| format!("{before} {word}"))
+                .collect();
+            longer
+        };
+        last = last.iter().flat_map(longer).collect();
+        all.extend(last.iter().map(|words| words.trim().to_owned()));
+    }
+    all
+}
+
 /// Sends the same commands to both over two connections each, so that what is watched may change.
 fn compare(protocol: u8, seed: u64, commands: usize) {
     let Some(pair) = Pair::start(protocol) else {

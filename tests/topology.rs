@@ -237,6 +237,59 @@ fn a_client_with_tls_is_written_with_tls() {
 }
 
 #[test]
+fn an_address_in_quotes_is_taken_as_it_is() {
+    let odd = [
+        "localhost",
+        "",
+        "h:01",
+        "[::0001]:7",
+        "weight=2",
+        "h",
+        "#",
+        "\u{feff}h:1",
+        "u@h:1",
+        "a b:1",
+        "0.0.0.0:1",
+    ];
+    let nodes = odd
+        .iter()
+        .enumerate()
+        .map(|(i, address)| NodeSpec::new(format!("n{i}"), *address));
+    let nodes = nodes.chain([
+        NodeSpec::unnamed("weight=3"),
+        NodeSpec::unnamed("é\u{a0}\"#\\"),
+    ]);
+    let topology = Topology::new(nodes.collect(), Arc::new(Rendezvous::new())).unwrap();
+    check(&topology);
+    assert!(
+        topology.to_string().contains("\nnode n0  \"localhost\"\n"),
+        "{topology}"
+    );
+
+    // Nothing can be connected to it, which is said when it is tried.
+    let text = "redis-sharding topology 1\nplacement ring/1\nnode a \"localhost\"\n";
+    let refusal = ShardedClient::builder()
+        .topology(&Topology::parse(text).unwrap())
+        .build()
+        .unwrap_err();
+    assert!(
+        refusal
+            .to_string()
+            .starts_with("node a: the address is neither host:port "),
+        "{refusal}"
+    );
+    // A URL is none, and would be read as another address.
+    let node = vec![NodeSpec::new("a", "redis://10.0.0.1:6379/0")];
+    let refusal = Topology::new(node, Arc::new(Rendezvous::new())).unwrap_err();
+    assert!(
+        refusal
+            .to_string()
+            .starts_with("the address of node \"a\" is a URL: "),
+        "{refusal}"
+    );
+}
+
+#[test]
 fn a_client_is_opened_from_text() {
     let nodes = TestNode::start_many(2).unwrap();
     let text = format!(
@@ -468,6 +521,20 @@ fn address() -> impl Strategy<Value = String> {
         (1..0xffff_u16, 1..9999_u16).prop_map(|(host, port)| format!("[fe80::{host:x}]:{port}")),
         "/[a-z =#\"]{1,9}",
         "[a-z][a-z0-9.=-]{0,9}:[1-9][0-9]{0,3}",
+        // What nothing can be connected to can be hashed all the same.
+        odd_text(),
+        "(\\[[0:fF]{0,8}\\]|[hH%.]{1,3}):0{0,2}[1-9]{1,6}",
+        "[h:/\u{feff}@?=# weight]{0,12}",
+        (1_000..4_000_usize).prop_map(|length| "é ".repeat(length)),
+    ]
+}
+
+/// A host, a user or a password that somebody may have.
+fn odd_word() -> impl Strategy<Value = String> {
+    prop_oneof![
+        odd_text(),
+        "[a-z0-9.-]{1,9}",
+        "[%@:/?#&=+;\\[\\]\"\\\\ é]{1,6}",
     ]
 }
 
@@ -484,7 +551,7 @@ proptest! {
                 node.with_weight(NonZeroU32::new(weight).unwrap())
             })
             .collect();
-        // Two of one name.
+        // Two of one name, an empty one, what looks like a password, or a URL instead of an address.
         let Ok(topology) = Topology::new(nodes, Arc::new(Words(options))) else { return Ok(()) };
         let text = topology.to_string();
         let again = Topology::parse_with(&text, |_, options| Ok(Arc::new(Words(options.to_vec()))));
@@ -493,6 +560,82 @@ proptest! {
         prop_assert_eq!(again.nodes(), topology.nodes());
         prop_assert_eq!(again.partitioner().options(), topology.partitioner().options());
         prop_assert_eq!(again.to_string(), text);
+    }
+
+    #[test]
+    fn what_a_client_writes_is_read_back_with_everything_that_its_urls_say(
+        nodes in prop::collection::vec(
+            (odd_text(), any::<bool>(), odd_word(), 1..u16::MAX, any::<bool>(), any::<bool>()),
+            1..4,
+        ),
+        user in prop::option::of(odd_word()),
+        password in prop::option::of(odd_word()),
+        (db, resp3) in (0..3_i64, any::<bool>()),
+    ) {
+        let mut settings = redis::RedisConnectionInfo::default().set_db(db);
+        if let Some(user) = user.as_deref().filter(|user| !user.is_empty()) {
+            settings = settings.set_username(user);
+        }
+        if let Some(password) = password.as_deref().filter(|password| !password.is_empty()) {
+            settings = settings.set_password(password);
+        }
+        if resp3 {
+            settings = settings.set_protocol(redis::ProtocolVersion::RESP3);
+        }
+        let rule = Rendezvous::new().with_slot_bits(4);
+        let mut builder = ShardedClient::builder().partitioner(rule);
+        for (name, named, host, port, unix, tls) in nodes {
+            let address = match (unix, tls) {
+                (true, _) => ConnectionAddr::Unix(format!("/{host}").into()),
+                (false, true) if cfg!(any(feature = "tls-native-tls", feature = "tls-rustls")) => {
+                    ConnectionAddr::TcpTls { host, port, insecure: named, tls_params: None }
+                }
+                (false, _) => ConnectionAddr::Tcp(host, port),
+            };
+            let info = address.into_connection_info().unwrap().set_redis_settings(settings.clone());
+            builder = match named {
+                true => builder.node(name, info),
+                false => builder.unnamed_node(info),
+            };
+        }
+        // Refused in words that name no password, or taken as a whole.
+        let client = match builder.build() {
+            Err(refusal) => {
+                prop_assert_eq!(refusal.kind(), ErrorKind::Config);
+                return Ok(());
+            }
+            Ok(client) => client,
+        };
+        let topology = client.topology();
+        for text in [topology.to_string(), topology.text_with_passwords()] {
+            let again = Topology::parse(&text).unwrap_or_else(|error| panic!("{error}:\n{text}"));
+            prop_assert_eq!(again.fingerprint(), topology.fingerprint());
+            prop_assert_eq!(again.nodes(), topology.nodes());
+            prop_assert_eq!(again.to_string(), topology.to_string());
+        }
+        let full = topology.text_with_passwords();
+        prop_assert_eq!(Topology::parse(&full).unwrap().text_with_passwords(), full);
+    }
+
+    #[test]
+    fn every_user_and_every_password_can_be_written(
+        (user, password) in (any::<String>(), any::<String>()),
+        odd in "[%@:/?#&=+;\\[\\]\"\\\\ é]{1,6}",
+        unix in any::<bool>(),
+    ) {
+        let address = match unix {
+            true => ConnectionAddr::Unix("/run/a b.sock".into()),
+            false => ConnectionAddr::Tcp("10.0.0.1".into(), 1),
+        };
+        let settings = redis::RedisConnectionInfo::default()
+            .set_username(format!("{odd}{user}"))
+            .set_password(format!("{password}{odd}"));
+        let info = address.into_connection_info().unwrap().set_redis_settings(settings);
+        let rule = Rendezvous::new().with_slot_bits(4);
+        let client = ShardedClient::builder().partitioner(rule).node("a", info).build().unwrap();
+        let full = client.topology().text_with_passwords();
+        let again = ShardedClient::builder().topology(&Topology::parse(&full).unwrap()).build().unwrap();
+        prop_assert_eq!(again.topology().text_with_passwords(), full);
     }
 
     #[test]

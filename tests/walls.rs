@@ -62,7 +62,7 @@ fn floor(path: &str) -> Option<u8> {
     let (room, rest) = path.split_once('/').unwrap_or((path, ""));
     let name = rest.trim_end_matches(".rs");
     match room {
-        "hash" | "partition" | "node.rs" => Some(0),
+        "hash" | "partition" | "node.rs" | "password.rs" => Some(0),
         "command" | "error.rs" | "front" | "handshake.rs" | "health.rs" | "inbox.rs"
         | "passage.rs" | "plan" | "reply.rs" | "resp.rs" | "scan.rs" | "settings.rs"
         | "subscribe" | "subscribe.rs" | "tls" | "topology" => Some(1),

@@ -3,19 +3,38 @@
 //! Run it with `cargo run --release --example balance -- FOLDER`; it writes `balance.svg` and `balance.png` there, in `target`
 //! if no folder is named, and what it counted to standard output. It needs no server, and no font of the system.
 
+#[path = "../support/cli.rs"]
+#[macro_use]
+mod cli;
 mod measure;
 mod picture;
 
-use std::env;
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use measure::{Figures, SIZES};
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let folder = env::args_os()
-        .nth(1)
-        .map_or_else(|| PathBuf::from("target"), PathBuf::from);
+const ABOUT: &str = "\
+How even is every placement, and how much moves when a node joins? Counts both, writes
+what it counted to standard output, and draws balance.svg and balance.png into FOLDER,
+which must exist: `target` unless another is named. It needs no server.";
+
+fn main() -> ExitCode {
+    let program = cli::Program {
+        name: "balance",
+        operands: "[FOLDER]",
+        most: 1,
+        about: ABOUT,
+    };
+    program.run(|folder| {
+        let folder = folder.first();
+        example(&folder.map_or_else(|| PathBuf::from("target"), PathBuf::from))
+    })
+}
+
+fn example(folder: &Path) -> Result<(), Box<dyn Error>> {
+    check_folder(folder)?;
     let figures = measure::all()?;
     print(&figures);
     for file in ["balance.svg", "balance.png"] {
@@ -24,6 +43,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("written: {}", file.display());
     }
     Ok(())
+}
+
+/// Before all the counting: whether the pictures can be written.
+fn check_folder(folder: &Path) -> Result<(), String> {
+    let shown = folder.display();
+    if !folder.is_dir() {
+        return Err(format!("there is no folder {shown}; --help says more"));
+    }
+    match tempfile::tempfile_in(folder) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!(
+            "nothing can be written in the folder {shown}: {error}"
+        )),
+    }
 }
 
 fn print(figures: &[Figures]) {

@@ -1,5 +1,7 @@
 //! The arguments of the command line.
 
+use super::shown::{holds_password, shown};
+
 /// What was asked for.
 #[derive(Debug, Default)]
 pub struct Arguments {
@@ -54,7 +56,7 @@ impl Arguments {
                         "--node" => arguments.nodes.push(value()?),
                         "--option" => arguments.options.push(option(&value()?)?),
                         "--diff" => arguments.set_order(Order::Diff(value()?))?,
-                        _ => return Err(format!("there is no argument {flag}")),
+                        _ => return Err(format!("there is no argument {}", shown(flag))),
                     }
                 }
             }
@@ -113,6 +115,7 @@ fn option(text: &str) -> Result<(String, String), String> {
     });
     match equals {
         Some((at, _)) if at > 0 => Ok((text[..at].to_owned(), text[at + 1..].to_owned())),
+        _ if holds_password(text) => Err("an --option is not of the form K=V".into()),
         _ => Err(format!("--option {text:?} is not of the form K=V")),
     }
 }

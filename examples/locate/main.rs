@@ -6,6 +6,8 @@
 mod arguments;
 mod nodes;
 mod report;
+#[path = "../support/shown.rs"]
+mod shown;
 
 use std::env;
 use std::io::{self, BufRead, BufWriter, Write};
@@ -53,8 +55,9 @@ Exit code: 0; 1 if a key has no owner or reading or writing failed; 2 if the arg
 
 fn main() -> ExitCode {
     let arguments = env::args_os().skip(1).map(|word| {
+        // Not shown: it may hold a password.
         word.into_string()
-            .map_err(|word| format!("{word:?} is not UTF-8"))
+            .map_err(|_| "an argument is not UTF-8".to_owned())
     });
     let stdout = BufWriter::with_capacity(BUFFER, io::stdout().lock());
     let stdin = io::BufReader::with_capacity(BUFFER, io::stdin().lock());

@@ -8,6 +8,7 @@ use redis_sharding::redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url}
 use redis_sharding::{NodeSpec, Topology};
 
 use super::arguments::Arguments;
+use super::shown::{holds_password, shown};
 
 /// How a topology's text begins.
 const TOPOLOGY: &str = "redis-sharding topology";
@@ -31,13 +32,14 @@ impl Fleet {
     /// The fleet in this file: a topology of its own, or other nodes under the same placement.
     pub fn second(&self, file: &str) -> Result<Self, String> {
         let text = read(file)?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let is_comment = |line: &&str| line.trim().is_empty() || line.trim().starts_with('#');
         let mut lines = text.lines().filter(|line| !is_comment(line)).peekable();
         if lines
             .peek()
             .is_some_and(|line| line.trim().starts_with(TOPOLOGY))
         {
-            return Self::parse(&text, file);
+            return Self::parse(text, file);
         }
         let nodes: Vec<String> = lines.map(|line| line.trim().to_owned()).collect();
         let rule = self.topology.partitioner();
@@ -69,7 +71,7 @@ impl Fleet {
 }
 
 fn read(file: &str) -> Result<String, String> {
-    fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))
+    fs::read_to_string(file).map_err(|error| format!("{}: {error}", shown(file)))
 }
 
 /// `[NAME=]ADDRESS[,weight=W]`, and what the node is called.
@@ -102,6 +104,8 @@ fn weight(text: &str) -> Result<(&str, NonZeroU32), String> {
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     match digits.parse() {
         Ok(weight) if plain => Ok((node, weight)),
+        // What comes behind ,weight= may be a part of a URL.
+        _ if holds_password(text) => Err("the weight of a --node is no whole number".into()),
         _ => Err(format!(
             "the weight {digits:?} is no whole number from 1 to {}",
             u32::MAX
@@ -114,12 +118,16 @@ fn weight(text: &str) -> Result<(&str, NonZeroU32), String> {
 fn name_and_address(text: &str) -> (Option<&str>, &str) {
     let equals = text.rmatch_indices('=').map(|(at, _)| at);
     let split = |at: usize| (Some(&text[..at]), &text[at + 1..]);
-    let found = equals.map(split).find(|(_, address)| is_address(address));
+    // An equals sign within a password ends no name.
+    let whole = |address: &str| !holds_password(text) || holds_password(address);
+    let found = equals
+        .map(split)
+        .find(|(_, address)| is_address(address) && whole(address));
     if let Some(found) = found {
         return found;
     }
     match text.rfind('=') {
-        Some(at) if !is_address(text) => split(at),
+        Some(at) if !is_address(text) && whole(&text[at + 1..]) => split(at),
         _ => (None, text),
     }
 }
@@ -137,12 +145,15 @@ fn is_address(text: &str) -> bool {
 fn url(text: &str) -> Result<(String, String), String> {
     // The URL is not repeated: it may hold a password.
     let url = parse_redis_url(text).ok_or("the URL of a --node cannot be read")?;
-    let mut shown = text.to_owned();
-    if let Some(password) = url.password() {
-        shown = shown.replacen(&format!(":{password}@"), "@", 1);
-    }
+    let mut shown = match url.password() {
+        Some(_) => without_password(text),
+        None => text.to_owned(),
+    };
     if url.query_pairs().any(|(key, _)| key == "pass") {
-        shown.truncate(text.find('?').unwrap_or(text.len()));
+        shown.truncate(shown.find('?').unwrap_or(shown.len()));
+    }
+    if holds_password(&shown) {
+        return Err("the URL of a --node holds a password where none is read".into());
     }
     // Where the server is does not depend on TLS, which this tool does without.
     let mut plain = url.clone();
@@ -157,4 +168,14 @@ fn url(text: &str) -> Result<(String, String), String> {
         address => address.to_string(),
     };
     Ok((address, shown))
+}
+
+/// `redis://user@host` of `redis://user:PASSWORD@host`.
+fn without_password(url: &str) -> String {
+    let (start, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, behind) = rest.split_at(authority);
+    let (user_info, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let user = user_info.split(':').next().unwrap_or_default();
+    format!("{start}://{user}@{host}{behind}")
 }

@@ -170,9 +170,8 @@ impl Drop for Server {
 fn spawn(binary: &Path, port: u16) -> io::Result<Child> {
     Command::new(binary)
         .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
+        // Nothing is saved, so the folder it runs in does not matter.
         .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
-        .arg("--dir")
-        .arg(env::temp_dir())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

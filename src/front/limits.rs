@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// The smallest limit of [`FrontEnd::with_query_limit`](crate::aio::FrontEnd::with_query_limit), as on a server.
+pub(crate) const QUERY_BYTES_MIN: usize = 1 << 20;
+
 /// The default of [`FrontEnd::with_query_limit`](crate::aio::FrontEnd::with_query_limit), which is that of a server.
 pub const REQUEST_BYTES_MAX: usize = 1 << 30;
 
@@ -143,9 +146,11 @@ impl OutputWatch {
             return OutputVerdict::Within;
         }
         let since = *self.above_soft_since.get_or_insert(now);
-        match since + limit.soft_for {
-            end if end <= now => OutputVerdict::Exceeded,
-            end => OutputVerdict::Until(end),
+        match since.checked_add(limit.soft_for) {
+            // As good as never.
+            None => OutputVerdict::Within,
+            Some(end) if end <= now => OutputVerdict::Exceeded,
+            Some(end) => OutputVerdict::Until(end),
         }
     }
 }
@@ -176,6 +181,8 @@ mod tests {
             OutputVerdict::Until(later(121))
         );
         assert_eq!(watch.check(limit, 11, later(121)), OutputVerdict::Exceeded);
+        let forever = OutputLimit::new(0, 10, Duration::MAX);
+        assert_eq!(watch.check(forever, 11, start), OutputVerdict::Within);
         let mut watch = OutputWatch::default();
         assert_eq!(
             watch.check(OutputLimit::NONE, usize::MAX, start),

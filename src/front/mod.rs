@@ -29,7 +29,7 @@ pub(crate) use client::{Client, Which};
 pub(crate) use client_command::{Ask, Unblocked};
 pub(crate) use door::Door;
 pub(crate) use greeting::Hello;
-pub(crate) use limits::{ClientLimits, OutputVerdict, OutputWatch};
+pub(crate) use limits::{ClientLimits, OutputVerdict, OutputWatch, QUERY_BYTES_MIN};
 pub use limits::{OutputLimit, OutputLimitError, REQUEST_BYTES_MAX, parse_bytes};
 pub(crate) use pause::Pause;
 pub(crate) use session::{Next, Session, Work};

@@ -18,7 +18,7 @@ const BEGUN_ARGS_MAX: usize = 16;
 const ANNOUNCEMENT_BYTES_MAX: usize = 24;
 
 /// An array without elements, which asks for nothing.
-const EMPTY_REQUEST: &[u8] = b"*0\r\n";
+pub(crate) const EMPTY_REQUEST: &[u8] = b"*0\r\n";
 
 /// What bytes begin with.
 #[derive(Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use crate::front::pause::Pause;
 use crate::front::refusal::{
     Refusal, not_here, not_while_listening, unknown_command, unknown_subcommand, wrong_arity,
 };
-use crate::front::request::{Arrived, Look, announced_args, begun};
+use crate::front::request::{Arrived, EMPTY_REQUEST, Look, announced_args, begun};
 use crate::front::subscriptions::{Subscriptions, write_message};
 use crate::front::transaction::{Ready, Transaction};
 use crate::node::NodeIndex;
@@ -247,11 +247,13 @@ impl Session {
         input: &'f [u8],
         relay: &mut Relay<'_, 'f>,
     ) -> Gathered {
+        // Where `commands` begins.
+        let mut base = 0;
         let mut commands = PackedCommands::new(input);
         let mut args = Args::new();
         let mut args_taken = 0;
         loop {
-            let consumed = commands.offset();
+            let consumed = base + commands.offset();
             let rest = &input[consumed..];
             let (count, bytes) = relay.size();
             let is_full = count >= self.round_commands_max || bytes >= ROUND_BYTES_MAX;
@@ -279,10 +281,10 @@ impl Session {
                     let request = Request {
                         frame,
                         args: &args,
-                        is_last: commands.offset() == input.len(),
+                        is_last: base + commands.offset() == input.len(),
                     };
                     if let Some(next) = self.answer(request, relay) {
-                        let consumed = commands.offset();
+                        let consumed = base + commands.offset();
                         return Gathered { consumed, next };
                     }
                 }
@@ -292,8 +294,20 @@ impl Session {
                         next: Next::Input(1),
                     };
                 }
+                Err(_) if rest.starts_with(EMPTY_REQUEST) => {
+                    self.take_nothing();
+                    base = consumed + EMPTY_REQUEST.len();
+                    commands = PackedCommands::new(&input[base..]);
+                }
                 Err(_) => return self.look_at(relay.router(), rest, consumed),
             }
+        }
+    }
+
+    /// An array without elements has come, or an empty line. A server skips the reply to nothing, too.
+    fn take_nothing(&mut self) {
+        if self.replies == Replies::SkipNext {
+            self.replies = Replies::On;
         }
     }
 
@@ -335,11 +349,14 @@ impl Session {
             }
             Arrived::Part(needed) => (0, Next::Input(needed.saturating_sub(bytes.len()))),
             Arrived::Nothing(length) => {
-                // A server skips the reply to nothing, too.
-                if self.replies == Replies::SkipNext {
-                    self.replies = Replies::On;
+                self.take_nothing();
+                // More of it may follow, and other requests in unusual forms.
+                let rest = self.look.normalize(&bytes[length..], REWRITTEN_BYTES_MAX);
+                self.look = Look::default();
+                match rest.consumed {
+                    0 => (length, Next::Round),
+                    more => (length + more, Next::Requests(rest.packed)),
                 }
-                (length, Next::Round)
             }
             Arrived::Request { length, mut packed } => {
                 let rest = self.look.normalize(&bytes[length..], REWRITTEN_BYTES_MAX);

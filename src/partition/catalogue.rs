@@ -3,12 +3,14 @@
 //! [`catalogue`] lists every built-in rule with its options, [`by_name`] makes one from the frozen words that
 //! [`Partitioner::name`] and [`Partitioner::options`] write: for tools, configuration files and fingerprints.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
 use super::peers::{Codis, GoRedis, Jedis, Libmemcached, PhpRedis, Predis, RedisRb, Twemproxy};
 use super::{HashMod, Partitioner, PlacementError, Range, Rendezvous, Ring, SlotMap};
 use crate::hash::{HashTag, KeyHash};
+use crate::password::{holds_password, option_holds_password};
 
 /// A built-in placement and its options.
 #[derive(Clone, Debug)]
@@ -96,13 +98,14 @@ pub fn catalogue() -> &'static [Entry] {
 ///
 /// # Errors
 ///
-/// [`UnknownPlacement`](PlacementError::UnknownPlacement), [`UnknownOption`](PlacementError::UnknownOption),
-/// [`OptionTwice`](PlacementError::OptionTwice), [`OptionValue`](PlacementError::OptionValue), and whatever tables of
+/// [`Password`](PlacementError::Password), [`UnknownPlacement`](PlacementError::UnknownPlacement),
+/// [`UnknownOption`](PlacementError::UnknownOption), [`OptionTwice`](PlacementError::OptionTwice), [`OptionValue`](PlacementError::OptionValue), and whatever tables of
 /// ranges and slot maps refuse. Numbers outside of their limits are refused when nodes are placed.
 pub fn by_name(
     name: &str,
     options: &[(String, String)],
 ) -> Result<Arc<dyn Partitioner>, PlacementError> {
+    check_words(name, options)?;
     let entry = ENTRIES
         .iter()
         .find(|entry| entry.name == name)
@@ -113,6 +116,24 @@ pub fn by_name(
     (entry.make)(&Given::new(entry, options)?)
 }
 
+/// Refuses the name of a placement, or options of one, that hold a password.
+pub(crate) fn check_words(name: &str, options: &[(String, String)]) -> Result<(), PlacementError> {
+    if holds_password(name) {
+        let place = "the name of the placement".to_owned();
+        return Err(PlacementError::Password { place });
+    }
+    let place = |(number, (option, value)): (usize, &(String, String))| {
+        if option_holds_password(option) {
+            return Some(format!("the name of option number {number}"));
+        }
+        option_holds_password(value).then(|| format!("the value of option number {number}"))
+    };
+    match (1..).zip(options).find_map(place) {
+        None => Ok(()),
+        Some(place) => Err(PlacementError::Password { place }),
+    }
+}
+
 /// The options given for an entry, each known and given once.
 pub(super) struct Given<'a> {
     entry: &'static Entry,
@@ -121,7 +142,8 @@ pub(super) struct Given<'a> {
 
 impl<'a> Given<'a> {
     fn new(entry: &'static Entry, options: &'a [(String, String)]) -> Result<Self, PlacementError> {
-        for (position, (option, _)) in options.iter().enumerate() {
+        let mut seen = HashSet::new();
+        for (option, _) in options {
             if !entry.options.iter().any(|known| known.is(option)) {
                 let names = || entry.options.iter().map(|known| known.name);
                 return Err(PlacementError::UnknownOption {
@@ -130,7 +152,7 @@ impl<'a> Given<'a> {
                     known: names().collect(),
                 });
             }
-            if options[..position].iter().any(|(other, _)| other == option) {
+            if !seen.insert(option) {
                 return Err(PlacementError::OptionTwice {
                     placement: entry.name,
                     option: option.clone(),
@@ -212,8 +234,14 @@ impl EntryOption {
     }
 }
 
+/// Longer words are meant for no name: finding out which is nearest takes its time.
+const NAME_BYTES_MAX: usize = 64;
+
 /// The name that was probably meant.
 fn nearest(word: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    if word.len() > NAME_BYTES_MAX {
+        return None;
+    }
     let distance = |name: &'static str| {
         // Who leaves out the version, or a part of the name, meant the name that goes on.
         let part = !word.is_empty() && name.contains(word);

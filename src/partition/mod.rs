@@ -37,7 +37,9 @@ use key_number::KeyNumber;
 
 use crate::hash::HashTag;
 use crate::node::{NODES_MAX, NodeIndex, NodeSpec};
+use crate::password::{REMEDY, Shown, holds_password};
 
+pub(crate) use catalogue::check_words;
 pub use catalogue::{Entry, EntryOption, Values, by_name, catalogue};
 pub use from_fn::{FromFn, from_fn};
 pub use hash_mod::{HashMod, NodeOrder, Reduction};
@@ -187,6 +189,12 @@ pub enum PlacementError {
         /// How long it may be.
         max: usize,
     },
+    /// A name, an address or an option holds a password, which is not repeated.
+    #[error("{place} {REMEDY}")]
+    Password {
+        /// Where it stands, such as `the name of node number 2`.
+        place: String,
+    },
     /// A table of ranges does not fit the nodes.
     #[error(transparent)]
     Range(#[from] RangeError),
@@ -249,7 +257,8 @@ fn meant(nearest: Option<&str>) -> String {
 /// # Errors
 ///
 /// [`NoNodes`](PlacementError::NoNodes), [`TooManyNodes`](PlacementError::TooManyNodes),
-/// [`DuplicateName`](PlacementError::DuplicateName), [`TooHeavy`](PlacementError::TooHeavy).
+/// [`Password`](PlacementError::Password), [`DuplicateName`](PlacementError::DuplicateName),
+/// [`TooHeavy`](PlacementError::TooHeavy).
 pub fn check_nodes(nodes: &[NodeSpec]) -> Result<(), PlacementError> {
     check_names(nodes)?;
     check_weights(nodes)
@@ -262,6 +271,7 @@ fn check_names(nodes: &[NodeSpec]) -> Result<(), PlacementError> {
     if nodes.len() > NODES_MAX {
         return Err(PlacementError::TooManyNodes { count: nodes.len() });
     }
+    check_passwords(nodes)?;
     let sorted = sorted_by_name(nodes);
     let twins = |pair: &&[(_, &NodeSpec)]| pair[0].1.name() == pair[1].1.name();
     match sorted.windows(2).find(twins) {
@@ -269,6 +279,21 @@ fn check_names(nodes: &[NodeSpec]) -> Result<(), PlacementError> {
         Some(pair) => Err(PlacementError::DuplicateName {
             name: pair[0].1.name().to_owned(),
         }),
+    }
+}
+
+/// Refuses nodes whose name or address holds a password.
+pub(crate) fn check_passwords(nodes: &[NodeSpec]) -> Result<(), PlacementError> {
+    let place = |(number, node): (usize, &NodeSpec)| {
+        if holds_password(node.name()) {
+            return Some(format!("the name of node number {number}"));
+        }
+        let found = holds_password(node.address());
+        found.then(|| format!("the address of node {}", Shown(node.name())))
+    };
+    match (1..).zip(nodes).find_map(place) {
+        None => Ok(()),
+        Some(place) => Err(PlacementError::Password { place }),
     }
 }
 
@@ -287,6 +312,7 @@ fn check_total(nodes: &[NodeSpec], max: u32) -> Result<(), PlacementError> {
 
 /// Refuses weights where the rule has none.
 fn check_unweighted(nodes: &[NodeSpec]) -> Result<(), PlacementError> {
+    check_passwords(nodes)?;
     match nodes.iter().find(|node| node.weight().get() != 1) {
         None => Ok(()),
         Some(node) => Err(PlacementError::Weighted {

@@ -46,10 +46,12 @@ impl Scan {
         self
     }
 
-    /// About how many keys a node looks at per request. Defaults to the server's own, 10.
+    /// About how many keys a node looks at per request, from 1 to
+    /// [`PAGE_SIZE_MAX`](crate::builder::PAGE_SIZE_MAX); another number is given as an error instead of the first key.
+    /// Defaults to the server's own, 10.
     #[must_use]
     pub fn page_size(mut self, keys: usize) -> Self {
-        self.pages.set("COUNT", keys.to_string().as_bytes());
+        self.pages.set_page_size(keys);
         self
     }
 

@@ -11,6 +11,7 @@ use super::listener::{self, Listener};
 use super::received::ReceivedCommand;
 use super::shared::{Run, Shared, lock};
 use super::store::Store;
+use crate::node::NODES_MAX;
 
 /// A server in this process that speaks RESP on a free port of the loopback interface.
 ///
@@ -45,8 +46,12 @@ impl TestNode {
     ///
     /// # Errors
     ///
-    /// As [`start`](Self::start).
+    /// As [`start`](Self::start), and when they are more than [`NODES_MAX`].
     pub fn start_many(count: usize) -> io::Result<Vec<Self>> {
+        if count > NODES_MAX {
+            let text = format!("{count} test nodes are more than {NODES_MAX}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         (0..count).map(|_| Self::start()).collect()
     }
 
@@ -363,6 +368,22 @@ mod tests {
         node.fail("SET", Fault::Delay(SHORT * 3), 1);
         assert!(set(&mut connect(&node), "2").unwrap_err().is_timeout());
         assert_eq!(stored(&node).as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn a_delay_without_end_and_more_nodes_than_there_can_be_break_nothing() {
+        let node = TestNode::start().unwrap();
+        node.fail("SET", Fault::Delay(Duration::MAX), 1);
+        assert!(set(&mut connect(&node), "1").unwrap_err().is_timeout());
+        node.fail("SET", Fault::Trickle(Duration::MAX), 1);
+        assert!(set(&mut connect(&node), "2").unwrap_err().is_timeout());
+        assert_eq!(node.count_of("SET"), 2);
+        set(&mut connect(&node), "3").unwrap();
+        for count in [NODES_MAX + 1, usize::MAX] {
+            let refusal = TestNode::start_many(count).unwrap_err();
+            assert_eq!(refusal.kind(), io::ErrorKind::InvalidInput);
+        }
+        assert!(TestNode::start_many(0).unwrap().is_empty());
     }
 
     #[test]

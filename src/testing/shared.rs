@@ -118,10 +118,13 @@ impl Run {
 
     /// Waits that long, or until the node stops.
     pub(super) fn pause(&self, time: Duration) {
-        let deadline = Instant::now() + time;
+        // A time beyond the clock's end has none.
+        let deadline = Instant::now().checked_add(time);
         let mut stopped = lock(&self.stopped);
         while !*stopped {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.map_or(time, |deadline| {
+                deadline.saturating_duration_since(Instant::now())
+            });
             if left.is_zero() {
                 return;
             }

@@ -18,6 +18,7 @@ use redis::{ConnectionAddr, ConnectionInfo};
 
 use crate::error::Error;
 use crate::node::NodeSpec;
+use crate::topology::said;
 
 /// The library that encrypts connections to `rediss://` nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,11 +231,11 @@ fn missing_feature() -> String {
     )
 }
 
-/// Why redis-rs did not take a URL. It does not say which feature brings TLS.
+/// Why redis-rs did not take a URL, without what may repeat a part of it. redis-rs does not say which feature brings TLS.
 pub(crate) fn refused_url(error: &redis::RedisError) -> String {
-    let text = error.to_string();
-    match cfg!(any(feature = "tls-native-tls", feature = "tls-rustls")) || !text.contains("TLS") {
-        true => text,
+    let has_tls = cfg!(any(feature = "tls-native-tls", feature = "tls-rustls"));
+    match has_tls || !error.to_string().contains("TLS") {
+        true => said(error),
         false => missing_feature(),
     }
 }

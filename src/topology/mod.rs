@@ -16,10 +16,10 @@ use self::url::NodeUrl;
 use crate::error::Error;
 use crate::hash::HashTag;
 use crate::node::{NODES_MAX, NodeIndex, NodeSpec};
-use crate::partition::{Partitioner, Placement, PlacementError};
+use crate::partition::{Partitioner, Placement, PlacementError, check_passwords, check_words};
 use crate::tls::refused_url;
 
-pub(crate) use self::url::address;
+pub(crate) use self::url::{address, said};
 
 /// Nodes and their placement. A topology that exists is valid, and never changes.
 ///
@@ -41,7 +41,8 @@ impl Topology {
     /// # Errors
     ///
     /// [`Config`](crate::ErrorKind::Config) when there is no node, more than [`NODES_MAX`] nodes, an empty name, two
-    /// nodes of one name, or when the partitioner refuses the nodes.
+    /// nodes of one name, a URL instead of an address, a password in a name, an address or an option of the partitioner,
+    /// or when the partitioner refuses the nodes.
     pub fn new(nodes: Vec<NodeSpec>, partitioner: Arc<dyn Partitioner>) -> Result<Self, Error> {
         if nodes.is_empty() {
             return Err(PlacementError::NoNodes.into());
@@ -52,7 +53,11 @@ impl Topology {
                 nodes.len()
             )));
         }
+        // Before anything else: what is refused is shown.
+        check_passwords(&nodes)?;
+        check_words(partitioner.name(), &partitioner.options())?;
         check_names(&nodes)?;
+        check_no_urls(&nodes)?;
         let placement = partitioner.place(&nodes)?;
         let tag = partitioner.hash_tag();
         let fingerprint = fingerprint(&nodes, partitioner.as_ref(), &tag);
@@ -136,8 +141,14 @@ impl Topology {
     }
 
     /// The same topology, which knows how its nodes are reached.
-    pub(crate) fn reached_by(self, infos: &[ConnectionInfo]) -> Self {
-        self.with_urls(infos.iter().map(NodeUrl::of).collect())
+    pub(crate) fn reached_by(self, infos: &[ConnectionInfo]) -> Result<Self, Error> {
+        let url = |(node, info): (&NodeSpec, &ConnectionInfo)| {
+            let name = node.name();
+            NodeUrl::of(info).map_err(|cause| Error::config(format!("node {name:?}: {cause}")))
+        };
+        let urls = self.nodes.iter().zip(infos).map(url);
+        let urls = urls.collect::<Result<_, _>>()?;
+        Ok(self.with_urls(urls))
     }
 
     /// How to reach every node.
@@ -183,6 +194,17 @@ fn check_names(nodes: &[NodeSpec]) -> Result<(), Error> {
         Some(pair) => Err(Error::config(format!(
             "two nodes are called {:?}; give each a name of its own",
             pair[0]
+        ))),
+    }
+}
+
+/// An address is written and read as it is; a URL would be read as another address.
+fn check_no_urls(nodes: &[NodeSpec]) -> Result<(), Error> {
+    match nodes.iter().find(|node| node.address().contains("://")) {
+        None => Ok(()),
+        Some(node) => Err(Error::config(format!(
+            "the address of node {:?} is a URL: give host:port or the path of a socket, and the URL to a Builder",
+            node.name()
         ))),
     }
 }

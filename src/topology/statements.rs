@@ -9,6 +9,7 @@ use super::url::{NodeUrl, Reach};
 use crate::node::NodeSpec;
 use crate::partition::line::{Line, Quoted, SyntaxError, Written, lines};
 use crate::partition::{Partitioner, PlacementError};
+use crate::password::{REMEDY, Shown, holds_password, option_holds_password};
 
 /// The words of the first line.
 pub(super) const HEAD: &str = "redis-sharding topology";
@@ -71,6 +72,9 @@ impl Statements {
         let (name, _) = line
             .token()?
             .ok_or_else(|| line.error("the name of the placement is missing"))?;
+        if holds_password(&name) {
+            return Err(line.error(format!("the name of the placement {REMEDY}")));
+        }
         line.end()?;
         self.placement = Some((line.number, name));
         Ok(())
@@ -79,6 +83,9 @@ impl Statements {
     fn option(&mut self, line: &Line<'_>, name: String, value: String) -> Result<(), SyntaxError> {
         if self.placement.is_none() {
             return Err(line.error("an option stands behind its placement"));
+        }
+        if option_holds_password(&name) || option_holds_password(&value) {
+            return Err(line.error(format!("the option {REMEDY}")));
         }
         self.options.push((name, value));
         self.option_lines.push(line.number);
@@ -120,20 +127,26 @@ impl Statements {
             }
             _ => NonZeroU32::MIN,
         };
-        let words: Vec<&str> = words.iter().map(|(word, _)| word.as_str()).collect();
-        let (name, address) = match words[..] {
+        let (name, (address, written)) = match &words[..] {
             [address] => (None, address),
-            [name, address] => (Some(name), address),
+            [(name, _), address] => (Some(name), address),
             _ => {
                 return Err(line.error(
                     "a node is an address, or a name and an address, and then perhaps weight=2",
                 ));
             }
         };
-        if name.is_some_and(NodeUrl::has_password) {
-            return Err(line.error("the name is a URL with a password, but names are shown"));
+        if name.is_some_and(|name| holds_password(name)) {
+            return Err(line.error(format!("the name of the node {REMEDY}")));
         }
-        let reach = Reach::parse(address).map_err(|cause| line.error(cause))?;
+        let reach = match written {
+            Written::Bare => Reach::parse(address),
+            Written::Quoted => Reach::of_quoted(address),
+        };
+        let reach = reach.map_err(|cause| line.error(cause))?;
+        if holds_password(&reach.address) {
+            return Err(line.error(format!("the address of the node {REMEDY}")));
+        }
         let node = match name {
             Some(name) => NodeSpec::new(name, reach.address),
             None => NodeSpec::unnamed(reach.address),
@@ -173,7 +186,8 @@ impl Statements {
         })?;
         if partitioner.name() != name {
             let found = partitioner.name();
-            return Err(at(*line, format!("{name:?} was made into {found:?}")));
+            let found = Shown(found);
+            return Err(at(*line, format!("{name:?} was made into {found}")));
         }
         let topology = Topology::new(self.nodes.clone(), Arc::clone(&partitioner));
         let topology = topology.map_err(|refusal| {

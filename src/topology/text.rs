@@ -6,10 +6,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::statements::{HEAD, Statements, VERSION, option_name, option_value};
+use super::url::Reach;
 use super::{Passwords, Topology};
 use crate::error::Error;
 use crate::node::NodeSpec;
-use crate::partition::line::{Line, Name, Quoted, SyntaxError, lines, split};
+use crate::partition::line::{Line, Name, Quoted, SyntaxError, lines, split, without_mark};
 use crate::partition::{Partitioner, PlacementError, by_name};
 
 impl Topology {
@@ -28,8 +29,11 @@ impl Topology {
     ///   key moves because of an edit that was not meant to move any.
     ///
     /// What has white space stands in double quotes, where `\"`, `\\`, `\n`, `\r`, `\t` and `\xff` stand for one byte each.
+    /// An address in quotes that is no URL is taken as it is, even if nothing can be connected to it. A byte-order mark at
+    /// the start is passed over.
     ///
-    /// Writing leaves passwords out; [`Builder::password`](crate::Builder::password) gives them to a client, or
+    /// A password may stand in the URL of its node, and nowhere else. Writing leaves passwords out;
+    /// [`Builder::password`](crate::Builder::password) gives them to a client, or
     /// [`text_with_passwords`](Self::text_with_passwords) writes them too.
     ///
     /// ```
@@ -94,7 +98,7 @@ impl Topology {
         text: &str,
         rule: impl FnOnce(&str, &[(String, String)]) -> Result<Arc<dyn Partitioner>, PlacementError>,
     ) -> Result<Self, Error> {
-        let statements = Statements::read(text).map_err(error)?;
+        let statements = Statements::read(without_mark(text)).map_err(error)?;
         statements.topology(rule).map_err(error)
     }
 
@@ -146,12 +150,9 @@ impl fmt::Display for Text<'_> {
         let width = width.unwrap_or_default().min(NAME_COLUMN_MAX);
         for ((node, name), url) in topology.nodes().iter().zip(names).zip(&topology.urls) {
             write!(f, "node {name:width$}")?;
-            match url {
-                Some(url) => url.write(f, *passwords)?,
-                None if node.address().starts_with("weight=") => {
-                    write!(f, "{}", Quoted(node.address().as_bytes()))?;
-                }
-                None => write!(f, "{}", Name(node.address()))?,
+            match url.as_ref().and_then(|url| url.text(*passwords)) {
+                Some(url) => write!(f, "{url}")?,
+                None => write_address(f, node.address())?,
             }
             if node.weight() != NonZeroU32::MIN {
                 write!(f, " weight={}", node.weight())?;
@@ -159,6 +160,17 @@ impl fmt::Display for Text<'_> {
             writeln!(f)?;
         }
         Ok(())
+    }
+}
+
+/// An address that is not read as it is, such as one without a port, stands in quotes.
+fn write_address(f: &mut fmt::Formatter<'_>, address: &str) -> fmt::Result {
+    let name = Name(address).to_string();
+    let is_same = |reach: Reach| reach.url.is_none() && reach.address == address;
+    let bare = name == address && !address.starts_with("weight=");
+    match bare && Reach::parse(address).is_ok_and(is_same) {
+        true => f.write_str(address),
+        false => write!(f, "{}", Quoted(address.as_bytes())),
     }
 }
 

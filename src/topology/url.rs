@@ -1,11 +1,10 @@
 //! How is a node reached, in one word of text?
 
-use std::fmt;
-
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 use url::Url;
 
 use super::Passwords;
+use crate::password::{REMEDY, holds_password, is_password_parameter};
 
 /// A redis URL that says more than an address does: a user, a password, a database, TLS, a protocol.
 #[derive(Clone)]
@@ -31,43 +30,60 @@ impl Reach {
         })
     }
 
+    /// Takes what stands in quotes as it is, unless it is a URL: an address that cannot be connected to can be hashed all
+    /// the same.
+    pub(super) fn of_quoted(text: &str) -> Result<Self, String> {
+        if text.contains("://") {
+            return Self::of_url(text);
+        }
+        Ok(Self {
+            address: text.to_owned(),
+            url: None,
+        })
+    }
+
     fn of_url(text: &str) -> Result<Self, String> {
-        let url = redis::parse_redis_url(text).ok_or(
+        let url = redis_url(text).ok_or(
             "this is no URL of a Redis server such as redis://host:port/ or unix:///path/of/socket",
         )?;
+        let mut url = NodeUrl(url);
+        url.check_parameters()?;
         // redis-rs reads these only when it was built with TLS, which nobody needs to know where keys live.
-        let tls = matches!(url.scheme(), "rediss" | "valkeys");
-        let mut plain = url.clone();
-        if tls {
-            match url.fragment() {
-                None | Some("insecure") => plain.set_fragment(None),
-                Some(_) => return Err("behind # may stand \"insecure\" only".into()),
-            }
-            let _ = plain.set_scheme("redis");
+        let tls = url.is_tls();
+        match url.0.fragment() {
+            None => {}
+            Some("insecure") if tls => {}
+            Some(_) if tls => return Err("behind # may stand \"insecure\" only".into()),
+            Some(_) => url.0.set_fragment(None),
         }
         // The detail of such an error repeats a part of the URL.
-        let info = plain
-            .into_connection_info()
+        let info = url
+            .plain_info()
             .map_err(|error| format!("the URL cannot be read: {}", said(&error)))?;
+        if url
+            .hidden()
+            .is_some_and(|url| url.query().is_some_and(holds_password))
+        {
+            return Err(format!("a parameter of the URL {REMEDY}"));
+        }
         Ok(Self {
             address: address(info.addr()),
-            url: (tls || !is_plain(&info)).then_some(NodeUrl(url)),
+            url: (tls || !is_plain(&info)).then_some(url),
         })
     }
 }
 
 impl NodeUrl {
     /// The URL of a connection, unless its address says all.
-    pub(super) fn of(info: &ConnectionInfo) -> Option<Self> {
+    pub(super) fn of(info: &ConnectionInfo) -> Result<Option<Self>, String> {
         let address = address(info.addr());
         let url = match info.addr() {
-            ConnectionAddr::Tcp(..) if is_plain(info) => None,
+            ConnectionAddr::Tcp(..) | ConnectionAddr::Unix(_) if is_plain(info) => return Ok(None),
             ConnectionAddr::Tcp(..) => Url::parse(&format!("redis://{address}")).ok(),
             ConnectionAddr::TcpTls { insecure: true, .. } => {
                 Url::parse(&format!("rediss://{address}#insecure")).ok()
             }
             ConnectionAddr::TcpTls { .. } => Url::parse(&format!("rediss://{address}")).ok(),
-            ConnectionAddr::Unix(_) if is_plain(info) => None,
             ConnectionAddr::Unix(_) => {
                 let url = Url::parse("unix:///").ok();
                 url.map(|mut url| {
@@ -75,9 +91,26 @@ impl NodeUrl {
                     url
                 })
             }
-            _ => None,
+            _ => return Ok(None),
         };
-        url.and_then(|url| Self(url).with_settings(info))
+        let url = url.and_then(|url| Self(url).with_settings(info));
+        let url = url.filter(|url| url.says(info)).ok_or(
+            "its host or its user cannot be written in a URL, which is how TLS, the user, the password, the database and \
+             the protocol are written: give the host another name",
+        )?;
+        Ok(Some(url))
+    }
+
+    /// Whether this is what is read from the URL.
+    fn says(&self, info: &ConnectionInfo) -> bool {
+        self.plain_info().is_ok_and(|read| {
+            let (read_settings, settings) = (read.redis_settings(), info.redis_settings());
+            address(read.addr()) == address(info.addr())
+                && read_settings.username() == settings.username()
+                && read_settings.password() == settings.password()
+                && read_settings.db() == settings.db()
+                && read_settings.protocol() == settings.protocol()
+        })
     }
 
     fn with_settings(mut self, info: &ConnectionInfo) -> Option<Self> {
@@ -108,25 +141,43 @@ impl NodeUrl {
         Some(self)
     }
 
-    /// Whether a password stands in this URL, if it is one.
-    pub(super) fn has_password(text: &str) -> bool {
-        Url::parse(text).is_ok_and(|url| {
-            url.password().is_some() || url.query_pairs().any(|(key, _)| key == "pass")
-        })
+    /// Refuses a password where redis-rs does not look for one: it would be missing, and be shown.
+    fn check_parameters(&self) -> Result<(), String> {
+        let read = |key: &str| self.is_unix() && key == "pass";
+        let mut keys = self.0.query_pairs().map(|(key, _)| key);
+        match keys.any(|key| is_password_parameter(&key) && !read(&key)) {
+            false => Ok(()),
+            true if self.is_unix() => Err("the password of a socket is its parameter pass".into()),
+            true => {
+                Err("a password stands before the host, as in redis://:PASSWORD@host:port/".into())
+            }
+        }
     }
 
     pub(super) fn info(&self) -> Result<ConnectionInfo, redis::RedisError> {
         self.0.clone().into_connection_info()
     }
 
-    pub(super) fn write(&self, f: &mut fmt::Formatter<'_>, passwords: Passwords) -> fmt::Result {
+    /// How to connect, without TLS.
+    fn plain_info(&self) -> Result<ConnectionInfo, redis::RedisError> {
+        let mut plain = self.0.clone();
+        if self.is_tls() {
+            plain.set_fragment(None);
+            let _ = plain.set_scheme("redis");
+        }
+        plain.into_connection_info()
+    }
+
+    /// The URL as it is written; nothing where the address says all that may be said.
+    pub(super) fn text(&self, passwords: Passwords) -> Option<Url> {
         match passwords {
-            Passwords::Hidden => f.write_str(self.without_password().as_str()),
-            Passwords::Shown => f.write_str(self.0.as_str()),
+            Passwords::Hidden => self.hidden(),
+            Passwords::Shown => Some(self.0.clone()),
         }
     }
 
-    fn without_password(&self) -> Url {
+    /// Without the password.
+    fn hidden(&self) -> Option<Url> {
         let mut url = self.0.clone();
         // Fails only where there can be none.
         let _ = url.set_password(None);
@@ -141,7 +192,13 @@ impl NodeUrl {
                 url.query_pairs_mut().extend_pairs(kept);
             }
         }
-        url
+        let hidden = Self(url);
+        let plain = !self.is_tls() && hidden.plain_info().is_ok_and(|info| is_plain(&info));
+        (!plain).then_some(hidden.0)
+    }
+
+    fn is_tls(&self) -> bool {
+        matches!(self.0.scheme(), "rediss" | "valkeys")
     }
 
     fn is_unix(&self) -> bool {
@@ -149,13 +206,33 @@ impl NodeUrl {
     }
 }
 
+/// The URL of a server. Of other schemes nothing is read, as that may take its time.
+fn redis_url(text: &str) -> Option<Url> {
+    let (scheme, _) = text.split_once("://")?;
+    let known = SCHEMES
+        .iter()
+        .any(|known| scheme.eq_ignore_ascii_case(known));
+    known.then(|| redis::parse_redis_url(text))?
+}
+
+/// The schemes that redis-rs knows.
+const SCHEMES: [&str; 7] = [
+    "redis",
+    "redis+unix",
+    "rediss",
+    "unix",
+    "valkey",
+    "valkey+unix",
+    "valkeys",
+];
+
 /// How to reach an address: `host:port` or the path of a unix socket.
 pub(super) fn info_at(address: &str) -> Result<ConnectionInfo, String> {
     let info = match address.starts_with('/') {
         true => ConnectionAddr::Unix(address.into())
             .into_connection_info()
             .ok(),
-        false => redis::parse_redis_url(&format!("redis://{address}"))
+        false => redis_url(&format!("redis://{address}"))
             .filter(|url| url.port().is_some() && is_bare(url))
             .and_then(|url| url.into_connection_info().ok()),
     };
@@ -190,8 +267,8 @@ fn is_plain(info: &ConnectionInfo) -> bool {
     nobody && settings.db() == 0 && settings.protocol() == ProtocolVersion::RESP2
 }
 
-/// What redis-rs says in general, without the detail.
-fn said(error: &redis::RedisError) -> String {
+/// What redis-rs says in general, without the detail, which may repeat a part of a URL.
+pub(crate) fn said(error: &redis::RedisError) -> String {
     let text = error.to_string();
     match error.detail() {
         Some(detail) => text

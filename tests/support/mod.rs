@@ -5,6 +5,8 @@ pub mod authority;
 pub mod clients;
 pub mod delay_proxy;
 #[cfg(feature = "tokio-comp")]
+pub mod examples;
+#[cfg(feature = "tokio-comp")]
 pub mod front_door;
 #[cfg(feature = "tokio-comp")]
 pub mod proxy;

@@ -1,11 +1,11 @@
 //! The example `proxy`, as a process of its own in front of the servers of a test.
 
-use std::env;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
+use super::examples;
 use super::servers::Watchdog;
 
 /// A front end that listens. It is stopped when this is dropped.
@@ -54,35 +54,7 @@ impl Drop for Proxy {
     }
 }
 
-/// The example, built from the sources as they are now: `cargo test --test NAME` alone does not build examples.
 fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        // target/PROFILE/deps/TEST
-        let test = env::current_exe().unwrap();
-        let profile = test.parent().and_then(Path::parent).unwrap();
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--locked", "--example", "proxy"]);
-        build.args(features());
-        build.arg("--target-dir").arg(profile.parent().unwrap());
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        build.current_dir(env!("CARGO_MANIFEST_DIR"));
-        let status = build.stdin(Stdio::null()).status().unwrap();
-        assert!(status.success(), "the example proxy cannot be built");
-        profile.join("examples").join("proxy")
-    })
-}
-
-/// Those that the test was built with, as far as it can know, so that little is built once more.
-fn features() -> &'static [&'static str] {
-    match cfg!(all(
-        feature = "r2d2",
-        feature = "json",
-        feature = "tls-rustls"
-    )) {
-        true => &["--all-features"],
-        false => &["--features", "tokio-comp"],
-    }
+    BINARY.get_or_init(|| examples::build(&["--example", "proxy"]).join("proxy"))
 }

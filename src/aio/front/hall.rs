@@ -195,7 +195,8 @@ impl Hall {
     }
 
     pub(super) async fn wait_until_empty(&self, limit: Duration) -> bool {
-        let end = Instant::now() + limit;
+        // A limit beyond the clock's end is none.
+        let end = Instant::now().checked_add(limit);
         loop {
             let left = self.left.notified();
             tokio::pin!(left);
@@ -203,8 +204,12 @@ impl Hall {
             if self.count() == 0 {
                 return true;
             }
-            if tokio::time::timeout_at(end.into(), left).await.is_err() {
-                return false;
+            match end {
+                None => left.await,
+                Some(end) if tokio::time::timeout_at(end.into(), left).await.is_err() => {
+                    return false;
+                }
+                Some(_) => {}
             }
         }
     }

@@ -30,16 +30,14 @@ use crate::aio::front::hall::Hall;
 use crate::aio::front::talk::Talk;
 use crate::aio::{Executor, Pace, Shared};
 use crate::endpoint::Endpoint;
-use crate::front::{Door, OutputLimit};
+use crate::front::{Door, OutputLimit, QUERY_BYTES_MIN};
 use crate::plan::{Router, ScriptMemory};
 use crate::reply::Protocol;
-use crate::settings::Settings;
+use crate::settings::{Settings, limits};
 use crate::topology::Topology;
 
+pub use crate::builder::CLIENTS_MAX;
 pub use hall::MEMORY_MAX;
-
-/// The default of [`FrontEnd::with_clients_max`].
-pub const CLIENTS_MAX: usize = 10_000;
 
 /// Unanswered probes until a client counts as gone, as on a server.
 const KEEPALIVE_PROBES: u32 = 3;
@@ -125,15 +123,17 @@ impl Doors {
 impl FrontEnd {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
+            hall: Arc::new(Hall::new(parts.settings.clients_max)),
             doors: Arc::new(Doors::open(parts, &Arc::default())),
-            hall: Arc::new(Hall::new(CLIENTS_MAX)),
         }
     }
 
-    /// So many connections at a time; further ones are told so and closed. Defaults to [`CLIENTS_MAX`].
+    /// So many connections at a time, as [`Builder::clients_max`](crate::Builder::clients_max). A number outside of its
+    /// limits counts as the nearest one. Defaults to what the builder was told.
     #[must_use]
     pub fn with_clients_max(self, clients: usize) -> Self {
-        self.hall.set_clients_max(clients);
+        self.hall
+            .set_clients_max(limits::CLIENTS_MAX.clamp(clients));
         self
     }
 
@@ -147,17 +147,20 @@ impl FrontEnd {
 
     /// How much memory all clients together may hold: requests and replies on their way, queued commands. Beyond it those
     /// that hold most are disconnected, as with `maxmemory-clients` of a server; [`evicted_clients`](Self::evicted_clients)
-    /// counts them. Defaults to [`MEMORY_MAX`].
+    /// counts them. Zero is no limit. Defaults to [`MEMORY_MAX`].
     #[must_use]
     pub fn with_memory_limit(self, bytes: usize) -> Self {
-        self.hall.memory.set_limit(bytes);
+        let limit = if bytes == 0 { usize::MAX } else { bytes };
+        self.hall.memory.set_limit(limit);
         self
     }
 
     /// How many bytes of requests may wait of one client; who sends more without reading replies, or a larger request, is
-    /// disconnected. Applies to clients that come from now on. Defaults to [`REQUEST_BYTES_MAX`](super::REQUEST_BYTES_MAX).
+    /// disconnected. Less than 1 MB counts as 1 MB, as on a server. Applies to clients that come from now on. Defaults to
+    /// [`REQUEST_BYTES_MAX`](super::REQUEST_BYTES_MAX).
     #[must_use]
     pub fn with_query_limit(self, bytes: usize) -> Self {
+        let bytes = bytes.max(QUERY_BYTES_MIN);
         self.hall.change_limits(|limits| limits.query_bytes = bytes);
         self
     }
@@ -179,11 +182,12 @@ impl FrontEnd {
     }
 
     /// After how long a silence of a client its host is asked whether it is still there, so that connections of clients that
-    /// have vanished do not stay for ever, as with `tcp-keepalive` of a server. For [`serve_tcp`](Self::serve_tcp). Defaults
-    /// to 300 s; `None` is never.
+    /// have vanished do not stay for ever, as with `tcp-keepalive` of a server. From 1 s to
+    /// [`TCP_KEEPALIVE_MAX`](crate::builder::TCP_KEEPALIVE_MAX); what is outside counts as the nearest. For
+    /// [`serve_tcp`](Self::serve_tcp). Defaults to 300 s; `None` is never.
     #[must_use]
     pub fn with_tcp_keepalive(self, idle: impl Into<Option<Duration>>) -> Self {
-        let idle = idle.into();
+        let idle = idle.into().map(|idle| limits::TCP_KEEPALIVE.clamp(idle));
         self.hall
             .change_limits(|limits| limits.tcp_keepalive = idle);
         self

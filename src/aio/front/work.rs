@@ -20,7 +20,7 @@ use crate::plan::{
     parse_one,
 };
 use crate::reply::Protocol;
-use crate::subscribe::{Change, Subscription};
+use crate::subscribe::{Change, NAMES_AT_ONCE, Subscription};
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
     pub(super) async fn work(&mut self, work: Work, silent: bool) -> io::Result<Going> {
@@ -341,7 +341,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
                 if change == Change::End && self.pass_on_all().await? == Going::Over {
                     return Ok(Going::Over);
                 }
-                self.session.subscribed(change, kind, &names, &mut self.out);
+                for names in names.chunks(NAMES_AT_ONCE) {
+                    self.session.subscribed(change, kind, names, &mut self.out);
+                    if names.len() == NAMES_AT_ONCE {
+                        self.flush().await?;
+                        tokio::task::yield_now().await;
+                    }
+                }
             }
         }
         if !self.session.listens() {

@@ -56,7 +56,7 @@ mod predis;
 mod redis_rb;
 mod twemproxy;
 
-use super::{NodeText, PlacementError};
+use super::{NodeText, PlacementError, check_passwords};
 use crate::node::NodeSpec;
 
 pub use codis::Codis;
@@ -74,6 +74,7 @@ fn check_lengths(
     text: NodeText,
     label_max: usize,
 ) -> Result<(), PlacementError> {
+    check_passwords(nodes)?;
     let max = label_max - "-39".len();
     match nodes
         .iter()

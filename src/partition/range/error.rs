@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::super::line::SyntaxError;
+use crate::password::REMEDY;
 
 /// Why tables of ranges are refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +55,12 @@ pub enum RangeError {
         first: Box<RangeEntry>,
         /// The range that starts before the other one has ended.
         second: Box<RangeEntry>,
+    },
+    /// A name of a node, a prefix or a bound holds a password, which is not repeated.
+    #[error("{place} {REMEDY}")]
+    Password {
+        /// Where it stands.
+        place: String,
     },
     /// A line of text cannot be read.
     #[error(transparent)]

@@ -15,6 +15,7 @@ use super::line::{Name, split};
 use super::{Partitioner, Placement, PlacementError, check_nodes, positions};
 use crate::hash::HashTag;
 use crate::node::NodeSpec;
+use crate::password::holds_password;
 
 pub use error::{RangeEntry, RangeError};
 pub use table::{BytesTable, NumericTable, RangeTable};
@@ -147,6 +148,14 @@ impl RangeBuilder {
         if self.tables.is_empty() {
             return Err(RangeError::NoTables);
         }
+        // Before anything else: what is refused is shown.
+        if self.default.as_deref().is_some_and(holds_password) {
+            let place = "the name of the default node".to_owned();
+            return Err(RangeError::Password { place });
+        }
+        self.tables
+            .iter()
+            .try_for_each(RangeTable::check_passwords)?;
         self.tables = self
             .tables
             .into_iter()

@@ -5,6 +5,7 @@ use std::ops::{Bound, RangeBounds};
 
 use super::super::line::{Name, Quoted};
 use super::{RangeEntry, RangeError};
+use crate::password::{holds_password, option_holds_password};
 
 /// Ranges of the decimal number that follows a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +138,13 @@ impl RangeTable {
         }
     }
 
+    pub(super) fn check_passwords(&self) -> Result<(), RangeError> {
+        match self {
+            Self::Bytes(BytesTable(table)) => table.check_passwords(),
+            Self::Numeric(NumericTable(table)) => table.check_passwords(),
+        }
+    }
+
     pub(super) fn checked(self) -> Result<Self, RangeError> {
         Ok(match self {
             Self::Bytes(BytesTable(table)) => Self::Bytes(BytesTable(table.checked()?)),
@@ -234,6 +242,33 @@ impl<P: Place> Table<P> {
         }
     }
 
+    fn check_passwords(&self) -> Result<(), RangeError> {
+        let kind = P::KIND;
+        if option_holds_password(&String::from_utf8_lossy(&self.prefix)) {
+            let place = format!("the prefix of a table ({kind})");
+            return Err(RangeError::Password { place });
+        }
+        let default = self.default.as_deref().filter(|name| holds_password(name));
+        let default = default.map(|_| "the name of the default node".to_owned());
+        let line = |entry: &Entry<P>| match entry.line {
+            Some(line) => format!(" (line {line})"),
+            None => String::new(),
+        };
+        let entry = |entry: &Entry<P>| {
+            if holds_password(&entry.node) {
+                return Some(format!("the name of the node of a range{}", line(entry)));
+            }
+            let bounds = P::write(&entry.start, entry.end.as_ref());
+            option_holds_password(&bounds).then(|| format!("a bound of a range{}", line(entry)))
+        };
+        match default.or_else(|| self.entries.iter().find_map(entry)) {
+            None => Ok(()),
+            Some(place) => Err(RangeError::Password {
+                place: format!("{place} of {}", self.title()),
+            }),
+        }
+    }
+
     /// The same table, sorted, if its ranges hold something, do not overlap, and leave no gap.
     fn checked(mut self) -> Result<Self, RangeError> {
         if self.entries.is_empty() {
@@ -253,21 +288,24 @@ impl<P: Place> Table<P> {
         self.entries.sort_by(|a, b| a.start.cmp(&b.start));
         for pair in self.entries.windows(2) {
             let (before, after) = (&pair[0], &pair[1]);
-            let (first, second) = (self.describe(before), self.describe(after));
+            // Described only where they are refused: the title may be long, and there may be many ranges.
+            let described = || (self.describe(before), self.describe(after));
             if before.start == after.start {
+                let (first, second) = described();
                 return Err(RangeError::Duplicate { first, second });
             }
             match &before.end {
                 Some(end) if *end == after.start => {}
                 Some(end) if *end < after.start => {
                     if self.default.is_none() {
-                        return Err(RangeError::Gap {
-                            before: first,
-                            after: second,
-                        });
+                        let (before, after) = described();
+                        return Err(RangeError::Gap { before, after });
                     }
                 }
-                _ => return Err(RangeError::Overlap { first, second }),
+                _ => {
+                    let (first, second) = described();
+                    return Err(RangeError::Overlap { first, second });
+                }
             }
         }
         self.entries.iter_mut().for_each(|entry| entry.line = None);

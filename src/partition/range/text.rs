@@ -4,9 +4,10 @@ use std::fmt;
 use std::ops::Bound;
 use std::str::FromStr;
 
-use super::super::line::{Line, Name, SyntaxError, lines};
+use super::super::line::{Line, Name, SyntaxError, lines, without_mark};
 use super::table::{BytesTable, NumericTable, RangeTable};
 use super::{Range, RangeError};
+use crate::password::Shown;
 
 impl Range {
     /// Reads what [`Display`](fmt::Display) writes.
@@ -14,7 +15,7 @@ impl Range {
     /// A table begins with its kind and its prefix, then come its ranges, each with the name of its node. `default` before
     /// the first table is the overall default node, within a table that table's. Prefixes and bounds of bytes stand in
     /// double quotes, and so do names with white space; there `\"`, `\\`, `\n`, `\r`, `\t` and `\xff` stand for
-    /// one byte each. `#` starts a comment.
+    /// one byte each. `#` starts a comment. A byte-order mark at the start is passed over.
     ///
     /// ```
     /// use redis_sharding::partition::Range;
@@ -45,7 +46,7 @@ impl Range {
     /// When a line cannot be read, or as [`RangeBuilder::build`](super::RangeBuilder::build).
     pub fn parse(text: &str) -> Result<Self, RangeError> {
         let mut builder = Self::builder();
-        for mut line in lines(text) {
+        for mut line in lines(without_mark(text)) {
             if let Some(table) = table(&mut line)? {
                 builder.tables.push(table);
             } else if line.keyword("default") {
@@ -136,7 +137,8 @@ fn numeric(line: &mut Line<'_>, table: &mut NumericTable) -> Result<(), SyntaxEr
     let word = line.word().unwrap_or_default();
     let range = numbers(word).ok_or_else(|| {
         line.error(format!(
-            "{word:?} is no range of numbers such as 0..=10000, nor a table, nor a default"
+            "{} is no range of numbers such as 0..=10000, nor a table, nor a default",
+            Shown(word)
         ))
     })?;
     table.add(range, line.last_name()?, Some(line.number));

@@ -15,6 +15,7 @@ use super::line::{Name, SyntaxError, split};
 use super::{Partitioner, Placement, PlacementError, check_nodes, indexed, positions};
 use crate::hash::{HashTag, KeyHash, SLOTS, slot};
 use crate::node::{NodeIndex, NodeSpec};
+use crate::password::{REMEDY, holds_password};
 
 pub use rebalance::{Rebalance, SlotMove};
 
@@ -111,6 +112,12 @@ pub enum SlotMapError {
         /// The range that starts before the other one has ended.
         second: SlotRange,
     },
+    /// The name of the owner of some slots holds a password, which is not repeated.
+    #[error("the name of the node of slots {} {REMEDY}", Slots(slots))]
+    Password {
+        /// The slots.
+        slots: RangeInclusive<u16>,
+    },
     /// A line of text cannot be read.
     #[error(transparent)]
     Syntax(#[from] SyntaxError),
@@ -139,7 +146,7 @@ impl SlotMap {
     ///
     /// # Errors
     ///
-    /// Unless every slot is in exactly one range.
+    /// Unless every slot is in exactly one range, or when a name holds a password.
     pub fn from_ranges<N: Into<String>>(
         ranges: impl IntoIterator<Item = (RangeInclusive<u16>, N)>,
     ) -> Result<Self, SlotMapError> {
@@ -157,6 +164,10 @@ impl SlotMap {
                 slots,
                 node: node.into(),
             };
+            if holds_password(&range.node) {
+                let slots = range.slots;
+                return Err(SlotMapError::Password { slots });
+            }
             if *range.slots.end() > last {
                 return Err(SlotMapError::OutOfBounds { range, last });
             }

@@ -4,14 +4,15 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use super::super::line::lines;
+use super::super::line::{lines, without_mark};
 use super::{Numbering, SlotMap, SlotMapError};
+use crate::password::Shown;
 
 impl SlotMap {
     /// Reads what [`Display`](fmt::Display) writes: a range and a name per line, or the single word `even`.
     ///
     /// Slots are written as Redis writes them, `0-5460` or `7`. Names with white space stand in double quotes, `#` starts
-    /// a comment.
+    /// a comment. A byte-order mark at the start is passed over.
     ///
     /// ```
     /// use redis_sharding::partition::SlotMap;
@@ -35,6 +36,7 @@ impl SlotMap {
         numbering: Numbering,
         text: &str,
     ) -> Result<Self, SlotMapError> {
+        let text = without_mark(text);
         let mut ranges = Vec::new();
         for mut line in lines(text) {
             if ranges.is_empty() && line.keyword("even") {
@@ -46,7 +48,10 @@ impl SlotMap {
             }
             let word = line.word().unwrap_or_default();
             let slots = slots(word).ok_or_else(|| {
-                line.error(format!("{word:?} is no range of slots such as 0-5460"))
+                line.error(format!(
+                    "{} is no range of slots such as 0-5460",
+                    Shown(word)
+                ))
             })?;
             ranges.push((slots, line.last_name()?));
         }

@@ -5,7 +5,7 @@ use super::super::store::now_ms;
 use super::{Answer, Call, Failure, integer, upper};
 
 /// What a time in a command means.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
     Milliseconds,
     Seconds,

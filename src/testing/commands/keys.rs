@@ -81,15 +81,15 @@ pub(super) fn randomkey(call: &mut Call<'_>) -> Answer {
 pub(super) fn scan(call: &mut Call<'_>) -> Answer {
     let cursor: u64 = exact(call.key()).ok_or(Failure::from("ERR invalid cursor"))?;
     let (mut pattern, mut count, mut kind) = (&b"*"[..], 10, None);
-    let options = call.rest(2).chunks_exact(2);
-    if !options.remainder().is_empty() {
-        return Err(Failure::SYNTAX);
-    }
-    for option in options {
-        match upper(&option[0]).as_str() {
-            "COUNT" => count = integer(&option[1])?,
-            "MATCH" => pattern = &option[1],
-            "TYPE" => kind = Some(lower(&option[1])),
+    for option in call.rest(2).chunks(2) {
+        // An option without its value is found out last: the first mistake counts.
+        let [name, value] = option else {
+            return Err(Failure::SYNTAX);
+        };
+        match upper(name).as_str() {
+            "COUNT" => count = integer(value)?,
+            "MATCH" => pattern = value,
+            "TYPE" => kind = Some(lower(value)),
             _ => return Err(Failure::SYNTAX),
         }
         if count < 1 {

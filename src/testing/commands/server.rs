@@ -1,5 +1,7 @@
 //! The connection and the server itself.
 
+use std::collections::HashSet;
+
 use super::super::glob;
 use super::super::protocol::{Protocol, Reply};
 use super::super::store::now_ms;
@@ -83,7 +85,6 @@ pub(super) fn hello(call: &mut Call<'_>) -> Answer {
             Some(_) => return Err("NOPROTO unsupported protocol version".into()),
         },
     };
-    let mut name = None;
     let mut options = call.rest(2);
     while let Some((word, rest)) = options.split_first() {
         options = match (upper(word).as_str(), rest) {
@@ -92,7 +93,8 @@ pub(super) fn hello(call: &mut Call<'_>) -> Answer {
                 rest
             }
             ("SETNAME", [given, rest @ ..]) => {
-                name = Some(checked_name(given)?);
+                // At once: what follows may be refused.
+                call.session.name = checked_name(given)?;
                 rest
             }
             _ => {
@@ -111,7 +113,6 @@ pub(super) fn hello(call: &mut Call<'_>) -> Answer {
             .into());
     }
     session.protocol = protocol;
-    session.name = name.unwrap_or(std::mem::take(&mut session.name));
     let version = if protocol == Protocol::Resp3 { 3 } else { 2 };
     let fields = [
         ("server", Reply::text("redis")),
@@ -162,16 +163,11 @@ pub(super) fn config(call: &mut Call<'_>) -> Answer {
             };
             Ok(Reply::Map(found.map(pair).collect()))
         }
-        ("SET", pairs @ [_, _, ..]) if pairs.len().is_multiple_of(2) => {
-            let unknown = pairs
-                .chunks_exact(2)
-                .find(|pair| !call.database.config.contains_key(&lower(&pair[0])));
-            if let Some(pair) = unknown {
-                return Err(Failure::new(format!(
-                    "ERR Unknown option or number of arguments for CONFIG SET - '{}'",
-                    String::from_utf8_lossy(&pair[0])
-                )));
+        ("SET", pairs @ [_, _, ..]) => {
+            if !pairs.len().is_multiple_of(2) {
+                return Err(Failure::SYNTAX);
             }
+            check_config_names(call, pairs)?;
             for pair in pairs.chunks_exact(2) {
                 call.database
                     .config
@@ -183,6 +179,25 @@ pub(super) fn config(call: &mut Call<'_>) -> Answer {
         ("GET" | "RESETSTAT" | "SET", _) => Err(wrong_subcommand_arity(call)),
         _ => Err(unknown_subcommand(call)),
     }
+}
+
+/// Refuses unknown names and names that are given twice; the first mistake counts.
+fn check_config_names(call: &Call<'_>, pairs: &[Vec<u8>]) -> Result<(), Failure> {
+    let mut seen = HashSet::new();
+    for pair in pairs.chunks_exact(2) {
+        let (name, shown) = (lower(&pair[0]), String::from_utf8_lossy(&pair[0]));
+        if !call.database.config.contains_key(&name) {
+            return Err(Failure::new(format!(
+                "ERR Unknown option or number of arguments for CONFIG SET - '{shown}'"
+            )));
+        }
+        if !seen.insert(name) {
+            return Err(Failure::new(format!(
+                "ERR CONFIG SET failed (possibly related to argument '{shown}') - duplicate parameter"
+            )));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn info(call: &mut Call<'_>) -> Answer {

@@ -48,6 +48,38 @@ enum Condition {
     IfMissing,
 }
 
+/// What becomes of the time to live.
+#[derive(Default)]
+enum Expiry<'a> {
+    /// Nothing was said.
+    #[default]
+    Unsaid,
+    /// KEEPTTL, of SET.
+    Keep,
+    /// PERSIST, of GETEX.
+    Persist,
+    At(Unit, &'a [u8]),
+}
+
+impl<'a> Expiry<'a> {
+    /// Takes an option of SET or GETEX, if it is one. As in Redis, it may be repeated, the last one counts, and it does not
+    /// go together with any other.
+    fn take(
+        &mut self,
+        word: &str,
+        words: &mut std::slice::Iter<'a, Vec<u8>>,
+    ) -> Result<(), Failure> {
+        let unit = Unit::of(word).ok_or(Failure::SYNTAX)?;
+        match self {
+            Self::Unsaid => {}
+            Self::At(before, _) if *before == unit => {}
+            Self::At(..) | Self::Keep | Self::Persist => return Err(Failure::SYNTAX),
+        }
+        *self = Self::At(unit, words.next().ok_or(Failure::SYNTAX)?);
+        Ok(())
+    }
+}
+
 #[derive(Default)]
 struct SetOptions {
     condition: Condition,
@@ -59,27 +91,25 @@ struct SetOptions {
 impl SetOptions {
     fn parse(call: &Call<'_>) -> Result<Self, Failure> {
         let mut options = Self::default();
-        let mut expires = None;
+        let mut expiry = Expiry::default();
         let mut words = call.rest(3).iter();
         while let Some(word) = words.next() {
-            match (upper(word).as_str(), &options.condition) {
-                ("NX", Condition::Always | Condition::IfMissing) => {
+            match (upper(word).as_str(), &options.condition, &expiry) {
+                ("NX", Condition::Always | Condition::IfMissing, _) => {
                     options.condition = Condition::IfMissing
                 }
-                ("XX", Condition::Always | Condition::IfExists) => {
+                ("XX", Condition::Always | Condition::IfExists, _) => {
                     options.condition = Condition::IfExists
                 }
-                ("GET", _) => options.returns_old = true,
-                ("KEEPTTL", _) if expires.is_none() => options.keeps_ttl = true,
-                (word, _) => {
-                    let unit = Unit::of(word).filter(|_| expires.is_none() && !options.keeps_ttl);
-                    let time = words.next();
-                    expires = Some(unit.zip(time).ok_or(Failure::SYNTAX)?);
-                }
+                ("GET", _, _) => options.returns_old = true,
+                ("KEEPTTL", _, Expiry::Unsaid | Expiry::Keep) => expiry = Expiry::Keep,
+                (word, _, _) => expiry.take(word, &mut words)?,
             }
         }
-        if let Some((unit, time)) = expires {
-            options.expires_at_ms = Some(unit.positive(call, time)?);
+        match expiry {
+            Expiry::At(unit, time) => options.expires_at_ms = Some(unit.positive(call, time)?),
+            Expiry::Keep => options.keeps_ttl = true,
+            Expiry::Unsaid | Expiry::Persist => {}
         }
         Ok(options)
     }
@@ -123,18 +153,19 @@ pub(super) fn getdel(call: &mut Call<'_>) -> Answer {
 }
 
 pub(super) fn getex(call: &mut Call<'_>) -> Answer {
-    let option = call.args.get(2).map(|word| upper(word));
-    let expires = match (option.as_deref(), call.rest(3)) {
-        (None, _) => None,
-        (Some("PERSIST"), []) => Some(None),
-        (Some(word), [time]) => Some(Some((Unit::of(word).ok_or(Failure::SYNTAX)?, time))),
-        _ => return Err(Failure::SYNTAX),
-    };
+    let mut expiry = Expiry::default();
+    let mut words = call.rest(2).iter();
+    while let Some(word) = words.next() {
+        match (upper(word).as_str(), &expiry) {
+            ("PERSIST", Expiry::Unsaid | Expiry::Persist) => expiry = Expiry::Persist,
+            (word, _) => expiry.take(word, &mut words)?,
+        }
+    }
     let old = get(call)?;
-    let expires = match expires {
-        Some(Some((unit, time))) if old != Reply::Nil => Some(Some(unit.positive(call, time)?)),
-        Some(None) => Some(None),
-        _ => None,
+    let expires = match expiry {
+        Expiry::At(unit, time) if old != Reply::Nil => Some(Some(unit.positive(call, time)?)),
+        Expiry::Persist => Some(None),
+        Expiry::At(..) | Expiry::Keep | Expiry::Unsaid => None,
     };
     let (key, store) = (call.key(), &mut call.database.store);
     if let (Some(expires), Some(entry)) = (expires, store.entry(key)) {
