@@ -19,12 +19,18 @@ pub(crate) trait ByteMeter: fmt::Debug + Send + Sync {
 /// A meter that several replies share.
 pub(crate) type Meter = Arc<dyn ByteMeter>;
 
+/// Small replies are kept together in pieces of memory of up to so many bytes; a larger one has a piece of its own.
+///
+/// So no piece is copied because it grows, and large ones go back to the system as soon as they are freed.
+const PIECE_BYTES: usize = 64 << 10;
+
 /// Whole replies one after another, unread.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
-    bytes: Vec<u8>,
-    /// Where each ends.
-    ends: Vec<usize>,
+    pieces: Vec<Vec<u8>>,
+    /// Where each reply ends: its piece, and the place in it.
+    ends: Vec<(u32, usize)>,
+    bytes: usize,
     meter: Option<Meter>,
     /// What the meter was told.
     metered: usize,
@@ -41,22 +47,37 @@ impl Frames {
     /// Adds a reply.
     #[inline]
     pub(crate) fn push(&mut self, frame: &[u8]) {
-        self.bytes.extend_from_slice(frame);
-        self.ends.push(self.bytes.len());
-        if self.bytes.capacity() >= self.metered + METERED_BYTES_MIN {
+        match self.pieces.last_mut() {
+            Some(piece) if piece.len() + frame.len() <= PIECE_BYTES => {
+                piece.extend_from_slice(frame);
+            }
+            last => {
+                let mut piece = Vec::new();
+                // One that follows a full one will probably be full as well.
+                if last.is_some() {
+                    piece.reserve_exact(PIECE_BYTES.max(frame.len()));
+                }
+                piece.extend_from_slice(frame);
+                self.pieces.push(piece);
+            }
+        }
+        let piece = self.pieces.len() - 1;
+        self.ends.push((piece as u32, self.pieces[piece].len()));
+        self.bytes += frame.len();
+        if self.bytes >= self.metered + METERED_BYTES_MIN {
             self.update_meter();
         }
     }
 
     /// How many bytes the replies have together.
     pub(crate) fn byte_count(&self) -> usize {
-        self.bytes.len()
+        self.bytes
     }
 
     /// Tells the meter how much memory the replies take now.
     fn update_meter(&mut self) {
         if let Some(meter) = &self.meter {
-            let held = self.bytes.capacity() + self.ends.capacity() * size_of::<usize>();
+            let held = self.bytes + self.ends.capacity() * size_of::<(u32, usize)>();
             meter.add(held.saturating_sub(self.metered));
             meter.subtract(self.metered.saturating_sub(held));
             self.metered = held;
@@ -66,12 +87,12 @@ impl Frames {
     /// Reply number `number`.
     #[inline]
     pub(crate) fn get(&self, number: usize) -> Option<&[u8]> {
-        let end = *self.ends.get(number)?;
-        let start = match number.checked_sub(1) {
-            Some(before) => self.ends[before],
-            None => 0,
+        let (piece, end) = *self.ends.get(number)?;
+        let start = match number.checked_sub(1).map(|before| self.ends[before]) {
+            Some((before, start)) if before == piece => start,
+            _ => 0,
         };
-        Some(&self.bytes[start..end])
+        Some(&self.pieces[piece as usize][start..end])
     }
 }
 
@@ -82,13 +103,24 @@ impl Row for Frames {
 
     fn keep(&mut self, count: usize) {
         self.ends.truncate(count);
-        self.bytes.truncate(self.ends.last().copied().unwrap_or(0));
+        match self.ends.last() {
+            Some(&(piece, end)) => {
+                self.pieces.truncate(piece as usize + 1);
+                self.pieces[piece as usize].truncate(end);
+            }
+            None => self.pieces.clear(),
+        }
+        self.bytes = self.pieces.iter().map(Vec::len).sum();
+        self.update_meter();
     }
 
-    fn join(&mut self, more: Self) {
-        let before = self.bytes.len();
-        self.bytes.extend_from_slice(&more.bytes);
-        self.ends.extend(more.ends.iter().map(|end| before + end));
+    fn join(&mut self, mut more: Self) {
+        let before = self.pieces.len() as u32;
+        self.pieces.append(&mut more.pieces);
+        let ends = more.ends.iter();
+        self.ends
+            .extend(ends.map(|&(piece, end)| (before + piece, end)));
+        self.bytes += more.bytes;
         self.update_meter();
     }
 }
@@ -152,6 +184,28 @@ mod tests {
         frames.join(more);
         assert_eq!((frames.count(), frames.get(2)), (3, Some(&b":3\r\n"[..])));
         frames.keep(0);
-        assert!(frames.bytes.is_empty());
+        assert_eq!((frames.byte_count(), frames.get(0)), (0, None));
+    }
+
+    #[test]
+    fn replies_of_any_size_are_found_again() {
+        let sizes = [5, PIECE_BYTES - 5, 1, 3 * PIECE_BYTES, 7, PIECE_BYTES, 0, 2];
+        let replies: Vec<Vec<u8>> = (0..)
+            .zip(sizes)
+            .map(|(byte, size)| vec![byte; size])
+            .collect();
+        let mut frames = Frames::default();
+        replies.iter().for_each(|reply| frames.push(reply));
+        let mut more = Frames::default();
+        replies.iter().for_each(|reply| more.push(reply));
+        frames.keep(5);
+        frames.join(more);
+        let expected = replies[..5].iter().chain(&replies);
+        for (number, reply) in expected.enumerate() {
+            assert_eq!(frames.get(number), Some(&reply[..]), "reply {number}");
+        }
+        assert_eq!(frames.get(13), None);
+        let bytes: usize = sizes.iter().chain(&sizes[..5]).sum();
+        assert_eq!(frames.byte_count(), bytes);
     }
 }

@@ -162,12 +162,16 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
             if let Told::All = told {
                 break;
             }
-            flush(&mut self.io, &mut self.out, &self.session).await?;
-            if let Told::Until(large) = told {
-                let io = &mut self.io;
-                let passed = pass_large(shared, &large, io, &self.session, &mut self.out).await?;
-                if let Err(error) = passed {
-                    protocol.write(&mut self.out, &error.to_reply());
+            let io = &mut self.io;
+            flush(io, &mut self.out, &self.session).await?;
+            match told {
+                Told::All | Told::Enough => {}
+                Told::Next(frame) => io.write(frame, &self.session, &mut self.out).await?,
+                Told::Until(large) => {
+                    let (session, out) = (&self.session, &mut self.out);
+                    if let Err(error) = pass_large(shared, &large, io, session, out).await? {
+                        protocol.write(out, &error.to_reply());
+                    }
                 }
             }
         }

@@ -223,6 +223,8 @@ pub(crate) enum Told<'t> {
     All,
     /// There are enough bytes to be sent first.
     Enough,
+    /// This reply comes next. It is so large that it is not copied.
+    Next(&'t [u8]),
     /// This reply comes next, and has to be asked for again.
     Until(Large<'t>),
 }
@@ -250,6 +252,7 @@ impl<'t> Telling<'t, '_, '_> {
                         Some(b"") => {
                             return Told::Until(self.large(exchange, number));
                         }
+                        Some(frame) if frame.len() >= enough => return Told::Next(frame),
                         Some(frame) => out.extend_from_slice(frame),
                         None => self.write_failure(exchange, number, out),
                     }

@@ -28,6 +28,7 @@ pub(in crate::plan) fn merge_unread(
             }
             None => false,
         },
+        Merge::Concat => concatenated(frames, out).is_some(),
         Merge::KeyOrder => match in_key_order(frames, keys) {
             Some(items) => {
                 write_line(out, b'*', items.len());
@@ -58,6 +59,20 @@ fn number(frame: &[u8], mark: u8) -> Option<i64> {
     let digits = frame.strip_prefix(&[mark])?;
     let digits = &digits[..line_end(digits)?];
     std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The elements of all parts one after another. None of them is looked at: there may be millions.
+fn concatenated(frames: &[&[u8]], out: &mut Vec<u8>) -> Option<()> {
+    let mut count = 0;
+    for frame in frames {
+        count += usize::try_from(number(frame, b'*')?).ok()?;
+    }
+    out.reserve(frames.iter().map(|frame| frame.len()).sum());
+    write_line(out, b'*', count);
+    for frame in frames {
+        out.extend_from_slice(&frame[line_end(frame)? + 2..]);
+    }
+    Some(())
 }
 
 /// The elements of all parts in the places of their keys.
@@ -112,6 +127,18 @@ mod tests {
             ),
             some("*3\r\n$1\r\na\r\n$3\r\n\r\n\r\r\n$-1\r\n")
         );
+        assert_eq!(
+            merged(
+                Merge::Concat,
+                &[
+                    "*2\r\n$1\r\na\r\n$1\r\nb\r\n",
+                    "*0\r\n",
+                    "*1\r\n$1\r\nc\r\n"
+                ],
+                &[]
+            ),
+            some("*3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n")
+        );
     }
 
     #[test]
@@ -135,6 +162,9 @@ mod tests {
     fn anything_else_is_left_to_those_who_read_it() {
         for (rule, frames) in [
             (Merge::AllSucceeded, ["+OK\r\n", "-ERR no\r\n"]),
+            (Merge::Concat, ["*0\r\n", "-ERR no\r\n"]),
+            (Merge::Concat, ["*0\r\n", "~0\r\n"]),
+            (Merge::Concat, ["*0\r\n", "*-1\r\n"]),
             (Merge::Sum, [":1\r\n", "-ERR no\r\n"]),
             (Merge::Sum, [":1\r\n", ":99999999999999999999\r\n"]),
             (Merge::Sum, [":1\r\n", ":9223372036854775807\r\n"]),
