@@ -64,6 +64,11 @@ const THREADS_MAX: usize = 1024;
 /// The exit code of a program that is ended by SIGPIPE, as a shell shows it.
 const READER_LEFT: u8 = 141;
 
+/// The system's own allocator keeps much of what the replies to many clients needed for a moment.
+#[cfg(all(unix, not(target_env = "musl")))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 type Failure = Box<dyn Error + Send + Sync>;
 
 /// What was asked for.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use redis_sharding::aio::{CLIENTS_MAX, REQUEST_BYTES_MAX};
+use redis_sharding::aio::{CLIENTS_MAX, MEMORY_MAX, OutputLimit, REQUEST_BYTES_MAX};
 use redis_sharding::hash::{HashTag, KeyHash};
 use redis_sharding::partition::{
     HashMod, NumericTable, Partitioner, PlacementError, Range, Rendezvous, Ring, RingSpec, SlotMap,
@@ -87,11 +87,13 @@ fn the_limits_are_those_of_the_code() {
             "`SCRIPT_BYTES_MAX`",
             format!("{} MiB each", SCRIPT_BYTES_MAX >> 20),
         ),
-        ("`FrontEnd::with_clients_max`", CLIENTS_MAX.to_string()),
+        ("`Builder::clients_max`", CLIENTS_MAX.to_string()),
         (
             "`aio::REQUEST_BYTES_MAX`",
             format!("{} GiB", REQUEST_BYTES_MAX >> 30),
         ),
+        ("`aio::MEMORY_MAX`", format!("{} GiB", MEMORY_MAX >> 30)),
+        ("`aio::OutputLimit::PUB_SUB`", output_limit()),
         ("`KEY_TEXT_MAX`", KEY_TEXT_MAX.to_string()),
         ("`RingSpec::with_points_per_weight`", ring_points()),
     ];
@@ -100,6 +102,12 @@ fn the_limits_are_those_of_the_code() {
         .map(|row| (row[2], row[1].to_owned()))
         .collect();
     assert_eq!(stated, expected);
+}
+
+fn output_limit() -> String {
+    let limit = OutputLimit::PUB_SUB;
+    let (hard, soft) = (limit.hard >> 20, limit.soft >> 20);
+    format!("{hard} MiB, or {soft} MiB for {}", seconds(limit.soft_for))
 }
 
 #[test]

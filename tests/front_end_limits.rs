@@ -52,7 +52,7 @@ fn connect(door: &FrontDoor) -> TcpStream {
 }
 
 /// Reads until the connection is closed, or as many bytes have come.
-fn read_bytes(stream: &mut TcpStream, count: usize) -> Vec<u8> {
+fn read_bytes(stream: &mut (impl Read + ?Sized), count: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(count);
     let mut piece = [0; 64 << 10];
     while bytes.len() < count {
@@ -68,6 +68,8 @@ fn read_bytes(stream: &mut TcpStream, count: usize) -> Vec<u8> {
 struct Flood {
     name: &'static str,
     before: Vec<u8>,
+    /// How the replies to what goes before end.
+    confirmed: &'static str,
     requests: Vec<u8>,
     replies: Vec<u8>,
 }
@@ -77,6 +79,7 @@ fn flood(name: &'static str, count: usize, request: &[u8], reply: &[u8]) -> Floo
     Flood {
         name,
         before: Vec::new(),
+        confirmed: "",
         requests: request.repeat(count),
         replies: reply.repeat(count),
     }
@@ -86,13 +89,15 @@ fn bulk(text: &str) -> Vec<u8> {
     format!("${}\r\n{text}\r\n", text.len()).into_bytes()
 }
 
-fn floods(door: &FrontDoor) -> Vec<Flood> {
+/// The keys that the floods are about are written through `stream`.
+fn floods(stream: &mut dyn ReadWrite) -> Vec<Flood> {
     let pad = "p".repeat(500);
     let (small, large) = ("v".repeat(2000), "V".repeat(5 << 20));
     let (key, big) = (format!("{{t}}{pad}"), format!("big:{pad}"));
-    let mut talker = door.talk();
-    assert_eq!(talker.ask(&format!("SET {key} {small}")), "+OK");
-    assert_eq!(talker.ask(&format!("SET {big} {large}")), "+OK");
+    for set in [["SET", &key, &small], ["SET", &big, &large]] {
+        stream.write_all(&request(&set)).unwrap();
+        assert_eq!(read_bytes(stream, 5), b"+OK\r\n");
+    }
     let get = request(&["GET", &key]);
     let mget = request(&["MGET", &key, &big, "none"]);
     let exec = [
@@ -149,34 +154,34 @@ fn floods(door: &FrontDoor) -> Vec<Flood> {
             &bulk(&small),
         ),
     ];
-    let hello = [request(&["HELLO", "3"]), request(&["SUBSCRIBE", "news"])].concat();
     found.push(Flood {
         name: "a subscriber's requests",
-        before: hello,
+        before: [request(&["HELLO", "3"]), request(&["SUBSCRIBE", "news"])].concat(),
+        confirmed: ">3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n",
         ..flood("", 20_000, &get, &bulk(&small))
     });
     found
 }
 
-#[test]
-fn a_client_that_writes_all_before_it_reads_gets_all_of_its_replies() {
-    let Some((_servers, door)) = open(3, |front_end| front_end) else {
-        return;
-    };
-    for flood in floods(&door) {
-        let mut stream = connect(&door);
+/// A client's end of a connection, encrypted or not.
+trait ReadWrite: Read + Write {}
+
+impl<S: Read + Write> ReadWrite for S {}
+
+fn write_all_then_read_all(door: &FrontDoor, connect: impl Fn() -> Box<dyn ReadWrite>) {
+    let found = floods(&mut connect());
+    for flood in found {
+        let mut stream = connect();
         stream.write_all(&flood.before).unwrap();
-        if !flood.before.is_empty() {
-            sleep(Duration::from_millis(300));
-            stream
-                .set_read_timeout(Some(Duration::from_millis(300)))
-                .unwrap();
-            let mut piece = [0; 4096];
-            assert!(stream.read(&mut piece).unwrap() > 0);
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut confirmed = Vec::new();
+        while !confirmed.ends_with(flood.confirmed.as_bytes()) {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            confirmed.extend(byte);
         }
         let written = stream.write_all(&flood.requests);
         assert!(written.is_ok(), "{}: {written:?}", flood.name);
+        stream.flush().unwrap();
         let replies = read_bytes(&mut stream, flood.replies.len());
         let same = replies
             .iter()
@@ -193,6 +198,67 @@ fn a_client_that_writes_all_before_it_reads_gets_all_of_its_replies() {
     }
     until("all have gone", || door.front_end.clients() == 0);
     until("all memory was given back", || door.front_end.memory() == 0);
+}
+
+#[test]
+fn a_client_that_writes_all_before_it_reads_gets_all_of_its_replies() {
+    let Some((_servers, door)) = open(3, |front_end| front_end) else {
+        return;
+    };
+    write_all_then_read_all(&door, || Box::new(connect(&door)));
+}
+
+/// TLS between the client and the front end, and between that and its nodes.
+#[cfg(feature = "tokio-rustls-comp")]
+#[test]
+fn a_client_that_writes_all_before_it_reads_gets_all_of_its_replies_over_tls() {
+    use std::sync::Arc;
+
+    use redis_sharding::ShardedClient;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+
+    let authority = support::authority::Authority::new("the tests' own");
+    let Some(servers) = Servers::builder().tls(&authority, false).start(2) else {
+        return;
+    };
+    let builder = (0..servers.len()).fold(ShardedClient::builder(), |builder, index| {
+        let url = format!("rediss://{}/", servers.tls_addr(index));
+        builder.node(format!("node-{index}"), url)
+    });
+    let trusted = redis::TlsCertificates {
+        client_tls: None,
+        root_cert: Some(authority.pem().into_bytes()),
+    };
+    let front_end = builder.tls_certificates(trusted).build_front_end().unwrap();
+
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let issued = authority.issue(&["localhost"]);
+    let certificate = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let door = FrontDoor::open_tls(front_end, Arc::new(config).into());
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap())
+        .unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let config = Arc::new(config);
+    write_all_then_read_all(&door, || {
+        let name = ServerName::try_from("localhost").unwrap();
+        let session = rustls::ClientConnection::new(Arc::clone(&config), name).unwrap();
+        Box::new(rustls::StreamOwned::new(session, connect(&door)))
+    });
 }
 
 #[test]

@@ -11,15 +11,23 @@ use support::Servers;
 use support::front_door::FrontDoor;
 use support::relay::Relay;
 
-/// For each connection to this port that nothing is under way on, when the kernel asks the peer; `None` if never.
+/// Whose port it is.
 #[cfg(target_os = "linux")]
-fn keepalive_timers(port: u16) -> Vec<Option<Duration>> {
+#[derive(Clone, Copy)]
+enum End {
+    Local = 1,
+    Remote = 2,
+}
+
+/// For each connection with this port that nothing is under way on, when the kernel asks the peer; `None` if never.
+#[cfg(target_os = "linux")]
+fn keepalive_timers(end: End, port: u16) -> Vec<Option<Duration>> {
     let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
     let mut timers = Vec::new();
     for line in table.lines().skip(1) {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let (remote, state, timer) = (words[2], words[3], words[5]);
-        let is_ours = remote.ends_with(&format!(":{port:04X}"));
+        let (address, state, timer) = (words[end as usize], words[3], words[5]);
+        let is_ours = address.ends_with(&format!(":{port:04X}"));
         if !is_ours || state != "01" {
             continue;
         }
@@ -33,11 +41,11 @@ fn keepalive_timers(port: u16) -> Vec<Option<Duration>> {
 
 /// The same, once as many connections are there and quiet.
 #[cfg(target_os = "linux")]
-fn quiet_timers(port: u16, wanted: usize) -> Vec<Option<Duration>> {
+fn quiet_timers(end: End, port: u16, wanted: usize) -> Vec<Option<Duration>> {
     let begun = Instant::now();
     loop {
         // Under way, the timer is that of the bytes.
-        let timers = keepalive_timers(port);
+        let timers = keepalive_timers(end, port);
         let settled = timers.len() >= wanted && timers.iter().all(Option::is_some);
         if settled || begun.elapsed() > Duration::from_secs(3) {
             return timers;
@@ -53,6 +61,45 @@ fn port(servers: &Servers) -> u16 {
 
 fn over(servers: &Servers) -> Builder {
     ShardedClient::builder().node("a", servers.url(0))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn tcp_keepalive_is_on_for_every_client_of_a_front_end() {
+    let Some(servers) = Servers::start(1) else {
+        return;
+    };
+    let cases = [
+        (None, Some(300)),
+        (Some(Some(77)), Some(77)),
+        (Some(None), None),
+    ];
+    for (set, expected) in cases {
+        let mut front_end = over(&servers).build_front_end().unwrap();
+        if let Some(seconds) = set {
+            front_end = front_end.with_tcp_keepalive(seconds.map(Duration::from_secs));
+        }
+        let door = FrontDoor::open_for(front_end);
+        let mut talker = door.talk();
+        assert_eq!(talker.ask("PING"), "+PONG");
+        let address = door.address();
+        let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
+        let timers = quiet_timers(End::Local, port, 1);
+        let [timer] = timers[..] else {
+            panic!("{timers:?}");
+        };
+        match expected {
+            None => assert_eq!(timer, None),
+            Some(seconds) => {
+                let left = timer.unwrap();
+                let set = Duration::from_secs(seconds);
+                assert!(
+                    left <= set && left + Duration::from_secs(10) > set,
+                    "{left:?}"
+                );
+            }
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -77,7 +124,7 @@ async fn tcp_keepalive_is_on_for_every_connection_to_a_node() {
     // The front end: one for each version of the protocol that was spoken.
     let door = FrontDoor::open(over(&servers));
     assert_eq!(door.talk().ask("SET k 1"), "+OK");
-    let timers = quiet_timers(port, 7);
+    let timers = quiet_timers(End::Remote, port, 7);
     assert!(timers.len() >= 7, "{timers:?}");
     for timer in timers {
         let left = timer.expect("every connection has it");
@@ -100,14 +147,14 @@ fn tcp_keepalive_can_be_set_and_left_to_the_system() {
         .build()
         .unwrap();
     let () = client.set("k", 1).unwrap();
-    let timers = quiet_timers(port(&servers), 1);
+    let timers = quiet_timers(End::Remote, port(&servers), 1);
     let left = timers[0].expect("it has one");
     assert!(left > Duration::from_secs(200), "{left:?}");
     drop(client);
     let mut client = over(&servers).tcp_keepalive(None).build().unwrap();
     let () = client.set("k", 1).unwrap();
     thread::sleep(Duration::from_millis(300));
-    assert!(keepalive_timers(port(&servers)).contains(&None));
+    assert!(keepalive_timers(End::Remote, port(&servers)).contains(&None));
 }
 
 #[test]

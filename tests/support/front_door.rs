@@ -1,13 +1,13 @@
 //! A front end in this process, and a program that talks to it over a socket.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
 use redis_sharding::Builder;
 use redis_sharding::aio::FrontEnd;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 /// How long a reply may take.
@@ -27,6 +27,30 @@ impl FrontDoor {
     }
 
     pub fn open_for(front_end: FrontEnd) -> Self {
+        Self::open_with(front_end, |front_end, stream| async move {
+            front_end.serve_tcp(stream).await
+        })
+    }
+
+    /// Clients come over TLS.
+    #[cfg(feature = "tokio-rustls-comp")]
+    pub fn open_tls(front_end: FrontEnd, acceptor: tokio_rustls::TlsAcceptor) -> Self {
+        Self::open_with(front_end, move |front_end, stream| {
+            let acceptor = acceptor.clone();
+            async move {
+                let stream = acceptor.accept(stream).await?;
+                front_end.serve(stream, "peer", "local").await
+            }
+        })
+    }
+
+    fn open_with<F>(
+        front_end: FrontEnd,
+        serve_one: impl Fn(FrontEnd, TcpStream) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = io::Result<()>> + Send + 'static,
+    {
         let served = front_end.clone();
         let (close, closed) = oneshot::channel::<()>();
         let (tell, told) = std::sync::mpsc::channel();
@@ -39,7 +63,7 @@ impl FrontDoor {
                 tell.send(listener.local_addr().unwrap()).unwrap();
                 tokio::select! {
                     _ = closed => {}
-                    _ = serve(listener, served.clone()) => {}
+                    _ = serve(listener, served.clone(), serve_one) => {}
                 }
                 served.stop();
                 served.stopped(Duration::from_secs(5)).await;
@@ -63,11 +87,16 @@ impl FrontDoor {
     }
 }
 
-async fn serve(listener: TcpListener, front_end: FrontEnd) {
+async fn serve<F>(
+    listener: TcpListener,
+    front_end: FrontEnd,
+    serve_one: impl Fn(FrontEnd, TcpStream) -> F,
+) where
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let front_end = front_end.clone();
-        tokio::spawn(async move { front_end.serve_tcp(stream).await });
+        tokio::spawn(serve_one(front_end.clone(), stream));
     }
 }
 
@@ -82,14 +111,14 @@ impl Drop for FrontDoor {
 
 /// A program that speaks the wire format itself.
 pub struct Talker {
-    input: BufReader<TcpStream>,
-    stream: TcpStream,
+    input: BufReader<std::net::TcpStream>,
+    stream: std::net::TcpStream,
 }
 
 impl Talker {
     /// To a server or a front end at `host:port`.
     pub fn connect(address: &str) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        let stream = std::net::TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self {
