@@ -242,6 +242,11 @@ mod nodes {
             let names: Vec<String> = (0..5000).map(|n| format!("channel:{n:0100}")).collect();
             subscriber.subscribe(&names).unwrap();
             servers.restart(0);
+            let gone = subscriber.next_event(PATIENCE);
+            assert!(
+                matches!(gone, Some(Event::Disconnected { .. })),
+                "{way:?}: {gone:?}"
+            );
             let missed = subscriber.next_event(PATIENCE);
             assert!(
                 matches!(missed, Some(Event::Missed { .. })),
@@ -684,6 +689,11 @@ mod on_tokio {
             let names: Vec<String> = (0..5000).map(|n| format!("channel:{n:0100}")).collect();
             subscriber.subscribe(&names).await.unwrap();
             servers.restart(0);
+            let event = timeout(PATIENCE, subscriber.next_event()).await;
+            assert!(
+                matches!(event, Ok(Some(Event::Disconnected { .. }))),
+                "{way:?}: {event:?}"
+            );
             let event = timeout(PATIENCE, subscriber.next_event()).await;
             assert!(
                 matches!(event, Ok(Some(Event::Missed { .. }))),
