@@ -72,6 +72,9 @@ struct Flood {
     confirmed: &'static str,
     requests: Vec<u8>,
     replies: Vec<u8>,
+    /// The bytes of one time of the requests that are repeated, and of the replies to it.
+    once: usize,
+    replied_once: usize,
 }
 
 /// A flood of the same request. The key is padded, so that requests are long as well.
@@ -82,6 +85,8 @@ fn flood(name: &'static str, count: usize, request: &[u8], reply: &[u8]) -> Floo
         confirmed: "",
         requests: request.repeat(count),
         replies: reply.repeat(count),
+        once: request.len(),
+        replied_once: reply.len(),
     }
 }
 
@@ -118,10 +123,10 @@ fn floods(stream: &mut dyn ReadWrite) -> Vec<Flood> {
     let upload = [set, get.repeat(400)].concat();
     let uploaded = [b"+OK\r\n".to_vec(), bulk(&small).repeat(400)].concat();
     let mut found = vec![
-        flood("rounds", 20_000, &get, &bulk(&small)),
+        flood("rounds", 80, &get.repeat(100), &bulk(&small).repeat(100)),
         flood(
             "merged replies",
-            10,
+            4,
             &[mget, get.repeat(1500)].concat(),
             &[
                 b"*3\r\n".to_vec(),
@@ -134,31 +139,41 @@ fn floods(stream: &mut dyn ReadWrite) -> Vec<Flood> {
         ),
         flood(
             "large replies",
-            5,
+            3,
             &[request(&["GET", &big]), get.repeat(3000)].concat(),
             &[bulk(&large), bulk(&small).repeat(3000)].concat(),
         ),
-        flood("uploads", 5, &upload, &uploaded),
-        flood("transactions", 5_000, &exec, &executed.concat()),
+        flood("uploads", 3, &upload, &uploaded),
+        flood(
+            "transactions",
+            50,
+            &exec.repeat(50),
+            &executed.concat().repeat(50),
+        ),
         flood(
             "scripts",
-            5_000,
-            &request(&["EVAL", script, "1", &key]),
-            &bulk(&small),
+            60,
+            &request(&["EVAL", script, "1", &key]).repeat(50),
+            &bulk(&small).repeat(50),
         ),
-        flood("inline requests", 10_000, inline.as_bytes(), &bulk(&small)),
+        flood(
+            "inline requests",
+            60,
+            &inline.as_bytes().repeat(100),
+            &bulk(&small).repeat(100),
+        ),
         flood(
             "replies of its own",
-            20_000,
-            &request(&["ECHO", &small]),
-            &bulk(&small),
+            40,
+            &request(&["ECHO", &small]).repeat(100),
+            &bulk(&small).repeat(100),
         ),
     ];
     found.push(Flood {
         name: "a subscriber's requests",
         before: [request(&["HELLO", "3"]), request(&["SUBSCRIBE", "news"])].concat(),
         confirmed: ">3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n",
-        ..flood("", 20_000, &get, &bulk(&small))
+        ..flood("", 60, &get.repeat(100), &bulk(&small).repeat(100))
     });
     found
 }
@@ -168,10 +183,69 @@ trait ReadWrite: Read + Write {}
 
 impl<S: Read + Write> ReadWrite for S {}
 
-fn write_all_then_read_all(door: &FrontDoor, connect: impl Fn() -> Box<dyn ReadWrite>) {
-    let found = floods(&mut connect());
-    for flood in found {
-        let mut stream = connect();
+/// What a client does with a flood.
+#[derive(Clone, Copy, Debug)]
+enum Behaviour {
+    /// Writes all before it reads the first reply.
+    WriteFirst,
+    /// Reads in small pieces with pauses between them.
+    Slow,
+    /// Writes again and again, and never reads.
+    Flooding,
+    /// Closes its connection while much is on its way.
+    Vanishing,
+    /// Stops in the middle of a request.
+    Silent,
+}
+
+/// Two front ends over the same nodes, and a way to each.
+struct Doors<C> {
+    /// With the default limits.
+    lenient: FrontDoor,
+    /// With a limit of 2 MB for requests, and a second for idle clients.
+    strict: FrontDoor,
+    connect: C,
+}
+
+fn strict(front_end: FrontEnd) -> FrontEnd {
+    front_end
+        .with_query_limit(2 << 20)
+        .with_idle_timeout(Duration::from_secs(1))
+}
+
+impl<C: Fn(&FrontDoor) -> Box<dyn ReadWrite>> Doors<C> {
+    fn meet_all(&self) {
+        let found = floods(&mut (self.connect)(&self.lenient));
+        for flood in &found {
+            for behaviour in [
+                Behaviour::WriteFirst,
+                Behaviour::Slow,
+                Behaviour::Flooding,
+                Behaviour::Vanishing,
+                Behaviour::Silent,
+            ] {
+                // Who has subscriptions may be silent.
+                if matches!(behaviour, Behaviour::Silent) && !flood.before.is_empty() {
+                    continue;
+                }
+                let begun = Instant::now();
+                self.meet(flood, behaviour);
+                println!("{}, {behaviour:?}: {:?}", flood.name, begun.elapsed());
+                for door in [&self.lenient, &self.strict] {
+                    let what = format!("{}, {behaviour:?}", flood.name);
+                    until(&what, || door.front_end.clients() == 0);
+                    until(&what, || door.front_end.memory() == 0);
+                }
+            }
+        }
+    }
+
+    fn meet(&self, flood: &Flood, behaviour: Behaviour) {
+        let door = match behaviour {
+            Behaviour::WriteFirst | Behaviour::Slow => &self.lenient,
+            _ => &self.strict,
+        };
+        let mut stream = (self.connect)(door);
         stream.write_all(&flood.before).unwrap();
         let mut confirmed = Vec::new();
         while !confirmed.ends_with(flood.confirmed.as_bytes()) {
@@ -179,39 +253,83 @@ fn write_all_then_read_all(door: &FrontDoor, connect: impl Fn() -> Box<dyn ReadW
             stream.read_exact(&mut byte).unwrap();
             confirmed.extend(byte);
         }
-        let written = stream.write_all(&flood.requests);
-        assert!(written.is_ok(), "{}: {written:?}", flood.name);
-        stream.flush().unwrap();
-        let replies = read_bytes(&mut stream, flood.replies.len());
+        match behaviour {
+            Behaviour::WriteFirst => {
+                stream.write_all(&flood.requests).unwrap();
+                stream.flush().unwrap();
+                flood.check(&read_bytes(&mut stream, flood.replies.len()));
+            }
+            Behaviour::Slow => {
+                // So many requests as the buffers between the two hold, with a first part read slowly.
+                let requests = &flood.requests[..flood.once];
+                stream.write_all(requests).unwrap();
+                stream.flush().unwrap();
+                let mut replies = Vec::new();
+                for _ in 0..30 {
+                    sleep(Duration::from_millis(2));
+                    let piece = (flood.replied_once - replies.len()).min(5_000);
+                    replies.extend(read_bytes(&mut stream, piece));
+                }
+                let rest = flood.replied_once - replies.len();
+                replies.extend(read_bytes(&mut stream, rest));
+                assert!(
+                    replies == flood.replies[..flood.replied_once],
+                    "{}",
+                    flood.name
+                );
+            }
+            Behaviour::Flooding => {
+                let end = Instant::now() + PATIENCE / 2;
+                while stream.write_all(&flood.requests).is_ok() {}
+                assert!(Instant::now() < end, "{} is not cut off", flood.name);
+            }
+            Behaviour::Vanishing => stream.write_all(&flood.requests[..flood.once]).unwrap(),
+            Behaviour::Silent => {
+                stream.write_all(&flood.requests[..flood.once - 3]).unwrap();
+                stream.flush().unwrap();
+                // It is told what it asked for, and hung up on.
+                let told = read_bytes(&mut stream, flood.replied_once);
+                assert!(told.len() < flood.replied_once, "{}", flood.name);
+            }
+        }
+    }
+}
+
+impl Flood {
+    fn check(&self, replies: &[u8]) {
         let same = replies
             .iter()
-            .zip(&flood.replies)
+            .zip(&self.replies)
             .take_while(|(a, b)| a == b);
         let same = same.count();
         assert!(
-            replies == flood.replies,
+            replies == self.replies,
             "{}: {} of {} bytes came, the first {same} right",
-            flood.name,
+            self.name,
             replies.len(),
-            flood.replies.len(),
+            self.replies.len(),
         );
     }
-    until("all have gone", || door.front_end.clients() == 0);
-    until("all memory was given back", || door.front_end.memory() == 0);
 }
 
 #[test]
-fn a_client_that_writes_all_before_it_reads_gets_all_of_its_replies() {
-    let Some((_servers, door)) = open(3, |front_end| front_end) else {
+fn no_client_hangs_the_front_end_or_fills_it_on_any_path() {
+    let Some(servers) = Servers::start(3) else {
         return;
     };
-    write_all_then_read_all(&door, || Box::new(connect(&door)));
+    let front_end = || builder(&servers).build_front_end().unwrap();
+    let doors = Doors {
+        lenient: FrontDoor::open_for(front_end()),
+        strict: FrontDoor::open_for(strict(front_end())),
+        connect: |door: &FrontDoor| Box::new(connect(door)) as Box<dyn ReadWrite>,
+    };
+    doors.meet_all();
 }
 
 /// TLS between the client and the front end, and between that and its nodes.
 #[cfg(feature = "tokio-rustls-comp")]
 #[test]
-fn a_client_that_writes_all_before_it_reads_gets_all_of_its_replies_over_tls() {
+fn no_client_hangs_the_front_end_or_fills_it_on_any_path_over_tls() {
     use std::sync::Arc;
 
     use redis_sharding::ShardedClient;
@@ -222,15 +340,17 @@ fn a_client_that_writes_all_before_it_reads_gets_all_of_its_replies_over_tls() {
     let Some(servers) = Servers::builder().tls(&authority, false).start(2) else {
         return;
     };
-    let builder = (0..servers.len()).fold(ShardedClient::builder(), |builder, index| {
-        let url = format!("rediss://{}/", servers.tls_addr(index));
-        builder.node(format!("node-{index}"), url)
-    });
-    let trusted = redis::TlsCertificates {
-        client_tls: None,
-        root_cert: Some(authority.pem().into_bytes()),
+    let front_end = || {
+        let builder = (0..servers.len()).fold(ShardedClient::builder(), |builder, index| {
+            let url = format!("rediss://{}/", servers.tls_addr(index));
+            builder.node(format!("node-{index}"), url)
+        });
+        let trusted = redis::TlsCertificates {
+            client_tls: None,
+            root_cert: Some(authority.pem().into_bytes()),
+        };
+        builder.tls_certificates(trusted).build_front_end().unwrap()
     };
-    let front_end = builder.tls_certificates(trusted).build_front_end().unwrap();
 
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let issued = authority.issue(&["localhost"]);
@@ -242,23 +362,27 @@ fn a_client_that_writes_all_before_it_reads_gets_all_of_its_replies_over_tls() {
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)
         .unwrap();
-    let door = FrontDoor::open_tls(front_end, Arc::new(config).into());
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
 
     let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap())
-        .unwrap();
+    let root = CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap();
+    roots.add(root).unwrap();
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
     let config = Arc::new(config);
-    write_all_then_read_all(&door, || {
-        let name = ServerName::try_from("localhost").unwrap();
-        let session = rustls::ClientConnection::new(Arc::clone(&config), name).unwrap();
-        Box::new(rustls::StreamOwned::new(session, connect(&door)))
-    });
+    let doors = Doors {
+        lenient: FrontDoor::open_tls(front_end(), acceptor.clone()),
+        strict: FrontDoor::open_tls(strict(front_end()), acceptor),
+        connect: move |door: &FrontDoor| {
+            let name = ServerName::try_from("localhost").unwrap();
+            let session = rustls::ClientConnection::new(Arc::clone(&config), name).unwrap();
+            Box::new(rustls::StreamOwned::new(session, connect(door))) as Box<dyn ReadWrite>
+        },
+    };
+    doors.meet_all();
 }
 
 #[test]
