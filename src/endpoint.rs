@@ -39,7 +39,7 @@ impl Endpoint {
         self.tls.as_ref().map_or("", Tls::hint)
     }
 
-    /// The same node in this version of the protocol.
+    /// This node, spoken to in `version` of the protocol.
     #[cfg(feature = "tokio-comp")]
     pub(crate) fn speaking(&self, version: redis::ProtocolVersion) -> Self {
         let settings = self.info.redis_settings().clone().set_protocol(version);

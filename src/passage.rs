@@ -4,7 +4,7 @@ use std::io;
 
 use crate::resp;
 
-/// So much of a line is kept: more than the mark and a length need, so that a longer line is no length.
+/// The part of a line that is kept: more than the mark and a length need, so that a longer line is no length.
 const LINE_BYTES_KEPT: usize = 32;
 
 /// Arrays may be nested so deeply: deeper than any script can make its reply.

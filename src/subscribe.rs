@@ -37,7 +37,7 @@ pub const EVENT_BYTES_MAX: usize = 32 << 20;
 /// Shorter for the unit tests.
 pub(crate) const SILENCE: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 15_000 });
 
-/// So many names are dealt with before others get their turn.
+/// Names that are dealt with in a row before other tasks get their turn.
 pub(crate) const NAMES_AT_ONCE: usize = 512;
 
 /// What a subscriber hears.

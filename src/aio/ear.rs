@@ -23,7 +23,7 @@ use crate::subscribe::{
     Change, ChangeRequest, Event, Heard, Listening, NAMES_AT_ONCE, Name, SILENCE, Subscription,
 };
 
-/// So many replies and messages are dealt with before others get their turn, or so many bytes of them.
+/// Replies and messages that are dealt with in a row, and their bytes, before other tasks get their turn.
 const REPLIES_AT_ONCE: usize = 256;
 const BYTES_AT_ONCE: usize = 256 << 10;
 

@@ -357,7 +357,7 @@ impl State {
             && (home().is_some() || self.attempt.as_ref().is_some_and(needs_it))
     }
 
-    /// What is said of a node that is known to be down.
+    /// The error for a node that is known to be down.
     fn down(&self, now: Instant) -> Cause {
         let (reason, since) = self.health.trouble(now).unwrap_or_default();
         let seconds = since.as_secs_f64();

@@ -131,7 +131,7 @@ pub(crate) enum OutputVerdict {
 }
 
 impl OutputWatch {
-    /// So many bytes wait now.
+    /// Compares `bytes`, which wait now, with the limit.
     pub(crate) fn check(
         &mut self,
         limit: OutputLimit,

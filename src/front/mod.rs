@@ -3,7 +3,7 @@
 //! * [`Look`](request::Look): requests as they arrive, in every form a server takes.
 //! * [`Session`]: one such client. It takes requests, hands those for the nodes to a [`Relay`](crate::plan::Relay), answers
 //!   those about the connection itself, and says what [`Work`] needs more than a round of requests and answers.
-//! * [`Client`]: what is told of a client to others.
+//! * [`Client`]: what is told of a client to others. `limits`: how much one client may have waiting.
 //!
 //! Nothing here touches a socket, a clock or a lock.
 

@@ -39,7 +39,7 @@ pub(crate) enum Arrived {
 pub(crate) struct Normalized {
     /// Bytes of the input that the requests were.
     pub(crate) consumed: usize,
-    /// The same requests as [`PackedCommands`] reads them. Empty requests are kept as one `*0\r\n` for all that follow each
+    /// These requests in the form that [`PackedCommands`] reads. Empty requests are kept as one `*0\r\n` for all that follow each
     /// other, because even they end what CLIENT REPLY SKIP began.
     pub(crate) packed: Vec<u8>,
     /// How many requests there are in `packed`, those without arguments not counted.
@@ -65,13 +65,13 @@ pub(crate) enum NormalizedEnd {
 pub(crate) struct Look {
     /// Where the line at hand begins.
     at: usize,
-    /// So many bytes of that line hold no end of it.
+    /// The length of the part of that line that was searched for its end.
     searched: usize,
     /// Arguments still to come, once the first line has told.
     left: Option<usize>,
 }
 
-/// The same as [`Arrived`], when a request is written to a buffer.
+/// Like [`Arrived`], for a request that is written to a buffer instead.
 enum Found {
     Part(usize),
     Nothing(usize),

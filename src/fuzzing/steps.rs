@@ -13,7 +13,7 @@ pub(crate) struct Spent {
     pub(crate) reserved: usize,
 }
 
-/// So many bytes were looked at.
+/// Counts bytes that were looked at.
 pub(crate) fn add(steps: usize) {
     SPENT.with(|spent| {
         let Spent {
@@ -25,7 +25,7 @@ pub(crate) fn add(steps: usize) {
     });
 }
 
-/// So many bytes were reserved for what may come.
+/// Counts bytes that were reserved for what may come.
 pub(crate) fn reserve(bytes: usize) {
     SPENT.with(|spent| {
         let Spent { steps, reserved } = spent.get();

@@ -159,7 +159,7 @@ impl Atomic {
         Exchange::transaction(node, packed.to_vec(), slots)
     }
 
-    /// The same for a transaction that any other node may carry out as well, as long as it was not sent.
+    /// A transaction that any other node may carry out as well, as long as it was not sent.
     pub(crate) fn exchange_anywhere(node: NodeIndex, packed: &[u8], commands: usize) -> Exchange {
         let slots = vec![Slot::whole(0, Access::Write).anywhere(); commands + 2];
         Exchange::transaction(node, packed.to_vec(), slots)

@@ -125,7 +125,7 @@ impl Dedicated {
         self.close();
     }
 
-    /// What is said of a request that failed. The connection is closed.
+    /// The error for a request that failed. The connection is closed.
     fn failed(&mut self, cause: Cause) -> RedisError {
         self.close();
         let failure = Failure { cause, sent: 0 };

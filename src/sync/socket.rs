@@ -39,7 +39,7 @@ impl Socket {
         }
     }
 
-    /// The same socket once more, for another thread.
+    /// A second handle of this socket, for another thread.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         match self {
             Self::Tcp(stream) => stream.try_clone().map(Self::Tcp),

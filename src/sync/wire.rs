@@ -30,7 +30,7 @@ const A_LOOK: Duration = Duration::from_millis(1);
 /// nothing, and is not larger, fits into the buffers.
 const WRITE_WHOLE: usize = 16 * 1024;
 
-/// So long a write waits at most before what has arrived is read.
+/// The longest that a write waits before what has arrived is read.
 pub(super) const WRITE_TURN: Duration = Duration::from_millis(10);
 
 /// A buffer of more bytes is given back when all is read.

@@ -49,7 +49,7 @@ pub(super) struct ClientIo<S> {
 
 /// What happens while a connection waits.
 pub(super) enum Heard {
-    /// So many bytes came; none is the end.
+    /// The number of bytes that came; zero at the end of the stream.
     Bytes(usize),
     Event(Event),
     /// Somebody says something to it: see its [`Guest`].

@@ -60,7 +60,7 @@ impl Input {
         self.rewritten.rest().len() + self.bytes.rest().len()
     }
 
-    /// So many bytes of the rest were taken.
+    /// Removes the first `count` bytes of the rest.
     pub(super) fn consume(&mut self, count: usize) {
         match self.rewritten.rest() {
             [] => self.bytes.consume(count),

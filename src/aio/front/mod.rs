@@ -1,8 +1,10 @@
 //! A front end: how do the bytes of programs that take us for one server go to the nodes and back?
 //!
 //! * [`FrontEnd`]: serves any number of connections over one client's nodes.
-//! * `talk`: one connection, from its first byte to its last. `work`: what is more than requests and answers. `pipe`: what is too large to be kept. `hall`: all connections,
-//!   for CLIENT LIST and CLIENT KILL.
+//! * `talk`: serves one connection; `work`: commands that are more than requests and replies (SUBSCRIBE, EXEC, BLPOP, ...).
+//! * `client_io`: reads from a client also while it is written to, within limits; `input`: bytes that wait to be carried out;
+//!   `memory`: what all clients hold, and who goes when it is too much.
+//! * `pipe`: streams a request or reply that is too large to be kept. `hall`: all connections, for CLIENT LIST and KILL.
 //!
 //! What is said to whom is decided by `front` and `plan`; here bytes are moved and waited for.
 
@@ -128,7 +130,7 @@ impl FrontEnd {
         }
     }
 
-    /// So many connections at a time, as [`Builder::clients_max`](crate::Builder::clients_max). A number outside of its
+    /// The most connections at a time, as [`Builder::clients_max`](crate::Builder::clients_max). A number outside of its
     /// limits counts as the nearest one. Defaults to what the builder was told.
     #[must_use]
     pub fn with_clients_max(self, clients: usize) -> Self {

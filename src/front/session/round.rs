@@ -31,7 +31,7 @@ const STRANGER_ARGS_MAX: usize = 10;
 const STRANGER_BYTES_MAX: usize = 16 << 10;
 
 impl Session {
-    /// A round of so many commands was answered with so many bytes.
+    /// Adapts the size of the next round: one of `commands` commands was answered with `bytes` bytes.
     pub(crate) fn answered(&mut self, commands: u32, bytes: usize) {
         let fitting = ROUND_REPLY_BYTES as u64 * u64::from(commands) / (bytes as u64).max(1);
         let most = u64::from(self.round_commands_max) * 2;

@@ -6,7 +6,7 @@ use crate::command::{Access, Args, PackedCommands};
 use crate::node::NodeIndex;
 use crate::plan::{Ending, Meter};
 
-/// So many bytes of requests may be on their way to one node; a longer batch goes in rounds.
+/// The most bytes of requests that are on their way to one node; a longer batch goes in rounds.
 ///
 /// A server that answers while it is still being written to must find its answers read at some time, and a Redis server
 /// keeps unread answers in memory.
@@ -60,7 +60,7 @@ impl Slot {
         }
     }
 
-    /// The same for a request that any other node may answer as well.
+    /// The place of a request that any other node may answer as well.
     pub(crate) fn anywhere(self) -> Self {
         Self {
             anywhere: true,

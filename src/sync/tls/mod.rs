@@ -156,7 +156,7 @@ impl TlsSocket {
         &self.tcp
     }
 
-    /// The same socket once more, for another thread.
+    /// A second handle of this socket, for another thread.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             tcp: self.tcp.try_clone()?,
