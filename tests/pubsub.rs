@@ -451,13 +451,15 @@ fn publish_of_a_script_is_heard_by_channels_with_the_tag_of_its_keys_and_by_patt
         .collect();
     by_channel.subscribe(&channels).unwrap();
     by_pattern.psubscribe("events:*").unwrap();
-    let script = redis::Script::new("return redis.call('PUBLISH', ARGV[1], KEYS[1])");
+    let script = "return redis.call('PUBLISH', ARGV[1], KEYS[1])";
     for (number, channel) in channels.iter().enumerate() {
         let key = format!("cart:{{{number}}}:items");
-        let heard: i64 = script
-            .key(&key)
+        let heard: i64 = cmd("EVAL")
+            .arg(script)
+            .arg(1)
+            .arg(&key)
             .arg(channel)
-            .invoke(&mut client.clone())
+            .query(&mut client.clone())
             .unwrap();
         assert_eq!(heard, 2, "{channel}");
         assert_eq!(message(&mut by_channel).payload, key.as_bytes());
