@@ -183,7 +183,7 @@ fn compare_end(bytes: &[u8], end: &NormalizedEnd) {
     }
 }
 
-/// The same requests, many at once.
+/// Compares requests that are normalized many at once with those that were taken one by one.
 fn compare_normalized(bytes: &[u8], max_bytes: usize, whole: &Taken) {
     let lengths = || whole.requests.iter().map(|taking| taking.length);
     // A request that does not fit is looked at in vain, and so is one that has not arrived.

@@ -165,26 +165,27 @@ impl Session {
             Arrived::Part(needed) => (0, Next::Input(needed.saturating_sub(bytes.len()))),
             Arrived::Nothing(length) => {
                 self.take_nothing();
-                // More of it may follow, and other requests in unusual forms.
-                let rest = self.look.normalize(&bytes[length..], REWRITTEN_BYTES_MAX);
-                self.look = Look::default();
-                match rest.consumed {
-                    0 => (length, Next::Round),
-                    more => (length + more, Next::Requests(rest.packed)),
-                }
+                self.rewrite(bytes, length, Vec::new())
             }
-            Arrived::Request { length, mut packed } => {
-                let rest = self.look.normalize(&bytes[length..], REWRITTEN_BYTES_MAX);
-                self.look = Look::default();
-                packed.extend_from_slice(&rest.packed);
-                (length + rest.consumed, Next::Requests(packed))
-            }
+            Arrived::Request { length, packed } => self.rewrite(bytes, length, packed),
             Arrived::Broken(why) => (0, self.broken(why)),
         };
         Gathered {
             consumed: before + length,
             next,
         }
+    }
+
+    /// Adds the requests behind the first `length` bytes to `packed`, which has those before, in the usual form.
+    fn rewrite(&mut self, bytes: &[u8], length: usize, mut packed: Vec<u8>) -> (usize, Next) {
+        let rest = self.look.normalize(&bytes[length..], REWRITTEN_BYTES_MAX);
+        self.look = Look::default();
+        packed.extend_from_slice(&rest.packed);
+        let next = match packed.is_empty() {
+            true => Next::Round,
+            false => Next::Requests(packed),
+        };
+        (length + rest.consumed, next)
     }
 
     /// The end of a client whose bytes are no request. After CLIENT REPLY OFF or SKIP it is not told why.
