@@ -358,10 +358,14 @@ impl Builder {
     #[cfg(feature = "tokio-comp")]
     pub fn build_async(self) -> Result<crate::aio::ShardedClient, Error> {
         let parts = self.parts(Runtime::Tokio)?;
-        use crate::aio::Pace;
+        use crate::aio::WriteCoalescing;
         let users = parts.settings.waiting_pool_size;
-        let executor =
-            crate::aio::Executor::new(parts.endpoints, &parts.settings, users, Pace::AtOnce);
+        let executor = crate::aio::Executor::new(
+            parts.endpoints,
+            &parts.settings,
+            users,
+            WriteCoalescing::Off,
+        );
         Ok(crate::aio::ShardedClient::from_shared(crate::aio::Shared {
             router: parts.router,
             executor,

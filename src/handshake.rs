@@ -1,4 +1,4 @@
-//! The first words on a new connection: protocol, password, database, name of the library. Pure: says what to send, and
+//! The first commands on a new connection: protocol, password, database, name of the library. Pure: says what to send, and
 //! what the answers mean.
 
 use redis::{Cmd, ProtocolVersion, RedisConnectionInfo, RedisError, RedisResult, Value, cmd};
@@ -6,26 +6,28 @@ use redis::{Cmd, ProtocolVersion, RedisConnectionInfo, RedisError, RedisResult, 
 /// What to say on a new connection, all of it in one round trip.
 #[derive(Debug)]
 pub(crate) struct Handshake {
-    words: Vec<(Cmd, Needed)>,
+    commands: Vec<(Cmd, OnRefusal)>,
 }
 
 /// Whether a refusal of a command matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Needed {
-    Yes,
-    No,
+enum OnRefusal {
+    Fail,
+    Ignore,
 }
 
 impl Handshake {
     /// What `info` asks for.
     pub(crate) fn new(info: &RedisConnectionInfo) -> Self {
-        Self { words: words(info) }
+        Self {
+            commands: commands(info),
+        }
     }
 
     /// The requests in the wire format.
     pub(crate) fn packed(&self) -> Vec<u8> {
         let mut packed = Vec::new();
-        for (cmd, _) in &self.words {
+        for (cmd, _) in &self.commands {
             cmd.write_packed_command(&mut packed);
         }
         packed
@@ -33,13 +35,13 @@ impl Handshake {
 
     /// How many answers come.
     pub(crate) fn count(&self) -> usize {
-        self.words.len()
+        self.commands.len()
     }
 
     /// Whether the answers are good.
     pub(crate) fn check(&self, answers: &[Value]) -> RedisResult<()> {
-        for ((cmd, needed), answer) in self.words.iter().zip(answers) {
-            if let (Value::ServerError(error), Needed::Yes) = (answer, needed) {
+        for ((cmd, needed), answer) in self.commands.iter().zip(answers) {
+            if let (Value::ServerError(error), OnRefusal::Fail) = (answer, needed) {
                 let name = match cmd.args_iter().next() {
                     Some(redis::Arg::Simple(name)) => String::from_utf8_lossy(name).into_owned(),
                     _ => String::new(),
@@ -58,8 +60,8 @@ impl Handshake {
     }
 }
 
-fn words(info: &RedisConnectionInfo) -> Vec<(Cmd, Needed)> {
-    let mut words = Vec::new();
+fn commands(info: &RedisConnectionInfo) -> Vec<(Cmd, OnRefusal)> {
+    let mut commands = Vec::new();
     if info.protocol() == ProtocolVersion::RESP3 {
         let mut hello = cmd("HELLO");
         hello.arg(3);
@@ -69,19 +71,19 @@ fn words(info: &RedisConnectionInfo) -> Vec<(Cmd, Needed)> {
                 .arg(info.username().unwrap_or("default"))
                 .arg(password);
         }
-        words.push((hello, Needed::Yes));
+        commands.push((hello, OnRefusal::Fail));
     } else if let Some(password) = info.password() {
         let mut auth = cmd("AUTH");
         if let Some(username) = info.username() {
             auth.arg(username);
         }
         auth.arg(password);
-        words.push((auth, Needed::Yes));
+        commands.push((auth, OnRefusal::Fail));
     }
     if info.db() != 0 {
         let mut select = cmd("SELECT");
         select.arg(info.db());
-        words.push((select, Needed::Yes));
+        commands.push((select, OnRefusal::Fail));
     }
     if !info.skip_set_lib_name() {
         // Servers before 7.2 do not know it.
@@ -97,15 +99,15 @@ fn words(info: &RedisConnectionInfo) -> Vec<(Cmd, Needed)> {
         ] {
             let mut setinfo = cmd("CLIENT");
             setinfo.arg("SETINFO").arg(attribute).arg(value);
-            words.push((setinfo, Needed::No));
+            commands.push((setinfo, OnRefusal::Ignore));
         }
     }
-    if words.is_empty() {
+    if commands.is_empty() {
         // A server that hangs up on everybody, say for a client certificate that it misses, shows it only by its first
         // answer. A connection that has none to show would be taken for made, and made again at once.
-        words.push((cmd("PING"), Needed::No));
+        commands.push((cmd("PING"), OnRefusal::Ignore));
     }
-    words
+    commands
 }
 
 #[cfg(test)]

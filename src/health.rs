@@ -6,18 +6,18 @@
 use std::time::{Duration, Instant};
 
 /// The first pause after a failed attempt.
-pub(crate) const PAUSE_MIN: Duration = Duration::from_millis(50);
+pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between two attempts.
-pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(1);
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// What is known of one node's reachability.
 #[derive(Debug, Default)]
-pub(crate) struct Health {
-    trouble: Option<Trouble>,
+pub(crate) struct Backoff {
+    trouble: Option<Outage>,
 }
 
 #[derive(Debug)]
-struct Trouble {
+struct Outage {
     since: Instant,
     failures: u32,
     retry_at: Instant,
@@ -36,7 +36,7 @@ enum Attempt {
 
 /// Whether to try for a connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Admission {
     /// Try, and tell how it went.
     Try,
     /// Do not: the last attempt failed for this reason.
@@ -56,19 +56,19 @@ impl Attempt {
     }
 }
 
-impl Health {
-    /// Asks whether to try for a connection, which takes no longer than `limit`. Who gets [`Verdict::Try`] must call
+impl Backoff {
+    /// Asks whether to try for a connection, which takes no longer than `limit`. Who gets [`Admission::Try`] must call
     /// [`connected`](Self::connected), [`failed`](Self::failed) or [`inconclusive`](Self::inconclusive) afterwards.
-    pub(crate) fn ask(&mut self, now: Instant, limit: Duration) -> Verdict {
+    pub(crate) fn try_acquire(&mut self, now: Instant, limit: Duration) -> Admission {
         match &mut self.trouble {
-            None => Verdict::Try,
+            None => Admission::Try,
             Some(trouble) if now >= trouble.retry_at && trouble.attempt.is_over(now) => {
                 trouble.attempt = Attempt::Running {
                     overdue: now + 2 * limit,
                 };
-                Verdict::Try
+                Admission::Try
             }
-            Some(trouble) => Verdict::Down {
+            Some(trouble) => Admission::Down {
                 reason: trouble.reason.clone(),
                 since: now.saturating_duration_since(trouble.since),
             },
@@ -76,7 +76,7 @@ impl Health {
     }
 
     /// Why and since when the node cannot be reached, if so.
-    pub(crate) fn trouble(&self, now: Instant) -> Option<(&str, Duration)> {
+    pub(crate) fn outage(&self, now: Instant) -> Option<(&str, Duration)> {
         let trouble = self.trouble.as_ref()?;
         Some((
             &trouble.reason,
@@ -110,11 +110,11 @@ impl Health {
             Some(trouble) => (trouble.since, trouble.failures.saturating_add(1)),
             None => (now, 1),
         };
-        let pause = PAUSE_MIN
+        let pause = BACKOFF_MIN
             .saturating_mul(1 << (failures - 1).min(16))
-            .min(PAUSE_MAX)
+            .min(BACKOFF_MAX)
             .mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
-        self.trouble = Some(Trouble {
+        self.trouble = Some(Outage {
             since,
             failures,
             retry_at: now + pause,
@@ -133,34 +133,37 @@ mod tests {
 
     #[test]
     fn a_node_in_trouble_is_tried_by_one_at_a_time() {
-        let mut health = Health::default();
+        let mut health = Backoff::default();
         let start = Instant::now();
-        assert_eq!(health.ask(start, LIMIT), Verdict::Try);
+        assert_eq!(health.try_acquire(start, LIMIT), Admission::Try);
         health.failed(start, 1.0, "refused".into());
-        assert!(matches!(health.ask(start, LIMIT), Verdict::Down { .. }));
-        let later = start + PAUSE_MIN;
-        assert_eq!(health.ask(later, LIMIT), Verdict::Try);
-        let Verdict::Down { reason, since } = health.ask(later, LIMIT) else {
+        assert!(matches!(
+            health.try_acquire(start, LIMIT),
+            Admission::Down { .. }
+        ));
+        let later = start + BACKOFF_MIN;
+        assert_eq!(health.try_acquire(later, LIMIT), Admission::Try);
+        let Admission::Down { reason, since } = health.try_acquire(later, LIMIT) else {
             panic!("a second attempt beside the first");
         };
-        assert_eq!((reason.as_str(), since), ("refused", PAUSE_MIN));
+        assert_eq!((reason.as_str(), since), ("refused", BACKOFF_MIN));
         assert_eq!(
-            health.ask(later + 2 * LIMIT, LIMIT),
-            Verdict::Try,
+            health.try_acquire(later + 2 * LIMIT, LIMIT),
+            Admission::Try,
             "the one who tries does not go on"
         );
     }
 
     #[test]
     fn the_pause_grows_to_its_limit_and_no_further() {
-        let mut health = Health::default();
+        let mut health = Backoff::default();
         let mut now = Instant::now();
         for _ in 0..100 {
             health.failed(now, 1.0, "refused".into());
-            now += PAUSE_MAX;
+            now += BACKOFF_MAX;
             assert_eq!(
-                health.ask(now, LIMIT),
-                Verdict::Try,
+                health.try_acquire(now, LIMIT),
+                Admission::Try,
                 "after the longest pause there is an attempt"
             );
         }
@@ -168,21 +171,21 @@ mod tests {
 
     #[test]
     fn an_attempt_that_says_nothing_leaves_the_next_one_free() {
-        let mut health = Health::default();
+        let mut health = Backoff::default();
         let now = Instant::now();
         health.failed(now, 1.0, "refused".into());
-        assert_eq!(health.ask(now + PAUSE_MIN, LIMIT), Verdict::Try);
+        assert_eq!(health.try_acquire(now + BACKOFF_MIN, LIMIT), Admission::Try);
         health.inconclusive();
-        assert_eq!(health.ask(now + PAUSE_MIN, LIMIT), Verdict::Try);
+        assert_eq!(health.try_acquire(now + BACKOFF_MIN, LIMIT), Admission::Try);
     }
 
     #[test]
     fn a_node_that_comes_back_is_well_again() {
-        let mut health = Health::default();
+        let mut health = Backoff::default();
         let now = Instant::now();
         health.failed(now, 0.0, "refused".into());
         health.connected();
-        assert_eq!(health.ask(now, LIMIT), Verdict::Try);
-        assert_eq!(health.ask(now, LIMIT), Verdict::Try);
+        assert_eq!(health.try_acquire(now, LIMIT), Admission::Try);
+        assert_eq!(health.try_acquire(now, LIMIT), Admission::Try);
     }
 }

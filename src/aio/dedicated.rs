@@ -7,7 +7,7 @@ use redis::aio::ConnectionLike;
 use redis::{Cmd, Pipeline, RedisFuture, RedisResult, Value};
 
 use crate::aio::Shared;
-use crate::aio::waiting::Lease;
+use crate::aio::exclusive_pool::Lease;
 use crate::command::{Access, Scripting};
 use crate::error::Error;
 use crate::node::NodeIndex;
@@ -46,8 +46,8 @@ impl Dedicated {
         node: NodeIndex,
         check_keys: bool,
     ) -> Result<Self, Error> {
-        let limit = shared.executor.limit(Hold::No);
-        let lease = shared.executor.lease(node, limit).await;
+        let deadline = shared.executor.deadline(Hold::No);
+        let lease = shared.executor.lease(node, deadline).await;
         let lease = lease.map_err(|cause| {
             Failure::not_sent(cause).error(shared.router.name(node), 0, Access::Read)
         })?;
@@ -74,7 +74,7 @@ impl Dedicated {
     /// Ends it: a connection whose state is as it was may be used again.
     pub(super) fn finish(self) {
         if let (true, Some(lease)) = (self.pristine, self.lease) {
-            lease.give_back();
+            lease.release();
         }
     }
 
@@ -110,7 +110,7 @@ impl Dedicated {
             Moment::Now => UNWATCH,
             Moment::AtExec => DISCARD,
         };
-        self.talk(end, 1, Ending::Any, Hold::No).await;
+        self.round_trip(end, 1, Ending::Any, Hold::No).await;
         self.moment = Moment::Now;
         self.watch = WatchState::Intact;
         exec_abort()
@@ -118,48 +118,57 @@ impl Dedicated {
 
     /// Sends `packed` and waits for `count` answers. The connection is taken for the time being, so that one whose future
     /// is dropped is closed and not used again.
-    async fn talk(&mut self, packed: &[u8], count: usize, ending: Ending, hold: Hold) -> Answers {
+    async fn round_trip(
+        &mut self,
+        packed: &[u8],
+        count: usize,
+        ending: Ending,
+        hold: Hold,
+    ) -> Answers {
         let Some(lease) = self.lease.take() else {
             let cause = Cause::Connect("this connection has failed before".into());
             return Answers::failed(Failure::not_sent(cause));
         };
-        let limit = self.shared.executor.limit(hold);
-        let answers = lease.link.exchange(packed, count, ending, limit).await;
+        let deadline = self.shared.executor.deadline(hold);
+        let answers = lease
+            .connection
+            .exchange(packed, count, ending, deadline)
+            .await;
         if answers.failure.is_none() {
             self.lease = Some(lease);
         }
         answers
     }
 
-    async fn one(&mut self, packed: &[u8]) -> RedisResult<Value> {
+    async fn send_command(&mut self, packed: &[u8]) -> RedisResult<Value> {
         let args = parse_one(packed)?;
         if self.watch.forbids(packed) {
             return Err(self.abort().await.into());
         }
         let planned = self.check(&args)?;
         if planned.scripting == Scripting::No {
-            let answer = self.ask(packed, &planned).await?;
+            let answer = self.send_planned(packed, &planned).await?;
             self.watch = self.watch.after(&args, Ok(&answer));
             return Ok(answer);
         }
         let rewritten = self.moment.rewrite(&args, &|| self.shared.recall());
         let answer = self
-            .ask(rewritten.as_deref().unwrap_or(packed), &planned)
+            .send_planned(rewritten.as_deref().unwrap_or(packed), &planned)
             .await?;
         let remedy = self.shared.recall().remedy(&args, &answer);
         match remedy {
             None => Ok(self.shared.heard(&args, Reach::OneNode, answer)),
-            Some(Remedy::Instead(request)) => self.ask(&request, &planned).await,
+            Some(Remedy::Instead(request)) => self.send_planned(&request, &planned).await,
             Some(Remedy::After(loads)) => {
-                self.talk(&loads.concat(), loads.len(), Ending::Any, Hold::No)
+                self.round_trip(&loads.concat(), loads.len(), Ending::Any, Hold::No)
                     .await;
-                self.ask(packed, &planned).await
+                self.send_planned(packed, &planned).await
             }
         }
     }
 
-    async fn ask(&mut self, packed: &[u8], planned: &Planned) -> RedisResult<Value> {
-        let mut answers = self.talk(packed, 1, Ending::Any, planned.hold).await;
+    async fn send_planned(&mut self, packed: &[u8], planned: &Planned) -> RedisResult<Value> {
+        let mut answers = self.round_trip(packed, 1, Ending::Any, planned.hold).await;
         match answers.failure {
             Some(failure) => Err(failure.error(self.node_name(), 0, planned.access).into()),
             None => Ok(named(
@@ -169,7 +178,7 @@ impl Dedicated {
         }
     }
 
-    async fn many(
+    async fn send_pipeline(
         &mut self,
         packed: &[u8],
         offset: usize,
@@ -193,7 +202,7 @@ impl Dedicated {
             Shape::Atomic { .. } => Ending::Exec,
         };
         let mut answers = self
-            .talk(packed, ahead + checked.commands, ending, checked.hold)
+            .round_trip(packed, ahead + checked.commands, ending, checked.hold)
             .await;
         if let Some(woven) = &woven {
             woven.notes.strip(&mut answers);
@@ -222,7 +231,7 @@ impl fmt::Debug for Dedicated {
 impl ConnectionLike for Dedicated {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let reply = self.one(&cmd.get_packed_command()).await?;
+            let reply = self.send_command(&cmd.get_packed_command()).await?;
             Ok(if cmd.is_no_response() {
                 Value::Nil
             } else {
@@ -238,7 +247,7 @@ impl ConnectionLike for Dedicated {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
-            self.many(&pipeline.get_packed_pipeline(), offset, count)
+            self.send_pipeline(&pipeline.get_packed_pipeline(), offset, count)
                 .await
         })
     }

@@ -12,85 +12,85 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::aio::link::{Leave, Mailbox, Taken, Waiter, missed};
+use crate::aio::multiplexed::{InFlight, OnLastHandle, ReplyProgress, SendQueue, timed_out};
 use crate::aio::peek::Peek;
 use crate::builder::RESPONSE_TIMEOUT;
 use crate::inbox::{Framed, Inbox};
 use crate::plan::{Cause, Failure};
 use crate::settings::LOOK_AFTER;
 
-/// A task that writes what is in the mailbox and gives every reply to who waits for it. Ends when the connection does.
+/// A task that writes what is in the queue and gives every reply to who waits for it. Ends when the connection does.
 pub(super) struct Driver<S> {
     stream: S,
-    mailbox: Arc<Mailbox>,
+    queue: Arc<SendQueue>,
     outgoing: Vec<u8>,
     /// How much of `outgoing` the socket has taken.
     written: usize,
-    inbox: Inbox,
+    decoder: Inbox,
     /// Those whose requests are in `outgoing` or gone out, the oldest first.
-    waiters: VecDeque<Waiter>,
+    in_flight: VecDeque<InFlight>,
     timer: Pin<Box<Sleep>>,
     timer_set: bool,
     /// No request ends before. It need not be the first in the row: one that waited for the connection, or is sent again,
     /// has less time left than those before it.
     earliest: Option<Instant>,
     /// No handle is left, and answers are still to come.
-    leaving: bool,
+    draining: bool,
     /// When the last bytes came.
-    heard: Instant,
+    last_read: Instant,
     /// When the socket was looked at.
-    looked: Instant,
-    pace: Pace,
+    last_probe: Instant,
+    coalescing: WriteCoalescing,
     /// Others are given the time to hand over something, too.
-    gathering: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    coalescing_yield: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 /// When requests are written that several have handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pace {
+pub(crate) enum WriteCoalescing {
     /// At once.
-    AtOnce,
+    Off,
     /// When the runtime has looked at all sockets once more: where many others have sent something meanwhile, it goes out in
     /// the same call.
-    Gathering,
+    OneYield,
 }
 
 /// A buffer of more bytes is given back when it is empty.
 const OUTGOING_BYTES_KEPT: usize = 1 << 20;
 
 /// Read in a row at most, before other tasks have their turn.
-const TURN_BYTES: usize = 1 << 20;
+const READ_BYTES_PER_POLL: usize = 1 << 20;
 
 /// Room for so many requests is kept when none is under way.
-const WAITERS_KEPT: usize = 1024;
+const IN_FLIGHT_KEPT: usize = 1024;
 
 impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
-    pub(super) fn new(stream: S, mailbox: Arc<Mailbox>, pace: Pace) -> Self {
+    pub(super) fn new(stream: S, queue: Arc<SendQueue>, coalescing: WriteCoalescing) -> Self {
         let now = Instant::now();
         Self {
             stream,
-            mailbox,
+            queue: queue,
             outgoing: Vec::new(),
             written: 0,
-            inbox: Inbox::new(),
-            waiters: VecDeque::new(),
+            decoder: Inbox::new(),
+            in_flight: VecDeque::new(),
             timer: Box::pin(tokio::time::sleep_until(now.into())),
             timer_set: false,
             earliest: None,
-            leaving: false,
-            heard: now,
-            looked: now,
-            pace,
-            gathering: None,
+            draining: false,
+            last_read: now,
+            last_probe: now,
+            coalescing: coalescing,
+            coalescing_yield: None,
         }
     }
 
     fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
         loop {
-            if self.is_found_closed() {
+            if self.probe_closed() {
                 return Poll::Ready(broken(&io::ErrorKind::UnexpectedEof.into()));
             }
-            let gathered = self.poll_gather(cx).is_ready();
+            let gathered = self.poll_coalesce(cx).is_ready();
             if gathered {
                 self.collect(None);
             }
@@ -119,48 +119,48 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         }
     }
 
-    /// Whether what is in the mailbox may be taken.
-    fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.pace == Pace::AtOnce {
+    /// Whether what is in the queue may be taken.
+    fn poll_coalesce(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.coalescing == WriteCoalescing::Off {
             return Poll::Ready(());
         }
-        if self.gathering.is_none() {
-            if self.mailbox.state.lock().arrivals.len() < 2 {
+        if self.coalescing_yield.is_none() {
+            if self.queue.state.lock().pending.len() < 2 {
                 return Poll::Ready(());
             }
-            self.gathering = Some(Box::pin(tokio::task::yield_now()));
+            self.coalescing_yield = Some(Box::pin(tokio::task::yield_now()));
         }
-        if let Some(gathering) = &mut self.gathering {
+        if let Some(gathering) = &mut self.coalescing_yield {
             ready!(gathering.as_mut().poll(cx));
         }
-        self.gathering = None;
+        self.coalescing_yield = None;
         Poll::Ready(())
     }
 
-    /// Whether there is something in the mailbox for a connection that was idle and that the server has closed. The runtime
+    /// Whether there is something in the queue for a connection that was idle and that the server has closed. The runtime
     /// may not have looked at the socket since: it may not have been run meanwhile.
-    fn is_found_closed(&mut self) -> bool {
-        let was_idle = self.waiters.is_empty()
-            && self.heard.elapsed() >= LOOK_AFTER
-            && self.looked.elapsed() >= LOOK_AFTER;
+    fn probe_closed(&mut self) -> bool {
+        let was_idle = self.in_flight.is_empty()
+            && self.last_read.elapsed() >= LOOK_AFTER
+            && self.last_probe.elapsed() >= LOOK_AFTER;
         if !was_idle {
             return false;
         }
-        let mail = self.mailbox.state.lock();
-        if mail.arrivals.is_empty() && mail.look.is_none() {
+        let state = self.queue.state.lock();
+        if state.pending.is_empty() && state.probe.is_none() {
             return false;
         }
-        drop(mail);
-        self.looked = Instant::now();
+        drop(state);
+        self.last_probe = Instant::now();
         self.stream.is_closed()
     }
 
-    /// Takes what is in the mailbox, once all that was taken before is written. With a context it falls asleep when there
+    /// Takes what is in the queue, once all that was taken before is written. With a context it falls asleep when there
     /// is nothing.
     fn collect(&mut self, sleep: Option<&Context<'_>>) -> Collected {
         if self.written < self.outgoing.len() {
             if let Some(cx) = sleep {
-                self.mailbox.state.lock().sleep(cx);
+                self.queue.state.lock().park(cx);
             }
             return Collected::Nothing;
         }
@@ -169,52 +169,55 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         if self.outgoing.capacity() > OUTGOING_BYTES_KEPT {
             self.outgoing = Vec::new();
         }
-        if self.waiters.is_empty() && self.waiters.capacity() > WAITERS_KEPT {
-            self.waiters.shrink_to(WAITERS_KEPT);
+        if self.in_flight.is_empty() && self.in_flight.capacity() > IN_FLIGHT_KEPT {
+            self.in_flight.shrink_to(IN_FLIGHT_KEPT);
         }
-        let mut mail = self.mailbox.state.lock();
+        let mut state = self.queue.state.lock();
         // That the connection is open is known by now.
-        if let Some(look) = mail.look.take() {
+        if let Some(look) = state.probe.take() {
             let _ = look.send(());
         }
-        if !mail.outgoing.is_empty() {
-            std::mem::swap(&mut self.outgoing, &mut mail.outgoing);
-            if mail.arrivals.len() < WAITERS_KEPT {
-                mail.arrivals.shrink_to(WAITERS_KEPT);
+        if !state.outgoing.is_empty() {
+            std::mem::swap(&mut self.outgoing, &mut state.outgoing);
+            if state.pending.len() < IN_FLIGHT_KEPT {
+                state.pending.shrink_to(IN_FLIGHT_KEPT);
             }
-            for waiter in mail.arrivals.drain(..) {
-                if let Some(end) = waiter.deadline
+            for request in state.pending.drain(..) {
+                if let Some(end) = request.deadline
                     && self.earliest.is_none_or(|earliest| end < earliest)
                 {
                     (self.earliest, self.timer_set) = (Some(end), false);
                 }
-                self.waiters.push_back(waiter);
+                self.in_flight.push_back(request);
             }
             return Collected::More;
         }
         // Whoever still waits has a handle, so nobody does; and all that was handed over is written.
-        if mail.abandoned {
-            let answered = self.waiters.iter().all(|waiter| waiter.reply.is_none());
-            if answered || mail.leave == Leave::AtOnce {
+        if state.detached {
+            let answered = self
+                .in_flight
+                .iter()
+                .all(|request| request.responder.is_none());
+            if answered || state.on_last_handle == OnLastHandle::Close {
                 return Collected::Abandoned;
             }
-            if !std::mem::replace(&mut self.leaving, true) {
-                drop(mail);
-                self.limit_waiters();
+            if !std::mem::replace(&mut self.draining, true) {
+                drop(state);
+                self.shrink_in_flight();
                 return Collected::More;
             }
         }
         if let Some(cx) = sleep {
-            mail.sleep(cx);
+            state.park(cx);
         }
         Collected::Nothing
     }
 
-    /// Nobody is there who could end it any more, so nothing is waited for without limit.
-    fn limit_waiters(&mut self) {
+    /// Nobody is there who could end it any more, so nothing is waited for without deadline.
+    fn shrink_in_flight(&mut self) {
         let end = Instant::now() + RESPONSE_TIMEOUT;
-        for waiter in &mut self.waiters {
-            waiter.deadline.get_or_insert(end);
+        for request in &mut self.in_flight {
+            request.deadline.get_or_insert(end);
         }
         let earliest = self.earliest.get_or_insert(end);
         *earliest = end.min(*earliest);
@@ -235,11 +238,11 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
         let mut turn = 0;
         loop {
-            if turn > TURN_BYTES {
+            if turn > READ_BYTES_PER_POLL {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let mut room = ReadBuf::new(self.inbox.room());
+            let mut room = ReadBuf::new(self.decoder.room());
             match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut room)) {
                 Err(error) => return Poll::Ready(broken(&error)),
                 Ok(()) if room.filled().is_empty() => {
@@ -249,28 +252,28 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             }
             let count = room.filled().len();
             turn += count;
-            self.inbox.arrived(count);
-            self.heard = Instant::now();
-            if let Some(cause) = self.hand_back() {
+            self.decoder.arrived(count);
+            self.last_read = Instant::now();
+            if let Some(cause) = self.deliver_replies() {
                 return Poll::Ready(cause);
             }
         }
     }
 
     /// Gives every answer that has arrived to who waits for it; why the connection ends, if it does.
-    fn hand_back(&mut self) -> Option<Cause> {
+    fn deliver_replies(&mut self) -> Option<Cause> {
         loop {
-            let taken = match self.waiters.front_mut() {
-                Some(waiter) if waiter.leaves_unread() => match self.inbox.frame(waiter.keeps()) {
+            let taken = match self.in_flight.front_mut() {
+                Some(request) if request.is_raw() => match self.decoder.frame(request.keeps()) {
                     Ok(Framed::Nothing) => return None,
-                    Ok(Framed::Whole(frame)) => waiter.take_frame(frame),
+                    Ok(Framed::Whole(frame)) => request.take_frame(frame),
                     // An empty frame is no answer, but in the place of one.
-                    Ok(Framed::Large) => waiter.take_frame(b""),
+                    Ok(Framed::Large) => request.take_frame(b""),
                     Err(error) => return Some(broken(&error)),
                 },
-                waiter => match (self.inbox.reply(), waiter) {
+                request => match (self.decoder.reply(), request) {
                     (Ok(None), _) => return None,
-                    (Ok(Some(value)), Some(waiter)) => waiter.take(value),
+                    (Ok(Some(value)), Some(request)) => request.take(value),
                     (Ok(Some(_)), None) => {
                         return Some(Cause::Dropped("a reply that nobody asked for".into()));
                     }
@@ -278,10 +281,10 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                 },
             };
             match taken {
-                Taken::More => {}
-                Taken::Last => drop(self.waiters.pop_front()),
-                Taken::BadLast => {
-                    self.waiters.pop_front();
+                ReplyProgress::More => {}
+                ReplyProgress::Complete => drop(self.in_flight.pop_front()),
+                ReplyProgress::Poisoned => {
+                    self.in_flight.pop_front();
                     let text = "given up, for the server did not end a transaction on it";
                     return Some(Cause::Dropped(text.into()));
                 }
@@ -299,29 +302,29 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                 let now = Instant::now();
                 let mut silent = None;
                 self.earliest = None;
-                for waiter in &mut self.waiters {
-                    if waiter.deadline.is_none_or(|end| end > now) {
-                        if waiter.reply.is_some() {
-                            let ends = self.earliest.into_iter().chain(waiter.deadline);
+                for request in &mut self.in_flight {
+                    if request.deadline.is_none_or(|end| end > now) {
+                        if request.responder.is_some() {
+                            let ends = self.earliest.into_iter().chain(request.deadline);
                             self.earliest = ends.min();
                         }
                         continue;
                     }
-                    let limit = waiter
+                    let deadline = request
                         .deadline
-                        .map(|end| end - waiter.handed_over)
+                        .map(|end| end - request.submitted_at)
                         .unwrap_or_default();
-                    if self.heard < waiter.handed_over {
-                        silent = Some(limit);
+                    if self.last_read < request.submitted_at {
+                        silent = Some(deadline);
                     }
-                    waiter.finish(Some(Failure {
-                        cause: missed(limit),
-                        sent: waiter.count,
+                    request.finish(Some(Failure {
+                        cause: timed_out(deadline),
+                        sent: request.count,
                     }));
                 }
-                if let Some(limit) = silent {
+                if let Some(deadline) = silent {
                     return Poll::Ready(Cause::Dropped(format!(
-                        "given up, for nothing came for {limit:?}"
+                        "given up, for nothing came for {deadline:?}"
                     )));
                 }
             }
@@ -333,28 +336,28 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         }
     }
 
-    /// Tells everybody who waits, and closes the mailbox.
+    /// Tells everybody who waits, and closes the queue.
     fn close(&mut self, cause: &Cause) {
         // The requests at the end of the row that the socket has not begun to take were certainly not sent.
         let mut unwritten = self.outgoing.len() - self.written;
-        for waiter in self.waiters.iter_mut().rev() {
-            let sent = match unwritten.checked_sub(waiter.bytes) {
-                Some(rest) if waiter.bytes > 0 => {
+        for request in self.in_flight.iter_mut().rev() {
+            let sent = match unwritten.checked_sub(request.bytes) {
+                Some(rest) if request.bytes > 0 => {
                     unwritten = rest;
                     0
                 }
                 _ => {
                     unwritten = 0;
-                    waiter.count
+                    request.count
                 }
             };
-            waiter.finish(Some(Failure {
+            request.finish(Some(Failure {
                 cause: cause.clone(),
                 sent,
             }));
         }
-        self.waiters.clear();
-        self.mailbox.close(cause);
+        self.in_flight.clear();
+        self.queue.close(cause);
     }
 }
 
@@ -368,7 +371,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Future for Driver<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.mailbox.run.store(true, Ordering::Relaxed);
+        self.queue.run.store(true, Ordering::Relaxed);
         let cause = ready!(self.poll_drive(cx));
         self.close(&cause);
         Poll::Ready(())
@@ -378,10 +381,10 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Future for Driver<S> {
 impl<S> Drop for Driver<S> {
     /// The runtime may end before the connection does.
     fn drop(&mut self) {
-        let closed = self.mailbox.state.lock().closed.is_some();
+        let closed = self.queue.state.lock().closed.is_some();
         if !closed {
             let text = "the runtime of the connection has ended";
-            self.mailbox.close(&Cause::Dropped(text.into()));
+            self.queue.close(&Cause::Dropped(text.into()));
         }
     }
 }
@@ -395,21 +398,25 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::aio::link::{Limit, Link};
+    use crate::aio::multiplexed::{Deadline, MultiplexedConnection};
     use crate::plan::{Answers, Ending};
 
     #[tokio::test]
     async fn who_has_less_time_is_told_sooner_whatever_the_row() {
-        let mailbox = Arc::new(Mailbox::default());
+        let queue = Arc::new(SendQueue::default());
         let (stream, _silent) = tokio::io::duplex(1024);
-        let driver = tokio::spawn(Driver::new(stream, Arc::clone(&mailbox), Pace::AtOnce));
-        let link = Arc::new(Link::plain(mailbox, None));
+        let driver = tokio::spawn(Driver::new(
+            stream,
+            Arc::clone(&queue),
+            WriteCoalescing::Off,
+        ));
+        let link = Arc::new(MultiplexedConnection::new(queue, None));
         let ping: &[u8] = b"*1\r\n$4\r\nPING\r\n";
-        let ask = |limit| {
+        let ask = |deadline| {
             let link = Arc::clone(&link);
             async move {
-                let limit = Limit::start(Some(limit));
-                let answers: Answers = link.exchange(ping, 1, Ending::Any, limit).await;
+                let deadline = Deadline::start(Some(deadline));
+                let answers: Answers = link.exchange(ping, 1, Ending::Any, deadline).await;
                 answers
             }
         };

@@ -7,10 +7,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use redis::Value;
 
-use crate::aio::driver::Pace;
-use crate::aio::link::{Limit, Link, Receive};
-use crate::aio::station::{Connector, Station};
-use crate::aio::waiting::{Lease, WaitingPool};
+use crate::aio::driver::WriteCoalescing;
+use crate::aio::exclusive_pool::{ExclusivePool, Lease};
+use crate::aio::multiplexed::{Deadline, MultiplexedConnection, ReplyChannel};
+use crate::aio::reconnecting::{Connector, ReconnectingConnection};
 use crate::command::Access;
 use crate::endpoint::Endpoint;
 use crate::node::NodeIndex;
@@ -20,16 +20,16 @@ use crate::settings::Settings;
 /// Every node's connections.
 #[derive(Debug)]
 pub(crate) struct Executor {
-    nodes: Vec<NodeLinks>,
+    nodes: Vec<NodeConnections>,
     response_timeout: Option<Duration>,
 }
 
 /// One node's connections: those that all share, and those for one user at a time.
 #[derive(Debug)]
-struct NodeLinks {
-    shared: Vec<Arc<Station>>,
+struct NodeConnections {
+    shared: Vec<Arc<ReconnectingConnection>>,
     next: AtomicUsize,
-    waiting: Arc<WaitingPool>,
+    waiting: Arc<ExclusivePool>,
 }
 
 impl Executor {
@@ -38,15 +38,15 @@ impl Executor {
         endpoints: Vec<Endpoint>,
         settings: &Settings,
         users: usize,
-        pace: Pace,
+        coalescing: WriteCoalescing,
     ) -> Self {
         let node = |endpoint: Endpoint| {
-            let connector = Connector::new(endpoint, settings.connect_timeout, pace);
-            let station = |_| Arc::new(Station::new(connector.clone()));
-            NodeLinks {
+            let connector = Connector::new(endpoint, settings.connect_timeout, coalescing);
+            let station = |_| Arc::new(ReconnectingConnection::new(connector.clone()));
+            NodeConnections {
                 shared: (0..settings.connections_per_node).map(station).collect(),
                 next: AtomicUsize::new(0),
-                waiting: Arc::new(WaitingPool::new(
+                waiting: Arc::new(ExclusivePool::new(
                     connector.clone(),
                     settings.waiting_pool_size,
                     users,
@@ -65,12 +65,12 @@ impl Executor {
     }
 
     /// How long an answer that comes at once may take.
-    pub(super) fn patience(&self) -> Option<Duration> {
+    pub(super) fn response_timeout(&self) -> Option<Duration> {
         self.response_timeout
     }
 
-    pub(super) fn limit(&self, hold: Hold) -> Limit {
-        Limit::start(hold.with_response(self.response_timeout))
+    pub(super) fn deadline(&self, hold: Hold) -> Deadline {
+        Deadline::start(hold.with_response(self.response_timeout))
     }
 
     /// One request to one node, and its answer. `write` appends the request, each time it is sent.
@@ -81,19 +81,22 @@ impl Executor {
         access: Access,
         hold: Hold,
     ) -> Result<Value, Failure> {
-        let limit = self.limit(hold);
+        let deadline = self.deadline(hold);
         let node = &self.nodes[node.get()];
         let mut resends = 0;
         loop {
-            let road = node.road(hold, limit).await.map_err(Failure::not_sent)?;
-            let failure = match road.link().call(&write, limit).await {
+            let acquired = node
+                .acquire(hold, deadline)
+                .await
+                .map_err(Failure::not_sent)?;
+            let failure = match acquired.connection().call(&write, deadline).await {
                 Ok(value) => {
-                    road.end();
+                    acquired.release();
                     return Ok(value);
                 }
                 Err(failure) => failure,
             };
-            road.broken(&failure.cause);
+            acquired.discard(&failure.cause);
             if resends == RESENDS_MAX || failure.resend(0, &[Slot::whole(0, access)]) == Resend::No
             {
                 return Err(failure);
@@ -104,46 +107,46 @@ impl Executor {
 
     /// All requests of every exchange to its node, and their answers. What goes to another node because the first could not be
     /// reached is added behind them.
-    pub(super) async fn exchange<R: Receive>(
+    pub(super) async fn exchange<R: ReplyChannel>(
         &self,
         exchanges: &mut Vec<Exchange>,
         hold: Hold,
     ) -> Vec<Answers<R>> {
-        let limit = self.limit(hold);
-        let mut answers = self.exchange_each(exchanges, hold, limit).await;
+        let deadline = self.deadline(hold);
+        let mut answers = self.exchange_each(exchanges, hold, deadline).await;
         let mut done = 0;
-        while !limit.is_over() {
+        while !deadline.is_over() {
             let more = elsewhere(&exchanges[done..], &answers[done..], self.nodes.len());
             if more.is_empty() {
                 break;
             }
             done = exchanges.len();
-            answers.extend(Box::pin(self.exchange_each(&more, hold, limit)).await);
+            answers.extend(Box::pin(self.exchange_each(&more, hold, deadline)).await);
             exchanges.extend(more);
         }
         answers
     }
 
-    async fn exchange_each<R: Receive>(
+    async fn exchange_each<R: ReplyChannel>(
         &self,
         exchanges: &[Exchange],
         hold: Hold,
-        limit: Limit,
+        deadline: Deadline,
     ) -> Vec<Answers<R>> {
         match exchanges {
-            [one] => vec![self.exchange_one(one, hold, limit).await],
-            all => join_all(all.iter().map(|one| self.exchange_one(one, hold, limit))).await,
+            [one] => vec![self.exchange_one(one, hold, deadline).await],
+            all => join_all(all.iter().map(|one| self.exchange_one(one, hold, deadline))).await,
         }
     }
 
-    async fn exchange_one<R: Receive>(
+    async fn exchange_one<R: ReplyChannel>(
         &self,
         exchange: &Exchange,
         hold: Hold,
-        limit: Limit,
+        deadline: Deadline,
     ) -> Answers<R> {
         let node = &self.nodes[exchange.node.get()];
-        let mut answers: Answers<R> = node.exchange(exchange, hold, limit).await;
+        let mut answers: Answers<R> = node.exchange(exchange, hold, deadline).await;
         for _ in 0..RESENDS_MAX {
             let Some(failure) = &answers.failure else {
                 break;
@@ -153,86 +156,86 @@ impl Executor {
                 break;
             };
             let rest = exchange.rest(first);
-            let more = Box::pin(node.exchange(&rest, hold, limit)).await;
+            let more = Box::pin(node.exchange(&rest, hold, deadline)).await;
             answers.append(first, more);
         }
         answers
     }
 
     /// A connection to `node` that nobody else uses.
-    pub(super) async fn lease(&self, node: NodeIndex, limit: Limit) -> Result<Lease, Cause> {
-        self.nodes[node.get()].waiting.lease(limit).await
+    pub(super) async fn lease(&self, node: NodeIndex, deadline: Deadline) -> Result<Lease, Cause> {
+        self.nodes[node.get()].waiting.lease(deadline).await
     }
 }
 
 /// A connection, shared or one's own.
-enum Road {
-    Shared(Arc<Link>),
-    Own(Lease),
+enum Acquired {
+    Shared(Arc<MultiplexedConnection>),
+    Exclusive(Lease),
 }
 
-impl Road {
-    fn link(&self) -> &Link {
+impl Acquired {
+    fn connection(&self) -> &MultiplexedConnection {
         match self {
-            Self::Shared(link) => link,
-            Self::Own(lease) => &lease.link,
+            Self::Shared(connection) => connection,
+            Self::Exclusive(lease) => &lease.connection,
         }
     }
 
     /// All answers have come.
-    fn end(self) {
-        if let Self::Own(lease) = self {
-            lease.give_back();
+    fn release(self) {
+        if let Self::Exclusive(lease) = self {
+            lease.release();
         }
     }
 
     /// Not all answers have come.
-    fn broken(self, cause: &Cause) {
-        if let Self::Own(lease) = self {
-            lease.broken(cause);
+    fn discard(self, cause: &Cause) {
+        if let Self::Exclusive(lease) = self {
+            lease.discard(cause);
         }
     }
 }
 
-impl NodeLinks {
-    async fn road(&self, hold: Hold, limit: Limit) -> Result<Road, Cause> {
+impl NodeConnections {
+    async fn acquire(&self, hold: Hold, deadline: Deadline) -> Result<Acquired, Cause> {
         match hold {
             Hold::No => {
                 let station = match &self.shared[..] {
                     [only] => only,
                     many => &many[self.next.fetch_add(1, Ordering::Relaxed) % many.len()],
                 };
-                Ok(Road::Shared(station.link(limit).await?))
+                Ok(Acquired::Shared(station.acquire(deadline).await?))
             }
-            Hold::AtMost(_) | Hold::Forever => {
-                Ok(Road::Own(Box::pin(self.waiting.lease(limit)).await?))
-            }
+            Hold::AtMost(_) | Hold::Forever => Ok(Acquired::Exclusive(
+                Box::pin(self.waiting.lease(deadline)).await?,
+            )),
         }
     }
 
-    async fn exchange<R: Receive>(
+    async fn exchange<R: ReplyChannel>(
         &self,
         exchange: &Exchange,
         hold: Hold,
-        limit: Limit,
+        deadline: Deadline,
     ) -> Answers<R> {
-        let road = match self.road(hold, limit).await {
-            Ok(road) => road,
+        let acquired = match self.acquire(hold, deadline).await {
+            Ok(acquired) => acquired,
             Err(cause) => return Answers::failed(Failure::not_sent(cause)),
         };
-        let answers = road
-            .link()
+        let answers = acquired
+            .connection()
             .exchange_metered(
                 &exchange.request,
                 exchange.slots.len(),
                 exchange.ending,
-                limit,
+                deadline,
                 exchange.meter.clone(),
             )
             .await;
         match &answers.failure {
-            None => road.end(),
-            Some(failure) => road.broken(&failure.cause),
+            None => acquired.release(),
+            Some(failure) => acquired.discard(&failure.cause),
         }
         answers
     }

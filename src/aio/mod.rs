@@ -29,20 +29,20 @@
 mod client;
 mod dedicated;
 mod driver;
-mod ear;
 mod event_channel;
+mod exclusive_pool;
 mod executor;
 mod front;
-mod link;
+mod multiplexed;
 mod node;
 mod peek;
+mod pub_sub_connection;
+mod reconnecting;
 mod scan;
 mod scripts;
-mod station;
 mod subscriber;
 mod tls;
 mod transaction;
-mod waiting;
 
 pub use crate::front::{OutputLimit, OutputLimitError, REQUEST_BYTES_MAX, parse_bytes};
 pub use client::ShardedClient;
@@ -53,6 +53,6 @@ pub use scan::Scan;
 pub use subscriber::Subscriber;
 
 pub(crate) use client::Shared;
-pub(crate) use driver::Pace;
+pub(crate) use driver::WriteCoalescing;
 pub(crate) use executor::Executor;
 pub(crate) use front::Parts;

@@ -11,9 +11,9 @@ use tokio::runtime::{Handle, Id};
 use tokio::time::Sleep;
 
 use crate::aio::Shared;
-use crate::aio::ear::Ear;
 use crate::aio::event_channel::EventChannel;
-use crate::aio::link::SIGN_OF_LIFE;
+use crate::aio::multiplexed::DRIVER_PROBE_TIMEOUT;
+use crate::aio::pub_sub_connection::PubSubConnection;
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::Hold;
@@ -57,18 +57,18 @@ use crate::subscribe::{
 pub struct Subscriber {
     shared: Arc<Shared>,
     /// One per node that is listened to.
-    ears: Vec<Option<Ear>>,
+    connections: Vec<Option<PubSubConnection>>,
     events: Arc<EventChannel>,
-    /// For the tasks of the ears, see [`poll_ears`].
+    /// For the tasks of the connections, see [`poll_ears`].
     watch: Option<Watch>,
 }
 
 impl Subscriber {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let ears = shared.router.topology().indices().map(|_| None).collect();
+        let connections = shared.router.topology().indices().map(|_| None).collect();
         Self {
             shared,
-            ears,
+            connections: connections,
             events: Arc::default(),
             watch: None,
         }
@@ -164,7 +164,7 @@ impl Subscriber {
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        poll_ears(&self.ears, &self.events, &mut self.watch, cx);
+        poll_connections(&self.connections, &self.events, &mut self.watch, cx);
         self.events.poll_receive(cx)
     }
 
@@ -190,17 +190,18 @@ impl Subscriber {
         let events = Arc::clone(&self.events);
         let _more = events.take_more();
         for (node, names) in &spread {
-            let ear = self.ear(*node)?;
-            ear.ensure_running();
-            ear.change(change, kind, names).await;
+            let connection = self.connection(*node)?;
+            connection.ensure_running();
+            connection.change(change, kind, names).await;
         }
-        let limit = self.shared.executor.limit(Hold::No);
+        let deadline = self.shared.executor.deadline(Hold::No);
         for (node, _) in &spread {
             let name = self.shared.router.name(*node);
-            if let Some(ear) = &self.ears[node.get()] {
-                let mut settled = pin!(ear.settle(limit, |why| not_confirmed(name, why)));
+            if let Some(connection) = &self.connections[node.get()] {
+                let mut settled =
+                    pin!(connection.wait_confirmed(deadline, |why| not_confirmed(name, why)));
                 std::future::poll_fn(|cx| {
-                    poll_ears(&self.ears, &self.events, &mut self.watch, cx);
+                    poll_connections(&self.connections, &self.events, &mut self.watch, cx);
                     settled.as_mut().poll(cx)
                 })
                 .await?;
@@ -209,35 +210,43 @@ impl Subscriber {
         Ok(())
     }
 
-    fn ear(&mut self, node: NodeIndex) -> Result<&Ear, Error> {
-        let place = &mut self.ears[node.get()];
+    fn connection(&mut self, node: NodeIndex) -> Result<&PubSubConnection, Error> {
+        let place = &mut self.connections[node.get()];
         match place {
-            Some(ear) => Ok(ear),
+            Some(connection) => Ok(connection),
             None => {
                 let name = self.shared.router.name(node).to_owned();
                 let connector = self.shared.executor.connector(node);
-                let ear = Ear::start(connector, name, Arc::clone(&self.events));
-                Ok(place.insert(ear))
+                let connection = PubSubConnection::start(connector, name, Arc::clone(&self.events));
+                Ok(place.insert(connection))
             }
         }
     }
 }
 
-/// When those ears are looked at again whose tasks live on other runtimes, and the runtime of the clock.
+/// When those connections are looked at again whose tasks live on other runtimes, and the runtime of the clock.
 type Watch = (Id, Pin<Box<Sleep>>);
 
-/// Sees to it that the tasks of the ears are run. Those that ended with their runtime are started on this one. Those on a
+/// Sees to it that the tasks of the connections are run. Those that ended with their runtime are started on this one. Those on a
 /// runtime that runs only while somebody blocks on it are asked for a sign of life, and started on this one without it.
-fn poll_ears(
-    ears: &[Option<Ear>],
+fn poll_connections(
+    connections: &[Option<PubSubConnection>],
     events: &EventChannel,
     watch: &mut Option<Watch>,
     cx: &mut Context<'_>,
 ) {
     if events.take_stopped() {
-        ears.iter().flatten().for_each(Ear::ensure_running);
+        connections
+            .iter()
+            .flatten()
+            .for_each(PubSubConnection::ensure_running);
     }
-    let away = || ears.iter().flatten().filter(|ear| ear.is_away());
+    let away = || {
+        connections
+            .iter()
+            .flatten()
+            .filter(|connection| connection.is_on_foreign_runtime())
+    };
     if away().next().is_none() {
         *watch = None;
         return;
@@ -249,15 +258,15 @@ fn poll_ears(
                 if clock.as_mut().poll(cx).is_pending() {
                     return;
                 }
-                away().for_each(Ear::take_over);
+                away().for_each(PubSubConnection::move_to_this_runtime);
                 *watch = None;
                 if away().next().is_none() {
                     return;
                 }
             }
             _ => {
-                away().for_each(Ear::ask);
-                *watch = Some((here, Box::pin(tokio::time::sleep(SIGN_OF_LIFE))));
+                away().for_each(PubSubConnection::probe);
+                *watch = Some((here, Box::pin(tokio::time::sleep(DRIVER_PROBE_TIMEOUT))));
             }
         }
     }
@@ -280,7 +289,7 @@ impl Stream for Subscriber {
 impl fmt::Debug for Subscriber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscriber")
-            .field("nodes", &self.ears.iter().flatten().count())
+            .field("nodes", &self.connections.iter().flatten().count())
             .finish_non_exhaustive()
     }
 }

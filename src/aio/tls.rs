@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::net::TcpStream;
 
-use crate::aio::station::Duplex;
+use crate::aio::reconnecting::Duplex;
 use crate::tls::Tls;
 
 /// Shakes hands over a new connection.

@@ -56,7 +56,7 @@ impl Deadline {
     }
 
     /// What to say when it is over.
-    pub(super) fn missed(&self) -> String {
+    pub(super) fn timed_out(&self) -> String {
         match self.limit {
             Some(limit) => format!("no answer within {limit:?}"),
             None => "no answer".into(),

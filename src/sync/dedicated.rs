@@ -14,9 +14,9 @@ use crate::plan::{
     Answers, Cause, Checked, Ending, Failure, Hold, Moment, Planned, Reach, Remedy, Shape,
     WatchState, check_each, empty_pipeline, exec_abort, finish, named, parse_one, wanted,
 };
+use crate::sync::connection::NodeConnection;
 use crate::sync::deadline::Deadline;
-use crate::sync::link::Link;
-use crate::sync::pool::Wanted;
+use crate::sync::pool::Checkout;
 use crate::sync::{PubSub, Shared};
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, SUBSCRIBE, CLIENT and other stateful talk work on it as
@@ -28,7 +28,7 @@ pub struct Dedicated {
     shared: Arc<Shared>,
     node: NodeIndex,
     /// `None` once it has failed.
-    link: Option<Link>,
+    connection: Option<NodeConnection>,
     keys: Keys,
     /// Whether its state is as it was when it was made, transactions apart.
     pristine: bool,
@@ -50,16 +50,16 @@ impl Dedicated {
         check_keys: bool,
     ) -> Result<Self, Error> {
         let deadline = shared.executor.deadline(Hold::No);
-        let link = shared.executor.nodes[node.get()]
-            .waiting
-            .take(Wanted::Any, &deadline)
+        let connection = shared.executor.nodes[node.get()]
+            .exclusive
+            .take(Checkout::Reuse, &deadline)
             .map_err(|cause| {
                 Failure::not_sent(cause).error(shared.router.name(node), 0, Access::Read)
             })?;
         Ok(Self {
             shared,
             node,
-            link: Some(link),
+            connection: Some(connection),
             keys: if check_keys {
                 Keys::Checked
             } else {
@@ -84,7 +84,7 @@ impl Dedicated {
     /// When the connection has failed before, when its state was changed before, and when no connection can be made.
     pub fn as_pubsub(&mut self) -> RedisResult<PubSub<'_>> {
         self.pristine = false;
-        match self.link {
+        match self.connection {
             Some(_) => Ok(PubSub::new(self)),
             None => Err(self.broken().into()),
         }
@@ -92,7 +92,7 @@ impl Dedicated {
 
     /// Sends `packed` and reads no reply.
     pub(super) fn send_only(&mut self, packed: &[u8]) -> RedisResult<()> {
-        match self.talk(packed, 0, Hold::No).failure {
+        match self.round_trip(packed, 0, Hold::No).failure {
             Some(failure) => Err(self.failed(failure.cause)),
             None => Ok(()),
         }
@@ -101,8 +101,8 @@ impl Dedicated {
     /// Reads what the node answers at once: a reply or a message.
     pub(super) fn confirmation(&mut self) -> RedisResult<Value> {
         let deadline = self.shared.executor.deadline(Hold::No);
-        let link = self.link.as_mut();
-        let read = link.map(|link| link.message(&deadline));
+        let connection = self.connection.as_mut();
+        let read = connection.map(|connection| connection.message(&deadline));
         read.unwrap_or_else(|| Err(failed_before()))
             .map_err(|cause| self.failed(cause))
     }
@@ -110,8 +110,8 @@ impl Dedicated {
     /// Waits for a reply or a message. The connection stays, when none begins to come within `timeout`.
     pub(super) fn next_message(&mut self, timeout: Option<Duration>) -> RedisResult<Value> {
         let deadline = Deadline::start(timeout);
-        let link = self.link.as_mut();
-        let waited = link.map(|link| link.wait(&deadline));
+        let connection = self.connection.as_mut();
+        let waited = connection.map(|connection| connection.wait(&deadline));
         match waited.unwrap_or_else(|| Err(failed_before())) {
             Ok(()) => self.confirmation(),
             // As redis-rs says it: who listens with a limit goes on after it.
@@ -135,21 +135,21 @@ impl Dedicated {
     /// Ends it: a connection whose state is as it was goes back to the pool.
     pub(super) fn finish(mut self) {
         if self.pristine
-            && let Some(link) = self.link.take()
+            && let Some(connection) = self.connection.take()
         {
-            let used = link.last_used;
-            self.pool().put(link, used);
+            let used = connection.last_used;
+            self.pool().release(connection, used);
         }
     }
 
     fn close(&mut self) {
-        if self.link.take().is_some() {
-            self.pool().forget();
+        if self.connection.take().is_some() {
+            self.pool().discard();
         }
     }
 
     fn pool(&self) -> &crate::sync::pool::Pool {
-        &self.shared.executor.nodes[self.node.get()].waiting
+        &self.shared.executor.nodes[self.node.get()].exclusive
     }
 
     /// Checks one command, and says how long it may take.
@@ -184,17 +184,17 @@ impl Dedicated {
             Moment::Now => UNWATCH,
             Moment::AtExec => DISCARD,
         };
-        self.talk(end, 1, Hold::No);
+        self.round_trip(end, 1, Hold::No);
         self.moment = Moment::Now;
         self.watch = WatchState::Intact;
         exec_abort()
     }
 
     /// Sends `packed` and reads `count` replies. The connection is closed when that fails.
-    fn talk(&mut self, packed: &[u8], count: usize, hold: Hold) -> Answers {
+    fn round_trip(&mut self, packed: &[u8], count: usize, hold: Hold) -> Answers {
         let deadline = self.shared.executor.deadline(hold);
         let mut answers = Answers::default();
-        if let Err(cause) = self.try_talk(packed, count, &deadline, &mut answers.values) {
+        if let Err(cause) = self.try_round_trip(packed, count, &deadline, &mut answers.values) {
             let sent = if matches!(cause, Cause::Connect(_)) {
                 0
             } else {
@@ -206,50 +206,52 @@ impl Dedicated {
         answers
     }
 
-    fn try_talk(
+    fn try_round_trip(
         &mut self,
         packed: &[u8],
         count: usize,
         deadline: &Deadline,
         values: &mut Vec<Value>,
     ) -> Result<(), Cause> {
-        let Some(link) = &mut self.link else {
+        let Some(connection) = &mut self.connection else {
             return Err(failed_before());
         };
-        link.last_used = deadline.start;
-        link.send(packed, deadline).map_err(|lost| lost.cause)?;
-        link.receive(count, deadline, values)
+        connection.last_used = deadline.start;
+        connection
+            .send(packed, deadline)
+            .map_err(|lost| lost.cause)?;
+        connection.receive(count, deadline, values)
     }
 
     fn broken(&self) -> Error {
         Failure::not_sent(failed_before()).error(self.node_name(), 0, Access::Read)
     }
 
-    fn one(&mut self, packed: &[u8]) -> RedisResult<Value> {
+    fn send_command(&mut self, packed: &[u8]) -> RedisResult<Value> {
         let args = parse_one(packed)?;
         if self.watch.forbids(packed) {
             return Err(self.abort().into());
         }
         let planned = self.check(&args)?;
         if planned.scripting == Scripting::No {
-            let answer = self.ask(packed, &planned)?;
+            let answer = self.send_planned(packed, &planned)?;
             self.watch = self.watch.after(&args, Ok(&answer));
             return Ok(answer);
         }
         let rewritten = self.moment.rewrite(&args, &|| self.shared.recall());
-        let answer = self.ask(rewritten.as_deref().unwrap_or(packed), &planned)?;
+        let answer = self.send_planned(rewritten.as_deref().unwrap_or(packed), &planned)?;
         match self.shared.recall().remedy(&args, &answer) {
             None => Ok(self.shared.heard(&args, Reach::OneNode, answer)),
-            Some(Remedy::Instead(request)) => self.ask(&request, &planned),
+            Some(Remedy::Instead(request)) => self.send_planned(&request, &planned),
             Some(Remedy::After(loads)) => {
-                self.talk(&loads.concat(), loads.len(), Hold::No);
-                self.ask(packed, &planned)
+                self.round_trip(&loads.concat(), loads.len(), Hold::No);
+                self.send_planned(packed, &planned)
             }
         }
     }
 
-    fn ask(&mut self, packed: &[u8], planned: &Planned) -> RedisResult<Value> {
-        let mut answers = self.talk(packed, 1, planned.hold);
+    fn send_planned(&mut self, packed: &[u8], planned: &Planned) -> RedisResult<Value> {
+        let mut answers = self.round_trip(packed, 1, planned.hold);
         match answers.failure {
             Some(failure) => Err(failure.error(self.node_name(), 0, planned.access).into()),
             None => Ok(named(
@@ -268,7 +270,7 @@ impl fmt::Debug for Dedicated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dedicated")
             .field("node", &self.node_name())
-            .field("open", &self.link.is_some())
+            .field("open", &self.connection.is_some())
             .field("keys", &self.keys)
             .finish_non_exhaustive()
     }
@@ -284,22 +286,22 @@ impl ConnectionLike for Dedicated {
     fn req_command(&mut self, cmd: &Cmd) -> RedisResult<Value> {
         let packed = cmd.get_packed_command();
         if !cmd.is_no_response() {
-            return self.one(&packed);
+            return self.send_command(&packed);
         }
         let args = parse_one(&packed)?;
         if !self.shared.router.is_answered_by_push(&args) {
             // The answer comes all the same: left unread, it would be taken for the next command's.
-            return self.one(&packed).map(|_| Value::Nil);
+            return self.send_command(&packed).map(|_| Value::Nil);
         }
         let planned = self.check(&args)?;
-        match self.talk(&packed, 0, planned.hold).failure {
+        match self.round_trip(&packed, 0, planned.hold).failure {
             Some(failure) => Err(failure.error(self.node_name(), 0, planned.access).into()),
             None => Ok(Value::Nil),
         }
     }
 
     fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
-        self.one(cmd)
+        self.send_command(cmd)
     }
 
     fn req_packed_commands(
@@ -320,7 +322,7 @@ impl ConnectionLike for Dedicated {
         let (packed, ahead) = woven
             .as_ref()
             .map_or((cmd, 0), |woven| (&woven.packed, woven.notes.ahead()));
-        let mut answers = self.talk(packed, ahead + checked.commands, checked.hold);
+        let mut answers = self.round_trip(packed, ahead + checked.commands, checked.hold);
         let transaction = shape != Shape::Plain;
         let ended = answers.values.last();
         if transaction && !ended.is_some_and(|last| Ending::Exec.is_met_by(last)) {
@@ -348,6 +350,6 @@ impl ConnectionLike for Dedicated {
     }
 
     fn is_open(&self) -> bool {
-        self.link.is_some()
+        self.connection.is_some()
     }
 }

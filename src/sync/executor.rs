@@ -10,9 +10,9 @@ use redis::Value;
 use crate::command::Access;
 use crate::node::NodeIndex;
 use crate::plan::{Answers, Cause, Exchange, Failure, Hold, RESENDS_MAX, Resend, Slot, elsewhere};
+use crate::sync::connection::{Connector, Delivery};
 use crate::sync::deadline::Deadline;
-use crate::sync::link::{Connector, Sent};
-use crate::sync::pool::{Lease, Pool, Wanted};
+use crate::sync::pool::{Checkout, Lease, Pool};
 
 /// Every node's connections.
 #[derive(Debug)]
@@ -24,15 +24,15 @@ pub(crate) struct Executor {
 /// One node's connections: those for commands that answer at once, and those for commands that may wait.
 #[derive(Debug)]
 pub(super) struct NodePools {
-    pub(super) prompt: Pool,
-    pub(super) waiting: Pool,
+    pub(super) shared: Pool,
+    pub(super) exclusive: Pool,
 }
 
 impl NodePools {
     fn pool(&self, hold: Hold) -> &Pool {
         match hold {
-            Hold::No => &self.prompt,
-            Hold::AtMost(_) | Hold::Forever => &self.waiting,
+            Hold::No => &self.shared,
+            Hold::AtMost(_) | Hold::Forever => &self.exclusive,
         }
     }
 }
@@ -44,8 +44,8 @@ impl Executor {
     }
 
     /// How to make a connection of one's own to `node` for listening.
-    pub(super) fn listener(&self, node: NodeIndex) -> (Connector, Duration) {
-        self.nodes[node.get()].prompt.connector()
+    pub(super) fn pub_sub_connector(&self, node: NodeIndex) -> (Connector, Duration) {
+        self.nodes[node.get()].shared.connector()
     }
 
     /// One request to one node, and its answer.
@@ -58,26 +58,30 @@ impl Executor {
     ) -> Result<Value, Failure> {
         let deadline = self.deadline(hold);
         let pool = self.nodes[node.get()].pool(hold);
-        let mut wanted = Wanted::Any;
+        let mut wanted = Checkout::Reuse;
         for resends in 0.. {
             let mut lease = pool.lease(wanted, &deadline).map_err(Failure::not_sent)?;
-            let lost = match lease.link().call(request, &deadline) {
+            let send_error = match lease.connection().call(request, &deadline) {
                 Ok(value) => {
-                    lease.give_back(deadline.start);
+                    lease.release(deadline.start);
                     return Ok(value);
                 }
-                Err(lost) => lost,
+                Err(send_error) => send_error,
             };
-            lease.broken(&lost.cause);
+            lease.discard(&send_error.cause);
             let failure = Failure {
-                cause: lost.cause,
-                sent: if lost.sent == Sent::Nothing { 0 } else { 1 },
+                cause: send_error.cause,
+                sent: if send_error.sent == Delivery::NotSent {
+                    0
+                } else {
+                    1
+                },
             };
             if resends == RESENDS_MAX || failure.resend(0, &[Slot::whole(0, access)]) == Resend::No
             {
                 return Err(failure);
             }
-            wanted = Wanted::New;
+            wanted = Checkout::Fresh;
         }
         unreachable!("the loop ends by returning")
     }
@@ -106,7 +110,7 @@ impl Executor {
         hold: Hold,
         deadline: &Deadline,
     ) -> Vec<Answers> {
-        let mut answers = self.rounds(exchanges, Wanted::Any, hold, deadline);
+        let mut answers = self.rounds(exchanges, Checkout::Reuse, hold, deadline);
         for _ in 0..RESENDS_MAX {
             let again: Vec<(usize, usize)> = answers
                 .iter()
@@ -127,7 +131,7 @@ impl Executor {
                 .iter()
                 .map(|&(number, first)| exchanges[number].rest(first))
                 .collect();
-            let more = self.rounds(&rests, Wanted::New, hold, deadline);
+            let more = self.rounds(&rests, Checkout::Fresh, hold, deadline);
             for ((number, first), more) in again.into_iter().zip(more) {
                 answers[number].append(first, more);
             }
@@ -138,15 +142,15 @@ impl Executor {
     fn rounds(
         &self,
         exchanges: &[Exchange],
-        wanted: Wanted,
+        wanted: Checkout,
         hold: Hold,
         deadline: &Deadline,
     ) -> Vec<Answers> {
-        let mut talks: Vec<Talk<'_>> = exchanges
+        let mut talks: Vec<InFlight<'_>> = exchanges
             .iter()
             .map(|exchange| {
                 let pool = self.nodes[exchange.node.get()].pool(hold);
-                Talk::begin(exchange, pool.lease(wanted, deadline))
+                InFlight::begin(exchange, pool.lease(wanted, deadline))
             })
             .collect();
         let rounds = exchanges.iter().map(Exchange::rounds).max().unwrap_or(0);
@@ -164,14 +168,14 @@ impl Executor {
 }
 
 /// One exchange under way.
-struct Talk<'t> {
+struct InFlight<'t> {
     exchange: &'t Exchange,
     lease: Option<Lease<'t>>,
     answers: Answers,
     sent: usize,
 }
 
-impl<'t> Talk<'t> {
+impl<'t> InFlight<'t> {
     fn begin(exchange: &'t Exchange, lease: Result<Lease<'t>, Cause>) -> Self {
         let mut talk = Self {
             exchange,
@@ -193,13 +197,13 @@ impl<'t> Talk<'t> {
         let (Some(lease), Some(round)) = (&mut self.lease, self.exchange.round(round)) else {
             return;
         };
-        let sent = lease.link().send(round.bytes, deadline);
+        let sent = lease.connection().send(round.bytes, deadline);
         // What is written in part may have arrived in part, so all of the round counts as sent.
-        if !matches!(&sent, Err(lost) if lost.sent == Sent::Nothing) {
+        if !matches!(&sent, Err(send_error) if send_error.sent == Delivery::NotSent) {
             self.sent += round.count;
         }
-        if let Err(lost) = sent {
-            self.fail(lost.cause);
+        if let Err(send_error) = sent {
+            self.fail(send_error.cause);
         }
     }
 
@@ -208,7 +212,7 @@ impl<'t> Talk<'t> {
             return;
         };
         let read = lease
-            .link()
+            .connection()
             .receive(round.count, deadline, &mut self.answers.values);
         if let Err(cause) = read {
             self.fail(cause);
@@ -218,7 +222,7 @@ impl<'t> Talk<'t> {
     /// The connection is closed: it may owe replies.
     fn fail(&mut self, cause: Cause) {
         if let Some(lease) = self.lease.take() {
-            lease.broken(&cause);
+            lease.discard(&cause);
         }
         self.answers.failure = Some(Failure {
             cause,
@@ -230,7 +234,7 @@ impl<'t> Talk<'t> {
         if let Some(lease) = self.lease
             && self.exchange.has_ended_well(&self.answers.values)
         {
-            lease.give_back(deadline.start);
+            lease.release(deadline.start);
         }
         self.answers
     }

@@ -9,24 +9,24 @@
 //! again is said by `plan`.
 
 mod client;
+mod connection;
 mod deadline;
 mod dedicated;
-mod ear;
 mod event_channel;
 mod executor;
-mod link;
 mod node;
 mod pool;
+mod pub_sub_connection;
 mod pubsub;
 #[cfg(feature = "r2d2")]
 mod r2d2;
+mod resp_stream;
 mod scan;
 mod scripts;
 mod socket;
 mod subscriber;
 mod tls;
 mod transaction;
-mod wire;
 
 pub use client::ShardedClient;
 pub use dedicated::Dedicated;
@@ -49,14 +49,18 @@ pub(crate) fn executor(endpoints: Vec<Endpoint>, settings: &Settings) -> executo
             idle_check: settings.idle_check,
         };
         let address = endpoint.address.clone();
-        pool::Pool::new(link::Connector::new(endpoint.clone()), address, settings)
+        pool::Pool::new(
+            connection::Connector::new(endpoint.clone()),
+            address,
+            settings,
+        )
     };
     executor::Executor {
         nodes: endpoints
             .iter()
             .map(|node| executor::NodePools {
-                prompt: pool(node, settings.pool_size),
-                waiting: pool(node, settings.waiting_pool_size),
+                shared: pool(node, settings.pool_size),
+                exclusive: pool(node, settings.waiting_pool_size),
             })
             .collect(),
         response_timeout: settings.response_timeout,

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::health::{Health, Verdict};
+use crate::health::{Admission, Backoff};
 use crate::plan::Cause;
 use crate::settings::LOOK_AFTER;
+use crate::sync::connection::{Connector, NodeConnection};
 use crate::sync::deadline::Deadline;
-use crate::sync::link::{Connector, Link};
 
 /// How a pool behaves.
 #[derive(Clone, Copy, Debug)]
@@ -32,33 +32,33 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct State {
-    idle: Vec<Link>,
+    idle: Vec<NodeConnection>,
     /// Connections that exist or are being made.
     open: usize,
     waiting: usize,
     /// Counts up when a connection broke: those made before are not trusted any more.
     generation: u64,
-    health: Health,
+    backoff: Backoff,
 }
 
 /// Which connection is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum Checkout {
     /// One that is at hand, or a new one.
-    Any,
+    Reuse,
     /// A new one.
-    New,
+    Fresh,
 }
 
 /// Whether an idle connection is still one.
-enum Trust {
+enum Liveness {
     Good,
     Gone,
 }
 
 /// What the pool has to offer.
-enum Offer {
-    Idle(Link),
+enum CheckoutStep {
+    Idle(NodeConnection),
     Make { generation: u64 },
 }
 
@@ -79,37 +79,43 @@ impl Pool {
     }
 
     /// A connection that is returned to the pool if it is given back, and closed otherwise.
-    pub(super) fn lease(&self, wanted: Wanted, deadline: &Deadline) -> Result<Lease<'_>, Cause> {
-        let link = self.take(wanted, deadline)?;
+    pub(super) fn lease(&self, wanted: Checkout, deadline: &Deadline) -> Result<Lease<'_>, Cause> {
+        let connection = self.take(wanted, deadline)?;
         Ok(Lease {
             pool: self,
-            link: Some(link),
+            connection: Some(connection),
         })
     }
 
     /// A connection. It must go to [`put`](Self::put) or be reported to [`forget`](Self::forget).
-    pub(super) fn take(&self, mut wanted: Wanted, deadline: &Deadline) -> Result<Link, Cause> {
+    pub(super) fn take(
+        &self,
+        mut wanted: Checkout,
+        deadline: &Deadline,
+    ) -> Result<NodeConnection, Cause> {
         loop {
-            match self.offer(wanted, deadline)? {
-                Offer::Idle(mut link) => match self.trust(&mut link, deadline) {
-                    Trust::Good => return Ok(link),
-                    Trust::Gone => {
-                        drop(link);
-                        self.forget_broken();
-                        wanted = Wanted::New;
+            match self.next_step(wanted, deadline)? {
+                CheckoutStep::Idle(mut connection) => {
+                    match self.check_liveness(&mut connection, deadline) {
+                        Liveness::Good => return Ok(connection),
+                        Liveness::Gone => {
+                            drop(connection);
+                            self.discard_all_idle();
+                            wanted = Checkout::Fresh;
+                        }
                     }
-                },
-                Offer::Make { generation } => return self.connect(generation, deadline),
+                }
+                CheckoutStep::Make { generation } => return self.connect(generation, deadline),
             }
         }
     }
 
     /// Takes back a connection that owes nothing.
-    pub(super) fn put(&self, mut link: Link, used: Instant) {
-        link.last_used = used;
+    pub(super) fn release(&self, mut connection: NodeConnection, used: Instant) {
+        connection.last_used = used;
         let mut state = self.state.lock();
-        if link.generation == state.generation {
-            state.idle.push(link);
+        if connection.generation == state.generation {
+            state.idle.push(connection);
         } else {
             state.open -= 1;
         }
@@ -117,14 +123,14 @@ impl Pool {
     }
 
     /// A connection is no more, and that says nothing of the others.
-    pub(super) fn forget(&self) {
+    pub(super) fn discard(&self) {
         let mut state = self.state.lock();
         state.open -= 1;
         self.wake(state);
     }
 
     /// A connection broke: those that lie idle are probably broken too, and are closed.
-    pub(super) fn forget_broken(&self) {
+    pub(super) fn discard_all_idle(&self) {
         let mut state = self.state.lock();
         state.open -= 1 + state.idle.len();
         state.generation += 1;
@@ -141,27 +147,27 @@ impl Pool {
         }
     }
 
-    fn offer(&self, wanted: Wanted, deadline: &Deadline) -> Result<Offer, Cause> {
+    fn next_step(&self, wanted: Checkout, deadline: &Deadline) -> Result<CheckoutStep, Cause> {
         let mut state = self.state.lock();
         loop {
-            if wanted == Wanted::Any
-                && let Some(link) = state.idle.pop()
+            if wanted == Checkout::Reuse
+                && let Some(connection) = state.idle.pop()
             {
-                return Ok(Offer::Idle(link));
+                return Ok(CheckoutStep::Idle(connection));
             }
             if state.open >= self.settings.size && state.idle.pop().is_some() {
                 state.open -= 1;
             }
             if state.open < self.settings.size {
                 let limit = self.settings.connect_timeout;
-                return match state.health.ask(Instant::now(), limit) {
-                    Verdict::Try => {
+                return match state.backoff.try_acquire(Instant::now(), limit) {
+                    Admission::Try => {
                         state.open += 1;
-                        Ok(Offer::Make {
+                        Ok(CheckoutStep::Make {
                             generation: state.generation,
                         })
                     }
-                    Verdict::Down { reason, since } => {
+                    Admission::Down { reason, since } => {
                         // Whoever was waked for this place makes no use of it, and the next in the row must not sleep on.
                         self.wake(state);
                         Err(Cause::Connect(format!(
@@ -201,14 +207,14 @@ impl Pool {
         )
     }
 
-    fn connect(&self, generation: u64, deadline: &Deadline) -> Result<Link, Cause> {
+    fn connect(&self, generation: u64, deadline: &Deadline) -> Result<NodeConnection, Cause> {
         let allotted = deadline.within(self.settings.connect_timeout);
         let made = self.connector.connect(&allotted, generation);
         let mut state = self.state.lock();
         let error = match made {
-            Ok(link) => {
-                state.health.connected();
-                return Ok(link);
+            Ok(connection) => {
+                state.backoff.connected();
+                return Ok(connection);
             }
             Err(error) => error,
         };
@@ -217,10 +223,10 @@ impl Pool {
         // A request that comes late gives the node no fair chance, so its failure says nothing of the node.
         let usual = deadline.within_limit(self.settings.connect_timeout);
         if allotted.is_over() && allotted.limit() < Some(usual / 2) {
-            state.health.inconclusive();
+            state.backoff.inconclusive();
         } else {
             state
-                .health
+                .backoff
                 .failed(Instant::now(), rand::random(), reason.clone());
         }
         self.wake(state);
@@ -230,15 +236,18 @@ impl Pool {
     /// Whether a connection that lay idle may be used: after a moment the socket is looked at, after a while the server is
     /// asked.
     #[inline]
-    fn trust(&self, link: &mut Link, deadline: &Deadline) -> Trust {
+    fn check_liveness(&self, connection: &mut NodeConnection, deadline: &Deadline) -> Liveness {
         const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
-        let idle = deadline.start.saturating_duration_since(link.last_used);
+        let idle = deadline
+            .start
+            .saturating_duration_since(connection.last_used);
         if idle < LOOK_AFTER {
-            return Trust::Good;
+            return Liveness::Good;
         }
-        let gone = link.is_stale()
-            || idle > self.settings.idle_check && link.call(PING, &self.half(deadline)).is_err();
-        if gone { Trust::Gone } else { Trust::Good }
+        let gone = connection.is_stale()
+            || idle > self.settings.idle_check
+                && connection.call(PING, &self.half(deadline)).is_err();
+        if gone { Liveness::Gone } else { Liveness::Good }
     }
 }
 
@@ -257,30 +266,30 @@ impl fmt::Debug for Pool {
 /// A connection on loan.
 pub(super) struct Lease<'p> {
     pool: &'p Pool,
-    link: Option<Link>,
+    connection: Option<NodeConnection>,
 }
 
 impl Lease<'_> {
     /// The connection.
-    pub(super) fn link(&mut self) -> &mut Link {
-        self.link
+    pub(super) fn connection(&mut self) -> &mut NodeConnection {
+        self.connection
             .as_mut()
-            .expect("a lease has its link until it ends")
+            .expect("a lease has its connection until it ends")
     }
 
     /// Ends the loan of a connection that owes nothing.
-    pub(super) fn give_back(mut self, used: Instant) {
-        if let Some(link) = self.link.take() {
-            self.pool.put(link, used);
+    pub(super) fn release(mut self, used: Instant) {
+        if let Some(connection) = self.connection.take() {
+            self.pool.release(connection, used);
         }
     }
 
     /// Ends the loan of a connection that failed.
-    pub(super) fn broken(mut self, cause: &Cause) {
-        if self.link.take().is_some() {
+    pub(super) fn discard(mut self, cause: &Cause) {
+        if self.connection.take().is_some() {
             match cause {
-                Cause::Dropped(_) => self.pool.forget_broken(),
-                _ => self.pool.forget(),
+                Cause::Dropped(_) => self.pool.discard_all_idle(),
+                _ => self.pool.discard(),
             }
         }
     }
@@ -288,8 +297,8 @@ impl Lease<'_> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        if self.link.take().is_some() {
-            self.pool.forget();
+        if self.connection.take().is_some() {
+            self.pool.discard();
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::subscribe::{Change, Event, Spread, Subscription, not_confirmed, nothing_to_do};
 use crate::sync::Shared;
-use crate::sync::ear::Ear;
 use crate::sync::event_channel::EventChannel;
+use crate::sync::pub_sub_connection::PubSubConnection;
 
 /// Listens to channels and patterns of all nodes, in one stream of events. Made by
 /// [`ShardedClient::subscriber`](crate::ShardedClient::subscriber).
@@ -44,16 +44,16 @@ use crate::sync::event_channel::EventChannel;
 pub struct Subscriber {
     shared: Arc<Shared>,
     /// One per node that is listened to.
-    ears: Vec<Option<Ear>>,
+    connections: Vec<Option<PubSubConnection>>,
     events: Arc<EventChannel>,
 }
 
 impl Subscriber {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let ears = shared.router.topology().indices().map(|_| None).collect();
+        let connections = shared.router.topology().indices().map(|_| None).collect();
         Self {
             shared,
-            ears,
+            connections: connections,
             events: Arc::default(),
         }
     }
@@ -147,26 +147,28 @@ impl Subscriber {
         let events = Arc::clone(&self.events);
         let _more = events.take_more();
         for (node, names) in &spread {
-            self.ear(*node)?.change(change, kind, names, &deadline);
+            self.connection(*node)?
+                .change(change, kind, names, &deadline);
         }
         for (node, _) in &spread {
             let name = self.shared.router.name(*node);
-            if let Some(ear) = &self.ears[node.get()] {
-                ear.settle(&deadline, |why| not_confirmed(name, why))?;
+            if let Some(connection) = &self.connections[node.get()] {
+                connection.wait_confirmed(&deadline, |why| not_confirmed(name, why))?;
             }
         }
         Ok(())
     }
 
-    fn ear(&mut self, node: NodeIndex) -> Result<&Ear, Error> {
-        let place = &mut self.ears[node.get()];
+    fn connection(&mut self, node: NodeIndex) -> Result<&PubSubConnection, Error> {
+        let place = &mut self.connections[node.get()];
         match place {
-            Some(ear) => Ok(ear),
+            Some(connection) => Ok(connection),
             None => {
                 let name = self.shared.router.name(node).to_owned();
-                let connector = self.shared.executor.listener(node);
-                let ear = Ear::start(connector, name, Arc::clone(&self.events))?;
-                Ok(place.insert(ear))
+                let connector = self.shared.executor.pub_sub_connector(node);
+                let connection =
+                    PubSubConnection::start(connector, name, Arc::clone(&self.events))?;
+                Ok(place.insert(connection))
             }
         }
     }
@@ -190,7 +192,7 @@ impl Iterator for Subscriber {
 impl fmt::Debug for Subscriber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscriber")
-            .field("nodes", &self.ears.iter().flatten().count())
+            .field("nodes", &self.connections.iter().flatten().count())
             .finish_non_exhaustive()
     }
 }

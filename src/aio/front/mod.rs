@@ -30,7 +30,7 @@ use tokio::net::TcpStream;
 
 use crate::aio::front::hall::Hall;
 use crate::aio::front::talk::Talk;
-use crate::aio::{Executor, Pace, Shared};
+use crate::aio::{Executor, Shared, WriteCoalescing};
 use crate::endpoint::Endpoint;
 use crate::front::{Door, OutputLimit, QUERY_BYTES_MIN};
 use crate::plan::{Router, ScriptMemory};
@@ -112,7 +112,7 @@ impl Doors {
                     endpoints.collect(),
                     &parts.settings,
                     usize::MAX,
-                    Pace::Gathering,
+                    WriteCoalescing::OneYield,
                 ),
                 scripts: Arc::clone(scripts),
                 db: parts.db,

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::aio::Shared;
 use crate::aio::front::client_io::ClientIo;
-use crate::aio::station::{Connector, Duplex};
+use crate::aio::reconnecting::{Connector, Duplex};
 use crate::error::Error;
 use crate::front::Session;
 use crate::passage::Passage;
@@ -89,7 +89,7 @@ pub(super) async fn pass_large<S: AsyncRead + AsyncWrite + Unpin>(
     let name = shared.router.name(large.node);
     let failed = |cause| Ok(Err(Failure::not_sent(cause).without_answer(name)));
     let connector = shared.executor.connector(large.node);
-    let mut pipe = match Pipe::open(&connector, shared.executor.patience()).await {
+    let mut pipe = match Pipe::open(&connector, shared.executor.response_timeout()).await {
         Ok(pipe) => pipe,
         Err(why) => return failed(Cause::Connect(why)),
     };

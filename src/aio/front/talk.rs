@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
+use crate::aio::exclusive_pool::Lease;
 use crate::aio::front::FrontEnd;
 use crate::aio::front::client_io::{ClientIo, Heard, unless_ended};
 use crate::aio::front::hall::{Guest, Hall};
 use crate::aio::front::input::Input;
 use crate::aio::front::memory::ClientMemory;
 use crate::aio::front::pipe::{Pipe, pass_large};
-use crate::aio::waiting::Lease;
 use crate::aio::{Shared, Subscriber};
 use crate::front::{Next, Session};
 use crate::node::NodeIndex;
@@ -246,7 +246,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'f, S> {
         self.flush().await?;
         let shared = Arc::clone(self.front.shared(self.session.protocol()));
         let connector = shared.executor.connector(node);
-        let opened = Pipe::open(&connector, shared.executor.patience()).await;
+        let opened = Pipe::open(&connector, shared.executor.response_timeout()).await;
         let mut pipe = opened.map_err(Cause::Connect);
         let mut passage = Passage::default();
         while !passage.is_over() {

@@ -136,7 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         let protocol = self.session.protocol();
         let shared = Arc::clone(self.front.shared(protocol));
         if self.lease.is_none() {
-            let limit = shared.executor.limit(self.front.hall.hold());
+            let limit = shared.executor.deadline(self.front.hall.hold());
             match shared.executor.lease(node, limit).await {
                 Ok(lease) => self.lease = Some((protocol, lease)),
                 Err(cause) => {
@@ -172,11 +172,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         ending: Ending,
     ) -> Option<Answers<Frames>> {
         let (protocol, lease) = self.lease.take()?;
-        let limit = shared.executor.limit(self.front.hall.hold());
+        let limit = shared.executor.deadline(self.front.hall.hold());
         let answers: Answers<Frames> = {
             let meter = Some(self.meter());
             lease
-                .link
+                .connection
                 .exchange_metered(packed, count, ending, limit, meter)
                 .await
         };
@@ -202,7 +202,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<'_, S> {
         if let Some((protocol, lease)) = self.lease.take()
             && protocol == self.session.protocol()
         {
-            lease.give_back();
+            lease.release();
         }
     }
 

@@ -19,13 +19,13 @@ use tokio::net::UnixStream;
 use tokio::runtime::{Handle, Id, RuntimeFlavor};
 use tokio::sync::Notify;
 
-use crate::aio::driver::{Driver, Pace};
-use crate::aio::link::{Limit, Link, Mailbox};
+use crate::aio::driver::{Driver, WriteCoalescing};
+use crate::aio::multiplexed::{Deadline, MultiplexedConnection, SendQueue};
 use crate::aio::peek::Peek;
 use crate::aio::tls;
 use crate::endpoint::Endpoint;
 use crate::handshake::Handshake;
-use crate::health::{Health, PAUSE_MIN};
+use crate::health::{BACKOFF_MIN, Backoff};
 use crate::inbox::Inbox;
 use crate::plan::{Answers, Cause, Ending};
 
@@ -35,13 +35,13 @@ pub(super) struct Connector {
     endpoint: Endpoint,
     pub(super) address: String,
     pub(super) timeout: Duration,
-    pace: Pace,
+    coalescing: WriteCoalescing,
 }
 
 /// One shared connection to one node.
-pub(super) struct Station {
+pub(super) struct ReconnectingConnection {
     connector: Connector,
-    current: ArcSwapOption<Link>,
+    current: ArcSwapOption<MultiplexedConnection>,
     state: Mutex<State>,
     /// A connection was made, or an attempt failed.
     changed: Notify,
@@ -56,10 +56,10 @@ struct State {
     /// How many attempts failed.
     failed: u64,
     /// A request waits for the attempt that is due.
-    carried: bool,
+    polled_by_request: bool,
     /// When the last connection was made.
-    made: Option<Instant>,
-    health: Health,
+    connected_at: Option<Instant>,
+    backoff: Backoff,
 }
 
 /// A task that makes a connection.
@@ -79,12 +79,12 @@ pub(super) trait Duplex: AsyncRead + AsyncWrite + Peek + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Peek + Send + Unpin> Duplex for S {}
 
 impl Connector {
-    pub(super) fn new(endpoint: Endpoint, timeout: Duration, pace: Pace) -> Self {
+    pub(super) fn new(endpoint: Endpoint, timeout: Duration, coalescing: WriteCoalescing) -> Self {
         Self {
             address: endpoint.address.clone(),
             endpoint,
             timeout,
-            pace,
+            coalescing: coalescing,
         }
     }
 
@@ -150,7 +150,7 @@ impl Connector {
     }
 
     /// The first words of a connection for SUBSCRIBE, in the protocol that mixes messages and replies as arrays.
-    pub(super) fn listener_handshake(&self) -> Handshake {
+    pub(super) fn pub_sub_handshake(&self) -> Handshake {
         let settings = self.endpoint.info.redis_settings().clone();
         Handshake::new(&settings.set_protocol(redis::ProtocolVersion::RESP2))
     }
@@ -159,11 +159,11 @@ impl Connector {
     pub(super) async fn connect(
         &self,
         closed: impl FnOnce() + Send + 'static,
-    ) -> Result<Link, String> {
-        let limit = Limit::start(Some(self.timeout));
-        let connect = self.try_connect(limit, closed);
+    ) -> Result<MultiplexedConnection, String> {
+        let deadline = Deadline::start(Some(self.timeout));
+        let connect = self.try_connect(deadline, closed);
         match tokio::time::timeout(self.timeout, connect).await {
-            Ok(Ok(link)) => Ok(link),
+            Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(format!("{}: {error}", self.address)),
             Err(_) => Err(format!("{}: timed out", self.address)),
         }
@@ -171,24 +171,31 @@ impl Connector {
 
     async fn try_connect(
         &self,
-        limit: Limit,
+        deadline: Deadline,
         closed: impl FnOnce() + Send + 'static,
-    ) -> RedisResult<Link> {
+    ) -> RedisResult<MultiplexedConnection> {
         // The streams of most nodes are known by their type, so that no byte of theirs takes a detour.
-        let link = match self.endpoint.info.addr() {
-            ConnectionAddr::Tcp(host, port) => {
-                drive(self.connect_tcp(host, *port).await?, self.pace, closed)
-            }
+        let connection = match self.endpoint.info.addr() {
+            ConnectionAddr::Tcp(host, port) => drive(
+                self.connect_tcp(host, *port).await?,
+                self.coalescing,
+                closed,
+            ),
             #[cfg(unix)]
             ConnectionAddr::Unix(path) => {
-                drive(UnixStream::connect(path).await?, self.pace, closed)
+                drive(UnixStream::connect(path).await?, self.coalescing, closed)
             }
-            _ => drive(self.connect_stream().await?, self.pace, closed),
+            _ => drive(self.connect_stream().await?, self.coalescing, closed),
         };
         let handshake = self.handshake();
         if handshake.count() > 0 {
-            let answers: Answers = link
-                .exchange(&handshake.packed(), handshake.count(), Ending::Any, limit)
+            let answers: Answers = connection
+                .exchange(
+                    &handshake.packed(),
+                    handshake.count(),
+                    Ending::Any,
+                    deadline,
+                )
                 .await;
             if let Some(failure) = answers.failure {
                 let hint = match failure.cause {
@@ -200,7 +207,7 @@ impl Connector {
             }
             handshake.check(&answers.values)?;
         }
-        Ok(link)
+        Ok(connection)
     }
 }
 
@@ -217,29 +224,33 @@ pub(super) async fn read(stream: &mut Box<dyn Duplex>, inbox: &mut Inbox) -> io:
     .await
 }
 
-/// A link over `stream`, and the task that drives it. `closed` is called when it ends.
-fn drive<S>(stream: S, pace: Pace, closed: impl FnOnce() + Send + 'static) -> Link
+/// A connection over `stream`, and the task that drives it. `closed` is called when it ends.
+fn drive<S>(
+    stream: S,
+    coalescing: WriteCoalescing,
+    closed: impl FnOnce() + Send + 'static,
+) -> MultiplexedConnection
 where
     S: Duplex + 'static,
 {
-    let mailbox = Arc::new(Mailbox::default());
-    let driver = Driver::new(stream, Arc::clone(&mailbox), pace);
+    let queue = Arc::new(SendQueue::default());
+    let driver = Driver::new(stream, Arc::clone(&queue), coalescing);
     tokio::spawn(async move {
         driver.await;
         closed();
     });
-    Link::plain(mailbox, home())
+    MultiplexedConnection::new(queue, current_thread_runtime())
 }
 
 /// The runtime that this is called on, if it runs only while somebody blocks on it: what lives on it cannot be counted on
 /// from elsewhere.
-pub(super) fn home() -> Option<Id> {
+pub(super) fn current_thread_runtime() -> Option<Id> {
     let handle = Handle::try_current().ok()?;
     let is_blocked_on = handle.runtime_flavor() == RuntimeFlavor::CurrentThread;
     is_blocked_on.then(|| handle.id())
 }
 
-impl Station {
+impl ReconnectingConnection {
     pub(super) fn new(connector: Connector) -> Self {
         Self {
             connector,
@@ -250,44 +261,50 @@ impl Station {
     }
 
     /// The connection. Waits for the first one; while the node is known to be down, fails at once.
-    pub(super) async fn link(self: &Arc<Self>, limit: Limit) -> Result<Arc<Link>, Cause> {
-        if let Some(link) = self.living() {
-            return Ok(link);
+    pub(super) async fn acquire(
+        self: &Arc<Self>,
+        deadline: Deadline,
+    ) -> Result<Arc<MultiplexedConnection>, Cause> {
+        if let Some(connection) = self.current() {
+            return Ok(connection);
         }
         // In a box, as all that is seldom waited for: it would be in the future of every request.
-        Box::pin(self.wait_for_link(limit)).await
+        Box::pin(self.wait_connected(deadline)).await
     }
 
-    async fn wait_for_link(self: &Arc<Self>, limit: Limit) -> Result<Arc<Link>, Cause> {
-        let mut carrier: Option<Carrier> = None;
+    async fn wait_connected(
+        self: &Arc<Self>,
+        deadline: Deadline,
+    ) -> Result<Arc<MultiplexedConnection>, Cause> {
+        let mut carrier: Option<PollingRequest> = None;
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(link) = self.living() {
-                return Ok(link);
+            if let Some(connection) = self.current() {
+                return Ok(connection);
             }
             // Also while the node is down: the task that tries again may have ended with its runtime, or is not run.
-            self.make_connection();
+            self.start_connecting();
             let now = Instant::now();
             let overdue = {
                 let mut state = self.state.lock();
-                if state.health.trouble(now).is_some() {
+                if state.backoff.outage(now).is_some() {
                     let goes_on = match &carrier {
                         Some(carrier) => carrier.failed == state.failed,
-                        None => state.is_to_be_carried(now),
+                        None => state.needs_polling(now),
                     };
                     if !goes_on {
                         return Err(state.down(now));
                     }
                     if carrier.is_none() {
-                        carrier = Some(Carrier::new(self, &mut state));
+                        carrier = Some(PollingRequest::new(self, &mut state));
                     }
                 }
                 state.attempt.as_ref().map(|attempt| attempt.overdue)
             };
             // An attempt that is overdue is looked at again: its runtime may not be run any more.
-            let end = match (limit.end(), overdue) {
+            let end = match (deadline.end(), overdue) {
                 (Some(end), Some(overdue)) => Some(end.min(overdue)),
                 (end, overdue) => end.or(overdue),
             };
@@ -298,7 +315,7 @@ impl Station {
                 }
                 Some(end) => tokio::time::timeout_at(end.into(), changed).await,
             };
-            if waited.is_err() && limit.end().is_some_and(|end| end <= Instant::now()) {
+            if waited.is_err() && deadline.end().is_some_and(|end| end <= Instant::now()) {
                 let text = format!("{}: no connection yet", self.connector.address);
                 return Err(Cause::Connect(text));
             }
@@ -306,30 +323,34 @@ impl Station {
     }
 
     /// The connection, if there is one that is not closed.
-    fn living(&self) -> Option<Arc<Link>> {
-        self.current.load_full().filter(|link| !link.is_closed())
+    fn current(&self) -> Option<Arc<MultiplexedConnection>> {
+        self.current
+            .load_full()
+            .filter(|connection| !connection.is_closed())
     }
 
     /// Starts the task that makes a connection, if there is neither a connection nor such a task that is run. After a
     /// connection that did not live long it waits a little, lest a server that hangs up on everybody is called without end.
-    fn make_connection(self: &Arc<Self>) {
+    fn start_connecting(self: &Arc<Self>) {
         let now = Instant::now();
         let mut state = self.state.lock();
         // Looked at again under the lock: a connection may have been made since the caller looked.
         let is_run = |attempt: &Attempt| now < attempt.overdue;
-        if self.living().is_some() || state.attempt.as_ref().is_some_and(is_run) {
+        if self.current().is_some() || state.attempt.as_ref().is_some_and(is_run) {
             return;
         }
-        let short_lived = state.made.is_some_and(|made| made.elapsed() < PAUSE_MIN);
+        let short_lived = state
+            .connected_at
+            .is_some_and(|made| made.elapsed() < BACKOFF_MIN);
         let pause = if short_lived {
-            PAUSE_MIN
+            BACKOFF_MIN
         } else {
             Duration::ZERO
         };
         state.tasks += 1;
         let number = state.tasks;
         state.attempt = Some(Attempt {
-            only_when_blocked_on: home().is_some(),
+            only_when_blocked_on: current_thread_runtime().is_some(),
             overdue: self.overdue(pause),
         });
         drop(state);
@@ -350,31 +371,31 @@ impl State {
     /// Whether the next request waits for an attempt although the node is known to be down. A runtime that runs only while
     /// somebody blocks on it makes no attempt in the background, so one request at a time stays until the attempt that is
     /// due has been made. All others fail at once.
-    fn is_to_be_carried(&self, now: Instant) -> bool {
+    fn needs_polling(&self, now: Instant) -> bool {
         let needs_it = |attempt: &Attempt| attempt.only_when_blocked_on;
-        !self.carried
-            && self.health.is_due(now)
-            && (home().is_some() || self.attempt.as_ref().is_some_and(needs_it))
+        !self.polled_by_request
+            && self.backoff.is_due(now)
+            && (current_thread_runtime().is_some() || self.attempt.as_ref().is_some_and(needs_it))
     }
 
     /// The error for a node that is known to be down.
     fn down(&self, now: Instant) -> Cause {
-        let (reason, since) = self.health.trouble(now).unwrap_or_default();
+        let (reason, since) = self.backoff.outage(now).unwrap_or_default();
         let seconds = since.as_secs_f64();
         Cause::Connect(format!("{reason} (down for {seconds:.1} s)"))
     }
 }
 
 /// A request that waits for an attempt of a node that is down.
-struct Carrier {
-    station: Weak<Station>,
+struct PollingRequest {
+    station: Weak<ReconnectingConnection>,
     /// How many attempts had failed when it began.
     failed: u64,
 }
 
-impl Carrier {
-    fn new(station: &Arc<Station>, state: &mut State) -> Self {
-        state.carried = true;
+impl PollingRequest {
+    fn new(station: &Arc<ReconnectingConnection>, state: &mut State) -> Self {
+        state.polled_by_request = true;
         Self {
             station: Arc::downgrade(station),
             failed: state.failed,
@@ -382,17 +403,17 @@ impl Carrier {
     }
 }
 
-impl Drop for Carrier {
+impl Drop for PollingRequest {
     fn drop(&mut self) {
         if let Some(station) = self.station.upgrade() {
-            station.state.lock().carried = false;
+            station.state.lock().polled_by_request = false;
         }
     }
 }
 
 /// The task that makes a connection, again and again until there is one or nobody needs it.
 struct Connecting {
-    station: Weak<Station>,
+    station: Weak<ReconnectingConnection>,
     number: u64,
 }
 
@@ -416,7 +437,7 @@ impl Connecting {
         let made = connector
             .connect(move || {
                 if let Some(station) = weak.upgrade() {
-                    station.make_connection();
+                    station.start_connecting();
                 }
             })
             .await;
@@ -426,17 +447,17 @@ impl Connecting {
             return None;
         }
         let pause = match made {
-            Ok(link) => {
-                state.health.connected();
+            Ok(connection) => {
+                state.backoff.connected();
                 state.attempt = None;
-                state.made = Some(Instant::now());
-                link.leave_when_answered();
-                station.current.store(Some(Arc::new(link)));
+                state.connected_at = Some(Instant::now());
+                connection.drain_on_drop();
+                station.current.store(Some(Arc::new(connection)));
                 None
             }
             Err(reason) => {
                 state.failed += 1;
-                let pause = state.health.failed(Instant::now(), rand::random(), reason);
+                let pause = state.backoff.failed(Instant::now(), rand::random(), reason);
                 if let Some(attempt) = &mut state.attempt {
                     attempt.overdue = station.overdue(pause);
                 }
@@ -475,7 +496,7 @@ impl Drop for Connecting {
     }
 }
 
-impl fmt::Debug for Station {
+impl fmt::Debug for ReconnectingConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Station")
             .field("address", &self.connector.address)

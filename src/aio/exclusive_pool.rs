@@ -7,31 +7,31 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::aio::link::{Limit, Link};
-use crate::aio::station::Connector;
-use crate::health::{Health, Verdict};
+use crate::aio::multiplexed::{Deadline, MultiplexedConnection};
+use crate::aio::reconnecting::Connector;
+use crate::health::{Admission, Backoff};
 use crate::plan::Cause;
 use crate::settings::LOOK_AFTER;
 
 /// A bounded number of connections to one node, each lent to one user at a time.
-pub(super) struct WaitingPool {
+pub(super) struct ExclusivePool {
     pub(super) connector: Connector,
     /// So many are kept when nobody uses them.
     size: usize,
     permits: Arc<Semaphore>,
     /// Connections that nobody uses, and since when; the one used last is the last.
-    idle: Mutex<Vec<(Link, Instant)>>,
-    health: Mutex<Health>,
+    idle: Mutex<Vec<(MultiplexedConnection, Instant)>>,
+    backoff: Mutex<Backoff>,
 }
 
 /// A connection on loan; closed unless it is given back.
 pub(super) struct Lease {
-    pool: Arc<WaitingPool>,
-    pub(super) link: Link,
+    pool: Arc<ExclusivePool>,
+    pub(super) connection: MultiplexedConnection,
     _permit: OwnedSemaphorePermit,
 }
 
-impl WaitingPool {
+impl ExclusivePool {
     /// For so many users at a time.
     pub(super) fn new(connector: Connector, size: usize, users: usize) -> Self {
         Self {
@@ -39,68 +39,70 @@ impl WaitingPool {
             size,
             permits: Arc::new(Semaphore::new(users.min(Semaphore::MAX_PERMITS))),
             idle: Mutex::default(),
-            health: Mutex::default(),
+            backoff: Mutex::default(),
         }
     }
 
     /// A connection of one's own.
-    pub(super) async fn lease(self: &Arc<Self>, limit: Limit) -> Result<Lease, Cause> {
+    pub(super) async fn lease(self: &Arc<Self>, deadline: Deadline) -> Result<Lease, Cause> {
         let permit = Arc::clone(&self.permits).acquire_owned();
-        let permit = match limit.end() {
+        let permit = match deadline.end() {
             None => permit.await,
             Some(end) => match tokio::time::timeout_at(end.into(), permit).await {
                 Ok(permit) => permit,
-                Err(_) => return Err(Cause::PoolTimeout(self.exhausted(limit))),
+                Err(_) => return Err(Cause::PoolTimeout(self.exhausted(deadline))),
             },
         };
         let permit = permit.map_err(|_| Cause::Connect("the client has ended".into()))?;
-        let link = match self.living().await {
-            Some(link) => link,
-            None => self.connect(limit).await?,
+        let connection = match self.reusable().await {
+            Some(connection) => connection,
+            None => self.connect(deadline).await?,
         };
         Ok(Lease {
             pool: Arc::clone(self),
-            link,
+            connection,
             _permit: permit,
         })
     }
 
     /// A connection that nobody uses and that is still one. After a moment the socket is looked at: where the runtime was not
     /// run meanwhile, nobody has noticed that the server has closed it.
-    async fn living(&self) -> Option<Link> {
-        while let Some((link, since)) = self.take_idle() {
-            if since.elapsed() < LOOK_AFTER || !link.is_stale().await {
-                return Some(link);
+    async fn reusable(&self) -> Option<MultiplexedConnection> {
+        while let Some((connection, since)) = self.take_idle() {
+            if since.elapsed() < LOOK_AFTER || !connection.is_stale().await {
+                return Some(connection);
             }
             // The others are probably closed too, and each is looked at.
         }
         None
     }
 
-    fn take_idle(&self) -> Option<(Link, Instant)> {
+    fn take_idle(&self) -> Option<(MultiplexedConnection, Instant)> {
         let mut idle = self.idle.lock();
-        idle.retain(|(link, _)| !link.is_closed());
-        let at = idle.iter().rposition(|(link, _)| !link.is_away())?;
+        idle.retain(|(connection, _)| !connection.is_closed());
+        let at = idle
+            .iter()
+            .rposition(|(connection, _)| !connection.is_on_foreign_runtime())?;
         Some(idle.remove(at))
     }
 
     /// A connection broke: those that lie idle are probably broken too, and are closed.
-    fn forget_idle(&self) {
+    fn discard_all_idle(&self) {
         let idle = std::mem::take(&mut *self.idle.lock());
         drop(idle);
     }
 
     /// A new connection. While the node is known to be down, one request at a time tries, and all others fail at once.
-    async fn connect(&self, limit: Limit) -> Result<Link, Cause> {
+    async fn connect(&self, deadline: Deadline) -> Result<MultiplexedConnection, Cause> {
         let connector = &self.connector;
         let attempt = Attempt::begin(self)?;
         let connect = connector.connect(|| ());
-        let made = match limit.end() {
+        let made = match deadline.end() {
             None => connect.await,
             Some(end) => match tokio::time::timeout_at(end.into(), connect).await {
                 Ok(made) => made,
                 // A request that comes late gives the node no fair chance, so its failure says nothing of the node.
-                Err(_) if limit.start.elapsed() < connector.timeout / 2 => {
+                Err(_) if deadline.start.elapsed() < connector.timeout / 2 => {
                     let text = format!("{}: no connection yet", connector.address);
                     return Err(Cause::Connect(text));
                 }
@@ -110,32 +112,32 @@ impl WaitingPool {
         attempt.end(made).map_err(Cause::Connect)
     }
 
-    fn exhausted(&self, limit: Limit) -> String {
+    fn exhausted(&self, deadline: Deadline) -> String {
         format!(
             "all {} connections to {} for waiting commands stayed in use for {:.1} s; allow more of them, or use fewer at \
              a time",
             self.size,
             self.connector.address,
-            limit.length.unwrap_or_default().as_secs_f64(),
+            deadline.length.unwrap_or_default().as_secs_f64(),
         )
     }
 }
 
 /// A try for a connection.
 struct Attempt<'p> {
-    pool: &'p WaitingPool,
+    pool: &'p ExclusivePool,
     ended: bool,
 }
 
 impl<'p> Attempt<'p> {
-    fn begin(pool: &'p WaitingPool) -> Result<Self, Cause> {
+    fn begin(pool: &'p ExclusivePool) -> Result<Self, Cause> {
         let verdict = pool
-            .health
+            .backoff
             .lock()
-            .ask(Instant::now(), pool.connector.timeout);
+            .try_acquire(Instant::now(), pool.connector.timeout);
         match verdict {
-            Verdict::Try => Ok(Self { pool, ended: false }),
-            Verdict::Down { reason, since } => {
+            Admission::Try => Ok(Self { pool, ended: false }),
+            Admission::Down { reason, since } => {
                 let seconds = since.as_secs_f64();
                 Err(Cause::Connect(format!(
                     "{reason} (down for {seconds:.1} s)"
@@ -146,11 +148,11 @@ impl<'p> Attempt<'p> {
 
     fn end<T>(mut self, made: Result<T, String>) -> Result<T, String> {
         self.ended = true;
-        let mut health = self.pool.health.lock();
+        let mut backoff = self.pool.backoff.lock();
         match &made {
-            Ok(_) => health.connected(),
+            Ok(_) => backoff.connected(),
             Err(reason) => {
-                health.failed(Instant::now(), rand::random(), reason.clone());
+                backoff.failed(Instant::now(), rand::random(), reason.clone());
             }
         }
         made
@@ -161,15 +163,15 @@ impl Drop for Attempt<'_> {
     /// Who tried may have given up.
     fn drop(&mut self) {
         if !self.ended {
-            self.pool.health.lock().inconclusive();
+            self.pool.backoff.lock().inconclusive();
         }
     }
 }
 
 impl Lease {
     /// Ends the loan of a connection that owes nothing.
-    pub(super) fn give_back(self) {
-        if self.link.is_closed() {
+    pub(super) fn release(self) {
+        if self.connection.is_closed() {
             return;
         }
         let mut idle = self.pool.idle.lock();
@@ -178,20 +180,20 @@ impl Lease {
             true => Some(idle.remove(0)),
             false => None,
         };
-        idle.push((self.link, Instant::now()));
+        idle.push((self.connection, Instant::now()));
         drop(idle);
         drop(oldest);
     }
 
     /// Ends the loan of a connection that failed.
-    pub(super) fn broken(self, cause: &Cause) {
+    pub(super) fn discard(self, cause: &Cause) {
         if let Cause::Dropped(_) = cause {
-            self.pool.forget_idle();
+            self.pool.discard_all_idle();
         }
     }
 }
 
-impl fmt::Debug for WaitingPool {
+impl fmt::Debug for ExclusivePool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WaitingPool")
             .field("size", &self.size)

@@ -14,10 +14,10 @@ use tokio::runtime::Id;
 use tokio::sync::Notify;
 
 use crate::aio::event_channel::EventChannel;
-use crate::aio::link::{Limit, is_away};
-use crate::aio::station::{Connector, Duplex, home};
+use crate::aio::multiplexed::{Deadline, is_away};
+use crate::aio::reconnecting::{Connector, Duplex, current_thread_runtime};
 use crate::error::Error;
-use crate::health::{Health, PAUSE_MAX};
+use crate::health::{BACKOFF_MAX, Backoff};
 use crate::inbox::Inbox;
 use crate::subscribe::{
     Change, ChangeRequest, Event, Heard, Listening, NAMES_AT_ONCE, Name, SILENCE, Subscription,
@@ -27,8 +27,8 @@ use crate::subscribe::{
 const REPLIES_AT_ONCE: usize = 256;
 const BYTES_AT_ONCE: usize = 256 << 10;
 
-/// One node's ear.
-pub(super) struct Ear {
+/// One node's connection.
+pub(super) struct PubSubConnection {
     shared: Arc<Shared>,
     connector: Connector,
     node: String,
@@ -57,7 +57,7 @@ struct State {
     connections: u64,
     /// Why there is no connection.
     trouble: Option<String>,
-    health: Health,
+    backoff: Backoff,
     /// How many connections broke or could not be made.
     failed: u64,
     /// The number of the task; those before it have nothing to say any more.
@@ -70,16 +70,16 @@ struct State {
     ended: bool,
 }
 
-impl Ear {
+impl PubSubConnection {
     pub(super) fn start(connector: Connector, node: String, events: Arc<EventChannel>) -> Self {
-        let ear = Self {
+        let connection = Self {
             shared: Arc::default(),
             connector,
             node,
             events,
         };
-        ear.restart();
-        ear
+        connection.restart();
+        connection
     }
 
     /// Starts the task on this runtime if the one it lived on has ended.
@@ -96,7 +96,7 @@ impl Ear {
             let mut state = self.shared.state.lock();
             state.task += 1;
             state.running = true;
-            state.home = home();
+            state.home = current_thread_runtime();
             state.outgoing = Vec::new();
             state.trouble = None;
             (state.task, std::mem::take(&mut state.connected))
@@ -121,18 +121,18 @@ impl Ear {
     }
 
     /// Whether the task lives on a runtime that may not be run while this one is.
-    pub(super) fn is_away(&self) -> bool {
+    pub(super) fn is_on_foreign_runtime(&self) -> bool {
         is_away(self.shared.state.lock().home)
     }
 
     /// Asks the task for a sign of life.
-    pub(super) fn ask(&self) {
+    pub(super) fn probe(&self) {
         self.shared.run.store(false, Ordering::Relaxed);
         self.shared.work.notify_one();
     }
 
     /// Starts the task on this runtime if it has given no sign of life since it was asked.
-    pub(super) fn take_over(&self) {
+    pub(super) fn move_to_this_runtime(&self) {
         if !self.shared.run.load(Ordering::Relaxed) {
             self.restart();
         }
@@ -164,9 +164,9 @@ impl Ear {
     }
 
     /// Waits until the node has confirmed what is wanted. While the node is known to be down, only for an attempt that is due.
-    pub(super) async fn settle(
+    pub(super) async fn wait_confirmed(
         &self,
-        limit: Limit,
+        deadline: Deadline,
         late: impl Fn(&str) -> Error,
     ) -> Result<(), Error> {
         let failed = self.shared.state.lock().failed;
@@ -182,17 +182,17 @@ impl Ear {
                 }
                 if refusal.is_none()
                     && let Some(trouble) = &state.trouble
-                    && (state.failed != failed || !state.health.is_due(Instant::now()))
+                    && (state.failed != failed || !state.backoff.is_due(Instant::now()))
                 {
                     return Err(late(trouble));
                 }
                 refusal
             };
             if let Some(refusal) = refusal {
-                self.take_back().await;
+                self.roll_back().await;
                 return Err(refusal);
             }
-            match limit.end() {
+            match deadline.end() {
                 None => changed.await,
                 Some(end) => {
                     if tokio::time::timeout_at(end.into(), changed).await.is_err() {
@@ -203,7 +203,7 @@ impl Ear {
         }
     }
 
-    async fn take_back(&self) {
+    async fn roll_back(&self) {
         loop {
             let is_done = self.shared.state.lock().listening.take_back();
             if is_done {
@@ -214,7 +214,7 @@ impl Ear {
     }
 }
 
-impl Drop for Ear {
+impl Drop for PubSubConnection {
     fn drop(&mut self) {
         self.shared.state.lock().ended = true;
         self.shared.work.notify_one();
@@ -238,7 +238,7 @@ enum End {
 }
 
 /// What comes next on a connection.
-enum Next {
+enum Wakeup {
     Arrived(io::Result<usize>),
     Written(io::Result<()>),
     Silence,
@@ -246,7 +246,7 @@ enum Next {
 }
 
 /// A connection, and what is on its way over it.
-struct Pump {
+struct Transfer {
     stream: Box<dyn Duplex>,
     inbox: Inbox,
     outgoing: Vec<u8>,
@@ -257,7 +257,7 @@ struct Pump {
 
 impl Worker {
     async fn run(self) {
-        while let (begun, End::Broken(why)) = (Instant::now(), self.listen().await) {
+        while let (begun, End::Broken(why)) = (Instant::now(), self.run_connection().await) {
             let (pause, was_connected) = {
                 let Some(mut state) = self.state() else {
                     return;
@@ -267,10 +267,10 @@ impl Worker {
                 state.trouble = Some(why.clone());
                 state.failed += 1;
                 // A server that takes connections and drops them at once is not called at once each time.
-                if begun.elapsed() > PAUSE_MAX {
-                    state.health.connected();
+                if begun.elapsed() > BACKOFF_MAX {
+                    state.backoff.connected();
                 }
-                let pause = state.health.failed(Instant::now(), rand::random(), why);
+                let pause = state.backoff.failed(Instant::now(), rand::random(), why);
                 (pause, was_connected)
             };
             self.shared.changed.notify_waiters();
@@ -293,8 +293,8 @@ impl Worker {
     }
 
     /// One connection, from its beginning to its end.
-    async fn listen(&self) -> End {
-        let opened = self.connector.open(self.connector.listener_handshake());
+    async fn run_connection(&self) -> End {
+        let opened = self.connector.open(self.connector.pub_sub_handshake());
         let (stream, inbox) = match opened.await {
             Ok(opened) => opened,
             Err(why) => return End::Broken(why),
@@ -310,39 +310,39 @@ impl Worker {
             state.connections += 1;
             state.connections > 1
         };
-        let pump = Pump {
+        let transfer = Transfer {
             stream,
             inbox,
             outgoing: Vec::new(),
             written: 0,
             flushed: true,
         };
-        self.hear(pump, gap).await
+        self.read_loop(transfer, gap).await
     }
 
     /// `gap` tells that messages may have been missed before this connection.
-    async fn hear(&self, mut pump: Pump, mut gap: bool) -> End {
+    async fn read_loop(&self, mut transfer: Transfer, mut gap: bool) -> End {
         const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
         let mut asked = false;
         loop {
-            if let Some(end) = self.hear_arrived(&mut pump.inbox, &mut gap).await {
+            if let Some(end) = self.handle_buffered(&mut transfer.inbox, &mut gap).await {
                 return end;
             }
-            if !self.take_outgoing(&mut pump) {
+            if !self.take_outgoing(&mut transfer) {
                 return End::NoUser;
             }
-            match self.next(&mut pump).await {
-                Next::Work | Next::Written(Ok(())) => {}
-                Next::Written(Err(error)) | Next::Arrived(Err(error)) => {
+            match self.next_wakeup(&mut transfer).await {
+                Wakeup::Work | Wakeup::Written(Ok(())) => {}
+                Wakeup::Written(Err(error)) | Wakeup::Arrived(Err(error)) => {
                     return End::Broken(error.to_string());
                 }
-                Next::Silence if asked => return End::Broken("the server fell silent".into()),
-                Next::Silence => {
+                Wakeup::Silence if asked => return End::Broken("the server fell silent".into()),
+                Wakeup::Silence => {
                     asked = true;
                     self.shared.state.lock().outgoing.extend_from_slice(PING);
                 }
-                Next::Arrived(Ok(count)) => {
-                    pump.inbox.arrived(count);
+                Wakeup::Arrived(Ok(count)) => {
+                    transfer.inbox.arrived(count);
                     asked = false;
                 }
             }
@@ -351,23 +351,23 @@ impl Worker {
 
     /// Takes what is to be written next, once all that was taken before is written: first what makes the subscriptions of a
     /// new connection again. Whether there is still a user.
-    fn take_outgoing(&self, pump: &mut Pump) -> bool {
+    fn take_outgoing(&self, transfer: &mut Transfer) -> bool {
         let Some(mut state) = self.state() else {
             return false;
         };
-        if pump.written == pump.outgoing.len() && pump.flushed {
+        if transfer.written == transfer.outgoing.len() && transfer.flushed {
             let mut restored = std::iter::from_fn(|| state.listening.restore());
-            pump.outgoing = match restored.find(|packed| !packed.is_empty()) {
+            transfer.outgoing = match restored.find(|packed| !packed.is_empty()) {
                 Some(packed) => packed,
                 None => std::mem::take(&mut state.outgoing),
             };
-            pump.written = 0;
-            pump.flushed = pump.outgoing.is_empty();
+            transfer.written = 0;
+            transfer.flushed = transfer.outgoing.is_empty();
         }
         true
     }
 
-    async fn hear_arrived(&self, inbox: &mut Inbox, gap: &mut bool) -> Option<End> {
+    async fn handle_buffered(&self, inbox: &mut Inbox, gap: &mut bool) -> Option<End> {
         let (mut replies, mut bytes) = (0, 0);
         loop {
             // Only once the node has confirmed the subscriptions: who looks at the data now must not miss what is published
@@ -407,26 +407,26 @@ impl Worker {
     }
 
     /// Writes and reads at the same time: a server that waits until its replies are read may read nothing itself.
-    async fn next(&self, pump: &mut Pump) -> Next {
+    async fn next_wakeup(&self, transfer: &mut Transfer) -> Wakeup {
         let mut work = pin!(self.shared.work.notified());
         let mut silence = pin!(tokio::time::sleep(SILENCE));
         std::future::poll_fn(|cx| {
             if work.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Next::Work);
+                return Poll::Ready(Wakeup::Work);
             }
-            if let Poll::Ready(written) = pump.poll_write(cx) {
-                return Poll::Ready(Next::Written(written));
+            if let Poll::Ready(written) = transfer.poll_write(cx) {
+                return Poll::Ready(Wakeup::Written(written));
             }
-            if let Poll::Ready(arrived) = pump.poll_read(cx) {
-                return Poll::Ready(Next::Arrived(arrived));
+            if let Poll::Ready(arrived) = transfer.poll_read(cx) {
+                return Poll::Ready(Wakeup::Arrived(arrived));
             }
-            silence.as_mut().poll(cx).map(|()| Next::Silence)
+            silence.as_mut().poll(cx).map(|()| Wakeup::Silence)
         })
         .await
     }
 }
 
-impl Pump {
+impl Transfer {
     /// Ready when there was something to write and all of it is written.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.flushed {

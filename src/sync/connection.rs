@@ -9,8 +9,8 @@ use crate::endpoint::Endpoint;
 use crate::handshake::Handshake;
 use crate::plan::Cause;
 use crate::sync::deadline::Deadline;
+use crate::sync::resp_stream::RespStream;
 use crate::sync::socket::Socket;
-use crate::sync::wire::Wire;
 
 /// How to make a connection.
 #[derive(Clone, Debug)]
@@ -19,24 +19,24 @@ pub(super) struct Connector {
 }
 
 /// A connection that owes nothing. One that failed, or still owes a reply, is dropped and never used again.
-pub(super) struct Link {
-    wire: Box<Wire>,
+pub(super) struct NodeConnection {
+    wire: Box<RespStream>,
     pub(super) last_used: Instant,
     /// The generation of the pool that made it.
     pub(super) generation: u64,
 }
 
 /// How a request failed, and whether any of it left the machine.
-pub(super) struct Lost {
+pub(super) struct SendError {
     pub(super) cause: Cause,
-    pub(super) sent: Sent,
+    pub(super) sent: Delivery,
 }
 
 /// Whether a failed request may have reached the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
-    Nothing,
-    Perhaps,
+pub(super) enum Delivery {
+    NotSent,
+    MaybeSent,
 }
 
 impl Connector {
@@ -45,20 +45,24 @@ impl Connector {
     }
 
     /// A socket that is ready for SUBSCRIBE, in the protocol that mixes messages and replies as arrays.
-    pub(super) fn connect_listener(&self, deadline: &Deadline) -> RedisResult<Socket> {
-        let mut wire = Wire::connect(&self.endpoint, deadline)?;
+    pub(super) fn connect_pub_sub(&self, deadline: &Deadline) -> RedisResult<Socket> {
+        let mut wire = RespStream::connect(&self.endpoint, deadline)?;
         let settings = self.endpoint.info.redis_settings().clone();
         let settings = settings.set_protocol(ProtocolVersion::RESP2);
-        self.greet(&mut wire, &Handshake::new(&settings), deadline)?;
+        self.run_handshake(&mut wire, &Handshake::new(&settings), deadline)?;
         Ok(wire.into_socket())
     }
 
     /// A connection, ready for commands.
-    pub(super) fn connect(&self, deadline: &Deadline, generation: u64) -> RedisResult<Link> {
-        let mut wire = Wire::connect(&self.endpoint, deadline)?;
+    pub(super) fn connect(
+        &self,
+        deadline: &Deadline,
+        generation: u64,
+    ) -> RedisResult<NodeConnection> {
+        let mut wire = RespStream::connect(&self.endpoint, deadline)?;
         let handshake = Handshake::new(self.endpoint.info.redis_settings());
-        self.greet(&mut wire, &handshake, deadline)?;
-        Ok(Link {
+        self.run_handshake(&mut wire, &handshake, deadline)?;
+        Ok(NodeConnection {
             wire: Box::new(wire),
             last_used: deadline.start,
             generation,
@@ -66,13 +70,13 @@ impl Connector {
     }
 
     /// Says the first words.
-    fn greet(
+    fn run_handshake(
         &self,
-        wire: &mut Wire,
+        wire: &mut RespStream,
         handshake: &Handshake,
         deadline: &Deadline,
     ) -> RedisResult<()> {
-        let hung_up = |error: io::Error| match is_late(&error) {
+        let hung_up = |error: io::Error| match is_timeout(&error) {
             true => error,
             false => io::Error::new(error.kind(), format!("{error}{}", self.endpoint.hint())),
         };
@@ -85,17 +89,19 @@ impl Connector {
     }
 }
 
-impl Link {
+impl NodeConnection {
     /// Writes all of `bytes`.
-    pub(super) fn send(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<(), Lost> {
-        self.wire.write(bytes, deadline).map_err(|failed| Lost {
-            cause: cause(&failed.error.into(), deadline),
-            sent: if failed.written == 0 {
-                Sent::Nothing
-            } else {
-                Sent::Perhaps
-            },
-        })
+    pub(super) fn send(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<(), SendError> {
+        self.wire
+            .write(bytes, deadline)
+            .map_err(|failed| SendError {
+                cause: cause(&failed.error.into(), deadline),
+                sent: if failed.written == 0 {
+                    Delivery::NotSent
+                } else {
+                    Delivery::MaybeSent
+                },
+            })
     }
 
     /// Reads `count` replies into `values`; those that came stay there when one does not.
@@ -132,11 +138,11 @@ impl Link {
     }
 
     /// One request and its reply.
-    pub(super) fn call(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<Value, Lost> {
+    pub(super) fn call(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<Value, SendError> {
         self.send(bytes, deadline)?;
-        self.reply(deadline).map_err(|cause| Lost {
+        self.reply(deadline).map_err(|cause| SendError {
             cause,
-            sent: Sent::Perhaps,
+            sent: Delivery::MaybeSent,
         })
     }
 
@@ -149,7 +155,7 @@ impl Link {
 /// What a failed read or write means.
 fn cause(error: &RedisError, deadline: &Deadline) -> Cause {
     match error.is_timeout() || is_timed_out(error) {
-        true => Cause::Timeout(deadline.missed()),
+        true => Cause::Timeout(deadline.timed_out()),
         false => Cause::Dropped(error.to_string()),
     }
 }
@@ -157,10 +163,10 @@ fn cause(error: &RedisError, deadline: &Deadline) -> Cause {
 fn is_timed_out(error: &RedisError) -> bool {
     std::error::Error::source(error)
         .and_then(|source| source.downcast_ref::<io::Error>())
-        .is_some_and(is_late)
+        .is_some_and(is_timeout)
 }
 
-fn is_late(error: &io::Error) -> bool {
+fn is_timeout(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock

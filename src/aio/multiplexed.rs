@@ -18,142 +18,145 @@ use crate::plan::{Answers, Cause, Ending, Failure, Frames, Meter, Row};
 const OUTGOING_BYTES_MAX: usize = 256 << 20;
 
 /// Replies of more bytes are freed as soon as nobody waits for them any more, rather than when the last has come.
-const ABANDONED_BYTES_MIN: usize = 64 << 10;
+const ABANDONED_REPLY_BYTES_MIN: usize = 64 << 10;
 
 /// A driver on a runtime that runs only while somebody blocks on it is asked so often for a sign of life by requests from
 /// elsewhere. Without one its connection is given up.
-pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+pub(super) const DRIVER_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection to one node. Requests are written in the order in which they are handed over, and answered in that order.
 /// Closed when the last handle is dropped.
 #[derive(Debug)]
-pub(super) struct Link {
-    mailbox: Arc<Mailbox>,
+pub(super) struct MultiplexedConnection {
+    queue: Arc<SendQueue>,
     /// The runtime of the driver, if it runs only while somebody blocks on it.
-    home: Option<Id>,
+    driver_runtime: Option<Id>,
 }
 
 /// Where requests wait for the driver.
 #[derive(Default)]
-pub(super) struct Mailbox {
-    pub(super) state: Mutex<Mail>,
+pub(super) struct SendQueue {
+    pub(super) state: Mutex<SendQueueState>,
     /// The driver has run since this was cleared.
     pub(super) run: AtomicBool,
 }
 
 /// Requests that the driver has not taken yet.
 #[derive(Default)]
-pub(super) struct Mail {
+pub(super) struct SendQueueState {
     /// Their bytes.
     pub(super) outgoing: Vec<u8>,
     /// Who waits for their answers, in the order of the bytes.
-    pub(super) arrivals: Vec<Waiter>,
+    pub(super) pending: Vec<InFlight>,
     /// Wakes the driver, when it sleeps.
-    pub(super) sleeper: Option<Waker>,
+    pub(super) waker: Option<Waker>,
     /// Who wants to know whether the connection is still open.
-    pub(super) look: Option<oneshot::Sender<()>>,
+    pub(super) probe: Option<oneshot::Sender<()>>,
     pub(super) closed: Option<Cause>,
     /// No handle is left.
-    pub(super) abandoned: bool,
+    pub(super) detached: bool,
     /// What is done then.
-    pub(super) leave: Leave,
+    pub(super) on_last_handle: OnLastHandle,
 }
 
 /// When a connection that nobody has a handle of is closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Leave {
+pub(super) enum OnLastHandle {
     /// As soon as all is written. The server forgets a blocking command that waits.
     #[default]
-    AtOnce,
+    Close,
     /// When all is answered, or too late. A server that finds a connection closed while it answers throws away what it has
     /// not read yet.
-    WhenAnswered,
+    Drain,
 }
 
 /// Who waits for answers.
-pub(super) struct Waiter {
+pub(super) struct InFlight {
     /// How many bytes its request has.
     pub(super) bytes: usize,
     /// How many answers are still to come.
-    pub(super) missing: usize,
+    pub(super) remaining: usize,
     /// How many were asked for.
     pub(super) count: usize,
     pub(super) ending: Ending,
     values: Vec<Value>,
     frames: Frames,
-    pub(super) handed_over: Instant,
+    pub(super) submitted_at: Instant,
     pub(super) deadline: Option<Instant>,
     /// `None` once it was told that time is over; the answers still come and are thrown away.
-    pub(super) reply: Option<Reply>,
+    pub(super) responder: Option<Responder>,
 }
 
 /// Whether an answer was the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum ReplyProgress {
     More,
-    Last,
+    Complete,
     /// It was, and leaves the connection other than it was.
-    BadLast,
+    Poisoned,
 }
 
 /// The way back to who asked.
-pub(super) enum Reply {
+pub(super) enum Responder {
     One(oneshot::Sender<Result<Value, Failure>>),
     Many(oneshot::Sender<Answers>),
-    Unread(oneshot::Sender<Answers<Frames>>),
+    Raw(oneshot::Sender<Answers<Frames>>),
 }
 
 /// A form in which answers are given back.
-pub(super) trait Receive: Row {
+pub(super) trait ReplyChannel: Row {
     /// The way back for answers in this form.
-    fn reply(sender: oneshot::Sender<Answers<Self>>) -> Reply;
+    fn responder(sender: oneshot::Sender<Answers<Self>>) -> Responder;
 }
 
-impl Receive for Vec<Value> {
-    fn reply(sender: oneshot::Sender<Answers<Self>>) -> Reply {
-        Reply::Many(sender)
+impl ReplyChannel for Vec<Value> {
+    fn responder(sender: oneshot::Sender<Answers<Self>>) -> Responder {
+        Responder::Many(sender)
     }
 }
 
-impl Receive for Frames {
-    fn reply(sender: oneshot::Sender<Answers<Self>>) -> Reply {
-        Reply::Unread(sender)
+impl ReplyChannel for Frames {
+    fn responder(sender: oneshot::Sender<Answers<Self>>) -> Responder {
+        Responder::Raw(sender)
     }
 }
 
-impl Link {
-    /// A connection, of which a driver takes the mail. `home` is the runtime of that driver, if it runs only while somebody
+impl MultiplexedConnection {
+    /// A connection, of which a driver takes the state. `home` is the runtime of that driver, if it runs only while somebody
     /// blocks on it.
-    pub(super) fn plain(mailbox: Arc<Mailbox>, home: Option<Id>) -> Self {
-        Self { mailbox, home }
+    pub(super) fn new(queue: Arc<SendQueue>, home: Option<Id>) -> Self {
+        Self {
+            queue: queue,
+            driver_runtime: home,
+        }
     }
 
     /// Makes it carry out what was handed over even if nobody waits for it.
-    pub(super) fn leave_when_answered(&self) {
-        self.mailbox.state.lock().leave = Leave::WhenAnswered;
+    pub(super) fn drain_on_drop(&self) {
+        self.queue.state.lock().on_last_handle = OnLastHandle::Drain;
     }
 
     /// Whether it is no more.
     pub(super) fn is_closed(&self) -> bool {
-        self.mailbox.state.lock().closed.is_some()
+        self.queue.state.lock().closed.is_some()
     }
 
     /// Whether its driver lives on a runtime that may not be run while this one is.
-    pub(super) fn is_away(&self) -> bool {
-        is_away(self.home)
+    pub(super) fn is_on_foreign_runtime(&self) -> bool {
+        is_away(self.driver_runtime)
     }
 
     /// Whether the server has closed it, as far as can be told without asking it: the driver looks at the socket.
     pub(super) async fn is_stale(&self) -> bool {
         let (sender, looked) = oneshot::channel();
         {
-            let mut mail = self.mailbox.state.lock();
-            if mail.closed.is_some() {
+            let mut state = self.queue.state.lock();
+            if state.closed.is_some() {
                 return true;
             }
-            mail.look = Some(sender);
+            state.probe = Some(sender);
         }
-        self.mailbox.wake();
+        self.queue.wake();
         looked.await.is_err()
     }
 
@@ -161,38 +164,45 @@ impl Link {
     pub(super) async fn call(
         &self,
         write: impl FnOnce(&mut Vec<u8>),
-        limit: Limit,
+        deadline: Deadline,
     ) -> Result<Value, Failure> {
         let (sender, receiver) = oneshot::channel();
-        self.mailbox
-            .hand_over(write, 1, Ending::Any, limit, Reply::One(sender), None)
+        self.queue
+            .submit(
+                write,
+                1,
+                Ending::Any,
+                deadline,
+                Responder::One(sender),
+                None,
+            )
             .map_err(Failure::not_sent)?;
-        let answer = match is_away(self.home) {
+        let answer = match is_away(self.driver_runtime) {
             false => receiver.await.ok(),
-            true => Box::pin(self.mailbox.await_elsewhere(receiver)).await,
+            true => Box::pin(self.queue.await_from_foreign_runtime(receiver)).await,
         };
         answer.unwrap_or_else(|| Err(lost(1)))
     }
 
     /// `count` packed requests and their answers.
-    pub(super) async fn exchange<R: Receive>(
+    pub(super) async fn exchange<R: ReplyChannel>(
         &self,
         packed: &[u8],
         count: usize,
         ending: Ending,
-        limit: Limit,
+        deadline: Deadline,
     ) -> Answers<R> {
-        self.exchange_metered(packed, count, ending, limit, None)
+        self.exchange_metered(packed, count, ending, deadline, None)
             .await
     }
 
     /// `count` packed requests and their answers, whose bytes `meter` counts as far as they are left unread.
-    pub(super) async fn exchange_metered<R: Receive>(
+    pub(super) async fn exchange_metered<R: ReplyChannel>(
         &self,
         packed: &[u8],
         count: usize,
         ending: Ending,
-        limit: Limit,
+        deadline: Deadline,
         meter: Option<Meter>,
     ) -> Answers<R> {
         if count == 0 {
@@ -201,15 +211,15 @@ impl Link {
         }
         let (sender, receiver) = oneshot::channel();
         let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
-        let reply = R::reply(sender);
+        let reply = R::responder(sender);
         match self
-            .mailbox
-            .hand_over(write, count, ending, limit, reply, meter)
+            .queue
+            .submit(write, count, ending, deadline, reply, meter)
         {
             Ok(()) => {
-                let answers = match is_away(self.home) {
+                let answers = match is_away(self.driver_runtime) {
                     false => receiver.await.ok(),
-                    true => Box::pin(self.mailbox.await_elsewhere(receiver)).await,
+                    true => Box::pin(self.queue.await_from_foreign_runtime(receiver)).await,
                 };
                 answers.unwrap_or_else(|| Answers::failed(lost(count)))
             }
@@ -218,10 +228,10 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for MultiplexedConnection {
     fn drop(&mut self) {
-        self.mailbox.state.lock().abandoned = true;
-        self.mailbox.wake();
+        self.queue.state.lock().detached = true;
+        self.queue.wake();
     }
 }
 
@@ -232,12 +242,12 @@ pub(super) fn is_away(home: Option<Id>) -> bool {
 
 /// How long a request may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limit {
+pub(super) struct Deadline {
     pub(super) start: Instant,
     pub(super) length: Option<Duration>,
 }
 
-impl Limit {
+impl Deadline {
     pub(super) fn start(length: Option<Duration>) -> Self {
         Self {
             start: Instant::now(),
@@ -257,57 +267,57 @@ impl Limit {
 }
 
 /// No answer within this time.
-pub(super) fn missed(limit: Duration) -> Cause {
-    Cause::Timeout(format!("no answer within {limit:?}"))
+pub(super) fn timed_out(deadline: Duration) -> Cause {
+    Cause::Timeout(format!("no answer within {deadline:?}"))
 }
 
-impl Mail {
+impl SendQueueState {
     /// Has the driver waked when something comes.
-    pub(super) fn sleep(&mut self, cx: &Context<'_>) {
-        match &mut self.sleeper {
+    pub(super) fn park(&mut self, cx: &Context<'_>) {
+        match &mut self.waker {
             Some(sleeper) => sleeper.clone_from(cx.waker()),
             sleeper => *sleeper = Some(cx.waker().clone()),
         }
     }
 }
 
-impl Mailbox {
+impl SendQueue {
     /// Hands a request to the driver. From here on it will be carried out, whoever waits for it or not.
-    fn hand_over(
+    fn submit(
         &self,
         write: impl FnOnce(&mut Vec<u8>),
         count: usize,
         ending: Ending,
-        limit: Limit,
-        reply: Reply,
+        deadline: Deadline,
+        reply: Responder,
         meter: Option<Meter>,
     ) -> Result<(), Cause> {
-        let mut mail = self.state.lock();
-        if let Some(cause) = &mail.closed {
+        let mut state = self.state.lock();
+        if let Some(cause) = &state.closed {
             return Err(cause.clone());
         }
-        let waiters = mail.arrivals.len() * size_of::<Waiter>();
-        if mail.outgoing.len() + waiters > OUTGOING_BYTES_MAX {
+        let queued = state.pending.len() * size_of::<InFlight>();
+        if state.outgoing.len() + queued > OUTGOING_BYTES_MAX {
             return Err(Cause::PoolTimeout(format!(
                 "{OUTGOING_BYTES_MAX} bytes of requests wait to be sent already"
             )));
         }
-        let before = mail.outgoing.len();
-        write(&mut mail.outgoing);
-        let bytes = mail.outgoing.len() - before;
-        mail.arrivals.push(Waiter {
+        let before = state.outgoing.len();
+        write(&mut state.outgoing);
+        let bytes = state.outgoing.len() - before;
+        state.pending.push(InFlight {
             bytes,
-            missing: count,
+            remaining: count,
             count,
             ending,
             values: Vec::new(),
             frames: Frames::with_meter(meter),
-            handed_over: limit.start,
-            deadline: limit.end(),
-            reply: Some(reply),
+            submitted_at: deadline.start,
+            deadline: deadline.end(),
+            responder: Some(reply),
         });
-        let sleeper = mail.sleeper.take();
-        drop(mail);
+        let sleeper = state.waker.take();
+        drop(state);
         if let Some(sleeper) = sleeper {
             sleeper.wake();
         }
@@ -316,7 +326,7 @@ impl Mailbox {
 
     /// Wakes the driver.
     fn wake(&self) {
-        let sleeper = self.state.lock().sleeper.take();
+        let sleeper = self.state.lock().waker.take();
         if let Some(sleeper) = sleeper {
             sleeper.wake();
         }
@@ -324,11 +334,11 @@ impl Mailbox {
 
     /// Waits for an answer on another runtime than the driver's. A driver that is not run says nothing of time either, so it
     /// is asked for a sign of life; without one the connection is given up, and what the driver has not taken is not sent.
-    async fn await_elsewhere<T>(&self, mut answer: oneshot::Receiver<T>) -> Option<T> {
+    async fn await_from_foreign_runtime<T>(&self, mut answer: oneshot::Receiver<T>) -> Option<T> {
         loop {
             self.run.store(false, Ordering::Relaxed);
             self.wake();
-            if let Ok(answer) = tokio::time::timeout(SIGN_OF_LIFE, &mut answer).await {
+            if let Ok(answer) = tokio::time::timeout(DRIVER_PROBE_TIMEOUT, &mut answer).await {
                 return answer.ok();
             }
             if !self.run.load(Ordering::Relaxed) {
@@ -342,54 +352,54 @@ impl Mailbox {
 
     /// Takes no more requests. Those that the driver has not taken are not sent.
     pub(super) fn close(&self, cause: &Cause) {
-        let mut mail = self.state.lock();
-        mail.closed = Some(cause.clone());
-        mail.outgoing = Vec::new();
-        mail.look = None;
-        let arrivals = std::mem::take(&mut mail.arrivals);
-        drop(mail);
-        for mut waiter in arrivals {
-            waiter.finish(Some(Failure::not_sent(cause.clone())));
+        let mut state = self.state.lock();
+        state.closed = Some(cause.clone());
+        state.outgoing = Vec::new();
+        state.probe = None;
+        let arrivals = std::mem::take(&mut state.pending);
+        drop(state);
+        for mut request in arrivals {
+            request.finish(Some(Failure::not_sent(cause.clone())));
         }
     }
 }
 
-impl fmt::Debug for Mailbox {
+impl fmt::Debug for SendQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mail = self.state.lock();
+        let state = self.state.lock();
         f.debug_struct("Mailbox")
-            .field("outgoing", &mail.outgoing.len())
-            .field("closed", &mail.closed)
+            .field("outgoing", &state.outgoing.len())
+            .field("closed", &state.closed)
             .finish_non_exhaustive()
     }
 }
 
-impl Waiter {
+impl InFlight {
     /// Whether nobody wants to read the answers here.
     #[inline]
-    pub(super) fn leaves_unread(&self) -> bool {
-        matches!(self.reply, None | Some(Reply::Unread(_)))
+    pub(super) fn is_raw(&self) -> bool {
+        matches!(self.responder, None | Some(Responder::Raw(_)))
     }
 
     /// Whether nobody waits for the answers any more.
     fn is_abandoned(&self) -> bool {
-        matches!(&self.reply, Some(Reply::Unread(sender)) if sender.is_closed())
+        matches!(&self.responder, Some(Responder::Raw(sender)) if sender.is_closed())
     }
 
     /// So many bytes of an answer are of use to somebody.
     pub(super) fn keeps(&self) -> usize {
-        match &self.reply {
+        match &self.responder {
             Some(_) if !self.is_abandoned() => self.ending.keeps(self.frames.byte_count()),
             _ => 0,
         }
     }
 
     /// Takes one answer.
-    pub(super) fn take(&mut self, value: Value) -> Taken {
+    pub(super) fn take(&mut self, value: Value) -> ReplyProgress {
         let taken = self.count_down(|ending| ending.is_met_by(&value));
-        match &self.reply {
-            Some(Reply::One(_)) => {
-                if let Some(Reply::One(sender)) = self.reply.take() {
+        match &self.responder {
+            Some(Responder::One(_)) => {
+                if let Some(Responder::One(sender)) = self.responder.take() {
                     // Who asked may have gone.
                     let _ = sender.send(Ok(value));
                 }
@@ -399,7 +409,7 @@ impl Waiter {
                     self.values.reserve_exact(self.count);
                 }
                 self.values.push(value);
-                if self.missing == 0 {
+                if self.remaining == 0 {
                     self.finish(None);
                 }
             }
@@ -410,15 +420,15 @@ impl Waiter {
 
     /// Takes one answer unread.
     #[inline]
-    pub(super) fn take_frame(&mut self, frame: &[u8]) -> Taken {
+    pub(super) fn take_frame(&mut self, frame: &[u8]) -> ReplyProgress {
         let taken = self.count_down(|ending| ending.is_met_by_frame(frame));
-        if self.frames.byte_count() > ABANDONED_BYTES_MIN && self.is_abandoned() {
-            self.reply = None;
+        if self.frames.byte_count() > ABANDONED_REPLY_BYTES_MIN && self.is_abandoned() {
+            self.responder = None;
             self.frames = Frames::default();
         }
-        if self.reply.is_some() {
+        if self.responder.is_some() {
             self.frames.push(frame);
-            if self.missing == 0 {
+            if self.remaining == 0 {
                 self.finish(None);
             }
         }
@@ -426,24 +436,24 @@ impl Waiter {
     }
 
     #[inline]
-    fn count_down(&mut self, is_met: impl FnOnce(Ending) -> bool) -> Taken {
-        self.missing -= 1;
-        match self.missing {
-            0 if is_met(self.ending) => Taken::Last,
-            0 => Taken::BadLast,
-            _ => Taken::More,
+    fn count_down(&mut self, is_met: impl FnOnce(Ending) -> bool) -> ReplyProgress {
+        self.remaining -= 1;
+        match self.remaining {
+            0 if is_met(self.ending) => ReplyProgress::Complete,
+            0 => ReplyProgress::Poisoned,
+            _ => ReplyProgress::More,
         }
     }
 
     /// Tells who asked that there will be no more answers.
     pub(super) fn finish(&mut self, failure: Option<Failure>) {
-        match (self.reply.take(), failure) {
-            (Some(Reply::One(sender)), Some(failure)) => drop(sender.send(Err(failure))),
-            (Some(Reply::Many(sender)), failure) => {
+        match (self.responder.take(), failure) {
+            (Some(Responder::One(sender)), Some(failure)) => drop(sender.send(Err(failure))),
+            (Some(Responder::Many(sender)), failure) => {
                 let values = std::mem::take(&mut self.values);
                 drop(sender.send(Answers { values, failure }));
             }
-            (Some(Reply::Unread(sender)), failure) => {
+            (Some(Responder::Raw(sender)), failure) => {
                 let values = std::mem::take(&mut self.frames);
                 drop(sender.send(Answers { values, failure }));
             }

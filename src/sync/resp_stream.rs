@@ -23,7 +23,7 @@ const LINE_BYTES_MAX: usize = 16 << 20;
 const GRACE: Duration = Duration::from_millis(100);
 
 /// How long the socket waits when there is no time left: as good as not at all.
-const A_LOOK: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Requests of more bytes are written in turns: their replies may fill the buffers of both sockets before all is written,
 /// and a server that waits until they are read reads nothing more itself. What has been sent on a connection that owed
@@ -31,22 +31,22 @@ const A_LOOK: Duration = Duration::from_millis(1);
 const WRITE_WHOLE: usize = 16 * 1024;
 
 /// The longest that a write waits before what has arrived is read.
-pub(super) const WRITE_TURN: Duration = Duration::from_millis(10);
+pub(super) const WRITE_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A buffer of more bytes is given back when all is read.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
 /// What is left may differ from what the socket was told by this share, so that it is not told anew for every read.
-const PATIENCE_SLACK: u32 = 10;
+const TIMEOUT_SLACK: u32 = 10;
 
 /// A socket and what was read from it ahead.
-pub(super) struct Wire {
+pub(super) struct RespStream {
     socket: Socket,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
     /// How long the socket waits, as set last.
-    patience: Option<Duration>,
+    socket_timeout: Option<Duration>,
 }
 
 /// How a write failed.
@@ -56,7 +56,7 @@ pub(super) struct WriteError {
     pub(super) written: usize,
 }
 
-impl Wire {
+impl RespStream {
     pub(super) fn connect(endpoint: &Endpoint, deadline: &Deadline) -> io::Result<Self> {
         let socket = Socket::connect(endpoint, deadline)?;
         Ok(Self {
@@ -64,7 +64,7 @@ impl Wire {
             buffer: vec![0; BUFFER_BYTES],
             start: 0,
             end: 0,
-            patience: None,
+            socket_timeout: None,
         })
     }
 
@@ -76,7 +76,7 @@ impl Wire {
     /// Writes all of `bytes`.
     pub(super) fn write(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<(), WriteError> {
         if bytes.len() > WRITE_WHOLE {
-            return self.write_in_turns(bytes, deadline);
+            return self.write_while_reading(bytes, deadline);
         }
         let mut written = 0;
         while written < bytes.len() {
@@ -110,7 +110,7 @@ impl Wire {
     }
 
     /// Writes all of `bytes`, and reads what arrives while the socket takes no more.
-    fn write_in_turns(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<(), WriteError> {
+    fn write_while_reading(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<(), WriteError> {
         let mut written = 0;
         let failed = |error: io::Error, written| WriteError {
             error: plain_timeout(error),
@@ -118,13 +118,13 @@ impl Wire {
         };
         while written < bytes.len() || self.socket.holds_back() {
             let turn = self.arm(deadline).and_then(|()| {
-                let turn = deadline.within(WRITE_TURN).remaining();
+                let turn = deadline.within(WRITE_POLL_INTERVAL).remaining();
                 self.socket
-                    .set_write_timeout(turn.unwrap_or_default().max(A_LOOK))
+                    .set_write_timeout(turn.unwrap_or_default().max(POLL_INTERVAL))
             });
             turn.map_err(|error| failed(error, written))?;
             // The next one to wait must not do it for as short.
-            self.patience = Some(Duration::ZERO);
+            self.socket_timeout = Some(Duration::ZERO);
             let wrote = match &bytes[written..] {
                 // An encrypted record may have gone out in part.
                 [] => self.socket.flush().map(|()| 0),
@@ -222,16 +222,16 @@ impl Wire {
             Some(Duration::ZERO) if deadline.is_past(GRACE) => {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, TIMED_OUT));
             }
-            left => left.map(|left| left.max(A_LOOK)),
+            left => left.map(|left| left.max(POLL_INTERVAL)),
         };
-        let near = match (self.patience, left) {
+        let near = match (self.socket_timeout, left) {
             (None, None) => true,
-            (Some(set), Some(left)) => set.abs_diff(left) <= left / PATIENCE_SLACK,
+            (Some(set), Some(left)) => set.abs_diff(left) <= left / TIMEOUT_SLACK,
             _ => false,
         };
         if !near {
             self.socket.set_timeouts(left)?;
-            self.patience = left;
+            self.socket_timeout = left;
         }
         Ok(())
     }
@@ -247,7 +247,7 @@ pub(super) fn is_timeout(error: &io::Error) -> bool {
     )
 }
 
-/// The end of a socket's patience, in words: the system's own are "Resource temporarily unavailable".
+/// The end of a socket's socket_timeout, in words: the system's own are "Resource temporarily unavailable".
 fn plain_timeout(error: io::Error) -> io::Error {
     match is_timeout(&error) {
         true => io::Error::new(io::ErrorKind::TimedOut, TIMED_OUT),
@@ -257,22 +257,22 @@ fn plain_timeout(error: io::Error) -> io::Error {
 
 /// A wire read under a deadline.
 struct Source<'w> {
-    wire: &'w mut Wire,
+    wire: &'w mut RespStream,
     deadline: &'w Deadline,
 }
 
 impl Source<'_> {
-    fn read_socket(&mut self, into: Into<'_>) -> io::Result<usize> {
+    fn read_socket(&mut self, into: ReadTarget<'_>) -> io::Result<usize> {
         let wire = &mut *self.wire;
         let mut into = into;
         loop {
             wire.arm(self.deadline)?;
             let result = match &mut into {
-                Into::Buffer => {
+                ReadTarget::Buffer => {
                     let free = &mut wire.buffer[wire.end..];
                     wire.socket.read(free)
                 }
-                Into::Slice(slice) => wire.socket.read(slice),
+                ReadTarget::Slice(slice) => wire.socket.read(slice),
             };
             match result {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -283,7 +283,7 @@ impl Source<'_> {
     }
 }
 
-enum Into<'b> {
+enum ReadTarget<'b> {
     Buffer,
     Slice(&'b mut [u8]),
 }
@@ -320,7 +320,7 @@ impl Input for Source<'_> {
             }
             wire.buffer.resize(2 * wire.end, 0);
         }
-        self.wire.end += self.read_socket(Into::Buffer)?;
+        self.wire.end += self.read_socket(ReadTarget::Buffer)?;
         Ok(())
     }
 
@@ -330,7 +330,7 @@ impl Input for Source<'_> {
         self.consume(ready);
         let mut filled = ready;
         while filled < into.len() {
-            filled += self.read_socket(Into::Slice(&mut into[filled..]))?;
+            filled += self.read_socket(ReadTarget::Slice(&mut into[filled..]))?;
         }
         Ok(())
     }

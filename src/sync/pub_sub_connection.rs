@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, ErrorKind};
-use crate::health::{Health, PAUSE_MAX};
+use crate::health::{BACKOFF_MAX, Backoff};
 use crate::inbox::Inbox;
 use crate::subscribe::{
     Change, ChangeRequest, Event, Heard, Listening, Name, SILENCE, Subscription,
 };
+use crate::sync::connection::Connector;
 use crate::sync::deadline::Deadline;
 use crate::sync::event_channel::EventChannel;
-use crate::sync::link::Connector;
+use crate::sync::resp_stream::{WRITE_POLL_INTERVAL, is_timeout};
 use crate::sync::socket::Socket;
-use crate::sync::wire::{WRITE_TURN, is_timeout};
 
-/// One node's ear.
-pub(super) struct Ear {
+/// One node's connection.
+pub(super) struct PubSubConnection {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -47,7 +47,7 @@ struct State {
     ended: bool,
 }
 
-impl Ear {
+impl PubSubConnection {
     pub(super) fn start(
         (connector, connect_timeout): (Connector, Duration),
         node: String,
@@ -108,7 +108,7 @@ impl Ear {
     }
 
     /// Waits until the node has confirmed what is wanted.
-    pub(super) fn settle(
+    pub(super) fn wait_confirmed(
         &self,
         deadline: &Deadline,
         late: impl Fn(&str) -> Error,
@@ -137,7 +137,7 @@ impl Ear {
     }
 }
 
-impl Drop for Ear {
+impl Drop for PubSubConnection {
     fn drop(&mut self) {
         self.shared.state.lock().ended = true;
         self.shared.changed.notify_all();
@@ -215,19 +215,19 @@ enum End {
 
 impl Worker {
     fn run(self) {
-        let mut health = Health::default();
+        let mut backoff = Backoff::default();
         let mut connections = 0_u64;
         loop {
             let (before, begun) = (connections, Instant::now());
-            let why = match self.listen(&mut connections) {
+            let why = match self.run_connection(&mut connections) {
                 End::NoUser => return,
                 End::Broken(why) => why,
             };
             // A server that takes connections and drops them at once is not called at once each time.
-            if begun.elapsed() > PAUSE_MAX {
-                health.connected();
+            if begun.elapsed() > BACKOFF_MAX {
+                backoff.connected();
             }
-            let pause = health.failed(Instant::now(), rand::random(), why.clone());
+            let pause = backoff.failed(Instant::now(), rand::random(), why.clone());
             *self.shared.writer.lock() = None;
             {
                 let mut state = self.shared.state.lock();
@@ -236,7 +236,7 @@ impl Worker {
                 state.trouble = Some(why);
             }
             self.shared.changed.notify_all();
-            if connections > before && !self.tell(Event::Disconnected { node: self.node() }) {
+            if connections > before && !self.send_event(Event::Disconnected { node: self.node() }) {
                 return;
             }
             let mut state = self.shared.state.lock();
@@ -250,7 +250,7 @@ impl Worker {
     }
 
     /// One connection, from its beginning to its end.
-    fn listen(&self, connections: &mut u64) -> End {
+    fn run_connection(&self, connections: &mut u64) -> End {
         let (mut socket, writer) = match self.connect() {
             Ok(sockets) => sockets,
             Err(error) => return End::Broken(error.to_string()),
@@ -273,7 +273,7 @@ impl Worker {
         if self.has_ended() {
             return End::NoUser;
         }
-        self.hear(&mut socket, &mut inbox, *connections > 1)
+        self.read_loop(&mut socket, &mut inbox, *connections > 1)
     }
 
     /// Makes all subscriptions again, then lets others write.
@@ -308,7 +308,7 @@ impl Worker {
     }
 
     /// Tells of an event. Whether there is still somebody to tell.
-    fn tell(&self, event: Event) -> bool {
+    fn send_event(&self, event: Event) -> bool {
         self.events.send(event)
     }
 
@@ -319,18 +319,18 @@ impl Worker {
     /// A socket to read from, and the same to write to.
     fn connect(&self) -> redis::RedisResult<(Socket, Socket)> {
         let deadline = Deadline::start(Some(self.connect_timeout));
-        let socket = self.connector.connect_listener(&deadline)?;
+        let socket = self.connector.connect_pub_sub(&deadline)?;
         socket.set_timeouts(Some(SILENCE))?;
-        socket.set_write_timeout(WRITE_TURN)?;
+        socket.set_write_timeout(WRITE_POLL_INTERVAL)?;
         let writer = socket.try_clone()?;
         Ok((socket, writer))
     }
 
     /// `gap` tells that messages may have been missed before this connection.
-    fn hear(&self, socket: &mut Socket, inbox: &mut Inbox, mut gap: bool) -> End {
+    fn read_loop(&self, socket: &mut Socket, inbox: &mut Inbox, mut gap: bool) -> End {
         let mut asked = false;
         loop {
-            if let Some(end) = self.hear_arrived(inbox, &mut gap) {
+            if let Some(end) = self.handle_buffered(inbox, &mut gap) {
                 return end;
             }
             match socket.read(inbox.room()) {
@@ -354,13 +354,13 @@ impl Worker {
         }
     }
 
-    fn hear_arrived(&self, inbox: &mut Inbox, gap: &mut bool) -> Option<End> {
+    fn handle_buffered(&self, inbox: &mut Inbox, gap: &mut bool) -> Option<End> {
         loop {
             // Only once the node has confirmed the subscriptions: who looks at the data now must not miss what is published
             // after the look.
             if *gap && self.shared.state.lock().listening.is_restored() {
                 *gap = false;
-                if !self.tell(Event::Missed { node: self.node() }) {
+                if !self.send_event(Event::Missed { node: self.node() }) {
                     return Some(End::NoUser);
                 }
             }
@@ -380,7 +380,7 @@ impl Worker {
                 Heard::Nothing => {}
                 Heard::Settled | Heard::Restored => drop(self.shared.changed.notify_all()),
                 Heard::Message(message) => {
-                    if !self.tell(Event::Message(message)) {
+                    if !self.send_event(Event::Message(message)) {
                         return Some(End::NoUser);
                     }
                 }
