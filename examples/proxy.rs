@@ -1,4 +1,4 @@
-//! A front end: many servers as one, for programs in any language that speak the Redis protocol.
+//! A proxy: many servers as one, for programs in any language that speak the Redis protocol.
 //!
 //! ```sh
 //! cargo run --release --example proxy -- --listen 127.0.0.1:7000 \
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use redis_sharding::aio::{FrontEnd, OutputLimit, parse_bytes};
+use redis_sharding::aio::{OutputLimit, Proxy, parse_bytes};
 use redis_sharding::partition::by_name;
 use redis_sharding::redis::parse_redis_url;
 use redis_sharding::{Builder, PartialReads, ShardedClient, Topology};
@@ -55,7 +55,7 @@ Many Redis or Valkey servers as one, for every program that speaks the Redis pro
 The address is printed when it listens. SIGTERM and Ctrl-C end it.
 ";
 
-/// How long connections have to end when the front end does.
+/// How long connections have to end when the proxy does.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// The most threads: each has connections to all nodes.
@@ -129,23 +129,23 @@ fn run(words: &[String]) -> Result<(), Failure> {
         builder = builder.partial_reads(PartialReads::Allowed);
     }
     if let Some(clients) = arguments.clients {
-        builder = builder.clients_max(clients);
+        builder = builder.max_clients(clients);
     }
-    let mut front_end = builder.build_front_end()?;
+    let mut proxy = builder.build_proxy()?;
     if let Some(file) = &arguments.password_file {
         let text = read(file)?;
-        front_end = front_end.with_password(text.trim_end_matches(['\r', '\n']));
+        proxy = proxy.with_password(text.trim_end_matches(['\r', '\n']));
     }
-    let front_end = limited(front_end, &arguments);
+    let proxy = limited(proxy, &arguments);
     let threads = arguments.threads.unwrap_or_else(threads);
     if !(1..=THREADS_MAX).contains(&threads) {
         return Err(format!("--threads is {threads}, but must be in 1..={THREADS_MAX}").into());
     }
-    let workers = start_workers(&front_end, threads)?;
+    let workers = start_workers(&proxy, threads)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(listen_until_told(listen, &front_end, workers.senders))?;
+    runtime.block_on(listen_until_told(listen, &proxy, workers.senders))?;
     for worker in workers.threads {
         worker.join().map_err(|_| "a thread has panicked")?;
     }
@@ -163,26 +163,26 @@ fn is_broken_pipe(error: &Failure) -> bool {
 }
 
 /// With the limits that the arguments set.
-fn limited(mut front_end: FrontEnd, arguments: &Arguments) -> FrontEnd {
+fn limited(mut proxy: Proxy, arguments: &Arguments) -> Proxy {
     if let Some(bytes) = arguments.max_memory {
-        front_end = front_end.with_memory_limit(bytes);
+        proxy = proxy.with_memory_limit(bytes);
     }
     if let Some(bytes) = arguments.query_limit {
-        front_end = front_end.with_query_limit(bytes);
+        proxy = proxy.with_query_limit(bytes);
     }
     if let Some(idle) = arguments.tcp_keepalive {
-        front_end = front_end.with_tcp_keepalive(idle);
+        proxy = proxy.with_tcp_keepalive(idle);
     }
     if let Some(timeout) = arguments.timeout {
-        front_end = front_end.with_idle_timeout(timeout);
+        proxy = proxy.with_idle_timeout(timeout);
     }
     for (class, limit) in &arguments.output_limits {
-        front_end = match class {
-            Class::Normal => front_end.with_output_limit(*limit),
-            Class::PubSub => front_end.with_pub_sub_output_limit(*limit),
+        proxy = match class {
+            Class::Normal => proxy.with_output_limit(*limit),
+            Class::PubSub => proxy.with_pub_sub_output_limit(*limit),
         };
     }
-    front_end
+    proxy
 }
 
 fn bytes(flag: &str, value: &str) -> Result<usize, Failure> {
@@ -282,13 +282,13 @@ struct Workers {
 }
 
 /// Every thread has a runtime and connections to the nodes of its own, so that they need not wake each other.
-fn start_workers(front_end: &FrontEnd, count: usize) -> Result<Workers, Failure> {
+fn start_workers(proxy: &Proxy, count: usize) -> Result<Workers, Failure> {
     let mut workers = Workers {
         threads: Vec::new(),
         senders: Vec::new(),
     };
     for number in 0..count {
-        let front_end = front_end.with_own_connections();
+        let proxy = proxy.with_separate_upstreams();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -296,31 +296,31 @@ fn start_workers(front_end: &FrontEnd, count: usize) -> Result<Workers, Failure>
         let name = format!("worker-{number}");
         let thread = thread::Builder::new()
             .name(name)
-            .spawn(move || runtime.block_on(serve_all(front_end, streams)))?;
+            .spawn(move || runtime.block_on(serve_all(proxy, streams)))?;
         workers.threads.push(thread);
         workers.senders.push(sender);
     }
     Ok(workers)
 }
 
-async fn serve_all(front_end: FrontEnd, mut streams: UnboundedReceiver<std::net::TcpStream>) {
+async fn serve_all(proxy: Proxy, mut streams: UnboundedReceiver<std::net::TcpStream>) {
     while let Some(stream) = streams.recv().await {
-        let front_end = front_end.clone();
+        let proxy = proxy.clone();
         tokio::spawn(async move {
             // A connection that breaks concerns nobody but its client.
-            let _ = serve(&front_end, stream).await;
+            let _ = serve(&proxy, stream).await;
         });
     }
-    front_end.stopped(STOP_WITHIN).await;
+    proxy.drain(STOP_WITHIN).await;
 }
 
-async fn serve(front_end: &FrontEnd, stream: std::net::TcpStream) -> std::io::Result<()> {
-    front_end.serve_tcp(TcpStream::from_std(stream)?).await
+async fn serve(proxy: &Proxy, stream: std::net::TcpStream) -> std::io::Result<()> {
+    proxy.serve_tcp(TcpStream::from_std(stream)?).await
 }
 
 async fn listen_until_told(
     address: &str,
-    front_end: &FrontEnd,
+    proxy: &Proxy,
     workers: Vec<UnboundedSender<std::net::TcpStream>>,
 ) -> Result<(), Failure> {
     let bound = TcpListener::bind(address).await;
@@ -343,7 +343,7 @@ async fn listen_until_told(
             }
         }
     }
-    front_end.stop();
+    proxy.stop();
     Ok(())
 }
 

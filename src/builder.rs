@@ -255,7 +255,7 @@ impl Builder {
     }
 
     /// The most connections to one node, besides those of [`pool_size`](Self::pool_size), for commands that may wait
-    /// (BLPOP, XREAD BLOCK, WAIT, ...), for transactions and for dedicated connections. A front end keeps so many, and
+    /// (BLPOP, XREAD BLOCK, WAIT, ...), for transactions and for dedicated connections. A proxy keeps so many, and
     /// makes more while more of its clients wait. From 1 to [`POOL_SIZE_MAX`]. Defaults to [`WAITING_POOL_SIZE`].
     pub fn waiting_pool_size(mut self, connections: usize) -> Self {
         self.settings.waiting_pool_size = connections;
@@ -324,9 +324,9 @@ impl Builder {
         self
     }
 
-    /// How many clients a front end serves at a time; further ones are told so and closed. From 1 to
+    /// How many clients a proxy serves at a time; further ones are told so and closed. From 1 to
     /// [`CLIENTS_LIMIT_MAX`]. Defaults to [`CLIENTS_MAX`].
-    pub fn clients_max(mut self, clients: usize) -> Self {
+    pub fn max_clients(mut self, clients: usize) -> Self {
         self.settings.clients_max = clients;
         self
     }
@@ -374,16 +374,16 @@ impl Builder {
         }))
     }
 
-    /// A front end, for programs that speak the Redis protocol. Nothing is contacted, and no runtime is needed, before its
+    /// A proxy, for programs that speak the Redis protocol. Nothing is contacted, and no runtime is needed, before its
     /// first client's first command.
     ///
     /// # Errors
     ///
     /// As for [`build`](Self::build).
     #[cfg(feature = "tokio-comp")]
-    pub fn build_front_end(self) -> Result<crate::aio::FrontEnd, Error> {
+    pub fn build_proxy(self) -> Result<crate::aio::Proxy, Error> {
         let parts = self.parts(Runtime::Tokio)?;
-        Ok(crate::aio::FrontEnd::new(crate::aio::Parts {
+        Ok(crate::aio::Proxy::new(crate::aio::ClientConfig {
             router: parts.router,
             endpoints: parts.endpoints,
             settings: parts.settings,

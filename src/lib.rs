@@ -50,7 +50,7 @@
 //! | [`Builder`], [`ShardedClient`] | describes a client; the client, which is the connection |
 //! | [`Node`], [`Dedicated`], [`Scan`] | one server, a private connection, the keys of all nodes |
 //! | `aio` | the same on tokio, behind the feature `tokio-comp` |
-//! | `aio::FrontEnd` | the nodes as one server, for programs in other languages |
+//! | `aio::Proxy` | the nodes as one server, for programs in other languages |
 //! | [`Subscriber`], [`Event`] | channels and patterns of all nodes, in one stream |
 //! | [`Error`], [`ErrorKind`], [`PartOutcome`] | what went wrong, and which node did what |
 //! | `testing::TestNode` | a server in this process that fails on demand |
@@ -184,8 +184,6 @@ pub mod builder;
 pub mod command;
 mod endpoint;
 mod error;
-#[cfg(feature = "tokio-comp")]
-mod front;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -198,6 +196,8 @@ pub mod partition;
 mod passage;
 mod password;
 pub mod plan;
+#[cfg(feature = "tokio-comp")]
+mod proxy;
 mod reply;
 mod resp;
 mod scan;

@@ -16,7 +16,7 @@ pub const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 pub const POOL_SIZE_MAX: usize = 65_535;
 /// The most connections to one node that the tasks of the async client can share.
 pub const CONNECTIONS_PER_NODE_MAX: usize = 256;
-/// The most clients that a front end can be told to serve at a time.
+/// The most clients that a proxy can be told to serve at a time.
 pub const CLIENTS_LIMIT_MAX: usize = 1_000_000;
 /// The longest quiet time of [`Builder::tcp_keepalive`](crate::Builder::tcp_keepalive): the kernel counts whole seconds, in
 /// 15 bits.
@@ -73,10 +73,7 @@ impl<T: Copy + Ord + fmt::Debug> Limit<T> {
     }
 
     /// The value that may be set and is nearest.
-    #[cfg_attr(
-        not(feature = "tokio-comp"),
-        allow(dead_code, reason = "of the front end")
-    )]
+    #[cfg_attr(not(feature = "tokio-comp"), allow(dead_code, reason = "of the proxy"))]
     pub(crate) fn clamp(&self, value: T) -> T {
         value.clamp(self.min, self.max)
     }
@@ -97,7 +94,7 @@ pub(crate) struct Settings {
     pub(crate) idle_check: Duration,
     /// How long a connection may be quiet until the kernel asks the peer.
     pub(crate) tcp_keepalive: Option<Duration>,
-    /// Of the front end: how many clients it serves at a time.
+    /// Of the proxy: how many clients it serves at a time.
     pub(crate) clients_max: usize,
 }
 

@@ -1,4 +1,4 @@
-//! One of four nodes is down: what the others answer for all, and what they do not. Through both clients and the front end.
+//! One of four nodes is down: what the others answer for all, and what they do not. Through both clients and the proxy.
 #![cfg(all(feature = "testing", feature = "tokio-comp"))]
 
 mod support;
@@ -9,24 +9,24 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, RedisResult, Value, cmd};
 use redis_sharding::testing::{Fault, TestNode};
 use redis_sharding::{Builder, ErrorKind, PartialReads, ScanPosition, ShardedClient, aio};
-use support::front_door::{FrontDoor, Talker};
+use support::local_proxy::{LocalProxy, RawClient};
 use support::{Servers, builder, builder_over};
 
 const NODES: usize = 4;
 const DEAD: usize = 2;
 
-/// Both clients, and a front end that is asked in both protocols.
+/// Both clients, and a proxy that is asked in both protocols.
 struct Doors {
     blocking: ShardedClient,
     tokio: aio::ShardedClient,
     runtime: tokio::runtime::Runtime,
-    _front: FrontDoor,
-    talkers: [Talker; 2],
+    _front: LocalProxy,
+    talkers: [RawClient; 2],
 }
 
 impl Doors {
     fn open(builder: impl Fn() -> Builder) -> Self {
-        let front = FrontDoor::open(builder());
+        let front = LocalProxy::open(builder());
         let talkers = ["2", "3"].map(|protocol| {
             let mut talker = front.talk();
             talker.ask(&format!("HELLO {protocol}"));
@@ -41,7 +41,7 @@ impl Doors {
         }
     }
 
-    /// The answers of the two clients, and of the front end in RESP2 and in RESP3, as text.
+    /// The answers of the two clients, and of the proxy in RESP2 and in RESP3, as text.
     fn ask(&mut self, request: &str) -> [Result<String, String>; 4] {
         let cmd = command(request);
         let blocking = cmd.query::<Value>(&mut self.blocking);
@@ -273,7 +273,7 @@ fn keys_and_their_kind_are_answered_in_part_where_partial_reads_are_allowed() {
     assert_eq!(end, Some(ErrorKind::NodeDown), "no node has answered");
 }
 
-fn scan_by_hand(talker: &mut Talker) -> BTreeSet<String> {
+fn scan_by_hand(talker: &mut RawClient) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut cursor = "0".to_owned();
     loop {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use redis::{AsyncCommands, Commands, Value, cmd};
 use redis_sharding::{Builder, ErrorKind, ShardedClient, builder::TCP_KEEPALIVE};
 use support::Servers;
-use support::front_door::FrontDoor;
+use support::local_proxy::LocalProxy;
 use support::relay::Relay;
 
 /// Whose port it is.
@@ -65,7 +65,7 @@ fn over(servers: &Servers) -> Builder {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn tcp_keepalive_is_on_for_every_client_of_a_front_end() {
+fn tcp_keepalive_is_on_for_every_client_of_a_proxy() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -75,11 +75,11 @@ fn tcp_keepalive_is_on_for_every_client_of_a_front_end() {
         (Some(None), None),
     ];
     for (set, expected) in cases {
-        let mut front_end = over(&servers).build_front_end().unwrap();
+        let mut proxy = over(&servers).build_proxy().unwrap();
         if let Some(seconds) = set {
-            front_end = front_end.with_tcp_keepalive(seconds.map(Duration::from_secs));
+            proxy = proxy.with_tcp_keepalive(seconds.map(Duration::from_secs));
         }
-        let door = FrontDoor::open_for(front_end);
+        let door = LocalProxy::open_for(proxy);
         let mut talker = door.talk();
         assert_eq!(talker.ask("PING"), "+PONG");
         let address = door.address();
@@ -121,8 +121,8 @@ async fn tcp_keepalive_is_on_for_every_connection_to_a_node() {
     let leased = shared.dedicated("k").await.unwrap();
     let mut listener = shared.subscriber();
     listener.subscribe("news").await.unwrap();
-    // The front end: one for each version of the protocol that was spoken.
-    let door = FrontDoor::open(over(&servers));
+    // The proxy: one for each version of the protocol that was spoken.
+    let door = LocalProxy::open(over(&servers));
     assert_eq!(door.talk().ask("SET k 1"), "+OK");
     let timers = quiet_timers(End::Remote, port, 7);
     assert!(timers.len() >= 7, "{timers:?}");

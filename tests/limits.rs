@@ -26,12 +26,12 @@ fn builder() -> Builder {
         .node("b", "redis://10.0.0.2/")
 }
 
-/// What becomes of a client, a client on tokio and a front end.
+/// What becomes of a client, a client on tokio and a proxy.
 fn built(builder: impl Fn() -> Builder) -> [Result<(), Error>; 3] {
     [
         builder().build().map(drop),
         builder().build_async().map(drop),
-        builder().build_front_end().map(drop),
+        builder().build_proxy().map(drop),
     ]
 }
 
@@ -52,7 +52,7 @@ const SIZES: [Setting<usize>; 4] = [
         CONNECTIONS_PER_NODE_MAX,
         Builder::connections_per_node,
     ),
-    ("clients_max", 1, CLIENTS_LIMIT_MAX, Builder::clients_max),
+    ("clients_max", 1, CLIENTS_LIMIT_MAX, Builder::max_clients),
 ];
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
@@ -180,29 +180,29 @@ fn the_longest_timeouts_break_no_clock() {
             .await
             .unwrap();
         assert_eq!(value, 1);
-        let front_end = patient().build_front_end().unwrap();
+        let proxy = patient().build_proxy().unwrap();
         // Nobody is there to wait for.
-        assert!(front_end.stopped(Duration::MAX).await);
+        assert!(proxy.drain(Duration::MAX).await);
     });
 }
 
 #[test]
-fn a_front_end_serves_somebody_whatever_number_of_clients_it_is_told() {
+fn a_proxy_serves_somebody_whatever_number_of_clients_it_is_told() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     let node = TestNode::start().unwrap();
     for clients in [0, 1, usize::MAX - 1, usize::MAX] {
-        let front_end = ShardedClient::builder()
+        let proxy = ShardedClient::builder()
             .node("a", node.url())
-            .build_front_end()
+            .build_proxy()
             .unwrap()
-            .with_clients_max(clients);
+            .with_max_clients(clients);
         runtime.block_on(async {
             use tokio::io::{AsyncReadExt, AsyncWriteExt};
             let (mut ours, theirs) = tokio::io::duplex(1024);
-            let serve = front_end.serve(theirs, "1.2.3.4:5", "1.2.3.4:6");
+            let serve = proxy.serve(theirs, "1.2.3.4:5", "1.2.3.4:6");
             let ask = async {
                 ours.write_all(b"PING\r\nQUIT\r\n").await.unwrap();
                 let mut reply = String::new();

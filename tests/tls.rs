@@ -1,4 +1,4 @@
-//! Nodes behind TLS, by both clients and the front end, with both libraries where both are compiled in.
+//! Nodes behind TLS, by both clients and the proxy, with both libraries where both are compiled in.
 
 mod support;
 
@@ -586,7 +586,7 @@ mod on_tokio {
     };
     use super::support::Servers;
     use super::support::authority::Authority;
-    use super::support::front_door::FrontDoor;
+    use super::support::local_proxy::LocalProxy;
     use super::support::relay::Relay;
 
     fn is_there(way: &Way) -> bool {
@@ -791,13 +791,13 @@ mod on_tokio {
     }
 
     #[test]
-    fn a_front_end_passes_on_what_its_nodes_say_over_tls_whatever_its_size() {
+    fn a_proxy_passes_on_what_its_nodes_say_over_tls_whatever_its_size() {
         let Some((servers, authority)) = start(2) else {
             return;
         };
         for way in backends().into_iter().filter(is_there) {
             let door =
-                FrontDoor::open(builder(way, &servers).tls_certificates(trusting(&authority)));
+                LocalProxy::open(builder(way, &servers).tls_certificates(trusting(&authority)));
             let client = redis::Client::open(format!("redis://{}/", door.address())).unwrap();
             for protocol in [2, 3] {
                 let mut connection = client.get_connection().unwrap();

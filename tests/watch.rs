@@ -1,11 +1,11 @@
-//! EXEC does not run behind a WATCH that did not hold: in the front end, and on dedicated connections of both clients.
+//! EXEC does not run behind a WATCH that did not hold: in the proxy, and on dedicated connections of both clients.
 #![cfg(feature = "tokio-comp")]
 
 mod support;
 
 use redis::{RedisResult, Value, cmd, pipe};
 use redis_sharding::{ErrorKind, ShardedClient, aio};
-use support::front_door::FrontDoor;
+use support::local_proxy::LocalProxy;
 use support::{Servers, builder};
 
 /// Two keys of one node, and one of another.
@@ -17,11 +17,11 @@ fn keys(client: &ShardedClient) -> (String, String) {
 }
 
 #[test]
-fn exec_behind_a_refused_watch_is_not_run_by_the_front_end() {
+fn exec_behind_a_refused_watch_is_not_run_by_the_proxy() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
-    let door = FrontDoor::open(builder(&servers));
+    let door = LocalProxy::open(builder(&servers));
     let (here, there) = keys(&builder(&servers).build().unwrap());
     for protocol in ["2", "3"] {
         let nil = if protocol == "2" { "*-1" } else { "_" };
@@ -37,7 +37,7 @@ fn exec_behind_a_refused_watch_is_not_run_by_the_front_end() {
             other.ask(&format!("SET {here} theirs"));
             let replies: Vec<String> = watch.iter().map(|request| talker.ask(request)).collect();
             assert!(replies.last().unwrap().starts_with('-'), "{replies:?}");
-            let attempt = |talker: &mut support::front_door::Talker| {
+            let attempt = |talker: &mut support::local_proxy::RawClient| {
                 assert_eq!(talker.ask("MULTI"), "+OK");
                 assert_eq!(talker.ask(&format!("SET {here} mine")), "+QUEUED");
                 talker.ask("EXEC")
@@ -79,11 +79,11 @@ fn exec_behind_a_refused_watch_is_not_run_by_the_front_end() {
 }
 
 #[test]
-fn exec_behind_a_watch_whose_node_fails_is_not_run_by_the_front_end() {
+fn exec_behind_a_watch_whose_node_fails_is_not_run_by_the_proxy() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
-    let door = FrontDoor::open(builder(&servers));
+    let door = LocalProxy::open(builder(&servers));
     let client = builder(&servers).build().unwrap();
     let (here, there) = keys(&client);
     let node = client.node_for(&there).unwrap().index().get();

@@ -2,7 +2,7 @@
 //!
 //! * [`ShardedClient`]: the handle, a `redis::aio::ConnectionLike` over all nodes. [`Node`]: the same for one node.
 //! * [`Dedicated`]: a private connection for stateful talk. [`Scan`]: keys of all nodes as a stream.
-//! * [`FrontEnd`]: all nodes as one server, for programs that speak the protocol.
+//! * [`Proxy`]: all nodes as one server, for programs that speak the protocol.
 //! * `executor`: hands each node its requests, then waits for all answers. `station`: the way to one node, made again
 //!   when it breaks. `link`: one connection that many requests share; `driver` moves its bytes, `tls` encrypts them.
 //!
@@ -32,10 +32,10 @@ mod driver;
 mod event_channel;
 mod exclusive_pool;
 mod executor;
-mod front;
 mod multiplexed;
 mod node;
 mod peek;
+mod proxy;
 mod pub_sub_connection;
 mod reconnecting;
 mod scan;
@@ -44,15 +44,15 @@ mod subscriber;
 mod tls;
 mod transaction;
 
-pub use crate::front::{OutputLimit, OutputLimitError, REQUEST_BYTES_MAX, parse_bytes};
+pub use crate::proxy::{OutputLimit, OutputLimitError, REQUEST_BYTES_MAX, parse_bytes};
 pub use client::ShardedClient;
 pub use dedicated::Dedicated;
-pub use front::{CLIENTS_MAX, FrontEnd, MEMORY_MAX};
 pub use node::Node;
+pub use proxy::{CLIENTS_MAX, MEMORY_MAX, Proxy};
 pub use scan::Scan;
 pub use subscriber::Subscriber;
 
 pub(crate) use client::Shared;
 pub(crate) use driver::WriteCoalescing;
 pub(crate) use executor::Executor;
-pub(crate) use front::Parts;
+pub(crate) use proxy::ClientConfig;

@@ -1,9 +1,9 @@
-//! The requests of a front end's clients.
+//! The requests of a proxy's clients.
 
 use super::{pieces, steps};
 use crate::command::{Args, PackedCommands, PackedProblem, write_command};
-use crate::front::fuzzing::{Arrived, LINE_BYTES_MAX, Look, NormalizedEnd, begun};
 use crate::passage::Passage;
+use crate::proxy::fuzzing::{LINE_BYTES_MAX, NormalizedEnd, Parsed, RequestParser, parse_prefix};
 
 /// The requests in some bytes, and why there are no more.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ struct Taking {
     packed: Vec<u8>,
 }
 
-/// Bytes that a client sends to a front end: cut alike however they arrive, by the reader for usual requests and the
+/// Bytes that a client sends to a proxy: cut alike however they arrive, by the reader for usual requests and the
 /// one for all others, alone or many at once; with no more work than there are bytes.
 pub fn requests(data: &[u8]) {
     // Whether a longer line is refused depends on whether its end came with it.
@@ -48,21 +48,21 @@ pub fn requests(data: &[u8]) {
 fn one_by_one(bytes: &[u8]) -> Taken {
     let (mut requests, mut at) = (Vec::new(), 0);
     loop {
-        let end = match Look::default().look(&bytes[at..]) {
-            Arrived::Nothing(length) => {
+        let end = match RequestParser::default().parse(&bytes[at..]) {
+            Parsed::Empty(length) => {
                 let packed = Vec::new();
                 requests.push(Taking { length, packed });
                 at += length;
                 continue;
             }
-            Arrived::Request { length, packed } => {
+            Parsed::Request { length, packed } => {
                 requests.push(Taking { length, packed });
                 at += length;
                 continue;
             }
-            Arrived::Part(_) if at == bytes.len() => NormalizedEnd::More,
-            Arrived::Part(needed) => NormalizedEnd::Part(needed),
-            Arrived::Broken(why) => NormalizedEnd::Broken(why),
+            Parsed::Incomplete(_) if at == bytes.len() => NormalizedEnd::More,
+            Parsed::Incomplete(needed) => NormalizedEnd::Incomplete(needed),
+            Parsed::Invalid(why) => NormalizedEnd::Invalid(why),
         };
         return Taken { requests, end };
     }
@@ -70,15 +70,15 @@ fn one_by_one(bytes: &[u8]) -> Taken {
 
 fn piece_by_piece(bytes: &[u8], piece: usize) -> Taken {
     let (mut requests, mut at, mut arrived) = (Vec::new(), 0, 0);
-    let (mut look, mut needed_at_least) = (Look::default(), 0);
+    let (mut look, mut needed_at_least) = (RequestParser::default(), 0);
     let mut end = NormalizedEnd::More;
     while arrived < bytes.len() {
         arrived = bytes.len().min(arrived + piece);
         while at < arrived {
             let there = arrived - at;
-            let found = look.look(&bytes[at..arrived]);
+            let found = look.parse(&bytes[at..arrived]);
             let (length, packed) = match found {
-                Arrived::Part(needed) => {
+                Parsed::Incomplete(needed) => {
                     assert!(
                         needed > there,
                         "{needed} bytes are needed, and {there} there"
@@ -88,15 +88,15 @@ fn piece_by_piece(bytes: &[u8], piece: usize) -> Taken {
                         "{needed} after {needed_at_least}"
                     );
                     needed_at_least = needed;
-                    end = NormalizedEnd::Part(needed);
+                    end = NormalizedEnd::Incomplete(needed);
                     break;
                 }
-                Arrived::Broken(why) => {
-                    let end = NormalizedEnd::Broken(why);
+                Parsed::Invalid(why) => {
+                    let end = NormalizedEnd::Invalid(why);
                     return Taken { requests, end };
                 }
-                Arrived::Nothing(length) => (length, Vec::new()),
-                Arrived::Request { length, packed } => (length, packed),
+                Parsed::Empty(length) => (length, Vec::new()),
+                Parsed::Request { length, packed } => (length, packed),
             };
             assert!(
                 there >= needed_at_least,
@@ -147,14 +147,14 @@ fn compare_readers(bytes: &[u8], taking: &Taking) {
     }
     for cut in [1, frame.len() / 2, frame.len() - 1] {
         if frame[0] == b'*'
-            && let Some((count, first)) = begun(&frame[..cut])
+            && let Some((count, first)) = parse_prefix(&frame[..cut])
         {
             assert_eq!(count, args.len(), "cut at {cut}");
             assert_eq!(first, args[..first.len()], "cut at {cut}");
         }
     }
     // Whose owner is known before it has arrived passes in pieces.
-    if frame[0] == b'*' && begun(frame).is_some() {
+    if frame[0] == b'*' && parse_prefix(frame).is_some() {
         assert_eq!(
             passed(bytes),
             Some(taking.length),
@@ -188,7 +188,7 @@ fn compare_normalized(bytes: &[u8], max_bytes: usize, whole: &Taken) {
     let lengths = || whole.requests.iter().map(|taking| taking.length);
     // A request that does not fit is looked at in vain, and so is one that has not arrived.
     let in_vain = lengths().max().unwrap_or_default() + bytes.len() - lengths().sum::<usize>();
-    let (mut at, mut look, mut requests) = (0, Look::default(), Vec::new());
+    let (mut at, mut look, mut requests) = (0, RequestParser::default(), Vec::new());
     let end = loop {
         let (taken, spent) = steps::of(|| look.normalize(&bytes[at..], max_bytes));
         let most = 4 * (taken.consumed + in_vain + 64);
@@ -263,7 +263,7 @@ mod tests {
                     .is_err()
             );
             assert_eq!(args.capacity(), room, "{header:?}");
-            let taken = Look::default().normalize(header.as_bytes(), 1 << 20);
+            let taken = RequestParser::default().normalize(header.as_bytes(), 1 << 20);
             assert_eq!(taken.packed.capacity(), 0, "{header:?}");
         }
     }

@@ -1,7 +1,7 @@
 //! Many commands as one request per node, and the answers back in the order asked.
 
 mod exchange;
-mod relay;
+mod raw_pipeline;
 
 use redis::Value;
 
@@ -15,7 +15,7 @@ use crate::plan::scan::ScanStep;
 use crate::plan::{Answers, Plan, Router, Split};
 
 pub(crate) use exchange::{Exchange, Slot};
-pub(crate) use relay::{Large, Relay, Told};
+pub(crate) use raw_pipeline::{OversizedReply, RawPipeline, WriteProgress};
 
 use exchange::WHOLE;
 

@@ -40,7 +40,7 @@ pub(crate) use atomic::LARGE_BYTES;
 pub(crate) use atomic::{Atomic, Ending};
 pub(crate) use attempts::attempts_in_vain;
 pub(crate) use batch::{Batch, Exchange, Slot, named};
-pub(crate) use batch::{Large, Relay, Told};
+pub(crate) use batch::{OversizedReply, RawPipeline, WriteProgress};
 pub(crate) use elsewhere::elsewhere;
 pub(crate) use failure::{Answers, Cause, Failure, RESENDS_MAX, Resend, Row};
 pub(crate) use frames::{ByteMeter, Frames, Meter};

@@ -24,11 +24,11 @@ use crate::topology::said;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TlsBackend {
-    /// rustls, by the features `tls-rustls` and, for the async client and the front end, `tokio-rustls-comp`. Its
+    /// rustls, by the features `tls-rustls` and, for the async client and the proxy, `tokio-rustls-comp`. Its
     /// cryptography is that of the `CryptoProvider` that the program has installed, or else of ring.
     Rustls,
     /// The system's own (OpenSSL, Schannel, Secure Transport), by the features `tls-native-tls` and, for the async
-    /// client and the front end, `tokio-native-tls-comp`.
+    /// client and the proxy, `tokio-native-tls-comp`.
     NativeTls,
 }
 
@@ -223,7 +223,7 @@ fn missing_feature() -> String {
     let [rustls, native] = [TlsBackend::Rustls, TlsBackend::NativeTls];
     format!(
         "rediss:// needs TLS: enable the feature `{}` or `{}` of redis-sharding, for the async client and the \
-         front end `{}` or `{}`",
+         proxy `{}` or `{}`",
         feature(rustls, Runtime::Blocking),
         feature(native, Runtime::Blocking),
         feature(rustls, Runtime::Tokio),

@@ -1,4 +1,4 @@
-// ioredis and both generations of node-redis, through a front end of which one node is down: `dead_node.js PORT`.
+// ioredis and both generations of node-redis, through a proxy of which one node is down: `dead_node.js PORT`.
 "use strict";
 const assert = require("node:assert");
 const Redis = require("ioredis");

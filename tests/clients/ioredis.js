@@ -1,4 +1,4 @@
-// What programs do with ioredis, through a front end: `ioredis.js PORT`.
+// What programs do with ioredis, through a proxy: `ioredis.js PORT`.
 "use strict";
 const assert = require("node:assert");
 const Redis = require("ioredis");

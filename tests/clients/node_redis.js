@@ -1,4 +1,4 @@
-// What programs do with node-redis, through a front end: `node_redis.js PORT PROTOCOL`, protocol 2 or 3.
+// What programs do with node-redis, through a proxy: `node_redis.js PORT PROTOCOL`, protocol 2 or 3.
 "use strict";
 const assert = require("node:assert");
 const { createClient, defineScript, WatchError } = require("redis");

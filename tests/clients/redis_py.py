@@ -1,4 +1,4 @@
-"""What programs do with redis-py, through a front end: `redis_py.py PORT PROTOCOL`, protocol 2 or 3."""
+"""What programs do with redis-py, through a proxy: `redis_py.py PORT PROTOCOL`, protocol 2 or 3."""
 
 import sys
 import threading

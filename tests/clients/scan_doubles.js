@@ -1,4 +1,4 @@
-// SCAN with node-redis 4, which keeps cursors as doubles, through a front end: `scan_doubles.js PORT`.
+// SCAN with node-redis 4, which keeps cursors as doubles, through a proxy: `scan_doubles.js PORT`.
 "use strict";
 const assert = require("node:assert");
 const { createClient } = require("redis-4");

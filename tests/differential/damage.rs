@@ -1,4 +1,4 @@
-//! Random damage to the protocol: the same bytes in the same pieces go to the one server and to the front end, and what
+//! Random damage to the protocol: the same bytes in the same pieces go to the one server and to the proxy, and what
 //! comes back must be the same, byte for byte, and whether the connection is closed.
 //!
 //! Not compared are lines longer than a server keeps (64 KB) whose end has come: whether the server has seen the end by
@@ -220,7 +220,7 @@ pub fn case(seed: u64) -> Case {
         bytes.extend(request);
     }
     if random.percent(1) {
-        // So large that a front end passes it on in pieces, if it can.
+        // So large that a proxy passes it on in pieces, if it can.
         let words = [b"SET".to_vec(), b"damage:large".to_vec(), vec![b'v'; LARGE]];
         let request = match random.percent(50) {
             true => array(&words),

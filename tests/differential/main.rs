@@ -1,4 +1,4 @@
-//! As if it were one Redis: random sequences of commands, done to one real server and through the front end over four, must
+//! As if it were one Redis: random sequences of commands, done to one real server and through the proxy over four, must
 //! get the same answers, byte for byte, and leave the same data, in RESP2 and in RESP3.
 //!
 //! Commands of all types are sent over several connections at once, in pipelines of random length, with keys that share a

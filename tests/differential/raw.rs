@@ -110,7 +110,7 @@ const REQUESTS: &[&[u8]] = &[
       EVAL x\r\n",
 ];
 
-/// Requests that a front end passes on in pieces, in the usual form and in others that a server takes.
+/// Requests that a proxy passes on in pieces, in the usual form and in others that a server takes.
 fn large() -> Vec<Vec<u8>> {
     let value = vec![b'v'; LARGE];
     let heads = [

@@ -54,7 +54,7 @@ struct Run<'w> {
 enum Instead {
     Same,
     Nothing,
-    /// A mistake, so that it aborts the transaction as the front end did.
+    /// A mistake, so that it aborts the transaction as the proxy did.
     Mistake,
     Discard,
 }
@@ -126,7 +126,7 @@ impl Run<'_> {
         let fleet = fleet.map_err(|(read, error)| {
             Difference::at(
                 Some(at + read),
-                format!("the front end does not answer: {error}"),
+                format!("the proxy does not answer: {error}"),
             )
         })?;
 
@@ -177,7 +177,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether the front end was right to refuse a command, or not to, and what the one server is told instead.
+    /// Whether the proxy was right to refuse a command, or not to, and what the one server is told instead.
     fn judge(&mut self, on: usize, words: &[Word], rule: Rule, reply: &Reply) -> Outcome<Instead> {
         let owners = |world: &World, keys: Vec<Vec<u8>>| -> BTreeSet<NodeIndex> {
             keys.iter().map(|key| world.owner(key)).collect()

@@ -1,4 +1,4 @@
-//! The two sides: one server, and the front end over four.
+//! The two sides: one server, and the proxy over four.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::grammar::Word;
 use super::run;
 use super::support::Servers;
 use super::support::builder_over;
-use super::support::front_door::FrontDoor;
+use super::support::local_proxy::LocalProxy;
 use super::wire::{Connection, Reply};
 
 /// How many nodes there are.
@@ -25,7 +25,7 @@ const WAITS_WITHIN: Duration = Duration::from_millis(900);
 pub struct World {
     protocol: Protocol,
     servers: Servers,
-    door: FrontDoor,
+    door: LocalProxy,
     /// To every server, for what is not under test.
     direct: Vec<Connection>,
 }
@@ -36,7 +36,7 @@ pub enum Protocol {
     Resp3,
 }
 
-/// The server alone, or the front end.
+/// The server alone, or the proxy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
     One,
@@ -48,7 +48,7 @@ impl World {
     pub fn start(protocol: Protocol) -> Option<Self> {
         let servers = Servers::start(NODES + 1)?;
         let nodes = (0..NODES).map(|node| servers.url(node));
-        let door = FrontDoor::open(builder_over(nodes));
+        let door = LocalProxy::open(builder_over(nodes));
         let direct = (0..=ALONE).map(|server| Connection::open(&servers.addr(server)));
         Some(Self {
             protocol,
@@ -81,7 +81,7 @@ impl World {
         }
     }
 
-    /// No keys, scripts and functions on either side. The front end is told, too, since it may remember some.
+    /// No keys, scripts and functions on either side. The proxy is told, too, since it may remember some.
     pub fn clear(&mut self) -> io::Result<()> {
         let mut fleet = self.open(Side::Fleet)?;
         for connection in [&mut fleet, &mut self.direct[ALONE]] {
@@ -98,7 +98,7 @@ impl World {
     }
 
     pub fn topology(&self) -> &Topology {
-        self.door.front_end.topology()
+        self.door.proxy.topology()
     }
 
     pub fn owner(&self, key: &[u8]) -> NodeIndex {

@@ -5,11 +5,11 @@ pub mod authority;
 pub mod clients;
 pub mod delay_proxy;
 #[cfg(feature = "tokio-comp")]
+pub mod example_proxy;
+#[cfg(feature = "tokio-comp")]
 pub mod examples;
 #[cfg(feature = "tokio-comp")]
-pub mod front_door;
-#[cfg(feature = "tokio-comp")]
-pub mod proxy;
+pub mod local_proxy;
 pub mod relay;
 pub mod servers;
 
