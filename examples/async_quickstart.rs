@@ -137,8 +137,8 @@ async fn one_node_away(client: &ShardedClient, node: &TestNode) -> RedisResult<(
 async fn clean_up(client: &ShardedClient) -> Result<(), Box<dyn Error>> {
     let mut scan = client
         .scan_all()
-        .matching("async_quickstart:*")
-        .page_size(1000);
+        .with_pattern("async_quickstart:*")
+        .with_count(1000);
     let mut keys = Vec::new();
     while let Some(key) = scan.next_key().await {
         keys.push(key?);

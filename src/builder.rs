@@ -23,7 +23,7 @@ use crate::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
 use crate::topology::{Topology, address};
 
 pub use crate::settings::{
-    CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, PAGE_SIZE_MAX, POOL_SIZE_MAX, TCP_KEEPALIVE_MAX,
+    CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, POOL_SIZE_MAX, SCAN_COUNT_MAX, TCP_KEEPALIVE_MAX,
     TIMEOUT_MAX,
 };
 
@@ -81,21 +81,21 @@ impl NodeConfig {
 }
 
 /// The default of [`Builder::connect_timeout`].
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The default of [`Builder::response_timeout`].
-pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+pub const DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The default of [`Builder::pool_size`].
-pub const POOL_SIZE: usize = 64;
-/// The default of [`Builder::waiting_pool_size`].
-pub const WAITING_POOL_SIZE: usize = 64;
+pub const DEFAULT_POOL_SIZE: usize = 64;
+/// The default of [`Builder::blocking_pool_size`].
+pub const DEFAULT_BLOCKING_POOL_SIZE: usize = 64;
 /// The default of [`Builder::connections_per_node`].
-pub const CONNECTIONS_PER_NODE: usize = 1;
+pub const DEFAULT_CONNECTIONS_PER_NODE: usize = 1;
 /// The default of [`Builder::idle_check`].
-pub const IDLE_CHECK: Duration = Duration::from_secs(10);
+pub const DEFAULT_IDLE_CHECK: Duration = Duration::from_secs(10);
 /// The default of [`Builder::tcp_keepalive`].
-pub const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
-/// The default of [`Builder::clients_max`].
-pub const CLIENTS_MAX: usize = 10_000;
+pub const DEFAULT_TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+/// The default of [`Builder::max_clients`].
+pub const DEFAULT_MAX_CLIENTS: usize = 10_000;
 
 impl Builder {
     pub(crate) fn new() -> Self {
@@ -107,14 +107,14 @@ impl Builder {
             split_writes: SplitWrites::default(),
             partial_reads: PartialReads::default(),
             settings: Settings {
-                connect_timeout: CONNECT_TIMEOUT,
-                response_timeout: Some(RESPONSE_TIMEOUT),
-                pool_size: POOL_SIZE,
-                waiting_pool_size: WAITING_POOL_SIZE,
-                connections_per_node: CONNECTIONS_PER_NODE,
-                idle_check: IDLE_CHECK,
-                tcp_keepalive: Some(TCP_KEEPALIVE),
-                clients_max: CLIENTS_MAX,
+                connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+                response_timeout: Some(DEFAULT_RESPONSE_TIMEOUT),
+                pool_size: DEFAULT_POOL_SIZE,
+                blocking_pool_size: DEFAULT_BLOCKING_POOL_SIZE,
+                connections_per_node: DEFAULT_CONNECTIONS_PER_NODE,
+                idle_check: DEFAULT_IDLE_CHECK,
+                tcp_keepalive: Some(DEFAULT_TCP_KEEPALIVE),
+                max_clients: DEFAULT_MAX_CLIENTS,
             },
             tls: TlsOptions::default(),
         }
@@ -190,7 +190,8 @@ impl Builder {
         let node = |(spec, info): (NodeSpec, Result<ConnectionInfo, Error>)| {
             info.map(|info| NodeConfig { spec, info })
         };
-        self.nodes.extend(specs.zip(topology.infos()).map(node));
+        self.nodes
+            .extend(specs.zip(topology.connection_infos()).map(node));
         self.shared_partitioner(topology.shared_partitioner())
     }
 
@@ -233,7 +234,7 @@ impl Builder {
     }
 
     /// How long making a connection may take, its handshake included, at most [`TIMEOUT_MAX`]. Defaults to
-    /// [`CONNECT_TIMEOUT`].
+    /// [`DEFAULT_CONNECT_TIMEOUT`].
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = timeout;
         self
@@ -241,14 +242,14 @@ impl Builder {
 
     /// How long a request may take, from waiting for a connection to the last of its answers, however many nodes it asks;
     /// a blocking command's own time comes on top. At most [`TIMEOUT_MAX`]; `None` waits for ever. Defaults to
-    /// [`RESPONSE_TIMEOUT`].
+    /// [`DEFAULT_RESPONSE_TIMEOUT`].
     pub fn response_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.response_timeout = timeout.into();
         self
     }
 
     /// The most connections to one node for commands that answer at once: so many requests may be under way to it. From
-    /// 1 to [`POOL_SIZE_MAX`]. Defaults to [`POOL_SIZE`].
+    /// 1 to [`POOL_SIZE_MAX`]. Defaults to [`DEFAULT_POOL_SIZE`].
     pub fn pool_size(mut self, connections: usize) -> Self {
         self.settings.pool_size = connections;
         self
@@ -256,9 +257,9 @@ impl Builder {
 
     /// The most connections to one node, besides those of [`pool_size`](Self::pool_size), for commands that may wait
     /// (BLPOP, XREAD BLOCK, WAIT, ...), for transactions and for dedicated connections. A proxy keeps so many, and
-    /// makes more while more of its clients wait. From 1 to [`POOL_SIZE_MAX`]. Defaults to [`WAITING_POOL_SIZE`].
-    pub fn waiting_pool_size(mut self, connections: usize) -> Self {
-        self.settings.waiting_pool_size = connections;
+    /// makes more while more of its clients wait. From 1 to [`POOL_SIZE_MAX`]. Defaults to [`DEFAULT_BLOCKING_POOL_SIZE`].
+    pub fn blocking_pool_size(mut self, connections: usize) -> Self {
+        self.settings.blocking_pool_size = connections;
         self
     }
 
@@ -266,7 +267,7 @@ impl Builder {
     /// it writes what many tasks have handed over in one go. More help when answers are so large that reading them keeps a
     /// core busy; then requests of one task that were not awaited one after another may overtake each other. The blocking
     /// client has [`pool_size`](Self::pool_size) instead. From 1 to [`CONNECTIONS_PER_NODE_MAX`]. Defaults to
-    /// [`CONNECTIONS_PER_NODE`].
+    /// [`DEFAULT_CONNECTIONS_PER_NODE`].
     pub fn connections_per_node(mut self, connections: usize) -> Self {
         self.settings.connections_per_node = connections;
         self
@@ -275,7 +276,7 @@ impl Builder {
     /// A connection that was not used for so long is asked with PING before it is used, so that a write does not become
     /// unknown on one that died meanwhile. Of the blocking client only: the async client sees at once when a connection
     /// is closed, but one that fell silent shows only by a request that is not answered. At most [`TIMEOUT_MAX`]; zero asks
-    /// every time. Defaults to [`IDLE_CHECK`].
+    /// every time. Defaults to [`DEFAULT_IDLE_CHECK`].
     pub fn idle_check(mut self, after: Duration) -> Self {
         self.settings.idle_check = after;
         self
@@ -284,7 +285,7 @@ impl Builder {
     /// How long a TCP connection to a node may be quiet until the kernel asks whether the node is still there; one that
     /// does not answer for as long again is given up. So a node whose machine has vanished is noticed also while
     /// nothing is sent, as under BLPOP. From 1 s to [`TCP_KEEPALIVE_MAX`]. Applies to nodes whose `ConnectionInfo` has no
-    /// keepalive of its own; `None` leaves theirs to the system, where it is off. Defaults to [`TCP_KEEPALIVE`].
+    /// keepalive of its own; `None` leaves theirs to the system, where it is off. Defaults to [`DEFAULT_TCP_KEEPALIVE`].
     pub fn tcp_keepalive(mut self, idle: impl Into<Option<Duration>>) -> Self {
         self.settings.tcp_keepalive = idle.into();
         self
@@ -325,9 +326,9 @@ impl Builder {
     }
 
     /// How many clients a proxy serves at a time; further ones are told so and closed. From 1 to
-    /// [`CLIENTS_LIMIT_MAX`]. Defaults to [`CLIENTS_MAX`].
+    /// [`CLIENTS_LIMIT_MAX`]. Defaults to [`DEFAULT_MAX_CLIENTS`].
     pub fn max_clients(mut self, clients: usize) -> Self {
-        self.settings.clients_max = clients;
+        self.settings.max_clients = clients;
         self
     }
 
@@ -359,7 +360,7 @@ impl Builder {
     pub fn build_async(self) -> Result<crate::aio::ShardedClient, Error> {
         let parts = self.parts(Runtime::Tokio)?;
         use crate::aio::WriteCoalescing;
-        let users = parts.settings.waiting_pool_size;
+        let users = parts.settings.blocking_pool_size;
         let executor = crate::aio::Executor::new(
             parts.endpoints,
             &parts.settings,
@@ -410,7 +411,7 @@ impl Builder {
         let users: BTreeSet<String> = nodes.iter().map(NodeConfig::user).collect();
         let (specs, infos): (Vec<_>, Vec<_>) =
             nodes.into_iter().map(|node| (node.spec, node.info)).unzip();
-        let topology = Topology::new(specs, self.partitioner)?.reached_by(&infos)?;
+        let topology = Topology::new(specs, self.partitioner)?.with_endpoints(&infos)?;
         self.tls.check(topology.nodes())?;
         let endpoint = |(node, info): (&NodeSpec, ConnectionInfo)| {
             Ok(Endpoint {

@@ -186,7 +186,7 @@ impl Error {
     }
 
     /// A server's error that names its node already.
-    pub(crate) fn said(error: &ServerError) -> Self {
+    pub(crate) fn from_server(error: &ServerError) -> Self {
         let message = match error.details() {
             Some(details) => format!("{}: {details}", error.code()),
             None => error.code().to_owned(),
@@ -195,7 +195,7 @@ impl Error {
     }
 
     /// Whether a server said it, with this code word.
-    pub(crate) fn is_said(&self, code: &str) -> bool {
+    pub(crate) fn has_server_code(&self, code: &str) -> bool {
         self.0.kind == ErrorKind::Redis
             && self.0.source.as_ref().and_then(|source| source.code()) == Some(code)
     }
@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn a_server_error_keeps_its_kind_and_gains_the_node() {
         let said = server_error("NOSCRIPT", "No matching script.");
-        let error: RedisError = Error::said(&named_server_error(&said, "cache-a")).into();
+        let error: RedisError = Error::from_server(&named_server_error(&said, "cache-a")).into();
         assert_eq!(
             error.kind(),
             redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)

@@ -4,7 +4,7 @@ use std::io;
 
 use redis::Value;
 
-use crate::passage::Passage;
+use crate::passage::FrameScanner;
 use crate::resp::{self, Slice};
 
 /// Bytes to begin with.
@@ -17,35 +17,35 @@ const BYTES_KEPT: usize = 1 << 20;
 const CHUNK_MAX: usize = 1 << 20;
 
 /// Arrived bytes, of which a first part may have been read.
-pub(crate) struct Inbox {
+pub(crate) struct ReplyDecoder {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
     /// How far a reply that had not arrived entirely was looked through.
-    partial: Option<Skim>,
+    partial: Option<FrameSkip>,
     /// What is thrown away as it arrives.
-    passing: Option<Passage>,
+    passing: Option<FrameScanner>,
 }
 
 /// A reply that has not arrived entirely: how far it was looked through.
 #[derive(Default)]
-struct Skim {
+struct FrameSkip {
     /// From the beginning of the reply.
     at: usize,
-    passage: Passage,
+    scanner: FrameScanner,
 }
 
 /// A reply, unread.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Framed<'b> {
+pub(crate) enum RawFrame<'b> {
     /// It has not arrived entirely, or nothing has.
-    Nothing,
-    Whole(&'b [u8]),
+    Incomplete,
+    Complete(&'b [u8]),
     /// It is larger than is kept. It is passed over.
-    Large,
+    TooLarge,
 }
 
-impl Inbox {
+impl ReplyDecoder {
     pub(crate) fn new() -> Self {
         Self {
             buffer: vec![0; BYTES],
@@ -57,7 +57,7 @@ impl Inbox {
     }
 
     /// Room for more bytes.
-    pub(crate) fn room(&mut self) -> &mut [u8] {
+    pub(crate) fn spare_mut(&mut self) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
             if self.buffer.len() > BYTES_KEPT {
@@ -77,14 +77,14 @@ impl Inbox {
     }
 
     /// So many bytes were put into the room.
-    pub(crate) fn arrived(&mut self, count: usize) {
+    pub(crate) fn advance(&mut self, count: usize) {
         self.end += count;
     }
 
     /// The next whole reply, if there is one. Push messages are passed over.
-    pub(crate) fn reply(&mut self) -> io::Result<Option<Value>> {
+    pub(crate) fn next_reply(&mut self) -> io::Result<Option<Value>> {
         loop {
-            self.pass_over()?;
+            self.skip_frame()?;
             let arrived = &self.buffer[self.start..self.end];
             if arrived.is_empty() {
                 return Ok(None);
@@ -113,7 +113,7 @@ impl Inbox {
                     ));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.partial = Some(Skim::default());
+                    self.partial = Some(FrameSkip::default());
                 }
                 Err(error) => return Err(error),
             }
@@ -121,12 +121,12 @@ impl Inbox {
     }
 
     /// The same, unread, if it has no more than `keep` bytes.
-    pub(crate) fn frame(&mut self, keep: usize) -> io::Result<Framed<'_>> {
+    pub(crate) fn next_frame(&mut self, keep: usize) -> io::Result<RawFrame<'_>> {
         loop {
-            self.pass_over()?;
+            self.skip_frame()?;
             let arrived = &self.buffer[self.start..self.end];
             if arrived.is_empty() {
-                return Ok(Framed::Nothing);
+                return Ok(RawFrame::Incomplete);
             }
             let simple = match self.partial {
                 None => resp::simple_length(arrived),
@@ -137,15 +137,15 @@ impl Inbox {
                 None => {
                     let skim = self.partial.get_or_insert_default();
                     if !skim.is_complete(arrived)? {
-                        if skim.passage.size() <= keep {
-                            return Ok(Framed::Nothing);
+                        if skim.scanner.scanned() <= keep {
+                            return Ok(RawFrame::Incomplete);
                         }
                         let is_push = arrived[0] == b'>';
                         self.start += skim.at;
-                        self.passing = self.partial.take().map(|skim| skim.passage);
+                        self.passing = self.partial.take().map(|skim| skim.scanner);
                         return Ok(match is_push {
-                            true => Framed::Nothing,
-                            false => Framed::Large,
+                            true => RawFrame::Incomplete,
+                            false => RawFrame::TooLarge,
                         });
                     }
                     skim.at
@@ -155,16 +155,16 @@ impl Inbox {
             let start = self.start;
             self.start += length;
             if self.buffer[start] != b'>' {
-                return Ok(Framed::Whole(&self.buffer[start..start + length]));
+                return Ok(RawFrame::Complete(&self.buffer[start..start + length]));
             }
         }
     }
 
     /// Throws away what has arrived of a reply that is too large.
-    fn pass_over(&mut self) -> io::Result<()> {
-        if let Some(passage) = &mut self.passing {
-            self.start += passage.take(&self.buffer[self.start..self.end])?;
-            if passage.is_over() {
+    fn skip_frame(&mut self) -> io::Result<()> {
+        if let Some(scanner) = &mut self.passing {
+            self.start += scanner.advance(&self.buffer[self.start..self.end])?;
+            if scanner.is_complete() {
                 self.passing = None;
             }
         }
@@ -172,13 +172,13 @@ impl Inbox {
     }
 }
 
-impl Skim {
+impl FrameSkip {
     /// Whether the reply at the beginning of `bytes` is there entirely. Goes on where it stopped the last time.
     fn is_complete(&mut self, bytes: &[u8]) -> io::Result<bool> {
         self.at += self
-            .passage
-            .take(bytes.get(self.at..).unwrap_or_default())?;
-        Ok(self.passage.is_over())
+            .scanner
+            .advance(bytes.get(self.at..).unwrap_or_default())?;
+        Ok(self.scanner.is_complete())
     }
 }
 
@@ -192,26 +192,26 @@ mod tests {
     fn feed_to(
         bytes: &[u8],
         piece: usize,
-        mut take: impl FnMut(&mut Inbox) -> io::Result<()>,
-    ) -> io::Result<Inbox> {
-        let mut inbox = Inbox::new();
+        mut take: impl FnMut(&mut ReplyDecoder) -> io::Result<()>,
+    ) -> io::Result<ReplyDecoder> {
+        let mut decoder = ReplyDecoder::new();
         for mut piece in bytes.chunks(piece) {
             while !piece.is_empty() {
-                let room = inbox.room();
+                let room = decoder.spare_mut();
                 let count = room.len().min(piece.len());
                 room[..count].copy_from_slice(&piece[..count]);
-                inbox.arrived(count);
+                decoder.advance(count);
                 piece = &piece[count..];
-                take(&mut inbox)?;
+                take(&mut decoder)?;
             }
         }
-        Ok(inbox)
+        Ok(decoder)
     }
 
     fn feed(bytes: &[u8], piece: usize) -> io::Result<Vec<Value>> {
         let mut values = Vec::new();
-        feed_to(bytes, piece, |inbox| {
-            while let Some(value) = inbox.reply()? {
+        feed_to(bytes, piece, |decoder| {
+            while let Some(value) = decoder.next_reply()? {
                 values.push(value);
             }
             Ok(())
@@ -248,22 +248,22 @@ mod tests {
         let bytes = [b"+OK\r\n", large.as_bytes(), b":1\r\n"].concat();
         for piece in [1000, 4096, 100_000] {
             let mut heard = Vec::new();
-            let fed = feed_to(&bytes, piece, |inbox| {
+            let fed = feed_to(&bytes, piece, |decoder| {
                 loop {
-                    heard.push(match inbox.frame(50_000)? {
-                        Framed::Nothing => return Ok(()),
-                        Framed::Whole(frame) => frame.escape_ascii().to_string(),
-                        Framed::Large => "large".into(),
+                    heard.push(match decoder.next_frame(50_000)? {
+                        RawFrame::Incomplete => return Ok(()),
+                        RawFrame::Complete(frame) => frame.escape_ascii().to_string(),
+                        RawFrame::TooLarge => "large".into(),
                     });
                 }
             });
-            let inbox = fed.unwrap();
+            let decoder = fed.unwrap();
             assert_eq!(
                 heard,
                 [r"+OK\r\n", "large", r":1\r\n"],
                 "in pieces of {piece}"
             );
-            assert!(inbox.buffer.len() <= 4 * BYTES, "nothing of it was kept");
+            assert!(decoder.buffer.len() <= 4 * BYTES, "nothing of it was kept");
         }
     }
 
@@ -272,15 +272,15 @@ mod tests {
         let push = format!(">2\r\n+x\r\n${}\r\n{}\r\n", 10_000, "x".repeat(10_000));
         let bytes = [push.as_bytes(), b":1\r\n"].concat();
         for keep in [0, 100] {
-            let mut inbox = Inbox::new();
+            let mut decoder = ReplyDecoder::new();
             let mut heard = Vec::new();
             for piece in bytes.chunks(1000) {
-                inbox.room()[..piece.len()].copy_from_slice(piece);
-                inbox.arrived(piece.len());
-                match inbox.frame(keep).unwrap() {
-                    Framed::Nothing => {}
-                    Framed::Whole(frame) => heard.push(frame.escape_ascii().to_string()),
-                    Framed::Large => heard.push("large".into()),
+                decoder.spare_mut()[..piece.len()].copy_from_slice(piece);
+                decoder.advance(piece.len());
+                match decoder.next_frame(keep).unwrap() {
+                    RawFrame::Incomplete => {}
+                    RawFrame::Complete(frame) => heard.push(frame.escape_ascii().to_string()),
+                    RawFrame::TooLarge => heard.push("large".into()),
                 }
             }
             assert_eq!(heard, [r":1\r\n"], "when {keep} bytes are kept");

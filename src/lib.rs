@@ -106,7 +106,7 @@
 //! # let servers = TestNode::start_many(2)?;
 //! # let mut client = ShardedClient::open(servers.iter().map(TestNode::url))?;
 //! # let () = client.mset(&[("user:1", 1), ("user:2", 2), ("other", 3)])?;
-//! let users = client.scan_all().matching("user:*").collect::<Result<Vec<_>, _>>()?;
+//! let users = client.scan_all().with_pattern("user:*").collect::<Result<Vec<_>, _>>()?;
 //! assert_eq!(users.len(), 2);
 //!
 //! let scan = client.scan_all();
@@ -217,7 +217,7 @@ pub use plan::{
 };
 pub use redis;
 pub use scan::ScanPosition;
-pub use subscribe::{EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, Subscription};
+pub use subscribe::{EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, SubscriptionKind};
 pub use sync::{Dedicated, Node, PubSub, Scan, ShardedClient, Subscriber};
 pub use tls::TlsBackend;
 pub use topology::Topology;

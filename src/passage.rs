@@ -12,7 +12,7 @@ const DEPTH_MAX: usize = 1 << 16;
 
 /// How much of a reply (or of a request, which is an array of strings) has passed. No byte is looked at twice.
 #[derive(Debug)]
-pub(crate) struct Passage {
+pub(crate) struct FrameScanner {
     /// For each open array, how many of its elements are still to come.
     open: Vec<usize>,
     /// Bytes of a string that are still to come, with the CR LF behind it.
@@ -24,7 +24,7 @@ pub(crate) struct Passage {
     passed: usize,
 }
 
-impl Default for Passage {
+impl Default for FrameScanner {
     fn default() -> Self {
         Self {
             open: vec![1],
@@ -36,11 +36,11 @@ impl Default for Passage {
     }
 }
 
-impl Passage {
+impl FrameScanner {
     /// Takes the next piece; how many of its bytes still belong to it. They are all of them until it is over.
-    pub(crate) fn take(&mut self, piece: &[u8]) -> io::Result<usize> {
+    pub(crate) fn advance(&mut self, piece: &[u8]) -> io::Result<usize> {
         let mut at = 0;
-        while at < piece.len() && !self.is_over() {
+        while at < piece.len() && !self.is_complete() {
             #[cfg(any(test, fuzzing))]
             crate::fuzzing::steps::add(1);
             if self.body > 0 {
@@ -59,12 +59,12 @@ impl Passage {
     }
 
     /// Whether all of it has passed.
-    pub(crate) fn is_over(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.open.is_empty()
     }
 
     /// How many bytes have passed, and how many are known to come.
-    pub(crate) fn size(&self) -> usize {
+    pub(crate) fn scanned(&self) -> usize {
         self.passed + self.body
     }
 
@@ -150,15 +150,15 @@ mod tests {
 
     /// Where it is over, when it comes in pieces of this size.
     fn end(bytes: &[u8], piece: usize) -> io::Result<usize> {
-        let mut passage = Passage::default();
+        let mut passage = FrameScanner::default();
         let mut at = 0;
         for piece in bytes.chunks(piece) {
-            at += passage.take(piece)?;
-            if passage.is_over() {
+            at += passage.advance(piece)?;
+            if passage.is_complete() {
                 break;
             }
         }
-        assert!(passage.is_over(), "{}", bytes.escape_ascii());
+        assert!(passage.is_complete(), "{}", bytes.escape_ascii());
         Ok(at)
     }
 
@@ -195,16 +195,24 @@ mod tests {
 
     #[test]
     fn it_knows_how_long_a_string_will_be() {
-        let mut passage = Passage::default();
-        passage.take(b"$1000000\r\nabc").unwrap();
-        assert_eq!(passage.size(), 10 + 1_000_000 + 2);
-        assert!(!passage.is_over());
+        let mut passage = FrameScanner::default();
+        passage.advance(b"$1000000\r\nabc").unwrap();
+        assert_eq!(passage.scanned(), 10 + 1_000_000 + 2);
+        assert!(!passage.is_complete());
     }
 
     #[test]
     fn nonsense_is_an_error() {
-        assert!(Passage::default().take(b"$x\r\n").is_err());
-        assert!(Passage::default().take(b"*99999999999\r\n").is_err());
-        assert!(Passage::default().take(&b"*1\r\n".repeat(100_000)).is_err());
+        assert!(FrameScanner::default().advance(b"$x\r\n").is_err());
+        assert!(
+            FrameScanner::default()
+                .advance(b"*99999999999\r\n")
+                .is_err()
+        );
+        assert!(
+            FrameScanner::default()
+                .advance(&b"*1\r\n".repeat(100_000))
+                .is_err()
+        );
     }
 }

@@ -18,11 +18,11 @@ pub struct ScanPosition {
 
 /// A scan under way.
 #[derive(Debug)]
-pub(crate) struct Pages {
+pub(crate) struct ScanState {
     /// Where the page in hand was asked for.
     position: ScanPosition,
     page: std::vec::IntoIter<Value>,
-    next: Next,
+    next: NextPage,
     options: Vec<(&'static str, Vec<u8>)>,
     /// What is wrong with an option; given instead of any key.
     mistake: Option<Error>,
@@ -30,27 +30,27 @@ pub(crate) struct Pages {
 
 /// What follows the page in hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
+enum NextPage {
     Page(u64),
     End,
 }
 
 /// What a scan wants.
-pub(crate) enum Turn {
+pub(crate) enum ScanStep {
     /// To give this to the user.
-    Give(Result<Vec<u8>, Error>),
+    Yield(Result<Vec<u8>, Error>),
     /// The answer to this.
-    Ask(Cmd),
+    Fetch(Cmd),
     /// Nothing more.
-    End,
+    Done,
 }
 
-impl Pages {
+impl ScanState {
     pub(crate) fn new(position: ScanPosition) -> Self {
         Self {
             position,
             page: Vec::new().into_iter(),
-            next: Next::Page(position.cursor),
+            next: NextPage::Page(position.cursor),
             options: Vec::new(),
             mistake: None,
         }
@@ -63,7 +63,7 @@ impl Pages {
     }
 
     /// Sets how many keys a node looks at per request.
-    pub(crate) fn set_page_size(&mut self, keys: usize) {
+    pub(crate) fn set_count(&mut self, keys: usize) {
         self.mistake = limits::PAGE_SIZE.check(keys).err();
         self.set("COUNT", keys.to_string().as_bytes());
     }
@@ -71,7 +71,7 @@ impl Pages {
     /// Where to resume. Keys of a page that was begun come again.
     pub(crate) fn position(&self) -> ScanPosition {
         match self.next {
-            Next::Page(cursor) if self.page.len() == 0 => ScanPosition {
+            NextPage::Page(cursor) if self.page.len() == 0 => ScanPosition {
                 cursor,
                 ..self.position
             },
@@ -80,25 +80,25 @@ impl Pages {
     }
 
     /// The next key, or what must be asked to get one.
-    pub(crate) fn turn(&mut self) -> Turn {
+    pub(crate) fn next_step(&mut self) -> ScanStep {
         if let Some(mistake) = self.mistake.take() {
-            self.next = Next::End;
-            return Turn::Give(Err(mistake));
+            self.next = NextPage::End;
+            return ScanStep::Yield(Err(mistake));
         }
         match (self.page.next(), self.next) {
-            (Some(Value::BulkString(key)), _) => Turn::Give(Ok(key)),
+            (Some(Value::BulkString(key)), _) => ScanStep::Yield(Ok(key)),
             (Some(_), _) => {
                 let text = "a scan's answer holds something that is not a key";
-                Turn::Give(Err(Error::new(ErrorKind::Redis, text)))
+                ScanStep::Yield(Err(Error::new(ErrorKind::Redis, text)))
             }
-            (None, Next::End) => Turn::End,
-            (None, Next::Page(cursor)) => {
+            (None, NextPage::End) => ScanStep::Done,
+            (None, NextPage::Page(cursor)) => {
                 let mut cmd = redis::cmd("SCAN");
                 cmd.arg(cursor);
                 for (name, value) in &self.options {
                     cmd.arg(name).arg(value);
                 }
-                Turn::Ask(cmd)
+                ScanStep::Fetch(cmd)
             }
         }
     }
@@ -106,7 +106,7 @@ impl Pages {
     /// Takes the answer to what was asked.
     pub(crate) fn answer(&mut self, answer: Value) -> Result<(), Error> {
         if let Value::ServerError(error) = &answer {
-            return Err(Error::said(error));
+            return Err(Error::from_server(error));
         }
         let (next, page): (u64, Vec<Value>) = redis::from_redis_value(answer).map_err(|error| {
             Error::new(
@@ -114,13 +114,13 @@ impl Pages {
                 format!("a scan's answer cannot be read: {error}"),
             )
         })?;
-        if let Next::Page(cursor) = self.next {
+        if let NextPage::Page(cursor) = self.next {
             self.position.cursor = cursor;
         }
         self.next = if next == 0 {
-            Next::End
+            NextPage::End
         } else {
-            Next::Page(next)
+            NextPage::Page(next)
         };
         self.page = page.into_iter();
         Ok(())
@@ -187,16 +187,18 @@ mod tests {
     #[test]
     fn a_page_size_outside_of_its_limits_is_given_as_an_error_once() {
         for size in [0, 1_000_001, usize::MAX - 1, usize::MAX] {
-            let mut pages = Pages::new(ScanPosition::start(1));
-            pages.set_page_size(size);
-            let text = format!("page_size is {size}, but must be in 1..=1000000");
-            assert!(matches!(pages.turn(), Turn::Give(Err(error)) if error.to_string() == text));
-            assert!(matches!(pages.turn(), Turn::End));
+            let mut pages = ScanState::new(ScanPosition::start(1));
+            pages.set_count(size);
+            let text = format!("with_count is {size}, but must be in 1..=1000000");
+            assert!(
+                matches!(pages.next_step(), ScanStep::Yield(Err(error)) if error.to_string() == text)
+            );
+            assert!(matches!(pages.next_step(), ScanStep::Done));
         }
         for size in [1, 1_000_000] {
-            let mut pages = Pages::new(ScanPosition::start(1));
-            pages.set_page_size(size);
-            assert!(matches!(pages.turn(), Turn::Ask(_)));
+            let mut pages = ScanState::new(ScanPosition::start(1));
+            pages.set_count(size);
+            assert!(matches!(pages.next_step(), ScanStep::Fetch(_)));
         }
     }
 
@@ -208,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_page_that_was_begun_is_asked_for_again() {
-        let mut pages = Pages::new(ScanPosition::start(1));
+        let mut pages = ScanState::new(ScanPosition::start(1));
         let page = |cursor: u64, keys: &[&str]| {
             let keys = keys
                 .iter()
@@ -217,11 +219,11 @@ mod tests {
             Value::Array(vec![cursor, Value::Array(keys.collect())])
         };
         pages.answer(page(7, &["a", "b"])).unwrap();
-        assert!(matches!(pages.turn(), Turn::Give(Ok(key)) if key == b"a"));
+        assert!(matches!(pages.next_step(), ScanStep::Yield(Ok(key)) if key == b"a"));
         assert_eq!(pages.position().cursor, 0);
-        assert!(matches!(pages.turn(), Turn::Give(Ok(key)) if key == b"b"));
+        assert!(matches!(pages.next_step(), ScanStep::Yield(Ok(key)) if key == b"b"));
         assert_eq!(pages.position().cursor, 7);
         pages.answer(page(0, &[])).unwrap();
-        assert!(matches!(pages.turn(), Turn::End));
+        assert!(matches!(pages.next_step(), ScanStep::Done));
     }
 }

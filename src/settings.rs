@@ -8,7 +8,7 @@ use crate::error::Error;
 
 /// A connection unused for so long is looked at before it is used: whether the server has closed it. A write on a closed
 /// connection would be one that nobody can tell the fate of.
-pub(crate) const LOOK_AFTER: Duration = Duration::from_millis(1);
+pub(crate) const PROBE_AFTER: Duration = Duration::from_millis(1);
 
 /// The longest time that can be set, a year.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -22,13 +22,13 @@ pub const CLIENTS_LIMIT_MAX: usize = 1_000_000;
 /// 15 bits.
 pub const TCP_KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
 /// The largest page of a scan, in keys that a node looks at.
-pub const PAGE_SIZE_MAX: usize = 1_000_000;
+pub const SCAN_COUNT_MAX: usize = 1_000_000;
 
 /// What a number may be. Every number that a user sets has a line here.
 pub(crate) mod limits {
     use super::*;
 
-    pub(crate) const CLIENTS_MAX: Limit<usize> = Limit::new("clients_max", 1, CLIENTS_LIMIT_MAX);
+    pub(crate) const CLIENTS_MAX: Limit<usize> = Limit::new("max_clients", 1, CLIENTS_LIMIT_MAX);
     pub(crate) const CONNECTIONS_PER_NODE: Limit<usize> =
         Limit::new("connections_per_node", 1, CONNECTIONS_PER_NODE_MAX);
     pub(crate) const CONNECT_TIMEOUT: Limit<Duration> =
@@ -36,14 +36,14 @@ pub(crate) mod limits {
     pub(crate) const DATABASE: Limit<i64> = Limit::new("the database", 0, i32::MAX as i64);
     pub(crate) const IDLE_CHECK: Limit<Duration> =
         Limit::new("idle_check", Duration::ZERO, TIMEOUT_MAX);
-    pub(crate) const PAGE_SIZE: Limit<usize> = Limit::new("page_size", 1, PAGE_SIZE_MAX);
+    pub(crate) const PAGE_SIZE: Limit<usize> = Limit::new("with_count", 1, SCAN_COUNT_MAX);
     pub(crate) const POOL_SIZE: Limit<usize> = Limit::new("pool_size", 1, POOL_SIZE_MAX);
     pub(crate) const RESPONSE_TIMEOUT: Limit<Duration> =
         Limit::new("response_timeout", INSTANT, TIMEOUT_MAX);
     pub(crate) const TCP_KEEPALIVE: Limit<Duration> =
         Limit::new("tcp_keepalive", Duration::from_secs(1), TCP_KEEPALIVE_MAX);
-    pub(crate) const WAITING_POOL_SIZE: Limit<usize> =
-        Limit::new("waiting_pool_size", 1, POOL_SIZE_MAX);
+    pub(crate) const BLOCKING_POOL_SIZE: Limit<usize> =
+        Limit::new("blocking_pool_size", 1, POOL_SIZE_MAX);
 
     const INSTANT: Duration = Duration::from_nanos(1);
 }
@@ -85,7 +85,7 @@ pub(crate) struct Settings {
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Option<Duration>,
     pub(crate) pool_size: usize,
-    pub(crate) waiting_pool_size: usize,
+    pub(crate) blocking_pool_size: usize,
     #[cfg_attr(
         not(feature = "tokio-comp"),
         allow(dead_code, reason = "of the async client")
@@ -95,7 +95,7 @@ pub(crate) struct Settings {
     /// How long a connection may be quiet until the kernel asks the peer.
     pub(crate) tcp_keepalive: Option<Duration>,
     /// Of the proxy: how many clients it serves at a time.
-    pub(crate) clients_max: usize,
+    pub(crate) max_clients: usize,
 }
 
 impl Settings {
@@ -109,10 +109,10 @@ impl Settings {
             limits::TCP_KEEPALIVE.check(idle)?;
         }
         limits::POOL_SIZE.check(self.pool_size)?;
-        limits::WAITING_POOL_SIZE.check(self.waiting_pool_size)?;
+        limits::BLOCKING_POOL_SIZE.check(self.blocking_pool_size)?;
         limits::CONNECTIONS_PER_NODE.check(self.connections_per_node)?;
         limits::IDLE_CHECK.check(self.idle_check)?;
-        limits::CLIENTS_MAX.check(self.clients_max)?;
+        limits::CLIENTS_MAX.check(self.max_clients)?;
         Ok(())
     }
 }

@@ -35,7 +35,8 @@ pub const EVENT_BYTES_MAX: usize = 32 << 20;
 
 /// A silent connection is asked with PING after so long, and given up when it stays silent for as long again.
 /// Shorter for the unit tests.
-pub(crate) const SILENCE: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 15_000 });
+pub(crate) const KEEPALIVE_AFTER: Duration =
+    Duration::from_millis(if cfg!(test) { 300 } else { 15_000 });
 
 /// Names that are dealt with in a row before other tasks get their turn.
 pub(crate) const NAMES_AT_ONCE: usize = 512;
@@ -86,13 +87,13 @@ pub struct Message {
     /// What was published.
     pub payload: Vec<u8>,
     /// How the channel is listened to.
-    pub kind: Subscription,
+    pub kind: SubscriptionKind,
 }
 
 /// How one listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum Subscription {
+pub enum SubscriptionKind {
     /// To a channel: SUBSCRIBE.
     Channel,
     /// To all channels that match a pattern, on every node: PSUBSCRIBE.
@@ -101,37 +102,37 @@ pub enum Subscription {
     Shard,
 }
 
-impl Subscription {
-    pub(crate) fn command(self, change: Change) -> &'static [u8] {
+impl SubscriptionKind {
+    pub(crate) fn command(self, change: SubscriptionChange) -> &'static [u8] {
         match (self, change) {
-            (Self::Channel, Change::Begin) => b"SUBSCRIBE",
-            (Self::Channel, Change::End) => b"UNSUBSCRIBE",
-            (Self::Pattern, Change::Begin) => b"PSUBSCRIBE",
-            (Self::Pattern, Change::End) => b"PUNSUBSCRIBE",
-            (Self::Shard, Change::Begin) => b"SSUBSCRIBE",
-            (Self::Shard, Change::End) => b"SUNSUBSCRIBE",
+            (Self::Channel, SubscriptionChange::Subscribe) => b"SUBSCRIBE",
+            (Self::Channel, SubscriptionChange::Unsubscribe) => b"UNSUBSCRIBE",
+            (Self::Pattern, SubscriptionChange::Subscribe) => b"PSUBSCRIBE",
+            (Self::Pattern, SubscriptionChange::Unsubscribe) => b"PUNSUBSCRIBE",
+            (Self::Shard, SubscriptionChange::Subscribe) => b"SSUBSCRIBE",
+            (Self::Shard, SubscriptionChange::Unsubscribe) => b"SUNSUBSCRIBE",
         }
     }
 }
 
 /// To begin or to end to listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
-    Begin,
-    End,
+pub(crate) enum SubscriptionChange {
+    Subscribe,
+    Unsubscribe,
 }
 
 /// A name, shared by all that keep it.
 pub(crate) type Name = Arc<[u8]>;
 
 /// Names by the nodes that must hear of them.
-pub(crate) struct Spread {
-    kind: Subscription,
+pub(crate) struct NamesByNode {
+    kind: SubscriptionKind,
     by_node: Vec<Vec<Name>>,
 }
 
-impl Spread {
-    pub(crate) fn new(router: &Router, kind: Subscription) -> Self {
+impl NamesByNode {
+    pub(crate) fn new(router: &Router, kind: SubscriptionKind) -> Self {
         Self {
             kind,
             by_node: vec![Vec::new(); router.topology().nodes().len()],
@@ -162,38 +163,38 @@ impl Spread {
 
 /// Whether every node may have something to say. A server publishes what happens to its keys by itself, under names that
 /// say nothing of which node that is.
-fn is_everywhere(kind: Subscription, name: &[u8]) -> bool {
+fn is_everywhere(kind: SubscriptionKind, name: &[u8]) -> bool {
     match kind {
-        Subscription::Pattern => true,
-        Subscription::Channel => {
+        SubscriptionKind::Pattern => true,
+        SubscriptionKind::Channel => {
             name.starts_with(b"__keyspace@") || name.starts_with(b"__keyevent@")
         }
-        Subscription::Shard => false,
+        SubscriptionKind::Shard => false,
     }
 }
 
 /// What is listened to at one node, and what the node has confirmed. All that is done takes time that does not depend on how
 /// much is listened to, or is done in steps of [`NAMES_AT_ONCE`].
 #[derive(Debug, Default)]
-pub(crate) struct Listening {
+pub(crate) struct SubscriptionTracker {
     /// By kind: see [`place`].
-    names: [BTreeMap<Name, Standing>; 3],
+    names: [BTreeMap<Name, NameState>; 3],
     /// How many of the names are wanted.
-    wanted: usize,
+    desired_count: usize,
     /// How many of them the node listens to although it should not, or the other way around.
-    unsettled: usize,
+    unconfirmed: usize,
     /// The number of the connection.
     connection: u64,
     refused: Option<Error>,
     /// What the last change was about, which is what a refusal refuses, and whether it was wanted before.
-    changed: Vec<(Subscription, Name, bool)>,
+    changed: Vec<(SubscriptionKind, Name, bool)>,
     restore: Restore,
 }
 
 /// How it stands with a name.
 #[derive(Clone, Copy, Debug, Default)]
-struct Standing {
-    wanted: bool,
+struct NameState {
+    desired: bool,
     /// The connection on which the node confirmed it last.
     confirmed_on: Option<u64>,
 }
@@ -209,27 +210,27 @@ struct Restore {
 
 /// What a node said.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum PubSubReply {
     Message(Message),
     /// All subscriptions are as they should be, or one was refused.
-    Settled,
+    Confirmed,
     /// All subscriptions that a new connection makes again are made or refused.
     Restored,
     /// Something that changes nothing for those who wait.
     Nothing,
 }
 
-impl Standing {
+impl NameState {
     fn is_confirmed(self, connection: u64) -> bool {
         self.confirmed_on == Some(connection)
     }
 
-    fn is_settled(self, connection: u64) -> bool {
-        self.wanted == self.is_confirmed(connection)
+    fn is_as_desired(self, connection: u64) -> bool {
+        self.desired == self.is_confirmed(connection)
     }
 }
 
-impl Listening {
+impl SubscriptionTracker {
     /// Begins a change of what is wanted.
     pub(crate) fn begin_change(&mut self) {
         self.refused = None;
@@ -237,12 +238,17 @@ impl Listening {
     }
 
     /// Changes what is wanted. The node must be told with [`request`], if there is a connection.
-    pub(crate) fn change(&mut self, change: Change, kind: Subscription, names: &[Name]) {
+    pub(crate) fn change(
+        &mut self,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
+        names: &[Name],
+    ) {
         for name in names {
             let mut before = false;
             self.set(kind, name, |standing, _| {
-                before = standing.wanted;
-                standing.wanted = change == Change::Begin;
+                before = standing.desired;
+                standing.desired = change == SubscriptionChange::Subscribe;
             });
             self.changed.push((kind, Arc::clone(name), before));
         }
@@ -251,7 +257,7 @@ impl Listening {
     /// The connection is new: nothing is confirmed. All is asked for again with [`restore`](Self::restore).
     pub(crate) fn begin_restore(&mut self) {
         self.connection += 1;
-        self.unsettled = self.wanted;
+        self.unconfirmed = self.desired_count;
         self.restore = Restore {
             behind: Some((0, Bound::Unbounded)),
             unanswered: 0,
@@ -262,7 +268,7 @@ impl Listening {
     /// with it; `None` when there are no more. They must be written before all others.
     pub(crate) fn restore(&mut self) -> Option<Vec<u8>> {
         let (place, behind) = self.restore.behind.take()?;
-        let command = KINDS[place].command(Change::Begin);
+        let command = KINDS[place].command(SubscriptionChange::Subscribe);
         let range = (behind.as_ref().map(AsRef::as_ref), Bound::Unbounded);
         let next = self.names[place].range::<[u8], _>(range);
         let mut packed = Vec::new();
@@ -270,7 +276,7 @@ impl Listening {
         let mut last = None;
         for (name, standing) in next.take(NAMES_AT_ONCE) {
             last = Some(Arc::clone(name));
-            if standing.wanted {
+            if standing.desired {
                 self.restore.unanswered += 1;
                 write_command(&mut packed, &[command, name]);
             } else if !standing.is_confirmed(self.connection) {
@@ -294,8 +300,8 @@ impl Listening {
     }
 
     /// Whether the node listens to what is wanted, and to nothing else.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.unsettled == 0
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.unconfirmed == 0
     }
 
     /// Why the node does not do what is wanted, if it said so. The change must be taken back with
@@ -310,40 +316,42 @@ impl Listening {
     }
 
     /// Takes back a part of the change that was refused, the last name first. Whether it is taken back entirely.
-    pub(crate) fn take_back(&mut self) -> bool {
+    pub(crate) fn roll_back(&mut self) -> bool {
         let rest = self.changed.len().saturating_sub(NAMES_AT_ONCE);
         for (kind, name, before) in self.changed.split_off(rest).into_iter().rev() {
-            self.set(kind, &name, |standing, _| standing.wanted = before);
+            self.set(kind, &name, |standing, _| standing.desired = before);
         }
         self.changed.is_empty()
     }
 
     /// Takes what the node said.
-    pub(crate) fn hear(&mut self, value: Value, node: &str) -> Heard {
+    pub(crate) fn handle_reply(&mut self, value: Value, node: &str) -> PubSubReply {
         let mut items = match value {
             Value::Array(items) => items.into_iter(),
             Value::ServerError(error) => {
-                self.refused = Some(Error::said(&crate::error::named_server_error(&error, node)));
+                self.refused = Some(Error::from_server(&crate::error::named_server_error(
+                    &error, node,
+                )));
                 return self.answered();
             }
-            _ => return Heard::Nothing,
+            _ => return PubSubReply::Nothing,
         };
         let word = text(items.next());
         let (kind, said) = match word.as_slice() {
-            b"message" => (Subscription::Channel, Said::Message),
-            b"pmessage" => (Subscription::Pattern, Said::Message),
-            b"smessage" => (Subscription::Shard, Said::Message),
-            b"subscribe" => (Subscription::Channel, Said::Begun),
-            b"psubscribe" => (Subscription::Pattern, Said::Begun),
-            b"ssubscribe" => (Subscription::Shard, Said::Begun),
-            b"unsubscribe" => (Subscription::Channel, Said::Ended),
-            b"punsubscribe" => (Subscription::Pattern, Said::Ended),
-            b"sunsubscribe" => (Subscription::Shard, Said::Ended),
-            _ => return Heard::Nothing,
+            b"message" => (SubscriptionKind::Channel, Confirmation::Message),
+            b"pmessage" => (SubscriptionKind::Pattern, Confirmation::Message),
+            b"smessage" => (SubscriptionKind::Shard, Confirmation::Message),
+            b"subscribe" => (SubscriptionKind::Channel, Confirmation::Begun),
+            b"psubscribe" => (SubscriptionKind::Pattern, Confirmation::Begun),
+            b"ssubscribe" => (SubscriptionKind::Shard, Confirmation::Begun),
+            b"unsubscribe" => (SubscriptionKind::Channel, Confirmation::Ended),
+            b"punsubscribe" => (SubscriptionKind::Pattern, Confirmation::Ended),
+            b"sunsubscribe" => (SubscriptionKind::Shard, Confirmation::Ended),
+            _ => return PubSubReply::Nothing,
         };
-        if said == Said::Message {
-            let pattern = (kind == Subscription::Pattern).then(|| text(items.next()));
-            return Heard::Message(Message {
+        if said == Confirmation::Message {
+            let pattern = (kind == SubscriptionKind::Pattern).then(|| text(items.next()));
+            return PubSubReply::Message(Message {
                 channel: text(items.next()),
                 pattern,
                 payload: text(items.next()),
@@ -351,33 +359,34 @@ impl Listening {
             });
         }
         self.set(kind, &text(items.next()), |standing, connection| {
-            standing.confirmed_on = (said == Said::Begun).then_some(connection);
+            standing.confirmed_on = (said == Confirmation::Begun).then_some(connection);
         });
         self.answered()
     }
 
     /// Answers come in the order of the requests, and those of [`restore`](Self::restore) are the first of a connection.
-    fn answered(&mut self) -> Heard {
+    fn answered(&mut self) -> PubSubReply {
         let is_restored = self.is_restored();
         self.restore.unanswered = self.restore.unanswered.saturating_sub(1);
         match self.is_restored() {
-            true if !is_restored => Heard::Restored,
-            _ if self.is_settled() || self.refused.is_some() => Heard::Settled,
-            _ => Heard::Nothing,
+            true if !is_restored => PubSubReply::Restored,
+            _ if self.is_confirmed() || self.refused.is_some() => PubSubReply::Confirmed,
+            _ => PubSubReply::Nothing,
         }
     }
 
     /// Changes how it stands with a name. One that is neither wanted nor confirmed is forgotten.
-    fn set(&mut self, kind: Subscription, name: &[u8], set: impl FnOnce(&mut Standing, u64)) {
+    fn set(&mut self, kind: SubscriptionKind, name: &[u8], set: impl FnOnce(&mut NameState, u64)) {
         let connection = self.connection;
         let names = &mut self.names[place(kind)];
         let before = names.get(name).copied().unwrap_or_default();
         let mut after = before;
         set(&mut after, connection);
-        self.wanted = self.wanted + usize::from(after.wanted) - usize::from(before.wanted);
-        self.unsettled = self.unsettled + usize::from(!after.is_settled(connection))
-            - usize::from(!before.is_settled(connection));
-        if !after.wanted && !after.is_confirmed(connection) {
+        self.desired_count =
+            self.desired_count + usize::from(after.desired) - usize::from(before.desired);
+        self.unconfirmed = self.unconfirmed + usize::from(!after.is_as_desired(connection))
+            - usize::from(!before.is_as_desired(connection));
+        if !after.desired && !after.is_confirmed(connection) {
             names.remove(name);
         } else if let Some(standing) = names.get_mut(name) {
             *standing = after;
@@ -387,22 +396,22 @@ impl Listening {
     }
 }
 
-const KINDS: [Subscription; 3] = [
-    Subscription::Channel,
-    Subscription::Pattern,
-    Subscription::Shard,
+const KINDS: [SubscriptionKind; 3] = [
+    SubscriptionKind::Channel,
+    SubscriptionKind::Pattern,
+    SubscriptionKind::Shard,
 ];
 
-fn place(kind: Subscription) -> usize {
+fn place(kind: SubscriptionKind) -> usize {
     match kind {
-        Subscription::Channel => 0,
-        Subscription::Pattern => 1,
-        Subscription::Shard => 2,
+        SubscriptionKind::Channel => 0,
+        SubscriptionKind::Pattern => 1,
+        SubscriptionKind::Shard => 2,
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Said {
+enum Confirmation {
     Message,
     Begun,
     Ended,
@@ -415,7 +424,7 @@ pub(crate) struct ChangeRequest {
 
 impl ChangeRequest {
     /// For so many names.
-    pub(crate) fn new(change: Change, kind: Subscription, names: usize) -> Self {
+    pub(crate) fn new(change: SubscriptionChange, kind: SubscriptionKind, names: usize) -> Self {
         let mut packed = Vec::new();
         write_header(&mut packed, names + 1);
         write_arg(&mut packed, kind.command(change));
@@ -473,9 +482,9 @@ mod tests {
 
     /// Changes what is wanted; the request that tells the node.
     fn change(
-        listening: &mut Listening,
-        change: Change,
-        kind: Subscription,
+        listening: &mut SubscriptionTracker,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
         all: &[&str],
     ) -> Vec<u8> {
         let all = names(all);
@@ -486,103 +495,118 @@ mod tests {
         request.finish()
     }
 
-    fn restore(listening: &mut Listening) -> Vec<u8> {
+    fn restore(listening: &mut SubscriptionTracker) -> Vec<u8> {
         listening.begin_restore();
         std::iter::from_fn(|| listening.restore())
             .flatten()
             .collect()
     }
 
-    fn refuse(listening: &mut Listening) {
+    fn refuse(listening: &mut SubscriptionTracker) {
         let refusal = crate::error::server_error("NOPERM", "no");
         assert_eq!(
-            listening.hear(Value::ServerError(refusal), "n"),
-            Heard::Settled
+            listening.handle_reply(Value::ServerError(refusal), "n"),
+            PubSubReply::Confirmed
         );
     }
 
     #[test]
     fn subscriptions_settle_when_the_node_confirms_each() {
-        let mut listening = Listening::default();
+        let mut listening = SubscriptionTracker::default();
         let packed = change(
             &mut listening,
-            Change::Begin,
-            Subscription::Channel,
+            SubscriptionChange::Subscribe,
+            SubscriptionKind::Channel,
             &["a", "b"],
         );
         assert_eq!(packed, b"*3\r\n$9\r\nSUBSCRIBE\r\n$1\r\na\r\n$1\r\nb\r\n");
-        assert!(!listening.is_settled());
+        assert!(!listening.is_confirmed());
         assert_eq!(
-            listening.hear(array(&["subscribe", "a"]), "n"),
-            Heard::Nothing
+            listening.handle_reply(array(&["subscribe", "a"]), "n"),
+            PubSubReply::Nothing
         );
-        assert!(!listening.is_settled());
+        assert!(!listening.is_confirmed());
         assert_eq!(
-            listening.hear(array(&["subscribe", "b"]), "n"),
-            Heard::Settled
+            listening.handle_reply(array(&["subscribe", "b"]), "n"),
+            PubSubReply::Confirmed
         );
-        assert!(listening.is_settled());
-        change(&mut listening, Change::End, Subscription::Channel, &["a"]);
-        assert!(!listening.is_settled());
-        listening.hear(array(&["unsubscribe", "a"]), "n");
-        assert!(listening.is_settled());
+        assert!(listening.is_confirmed());
+        change(
+            &mut listening,
+            SubscriptionChange::Unsubscribe,
+            SubscriptionKind::Channel,
+            &["a"],
+        );
+        assert!(!listening.is_confirmed());
+        listening.handle_reply(array(&["unsubscribe", "a"]), "n");
+        assert!(listening.is_confirmed());
     }
 
     #[test]
     fn a_new_connection_hears_of_everything_again() {
-        let mut listening = Listening::default();
-        change(&mut listening, Change::Begin, Subscription::Channel, &["a"]);
+        let mut listening = SubscriptionTracker::default();
         change(
             &mut listening,
-            Change::Begin,
-            Subscription::Pattern,
+            SubscriptionChange::Subscribe,
+            SubscriptionKind::Channel,
+            &["a"],
+        );
+        change(
+            &mut listening,
+            SubscriptionChange::Subscribe,
+            SubscriptionKind::Pattern,
             &["p*"],
         );
-        listening.hear(array(&["subscribe", "a"]), "n");
-        listening.hear(array(&["psubscribe", "p*"]), "n");
+        listening.handle_reply(array(&["subscribe", "a"]), "n");
+        listening.handle_reply(array(&["psubscribe", "p*"]), "n");
         let packed = restore(&mut listening);
         assert_eq!(
             packed,
             b"*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\na\r\n*2\r\n$10\r\nPSUBSCRIBE\r\n$2\r\np*\r\n"
         );
-        assert!(!listening.is_settled() && !listening.is_restored());
+        assert!(!listening.is_confirmed() && !listening.is_restored());
         assert_eq!(
-            listening.hear(array(&["subscribe", "a"]), "n"),
-            Heard::Nothing
+            listening.handle_reply(array(&["subscribe", "a"]), "n"),
+            PubSubReply::Nothing
         );
         assert!(!listening.is_restored());
         assert_eq!(
-            listening.hear(array(&["psubscribe", "p*"]), "n"),
-            Heard::Restored
+            listening.handle_reply(array(&["psubscribe", "p*"]), "n"),
+            PubSubReply::Restored
         );
-        assert!(listening.is_settled() && listening.is_restored());
+        assert!(listening.is_confirmed() && listening.is_restored());
     }
 
     #[test]
     fn what_changes_while_all_is_made_again_is_kept_apart() {
-        let mut listening = Listening::default();
+        let mut listening = SubscriptionTracker::default();
         let many: Vec<String> = (0..3 * NAMES_AT_ONCE)
             .map(|number| format!("{number:06}"))
             .collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        change(&mut listening, Change::Begin, Subscription::Channel, &many);
+        change(
+            &mut listening,
+            SubscriptionChange::Subscribe,
+            SubscriptionKind::Channel,
+            &many,
+        );
         for name in &many {
-            listening.hear(array(&["subscribe", name]), "n");
+            listening.handle_reply(array(&["subscribe", name]), "n");
         }
-        assert!(listening.is_settled());
+        assert!(listening.is_confirmed());
         listening.begin_restore();
         listening.restore().unwrap();
         // One that was asked for already, one that will be, and a new one.
         change(
             &mut listening,
-            Change::End,
-            Subscription::Channel,
+            SubscriptionChange::Unsubscribe,
+            SubscriptionKind::Channel,
             &[many[0], many[many.len() - 1], "none"],
         );
         change(
             &mut listening,
-            Change::Begin,
-            Subscription::Channel,
+            SubscriptionChange::Subscribe,
+            SubscriptionKind::Channel,
             &["000000x"],
         );
         let rest: Vec<u8> = std::iter::from_fn(|| listening.restore())
@@ -592,39 +616,39 @@ mod tests {
         assert_eq!(asked, 2 * NAMES_AT_ONCE - 1);
         for name in &many[..many.len() - 1] {
             assert!(!listening.is_restored());
-            listening.hear(array(&["subscribe", name]), "n");
+            listening.handle_reply(array(&["subscribe", name]), "n");
         }
-        assert!(listening.is_restored() && !listening.is_settled());
+        assert!(listening.is_restored() && !listening.is_confirmed());
         for name in [many[0], many[many.len() - 1], "none"] {
-            listening.hear(array(&["unsubscribe", name]), "n");
+            listening.handle_reply(array(&["unsubscribe", name]), "n");
         }
-        listening.hear(array(&["subscribe", "000000x"]), "n");
-        assert!(listening.is_settled());
-        assert_eq!(listening.wanted, many.len() - 1);
+        listening.handle_reply(array(&["subscribe", "000000x"]), "n");
+        assert!(listening.is_confirmed());
+        assert_eq!(listening.desired_count, many.len() - 1);
     }
 
     #[test]
     fn a_refusal_takes_nothing_from_what_was_wanted_before() {
-        let mut listening = Listening::default();
+        let mut listening = SubscriptionTracker::default();
         change(
             &mut listening,
-            Change::Begin,
-            Subscription::Channel,
+            SubscriptionChange::Subscribe,
+            SubscriptionKind::Channel,
             &["a", "b"],
         );
-        listening.hear(array(&["subscribe", "a"]), "n");
-        listening.hear(array(&["subscribe", "b"]), "n");
+        listening.handle_reply(array(&["subscribe", "a"]), "n");
+        listening.handle_reply(array(&["subscribe", "b"]), "n");
         change(
             &mut listening,
-            Change::Begin,
-            Subscription::Channel,
+            SubscriptionChange::Subscribe,
+            SubscriptionKind::Channel,
             &["x", "a", "x"],
         );
         refuse(&mut listening);
         // The connection breaks before the refusal is taken: nothing is confirmed.
         restore(&mut listening);
         assert!(listening.take_refusal().is_some());
-        while !listening.take_back() {}
+        while !listening.roll_back() {}
         let packed = restore(&mut listening);
         assert_eq!(
             packed,
@@ -634,26 +658,34 @@ mod tests {
 
     #[test]
     fn messages_say_how_they_came() {
-        let mut listening = Listening::default();
-        let heard = listening.hear(array(&["pmessage", "p*", "pub", "hello"]), "n");
+        let mut listening = SubscriptionTracker::default();
+        let heard = listening.handle_reply(array(&["pmessage", "p*", "pub", "hello"]), "n");
         let expected = Message {
             channel: b"pub".to_vec(),
             pattern: Some(b"p*".to_vec()),
             payload: b"hello".to_vec(),
-            kind: Subscription::Pattern,
+            kind: SubscriptionKind::Pattern,
         };
-        assert_eq!(heard, Heard::Message(expected));
-        assert_eq!(listening.hear(array(&["pong", ""]), "n"), Heard::Nothing);
+        assert_eq!(heard, PubSubReply::Message(expected));
+        assert_eq!(
+            listening.handle_reply(array(&["pong", ""]), "n"),
+            PubSubReply::Nothing
+        );
     }
 
     #[test]
     fn a_refusal_is_told_once_and_wanted_no_more() {
-        let mut listening = Listening::default();
-        change(&mut listening, Change::Begin, Subscription::Shard, &["a"]);
+        let mut listening = SubscriptionTracker::default();
+        change(
+            &mut listening,
+            SubscriptionChange::Subscribe,
+            SubscriptionKind::Shard,
+            &["a"],
+        );
         refuse(&mut listening);
         let error = listening.take_refusal().expect("a refusal");
-        while !listening.take_back() {}
+        while !listening.roll_back() {}
         assert!(error.to_string().contains("NOPERM") && error.to_string().contains("node n"));
-        assert!(listening.take_refusal().is_none() && listening.is_settled());
+        assert!(listening.take_refusal().is_none() && listening.is_confirmed());
     }
 }

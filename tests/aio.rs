@@ -269,7 +269,7 @@ async fn a_dropped_blocking_command_gives_up_its_place() {
         return;
     };
     let client = support::builder(&servers)
-        .waiting_pool_size(1)
+        .blocking_pool_size(1)
         .build_async()
         .unwrap();
     for _ in 0..3 {
@@ -389,13 +389,13 @@ async fn scans_are_streams_and_go_on_where_the_other_client_stopped() {
     }
     let all: BTreeSet<Vec<u8>> = client
         .scan_all()
-        .page_size(50)
+        .with_count(50)
         .map(Result::unwrap)
         .collect()
         .await;
     assert_eq!(all, keys);
     let mut found: BTreeSet<Vec<u8>> = BTreeSet::new();
-    let mut scan = client.scan_all().matching("key:*");
+    let mut scan = client.scan_all().with_pattern("key:*");
     for _ in 0..200 {
         found.insert(scan.next_key().await.unwrap().unwrap());
     }

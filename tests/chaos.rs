@@ -528,7 +528,7 @@ fn nodes(seed: u64) -> (Arc<Vec<TestNode>>, Builder) {
         .response_timeout(TIMEOUT)
         .connect_timeout(TIMEOUT)
         .pool_size(4)
-        .waiting_pool_size(3);
+        .blocking_pool_size(3);
     (Arc::new(nodes), builder)
 }
 

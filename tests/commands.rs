@@ -547,14 +547,14 @@ fn scan_all_can_be_interrupted_and_resumed() {
     }
     let _: () = client.sadd("a set", 1).unwrap();
     let mut found = BTreeSet::new();
-    let mut scan = client.scan_all().of_type("string").page_size(20);
+    let mut scan = client.scan_all().with_type("string").with_count(20);
     found.extend(scan.by_ref().take(170).map(Result::unwrap));
     let position = scan.position().to_string();
     drop(scan);
     let rest = client
         .resume_scan(position.parse().unwrap())
         .unwrap()
-        .of_type("string");
+        .with_type("string");
     found.extend(rest.map(Result::unwrap));
     assert_eq!(found, keys);
 

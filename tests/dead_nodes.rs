@@ -235,7 +235,7 @@ fn keys_and_their_kind_are_answered_in_part_where_partial_reads_are_allowed() {
         assert!(error.contains("PARTIAL"), "{error}");
     }
 
-    let scanned = doors.blocking.scan_all().page_size(7);
+    let scanned = doors.blocking.scan_all().with_count(7);
     let scanned = scanned.map(|key| String::from_utf8(key.unwrap()).unwrap());
     // FLUSHALL has reached the living.
     assert_eq!(scanned.count(), 0);
@@ -246,10 +246,10 @@ fn keys_and_their_kind_are_answered_in_part_where_partial_reads_are_allowed() {
             .exec(&mut doors.blocking)
             .unwrap();
     }
-    let scanned = doors.blocking.scan_all().page_size(7);
+    let scanned = doors.blocking.scan_all().with_count(7);
     let scanned = scanned.map(|key| String::from_utf8(key.unwrap()).unwrap());
     assert_eq!(scanned.collect::<BTreeSet<_>>(), living);
-    let mut stream = doors.tokio.scan_all().page_size(7);
+    let mut stream = doors.tokio.scan_all().with_count(7);
     let found = doors.runtime.block_on(async {
         let mut found = BTreeSet::new();
         while let Some(key) = stream.next_key().await {

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use redis_sharding::aio::{CLIENTS_MAX, MEMORY_MAX, OutputLimit, REQUEST_BYTES_MAX};
+use redis_sharding::aio::{
+    DEFAULT_MAX_CLIENTS, DEFAULT_MEMORY_LIMIT, OutputLimit, REQUEST_BYTES_MAX,
+};
 use redis_sharding::hash::{HashTag, KeyHash};
 use redis_sharding::partition::{
     HashMod, NumericTable, Partitioner, PlacementError, Range, Rendezvous, Ring, RingSpec, SlotMap,
@@ -56,23 +58,32 @@ fn the_limits_are_those_of_the_code() {
         ("`partition::WEIGHTS_MAX`", format!("at most {WEIGHTS_MAX}")),
         (
             "`Builder::connect_timeout`",
-            seconds(builder::CONNECT_TIMEOUT),
+            seconds(builder::DEFAULT_CONNECT_TIMEOUT),
         ),
         (
             "`Builder::response_timeout`",
-            seconds(builder::RESPONSE_TIMEOUT),
+            seconds(builder::DEFAULT_RESPONSE_TIMEOUT),
         ),
-        ("`Builder::pool_size`", builder::POOL_SIZE.to_string()),
+        (
+            "`Builder::pool_size`",
+            builder::DEFAULT_POOL_SIZE.to_string(),
+        ),
         (
             "`Builder::connections_per_node`",
-            builder::CONNECTIONS_PER_NODE.to_string(),
+            builder::DEFAULT_CONNECTIONS_PER_NODE.to_string(),
         ),
         (
-            "`Builder::waiting_pool_size`",
-            builder::WAITING_POOL_SIZE.to_string(),
+            "`Builder::blocking_pool_size`",
+            builder::DEFAULT_BLOCKING_POOL_SIZE.to_string(),
         ),
-        ("`Builder::idle_check`", seconds(builder::IDLE_CHECK)),
-        ("`Builder::tcp_keepalive`", seconds(builder::TCP_KEEPALIVE)),
+        (
+            "`Builder::idle_check`",
+            seconds(builder::DEFAULT_IDLE_CHECK),
+        ),
+        (
+            "`Builder::tcp_keepalive`",
+            seconds(builder::DEFAULT_TCP_KEEPALIVE),
+        ),
         ("`EVENTS_MAX`", EVENTS_MAX.to_string()),
         (
             "`Subscriber::with_event_bytes_max`",
@@ -87,12 +98,15 @@ fn the_limits_are_those_of_the_code() {
             "`SCRIPT_BYTES_MAX`",
             format!("{} MiB each", SCRIPT_BYTES_MAX >> 20),
         ),
-        ("`Builder::clients_max`", CLIENTS_MAX.to_string()),
+        ("`Builder::max_clients`", DEFAULT_MAX_CLIENTS.to_string()),
         (
             "`aio::REQUEST_BYTES_MAX`",
             format!("{} GiB", REQUEST_BYTES_MAX >> 30),
         ),
-        ("`aio::MEMORY_MAX`", format!("{} GiB", MEMORY_MAX >> 30)),
+        (
+            "`aio::DEFAULT_MEMORY_LIMIT`",
+            format!("{} GiB", DEFAULT_MEMORY_LIMIT >> 30),
+        ),
         ("`aio::OutputLimit::PUB_SUB`", output_limit()),
         ("`KEY_TEXT_MAX`", KEY_TEXT_MAX.to_string()),
         ("`RingSpec::with_points_per_weight`", ring_points()),

@@ -320,17 +320,17 @@ fn the_numbers_of_a_proxy_have_limits() {
         (
             "--clients",
             "0",
-            "clients_max is 0, but must be in 1..=1000000",
+            "max_clients is 0, but must be in 1..=1000000",
         ),
         (
             "--clients",
             "1000001",
-            "clients_max is 1000001, but must be in 1..=1000000",
+            "max_clients is 1000001, but must be in 1..=1000000",
         ),
         (
             "--clients",
             "18446744073709551615",
-            "clients_max is 18446744073709551615, but must be in 1..=1000000",
+            "max_clients is 18446744073709551615, but must be in 1..=1000000",
         ),
         ("--clients", "x", "--clients takes a number"),
         (

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::{AsyncCommands, Commands, Value, cmd};
-use redis_sharding::{Builder, ErrorKind, ShardedClient, builder::TCP_KEEPALIVE};
+use redis_sharding::{Builder, ErrorKind, ShardedClient, builder::DEFAULT_TCP_KEEPALIVE};
 use support::Servers;
 use support::local_proxy::LocalProxy;
 use support::relay::Relay;
@@ -129,7 +129,7 @@ async fn tcp_keepalive_is_on_for_every_connection_to_a_node() {
     for timer in timers {
         let left = timer.expect("every connection has it");
         assert!(
-            left <= TCP_KEEPALIVE && left > TCP_KEEPALIVE / 2,
+            left <= DEFAULT_TCP_KEEPALIVE && left > DEFAULT_TCP_KEEPALIVE / 2,
             "{left:?}"
         );
     }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use redis_sharding::builder::{
-    CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, PAGE_SIZE_MAX, POOL_SIZE_MAX, TIMEOUT_MAX,
+    CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, POOL_SIZE_MAX, SCAN_COUNT_MAX, TIMEOUT_MAX,
 };
 use redis_sharding::partition::{
-    BytesTable, NumericTable, Partitioner, PlacementError, Range, RangeTable, Rendezvous, Ring,
-    RingSpec, SlotMap, Values, WEIGHTS_MAX, by_name, catalogue,
+    BytesTable, NumericTable, OptionValues, Partitioner, PlacementError, Range, RangeTable,
+    Rendezvous, Ring, RingSpec, SlotMap, WEIGHTS_MAX, by_name, catalogue,
 };
 use redis_sharding::redis::Commands;
 use redis_sharding::testing::TestNode;
@@ -41,10 +41,10 @@ type Setting<T> = (&'static str, T, T, fn(Builder, T) -> Builder);
 const SIZES: [Setting<usize>; 4] = [
     ("pool_size", 1, POOL_SIZE_MAX, Builder::pool_size),
     (
-        "waiting_pool_size",
+        "blocking_pool_size",
         1,
         POOL_SIZE_MAX,
-        Builder::waiting_pool_size,
+        Builder::blocking_pool_size,
     ),
     (
         "connections_per_node",
@@ -52,7 +52,7 @@ const SIZES: [Setting<usize>; 4] = [
         CONNECTIONS_PER_NODE_MAX,
         Builder::connections_per_node,
     ),
-    ("clients_max", 1, CLIENTS_LIMIT_MAX, Builder::max_clients),
+    ("max_clients", 1, CLIENTS_LIMIT_MAX, Builder::max_clients),
 ];
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
@@ -220,24 +220,24 @@ fn a_page_of_a_scan_is_as_large_as_may_be() {
     let nodes = TestNode::start_many(2).unwrap();
     let mut client = ShardedClient::open(nodes.iter().map(TestNode::url)).unwrap();
     let () = client.set("k", 1).unwrap();
-    for size in [1, PAGE_SIZE_MAX] {
-        let keys: Result<Vec<_>, _> = client.scan_all().page_size(size).collect();
+    for size in [1, SCAN_COUNT_MAX] {
+        let keys: Result<Vec<_>, _> = client.scan_all().with_count(size).collect();
         assert_eq!(keys.unwrap(), [b"k"]);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    for size in [0, PAGE_SIZE_MAX + 1, usize::MAX] {
-        let text = format!("page_size is {size}, but must be in 1..={PAGE_SIZE_MAX}");
+    for size in [0, SCAN_COUNT_MAX + 1, usize::MAX] {
+        let text = format!("with_count is {size}, but must be in 1..={SCAN_COUNT_MAX}");
         // The error comes once, and then the end: who passes over errors is not held up for ever.
-        let found: Vec<_> = client.scan_all().page_size(size).collect();
+        let found: Vec<_> = client.scan_all().with_count(size).collect();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].as_ref().unwrap_err().to_string(), text);
         runtime.block_on(async {
             let client = ShardedClient::builder().node("a", nodes[0].url());
             let client = client.build_async().unwrap();
-            let mut scan = client.scan_all().page_size(size);
+            let mut scan = client.scan_all().with_count(size);
             let refusal = scan.next_key().await.unwrap().unwrap_err();
             assert_eq!(
                 (refusal.kind(), refusal.to_string()),
@@ -260,7 +260,7 @@ fn nodes(weights: &[u32]) -> Vec<NodeSpec> {
 fn the_numbers_of_every_placement_are_taken_up_to_their_limits() {
     for entry in catalogue() {
         for option in entry.options {
-            let Values::Number { min, max } = option.values else {
+            let OptionValues::Number { min, max } = option.values else {
                 continue;
             };
             let numbers = [0, 1, min, max, max + 1, u64::from(u32::MAX), u64::MAX];

@@ -305,7 +305,7 @@ fn as_many_may_wait_as_there_are_clients() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
-    let door = LocalProxy::open(builder(&servers).waiting_pool_size(2));
+    let door = LocalProxy::open(builder(&servers).blocking_pool_size(2));
     let mut waiting: Vec<RawClient> = (0..20).map(|_| door.talk()).collect();
     for (number, talker) in waiting.iter_mut().enumerate() {
         talker.say(&format!("BLPOP list:{number} 0"));

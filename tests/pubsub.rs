@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use redis::{Commands, cmd};
-use redis_sharding::{ErrorKind, Event, Message, ShardedClient, Subscriber, Subscription};
+use redis_sharding::{ErrorKind, Event, Message, ShardedClient, Subscriber, SubscriptionKind};
 use support::{Servers, client};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ fn channels_of_all_nodes_are_heard_in_one_stream() {
         assert_eq!(message.payload, format!("to {channel}").into_bytes());
         assert_eq!(
             (message.kind, message.pattern),
-            (Subscription::Channel, None)
+            (SubscriptionKind::Channel, None)
         );
         heard.insert(channel);
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use redis_sharding::partition::{
-    BytesTable, NumericTable, Partitioner, Placement, PlacementError, Range, Rendezvous, SlotMap,
-    Values, by_name, catalogue, from_fn,
+    BytesTable, NumericTable, OptionValues, Partitioner, Placement, PlacementError, Range,
+    Rendezvous, SlotMap, by_name, catalogue, from_fn,
 };
 use redis_sharding::redis::{ConnectionAddr, IntoConnectionInfo};
 use redis_sharding::testing::TestNode;
@@ -86,8 +86,8 @@ fn every_built_in_placement_is_written_and_read() {
     for entry in catalogue().iter().filter(|entry| entry.name != "range/1") {
         for option in entry.options {
             let values = match option.values {
-                Values::OneOf(words) => words.to_vec(),
-                Values::Number { .. } => vec!["12"],
+                OptionValues::OneOf(words) => words.to_vec(),
+                OptionValues::Number { .. } => vec!["12"],
                 _ if option.name == "hash-tag" => {
                     vec!["any-two:#\\n", "none", "line-start:\\\"\\\""]
                 }

@@ -13,7 +13,7 @@ use std::env;
 use std::io::{self, BufRead, BufWriter, Write};
 use std::process::ExitCode;
 
-use redis_sharding::partition::{Values, catalogue};
+use redis_sharding::partition::{OptionValues, catalogue};
 
 use arguments::{Arguments, Order};
 use nodes::Fleet;
@@ -193,7 +193,7 @@ fn list(output: &mut impl Write) -> io::Result<()> {
         for option in entry.options {
             let default = match (option.default, option.values) {
                 (Some(default), _) => format!("; default {default}"),
-                (None, Values::OneOf(_)) => "; must be given".to_owned(),
+                (None, OptionValues::OneOf(_)) => "; must be given".to_owned(),
                 (None, _) => String::new(),
             };
             let (name, meaning) = (option.name, option.meaning);

@@ -13,8 +13,9 @@ use crate::command::{Args, Scripting};
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
-    Atomic, Batch, Bundle, Explanation, Hold, Plan, Planned, Reach, Router, ScriptMemory, Shape,
-    empty_pipeline, named, parse_one, wanted,
+    Batch, BlockingTime, Explanation, PipelineKind, Plan, PlannedPipeline, PlannedTransaction,
+    RoutedCommand, Router, Scope, ScriptCache, empty_pipeline, parse_one, select_replies,
+    with_node_name,
 };
 use crate::scan::ScanPosition;
 use crate::topology::Topology;
@@ -49,7 +50,7 @@ pub struct ShardedClient {
 pub(crate) struct Shared {
     pub(crate) router: Router,
     pub(crate) executor: Executor,
-    pub(crate) scripts: Arc<RwLock<Arc<ScriptMemory>>>,
+    pub(crate) scripts: Arc<RwLock<Arc<ScriptCache>>>,
     pub(crate) db: i64,
 }
 
@@ -111,7 +112,7 @@ impl ShardedClient {
         let shared = &self.shared;
         shared
             .router
-            .explain(&parse_one(&packed)?, &|| shared.recall())
+            .explain(&parse_one(&packed)?, &|| shared.snapshot())
     }
 
     /// Runs `cmd` and keeps this crate's own error, with what each node did: see [`Error::parts`]. redis-rs' traits
@@ -122,7 +123,7 @@ impl ShardedClient {
     /// Any [`ErrorKind`](crate::ErrorKind) but `Config`.
     pub async fn execute(&self, cmd: &Cmd) -> Result<Value, Error> {
         match self.shared.request(cmd).await? {
-            Value::ServerError(error) => Err(Error::said(&error)),
+            Value::ServerError(error) => Err(Error::from_server(&error)),
             value => Ok(value),
         }
     }
@@ -240,14 +241,16 @@ impl ConnectionLike for ShardedClient {
             if packed.is_empty() {
                 return Err(empty_pipeline());
             }
-            let shape = Shape::of(&packed, offset, count);
+            let shape = PipelineKind::of(&packed, offset, count);
             let shared = &self.shared;
-            let bundle =
-                shared
-                    .router
-                    .bundle(&packed, shape, &|| shared.recall(), rand::random())?;
+            let bundle = shared.router.route_pipeline(
+                &packed,
+                shape,
+                &|| shared.snapshot(),
+                rand::random(),
+            )?;
             let values = shared.run(bundle).await?;
-            Ok(wanted(values, shape, offset, count))
+            Ok(select_replies(values, shape, offset, count))
         })
     }
 
@@ -267,21 +270,21 @@ impl Shared {
                 parse_one(&packed)?
             }
         };
-        let planned = match self.router.planned_by(&args, &|| self.recall()) {
+        let routed = match self.router.route(&args, &|| self.snapshot()) {
             Err(error) => Box::pin(self.planned_again(&args, error)).await?,
-            Ok(planned) => planned,
+            Ok(routed) => routed,
         };
-        match planned.plan {
-            Plan::One(node) if planned.scripting == Scripting::No => {
-                self.call(node, cmd, &planned).await
+        match routed.plan {
+            Plan::One(node) if routed.scripting == Scripting::No => {
+                self.call(node, cmd, &routed).await
             }
             // In a box, lest the future of every GET has room for it.
             Plan::One(node) => {
                 let packed = cmd.get_packed_command();
-                Box::pin(self.call_script(node, &packed, &args, &planned, Reach::AllNodes)).await
+                Box::pin(self.call_script(node, &packed, &args, &routed, Scope::AllNodes)).await
             }
-            Plan::Any => Box::pin(self.call_any(cmd, &args, &planned)).await,
-            _ => Box::pin(self.spread(cmd, &args, planned)).await,
+            Plan::Any => Box::pin(self.call_any(cmd, &args, &routed)).await,
+            _ => Box::pin(self.spread(cmd, &args, routed)).await,
         }
     }
 
@@ -290,40 +293,56 @@ impl Shared {
         &self,
         args: &[&[u8]],
         refusal: Error,
-    ) -> Result<Planned, Error> {
-        match self.learn_libraries(args).await {
-            true => self.router.planned_by(args, &|| self.recall()),
+    ) -> Result<RoutedCommand, Error> {
+        match self.fetch_libraries(args).await {
+            true => self.router.route(args, &|| self.snapshot()),
             false => Err(refusal),
         }
     }
 
     /// One command of which several nodes have a part.
-    async fn spread(&self, cmd: &Cmd, args: &[&[u8]], planned: Planned) -> Result<Value, Error> {
-        let scripting = planned.scripting;
+    async fn spread(
+        &self,
+        cmd: &Cmd,
+        args: &[&[u8]],
+        routed: RoutedCommand,
+    ) -> Result<Value, Error> {
+        let scripting = routed.scripting;
         let packed = cmd.get_packed_command();
         let mut batch = Batch::new(&self.router, packed.len(), rand::random());
-        batch.add(&packed, args, planned);
+        batch.add(&packed, args, routed);
         let mut exchanges = batch.take_exchanges();
-        let answers = self.executor.exchange(&mut exchanges, batch.hold()).await;
+        let answers = self
+            .executor
+            .exchange(&mut exchanges, batch.blocking_time())
+            .await;
         let answer = batch.finish_one(&exchanges, answers, rand::random())?;
         Ok(match scripting {
             Scripting::No => answer,
-            Scripting::Yes => self.heard(args, Reach::AllNodes, answer),
+            Scripting::Yes => self.record_script_reply(args, Scope::AllNodes, answer),
         })
     }
 
     /// One command to any node.
-    async fn call_any(&self, cmd: &Cmd, args: &[&[u8]], planned: &Planned) -> Result<Value, Error> {
+    async fn call_any(
+        &self,
+        cmd: &Cmd,
+        args: &[&[u8]],
+        routed: &RoutedCommand,
+    ) -> Result<Value, Error> {
         let packed = cmd.get_packed_command();
         let mut batch = Batch::new(&self.router, packed.len(), rand::random());
-        batch.add_any(&packed, planned.clone());
+        batch.add_any(&packed, routed.clone());
         let mut exchanges = batch.take_exchanges();
-        let answers = self.executor.exchange(&mut exchanges, batch.hold()).await;
+        let answers = self
+            .executor
+            .exchange(&mut exchanges, batch.blocking_time())
+            .await;
         let (node, answer) = batch.finish_any(&exchanges, answers)?;
-        match planned.scripting {
+        match routed.scripting {
             Scripting::No => Ok(answer),
             Scripting::Yes => {
-                self.cure_script(node, &packed, args, planned, Reach::AllNodes, answer)
+                self.recover_script(node, &packed, args, routed, Scope::AllNodes, answer)
                     .await
             }
         }
@@ -334,10 +353,10 @@ impl Shared {
         &self,
         node: NodeIndex,
         cmd: &Cmd,
-        planned: &Planned,
+        routed: &RoutedCommand,
     ) -> Result<Value, Error> {
         let write = |out: &mut Vec<u8>| cmd.write_packed_command(out);
-        self.send(node, write, planned).await
+        self.send(node, write, routed).await
     }
 
     /// One packed request to the node of its plan.
@@ -345,47 +364,58 @@ impl Shared {
         &self,
         node: NodeIndex,
         packed: &[u8],
-        planned: &Planned,
+        routed: &RoutedCommand,
     ) -> Result<Value, Error> {
         let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
-        self.send(node, write, planned).await
+        self.send(node, write, routed).await
     }
 
     async fn send(
         &self,
         node: NodeIndex,
         write: impl Fn(&mut Vec<u8>),
-        planned: &Planned,
+        routed: &RoutedCommand,
     ) -> Result<Value, Error> {
         match self
             .executor
-            .call(node, write, planned.access, planned.hold)
+            .call(node, write, routed.access, routed.blocking)
             .await
         {
-            Ok(value @ Value::ServerError(_)) => Ok(named(value, self.router.name(node))),
+            Ok(value @ Value::ServerError(_)) => Ok(with_node_name(value, self.router.name(node))),
             Ok(value) => Ok(value),
-            Err(failure) => Err(failure.error(self.router.name(node), 0, planned.access)),
+            Err(failure) => Err(failure.error(self.router.name(node), 0, routed.access)),
         }
     }
 
     /// What a pipeline became.
-    pub(crate) async fn run(&self, bundle: Bundle<'_, '_>) -> RedisResult<Vec<Value>> {
+    pub(crate) async fn run(&self, bundle: PlannedPipeline<'_, '_>) -> RedisResult<Vec<Value>> {
         match bundle {
-            Bundle::Nothing => Ok(vec![Value::Array(Vec::new())]),
-            Bundle::Atomic(node, exchange) => {
-                let answers = self.executor.exchange(&mut vec![exchange], Hold::No).await;
+            PlannedPipeline::Empty => Ok(vec![Value::Array(Vec::new())]),
+            PlannedPipeline::Atomic(node, exchange) => {
+                let answers = self
+                    .executor
+                    .exchange(&mut vec![exchange], BlockingTime::None)
+                    .await;
                 let answers = answers.into_iter().next().unwrap_or_default();
-                Ok(vec![Atomic::finish(self.router.name(node), answers)?])
+                Ok(vec![PlannedTransaction::finish(
+                    self.router.name(node),
+                    answers,
+                )?])
             }
-            Bundle::Batch(mut batch) => {
+            PlannedPipeline::Batch(mut batch) => {
                 let mut exchanges = batch.take_exchanges();
-                let answers = self.executor.exchange(&mut exchanges, batch.hold()).await;
+                let answers = self
+                    .executor
+                    .exchange(&mut exchanges, batch.blocking_time())
+                    .await;
                 Ok(batch.finish(&exchanges, answers, rand::random()))
             }
-            Bundle::ScriptedAtomic(node, exchange, notes) => {
-                Box::pin(self.run_scripted_atomic(node, exchange, &notes)).await
+            PlannedPipeline::ScriptedAtomic(node, exchange, journal) => {
+                Box::pin(self.run_scripted_atomic(node, exchange, &journal)).await
             }
-            Bundle::ScriptedBatch(batch, notes) => Box::pin(self.run_scripted(batch, &notes)).await,
+            PlannedPipeline::ScriptedBatch(batch, journal) => {
+                Box::pin(self.run_scripted(batch, &journal)).await
+            }
         }
     }
 }

@@ -12,8 +12,9 @@ use crate::command::{Access, Scripting};
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
-    Answers, Cause, Checked, Ending, Failure, Hold, Moment, Planned, Reach, Remedy, Shape,
-    WatchState, check_each, empty_pipeline, exec_abort, finish, named, parse_one, wanted,
+    Answers, BlockingTime, Cause, ExpectedEnd, Failure, PipelineKind, PipelineSummary, Recovery,
+    RoutedCommand, Scope, TransactionState, WatchState, check_each, empty_pipeline, exec_abort,
+    finish_private, parse_one, select_replies, with_node_name,
 };
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, CLIENT and other stateful talk work on it as they do on
@@ -29,7 +30,7 @@ pub struct Dedicated {
     keys: Keys,
     /// Whether its state is as it was when it was made, transactions apart.
     pristine: bool,
-    moment: Moment,
+    moment: TransactionState,
     watch: WatchState,
 }
 
@@ -46,7 +47,7 @@ impl Dedicated {
         node: NodeIndex,
         check_keys: bool,
     ) -> Result<Self, Error> {
-        let deadline = shared.executor.deadline(Hold::No);
+        let deadline = shared.executor.deadline(BlockingTime::None);
         let lease = shared.executor.lease(node, deadline).await;
         let lease = lease.map_err(|cause| {
             Failure::not_sent(cause).error(shared.router.name(node), 0, Access::Read)
@@ -61,7 +62,7 @@ impl Dedicated {
                 Keys::Unchecked
             },
             pristine: true,
-            moment: Moment::Now,
+            moment: TransactionState::Idle,
             watch: WatchState::default(),
         })
     }
@@ -79,13 +80,13 @@ impl Dedicated {
     }
 
     /// Checks one command, and says how long it may take.
-    fn check(&mut self, args: &[&[u8]]) -> Result<Planned, Error> {
+    fn check(&mut self, args: &[&[u8]]) -> Result<RoutedCommand, Error> {
         let router = &self.shared.router;
         self.pristine &= !router.alters_connection(args);
         self.moment = self.moment.after(args);
         let checked = match self.keys {
-            Keys::Checked => router.check_at(self.node, args),
-            Keys::Unchecked => router.planned_private(self.node, args),
+            Keys::Checked => router.route_private(self.node, args),
+            Keys::Unchecked => router.route_unchecked_private(self.node, args),
         };
         if checked.is_err() {
             self.watch = self.watch.after(args, Err(()));
@@ -94,7 +95,7 @@ impl Dedicated {
     }
 
     /// Checks a pipeline. When it is refused, so is every WATCH in it.
-    fn check_all(&mut self, packed: &[u8]) -> Result<Checked, Error> {
+    fn check_all(&mut self, packed: &[u8]) -> Result<PipelineSummary, Error> {
         let checked = check_each(packed, |args| self.check(args));
         if checked.is_err() {
             self.watch = self.watch.after_refused(packed);
@@ -107,11 +108,12 @@ impl Dedicated {
         const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
         const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
         let end = match self.moment {
-            Moment::Now => UNWATCH,
-            Moment::AtExec => DISCARD,
+            TransactionState::Idle => UNWATCH,
+            TransactionState::Queuing => DISCARD,
         };
-        self.round_trip(end, 1, Ending::Any, Hold::No).await;
-        self.moment = Moment::Now;
+        self.round_trip(end, 1, ExpectedEnd::Any, BlockingTime::None)
+            .await;
+        self.moment = TransactionState::Idle;
         self.watch = WatchState::Intact;
         exec_abort()
     }
@@ -122,14 +124,14 @@ impl Dedicated {
         &mut self,
         packed: &[u8],
         count: usize,
-        ending: Ending,
-        hold: Hold,
+        ending: ExpectedEnd,
+        blocking: BlockingTime,
     ) -> Answers {
         let Some(lease) = self.lease.take() else {
             let cause = Cause::Connect("this connection has failed before".into());
             return Answers::failed(Failure::not_sent(cause));
         };
-        let deadline = self.shared.executor.deadline(hold);
+        let deadline = self.shared.executor.deadline(blocking);
         let answers = lease
             .connection
             .exchange(packed, count, ending, deadline)
@@ -145,33 +147,42 @@ impl Dedicated {
         if self.watch.forbids(packed) {
             return Err(self.abort().await.into());
         }
-        let planned = self.check(&args)?;
-        if planned.scripting == Scripting::No {
-            let answer = self.send_planned(packed, &planned).await?;
+        let routed = self.check(&args)?;
+        if routed.scripting == Scripting::No {
+            let answer = self.send_planned(packed, &routed).await?;
             self.watch = self.watch.after(&args, Ok(&answer));
             return Ok(answer);
         }
-        let rewritten = self.moment.rewrite(&args, &|| self.shared.recall());
+        let rewritten = self.moment.rewrite(&args, &|| self.shared.snapshot());
         let answer = self
-            .send_planned(rewritten.as_deref().unwrap_or(packed), &planned)
+            .send_planned(rewritten.as_deref().unwrap_or(packed), &routed)
             .await?;
-        let remedy = self.shared.recall().remedy(&args, &answer);
+        let remedy = self.shared.snapshot().recovery(&args, &answer);
         match remedy {
-            None => Ok(self.shared.heard(&args, Reach::OneNode, answer)),
-            Some(Remedy::Instead(request)) => self.send_planned(&request, &planned).await,
-            Some(Remedy::After(loads)) => {
-                self.round_trip(&loads.concat(), loads.len(), Ending::Any, Hold::No)
-                    .await;
-                self.send_planned(packed, &planned).await
+            None => Ok(self
+                .shared
+                .record_script_reply(&args, Scope::OneNode, answer)),
+            Some(Recovery::Resend(request)) => self.send_planned(&request, &routed).await,
+            Some(Recovery::LoadThenResend(loads)) => {
+                self.round_trip(
+                    &loads.concat(),
+                    loads.len(),
+                    ExpectedEnd::Any,
+                    BlockingTime::None,
+                )
+                .await;
+                self.send_planned(packed, &routed).await
             }
         }
     }
 
-    async fn send_planned(&mut self, packed: &[u8], planned: &Planned) -> RedisResult<Value> {
-        let mut answers = self.round_trip(packed, 1, Ending::Any, planned.hold).await;
+    async fn send_planned(&mut self, packed: &[u8], routed: &RoutedCommand) -> RedisResult<Value> {
+        let mut answers = self
+            .round_trip(packed, 1, ExpectedEnd::Any, routed.blocking)
+            .await;
         match answers.failure {
-            Some(failure) => Err(failure.error(self.node_name(), 0, planned.access).into()),
-            None => Ok(named(
+            Some(failure) => Err(failure.error(self.node_name(), 0, routed.access).into()),
+            None => Ok(with_node_name(
                 answers.values.pop().unwrap_or_default(),
                 self.node_name(),
             )),
@@ -192,29 +203,30 @@ impl Dedicated {
         }
         let checked = self.check_all(packed)?;
         let asked = packed;
-        let shape = Shape::of(packed, offset, count);
-        let woven = checked.woven(self.node, packed, shape, &|| self.shared.recall());
-        let (packed, ahead) = woven
-            .as_ref()
-            .map_or((packed, 0), |woven| (&woven.packed, woven.notes.ahead()));
+        let shape = PipelineKind::of(packed, offset, count);
+        let woven = checked.rewritten(self.node, packed, shape, &|| self.shared.snapshot());
+        let (packed, ahead) = woven.as_ref().map_or((packed, 0), |woven| {
+            (&woven.packed, woven.journal.preloads())
+        });
         let ending = match shape {
-            Shape::Plain => Ending::Any,
-            Shape::Atomic { .. } => Ending::Exec,
+            PipelineKind::Plain => ExpectedEnd::Any,
+            PipelineKind::Atomic { .. } => ExpectedEnd::Exec,
         };
         let mut answers = self
-            .round_trip(packed, ahead + checked.commands, ending, checked.hold)
+            .round_trip(packed, ahead + checked.commands, ending, checked.blocking)
             .await;
         if let Some(woven) = &woven {
-            woven.notes.strip(&mut answers);
+            woven.journal.drop_preloads(&mut answers);
         }
-        let mut values = finish(self.node_name(), shape, answers)?;
-        if shape == Shape::Plain {
+        let mut values = finish_private(self.node_name(), shape, answers)?;
+        if shape == PipelineKind::Plain {
             self.watch = self.watch.after_all(asked, &values);
         }
         if let Some(woven) = &woven {
-            self.shared.heard_all(&woven.notes, &mut values);
+            self.shared
+                .record_script_replies(&woven.journal, &mut values);
         }
-        Ok(wanted(values, shape, offset, count))
+        Ok(select_replies(values, shape, offset, count))
     }
 }
 

@@ -14,10 +14,10 @@ use tokio::time::Sleep;
 
 use crate::aio::multiplexed::{InFlight, OnLastHandle, ReplyProgress, SendQueue, timed_out};
 use crate::aio::peek::Peek;
-use crate::builder::RESPONSE_TIMEOUT;
-use crate::inbox::{Framed, Inbox};
+use crate::builder::DEFAULT_RESPONSE_TIMEOUT;
+use crate::inbox::{RawFrame, ReplyDecoder};
 use crate::plan::{Cause, Failure};
-use crate::settings::LOOK_AFTER;
+use crate::settings::PROBE_AFTER;
 
 /// A task that writes what is in the queue and gives every reply to who waits for it. Ends when the connection does.
 pub(super) struct Driver<S> {
@@ -26,7 +26,7 @@ pub(super) struct Driver<S> {
     outgoing: Vec<u8>,
     /// How much of `outgoing` the socket has taken.
     written: usize,
-    decoder: Inbox,
+    decoder: ReplyDecoder,
     /// Those whose requests are in `outgoing` or gone out, the oldest first.
     in_flight: VecDeque<InFlight>,
     timer: Pin<Box<Sleep>>,
@@ -72,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             queue: queue,
             outgoing: Vec::new(),
             written: 0,
-            decoder: Inbox::new(),
+            decoder: ReplyDecoder::new(),
             in_flight: VecDeque::new(),
             timer: Box::pin(tokio::time::sleep_until(now.into())),
             timer_set: false,
@@ -141,8 +141,8 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
     /// may not have looked at the socket since: it may not have been run meanwhile.
     fn probe_closed(&mut self) -> bool {
         let was_idle = self.in_flight.is_empty()
-            && self.last_read.elapsed() >= LOOK_AFTER
-            && self.last_probe.elapsed() >= LOOK_AFTER;
+            && self.last_read.elapsed() >= PROBE_AFTER
+            && self.last_probe.elapsed() >= PROBE_AFTER;
         if !was_idle {
             return false;
         }
@@ -215,7 +215,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
 
     /// Nobody is there who could end it any more, so nothing is waited for without deadline.
     fn shrink_in_flight(&mut self) {
-        let end = Instant::now() + RESPONSE_TIMEOUT;
+        let end = Instant::now() + DEFAULT_RESPONSE_TIMEOUT;
         for request in &mut self.in_flight {
             request.deadline.get_or_insert(end);
         }
@@ -242,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let mut room = ReadBuf::new(self.decoder.room());
+            let mut room = ReadBuf::new(self.decoder.spare_mut());
             match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut room)) {
                 Err(error) => return Poll::Ready(broken(&error)),
                 Ok(()) if room.filled().is_empty() => {
@@ -252,7 +252,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             }
             let count = room.filled().len();
             turn += count;
-            self.decoder.arrived(count);
+            self.decoder.advance(count);
             self.last_read = Instant::now();
             if let Some(cause) = self.deliver_replies() {
                 return Poll::Ready(cause);
@@ -264,14 +264,16 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
     fn deliver_replies(&mut self) -> Option<Cause> {
         loop {
             let taken = match self.in_flight.front_mut() {
-                Some(request) if request.is_raw() => match self.decoder.frame(request.keeps()) {
-                    Ok(Framed::Nothing) => return None,
-                    Ok(Framed::Whole(frame)) => request.take_frame(frame),
-                    // An empty frame is no answer, but in the place of one.
-                    Ok(Framed::Large) => request.take_frame(b""),
-                    Err(error) => return Some(broken(&error)),
-                },
-                request => match (self.decoder.reply(), request) {
+                Some(request) if request.is_raw() => {
+                    match self.decoder.next_frame(request.reply_bytes_max()) {
+                        Ok(RawFrame::Incomplete) => return None,
+                        Ok(RawFrame::Complete(frame)) => request.take_frame(frame),
+                        // An empty frame is no answer, but in the place of one.
+                        Ok(RawFrame::TooLarge) => request.take_frame(b""),
+                        Err(error) => return Some(broken(&error)),
+                    }
+                }
+                request => match (self.decoder.next_reply(), request) {
                     (Ok(None), _) => return None,
                     (Ok(Some(value)), Some(request)) => request.take(value),
                     (Ok(Some(_)), None) => {
@@ -399,7 +401,7 @@ mod tests {
 
     use super::*;
     use crate::aio::multiplexed::{Deadline, MultiplexedConnection};
-    use crate::plan::{Answers, Ending};
+    use crate::plan::{Answers, ExpectedEnd};
 
     #[tokio::test]
     async fn who_has_less_time_is_told_sooner_whatever_the_row() {
@@ -416,7 +418,7 @@ mod tests {
             let link = Arc::clone(&link);
             async move {
                 let deadline = Deadline::start(Some(deadline));
-                let answers: Answers = link.exchange(ping, 1, Ending::Any, deadline).await;
+                let answers: Answers = link.exchange(ping, 1, ExpectedEnd::Any, deadline).await;
                 answers
             }
         };

@@ -11,7 +11,7 @@ use crate::aio::multiplexed::{Deadline, MultiplexedConnection};
 use crate::aio::reconnecting::Connector;
 use crate::health::{Admission, Backoff};
 use crate::plan::Cause;
-use crate::settings::LOOK_AFTER;
+use crate::settings::PROBE_AFTER;
 
 /// A bounded number of connections to one node, each lent to one user at a time.
 pub(super) struct ExclusivePool {
@@ -69,7 +69,7 @@ impl ExclusivePool {
     /// run meanwhile, nobody has noticed that the server has closed it.
     async fn reusable(&self) -> Option<MultiplexedConnection> {
         while let Some((connection, since)) = self.take_idle() {
-            if since.elapsed() < LOOK_AFTER || !connection.is_stale().await {
+            if since.elapsed() < PROBE_AFTER || !connection.is_stale().await {
                 return Some(connection);
             }
             // The others are probably closed too, and each is looked at.

@@ -14,7 +14,10 @@ use crate::aio::reconnecting::{Connector, ReconnectingConnection};
 use crate::command::Access;
 use crate::endpoint::Endpoint;
 use crate::node::NodeIndex;
-use crate::plan::{Answers, Cause, Exchange, Failure, Hold, RESENDS_MAX, Resend, Slot, elsewhere};
+use crate::plan::{
+    Answers, BlockingTime, Cause, Failure, NodeRequest, RESENDS_MAX, ReplySlot, Resend,
+    retry_on_other_node,
+};
 use crate::settings::Settings;
 
 /// Every node's connections.
@@ -48,7 +51,7 @@ impl Executor {
                 next: AtomicUsize::new(0),
                 waiting: Arc::new(ExclusivePool::new(
                     connector.clone(),
-                    settings.waiting_pool_size,
+                    settings.blocking_pool_size,
                     users,
                 )),
             }
@@ -69,8 +72,8 @@ impl Executor {
         self.response_timeout
     }
 
-    pub(super) fn deadline(&self, hold: Hold) -> Deadline {
-        Deadline::start(hold.with_response(self.response_timeout))
+    pub(super) fn deadline(&self, blocking: BlockingTime) -> Deadline {
+        Deadline::start(blocking.with_response(self.response_timeout))
     }
 
     /// One request to one node, and its answer. `write` appends the request, each time it is sent.
@@ -79,14 +82,14 @@ impl Executor {
         node: NodeIndex,
         write: impl Fn(&mut Vec<u8>),
         access: Access,
-        hold: Hold,
+        blocking: BlockingTime,
     ) -> Result<Value, Failure> {
-        let deadline = self.deadline(hold);
+        let deadline = self.deadline(blocking);
         let node = &self.nodes[node.get()];
         let mut resends = 0;
         loop {
             let acquired = node
-                .acquire(hold, deadline)
+                .acquire(blocking, deadline)
                 .await
                 .map_err(Failure::not_sent)?;
             let failure = match acquired.connection().call(&write, deadline).await {
@@ -97,7 +100,8 @@ impl Executor {
                 Err(failure) => failure,
             };
             acquired.discard(&failure.cause);
-            if resends == RESENDS_MAX || failure.resend(0, &[Slot::whole(0, access)]) == Resend::No
+            if resends == RESENDS_MAX
+                || failure.resend(0, &[ReplySlot::whole(0, access)]) == Resend::No
             {
                 return Err(failure);
             }
@@ -109,19 +113,19 @@ impl Executor {
     /// reached is added behind them.
     pub(super) async fn exchange<R: ReplyChannel>(
         &self,
-        exchanges: &mut Vec<Exchange>,
-        hold: Hold,
+        exchanges: &mut Vec<NodeRequest>,
+        blocking: BlockingTime,
     ) -> Vec<Answers<R>> {
-        let deadline = self.deadline(hold);
-        let mut answers = self.exchange_each(exchanges, hold, deadline).await;
+        let deadline = self.deadline(blocking);
+        let mut answers = self.exchange_each(exchanges, blocking, deadline).await;
         let mut done = 0;
         while !deadline.is_over() {
-            let more = elsewhere(&exchanges[done..], &answers[done..], self.nodes.len());
+            let more = retry_on_other_node(&exchanges[done..], &answers[done..], self.nodes.len());
             if more.is_empty() {
                 break;
             }
             done = exchanges.len();
-            answers.extend(Box::pin(self.exchange_each(&more, hold, deadline)).await);
+            answers.extend(Box::pin(self.exchange_each(&more, blocking, deadline)).await);
             exchanges.extend(more);
         }
         answers
@@ -129,24 +133,30 @@ impl Executor {
 
     async fn exchange_each<R: ReplyChannel>(
         &self,
-        exchanges: &[Exchange],
-        hold: Hold,
+        exchanges: &[NodeRequest],
+        blocking: BlockingTime,
         deadline: Deadline,
     ) -> Vec<Answers<R>> {
         match exchanges {
-            [one] => vec![self.exchange_one(one, hold, deadline).await],
-            all => join_all(all.iter().map(|one| self.exchange_one(one, hold, deadline))).await,
+            [one] => vec![self.exchange_one(one, blocking, deadline).await],
+            all => {
+                join_all(
+                    all.iter()
+                        .map(|one| self.exchange_one(one, blocking, deadline)),
+                )
+                .await
+            }
         }
     }
 
     async fn exchange_one<R: ReplyChannel>(
         &self,
-        exchange: &Exchange,
-        hold: Hold,
+        exchange: &NodeRequest,
+        blocking: BlockingTime,
         deadline: Deadline,
     ) -> Answers<R> {
         let node = &self.nodes[exchange.node.get()];
-        let mut answers: Answers<R> = node.exchange(exchange, hold, deadline).await;
+        let mut answers: Answers<R> = node.exchange(exchange, blocking, deadline).await;
         for _ in 0..RESENDS_MAX {
             let Some(failure) = &answers.failure else {
                 break;
@@ -156,7 +166,7 @@ impl Executor {
                 break;
             };
             let rest = exchange.rest(first);
-            let more = Box::pin(node.exchange(&rest, hold, deadline)).await;
+            let more = Box::pin(node.exchange(&rest, blocking, deadline)).await;
             answers.append(first, more);
         }
         answers
@@ -198,16 +208,16 @@ impl Acquired {
 }
 
 impl NodeConnections {
-    async fn acquire(&self, hold: Hold, deadline: Deadline) -> Result<Acquired, Cause> {
-        match hold {
-            Hold::No => {
+    async fn acquire(&self, blocking: BlockingTime, deadline: Deadline) -> Result<Acquired, Cause> {
+        match blocking {
+            BlockingTime::None => {
                 let station = match &self.shared[..] {
                     [only] => only,
                     many => &many[self.next.fetch_add(1, Ordering::Relaxed) % many.len()],
                 };
                 Ok(Acquired::Shared(station.acquire(deadline).await?))
             }
-            Hold::AtMost(_) | Hold::Forever => Ok(Acquired::Exclusive(
+            BlockingTime::AtMost(_) | BlockingTime::Forever => Ok(Acquired::Exclusive(
                 Box::pin(self.waiting.lease(deadline)).await?,
             )),
         }
@@ -215,18 +225,18 @@ impl NodeConnections {
 
     async fn exchange<R: ReplyChannel>(
         &self,
-        exchange: &Exchange,
-        hold: Hold,
+        exchange: &NodeRequest,
+        blocking: BlockingTime,
         deadline: Deadline,
     ) -> Answers<R> {
-        let acquired = match self.acquire(hold, deadline).await {
+        let acquired = match self.acquire(blocking, deadline).await {
             Ok(acquired) => acquired,
             Err(cause) => return Answers::failed(Failure::not_sent(cause)),
         };
         let answers = acquired
             .connection()
             .exchange_metered(
-                &exchange.request,
+                &exchange.packed,
                 exchange.slots.len(),
                 exchange.ending,
                 deadline,

@@ -48,7 +48,7 @@ pub use crate::proxy::{OutputLimit, OutputLimitError, REQUEST_BYTES_MAX, parse_b
 pub use client::ShardedClient;
 pub use dedicated::Dedicated;
 pub use node::Node;
-pub use proxy::{CLIENTS_MAX, MEMORY_MAX, Proxy};
+pub use proxy::{DEFAULT_MAX_CLIENTS, DEFAULT_MEMORY_LIMIT, Proxy};
 pub use scan::Scan;
 pub use subscriber::Subscriber;
 

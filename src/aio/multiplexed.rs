@@ -11,7 +11,7 @@ use redis::Value;
 use tokio::runtime::{Handle, Id};
 use tokio::sync::oneshot;
 
-use crate::plan::{Answers, Cause, Ending, Failure, Frames, Meter, Row};
+use crate::plan::{Answers, Cause, ExpectedEnd, Failure, RawReplies, ReplyBuffer, SharedByteMeter};
 
 /// So many bytes of requests may wait for one connection to take them. What comes then is refused: a node that far behind
 /// would not answer it in time.
@@ -78,9 +78,9 @@ pub(super) struct InFlight {
     pub(super) remaining: usize,
     /// How many were asked for.
     pub(super) count: usize,
-    pub(super) ending: Ending,
+    pub(super) ending: ExpectedEnd,
     values: Vec<Value>,
-    frames: Frames,
+    frames: RawReplies,
     pub(super) submitted_at: Instant,
     pub(super) deadline: Option<Instant>,
     /// `None` once it was told that time is over; the answers still come and are thrown away.
@@ -100,11 +100,11 @@ pub(super) enum ReplyProgress {
 pub(super) enum Responder {
     One(oneshot::Sender<Result<Value, Failure>>),
     Many(oneshot::Sender<Answers>),
-    Raw(oneshot::Sender<Answers<Frames>>),
+    Raw(oneshot::Sender<Answers<RawReplies>>),
 }
 
 /// A form in which answers are given back.
-pub(super) trait ReplyChannel: Row {
+pub(super) trait ReplyChannel: ReplyBuffer {
     /// The way back for answers in this form.
     fn responder(sender: oneshot::Sender<Answers<Self>>) -> Responder;
 }
@@ -115,7 +115,7 @@ impl ReplyChannel for Vec<Value> {
     }
 }
 
-impl ReplyChannel for Frames {
+impl ReplyChannel for RawReplies {
     fn responder(sender: oneshot::Sender<Answers<Self>>) -> Responder {
         Responder::Raw(sender)
     }
@@ -171,7 +171,7 @@ impl MultiplexedConnection {
             .submit(
                 write,
                 1,
-                Ending::Any,
+                ExpectedEnd::Any,
                 deadline,
                 Responder::One(sender),
                 None,
@@ -189,7 +189,7 @@ impl MultiplexedConnection {
         &self,
         packed: &[u8],
         count: usize,
-        ending: Ending,
+        ending: ExpectedEnd,
         deadline: Deadline,
     ) -> Answers<R> {
         self.exchange_metered(packed, count, ending, deadline, None)
@@ -201,9 +201,9 @@ impl MultiplexedConnection {
         &self,
         packed: &[u8],
         count: usize,
-        ending: Ending,
+        ending: ExpectedEnd,
         deadline: Deadline,
-        meter: Option<Meter>,
+        meter: Option<SharedByteMeter>,
     ) -> Answers<R> {
         if count == 0 {
             // Nobody would ever tell whoever waits for no answer.
@@ -287,10 +287,10 @@ impl SendQueue {
         &self,
         write: impl FnOnce(&mut Vec<u8>),
         count: usize,
-        ending: Ending,
+        ending: ExpectedEnd,
         deadline: Deadline,
         reply: Responder,
-        meter: Option<Meter>,
+        meter: Option<SharedByteMeter>,
     ) -> Result<(), Cause> {
         let mut state = self.state.lock();
         if let Some(cause) = &state.closed {
@@ -311,7 +311,7 @@ impl SendQueue {
             count,
             ending,
             values: Vec::new(),
-            frames: Frames::with_meter(meter),
+            frames: RawReplies::with_meter(meter),
             submitted_at: deadline.start,
             deadline: deadline.end(),
             responder: Some(reply),
@@ -387,9 +387,11 @@ impl InFlight {
     }
 
     /// So many bytes of an answer are of use to somebody.
-    pub(super) fn keeps(&self) -> usize {
+    pub(super) fn reply_bytes_max(&self) -> usize {
         match &self.responder {
-            Some(_) if !self.is_abandoned() => self.ending.keeps(self.frames.byte_count()),
+            Some(_) if !self.is_abandoned() => {
+                self.ending.reply_bytes_max(self.frames.byte_count())
+            }
             _ => 0,
         }
     }
@@ -424,7 +426,7 @@ impl InFlight {
         let taken = self.count_down(|ending| ending.is_met_by_frame(frame));
         if self.frames.byte_count() > ABANDONED_REPLY_BYTES_MIN && self.is_abandoned() {
             self.responder = None;
-            self.frames = Frames::default();
+            self.frames = RawReplies::default();
         }
         if self.responder.is_some() {
             self.frames.push(frame);
@@ -436,7 +438,7 @@ impl InFlight {
     }
 
     #[inline]
-    fn count_down(&mut self, is_met: impl FnOnce(Ending) -> bool) -> ReplyProgress {
+    fn count_down(&mut self, is_met: impl FnOnce(ExpectedEnd) -> bool) -> ReplyProgress {
         self.remaining -= 1;
         match self.remaining {
             0 if is_met(self.ending) => ReplyProgress::Complete,

@@ -10,7 +10,7 @@ use crate::aio::{Dedicated, Shared};
 use crate::command::Scripting;
 use crate::error::Error;
 use crate::node::{NodeIndex, NodeSpec};
-use crate::plan::{Reach, Shape, empty_pipeline, parse_one, wanted};
+use crate::plan::{PipelineKind, Scope, empty_pipeline, parse_one, select_replies};
 
 /// One node of a client: itself a [`redis::aio::ConnectionLike`], whose commands go to this server and nowhere else.
 ///
@@ -70,12 +70,12 @@ impl ConnectionLike for Node {
             let packed = cmd.get_packed_command();
             let args = parse_one(&packed)?;
             let (shared, node) = (&self.shared, self.index);
-            let planned = shared.router.planned_at(node, &args)?;
-            let reply = match planned.scripting {
-                Scripting::No => shared.call_packed(node, &packed, &planned).await?,
+            let routed = shared.router.route_at(node, &args)?;
+            let reply = match routed.scripting {
+                Scripting::No => shared.call_packed(node, &packed, &routed).await?,
                 Scripting::Yes => {
                     shared
-                        .call_script(node, &packed, &args, &planned, Reach::OneNode)
+                        .call_script(node, &packed, &args, &routed, Scope::OneNode)
                         .await?
                 }
             };
@@ -98,13 +98,13 @@ impl ConnectionLike for Node {
             if packed.is_empty() {
                 return Err(empty_pipeline());
             }
-            let shape = Shape::of(&packed, offset, count);
+            let shape = PipelineKind::of(&packed, offset, count);
             let shared = &self.shared;
             let bundle = shared
                 .router
-                .bundle_at(self.index, &packed, shape, &|| shared.recall())?;
+                .route_pipeline_at(self.index, &packed, shape, &|| shared.snapshot())?;
             let values = shared.run(bundle).await?;
-            Ok(wanted(values, shape, offset, count))
+            Ok(select_replies(values, shape, offset, count))
         })
     }
 

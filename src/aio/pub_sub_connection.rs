@@ -18,9 +18,10 @@ use crate::aio::multiplexed::{Deadline, is_away};
 use crate::aio::reconnecting::{Connector, Duplex, current_thread_runtime};
 use crate::error::Error;
 use crate::health::{BACKOFF_MAX, Backoff};
-use crate::inbox::Inbox;
+use crate::inbox::ReplyDecoder;
 use crate::subscribe::{
-    Change, ChangeRequest, Event, Heard, Listening, NAMES_AT_ONCE, Name, SILENCE, Subscription,
+    ChangeRequest, Event, KEEPALIVE_AFTER, NAMES_AT_ONCE, Name, PubSubReply, SubscriptionChange,
+    SubscriptionKind, SubscriptionTracker,
 };
 
 /// Replies and messages that are dealt with in a row, and their bytes, before other tasks get their turn.
@@ -49,7 +50,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    listening: Listening,
+    subscriptions: SubscriptionTracker,
     /// Requests for the connection there is.
     outgoing: Vec<u8>,
     connected: bool,
@@ -139,14 +140,19 @@ impl PubSubConnection {
     }
 
     /// Changes what is listened to, and tells the node if there is a connection; a new connection hears of it anyway.
-    pub(super) async fn change(&self, change: Change, kind: Subscription, names: &[Name]) {
+    pub(super) async fn change(
+        &self,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
+        names: &[Name],
+    ) {
         let mut request = ChangeRequest::new(change, kind, names.len());
-        self.shared.state.lock().listening.begin_change();
+        self.shared.state.lock().subscriptions.begin_change();
         for names in names.chunks(NAMES_AT_ONCE) {
             request.add(names);
             {
                 let mut state = self.shared.state.lock();
-                state.listening.change(change, kind, names);
+                state.subscriptions.change(change, kind, names);
             }
             if names.len() == NAMES_AT_ONCE {
                 tokio::task::yield_now().await;
@@ -175,9 +181,9 @@ impl PubSubConnection {
             changed.as_mut().enable();
             let refusal = {
                 let mut state = self.shared.state.lock();
-                let refusal = state.listening.take_refusal();
-                if refusal.is_none() && state.listening.is_settled() {
-                    state.listening.end_change();
+                let refusal = state.subscriptions.take_refusal();
+                if refusal.is_none() && state.subscriptions.is_confirmed() {
+                    state.subscriptions.end_change();
                     return Ok(());
                 }
                 if refusal.is_none()
@@ -205,7 +211,7 @@ impl PubSubConnection {
 
     async fn roll_back(&self) {
         loop {
-            let is_done = self.shared.state.lock().listening.take_back();
+            let is_done = self.shared.state.lock().subscriptions.roll_back();
             if is_done {
                 return;
             }
@@ -248,7 +254,7 @@ enum Wakeup {
 /// A connection, and what is on its way over it.
 struct Transfer {
     stream: Box<dyn Duplex>,
-    inbox: Inbox,
+    decoder: ReplyDecoder,
     outgoing: Vec<u8>,
     /// How much of `outgoing` the socket has taken.
     written: usize,
@@ -295,7 +301,7 @@ impl Worker {
     /// One connection, from its beginning to its end.
     async fn run_connection(&self) -> End {
         let opened = self.connector.open(self.connector.pub_sub_handshake());
-        let (stream, inbox) = match opened.await {
+        let (stream, decoder) = match opened.await {
             Ok(opened) => opened,
             Err(why) => return End::Broken(why),
         };
@@ -303,7 +309,7 @@ impl Worker {
             let Some(mut state) = self.state() else {
                 return End::NoUser;
             };
-            state.listening.begin_restore();
+            state.subscriptions.begin_restore();
             state.outgoing = Vec::new();
             state.connected = true;
             state.trouble = None;
@@ -312,7 +318,7 @@ impl Worker {
         };
         let transfer = Transfer {
             stream,
-            inbox,
+            decoder,
             outgoing: Vec::new(),
             written: 0,
             flushed: true,
@@ -325,7 +331,7 @@ impl Worker {
         const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
         let mut asked = false;
         loop {
-            if let Some(end) = self.handle_buffered(&mut transfer.inbox, &mut gap).await {
+            if let Some(end) = self.handle_buffered(&mut transfer.decoder, &mut gap).await {
                 return end;
             }
             if !self.take_outgoing(&mut transfer) {
@@ -342,7 +348,7 @@ impl Worker {
                     self.shared.state.lock().outgoing.extend_from_slice(PING);
                 }
                 Wakeup::Arrived(Ok(count)) => {
-                    transfer.inbox.arrived(count);
+                    transfer.decoder.advance(count);
                     asked = false;
                 }
             }
@@ -356,7 +362,7 @@ impl Worker {
             return false;
         };
         if transfer.written == transfer.outgoing.len() && transfer.flushed {
-            let mut restored = std::iter::from_fn(|| state.listening.restore());
+            let mut restored = std::iter::from_fn(|| state.subscriptions.restore());
             transfer.outgoing = match restored.find(|packed| !packed.is_empty()) {
                 Some(packed) => packed,
                 None => std::mem::take(&mut state.outgoing),
@@ -367,31 +373,33 @@ impl Worker {
         true
     }
 
-    async fn handle_buffered(&self, inbox: &mut Inbox, gap: &mut bool) -> Option<End> {
+    async fn handle_buffered(&self, decoder: &mut ReplyDecoder, gap: &mut bool) -> Option<End> {
         let (mut replies, mut bytes) = (0, 0);
         loop {
             // Only once the node has confirmed the subscriptions: who looks at the data now must not miss what is published
             // after the look.
-            if *gap && self.shared.state.lock().listening.is_restored() {
+            if *gap && self.shared.state.lock().subscriptions.is_restored() {
                 *gap = false;
                 let node = self.node.clone();
                 if !self.events.send(Event::Missed { node }).await {
                     return Some(End::NoUser);
                 }
             }
-            let value = match inbox.reply() {
+            let value = match decoder.next_reply() {
                 Err(error) => return Some(End::Broken(error.to_string())),
                 Ok(None) => return None,
                 Ok(Some(value)) => value,
             };
             let heard = match self.state() {
                 None => return Some(End::NoUser),
-                Some(mut state) => state.listening.hear(value, &self.node),
+                Some(mut state) => state.subscriptions.handle_reply(value, &self.node),
             };
             match heard {
-                Heard::Nothing => {}
-                Heard::Settled | Heard::Restored => self.shared.changed.notify_waiters(),
-                Heard::Message(message) => {
+                PubSubReply::Nothing => {}
+                PubSubReply::Confirmed | PubSubReply::Restored => {
+                    self.shared.changed.notify_waiters()
+                }
+                PubSubReply::Message(message) => {
                     bytes += message.payload.len();
                     if !self.events.send(Event::Message(message)).await {
                         return Some(End::NoUser);
@@ -409,7 +417,7 @@ impl Worker {
     /// Writes and reads at the same time: a server that waits until its replies are read may read nothing itself.
     async fn next_wakeup(&self, transfer: &mut Transfer) -> Wakeup {
         let mut work = pin!(self.shared.work.notified());
-        let mut silence = pin!(tokio::time::sleep(SILENCE));
+        let mut silence = pin!(tokio::time::sleep(KEEPALIVE_AFTER));
         std::future::poll_fn(|cx| {
             if work.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Wakeup::Work);
@@ -446,7 +454,7 @@ impl Transfer {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut room = ReadBuf::new(self.inbox.room());
+        let mut room = ReadBuf::new(self.decoder.spare_mut());
         ready!(Pin::new(&mut *self.stream).poll_read(cx, &mut room))?;
         Poll::Ready(match room.filled().len() {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -489,7 +497,7 @@ mod tests {
         let mut subscriber = builder.build_async().unwrap().subscriber();
         subscriber.subscribe("news").await.unwrap();
         // Quiet, but there: each PING is answered.
-        let nothing = tokio::time::timeout(4 * SILENCE, subscriber.next_event()).await;
+        let nothing = tokio::time::timeout(4 * KEEPALIVE_AFTER, subscriber.next_event()).await;
         assert!(nothing.is_err(), "{nothing:?}");
         assert!(node.count_of("PING") >= 2);
         node.fail("PING", Fault::HangBefore, 1);

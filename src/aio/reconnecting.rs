@@ -26,8 +26,8 @@ use crate::aio::tls;
 use crate::endpoint::Endpoint;
 use crate::handshake::Handshake;
 use crate::health::{BACKOFF_MIN, Backoff};
-use crate::inbox::Inbox;
-use crate::plan::{Answers, Cause, Ending};
+use crate::inbox::ReplyDecoder;
+use crate::plan::{Answers, Cause, ExpectedEnd};
 
 /// How to make connections to one node.
 #[derive(Clone)]
@@ -92,24 +92,24 @@ impl Connector {
     pub(super) async fn open(
         &self,
         handshake: Handshake,
-    ) -> Result<(Box<dyn Duplex>, Inbox), String> {
+    ) -> Result<(Box<dyn Duplex>, ReplyDecoder), String> {
         let open = async {
-            let mut inbox = Inbox::new();
+            let mut decoder = ReplyDecoder::new();
             let mut stream = self.connect_stream().await?;
             stream.write_all(&handshake.packed()).await?;
             let mut answers = Vec::new();
             while answers.len() < handshake.count() {
-                match inbox.reply()? {
+                match decoder.next_reply()? {
                     Some(answer) => answers.push(answer),
                     None => {
-                        let read = read(&mut stream, &mut inbox).await;
+                        let read = read(&mut stream, &mut decoder).await;
                         let hung_up = |error| format!("{error}{}", self.endpoint.hint());
-                        inbox.arrived(read.map_err(hung_up).map_err(io::Error::other)?);
+                        decoder.advance(read.map_err(hung_up).map_err(io::Error::other)?);
                     }
                 }
             }
             handshake.check(&answers).map_err(io::Error::other)?;
-            Ok::<_, io::Error>((stream, inbox))
+            Ok::<_, io::Error>((stream, decoder))
         };
         match tokio::time::timeout(self.timeout, open).await {
             Ok(Ok(opened)) => Ok(opened),
@@ -193,7 +193,7 @@ impl Connector {
                 .exchange(
                     &handshake.packed(),
                     handshake.count(),
-                    Ending::Any,
+                    ExpectedEnd::Any,
                     deadline,
                 )
                 .await;
@@ -212,9 +212,12 @@ impl Connector {
 }
 
 /// Reads into the inbox's room. Dropping the future loses nothing.
-pub(super) async fn read(stream: &mut Box<dyn Duplex>, inbox: &mut Inbox) -> io::Result<usize> {
+pub(super) async fn read(
+    stream: &mut Box<dyn Duplex>,
+    decoder: &mut ReplyDecoder,
+) -> io::Result<usize> {
     std::future::poll_fn(|cx| {
-        let mut room = ReadBuf::new(inbox.room());
+        let mut room = ReadBuf::new(decoder.spare_mut());
         ready!(Pin::new(&mut *stream).poll_read(cx, &mut room))?;
         Poll::Ready(match room.filled().len() {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),

@@ -11,7 +11,7 @@ use redis::Value;
 
 use crate::aio::Shared;
 use crate::error::Error;
-use crate::scan::{Pages, ScanPosition, Turn};
+use crate::scan::{ScanPosition, ScanState, ScanStep};
 
 /// A stream of the keys of all nodes, made by [`ShardedClient::scan_all`](crate::aio::ShardedClient::scan_all).
 ///
@@ -20,7 +20,7 @@ use crate::scan::{Pages, ScanPosition, Turn};
 ///
 /// ```no_run
 /// # async fn f(client: &redis_sharding::aio::ShardedClient) -> Result<(), redis_sharding::Error> {
-/// let mut scan = client.scan_all().matching("user:*").page_size(1000);
+/// let mut scan = client.scan_all().with_pattern("user:*").with_count(1000);
 /// while let Some(key) = scan.next_key().await {
 ///     println!("{}", String::from_utf8_lossy(&key?));
 /// }
@@ -28,7 +28,7 @@ use crate::scan::{Pages, ScanPosition, Turn};
 /// ```
 pub struct Scan {
     shared: Arc<Shared>,
-    pages: Pages,
+    pages: ScanState,
     asked: Option<BoxFuture<'static, Result<Value, Error>>>,
 }
 
@@ -36,31 +36,31 @@ impl Scan {
     pub(super) fn new(shared: Arc<Shared>, position: ScanPosition) -> Self {
         Self {
             shared,
-            pages: Pages::new(position),
+            pages: ScanState::new(position),
             asked: None,
         }
     }
 
     /// Only keys that match a glob-style pattern. Defaults to all.
     #[must_use]
-    pub fn matching(mut self, pattern: impl AsRef<[u8]>) -> Self {
+    pub fn with_pattern(mut self, pattern: impl AsRef<[u8]>) -> Self {
         self.pages.set("MATCH", pattern.as_ref());
         self
     }
 
     /// Only keys of one type, as TYPE names it. Defaults to all.
     #[must_use]
-    pub fn of_type(mut self, name: &str) -> Self {
+    pub fn with_type(mut self, name: &str) -> Self {
         self.pages.set("TYPE", name.as_bytes());
         self
     }
 
     /// About how many keys a node looks at per request, from 1 to
-    /// [`PAGE_SIZE_MAX`](crate::builder::PAGE_SIZE_MAX); another number is given as an error instead of the first key.
+    /// [`SCAN_COUNT_MAX`](crate::builder::SCAN_COUNT_MAX); another number is given as an error instead of the first key.
     /// Defaults to the server's own, 10.
     #[must_use]
-    pub fn page_size(mut self, keys: usize) -> Self {
-        self.pages.set_page_size(keys);
+    pub fn with_count(mut self, keys: usize) -> Self {
+        self.pages.set_count(keys);
         self
     }
 
@@ -87,10 +87,10 @@ impl Stream for Scan {
                     return Poll::Ready(Some(Err(error)));
                 }
             }
-            match self.pages.turn() {
-                Turn::Give(key) => return Poll::Ready(Some(key)),
-                Turn::End => return Poll::Ready(None),
-                Turn::Ask(cmd) => {
+            match self.pages.next_step() {
+                ScanStep::Yield(key) => return Poll::Ready(Some(key)),
+                ScanStep::Done => return Poll::Ready(None),
+                ScanStep::Fetch(cmd) => {
                     let shared = Arc::clone(&self.shared);
                     self.asked = Some(Box::pin(async move { shared.request(&cmd).await }));
                 }

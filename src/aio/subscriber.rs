@@ -16,9 +16,10 @@ use crate::aio::multiplexed::DRIVER_PROBE_TIMEOUT;
 use crate::aio::pub_sub_connection::PubSubConnection;
 use crate::error::Error;
 use crate::node::NodeIndex;
-use crate::plan::Hold;
+use crate::plan::BlockingTime;
 use crate::subscribe::{
-    Change, Event, NAMES_AT_ONCE, Spread, Subscription, not_confirmed, nothing_to_do,
+    Event, NAMES_AT_ONCE, NamesByNode, SubscriptionChange, SubscriptionKind, not_confirmed,
+    nothing_to_do,
 };
 
 /// Listens to channels and patterns of all nodes, in one stream of events. Made by
@@ -92,8 +93,8 @@ impl Subscriber {
     /// confirm in time: the subscription is then made as soon as it can be reached, unless it is ended.
     pub async fn subscribe(&mut self, channels: impl ToRedisArgs) -> Result<(), Error> {
         self.change(
-            Change::Begin,
-            Subscription::Channel,
+            SubscriptionChange::Subscribe,
+            SubscriptionKind::Channel,
             channels.to_redis_args(),
         )
         .await
@@ -106,8 +107,8 @@ impl Subscriber {
     /// As for [`subscribe`](Self::subscribe).
     pub async fn psubscribe(&mut self, patterns: impl ToRedisArgs) -> Result<(), Error> {
         self.change(
-            Change::Begin,
-            Subscription::Pattern,
+            SubscriptionChange::Subscribe,
+            SubscriptionKind::Pattern,
             patterns.to_redis_args(),
         )
         .await
@@ -119,8 +120,12 @@ impl Subscriber {
     ///
     /// As for [`subscribe`](Self::subscribe).
     pub async fn ssubscribe(&mut self, channels: impl ToRedisArgs) -> Result<(), Error> {
-        self.change(Change::Begin, Subscription::Shard, channels.to_redis_args())
-            .await
+        self.change(
+            SubscriptionChange::Subscribe,
+            SubscriptionKind::Shard,
+            channels.to_redis_args(),
+        )
+        .await
     }
 
     /// Ends listening to channels. Messages that have arrived are still given.
@@ -129,8 +134,12 @@ impl Subscriber {
     ///
     /// As for [`subscribe`](Self::subscribe).
     pub async fn unsubscribe(&mut self, channels: impl ToRedisArgs) -> Result<(), Error> {
-        self.change(Change::End, Subscription::Channel, channels.to_redis_args())
-            .await
+        self.change(
+            SubscriptionChange::Unsubscribe,
+            SubscriptionKind::Channel,
+            channels.to_redis_args(),
+        )
+        .await
     }
 
     /// Ends listening to patterns.
@@ -139,8 +148,12 @@ impl Subscriber {
     ///
     /// As for [`subscribe`](Self::subscribe).
     pub async fn punsubscribe(&mut self, patterns: impl ToRedisArgs) -> Result<(), Error> {
-        self.change(Change::End, Subscription::Pattern, patterns.to_redis_args())
-            .await
+        self.change(
+            SubscriptionChange::Unsubscribe,
+            SubscriptionKind::Pattern,
+            patterns.to_redis_args(),
+        )
+        .await
     }
 
     /// Ends listening to shard channels.
@@ -149,8 +162,12 @@ impl Subscriber {
     ///
     /// As for [`subscribe`](Self::subscribe).
     pub async fn sunsubscribe(&mut self, channels: impl ToRedisArgs) -> Result<(), Error> {
-        self.change(Change::End, Subscription::Shard, channels.to_redis_args())
-            .await
+        self.change(
+            SubscriptionChange::Unsubscribe,
+            SubscriptionKind::Shard,
+            channels.to_redis_args(),
+        )
+        .await
     }
 
     /// The next event. Dropping the future loses nothing.
@@ -170,15 +187,15 @@ impl Subscriber {
 
     pub(super) async fn change(
         &mut self,
-        change: Change,
-        kind: Subscription,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
         names: Vec<Vec<u8>>,
     ) -> Result<(), Error> {
         if names.is_empty() {
             return Err(nothing_to_do());
         }
         let router = &self.shared.router;
-        let mut spread = Spread::new(router, kind);
+        let mut spread = NamesByNode::new(router, kind);
         for names in names.chunks(NAMES_AT_ONCE) {
             spread.add(router, names)?;
             if names.len() == NAMES_AT_ONCE {
@@ -194,7 +211,7 @@ impl Subscriber {
             connection.ensure_running();
             connection.change(change, kind, names).await;
         }
-        let deadline = self.shared.executor.deadline(Hold::No);
+        let deadline = self.shared.executor.deadline(BlockingTime::None);
         for (node, _) in &spread {
             let name = self.shared.router.name(*node);
             if let Some(connection) = &self.connections[node.get()] {

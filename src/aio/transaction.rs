@@ -3,7 +3,7 @@
 use redis::{Pipeline, RedisResult, ToRedisArgs, Value};
 
 use crate::aio::Dedicated;
-use crate::plan::{TRANSACTION_ATTEMPTS_MAX, attempts_in_vain};
+use crate::plan::{TRANSACTION_ATTEMPTS_MAX, attempts_exhausted};
 
 /// Watches `keys`, calls `attempt`, and again as long as it returns `None`.
 pub(super) async fn run<T>(
@@ -26,5 +26,5 @@ pub(super) async fn run<T>(
             return Ok(done);
         }
     }
-    Err(attempts_in_vain())
+    Err(attempts_exhausted())
 }

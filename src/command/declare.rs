@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::word::LONGEST;
+use super::name::LONGEST;
 use super::{Access, Blocking, CommandSpec, KeySpec, Merge, Partial, Route, Scripting};
 
 /// A command in the making, from [`CommandSpec::declare`]; it goes into a table with
@@ -189,8 +189,8 @@ impl Declaration {
     }
 
     /// Only a named node gets it.
-    pub fn named(self) -> Self {
-        self.route(Route::Named)
+    pub fn node_only(self) -> Self {
+        self.route(Route::NodeOnly)
     }
 
     /// It may hold its answer back. Defaults to [`Blocking::No`].
@@ -225,7 +225,7 @@ impl Declaration {
             Route::Split { step, tail, .. } if !can_split(&keys, step, tail) => {
                 return Err(DeclareError::Split { name });
             }
-            Route::All(_) | Route::Any | Route::Named if !keys.is_empty() => {
+            Route::All(_) | Route::Any | Route::NodeOnly if !keys.is_empty() => {
                 return Err(DeclareError::UnusedKeys { name });
             }
             _ => {}
@@ -380,7 +380,7 @@ mod tests {
             Err(DeclareError::UnusedKeys { .. })
         ));
         assert!(matches!(
-            Declaration::new("A").key(1).named().build(),
+            Declaration::new("A").key(1).node_only().build(),
             Err(DeclareError::UnusedKeys { .. })
         ));
     }

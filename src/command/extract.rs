@@ -86,7 +86,7 @@ impl CommandSpec {
     pub fn wait_limit(&self, args: &[&[u8]]) -> Option<Wait> {
         match self.blocking {
             Blocking::No => None,
-            Blocking::Overtakes => Some(Wait::For(Duration::ZERO)),
+            Blocking::OutOfBand => Some(Wait::For(Duration::ZERO)),
             Blocking::Seconds(at) => Some(seconds(args[self.timeout_at(at, args)?])),
             Blocking::Millis(at) => Some(millis(args[self.timeout_at(at, args)?])),
         }

@@ -10,11 +10,11 @@
 mod declare;
 mod extract;
 mod merge;
+mod name;
 mod packed;
 mod rows;
 mod spec;
 mod table;
-mod word;
 
 pub(crate) use packed::{write_arg, write_header};
 pub(crate) use spec::Scripting;

@@ -151,7 +151,7 @@ pub enum Route {
     /// SCAN: one node after another, the node's number in the cursor.
     Scan,
     /// Nowhere without a node's name: `client.node(name)`.
-    Named,
+    NodeOnly,
     /// Not on a shared handle, because it changes the connection: `transaction` or `dedicated`.
     Stateful,
     /// Nowhere: it makes no sense over many nodes, or it would take the client's own connection away.
@@ -191,7 +191,7 @@ pub enum Blocking {
     /// Answers at once.
     No,
     /// Answers at once even while the server is busy with a script, so it must not stand behind that on its connection.
-    Overtakes,
+    OutOfBand,
     /// May wait for the seconds (a decimal number; 0 is for ever) in an argument.
     Seconds(ArgAt),
     /// May wait for the milliseconds (an integer; 0 is for ever) in an argument.

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::word::Word;
+use super::name::NameKey;
 use super::{CommandSpec, Declaration, DeclareError, rows};
 
 /// The built-in commands, and those the user declares besides.
@@ -46,7 +46,7 @@ pub enum Lookup<'a> {
 struct Row {
     /// The command that this is a subcommand of, or [`TOP`].
     parent: u16,
-    word: Word,
+    word: NameKey,
     has_subcommands: bool,
     /// Nothing when only subcommands of this name are known.
     spec: Option<CommandSpec>,
@@ -191,7 +191,7 @@ impl CommandTable {
         }
         let at = u16::try_from(self.rows.len()).unwrap_or(FREE);
         debug_assert!(at < FREE, "the number of rows is limited");
-        let word = Word::new(name.as_bytes());
+        let word = NameKey::new(name.as_bytes());
         self.rows.push(Row {
             parent,
             word,
@@ -221,7 +221,7 @@ impl CommandTable {
 
     #[inline]
     fn position(&self, parent: u16, name: &[u8]) -> Option<u16> {
-        let word = Word::new(name);
+        let word = NameKey::new(name);
         let mask = self.slots.len() - 1;
         let mut slot = word.hash(parent) & mask;
         loop {
@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_built_in_command_is_only_replaced_on_purpose() {
-        let mine = || CommandSpec::declare("get").named();
+        let mine = || CommandSpec::declare("get").node_only();
         let known = Err(DeclareError::Known { name: "GET".into() });
         assert_eq!(CommandTable::default().with(mine()).map(|_| ()), known);
         let table = CommandTable::default()
@@ -347,7 +347,7 @@ mod tests {
             .expect("a good declaration");
         assert_eq!(
             table.find(&[b"GET", b"k"]).map(CommandSpec::route),
-            Some(Route::Named)
+            Some(Route::NodeOnly)
         );
         assert_eq!(
             table.iter().count(),
@@ -366,7 +366,7 @@ mod tests {
             with(CommandSpec::declare("CONFIG").key(1)),
             Err(DeclareError::HasSubcommands { .. })
         ));
-        assert_eq!(with(CommandSpec::declare("CONFIG").named()), Ok(()));
+        assert_eq!(with(CommandSpec::declare("CONFIG").node_only()), Ok(()));
     }
 
     #[test]
@@ -416,7 +416,7 @@ mod tests {
                     );
                 }
                 // A dedicated connection checks keys, too.
-                Route::Named | Route::Stateful => {}
+                Route::NodeOnly | Route::Stateful => {}
                 _ => assert!(spec.key_specs().is_empty(), "{name}: unused keys"),
             }
         }

@@ -5,8 +5,8 @@ use std::io;
 use redis::Value;
 
 use super::{pieces, steps};
-use crate::inbox::{Framed, Inbox};
-use crate::passage::Passage;
+use crate::inbox::{RawFrame, ReplyDecoder};
+use crate::passage::FrameScanner;
 use crate::reply::Protocol;
 use crate::resp::{self, Slice};
 
@@ -107,17 +107,17 @@ fn decode(bytes: &[u8]) -> Decoded {
 fn feed(
     bytes: &[u8],
     piece: usize,
-    mut take: impl FnMut(&mut Inbox) -> io::Result<()>,
+    mut take: impl FnMut(&mut ReplyDecoder) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut inbox = Inbox::new();
+    let mut decoder = ReplyDecoder::new();
     for mut piece in bytes.chunks(piece) {
         while !piece.is_empty() {
-            let room = inbox.room();
+            let room = decoder.spare_mut();
             let count = room.len().min(piece.len());
             room[..count].copy_from_slice(&piece[..count]);
-            inbox.arrived(count);
+            decoder.advance(count);
             piece = &piece[count..];
-            take(&mut inbox)?;
+            take(&mut decoder)?;
         }
     }
     Ok(())
@@ -126,8 +126,8 @@ fn feed(
 fn decode_in_pieces(bytes: &[u8], piece: usize) -> Vec<Value> {
     let mut values = Vec::new();
     // An error ends it, like the bytes.
-    let _ = feed(bytes, piece, |inbox| {
-        while let Some(value) = inbox.reply()? {
+    let _ = feed(bytes, piece, |decoder| {
+        while let Some(value) = decoder.next_reply()? {
             values.push(value);
         }
         Ok(())
@@ -137,13 +137,13 @@ fn decode_in_pieces(bytes: &[u8], piece: usize) -> Vec<Value> {
 
 /// Where the scanner sees the end.
 fn scan(bytes: &[u8], piece: usize) -> Option<usize> {
-    let (mut passage, mut at) = (Passage::default(), 0);
+    let (mut scanner, mut at) = (FrameScanner::default(), 0);
     for piece in bytes.chunks(piece) {
-        at += passage.take(piece).ok()?;
-        if passage.is_over() {
+        at += scanner.advance(piece).ok()?;
+        if scanner.is_complete() {
             return Some(at);
         }
-        assert!(passage.size() >= at, "at least what has passed");
+        assert!(scanner.scanned() >= at, "at least what has passed");
     }
     None
 }
@@ -152,12 +152,12 @@ fn scan(bytes: &[u8], piece: usize) -> Option<usize> {
 fn compare_frames(bytes: &[u8], piece: usize, keep: usize, whole: &Decoded) {
     let mut frames = Vec::new();
     let ((), spent) = steps::of(|| {
-        let _ = feed(bytes, piece, |inbox| {
+        let _ = feed(bytes, piece, |decoder| {
             loop {
-                frames.push(match inbox.frame(keep)? {
-                    Framed::Nothing => return Ok(()),
-                    Framed::Whole(frame) => Some(frame.to_vec()),
-                    Framed::Large => None,
+                frames.push(match decoder.next_frame(keep)? {
+                    RawFrame::Incomplete => return Ok(()),
+                    RawFrame::Complete(frame) => Some(frame.to_vec()),
+                    RawFrame::TooLarge => None,
                 });
             }
         });
@@ -262,7 +262,7 @@ mod tests {
         let deep = b"*1\r\n".repeat(200_000);
         let (_, spent) = steps::of(|| {
             assert_eq!(scan(&deep, 1000), None);
-            assert!(Passage::default().take(&deep).is_err());
+            assert!(FrameScanner::default().advance(&deep).is_err());
             assert_eq!(decode(&deep).end, End::Malformed);
             assert!(decode_in_pieces(&deep, 1000).is_empty());
         });

@@ -2,7 +2,7 @@
 
 use super::{pieces, steps};
 use crate::command::{Args, PackedCommands, PackedProblem, write_command};
-use crate::passage::Passage;
+use crate::passage::FrameScanner;
 use crate::proxy::fuzzing::{LINE_BYTES_MAX, NormalizedEnd, Parsed, RequestParser, parse_prefix};
 
 /// The requests in some bytes, and why there are no more.
@@ -165,9 +165,9 @@ fn compare_readers(bytes: &[u8], taking: &Taking) {
 
 /// Where the scanner sees the end of what passes.
 fn passed(bytes: &[u8]) -> Option<usize> {
-    let mut passage = Passage::default();
-    let length = passage.take(bytes).ok()?;
-    passage.is_over().then_some(length)
+    let mut scanner = FrameScanner::default();
+    let length = scanner.advance(bytes).ok()?;
+    scanner.is_complete().then_some(length)
 }
 
 /// What comes behind all requests.

@@ -2,7 +2,7 @@
 
 use super::steps;
 use crate::command::CommandTable;
-use crate::plan::ScriptMemory;
+use crate::plan::ScriptCache;
 
 /// A call that touches a key which the text does not show.
 const HIDDEN: &[u8] = b"\nredis.call('GET', ARGV[1])";
@@ -53,16 +53,16 @@ fn keys(source: &[u8]) -> Option<Vec<Vec<u8>>> {
 /// Judged as a script, and as the code of a library.
 fn judged(source: &[u8]) {
     let commands = CommandTable::built_in();
-    let judge = |memory: &ScriptMemory, args: &[&[u8]]| {
+    let judge = |cache: &ScriptCache, args: &[&[u8]]| {
         let command = commands.find(args).expect("a known command");
-        let keys = memory.judge(commands, command, args).ok()?;
+        let keys = cache.literal_keys(commands, command, args).ok()?;
         Some(keys.iter().map(|key| key.to_vec()).collect::<Vec<_>>())
     };
-    let mut memory = ScriptMemory::default();
-    assert_eq!(judge(&memory, &[b"EVAL", source, b"0"]), keys(source));
+    let mut cache = ScriptCache::default();
+    assert_eq!(judge(&cache, &[b"EVAL", source, b"0"]), keys(source));
     let code = [b"#!lua name=library\n", source, b"\n'function'"].concat();
-    memory.learn(&[b"FUNCTION", b"LOAD", &code]);
-    let called = judge(&memory, &[b"FCALL", b"FUNCTION", b"0"]);
+    cache.record_sent(&[b"FUNCTION", b"LOAD", &code]);
+    let called = judge(&cache, &[b"FCALL", b"FUNCTION", b"0"]);
     if called.is_some() {
         assert_eq!(called, keys(&code));
     }

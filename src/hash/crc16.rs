@@ -1,6 +1,6 @@
 //! CRC16/XMODEM, Redis Cluster's hash.
 
-use super::word;
+use super::swar;
 
 /// CRC16/XMODEM: polynomial 0x1021, initial value 0, not reflected.
 ///
@@ -14,7 +14,7 @@ pub(super) fn crc16(bytes: &[u8]) -> u16 {
         _ if head.is_empty() => 0,
         // One load, and the bytes that belong to the next block are shifted out.
         Some(first) => fold(0, u64::from_be_bytes(*first) >> (64 - 8 * head.len())),
-        None => fold(0, word::short(head).swap_bytes() >> (64 - 8 * head.len())),
+        None => fold(0, swar::short(head).swap_bytes() >> (64 - 8 * head.len())),
     };
     for block in blocks.as_chunks::<8>().0 {
         crc = fold(crc, u64::from_be_bytes(*block));

@@ -13,8 +13,8 @@ mod memcached;
 mod murmur;
 mod named;
 mod php;
+mod swar;
 mod tag;
-mod word;
 
 pub(crate) use md5::words as md5_words;
 pub(crate) use named::named;

@@ -1,6 +1,6 @@
 //! The hashes of A. Appleby's Murmur family that peers use, each with its peer's seed.
 
-use super::word;
+use super::swar;
 
 /// MurmurHash64A with the seed of Jedis, 0x1234ABCD.
 pub(super) fn murmur64a(bytes: &[u8]) -> u64 {
@@ -13,7 +13,7 @@ pub(super) fn murmur64a(bytes: &[u8]) -> u64 {
         hash = (hash ^ word.wrapping_mul(FACTOR)).wrapping_mul(FACTOR);
     }
     if !tail.is_empty() {
-        hash = (hash ^ word::short(tail)).wrapping_mul(FACTOR);
+        hash = (hash ^ swar::short(tail)).wrapping_mul(FACTOR);
     }
     hash = (hash ^ hash >> 47).wrapping_mul(FACTOR);
     hash ^ hash >> 47
@@ -32,7 +32,7 @@ pub(super) fn murmur2(bytes: &[u8]) -> u32 {
     }
     if !tail.is_empty() {
         // Fewer than four bytes.
-        hash = (hash ^ word::short(tail) as u32).wrapping_mul(FACTOR);
+        hash = (hash ^ swar::short(tail) as u32).wrapping_mul(FACTOR);
     }
     hash = (hash ^ hash >> 13).wrapping_mul(FACTOR);
     hash ^ hash >> 15
@@ -51,7 +51,7 @@ pub(super) fn murmur3(bytes: &[u8], seed: u32) -> u32 {
         hash = hash.wrapping_mul(5).wrapping_add(0xe654_6b64);
     }
     // Fewer than four bytes; of none the word is zero and changes nothing.
-    hash ^= stir(word::short(tail) as u32) ^ bytes.len() as u32;
+    hash ^= stir(swar::short(tail) as u32) ^ bytes.len() as u32;
     hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
     hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
     hash ^ hash >> 16

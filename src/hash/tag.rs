@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::word;
+use super::swar;
 
 /// Which bytes of a key decide where it lives.
 ///
@@ -203,14 +203,14 @@ fn until_line_end(text: &[u8]) -> &[u8] {
 #[inline]
 fn contains(bytes: &[u8], byte: u8) -> bool {
     let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) else {
-        return word::flags(word::short(bytes), byte) != 0;
+        return swar::flags(swar::short(bytes), byte) != 0;
     };
     // The first and the last eight bytes may overlap; between them lies what more than sixteen bytes have.
-    let mut flags = word::flags(u64::from_le_bytes(*first), byte)
-        | word::flags(u64::from_le_bytes(*last), byte);
+    let mut flags = swar::flags(u64::from_le_bytes(*first), byte)
+        | swar::flags(u64::from_le_bytes(*last), byte);
     let middle = bytes.get(8..bytes.len() - 1).unwrap_or_default();
     for chunk in middle.as_chunks().0 {
-        flags |= word::flags(u64::from_le_bytes(*chunk), byte);
+        flags |= swar::flags(u64::from_le_bytes(*chunk), byte);
     }
     flags != 0
 }
@@ -219,13 +219,13 @@ fn contains(bytes: &[u8], byte: u8) -> bool {
 fn find(bytes: &[u8], byte: u8) -> Option<usize> {
     let (chunks, rest) = bytes.as_chunks();
     for (i, chunk) in chunks.iter().enumerate() {
-        let flags = word::flags(u64::from_le_bytes(*chunk), byte);
+        let flags = swar::flags(u64::from_le_bytes(*chunk), byte);
         if flags != 0 {
-            return Some(8 * i + word::first(flags));
+            return Some(8 * i + swar::first(flags));
         }
     }
     // The padding of the last word is zero, and so may be the byte.
-    let position = 8 * chunks.len() + word::first(word::flags(word::short(rest), byte));
+    let position = 8 * chunks.len() + swar::first(swar::flags(swar::short(rest), byte));
     (position < bytes.len()).then_some(position)
 }
 

@@ -15,20 +15,20 @@ use crate::password::{holds_password, option_holds_password};
 /// A built-in placement and its options.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Entry {
+pub struct PartitionerInfo {
     /// The frozen name, as in [`Partitioner::name`].
     pub name: &'static str,
     /// What it is, in one line.
     pub summary: &'static str,
     /// Everything that can be chosen, in the order of [`Partitioner::options`].
-    pub options: &'static [EntryOption],
-    pub(super) make: fn(&Given<'_>) -> Result<Arc<dyn Partitioner>, PlacementError>,
+    pub options: &'static [OptionInfo],
+    pub(super) make: fn(&GivenOptions<'_>) -> Result<Arc<dyn Partitioner>, PlacementError>,
 }
 
 /// One choice that a built-in placement leaves.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct EntryOption {
+pub struct OptionInfo {
     /// The frozen name, as in [`Partitioner::options`]. `PREFIX` in a name stands for text of the user's.
     pub name: &'static str,
     /// What it decides, in one line.
@@ -36,13 +36,13 @@ pub struct EntryOption {
     /// The value that holds when the option is left out; none when nothing holds then.
     pub default: Option<&'static str>,
     /// What may stand there.
-    pub values: Values,
+    pub values: OptionValues,
 }
 
 /// The values an option may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Values {
+pub enum OptionValues {
     /// A whole number within these limits, both included.
     Number {
         /// The smallest number.
@@ -56,7 +56,7 @@ pub enum Values {
     Text(&'static str),
 }
 
-impl fmt::Display for Values {
+impl fmt::Display for OptionValues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number { min, max } => write!(f, "{min}..={max}"),
@@ -76,7 +76,7 @@ impl fmt::Display for Values {
 /// assert_eq!(ring.options[0].default, Some("160"));
 /// assert_eq!(ring.options[0].values.to_string(), "1..=1024");
 /// ```
-pub fn catalogue() -> &'static [Entry] {
+pub fn catalogue() -> &'static [PartitionerInfo] {
     ENTRIES
 }
 
@@ -113,7 +113,7 @@ pub fn by_name(
             name: name.to_owned(),
             nearest: nearest(name, ENTRIES.iter().map(|entry| entry.name)),
         })?;
-    (entry.make)(&Given::new(entry, options)?)
+    (entry.make)(&GivenOptions::new(entry, options)?)
 }
 
 /// Refuses the name of a placement, or options of one, that hold a password.
@@ -135,13 +135,16 @@ pub(crate) fn check_words(name: &str, options: &[(String, String)]) -> Result<()
 }
 
 /// The options given for an entry, each known and given once.
-pub(super) struct Given<'a> {
-    entry: &'static Entry,
+pub(super) struct GivenOptions<'a> {
+    entry: &'static PartitionerInfo,
     pub(super) options: &'a [(String, String)],
 }
 
-impl<'a> Given<'a> {
-    fn new(entry: &'static Entry, options: &'a [(String, String)]) -> Result<Self, PlacementError> {
+impl<'a> GivenOptions<'a> {
+    fn new(
+        entry: &'static PartitionerInfo,
+        options: &'a [(String, String)],
+    ) -> Result<Self, PlacementError> {
         let mut seen = HashSet::new();
         for (option, _) in options {
             if !entry.options.iter().any(|known| known.is(option)) {
@@ -196,7 +199,7 @@ impl<'a> Given<'a> {
     }
 }
 
-impl EntryOption {
+impl OptionInfo {
     /// An option whose value is the name of a hash.
     pub(super) const fn hash(
         name: &'static str,
@@ -207,7 +210,7 @@ impl EntryOption {
             name,
             meaning,
             default,
-            values: Values::OneOf(KeyHash::NAMES),
+            values: OptionValues::OneOf(KeyHash::NAMES),
         }
     }
 
@@ -217,7 +220,7 @@ impl EntryOption {
             name: "hash-tag",
             meaning: "which part of a key is hashed",
             default: Some(default),
-            values: Values::Text(
+            values: OptionValues::Text(
                 "braces, none, any-two:{}, braces-even-empty, jedis-pattern, line-start:{} or phpredis; other characters \
                  may stand in place of {}",
             ),
@@ -265,7 +268,7 @@ fn edits(from: &str, to: &str) -> usize {
     row.last().copied().unwrap_or_default()
 }
 
-static ENTRIES: &[Entry] = &[
+static ENTRIES: &[PartitionerInfo] = &[
     Codis::ENTRY,
     GoRedis::V3,
     GoRedis::V8,
@@ -382,12 +385,12 @@ mod tests {
                 .collect();
             for option in entry.options {
                 let values = match option.values {
-                    Values::OneOf(values) => values.to_vec(),
-                    Values::Number { .. } => vec!["17"],
-                    Values::Text(_) if option.name == "hash-tag" => {
+                    OptionValues::OneOf(values) => values.to_vec(),
+                    OptionValues::Number { .. } => vec!["17"],
+                    OptionValues::Text(_) if option.name == "hash-tag" => {
                         vec!["any-two:<>", "none", "line-start:$$"]
                     }
-                    Values::Text(_) => continue,
+                    OptionValues::Text(_) => continue,
                 };
                 for value in values {
                     let mut options = required.clone();
@@ -408,10 +411,10 @@ mod tests {
     }
 
     /// Something for an option that has no default.
-    fn sample(option: &EntryOption) -> Option<&'static str> {
+    fn sample(option: &OptionInfo) -> Option<&'static str> {
         match option.values {
-            Values::OneOf(values) => values.first().copied(),
-            Values::Number { .. } | Values::Text(_) => None,
+            OptionValues::OneOf(values) => values.first().copied(),
+            OptionValues::Number { .. } | OptionValues::Text(_) => None,
         }
     }
 

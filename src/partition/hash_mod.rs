@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::catalogue::{Entry, EntryOption, Values};
+use super::catalogue::{OptionInfo, OptionValues, PartitionerInfo};
 use super::{
     EmptyKey, KeyNumber, NodeText, Partitioner, Placement, PlacementError, check_nodes, indexed,
 };
@@ -63,35 +63,35 @@ impl HashMod {
         self
     }
 
-    /// The order of the nodes in the list. Defaults to [`NodeOrder::Given`].
+    /// The order of the nodes in the list. Defaults to [`NodeOrder::GivenOptions`].
     #[must_use]
     pub const fn with_order(mut self, order: NodeOrder) -> Self {
         self.order = order;
         self
     }
 
-    pub(super) const ENTRY: Entry = Entry {
+    pub(super) const ENTRY: PartitionerInfo = PartitionerInfo {
         name: "hash-mod/1",
         summary: "hash of the key modulo the nodes, in the order in which they are given",
         options: &[
-            EntryOption::hash("key-hash", "the hash of the keys", None),
-            EntryOption {
+            OptionInfo::hash("key-hash", "the hash of the keys", None),
+            OptionInfo {
                 name: "empty-key",
                 meaning: "the number of a key without bytes",
                 default: Some("hashed"),
-                values: Values::OneOf(EmptyKey::NAMES),
+                values: OptionValues::OneOf(EmptyKey::NAMES),
             },
-            EntryOption {
+            OptionInfo {
                 name: "reduction",
                 meaning: "how the hash becomes a position in the list of nodes",
                 default: Some("modulo"),
-                values: Values::OneOf(Reduction::NAMES),
+                values: OptionValues::OneOf(Reduction::NAMES),
             },
-            EntryOption {
+            OptionInfo {
                 name: "order",
                 meaning: "the order of the nodes in the list",
                 default: Some("given"),
-                values: Values::OneOf(NodeOrder::NAMES),
+                values: OptionValues::OneOf(NodeOrder::NAMES),
             },
         ],
         make: |given| {

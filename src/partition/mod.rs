@@ -40,7 +40,7 @@ use crate::node::{NODES_MAX, NodeIndex, NodeSpec};
 use crate::password::{REMEDY, Shown, holds_password};
 
 pub(crate) use catalogue::check_words;
-pub use catalogue::{Entry, EntryOption, Values, by_name, catalogue};
+pub use catalogue::{OptionInfo, OptionValues, PartitionerInfo, by_name, catalogue};
 pub use from_fn::{FromFn, from_fn};
 pub use hash_mod::{HashMod, NodeOrder, Reduction};
 pub use key_number::EmptyKey;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::catalogue::{Entry, EntryOption, Values};
+use super::catalogue::{OptionInfo, OptionValues, PartitionerInfo};
 use super::{Partitioner, Placement, PlacementError, check_nodes, sorted_by_name};
 use crate::node::{NodeIndex, NodeSpec};
 
@@ -67,14 +67,14 @@ impl Rendezvous {
         self
     }
 
-    pub(super) const ENTRY: Entry = Entry {
+    pub(super) const ENTRY: PartitionerInfo = PartitionerInfo {
         name: "rendezvous/1",
         summary: "the node with the highest score for the key's slot; the default",
-        options: &[EntryOption {
+        options: &[OptionInfo {
             name: "slot-bits",
             meaning: "the keys are divided into two to the power of this many slots",
             default: Some("16"),
-            values: Values::Number {
+            values: OptionValues::Number {
                 min: SLOT_BITS_MIN as u64,
                 max: SLOT_BITS_MAX as u64,
             },

@@ -6,7 +6,7 @@ use redis::RedisError;
 pub const TRANSACTION_ATTEMPTS_MAX: u32 = 10_000;
 
 /// The error of one that gave up.
-pub(crate) fn attempts_in_vain() -> RedisError {
+pub(crate) fn attempts_exhausted() -> RedisError {
     redis::make_extension_error(
         "ATTEMPTS".into(),
         Some(format!(

@@ -1,6 +1,6 @@
 //! Many commands as one request per node, and the answers back in the order asked.
 
-mod exchange;
+mod node_request;
 mod raw_pipeline;
 
 use redis::Value;
@@ -10,14 +10,14 @@ use crate::error::{Error, ErrorKind, PartOutcome, PartStatus, named_server_error
 use crate::node::NodeIndex;
 use crate::plan::merge::{self, Answer, Question};
 use crate::plan::partial::is_unreachable;
-use crate::plan::router::{Hold, Planned, Since};
+use crate::plan::router::{BlockingTime, RoutedCommand, WaitScope};
 use crate::plan::scan::ScanStep;
 use crate::plan::{Answers, Plan, Router, Split};
 
-pub(crate) use exchange::{Exchange, Slot};
+pub(crate) use node_request::{NodeRequest, ReplySlot};
 pub(crate) use raw_pipeline::{OversizedReply, RawPipeline, WriteProgress};
 
-use exchange::WHOLE;
+use node_request::WHOLE;
 
 /// A node's buffer begins with no less than this, or all of the bytes.
 const SHARE_BYTES_MIN: usize = 128;
@@ -25,26 +25,26 @@ const SHARE_BYTES_MIN: usize = 128;
 /// Goes before WAIT. A server waits for what the asking connection wrote, and a connection of a pool may have written
 /// nothing; a message that nobody listens to is replicated like a write and touches no key, so that the connection's mark
 /// stands behind every write that was acknowledged before, by whichever connection.
-const MARK: &[u8] = b"*3\r\n$7\r\nPUBLISH\r\n$19\r\nredis-sharding:wait\r\n$0\r\n\r\n";
+const WAIT_BARRIER: &[u8] = b"*3\r\n$7\r\nPUBLISH\r\n$19\r\nredis-sharding:wait\r\n$0\r\n\r\n";
 
 /// Commands on their way, grouped by node.
 #[derive(Debug)]
 pub(crate) struct Batch<'r, 'f> {
     pub(super) router: &'r Router,
     /// Bytes that most nodes' requests fit into, so that their buffers need not grow.
-    share: usize,
+    bytes_per_node: usize,
     /// Where commands go that any node may answer.
     any: NodeIndex,
     /// In node order; nodes without a request have none.
-    exchanges: Vec<Option<Exchange>>,
-    spread: Vec<Spread<'f>>,
+    exchanges: Vec<Option<NodeRequest>>,
+    fan_outs: Vec<FanOut<'f>>,
     pub(super) commands: u32,
-    hold: Hold,
+    blocking: BlockingTime,
 }
 
 /// A command whose answers come from several nodes, or need another touch.
 #[derive(Debug)]
-struct Spread<'f> {
+struct FanOut<'f> {
     command: u32,
     plan: Plan,
     frame: &'f [u8],
@@ -58,32 +58,32 @@ impl<'r, 'f> Batch<'r, 'f> {
         let nodes = router.topology().nodes().len();
         Self {
             router,
-            share: bytes.min(bytes / nodes * 5 / 4 + SHARE_BYTES_MIN),
-            any: router.chosen(entropy),
+            bytes_per_node: bytes.min(bytes / nodes * 5 / 4 + SHARE_BYTES_MIN),
+            any: router.random_node(entropy),
             exchanges: (0..nodes).map(|_| None).collect(),
-            spread: Vec::new(),
+            fan_outs: Vec::new(),
             commands: 0,
-            hold: Hold::No,
+            blocking: BlockingTime::None,
         }
     }
 
     /// Adds one command: its packed bytes, its arguments, its plan.
     #[inline]
-    pub(crate) fn add(&mut self, frame: &'f [u8], args: &[&[u8]], planned: Planned) {
-        match planned.plan {
+    pub(crate) fn add(&mut self, frame: &'f [u8], args: &[&[u8]], routed: RoutedCommand) {
+        match routed.plan {
             Plan::One(node) => {
                 self.check_owner(node, args);
-                self.add_at(node, frame, planned);
+                self.add_at(node, frame, routed);
             }
-            Plan::Any => self.add_any(frame, planned),
-            _ => self.spread(frame, args, planned),
+            Plan::Any => self.add_any(frame, routed),
+            _ => self.add_fan_out(frame, args, routed),
         }
     }
 
     /// Adds one command that any node may answer.
-    pub(crate) fn add_any(&mut self, frame: &[u8], planned: Planned) {
-        let slot = Slot::whole(self.commands, planned.access).anywhere();
-        self.add_whole(self.any, slot, frame, planned.hold);
+    pub(crate) fn add_any(&mut self, frame: &[u8], routed: RoutedCommand) {
+        let slot = ReplySlot::whole(self.commands, routed.access).anywhere();
+        self.add_whole(self.any, slot, frame, routed.blocking);
     }
 
     /// Where commands go that any node may answer.
@@ -91,18 +91,18 @@ impl<'r, 'f> Batch<'r, 'f> {
         self.any
     }
 
-    fn spread(&mut self, frame: &'f [u8], args: &[&[u8]], planned: Planned) {
+    fn add_fan_out(&mut self, frame: &'f [u8], args: &[&[u8]], routed: RoutedCommand) {
         let command = self.commands;
         self.commands += 1;
-        self.hold = self.hold.then(planned.hold);
-        let access = planned.access;
-        match &planned.plan {
+        self.blocking = self.blocking.then(routed.blocking);
+        let access = routed.access;
+        match &routed.plan {
             Plan::One(_) | Plan::Any => debug_assert!(false, "these are no fan-outs"),
             Plan::All(_) => {
                 for node in self.router.topology().indices() {
-                    let slot = Slot::part(command, node.as_u16(), access);
-                    if planned.since == Since::AllWrites {
-                        self.push(node, slot, |out| out.extend_from_slice(MARK));
+                    let slot = ReplySlot::part(command, node.as_u16(), access);
+                    if routed.wait_scope == WaitScope::AllWrites {
+                        self.push(node, slot, |out| out.extend_from_slice(WAIT_BARRIER));
                     }
                     self.push(node, slot, |out| out.extend_from_slice(frame));
                 }
@@ -112,44 +112,50 @@ impl<'r, 'f> Batch<'r, 'f> {
                     debug_assert!(part.keys.iter().all(|&key| {
                         self.router.topology().locate(args[split.position(key)]) == Some(part.node)
                     }));
-                    let slot = Slot::part(command, number, access);
+                    let slot = ReplySlot::part(command, number, access);
                     self.push(part.node, slot, |out| split.write_part(part, args, out));
                 }
             }
             &Plan::Scan { node, cursor, .. } => {
-                let slot = Slot::part(command, 0, access);
+                let slot = ReplySlot::part(command, 0, access);
                 self.push(node, slot, |out| write_scan(args, cursor, out));
             }
         }
-        self.spread.push(Spread {
+        self.fan_outs.push(FanOut {
             command,
-            plan: planned.plan,
+            plan: routed.plan,
             frame,
-            partial: planned.partial,
+            partial: routed.partial,
         });
     }
 
     /// Adds one command that goes to `node` because the user says so.
     #[inline]
-    pub(crate) fn add_at(&mut self, node: NodeIndex, frame: &[u8], planned: Planned) {
-        let slot = Slot::whole(self.commands, planned.access);
-        self.add_whole(node, slot, frame, planned.hold);
+    pub(crate) fn add_at(&mut self, node: NodeIndex, frame: &[u8], routed: RoutedCommand) {
+        let slot = ReplySlot::whole(self.commands, routed.access);
+        self.add_whole(node, slot, frame, routed.blocking);
     }
 
     #[inline]
-    fn add_whole(&mut self, node: NodeIndex, slot: Slot, frame: &[u8], hold: Hold) {
+    fn add_whole(
+        &mut self,
+        node: NodeIndex,
+        slot: ReplySlot,
+        frame: &[u8],
+        blocking: BlockingTime,
+    ) {
         self.commands += 1;
-        self.hold = self.hold.then(hold);
+        self.blocking = self.blocking.then(blocking);
         self.push(node, slot, |out| out.extend_from_slice(frame));
     }
 
     /// How long the servers may hold answers back by the commands' own wish.
-    pub(crate) fn hold(&self) -> Hold {
-        self.hold
+    pub(crate) fn blocking_time(&self) -> BlockingTime {
+        self.blocking
     }
 
     /// What each node gets, in node order.
-    pub(crate) fn take_exchanges(&mut self) -> Vec<Exchange> {
+    pub(crate) fn take_exchanges(&mut self) -> Vec<NodeRequest> {
         std::mem::take(&mut self.exchanges)
             .into_iter()
             .flatten()
@@ -157,17 +163,17 @@ impl<'r, 'f> Batch<'r, 'f> {
     }
 
     /// Puts the answers in the order of the commands. What went wrong is a server error in its place, with a code word
-    /// of ours where the server said nothing. `dice` is any number, for commands that leave their answer to chance.
+    /// of ours where the server said nothing. `entropy` is any number, for commands that leave their answer to chance.
     pub(crate) fn finish(
         &self,
-        exchanges: &[Exchange],
+        exchanges: &[NodeRequest],
         answers: Vec<Answers>,
-        dice: u64,
+        entropy: u64,
     ) -> Vec<Value> {
         let (mut values, spread) = self.collect(exchanges, answers);
-        for (spread, outcomes) in self.spread.iter().zip(spread) {
+        for (spread, outcomes) in self.fan_outs.iter().zip(spread) {
             values[spread.command as usize] = self
-                .merge(spread, outcomes, dice)
+                .merge(spread, outcomes, entropy)
                 .unwrap_or_else(|error| error.to_reply());
         }
         values
@@ -176,13 +182,13 @@ impl<'r, 'f> Batch<'r, 'f> {
     /// The answer of the only command in the batch.
     pub(crate) fn finish_one(
         &self,
-        exchanges: &[Exchange],
+        exchanges: &[NodeRequest],
         answers: Vec<Answers>,
-        dice: u64,
+        entropy: u64,
     ) -> Result<Value, Error> {
         let (mut values, mut outcomes) = self.collect(exchanges, answers);
-        match (self.spread.first(), outcomes.pop()) {
-            (Some(spread), Some(outcomes)) => self.merge(spread, outcomes, dice),
+        match (self.fan_outs.first(), outcomes.pop()) {
+            (Some(spread), Some(outcomes)) => self.merge(spread, outcomes, entropy),
             _ => Ok(values.pop().unwrap_or_default()),
         }
     }
@@ -190,7 +196,7 @@ impl<'r, 'f> Batch<'r, 'f> {
     /// The answer of the only command in the batch, which any node may answer, and the node that gave it.
     pub(crate) fn finish_any(
         &self,
-        exchanges: &[Exchange],
+        exchanges: &[NodeRequest],
         mut answers: Vec<Answers>,
     ) -> Result<(NodeIndex, Value), Error> {
         // Those before it failed.
@@ -201,7 +207,7 @@ impl<'r, 'f> Batch<'r, 'f> {
             failure,
         } = answers.pop().unwrap_or_default();
         match (values.pop(), exchanges.last().zip(failure)) {
-            (Some(value), _) => Ok((node, named(value, name))),
+            (Some(value), _) => Ok((node, with_node_name(value, name))),
             (None, Some((exchange, failure))) => {
                 Err(failure.error(name, 0, exchange.slots[0].access))
             }
@@ -221,15 +227,17 @@ impl<'r, 'f> Batch<'r, 'f> {
     }
 
     #[inline]
-    fn push(&mut self, node: NodeIndex, slot: Slot, write: impl FnOnce(&mut Vec<u8>)) {
+    fn push(&mut self, node: NodeIndex, slot: ReplySlot, write: impl FnOnce(&mut Vec<u8>)) {
         match &mut self.exchanges[node.get()] {
             Some(exchange) => exchange.push(slot, write),
             empty => {
-                let mut exchange = Exchange::new(node);
-                exchange.request.reserve(self.share);
+                let mut exchange = NodeRequest::new(node);
+                exchange.packed.reserve(self.bytes_per_node);
                 exchange.push(slot, write);
                 // As many slots as there is room for requests like the first.
-                exchange.slots.reserve(self.share / exchange.request.len());
+                exchange
+                    .slots
+                    .reserve(self.bytes_per_node / exchange.packed.len());
                 *empty = Some(exchange);
             }
         }
@@ -238,13 +246,13 @@ impl<'r, 'f> Batch<'r, 'f> {
     /// Sorts answers into the places of whole commands, and the outcomes of spread ones.
     fn collect(
         &self,
-        exchanges: &[Exchange],
+        exchanges: &[NodeRequest],
         answers: Vec<Answers>,
     ) -> (Vec<Value>, Vec<Vec<Outcome>>) {
         let mut values = Vec::new();
         values.resize_with(self.commands as usize, || Value::Nil);
         let mut outcomes: Vec<Vec<Outcome>> = self
-            .spread
+            .fan_outs
             .iter()
             .map(|spread| spread.part_count(self.router).map(|_| Err(None)).collect())
             .collect();
@@ -252,10 +260,10 @@ impl<'r, 'f> Batch<'r, 'f> {
             let name = self.router.name(exchange.node);
             let answered = answers.values.len();
             for (slot, value) in exchange.slots.iter().zip(answers.values) {
-                let value = named(value, name);
+                let value = with_node_name(value, name);
                 match slot.part {
                     WHOLE => values[slot.command as usize] = value,
-                    _ => self.settle(&mut outcomes, *slot, Ok(value)),
+                    _ => self.record(&mut outcomes, *slot, Ok(value)),
                 }
             }
             for (number, slot) in exchange.slots.iter().enumerate().skip(answered) {
@@ -266,7 +274,7 @@ impl<'r, 'f> Batch<'r, 'f> {
                 });
                 match slot.part {
                     WHOLE => values[slot.command as usize] = missing(error, name).to_reply(),
-                    _ => self.settle(&mut outcomes, *slot, Err(error)),
+                    _ => self.record(&mut outcomes, *slot, Err(error)),
                 }
             }
         }
@@ -274,9 +282,9 @@ impl<'r, 'f> Batch<'r, 'f> {
     }
 
     /// Notes what came of one part of a spread command.
-    fn settle(&self, outcomes: &mut [Vec<Outcome>], slot: Slot, outcome: Outcome) {
+    fn record(&self, outcomes: &mut [Vec<Outcome>], slot: ReplySlot, outcome: Outcome) {
         let spread = self
-            .spread
+            .fan_outs
             .partition_point(|spread| spread.command < slot.command);
         let place = &mut outcomes[spread][slot.part as usize];
         // What was refused stays refused, whatever the request behind it says.
@@ -287,9 +295,9 @@ impl<'r, 'f> Batch<'r, 'f> {
 
     fn merge(
         &self,
-        spread: &Spread<'_>,
+        spread: &FanOut<'_>,
         outcomes: Vec<Outcome>,
-        dice: u64,
+        entropy: u64,
     ) -> Result<Value, Error> {
         let nodes: Vec<NodeIndex> = spread.nodes(self.router).collect();
         let rule = spread.merge();
@@ -308,7 +316,7 @@ impl<'r, 'f> Batch<'r, 'f> {
         if good == 0 || !all_excused {
             return Err(self.failed(spread, &nodes, outcomes, good));
         }
-        let (answers, missing) = self.in_reach(rule, &nodes, outcomes);
+        let (answers, missing) = self.reachable(rule, &nodes, outcomes);
         match &spread.plan {
             Plan::Split(Split {
                 parts,
@@ -320,14 +328,14 @@ impl<'r, 'f> Batch<'r, 'f> {
             }
             &Plan::Scan { node, answered, .. } => {
                 let value = answers.into_iter().next().map(|answer| answer.value);
-                ScanStep { node, answered }.go_on(value.unwrap_or_default(), self.router)
+                ScanStep { node, answered }.after_reply(value.unwrap_or_default(), self.router)
             }
             _ => {
                 let question = Question {
                     args: &spread.args(),
                     missing: &missing,
                     // Other bits for every command of a pipeline.
-                    dice: dice.rotate_left(spread.command.wrapping_mul(7)),
+                    entropy: entropy.rotate_left(spread.command.wrapping_mul(7)),
                 };
                 merge::merge(rule, question, answers)
             }
@@ -336,7 +344,7 @@ impl<'r, 'f> Batch<'r, 'f> {
 
     /// The answers there are, and the names of the nodes that cannot be reached. Where texts stand under the names of their
     /// nodes, an error stands in the place of a text.
-    fn in_reach<'n>(
+    fn reachable<'n>(
         &'n self,
         rule: Merge,
         nodes: &[NodeIndex],
@@ -362,7 +370,7 @@ impl<'r, 'f> Batch<'r, 'f> {
     /// The error for a command of which at least one part failed.
     fn failed(
         &self,
-        spread: &Spread<'_>,
+        spread: &FanOut<'_>,
         nodes: &[NodeIndex],
         outcomes: Vec<Outcome>,
         good: usize,
@@ -372,7 +380,7 @@ impl<'r, 'f> Batch<'r, 'f> {
             .into_iter()
             .zip(nodes)
             .map(|(outcome, &node)| match outcome {
-                Ok(Value::ServerError(error)) => Some(Error::said(&error)),
+                Ok(Value::ServerError(error)) => Some(Error::from_server(&error)),
                 Ok(_) => None,
                 Err(error) => Some(missing(error, self.router.name(node))),
             })
@@ -395,7 +403,7 @@ impl<'r, 'f> Batch<'r, 'f> {
         let parts: Vec<PartOutcome> = parts.collect();
         // A node with something to say against it says more than one with nothing to kill.
         let errors = errors.into_iter().flatten();
-        let first = errors.min_by_key(|error| error.is_said("NOTBUSY"));
+        let first = errors.min_by_key(|error| error.has_server_code("NOTBUSY"));
         match first {
             Some(error) if good == 0 && parts.len() == 1 => error.with_parts(parts),
             Some(error) if good == 0 && same_status(&parts) => error.with_parts(parts),
@@ -438,7 +446,7 @@ fn missing(error: Option<Error>, node: &str) -> Error {
 
 /// A server error gains the name of its node; everything else stays as it is.
 #[inline]
-pub(crate) fn named(value: Value, node: &str) -> Value {
+pub(crate) fn with_node_name(value: Value, node: &str) -> Value {
     match value {
         Value::ServerError(error) => Value::ServerError(named_server_error(&error, node)),
         other => other,
@@ -455,7 +463,7 @@ fn write_scan(args: &[&[u8]], cursor: u64, out: &mut Vec<u8>) {
     }
 }
 
-impl Spread<'_> {
+impl FanOut<'_> {
     fn merge(&self) -> Merge {
         match &self.plan {
             Plan::All(merge) => *merge,

@@ -5,8 +5,8 @@ use std::io;
 use redis::Value;
 
 use crate::error::{Error, ErrorKind};
-use crate::plan::request::{Bundle, Shape};
-use crate::plan::{Answers, Router, ScriptMemory};
+use crate::plan::request::{PipelineKind, PlannedPipeline};
+use crate::plan::{Answers, Router, ScriptCache};
 use crate::resp::{self, Slice};
 
 impl Router {
@@ -18,8 +18,8 @@ impl Router {
     /// As for [`plan`](Self::plan), and when the replies are not those to the requests.
     #[doc(hidden)]
     pub fn dry_run(&self, packed: &[u8], replies: &[Vec<u8>]) -> Result<Vec<Value>, Error> {
-        let Bundle::Batch(mut batch) =
-            self.bundle(packed, Shape::Plain, &ScriptMemory::nothing, 0)?
+        let PlannedPipeline::Batch(mut batch) =
+            self.route_pipeline(packed, PipelineKind::Plain, &ScriptCache::empty, 0)?
         else {
             return Ok(Vec::new());
         };

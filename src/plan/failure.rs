@@ -6,7 +6,7 @@ use redis::Value;
 
 use crate::command::Access;
 use crate::error::{Error, ErrorKind};
-use crate::plan::batch::Slot;
+use crate::plan::batch::ReplySlot;
 
 /// A request that fails with a broken connection is tried on a new one so often, if it may be.
 pub(crate) const RESENDS_MAX: usize = 1;
@@ -21,7 +21,7 @@ pub(crate) struct Answers<R = Vec<Value>> {
 }
 
 /// Answers in a row, in whatever form they are kept.
-pub(crate) trait Row: Default {
+pub(crate) trait ReplyBuffer: Default {
     /// How many there are.
     fn count(&self) -> usize;
     /// Keeps the first `count` of them.
@@ -30,7 +30,7 @@ pub(crate) trait Row: Default {
     fn join(&mut self, more: Self);
 }
 
-impl Row for Vec<Value> {
+impl ReplyBuffer for Vec<Value> {
     fn count(&self) -> usize {
         self.len()
     }
@@ -74,7 +74,7 @@ pub(crate) enum Resend {
     No,
 }
 
-impl<R: Row> Answers<R> {
+impl<R: ReplyBuffer> Answers<R> {
     /// No answer at all.
     pub(crate) fn failed(failure: Failure) -> Self {
         Self {
@@ -101,7 +101,7 @@ impl Failure {
 
     /// Whether what is unanswered may be sent again: what was never sent may, and so may reads; a write whose answer is
     /// missing may not. Only a broken connection is worth it, since a new one may work at once.
-    pub(crate) fn resend(&self, answered: usize, slots: &[Slot]) -> Resend {
+    pub(crate) fn resend(&self, answered: usize, slots: &[ReplySlot]) -> Resend {
         let Cause::Dropped(_) = self.cause else {
             return Resend::No;
         };
@@ -180,10 +180,10 @@ impl fmt::Display for Cause {
 mod tests {
     use super::*;
 
-    fn slots(accesses: &[Access]) -> Vec<Slot> {
+    fn slots(accesses: &[Access]) -> Vec<ReplySlot> {
         accesses
             .iter()
-            .map(|&access| Slot::whole(0, access))
+            .map(|&access| ReplySlot::whole(0, access))
             .collect()
     }
 

@@ -2,7 +2,7 @@
 
 use crate::command::CommandSpec;
 use crate::error::{Error, ErrorKind, KeyText};
-use crate::plan::refusal::words;
+use crate::plan::refusal::spoken_name;
 
 /// Settings that decide who may connect, and where.
 const SETTINGS: [&str; 8] = [
@@ -40,7 +40,7 @@ pub(super) fn check(command: &CommandSpec, args: &[&[u8]], users: &[String]) -> 
             format!(
                 "{} of {} for all nodes could lock this client out of them; set it at each server itself \
                  (`client.node(name)`, or a connection to the node), and give the client {remedy}",
-                words(command),
+                spoken_name(command),
                 KeyText(name),
             ),
         )),

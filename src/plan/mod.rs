@@ -10,24 +10,24 @@
 //!
 //! Nothing here touches a socket, a thread, a clock or a lock.
 
-mod atomic;
 mod attempts;
 mod batch;
 #[cfg(feature = "testing")]
 mod dry_run;
-mod elsewhere;
 mod explain;
 mod failure;
-mod frames;
 mod lockout;
 mod merge;
+mod other_node;
 mod owners;
 mod partial;
+mod raw_replies;
 mod refusal;
 mod request;
 mod router;
 mod scan;
 mod scripts;
+mod transaction;
 mod watch;
 
 pub use attempts::TRANSACTION_ATTEMPTS_MAX;
@@ -36,22 +36,24 @@ pub use partial::PartialReads;
 pub use router::{Router, SplitWrites};
 pub use scripts::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 
-pub(crate) use atomic::LARGE_BYTES;
-pub(crate) use atomic::{Atomic, Ending};
-pub(crate) use attempts::attempts_in_vain;
-pub(crate) use batch::{Batch, Exchange, Slot, named};
+pub(crate) use attempts::attempts_exhausted;
+pub(crate) use batch::{Batch, NodeRequest, ReplySlot, with_node_name};
 pub(crate) use batch::{OversizedReply, RawPipeline, WriteProgress};
-pub(crate) use elsewhere::elsewhere;
-pub(crate) use failure::{Answers, Cause, Failure, RESENDS_MAX, Resend, Row};
-pub(crate) use frames::{ByteMeter, Frames, Meter};
+pub(crate) use failure::{Answers, Cause, Failure, RESENDS_MAX, ReplyBuffer, Resend};
+pub(crate) use other_node::retry_on_other_node;
+pub(crate) use raw_replies::{ByteMeter, RawReplies, SharedByteMeter};
 pub(crate) use request::{
-    Bundle, Checked, Shape, check_each, empty_pipeline, finish, parse_one, wanted,
+    PipelineKind, PipelineSummary, PlannedPipeline, check_each, empty_pipeline, finish_private,
+    parse_one, select_replies,
 };
-pub(crate) use router::{Hold, Planned};
+pub(crate) use router::{BlockingTime, RoutedCommand};
 pub(crate) use scan::ScanCursor;
 pub(crate) use scripts::{
-    Cure, Moment, Notes, Reach, Recall, Remedy, ScriptMemory, Weave, Woven, libraries, loads_at,
+    CacheSnapshot, FunctionRetry, Recovery, Rewritten, Scope, ScriptCache, ScriptJournal,
+    ScriptRewriter, TransactionState, libraries, loads_at,
 };
+pub(crate) use transaction::LARGE_BYTES;
+pub(crate) use transaction::{ExpectedEnd, PlannedTransaction};
 pub(crate) use watch::{WatchState, exec_abort, is_watch};
 
 #[cfg(any(test, fuzzing))]

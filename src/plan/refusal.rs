@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, KeyText};
 
 /// The text a server has for it, so that programs that know it find it.
 pub(super) fn wrong_arity(command: &CommandSpec) -> Error {
-    said_by_us(
+    server_style(
         command,
         &format!(
             "wrong number of arguments for '{}' command",
@@ -17,7 +17,7 @@ pub(super) fn wrong_arity(command: &CommandSpec) -> Error {
 }
 
 /// An error in a server's words, found before sending.
-pub(super) fn said_by_us(command: &CommandSpec, text: &str) -> Error {
+pub(super) fn server_style(command: &CommandSpec, text: &str) -> Error {
     let error = crate::error::server_error("ERR", text);
     Error::new(
         ErrorKind::Redis,
@@ -27,14 +27,14 @@ pub(super) fn said_by_us(command: &CommandSpec, text: &str) -> Error {
 }
 
 /// Keys that cannot be found, in a server's words.
-pub(super) fn without_sense(command: &CommandSpec, error: KeyError, args: &[&[u8]]) -> Error {
+pub(super) fn malformed(command: &CommandSpec, error: KeyError, args: &[&[u8]]) -> Error {
     match error {
         KeyError::Arity => wrong_arity(command),
-        KeyError::Count => said_by_us(command, &wrong_count(command, args)),
+        KeyError::Count => server_style(command, &wrong_count(command, args)),
         KeyError::Syntax if command.key_specs().contains(&KeySpec::Streams) => {
-            said_by_us(command, unbalanced(args))
+            server_style(command, unbalanced(args))
         }
-        other => said_by_us(command, &other.to_string()),
+        other => server_style(command, &other.to_string()),
     }
 }
 
@@ -73,7 +73,7 @@ fn unbalanced(args: &[&[u8]]) -> &'static str {
 }
 
 /// The command's name as one types it: `CONFIG GET`, not `CONFIG|GET`.
-pub(super) fn words(command: &CommandSpec) -> String {
+pub(super) fn spoken_name(command: &CommandSpec) -> String {
     command.name().replace('|', " ")
 }
 
@@ -97,13 +97,13 @@ pub(super) fn unknown(args: &[&[u8]], words: usize) -> Error {
     )
 }
 
-pub(super) fn without_keys(command: &CommandSpec) -> Error {
+pub(super) fn no_keys(command: &CommandSpec) -> Error {
     Error::new(
         ErrorKind::Unroutable,
         format!(
             "this {} names no key, so nothing says which node is meant; give it a key, or name a node with \
              `client.node(name)`",
-            words(command)
+            spoken_name(command)
         ),
     )
 }
@@ -117,7 +117,7 @@ pub(super) fn needs_a_node(command: &CommandSpec) -> Error {
         ErrorKind::Unroutable,
         format!(
             "{} is about one server; name it with `client.node(name)`{why}",
-            words(command)
+            spoken_name(command)
         ),
     )
 }
@@ -127,7 +127,7 @@ pub(super) fn refused(command: &CommandSpec) -> Error {
         ErrorKind::Stateful,
         format!(
             "{} takes a connection over for good, and this client has none to give away; open one with redis-rs",
-            words(command)
+            spoken_name(command)
         ),
     )
 }
@@ -138,7 +138,7 @@ pub(super) fn stateful(command: &CommandSpec) -> Error {
         format!(
             "{} changes the state of a connection, and this one is shared; use `client.transaction(keys, ..)` for \
              WATCH and MULTI, `client.dedicated(keys)` for a connection of your own",
-            words(command)
+            spoken_name(command)
         ),
     )
 }

@@ -6,100 +6,106 @@ use crate::command::{Access, Args, CommandSpec, PackedCommands, Scripting};
 use crate::error::{Error, ErrorKind};
 use crate::node::NodeIndex;
 use crate::plan::{
-    Answers, Atomic, Batch, Exchange, Hold, Notes, Plan, Planned, Reach, Recall, Router, Weave,
-    Woven, named,
+    Answers, Batch, BlockingTime, CacheSnapshot, NodeRequest, Plan, PlannedTransaction, Rewritten,
+    RoutedCommand, Router, Scope, ScriptJournal, ScriptRewriter, with_node_name,
 };
 
 /// What a packed pipeline becomes.
 #[derive(Debug)]
-pub(crate) enum Bundle<'r, 'p> {
+pub(crate) enum PlannedPipeline<'r, 'p> {
     /// MULTI and EXEC with nothing between them.
-    Nothing,
+    Empty,
     /// MULTI ... EXEC for one node.
-    Atomic(NodeIndex, Exchange),
+    Atomic(NodeIndex, NodeRequest),
     /// Commands that go their own ways.
     Batch(Batch<'r, 'p>),
     /// MULTI ... EXEC with scripts in it.
-    ScriptedAtomic(NodeIndex, Exchange, Notes<'p>),
+    ScriptedAtomic(NodeIndex, NodeRequest, ScriptJournal<'p>),
     /// Commands that go their own ways, with scripts among them.
-    ScriptedBatch(Batch<'r, 'p>, Notes<'p>),
+    ScriptedBatch(Batch<'r, 'p>, ScriptJournal<'p>),
 }
 
 impl Router {
     /// Plans a packed pipeline. `entropy` is any number: see [`Batch::new`].
-    pub(crate) fn bundle<'r, 'p>(
+    pub(crate) fn route_pipeline<'r, 'p>(
         &'r self,
         packed: &'p [u8],
-        shape: Shape,
-        recall: Recall<'_>,
+        shape: PipelineKind,
+        snapshot: CacheSnapshot<'_>,
         entropy: u64,
-    ) -> Result<Bundle<'r, 'p>, Error> {
-        let Shape::Atomic { commands } = shape else {
+    ) -> Result<PlannedPipeline<'r, 'p>, Error> {
+        let PipelineKind::Atomic { commands } = shape else {
             let mut batch = Batch::new(self, packed.len(), entropy);
-            let mut weave = None;
+            let mut rewriter = None;
             for_each_command(packed, 0, |frame, args| {
                 let command = self.lookup(args)?;
                 if command.scripting() == Scripting::No {
-                    batch.add(frame, args, self.planned_as(command, args, recall)?);
+                    batch.add(frame, args, self.route_as(command, args, snapshot)?);
                     return Ok(());
                 }
-                weave
-                    .get_or_insert_with(|| Weave::new(recall(), Reach::AllNodes))
-                    .plan(&mut batch, command, frame, args)
+                rewriter
+                    .get_or_insert_with(|| ScriptRewriter::new(snapshot(), Scope::AllNodes))
+                    .route(&mut batch, command, frame, args)
             })?;
-            return Ok(Bundle::of(batch, weave));
+            return Ok(PlannedPipeline::of(batch, rewriter));
         };
         if commands == 0 {
             for_each_inner_command(packed, 0, |_| Ok(()))?;
-            return Ok(Bundle::Nothing);
+            return Ok(PlannedPipeline::Empty);
         }
-        let mut atomic = Atomic::default();
-        for_each_inner_command(packed, commands, |args| atomic.add(self, args, recall))?;
+        let mut atomic = PlannedTransaction::default();
+        for_each_inner_command(packed, commands, |args| atomic.add(self, args, snapshot))?;
         let (node, scripting) = (atomic.owner()?, atomic.scripting());
-        let weave = || Weave::new(recall(), Reach::AllNodes);
-        Ok(Bundle::of_atomic(node, packed, commands, scripting, weave))
+        let rewriter = || ScriptRewriter::new(snapshot(), Scope::AllNodes);
+        Ok(PlannedPipeline::of_atomic(
+            node, packed, commands, scripting, rewriter,
+        ))
     }
 
     /// Plans a packed pipeline that goes to `node` because the user says so.
-    pub(crate) fn bundle_at<'r, 'p>(
+    pub(crate) fn route_pipeline_at<'r, 'p>(
         &'r self,
         node: NodeIndex,
         packed: &'p [u8],
-        shape: Shape,
-        recall: Recall<'_>,
-    ) -> Result<Bundle<'r, 'p>, Error> {
-        let new_weave = || Weave::new(recall(), Reach::OneNode);
-        let Shape::Atomic { commands } = shape else {
+        shape: PipelineKind,
+        snapshot: CacheSnapshot<'_>,
+    ) -> Result<PlannedPipeline<'r, 'p>, Error> {
+        let new_rewriter = || ScriptRewriter::new(snapshot(), Scope::OneNode);
+        let PipelineKind::Atomic { commands } = shape else {
             let mut batch = Batch::new(self, packed.len(), 0);
-            let mut weave = None;
+            let mut rewriter = None;
             for_each_command(packed, 0, |frame, args| {
-                let planned = self.planned_at(node, args)?;
-                match planned.scripting {
-                    Scripting::No => batch.add_at(node, frame, planned),
-                    Scripting::Yes => weave
-                        .get_or_insert_with(new_weave)
-                        .put(&mut batch, frame, args, planned),
+                let routed = self.route_at(node, args)?;
+                match routed.scripting {
+                    Scripting::No => batch.add_at(node, frame, routed),
+                    Scripting::Yes => rewriter
+                        .get_or_insert_with(new_rewriter)
+                        .push(&mut batch, frame, args, routed),
                 }
                 Ok(())
             })?;
-            return Ok(Bundle::of(batch, weave));
+            return Ok(PlannedPipeline::of(batch, rewriter));
         };
         let mut scripting = Scripting::No;
         for_each_inner_command(packed, commands, |args| {
-            scripting = scripting.or(self.planned_at(node, args)?.scripting);
+            scripting = scripting.or(self.route_at(node, args)?.scripting);
             Ok(())
         })?;
-        Ok(Bundle::of_atomic(
-            node, packed, commands, scripting, new_weave,
+        Ok(PlannedPipeline::of_atomic(
+            node,
+            packed,
+            commands,
+            scripting,
+            new_rewriter,
         ))
     }
 }
 
-impl<'r, 'p> Bundle<'r, 'p> {
-    fn of(batch: Batch<'r, 'p>, weave: Option<Weave<'p>>) -> Self {
-        match weave {
+impl<'r, 'p> PlannedPipeline<'r, 'p> {
+    fn of(batch: Batch<'r, 'p>, rewriter: Option<ScriptRewriter<'p>>) -> Self {
+        match rewriter {
             None => Self::Batch(batch),
-            Some(weave) => Self::ScriptedBatch(batch, weave.notes()),
+            Some(rewriter) => Self::ScriptedBatch(batch, rewriter.into_journal()),
         }
     }
 
@@ -108,78 +114,81 @@ impl<'r, 'p> Bundle<'r, 'p> {
         packed: &'p [u8],
         commands: usize,
         scripting: Scripting,
-        weave: impl FnOnce() -> Weave<'p>,
+        rewriter: impl FnOnce() -> ScriptRewriter<'p>,
     ) -> Self {
         if scripting == Scripting::No {
-            return Self::Atomic(node, Atomic::exchange(node, packed, commands));
+            return Self::Atomic(node, PlannedTransaction::exchange(node, packed, commands));
         }
-        let Woven { packed, notes } = weave().whole(node, packed, Shape::Atomic { commands });
-        let exchange = Atomic::exchange(node, &packed, notes.ahead() + commands);
-        Self::ScriptedAtomic(node, exchange, notes)
+        let Rewritten { packed, journal } =
+            rewriter().rewrite_all(node, packed, PipelineKind::Atomic { commands });
+        let exchange = PlannedTransaction::exchange(node, &packed, journal.preloads() + commands);
+        Self::ScriptedAtomic(node, exchange, journal)
     }
 }
 
-impl<'p> Weave<'p> {
+impl<'p> ScriptRewriter<'p> {
     /// Plans the next command, which concerns scripts, by what is known when it comes, and adds it to a batch.
     #[inline(never)]
-    pub(crate) fn plan(
+    pub(crate) fn route(
         &mut self,
         batch: &mut Batch<'_, 'p>,
         command: &CommandSpec,
         frame: &'p [u8],
         args: &[&[u8]],
     ) -> Result<(), Error> {
-        let planned = batch.router.planned_as(command, args, &|| self.memory())?;
-        self.put(batch, frame, args, planned);
+        let routed = batch.router.route_as(command, args, &|| self.cache())?;
+        self.push(batch, frame, args, routed);
         Ok(())
     }
 
     /// Adds it to a batch.
-    pub(crate) fn put(
+    pub(crate) fn push(
         &mut self,
         batch: &mut Batch<'_, 'p>,
         frame: &'p [u8],
         args: &[&[u8]],
-        planned: Planned,
+        routed: RoutedCommand,
     ) {
-        let node = match planned.plan {
+        let node = match routed.plan {
             Plan::One(node) => Some(node),
             Plan::Any => Some(batch.any_node()),
             _ => None,
         };
         match (
             self.add(batch.commands as usize, node, frame, args),
-            &planned.plan,
+            &routed.plan,
         ) {
-            (Some(eval), Plan::Any) => batch.add_any(&eval, planned),
-            (Some(eval), &Plan::One(node)) => batch.add_at(node, &eval, planned),
-            _ => batch.add(frame, args, planned),
+            (Some(eval), Plan::Any) => batch.add_any(&eval, routed),
+            (Some(eval), &Plan::One(node)) => batch.add_at(node, &eval, routed),
+            _ => batch.add(frame, args, routed),
         }
     }
 }
 
 /// A packed pipeline for a private connection, checked.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Checked {
+pub(crate) struct PipelineSummary {
     /// How long it may take.
-    pub(crate) hold: Hold,
+    pub(crate) blocking: BlockingTime,
     /// How many answers come.
     pub(crate) commands: usize,
     scripting: Scripting,
 }
 
-impl Checked {
+impl PipelineSummary {
     /// What is sent in its place, when scripts are in it.
-    pub(crate) fn woven<'p>(
+    pub(crate) fn rewritten<'p>(
         &self,
         node: NodeIndex,
         packed: &'p [u8],
-        shape: Shape,
-        recall: Recall<'_>,
-    ) -> Option<Woven<'p>> {
+        shape: PipelineKind,
+        snapshot: CacheSnapshot<'_>,
+    ) -> Option<Rewritten<'p>> {
         match self.scripting {
             Scripting::No => None,
-            Scripting::Yes => Some(Weave::new(recall(), Reach::OneNode).whole(node, packed, shape)),
+            Scripting::Yes => Some(
+                ScriptRewriter::new(snapshot(), Scope::OneNode).rewrite_all(node, packed, shape),
+            ),
         }
     }
 }
@@ -187,18 +196,18 @@ impl Checked {
 /// Checks a packed pipeline for a private connection.
 pub(crate) fn check_each(
     packed: &[u8],
-    mut check: impl FnMut(&[&[u8]]) -> Result<Planned, Error>,
-) -> Result<Checked, Error> {
-    let mut checked = Checked {
-        hold: Hold::No,
+    mut check: impl FnMut(&[&[u8]]) -> Result<RoutedCommand, Error>,
+) -> Result<PipelineSummary, Error> {
+    let mut checked = PipelineSummary {
+        blocking: BlockingTime::None,
         commands: 0,
         scripting: Scripting::No,
     };
     for_each_command(packed, 0, |_, args| {
-        let planned = check(args)?;
-        checked.hold = checked.hold.then(planned.hold);
+        let routed = check(args)?;
+        checked.blocking = checked.blocking.then(routed.blocking);
         checked.commands += 1;
-        checked.scripting = checked.scripting.or(planned.scripting);
+        checked.scripting = checked.scripting.or(routed.scripting);
         Ok(())
     })?;
     Ok(checked)
@@ -206,14 +215,14 @@ pub(crate) fn check_each(
 
 /// What kind of pipeline redis-rs has packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub(crate) enum PipelineKind {
     /// MULTI, so many commands, EXEC.
     Atomic { commands: usize },
     /// Commands one after another.
     Plain,
 }
 
-impl Shape {
+impl PipelineKind {
     /// Tells it as `redis::Pipeline` does: `offset` replies are left out, `count` are wanted.
     pub(crate) fn of(packed: &[u8], offset: usize, count: usize) -> Self {
         const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
@@ -228,28 +237,35 @@ impl Shape {
 }
 
 /// What a private connection answered to a pipeline.
-pub(crate) fn finish(node: &str, shape: Shape, answers: Answers) -> RedisResult<Vec<Value>> {
-    if shape != Shape::Plain {
-        return Ok(vec![Atomic::finish(node, answers)?]);
+pub(crate) fn finish_private(
+    node: &str,
+    shape: PipelineKind,
+    answers: Answers,
+) -> RedisResult<Vec<Value>> {
+    if shape != PipelineKind::Plain {
+        return Ok(vec![PlannedTransaction::finish(node, answers)?]);
     }
     let Answers { values, failure } = answers;
     match failure {
         Some(failure) => Err(failure.error(node, values.len(), Access::Write).into()),
-        None => Ok(values.into_iter().map(|value| named(value, node)).collect()),
+        None => Ok(values
+            .into_iter()
+            .map(|value| with_node_name(value, node))
+            .collect()),
     }
 }
 
 /// The replies that `redis::Pipeline` wants to see.
-pub(crate) fn wanted(
+pub(crate) fn select_replies(
     mut values: Vec<Value>,
-    shape: Shape,
+    shape: PipelineKind,
     offset: usize,
     count: usize,
 ) -> Vec<Value> {
     match shape {
-        Shape::Atomic { .. } => values,
-        Shape::Plain if offset == 0 && count == values.len() => values,
-        Shape::Plain => {
+        PipelineKind::Atomic { .. } => values,
+        PipelineKind::Plain if offset == 0 && count == values.len() => values,
+        PipelineKind::Plain => {
             values.truncate(offset + count);
             values.drain(..offset.min(values.len()));
             values
@@ -338,8 +354,12 @@ mod tests {
             .arg("k")
             .arg("*1\r\n$4\r\nEXEC");
         let packed = pipeline.get_packed_pipeline();
-        let shape = Shape::of(&packed, 1, 1);
-        assert_eq!(shape, Shape::Atomic { commands: 0 }, "by its last bytes");
+        let shape = PipelineKind::of(&packed, 1, 1);
+        assert_eq!(
+            shape,
+            PipelineKind::Atomic { commands: 0 },
+            "by its last bytes"
+        );
         for commands in 0..3 {
             assert!(for_each_inner_command(&packed, commands, |_| Ok(())).is_err());
         }

@@ -14,11 +14,10 @@ use crate::node::NodeIndex;
 use crate::plan::lockout;
 use crate::plan::owners::Owners;
 use crate::plan::refusal::{
-    empty_command, needs_a_node, refused, stateful, unknown, without_keys, without_sense,
-    wrong_arity,
+    empty_command, malformed, needs_a_node, no_keys, refused, stateful, unknown, wrong_arity,
 };
-use crate::plan::scripts::wrong_count;
-use crate::plan::{Explanation, PartialReads, Plan, Recall, ScanCursor, ScriptMemory, Split};
+use crate::plan::scripts::wrong_key_count;
+use crate::plan::{CacheSnapshot, Explanation, PartialReads, Plan, ScanCursor, ScriptCache, Split};
 use crate::topology::Topology;
 
 /// One snapshot of everything that decides where a request goes. Every request travels by one router from beginning to
@@ -49,11 +48,11 @@ pub enum SplitWrites {
 
 /// A plan, and what an executor must know of the command to carry it out.
 #[derive(Clone, Debug)]
-pub(crate) struct Planned {
+pub(crate) struct RoutedCommand {
     pub(crate) plan: Plan,
     pub(crate) access: Access,
-    pub(crate) hold: Hold,
-    pub(crate) since: Since,
+    pub(crate) blocking: BlockingTime,
+    pub(crate) wait_scope: WaitScope,
     pub(crate) scripting: Scripting,
     /// Whether the nodes that can be reached answer for all.
     pub(crate) partial: bool,
@@ -61,7 +60,7 @@ pub(crate) struct Planned {
 
 /// Which writes a command is about, when it is about writes that were made before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Since {
+pub(crate) enum WaitScope {
     /// None, or those of its own connection.
     OwnWrites,
     /// All that were acknowledged before, by whichever connection: WAIT, WAITAOF.
@@ -70,21 +69,21 @@ pub(crate) enum Since {
 
 /// How long the server may hold the answer back by the command's own wish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hold {
+pub(crate) enum BlockingTime {
     /// Not at all.
-    No,
+    None,
     /// At most so long.
     AtMost(Duration),
     /// Until something happens.
     Forever,
 }
 
-impl Hold {
+impl BlockingTime {
     /// How long a request may take all in all, when an answer that comes at once may take `response`.
     pub(crate) fn with_response(self, response: Option<Duration>) -> Option<Duration> {
         match self {
-            Self::No => response,
-            Self::AtMost(hold) => response.map(|response| response.saturating_add(hold)),
+            Self::None => response,
+            Self::AtMost(blocking) => response.map(|response| response.saturating_add(blocking)),
             Self::Forever => None,
         }
     }
@@ -94,12 +93,12 @@ impl Hold {
         match (self, other) {
             (Self::Forever, _) | (_, Self::Forever) => Self::Forever,
             (Self::AtMost(a), Self::AtMost(b)) => Self::AtMost(a.saturating_add(b)),
-            (Self::No, hold) | (hold, Self::No) => hold,
+            (Self::None, blocking) | (blocking, Self::None) => blocking,
         }
     }
 }
 
-impl Planned {
+impl RoutedCommand {
     /// A command that changes nothing.
     pub(crate) fn read(node: NodeIndex) -> Self {
         Self {
@@ -113,8 +112,8 @@ impl Planned {
         Self {
             plan: Plan::One(node),
             access: Access::Write,
-            hold: Hold::No,
-            since: Since::OwnWrites,
+            blocking: BlockingTime::None,
+            wait_scope: WaitScope::OwnWrites,
             scripting: Scripting::No,
             partial: false,
         }
@@ -151,7 +150,7 @@ impl Router {
     }
 
     /// One of the nodes; `entropy` is any number.
-    pub(crate) fn chosen(&self, entropy: u64) -> NodeIndex {
+    pub(crate) fn random_node(&self, entropy: u64) -> NodeIndex {
         let nodes = self.topology.nodes().len() as u64;
         // There are no more nodes than fit.
         NodeIndex::new(u16::try_from(entropy % nodes).unwrap_or(0))
@@ -170,49 +169,53 @@ impl Router {
     /// [`Stateful`](ErrorKind::Stateful) when it is refused; [`Redis`](ErrorKind::Redis) with the server's own text when
     /// its arguments make no sense.
     pub fn plan(&self, args: &[&[u8]]) -> Result<Plan, Error> {
-        Ok(self.planned(args)?.plan)
+        Ok(self.route_by_keys(args)?.plan)
     }
 
     /// The plan for one command with what an executor must know, where no script is remembered.
-    pub(crate) fn planned(&self, args: &[&[u8]]) -> Result<Planned, Error> {
-        self.planned_by(args, &ScriptMemory::nothing)
+    pub(crate) fn route_by_keys(&self, args: &[&[u8]]) -> Result<RoutedCommand, Error> {
+        self.route(args, &ScriptCache::empty)
     }
 
     /// The same where some are.
     #[inline]
-    pub(crate) fn planned_by(&self, args: &[&[u8]], recall: Recall<'_>) -> Result<Planned, Error> {
-        self.planned_as(self.lookup(args)?, args, recall)
+    pub(crate) fn route(
+        &self,
+        args: &[&[u8]],
+        snapshot: CacheSnapshot<'_>,
+    ) -> Result<RoutedCommand, Error> {
+        self.route_as(self.lookup(args)?, args, snapshot)
     }
 
-    /// The same for a command that was looked up already. `recall` is called only for scripts and functions that declare no
+    /// The same for a command that was looked up already. `snapshot` is called only for scripts and functions that declare no
     /// key.
     #[inline(always)]
-    pub(crate) fn planned_as(
+    pub(crate) fn route_as(
         &self,
         command: &CommandSpec,
         args: &[&[u8]],
-        recall: Recall<'_>,
-    ) -> Result<Planned, Error> {
+        snapshot: CacheSnapshot<'_>,
+    ) -> Result<RoutedCommand, Error> {
         // One key, always in the same place: so it is with nearly all commands.
         match command.sole_key() {
             Some(at) => {
                 check_arity(command, args)?;
                 // A declared arity may allow a request that ends before its key.
                 let key = args.get(at).ok_or_else(|| wrong_arity(command))?;
-                Ok(planned_one(self.owner(key)?, command, args))
+                Ok(routed_to(self.owner(key)?, command, args))
             }
-            None => self.planned_by_route(command, args, recall),
+            None => self.plan_route(command, args, snapshot),
         }
     }
 
-    fn planned_by_route(
+    fn plan_route(
         &self,
         command: &CommandSpec,
         args: &[&[u8]],
-        recall: Recall<'_>,
-    ) -> Result<Planned, Error> {
+        snapshot: CacheSnapshot<'_>,
+    ) -> Result<RoutedCommand, Error> {
         let plan = match command.route() {
-            Route::Keys => self.owner_of_all(command, args, recall)?,
+            Route::Keys => self.owner_of_all(command, args, snapshot)?,
             Route::Split { step, tail, merge } => {
                 self.split(command, args, step.into(), tail.into(), merge)?
             }
@@ -226,57 +229,61 @@ impl Router {
                 Plan::Any
             }
             Route::Scan => self.scan(command, args)?,
-            Route::Named => return Err(needs_a_node(command)),
+            Route::NodeOnly => return Err(needs_a_node(command)),
             Route::Stateful => return Err(stateful(command)),
             Route::Refused => return Err(refused(command)),
         };
         let since = match (&plan, command.name()) {
-            (Plan::All(_), "WAIT" | "WAITAOF") => Since::AllWrites,
-            _ => Since::OwnWrites,
+            (Plan::All(_), "WAIT" | "WAITAOF") => WaitScope::AllWrites,
+            _ => WaitScope::OwnWrites,
         };
-        Ok(Planned {
+        Ok(RoutedCommand {
             plan,
             access: command.access(),
-            hold: hold(command, args),
-            since,
+            blocking: blocking_time(command, args),
+            wait_scope: since,
             scripting: command.scripting(),
             partial: self.partial_reads.allow(command.partial()),
         })
     }
 
     /// The plan for one command that is sent to `node` because the user says so. Keys are not checked.
-    pub(crate) fn planned_at(&self, node: NodeIndex, args: &[&[u8]]) -> Result<Planned, Error> {
+    pub(crate) fn route_at(&self, node: NodeIndex, args: &[&[u8]]) -> Result<RoutedCommand, Error> {
         match self.commands.lookup(args) {
             Lookup::Found(command) if command.route() == Route::Stateful => Err(stateful(command)),
             Lookup::Found(command) if command.route() == Route::Refused => Err(refused(command)),
-            Lookup::Found(command) => Ok(planned_one(node, command, args)),
+            Lookup::Found(command) => Ok(routed_to(node, command, args)),
             _ if args.is_empty() => Err(empty_command()),
-            _ => Ok(Planned::write(node)),
+            _ => Ok(RoutedCommand::write(node)),
         }
     }
 
     /// The same over a private connection, where anything goes.
-    pub(crate) fn planned_private(
+    pub(crate) fn route_unchecked_private(
         &self,
         node: NodeIndex,
         args: &[&[u8]],
-    ) -> Result<Planned, Error> {
+    ) -> Result<RoutedCommand, Error> {
         match self.commands.lookup(args) {
             Lookup::Found(command) if command.route() == Route::Stateful => {
-                Ok(planned_one(node, command, args))
+                Ok(routed_to(node, command, args))
             }
-            _ => self.planned_at(node, args),
+            _ => self.route_at(node, args),
         }
     }
 
     /// Checks that `args` may be sent over a private connection to `node`: all its keys live there.
-    pub(crate) fn check_at(&self, node: NodeIndex, args: &[&[u8]]) -> Result<Planned, Error> {
+    pub(crate) fn route_private(
+        &self,
+        node: NodeIndex,
+        args: &[&[u8]],
+    ) -> Result<RoutedCommand, Error> {
         let command = self.lookup(args)?;
         let at = self.keys(command, args)?;
         for &at in &at.keys {
             let owner = self.owner(args[at as usize])?;
             if owner != node {
-                return Err(self.elsewhere(command, args[at as usize], owner, node));
+                return Err(self.wrong_node(command, args[at as usize], owner, node));
             }
         }
         for &at in &at.patterns {
@@ -285,7 +292,7 @@ impl Router {
         if command.route() == Route::Refused {
             return Err(refused(command));
         }
-        Ok(planned_one(node, command, args))
+        Ok(routed_to(node, command, args))
     }
 
     /// Whether `args` is a command that leaves a connection other than it was, transactions apart.
@@ -312,9 +319,7 @@ impl Router {
     /// [`Unroutable`](ErrorKind::Unroutable) when the placement leaves the key without an owner.
     #[inline]
     pub fn owner(&self, key: &[u8]) -> Result<NodeIndex, Error> {
-        self.topology
-            .locate(key)
-            .ok_or_else(|| self.without_owner(key))
+        self.topology.locate(key).ok_or_else(|| self.no_owner(key))
     }
 
     /// The one node that owns all of `keys`.
@@ -329,7 +334,7 @@ impl Router {
                 None => first = Some((key, owner)),
                 Some((_, node)) if node == owner => {}
                 Some((other, node)) => {
-                    return Err(self.apart("the request", (other, node), (key, owner)));
+                    return Err(self.cross_node("the request", (other, node), (key, owner)));
                 }
             }
         }
@@ -364,16 +369,16 @@ impl Router {
         &self,
         command: &CommandSpec,
         args: &[&[u8]],
-        recall: Recall<'_>,
+        snapshot: CacheSnapshot<'_>,
     ) -> Result<Plan, Error> {
         let at = self.keys(command, args)?;
         let mut keys = at.keys.iter().map(|&at| args[at as usize]);
         let Some(first) = keys.next() else {
             if command.scripting() == Scripting::No {
-                return Err(without_keys(command));
+                return Err(no_keys(command));
             }
-            let memory = recall();
-            let shown = self.shown_keys(command, args, &memory)?;
+            let memory = snapshot();
+            let shown = self.literal_keys(command, args, &memory)?;
             return match shown.is_empty() {
                 true => Ok(Plan::Any),
                 false => self.common_owner(shown).map(Plan::One),
@@ -383,7 +388,7 @@ impl Router {
         for key in keys {
             let owner = self.owner(key)?;
             if owner != node {
-                return Err(self.apart(command.name(), (first, node), (key, owner)));
+                return Err(self.cross_node(command.name(), (first, node), (key, owner)));
             }
         }
         for &at in &at.patterns {
@@ -443,7 +448,7 @@ impl Router {
             return Ok(Plan::One(first));
         };
         if command.access() == Access::Write && self.split_writes == SplitWrites::Refused {
-            return Err(self.apart(
+            return Err(self.cross_node(
                 command.name(),
                 (args[head], first),
                 (other, self.owner(other)?),
@@ -477,13 +482,13 @@ impl Router {
     }
 
     /// The keys that a script or function shows which declares none.
-    pub(crate) fn shown_keys<'s>(
+    pub(crate) fn literal_keys<'s>(
         &self,
         command: &CommandSpec,
         args: &'s [&'s [u8]],
-        memory: &'s ScriptMemory,
+        memory: &'s ScriptCache,
     ) -> Result<Vec<&'s [u8]>, Error> {
-        memory.judge(&self.commands, command, args)
+        memory.literal_keys(&self.commands, command, args)
     }
 
     /// Where the keys of a request are.
@@ -496,21 +501,25 @@ impl Router {
         command
             .positions(args, &mut at)
             .map_err(|error| match (error, command.scripting()) {
-                (KeyError::Count, Scripting::Yes) => wrong_count(command, args),
-                (error, _) => without_sense(command, error, args),
+                (KeyError::Count, Scripting::Yes) => wrong_key_count(command, args),
+                (error, _) => malformed(command, error, args),
             })?;
         Ok(at)
     }
 
     /// Whether a server takes the request for what it is, and refuses to carry it out, whatever its keys are.
-    pub(crate) fn is_senseless(&self, command: &CommandSpec, args: &[&[u8]]) -> bool {
+    pub(crate) fn is_malformed(&self, command: &CommandSpec, args: &[&[u8]]) -> bool {
         let found = command.positions(args, &mut KeyPositions::default());
         found.is_err() && command.accepts(args.len())
     }
 
     /// What would be done with `args`.
-    pub(crate) fn explain(&self, args: &[&[u8]], recall: Recall<'_>) -> Result<Explanation, Error> {
-        let plan = self.planned_by(args, recall)?.plan;
+    pub(crate) fn explain(
+        &self,
+        args: &[&[u8]],
+        snapshot: CacheSnapshot<'_>,
+    ) -> Result<Explanation, Error> {
+        let plan = self.route(args, snapshot)?.plan;
         let at = self.keys(self.lookup(args)?, args)?;
         Ok(Explanation::new(
             plan,
@@ -525,7 +534,7 @@ impl Router {
         self.topology.node(node).name()
     }
 
-    fn apart(&self, what: &str, a: (&[u8], NodeIndex), b: (&[u8], NodeIndex)) -> Error {
+    fn cross_node(&self, what: &str, a: (&[u8], NodeIndex), b: (&[u8], NodeIndex)) -> Error {
         Error::new(
             ErrorKind::CrossNode,
             format!(
@@ -539,7 +548,7 @@ impl Router {
         )
     }
 
-    fn elsewhere(
+    fn wrong_node(
         &self,
         command: &CommandSpec,
         key: &[u8],
@@ -558,7 +567,7 @@ impl Router {
         )
     }
 
-    fn without_owner(&self, key: &[u8]) -> Error {
+    fn no_owner(&self, key: &[u8]) -> Error {
         Error::new(
             ErrorKind::Unroutable,
             format!(
@@ -571,12 +580,12 @@ impl Router {
 }
 
 #[inline]
-fn planned_one(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> Planned {
-    Planned {
+fn routed_to(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> RoutedCommand {
+    RoutedCommand {
         plan: Plan::One(node),
         access: command.access(),
-        hold: hold(command, args),
-        since: Since::OwnWrites,
+        blocking: blocking_time(command, args),
+        wait_scope: WaitScope::OwnWrites,
         scripting: command.scripting(),
         partial: false,
     }
@@ -591,10 +600,10 @@ fn check_arity(command: &CommandSpec, args: &[&[u8]]) -> Result<(), Error> {
 }
 
 #[inline]
-fn hold(command: &CommandSpec, args: &[&[u8]]) -> Hold {
+fn blocking_time(command: &CommandSpec, args: &[&[u8]]) -> BlockingTime {
     match command.wait_limit(args) {
-        None => Hold::No,
-        Some(Wait::For(limit)) => Hold::AtMost(limit),
-        Some(Wait::Forever) => Hold::Forever,
+        None => BlockingTime::None,
+        Some(Wait::For(limit)) => BlockingTime::AtMost(limit),
+        Some(Wait::Forever) => BlockingTime::Forever,
     }
 }

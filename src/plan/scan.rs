@@ -105,7 +105,7 @@ pub(super) struct ScanStep {
 
 impl ScanStep {
     /// The node's answer with the cursor that continues over all nodes.
-    pub(super) fn go_on(self, answer: Value, router: &Router) -> Result<Value, Error> {
+    pub(super) fn after_reply(self, answer: Value, router: &Router) -> Result<Value, Error> {
         let name = router.name(self.node);
         let Value::Array(mut items) = answer else {
             return Err(unreadable(name));
@@ -234,7 +234,7 @@ mod tests {
             let at = parse(cursor, &router).expect("our own cursor");
             visited.push((at.node.get(), at.cursor));
             let server = if at.cursor == 0 { 77 } else { 0 };
-            cursor = cursor_of(&step(at).go_on(page(server), &router).unwrap());
+            cursor = cursor_of(&step(at).after_reply(page(server), &router).unwrap());
             if cursor == 0 {
                 break;
             }
@@ -259,7 +259,7 @@ mod tests {
                         node: NodeIndex::new(node as u16),
                         answered: true,
                     };
-                    let cursor = cursor_of(&at.go_on(page(server), &router).unwrap());
+                    let cursor = cursor_of(&at.after_reply(page(server), &router).unwrap());
                     assert_eq!(cursor as f64 as u64, cursor, "{nodes} nodes, {server}");
                     let read = parse(cursor, &router).unwrap();
                     assert_eq!((read.node.get(), read.cursor), (node, server));
@@ -273,7 +273,10 @@ mod tests {
         let router = router(4);
         let at = FIRST;
         for server in [1 << 40, 1 << 52, u64::MAX] {
-            let error = at.go_on(page(server), &router).unwrap_err().to_string();
+            let error = at
+                .after_reply(page(server), &router)
+                .unwrap_err()
+                .to_string();
             assert!(
                 error.contains("host:0") && error.contains("client.node"),
                 "{error}"
@@ -286,7 +289,7 @@ mod tests {
         let router = router(4);
         let mut found = 0;
         for server in 1..200_u64 {
-            let given = cursor_of(&FIRST.go_on(page(server * 8), &router).unwrap());
+            let given = cursor_of(&FIRST.after_reply(page(server * 8), &router).unwrap());
             // By one, by what a float loses, by a lost digit, by a flipped bit.
             for altered in [
                 given + 1,
@@ -308,7 +311,7 @@ mod tests {
     fn a_scan_cursor_of_another_topology_is_an_error() {
         let (three, four) = (router(3), router(4));
         let taken = (1..1000_u64)
-            .map(|server| cursor_of(&FIRST.go_on(page(server), &three).unwrap()))
+            .map(|server| cursor_of(&FIRST.after_reply(page(server), &three).unwrap()))
             .filter(|&cursor| parse(cursor, &four).is_some());
         assert!(taken.count() <= 5);
     }
@@ -337,7 +340,7 @@ mod tests {
         let third = at(&step(second).skip(&router).unwrap());
         assert_eq!((third.node.get(), third.answered), (2, false));
         assert_eq!(step(third).skip(&router), None, "nobody has answered");
-        let third = at(&step(second).go_on(page(0), &router).unwrap());
+        let third = at(&step(second).after_reply(page(0), &router).unwrap());
         assert!(third.answered);
         assert_eq!(
             step(third).skip(&router).map(|page| cursor_of(&page)),

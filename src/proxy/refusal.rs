@@ -130,7 +130,7 @@ pub(super) fn not_while_subscribed(command: &CommandSpec) -> Refusal {
 pub(super) fn not_here(command: &CommandSpec) -> Refusal {
     let name = command.name().replace('|', " ");
     let (code, why) = match command.route() {
-        Route::Named => (
+        Route::NodeOnly => (
             "UNROUTABLE",
             "is about one server; send it to the node itself",
         ),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::command::{CommandSpec, Lookup, Route, Scripting};
 use crate::error::Error;
 use crate::node::NodeIndex;
-use crate::plan::{Atomic, Hold, Planned, RawPipeline, is_watch};
+use crate::plan::{BlockingTime, PlannedTransaction, RawPipeline, RoutedCommand, is_watch};
 use crate::proxy::auth::{Auth, auth_required};
 use crate::proxy::client_command::{RegistryRequest, ReplyMode};
 use crate::proxy::client_info::ClientInfo;
@@ -22,7 +22,7 @@ use crate::proxy::session::round::FIRST_ROUND_COMMANDS_MAX;
 use crate::proxy::subscriptions::{Subscriptions, write_message};
 use crate::proxy::transaction::{QueuedTransaction, Transaction};
 use crate::reply::{Protocol, write_status};
-use crate::subscribe::{Change, Message, Subscription};
+use crate::subscribe::{Message, SubscriptionChange, SubscriptionKind};
 
 /// Requests of so many bytes may wait of one who is not let in yet.
 const UNAUTHENTICATED_QUERY_BYTES_MAX: usize = 1 << 20;
@@ -36,7 +36,7 @@ pub(crate) struct Session {
     reply_mode: ReplyMode,
     transaction: Option<Transaction>,
     /// The watched keys, and the node where they are.
-    watched: Option<Atomic>,
+    watched: Option<PlannedTransaction>,
     /// A WATCH failed, for whatever reason, so its keys may have changed: EXEC answers as if they had.
     watch_failed: bool,
     subscriptions: Subscriptions,
@@ -98,8 +98,8 @@ pub(crate) enum Action {
     Exec(QueuedTransaction),
     /// Channels or patterns begin or end.
     Subscribe {
-        change: Change,
-        kind: Subscription,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
         names: Vec<Vec<u8>>,
     },
     /// About the clients of the proxy.
@@ -168,9 +168,9 @@ impl Session {
     /// What is told of it now.
     pub(crate) fn client(&self) -> ClientInfo {
         ClientInfo {
-            channels: self.subscriptions.count(Subscription::Channel),
-            patterns: self.subscriptions.count(Subscription::Pattern),
-            shard_channels: self.subscriptions.count(Subscription::Shard),
+            channels: self.subscriptions.count(SubscriptionKind::Channel),
+            patterns: self.subscriptions.count(SubscriptionKind::Pattern),
+            shard_channels: self.subscriptions.count(SubscriptionKind::Shard),
             queued: self.transaction.as_ref().map(Transaction::len),
             watched: self.watched.is_some().into(),
             ..self.client.clone()
@@ -292,7 +292,7 @@ impl Session {
                 return Err(Refusal::new("Command not allowed inside a transaction"));
             }
             transaction
-                .add(router, pipeline.recall(), command, (frame, args))
+                .add(router, pipeline.snapshot(), command, (frame, args))
                 .map_err(internal_refusal)?;
             self.info_changed = true;
             write_status(said, "QUEUED");
@@ -353,8 +353,8 @@ impl Session {
     /// Channels or patterns have begun or ended: the confirmations.
     pub(crate) fn subscribed(
         &mut self,
-        change: Change,
-        kind: Subscription,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
         names: &[Vec<u8>],
         out: &mut Vec<u8>,
     ) {
@@ -372,7 +372,7 @@ impl Session {
     }
 
     /// Whether the client listens to this.
-    pub(crate) fn is_subscribed_to(&self, kind: Subscription, name: &[u8]) -> bool {
+    pub(crate) fn is_subscribed_to(&self, kind: SubscriptionKind, name: &[u8]) -> bool {
         self.subscriptions.has(kind, name)
     }
 
@@ -409,31 +409,31 @@ fn forward<'f>(
         is_last,
     } = request;
     match command.route() {
-        Route::Named | Route::Stateful | Route::Refused => return Err(not_here(command)),
+        Route::NodeOnly | Route::Stateful | Route::Refused => return Err(not_here(command)),
         _ => {}
     }
-    let planned = pipeline
+    let routed = pipeline
         .router()
-        .planned_as(command, args, pipeline.recall());
-    if planned.is_err() && pipeline.recall()().lacks_code_for(args) {
+        .route_as(command, args, pipeline.snapshot());
+    if routed.is_err() && pipeline.snapshot()().lacks_code_for(args) {
         return Ok(Disposition::Act(Action::Script(frame.to_vec())));
     }
-    let planned: Planned = planned.map_err(internal_refusal)?;
-    let may_be_held = pause.may_hold(planned.access);
-    if planned.hold != Hold::No || (may_be_held && planned.scripting == Scripting::No) {
+    let routed: RoutedCommand = routed.map_err(internal_refusal)?;
+    let may_be_held = pause.may_hold(routed.access);
+    if routed.blocking != BlockingTime::None || (may_be_held && routed.scripting == Scripting::No) {
         return Ok(Disposition::Act(Action::RunBlocking(frame.to_vec())));
     }
-    if planned.scripting == Scripting::Yes {
+    if routed.scripting == Scripting::Yes {
         // By itself a script is sent by its sum; in a round its text may have to go along.
         let by_itself = is_last && pipeline.size().0 == 0;
         return Ok(
-            match !by_itself && !may_be_held && pipeline.try_add_script(frame, args, &planned) {
+            match !by_itself && !may_be_held && pipeline.try_add_script(frame, args, &routed) {
                 true => Disposition::Queued,
                 false => Disposition::Act(Action::Script(frame.to_vec())),
             },
         );
     }
-    pipeline.add(frame, args, planned);
+    pipeline.add(frame, args, routed);
     Ok(Disposition::Queued)
 }
 
@@ -452,14 +452,14 @@ fn is_allowed_while_subscribed(name: &str) -> bool {
     subscription(name).is_some() || matches!(name, "PING" | "QUIT" | "RESET")
 }
 
-fn subscription(name: &str) -> Option<(Subscription, Change)> {
+fn subscription(name: &str) -> Option<(SubscriptionKind, SubscriptionChange)> {
     Some(match name {
-        "SUBSCRIBE" => (Subscription::Channel, Change::Begin),
-        "UNSUBSCRIBE" => (Subscription::Channel, Change::End),
-        "PSUBSCRIBE" => (Subscription::Pattern, Change::Begin),
-        "PUNSUBSCRIBE" => (Subscription::Pattern, Change::End),
-        "SSUBSCRIBE" => (Subscription::Shard, Change::Begin),
-        "SUNSUBSCRIBE" => (Subscription::Shard, Change::End),
+        "SUBSCRIBE" => (SubscriptionKind::Channel, SubscriptionChange::Subscribe),
+        "UNSUBSCRIBE" => (SubscriptionKind::Channel, SubscriptionChange::Unsubscribe),
+        "PSUBSCRIBE" => (SubscriptionKind::Pattern, SubscriptionChange::Subscribe),
+        "PUNSUBSCRIBE" => (SubscriptionKind::Pattern, SubscriptionChange::Unsubscribe),
+        "SSUBSCRIBE" => (SubscriptionKind::Shard, SubscriptionChange::Subscribe),
+        "SUNSUBSCRIBE" => (SubscriptionKind::Shard, SubscriptionChange::Unsubscribe),
         _ => return None,
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::reply::{Protocol, write_bulk, write_int};
-use crate::subscribe::{Change, Message, Subscription};
+use crate::subscribe::{Message, SubscriptionChange, SubscriptionKind};
 
 /// Channels and patterns of one client.
 #[derive(Clone, Debug, Default)]
@@ -12,11 +12,11 @@ pub(super) struct Subscriptions {
     names: [BTreeSet<Vec<u8>>; 3],
 }
 
-fn place(kind: Subscription) -> usize {
+fn place(kind: SubscriptionKind) -> usize {
     match kind {
-        Subscription::Channel => 0,
-        Subscription::Pattern => 1,
-        Subscription::Shard => 2,
+        SubscriptionKind::Channel => 0,
+        SubscriptionKind::Pattern => 1,
+        SubscriptionKind::Shard => 2,
     }
 }
 
@@ -25,24 +25,24 @@ impl Subscriptions {
         self.names.iter().all(BTreeSet::is_empty)
     }
 
-    pub(super) fn has(&self, kind: Subscription, name: &[u8]) -> bool {
+    pub(super) fn has(&self, kind: SubscriptionKind, name: &[u8]) -> bool {
         self.names[place(kind)].contains(name)
     }
 
-    pub(super) fn count(&self, kind: Subscription) -> usize {
+    pub(super) fn count(&self, kind: SubscriptionKind) -> usize {
         self.names[place(kind)].len()
     }
 
     /// All of a kind.
-    pub(super) fn of(&self, kind: Subscription) -> Vec<Vec<u8>> {
+    pub(super) fn of(&self, kind: SubscriptionKind) -> Vec<Vec<u8>> {
         self.names[place(kind)].iter().cloned().collect()
     }
 
     /// Notes a change, and confirms each name of it.
     pub(super) fn change(
         &mut self,
-        change: Change,
-        kind: Subscription,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
         names: &[Vec<u8>],
         protocol: Protocol,
         out: &mut Vec<u8>,
@@ -50,8 +50,8 @@ impl Subscriptions {
         for name in names {
             let all = &mut self.names[place(kind)];
             match change {
-                Change::Begin => drop(all.insert(name.clone())),
-                Change::End => drop(all.remove(name)),
+                SubscriptionChange::Subscribe => drop(all.insert(name.clone())),
+                SubscriptionChange::Unsubscribe => drop(all.remove(name)),
             }
             self.confirm(change, kind, Some(name), protocol, out);
         }
@@ -62,15 +62,15 @@ impl Subscriptions {
 
     fn confirm(
         &self,
-        change: Change,
-        kind: Subscription,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
         name: Option<&Vec<u8>>,
         protocol: Protocol,
         out: &mut Vec<u8>,
     ) {
         let left = match kind {
-            Subscription::Shard => self.count(Subscription::Shard),
-            _ => self.count(Subscription::Channel) + self.count(Subscription::Pattern),
+            SubscriptionKind::Shard => self.count(SubscriptionKind::Shard),
+            _ => self.count(SubscriptionKind::Channel) + self.count(SubscriptionKind::Pattern),
         };
         protocol.write_push(out, 3);
         write_bulk(out, &kind.command(change).to_ascii_lowercase());
@@ -85,9 +85,9 @@ impl Subscriptions {
 /// A message, as a server passes it on.
 pub(super) fn write_message(message: &Message, protocol: Protocol, out: &mut Vec<u8>) {
     let (word, items): (&[u8], _) = match message.kind {
-        Subscription::Channel => (b"message", 3),
-        Subscription::Pattern => (b"pmessage", 4),
-        Subscription::Shard => (b"smessage", 3),
+        SubscriptionKind::Channel => (b"message", 3),
+        SubscriptionKind::Pattern => (b"pmessage", 4),
+        SubscriptionKind::Shard => (b"smessage", 3),
     };
     protocol.write_push(out, items);
     write_bulk(out, word);
@@ -108,36 +108,36 @@ mod tests {
         let mut out = Vec::new();
         let names = [b"a".to_vec(), b"b".to_vec()];
         all.change(
-            Change::Begin,
-            Subscription::Channel,
+            SubscriptionChange::Subscribe,
+            SubscriptionKind::Channel,
             &names,
             Protocol::Resp2,
             &mut out,
         );
         all.change(
-            Change::Begin,
-            Subscription::Pattern,
+            SubscriptionChange::Subscribe,
+            SubscriptionKind::Pattern,
             &names[..1],
             Protocol::Resp3,
             &mut out,
         );
         all.change(
-            Change::Begin,
-            Subscription::Shard,
+            SubscriptionChange::Subscribe,
+            SubscriptionKind::Shard,
             &names[..1],
             Protocol::Resp2,
             &mut out,
         );
         all.change(
-            Change::End,
-            Subscription::Shard,
+            SubscriptionChange::Unsubscribe,
+            SubscriptionKind::Shard,
             &names[..1],
             Protocol::Resp2,
             &mut out,
         );
         all.change(
-            Change::End,
-            Subscription::Shard,
+            SubscriptionChange::Unsubscribe,
+            SubscriptionKind::Shard,
             &[],
             Protocol::Resp2,
             &mut out,
@@ -146,7 +146,7 @@ mod tests {
             >3\r\n$10\r\npsubscribe\r\n$1\r\na\r\n:3\r\n*3\r\n$10\r\nssubscribe\r\n$1\r\na\r\n:1\r\n\
             *3\r\n$12\r\nsunsubscribe\r\n$1\r\na\r\n:0\r\n*3\r\n$12\r\nsunsubscribe\r\n$-1\r\n:0\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
-        assert_eq!(all.of(Subscription::Channel), names);
+        assert_eq!(all.of(SubscriptionKind::Channel), names);
     }
 
     #[test]
@@ -157,8 +157,11 @@ mod tests {
             .collect();
         let mut out = Vec::new();
         let start = std::time::Instant::now();
-        for change in [Change::Begin, Change::End] {
-            let kind = Subscription::Channel;
+        for change in [
+            SubscriptionChange::Subscribe,
+            SubscriptionChange::Unsubscribe,
+        ] {
+            let kind = SubscriptionKind::Channel;
             all.change(change, kind, &names, Protocol::Resp2, &mut out);
         }
         let taken = start.elapsed();

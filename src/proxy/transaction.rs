@@ -3,7 +3,10 @@
 use crate::command::{CommandSpec, Scripting};
 use crate::error::{Error, ErrorKind};
 use crate::node::NodeIndex;
-use crate::plan::{Atomic, Exchange, Reach, Recall, Router, Shape, Weave, Woven};
+use crate::plan::{
+    CacheSnapshot, NodeRequest, PipelineKind, PlannedTransaction, Rewritten, Router, Scope,
+    ScriptRewriter,
+};
 
 /// The commands of a transaction may have so many bytes altogether.
 const TRANSACTION_BYTES_MAX: usize = 512 << 20;
@@ -14,7 +17,7 @@ const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 /// Commands since MULTI.
 #[derive(Clone, Debug)]
 pub(super) struct Transaction {
-    atomic: Atomic,
+    atomic: PlannedTransaction,
     /// Whether keys are watched.
     watched: bool,
     packed: Vec<u8>,
@@ -40,7 +43,7 @@ pub(crate) struct QueuedTransaction {
 
 impl Transaction {
     /// One that goes where the watched keys are, if there are some.
-    pub(super) fn begin(watched: Option<&Atomic>) -> Self {
+    pub(super) fn begin(watched: Option<&PlannedTransaction>) -> Self {
         Self {
             atomic: watched.cloned().unwrap_or_default(),
             watched: watched.is_some(),
@@ -71,7 +74,7 @@ impl Transaction {
     pub(super) fn add(
         &mut self,
         router: &Router,
-        recall: Recall<'_>,
+        snapshot: CacheSnapshot<'_>,
         command: &CommandSpec,
         (frame, args): (&[u8], &[&[u8]]),
     ) -> Result<(), Error> {
@@ -85,8 +88,8 @@ impl Transaction {
             ));
         }
         // What makes no sense is refused by the server when its turn comes, and the others are carried out.
-        if !router.is_senseless(command, args) {
-            self.atomic.add(router, args, recall)?;
+        if !router.is_malformed(command, args) {
+            self.atomic.add(router, args, snapshot)?;
         }
         self.packed.extend_from_slice(frame);
         self.commands += 1;
@@ -109,26 +112,30 @@ impl Transaction {
 impl QueuedTransaction {
     /// Where it goes. One without a key may go to any node, which `entropy`, any number, chooses.
     pub(crate) fn node_of(&self, router: &Router, entropy: u64) -> NodeIndex {
-        self.node.unwrap_or_else(|| router.chosen(entropy))
+        self.node.unwrap_or_else(|| router.random_node(entropy))
     }
 
     /// The request for that node: `packed`, which is the transaction as it is or [`woven`](Self::woven).
-    pub(crate) fn exchange(&self, node: NodeIndex, packed: &[u8], commands: usize) -> Exchange {
+    pub(crate) fn exchange(&self, node: NodeIndex, packed: &[u8], commands: usize) -> NodeRequest {
         match self.node {
-            Some(_) => Atomic::exchange(node, packed, commands),
-            None => Atomic::exchange_anywhere(node, packed, commands),
+            Some(_) => PlannedTransaction::exchange(node, packed, commands),
+            None => PlannedTransaction::exchange_anywhere(node, packed, commands),
         }
     }
 
     /// What is sent in its place, when it concerns scripts that the node may lack.
-    pub(crate) fn rewritten(&self, node: NodeIndex, recall: Recall<'_>) -> Option<Woven<'_>> {
-        let shape = Shape::Atomic {
+    pub(crate) fn rewritten(
+        &self,
+        node: NodeIndex,
+        snapshot: CacheSnapshot<'_>,
+    ) -> Option<Rewritten<'_>> {
+        let shape = PipelineKind::Atomic {
             commands: self.commands,
         };
-        let weave = || Weave::new(recall(), Reach::AllNodes);
+        let rewriter = || ScriptRewriter::new(snapshot(), Scope::AllNodes);
         match self.scripting {
             Scripting::No => None,
-            Scripting::Yes => Some(weave().whole(node, &self.packed, shape)),
+            Scripting::Yes => Some(rewriter().rewrite_all(node, &self.packed, shape)),
         }
     }
 }

@@ -61,7 +61,7 @@ impl EventQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::subscribe::{Message, Subscription};
+    use crate::subscribe::{Message, SubscriptionKind};
 
     #[test]
     fn events_are_bounded_by_number_and_by_bytes() {
@@ -70,7 +70,7 @@ mod tests {
                 channel: b"c".to_vec(),
                 pattern: None,
                 payload: vec![0; bytes],
-                kind: Subscription::Channel,
+                kind: SubscriptionKind::Channel,
             })
         };
         let mut queue = EventQueue::default();

@@ -11,8 +11,9 @@ use crate::command::Scripting;
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
-    Atomic, Batch, Bundle, Explanation, Hold, Plan, Planned, Reach, Router, ScriptMemory, Shape,
-    empty_pipeline, named, parse_one, wanted,
+    Batch, BlockingTime, Explanation, PipelineKind, Plan, PlannedPipeline, PlannedTransaction,
+    RoutedCommand, Router, Scope, ScriptCache, empty_pipeline, parse_one, select_replies,
+    with_node_name,
 };
 use crate::scan::ScanPosition;
 use crate::sync::executor::Executor;
@@ -46,7 +47,7 @@ pub struct ShardedClient {
 pub(crate) struct Shared {
     pub(crate) router: Router,
     pub(crate) executor: Executor,
-    pub(crate) scripts: RwLock<Arc<ScriptMemory>>,
+    pub(crate) scripts: RwLock<Arc<ScriptCache>>,
     pub(crate) db: i64,
 }
 
@@ -127,7 +128,7 @@ impl ShardedClient {
         let shared = &self.shared;
         shared
             .router
-            .explain(&parse_one(&packed)?, &|| shared.recall())
+            .explain(&parse_one(&packed)?, &|| shared.script_cache())
     }
 
     /// Runs `cmd` and keeps this crate's own error, with what each node did: see [`Error::parts`]. redis-rs' traits
@@ -138,7 +139,7 @@ impl ShardedClient {
     /// Any [`ErrorKind`](crate::ErrorKind) but `Config`.
     pub fn execute(&self, cmd: &Cmd) -> Result<Value, Error> {
         match self.shared.request(&cmd.get_packed_command())? {
-            Value::ServerError(error) => Err(Error::said(&error)),
+            Value::ServerError(error) => Err(Error::from_server(&error)),
             value => Ok(value),
         }
     }
@@ -277,44 +278,53 @@ impl Shared {
     /// One request in the wire format, routed by its keys.
     pub(crate) fn request(&self, packed: &[u8]) -> Result<Value, Error> {
         let args = parse_one(packed)?;
-        let plan = || self.router.planned_by(&args, &|| self.recall());
-        let planned = match plan() {
+        let plan = || self.router.route(&args, &|| self.script_cache());
+        let routed = match plan() {
             // The nodes may know what was not known about it.
-            Err(_) if self.learn_libraries(&args) => plan()?,
-            planned => planned?,
+            Err(_) if self.fetch_libraries(&args) => plan()?,
+            routed => routed?,
         };
-        match planned.plan {
-            Plan::One(node) if planned.scripting == Scripting::No => {
-                self.call(node, packed, &planned)
+        match routed.plan {
+            Plan::One(node) if routed.scripting == Scripting::No => {
+                self.call(node, packed, &routed)
             }
-            Plan::One(node) => self.call_script(node, packed, &args, &planned, Reach::AllNodes),
-            Plan::Any => self.call_any(packed, &args, &planned),
+            Plan::One(node) => self.call_script(node, packed, &args, &routed, Scope::AllNodes),
+            Plan::Any => self.call_any(packed, &args, &routed),
             _ => {
-                let scripting = planned.scripting;
+                let scripting = routed.scripting;
                 let mut batch = Batch::new(&self.router, packed.len(), rand::random());
-                batch.add(packed, &args, planned);
+                batch.add(packed, &args, routed);
                 let mut exchanges = batch.take_exchanges();
-                let answers = self.executor.exchange(&mut exchanges, batch.hold());
+                let answers = self
+                    .executor
+                    .exchange(&mut exchanges, batch.blocking_time());
                 let answer = batch.finish_one(&exchanges, answers, rand::random())?;
                 Ok(match scripting {
                     Scripting::No => answer,
-                    Scripting::Yes => self.heard(&args, Reach::AllNodes, answer),
+                    Scripting::Yes => self.record_script_reply(&args, Scope::AllNodes, answer),
                 })
             }
         }
     }
 
     /// One request to any node.
-    fn call_any(&self, packed: &[u8], args: &[&[u8]], planned: &Planned) -> Result<Value, Error> {
+    fn call_any(
+        &self,
+        packed: &[u8],
+        args: &[&[u8]],
+        routed: &RoutedCommand,
+    ) -> Result<Value, Error> {
         let mut batch = Batch::new(&self.router, packed.len(), rand::random());
-        batch.add_any(packed, planned.clone());
+        batch.add_any(packed, routed.clone());
         let mut exchanges = batch.take_exchanges();
-        let answers = self.executor.exchange(&mut exchanges, batch.hold());
+        let answers = self
+            .executor
+            .exchange(&mut exchanges, batch.blocking_time());
         let (node, answer) = batch.finish_any(&exchanges, answers)?;
-        match planned.scripting {
+        match routed.scripting {
             Scripting::No => Ok(answer),
             Scripting::Yes => {
-                self.cure_script(node, packed, args, planned, Reach::AllNodes, answer)
+                self.recover_script(node, packed, args, routed, Scope::AllNodes, answer)
             }
         }
     }
@@ -324,15 +334,15 @@ impl Shared {
         &self,
         node: NodeIndex,
         packed: &[u8],
-        planned: &Planned,
+        routed: &RoutedCommand,
     ) -> Result<Value, Error> {
         match self
             .executor
-            .call(node, packed, planned.access, planned.hold)
+            .call(node, packed, routed.access, routed.blocking)
         {
-            Ok(value @ Value::ServerError(_)) => Ok(named(value, self.router.name(node))),
+            Ok(value @ Value::ServerError(_)) => Ok(with_node_name(value, self.router.name(node))),
             Ok(value) => Ok(value),
-            Err(failure) => Err(failure.error(self.router.name(node), 0, planned.access)),
+            Err(failure) => Err(failure.error(self.router.name(node), 0, routed.access)),
         }
     }
 
@@ -342,13 +352,14 @@ impl Shared {
         if packed.is_empty() {
             return Err(empty_pipeline());
         }
-        let shape = Shape::of(packed, offset, count);
-        let values =
-            self.run(
-                self.router
-                    .bundle(packed, shape, &|| self.recall(), rand::random())?,
-            )?;
-        Ok(wanted(values, shape, offset, count))
+        let shape = PipelineKind::of(packed, offset, count);
+        let values = self.run(self.router.route_pipeline(
+            packed,
+            shape,
+            &|| self.script_cache(),
+            rand::random(),
+        )?)?;
+        Ok(select_replies(values, shape, offset, count))
     }
 
     /// Many requests in the wire format to one node.
@@ -362,31 +373,38 @@ impl Shared {
         if packed.is_empty() {
             return Err(empty_pipeline());
         }
-        let shape = Shape::of(packed, offset, count);
+        let shape = PipelineKind::of(packed, offset, count);
         let bundle = self
             .router
-            .bundle_at(node, packed, shape, &|| self.recall())?;
+            .route_pipeline_at(node, packed, shape, &|| self.script_cache())?;
         let values = self.run(bundle)?;
-        Ok(wanted(values, shape, offset, count))
+        Ok(select_replies(values, shape, offset, count))
     }
 
-    fn run(&self, bundle: Bundle<'_, '_>) -> RedisResult<Vec<Value>> {
+    fn run(&self, bundle: PlannedPipeline<'_, '_>) -> RedisResult<Vec<Value>> {
         match bundle {
-            Bundle::Nothing => Ok(vec![Value::Array(Vec::new())]),
-            Bundle::Atomic(node, exchange) => {
-                let answers = self.executor.exchange(&mut vec![exchange], Hold::No);
+            PlannedPipeline::Empty => Ok(vec![Value::Array(Vec::new())]),
+            PlannedPipeline::Atomic(node, exchange) => {
+                let answers = self
+                    .executor
+                    .exchange(&mut vec![exchange], BlockingTime::None);
                 let answers = answers.into_iter().next().unwrap_or_default();
-                Ok(vec![Atomic::finish(self.router.name(node), answers)?])
+                Ok(vec![PlannedTransaction::finish(
+                    self.router.name(node),
+                    answers,
+                )?])
             }
-            Bundle::Batch(mut batch) => {
+            PlannedPipeline::Batch(mut batch) => {
                 let mut exchanges = batch.take_exchanges();
-                let answers = self.executor.exchange(&mut exchanges, batch.hold());
+                let answers = self
+                    .executor
+                    .exchange(&mut exchanges, batch.blocking_time());
                 Ok(batch.finish(&exchanges, answers, rand::random()))
             }
-            Bundle::ScriptedAtomic(node, exchange, notes) => {
-                self.run_scripted_atomic(node, exchange, &notes)
+            PlannedPipeline::ScriptedAtomic(node, exchange, journal) => {
+                self.run_scripted_atomic(node, exchange, &journal)
             }
-            Bundle::ScriptedBatch(batch, notes) => self.run_scripted(batch, &notes),
+            PlannedPipeline::ScriptedBatch(batch, journal) => self.run_scripted(batch, &journal),
         }
     }
 }

@@ -11,8 +11,9 @@ use crate::command::{Access, Scripting};
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
-    Answers, Cause, Checked, Ending, Failure, Hold, Moment, Planned, Reach, Remedy, Shape,
-    WatchState, check_each, empty_pipeline, exec_abort, finish, named, parse_one, wanted,
+    Answers, BlockingTime, Cause, ExpectedEnd, Failure, PipelineKind, PipelineSummary, Recovery,
+    RoutedCommand, Scope, TransactionState, WatchState, check_each, empty_pipeline, exec_abort,
+    finish_private, parse_one, select_replies, with_node_name,
 };
 use crate::sync::connection::NodeConnection;
 use crate::sync::deadline::Deadline;
@@ -32,7 +33,7 @@ pub struct Dedicated {
     keys: Keys,
     /// Whether its state is as it was when it was made, transactions apart.
     pristine: bool,
-    moment: Moment,
+    moment: TransactionState,
     watch: WatchState,
 }
 
@@ -49,7 +50,7 @@ impl Dedicated {
         node: NodeIndex,
         check_keys: bool,
     ) -> Result<Self, Error> {
-        let deadline = shared.executor.deadline(Hold::No);
+        let deadline = shared.executor.deadline(BlockingTime::None);
         let connection = shared.executor.nodes[node.get()]
             .exclusive
             .take(Checkout::Reuse, &deadline)
@@ -66,7 +67,7 @@ impl Dedicated {
                 Keys::Unchecked
             },
             pristine: true,
-            moment: Moment::Now,
+            moment: TransactionState::Idle,
             watch: WatchState::default(),
         })
     }
@@ -92,7 +93,7 @@ impl Dedicated {
 
     /// Sends `packed` and reads no reply.
     pub(super) fn send_only(&mut self, packed: &[u8]) -> RedisResult<()> {
-        match self.round_trip(packed, 0, Hold::No).failure {
+        match self.round_trip(packed, 0, BlockingTime::None).failure {
             Some(failure) => Err(self.failed(failure.cause)),
             None => Ok(()),
         }
@@ -100,7 +101,7 @@ impl Dedicated {
 
     /// Reads what the node answers at once: a reply or a message.
     pub(super) fn confirmation(&mut self) -> RedisResult<Value> {
-        let deadline = self.shared.executor.deadline(Hold::No);
+        let deadline = self.shared.executor.deadline(BlockingTime::None);
         let connection = self.connection.as_mut();
         let read = connection.map(|connection| connection.message(&deadline));
         read.unwrap_or_else(|| Err(failed_before()))
@@ -153,13 +154,13 @@ impl Dedicated {
     }
 
     /// Checks one command, and says how long it may take.
-    fn check(&mut self, args: &[&[u8]]) -> Result<Planned, Error> {
+    fn check(&mut self, args: &[&[u8]]) -> Result<RoutedCommand, Error> {
         let router = &self.shared.router;
         self.pristine &= !router.alters_connection(args);
         self.moment = self.moment.after(args);
         let checked = match self.keys {
-            Keys::Checked => router.check_at(self.node, args),
-            Keys::Unchecked => router.planned_private(self.node, args),
+            Keys::Checked => router.route_private(self.node, args),
+            Keys::Unchecked => router.route_unchecked_private(self.node, args),
         };
         if checked.is_err() {
             self.watch = self.watch.after(args, Err(()));
@@ -168,7 +169,7 @@ impl Dedicated {
     }
 
     /// Checks a pipeline. When it is refused, so is every WATCH in it.
-    fn check_all(&mut self, packed: &[u8]) -> Result<Checked, Error> {
+    fn check_all(&mut self, packed: &[u8]) -> Result<PipelineSummary, Error> {
         let checked = check_each(packed, |args| self.check(args));
         if checked.is_err() {
             self.watch = self.watch.after_refused(packed);
@@ -181,18 +182,18 @@ impl Dedicated {
         const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
         const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
         let end = match self.moment {
-            Moment::Now => UNWATCH,
-            Moment::AtExec => DISCARD,
+            TransactionState::Idle => UNWATCH,
+            TransactionState::Queuing => DISCARD,
         };
-        self.round_trip(end, 1, Hold::No);
-        self.moment = Moment::Now;
+        self.round_trip(end, 1, BlockingTime::None);
+        self.moment = TransactionState::Idle;
         self.watch = WatchState::Intact;
         exec_abort()
     }
 
     /// Sends `packed` and reads `count` replies. The connection is closed when that fails.
-    fn round_trip(&mut self, packed: &[u8], count: usize, hold: Hold) -> Answers {
-        let deadline = self.shared.executor.deadline(hold);
+    fn round_trip(&mut self, packed: &[u8], count: usize, blocking: BlockingTime) -> Answers {
+        let deadline = self.shared.executor.deadline(blocking);
         let mut answers = Answers::default();
         if let Err(cause) = self.try_round_trip(packed, count, &deadline, &mut answers.values) {
             let sent = if matches!(cause, Cause::Connect(_)) {
@@ -232,29 +233,31 @@ impl Dedicated {
         if self.watch.forbids(packed) {
             return Err(self.abort().into());
         }
-        let planned = self.check(&args)?;
-        if planned.scripting == Scripting::No {
-            let answer = self.send_planned(packed, &planned)?;
+        let routed = self.check(&args)?;
+        if routed.scripting == Scripting::No {
+            let answer = self.send_planned(packed, &routed)?;
             self.watch = self.watch.after(&args, Ok(&answer));
             return Ok(answer);
         }
-        let rewritten = self.moment.rewrite(&args, &|| self.shared.recall());
-        let answer = self.send_planned(rewritten.as_deref().unwrap_or(packed), &planned)?;
-        match self.shared.recall().remedy(&args, &answer) {
-            None => Ok(self.shared.heard(&args, Reach::OneNode, answer)),
-            Some(Remedy::Instead(request)) => self.send_planned(&request, &planned),
-            Some(Remedy::After(loads)) => {
-                self.round_trip(&loads.concat(), loads.len(), Hold::No);
-                self.send_planned(packed, &planned)
+        let rewritten = self.moment.rewrite(&args, &|| self.shared.script_cache());
+        let answer = self.send_planned(rewritten.as_deref().unwrap_or(packed), &routed)?;
+        match self.shared.script_cache().recovery(&args, &answer) {
+            None => Ok(self
+                .shared
+                .record_script_reply(&args, Scope::OneNode, answer)),
+            Some(Recovery::Resend(request)) => self.send_planned(&request, &routed),
+            Some(Recovery::LoadThenResend(loads)) => {
+                self.round_trip(&loads.concat(), loads.len(), BlockingTime::None);
+                self.send_planned(packed, &routed)
             }
         }
     }
 
-    fn send_planned(&mut self, packed: &[u8], planned: &Planned) -> RedisResult<Value> {
-        let mut answers = self.round_trip(packed, 1, planned.hold);
+    fn send_planned(&mut self, packed: &[u8], routed: &RoutedCommand) -> RedisResult<Value> {
+        let mut answers = self.round_trip(packed, 1, routed.blocking);
         match answers.failure {
-            Some(failure) => Err(failure.error(self.node_name(), 0, planned.access).into()),
-            None => Ok(named(
+            Some(failure) => Err(failure.error(self.node_name(), 0, routed.access).into()),
+            None => Ok(with_node_name(
                 answers.values.pop().unwrap_or_default(),
                 self.node_name(),
             )),
@@ -293,9 +296,9 @@ impl ConnectionLike for Dedicated {
             // The answer comes all the same: left unread, it would be taken for the next command's.
             return self.send_command(&packed).map(|_| Value::Nil);
         }
-        let planned = self.check(&args)?;
-        match self.round_trip(&packed, 0, planned.hold).failure {
-            Some(failure) => Err(failure.error(self.node_name(), 0, planned.access).into()),
+        let routed = self.check(&args)?;
+        match self.round_trip(&packed, 0, routed.blocking).failure {
+            Some(failure) => Err(failure.error(self.node_name(), 0, routed.access).into()),
             None => Ok(Value::Nil),
         }
     }
@@ -317,28 +320,29 @@ impl ConnectionLike for Dedicated {
             return Err(self.abort().into());
         }
         let checked = self.check_all(cmd)?;
-        let shape = Shape::of(cmd, offset, count);
-        let woven = checked.woven(self.node, cmd, shape, &|| self.shared.recall());
+        let shape = PipelineKind::of(cmd, offset, count);
+        let woven = checked.rewritten(self.node, cmd, shape, &|| self.shared.script_cache());
         let (packed, ahead) = woven
             .as_ref()
-            .map_or((cmd, 0), |woven| (&woven.packed, woven.notes.ahead()));
-        let mut answers = self.round_trip(packed, ahead + checked.commands, checked.hold);
-        let transaction = shape != Shape::Plain;
+            .map_or((cmd, 0), |woven| (&woven.packed, woven.journal.preloads()));
+        let mut answers = self.round_trip(packed, ahead + checked.commands, checked.blocking);
+        let transaction = shape != PipelineKind::Plain;
         let ended = answers.values.last();
-        if transaction && !ended.is_some_and(|last| Ending::Exec.is_met_by(last)) {
+        if transaction && !ended.is_some_and(|last| ExpectedEnd::Exec.is_met_by(last)) {
             self.close();
         }
         if let Some(woven) = &woven {
-            woven.notes.strip(&mut answers);
+            woven.journal.drop_preloads(&mut answers);
         }
-        let mut values = finish(self.node_name(), shape, answers)?;
+        let mut values = finish_private(self.node_name(), shape, answers)?;
         if !transaction {
             self.watch = self.watch.after_all(cmd, &values);
         }
         if let Some(woven) = &woven {
-            self.shared.heard_all(&woven.notes, &mut values);
+            self.shared
+                .record_script_replies(&woven.journal, &mut values);
         }
-        Ok(wanted(values, shape, offset, count))
+        Ok(select_replies(values, shape, offset, count))
     }
 
     fn get_db(&self) -> i64 {

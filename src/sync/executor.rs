@@ -9,7 +9,10 @@ use redis::Value;
 
 use crate::command::Access;
 use crate::node::NodeIndex;
-use crate::plan::{Answers, Cause, Exchange, Failure, Hold, RESENDS_MAX, Resend, Slot, elsewhere};
+use crate::plan::{
+    Answers, BlockingTime, Cause, Failure, NodeRequest, RESENDS_MAX, ReplySlot, Resend,
+    retry_on_other_node,
+};
 use crate::sync::connection::{Connector, Delivery};
 use crate::sync::deadline::Deadline;
 use crate::sync::pool::{Checkout, Lease, Pool};
@@ -29,18 +32,18 @@ pub(super) struct NodePools {
 }
 
 impl NodePools {
-    fn pool(&self, hold: Hold) -> &Pool {
-        match hold {
-            Hold::No => &self.shared,
-            Hold::AtMost(_) | Hold::Forever => &self.exclusive,
+    fn pool(&self, blocking: BlockingTime) -> &Pool {
+        match blocking {
+            BlockingTime::None => &self.shared,
+            BlockingTime::AtMost(_) | BlockingTime::Forever => &self.exclusive,
         }
     }
 }
 
 impl Executor {
-    /// The deadline of a request that the server may hold back for `hold`.
-    pub(super) fn deadline(&self, hold: Hold) -> Deadline {
-        Deadline::start(hold.with_response(self.response_timeout))
+    /// The deadline of a request that the server may hold back for `blocking`.
+    pub(super) fn deadline(&self, blocking: BlockingTime) -> Deadline {
+        Deadline::start(blocking.with_response(self.response_timeout))
     }
 
     /// How to make a connection of one's own to `node` for listening.
@@ -54,10 +57,10 @@ impl Executor {
         node: NodeIndex,
         request: &[u8],
         access: Access,
-        hold: Hold,
+        blocking: BlockingTime,
     ) -> Result<Value, Failure> {
-        let deadline = self.deadline(hold);
-        let pool = self.nodes[node.get()].pool(hold);
+        let deadline = self.deadline(blocking);
+        let pool = self.nodes[node.get()].pool(blocking);
         let mut wanted = Checkout::Reuse;
         for resends in 0.. {
             let mut lease = pool.lease(wanted, &deadline).map_err(Failure::not_sent)?;
@@ -77,7 +80,8 @@ impl Executor {
                     1
                 },
             };
-            if resends == RESENDS_MAX || failure.resend(0, &[Slot::whole(0, access)]) == Resend::No
+            if resends == RESENDS_MAX
+                || failure.resend(0, &[ReplySlot::whole(0, access)]) == Resend::No
             {
                 return Err(failure);
             }
@@ -88,17 +92,21 @@ impl Executor {
 
     /// All requests of every exchange to its node, and their answers. Exchanges are in node order. What goes to another node
     /// because the first could not be reached is added behind them.
-    pub(crate) fn exchange(&self, exchanges: &mut Vec<Exchange>, hold: Hold) -> Vec<Answers> {
-        let deadline = self.deadline(hold);
-        let mut answers = self.exchange_each(exchanges, hold, &deadline);
+    pub(crate) fn exchange(
+        &self,
+        exchanges: &mut Vec<NodeRequest>,
+        blocking: BlockingTime,
+    ) -> Vec<Answers> {
+        let deadline = self.deadline(blocking);
+        let mut answers = self.exchange_each(exchanges, blocking, &deadline);
         let mut done = 0;
         while !deadline.is_over() {
-            let more = elsewhere(&exchanges[done..], &answers[done..], self.nodes.len());
+            let more = retry_on_other_node(&exchanges[done..], &answers[done..], self.nodes.len());
             if more.is_empty() {
                 break;
             }
             done = exchanges.len();
-            answers.extend(self.exchange_each(&more, hold, &deadline));
+            answers.extend(self.exchange_each(&more, blocking, &deadline));
             exchanges.extend(more);
         }
         answers
@@ -106,11 +114,11 @@ impl Executor {
 
     fn exchange_each(
         &self,
-        exchanges: &[Exchange],
-        hold: Hold,
+        exchanges: &[NodeRequest],
+        blocking: BlockingTime,
         deadline: &Deadline,
     ) -> Vec<Answers> {
-        let mut answers = self.rounds(exchanges, Checkout::Reuse, hold, deadline);
+        let mut answers = self.rounds(exchanges, Checkout::Reuse, blocking, deadline);
         for _ in 0..RESENDS_MAX {
             let again: Vec<(usize, usize)> = answers
                 .iter()
@@ -127,11 +135,11 @@ impl Executor {
             if again.is_empty() {
                 break;
             }
-            let rests: Vec<Exchange> = again
+            let rests: Vec<NodeRequest> = again
                 .iter()
                 .map(|&(number, first)| exchanges[number].rest(first))
                 .collect();
-            let more = self.rounds(&rests, Checkout::Fresh, hold, deadline);
+            let more = self.rounds(&rests, Checkout::Fresh, blocking, deadline);
             for ((number, first), more) in again.into_iter().zip(more) {
                 answers[number].append(first, more);
             }
@@ -141,19 +149,19 @@ impl Executor {
 
     fn rounds(
         &self,
-        exchanges: &[Exchange],
+        exchanges: &[NodeRequest],
         wanted: Checkout,
-        hold: Hold,
+        blocking: BlockingTime,
         deadline: &Deadline,
     ) -> Vec<Answers> {
         let mut talks: Vec<InFlight<'_>> = exchanges
             .iter()
             .map(|exchange| {
-                let pool = self.nodes[exchange.node.get()].pool(hold);
+                let pool = self.nodes[exchange.node.get()].pool(blocking);
                 InFlight::begin(exchange, pool.lease(wanted, deadline))
             })
             .collect();
-        let rounds = exchanges.iter().map(Exchange::rounds).max().unwrap_or(0);
+        let rounds = exchanges.iter().map(NodeRequest::rounds).max().unwrap_or(0);
         for round in 0..rounds {
             for talk in &mut talks {
                 talk.write(round, deadline);
@@ -169,14 +177,14 @@ impl Executor {
 
 /// One exchange under way.
 struct InFlight<'t> {
-    exchange: &'t Exchange,
+    exchange: &'t NodeRequest,
     lease: Option<Lease<'t>>,
     answers: Answers,
     sent: usize,
 }
 
 impl<'t> InFlight<'t> {
-    fn begin(exchange: &'t Exchange, lease: Result<Lease<'t>, Cause>) -> Self {
+    fn begin(exchange: &'t NodeRequest, lease: Result<Lease<'t>, Cause>) -> Self {
         let mut talk = Self {
             exchange,
             lease: None,

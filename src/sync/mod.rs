@@ -60,7 +60,7 @@ pub(crate) fn executor(endpoints: Vec<Endpoint>, settings: &Settings) -> executo
             .iter()
             .map(|node| executor::NodePools {
                 shared: pool(node, settings.pool_size),
-                exclusive: pool(node, settings.waiting_pool_size),
+                exclusive: pool(node, settings.blocking_pool_size),
             })
             .collect(),
         response_timeout: settings.response_timeout,

@@ -8,7 +8,7 @@ use redis::{Cmd, ConnectionLike, RedisResult, Value};
 use crate::command::Scripting;
 use crate::error::Error;
 use crate::node::{NodeIndex, NodeSpec};
-use crate::plan::{Reach, parse_one};
+use crate::plan::{Scope, parse_one};
 use crate::sync::{Dedicated, Shared};
 
 /// One node of a client: itself a [`redis::ConnectionLike`], whose commands go to this server and nowhere else.
@@ -75,12 +75,12 @@ impl ConnectionLike for Node {
 
     fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
         let args = parse_one(cmd)?;
-        let planned = self.shared.router.planned_at(self.index, &args)?;
-        Ok(match planned.scripting {
-            Scripting::No => self.shared.call(self.index, cmd, &planned)?,
+        let routed = self.shared.router.route_at(self.index, &args)?;
+        Ok(match routed.scripting {
+            Scripting::No => self.shared.call(self.index, cmd, &routed)?,
             Scripting::Yes => {
                 self.shared
-                    .call_script(self.index, cmd, &args, &planned, Reach::OneNode)?
+                    .call_script(self.index, cmd, &args, &routed, Scope::OneNode)?
             }
         })
     }

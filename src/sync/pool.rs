@@ -7,7 +7,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::health::{Admission, Backoff};
 use crate::plan::Cause;
-use crate::settings::LOOK_AFTER;
+use crate::settings::PROBE_AFTER;
 use crate::sync::connection::{Connector, NodeConnection};
 use crate::sync::deadline::Deadline;
 
@@ -241,7 +241,7 @@ impl Pool {
         let idle = deadline
             .start
             .saturating_duration_since(connection.last_used);
-        if idle < LOOK_AFTER {
+        if idle < PROBE_AFTER {
             return Liveness::Good;
         }
         let gone = connection.is_stale()

@@ -9,9 +9,10 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, ErrorKind};
 use crate::health::{BACKOFF_MAX, Backoff};
-use crate::inbox::Inbox;
+use crate::inbox::ReplyDecoder;
 use crate::subscribe::{
-    Change, ChangeRequest, Event, Heard, Listening, Name, SILENCE, Subscription,
+    ChangeRequest, Event, KEEPALIVE_AFTER, Name, PubSubReply, SubscriptionChange, SubscriptionKind,
+    SubscriptionTracker,
 };
 use crate::sync::connection::Connector;
 use crate::sync::deadline::Deadline;
@@ -37,7 +38,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    listening: Listening,
+    subscriptions: SubscriptionTracker,
     /// Requests for the connection there is.
     outgoing: Vec<u8>,
     connected: bool,
@@ -83,22 +84,22 @@ impl PubSubConnection {
     /// Changes what is listened to, and tells the node if there is a connection; a new connection hears of it anyway.
     pub(super) fn change(
         &self,
-        change: Change,
-        kind: Subscription,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
         names: &[Name],
         deadline: &Deadline,
     ) {
         let mut request = ChangeRequest::new(change, kind, names.len());
         request.add(names);
         let mut state = self.shared.state.lock();
-        state.listening.begin_change();
-        state.listening.change(change, kind, names);
+        state.subscriptions.begin_change();
+        state.subscriptions.change(change, kind, names);
         if !state.connected {
             return;
         }
         state.outgoing.extend_from_slice(&request.finish());
         drop(state);
-        let limit = deadline.within(SILENCE);
+        let limit = deadline.within(KEEPALIVE_AFTER);
         if let Some(mut writer) = limit
             .end()
             .and_then(|end| self.shared.writer.try_lock_until(end))
@@ -115,12 +116,12 @@ impl PubSubConnection {
     ) -> Result<(), Error> {
         let mut state = self.shared.state.lock();
         loop {
-            if let Some(refusal) = state.listening.take_refusal() {
-                while !state.listening.take_back() {}
+            if let Some(refusal) = state.subscriptions.take_refusal() {
+                while !state.subscriptions.roll_back() {}
                 return Err(refusal);
             }
-            if state.listening.is_settled() {
-                state.listening.end_change();
+            if state.subscriptions.is_confirmed() {
+                state.subscriptions.end_change();
                 return Ok(());
             }
             if let Some(trouble) = &state.trouble {
@@ -260,36 +261,36 @@ impl Worker {
             if state.ended {
                 return End::NoUser;
             }
-            state.listening.begin_restore();
+            state.subscriptions.begin_restore();
             state.outgoing = Vec::new();
             state.connected = true;
             state.trouble = None;
         }
         *connections += 1;
-        let mut inbox = Inbox::new();
-        if let Err(error) = self.restore(writer, &mut inbox) {
+        let mut decoder = ReplyDecoder::new();
+        if let Err(error) = self.restore(writer, &mut decoder) {
             return End::Broken(error.to_string());
         }
         if self.has_ended() {
             return End::NoUser;
         }
-        self.read_loop(&mut socket, &mut inbox, *connections > 1)
+        self.read_loop(&mut socket, &mut decoder, *connections > 1)
     }
 
     /// Makes all subscriptions again, then lets others write.
-    fn restore(&self, mut socket: Socket, inbox: &mut Inbox) -> io::Result<()> {
+    fn restore(&self, mut socket: Socket, decoder: &mut ReplyDecoder) -> io::Result<()> {
         let mut writer = self.shared.writer.lock();
         loop {
-            let packed = self.shared.state.lock().listening.restore();
+            let packed = self.shared.state.lock().subscriptions.restore();
             let Some(packed) = packed else {
                 break;
             };
-            let limit = Deadline::start(Some(SILENCE));
+            let limit = Deadline::start(Some(KEEPALIVE_AFTER));
             write_all(&mut socket, &packed, &limit, |socket| {
-                match socket.read_ready(inbox.room())? {
+                match socket.read_ready(decoder.spare_mut())? {
                     Some(0) => Err(io::ErrorKind::UnexpectedEof.into()),
                     Some(count) => {
-                        inbox.arrived(count);
+                        decoder.advance(count);
                         Ok(())
                     }
                     None => Ok(()),
@@ -298,7 +299,7 @@ impl Worker {
         }
         *writer = Some(socket);
         self.shared
-            .write_outgoing(&mut writer, &Deadline::start(Some(SILENCE)));
+            .write_outgoing(&mut writer, &Deadline::start(Some(KEEPALIVE_AFTER)));
         Ok(())
     }
 
@@ -320,22 +321,22 @@ impl Worker {
     fn connect(&self) -> redis::RedisResult<(Socket, Socket)> {
         let deadline = Deadline::start(Some(self.connect_timeout));
         let socket = self.connector.connect_pub_sub(&deadline)?;
-        socket.set_timeouts(Some(SILENCE))?;
+        socket.set_timeouts(Some(KEEPALIVE_AFTER))?;
         socket.set_write_timeout(WRITE_POLL_INTERVAL)?;
         let writer = socket.try_clone()?;
         Ok((socket, writer))
     }
 
     /// `gap` tells that messages may have been missed before this connection.
-    fn read_loop(&self, socket: &mut Socket, inbox: &mut Inbox, mut gap: bool) -> End {
+    fn read_loop(&self, socket: &mut Socket, decoder: &mut ReplyDecoder, mut gap: bool) -> End {
         let mut asked = false;
         loop {
-            if let Some(end) = self.handle_buffered(inbox, &mut gap) {
+            if let Some(end) = self.handle_buffered(decoder, &mut gap) {
                 return end;
             }
-            match socket.read(inbox.room()) {
+            match socket.read(decoder.spare_mut()) {
                 Ok(0) => return End::Broken("the server closed the connection".into()),
-                Ok(count) => inbox.arrived(count),
+                Ok(count) => decoder.advance(count),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if is_timeout(&error) && !asked => {
                     asked = true;
@@ -354,17 +355,17 @@ impl Worker {
         }
     }
 
-    fn handle_buffered(&self, inbox: &mut Inbox, gap: &mut bool) -> Option<End> {
+    fn handle_buffered(&self, decoder: &mut ReplyDecoder, gap: &mut bool) -> Option<End> {
         loop {
             // Only once the node has confirmed the subscriptions: who looks at the data now must not miss what is published
             // after the look.
-            if *gap && self.shared.state.lock().listening.is_restored() {
+            if *gap && self.shared.state.lock().subscriptions.is_restored() {
                 *gap = false;
                 if !self.send_event(Event::Missed { node: self.node() }) {
                     return Some(End::NoUser);
                 }
             }
-            let value = match inbox.reply() {
+            let value = match decoder.next_reply() {
                 Err(error) => return Some(End::Broken(error.to_string())),
                 Ok(None) => return None,
                 Ok(Some(value)) => value,
@@ -374,12 +375,14 @@ impl Worker {
                 if state.ended {
                     return Some(End::NoUser);
                 }
-                state.listening.hear(value, &self.node)
+                state.subscriptions.handle_reply(value, &self.node)
             };
             match heard {
-                Heard::Nothing => {}
-                Heard::Settled | Heard::Restored => drop(self.shared.changed.notify_all()),
-                Heard::Message(message) => {
+                PubSubReply::Nothing => {}
+                PubSubReply::Confirmed | PubSubReply::Restored => {
+                    drop(self.shared.changed.notify_all())
+                }
+                PubSubReply::Message(message) => {
                     if !self.send_event(Event::Message(message)) {
                         return Some(End::NoUser);
                     }
@@ -389,7 +392,7 @@ impl Worker {
     }
 
     fn ping(&self) {
-        let limit = Deadline::start(Some(SILENCE));
+        let limit = Deadline::start(Some(KEEPALIVE_AFTER));
         // Who writes at this moment needs no PING, for the node has something to answer.
         if let Some(mut writer) = self.shared.writer.try_lock() {
             let ping = b"*1\r\n$4\r\nPING\r\n";
@@ -412,7 +415,7 @@ mod tests {
         let mut subscriber = client.subscriber();
         subscriber.subscribe("news").unwrap();
         // Quiet, but there: each PING is answered.
-        assert_eq!(subscriber.next_event(4 * SILENCE), None);
+        assert_eq!(subscriber.next_event(4 * KEEPALIVE_AFTER), None);
         assert!(node.count_of("PING") >= 2);
         node.fail("PING", Fault::HangBefore, 1);
         let gone = subscriber.next_event(Duration::from_secs(10));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::scan::{Pages, ScanPosition, Turn};
+use crate::scan::{ScanPosition, ScanState, ScanStep};
 use crate::sync::Shared;
 
 /// An iterator over the keys of all nodes, made by [`ShardedClient::scan_all`](crate::ShardedClient::scan_all).
@@ -13,7 +13,7 @@ use crate::sync::Shared;
 ///
 /// ```no_run
 /// # fn f(client: &redis_sharding::ShardedClient) -> Result<(), redis_sharding::Error> {
-/// for key in client.scan_all().matching("user:*").page_size(1000) {
+/// for key in client.scan_all().with_pattern("user:*").with_count(1000) {
 ///     println!("{}", String::from_utf8_lossy(&key?));
 /// }
 /// # Ok(()) }
@@ -21,37 +21,37 @@ use crate::sync::Shared;
 #[derive(Debug)]
 pub struct Scan {
     shared: Arc<Shared>,
-    pages: Pages,
+    pages: ScanState,
 }
 
 impl Scan {
     pub(super) fn new(shared: Arc<Shared>, position: ScanPosition) -> Self {
         Self {
             shared,
-            pages: Pages::new(position),
+            pages: ScanState::new(position),
         }
     }
 
     /// Only keys that match a glob-style pattern. Defaults to all.
     #[must_use]
-    pub fn matching(mut self, pattern: impl AsRef<[u8]>) -> Self {
+    pub fn with_pattern(mut self, pattern: impl AsRef<[u8]>) -> Self {
         self.pages.set("MATCH", pattern.as_ref());
         self
     }
 
     /// Only keys of one type, as TYPE names it. Defaults to all.
     #[must_use]
-    pub fn of_type(mut self, name: &str) -> Self {
+    pub fn with_type(mut self, name: &str) -> Self {
         self.pages.set("TYPE", name.as_bytes());
         self
     }
 
     /// About how many keys a node looks at per request, from 1 to
-    /// [`PAGE_SIZE_MAX`](crate::builder::PAGE_SIZE_MAX); another number is given as an error instead of the first key.
+    /// [`SCAN_COUNT_MAX`](crate::builder::SCAN_COUNT_MAX); another number is given as an error instead of the first key.
     /// Defaults to the server's own, 10.
     #[must_use]
-    pub fn page_size(mut self, keys: usize) -> Self {
-        self.pages.set_page_size(keys);
+    pub fn with_count(mut self, keys: usize) -> Self {
+        self.pages.set_count(keys);
         self
     }
 
@@ -66,10 +66,10 @@ impl Iterator for Scan {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            match self.pages.turn() {
-                Turn::Give(key) => return Some(key),
-                Turn::End => return None,
-                Turn::Ask(cmd) => {
+            match self.pages.next_step() {
+                ScanStep::Yield(key) => return Some(key),
+                ScanStep::Done => return None,
+                ScanStep::Fetch(cmd) => {
                     let answer = self.shared.request(&cmd.get_packed_command());
                     if let Err(error) = answer.and_then(|answer| self.pages.answer(answer)) {
                         return Some(Err(error));

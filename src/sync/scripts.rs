@@ -7,45 +7,50 @@ use redis::{RedisResult, Value};
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
-    Answers, Atomic, Batch, Cure, Exchange, Hold, Notes, Planned, Reach, Remedy, ScriptMemory,
-    libraries, loads_at,
+    Answers, Batch, BlockingTime, FunctionRetry, NodeRequest, PlannedTransaction, Recovery,
+    RoutedCommand, Scope, ScriptCache, ScriptJournal, libraries, loads_at,
 };
 use crate::sync::Shared;
 
 impl Shared {
     /// What scripts went through the client so far.
-    pub(super) fn recall(&self) -> Arc<ScriptMemory> {
+    pub(super) fn script_cache(&self) -> Arc<ScriptCache> {
         Arc::clone(&self.scripts.read())
     }
 
     /// Notes what a command about scripts did. Gives its answer as the client has to see it.
-    pub(super) fn heard(&self, args: &[&[u8]], reach: Reach, mut answer: Value) -> Value {
-        if self.scripts.read().is_news(args, reach, &answer) {
-            ScriptMemory::hear(&mut self.scripts.write(), args, reach, &mut answer);
+    pub(super) fn record_script_reply(
+        &self,
+        args: &[&[u8]],
+        scope: Scope,
+        mut answer: Value,
+    ) -> Value {
+        if self.scripts.read().would_change(args, scope, &answer) {
+            ScriptCache::record_reply(&mut self.scripts.write(), args, scope, &mut answer);
         }
         answer
     }
 
     /// The same for a pipeline.
-    pub(super) fn heard_all(&self, notes: &Notes<'_>, values: &mut [Value]) {
-        if !notes.is_empty() {
-            notes.settle(&mut self.scripts.write(), values);
+    pub(super) fn record_script_replies(&self, journal: &ScriptJournal<'_>, values: &mut [Value]) {
+        if !journal.is_empty() {
+            journal.record(&mut self.scripts.write(), values);
         }
     }
 
     /// What the libraries of the nodes are, for a verdict that needs it. They are the same on all nodes, so the first that can be reached is asked.
-    pub(super) fn learn_libraries(&self, args: &[&[u8]]) -> bool {
-        if !self.recall().lacks_code_for(args) {
+    pub(super) fn fetch_libraries(&self, args: &[&[u8]]) -> bool {
+        if !self.script_cache().lacks_code_for(args) {
             return false;
         }
         let mut list = libraries(&self.router);
-        let answers: Vec<Answers> = self.executor.exchange(&mut list, Hold::No);
+        let answers: Vec<Answers> = self.executor.exchange(&mut list, BlockingTime::None);
         let answer = answers
             .into_iter()
             .flat_map(|answers| answers.values)
             .next();
         if let Some(answer) = &answer {
-            ScriptMemory::learn_libraries(&mut self.scripts.write(), answer);
+            ScriptCache::record_libraries(&mut self.scripts.write(), answer);
         }
         answer.is_some()
     }
@@ -56,34 +61,34 @@ impl Shared {
         node: NodeIndex,
         packed: &[u8],
         args: &[&[u8]],
-        planned: &Planned,
-        reach: Reach,
+        routed: &RoutedCommand,
+        scope: Scope,
     ) -> Result<Value, Error> {
-        let answer = self.call(node, packed, planned)?;
-        self.cure_script(node, packed, args, planned, reach, answer)
+        let answer = self.call(node, packed, routed)?;
+        self.recover_script(node, packed, args, routed, scope, answer)
     }
 
     /// The answer of `node` to a request about scripts, or what it answers when it is given what it lacks.
-    pub(super) fn cure_script(
+    pub(super) fn recover_script(
         &self,
         node: NodeIndex,
         packed: &[u8],
         args: &[&[u8]],
-        planned: &Planned,
-        reach: Reach,
+        routed: &RoutedCommand,
+        scope: Scope,
         answer: Value,
     ) -> Result<Value, Error> {
         let remedy = match answer {
-            Value::ServerError(_) => self.recall().remedy(args, &answer),
+            Value::ServerError(_) => self.script_cache().recovery(args, &answer),
             _ => None,
         };
         match remedy {
-            None => Ok(self.heard(args, reach, answer)),
-            Some(Remedy::Instead(request)) => self.call(node, &request, planned),
-            Some(Remedy::After(loads)) => {
+            None => Ok(self.record_script_reply(args, scope, answer)),
+            Some(Recovery::Resend(request)) => self.call(node, &request, routed),
+            Some(Recovery::LoadThenResend(loads)) => {
                 let mut loads = loads_at(&self.router, node, &loads);
-                self.executor.exchange(&mut loads, Hold::No);
-                self.call(node, packed, planned)
+                self.executor.exchange(&mut loads, BlockingTime::None);
+                self.call(node, packed, routed)
             }
         }
     }
@@ -92,20 +97,24 @@ impl Shared {
     pub(super) fn run_scripted(
         &self,
         mut batch: Batch<'_, '_>,
-        notes: &Notes<'_>,
+        journal: &ScriptJournal<'_>,
     ) -> RedisResult<Vec<Value>> {
         let mut exchanges = batch.take_exchanges();
-        let answers = self.executor.exchange(&mut exchanges, batch.hold());
+        let answers = self
+            .executor
+            .exchange(&mut exchanges, batch.blocking_time());
         let mut values = batch.finish(&exchanges, answers, rand::random());
-        if notes.is_empty() {
+        if journal.is_empty() {
             return Ok(values);
         }
-        if let Some(mut cure) = Cure::of(notes, &self.router, &self.recall(), &values) {
+        if let Some(mut cure) =
+            FunctionRetry::of(journal, &self.router, &self.script_cache(), &values)
+        {
             let mut exchanges = cure.take_exchanges();
-            let answers = self.executor.exchange(&mut exchanges, Hold::No);
+            let answers = self.executor.exchange(&mut exchanges, BlockingTime::None);
             cure.finish(&exchanges, answers, &mut values);
         }
-        self.heard_all(notes, &mut values);
+        self.record_script_replies(journal, &mut values);
         Ok(values)
     }
 
@@ -113,14 +122,16 @@ impl Shared {
     pub(super) fn run_scripted_atomic(
         &self,
         node: NodeIndex,
-        exchange: Exchange,
-        notes: &Notes<'_>,
+        exchange: NodeRequest,
+        journal: &ScriptJournal<'_>,
     ) -> RedisResult<Vec<Value>> {
-        let answers = self.executor.exchange(&mut vec![exchange], Hold::No);
+        let answers = self
+            .executor
+            .exchange(&mut vec![exchange], BlockingTime::None);
         let mut answers = answers.into_iter().next().unwrap_or_default();
-        notes.strip(&mut answers);
-        let mut values = vec![Atomic::finish(self.router.name(node), answers)?];
-        self.heard_all(notes, &mut values);
+        journal.drop_preloads(&mut answers);
+        let mut values = vec![PlannedTransaction::finish(self.router.name(node), answers)?];
+        self.record_script_replies(journal, &mut values);
         Ok(values)
     }
 }

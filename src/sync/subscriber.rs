@@ -8,7 +8,9 @@ use redis::ToRedisArgs;
 
 use crate::error::Error;
 use crate::node::NodeIndex;
-use crate::subscribe::{Change, Event, Spread, Subscription, not_confirmed, nothing_to_do};
+use crate::subscribe::{
+    Event, NamesByNode, SubscriptionChange, SubscriptionKind, not_confirmed, nothing_to_do,
+};
 use crate::sync::Shared;
 use crate::sync::event_channel::EventChannel;
 use crate::sync::pub_sub_connection::PubSubConnection;
@@ -75,7 +77,11 @@ impl Subscriber {
     /// [`Redis`](crate::ErrorKind::Redis) when a node refuses; [`NodeDown`](crate::ErrorKind::NodeDown) when it does not
     /// confirm in time: the subscription is then made as soon as it can be reached, unless it is ended.
     pub fn subscribe(&mut self, channels: impl ToRedisArgs) -> Result<(), Error> {
-        self.change(Change::Begin, Subscription::Channel, channels)
+        self.change(
+            SubscriptionChange::Subscribe,
+            SubscriptionKind::Channel,
+            channels,
+        )
     }
 
     /// Listens to all channels that match patterns, on every node.
@@ -84,7 +90,11 @@ impl Subscriber {
     ///
     /// As for [`subscribe`](Self::subscribe).
     pub fn psubscribe(&mut self, patterns: impl ToRedisArgs) -> Result<(), Error> {
-        self.change(Change::Begin, Subscription::Pattern, patterns)
+        self.change(
+            SubscriptionChange::Subscribe,
+            SubscriptionKind::Pattern,
+            patterns,
+        )
     }
 
     /// Listens to shard channels, to which SPUBLISH publishes.
@@ -93,7 +103,11 @@ impl Subscriber {
     ///
     /// As for [`subscribe`](Self::subscribe).
     pub fn ssubscribe(&mut self, channels: impl ToRedisArgs) -> Result<(), Error> {
-        self.change(Change::Begin, Subscription::Shard, channels)
+        self.change(
+            SubscriptionChange::Subscribe,
+            SubscriptionKind::Shard,
+            channels,
+        )
     }
 
     /// Ends listening to channels. Messages that have arrived are still given.
@@ -102,7 +116,11 @@ impl Subscriber {
     ///
     /// As for [`subscribe`](Self::subscribe).
     pub fn unsubscribe(&mut self, channels: impl ToRedisArgs) -> Result<(), Error> {
-        self.change(Change::End, Subscription::Channel, channels)
+        self.change(
+            SubscriptionChange::Unsubscribe,
+            SubscriptionKind::Channel,
+            channels,
+        )
     }
 
     /// Ends listening to patterns.
@@ -111,7 +129,11 @@ impl Subscriber {
     ///
     /// As for [`subscribe`](Self::subscribe).
     pub fn punsubscribe(&mut self, patterns: impl ToRedisArgs) -> Result<(), Error> {
-        self.change(Change::End, Subscription::Pattern, patterns)
+        self.change(
+            SubscriptionChange::Unsubscribe,
+            SubscriptionKind::Pattern,
+            patterns,
+        )
     }
 
     /// Ends listening to shard channels.
@@ -120,7 +142,11 @@ impl Subscriber {
     ///
     /// As for [`subscribe`](Self::subscribe).
     pub fn sunsubscribe(&mut self, channels: impl ToRedisArgs) -> Result<(), Error> {
-        self.change(Change::End, Subscription::Shard, channels)
+        self.change(
+            SubscriptionChange::Unsubscribe,
+            SubscriptionKind::Shard,
+            channels,
+        )
     }
 
     /// The next event; `None` when none comes within `timeout`.
@@ -130,8 +156,8 @@ impl Subscriber {
 
     fn change(
         &mut self,
-        change: Change,
-        kind: Subscription,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
         names: impl ToRedisArgs,
     ) -> Result<(), Error> {
         let names = names.to_redis_args();
@@ -139,10 +165,13 @@ impl Subscriber {
             return Err(nothing_to_do());
         }
         let router = &self.shared.router;
-        let mut spread = Spread::new(router, kind);
+        let mut spread = NamesByNode::new(router, kind);
         spread.add(router, &names)?;
         let spread = spread.finish(router);
-        let deadline = self.shared.executor.deadline(crate::plan::Hold::No);
+        let deadline = self
+            .shared
+            .executor
+            .deadline(crate::plan::BlockingTime::None);
         // While an event cannot be told, what comes behind it is not heard, and it may be the confirmation.
         let events = Arc::clone(&self.events);
         let _more = events.take_more();

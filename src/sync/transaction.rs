@@ -2,7 +2,7 @@
 
 use redis::{Pipeline, RedisResult, ToRedisArgs, Value};
 
-use crate::plan::{TRANSACTION_ATTEMPTS_MAX, attempts_in_vain};
+use crate::plan::{TRANSACTION_ATTEMPTS_MAX, attempts_exhausted};
 use crate::sync::Dedicated;
 
 /// Watches `keys`, calls `attempt`, and again as long as it returns `None`.
@@ -24,5 +24,5 @@ pub(super) fn run<T>(
             return Ok(done);
         }
     }
-    Err(attempts_in_vain())
+    Err(attempts_exhausted())
 }

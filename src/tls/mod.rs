@@ -18,7 +18,7 @@ use redis::{ConnectionAddr, ConnectionInfo};
 
 use crate::error::Error;
 use crate::node::NodeSpec;
-use crate::topology::said;
+use crate::topology::error_text;
 
 /// The library that encrypts connections to `rediss://` nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,7 +235,7 @@ fn missing_feature() -> String {
 pub(crate) fn refused_url(error: &redis::RedisError) -> String {
     let has_tls = cfg!(any(feature = "tls-native-tls", feature = "tls-rustls"));
     match has_tls || !error.to_string().contains("TLS") {
-        true => said(error),
+        true => error_text(error),
         false => missing_feature(),
     }
 }

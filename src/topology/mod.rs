@@ -19,7 +19,7 @@ use crate::node::{NODES_MAX, NodeIndex, NodeSpec};
 use crate::partition::{Partitioner, Placement, PlacementError, check_passwords, check_words};
 use crate::tls::refused_url;
 
-pub(crate) use self::url::{address, said};
+pub(crate) use self::url::{address, error_text};
 
 /// Nodes and their placement. A topology that exists is valid, and never changes.
 ///
@@ -141,7 +141,7 @@ impl Topology {
     }
 
     /// The same topology, which knows how its nodes are reached.
-    pub(crate) fn reached_by(self, infos: &[ConnectionInfo]) -> Result<Self, Error> {
+    pub(crate) fn with_endpoints(self, infos: &[ConnectionInfo]) -> Result<Self, Error> {
         let url = |(node, info): (&NodeSpec, &ConnectionInfo)| {
             let name = node.name();
             NodeUrl::of(info).map_err(|cause| Error::config(format!("node {name:?}: {cause}")))
@@ -152,7 +152,7 @@ impl Topology {
     }
 
     /// How to reach every node.
-    pub(crate) fn infos(&self) -> Vec<Result<ConnectionInfo, Error>> {
+    pub(crate) fn connection_infos(&self) -> Vec<Result<ConnectionInfo, Error>> {
         let info = |(node, url): (&NodeSpec, &Option<NodeUrl>)| {
             let info = match url {
                 Some(url) => url.info().map_err(|error| refused_url(&error)),

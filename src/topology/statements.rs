@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::Topology;
-use super::url::{NodeUrl, Reach};
+use super::url::{NodeEndpoint, NodeUrl};
 use crate::node::NodeSpec;
 use crate::partition::line::{Line, Quoted, SyntaxError, Written, lines};
 use crate::partition::{Partitioner, PlacementError};
@@ -140,8 +140,8 @@ impl Statements {
             return Err(line.error(format!("the name of the node {REMEDY}")));
         }
         let reach = match written {
-            Written::Bare => Reach::parse(address),
-            Written::Quoted => Reach::of_quoted(address),
+            Written::Bare => NodeEndpoint::parse(address),
+            Written::Quoted => NodeEndpoint::of_quoted(address),
         };
         let reach = reach.map_err(|cause| line.error(cause))?;
         if holds_password(&reach.address) {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::statements::{HEAD, Statements, VERSION, option_name, option_value};
-use super::url::Reach;
+use super::url::NodeEndpoint;
 use super::{Passwords, Topology};
 use crate::error::Error;
 use crate::node::NodeSpec;
@@ -166,9 +166,9 @@ impl fmt::Display for Text<'_> {
 /// An address that is not read as it is, such as one without a port, stands in quotes.
 fn write_address(f: &mut fmt::Formatter<'_>, address: &str) -> fmt::Result {
     let name = Name(address).to_string();
-    let is_same = |reach: Reach| reach.url.is_none() && reach.address == address;
+    let is_same = |reach: NodeEndpoint| reach.url.is_none() && reach.address == address;
     let bare = name == address && !address.starts_with("weight=");
-    match bare && Reach::parse(address).is_ok_and(is_same) {
+    match bare && NodeEndpoint::parse(address).is_ok_and(is_same) {
         true => f.write_str(address),
         false => write!(f, "{}", Quoted(address.as_bytes())),
     }

@@ -11,12 +11,12 @@ use crate::password::{REMEDY, holds_password, is_password_parameter};
 pub(super) struct NodeUrl(Url);
 
 /// Where a node is, and its URL if an address does not say all.
-pub(super) struct Reach {
+pub(super) struct NodeEndpoint {
     pub(super) address: String,
     pub(super) url: Option<NodeUrl>,
 }
 
-impl Reach {
+impl NodeEndpoint {
     /// Reads `host:port`, the path of a unix socket, or a URL. What is wrong is said without the text, which may hold a
     /// password.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
@@ -59,7 +59,7 @@ impl Reach {
         // The detail of such an error repeats a part of the URL.
         let info = url
             .plain_info()
-            .map_err(|error| format!("the URL cannot be read: {}", said(&error)))?;
+            .map_err(|error| format!("the URL cannot be read: {}", error_text(&error)))?;
         if url
             .hidden()
             .is_some_and(|url| url.query().is_some_and(holds_password))
@@ -268,7 +268,7 @@ fn is_plain(info: &ConnectionInfo) -> bool {
 }
 
 /// What redis-rs says in general, without the detail, which may repeat a part of a URL.
-pub(crate) fn said(error: &redis::RedisError) -> String {
+pub(crate) fn error_text(error: &redis::RedisError) -> String {
     let text = error.to_string();
     match error.detail() {
         Some(detail) => text

@@ -15,12 +15,12 @@ use crate::command::{Args, write_command};
 use crate::error::Error;
 use crate::node::NodeIndex;
 use crate::plan::{
-    Answers, Atomic, Ending, Failure, Frames, Hold, Meter, Planned, RawPipeline, Remedy, loads_at,
-    parse_one,
+    Answers, BlockingTime, ExpectedEnd, Failure, PlannedTransaction, RawPipeline, RawReplies,
+    Recovery, RoutedCommand, SharedByteMeter, loads_at, parse_one,
 };
 use crate::proxy::{Action, Hello, Pause, QueuedTransaction, Unblocked};
 use crate::reply::Protocol;
-use crate::subscribe::{Change, NAMES_AT_ONCE, Subscription};
+use crate::subscribe::{NAMES_AT_ONCE, SubscriptionChange, SubscriptionKind};
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
     pub(super) async fn perform(&mut self, action: Action, silent: bool) -> io::Result<Going> {
@@ -79,12 +79,16 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
     /// A command that may wait. What the client sends meanwhile is kept, and its end noticed.
     async fn run_blocking(&mut self, packed: &[u8]) -> io::Result<Going> {
         self.flush().await?;
-        let hold = self.proxy.registry.pause_hold();
+        let blocking = self.proxy.registry.pause_time();
         // Of a command that is held by a pause nobody can say that it is not done.
-        self.entry.set_blocked(hold == Hold::No);
+        self.entry.set_blocked(blocking == BlockingTime::None);
         let protocol = self.session.protocol();
         let shared = Arc::clone(self.proxy.shared(protocol));
-        let mut reply = pin!(call_routed(&shared, packed, (protocol, hold, self.meter())));
+        let mut reply = pin!(call_routed(
+            &shared,
+            packed,
+            (protocol, blocking, self.meter())
+        ));
         let going = loop {
             // What it is told may have come while something was written.
             if self.entry.is_killed() || self.proxy.registry.is_stopping() {
@@ -138,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let protocol = self.session.protocol();
         let shared = Arc::clone(self.proxy.shared(protocol));
         if self.lease.is_none() {
-            let limit = shared.executor.deadline(self.proxy.registry.pause_hold());
+            let limit = shared.executor.deadline(self.proxy.registry.pause_time());
             match shared.executor.lease(node, limit).await {
                 Ok(lease) => self.lease = Some((protocol, lease)),
                 Err(cause) => {
@@ -149,7 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
                 }
             }
         }
-        let answers = self.on_lease(&shared, packed, 1, Ending::Any).await;
+        let answers = self.on_lease(&shared, packed, 1, ExpectedEnd::Any).await;
         let answers = answers.unwrap_or_default();
         if !self.session.watch_answered(answers.values.get(0)) {
             // What was watched before is forgotten with the connection.
@@ -171,11 +175,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         shared: &Shared,
         packed: &[u8],
         count: usize,
-        ending: Ending,
-    ) -> Option<Answers<Frames>> {
+        ending: ExpectedEnd,
+    ) -> Option<Answers<RawReplies>> {
         let (protocol, lease) = self.lease.take()?;
-        let limit = shared.executor.deadline(self.proxy.registry.pause_hold());
-        let answers: Answers<Frames> = {
+        let limit = shared.executor.deadline(self.proxy.registry.pause_time());
+        let answers: Answers<RawReplies> = {
             let meter = Some(self.meter());
             lease
                 .connection
@@ -192,7 +196,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
     async fn release_watch(&mut self) {
         const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
         let shared = Arc::clone(self.proxy.shared(self.session.protocol()));
-        let answers = self.on_lease(&shared, UNWATCH, 1, Ending::Any).await;
+        let answers = self.on_lease(&shared, UNWATCH, 1, ExpectedEnd::Any).await;
         if answers.is_some_and(|answers| answers.values.get(0) == Some(b"+OK\r\n")) {
             self.release_lease();
         }
@@ -221,8 +225,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let mut packed = Vec::new();
         write_command(&mut packed, &[b"HELLO", number.as_bytes()]);
         let shared = Arc::clone(self.proxy.shared(protocol));
-        let answers = self.on_lease(&shared, &packed, 1, Ending::Any).await;
-        let is_refused = |answers: Answers<Frames>| {
+        let answers = self.on_lease(&shared, &packed, 1, ExpectedEnd::Any).await;
+        let is_refused = |answers: Answers<RawReplies>| {
             let first = answers.values.get(0);
             first.is_none_or(|first| first.starts_with(b"-"))
         };
@@ -239,20 +243,20 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
             // The connection of WATCH is no more, and what it watched may have changed.
             return protocol.write_nil_array(&mut self.out);
         }
-        let recall = || shared.recall();
+        let snapshot = || shared.snapshot();
         let mut node = ready.node_of(&shared.router, rand::random());
-        let woven = ready.rewritten(node, &recall);
+        let woven = ready.rewritten(node, &snapshot);
         let packed = woven.as_ref().map_or(&ready.packed, |woven| &woven.packed);
-        let ahead = woven.as_ref().map_or(0, |woven| woven.notes.ahead());
+        let ahead = woven.as_ref().map_or(0, |woven| woven.journal.preloads());
         let commands = ahead + ready.commands;
-        let answers = self.on_lease(&shared, packed, commands + 2, Ending::Exec);
+        let answers = self.on_lease(&shared, packed, commands + 2, ExpectedEnd::Exec);
         let mut answers = match answers.await {
             Some(answers) => answers,
             None => {
                 let mut exchanges = vec![ready.exchange(node, packed, commands)];
                 exchanges[0].meter = Some(self.meter());
-                let hold = self.proxy.registry.pause_hold();
-                let mut answers = shared.executor.exchange(&mut exchanges, hold).await;
+                let blocking = self.proxy.registry.pause_time();
+                let mut answers = shared.executor.exchange(&mut exchanges, blocking).await;
                 node = exchanges.last().map_or(node, |last| last.node);
                 answers.pop().unwrap_or_default()
             }
@@ -263,12 +267,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         self.lease = None;
         let before = self.out.len();
         if let Some(woven) = &woven {
-            woven.notes.strip_unread(&mut answers);
+            woven.journal.drop_raw_preloads(&mut answers);
         }
         let node = shared.router.name(node);
-        Atomic::pass_on(node, &answers, protocol, &mut self.out);
+        PlannedTransaction::raw_exec_reply(node, &answers, protocol, &mut self.out);
         if let Some(woven) = &woven {
-            shared.heard_exec(&woven.notes, &self.out[before..]);
+            shared.heard_exec(&woven.journal, &self.out[before..]);
         }
     }
 
@@ -277,21 +281,21 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let protocol = self.session.protocol();
         let shared = Arc::clone(self.proxy.shared(protocol));
         let args: Args<'_> = parse_one(packed).unwrap_or_default();
-        let hold = self.proxy.registry.pause_hold();
-        let call = (protocol, hold, self.meter());
+        let blocking = self.proxy.registry.pause_time();
+        let call = (protocol, blocking, self.meter());
         let (node, mut reply) = call_routed(&shared, packed, call.clone()).await;
-        let remedy = shared.recall().remedy_unread(&args, &reply);
+        let remedy = shared.snapshot().raw_recovery(&args, &reply);
         if let (Some(node), Some(remedy)) = (node, remedy) {
             reply = match remedy {
-                Remedy::Instead(request) => call_at(&shared, node, &request, call).await,
-                Remedy::After(loads) => {
+                Recovery::Resend(request) => call_at(&shared, node, &request, call).await,
+                Recovery::LoadThenResend(loads) => {
                     let mut loads = loads_at(&shared.router, node, &loads);
-                    exchange(&shared, &mut loads, hold, self.meter()).await;
+                    exchange(&shared, &mut loads, blocking, self.meter()).await;
                     call_at(&shared, node, packed, call).await
                 }
             };
         }
-        let told = shared.heard_unread(&args, &reply, protocol);
+        let told = shared.record_raw_script_reply(&args, &reply, protocol);
         self.out.extend_from_slice(&told);
     }
 
@@ -314,15 +318,15 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
     async fn send_to_all(&self, packed: &[u8]) -> Vec<u8> {
         let protocol = self.session.protocol();
         let shared = Arc::clone(self.proxy.shared(protocol));
-        let hold = self.proxy.registry.pause_hold();
-        let (_, reply) = call_routed(&shared, packed, (protocol, hold, self.meter())).await;
+        let blocking = self.proxy.registry.pause_time();
+        let (_, reply) = call_routed(&shared, packed, (protocol, blocking, self.meter())).await;
         reply
     }
 
     async fn subscribe(
         &mut self,
-        change: Change,
-        kind: Subscription,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
         names: Vec<Vec<u8>>,
     ) -> io::Result<Going> {
         let shared = self.proxy.shared(Protocol::Resp2);
@@ -331,16 +335,20 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
             .subscriber
             .get_or_insert_with(|| Subscriber::new(Arc::clone(shared)));
         let changed = subscriber.change(change, kind, names.clone()).await;
-        if changed.is_err() && change == Change::Begin {
+        if changed.is_err() && change == SubscriptionChange::Subscribe {
             // Who is told that it failed will not look for messages, except for those it had before.
             let mut new = names.clone();
             new.retain(|name| !self.session.is_subscribed_to(kind, name));
-            let _ = subscriber.change(Change::End, kind, new).await;
+            let _ = subscriber
+                .change(SubscriptionChange::Unsubscribe, kind, new)
+                .await;
         }
         match changed {
             Err(error) => self.write_error_reply(&error),
             Ok(()) => {
-                if change == Change::End && self.push_all_events().await? == Going::Over {
+                if change == SubscriptionChange::Unsubscribe
+                    && self.push_all_events().await? == Going::Over
+                {
                     return Ok(Going::Over);
                 }
                 for names in names.chunks(NAMES_AT_ONCE) {
@@ -380,25 +388,25 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
 
 /// How one command is carried out by itself: the protocol of its reply, how long the nodes may hold it back, and who counts
 /// the bytes of the reply.
-type Call = (Protocol, Hold, Meter);
+type Call = (Protocol, BlockingTime, SharedByteMeter);
 
 /// One command by itself, the node that answered last, and the reply to it. The nodes may hold it back as long as it wishes
 /// itself, too.
 async fn call_routed(shared: &Shared, packed: &[u8], call: Call) -> (Option<NodeIndex>, Vec<u8>) {
-    let recall = || shared.recall();
+    let snapshot = || shared.snapshot();
     let args: Args<'_> = parse_one(packed).unwrap_or_default();
-    let planned = match shared.router.planned_by(&args, &recall) {
+    let routed = match shared.router.route(&args, &snapshot) {
         Err(refusal) => shared.planned_again(&args, refusal).await,
-        planned => planned,
+        routed => routed,
     };
-    call_prepared(shared, packed, &args, planned, call).await
+    call_prepared(shared, packed, &args, routed, call).await
 }
 
 /// One command by itself at this node, and the reply to it.
 async fn call_at(shared: &Shared, node: NodeIndex, packed: &[u8], call: Call) -> Vec<u8> {
     let args: Args<'_> = parse_one(packed).unwrap_or_default();
-    let planned = shared.router.planned_at(node, &args);
-    let (_, reply) = call_prepared(shared, packed, &args, planned, call).await;
+    let routed = shared.router.route_at(node, &args);
+    let (_, reply) = call_prepared(shared, packed, &args, routed, call).await;
     reply
 }
 
@@ -406,24 +414,24 @@ async fn call_prepared(
     shared: &Shared,
     packed: &[u8],
     args: &[&[u8]],
-    planned: Result<Planned, Error>,
+    routed: Result<RoutedCommand, Error>,
     (protocol, pause, meter): Call,
 ) -> (Option<NodeIndex>, Vec<u8>) {
     let mut out = Vec::new();
-    let planned = match planned {
-        Ok(planned) => planned,
+    let routed = match routed {
+        Ok(routed) => routed,
         Err(error) => {
             protocol.write(&mut out, &error.to_reply());
             return (None, out);
         }
     };
-    let recall = || shared.recall();
+    let snapshot = || shared.snapshot();
     let entropy = rand::random();
-    let mut batch = RawPipeline::new(&shared.router, &recall, packed.len(), entropy);
-    let hold = pause.then(planned.hold);
-    batch.add(packed, args, planned);
+    let mut batch = RawPipeline::new(&shared.router, &snapshot, packed.len(), entropy);
+    let blocking = pause.then(routed.blocking);
+    batch.add(packed, args, routed);
     let mut exchanges = batch.take_whole_exchanges();
-    let answers = exchange(shared, &mut exchanges, hold, meter).await;
+    let answers = exchange(shared, &mut exchanges, blocking, meter).await;
     batch
         .reply_writer(&exchanges, &answers, protocol, entropy)
         .write_next(&mut out, usize::MAX);

@@ -14,9 +14,10 @@ use crate::aio::proxy::registry::{ClientEntry, ClientRegistry};
 use crate::aio::proxy::streaming::{StreamingConnection, stream_oversized_reply};
 use crate::aio::{Shared, Subscriber};
 use crate::node::NodeIndex;
-use crate::passage::Passage;
+use crate::passage::FrameScanner;
 use crate::plan::{
-    Answers, Cause, Exchange, Failure, Frames, Hold, Meter, RawPipeline, WriteProgress,
+    Answers, BlockingTime, Cause, Failure, NodeRequest, RawPipeline, RawReplies, SharedByteMeter,
+    WriteProgress,
 };
 use crate::proxy::{NextStep, Session};
 use crate::reply::{Protocol, write_error};
@@ -147,14 +148,14 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         let protocol = self.session.protocol();
         let shared = self.proxy.shared(protocol);
         let bytes = self.input.rest();
-        let recall = || shared.recall();
+        let snapshot = || shared.snapshot();
         let entropy = rand::random();
-        let mut pipeline = RawPipeline::new(&shared.router, &recall, bytes.len(), entropy);
+        let mut pipeline = RawPipeline::new(&shared.router, &snapshot, bytes.len(), entropy);
         self.session.set_pause(self.proxy.registry.pause());
         let gathered = self.session.read_round(bytes, &mut pipeline);
         let mut exchanges = pipeline.take_exchanges();
         self.count_memory();
-        let answers = exchange(shared, &mut exchanges, Hold::No, self.meter()).await;
+        let answers = exchange(shared, &mut exchanges, BlockingTime::None, self.meter()).await;
         let (commands, _) = pipeline.size();
         let bytes = answers.iter().map(|answers| answers.values.byte_count());
         self.session.answered(commands, bytes.sum());
@@ -204,11 +205,11 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         let (meter, entropy) = (self.meter(), rand::random());
         let runtime = tokio::runtime::Handle::current();
         let task = tokio::task::spawn_blocking(move || {
-            let recall = || shared.recall();
-            let mut pipeline = RawPipeline::new(&shared.router, &recall, request.len(), entropy);
+            let snapshot = || shared.snapshot();
+            let mut pipeline = RawPipeline::new(&shared.router, &snapshot, request.len(), entropy);
             let gathered = session.read_heavy_round(&request, &mut pipeline);
             let mut exchanges = pipeline.take_whole_exchanges();
-            let exchanged = exchange(&shared, &mut exchanges, Hold::No, meter);
+            let exchanged = exchange(&shared, &mut exchanges, BlockingTime::None, meter);
             let answers = runtime.block_on(exchanged);
             let mut out = Vec::new();
             pipeline
@@ -230,8 +231,8 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
     }
 
     /// Counts the replies that are held for this client.
-    pub(super) fn meter(&self) -> Meter {
-        Arc::clone(&self.io.memory) as Meter
+    pub(super) fn meter(&self) -> SharedByteMeter {
+        Arc::clone(&self.io.memory) as SharedByteMeter
     }
 
     /// Counts the buffers of this client.
@@ -253,9 +254,9 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         let opened =
             StreamingConnection::open(&connector, shared.executor.response_timeout()).await;
         let mut pipe = opened.map_err(Cause::Connect);
-        let mut passage = Passage::default();
-        while !passage.is_over() {
-            let Ok(count) = passage.take(self.input.rest()) else {
+        let mut scanner = FrameScanner::default();
+        while !scanner.is_complete() {
+            let Ok(count) = scanner.advance(self.input.rest()) else {
                 write_error(&mut self.out, "ERR", "Protocol error: invalid bulk length");
                 return Ok(Going::Over);
             };
@@ -266,7 +267,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
                 pipe = Err(Cause::Dropped(error.to_string()));
             }
             self.input.consume(count);
-            if !passage.is_over() && self.read(1).await? == Going::Over {
+            if !scanner.is_complete() && self.read(1).await? == Going::Over {
                 return Ok(Going::Over);
             }
         }
@@ -381,15 +382,15 @@ async fn flush<S: AsyncRead + AsyncWrite + Unpin>(
 /// Sends a round to the nodes. `meter` counts the bytes of the answers.
 pub(super) async fn exchange(
     shared: &Shared,
-    exchanges: &mut Vec<Exchange>,
-    hold: Hold,
-    meter: Meter,
-) -> Vec<Answers<Frames>> {
+    exchanges: &mut Vec<NodeRequest>,
+    blocking: BlockingTime,
+    meter: SharedByteMeter,
+) -> Vec<Answers<RawReplies>> {
     for exchange in exchanges.iter_mut() {
         exchange.meter = Some(Arc::clone(&meter));
     }
     match exchanges.is_empty() {
         true => Vec::new(),
-        false => shared.executor.exchange(exchanges, hold).await,
+        false => shared.executor.exchange(exchanges, blocking).await,
     }
 }

@@ -32,14 +32,14 @@ use crate::aio::proxy::connection::ClientConnection;
 use crate::aio::proxy::registry::ClientRegistry;
 use crate::aio::{Executor, Shared, WriteCoalescing};
 use crate::endpoint::Endpoint;
-use crate::plan::{Router, ScriptMemory};
+use crate::plan::{Router, ScriptCache};
 use crate::proxy::{Auth, OutputLimit, QUERY_BYTES_MIN};
 use crate::reply::Protocol;
 use crate::settings::{Settings, limits};
 use crate::topology::Topology;
 
-pub use crate::builder::CLIENTS_MAX;
-pub use registry::MEMORY_MAX;
+pub use crate::builder::DEFAULT_MAX_CLIENTS;
+pub use registry::DEFAULT_MEMORY_LIMIT;
 
 /// Unanswered probes until a client counts as gone, as on a server.
 const KEEPALIVE_PROBES: u32 = 3;
@@ -87,7 +87,7 @@ struct Upstreams {
 }
 
 /// What scripts went through the proxy, by whichever connection.
-type SharedScriptCache = Arc<RwLock<Arc<ScriptMemory>>>;
+type SharedScriptCache = Arc<RwLock<Arc<ScriptCache>>>;
 
 /// What connections are made of.
 #[derive(Clone, Debug)]
@@ -125,12 +125,12 @@ impl Upstreams {
 impl Proxy {
     pub(crate) fn new(parts: ClientConfig) -> Self {
         Self {
-            registry: Arc::new(ClientRegistry::new(parts.settings.clients_max)),
+            registry: Arc::new(ClientRegistry::new(parts.settings.max_clients)),
             upstreams: Arc::new(Upstreams::open(parts, &Arc::default())),
         }
     }
 
-    /// The most connections at a time, as [`Builder::clients_max`](crate::Builder::clients_max). A number outside of its
+    /// The most connections at a time, as [`Builder::max_clients`](crate::Builder::max_clients). A number outside of its
     /// limits counts as the nearest one. Defaults to what the builder was told.
     #[must_use]
     pub fn with_max_clients(self, clients: usize) -> Self {
@@ -149,7 +149,7 @@ impl Proxy {
 
     /// How much memory all clients together may hold: requests and replies on their way, queued commands. Beyond it those
     /// that hold most are disconnected, as with `maxmemory-clients` of a server; [`evicted_clients`](Self::evicted_clients)
-    /// counts them. Zero is no limit. Defaults to [`MEMORY_MAX`].
+    /// counts them. Zero is no limit. Defaults to [`DEFAULT_MEMORY_LIMIT`].
     #[must_use]
     pub fn with_memory_limit(self, bytes: usize) -> Self {
         let limit = if bytes == 0 { usize::MAX } else { bytes };
@@ -297,10 +297,10 @@ impl Proxy {
         let shared = self.shared(Protocol::Resp2);
         for node in shared.router.topology().indices() {
             let args: [&[u8]; 2] = [b"INFO", b"server"];
-            let Ok(planned) = shared.router.planned_at(node, &args) else {
+            let Ok(routed) = shared.router.route_at(node, &args) else {
                 continue;
             };
-            if let Ok(Value::BulkString(text)) = shared.call(node, &info, &planned).await {
+            if let Ok(Value::BulkString(text)) = shared.call(node, &info, &routed).await {
                 let text = String::from_utf8_lossy(&text);
                 let line = |line: &str| line.strip_prefix("redis_version:").map(str::to_owned);
                 if let Some(version) = text.lines().find_map(line) {

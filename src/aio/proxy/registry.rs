@@ -11,14 +11,14 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::aio::proxy::memory::MemoryBudget;
-use crate::plan::Hold;
+use crate::plan::BlockingTime;
 use crate::proxy::{
     Auth, ClientFilter, ClientInfo, ClientLimits, Pause, RegistryRequest, Unblocked,
 };
 use crate::reply::{Protocol, write_error, write_int, write_status};
 
 /// The default of [`Proxy::with_memory_limit`](super::Proxy::with_memory_limit).
-pub const MEMORY_MAX: usize = match (1_usize << 30).checked_mul(4) {
+pub const DEFAULT_MEMORY_LIMIT: usize = match (1_usize << 30).checked_mul(4) {
     Some(bytes) => bytes,
     None => 1 << 30,
 };
@@ -26,7 +26,7 @@ pub const MEMORY_MAX: usize = match (1_usize << 30).checked_mul(4) {
 /// Who is there.
 #[derive(Debug)]
 pub(super) struct ClientRegistry {
-    clients_max: AtomicUsize,
+    max_clients: AtomicUsize,
     pub(super) memory: MemoryBudget,
     limits: Mutex<ClientLimits>,
     last_id: AtomicU64,
@@ -70,10 +70,10 @@ struct State {
 }
 
 impl ClientRegistry {
-    pub(super) fn new(clients_max: usize) -> Self {
+    pub(super) fn new(max_clients: usize) -> Self {
         Self {
-            clients_max: AtomicUsize::new(clients_max),
-            memory: MemoryBudget::new(MEMORY_MAX),
+            max_clients: AtomicUsize::new(max_clients),
+            memory: MemoryBudget::new(DEFAULT_MEMORY_LIMIT),
             limits: Mutex::default(),
             last_id: AtomicU64::new(0),
             clients: Mutex::default(),
@@ -87,7 +87,7 @@ impl ClientRegistry {
     }
 
     pub(super) fn set_clients_max(&self, clients: usize) {
-        self.clients_max.store(clients, Ordering::Relaxed);
+        self.max_clients.store(clients, Ordering::Relaxed);
     }
 
     /// For those who come from now on.
@@ -141,10 +141,11 @@ impl ClientRegistry {
     }
 
     /// How long they may do so.
-    pub(super) fn pause_hold(&self) -> Hold {
+    pub(super) fn pause_time(&self) -> BlockingTime {
         let left = |spell: PauseWindow| spell.end.saturating_duration_since(Instant::now());
-        self.pause_window()
-            .map_or(Hold::No, |spell| Hold::AtMost(left(spell)))
+        self.pause_window().map_or(BlockingTime::None, |spell| {
+            BlockingTime::AtMost(left(spell))
+        })
     }
 
     pub(super) fn count(&self) -> usize {
@@ -158,7 +159,7 @@ impl ClientRegistry {
         local: &str,
     ) -> Option<(Arc<ClientEntry>, ClientInfo)> {
         let mut entries = self.clients.lock();
-        let full = entries.len() >= self.clients_max.load(Ordering::Relaxed);
+        let full = entries.len() >= self.max_clients.load(Ordering::Relaxed);
         if full || self.is_stopping() {
             return None;
         }

@@ -10,7 +10,7 @@ use crate::aio::Shared;
 use crate::aio::proxy::client_io::ClientIo;
 use crate::aio::reconnecting::{Connector, Duplex};
 use crate::error::Error;
-use crate::passage::Passage;
+use crate::passage::FrameScanner;
 use crate::plan::{Cause, Failure, OversizedReply};
 use crate::proxy::Session;
 
@@ -47,14 +47,14 @@ impl StreamingConnection {
         told: &mut usize,
         behind: &mut Vec<u8>,
     ) -> io::Result<()> {
-        let mut passage = Passage::default();
+        let mut scanner = FrameScanner::default();
         let mut piece = vec![0; PIECE_BYTES];
-        while !passage.is_over() {
+        while !scanner.is_complete() {
             let count = within(self.patience, self.stream.read(&mut piece)).await?;
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            let count = passage.take(&piece[..count])?;
+            let count = scanner.advance(&piece[..count])?;
             *told += count;
             client.write(&piece[..count], session, behind).await?;
         }

@@ -145,7 +145,7 @@ fn route(route: Route) -> String {
         Route::All(_) => "all".into(),
         Route::Any => "any".into(),
         Route::Scan => "scan".into(),
-        Route::Named => "named".into(),
+        Route::NodeOnly => "named".into(),
         Route::Stateful => "stateful".into(),
         Route::Refused => "refused".into(),
     }
@@ -174,7 +174,7 @@ fn note(row: &CommandSpec) -> String {
     };
     let waits = match row.blocking {
         Blocking::No => String::new(),
-        Blocking::Overtakes => "stands behind no other command".into(),
+        Blocking::OutOfBand => "stands behind no other command".into(),
         Blocking::Seconds(at) => format!("may wait, seconds {}", place(at)),
         Blocking::Millis(at) => format!("may wait, milliseconds {}", place(at)),
     };

@@ -15,7 +15,7 @@ pub(super) static ROWS: &[CommandSpec] = &[
     write("EXPIREAT", -3, KEY),
     read("EXPIRETIME", 2, KEY),
     ask_all("KEYS", 2, Merge::Concat).allow_partial_on_request(),
-    row("MIGRATE", -6, MIGRATE, Route::Named, Access::Write)
+    row("MIGRATE", -6, MIGRATE, Route::NodeOnly, Access::Write)
         .because("the target is an address: keys leave the node that owns them"),
     write("MOVE", 3, KEY),
     read("OBJECT|ENCODING", 3, KEY_AT_2),

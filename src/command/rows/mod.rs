@@ -121,11 +121,11 @@ const fn any(name: &'static str, arity: i16) -> CommandSpec {
 }
 
 const fn named(name: &'static str, arity: i16) -> CommandSpec {
-    row(name, arity, NONE, Route::Named, Access::Write)
+    row(name, arity, NONE, Route::NodeOnly, Access::Write)
 }
 
 const fn named_read(name: &'static str, arity: i16) -> CommandSpec {
-    row(name, arity, NONE, Route::Named, Access::Read)
+    row(name, arity, NONE, Route::NodeOnly, Access::Read)
 }
 
 const fn stateful(name: &'static str, arity: i16, keys: &'static [KeySpec]) -> CommandSpec {
@@ -147,8 +147,8 @@ impl CommandSpec {
         self
     }
 
-    const fn overtakes(mut self) -> Self {
-        self.blocking = Blocking::Overtakes;
+    const fn out_of_band(mut self) -> Self {
+        self.blocking = Blocking::OutOfBand;
         self
     }
 

@@ -32,7 +32,7 @@ pub(super) static ROWS: &[CommandSpec] = &[
     any("FUNCTION|HELP", 2),
     tell_all("FUNCTION|KILL", 2, Merge::OneSucceeded)
         .allow_partial()
-        .overtakes(),
+        .out_of_band(),
     any("FUNCTION|LIST", -2).because("libraries are loaded on every node alike"),
     tell_all("FUNCTION|LOAD", -3, Merge::AllSucceeded)
         .about_scripts()
@@ -42,7 +42,7 @@ pub(super) static ROWS: &[CommandSpec] = &[
         .because(REMEMBERED),
     ask_all("FUNCTION|STATS", 2, Merge::RunningScript)
         .allow_partial()
-        .overtakes(),
+        .out_of_band(),
     stateful("SCRIPT|DEBUG", -3, NONE).because("debugs the scripts of one connection"),
     ask_all("SCRIPT|EXISTS", -3, Merge::LogicalAnd)
         .allow_partial()
@@ -52,7 +52,7 @@ pub(super) static ROWS: &[CommandSpec] = &[
     any("SCRIPT|HELP", 2),
     tell_all("SCRIPT|KILL", 2, Merge::OneSucceeded)
         .allow_partial()
-        .overtakes(),
+        .out_of_band(),
     tell_all("SCRIPT|LOAD", 3, Merge::AllSucceeded)
         .about_scripts()
         .because(REMEMBERED),

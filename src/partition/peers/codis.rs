@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::super::catalogue::{Entry, EntryOption, Values};
+use super::super::catalogue::{OptionInfo, OptionValues, PartitionerInfo};
 use super::super::line::split;
 use super::super::slot_map::{Numbering, SlotMap, SlotMapError};
 
@@ -56,14 +56,14 @@ impl Codis {
         SlotMap::parse_of(Numbering::Codis, text)
     }
 
-    pub(in super::super) const ENTRY: Entry = Entry {
+    pub(in super::super) const ENTRY: PartitionerInfo = PartitionerInfo {
         name: "codis/1",
         summary: "Codis: a table of 1024 slots",
-        options: &[EntryOption {
+        options: &[OptionInfo {
             name: "map",
             meaning: "who owns which slots",
             default: Some("even"),
-            values: Values::Text("even, or ranges and nodes such as 0-511 a, 512-1023 b"),
+            values: OptionValues::Text("even, or ranges and nodes such as 0-511 a, 512-1023 b"),
         }],
         make: |given| {
             let map = given.read("map", |map| Some(Self::parse(&split(map))))??;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::catalogue::Entry;
+use super::super::catalogue::PartitionerInfo;
 use super::super::{
     Partitioner, Placement, PlacementError, PointLabel, Ring, RingSpec, Shares, check_names,
     check_unweighted, indexed,
@@ -49,14 +49,14 @@ impl GoRedis {
         Self { version }
     }
 
-    pub(in super::super) const V3: Entry = Entry {
+    pub(in super::super) const V3: PartitionerInfo = PartitionerInfo {
         name: "go-redis-3/1",
         summary: "go-redis Ring 3.1 to 7: CRC32 ring over names",
         options: &[],
         make: |_| Ok(Arc::new(Self::v3())),
     };
 
-    pub(in super::super) const V8: Entry = Entry {
+    pub(in super::super) const V8: PartitionerInfo = PartitionerInfo {
         name: "go-redis-8/1",
         summary: "go-redis Ring 8 and 9: rendezvous hashing over names",
         options: &[],

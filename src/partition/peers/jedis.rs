@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::catalogue::{Entry, EntryOption, Given, Values};
+use super::super::catalogue::{GivenOptions, OptionInfo, OptionValues, PartitionerInfo};
 use super::super::{
     Partitioner, Placement, PlacementError, PointLabel, Ring, RingSpec, Shares, Ties,
 };
@@ -97,38 +97,38 @@ impl Jedis {
         self
     }
 
-    const OPTIONS: &'static [EntryOption] = &[
-        EntryOption {
+    const OPTIONS: &'static [OptionInfo] = &[
+        OptionInfo {
             name: "hashing",
             meaning: "the hash of keys and points",
             default: Some("murmur"),
-            values: Values::OneOf(JedisHashing::NAMES),
+            values: OptionValues::OneOf(JedisHashing::NAMES),
         },
-        EntryOption::hash_tag("none"),
+        OptionInfo::hash_tag("none"),
     ];
 
-    pub(in super::super) const V2_0: Entry = Entry {
+    pub(in super::super) const V2_0: PartitionerInfo = PartitionerInfo {
         name: "jedis-2.0/1",
         summary: "Jedis 2.0 to 2.9: ring over names and weights, or positions",
         options: Self::OPTIONS,
         make: |given| Self::v2_0().given(given),
     };
 
-    pub(in super::super) const V2_10: Entry = Entry {
+    pub(in super::super) const V2_10: PartitionerInfo = PartitionerInfo {
         name: "jedis-2.10/1",
         summary: "Jedis 2.10 to 3: ring over names, or positions",
         options: Self::OPTIONS,
         make: |given| Self::v2_10().given(given),
     };
 
-    pub(in super::super) const V4: Entry = Entry {
+    pub(in super::super) const V4: PartitionerInfo = PartitionerInfo {
         name: "jedis-4/1",
         summary: "Jedis 4 to 6: ring over positions",
         options: Self::OPTIONS,
         make: |given| Self::v4().given(given),
     };
 
-    fn given(self, given: &Given<'_>) -> Result<Arc<dyn Partitioner>, PlacementError> {
+    fn given(self, given: &GivenOptions<'_>) -> Result<Arc<dyn Partitioner>, PlacementError> {
         let hashing = given.read("hashing", JedisHashing::from_name)?;
         Ok(Arc::new(
             self.with_hashing(hashing).with_hash_tag(given.hash_tag()?),

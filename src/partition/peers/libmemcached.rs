@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::catalogue::{Entry, EntryOption, Given, Values};
+use super::super::catalogue::{GivenOptions, OptionInfo, OptionValues, PartitionerInfo};
 use super::super::{
     HashMod, NodeText, Partitioner, Placement, PlacementError, Ring, RingSpec, Shares, Ties,
     check_unweighted,
@@ -115,37 +115,37 @@ impl Libmemcached {
         self
     }
 
-    const fn hash_option(default: &'static str) -> EntryOption {
-        EntryOption {
+    const fn hash_option(default: &'static str) -> OptionInfo {
+        OptionInfo {
             name: "hash",
             meaning: "the hash of the keys, by libmemcached's names",
             default: Some(default),
-            values: Values::OneOf(LibmemcachedHash::NAMES),
+            values: OptionValues::OneOf(LibmemcachedHash::NAMES),
         }
     }
 
-    pub(in super::super) const KETAMA: Entry = Entry {
+    pub(in super::super) const KETAMA: PartitionerInfo = PartitionerInfo {
         name: "libmemcached-ketama/1",
         summary: "libmemcached consistent or ketama, unweighted: 100 points by the key hash",
         options: &[Self::hash_option("default")],
         make: |given| Self::ketama().given(given),
     };
 
-    pub(in super::super) const KETAMA_WEIGHTED: Entry = Entry {
+    pub(in super::super) const KETAMA_WEIGHTED: PartitionerInfo = PartitionerInfo {
         name: "libmemcached-ketama-weighted/1",
         summary: "libmemcached ketama weighted: 160 points by MD5",
         options: &[Self::hash_option("md5")],
         make: |given| Self::ketama_weighted().given(given),
     };
 
-    pub(in super::super) const MODULA: Entry = Entry {
+    pub(in super::super) const MODULA: PartitionerInfo = PartitionerInfo {
         name: "libmemcached-modula/1",
         summary: "libmemcached modula: hash modulo nodes",
         options: &[Self::hash_option("default")],
         make: |given| Self::modula().given(given),
     };
 
-    fn given(self, given: &Given<'_>) -> Result<Arc<dyn Partitioner>, PlacementError> {
+    fn given(self, given: &GivenOptions<'_>) -> Result<Arc<dyn Partitioner>, PlacementError> {
         Ok(Arc::new(self.with_hash(
             given.read("hash", LibmemcachedHash::from_name)?,
         )))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::catalogue::{Entry, EntryOption, Given, Values};
+use super::super::catalogue::{GivenOptions, OptionInfo, OptionValues, PartitionerInfo};
 use super::super::{
     HashMod, NodeText, Partitioner, Placement, PlacementError, Reduction, Ring, RingSpec, Shares,
     Ties, check_unweighted,
@@ -137,31 +137,31 @@ impl PhpRedis {
         self
     }
 
-    const OPTIONS: &'static [EntryOption] = &[
-        EntryOption {
+    const OPTIONS: &'static [OptionInfo] = &[
+        OptionInfo {
             name: "algorithm",
             meaning: "the algorithm option of RedisArray",
             default: Some("none"),
-            values: Values::OneOf(PhpAlgorithm::NAMES),
+            values: OptionValues::OneOf(PhpAlgorithm::NAMES),
         },
-        EntryOption::hash_tag("phpredis"),
+        OptionInfo::hash_tag("phpredis"),
     ];
 
-    pub(in super::super) const CONSISTENT: Entry = Entry {
+    pub(in super::super) const CONSISTENT: PartitionerInfo = PartitionerInfo {
         name: "phpredis-consistent/1",
         summary: "phpredis RedisArray with consistent: ring over hosts",
         options: Self::OPTIONS,
         make: |given| Self::consistent().given(given),
     };
 
-    pub(in super::super) const RANGE: Entry = Entry {
+    pub(in super::super) const RANGE: PartitionerInfo = PartitionerInfo {
         name: "phpredis-range/1",
         summary: "phpredis RedisArray by default: equal ranges of CRC32 over positions",
         options: Self::OPTIONS,
         make: |given| Self::range().given(given),
     };
 
-    fn given(self, given: &Given<'_>) -> Result<Arc<dyn Partitioner>, PlacementError> {
+    fn given(self, given: &GivenOptions<'_>) -> Result<Arc<dyn Partitioner>, PlacementError> {
         let algorithm = given.read("algorithm", PhpAlgorithm::from_name)?;
         Ok(Arc::new(
             self.with_algorithm(algorithm)

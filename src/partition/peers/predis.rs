@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::catalogue::Entry;
+use super::super::catalogue::PartitionerInfo;
 use super::super::{
     Direction, Partitioner, Placement, PlacementError, PointLabel, Ring, RingSpec, Shares, Ties,
 };
@@ -45,14 +45,14 @@ impl Predis {
         Self { distributor }
     }
 
-    pub(in super::super) const HASH_RING: Entry = Entry {
+    pub(in super::super) const HASH_RING: PartitionerInfo = PartitionerInfo {
         name: "predis-hash-ring/1",
         summary: "Predis by default: CRC32 ring over addresses",
         options: &[],
         make: |_| Ok(Arc::new(Self::hash_ring())),
     };
 
-    pub(in super::super) const KETAMA_RING: Entry = Entry {
+    pub(in super::super) const KETAMA_RING: PartitionerInfo = PartitionerInfo {
         name: "predis-ketama-ring/1",
         summary: "Predis with KetamaRing: MD5 ring over addresses",
         options: &[],

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::catalogue::{Entry, EntryOption, Given, Values};
+use super::super::catalogue::{GivenOptions, OptionInfo, OptionValues, PartitionerInfo};
 use super::super::{
     Direction, Partitioner, Placement, PlacementError, PointLabel, Ring, RingSpec, Shares, Ties,
 };
@@ -84,31 +84,31 @@ impl RedisRb {
         self
     }
 
-    const OPTIONS: &'static [EntryOption] = &[
-        EntryOption {
+    const OPTIONS: &'static [OptionInfo] = &[
+        OptionInfo {
             name: "points",
             meaning: "how many points a node has",
             default: Some("160"),
-            values: Values::Number { min: 1, max: 1024 },
+            values: OptionValues::Number { min: 1, max: 1024 },
         },
-        EntryOption::hash_tag("line-start:{}"),
+        OptionInfo::hash_tag("line-start:{}"),
     ];
 
-    pub(in super::super) const V4: Entry = Entry {
+    pub(in super::super) const V4: PartitionerInfo = PartitionerInfo {
         name: "redis-rb-4/1",
         summary: "redis-rb Distributed up to 4: CRC32 ring over ids",
         options: Self::OPTIONS,
         make: |given| Self::v4().given(given),
     };
 
-    pub(in super::super) const V5: Entry = Entry {
+    pub(in super::super) const V5: PartitionerInfo = PartitionerInfo {
         name: "redis-rb-5/1",
         summary: "redis-rb Distributed 5 and 6: MD5 ring over ids, keys by CRC32",
         options: Self::OPTIONS,
         make: |given| Self::v5().given(given),
     };
 
-    fn given(self, given: &Given<'_>) -> Result<Arc<dyn Partitioner>, PlacementError> {
+    fn given(self, given: &GivenOptions<'_>) -> Result<Arc<dyn Partitioner>, PlacementError> {
         let points = given.number("points")?;
         Ok(Arc::new(
             self.with_points(points).with_hash_tag(given.hash_tag()?),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::catalogue::{Entry, EntryOption, Given, Values};
+use super::super::catalogue::{GivenOptions, OptionInfo, OptionValues, PartitionerInfo};
 use super::super::{
     EmptyKey, HashMod, NodeOrder, NodeText, Partitioner, Placement, PlacementError, Ring, RingSpec,
     Shares, Ties,
@@ -138,31 +138,31 @@ impl Twemproxy {
         self
     }
 
-    const OPTIONS: &'static [EntryOption] = &[
-        EntryOption {
+    const OPTIONS: &'static [OptionInfo] = &[
+        OptionInfo {
             name: "hash",
             meaning: "the hash of the keys, by twemproxy's names",
             default: Some("fnv1a_64"),
-            values: Values::OneOf(TwemproxyHash::NAMES),
+            values: OptionValues::OneOf(TwemproxyHash::NAMES),
         },
-        EntryOption::hash_tag("none"),
+        OptionInfo::hash_tag("none"),
     ];
 
-    pub(in super::super) const KETAMA: Entry = Entry {
+    pub(in super::super) const KETAMA: PartitionerInfo = PartitionerInfo {
         name: "twemproxy-ketama/1",
         summary: "twemproxy ketama, its default: MD5 ring over names or addresses",
         options: Self::OPTIONS,
         make: |given| Self::ketama().given(given),
     };
 
-    pub(in super::super) const MODULA: Entry = Entry {
+    pub(in super::super) const MODULA: PartitionerInfo = PartitionerInfo {
         name: "twemproxy-modula/1",
         summary: "twemproxy modula: hash modulo sorted servers",
         options: Self::OPTIONS,
         make: |given| Self::modula().given(given),
     };
 
-    fn given(self, given: &Given<'_>) -> Result<Arc<dyn Partitioner>, PlacementError> {
+    fn given(self, given: &GivenOptions<'_>) -> Result<Arc<dyn Partitioner>, PlacementError> {
         let hash = given.read("hash", TwemproxyHash::from_name)?;
         Ok(Arc::new(
             self.with_hash(hash).with_hash_tag(given.hash_tag()?),

@@ -10,7 +10,7 @@ mod text;
 
 use std::sync::Arc;
 
-use super::catalogue::{Entry, EntryOption, Values};
+use super::catalogue::{OptionInfo, OptionValues, PartitionerInfo};
 use super::line::{Name, split};
 use super::{Partitioner, Placement, PlacementError, check_nodes, positions};
 use crate::hash::HashTag;
@@ -75,27 +75,27 @@ impl Range {
         self.default.as_deref()
     }
 
-    pub(super) const ENTRY: Entry = Entry {
+    pub(super) const ENTRY: PartitionerInfo = PartitionerInfo {
         name: "range/1",
         summary: "tables of ranges, one per kind of key; hash tags do not count",
         options: &[
-            EntryOption {
+            OptionInfo {
                 name: "default",
                 meaning: "the node of the keys that no table covers; without it they have no owner",
                 default: None,
-                values: Values::Text("the name of a node"),
+                values: OptionValues::Text("the name of a node"),
             },
-            EntryOption {
+            OptionInfo {
                 name: "bytes \"PREFIX\"",
                 meaning: "ranges of the bytes that follow this prefix, and their nodes",
                 default: None,
-                values: Values::Text("such as ..\"n\" a, \"n\"..\"t\" b, default c"),
+                values: OptionValues::Text("such as ..\"n\" a, \"n\"..\"t\" b, default c"),
             },
-            EntryOption {
+            OptionInfo {
                 name: "numeric \"PREFIX\"",
                 meaning: "ranges of the decimal number that follows this prefix, and their nodes",
                 default: None,
-                values: Values::Text("such as 0..=9999 a, 10000.. b, default c"),
+                values: OptionValues::Text("such as 0..=9999 a, 10000.. b, default c"),
             },
         ],
         make: |given| Ok(Arc::new(Self::from_options(given.options)?)),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use placed::Placed;
 
-use super::catalogue::{Entry, EntryOption, Values};
+use super::catalogue::{OptionInfo, OptionValues, PartitionerInfo};
 use super::{
     EmptyKey, NodeText, Partitioner, Placement, PlacementError, check_names, check_weights,
 };
@@ -45,61 +45,61 @@ impl Ring {
         Self { spec }
     }
 
-    pub(super) const ENTRY: Entry = Entry {
+    pub(super) const ENTRY: PartitionerInfo = PartitionerInfo {
         name: "ring/1",
         summary: "the next of many points on a circle",
         options: &[
-            EntryOption {
+            OptionInfo {
                 name: "points-per-weight",
                 meaning: "how many points a node has per unit of weight",
                 default: Some("160"),
-                values: Values::Number {
+                values: OptionValues::Number {
                     min: 1,
                     max: POINTS_PER_WEIGHT_MAX as u64,
                 },
             },
-            EntryOption {
+            OptionInfo {
                 name: "shares",
                 meaning: "how weights become numbers of points",
                 default: Some("by-weight"),
-                values: Values::OneOf(Shares::NAMES),
+                values: OptionValues::OneOf(Shares::NAMES),
             },
-            EntryOption {
+            OptionInfo {
                 name: "node-text",
                 meaning: "what stands for the node in a label",
                 default: Some("name"),
-                values: Values::OneOf(NodeText::NAMES),
+                values: OptionValues::OneOf(NodeText::NAMES),
             },
-            EntryOption {
+            OptionInfo {
                 name: "label",
                 meaning: "the bytes that are hashed for a point",
                 default: Some("name-dash-index"),
-                values: Values::OneOf(PointLabel::NAMES),
+                values: OptionValues::OneOf(PointLabel::NAMES),
             },
-            EntryOption {
+            OptionInfo {
                 name: "label-hash",
                 meaning: "the hash of the labels; md5-words makes four points of each",
                 default: Some("xxh3-64"),
-                values: Values::OneOf(spec::LABEL_HASHES),
+                values: OptionValues::OneOf(spec::LABEL_HASHES),
             },
-            EntryOption::hash("key-hash", "the hash of the keys", Some("xxh3-64")),
-            EntryOption {
+            OptionInfo::hash("key-hash", "the hash of the keys", Some("xxh3-64")),
+            OptionInfo {
                 name: "empty-key",
                 meaning: "the number of a key without bytes",
                 default: Some("hashed"),
-                values: Values::OneOf(EmptyKey::NAMES),
+                values: OptionValues::OneOf(EmptyKey::NAMES),
             },
-            EntryOption {
+            OptionInfo {
                 name: "direction",
                 meaning: "which point owns a key",
                 default: Some("at-or-after"),
-                values: Values::OneOf(Direction::NAMES),
+                values: OptionValues::OneOf(Direction::NAMES),
             },
-            EntryOption {
+            OptionInfo {
                 name: "ties",
                 meaning: "which node has a place on which points of several fall",
                 default: Some("first-name"),
-                values: Values::OneOf(Ties::NAMES),
+                values: OptionValues::OneOf(Ties::NAMES),
             },
         ],
         make: |given| Ok(Arc::new(Self::with_spec(RingSpec::from_given(given)?))),

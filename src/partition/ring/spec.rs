@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::super::catalogue::Given;
+use super::super::catalogue::GivenOptions;
 use super::super::{EmptyKey, NodeText, PlacementError, indexed, sorted_by_name};
 use crate::hash::{KeyHash, md5_words, named};
 use crate::node::{NodeIndex, NodeSpec};
@@ -261,7 +261,7 @@ impl RingSpec {
     }
 
     /// Reads what [`options`](Self::options) writes.
-    pub(super) fn from_given(given: &Given<'_>) -> Result<Self, PlacementError> {
+    pub(super) fn from_given(given: &GivenOptions<'_>) -> Result<Self, PlacementError> {
         let label_hash = |name: &str| match name {
             "md5-words" => Some(LabelHash::Md5Words),
             _ => KeyHash::from_name(name).map(LabelHash::One),

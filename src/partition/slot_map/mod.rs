@@ -10,7 +10,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::catalogue::{Entry, EntryOption, Values};
+use super::catalogue::{OptionInfo, OptionValues, PartitionerInfo};
 use super::line::{Name, SyntaxError, split};
 use super::{Partitioner, Placement, PlacementError, check_nodes, indexed, positions};
 use crate::hash::{HashTag, KeyHash, SLOTS, slot};
@@ -198,14 +198,14 @@ impl SlotMap {
         Ok(self.with_owners(&self.owners(nodes)?, nodes))
     }
 
-    pub(super) const ENTRY: Entry = Entry {
+    pub(super) const ENTRY: PartitionerInfo = PartitionerInfo {
         name: "slot-map/1",
         summary: "a table of Redis Cluster's 16384 slots",
-        options: &[EntryOption {
+        options: &[OptionInfo {
             name: "map",
             meaning: "who owns which slots",
             default: Some("even"),
-            values: Values::Text("even, or ranges and nodes such as 0-8191 a, 8192-16383 b"),
+            values: OptionValues::Text("even, or ranges and nodes such as 0-8191 a, 8192-16383 b"),
         }],
         make: |given| {
             let map = given.read("map", |map| Some(Self::parse(&split(map))))??;

@@ -1,20 +1,23 @@
 //! The answers of a batch passed on as they came, and read only where several become one.
 
-use super::{Batch, Exchange, Slot, Spread, WHOLE, missing};
+use super::{Batch, FanOut, NodeRequest, ReplySlot, WHOLE, missing};
 use crate::command::{Access, Args, PackedCommands};
 use crate::error::Error;
 use crate::node::NodeIndex;
-use crate::plan::merge::merge_unread;
-use crate::plan::{Answers, Ending, Frames, Plan, Planned, Reach, Recall, Router, Weave};
+use crate::plan::merge::merge_raw;
+use crate::plan::{
+    Answers, CacheSnapshot, ExpectedEnd, Plan, RawReplies, RoutedCommand, Router, Scope,
+    ScriptRewriter,
+};
 use crate::reply::Protocol;
 use crate::resp;
 
 /// A round of commands of one client that speaks the wire format itself, and what it is told without asking a node.
 pub(crate) struct RawPipeline<'r, 'f> {
     batch: Batch<'r, 'f>,
-    recall: Recall<'r>,
+    snapshot: CacheSnapshot<'r>,
     /// The scripts of the round.
-    weave: Option<Weave<'f>>,
+    rewriter: Option<ScriptRewriter<'f>>,
     /// Replies of our own.
     local: Vec<u8>,
     /// For each of them: how many commands come before it, and where it ends.
@@ -32,15 +35,20 @@ type Place = (u16, u32);
 type PartAnswer<'a> = Result<&'a [u8], Option<Error>>;
 
 /// A command whose answers come from several nodes.
-const SPREAD: u16 = u16::MAX;
+const FAN_OUT: u16 = u16::MAX;
 
 impl<'r, 'f> RawPipeline<'r, 'f> {
     /// For requests of about so many bytes altogether. `entropy` is any number: see [`Batch::new`].
-    pub(crate) fn new(router: &'r Router, recall: Recall<'r>, bytes: usize, entropy: u64) -> Self {
+    pub(crate) fn new(
+        router: &'r Router,
+        snapshot: CacheSnapshot<'r>,
+        bytes: usize,
+        entropy: u64,
+    ) -> Self {
         Self {
             batch: Batch::new(router, bytes, entropy),
-            recall,
-            weave: None,
+            snapshot,
+            rewriter: None,
             local: Vec::new(),
             local_ends: Vec::new(),
             suppressed: Vec::new(),
@@ -50,9 +58,9 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
 
     /// Adds a command for the nodes.
     #[inline]
-    pub(crate) fn add(&mut self, frame: &'f [u8], args: &[&[u8]], planned: Planned) {
+    pub(crate) fn add(&mut self, frame: &'f [u8], args: &[&[u8]], routed: RoutedCommand) {
         self.bytes += frame.len();
-        self.batch.add(frame, args, planned);
+        self.batch.add(frame, args, routed);
     }
 
     /// Adds EVAL or EVALSHA, unless there is more to do about it than to send it. A node that may lack the script is given
@@ -61,15 +69,15 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
         &mut self,
         frame: &'f [u8],
         args: &[&[u8]],
-        planned: &Planned,
+        routed: &RoutedCommand,
     ) -> bool {
-        let weave = self
-            .weave
-            .get_or_insert_with(|| Weave::new((self.recall)(), Reach::AllNodes));
-        let fits = weave.memory().is_known(args);
+        let rewriter = self
+            .rewriter
+            .get_or_insert_with(|| ScriptRewriter::new((self.snapshot)(), Scope::AllNodes));
+        let fits = rewriter.cache().is_known(args);
         if fits {
             self.bytes += frame.len();
-            weave.put(&mut self.batch, frame, args, planned.clone());
+            rewriter.push(&mut self.batch, frame, args, routed.clone());
         }
         fits
     }
@@ -81,8 +89,8 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
     }
 
     /// What scripts are known.
-    pub(crate) fn recall(&self) -> Recall<'r> {
-        self.recall
+    pub(crate) fn snapshot(&self) -> CacheSnapshot<'r> {
+        self.snapshot
     }
 
     /// The command added last is carried out, and its answer thrown away.
@@ -105,29 +113,29 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
     }
 
     /// What each node gets, in node order. All answers are kept.
-    pub(crate) fn take_whole_exchanges(&mut self) -> Vec<Exchange> {
+    pub(crate) fn take_whole_exchanges(&mut self) -> Vec<NodeRequest> {
         self.batch.take_exchanges()
     }
 
     /// What each node gets, in node order. Answers that can be asked for again are not kept when they are large.
-    pub(crate) fn take_exchanges(&mut self) -> Vec<Exchange> {
+    pub(crate) fn take_exchanges(&mut self) -> Vec<NodeRequest> {
         let mut exchanges = self.batch.take_exchanges();
         for exchange in &mut exchanges {
-            let again = |slot: &Slot| slot.part == WHOLE && slot.access == Access::Read;
+            let again = |slot: &ReplySlot| slot.part == WHOLE && slot.access == Access::Read;
             if exchange.slots.iter().all(again) {
-                exchange.ending = Ending::Repeatable;
+                exchange.ending = ExpectedEnd::Repeatable;
             }
         }
         exchanges
     }
 
-    /// The replies to all requests, in their order. Where a merge leaves a choice, `dice` decides.
+    /// The replies to all requests, in their order. Where a merge leaves a choice, `entropy` decides.
     pub(crate) fn reply_writer<'t>(
         &'t self,
-        exchanges: &'t [Exchange],
-        answers: &'t [Answers<Frames>],
+        exchanges: &'t [NodeRequest],
+        answers: &'t [Answers<RawReplies>],
         protocol: Protocol,
-        dice: u64,
+        entropy: u64,
     ) -> ReplyWriter<'t, 'r, 'f> {
         let (places, parts) = self.sort(exchanges, answers);
         ReplyWriter {
@@ -135,7 +143,7 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
             exchanges,
             answers,
             protocol,
-            dice,
+            entropy,
             places,
             parts,
             next: 0,
@@ -149,16 +157,16 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
     /// Where each command's answer is, and the answers of the parts of those that went to several nodes.
     fn sort<'a>(
         &self,
-        exchanges: &[Exchange],
-        answers: &'a [Answers<Frames>],
+        exchanges: &[NodeRequest],
+        answers: &'a [Answers<RawReplies>],
     ) -> (Vec<Place>, Vec<Vec<PartAnswer<'a>>>) {
         let batch = &self.batch;
         let mut places: Vec<Place> = vec![(0, 0); batch.commands as usize];
         let nothing =
-            |spread: &Spread<'_>| spread.part_count(batch.router).map(|_| Err(None)).collect();
-        let mut parts: Vec<Vec<PartAnswer<'a>>> = batch.spread.iter().map(nothing).collect();
-        for (number, spread) in (0..).zip(&batch.spread) {
-            places[spread.command as usize] = (SPREAD, number);
+            |spread: &FanOut<'_>| spread.part_count(batch.router).map(|_| Err(None)).collect();
+        let mut parts: Vec<Vec<PartAnswer<'a>>> = batch.fan_outs.iter().map(nothing).collect();
+        for (number, spread) in (0..).zip(&batch.fan_outs) {
+            places[spread.command as usize] = (FAN_OUT, number);
         }
         for (at, (exchange, answers)) in (0..).zip(exchanges.iter().zip(answers)) {
             for (number, slot) in (0..).zip(&exchange.slots) {
@@ -179,8 +187,8 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
 
     fn part<'a>(
         &self,
-        exchange: &Exchange,
-        answers: &'a Answers<Frames>,
+        exchange: &NodeRequest,
+        answers: &'a Answers<RawReplies>,
         number: usize,
     ) -> PartAnswer<'a> {
         answers.values.get(number).ok_or_else(|| {
@@ -195,10 +203,10 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
 /// Replies on their way to the client.
 pub(crate) struct ReplyWriter<'t, 'r, 'f> {
     pipeline: &'t RawPipeline<'r, 'f>,
-    exchanges: &'t [Exchange],
-    answers: &'t [Answers<Frames>],
+    exchanges: &'t [NodeRequest],
+    answers: &'t [Answers<RawReplies>],
     protocol: Protocol,
-    dice: u64,
+    entropy: u64,
     places: Vec<Place>,
     parts: Vec<Vec<PartAnswer<'t>>>,
     /// The command whose turn it is, and the first of the marks, of the bytes said and of the silent commands that are not
@@ -246,7 +254,7 @@ impl<'t> ReplyWriter<'t, '_, '_> {
             }
             let number = number as usize;
             match exchange {
-                SPREAD => self.write_merged(number, out),
+                FAN_OUT => self.write_merged(number, out),
                 _ => {
                     let exchange = usize::from(exchange);
                     match self.answers[exchange].values.get(number) {
@@ -285,7 +293,7 @@ impl<'t> ReplyWriter<'t, '_, '_> {
         let mut args = Args::new();
         let mut request: &[u8] = &[];
         while next <= number {
-            let mut commands = PackedCommands::new(&exchange.request[start..]);
+            let mut commands = PackedCommands::new(&exchange.packed[start..]);
             request = commands.next(&mut args).ok().flatten().unwrap_or_default();
             start += request.len();
             next += 1;
@@ -309,14 +317,14 @@ impl<'t> ReplyWriter<'t, '_, '_> {
 
     fn write_merged(&self, spread: usize, out: &mut Vec<u8>) {
         let batch = &self.pipeline.batch;
-        let (spread, parts) = (&batch.spread[spread], &self.parts[spread]);
+        let (spread, parts) = (&batch.fan_outs[spread], &self.parts[spread]);
         let frames: Vec<&[u8]> = parts.iter().flatten().copied().collect();
         if frames.len() == parts.len() {
             let keys: Vec<&[u32]> = match &spread.plan {
                 Plan::Split(split) => split.parts.iter().map(|part| &part.keys[..]).collect(),
                 _ => Vec::new(),
             };
-            if merge_unread(spread.merge(), &frames, &keys, out) {
+            if merge_raw(spread.merge(), &frames, &keys, out) {
                 return;
             }
         }
@@ -324,7 +332,7 @@ impl<'t> ReplyWriter<'t, '_, '_> {
             Ok(frame) => resp::read(&mut resp::Slice(frame)).map_err(|_| None),
             Err(error) => Err(error.clone()),
         });
-        match batch.merge(spread, outcomes.collect(), self.dice) {
+        match batch.merge(spread, outcomes.collect(), self.entropy) {
             Ok(value) => self.protocol.write(out, &value),
             Err(error) => self.protocol.write(out, &error.to_reply()),
         }
@@ -340,7 +348,7 @@ mod tests {
     use crate::command::CommandTable;
     use crate::node::NodeSpec;
     use crate::partition::from_fn;
-    use crate::plan::{Cause, Failure, ScriptMemory, SplitWrites};
+    use crate::plan::{Cause, Failure, ScriptCache, SplitWrites};
     use crate::topology::Topology;
 
     /// Keys that begin with an `a` live on the first node, all others on the second.
@@ -364,16 +372,16 @@ mod tests {
             let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
             crate::command::write_command(&mut packed, &args);
         }
-        let mut pipeline = RawPipeline::new(&router, &ScriptMemory::nothing, packed.len(), 0);
+        let mut pipeline = RawPipeline::new(&router, &ScriptCache::empty, packed.len(), 0);
         let mut commands = PackedCommands::new(&packed);
         let mut args = Args::new();
         while let Ok(Some(frame)) = commands.next(&mut args) {
-            pipeline.add(frame, &args, router.planned(&args).unwrap());
+            pipeline.add(frame, &args, router.route_by_keys(&args).unwrap());
             add(&mut pipeline);
         }
         let exchanges = pipeline.take_exchanges();
         let answers = exchanges.iter().map(|exchange| {
-            let mut frames = Frames::default();
+            let mut frames = RawReplies::default();
             let replies = replies[exchange.node.get()];
             replies
                 .iter()

@@ -69,12 +69,12 @@ pub(super) fn non_nil<'n>(answers: Vec<Answer<'n>>) -> impl Iterator<Item = Valu
 }
 
 /// One of the answers that are not nil, each as likely as the others.
-pub(super) fn any_non_nil(answers: Vec<Answer<'_>>, dice: u64) -> Value {
+pub(super) fn any_non_nil(answers: Vec<Answer<'_>>, entropy: u64) -> Value {
     let mut found: Vec<Value> = non_nil(answers).collect();
     if found.is_empty() {
         return Value::Nil;
     }
-    let chosen = dice % found.len() as u64;
+    let chosen = entropy % found.len() as u64;
     found.swap_remove(chosen as usize)
 }
 
@@ -137,8 +137,8 @@ mod tests {
 
     #[test]
     fn chance_chooses_among_the_nodes_that_have_a_key() {
-        let chosen = |dice| {
-            let question = Question { dice, ..NOTHING };
+        let chosen = |entropy| {
+            let question = Question { entropy, ..NOTHING };
             let given = answers([Value::Nil, text("k"), Value::Nil, text("l")]);
             merge(Merge::AnyNonNil, question, given).unwrap()
         };

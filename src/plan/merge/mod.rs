@@ -12,10 +12,10 @@ mod lists;
 mod log;
 mod numbers;
 mod pairs;
+mod raw;
 mod settings;
 mod state;
 mod texts;
-mod unread;
 
 use redis::Value;
 
@@ -23,7 +23,7 @@ use crate::command::Merge;
 use crate::error::{Error, ErrorKind};
 
 pub(super) use lists::by_key;
-pub(super) use unread::merge_unread;
+pub(super) use raw::merge_raw;
 
 /// One node's answer.
 pub(super) struct Answer<'n> {
@@ -36,7 +36,7 @@ pub(super) struct Answer<'n> {
 pub(super) struct Question<'q> {
     pub(super) args: &'q [&'q [u8]],
     /// Any number, where chance is to decide.
-    pub(super) dice: u64,
+    pub(super) entropy: u64,
     /// The nodes that cannot be reached, and so have no answer.
     pub(super) missing: &'q [&'q str],
 }
@@ -52,7 +52,7 @@ pub(super) fn merge(
 ) -> Result<Value, Error> {
     match rule {
         Merge::AllSucceeded | Merge::OneSucceeded => Ok(first(answers)),
-        Merge::AnyNonNil => Ok(lists::any_non_nil(answers, question.dice)),
+        Merge::AnyNonNil => Ok(lists::any_non_nil(answers, question.entropy)),
         Merge::Concat | Merge::KeyOrder => lists::concat(answers),
         Merge::Digest => digest::digest(answers),
         Merge::Figures => numbers::figures(answers, question.missing),

@@ -7,7 +7,7 @@ use super::{Answer, Question};
 /// Nobody asked.
 pub(super) const NOTHING: Question<'static> = Question {
     args: &[],
-    dice: 0,
+    entropy: 0,
     missing: &[],
 };
 

@@ -3,39 +3,39 @@
 //! A server has the scripts that were loaded into it or run by it, and forgets them when it starts again. Of many
 //! servers each has others, so the client remembers what went through it, and brings it to the node that lacks it.
 //!
-//! * [`ScriptMemory`]: what is remembered, bounded by [`SCRIPTS_MAX`] and [`SCRIPT_BYTES_MAX`].
+//! * [`ScriptCache`]: what is remembered, bounded by [`SCRIPTS_MAX`] and [`SCRIPT_BYTES_MAX`].
 //! * `concern`: what one request has to do with scripts; `text`: what a script's text shows; `judge`: where a script
 //!   without keys may go; `remedy`: what to do when a node lacks what the client remembers.
-//! * [`Moment`]: whether a private connection runs commands at once; else the script goes along.
+//! * [`TransactionState`]: whether a private connection runs commands at once; else the script goes along.
 //! * `unread`: the same for answers that are passed on as they came.
-//! * [`Weave`]: the same ahead of time for a pipeline, whose order must hold; [`Notes`]: what is done with its answers.
+//! * [`ScriptRewriter`]: the same ahead of time for a pipeline, whose order must hold; [`ScriptJournal`]: what is done with its answers.
 //!
-//! Nothing here holds a lock: a handle keeps the memory, and gives a snapshot of it to those who ask ([`Recall`]).
+//! Nothing here holds a lock: a handle keeps the memory, and gives a snapshot of it to those who ask ([`CacheSnapshot`]).
 
-mod concern;
-mod judge;
-mod memory;
-mod moment;
-mod remedy;
-mod text;
-mod unread;
-mod weave;
+mod analysis;
+mod cache;
+mod command;
+mod lua;
+mod raw;
+mod recovery;
+mod rewrite;
+mod transaction_state;
 
 use std::sync::Arc;
 
-pub use memory::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
+pub use cache::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 
-pub(crate) use concern::Reach;
-pub(crate) use memory::ScriptMemory;
-pub(crate) use moment::Moment;
-pub(crate) use remedy::{Cure, Remedy, libraries, loads_at};
-pub(crate) use weave::{Notes, Weave, Woven};
+pub(crate) use cache::ScriptCache;
+pub(crate) use command::Scope;
+pub(crate) use recovery::{FunctionRetry, Recovery, libraries, loads_at};
+pub(crate) use rewrite::{Rewritten, ScriptJournal, ScriptRewriter};
+pub(crate) use transaction_state::TransactionState;
 
-pub(super) use judge::wrong_count;
+pub(super) use analysis::wrong_key_count;
 
 #[cfg(any(test, fuzzing))]
-pub(crate) use text::keys as keys_of_script;
+pub(crate) use lua::keys as keys_of_script;
 
 /// Gives a snapshot of the memory. It is called only for requests that concern scripts, so that all others are spared
 /// the lock behind it.
-pub(crate) type Recall<'m> = &'m (dyn Fn() -> Arc<ScriptMemory> + Sync);
+pub(crate) type CacheSnapshot<'m> = &'m (dyn Fn() -> Arc<ScriptCache> + Sync);

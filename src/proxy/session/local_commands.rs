@@ -10,7 +10,7 @@ use crate::proxy::refusal::{Refusal, not_an_integer, not_here, wrong_arity};
 use crate::proxy::request::integer;
 use crate::proxy::transaction::Transaction;
 use crate::reply::{write_bulk, write_line, write_status};
-use crate::subscribe::{Change, Subscription};
+use crate::subscribe::{SubscriptionChange, SubscriptionKind};
 
 impl Session {
     pub(super) fn run_client_command(
@@ -170,8 +170,8 @@ impl Session {
 
     pub(super) fn run_subscription_command(
         &mut self,
-        change: Change,
-        kind: Subscription,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
         args: &[&[u8]],
         said: &mut Vec<u8>,
     ) -> Disposition {

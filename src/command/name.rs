@@ -5,13 +5,13 @@ pub(super) const LONGEST: usize = 32;
 
 /// The capitals of a name of up to [`LONGEST`] bytes; of a longer one, something that equals no stored name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Word {
+pub(super) struct NameKey {
     len: usize,
     /// Together with the length they hold every byte, some of them twice.
     capitals: [u64; LONGEST / 8],
 }
 
-impl Word {
+impl NameKey {
     #[inline]
     pub(super) fn new(name: &[u8]) -> Self {
         let capitals = match name.len() {
@@ -92,11 +92,11 @@ mod tests {
             one in proptest::collection::vec(any::<u8>(), 0..=LONGEST),
             other in proptest::collection::vec(any::<u8>(), 0..=LONGEST),
         ) {
-            prop_assert_eq!(Word::new(&one) == Word::new(&other), one.eq_ignore_ascii_case(&other));
+            prop_assert_eq!(NameKey::new(&one) == NameKey::new(&other), one.eq_ignore_ascii_case(&other));
             let small = one.to_ascii_lowercase();
             let big = one.to_ascii_uppercase();
-            prop_assert_eq!(Word::new(&small), Word::new(&big));
-            prop_assert_eq!(Word::new(&small).hash(7), Word::new(&big).hash(7));
+            prop_assert_eq!(NameKey::new(&small), NameKey::new(&big));
+            prop_assert_eq!(NameKey::new(&small).hash(7), NameKey::new(&big).hash(7));
         }
     }
 
@@ -108,9 +108,9 @@ mod tests {
                     let mut name = vec![b'.'; len];
                     name[at] = byte;
                     let capitals = name.to_ascii_uppercase();
-                    assert_eq!(Word::new(&name), Word::new(&capitals), "{name:?}");
+                    assert_eq!(NameKey::new(&name), NameKey::new(&capitals), "{name:?}");
                     name[at] ^= 0x40;
-                    assert_ne!(Word::new(&name), Word::new(&capitals), "{name:?}");
+                    assert_ne!(NameKey::new(&name), NameKey::new(&capitals), "{name:?}");
                 }
             }
         }
@@ -118,7 +118,10 @@ mod tests {
 
     #[test]
     fn a_name_that_is_too_long_equals_no_stored_name() {
-        assert_ne!(Word::new(&[b'A'; LONGEST + 1]), Word::new(&[b'A'; LONGEST]));
-        assert_ne!(Word::new(&[0; LONGEST + 1]), Word::new(b""));
+        assert_ne!(
+            NameKey::new(&[b'A'; LONGEST + 1]),
+            NameKey::new(&[b'A'; LONGEST])
+        );
+        assert_ne!(NameKey::new(&[0; LONGEST + 1]), NameKey::new(b""));
     }
 }

@@ -6,7 +6,7 @@
 use crate::command::{CommandTable, KeyPositions, Lookup, Route};
 
 /// What a script may use of `redis` besides `call` and `pcall`: nothing in it reads or writes data.
-const HARMLESS: [&str; 19] = [
+const SAFE_MEMBERS: [&str; 19] = [
     "LOG_DEBUG",
     "LOG_NOTICE",
     "LOG_VERBOSE",
@@ -29,7 +29,7 @@ const HARMLESS: [&str; 19] = [
 ];
 
 /// What leads to `redis` by another name, or runs a text that is not there to be read.
-const DEVIOUS: [&str; 9] = [
+const ESCAPE_HATCHES: [&str; 9] = [
     "_ENV",
     "_G",
     "debug",
@@ -52,7 +52,11 @@ pub(crate) fn keys<'s>(source: &'s [u8], commands: &CommandTable) -> Option<Vec<
     while let Some(token) = tokens.next() {
         match token {
             Token::Word(b"redis" | b"server") => add_keys(&mut tokens, commands, &mut keys)?,
-            Token::Word(word) if DEVIOUS.iter().any(|devious| devious.as_bytes() == word) => {
+            Token::Word(word)
+                if ESCAPE_HATCHES
+                    .iter()
+                    .any(|devious| devious.as_bytes() == word) =>
+            {
                 return None;
             }
             // What begins with the escape is no text at all.
@@ -73,7 +77,7 @@ fn add_keys<'s>(
         return None;
     };
     if !matches!(name, b"call" | b"pcall") {
-        return HARMLESS
+        return SAFE_MEMBERS
             .iter()
             .any(|harmless| harmless.as_bytes() == name)
             .then_some(());

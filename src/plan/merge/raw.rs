@@ -6,7 +6,7 @@ use crate::resp::{line_end, simple_length};
 
 /// Writes the merged answer, if these answers are of the plainest kind; otherwise writes nothing and says so. `keys` are the
 /// keys of each part, for [`Merge::KeyOrder`].
-pub(in crate::plan) fn merge_unread(
+pub(in crate::plan) fn merge_raw(
     rule: Merge,
     frames: &[&[u8]],
     keys: &[&[u32]],
@@ -100,7 +100,7 @@ mod tests {
     fn merged(rule: Merge, frames: &[&str], keys: &[&[u32]]) -> Option<String> {
         let frames: Vec<&[u8]> = frames.iter().map(|frame| frame.as_bytes()).collect();
         let mut out = Vec::new();
-        let done = merge_unread(rule, &frames, keys, &mut out);
+        let done = merge_raw(rule, &frames, keys, &mut out);
         assert!(
             done || out.is_empty(),
             "what cannot be merged is left alone"
@@ -151,7 +151,7 @@ mod tests {
             Merge::Texts,
         ] {
             let mut out = Vec::new();
-            assert!(merge_unread(rule, &[error, error], &[], &mut out));
+            assert!(merge_raw(rule, &[error, error], &[], &mut out));
             assert_eq!(out, error);
         }
         let errors = ["-ERR a\r\n", "-ERR b\r\n"];

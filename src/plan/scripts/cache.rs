@@ -6,8 +6,8 @@ use std::sync::Arc;
 use redis::Value;
 
 use crate::command::write_command;
-use crate::plan::scripts::concern::{Concern, Reach, Sum};
-use crate::plan::scripts::text;
+use crate::plan::scripts::command::{Scope, ScriptCommand, ScriptSha};
+use crate::plan::scripts::lua;
 
 /// So many scripts a client remembers, and as many libraries; the oldest are forgotten first.
 pub const SCRIPTS_MAX: usize = 1_000;
@@ -19,10 +19,10 @@ pub const SCRIPT_BYTES_MAX: usize = 16 << 20;
 ///
 /// A snapshot: whoever keeps it behind a lock clones the `Arc`, and changes it with `Arc::make_mut`.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ScriptMemory {
-    scripts: HashMap<Sum, Arc<[u8]>>,
+pub(crate) struct ScriptCache {
+    scripts: HashMap<ScriptSha, Arc<[u8]>>,
     /// The oldest first.
-    order: VecDeque<Sum>,
+    order: VecDeque<ScriptSha>,
     script_bytes: usize,
     /// The oldest first.
     loads: VecDeque<Load>,
@@ -38,54 +38,61 @@ enum Load {
     Restore { payload: Arc<[u8]> },
 }
 
-impl ScriptMemory {
+impl ScriptCache {
     /// One that remembers nothing.
-    pub(crate) fn nothing() -> Arc<Self> {
+    pub(crate) fn empty() -> Arc<Self> {
         Arc::default()
     }
 
     /// Notes what a request that was carried out on all nodes did: a script run or loaded, a library loaded, deleted or
     /// restored, all of them flushed. Whatever else it is given, nothing happens.
     #[cfg(any(test, fuzzing))]
-    pub(crate) fn learn(&mut self, args: &[&[u8]]) {
-        if let Some(concern) = Concern::of(args) {
-            self.take(concern, Reach::AllNodes);
+    pub(crate) fn record_sent(&mut self, args: &[&[u8]]) {
+        if let Some(command) = ScriptCommand::of(args) {
+            self.record(command, Scope::AllNodes);
         }
     }
 
     /// Whether [`hear`](Self::hear) would do anything. This one is for a lock that many may hold.
-    pub(crate) fn is_news(&self, args: &[&[u8]], reach: Reach, answer: &Value) -> bool {
-        Concern::of(args)
-            .filter(|concern| concern.is_done(answer))
-            .is_some_and(|concern| self.is_new(concern, reach) || concern.is_asked_of(reach))
+    pub(crate) fn would_change(&self, args: &[&[u8]], scope: Scope, answer: &Value) -> bool {
+        ScriptCommand::of(args)
+            .filter(|command| command.succeeded(answer))
+            .is_some_and(|command| self.is_new(command, scope) || command.is_exists_on_all(scope))
     }
 
     /// Notes what a request did by its answer, and puts right what the nodes could not know: SCRIPT EXISTS is true of
     /// what is remembered, because EVALSHA works with it everywhere.
-    pub(crate) fn hear(memory: &mut Arc<Self>, args: &[&[u8]], reach: Reach, answer: &mut Value) {
-        match Concern::of(args).filter(|concern| concern.is_done(answer)) {
-            Some(concern @ Concern::ScriptExists(sums)) if concern.is_asked_of(reach) => {
-                memory.complete(sums, answer);
+    pub(crate) fn record_reply(
+        cache: &mut Arc<Self>,
+        args: &[&[u8]],
+        scope: Scope,
+        answer: &mut Value,
+    ) {
+        match ScriptCommand::of(args).filter(|command| command.succeeded(answer)) {
+            Some(command @ ScriptCommand::ScriptExists(sums))
+                if command.is_exists_on_all(scope) =>
+            {
+                cache.fill_exists(sums, answer);
             }
-            Some(concern) if memory.is_new(concern, reach) => {
-                Arc::make_mut(memory).take(concern, reach);
+            Some(command) if cache.is_new(command, scope) => {
+                Arc::make_mut(cache).record(command, scope);
             }
             _ => {}
         }
     }
 
     /// The source of the script with this sum.
-    pub(crate) fn source(&self, sum: &[u8]) -> Option<&Arc<[u8]>> {
-        self.scripts.get(&Sum::parse(sum)?)
+    pub(crate) fn source(&self, sha: &[u8]) -> Option<&Arc<[u8]>> {
+        self.scripts.get(&ScriptSha::parse(sha)?)
     }
 
     /// EVALSHA as the EVAL with the remembered source, packed; EVALSHA_RO as EVAL_RO. `None` for anything else, and for
     /// a script that is not remembered.
     pub(crate) fn rewrite(&self, args: &[&[u8]]) -> Option<Vec<u8>> {
-        let Some(Concern::EvalSha(sum)) = Concern::of(args) else {
+        let Some(ScriptCommand::EvalSha(sha)) = ScriptCommand::of(args) else {
             return None;
         };
-        let source = self.source(sum)?;
+        let source = self.source(sha)?;
         let name: &[u8] = match args[0].len() == "EVALSHA".len() {
             true => b"EVAL",
             false => b"EVAL_RO",
@@ -144,8 +151,8 @@ impl ScriptMemory {
     /// Whether the verdict about this request needs the code of a library that is not known: somebody else may have loaded
     /// it, or it came by a RESTORE.
     pub(crate) fn lacks_code_for(&self, args: &[&[u8]]) -> bool {
-        match Concern::of(args) {
-            Some(Concern::Call(function)) => {
+        match ScriptCommand::of(args) {
+            Some(ScriptCommand::Call(function)) => {
                 self.has_restored() || self.libraries_of(function).next().is_none()
             }
             _ => false,
@@ -153,20 +160,20 @@ impl ScriptMemory {
     }
 
     /// Notes the libraries that a node has: its answer to FUNCTION LIST WITHCODE. What was restored is known then.
-    pub(crate) fn learn_libraries(memory: &mut Arc<Self>, answer: &Value) {
+    pub(crate) fn record_libraries(cache: &mut Arc<Self>, answer: &Value) {
         let Value::Array(libraries) = answer else {
             return;
         };
-        let memory = Arc::make_mut(memory);
-        memory.forget(|load| matches!(load, Load::Restore { .. }));
+        let cache = Arc::make_mut(cache);
+        cache.remove_loads(|load| matches!(load, Load::Restore { .. }));
         for code in libraries.iter().filter_map(library_code) {
-            memory.take(Concern::FunctionLoad(code), Reach::AllNodes);
+            cache.record(ScriptCommand::FunctionLoad(code), Scope::AllNodes);
         }
-        memory.has_asked = true;
+        cache.has_asked = true;
     }
 
     /// Whether a function that is not known does not exist, as far as a node has said.
-    pub(super) fn has_asked(&self) -> bool {
+    pub(super) fn has_listed_libraries(&self) -> bool {
         self.has_asked
     }
 
@@ -182,45 +189,53 @@ impl ScriptMemory {
         self.loads.is_empty()
     }
 
-    fn complete(&self, sums: &[&[u8]], answer: &mut Value) {
+    fn fill_exists(&self, sums: &[&[u8]], answer: &mut Value) {
         let Value::Array(found) = answer else {
             return;
         };
-        for (sum, found) in sums.iter().zip(found) {
-            if self.source(sum).is_some() {
+        for (sha, found) in sums.iter().zip(found) {
+            if self.source(sha).is_some() {
                 *found = Value::Int(1);
             }
         }
     }
 
     /// Whether there is anything in it to learn.
-    pub(super) fn is_new(&self, concern: Concern<'_>, reach: Reach) -> bool {
-        match concern {
-            Concern::Eval(source) | Concern::ScriptLoad(source) => {
-                source.len() <= SCRIPT_BYTES_MAX && !self.scripts.contains_key(&Sum::of(source))
+    pub(super) fn is_new(&self, command: ScriptCommand<'_>, scope: Scope) -> bool {
+        match command {
+            ScriptCommand::Eval(source) | ScriptCommand::ScriptLoad(source) => {
+                source.len() <= SCRIPT_BYTES_MAX
+                    && !self.scripts.contains_key(&ScriptSha::of(source))
             }
-            Concern::EvalSha(_) | Concern::Call(_) | Concern::ScriptExists(_) => false,
-            _ if reach == Reach::OneNode => false,
-            Concern::ScriptFlush => !self.scripts.is_empty(),
-            Concern::FunctionDelete(_) | Concern::FunctionFlush => !self.loads.is_empty(),
+            ScriptCommand::EvalSha(_) | ScriptCommand::Call(_) | ScriptCommand::ScriptExists(_) => {
+                false
+            }
+            _ if scope == Scope::OneNode => false,
+            ScriptCommand::ScriptFlush => !self.scripts.is_empty(),
+            ScriptCommand::FunctionDelete(_) | ScriptCommand::FunctionFlush => {
+                !self.loads.is_empty()
+            }
             _ => true,
         }
     }
 
     /// Notes what a request did.
-    pub(super) fn take(&mut self, concern: Concern<'_>, reach: Reach) {
-        match concern {
-            Concern::Eval(source) | Concern::ScriptLoad(source) => self.add_script(source),
-            Concern::EvalSha(_) | Concern::Call(_) | Concern::ScriptExists(_) => {}
-            _ if reach == Reach::OneNode => {}
-            Concern::ScriptFlush => {
+    pub(super) fn record(&mut self, command: ScriptCommand<'_>, scope: Scope) {
+        match command {
+            ScriptCommand::Eval(source) | ScriptCommand::ScriptLoad(source) => {
+                self.add_script(source)
+            }
+            ScriptCommand::EvalSha(_) | ScriptCommand::Call(_) | ScriptCommand::ScriptExists(_) => {
+            }
+            _ if scope == Scope::OneNode => {}
+            ScriptCommand::ScriptFlush => {
                 self.scripts.clear();
                 self.order.clear();
                 self.script_bytes = 0;
             }
-            Concern::FunctionLoad(code) => {
-                if let Some(name) = text::library_name(code) {
-                    self.forget(|load| load.is_library(name));
+            ScriptCommand::FunctionLoad(code) => {
+                if let Some(name) = lua::library_name(code) {
+                    self.remove_loads(|load| load.is_library(name));
                     self.add_load(Load::Library {
                         name: name.to_vec(),
                         code: code.into(),
@@ -228,18 +243,20 @@ impl ScriptMemory {
                 }
             }
             // What was restored may hold the library, and must not bring it back.
-            Concern::FunctionDelete(name) => {
-                self.forget(|load| load.is_library(name) || matches!(load, Load::Restore { .. }));
+            ScriptCommand::FunctionDelete(name) => {
+                self.remove_loads(|load| {
+                    load.is_library(name) || matches!(load, Load::Restore { .. })
+                });
             }
-            Concern::FunctionFlush => self.forget(|_| true),
-            Concern::FunctionFlushAndRestore(payload) => {
-                self.forget(|_| true);
+            ScriptCommand::FunctionFlush => self.remove_loads(|_| true),
+            ScriptCommand::FunctionFlushAndRestore(payload) => {
+                self.remove_loads(|_| true);
                 self.add_load(Load::Restore {
                     payload: payload.into(),
                 });
             }
-            Concern::FunctionRestore(payload) => {
-                self.forget(|load| load.bytes() == payload);
+            ScriptCommand::FunctionRestore(payload) => {
+                self.remove_loads(|load| load.bytes() == payload);
                 self.add_load(Load::Restore {
                     payload: payload.into(),
                 });
@@ -248,16 +265,16 @@ impl ScriptMemory {
     }
 
     fn add_script(&mut self, source: &[u8]) {
-        let sum = Sum::of(source);
-        if source.len() > SCRIPT_BYTES_MAX || self.scripts.contains_key(&sum) {
+        let sha = ScriptSha::of(source);
+        if source.len() > SCRIPT_BYTES_MAX || self.scripts.contains_key(&sha) {
             return;
         }
-        self.scripts.insert(sum, source.into());
-        self.order.push_back(sum);
+        self.scripts.insert(sha, source.into());
+        self.order.push_back(sha);
         self.script_bytes += source.len();
         while self.order.len() > SCRIPTS_MAX || self.script_bytes > SCRIPT_BYTES_MAX {
             let oldest = self.order.pop_front();
-            let Some(source) = oldest.and_then(|sum| self.scripts.remove(&sum)) else {
+            let Some(source) = oldest.and_then(|sha| self.scripts.remove(&sha)) else {
                 break;
             };
             self.script_bytes -= source.len();
@@ -275,7 +292,7 @@ impl ScriptMemory {
         }
     }
 
-    fn forget(&mut self, which: impl Fn(&Load) -> bool) {
+    fn remove_loads(&mut self, which: impl Fn(&Load) -> bool) {
         self.loads.retain(|load| !which(load));
         self.load_bytes = self.loads.iter().map(|load| load.bytes().len()).sum();
     }
@@ -316,7 +333,7 @@ impl Load {
 
     fn names(&self, function: &[u8]) -> bool {
         match self {
-            Self::Library { code, .. } => text::names(code, function),
+            Self::Library { code, .. } => lua::names(code, function),
             Self::Restore { .. } => false,
         }
     }
@@ -338,16 +355,16 @@ impl Load {
 mod tests {
     use super::*;
 
-    fn told(requests: &[&[&str]]) -> ScriptMemory {
-        let mut memory = ScriptMemory::default();
+    fn told(requests: &[&[&str]]) -> ScriptCache {
+        let mut cache = ScriptCache::default();
         for request in requests {
             let args: Vec<&[u8]> = request.iter().map(|word| word.as_bytes()).collect();
-            memory.learn(&args);
+            cache.record_sent(&args);
         }
-        memory
+        cache
     }
 
-    fn reloads(memory: &ScriptMemory) -> Vec<String> {
+    fn reloads(cache: &ScriptCache) -> Vec<String> {
         let text = |packed: Vec<u8>| {
             let args = crate::plan::parse_one(&packed).expect("a request");
             let words: Vec<_> = args
@@ -356,7 +373,7 @@ mod tests {
                 .collect();
             words.join(" ").replace('\n', " ")
         };
-        memory.reloads().into_iter().map(text).collect()
+        cache.reloads().into_iter().map(text).collect()
     }
 
     const ONE: &str = "e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
@@ -368,19 +385,19 @@ mod tests {
             &["eval_ro", "return 1", "1", "k"],
             &["SCRIPT", "LOAD", "return 1"],
         ] {
-            let memory = told(&[learned]);
-            let packed = memory
+            let cache = told(&[learned]);
+            let packed = cache
                 .rewrite(&[b"evalsha", ONE.as_bytes(), b"1", b"k", b"x"])
                 .expect("it is remembered");
             let eval: Vec<&[u8]> = vec![b"EVAL", b"return 1", b"1", b"k", b"x"];
             assert_eq!(crate::plan::parse_one(&packed).unwrap().to_vec(), eval);
-            let packed = memory
+            let packed = cache
                 .rewrite(&[b"EVALSHA_RO", ONE.to_uppercase().as_bytes(), b"0"])
                 .expect("it is remembered");
             let eval: Vec<&[u8]> = vec![b"EVAL_RO", b"return 1", b"0"];
             assert_eq!(crate::plan::parse_one(&packed).unwrap().to_vec(), eval);
-            assert_eq!(memory.rewrite(&[b"EVALSHA", &[b'a'; 40], b"0"]), None);
-            assert_eq!(memory.rewrite(&[b"EVAL", ONE.as_bytes(), b"0"]), None);
+            assert_eq!(cache.rewrite(&[b"EVALSHA", &[b'a'; 40], b"0"]), None);
+            assert_eq!(cache.rewrite(&[b"EVAL", ONE.as_bytes(), b"0"]), None);
         }
         let flushed = told(&[&["EVAL", "return 1", "0"], &["SCRIPT", "FLUSH"]]);
         assert!(flushed.source(ONE.as_bytes()).is_none());
@@ -388,26 +405,26 @@ mod tests {
 
     #[test]
     fn the_oldest_scripts_are_forgotten_first() {
-        let mut memory = ScriptMemory::default();
+        let mut cache = ScriptCache::default();
         let sources: Vec<String> = (0..=SCRIPTS_MAX).map(|n| format!("return {n}")).collect();
         for source in &sources {
-            memory.learn(&[b"SCRIPT", b"LOAD", source.as_bytes()]);
+            cache.record_sent(&[b"SCRIPT", b"LOAD", source.as_bytes()]);
         }
-        assert_eq!(memory.scripts.len(), SCRIPTS_MAX);
-        assert!(!memory.scripts.contains_key(&Sum::of(b"return 0")));
-        assert!(memory.scripts.contains_key(&Sum::of(b"return 1")));
+        assert_eq!(cache.scripts.len(), SCRIPTS_MAX);
+        assert!(!cache.scripts.contains_key(&ScriptSha::of(b"return 0")));
+        assert!(cache.scripts.contains_key(&ScriptSha::of(b"return 1")));
 
         let large = vec![b' '; SCRIPT_BYTES_MAX - 8];
-        memory.learn(&[b"EVAL", &large, b"0"]);
-        assert_eq!(memory.order.len(), 1);
-        memory.learn(&[b"EVAL", b"return 0", b"0"]);
+        cache.record_sent(&[b"EVAL", &large, b"0"]);
+        assert_eq!(cache.order.len(), 1);
+        cache.record_sent(&[b"EVAL", b"return 0", b"0"]);
         assert_eq!(
-            (memory.order.len(), memory.script_bytes),
+            (cache.order.len(), cache.script_bytes),
             (2, SCRIPT_BYTES_MAX)
         );
-        memory.learn(&[b"EVAL", &vec![b' '; SCRIPT_BYTES_MAX + 1], b"0"]);
+        cache.record_sent(&[b"EVAL", &vec![b' '; SCRIPT_BYTES_MAX + 1], b"0"]);
         assert_eq!(
-            memory.order.len(),
+            cache.order.len(),
             2,
             "one that is too long displaces nothing"
         );
@@ -415,24 +432,21 @@ mod tests {
 
     #[test]
     fn libraries_are_limited_as_well() {
-        let mut memory = ScriptMemory::default();
+        let mut cache = ScriptCache::default();
         for n in 0..=SCRIPTS_MAX {
             let code = format!("#!lua name=l{n}\n");
-            memory.learn(&[b"FUNCTION", b"LOAD", code.as_bytes()]);
+            cache.record_sent(&[b"FUNCTION", b"LOAD", code.as_bytes()]);
         }
-        assert_eq!(memory.loads.len(), SCRIPTS_MAX);
-        memory.learn(&[b"FUNCTION", b"RESTORE", &vec![0; SCRIPT_BYTES_MAX]]);
-        assert_eq!(
-            (memory.loads.len(), memory.load_bytes),
-            (1, SCRIPT_BYTES_MAX)
-        );
-        memory.learn(&[b"FUNCTION", b"FLUSH"]);
-        assert_eq!((memory.loads.len(), memory.load_bytes), (0, 0));
+        assert_eq!(cache.loads.len(), SCRIPTS_MAX);
+        cache.record_sent(&[b"FUNCTION", b"RESTORE", &vec![0; SCRIPT_BYTES_MAX]]);
+        assert_eq!((cache.loads.len(), cache.load_bytes), (1, SCRIPT_BYTES_MAX));
+        cache.record_sent(&[b"FUNCTION", b"FLUSH"]);
+        assert_eq!((cache.loads.len(), cache.load_bytes), (0, 0));
     }
 
     #[test]
     fn loads_are_repeated_without_replacing_the_newest_first() {
-        let memory = told(&[
+        let cache = told(&[
             &["FUNCTION", "LOAD", "#!lua name=a\nold"],
             &["FUNCTION", "LOAD", "#!lua name=b\n"],
             &["FUNCTION", "RESTORE", "payload", "REPLACE"],
@@ -440,7 +454,7 @@ mod tests {
             &["FUNCTION", "LOAD", "no shebang"],
         ]);
         assert_eq!(
-            reloads(&memory),
+            reloads(&cache),
             [
                 "FUNCTION LOAD #!lua name=a new",
                 "FUNCTION RESTORE payload",
@@ -470,16 +484,16 @@ mod tests {
 
     #[test]
     fn what_is_done_on_one_node_is_not_taken_for_all() {
-        let mut memory = Arc::new(told(&[&["EVAL", "return 1", "0"]]));
+        let mut cache = Arc::new(told(&[&["EVAL", "return 1", "0"]]));
         for request in [
             &[b"FUNCTION".as_slice(), b"LOAD", b"#!lua name=a\n"][..],
             &[b"SCRIPT", b"FLUSH"],
             &[b"SCRIPT", b"LOAD", b"return 2"],
         ] {
-            ScriptMemory::hear(&mut memory, request, Reach::OneNode, &mut Value::Okay);
+            ScriptCache::record_reply(&mut cache, request, Scope::OneNode, &mut Value::Okay);
         }
-        assert!(memory.has_no_loads());
-        assert_eq!(memory.scripts.len(), 2);
+        assert!(cache.has_no_loads());
+        assert_eq!(cache.scripts.len(), 2);
     }
 
     #[test]
@@ -487,24 +501,24 @@ mod tests {
         let error = |text: &str| Value::ServerError(crate::error::server_error("ERR", text));
         let news = |answer| {
             let request: [&[u8]; 3] = [b"EVAL", b"return 1", b"0"];
-            ScriptMemory::default().is_news(&request, Reach::AllNodes, &answer)
+            ScriptCache::default().would_change(&request, Scope::AllNodes, &answer)
         };
         assert!(news(error("user_script:1: oh no")));
         assert!(!news(error(
             "Error compiling script (new function): user_script:1"
         )));
         let load: [&[u8]; 3] = [b"FUNCTION", b"LOAD", b"#!lua name=a\n"];
-        let memory = ScriptMemory::default();
-        assert!(memory.is_news(&load, Reach::AllNodes, &Value::Okay));
-        assert!(!memory.is_news(&load, Reach::AllNodes, &error("Library 'a' already exists")));
+        let cache = ScriptCache::default();
+        assert!(cache.would_change(&load, Scope::AllNodes, &Value::Okay));
+        assert!(!cache.would_change(&load, Scope::AllNodes, &error("Library 'a' already exists")));
     }
 
     #[test]
     fn a_remembered_script_exists() {
-        let mut memory = Arc::new(told(&[&["EVAL", "return 1", "0"]]));
+        let mut cache = Arc::new(told(&[&["EVAL", "return 1", "0"]]));
         let request: [&[u8]; 4] = [b"SCRIPT", b"EXISTS", ONE.as_bytes(), b"ffff"];
         let mut answer = Value::Array(vec![Value::Int(0), Value::Int(0)]);
-        ScriptMemory::hear(&mut memory, &request, Reach::AllNodes, &mut answer);
+        ScriptCache::record_reply(&mut cache, &request, Scope::AllNodes, &mut answer);
         assert_eq!(answer, Value::Array(vec![Value::Int(1), Value::Int(0)]));
     }
 }

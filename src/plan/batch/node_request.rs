@@ -4,7 +4,7 @@ use redis::Value;
 
 use crate::command::{Access, Args, PackedCommands};
 use crate::node::NodeIndex;
-use crate::plan::{Ending, Meter};
+use crate::plan::{ExpectedEnd, SharedByteMeter};
 
 /// The most bytes of requests that are on their way to one node; a longer batch goes in rounds.
 ///
@@ -14,24 +14,24 @@ pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
 
 /// What one node gets.
 #[derive(Debug)]
-pub(crate) struct Exchange {
+pub(crate) struct NodeRequest {
     pub(crate) node: NodeIndex,
     /// Requests in the wire format, one after another.
-    pub(crate) request: Vec<u8>,
+    pub(crate) packed: Vec<u8>,
     /// One per request: where its answer belongs.
-    pub(crate) slots: Vec<Slot>,
+    pub(crate) slots: Vec<ReplySlot>,
     /// Ends of the rounds before the last: bytes and requests.
     rounds: Vec<(usize, usize)>,
-    pub(crate) ending: Ending,
+    pub(crate) ending: ExpectedEnd,
     /// Counts the bytes of replies that are passed on unread.
-    pub(crate) meter: Option<Meter>,
+    pub(crate) meter: Option<SharedByteMeter>,
     /// How many nodes were asked before this one.
     pub(in crate::plan) tried: usize,
 }
 
 /// Where an answer belongs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Slot {
+pub(crate) struct ReplySlot {
     pub(super) command: u32,
     /// The part of a command that went to several nodes, or [`WHOLE`].
     pub(super) part: u16,
@@ -42,7 +42,7 @@ pub(crate) struct Slot {
 
 pub(super) const WHOLE: u16 = u16::MAX;
 
-impl Slot {
+impl ReplySlot {
     pub(crate) fn whole(command: u32, access: Access) -> Self {
         Self {
             command,
@@ -71,31 +71,31 @@ impl Slot {
 
 /// A stretch of an exchange that is written before its answers are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Round<'e> {
+pub(crate) struct Chunk<'e> {
     pub(crate) bytes: &'e [u8],
     /// How many requests it holds.
     pub(crate) count: usize,
 }
 
-impl Exchange {
+impl NodeRequest {
     pub(super) fn new(node: NodeIndex) -> Self {
         Self {
             node,
-            request: Vec::new(),
+            packed: Vec::new(),
             slots: Vec::new(),
             rounds: Vec::new(),
-            ending: Ending::Any,
+            ending: ExpectedEnd::Any,
             meter: None,
             tried: 0,
         }
     }
 
     /// Requests that go in one round, because they are one.
-    pub(crate) fn transaction(node: NodeIndex, request: Vec<u8>, slots: Vec<Slot>) -> Self {
+    pub(crate) fn transaction(node: NodeIndex, request: Vec<u8>, slots: Vec<ReplySlot>) -> Self {
         Self {
-            request,
+            packed: request,
             slots,
-            ending: Ending::Exec,
+            ending: ExpectedEnd::Exec,
             meter: None,
             ..Self::new(node)
         }
@@ -114,17 +114,17 @@ impl Exchange {
     }
 
     /// One round, or `None` after the last.
-    pub(crate) fn round(&self, number: usize) -> Option<Round<'_>> {
+    pub(crate) fn round(&self, number: usize) -> Option<Chunk<'_>> {
         let (first_byte, first) = match number.checked_sub(1) {
             None => (0, 0),
             Some(before) => *self.rounds.get(before)?,
         };
         let (last_byte, last) = match self.rounds.get(number) {
             Some(&end) => end,
-            None => (self.request.len(), self.slots.len()),
+            None => (self.packed.len(), self.slots.len()),
         };
-        Some(Round {
-            bytes: &self.request[first_byte..last_byte],
+        Some(Chunk {
+            bytes: &self.packed[first_byte..last_byte],
             count: last - first,
         })
     }
@@ -143,7 +143,7 @@ impl Exchange {
         let mut rest = Self::new(self.node);
         rest.ending = self.ending;
         rest.meter.clone_from(&self.meter);
-        let mut commands = PackedCommands::new(&self.request);
+        let mut commands = PackedCommands::new(&self.packed);
         let mut args = Args::new();
         for (number, &slot) in self.slots.iter().enumerate() {
             let Ok(Some(frame)) = commands.next(&mut args) else {
@@ -158,11 +158,11 @@ impl Exchange {
     }
 
     #[inline]
-    pub(in crate::plan) fn push(&mut self, slot: Slot, write: impl FnOnce(&mut Vec<u8>)) {
-        let before = self.request.len();
-        write(&mut self.request);
+    pub(in crate::plan) fn push(&mut self, slot: ReplySlot, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.packed.len();
+        write(&mut self.packed);
         let start = self.rounds.last().map_or(0, |&(bytes, _)| bytes);
-        if self.request.len() - start > IN_FLIGHT_BYTES_MAX && before > start {
+        if self.packed.len() - start > IN_FLIGHT_BYTES_MAX && before > start {
             self.rounds.push((before, self.slots.len()));
         }
         self.slots.push(slot);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::plan::Row;
+use crate::plan::ReplyBuffer;
 
 /// The meter is told of growth by at least this many bytes, so that small replies cost it nothing.
 const METERED_BYTES_MIN: usize = 64 << 10;
@@ -17,7 +17,7 @@ pub(crate) trait ByteMeter: fmt::Debug + Send + Sync {
 }
 
 /// A meter that several replies share.
-pub(crate) type Meter = Arc<dyn ByteMeter>;
+pub(crate) type SharedByteMeter = Arc<dyn ByteMeter>;
 
 /// Small replies are kept together in pieces of memory of up to so many bytes; a larger one has a piece of its own.
 ///
@@ -26,19 +26,19 @@ const PIECE_BYTES: usize = 64 << 10;
 
 /// Whole replies one after another, unread.
 #[derive(Debug, Default)]
-pub(crate) struct Frames {
+pub(crate) struct RawReplies {
     pieces: Vec<Vec<u8>>,
     /// Where each reply ends: its piece, and the place in it.
     ends: Vec<(u32, usize)>,
     bytes: usize,
-    meter: Option<Meter>,
+    meter: Option<SharedByteMeter>,
     /// What the meter was told.
     metered: usize,
 }
 
-impl Frames {
+impl RawReplies {
     /// No replies yet; `meter` counts the bytes of those to come.
-    pub(crate) fn with_meter(meter: Option<Meter>) -> Self {
+    pub(crate) fn with_meter(meter: Option<SharedByteMeter>) -> Self {
         let mut frames = Self::default();
         frames.meter = meter;
         frames
@@ -96,7 +96,7 @@ impl Frames {
     }
 }
 
-impl Row for Frames {
+impl ReplyBuffer for RawReplies {
     fn count(&self) -> usize {
         self.ends.len()
     }
@@ -125,7 +125,7 @@ impl Row for Frames {
     }
 }
 
-impl Drop for Frames {
+impl Drop for RawReplies {
     fn drop(&mut self) {
         if let Some(meter) = &self.meter {
             meter.subtract(self.metered);
@@ -155,14 +155,14 @@ mod tests {
     #[test]
     fn the_meter_of_raw_replies_counts_what_is_held_and_nothing_afterwards() {
         let count = Arc::new(Count::default());
-        let meter = || Some(Arc::clone(&count) as Meter);
+        let meter = || Some(Arc::clone(&count) as SharedByteMeter);
         let held = || count.0.load(Ordering::Relaxed);
-        let mut frames = Frames::with_meter(meter());
+        let mut frames = RawReplies::with_meter(meter());
         frames.push(b"+OK\r\n");
         assert_eq!(held(), 0);
         frames.push(&vec![b'x'; 1 << 20]);
         assert!(held() >= 1 << 20);
-        let mut more = Frames::with_meter(meter());
+        let mut more = RawReplies::with_meter(meter());
         more.push(&vec![b'x'; 1 << 20]);
         frames.join(more);
         assert!(held() >= 2 << 20);
@@ -172,14 +172,14 @@ mod tests {
 
     #[test]
     fn replies_are_found_again_also_when_later_ones_are_asked_again() {
-        let mut frames = Frames::default();
+        let mut frames = RawReplies::default();
         for frame in [&b":1\r\n"[..], b"$3\r\nabc\r\n", b"+OK\r\n"] {
             frames.push(frame);
         }
         assert_eq!(frames.get(1), Some(&b"$3\r\nabc\r\n"[..]));
         frames.keep(2);
         assert_eq!(frames.get(2), None);
-        let mut more = Frames::default();
+        let mut more = RawReplies::default();
         more.push(b":3\r\n");
         frames.join(more);
         assert_eq!((frames.count(), frames.get(2)), (3, Some(&b":3\r\n"[..])));
@@ -194,9 +194,9 @@ mod tests {
             .zip(sizes)
             .map(|(byte, size)| vec![byte; size])
             .collect();
-        let mut frames = Frames::default();
+        let mut frames = RawReplies::default();
         replies.iter().for_each(|reply| frames.push(reply));
-        let mut more = Frames::default();
+        let mut more = RawReplies::default();
         replies.iter().for_each(|reply| more.push(reply));
         frames.keep(5);
         frames.join(more);

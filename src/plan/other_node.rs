@@ -2,17 +2,17 @@
 
 use crate::command::{Args, PackedCommands};
 use crate::node::NodeIndex;
-use crate::plan::batch::Slot;
-use crate::plan::{Answers, Cause, Ending, Exchange, Failure, Row};
+use crate::plan::batch::ReplySlot;
+use crate::plan::{Answers, Cause, ExpectedEnd, Failure, NodeRequest, ReplyBuffer};
 
 /// The requests that have no answer and that any node may answer, each for the node after the one that failed, until all
 /// of `nodes` have been tried. What was certainly not sent may be sent again, and so may what changes nothing; but there
 /// is no time left after a timeout.
-pub(crate) fn elsewhere<R: Row>(
-    exchanges: &[Exchange],
+pub(crate) fn retry_on_other_node<R: ReplyBuffer>(
+    exchanges: &[NodeRequest],
     answers: &[Answers<R>],
     nodes: usize,
-) -> Vec<Exchange> {
+) -> Vec<NodeRequest> {
     let failed = exchanges
         .iter()
         .zip(answers)
@@ -26,11 +26,16 @@ pub(crate) fn elsewhere<R: Row>(
         .collect()
 }
 
-fn next(exchange: &Exchange, failure: &Failure, answered: usize, nodes: usize) -> Option<Exchange> {
+fn next(
+    exchange: &NodeRequest,
+    failure: &Failure,
+    answered: usize,
+    nodes: usize,
+) -> Option<NodeRequest> {
     if matches!(failure.cause, Cause::PoolTimeout(_) | Cause::Timeout(_)) {
         return None;
     }
-    let may_go = |number: usize, slot: &Slot| {
+    let may_go = |number: usize, slot: &ReplySlot| {
         slot.anywhere && number >= answered && failure.may_send(number, slot.access)
     };
     let going = || exchange.slots.iter().enumerate();
@@ -38,12 +43,12 @@ fn next(exchange: &Exchange, failure: &Failure, answered: usize, nodes: usize) -
         .filter(|(number, slot)| may_go(*number, slot))
         .count();
     // A transaction goes as a whole.
-    if count == 0 || exchange.ending == Ending::Exec && count < exchange.slots.len() {
+    if count == 0 || exchange.ending == ExpectedEnd::Exec && count < exchange.slots.len() {
         return None;
     }
     let after = (exchange.node.get() + 1) % nodes;
     let mut next = exchange.same_for(NodeIndex::new(u16::try_from(after).ok()?));
-    let mut commands = PackedCommands::new(&exchange.request);
+    let mut commands = PackedCommands::new(&exchange.packed);
     let mut args = Args::new();
     for (number, &slot) in going() {
         let Ok(Some(frame)) = commands.next(&mut args) else {
@@ -65,10 +70,10 @@ mod tests {
 
     const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
-    fn exchange(slots: &[Slot]) -> Exchange {
+    fn exchange(slots: &[ReplySlot]) -> NodeRequest {
         let node = NodeIndex::new(2);
-        let mut exchange = Exchange::transaction(node, Vec::new(), Vec::new());
-        exchange.ending = Ending::Any;
+        let mut exchange = NodeRequest::transaction(node, Vec::new(), Vec::new());
+        exchange.ending = ExpectedEnd::Any;
         for &slot in slots {
             exchange.push(slot, |out| out.extend_from_slice(PING));
         }
@@ -88,12 +93,12 @@ mod tests {
 
     #[test]
     fn what_any_node_may_answer_goes_to_the_next_until_all_were_asked() {
-        let read = Slot::whole(0, Access::Read).anywhere();
+        let read = ReplySlot::whole(0, Access::Read).anywhere();
         let mut exchanges = vec![exchange(&[read])];
         let mut nodes = Vec::new();
-        while let [next] = &elsewhere(&exchanges, &[lost(0, 1, gone())], 4)[..] {
+        while let [next] = &retry_on_other_node(&exchanges, &[lost(0, 1, gone())], 4)[..] {
             nodes.push(next.node.get());
-            assert_eq!(next.request, PING);
+            assert_eq!(next.packed, PING);
             exchanges = vec![next.same_for(next.node)];
             exchanges[0].tried = next.tried;
             exchanges[0].push(read, |out| out.extend_from_slice(PING));
@@ -103,12 +108,12 @@ mod tests {
 
     #[test]
     fn a_write_whose_answer_was_lost_stays_and_so_does_what_has_its_node() {
-        let read = Slot::whole(0, Access::Read).anywhere();
-        let write = Slot::whole(1, Access::Write).anywhere();
-        let owned = Slot::whole(2, Access::Read);
+        let read = ReplySlot::whole(0, Access::Read).anywhere();
+        let write = ReplySlot::whole(1, Access::Write).anywhere();
+        let owned = ReplySlot::whole(2, Access::Read);
         let exchanges = [exchange(&[read, write, owned, write])];
         let going = |answers| {
-            let next = elsewhere(&exchanges, &[answers], 4);
+            let next = retry_on_other_node(&exchanges, &[answers], 4);
             next.first().map_or(0, |next| next.slots.len())
         };
         assert_eq!(going(lost(0, 4, gone())), 1, "only the read");
@@ -121,12 +126,21 @@ mod tests {
 
     #[test]
     fn a_transaction_goes_as_a_whole_or_not_at_all() {
-        let write = Slot::whole(0, Access::Write).anywhere();
+        let write = ReplySlot::whole(0, Access::Write).anywhere();
         let mut transaction = exchange(&[write, write, write]);
-        transaction.ending = Ending::Exec;
+        transaction.ending = ExpectedEnd::Exec;
         let exchanges = [transaction];
-        assert_eq!(elsewhere(&exchanges, &[lost(0, 0, gone())], 2).len(), 1);
-        assert_eq!(elsewhere(&exchanges, &[lost(0, 1, gone())], 2).len(), 0);
-        assert_eq!(elsewhere(&exchanges, &[lost(0, 3, gone())], 2).len(), 0);
+        assert_eq!(
+            retry_on_other_node(&exchanges, &[lost(0, 0, gone())], 2).len(),
+            1
+        );
+        assert_eq!(
+            retry_on_other_node(&exchanges, &[lost(0, 1, gone())], 2).len(),
+            0
+        );
+        assert_eq!(
+            retry_on_other_node(&exchanges, &[lost(0, 3, gone())], 2).len(),
+            0
+        );
     }
 }

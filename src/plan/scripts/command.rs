@@ -5,7 +5,7 @@ use sha1::{Digest, Sha1};
 
 /// What one request has to do with scripts or functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Concern<'a> {
+pub(super) enum ScriptCommand<'a> {
     /// EVAL, EVAL_RO: runs this source, and leaves it with the server.
     Eval(&'a [u8]),
     /// EVALSHA, EVALSHA_RO: runs the source with this sum, if the server has it.
@@ -30,7 +30,7 @@ pub(super) enum Concern<'a> {
     FunctionFlushAndRestore(&'a [u8]),
 }
 
-impl<'a> Concern<'a> {
+impl<'a> ScriptCommand<'a> {
     /// Reads it off the arguments.
     pub(super) fn of(args: &'a [&'a [u8]]) -> Option<Self> {
         let is = |at: usize, word: &str| {
@@ -72,13 +72,13 @@ impl<'a> Concern<'a> {
     }
 
     /// Whether it asks all nodes what the client may know better.
-    pub(super) fn is_asked_of(&self, reach: Reach) -> bool {
-        matches!(self, Self::ScriptExists(_)) && reach == Reach::AllNodes
+    pub(super) fn is_exists_on_all(&self, scope: Scope) -> bool {
+        matches!(self, Self::ScriptExists(_)) && scope == Scope::AllNodes
     }
 
     /// Whether the request was carried out, by its answer. Of a script only those are left out that cannot be compiled: its
     /// sum says what it is, whatever became of it.
-    pub(super) fn is_done(&self, answer: &Value) -> bool {
+    pub(super) fn succeeded(&self, answer: &Value) -> bool {
         match (self, answer) {
             (Self::Eval(_) | Self::ScriptLoad(_), Value::ServerError(error)) => !error
                 .details()
@@ -91,7 +91,7 @@ impl<'a> Concern<'a> {
 
 /// Which nodes a request was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
+pub(crate) enum Scope {
     /// Those of the client: what it changes is changed everywhere.
     AllNodes,
     /// One, because the user says so. A script is a script wherever it was run; but a library that is loaded or deleted
@@ -101,9 +101,9 @@ pub(crate) enum Reach {
 
 /// The SHA1 of a script's source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Sum([u8; 20]);
+pub(super) struct ScriptSha([u8; 20]);
 
-impl Sum {
+impl ScriptSha {
     /// The sum of this source.
     pub(super) fn of(source: &[u8]) -> Self {
         Self(Sha1::digest(source).into())
@@ -111,15 +111,15 @@ impl Sum {
 
     /// Reads its 40 digits, capital or not, as the server does.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
-        let mut sum = [0; 20];
-        if text.len() != 2 * sum.len() {
+        let mut sha = [0; 20];
+        if text.len() != 2 * sha.len() {
             return None;
         }
-        for (byte, pair) in sum.iter_mut().zip(text.chunks_exact(2)) {
+        for (byte, pair) in sha.iter_mut().zip(text.chunks_exact(2)) {
             let digit = |at: usize| char::from(pair[at]).to_digit(16);
             *byte = u8::try_from(digit(0)? * 16 + digit(1)?).ok()?;
         }
-        Some(Self(sum))
+        Some(Self(sha))
     }
 }
 
@@ -127,7 +127,7 @@ impl Sum {
 mod tests {
     use super::*;
 
-    impl Sum {
+    impl ScriptSha {
         /// Its 40 digits.
         pub(in crate::plan::scripts) fn hex(self) -> String {
             self.0.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -136,7 +136,7 @@ mod tests {
 
     fn of(words: &[&str]) -> String {
         let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-        format!("{:?}", Concern::of(&args).map(Some))
+        format!("{:?}", ScriptCommand::of(&args).map(Some))
             .split('(')
             .nth(2)
             .unwrap_or("None")
@@ -178,14 +178,17 @@ mod tests {
     #[test]
     fn a_sum_is_that_of_the_server() {
         let digits = b"e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
-        assert_eq!(Sum::parse(digits), Some(Sum::of(b"return 1")));
-        assert_eq!(Sum::parse(&digits.to_ascii_uppercase()), Sum::parse(digits));
+        assert_eq!(ScriptSha::parse(digits), Some(ScriptSha::of(b"return 1")));
+        assert_eq!(
+            ScriptSha::parse(&digits.to_ascii_uppercase()),
+            ScriptSha::parse(digits)
+        );
         for wrong in [
             &digits[1..],
             b"",
             b"+0e1f9fabfc9d4800c877a703b823ac0578ff8db",
         ] {
-            assert_eq!(Sum::parse(wrong), None);
+            assert_eq!(ScriptSha::parse(wrong), None);
         }
     }
 }

@@ -7,37 +7,37 @@ use redis::Value;
 
 use crate::command::{Args, PackedCommands};
 use crate::node::NodeIndex;
-use crate::plan::scripts::ScriptMemory;
-use crate::plan::scripts::concern::{Concern, Reach, Sum};
-use crate::plan::{Answers, Shape};
+use crate::plan::scripts::ScriptCache;
+use crate::plan::scripts::command::{Scope, ScriptCommand, ScriptSha};
+use crate::plan::{Answers, PipelineKind};
 
 /// The scripts of one pipeline while it is written.
 ///
 /// It goes on from a snapshot of the memory, and learns from the pipeline itself: a script that its first command loads
 /// is known to its second.
 #[derive(Debug)]
-pub(crate) struct Weave<'p> {
-    memory: Arc<ScriptMemory>,
-    reach: Reach,
+pub(crate) struct ScriptRewriter<'p> {
+    cache: Arc<ScriptCache>,
+    scope: Scope,
     /// What the nodes have for certain when they come to the next command.
-    present: HashSet<(NodeIndex, Sum)>,
-    present_everywhere: HashSet<Sum>,
-    notes: Notes<'p>,
+    present: HashSet<(NodeIndex, ScriptSha)>,
+    present_everywhere: HashSet<ScriptSha>,
+    journal: ScriptJournal<'p>,
 }
 
 /// What is done with the answers to a pipeline that has scripts in it.
 #[derive(Debug)]
-pub(crate) struct Notes<'p> {
-    reach: Reach,
-    shape: Shape,
-    commands: Vec<Noted<'p>>,
+pub(crate) struct ScriptJournal<'p> {
+    scope: Scope,
+    shape: PipelineKind,
+    commands: Vec<JournalEntry<'p>>,
     /// So many answers come before those of the pipeline, and belong to nobody.
-    ahead: usize,
+    preloads: usize,
 }
 
 /// A command whose answer teaches something, or may need a remedy.
 #[derive(Debug)]
-struct Noted<'p> {
+struct JournalEntry<'p> {
     place: usize,
     /// The one node it goes to.
     node: Option<NodeIndex>,
@@ -46,30 +46,30 @@ struct Noted<'p> {
 
 /// A pipeline for one node, woven.
 #[derive(Debug)]
-pub(crate) struct Woven<'p> {
+pub(crate) struct Rewritten<'p> {
     pub(crate) packed: Vec<u8>,
-    pub(crate) notes: Notes<'p>,
+    pub(crate) journal: ScriptJournal<'p>,
 }
 
-impl<'p> Weave<'p> {
-    pub(crate) fn new(memory: Arc<ScriptMemory>, reach: Reach) -> Self {
+impl<'p> ScriptRewriter<'p> {
+    pub(crate) fn new(cache: Arc<ScriptCache>, scope: Scope) -> Self {
         Self {
-            memory,
-            reach,
+            cache: cache,
+            scope: scope,
             present: HashSet::new(),
             present_everywhere: HashSet::new(),
-            notes: Notes {
-                reach,
-                shape: Shape::Plain,
+            journal: ScriptJournal {
+                scope: scope,
+                shape: PipelineKind::Plain,
                 commands: Vec::new(),
-                ahead: 0,
+                preloads: 0,
             },
         }
     }
 
     /// What is known at this command.
-    pub(crate) fn memory(&self) -> Arc<ScriptMemory> {
-        Arc::clone(&self.memory)
+    pub(crate) fn cache(&self) -> Arc<ScriptCache> {
+        Arc::clone(&self.cache)
     }
 
     /// Takes the next command that concerns scripts: number `place` of the pipeline, to one `node` or all. Gives what is
@@ -81,61 +81,73 @@ impl<'p> Weave<'p> {
         frame: &'p [u8],
         args: &[&[u8]],
     ) -> Option<Vec<u8>> {
-        let concern = Concern::of(args)?;
-        let is_new = self.memory.is_new(concern, self.reach);
-        if is_new || concern.is_asked_of(self.reach) || matches!(concern, Concern::Call(_)) {
-            self.notes.commands.push(Noted { place, node, frame });
+        let command = ScriptCommand::of(args)?;
+        let is_new = self.cache.is_new(command, self.scope);
+        if is_new
+            || command.is_exists_on_all(self.scope)
+            || matches!(command, ScriptCommand::Call(_))
+        {
+            self.journal
+                .commands
+                .push(JournalEntry { place, node, frame });
         }
-        if let Concern::EvalSha(sum) = concern {
-            return self.write(node?, Sum::parse(sum)?, args);
+        if let ScriptCommand::EvalSha(sha) = command {
+            return self.write(node?, ScriptSha::parse(sha)?, args);
         }
-        match (concern, node) {
-            (Concern::Eval(source) | Concern::ScriptLoad(source), Some(node)) => {
-                self.present.insert((node, Sum::of(source)));
+        match (command, node) {
+            (ScriptCommand::Eval(source) | ScriptCommand::ScriptLoad(source), Some(node)) => {
+                self.present.insert((node, ScriptSha::of(source)));
             }
-            (Concern::ScriptLoad(source), None) => {
-                self.present_everywhere.insert(Sum::of(source));
+            (ScriptCommand::ScriptLoad(source), None) => {
+                self.present_everywhere.insert(ScriptSha::of(source));
             }
-            (Concern::ScriptFlush, _) => {
+            (ScriptCommand::ScriptFlush, _) => {
                 self.present.clear();
                 self.present_everywhere.clear();
             }
             _ => {}
         }
         if is_new {
-            Arc::make_mut(&mut self.memory).take(concern, self.reach);
+            Arc::make_mut(&mut self.cache).record(command, self.scope);
         }
         None
     }
 
-    fn write(&mut self, node: NodeIndex, sum: Sum, args: &[&[u8]]) -> Option<Vec<u8>> {
-        if self.present_everywhere.contains(&sum) || self.present.contains(&(node, sum)) {
+    fn write(&mut self, node: NodeIndex, sha: ScriptSha, args: &[&[u8]]) -> Option<Vec<u8>> {
+        if self.present_everywhere.contains(&sha) || self.present.contains(&(node, sha)) {
             return None;
         }
-        let eval = self.memory.rewrite(args)?;
-        self.present.insert((node, sum));
+        let eval = self.cache.rewrite(args)?;
+        self.present.insert((node, sha));
         Some(eval)
     }
 
     /// A packed pipeline for one node, read again and written anew. Before a MULTI the libraries go ahead that the
     /// functions between it and EXEC need.
-    pub(crate) fn whole(mut self, node: NodeIndex, packed: &'p [u8], shape: Shape) -> Woven<'p> {
-        self.notes.shape = shape;
+    pub(crate) fn rewrite_all(
+        mut self,
+        node: NodeIndex,
+        packed: &'p [u8],
+        shape: PipelineKind,
+    ) -> Rewritten<'p> {
+        self.journal.shape = shape;
         let mut out = Vec::with_capacity(packed.len());
         let mut commands = PackedCommands::new(packed);
         let mut args = Args::new();
         let mut called: Vec<&[u8]> = Vec::new();
         // MULTI itself is not counted.
         let skipped = match shape {
-            Shape::Atomic { .. } => 1,
-            Shape::Plain => 0,
+            PipelineKind::Atomic { .. } => 1,
+            PipelineKind::Plain => 0,
         };
         for number in 0_usize.. {
             // It was read before.
             let Ok(Some(frame)) = commands.next(&mut args) else {
                 break;
             };
-            if let (Some(Concern::Call(_)), Some(&function)) = (Concern::of(&args), args.get(1)) {
+            if let (Some(ScriptCommand::Call(_)), Some(&function)) =
+                (ScriptCommand::of(&args), args.get(1))
+            {
                 called.push(function);
             }
             match self.add(number.saturating_sub(skipped), Some(node), frame, &args) {
@@ -143,27 +155,27 @@ impl<'p> Weave<'p> {
                 None => out.extend_from_slice(frame),
             }
         }
-        if shape != Shape::Plain && !called.is_empty() {
-            let loads = self.memory.reloads_for(&called);
-            self.notes.ahead = loads.len();
+        if shape != PipelineKind::Plain && !called.is_empty() {
+            let loads = self.cache.reloads_for(&called);
+            self.journal.preloads = loads.len();
             out.splice(0..0, loads.concat());
         }
-        Woven {
+        Rewritten {
             packed: out,
-            notes: self.notes,
+            journal: self.journal,
         }
     }
 
     /// What is done with the answers.
-    pub(crate) fn notes(self) -> Notes<'p> {
-        self.notes
+    pub(crate) fn into_journal(self) -> ScriptJournal<'p> {
+        self.journal
     }
 }
 
-impl<'p> Notes<'p> {
+impl<'p> ScriptJournal<'p> {
     /// So many answers come before those of the pipeline.
-    pub(crate) fn ahead(&self) -> usize {
-        self.ahead
+    pub(crate) fn preloads(&self) -> usize {
+        self.preloads
     }
 
     /// The commands that went to one node: number in the pipeline, node, request.
@@ -174,17 +186,17 @@ impl<'p> Notes<'p> {
     }
 
     /// Notes what the commands did by their answers, in their order.
-    pub(crate) fn settle(&self, memory: &mut Arc<ScriptMemory>, values: &mut [Value]) {
+    pub(crate) fn record(&self, cache: &mut Arc<ScriptCache>, values: &mut [Value]) {
         let values = match (self.shape, values) {
-            (Shape::Plain, values) => values,
-            (Shape::Atomic { .. }, [Value::Array(values)]) => values,
+            (PipelineKind::Plain, values) => values,
+            (PipelineKind::Atomic { .. }, [Value::Array(values)]) => values,
             _ => return,
         };
         let mut args = Args::new();
         for noted in &self.commands {
             let read = PackedCommands::new(noted.frame).next(&mut args);
             if let (Ok(Some(_)), Some(value)) = (read, values.get_mut(noted.place)) {
-                ScriptMemory::hear(memory, &args, self.reach, value);
+                ScriptCache::record_reply(cache, &args, self.scope, value);
             }
         }
     }
@@ -195,8 +207,8 @@ impl<'p> Notes<'p> {
     }
 
     /// Takes away the answers that belong to nobody.
-    pub(crate) fn strip(&self, answers: &mut Answers) {
-        let ahead = self.ahead.min(answers.values.len());
+    pub(crate) fn drop_preloads(&self, answers: &mut Answers) {
+        let ahead = self.preloads.min(answers.values.len());
         answers.values.drain(..ahead);
     }
 }
@@ -208,10 +220,12 @@ mod tests {
     const SUM: &[u8] = b"e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
     const EVALSHA: [&[u8]; 4] = [b"EVALSHA", SUM, b"1", b"k"];
 
-    fn weave(requests: &[&[&[u8]]]) -> Weave<'static> {
-        let mut memory = ScriptMemory::default();
-        requests.iter().for_each(|request| memory.learn(request));
-        Weave::new(Arc::new(memory), Reach::AllNodes)
+    fn rewriter(requests: &[&[&[u8]]]) -> ScriptRewriter<'static> {
+        let mut cache = ScriptCache::default();
+        requests
+            .iter()
+            .for_each(|request| cache.record_sent(request));
+        ScriptRewriter::new(Arc::new(cache), Scope::AllNodes)
     }
 
     /// The first words of what is written.
@@ -227,9 +241,9 @@ mod tests {
 
     #[test]
     fn each_node_is_given_the_source_once() {
-        let mut weave = weave(&[&[b"SCRIPT", b"LOAD", b"return 1"]]);
+        let mut rewriter = rewriter(&[&[b"SCRIPT", b"LOAD", b"return 1"]]);
         let (one, other) = (NodeIndex::new(0), NodeIndex::new(1));
-        let mut is_given = |node, args: &[&[u8]]| weave.add(0, node, b"", args).is_some();
+        let mut is_given = |node, args: &[&[u8]]| rewriter.add(0, node, b"", args).is_some();
         assert!(is_given(Some(one), &EVALSHA));
         assert!(!is_given(Some(one), &EVALSHA));
         assert!(is_given(Some(other), &EVALSHA));
@@ -240,7 +254,7 @@ mod tests {
         assert!(!is_given(Some(one), &EVALSHA));
         assert!(is_given(Some(other), &EVALSHA));
         assert!(!is_given(None, &[b"SCRIPT", b"LOAD", b"return 2"]));
-        assert_eq!(weave.notes().commands.len(), 3);
+        assert_eq!(rewriter.into_journal().commands.len(), 3);
     }
 
     #[test]
@@ -256,19 +270,27 @@ mod tests {
             pipeline.cmd("FCALL").arg(function).arg(1).arg("k");
             pipeline.get_packed_pipeline()
         };
-        let shape = Shape::Atomic { commands: 2 };
+        let shape = PipelineKind::Atomic { commands: 2 };
         for (function, ahead) in [("F", 1), ("other", 2)] {
             let packed = packed(function);
-            let woven = weave(&loads).whole(NodeIndex::new(0), &packed, shape);
-            assert_eq!(woven.notes.ahead(), ahead, "{function}");
+            let woven = rewriter(&loads).rewrite_all(NodeIndex::new(0), &packed, shape);
+            assert_eq!(woven.journal.preloads(), ahead, "{function}");
             let mut wanted = vec!["FUNCTION"; ahead];
             wanted.extend(["MULTI", "EVAL", "FCALL", "EXEC"]);
             assert_eq!(names(&woven.packed), wanted);
-            let noted: Vec<_> = woven.notes.at_one_node().map(|(place, ..)| place).collect();
+            let noted: Vec<_> = woven
+                .journal
+                .at_one_node()
+                .map(|(place, ..)| place)
+                .collect();
             assert_eq!(noted, [1]);
         }
         let packed = packed("f");
-        let woven = weave(&loads).whole(NodeIndex::new(0), &packed, Shape::Plain);
-        assert_eq!(woven.notes.ahead(), 0, "it may be in a transaction by hand");
+        let woven = rewriter(&loads).rewrite_all(NodeIndex::new(0), &packed, PipelineKind::Plain);
+        assert_eq!(
+            woven.journal.preloads(),
+            0,
+            "it may be in a transaction by hand"
+        );
     }
 }

@@ -1,17 +1,17 @@
 //! Whether commands are run at once, or kept for later.
 
-use crate::plan::scripts::Recall;
+use crate::plan::scripts::CacheSnapshot;
 
 /// What a private connection does with the next command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Moment {
+pub(crate) enum TransactionState {
     /// It is run.
-    Now,
+    Idle,
     /// It is kept until EXEC: what a node lacks shows when it is too late.
-    AtExec,
+    Queuing,
 }
 
-impl Moment {
+impl TransactionState {
     /// The moment after this command.
     pub(crate) fn after(self, args: &[&[u8]]) -> Self {
         let is = |word: &str| {
@@ -19,17 +19,17 @@ impl Moment {
                 .is_some_and(|name| name.eq_ignore_ascii_case(word.as_bytes()))
         };
         match () {
-            () if is("MULTI") => Self::AtExec,
-            () if is("EXEC") || is("DISCARD") => Self::Now,
+            () if is("MULTI") => Self::Queuing,
+            () if is("EXEC") || is("DISCARD") => Self::Idle,
             () => self,
         }
     }
 
     /// What is sent in the place of a command about scripts: a remembered script goes along with a transaction.
-    pub(crate) fn rewrite(self, args: &[&[u8]], recall: Recall<'_>) -> Option<Vec<u8>> {
+    pub(crate) fn rewrite(self, args: &[&[u8]], snapshot: CacheSnapshot<'_>) -> Option<Vec<u8>> {
         match self {
-            Self::Now => None,
-            Self::AtExec => recall().rewrite(args),
+            Self::Idle => None,
+            Self::Queuing => snapshot().rewrite(args),
         }
     }
 }

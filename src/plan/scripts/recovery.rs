@@ -3,24 +3,24 @@
 use redis::Value;
 
 use crate::node::NodeIndex;
-use crate::plan::scripts::concern::Concern;
-use crate::plan::scripts::{Notes, ScriptMemory};
-use crate::plan::{Answers, Batch, Exchange, Planned, Router, parse_one};
+use crate::plan::scripts::command::ScriptCommand;
+use crate::plan::scripts::{ScriptCache, ScriptJournal};
+use crate::plan::{Answers, Batch, NodeRequest, RoutedCommand, Router, parse_one};
 
 /// What makes a request work that a node could not carry out. Nothing of it was run.
 #[derive(Debug)]
-pub(crate) enum Remedy {
+pub(crate) enum Recovery {
     /// This request in its place.
-    Instead(Vec<u8>),
+    Resend(Vec<u8>),
     /// The same request, after these, whose answers do not matter.
-    After(Vec<Vec<u8>>),
+    LoadThenResend(Vec<Vec<u8>>),
 }
 
-impl ScriptMemory {
+impl ScriptCache {
     /// What to do about this answer to one request: EVALSHA is sent again as EVAL when the node does not have the script,
     /// FCALL after the libraries are loaded again when it does not have the function. `None` when the answer is an
     /// answer, and when nothing is remembered that would help.
-    pub(crate) fn remedy(&self, args: &[&[u8]], answer: &Value) -> Option<Remedy> {
+    pub(crate) fn recovery(&self, args: &[&[u8]], answer: &Value) -> Option<Recovery> {
         let Value::ServerError(error) = answer else {
             return None;
         };
@@ -30,12 +30,12 @@ impl ScriptMemory {
                     .details()
                     .is_some_and(|details| details.starts_with(text))
         };
-        match Concern::of(args)? {
-            Concern::EvalSha(_) if says("NOSCRIPT", "No matching script") => {
-                self.rewrite(args).map(Remedy::Instead)
+        match ScriptCommand::of(args)? {
+            ScriptCommand::EvalSha(_) if says("NOSCRIPT", "No matching script") => {
+                self.rewrite(args).map(Recovery::Resend)
             }
-            Concern::Call(_) if says("ERR", "Function not found") && !self.has_no_loads() => {
-                Some(Remedy::After(self.reloads()))
+            ScriptCommand::Call(_) if says("ERR", "Function not found") && !self.has_no_loads() => {
+                Some(Recovery::LoadThenResend(self.reloads()))
             }
             _ => None,
         }
@@ -43,37 +43,37 @@ impl ScriptMemory {
 }
 
 /// The requests that load libraries on `node`, as an executor takes them.
-pub(crate) fn loads_at(router: &Router, node: NodeIndex, loads: &[Vec<u8>]) -> Vec<Exchange> {
+pub(crate) fn loads_at(router: &Router, node: NodeIndex, loads: &[Vec<u8>]) -> Vec<NodeRequest> {
     let mut batch = Batch::new(router, loads.iter().map(Vec::len).sum(), 0);
     for load in loads {
-        batch.add_at(node, load, Planned::write(node));
+        batch.add_at(node, load, RoutedCommand::write(node));
     }
     batch.take_exchanges()
 }
 
 /// The request for all libraries, which any node may answer. The first one that can be reached is asked, not one by chance:
 /// where nodes differ, a function must not be there at one time and not at another.
-pub(crate) fn libraries(router: &Router) -> Vec<Exchange> {
+pub(crate) fn libraries(router: &Router) -> Vec<NodeRequest> {
     const LIST: &[u8] = b"*3\r\n$8\r\nFUNCTION\r\n$4\r\nLIST\r\n$8\r\nWITHCODE\r\n";
     let mut batch = Batch::new(router, LIST.len(), 0);
-    batch.add_any(LIST, Planned::read(batch.any_node()));
+    batch.add_any(LIST, RoutedCommand::read(batch.any_node()));
     batch.take_exchanges()
 }
 
 /// Functions of a pipeline that are called again, after the libraries were loaded on the nodes that lacked them.
 #[derive(Debug)]
-pub(crate) struct Cure<'r> {
+pub(crate) struct FunctionRetry<'r> {
     batch: Batch<'r, 'r>,
     /// For each of its requests, whose answer it is that comes back; none for a load.
     places: Vec<Option<usize>>,
 }
 
-impl<'r> Cure<'r> {
+impl<'r> FunctionRetry<'r> {
     /// For the commands that were answered so by nodes that lack a function.
     pub(crate) fn of(
-        notes: &Notes<'_>,
+        journal: &ScriptJournal<'_>,
         router: &'r Router,
-        memory: &ScriptMemory,
+        cache: &ScriptCache,
         values: &[Value],
     ) -> Option<Self> {
         let mut cure = Self {
@@ -81,35 +81,35 @@ impl<'r> Cure<'r> {
             places: Vec::new(),
         };
         let mut loaded: Vec<NodeIndex> = Vec::new();
-        for (place, node, frame) in notes.at_one_node() {
+        for (place, node, frame) in journal.at_one_node() {
             let args = parse_one(frame).ok()?;
             let remedy = values
                 .get(place)
-                .and_then(|value| memory.remedy(&args, value));
-            let Some(Remedy::After(loads)) = remedy else {
+                .and_then(|value| cache.recovery(&args, value));
+            let Some(Recovery::LoadThenResend(loads)) = remedy else {
                 continue;
             };
             if !loaded.contains(&node) {
                 loaded.push(node);
                 for load in &loads {
-                    cure.add(node, load, Planned::write(node), None);
+                    cure.add(node, load, RoutedCommand::write(node), None);
                 }
             }
-            let planned = router.planned_at(node, &args).ok()?;
-            cure.add(node, frame, planned, Some(place));
+            let routed = router.route_at(node, &args).ok()?;
+            cure.add(node, frame, routed, Some(place));
         }
         (!loaded.is_empty()).then_some(cure)
     }
 
     /// What each node gets.
-    pub(crate) fn take_exchanges(&mut self) -> Vec<Exchange> {
+    pub(crate) fn take_exchanges(&mut self) -> Vec<NodeRequest> {
         self.batch.take_exchanges()
     }
 
     /// Puts the new answers in the places of the old ones.
     pub(crate) fn finish(
         &self,
-        exchanges: &[Exchange],
+        exchanges: &[NodeRequest],
         answers: Vec<Answers>,
         values: &mut [Value],
     ) {
@@ -122,8 +122,8 @@ impl<'r> Cure<'r> {
         }
     }
 
-    fn add(&mut self, node: NodeIndex, frame: &[u8], planned: Planned, place: Option<usize>) {
-        self.batch.add_at(node, frame, planned);
+    fn add(&mut self, node: NodeIndex, frame: &[u8], routed: RoutedCommand, place: Option<usize>) {
+        self.batch.add_at(node, frame, routed);
         self.places.push(place);
     }
 }

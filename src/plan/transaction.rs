@@ -5,13 +5,13 @@ use redis::{RedisError, Value};
 use crate::command::{Access, Route, Scripting};
 use crate::error::{Error, ErrorKind, KeyText, named_server_error, server_error};
 use crate::node::NodeIndex;
-use crate::plan::batch::{Exchange, Slot};
-use crate::plan::{Answers, Frames, Recall, Router, Row};
+use crate::plan::batch::{NodeRequest, ReplySlot};
+use crate::plan::{Answers, CacheSnapshot, RawReplies, ReplyBuffer, Router};
 use crate::reply::Protocol;
 
 /// A transaction that is being gathered.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Atomic {
+pub(crate) struct PlannedTransaction {
     owner: Option<(NodeIndex, String)>,
     commands: usize,
     scripting: Scripting,
@@ -26,7 +26,7 @@ const SMALL_BYTES: usize = 64 << 10;
 
 /// What the last answer of an exchange must be, so that its connection may serve somebody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum ExpectedEnd {
     /// Anything.
     Any,
     /// Anything, and who passes the answers on unread asks again for those that were not kept because of their size.
@@ -36,7 +36,7 @@ pub(crate) enum Ending {
     Exec,
 }
 
-impl Ending {
+impl ExpectedEnd {
     /// Whether this last answer is what it must be.
     #[inline]
     pub(crate) fn is_met_by(self, last: &Value) -> bool {
@@ -57,7 +57,7 @@ impl Ending {
     }
 
     /// How many bytes of the next answer are kept, when it is passed on unread and `kept` bytes of those before it are.
-    pub(crate) fn keeps(self, kept: usize) -> usize {
+    pub(crate) fn reply_bytes_max(self, kept: usize) -> usize {
         match self {
             Self::Repeatable if kept < KEPT_BYTES_MAX => LARGE_BYTES,
             Self::Repeatable => SMALL_BYTES,
@@ -66,14 +66,14 @@ impl Ending {
     }
 }
 
-impl Atomic {
+impl PlannedTransaction {
     /// Checks one command between MULTI and EXEC: its keys live where those before it do. So do those that a script shows
     /// which declares none.
     pub(crate) fn add(
         &mut self,
         router: &Router,
         args: &[&[u8]],
-        recall: Recall<'_>,
+        snapshot: CacheSnapshot<'_>,
     ) -> Result<(), Error> {
         self.commands += 1;
         let command = router.lookup(args)?;
@@ -82,7 +82,7 @@ impl Atomic {
             Route::Keys | Route::Split { .. } | Route::Any => {}
             // Between MULTI and EXEC it asks one connection.
             Route::All(_) if command.name() == "PING" => {}
-            Route::Stateful | Route::Refused | Route::Scan | Route::All(_) | Route::Named => {
+            Route::Stateful | Route::Refused | Route::Scan | Route::All(_) | Route::NodeOnly => {
                 return Err(Error::new(
                     ErrorKind::Unroutable,
                     format!(
@@ -102,7 +102,7 @@ impl Atomic {
             && command.route() == Route::Keys
             && command.scripting() == Scripting::Yes
         {
-            for key in router.shown_keys(command, args, &recall())? {
+            for key in router.literal_keys(command, args, &snapshot())? {
                 self.add_key(router, key)?;
             }
         }
@@ -154,22 +154,26 @@ impl Atomic {
     }
 
     /// The packed MULTI ... EXEC as one exchange. Nothing of it is ever sent twice.
-    pub(crate) fn exchange(node: NodeIndex, packed: &[u8], commands: usize) -> Exchange {
-        let slots = vec![Slot::whole(0, Access::Write); commands + 2];
-        Exchange::transaction(node, packed.to_vec(), slots)
+    pub(crate) fn exchange(node: NodeIndex, packed: &[u8], commands: usize) -> NodeRequest {
+        let slots = vec![ReplySlot::whole(0, Access::Write); commands + 2];
+        NodeRequest::transaction(node, packed.to_vec(), slots)
     }
 
     /// A transaction that any other node may carry out as well, as long as it was not sent.
-    pub(crate) fn exchange_anywhere(node: NodeIndex, packed: &[u8], commands: usize) -> Exchange {
-        let slots = vec![Slot::whole(0, Access::Write).anywhere(); commands + 2];
-        Exchange::transaction(node, packed.to_vec(), slots)
+    pub(crate) fn exchange_anywhere(
+        node: NodeIndex,
+        packed: &[u8],
+        commands: usize,
+    ) -> NodeRequest {
+        let slots = vec![ReplySlot::whole(0, Access::Write).anywhere(); commands + 2];
+        NodeRequest::transaction(node, packed.to_vec(), slots)
     }
 
     /// What EXEC answered, as it came. Where a command was refused when it was queued, which the client has not been told,
     /// the reason is given in the words that servers have for it.
-    pub(crate) fn pass_on(
+    pub(crate) fn raw_exec_reply(
         node: &str,
-        answers: &Answers<Frames>,
+        answers: &Answers<RawReplies>,
         protocol: Protocol,
         out: &mut Vec<u8>,
     ) {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use crate::command::{CommandSpec, CommandTable};
 use crate::error::{Error, ErrorKind, KeyText, server_error};
-use crate::plan::refusal::{said_by_us, words};
-use crate::plan::scripts::ScriptMemory;
-use crate::plan::scripts::concern::{Concern, Sum};
-use crate::plan::scripts::text;
+use crate::plan::refusal::{server_style, spoken_name};
+use crate::plan::scripts::ScriptCache;
+use crate::plan::scripts::command::{ScriptCommand, ScriptSha};
+use crate::plan::scripts::lua;
 
-impl ScriptMemory {
+impl ScriptCache {
     /// The rule for a script or function that declares no key: its text must show the keys that it touches, and it goes
     /// where they are; it may go to any node when there is none. A script goes by its sum, and a function by its name, to
     /// the text that is remembered.
@@ -18,25 +18,25 @@ impl ScriptMemory {
     ///
     /// [`Unroutable`](ErrorKind::Unroutable) when the text does not show it, and the server's own words when there is no
     /// text: `NOSCRIPT`, `ERR Function not found`.
-    pub(crate) fn judge<'s>(
+    pub(crate) fn literal_keys<'s>(
         &'s self,
         commands: &CommandTable,
         command: &CommandSpec,
         args: &'s [&'s [u8]],
     ) -> Result<Vec<&'s [u8]>, Error> {
-        let keys = match Concern::of(args) {
-            Some(Concern::Eval(source)) => text::keys(source, commands),
-            Some(Concern::EvalSha(sum)) => {
-                let source = self.source(sum).ok_or_else(no_script)?;
-                text::keys(source, commands)
+        let keys = match ScriptCommand::of(args) {
+            Some(ScriptCommand::Eval(source)) => lua::keys(source, commands),
+            Some(ScriptCommand::EvalSha(sha)) => {
+                let source = self.source(sha).ok_or_else(no_script)?;
+                lua::keys(source, commands)
             }
-            Some(Concern::Call(function)) => {
+            Some(ScriptCommand::Call(function)) => {
                 let known = self.latest_libraries_of(function);
                 let known = known.ok_or_else(|| may_touch_data(command, args))?;
-                if known.is_empty() && !self.has_restored() && self.has_asked() {
-                    return Err(said_by_us(command, "Function not found"));
+                if known.is_empty() && !self.has_restored() && self.has_listed_libraries() {
+                    return Err(server_style(command, "Function not found"));
                 }
-                let keys = known.iter().map(|code| text::keys(code, commands));
+                let keys = known.iter().map(|code| lua::keys(code, commands));
                 let keys: Option<Vec<_>> = keys.collect();
                 keys.filter(|keys| !keys.is_empty())
                     .map(|keys| keys.concat())
@@ -48,10 +48,10 @@ impl ScriptMemory {
 }
 
 /// The server's words for a number of keys that it does not take.
-pub(crate) fn wrong_count(command: &CommandSpec, args: &[&[u8]]) -> Error {
-    let concern = Concern::of(args);
-    if let Some(Concern::EvalSha(sum)) = concern
-        && Sum::parse(sum).is_none()
+pub(crate) fn wrong_key_count(command: &CommandSpec, args: &[&[u8]]) -> Error {
+    let concern = ScriptCommand::of(args);
+    if let Some(ScriptCommand::EvalSha(sha)) = concern
+        && ScriptSha::parse(sha).is_none()
     {
         return no_script();
     }
@@ -63,10 +63,10 @@ pub(crate) fn wrong_count(command: &CommandSpec, args: &[&[u8]]) -> Error {
     let text = match (number, concern) {
         (Some(0..), _) => "Number of keys can't be greater than number of args",
         (Some(_), _) => "Number of keys can't be negative",
-        (None, Some(Concern::Call(_))) => "Bad number of keys provided",
+        (None, Some(ScriptCommand::Call(_))) => "Bad number of keys provided",
         (None, _) => "value is not an integer or out of range",
     };
-    said_by_us(command, text)
+    server_style(command, text)
 }
 
 /// The server's words, so that whoever knows them loads the script.
@@ -77,9 +77,11 @@ fn no_script() -> Error {
 }
 
 fn may_touch_data(command: &CommandSpec, args: &[&[u8]]) -> Error {
-    let what = match (Concern::of(args), args.get(1)) {
-        (Some(Concern::Call(_)), Some(name)) => format!("{} of {}", words(command), KeyText(name)),
-        _ => words(command),
+    let what = match (ScriptCommand::of(args), args.get(1)) {
+        (Some(ScriptCommand::Call(_)), Some(name)) => {
+            format!("{} of {}", spoken_name(command), KeyText(name))
+        }
+        _ => spoken_name(command),
     };
     Error::new(
         ErrorKind::Unroutable,
@@ -94,14 +96,11 @@ fn may_touch_data(command: &CommandSpec, args: &[&[u8]]) -> Error {
 mod tests {
     use super::*;
 
-    fn verdict(
-        memory: &ScriptMemory,
-        request: &[&str],
-    ) -> Result<Vec<String>, (ErrorKind, String)> {
+    fn verdict(cache: &ScriptCache, request: &[&str]) -> Result<Vec<String>, (ErrorKind, String)> {
         let args: Vec<&[u8]> = request.iter().map(|word| word.as_bytes()).collect();
         let commands = CommandTable::built_in();
         let command = commands.find(&args).expect("a known command");
-        let verdict = memory.judge(commands, command, &args);
+        let verdict = cache.literal_keys(commands, command, &args);
         let text = |key: &&[u8]| String::from_utf8_lossy(key).into_owned();
         verdict
             .map(|keys| keys.iter().map(text).collect())
@@ -110,17 +109,17 @@ mod tests {
 
     #[test]
     fn scripts_are_judged_by_their_text_wherever_it_is() {
-        let mut memory = ScriptMemory::default();
-        memory.learn(&[b"SCRIPT", b"LOAD", b"return 1"]);
-        memory.learn(&[b"SCRIPT", b"LOAD", b"return redis.call('GET', ARGV[1])"]);
-        memory.learn(&[b"SCRIPT", b"LOAD", b"return redis.call('GET', 'k')"]);
-        let harmful = Sum::of(b"return redis.call('GET', ARGV[1])").hex();
-        let plain = Sum::of(b"return redis.call('GET', 'k')").hex();
-        let ask = |request: &[&str]| verdict(&memory, request);
+        let mut cache = ScriptCache::default();
+        cache.record_sent(&[b"SCRIPT", b"LOAD", b"return 1"]);
+        cache.record_sent(&[b"SCRIPT", b"LOAD", b"return redis.call('GET', ARGV[1])"]);
+        cache.record_sent(&[b"SCRIPT", b"LOAD", b"return redis.call('GET', 'k')"]);
+        let harmful = ScriptSha::of(b"return redis.call('GET', ARGV[1])").hex();
+        let plain = ScriptSha::of(b"return redis.call('GET', 'k')").hex();
+        let ask = |request: &[&str]| verdict(&cache, request);
         assert_eq!(ask(&["EVAL", "return 1", "0"]), Ok(vec![]));
         assert_eq!(ask(&["EVALSHA", &plain, "0"]), Ok(vec!["k".to_owned()]));
         assert_eq!(
-            ask(&["EVALSHA", &Sum::of(b"return 1").hex(), "0"]),
+            ask(&["EVALSHA", &ScriptSha::of(b"return 1").hex(), "0"]),
             Ok(vec![])
         );
         let (kind, text) = ask(&["EVALSHA", &harmful, "0"]).unwrap_err();
@@ -129,14 +128,14 @@ mod tests {
             text.starts_with("this EVALSHA declares no key") && text.contains("client.node(name)"),
             "{text}"
         );
-        let unknown = ask(&["EVALSHA_RO", &Sum::of(b"?").hex(), "0"]).unwrap_err();
+        let unknown = ask(&["EVALSHA_RO", &ScriptSha::of(b"?").hex(), "0"]).unwrap_err();
         assert_eq!(unknown.0, ErrorKind::Redis);
         assert_eq!(unknown.1, "NOSCRIPT: No matching script. Please use EVAL.");
     }
 
     #[test]
     fn functions_are_judged_by_the_library_that_names_them() {
-        let mut memory = ScriptMemory::default();
+        let mut cache = ScriptCache::default();
         let library = |name: &str, function: &str, body: &str| {
             format!(
                 "#!lua name={name}\nredis.register_function('{function}', function() return {body} end)"
@@ -146,39 +145,39 @@ mod tests {
             library("a", "clock", "redis.call('TIME')"),
             library("b", "peek", "redis.call('GET', k[1])"),
         ] {
-            memory.learn(&[b"FUNCTION", b"LOAD", code.as_bytes()]);
+            cache.record_sent(&[b"FUNCTION", b"LOAD", code.as_bytes()]);
         }
-        assert_eq!(verdict(&memory, &["FCALL", "CLOCK", "0"]), Ok(vec![]));
-        let (kind, text) = verdict(&memory, &["FCALL_RO", "peek", "0"]).unwrap_err();
+        assert_eq!(verdict(&cache, &["FCALL", "CLOCK", "0"]), Ok(vec![]));
+        let (kind, text) = verdict(&cache, &["FCALL_RO", "peek", "0"]).unwrap_err();
         assert_eq!(kind, ErrorKind::Unroutable);
         assert!(
             text.starts_with("this FCALL_RO of \"peek\" declares no key"),
             "{text}"
         );
-        let unknown = verdict(&memory, &["FCALL", "other", "0"]).unwrap_err();
+        let unknown = verdict(&cache, &["FCALL", "other", "0"]).unwrap_err();
         assert_eq!(
             unknown.0,
             ErrorKind::Unroutable,
             "somebody else may have loaded it"
         );
-        let mut memory = Arc::new(memory);
-        ScriptMemory::learn_libraries(&mut memory, &redis::Value::Array(Vec::new()));
-        let mut memory = Arc::unwrap_or_clone(memory);
-        let unknown = verdict(&memory, &["FCALL", "other", "0"]).unwrap_err();
+        let mut cache = Arc::new(cache);
+        ScriptCache::record_libraries(&mut cache, &redis::Value::Array(Vec::new()));
+        let mut cache = Arc::unwrap_or_clone(cache);
+        let unknown = verdict(&cache, &["FCALL", "other", "0"]).unwrap_err();
         assert_eq!(unknown.1, "ERR: Function not found (FCALL)");
-        memory.learn(&[b"FUNCTION", b"RESTORE", b"payload"]);
-        let restored = verdict(&memory, &["FCALL", "other", "0"]).unwrap_err();
+        cache.record_sent(&[b"FUNCTION", b"RESTORE", b"payload"]);
+        let restored = verdict(&cache, &["FCALL", "other", "0"]).unwrap_err();
         assert_eq!(restored.0, ErrorKind::Unroutable, "it may be in there");
-        let replaced = verdict(&memory, &["FCALL", "clock", "0"]).unwrap_err();
+        let replaced = verdict(&cache, &["FCALL", "clock", "0"]).unwrap_err();
         assert_eq!(replaced.0, ErrorKind::Unroutable, "it may be another now");
         let again = library("a", "clock", "redis.call('TIME')");
-        memory.learn(&[b"FUNCTION", b"LOAD", b"REPLACE", again.as_bytes()]);
-        assert_eq!(verdict(&memory, &["FCALL", "clock", "0"]), Ok(vec![]));
+        cache.record_sent(&[b"FUNCTION", b"LOAD", b"REPLACE", again.as_bytes()]);
+        assert_eq!(verdict(&cache, &["FCALL", "clock", "0"]), Ok(vec![]));
     }
 
     #[test]
     fn a_wrong_number_of_keys_is_told_in_the_words_of_the_server() {
-        let sum = Sum::of(b"").hex();
+        let sha = ScriptSha::of(b"").hex();
         for (request, text) in [
             (
                 ["EVAL", "s", "-1"],
@@ -193,7 +192,7 @@ mod tests {
                 "ERR: value is not an integer or out of range (EVAL)",
             ),
             (
-                ["EVALSHA", &sum, "x"],
+                ["EVALSHA", &sha, "x"],
                 "ERR: value is not an integer or out of range (EVALSHA)",
             ),
             (
@@ -213,7 +212,7 @@ mod tests {
             let command = CommandTable::built_in()
                 .find(&args)
                 .expect("a known command");
-            assert_eq!(wrong_count(command, &args).to_string(), text);
+            assert_eq!(wrong_key_count(command, &args).to_string(), text);
         }
     }
 }
