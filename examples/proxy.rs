@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use redis_sharding::aio::{OutputLimit, Proxy, parse_bytes};
 use redis_sharding::partition::by_name;
+use redis_sharding::proxy::{OutputLimit, Proxy, parse_bytes};
 use redis_sharding::redis::parse_redis_url;
 use redis_sharding::{Builder, PartialReads, ShardedClient, Topology};
 use tokio::net::{TcpListener, TcpStream};

@@ -50,7 +50,7 @@
 //! | [`Builder`], [`ShardedClient`] | describes a client; the client, which is the connection |
 //! | [`Node`], [`Dedicated`], [`Scan`] | one server, a private connection, the keys of all nodes |
 //! | `aio` | the same on tokio, behind the feature `tokio-comp` |
-//! | `aio::Proxy` | the nodes as one server, for programs in other languages |
+//! | `proxy::Proxy` | the nodes as one server, for programs in other languages |
 //! | [`Subscriber`], [`Event`] | channels and patterns of all nodes, in one stream |
 //! | [`Error`], [`ErrorKind`], [`PartOutcome`] | what went wrong, and which node did what |
 //! | `testing::TestNode` | a server in this process that fails on demand |
@@ -169,57 +169,38 @@
 //! ```
 #![forbid(unsafe_code)]
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
-#![cfg_attr(
-    not(feature = "tokio-comp"),
-    allow(
-        dead_code,
-        unused_imports,
-        reason = "the lower floors serve the async half too"
-    )
-)]
 
 #[cfg(feature = "tokio-comp")]
 pub mod aio;
-pub mod builder;
 pub mod command;
+mod config;
 mod endpoint;
 mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-mod handshake;
 pub mod hash;
-mod health;
-mod inbox;
-pub mod node;
 pub mod partition;
-mod passage;
-mod password;
 pub mod plan;
-#[cfg(feature = "tokio-comp")]
-mod proxy;
-mod reply;
+mod policy;
+#[cfg(feature = "proxy")]
+pub mod proxy;
 mod resp;
-mod scan;
-mod settings;
-mod subscribe;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod tls;
 mod topology;
 
-pub use builder::Builder;
+pub use config::{Builder, builder};
+pub use endpoint::tls::TlsBackend;
 pub use error::{Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
-pub use node::{NODES_MAX, NodeIndex, NodeSpec};
+pub use partition::node::{self, NODES_MAX, NodeIndex, NodeSpec};
 pub use plan::{
-    PartialReads, SCRIPT_BYTES_MAX, SCRIPTS_MAX, SplitWrites, TRANSACTION_ATTEMPTS_MAX,
+    EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, PartialReads, SCRIPT_BYTES_MAX, SCRIPTS_MAX,
+    ScanPosition, SplitWrites, SubscriptionKind, TRANSACTION_ATTEMPTS_MAX,
 };
 pub use redis;
-pub use scan::ScanPosition;
-pub use subscribe::{EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, SubscriptionKind};
 pub use sync::{Dedicated, Node, PubSub, Scan, ShardedClient, Subscriber};
-pub use tls::TlsBackend;
 pub use topology::Topology;
 
 /// The README's code is compiled and run with the doctests, when all that it uses is there.

@@ -5,14 +5,12 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use redis_sharding::aio::{
-    DEFAULT_MAX_CLIENTS, DEFAULT_MEMORY_LIMIT, OutputLimit, REQUEST_BYTES_MAX,
-};
 use redis_sharding::hash::{HashTag, KeyHash};
 use redis_sharding::partition::{
     HashMod, NumericTable, Partitioner, PlacementError, Range, Rendezvous, Ring, RingSpec, SlotMap,
     WEIGHTS_MAX, catalogue,
 };
+use redis_sharding::proxy::{DEFAULT_MEMORY_LIMIT, OutputLimit, REQUEST_BYTES_MAX};
 use redis_sharding::{
     EVENT_BYTES_MAX, EVENTS_MAX, KEY_TEXT_MAX, NODES_MAX, NodeSpec, SCRIPT_BYTES_MAX, SCRIPTS_MAX,
     TRANSACTION_ATTEMPTS_MAX, Topology, builder,
@@ -98,16 +96,19 @@ fn the_limits_are_those_of_the_code() {
             "`SCRIPT_BYTES_MAX`",
             format!("{} MiB each", SCRIPT_BYTES_MAX >> 20),
         ),
-        ("`Builder::max_clients`", DEFAULT_MAX_CLIENTS.to_string()),
         (
-            "`aio::REQUEST_BYTES_MAX`",
+            "`Builder::max_clients`",
+            builder::DEFAULT_MAX_CLIENTS.to_string(),
+        ),
+        (
+            "`proxy::REQUEST_BYTES_MAX`",
             format!("{} GiB", REQUEST_BYTES_MAX >> 30),
         ),
         (
-            "`aio::DEFAULT_MEMORY_LIMIT`",
+            "`proxy::DEFAULT_MEMORY_LIMIT`",
             format!("{} GiB", DEFAULT_MEMORY_LIMIT >> 30),
         ),
-        ("`aio::OutputLimit::PUB_SUB`", output_limit()),
+        ("`proxy::OutputLimit::PUB_SUB`", output_limit()),
         ("`KEY_TEXT_MAX`", KEY_TEXT_MAX.to_string()),
         ("`RingSpec::with_points_per_weight`", ring_points()),
     ];

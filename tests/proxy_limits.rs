@@ -9,8 +9,8 @@ use std::net::TcpStream;
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use redis_sharding::aio::{OutputLimit, Proxy};
 use redis_sharding::command::write_command;
+use redis_sharding::proxy::{OutputLimit, Proxy};
 
 use support::local_proxy::{LocalProxy, RawClient};
 use support::{Servers, builder};

@@ -8,16 +8,16 @@ use redis::aio::ConnectionLike;
 use redis::{Arg, Cmd, IntoConnectionInfo, Pipeline, RedisFuture, RedisResult, ToRedisArgs, Value};
 
 use crate::aio::{Dedicated, Executor, Node, Scan, Subscriber};
-use crate::builder::Builder;
+use crate::command::BlockingTime;
 use crate::command::{Args, Scripting};
+use crate::config::Builder;
 use crate::error::Error;
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
+use crate::plan::ScanPosition;
 use crate::plan::{
-    Batch, BlockingTime, Explanation, PipelineKind, Plan, PlannedPipeline, PlannedTransaction,
-    RoutedCommand, Router, Scope, ScriptCache, empty_pipeline, parse_one, select_replies,
-    with_node_name,
+    Batch, Explanation, PipelineKind, Plan, PlannedPipeline, PlannedTransaction, RoutedCommand,
+    Router, Scope, ScriptCache, empty_pipeline, parse_one, select_replies, with_node_name,
 };
-use crate::scan::ScanPosition;
 use crate::topology::Topology;
 
 /// A client that spreads data over many Redis or Valkey servers, on tokio.
@@ -289,7 +289,7 @@ impl Shared {
     }
 
     /// The plan for a command that was refused, if the nodes know what was not known about it.
-    pub(in crate::aio) async fn planned_again(
+    pub(crate) async fn planned_again(
         &self,
         args: &[&[u8]],
         refusal: Error,
@@ -360,7 +360,7 @@ impl Shared {
     }
 
     /// One packed request to the node of its plan.
-    pub(super) async fn call_packed(
+    pub(crate) async fn call_packed(
         &self,
         node: NodeIndex,
         packed: &[u8],
@@ -421,7 +421,7 @@ impl Shared {
 }
 
 /// The arguments of a command; `None` when one of them is a cursor, whose value only the packed command has.
-pub(super) fn simple_args(cmd: &Cmd) -> Option<Args<'_>> {
+pub(crate) fn simple_args(cmd: &Cmd) -> Option<Args<'_>> {
     cmd.args_iter()
         .map(|arg| match arg {
             Arg::Simple(arg) => Some(arg),

@@ -8,13 +8,14 @@ use redis::{Cmd, Pipeline, RedisFuture, RedisResult, Value};
 
 use crate::aio::Shared;
 use crate::aio::exclusive_pool::Lease;
+use crate::command::BlockingTime;
 use crate::command::{Access, Scripting};
 use crate::error::Error;
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, BlockingTime, Cause, ExpectedEnd, Failure, PipelineKind, PipelineSummary, Recovery,
-    RoutedCommand, Scope, TransactionState, WatchState, check_each, empty_pipeline, exec_abort,
-    finish_private, parse_one, select_replies, with_node_name,
+    Answers, Cause, ExpectedEnd, Failure, PipelineKind, PipelineSummary, Recovery, RoutedCommand,
+    Scope, TransactionState, WatchState, check_each, empty_pipeline, exec_abort, finish_private,
+    parse_one, select_replies, with_node_name,
 };
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, CLIENT and other stateful talk work on it as they do on

@@ -14,10 +14,10 @@ use tokio::time::Sleep;
 
 use crate::aio::multiplexed::{InFlight, OnLastHandle, ReplyProgress, SendQueue, timed_out};
 use crate::aio::peek::Peek;
-use crate::builder::DEFAULT_RESPONSE_TIMEOUT;
-use crate::inbox::{RawFrame, ReplyDecoder};
+use crate::config::DEFAULT_RESPONSE_TIMEOUT;
+use crate::config::PROBE_AFTER;
 use crate::plan::{Cause, Failure};
-use crate::settings::PROBE_AFTER;
+use crate::resp::{RawFrame, ReplyDecoder};
 
 /// A task that writes what is in the queue and gives every reply to who waits for it. Ends when the connection does.
 pub(super) struct Driver<S> {

@@ -7,7 +7,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::task::coop;
 
-use crate::subscribe::{Event, EventQueue};
+use crate::plan::pubsub::{Event, EventQueue};
 
 /// A bounded queue with many writers and one reader.
 #[derive(Debug, Default)]

@@ -9,13 +9,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::aio::multiplexed::{Deadline, MultiplexedConnection};
 use crate::aio::reconnecting::Connector;
-use crate::health::{Admission, Backoff};
+use crate::config::PROBE_AFTER;
 use crate::plan::Cause;
-use crate::settings::PROBE_AFTER;
+use crate::policy::{Admission, Backoff};
 
 /// A bounded number of connections to one node, each lent to one user at a time.
-pub(super) struct ExclusivePool {
-    pub(super) connector: Connector,
+pub(crate) struct ExclusivePool {
+    pub(crate) connector: Connector,
     /// So many are kept when nobody uses them.
     size: usize,
     permits: Arc<Semaphore>,
@@ -25,15 +25,15 @@ pub(super) struct ExclusivePool {
 }
 
 /// A connection on loan; closed unless it is given back.
-pub(super) struct Lease {
+pub(crate) struct Lease {
     pool: Arc<ExclusivePool>,
-    pub(super) connection: MultiplexedConnection,
+    pub(crate) connection: MultiplexedConnection,
     _permit: OwnedSemaphorePermit,
 }
 
 impl ExclusivePool {
     /// For so many users at a time.
-    pub(super) fn new(connector: Connector, size: usize, users: usize) -> Self {
+    pub(crate) fn new(connector: Connector, size: usize, users: usize) -> Self {
         Self {
             connector,
             size,
@@ -44,7 +44,7 @@ impl ExclusivePool {
     }
 
     /// A connection of one's own.
-    pub(super) async fn lease(self: &Arc<Self>, deadline: Deadline) -> Result<Lease, Cause> {
+    pub(crate) async fn lease(self: &Arc<Self>, deadline: Deadline) -> Result<Lease, Cause> {
         let permit = Arc::clone(&self.permits).acquire_owned();
         let permit = match deadline.end() {
             None => permit.await,
@@ -170,7 +170,7 @@ impl Drop for Attempt<'_> {
 
 impl Lease {
     /// Ends the loan of a connection that owes nothing.
-    pub(super) fn release(self) {
+    pub(crate) fn release(self) {
         if self.connection.is_closed() {
             return;
         }
@@ -186,7 +186,7 @@ impl Lease {
     }
 
     /// Ends the loan of a connection that failed.
-    pub(super) fn discard(self, cause: &Cause) {
+    pub(crate) fn discard(self, cause: &Cause) {
         if let Cause::Dropped(_) = cause {
             self.pool.discard_all_idle();
         }

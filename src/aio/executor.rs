@@ -12,13 +12,13 @@ use crate::aio::exclusive_pool::{ExclusivePool, Lease};
 use crate::aio::multiplexed::{Deadline, MultiplexedConnection, ReplyChannel};
 use crate::aio::reconnecting::{Connector, ReconnectingConnection};
 use crate::command::Access;
+use crate::command::BlockingTime;
+use crate::config::Settings;
 use crate::endpoint::Endpoint;
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, BlockingTime, Cause, Failure, NodeRequest, RESENDS_MAX, ReplySlot, Resend,
-    retry_on_other_node,
+    Answers, Cause, Failure, NodeRequest, RESENDS_MAX, ReplySlot, Resend, retry_on_other_node,
 };
-use crate::settings::Settings;
 
 /// Every node's connections.
 #[derive(Debug)]
@@ -63,21 +63,21 @@ impl Executor {
     }
 
     /// How to make a connection of one's own to `node`.
-    pub(super) fn connector(&self, node: NodeIndex) -> Connector {
+    pub(crate) fn connector(&self, node: NodeIndex) -> Connector {
         self.nodes[node.get()].waiting.connector.clone()
     }
 
     /// How long an answer that comes at once may take.
-    pub(super) fn response_timeout(&self) -> Option<Duration> {
+    pub(crate) fn response_timeout(&self) -> Option<Duration> {
         self.response_timeout
     }
 
-    pub(super) fn deadline(&self, blocking: BlockingTime) -> Deadline {
+    pub(crate) fn deadline(&self, blocking: BlockingTime) -> Deadline {
         Deadline::start(blocking.with_response(self.response_timeout))
     }
 
     /// One request to one node, and its answer. `write` appends the request, each time it is sent.
-    pub(super) async fn call(
+    pub(crate) async fn call(
         &self,
         node: NodeIndex,
         write: impl Fn(&mut Vec<u8>),
@@ -111,7 +111,7 @@ impl Executor {
 
     /// All requests of every exchange to its node, and their answers. What goes to another node because the first could not be
     /// reached is added behind them.
-    pub(super) async fn exchange<R: ReplyChannel>(
+    pub(crate) async fn exchange<R: ReplyChannel>(
         &self,
         exchanges: &mut Vec<NodeRequest>,
         blocking: BlockingTime,
@@ -173,7 +173,7 @@ impl Executor {
     }
 
     /// A connection to `node` that nobody else uses.
-    pub(super) async fn lease(&self, node: NodeIndex, deadline: Deadline) -> Result<Lease, Cause> {
+    pub(crate) async fn lease(&self, node: NodeIndex, deadline: Deadline) -> Result<Lease, Cause> {
         self.nodes[node.get()].waiting.lease(deadline).await
     }
 }

@@ -26,33 +26,30 @@
 //! time, while all others fail at once. Connections on such a runtime that is not run any more are given up when requests
 //! from another one get no sign of life from them for a second.
 
+mod build;
 mod client;
 mod dedicated;
 mod driver;
 mod event_channel;
-mod exclusive_pool;
+pub(crate) mod exclusive_pool;
 mod executor;
-mod multiplexed;
+pub(crate) mod multiplexed;
 mod node;
-mod peek;
-mod proxy;
+pub(crate) mod peek;
 mod pub_sub_connection;
-mod reconnecting;
+pub(crate) mod reconnecting;
 mod scan;
 mod scripts;
 mod subscriber;
 mod tls;
 mod transaction;
 
-pub use crate::proxy::{OutputLimit, OutputLimitError, REQUEST_BYTES_MAX, parse_bytes};
 pub use client::ShardedClient;
 pub use dedicated::Dedicated;
 pub use node::Node;
-pub use proxy::{DEFAULT_MAX_CLIENTS, DEFAULT_MEMORY_LIMIT, Proxy};
 pub use scan::Scan;
 pub use subscriber::Subscriber;
 
 pub(crate) use client::Shared;
 pub(crate) use driver::WriteCoalescing;
 pub(crate) use executor::Executor;
-pub(crate) use proxy::ClientConfig;

@@ -22,12 +22,12 @@ const ABANDONED_REPLY_BYTES_MIN: usize = 64 << 10;
 
 /// A driver on a runtime that runs only while somebody blocks on it is asked so often for a sign of life by requests from
 /// elsewhere. Without one its connection is given up.
-pub(super) const DRIVER_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const DRIVER_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection to one node. Requests are written in the order in which they are handed over, and answered in that order.
 /// Closed when the last handle is dropped.
 #[derive(Debug)]
-pub(super) struct MultiplexedConnection {
+pub(crate) struct MultiplexedConnection {
     queue: Arc<SendQueue>,
     /// The runtime of the driver, if it runs only while somebody blocks on it.
     driver_runtime: Option<Id>,
@@ -35,33 +35,33 @@ pub(super) struct MultiplexedConnection {
 
 /// Where requests wait for the driver.
 #[derive(Default)]
-pub(super) struct SendQueue {
-    pub(super) state: Mutex<SendQueueState>,
+pub(crate) struct SendQueue {
+    pub(crate) state: Mutex<SendQueueState>,
     /// The driver has run since this was cleared.
-    pub(super) run: AtomicBool,
+    pub(crate) run: AtomicBool,
 }
 
 /// Requests that the driver has not taken yet.
 #[derive(Default)]
-pub(super) struct SendQueueState {
+pub(crate) struct SendQueueState {
     /// Their bytes.
-    pub(super) outgoing: Vec<u8>,
+    pub(crate) outgoing: Vec<u8>,
     /// Who waits for their answers, in the order of the bytes.
-    pub(super) pending: Vec<InFlight>,
+    pub(crate) pending: Vec<InFlight>,
     /// Wakes the driver, when it sleeps.
-    pub(super) waker: Option<Waker>,
+    pub(crate) waker: Option<Waker>,
     /// Who wants to know whether the connection is still open.
-    pub(super) probe: Option<oneshot::Sender<()>>,
-    pub(super) closed: Option<Cause>,
+    pub(crate) probe: Option<oneshot::Sender<()>>,
+    pub(crate) closed: Option<Cause>,
     /// No handle is left.
-    pub(super) detached: bool,
+    pub(crate) detached: bool,
     /// What is done then.
-    pub(super) on_last_handle: OnLastHandle,
+    pub(crate) on_last_handle: OnLastHandle,
 }
 
 /// When a connection that nobody has a handle of is closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum OnLastHandle {
+pub(crate) enum OnLastHandle {
     /// As soon as all is written. The server forgets a blocking command that waits.
     #[default]
     Close,
@@ -71,25 +71,25 @@ pub(super) enum OnLastHandle {
 }
 
 /// Who waits for answers.
-pub(super) struct InFlight {
+pub(crate) struct InFlight {
     /// How many bytes its request has.
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
     /// How many answers are still to come.
-    pub(super) remaining: usize,
+    pub(crate) remaining: usize,
     /// How many were asked for.
-    pub(super) count: usize,
-    pub(super) ending: ExpectedEnd,
+    pub(crate) count: usize,
+    pub(crate) ending: ExpectedEnd,
     values: Vec<Value>,
     frames: RawReplies,
-    pub(super) submitted_at: Instant,
-    pub(super) deadline: Option<Instant>,
+    pub(crate) submitted_at: Instant,
+    pub(crate) deadline: Option<Instant>,
     /// `None` once it was told that time is over; the answers still come and are thrown away.
-    pub(super) responder: Option<Responder>,
+    pub(crate) responder: Option<Responder>,
 }
 
 /// Whether an answer was the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReplyProgress {
+pub(crate) enum ReplyProgress {
     More,
     Complete,
     /// It was, and leaves the connection other than it was.
@@ -97,14 +97,14 @@ pub(super) enum ReplyProgress {
 }
 
 /// The way back to who asked.
-pub(super) enum Responder {
+pub(crate) enum Responder {
     One(oneshot::Sender<Result<Value, Failure>>),
     Many(oneshot::Sender<Answers>),
     Raw(oneshot::Sender<Answers<RawReplies>>),
 }
 
 /// A form in which answers are given back.
-pub(super) trait ReplyChannel: ReplyBuffer {
+pub(crate) trait ReplyChannel: ReplyBuffer {
     /// The way back for answers in this form.
     fn responder(sender: oneshot::Sender<Answers<Self>>) -> Responder;
 }
@@ -124,7 +124,7 @@ impl ReplyChannel for RawReplies {
 impl MultiplexedConnection {
     /// A connection, of which a driver takes the state. `home` is the runtime of that driver, if it runs only while somebody
     /// blocks on it.
-    pub(super) fn new(queue: Arc<SendQueue>, home: Option<Id>) -> Self {
+    pub(crate) fn new(queue: Arc<SendQueue>, home: Option<Id>) -> Self {
         Self {
             queue: queue,
             driver_runtime: home,
@@ -132,22 +132,22 @@ impl MultiplexedConnection {
     }
 
     /// Makes it carry out what was handed over even if nobody waits for it.
-    pub(super) fn drain_on_drop(&self) {
+    pub(crate) fn drain_on_drop(&self) {
         self.queue.state.lock().on_last_handle = OnLastHandle::Drain;
     }
 
     /// Whether it is no more.
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.queue.state.lock().closed.is_some()
     }
 
     /// Whether its driver lives on a runtime that may not be run while this one is.
-    pub(super) fn is_on_foreign_runtime(&self) -> bool {
+    pub(crate) fn is_on_foreign_runtime(&self) -> bool {
         is_away(self.driver_runtime)
     }
 
     /// Whether the server has closed it, as far as can be told without asking it: the driver looks at the socket.
-    pub(super) async fn is_stale(&self) -> bool {
+    pub(crate) async fn is_stale(&self) -> bool {
         let (sender, looked) = oneshot::channel();
         {
             let mut state = self.queue.state.lock();
@@ -161,7 +161,7 @@ impl MultiplexedConnection {
     }
 
     /// One request and its answer. `write` appends the request.
-    pub(super) async fn call(
+    pub(crate) async fn call(
         &self,
         write: impl FnOnce(&mut Vec<u8>),
         deadline: Deadline,
@@ -185,7 +185,7 @@ impl MultiplexedConnection {
     }
 
     /// `count` packed requests and their answers.
-    pub(super) async fn exchange<R: ReplyChannel>(
+    pub(crate) async fn exchange<R: ReplyChannel>(
         &self,
         packed: &[u8],
         count: usize,
@@ -197,7 +197,7 @@ impl MultiplexedConnection {
     }
 
     /// `count` packed requests and their answers, whose bytes `meter` counts as far as they are left unread.
-    pub(super) async fn exchange_metered<R: ReplyChannel>(
+    pub(crate) async fn exchange_metered<R: ReplyChannel>(
         &self,
         packed: &[u8],
         count: usize,
@@ -236,44 +236,44 @@ impl Drop for MultiplexedConnection {
 }
 
 /// Whether what lives on this runtime may not be run while the caller's is.
-pub(super) fn is_away(home: Option<Id>) -> bool {
+pub(crate) fn is_away(home: Option<Id>) -> bool {
     home.is_some_and(|home| Handle::try_current().is_ok_and(|here| here.id() != home))
 }
 
 /// How long a request may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Deadline {
-    pub(super) start: Instant,
-    pub(super) length: Option<Duration>,
+pub(crate) struct Deadline {
+    pub(crate) start: Instant,
+    pub(crate) length: Option<Duration>,
 }
 
 impl Deadline {
-    pub(super) fn start(length: Option<Duration>) -> Self {
+    pub(crate) fn start(length: Option<Duration>) -> Self {
         Self {
             start: Instant::now(),
             length,
         }
     }
 
-    pub(super) fn end(&self) -> Option<Instant> {
+    pub(crate) fn end(&self) -> Option<Instant> {
         self.length
             .and_then(|length| self.start.checked_add(length))
     }
 
     /// Whether it has passed.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.end().is_some_and(|end| end <= Instant::now())
     }
 }
 
 /// No answer within this time.
-pub(super) fn timed_out(deadline: Duration) -> Cause {
+pub(crate) fn timed_out(deadline: Duration) -> Cause {
     Cause::Timeout(format!("no answer within {deadline:?}"))
 }
 
 impl SendQueueState {
     /// Has the driver waked when something comes.
-    pub(super) fn park(&mut self, cx: &Context<'_>) {
+    pub(crate) fn park(&mut self, cx: &Context<'_>) {
         match &mut self.waker {
             Some(sleeper) => sleeper.clone_from(cx.waker()),
             sleeper => *sleeper = Some(cx.waker().clone()),
@@ -351,7 +351,7 @@ impl SendQueue {
     }
 
     /// Takes no more requests. Those that the driver has not taken are not sent.
-    pub(super) fn close(&self, cause: &Cause) {
+    pub(crate) fn close(&self, cause: &Cause) {
         let mut state = self.state.lock();
         state.closed = Some(cause.clone());
         state.outgoing = Vec::new();
@@ -377,7 +377,7 @@ impl fmt::Debug for SendQueue {
 impl InFlight {
     /// Whether nobody wants to read the answers here.
     #[inline]
-    pub(super) fn is_raw(&self) -> bool {
+    pub(crate) fn is_raw(&self) -> bool {
         matches!(self.responder, None | Some(Responder::Raw(_)))
     }
 
@@ -387,7 +387,7 @@ impl InFlight {
     }
 
     /// So many bytes of an answer are of use to somebody.
-    pub(super) fn reply_bytes_max(&self) -> usize {
+    pub(crate) fn reply_bytes_max(&self) -> usize {
         match &self.responder {
             Some(_) if !self.is_abandoned() => {
                 self.ending.reply_bytes_max(self.frames.byte_count())
@@ -397,7 +397,7 @@ impl InFlight {
     }
 
     /// Takes one answer.
-    pub(super) fn take(&mut self, value: Value) -> ReplyProgress {
+    pub(crate) fn take(&mut self, value: Value) -> ReplyProgress {
         let taken = self.count_down(|ending| ending.is_met_by(&value));
         match &self.responder {
             Some(Responder::One(_)) => {
@@ -422,7 +422,7 @@ impl InFlight {
 
     /// Takes one answer unread.
     #[inline]
-    pub(super) fn take_frame(&mut self, frame: &[u8]) -> ReplyProgress {
+    pub(crate) fn take_frame(&mut self, frame: &[u8]) -> ReplyProgress {
         let taken = self.count_down(|ending| ending.is_met_by_frame(frame));
         if self.frames.byte_count() > ABANDONED_REPLY_BYTES_MIN && self.is_abandoned() {
             self.responder = None;
@@ -448,7 +448,7 @@ impl InFlight {
     }
 
     /// Tells who asked that there will be no more answers.
-    pub(super) fn finish(&mut self, failure: Option<Failure>) {
+    pub(crate) fn finish(&mut self, failure: Option<Failure>) {
         match (self.responder.take(), failure) {
             (Some(Responder::One(sender)), Some(failure)) => drop(sender.send(Err(failure))),
             (Some(Responder::Many(sender)), failure) => {

@@ -9,7 +9,7 @@ use redis::{Cmd, Pipeline, RedisFuture, Value};
 use crate::aio::{Dedicated, Shared};
 use crate::command::Scripting;
 use crate::error::Error;
-use crate::node::{NodeIndex, NodeSpec};
+use crate::partition::{NodeIndex, NodeSpec};
 use crate::plan::{PipelineKind, Scope, empty_pipeline, parse_one, select_replies};
 
 /// One node of a client: itself a [`redis::aio::ConnectionLike`], whose commands go to this server and nowhere else.

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 
 /// A stream whose socket can be looked at.
-pub(super) trait Peek {
+pub(crate) trait Peek {
     /// Whether the other side has closed it and nothing is left to be read. Does not wait.
     fn is_closed(&self) -> bool;
 }
@@ -40,7 +40,7 @@ const ALERT_BYTES_MAX: usize = 64;
 
 /// Whether the other side has closed an encrypted connection on which no reply is due: its last words may still lie there.
 #[cfg(any(feature = "tokio-native-tls-comp", feature = "tokio-rustls-comp"))]
-pub(super) fn is_encrypted_closed(stream: &TcpStream) -> bool {
+pub(crate) fn is_encrypted_closed(stream: &TcpStream) -> bool {
     match SockRef::from(stream).peek(&mut [MaybeUninit::uninit(); ALERT_BYTES_MAX]) {
         Ok(count) => count < ALERT_BYTES_MAX,
         Err(error) => error.kind() != io::ErrorKind::WouldBlock,

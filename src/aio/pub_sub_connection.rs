@@ -17,12 +17,12 @@ use crate::aio::event_channel::EventChannel;
 use crate::aio::multiplexed::{Deadline, is_away};
 use crate::aio::reconnecting::{Connector, Duplex, current_thread_runtime};
 use crate::error::Error;
-use crate::health::{BACKOFF_MAX, Backoff};
-use crate::inbox::ReplyDecoder;
-use crate::subscribe::{
+use crate::plan::pubsub::{
     ChangeRequest, Event, KEEPALIVE_AFTER, NAMES_AT_ONCE, Name, PubSubReply, SubscriptionChange,
     SubscriptionKind, SubscriptionTracker,
 };
+use crate::policy::{BACKOFF_MAX, Backoff};
+use crate::resp::ReplyDecoder;
 
 /// Replies and messages that are dealt with in a row, and their bytes, before other tasks get their turn.
 const REPLIES_AT_ONCE: usize = 256;

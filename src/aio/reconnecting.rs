@@ -24,22 +24,22 @@ use crate::aio::multiplexed::{Deadline, MultiplexedConnection, SendQueue};
 use crate::aio::peek::Peek;
 use crate::aio::tls;
 use crate::endpoint::Endpoint;
-use crate::handshake::Handshake;
-use crate::health::{BACKOFF_MIN, Backoff};
-use crate::inbox::ReplyDecoder;
 use crate::plan::{Answers, Cause, ExpectedEnd};
+use crate::policy::{BACKOFF_MIN, Backoff};
+use crate::resp::Handshake;
+use crate::resp::ReplyDecoder;
 
 /// How to make connections to one node.
 #[derive(Clone)]
-pub(super) struct Connector {
+pub(crate) struct Connector {
     endpoint: Endpoint,
-    pub(super) address: String,
-    pub(super) timeout: Duration,
+    pub(crate) address: String,
+    pub(crate) timeout: Duration,
     coalescing: WriteCoalescing,
 }
 
 /// One shared connection to one node.
-pub(super) struct ReconnectingConnection {
+pub(crate) struct ReconnectingConnection {
     connector: Connector,
     current: ArcSwapOption<MultiplexedConnection>,
     state: Mutex<State>,
@@ -74,12 +74,12 @@ struct Attempt {
 const OVERDUE_SLACK: Duration = Duration::from_millis(100);
 
 /// A stream to a server, of whichever kind.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Peek + Send + Unpin {}
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Peek + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Peek + Send + Unpin> Duplex for S {}
 
 impl Connector {
-    pub(super) fn new(endpoint: Endpoint, timeout: Duration, coalescing: WriteCoalescing) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, timeout: Duration, coalescing: WriteCoalescing) -> Self {
         Self {
             address: endpoint.address.clone(),
             endpoint,
@@ -89,7 +89,7 @@ impl Connector {
     }
 
     /// A stream of one's own on which these first words are said and answered, and what came behind the answers.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         &self,
         handshake: Handshake,
     ) -> Result<(Box<dyn Duplex>, ReplyDecoder), String> {
@@ -119,7 +119,7 @@ impl Connector {
     }
 
     /// The first words of a connection for commands.
-    pub(super) fn handshake(&self) -> Handshake {
+    pub(crate) fn handshake(&self) -> Handshake {
         Handshake::new(self.endpoint.info.redis_settings())
     }
 
@@ -150,13 +150,13 @@ impl Connector {
     }
 
     /// The first words of a connection for SUBSCRIBE, in the protocol that mixes messages and replies as arrays.
-    pub(super) fn pub_sub_handshake(&self) -> Handshake {
+    pub(crate) fn pub_sub_handshake(&self) -> Handshake {
         let settings = self.endpoint.info.redis_settings().clone();
         Handshake::new(&settings.set_protocol(redis::ProtocolVersion::RESP2))
     }
 
     /// A connection, ready for commands.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         &self,
         closed: impl FnOnce() + Send + 'static,
     ) -> Result<MultiplexedConnection, String> {
@@ -212,7 +212,7 @@ impl Connector {
 }
 
 /// Reads into the inbox's room. Dropping the future loses nothing.
-pub(super) async fn read(
+pub(crate) async fn read(
     stream: &mut Box<dyn Duplex>,
     decoder: &mut ReplyDecoder,
 ) -> io::Result<usize> {
@@ -247,14 +247,14 @@ where
 
 /// The runtime that this is called on, if it runs only while somebody blocks on it: what lives on it cannot be counted on
 /// from elsewhere.
-pub(super) fn current_thread_runtime() -> Option<Id> {
+pub(crate) fn current_thread_runtime() -> Option<Id> {
     let handle = Handle::try_current().ok()?;
     let is_blocked_on = handle.runtime_flavor() == RuntimeFlavor::CurrentThread;
     is_blocked_on.then(|| handle.id())
 }
 
 impl ReconnectingConnection {
-    pub(super) fn new(connector: Connector) -> Self {
+    pub(crate) fn new(connector: Connector) -> Self {
         Self {
             connector,
             current: ArcSwapOption::empty(),
@@ -264,7 +264,7 @@ impl ReconnectingConnection {
     }
 
     /// The connection. Waits for the first one; while the node is known to be down, fails at once.
-    pub(super) async fn acquire(
+    pub(crate) async fn acquire(
         self: &Arc<Self>,
         deadline: Deadline,
     ) -> Result<Arc<MultiplexedConnection>, Cause> {

@@ -11,7 +11,7 @@ use redis::Value;
 
 use crate::aio::Shared;
 use crate::error::Error;
-use crate::scan::{ScanPosition, ScanState, ScanStep};
+use crate::plan::{ScanPosition, ScanState, ScanStep};
 
 /// A stream of the keys of all nodes, made by [`ShardedClient::scan_all`](crate::aio::ShardedClient::scan_all).
 ///

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use redis::{RedisResult, Value};
 
 use crate::aio::Shared;
+use crate::command::BlockingTime;
 use crate::error::Error;
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Batch, BlockingTime, FunctionRetry, NodeRequest, PlannedTransaction, Recovery,
-    RoutedCommand, Scope, ScriptCache, ScriptJournal, libraries, loads_at,
+    Answers, Batch, FunctionRetry, NodeRequest, PlannedTransaction, Recovery, RoutedCommand, Scope,
+    ScriptCache, ScriptJournal, libraries, loads_at,
 };
-use crate::reply::Protocol;
+use crate::resp::Protocol;
 
 impl Shared {
     /// What scripts went through the client so far.
-    pub(in crate::aio) fn snapshot(&self) -> Arc<ScriptCache> {
+    pub(crate) fn snapshot(&self) -> Arc<ScriptCache> {
         Arc::clone(&self.scripts.read())
     }
 
@@ -34,7 +35,7 @@ impl Shared {
     }
 
     /// The same for a reply that is passed on unread.
-    pub(in crate::aio) fn record_raw_script_reply<'b>(
+    pub(crate) fn record_raw_script_reply<'b>(
         &self,
         args: &[&[u8]],
         reply: &'b [u8],
@@ -48,7 +49,7 @@ impl Shared {
     }
 
     /// The same for a transaction, by what EXEC answered.
-    pub(in crate::aio) fn heard_exec(&self, journal: &ScriptJournal<'_>, exec: &[u8]) {
+    pub(crate) fn heard_exec(&self, journal: &ScriptJournal<'_>, exec: &[u8]) {
         if !journal.is_empty() {
             journal.record_raw(&mut self.scripts.write(), exec);
         }

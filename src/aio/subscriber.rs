@@ -14,10 +14,10 @@ use crate::aio::Shared;
 use crate::aio::event_channel::EventChannel;
 use crate::aio::multiplexed::DRIVER_PROBE_TIMEOUT;
 use crate::aio::pub_sub_connection::PubSubConnection;
+use crate::command::BlockingTime;
 use crate::error::Error;
-use crate::node::NodeIndex;
-use crate::plan::BlockingTime;
-use crate::subscribe::{
+use crate::partition::NodeIndex;
+use crate::plan::pubsub::{
     Event, NAMES_AT_ONCE, NamesByNode, SubscriptionChange, SubscriptionKind, not_confirmed,
     nothing_to_do,
 };
@@ -176,7 +176,7 @@ impl Subscriber {
     }
 
     /// An event that has come already.
-    pub(super) fn try_next_event(&mut self) -> Option<Event> {
+    pub(crate) fn try_next_event(&mut self) -> Option<Event> {
         self.events.try_receive()
     }
 
@@ -185,7 +185,7 @@ impl Subscriber {
         self.events.poll_receive(cx)
     }
 
-    pub(super) async fn change(
+    pub(crate) async fn change(
         &mut self,
         change: SubscriptionChange,
         kind: SubscriptionKind,

@@ -5,7 +5,7 @@ use std::io;
 use tokio::net::TcpStream;
 
 use crate::aio::reconnecting::Duplex;
-use crate::tls::Tls;
+use crate::endpoint::tls::Tls;
 
 /// Shakes hands over a new connection.
 #[cfg_attr(
@@ -15,13 +15,13 @@ use crate::tls::Tls;
 pub(super) async fn connect(tls: &Tls, tcp: TcpStream) -> io::Result<Box<dyn Duplex>> {
     match tls.config {
         #[cfg(feature = "tokio-rustls-comp")]
-        crate::tls::Config::Rustls(ref config, ref name) => {
+        crate::endpoint::tls::Config::Rustls(ref config, ref name) => {
             let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::clone(config));
             let stream = connector.connect(name.clone(), tcp).await?;
             Ok(Box::new(flushing::Flushing::new(stream)))
         }
         #[cfg(feature = "tokio-native-tls-comp")]
-        crate::tls::Config::NativeTls(ref connector) => {
+        crate::endpoint::tls::Config::NativeTls(ref connector) => {
             let connector = tokio_native_tls::TlsConnector::from(connector.clone());
             let stream = connector.connect(&tls.server_name, tcp).await;
             let stream: tokio_native_tls::TlsStream<TcpStream> =
@@ -30,9 +30,9 @@ pub(super) async fn connect(tls: &Tls, tcp: TcpStream) -> io::Result<Box<dyn Dup
         }
         // The builder has refused these.
         #[cfg(all(feature = "tls-rustls", not(feature = "tokio-rustls-comp")))]
-        crate::tls::Config::Rustls(..) => unsupported(tcp),
+        crate::endpoint::tls::Config::Rustls(..) => unsupported(tcp),
         #[cfg(all(feature = "tls-native-tls", not(feature = "tokio-native-tls-comp")))]
-        crate::tls::Config::NativeTls(_) => unsupported(tcp),
+        crate::endpoint::tls::Config::NativeTls(_) => unsupported(tcp),
     }
 }
 

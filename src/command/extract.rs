@@ -5,16 +5,10 @@
 
 use std::time::Duration;
 
-use super::{Access, ArgAt, Blocking, CommandSpec, KeyError, KeyPositions, KeySpec, Route};
-
-/// How long the server may hold an answer back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// At most this long.
-    For(Duration),
-    /// Until something happens.
-    Forever,
-}
+use super::{
+    Access, ArgAt, Blocking, BlockingTime, CommandSpec, KeyError, KeyPositions, KeySpec, Route,
+};
+use crate::resp::canonical_integer;
 
 impl CommandSpec {
     /// Writes the positions of the request's keys into `out`, whose former content is dropped.
@@ -77,19 +71,21 @@ impl CommandSpec {
         self.access == Access::Read
     }
 
-    /// How long the server may hold the answer back, or `None` when it answers at once.
+    /// How long the server may hold the reply back.
     ///
-    /// A timeout that cannot be read is taken for [`Wait::Forever`]: the server will most likely refuse it at once, and
+    /// A timeout that cannot be read is taken for [`BlockingTime::Forever`]: the server will most likely refuse it at once, and
     /// if it does not, nobody else must be made to wait.
     #[must_use]
     #[inline]
-    pub fn wait_limit(&self, args: &[&[u8]]) -> Option<Wait> {
-        match self.blocking {
-            Blocking::No => None,
-            Blocking::OutOfBand => Some(Wait::For(Duration::ZERO)),
-            Blocking::Seconds(at) => Some(seconds(args[self.timeout_at(at, args)?])),
-            Blocking::Millis(at) => Some(millis(args[self.timeout_at(at, args)?])),
-        }
+    pub fn blocking_time(&self, args: &[&[u8]]) -> BlockingTime {
+        let (timeout, read): (_, fn(&[u8]) -> BlockingTime) = match self.blocking {
+            Blocking::No => return BlockingTime::None,
+            // Not a wait, but on a connection of its own: it must not queue behind a running script.
+            Blocking::OutOfBand => return BlockingTime::AtMost(Duration::ZERO),
+            Blocking::Seconds(at) => (self.timeout_at(at, args), seconds),
+            Blocking::Millis(at) => (self.timeout_at(at, args), millis),
+        };
+        timeout.map_or(BlockingTime::None, |at| read(args[at]))
     }
 
     fn check(&self, args: &[&[u8]]) -> Result<(), KeyError> {
@@ -185,7 +181,7 @@ fn range(
 
 fn number_of_keys(at: u16, least: u16, args: &[&[u8]]) -> Result<usize, KeyError> {
     let number = args.get(usize::from(at)).ok_or(KeyError::Arity)?;
-    let number = integer(number)
+    let number = canonical_integer(number)
         .filter(|&number| number >= i64::from(least))
         .ok_or(KeyError::Count)?;
     usize::try_from(number).map_err(|_| KeyError::Count)
@@ -328,34 +324,20 @@ fn is(arg: &[u8], word: &str) -> bool {
     arg.eq_ignore_ascii_case(word.as_bytes())
 }
 
-/// An integer written as the server reads it: no plus, no leading zero, no blank.
-fn integer(digits: &[u8]) -> Option<i64> {
-    let (negative, magnitude) = match digits {
-        [b'-', rest @ ..] => (true, rest),
-        _ => (false, digits),
-    };
-    match magnitude {
-        [b'0'] if !negative => return Some(0),
-        [b'1'..=b'9', ..] if magnitude.len() < 20 => {}
-        _ => return None,
-    }
-    str::from_utf8(digits).ok()?.parse().ok()
-}
-
-fn seconds(digits: &[u8]) -> Wait {
+fn seconds(digits: &[u8]) -> BlockingTime {
     let number = str::from_utf8(digits)
         .ok()
         .and_then(|text| text.parse::<f64>().ok());
     match number.map(Duration::try_from_secs_f64) {
-        Some(Ok(wait)) if !wait.is_zero() => Wait::For(wait),
-        _ => Wait::Forever,
+        Some(Ok(wait)) if !wait.is_zero() => BlockingTime::AtMost(wait),
+        _ => BlockingTime::Forever,
     }
 }
 
-fn millis(digits: &[u8]) -> Wait {
-    match integer(digits) {
-        Some(wait @ 1..) => Wait::For(Duration::from_millis(wait.unsigned_abs())),
-        _ => Wait::Forever,
+fn millis(digits: &[u8]) -> BlockingTime {
+    match canonical_integer(digits) {
+        Some(wait @ 1..) => BlockingTime::AtMost(Duration::from_millis(wait.unsigned_abs())),
+        _ => BlockingTime::Forever,
     }
 }
 
@@ -406,12 +388,12 @@ mod tests {
         );
     }
 
-    fn wait(request: &str) -> Option<Wait> {
+    fn wait(request: &str) -> BlockingTime {
         let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
         CommandTable::built_in()
             .find(&args)
             .expect("a known command")
-            .wait_limit(&args)
+            .blocking_time(&args)
     }
 
     #[test]
@@ -575,20 +557,23 @@ mod tests {
 
     #[test]
     fn a_server_waits_as_long_as_the_timeout_says() {
-        let millis = |millis| Some(Wait::For(Duration::from_millis(millis)));
-        assert_eq!(wait("GET k"), None);
+        let millis = |millis| BlockingTime::AtMost(Duration::from_millis(millis));
+        assert_eq!(wait("GET k"), BlockingTime::None);
         assert_eq!(wait("BLPOP a b 1.5"), millis(1500));
-        assert_eq!(wait("BLPOP a b 0"), Some(Wait::Forever));
+        assert_eq!(wait("BLPOP a b 0"), BlockingTime::Forever);
         assert_eq!(wait("BLMPOP 2 1 a LEFT"), millis(2000));
         assert_eq!(wait("BLMOVE a b LEFT LEFT 0.01"), millis(10));
         assert_eq!(wait("WAIT 1 100"), millis(100));
-        assert_eq!(wait("WAITAOF 1 1 0"), Some(Wait::Forever));
-        assert_eq!(wait("XREAD STREAMS a 0"), None);
+        assert_eq!(wait("WAITAOF 1 1 0"), BlockingTime::Forever);
+        assert_eq!(wait("XREAD STREAMS a 0"), BlockingTime::None);
         assert_eq!(wait("XREAD COUNT 1 block 7 STREAMS BLOCK 9"), millis(7));
-        assert_eq!(wait("XREADGROUP GROUP BLOCK 5 STREAMS a >"), None);
+        assert_eq!(
+            wait("XREADGROUP GROUP BLOCK 5 STREAMS a >"),
+            BlockingTime::None
+        );
         assert_eq!(
             wait("XREADGROUP GROUP g c BLOCK 0 STREAMS a >"),
-            Some(Wait::Forever)
+            BlockingTime::Forever
         );
     }
 
@@ -597,12 +582,16 @@ mod tests {
         for odd in ["x", "", "-1", "1e400", "NaN", "inf", "0x10"] {
             assert_eq!(
                 wait(&format!("BLPOP a {odd}")),
-                Some(Wait::Forever),
+                BlockingTime::Forever,
                 "{odd}"
             );
-            assert_eq!(wait(&format!("WAIT 1 {odd}")), Some(Wait::Forever), "{odd}");
+            assert_eq!(
+                wait(&format!("WAIT 1 {odd}")),
+                BlockingTime::Forever,
+                "{odd}"
+            );
         }
-        assert_eq!(wait("WAIT"), None);
+        assert_eq!(wait("WAIT"), BlockingTime::None);
     }
 
     #[test]
@@ -614,13 +603,18 @@ mod tests {
                     .blocking(Blocking::Millis(ArgAt::AfterWord("WAIT"))),
             )
             .expect("a good declaration");
-        let limit = |args: &[&[u8]]| table.find(args).and_then(|spec| spec.wait_limit(args));
+        let limit = |args: &[&[u8]]| {
+            table
+                .find(args)
+                .expect("it is declared")
+                .blocking_time(args)
+        };
         assert_eq!(
             limit(&[b"MY.POP", b"k", b"wait", b"5"]),
-            Some(Wait::For(Duration::from_millis(5)))
+            BlockingTime::AtMost(Duration::from_millis(5))
         );
-        assert_eq!(limit(&[b"MY.POP", b"k"]), None);
-        assert_eq!(limit(&[b"MY.POP", b"k", b"WAIT"]), None);
+        assert_eq!(limit(&[b"MY.POP", b"k"]), BlockingTime::None);
+        assert_eq!(limit(&[b"MY.POP", b"k", b"WAIT"]), BlockingTime::None);
     }
 
     #[test]
@@ -673,7 +667,7 @@ mod tests {
             let args: Vec<&[u8]> = spec.name().split('|').chain(rest).map(str::as_bytes).collect();
             let mut positions = KeyPositions::default();
             let _ = spec.positions(&args, &mut positions);
-            let _ = spec.wait_limit(&args);
+            let _ = spec.blocking_time(&args);
             for &at in positions.keys.iter().chain(&positions.patterns) {
                 proptest::prop_assert!((1..args.len()).contains(&(at as usize)));
             }

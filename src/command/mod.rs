@@ -7,22 +7,21 @@
 //! A command that is not in the table is refused, never guessed: a plain Redis node does not answer MOVED, so one
 //! wrong key position is data silently lost.
 
+mod blocking;
 mod declare;
 mod extract;
 mod merge;
 mod name;
-mod packed;
 mod rows;
 mod spec;
 mod table;
 
-pub(crate) use packed::{write_arg, write_header};
 pub(crate) use spec::Scripting;
 
+pub use crate::resp::{Args, PackedCommands, PackedError, PackedProblem, write_command};
+pub use blocking::BlockingTime;
 pub use declare::{Declaration, DeclareError};
-pub use extract::Wait;
 pub use merge::Merge;
-pub use packed::{Args, PackedCommands, PackedError, PackedProblem, write_command};
 pub use spec::{
     Access, ArgAt, Blocking, CommandSpec, KeyError, KeyPositions, KeySpec, Partial, Route,
 };

@@ -5,10 +5,10 @@ use std::io;
 use redis::Value;
 
 use super::{pieces, steps};
-use crate::inbox::{RawFrame, ReplyDecoder};
-use crate::passage::FrameScanner;
-use crate::reply::Protocol;
+use crate::resp::FrameScanner;
+use crate::resp::Protocol;
 use crate::resp::{self, Slice};
+use crate::resp::{RawFrame, ReplyDecoder};
 
 /// More than the largest size of a value for each byte of a reply.
 const RESERVED_PER_BYTE: usize = 64;

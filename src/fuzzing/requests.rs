@@ -2,8 +2,8 @@
 
 use super::{pieces, steps};
 use crate::command::{Args, PackedCommands, PackedProblem, write_command};
-use crate::passage::FrameScanner;
 use crate::proxy::fuzzing::{LINE_BYTES_MAX, NormalizedEnd, Parsed, RequestParser, parse_prefix};
+use crate::resp::FrameScanner;
 
 /// The requests in some bytes, and why there are no more.
 #[derive(Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::peers::{Codis, GoRedis, Jedis, Libmemcached, PhpRedis, Predis, RedisRb, Twemproxy};
 use super::{HashMod, Partitioner, PlacementError, Range, Rendezvous, Ring, SlotMap};
 use crate::hash::{HashTag, KeyHash};
-use crate::password::{holds_password, option_holds_password};
+use crate::partition::password::{holds_password, option_holds_password};
 
 /// A built-in placement and its options.
 #[derive(Clone, Debug)]

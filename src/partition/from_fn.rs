@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Partitioner, Placement, PlacementError, check_nodes};
-use crate::node::{NodeIndex, NodeSpec};
+use crate::partition::{NodeIndex, NodeSpec};
 
 /// A partitioner from a function of the key and the nodes, for experiments and tests.
 ///

@@ -7,7 +7,7 @@ use super::{
     EmptyKey, KeyNumber, NodeText, Partitioner, Placement, PlacementError, check_nodes, indexed,
 };
 use crate::hash::{KeyHash, named};
-use crate::node::{NodeIndex, NodeSpec};
+use crate::partition::{NodeIndex, NodeSpec};
 
 /// The simplest rule: the hash of the key modulo the number of nodes.
 ///

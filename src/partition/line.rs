@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::password::{REMEDY, Shown, holds_password};
+use crate::partition::password::{REMEDY, Shown, holds_password};
 
 /// What is wrong with a line of text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

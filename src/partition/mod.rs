@@ -23,7 +23,9 @@ mod from_fn;
 mod hash_mod;
 mod key_number;
 pub(crate) mod line;
+pub mod node;
 mod node_text;
+pub(crate) mod password;
 pub mod peers;
 mod range;
 mod rendezvous;
@@ -36,8 +38,8 @@ use std::fmt;
 use key_number::KeyNumber;
 
 use crate::hash::HashTag;
-use crate::node::{NODES_MAX, NodeIndex, NodeSpec};
-use crate::password::{REMEDY, Shown, holds_password};
+use crate::partition::password::{REMEDY, Shown, holds_password};
+pub use node::{NODES_MAX, NodeIndex, NodeSpec};
 
 pub(crate) use catalogue::check_words;
 pub use catalogue::{OptionInfo, OptionValues, PartitionerInfo, by_name, catalogue};

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::{PlacementError, indexed};
 use crate::hash::named;
-use crate::node::{NodeIndex, NodeSpec};
+use crate::partition::{NodeIndex, NodeSpec};
 
 named! {
     /// What stands for a node in the labels of its points, and what it is sorted by where a peer sorts.

@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::catalogue::{OptionInfo, OptionValues, PartitionerInfo};
 use super::{Partitioner, Placement, PlacementError, check_nodes, sorted_by_name};
-use crate::node::{NodeIndex, NodeSpec};
+use crate::partition::{NodeIndex, NodeSpec};
 
 /// Rendezvous hashing, or highest random weight: the default.
 ///

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::KeyText;
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
 use crate::plan::{Plan, Split};
 use crate::topology::Topology;
 

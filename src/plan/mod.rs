@@ -21,7 +21,9 @@ mod merge;
 mod other_node;
 mod owners;
 mod partial;
-mod raw_replies;
+pub(crate) mod pubsub;
+#[cfg(feature = "proxy")]
+mod raw;
 mod refusal;
 mod request;
 mod router;
@@ -33,21 +35,25 @@ mod watch;
 pub use attempts::TRANSACTION_ATTEMPTS_MAX;
 pub use explain::Explanation;
 pub use partial::PartialReads;
+pub use pubsub::{EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, SubscriptionKind};
 pub use router::{Router, SplitWrites};
+pub use scan::ScanPosition;
 pub use scripts::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 
 pub(crate) use attempts::attempts_exhausted;
 pub(crate) use batch::{Batch, NodeRequest, ReplySlot, with_node_name};
-pub(crate) use batch::{OversizedReply, RawPipeline, WriteProgress};
 pub(crate) use failure::{Answers, Cause, Failure, RESENDS_MAX, ReplyBuffer, Resend};
 pub(crate) use other_node::retry_on_other_node;
-pub(crate) use raw_replies::{ByteMeter, RawReplies, SharedByteMeter};
+#[cfg(feature = "proxy")]
+pub(crate) use raw::{
+    ByteMeter, OversizedReply, RawPipeline, RawReplies, SharedByteMeter, WriteProgress,
+};
 pub(crate) use request::{
     PipelineKind, PipelineSummary, PlannedPipeline, check_each, empty_pipeline, finish_private,
     parse_one, select_replies,
 };
-pub(crate) use router::{BlockingTime, RoutedCommand};
-pub(crate) use scan::ScanCursor;
+pub(crate) use router::RoutedCommand;
+pub(crate) use scan::{ScanCursor, ScanState, ScanStep};
 pub(crate) use scripts::{
     CacheSnapshot, FunctionRetry, Recovery, Rewritten, Scope, ScriptCache, ScriptJournal,
     ScriptRewriter, TransactionState, libraries, loads_at,
@@ -60,7 +66,7 @@ pub(crate) use watch::{WatchState, exec_abort, is_watch};
 pub(crate) use scripts::keys_of_script;
 
 use crate::command::Merge;
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
 
 /// What one command becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +130,7 @@ impl Split {
 
     /// Appends the request of one part, in the wire format.
     fn write_part(&self, part: &Part, args: &[&[u8]], out: &mut Vec<u8>) {
-        use crate::command::{write_arg, write_header};
+        use crate::resp::{write_arg, write_header};
         let tail = &args[args.len() - self.tail..];
         write_header(out, self.head + part.keys.len() * self.step + tail.len());
         for arg in &args[..self.head] {

@@ -1,7 +1,7 @@
 //! What another node is asked in the place of one that cannot be reached.
 
 use crate::command::{Args, PackedCommands};
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
 use crate::plan::batch::ReplySlot;
 use crate::plan::{Answers, Cause, ExpectedEnd, Failure, NodeRequest, ReplyBuffer};
 

@@ -1,6 +1,6 @@
 //! Which node owns which key of one request.
 
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
 use crate::plan::Part;
 
 /// The owners of a request's keys.

@@ -2,12 +2,13 @@
 
 use redis::{RedisResult, Value};
 
+use crate::command::BlockingTime;
 use crate::command::{Access, Args, CommandSpec, PackedCommands, Scripting};
 use crate::error::{Error, ErrorKind};
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Batch, BlockingTime, CacheSnapshot, NodeRequest, Plan, PlannedTransaction, Rewritten,
-    RoutedCommand, Router, Scope, ScriptJournal, ScriptRewriter, with_node_name,
+    Answers, Batch, CacheSnapshot, NodeRequest, Plan, PlannedTransaction, Rewritten, RoutedCommand,
+    Router, Scope, ScriptJournal, ScriptRewriter, with_node_name,
 };
 
 /// What a packed pipeline becomes.

@@ -2,15 +2,14 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::command::{
-    Access, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge, Route, Scripting,
-    Wait,
+    Access, BlockingTime, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge, Route,
+    Scripting,
 };
 use crate::error::{Error, ErrorKind, KeyText};
 use crate::hash::HashTag;
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
 use crate::plan::lockout;
 use crate::plan::owners::Owners;
 use crate::plan::refusal::{
@@ -65,37 +64,6 @@ pub(crate) enum WaitScope {
     OwnWrites,
     /// All that were acknowledged before, by whichever connection: WAIT, WAITAOF.
     AllWrites,
-}
-
-/// How long the server may hold the answer back by the command's own wish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BlockingTime {
-    /// Not at all.
-    None,
-    /// At most so long.
-    AtMost(Duration),
-    /// Until something happens.
-    Forever,
-}
-
-impl BlockingTime {
-    /// How long a request may take all in all, when an answer that comes at once may take `response`.
-    pub(crate) fn with_response(self, response: Option<Duration>) -> Option<Duration> {
-        match self {
-            Self::None => response,
-            Self::AtMost(blocking) => response.map(|response| response.saturating_add(blocking)),
-            Self::Forever => None,
-        }
-    }
-
-    /// One command after the other: a server begins with the second when it has answered the first.
-    pub(crate) fn then(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Forever, _) | (_, Self::Forever) => Self::Forever,
-            (Self::AtMost(a), Self::AtMost(b)) => Self::AtMost(a.saturating_add(b)),
-            (Self::None, blocking) | (blocking, Self::None) => blocking,
-        }
-    }
 }
 
 impl RoutedCommand {
@@ -240,7 +208,7 @@ impl Router {
         Ok(RoutedCommand {
             plan,
             access: command.access(),
-            blocking: blocking_time(command, args),
+            blocking: command.blocking_time(args),
             wait_scope: since,
             scripting: command.scripting(),
             partial: self.partial_reads.allow(command.partial()),
@@ -584,7 +552,7 @@ fn routed_to(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> RoutedCo
     RoutedCommand {
         plan: Plan::One(node),
         access: command.access(),
-        blocking: blocking_time(command, args),
+        blocking: command.blocking_time(args),
         wait_scope: WaitScope::OwnWrites,
         scripting: command.scripting(),
         partial: false,
@@ -596,14 +564,5 @@ fn check_arity(command: &CommandSpec, args: &[&[u8]]) -> Result<(), Error> {
     match command.accepts(args.len()) {
         true => Ok(()),
         false => Err(wrong_arity(command)),
-    }
-}
-
-#[inline]
-fn blocking_time(command: &CommandSpec, args: &[&[u8]]) -> BlockingTime {
-    match command.wait_limit(args) {
-        None => BlockingTime::None,
-        Some(Wait::For(limit)) => BlockingTime::AtMost(limit),
-        Some(Wait::Forever) => BlockingTime::Forever,
     }
 }

@@ -4,10 +4,10 @@ use redis::{RedisError, Value};
 
 use crate::command::{Access, Route, Scripting};
 use crate::error::{Error, ErrorKind, KeyText, named_server_error, server_error};
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
 use crate::plan::batch::{NodeRequest, ReplySlot};
 use crate::plan::{Answers, CacheSnapshot, RawReplies, ReplyBuffer, Router};
-use crate::reply::Protocol;
+use crate::resp::Protocol;
 
 /// A transaction that is being gathered.
 #[derive(Clone, Debug, Default)]

@@ -3,8 +3,8 @@
 use crate::command::CommandSpec;
 use crate::proxy::client_info::{ClientFilter, ClientInfo, ClientKind};
 use crate::proxy::refusal::{Refusal, not_an_integer, not_here, syntax_error};
-use crate::proxy::request::integer;
-use crate::reply::{Protocol, write_bulk, write_error, write_int, write_line, write_status};
+use crate::resp::canonical_integer;
+use crate::resp::{Protocol, write_bulk, write_error, write_int, write_line, write_status};
 
 /// What somebody wants to know of the clients, or to do to them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,7 +196,7 @@ fn list_filter(options: &[&[u8]]) -> Result<ClientFilter, Refusal> {
         [word, name] if word.eq_ignore_ascii_case(b"TYPE") => which.kind = Some(kind(name)?),
         [word, ids @ ..] if word.eq_ignore_ascii_case(b"ID") && !ids.is_empty() => {
             for id in ids {
-                let id = integer(id).ok_or_else(|| Refusal::new("Invalid client ID"))?;
+                let id = canonical_integer(id).ok_or_else(|| Refusal::new("Invalid client ID"))?;
                 // No client has number 0.
                 which.ids.push(u64::try_from(id).unwrap_or(0));
             }
@@ -225,7 +225,7 @@ fn kill_filter(options: &[&[u8]]) -> Result<RegistryRequest, Refusal> {
         };
         match word.to_ascii_uppercase().as_slice() {
             b"ID" => {
-                let id = integer(value).filter(|&id| id > 0);
+                let id = canonical_integer(value).filter(|&id| id > 0);
                 let id = id.ok_or_else(|| Refusal::new("client-id should be greater than 0"))?;
                 // Of an option that is repeated the last one counts.
                 which.ids = vec![id.unsigned_abs()];
@@ -268,7 +268,7 @@ fn unblock_request(options: &[&[u8]]) -> Result<RegistryRequest, Refusal> {
     };
     let id = options
         .first()
-        .and_then(|id| integer(id))
+        .and_then(|id| canonical_integer(id))
         .ok_or_else(not_an_integer)?;
     Ok(RegistryRequest::Unblock(
         u64::try_from(id).unwrap_or(0),
@@ -299,7 +299,7 @@ impl TrackingOptions {
                             "A client can only redirect to a single other client",
                         ));
                     }
-                    let id = integer(id).ok_or_else(not_an_integer)?;
+                    let id = canonical_integer(id).ok_or_else(not_an_integer)?;
                     if u64::try_from(id) != Ok(own_id) {
                         return Err(Refusal::new(
                             "The client ID you want redirect to does not exist",

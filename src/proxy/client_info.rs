@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::reply::Protocol;
+use crate::resp::Protocol;
 
 /// A client as CLIENT LIST shows it.
 #[derive(Clone, Debug, Default)]

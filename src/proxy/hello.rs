@@ -4,8 +4,8 @@ use crate::proxy::auth::Auth;
 use crate::proxy::client_command::check_name;
 use crate::proxy::client_info::ClientInfo;
 use crate::proxy::refusal::Refusal;
-use crate::proxy::request::integer;
-use crate::reply::{Protocol, write_bulk, write_int, write_line};
+use crate::resp::canonical_integer;
+use crate::resp::{Protocol, write_bulk, write_int, write_line};
 
 /// What HELLO asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +22,7 @@ impl Hello {
         let Some(version) = args.get(1) else {
             return Ok(hello);
         };
-        hello.protocol = Some(match integer(version) {
+        hello.protocol = Some(match canonical_integer(version) {
             Some(2) => Protocol::Resp2,
             Some(3) => Protocol::Resp3,
             Some(_) => {

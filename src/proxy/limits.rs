@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// The smallest limit of [`Proxy::with_query_limit`](crate::aio::Proxy::with_query_limit), as on a server.
+/// The smallest limit of [`Proxy::with_query_limit`](crate::proxy::Proxy::with_query_limit), as on a server.
 pub(crate) const QUERY_BYTES_MIN: usize = 1 << 20;
 
-/// The default of [`Proxy::with_query_limit`](crate::aio::Proxy::with_query_limit), which is that of a server.
+/// The default of [`Proxy::with_query_limit`](crate::proxy::Proxy::with_query_limit), which is that of a server.
 pub const REQUEST_BYTES_MAX: usize = 1 << 30;
 
 /// How many bytes may wait to be sent to one client. One that does not read, and goes beyond, is disconnected.
@@ -14,7 +14,7 @@ pub const REQUEST_BYTES_MAX: usize = 1 << 30;
 /// `soft_for`. Zero is no limit.
 ///
 /// ```
-/// use redis_sharding::aio::OutputLimit;
+/// use redis_sharding::proxy::OutputLimit;
 ///
 /// assert_eq!("32mb 8mb 60".parse(), Ok(OutputLimit::PUB_SUB));
 /// ```

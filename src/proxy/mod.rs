@@ -8,13 +8,14 @@
 //! Nothing here touches a socket, a clock or a lock.
 
 mod auth;
+mod build;
 mod client_command;
 mod client_info;
 mod hello;
 mod limits;
+mod net;
 mod pause;
 mod refusal;
-mod request;
 mod session;
 mod subscriptions;
 mod transaction;
@@ -22,7 +23,7 @@ mod transaction;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing {
     //! What reads requests, for the properties that it must have.
-    pub(crate) use super::request::{
+    pub(crate) use crate::resp::{
         LINE_BYTES_MAX, NormalizedEnd, Parsed, RequestParser, parse_prefix,
     };
 }
@@ -33,6 +34,7 @@ pub(crate) use client_info::{ClientFilter, ClientInfo};
 pub(crate) use hello::Hello;
 pub(crate) use limits::{ClientLimits, OutputVerdict, OutputWatch, QUERY_BYTES_MIN};
 pub use limits::{OutputLimit, OutputLimitError, REQUEST_BYTES_MAX, parse_bytes};
+pub use net::{DEFAULT_MEMORY_LIMIT, Proxy};
 pub(crate) use pause::Pause;
 pub(crate) use session::{Action, NextStep, Session};
 pub(crate) use transaction::QueuedTransaction;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::command::Access;
-use crate::proxy::request::integer;
+use crate::resp::canonical_integer;
 
 /// No pause is longer: a century.
 const PAUSE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -26,7 +26,7 @@ impl Pause {
             Some(word) if word.eq_ignore_ascii_case(b"WRITE") => Self::Writes,
             Some(_) => return None,
         };
-        let milliseconds = integer(args.get(2)?)?.try_into().ok()?;
+        let milliseconds = canonical_integer(args.get(2)?)?.try_into().ok()?;
         Some((pause, Duration::from_millis(milliseconds).min(PAUSE_MAX)))
     }
 

@@ -6,7 +6,7 @@ use redis::Value;
 
 use crate::command::{CommandSpec, Route};
 use crate::error::Error;
-use crate::reply::write_error;
+use crate::resp::write_error;
 
 /// So many bytes of a name, and of the arguments of an unknown command, are repeated, as a server does.
 const REPEATED_BYTES_MAX: usize = 128;

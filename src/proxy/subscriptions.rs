@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::reply::{Protocol, write_bulk, write_int};
-use crate::subscribe::{Message, SubscriptionChange, SubscriptionKind};
+use crate::plan::pubsub::{Message, SubscriptionChange, SubscriptionKind};
+use crate::resp::{Protocol, write_bulk, write_int};
 
 /// Channels and patterns of one client.
 #[derive(Clone, Debug, Default)]

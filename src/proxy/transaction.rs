@@ -2,7 +2,7 @@
 
 use crate::command::{CommandSpec, Scripting};
 use crate::error::{Error, ErrorKind};
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
 use crate::plan::{
     CacheSnapshot, NodeRequest, PipelineKind, PlannedTransaction, Rewritten, Router, Scope,
     ScriptRewriter,

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use redis::{Cmd, ConnectionLike, IntoConnectionInfo, RedisResult, ToRedisArgs, Value};
 
-use crate::builder::Builder;
+use crate::command::BlockingTime;
 use crate::command::Scripting;
+use crate::config::Builder;
 use crate::error::Error;
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
+use crate::plan::ScanPosition;
 use crate::plan::{
-    Batch, BlockingTime, Explanation, PipelineKind, Plan, PlannedPipeline, PlannedTransaction,
-    RoutedCommand, Router, Scope, ScriptCache, empty_pipeline, parse_one, select_replies,
-    with_node_name,
+    Batch, Explanation, PipelineKind, Plan, PlannedPipeline, PlannedTransaction, RoutedCommand,
+    Router, Scope, ScriptCache, empty_pipeline, parse_one, select_replies, with_node_name,
 };
-use crate::scan::ScanPosition;
 use crate::sync::executor::Executor;
 use crate::sync::{Dedicated, Node, Scan, Subscriber};
 use crate::topology::Topology;

@@ -6,8 +6,8 @@ use std::time::Instant;
 use redis::{ProtocolVersion, RedisError, RedisResult, Value};
 
 use crate::endpoint::Endpoint;
-use crate::handshake::Handshake;
 use crate::plan::Cause;
+use crate::resp::Handshake;
 use crate::sync::deadline::Deadline;
 use crate::sync::resp_stream::RespStream;
 use crate::sync::socket::Socket;

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use redis::{Cmd, ConnectionLike, RedisError, RedisResult, Value};
 
+use crate::command::BlockingTime;
 use crate::command::{Access, Scripting};
 use crate::error::Error;
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, BlockingTime, Cause, ExpectedEnd, Failure, PipelineKind, PipelineSummary, Recovery,
-    RoutedCommand, Scope, TransactionState, WatchState, check_each, empty_pipeline, exec_abort,
-    finish_private, parse_one, select_replies, with_node_name,
+    Answers, Cause, ExpectedEnd, Failure, PipelineKind, PipelineSummary, Recovery, RoutedCommand,
+    Scope, TransactionState, WatchState, check_each, empty_pipeline, exec_abort, finish_private,
+    parse_one, select_replies, with_node_name,
 };
 use crate::sync::connection::NodeConnection;
 use crate::sync::deadline::Deadline;

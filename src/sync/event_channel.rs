@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::subscribe::{Event, EventQueue};
+use crate::plan::pubsub::{Event, EventQueue};
 
 /// A bounded queue with many writers and one reader.
 #[derive(Debug, Default)]

@@ -8,10 +8,10 @@ use std::time::Duration;
 use redis::Value;
 
 use crate::command::Access;
-use crate::node::NodeIndex;
+use crate::command::BlockingTime;
+use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, BlockingTime, Cause, Failure, NodeRequest, RESENDS_MAX, ReplySlot, Resend,
-    retry_on_other_node,
+    Answers, Cause, Failure, NodeRequest, RESENDS_MAX, ReplySlot, Resend, retry_on_other_node,
 };
 use crate::sync::connection::{Connector, Delivery};
 use crate::sync::deadline::Deadline;

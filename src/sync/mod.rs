@@ -8,6 +8,7 @@
 //! No thread is started, and nothing here decides: which command goes where, what its answers mean and what may be sent
 //! again is said by `plan`.
 
+mod build;
 mod client;
 mod connection;
 mod deadline;
@@ -36,33 +37,3 @@ pub use scan::Scan;
 pub use subscriber::Subscriber;
 
 pub(crate) use client::Shared;
-
-use crate::endpoint::Endpoint;
-use crate::settings::Settings;
-
-/// Pools for every node; none of them is connected yet.
-pub(crate) fn executor(endpoints: Vec<Endpoint>, settings: &Settings) -> executor::Executor {
-    let pool = |endpoint: &Endpoint, size: usize| {
-        let settings = pool::PoolSettings {
-            size,
-            connect_timeout: settings.connect_timeout,
-            idle_check: settings.idle_check,
-        };
-        let address = endpoint.address.clone();
-        pool::Pool::new(
-            connection::Connector::new(endpoint.clone()),
-            address,
-            settings,
-        )
-    };
-    executor::Executor {
-        nodes: endpoints
-            .iter()
-            .map(|node| executor::NodePools {
-                shared: pool(node, settings.pool_size),
-                exclusive: pool(node, settings.blocking_pool_size),
-            })
-            .collect(),
-        response_timeout: settings.response_timeout,
-    }
-}

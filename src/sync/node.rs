@@ -7,7 +7,7 @@ use redis::{Cmd, ConnectionLike, RedisResult, Value};
 
 use crate::command::Scripting;
 use crate::error::Error;
-use crate::node::{NodeIndex, NodeSpec};
+use crate::partition::{NodeIndex, NodeSpec};
 use crate::plan::{Scope, parse_one};
 use crate::sync::{Dedicated, Shared};
 

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::health::{Admission, Backoff};
+use crate::config::PROBE_AFTER;
 use crate::plan::Cause;
-use crate::settings::PROBE_AFTER;
+use crate::policy::{Admission, Backoff};
 use crate::sync::connection::{Connector, NodeConnection};
 use crate::sync::deadline::Deadline;
 

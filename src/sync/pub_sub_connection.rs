@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, ErrorKind};
-use crate::health::{BACKOFF_MAX, Backoff};
-use crate::inbox::ReplyDecoder;
-use crate::subscribe::{
+use crate::plan::pubsub::{
     ChangeRequest, Event, KEEPALIVE_AFTER, Name, PubSubReply, SubscriptionChange, SubscriptionKind,
     SubscriptionTracker,
 };
+use crate::policy::{BACKOFF_MAX, Backoff};
+use crate::resp::ReplyDecoder;
 use crate::sync::connection::Connector;
 use crate::sync::deadline::Deadline;
 use crate::sync::event_channel::EventChannel;
@@ -380,7 +380,7 @@ impl Worker {
             match heard {
                 PubSubReply::Nothing => {}
                 PubSubReply::Confirmed | PubSubReply::Restored => {
-                    drop(self.shared.changed.notify_all())
+                    self.shared.changed.notify_all();
                 }
                 PubSubReply::Message(message) => {
                     if !self.send_event(Event::Message(message)) {

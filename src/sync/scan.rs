@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::scan::{ScanPosition, ScanState, ScanStep};
+use crate::plan::{ScanPosition, ScanState, ScanStep};
 use crate::sync::Shared;
 
 /// An iterator over the keys of all nodes, made by [`ShardedClient::scan_all`](crate::ShardedClient::scan_all).

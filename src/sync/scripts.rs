@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use redis::{RedisResult, Value};
 
+use crate::command::BlockingTime;
 use crate::error::Error;
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Batch, BlockingTime, FunctionRetry, NodeRequest, PlannedTransaction, Recovery,
-    RoutedCommand, Scope, ScriptCache, ScriptJournal, libraries, loads_at,
+    Answers, Batch, FunctionRetry, NodeRequest, PlannedTransaction, Recovery, RoutedCommand, Scope,
+    ScriptCache, ScriptJournal, libraries, loads_at,
 };
 use crate::sync::Shared;
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use redis::ToRedisArgs;
 
 use crate::error::Error;
-use crate::node::NodeIndex;
-use crate::subscribe::{
+use crate::partition::NodeIndex;
+use crate::plan::pubsub::{
     Event, NamesByNode, SubscriptionChange, SubscriptionKind, not_confirmed, nothing_to_do,
 };
 use crate::sync::Shared;
@@ -171,7 +171,7 @@ impl Subscriber {
         let deadline = self
             .shared
             .executor
-            .deadline(crate::plan::BlockingTime::None);
+            .deadline(crate::command::BlockingTime::None);
         // While an event cannot be told, what comes behind it is not heard, and it may be the confirmation.
         let events = Arc::clone(&self.events);
         let _more = events.take_more();

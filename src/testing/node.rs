@@ -11,7 +11,7 @@ use super::listener::{self, Listener};
 use super::received::ReceivedCommand;
 use super::shared::{Run, Shared, lock};
 use super::store::Store;
-use crate::node::NODES_MAX;
+use crate::partition::NODES_MAX;
 
 /// A server in this process that speaks RESP on a free port of the loopback interface.
 ///

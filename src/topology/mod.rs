@@ -13,11 +13,11 @@ use redis::ConnectionInfo;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::url::NodeUrl;
+use crate::endpoint::tls::refused_url;
 use crate::error::Error;
 use crate::hash::HashTag;
-use crate::node::{NODES_MAX, NodeIndex, NodeSpec};
+use crate::partition::{NODES_MAX, NodeIndex, NodeSpec};
 use crate::partition::{Partitioner, Placement, PlacementError, check_passwords, check_words};
-use crate::tls::refused_url;
 
 pub(crate) use self::url::{address, error_text};
 

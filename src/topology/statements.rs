@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::Topology;
 use super::url::{NodeEndpoint, NodeUrl};
-use crate::node::NodeSpec;
+use crate::partition::NodeSpec;
 use crate::partition::line::{Line, Quoted, SyntaxError, Written, lines};
+use crate::partition::password::{REMEDY, Shown, holds_password, option_holds_password};
 use crate::partition::{Partitioner, PlacementError};
-use crate::password::{REMEDY, Shown, holds_password, option_holds_password};
 
 /// The words of the first line.
 pub(super) const HEAD: &str = "redis-sharding topology";

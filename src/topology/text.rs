@@ -9,7 +9,7 @@ use super::statements::{HEAD, Statements, VERSION, option_name, option_value};
 use super::url::NodeEndpoint;
 use super::{Passwords, Topology};
 use crate::error::Error;
-use crate::node::NodeSpec;
+use crate::partition::NodeSpec;
 use crate::partition::line::{Line, Name, Quoted, SyntaxError, lines, split, without_mark};
 use crate::partition::{Partitioner, PlacementError, by_name};
 

@@ -4,7 +4,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion}
 use url::Url;
 
 use super::Passwords;
-use crate::password::{REMEDY, holds_password, is_password_parameter};
+use crate::partition::password::{REMEDY, holds_password, is_password_parameter};
 
 /// A redis URL that says more than an address does: a user, a password, a database, TLS, a protocol.
 #[derive(Clone)]

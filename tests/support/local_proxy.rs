@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use redis_sharding::Builder;
-use redis_sharding::aio::Proxy;
+use redis_sharding::proxy::Proxy;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 

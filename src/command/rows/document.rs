@@ -26,7 +26,7 @@ A command that is not here is refused; `CommandSpec::declare` adds one. `CONFIG|
   error can be reached, so its error is the answer. When no node can be reached, every command is an error.
 * **Access**: what reads may be sent again when an answer is missing; what writes is never sent twice.
 
-A proxy (`aio::Proxy`) does as the table says, with these exceptions. It answers `AUTH`, `ECHO`, `HELLO`, `PING`,
+A proxy (`proxy::Proxy`) does as the table says, with these exceptions. It answers `AUTH`, `ECHO`, `HELLO`, `PING`,
 `QUIT`, `RESET`, `SELECT` and all of `CLIENT` but `PAUSE` and `UNPAUSE` itself; its clients have transactions (`MULTI`,
 `EXEC`, `DISCARD`, `WATCH`, `UNWATCH`) and subscriptions of their own; `CLUSTER`, `ASKING`, `READONLY` and `READWRITE` are
 answered as by a server that is no part of a cluster. What else is *named*, *stateful* or *refused*, it refuses.

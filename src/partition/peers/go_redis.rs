@@ -8,7 +8,7 @@ use super::super::{
     check_unweighted, indexed,
 };
 use crate::hash::KeyHash;
-use crate::node::{NodeIndex, NodeSpec};
+use crate::partition::{NodeIndex, NodeSpec};
 
 /// The placement of go-redis' `Ring`.
 ///

@@ -8,7 +8,7 @@ use super::super::{
 };
 use super::words;
 use crate::hash::{HashTag, KeyHash, named};
-use crate::node::NodeSpec;
+use crate::partition::NodeSpec;
 
 /// The placement of Jedis: `ShardedJedis` up to 3, `JedisSharding` from 4.
 ///

@@ -9,7 +9,7 @@ use super::super::{
 };
 use super::words;
 use crate::hash::{HashTag, KeyHash, named};
-use crate::node::NodeSpec;
+use crate::partition::NodeSpec;
 
 /// The placement of libmemcached, which is the reference that many memcached clients and proxies follow.
 ///

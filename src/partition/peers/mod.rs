@@ -57,7 +57,7 @@ mod redis_rb;
 mod twemproxy;
 
 use super::{NodeText, PlacementError, check_passwords};
-use crate::node::NodeSpec;
+use crate::partition::NodeSpec;
 
 pub use codis::Codis;
 pub use go_redis::GoRedis;
@@ -102,7 +102,7 @@ mod tests {
     use super::super::testing::{nodes, weighted};
     use super::super::{Partitioner, WEIGHTS_MAX};
     use super::*;
-    use crate::node::NODES_MAX;
+    use crate::partition::NODES_MAX;
 
     fn all() -> Vec<Box<dyn Partitioner>> {
         vec![

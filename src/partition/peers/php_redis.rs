@@ -9,7 +9,7 @@ use super::super::{
 };
 use super::{check_lengths, words};
 use crate::hash::{HashTag, KeyHash, named};
-use crate::node::NodeSpec;
+use crate::partition::NodeSpec;
 
 /// The placement of phpredis' `RedisArray` without a `distributor` of the user's own.
 ///

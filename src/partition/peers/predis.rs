@@ -7,7 +7,7 @@ use super::super::{
     Direction, Partitioner, Placement, PlacementError, PointLabel, Ring, RingSpec, Shares, Ties,
 };
 use crate::hash::KeyHash;
-use crate::node::NodeSpec;
+use crate::partition::NodeSpec;
 
 /// The placement of Predis' `PredisCluster`.
 ///

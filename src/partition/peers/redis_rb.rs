@@ -8,7 +8,7 @@ use super::super::{
 };
 use super::words;
 use crate::hash::{HashTag, KeyHash};
-use crate::node::NodeSpec;
+use crate::partition::NodeSpec;
 
 /// The placement of redis-rb's `Redis::Distributed`.
 ///

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::super::line::SyntaxError;
-use crate::password::REMEDY;
+use crate::partition::password::REMEDY;
 
 /// Why tables of ranges are refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

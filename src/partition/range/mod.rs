@@ -14,8 +14,8 @@ use super::catalogue::{OptionInfo, OptionValues, PartitionerInfo};
 use super::line::{Name, split};
 use super::{Partitioner, Placement, PlacementError, check_nodes, positions};
 use crate::hash::HashTag;
-use crate::node::NodeSpec;
-use crate::password::holds_password;
+use crate::partition::NodeSpec;
+use crate::partition::password::holds_password;
 
 pub use error::{RangeEntry, RangeError};
 pub use table::{BytesTable, NumericTable, RangeTable};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::table::{BytesTable, Entry, NumericTable, Place, RangeTable, Table};
 use super::{Range, RangeError};
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
 use crate::partition::Placement;
 
 /// Sorted tables, each with sorted cuts.

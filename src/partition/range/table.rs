@@ -5,7 +5,7 @@ use std::ops::{Bound, RangeBounds};
 
 use super::super::line::{Name, Quoted};
 use super::{RangeEntry, RangeError};
-use crate::password::{holds_password, option_holds_password};
+use crate::partition::password::{holds_password, option_holds_password};
 
 /// Ranges of the decimal number that follows a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::super::line::{Line, Name, SyntaxError, lines, without_mark};
 use super::table::{BytesTable, NumericTable, RangeTable};
 use super::{Range, RangeError};
-use crate::password::Shown;
+use crate::partition::password::Shown;
 
 impl Range {
     /// Reads what [`Display`](fmt::Display) writes.

@@ -13,7 +13,7 @@ use super::catalogue::{OptionInfo, OptionValues, PartitionerInfo};
 use super::{
     EmptyKey, NodeText, Partitioner, Placement, PlacementError, check_names, check_weights,
 };
-use crate::node::NodeSpec;
+use crate::partition::NodeSpec;
 
 pub use spec::{Direction, PointLabel, RingSpec, Shares, Ties};
 
@@ -153,7 +153,7 @@ mod tests {
     use super::spec::top;
     use super::*;
     use crate::hash::KeyHash;
-    use crate::node::NodeIndex;
+    use crate::partition::NodeIndex;
 
     /// What a ring of plain points depends on.
     #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! Which arc of the circle holds a key?
 
 use super::spec::{Direction, RingSpec};
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
 use crate::partition::{KeyNumber, Placement};
 
 /// Arcs found by the top bits of the key's place: a table says where to start, and a step or two forward find the arc.

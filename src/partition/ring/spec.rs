@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::super::catalogue::GivenOptions;
 use super::super::{EmptyKey, NodeText, PlacementError, indexed, sorted_by_name};
 use crate::hash::{KeyHash, md5_words, named};
-use crate::node::{NodeIndex, NodeSpec};
+use crate::partition::{NodeIndex, NodeSpec};
 
 /// All that decides where the points of a ring lie and which of them owns a key.
 ///

@@ -14,8 +14,8 @@ use super::catalogue::{OptionInfo, OptionValues, PartitionerInfo};
 use super::line::{Name, SyntaxError, split};
 use super::{Partitioner, Placement, PlacementError, check_nodes, indexed, positions};
 use crate::hash::{HashTag, KeyHash, SLOTS, slot};
-use crate::node::{NodeIndex, NodeSpec};
-use crate::password::{REMEDY, holds_password};
+use crate::partition::password::{REMEDY, holds_password};
+use crate::partition::{NodeIndex, NodeSpec};
 
 pub use rebalance::{Rebalance, SlotMove};
 

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use super::super::line::Name;
 use super::super::{PlacementError, check_nodes, positions};
 use super::{SlotMap, Slots};
-use crate::node::{NodeIndex, NodeSpec};
+use crate::partition::{NodeIndex, NodeSpec};
 
 /// A slot map for other nodes, and what has to move to get there.
 #[derive(Clone, Debug, PartialEq, Eq)]

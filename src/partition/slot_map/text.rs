@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::super::line::{lines, without_mark};
 use super::{Numbering, SlotMap, SlotMapError};
-use crate::password::Shown;
+use crate::partition::password::Shown;
 
 impl SlotMap {
     /// Reads what [`Display`](fmt::Display) writes: a range and a name per line, or the single word `even`.

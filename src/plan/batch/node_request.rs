@@ -3,7 +3,7 @@
 use redis::Value;
 
 use crate::command::{Access, Args, PackedCommands};
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
 use crate::plan::{ExpectedEnd, SharedByteMeter};
 
 /// The most bytes of requests that are on their way to one node; a longer batch goes in rounds.
@@ -32,15 +32,15 @@ pub(crate) struct NodeRequest {
 /// Where an answer belongs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReplySlot {
-    pub(super) command: u32,
+    pub(in crate::plan) command: u32,
     /// The part of a command that went to several nodes, or [`WHOLE`].
-    pub(super) part: u16,
+    pub(in crate::plan) part: u16,
     pub(crate) access: Access,
     /// Whether any other node may answer as well.
     pub(in crate::plan) anywhere: bool,
 }
 
-pub(super) const WHOLE: u16 = u16::MAX;
+pub(in crate::plan) const WHOLE: u16 = u16::MAX;
 
 impl ReplySlot {
     pub(crate) fn whole(command: u32, access: Access) -> Self {
@@ -53,7 +53,7 @@ impl ReplySlot {
     }
 
     /// One part of a command that goes to several nodes.
-    pub(super) fn part(command: u32, part: u16, access: Access) -> Self {
+    pub(in crate::plan) fn part(command: u32, part: u16, access: Access) -> Self {
         Self {
             part,
             ..Self::whole(command, access)
@@ -78,7 +78,7 @@ pub(crate) struct Chunk<'e> {
 }
 
 impl NodeRequest {
-    pub(super) fn new(node: NodeIndex) -> Self {
+    pub(in crate::plan) fn new(node: NodeIndex) -> Self {
         Self {
             node,
             packed: Vec::new(),

@@ -12,7 +12,6 @@ mod lists;
 mod log;
 mod numbers;
 mod pairs;
-mod raw;
 mod settings;
 mod state;
 mod texts;
@@ -23,7 +22,6 @@ use crate::command::Merge;
 use crate::error::{Error, ErrorKind};
 
 pub(super) use lists::by_key;
-pub(super) use raw::merge_raw;
 
 /// One node's answer.
 pub(super) struct Answer<'n> {

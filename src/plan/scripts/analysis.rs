@@ -8,6 +8,7 @@ use crate::plan::refusal::{server_style, spoken_name};
 use crate::plan::scripts::ScriptCache;
 use crate::plan::scripts::command::{ScriptCommand, ScriptSha};
 use crate::plan::scripts::lua;
+use crate::resp::canonical_integer;
 
 impl ScriptCache {
     /// The rule for a script or function that declares no key: its text must show the keys that it touches, and it goes
@@ -55,11 +56,7 @@ pub(crate) fn wrong_key_count(command: &CommandSpec, args: &[&[u8]]) -> Error {
     {
         return no_script();
     }
-    let number = args.get(2).and_then(|text| std::str::from_utf8(text).ok());
-    let number: Option<i64> = number.and_then(|text| {
-        let number: i64 = text.parse().ok()?;
-        (number.to_string() == text).then_some(number)
-    });
+    let number = args.get(2).and_then(|text| canonical_integer(text));
     let text = match (number, concern) {
         (Some(0..), _) => "Number of keys can't be greater than number of args",
         (Some(_), _) => "Number of keys can't be negative",

@@ -117,7 +117,7 @@ impl ScriptCache {
 
     /// Those of the loads that name one of the functions; all of them when one is named by none, since a library may
     /// make the names of its functions, and a restored one cannot be read.
-    pub(super) fn reloads_for(&self, functions: &[&[u8]]) -> Vec<Vec<u8>> {
+    pub(in crate::plan) fn reloads_for(&self, functions: &[&[u8]]) -> Vec<Vec<u8>> {
         let named = |function: &&[u8]| self.libraries_of(function).next().is_some();
         if !functions.iter().all(named) {
             return self.reloads();
@@ -132,7 +132,7 @@ impl ScriptCache {
     }
 
     /// The code of the libraries that name this function.
-    pub(super) fn libraries_of(&self, function: &[u8]) -> impl Iterator<Item = &[u8]> {
+    pub(in crate::plan) fn libraries_of(&self, function: &[u8]) -> impl Iterator<Item = &[u8]> {
         self.loads
             .iter()
             .filter(|load| load.names(function))
@@ -140,7 +140,7 @@ impl ScriptCache {
     }
 
     /// The same, unless what was restored later may have put others in their place.
-    pub(super) fn latest_libraries_of(&self, function: &[u8]) -> Option<Vec<&[u8]>> {
+    pub(in crate::plan) fn latest_libraries_of(&self, function: &[u8]) -> Option<Vec<&[u8]>> {
         let loads = self.loads.iter().rev();
         let since = loads.take_while(|load| !matches!(load, Load::Restore { .. }));
         let known: Vec<&[u8]> = self.libraries_of(function).collect();
@@ -173,19 +173,19 @@ impl ScriptCache {
     }
 
     /// Whether a function that is not known does not exist, as far as a node has said.
-    pub(super) fn has_listed_libraries(&self) -> bool {
+    pub(in crate::plan) fn has_listed_libraries(&self) -> bool {
         self.has_asked
     }
 
     /// Whether the nodes may have libraries whose code is not known.
-    pub(super) fn has_restored(&self) -> bool {
+    pub(in crate::plan) fn has_restored(&self) -> bool {
         self.loads
             .iter()
             .any(|load| matches!(load, Load::Restore { .. }))
     }
 
     /// Whether there is no library to load.
-    pub(super) fn has_no_loads(&self) -> bool {
+    pub(in crate::plan) fn has_no_loads(&self) -> bool {
         self.loads.is_empty()
     }
 
@@ -201,7 +201,7 @@ impl ScriptCache {
     }
 
     /// Whether there is anything in it to learn.
-    pub(super) fn is_new(&self, command: ScriptCommand<'_>, scope: Scope) -> bool {
+    pub(in crate::plan) fn is_new(&self, command: ScriptCommand<'_>, scope: Scope) -> bool {
         match command {
             ScriptCommand::Eval(source) | ScriptCommand::ScriptLoad(source) => {
                 source.len() <= SCRIPT_BYTES_MAX
@@ -220,7 +220,7 @@ impl ScriptCache {
     }
 
     /// Notes what a request did.
-    pub(super) fn record(&mut self, command: ScriptCommand<'_>, scope: Scope) {
+    pub(in crate::plan) fn record(&mut self, command: ScriptCommand<'_>, scope: Scope) {
         match command {
             ScriptCommand::Eval(source) | ScriptCommand::ScriptLoad(source) => {
                 self.add_script(source)

@@ -5,7 +5,7 @@ use sha1::{Digest, Sha1};
 
 /// What one request has to do with scripts or functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ScriptCommand<'a> {
+pub(in crate::plan) enum ScriptCommand<'a> {
     /// EVAL, EVAL_RO: runs this source, and leaves it with the server.
     Eval(&'a [u8]),
     /// EVALSHA, EVALSHA_RO: runs the source with this sum, if the server has it.
@@ -32,7 +32,7 @@ pub(super) enum ScriptCommand<'a> {
 
 impl<'a> ScriptCommand<'a> {
     /// Reads it off the arguments.
-    pub(super) fn of(args: &'a [&'a [u8]]) -> Option<Self> {
+    pub(in crate::plan) fn of(args: &'a [&'a [u8]]) -> Option<Self> {
         let is = |at: usize, word: &str| {
             args.get(at)
                 .is_some_and(|arg: &&[u8]| arg.eq_ignore_ascii_case(word.as_bytes()))
@@ -72,13 +72,13 @@ impl<'a> ScriptCommand<'a> {
     }
 
     /// Whether it asks all nodes what the client may know better.
-    pub(super) fn is_exists_on_all(&self, scope: Scope) -> bool {
+    pub(in crate::plan) fn is_exists_on_all(&self, scope: Scope) -> bool {
         matches!(self, Self::ScriptExists(_)) && scope == Scope::AllNodes
     }
 
     /// Whether the request was carried out, by its answer. Of a script only those are left out that cannot be compiled: its
     /// sum says what it is, whatever became of it.
-    pub(super) fn succeeded(&self, answer: &Value) -> bool {
+    pub(in crate::plan) fn succeeded(&self, answer: &Value) -> bool {
         match (self, answer) {
             (Self::Eval(_) | Self::ScriptLoad(_), Value::ServerError(error)) => !error
                 .details()
@@ -101,16 +101,16 @@ pub(crate) enum Scope {
 
 /// The SHA1 of a script's source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ScriptSha([u8; 20]);
+pub(in crate::plan) struct ScriptSha([u8; 20]);
 
 impl ScriptSha {
     /// The sum of this source.
-    pub(super) fn of(source: &[u8]) -> Self {
+    pub(in crate::plan) fn of(source: &[u8]) -> Self {
         Self(Sha1::digest(source).into())
     }
 
     /// Reads its 40 digits, capital or not, as the server does.
-    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+    pub(in crate::plan) fn parse(text: &[u8]) -> Option<Self> {
         let mut sha = [0; 20];
         if text.len() != 2 * sha.len() {
             return None;

@@ -163,13 +163,13 @@ fn is_plain_number(word: &[u8]) -> bool {
 }
 
 /// Whether the code of a library names this function, which the server finds in any case.
-pub(super) fn names(code: &[u8], function: &[u8]) -> bool {
+pub(in crate::plan) fn names(code: &[u8], function: &[u8]) -> bool {
     Tokens::of(code)
         .any(|token| matches!(token, Token::Text(text) if text.eq_ignore_ascii_case(function)))
 }
 
 /// The name of a library: `#!lua name=...`.
-pub(super) fn library_name(code: &[u8]) -> Option<&[u8]> {
+pub(in crate::plan) fn library_name(code: &[u8]) -> Option<&[u8]> {
     let line = code.strip_prefix(b"#!")?;
     let line = line.split(|&byte| byte == b'\n').next()?;
     let name = line

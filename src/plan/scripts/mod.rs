@@ -14,9 +14,8 @@
 
 mod analysis;
 mod cache;
-mod command;
+pub(in crate::plan) mod command;
 mod lua;
-mod raw;
 mod recovery;
 mod rewrite;
 mod transaction_state;
@@ -31,7 +30,7 @@ pub(crate) use recovery::{FunctionRetry, Recovery, libraries, loads_at};
 pub(crate) use rewrite::{Rewritten, ScriptJournal, ScriptRewriter};
 pub(crate) use transaction_state::TransactionState;
 
-pub(super) use analysis::wrong_key_count;
+pub(in crate::plan) use analysis::wrong_key_count;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use lua::keys as keys_of_script;

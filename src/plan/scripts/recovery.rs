@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
 use crate::plan::scripts::command::ScriptCommand;
 use crate::plan::scripts::{ScriptCache, ScriptJournal};
 use crate::plan::{Answers, Batch, NodeRequest, RoutedCommand, Router, parse_one};

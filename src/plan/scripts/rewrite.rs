@@ -6,7 +6,7 @@ use std::sync::Arc;
 use redis::Value;
 
 use crate::command::{Args, PackedCommands};
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
 use crate::plan::scripts::ScriptCache;
 use crate::plan::scripts::command::{Scope, ScriptCommand, ScriptSha};
 use crate::plan::{Answers, PipelineKind};
@@ -179,7 +179,9 @@ impl<'p> ScriptJournal<'p> {
     }
 
     /// The commands that went to one node: number in the pipeline, node, request.
-    pub(super) fn at_one_node(&self) -> impl Iterator<Item = (usize, NodeIndex, &'p [u8])> {
+    pub(in crate::plan) fn at_one_node(
+        &self,
+    ) -> impl Iterator<Item = (usize, NodeIndex, &'p [u8])> {
         self.commands
             .iter()
             .filter_map(|noted| Some((noted.place, noted.node?, noted.frame)))

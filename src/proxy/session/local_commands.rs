@@ -3,14 +3,14 @@
 use super::{Action, Disposition, Handled, Session, internal_refusal};
 use crate::command::CommandSpec;
 use crate::plan::Router;
+use crate::plan::pubsub::{SubscriptionChange, SubscriptionKind};
 use crate::proxy::auth::auth_required;
 use crate::proxy::client_command::{self, ClientReply, ReplyMode};
 use crate::proxy::hello::Hello;
 use crate::proxy::refusal::{Refusal, not_an_integer, not_here, wrong_arity};
-use crate::proxy::request::integer;
 use crate::proxy::transaction::Transaction;
-use crate::reply::{write_bulk, write_line, write_status};
-use crate::subscribe::{SubscriptionChange, SubscriptionKind};
+use crate::resp::canonical_integer;
+use crate::resp::{write_bulk, write_line, write_status};
 
 impl Session {
     pub(super) fn run_client_command(
@@ -53,7 +53,7 @@ impl Session {
             }
             ("PING", [_]) => write_status(said, "PONG"),
             ("PING" | "ECHO", [_, text, ..]) => write_bulk(said, text),
-            ("SELECT", [_, number, ..]) => match integer(number).map(i32::try_from) {
+            ("SELECT", [_, number, ..]) => match canonical_integer(number).map(i32::try_from) {
                 Some(Ok(0)) => write_status(said, "OK"),
                 Some(Ok(_)) => return Err(Refusal::new("DB index is out of range")),
                 Some(Err(_)) => {

@@ -2,10 +2,10 @@
 
 use super::{Action, NextStep, Request, RoundInput, Session};
 use crate::command::{Args, Lookup, PackedCommands};
-use crate::node::NodeIndex;
+use crate::partition::NodeIndex;
 use crate::plan::{LARGE_BYTES, RawPipeline, Router};
 use crate::proxy::client_command::ReplyMode;
-use crate::proxy::request::{EMPTY_REQUEST, Parsed, RequestParser, announced_args, parse_prefix};
+use crate::resp::{EMPTY_REQUEST, Parsed, RequestParser, announced_args, parse_prefix};
 
 /// A round has no more than so many commands and about so many bytes; what comes behind waits for its answers.
 const ROUND_COMMANDS_MAX: u32 = 4096;

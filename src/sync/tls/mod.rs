@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::endpoint::tls::Tls;
 use crate::sync::deadline::Deadline;
-use crate::tls::Tls;
 
 /// Encrypted at once at most, so that what waits to go out has a limit.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -72,11 +72,11 @@ trait Session: Send {
 fn begin(tls: &Tls) -> io::Result<Box<dyn Session>> {
     match tls.config {
         #[cfg(feature = "tls-rustls")]
-        crate::tls::Config::Rustls(ref config, ref name) => {
+        crate::endpoint::tls::Config::Rustls(ref config, ref name) => {
             Ok(Box::new(rustls::begin(config, name)?))
         }
         #[cfg(feature = "tls-native-tls")]
-        crate::tls::Config::NativeTls(ref connector) => {
+        crate::endpoint::tls::Config::NativeTls(ref connector) => {
             Ok(Box::new(native_tls::begin(connector, &tls.server_name)?))
         }
     }

@@ -1,0 +1,445 @@
+//! Describing a client.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{ConnectionInfo, IntoConnectionInfo};
+
+use crate::command::{CommandTable, Declaration};
+use crate::config::{Settings, limits};
+use crate::endpoint::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
+use crate::endpoint::{Endpoint, SocketOptions};
+use crate::error::Error;
+use crate::partition::NodeSpec;
+use crate::partition::password::{REMEDY, holds_password};
+use crate::partition::{Partitioner, Rendezvous, check_passwords};
+use crate::plan::{PartialReads, Router, SplitWrites};
+use crate::topology::{Topology, address};
+
+pub use crate::config::settings::{
+    CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, POOL_SIZE_MAX, SCAN_COUNT_MAX, TCP_KEEPALIVE_MAX,
+    TIMEOUT_MAX,
+};
+
+/// Describes a client. Nothing is contacted before the client's first command.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use redis_sharding::partition::Ring;
+/// use redis_sharding::{ShardedClient, SplitWrites};
+///
+/// let client = ShardedClient::builder()
+///     .node("users-a", "redis://10.0.0.1/")
+///     .node("users-b", "redis://10.0.0.2/")
+///     .partitioner(Ring::new())
+///     .split_writes(SplitWrites::Refused)
+///     .response_timeout(Duration::from_secs(2))
+///     .build()?;
+/// assert_eq!(client.nodes().len(), 2);
+/// # Ok::<(), redis_sharding::Error>(())
+/// ```
+#[must_use]
+pub struct Builder {
+    nodes: Vec<Result<NodeConfig, Error>>,
+    password: Option<String>,
+    partitioner: Arc<dyn Partitioner>,
+    commands: Vec<Declaration>,
+    split_writes: SplitWrites,
+    partial_reads: PartialReads,
+    settings: Settings,
+    tls: TlsOptions,
+}
+
+/// A node and how to reach it.
+struct NodeConfig {
+    spec: NodeSpec,
+    info: ConnectionInfo,
+}
+
+impl NodeConfig {
+    /// The user that a connection to it is.
+    fn user(&self) -> String {
+        let user = self.info.redis_settings().username();
+        user.unwrap_or("default").to_owned()
+    }
+
+    /// Gives it this password, unless it has one.
+    fn set_password(&mut self, password: &str) {
+        let settings = self.info.redis_settings().clone();
+        if settings.password().is_none() {
+            let settings = settings.set_password(password);
+            self.info = self.info.clone().set_redis_settings(settings);
+        }
+    }
+}
+
+/// The default of [`Builder::connect_timeout`].
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The default of [`Builder::response_timeout`].
+pub const DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The default of [`Builder::pool_size`].
+pub const DEFAULT_POOL_SIZE: usize = 64;
+/// The default of [`Builder::blocking_pool_size`].
+pub const DEFAULT_BLOCKING_POOL_SIZE: usize = 64;
+/// The default of [`Builder::connections_per_node`].
+pub const DEFAULT_CONNECTIONS_PER_NODE: usize = 1;
+/// The default of [`Builder::idle_check`].
+pub const DEFAULT_IDLE_CHECK: Duration = Duration::from_secs(10);
+/// The default of [`Builder::tcp_keepalive`].
+pub const DEFAULT_TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+/// The default of [`Builder::max_clients`].
+pub const DEFAULT_MAX_CLIENTS: usize = 10_000;
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            nodes: Vec::new(),
+            password: None,
+            partitioner: Arc::new(Rendezvous::new()),
+            commands: Vec::new(),
+            split_writes: SplitWrites::default(),
+            partial_reads: PartialReads::default(),
+            settings: Settings {
+                connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+                response_timeout: Some(DEFAULT_RESPONSE_TIMEOUT),
+                pool_size: DEFAULT_POOL_SIZE,
+                blocking_pool_size: DEFAULT_BLOCKING_POOL_SIZE,
+                connections_per_node: DEFAULT_CONNECTIONS_PER_NODE,
+                idle_check: DEFAULT_IDLE_CHECK,
+                tcp_keepalive: Some(DEFAULT_TCP_KEEPALIVE),
+                max_clients: DEFAULT_MAX_CLIENTS,
+            },
+            tls: TlsOptions::default(),
+        }
+    }
+
+    /// Adds a node of weight one. The name is what places its keys; the URL, in any form that redis-rs takes, may change.
+    ///
+    /// A password stands in the URL, or is given with [`password`](Self::password), and nowhere else: names and addresses
+    /// are shown.
+    pub fn node(self, name: impl Into<String>, url: impl IntoConnectionInfo) -> Self {
+        self.weighted_node(name, url, NonZeroU32::MIN)
+    }
+
+    /// Adds a node that should own `weight` shares of the keys.
+    pub fn weighted_node(
+        mut self,
+        name: impl Into<String>,
+        url: impl IntoConnectionInfo,
+        weight: NonZeroU32,
+    ) -> Self {
+        let (name, number) = (name.into(), self.nodes.len() + 1);
+        let node = match url.into_connection_info() {
+            _ if holds_password(&name) => Err(Error::config(format!(
+                "the name of node number {number} {REMEDY}"
+            ))),
+            Ok(info) => Ok(NodeConfig {
+                spec: NodeSpec::new(name, address(info.addr())).with_weight(weight),
+                info,
+            }),
+            Err(error) => Err(Error::config(format!(
+                "node {name}: {}",
+                refused_url(&error)
+            ))),
+        };
+        self.nodes.push(node);
+        self
+    }
+
+    /// Adds a node of weight one that is named after its host and port, or the path of its socket.
+    pub fn unnamed_node(mut self, url: impl IntoConnectionInfo) -> Self {
+        let number = self.nodes.len() + 1;
+        let node = match url.into_connection_info() {
+            Ok(info) => Ok(NodeConfig {
+                spec: NodeSpec::unnamed(address(info.addr())),
+                info,
+            }),
+            Err(error) => Err(Error::config(format!(
+                "node number {number}: {}",
+                refused_url(&error)
+            ))),
+        };
+        self.nodes.push(node);
+        self
+    }
+
+    /// Adds the nodes of a topology and takes its partitioner, so that keys live where the topology says.
+    ///
+    /// ```
+    /// use redis_sharding::{ShardedClient, Topology};
+    ///
+    /// let topology: Topology = "redis-sharding topology 1
+    /// placement twemproxy-ketama/1
+    /// option hash = md5
+    /// node 10.0.0.1:6379
+    /// node 10.0.0.2:6379 weight=2
+    /// ".parse()?;
+    /// let client = ShardedClient::builder().topology(&topology).build()?;
+    /// assert_eq!(client.node_for("user:2")?.name(), "10.0.0.2:6379");
+    /// # Ok::<(), redis_sharding::Error>(())
+    /// ```
+    pub fn topology(mut self, topology: &Topology) -> Self {
+        let specs = topology.nodes().iter().cloned();
+        let node = |(spec, info): (NodeSpec, Result<ConnectionInfo, Error>)| {
+            info.map(|info| NodeConfig { spec, info })
+        };
+        self.nodes
+            .extend(specs.zip(topology.connection_infos()).map(node));
+        self.shared_partitioner(topology.shared_partitioner())
+    }
+
+    /// The password of every node that was given without one, so that topologies as text need not hold it. Defaults to
+    /// none.
+    pub fn password(mut self, password: impl Into<String>) -> Self {
+        self.password = Some(password.into());
+        self
+    }
+
+    /// Decides where keys live. Defaults to [`Rendezvous`].
+    pub fn partitioner(self, partitioner: impl Partitioner + 'static) -> Self {
+        self.shared_partitioner(Arc::new(partitioner))
+    }
+
+    /// Decides where keys live, for a partitioner that is chosen at run time.
+    pub fn shared_partitioner(mut self, partitioner: Arc<dyn Partitioner>) -> Self {
+        self.partitioner = partitioner;
+        self
+    }
+
+    /// Declares a command that is not in the table, such as one of a module. Commands that nobody declared are refused.
+    pub fn command(mut self, command: Declaration) -> Self {
+        self.commands.push(command);
+        self
+    }
+
+    /// Whether MSET, DEL, UNLINK, TOUCH and JSON.MSET may be cut by node. Defaults to [`SplitWrites::Allowed`].
+    pub fn split_writes(mut self, split_writes: SplitWrites) -> Self {
+        self.split_writes = split_writes;
+        self
+    }
+
+    /// Whether KEYS, SCAN, DBSIZE, RANDOMKEY and `scan_all` leave out the keys of nodes that cannot be reached, instead of
+    /// being an error. Commands such as INFO and PING, which do not depend on it, are in the column *partial* of
+    /// `docs/commands.md`. Defaults to [`PartialReads::Refused`].
+    pub fn partial_reads(mut self, partial_reads: PartialReads) -> Self {
+        self.partial_reads = partial_reads;
+        self
+    }
+
+    /// How long making a connection may take, its handshake included, at most [`TIMEOUT_MAX`]. Defaults to
+    /// [`DEFAULT_CONNECT_TIMEOUT`].
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a request may take, from waiting for a connection to the last of its answers, however many nodes it asks;
+    /// a blocking command's own time comes on top. At most [`TIMEOUT_MAX`]; `None` waits for ever. Defaults to
+    /// [`DEFAULT_RESPONSE_TIMEOUT`].
+    pub fn response_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.settings.response_timeout = timeout.into();
+        self
+    }
+
+    /// The most connections to one node for commands that answer at once: so many requests may be under way to it. From
+    /// 1 to [`POOL_SIZE_MAX`]. Defaults to [`DEFAULT_POOL_SIZE`].
+    pub fn pool_size(mut self, connections: usize) -> Self {
+        self.settings.pool_size = connections;
+        self
+    }
+
+    /// The most connections to one node, besides those of [`pool_size`](Self::pool_size), for commands that may wait
+    /// (BLPOP, XREAD BLOCK, WAIT, ...), for transactions and for dedicated connections. A proxy keeps so many, and
+    /// makes more while more of its clients wait. From 1 to [`POOL_SIZE_MAX`]. Defaults to [`DEFAULT_BLOCKING_POOL_SIZE`].
+    pub fn blocking_pool_size(mut self, connections: usize) -> Self {
+        self.settings.blocking_pool_size = connections;
+        self
+    }
+
+    /// How many connections to one node the async client's tasks share; requests take them in turn. One is best for most:
+    /// it writes what many tasks have handed over in one go. More help when answers are so large that reading them keeps a
+    /// core busy; then requests of one task that were not awaited one after another may overtake each other. The blocking
+    /// client has [`pool_size`](Self::pool_size) instead. From 1 to [`CONNECTIONS_PER_NODE_MAX`]. Defaults to
+    /// [`DEFAULT_CONNECTIONS_PER_NODE`].
+    pub fn connections_per_node(mut self, connections: usize) -> Self {
+        self.settings.connections_per_node = connections;
+        self
+    }
+
+    /// A connection that was not used for so long is asked with PING before it is used, so that a write does not become
+    /// unknown on one that died meanwhile. Of the blocking client only: the async client sees at once when a connection
+    /// is closed, but one that fell silent shows only by a request that is not answered. At most [`TIMEOUT_MAX`]; zero asks
+    /// every time. Defaults to [`DEFAULT_IDLE_CHECK`].
+    pub fn idle_check(mut self, after: Duration) -> Self {
+        self.settings.idle_check = after;
+        self
+    }
+
+    /// How long a TCP connection to a node may be quiet until the kernel asks whether the node is still there; one that
+    /// does not answer for as long again is given up. So a node whose machine has vanished is noticed also while
+    /// nothing is sent, as under BLPOP. From 1 s to [`TCP_KEEPALIVE_MAX`]. Applies to nodes whose `ConnectionInfo` has no
+    /// keepalive of its own; `None` leaves theirs to the system, where it is off. Defaults to [`DEFAULT_TCP_KEEPALIVE`].
+    pub fn tcp_keepalive(mut self, idle: impl Into<Option<Duration>>) -> Self {
+        self.settings.tcp_keepalive = idle.into();
+        self
+    }
+
+    /// The certificates with which `rediss://` nodes are met, in PEM: those of the issuers that are trusted, in place
+    /// of the machine's own, and the one that this client shows. Defaults to the issuers that the machine trusts (with
+    /// the feature `tls-rustls-webpki-roots` and rustls: those that Mozilla trusts), and to no certificate to show.
+    #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
+    pub fn tls_certificates(mut self, certificates: redis::TlsCertificates) -> Self {
+        self.tls.certificates = Some(certificates);
+        self
+    }
+
+    /// Certificates for the node called `name`, in place of those for all. Defaults to those of
+    /// [`tls_certificates`](Self::tls_certificates).
+    #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
+    pub fn node_tls_certificates(
+        mut self,
+        name: impl Into<String>,
+        certificates: redis::TlsCertificates,
+    ) -> Self {
+        self.tls.of_node.push((name.into(), certificates));
+        self
+    }
+
+    /// The name that the certificates of all `rediss://` nodes must have. Defaults to the host of each node's URL.
+    pub fn tls_server_name(mut self, name: impl Into<String>) -> Self {
+        self.tls.server_name = Some(name.into());
+        self
+    }
+
+    /// The library that encrypts connections to `rediss://` nodes. Defaults to [`TlsBackend::Rustls`] where its feature
+    /// is enabled, as in redis-rs, and to [`TlsBackend::NativeTls`] otherwise.
+    pub fn tls_backend(mut self, backend: TlsBackend) -> Self {
+        self.tls.backend = Some(backend);
+        self
+    }
+
+    /// How many clients a proxy serves at a time; further ones are told so and closed. From 1 to
+    /// [`CLIENTS_LIMIT_MAX`]. Defaults to [`DEFAULT_MAX_CLIENTS`].
+    pub fn max_clients(mut self, clients: usize) -> Self {
+        self.settings.max_clients = clients;
+        self
+    }
+
+    /// Checks the description. `runtime` is where its connections will live.
+    pub(crate) fn config(self, runtime: Runtime) -> Result<ClientConfig, Error> {
+        self.settings.check()?;
+        let mut nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;
+        if let Some(password) = &self.password {
+            nodes
+                .iter_mut()
+                .for_each(|node| node.set_password(password));
+        }
+        check_specs(&nodes)?;
+        check_addresses(&nodes)?;
+        let db = common_db(&nodes)?;
+        let mut commands = Cow::Borrowed(CommandTable::built_in());
+        for command in self.commands {
+            let table = commands.into_owned().with(command);
+            commands = Cow::Owned(table.map_err(|error| Error::config(error.to_string()))?);
+        }
+        let users: BTreeSet<String> = nodes.iter().map(NodeConfig::user).collect();
+        let (specs, infos): (Vec<_>, Vec<_>) =
+            nodes.into_iter().map(|node| (node.spec, node.info)).unzip();
+        let topology = Topology::new(specs, self.partitioner)?.with_endpoints(&infos)?;
+        self.tls.check(topology.nodes())?;
+        let endpoint = |(node, info): (&NodeSpec, ConnectionInfo)| {
+            Ok(Endpoint {
+                address: node.address().to_owned(),
+                tls: self.tls.for_node(node.name(), &info, runtime)?,
+                options: SocketOptions::new(self.settings.tcp_keepalive, info.tcp_settings()),
+                info,
+            })
+        };
+        let endpoints = topology
+            .nodes()
+            .iter()
+            .zip(infos)
+            .map(endpoint)
+            .collect::<Result<Vec<_>, Error>>()?;
+        Ok(ClientConfig {
+            router: Router::new(Arc::new(topology), commands, self.split_writes)
+                .with_partial_reads(self.partial_reads)
+                .with_users(users),
+            endpoints,
+            settings: self.settings,
+            db,
+        })
+    }
+}
+
+/// A checked description of a client: what `sync`, `aio` and `proxy` build their handles from.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientConfig {
+    pub(crate) router: Router,
+    /// How to reach each node, in node order.
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) settings: Settings,
+    /// The database that all nodes use.
+    pub(crate) db: i64,
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self
+            .nodes
+            .iter()
+            .flatten()
+            .map(|node| node.spec.name())
+            .collect();
+        f.debug_struct("Builder")
+            .field("nodes", &names)
+            .field("partitioner", &self.partitioner)
+            .field("split_writes", &self.split_writes)
+            .field("partial_reads", &self.partial_reads)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Before anything else is said of a node: what is refused is shown.
+fn check_specs(nodes: &[NodeConfig]) -> Result<(), Error> {
+    let specs: Vec<NodeSpec> = nodes.iter().map(|node| node.spec.clone()).collect();
+    Ok(check_passwords(&specs)?)
+}
+
+/// Two nodes at one address would count, scan and flush the same data twice.
+fn check_addresses(nodes: &[NodeConfig]) -> Result<(), Error> {
+    let mut addresses: Vec<(&str, &str)> = nodes
+        .iter()
+        .map(|node| (node.spec.address(), node.spec.name()))
+        .collect();
+    addresses.sort_unstable();
+    match addresses.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        None => Ok(()),
+        Some(pair) => Err(Error::config(format!(
+            "the nodes {:?} and {:?} have one address, {}",
+            pair[0].1, pair[1].1, pair[0].0
+        ))),
+    }
+}
+
+/// redis-rs asks a connection for its database, so all nodes must have the same.
+fn common_db(nodes: &[NodeConfig]) -> Result<i64, Error> {
+    let db = |node: &NodeConfig| node.info.redis_settings().db();
+    let first = nodes.first().map_or(0, db);
+    limits::DATABASE.check(first)?;
+    match nodes.iter().find(|node| db(node) != first) {
+        None => Ok(first),
+        Some(other) => Err(Error::config(format!(
+            "node {:?} uses database {first} and node {:?} database {}; all nodes must use the same",
+            nodes[0].spec.name(),
+            other.spec.name(),
+            db(other),
+        ))),
+    }
+}

@@ -1,0 +1,183 @@
+//! Answers of several nodes as one, without making values of them: for the merges that programs use all the time.
+
+use crate::command::Merge;
+use crate::resp::{line_end, simple_length};
+use crate::resp::{write_int, write_line};
+
+/// Writes the merged answer, if these answers are of the plainest kind; otherwise writes nothing and says so. `keys` are the
+/// keys of each part, for [`Merge::KeyOrder`].
+pub(in crate::plan) fn merge_raw(
+    rule: Merge,
+    frames: &[&[u8]],
+    keys: &[&[u32]],
+    out: &mut Vec<u8>,
+) -> bool {
+    if let Some(error) = common_error(frames) {
+        out.extend_from_slice(error);
+        return true;
+    }
+    match rule {
+        Merge::AllSucceeded if frames.iter().all(|frame| frame.starts_with(b"+")) => {
+            out.extend_from_slice(frames.first().copied().unwrap_or_default());
+            true
+        }
+        Merge::Sum => match sum(frames) {
+            Some(sum) => {
+                write_int(out, sum);
+                true
+            }
+            None => false,
+        },
+        Merge::Concat => concatenated(frames, out).is_some(),
+        Merge::KeyOrder => match in_key_order(frames, keys) {
+            Some(items) => {
+                write_line(out, b'*', items.len());
+                items.iter().for_each(|item| out.extend_from_slice(item));
+                true
+            }
+            None => false,
+        },
+        _ => false,
+    }
+}
+
+/// The error that all parts answer with, byte for byte: a server repeats bytes of the request in it, which need not be text.
+fn common_error<'f>(frames: &[&'f [u8]]) -> Option<&'f [u8]> {
+    let (&first, rest) = frames.split_first()?;
+    let is_common = first.starts_with(b"-") && rest.iter().all(|&frame| frame == first);
+    is_common.then_some(first)
+}
+
+/// The sum of numbers, if there is room for it.
+fn sum(frames: &[&[u8]]) -> Option<i64> {
+    let mut numbers = frames.iter().map(|frame| number(frame, b':'));
+    numbers.try_fold(0_i64, |sum, number| sum.checked_add(number?))
+}
+
+/// The number in the line of a reply of this kind.
+fn number(frame: &[u8], mark: u8) -> Option<i64> {
+    let digits = frame.strip_prefix(&[mark])?;
+    let digits = &digits[..line_end(digits)?];
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The elements of all parts one after another. None of them is looked at: there may be millions.
+fn concatenated(frames: &[&[u8]], out: &mut Vec<u8>) -> Option<()> {
+    let mut count = 0;
+    for frame in frames {
+        count += usize::try_from(number(frame, b'*')?).ok()?;
+    }
+    out.reserve(frames.iter().map(|frame| frame.len()).sum());
+    write_line(out, b'*', count);
+    for frame in frames {
+        out.extend_from_slice(&frame[line_end(frame)? + 2..]);
+    }
+    Some(())
+}
+
+/// The elements of all parts in the places of their keys.
+fn in_key_order<'f>(frames: &[&'f [u8]], keys: &[&[u32]]) -> Option<Vec<&'f [u8]>> {
+    let total = keys.iter().map(|part| part.len()).sum();
+    let mut items: Vec<&[u8]> = vec![b""; total];
+    for (frame, keys) in frames.iter().zip(keys) {
+        if number(frame, b'*')? != keys.len() as i64 {
+            return None;
+        }
+        let mut rest = &frame[line_end(frame)? + 2..];
+        for &key in *keys {
+            let (item, behind) = rest.split_at_checked(simple_length(rest)?)?;
+            *items.get_mut(key as usize)? = item;
+            rest = behind;
+        }
+    }
+    Some(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merged(rule: Merge, frames: &[&str], keys: &[&[u32]]) -> Option<String> {
+        let frames: Vec<&[u8]> = frames.iter().map(|frame| frame.as_bytes()).collect();
+        let mut out = Vec::new();
+        let done = merge_raw(rule, &frames, keys, &mut out);
+        assert!(
+            done || out.is_empty(),
+            "what cannot be merged is left alone"
+        );
+        done.then(|| String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn plain_answers_are_merged_as_they_are() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            merged(Merge::AllSucceeded, &["+OK\r\n", "+OK\r\n"], &[]),
+            some("+OK\r\n")
+        );
+        assert_eq!(
+            merged(Merge::Sum, &[":2\r\n", ":-1\r\n", ":40\r\n"], &[]),
+            some(":41\r\n")
+        );
+        assert_eq!(
+            merged(
+                Merge::KeyOrder,
+                &["*2\r\n$1\r\na\r\n$-1\r\n", "*1\r\n$3\r\n\r\n\r\r\n"],
+                &[&[0, 2], &[1]]
+            ),
+            some("*3\r\n$1\r\na\r\n$3\r\n\r\n\r\r\n$-1\r\n")
+        );
+        assert_eq!(
+            merged(
+                Merge::Concat,
+                &[
+                    "*2\r\n$1\r\na\r\n$1\r\nb\r\n",
+                    "*0\r\n",
+                    "*1\r\n$1\r\nc\r\n"
+                ],
+                &[]
+            ),
+            some("*3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n")
+        );
+    }
+
+    #[test]
+    fn an_error_of_all_nodes_is_passed_on_byte_for_byte() {
+        let error = b"-ERR no such option '\xff'\r\n".as_slice();
+        for rule in [
+            Merge::AllSucceeded,
+            Merge::Sum,
+            Merge::KeyOrder,
+            Merge::Texts,
+        ] {
+            let mut out = Vec::new();
+            assert!(merge_raw(rule, &[error, error], &[], &mut out));
+            assert_eq!(out, error);
+        }
+        let errors = ["-ERR a\r\n", "-ERR b\r\n"];
+        assert_eq!(merged(Merge::AllSucceeded, &errors, &[]), None);
+    }
+
+    #[test]
+    fn anything_else_is_left_to_those_who_read_it() {
+        for (rule, frames) in [
+            (Merge::AllSucceeded, ["+OK\r\n", "-ERR no\r\n"]),
+            (Merge::Concat, ["*0\r\n", "-ERR no\r\n"]),
+            (Merge::Concat, ["*0\r\n", "~0\r\n"]),
+            (Merge::Concat, ["*0\r\n", "*-1\r\n"]),
+            (Merge::Sum, [":1\r\n", "-ERR no\r\n"]),
+            (Merge::Sum, [":1\r\n", ":99999999999999999999\r\n"]),
+            (Merge::Sum, [":1\r\n", ":9223372036854775807\r\n"]),
+            (
+                Merge::KeyOrder,
+                ["*1\r\n$1\r\na\r\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"],
+            ),
+            (Merge::KeyOrder, ["*1\r\n$1\r\na\r\n", "*1\r\n*1\r\n:1\r\n"]),
+            (Merge::KeyOrder, ["*1\r\n$1\r\na\r\n", "*1\r\n$9\r\na\r\n"]),
+            (Merge::KeyOrder, ["*1\r\n$1\r\na\r\n", "-ERR no\r\n"]),
+            (Merge::Max, [":1\r\n", ":2\r\n"]),
+        ] {
+            assert_eq!(merged(rule, &frames, &[&[0], &[1]]), None, "{frames:?}");
+        }
+    }
+}

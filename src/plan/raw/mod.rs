@@ -1,0 +1,14 @@
+//! Replies that are passed on as bytes, for the proxy: the counterparts of `batch`, `merge` and `scripts` that decode nothing
+//! they need not read.
+//!
+//! * `replies`: [`RawReplies`], the frames of one node, counted in bytes.
+//! * `pipeline`: [`RawPipeline`], one round of a client's requests and the writer of its replies.
+//! * `merge`: the merges that can be done on frames. `scripts`: the script cache told by frames.
+
+mod merge;
+mod pipeline;
+mod replies;
+mod scripts;
+
+pub(crate) use pipeline::{OversizedReply, RawPipeline, WriteProgress};
+pub(crate) use replies::{ByteMeter, RawReplies, SharedByteMeter};

@@ -1,0 +1,449 @@
+//! The answers of a batch passed on as they came, and read only where several become one.
+
+use crate::command::{Access, Args, PackedCommands};
+use crate::error::Error;
+use crate::partition::NodeIndex;
+use crate::plan::batch::{Batch, FanOut, NodeRequest, ReplySlot, WHOLE, missing};
+use crate::plan::raw::merge::merge_raw;
+use crate::plan::{
+    Answers, CacheSnapshot, ExpectedEnd, Plan, RawReplies, RoutedCommand, Router, Scope,
+    ScriptRewriter,
+};
+use crate::resp;
+use crate::resp::Protocol;
+
+/// A round of commands of one client that speaks the wire format itself, and what it is told without asking a node.
+pub(crate) struct RawPipeline<'r, 'f> {
+    batch: Batch<'r, 'f>,
+    snapshot: CacheSnapshot<'r>,
+    /// The scripts of the round.
+    rewriter: Option<ScriptRewriter<'f>>,
+    /// Replies of our own.
+    local: Vec<u8>,
+    /// For each of them: how many commands come before it, and where it ends.
+    local_ends: Vec<(u32, usize)>,
+    /// Commands whose answer is not wanted, ascending.
+    suppressed: Vec<u32>,
+    /// So many bytes of requests were added.
+    bytes: usize,
+}
+
+/// Where a command's answer is: the exchange, and the number in it.
+type Place = (u16, u32);
+
+/// The answer of one part as it came; or why there is none.
+type PartAnswer<'a> = Result<&'a [u8], Option<Error>>;
+
+/// A command whose answers come from several nodes.
+const FAN_OUT: u16 = u16::MAX;
+
+impl<'r, 'f> RawPipeline<'r, 'f> {
+    /// For requests of about so many bytes altogether. `entropy` is any number: see [`Batch::new`].
+    pub(crate) fn new(
+        router: &'r Router,
+        snapshot: CacheSnapshot<'r>,
+        bytes: usize,
+        entropy: u64,
+    ) -> Self {
+        Self {
+            batch: Batch::new(router, bytes, entropy),
+            snapshot,
+            rewriter: None,
+            local: Vec::new(),
+            local_ends: Vec::new(),
+            suppressed: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Adds a command for the nodes.
+    #[inline]
+    pub(crate) fn add(&mut self, frame: &'f [u8], args: &[&[u8]], routed: RoutedCommand) {
+        self.bytes += frame.len();
+        self.batch.add(frame, args, routed);
+    }
+
+    /// Adds EVAL or EVALSHA, unless there is more to do about it than to send it. A node that may lack the script is given
+    /// it along.
+    pub(crate) fn try_add_script(
+        &mut self,
+        frame: &'f [u8],
+        args: &[&[u8]],
+        routed: &RoutedCommand,
+    ) -> bool {
+        let rewriter = self
+            .rewriter
+            .get_or_insert_with(|| ScriptRewriter::new((self.snapshot)(), Scope::AllNodes));
+        let fits = rewriter.cache().is_known(args);
+        if fits {
+            self.bytes += frame.len();
+            rewriter.push(&mut self.batch, frame, args, routed.clone());
+        }
+        fits
+    }
+
+    /// Who plans its commands.
+    #[inline]
+    pub(crate) fn router(&self) -> &'r Router {
+        self.batch.router
+    }
+
+    /// What scripts are known.
+    pub(crate) fn snapshot(&self) -> CacheSnapshot<'r> {
+        self.snapshot
+    }
+
+    /// The command added last is carried out, and its answer thrown away.
+    pub(crate) fn suppress_last(&mut self) {
+        if let Some(last) = self.batch.commands.checked_sub(1) {
+            self.suppressed.push(last);
+        }
+    }
+
+    /// Adds a reply of our own, written by `write`.
+    pub(crate) fn push_local(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.local);
+        self.local_ends
+            .push((self.batch.commands, self.local.len()));
+    }
+
+    /// How many commands and bytes are to be sent.
+    pub(crate) fn size(&self) -> (u32, usize) {
+        (self.batch.commands, self.bytes)
+    }
+
+    /// What each node gets, in node order. All answers are kept.
+    pub(crate) fn take_whole_exchanges(&mut self) -> Vec<NodeRequest> {
+        self.batch.take_exchanges()
+    }
+
+    /// What each node gets, in node order. Answers that can be asked for again are not kept when they are large.
+    pub(crate) fn take_exchanges(&mut self) -> Vec<NodeRequest> {
+        let mut exchanges = self.batch.take_exchanges();
+        for exchange in &mut exchanges {
+            let again = |slot: &ReplySlot| slot.part == WHOLE && slot.access == Access::Read;
+            if exchange.slots.iter().all(again) {
+                exchange.ending = ExpectedEnd::Repeatable;
+            }
+        }
+        exchanges
+    }
+
+    /// The replies to all requests, in their order. Where a merge leaves a choice, `entropy` decides.
+    pub(crate) fn reply_writer<'t>(
+        &'t self,
+        exchanges: &'t [NodeRequest],
+        answers: &'t [Answers<RawReplies>],
+        protocol: Protocol,
+        entropy: u64,
+    ) -> ReplyWriter<'t, 'r, 'f> {
+        let (places, parts) = self.sort(exchanges, answers);
+        ReplyWriter {
+            pipeline: self,
+            exchanges,
+            answers,
+            protocol,
+            entropy,
+            places,
+            parts,
+            next: 0,
+            mark: 0,
+            said: 0,
+            silent: 0,
+            found: (usize::MAX, 0, 0),
+        }
+    }
+
+    /// Where each command's answer is, and the answers of the parts of those that went to several nodes.
+    fn sort<'a>(
+        &self,
+        exchanges: &[NodeRequest],
+        answers: &'a [Answers<RawReplies>],
+    ) -> (Vec<Place>, Vec<Vec<PartAnswer<'a>>>) {
+        let batch = &self.batch;
+        let mut places: Vec<Place> = vec![(0, 0); batch.commands as usize];
+        let nothing =
+            |spread: &FanOut<'_>| spread.part_count(batch.router).map(|_| Err(None)).collect();
+        let mut parts: Vec<Vec<PartAnswer<'a>>> = batch.fan_outs.iter().map(nothing).collect();
+        for (number, spread) in (0..).zip(&batch.fan_outs) {
+            places[spread.command as usize] = (FAN_OUT, number);
+        }
+        for (at, (exchange, answers)) in (0..).zip(exchanges.iter().zip(answers)) {
+            for (number, slot) in (0..).zip(&exchange.slots) {
+                match (slot.part, places[slot.command as usize]) {
+                    (WHOLE, _) => places[slot.command as usize] = (at, number),
+                    (part, (_, spread)) => {
+                        let place = &mut parts[spread as usize][usize::from(part)];
+                        // What was refused stays refused, whatever the request behind it says.
+                        if !matches!(place, Ok([b'-', ..])) {
+                            *place = self.part(exchange, answers, number as usize);
+                        }
+                    }
+                }
+            }
+        }
+        (places, parts)
+    }
+
+    fn part<'a>(
+        &self,
+        exchange: &NodeRequest,
+        answers: &'a Answers<RawReplies>,
+        number: usize,
+    ) -> PartAnswer<'a> {
+        answers.values.get(number).ok_or_else(|| {
+            let name = self.batch.router.name(exchange.node);
+            let access = exchange.slots[number].access;
+            let failure = answers.failure.as_ref();
+            failure.map(|failure| failure.error(name, number, access))
+        })
+    }
+}
+
+/// Replies on their way to the client.
+pub(crate) struct ReplyWriter<'t, 'r, 'f> {
+    pipeline: &'t RawPipeline<'r, 'f>,
+    exchanges: &'t [NodeRequest],
+    answers: &'t [Answers<RawReplies>],
+    protocol: Protocol,
+    entropy: u64,
+    places: Vec<Place>,
+    parts: Vec<Vec<PartAnswer<'t>>>,
+    /// The command whose turn it is, and the first of the marks, of the bytes said and of the silent commands that are not
+    /// passed yet.
+    next: usize,
+    mark: usize,
+    said: usize,
+    silent: usize,
+    /// The request that was looked for last: its exchange, its number, and where the next one begins.
+    found: (usize, usize, usize),
+}
+
+/// A request whose reply was too large to be kept.
+#[derive(Debug)]
+pub(crate) struct OversizedReply<'t> {
+    pub(crate) node: NodeIndex,
+    pub(crate) request: &'t [u8],
+}
+
+/// How far the replies of a round were written.
+#[derive(Debug)]
+pub(crate) enum WriteProgress<'t> {
+    All,
+    /// There are enough bytes to be sent first.
+    Enough,
+    /// This reply comes next. It is so large that it is not copied.
+    Next(&'t [u8]),
+    /// This reply comes next, and has to be asked for again.
+    Until(OversizedReply<'t>),
+}
+
+impl<'t> ReplyWriter<'t, '_, '_> {
+    /// Appends replies to `out`, until it has `enough` bytes or a reply comes that was not kept.
+    pub(crate) fn write_next(&mut self, out: &mut Vec<u8>, enough: usize) -> WriteProgress<'t> {
+        while let Some(&(exchange, number)) = self.places.get(self.next) {
+            self.write_local_until(self.next as u32, out);
+            if out.len() >= enough {
+                return WriteProgress::Enough;
+            }
+            let command = self.next as u32;
+            self.next += 1;
+            if self.pipeline.suppressed.get(self.silent) == Some(&command) {
+                self.silent += 1;
+                continue;
+            }
+            let number = number as usize;
+            match exchange {
+                FAN_OUT => self.write_merged(number, out),
+                _ => {
+                    let exchange = usize::from(exchange);
+                    match self.answers[exchange].values.get(number) {
+                        Some(b"") => {
+                            return WriteProgress::Until(self.large(exchange, number));
+                        }
+                        Some(frame) if frame.len() >= enough => return WriteProgress::Next(frame),
+                        Some(frame) => out.extend_from_slice(frame),
+                        None => self.write_failure(exchange, number, out),
+                    }
+                }
+            }
+        }
+        self.write_local_until(u32::MAX, out);
+        WriteProgress::All
+    }
+
+    /// Writes the replies of our own that come before this command.
+    fn write_local_until(&mut self, command: u32, out: &mut Vec<u8>) {
+        while let Some(&(before, end)) = self.pipeline.local_ends.get(self.mark)
+            && before <= command
+        {
+            out.extend_from_slice(&self.pipeline.local[self.said..end]);
+            self.said = end;
+            self.mark += 1;
+        }
+    }
+
+    fn large(&mut self, at: usize, number: usize) -> OversizedReply<'t> {
+        let exchange = &self.exchanges[at];
+        // From the one before on, lest many large replies take quadratic time.
+        let (mut next, mut start) = match self.found {
+            (found, before, end) if found == at && before < number => (before + 1, end),
+            _ => (0, 0),
+        };
+        let mut args = Args::new();
+        let mut request: &[u8] = &[];
+        while next <= number {
+            let mut commands = PackedCommands::new(&exchange.packed[start..]);
+            request = commands.next(&mut args).ok().flatten().unwrap_or_default();
+            start += request.len();
+            next += 1;
+        }
+        self.found = (at, number, start);
+        OversizedReply {
+            node: exchange.node,
+            request,
+        }
+    }
+
+    fn write_failure(&self, exchange: usize, number: usize, out: &mut Vec<u8>) {
+        let batch = &self.pipeline.batch;
+        let (exchange, answers) = (&self.exchanges[exchange], &self.answers[exchange]);
+        let name = batch.router.name(exchange.node);
+        let access = exchange.slots[number].access;
+        let failure = answers.failure.as_ref();
+        let error = failure.map(|failure| failure.error(name, number, access));
+        self.protocol.write(out, &missing(error, name).to_reply());
+    }
+
+    fn write_merged(&self, spread: usize, out: &mut Vec<u8>) {
+        let batch = &self.pipeline.batch;
+        let (spread, parts) = (&batch.fan_outs[spread], &self.parts[spread]);
+        let frames: Vec<&[u8]> = parts.iter().flatten().copied().collect();
+        if frames.len() == parts.len() {
+            let keys: Vec<&[u32]> = match &spread.plan {
+                Plan::Split(split) => split.parts.iter().map(|part| &part.keys[..]).collect(),
+                _ => Vec::new(),
+            };
+            if merge_raw(spread.merge(), &frames, &keys, out) {
+                return;
+            }
+        }
+        let outcomes = parts.iter().map(|part| match part {
+            Ok(frame) => resp::read(&mut resp::Slice(frame)).map_err(|_| None),
+            Err(error) => Err(error.clone()),
+        });
+        match batch.merge(spread, outcomes.collect(), self.entropy) {
+            Ok(value) => self.protocol.write(out, &value),
+            Err(error) => self.protocol.write(out, &error.to_reply()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::command::CommandTable;
+    use crate::partition::NodeSpec;
+    use crate::partition::from_fn;
+    use crate::plan::{Cause, Failure, ScriptCache, SplitWrites};
+    use crate::topology::Topology;
+
+    /// Keys that begin with an `a` live on the first node, all others on the second.
+    fn router() -> Router {
+        let nodes = ["a:1", "b:1"].map(NodeSpec::unnamed).to_vec();
+        let by_letter = from_fn("letters/1", |key, _| usize::from(!key.starts_with(b"a")));
+        let topology = Topology::new(nodes, Arc::new(by_letter)).unwrap();
+        let table = Cow::Borrowed(CommandTable::built_in());
+        Router::new(Arc::new(topology), table, SplitWrites::Allowed)
+    }
+
+    /// What a client is told that sends `requests`, when the nodes answer with `replies` and then no more.
+    fn told(
+        requests: &[&str],
+        replies: [&[&str]; 2],
+        add: impl Fn(&mut RawPipeline<'_, '_>),
+    ) -> String {
+        let router = router();
+        let mut packed = Vec::new();
+        for request in requests {
+            let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
+            crate::command::write_command(&mut packed, &args);
+        }
+        let mut pipeline = RawPipeline::new(&router, &ScriptCache::empty, packed.len(), 0);
+        let mut commands = PackedCommands::new(&packed);
+        let mut args = Args::new();
+        while let Ok(Some(frame)) = commands.next(&mut args) {
+            pipeline.add(frame, &args, router.route_by_keys(&args).unwrap());
+            add(&mut pipeline);
+        }
+        let exchanges = pipeline.take_exchanges();
+        let answers = exchanges.iter().map(|exchange| {
+            let mut frames = RawReplies::default();
+            let replies = replies[exchange.node.get()];
+            replies
+                .iter()
+                .for_each(|reply| frames.push(reply.as_bytes()));
+            let cause = Cause::Timeout("no answer".into());
+            Answers {
+                values: frames,
+                failure: (replies.len() < exchange.slots.len())
+                    .then_some(Failure { cause, sent: 9 }),
+            }
+        });
+        let answers: Vec<_> = answers.collect();
+        let mut out = Vec::new();
+        let mut telling = pipeline.reply_writer(&exchanges, &answers, Protocol::Resp2, 0);
+        while let WriteProgress::Until(large) = telling.write_next(&mut out, usize::MAX) {
+            let text = format!("<{}: {}>", large.node.get(), large.request.escape_ascii());
+            out.extend_from_slice(text.as_bytes());
+        }
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn answers_come_in_the_order_asked_and_as_they_came() {
+        let requests = ["GET b", "GET a", "MGET b a b2", "GET a2", "DEL a b"];
+        let replies: [&[&str]; 2] = [
+            &["$1\r\n1\r\n", "*1\r\n$1\r\n1\r\n", "*-1\r\n", ":1\r\n"],
+            &["-WRONGTYPE no\r\n", "*2\r\n$1\r\nx\r\n$-1\r\n", ":0\r\n"],
+        ];
+        assert_eq!(
+            told(&requests, replies, |_| ()),
+            "-WRONGTYPE no\r\n$1\r\n1\r\n*3\r\n$1\r\nx\r\n$1\r\n1\r\n$-1\r\n*-1\r\n:1\r\n"
+        );
+    }
+
+    #[test]
+    fn replies_of_our_own_keep_their_places_and_silent_commands_have_none() {
+        let replies: [&[&str]; 2] = [&[":1\r\n"], &[":2\r\n"]];
+        let told = told(&["INCR a", "INCR b"], replies, |pipeline| {
+            if pipeline.size().0 == 1 {
+                pipeline.suppress_last();
+            }
+            pipeline.push_local(|out| out.extend_from_slice(b"+A\r\n"));
+            pipeline.push_local(|out| out.extend_from_slice(b"+B\r\n"));
+        });
+        assert_eq!(told, "+A\r\n+B\r\n:2\r\n+A\r\n+B\r\n");
+    }
+
+    #[test]
+    fn a_reply_that_was_not_kept_has_its_place_and_its_request() {
+        let replies: [&[&str]; 2] = [&["$1\r\n1\r\n", ""], &[":2\r\n"]];
+        let told = told(&["GET a", "GET a2", "STRLEN b"], replies, |_| ());
+        let request = r"*2\r\n$3\r\nGET\r\n$2\r\na2\r\n";
+        assert_eq!(told, format!("$1\r\n1\r\n<0: {request}>:2\r\n"));
+    }
+
+    #[test]
+    fn a_node_that_does_not_answer_is_never_nil() {
+        let replies: [&[&str]; 2] = [&["$1\r\n1\r\n"], &[]];
+        let told = told(&["GET a", "SET b 1", "MGET a b"], replies, |_| ());
+        let lines: Vec<&str> = told.split("\r\n").collect();
+        assert_eq!(lines[..2], ["$1", "1"]);
+        assert!(lines[2].starts_with("-UNKNOWN node b:1"), "{told}");
+        assert!(lines[3].starts_with("-NODEDOWN"), "{told}");
+    }
+}

@@ -1,0 +1,354 @@
+//! The cursor of a scan over all nodes.
+//!
+//! A cursor is one number below 2^53, which every program keeps as it is, also one whose numbers are doubles. From the
+//! lowest digit up: ten bits that check the rest, the node's position, whether a node has answered yet, the server's own
+//! cursor. Servers count buckets of a hash table from the highest bit down, so theirs are below the size of the table.
+
+use redis::Value;
+
+use crate::error::{Error, ErrorKind, KeyText, server_error};
+use crate::partition::NodeIndex;
+use crate::plan::Router;
+
+/// The largest integer that a double has room for with all its digits.
+const CURSOR_MAX: u64 = (1 << 53) - 1;
+
+/// Bits that tell a cursor of this topology from other numbers.
+const CHECK_BITS: u32 = 10;
+
+/// A node, and the cursor it gave last. Zero is both the beginning and, in an answer, the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ScanCursor {
+    pub(crate) node: NodeIndex,
+    pub(crate) cursor: u64,
+    /// Whether a node has answered an earlier step.
+    pub(crate) answered: bool,
+}
+
+impl ScanCursor {
+    /// Reads the cursor of a request. As a server's `strtoul` does it, it ends before a NUL, and is zero without digits. One
+    /// that [`pack`](Self::pack) did not make for this topology is an error.
+    pub(crate) fn parse(text: &[u8], router: &Router) -> Result<Self, Error> {
+        let digits = text.split(|&byte| byte == 0).next().unwrap_or_default();
+        let number: Option<u64> = match std::str::from_utf8(digits) {
+            Ok("") => Some(0),
+            Ok(digits) => digits.parse().ok(),
+            Err(_) => None,
+        };
+        match number {
+            Some(0) => Ok(Self {
+                node: NodeIndex::new(0),
+                cursor: 0,
+                answered: false,
+            }),
+            Some(number) => Self::unpack(number, router).ok_or_else(|| Self::invalid(text)),
+            None => Err(Self::invalid(text)),
+        }
+    }
+
+    /// A server's error for a cursor it does not understand.
+    fn invalid(text: &[u8]) -> Error {
+        let error = server_error("ERR", "invalid cursor");
+        Error::new(
+            ErrorKind::Redis,
+            format!(
+                "ERR: invalid cursor {}: no scan over these nodes gave it; begin again with 0",
+                KeyText(text)
+            ),
+        )
+        .caused_by(std::sync::Arc::new(error.into()))
+    }
+
+    /// The cursor as one number; `None` when there is no room for it.
+    fn pack(self, router: &Router) -> Option<u64> {
+        let nodes = router.topology().nodes().len() as u64;
+        let payload = self
+            .cursor
+            .checked_mul(2)?
+            .checked_add(self.answered.into())?
+            .checked_mul(nodes)?
+            .checked_add(self.node.get() as u64)?;
+        let number = payload.checked_mul(1 << CHECK_BITS)? | check(payload, router);
+        (number <= CURSOR_MAX).then_some(number)
+    }
+
+    fn unpack(number: u64, router: &Router) -> Option<Self> {
+        let nodes = router.topology().nodes().len() as u64;
+        let payload = number >> CHECK_BITS;
+        let rest = payload / nodes;
+        let cursor = Self {
+            node: NodeIndex::new(u16::try_from(payload % nodes).ok()?),
+            cursor: rest / 2,
+            answered: rest % 2 == 1,
+        };
+        (cursor.pack(router) == Some(number)).then_some(cursor)
+    }
+}
+
+/// What the lowest bits of a cursor are for this topology.
+fn check(payload: u64, router: &Router) -> u64 {
+    // The finalizer of splitmix64: every bit of the result depends on every bit of the input.
+    let mut mixed = payload ^ router.topology().fingerprint();
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ (mixed >> 31)) & ((1 << CHECK_BITS) - 1)
+}
+
+/// One step of a scan.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::plan) struct CursorStep {
+    /// The node that is asked.
+    pub(in crate::plan) node: NodeIndex,
+    /// Whether a node has answered an earlier step.
+    pub(in crate::plan) answered: bool,
+}
+
+impl CursorStep {
+    /// The node's answer with the cursor that continues over all nodes.
+    pub(in crate::plan) fn after_reply(
+        self,
+        answer: Value,
+        router: &Router,
+    ) -> Result<Value, Error> {
+        let name = router.name(self.node);
+        let Value::Array(mut items) = answer else {
+            return Err(unreadable(name));
+        };
+        let cursor = match items.first() {
+            Some(Value::BulkString(text)) => std::str::from_utf8(text)
+                .ok()
+                .and_then(|text| text.parse().ok()),
+            Some(Value::SimpleString(text)) => text.parse().ok(),
+            Some(Value::Int(number)) => u64::try_from(*number).ok(),
+            _ => None,
+        };
+        let cursor: u64 = cursor.ok_or_else(|| unreadable(name))?;
+        let next = self.after(cursor, true, router).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Redis,
+                format!(
+                    "node {name} gave the scan cursor {cursor}, and no number below 2^53 holds it and the node's; scan \
+                     that node by itself, by `client.node(name)`"
+                ),
+            )
+        })?;
+        items[0] = Value::BulkString(next.to_string().into_bytes());
+        Ok(Value::Array(items))
+    }
+
+    /// The answer in the place of a node that cannot be reached: nothing, and on with the next one. `None` when this was
+    /// the last, and none of the others has answered either.
+    pub(in crate::plan) fn skip(self, router: &Router) -> Option<Value> {
+        let next = self.after(0, self.answered, router)?;
+        if next == 0 && !self.answered {
+            return None;
+        }
+        let cursor = Value::BulkString(next.to_string().into_bytes());
+        Some(Value::Array(vec![cursor, Value::Array(Vec::new())]))
+    }
+
+    /// The cursor after the node is at `cursor`: the next node's beginning when it is through, zero when all are. `None`
+    /// when there is no room for it.
+    fn after(self, cursor: u64, answered: bool, router: &Router) -> Option<u64> {
+        let last = self.node.get() + 1 == router.topology().nodes().len();
+        let node = match (cursor, last) {
+            (0, true) => return Some(0),
+            (0, false) => NodeIndex::new(self.node.as_u16() + 1),
+            _ => self.node,
+        };
+        let next = ScanCursor {
+            node,
+            cursor,
+            answered,
+        };
+        next.pack(router)
+    }
+}
+
+fn unreadable(name: &str) -> Error {
+    Error::new(
+        ErrorKind::Redis,
+        format!("node {name} answered a scan with something that is not a cursor and a list"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::command::CommandTable;
+    use crate::partition::from_fn;
+    use crate::partition::{NODES_MAX, NodeSpec};
+    use crate::plan::SplitWrites;
+    use crate::topology::Topology;
+
+    const FIRST: CursorStep = CursorStep {
+        node: NodeIndex::new(0),
+        answered: false,
+    };
+
+    fn router(nodes: usize) -> Router {
+        let nodes = (0..nodes).map(|number| NodeSpec::unnamed(format!("host:{number}")));
+        let topology =
+            Topology::new(nodes.collect(), Arc::new(from_fn("first/1", |_, _| 0))).unwrap();
+        let table = Cow::Borrowed(CommandTable::built_in());
+        Router::new(Arc::new(topology), table, SplitWrites::Allowed)
+    }
+
+    fn page(cursor: u64) -> Value {
+        let cursor = Value::BulkString(cursor.to_string().into_bytes());
+        Value::Array(vec![cursor, Value::Array(Vec::new())])
+    }
+
+    fn cursor_of(page: &Value) -> u64 {
+        match page {
+            Value::Array(items) => redis::from_redis_value_ref(&items[0]).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn parse(cursor: u64, router: &Router) -> Option<ScanCursor> {
+        ScanCursor::parse(cursor.to_string().as_bytes(), router).ok()
+    }
+
+    fn step(cursor: ScanCursor) -> CursorStep {
+        CursorStep {
+            node: cursor.node,
+            answered: cursor.answered,
+        }
+    }
+
+    #[test]
+    fn a_cursor_is_read_as_by_a_server() {
+        for text in [&b"0"[..], b"", b"00", b"0\0x", b"\0"] {
+            let cursor = ScanCursor::parse(text, &router(2));
+            let begins = cursor.map(|at| (at.node.get(), at.cursor));
+            assert_eq!(begins.ok(), Some((0, 0)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn scan_visits_every_node_and_ends() {
+        let router = router(3);
+        let mut cursor = 0;
+        let mut visited = Vec::new();
+        loop {
+            let at = parse(cursor, &router).expect("our own cursor");
+            visited.push((at.node.get(), at.cursor));
+            let server = if at.cursor == 0 { 77 } else { 0 };
+            cursor = cursor_of(&step(at).after_reply(page(server), &router).unwrap());
+            if cursor == 0 {
+                break;
+            }
+        }
+        assert_eq!(visited, [(0, 0), (0, 77), (1, 0), (1, 77), (2, 0), (2, 77)]);
+    }
+
+    #[test]
+    fn scan_cursors_of_any_number_of_nodes_survive_as_doubles() {
+        for (nodes, buckets) in [
+            (1, 1_u64 << 41),
+            (3, 1 << 40),
+            (4, 1 << 39),
+            (100, 1 << 35),
+            (1024, 1 << 32),
+            (NODES_MAX, 1 << 30),
+        ] {
+            let router = router(nodes);
+            for node in [0, 1, nodes / 2, nodes - 1].map(|node| node.min(nodes - 1)) {
+                for server in [1, 2, 77, buckets / 2, buckets - 1] {
+                    let at = CursorStep {
+                        node: NodeIndex::new(node as u16),
+                        answered: true,
+                    };
+                    let cursor = cursor_of(&at.after_reply(page(server), &router).unwrap());
+                    assert_eq!(cursor as f64 as u64, cursor, "{nodes} nodes, {server}");
+                    let read = parse(cursor, &router).unwrap();
+                    assert_eq!((read.node.get(), read.cursor), (node, server));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_cursor_without_room_is_an_error_that_names_the_node() {
+        let router = router(4);
+        let at = FIRST;
+        for server in [1 << 40, 1 << 52, u64::MAX] {
+            let error = at
+                .after_reply(page(server), &router)
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains("host:0") && error.contains("client.node"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_scan_cursor_that_was_altered_is_an_error() {
+        let router = router(4);
+        let mut found = 0;
+        for server in 1..200_u64 {
+            let given = cursor_of(&FIRST.after_reply(page(server * 8), &router).unwrap());
+            // By one, by what a float loses, by a lost digit, by a flipped bit.
+            for altered in [
+                given + 1,
+                given - 1,
+                given as f32 as u64,
+                given / 10,
+                given ^ (1 << 13),
+            ] {
+                found += u32::from(altered != given && parse(altered, &router).is_some());
+            }
+        }
+        // One in 1024 passes by chance.
+        assert!(found <= 5, "{found} of 1000 altered cursors were taken");
+        assert!(parse(CURSOR_MAX + 1, &router).is_none());
+        assert!(parse(u64::MAX, &router).is_none());
+    }
+
+    #[test]
+    fn a_scan_cursor_of_another_topology_is_an_error() {
+        let (three, four) = (router(3), router(4));
+        let taken = (1..1000_u64)
+            .map(|server| cursor_of(&FIRST.after_reply(page(server), &three).unwrap()))
+            .filter(|&cursor| parse(cursor, &four).is_some());
+        assert!(taken.count() <= 5);
+    }
+
+    #[test]
+    fn nonsense_is_an_invalid_cursor() {
+        for text in [
+            &b" 1"[..],
+            b"1x",
+            b"-1",
+            b"x",
+            b"18446744073709551616",
+            b"\xff",
+        ] {
+            assert!(ScanCursor::parse(text, &router(2)).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_out_of_reach_is_skipped_unless_all_are() {
+        let router = router(3);
+        let first = FIRST;
+        let at = |page: &Value| parse(cursor_of(page), &router).unwrap();
+        let second = at(&first.skip(&router).unwrap());
+        assert_eq!((second.node.get(), second.answered), (1, false));
+        let third = at(&step(second).skip(&router).unwrap());
+        assert_eq!((third.node.get(), third.answered), (2, false));
+        assert_eq!(step(third).skip(&router), None, "nobody has answered");
+        let third = at(&step(second).after_reply(page(0), &router).unwrap());
+        assert!(third.answered);
+        assert_eq!(
+            step(third).skip(&router).map(|page| cursor_of(&page)),
+            Some(0)
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! What is too large to be kept: from the client to a node, and from a node to the client, as it comes.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::aio::Shared;
+use crate::aio::reconnecting::{Connector, Duplex};
+use crate::error::Error;
+use crate::plan::{Cause, Failure, OversizedReply};
+use crate::proxy::Session;
+use crate::proxy::net::client_io::ClientIo;
+use crate::resp::FrameScanner;
+
+/// Read at once at most.
+const PIECE_BYTES: usize = 128 << 10;
+
+/// A connection to a node for one request whose bytes are kept nowhere.
+pub(super) struct StreamingConnection {
+    stream: Box<dyn Duplex>,
+    /// How long the node may do nothing.
+    patience: Option<Duration>,
+}
+
+impl StreamingConnection {
+    pub(super) async fn open(
+        connector: &Connector,
+        patience: Option<Duration>,
+    ) -> Result<Self, String> {
+        let (stream, _) = connector.open(connector.handshake()).await?;
+        Ok(Self { stream, patience })
+    }
+
+    /// Passes a piece of the request on.
+    pub(super) async fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        within(self.patience, self.stream.write_all(piece)).await
+    }
+
+    /// Passes the reply on; messages that come meanwhile are appended to `behind`. The number of bytes that the client got
+    /// says whether a failure can still be told.
+    pub(super) async fn stream_reply<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        client: &mut ClientIo<S>,
+        session: &Session,
+        told: &mut usize,
+        behind: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        let mut scanner = FrameScanner::default();
+        let mut piece = vec![0; PIECE_BYTES];
+        while !scanner.is_complete() {
+            let count = within(self.patience, self.stream.read(&mut piece)).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let count = scanner.advance(&piece[..count])?;
+            *told += count;
+            client.write(&piece[..count], session, behind).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn within<T>(
+    patience: Option<Duration>,
+    step: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    match patience {
+        None => step.await,
+        Some(patience) => match tokio::time::timeout(patience, step).await {
+            Ok(done) => done,
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("nothing moved for {patience:?}"),
+            )),
+        },
+    }
+}
+
+/// Asks again for a reply that was too large to be kept, and passes it on as it comes. The error that can be told instead.
+pub(super) async fn stream_oversized_reply<S: AsyncRead + AsyncWrite + Unpin>(
+    shared: &Shared,
+    large: &OversizedReply<'_>,
+    client: &mut ClientIo<S>,
+    session: &Session,
+    behind: &mut Vec<u8>,
+) -> io::Result<Result<(), Error>> {
+    let name = shared.router.name(large.node);
+    let failed = |cause| Ok(Err(Failure::not_sent(cause).without_answer(name)));
+    let connector = shared.executor.connector(large.node);
+    let mut pipe =
+        match StreamingConnection::open(&connector, shared.executor.response_timeout()).await {
+            Ok(pipe) => pipe,
+            Err(why) => return failed(Cause::Connect(why)),
+        };
+    if let Err(error) = pipe.write(large.request).await {
+        return failed(Cause::Dropped(error.to_string()));
+    }
+    let mut told = 0;
+    match pipe.stream_reply(client, session, &mut told, behind).await {
+        Err(error) if told == 0 => failed(Cause::Dropped(error.to_string())),
+        passed => passed.map(Ok),
+    }
+}

@@ -1,0 +1,371 @@
+//! Bytes that have arrived, and the replies in them.
+
+use std::io;
+
+use redis::Value;
+
+use crate::resp::FrameScanner;
+use crate::resp::{self, Slice};
+
+/// Bytes to begin with.
+const BYTES: usize = 16 * 1024;
+
+/// A buffer of more bytes is given back when it is empty.
+const BYTES_KEPT: usize = 1 << 20;
+
+/// Read at once at most.
+const CHUNK_MAX: usize = 1 << 20;
+
+/// Arrived bytes, of which a first part may have been read.
+pub(crate) struct ReplyDecoder {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// How far a reply that had not arrived entirely was looked through.
+    partial: Option<FrameSkip>,
+    /// What is thrown away as it arrives.
+    passing: Option<FrameScanner>,
+}
+
+/// A reply that has not arrived entirely: how far it was looked through.
+#[derive(Default)]
+struct FrameSkip {
+    /// From the beginning of the reply.
+    at: usize,
+    scanner: FrameScanner,
+}
+
+/// A reply, unread.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum RawFrame<'b> {
+    /// It has not arrived entirely, or nothing has.
+    Incomplete,
+    Complete(&'b [u8]),
+    /// It is larger than is kept. It is passed over.
+    TooLarge,
+}
+
+impl ReplyDecoder {
+    pub(crate) fn new() -> Self {
+        Self {
+            buffer: vec![0; BYTES],
+            start: 0,
+            end: 0,
+            partial: None,
+            passing: None,
+        }
+    }
+
+    /// Room for more bytes.
+    pub(crate) fn spare_mut(&mut self) -> &mut [u8] {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            if self.buffer.len() > BYTES_KEPT {
+                self.buffer = vec![0; BYTES];
+            }
+        } else if self.buffer.len() - self.end < BYTES / 4 {
+            if self.start > 0 {
+                self.buffer.copy_within(self.start..self.end, 0);
+                (self.start, self.end) = (0, self.end - self.start);
+            }
+            if self.buffer.len() - self.end < BYTES / 4 {
+                let more = self.buffer.len().min(CHUNK_MAX);
+                self.buffer.resize(self.buffer.len() + more, 0);
+            }
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    /// So many bytes were put into the room.
+    pub(crate) fn advance(&mut self, count: usize) {
+        self.end += count;
+    }
+
+    /// The next whole reply, if there is one. Push messages are passed over.
+    pub(crate) fn next_reply(&mut self) -> io::Result<Option<Value>> {
+        loop {
+            self.skip_frame()?;
+            let arrived = &self.buffer[self.start..self.end];
+            if arrived.is_empty() {
+                return Ok(None);
+            }
+            if let Some(partial) = &mut self.partial
+                && !partial.is_complete(arrived)?
+            {
+                return Ok(None);
+            }
+            let mut slice = Slice(arrived);
+            match resp::read_next(&mut slice) {
+                Ok(value) => {
+                    self.start = self.end - slice.0.len();
+                    self.partial = None;
+                    if value.is_some() {
+                        return Ok(value);
+                    }
+                }
+                // The two readers disagree about where it ends. To look through it again would never end.
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && self.partial.is_some() =>
+                {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "the reply is longer than it says",
+                    ));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.partial = Some(FrameSkip::default());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The same, unread, if it has no more than `keep` bytes.
+    pub(crate) fn next_frame(&mut self, keep: usize) -> io::Result<RawFrame<'_>> {
+        loop {
+            self.skip_frame()?;
+            let arrived = &self.buffer[self.start..self.end];
+            if arrived.is_empty() {
+                return Ok(RawFrame::Incomplete);
+            }
+            let simple = match self.partial {
+                None => resp::simple_length(arrived),
+                Some(_) => None,
+            };
+            let length = match simple {
+                Some(length) => length,
+                None => {
+                    let skim = self.partial.get_or_insert_default();
+                    if !skim.is_complete(arrived)? {
+                        if skim.scanner.scanned() <= keep {
+                            return Ok(RawFrame::Incomplete);
+                        }
+                        let is_push = arrived[0] == b'>';
+                        self.start += skim.at;
+                        self.passing = self.partial.take().map(|skim| skim.scanner);
+                        return Ok(match is_push {
+                            true => RawFrame::Incomplete,
+                            false => RawFrame::TooLarge,
+                        });
+                    }
+                    skim.at
+                }
+            };
+            self.partial = None;
+            let start = self.start;
+            self.start += length;
+            if self.buffer[start] != b'>' {
+                return Ok(RawFrame::Complete(&self.buffer[start..start + length]));
+            }
+        }
+    }
+
+    /// Throws away what has arrived of a reply that is too large.
+    fn skip_frame(&mut self) -> io::Result<()> {
+        if let Some(scanner) = &mut self.passing {
+            self.start += scanner.advance(&self.buffer[self.start..self.end])?;
+            if scanner.is_complete() {
+                self.passing = None;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FrameSkip {
+    /// Whether the reply at the beginning of `bytes` is there entirely. Goes on where it stopped the last time.
+    fn is_complete(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        self.at += self
+            .scanner
+            .advance(bytes.get(self.at..).unwrap_or_default())?;
+        Ok(self.scanner.is_complete())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Gives the bytes in pieces, and calls `take` behind each.
+    fn feed_to(
+        bytes: &[u8],
+        piece: usize,
+        mut take: impl FnMut(&mut ReplyDecoder) -> io::Result<()>,
+    ) -> io::Result<ReplyDecoder> {
+        let mut decoder = ReplyDecoder::new();
+        for mut piece in bytes.chunks(piece) {
+            while !piece.is_empty() {
+                let room = decoder.spare_mut();
+                let count = room.len().min(piece.len());
+                room[..count].copy_from_slice(&piece[..count]);
+                decoder.advance(count);
+                piece = &piece[count..];
+                take(&mut decoder)?;
+            }
+        }
+        Ok(decoder)
+    }
+
+    fn feed(bytes: &[u8], piece: usize) -> io::Result<Vec<Value>> {
+        let mut values = Vec::new();
+        feed_to(bytes, piece, |decoder| {
+            while let Some(value) = decoder.next_reply()? {
+                values.push(value);
+            }
+            Ok(())
+        })?;
+        Ok(values)
+    }
+
+    #[test]
+    fn replies_are_cut_alike_however_they_arrive() {
+        let bytes: &[u8] = b"+OK\r\n*2\r\n$3\r\na\r\n\r\n*1\r\n:1\r\n>2\r\n+x\r\n:2\r\n|1\r\n+ttl\r\n:1\r\n$-1\r\n\
+            %1\r\n+k\r\n~1\r\n#t\r\n=6\r\ntxt:ab\r\n-ERR no\r\n*0\r\n$0\r\n\r\n";
+        let whole = feed(bytes, bytes.len()).unwrap();
+        assert_eq!(whole.len(), 8);
+        for piece in 1..bytes.len() {
+            assert_eq!(feed(bytes, piece).unwrap(), whole, "in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn a_long_reply_in_small_pieces_takes_no_quadratic_time() {
+        let mut bytes = b"*100000\r\n".to_vec();
+        for number in 0..100_000 {
+            bytes.extend_from_slice(
+                format!("${}\r\n{number}\r\n", number.to_string().len()).as_bytes(),
+            );
+        }
+        let values = feed(&bytes, 1000).unwrap();
+        assert!(matches!(&values[..], [Value::Array(items)] if items.len() == 100_000));
+    }
+
+    #[test]
+    fn what_is_too_large_is_passed_over_and_said_so() {
+        let large = format!("${}\r\n{}\r\n", 100_000, "x".repeat(100_000));
+        let bytes = [b"+OK\r\n", large.as_bytes(), b":1\r\n"].concat();
+        for piece in [1000, 4096, 100_000] {
+            let mut heard = Vec::new();
+            let fed = feed_to(&bytes, piece, |decoder| {
+                loop {
+                    heard.push(match decoder.next_frame(50_000)? {
+                        RawFrame::Incomplete => return Ok(()),
+                        RawFrame::Complete(frame) => frame.escape_ascii().to_string(),
+                        RawFrame::TooLarge => "large".into(),
+                    });
+                }
+            });
+            let decoder = fed.unwrap();
+            assert_eq!(
+                heard,
+                [r"+OK\r\n", "large", r":1\r\n"],
+                "in pieces of {piece}"
+            );
+            assert!(decoder.buffer.len() <= 4 * BYTES, "nothing of it was kept");
+        }
+    }
+
+    #[test]
+    fn a_large_push_message_is_no_reply() {
+        let push = format!(">2\r\n+x\r\n${}\r\n{}\r\n", 10_000, "x".repeat(10_000));
+        let bytes = [push.as_bytes(), b":1\r\n"].concat();
+        for keep in [0, 100] {
+            let mut decoder = ReplyDecoder::new();
+            let mut heard = Vec::new();
+            for piece in bytes.chunks(1000) {
+                decoder.spare_mut()[..piece.len()].copy_from_slice(piece);
+                decoder.advance(piece.len());
+                match decoder.next_frame(keep).unwrap() {
+                    RawFrame::Incomplete => {}
+                    RawFrame::Complete(frame) => heard.push(frame.escape_ascii().to_string()),
+                    RawFrame::TooLarge => heard.push("large".into()),
+                }
+            }
+            assert_eq!(heard, [r":1\r\n"], "when {keep} bytes are kept");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_an_error() {
+        assert!(feed(b"?\r\n", 1).is_err());
+        assert!(feed(b"$99999999999\r\nx", 3).is_err());
+    }
+
+    /// A reply in the wire format, of any kind of RESP3.
+    fn wire() -> impl Strategy<Value = Vec<u8>> {
+        let text = "[a-z \r\n*$%|+:-]{0,20}";
+        let line = "[a-z *$%|+:]{0,20}";
+        let leaf = prop_oneof![
+            line.prop_map(|line| format!("+{line}\r\n")),
+            line.prop_map(|line| format!("-ERR {line}\r\n")),
+            any::<i64>().prop_map(|number| format!(":{number}\r\n")),
+            text.prop_map(|text| format!("${}\r\n{text}\r\n", text.len())),
+            text.prop_map(|text| format!("={}\r\ntxt:{text}\r\n", text.len() + 4)),
+            text.prop_map(|text| format!("!{}\r\nERR {text}\r\n", text.len() + 4)),
+            proptest::sample::select(vec![
+                "$-1\r\n",
+                "*-1\r\n",
+                "*0\r\n",
+                "_\r\n",
+                "#t\r\n",
+                "#f\r\n",
+                ",3.25\r\n",
+                ",inf\r\n",
+                "(3492890328409238509324850943850943825024385\r\n",
+            ])
+            .prop_map(str::to_owned),
+        ]
+        .prop_map(String::into_bytes);
+        leaf.prop_recursive(4, 40, 6, |inner| {
+            let items = proptest::collection::vec(inner.clone(), 0..6);
+            let pairs = proptest::collection::vec((inner.clone(), inner.clone()), 0..3);
+            prop_oneof![
+                (proptest::sample::select(vec!['*', '~']), items).prop_map(|(mark, items)| {
+                    [
+                        format!("{mark}{}\r\n", items.len()).into_bytes(),
+                        items.concat(),
+                    ]
+                    .concat()
+                }),
+                (pairs.clone(), Just(Vec::new())).prop_map(packed_pairs('%')),
+                (pairs, inner).prop_map(packed_pairs('|')),
+            ]
+        })
+    }
+
+    type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+    fn packed_pairs(mark: char) -> impl Fn((Pairs, Vec<u8>)) -> Vec<u8> {
+        move |(pairs, after)| {
+            let mut packed = format!("{mark}{}\r\n", pairs.len()).into_bytes();
+            for (key, value) in pairs {
+                packed.extend(key);
+                packed.extend(value);
+            }
+            packed.extend(after);
+            packed
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn replies_of_any_shape_are_cut_and_read_as_redis_rs_reads_them(
+            replies in proptest::collection::vec(wire(), 1..6),
+            piece in 1_usize..60,
+        ) {
+            let values = feed(&replies.concat(), piece).unwrap();
+            let expected: Vec<Value> = replies
+                .iter()
+                .map(|reply| redis::parse_redis_value(reply).unwrap())
+                .collect();
+            prop_assert_eq!(format!("{values:?}"), format!("{expected:?}"));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), piece in 1_usize..20) {
+            let _ = feed(&bytes, piece);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Replies, written in the wire format.
+
+use redis::Value;
+
+/// The version of the protocol that somebody reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// Arrays, strings, numbers, statuses and errors.
+    #[default]
+    Resp2,
+    /// Maps, sets, booleans, doubles and more.
+    Resp3,
+}
+
+impl From<&redis::RedisConnectionInfo> for Protocol {
+    fn from(info: &redis::RedisConnectionInfo) -> Self {
+        match info.protocol() {
+            redis::ProtocolVersion::RESP3 => Self::Resp3,
+            _ => Self::Resp2,
+        }
+    }
+}
+
+impl Protocol {
+    /// How HELLO names it.
+    pub(crate) fn number(self) -> i64 {
+        match self {
+            Self::Resp2 => 2,
+            Self::Resp3 => 3,
+        }
+    }
+
+    /// No value.
+    pub(crate) fn write_nil(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(match self {
+            Self::Resp2 => b"$-1\r\n",
+            Self::Resp3 => b"_\r\n",
+        });
+    }
+
+    /// No list.
+    pub(crate) fn write_nil_array(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(match self {
+            Self::Resp2 => b"*-1\r\n",
+            Self::Resp3 => b"_\r\n",
+        });
+    }
+
+    /// Begins a map of so many pairs.
+    pub(crate) fn write_map(self, out: &mut Vec<u8>, pairs: usize) {
+        match self {
+            Self::Resp2 => write_line(out, b'*', pairs * 2),
+            Self::Resp3 => write_line(out, b'%', pairs),
+        }
+    }
+
+    /// Begins a message that nobody asked for.
+    pub(crate) fn write_push(self, out: &mut Vec<u8>, items: usize) {
+        match self {
+            Self::Resp2 => write_line(out, b'*', items),
+            Self::Resp3 => write_line(out, b'>', items),
+        }
+    }
+
+    /// Lines of text, for people.
+    pub(crate) fn write_text(self, out: &mut Vec<u8>, text: &str) {
+        match self {
+            Self::Resp2 => write_bulk(out, text.as_bytes()),
+            Self::Resp3 => {
+                write_line(out, b'=', text.len() + 4);
+                out.extend_from_slice(b"txt:");
+                out.extend_from_slice(text.as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+
+    /// A value of whatever kind. What this protocol does not have is written as servers write it instead.
+    pub(crate) fn write(self, out: &mut Vec<u8>, value: &Value) {
+        match (value, self) {
+            (Value::Nil, _) => self.write_nil(out),
+            (Value::Int(number), _) => write_int(out, *number),
+            (Value::BulkString(bytes), _) => write_bulk(out, bytes),
+            (Value::Okay, _) => write_status(out, "OK"),
+            (Value::SimpleString(text), _) => write_status(out, text),
+            (Value::Array(items), _) => self.write_items(out, b'*', items),
+            (Value::Set(items), Self::Resp3) => self.write_items(out, b'~', items),
+            (Value::Set(items), Self::Resp2) => self.write_items(out, b'*', items),
+            (Value::Map(pairs), _) => {
+                self.write_map(out, pairs.len());
+                for (key, value) in pairs {
+                    self.write(out, key);
+                    self.write(out, value);
+                }
+            }
+            (Value::Attribute { data, .. }, _) => self.write(out, data),
+            (Value::Double(number), Self::Resp3) => write_line(out, b',', double(*number)),
+            (Value::Double(number), Self::Resp2) => write_bulk(out, double(*number).as_bytes()),
+            (Value::Boolean(truth), Self::Resp3) => {
+                write_line(out, b'#', if *truth { 't' } else { 'f' })
+            }
+            (Value::Boolean(truth), Self::Resp2) => write_int(out, (*truth).into()),
+            (Value::VerbatimString { format, text }, Self::Resp3) => {
+                let text = format!("{format}:{text}");
+                write_line(out, b'=', text.len());
+                out.extend_from_slice(text.as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+            (Value::VerbatimString { text, .. }, Self::Resp2) => write_bulk(out, text.as_bytes()),
+            (Value::ServerError(error), _) => {
+                write_error(out, error.code(), error.details().unwrap_or_default());
+            }
+            // Big numbers and push messages: no answer of several nodes has one.
+            _ => write_error(out, "ERR", "a reply of a kind that is not known"),
+        }
+    }
+
+    fn write_items(self, out: &mut Vec<u8>, mark: u8, items: &[Value]) {
+        write_line(out, mark, items.len());
+        for item in items {
+            self.write(out, item);
+        }
+    }
+}
+
+/// One line.
+pub(crate) fn write_line(out: &mut Vec<u8>, mark: u8, text: impl std::fmt::Display) {
+    use std::io::Write;
+    out.push(mark);
+    // A vector takes all that is written to it.
+    let _ = write!(out, "{text}\r\n");
+}
+
+pub(crate) fn write_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+    crate::resp::write_arg(out, bytes);
+}
+
+pub(crate) fn write_int(out: &mut Vec<u8>, number: i64) {
+    write_line(out, b':', number);
+}
+
+pub(crate) fn write_status(out: &mut Vec<u8>, text: &str) {
+    write_text(out, b'+', text.as_bytes());
+}
+
+pub(crate) fn write_error(out: &mut Vec<u8>, code: &str, text: impl AsRef<[u8]>) {
+    write_text(out, b'-', code.as_bytes());
+    out.truncate(out.len() - 2);
+    write_text(out, b' ', text.as_ref());
+}
+
+/// A line cannot hold a line break.
+fn write_text(out: &mut Vec<u8>, mark: u8, text: &[u8]) {
+    out.push(mark);
+    out.extend(text.iter().map(|&byte| match byte {
+        b'\r' | b'\n' => b' ',
+        other => other,
+    }));
+    out.extend_from_slice(b"\r\n");
+}
+
+fn double(number: f64) -> String {
+    if number.is_nan() {
+        "nan".to_owned()
+    } else {
+        number.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(protocol: Protocol, value: &Value) -> String {
+        let mut out = Vec::new();
+        protocol.write(&mut out, value);
+        out.escape_ascii().to_string()
+    }
+
+    #[test]
+    fn what_a_protocol_does_not_have_is_written_as_servers_write_it_instead() {
+        let cases = [
+            (Value::Nil, r"$-1\r\n", r"_\r\n"),
+            (Value::Boolean(true), r":1\r\n", r"#t\r\n"),
+            (Value::Double(0.5), r"$3\r\n0.5\r\n", r",0.5\r\n"),
+            (Value::Double(f64::INFINITY), r"$3\r\ninf\r\n", r",inf\r\n"),
+            (
+                Value::Map(vec![(Value::Okay, Value::Int(1))]),
+                r"*2\r\n+OK\r\n:1\r\n",
+                r"%1\r\n+OK\r\n:1\r\n",
+            ),
+            (
+                Value::Set(vec![Value::Int(1)]),
+                r"*1\r\n:1\r\n",
+                r"~1\r\n:1\r\n",
+            ),
+        ];
+        for (value, old, new) in cases {
+            assert_eq!(written(Protocol::Resp2, &value), old, "{value:?}");
+            assert_eq!(written(Protocol::Resp3, &value), new, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_read_is_written_back_alike() {
+        let replies =
+            "*7\r\n$1\r\na\r\n:-5\r\n+OK\r\n+fine\r\n-ERR no such thing\r\n_\r\n=6\r\ntxt:ab\r\n";
+        let value = redis::parse_redis_value(replies.as_bytes()).unwrap();
+        assert_eq!(
+            written(Protocol::Resp3, &value),
+            replies.escape_default().to_string()
+        );
+    }
+
+    #[test]
+    fn a_text_cannot_break_out_of_its_line() {
+        let mut out = Vec::new();
+        write_error(&mut out, "ERR", "a\r\n+OK");
+        assert_eq!(out, b"-ERR a  +OK\r\n");
+    }
+}

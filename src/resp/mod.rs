@@ -1,0 +1,35 @@
+//! The RESP wire format, without I/O: where does a frame end, and what does it say?
+//!
+//! * `packed`: requests as redis-rs packs them (strict, zero-copy): [`PackedCommands`], [`write_command`].
+//! * `request`: requests as clients send them to a server (inline, split anywhere, malformed): [`RequestParser`].
+//! * `decode`: replies read from an [`Input`]. `buffer`: [`ReplyDecoder`], the same for bytes that arrive in pieces.
+//! * `scan`: [`FrameScanner`], which finds the end of a reply without building it. `encode`: [`Protocol`], which writes replies.
+//! * `handshake`: the commands of a new connection (HELLO, AUTH, SELECT, CLIENT SETNAME) and the check of their replies.
+//! * `integer`: the one reading of an integer in its canonical form.
+//!
+//! Nothing here knows a connection, a command's meaning or a clock.
+
+mod buffer;
+mod decode;
+mod encode;
+mod handshake;
+mod integer;
+mod packed;
+#[cfg(feature = "proxy")]
+mod request;
+mod scan;
+
+pub use packed::{Args, PackedCommands, PackedError, PackedProblem, write_command};
+
+pub(crate) use buffer::{RawFrame, ReplyDecoder};
+pub(crate) use decode::{
+    Input, Slice, length, line_end, read, read_all, read_message, read_next, simple_length,
+    some_length,
+};
+pub(crate) use encode::{Protocol, write_bulk, write_error, write_int, write_line, write_status};
+pub(crate) use handshake::Handshake;
+pub(crate) use integer::canonical_integer;
+pub(crate) use packed::{write_arg, write_header};
+#[cfg(feature = "proxy")]
+pub(crate) use request::*;
+pub(crate) use scan::FrameScanner;

@@ -1,0 +1,58 @@
+//! Building the blocking client.
+
+use parking_lot::RwLock;
+
+use crate::config::{Builder, ClientConfig, Settings};
+use crate::endpoint::Endpoint;
+use crate::endpoint::tls::Runtime;
+use crate::error::Error;
+use crate::sync::connection::Connector;
+use crate::sync::executor::{Executor, NodePools};
+use crate::sync::pool::{Pool, PoolSettings};
+use crate::sync::{ShardedClient, Shared};
+
+impl Builder {
+    /// The client. Nothing is contacted before its first command.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) when a URL cannot be read, nodes share a name or an address, databases differ,
+    /// a name, an address or an option of the partitioner holds a password, a number is outside of its limits, a
+    /// command is declared twice, the partitioner refuses the nodes, or a node needs TLS and its feature is not enabled or
+    /// its certificates cannot be read.
+    pub fn build(self) -> Result<ShardedClient, Error> {
+        let config: ClientConfig = self.config(Runtime::Blocking)?;
+        Ok(ShardedClient::from_shared(Shared {
+            executor: executor(config.endpoints, &config.settings),
+            router: config.router,
+            scripts: RwLock::default(),
+            db: config.db,
+        }))
+    }
+}
+
+/// Pools for every node; none of them is connected yet.
+fn executor(endpoints: Vec<Endpoint>, settings: &Settings) -> Executor {
+    let pool = |endpoint: &Endpoint, size: usize| {
+        let settings = PoolSettings {
+            size,
+            connect_timeout: settings.connect_timeout,
+            idle_check: settings.idle_check,
+        };
+        Pool::new(
+            Connector::new(endpoint.clone()),
+            endpoint.address.clone(),
+            settings,
+        )
+    };
+    Executor {
+        nodes: endpoints
+            .iter()
+            .map(|node| NodePools {
+                shared: pool(node, settings.pool_size),
+                exclusive: pool(node, settings.blocking_pool_size),
+            })
+            .collect(),
+        response_timeout: settings.response_timeout,
+    }
+}
