@@ -3,21 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
 use redis::aio::ConnectionLike;
-use redis::{Arg, Cmd, IntoConnectionInfo, Pipeline, RedisFuture, RedisResult, ToRedisArgs, Value};
+use redis::{Cmd, IntoConnectionInfo, Pipeline, RedisFuture, RedisResult, ToRedisArgs, Value};
 
-use crate::aio::{Dedicated, Executor, Node, Scan, Subscriber};
-use crate::command::BlockingTime;
-use crate::command::{Args, Scripting};
+use crate::aio::{Dedicated, Node, Scan, Shared, Subscriber};
 use crate::config::Builder;
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::ScanPosition;
-use crate::plan::{
-    Batch, Explanation, PipelineKind, Plan, PlannedPipeline, PlannedTransaction, RoutedCommand,
-    Router, Scope, ScriptCache, empty_pipeline, parse_one, select_replies, with_node_name,
-};
+use crate::plan::{Explanation, KeyCheck, ScriptStore, parse_one};
 use crate::topology::Topology;
 
 /// A client that spreads data over many Redis or Valkey servers, on tokio.
@@ -43,15 +37,6 @@ use crate::topology::Topology;
 #[derive(Clone)]
 pub struct ShardedClient {
     shared: Arc<Shared>,
-}
-
-/// What all clones of a handle share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) router: Router,
-    pub(crate) executor: Executor,
-    pub(crate) scripts: Arc<RwLock<Arc<ScriptCache>>>,
-    pub(crate) db: i64,
 }
 
 impl ShardedClient {
@@ -142,7 +127,7 @@ impl ShardedClient {
             .shared
             .router
             .common_owner(keys.iter().map(Vec::as_slice))?;
-        Dedicated::open(Arc::clone(&self.shared), node, true).await
+        Dedicated::open(Arc::clone(&self.shared), node, KeyCheck::Owned).await
     }
 
     /// An optimistic transaction over `keys`, which live on one node: watches them, calls `attempt` with a connection to
@@ -236,196 +221,10 @@ impl ConnectionLike for ShardedClient {
         offset: usize,
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
-        Box::pin(async move {
-            let packed = pipeline.get_packed_pipeline();
-            if packed.is_empty() {
-                return Err(empty_pipeline());
-            }
-            let shape = PipelineKind::of(&packed, offset, count);
-            let shared = &self.shared;
-            let bundle = shared.router.route_pipeline(
-                &packed,
-                shape,
-                &|| shared.snapshot(),
-                rand::random(),
-            )?;
-            let values = shared.run(bundle).await?;
-            Ok(select_replies(values, shape, offset, count))
-        })
+        Box::pin(self.shared.pipeline(pipeline, offset, count))
     }
 
     fn get_db(&self) -> i64 {
         self.shared.db
     }
-}
-
-impl Shared {
-    /// One command, routed by its keys.
-    pub(crate) async fn request(&self, cmd: &Cmd) -> Result<Value, Error> {
-        let packed;
-        let args = match simple_args(cmd) {
-            Some(args) => args,
-            None => {
-                packed = cmd.get_packed_command();
-                parse_one(&packed)?
-            }
-        };
-        let routed = match self.router.route(&args, &|| self.snapshot()) {
-            Err(error) => Box::pin(self.planned_again(&args, error)).await?,
-            Ok(routed) => routed,
-        };
-        match routed.plan {
-            Plan::One(node) if routed.scripting == Scripting::No => {
-                self.call(node, cmd, &routed).await
-            }
-            // In a box, lest the future of every GET has room for it.
-            Plan::One(node) => {
-                let packed = cmd.get_packed_command();
-                Box::pin(self.call_script(node, &packed, &args, &routed, Scope::AllNodes)).await
-            }
-            Plan::Any => Box::pin(self.call_any(cmd, &args, &routed)).await,
-            _ => Box::pin(self.spread(cmd, &args, routed)).await,
-        }
-    }
-
-    /// The plan for a command that was refused, if the nodes know what was not known about it.
-    pub(crate) async fn planned_again(
-        &self,
-        args: &[&[u8]],
-        refusal: Error,
-    ) -> Result<RoutedCommand, Error> {
-        match self.fetch_libraries(args).await {
-            true => self.router.route(args, &|| self.snapshot()),
-            false => Err(refusal),
-        }
-    }
-
-    /// One command of which several nodes have a part.
-    async fn spread(
-        &self,
-        cmd: &Cmd,
-        args: &[&[u8]],
-        routed: RoutedCommand,
-    ) -> Result<Value, Error> {
-        let scripting = routed.scripting;
-        let packed = cmd.get_packed_command();
-        let mut batch = Batch::new(&self.router, packed.len(), rand::random());
-        batch.add(&packed, args, routed);
-        let mut exchanges = batch.take_exchanges();
-        let answers = self
-            .executor
-            .exchange(&mut exchanges, batch.blocking_time())
-            .await;
-        let answer = batch.finish_one(&exchanges, answers, rand::random())?;
-        Ok(match scripting {
-            Scripting::No => answer,
-            Scripting::Yes => self.record_script_reply(args, Scope::AllNodes, answer),
-        })
-    }
-
-    /// One command to any node.
-    async fn call_any(
-        &self,
-        cmd: &Cmd,
-        args: &[&[u8]],
-        routed: &RoutedCommand,
-    ) -> Result<Value, Error> {
-        let packed = cmd.get_packed_command();
-        let mut batch = Batch::new(&self.router, packed.len(), rand::random());
-        batch.add_any(&packed, routed.clone());
-        let mut exchanges = batch.take_exchanges();
-        let answers = self
-            .executor
-            .exchange(&mut exchanges, batch.blocking_time())
-            .await;
-        let (node, answer) = batch.finish_any(&exchanges, answers)?;
-        match routed.scripting {
-            Scripting::No => Ok(answer),
-            Scripting::Yes => {
-                self.recover_script(node, &packed, args, routed, Scope::AllNodes, answer)
-                    .await
-            }
-        }
-    }
-
-    /// One command to the node of its plan.
-    pub(crate) async fn call(
-        &self,
-        node: NodeIndex,
-        cmd: &Cmd,
-        routed: &RoutedCommand,
-    ) -> Result<Value, Error> {
-        let write = |out: &mut Vec<u8>| cmd.write_packed_command(out);
-        self.send(node, write, routed).await
-    }
-
-    /// One packed request to the node of its plan.
-    pub(crate) async fn call_packed(
-        &self,
-        node: NodeIndex,
-        packed: &[u8],
-        routed: &RoutedCommand,
-    ) -> Result<Value, Error> {
-        let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
-        self.send(node, write, routed).await
-    }
-
-    async fn send(
-        &self,
-        node: NodeIndex,
-        write: impl Fn(&mut Vec<u8>),
-        routed: &RoutedCommand,
-    ) -> Result<Value, Error> {
-        match self
-            .executor
-            .call(node, write, routed.access, routed.blocking)
-            .await
-        {
-            Ok(value @ Value::ServerError(_)) => Ok(with_node_name(value, self.router.name(node))),
-            Ok(value) => Ok(value),
-            Err(failure) => Err(failure.error(self.router.name(node), 0, routed.access)),
-        }
-    }
-
-    /// What a pipeline became.
-    pub(crate) async fn run(&self, bundle: PlannedPipeline<'_, '_>) -> RedisResult<Vec<Value>> {
-        match bundle {
-            PlannedPipeline::Empty => Ok(vec![Value::Array(Vec::new())]),
-            PlannedPipeline::Atomic(node, exchange) => {
-                let answers = self
-                    .executor
-                    .exchange(&mut vec![exchange], BlockingTime::None)
-                    .await;
-                let answers = answers.into_iter().next().unwrap_or_default();
-                Ok(vec![PlannedTransaction::finish(
-                    self.router.name(node),
-                    answers,
-                )?])
-            }
-            PlannedPipeline::Batch(mut batch) => {
-                let mut exchanges = batch.take_exchanges();
-                let answers = self
-                    .executor
-                    .exchange(&mut exchanges, batch.blocking_time())
-                    .await;
-                Ok(batch.finish(&exchanges, answers, rand::random()))
-            }
-            PlannedPipeline::ScriptedAtomic(node, exchange, journal) => {
-                Box::pin(self.run_scripted_atomic(node, exchange, &journal)).await
-            }
-            PlannedPipeline::ScriptedBatch(batch, journal) => {
-                Box::pin(self.run_scripted(batch, &journal)).await
-            }
-        }
-    }
-}
-
-/// The arguments of a command; `None` when one of them is a cursor, whose value only the packed command has.
-pub(crate) fn simple_args(cmd: &Cmd) -> Option<Args<'_>> {
-    cmd.args_iter()
-        .map(|arg| match arg {
-            Arg::Simple(arg) => Some(arg),
-            _ => None,
-        })
-        .collect()
 }

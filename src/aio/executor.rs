@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use redis::Value;
@@ -11,13 +11,12 @@ use crate::aio::driver::WriteCoalescing;
 use crate::aio::exclusive_pool::{ExclusivePool, Lease};
 use crate::aio::multiplexed::{Deadline, MultiplexedConnection, ReplyChannel};
 use crate::aio::reconnecting::{Connector, ReconnectingConnection};
-use crate::command::Access;
-use crate::command::BlockingTime;
+use crate::command::{Access, BlockingTime};
 use crate::config::Settings;
 use crate::endpoint::Endpoint;
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Cause, Failure, NodeRequest, RESENDS_MAX, ReplySlot, Resend, retry_on_other_node,
+    Answers, Cause, Exchange, Failure, NodeExchange, NodeRequest, ReplySlot, Resend, ResendBudget,
 };
 
 /// Every node's connections.
@@ -86,7 +85,7 @@ impl Executor {
     ) -> Result<Value, Failure> {
         let deadline = self.deadline(blocking);
         let node = &self.nodes[node.get()];
-        let mut resends = 0;
+        let mut resends = ResendBudget::default();
         loop {
             let acquired = node
                 .acquire(blocking, deadline)
@@ -100,76 +99,40 @@ impl Executor {
                 Err(failure) => failure,
             };
             acquired.discard(&failure.cause);
-            if resends == RESENDS_MAX
-                || failure.resend(0, &[ReplySlot::whole(0, access)]) == Resend::No
-            {
+            if let Resend::No = resends.after(&failure, 0, &[ReplySlot::whole(0, access)]) {
                 return Err(failure);
             }
-            resends += 1;
         }
     }
 
-    /// All requests of every exchange to its node, and their answers. What goes to another node because the first could not be
-    /// reached is added behind them.
-    pub(crate) async fn exchange<R: ReplyChannel>(
-        &self,
-        exchanges: &mut Vec<NodeRequest>,
-        blocking: BlockingTime,
-    ) -> Vec<Answers<R>> {
-        let deadline = self.deadline(blocking);
-        let mut answers = self.exchange_each(exchanges, blocking, deadline).await;
-        let mut done = 0;
-        while !deadline.is_over() {
-            let more = retry_on_other_node(&exchanges[done..], &answers[done..], self.nodes.len());
-            if more.is_empty() {
-                break;
-            }
-            done = exchanges.len();
-            answers.extend(Box::pin(self.exchange_each(&more, blocking, deadline)).await);
-            exchanges.extend(more);
-        }
-        answers
-    }
-
-    async fn exchange_each<R: ReplyChannel>(
-        &self,
-        exchanges: &[NodeRequest],
-        blocking: BlockingTime,
-        deadline: Deadline,
-    ) -> Vec<Answers<R>> {
-        match exchanges {
-            [one] => vec![self.exchange_one(one, blocking, deadline).await],
-            all => {
-                join_all(
-                    all.iter()
-                        .map(|one| self.exchange_one(one, blocking, deadline)),
-                )
-                .await
+    /// Sends all that is pending, until nothing is.
+    pub(crate) async fn exchange<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) {
+        let limit = exchange.begin(Instant::now(), self.response_timeout);
+        let deadline = Deadline::start(limit);
+        let blocking = exchange.blocking_time();
+        while exchange.poll(Instant::now()) {
+            match exchange.nodes_mut() {
+                [one] => self.exchange_with(one, blocking, deadline).await,
+                all => {
+                    let all = all.iter_mut();
+                    join_all(all.map(|one| self.exchange_with(one, blocking, deadline))).await;
+                }
             }
         }
     }
 
-    async fn exchange_one<R: ReplyChannel>(
+    /// Sends what is pending at one node, until nothing is.
+    async fn exchange_with<R: ReplyChannel>(
         &self,
-        exchange: &NodeRequest,
+        exchange: &mut NodeExchange<R>,
         blocking: BlockingTime,
         deadline: Deadline,
-    ) -> Answers<R> {
-        let node = &self.nodes[exchange.node.get()];
-        let mut answers: Answers<R> = node.exchange(exchange, blocking, deadline).await;
-        for _ in 0..RESENDS_MAX {
-            let Some(failure) = &answers.failure else {
-                break;
-            };
-            let Resend::From(first) = failure.resend(answers.values.count(), &exchange.slots)
-            else {
-                break;
-            };
-            let rest = exchange.rest(first);
-            let more = Box::pin(node.exchange(&rest, blocking, deadline)).await;
-            answers.append(first, more);
+    ) {
+        while let Some(attempt) = exchange.attempt() {
+            let node = &self.nodes[attempt.request.node.get()];
+            let answers = node.send(attempt.request, blocking, deadline).await;
+            exchange.handle(answers);
         }
-        answers
     }
 
     /// A connection to `node` that nobody else uses.
@@ -223,9 +186,9 @@ impl NodeConnections {
         }
     }
 
-    async fn exchange<R: ReplyChannel>(
+    async fn send<R: ReplyChannel>(
         &self,
-        exchange: &NodeRequest,
+        request: &NodeRequest,
         blocking: BlockingTime,
         deadline: Deadline,
     ) -> Answers<R> {
@@ -236,11 +199,11 @@ impl NodeConnections {
         let answers = acquired
             .connection()
             .exchange_metered(
-                &exchange.packed,
-                exchange.slots.len(),
-                exchange.ending,
+                &request.packed,
+                request.slots.len(),
+                request.ending,
                 deadline,
-                exchange.meter.clone(),
+                request.meter.clone(),
             )
             .await;
         match &answers.failure {

@@ -39,7 +39,7 @@ pub(crate) mod peek;
 mod pub_sub_connection;
 pub(crate) mod reconnecting;
 mod scan;
-mod scripts;
+mod shared;
 mod subscriber;
 mod tls;
 mod transaction;
@@ -50,6 +50,6 @@ pub use node::Node;
 pub use scan::Scan;
 pub use subscriber::Subscriber;
 
-pub(crate) use client::Shared;
 pub(crate) use driver::WriteCoalescing;
 pub(crate) use executor::Executor;
+pub(crate) use shared::Shared;

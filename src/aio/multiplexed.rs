@@ -259,11 +259,6 @@ impl Deadline {
         self.length
             .and_then(|length| self.start.checked_add(length))
     }
-
-    /// Whether it has passed.
-    pub(crate) fn is_over(&self) -> bool {
-        self.end().is_some_and(|end| end <= Instant::now())
-    }
 }
 
 /// No answer within this time.

@@ -7,10 +7,9 @@ use redis::aio::ConnectionLike;
 use redis::{Cmd, Pipeline, RedisFuture, Value};
 
 use crate::aio::{Dedicated, Shared};
-use crate::command::Scripting;
 use crate::error::Error;
 use crate::partition::{NodeIndex, NodeSpec};
-use crate::plan::{PipelineKind, Scope, empty_pipeline, parse_one, select_replies};
+use crate::plan::KeyCheck;
 
 /// One node of a client: itself a [`redis::aio::ConnectionLike`], whose commands go to this server and nowhere else.
 ///
@@ -54,7 +53,7 @@ impl Node {
     /// [`NodeDown`](crate::ErrorKind::NodeDown) or [`PoolTimeout`](crate::ErrorKind::PoolTimeout) when there is no
     /// connection.
     pub async fn dedicated(&self) -> Result<Dedicated, Error> {
-        Dedicated::open(Arc::clone(&self.shared), self.index, false).await
+        Dedicated::open(Arc::clone(&self.shared), self.index, KeyCheck::None).await
     }
 }
 
@@ -67,18 +66,7 @@ impl fmt::Debug for Node {
 impl ConnectionLike for Node {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let packed = cmd.get_packed_command();
-            let args = parse_one(&packed)?;
-            let (shared, node) = (&self.shared, self.index);
-            let routed = shared.router.route_at(node, &args)?;
-            let reply = match routed.scripting {
-                Scripting::No => shared.call_packed(node, &packed, &routed).await?,
-                Scripting::Yes => {
-                    shared
-                        .call_script(node, &packed, &args, &routed, Scope::OneNode)
-                        .await?
-                }
-            };
+            let reply = self.shared.request_at(self.index, cmd).await?;
             Ok(if cmd.is_no_response() {
                 Value::Nil
             } else {
@@ -93,19 +81,7 @@ impl ConnectionLike for Node {
         offset: usize,
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
-        Box::pin(async move {
-            let packed = pipeline.get_packed_pipeline();
-            if packed.is_empty() {
-                return Err(empty_pipeline());
-            }
-            let shape = PipelineKind::of(&packed, offset, count);
-            let shared = &self.shared;
-            let bundle = shared
-                .router
-                .route_pipeline_at(self.index, &packed, shape, &|| shared.snapshot())?;
-            let values = shared.run(bundle).await?;
-            Ok(select_replies(values, shape, offset, count))
-        })
+        Box::pin(self.shared.pipeline_at(self.index, pipeline, offset, count))
     }
 
     fn get_db(&self) -> i64 {

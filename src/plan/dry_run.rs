@@ -6,7 +6,7 @@ use redis::Value;
 
 use crate::error::{Error, ErrorKind};
 use crate::plan::request::{PipelineKind, PlannedPipeline};
-use crate::plan::{Answers, Router, ScriptCache};
+use crate::plan::{Answers, Exchange, Router, ScriptCache};
 use crate::resp::{self, Slice};
 
 impl Router {
@@ -18,21 +18,22 @@ impl Router {
     /// As for [`plan`](Self::plan), and when the replies are not those to the requests.
     #[doc(hidden)]
     pub fn dry_run(&self, packed: &[u8], replies: &[Vec<u8>]) -> Result<Vec<Value>, Error> {
-        let PlannedPipeline::Batch(mut batch) =
+        let PlannedPipeline::Batch { mut batch, .. } =
             self.route_pipeline(packed, PipelineKind::Plain, &ScriptCache::empty, 0)?
         else {
             return Ok(Vec::new());
         };
-        let exchanges = batch.take_exchanges();
-        let answers = exchanges.iter().map(|exchange| {
+        let mut exchange: Exchange = batch.exchange();
+        let answers = exchange.attempts().into_iter().map(|attempt| {
             let mut answers = Answers::default();
-            let mut input = Slice(&replies[exchange.node.get()]);
-            resp::read_all(&mut input, exchange.slots.len(), &mut answers.values)?;
+            let mut input = Slice(&replies[attempt.request.node.get()]);
+            resp::read_all(&mut input, attempt.request.slots.len(), &mut answers.values)?;
             Ok(answers)
         });
         let answers = answers
             .collect::<io::Result<_>>()
             .map_err(|error| Error::new(ErrorKind::Redis, error.to_string()))?;
-        Ok(batch.finish(&exchanges, answers, 0))
+        exchange.handle(answers);
+        Ok(batch.finish(exchange, 0))
     }
 }

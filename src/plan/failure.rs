@@ -94,7 +94,24 @@ impl<R: ReplyBuffer> Answers<R> {
     }
 }
 
+impl Cause {
+    /// A connection that one user holds is not made again: its state is gone.
+    pub(crate) fn failed_before() -> Self {
+        Self::Connect("this connection has failed before".into())
+    }
+}
+
 impl Failure {
+    /// A connection that one user holds failed under `count` requests. What was sent of them is not known, unless there was
+    /// no connection at all.
+    pub(crate) fn on_held_connection(cause: Cause, count: usize) -> Self {
+        let sent = match cause {
+            Cause::Connect(_) => 0,
+            Cause::Dropped(_) | Cause::PoolTimeout(_) | Cause::Timeout(_) => count,
+        };
+        Self { cause, sent }
+    }
+
     pub(crate) fn not_sent(cause: Cause) -> Self {
         Self { cause, sent: 0 }
     }

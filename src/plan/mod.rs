@@ -12,12 +12,15 @@
 
 mod attempts;
 mod batch;
+mod dedicated;
 #[cfg(feature = "testing")]
 mod dry_run;
+mod exchange;
 mod explain;
 mod failure;
 mod lockout;
 mod merge;
+mod operation;
 mod other_node;
 mod owners;
 mod partial;
@@ -26,6 +29,7 @@ pub(crate) mod pubsub;
 mod raw;
 mod refusal;
 mod request;
+mod routed;
 mod router;
 mod scan;
 mod scripts;
@@ -42,25 +46,26 @@ pub use scripts::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 
 pub(crate) use attempts::attempts_exhausted;
 pub(crate) use batch::{Batch, NodeRequest, ReplySlot, with_node_name};
+pub(crate) use dedicated::{DedicatedState, KeyCheck};
+pub(crate) use exchange::{Attempt, Exchange, NodeExchange, ResendBudget};
 pub(crate) use failure::{Answers, Cause, Failure, RESENDS_MAX, ReplyBuffer, Resend};
-pub(crate) use other_node::retry_on_other_node;
+pub(crate) use operation::{
+    CommandOperation, Operation, PipelineOperation, Request, ScriptStore, Selection, Step,
+};
 #[cfg(feature = "proxy")]
 pub(crate) use raw::{
     ByteMeter, OversizedReply, RawPipeline, RawReplies, SharedByteMeter, WriteProgress,
 };
-pub(crate) use request::{
-    PipelineKind, PipelineSummary, PlannedPipeline, check_each, empty_pipeline, finish_private,
-    parse_one, select_replies,
-};
-pub(crate) use router::RoutedCommand;
+pub(crate) use request::{PipelineKind, empty_pipeline, parse_one};
+pub(crate) use routed::RoutedCommand;
 pub(crate) use scan::{ScanCursor, ScanState, ScanStep};
 pub(crate) use scripts::{
-    CacheSnapshot, FunctionRetry, Recovery, Rewritten, Scope, ScriptCache, ScriptJournal,
-    ScriptRewriter, TransactionState, libraries, loads_at,
+    CacheSnapshot, FunctionRetry, Rewritten, Scope, ScriptCache, ScriptJournal, ScriptRewriter,
+    TransactionState,
 };
 pub(crate) use transaction::LARGE_BYTES;
 pub(crate) use transaction::{ExpectedEnd, PlannedTransaction};
-pub(crate) use watch::{WatchState, exec_abort, is_watch};
+pub(crate) use watch::is_watch;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use scripts::keys_of_script;

@@ -3,52 +3,38 @@
 use crate::command::{Args, PackedCommands};
 use crate::partition::NodeIndex;
 use crate::plan::batch::ReplySlot;
-use crate::plan::{Answers, Cause, ExpectedEnd, Failure, NodeRequest, ReplyBuffer};
+use crate::plan::{Answers, Cause, ExpectedEnd, NodeRequest, ReplyBuffer};
 
-/// The requests that have no answer and that any node may answer, each for the node after the one that failed, until all
-/// of `nodes` have been tried. What was certainly not sent may be sent again, and so may what changes nothing; but there
-/// is no time left after a timeout.
-pub(crate) fn retry_on_other_node<R: ReplyBuffer>(
-    exchanges: &[NodeRequest],
-    answers: &[Answers<R>],
-    nodes: usize,
-) -> Vec<NodeRequest> {
-    let failed = exchanges
-        .iter()
-        .zip(answers)
-        .filter_map(|(exchange, answers)| {
-            let failure = answers.failure.as_ref()?;
-            let answered = answers.values.count();
-            (exchange.tried + 1 < nodes).then_some((exchange, failure, answered))
-        });
-    failed
-        .filter_map(|(exchange, failure, answered)| next(exchange, failure, answered, nodes))
-        .collect()
-}
-
-fn next(
-    exchange: &NodeRequest,
-    failure: &Failure,
-    answered: usize,
+/// The requests without a reply that any node may answer, for the node after the one that failed, until all of `nodes`
+/// have been tried. What was certainly not sent may be sent again, and so may what changes nothing; but there is no time
+/// left after a timeout.
+pub(crate) fn for_other_node<R: ReplyBuffer>(
+    request: &NodeRequest,
+    answers: &Answers<R>,
     nodes: usize,
 ) -> Option<NodeRequest> {
+    let failure = answers.failure.as_ref()?;
+    let answered = answers.values.count();
+    if request.tried + 1 >= nodes {
+        return None;
+    }
     if matches!(failure.cause, Cause::PoolTimeout(_) | Cause::Timeout(_)) {
         return None;
     }
     let may_go = |number: usize, slot: &ReplySlot| {
         slot.anywhere && number >= answered && failure.may_send(number, slot.access)
     };
-    let going = || exchange.slots.iter().enumerate();
+    let going = || request.slots.iter().enumerate();
     let count = going()
         .filter(|(number, slot)| may_go(*number, slot))
         .count();
     // A transaction goes as a whole.
-    if count == 0 || exchange.ending == ExpectedEnd::Exec && count < exchange.slots.len() {
+    if count == 0 || request.ending == ExpectedEnd::Exec && count < request.slots.len() {
         return None;
     }
-    let after = (exchange.node.get() + 1) % nodes;
-    let mut next = exchange.same_for(NodeIndex::new(u16::try_from(after).ok()?));
-    let mut commands = PackedCommands::new(&exchange.packed);
+    let after = (request.node.get() + 1) % nodes;
+    let mut next = request.same_for(NodeIndex::new(u16::try_from(after).ok()?));
+    let mut commands = PackedCommands::new(&request.packed);
     let mut args = Args::new();
     for (number, &slot) in going() {
         let Ok(Some(frame)) = commands.next(&mut args) else {
@@ -67,6 +53,7 @@ mod tests {
 
     use super::*;
     use crate::command::Access;
+    use crate::plan::Failure;
 
     const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
@@ -96,7 +83,7 @@ mod tests {
         let read = ReplySlot::whole(0, Access::Read).anywhere();
         let mut exchanges = vec![exchange(&[read])];
         let mut nodes = Vec::new();
-        while let [next] = &retry_on_other_node(&exchanges, &[lost(0, 1, gone())], 4)[..] {
+        while let Some(next) = for_other_node(&exchanges[0], &lost(0, 1, gone()), 4) {
             nodes.push(next.node.get());
             assert_eq!(next.packed, PING);
             exchanges = vec![next.same_for(next.node)];
@@ -113,8 +100,8 @@ mod tests {
         let owned = ReplySlot::whole(2, Access::Read);
         let exchanges = [exchange(&[read, write, owned, write])];
         let going = |answers| {
-            let next = retry_on_other_node(&exchanges, &[answers], 4);
-            next.first().map_or(0, |next| next.slots.len())
+            let next = for_other_node(&exchanges[0], &answers, 4);
+            next.map_or(0, |next| next.slots.len())
         };
         assert_eq!(going(lost(0, 4, gone())), 1, "only the read");
         assert_eq!(going(lost(1, 4, gone())), 0, "which was answered");
@@ -129,18 +116,9 @@ mod tests {
         let write = ReplySlot::whole(0, Access::Write).anywhere();
         let mut transaction = exchange(&[write, write, write]);
         transaction.ending = ExpectedEnd::Exec;
-        let exchanges = [transaction];
-        assert_eq!(
-            retry_on_other_node(&exchanges, &[lost(0, 0, gone())], 2).len(),
-            1
-        );
-        assert_eq!(
-            retry_on_other_node(&exchanges, &[lost(0, 1, gone())], 2).len(),
-            0
-        );
-        assert_eq!(
-            retry_on_other_node(&exchanges, &[lost(0, 3, gone())], 2).len(),
-            0
-        );
+        let goes = |sent| for_other_node(&transaction, &lost(0, sent, gone()), 2).is_some();
+        assert!(goes(0));
+        assert!(!goes(1));
+        assert!(!goes(3));
     }
 }

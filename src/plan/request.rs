@@ -1,6 +1,6 @@
 //! Requests in the wire format, as the handles get them, made ready for an executor.
 
-use redis::{RedisResult, Value};
+use redis::Value;
 
 use crate::command::BlockingTime;
 use crate::command::{Access, Args, CommandSpec, PackedCommands, Scripting};
@@ -16,14 +16,17 @@ use crate::plan::{
 pub(crate) enum PlannedPipeline<'r, 'p> {
     /// MULTI and EXEC with nothing between them.
     Empty,
-    /// MULTI ... EXEC for one node.
-    Atomic(NodeIndex, NodeRequest),
-    /// Commands that go their own ways.
-    Batch(Batch<'r, 'p>),
-    /// MULTI ... EXEC with scripts in it.
-    ScriptedAtomic(NodeIndex, NodeRequest, ScriptJournal<'p>),
-    /// Commands that go their own ways, with scripts among them.
-    ScriptedBatch(Batch<'r, 'p>, ScriptJournal<'p>),
+    /// MULTI ... EXEC for one node. The journal, here and below, is of the scripts in it.
+    Transaction {
+        node: NodeIndex,
+        request: NodeRequest,
+        journal: Option<ScriptJournal<'p>>,
+    },
+    /// Commands that go to their own nodes.
+    Batch {
+        batch: Batch<'r, 'p>,
+        journal: Option<ScriptJournal<'p>>,
+    },
 }
 
 impl Router {
@@ -104,9 +107,9 @@ impl Router {
 
 impl<'r, 'p> PlannedPipeline<'r, 'p> {
     fn of(batch: Batch<'r, 'p>, rewriter: Option<ScriptRewriter<'p>>) -> Self {
-        match rewriter {
-            None => Self::Batch(batch),
-            Some(rewriter) => Self::ScriptedBatch(batch, rewriter.into_journal()),
+        Self::Batch {
+            batch,
+            journal: rewriter.map(ScriptRewriter::into_journal),
         }
     }
 
@@ -118,12 +121,20 @@ impl<'r, 'p> PlannedPipeline<'r, 'p> {
         rewriter: impl FnOnce() -> ScriptRewriter<'p>,
     ) -> Self {
         if scripting == Scripting::No {
-            return Self::Atomic(node, PlannedTransaction::exchange(node, packed, commands));
+            return Self::Transaction {
+                node,
+                request: PlannedTransaction::exchange(node, packed, commands),
+                journal: None,
+            };
         }
-        let Rewritten { packed, journal } =
-            rewriter().rewrite_all(node, packed, PipelineKind::Atomic { commands });
-        let exchange = PlannedTransaction::exchange(node, &packed, journal.preloads() + commands);
-        Self::ScriptedAtomic(node, exchange, journal)
+        let kind = PipelineKind::Atomic { commands };
+        let Rewritten { packed, journal } = rewriter().rewrite_all(node, packed, kind);
+        let commands = journal.preloads() + commands;
+        Self::Transaction {
+            node,
+            request: PlannedTransaction::exchange(node, &packed, commands),
+            journal: Some(journal),
+        }
     }
 }
 
@@ -240,15 +251,15 @@ impl PipelineKind {
 /// What a private connection answered to a pipeline.
 pub(crate) fn finish_private(
     node: &str,
-    shape: PipelineKind,
+    kind: PipelineKind,
     answers: Answers,
-) -> RedisResult<Vec<Value>> {
-    if shape != PipelineKind::Plain {
+) -> Result<Vec<Value>, Error> {
+    if kind != PipelineKind::Plain {
         return Ok(vec![PlannedTransaction::finish(node, answers)?]);
     }
     let Answers { values, failure } = answers;
     match failure {
-        Some(failure) => Err(failure.error(node, values.len(), Access::Write).into()),
+        Some(failure) => Err(failure.error(node, values.len(), Access::Write)),
         None => Ok(values
             .into_iter()
             .map(|value| with_node_name(value, node))

@@ -4,8 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::command::{
-    Access, BlockingTime, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge, Route,
-    Scripting,
+    Access, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge, Route, Scripting,
 };
 use crate::error::{Error, ErrorKind, KeyText};
 use crate::hash::HashTag;
@@ -15,6 +14,7 @@ use crate::plan::owners::Owners;
 use crate::plan::refusal::{
     empty_command, malformed, needs_a_node, no_keys, refused, stateful, unknown, wrong_arity,
 };
+use crate::plan::routed::{RoutedCommand, WaitScope};
 use crate::plan::scripts::wrong_key_count;
 use crate::plan::{CacheSnapshot, Explanation, PartialReads, Plan, ScanCursor, ScriptCache, Split};
 use crate::topology::Topology;
@@ -43,49 +43,6 @@ pub enum SplitWrites {
     Allowed,
     /// They are refused with [`CrossNode`](ErrorKind::CrossNode) when their keys live on several nodes.
     Refused,
-}
-
-/// A plan, and what an executor must know of the command to carry it out.
-#[derive(Clone, Debug)]
-pub(crate) struct RoutedCommand {
-    pub(crate) plan: Plan,
-    pub(crate) access: Access,
-    pub(crate) blocking: BlockingTime,
-    pub(crate) wait_scope: WaitScope,
-    pub(crate) scripting: Scripting,
-    /// Whether the nodes that can be reached answer for all.
-    pub(crate) partial: bool,
-}
-
-/// Which writes a command is about, when it is about writes that were made before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WaitScope {
-    /// None, or those of its own connection.
-    OwnWrites,
-    /// All that were acknowledged before, by whichever connection: WAIT, WAITAOF.
-    AllWrites,
-}
-
-impl RoutedCommand {
-    /// A command that changes nothing.
-    pub(crate) fn read(node: NodeIndex) -> Self {
-        Self {
-            access: Access::Read,
-            ..Self::write(node)
-        }
-    }
-
-    /// A command of which nothing is known but its node.
-    pub(crate) fn write(node: NodeIndex) -> Self {
-        Self {
-            plan: Plan::One(node),
-            access: Access::Write,
-            blocking: BlockingTime::None,
-            wait_scope: WaitScope::OwnWrites,
-            scripting: Scripting::No,
-            partial: false,
-        }
-    }
 }
 
 impl Router {

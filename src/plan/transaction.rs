@@ -1,6 +1,6 @@
 //! MULTI ... EXEC as one piece: it lives on one node, or is refused before a byte is sent.
 
-use redis::{RedisError, Value};
+use redis::Value;
 
 use crate::command::{Access, Route, Scripting};
 use crate::error::{Error, ErrorKind, KeyText, named_server_error, server_error};
@@ -198,9 +198,9 @@ impl PlannedTransaction {
     }
 
     /// What EXEC answered, as `redis::Pipeline` expects it.
-    pub(crate) fn finish(node: &str, answers: Answers) -> Result<Value, RedisError> {
+    pub(crate) fn finish(node: &str, answers: Answers) -> Result<Value, Error> {
         if let Some(failure) = &answers.failure {
-            return Err(failure.error(node, 0, Access::Write).into());
+            return Err(failure.error(node, 0, Access::Write));
         }
         let mut values = answers.values;
         let exec = values.pop().unwrap_or_default();
@@ -212,23 +212,24 @@ impl PlannedTransaction {
                 _ => None,
             });
         match (refused, exec) {
-            (Some((0, error)), _) => Err(server_error(
+            (Some((0, error)), _) => Err(Error::from_server(&server_error(
                 error.code(),
                 &format!(
                     "{} (node {node} refused MULTI itself: the commands behind it may have been run one by one)",
                     error.details().unwrap_or_default()
                 ),
-            )
-            .into()),
+            ))),
             (Some((number, error)), _) => {
                 let details = error.details().unwrap_or_default();
                 let text = format!(
                     "Transaction discarded because of command {number}: {} {details} (node {node})",
                     error.code()
                 );
-                Err(server_error("EXECABORT", &text).into())
+                Err(Error::from_server(&server_error("EXECABORT", &text)))
             }
-            (None, Value::ServerError(error)) => Err(named_server_error(&error, node).into()),
+            (None, Value::ServerError(error)) => {
+                Err(Error::from_server(&named_server_error(&error, node)))
+            }
             (None, value) => Ok(value),
         }
     }

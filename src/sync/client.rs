@@ -3,21 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
 use redis::{Cmd, ConnectionLike, IntoConnectionInfo, RedisResult, ToRedisArgs, Value};
 
-use crate::command::BlockingTime;
-use crate::command::Scripting;
 use crate::config::Builder;
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::ScanPosition;
-use crate::plan::{
-    Batch, Explanation, PipelineKind, Plan, PlannedPipeline, PlannedTransaction, RoutedCommand,
-    Router, Scope, ScriptCache, empty_pipeline, parse_one, select_replies, with_node_name,
-};
-use crate::sync::executor::Executor;
-use crate::sync::{Dedicated, Node, Scan, Subscriber};
+use crate::plan::{Explanation, KeyCheck, ScriptStore, parse_one};
+use crate::sync::{Dedicated, Node, Scan, Shared, Subscriber};
 use crate::topology::Topology;
 
 /// A client that spreads data over many Redis or Valkey servers.
@@ -40,15 +33,6 @@ use crate::topology::Topology;
 #[derive(Clone)]
 pub struct ShardedClient {
     shared: Arc<Shared>,
-}
-
-/// What all clones of a handle share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) router: Router,
-    pub(crate) executor: Executor,
-    pub(crate) scripts: RwLock<Arc<ScriptCache>>,
-    pub(crate) db: i64,
 }
 
 impl ShardedClient {
@@ -128,7 +112,7 @@ impl ShardedClient {
         let shared = &self.shared;
         shared
             .router
-            .explain(&parse_one(&packed)?, &|| shared.script_cache())
+            .explain(&parse_one(&packed)?, &|| shared.snapshot())
     }
 
     /// Runs `cmd` and keeps this crate's own error, with what each node did: see [`Error::parts`]. redis-rs' traits
@@ -168,7 +152,7 @@ impl ShardedClient {
             .shared
             .router
             .common_owner(keys.iter().map(Vec::as_slice))?;
-        Dedicated::open(Arc::clone(&self.shared), node, true)
+        Dedicated::open(Arc::clone(&self.shared), node, KeyCheck::Owned)
     }
 
     /// An optimistic transaction over `keys`, which live on one node: watches them, calls `attempt` with a connection to
@@ -271,140 +255,5 @@ impl ConnectionLike for ShardedClient {
     /// Always true: connections are made when they are needed, and made again when they break.
     fn is_open(&self) -> bool {
         true
-    }
-}
-
-impl Shared {
-    /// One request in the wire format, routed by its keys.
-    pub(crate) fn request(&self, packed: &[u8]) -> Result<Value, Error> {
-        let args = parse_one(packed)?;
-        let plan = || self.router.route(&args, &|| self.script_cache());
-        let routed = match plan() {
-            // The nodes may know what was not known about it.
-            Err(_) if self.fetch_libraries(&args) => plan()?,
-            routed => routed?,
-        };
-        match routed.plan {
-            Plan::One(node) if routed.scripting == Scripting::No => {
-                self.call(node, packed, &routed)
-            }
-            Plan::One(node) => self.call_script(node, packed, &args, &routed, Scope::AllNodes),
-            Plan::Any => self.call_any(packed, &args, &routed),
-            _ => {
-                let scripting = routed.scripting;
-                let mut batch = Batch::new(&self.router, packed.len(), rand::random());
-                batch.add(packed, &args, routed);
-                let mut exchanges = batch.take_exchanges();
-                let answers = self
-                    .executor
-                    .exchange(&mut exchanges, batch.blocking_time());
-                let answer = batch.finish_one(&exchanges, answers, rand::random())?;
-                Ok(match scripting {
-                    Scripting::No => answer,
-                    Scripting::Yes => self.record_script_reply(&args, Scope::AllNodes, answer),
-                })
-            }
-        }
-    }
-
-    /// One request to any node.
-    fn call_any(
-        &self,
-        packed: &[u8],
-        args: &[&[u8]],
-        routed: &RoutedCommand,
-    ) -> Result<Value, Error> {
-        let mut batch = Batch::new(&self.router, packed.len(), rand::random());
-        batch.add_any(packed, routed.clone());
-        let mut exchanges = batch.take_exchanges();
-        let answers = self
-            .executor
-            .exchange(&mut exchanges, batch.blocking_time());
-        let (node, answer) = batch.finish_any(&exchanges, answers)?;
-        match routed.scripting {
-            Scripting::No => Ok(answer),
-            Scripting::Yes => {
-                self.recover_script(node, packed, args, routed, Scope::AllNodes, answer)
-            }
-        }
-    }
-
-    /// One request to the node of its plan.
-    pub(crate) fn call(
-        &self,
-        node: NodeIndex,
-        packed: &[u8],
-        routed: &RoutedCommand,
-    ) -> Result<Value, Error> {
-        match self
-            .executor
-            .call(node, packed, routed.access, routed.blocking)
-        {
-            Ok(value @ Value::ServerError(_)) => Ok(with_node_name(value, self.router.name(node))),
-            Ok(value) => Ok(value),
-            Err(failure) => Err(failure.error(self.router.name(node), 0, routed.access)),
-        }
-    }
-
-    /// Many requests in the wire format. `offset` replies are left out, `count` are returned, as
-    /// `redis::Pipeline` wants it.
-    fn pipeline(&self, packed: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {
-        if packed.is_empty() {
-            return Err(empty_pipeline());
-        }
-        let shape = PipelineKind::of(packed, offset, count);
-        let values = self.run(self.router.route_pipeline(
-            packed,
-            shape,
-            &|| self.script_cache(),
-            rand::random(),
-        )?)?;
-        Ok(select_replies(values, shape, offset, count))
-    }
-
-    /// Many requests in the wire format to one node.
-    pub(crate) fn pipeline_at(
-        &self,
-        node: NodeIndex,
-        packed: &[u8],
-        offset: usize,
-        count: usize,
-    ) -> RedisResult<Vec<Value>> {
-        if packed.is_empty() {
-            return Err(empty_pipeline());
-        }
-        let shape = PipelineKind::of(packed, offset, count);
-        let bundle = self
-            .router
-            .route_pipeline_at(node, packed, shape, &|| self.script_cache())?;
-        let values = self.run(bundle)?;
-        Ok(select_replies(values, shape, offset, count))
-    }
-
-    fn run(&self, bundle: PlannedPipeline<'_, '_>) -> RedisResult<Vec<Value>> {
-        match bundle {
-            PlannedPipeline::Empty => Ok(vec![Value::Array(Vec::new())]),
-            PlannedPipeline::Atomic(node, exchange) => {
-                let answers = self
-                    .executor
-                    .exchange(&mut vec![exchange], BlockingTime::None);
-                let answers = answers.into_iter().next().unwrap_or_default();
-                Ok(vec![PlannedTransaction::finish(
-                    self.router.name(node),
-                    answers,
-                )?])
-            }
-            PlannedPipeline::Batch(mut batch) => {
-                let mut exchanges = batch.take_exchanges();
-                let answers = self
-                    .executor
-                    .exchange(&mut exchanges, batch.blocking_time());
-                Ok(batch.finish(&exchanges, answers, rand::random()))
-            }
-            PlannedPipeline::ScriptedAtomic(node, exchange, journal) => {
-                self.run_scripted_atomic(node, exchange, &journal)
-            }
-            PlannedPipeline::ScriptedBatch(batch, journal) => self.run_scripted(batch, &journal),
-        }
     }
 }

@@ -3,18 +3,16 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{Cmd, ConnectionLike, RedisError, RedisResult, Value};
 
 use crate::command::BlockingTime;
-use crate::command::{Access, Scripting};
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Cause, ExpectedEnd, Failure, PipelineKind, PipelineSummary, Recovery, RoutedCommand,
-    Scope, TransactionState, WatchState, check_each, empty_pipeline, exec_abort, finish_private,
-    parse_one, select_replies, with_node_name,
+    Answers, Attempt, Cause, DedicatedState, Exchange, Failure, KeyCheck, Operation, Request,
+    Selection, Step, empty_pipeline, parse_one,
 };
 use crate::sync::connection::NodeConnection;
 use crate::sync::deadline::Deadline;
@@ -28,54 +26,32 @@ use crate::sync::{PubSub, Shared};
 /// lives on another node is refused with [`CrossNode`](crate::ErrorKind::CrossNode).
 pub struct Dedicated {
     shared: Arc<Shared>,
-    node: NodeIndex,
     /// `None` once it has failed.
     connection: Option<NodeConnection>,
-    keys: Keys,
-    /// Whether its state is as it was when it was made, transactions apart.
-    pristine: bool,
-    moment: TransactionState,
-    watch: WatchState,
-}
-
-/// Whether a connection lets keys of other nodes through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Keys {
-    Checked,
-    Unchecked,
+    state: DedicatedState,
 }
 
 impl Dedicated {
     pub(super) fn open(
         shared: Arc<Shared>,
         node: NodeIndex,
-        check_keys: bool,
+        keys: KeyCheck,
     ) -> Result<Self, Error> {
         let deadline = shared.executor.deadline(BlockingTime::None);
         let connection = shared.executor.nodes[node.get()]
             .exclusive
             .take(Checkout::Reuse, &deadline)
-            .map_err(|cause| {
-                Failure::not_sent(cause).error(shared.router.name(node), 0, Access::Read)
-            })?;
+            .map_err(|cause| Failure::not_sent(cause).without_answer(shared.router.name(node)))?;
         Ok(Self {
             shared,
-            node,
             connection: Some(connection),
-            keys: if check_keys {
-                Keys::Checked
-            } else {
-                Keys::Unchecked
-            },
-            pristine: true,
-            moment: TransactionState::Idle,
-            watch: WatchState::default(),
+            state: DedicatedState::new(node, keys),
         })
     }
 
     /// The name of the node it goes to.
     pub fn node_name(&self) -> &str {
-        self.shared.router.name(self.node)
+        self.shared.router.name(self.state.node())
     }
 
     /// Listens to channels, as `redis::Connection::as_pubsub`. Messages are waited for without limit, unless
@@ -85,7 +61,7 @@ impl Dedicated {
     ///
     /// When the connection has failed before, when its state was changed before, and when no connection can be made.
     pub fn as_pubsub(&mut self) -> RedisResult<PubSub<'_>> {
-        self.pristine = false;
+        self.state.alter();
         match self.connection {
             Some(_) => Ok(PubSub::new(self)),
             None => Err(self.broken().into()),
@@ -94,10 +70,9 @@ impl Dedicated {
 
     /// Sends `packed` and reads no reply.
     pub(super) fn send_only(&mut self, packed: &[u8]) -> RedisResult<()> {
-        match self.round_trip(packed, 0, BlockingTime::None).failure {
-            Some(failure) => Err(self.failed(failure.cause)),
-            None => Ok(()),
-        }
+        let deadline = self.shared.executor.deadline(BlockingTime::None);
+        self.round_trip(packed, 0, &deadline, &mut Vec::new())
+            .map_err(|cause| self.failed(cause))
     }
 
     /// Reads what the node answers at once: a reply or a message.
@@ -105,7 +80,7 @@ impl Dedicated {
         let deadline = self.shared.executor.deadline(BlockingTime::None);
         let connection = self.connection.as_mut();
         let read = connection.map(|connection| connection.message(&deadline));
-        read.unwrap_or_else(|| Err(failed_before()))
+        read.unwrap_or_else(|| Err(Cause::failed_before()))
             .map_err(|cause| self.failed(cause))
     }
 
@@ -114,7 +89,7 @@ impl Dedicated {
         let deadline = Deadline::start(timeout);
         let connection = self.connection.as_mut();
         let waited = connection.map(|connection| connection.wait(&deadline));
-        match waited.unwrap_or_else(|| Err(failed_before())) {
+        match waited.unwrap_or_else(|| Err(Cause::failed_before())) {
             Ok(()) => self.confirmation(),
             // As redis-rs says it: who listens with a limit goes on after it.
             Err(Cause::Timeout(text)) => Err(io::Error::new(io::ErrorKind::TimedOut, text).into()),
@@ -131,12 +106,12 @@ impl Dedicated {
     fn failed(&mut self, cause: Cause) -> RedisError {
         self.close();
         let failure = Failure { cause, sent: 0 };
-        failure.error(self.node_name(), 0, Access::Read).into()
+        failure.without_answer(self.node_name()).into()
     }
 
     /// Ends it: a connection whose state is as it was goes back to the pool.
     pub(super) fn finish(mut self) {
-        if self.pristine
+        if self.state.is_pristine()
             && let Some(connection) = self.connection.take()
         {
             let used = connection.last_used;
@@ -151,64 +126,56 @@ impl Dedicated {
     }
 
     fn pool(&self) -> &crate::sync::pool::Pool {
-        &self.shared.executor.nodes[self.node.get()].exclusive
+        &self.shared.executor.nodes[self.state.node().get()].exclusive
     }
 
-    /// Checks one command, and says how long it may take.
-    fn check(&mut self, args: &[&[u8]]) -> Result<RoutedCommand, Error> {
-        let router = &self.shared.router;
-        self.pristine &= !router.alters_connection(args);
-        self.moment = self.moment.after(args);
-        let checked = match self.keys {
-            Keys::Checked => router.route_private(self.node, args),
-            Keys::Unchecked => router.route_unchecked_private(self.node, args),
-        };
-        if checked.is_err() {
-            self.watch = self.watch.after(args, Err(()));
+    fn send_command(&mut self, packed: &[u8]) -> RedisResult<Value> {
+        let args = &parse_one(packed)?;
+        let shared = Arc::clone(&self.shared);
+        let operation = self
+            .state
+            .command(&shared.router, &*shared, Request { packed, args })?;
+        let reply = self.run(operation)?;
+        self.state.replied(args, &reply);
+        Ok(reply)
+    }
+
+    fn run<T>(&mut self, mut operation: impl Operation<Replies = Vec<Value>, Output = T>) -> T {
+        loop {
+            match operation.poll(Instant::now()) {
+                Step::Send(exchange) => self.exchange(exchange),
+                Step::Done(result) => return result,
+            }
         }
-        checked
     }
 
-    /// Checks a pipeline. When it is refused, so is every WATCH in it.
-    fn check_all(&mut self, packed: &[u8]) -> Result<PipelineSummary, Error> {
-        let checked = check_each(packed, |args| self.check(args));
-        if checked.is_err() {
-            self.watch = self.watch.after_refused(packed);
+    /// Sends all that is pending over this connection, which is closed when that fails.
+    fn exchange(&mut self, exchange: &mut Exchange) {
+        let response_timeout = self.shared.executor.response_timeout;
+        let limit = exchange.begin(Instant::now(), response_timeout);
+        let deadline = Deadline::start(limit);
+        while exchange.poll(Instant::now()) {
+            let attempts = exchange.attempts();
+            let answers = attempts.iter().map(|attempt| self.send(attempt, &deadline));
+            let answers = answers.collect();
+            exchange.handle(answers);
         }
-        checked
     }
 
-    /// Ends a transaction whose EXEC must not run, and whatever is watched.
-    fn abort(&mut self) -> Error {
-        const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
-        const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
-        let end = match self.moment {
-            TransactionState::Idle => UNWATCH,
-            TransactionState::Queuing => DISCARD,
-        };
-        self.round_trip(end, 1, BlockingTime::None);
-        self.moment = TransactionState::Idle;
-        self.watch = WatchState::Intact;
-        exec_abort()
-    }
-
-    /// Sends `packed` and reads `count` replies. The connection is closed when that fails.
-    fn round_trip(&mut self, packed: &[u8], count: usize, blocking: BlockingTime) -> Answers {
-        let deadline = self.shared.executor.deadline(blocking);
+    fn send(&mut self, attempt: &Attempt<'_>, deadline: &Deadline) -> Answers {
+        let request = attempt.request;
         let mut answers = Answers::default();
-        if let Err(cause) = self.try_round_trip(packed, count, &deadline, &mut answers.values) {
-            let sent = if matches!(cause, Cause::Connect(_)) {
-                0
-            } else {
-                count
-            };
+        let count = request.slots.len();
+        if let Err(cause) = self.round_trip(&request.packed, count, deadline, &mut answers.values) {
             self.close();
-            answers.failure = Some(Failure { cause, sent });
+            answers.failure = Some(Failure::on_held_connection(cause, count));
+        } else if !request.has_ended_well(&answers.values) {
+            self.close();
         }
         answers
     }
 
-    fn try_round_trip(
+    fn round_trip(
         &mut self,
         packed: &[u8],
         count: usize,
@@ -216,58 +183,18 @@ impl Dedicated {
         values: &mut Vec<Value>,
     ) -> Result<(), Cause> {
         let Some(connection) = &mut self.connection else {
-            return Err(failed_before());
+            return Err(Cause::failed_before());
         };
         connection.last_used = deadline.start;
         connection
             .send(packed, deadline)
-            .map_err(|lost| lost.cause)?;
+            .map_err(|error| error.cause)?;
         connection.receive(count, deadline, values)
     }
 
     fn broken(&self) -> Error {
-        Failure::not_sent(failed_before()).error(self.node_name(), 0, Access::Read)
+        Failure::not_sent(Cause::failed_before()).without_answer(self.node_name())
     }
-
-    fn send_command(&mut self, packed: &[u8]) -> RedisResult<Value> {
-        let args = parse_one(packed)?;
-        if self.watch.forbids(packed) {
-            return Err(self.abort().into());
-        }
-        let routed = self.check(&args)?;
-        if routed.scripting == Scripting::No {
-            let answer = self.send_planned(packed, &routed)?;
-            self.watch = self.watch.after(&args, Ok(&answer));
-            return Ok(answer);
-        }
-        let rewritten = self.moment.rewrite(&args, &|| self.shared.script_cache());
-        let answer = self.send_planned(rewritten.as_deref().unwrap_or(packed), &routed)?;
-        match self.shared.script_cache().recovery(&args, &answer) {
-            None => Ok(self
-                .shared
-                .record_script_reply(&args, Scope::OneNode, answer)),
-            Some(Recovery::Resend(request)) => self.send_planned(&request, &routed),
-            Some(Recovery::LoadThenResend(loads)) => {
-                self.round_trip(&loads.concat(), loads.len(), BlockingTime::None);
-                self.send_planned(packed, &routed)
-            }
-        }
-    }
-
-    fn send_planned(&mut self, packed: &[u8], routed: &RoutedCommand) -> RedisResult<Value> {
-        let mut answers = self.round_trip(packed, 1, routed.blocking);
-        match answers.failure {
-            Some(failure) => Err(failure.error(self.node_name(), 0, routed.access).into()),
-            None => Ok(with_node_name(
-                answers.values.pop().unwrap_or_default(),
-                self.node_name(),
-            )),
-        }
-    }
-}
-
-fn failed_before() -> Cause {
-    Cause::Connect("this connection has failed before".into())
 }
 
 impl fmt::Debug for Dedicated {
@@ -275,7 +202,7 @@ impl fmt::Debug for Dedicated {
         f.debug_struct("Dedicated")
             .field("node", &self.node_name())
             .field("open", &self.connection.is_some())
-            .field("keys", &self.keys)
+            .field("keys", &self.state.keys())
             .finish_non_exhaustive()
     }
 }
@@ -288,18 +215,25 @@ impl Drop for Dedicated {
 
 impl ConnectionLike for Dedicated {
     fn req_command(&mut self, cmd: &Cmd) -> RedisResult<Value> {
-        let packed = cmd.get_packed_command();
+        let packed = &cmd.get_packed_command();
         if !cmd.is_no_response() {
-            return self.send_command(&packed);
+            return self.send_command(packed);
         }
-        let args = parse_one(&packed)?;
-        if !self.shared.router.is_answered_by_push(&args) {
-            // The answer comes all the same: left unread, it would be taken for the next command's.
-            return self.send_command(&packed).map(|_| Value::Nil);
+        let args = &parse_one(packed)?;
+        if !self.shared.router.is_answered_by_push(args) {
+            // The reply comes all the same: left unread, it would be taken for the next command's.
+            return self.send_command(packed).map(|_| Value::Nil);
         }
-        let routed = self.check(&args)?;
-        match self.round_trip(&packed, 0, routed.blocking).failure {
-            Some(failure) => Err(failure.error(self.node_name(), 0, routed.access).into()),
+        let request = Request { packed, args };
+        let mut exchange = self
+            .state
+            .command_without_reply(&self.shared.router, request)?;
+        self.exchange(&mut exchange);
+        match exchange
+            .into_last()
+            .and_then(|(_, answers)| answers.failure)
+        {
+            Some(failure) => Err(failure.without_answer(self.node_name()).into()),
             None => Ok(Value::Nil),
         }
     }
@@ -317,33 +251,14 @@ impl ConnectionLike for Dedicated {
         if cmd.is_empty() {
             return Err(empty_pipeline());
         }
-        if self.watch.forbids(cmd) {
-            return Err(self.abort().into());
-        }
-        let checked = self.check_all(cmd)?;
-        let shape = PipelineKind::of(cmd, offset, count);
-        let woven = checked.rewritten(self.node, cmd, shape, &|| self.shared.script_cache());
-        let (packed, ahead) = woven
-            .as_ref()
-            .map_or((cmd, 0), |woven| (&woven.packed, woven.journal.preloads()));
-        let mut answers = self.round_trip(packed, ahead + checked.commands, checked.blocking);
-        let transaction = shape != PipelineKind::Plain;
-        let ended = answers.values.last();
-        if transaction && !ended.is_some_and(|last| ExpectedEnd::Exec.is_met_by(last)) {
-            self.close();
-        }
-        if let Some(woven) = &woven {
-            woven.journal.drop_preloads(&mut answers);
-        }
-        let mut values = finish_private(self.node_name(), shape, answers)?;
-        if !transaction {
-            self.watch = self.watch.after_all(cmd, &values);
-        }
-        if let Some(woven) = &woven {
-            self.shared
-                .record_script_replies(&woven.journal, &mut values);
-        }
-        Ok(select_replies(values, shape, offset, count))
+        let selection = Selection::of(cmd, offset, count);
+        let shared = Arc::clone(&self.shared);
+        let operation = self
+            .state
+            .pipeline(&shared.router, &*shared, cmd, selection.kind)?;
+        let values = self.run(operation)?;
+        self.state.replied_all(cmd, selection.kind, &values);
+        Ok(selection.select(values))
     }
 
     fn get_db(&self) -> i64 {

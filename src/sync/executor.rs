@@ -3,15 +3,14 @@
 //! A fan-out costs the slowest node, not the sum, and needs no thread. Connections are taken in node order, so that two
 //! requests over the same nodes never wait for each other in a circle.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::Value;
 
-use crate::command::Access;
-use crate::command::BlockingTime;
+use crate::command::{Access, BlockingTime};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Cause, Failure, NodeRequest, RESENDS_MAX, ReplySlot, Resend, retry_on_other_node,
+    Answers, Attempt, Cause, Exchange, Failure, NodeRequest, ReplySlot, Resend, ResendBudget,
 };
 use crate::sync::connection::{Connector, Delivery};
 use crate::sync::deadline::Deadline;
@@ -51,7 +50,7 @@ impl Executor {
         self.nodes[node.get()].shared.connector()
     }
 
-    /// One request to one node, and its answer.
+    /// One request to one node, and its reply.
     pub(crate) fn call(
         &self,
         node: NodeIndex,
@@ -61,167 +60,126 @@ impl Executor {
     ) -> Result<Value, Failure> {
         let deadline = self.deadline(blocking);
         let pool = self.nodes[node.get()].pool(blocking);
-        let mut wanted = Checkout::Reuse;
-        for resends in 0.. {
-            let mut lease = pool.lease(wanted, &deadline).map_err(Failure::not_sent)?;
-            let send_error = match lease.connection().call(request, &deadline) {
+        let mut checkout = Checkout::Reuse;
+        let mut resends = ResendBudget::default();
+        loop {
+            let mut lease = pool.lease(checkout, &deadline).map_err(Failure::not_sent)?;
+            let error = match lease.connection().call(request, &deadline) {
                 Ok(value) => {
                     lease.release(deadline.start);
                     return Ok(value);
                 }
-                Err(send_error) => send_error,
+                Err(error) => error,
             };
-            lease.discard(&send_error.cause);
+            lease.discard(&error.cause);
             let failure = Failure {
-                cause: send_error.cause,
-                sent: if send_error.sent == Delivery::NotSent {
-                    0
-                } else {
-                    1
-                },
+                cause: error.cause,
+                sent: usize::from(error.sent == Delivery::MaybeSent),
             };
-            if resends == RESENDS_MAX
-                || failure.resend(0, &[ReplySlot::whole(0, access)]) == Resend::No
-            {
-                return Err(failure);
+            match resends.after(&failure, 0, &[ReplySlot::whole(0, access)]) {
+                Resend::No => return Err(failure),
+                Resend::From(_) => checkout = Checkout::Fresh,
             }
-            wanted = Checkout::Fresh;
         }
-        unreachable!("the loop ends by returning")
     }
 
-    /// All requests of every exchange to its node, and their answers. Exchanges are in node order. What goes to another node
-    /// because the first could not be reached is added behind them.
-    pub(crate) fn exchange(
-        &self,
-        exchanges: &mut Vec<NodeRequest>,
-        blocking: BlockingTime,
-    ) -> Vec<Answers> {
-        let deadline = self.deadline(blocking);
-        let mut answers = self.exchange_each(exchanges, blocking, &deadline);
-        let mut done = 0;
-        while !deadline.is_over() {
-            let more = retry_on_other_node(&exchanges[done..], &answers[done..], self.nodes.len());
-            if more.is_empty() {
-                break;
-            }
-            done = exchanges.len();
-            answers.extend(self.exchange_each(&more, blocking, &deadline));
-            exchanges.extend(more);
+    /// Sends all that is pending, until nothing is.
+    pub(crate) fn exchange(&self, exchange: &mut Exchange) {
+        let limit = exchange.begin(Instant::now(), self.response_timeout);
+        let deadline = Deadline::start(limit);
+        let blocking = exchange.blocking_time();
+        while exchange.poll(Instant::now()) {
+            let answers = self.send(&exchange.attempts(), blocking, &deadline);
+            exchange.handle(answers);
         }
-        answers
     }
 
-    fn exchange_each(
+    /// Writes to all nodes, then reads from all.
+    fn send(
         &self,
-        exchanges: &[NodeRequest],
+        attempts: &[Attempt<'_>],
         blocking: BlockingTime,
         deadline: &Deadline,
     ) -> Vec<Answers> {
-        let mut answers = self.rounds(exchanges, Checkout::Reuse, blocking, deadline);
-        for _ in 0..RESENDS_MAX {
-            let again: Vec<(usize, usize)> = answers
-                .iter()
-                .zip(exchanges)
-                .enumerate()
-                .filter_map(|(number, (answers, exchange))| {
-                    let failure = answers.failure.as_ref()?;
-                    match failure.resend(answers.values.len(), &exchange.slots) {
-                        Resend::From(first) => Some((number, first)),
-                        Resend::No => None,
-                    }
-                })
-                .collect();
-            if again.is_empty() {
-                break;
-            }
-            let rests: Vec<NodeRequest> = again
-                .iter()
-                .map(|&(number, first)| exchanges[number].rest(first))
-                .collect();
-            let more = self.rounds(&rests, Checkout::Fresh, blocking, deadline);
-            for ((number, first), more) in again.into_iter().zip(more) {
-                answers[number].append(first, more);
-            }
-        }
-        answers
-    }
-
-    fn rounds(
-        &self,
-        exchanges: &[NodeRequest],
-        wanted: Checkout,
-        blocking: BlockingTime,
-        deadline: &Deadline,
-    ) -> Vec<Answers> {
-        let mut talks: Vec<InFlight<'_>> = exchanges
+        let lease = |attempt: &Attempt<'_>| {
+            let checkout = match attempt.needs_new_connection {
+                true => Checkout::Fresh,
+                false => Checkout::Reuse,
+            };
+            let pool = self.nodes[attempt.request.node.get()].pool(blocking);
+            pool.lease(checkout, deadline)
+        };
+        let mut in_flight: Vec<InFlight<'_>> = attempts
             .iter()
-            .map(|exchange| {
-                let pool = self.nodes[exchange.node.get()].pool(blocking);
-                InFlight::begin(exchange, pool.lease(wanted, deadline))
-            })
+            .map(|attempt| InFlight::begin(attempt.request, lease(attempt)))
             .collect();
-        let rounds = exchanges.iter().map(NodeRequest::rounds).max().unwrap_or(0);
-        for round in 0..rounds {
-            for talk in &mut talks {
-                talk.write(round, deadline);
+        let chunks = attempts
+            .iter()
+            .map(|attempt| attempt.request.chunks())
+            .max();
+        for chunk in 0..chunks.unwrap_or(0) {
+            for request in &mut in_flight {
+                request.write(chunk, deadline);
             }
             // The node asked last answers last: once it has, the others rarely make anyone wait.
-            for talk in talks.iter_mut().rev() {
-                talk.read(round, deadline);
+            for request in in_flight.iter_mut().rev() {
+                request.read(chunk, deadline);
             }
         }
-        talks.into_iter().map(|talk| talk.end(deadline)).collect()
+        in_flight
+            .into_iter()
+            .map(|request| request.end(deadline))
+            .collect()
     }
 }
 
-/// One exchange under way.
+/// The requests to one node under way.
 struct InFlight<'t> {
-    exchange: &'t NodeRequest,
+    request: &'t NodeRequest,
     lease: Option<Lease<'t>>,
     answers: Answers,
     sent: usize,
 }
 
 impl<'t> InFlight<'t> {
-    fn begin(exchange: &'t NodeRequest, lease: Result<Lease<'t>, Cause>) -> Self {
-        let mut talk = Self {
-            exchange,
+    fn begin(request: &'t NodeRequest, lease: Result<Lease<'t>, Cause>) -> Self {
+        let mut in_flight = Self {
+            request,
             lease: None,
             answers: Answers::default(),
             sent: 0,
         };
         match lease {
             Ok(lease) => {
-                talk.answers.values.reserve(exchange.slots.len());
-                talk.lease = Some(lease);
+                in_flight.answers.values.reserve(request.slots.len());
+                in_flight.lease = Some(lease);
             }
-            Err(cause) => talk.fail(cause),
+            Err(cause) => in_flight.fail(cause),
         }
-        talk
+        in_flight
     }
 
-    fn write(&mut self, round: usize, deadline: &Deadline) {
-        let (Some(lease), Some(round)) = (&mut self.lease, self.exchange.round(round)) else {
+    fn write(&mut self, chunk: usize, deadline: &Deadline) {
+        let (Some(lease), Some(chunk)) = (&mut self.lease, self.request.chunk(chunk)) else {
             return;
         };
-        let sent = lease.connection().send(round.bytes, deadline);
-        // What is written in part may have arrived in part, so all of the round counts as sent.
+        let sent = lease.connection().send(chunk.bytes, deadline);
+        // What is written in part may have arrived in part, so all of the chunk counts as sent.
         if !matches!(&sent, Err(send_error) if send_error.sent == Delivery::NotSent) {
-            self.sent += round.count;
+            self.sent += chunk.count;
         }
         if let Err(send_error) = sent {
             self.fail(send_error.cause);
         }
     }
 
-    fn read(&mut self, round: usize, deadline: &Deadline) {
-        let (Some(lease), Some(round)) = (&mut self.lease, self.exchange.round(round)) else {
+    fn read(&mut self, chunk: usize, deadline: &Deadline) {
+        let (Some(lease), Some(chunk)) = (&mut self.lease, self.request.chunk(chunk)) else {
             return;
         };
         let read = lease
             .connection()
-            .receive(round.count, deadline, &mut self.answers.values);
+            .receive(chunk.count, deadline, &mut self.answers.values);
         if let Err(cause) = read {
             self.fail(cause);
         }
@@ -240,7 +198,7 @@ impl<'t> InFlight<'t> {
 
     fn end(self, deadline: &Deadline) -> Answers {
         if let Some(lease) = self.lease
-            && self.exchange.has_ended_well(&self.answers.values)
+            && self.request.has_ended_well(&self.answers.values)
         {
             lease.release(deadline.start);
         }

@@ -23,7 +23,7 @@ mod pubsub;
 mod r2d2;
 mod resp_stream;
 mod scan;
-mod scripts;
+mod shared;
 mod socket;
 mod subscriber;
 mod tls;
@@ -36,4 +36,4 @@ pub use pubsub::PubSub;
 pub use scan::Scan;
 pub use subscriber::Subscriber;
 
-pub(crate) use client::Shared;
+pub(crate) use shared::Shared;

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use redis::{Cmd, ConnectionLike, RedisResult, Value};
 
-use crate::command::Scripting;
 use crate::error::Error;
 use crate::partition::{NodeIndex, NodeSpec};
-use crate::plan::{Scope, parse_one};
+use crate::plan::KeyCheck;
 use crate::sync::{Dedicated, Shared};
 
 /// One node of a client: itself a [`redis::ConnectionLike`], whose commands go to this server and nowhere else.
@@ -53,7 +52,7 @@ impl Node {
     /// [`NodeDown`](crate::ErrorKind::NodeDown) or [`PoolTimeout`](crate::ErrorKind::PoolTimeout) when there is no
     /// connection.
     pub fn dedicated(&self) -> Result<Dedicated, Error> {
-        Dedicated::open(Arc::clone(&self.shared), self.index, false)
+        Dedicated::open(Arc::clone(&self.shared), self.index, KeyCheck::None)
     }
 }
 
@@ -74,15 +73,7 @@ impl ConnectionLike for Node {
     }
 
     fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
-        let args = parse_one(cmd)?;
-        let routed = self.shared.router.route_at(self.index, &args)?;
-        Ok(match routed.scripting {
-            Scripting::No => self.shared.call(self.index, cmd, &routed)?,
-            Scripting::Yes => {
-                self.shared
-                    .call_script(self.index, cmd, &args, &routed, Scope::OneNode)?
-            }
-        })
+        Ok(self.shared.request_at(self.index, cmd)?)
     }
 
     fn req_packed_commands(

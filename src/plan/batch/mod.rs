@@ -10,9 +10,9 @@ use crate::error::{Error, ErrorKind, PartOutcome, PartStatus, named_server_error
 use crate::partition::NodeIndex;
 use crate::plan::merge::{self, Answer, Question};
 use crate::plan::partial::is_unreachable;
-use crate::plan::router::{RoutedCommand, WaitScope};
+use crate::plan::routed::{RoutedCommand, WaitScope};
 use crate::plan::scan::CursorStep;
-use crate::plan::{Answers, Plan, Router, Split};
+use crate::plan::{Exchange, Plan, ReplyBuffer, Router, Split};
 
 pub(crate) use node_request::{NodeRequest, ReplySlot};
 
@@ -35,7 +35,7 @@ pub(crate) struct Batch<'r, 'f> {
     /// Where commands go that any node may answer.
     any: NodeIndex,
     /// In node order; nodes without a request have none.
-    exchanges: Vec<Option<NodeRequest>>,
+    requests: Vec<Option<NodeRequest>>,
     pub(in crate::plan) fan_outs: Vec<FanOut<'f>>,
     pub(in crate::plan) commands: u32,
     blocking: BlockingTime,
@@ -59,7 +59,7 @@ impl<'r, 'f> Batch<'r, 'f> {
             router,
             bytes_per_node: bytes.min(bytes / nodes * 5 / 4 + SHARE_BYTES_MIN),
             any: router.random_node(entropy),
-            exchanges: (0..nodes).map(|_| None).collect(),
+            requests: (0..nodes).map(|_| None).collect(),
             fan_outs: Vec::new(),
             commands: 0,
             blocking: BlockingTime::None,
@@ -148,69 +148,31 @@ impl<'r, 'f> Batch<'r, 'f> {
         self.push(node, slot, |out| out.extend_from_slice(frame));
     }
 
-    /// How long the servers may hold answers back by the commands' own wish.
-    pub(crate) fn blocking_time(&self) -> BlockingTime {
-        self.blocking
+    /// What each node gets, in node order, ready to be sent.
+    pub(crate) fn exchange<R: ReplyBuffer>(&mut self) -> Exchange<R> {
+        let requests = std::mem::take(&mut self.requests);
+        let nodes = requests.len();
+        Exchange::new(requests.into_iter().flatten(), self.blocking, nodes)
     }
 
-    /// What each node gets, in node order.
-    pub(crate) fn take_exchanges(&mut self) -> Vec<NodeRequest> {
-        std::mem::take(&mut self.exchanges)
-            .into_iter()
-            .flatten()
-            .collect()
-    }
-
-    /// Puts the answers in the order of the commands. What went wrong is a server error in its place, with a code word
-    /// of ours where the server said nothing. `entropy` is any number, for commands that leave their answer to chance.
-    pub(crate) fn finish(
-        &self,
-        exchanges: &[NodeRequest],
-        answers: Vec<Answers>,
-        entropy: u64,
-    ) -> Vec<Value> {
-        let (mut values, spread) = self.collect(exchanges, answers);
-        for (spread, outcomes) in self.fan_outs.iter().zip(spread) {
-            values[spread.command as usize] = self
-                .merge(spread, outcomes, entropy)
+    /// Puts the replies in the order of the commands. What went wrong is a server error in its place, with a code word
+    /// of ours where the server said nothing. `entropy` is any number, for commands that leave their reply to chance.
+    pub(crate) fn finish(&self, exchange: Exchange, entropy: u64) -> Vec<Value> {
+        let (mut values, outcomes) = self.collect(exchange);
+        for (fan_out, outcomes) in self.fan_outs.iter().zip(outcomes) {
+            values[fan_out.command as usize] = self
+                .merge(fan_out, outcomes, entropy)
                 .unwrap_or_else(|error| error.to_reply());
         }
         values
     }
 
-    /// The answer of the only command in the batch.
-    pub(crate) fn finish_one(
-        &self,
-        exchanges: &[NodeRequest],
-        answers: Vec<Answers>,
-        entropy: u64,
-    ) -> Result<Value, Error> {
-        let (mut values, mut outcomes) = self.collect(exchanges, answers);
+    /// The reply of the only command in the batch.
+    pub(crate) fn finish_one(&self, exchange: Exchange, entropy: u64) -> Result<Value, Error> {
+        let (mut values, mut outcomes) = self.collect(exchange);
         match (self.fan_outs.first(), outcomes.pop()) {
-            (Some(spread), Some(outcomes)) => self.merge(spread, outcomes, entropy),
+            (Some(fan_out), Some(outcomes)) => self.merge(fan_out, outcomes, entropy),
             _ => Ok(values.pop().unwrap_or_default()),
-        }
-    }
-
-    /// The answer of the only command in the batch, which any node may answer, and the node that gave it.
-    pub(crate) fn finish_any(
-        &self,
-        exchanges: &[NodeRequest],
-        mut answers: Vec<Answers>,
-    ) -> Result<(NodeIndex, Value), Error> {
-        // Those before it failed.
-        let node = exchanges.last().map_or(self.any, |last| last.node);
-        let name = self.router.name(node);
-        let Answers {
-            mut values,
-            failure,
-        } = answers.pop().unwrap_or_default();
-        match (values.pop(), exchanges.last().zip(failure)) {
-            (Some(value), _) => Ok((node, with_node_name(value, name))),
-            (None, Some((exchange, failure))) => {
-                Err(failure.error(name, 0, exchange.slots[0].access))
-            }
-            (None, None) => Err(missing(None, name)),
         }
     }
 
@@ -227,7 +189,7 @@ impl<'r, 'f> Batch<'r, 'f> {
 
     #[inline]
     fn push(&mut self, node: NodeIndex, slot: ReplySlot, write: impl FnOnce(&mut Vec<u8>)) {
-        match &mut self.exchanges[node.get()] {
+        match &mut self.requests[node.get()] {
             Some(exchange) => exchange.push(slot, write),
             empty => {
                 let mut exchange = NodeRequest::new(node);
@@ -243,11 +205,7 @@ impl<'r, 'f> Batch<'r, 'f> {
     }
 
     /// Sorts answers into the places of whole commands, and the outcomes of spread ones.
-    fn collect(
-        &self,
-        exchanges: &[NodeRequest],
-        answers: Vec<Answers>,
-    ) -> (Vec<Value>, Vec<Vec<Outcome>>) {
+    fn collect(&self, exchange: Exchange) -> (Vec<Value>, Vec<Vec<Outcome>>) {
         let mut values = Vec::new();
         values.resize_with(self.commands as usize, || Value::Nil);
         let mut outcomes: Vec<Vec<Outcome>> = self
@@ -255,7 +213,7 @@ impl<'r, 'f> Batch<'r, 'f> {
             .iter()
             .map(|spread| spread.part_count(self.router).map(|_| Err(None)).collect())
             .collect();
-        for (exchange, answers) in exchanges.iter().zip(answers) {
+        for (exchange, answers) in exchange.into_parts() {
             let name = self.router.name(exchange.node);
             let answered = answers.values.len();
             for (slot, value) in exchange.slots.iter().zip(answers.values) {

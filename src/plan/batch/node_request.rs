@@ -6,7 +6,7 @@ use crate::command::{Access, Args, PackedCommands};
 use crate::partition::NodeIndex;
 use crate::plan::{ExpectedEnd, SharedByteMeter};
 
-/// The most bytes of requests that are on their way to one node; a longer batch goes in rounds.
+/// The most bytes of requests that are on their way to one node; a longer request is written in chunks, each when the one before is answered.
 ///
 /// A server that answers while it is still being written to must find its answers read at some time, and a Redis server
 /// keeps unread answers in memory.
@@ -20,13 +20,16 @@ pub(crate) struct NodeRequest {
     pub(crate) packed: Vec<u8>,
     /// One per request: where its answer belongs.
     pub(crate) slots: Vec<ReplySlot>,
-    /// Ends of the rounds before the last: bytes and requests.
-    rounds: Vec<(usize, usize)>,
+    /// Ends of the chunks before the last: bytes and requests.
+    chunk_ends: Vec<(usize, usize)>,
     pub(crate) ending: ExpectedEnd,
     /// Counts the bytes of replies that are passed on unread.
     pub(crate) meter: Option<SharedByteMeter>,
     /// How many nodes were asked before this one.
     pub(in crate::plan) tried: usize,
+    /// Goes over a connection that one user holds: what it means depends on that connection's state, so it is never sent over
+    /// another one.
+    pub(in crate::plan) is_pinned: bool,
 }
 
 /// Where an answer belongs.
@@ -83,14 +86,40 @@ impl NodeRequest {
             node,
             packed: Vec::new(),
             slots: Vec::new(),
-            rounds: Vec::new(),
+            chunk_ends: Vec::new(),
             ending: ExpectedEnd::Any,
             meter: None,
             tried: 0,
+            is_pinned: false,
         }
     }
 
-    /// Requests that go in one round, because they are one.
+    /// One request.
+    pub(in crate::plan) fn single(node: NodeIndex, packed: Vec<u8>, slot: ReplySlot) -> Self {
+        Self {
+            packed,
+            slots: vec![slot],
+            ..Self::new(node)
+        }
+    }
+
+    /// Requests for a connection that one user holds.
+    pub(in crate::plan) fn pinned(
+        node: NodeIndex,
+        packed: Vec<u8>,
+        replies: usize,
+        ending: ExpectedEnd,
+    ) -> Self {
+        Self {
+            packed,
+            slots: vec![ReplySlot::whole(0, Access::Write); replies],
+            ending,
+            is_pinned: true,
+            ..Self::new(node)
+        }
+    }
+
+    /// Requests that go in one chunk, because they are one.
     pub(crate) fn transaction(node: NodeIndex, request: Vec<u8>, slots: Vec<ReplySlot>) -> Self {
         Self {
             packed: request,
@@ -108,18 +137,18 @@ impl NodeRequest {
             .is_none_or(|last| self.ending.is_met_by(last))
     }
 
-    /// How many rounds it takes.
-    pub(crate) fn rounds(&self) -> usize {
-        self.rounds.len() + 1
+    /// How many chunks it is written in.
+    pub(crate) fn chunks(&self) -> usize {
+        self.chunk_ends.len() + 1
     }
 
-    /// One round, or `None` after the last.
-    pub(crate) fn round(&self, number: usize) -> Option<Chunk<'_>> {
+    /// One chunk, or `None` after the last.
+    pub(crate) fn chunk(&self, number: usize) -> Option<Chunk<'_>> {
         let (first_byte, first) = match number.checked_sub(1) {
             None => (0, 0),
-            Some(before) => *self.rounds.get(before)?,
+            Some(before) => *self.chunk_ends.get(before)?,
         };
-        let (last_byte, last) = match self.rounds.get(number) {
+        let (last_byte, last) = match self.chunk_ends.get(number) {
             Some(&end) => end,
             None => (self.packed.len(), self.slots.len()),
         };
@@ -161,9 +190,9 @@ impl NodeRequest {
     pub(in crate::plan) fn push(&mut self, slot: ReplySlot, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.packed.len();
         write(&mut self.packed);
-        let start = self.rounds.last().map_or(0, |&(bytes, _)| bytes);
+        let start = self.chunk_ends.last().map_or(0, |&(bytes, _)| bytes);
         if self.packed.len() - start > IN_FLIGHT_BYTES_MAX && before > start {
-            self.rounds.push((before, self.slots.len()));
+            self.chunk_ends.push((before, self.slots.len()));
         }
         self.slots.push(slot);
     }

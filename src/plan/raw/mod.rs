@@ -5,6 +5,7 @@
 //! * `pipeline`: [`RawPipeline`], one round of a client's requests and the writer of its replies.
 //! * `merge`: the merges that can be done on frames. `scripts`: the script cache told by frames.
 
+mod form;
 mod merge;
 mod pipeline;
 mod replies;

@@ -6,8 +6,8 @@ use crate::partition::NodeIndex;
 use crate::plan::batch::{Batch, FanOut, NodeRequest, ReplySlot, WHOLE, missing};
 use crate::plan::raw::merge::merge_raw;
 use crate::plan::{
-    Answers, CacheSnapshot, ExpectedEnd, Plan, RawReplies, RoutedCommand, Router, Scope,
-    ScriptRewriter,
+    Answers, CacheSnapshot, Exchange, ExpectedEnd, Plan, RawReplies, RoutedCommand, Router, Scope,
+    ScriptCache, ScriptRewriter,
 };
 use crate::resp;
 use crate::resp::Protocol;
@@ -38,6 +38,19 @@ type PartAnswer<'a> = Result<&'a [u8], Option<Error>>;
 const FAN_OUT: u16 = u16::MAX;
 
 impl<'r, 'f> RawPipeline<'r, 'f> {
+    /// One that holds this batch.
+    pub(in crate::plan) fn of(batch: Batch<'r, 'f>) -> Self {
+        Self {
+            batch,
+            snapshot: &ScriptCache::empty,
+            rewriter: None,
+            local: Vec::new(),
+            local_ends: Vec::new(),
+            suppressed: Vec::new(),
+            bytes: 0,
+        }
+    }
+
     /// For requests of about so many bytes altogether. `entropy` is any number: see [`Batch::new`].
     pub(crate) fn new(
         router: &'r Router,
@@ -46,13 +59,8 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
         entropy: u64,
     ) -> Self {
         Self {
-            batch: Batch::new(router, bytes, entropy),
             snapshot,
-            rewriter: None,
-            local: Vec::new(),
-            local_ends: Vec::new(),
-            suppressed: Vec::new(),
-            bytes: 0,
+            ..Self::of(Batch::new(router, bytes, entropy))
         }
     }
 
@@ -112,36 +120,34 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
         (self.batch.commands, self.bytes)
     }
 
-    /// What each node gets, in node order. All answers are kept.
-    pub(crate) fn take_whole_exchanges(&mut self) -> Vec<NodeRequest> {
-        self.batch.take_exchanges()
+    /// What each node gets, in node order. All replies are kept.
+    pub(crate) fn whole_exchange(&mut self) -> Exchange<RawReplies> {
+        self.batch.exchange()
     }
 
-    /// What each node gets, in node order. Answers that can be asked for again are not kept when they are large.
-    pub(crate) fn take_exchanges(&mut self) -> Vec<NodeRequest> {
-        let mut exchanges = self.batch.take_exchanges();
-        for exchange in &mut exchanges {
+    /// What each node gets, in node order. Replies that can be asked for again are not kept when they are large.
+    pub(crate) fn exchange(&mut self) -> Exchange<RawReplies> {
+        let mut exchange: Exchange<RawReplies> = self.batch.exchange();
+        for request in exchange.requests_mut() {
             let again = |slot: &ReplySlot| slot.part == WHOLE && slot.access == Access::Read;
-            if exchange.slots.iter().all(again) {
-                exchange.ending = ExpectedEnd::Repeatable;
+            if request.slots.iter().all(again) {
+                request.ending = ExpectedEnd::Repeatable;
             }
         }
-        exchanges
+        exchange
     }
 
     /// The replies to all requests, in their order. Where a merge leaves a choice, `entropy` decides.
     pub(crate) fn reply_writer<'t>(
         &'t self,
-        exchanges: &'t [NodeRequest],
-        answers: &'t [Answers<RawReplies>],
+        exchange: &'t Exchange<RawReplies>,
         protocol: Protocol,
         entropy: u64,
     ) -> ReplyWriter<'t, 'r, 'f> {
-        let (places, parts) = self.sort(exchanges, answers);
+        let (places, parts) = self.sort(exchange);
         ReplyWriter {
             pipeline: self,
-            exchanges,
-            answers,
+            exchange,
             protocol,
             entropy,
             places,
@@ -157,8 +163,7 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
     /// Where each command's answer is, and the answers of the parts of those that went to several nodes.
     fn sort<'a>(
         &self,
-        exchanges: &[NodeRequest],
-        answers: &'a [Answers<RawReplies>],
+        exchange: &'a Exchange<RawReplies>,
     ) -> (Vec<Place>, Vec<Vec<PartAnswer<'a>>>) {
         let batch = &self.batch;
         let mut places: Vec<Place> = vec![(0, 0); batch.commands as usize];
@@ -168,7 +173,7 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
         for (number, spread) in (0..).zip(&batch.fan_outs) {
             places[spread.command as usize] = (FAN_OUT, number);
         }
-        for (at, (exchange, answers)) in (0..).zip(exchanges.iter().zip(answers)) {
+        for (at, (exchange, answers)) in (0..).zip(exchange.parts()) {
             for (number, slot) in (0..).zip(&exchange.slots) {
                 match (slot.part, places[slot.command as usize]) {
                     (WHOLE, _) => places[slot.command as usize] = (at, number),
@@ -203,8 +208,7 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
 /// Replies on their way to the client.
 pub(crate) struct ReplyWriter<'t, 'r, 'f> {
     pipeline: &'t RawPipeline<'r, 'f>,
-    exchanges: &'t [NodeRequest],
-    answers: &'t [Answers<RawReplies>],
+    exchange: &'t Exchange<RawReplies>,
     protocol: Protocol,
     entropy: u64,
     places: Vec<Place>,
@@ -257,7 +261,7 @@ impl<'t> ReplyWriter<'t, '_, '_> {
                 FAN_OUT => self.write_merged(number, out),
                 _ => {
                     let exchange = usize::from(exchange);
-                    match self.answers[exchange].values.get(number) {
+                    match self.exchange.part(exchange).1.values.get(number) {
                         Some(b"") => {
                             return WriteProgress::Until(self.large(exchange, number));
                         }
@@ -284,7 +288,7 @@ impl<'t> ReplyWriter<'t, '_, '_> {
     }
 
     fn large(&mut self, at: usize, number: usize) -> OversizedReply<'t> {
-        let exchange = &self.exchanges[at];
+        let (exchange, _) = self.exchange.part(at);
         // From the one before on, lest many large replies take quadratic time.
         let (mut next, mut start) = match self.found {
             (found, before, end) if found == at && before < number => (before + 1, end),
@@ -307,7 +311,7 @@ impl<'t> ReplyWriter<'t, '_, '_> {
 
     fn write_failure(&self, exchange: usize, number: usize, out: &mut Vec<u8>) {
         let batch = &self.pipeline.batch;
-        let (exchange, answers) = (&self.exchanges[exchange], &self.answers[exchange]);
+        let (exchange, answers) = self.exchange.part(exchange);
         let name = batch.router.name(exchange.node);
         let access = exchange.slots[number].access;
         let failure = answers.failure.as_ref();
@@ -348,7 +352,7 @@ mod tests {
     use crate::command::CommandTable;
     use crate::partition::NodeSpec;
     use crate::partition::from_fn;
-    use crate::plan::{Cause, Failure, ScriptCache, SplitWrites};
+    use crate::plan::{Attempt, Cause, Failure, SplitWrites};
     use crate::topology::Topology;
 
     /// Keys that begin with an `a` live on the first node, all others on the second.
@@ -379,23 +383,25 @@ mod tests {
             pipeline.add(frame, &args, router.route_by_keys(&args).unwrap());
             add(&mut pipeline);
         }
-        let exchanges = pipeline.take_exchanges();
-        let answers = exchanges.iter().map(|exchange| {
+        let mut exchange = pipeline.exchange();
+        let attempts = exchange.attempts();
+        let answers = attempts.iter().map(|Attempt { request, .. }| {
             let mut frames = RawReplies::default();
-            let replies = replies[exchange.node.get()];
+            let replies = replies[request.node.get()];
             replies
                 .iter()
                 .for_each(|reply| frames.push(reply.as_bytes()));
             let cause = Cause::Timeout("no answer".into());
             Answers {
                 values: frames,
-                failure: (replies.len() < exchange.slots.len())
+                failure: (replies.len() < request.slots.len())
                     .then_some(Failure { cause, sent: 9 }),
             }
         });
-        let answers: Vec<_> = answers.collect();
+        let answers = answers.collect();
+        exchange.handle(answers);
         let mut out = Vec::new();
-        let mut telling = pipeline.reply_writer(&exchanges, &answers, Protocol::Resp2, 0);
+        let mut telling = pipeline.reply_writer(&exchange, Protocol::Resp2, 0);
         while let WriteProgress::Until(large) = telling.write_next(&mut out, usize::MAX) {
             let text = format!("<{}: {}>", large.node.get(), large.request.escape_ascii());
             out.extend_from_slice(text.as_bytes());

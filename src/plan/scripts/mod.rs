@@ -26,7 +26,8 @@ pub use cache::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 
 pub(crate) use cache::ScriptCache;
 pub(crate) use command::Scope;
-pub(crate) use recovery::{FunctionRetry, Recovery, libraries, loads_at};
+pub(in crate::plan) use recovery::LIST_LIBRARIES;
+pub(crate) use recovery::{FunctionRetry, Recovery};
 pub(crate) use rewrite::{Rewritten, ScriptJournal, ScriptRewriter};
 pub(crate) use transaction_state::TransactionState;
 

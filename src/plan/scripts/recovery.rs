@@ -5,7 +5,7 @@ use redis::Value;
 use crate::partition::NodeIndex;
 use crate::plan::scripts::command::ScriptCommand;
 use crate::plan::scripts::{ScriptCache, ScriptJournal};
-use crate::plan::{Answers, Batch, NodeRequest, RoutedCommand, Router, parse_one};
+use crate::plan::{Batch, Exchange, RoutedCommand, Router, parse_one};
 
 /// What makes a request work that a node could not carry out. Nothing of it was run.
 #[derive(Debug)]
@@ -42,23 +42,9 @@ impl ScriptCache {
     }
 }
 
-/// The requests that load libraries on `node`, as an executor takes them.
-pub(crate) fn loads_at(router: &Router, node: NodeIndex, loads: &[Vec<u8>]) -> Vec<NodeRequest> {
-    let mut batch = Batch::new(router, loads.iter().map(Vec::len).sum(), 0);
-    for load in loads {
-        batch.add_at(node, load, RoutedCommand::write(node));
-    }
-    batch.take_exchanges()
-}
-
-/// The request for all libraries, which any node may answer. The first one that can be reached is asked, not one by chance:
-/// where nodes differ, a function must not be there at one time and not at another.
-pub(crate) fn libraries(router: &Router) -> Vec<NodeRequest> {
-    const LIST: &[u8] = b"*3\r\n$8\r\nFUNCTION\r\n$4\r\nLIST\r\n$8\r\nWITHCODE\r\n";
-    let mut batch = Batch::new(router, LIST.len(), 0);
-    batch.add_any(LIST, RoutedCommand::read(batch.any_node()));
-    batch.take_exchanges()
-}
+/// The request for all libraries, which any node may answer.
+pub(in crate::plan) const LIST_LIBRARIES: &[u8] =
+    b"*3\r\n$8\r\nFUNCTION\r\n$4\r\nLIST\r\n$8\r\nWITHCODE\r\n";
 
 /// Functions of a pipeline that are called again, after the libraries were loaded on the nodes that lacked them.
 #[derive(Debug)]
@@ -76,7 +62,7 @@ impl<'r> FunctionRetry<'r> {
         cache: &ScriptCache,
         values: &[Value],
     ) -> Option<Self> {
-        let mut cure = Self {
+        let mut retry = Self {
             batch: Batch::new(router, 0, 0),
             places: Vec::new(),
         };
@@ -92,32 +78,27 @@ impl<'r> FunctionRetry<'r> {
             if !loaded.contains(&node) {
                 loaded.push(node);
                 for load in &loads {
-                    cure.add(node, load, RoutedCommand::write(node), None);
+                    retry.add(node, load, RoutedCommand::write(node), None);
                 }
             }
             let routed = router.route_at(node, &args).ok()?;
-            cure.add(node, frame, routed, Some(place));
+            retry.add(node, frame, routed, Some(place));
         }
-        (!loaded.is_empty()).then_some(cure)
+        (!loaded.is_empty()).then_some(retry)
     }
 
     /// What each node gets.
-    pub(crate) fn take_exchanges(&mut self) -> Vec<NodeRequest> {
-        self.batch.take_exchanges()
+    pub(crate) fn exchange(&mut self) -> Exchange {
+        self.batch.exchange()
     }
 
-    /// Puts the new answers in the places of the old ones.
-    pub(crate) fn finish(
-        &self,
-        exchanges: &[NodeRequest],
-        answers: Vec<Answers>,
-        values: &mut [Value],
-    ) {
-        // No answer of these is drawn by lot.
-        let answers = self.batch.finish(exchanges, answers, 0);
-        for (place, answer) in self.places.iter().zip(answers) {
+    /// Puts the new replies in the places of the old ones.
+    pub(crate) fn finish(&self, exchange: Exchange, values: &mut [Value]) {
+        // No reply of these is drawn by lot.
+        let replies = self.batch.finish(exchange, 0);
+        for (place, reply) in self.places.iter().zip(replies) {
             if let Some(value) = place.and_then(|place| values.get_mut(place)) {
-                *value = answer;
+                *value = reply;
             }
         }
     }

@@ -9,17 +9,16 @@ use futures_util::future::{Either, select};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::aio::{Shared, Subscriber};
-use crate::command::BlockingTime;
-use crate::command::{Args, write_command};
+use crate::command::{BlockingTime, write_command};
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::pubsub::{NAMES_AT_ONCE, SubscriptionChange, SubscriptionKind};
 use crate::plan::{
-    Answers, ExpectedEnd, Failure, PlannedTransaction, RawPipeline, RawReplies, Recovery,
-    RoutedCommand, SharedByteMeter, loads_at, parse_one,
+    Answers, Exchange, ExpectedEnd, Failure, PlannedTransaction, RawReplies, ScriptStore, parse_one,
 };
+use crate::proxy::net::call::{call, send};
 use crate::proxy::net::client_io::Interrupt;
-use crate::proxy::net::connection::{ClientConnection, Going, exchange};
+use crate::proxy::net::connection::{ClientConnection, Going};
 use crate::proxy::{Action, Hello, Pause, QueuedTransaction, Unblocked};
 use crate::resp::Protocol;
 
@@ -34,7 +33,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let mut going = Going::On;
         match action {
             Action::RunBlocking(packed) => going = self.run_blocking(&packed).await?,
-            Action::Script(packed) => self.script(&packed).await,
+            Action::Script(packed) => {
+                let reply = self.send_to_all(&packed).await;
+                self.out.extend_from_slice(&reply);
+            }
             Action::Pause {
                 pause,
                 length,
@@ -85,11 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         self.entry.set_blocked(blocking == BlockingTime::None);
         let protocol = self.session.protocol();
         let shared = Arc::clone(self.proxy.shared(protocol));
-        let mut reply = pin!(call_routed(
-            &shared,
-            packed,
-            (protocol, blocking, self.meter())
-        ));
+        let mut reply = pin!(call(&shared, packed, (protocol, blocking, self.meter())));
         let going = loop {
             // What it is told may have come while something was written.
             if self.entry.is_killed() || self.proxy.registry.is_stopping() {
@@ -112,7 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
                 Either::Right((heard, _)) => Either::Right(heard?),
             };
             match next {
-                Either::Left((_, reply)) => {
+                Either::Left(reply) => {
                     self.out.extend_from_slice(&reply);
                     break Going::On;
                 }
@@ -254,12 +252,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let mut answers = match answers.await {
             Some(answers) => answers,
             None => {
-                let mut exchanges = vec![ready.exchange(node, packed, commands)];
-                exchanges[0].meter = Some(self.meter());
+                let nodes = shared.router.topology().nodes().len();
+                let request = ready.exchange(node, packed, commands);
                 let blocking = self.proxy.registry.pause_time();
-                let mut answers = shared.executor.exchange(&mut exchanges, blocking).await;
-                node = exchanges.last().map_or(node, |last| last.node);
-                answers.pop().unwrap_or_default()
+                let mut requests = Exchange::new([request], blocking, nodes);
+                send(&shared, &mut requests, &self.meter()).await;
+                let (last, answers) = requests.into_last().unwrap_or((node, Answers::default()));
+                node = last;
+                answers
             }
         };
         if answers.failure.is_none() {
@@ -273,31 +273,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let node = shared.router.name(node);
         PlannedTransaction::raw_exec_reply(node, &answers, protocol, &mut self.out);
         if let Some(woven) = &woven {
-            shared.heard_exec(&woven.journal, &self.out[before..]);
+            let exec = &self.out[before..];
+            if !woven.journal.is_empty() {
+                shared.update(&mut |cache| woven.journal.record_raw(cache, exec));
+            }
         }
-    }
-
-    /// A command about scripts. What the node lacks and the proxy remembers is brought to it.
-    async fn script(&mut self, packed: &[u8]) {
-        let protocol = self.session.protocol();
-        let shared = Arc::clone(self.proxy.shared(protocol));
-        let args: Args<'_> = parse_one(packed).unwrap_or_default();
-        let blocking = self.proxy.registry.pause_time();
-        let call = (protocol, blocking, self.meter());
-        let (node, mut reply) = call_routed(&shared, packed, call.clone()).await;
-        let remedy = shared.snapshot().raw_recovery(&args, &reply);
-        if let (Some(node), Some(remedy)) = (node, remedy) {
-            reply = match remedy {
-                Recovery::Resend(request) => call_at(&shared, node, &request, call).await,
-                Recovery::LoadThenResend(loads) => {
-                    let mut loads = loads_at(&shared.router, node, &loads);
-                    exchange(&shared, &mut loads, blocking, self.meter()).await;
-                    call_at(&shared, node, packed, call).await
-                }
-            };
-        }
-        let told = shared.record_raw_script_reply(&args, &reply, protocol);
-        self.out.extend_from_slice(&told);
     }
 
     /// CLIENT PAUSE. What is sent from now on may be held back, so it goes on connections of its own.
@@ -320,8 +300,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let protocol = self.session.protocol();
         let shared = Arc::clone(self.proxy.shared(protocol));
         let blocking = self.proxy.registry.pause_time();
-        let (_, reply) = call_routed(&shared, packed, (protocol, blocking, self.meter())).await;
-        reply
+        call(&shared, packed, (protocol, blocking, self.meter())).await
     }
 
     async fn subscribe(
@@ -385,56 +364,4 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let protocol = self.session.protocol();
         protocol.write(&mut self.out, &error.to_reply());
     }
-}
-
-/// How one command is carried out by itself: the protocol of its reply, how long the nodes may hold it back, and who counts
-/// the bytes of the reply.
-type Call = (Protocol, BlockingTime, SharedByteMeter);
-
-/// One command by itself, the node that answered last, and the reply to it. The nodes may hold it back as long as it wishes
-/// itself, too.
-async fn call_routed(shared: &Shared, packed: &[u8], call: Call) -> (Option<NodeIndex>, Vec<u8>) {
-    let snapshot = || shared.snapshot();
-    let args: Args<'_> = parse_one(packed).unwrap_or_default();
-    let routed = match shared.router.route(&args, &snapshot) {
-        Err(refusal) => shared.planned_again(&args, refusal).await,
-        routed => routed,
-    };
-    call_prepared(shared, packed, &args, routed, call).await
-}
-
-/// One command by itself at this node, and the reply to it.
-async fn call_at(shared: &Shared, node: NodeIndex, packed: &[u8], call: Call) -> Vec<u8> {
-    let args: Args<'_> = parse_one(packed).unwrap_or_default();
-    let routed = shared.router.route_at(node, &args);
-    let (_, reply) = call_prepared(shared, packed, &args, routed, call).await;
-    reply
-}
-
-async fn call_prepared(
-    shared: &Shared,
-    packed: &[u8],
-    args: &[&[u8]],
-    routed: Result<RoutedCommand, Error>,
-    (protocol, pause, meter): Call,
-) -> (Option<NodeIndex>, Vec<u8>) {
-    let mut out = Vec::new();
-    let routed = match routed {
-        Ok(routed) => routed,
-        Err(error) => {
-            protocol.write(&mut out, &error.to_reply());
-            return (None, out);
-        }
-    };
-    let snapshot = || shared.snapshot();
-    let entropy = rand::random();
-    let mut batch = RawPipeline::new(&shared.router, &snapshot, packed.len(), entropy);
-    let blocking = pause.then(routed.blocking);
-    batch.add(packed, args, routed);
-    let mut exchanges = batch.take_whole_exchanges();
-    let answers = exchange(shared, &mut exchanges, blocking, meter).await;
-    batch
-        .reply_writer(&exchanges, &answers, protocol, entropy)
-        .write_next(&mut out, usize::MAX);
-    (exchanges.last().map(|last| last.node), out)
 }

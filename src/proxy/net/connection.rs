@@ -5,15 +5,13 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
+use crate::aio::Subscriber;
 use crate::aio::exclusive_pool::Lease;
-use crate::aio::{Shared, Subscriber};
-use crate::command::BlockingTime;
 use crate::partition::NodeIndex;
 use crate::plan::pubsub::Event;
-use crate::plan::{
-    Answers, Cause, Failure, NodeRequest, RawPipeline, RawReplies, SharedByteMeter, WriteProgress,
-};
+use crate::plan::{Cause, Failure, RawPipeline, ScriptStore, SharedByteMeter, WriteProgress};
 use crate::proxy::net::Proxy;
+use crate::proxy::net::call::send;
 use crate::proxy::net::client_io::{ClientIo, Interrupt, unless_killed};
 use crate::proxy::net::input::Input;
 use crate::proxy::net::memory::ClientMemory;
@@ -153,13 +151,15 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         let mut pipeline = RawPipeline::new(&shared.router, &snapshot, bytes.len(), entropy);
         self.session.set_pause(self.proxy.registry.pause());
         let gathered = self.session.read_round(bytes, &mut pipeline);
-        let mut exchanges = pipeline.take_exchanges();
+        let mut requests = pipeline.exchange();
         self.count_memory();
-        let answers = exchange(shared, &mut exchanges, BlockingTime::None, self.meter()).await;
+        send(shared, &mut requests, &self.meter()).await;
         let (commands, _) = pipeline.size();
-        let bytes = answers.iter().map(|answers| answers.values.byte_count());
+        let bytes = requests
+            .parts()
+            .map(|(_, answers)| answers.values.byte_count());
         self.session.answered(commands, bytes.sum());
-        let mut writer = pipeline.reply_writer(&exchanges, &answers, protocol, entropy);
+        let mut writer = pipeline.reply_writer(&requests, protocol, entropy);
         loop {
             let told = writer.write_next(&mut self.out, WRITE_BYTES);
             if let WriteProgress::All = told {
@@ -208,12 +208,11 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             let snapshot = || shared.snapshot();
             let mut pipeline = RawPipeline::new(&shared.router, &snapshot, request.len(), entropy);
             let gathered = session.read_heavy_round(&request, &mut pipeline);
-            let mut exchanges = pipeline.take_whole_exchanges();
-            let exchanged = exchange(&shared, &mut exchanges, BlockingTime::None, meter);
-            let answers = runtime.block_on(exchanged);
+            let mut requests = pipeline.whole_exchange();
+            runtime.block_on(send(&shared, &mut requests, &meter));
             let mut out = Vec::new();
             pipeline
-                .reply_writer(&exchanges, &answers, session.protocol(), entropy)
+                .reply_writer(&requests, session.protocol(), entropy)
                 .write_next(&mut out, usize::MAX);
             (session, gathered.next, out)
         });
@@ -377,20 +376,4 @@ async fn flush<S: AsyncRead + AsyncWrite + Unpin>(
         out.append(&mut behind);
     }
     Ok(())
-}
-
-/// Sends a round to the nodes. `meter` counts the bytes of the answers.
-pub(super) async fn exchange(
-    shared: &Shared,
-    exchanges: &mut Vec<NodeRequest>,
-    blocking: BlockingTime,
-    meter: SharedByteMeter,
-) -> Vec<Answers<RawReplies>> {
-    for exchange in exchanges.iter_mut() {
-        exchange.meter = Some(Arc::clone(&meter));
-    }
-    match exchanges.is_empty() {
-        true => Vec::new(),
-        false => shared.executor.exchange(exchanges, blocking).await,
-    }
 }

@@ -9,6 +9,7 @@
 //! What is said to whom is decided by `front` and `plan`; here bytes are moved and waited for.
 
 mod actions;
+mod call;
 mod client_io;
 mod connection;
 mod input;
@@ -285,11 +286,7 @@ impl Proxy {
         info.arg("server");
         let shared = self.shared(Protocol::Resp2);
         for node in shared.router.topology().indices() {
-            let args: [&[u8]; 2] = [b"INFO", b"server"];
-            let Ok(routed) = shared.router.route_at(node, &args) else {
-                continue;
-            };
-            if let Ok(Value::BulkString(text)) = shared.call(node, &info, &routed).await {
+            if let Ok(Value::BulkString(text)) = shared.request_at(node, &info).await {
                 let text = String::from_utf8_lossy(&text);
                 let line = |line: &str| line.strip_prefix("redis_version:").map(str::to_owned);
                 if let Some(version) = text.lines().find_map(line) {

@@ -1,0 +1,153 @@
+//! What all handles of one client on tokio share, and how it carries out an operation.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::RwLock;
+use redis::{Arg, Cmd, Pipeline, RedisResult, Value};
+
+use crate::aio::executor::Executor;
+use crate::aio::multiplexed::ReplyChannel;
+use crate::command::Args;
+use crate::error::Error;
+use crate::partition::NodeIndex;
+use crate::plan::{
+    CommandOperation, Operation, PipelineOperation, Request, Router, ScriptCache, ScriptStore,
+    Selection, Step, empty_pipeline, parse_one,
+};
+
+/// What all clones of a handle share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) router: Router,
+    pub(crate) executor: Executor,
+    /// Several clients may share one cache.
+    pub(crate) scripts: Arc<RwLock<Arc<ScriptCache>>>,
+    pub(crate) db: i64,
+}
+
+impl ScriptStore for Shared {
+    fn snapshot(&self) -> Arc<ScriptCache> {
+        Arc::clone(&self.scripts.read())
+    }
+
+    fn update(&self, change: &mut dyn FnMut(&mut Arc<ScriptCache>)) {
+        change(&mut self.scripts.write());
+    }
+}
+
+impl Shared {
+    /// One command, routed by its keys.
+    pub(crate) async fn request(&self, cmd: &Cmd) -> Result<Value, Error> {
+        let packed;
+        let args = match simple_args(cmd) {
+            Some(args) => args,
+            None => {
+                packed = cmd.get_packed_command();
+                parse_one(&packed)?
+            }
+        };
+        let routed = self.router.route(&args, &|| self.snapshot());
+        if let Ok(routed) = &routed
+            && let Some(node) = routed.direct()
+        {
+            let write = |out: &mut Vec<u8>| cmd.write_packed_command(out);
+            let called = self
+                .executor
+                .call(node, write, routed.access, routed.blocking);
+            return routed.reply(self.router.name(node), called.await);
+        }
+        // In a box, lest the future of every GET has room for it.
+        Box::pin(async {
+            let packed = &cmd.get_packed_command();
+            let args = &args;
+            let request = Request { packed, args };
+            let entropy = rand::random();
+            let operation: CommandOperation<'_, Vec<Value>> =
+                CommandOperation::new(&self.router, self, request, routed, (), entropy);
+            self.run(operation).await
+        })
+        .await
+    }
+
+    /// One command to `node`, because the user says so.
+    pub(crate) async fn request_at(&self, node: NodeIndex, cmd: &Cmd) -> Result<Value, Error> {
+        let packed = &cmd.get_packed_command();
+        let args = &parse_one(packed)?;
+        let routed = self.router.route_at(node, args)?;
+        if routed.direct().is_some() {
+            let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
+            let called = self
+                .executor
+                .call(node, write, routed.access, routed.blocking);
+            return routed.reply(self.router.name(node), called.await);
+        }
+        let request = Request { packed, args };
+        let operation: CommandOperation<'_, Vec<Value>> =
+            CommandOperation::at_node(&self.router, self, request, routed, ());
+        Box::pin(self.run(operation)).await
+    }
+
+    /// Many commands. `offset` replies are left out, `count` are returned, as `redis::Pipeline` wants it.
+    pub(crate) async fn pipeline(
+        &self,
+        pipeline: &Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
+        let packed = &pipeline.get_packed_pipeline();
+        if packed.is_empty() {
+            return Err(empty_pipeline());
+        }
+        let selection = Selection::of(packed, offset, count);
+        let entropy = rand::random();
+        let planned =
+            self.router
+                .route_pipeline(packed, selection.kind, &|| self.snapshot(), entropy)?;
+        let operation = PipelineOperation::new(&self.router, self, planned, entropy);
+        Ok(selection.select(self.run(operation).await?))
+    }
+
+    /// Many commands to `node`, because the user says so.
+    pub(crate) async fn pipeline_at(
+        &self,
+        node: NodeIndex,
+        pipeline: &Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
+        let packed = &pipeline.get_packed_pipeline();
+        if packed.is_empty() {
+            return Err(empty_pipeline());
+        }
+        let selection = Selection::of(packed, offset, count);
+        let planned = self
+            .router
+            .route_pipeline_at(node, packed, selection.kind, &|| self.snapshot())?;
+        let operation = PipelineOperation::new(&self.router, self, planned, rand::random());
+        Ok(selection.select(self.run(operation).await?))
+    }
+
+    /// Carries out an operation.
+    pub(crate) async fn run<R: ReplyChannel, T>(
+        &self,
+        mut operation: impl Operation<Replies = R, Output = T>,
+    ) -> T {
+        loop {
+            match operation.poll(Instant::now()) {
+                Step::Send(exchange) => self.executor.exchange(exchange).await,
+                Step::Done(result) => return result,
+            }
+        }
+    }
+}
+
+/// The arguments of a command; `None` when one of them is a cursor, whose value only the packed command has.
+fn simple_args(cmd: &Cmd) -> Option<Args<'_>> {
+    cmd.args_iter()
+        .map(|arg| match arg {
+            Arg::Simple(arg) => Some(arg),
+            _ => None,
+        })
+        .collect()
+}

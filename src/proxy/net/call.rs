@@ -1,0 +1,52 @@
+//! One command by itself: EVALSHA, FCALL, BLPOP and others that are no part of a round of requests.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::aio::Shared;
+use crate::command::{Args, BlockingTime};
+use crate::plan::{
+    CommandOperation, Exchange, Operation, RawReplies, Request, ScriptStore, SharedByteMeter, Step,
+    parse_one,
+};
+use crate::resp::Protocol;
+
+/// How one command is carried out by itself: the protocol of its reply, how long CLIENT PAUSE lets the nodes hold it back,
+/// and who counts the bytes of the reply.
+pub(super) type Call = (Protocol, BlockingTime, SharedByteMeter);
+
+/// One command by itself, and the reply to it. The nodes may hold it back as long as it wishes itself, too.
+pub(super) async fn call(
+    shared: &Shared,
+    packed: &[u8],
+    (protocol, pause, meter): Call,
+) -> Vec<u8> {
+    let args: &Args<'_> = &parse_one(packed).unwrap_or_default();
+    let routed = shared.router.route(args, &|| shared.snapshot());
+    let request = Request { packed, args };
+    let entropy = rand::random();
+    let operation: CommandOperation<'_, RawReplies> =
+        CommandOperation::new(&shared.router, shared, request, routed, protocol, entropy);
+    let mut operation = operation.held_back(pause);
+    let result = loop {
+        match operation.poll(Instant::now()) {
+            Step::Send(requests) => send(shared, requests, &meter).await,
+            Step::Done(result) => break result,
+        }
+    };
+    result.unwrap_or_else(|error| {
+        let mut out = Vec::new();
+        protocol.write(&mut out, &error.to_reply());
+        out
+    })
+}
+
+/// Sends requests to the nodes. `meter` counts the bytes of the replies.
+pub(super) async fn send(
+    shared: &Shared,
+    requests: &mut Exchange<RawReplies>,
+    meter: &SharedByteMeter,
+) {
+    requests.set_meter(|| Arc::clone(meter));
+    shared.executor.exchange(requests).await;
+}
