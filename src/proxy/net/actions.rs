@@ -9,17 +9,14 @@ use futures_util::future::{Either, select};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::aio::{Shared, Subscriber};
-use crate::command::BlockingTime;
-use crate::command::{Args, write_command};
+use crate::command::{BlockingTime, write_command};
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::pubsub::{NAMES_AT_ONCE, SubscriptionChange, SubscriptionKind};
-use crate::plan::{
-    Answers, ExpectedEnd, Failure, PlannedTransaction, RawPipeline, RawReplies, Recovery,
-    RoutedCommand, SharedByteMeter, loads_at, parse_one,
-};
+use crate::plan::{Answers, ExpectedEnd, Failure, PlannedTransaction, RawReplies, parse_one};
+use crate::proxy::net::call::call_routed;
 use crate::proxy::net::client_io::Interrupt;
-use crate::proxy::net::connection::{ClientConnection, Going, exchange};
+use crate::proxy::net::connection::{ClientConnection, Going};
 use crate::proxy::{Action, Hello, Pause, QueuedTransaction, Unblocked};
 use crate::resp::Protocol;
 
@@ -277,29 +274,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         }
     }
 
-    /// A command about scripts. What the node lacks and the proxy remembers is brought to it.
-    async fn script(&mut self, packed: &[u8]) {
-        let protocol = self.session.protocol();
-        let shared = Arc::clone(self.proxy.shared(protocol));
-        let args: Args<'_> = parse_one(packed).unwrap_or_default();
-        let blocking = self.proxy.registry.pause_time();
-        let call = (protocol, blocking, self.meter());
-        let (node, mut reply) = call_routed(&shared, packed, call.clone()).await;
-        let remedy = shared.snapshot().raw_recovery(&args, &reply);
-        if let (Some(node), Some(remedy)) = (node, remedy) {
-            reply = match remedy {
-                Recovery::Resend(request) => call_at(&shared, node, &request, call).await,
-                Recovery::LoadThenResend(loads) => {
-                    let mut loads = loads_at(&shared.router, node, &loads);
-                    exchange(&shared, &mut loads, blocking, self.meter()).await;
-                    call_at(&shared, node, packed, call).await
-                }
-            };
-        }
-        let told = shared.record_raw_script_reply(&args, &reply, protocol);
-        self.out.extend_from_slice(&told);
-    }
-
     /// CLIENT PAUSE. What is sent from now on may be held back, so it goes on connections of its own.
     async fn pause(&mut self, pause: Pause, length: Duration, packed: &[u8]) {
         self.proxy.registry.begin_pause(pause, length);
@@ -385,56 +359,4 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let protocol = self.session.protocol();
         protocol.write(&mut self.out, &error.to_reply());
     }
-}
-
-/// How one command is carried out by itself: the protocol of its reply, how long the nodes may hold it back, and who counts
-/// the bytes of the reply.
-type Call = (Protocol, BlockingTime, SharedByteMeter);
-
-/// One command by itself, the node that answered last, and the reply to it. The nodes may hold it back as long as it wishes
-/// itself, too.
-async fn call_routed(shared: &Shared, packed: &[u8], call: Call) -> (Option<NodeIndex>, Vec<u8>) {
-    let snapshot = || shared.snapshot();
-    let args: Args<'_> = parse_one(packed).unwrap_or_default();
-    let routed = match shared.router.route(&args, &snapshot) {
-        Err(refusal) => shared.planned_again(&args, refusal).await,
-        routed => routed,
-    };
-    call_prepared(shared, packed, &args, routed, call).await
-}
-
-/// One command by itself at this node, and the reply to it.
-async fn call_at(shared: &Shared, node: NodeIndex, packed: &[u8], call: Call) -> Vec<u8> {
-    let args: Args<'_> = parse_one(packed).unwrap_or_default();
-    let routed = shared.router.route_at(node, &args);
-    let (_, reply) = call_prepared(shared, packed, &args, routed, call).await;
-    reply
-}
-
-async fn call_prepared(
-    shared: &Shared,
-    packed: &[u8],
-    args: &[&[u8]],
-    routed: Result<RoutedCommand, Error>,
-    (protocol, pause, meter): Call,
-) -> (Option<NodeIndex>, Vec<u8>) {
-    let mut out = Vec::new();
-    let routed = match routed {
-        Ok(routed) => routed,
-        Err(error) => {
-            protocol.write(&mut out, &error.to_reply());
-            return (None, out);
-        }
-    };
-    let snapshot = || shared.snapshot();
-    let entropy = rand::random();
-    let mut batch = RawPipeline::new(&shared.router, &snapshot, packed.len(), entropy);
-    let blocking = pause.then(routed.blocking);
-    batch.add(packed, args, routed);
-    let mut exchanges = batch.take_whole_exchanges();
-    let answers = exchange(shared, &mut exchanges, blocking, meter).await;
-    batch
-        .reply_writer(&exchanges, &answers, protocol, entropy)
-        .write_next(&mut out, usize::MAX);
-    (exchanges.last().map(|last| last.node), out)
 }

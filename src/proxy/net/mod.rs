@@ -9,6 +9,7 @@
 //! What is said to whom is decided by `front` and `plan`; here bytes are moved and waited for.
 
 mod actions;
+mod call;
 mod client_io;
 mod connection;
 mod input;
