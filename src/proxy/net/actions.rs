@@ -153,11 +153,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         }
         let answers = self.on_lease(&shared, packed, 1, ExpectedEnd::Any).await;
         let answers = answers.unwrap_or_default();
-        if !self.session.watch_answered(answers.values.get(0)) {
+        if !self.session.watch_answered(answers.values.frame(0)) {
             // What was watched before is forgotten with the connection.
             self.lease = None;
         }
-        match (answers.values.get(0), &answers.failure) {
+        match (answers.values.frame(0), &answers.failure) {
             (Some(frame), _) => self.out.extend_from_slice(frame),
             (None, Some(failure)) => {
                 let error = failure.without_answer(shared.router.name(node));
@@ -195,7 +195,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
         let shared = Arc::clone(self.proxy.shared(self.session.protocol()));
         let answers = self.on_lease(&shared, UNWATCH, 1, ExpectedEnd::Any).await;
-        if answers.is_some_and(|answers| answers.values.get(0) == Some(b"+OK\r\n")) {
+        if answers.is_some_and(|answers| answers.values.frame(0) == Some(b"+OK\r\n")) {
             self.release_lease();
         }
         self.lease = None;
@@ -225,7 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let shared = Arc::clone(self.proxy.shared(protocol));
         let answers = self.on_lease(&shared, &packed, 1, ExpectedEnd::Any).await;
         let is_refused = |answers: Answers<RawReplies>| {
-            let first = answers.values.get(0);
+            let first = answers.values.frame(0);
             first.is_none_or(|first| first.starts_with(b"-"))
         };
         if answers.is_none_or(is_refused) {
