@@ -1,5 +1,6 @@
 //! One command by itself: EVALSHA, FCALL and others that are no part of a round of requests.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -14,7 +15,7 @@ use crate::resp::Protocol;
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
     /// A command about scripts. What the node lacks and the proxy remembers is brought to it.
-    pub(super) async fn script(&mut self, packed: &[u8]) {
+    pub(super) async fn script(&mut self, packed: &[u8]) -> Vec<u8> {
         let protocol = self.session.protocol();
         let shared = Arc::clone(self.proxy.shared(protocol));
         let args: Args<'_> = parse_one(packed).unwrap_or_default();
@@ -32,8 +33,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
                 }
             };
         }
-        let told = shared.record_raw_script_reply(&args, &reply, protocol);
-        self.out.extend_from_slice(&told);
+        let changed = match shared.record_raw_script_reply(&args, &reply, protocol) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(changed) => Some(changed),
+        };
+        changed.unwrap_or(reply)
     }
 }
 
@@ -58,7 +62,12 @@ pub(super) async fn call_routed(
 }
 
 /// One command by itself at this node, and the reply to it.
-async fn call_at(shared: &Shared, node: NodeIndex, packed: &[u8], call: Call) -> Vec<u8> {
+pub(super) async fn call_at(
+    shared: &Shared,
+    node: NodeIndex,
+    packed: &[u8],
+    call: Call,
+) -> Vec<u8> {
     let args: Args<'_> = parse_one(packed).unwrap_or_default();
     let routed = shared.router.route_at(node, &args);
     let (_, reply) = call_prepared(shared, packed, &args, routed, call).await;
