@@ -268,8 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                     match self.decoder.next_frame(request.reply_bytes_max()) {
                         Ok(RawFrame::Incomplete) => return None,
                         Ok(RawFrame::Complete(frame)) => request.take_frame(frame),
-                        // An empty frame is no answer, but in the place of one.
-                        Ok(RawFrame::TooLarge) => request.take_frame(b""),
+                        Ok(RawFrame::TooLarge) => request.take_oversized(),
                         Err(error) => return Some(broken(&error)),
                     }
                 }

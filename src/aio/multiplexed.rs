@@ -419,17 +419,30 @@ impl InFlight {
     #[inline]
     pub(crate) fn take_frame(&mut self, frame: &[u8]) -> ReplyProgress {
         let taken = self.count_down(|ending| ending.is_met_by_frame(frame));
+        self.keep_raw(|frames| frames.push(frame));
+        taken
+    }
+
+    /// Takes one answer that was too large to be kept.
+    pub(crate) fn take_oversized(&mut self) -> ReplyProgress {
+        // Nobody has looked at it, so it does not show that a transaction has ended.
+        let taken = self.count_down(|ending| ending != ExpectedEnd::Exec);
+        self.keep_raw(RawReplies::push_oversized);
+        taken
+    }
+
+    #[inline]
+    fn keep_raw(&mut self, push: impl FnOnce(&mut RawReplies)) {
         if self.frames.byte_count() > ABANDONED_REPLY_BYTES_MIN && self.is_abandoned() {
             self.responder = None;
             self.frames = RawReplies::default();
         }
         if self.responder.is_some() {
-            self.frames.push(frame);
+            push(&mut self.frames);
             if self.remaining == 0 {
                 self.finish(None);
             }
         }
-        taken
     }
 
     #[inline]

@@ -181,7 +181,7 @@ impl PlannedTransaction {
             let error = failure.error(node, 0, Access::Write);
             return protocol.write(out, &error.to_reply());
         }
-        let frame = |number| answers.values.get(number);
+        let frame = |number| answers.values.frame(number);
         let Some(last) = answers.values.count().checked_sub(1).and_then(frame) else {
             return;
         };

@@ -61,30 +61,34 @@ impl Hello {
         Ok(hello)
     }
 
-    /// Does what is asked for, and says who we are.
-    pub(super) fn apply(&self, client: &mut ClientInfo, version: &str, out: &mut Vec<u8>) {
+    /// Takes over the protocol and the name.
+    pub(super) fn apply(&self, client: &mut ClientInfo) {
         if let Some(name) = &self.name {
             client.name.clone_from(name);
         }
         if let Some(protocol) = self.protocol {
             client.protocol = protocol;
         }
-        client.protocol.write_map(out, 7);
-        write_bulk(out, b"server");
-        write_bulk(out, b"redis");
-        write_bulk(out, b"version");
-        write_bulk(out, version.as_bytes());
-        write_bulk(out, b"proto");
-        write_int(out, client.protocol.number());
-        write_bulk(out, b"id");
-        write_int(out, client.id as i64);
-        write_bulk(out, b"mode");
-        write_bulk(out, b"standalone");
-        write_bulk(out, b"role");
-        write_bulk(out, b"master");
-        write_bulk(out, b"modules");
-        write_line(out, b'*', 0);
     }
+}
+
+/// The reply to HELLO: one server of this version, without modules.
+pub(super) fn write_server_info(client: &ClientInfo, version: &str, out: &mut Vec<u8>) {
+    client.protocol.write_map(out, 7);
+    write_bulk(out, b"server");
+    write_bulk(out, b"redis");
+    write_bulk(out, b"version");
+    write_bulk(out, version.as_bytes());
+    write_bulk(out, b"proto");
+    write_int(out, client.protocol.number());
+    write_bulk(out, b"id");
+    write_int(out, client.id as i64);
+    write_bulk(out, b"mode");
+    write_bulk(out, b"standalone");
+    write_bulk(out, b"role");
+    write_bulk(out, b"master");
+    write_bulk(out, b"modules");
+    write_line(out, b'*', 0);
 }
 
 #[cfg(test)]
@@ -102,7 +106,8 @@ mod tests {
             ..ClientInfo::default()
         };
         let mut out = Vec::new();
-        hello.unwrap().apply(&mut client, "7.0.15", &mut out);
+        hello.unwrap().apply(&mut client);
+        write_server_info(&client, "7.0.15", &mut out);
         assert_eq!(
             (client.name.as_str(), client.protocol),
             ("me", Protocol::Resp3)

@@ -7,6 +7,7 @@
 //!
 //! Nothing here touches a socket, a clock or a lock.
 
+mod action;
 mod auth;
 mod build;
 mod client_command;
@@ -28,13 +29,15 @@ pub(crate) mod fuzzing {
     };
 }
 
+pub(crate) use action::{
+    Action, ActionContext, ActionOutcome, ActionStep, ActionTask, SubscriptionRequest,
+};
 pub(crate) use auth::Auth;
 pub(crate) use client_command::{RegistryRequest, Unblocked};
 pub(crate) use client_info::{ClientFilter, ClientInfo};
-pub(crate) use hello::Hello;
 pub(crate) use limits::{ClientLimits, OutputVerdict, OutputWatch, QUERY_BYTES_MIN};
 pub use limits::{OutputLimit, OutputLimitError, REQUEST_BYTES_MAX, parse_bytes};
 pub use net::{DEFAULT_MEMORY_LIMIT, Proxy};
 pub(crate) use pause::Pause;
-pub(crate) use session::{Action, NextStep, Session};
+pub(crate) use session::{NextStep, Session};
 pub(crate) use transaction::QueuedTransaction;

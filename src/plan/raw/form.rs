@@ -16,7 +16,7 @@ impl ReplyForm for RawReplies {
     type Context = Protocol;
 
     fn single(answers: Answers<Self>, node: &str, access: Access) -> Result<Vec<u8>, Error> {
-        match (answers.values.get(0), answers.failure) {
+        match (answers.values.frame(0), answers.failure) {
             (Some(frame), _) => Ok(frame.to_vec()),
             (None, Some(failure)) => Err(failure.error(node, 0, access)),
             (None, None) => Err(missing(None, node)),
@@ -59,6 +59,6 @@ impl ReplyForm for RawReplies {
     }
 
     fn first_value(&self) -> Option<Value> {
-        resp::read(&mut Slice(self.get(0)?)).ok()
+        resp::read(&mut Slice(self.frame(0)?)).ok()
     }
 }

@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::batch::{Batch, FanOut, NodeRequest, ReplySlot, WHOLE, missing};
 use crate::plan::raw::merge::merge_raw;
+use crate::plan::raw::replies::RawReply;
 use crate::plan::{
     Answers, CacheSnapshot, Exchange, ExpectedEnd, Plan, RawReplies, RoutedCommand, Router, Scope,
     ScriptCache, ScriptRewriter,
@@ -196,7 +197,7 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
         answers: &'a Answers<RawReplies>,
         number: usize,
     ) -> PartAnswer<'a> {
-        answers.values.get(number).ok_or_else(|| {
+        answers.values.frame(number).ok_or_else(|| {
             let name = self.batch.router.name(exchange.node);
             let access = exchange.slots[number].access;
             let failure = answers.failure.as_ref();
@@ -262,11 +263,13 @@ impl<'t> ReplyWriter<'t, '_, '_> {
                 _ => {
                     let exchange = usize::from(exchange);
                     match self.exchange.part(exchange).1.values.get(number) {
-                        Some(b"") => {
+                        Some(RawReply::Oversized) => {
                             return WriteProgress::Until(self.large(exchange, number));
                         }
-                        Some(frame) if frame.len() >= enough => return WriteProgress::Next(frame),
-                        Some(frame) => out.extend_from_slice(frame),
+                        Some(RawReply::Complete(frame)) if frame.len() >= enough => {
+                            return WriteProgress::Next(frame);
+                        }
+                        Some(RawReply::Complete(frame)) => out.extend_from_slice(frame),
                         None => self.write_failure(exchange, number, out),
                     }
                 }
@@ -364,6 +367,9 @@ mod tests {
         Router::new(Arc::new(topology), table, SplitWrites::Allowed)
     }
 
+    /// In the place of a reply that the node sent and nobody kept.
+    const OVERSIZED: &str = "(oversized)";
+
     /// What a client is told that sends `requests`, when the nodes answer with `replies` and then no more.
     fn told(
         requests: &[&str],
@@ -388,9 +394,10 @@ mod tests {
         let answers = attempts.iter().map(|Attempt { request, .. }| {
             let mut frames = RawReplies::default();
             let replies = replies[request.node.get()];
-            replies
-                .iter()
-                .for_each(|reply| frames.push(reply.as_bytes()));
+            replies.iter().for_each(|reply| match *reply {
+                OVERSIZED => frames.push_oversized(),
+                reply => frames.push(reply.as_bytes()),
+            });
             let cause = Cause::Timeout("no answer".into());
             Answers {
                 values: frames,
@@ -437,7 +444,7 @@ mod tests {
 
     #[test]
     fn a_reply_that_was_not_kept_has_its_place_and_its_request() {
-        let replies: [&[&str]; 2] = [&["$1\r\n1\r\n", ""], &[":2\r\n"]];
+        let replies: [&[&str]; 2] = [&["$1\r\n1\r\n", OVERSIZED], &[":2\r\n"]];
         let told = told(&["GET a", "GET a2", "STRLEN b"], replies, |_| ());
         let request = r"*2\r\n$3\r\nGET\r\n$2\r\na2\r\n";
         assert_eq!(told, format!("$1\r\n1\r\n<0: {request}>:2\r\n"));

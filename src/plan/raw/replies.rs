@@ -24,16 +24,34 @@ pub(crate) type SharedByteMeter = Arc<dyn ByteMeter>;
 /// So no piece is copied because it grows, and large ones go back to the system as soon as they are freed.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Whole replies one after another, unread.
+/// Replies one after another, not decoded.
 #[derive(Debug, Default)]
 pub(crate) struct RawReplies {
     pieces: Vec<Vec<u8>>,
-    /// Where each reply ends: its piece, and the place in it.
-    ends: Vec<(u32, usize)>,
+    ends: Vec<ReplyEnd>,
     bytes: usize,
     meter: Option<SharedByteMeter>,
     /// What the meter was told.
     metered: usize,
+}
+
+/// One reply as it came over the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RawReply<'r> {
+    /// All of its bytes.
+    Complete(&'r [u8]),
+    /// It came, and was too large to be kept: see [`ExpectedEnd::Repeatable`](crate::plan::ExpectedEnd).
+    Oversized,
+}
+
+/// Where one reply ends.
+#[derive(Clone, Copy, Debug)]
+struct ReplyEnd {
+    piece: u32,
+    /// Nothing of the reply is kept. The flag lies in what would be padding, so it costs no memory.
+    is_oversized: bool,
+    /// The place in the piece.
+    end: usize,
 }
 
 impl RawReplies {
@@ -47,6 +65,16 @@ impl RawReplies {
     /// Adds a reply.
     #[inline]
     pub(crate) fn push(&mut self, frame: &[u8]) {
+        self.push_reply(frame, false);
+    }
+
+    /// Adds a reply that was too large to be kept.
+    pub(crate) fn push_oversized(&mut self) {
+        self.push_reply(b"", true);
+    }
+
+    #[inline]
+    fn push_reply(&mut self, frame: &[u8], is_oversized: bool) {
         match self.pieces.last_mut() {
             Some(piece) if piece.len() + frame.len() <= PIECE_BYTES => {
                 piece.extend_from_slice(frame);
@@ -62,7 +90,11 @@ impl RawReplies {
             }
         }
         let piece = self.pieces.len() - 1;
-        self.ends.push((piece as u32, self.pieces[piece].len()));
+        self.ends.push(ReplyEnd {
+            piece: piece as u32,
+            is_oversized,
+            end: self.pieces[piece].len(),
+        });
         self.bytes += frame.len();
         if self.bytes >= self.metered + METERED_BYTES_MIN {
             self.update_meter();
@@ -77,22 +109,36 @@ impl RawReplies {
     /// Tells the meter how much memory the replies take now.
     fn update_meter(&mut self) {
         if let Some(meter) = &self.meter {
-            let held = self.bytes + self.ends.capacity() * size_of::<(u32, usize)>();
+            let held = self.bytes + self.ends.capacity() * size_of::<ReplyEnd>();
             meter.add(held.saturating_sub(self.metered));
             meter.subtract(self.metered.saturating_sub(held));
             self.metered = held;
         }
     }
 
-    /// Reply number `number`.
+    /// Reply number `number`, if it has come.
     #[inline]
-    pub(crate) fn get(&self, number: usize) -> Option<&[u8]> {
-        let (piece, end) = *self.ends.get(number)?;
+    pub(crate) fn get(&self, number: usize) -> Option<RawReply<'_>> {
+        let last = *self.ends.get(number)?;
+        if last.is_oversized {
+            return Some(RawReply::Oversized);
+        }
         let start = match number.checked_sub(1).map(|before| self.ends[before]) {
-            Some((before, start)) if before == piece => start,
+            Some(before) if before.piece == last.piece => before.end,
             _ => 0,
         };
-        Some(&self.pieces[piece as usize][start..end])
+        let frame = &self.pieces[last.piece as usize][start..last.end];
+        Some(RawReply::Complete(frame))
+    }
+
+    /// The bytes of reply number `number`, if it has come and was kept. All replies are kept but those to
+    /// [`ExpectedEnd::Repeatable`](crate::plan::ExpectedEnd) requests.
+    #[inline]
+    pub(crate) fn frame(&self, number: usize) -> Option<&[u8]> {
+        match self.get(number)? {
+            RawReply::Complete(frame) => Some(frame),
+            RawReply::Oversized => None,
+        }
     }
 }
 
@@ -104,9 +150,10 @@ impl ReplyBuffer for RawReplies {
     fn keep(&mut self, count: usize) {
         self.ends.truncate(count);
         match self.ends.last() {
-            Some(&(piece, end)) => {
-                self.pieces.truncate(piece as usize + 1);
-                self.pieces[piece as usize].truncate(end);
+            Some(last) => {
+                let piece = last.piece as usize;
+                self.pieces.truncate(piece + 1);
+                self.pieces[piece].truncate(last.end);
             }
             None => self.pieces.clear(),
         }
@@ -117,9 +164,10 @@ impl ReplyBuffer for RawReplies {
     fn join(&mut self, mut more: Self) {
         let before = self.pieces.len() as u32;
         self.pieces.append(&mut more.pieces);
-        let ends = more.ends.iter();
-        self.ends
-            .extend(ends.map(|&(piece, end)| (before + piece, end)));
+        self.ends.extend(more.ends.iter().map(|last| ReplyEnd {
+            piece: before + last.piece,
+            ..*last
+        }));
         self.bytes += more.bytes;
         self.update_meter();
     }
@@ -176,15 +224,47 @@ mod tests {
         for frame in [&b":1\r\n"[..], b"$3\r\nabc\r\n", b"+OK\r\n"] {
             frames.push(frame);
         }
-        assert_eq!(frames.get(1), Some(&b"$3\r\nabc\r\n"[..]));
+        assert_eq!(frames.frame(1), Some(&b"$3\r\nabc\r\n"[..]));
         frames.keep(2);
         assert_eq!(frames.get(2), None);
         let mut more = RawReplies::default();
         more.push(b":3\r\n");
         frames.join(more);
-        assert_eq!((frames.count(), frames.get(2)), (3, Some(&b":3\r\n"[..])));
+        assert_eq!((frames.count(), frames.frame(2)), (3, Some(&b":3\r\n"[..])));
         frames.keep(0);
         assert_eq!((frames.byte_count(), frames.get(0)), (0, None));
+    }
+
+    #[test]
+    fn an_oversized_reply_has_its_place_and_is_no_empty_one() {
+        let mut frames = RawReplies::default();
+        frames.push_oversized();
+        frames.push(b":1\r\n");
+        frames.push_oversized();
+        let mut more = RawReplies::default();
+        more.push_oversized();
+        more.push(b"");
+        frames.join(more);
+        let replies: Vec<_> = (0..6).map(|number| frames.get(number)).collect();
+        assert_eq!(
+            replies,
+            [
+                Some(RawReply::Oversized),
+                Some(RawReply::Complete(b":1\r\n")),
+                Some(RawReply::Oversized),
+                Some(RawReply::Oversized),
+                Some(RawReply::Complete(b"")),
+                None,
+            ]
+        );
+        assert_eq!((frames.frame(0), frames.frame(4)), (None, Some(&b""[..])));
+        frames.keep(1);
+        assert_eq!(
+            (frames.count(), frames.get(0)),
+            (1, Some(RawReply::Oversized))
+        );
+        // The flag takes no room: a reply costs two words besides its bytes.
+        assert_eq!(size_of::<ReplyEnd>(), size_of::<(u32, usize)>());
     }
 
     #[test]
@@ -202,7 +282,7 @@ mod tests {
         frames.join(more);
         let expected = replies[..5].iter().chain(&replies);
         for (number, reply) in expected.enumerate() {
-            assert_eq!(frames.get(number), Some(&reply[..]), "reply {number}");
+            assert_eq!(frames.frame(number), Some(&reply[..]), "reply {number}");
         }
         assert_eq!(frames.get(13), None);
         let bytes: usize = sizes.iter().chain(&sizes[..5]).sum();

@@ -61,7 +61,7 @@ impl ScriptJournal<'_> {
     pub(crate) fn drop_raw_preloads(&self, answers: &mut Answers<RawReplies>) {
         let mut wanted = RawReplies::default();
         for number in self.preloads()..answers.values.count() {
-            wanted.push(answers.values.get(number).unwrap_or_default());
+            wanted.push(answers.values.frame(number).unwrap_or_default());
         }
         answers.values = wanted;
     }

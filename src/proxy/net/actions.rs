@@ -1,259 +1,221 @@
-//! What takes more than to pass requests on and answers back.
+//! Carries out the steps of an [`ActionTask`]: each becomes bytes to a node or to the client, or a change of what all clients share.
+//!
+//! Which steps there are, and what the client is told of their outcomes, is decided in [`proxy::action`](crate::proxy::action).
 
 use std::io;
+use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::aio::multiplexed::Deadline;
 use crate::aio::{Shared, Subscriber};
-use crate::command::{BlockingTime, write_command};
 use crate::error::Error;
 use crate::partition::NodeIndex;
-use crate::plan::pubsub::{NAMES_AT_ONCE, SubscriptionChange, SubscriptionKind};
 use crate::plan::{
-    Answers, Exchange, ExpectedEnd, Failure, PlannedTransaction, RawReplies, ScriptStore, parse_one,
+    Answers, Cause, Exchange, ExpectedEnd, PlannedTransaction, RawReplies, ScriptStore,
 };
-use crate::proxy::net::call::{call, send};
+use crate::proxy::net::call::{self, send};
 use crate::proxy::net::client_io::Interrupt;
-use crate::proxy::net::connection::{ClientConnection, Going};
-use crate::proxy::{Action, Hello, Pause, QueuedTransaction, Unblocked};
+use crate::proxy::net::connection::ClientConnection;
+use crate::proxy::{
+    Action, ActionContext, ActionOutcome, ActionStep, ActionTask, QueuedTransaction,
+    RegistryRequest, SubscriptionRequest,
+};
 use crate::resp::Protocol;
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
-    pub(super) async fn perform(&mut self, action: Action, silent: bool) -> io::Result<Going> {
-        if silent || self.proxy.registry.pause() != Pause::Nothing {
-            // What is thrown away afterwards must not be mixed with what was said before, and what is answered already does
-            // not wait for what is held back.
-            self.flush().await?;
-        }
-        let mut before = self.out.len();
-        let mut going = Going::On;
-        match action {
-            Action::RunBlocking(packed) => going = self.run_blocking(&packed).await?,
-            Action::Script(packed) => {
-                let reply = self.send_to_all(&packed).await;
-                self.out.extend_from_slice(&reply);
+    /// Carries out `action`. Without `wants_reply` the client has switched its reply off.
+    pub(super) async fn perform(
+        &mut self,
+        action: Action,
+        wants_reply: bool,
+    ) -> io::Result<ControlFlow<()>> {
+        let mut task = ActionTask::new(action, wants_reply);
+        let flow = loop {
+            let step = task.poll(&mut self.action_context());
+            if let ActionStep::Done(flow) = step {
+                break flow;
             }
-            Action::Pause {
-                pause,
-                length,
-                packed,
-            } => self.pause(pause, length, &packed).await,
-            Action::Unpause(packed) => self.unpause(&packed).await,
-            Action::Watch { node, packed } => self.watch(node, &packed).await,
-            Action::ReleaseWatch => self.release_watch().await,
-            Action::Exec(ready) => self.exec(&ready).await,
-            // Confirmations come as messages do, even to those who want no replies.
-            Action::Subscribe {
-                change,
-                kind,
-                names,
-            } => {
-                going = self.subscribe(change, kind, names).await?;
-                before = self.out.len();
-            }
-            Action::Clients(ask) => {
-                self.entry.publish(self.session.client());
-                let (id, protocol) = (self.session.id(), self.session.protocol());
-                self.proxy
-                    .registry
-                    .answer(&ask, id, protocol, &mut self.out);
-            }
-            Action::Hello(hello) => {
-                self.greet(&hello).await;
-            }
-            Action::Reset => {
-                self.release_watch().await;
-                self.io.subscriber = None;
-                self.session.reset(&mut self.out);
-            }
-            Action::Close => going = Going::Over,
-        }
-        if silent {
-            self.out.truncate(before);
-        }
+            let outcome = self.take_step(step).await?;
+            task.handle(outcome, &mut self.action_context());
+        };
         self.entry.publish(self.session.client());
-        Ok(going)
+        Ok(flow)
     }
 
-    /// A command that may wait. What the client sends meanwhile is kept, and its end noticed.
-    async fn run_blocking(&mut self, packed: &[u8]) -> io::Result<Going> {
-        self.flush().await?;
+    fn action_context(&mut self) -> ActionContext<'_> {
+        ActionContext {
+            router: &self.proxy.shared(self.session.protocol()).router,
+            pause: self.proxy.registry.pause(),
+            session: &mut self.session,
+            out: &mut self.out,
+        }
+    }
+
+    async fn take_step(&mut self, step: ActionStep) -> io::Result<ActionOutcome> {
+        let registry = &self.proxy.registry;
+        match step {
+            ActionStep::Done(_) => {}
+            ActionStep::Flush => self.flush().await?,
+            ActionStep::Yield => tokio::task::yield_now().await,
+            ActionStep::Lease(node) => return Ok(ActionOutcome::Leased(self.lease(node).await)),
+            ActionStep::SendOnLease {
+                packed,
+                replies,
+                expected_end,
+            } => {
+                let answers = self.send_on_lease(&packed, replies, expected_end).await;
+                return Ok(ActionOutcome::Answered(answers));
+            }
+            ActionStep::ReleaseLease => {
+                if let Some(lease) = self.lease.take() {
+                    lease.release();
+                }
+            }
+            ActionStep::DropLease => self.lease = None,
+            ActionStep::Call { packed } => {
+                return Ok(ActionOutcome::Reply(self.call(&packed).await));
+            }
+            ActionStep::CallNode { node, packed } => {
+                return Ok(ActionOutcome::Reply(self.call_node(node, &packed).await));
+            }
+            ActionStep::CallBlocking { packed } => return self.call_blocking(&packed).await,
+            ActionStep::SetBlocked(blocked) => self.entry.set_blocked(blocked),
+            ActionStep::Exec {
+                transaction,
+                on_lease,
+            } => {
+                let (node, answers) = self.exec(&transaction, on_lease).await;
+                return Ok(ActionOutcome::Executed { node, answers });
+            }
+            ActionStep::Subscribe(request) => {
+                return Ok(ActionOutcome::Subscribed(self.subscribe(request).await));
+            }
+            ActionStep::PassOnMessages => return self.pass_on_messages().await,
+            ActionStep::DropSubscriber => self.io.subscriber = None,
+            ActionStep::BeginPause { pause, length } => registry.begin_pause(pause, length),
+            ActionStep::EndPause => registry.end_pause(),
+            ActionStep::Registry(request) => {
+                return Ok(ActionOutcome::Reply(self.ask_registry(&request)));
+            }
+            ActionStep::ServerVersion => return Ok(ActionOutcome::Version(registry.version())),
+            ActionStep::SetServerVersion(version) => registry.set_version(&version),
+        }
+        Ok(ActionOutcome::Done)
+    }
+
+    /// The connections to the nodes for a client that speaks this protocol.
+    fn shared(&self) -> Arc<Shared> {
+        Arc::clone(self.proxy.shared(self.session.protocol()))
+    }
+
+    /// When a request has no reply in time. Nodes may hold replies back as long as they are paused.
+    fn deadline(&self, shared: &Shared) -> Deadline {
+        shared.executor.deadline(self.proxy.registry.pause_time())
+    }
+
+    async fn lease(&mut self, node: NodeIndex) -> Result<(), Cause> {
+        let shared = self.shared();
+        let deadline = self.deadline(&shared);
+        self.lease = Some(shared.executor.lease(node, deadline).await?);
+        Ok(())
+    }
+
+    async fn send_on_lease(
+        &mut self,
+        packed: &[u8],
+        replies: usize,
+        expected_end: ExpectedEnd,
+    ) -> Answers<RawReplies> {
+        let deadline = self.deadline(&self.shared());
+        let meter = Some(self.meter());
+        let Some(lease) = &self.lease else {
+            return Answers::default();
+        };
+        let connection = &lease.connection;
+        connection
+            .exchange_metered(packed, replies, expected_end, deadline, meter)
+            .await
+    }
+
+    async fn call(&mut self, packed: &[u8]) -> Vec<u8> {
         let blocking = self.proxy.registry.pause_time();
-        // Of a command that is held by a pause nobody can say that it is not done.
-        self.entry.set_blocked(blocking == BlockingTime::None);
-        let protocol = self.session.protocol();
-        let shared = Arc::clone(self.proxy.shared(protocol));
-        let mut reply = pin!(call(&shared, packed, (protocol, blocking, self.meter())));
-        let going = loop {
+        let how = (self.session.protocol(), blocking, self.meter());
+        call::call(&self.shared(), packed, how).await
+    }
+
+    async fn call_node(&mut self, node: NodeIndex, packed: &[u8]) -> Vec<u8> {
+        let blocking = self.proxy.registry.pause_time();
+        let how = (self.session.protocol(), blocking, self.meter());
+        call::call_at(&self.shared(), node, packed, how).await
+    }
+
+    /// A command that may wait. The bytes that the client sends meanwhile are kept, and its end is noticed, also behind them.
+    async fn call_blocking(&mut self, packed: &[u8]) -> io::Result<ActionOutcome> {
+        let shared = self.shared();
+        let blocking = self.proxy.registry.pause_time();
+        let how = (self.session.protocol(), blocking, self.meter());
+        let mut reply = pin!(call::call(&shared, packed, how));
+        loop {
             // What it is told may have come while something was written.
             if self.entry.is_killed() || self.proxy.registry.is_stopping() {
-                break Going::Over;
+                return Ok(ActionOutcome::Closed);
             }
             if let Some(how) = self.entry.take_unblocked() {
-                self.unblocked(packed, how);
-                break Going::On;
+                return Ok(ActionOutcome::Unblocked(how));
             }
             // All that comes is taken, for an end shows only behind it.
             self.io.take_arrived(&mut self.input);
             let behind = self.input.len();
             if behind > self.io.limits.query_bytes {
-                break Going::Over;
+                return Ok(ActionOutcome::Closed);
             }
             self.count_memory();
             let listen = self.io.read(&mut self.input, behind + 1, &self.session);
-            let next = match select(reply.as_mut(), pin!(listen)).await {
-                Either::Left((reply, _)) => Either::Left(reply),
-                Either::Right((heard, _)) => Either::Right(heard?),
+            let interrupt = match select(reply.as_mut(), pin!(listen)).await {
+                Either::Left((reply, _)) => return Ok(ActionOutcome::Reply(reply)),
+                Either::Right((interrupt, _)) => interrupt?,
             };
-            match next {
-                Either::Left(reply) => {
-                    self.out.extend_from_slice(&reply);
-                    break Going::On;
-                }
-                Either::Right(heard) => match heard {
-                    Interrupt::Bytes(0) => break Going::Over,
-                    Interrupt::Bytes(_) => {}
-                    Interrupt::Event(event) => {
-                        if self.push_event(event) == Going::Over {
-                            break Going::Over;
-                        }
-                        self.flush().await?;
+            match interrupt {
+                Interrupt::Bytes(0) => return Ok(ActionOutcome::Closed),
+                Interrupt::Bytes(_) | Interrupt::Told => {}
+                Interrupt::Event(event) => {
+                    if self.push_event(event).is_break() {
+                        return Ok(ActionOutcome::Closed);
                     }
-                    Interrupt::Told => {}
-                },
-            }
-        };
-        self.entry.set_blocked(false);
-        Ok(going)
-    }
-
-    fn unblocked(&mut self, packed: &[u8], how: Unblocked) {
-        let args = parse_one(packed).unwrap_or_default();
-        let protocol = self.session.protocol();
-        how.write(&args, protocol, &mut self.out);
-    }
-
-    async fn watch(&mut self, node: NodeIndex, packed: &[u8]) {
-        let protocol = self.session.protocol();
-        let shared = Arc::clone(self.proxy.shared(protocol));
-        if self.lease.is_none() {
-            let limit = shared.executor.deadline(self.proxy.registry.pause_time());
-            match shared.executor.lease(node, limit).await {
-                Ok(lease) => self.lease = Some((protocol, lease)),
-                Err(cause) => {
-                    let failure = Failure::not_sent(cause);
-                    self.session.watch_failed();
-                    let error = failure.without_answer(shared.router.name(node));
-                    return self.write_error_reply(&error);
+                    self.flush().await?;
                 }
             }
         }
-        let answers = self.on_lease(&shared, packed, 1, ExpectedEnd::Any).await;
-        let answers = answers.unwrap_or_default();
-        if !self.session.watch_answered(answers.values.get(0)) {
-            // What was watched before is forgotten with the connection.
-            self.lease = None;
-        }
-        match (answers.values.get(0), &answers.failure) {
-            (Some(frame), _) => self.out.extend_from_slice(frame),
-            (None, Some(failure)) => {
-                let error = failure.without_answer(shared.router.name(node));
-                self.write_error_reply(&error);
-            }
-            (None, None) => {}
-        }
     }
 
-    /// Requests on the connection of WATCH, if there is one. It is closed when that fails.
-    async fn on_lease(
+    /// MULTI ... EXEC, the node that was asked last, and the replies. Scripts that the node may lack are sent along.
+    async fn exec(
         &mut self,
-        shared: &Shared,
-        packed: &[u8],
-        count: usize,
-        ending: ExpectedEnd,
-    ) -> Option<Answers<RawReplies>> {
-        let (protocol, lease) = self.lease.take()?;
-        let limit = shared.executor.deadline(self.proxy.registry.pause_time());
-        let answers: Answers<RawReplies> = {
-            let meter = Some(self.meter());
-            lease
-                .connection
-                .exchange_metered(packed, count, ending, limit, meter)
-                .await
-        };
-        if answers.failure.is_none() {
-            self.lease = Some((protocol, lease));
-        }
-        Some(answers)
-    }
-
-    /// Gives the connection of WATCH back, with nothing watched on it.
-    async fn release_watch(&mut self) {
-        const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
-        let shared = Arc::clone(self.proxy.shared(self.session.protocol()));
-        let answers = self.on_lease(&shared, UNWATCH, 1, ExpectedEnd::Any).await;
-        if answers.is_some_and(|answers| answers.values.get(0) == Some(b"+OK\r\n")) {
-            self.release_lease();
-        }
-        self.lease = None;
-    }
-
-    /// Gives the connection of WATCH back as it is, unless it speaks another protocol now than those it was taken from.
-    fn release_lease(&mut self) {
-        if let Some((protocol, lease)) = self.lease.take()
-            && protocol == self.session.protocol()
-        {
-            lease.release();
-        }
-    }
-
-    /// HELLO. What is watched stays so, and its connection speaks the new protocol too.
-    async fn greet(&mut self, hello: &Hello) {
-        let version = self.proxy.server_version().await;
-        let before = self.session.protocol();
-        self.session.hello(hello, &version, &mut self.out);
+        transaction: &QueuedTransaction,
+        on_lease: bool,
+    ) -> (NodeIndex, Answers<RawReplies>) {
         let protocol = self.session.protocol();
-        if protocol == before || self.lease.is_none() {
-            return;
-        }
-        let number = protocol.number().to_string();
-        let mut packed = Vec::new();
-        write_command(&mut packed, &[b"HELLO", number.as_bytes()]);
-        let shared = Arc::clone(self.proxy.shared(protocol));
-        let answers = self.on_lease(&shared, &packed, 1, ExpectedEnd::Any).await;
-        let is_refused = |answers: Answers<RawReplies>| {
-            let first = answers.values.get(0);
-            first.is_none_or(|first| first.starts_with(b"-"))
-        };
-        if answers.is_none_or(is_refused) {
-            self.lease = None;
-            self.session.watch_failed();
-        }
-    }
-
-    async fn exec(&mut self, ready: &QueuedTransaction) {
-        let protocol = self.session.protocol();
-        let shared = Arc::clone(self.proxy.shared(protocol));
-        if ready.watched && self.lease.is_none() {
-            // The connection of WATCH is no more, and what it watched may have changed.
-            return protocol.write_nil_array(&mut self.out);
-        }
+        let shared = self.shared();
         let snapshot = || shared.snapshot();
-        let mut node = ready.node_of(&shared.router, rand::random());
-        let woven = ready.rewritten(node, &snapshot);
-        let packed = woven.as_ref().map_or(&ready.packed, |woven| &woven.packed);
+        let mut node = transaction.node_of(&shared.router, rand::random());
+        let woven = transaction.rewritten(node, &snapshot);
+        let packed = woven
+            .as_ref()
+            .map_or(&transaction.packed, |woven| &woven.packed);
         let ahead = woven.as_ref().map_or(0, |woven| woven.journal.preloads());
-        let commands = ahead + ready.commands;
-        let answers = self.on_lease(&shared, packed, commands + 2, ExpectedEnd::Exec);
-        let mut answers = match answers.await {
-            Some(answers) => answers,
-            None => {
+        let commands = ahead + transaction.commands;
+        let mut answers = match on_lease {
+            true => {
+                self.send_on_lease(packed, commands + 2, ExpectedEnd::Exec)
+                    .await
+            }
+            false => {
                 let nodes = shared.router.topology().nodes().len();
-                let request = ready.exchange(node, packed, commands);
+                let request = transaction.exchange(node, packed, commands);
                 let blocking = self.proxy.registry.pause_time();
                 let mut requests = Exchange::new([request], blocking, nodes);
                 send(&shared, &mut requests, &self.meter()).await;
@@ -262,102 +224,52 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
                 answers
             }
         };
-        if answers.failure.is_none() {
-            self.release_lease();
-        }
-        self.lease = None;
-        let before = self.out.len();
         if let Some(woven) = &woven {
             woven.journal.drop_raw_preloads(&mut answers);
-        }
-        let node = shared.router.name(node);
-        PlannedTransaction::raw_exec_reply(node, &answers, protocol, &mut self.out);
-        if let Some(woven) = &woven {
-            let exec = &self.out[before..];
+            let mut reply = Vec::new();
+            let name = shared.router.name(node);
+            PlannedTransaction::raw_exec_reply(name, &answers, protocol, &mut reply);
             if !woven.journal.is_empty() {
-                shared.update(&mut |cache| woven.journal.record_raw(cache, exec));
+                shared.update(&mut |cache| woven.journal.record_raw(cache, &reply));
             }
         }
+        (node, answers)
     }
 
-    /// CLIENT PAUSE. What is sent from now on may be held back, so it goes on connections of its own.
-    async fn pause(&mut self, pause: Pause, length: Duration, packed: &[u8]) {
-        self.proxy.registry.begin_pause(pause, length);
-        let reply = self.send_to_all(packed).await;
-        self.out.extend_from_slice(&reply);
-    }
-
-    /// CLIENT UNPAUSE. Unless all nodes have said so, some may still hold back.
-    async fn unpause(&mut self, packed: &[u8]) {
-        let reply = self.send_to_all(packed).await;
-        if reply == b"+OK\r\n" {
-            self.proxy.registry.end_pause();
-        }
-        self.out.extend_from_slice(&reply);
-    }
-
-    async fn send_to_all(&self, packed: &[u8]) -> Vec<u8> {
-        let protocol = self.session.protocol();
-        let shared = Arc::clone(self.proxy.shared(protocol));
-        let blocking = self.proxy.registry.pause_time();
-        call(&shared, packed, (protocol, blocking, self.meter())).await
-    }
-
-    async fn subscribe(
-        &mut self,
-        change: SubscriptionChange,
-        kind: SubscriptionKind,
-        names: Vec<Vec<u8>>,
-    ) -> io::Result<Going> {
+    async fn subscribe(&mut self, request: SubscriptionRequest) -> Result<(), Error> {
+        // Messages are written anew for the client's protocol, so one kind of connections is enough.
         let shared = self.proxy.shared(Protocol::Resp2);
         let subscriber = self
             .io
             .subscriber
             .get_or_insert_with(|| Subscriber::new(Arc::clone(shared)));
-        let changed = subscriber.change(change, kind, names.clone()).await;
-        if changed.is_err() && change == SubscriptionChange::Subscribe {
-            // Who is told that it failed will not look for messages, except for those it had before.
-            let mut new = names.clone();
-            new.retain(|name| !self.session.is_subscribed_to(kind, name));
-            let _ = subscriber
-                .change(SubscriptionChange::Unsubscribe, kind, new)
-                .await;
-        }
-        match changed {
-            Err(error) => self.write_error_reply(&error),
-            Ok(()) => {
-                if change == SubscriptionChange::Unsubscribe
-                    && self.push_all_events().await? == Going::Over
-                {
-                    return Ok(Going::Over);
-                }
-                for names in names.chunks(NAMES_AT_ONCE) {
-                    self.session.subscribed(change, kind, names, &mut self.out);
-                    if names.len() == NAMES_AT_ONCE {
-                        self.flush().await?;
-                        tokio::task::yield_now().await;
-                    }
-                }
-            }
-        }
-        if !self.session.is_subscribed() {
-            self.io.subscriber = None;
-        }
-        Ok(Going::On)
+        subscriber
+            .change(request.change, request.kind, request.names)
+            .await
     }
 
-    /// Passes on all that has come before a subscription ended.
-    async fn push_all_events(&mut self) -> io::Result<Going> {
+    async fn pass_on_messages(&mut self) -> io::Result<ActionOutcome> {
         loop {
             let before = self.out.len();
-            if self.push_events() == Going::Over {
-                return Ok(Going::Over);
+            if self.push_events().is_break() {
+                return Ok(ActionOutcome::Closed);
             }
             if self.out.len() == before {
-                return Ok(Going::On);
+                return Ok(ActionOutcome::Done);
             }
             self.flush().await?;
         }
+    }
+
+    fn ask_registry(&self, request: &RegistryRequest) -> Vec<u8> {
+        // The client sees itself as it is now.
+        self.entry.publish(self.session.client());
+        let (id, protocol) = (self.session.id(), self.session.protocol());
+        let mut reply = Vec::new();
+        self.proxy
+            .registry
+            .answer(request, id, protocol, &mut reply);
+        reply
     }
 
     pub(super) fn write_error_reply(&mut self, error: &Error) {

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use crate::aio::Shared;
 use crate::command::{Args, BlockingTime};
+use crate::error::Error;
+use crate::partition::NodeIndex;
 use crate::plan::{
     CommandOperation, Exchange, Operation, RawReplies, Request, ScriptStore, SharedByteMeter, Step,
     parse_one,
@@ -25,20 +27,47 @@ pub(super) async fn call(
     let routed = shared.router.route(args, &|| shared.snapshot());
     let request = Request { packed, args };
     let entropy = rand::random();
-    let operation: CommandOperation<'_, RawReplies> =
+    let operation =
         CommandOperation::new(&shared.router, shared, request, routed, protocol, entropy);
-    let mut operation = operation.held_back(pause);
+    run(shared, operation.held_back(pause), protocol, &meter).await
+}
+
+/// One command by itself at this node, and the reply to it.
+pub(super) async fn call_at(
+    shared: &Shared,
+    node: NodeIndex,
+    packed: &[u8],
+    (protocol, pause, meter): Call,
+) -> Vec<u8> {
+    let args: &Args<'_> = &parse_one(packed).unwrap_or_default();
+    let request = Request { packed, args };
+    let routed = match shared.router.route_at(node, args) {
+        Ok(routed) => routed,
+        Err(refusal) => return refused(&refusal, protocol),
+    };
+    let operation = CommandOperation::at_node(&shared.router, shared, request, routed, protocol);
+    run(shared, operation.held_back(pause), protocol, &meter).await
+}
+
+async fn run(
+    shared: &Shared,
+    mut operation: CommandOperation<'_, RawReplies>,
+    protocol: Protocol,
+    meter: &SharedByteMeter,
+) -> Vec<u8> {
     let result = loop {
         match operation.poll(Instant::now()) {
-            Step::Send(requests) => send(shared, requests, &meter).await,
+            Step::Send(requests) => send(shared, requests, meter).await,
             Step::Done(result) => break result,
         }
     };
-    result.unwrap_or_else(|error| {
-        let mut out = Vec::new();
-        protocol.write(&mut out, &error.to_reply());
-        out
-    })
+    result.unwrap_or_else(|error| refused(&error, protocol))
+}
+
+fn refused(error: &Error, protocol: Protocol) -> Vec<u8> {
+    let mut out = Vec::new();
+    protocol.write(&mut out, &error.to_reply());
+    out
 }
 
 /// Sends requests to the nodes. `meter` counts the bytes of the replies.

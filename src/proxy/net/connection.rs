@@ -1,6 +1,7 @@
 //! One connection of a proxy.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -19,7 +20,7 @@ use crate::proxy::net::registry::{ClientEntry, ClientRegistry};
 use crate::proxy::net::streaming::{StreamingConnection, stream_oversized_reply};
 use crate::proxy::{NextStep, Session};
 use crate::resp::FrameScanner;
-use crate::resp::{Protocol, write_error};
+use crate::resp::write_error;
 
 /// Replies are written when there are so many bytes of them, and when the client has asked nothing more.
 const WRITE_BYTES: usize = 256 << 10;
@@ -35,15 +36,8 @@ pub(super) struct ClientConnection<'f, S> {
     pub(super) entry: Arc<ClientEntry>,
     pub(super) input: Input,
     pub(super) out: Vec<u8>,
-    /// The connection of WATCH, and what those it was taken from speak.
-    pub(super) lease: Option<(Protocol, Lease)>,
-}
-
-/// Whether a connection goes on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Going {
-    On,
-    Over,
+    /// The exclusive connection of WATCH.
+    pub(super) lease: Option<Lease>,
 }
 
 /// Takes its entry out of the registry, however it ends.
@@ -77,10 +71,10 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         ));
         let limits = proxy.registry.limits();
         let mut connection = Self {
-            proxy: proxy,
+            proxy,
             io: ClientIo::new(stream, Arc::clone(&entry), memory, limits),
             session: Session::new(client, proxy.registry.auth()),
-            entry: entry,
+            entry,
             input: Input::default(),
             out: Vec::new(),
             lease: None,
@@ -95,7 +89,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
     }
 
     async fn run(&mut self) -> io::Result<()> {
-        while self.step().await? == Going::On {
+        while self.step().await?.is_continue() {
             if self.entry.is_killed() {
                 return Ok(());
             }
@@ -106,13 +100,13 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
     }
 
     /// One round, and what comes after it.
-    async fn step(&mut self) -> io::Result<Going> {
+    async fn step(&mut self) -> io::Result<ControlFlow<()>> {
         let next = self.round().await?;
         self.after(next).await
     }
 
     /// What comes when a round is answered.
-    async fn after(&mut self, next: NextStep) -> io::Result<Going> {
+    async fn after(&mut self, next: NextStep) -> io::Result<ControlFlow<()>> {
         if self.out.len() >= WRITE_BYTES {
             self.flush().await?;
         }
@@ -123,22 +117,25 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             NextStep::Input(needed) => {
                 self.flush().await?;
                 if self.io.has_arrived() {
-                    return Ok(Going::On);
+                    return Ok(ControlFlow::Continue(()));
                 }
                 if self.proxy.registry.is_stopping() {
-                    return Ok(Going::Over);
+                    return Ok(ControlFlow::Break(()));
                 }
                 return self.read(needed).await;
             }
             NextStep::Requests(packed) => self.input.put_before(packed),
             NextStep::Heavy(length) => return Box::pin(self.round_off_thread(length)).await,
-            NextStep::Act { action, silent } => return self.perform(action, silent).await,
+            NextStep::Act {
+                action,
+                wants_reply,
+            } => return self.perform(action, wants_reply).await,
             NextStep::Broken(why) => {
                 write_error(&mut self.out, "ERR", &why);
-                return Ok(Going::Over);
+                return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(Going::On)
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Sends as many requests as go together, and puts their answers into `out`.
@@ -197,7 +194,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
 
     /// Takes a request with very many arguments. To plan it and to put its answer together takes long, so that is done on
     /// a thread for such action, while this one serves others.
-    async fn round_off_thread(&mut self, length: usize) -> io::Result<Going> {
+    async fn round_off_thread(&mut self, length: usize) -> io::Result<ControlFlow<()>> {
         let request = self.input.take(length);
         let placeholder = Session::new(self.session.client(), self.proxy.registry.auth());
         let mut session = std::mem::replace(&mut self.session, placeholder);
@@ -224,7 +221,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         }
         match next {
             // All of the request was taken.
-            NextStep::Input(_) => Ok(Going::On),
+            NextStep::Input(_) => Ok(ControlFlow::Continue(())),
             next => self.after(next).await,
         }
     }
@@ -246,7 +243,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
 
     /// Passes a large request on as it comes, and then the reply. When the node fails, the rest of the request is thrown away,
     /// so that the client hears of it and may go on.
-    async fn upload(&mut self, node: NodeIndex) -> io::Result<Going> {
+    async fn upload(&mut self, node: NodeIndex) -> io::Result<ControlFlow<()>> {
         self.flush().await?;
         let shared = Arc::clone(self.proxy.shared(self.session.protocol()));
         let connector = shared.executor.connector(node);
@@ -257,7 +254,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         while !scanner.is_complete() {
             let Ok(count) = scanner.advance(self.input.rest()) else {
                 write_error(&mut self.out, "ERR", "Protocol error: invalid bulk length");
-                return Ok(Going::Over);
+                return Ok(ControlFlow::Break(()));
             };
             let piece = &self.input.rest()[..count];
             if let Ok(open) = &mut pipe
@@ -266,8 +263,8 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
                 pipe = Err(Cause::Dropped(error.to_string()));
             }
             self.input.consume(count);
-            if !scanner.is_complete() && self.read(1).await? == Going::Over {
-                return Ok(Going::Over);
+            if !scanner.is_complete() && self.read(1).await?.is_break() {
+                return Ok(ControlFlow::Break(()));
             }
         }
         let (cause, sent) = match pipe {
@@ -278,18 +275,18 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
                     pipe.stream_reply(&mut self.io, &self.session, &mut told, &mut self.out);
                 match passed.await {
                     Err(error) if told == 0 => (Cause::Dropped(error.to_string()), 1),
-                    passed => return passed.map(|()| Going::On),
+                    passed => return passed.map(|()| ControlFlow::Continue(())),
                 }
             }
         };
         let failure = Failure::not_sent(cause);
         let error = failure.of_write(shared.router.name(node), sent);
         self.write_error_reply(&error);
-        Ok(Going::On)
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Reads until so many bytes more are there. Messages are passed on meanwhile.
-    async fn read(&mut self, needed: usize) -> io::Result<Going> {
+    async fn read(&mut self, needed: usize) -> io::Result<ControlFlow<()>> {
         let wanted = self.input.len() + needed;
         self.io.take_arrived(&mut self.input);
         if wanted > self.session.query_bytes_max(self.io.limits.query_bytes) {
@@ -298,12 +295,12 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
                 "ERR",
                 "Protocol error: the request is too large",
             );
-            return Ok(Going::Over);
+            return Ok(ControlFlow::Break(()));
         }
         while self.input.len() < wanted {
             // What it is told may have come while something was written.
             if self.entry.is_killed() || self.proxy.registry.is_stopping() {
-                return Ok(Going::Over);
+                return Ok(ControlFlow::Break(()));
             }
             let idle = self
                 .io
@@ -315,48 +312,48 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
                 None => listen.await?,
                 Some(limit) => match tokio::time::timeout(limit, listen).await {
                     Ok(heard) => heard?,
-                    Err(_) => return Ok(Going::Over),
+                    Err(_) => return Ok(ControlFlow::Break(())),
                 },
             };
             match heard {
-                Interrupt::Bytes(0) => return Ok(Going::Over),
+                Interrupt::Bytes(0) => return Ok(ControlFlow::Break(())),
                 Interrupt::Bytes(_) => self.entry.touch(),
                 Interrupt::Event(event) => {
-                    if self.push_event(event) == Going::Over || self.push_events() == Going::Over {
-                        return Ok(Going::Over);
+                    if self.push_event(event).is_break() || self.push_events().is_break() {
+                        return Ok(ControlFlow::Break(()));
                     }
                     self.flush().await?;
                 }
                 Interrupt::Told => {}
             }
         }
-        Ok(Going::On)
+        Ok(ControlFlow::Continue(()))
     }
 
     /// A server that loses messages would have lost the connection, and so it ends: who subscribes again knows that there
     /// is a gap.
-    pub(super) fn push_event(&mut self, event: Event) -> Going {
+    pub(super) fn push_event(&mut self, event: Event) -> ControlFlow<()> {
         match event {
             Event::Message(message) => {
                 self.session.message(&message, &mut self.out);
-                Going::On
+                ControlFlow::Continue(())
             }
-            Event::Disconnected { .. } | Event::Missed { .. } => Going::Over,
+            Event::Disconnected { .. } | Event::Missed { .. } => ControlFlow::Break(()),
         }
     }
 
     /// Passes on what has come already.
-    pub(super) fn push_events(&mut self) -> Going {
+    pub(super) fn push_events(&mut self) -> ControlFlow<()> {
         while self.out.len() < WRITE_BYTES {
             let subscriber = self.io.subscriber.as_mut();
             let Some(event) = subscriber.and_then(Subscriber::try_next_event) else {
                 break;
             };
-            if self.push_event(event) == Going::Over {
-                return Going::Over;
+            if self.push_event(event).is_break() {
+                return ControlFlow::Break(());
             }
         }
-        Going::On
+        ControlFlow::Continue(())
     }
 }
 
@@ -376,4 +373,58 @@ async fn flush<S: AsyncRead + AsyncWrite + Unpin>(
         out.append(&mut behind);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::io::ReadBuf;
+
+    use super::*;
+    use crate::ShardedClient;
+
+    /// A stream that may go to another thread, and that only one thread may look at.
+    struct NotSync(Cell<u8>);
+
+    impl AsyncRead for NotSync {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for NotSync {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.set(1);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn serve_can_be_spawned_for_a_stream_that_is_not_sync() {
+        let proxy = ShardedClient::builder()
+            .node("a", "redis://127.0.0.1:1/")
+            .build_proxy()
+            .unwrap();
+        let serving = tokio::spawn(async move { proxy.serve(NotSync(Cell::new(0)), "", "").await });
+        serving.await.unwrap().unwrap();
+    }
 }

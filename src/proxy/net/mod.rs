@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use redis::{ProtocolVersion, Value};
+use redis::ProtocolVersion;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -275,27 +275,6 @@ impl Proxy {
 
     fn shared(&self, protocol: Protocol) -> &Arc<Shared> {
         &self.upstreams.shared[usize::from(protocol == Protocol::Resp3)]
-    }
-
-    /// The version that the first node that answers says it has.
-    async fn server_version(&self) -> String {
-        if let Some(version) = self.registry.version() {
-            return version;
-        }
-        let mut info = redis::cmd("INFO");
-        info.arg("server");
-        let shared = self.shared(Protocol::Resp2);
-        for node in shared.router.topology().indices() {
-            if let Ok(Value::BulkString(text)) = shared.request_at(node, &info).await {
-                let text = String::from_utf8_lossy(&text);
-                let line = |line: &str| line.strip_prefix("redis_version:").map(str::to_owned);
-                if let Some(version) = text.lines().find_map(line) {
-                    self.registry.set_version(&version);
-                    return version;
-                }
-            }
-        }
-        "0.0.0".into()
     }
 }
 

@@ -1,9 +1,10 @@
 //! Requests that concern the connection to us, and no node.
 
-use super::{Action, Disposition, Handled, Session, internal_refusal};
+use super::{Disposition, Handled, Session, internal_refusal};
 use crate::command::CommandSpec;
 use crate::plan::Router;
 use crate::plan::pubsub::{SubscriptionChange, SubscriptionKind};
+use crate::proxy::action::{Action, SubscriptionRequest};
 use crate::proxy::auth::auth_required;
 use crate::proxy::client_command::{self, ClientReply, ReplyMode};
 use crate::proxy::hello::Hello;
@@ -23,7 +24,7 @@ impl Session {
         self.client.command = command.name().to_ascii_lowercase();
         match client_command::run(command, args, &mut self.client, said)? {
             ClientReply::Said => Ok(Disposition::Answered),
-            ClientReply::Ask(ask) => Ok(Disposition::Act(Action::Clients(ask))),
+            ClientReply::Ask(ask) => Ok(Disposition::Act(Action::Registry(ask))),
             ClientReply::Replies(replies) => {
                 match (self.reply_mode, replies) {
                     (ReplyMode::Off, ReplyMode::SkipNext) => {}
@@ -163,7 +164,7 @@ impl Session {
     fn unwatch(&mut self) -> Disposition {
         self.watch_failed = false;
         match self.watched.take() {
-            Some(_) => Disposition::Act(Action::ReleaseWatch),
+            Some(_) => Disposition::Act(Action::Unwatch),
             None => Disposition::Answered,
         }
     }
@@ -186,10 +187,10 @@ impl Session {
             self.subscriptions.change(change, kind, &[], protocol, said);
             return Disposition::AnsweredAlways;
         }
-        Disposition::Act(Action::Subscribe {
+        Disposition::Act(Action::Subscribe(SubscriptionRequest {
             change,
             kind,
             names,
-        })
+        }))
     }
 }

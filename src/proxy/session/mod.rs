@@ -3,25 +3,24 @@
 mod local_commands;
 mod round;
 
-use std::time::Duration;
-
 use crate::command::BlockingTime;
 use crate::command::{CommandSpec, Lookup, Route, Scripting};
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::pubsub::{Message, SubscriptionChange, SubscriptionKind};
 use crate::plan::{PlannedTransaction, RawPipeline, RoutedCommand, is_watch};
+use crate::proxy::action::Action;
 use crate::proxy::auth::{Auth, auth_required};
-use crate::proxy::client_command::{RegistryRequest, ReplyMode};
+use crate::proxy::client_command::ReplyMode;
 use crate::proxy::client_info::ClientInfo;
-use crate::proxy::hello::Hello;
+use crate::proxy::hello::{Hello, write_server_info};
 use crate::proxy::pause::Pause;
 use crate::proxy::refusal::{
     Refusal, not_here, not_while_subscribed, unknown_command, unknown_subcommand, wrong_arity,
 };
 use crate::proxy::session::round::FIRST_ROUND_COMMANDS_MAX;
 use crate::proxy::subscriptions::{Subscriptions, write_message};
-use crate::proxy::transaction::{QueuedTransaction, Transaction};
+use crate::proxy::transaction::Transaction;
 use crate::resp::RequestParser;
 use crate::resp::{Protocol, write_status};
 
@@ -40,6 +39,8 @@ pub(crate) struct Session {
     watched: Option<PlannedTransaction>,
     /// A WATCH failed, for whatever reason, so its keys may have changed: EXEC answers as if they had.
     watch_failed: bool,
+    /// The protocol of the connections that the exclusive connection of WATCH was taken from, while there is one.
+    lease: Option<Protocol>,
     subscriptions: Subscriptions,
     parser: RequestParser,
     pause: Pause,
@@ -70,47 +71,10 @@ pub(crate) enum NextStep {
     Heavy(usize),
     /// A large request for this node is at the beginning of the input, and goes there as it comes.
     Upload { node: NodeIndex },
-    /// Something that is not a round of requests. When it is silent, its reply is thrown away.
-    Act { action: Action, silent: bool },
+    /// A request that is more than a part of a round. Without `wants_reply` the client has switched its reply off.
+    Act { action: Action, wants_reply: bool },
     /// What comes is no request. This is said, and the connection closed.
     Broken(Vec<u8>),
-}
-
-/// What takes more than to pass requests on and answers back.
-#[derive(Debug)]
-pub(crate) enum Action {
-    /// A command that may wait, on a connection of its own.
-    RunBlocking(Vec<u8>),
-    /// A command about scripts whose answer must be looked at.
-    Script(Vec<u8>),
-    /// CLIENT PAUSE: what is held back from now on, and for how long.
-    Pause {
-        pause: Pause,
-        length: Duration,
-        packed: Vec<u8>,
-    },
-    /// CLIENT UNPAUSE.
-    Unpause(Vec<u8>),
-    /// WATCH, on a connection that is kept.
-    Watch { node: NodeIndex, packed: Vec<u8> },
-    /// The connection of WATCH is not needed any more.
-    ReleaseWatch,
-    /// A transaction, on the connection of WATCH if there is one.
-    Exec(QueuedTransaction),
-    /// Channels or patterns begin or end.
-    Subscribe {
-        change: SubscriptionChange,
-        kind: SubscriptionKind,
-        names: Vec<Vec<u8>>,
-    },
-    /// About the clients of the proxy.
-    Clients(RegistryRequest),
-    /// HELLO.
-    Hello(Hello),
-    /// RESET: no connection and no subscription is left.
-    Reset,
-    /// QUIT.
-    Close,
 }
 
 /// One request of the input.
@@ -140,11 +104,12 @@ impl Session {
         Self {
             client,
             authenticated: auth.is_open(),
-            auth: auth,
+            auth,
             reply_mode: ReplyMode::On,
             transaction: None,
             watched: None,
             watch_failed: false,
+            lease: None,
             subscriptions: Subscriptions::default(),
             parser: RequestParser::default(),
             pause: Pause::Nothing,
@@ -222,10 +187,13 @@ impl Session {
             }
             Ok(Disposition::Act(action)) => {
                 // Replies come again with the one to RESET; but that may be skipped like any other.
-                let is_wanted =
+                let comes_again =
                     matches!(action, Action::Reset) && self.reply_mode == ReplyMode::Off;
-                let silent = silent && !is_wanted;
-                Some(NextStep::Act { action, silent })
+                let wants_reply = !silent || comes_again;
+                Some(NextStep::Act {
+                    action,
+                    wants_reply,
+                })
             }
             Err(refusal) => {
                 match &mut self.transaction {
@@ -342,13 +310,19 @@ impl Session {
         self.watch_failed = true;
     }
 
-    /// The reply to WATCH, if there is one. Whether the keys are watched.
-    pub(crate) fn watch_answered(&mut self, reply: Option<&[u8]>) -> bool {
-        let is_done = reply == Some(b"+OK\r\n");
-        if !is_done {
-            self.watch_failed();
-        }
-        is_done
+    /// The protocol of the connections that the exclusive connection of WATCH was taken from, while there is one.
+    pub(crate) fn lease(&self) -> Option<Protocol> {
+        self.lease
+    }
+
+    /// An exclusive connection was taken from those that speak the client's protocol.
+    pub(crate) fn begin_lease(&mut self) {
+        self.lease = Some(self.client.protocol);
+    }
+
+    /// The exclusive connection is given back or closed, if there is one. Gives the protocol of those it was taken from.
+    pub(crate) fn end_lease(&mut self) -> Option<Protocol> {
+        self.lease.take()
     }
 
     /// Channels or patterns have begun or ended: the confirmations.
@@ -382,17 +356,21 @@ impl Session {
         !self.subscriptions.is_empty()
     }
 
-    /// HELLO, once the version of the servers is known.
-    pub(crate) fn hello(&mut self, hello: &Hello, version: &str, out: &mut Vec<u8>) {
-        hello.apply(&mut self.client, version, out);
+    /// HELLO: takes over its protocol and name.
+    pub(crate) fn hello(&mut self, hello: &Hello) {
+        hello.apply(&mut self.client);
+    }
+
+    /// The reply to HELLO, where the servers have this version.
+    pub(crate) fn write_hello(&self, version: &str, out: &mut Vec<u8>) {
+        write_server_info(&self.client, version, out);
     }
 
     /// RESET: as it was in the beginning.
-    pub(crate) fn reset(&mut self, out: &mut Vec<u8>) {
+    pub(crate) fn reset(&mut self) {
         self.client.name.clear();
         self.client.protocol = Protocol::Resp2;
         *self = Self::new(std::mem::take(&mut self.client), self.auth.clone());
-        write_status(out, "RESET");
     }
 }
 

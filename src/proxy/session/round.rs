@@ -1,9 +1,10 @@
 //! What of the input goes in one round.
 
-use super::{Action, NextStep, Request, RoundInput, Session};
+use super::{NextStep, Request, RoundInput, Session};
 use crate::command::{Args, Lookup, PackedCommands};
 use crate::partition::NodeIndex;
 use crate::plan::{LARGE_BYTES, RawPipeline, Router};
+use crate::proxy::action::Action;
 use crate::proxy::client_command::ReplyMode;
 use crate::resp::{EMPTY_REQUEST, Parsed, RequestParser, announced_args, parse_prefix};
 
@@ -198,7 +199,7 @@ impl Session {
             ReplyMode::On => NextStep::Broken(why),
             ReplyMode::Off | ReplyMode::SkipNext => NextStep::Act {
                 action: Action::Close,
-                silent: true,
+                wants_reply: false,
             },
         }
     }
