@@ -305,3 +305,42 @@ fn seconds(duration: Duration) -> String {
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
+
+/// Every path in backticks on the page on architecture, and every room of the sources.
+#[test]
+fn the_page_on_architecture_names_files_that_exist_and_every_room() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    let named: BTreeSet<&str> = page
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|code| code.starts_with("src/") || code.starts_with("tests/"))
+        .collect();
+    assert!(named.len() > 40, "the page names {} paths", named.len());
+    for path in &named {
+        match path.split_once('*') {
+            None => assert!(root.join(path).exists(), "{path} does not exist"),
+            Some((start, end)) => {
+                let (folder, start) = start.rsplit_once('/').unwrap();
+                let mut names = fs::read_dir(root.join(folder))
+                    .unwrap()
+                    .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+                assert!(
+                    names.any(|name| name.starts_with(start) && name.ends_with(end)),
+                    "nothing is called {path}"
+                );
+            }
+        }
+    }
+    for entry in fs::read_dir(root.join("src")).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if entry.path().is_dir() {
+            assert!(
+                page.contains(&format!("src/{name}")),
+                "the page does not mention the room src/{name}"
+            );
+        }
+    }
+}
