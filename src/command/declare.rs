@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::name::LONGEST;
-use super::{Access, Blocking, CommandSpec, KeySpec, Merge, Partial, Route, Scripting};
+use super::{Access, Blocking, CommandSpec, KeySpec, Merge, Partial, ProxyRole, Route, Scripting};
 
 /// A command in the making, from [`CommandSpec::declare`]; it goes into a table with
 /// [`CommandTable::with`](super::CommandTable::with).
@@ -239,6 +239,7 @@ impl Declaration {
             blocking,
             scripting: Scripting::No,
             partial,
+            proxy_role: ProxyRole::Forward,
             note: "declared by the user",
         })
     }

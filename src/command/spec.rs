@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use super::{Declaration, Merge};
+use super::{Declaration, Merge, ProxyRole};
 
 /// A command: where its keys are, where it goes, how the answers of several nodes become one.
 ///
@@ -21,6 +21,8 @@ pub struct CommandSpec {
     pub(crate) blocking: Blocking,
     pub(crate) scripting: Scripting,
     pub(crate) partial: Partial,
+    /// What a proxy does with it.
+    pub(crate) proxy_role: ProxyRole,
     /// Why the row is as it is, where that is our decision and not the server's.
     pub(crate) note: &'static str,
 }

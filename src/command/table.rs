@@ -94,7 +94,11 @@ impl CommandTable {
     /// # Errors
     /// [`DeclareError`] when the declaration contradicts itself.
     pub fn replacing(self, declared: Declaration) -> Result<Self, DeclareError> {
-        let spec = declared.build()?;
+        let mut spec = declared.build()?;
+        // A proxy's clients still have PING and the like of the proxy.
+        if let Some(replaced) = self.by_name(spec.name()) {
+            spec.proxy_role = replaced.proxy_role;
+        }
         self.with_spec(spec)
     }
 

@@ -58,21 +58,23 @@ fn is_same(password: &[u8], given: &[u8]) -> bool {
     differences == 0 && password.len() == given.len()
 }
 
-/// Nobody has come in yet.
-pub(super) fn auth_required(name: &str) -> Refusal {
-    let text = match name {
-        "HELLO" => {
-            "HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> \
-             option can be used to authenticate the client and select the RESP protocol version at the same time"
-        }
-        _ => "Authentication required.",
-    };
-    Refusal::with_code("NOAUTH", text)
+/// A command before AUTH.
+pub(super) fn auth_required() -> Refusal {
+    Refusal::with_code("NOAUTH", "Authentication required.")
+}
+
+/// HELLO before AUTH, and without it.
+pub(super) fn hello_without_auth() -> Refusal {
+    Refusal::with_code(
+        "NOAUTH",
+        "HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option \
+         can be used to authenticate the client and select the RESP protocol version at the same time",
+    )
 }
 
 impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Door")
+        f.debug_struct("Auth")
             .field("is_open", &self.is_open())
             .finish_non_exhaustive()
     }

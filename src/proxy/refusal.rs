@@ -129,22 +129,24 @@ pub(super) fn not_while_subscribed(command: &CommandSpec) -> Refusal {
 /// What a proxy passes on to nobody.
 pub(super) fn not_here(command: &CommandSpec) -> Refusal {
     let name = command.name().replace('|', " ");
-    let (code, why) = match command.route() {
-        Route::NodeOnly => (
+    let (code, text) = match (command.route(), command.note()) {
+        (Route::NodeOnly, _) => (
             "UNROUTABLE",
-            "is about one server; send it to the node itself",
+            format!("{name} is about one server; send it to the node itself"),
         ),
-        Route::Refused if command.note().is_empty() => (
+        (Route::Refused, "") => (
             "STATEFUL",
-            "takes a connection over for good; send it to the node itself",
+            format!("{name} takes a connection over for good; send it to the node itself"),
         ),
-        Route::Refused => ("STATEFUL", command.note()),
+        (Route::Refused, note) => ("STATEFUL", format!("{name}: {note}")),
         _ => (
             "STATEFUL",
-            "changes the state of a server's connection, and a proxy shares those; send it to the node itself",
+            format!(
+                "{name} changes the state of a server's connection, and a proxy shares those; send it to the node itself"
+            ),
         ),
     };
-    Refusal::with_code(code, format!("{name}: {why}").replacen(": is", " is", 1))
+    Refusal::with_code(code, text)
 }
 
 /// Cut, also where C sees the end of a text.
@@ -161,6 +163,32 @@ mod tests {
         let mut out = Vec::new();
         refusal.write(&mut out);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_command_that_a_proxy_does_not_pass_on_is_refused_in_a_whole_sentence() {
+        let table = crate::command::CommandTable::built_in();
+        let refused = |name: &str| said(&not_here(table.by_name(name).unwrap()));
+        for (name, text) in [
+            (
+                "SHUTDOWN",
+                "-UNROUTABLE SHUTDOWN is about one server; send it to the node itself\r\n",
+            ),
+            (
+                "PSYNC",
+                "-STATEFUL PSYNC takes a connection over for good; send it to the node itself\r\n",
+            ),
+            (
+                "MONITOR",
+                "-STATEFUL MONITOR: takes the connection away\r\n",
+            ),
+            (
+                "CLIENT|TRACKING",
+                "-STATEFUL CLIENT TRACKING changes the state of a server's connection, and a proxy shares those; send it to the node itself\r\n",
+            ),
+        ] {
+            assert_eq!(refused(name), text);
+        }
     }
 
     #[test]

@@ -26,11 +26,9 @@ A command that is not here is refused; `CommandSpec::declare` adds one. `CONFIG|
   error can be reached, so its error is the answer. When no node can be reached, every command is an error.
 * **Access**: what reads may be sent again when an answer is missing; what writes is never sent twice.
 
-A proxy (`proxy::Proxy`) does as the table says, with these exceptions. It answers `AUTH`, `ECHO`, `HELLO`, `PING`,
-`QUIT`, `RESET`, `SELECT` and all of `CLIENT` but `PAUSE` and `UNPAUSE` itself; its clients have transactions (`MULTI`,
-`EXEC`, `DISCARD`, `WATCH`, `UNWATCH`) and subscriptions of their own; `CLUSTER`, `ASKING`, `READONLY` and `READWRITE` are
-answered as by a server that is no part of a cluster. What else is *named*, *stateful* or *refused*, it refuses.
+";
 
+const PRINTED: &str = "
 This file is printed from the table (`UPDATE_DOCS=1 cargo test --lib commands_md`); do not edit it.
 ";
 
@@ -63,6 +61,8 @@ INFO of all nodes, field by field:
 
 fn document() -> String {
     let mut text = HEAD.to_owned();
+    text.push_str(&proxy());
+    text.push_str(PRINTED);
     text.push_str(MERGES);
     let rows = GROUPS.iter().flat_map(|(_, rows)| *rows);
     let mut merges: Vec<(String, &str)> = rows
@@ -100,6 +100,56 @@ fn document() -> String {
         }
     }
     text
+}
+
+/// What a proxy does otherwise than the table says, by the roles of the rows.
+fn proxy() -> String {
+    let transaction = names(|role| matches!(role, ProxyRole::Transaction(_)));
+    let own = names(|role| matches!(role, ProxyRole::Connection(_)));
+    let client = names(|role| role == ProxyRole::Client);
+    let passed_on = names(|role| matches!(role, ProxyRole::Pause | ProxyRole::Unpause));
+    let subscription = names(|role| matches!(role, ProxyRole::Subscription(_)));
+    let cluster = names(|role| role == ProxyRole::ClusterOnly);
+    let no_multi = names(|role| role == ProxyRole::NoMulti);
+    format!(
+        "
+A proxy (`proxy::Proxy`) does as the table says, with these exceptions.
+
+* It answers {own} itself, and {client}. {passed_on} go to all nodes, and it keeps the requests of other clients off the
+  connections that are held back.
+* Its clients have transactions ({transaction}) and subscriptions ({subscription}) of their own. Inside MULTI it refuses
+  {no_multi}, as a server does.
+* It answers {cluster} as a server that is no part of a cluster.
+* What else is *named*, *stateful* or *refused*, it refuses.
+"
+    )
+}
+
+/// The commands whose role is meant. Where these are most subcommands of a command, the others are named.
+fn names(is_meant: impl Fn(ProxyRole) -> bool) -> String {
+    let rows = || GROUPS.iter().flat_map(|(_, rows)| *rows);
+    let quoted = |name: &str| format!("`{}`", name.replace('|', " "));
+    let mut names: Vec<String> = Vec::new();
+    for row in rows().filter(|row| is_meant(row.proxy_role)) {
+        let container = row.name.split_once('|').map(|(container, _)| container);
+        let siblings = rows().filter(|sibling| {
+            let name = sibling.name.split_once('|').map(|(name, _)| name);
+            name.is_some() && name == container
+        });
+        let (meant, others): (Vec<_>, Vec<_>) =
+            siblings.partition(|sibling| is_meant(sibling.proxy_role));
+        let name = match container {
+            Some(container) if meant.len() > others.len() => {
+                let others: Vec<String> = others.iter().map(|other| quoted(&other.name)).collect();
+                format!("all of {} but {}", quoted(container), others.join(", "))
+            }
+            _ => quoted(&row.name),
+        };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.join(", ")
 }
 
 fn keys(keys: KeySpec) -> String {

@@ -6,7 +6,10 @@
 
 use std::borrow::Cow;
 
-use super::{Access, ArgAt, Blocking, CommandSpec, KeySpec, Merge, Partial, Route, Scripting};
+use super::{
+    Access, ArgAt, Blocking, CommandSpec, ConnectionCommand, KeySpec, Merge, Partial, ProxyRole,
+    Route, Scripting, SubscriptionCommand, TransactionCommand,
+};
 
 mod cluster;
 mod connection;
@@ -91,6 +94,7 @@ const fn row(
         blocking: Blocking::No,
         scripting: Scripting::No,
         partial: Partial::Refused,
+        proxy_role: ProxyRole::Forward,
         note: "",
     }
 }
@@ -169,6 +173,11 @@ impl CommandSpec {
 
     const fn allow_partial_on_request(mut self) -> Self {
         self.partial = Partial::OptIn;
+        self
+    }
+
+    const fn proxied(mut self, role: ProxyRole) -> Self {
+        self.proxy_role = role;
         self
     }
 

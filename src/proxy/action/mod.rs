@@ -13,6 +13,8 @@
 
 mod lease;
 mod server_version;
+#[cfg(test)]
+mod simulation;
 mod subscribe;
 mod task;
 

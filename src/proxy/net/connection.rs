@@ -129,7 +129,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             NextStep::Act {
                 action,
                 wants_reply,
-            } => return self.perform(action, wants_reply).await,
+            } => return Box::pin(self.perform(action, wants_reply)).await,
             NextStep::Broken(why) => {
                 write_error(&mut self.out, "ERR", &why);
                 return Ok(ControlFlow::Break(()));

@@ -1,14 +1,14 @@
 //! Requests that concern the connection to us, and no node.
 
-use super::{Disposition, Handled, Session, internal_refusal};
-use crate::command::CommandSpec;
+use super::{Disposition, Handled, Request, Session, internal_refusal};
+use crate::command::{CommandSpec, ConnectionCommand, SubscriptionCommand, TransactionCommand};
 use crate::plan::Router;
 use crate::plan::pubsub::{SubscriptionChange, SubscriptionKind};
 use crate::proxy::action::{Action, SubscriptionRequest};
-use crate::proxy::auth::auth_required;
+use crate::proxy::auth::hello_without_auth;
 use crate::proxy::client_command::{self, ClientReply, ReplyMode};
 use crate::proxy::hello::Hello;
-use crate::proxy::refusal::{Refusal, not_an_integer, not_here, wrong_arity};
+use crate::proxy::refusal::{Refusal, not_an_integer, wrong_arity};
 use crate::proxy::transaction::Transaction;
 use crate::resp::canonical_integer;
 use crate::resp::{write_bulk, write_line, write_status};
@@ -41,105 +41,107 @@ impl Session {
 
     pub(super) fn run_connection_command(
         &mut self,
+        asked: ConnectionCommand,
         command: &CommandSpec,
         args: &[&[u8]],
         said: &mut Vec<u8>,
     ) -> Handled {
-        match (command.name(), args) {
-            ("PING", [_, _, _, ..]) => return Err(wrong_arity(command)),
-            ("PING", [_, rest @ ..]) if self.is_subscribed_in_resp2() => {
+        let first = args.get(1).copied();
+        match asked {
+            ConnectionCommand::Ping if args.len() > 2 => return Err(wrong_arity(command)),
+            ConnectionCommand::Ping if self.is_subscribed_in_resp2() => {
                 write_line(said, b'*', 2);
                 write_bulk(said, b"pong");
-                write_bulk(said, rest.first().copied().unwrap_or_default());
+                write_bulk(said, first.unwrap_or_default());
             }
-            ("PING", [_]) => write_status(said, "PONG"),
-            ("PING" | "ECHO", [_, text, ..]) => write_bulk(said, text),
-            ("SELECT", [_, number, ..]) => match canonical_integer(number).map(i32::try_from) {
-                Some(Ok(0)) => write_status(said, "OK"),
-                Some(Ok(_)) => return Err(Refusal::new("DB index is out of range")),
-                Some(Err(_)) => {
-                    return Err(Refusal::new(
-                        "value is out of range, value must between -2147483648 and 2147483647",
-                    ));
-                }
-                None => return Err(not_an_integer()),
+            ConnectionCommand::Ping | ConnectionCommand::Echo => match first {
+                None => write_status(said, "PONG"),
+                Some(text) => write_bulk(said, text),
             },
-            ("AUTH", args) => {
+            ConnectionCommand::Select => {
+                check_database(first.unwrap_or_default())?;
+                write_status(said, "OK");
+            }
+            ConnectionCommand::Auth => {
                 self.auth.check(args)?;
                 self.authenticated = true;
                 write_status(said, "OK");
             }
-            ("HELLO", args) => {
+            ConnectionCommand::Hello => {
                 let hello = Hello::parse(args, &self.auth)?;
                 self.authenticated |= hello.lets_in;
                 return match self.authenticated {
                     true => Ok(Disposition::Act(Action::Hello(hello))),
-                    false => Err(auth_required("HELLO")),
+                    false => Err(hello_without_auth()),
                 };
             }
-            ("RESET", _) => return Ok(Disposition::Act(Action::Reset)),
-            ("QUIT", _) => {
+            ConnectionCommand::Reset => return Ok(Disposition::Act(Action::Reset)),
+            ConnectionCommand::Quit => {
                 write_status(said, "OK");
                 return Ok(Disposition::Act(Action::Close));
             }
-            _ => return Err(not_here(command)),
         }
         Ok(Disposition::Answered)
     }
 
     pub(super) fn run_transaction_command(
         &mut self,
+        asked: TransactionCommand,
+        command: &CommandSpec,
+        Request { frame, args, .. }: Request<'_, '_>,
         router: &Router,
-        name: &str,
-        frame: &[u8],
-        args: &[&[u8]],
         said: &mut Vec<u8>,
     ) -> Handled {
         self.info_changed = true;
-        self.client.command = name.to_ascii_lowercase();
-        match (name, self.transaction.take()) {
-            ("MULTI", None) => {
+        self.client.command = command.name().to_ascii_lowercase();
+        match (asked, self.transaction.take()) {
+            (TransactionCommand::Multi, None) => {
                 self.transaction = Some(Transaction::begin(self.watched.as_ref()));
                 write_status(said, "OK");
             }
-            ("EXEC" | "DISCARD", None) => {
-                return Err(Refusal::new(format!("{name} without MULTI")));
+            (TransactionCommand::Exec | TransactionCommand::Discard, None) => {
+                return Err(Refusal::new(format!("{} without MULTI", command.name())));
             }
-            ("DISCARD", Some(_)) => {
+            (TransactionCommand::Discard, Some(_)) => {
                 write_status(said, "OK");
                 return Ok(self.unwatch());
             }
-            ("EXEC", Some(transaction)) if transaction.is_aborted() => {
-                let text = "Transaction discarded because of previous errors.";
-                return Ok(self.abort_transaction(Refusal::with_code("EXECABORT", text), said));
+            (TransactionCommand::Exec, Some(transaction)) => {
+                return Ok(self.exec(transaction, said));
             }
-            ("EXEC", Some(_)) if self.watch_failed => {
-                self.client.protocol.write_nil_array(said);
-                return Ok(self.unwatch());
-            }
-            ("EXEC", Some(transaction)) if transaction.len() == 0 && self.watched.is_none() => {
-                write_line(said, b'*', 0);
-            }
-            ("EXEC", Some(transaction)) => {
-                self.watched = None;
-                return Ok(Disposition::Act(Action::Exec(transaction.finish())));
-            }
-            ("WATCH", None) => return self.watch(router, frame, args),
-            ("UNWATCH", None) => {
+            (TransactionCommand::Watch, None) => return self.watch(router, frame, args),
+            (TransactionCommand::Unwatch, None) => {
                 write_status(said, "OK");
                 return Ok(self.unwatch());
             }
-            (name, transaction) => {
-                // These do no harm to the transaction, so they are no refusals.
-                self.transaction = transaction;
-                Refusal::new(match name {
-                    "MULTI" => "MULTI calls can not be nested",
-                    _ => "WATCH inside MULTI is not allowed",
-                })
-                .write(said);
+            // These do no harm to the transaction, so they are no refusals.
+            (TransactionCommand::Multi, queuing) => {
+                self.transaction = queuing;
+                Refusal::new("MULTI calls can not be nested").write(said);
+            }
+            (TransactionCommand::Watch | TransactionCommand::Unwatch, queuing) => {
+                self.transaction = queuing;
+                Refusal::new("WATCH inside MULTI is not allowed").write(said);
             }
         }
         Ok(Disposition::Answered)
+    }
+
+    fn exec(&mut self, transaction: Transaction, said: &mut Vec<u8>) -> Disposition {
+        if transaction.is_aborted() {
+            let text = "Transaction discarded because of previous errors.";
+            return self.abort_transaction(Refusal::with_code("EXECABORT", text), said);
+        }
+        if self.watch_failed {
+            self.client.protocol.write_nil_array(said);
+            return self.unwatch();
+        }
+        if transaction.len() == 0 && self.watched.is_none() {
+            write_line(said, b'*', 0);
+            return Disposition::Answered;
+        }
+        self.watched = None;
+        Disposition::Act(Action::Exec(transaction.finish()))
     }
 
     fn watch(&mut self, router: &Router, frame: &[u8], args: &[&[u8]]) -> Handled {
@@ -171,11 +173,11 @@ impl Session {
 
     pub(super) fn run_subscription_command(
         &mut self,
-        change: SubscriptionChange,
-        kind: SubscriptionKind,
+        asked: SubscriptionCommand,
         args: &[&[u8]],
         said: &mut Vec<u8>,
     ) -> Disposition {
+        let (kind, change) = kind_and_change(asked);
         let name = kind.command(change).to_ascii_lowercase();
         self.client.command = String::from_utf8_lossy(&name).into_owned();
         let names = match args.len() {
@@ -192,5 +194,30 @@ impl Session {
             kind,
             names,
         }))
+    }
+}
+
+/// The only database is number 0.
+fn check_database(number: &[u8]) -> Result<(), Refusal> {
+    match canonical_integer(number).map(i32::try_from) {
+        Some(Ok(0)) => Ok(()),
+        Some(Ok(_)) => Err(Refusal::new("DB index is out of range")),
+        Some(Err(_)) => Err(Refusal::new(
+            "value is out of range, value must between -2147483648 and 2147483647",
+        )),
+        None => Err(not_an_integer()),
+    }
+}
+
+fn kind_and_change(asked: SubscriptionCommand) -> (SubscriptionKind, SubscriptionChange) {
+    use SubscriptionChange::{Subscribe, Unsubscribe};
+    use SubscriptionKind::{Channel, Pattern, Shard};
+    match asked {
+        SubscriptionCommand::Subscribe => (Channel, Subscribe),
+        SubscriptionCommand::Unsubscribe => (Channel, Unsubscribe),
+        SubscriptionCommand::Psubscribe => (Pattern, Subscribe),
+        SubscriptionCommand::Punsubscribe => (Pattern, Unsubscribe),
+        SubscriptionCommand::Ssubscribe => (Shard, Subscribe),
+        SubscriptionCommand::Sunsubscribe => (Shard, Unsubscribe),
     }
 }

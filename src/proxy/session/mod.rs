@@ -3,8 +3,9 @@
 mod local_commands;
 mod round;
 
-use crate::command::BlockingTime;
-use crate::command::{CommandSpec, Lookup, Route, Scripting};
+use crate::command::{
+    BlockingTime, CommandSpec, InsideMulti, Lookup, ProxyRole, Route, Scripting, TransactionCommand,
+};
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::pubsub::{Message, SubscriptionChange, SubscriptionKind};
@@ -229,8 +230,9 @@ impl Session {
             }
             Lookup::UnknownCommand => return Err(unknown_command(args)),
         };
-        if !self.authenticated && !matches!(command.name(), "AUTH" | "HELLO" | "QUIT" | "RESET") {
-            return Err(auth_required(command.name()));
+        let role = command.proxy_role;
+        if !self.authenticated && !role.is_allowed_unauthenticated() {
+            return Err(auth_required());
         }
         if command.sole_key().is_some()
             && self.transaction.is_none()
@@ -238,63 +240,70 @@ impl Session {
         {
             return forward(command, request, pipeline, self.pause);
         }
-        let name = command.name();
         if !command.accepts(args.len()) {
-            return match name {
-                "EXEC" => Ok(self.abort_transaction(wrong_arity(command).ends_transaction(), said)),
-                _ => Err(wrong_arity(command)),
-            };
+            let refusal = wrong_arity(command);
+            if role == ProxyRole::Transaction(TransactionCommand::Exec) {
+                return Ok(self.abort_transaction(refusal.ends_transaction(), said));
+            }
+            return Err(refusal);
         }
-        if name == "COMMAND" && args.len() > 1 {
+        if role == ProxyRole::Container && args.len() > 1 {
             return Err(unknown_subcommand(args));
         }
-        if self.is_subscribed_in_resp2() && !is_allowed_while_subscribed(name) {
+        if self.is_subscribed_in_resp2() && !role.is_allowed_while_subscribed() {
             return Err(not_while_subscribed(command));
         }
-        if let Some(transaction) = &mut self.transaction
-            && !matches!(
-                name,
-                "EXEC" | "DISCARD" | "MULTI" | "WATCH" | "QUIT" | "RESET"
-            )
-        {
-            if matches!(name, "PSYNC" | "SAVE" | "SHUTDOWN" | "SYNC") {
-                return Err(Refusal::new("Command not allowed inside a transaction"));
+        if let Some(transaction) = &mut self.transaction {
+            match role.inside_multi() {
+                InsideMulti::Run => {}
+                InsideMulti::Refused => {
+                    return Err(Refusal::new("Command not allowed inside a transaction"));
+                }
+                InsideMulti::Queued => {
+                    transaction
+                        .add(router, pipeline.snapshot(), command, (frame, args))
+                        .map_err(internal_refusal)?;
+                    self.info_changed = true;
+                    write_status(said, "QUEUED");
+                    return Ok(Disposition::Answered);
+                }
             }
-            transaction
-                .add(router, pipeline.snapshot(), command, (frame, args))
-                .map_err(internal_refusal)?;
-            self.info_changed = true;
-            write_status(said, "QUEUED");
-            return Ok(Disposition::Answered);
         }
-        match name.split('|').next() {
-            Some("CLIENT") if name == "CLIENT|UNPAUSE" => {
-                Ok(Disposition::Act(Action::Unpause(frame.to_vec())))
+        self.carry_out(command, request, pipeline, said)
+    }
+
+    /// Does with a command what its role says, now that the state of the connection allows it.
+    fn carry_out<'f>(
+        &mut self,
+        command: &CommandSpec,
+        request: Request<'f, '_>,
+        pipeline: &mut RawPipeline<'_, 'f>,
+        said: &mut Vec<u8>,
+    ) -> Handled {
+        let Request { frame, args, .. } = request;
+        match command.proxy_role {
+            ProxyRole::Forward | ProxyRole::NoMulti | ProxyRole::Container => {
+                forward(command, request, pipeline, self.pause)
             }
-            Some("CLIENT") if name == "CLIENT|PAUSE" => match Pause::parse(args) {
+            ProxyRole::Pause => match Pause::parse(args) {
                 Some((pause, length)) => Ok(Disposition::Act(Action::Pause {
                     pause,
                     length,
                     packed: frame.to_vec(),
                 })),
+                // The nodes say what is wrong with it.
                 None => forward(command, request, pipeline, self.pause),
             },
-            Some("CLIENT") if command.route() != Route::Any => {
-                self.run_client_command(command, args, said)
+            ProxyRole::Unpause => Ok(Disposition::Act(Action::Unpause(frame.to_vec()))),
+            ProxyRole::Client => self.run_client_command(command, args, said),
+            ProxyRole::Connection(asked) => self.run_connection_command(asked, command, args, said),
+            ProxyRole::Transaction(asked) => {
+                self.run_transaction_command(asked, command, request, pipeline.router(), said)
             }
-            Some("PING" | "ECHO" | "SELECT" | "AUTH" | "HELLO" | "RESET" | "QUIT") => {
-                self.run_connection_command(command, args, said)
-            }
-            Some("MULTI" | "EXEC" | "DISCARD" | "WATCH" | "UNWATCH") => {
-                self.run_transaction_command(router, name, frame, args, said)
-            }
-            Some("ASKING" | "CLUSTER" | "READONLY" | "READWRITE") if name != "CLUSTER|HELP" => {
+            ProxyRole::Subscription(asked) => Ok(self.run_subscription_command(asked, args, said)),
+            ProxyRole::ClusterOnly => {
                 Err(Refusal::new("This instance has cluster support disabled"))
             }
-            _ => match subscription(name) {
-                Some((kind, change)) => Ok(self.run_subscription_command(change, kind, args, said)),
-                None => forward(command, request, pipeline, self.pause),
-            },
         }
     }
 
@@ -425,20 +434,4 @@ fn internal_refusal(error: Error) -> Refusal {
 fn speaks_http(args: &[&[u8]]) -> bool {
     let first = args.first().copied().unwrap_or_default();
     first.eq_ignore_ascii_case(b"POST") || first.eq_ignore_ascii_case(b"Host:")
-}
-
-fn is_allowed_while_subscribed(name: &str) -> bool {
-    subscription(name).is_some() || matches!(name, "PING" | "QUIT" | "RESET")
-}
-
-fn subscription(name: &str) -> Option<(SubscriptionKind, SubscriptionChange)> {
-    Some(match name {
-        "SUBSCRIBE" => (SubscriptionKind::Channel, SubscriptionChange::Subscribe),
-        "UNSUBSCRIBE" => (SubscriptionKind::Channel, SubscriptionChange::Unsubscribe),
-        "PSUBSCRIBE" => (SubscriptionKind::Pattern, SubscriptionChange::Subscribe),
-        "PUNSUBSCRIBE" => (SubscriptionKind::Pattern, SubscriptionChange::Unsubscribe),
-        "SSUBSCRIBE" => (SubscriptionKind::Shard, SubscriptionChange::Subscribe),
-        "SUNSUBSCRIBE" => (SubscriptionKind::Shard, SubscriptionChange::Unsubscribe),
-        _ => return None,
-    })
 }
