@@ -9,22 +9,31 @@ use redis::{Cmd, Pipeline, RedisFuture, Value};
 use crate::aio::{Dedicated, Shared};
 use crate::command::Scripting;
 use crate::error::Error;
-use crate::partition::{NodeIndex, NodeSpec};
+use crate::partition::{NodeId, NodeIndex, NodeSpec};
 use crate::plan::{PipelineKind, Scope, empty_pipeline, parse_one, select_replies};
+use crate::topology::NodeRef;
 
 /// One node of a client: itself a [`redis::aio::ConnectionLike`], whose commands go to this server and nowhere else.
 ///
 /// **Keys are not checked.** A key that is written here but lives elsewhere will not be found by the client. What is about
 /// keys belongs on the client; this is for what is about a server. Commands that the client does not know are let through.
+///
+/// The handle owns what it tells of the node, and finds the node again by its [`id`](Self::id).
 #[derive(Clone)]
 pub struct Node {
     shared: Arc<Shared>,
-    index: NodeIndex,
+    node: NodeRef,
 }
 
 impl Node {
     pub(super) fn new(shared: Arc<Shared>, index: NodeIndex) -> Self {
-        Self { shared, index }
+        let node = shared.router.node_ref(index);
+        Self { shared, node }
+    }
+
+    /// The node's identity, which stays the same when other nodes are added or removed.
+    pub fn id(&self) -> NodeId {
+        self.node.id()
     }
 
     /// The node's name.
@@ -37,14 +46,14 @@ impl Node {
         self.spec().address()
     }
 
-    /// The node's position in the topology.
+    /// The node's position in the topology that the handle was made from.
     pub fn index(&self) -> NodeIndex {
-        self.index
+        self.node.index()
     }
 
-    /// Name, address and weight.
+    /// Name, address and weight, as they were when the handle was made.
     pub fn spec(&self) -> &NodeSpec {
-        self.shared.router.topology().node(self.index)
+        self.node.spec()
     }
 
     /// A private connection to this node, closed when dropped. Keys are not checked.
@@ -54,7 +63,13 @@ impl Node {
     /// [`NodeDown`](crate::ErrorKind::NodeDown) or [`PoolTimeout`](crate::ErrorKind::PoolTimeout) when there is no
     /// connection.
     pub async fn dedicated(&self) -> Result<Dedicated, Error> {
-        Dedicated::open(Arc::clone(&self.shared), self.index, false).await
+        let node = self.locate()?;
+        Dedicated::open(Arc::clone(&self.shared), node, false).await
+    }
+
+    /// Where the node stands now.
+    fn locate(&self) -> Result<NodeIndex, Error> {
+        self.shared.router.locate_node(&self.node)
     }
 }
 
@@ -69,7 +84,7 @@ impl ConnectionLike for Node {
         Box::pin(async move {
             let packed = cmd.get_packed_command();
             let args = parse_one(&packed)?;
-            let (shared, node) = (&self.shared, self.index);
+            let (shared, node) = (&self.shared, self.locate()?);
             let routed = shared.router.route_at(node, &args)?;
             let reply = match routed.scripting {
                 Scripting::No => shared.call_packed(node, &packed, &routed).await?,
@@ -99,10 +114,10 @@ impl ConnectionLike for Node {
                 return Err(empty_pipeline());
             }
             let shape = PipelineKind::of(&packed, offset, count);
-            let shared = &self.shared;
+            let (shared, node) = (&self.shared, self.locate()?);
             let bundle = shared
                 .router
-                .route_pipeline_at(self.index, &packed, shape, &|| shared.snapshot())?;
+                .route_pipeline_at(node, &packed, shape, &|| shared.snapshot())?;
             let values = shared.run(bundle).await?;
             Ok(select_replies(values, shape, offset, count))
         })
