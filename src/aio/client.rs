@@ -193,7 +193,7 @@ impl ShardedClient {
     /// `redis::AsyncCommands::scan` and its relatives work over all nodes as well; this one can be interrupted and
     /// resumed.
     pub fn scan_all(&self) -> Scan {
-        let position = ScanPosition::start(self.topology().fingerprint());
+        let position = ScanPosition::start(self.shared.router.topology());
         Scan::new(Arc::clone(&self.shared), position)
     }
 
@@ -203,7 +203,7 @@ impl ShardedClient {
     ///
     /// [`Config`](crate::ErrorKind::Config) when the position comes from another topology.
     pub fn resume_scan(&self, position: ScanPosition) -> Result<Scan, Error> {
-        position.check(self.topology().fingerprint())?;
+        position.locate(self.shared.router.topology())?;
         Ok(Scan::new(Arc::clone(&self.shared), position))
     }
 

@@ -212,7 +212,7 @@ impl ShardedClient {
     pub fn scan_all(&self) -> Scan {
         Scan::new(
             Arc::clone(&self.shared),
-            ScanPosition::start(self.topology().fingerprint()),
+            ScanPosition::start(self.shared.router.topology()),
         )
     }
 
@@ -222,7 +222,7 @@ impl ShardedClient {
     ///
     /// [`Config`](crate::ErrorKind::Config) when the position comes from another topology.
     pub fn resume_scan(&self, position: ScanPosition) -> Result<Scan, Error> {
-        position.check(self.topology().fingerprint())?;
+        position.locate(self.shared.router.topology())?;
         Ok(Scan::new(Arc::clone(&self.shared), position))
     }
 
