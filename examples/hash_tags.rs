@@ -71,7 +71,8 @@ fn commands_over_several_keys_need_a_tag(client: &mut ShardedClient) -> Result<(
 }
 
 fn what_is_a_tag_and_what_is_not(client: &ShardedClient) -> Result<(), Box<dyn Error>> {
-    let tag = client.topology().hash_tag();
+    let topology = client.topology();
+    let tag = topology.hash_tag();
     let cases = [
         ("{42}:name", "42"),
         ("user:{42}:{name}", "42"),         // only the first braces count

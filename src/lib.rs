@@ -194,7 +194,7 @@ mod topology;
 pub use config::{Builder, builder};
 pub use endpoint::tls::TlsBackend;
 pub use error::{Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
-pub use partition::node::{self, NODES_MAX, NodeIndex, NodeSpec};
+pub use partition::node::{self, NODES_MAX, NodeId, NodeIndex, NodeSpec};
 pub use plan::{
     EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, PartialReads, SCRIPT_BYTES_MAX, SCRIPTS_MAX,
     ScanPosition, SplitWrites, SubscriptionKind, TRANSACTION_ATTEMPTS_MAX,

@@ -54,6 +54,51 @@ fn a_node_speaks_for_itself() {
 }
 
 #[test]
+fn topology_and_nodes_of_both_clients_and_the_proxy_outlive_them() {
+    let Some(servers) = Servers::start(3) else {
+        return;
+    };
+    let client = client(&servers);
+    let (topology, nodes) = (client.topology(), client.nodes());
+    assert_eq!(nodes.len(), 3);
+    drop(client);
+    for (index, mut node) in topology.indices().zip(nodes) {
+        let spec = topology.node(index);
+        assert_eq!((node.id(), node.index()), (spec.id(), index));
+        assert_eq!(topology.index_of_id(node.id()), Some(index));
+        assert_eq!((node.spec(), node.name()), (spec, spec.name()));
+        let () = node.set("mine", node.name().to_owned()).unwrap();
+    }
+    for number in 0..3 {
+        let name: String = Commands::get(&mut servers.connection(number), "mine").unwrap();
+        assert_eq!(name, format!("node-{number}"));
+    }
+    assert_eq!(topology.epoch(), 0);
+}
+
+#[cfg(feature = "proxy")]
+#[tokio::test]
+async fn the_async_client_and_the_proxy_name_nodes_by_the_ids_of_the_blocking_client() {
+    let Some(servers) = Servers::start(3) else {
+        return;
+    };
+    let ids: Vec<_> = client(&servers).nodes().map(|node| node.id()).collect();
+    let asynchronous = support::builder(&servers).build_async().unwrap();
+    let nodes = asynchronous.nodes();
+    drop(asynchronous);
+    for (mut node, id) in nodes.zip(&ids) {
+        assert_eq!(node.id(), *id);
+        let pong: String = cmd("PING").query_async(&mut node).await.unwrap();
+        assert_eq!(pong, "PONG");
+    }
+    let proxy = support::builder(&servers).build_proxy().unwrap();
+    let topology = proxy.topology();
+    drop(proxy);
+    let of_proxy: Vec<_> = topology.nodes().iter().map(|node| node.id()).collect();
+    assert_eq!(of_proxy, ids);
+}
+
+#[test]
 fn a_transaction_repeats_until_nobody_interferes() {
     let Some(servers) = Servers::start(3) else {
         return;

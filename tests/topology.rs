@@ -184,7 +184,7 @@ fn a_client_and_its_topology_as_text_are_the_same() {
         .build()
         .unwrap();
     let topology = client.topology();
-    check(topology);
+    check(&topology);
     let masked = topology.to_string();
     assert!(
         !masked.contains("s%25e") && !masked.contains("pass"),
@@ -223,12 +223,12 @@ fn a_client_with_tls_is_written_with_tls() {
         .node("b", "rediss://app:secret@10.0.0.2:6380/#insecure")
         .build()
         .unwrap();
-    check(client.topology());
+    check(&client.topology());
     let written = client.topology().to_string();
     let nodes = "node a rediss://10.0.0.1:6380\nnode b rediss://app@10.0.0.2:6380#insecure\n";
     assert!(written.ends_with(nodes), "{written}");
     let again = ShardedClient::builder()
-        .topology(client.topology())
+        .topology(&client.topology())
         .build()
         .unwrap();
     let full = client.topology().text_with_passwords();

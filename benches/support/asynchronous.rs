@@ -125,7 +125,7 @@ impl ByHand {
     where
         F: Future<Output = RedisResult<Vec<Vec<u8>>>>,
     {
-        let places = places(self.placement.topology(), keys);
+        let places = places(&self.placement.topology(), keys);
         let asked = self.connections.iter().zip(&places);
         let asked = asked.map(|(connection, places)| {
             let keys = places.iter().map(|&place| &keys[place]).collect();
@@ -144,7 +144,7 @@ impl ByHand {
 
 impl Client for ByHand {
     async fn get(&mut self, key: &'static str) -> Answer {
-        let owner = owner(self.placement.topology(), key);
+        let owner = owner(&self.placement.topology(), key);
         get(&mut self.connections[owner], key).await
     }
 

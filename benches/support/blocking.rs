@@ -176,13 +176,13 @@ impl ByHand {
 
 impl Contender for ByHand {
     fn get(&mut self, key: &str) {
-        let owner = owner(self.placement.topology(), key);
+        let owner = owner(&self.placement.topology(), key);
         get(&mut self.connections[owner], key);
     }
 
     /// One pipeline per node, written to all before the first answer is read.
     fn pipeline(&mut self, keys: &[String]) {
-        let places = places(self.placement.topology(), keys);
+        let places = places(&self.placement.topology(), keys);
         for (connection, places) in self.connections.iter_mut().zip(&places) {
             let pipe = gets(places.iter().map(|&place| &keys[place]));
             send(connection, &pipe.get_packed_pipeline());
@@ -198,7 +198,7 @@ impl Contender for ByHand {
 
     /// One MGET per node, in the same way.
     fn mget(&mut self, keys: &[String]) {
-        let places = places(self.placement.topology(), keys);
+        let places = places(&self.placement.topology(), keys);
         for (connection, places) in self.connections.iter_mut().zip(&places) {
             let mut mget = redis::cmd("MGET");
             for &place in places {

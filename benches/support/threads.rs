@@ -27,7 +27,7 @@ pub fn rows(fleet: &Fleet, cluster: &Cluster, threads: usize) -> Vec<Row<'static
                 .map(|url| pool(open(url), threads))
                 .collect();
             move |key: &str| {
-                let pool = &pools[owner(placement.topology(), key)];
+                let pool = &pools[owner(&placement.topology(), key)];
                 get(&mut pool.get().expect("a connection"), key);
             }
         }),

@@ -11,7 +11,6 @@ use crate::aio::multiplexed::{Deadline, MultiplexedConnection};
 use crate::aio::reconnecting::Connector;
 use crate::config::PROBE_AFTER;
 use crate::plan::Cause;
-use crate::policy::{Admission, Backoff};
 
 /// A bounded number of connections to one node, each lent to one user at a time.
 pub(crate) struct ExclusivePool {
@@ -21,7 +20,6 @@ pub(crate) struct ExclusivePool {
     permits: Arc<Semaphore>,
     /// Connections that nobody uses, and since when; the one used last is the last.
     idle: Mutex<Vec<(MultiplexedConnection, Instant)>>,
-    backoff: Mutex<Backoff>,
 }
 
 /// A connection on loan; closed unless it is given back.
@@ -39,7 +37,6 @@ impl ExclusivePool {
             size,
             permits: Arc::new(Semaphore::new(users.min(Semaphore::MAX_PERMITS))),
             idle: Mutex::default(),
-            backoff: Mutex::default(),
         }
     }
 
@@ -95,7 +92,7 @@ impl ExclusivePool {
     /// A new connection. While the node is known to be down, one request at a time tries, and all others fail at once.
     async fn connect(&self, deadline: Deadline) -> Result<MultiplexedConnection, Cause> {
         let connector = &self.connector;
-        let attempt = Attempt::begin(self)?;
+        let attempt = connector.backoff.try_begin(connector.timeout)?;
         let connect = connector.connect(|| ());
         let made = match deadline.end() {
             None => connect.await,
@@ -120,51 +117,6 @@ impl ExclusivePool {
             self.connector.address,
             deadline.length.unwrap_or_default().as_secs_f64(),
         )
-    }
-}
-
-/// A try for a connection.
-struct Attempt<'p> {
-    pool: &'p ExclusivePool,
-    ended: bool,
-}
-
-impl<'p> Attempt<'p> {
-    fn begin(pool: &'p ExclusivePool) -> Result<Self, Cause> {
-        let verdict = pool
-            .backoff
-            .lock()
-            .try_acquire(Instant::now(), pool.connector.timeout);
-        match verdict {
-            Admission::Try => Ok(Self { pool, ended: false }),
-            Admission::Down { reason, since } => {
-                let seconds = since.as_secs_f64();
-                Err(Cause::Connect(format!(
-                    "{reason} (down for {seconds:.1} s)"
-                )))
-            }
-        }
-    }
-
-    fn end<T>(mut self, made: Result<T, String>) -> Result<T, String> {
-        self.ended = true;
-        let mut backoff = self.pool.backoff.lock();
-        match &made {
-            Ok(_) => backoff.connected(),
-            Err(reason) => {
-                backoff.failed(Instant::now(), rand::random(), reason.clone());
-            }
-        }
-        made
-    }
-}
-
-impl Drop for Attempt<'_> {
-    /// Who tried may have given up.
-    fn drop(&mut self) {
-        if !self.ended {
-            self.pool.backoff.lock().inconclusive();
-        }
     }
 }
 

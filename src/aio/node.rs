@@ -8,22 +8,31 @@ use redis::{Cmd, Pipeline, RedisFuture, Value};
 
 use crate::aio::{Dedicated, Shared};
 use crate::error::Error;
-use crate::partition::{NodeIndex, NodeSpec};
+use crate::partition::{NodeId, NodeIndex, NodeSpec};
 use crate::plan::KeyCheck;
+use crate::topology::NodeRef;
 
 /// One node of a client: itself a [`redis::aio::ConnectionLike`], whose commands go to this server and nowhere else.
 ///
 /// **Keys are not checked.** A key that is written here but lives elsewhere will not be found by the client. What is about
 /// keys belongs on the client; this is for what is about a server. Commands that the client does not know are let through.
+///
+/// The handle owns what it tells of the node, and finds the node again by its [`id`](Self::id).
 #[derive(Clone)]
 pub struct Node {
     shared: Arc<Shared>,
-    index: NodeIndex,
+    node: NodeRef,
 }
 
 impl Node {
     pub(super) fn new(shared: Arc<Shared>, index: NodeIndex) -> Self {
-        Self { shared, index }
+        let node = shared.router.node_ref(index);
+        Self { shared, node }
+    }
+
+    /// The node's identity, which stays the same when other nodes are added or removed.
+    pub fn id(&self) -> NodeId {
+        self.node.id()
     }
 
     /// The node's name.
@@ -36,14 +45,14 @@ impl Node {
         self.spec().address()
     }
 
-    /// The node's position in the topology.
+    /// The node's position in the topology that the handle was made from.
     pub fn index(&self) -> NodeIndex {
-        self.index
+        self.node.index()
     }
 
-    /// Name, address and weight.
+    /// Name, address and weight, as they were when the handle was made.
     pub fn spec(&self) -> &NodeSpec {
-        self.shared.router.topology().node(self.index)
+        self.node.spec()
     }
 
     /// A private connection to this node, closed when dropped. Keys are not checked.
@@ -53,7 +62,13 @@ impl Node {
     /// [`NodeDown`](crate::ErrorKind::NodeDown) or [`PoolTimeout`](crate::ErrorKind::PoolTimeout) when there is no
     /// connection.
     pub async fn dedicated(&self) -> Result<Dedicated, Error> {
-        Dedicated::open(Arc::clone(&self.shared), self.index, KeyCheck::None).await
+        let node = self.locate()?;
+        Dedicated::open(Arc::clone(&self.shared), node, KeyCheck::None).await
+    }
+
+    /// Where the node stands now.
+    fn locate(&self) -> Result<NodeIndex, Error> {
+        self.shared.router.locate_node(&self.node)
     }
 }
 
@@ -66,7 +81,7 @@ impl fmt::Debug for Node {
 impl ConnectionLike for Node {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let reply = self.shared.request_at(self.index, cmd).await?;
+            let reply = self.shared.request_at(self.locate()?, cmd).await?;
             Ok(if cmd.is_no_response() {
                 Value::Nil
             } else {
@@ -81,7 +96,10 @@ impl ConnectionLike for Node {
         offset: usize,
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
-        Box::pin(self.shared.pipeline_at(self.index, pipeline, offset, count))
+        Box::pin(async move {
+            let node = self.locate()?;
+            self.shared.pipeline_at(node, pipeline, offset, count).await
+        })
     }
 
     fn get_db(&self) -> i64 {

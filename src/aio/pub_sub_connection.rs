@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::io::ReadBuf;
@@ -16,12 +16,13 @@ use tokio::sync::Notify;
 use crate::aio::event_channel::EventChannel;
 use crate::aio::multiplexed::{Deadline, is_away};
 use crate::aio::reconnecting::{Connector, Duplex, current_thread_runtime};
+use crate::endpoint::down_text;
 use crate::error::Error;
 use crate::plan::pubsub::{
     ChangeRequest, Event, KEEPALIVE_AFTER, NAMES_AT_ONCE, Name, PubSubReply, SubscriptionChange,
     SubscriptionKind, SubscriptionTracker,
 };
-use crate::policy::{BACKOFF_MAX, Backoff};
+use crate::policy::{BACKOFF_MAX, Down, pause};
 use crate::resp::ReplyDecoder;
 
 /// Replies and messages that are dealt with in a row, and their bytes, before other tasks get their turn.
@@ -58,7 +59,6 @@ struct State {
     connections: u64,
     /// Why there is no connection.
     trouble: Option<String>,
-    backoff: Backoff,
     /// How many connections broke or could not be made.
     failed: u64,
     /// The number of the task; those before it have nothing to say any more.
@@ -188,7 +188,7 @@ impl PubSubConnection {
                 }
                 if refusal.is_none()
                     && let Some(trouble) = &state.trouble
-                    && (state.failed != failed || !state.backoff.is_due(Instant::now()))
+                    && (state.failed != failed || !self.connector.backoff.is_due())
                 {
                     return Err(late(trouble));
                 }
@@ -239,6 +239,10 @@ struct Worker {
 /// Why a connection is no more.
 enum End {
     Broken(String),
+    /// It could not be made.
+    NotMade(String),
+    /// The node is known to be down, and is left alone for so long.
+    Down(Down),
     /// Nobody listens any more, or another task does it.
     NoUser,
 }
@@ -263,31 +267,52 @@ struct Transfer {
 
 impl Worker {
     async fn run(self) {
-        while let (begun, End::Broken(why)) = (Instant::now(), self.run_connection().await) {
-            let (pause, was_connected) = {
+        // A server that takes connections and drops them at once is not called at once each time.
+        let mut short_lived = 0;
+        loop {
+            let begun = Instant::now();
+            let (why, pause, failed) = match self.run_connection().await {
+                End::NoUser => return,
+                End::Broken(why) => {
+                    let lived_long = begun.elapsed() > BACKOFF_MAX;
+                    short_lived = if lived_long { 1 } else { short_lived + 1 };
+                    (why, pause(short_lived, rand::random()), 1)
+                }
+                // How long the node is left alone is asked for next.
+                End::NotMade(why) => (why, Duration::ZERO, 1),
+                End::Down(down) => (down_text(&down), down.retry_in, 0),
+            };
+            let was_connected = {
                 let Some(mut state) = self.state() else {
                     return;
                 };
-                let was_connected = std::mem::take(&mut state.connected);
                 state.outgoing = Vec::new();
-                state.trouble = Some(why.clone());
-                state.failed += 1;
-                // A server that takes connections and drops them at once is not called at once each time.
-                if begun.elapsed() > BACKOFF_MAX {
-                    state.backoff.connected();
-                }
-                let pause = state.backoff.failed(Instant::now(), rand::random(), why);
-                (pause, was_connected)
+                state.trouble = Some(why);
+                state.failed += failed;
+                std::mem::take(&mut state.connected)
             };
             self.shared.changed.notify_waiters();
             let node = self.node.clone();
             if was_connected && !self.events.send(Event::Disconnected { node }).await {
                 return;
             }
-            tokio::time::sleep(pause).await;
+            self.wait(pause, failed == 0).await;
             if self.state().is_none() {
                 return;
             }
+        }
+    }
+
+    /// Waits before the next connection; while the node is left alone, no longer than until another connection has found out
+    /// more.
+    async fn wait(&self, pause: Duration, is_left_alone: bool) {
+        match is_left_alone {
+            true => {
+                let changed = self.connector.backoff.changed();
+                // Either way the node's backoff is asked next.
+                let _ = tokio::time::timeout(pause, changed).await;
+            }
+            false => tokio::time::sleep(pause).await,
         }
     }
 
@@ -300,10 +325,15 @@ impl Worker {
 
     /// One connection, from its beginning to its end.
     async fn run_connection(&self) -> End {
-        let opened = self.connector.open(self.connector.pub_sub_handshake());
-        let (stream, decoder) = match opened.await {
+        let connector = &self.connector;
+        let attempt = match connector.backoff.try_begin(connector.timeout) {
+            Ok(attempt) => attempt,
+            Err(down) => return End::Down(down),
+        };
+        let opened = connector.open(connector.pub_sub_handshake()).await;
+        let (stream, decoder) = match attempt.end(opened) {
             Ok(opened) => opened,
-            Err(why) => return End::Broken(why),
+            Err(why) => return End::NotMade(why),
         };
         let gap = {
             let Some(mut state) = self.state() else {
@@ -484,8 +514,6 @@ impl Drop for Worker {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::ShardedClient;
     use crate::testing::{Fault, TestNode};

@@ -17,15 +17,14 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio::runtime::{Handle, Id, RuntimeFlavor};
-use tokio::sync::Notify;
 
 use crate::aio::driver::{Driver, WriteCoalescing};
 use crate::aio::multiplexed::{Deadline, MultiplexedConnection, SendQueue};
 use crate::aio::peek::Peek;
 use crate::aio::tls;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{ConnectAttempt, Endpoint, NodeBackoff};
 use crate::plan::{Answers, Cause, ExpectedEnd};
-use crate::policy::{BACKOFF_MIN, Backoff};
+use crate::policy::{BACKOFF_MIN, OVERDUE_SLACK};
 use crate::resp::Handshake;
 use crate::resp::ReplyDecoder;
 
@@ -36,6 +35,8 @@ pub(crate) struct Connector {
     pub(crate) address: String,
     pub(crate) timeout: Duration,
     coalescing: WriteCoalescing,
+    /// One for all connections to the node, also those that other clones of this make.
+    pub(crate) backoff: Arc<NodeBackoff>,
 }
 
 /// One shared connection to one node.
@@ -43,8 +44,6 @@ pub(crate) struct ReconnectingConnection {
     connector: Connector,
     current: ArcSwapOption<MultiplexedConnection>,
     state: Mutex<State>,
-    /// A connection was made, or an attempt failed.
-    changed: Notify,
 }
 
 #[derive(Default)]
@@ -53,13 +52,10 @@ struct State {
     attempt: Option<Attempt>,
     /// How many such tasks there were: the number of the last.
     tasks: u64,
-    /// How many attempts failed.
-    failed: u64,
     /// A request waits for the attempt that is due.
     polled_by_request: bool,
     /// When the last connection was made.
     connected_at: Option<Instant>,
-    backoff: Backoff,
 }
 
 /// A task that makes a connection.
@@ -68,10 +64,9 @@ struct Attempt {
     only_when_blocked_on: bool,
     /// By then it has ended or begun its next try, if it is run at all.
     overdue: Instant,
+    /// It waits, because the node is known to be down.
+    is_left_alone: bool,
 }
-
-/// How long after its time an attempt is still taken for one that is run.
-const OVERDUE_SLACK: Duration = Duration::from_millis(100);
 
 /// A stream to a server, of whichever kind.
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Peek + Send + Unpin {}
@@ -84,7 +79,8 @@ impl Connector {
             address: endpoint.address.clone(),
             endpoint,
             timeout,
-            coalescing: coalescing,
+            coalescing,
+            backoff: Arc::default(),
         }
     }
 
@@ -259,7 +255,6 @@ impl ReconnectingConnection {
             connector,
             current: ArcSwapOption::empty(),
             state: Mutex::default(),
-            changed: Notify::new(),
         }
     }
 
@@ -281,7 +276,7 @@ impl ReconnectingConnection {
     ) -> Result<Arc<MultiplexedConnection>, Cause> {
         let mut carrier: Option<PollingRequest> = None;
         loop {
-            let changed = self.changed.notified();
+            let changed = self.connector.backoff.changed();
             tokio::pin!(changed);
             changed.as_mut().enable();
             if let Some(connection) = self.current() {
@@ -289,16 +284,16 @@ impl ReconnectingConnection {
             }
             // Also while the node is down: the task that tries again may have ended with its runtime, or is not run.
             self.start_connecting();
-            let now = Instant::now();
+            let backoff = &self.connector.backoff;
             let overdue = {
                 let mut state = self.state.lock();
-                if state.backoff.outage(now).is_some() {
+                if let Some(down) = backoff.outage() {
                     let goes_on = match &carrier {
-                        Some(carrier) => carrier.failed == state.failed,
-                        None => state.needs_polling(now),
+                        Some(carrier) => carrier.failed == backoff.failed_count(),
+                        None => backoff.is_due() && state.needs_polling(),
                     };
                     if !goes_on {
-                        return Err(state.down(now));
+                        return Err(down.into());
                     }
                     if carrier.is_none() {
                         carrier = Some(PollingRequest::new(self, &mut state));
@@ -338,7 +333,10 @@ impl ReconnectingConnection {
         let now = Instant::now();
         let mut state = self.state.lock();
         // Looked at again under the lock: a connection may have been made since the caller looked.
-        let is_run = |attempt: &Attempt| now < attempt.overdue;
+        // One that leaves the node alone is replaced when another connection has found the node again.
+        let is_found = self.connector.backoff.outage().is_none();
+        let is_run =
+            |attempt: &Attempt| now < attempt.overdue && !(attempt.is_left_alone && is_found);
         if self.current().is_some() || state.attempt.as_ref().is_some_and(is_run) {
             return;
         }
@@ -355,6 +353,7 @@ impl ReconnectingConnection {
         state.attempt = Some(Attempt {
             only_when_blocked_on: current_thread_runtime().is_some(),
             overdue: self.overdue(pause),
+            is_left_alone: false,
         });
         drop(state);
         // Not under the lock: a runtime that is ending drops the task here and now.
@@ -374,18 +373,10 @@ impl State {
     /// Whether the next request waits for an attempt although the node is known to be down. A runtime that runs only while
     /// somebody blocks on it makes no attempt in the background, so one request at a time stays until the attempt that is
     /// due has been made. All others fail at once.
-    fn needs_polling(&self, now: Instant) -> bool {
+    fn needs_polling(&self) -> bool {
         let needs_it = |attempt: &Attempt| attempt.only_when_blocked_on;
         !self.polled_by_request
-            && self.backoff.is_due(now)
             && (current_thread_runtime().is_some() || self.attempt.as_ref().is_some_and(needs_it))
-    }
-
-    /// The error for a node that is known to be down.
-    fn down(&self, now: Instant) -> Cause {
-        let (reason, since) = self.backoff.outage(now).unwrap_or_default();
-        let seconds = since.as_secs_f64();
-        Cause::Connect(format!("{reason} (down for {seconds:.1} s)"))
     }
 }
 
@@ -401,7 +392,7 @@ impl PollingRequest {
         state.polled_by_request = true;
         Self {
             station: Arc::downgrade(station),
-            failed: state.failed,
+            failed: station.connector.backoff.failed_count(),
         }
     }
 }
@@ -421,21 +412,23 @@ struct Connecting {
 }
 
 impl Connecting {
-    async fn run(self, mut pause: Duration) {
-        loop {
-            if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
-            }
-            match self.attempt().await {
-                Some(longer) => pause = longer,
-                None => return,
+    async fn run(self, pause: Duration) {
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        while let Some(next) = self.begin() {
+            match next {
+                Next::Try(connector, attempt) => self.attempt(&connector, attempt).await,
+                Next::Wait(backoff, pause) => {
+                    // No longer than until another connection has found out more. Either way the backoff is asked next.
+                    let _ = tokio::time::timeout(pause, backoff.changed()).await;
+                }
             }
         }
     }
 
-    /// Tries once; how long to wait before the next time, or `None` when there is a connection or nobody to have it.
-    async fn attempt(&self) -> Option<Duration> {
-        let connector = self.begin()?;
+    /// Tries once.
+    async fn attempt(&self, connector: &Connector, attempt: ConnectAttempt) {
         let weak = self.station.clone();
         let made = connector
             .connect(move || {
@@ -444,46 +437,52 @@ impl Connecting {
                 }
             })
             .await;
-        let station = self.station.upgrade()?;
+        let Ok(connection) = attempt.end(made) else {
+            return;
+        };
+        let Some(station) = self.station.upgrade() else {
+            return;
+        };
         let mut state = station.state.lock();
         if state.tasks != self.number {
-            return None;
+            return;
         }
-        let pause = match made {
-            Ok(connection) => {
-                state.backoff.connected();
-                state.attempt = None;
-                state.connected_at = Some(Instant::now());
-                connection.drain_on_drop();
-                station.current.store(Some(Arc::new(connection)));
-                None
-            }
-            Err(reason) => {
-                state.failed += 1;
-                let pause = state.backoff.failed(Instant::now(), rand::random(), reason);
-                if let Some(attempt) = &mut state.attempt {
-                    attempt.overdue = station.overdue(pause);
-                }
-                Some(pause)
-            }
-        };
+        state.attempt = None;
+        state.connected_at = Some(Instant::now());
+        connection.drain_on_drop();
+        station.current.store(Some(Arc::new(connection)));
         drop(state);
-        station.changed.notify_waiters();
-        pause
+        connector.backoff.notify();
     }
 
-    /// How to connect, if that is still this task's to do: it may have slept with its runtime, and another begun.
-    fn begin(&self) -> Option<Connector> {
+    /// What to do next, if there is still something for this task to do: it may have slept with its runtime, and another begun.
+    fn begin(&self) -> Option<Next> {
         let station = self.station.upgrade()?;
+        let connector = &station.connector;
         let mut state = station.state.lock();
         if state.tasks != self.number {
             return None;
         }
-        if let Some(attempt) = &mut state.attempt {
-            attempt.overdue = station.overdue(Duration::ZERO);
-        }
-        Some(station.connector.clone())
+        let attempt = state.attempt.as_mut()?;
+        let begun = connector.backoff.try_begin(connector.timeout);
+        attempt.is_left_alone = begun.is_err();
+        let (next, pause) = match begun {
+            Ok(begun) => (Next::Try(connector.clone(), begun), Duration::ZERO),
+            Err(down) => {
+                let backoff = Arc::clone(&connector.backoff);
+                (Next::Wait(backoff, down.retry_in), down.retry_in)
+            }
+        };
+        attempt.overdue = station.overdue(pause);
+        Some(next)
     }
+}
+
+/// What a task does next.
+enum Next {
+    Try(Connector, ConnectAttempt),
+    /// Nothing: the node is known to be down, and is left alone for so long.
+    Wait(Arc<NodeBackoff>, Duration),
 }
 
 impl Drop for Connecting {
@@ -493,7 +492,7 @@ impl Drop for Connecting {
             let mut state = station.state.lock();
             if state.tasks == self.number && state.attempt.take().is_some() {
                 drop(state);
-                station.changed.notify_waiters();
+                station.connector.backoff.notify();
             }
         }
     }

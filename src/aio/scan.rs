@@ -83,11 +83,15 @@ impl Stream for Scan {
             if let Some(asked) = &mut self.asked {
                 let answer = ready!(asked.as_mut().poll(cx));
                 self.asked = None;
-                if let Err(error) = answer.and_then(|answer| self.pages.answer(answer)) {
+                let this = &mut *self;
+                let taken =
+                    answer.and_then(|answer| this.pages.answer(answer, &this.shared.router));
+                if let Err(error) = taken {
                     return Poll::Ready(Some(Err(error)));
                 }
             }
-            match self.pages.next_step() {
+            let this = &mut *self;
+            match this.pages.next_step(&this.shared.router) {
                 ScanStep::Yield(key) => return Poll::Ready(Some(key)),
                 ScanStep::Done => return Poll::Ready(None),
                 ScanStep::Fetch(cmd) => {

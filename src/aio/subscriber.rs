@@ -1,5 +1,6 @@
 //! Listening to channels of many nodes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::aio::multiplexed::DRIVER_PROBE_TIMEOUT;
 use crate::aio::pub_sub_connection::PubSubConnection;
 use crate::command::BlockingTime;
 use crate::error::Error;
-use crate::partition::NodeIndex;
+use crate::partition::{NodeId, NodeIndex};
 use crate::plan::pubsub::{
     Event, NAMES_AT_ONCE, NamesByNode, SubscriptionChange, SubscriptionKind, not_confirmed,
     nothing_to_do,
@@ -57,8 +58,8 @@ use crate::plan::pubsub::{
 /// ```
 pub struct Subscriber {
     shared: Arc<Shared>,
-    /// One per node that is listened to.
-    connections: Vec<Option<PubSubConnection>>,
+    /// One per node that is listened to. By identity: they outlive a topology whose other nodes change.
+    connections: BTreeMap<NodeId, PubSubConnection>,
     events: Arc<EventChannel>,
     /// For the tasks of the connections, see [`poll_ears`].
     watch: Option<Watch>,
@@ -66,10 +67,9 @@ pub struct Subscriber {
 
 impl Subscriber {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let connections = shared.router.topology().indices().map(|_| None).collect();
         Self {
             shared,
-            connections: connections,
+            connections: BTreeMap::new(),
             events: Arc::default(),
             watch: None,
         }
@@ -207,14 +207,15 @@ impl Subscriber {
         let events = Arc::clone(&self.events);
         let _more = events.take_more();
         for (node, names) in &spread {
-            let connection = self.connection(*node)?;
+            let connection = self.connection(*node);
             connection.ensure_running();
             connection.change(change, kind, names).await;
         }
         let deadline = self.shared.executor.deadline(BlockingTime::None);
         for (node, _) in &spread {
-            let name = self.shared.router.name(*node);
-            if let Some(connection) = &self.connections[node.get()] {
+            let spec = self.shared.router.topology().node(*node);
+            let name = spec.name();
+            if let Some(connection) = self.connections.get(&spec.id()) {
                 let mut settled =
                     pin!(connection.wait_confirmed(deadline, |why| not_confirmed(name, why)));
                 std::future::poll_fn(|cx| {
@@ -227,17 +228,14 @@ impl Subscriber {
         Ok(())
     }
 
-    fn connection(&mut self, node: NodeIndex) -> Result<&PubSubConnection, Error> {
-        let place = &mut self.connections[node.get()];
-        match place {
-            Some(connection) => Ok(connection),
-            None => {
-                let name = self.shared.router.name(node).to_owned();
-                let connector = self.shared.executor.connector(node);
-                let connection = PubSubConnection::start(connector, name, Arc::clone(&self.events));
-                Ok(place.insert(connection))
-            }
-        }
+    fn connection(&mut self, node: NodeIndex) -> &PubSubConnection {
+        let shared = &self.shared;
+        let spec = shared.router.topology().node(node);
+        self.connections.entry(spec.id()).or_insert_with(|| {
+            let connector = shared.executor.connector(node);
+            let (name, events) = (spec.name().to_owned(), Arc::clone(&self.events));
+            PubSubConnection::start(connector, name, events)
+        })
     }
 }
 
@@ -247,21 +245,19 @@ type Watch = (Id, Pin<Box<Sleep>>);
 /// Sees to it that the tasks of the connections are run. Those that ended with their runtime are started on this one. Those on a
 /// runtime that runs only while somebody blocks on it are asked for a sign of life, and started on this one without it.
 fn poll_connections(
-    connections: &[Option<PubSubConnection>],
+    connections: &BTreeMap<NodeId, PubSubConnection>,
     events: &EventChannel,
     watch: &mut Option<Watch>,
     cx: &mut Context<'_>,
 ) {
     if events.take_stopped() {
         connections
-            .iter()
-            .flatten()
+            .values()
             .for_each(PubSubConnection::ensure_running);
     }
     let away = || {
         connections
-            .iter()
-            .flatten()
+            .values()
             .filter(|connection| connection.is_on_foreign_runtime())
     };
     if away().next().is_none() {
@@ -306,7 +302,7 @@ impl Stream for Subscriber {
 impl fmt::Debug for Subscriber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscriber")
-            .field("nodes", &self.connections.iter().flatten().count())
+            .field("nodes", &self.connections.len())
             .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,6 @@
-//! How is one node reached? Its address, what encrypts the connection, and what its sockets are told.
+//! How is one node reached? Its address, what encrypts the connection, what its sockets are told, and when it is left alone.
 
+mod node_backoff;
 pub(crate) mod tls;
 
 use std::io;
@@ -9,6 +10,7 @@ use redis::ConnectionInfo;
 use redis::io::tcp::TcpSettings;
 use socket2::{SockRef, TcpKeepalive};
 
+pub(crate) use crate::endpoint::node_backoff::{ConnectAttempt, NodeBackoff, text as down_text};
 use crate::endpoint::tls::Tls;
 
 /// A peer that does not answer is asked so many times, each time after a part of the quiet period, before the

@@ -39,7 +39,7 @@ use key_number::KeyNumber;
 
 use crate::hash::HashTag;
 use crate::partition::password::{REMEDY, Shown, holds_password};
-pub use node::{NODES_MAX, NodeIndex, NodeSpec};
+pub use node::{NODES_MAX, NodeId, NodeIndex, NodeSpec};
 
 pub(crate) use catalogue::check_words;
 pub use catalogue::{OptionInfo, OptionValues, PartitionerInfo, by_name, catalogue};

@@ -5,6 +5,16 @@ use std::sync::Arc;
 use crate::command::{CommandSpec, KeyError, KeySpec};
 use crate::error::{Error, ErrorKind, KeyText};
 
+/// The node of a handle is not among the nodes any more.
+pub(super) fn node_left(name: &str) -> Error {
+    Error::new(
+        ErrorKind::Unroutable,
+        format!(
+            "node {name:?} is not in the topology any more; ask the client for a node that is, with `client.nodes()`"
+        ),
+    )
+}
+
 /// The text a server has for it, so that programs that know it find it.
 pub(super) fn wrong_arity(command: &CommandSpec) -> Error {
     server_style(

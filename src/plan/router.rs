@@ -12,12 +12,13 @@ use crate::partition::NodeIndex;
 use crate::plan::lockout;
 use crate::plan::owners::Owners;
 use crate::plan::refusal::{
-    empty_command, malformed, needs_a_node, no_keys, refused, stateful, unknown, wrong_arity,
+    empty_command, malformed, needs_a_node, no_keys, node_left, refused, stateful, unknown,
+    wrong_arity,
 };
 use crate::plan::routed::{RoutedCommand, WaitScope};
 use crate::plan::scripts::wrong_key_count;
 use crate::plan::{CacheSnapshot, Explanation, PartialReads, Plan, ScanCursor, ScriptCache, Split};
-use crate::topology::Topology;
+use crate::topology::{NodeRef, Topology};
 
 /// One snapshot of everything that decides where a request goes. Every request travels by one router from beginning to
 /// end.
@@ -84,6 +85,22 @@ impl Router {
     /// The nodes and their placement.
     pub fn topology(&self) -> &Arc<Topology> {
         &self.topology
+    }
+
+    /// A node as a handle keeps it.
+    pub(crate) fn node_ref(&self, node: NodeIndex) -> NodeRef {
+        NodeRef::new(Arc::clone(&self.topology), node)
+    }
+
+    /// Where the node of a handle stands in this snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`Unroutable`](ErrorKind::Unroutable) when it is not in it any more.
+    #[inline]
+    pub(crate) fn locate_node(&self, node: &NodeRef) -> Result<NodeIndex, Error> {
+        node.index_in(&self.topology)
+            .ok_or_else(|| node_left(node.spec().name()))
     }
 
     /// The plan for one command, given as its arguments; the first is the command's name.
@@ -521,5 +538,39 @@ fn check_arity(command: &CommandSpec, args: &[&[u8]]) -> Result<(), Error> {
     match command.accepts(args.len()) {
         true => Ok(()),
         false => Err(wrong_arity(command)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::partition::{NodeSpec, Rendezvous};
+
+    fn router(names: &[&str], epoch: u64) -> Router {
+        let node = |name: &&str| NodeSpec::new(*name, format!("{name}:6379"));
+        let nodes = names.iter().map(node).collect();
+        let topology = Topology::new(nodes, Arc::new(Rendezvous::default())).unwrap();
+        let table = Cow::Borrowed(CommandTable::built_in());
+        Router::new(
+            Arc::new(topology.with_epoch(epoch)),
+            table,
+            SplitWrites::Allowed,
+        )
+    }
+
+    #[test]
+    fn the_node_of_a_handle_is_found_in_a_newer_topology_or_said_to_have_left() {
+        let before = router(&["a", "b"], 0);
+        let b = before.node_ref(NodeIndex::new(1));
+        let found = |router: &Router| router.locate_node(&b).map(NodeIndex::get);
+        assert_eq!(found(&before).unwrap(), 1);
+        assert_eq!(found(&router(&["new", "a", "b"], 1)).unwrap(), 2);
+        let error = found(&router(&["new", "a"], 2)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unroutable);
+        assert!(
+            error
+                .to_string()
+                .starts_with("node \"b\" is not in the topology any more")
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! May this node be asked now?
 //!
 //! A node that cannot be reached is left alone for a while, so that commands for it fail at once instead of waiting for
-//! a connection one after another; then one command at a time tries again. Pure: time and jitter come in as arguments.
+//! a connection one after another; then one connection at a time is tried again. One [`Backoff`] speaks for all connections of
+//! a client to a node: what one of them finds out, all others know. Pure: time and jitter come in as arguments.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +11,19 @@ pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between two attempts.
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
+/// How long after its time an attempt is still taken for one that goes on: its runtime may not be run any more.
+pub(crate) const OVERDUE_SLACK: Duration = Duration::from_millis(100);
+
 /// What is known of one node's reachability.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
-    trouble: Option<Outage>,
+    outage: Option<Outage>,
+    /// How many attempts were made while the node was known to be down: the number of the last.
+    retries: u64,
+    /// How many connections were made.
+    connected: u64,
+    /// How many attempts failed.
+    failed: u64,
 }
 
 #[derive(Debug)]
@@ -21,108 +31,164 @@ struct Outage {
     since: Instant,
     failures: u32,
     retry_at: Instant,
-    attempt: Attempt,
+    /// The attempt under way. Others that were begun before the node was known to be down may end as well.
+    retry: Option<Retry>,
     reason: String,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Attempt {
-    None,
-    /// If it is not over by then, whoever makes it does not go on with it: its runtime may not be run any more.
-    Running {
-        overdue: Instant,
-    },
+#[derive(Debug)]
+struct Retry {
+    number: u64,
+    /// If it is not over by then, whoever makes it does not go on with it.
+    overdue: Instant,
+}
+
+/// An attempt that was admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AttemptId {
+    /// `None` when the node was not known to be down.
+    retry: Option<u64>,
+    /// How many connections had been made.
+    connected: u64,
 }
 
 /// Whether to try for a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     /// Try, and tell how it went.
-    Try,
-    /// Do not: the last attempt failed for this reason.
-    Down {
-        reason: String,
-        /// How long ago the node was last known to be well.
-        since: Duration,
-    },
+    Try(AttemptId),
+    /// Do not.
+    Down(Down),
 }
 
-impl Attempt {
-    fn is_over(&self, now: Instant) -> bool {
-        match self {
-            Self::None => true,
-            Self::Running { overdue } => now >= *overdue,
-        }
-    }
+/// A node that is known to be down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Down {
+    /// Why the last attempt failed.
+    pub(crate) reason: String,
+    /// How long ago the node was last known to be well.
+    pub(crate) since: Duration,
+    /// When to ask again: the next attempt may be made then, or one is under way, which may end at any time.
+    pub(crate) retry_in: Duration,
 }
 
 impl Backoff {
     /// Asks whether to try for a connection, which takes no longer than `limit`. Who gets [`Admission::Try`] must call
     /// [`connected`](Self::connected), [`failed`](Self::failed) or [`inconclusive`](Self::inconclusive) afterwards.
     pub(crate) fn try_acquire(&mut self, now: Instant, limit: Duration) -> Admission {
-        match &mut self.trouble {
-            None => Admission::Try,
-            Some(trouble) if now >= trouble.retry_at && trouble.attempt.is_over(now) => {
-                trouble.attempt = Attempt::Running {
-                    overdue: now + 2 * limit,
-                };
-                Admission::Try
-            }
-            Some(trouble) => Admission::Down {
-                reason: trouble.reason.clone(),
-                since: now.saturating_duration_since(trouble.since),
-            },
+        let connected = self.connected;
+        let Some(outage) = &mut self.outage else {
+            return Admission::Try(AttemptId {
+                retry: None,
+                connected,
+            });
+        };
+        let free_at = outage.free_at();
+        if now < free_at {
+            return Admission::Down(outage.down(now));
         }
+        self.retries += 1;
+        outage.retry = Some(Retry {
+            number: self.retries,
+            overdue: now + limit + OVERDUE_SLACK,
+        });
+        Admission::Try(AttemptId {
+            retry: Some(self.retries),
+            connected,
+        })
     }
 
     /// Why and since when the node cannot be reached, if so.
-    pub(crate) fn outage(&self, now: Instant) -> Option<(&str, Duration)> {
-        let trouble = self.trouble.as_ref()?;
-        Some((
-            &trouble.reason,
-            now.saturating_duration_since(trouble.since),
-        ))
+    pub(crate) fn outage(&self, now: Instant) -> Option<Down> {
+        self.outage.as_ref().map(|outage| outage.down(now))
     }
 
-    /// Whether the pause after the last failure is over: the next attempt may be made.
+    /// Whether the pause after the last failure is over: the next attempt may be made, or is under way.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
-        self.trouble
+        self.outage
             .as_ref()
-            .is_none_or(|trouble| now >= trouble.retry_at)
+            .is_none_or(|outage| now >= outage.retry_at)
     }
 
-    /// A connection was made.
+    /// How many attempts have failed so far.
+    pub(crate) fn failed_count(&self) -> u64 {
+        self.failed
+    }
+
+    /// A connection was made: all others may be made again.
     pub(crate) fn connected(&mut self) {
-        self.trouble = None;
+        self.connected += 1;
+        self.outage = None;
     }
 
-    /// The attempt that was asked for says nothing.
-    pub(crate) fn inconclusive(&mut self) {
-        if let Some(trouble) = &mut self.trouble {
-            trouble.attempt = Attempt::None;
+    /// The attempt says nothing.
+    pub(crate) fn inconclusive(&mut self, attempt: AttemptId) {
+        if let Some(outage) = &mut self.outage
+            && outage.is_made_by(attempt)
+        {
+            outage.retry = None;
         }
     }
 
-    /// No connection could be made. `jitter` in 0..1 spreads the attempts of many clients; the pause is between half and
-    /// all of its length. Returns it.
-    pub(crate) fn failed(&mut self, now: Instant, jitter: f64, reason: String) -> Duration {
-        let (since, failures) = match &self.trouble {
-            Some(trouble) => (trouble.since, trouble.failures.saturating_add(1)),
+    /// No connection could be made. `jitter` in 0..1 spreads the attempts of many clients.
+    ///
+    /// Of many attempts that fail together, since they were begun before the node was known to be down, only the first counts
+    /// for the length of the pause. One that fails after another has succeeded says nothing.
+    pub(crate) fn failed(
+        &mut self,
+        attempt: AttemptId,
+        now: Instant,
+        jitter: f64,
+        reason: impl Into<String>,
+    ) {
+        self.failed += 1;
+        let (since, failures) = match &self.outage {
+            None if attempt.connected != self.connected => return,
             None => (now, 1),
+            Some(outage) if outage.is_made_by(attempt) => {
+                (outage.since, outage.failures.saturating_add(1))
+            }
+            Some(_) => return,
         };
-        let pause = BACKOFF_MIN
-            .saturating_mul(1 << (failures - 1).min(16))
-            .min(BACKOFF_MAX)
-            .mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
-        self.trouble = Some(Outage {
+        self.outage = Some(Outage {
             since,
             failures,
-            retry_at: now + pause,
-            attempt: Attempt::None,
-            reason,
+            retry_at: now + pause(failures, jitter),
+            retry: None,
+            reason: reason.into(),
         });
-        pause
     }
+}
+
+impl Outage {
+    /// From when on the next attempt may be made, as far as is known.
+    fn free_at(&self) -> Instant {
+        match &self.retry {
+            None => self.retry_at,
+            Some(retry) => retry.overdue.max(self.retry_at),
+        }
+    }
+
+    fn down(&self, now: Instant) -> Down {
+        Down {
+            reason: self.reason.clone(),
+            since: now.saturating_duration_since(self.since),
+            retry_in: (self.free_at().saturating_duration_since(now)).min(BACKOFF_MAX),
+        }
+    }
+
+    fn is_made_by(&self, attempt: AttemptId) -> bool {
+        let under_way = self.retry.as_ref().map(|retry| retry.number);
+        under_way.is_some() && under_way == attempt.retry
+    }
+}
+
+/// How long to wait after so many failures in a row: doubled each time, between half and all of its length.
+pub(crate) fn pause(failures: u32, jitter: f64) -> Duration {
+    BACKOFF_MIN
+        .saturating_mul(1 << failures.saturating_sub(1).min(16))
+        .min(BACKOFF_MAX)
+        .mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]
@@ -131,61 +197,118 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(1);
 
+    /// An attempt that must be admitted.
+    #[track_caller]
+    fn attempt(backoff: &mut Backoff, now: Instant) -> AttemptId {
+        match backoff.try_acquire(now, LIMIT) {
+            Admission::Try(attempt) => attempt,
+            Admission::Down(down) => panic!("{down:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn down(backoff: &mut Backoff, now: Instant) -> Down {
+        match backoff.try_acquire(now, LIMIT) {
+            Admission::Try(_) => panic!("an attempt too many"),
+            Admission::Down(down) => down,
+        }
+    }
+
+    fn fail(backoff: &mut Backoff, now: Instant) {
+        let attempt = attempt(backoff, now);
+        backoff.failed(attempt, now, 1.0, "refused");
+    }
+
     #[test]
     fn a_node_in_trouble_is_tried_by_one_at_a_time() {
-        let mut health = Backoff::default();
+        let mut backoff = Backoff::default();
         let start = Instant::now();
-        assert_eq!(health.try_acquire(start, LIMIT), Admission::Try);
-        health.failed(start, 1.0, "refused".into());
-        assert!(matches!(
-            health.try_acquire(start, LIMIT),
-            Admission::Down { .. }
-        ));
+        fail(&mut backoff, start);
+        assert_eq!(down(&mut backoff, start).retry_in, BACKOFF_MIN);
         let later = start + BACKOFF_MIN;
-        assert_eq!(health.try_acquire(later, LIMIT), Admission::Try);
-        let Admission::Down { reason, since } = health.try_acquire(later, LIMIT) else {
-            panic!("a second attempt beside the first");
+        attempt(&mut backoff, later);
+        let taken_over = LIMIT + OVERDUE_SLACK;
+        let expected = Down {
+            reason: "refused".into(),
+            since: BACKOFF_MIN,
+            retry_in: BACKOFF_MAX,
         };
-        assert_eq!((reason.as_str(), since), ("refused", BACKOFF_MIN));
-        assert_eq!(
-            health.try_acquire(later + 2 * LIMIT, LIMIT),
-            Admission::Try,
-            "the one who tries does not go on"
-        );
+        assert_eq!(down(&mut backoff, later), expected, "beside the first");
+        // The one who tries does not go on, and what comes of it counts no more.
+        let second = attempt(&mut backoff, later + taken_over);
+        backoff.inconclusive(AttemptId {
+            retry: Some(1),
+            connected: 0,
+        });
+        down(&mut backoff, later + taken_over);
+        backoff.inconclusive(second);
+        attempt(&mut backoff, later + taken_over);
     }
 
     #[test]
     fn the_pause_grows_to_its_limit_and_no_further() {
-        let mut health = Backoff::default();
+        let mut backoff = Backoff::default();
         let mut now = Instant::now();
+        let mut last = Duration::ZERO;
         for _ in 0..100 {
-            health.failed(now, 1.0, "refused".into());
+            fail(&mut backoff, now);
+            let pause = down(&mut backoff, now).retry_in;
+            assert!(pause >= last && pause <= BACKOFF_MAX, "{pause:?}");
+            last = pause;
             now += BACKOFF_MAX;
-            assert_eq!(
-                health.try_acquire(now, LIMIT),
-                Admission::Try,
-                "after the longest pause there is an attempt"
-            );
         }
+        assert_eq!(last, BACKOFF_MAX);
+    }
+
+    #[test]
+    fn connections_that_fail_together_make_one_pause() {
+        let mut backoff = Backoff::default();
+        let now = Instant::now();
+        let together: Vec<_> = (0..50).map(|_| attempt(&mut backoff, now)).collect();
+        for attempt in together {
+            backoff.failed(attempt, now, 1.0, "refused");
+        }
+        assert_eq!(down(&mut backoff, now).retry_in, BACKOFF_MIN);
+        assert_eq!(backoff.failed_count(), 50);
+    }
+
+    #[test]
+    fn a_failure_that_comes_after_anothers_success_says_nothing() {
+        let mut backoff = Backoff::default();
+        let now = Instant::now();
+        let slow = attempt(&mut backoff, now);
+        attempt(&mut backoff, now);
+        backoff.connected();
+        backoff.failed(slow, now + LIMIT, 1.0, "timed out");
+        assert_eq!(backoff.outage(now + LIMIT), None);
     }
 
     #[test]
     fn an_attempt_that_says_nothing_leaves_the_next_one_free() {
-        let mut health = Backoff::default();
+        let mut backoff = Backoff::default();
         let now = Instant::now();
-        health.failed(now, 1.0, "refused".into());
-        assert_eq!(health.try_acquire(now + BACKOFF_MIN, LIMIT), Admission::Try);
-        health.inconclusive();
-        assert_eq!(health.try_acquire(now + BACKOFF_MIN, LIMIT), Admission::Try);
+        let early = attempt(&mut backoff, now);
+        fail(&mut backoff, now);
+        let due = now + BACKOFF_MIN;
+        let retry = attempt(&mut backoff, due);
+        backoff.inconclusive(early);
+        down(&mut backoff, due);
+        backoff.inconclusive(retry);
+        attempt(&mut backoff, due);
     }
 
     #[test]
-    fn a_node_that_comes_back_is_well_again() {
-        let mut health = Backoff::default();
+    fn a_node_that_comes_back_is_well_again_for_all() {
+        let mut backoff = Backoff::default();
         let now = Instant::now();
-        health.failed(now, 0.0, "refused".into());
-        health.connected();
-        assert_eq!(health.try_acquire(now, LIMIT), Admission::Try);
-        assert_eq!(health.try_acquire(now, LIMIT), Admission::Try);
+        fail(&mut backoff, now);
+        assert!(!backoff.is_due(now) && backoff.is_due(now + BACKOFF_MIN));
+        backoff.connected();
+        assert!(backoff.is_due(now));
+        attempt(&mut backoff, now);
+        attempt(&mut backoff, now);
+        // It starts with the shortest pause again.
+        fail(&mut backoff, now);
+        assert_eq!(down(&mut backoff, now).retry_in, BACKOFF_MIN);
     }
 }

@@ -6,4 +6,6 @@
 
 mod backoff;
 
-pub(crate) use backoff::{Admission, BACKOFF_MAX, BACKOFF_MIN, Backoff};
+pub(crate) use backoff::{
+    Admission, AttemptId, BACKOFF_MAX, BACKOFF_MIN, Backoff, Down, OVERDUE_SLACK, pause,
+};

@@ -33,26 +33,23 @@ impl Builder {
 
 /// Pools for every node; none of them is connected yet.
 fn executor(endpoints: Vec<Endpoint>, settings: &Settings) -> Executor {
-    let pool = |endpoint: &Endpoint, size: usize| {
+    let pool = |connector: &Connector, endpoint: &Endpoint, size: usize| {
         let settings = PoolSettings {
             size,
             connect_timeout: settings.connect_timeout,
             idle_check: settings.idle_check,
         };
-        Pool::new(
-            Connector::new(endpoint.clone()),
-            endpoint.address.clone(),
-            settings,
-        )
+        Pool::new(connector.clone(), endpoint.address.clone(), settings)
+    };
+    let node = |endpoint: &Endpoint| {
+        let connector = Connector::new(endpoint.clone());
+        NodePools {
+            shared: pool(&connector, endpoint, settings.pool_size),
+            exclusive: pool(&connector, endpoint, settings.blocking_pool_size),
+        }
     };
     Executor {
-        nodes: endpoints
-            .iter()
-            .map(|node| NodePools {
-                shared: pool(node, settings.pool_size),
-                exclusive: pool(node, settings.blocking_pool_size),
-            })
-            .collect(),
+        nodes: endpoints.iter().map(node).collect(),
         response_timeout: settings.response_timeout,
     }
 }

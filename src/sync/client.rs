@@ -61,14 +61,14 @@ impl ShardedClient {
         }
     }
 
-    /// The nodes and their placement.
-    pub fn topology(&self) -> &Topology {
-        self.shared.router.topology()
+    /// The nodes and their placement: an immutable snapshot.
+    pub fn topology(&self) -> Arc<Topology> {
+        Arc::clone(self.shared.router.topology())
     }
 
     /// The node called `name`, for commands that are about one server: INFO, CONFIG, SLOWLOG, ...
     pub fn node(&self, name: &str) -> Option<Node> {
-        let index = self.topology().index_of(name)?;
+        let index = self.shared.router.topology().index_of(name)?;
         Some(self.node_at(index))
     }
 
@@ -82,8 +82,10 @@ impl ShardedClient {
     }
 
     /// All nodes, in the order of the topology.
-    pub fn nodes(&self) -> impl ExactSizeIterator<Item = Node> + '_ {
-        self.topology().indices().map(|index| self.node_at(index))
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = Node> + use<> {
+        let shared = Arc::clone(&self.shared);
+        let indices = shared.router.topology().indices();
+        indices.map(move |index| Node::new(Arc::clone(&shared), index))
     }
 
     /// What would be done with `cmd`, without doing it. `Display` prints a small table.
@@ -194,7 +196,7 @@ impl ShardedClient {
     pub fn scan_all(&self) -> Scan {
         Scan::new(
             Arc::clone(&self.shared),
-            ScanPosition::start(self.topology().fingerprint()),
+            ScanPosition::start(self.shared.router.topology()),
         )
     }
 
@@ -204,7 +206,7 @@ impl ShardedClient {
     ///
     /// [`Config`](crate::ErrorKind::Config) when the position comes from another topology.
     pub fn resume_scan(&self, position: ScanPosition) -> Result<Scan, Error> {
-        position.check(self.topology().fingerprint())?;
+        position.locate(self.shared.router.topology())?;
         Ok(Scan::new(Arc::clone(&self.shared), position))
     }
 
@@ -216,7 +218,7 @@ impl ShardedClient {
 impl fmt::Debug for ShardedClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ShardedClient")
-            .field("topology", self.topology())
+            .field("topology", self.shared.router.topology())
             .finish_non_exhaustive()
     }
 }

@@ -1,21 +1,24 @@
 //! One connection to one node.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 use redis::{ProtocolVersion, RedisError, RedisResult, Value};
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, NodeBackoff};
 use crate::plan::Cause;
 use crate::resp::Handshake;
 use crate::sync::deadline::Deadline;
 use crate::sync::resp_stream::RespStream;
 use crate::sync::socket::Socket;
 
-/// How to make a connection.
+/// How to make connections to one node. Its clones share what is known of the node's reachability.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
     endpoint: Endpoint,
+    /// One for all connections to the node.
+    pub(super) backoff: Arc<NodeBackoff>,
 }
 
 /// A connection that owes nothing. One that failed, or still owes a reply, is dropped and never used again.
@@ -41,7 +44,10 @@ pub(super) enum Delivery {
 
 impl Connector {
     pub(super) fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint }
+        Self {
+            endpoint,
+            backoff: Arc::default(),
+        }
     }
 
     /// A socket that is ready for SUBSCRIBE, in the protocol that mixes messages and replies as arrays.

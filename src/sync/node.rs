@@ -6,23 +6,32 @@ use std::sync::Arc;
 use redis::{Cmd, ConnectionLike, RedisResult, Value};
 
 use crate::error::Error;
-use crate::partition::{NodeIndex, NodeSpec};
+use crate::partition::{NodeId, NodeIndex, NodeSpec};
 use crate::plan::KeyCheck;
 use crate::sync::{Dedicated, Shared};
+use crate::topology::NodeRef;
 
 /// One node of a client: itself a [`redis::ConnectionLike`], whose commands go to this server and nowhere else.
 ///
 /// **Keys are not checked.** A key that is written here but lives elsewhere will not be found by the client. What is about
 /// keys belongs on the client; this is for what is about a server. Commands that the client does not know are let through.
+///
+/// The handle owns what it tells of the node, and finds the node again by its [`id`](Self::id).
 #[derive(Clone)]
 pub struct Node {
     shared: Arc<Shared>,
-    index: NodeIndex,
+    node: NodeRef,
 }
 
 impl Node {
     pub(super) fn new(shared: Arc<Shared>, index: NodeIndex) -> Self {
-        Self { shared, index }
+        let node = shared.router.node_ref(index);
+        Self { shared, node }
+    }
+
+    /// The node's identity, which stays the same when other nodes are added or removed.
+    pub fn id(&self) -> NodeId {
+        self.node.id()
     }
 
     /// The node's name.
@@ -35,14 +44,14 @@ impl Node {
         self.spec().address()
     }
 
-    /// The node's position in the topology.
+    /// The node's position in the topology that the handle was made from.
     pub fn index(&self) -> NodeIndex {
-        self.index
+        self.node.index()
     }
 
-    /// Name, address and weight.
+    /// Name, address and weight, as they were when the handle was made.
     pub fn spec(&self) -> &NodeSpec {
-        self.shared.router.topology().node(self.index)
+        self.node.spec()
     }
 
     /// A private connection to this node, closed when dropped. Keys are not checked.
@@ -52,7 +61,13 @@ impl Node {
     /// [`NodeDown`](crate::ErrorKind::NodeDown) or [`PoolTimeout`](crate::ErrorKind::PoolTimeout) when there is no
     /// connection.
     pub fn dedicated(&self) -> Result<Dedicated, Error> {
-        Dedicated::open(Arc::clone(&self.shared), self.index, KeyCheck::None)
+        let node = self.locate()?;
+        Dedicated::open(Arc::clone(&self.shared), node, KeyCheck::None)
+    }
+
+    /// Where the node stands now.
+    fn locate(&self) -> Result<NodeIndex, Error> {
+        self.shared.router.locate_node(&self.node)
     }
 }
 
@@ -73,7 +88,7 @@ impl ConnectionLike for Node {
     }
 
     fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
-        Ok(self.shared.request_at(self.index, cmd)?)
+        Ok(self.shared.request_at(self.locate()?, cmd)?)
     }
 
     fn req_packed_commands(
@@ -82,7 +97,8 @@ impl ConnectionLike for Node {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        self.shared.pipeline_at(self.index, cmd, offset, count)
+        let node = self.locate()?;
+        self.shared.pipeline_at(node, cmd, offset, count)
     }
 
     fn get_db(&self) -> i64 {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::config::PROBE_AFTER;
+use crate::endpoint::ConnectAttempt;
 use crate::plan::Cause;
-use crate::policy::{Admission, Backoff};
 use crate::sync::connection::{Connector, NodeConnection};
 use crate::sync::deadline::Deadline;
 
@@ -38,7 +38,6 @@ struct State {
     waiting: usize,
     /// Counts up when a connection broke: those made before are not trusted any more.
     generation: u64,
-    backoff: Backoff,
 }
 
 /// Which connection is asked for.
@@ -59,7 +58,10 @@ enum Liveness {
 /// What the pool has to offer.
 enum CheckoutStep {
     Idle(NodeConnection),
-    Make { generation: u64 },
+    Make {
+        generation: u64,
+        attempt: ConnectAttempt,
+    },
 }
 
 impl Pool {
@@ -105,7 +107,10 @@ impl Pool {
                         }
                     }
                 }
-                CheckoutStep::Make { generation } => return self.connect(generation, deadline),
+                CheckoutStep::Make {
+                    generation,
+                    attempt,
+                } => return self.connect(generation, attempt, deadline),
             }
         }
     }
@@ -160,20 +165,18 @@ impl Pool {
             }
             if state.open < self.settings.size {
                 let limit = self.settings.connect_timeout;
-                return match state.backoff.try_acquire(Instant::now(), limit) {
-                    Admission::Try => {
+                return match self.connector.backoff.try_begin(limit) {
+                    Ok(attempt) => {
                         state.open += 1;
                         Ok(CheckoutStep::Make {
                             generation: state.generation,
+                            attempt,
                         })
                     }
-                    Admission::Down { reason, since } => {
+                    Err(down) => {
                         // Whoever was waked for this place makes no use of it, and the next in the row must not sleep on.
                         self.wake(state);
-                        Err(Cause::Connect(format!(
-                            "{reason} (down for {})",
-                            seconds(since)
-                        )))
+                        Err(down.into())
                     }
                 };
             }
@@ -207,28 +210,30 @@ impl Pool {
         )
     }
 
-    fn connect(&self, generation: u64, deadline: &Deadline) -> Result<NodeConnection, Cause> {
+    fn connect(
+        &self,
+        generation: u64,
+        attempt: ConnectAttempt,
+        deadline: &Deadline,
+    ) -> Result<NodeConnection, Cause> {
         let allotted = deadline.within(self.settings.connect_timeout);
-        let made = self.connector.connect(&allotted, generation);
-        let mut state = self.state.lock();
-        let error = match made {
+        let error = match self.connector.connect(&allotted, generation) {
             Ok(connection) => {
-                state.backoff.connected();
+                attempt.connected();
                 return Ok(connection);
             }
             Err(error) => error,
         };
         let reason = format!("{}: {error}", self.address);
-        state.open -= 1;
         // A request that comes late gives the node no fair chance, so its failure says nothing of the node.
         let usual = deadline.within_limit(self.settings.connect_timeout);
         if allotted.is_over() && allotted.limit() < Some(usual / 2) {
-            state.backoff.inconclusive();
+            drop(attempt);
         } else {
-            state
-                .backoff
-                .failed(Instant::now(), rand::random(), reason.clone());
+            attempt.failed(&reason);
         }
+        let mut state = self.state.lock();
+        state.open -= 1;
         self.wake(state);
         Err(Cause::Connect(reason))
     }

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::endpoint::{NodeBackoff, down_text};
 use crate::error::{Error, ErrorKind};
 use crate::plan::pubsub::{
     ChangeRequest, Event, KEEPALIVE_AFTER, Name, PubSubReply, SubscriptionChange, SubscriptionKind,
     SubscriptionTracker,
 };
-use crate::policy::{BACKOFF_MAX, Backoff};
+use crate::policy::{BACKOFF_MAX, Down, pause};
 use crate::resp::ReplyDecoder;
 use crate::sync::connection::Connector;
 use crate::sync::deadline::Deadline;
@@ -23,6 +24,8 @@ use crate::sync::socket::Socket;
 /// One node's connection.
 pub(super) struct PubSubConnection {
     shared: Arc<Shared>,
+    /// What all connections to the node know of it.
+    backoff: Arc<NodeBackoff>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -44,6 +47,8 @@ struct State {
     connected: bool,
     /// Why there is no connection.
     trouble: Option<String>,
+    /// How many connections broke or could not be made.
+    failed: u64,
     /// The user has gone.
     ended: bool,
 }
@@ -59,6 +64,7 @@ impl PubSubConnection {
             state: Mutex::default(),
             changed: Condvar::new(),
         });
+        let backoff = Arc::clone(&connector.backoff);
         let worker = Worker {
             shared: Arc::clone(&shared),
             connector,
@@ -77,6 +83,7 @@ impl PubSubConnection {
             })?;
         Ok(Self {
             shared,
+            backoff,
             thread: Some(thread),
         })
     }
@@ -108,13 +115,14 @@ impl PubSubConnection {
         }
     }
 
-    /// Waits until the node has confirmed what is wanted.
+    /// Waits until the node has confirmed what is wanted. While the node is known to be down, only for an attempt that is due.
     pub(super) fn wait_confirmed(
         &self,
         deadline: &Deadline,
         late: impl Fn(&str) -> Error,
     ) -> Result<(), Error> {
         let mut state = self.shared.state.lock();
+        let failed = state.failed;
         loop {
             if let Some(refusal) = state.subscriptions.take_refusal() {
                 while !state.subscriptions.roll_back() {}
@@ -124,7 +132,9 @@ impl PubSubConnection {
                 state.subscriptions.end_change();
                 return Ok(());
             }
-            if let Some(trouble) = &state.trouble {
+            if let Some(trouble) = &state.trouble
+                && (state.failed != failed || !self.backoff.is_due())
+            {
                 return Err(late(trouble));
             }
             if deadline.is_over() {
@@ -210,40 +220,47 @@ struct Worker {
 /// Why a connection is no more.
 enum End {
     Broken(String),
+    /// It could not be made.
+    NotMade(String),
+    /// The node is known to be down, and is left alone for so long.
+    Down(Down),
     /// Nobody listens any more.
     NoUser,
 }
 
 impl Worker {
     fn run(self) {
-        let mut backoff = Backoff::default();
         let mut connections = 0_u64;
+        // A server that takes connections and drops them at once is not called at once each time.
+        let mut short_lived = 0;
         loop {
             let (before, begun) = (connections, Instant::now());
-            let why = match self.run_connection(&mut connections) {
+            let (why, pause, failed) = match self.run_connection(&mut connections) {
                 End::NoUser => return,
-                End::Broken(why) => why,
+                End::Broken(why) => {
+                    let lived_long = begun.elapsed() > BACKOFF_MAX;
+                    short_lived = if lived_long { 1 } else { short_lived + 1 };
+                    (why, pause(short_lived, rand::random()), 1)
+                }
+                // How long the node is left alone is asked for next.
+                End::NotMade(why) => (why, Duration::ZERO, 1),
+                End::Down(down) => (down_text(&down), down.retry_in, 0),
             };
-            // A server that takes connections and drops them at once is not called at once each time.
-            if begun.elapsed() > BACKOFF_MAX {
-                backoff.connected();
-            }
-            let pause = backoff.failed(Instant::now(), rand::random(), why.clone());
             *self.shared.writer.lock() = None;
             {
                 let mut state = self.shared.state.lock();
                 state.connected = false;
                 state.outgoing = Vec::new();
                 state.trouble = Some(why);
+                state.failed += failed;
             }
             self.shared.changed.notify_all();
             if connections > before && !self.send_event(Event::Disconnected { node: self.node() }) {
                 return;
             }
+            let end = Instant::now() + pause;
             let mut state = self.shared.state.lock();
-            if !state.ended {
-                self.shared.changed.wait_for(&mut state, pause);
-            }
+            while !state.ended && !self.shared.changed.wait_until(&mut state, end).timed_out() {}
             if state.ended {
                 return;
             }
@@ -252,9 +269,13 @@ impl Worker {
 
     /// One connection, from its beginning to its end.
     fn run_connection(&self, connections: &mut u64) -> End {
-        let (mut socket, writer) = match self.connect() {
+        let attempt = match self.connector.backoff.try_begin(self.connect_timeout) {
+            Ok(attempt) => attempt,
+            Err(down) => return End::Down(down),
+        };
+        let (mut socket, writer) = match attempt.end(self.connect()) {
             Ok(sockets) => sockets,
-            Err(error) => return End::Broken(error.to_string()),
+            Err(error) => return End::NotMade(error.to_string()),
         };
         {
             let mut state = self.shared.state.lock();

@@ -66,12 +66,14 @@ impl Iterator for Scan {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            match self.pages.next_step() {
+            match self.pages.next_step(&self.shared.router) {
                 ScanStep::Yield(key) => return Some(key),
                 ScanStep::Done => return None,
                 ScanStep::Fetch(cmd) => {
                     let answer = self.shared.request(&cmd.get_packed_command());
-                    if let Err(error) = answer.and_then(|answer| self.pages.answer(answer)) {
+                    if let Err(error) =
+                        answer.and_then(|answer| self.pages.answer(answer, &self.shared.router))
+                    {
                         return Some(Err(error));
                     }
                 }

@@ -1,5 +1,7 @@
 //! Listening to channels of many nodes.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use redis::ToRedisArgs;
 
 use crate::error::Error;
-use crate::partition::NodeIndex;
+use crate::partition::{NodeId, NodeIndex};
 use crate::plan::pubsub::{
     Event, NamesByNode, SubscriptionChange, SubscriptionKind, not_confirmed, nothing_to_do,
 };
@@ -45,17 +47,16 @@ use crate::sync::pub_sub_connection::PubSubConnection;
 /// ```
 pub struct Subscriber {
     shared: Arc<Shared>,
-    /// One per node that is listened to.
-    connections: Vec<Option<PubSubConnection>>,
+    /// One per node that is listened to. By identity: they outlive a topology whose other nodes change.
+    connections: BTreeMap<NodeId, PubSubConnection>,
     events: Arc<EventChannel>,
 }
 
 impl Subscriber {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let connections = shared.router.topology().indices().map(|_| None).collect();
         Self {
             shared,
-            connections: connections,
+            connections: BTreeMap::new(),
             events: Arc::default(),
         }
     }
@@ -180,8 +181,9 @@ impl Subscriber {
                 .change(change, kind, names, &deadline);
         }
         for (node, _) in &spread {
-            let name = self.shared.router.name(*node);
-            if let Some(connection) = &self.connections[node.get()] {
+            let spec = self.shared.router.topology().node(*node);
+            let name = spec.name();
+            if let Some(connection) = self.connections.get(&spec.id()) {
                 connection.wait_confirmed(&deadline, |why| not_confirmed(name, why))?;
             }
         }
@@ -189,15 +191,13 @@ impl Subscriber {
     }
 
     fn connection(&mut self, node: NodeIndex) -> Result<&PubSubConnection, Error> {
-        let place = &mut self.connections[node.get()];
-        match place {
-            Some(connection) => Ok(connection),
-            None => {
-                let name = self.shared.router.name(node).to_owned();
+        let spec = self.shared.router.topology().node(node);
+        match self.connections.entry(spec.id()) {
+            Entry::Occupied(place) => Ok(place.into_mut()),
+            Entry::Vacant(place) => {
                 let connector = self.shared.executor.pub_sub_connector(node);
-                let connection =
-                    PubSubConnection::start(connector, name, Arc::clone(&self.events))?;
-                Ok(place.insert(connection))
+                let (name, events) = (spec.name().to_owned(), Arc::clone(&self.events));
+                Ok(place.insert(PubSubConnection::start(connector, name, events)?))
             }
         }
     }
@@ -221,7 +221,7 @@ impl Iterator for Subscriber {
 impl fmt::Debug for Subscriber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscriber")
-            .field("nodes", &self.connections.iter().flatten().count())
+            .field("nodes", &self.connections.len())
             .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,9 @@
 //! The nodes, and which of them owns a key: one immutable snapshot.
 //!
-//! [`Topology`] is here, its text in `text`, which `statements` reads, and in `url` how a node is reached. Nothing here connects to a node.
+//! [`Topology`] is here, its text in `text`, which `statements` reads, and in `url` how a node is reached. `node_ref` is what
+//! a handle keeps of its node. Nothing here connects to a node.
 
+mod node_ref;
 mod statements;
 mod text;
 mod url;
@@ -16,9 +18,10 @@ use self::url::NodeUrl;
 use crate::endpoint::tls::refused_url;
 use crate::error::Error;
 use crate::hash::HashTag;
-use crate::partition::{NODES_MAX, NodeIndex, NodeSpec};
+use crate::partition::{NODES_MAX, NodeId, NodeIndex, NodeSpec};
 use crate::partition::{Partitioner, Placement, PlacementError, check_passwords, check_words};
 
+pub(crate) use self::node_ref::NodeRef;
 pub(crate) use self::url::{address, error_text};
 
 /// Nodes and their placement. A topology that exists is valid, and never changes.
@@ -33,6 +36,9 @@ pub struct Topology {
     placement: Box<dyn Placement>,
     tag: HashTag,
     fingerprint: u64,
+    epoch: u64,
+    /// Every node's identity and position, in the order of the identities.
+    ids: Box<[(NodeId, NodeIndex)]>,
 }
 
 impl Topology {
@@ -41,7 +47,7 @@ impl Topology {
     /// # Errors
     ///
     /// [`Config`](crate::ErrorKind::Config) when there is no node, more than [`NODES_MAX`] nodes, an empty name, two
-    /// nodes of one name, a URL instead of an address, a password in a name, an address or an option of the partitioner,
+    /// nodes of one name or of one [`NodeId`], a URL instead of an address, a password in a name, an address or an option of the partitioner,
     /// or when the partitioner refuses the nodes.
     pub fn new(nodes: Vec<NodeSpec>, partitioner: Arc<dyn Partitioner>) -> Result<Self, Error> {
         if nodes.is_empty() {
@@ -58,6 +64,7 @@ impl Topology {
         check_words(partitioner.name(), &partitioner.options())?;
         check_names(&nodes)?;
         check_no_urls(&nodes)?;
+        let ids = ids(&nodes)?;
         let placement = partitioner.place(&nodes)?;
         let tag = partitioner.hash_tag();
         let fingerprint = fingerprint(&nodes, partitioner.as_ref(), &tag);
@@ -68,7 +75,17 @@ impl Topology {
             placement,
             tag,
             fingerprint,
+            epoch: 0,
+            ids,
         })
+    }
+
+    /// Orders the topologies of one client: of two, the one with the larger epoch is newer. A topology that was given to a
+    /// client has epoch 0. It is neither written into the text nor part of the [`fingerprint`](Self::fingerprint).
+    ///
+    /// A [`NodeIndex`] means something only in the epoch it was made in; a [`NodeId`] means the same node in all.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// The nodes, in the order in which they were given.
@@ -89,6 +106,23 @@ impl Topology {
     pub fn index_of(&self, name: &str) -> Option<NodeIndex> {
         let position = self.nodes.iter().position(|node| node.name() == name)?;
         Some(NodeIndex::new(position as u16))
+    }
+
+    /// The position of the node with this identity.
+    ///
+    /// ```
+    /// use redis_sharding::ShardedClient;
+    ///
+    /// let builder = || ShardedClient::builder().node("b", "redis://10.0.0.2/");
+    /// let before = builder().build()?.topology();
+    /// let after = builder().node("a", "redis://10.0.0.1/").build()?.topology();
+    /// let id = before.nodes()[0].id();
+    /// assert_eq!(after.index_of_id(id), after.index_of("b"));
+    /// # Ok::<(), redis_sharding::Error>(())
+    /// ```
+    pub fn index_of_id(&self, id: NodeId) -> Option<NodeIndex> {
+        let at = self.ids.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        Some(self.ids[at].1)
     }
 
     /// Every node's position, in order.
@@ -177,6 +211,7 @@ impl fmt::Debug for Topology {
             .field("nodes", &self.nodes)
             .field("partitioner", &self.partitioner)
             .field("fingerprint", &format_args!("{:016x}", self.fingerprint))
+            .field("epoch", &self.epoch)
             .finish_non_exhaustive()
     }
 }
@@ -195,6 +230,28 @@ fn check_names(nodes: &[NodeSpec]) -> Result<(), Error> {
             "two nodes are called {:?}; give each a name of its own",
             pair[0]
         ))),
+    }
+}
+
+/// The nodes by identity. Names are checked before: here two nodes with one id have different names.
+fn ids(nodes: &[NodeSpec]) -> Result<Box<[(NodeId, NodeIndex)]>, Error> {
+    let mut ids: Box<[(NodeId, NodeIndex)]> = (0..)
+        .map(NodeIndex::new)
+        .zip(nodes)
+        .map(|(index, node)| (node.id(), index))
+        .collect();
+    ids.sort_unstable();
+    match ids.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        None => Ok(ids),
+        Some(pair) => {
+            let name = |at: usize| nodes[pair[at].1.get()].name();
+            Err(Error::config(format!(
+                "the names {:?} and {:?} have one id, {}; give one of these nodes another name",
+                name(0),
+                name(1),
+                pair[0].0
+            )))
+        }
     }
 }
 
@@ -228,4 +285,62 @@ fn fingerprint(nodes: &[NodeSpec], partitioner: &dyn Partitioner, tag: &HashTag)
         add(if node.is_named() { "named" } else { "address" });
     }
     xxh3_64(text.as_bytes())
+}
+
+#[cfg(test)]
+impl Topology {
+    /// The same topology in another epoch.
+    pub(crate) fn with_epoch(mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::partition::Rendezvous;
+
+    fn topology(names: &[&str]) -> Result<Topology, Error> {
+        let node = |name: &&str| NodeSpec::new(*name, format!("{name}:6379"));
+        let nodes = names.iter().map(node).collect();
+        Topology::new(nodes, Arc::new(Rendezvous::default()))
+    }
+
+    #[test]
+    fn two_names_with_one_node_id_are_a_config_error_that_names_both() {
+        // Searched for: XXH3-64 of both is bbf3d0c5ae63a581.
+        let names = ["l3sriuy", "a", "y-9ZgvGM"];
+        assert_eq!(NodeId::of_name(names[0]), NodeId::of_name(names[2]));
+        let error = topology(&names).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert_eq!(
+            error.to_string(),
+            "the names \"l3sriuy\" and \"y-9ZgvGM\" have one id, bbf3d0c5ae63a581; give one of these nodes another name"
+        );
+        assert!(topology(&names[..2]).is_ok());
+    }
+
+    #[test]
+    fn every_node_is_found_by_its_id() {
+        let names: Vec<String> = (0..500).map(|number| format!("node-{number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let topology = topology(&names).unwrap();
+        for index in topology.indices() {
+            assert_eq!(topology.index_of_id(topology.node(index).id()), Some(index));
+        }
+        assert_eq!(topology.index_of_id(NodeId::of_name("node-500")), None);
+    }
+
+    #[test]
+    fn the_epoch_is_neither_in_the_fingerprint_nor_in_the_text() {
+        let fixed = topology(&["a", "b"]).unwrap();
+        assert_eq!(fixed.epoch(), 0);
+        let later = topology(&["a", "b"]).unwrap().with_epoch(7);
+        assert_eq!(later.epoch(), 7);
+        assert_eq!(later.fingerprint(), fixed.fingerprint());
+        assert_eq!(later.to_string(), fixed.to_string());
+        assert_eq!(Topology::parse(&later.to_string()).unwrap().epoch(), 0);
+    }
 }

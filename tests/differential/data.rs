@@ -106,7 +106,8 @@ pub fn compare(world: &mut World) -> io::Result<Result<(), String>> {
 }
 
 fn differences(world: &World, one: &Data, nodes: &[Data]) -> Result<(), String> {
-    let name = |node: usize| world.topology().nodes()[node].name();
+    let topology = world.topology();
+    let name = |node: usize| topology.nodes()[node].name();
     for (number, node) in nodes.iter().enumerate() {
         if let Some(key) = node
             .entries

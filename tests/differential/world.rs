@@ -1,6 +1,7 @@
 //! The two sides: one server, and the proxy over four.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis_sharding::{NodeIndex, Topology};
@@ -97,7 +98,7 @@ impl World {
         Ok(())
     }
 
-    pub fn topology(&self) -> &Topology {
+    pub fn topology(&self) -> Arc<Topology> {
         self.door.proxy.topology()
     }
 

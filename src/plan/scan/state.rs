@@ -7,13 +7,21 @@ use redis::{Cmd, Value};
 
 use crate::config::limits;
 use crate::error::{Error, ErrorKind};
+use crate::partition::{NodeId, NodeIndex};
+use crate::plan::Router;
+use crate::plan::scan::cursor::{ScanCursor, mix};
+use crate::topology::Topology;
 
-/// Where a scan stands. Prints as text and parses back, so that it can be kept and resumed later or elsewhere, as long as
-/// the topology stays the same.
+/// Where a scan stands: the node, by its [`NodeId`], and that server's own cursor. Prints as text and parses back, so that it
+/// can be kept and resumed later or elsewhere, as long as the topology stays the same. With other nodes it is refused: keys
+/// that have moved between nodes meanwhile would be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScanPosition {
     fingerprint: u64,
+    node: NodeId,
     cursor: u64,
+    /// Whether a node has answered an earlier step.
+    answered: bool,
 }
 
 /// A scan under way.
@@ -31,7 +39,7 @@ pub(crate) struct ScanState {
 /// What follows the page in hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NextPage {
-    Page(u64),
+    Page(ScanPosition),
     End,
 }
 
@@ -50,7 +58,7 @@ impl ScanState {
         Self {
             position,
             page: Vec::new().into_iter(),
-            next: NextPage::Page(position.cursor),
+            next: NextPage::Page(position),
             options: Vec::new(),
             mistake: None,
         }
@@ -71,16 +79,14 @@ impl ScanState {
     /// Where to resume. Keys of a page that was begun come again.
     pub(crate) fn position(&self) -> ScanPosition {
         match self.next {
-            NextPage::Page(cursor) if self.page.len() == 0 => ScanPosition {
-                cursor,
-                ..self.position
-            },
+            NextPage::Page(position) if self.page.len() == 0 => position,
             _ => self.position,
         }
     }
 
-    /// The next key, or what must be asked to get one.
-    pub(crate) fn next_step(&mut self) -> ScanStep {
+    /// The next key, or what must be asked to get one. When the topology is not that of the position any more, an error, and
+    /// then the end.
+    pub(crate) fn next_step(&mut self, router: &Router) -> ScanStep {
         if let Some(mistake) = self.mistake.take() {
             self.next = NextPage::End;
             return ScanStep::Yield(Err(mistake));
@@ -92,7 +98,14 @@ impl ScanState {
                 ScanStep::Yield(Err(Error::new(ErrorKind::Redis, text)))
             }
             (None, NextPage::End) => ScanStep::Done,
-            (None, NextPage::Page(cursor)) => {
+            (None, NextPage::Page(position)) => {
+                let cursor = match position.pack(router) {
+                    Ok(cursor) => cursor,
+                    Err(error) => {
+                        self.next = NextPage::End;
+                        return ScanStep::Yield(Err(error));
+                    }
+                };
                 let mut cmd = redis::cmd("SCAN");
                 cmd.arg(cursor);
                 for (name, value) in &self.options {
@@ -104,7 +117,7 @@ impl ScanState {
     }
 
     /// Takes the answer to what was asked.
-    pub(crate) fn answer(&mut self, answer: Value) -> Result<(), Error> {
+    pub(crate) fn answer(&mut self, answer: Value, router: &Router) -> Result<(), Error> {
         if let Value::ServerError(error) = &answer {
             return Err(Error::from_server(error));
         }
@@ -114,40 +127,85 @@ impl ScanState {
                 format!("a scan's answer cannot be read: {error}"),
             )
         })?;
-        if let NextPage::Page(cursor) = self.next {
-            self.position.cursor = cursor;
-        }
-        self.next = if next == 0 {
-            NextPage::End
-        } else {
-            NextPage::Page(next)
+        let next = match next {
+            0 => NextPage::End,
+            next => NextPage::Page(ScanPosition::unpack(next, router)?),
         };
+        if let NextPage::Page(position) = self.next {
+            self.position = position;
+        }
+        self.next = next;
         self.page = page.into_iter();
         Ok(())
     }
 }
 
 impl ScanPosition {
-    pub(crate) fn start(fingerprint: u64) -> Self {
+    /// Before the first key of the first node.
+    pub(crate) fn start(topology: &Topology) -> Self {
         Self {
-            fingerprint,
+            fingerprint: topology.fingerprint(),
+            // A topology has at least one node.
+            node: topology.node(NodeIndex::new(0)).id(),
             cursor: 0,
+            answered: false,
         }
     }
 
-    pub(crate) fn check(self, fingerprint: u64) -> Result<(), Error> {
-        match self.fingerprint == fingerprint {
-            true => Ok(()),
-            false => Err(Error::config(
-                "this scan position comes from another topology; its cursor would mean another node here: scan anew",
-            )),
-        }
+    /// Where its node stands in `topology`.
+    pub(crate) fn locate(self, topology: &Topology) -> Result<NodeIndex, Error> {
+        let node = topology.index_of_id(self.node);
+        node.filter(|_| self.fingerprint == topology.fingerprint())
+            .ok_or_else(|| {
+                Error::config(
+                    "this scan position comes from another topology: keys may have moved to nodes that it has passed; scan \
+                     anew",
+                )
+            })
+    }
+
+    /// The cursor of the request that continues here.
+    fn pack(self, router: &Router) -> Result<u64, Error> {
+        let cursor = ScanCursor {
+            node: self.locate(router.topology())?,
+            cursor: self.cursor,
+            answered: self.answered,
+        };
+        cursor.pack(router).ok_or_else(not_a_position)
+    }
+
+    fn unpack(cursor: u64, router: &Router) -> Result<Self, Error> {
+        let cursor = ScanCursor::parse(cursor.to_string().as_bytes(), router)?;
+        let topology = router.topology();
+        Ok(Self {
+            fingerprint: topology.fingerprint(),
+            node: topology.node(cursor.node).id(),
+            cursor: cursor.cursor,
+            answered: cursor.answered,
+        })
+    }
+
+    /// The server's cursor, and in the lowest bit whether a node has answered.
+    fn state(self) -> u64 {
+        self.cursor << 1 | u64::from(self.answered)
+    }
+
+    /// Tells a text that was cut or altered.
+    fn check(self) -> u16 {
+        let mixed = mix(mix(self.fingerprint ^ self.state()) ^ self.node.as_u64());
+        (mixed & u64::from(u16::MAX)) as u16
     }
 }
 
+/// Writes `FINGERPRINT:NODE:STATE:CHECK`; the second is the [`NodeId`] of the node.
 impl fmt::Display for ScanPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}:{}", self.fingerprint, self.cursor)
+        let (state, check) = (self.state(), self.check());
+        write!(
+            f,
+            "{:016x}:{}:{state}:{check:04x}",
+            self.fingerprint, self.node
+        )
     }
 }
 
@@ -156,74 +214,153 @@ impl FromStr for ScanPosition {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let parse = || {
-            let (fingerprint, cursor) = text.split_once(':')?;
-            Some(Self {
-                fingerprint: u64::from_str_radix(fingerprint, 16).ok()?,
-                cursor: cursor.parse().ok()?,
-            })
+            let mut words = text.split(':');
+            let fingerprint = u64::from_str_radix(words.next()?, 16).ok()?;
+            let node = words.next()?.parse().ok()?;
+            let state: u64 = words.next()?.parse().ok()?;
+            let position = Self {
+                fingerprint,
+                node,
+                cursor: state >> 1,
+                answered: state & 1 == 1,
+            };
+            // Also refuses what is written otherwise, such as with a sign, and what stands behind it.
+            (position.to_string() == text).then_some(position)
         };
-        parse().ok_or_else(|| Error::config("not a scan position: it reads FINGERPRINT:CURSOR"))
+        parse().ok_or_else(not_a_position)
     }
+}
+
+fn not_a_position() -> Error {
+    Error::config("not a scan position as a scan gives it: FINGERPRINT:NODE:STATE:CHECK")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::command::CommandTable;
+    use crate::partition::{NodeSpec, Rendezvous};
+    use crate::plan::SplitWrites;
+
+    fn router(names: &[&str]) -> Router {
+        let node = |name: &&str| NodeSpec::new(*name, format!("{name}:6379"));
+        let nodes = names.iter().map(node).collect();
+        let topology = Topology::new(nodes, Arc::new(Rendezvous::default())).unwrap();
+        let table = CommandTable::built_in();
+        Router::new(
+            Arc::new(topology),
+            std::borrow::Cow::Borrowed(table),
+            SplitWrites::Allowed,
+        )
+    }
+
+    fn start(router: &Router) -> ScanPosition {
+        ScanPosition::start(router.topology())
+    }
+
+    fn at(router: &Router, name: &str, cursor: u64) -> ScanPosition {
+        ScanPosition {
+            node: NodeId::of_name(name),
+            cursor,
+            answered: true,
+            ..start(router)
+        }
+    }
+
+    fn page(next: u64, keys: &[&str]) -> Value {
+        let keys = keys
+            .iter()
+            .map(|key| Value::BulkString(key.as_bytes().to_vec()));
+        let cursor = Value::BulkString(next.to_string().into_bytes());
+        Value::Array(vec![cursor, Value::Array(keys.collect())])
+    }
 
     #[test]
-    fn a_position_parses_as_it_prints() {
-        let position = ScanPosition {
-            fingerprint: 0xfeed,
-            cursor: 42,
-        };
-        assert_eq!(
-            position.to_string().parse::<ScanPosition>().unwrap(),
-            position
-        );
-        let error = "nonsense".parse::<ScanPosition>().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Config);
+    fn a_position_parses_as_it_prints_and_names_its_node_by_id() {
+        let router = router(&["a", "b"]);
+        for position in [start(&router), at(&router, "b", 0), at(&router, "b", 42)] {
+            let text = position.to_string();
+            assert_eq!(text.parse::<ScanPosition>().unwrap(), position);
+            assert!(text.contains(&position.node.to_string()), "{text}");
+        }
+        assert!(at(&router, "b", 42).to_string().contains(":85:"));
+    }
+
+    #[test]
+    fn a_position_whose_text_was_altered_or_cut_is_refused() {
+        let text = at(&router(&["a", "b"]), "b", 42).to_string();
+        let mut wrong: Vec<String> = (0..text.len()).map(|end| text[..end].to_owned()).collect();
+        for at in 0..text.len() {
+            let mut altered = text.clone().into_bytes();
+            altered[at] = if altered[at] == b'1' { b'2' } else { b'1' };
+            wrong.push(String::from_utf8(altered).unwrap());
+        }
+        wrong.extend(["nonsense", "feed:42", ":::"].map(str::to_owned));
+        wrong.extend([format!("{text}:"), format!("+{text}"), format!("{text} ")]);
+        for wrong in wrong {
+            let error = wrong.parse::<ScanPosition>().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{wrong}");
+        }
     }
 
     #[test]
     fn a_page_size_outside_of_its_limits_is_given_as_an_error_once() {
+        let router = router(&["a"]);
         for size in [0, 1_000_001, usize::MAX - 1, usize::MAX] {
-            let mut pages = ScanState::new(ScanPosition::start(1));
+            let mut pages = ScanState::new(start(&router));
             pages.set_count(size);
             let text = format!("with_count is {size}, but must be in 1..=1000000");
             assert!(
-                matches!(pages.next_step(), ScanStep::Yield(Err(error)) if error.to_string() == text)
+                matches!(pages.next_step(&router), ScanStep::Yield(Err(error)) if error.to_string() == text)
             );
-            assert!(matches!(pages.next_step(), ScanStep::Done));
+            assert!(matches!(pages.next_step(&router), ScanStep::Done));
         }
         for size in [1, 1_000_000] {
-            let mut pages = ScanState::new(ScanPosition::start(1));
+            let mut pages = ScanState::new(start(&router));
             pages.set_count(size);
-            assert!(matches!(pages.next_step(), ScanStep::Fetch(_)));
+            assert!(matches!(pages.next_step(&router), ScanStep::Fetch(_)));
         }
     }
 
     #[test]
-    fn a_position_of_another_topology_is_refused() {
-        assert!(ScanPosition::start(1).check(2).is_err());
-        assert!(ScanPosition::start(1).check(1).is_ok());
+    fn a_position_is_refused_when_the_list_of_nodes_has_changed() {
+        let before = router(&["a", "b", "c"]);
+        let position = at(&before, "b", 7);
+        assert_eq!(position.locate(before.topology()).unwrap().get(), 1);
+        for names in [
+            &["x", "a", "b", "c"][..],
+            &["a", "c"],
+            &["c", "b", "a"],
+            &["b", "a", "c"],
+        ] {
+            let after = router(names);
+            let error = position.locate(after.topology()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{names:?}");
+            // A scan under way gives the error, and nothing after it.
+            let mut pages = ScanState::new(position);
+            assert!(matches!(pages.next_step(&before), ScanStep::Fetch(_)));
+            let ScanStep::Yield(Err(error)) = pages.next_step(&after) else {
+                panic!("{names:?}: the scan goes on");
+            };
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(matches!(pages.next_step(&after), ScanStep::Done));
+        }
     }
 
     #[test]
     fn a_page_that_was_begun_is_asked_for_again() {
-        let mut pages = ScanState::new(ScanPosition::start(1));
-        let page = |cursor: u64, keys: &[&str]| {
-            let keys = keys
-                .iter()
-                .map(|key| Value::BulkString(key.as_bytes().to_vec()));
-            let cursor = Value::BulkString(cursor.to_string().into_bytes());
-            Value::Array(vec![cursor, Value::Array(keys.collect())])
-        };
-        pages.answer(page(7, &["a", "b"])).unwrap();
-        assert!(matches!(pages.next_step(), ScanStep::Yield(Ok(key)) if key == b"a"));
-        assert_eq!(pages.position().cursor, 0);
-        assert!(matches!(pages.next_step(), ScanStep::Yield(Ok(key)) if key == b"b"));
-        assert_eq!(pages.position().cursor, 7);
-        pages.answer(page(0, &[])).unwrap();
-        assert!(matches!(pages.next_step(), ScanStep::Done));
+        let router = router(&["a", "b"]);
+        let mut pages = ScanState::new(start(&router));
+        let next = at(&router, "b", 7);
+        let cursor = next.pack(&router).unwrap();
+        pages.answer(page(cursor, &["a", "b"]), &router).unwrap();
+        assert!(matches!(pages.next_step(&router), ScanStep::Yield(Ok(key)) if key == b"a"));
+        assert_eq!(pages.position(), start(&router));
+        assert!(matches!(pages.next_step(&router), ScanStep::Yield(Ok(key)) if key == b"b"));
+        assert_eq!(pages.position(), next);
+        pages.answer(page(0, &[]), &router).unwrap();
+        assert!(matches!(pages.next_step(&router), ScanStep::Done));
     }
 }

@@ -95,17 +95,23 @@ impl<N: Network> Simulation<N> {
         let mut pipeline = RawPipeline::new(&self.router, &ScriptCache::empty, input.len(), 0);
         self.session.set_pause(self.pause);
         let round = self.session.read_round(input, &mut pipeline);
-        let exchanges = pipeline.take_exchanges();
-        let answers = exchanges.iter().map(|exchange| {
+        let mut exchange = pipeline.exchange();
+        let attempts = exchange.attempts();
+        let answers = attempts.iter().map(|attempt| {
             let mut values = RawReplies::default();
-            exchange.slots.iter().for_each(|_| values.push(b":1\r\n"));
+            attempt
+                .request
+                .slots
+                .iter()
+                .for_each(|_| values.push(b":1\r\n"));
             Answers {
                 values,
                 failure: None,
             }
         });
-        let answers: Vec<_> = answers.collect();
-        let mut writer = pipeline.reply_writer(&exchanges, &answers, self.session.protocol(), 0);
+        let answers = answers.collect();
+        exchange.handle(answers);
+        let mut writer = pipeline.reply_writer(&exchange, self.session.protocol(), 0);
         let progress = writer.write_next(&mut self.out, usize::MAX);
         assert!(matches!(progress, WriteProgress::All));
         (round.consumed, round.next)
@@ -249,10 +255,7 @@ fn describe(step: &ActionStep) -> String {
         ActionStep::SendOnLease { packed, .. } => format!("send {}", words(packed)),
         ActionStep::ReleaseLease => "release".into(),
         ActionStep::DropLease => "drop".into(),
-        ActionStep::Call { packed, scripted } => match scripted {
-            true => format!("script {}", words(packed)),
-            false => format!("call {}", words(packed)),
-        },
+        ActionStep::Call { packed } => format!("call {}", words(packed)),
         ActionStep::CallNode { node, packed } => {
             format!("ask {} {}", ["a", "b"][node.get()], words(packed))
         }

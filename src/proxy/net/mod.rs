@@ -208,9 +208,9 @@ impl Proxy {
         }
     }
 
-    /// The nodes and their placement.
-    pub fn topology(&self) -> &Topology {
-        self.upstreams.config.router.topology()
+    /// The nodes and their placement: an immutable snapshot.
+    pub fn topology(&self) -> Arc<Topology> {
+        Arc::clone(self.upstreams.config.router.topology())
     }
 
     /// Serves a connection over TCP until its end: sets its options, and then does as [`serve`](Self::serve).
@@ -281,7 +281,7 @@ impl Proxy {
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxy")
-            .field("topology", self.topology())
+            .field("topology", self.upstreams.config.router.topology())
             .field("clients", &self.client_count())
             .finish_non_exhaustive()
     }

@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::aio::Shared;
 use crate::aio::reconnecting::{Connector, Duplex};
+use crate::endpoint::down_text;
 use crate::error::Error;
 use crate::plan::{Cause, Failure, OversizedReply};
 use crate::proxy::Session;
@@ -29,7 +30,10 @@ impl StreamingConnection {
         connector: &Connector,
         patience: Option<Duration>,
     ) -> Result<Self, String> {
-        let (stream, _) = connector.open(connector.handshake()).await?;
+        let attempt = connector.backoff.try_begin(connector.timeout);
+        let attempt = attempt.map_err(|down| down_text(&down))?;
+        let opened = connector.open(connector.handshake()).await;
+        let (stream, _) = attempt.end(opened)?;
         Ok(Self { stream, patience })
     }
 

@@ -516,7 +516,7 @@ const BLOCKING: &[Row] = &[
         about: "a script by itself",
         requests: &["EVAL 1 0"],
         network: &[":1"],
-        steps: &["script EVAL 1 0"],
+        steps: &["call EVAL 1 0"],
         client: ":1/",
     },
     Row {
@@ -682,7 +682,7 @@ const REPLIES_OFF: &[Row] = &[
         about: "a script behind REPLY OFF",
         requests: &["CLIENT REPLY OFF", "EVAL 1 0"],
         network: &[":1"],
-        steps: &["script EVAL 1 0"],
+        steps: &["call EVAL 1 0"],
         client: "",
     },
     Row {

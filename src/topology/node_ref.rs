@@ -1,0 +1,72 @@
+//! A node of one topology, as a handle keeps it.
+
+use std::sync::Arc;
+
+use super::Topology;
+use crate::partition::{NodeId, NodeIndex, NodeSpec};
+
+/// One node of one snapshot. It owns the snapshot, so that name and address can be borrowed from a handle also when the client
+/// has a newer topology; there the node is found again by its identity.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeRef {
+    topology: Arc<Topology>,
+    index: NodeIndex,
+}
+
+impl NodeRef {
+    pub(crate) fn new(topology: Arc<Topology>, index: NodeIndex) -> Self {
+        Self { topology, index }
+    }
+
+    /// The position in its own snapshot.
+    pub(crate) fn index(&self) -> NodeIndex {
+        self.index
+    }
+
+    pub(crate) fn spec(&self) -> &NodeSpec {
+        self.topology.node(self.index)
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.spec().id()
+    }
+
+    /// The position of the same node in `topology`, or `None` when it is not in it.
+    #[inline]
+    pub(crate) fn index_in(&self, topology: &Arc<Topology>) -> Option<NodeIndex> {
+        match Arc::ptr_eq(&self.topology, topology) {
+            true => Some(self.index),
+            false => topology.index_of_id(self.id()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::partition::Rendezvous;
+
+    fn topology(names: &[&str]) -> Arc<Topology> {
+        let node = |name: &&str| NodeSpec::new(*name, format!("{name}:6379"));
+        let nodes = names.iter().map(node).collect();
+        Arc::new(Topology::new(nodes, Arc::new(Rendezvous::default())).unwrap())
+    }
+
+    #[test]
+    fn a_node_is_found_again_by_its_identity_after_the_list_of_nodes_changed() {
+        let before = topology(&["a", "b", "c"]);
+        let b = NodeRef::new(Arc::clone(&before), before.index_of("b").unwrap());
+        for (names, expected) in [
+            (&["a", "b", "c"][..], Some(1)),
+            (&["x", "a", "b", "c"], Some(2)),
+            (&["b", "c"], Some(0)),
+            (&["c", "a", "b"], Some(2)),
+            (&["a", "c"], None),
+            (&["a", "x", "c"], None),
+        ] {
+            let found = b.index_in(&topology(names)).map(NodeIndex::get);
+            assert_eq!(found, expected, "{names:?}");
+        }
+        assert_eq!(b.index_in(&before), Some(b.index()));
+    }
+}
