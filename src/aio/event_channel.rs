@@ -81,6 +81,7 @@ impl EventChannel {
     }
 
     /// An event that has come already.
+    #[cfg(feature = "proxy")]
     pub(super) fn try_receive(&self) -> Option<Event> {
         let mut state = self.state.lock();
         let event = state.queue.pop()?;

@@ -68,6 +68,7 @@ impl Executor {
     }
 
     /// How long an answer that comes at once may take.
+    #[cfg(feature = "proxy")]
     pub(crate) fn response_timeout(&self) -> Option<Duration> {
         self.response_timeout
     }
@@ -235,12 +236,12 @@ impl NodeConnections {
         };
         let answers = acquired
             .connection()
-            .exchange_metered(
+            .exchange_into(
                 &exchange.packed,
                 exchange.slots.len(),
                 exchange.ending,
                 deadline,
-                exchange.meter.clone(),
+                R::for_request(exchange),
             )
             .await;
         match &answers.failure {

@@ -1,6 +1,5 @@
 //! Keeps what scripts went through the client, and carries out what `plan` says of them.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use redis::{RedisResult, Value};
@@ -13,7 +12,6 @@ use crate::plan::{
     Answers, Batch, FunctionRetry, NodeRequest, PlannedTransaction, Recovery, RoutedCommand, Scope,
     ScriptCache, ScriptJournal, libraries, loads_at,
 };
-use crate::resp::Protocol;
 
 impl Shared {
     /// What scripts went through the client so far.
@@ -34,28 +32,7 @@ impl Shared {
         answer
     }
 
-    /// The same for a reply that is passed on unread.
-    pub(crate) fn record_raw_script_reply<'b>(
-        &self,
-        args: &[&[u8]],
-        reply: &'b [u8],
-        protocol: Protocol,
-    ) -> Cow<'b, [u8]> {
-        // What runs again and again needs no lock that only one can hold.
-        if self.scripts.read().is_known(args) {
-            return Cow::Borrowed(reply);
-        }
-        ScriptCache::record_raw_reply(&mut self.scripts.write(), args, reply, protocol)
-    }
-
-    /// The same for a transaction, by what EXEC answered.
-    pub(crate) fn heard_exec(&self, journal: &ScriptJournal<'_>, exec: &[u8]) {
-        if !journal.is_empty() {
-            journal.record_raw(&mut self.scripts.write(), exec);
-        }
-    }
-
-    /// The same for a pipeline.
+    /// Notes what the commands of a pipeline did.
     pub(super) fn record_script_replies(&self, journal: &ScriptJournal<'_>, values: &mut [Value]) {
         if !journal.is_empty() {
             journal.record(&mut self.scripts.write(), values);

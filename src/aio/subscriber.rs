@@ -176,6 +176,7 @@ impl Subscriber {
     }
 
     /// An event that has come already.
+    #[cfg(feature = "proxy")]
     pub(crate) fn try_next_event(&mut self) -> Option<Event> {
         self.events.try_receive()
     }

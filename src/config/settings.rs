@@ -73,7 +73,7 @@ impl<T: Copy + Ord + fmt::Debug> Limit<T> {
     }
 
     /// The value that may be set and is nearest.
-    #[cfg_attr(not(feature = "tokio-comp"), allow(dead_code, reason = "of the proxy"))]
+    #[cfg(feature = "proxy")]
     pub(crate) fn clamp(&self, value: T) -> T {
         value.clamp(self.min, self.max)
     }
@@ -86,10 +86,6 @@ pub(crate) struct Settings {
     pub(crate) response_timeout: Option<Duration>,
     pub(crate) pool_size: usize,
     pub(crate) blocking_pool_size: usize,
-    #[cfg_attr(
-        not(feature = "tokio-comp"),
-        allow(dead_code, reason = "of the async client")
-    )]
     pub(crate) connections_per_node: usize,
     pub(crate) idle_check: Duration,
     /// How long a connection may be quiet until the kernel asks the peer.

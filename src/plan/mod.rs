@@ -46,7 +46,7 @@ pub(crate) use failure::{Answers, Cause, Failure, RESENDS_MAX, ReplyBuffer, Rese
 pub(crate) use other_node::retry_on_other_node;
 #[cfg(feature = "proxy")]
 pub(crate) use raw::{
-    ByteMeter, OversizedReply, RawPipeline, RawReplies, SharedByteMeter, WriteProgress,
+    ByteMeter, LARGE_BYTES, OversizedReply, RawPipeline, RawReplies, SharedByteMeter, WriteProgress,
 };
 pub(crate) use request::{
     PipelineKind, PipelineSummary, PlannedPipeline, check_each, empty_pipeline, finish_private,
@@ -58,9 +58,10 @@ pub(crate) use scripts::{
     CacheSnapshot, FunctionRetry, Recovery, Rewritten, Scope, ScriptCache, ScriptJournal,
     ScriptRewriter, TransactionState, libraries, loads_at,
 };
-pub(crate) use transaction::LARGE_BYTES;
 pub(crate) use transaction::{ExpectedEnd, PlannedTransaction};
-pub(crate) use watch::{WatchState, exec_abort, is_watch};
+#[cfg(feature = "proxy")]
+pub(crate) use watch::is_watch;
+pub(crate) use watch::{WatchState, exec_abort};
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use scripts::keys_of_script;

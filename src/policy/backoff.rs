@@ -75,22 +75,6 @@ impl Backoff {
         }
     }
 
-    /// Why and since when the node cannot be reached, if so.
-    pub(crate) fn outage(&self, now: Instant) -> Option<(&str, Duration)> {
-        let trouble = self.trouble.as_ref()?;
-        Some((
-            &trouble.reason,
-            now.saturating_duration_since(trouble.since),
-        ))
-    }
-
-    /// Whether the pause after the last failure is over: the next attempt may be made.
-    pub(crate) fn is_due(&self, now: Instant) -> bool {
-        self.trouble
-            .as_ref()
-            .is_none_or(|trouble| now >= trouble.retry_at)
-    }
-
     /// A connection was made.
     pub(crate) fn connected(&mut self) {
         self.trouble = None;
@@ -122,6 +106,26 @@ impl Backoff {
             reason,
         });
         pause
+    }
+}
+
+/// For connections that are remade in the background.
+#[cfg(feature = "tokio-comp")]
+impl Backoff {
+    /// Why and since when the node cannot be reached, if so.
+    pub(crate) fn outage(&self, now: Instant) -> Option<(&str, Duration)> {
+        let trouble = self.trouble.as_ref()?;
+        Some((
+            &trouble.reason,
+            now.saturating_duration_since(trouble.since),
+        ))
+    }
+
+    /// Whether the pause after the last failure is over: the next attempt may be made.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.trouble
+            .as_ref()
+            .is_none_or(|trouble| now >= trouble.retry_at)
     }
 }
 

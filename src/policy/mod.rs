@@ -6,4 +6,6 @@
 
 mod backoff;
 
-pub(crate) use backoff::{Admission, BACKOFF_MAX, BACKOFF_MIN, Backoff};
+#[cfg(feature = "tokio-comp")]
+pub(crate) use backoff::BACKOFF_MIN;
+pub(crate) use backoff::{Admission, BACKOFF_MAX, Backoff};

@@ -11,6 +11,7 @@
 
 mod buffer;
 mod decode;
+#[cfg(feature = "proxy")]
 mod encode;
 mod handshake;
 mod integer;
@@ -21,11 +22,15 @@ mod scan;
 
 pub use packed::{Args, PackedCommands, PackedError, PackedProblem, write_command};
 
-pub(crate) use buffer::{RawFrame, ReplyDecoder};
+#[cfg(feature = "tokio-comp")]
+pub(crate) use buffer::RawFrame;
+pub(crate) use buffer::ReplyDecoder;
+#[cfg(feature = "tokio-comp")]
+pub(crate) use decode::simple_length;
 pub(crate) use decode::{
-    Input, Slice, length, line_end, read, read_all, read_message, read_next, simple_length,
-    some_length,
+    Input, Slice, length, line_end, read, read_all, read_message, read_next, some_length,
 };
+#[cfg(feature = "proxy")]
 pub(crate) use encode::{Protocol, write_bulk, write_error, write_int, write_line, write_status};
 pub(crate) use handshake::Handshake;
 pub(crate) use integer::canonical_integer;

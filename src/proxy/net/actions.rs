@@ -181,10 +181,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let (protocol, lease) = self.lease.take()?;
         let limit = shared.executor.deadline(self.proxy.registry.pause_time());
         let answers: Answers<RawReplies> = {
-            let meter = Some(self.meter());
+            let replies = RawReplies::with_meter(Some(self.meter()));
             lease
                 .connection
-                .exchange_metered(packed, count, ending, limit, meter)
+                .exchange_into(packed, count, ending, limit, replies)
                 .await
         };
         if answers.failure.is_none() {
@@ -273,7 +273,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let node = shared.router.name(node);
         PlannedTransaction::raw_exec_reply(node, &answers, protocol, &mut self.out);
         if let Some(woven) = &woven {
-            shared.heard_exec(&woven.journal, &self.out[before..]);
+            shared.record_exec_reply(&woven.journal, &self.out[before..]);
         }
     }
 

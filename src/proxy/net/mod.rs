@@ -14,6 +14,7 @@ mod connection;
 mod input;
 mod memory;
 mod registry;
+mod scripts;
 mod streaming;
 
 use std::fmt;
