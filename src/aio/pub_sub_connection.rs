@@ -15,14 +15,15 @@ use tokio::sync::Notify;
 
 use crate::aio::event_channel::EventChannel;
 use crate::aio::multiplexed::{Deadline, is_away};
-use crate::aio::reconnecting::{Connector, Duplex, current_thread_runtime};
+use crate::aio::peek::Duplex;
+use crate::aio::reconnecting::{Connector, current_thread_runtime};
 use crate::error::Error;
 use crate::plan::pubsub::{
     ChangeRequest, Event, KEEPALIVE_AFTER, NAMES_AT_ONCE, Name, PubSubReply, SubscriptionChange,
     SubscriptionKind, SubscriptionTracker,
 };
 use crate::policy::{BACKOFF_MAX, Backoff};
-use crate::resp::ReplyDecoder;
+use crate::resp::{PING, ReplyDecoder};
 
 /// Replies and messages that are dealt with in a row, and their bytes, before other tasks get their turn.
 const REPLIES_AT_ONCE: usize = 256;
@@ -328,7 +329,6 @@ impl Worker {
 
     /// `gap` tells that messages may have been missed before this connection.
     async fn read_loop(&self, mut transfer: Transfer, mut gap: bool) -> End {
-        const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
         let mut asked = false;
         loop {
             if let Some(end) = self.handle_buffered(&mut transfer.decoder, &mut gap).await {

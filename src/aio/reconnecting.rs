@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use redis::{ConnectionAddr, RedisResult};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 
 use crate::aio::driver::{Driver, WriteCoalescing};
 use crate::aio::multiplexed::{Deadline, MultiplexedConnection, SendQueue};
-use crate::aio::peek::Peek;
+use crate::aio::peek::Duplex;
 use crate::aio::tls;
 use crate::endpoint::Endpoint;
 use crate::plan::{Answers, Cause, ExpectedEnd};
@@ -73,18 +73,13 @@ struct Attempt {
 /// How long after its time an attempt is still taken for one that is run.
 const OVERDUE_SLACK: Duration = Duration::from_millis(100);
 
-/// A stream to a server, of whichever kind.
-pub(crate) trait Duplex: AsyncRead + AsyncWrite + Peek + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Peek + Send + Unpin> Duplex for S {}
-
 impl Connector {
     pub(crate) fn new(endpoint: Endpoint, timeout: Duration, coalescing: WriteCoalescing) -> Self {
         Self {
             address: endpoint.address.clone(),
             endpoint,
             timeout,
-            coalescing: coalescing,
+            coalescing,
         }
     }
 

@@ -69,7 +69,7 @@ impl Subscriber {
         let connections = shared.router.topology().indices().map(|_| None).collect();
         Self {
             shared,
-            connections: connections,
+            connections,
             events: Arc::default(),
             watch: None,
         }

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::net::TcpStream;
 
-use crate::aio::reconnecting::Duplex;
+use crate::aio::peek::Duplex;
 use crate::endpoint::tls::Tls;
 
 /// Shakes hands over a new connection.

@@ -21,9 +21,9 @@ use crate::plan::{PartialReads, Router, SplitWrites};
 use crate::topology::{Topology, address};
 
 pub use crate::config::settings::{
-    CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, POOL_SIZE_MAX, SCAN_COUNT_MAX, TCP_KEEPALIVE_MAX,
-    TIMEOUT_MAX,
+    CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, POOL_SIZE_MAX, TCP_KEEPALIVE_MAX, TIMEOUT_MAX,
 };
+pub use crate::plan::SCAN_COUNT_MAX;
 
 /// Describes a client. Nothing is contacted before the client's first command.
 ///
@@ -189,7 +189,7 @@ impl Builder {
             info.map(|info| NodeConfig { spec, info })
         };
         self.nodes
-            .extend(specs.zip(topology.connection_infos()).map(node));
+            .extend(specs.zip(topology.connection_infos(refused_url)).map(node));
         self.shared_partitioner(topology.shared_partitioner())
     }
 

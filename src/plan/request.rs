@@ -226,8 +226,7 @@ pub(crate) enum PipelineKind {
 impl PipelineKind {
     /// Tells it as `redis::Pipeline` does: `offset` replies are left out, `count` are wanted.
     pub(crate) fn of(packed: &[u8], offset: usize, count: usize) -> Self {
-        const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
-        const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+        use crate::resp::{EXEC, MULTI};
         match offset > 0 && count == 1 && packed.starts_with(MULTI) && packed.ends_with(EXEC) {
             true => Self::Atomic {
                 commands: offset - 1,

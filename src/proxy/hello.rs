@@ -1,11 +1,13 @@
 //! HELLO.
 
+use redis::Value;
+
 use crate::proxy::auth::Auth;
 use crate::proxy::client_command::check_name;
 use crate::proxy::client_info::ClientInfo;
 use crate::proxy::refusal::Refusal;
 use crate::resp::canonical_integer;
-use crate::resp::{Protocol, write_bulk, write_int, write_line};
+use crate::resp::{Protocol, write_bulk, write_command, write_int, write_line};
 
 /// What HELLO asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +19,27 @@ pub(crate) struct Hello {
 }
 
 impl Hello {
+    /// The request that asks a node for its version, which HELLO tells.
+    pub(crate) const VERSION_REQUEST: [&[u8]; 2] = [b"INFO", b"server"];
+
+    /// The version in the reply to [`VERSION_REQUEST`](Self::VERSION_REQUEST).
+    pub(crate) fn version_in(reply: &Value) -> Option<String> {
+        let (Value::BulkString(_) | Value::VerbatimString { .. }) = reply else {
+            return None;
+        };
+        let text: String = redis::from_redis_value(reply.clone()).ok()?;
+        let version = |line: &str| line.strip_prefix("redis_version:").map(str::to_owned);
+        text.lines().find_map(version)
+    }
+
+    /// The request that has a connection to a node speak `protocol`.
+    pub(crate) fn request(protocol: Protocol) -> Vec<u8> {
+        let mut packed = Vec::new();
+        let number = protocol.number().to_string();
+        write_command(&mut packed, &[b"HELLO", number.as_bytes()]);
+        packed
+    }
+
     pub(super) fn parse(args: &[&[u8]], auth: &Auth) -> Result<Self, Refusal> {
         let mut hello = Self::default();
         let Some(version) = args.get(1) else {
@@ -90,6 +113,23 @@ impl Hello {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_version_that_hello_tells_is_read_from_the_reply_to_info() {
+        let text = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n";
+        let bulk = Value::BulkString(text.into());
+        assert_eq!(Hello::version_in(&bulk).as_deref(), Some("7.0.15"));
+        let verbatim = Value::VerbatimString {
+            format: redis::VerbatimFormat::Text,
+            text: text.into(),
+        };
+        assert_eq!(Hello::version_in(&verbatim).as_deref(), Some("7.0.15"));
+        assert_eq!(Hello::version_in(&Value::Int(7)), None);
+        assert_eq!(
+            Hello::request(Protocol::Resp3),
+            b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n"
+        );
+    }
 
     #[test]
     fn hello_sets_what_it_names_and_nothing_when_a_word_is_wrong() {

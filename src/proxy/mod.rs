@@ -8,7 +8,6 @@
 //! Nothing here touches a socket, a clock or a lock.
 
 mod auth;
-mod build;
 mod client_command;
 mod client_info;
 mod hello;

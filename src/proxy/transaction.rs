@@ -7,12 +7,10 @@ use crate::plan::{
     CacheSnapshot, NodeRequest, PipelineKind, PlannedTransaction, Rewritten, Router, Scope,
     ScriptRewriter,
 };
+use crate::resp::{EXEC, MULTI};
 
 /// The commands of a transaction may have so many bytes altogether.
 const TRANSACTION_BYTES_MAX: usize = 512 << 20;
-
-const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
-const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 
 /// Commands since MULTI.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@
 //! * `decode`: replies read from an [`Input`]. `buffer`: [`ReplyDecoder`], the same for bytes that arrive in pieces.
 //! * `scan`: [`FrameScanner`], which finds the end of a reply without building it. `encode`: [`Protocol`], which writes replies.
 //! * `handshake`: the commands of a new connection (HELLO, AUTH, SELECT, CLIENT SETNAME) and the check of their replies.
+//! * `own_requests`: requests without arguments that the client writes itself (PING, MULTI, EXEC, UNWATCH).
 //! * `integer`: the one reading of an integer in its canonical form.
 //!
 //! Nothing here knows a connection, a command's meaning or a clock.
@@ -15,6 +16,7 @@ mod decode;
 mod encode;
 mod handshake;
 mod integer;
+mod own_requests;
 mod packed;
 #[cfg(feature = "proxy")]
 mod request;
@@ -34,6 +36,9 @@ pub(crate) use decode::{
 pub(crate) use encode::{Protocol, write_bulk, write_error, write_int, write_line, write_status};
 pub(crate) use handshake::Handshake;
 pub(crate) use integer::canonical_integer;
+#[cfg(feature = "proxy")]
+pub(crate) use own_requests::UNWATCH;
+pub(crate) use own_requests::{EXEC, MULTI, PING};
 pub(crate) use packed::{write_arg, write_header};
 #[cfg(feature = "proxy")]
 pub(crate) use request::*;

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::plan::pubsub::{
     ChangeRequest, Event, KEEPALIVE_AFTER, Name, PubSubReply, SubscriptionChange, SubscriptionKind,
-    SubscriptionTracker,
+    SubscriptionTracker, no_thread,
 };
 use crate::policy::{BACKOFF_MAX, Backoff};
-use crate::resp::ReplyDecoder;
+use crate::resp::{PING, ReplyDecoder};
 use crate::sync::connection::Connector;
 use crate::sync::deadline::Deadline;
 use crate::sync::event_channel::EventChannel;
@@ -59,6 +59,7 @@ impl PubSubConnection {
             state: Mutex::default(),
             changed: Condvar::new(),
         });
+        let name = node.clone();
         let worker = Worker {
             shared: Arc::clone(&shared),
             connector,
@@ -69,12 +70,7 @@ impl PubSubConnection {
         let thread = std::thread::Builder::new()
             .name("redis-sharding subscriber".into())
             .spawn(move || worker.run())
-            .map_err(|error| {
-                Error::new(
-                    ErrorKind::NodeDown,
-                    format!("no thread to listen with: {error}"),
-                )
-            })?;
+            .map_err(|error| no_thread(&name, &error))?;
         Ok(Self {
             shared,
             thread: Some(thread),
@@ -395,8 +391,7 @@ impl Worker {
         let limit = Deadline::start(Some(KEEPALIVE_AFTER));
         // Who writes at this moment needs no PING, for the node has something to answer.
         if let Some(mut writer) = self.shared.writer.try_lock() {
-            let ping = b"*1\r\n$4\r\nPING\r\n";
-            self.shared.state.lock().outgoing.extend_from_slice(ping);
+            self.shared.state.lock().outgoing.extend_from_slice(PING);
             self.shared.write_outgoing(&mut writer, &limit);
         }
     }

@@ -55,7 +55,7 @@ impl Subscriber {
         let connections = shared.router.topology().indices().map(|_| None).collect();
         Self {
             shared,
-            connections: connections,
+            connections,
             events: Arc::default(),
         }
     }

@@ -455,6 +455,14 @@ pub(crate) fn nothing_to_do() -> Error {
     Error::new(ErrorKind::Unroutable, "no channel or pattern was named")
 }
 
+/// There is no thread that could read what `node` publishes.
+pub(crate) fn no_thread(node: &str, error: &std::io::Error) -> Error {
+    Error::new(
+        ErrorKind::NodeDown,
+        format!("node {node}: no thread to receive its messages: {error}"),
+    )
+}
+
 /// The node did not confirm in time.
 pub(crate) fn not_confirmed(node: &str, why: &str) -> Error {
     Error::new(

@@ -4,7 +4,7 @@
 //! * `replies`: [`RawReplies`], the frames of one node, counted in bytes.
 //! * `pipeline`: [`RawPipeline`], one round of a client's requests and the writer of its replies.
 //! * `merge`: the merges that can be done on frames. `scripts`: the script cache told by frames. `transaction`: what EXEC answered.
-//! `failure`: errors for requests whose bytes the proxy writes itself.
+//!   `failure`: errors for requests whose bytes the proxy writes itself.
 
 mod failure;
 mod merge;

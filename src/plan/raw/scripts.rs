@@ -1,13 +1,14 @@
-//! The same for those who pass answers on unread.
+//! The script cache and replies that are passed on as bytes: only errors are decoded.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use redis::Value;
 
+use crate::partition::NodeIndex;
 use crate::plan::scripts::command::{Scope, ScriptCommand};
-use crate::plan::scripts::{Recovery, ScriptCache, ScriptJournal};
-use crate::plan::{Answers, RawReplies, ReplyBuffer};
+use crate::plan::scripts::{Recovery, ScriptCache, ScriptJournal, loads_at};
+use crate::plan::{Answers, NodeRequest, RawReplies, ReplyBuffer, Router};
 use crate::resp;
 use crate::resp::Protocol;
 
@@ -21,7 +22,7 @@ impl ScriptCache {
         }
     }
 
-    /// What to do about this reply: see [`remedy`](Self::remedy).
+    /// What to do about this reply: see [`recovery`](Self::recovery).
     pub(crate) fn raw_recovery(&self, args: &[&[u8]], reply: &[u8]) -> Option<Recovery> {
         match reply.first() {
             Some(b'-') => self.recovery(args, &read(reply)),
@@ -52,6 +53,21 @@ impl ScriptCache {
                 Cow::Owned(out)
             }
             _ => Cow::Borrowed(reply),
+        }
+    }
+}
+
+impl Recovery {
+    /// The requests that load what `node` lacks, and the one that is sent to it behind them in place of `packed`.
+    pub(crate) fn into_requests<'p>(
+        self,
+        router: &Router,
+        node: NodeIndex,
+        packed: &'p [u8],
+    ) -> (Vec<NodeRequest>, Cow<'p, [u8]>) {
+        match self {
+            Self::Resend(request) => (Vec::new(), Cow::Owned(request)),
+            Self::LoadThenResend(loads) => (loads_at(router, node, &loads), Cow::Borrowed(packed)),
         }
     }
 }

@@ -54,12 +54,12 @@ pub(crate) struct Rewritten<'p> {
 impl<'p> ScriptRewriter<'p> {
     pub(crate) fn new(cache: Arc<ScriptCache>, scope: Scope) -> Self {
         Self {
-            cache: cache,
-            scope: scope,
+            cache,
+            scope,
             present: HashSet::new(),
             present_everywhere: HashSet::new(),
             journal: ScriptJournal {
-                scope: scope,
+                scope,
                 shape: PipelineKind::Plain,
                 commands: Vec::new(),
                 preloads: 0,

@@ -9,19 +9,19 @@ use futures_util::future::{Either, select};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::aio::{Shared, Subscriber};
+use crate::command::Args;
 use crate::command::BlockingTime;
-use crate::command::{Args, write_command};
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::pubsub::{NAMES_AT_ONCE, SubscriptionChange, SubscriptionKind};
 use crate::plan::{
-    Answers, ExpectedEnd, Failure, PlannedTransaction, RawPipeline, RawReplies, Recovery,
-    RoutedCommand, SharedByteMeter, loads_at, parse_one,
+    Answers, ExpectedEnd, Failure, PlannedTransaction, RawPipeline, RawReplies, RoutedCommand,
+    SharedByteMeter, parse_one,
 };
 use crate::proxy::net::client_io::Interrupt;
 use crate::proxy::net::connection::{ClientConnection, Going, exchange};
 use crate::proxy::{Action, Hello, Pause, QueuedTransaction, Unblocked};
-use crate::resp::Protocol;
+use crate::resp::{Protocol, UNWATCH};
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
     pub(super) async fn perform(&mut self, action: Action, silent: bool) -> io::Result<Going> {
@@ -195,7 +195,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
 
     /// Gives the connection of WATCH back, with nothing watched on it.
     async fn release_watch(&mut self) {
-        const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
         let shared = Arc::clone(self.proxy.shared(self.session.protocol()));
         let answers = self.on_lease(&shared, UNWATCH, 1, ExpectedEnd::Any).await;
         if answers.is_some_and(|answers| answers.values.get(0) == Some(b"+OK\r\n")) {
@@ -222,9 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         if protocol == before || self.lease.is_none() {
             return;
         }
-        let number = protocol.number().to_string();
-        let mut packed = Vec::new();
-        write_command(&mut packed, &[b"HELLO", number.as_bytes()]);
+        let packed = Hello::request(protocol);
         let shared = Arc::clone(self.proxy.shared(protocol));
         let answers = self.on_lease(&shared, &packed, 1, ExpectedEnd::Any).await;
         let is_refused = |answers: Answers<RawReplies>| {
@@ -287,14 +284,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let (node, mut reply) = call_routed(&shared, packed, call.clone()).await;
         let remedy = shared.snapshot().raw_recovery(&args, &reply);
         if let (Some(node), Some(remedy)) = (node, remedy) {
-            reply = match remedy {
-                Recovery::Resend(request) => call_at(&shared, node, &request, call).await,
-                Recovery::LoadThenResend(loads) => {
-                    let mut loads = loads_at(&shared.router, node, &loads);
-                    exchange(&shared, &mut loads, blocking, self.meter()).await;
-                    call_at(&shared, node, packed, call).await
-                }
-            };
+            let (mut loads, request) = remedy.into_requests(&shared.router, node, packed);
+            if !loads.is_empty() {
+                exchange(&shared, &mut loads, blocking, self.meter()).await;
+            }
+            reply = call_at(&shared, node, &request, call).await;
         }
         let told = shared.record_raw_script_reply(&args, &reply, protocol);
         self.out.extend_from_slice(&told);

@@ -79,10 +79,10 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         ));
         let limits = proxy.registry.limits();
         let mut connection = Self {
-            proxy: proxy,
+            proxy,
             io: ClientIo::new(stream, Arc::clone(&entry), memory, limits),
             session: Session::new(client, proxy.registry.auth()),
-            entry: entry,
+            entry,
             input: Input::default(),
             out: Vec::new(),
             lease: None,

@@ -9,6 +9,7 @@
 //! What is said to whom is decided by `front` and `plan`; here bytes are moved and waited for.
 
 mod actions;
+mod build;
 mod client_io;
 mod connection;
 mod input;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use redis::{ProtocolVersion, Value};
+use redis::ProtocolVersion;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -35,7 +36,7 @@ use crate::config::limits;
 use crate::plan::ScriptCache;
 use crate::proxy::net::connection::ClientConnection;
 use crate::proxy::net::registry::ClientRegistry;
-use crate::proxy::{Auth, OutputLimit, QUERY_BYTES_MIN};
+use crate::proxy::{Auth, Hello, OutputLimit, QUERY_BYTES_MIN};
 use crate::resp::Protocol;
 use crate::topology::Topology;
 
@@ -282,21 +283,18 @@ impl Proxy {
         if let Some(version) = self.registry.version() {
             return version;
         }
-        let mut info = redis::cmd("INFO");
-        info.arg("server");
+        let mut request = redis::Cmd::new();
+        request.arg(&Hello::VERSION_REQUEST);
         let shared = self.shared(Protocol::Resp2);
         for node in shared.router.topology().indices() {
-            let args: [&[u8]; 2] = [b"INFO", b"server"];
-            let Ok(routed) = shared.router.route_at(node, &args) else {
+            let Ok(routed) = shared.router.route_at(node, &Hello::VERSION_REQUEST) else {
                 continue;
             };
-            if let Ok(Value::BulkString(text)) = shared.call(node, &info, &routed).await {
-                let text = String::from_utf8_lossy(&text);
-                let line = |line: &str| line.strip_prefix("redis_version:").map(str::to_owned);
-                if let Some(version) = text.lines().find_map(line) {
-                    self.registry.set_version(&version);
-                    return version;
-                }
+            if let Ok(reply) = shared.call(node, &request, &routed).await
+                && let Some(version) = Hello::version_in(&reply)
+            {
+                self.registry.set_version(&version);
+                return version;
             }
         }
         "0.0.0".into()

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::aio::Shared;
-use crate::aio::reconnecting::{Connector, Duplex};
+use crate::aio::peek::Duplex;
+use crate::aio::reconnecting::Connector;
 use crate::error::Error;
 use crate::plan::{Cause, Failure, OversizedReply};
 use crate::proxy::Session;

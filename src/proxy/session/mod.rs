@@ -140,7 +140,7 @@ impl Session {
         Self {
             client,
             authenticated: auth.is_open(),
-            auth: auth,
+            auth,
             reply_mode: ReplyMode::On,
             transaction: None,
             watched: None,
@@ -251,7 +251,7 @@ impl Session {
         pipeline: &mut RawPipeline<'_, 'f>,
         said: &mut Vec<u8>,
     ) -> Handled {
-        let Request { frame, args, .. } = request;
+        let Request { frame: _, args, .. } = request;
         let router = pipeline.router();
         let command = match router.find(args) {
             Lookup::Found(command) => command,
@@ -283,22 +283,45 @@ impl Session {
         if self.is_subscribed_in_resp2() && !is_allowed_while_subscribed(name) {
             return Err(not_while_subscribed(command));
         }
-        if let Some(transaction) = &mut self.transaction
-            && !matches!(
-                name,
-                "EXEC" | "DISCARD" | "MULTI" | "WATCH" | "QUIT" | "RESET"
-            )
-        {
-            if matches!(name, "PSYNC" | "SAVE" | "SHUTDOWN" | "SYNC") {
-                return Err(Refusal::new("Command not allowed inside a transaction"));
-            }
-            transaction
-                .add(router, pipeline.snapshot(), command, (frame, args))
-                .map_err(internal_refusal)?;
-            self.info_changed = true;
-            write_status(said, "QUEUED");
-            return Ok(Disposition::Answered);
+        if self.transaction.is_some() && !runs_inside_transaction(name) {
+            return self.queue(command, request, pipeline, said);
         }
+        self.dispatch_by_name(command, request, pipeline, said)
+    }
+
+    /// Queues a command between MULTI and EXEC.
+    fn queue<'f>(
+        &mut self,
+        command: &CommandSpec,
+        request: Request<'f, '_>,
+        pipeline: &RawPipeline<'_, 'f>,
+        said: &mut Vec<u8>,
+    ) -> Handled {
+        let Request { frame, args, .. } = request;
+        if matches!(command.name(), "PSYNC" | "SAVE" | "SHUTDOWN" | "SYNC") {
+            return Err(Refusal::new("Command not allowed inside a transaction"));
+        }
+        if let Some(transaction) = &mut self.transaction {
+            let (router, snapshot) = (pipeline.router(), pipeline.snapshot());
+            transaction
+                .add(router, snapshot, command, (frame, args))
+                .map_err(internal_refusal)?;
+        }
+        self.info_changed = true;
+        write_status(said, "QUEUED");
+        Ok(Disposition::Answered)
+    }
+
+    /// Answers what concerns the connection to us, and passes on all else.
+    fn dispatch_by_name<'f>(
+        &mut self,
+        command: &CommandSpec,
+        request: Request<'f, '_>,
+        pipeline: &mut RawPipeline<'_, 'f>,
+        said: &mut Vec<u8>,
+    ) -> Handled {
+        let Request { frame, args, .. } = request;
+        let (router, name) = (pipeline.router(), command.name());
         match name.split('|').next() {
             Some("CLIENT") if name == "CLIENT|UNPAUSE" => {
                 Ok(Disposition::Act(Action::Unpause(frame.to_vec())))
@@ -447,6 +470,14 @@ fn internal_refusal(error: Error) -> Refusal {
 fn speaks_http(args: &[&[u8]]) -> bool {
     let first = args.first().copied().unwrap_or_default();
     first.eq_ignore_ascii_case(b"POST") || first.eq_ignore_ascii_case(b"Host:")
+}
+
+/// Whether a command is run at once between MULTI and EXEC, rather than queued.
+fn runs_inside_transaction(name: &str) -> bool {
+    matches!(
+        name,
+        "EXEC" | "DISCARD" | "MULTI" | "WATCH" | "QUIT" | "RESET"
+    )
 }
 
 fn is_allowed_while_subscribed(name: &str) -> bool {
