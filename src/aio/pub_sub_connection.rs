@@ -58,7 +58,7 @@ struct State {
     /// How many connections were made.
     connections: u64,
     /// Why there is no connection.
-    trouble: Option<String>,
+    outage: Option<String>,
     backoff: Backoff,
     /// How many connections broke or could not be made.
     failed: u64,
@@ -100,7 +100,7 @@ impl PubSubConnection {
             state.running = true;
             state.home = current_thread_runtime();
             state.outgoing = Vec::new();
-            state.trouble = None;
+            state.outage = None;
             (state.task, std::mem::take(&mut state.connected))
         };
         if was_connected {
@@ -188,10 +188,10 @@ impl PubSubConnection {
                     return Ok(());
                 }
                 if refusal.is_none()
-                    && let Some(trouble) = &state.trouble
+                    && let Some(outage) = &state.outage
                     && (state.failed != failed || !state.backoff.is_due(Instant::now()))
                 {
-                    return Err(late(trouble));
+                    return Err(late(outage));
                 }
                 refusal
             };
@@ -248,7 +248,7 @@ enum End {
 enum Wakeup {
     Arrived(io::Result<usize>),
     Written(io::Result<()>),
-    Silence,
+    Quiet,
     Work,
 }
 
@@ -271,7 +271,7 @@ impl Worker {
                 };
                 let was_connected = std::mem::take(&mut state.connected);
                 state.outgoing = Vec::new();
-                state.trouble = Some(why.clone());
+                state.outage = Some(why.clone());
                 state.failed += 1;
                 // A server that takes connections and drops them at once is not called at once each time.
                 if begun.elapsed() > BACKOFF_MAX {
@@ -313,7 +313,7 @@ impl Worker {
             state.subscriptions.begin_restore();
             state.outgoing = Vec::new();
             state.connected = true;
-            state.trouble = None;
+            state.outage = None;
             state.connections += 1;
             state.connections > 1
         };
@@ -342,8 +342,8 @@ impl Worker {
                 Wakeup::Written(Err(error)) | Wakeup::Arrived(Err(error)) => {
                     return End::Broken(error.to_string());
                 }
-                Wakeup::Silence if asked => return End::Broken("the server fell silent".into()),
-                Wakeup::Silence => {
+                Wakeup::Quiet if asked => return End::Broken("the server fell silent".into()),
+                Wakeup::Quiet => {
                     asked = true;
                     self.shared.state.lock().outgoing.extend_from_slice(PING);
                 }
@@ -428,7 +428,7 @@ impl Worker {
             if let Poll::Ready(arrived) = transfer.poll_read(cx) {
                 return Poll::Ready(Wakeup::Arrived(arrived));
             }
-            silence.as_mut().poll(cx).map(|()| Wakeup::Silence)
+            silence.as_mut().poll(cx).map(|()| Wakeup::Quiet)
         })
         .await
     }

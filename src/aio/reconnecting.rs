@@ -354,7 +354,7 @@ impl ReconnectingConnection {
         drop(state);
         // Not under the lock: a runtime that is ending drops the task here and now.
         let task = Connecting {
-            station: Arc::downgrade(self),
+            owner: Arc::downgrade(self),
             number,
         };
         tokio::spawn(task.run(pause));
@@ -386,16 +386,16 @@ impl State {
 
 /// A request that waits for an attempt of a node that is down.
 struct PollingRequest {
-    station: Weak<ReconnectingConnection>,
+    owner: Weak<ReconnectingConnection>,
     /// How many attempts had failed when it began.
     failed: u64,
 }
 
 impl PollingRequest {
-    fn new(station: &Arc<ReconnectingConnection>, state: &mut State) -> Self {
+    fn new(owner: &Arc<ReconnectingConnection>, state: &mut State) -> Self {
         state.polled_by_request = true;
         Self {
-            station: Arc::downgrade(station),
+            owner: Arc::downgrade(owner),
             failed: state.failed,
         }
     }
@@ -403,15 +403,15 @@ impl PollingRequest {
 
 impl Drop for PollingRequest {
     fn drop(&mut self) {
-        if let Some(station) = self.station.upgrade() {
-            station.state.lock().polled_by_request = false;
+        if let Some(owner) = self.owner.upgrade() {
+            owner.state.lock().polled_by_request = false;
         }
     }
 }
 
 /// The task that makes a connection, again and again until there is one or nobody needs it.
 struct Connecting {
-    station: Weak<ReconnectingConnection>,
+    owner: Weak<ReconnectingConnection>,
     number: u64,
 }
 
@@ -431,16 +431,16 @@ impl Connecting {
     /// Tries once; how long to wait before the next time, or `None` when there is a connection or nobody to have it.
     async fn attempt(&self) -> Option<Duration> {
         let connector = self.begin()?;
-        let weak = self.station.clone();
+        let weak = self.owner.clone();
         let made = connector
             .connect(move || {
-                if let Some(station) = weak.upgrade() {
-                    station.start_connecting();
+                if let Some(owner) = weak.upgrade() {
+                    owner.start_connecting();
                 }
             })
             .await;
-        let station = self.station.upgrade()?;
-        let mut state = station.state.lock();
+        let owner = self.owner.upgrade()?;
+        let mut state = owner.state.lock();
         if state.tasks != self.number {
             return None;
         }
@@ -450,45 +450,45 @@ impl Connecting {
                 state.attempt = None;
                 state.connected_at = Some(Instant::now());
                 connection.drain_on_drop();
-                station.current.store(Some(Arc::new(connection)));
+                owner.current.store(Some(Arc::new(connection)));
                 None
             }
             Err(reason) => {
                 state.failed += 1;
                 let pause = state.backoff.failed(Instant::now(), rand::random(), reason);
                 if let Some(attempt) = &mut state.attempt {
-                    attempt.overdue = station.overdue(pause);
+                    attempt.overdue = owner.overdue(pause);
                 }
                 Some(pause)
             }
         };
         drop(state);
-        station.changed.notify_waiters();
+        owner.changed.notify_waiters();
         pause
     }
 
     /// How to connect, if that is still this task's to do: it may have slept with its runtime, and another begun.
     fn begin(&self) -> Option<Connector> {
-        let station = self.station.upgrade()?;
-        let mut state = station.state.lock();
+        let owner = self.owner.upgrade()?;
+        let mut state = owner.state.lock();
         if state.tasks != self.number {
             return None;
         }
         if let Some(attempt) = &mut state.attempt {
-            attempt.overdue = station.overdue(Duration::ZERO);
+            attempt.overdue = owner.overdue(Duration::ZERO);
         }
-        Some(station.connector.clone())
+        Some(owner.connector.clone())
     }
 }
 
 impl Drop for Connecting {
     /// The runtime may end while the task sleeps; the next request starts another.
     fn drop(&mut self) {
-        if let Some(station) = self.station.upgrade() {
-            let mut state = station.state.lock();
+        if let Some(owner) = self.owner.upgrade() {
+            let mut state = owner.state.lock();
             if state.tasks == self.number && state.attempt.take().is_some() {
                 drop(state);
-                station.changed.notify_waiters();
+                owner.changed.notify_waiters();
             }
         }
     }

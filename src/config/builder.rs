@@ -15,7 +15,7 @@ use crate::endpoint::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
 use crate::endpoint::{Endpoint, SocketOptions};
 use crate::error::Error;
 use crate::partition::NodeSpec;
-use crate::partition::password::{REMEDY, holds_password};
+use crate::partition::password::{ADVICE, holds_password};
 use crate::partition::{Partitioner, Rendezvous, check_passwords};
 use crate::plan::{PartialReads, Router, SplitWrites};
 use crate::topology::{Topology, address};
@@ -136,7 +136,7 @@ impl Builder {
         let (name, number) = (name.into(), self.nodes.len() + 1);
         let node = match url.into_connection_info() {
             _ if holds_password(&name) => Err(Error::config(format!(
-                "the name of node number {number} {REMEDY}"
+                "the name of node number {number} {ADVICE}"
             ))),
             Ok(info) => Ok(NodeConfig {
                 spec: NodeSpec::new(name, address(info.addr())).with_weight(weight),

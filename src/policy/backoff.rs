@@ -13,7 +13,7 @@ pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// What is known of one node's reachability.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
-    trouble: Option<Outage>,
+    outage: Option<Outage>,
 }
 
 #[derive(Debug)]
@@ -60,45 +60,45 @@ impl Backoff {
     /// Asks whether to try for a connection, which takes no longer than `limit`. Who gets [`Admission::Try`] must call
     /// [`connected`](Self::connected), [`failed`](Self::failed) or [`inconclusive`](Self::inconclusive) afterwards.
     pub(crate) fn try_acquire(&mut self, now: Instant, limit: Duration) -> Admission {
-        match &mut self.trouble {
+        match &mut self.outage {
             None => Admission::Try,
-            Some(trouble) if now >= trouble.retry_at && trouble.attempt.is_over(now) => {
-                trouble.attempt = Attempt::Running {
+            Some(outage) if now >= outage.retry_at && outage.attempt.is_over(now) => {
+                outage.attempt = Attempt::Running {
                     overdue: now + 2 * limit,
                 };
                 Admission::Try
             }
-            Some(trouble) => Admission::Down {
-                reason: trouble.reason.clone(),
-                since: now.saturating_duration_since(trouble.since),
+            Some(outage) => Admission::Down {
+                reason: outage.reason.clone(),
+                since: now.saturating_duration_since(outage.since),
             },
         }
     }
 
     /// A connection was made.
     pub(crate) fn connected(&mut self) {
-        self.trouble = None;
+        self.outage = None;
     }
 
     /// The attempt that was asked for says nothing.
     pub(crate) fn inconclusive(&mut self) {
-        if let Some(trouble) = &mut self.trouble {
-            trouble.attempt = Attempt::None;
+        if let Some(outage) = &mut self.outage {
+            outage.attempt = Attempt::None;
         }
     }
 
     /// No connection could be made. `jitter` in 0..1 spreads the attempts of many clients; the pause is between half and
     /// all of its length. Returns it.
     pub(crate) fn failed(&mut self, now: Instant, jitter: f64, reason: String) -> Duration {
-        let (since, failures) = match &self.trouble {
-            Some(trouble) => (trouble.since, trouble.failures.saturating_add(1)),
+        let (since, failures) = match &self.outage {
+            Some(outage) => (outage.since, outage.failures.saturating_add(1)),
             None => (now, 1),
         };
         let pause = BACKOFF_MIN
             .saturating_mul(1 << (failures - 1).min(16))
             .min(BACKOFF_MAX)
             .mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
-        self.trouble = Some(Outage {
+        self.outage = Some(Outage {
             since,
             failures,
             retry_at: now + pause,
@@ -114,18 +114,15 @@ impl Backoff {
 impl Backoff {
     /// Why and since when the node cannot be reached, if so.
     pub(crate) fn outage(&self, now: Instant) -> Option<(&str, Duration)> {
-        let trouble = self.trouble.as_ref()?;
-        Some((
-            &trouble.reason,
-            now.saturating_duration_since(trouble.since),
-        ))
+        let outage = self.outage.as_ref()?;
+        Some((&outage.reason, now.saturating_duration_since(outage.since)))
     }
 
     /// Whether the pause after the last failure is over: the next attempt may be made.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
-        self.trouble
+        self.outage
             .as_ref()
-            .is_none_or(|trouble| now >= trouble.retry_at)
+            .is_none_or(|outage| now >= outage.retry_at)
     }
 }
 

@@ -54,7 +54,7 @@ impl Unblocked {
 
 /// What comes of a CLIENT command.
 pub(super) enum ClientReply {
-    Said,
+    Written,
     Ask(RegistryRequest),
     /// Replies come, or do not.
     Replies(ReplyMode),
@@ -125,7 +125,7 @@ pub(super) fn run(
         "CLIENT|TRACKINGINFO" => write_tracking_info(client.protocol, out),
         _ => return Err(not_here(command)),
     }
-    Ok(ClientReply::Said)
+    Ok(ClientReply::Written)
 }
 
 /// The reply to CLIENT TRACKINGINFO: no key is tracked.

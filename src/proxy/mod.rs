@@ -31,7 +31,7 @@ pub(crate) use auth::Auth;
 pub(crate) use client_command::{RegistryRequest, Unblocked};
 pub(crate) use client_info::{ClientFilter, ClientInfo};
 pub(crate) use hello::Hello;
-pub(crate) use limits::{ClientLimits, OutputVerdict, OutputWatch, QUERY_BYTES_MIN};
+pub(crate) use limits::{ClientLimits, OutputDecision, OutputWatch, QUERY_BYTES_MIN};
 pub use limits::{OutputLimit, OutputLimitError, REQUEST_BYTES_MAX, parse_bytes};
 pub use net::{DEFAULT_MEMORY_LIMIT, Proxy};
 pub(crate) use pause::Pause;

@@ -43,7 +43,7 @@ struct State {
     outgoing: Vec<u8>,
     connected: bool,
     /// Why there is no connection.
-    trouble: Option<String>,
+    outage: Option<String>,
     /// The user has gone.
     ended: bool,
 }
@@ -120,8 +120,8 @@ impl PubSubConnection {
                 state.subscriptions.end_change();
                 return Ok(());
             }
-            if let Some(trouble) = &state.trouble {
-                return Err(late(trouble));
+            if let Some(outage) = &state.outage {
+                return Err(late(outage));
             }
             if deadline.is_over() {
                 return Err(late("no confirmation in time"));
@@ -230,7 +230,7 @@ impl Worker {
                 let mut state = self.shared.state.lock();
                 state.connected = false;
                 state.outgoing = Vec::new();
-                state.trouble = Some(why);
+                state.outage = Some(why);
             }
             self.shared.changed.notify_all();
             if connections > before && !self.send_event(Event::Disconnected { node: self.node() }) {
@@ -260,7 +260,7 @@ impl Worker {
             state.subscriptions.begin_restore();
             state.outgoing = Vec::new();
             state.connected = true;
-            state.trouble = None;
+            state.outage = None;
         }
         *connections += 1;
         let mut decoder = ReplyDecoder::new();

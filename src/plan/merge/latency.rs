@@ -6,7 +6,7 @@ use redis::Value;
 
 use crate::error::Error;
 use crate::plan::merge::pairs::{self, Pairs};
-use crate::plan::merge::{Answer, elements, shape, unexpected};
+use crate::plan::merge::{Answer, elements, kind_of, unexpected};
 
 /// Events `[name, seconds, latest, worst, ...]`, where numbers behind the worst are sums and counts.
 pub(super) fn latest(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
@@ -80,7 +80,7 @@ fn add_figure(node: &str, one: &mut Value, other: Value) -> Result<(), Error> {
             histogram.pairs = add_counts(&histogram, &other);
             *one = histogram.into_value();
         }
-        (_, other) => return Err(unexpected(node, shape(&other))),
+        (_, other) => return Err(unexpected(node, kind_of(&other))),
     }
     Ok(())
 }

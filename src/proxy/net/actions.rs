@@ -1,6 +1,7 @@
 //! What takes more than to pass requests on and answers back.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,21 +20,25 @@ use crate::plan::{
     SharedByteMeter, parse_one,
 };
 use crate::proxy::net::client_io::Interrupt;
-use crate::proxy::net::connection::{ClientConnection, Going, exchange};
+use crate::proxy::net::connection::{ClientConnection, exchange};
 use crate::proxy::{Action, Hello, Pause, QueuedTransaction, Unblocked};
 use crate::resp::{Protocol, UNWATCH};
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
-    pub(super) async fn perform(&mut self, action: Action, silent: bool) -> io::Result<Going> {
+    pub(super) async fn perform(
+        &mut self,
+        action: Action,
+        silent: bool,
+    ) -> io::Result<ControlFlow<()>> {
         if silent || self.proxy.registry.pause() != Pause::Nothing {
             // What is thrown away afterwards must not be mixed with what was said before, and what is answered already does
             // not wait for what is held back.
             self.flush().await?;
         }
         let mut before = self.out.len();
-        let mut going = Going::On;
+        let mut flow = ControlFlow::Continue(());
         match action {
-            Action::RunBlocking(packed) => going = self.run_blocking(&packed).await?,
+            Action::RunBlocking(packed) => flow = self.run_blocking(&packed).await?,
             Action::Script(packed) => self.script(&packed).await,
             Action::Pause {
                 pause,
@@ -50,7 +55,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
                 kind,
                 names,
             } => {
-                going = self.subscribe(change, kind, names).await?;
+                flow = self.subscribe(change, kind, names).await?;
                 before = self.out.len();
             }
             Action::Clients(ask) => {
@@ -61,24 +66,24 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
                     .answer(&ask, id, protocol, &mut self.out);
             }
             Action::Hello(hello) => {
-                self.greet(&hello).await;
+                self.hello(&hello).await;
             }
             Action::Reset => {
                 self.release_watch().await;
                 self.io.subscriber = None;
                 self.session.reset(&mut self.out);
             }
-            Action::Close => going = Going::Over,
+            Action::Close => flow = ControlFlow::Break(()),
         }
         if silent {
             self.out.truncate(before);
         }
         self.entry.publish(self.session.client());
-        Ok(going)
+        Ok(flow)
     }
 
     /// A command that may wait. What the client sends meanwhile is kept, and its end noticed.
-    async fn run_blocking(&mut self, packed: &[u8]) -> io::Result<Going> {
+    async fn run_blocking(&mut self, packed: &[u8]) -> io::Result<ControlFlow<()>> {
         self.flush().await?;
         let blocking = self.proxy.registry.pause_time();
         // Of a command that is held by a pause nobody can say that it is not done.
@@ -90,20 +95,20 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
             packed,
             (protocol, blocking, self.meter())
         ));
-        let going = loop {
+        let flow = loop {
             // What it is told may have come while something was written.
             if self.entry.is_killed() || self.proxy.registry.is_stopping() {
-                break Going::Over;
+                break ControlFlow::Break(());
             }
             if let Some(how) = self.entry.take_unblocked() {
                 self.unblocked(packed, how);
-                break Going::On;
+                break ControlFlow::Continue(());
             }
             // All that comes is taken, for an end shows only behind it.
             self.io.take_arrived(&mut self.input);
             let behind = self.input.len();
             if behind > self.io.limits.query_bytes {
-                break Going::Over;
+                break ControlFlow::Break(());
             }
             self.count_memory();
             let listen = self.io.read(&mut self.input, behind + 1, &self.session);
@@ -114,23 +119,23 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
             match next {
                 Either::Left((_, reply)) => {
                     self.out.extend_from_slice(&reply);
-                    break Going::On;
+                    break ControlFlow::Continue(());
                 }
                 Either::Right(heard) => match heard {
-                    Interrupt::Bytes(0) => break Going::Over,
+                    Interrupt::Bytes(0) => break ControlFlow::Break(()),
                     Interrupt::Bytes(_) => {}
                     Interrupt::Event(event) => {
-                        if self.push_event(event) == Going::Over {
-                            break Going::Over;
+                        if self.push_event(event) == ControlFlow::Break(()) {
+                            break ControlFlow::Break(());
                         }
                         self.flush().await?;
                     }
-                    Interrupt::Told => {}
+                    Interrupt::Notified => {}
                 },
             }
         };
         self.entry.set_blocked(false);
-        Ok(going)
+        Ok(flow)
     }
 
     fn unblocked(&mut self, packed: &[u8], how: Unblocked) {
@@ -213,7 +218,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
     }
 
     /// HELLO. What is watched stays so, and its connection speaks the new protocol too.
-    async fn greet(&mut self, hello: &Hello) {
+    async fn hello(&mut self, hello: &Hello) {
         let version = self.proxy.server_version().await;
         let before = self.session.protocol();
         self.session.hello(hello, &version, &mut self.out);
@@ -323,7 +328,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         change: SubscriptionChange,
         kind: SubscriptionKind,
         names: Vec<Vec<u8>>,
-    ) -> io::Result<Going> {
+    ) -> io::Result<ControlFlow<()>> {
         let shared = self.proxy.shared(Protocol::Resp2);
         let subscriber = self
             .io
@@ -342,9 +347,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
             Err(error) => self.write_error_reply(&error),
             Ok(()) => {
                 if change == SubscriptionChange::Unsubscribe
-                    && self.push_all_events().await? == Going::Over
+                    && self.push_all_events().await? == ControlFlow::Break(())
                 {
-                    return Ok(Going::Over);
+                    return Ok(ControlFlow::Break(()));
                 }
                 for names in names.chunks(NAMES_AT_ONCE) {
                     self.session.subscribed(change, kind, names, &mut self.out);
@@ -358,18 +363,18 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         if !self.session.is_subscribed() {
             self.io.subscriber = None;
         }
-        Ok(Going::On)
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Passes on all that has come before a subscription ended.
-    async fn push_all_events(&mut self) -> io::Result<Going> {
+    async fn push_all_events(&mut self) -> io::Result<ControlFlow<()>> {
         loop {
             let before = self.out.len();
-            if self.push_events() == Going::Over {
-                return Ok(Going::Over);
+            if self.push_events() == ControlFlow::Break(()) {
+                return Ok(ControlFlow::Break(()));
             }
             if self.out.len() == before {
-                return Ok(Going::On);
+                return Ok(ControlFlow::Continue(()));
             }
             self.flush().await?;
         }

@@ -1,6 +1,7 @@
 //! One connection of a proxy.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -39,13 +40,6 @@ pub(super) struct ClientConnection<'f, S> {
     pub(super) out: Vec<u8>,
     /// The connection of WATCH, and what those it was taken from speak.
     pub(super) lease: Option<(Protocol, Lease)>,
-}
-
-/// Whether a connection goes on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Going {
-    On,
-    Over,
 }
 
 /// Takes its entry out of the registry, however it ends.
@@ -97,7 +91,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
     }
 
     async fn run(&mut self) -> io::Result<()> {
-        while self.step().await? == Going::On {
+        while self.step().await? == ControlFlow::Continue(()) {
             if self.entry.is_killed() {
                 return Ok(());
             }
@@ -108,13 +102,13 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
     }
 
     /// One round, and what comes after it.
-    async fn step(&mut self) -> io::Result<Going> {
+    async fn step(&mut self) -> io::Result<ControlFlow<()>> {
         let next = self.round().await?;
         self.after(next).await
     }
 
     /// What comes when a round is answered.
-    async fn after(&mut self, next: NextStep) -> io::Result<Going> {
+    async fn after(&mut self, next: NextStep) -> io::Result<ControlFlow<()>> {
         if self.out.len() >= WRITE_BYTES {
             self.flush().await?;
         }
@@ -125,10 +119,10 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             NextStep::Input(needed) => {
                 self.flush().await?;
                 if self.io.has_arrived() {
-                    return Ok(Going::On);
+                    return Ok(ControlFlow::Continue(()));
                 }
                 if self.proxy.registry.is_stopping() {
-                    return Ok(Going::Over);
+                    return Ok(ControlFlow::Break(()));
                 }
                 return self.read(needed).await;
             }
@@ -137,10 +131,10 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             NextStep::Act { action, silent } => return self.perform(action, silent).await,
             NextStep::Broken(why) => {
                 write_error(&mut self.out, "ERR", &why);
-                return Ok(Going::Over);
+                return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(Going::On)
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Sends as many requests as go together, and puts their answers into `out`.
@@ -197,7 +191,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
 
     /// Takes a request with very many arguments. To plan it and to put its answer together takes long, so that is done on
     /// a thread for such action, while this one serves others.
-    async fn round_off_thread(&mut self, length: usize) -> io::Result<Going> {
+    async fn round_off_thread(&mut self, length: usize) -> io::Result<ControlFlow<()>> {
         let request = self.input.take(length);
         let placeholder = Session::new(self.session.client(), self.proxy.registry.auth());
         let mut session = std::mem::replace(&mut self.session, placeholder);
@@ -225,7 +219,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         }
         match next {
             // All of the request was taken.
-            NextStep::Input(_) => Ok(Going::On),
+            NextStep::Input(_) => Ok(ControlFlow::Continue(())),
             next => self.after(next).await,
         }
     }
@@ -247,7 +241,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
 
     /// Passes a large request on as it comes, and then the reply. When the node fails, the rest of the request is thrown away,
     /// so that the client hears of it and may go on.
-    async fn upload(&mut self, node: NodeIndex) -> io::Result<Going> {
+    async fn upload(&mut self, node: NodeIndex) -> io::Result<ControlFlow<()>> {
         self.flush().await?;
         let shared = Arc::clone(self.proxy.shared(self.session.protocol()));
         let connector = shared.executor.connector(node);
@@ -258,7 +252,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         while !scanner.is_complete() {
             let Ok(count) = scanner.advance(self.input.rest()) else {
                 write_error(&mut self.out, "ERR", "Protocol error: invalid bulk length");
-                return Ok(Going::Over);
+                return Ok(ControlFlow::Break(()));
             };
             let piece = &self.input.rest()[..count];
             if let Ok(open) = &mut pipe
@@ -267,8 +261,8 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
                 pipe = Err(Cause::Dropped(error.to_string()));
             }
             self.input.consume(count);
-            if !scanner.is_complete() && self.read(1).await? == Going::Over {
-                return Ok(Going::Over);
+            if !scanner.is_complete() && self.read(1).await? == ControlFlow::Break(()) {
+                return Ok(ControlFlow::Break(()));
             }
         }
         let (cause, sent) = match pipe {
@@ -279,18 +273,18 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
                     pipe.stream_reply(&mut self.io, &self.session, &mut told, &mut self.out);
                 match passed.await {
                     Err(error) if told == 0 => (Cause::Dropped(error.to_string()), 1),
-                    passed => return passed.map(|()| Going::On),
+                    passed => return passed.map(|()| ControlFlow::Continue(())),
                 }
             }
         };
         let failure = Failure::not_sent(cause);
         let error = failure.of_write(shared.router.name(node), sent);
         self.write_error_reply(&error);
-        Ok(Going::On)
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Reads until so many bytes more are there. Messages are passed on meanwhile.
-    async fn read(&mut self, needed: usize) -> io::Result<Going> {
+    async fn read(&mut self, needed: usize) -> io::Result<ControlFlow<()>> {
         let wanted = self.input.len() + needed;
         self.io.take_arrived(&mut self.input);
         if wanted > self.session.query_bytes_max(self.io.limits.query_bytes) {
@@ -299,12 +293,12 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
                 "ERR",
                 "Protocol error: the request is too large",
             );
-            return Ok(Going::Over);
+            return Ok(ControlFlow::Break(()));
         }
         while self.input.len() < wanted {
             // What it is told may have come while something was written.
             if self.entry.is_killed() || self.proxy.registry.is_stopping() {
-                return Ok(Going::Over);
+                return Ok(ControlFlow::Break(()));
             }
             let idle = self
                 .io
@@ -316,48 +310,50 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
                 None => listen.await?,
                 Some(limit) => match tokio::time::timeout(limit, listen).await {
                     Ok(heard) => heard?,
-                    Err(_) => return Ok(Going::Over),
+                    Err(_) => return Ok(ControlFlow::Break(())),
                 },
             };
             match heard {
-                Interrupt::Bytes(0) => return Ok(Going::Over),
+                Interrupt::Bytes(0) => return Ok(ControlFlow::Break(())),
                 Interrupt::Bytes(_) => self.entry.touch(),
                 Interrupt::Event(event) => {
-                    if self.push_event(event) == Going::Over || self.push_events() == Going::Over {
-                        return Ok(Going::Over);
+                    if self.push_event(event) == ControlFlow::Break(())
+                        || self.push_events() == ControlFlow::Break(())
+                    {
+                        return Ok(ControlFlow::Break(()));
                     }
                     self.flush().await?;
                 }
-                Interrupt::Told => {}
+                Interrupt::Notified => {}
             }
         }
-        Ok(Going::On)
+        Ok(ControlFlow::Continue(()))
     }
 
     /// A server that loses messages would have lost the connection, and so it ends: who subscribes again knows that there
     /// is a gap.
-    pub(super) fn push_event(&mut self, event: Event) -> Going {
+    pub(super) fn push_event(&mut self, event: Event) -> ControlFlow<()> {
         match event {
             Event::Message(message) => {
                 self.session.message(&message, &mut self.out);
-                Going::On
+                ControlFlow::Continue(())
             }
-            Event::Disconnected { .. } | Event::Missed { .. } => Going::Over,
+            Event::Disconnected { .. } | Event::Missed { .. } => ControlFlow::Break(()),
         }
     }
 
     /// Passes on what has come already.
-    pub(super) fn push_events(&mut self) -> Going {
+    pub(super) fn push_events(&mut self) -> ControlFlow<()> {
         while self.out.len() < WRITE_BYTES {
             let subscriber = self.io.subscriber.as_mut();
             let Some(event) = subscriber.and_then(Subscriber::try_next_event) else {
                 break;
             };
-            if self.push_event(event) == Going::Over {
-                return Going::Over;
+            if self.push_event(event) == ControlFlow::Break(()) {
+                return ControlFlow::Break(());
             }
         }
-        Going::On
+        ControlFlow::Continue(())
     }
 }
 

@@ -443,7 +443,7 @@ fn forward<'f>(
         return Ok(Disposition::Act(Action::Script(frame.to_vec())));
     }
     let routed: RoutedCommand = routed.map_err(internal_refusal)?;
-    let may_be_held = pause.may_hold(routed.access);
+    let may_be_held = pause.may_delay(routed.access);
     if routed.blocking != BlockingTime::None || (may_be_held && routed.scripting == Scripting::No) {
         return Ok(Disposition::Act(Action::RunBlocking(frame.to_vec())));
     }
