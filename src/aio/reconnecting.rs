@@ -206,7 +206,7 @@ impl Connector {
     }
 }
 
-/// Reads into the inbox's room. Dropping the future loses nothing.
+/// Reads into the decoder's spare room. Dropping the future loses nothing.
 pub(crate) async fn read(
     stream: &mut Box<dyn Duplex>,
     decoder: &mut ReplyDecoder,
@@ -496,9 +496,9 @@ impl Drop for Connecting {
 
 impl fmt::Debug for ReconnectingConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Station")
+        f.debug_struct("ReconnectingConnection")
             .field("address", &self.connector.address)
-            .field("link", &self.current.load())
+            .field("connection", &self.current.load())
             .finish_non_exhaustive()
     }
 }

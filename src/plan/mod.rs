@@ -5,7 +5,9 @@
 //! * `batch`: many commands as one request per node, and the answers back in the order asked.
 //! * `scripts`: what must be done so that scripts and functions are on every node, as on one server.
 //! * `merge`: the answers of several nodes as one; `failure`: what a missing answer means, and whether to ask again;
-//!   `elsewhere`: what another node is asked instead; `partial`: whether the nodes in reach answer for all.
+//!   `other_node`: which requests another node may answer instead; `partial`: whether the nodes in reach answer for all.
+//! * `raw`: replies that the proxy passes on as bytes. `pubsub`: subscriptions, desired and confirmed. `scan`: SCAN over all
+//!   nodes.
 //! * `lockout`: commands that would take away the client's own way to its nodes. `watch`: EXEC after a WATCH that failed.
 //!
 //! Nothing here touches a socket, a thread, a clock or a lock.

@@ -2,7 +2,7 @@
 //!
 //! * `numbers`: sums, extremes, figures. `lists`: arrays, by key or one after another. `texts`: the same for texts.
 //! * `info`, `settings`, `log`, `latency`, `state`, `digest`: INFO, CONFIG GET, the logs, LATENCY, ROLE and FUNCTION
-//!   STATS, DEBUG DIGEST. `unread`: the merges that need no values.
+//!   STATS, DEBUG DIGEST.
 //! * `pairs`: maps, which are flat arrays in RESP2. What is made of them has the kind that the first node's had.
 
 mod digest;

@@ -248,9 +248,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         }
         let snapshot = || shared.snapshot();
         let mut node = ready.node_of(&shared.router, rand::random());
-        let woven = ready.rewritten(node, &snapshot);
-        let packed = woven.as_ref().map_or(&ready.packed, |woven| &woven.packed);
-        let ahead = woven.as_ref().map_or(0, |woven| woven.journal.preloads());
+        let rewritten = ready.rewritten(node, &snapshot);
+        let packed = rewritten
+            .as_ref()
+            .map_or(&ready.packed, |rewritten| &rewritten.packed);
+        let ahead = rewritten
+            .as_ref()
+            .map_or(0, |rewritten| rewritten.journal.preloads());
         let commands = ahead + ready.commands;
         let answers = self.on_lease(&shared, packed, commands + 2, ExpectedEnd::Exec);
         let mut answers = match answers.await {
@@ -269,13 +273,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         }
         self.lease = None;
         let before = self.out.len();
-        if let Some(woven) = &woven {
-            woven.journal.drop_raw_preloads(&mut answers);
+        if let Some(rewritten) = &rewritten {
+            rewritten.journal.drop_raw_preloads(&mut answers);
         }
         let node = shared.router.name(node);
         PlannedTransaction::raw_exec_reply(node, &answers, protocol, &mut self.out);
-        if let Some(woven) = &woven {
-            shared.record_exec_reply(&woven.journal, &self.out[before..]);
+        if let Some(rewritten) = &rewritten {
+            shared.record_exec_reply(&rewritten.journal, &self.out[before..]);
         }
     }
 

@@ -6,7 +6,7 @@
 //!   `memory`: what all clients hold, and who goes when it is too much.
 //! * `pipe`: streams a request or reply that is too large to be kept. `registry`: all connections, for CLIENT LIST and KILL.
 //!
-//! What is said to whom is decided by `front` and `plan`; here bytes are moved and waited for.
+//! What a client is answered is decided by `proxy` and `plan`; here bytes are moved and waited for.
 
 mod actions;
 mod build;
