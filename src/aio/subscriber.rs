@@ -60,7 +60,7 @@ pub struct Subscriber {
     /// One per node that is listened to.
     connections: Vec<Option<PubSubConnection>>,
     events: Arc<EventChannel>,
-    /// For the tasks of the connections, see [`poll_ears`].
+    /// For the tasks of the connections, see [`poll_connections`].
     watch: Option<Watch>,
 }
 

@@ -113,7 +113,7 @@ impl QueuedTransaction {
         self.node.unwrap_or_else(|| router.random_node(entropy))
     }
 
-    /// The request for that node: `packed`, which is the transaction as it is or [`woven`](Self::woven).
+    /// The request for that node: `packed`, which is the transaction as it is or [`rewritten`](Self::rewritten).
     pub(crate) fn exchange(&self, node: NodeIndex, packed: &[u8], commands: usize) -> NodeRequest {
         match self.node {
             Some(_) => PlannedTransaction::exchange(node, packed, commands),

@@ -237,7 +237,7 @@ impl SubscriptionTracker {
         self.changed.clear();
     }
 
-    /// Changes what is wanted. The node must be told with [`request`], if there is a connection.
+    /// Changes what is wanted. The node must be told with a [`ChangeRequest`], if there is a connection.
     pub(crate) fn change(
         &mut self,
         change: SubscriptionChange,
@@ -305,7 +305,7 @@ impl SubscriptionTracker {
     }
 
     /// Why the node does not do what is wanted, if it said so. The change must be taken back with
-    /// [`take_back`](Self::take_back).
+    /// [`roll_back`](Self::roll_back).
     pub(crate) fn take_refusal(&mut self) -> Option<Error> {
         self.refused.take()
     }

@@ -139,7 +139,7 @@ impl Proxy {
     }
 
     /// How much memory all clients together may hold: requests and replies on their way, queued commands. Beyond it those
-    /// that hold most are disconnected, as with `maxmemory-clients` of a server; [`evicted_clients`](Self::evicted_clients)
+    /// that hold most are disconnected, as with `maxmemory-clients` of a server; [`evicted_client_count`](Self::evicted_client_count)
     /// counts them. Zero is no limit. Defaults to [`DEFAULT_MEMORY_LIMIT`].
     #[must_use]
     pub fn with_memory_limit(self, bytes: usize) -> Self {

@@ -66,7 +66,7 @@ pub(crate) enum NextStep {
     /// Requests in an unusual form, here in the usual one, come before the rest of the input.
     Requests(Vec<u8>),
     /// The first bytes of the input, so many, are one request with very many arguments: it is taken with
-    /// [`Session::gather_heavy`], where nobody waits for that.
+    /// [`Session::read_heavy_round`], where nobody waits for that.
     Heavy(usize),
     /// A large request for this node is at the beginning of the input, and goes there as it comes.
     Upload { node: NodeIndex },
