@@ -52,6 +52,7 @@ pub(crate) enum WriteCoalescing {
     Off,
     /// When the runtime has looked at all sockets once more: where many others have sent something meanwhile, it goes out in
     /// the same call.
+    #[cfg(feature = "proxy")]
     OneYield,
 }
 
@@ -69,7 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         let now = Instant::now();
         Self {
             stream,
-            queue: queue,
+            queue,
             outgoing: Vec::new(),
             written: 0,
             decoder: ReplyDecoder::new(),
@@ -80,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             draining: false,
             last_read: now,
             last_probe: now,
-            coalescing: coalescing,
+            coalescing,
             coalescing_yield: None,
         }
     }

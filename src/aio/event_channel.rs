@@ -75,23 +75,24 @@ impl EventChannel {
             state.reader = Some(cx.waker().clone());
             return Poll::Pending;
         };
-        self.tell_writers(state);
+        self.notify_writers(state);
         progress.made_progress();
         Poll::Ready(event)
     }
 
     /// An event that has come already.
+    #[cfg(feature = "proxy")]
     pub(super) fn try_receive(&self) -> Option<Event> {
         let mut state = self.state.lock();
         let event = state.queue.pop()?;
-        self.tell_writers(state);
+        self.notify_writers(state);
         Some(event)
     }
 
     pub(super) fn set_bytes_max(&self, bytes: usize) {
         let mut state = self.state.lock();
         state.queue.set_bytes_max(bytes);
-        self.tell_writers(state);
+        self.notify_writers(state);
     }
 
     /// Takes more events while a change is waited for, until the guard is dropped.
@@ -112,10 +113,10 @@ impl EventChannel {
     fn set_changing(&self, changing: bool) {
         let mut state = self.state.lock();
         state.queue.set_changing(changing);
-        self.tell_writers(state);
+        self.notify_writers(state);
     }
 
-    fn tell_writers(&self, state: MutexGuard<'_, State>) {
+    fn notify_writers(&self, state: MutexGuard<'_, State>) {
         let tell = state.waiting > 0 && state.queue.has_room();
         drop(state);
         if tell {

@@ -15,9 +15,7 @@ use crate::command::{Access, BlockingTime};
 use crate::config::Settings;
 use crate::endpoint::Endpoint;
 use crate::partition::NodeIndex;
-use crate::plan::{
-    Answers, Cause, Exchange, Failure, NodeExchange, NodeRequest, ReplySlot, Resend, ResendBudget,
-};
+use crate::plan::{Answers, Cause, Exchange, Failure, NodeExchange, NodeRequest, ResendBudget};
 
 /// Every node's connections.
 #[derive(Debug)]
@@ -99,7 +97,7 @@ impl Executor {
                 Err(failure) => failure,
             };
             acquired.discard(&failure.cause);
-            if let Resend::No = resends.after(&failure, 0, &[ReplySlot::whole(0, access)]) {
+            if !resends.allows(&failure, access) {
                 return Err(failure);
             }
         }
@@ -198,12 +196,12 @@ impl NodeConnections {
         };
         let answers = acquired
             .connection()
-            .exchange_metered(
+            .exchange_into(
                 &request.packed,
                 request.slots.len(),
                 request.ending,
                 deadline,
-                request.meter.clone(),
+                R::for_request(request),
             )
             .await;
         match &answers.failure {

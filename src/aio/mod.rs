@@ -1,20 +1,23 @@
 //! The client on tokio: how do the bytes go there and back without blocking?
 //!
 //! * [`ShardedClient`]: the handle, a `redis::aio::ConnectionLike` over all nodes. [`Node`]: the same for one node.
-//! * [`Dedicated`]: a private connection for stateful talk. [`Scan`]: keys of all nodes as a stream.
-//! * [`Proxy`]: all nodes as one server, for programs that speak the protocol.
-//! * `executor`: hands each node its requests, then waits for all answers. `station`: the way to one node, made again
-//!   when it breaks. `link`: one connection that many requests share; `driver` moves its bytes, `tls` encrypts them.
+//! * [`Dedicated`]: a private connection for stateful commands. [`Scan`]: keys of all nodes as a stream.
+//! * [`Subscriber`]: channels of all nodes; `pub_sub_connection`: one node's connection for them, `event_channel`: what
+//!   has arrived over all of them.
+//! * `executor`: hands each node its requests, then waits for all replies. `reconnecting`: a node's shared connection,
+//!   made again when it breaks. `exclusive_pool`: connections lent to one user at a time. `multiplexed`: one connection
+//!   that many requests share; `driver` moves its bytes, `tls` encrypts them, `peek` sees that the server has closed it.
 //!
-//! Nothing here decides: which command goes where, what its answers mean and what may be sent again is said by `plan`,
-//! exactly as for the blocking client.
+//! Nothing here decides: `plan` says which command goes where, what its replies mean and what may be sent again, as for
+//! the blocking client.
 //!
 //! # Dropped futures
 //!
 //! A future does nothing before it is first polled. From then on its command is handed to a connection: dropping the
 //! future does not take it back, it is carried out all the same, and its answer is thrown away when it comes, also
-//! after the client itself was dropped. The connection stays in step. A blocking command (BLPOP, ...) has a connection of its own, which is closed when its future
-//! is dropped; an element that the server took off a list in that moment is lost.
+//! after the client itself was dropped. The connection stays in step. A blocking command (BLPOP, ...) has a connection of
+//! its own, which is closed when its future is dropped; an element that the server took off a list in that moment is
+//! lost.
 //!
 //! # Runtimes
 //!

@@ -11,14 +11,13 @@ use redis::Value;
 use tokio::runtime::{Handle, Id};
 use tokio::sync::oneshot;
 
-use crate::plan::{Answers, Cause, ExpectedEnd, Failure, RawReplies, ReplyBuffer, SharedByteMeter};
+#[cfg(feature = "proxy")]
+use crate::plan::RawReplies;
+use crate::plan::{Answers, Cause, ExpectedEnd, Failure, NodeRequest, ReplyBuffer};
 
 /// So many bytes of requests may wait for one connection to take them. What comes then is refused: a node that far behind
 /// would not answer it in time.
 const OUTGOING_BYTES_MAX: usize = 256 << 20;
-
-/// Replies of more bytes are freed as soon as nobody waits for them any more, rather than when the last has come.
-const ABANDONED_REPLY_BYTES_MIN: usize = 64 << 10;
 
 /// A driver on a runtime that runs only while somebody blocks on it is asked so often for a sign of life by requests from
 /// elsewhere. Without one its connection is given up.
@@ -79,8 +78,6 @@ pub(crate) struct InFlight {
     /// How many were asked for.
     pub(crate) count: usize,
     pub(crate) ending: ExpectedEnd,
-    values: Vec<Value>,
-    frames: RawReplies,
     pub(crate) submitted_at: Instant,
     pub(crate) deadline: Option<Instant>,
     /// `None` once it was told that time is over; the answers still come and are thrown away.
@@ -96,28 +93,40 @@ pub(crate) enum ReplyProgress {
     Poisoned,
 }
 
-/// The way back to who asked.
+/// The way back to the caller, with the replies that have arrived for it.
 pub(crate) enum Responder {
     One(oneshot::Sender<Result<Value, Failure>>),
-    Many(oneshot::Sender<Answers>),
-    Raw(oneshot::Sender<Answers<RawReplies>>),
+    Many(oneshot::Sender<Answers>, Vec<Value>),
+    /// Replies that are passed on as bytes.
+    #[cfg(feature = "proxy")]
+    Raw(oneshot::Sender<Answers<RawReplies>>, RawReplies),
 }
 
-/// A form in which answers are given back.
+/// A form in which replies are given back.
 pub(crate) trait ReplyChannel: ReplyBuffer {
-    /// The way back for answers in this form.
-    fn responder(sender: oneshot::Sender<Answers<Self>>) -> Responder;
+    /// No replies yet, for those to this request.
+    fn for_request(_: &NodeRequest) -> Self {
+        Self::default()
+    }
+
+    /// The way back for replies in this form, which are added to `replies`.
+    fn responder(sender: oneshot::Sender<Answers<Self>>, replies: Self) -> Responder;
 }
 
 impl ReplyChannel for Vec<Value> {
-    fn responder(sender: oneshot::Sender<Answers<Self>>) -> Responder {
-        Responder::Many(sender)
+    fn responder(sender: oneshot::Sender<Answers<Self>>, replies: Self) -> Responder {
+        Responder::Many(sender, replies)
     }
 }
 
+#[cfg(feature = "proxy")]
 impl ReplyChannel for RawReplies {
-    fn responder(sender: oneshot::Sender<Answers<Self>>) -> Responder {
-        Responder::Raw(sender)
+    fn for_request(request: &NodeRequest) -> Self {
+        Self::with_meter(request.meter.clone())
+    }
+
+    fn responder(sender: oneshot::Sender<Answers<Self>>, replies: Self) -> Responder {
+        Responder::Raw(sender, replies)
     }
 }
 
@@ -126,7 +135,7 @@ impl MultiplexedConnection {
     /// blocks on it.
     pub(crate) fn new(queue: Arc<SendQueue>, home: Option<Id>) -> Self {
         Self {
-            queue: queue,
+            queue,
             driver_runtime: home,
         }
     }
@@ -168,14 +177,7 @@ impl MultiplexedConnection {
     ) -> Result<Value, Failure> {
         let (sender, receiver) = oneshot::channel();
         self.queue
-            .submit(
-                write,
-                1,
-                ExpectedEnd::Any,
-                deadline,
-                Responder::One(sender),
-                None,
-            )
+            .submit(write, 1, ExpectedEnd::Any, deadline, Responder::One(sender))
             .map_err(Failure::not_sent)?;
         let answer = match is_away(self.driver_runtime) {
             false => receiver.await.ok(),
@@ -192,18 +194,18 @@ impl MultiplexedConnection {
         ending: ExpectedEnd,
         deadline: Deadline,
     ) -> Answers<R> {
-        self.exchange_metered(packed, count, ending, deadline, None)
+        self.exchange_into(packed, count, ending, deadline, R::default())
             .await
     }
 
-    /// `count` packed requests and their answers, whose bytes `meter` counts as far as they are left unread.
-    pub(crate) async fn exchange_metered<R: ReplyChannel>(
+    /// `count` packed requests and their answers, which are added to `replies`.
+    pub(crate) async fn exchange_into<R: ReplyChannel>(
         &self,
         packed: &[u8],
         count: usize,
         ending: ExpectedEnd,
         deadline: Deadline,
-        meter: Option<SharedByteMeter>,
+        replies: R,
     ) -> Answers<R> {
         if count == 0 {
             // Nobody would ever tell whoever waits for no answer.
@@ -211,11 +213,8 @@ impl MultiplexedConnection {
         }
         let (sender, receiver) = oneshot::channel();
         let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
-        let reply = R::responder(sender);
-        match self
-            .queue
-            .submit(write, count, ending, deadline, reply, meter)
-        {
+        let responder = R::responder(sender, replies);
+        match self.queue.submit(write, count, ending, deadline, responder) {
             Ok(()) => {
                 let answers = match is_away(self.driver_runtime) {
                     false => receiver.await.ok(),
@@ -284,8 +283,7 @@ impl SendQueue {
         count: usize,
         ending: ExpectedEnd,
         deadline: Deadline,
-        reply: Responder,
-        meter: Option<SharedByteMeter>,
+        responder: Responder,
     ) -> Result<(), Cause> {
         let mut state = self.state.lock();
         if let Some(cause) = &state.closed {
@@ -305,11 +303,9 @@ impl SendQueue {
             remaining: count,
             count,
             ending,
-            values: Vec::new(),
-            frames: RawReplies::with_meter(meter),
             submitted_at: deadline.start,
             deadline: deadline.end(),
-            responder: Some(reply),
+            responder: Some(responder),
         });
         let sleeper = state.waker.take();
         drop(state);
@@ -362,7 +358,7 @@ impl SendQueue {
 impl fmt::Debug for SendQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state.lock();
-        f.debug_struct("Mailbox")
+        f.debug_struct("SendQueue")
             .field("outgoing", &state.outgoing.len())
             .field("closed", &state.closed)
             .finish_non_exhaustive()
@@ -370,55 +366,37 @@ impl fmt::Debug for SendQueue {
 }
 
 impl InFlight {
-    /// Whether nobody wants to read the answers here.
-    #[inline]
-    pub(crate) fn is_raw(&self) -> bool {
-        matches!(self.responder, None | Some(Responder::Raw(_)))
-    }
-
-    /// Whether nobody waits for the answers any more.
-    fn is_abandoned(&self) -> bool {
-        matches!(&self.responder, Some(Responder::Raw(sender)) if sender.is_closed())
-    }
-
-    /// So many bytes of an answer are of use to somebody.
-    pub(crate) fn reply_bytes_max(&self) -> usize {
-        match &self.responder {
-            Some(_) if !self.is_abandoned() => {
-                self.ending.reply_bytes_max(self.frames.byte_count())
-            }
-            _ => 0,
-        }
-    }
-
     /// Takes one answer.
     pub(crate) fn take(&mut self, value: Value) -> ReplyProgress {
         let taken = self.count_down(|ending| ending.is_met_by(&value));
-        match &self.responder {
+        match &mut self.responder {
             Some(Responder::One(_)) => {
                 if let Some(Responder::One(sender)) = self.responder.take() {
                     // Who asked may have gone.
                     let _ = sender.send(Ok(value));
                 }
             }
-            Some(_) => {
-                if self.values.is_empty() {
-                    self.values.reserve_exact(self.count);
+            Some(Responder::Many(_, values)) => {
+                if values.is_empty() {
+                    values.reserve_exact(self.count);
                 }
-                self.values.push(value);
+                values.push(value);
                 if self.remaining == 0 {
                     self.finish(None);
                 }
             }
+            #[cfg(feature = "proxy")]
+            Some(Responder::Raw(..)) => debug_assert!(false, "it takes its answers as bytes"),
             None => {}
         }
         taken
     }
 
-    /// Takes one answer unread.
+    /// Takes one answer as bytes.
     #[inline]
     pub(crate) fn take_frame(&mut self, frame: &[u8]) -> ReplyProgress {
         let taken = self.count_down(|ending| ending.is_met_by_frame(frame));
+        #[cfg(feature = "proxy")]
         self.keep_raw(|frames| frames.push(frame));
         taken
     }
@@ -427,22 +405,9 @@ impl InFlight {
     pub(crate) fn take_oversized(&mut self) -> ReplyProgress {
         // Nobody has looked at it, so it does not show that a transaction has ended.
         let taken = self.count_down(|ending| ending != ExpectedEnd::Exec);
-        self.keep_raw(RawReplies::push_oversized);
+        #[cfg(feature = "proxy")]
+        self.keep_raw(crate::plan::RawReplies::push_oversized);
         taken
-    }
-
-    #[inline]
-    fn keep_raw(&mut self, push: impl FnOnce(&mut RawReplies)) {
-        if self.frames.byte_count() > ABANDONED_REPLY_BYTES_MIN && self.is_abandoned() {
-            self.responder = None;
-            self.frames = RawReplies::default();
-        }
-        if self.responder.is_some() {
-            push(&mut self.frames);
-            if self.remaining == 0 {
-                self.finish(None);
-            }
-        }
     }
 
     #[inline]
@@ -457,17 +422,74 @@ impl InFlight {
 
     /// Tells who asked that there will be no more answers.
     pub(crate) fn finish(&mut self, failure: Option<Failure>) {
+        // Who asked may have gone.
         match (self.responder.take(), failure) {
             (Some(Responder::One(sender)), Some(failure)) => drop(sender.send(Err(failure))),
-            (Some(Responder::Many(sender)), failure) => {
-                let values = std::mem::take(&mut self.values);
+            (Some(Responder::Many(sender, values)), failure) => {
                 drop(sender.send(Answers { values, failure }));
             }
-            (Some(Responder::Raw(sender)), failure) => {
-                let values = std::mem::take(&mut self.frames);
+            #[cfg(feature = "proxy")]
+            (Some(Responder::Raw(sender, values)), failure) => {
                 drop(sender.send(Answers { values, failure }));
             }
-            _ => {}
+            (Some(Responder::One(_)), None) | (None, _) => {}
+        }
+    }
+}
+
+#[cfg(not(feature = "proxy"))]
+impl InFlight {
+    /// Whether nobody wants to read the answers here.
+    #[inline]
+    pub(crate) fn is_raw(&self) -> bool {
+        self.responder.is_none()
+    }
+
+    /// So many bytes of an answer are of use to somebody.
+    pub(crate) fn reply_bytes_max(&self) -> usize {
+        0
+    }
+}
+
+#[cfg(feature = "proxy")]
+mod raw {
+    use super::{InFlight, Responder};
+    use crate::plan::RawReplies;
+
+    /// Replies of more bytes are freed as soon as nobody waits for them any more, rather than when the last has come.
+    const ABANDONED_REPLY_BYTES_MIN: usize = 64 << 10;
+
+    impl InFlight {
+        /// Whether nobody wants to read the answers here.
+        #[inline]
+        pub(crate) fn is_raw(&self) -> bool {
+            matches!(self.responder, None | Some(Responder::Raw(..)))
+        }
+
+        /// So many bytes of an answer are of use to somebody.
+        pub(crate) fn reply_bytes_max(&self) -> usize {
+            match &self.responder {
+                Some(Responder::Raw(sender, frames)) if !sender.is_closed() => {
+                    self.ending.reply_bytes_max(frames.byte_count())
+                }
+                _ => 0,
+            }
+        }
+
+        /// Adds one answer to those that are passed on as bytes.
+        #[inline]
+        pub(super) fn keep_raw(&mut self, push: impl FnOnce(&mut RawReplies)) {
+            let Some(Responder::Raw(sender, frames)) = &mut self.responder else {
+                return;
+            };
+            if frames.byte_count() > ABANDONED_REPLY_BYTES_MIN && sender.is_closed() {
+                self.responder = None;
+                return;
+            }
+            push(frames);
+            if self.remaining == 0 {
+                self.finish(None);
+            }
         }
     }
 }

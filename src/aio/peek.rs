@@ -4,6 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
@@ -13,6 +14,11 @@ pub(crate) trait Peek {
     /// Whether the other side has closed it and nothing is left to be read. Does not wait.
     fn is_closed(&self) -> bool;
 }
+
+/// A stream to a server, of whichever kind.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Peek + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Peek + Send + Unpin> Duplex for S {}
 
 impl Peek for TcpStream {
     fn is_closed(&self) -> bool {

@@ -15,7 +15,8 @@ use tokio::sync::Notify;
 
 use crate::aio::event_channel::EventChannel;
 use crate::aio::multiplexed::{Deadline, is_away};
-use crate::aio::reconnecting::{Connector, Duplex, current_thread_runtime};
+use crate::aio::peek::Duplex;
+use crate::aio::reconnecting::{Connector, current_thread_runtime};
 use crate::endpoint::down_text;
 use crate::error::Error;
 use crate::plan::pubsub::{
@@ -23,7 +24,7 @@ use crate::plan::pubsub::{
     SubscriptionKind, SubscriptionTracker,
 };
 use crate::policy::{BACKOFF_MAX, Down, pause};
-use crate::resp::ReplyDecoder;
+use crate::resp::{PING, ReplyDecoder};
 
 /// Replies and messages that are dealt with in a row, and their bytes, before other tasks get their turn.
 const REPLIES_AT_ONCE: usize = 256;
@@ -58,7 +59,7 @@ struct State {
     /// How many connections were made.
     connections: u64,
     /// Why there is no connection.
-    trouble: Option<String>,
+    outage: Option<String>,
     /// How many connections broke or could not be made.
     failed: u64,
     /// The number of the task; those before it have nothing to say any more.
@@ -99,7 +100,7 @@ impl PubSubConnection {
             state.running = true;
             state.home = current_thread_runtime();
             state.outgoing = Vec::new();
-            state.trouble = None;
+            state.outage = None;
             (state.task, std::mem::take(&mut state.connected))
         };
         if was_connected {
@@ -187,10 +188,10 @@ impl PubSubConnection {
                     return Ok(());
                 }
                 if refusal.is_none()
-                    && let Some(trouble) = &state.trouble
+                    && let Some(outage) = &state.outage
                     && (state.failed != failed || !self.connector.backoff.is_due())
                 {
-                    return Err(late(trouble));
+                    return Err(late(outage));
                 }
                 refusal
             };
@@ -251,7 +252,7 @@ enum End {
 enum Wakeup {
     Arrived(io::Result<usize>),
     Written(io::Result<()>),
-    Silence,
+    Quiet,
     Work,
 }
 
@@ -287,7 +288,7 @@ impl Worker {
                     return;
                 };
                 state.outgoing = Vec::new();
-                state.trouble = Some(why);
+                state.outage = Some(why);
                 state.failed += failed;
                 std::mem::take(&mut state.connected)
             };
@@ -342,7 +343,7 @@ impl Worker {
             state.subscriptions.begin_restore();
             state.outgoing = Vec::new();
             state.connected = true;
-            state.trouble = None;
+            state.outage = None;
             state.connections += 1;
             state.connections > 1
         };
@@ -358,7 +359,6 @@ impl Worker {
 
     /// `gap` tells that messages may have been missed before this connection.
     async fn read_loop(&self, mut transfer: Transfer, mut gap: bool) -> End {
-        const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
         let mut asked = false;
         loop {
             if let Some(end) = self.handle_buffered(&mut transfer.decoder, &mut gap).await {
@@ -372,8 +372,8 @@ impl Worker {
                 Wakeup::Written(Err(error)) | Wakeup::Arrived(Err(error)) => {
                     return End::Broken(error.to_string());
                 }
-                Wakeup::Silence if asked => return End::Broken("the server fell silent".into()),
-                Wakeup::Silence => {
+                Wakeup::Quiet if asked => return End::Broken("the server fell silent".into()),
+                Wakeup::Quiet => {
                     asked = true;
                     self.shared.state.lock().outgoing.extend_from_slice(PING);
                 }
@@ -458,7 +458,7 @@ impl Worker {
             if let Poll::Ready(arrived) = transfer.poll_read(cx) {
                 return Poll::Ready(Wakeup::Arrived(arrived));
             }
-            silence.as_mut().poll(cx).map(|()| Wakeup::Silence)
+            silence.as_mut().poll(cx).map(|()| Wakeup::Quiet)
         })
         .await
     }

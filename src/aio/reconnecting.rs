@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use redis::{ConnectionAddr, RedisResult};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
@@ -20,7 +20,7 @@ use tokio::runtime::{Handle, Id, RuntimeFlavor};
 
 use crate::aio::driver::{Driver, WriteCoalescing};
 use crate::aio::multiplexed::{Deadline, MultiplexedConnection, SendQueue};
-use crate::aio::peek::Peek;
+use crate::aio::peek::Duplex;
 use crate::aio::tls;
 use crate::endpoint::{ConnectAttempt, Endpoint, NodeBackoff};
 use crate::plan::{Answers, Cause, ExpectedEnd};
@@ -67,11 +67,6 @@ struct Attempt {
     /// It waits, because the node is known to be down.
     is_left_alone: bool,
 }
-
-/// A stream to a server, of whichever kind.
-pub(crate) trait Duplex: AsyncRead + AsyncWrite + Peek + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Peek + Send + Unpin> Duplex for S {}
 
 impl Connector {
     pub(crate) fn new(endpoint: Endpoint, timeout: Duration, coalescing: WriteCoalescing) -> Self {
@@ -207,7 +202,7 @@ impl Connector {
     }
 }
 
-/// Reads into the inbox's room. Dropping the future loses nothing.
+/// Reads into the decoder's spare room. Dropping the future loses nothing.
 pub(crate) async fn read(
     stream: &mut Box<dyn Duplex>,
     decoder: &mut ReplyDecoder,
@@ -358,7 +353,7 @@ impl ReconnectingConnection {
         drop(state);
         // Not under the lock: a runtime that is ending drops the task here and now.
         let task = Connecting {
-            station: Arc::downgrade(self),
+            owner: Arc::downgrade(self),
             number,
         };
         tokio::spawn(task.run(pause));
@@ -382,32 +377,32 @@ impl State {
 
 /// A request that waits for an attempt of a node that is down.
 struct PollingRequest {
-    station: Weak<ReconnectingConnection>,
+    owner: Weak<ReconnectingConnection>,
     /// How many attempts had failed when it began.
     failed: u64,
 }
 
 impl PollingRequest {
-    fn new(station: &Arc<ReconnectingConnection>, state: &mut State) -> Self {
+    fn new(owner: &Arc<ReconnectingConnection>, state: &mut State) -> Self {
         state.polled_by_request = true;
         Self {
-            station: Arc::downgrade(station),
-            failed: station.connector.backoff.failed_count(),
+            owner: Arc::downgrade(owner),
+            failed: owner.connector.backoff.failed_count(),
         }
     }
 }
 
 impl Drop for PollingRequest {
     fn drop(&mut self) {
-        if let Some(station) = self.station.upgrade() {
-            station.state.lock().polled_by_request = false;
+        if let Some(owner) = self.owner.upgrade() {
+            owner.state.lock().polled_by_request = false;
         }
     }
 }
 
 /// The task that makes a connection, again and again until there is one or nobody needs it.
 struct Connecting {
-    station: Weak<ReconnectingConnection>,
+    owner: Weak<ReconnectingConnection>,
     number: u64,
 }
 
@@ -429,37 +424,37 @@ impl Connecting {
 
     /// Tries once.
     async fn attempt(&self, connector: &Connector, attempt: ConnectAttempt) {
-        let weak = self.station.clone();
+        let weak = self.owner.clone();
         let made = connector
             .connect(move || {
-                if let Some(station) = weak.upgrade() {
-                    station.start_connecting();
+                if let Some(owner) = weak.upgrade() {
+                    owner.start_connecting();
                 }
             })
             .await;
         let Ok(connection) = attempt.end(made) else {
             return;
         };
-        let Some(station) = self.station.upgrade() else {
+        let Some(owner) = self.owner.upgrade() else {
             return;
         };
-        let mut state = station.state.lock();
+        let mut state = owner.state.lock();
         if state.tasks != self.number {
             return;
         }
         state.attempt = None;
         state.connected_at = Some(Instant::now());
         connection.drain_on_drop();
-        station.current.store(Some(Arc::new(connection)));
+        owner.current.store(Some(Arc::new(connection)));
         drop(state);
         connector.backoff.notify();
     }
 
     /// What to do next, if there is still something for this task to do: it may have slept with its runtime, and another begun.
     fn begin(&self) -> Option<Next> {
-        let station = self.station.upgrade()?;
-        let connector = &station.connector;
-        let mut state = station.state.lock();
+        let owner = self.owner.upgrade()?;
+        let connector = &owner.connector;
+        let mut state = owner.state.lock();
         if state.tasks != self.number {
             return None;
         }
@@ -473,7 +468,7 @@ impl Connecting {
                 (Next::Wait(backoff, down.retry_in), down.retry_in)
             }
         };
-        attempt.overdue = station.overdue(pause);
+        attempt.overdue = owner.overdue(pause);
         Some(next)
     }
 }
@@ -488,11 +483,11 @@ enum Next {
 impl Drop for Connecting {
     /// The runtime may end while the task sleeps; the next request starts another.
     fn drop(&mut self) {
-        if let Some(station) = self.station.upgrade() {
-            let mut state = station.state.lock();
+        if let Some(owner) = self.owner.upgrade() {
+            let mut state = owner.state.lock();
             if state.tasks == self.number && state.attempt.take().is_some() {
                 drop(state);
-                station.connector.backoff.notify();
+                owner.connector.backoff.notify();
             }
         }
     }
@@ -500,9 +495,9 @@ impl Drop for Connecting {
 
 impl fmt::Debug for ReconnectingConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Station")
+        f.debug_struct("ReconnectingConnection")
             .field("address", &self.connector.address)
-            .field("link", &self.current.load())
+            .field("connection", &self.current.load())
             .finish_non_exhaustive()
     }
 }

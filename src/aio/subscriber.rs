@@ -61,7 +61,7 @@ pub struct Subscriber {
     /// One per node that is listened to. By identity: they outlive a topology whose other nodes change.
     connections: BTreeMap<NodeId, PubSubConnection>,
     events: Arc<EventChannel>,
-    /// For the tasks of the connections, see [`poll_ears`].
+    /// For the tasks of the connections, see [`poll_connections`].
     watch: Option<Watch>,
 }
 
@@ -176,6 +176,7 @@ impl Subscriber {
     }
 
     /// An event that has come already.
+    #[cfg(feature = "proxy")]
     pub(crate) fn try_next_event(&mut self) -> Option<Event> {
         self.events.try_receive()
     }

@@ -4,14 +4,11 @@ use std::io;
 
 use tokio::net::TcpStream;
 
-use crate::aio::reconnecting::Duplex;
+use crate::aio::peek::Duplex;
 use crate::endpoint::tls::Tls;
 
 /// Shakes hands over a new connection.
-#[cfg_attr(
-    not(any(feature = "tls-native-tls", feature = "tls-rustls")),
-    allow(unused_variables, reason = "nothing encrypts it")
-)]
+#[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
 pub(super) async fn connect(tls: &Tls, tcp: TcpStream) -> io::Result<Box<dyn Duplex>> {
     match tls.config {
         #[cfg(feature = "tokio-rustls-comp")]
@@ -34,6 +31,12 @@ pub(super) async fn connect(tls: &Tls, tcp: TcpStream) -> io::Result<Box<dyn Dup
         #[cfg(all(feature = "tls-native-tls", not(feature = "tokio-native-tls-comp")))]
         crate::endpoint::tls::Config::NativeTls(_) => unsupported(tcp),
     }
+}
+
+/// Without a backend there is no [`Tls`], so this is never called.
+#[cfg(not(any(feature = "tls-native-tls", feature = "tls-rustls")))]
+pub(super) async fn connect(tls: &Tls, _: TcpStream) -> io::Result<Box<dyn Duplex>> {
+    match tls.config {}
 }
 
 #[cfg(feature = "tokio-native-tls-comp")]

@@ -64,7 +64,7 @@ impl CommandSpec {
         self.access
     }
 
-    /// Whether the server may hold the answer back; [`wait_limit`](Self::wait_limit) tells for how long.
+    /// Whether the server may hold the answer back; [`blocking_time`](Self::blocking_time) tells for how long.
     #[must_use]
     pub fn blocking(&self) -> Blocking {
         self.blocking

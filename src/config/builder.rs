@@ -15,15 +15,15 @@ use crate::endpoint::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
 use crate::endpoint::{Endpoint, SocketOptions};
 use crate::error::Error;
 use crate::partition::NodeSpec;
-use crate::partition::password::{REMEDY, holds_password};
+use crate::partition::password::{ADVICE, holds_password};
 use crate::partition::{Partitioner, Rendezvous, check_passwords};
 use crate::plan::{PartialReads, Router, SplitWrites};
 use crate::topology::{Topology, address};
 
 pub use crate::config::settings::{
-    CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, POOL_SIZE_MAX, SCAN_COUNT_MAX, TCP_KEEPALIVE_MAX,
-    TIMEOUT_MAX,
+    CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, POOL_SIZE_MAX, TCP_KEEPALIVE_MAX, TIMEOUT_MAX,
 };
+pub use crate::plan::SCAN_COUNT_MAX;
 
 /// Describes a client. Nothing is contacted before the client's first command.
 ///
@@ -136,7 +136,7 @@ impl Builder {
         let (name, number) = (name.into(), self.nodes.len() + 1);
         let node = match url.into_connection_info() {
             _ if holds_password(&name) => Err(Error::config(format!(
-                "the name of node number {number} {REMEDY}"
+                "the name of node number {number} {ADVICE}"
             ))),
             Ok(info) => Ok(NodeConfig {
                 spec: NodeSpec::new(name, address(info.addr())).with_weight(weight),
@@ -189,7 +189,7 @@ impl Builder {
             info.map(|info| NodeConfig { spec, info })
         };
         self.nodes
-            .extend(specs.zip(topology.connection_infos()).map(node));
+            .extend(specs.zip(topology.connection_infos(refused_url)).map(node));
         self.shared_partitioner(topology.shared_partitioner())
     }
 

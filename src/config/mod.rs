@@ -11,5 +11,7 @@ mod settings;
 
 pub use builder::Builder;
 
-pub(crate) use builder::{ClientConfig, DEFAULT_RESPONSE_TIMEOUT};
+pub(crate) use builder::ClientConfig;
+#[cfg(feature = "tokio-comp")]
+pub(crate) use builder::DEFAULT_RESPONSE_TIMEOUT;
 pub(crate) use settings::{PROBE_AFTER, Settings, limits};

@@ -21,10 +21,8 @@ pub const CLIENTS_LIMIT_MAX: usize = 1_000_000;
 /// The longest quiet time of [`Builder::tcp_keepalive`](crate::Builder::tcp_keepalive): the kernel counts whole seconds, in
 /// 15 bits.
 pub const TCP_KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
-/// The largest page of a scan, in keys that a node looks at.
-pub const SCAN_COUNT_MAX: usize = 1_000_000;
 
-/// What a number may be. Every number that a user sets has a line here.
+/// What a number may be. Every number that the builder sets has a line here.
 pub(crate) mod limits {
     use super::*;
 
@@ -36,7 +34,6 @@ pub(crate) mod limits {
     pub(crate) const DATABASE: Limit<i64> = Limit::new("the database", 0, i32::MAX as i64);
     pub(crate) const IDLE_CHECK: Limit<Duration> =
         Limit::new("idle_check", Duration::ZERO, TIMEOUT_MAX);
-    pub(crate) const PAGE_SIZE: Limit<usize> = Limit::new("with_count", 1, SCAN_COUNT_MAX);
     pub(crate) const POOL_SIZE: Limit<usize> = Limit::new("pool_size", 1, POOL_SIZE_MAX);
     pub(crate) const RESPONSE_TIMEOUT: Limit<Duration> =
         Limit::new("response_timeout", INSTANT, TIMEOUT_MAX);
@@ -73,7 +70,7 @@ impl<T: Copy + Ord + fmt::Debug> Limit<T> {
     }
 
     /// The value that may be set and is nearest.
-    #[cfg_attr(not(feature = "tokio-comp"), allow(dead_code, reason = "of the proxy"))]
+    #[cfg(feature = "proxy")]
     pub(crate) fn clamp(&self, value: T) -> T {
         value.clamp(self.min, self.max)
     }
@@ -86,10 +83,6 @@ pub(crate) struct Settings {
     pub(crate) response_timeout: Option<Duration>,
     pub(crate) pool_size: usize,
     pub(crate) blocking_pool_size: usize,
-    #[cfg_attr(
-        not(feature = "tokio-comp"),
-        allow(dead_code, reason = "of the async client")
-    )]
     pub(crate) connections_per_node: usize,
     pub(crate) idle_check: Duration,
     /// How long a connection may be quiet until the kernel asks the peer.

@@ -44,7 +44,7 @@ impl Endpoint {
     }
 
     /// This node, spoken to in `version` of the protocol.
-    #[cfg(feature = "tokio-comp")]
+    #[cfg(feature = "proxy")]
     pub(crate) fn speaking(&self, version: redis::ProtocolVersion) -> Self {
         let settings = self.info.redis_settings().clone().set_protocol(version);
         Self {

@@ -103,7 +103,7 @@ fn decode(bytes: &[u8]) -> Decoded {
     Decoded { replies, end }
 }
 
-/// What comes out of an inbox until the bytes end or cannot be read.
+/// What comes out of a [`ReplyDecoder`] until the bytes end or cannot be read.
 fn feed(
     bytes: &[u8],
     piece: usize,

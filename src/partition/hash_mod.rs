@@ -63,7 +63,7 @@ impl HashMod {
         self
     }
 
-    /// The order of the nodes in the list. Defaults to [`NodeOrder::GivenOptions`].
+    /// The order of the nodes in the list. Defaults to [`NodeOrder::Given`].
     #[must_use]
     pub const fn with_order(mut self, order: NodeOrder) -> Self {
         self.order = order;

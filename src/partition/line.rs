@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::partition::password::{REMEDY, Shown, holds_password};
+use crate::partition::password::{ADVICE, Shown, holds_password};
 
 /// What is wrong with a line of text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,7 +102,7 @@ impl<'t> Line<'t> {
                 .to_owned(),
         };
         if holds_password(&name) {
-            return Err(self.error(format!("the name of a node {REMEDY}")));
+            return Err(self.error(format!("the name of a node {ADVICE}")));
         }
         self.end()?;
         Ok(name)

@@ -38,7 +38,7 @@ use std::fmt;
 use key_number::KeyNumber;
 
 use crate::hash::HashTag;
-use crate::partition::password::{REMEDY, Shown, holds_password};
+use crate::partition::password::{ADVICE, Shown, holds_password};
 pub use node::{NODES_MAX, NodeId, NodeIndex, NodeSpec};
 
 pub(crate) use catalogue::check_words;
@@ -192,7 +192,7 @@ pub enum PlacementError {
         max: usize,
     },
     /// A name, an address or an option holds a password, which is not repeated.
-    #[error("{place} {REMEDY}")]
+    #[error("{place} {ADVICE}")]
     Password {
         /// Where it stands, such as `the name of node number 2`.
         place: String,
@@ -227,7 +227,7 @@ pub enum PlacementError {
         known: Vec<&'static str>,
     },
     /// No built-in placement has this name.
-    #[error("no placement is called {name:?}{}", meant(*.nearest))]
+    #[error("no placement is called {name:?}{}", suggestion(*.nearest))]
     UnknownPlacement {
         /// The name.
         name: String,
@@ -250,7 +250,7 @@ pub enum PlacementError {
     },
 }
 
-fn meant(nearest: Option<&str>) -> String {
+fn suggestion(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
 }
 

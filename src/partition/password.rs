@@ -7,7 +7,7 @@
 use std::fmt;
 
 /// What is wrong with a text that holds a password, and the remedy.
-pub(crate) const REMEDY: &str = "holds a password, or what looks like one, but is shown in messages and files: leave it out, and give the \
+pub(crate) const ADVICE: &str = "holds a password, or what looks like one, but is shown in messages and files: leave it out, and give the \
      password in the URL of the node or with Builder::password";
 
 /// Texts in messages are cut to this many characters.

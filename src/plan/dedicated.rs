@@ -13,9 +13,7 @@ use crate::plan::operation::{CommandOperation, PipelineOperation, Request, Scrip
 use crate::plan::request::{PipelineSummary, check_each};
 use crate::plan::watch::{WatchState, exec_abort};
 use crate::plan::{Exchange, ExpectedEnd, PipelineKind, RoutedCommand, Router, TransactionState};
-
-const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
-const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
+use crate::resp::{DISCARD, UNWATCH};
 
 /// Whether a connection lets keys of other nodes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 
-use crate::command::BlockingTime;
+use crate::command::{Access, BlockingTime};
 use crate::partition::NodeIndex;
 #[cfg(feature = "proxy")]
 use crate::plan::SharedByteMeter;
@@ -23,13 +23,13 @@ pub(crate) struct ResendBudget {
 }
 
 impl ResendBudget {
+    /// Decides whether the only request that was sent is sent again on a new connection after this failure, and counts it.
+    pub(crate) fn allows(&mut self, failure: &Failure, access: Access) -> bool {
+        self.after(failure, 0, &[ReplySlot::whole(0, access)]) != Resend::No
+    }
+
     /// Decides whether what is unanswered after this failure is sent again on a new connection, and counts it if so.
-    pub(crate) fn after(
-        &mut self,
-        failure: &Failure,
-        answered: usize,
-        slots: &[ReplySlot],
-    ) -> Resend {
+    fn after(&mut self, failure: &Failure, answered: usize, slots: &[ReplySlot]) -> Resend {
         if self.used == RESENDS_MAX {
             return Resend::No;
         }
@@ -99,7 +99,7 @@ impl<R: ReplyBuffer> Exchange<R> {
     }
 
     /// Lengthens it by the time that the servers may hold replies back for another reason.
-    pub(crate) fn hold(&mut self, blocking: BlockingTime) {
+    pub(crate) fn add_blocking(&mut self, blocking: BlockingTime) {
         self.blocking = blocking.then(self.blocking);
     }
 
@@ -147,6 +147,7 @@ impl<R: ReplyBuffer> Exchange<R> {
     }
 
     /// The nodes, of which those that are pending must be sent to.
+    #[cfg(feature = "tokio-comp")]
     pub(crate) fn nodes_mut(&mut self) -> &mut [NodeExchange<R>] {
         &mut self.nodes
     }
@@ -176,11 +177,13 @@ impl<R: ReplyBuffer> Exchange<R> {
     }
 
     /// The requests, and what came back for them.
+    #[cfg(feature = "proxy")]
     pub(crate) fn parts(&self) -> impl ExactSizeIterator<Item = (&NodeRequest, &Answers<R>)> {
         self.nodes.iter().map(NodeExchange::part)
     }
 
     /// One of the [parts](Self::parts).
+    #[cfg(feature = "proxy")]
     pub(crate) fn part(&self, number: usize) -> (&NodeRequest, &Answers<R>) {
         self.nodes[number].part()
     }
@@ -211,6 +214,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         }
     }
 
+    #[cfg(feature = "proxy")]
     fn part(&self) -> (&NodeRequest, &Answers<R>) {
         (&self.request, &self.answers)
     }

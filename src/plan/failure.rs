@@ -76,6 +76,7 @@ pub(crate) enum Resend {
 
 impl<R: ReplyBuffer> Answers<R> {
     /// No answer at all.
+    #[cfg(feature = "tokio-comp")]
     pub(crate) fn failed(failure: Failure) -> Self {
         Self {
             values: R::default(),
@@ -137,6 +138,11 @@ impl Failure {
         number >= self.sent || access == Access::Read
     }
 
+    /// The error for a request that changes nothing, or was not sent.
+    pub(crate) fn without_answer(&self, node: &str) -> Error {
+        self.error(node, 0, Access::Read)
+    }
+
     /// The error for a request that was number `number` of those to `node`.
     pub(crate) fn error(&self, node: &str, number: usize, access: Access) -> Error {
         let kind = self.kind(number, access);
@@ -149,21 +155,7 @@ impl Failure {
         Error::new(kind, format!("node {node}: {}{advice}", self.cause))
     }
 
-    /// The error for a write of which so many bytes (all or nothing) were sent.
-    pub(crate) fn of_write(&self, node: &str, sent: usize) -> Error {
-        Self {
-            sent,
-            ..self.clone()
-        }
-        .error(node, 0, Access::Write)
-    }
-
-    /// The error for a request that changes nothing, or was not sent.
-    pub(crate) fn without_answer(&self, node: &str) -> Error {
-        self.error(node, 0, Access::Read)
-    }
-
-    /// The same for a request behind another one of which the cause was told already: a long pipeline over a dead node need
+    /// The error for a request behind another one of which the cause was told already: a long pipeline over a dead node need
     /// not say it for every command.
     pub(crate) fn error_again(&self, node: &str, number: usize, access: Access) -> Error {
         let kind = self.kind(number, access);

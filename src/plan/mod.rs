@@ -5,7 +5,9 @@
 //! * `batch`: many commands as one request per node, and the answers back in the order asked.
 //! * `scripts`: what must be done so that scripts and functions are on every node, as on one server.
 //! * `merge`: the answers of several nodes as one; `failure`: what a missing answer means, and whether to ask again;
-//!   `elsewhere`: what another node is asked instead; `partial`: whether the nodes in reach answer for all.
+//!   `other_node`: which requests another node may answer instead; `partial`: whether the nodes in reach answer for all.
+//! * `raw`: replies that the proxy passes on as bytes. `pubsub`: subscriptions, desired and confirmed. `scan`: SCAN over all
+//!   nodes.
 //! * `lockout`: commands that would take away the client's own way to its nodes. `watch`: EXEC after a WATCH that failed.
 //!
 //! Nothing here touches a socket, a thread, a clock or a lock.
@@ -41,20 +43,22 @@ pub use explain::Explanation;
 pub use partial::PartialReads;
 pub use pubsub::{EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, SubscriptionKind};
 pub use router::{Router, SplitWrites};
-pub use scan::ScanPosition;
+pub use scan::{SCAN_COUNT_MAX, ScanPosition};
 pub use scripts::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 
 pub(crate) use attempts::attempts_exhausted;
-pub(crate) use batch::{Batch, NodeRequest, ReplySlot, with_node_name};
+pub(crate) use batch::{Batch, NodeRequest, with_node_name};
 pub(crate) use dedicated::{DedicatedState, KeyCheck};
-pub(crate) use exchange::{Attempt, Exchange, NodeExchange, ResendBudget};
+#[cfg(feature = "tokio-comp")]
+pub(crate) use exchange::NodeExchange;
+pub(crate) use exchange::{Attempt, Exchange, ResendBudget};
 pub(crate) use failure::{Answers, Cause, Failure, RESENDS_MAX, ReplyBuffer, Resend};
 pub(crate) use operation::{
     CommandOperation, Operation, PipelineOperation, Request, ScriptStore, Selection, Step,
 };
 #[cfg(feature = "proxy")]
 pub(crate) use raw::{
-    ByteMeter, OversizedReply, RawPipeline, RawReplies, SharedByteMeter, WriteProgress,
+    ByteMeter, LARGE_BYTES, OversizedReply, RawPipeline, RawReplies, SharedByteMeter, WriteProgress,
 };
 pub(crate) use request::{PipelineKind, empty_pipeline, parse_one};
 pub(crate) use routed::RoutedCommand;
@@ -63,8 +67,8 @@ pub(crate) use scripts::{
     CacheSnapshot, FunctionRetry, Rewritten, Scope, ScriptCache, ScriptJournal, ScriptRewriter,
     TransactionState,
 };
-pub(crate) use transaction::LARGE_BYTES;
 pub(crate) use transaction::{ExpectedEnd, PlannedTransaction};
+#[cfg(feature = "proxy")]
 pub(crate) use watch::is_watch;
 
 #[cfg(any(test, fuzzing))]

@@ -34,11 +34,11 @@ impl Router {
     pub(crate) fn route_pipeline<'r, 'p>(
         &'r self,
         packed: &'p [u8],
-        shape: PipelineKind,
+        kind: PipelineKind,
         snapshot: CacheSnapshot<'_>,
         entropy: u64,
     ) -> Result<PlannedPipeline<'r, 'p>, Error> {
-        let PipelineKind::Atomic { commands } = shape else {
+        let PipelineKind::Atomic { commands } = kind else {
             let mut batch = Batch::new(self, packed.len(), entropy);
             let mut rewriter = None;
             for_each_command(packed, 0, |frame, args| {
@@ -71,11 +71,11 @@ impl Router {
         &'r self,
         node: NodeIndex,
         packed: &'p [u8],
-        shape: PipelineKind,
+        kind: PipelineKind,
         snapshot: CacheSnapshot<'_>,
     ) -> Result<PlannedPipeline<'r, 'p>, Error> {
         let new_rewriter = || ScriptRewriter::new(snapshot(), Scope::OneNode);
-        let PipelineKind::Atomic { commands } = shape else {
+        let PipelineKind::Atomic { commands } = kind else {
             let mut batch = Batch::new(self, packed.len(), 0);
             let mut rewriter = None;
             for_each_command(packed, 0, |frame, args| {
@@ -193,13 +193,13 @@ impl PipelineSummary {
         &self,
         node: NodeIndex,
         packed: &'p [u8],
-        shape: PipelineKind,
+        kind: PipelineKind,
         snapshot: CacheSnapshot<'_>,
     ) -> Option<Rewritten<'p>> {
         match self.scripting {
             Scripting::No => None,
             Scripting::Yes => Some(
-                ScriptRewriter::new(snapshot(), Scope::OneNode).rewrite_all(node, packed, shape),
+                ScriptRewriter::new(snapshot(), Scope::OneNode).rewrite_all(node, packed, kind),
             ),
         }
     }
@@ -237,8 +237,7 @@ pub(crate) enum PipelineKind {
 impl PipelineKind {
     /// Tells it as `redis::Pipeline` does: `offset` replies are left out, `count` are wanted.
     pub(crate) fn of(packed: &[u8], offset: usize, count: usize) -> Self {
-        const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
-        const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+        use crate::resp::{EXEC, MULTI};
         match offset > 0 && count == 1 && packed.starts_with(MULTI) && packed.ends_with(EXEC) {
             true => Self::Atomic {
                 commands: offset - 1,
@@ -270,11 +269,11 @@ pub(crate) fn finish_private(
 /// The replies that `redis::Pipeline` wants to see.
 pub(crate) fn select_replies(
     mut values: Vec<Value>,
-    shape: PipelineKind,
+    kind: PipelineKind,
     offset: usize,
     count: usize,
 ) -> Vec<Value> {
-    match shape {
+    match kind {
         PipelineKind::Atomic { .. } => values,
         PipelineKind::Plain if offset == 0 && count == values.len() => values,
         PipelineKind::Plain => {
@@ -366,9 +365,9 @@ mod tests {
             .arg("k")
             .arg("*1\r\n$4\r\nEXEC");
         let packed = pipeline.get_packed_pipeline();
-        let shape = PipelineKind::of(&packed, 1, 1);
+        let kind = PipelineKind::of(&packed, 1, 1);
         assert_eq!(
-            shape,
+            kind,
             PipelineKind::Atomic { commands: 0 },
             "by its last bytes"
         );

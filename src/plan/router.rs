@@ -289,12 +289,6 @@ impl Router {
         }
     }
 
-    /// What the table knows about `args`.
-    #[inline]
-    pub(crate) fn find(&self, args: &[&[u8]]) -> Lookup<'_> {
-        self.commands.lookup(args)
-    }
-
     /// The row of the table for `args`.
     #[inline]
     pub(crate) fn lookup(&self, args: &[&[u8]]) -> Result<&CommandSpec, Error> {
@@ -449,12 +443,6 @@ impl Router {
         Ok(at)
     }
 
-    /// Whether a server takes the request for what it is, and refuses to carry it out, whatever its keys are.
-    pub(crate) fn is_malformed(&self, command: &CommandSpec, args: &[&[u8]]) -> bool {
-        let found = command.positions(args, &mut KeyPositions::default());
-        found.is_err() && command.accepts(args.len())
-    }
-
     /// What would be done with `args`.
     pub(crate) fn explain(
         &self,
@@ -518,6 +506,22 @@ impl Router {
                 self.topology.partitioner().name(),
             ),
         )
+    }
+}
+
+/// Questions that only the proxy asks.
+#[cfg(feature = "proxy")]
+impl Router {
+    /// What the table knows about `args`.
+    #[inline]
+    pub(crate) fn find(&self, args: &[&[u8]]) -> Lookup<'_> {
+        self.commands.lookup(args)
+    }
+
+    /// Whether a server takes the request for what it is, and refuses to carry it out, whatever its keys are.
+    pub(crate) fn is_malformed(&self, command: &CommandSpec, args: &[&[u8]]) -> bool {
+        let found = command.positions(args, &mut KeyPositions::default());
+        found.is_err() && command.accepts(args.len())
     }
 }
 

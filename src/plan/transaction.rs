@@ -6,8 +6,7 @@ use crate::command::{Access, Route, Scripting};
 use crate::error::{Error, ErrorKind, KeyText, named_server_error, server_error};
 use crate::partition::NodeIndex;
 use crate::plan::batch::{NodeRequest, ReplySlot};
-use crate::plan::{Answers, CacheSnapshot, RawReplies, ReplyBuffer, Router};
-use crate::resp::Protocol;
+use crate::plan::{Answers, CacheSnapshot, Router};
 
 /// A transaction that is being gathered.
 #[derive(Clone, Debug, Default)]
@@ -17,19 +16,13 @@ pub(crate) struct PlannedTransaction {
     scripting: Scripting,
 }
 
-/// An answer of more bytes need not be kept when it can be asked for again.
-pub(crate) const LARGE_BYTES: usize = 4 << 20;
-
-/// Once so many bytes of repeatable answers are kept, only small ones are added: those of up to [`SMALL_BYTES`].
-const KEPT_BYTES_MAX: usize = 16 << 20;
-const SMALL_BYTES: usize = 64 << 10;
-
 /// What the last answer of an exchange must be, so that its connection may serve somebody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExpectedEnd {
     /// Anything.
     Any,
     /// Anything, and who passes the answers on unread asks again for those that were not kept because of their size.
+    #[cfg(feature = "proxy")]
     Repeatable,
     /// Something that ends a transaction. A server that refuses EXEC otherwise (it is renamed, or not allowed, or the
     /// server is old and loading) leaves the connection in the transaction, and the next command's answer is QUEUED.
@@ -48,21 +41,13 @@ impl ExpectedEnd {
         }
     }
 
-    /// The same for an answer as it came over the wire.
+    /// Whether this last answer, as it came over the wire, is what it must be.
+    #[cfg(feature = "tokio-comp")]
     #[inline]
     pub(crate) fn is_met_by_frame(self, last: &[u8]) -> bool {
         self != Self::Exec
             || matches!(last, [b'*' | b'$' | b'_', ..])
             || last.starts_with(b"-EXECABORT")
-    }
-
-    /// How many bytes of the next answer are kept, when it is passed on unread and `kept` bytes of those before it are.
-    pub(crate) fn reply_bytes_max(self, kept: usize) -> usize {
-        match self {
-            Self::Repeatable if kept < KEPT_BYTES_MAX => LARGE_BYTES,
-            Self::Repeatable => SMALL_BYTES,
-            _ => usize::MAX,
-        }
     }
 }
 
@@ -157,44 +142,6 @@ impl PlannedTransaction {
     pub(crate) fn exchange(node: NodeIndex, packed: &[u8], commands: usize) -> NodeRequest {
         let slots = vec![ReplySlot::whole(0, Access::Write); commands + 2];
         NodeRequest::transaction(node, packed.to_vec(), slots)
-    }
-
-    /// A transaction that any other node may carry out as well, as long as it was not sent.
-    pub(crate) fn exchange_anywhere(
-        node: NodeIndex,
-        packed: &[u8],
-        commands: usize,
-    ) -> NodeRequest {
-        let slots = vec![ReplySlot::whole(0, Access::Write).anywhere(); commands + 2];
-        NodeRequest::transaction(node, packed.to_vec(), slots)
-    }
-
-    /// What EXEC answered, as it came. Where a command was refused when it was queued, which the client has not been told,
-    /// the reason is given in the words that servers have for it.
-    pub(crate) fn raw_exec_reply(
-        node: &str,
-        answers: &Answers<RawReplies>,
-        protocol: Protocol,
-        out: &mut Vec<u8>,
-    ) {
-        if let Some(failure) = &answers.failure {
-            let error = failure.error(node, 0, Access::Write);
-            return protocol.write(out, &error.to_reply());
-        }
-        let frame = |number| answers.values.frame(number);
-        let Some(last) = answers.values.count().checked_sub(1).and_then(frame) else {
-            return;
-        };
-        let mut queued = (1..answers.values.count()).filter_map(frame);
-        match (frame(0), queued.find(|answer| answer.starts_with(b"-"))) {
-            // A server that refuses MULTI may have run the commands one by one: its refusal must not get lost.
-            (Some(multi @ [b'-', ..]), _) => out.extend_from_slice(multi),
-            (_, Some(why)) if last.starts_with(b"-EXECABORT") && why != last => {
-                out.extend_from_slice(b"-EXECABORT Transaction discarded because of: ");
-                out.extend_from_slice(&why[1..]);
-            }
-            _ => out.extend_from_slice(last),
-        }
     }
 
     /// What EXEC answered, as `redis::Pipeline` expects it.

@@ -98,21 +98,11 @@ impl Backoff {
         })
     }
 
-    /// Why and since when the node cannot be reached, if so.
-    pub(crate) fn outage(&self, now: Instant) -> Option<Down> {
-        self.outage.as_ref().map(|outage| outage.down(now))
-    }
-
     /// Whether the pause after the last failure is over: the next attempt may be made, or is under way.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         self.outage
             .as_ref()
             .is_none_or(|outage| now >= outage.retry_at)
-    }
-
-    /// How many attempts have failed so far.
-    pub(crate) fn failed_count(&self) -> u64 {
-        self.failed
     }
 
     /// A connection was made: all others may be made again.
@@ -157,6 +147,20 @@ impl Backoff {
             retry: None,
             reason: reason.into(),
         });
+    }
+}
+
+/// For connections that are made again in the background.
+#[cfg(any(feature = "tokio-comp", test))]
+impl Backoff {
+    /// Why and since when the node cannot be reached, if so.
+    pub(crate) fn outage(&self, now: Instant) -> Option<Down> {
+        self.outage.as_ref().map(|outage| outage.down(now))
+    }
+
+    /// How many attempts have failed so far.
+    pub(crate) fn failed_count(&self) -> u64 {
+        self.failed
     }
 }
 

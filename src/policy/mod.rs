@@ -6,6 +6,6 @@
 
 mod backoff;
 
-pub(crate) use backoff::{
-    Admission, AttemptId, BACKOFF_MAX, BACKOFF_MIN, Backoff, Down, OVERDUE_SLACK, pause,
-};
+pub(crate) use backoff::{Admission, AttemptId, BACKOFF_MAX, Backoff, Down, pause};
+#[cfg(feature = "tokio-comp")]
+pub(crate) use backoff::{BACKOFF_MIN, OVERDUE_SLACK};

@@ -54,7 +54,7 @@ impl Unblocked {
 
 /// What comes of a CLIENT command.
 pub(super) enum ClientReply {
-    Said,
+    Written,
     Ask(RegistryRequest),
     /// Replies come, or do not.
     Replies(ReplyMode),
@@ -122,27 +122,22 @@ pub(super) fn run(
             ));
         }
         "CLIENT|GETREDIR" => write_int(out, -1),
-        "CLIENT|TRACKINGINFO" => {
-            client.protocol.write_map(out, 3);
-            write_bulk(out, b"flags");
-            write_line(
-                out,
-                if client.protocol.number() == 3 {
-                    b'~'
-                } else {
-                    b'*'
-                },
-                1,
-            );
-            write_bulk(out, b"off");
-            write_bulk(out, b"redirect");
-            write_int(out, -1);
-            write_bulk(out, b"prefixes");
-            write_line(out, b'*', 0);
-        }
+        "CLIENT|TRACKINGINFO" => write_tracking_info(client.protocol, out),
         _ => return Err(not_here(command)),
     }
-    Ok(ClientReply::Said)
+    Ok(ClientReply::Written)
+}
+
+/// The reply to CLIENT TRACKINGINFO: no key is tracked.
+fn write_tracking_info(protocol: Protocol, out: &mut Vec<u8>) {
+    protocol.write_map(out, 3);
+    write_bulk(out, b"flags");
+    protocol.write_set(out, 1);
+    write_bulk(out, b"off");
+    write_bulk(out, b"redirect");
+    write_int(out, -1);
+    write_bulk(out, b"prefixes");
+    write_line(out, b'*', 0);
 }
 
 /// A name without blanks, line breaks and the like.

@@ -121,7 +121,7 @@ pub(crate) struct OutputWatch {
 
 /// What the limit says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OutputVerdict {
+pub(crate) enum OutputDecision {
     /// There is room.
     Within,
     /// The client is to be disconnected then, unless it reads.
@@ -137,20 +137,20 @@ impl OutputWatch {
         limit: OutputLimit,
         bytes: usize,
         now: Instant,
-    ) -> OutputVerdict {
+    ) -> OutputDecision {
         if limit.hard > 0 && bytes > limit.hard {
-            return OutputVerdict::Exceeded;
+            return OutputDecision::Exceeded;
         }
         if limit.soft == 0 || bytes <= limit.soft {
             self.above_soft_since = None;
-            return OutputVerdict::Within;
+            return OutputDecision::Within;
         }
         let since = *self.above_soft_since.get_or_insert(now);
         match since.checked_add(limit.soft_for) {
             // As good as never.
-            None => OutputVerdict::Within,
-            Some(end) if end <= now => OutputVerdict::Exceeded,
-            Some(end) => OutputVerdict::Until(end),
+            None => OutputDecision::Within,
+            Some(end) if end <= now => OutputDecision::Exceeded,
+            Some(end) => OutputDecision::Until(end),
         }
     }
 }
@@ -165,28 +165,28 @@ mod tests {
         let start = Instant::now();
         let later = |seconds| start + Duration::from_secs(seconds);
         let mut watch = OutputWatch::default();
-        assert_eq!(watch.check(limit, 10, start), OutputVerdict::Within);
-        assert_eq!(watch.check(limit, 101, start), OutputVerdict::Exceeded);
+        assert_eq!(watch.check(limit, 10, start), OutputDecision::Within);
+        assert_eq!(watch.check(limit, 101, start), OutputDecision::Exceeded);
         assert_eq!(
             watch.check(limit, 11, start),
-            OutputVerdict::Until(later(60))
+            OutputDecision::Until(later(60))
         );
         assert_eq!(
             watch.check(limit, 99, later(59)),
-            OutputVerdict::Until(later(60))
+            OutputDecision::Until(later(60))
         );
-        assert_eq!(watch.check(limit, 5, later(59)), OutputVerdict::Within);
+        assert_eq!(watch.check(limit, 5, later(59)), OutputDecision::Within);
         assert_eq!(
             watch.check(limit, 11, later(61)),
-            OutputVerdict::Until(later(121))
+            OutputDecision::Until(later(121))
         );
-        assert_eq!(watch.check(limit, 11, later(121)), OutputVerdict::Exceeded);
+        assert_eq!(watch.check(limit, 11, later(121)), OutputDecision::Exceeded);
         let forever = OutputLimit::new(0, 10, Duration::MAX);
-        assert_eq!(watch.check(forever, 11, start), OutputVerdict::Within);
+        assert_eq!(watch.check(forever, 11, start), OutputDecision::Within);
         let mut watch = OutputWatch::default();
         assert_eq!(
             watch.check(OutputLimit::NONE, usize::MAX, start),
-            OutputVerdict::Within
+            OutputDecision::Within
         );
     }
 

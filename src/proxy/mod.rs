@@ -1,15 +1,15 @@
-//! What does a program want that speaks the wire format to us as if we were one server, and what is it told?
+//! A RESP server in front of the nodes: what does a client's request ask for, and what is it answered?
 //!
-//! * [`RequestParser`](request::Look): requests as they arrive, in every form a server takes.
-//! * [`Session`]: one such client. It takes requests, hands those for the nodes to a [`RawPipeline`](crate::plan::Relay), answers
-//!   those about the connection itself, and says what [`Action`] needs more than a round of requests and answers.
-//! * [`ClientInfo`]: what is told of a client to others. `limits`: how much one client may have waiting.
+//! * [`RequestParser`](crate::resp::RequestParser) reads requests as they arrive, in every form a server takes.
+//! * [`Session`]: one client. It hands requests for the nodes to a [`RawPipeline`](crate::plan::RawPipeline), answers those
+//!   about the connection itself, and emits an [`Action`] for what needs more than a round of requests and replies.
+//! * [`ClientInfo`]: what CLIENT LIST shows of a client. `limits`: how much one client may have waiting.
+//! * `net`: the sockets, on tokio: [`Proxy`].
 //!
-//! Nothing here touches a socket, a clock or a lock.
+//! Outside of `net` nothing touches a socket, a clock or a lock.
 
 mod action;
 mod auth;
-mod build;
 mod client_command;
 mod client_info;
 mod hello;
@@ -35,7 +35,7 @@ pub(crate) use action::{
 pub(crate) use auth::Auth;
 pub(crate) use client_command::{RegistryRequest, Unblocked};
 pub(crate) use client_info::{ClientFilter, ClientInfo};
-pub(crate) use limits::{ClientLimits, OutputVerdict, OutputWatch, QUERY_BYTES_MIN};
+pub(crate) use limits::{ClientLimits, OutputDecision, OutputWatch, QUERY_BYTES_MIN};
 pub use limits::{OutputLimit, OutputLimitError, REQUEST_BYTES_MAX, parse_bytes};
 pub use net::{DEFAULT_MEMORY_LIMIT, Proxy};
 pub(crate) use pause::Pause;

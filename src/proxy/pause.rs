@@ -32,7 +32,7 @@ impl Pause {
 
     /// Whether a command may be held back. One that is not, although it may be, only costs a connection.
     #[inline]
-    pub(super) fn may_hold(self, access: Access) -> bool {
+    pub(super) fn may_delay(self, access: Access) -> bool {
         match self {
             Self::Nothing => false,
             Self::Writes => access == Access::Write,
@@ -80,8 +80,8 @@ mod tests {
 
     #[test]
     fn reads_go_on_while_writes_are_paused() {
-        assert!(!Pause::Nothing.may_hold(Access::Write));
-        assert!(!Pause::Writes.may_hold(Access::Read) && Pause::Writes.may_hold(Access::Write));
-        assert!(Pause::Everything.may_hold(Access::Read));
+        assert!(!Pause::Nothing.may_delay(Access::Write));
+        assert!(!Pause::Writes.may_delay(Access::Read) && Pause::Writes.may_delay(Access::Write));
+        assert!(Pause::Everything.may_delay(Access::Read));
     }
 }

@@ -7,12 +7,11 @@ use crate::plan::{
     CacheSnapshot, NodeRequest, PipelineKind, PlannedTransaction, Rewritten, Router, Scope,
     ScriptRewriter,
 };
+use crate::proxy::session::Request;
+use crate::resp::{EXEC, MULTI};
 
 /// The commands of a transaction may have so many bytes altogether.
 const TRANSACTION_BYTES_MAX: usize = 512 << 20;
-
-const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
-const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 
 /// Commands since MULTI.
 #[derive(Clone, Debug)]
@@ -76,7 +75,7 @@ impl Transaction {
         router: &Router,
         snapshot: CacheSnapshot<'_>,
         command: &CommandSpec,
-        (frame, args): (&[u8], &[&[u8]]),
+        Request { frame, args, .. }: Request<'_, '_>,
     ) -> Result<(), Error> {
         if self.packed.len() + frame.len() > TRANSACTION_BYTES_MAX {
             return Err(Error::new(
@@ -115,7 +114,7 @@ impl QueuedTransaction {
         self.node.unwrap_or_else(|| router.random_node(entropy))
     }
 
-    /// The request for that node: `packed`, which is the transaction as it is or [`woven`](Self::woven).
+    /// The request for that node: `packed`, which is the transaction as it is or [`rewritten`](Self::rewritten).
     pub(crate) fn exchange(&self, node: NodeIndex, packed: &[u8], commands: usize) -> NodeRequest {
         match self.node {
             Some(_) => PlannedTransaction::exchange(node, packed, commands),
@@ -129,13 +128,13 @@ impl QueuedTransaction {
         node: NodeIndex,
         snapshot: CacheSnapshot<'_>,
     ) -> Option<Rewritten<'_>> {
-        let shape = PipelineKind::Atomic {
+        let kind = PipelineKind::Atomic {
             commands: self.commands,
         };
         let rewriter = || ScriptRewriter::new(snapshot(), Scope::AllNodes);
         match self.scripting {
             Scripting::No => None,
-            Scripting::Yes => Some(rewriter().rewrite_all(node, &self.packed, shape)),
+            Scripting::Yes => Some(rewriter().rewrite_all(node, &self.packed, kind)),
         }
     }
 }

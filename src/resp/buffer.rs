@@ -36,6 +36,7 @@ struct FrameSkip {
 }
 
 /// A reply, unread.
+#[cfg(feature = "tokio-comp")]
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RawFrame<'b> {
     /// It has not arrived entirely, or nothing has.
@@ -120,7 +121,22 @@ impl ReplyDecoder {
         }
     }
 
-    /// The same, unread, if it has no more than `keep` bytes.
+    /// Throws away what has arrived of a reply that is too large.
+    fn skip_frame(&mut self) -> io::Result<()> {
+        if let Some(scanner) = &mut self.passing {
+            self.start += scanner.advance(&self.buffer[self.start..self.end])?;
+            if scanner.is_complete() {
+                self.passing = None;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Replies as bytes: those that the proxy passes on, and those that nobody waits for any more.
+#[cfg(feature = "tokio-comp")]
+impl ReplyDecoder {
+    /// The next whole reply, unread, if it has no more than `keep` bytes.
     pub(crate) fn next_frame(&mut self, keep: usize) -> io::Result<RawFrame<'_>> {
         loop {
             self.skip_frame()?;
@@ -135,20 +151,20 @@ impl ReplyDecoder {
             let length = match simple {
                 Some(length) => length,
                 None => {
-                    let skim = self.partial.get_or_insert_default();
-                    if !skim.is_complete(arrived)? {
-                        if skim.scanner.scanned() <= keep {
+                    let skip = self.partial.get_or_insert_default();
+                    if !skip.is_complete(arrived)? {
+                        if skip.scanner.scanned() <= keep {
                             return Ok(RawFrame::Incomplete);
                         }
                         let is_push = arrived[0] == b'>';
-                        self.start += skim.at;
-                        self.passing = self.partial.take().map(|skim| skim.scanner);
+                        self.start += skip.at;
+                        self.passing = self.partial.take().map(|skip| skip.scanner);
                         return Ok(match is_push {
                             true => RawFrame::Incomplete,
                             false => RawFrame::TooLarge,
                         });
                     }
-                    skim.at
+                    skip.at
                 }
             };
             self.partial = None;
@@ -158,17 +174,6 @@ impl ReplyDecoder {
                 return Ok(RawFrame::Complete(&self.buffer[start..start + length]));
             }
         }
-    }
-
-    /// Throws away what has arrived of a reply that is too large.
-    fn skip_frame(&mut self) -> io::Result<()> {
-        if let Some(scanner) = &mut self.passing {
-            self.start += scanner.advance(&self.buffer[self.start..self.end])?;
-            if scanner.is_complete() {
-                self.passing = None;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -191,6 +191,7 @@ pub(crate) fn some_length(digits: &[u8]) -> io::Result<usize> {
 }
 
 /// The length of the reply that these bytes begin with, if it is one string or one line and has arrived whole.
+#[cfg(feature = "tokio-comp")]
 #[inline]
 pub(crate) fn simple_length(bytes: &[u8]) -> Option<usize> {
     match bytes {

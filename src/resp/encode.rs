@@ -54,6 +54,14 @@ impl Protocol {
         }
     }
 
+    /// Begins a set of so many items.
+    pub(crate) fn write_set(self, out: &mut Vec<u8>, items: usize) {
+        match self {
+            Self::Resp2 => write_line(out, b'*', items),
+            Self::Resp3 => write_line(out, b'~', items),
+        }
+    }
+
     /// Begins a message that nobody asked for.
     pub(crate) fn write_push(self, out: &mut Vec<u8>, items: usize) {
         match self {

@@ -5,15 +5,18 @@
 //! * `decode`: replies read from an [`Input`]. `buffer`: [`ReplyDecoder`], the same for bytes that arrive in pieces.
 //! * `scan`: [`FrameScanner`], which finds the end of a reply without building it. `encode`: [`Protocol`], which writes replies.
 //! * `handshake`: the commands of a new connection (HELLO, AUTH, SELECT, CLIENT SETNAME) and the check of their replies.
+//! * `own_requests`: requests without arguments that the client writes itself (PING, MULTI, EXEC, UNWATCH).
 //! * `integer`: the one reading of an integer in its canonical form.
 //!
 //! Nothing here knows a connection, a command's meaning or a clock.
 
 mod buffer;
 mod decode;
+#[cfg(feature = "proxy")]
 mod encode;
 mod handshake;
 mod integer;
+mod own_requests;
 mod packed;
 #[cfg(feature = "proxy")]
 mod request;
@@ -21,14 +24,19 @@ mod scan;
 
 pub use packed::{Args, PackedCommands, PackedError, PackedProblem, write_command};
 
-pub(crate) use buffer::{RawFrame, ReplyDecoder};
+#[cfg(feature = "tokio-comp")]
+pub(crate) use buffer::RawFrame;
+pub(crate) use buffer::ReplyDecoder;
+#[cfg(feature = "tokio-comp")]
+pub(crate) use decode::simple_length;
 pub(crate) use decode::{
-    Input, Slice, length, line_end, read, read_all, read_message, read_next, simple_length,
-    some_length,
+    Input, Slice, length, line_end, read, read_all, read_message, read_next, some_length,
 };
+#[cfg(feature = "proxy")]
 pub(crate) use encode::{Protocol, write_bulk, write_error, write_int, write_line, write_status};
 pub(crate) use handshake::Handshake;
 pub(crate) use integer::canonical_integer;
+pub(crate) use own_requests::{DISCARD, EXEC, MULTI, PING, UNWATCH};
 pub(crate) use packed::{write_arg, write_header};
 #[cfg(feature = "proxy")]
 pub(crate) use request::*;

@@ -11,7 +11,7 @@ pub(crate) const ARG_BYTES_MAX: usize = 512 << 20;
 /// A request may have so many arguments, as on a server.
 const ARGS_MAX: i64 = i32::MAX as i64;
 
-/// [`begun`] gives no more arguments: the key of a command that is passed on in pieces is one of the first.
+/// [`parse_prefix`] gives no more arguments: the key of a command that is passed on in pieces is one of the first.
 const PREFIX_ARGS_MAX: usize = 16;
 
 /// The first line of an array has no more bytes, if its number is one.
@@ -56,7 +56,7 @@ pub(crate) enum NormalizedEnd {
     More,
     /// The next request has not arrived entirely: it needs at least so many bytes.
     Incomplete(usize),
-    /// No request comes next: see [`Parsed::Broken`].
+    /// No request comes next: see [`Parsed::Invalid`].
     Invalid(Vec<u8>),
 }
 

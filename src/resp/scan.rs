@@ -64,6 +64,7 @@ impl FrameScanner {
     }
 
     /// How many bytes have passed, and how many are known to come.
+    #[cfg(feature = "tokio-comp")]
     pub(crate) fn scanned(&self) -> usize {
         self.passed + self.body
     }

@@ -23,7 +23,7 @@ pub(super) struct Connector {
 
 /// A connection that owes nothing. One that failed, or still owes a reply, is dropped and never used again.
 pub(super) struct NodeConnection {
-    wire: Box<RespStream>,
+    stream: Box<RespStream>,
     pub(super) last_used: Instant,
     /// The generation of the pool that made it.
     pub(super) generation: u64,
@@ -52,11 +52,11 @@ impl Connector {
 
     /// A socket that is ready for SUBSCRIBE, in the protocol that mixes messages and replies as arrays.
     pub(super) fn connect_pub_sub(&self, deadline: &Deadline) -> RedisResult<Socket> {
-        let mut wire = RespStream::connect(&self.endpoint, deadline)?;
+        let mut stream = RespStream::connect(&self.endpoint, deadline)?;
         let settings = self.endpoint.info.redis_settings().clone();
         let settings = settings.set_protocol(ProtocolVersion::RESP2);
-        self.run_handshake(&mut wire, &Handshake::new(&settings), deadline)?;
-        Ok(wire.into_socket())
+        self.run_handshake(&mut stream, &Handshake::new(&settings), deadline)?;
+        Ok(stream.into_socket())
     }
 
     /// A connection, ready for commands.
@@ -65,11 +65,11 @@ impl Connector {
         deadline: &Deadline,
         generation: u64,
     ) -> RedisResult<NodeConnection> {
-        let mut wire = RespStream::connect(&self.endpoint, deadline)?;
+        let mut stream = RespStream::connect(&self.endpoint, deadline)?;
         let handshake = Handshake::new(self.endpoint.info.redis_settings());
-        self.run_handshake(&mut wire, &handshake, deadline)?;
+        self.run_handshake(&mut stream, &handshake, deadline)?;
         Ok(NodeConnection {
-            wire: Box::new(wire),
+            stream: Box::new(stream),
             last_used: deadline.start,
             generation,
         })
@@ -78,7 +78,7 @@ impl Connector {
     /// Says the first words.
     fn run_handshake(
         &self,
-        wire: &mut RespStream,
+        stream: &mut RespStream,
         handshake: &Handshake,
         deadline: &Deadline,
     ) -> RedisResult<()> {
@@ -86,10 +86,11 @@ impl Connector {
             true => error,
             false => io::Error::new(error.kind(), format!("{error}{}", self.endpoint.hint())),
         };
-        wire.write(&handshake.packed(), deadline)
+        stream
+            .write(&handshake.packed(), deadline)
             .map_err(|failed| hung_up(failed.error))?;
         let answers = (0..handshake.count())
-            .map(|_| wire.read(deadline).map_err(hung_up))
+            .map(|_| stream.read(deadline).map_err(hung_up))
             .collect::<Result<Vec<_>, _>>()?;
         handshake.check(&answers)
     }
@@ -98,7 +99,7 @@ impl Connector {
 impl NodeConnection {
     /// Writes all of `bytes`.
     pub(super) fn send(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<(), SendError> {
-        self.wire
+        self.stream
             .write(bytes, deadline)
             .map_err(|failed| SendError {
                 cause: cause(&failed.error.into(), deadline),
@@ -117,28 +118,28 @@ impl NodeConnection {
         deadline: &Deadline,
         values: &mut Vec<Value>,
     ) -> Result<(), Cause> {
-        self.wire
+        self.stream
             .read_all(count, deadline, values)
             .map_err(|error| cause(&error.into(), deadline))
     }
 
     /// Reads one reply.
     pub(super) fn reply(&mut self, deadline: &Deadline) -> Result<Value, Cause> {
-        self.wire
+        self.stream
             .read(deadline)
             .map_err(|error| cause(&error.into(), deadline))
     }
 
     /// Waits until something has come.
     pub(super) fn wait(&mut self, deadline: &Deadline) -> Result<(), Cause> {
-        self.wire
+        self.stream
             .wait(deadline)
             .map_err(|error| cause(&error.into(), deadline))
     }
 
     /// Reads one reply or push message.
     pub(super) fn message(&mut self, deadline: &Deadline) -> Result<Value, Cause> {
-        self.wire
+        self.stream
             .read_message(deadline)
             .map_err(|error| cause(&error.into(), deadline))
     }
@@ -154,7 +155,7 @@ impl NodeConnection {
 
     /// Whether the other side has gone, as far as can be told without asking it.
     pub(super) fn is_stale(&self) -> bool {
-        self.wire.is_stale()
+        self.stream.is_stale()
     }
 }
 

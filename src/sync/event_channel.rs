@@ -48,7 +48,7 @@ impl EventChannel {
         let mut state = self.state.lock();
         loop {
             if let Some(event) = state.queue.pop() {
-                self.tell_writers(&state);
+                self.notify_writers(&state);
                 return Some(event);
             }
             match end {
@@ -65,7 +65,7 @@ impl EventChannel {
     pub(super) fn set_bytes_max(&self, bytes: usize) {
         let mut state = self.state.lock();
         state.queue.set_bytes_max(bytes);
-        self.tell_writers(&state);
+        self.notify_writers(&state);
     }
 
     /// Takes more events while a change is waited for, until the guard is dropped.
@@ -86,10 +86,10 @@ impl EventChannel {
     fn set_changing(&self, changing: bool) {
         let mut state = self.state.lock();
         state.queue.set_changing(changing);
-        self.tell_writers(&state);
+        self.notify_writers(&state);
     }
 
-    fn tell_writers(&self, state: &State) {
+    fn notify_writers(&self, state: &State) {
         if state.waiting > 0 && state.queue.has_room() {
             self.taken.notify_all();
         }

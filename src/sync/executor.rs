@@ -9,9 +9,7 @@ use redis::Value;
 
 use crate::command::{Access, BlockingTime};
 use crate::partition::NodeIndex;
-use crate::plan::{
-    Answers, Attempt, Cause, Exchange, Failure, NodeRequest, ReplySlot, Resend, ResendBudget,
-};
+use crate::plan::{Answers, Attempt, Cause, Exchange, Failure, NodeRequest, ResendBudget};
 use crate::sync::connection::{Connector, Delivery};
 use crate::sync::deadline::Deadline;
 use crate::sync::pool::{Checkout, Lease, Pool};
@@ -76,10 +74,10 @@ impl Executor {
                 cause: error.cause,
                 sent: usize::from(error.sent == Delivery::MaybeSent),
             };
-            match resends.after(&failure, 0, &[ReplySlot::whole(0, access)]) {
-                Resend::No => return Err(failure),
-                Resend::From(_) => checkout = Checkout::Fresh,
+            if !resends.allows(&failure, access) {
+                return Err(failure);
             }
+            checkout = Checkout::Fresh;
         }
     }
 

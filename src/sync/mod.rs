@@ -1,12 +1,14 @@
 //! How do the bytes go there and back? The blocking answer.
 //!
 //! * [`ShardedClient`]: the handle, a `redis::ConnectionLike` over all nodes. [`Node`]: the same for one node.
-//! * [`Dedicated`]: a private connection for stateful talk. [`Scan`]: keys of all nodes, one after another.
-//! * `executor`: writes to all nodes of a plan, then reads from all. `pool`: connections of one node. `link`: one
-//!   connection, whose replies `wire` reads from a `socket`, which may be encrypted by `tls`.
+//! * [`Dedicated`]: a private connection for stateful commands. [`Scan`]: keys of all nodes, one after another.
+//! * [`Subscriber`]: channels of all nodes; `pub_sub_connection`: one node's connection for them, with a thread of its
+//!   own; `event_channel`: what has arrived over all of them.
+//! * `executor`: writes to all nodes of a plan, then reads from all. `pool`: connections of one node. `connection`: one
+//!   of them, whose replies `resp_stream` reads from a `socket`, which may be encrypted by `tls`.
 //!
-//! No thread is started, and nothing here decides: which command goes where, what its answers mean and what may be sent
-//! again is said by `plan`.
+//! Only subscribers start threads. Nothing here decides: `plan` says which command goes where, what its replies mean and
+//! what may be sent again.
 
 mod build;
 mod client;

@@ -8,6 +8,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::config::PROBE_AFTER;
 use crate::endpoint::ConnectAttempt;
 use crate::plan::Cause;
+use crate::resp::PING;
 use crate::sync::connection::{Connector, NodeConnection};
 use crate::sync::deadline::Deadline;
 
@@ -83,13 +84,14 @@ impl Pool {
     /// A connection that is returned to the pool if it is given back, and closed otherwise.
     pub(super) fn lease(&self, wanted: Checkout, deadline: &Deadline) -> Result<Lease<'_>, Cause> {
         let connection = self.take(wanted, deadline)?;
-        Ok(Lease {
+        let place = Place {
             pool: self,
-            connection: Some(connection),
-        })
+            ended: false,
+        };
+        Ok(Lease { connection, place })
     }
 
-    /// A connection. It must go to [`put`](Self::put) or be reported to [`forget`](Self::forget).
+    /// A connection. It must go to [`release`](Self::release) or be reported to [`discard`](Self::discard).
     pub(super) fn take(
         &self,
         mut wanted: Checkout,
@@ -242,7 +244,6 @@ impl Pool {
     /// asked.
     #[inline]
     fn check_liveness(&self, connection: &mut NodeConnection, deadline: &Deadline) -> Liveness {
-        const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
         let idle = deadline
             .start
             .saturating_duration_since(connection.last_used);
@@ -268,41 +269,46 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// A connection on loan.
+/// A connection on loan. Unless it is [released](Self::release), it is closed.
 pub(super) struct Lease<'p> {
+    // Closed before its place is given to another one.
+    connection: NodeConnection,
+    place: Place<'p>,
+}
+
+/// The place of a leased connection among those that the pool may have open.
+struct Place<'p> {
     pool: &'p Pool,
-    connection: Option<NodeConnection>,
+    /// The pool knows that the loan has ended.
+    ended: bool,
 }
 
 impl Lease<'_> {
     /// The connection.
     pub(super) fn connection(&mut self) -> &mut NodeConnection {
-        self.connection
-            .as_mut()
-            .expect("a lease has its connection until it ends")
+        &mut self.connection
     }
 
     /// Ends the loan of a connection that owes nothing.
     pub(super) fn release(mut self, used: Instant) {
-        if let Some(connection) = self.connection.take() {
-            self.pool.release(connection, used);
-        }
+        self.place.ended = true;
+        self.place.pool.release(self.connection, used);
     }
 
     /// Ends the loan of a connection that failed.
     pub(super) fn discard(mut self, cause: &Cause) {
-        if self.connection.take().is_some() {
-            match cause {
-                Cause::Dropped(_) => self.pool.discard_all_idle(),
-                _ => self.pool.discard(),
-            }
+        drop(self.connection);
+        self.place.ended = true;
+        match cause {
+            Cause::Dropped(_) => self.place.pool.discard_all_idle(),
+            _ => self.place.pool.discard(),
         }
     }
 }
 
-impl Drop for Lease<'_> {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        if self.connection.take().is_some() {
+        if !self.ended {
             self.pool.discard();
         }
     }

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::endpoint::{NodeBackoff, down_text};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::plan::pubsub::{
     ChangeRequest, Event, KEEPALIVE_AFTER, Name, PubSubReply, SubscriptionChange, SubscriptionKind,
-    SubscriptionTracker,
+    SubscriptionTracker, no_thread,
 };
 use crate::policy::{BACKOFF_MAX, Down, pause};
-use crate::resp::ReplyDecoder;
+use crate::resp::{PING, ReplyDecoder};
 use crate::sync::connection::Connector;
 use crate::sync::deadline::Deadline;
 use crate::sync::event_channel::EventChannel;
@@ -46,7 +46,7 @@ struct State {
     outgoing: Vec<u8>,
     connected: bool,
     /// Why there is no connection.
-    trouble: Option<String>,
+    outage: Option<String>,
     /// How many connections broke or could not be made.
     failed: u64,
     /// The user has gone.
@@ -72,15 +72,11 @@ impl PubSubConnection {
             node,
             events,
         };
+        let name = worker.node.clone();
         let thread = std::thread::Builder::new()
             .name("redis-sharding subscriber".into())
             .spawn(move || worker.run())
-            .map_err(|error| {
-                Error::new(
-                    ErrorKind::NodeDown,
-                    format!("no thread to listen with: {error}"),
-                )
-            })?;
+            .map_err(|error| no_thread(&name, &error))?;
         Ok(Self {
             shared,
             backoff,
@@ -132,10 +128,10 @@ impl PubSubConnection {
                 state.subscriptions.end_change();
                 return Ok(());
             }
-            if let Some(trouble) = &state.trouble
+            if let Some(outage) = &state.outage
                 && (state.failed != failed || !self.backoff.is_due())
             {
-                return Err(late(trouble));
+                return Err(late(outage));
             }
             if deadline.is_over() {
                 return Err(late("no confirmation in time"));
@@ -251,7 +247,7 @@ impl Worker {
                 let mut state = self.shared.state.lock();
                 state.connected = false;
                 state.outgoing = Vec::new();
-                state.trouble = Some(why);
+                state.outage = Some(why);
                 state.failed += failed;
             }
             self.shared.changed.notify_all();
@@ -285,7 +281,7 @@ impl Worker {
             state.subscriptions.begin_restore();
             state.outgoing = Vec::new();
             state.connected = true;
-            state.trouble = None;
+            state.outage = None;
         }
         *connections += 1;
         let mut decoder = ReplyDecoder::new();
@@ -416,8 +412,7 @@ impl Worker {
         let limit = Deadline::start(Some(KEEPALIVE_AFTER));
         // Who writes at this moment needs no PING, for the node has something to answer.
         if let Some(mut writer) = self.shared.writer.try_lock() {
-            let ping = b"*1\r\n$4\r\nPING\r\n";
-            self.shared.state.lock().outgoing.extend_from_slice(ping);
+            self.shared.state.lock().outgoing.extend_from_slice(PING);
             self.shared.write_outgoing(&mut writer, &limit);
         }
     }

@@ -164,7 +164,7 @@ impl RespStream {
     /// Reads one reply; messages that RESP3 puts between replies are passed over.
     pub(super) fn read(&mut self, deadline: &Deadline) -> io::Result<Value> {
         resp::read(&mut Source {
-            wire: self,
+            stream: self,
             deadline,
         })
     }
@@ -174,7 +174,7 @@ impl RespStream {
         match self.start < self.end {
             true => Ok(()),
             false => Source {
-                wire: self,
+                stream: self,
                 deadline,
             }
             .fill(),
@@ -184,7 +184,7 @@ impl RespStream {
     /// Reads one reply, or one of those messages as an array.
     pub(super) fn read_message(&mut self, deadline: &Deadline) -> io::Result<Value> {
         resp::read_message(&mut Source {
-            wire: self,
+            stream: self,
             deadline,
         })
     }
@@ -198,7 +198,7 @@ impl RespStream {
     ) -> io::Result<()> {
         resp::read_all(
             &mut Source {
-                wire: self,
+                stream: self,
                 deadline,
             },
             count,
@@ -255,24 +255,24 @@ fn plain_timeout(error: io::Error) -> io::Error {
     }
 }
 
-/// A wire read under a deadline.
+/// A stream that is read under a deadline.
 struct Source<'w> {
-    wire: &'w mut RespStream,
+    stream: &'w mut RespStream,
     deadline: &'w Deadline,
 }
 
 impl Source<'_> {
     fn read_socket(&mut self, into: ReadTarget<'_>) -> io::Result<usize> {
-        let wire = &mut *self.wire;
+        let stream = &mut *self.stream;
         let mut into = into;
         loop {
-            wire.arm(self.deadline)?;
+            stream.arm(self.deadline)?;
             let result = match &mut into {
                 ReadTarget::Buffer => {
-                    let free = &mut wire.buffer[wire.end..];
-                    wire.socket.read(free)
+                    let free = &mut stream.buffer[stream.end..];
+                    stream.socket.read(free)
                 }
-                ReadTarget::Slice(slice) => wire.socket.read(slice),
+                ReadTarget::Slice(slice) => stream.socket.read(slice),
             };
             match result {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -291,36 +291,36 @@ enum ReadTarget<'b> {
 impl Input for Source<'_> {
     #[inline]
     fn buffered(&self) -> &[u8] {
-        &self.wire.buffer[self.wire.start..self.wire.end]
+        &self.stream.buffer[self.stream.start..self.stream.end]
     }
 
     #[inline]
     fn consume(&mut self, count: usize) {
-        self.wire.start += count;
-        if self.wire.start == self.wire.end {
-            (self.wire.start, self.wire.end) = (0, 0);
-            if self.wire.buffer.len() > BUFFER_BYTES_KEPT {
-                self.wire.buffer = vec![0; BUFFER_BYTES];
+        self.stream.start += count;
+        if self.stream.start == self.stream.end {
+            (self.stream.start, self.stream.end) = (0, 0);
+            if self.stream.buffer.len() > BUFFER_BYTES_KEPT {
+                self.stream.buffer = vec![0; BUFFER_BYTES];
             }
         }
     }
 
     fn fill(&mut self) -> io::Result<()> {
-        let wire = &mut *self.wire;
-        if wire.start > 0 {
-            wire.buffer.copy_within(wire.start..wire.end, 0);
-            (wire.start, wire.end) = (0, wire.end - wire.start);
+        let stream = &mut *self.stream;
+        if stream.start > 0 {
+            stream.buffer.copy_within(stream.start..stream.end, 0);
+            (stream.start, stream.end) = (0, stream.end - stream.start);
         }
-        if wire.end == wire.buffer.len() {
-            if wire.end >= LINE_BYTES_MAX {
+        if stream.end == stream.buffer.len() {
+            if stream.end >= LINE_BYTES_MAX {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
                     "a line of the reply has no end",
                 ));
             }
-            wire.buffer.resize(2 * wire.end, 0);
+            stream.buffer.resize(2 * stream.end, 0);
         }
-        self.wire.end += self.read_socket(ReadTarget::Buffer)?;
+        self.stream.end += self.read_socket(ReadTarget::Buffer)?;
         Ok(())
     }
 

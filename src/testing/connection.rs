@@ -13,7 +13,7 @@ use super::session::Session;
 use super::shared::{Run, Shared, lock};
 
 /// How often a blocked command looks whether its client is still there.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Serves one connection until it ends, or its node stops.
 pub(super) fn serve(shared: &Shared, run: &Run, id: u64, stream: &TcpStream) -> io::Result<()> {
@@ -117,7 +117,7 @@ impl Connection<'_> {
                 reply(self, answer.encode(self.session.protocol));
                 break;
             }
-            let left = deadline.map_or(LOOK_EVERY, |deadline| LOOK_EVERY.min(deadline - now));
+            let left = deadline.map_or(POLL_INTERVAL, |deadline| POLL_INTERVAL.min(deadline - now));
             drop(self.shared.wait_for_change(database, left));
             // A client that is gone must not take what others wait for.
             if self.run.is_stopped() || self.is_abandoned() {

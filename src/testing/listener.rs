@@ -121,7 +121,7 @@ fn accept_all(
 
 /// Serves a connection in a thread of its own. When it cannot, the connection is closed.
 fn spawn(stream: TcpStream, shared: &Arc<Shared>, run: &Arc<Run>) -> Option<JoinHandle<()>> {
-    let guest = Guest {
+    let served = Served {
         id: shared.accept(stream.try_clone().ok()?),
         shared: Arc::clone(shared),
         stream,
@@ -129,19 +129,19 @@ fn spawn(stream: TcpStream, shared: &Arc<Shared>, run: &Arc<Run>) -> Option<Join
     let run = Arc::clone(run);
     let serve = move || {
         // An error here is a connection that ended before it began.
-        let _ = connection::serve(&guest.shared, &run, guest.id, &guest.stream);
+        let _ = connection::serve(&served.shared, &run, served.id, &served.stream);
     };
     thread::Builder::new().spawn(serve).ok()
 }
 
 /// A connection that is closed and forgotten whichever way its thread ends.
-struct Guest {
+struct Served {
     id: u64,
     shared: Arc<Shared>,
     stream: TcpStream,
 }
 
-impl Drop for Guest {
+impl Drop for Served {
     fn drop(&mut self) {
         // It may be closed already.
         let _ = self.stream.shutdown(Shutdown::Both);

@@ -65,7 +65,7 @@ impl TestNode {
         self.address
     }
 
-    /// A URL for [`redis::ClientInfo::open`], with the password when there is one.
+    /// A URL for [`redis::Client::open`], with the password when there is one.
     pub fn url(&self) -> String {
         match &self.password {
             None => format!("redis://{}/", self.address),

@@ -11,11 +11,10 @@ mod url;
 use std::fmt;
 use std::sync::Arc;
 
-use redis::ConnectionInfo;
+use redis::{ConnectionInfo, RedisError};
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::url::NodeUrl;
-use crate::endpoint::tls::refused_url;
 use crate::error::Error;
 use crate::hash::HashTag;
 use crate::partition::{NODES_MAX, NodeId, NodeIndex, NodeSpec};
@@ -185,8 +184,11 @@ impl Topology {
         Ok(self.with_urls(urls))
     }
 
-    /// How to reach every node.
-    pub(crate) fn connection_infos(&self) -> Vec<Result<ConnectionInfo, Error>> {
+    /// How to reach every node. `refused_url` says why redis-rs did not take a URL.
+    pub(crate) fn connection_infos(
+        &self,
+        refused_url: impl Fn(&RedisError) -> String,
+    ) -> Vec<Result<ConnectionInfo, Error>> {
         let info = |(node, url): (&NodeSpec, &Option<NodeUrl>)| {
             let info = match url {
                 Some(url) => url.info().map_err(|error| refused_url(&error)),

@@ -8,7 +8,7 @@ use super::Topology;
 use super::url::{NodeEndpoint, NodeUrl};
 use crate::partition::NodeSpec;
 use crate::partition::line::{Line, Quoted, SyntaxError, Written, lines};
-use crate::partition::password::{REMEDY, Shown, holds_password, option_holds_password};
+use crate::partition::password::{ADVICE, Shown, holds_password, option_holds_password};
 use crate::partition::{Partitioner, PlacementError};
 
 /// The words of the first line.
@@ -73,7 +73,7 @@ impl Statements {
             .token()?
             .ok_or_else(|| line.error("the name of the placement is missing"))?;
         if holds_password(&name) {
-            return Err(line.error(format!("the name of the placement {REMEDY}")));
+            return Err(line.error(format!("the name of the placement {ADVICE}")));
         }
         line.end()?;
         self.placement = Some((line.number, name));
@@ -85,7 +85,7 @@ impl Statements {
             return Err(line.error("an option stands behind its placement"));
         }
         if option_holds_password(&name) || option_holds_password(&value) {
-            return Err(line.error(format!("the option {REMEDY}")));
+            return Err(line.error(format!("the option {ADVICE}")));
         }
         self.options.push((name, value));
         self.option_lines.push(line.number);
@@ -137,7 +137,7 @@ impl Statements {
             }
         };
         if name.is_some_and(|name| holds_password(name)) {
-            return Err(line.error(format!("the name of the node {REMEDY}")));
+            return Err(line.error(format!("the name of the node {ADVICE}")));
         }
         let reach = match written {
             Written::Bare => NodeEndpoint::parse(address),
@@ -145,7 +145,7 @@ impl Statements {
         };
         let reach = reach.map_err(|cause| line.error(cause))?;
         if holds_password(&reach.address) {
-            return Err(line.error(format!("the address of the node {REMEDY}")));
+            return Err(line.error(format!("the address of the node {ADVICE}")));
         }
         let node = match name {
             Some(name) => NodeSpec::new(name, reach.address),

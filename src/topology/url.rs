@@ -4,7 +4,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion}
 use url::Url;
 
 use super::Passwords;
-use crate::partition::password::{REMEDY, holds_password, is_password_parameter};
+use crate::partition::password::{ADVICE, holds_password, is_password_parameter};
 
 /// A redis URL that says more than an address does: a user, a password, a database, TLS, a protocol.
 #[derive(Clone)]
@@ -64,7 +64,7 @@ impl NodeEndpoint {
             .hidden()
             .is_some_and(|url| url.query().is_some_and(holds_password))
         {
-            return Err(format!("a parameter of the URL {REMEDY}"));
+            return Err(format!("a parameter of the URL {ADVICE}"));
         }
         Ok(Self {
             address: address(info.addr()),
@@ -94,7 +94,7 @@ impl NodeUrl {
             _ => return Ok(None),
         };
         let url = url.and_then(|url| Self(url).with_settings(info));
-        let url = url.filter(|url| url.says(info)).ok_or(
+        let url = url.filter(|url| url.describes(info)).ok_or(
             "its host or its user cannot be written in a URL, which is how TLS, the user, the password, the database and \
              the protocol are written: give the host another name",
         )?;
@@ -102,7 +102,7 @@ impl NodeUrl {
     }
 
     /// Whether this is what is read from the URL.
-    fn says(&self, info: &ConnectionInfo) -> bool {
+    fn describes(&self, info: &ConnectionInfo) -> bool {
         self.plain_info().is_ok_and(|read| {
             let (read_settings, settings) = (read.redis_settings(), info.redis_settings());
             address(read.addr()) == address(info.addr())

@@ -36,10 +36,6 @@ pub enum TlsBackend {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Runtime {
     Blocking,
-    #[cfg_attr(
-        not(feature = "tokio-comp"),
-        allow(dead_code, reason = "of the async client")
-    )]
     Tokio,
 }
 

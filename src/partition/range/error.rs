@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::super::line::SyntaxError;
-use crate::partition::password::REMEDY;
+use crate::partition::password::ADVICE;
 
 /// Why tables of ranges are refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +57,7 @@ pub enum RangeError {
         second: Box<RangeEntry>,
     },
     /// A name of a node, a prefix or a bound holds a password, which is not repeated.
-    #[error("{place} {REMEDY}")]
+    #[error("{place} {ADVICE}")]
     Password {
         /// Where it stands.
         place: String,

@@ -14,7 +14,7 @@ use super::catalogue::{OptionInfo, OptionValues, PartitionerInfo};
 use super::line::{Name, SyntaxError, split};
 use super::{Partitioner, Placement, PlacementError, check_nodes, indexed, positions};
 use crate::hash::{HashTag, KeyHash, SLOTS, slot};
-use crate::partition::password::{REMEDY, holds_password};
+use crate::partition::password::{ADVICE, holds_password};
 use crate::partition::{NodeIndex, NodeSpec};
 
 pub use rebalance::{Rebalance, SlotMove};
@@ -113,7 +113,7 @@ pub enum SlotMapError {
         second: SlotRange,
     },
     /// The name of the owner of some slots holds a password, which is not repeated.
-    #[error("the name of the node of slots {} {REMEDY}", Slots(slots))]
+    #[error("the name of the node of slots {} {ADVICE}", Slots(slots))]
     Password {
         /// The slots.
         slots: RangeInclusive<u16>,

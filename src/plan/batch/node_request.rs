@@ -4,7 +4,9 @@ use redis::Value;
 
 use crate::command::{Access, Args, PackedCommands};
 use crate::partition::NodeIndex;
-use crate::plan::{ExpectedEnd, SharedByteMeter};
+use crate::plan::ExpectedEnd;
+#[cfg(feature = "proxy")]
+use crate::plan::SharedByteMeter;
 
 /// The most bytes of requests that are on their way to one node; a longer request is written in chunks, each when the one before is answered.
 ///
@@ -24,6 +26,7 @@ pub(crate) struct NodeRequest {
     chunk_ends: Vec<(usize, usize)>,
     pub(crate) ending: ExpectedEnd,
     /// Counts the bytes of replies that are passed on unread.
+    #[cfg(feature = "proxy")]
     pub(crate) meter: Option<SharedByteMeter>,
     /// How many nodes were asked before this one.
     pub(in crate::plan) tried: usize,
@@ -88,6 +91,7 @@ impl NodeRequest {
             slots: Vec::new(),
             chunk_ends: Vec::new(),
             ending: ExpectedEnd::Any,
+            #[cfg(feature = "proxy")]
             meter: None,
             tried: 0,
             is_pinned: false,
@@ -125,7 +129,6 @@ impl NodeRequest {
             packed: request,
             slots,
             ending: ExpectedEnd::Exec,
-            meter: None,
             ..Self::new(node)
         }
     }
@@ -171,6 +174,7 @@ impl NodeRequest {
     pub(crate) fn rest(&self, first: usize) -> Self {
         let mut rest = Self::new(self.node);
         rest.ending = self.ending;
+        #[cfg(feature = "proxy")]
         rest.meter.clone_from(&self.meter);
         let mut commands = PackedCommands::new(&self.packed);
         let mut args = Args::new();

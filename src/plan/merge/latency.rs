@@ -6,7 +6,7 @@ use redis::Value;
 
 use crate::error::Error;
 use crate::plan::merge::pairs::{self, Pairs};
-use crate::plan::merge::{Answer, elements, shape, unexpected};
+use crate::plan::merge::{Answer, elements, kind_of, unexpected};
 
 /// Events `[name, seconds, latest, worst, ...]`, where numbers behind the worst are sums and counts.
 pub(super) fn latest(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
@@ -80,7 +80,7 @@ fn add_figure(node: &str, one: &mut Value, other: Value) -> Result<(), Error> {
             histogram.pairs = add_counts(&histogram, &other);
             *one = histogram.into_value();
         }
-        (_, other) => return Err(unexpected(node, shape(&other))),
+        (_, other) => return Err(unexpected(node, kind_of(&other))),
     }
     Ok(())
 }
@@ -158,8 +158,8 @@ mod tests {
         assert_eq!(merged.unwrap(), list(&[[10, 5], [20, 1], [30, 9]]));
     }
 
-    fn histogram(shape: fn(&[(&str, Value)]) -> Value, calls: i64, counts: &[i64]) -> Value {
-        let histogram = match shape(&[]) {
+    fn histogram(kind: fn(&[(&str, Value)]) -> Value, calls: i64, counts: &[i64]) -> Value {
+        let histogram = match kind(&[]) {
             Value::Map(_) => Value::Map(
                 counts
                     .chunks(2)
@@ -168,21 +168,21 @@ mod tests {
             ),
             _ => ints(counts),
         };
-        shape(&[("calls", Value::Int(calls)), ("histogram_usec", histogram)])
+        kind(&[("calls", Value::Int(calls)), ("histogram_usec", histogram)])
     }
 
     #[test]
     fn histograms_are_added_where_one_of_them_has_a_step() {
-        for shape in [flat, map] {
-            let one = shape(&[("get", histogram(shape, 5, &[1, 2, 4, 5]))]);
-            let other = shape(&[
-                ("set", histogram(shape, 1, &[8, 1])),
-                ("get", histogram(shape, 3, &[2, 1, 8, 3])),
+        for kind in [flat, map] {
+            let one = kind(&[("get", histogram(kind, 5, &[1, 2, 4, 5]))]);
+            let other = kind(&[
+                ("set", histogram(kind, 1, &[8, 1])),
+                ("get", histogram(kind, 3, &[2, 1, 8, 3])),
             ]);
             let merged = histograms(answers([one, other])).unwrap();
-            let expected = shape(&[
-                ("get", histogram(shape, 8, &[1, 2, 2, 3, 4, 6, 8, 8])),
-                ("set", histogram(shape, 1, &[8, 1])),
+            let expected = kind(&[
+                ("get", histogram(kind, 8, &[1, 2, 2, 3, 4, 6, 8, 8])),
+                ("set", histogram(kind, 1, &[8, 1])),
             ]);
             assert_eq!(merged, expected);
         }

@@ -2,7 +2,7 @@
 //!
 //! * `numbers`: sums, extremes, figures. `lists`: arrays, by key or one after another. `texts`: the same for texts.
 //! * `info`, `settings`, `log`, `latency`, `state`, `digest`: INFO, CONFIG GET, the logs, LATENCY, ROLE and FUNCTION
-//!   STATS, DEBUG DIGEST. `unread`: the merges that need no values.
+//!   STATS, DEBUG DIGEST.
 //! * `pairs`: maps, which are flat arrays in RESP2. What is made of them has the kind that the first node's had.
 
 mod digest;
@@ -100,7 +100,7 @@ fn elements(answer: Answer<'_>) -> Result<Vec<Value>, Error> {
     match plain(answer.value) {
         Value::Array(items) | Value::Set(items) => Ok(items),
         Value::Nil => Ok(Vec::new()),
-        other => Err(unexpected(answer.node, shape(&other))),
+        other => Err(unexpected(answer.node, kind_of(&other))),
     }
 }
 
@@ -112,7 +112,7 @@ fn unexpected(node: &str, what: &str) -> Error {
 }
 
 /// What a value is, without saying its content.
-fn shape(value: &Value) -> &'static str {
+fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Nil => "nil",
         Value::Int(_) => "a number",

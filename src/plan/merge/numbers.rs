@@ -4,7 +4,7 @@ use redis::Value;
 
 use crate::error::Error;
 use crate::plan::merge::pairs::{self, Pairs};
-use crate::plan::merge::{Answer, plain, shape, texts, unexpected};
+use crate::plan::merge::{Answer, kind_of, plain, texts, unexpected};
 
 /// Numbers, or arrays of numbers element by element. Booleans of RESP3 stay booleans.
 pub(super) fn fold(answers: Vec<Answer<'_>>, combine: fn(i64, i64) -> i64) -> Result<Value, Error> {
@@ -25,7 +25,7 @@ pub(super) fn sum_by_name(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
         let node = answer.node;
         for (number, (name, count)) in Pairs::read(answer)?.pairs.into_iter().enumerate() {
             let Value::Int(count) = count else {
-                return Err(unexpected(node, shape(&count)));
+                return Err(unexpected(node, kind_of(&count)));
             };
             // Every node answers for the same names in the same order.
             match merged.get_mut(number) {
@@ -80,7 +80,7 @@ fn add(node: &str, name: &Value, one: &mut Value, other: Value) -> Result<(), Er
                 _ => return Err(unexpected(node, &format!("another text for {name:?}"))),
             }
         }
-        (_, other) => return Err(unexpected(node, shape(&other))),
+        (_, other) => return Err(unexpected(node, kind_of(&other))),
     }
     Ok(())
 }
@@ -120,14 +120,14 @@ fn combine_into(
             *a = combine((*a).into(), b.into()) != 0;
             Ok(())
         }
-        (_, other) => Err(unexpected(node, shape(&other))),
+        (_, other) => Err(unexpected(node, kind_of(&other))),
     }
 }
 
 fn number(answer: Answer<'_>) -> Result<Value, Error> {
     match plain(answer.value) {
         value @ (Value::Int(_) | Value::Array(_) | Value::Boolean(_)) => Ok(value),
-        other => Err(unexpected(answer.node, shape(&other))),
+        other => Err(unexpected(answer.node, kind_of(&other))),
     }
 }
 

@@ -3,7 +3,7 @@
 use redis::{Value, VerbatimFormat};
 
 use crate::error::Error;
-use crate::plan::merge::{Answer, plain, shape, unexpected};
+use crate::plan::merge::{Answer, kind_of, plain, unexpected};
 
 /// A text of the kind in which a node gave it.
 pub(super) struct Text {
@@ -23,7 +23,7 @@ impl Text {
             Value::BulkString(bytes) => (Kind::Bulk, bytes),
             Value::SimpleString(text) => (Kind::Status, text.into_bytes()),
             Value::VerbatimString { format, text } => (Kind::Verbatim(format), text.into_bytes()),
-            other => return Err(unexpected(answer.node, shape(&other))),
+            other => return Err(unexpected(answer.node, kind_of(&other))),
         };
         Ok(Self { kind, bytes })
     }

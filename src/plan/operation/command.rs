@@ -147,7 +147,7 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
     #[cfg(feature = "proxy")]
     pub(crate) fn held_back(mut self, held: BlockingTime) -> Self {
         self.held = held;
-        self.exchange.hold(held);
+        self.exchange.add_blocking(held);
         self
     }
 
@@ -197,7 +197,7 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
             }
         };
         self.exchange = Exchange::new([request], routed.blocking, 1).until(end);
-        self.exchange.hold(self.held);
+        self.exchange.add_blocking(self.held);
     }
 
     fn take_exchange(&mut self) -> Exchange<R> {
@@ -217,7 +217,7 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         match self.router.route(self.request.args, &|| scripts.snapshot()) {
             Ok(routed) => {
                 self.send(routed);
-                self.exchange.hold(self.held);
+                self.exchange.add_blocking(self.held);
             }
             Err(refusal) => self.state = State::Refused(refusal),
         }

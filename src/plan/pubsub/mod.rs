@@ -237,7 +237,7 @@ impl SubscriptionTracker {
         self.changed.clear();
     }
 
-    /// Changes what is wanted. The node must be told with [`request`], if there is a connection.
+    /// Changes what is wanted. The node must be told with a [`ChangeRequest`], if there is a connection.
     pub(crate) fn change(
         &mut self,
         change: SubscriptionChange,
@@ -305,7 +305,7 @@ impl SubscriptionTracker {
     }
 
     /// Why the node does not do what is wanted, if it said so. The change must be taken back with
-    /// [`take_back`](Self::take_back).
+    /// [`roll_back`](Self::roll_back).
     pub(crate) fn take_refusal(&mut self) -> Option<Error> {
         self.refused.take()
     }
@@ -453,6 +453,14 @@ fn text(value: Option<Value>) -> Vec<u8> {
 /// No name was given.
 pub(crate) fn nothing_to_do() -> Error {
     Error::new(ErrorKind::Unroutable, "no channel or pattern was named")
+}
+
+/// There is no thread that could read what `node` publishes.
+pub(crate) fn no_thread(node: &str, error: &std::io::Error) -> Error {
+    Error::new(
+        ErrorKind::NodeDown,
+        format!("node {node}: no thread to receive its messages: {error}"),
+    )
 }
 
 /// The node did not confirm in time.

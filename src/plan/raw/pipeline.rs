@@ -154,8 +154,8 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
             places,
             parts,
             next: 0,
-            mark: 0,
-            said: 0,
+            local_next: 0,
+            local_written: 0,
             silent: 0,
             found: (usize::MAX, 0, 0),
         }
@@ -217,8 +217,8 @@ pub(crate) struct ReplyWriter<'t, 'r, 'f> {
     /// The command whose turn it is, and the first of the marks, of the bytes said and of the silent commands that are not
     /// passed yet.
     next: usize,
-    mark: usize,
-    said: usize,
+    local_next: usize,
+    local_written: usize,
     silent: usize,
     /// The request that was looked for last: its exchange, its number, and where the next one begins.
     found: (usize, usize, usize),
@@ -281,12 +281,12 @@ impl<'t> ReplyWriter<'t, '_, '_> {
 
     /// Writes the replies of our own that come before this command.
     fn write_local_until(&mut self, command: u32, out: &mut Vec<u8>) {
-        while let Some(&(before, end)) = self.pipeline.local_ends.get(self.mark)
+        while let Some(&(before, end)) = self.pipeline.local_ends.get(self.local_next)
             && before <= command
         {
-            out.extend_from_slice(&self.pipeline.local[self.said..end]);
-            self.said = end;
-            self.mark += 1;
+            out.extend_from_slice(&self.pipeline.local[self.local_written..end]);
+            self.local_written = end;
+            self.local_next += 1;
         }
     }
 
@@ -371,7 +371,7 @@ mod tests {
     const OVERSIZED: &str = "(oversized)";
 
     /// What a client is told that sends `requests`, when the nodes answer with `replies` and then no more.
-    fn told(
+    fn replies_to(
         requests: &[&str],
         replies: [&[&str]; 2],
         add: impl Fn(&mut RawPipeline<'_, '_>),
@@ -424,7 +424,7 @@ mod tests {
             &["-WRONGTYPE no\r\n", "*2\r\n$1\r\nx\r\n$-1\r\n", ":0\r\n"],
         ];
         assert_eq!(
-            told(&requests, replies, |_| ()),
+            replies_to(&requests, replies, |_| ()),
             "-WRONGTYPE no\r\n$1\r\n1\r\n*3\r\n$1\r\nx\r\n$1\r\n1\r\n$-1\r\n*-1\r\n:1\r\n"
         );
     }
@@ -432,31 +432,31 @@ mod tests {
     #[test]
     fn replies_of_our_own_keep_their_places_and_silent_commands_have_none() {
         let replies: [&[&str]; 2] = [&[":1\r\n"], &[":2\r\n"]];
-        let told = told(&["INCR a", "INCR b"], replies, |pipeline| {
+        let replies_to = replies_to(&["INCR a", "INCR b"], replies, |pipeline| {
             if pipeline.size().0 == 1 {
                 pipeline.suppress_last();
             }
             pipeline.push_local(|out| out.extend_from_slice(b"+A\r\n"));
             pipeline.push_local(|out| out.extend_from_slice(b"+B\r\n"));
         });
-        assert_eq!(told, "+A\r\n+B\r\n:2\r\n+A\r\n+B\r\n");
+        assert_eq!(replies_to, "+A\r\n+B\r\n:2\r\n+A\r\n+B\r\n");
     }
 
     #[test]
     fn a_reply_that_was_not_kept_has_its_place_and_its_request() {
         let replies: [&[&str]; 2] = [&["$1\r\n1\r\n", OVERSIZED], &[":2\r\n"]];
-        let told = told(&["GET a", "GET a2", "STRLEN b"], replies, |_| ());
+        let replies_to = replies_to(&["GET a", "GET a2", "STRLEN b"], replies, |_| ());
         let request = r"*2\r\n$3\r\nGET\r\n$2\r\na2\r\n";
-        assert_eq!(told, format!("$1\r\n1\r\n<0: {request}>:2\r\n"));
+        assert_eq!(replies_to, format!("$1\r\n1\r\n<0: {request}>:2\r\n"));
     }
 
     #[test]
     fn a_node_that_does_not_answer_is_never_nil() {
         let replies: [&[&str]; 2] = [&["$1\r\n1\r\n"], &[]];
-        let told = told(&["GET a", "SET b 1", "MGET a b"], replies, |_| ());
-        let lines: Vec<&str> = told.split("\r\n").collect();
+        let replies_to = replies_to(&["GET a", "SET b 1", "MGET a b"], replies, |_| ());
+        let lines: Vec<&str> = replies_to.split("\r\n").collect();
         assert_eq!(lines[..2], ["$1", "1"]);
-        assert!(lines[2].starts_with("-UNKNOWN node b:1"), "{told}");
-        assert!(lines[3].starts_with("-NODEDOWN"), "{told}");
+        assert!(lines[2].starts_with("-UNKNOWN node b:1"), "{replies_to}");
+        assert!(lines[3].starts_with("-NODEDOWN"), "{replies_to}");
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::plan::ReplyBuffer;
+use crate::plan::{ExpectedEnd, ReplyBuffer};
 
 /// The meter is told of growth by at least this many bytes, so that small replies cost it nothing.
 const METERED_BYTES_MIN: usize = 64 << 10;
@@ -18,6 +18,13 @@ pub(crate) trait ByteMeter: fmt::Debug + Send + Sync {
 
 /// A meter that several replies share.
 pub(crate) type SharedByteMeter = Arc<dyn ByteMeter>;
+
+/// An answer of more bytes need not be kept when it can be asked for again.
+pub(crate) const LARGE_BYTES: usize = 4 << 20;
+
+/// Once so many bytes of repeatable answers are kept, only small ones are added: those of up to [`SMALL_BYTES`].
+const KEPT_BYTES_MAX: usize = 16 << 20;
+const SMALL_BYTES: usize = 64 << 10;
 
 /// Small replies are kept together in pieces of memory of up to so many bytes; a larger one has a piece of its own.
 ///
@@ -138,6 +145,17 @@ impl RawReplies {
         match self.get(number)? {
             RawReply::Complete(frame) => Some(frame),
             RawReply::Oversized => None,
+        }
+    }
+}
+
+impl ExpectedEnd {
+    /// How many bytes of the next answer are kept, when it is passed on unread and `kept` bytes of those before it are.
+    pub(crate) fn reply_bytes_max(self, kept: usize) -> usize {
+        match self {
+            Self::Repeatable if kept < KEPT_BYTES_MAX => LARGE_BYTES,
+            Self::Repeatable => SMALL_BYTES,
+            _ => usize::MAX,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The same for those who pass answers on unread.
+//! The script cache and replies that are passed on as bytes: only errors are decoded.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ impl ScriptCache {
         }
     }
 
-    /// What to do about this reply: see [`remedy`](Self::remedy).
+    /// What to do about this reply: see [`recovery`](Self::recovery).
     pub(crate) fn raw_recovery(&self, args: &[&[u8]], reply: &[u8]) -> Option<Recovery> {
         match reply.first() {
             Some(b'-') => self.recovery(args, &read(reply)),
@@ -83,7 +83,7 @@ mod tests {
 
     const SUM: &[u8] = b"e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
 
-    fn hear(cache: &mut Arc<ScriptCache>, args: &[&[u8]], reply: &str) -> String {
+    fn record(cache: &mut Arc<ScriptCache>, args: &[&[u8]], reply: &str) -> String {
         let told = ScriptCache::record_raw_reply(cache, args, reply.as_bytes(), Protocol::Resp2);
         String::from_utf8_lossy(&told).into_owned()
     }
@@ -94,13 +94,13 @@ mod tests {
         let eval: [&[u8]; 3] = [b"EVAL", b"return 1", b"0"];
         let sha: [&[u8]; 3] = [b"EVALSHA", SUM, b"0"];
         assert!(!cache.is_known(&eval) && !cache.is_known(&sha));
-        hear(&mut cache, &eval, "-ERR Error compiling script\r\n");
+        record(&mut cache, &eval, "-ERR Error compiling script\r\n");
         assert!(!cache.is_known(&sha));
-        assert_eq!(hear(&mut cache, &eval, ":1\r\n"), ":1\r\n");
+        assert_eq!(record(&mut cache, &eval, ":1\r\n"), ":1\r\n");
         assert!(cache.is_known(&eval) && cache.is_known(&sha));
         let exists: [&[u8]; 4] = [b"SCRIPT", b"EXISTS", SUM, b"x"];
         assert_eq!(
-            hear(&mut cache, &exists, "*2\r\n:0\r\n:0\r\n"),
+            record(&mut cache, &exists, "*2\r\n:0\r\n:0\r\n"),
             "*2\r\n:1\r\n:0\r\n"
         );
         assert!(!cache.is_known(&[b"FCALL", b"f", b"0"]) && !cache.is_known(&exists));
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn a_reply_that_is_no_refusal_needs_no_remedy() {
         let mut cache = ScriptCache::empty();
-        hear(&mut cache, &[b"SCRIPT", b"LOAD", b"return 1"], "+x\r\n");
+        record(&mut cache, &[b"SCRIPT", b"LOAD", b"return 1"], "+x\r\n");
         let sha: [&[u8]; 3] = [b"EVALSHA", SUM, b"0"];
         assert!(cache.raw_recovery(&sha, b"$-1\r\n").is_none());
         let lacking = b"-NOSCRIPT No matching script. Please use EVAL.\r\n";

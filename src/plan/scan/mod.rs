@@ -6,7 +6,7 @@
 mod cursor;
 mod state;
 
-pub use state::ScanPosition;
+pub use state::{SCAN_COUNT_MAX, ScanPosition};
 
 pub(in crate::plan) use cursor::CursorStep;
 pub(crate) use cursor::ScanCursor;

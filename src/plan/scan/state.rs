@@ -5,12 +5,14 @@ use std::str::FromStr;
 
 use redis::{Cmd, Value};
 
-use crate::config::limits;
 use crate::error::{Error, ErrorKind};
 use crate::partition::{NodeId, NodeIndex};
 use crate::plan::Router;
 use crate::plan::scan::cursor::{ScanCursor, mix};
 use crate::topology::Topology;
+
+/// The largest page of a scan, in keys that a node looks at.
+pub const SCAN_COUNT_MAX: usize = 1_000_000;
 
 /// Where a scan stands: the node, by its [`NodeId`], and that server's own cursor. Prints as text and parses back, so that it
 /// can be kept and resumed later or elsewhere, as long as the topology stays the same. With other nodes it is refused: keys
@@ -72,7 +74,12 @@ impl ScanState {
 
     /// Sets how many keys a node looks at per request.
     pub(crate) fn set_count(&mut self, keys: usize) {
-        self.mistake = limits::PAGE_SIZE.check(keys).err();
+        self.mistake = match (1..=SCAN_COUNT_MAX).contains(&keys) {
+            true => None,
+            false => Some(Error::config(format!(
+                "with_count is {keys}, but must be in 1..={SCAN_COUNT_MAX}"
+            ))),
+        };
         self.set("COUNT", keys.to_string().as_bytes());
     }
 

@@ -53,7 +53,7 @@ impl ScriptCache {
         }
     }
 
-    /// Whether [`hear`](Self::hear) would do anything. This one is for a lock that many may hold.
+    /// Whether [`record_reply`](Self::record_reply) would do anything. This one is for a lock that many may hold.
     pub(crate) fn would_change(&self, args: &[&[u8]], scope: Scope, answer: &Value) -> bool {
         ScriptCommand::of(args)
             .filter(|command| command.succeeded(answer))

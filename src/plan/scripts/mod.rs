@@ -4,11 +4,12 @@
 //! servers each has others, so the client remembers what went through it, and brings it to the node that lacks it.
 //!
 //! * [`ScriptCache`]: what is remembered, bounded by [`SCRIPTS_MAX`] and [`SCRIPT_BYTES_MAX`].
-//! * `concern`: what one request has to do with scripts; `text`: what a script's text shows; `judge`: where a script
-//!   without keys may go; `remedy`: what to do when a node lacks what the client remembers.
+//! * `command`: what one request has to do with scripts; `lua`: reads a script's source; `analysis`: the keys that it
+//!   names literally, and so where a script without keys may go; `recovery`: what to do when a node lacks what the client
+//!   remembers.
 //! * [`TransactionState`]: whether a private connection runs commands at once; else the script goes along.
-//! * `unread`: the same for answers that are passed on as they came.
-//! * [`ScriptRewriter`]: the same ahead of time for a pipeline, whose order must hold; [`ScriptJournal`]: what is done with its answers.
+//! * [`ScriptRewriter`]: gives a pipeline the scripts that a node may lack before it is sent, since its order must hold;
+//!   [`ScriptJournal`]: what is done with its replies.
 //!
 //! Nothing here holds a lock: a handle keeps the memory, and gives a snapshot of it to those who ask ([`CacheSnapshot`]).
 

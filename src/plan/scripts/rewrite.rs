@@ -29,7 +29,7 @@ pub(crate) struct ScriptRewriter<'p> {
 #[derive(Debug)]
 pub(crate) struct ScriptJournal<'p> {
     scope: Scope,
-    shape: PipelineKind,
+    kind: PipelineKind,
     commands: Vec<JournalEntry<'p>>,
     /// So many answers come before those of the pipeline, and belong to nobody.
     preloads: usize,
@@ -54,13 +54,13 @@ pub(crate) struct Rewritten<'p> {
 impl<'p> ScriptRewriter<'p> {
     pub(crate) fn new(cache: Arc<ScriptCache>, scope: Scope) -> Self {
         Self {
-            cache: cache,
-            scope: scope,
+            cache,
+            scope,
             present: HashSet::new(),
             present_everywhere: HashSet::new(),
             journal: ScriptJournal {
-                scope: scope,
-                shape: PipelineKind::Plain,
+                scope,
+                kind: PipelineKind::Plain,
                 commands: Vec::new(),
                 preloads: 0,
             },
@@ -128,15 +128,15 @@ impl<'p> ScriptRewriter<'p> {
         mut self,
         node: NodeIndex,
         packed: &'p [u8],
-        shape: PipelineKind,
+        kind: PipelineKind,
     ) -> Rewritten<'p> {
-        self.journal.shape = shape;
+        self.journal.kind = kind;
         let mut out = Vec::with_capacity(packed.len());
         let mut commands = PackedCommands::new(packed);
         let mut args = Args::new();
         let mut called: Vec<&[u8]> = Vec::new();
         // MULTI itself is not counted.
-        let skipped = match shape {
+        let skipped = match kind {
             PipelineKind::Atomic { .. } => 1,
             PipelineKind::Plain => 0,
         };
@@ -155,7 +155,7 @@ impl<'p> ScriptRewriter<'p> {
                 None => out.extend_from_slice(frame),
             }
         }
-        if shape != PipelineKind::Plain && !called.is_empty() {
+        if kind != PipelineKind::Plain && !called.is_empty() {
             let loads = self.cache.reloads_for(&called);
             self.journal.preloads = loads.len();
             out.splice(0..0, loads.concat());
@@ -189,7 +189,7 @@ impl<'p> ScriptJournal<'p> {
 
     /// Notes what the commands did by their answers, in their order.
     pub(crate) fn record(&self, cache: &mut Arc<ScriptCache>, values: &mut [Value]) {
-        let values = match (self.shape, values) {
+        let values = match (self.kind, values) {
             (PipelineKind::Plain, values) => values,
             (PipelineKind::Atomic { .. }, [Value::Array(values)]) => values,
             _ => return,
@@ -272,10 +272,10 @@ mod tests {
             pipeline.cmd("FCALL").arg(function).arg(1).arg("k");
             pipeline.get_packed_pipeline()
         };
-        let shape = PipelineKind::Atomic { commands: 2 };
+        let kind = PipelineKind::Atomic { commands: 2 };
         for (function, ahead) in [("F", 1), ("other", 2)] {
             let packed = packed(function);
-            let woven = rewriter(&loads).rewrite_all(NodeIndex::new(0), &packed, shape);
+            let woven = rewriter(&loads).rewrite_all(NodeIndex::new(0), &packed, kind);
             assert_eq!(woven.journal.preloads(), ahead, "{function}");
             let mut wanted = vec!["FUNCTION"; ahead];
             wanted.extend(["MULTI", "EVAL", "FCALL", "EXEC"]);

@@ -13,9 +13,7 @@ use crate::proxy::action::{ActionContext, ActionStep};
 use crate::proxy::hello::Hello;
 use crate::proxy::session::Session;
 use crate::proxy::transaction::QueuedTransaction;
-use crate::resp::write_status;
-
-const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
+use crate::resp::{UNWATCH, write_status};
 
 impl ActionTask {
     pub(super) fn watch(&mut self, node: NodeIndex, packed: Vec<u8>, cx: &ActionContext<'_>) {
@@ -137,7 +135,7 @@ impl ActionTask {
     /// one because the first nearly always knows, and never again once one did.
     pub(super) fn ask_version(&mut self, hello: Hello, at: usize, cx: &mut ActionContext<'_>) {
         match cx.router.topology().indices().nth(at) {
-            None => self.greet(&hello, UNKNOWN_VERSION, cx),
+            None => self.send_hello(&hello, UNKNOWN_VERSION, cx),
             Some(node) => {
                 let packed = INFO_SERVER.to_vec();
                 let step = ActionStep::CallNode { node, packed };
@@ -158,14 +156,14 @@ impl ActionTask {
             Some(version) => {
                 self.steps
                     .push_back(ActionStep::SetServerVersion(version.clone()));
-                self.greet(&hello, &version, cx);
+                self.send_hello(&hello, &version, cx);
             }
         }
     }
 
     /// HELLO, now that the version is known. What is watched stays so, and its connection follows into the new protocol, since
     /// EXEC's replies must be of that one.
-    pub(super) fn greet(&mut self, hello: &Hello, version: &str, cx: &mut ActionContext<'_>) {
+    pub(super) fn send_hello(&mut self, hello: &Hello, version: &str, cx: &mut ActionContext<'_>) {
         let before = cx.session.protocol();
         cx.session.hello(hello);
         self.reply(cx.out, |out| cx.session.write_hello(version, out));

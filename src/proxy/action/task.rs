@@ -133,7 +133,7 @@ impl ActionTask {
                 self.executed(node, &answers, cx);
             }
             (Awaited::Version(hello), ActionOutcome::Version(version)) => match version {
-                Some(version) => self.greet(&hello, &version, cx),
+                Some(version) => self.send_hello(&hello, &version, cx),
                 None => self.ask_version(hello, 0, cx),
             },
             (Awaited::Info { hello, node }, ActionOutcome::Reply(info)) => {

@@ -131,13 +131,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         expected_end: ExpectedEnd,
     ) -> Answers<RawReplies> {
         let deadline = self.deadline(&self.shared());
-        let meter = Some(self.meter());
+        let replies_so_far = RawReplies::with_meter(Some(self.meter()));
         let Some(lease) = &self.lease else {
             return Answers::default();
         };
         let connection = &lease.connection;
         connection
-            .exchange_metered(packed, replies, expected_end, deadline, meter)
+            .exchange_into(packed, replies, expected_end, deadline, replies_so_far)
             .await
     }
 
@@ -181,7 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
             };
             match interrupt {
                 Interrupt::Bytes(0) => return Ok(ActionOutcome::Closed),
-                Interrupt::Bytes(_) | Interrupt::Told => {}
+                Interrupt::Bytes(_) | Interrupt::Notified => {}
                 Interrupt::Event(event) => {
                     if self.push_event(event).is_break() {
                         return Ok(ActionOutcome::Closed);

@@ -18,7 +18,7 @@ use crate::plan::pubsub::Event;
 use crate::proxy::net::input::Input;
 use crate::proxy::net::memory::ClientMemory;
 use crate::proxy::net::registry::ClientEntry;
-use crate::proxy::{ClientLimits, OutputVerdict, OutputWatch, Session};
+use crate::proxy::{ClientLimits, OutputDecision, OutputWatch, Session};
 
 /// Read at once at least.
 const READ_BYTES: usize = 16 << 10;
@@ -53,7 +53,7 @@ pub(super) enum Interrupt {
     Bytes(usize),
     Event(Event),
     /// Somebody says something to it: see its [`ClientEntry`].
-    Told,
+    Notified,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
@@ -125,7 +125,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
             match Pin::new(&mut self.stream).poll_write(cx, &bytes[*written..])? {
                 Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(count) => *written += count,
-                Poll::Pending => return self.poll_meanwhile(bytes.len() - *written, session, cx),
+                Poll::Pending => {
+                    return self.poll_while_writing(bytes.len() - *written, session, cx);
+                }
             }
         }
         // Bytes that a stream of TLS keeps would wait for the next ones.
@@ -135,12 +137,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
                 self.output = OutputWatch::default();
                 Poll::Ready(Ok(()))
             }
-            Poll::Pending => self.poll_meanwhile(0, session, cx),
+            Poll::Pending => self.poll_while_writing(0, session, cx),
         }
     }
 
     /// The client does not read now, and `waiting` bytes are to be written to it.
-    fn poll_meanwhile<T>(
+    fn poll_while_writing<T>(
         &mut self,
         waiting: usize,
         session: &Session,
@@ -156,9 +158,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
             false => self.limits.normal,
         };
         match self.output.check(limit, waiting, Instant::now()) {
-            OutputVerdict::Within => self.deadline = None,
-            OutputVerdict::Exceeded => return Poll::Ready(Err(write_timed_out())),
-            OutputVerdict::Until(end) => {
+            OutputDecision::Within => self.deadline = None,
+            OutputDecision::Exceeded => return Poll::Ready(Err(write_timed_out())),
+            OutputDecision::Until(end) => {
                 if self.deadline.as_ref().is_none_or(|(set, _)| *set != end) {
                     let sleep = tokio::time::sleep_until(end.into());
                     self.deadline = Some((end, Box::pin(sleep)));
@@ -236,7 +238,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
         std::future::poll_fn(|cx| {
             self.entry.set_waker(cx);
             if self.entry.take_woken() {
-                return Poll::Ready(Ok(Interrupt::Told));
+                return Poll::Ready(Ok(Interrupt::Notified));
             }
             let there = input.len();
             if there < wanted {

@@ -324,7 +324,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
                     }
                     self.flush().await?;
                 }
-                Interrupt::Told => {}
+                Interrupt::Notified => {}
             }
         }
         Ok(ControlFlow::Continue(()))

@@ -68,7 +68,7 @@ impl MemoryBudget {
 
 impl ClientRegistry {
     /// `client` holds so many bytes more. When all hold too many, the largest holders are disconnected.
-    pub(super) fn hold_more(&self, client: &ClientEntry, bytes: usize) {
+    pub(super) fn add_held(&self, client: &ClientEntry, bytes: usize) {
         client.held.fetch_add(bytes, Ordering::Relaxed);
         self.memory.used.fetch_add(bytes, Ordering::Relaxed);
         if self.memory.is_exceeded() {
@@ -76,7 +76,7 @@ impl ClientRegistry {
         }
     }
 
-    pub(super) fn hold_less(&self, client: &ClientEntry, bytes: usize) {
+    pub(super) fn subtract_held(&self, client: &ClientEntry, bytes: usize) {
         client.held.fetch_sub(bytes, Ordering::Relaxed);
         self.memory.used.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -119,8 +119,8 @@ impl ClientMemory {
         if bytes.abs_diff(before) >= COUNTED_BYTES_MIN {
             self.buffers.store(bytes, Ordering::Relaxed);
             match bytes.checked_sub(before) {
-                Some(more) => self.registry.hold_more(&self.client, more),
-                None => self.registry.hold_less(&self.client, before - bytes),
+                Some(more) => self.registry.add_held(&self.client, more),
+                None => self.registry.subtract_held(&self.client, before - bytes),
             }
         }
     }
@@ -134,12 +134,12 @@ impl ClientMemory {
 impl ByteMeter for ClientMemory {
     fn add(&self, bytes: usize) {
         self.replies.fetch_add(bytes, Ordering::Relaxed);
-        self.registry.hold_more(&self.client, bytes);
+        self.registry.add_held(&self.client, bytes);
     }
 
     fn subtract(&self, bytes: usize) {
         self.replies.fetch_sub(bytes, Ordering::Relaxed);
-        self.registry.hold_less(&self.client, bytes);
+        self.registry.subtract_held(&self.client, bytes);
     }
 }
 
@@ -147,7 +147,7 @@ impl Drop for ClientMemory {
     /// The last reply may be freed later than the connection.
     fn drop(&mut self) {
         self.registry
-            .hold_less(&self.client, self.buffers.load(Ordering::Relaxed));
+            .subtract_held(&self.client, self.buffers.load(Ordering::Relaxed));
         // Somebody has gone: if that was not enough, others may be looked for.
         self.registry
             .memory

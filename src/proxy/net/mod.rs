@@ -6,9 +6,10 @@
 //!   `memory`: what all clients hold, and who goes when it is too much.
 //! * `pipe`: streams a request or reply that is too large to be kept. `registry`: all connections, for CLIENT LIST and KILL.
 //!
-//! What is said to whom is decided by `front` and `plan`; here bytes are moved and waited for.
+//! What a client is answered is decided by `proxy` and `plan`; here bytes are moved and waited for.
 
 mod actions;
+mod build;
 mod call;
 mod client_io;
 mod connection;
@@ -138,7 +139,7 @@ impl Proxy {
     }
 
     /// How much memory all clients together may hold: requests and replies on their way, queued commands. Beyond it those
-    /// that hold most are disconnected, as with `maxmemory-clients` of a server; [`evicted_clients`](Self::evicted_clients)
+    /// that hold most are disconnected, as with `maxmemory-clients` of a server; [`evicted_client_count`](Self::evicted_client_count)
     /// counts them. Zero is no limit. Defaults to [`DEFAULT_MEMORY_LIMIT`].
     #[must_use]
     pub fn with_memory_limit(self, bytes: usize) -> Self {

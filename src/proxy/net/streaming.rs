@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::aio::Shared;
-use crate::aio::reconnecting::{Connector, Duplex};
+use crate::aio::peek::Duplex;
+use crate::aio::reconnecting::Connector;
 use crate::endpoint::down_text;
 use crate::error::Error;
 use crate::plan::{Cause, Failure, OversizedReply};
@@ -22,24 +23,24 @@ const PIECE_BYTES: usize = 128 << 10;
 pub(super) struct StreamingConnection {
     stream: Box<dyn Duplex>,
     /// How long the node may do nothing.
-    patience: Option<Duration>,
+    timeout: Option<Duration>,
 }
 
 impl StreamingConnection {
     pub(super) async fn open(
         connector: &Connector,
-        patience: Option<Duration>,
+        timeout: Option<Duration>,
     ) -> Result<Self, String> {
         let attempt = connector.backoff.try_begin(connector.timeout);
         let attempt = attempt.map_err(|down| down_text(&down))?;
         let opened = connector.open(connector.handshake()).await;
         let (stream, _) = attempt.end(opened)?;
-        Ok(Self { stream, patience })
+        Ok(Self { stream, timeout })
     }
 
     /// Passes a piece of the request on.
     pub(super) async fn write(&mut self, piece: &[u8]) -> io::Result<()> {
-        within(self.patience, self.stream.write_all(piece)).await
+        within(self.timeout, self.stream.write_all(piece)).await
     }
 
     /// Passes the reply on; messages that come meanwhile are appended to `behind`. The number of bytes that the client got
@@ -54,7 +55,7 @@ impl StreamingConnection {
         let mut scanner = FrameScanner::default();
         let mut piece = vec![0; PIECE_BYTES];
         while !scanner.is_complete() {
-            let count = within(self.patience, self.stream.read(&mut piece)).await?;
+            let count = within(self.timeout, self.stream.read(&mut piece)).await?;
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -67,16 +68,16 @@ impl StreamingConnection {
 }
 
 async fn within<T>(
-    patience: Option<Duration>,
+    timeout: Option<Duration>,
     step: impl Future<Output = io::Result<T>>,
 ) -> io::Result<T> {
-    match patience {
+    match timeout {
         None => step.await,
-        Some(patience) => match tokio::time::timeout(patience, step).await {
+        Some(timeout) => match tokio::time::timeout(timeout, step).await {
             Ok(done) => done,
             Err(_) => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                format!("nothing moved for {patience:?}"),
+                format!("nothing moved for {timeout:?}"),
             )),
         },
     }

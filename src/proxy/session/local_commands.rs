@@ -23,7 +23,7 @@ impl Session {
         self.info_changed = true;
         self.client.command = command.name().to_ascii_lowercase();
         match client_command::run(command, args, &mut self.client, said)? {
-            ClientReply::Said => Ok(Disposition::Answered),
+            ClientReply::Written => Ok(Disposition::Answered),
             ClientReply::Ask(ask) => Ok(Disposition::Act(Action::Registry(ask))),
             ClientReply::Replies(replies) => {
                 match (self.reply_mode, replies) {

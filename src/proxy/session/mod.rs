@@ -68,7 +68,7 @@ pub(crate) enum NextStep {
     /// Requests in an unusual form, here in the usual one, come before the rest of the input.
     Requests(Vec<u8>),
     /// The first bytes of the input, so many, are one request with very many arguments: it is taken with
-    /// [`Session::gather_heavy`], where nobody waits for that.
+    /// [`Session::read_heavy_round`], where nobody waits for that.
     Heavy(usize),
     /// A large request for this node is at the beginning of the input, and goes there as it comes.
     Upload { node: NodeIndex },
@@ -80,9 +80,9 @@ pub(crate) enum NextStep {
 
 /// One request of the input.
 #[derive(Clone, Copy)]
-struct Request<'f, 'a> {
-    frame: &'f [u8],
-    args: &'a [&'f [u8]],
+pub(super) struct Request<'f, 'a> {
+    pub(super) frame: &'f [u8],
+    pub(super) args: &'a [&'f [u8]],
     /// Nothing has arrived behind it.
     is_last: bool,
 }
@@ -220,7 +220,7 @@ impl Session {
         pipeline: &mut RawPipeline<'_, 'f>,
         said: &mut Vec<u8>,
     ) -> Handled {
-        let Request { frame, args, .. } = request;
+        let Request { frame: _, args, .. } = request;
         let router = pipeline.router();
         let command = match router.find(args) {
             Lookup::Found(command) => command,
@@ -261,7 +261,7 @@ impl Session {
                 }
                 InsideMulti::Queued => {
                     transaction
-                        .add(router, pipeline.snapshot(), command, (frame, args))
+                        .add(router, pipeline.snapshot(), command, request)
                         .map_err(internal_refusal)?;
                     self.info_changed = true;
                     write_status(said, "QUEUED");
@@ -407,7 +407,7 @@ fn forward<'f>(
         return Ok(Disposition::Act(Action::Script(frame.to_vec())));
     }
     let routed: RoutedCommand = routed.map_err(internal_refusal)?;
-    let may_be_held = pause.may_hold(routed.access);
+    let may_be_held = pause.may_delay(routed.access);
     if routed.blocking != BlockingTime::None || (may_be_held && routed.scripting == Scripting::No) {
         return Ok(Disposition::Act(Action::RunBlocking(frame.to_vec())));
     }

@@ -8,6 +8,7 @@
 mod native_tls;
 #[cfg(feature = "tls-rustls")]
 mod rustls;
+mod session;
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use self::session::Session;
 use crate::endpoint::tls::Tls;
 use crate::sync::deadline::Deadline;
 
@@ -49,24 +51,6 @@ struct Shared {
 struct Outgoing {
     bytes: Vec<u8>,
     sent: usize,
-}
-
-/// The encryption of one connection, without its network.
-trait Session: Send {
-    /// Goes on with the handshake, as far as what was received allows. Whether it is over.
-    fn handshake(&mut self) -> io::Result<bool>;
-
-    /// Takes what came from the network; no byte is the end of it.
-    fn receive(&mut self, encrypted: &[u8]);
-
-    /// Reads what was received, decrypted. `WouldBlock` when more must be received first.
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
-
-    /// Encrypts bytes; how many it took.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
-
-    /// Moves what is to be sent to the end of `out`.
-    fn take_outgoing(&mut self, out: &mut Vec<u8>) -> io::Result<()>;
 }
 
 fn begin(tls: &Tls) -> io::Result<Box<dyn Session>> {

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use native_tls::{HandshakeError, MidHandshakeTlsStream, TlsConnector, TlsStream};
 
-use super::Session;
+use super::session::Session;
 
 /// The library wants a stream to read from and to write to; it gets one in memory.
 #[derive(Debug, Default)]

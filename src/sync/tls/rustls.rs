@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
-use super::Session;
+use super::session::Session;
 
 /// A session, and what it was not fed yet: it takes no more than its user reads.
 struct RustlsSession {

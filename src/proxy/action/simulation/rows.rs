@@ -815,7 +815,7 @@ fn a_subscription_is_confirmed_by_all_nodes_or_rolled_back() {
 }
 
 #[test]
-fn client_pause_begins_before_the_nodes_are_told_and_ends_when_all_have_said_ok() {
+fn client_pause_begins_before_the_nodes_get_it_and_ends_when_all_have_replied_ok() {
     check(PAUSES);
 }
 

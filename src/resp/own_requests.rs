@@ -1,0 +1,16 @@
+//! Requests without arguments that the client writes itself, in the wire format.
+
+/// Begins a transaction.
+pub(crate) const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+
+/// Ends a transaction.
+pub(crate) const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+
+/// Asks for a sign of life.
+pub(crate) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+
+/// Forgets the watched keys of a connection.
+pub(crate) const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
+
+/// Ends a transaction without running it.
+pub(crate) const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
