@@ -1,8 +1,9 @@
 //! What does a program want that speaks the wire format to us as if we were one server, and what is it told?
 //!
-//! * [`RequestParser`](request::Look): requests as they arrive, in every form a server takes.
-//! * [`Session`]: one such client. It takes requests, hands those for the nodes to a [`RawPipeline`](crate::plan::Relay), answers
-//!   those about the connection itself, and says what [`Action`] needs more than a round of requests and answers.
+//! * [`RequestParser`](crate::resp::RequestParser): requests as they arrive, in every form a server takes.
+//! * [`Session`]: one such client. It takes requests, hands those for the nodes to a [`RawPipeline`](crate::plan::RawPipeline), answers
+//!   those about the connection itself, and says which [`Action`] is more than that.
+//! * `action`: the steps of an action, in their order, and what the client is told when one of them fails.
 //! * [`ClientInfo`]: what is told of a client to others. `limits`: how much one client may have waiting.
 //!
 //! Nothing here touches a socket, a clock or a lock.

@@ -1,12 +1,14 @@
 //! A proxy: how do the bytes of programs that take us for one server go to the nodes and back?
 //!
 //! * [`Proxy`]: serves any number of connections over one client's nodes.
-//! * `connection`: serves one connection; `action`: commands that are more than requests and replies (SUBSCRIBE, EXEC, BLPOP, ...).
+//! * `connection`: serves one connection; `actions`: carries out the steps of what is more than requests and replies (SUBSCRIBE, EXEC,
+//!   BLPOP, ...); `call`: sends one command by itself.
 //! * `client_io`: reads from a client also while it is written to, within limits; `input`: bytes that wait to be carried out;
 //!   `memory`: what all clients hold, and who goes when it is too much.
-//! * `pipe`: streams a request or reply that is too large to be kept. `registry`: all connections, for CLIENT LIST and KILL.
+//! * `streaming`: passes on a request or reply that is too large to be kept. `registry`: all connections, for CLIENT LIST and KILL.
 //!
-//! What is said to whom is decided by `front` and `plan`; here bytes are moved and waited for.
+//! Who is told what is decided by the session and its actions, one floor up in [`proxy`](super), and by `plan`. Here bytes are moved and
+//! waited for.
 
 mod actions;
 mod call;
