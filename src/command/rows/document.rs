@@ -112,13 +112,12 @@ fn proxy() -> String {
     let cluster = names(|role| role == ProxyRole::ClusterOnly);
     let no_multi = names(|role| role == ProxyRole::NoMulti);
     format!(
-        "
-A proxy (`proxy::Proxy`) does as the table says, with these exceptions.
+        "A proxy (`proxy::Proxy`) does as the table says, with these exceptions.
 
-* It answers {own} itself, and {client}. {passed_on} go to all nodes, and it keeps the requests of other clients off the
-  connections that are held back.
-* Its clients have transactions ({transaction}) and subscriptions ({subscription}) of their own. Inside MULTI it refuses
-  {no_multi}, as a server does.
+* It answers {own} itself, and {client}.
+* {passed_on} go to all nodes, and until the pause is over no client's request waits behind one that is held back.
+* Its clients have transactions of their own: {transaction}. Inside MULTI it refuses {no_multi}, as a server does.
+* Its clients have subscriptions of their own: {subscription}.
 * It answers {cluster} as a server that is no part of a cluster.
 * What else is *named*, *stateful* or *refused*, it refuses.
 "
@@ -141,7 +140,7 @@ fn names(is_meant: impl Fn(ProxyRole) -> bool) -> String {
         let name = match container {
             Some(container) if meant.len() > others.len() => {
                 let others: Vec<String> = others.iter().map(|other| quoted(&other.name)).collect();
-                format!("all of {} but {}", quoted(container), others.join(", "))
+                format!("all of {} but {}", quoted(container), in_words(&others))
             }
             _ => quoted(&row.name),
         };
@@ -149,7 +148,15 @@ fn names(is_meant: impl Fn(ProxyRole) -> bool) -> String {
             names.push(name);
         }
     }
-    names.join(", ")
+    in_words(&names)
+}
+
+fn in_words(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [only] => only.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
 }
 
 fn keys(keys: KeySpec) -> String {

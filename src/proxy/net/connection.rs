@@ -129,7 +129,10 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             NextStep::Act {
                 action,
                 wants_reply,
-            } => return Box::pin(self.perform(action, wants_reply)).await,
+            } => {
+                // On the heap, so that clients that only send requests for the nodes take no memory for it.
+                return Box::pin(self.perform(action, wants_reply)).await;
+            }
             NextStep::Broken(why) => {
                 write_error(&mut self.out, "ERR", &why);
                 return Ok(ControlFlow::Break(()));

@@ -1,10 +1,11 @@
 //! A proxy: how do the bytes of programs that take us for one server go to the nodes and back?
 //!
 //! * [`Proxy`]: serves any number of connections over one client's nodes.
-//! * `connection`: serves one connection; `action`: commands that are more than requests and replies (SUBSCRIBE, EXEC, BLPOP, ...).
+//! * `connection`: serves one connection; `actions`: carries out the steps of what is more than requests and replies (SUBSCRIBE, EXEC,
+//!   BLPOP, ...); `call`: sends one command by itself.
 //! * `client_io`: reads from a client also while it is written to, within limits; `input`: bytes that wait to be carried out;
 //!   `memory`: what all clients hold, and who goes when it is too much.
-//! * `pipe`: streams a request or reply that is too large to be kept. `registry`: all connections, for CLIENT LIST and KILL.
+//! * `streaming`: passes on a request or reply that is too large to be kept. `registry`: all connections, for CLIENT LIST and KILL.
 //!
 //! What a client is answered is decided by `proxy` and `plan`; here bytes are moved and waited for.
 
