@@ -1,9 +1,9 @@
 //! A RESP server in front of the nodes: what does a client's request ask for, and what is it answered?
 //!
-//! * [`RequestParser`](crate::resp::RequestParser) reads requests as they arrive, in every form a server takes.
-//! * [`Session`]: one client. It hands requests for the nodes to a [`RawPipeline`](crate::plan::RawPipeline), answers those
-//!   about the connection itself, and emits an [`Action`] for what needs more than a round of requests and replies.
-//! * [`ClientInfo`]: what CLIENT LIST shows of a client. `limits`: how much one client may have waiting.
+//! * `RequestParser` reads requests as they arrive, in every form a server takes.
+//! * `Session`: one client. It hands requests for the nodes to a `RawPipeline`, answers those
+//!   about the connection itself, and emits an `Action` for what needs more than a round of requests and replies.
+//! * `ClientInfo`: what CLIENT LIST shows of a client. `limits`: how much one client may have waiting.
 //! * `net`: the sockets, on tokio: [`Proxy`].
 //!
 //! Outside of `net` nothing touches a socket, a clock or a lock.
