@@ -93,6 +93,7 @@ fn a_lost_answer_is_not_counted_twice() -> Result<(), Box<dyn Error>> {
     owner.fail("INCR", Fault::CloseAfter, 1);
     assert_eq!(views.count("home")?, Counted::Unclear);
     assert_eq!(owner.count_of("INCR"), 1, "nobody repeats a write");
+    assert_eq!(owner.faults_left(), 0, "the fault was not just armed");
     assert_eq!(views.count("home")?, Counted::Views(2));
     Ok(())
 }

@@ -42,6 +42,7 @@
 //! | | |
 //! |---|---|
 //! | [`NodeSpec`] | a *node*: one server with a name, an address and a weight; the name places its keys |
+//! | [`NodeId`] | a node's identity, made from its name: the same in every process, and when other nodes come or go |
 //! | [`hash::HashTag`] | which bytes of a key count: those between braces |
 //! | [`partition::Partitioner`], [`partition::Placement`] | the rule that says which node owns a key, and its answers for one set of nodes |
 //! | [`Topology`] | the nodes and their placement; immutable, with a fingerprint |

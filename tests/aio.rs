@@ -131,6 +131,7 @@ async fn a_late_answer_is_nobody_elses() {
         kind(&client.get::<_, String>("a").await),
         ErrorKind::NodeDown
     );
+    assert_eq!(nodes[0].faults_left(), 0);
     for _ in 0..20 {
         if let Ok(b) = client.get::<_, String>("b").await {
             assert_eq!(b, "2");
@@ -157,6 +158,7 @@ async fn a_write_without_an_answer_is_unknown_and_a_read_is_asked_again() {
         let result: RedisResult<()> = client.set(&key, "v").await;
         assert_eq!(kind(&result), ErrorKind::Unknown, "{fault:?}");
         assert_eq!(nodes[0].count_of("SET"), 1, "{fault:?}");
+        assert_eq!(nodes[0].faults_left(), 0, "{fault:?}");
         let _: () = client
             .set(&key, "v")
             .await
@@ -166,6 +168,7 @@ async fn a_write_without_an_answer_is_unknown_and_a_read_is_asked_again() {
     nodes[0].fail("GET", Fault::CloseBefore, 1);
     let found: String = client.get(&key).await.unwrap();
     assert_eq!((found.as_str(), nodes[0].count_of("GET")), ("v", 2));
+    assert_eq!(nodes[0].faults_left(), 0);
 }
 
 #[tokio::test]

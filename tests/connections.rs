@@ -381,7 +381,7 @@ mod asynchronous {
     }
 
     async fn event(subscriber: &mut aio::Subscriber) -> Event {
-        let event = tokio::time::timeout(PATIENCE, subscriber.next_event()).await;
+        let event = tokio::time::timeout(PATIENCE, subscriber.next_event(None)).await;
         event.expect("an event in time").unwrap()
     }
 

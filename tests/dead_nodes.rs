@@ -428,7 +428,7 @@ fn a_node_that_answers_with_an_error_is_not_dead() {
                 "{error}"
             );
         }
-        // All four were used up.
+        assert_eq!(nodes[1].faults_left(), 0, "one for each of four who asked");
         doors.answers(request);
     }
 }

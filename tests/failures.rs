@@ -71,6 +71,7 @@ fn a_write_whose_answer_is_missing_is_unknown_and_never_repeated() {
             "{error}"
         );
         assert_eq!(nodes[0].count_of("SET"), 1, "{fault:?}");
+        assert_eq!(nodes[0].faults_left(), 0, "{fault:?}");
         client
             .execute(&set(&key))
             .expect("the next one goes through on a new connection");
@@ -97,6 +98,7 @@ fn a_read_whose_connection_broke_is_asked_again() {
             "{fault:?}"
         );
         assert_eq!(nodes[0].count_of("GET"), 2);
+        assert_eq!(nodes[0].faults_left(), 0, "{fault:?}");
     }
     nodes[0].fail("GET", Fault::CloseBefore, usize::MAX);
     nodes[0].clear_received();
@@ -116,6 +118,7 @@ fn a_connection_that_owes_a_reply_is_never_used_again() {
     for fault in [Fault::Delay(2 * TIMEOUT), Fault::HalfReplyThenHang] {
         nodes[0].fail("GET", fault, 1);
         assert_eq!(kind(&client.get::<_, String>("a")), ErrorKind::NodeDown);
+        assert_eq!(nodes[0].faults_left(), 0);
         for _ in 0..20 {
             assert_eq!(
                 client.get::<_, String>("b").unwrap(),
@@ -144,6 +147,7 @@ fn one_deadline_holds_for_a_whole_request() {
         ErrorKind::NodeDown
     );
     assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
+    assert_eq!(nodes[0].faults_left(), 0);
 
     // Ten replies, each of them in time by itself.
     let mut pipeline = pipe();
@@ -154,6 +158,7 @@ fn one_deadline_holds_for_a_whole_request() {
     let start = Instant::now();
     assert!(pipeline.query::<Vec<i64>>(&mut client).is_err());
     assert!(start.elapsed() < 2 * TIMEOUT, "{:?}", start.elapsed());
+    assert!(nodes[0].faults_left() < 10);
     nodes[0].heal().unwrap();
 
     // All nodes hang at once.
@@ -168,6 +173,10 @@ fn one_deadline_holds_for_a_whole_request() {
         "the slowest node, not the sum: {:?}",
         start.elapsed()
     );
+    for node in &nodes {
+        // A connection that was given up may still take the one for GET.
+        assert!(node.faults_left() <= 1, "neither of the two happened");
+    }
 }
 
 #[test]
@@ -184,6 +193,7 @@ fn a_cut_command_says_what_each_node_did() {
     nodes[0].fail("MSET", Fault::CloseAfter, 1);
     nodes[2].fail("MSET", Fault::Error("OOM command not allowed".into()), 1);
     let error = client.execute(&mset).unwrap_err();
+    assert_eq!((nodes[0].faults_left(), nodes[2].faults_left()), (0, 0));
     assert_eq!(error.kind(), ErrorKind::Partial);
     let outcomes: Vec<_> = error
         .parts()
@@ -326,6 +336,7 @@ fn an_idle_connection_is_asked_before_it_is_used() {
         ),
         (1, 2, 2)
     );
+    assert_eq!(nodes[0].faults_left(), 0);
 }
 
 #[test]
@@ -354,6 +365,7 @@ fn an_exhausted_pool_says_so_and_recovers() {
         }),
         "{exhausted:?}"
     );
+    assert!(nodes[0].faults_left() < 4);
     nodes[0].heal().unwrap();
     client.execute(&get("k")).expect("free again");
     let start = Instant::now();
@@ -377,6 +389,7 @@ fn a_refused_multi_is_an_error_and_not_a_panic() {
     );
     let result: RedisResult<(i64,)> = pipe().atomic().incr("{t}a", 1).query(&mut client);
     let error = result.unwrap_err();
+    assert_eq!(nodes[0].faults_left(), 0);
     assert_eq!(error.code(), Some("NOPERM"));
     assert!(error.to_string().contains("one by one"), "{error}");
     let result: RedisResult<(i64,)> = pipe().atomic().incr("{t}b", 1).query(&mut client);
@@ -391,6 +404,7 @@ fn a_transaction_that_broke_is_unknown_and_never_repeated() {
     let result: RedisResult<(i64,)> = pipe().atomic().incr("n", 1).query(&mut client);
     assert_eq!(kind(&result), ErrorKind::Unknown);
     assert_eq!(nodes[0].count_of("EXEC"), 1);
+    assert_eq!(nodes[0].faults_left(), 0);
     assert_eq!(client.get::<_, i64>("n").unwrap(), 1);
 }
 
@@ -403,6 +417,7 @@ fn a_pipeline_that_broke_repeats_only_what_may_be_repeated() {
     nodes[0].fail("GET", Fault::CloseBefore, 1);
     let reads: Vec<i64> = pipe().get("k").get("k").query(&mut client).unwrap();
     assert_eq!(reads, [7, 7], "reads are asked again");
+    assert_eq!(nodes[0].faults_left(), 0);
 
     nodes[0].clear_received();
     nodes[0].fail("GET", Fault::CloseBefore, 1);
@@ -413,6 +428,7 @@ fn a_pipeline_that_broke_repeats_only_what_may_be_repeated() {
         .ignore_errors()
         .query(&mut client)
         .unwrap();
+    assert_eq!(nodes[0].faults_left(), 0);
     assert_eq!(mixed[0], Ok(1), "what was answered stays answered");
     assert_eq!(kind(&mixed[1]), ErrorKind::NodeDown);
     assert_eq!(kind(&mixed[2]), ErrorKind::Unknown);
@@ -437,6 +453,7 @@ fn a_node_in_cluster_mode_is_reported() {
         1,
     );
     let error = client.execute(&get(&key)).unwrap_err();
+    assert_eq!(nodes[0].faults_left(), 0);
     assert_eq!(error.kind(), ErrorKind::Redis);
     let flat: redis::RedisError = error.into();
     assert_eq!(

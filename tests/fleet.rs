@@ -612,6 +612,9 @@ fn a_node_that_cannot_kill_its_script_says_so() {
     }
     let error = command(&["SCRIPT", "KILL"]).exec(&mut client).unwrap_err();
     assert_eq!(error.code(), Some("UNKILLABLE"));
+    for node in &nodes {
+        assert_eq!(node.faults_left(), 0);
+    }
 }
 
 #[test]

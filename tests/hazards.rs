@@ -144,11 +144,13 @@ fn nobody_gets_a_connection_that_is_left_in_a_transaction() {
     for refusal in ["LOADING Redis is loading", "ERR unknown command 'EXEC'"] {
         nodes[0].fail("EXEC", Fault::Error(refusal.into()), 1);
         let error = pipe().atomic().set("k", "w").exec(&mut client).unwrap_err();
+        assert_eq!(nodes[0].faults_left(), 0);
         assert!(error.to_string().contains("node-0"), "{error}");
         assert_eq!(client.get::<_, String>("k").unwrap(), "v", "not QUEUED");
     }
     nodes[0].fail("EXEC", Fault::Error("LOADING Redis is loading".into()), 1);
     assert!(pipe().atomic().set("k", "w").exec(&mut dedicated).is_err());
+    assert_eq!(nodes[0].faults_left(), 0);
     assert!(dedicated.get::<_, Value>("k").is_err(), "not QUEUED");
 }
 
@@ -197,6 +199,7 @@ fn nobody_waits_on_for_a_connection_that_cannot_be_made() {
     for _ in 0..5 {
         get("one that waits for it");
     }
+    assert_eq!(nodes[0].faults_left(), 0, "it waits for its answer");
     nodes[0].stop();
     for number in 0..6 {
         done.recv_timeout(Duration::from_secs(5))
@@ -342,11 +345,13 @@ mod aio {
             other.get::<_, String>("k"),
         );
         assert!(refused.is_err());
+        assert_eq!(nodes[0].faults_left(), 0);
         assert_eq!(found.unwrap(), "v", "not QUEUED");
         let mut dedicated = client.dedicated("k").await.unwrap();
         nodes[0].fail("EXEC", Fault::Error("LOADING Redis is loading".into()), 1);
         let refused = transaction.query_async::<Value>(&mut dedicated).await;
         assert!(refused.is_err());
+        assert_eq!(nodes[0].faults_left(), 0);
         assert!(dedicated.get::<_, Value>("k").await.is_err(), "not QUEUED");
     }
 
@@ -362,7 +367,7 @@ mod aio {
         nodes[0].close_connections();
         let mut told = Vec::new();
         let mut listen = async |subscriber: &mut redis_sharding::aio::Subscriber, limit| {
-            let event = tokio::time::timeout(limit, subscriber.next_event()).await;
+            let event = tokio::time::timeout(limit, subscriber.next_event(None)).await;
             told.extend(event.unwrap_or_default().map(|event| match event {
                 Event::Disconnected { .. } => "disconnected",
                 Event::Missed { .. } => "missed",
@@ -373,6 +378,7 @@ mod aio {
         assert_eq!(listen(&mut subscriber, Duration::from_secs(5)).await, 1);
         let none = listen(&mut subscriber, Duration::from_millis(500)).await;
         assert_eq!(none, 1, "the subscriptions are not there again");
+        assert_eq!(nodes[0].faults_left(), 0);
         nodes[0].close_connections();
         assert_eq!(listen(&mut subscriber, Duration::from_secs(5)).await, 2);
         assert_eq!(listen(&mut subscriber, Duration::from_secs(5)).await, 3);
@@ -381,7 +387,8 @@ mod aio {
         for channel in &channels {
             let heard: i64 = client.clone().publish(channel, "news").await.unwrap();
             assert_eq!(heard, 1);
-            let event = tokio::time::timeout(Duration::from_secs(5), subscriber.next_event()).await;
+            let event =
+                tokio::time::timeout(Duration::from_secs(5), subscriber.next_event(None)).await;
             assert!(matches!(event, Ok(Some(Event::Message(_)))), "{event:?}");
         }
     }

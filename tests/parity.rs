@@ -1,5 +1,5 @@
 //! One list of scenarios, run through the blocking and the async client over real servers: the same values, and the same
-//! errors, word for word.
+//! errors, word for word; and the values and error codes of a single server, to which redis-rs speaks by itself.
 #![cfg(all(feature = "tokio-comp", feature = "testing"))]
 
 mod support;
@@ -255,6 +255,59 @@ fn compare(steps: &[Step], one: &[Outcome], other: &[Outcome]) {
     }
 }
 
+/// Commands about the servers rather than the data: many servers have another answer than one.
+const ABOUT_SERVERS: [&str; 2] = ["SCAN", "SCRIPT"];
+
+/// A single server that is sent all that the clients have not refused: it gives the same values, and errors of the same code.
+fn compare_with_one_server(protocol: &str, steps: &[Step], ours: &[Outcome]) {
+    let truth = Servers::start(1).unwrap();
+    let url = format!("{}?protocol={protocol}", truth.url(0));
+    let mut truth = redis::Client::open(url).unwrap().get_connection().unwrap();
+    let mut compared = 0;
+    for (step, ours) in steps.iter().zip(ours) {
+        let code = ours.as_ref().err().and_then(|(code, _)| code.as_deref());
+        if matches!(code, Some("CROSSNODE" | "STATEFUL" | "UNROUTABLE")) {
+            continue;
+        }
+        let (theirs, what, name) = match step {
+            Step::Cmd(cmd) => {
+                let name = match cmd.args_iter().next() {
+                    Some(redis::Arg::Simple(name)) => String::from_utf8_lossy(name).into_owned(),
+                    other => panic!("{other:?}"),
+                };
+                (flat(cmd.query(&mut truth)), format!("{cmd:?}"), name)
+            }
+            Pipe(pipeline) => (
+                flat(pipeline.query(&mut truth)),
+                format!("{pipeline:?}"),
+                String::new(),
+            ),
+        };
+        compared += 1;
+        match (ours, &theirs) {
+            (_, Ok(_)) if ABOUT_SERVERS.contains(&name.as_str()) => {}
+            (Ok(_), Ok(_)) if name == "KEYS" => assert_eq!(sorted(ours), sorted(&theirs)),
+            (Ok(ours), Ok(theirs)) => {
+                assert_eq!(without_node_names(ours), format!("{theirs:?}"), "{what}");
+            }
+            (Err((ours, _)), Err((theirs, _))) => assert_eq!(ours, theirs, "{what}"),
+            (ours, theirs) => panic!("{what}: {ours:?}, but one server {theirs:?}"),
+        }
+    }
+    assert!(
+        compared > 60,
+        "only {compared} of {} were compared",
+        steps.len()
+    );
+}
+
+/// The clients add the node to an error of a server.
+fn without_node_names(value: &Value) -> String {
+    (0..4).fold(format!("{value:?}"), |text, number| {
+        text.replace(&format!(" (node node-{number})"), "")
+    })
+}
+
 #[tokio::test]
 async fn both_clients_answer_alike() {
     let Some(servers) = Servers::start(4) else {
@@ -277,6 +330,7 @@ async fn both_clients_answer_alike() {
         let mut client = describe().build_async().unwrap();
         let other = asynchronous(&mut client, &steps).await;
         compare(&steps, &one, &other);
+        compare_with_one_server(protocol, &steps, &one);
         let good = one.iter().filter(|outcome| outcome.is_ok()).count();
         assert!(good > 40, "only {good} of {} do something", steps.len());
     }
@@ -296,6 +350,12 @@ async fn both_clients_fail_alike() {
         Fault::Garbage(b"?\r\n".to_vec()),
         Fault::Delay(Duration::from_millis(50)),
     ];
+    // The fault is armed at the first node, so that is where the key of a single command must live.
+    let nodes = TestNode::start_many(3).unwrap();
+    let client = describe(&nodes).build().unwrap();
+    let is_first = |key: &String| client.node_for(key).unwrap().name() == "node-0";
+    let key = keys(12).into_iter().find(is_first).unwrap();
+    let counter = format!("{{{key}}}n");
     let steps = || {
         let mut mset = cmd("MSET");
         for key in keys(12) {
@@ -308,13 +368,13 @@ async fn both_clients_fail_alike() {
             pipeline.get(&key).ignore_errors();
         }
         vec![
-            ("SET", words(&["SET", "key:1", "v"])),
-            ("GET", words(&["GET", "key:1"])),
+            ("SET", words(&["SET", &key, "v"])),
+            ("GET", words(&["GET", &key])),
             ("MSET", Step::Cmd(mset)),
             ("MGET", Step::Cmd(mget)),
             ("DBSIZE", words(&["DBSIZE"])),
             ("GET", Pipe(pipeline)),
-            ("EXEC", Pipe(pipe().atomic().incr("{key:1}n", 1).clone())),
+            ("EXEC", Pipe(pipe().atomic().incr(&counter, 1).clone())),
         ]
     };
     let outcomes = |nodes: &[TestNode]| -> Vec<usize> {
@@ -340,15 +400,24 @@ async fn both_clients_fail_alike() {
                 };
                 let result = if asynchronously {
                     let mut client = builder.build_async().unwrap();
-                    asynchronous(&mut client, &warm).await;
+                    while asynchronous(&mut client, &warm)
+                        .await
+                        .iter()
+                        .any(Result::is_err)
+                    {}
                     arm();
                     asynchronous(&mut client, &step).await
                 } else {
                     let mut client = builder.build().unwrap();
-                    blocking(&mut client, &warm);
+                    while blocking(&mut client, &warm).iter().any(Result::is_err) {}
                     arm();
                     blocking(&mut client, &step)
                 };
+                assert_eq!(
+                    nodes[0].faults_left(),
+                    0,
+                    "{fault:?} did not happen at {name}"
+                );
                 both.push((result, outcomes(&nodes)));
             }
             let (one, other) = (&both[0], &both[1]);
@@ -363,7 +432,7 @@ fn describe(nodes: &[TestNode]) -> Builder {
         .fold(ShardedClient::builder(), |builder, (number, node)| {
             builder.node(format!("node-{number}"), node.url())
         })
-        .response_timeout(Duration::from_millis(150))
+        .response_timeout(Duration::from_millis(250))
 }
 
 /// Typed errors, too: the kind and what each node did.
@@ -379,6 +448,7 @@ async fn typed_errors_are_alike() {
     nodes[1].fail("MSET", Fault::Error("OOM no".into()), 2);
     let one = blocking.execute(&mset).unwrap_err();
     let other = asynchronous.execute(&mset).await.unwrap_err();
+    assert_eq!(nodes[1].faults_left(), 0);
     assert_eq!(one.kind(), ErrorKind::Partial);
     assert_eq!(
         (one.kind(), one.to_string(), one.parts()),

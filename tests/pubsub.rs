@@ -284,7 +284,7 @@ mod asynchronous {
     use super::*;
 
     async fn message(subscriber: &mut aio::Subscriber) -> Message {
-        match tokio::time::timeout(PATIENCE, subscriber.next_event()).await {
+        match tokio::time::timeout(PATIENCE, subscriber.next_event(None)).await {
             Ok(Some(Event::Message(message))) => message,
             other => panic!("no message but {other:?}"),
         }
@@ -330,7 +330,7 @@ mod asynchronous {
             0
         );
         let waited =
-            tokio::time::timeout(Duration::from_millis(200), subscriber.next_event()).await;
+            tokio::time::timeout(Duration::from_millis(200), subscriber.next_event(None)).await;
         assert!(waited.is_err(), "nothing comes twice");
     }
 
@@ -344,12 +344,12 @@ mod asynchronous {
         let channels = channels(12);
         subscriber.subscribe(&channels).await.unwrap();
         servers.kill(1);
-        let event = tokio::time::timeout(PATIENCE, subscriber.next_event())
+        let event = tokio::time::timeout(PATIENCE, subscriber.next_event(None))
             .await
             .unwrap();
         assert_eq!(event, Some(disconnected("node-1")), "while it is down");
         servers.restart(1);
-        let event = tokio::time::timeout(PATIENCE, subscriber.next_event())
+        let event = tokio::time::timeout(PATIENCE, subscriber.next_event(None))
             .await
             .unwrap();
         assert_eq!(
@@ -387,7 +387,7 @@ mod asynchronous {
         subscriber.unsubscribe("__keyevent@0__:set").await.unwrap();
         let _: () = client.set("key:0", 2).await.unwrap();
         let waited =
-            tokio::time::timeout(Duration::from_millis(200), subscriber.next_event()).await;
+            tokio::time::timeout(Duration::from_millis(200), subscriber.next_event(None)).await;
         assert!(waited.is_err(), "nothing comes twice, or after the end");
     }
 

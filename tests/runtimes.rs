@@ -188,7 +188,7 @@ fn a_client_and_its_exclusive_connections_outlive_their_runtime() {
 }
 
 async fn event(subscriber: &mut aio::Subscriber) -> Event {
-    let event = tokio::time::timeout(PATIENCE, subscriber.next_event()).await;
+    let event = tokio::time::timeout(PATIENCE, subscriber.next_event(None)).await;
     event.expect("an event in time").unwrap()
 }
 

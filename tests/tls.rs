@@ -678,7 +678,7 @@ mod on_tokio {
             let large = "x".repeat(3_000_000);
             for (channel, text) in [("news", "hello"), ("weather:here", &large)] {
                 let _: i64 = client.clone().publish(channel, text).await.unwrap();
-                let event = timeout(PATIENCE, subscriber.next_event()).await;
+                let event = timeout(PATIENCE, subscriber.next_event(None)).await;
                 match event.unwrap_or_else(|_| panic!("{way:?}: no message")) {
                     Some(Event::Message(message)) => {
                         assert!(message.payload == text.as_bytes(), "{way:?}");
@@ -689,12 +689,12 @@ mod on_tokio {
             let names: Vec<String> = (0..5000).map(|n| format!("channel:{n:0100}")).collect();
             subscriber.subscribe(&names).await.unwrap();
             servers.restart(0);
-            let event = timeout(PATIENCE, subscriber.next_event()).await;
+            let event = timeout(PATIENCE, subscriber.next_event(None)).await;
             assert!(
                 matches!(event, Ok(Some(Event::Disconnected { .. }))),
                 "{way:?}: {event:?}"
             );
-            let event = timeout(PATIENCE, subscriber.next_event()).await;
+            let event = timeout(PATIENCE, subscriber.next_event(None)).await;
             assert!(
                 matches!(event, Ok(Some(Event::Missed { .. }))),
                 "{way:?}: {event:?}"

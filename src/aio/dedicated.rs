@@ -19,7 +19,8 @@ use crate::plan::{
 };
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, CLIENT and other stateful talk work on it as they do on
-/// a connection of redis-rs. It is closed when dropped, and when a future of it is dropped before it is done.
+/// a connection of redis-rs. It is closed when dropped, and when a future of it is dropped before it is done. To listen to
+/// channels, use a [`Subscriber`](crate::aio::Subscriber).
 ///
 /// One from [`ShardedClient::dedicated`](crate::aio::ShardedClient::dedicated) still checks keys: a command for a key that
 /// lives on another node is refused with [`CrossNode`](crate::ErrorKind::CrossNode).

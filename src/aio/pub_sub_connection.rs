@@ -525,16 +525,18 @@ mod tests {
         let mut subscriber = builder.build_async().unwrap().subscriber();
         subscriber.subscribe("news").await.unwrap();
         // Quiet, but there: each PING is answered.
-        let nothing = tokio::time::timeout(4 * KEEPALIVE_AFTER, subscriber.next_event()).await;
+        let nothing = tokio::time::timeout(4 * KEEPALIVE_AFTER, subscriber.next_event(None)).await;
         assert!(nothing.is_err(), "{nothing:?}");
         assert!(node.count_of("PING") >= 2);
         node.fail("PING", Fault::HangBefore, 1);
-        let gone = tokio::time::timeout(Duration::from_secs(10), subscriber.next_event()).await;
+        let gone = tokio::time::timeout(Duration::from_secs(10), subscriber.next_event(None)).await;
         assert!(
             matches!(gone, Ok(Some(Event::Disconnected { .. }))),
             "{gone:?}"
         );
-        let missed = tokio::time::timeout(Duration::from_secs(10), subscriber.next_event()).await;
+        assert_eq!(node.faults_left(), 0);
+        let missed =
+            tokio::time::timeout(Duration::from_secs(10), subscriber.next_event(None)).await;
         assert!(
             matches!(missed, Ok(Some(Event::Missed { .. }))),
             "{missed:?}"

@@ -462,7 +462,10 @@ impl Connecting {
         let begun = connector.backoff.try_begin(connector.timeout);
         attempt.is_left_alone = begun.is_err();
         let (next, pause) = match begun {
-            Ok(begun) => (Next::Try(connector.clone(), begun), Duration::ZERO),
+            Ok(begun) => (
+                Next::Try(Box::new(connector.clone()), begun),
+                Duration::ZERO,
+            ),
             Err(down) => {
                 let backoff = Arc::clone(&connector.backoff);
                 (Next::Wait(backoff, down.retry_in), down.retry_in)
@@ -475,7 +478,7 @@ impl Connecting {
 
 /// What a task does next.
 enum Next {
-    Try(Connector, ConnectAttempt),
+    Try(Box<Connector>, ConnectAttempt),
     /// Nothing: the node is known to be down, and is left alone for so long.
     Wait(Arc<NodeBackoff>, Duration),
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::Stream;
 use redis::ToRedisArgs;
@@ -47,7 +48,7 @@ use crate::plan::pubsub::{
 /// let mut subscriber = client.subscriber();
 /// subscriber.subscribe("news").await?;
 /// subscriber.psubscribe("weather:*").await?;
-/// while let Some(event) = subscriber.next_event().await {
+/// while let Some(event) = subscriber.next_event(None).await {
 ///     match event {
 ///         Event::Message(message) => println!("{}", String::from_utf8_lossy(&message.payload)),
 ///         Event::Missed { node } => eprintln!("messages at {node} may have been missed"),
@@ -170,9 +171,17 @@ impl Subscriber {
         .await
     }
 
-    /// The next event. Dropping the future loses nothing.
-    pub async fn next_event(&mut self) -> Option<Event> {
-        std::future::poll_fn(|cx| self.poll_event(cx)).await.into()
+    /// The next event; `None` when none comes within `timeout`. Without a timeout it waits until there is one: a subscriber
+    /// never ends by itself, as it makes its connections again for as long as it lives. Dropping the future loses nothing.
+    ///
+    /// The blocking client's has the same signature. With `futures_util::StreamExt`, `next` is the same without a timeout.
+    pub async fn next_event(&mut self, timeout: impl Into<Option<Duration>>) -> Option<Event> {
+        let timeout = timeout.into();
+        let next = std::future::poll_fn(|cx| self.poll_event(cx));
+        match timeout {
+            None => Some(next.await),
+            Some(timeout) => tokio::time::timeout(timeout, next).await.ok(),
+        }
     }
 
     /// An event that has come already.

@@ -436,6 +436,7 @@ mod tests {
         node.fail("PING", Fault::HangBefore, 1);
         let gone = subscriber.next_event(Duration::from_secs(10));
         assert!(matches!(gone, Some(Event::Disconnected { .. })), "{gone:?}");
+        assert_eq!(node.faults_left(), 0);
         let missed = subscriber.next_event(Duration::from_secs(10));
         assert!(matches!(missed, Some(Event::Missed { .. })), "{missed:?}");
     }

@@ -150,9 +150,12 @@ impl Subscriber {
         )
     }
 
-    /// The next event; `None` when none comes within `timeout`.
-    pub fn next_event(&mut self, timeout: Duration) -> Option<Event> {
-        self.events.receive(Some(timeout))
+    /// The next event; `None` when none comes within `timeout`. Without a timeout it waits until there is one: a subscriber
+    /// never ends by itself, as it makes its connections again for as long as it lives.
+    ///
+    /// The async client's has the same signature.
+    pub fn next_event(&mut self, timeout: impl Into<Option<Duration>>) -> Option<Event> {
+        self.events.receive(timeout.into())
     }
 
     fn change(

@@ -83,6 +83,12 @@ impl Script {
         });
     }
 
+    /// How often faults have still to happen, apart from those that are for ever.
+    pub(super) fn left(&self) -> usize {
+        let left = self.rules.iter().map(|rule| rule.left);
+        left.filter(|&left| left != usize::MAX).sum()
+    }
+
     pub(super) fn clear(&mut self) {
         self.rules.clear();
     }
@@ -114,6 +120,8 @@ mod tests {
     #[test]
     fn a_rule_is_used_up_and_the_next_one_follows() {
         let mut script = Script::default();
+        script.add(Box::new(|_| false), Fault::CloseBefore, usize::MAX);
+        assert_eq!(script.left(), 0, "for ever is not counted");
         script.add(
             Box::new(|command| command.name() == "SET"),
             Fault::CloseAfter,

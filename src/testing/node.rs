@@ -146,6 +146,12 @@ impl TestNode {
             .add(Box::new(condition), fault, times);
     }
 
+    /// How many times the faults that were asked for have still to happen, apart from those that are for ever. A test that
+    /// arms a fault asserts by this that it has fired.
+    pub fn faults_left(&self) -> usize {
+        lock(&self.shared.control).script.left()
+    }
+
     /// Lets every command fail from now on, those that set up a connection too.
     pub fn always(&self, fault: Fault) {
         self.fail_if(|_| true, fault, usize::MAX);
