@@ -83,6 +83,12 @@ impl Script {
         });
     }
 
+    /// How many commands will still fail.
+    pub(super) fn left(&self) -> usize {
+        let left = self.rules.iter().map(|rule| rule.left);
+        left.fold(0, usize::saturating_add)
+    }
+
     pub(super) fn clear(&mut self) {
         self.rules.clear();
     }

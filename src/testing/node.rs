@@ -151,6 +151,12 @@ impl TestNode {
         self.fail_if(|_| true, fault, usize::MAX);
     }
 
+    /// The number of commands that will still fail by the faults asked for; `usize::MAX` when some fail for ever. A test that
+    /// asked for faults finds out whether all of them have struck.
+    pub fn faults_left(&self) -> usize {
+        lock(&self.shared.control).script.left()
+    }
+
     /// Ends all faults, and welcomes connections again. A connection that hangs already hangs until it is closed.
     ///
     /// # Errors
@@ -461,11 +467,16 @@ mod tests {
             2,
         );
         let code = |result: RedisResult<()>| result.unwrap_err().code().map(str::to_owned);
+        assert_eq!(node.faults_left(), 3);
         assert_eq!(code(connection.get("k")).as_deref(), Some("FIRST"));
+        assert_eq!(node.faults_left(), 2);
         assert_eq!(code(connection.get("k")).as_deref(), Some("SECOND"));
         let () = connection.set("other", 1).unwrap();
         assert_eq!(code(set(&mut connection, "1")).as_deref(), Some("SECOND"));
         set(&mut connection, "1").unwrap();
+        assert_eq!(node.faults_left(), 0);
+        node.always(Fault::HangBefore);
+        assert_eq!(node.faults_left(), usize::MAX);
     }
 
     #[test]
