@@ -338,8 +338,10 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         }
     }
 
-    /// Tells everybody who waits, and closes the queue.
+    /// Closes the queue, and tells everybody who waits.
     fn close(&mut self, cause: &Cause) {
+        // The queue first: a request that is resent as soon as it is told must not find this connection open.
+        self.queue.close(cause);
         // The requests at the end of the row that the socket has not begun to take were certainly not sent.
         let mut unwritten = self.outgoing.len() - self.written;
         for request in self.in_flight.iter_mut().rev() {
@@ -359,7 +361,6 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             }));
         }
         self.in_flight.clear();
-        self.queue.close(cause);
     }
 }
 
