@@ -129,8 +129,7 @@ impl Dedicated {
         blocking: BlockingTime,
     ) -> Answers {
         let Some(lease) = self.lease.take() else {
-            let cause = Cause::Connect("this connection has failed before".into());
-            return Answers::failed(Failure::not_sent(cause));
+            return Answers::failed(Failure::not_sent(Cause::failed_before()));
         };
         let deadline = self.shared.executor.deadline(blocking);
         let answers = lease

@@ -10,8 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::aio::multiplexed::{Deadline, MultiplexedConnection};
 use crate::aio::reconnecting::Connector;
 use crate::config::PROBE_AFTER;
-use crate::plan::Cause;
-use crate::policy::{Admission, Backoff};
+use crate::plan::{Cause, PoolUse};
+use crate::policy::{Admission, Backoff, ConnectError};
 
 /// A bounded number of connections to one node, each lent to one user at a time.
 pub(crate) struct ExclusivePool {
@@ -50,10 +50,13 @@ impl ExclusivePool {
             None => permit.await,
             Some(end) => match tokio::time::timeout_at(end.into(), permit).await {
                 Ok(permit) => permit,
-                Err(_) => return Err(Cause::PoolTimeout(self.exhausted(deadline))),
+                Err(_) => {
+                    let address = &self.connector.address;
+                    return Err(Cause::pool_exhausted(address, PoolUse::Exclusive));
+                }
             },
         };
-        let permit = permit.map_err(|_| Cause::Connect("the client has ended".into()))?;
+        let permit = permit.map_err(|_| Cause::Connect("the client was closed".into()))?;
         let connection = match self.reusable().await {
             Some(connection) => connection,
             None => self.connect(deadline).await?,
@@ -103,23 +106,17 @@ impl ExclusivePool {
                 Ok(made) => made,
                 // A request that comes late gives the node no fair chance, so its failure says nothing of the node.
                 Err(_) if deadline.start.elapsed() < connector.timeout / 2 => {
-                    let text = format!("{}: no connection yet", connector.address);
-                    return Err(Cause::Connect(text));
+                    return Err(Cause::no_connection_in_time(&connector.address));
                 }
-                Err(_) => Err(format!("{}: timed out", connector.address)),
+                Err(_) => Err(ConnectError::timed_out(&connector.address)),
             },
         };
-        attempt.end(made).map_err(Cause::Connect)
-    }
-
-    fn exhausted(&self, deadline: Deadline) -> String {
-        format!(
-            "all {} connections to {} for waiting commands stayed in use for {:.1} s; allow more of them, or use fewer at \
-             a time",
-            self.size,
-            self.connector.address,
-            deadline.length.unwrap_or_default().as_secs_f64(),
-        )
+        attempt
+            .end(made)
+            .map_err(|reason| match deadline.is_over() {
+                true => Cause::no_connection_in_time(&connector.address),
+                false => Cause::Connect(reason),
+            })
     }
 }
 
@@ -137,16 +134,11 @@ impl<'p> Attempt<'p> {
             .try_acquire(Instant::now(), pool.connector.timeout);
         match verdict {
             Admission::Try => Ok(Self { pool, ended: false }),
-            Admission::Down { reason, since } => {
-                let seconds = since.as_secs_f64();
-                Err(Cause::Connect(format!(
-                    "{reason} (down for {seconds:.1} s)"
-                )))
-            }
+            Admission::Down { reason, .. } => Err(Cause::Connect(reason)),
         }
     }
 
-    fn end<T>(mut self, made: Result<T, String>) -> Result<T, String> {
+    fn end<T>(mut self, made: Result<T, ConnectError>) -> Result<T, ConnectError> {
         self.ended = true;
         let mut backoff = self.pool.backoff.lock();
         match &made {

@@ -266,11 +266,6 @@ impl Deadline {
     }
 }
 
-/// No answer within this time.
-pub(crate) fn timed_out(deadline: Duration) -> Cause {
-    Cause::Timeout(format!("no answer within {deadline:?}"))
-}
-
 impl SendQueueState {
     /// Has the driver waked when something comes.
     pub(crate) fn park(&mut self, cx: &Context<'_>) {
@@ -299,7 +294,8 @@ impl SendQueue {
         let queued = state.pending.len() * size_of::<InFlight>();
         if state.outgoing.len() + queued > OUTGOING_BYTES_MAX {
             return Err(Cause::PoolTimeout(format!(
-                "{OUTGOING_BYTES_MAX} bytes of requests wait to be sent already"
+                "{} MiB of requests wait to be sent already; send fewer at a time",
+                OUTGOING_BYTES_MAX >> 20
             )));
         }
         let before = state.outgoing.len();
@@ -343,7 +339,7 @@ impl SendQueue {
             }
             if !self.run.load(Ordering::Relaxed) {
                 self.close(&Cause::Dropped(
-                    "the runtime of the connection is not run".into(),
+                    "its runtime is not being run; use the client on a runtime that is".into(),
                 ));
                 return answer.try_recv().ok();
             }
@@ -467,7 +463,7 @@ impl InFlight {
 /// The driver is gone with the runtime it lived on.
 fn lost(count: usize) -> Failure {
     Failure {
-        cause: Cause::Dropped("the runtime of the connection has ended".into()),
+        cause: Cause::Dropped("its runtime has ended".into()),
         sent: count,
     }
 }

@@ -21,7 +21,7 @@ use crate::plan::pubsub::{
     ChangeRequest, Event, KEEPALIVE_AFTER, NAMES_AT_ONCE, Name, PubSubReply, SubscriptionChange,
     SubscriptionKind, SubscriptionTracker,
 };
-use crate::policy::{BACKOFF_MAX, Backoff};
+use crate::policy::{BACKOFF_MAX, Backoff, ConnectError, broken_text};
 use crate::resp::ReplyDecoder;
 
 /// Replies and messages that are dealt with in a row, and their bytes, before other tasks get their turn.
@@ -57,7 +57,7 @@ struct State {
     /// How many connections were made.
     connections: u64,
     /// Why there is no connection.
-    trouble: Option<String>,
+    trouble: Option<ConnectError>,
     backoff: Backoff,
     /// How many connections broke or could not be made.
     failed: u64,
@@ -173,7 +173,7 @@ impl PubSubConnection {
     pub(super) async fn wait_confirmed(
         &self,
         deadline: Deadline,
-        late: impl Fn(&str) -> Error,
+        late: impl Fn(Option<&ConnectError>) -> Error,
     ) -> Result<(), Error> {
         let failed = self.shared.state.lock().failed;
         loop {
@@ -190,7 +190,7 @@ impl PubSubConnection {
                     && let Some(trouble) = &state.trouble
                     && (state.failed != failed || !state.backoff.is_due(Instant::now()))
                 {
-                    return Err(late(trouble));
+                    return Err(late(Some(trouble)));
                 }
                 refusal
             };
@@ -202,7 +202,7 @@ impl PubSubConnection {
                 None => changed.await,
                 Some(end) => {
                     if tokio::time::timeout_at(end.into(), changed).await.is_err() {
-                        return Err(late("no confirmation in time"));
+                        return Err(late(None));
                     }
                 }
             }
@@ -238,7 +238,7 @@ struct Worker {
 
 /// Why a connection is no more.
 enum End {
-    Broken(String),
+    Broken(ConnectError),
     /// Nobody listens any more, or another task does it.
     NoUser,
 }
@@ -340,9 +340,9 @@ impl Worker {
             match self.next_wakeup(&mut transfer).await {
                 Wakeup::Work | Wakeup::Written(Ok(())) => {}
                 Wakeup::Written(Err(error)) | Wakeup::Arrived(Err(error)) => {
-                    return End::Broken(error.to_string());
+                    return End::Broken(broken_text(&error).into());
                 }
-                Wakeup::Silence if asked => return End::Broken("the server fell silent".into()),
+                Wakeup::Silence if asked => return End::Broken("no reply to PING in time".into()),
                 Wakeup::Silence => {
                     asked = true;
                     self.shared.state.lock().outgoing.extend_from_slice(PING);
@@ -386,7 +386,7 @@ impl Worker {
                 }
             }
             let value = match decoder.next_reply() {
-                Err(error) => return Some(End::Broken(error.to_string())),
+                Err(error) => return Some(End::Broken(broken_text(&error).into())),
                 Ok(None) => return None,
                 Ok(Some(value)) => value,
             };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use redis::{ConnectionAddr, RedisResult};
+use redis::{ConnectionAddr, RedisError, RedisResult};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -25,7 +25,7 @@ use crate::aio::peek::Peek;
 use crate::aio::tls;
 use crate::endpoint::Endpoint;
 use crate::plan::{Answers, Cause, ExpectedEnd};
-use crate::policy::{BACKOFF_MIN, Backoff};
+use crate::policy::{BACKOFF_MIN, Backoff, ConnectError, broken_text};
 use crate::resp::Handshake;
 use crate::resp::ReplyDecoder;
 
@@ -92,7 +92,7 @@ impl Connector {
     pub(crate) async fn open(
         &self,
         handshake: Handshake,
-    ) -> Result<(Box<dyn Duplex>, ReplyDecoder), String> {
+    ) -> Result<(Box<dyn Duplex>, ReplyDecoder), ConnectError> {
         let open = async {
             let mut decoder = ReplyDecoder::new();
             let mut stream = self.connect_stream().await?;
@@ -103,18 +103,19 @@ impl Connector {
                     Some(answer) => answers.push(answer),
                     None => {
                         let read = read(&mut stream, &mut decoder).await;
-                        let hung_up = |error| format!("{error}{}", self.endpoint.hint());
+                        let hung_up =
+                            |error| format!("{}{}", broken_text(&error), self.endpoint.hint());
                         decoder.advance(read.map_err(hung_up).map_err(io::Error::other)?);
                     }
                 }
             }
-            handshake.check(&answers).map_err(io::Error::other)?;
-            Ok::<_, io::Error>((stream, decoder))
+            handshake.check(&answers)?;
+            Ok::<_, RedisError>((stream, decoder))
         };
         match tokio::time::timeout(self.timeout, open).await {
             Ok(Ok(opened)) => Ok(opened),
-            Ok(Err(error)) => Err(format!("{}: {error}", self.address)),
-            Err(_) => Err(format!("{}: timed out", self.address)),
+            Ok(Err(error)) => Err(ConnectError::new(&self.address, &error)),
+            Err(_) => Err(ConnectError::timed_out(&self.address)),
         }
     }
 
@@ -159,13 +160,13 @@ impl Connector {
     pub(crate) async fn connect(
         &self,
         closed: impl FnOnce() + Send + 'static,
-    ) -> Result<MultiplexedConnection, String> {
+    ) -> Result<MultiplexedConnection, ConnectError> {
         let deadline = Deadline::start(Some(self.timeout));
         let connect = self.try_connect(deadline, closed);
         match tokio::time::timeout(self.timeout, connect).await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(format!("{}: {error}", self.address)),
-            Err(_) => Err(format!("{}: timed out", self.address)),
+            Ok(Err(error)) => Err(ConnectError::new(&self.address, &error)),
+            Err(_) => Err(ConnectError::timed_out(&self.address)),
         }
     }
 
@@ -198,11 +199,13 @@ impl Connector {
                 )
                 .await;
             if let Some(failure) = answers.failure {
-                let hint = match failure.cause {
-                    Cause::Dropped(_) => self.endpoint.hint(),
-                    _ => "",
+                let error = match failure.cause {
+                    Cause::Dropped(text) => {
+                        io::Error::other(format!("{text}{}", self.endpoint.hint()))
+                    }
+                    Cause::Timeout(_) => io::ErrorKind::TimedOut.into(),
+                    other => io::Error::other(other.to_string()),
                 };
-                let error = std::io::Error::other(format!("{}{hint}", failure.cause));
                 return Err(error.into());
             }
             handshake.check(&answers.values)?;
@@ -319,8 +322,7 @@ impl ReconnectingConnection {
                 Some(end) => tokio::time::timeout_at(end.into(), changed).await,
             };
             if waited.is_err() && deadline.end().is_some_and(|end| end <= Instant::now()) {
-                let text = format!("{}: no connection yet", self.connector.address);
-                return Err(Cause::Connect(text));
+                return Err(Cause::no_connection_in_time(&self.connector.address));
             }
         }
     }
@@ -383,9 +385,10 @@ impl State {
 
     /// The error for a node that is known to be down.
     fn down(&self, now: Instant) -> Cause {
-        let (reason, since) = self.backoff.outage(now).unwrap_or_default();
-        let seconds = since.as_secs_f64();
-        Cause::Connect(format!("{reason} (down for {seconds:.1} s)"))
+        match self.backoff.outage(now) {
+            Some((reason, _)) => Cause::Connect(reason.clone()),
+            None => Cause::Connect("not connected yet".into()),
+        }
     }
 }
 

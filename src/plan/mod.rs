@@ -42,7 +42,7 @@ pub use scripts::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 
 pub(crate) use attempts::attempts_exhausted;
 pub(crate) use batch::{Batch, NodeRequest, ReplySlot, with_node_name};
-pub(crate) use failure::{Answers, Cause, Failure, RESENDS_MAX, ReplyBuffer, Resend};
+pub(crate) use failure::{Answers, Cause, Failure, PoolUse, RESENDS_MAX, ReplyBuffer, Resend};
 pub(crate) use other_node::retry_on_other_node;
 #[cfg(feature = "proxy")]
 pub(crate) use raw::{

@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::policy::ConnectError;
+
 /// The first pause after a failed attempt.
 pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between two attempts.
@@ -22,7 +24,7 @@ struct Outage {
     failures: u32,
     retry_at: Instant,
     attempt: Attempt,
-    reason: String,
+    reason: ConnectError,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -41,7 +43,7 @@ pub(crate) enum Admission {
     Try,
     /// Do not: the last attempt failed for this reason.
     Down {
-        reason: String,
+        reason: ConnectError,
         /// How long ago the node was last known to be well.
         since: Duration,
     },
@@ -76,7 +78,7 @@ impl Backoff {
     }
 
     /// Why and since when the node cannot be reached, if so.
-    pub(crate) fn outage(&self, now: Instant) -> Option<(&str, Duration)> {
+    pub(crate) fn outage(&self, now: Instant) -> Option<(&ConnectError, Duration)> {
         let trouble = self.trouble.as_ref()?;
         Some((
             &trouble.reason,
@@ -105,7 +107,7 @@ impl Backoff {
 
     /// No connection could be made. `jitter` in 0..1 spreads the attempts of many clients; the pause is between half and
     /// all of its length. Returns it.
-    pub(crate) fn failed(&mut self, now: Instant, jitter: f64, reason: String) -> Duration {
+    pub(crate) fn failed(&mut self, now: Instant, jitter: f64, reason: ConnectError) -> Duration {
         let (since, failures) = match &self.trouble {
             Some(trouble) => (trouble.since, trouble.failures.saturating_add(1)),
             None => (now, 1),
@@ -146,7 +148,7 @@ mod tests {
         let Admission::Down { reason, since } = health.try_acquire(later, LIMIT) else {
             panic!("a second attempt beside the first");
         };
-        assert_eq!((reason.as_str(), since), ("refused", BACKOFF_MIN));
+        assert_eq!((reason, since), ("refused".into(), BACKOFF_MIN));
         assert_eq!(
             health.try_acquire(later + 2 * LIMIT, LIMIT),
             Admission::Try,

@@ -6,6 +6,7 @@ use crate::config::{Builder, ClientConfig, Settings};
 use crate::endpoint::Endpoint;
 use crate::endpoint::tls::Runtime;
 use crate::error::Error;
+use crate::plan::PoolUse;
 use crate::sync::connection::Connector;
 use crate::sync::executor::{Executor, NodePools};
 use crate::sync::pool::{Pool, PoolSettings};
@@ -33,11 +34,12 @@ impl Builder {
 
 /// Pools for every node; none of them is connected yet.
 fn executor(endpoints: Vec<Endpoint>, settings: &Settings) -> Executor {
-    let pool = |endpoint: &Endpoint, size: usize| {
+    let pool = |endpoint: &Endpoint, size: usize, pool_use| {
         let settings = PoolSettings {
             size,
             connect_timeout: settings.connect_timeout,
             idle_check: settings.idle_check,
+            pool_use,
         };
         Pool::new(
             Connector::new(endpoint.clone()),
@@ -49,8 +51,8 @@ fn executor(endpoints: Vec<Endpoint>, settings: &Settings) -> Executor {
         nodes: endpoints
             .iter()
             .map(|node| NodePools {
-                shared: pool(node, settings.pool_size),
-                exclusive: pool(node, settings.blocking_pool_size),
+                shared: pool(node, settings.pool_size, PoolUse::Shared),
+                exclusive: pool(node, settings.blocking_pool_size, PoolUse::Exclusive),
             })
             .collect(),
         response_timeout: settings.response_timeout,

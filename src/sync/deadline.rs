@@ -54,12 +54,4 @@ impl Deadline {
     pub(super) fn is_over(&self) -> bool {
         self.remaining() == Some(Duration::ZERO)
     }
-
-    /// What to say when it is over.
-    pub(super) fn timed_out(&self) -> String {
-        match self.limit {
-            Some(limit) => format!("no answer within {limit:?}"),
-            None => "no answer".into(),
-        }
-    }
 }

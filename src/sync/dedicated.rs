@@ -105,7 +105,7 @@ impl Dedicated {
         let deadline = self.shared.executor.deadline(BlockingTime::None);
         let connection = self.connection.as_mut();
         let read = connection.map(|connection| connection.message(&deadline));
-        read.unwrap_or_else(|| Err(failed_before()))
+        read.unwrap_or_else(|| Err(Cause::failed_before()))
             .map_err(|cause| self.failed(cause))
     }
 
@@ -114,7 +114,7 @@ impl Dedicated {
         let deadline = Deadline::start(timeout);
         let connection = self.connection.as_mut();
         let waited = connection.map(|connection| connection.wait(&deadline));
-        match waited.unwrap_or_else(|| Err(failed_before())) {
+        match waited.unwrap_or_else(|| Err(Cause::failed_before())) {
             Ok(()) => self.confirmation(),
             // As redis-rs says it: who listens with a limit goes on after it.
             Err(Cause::Timeout(text)) => Err(io::Error::new(io::ErrorKind::TimedOut, text).into()),
@@ -216,7 +216,7 @@ impl Dedicated {
         values: &mut Vec<Value>,
     ) -> Result<(), Cause> {
         let Some(connection) = &mut self.connection else {
-            return Err(failed_before());
+            return Err(Cause::failed_before());
         };
         connection.last_used = deadline.start;
         connection
@@ -226,7 +226,7 @@ impl Dedicated {
     }
 
     fn broken(&self) -> Error {
-        Failure::not_sent(failed_before()).error(self.node_name(), 0, Access::Read)
+        Failure::not_sent(Cause::failed_before()).error(self.node_name(), 0, Access::Read)
     }
 
     fn send_command(&mut self, packed: &[u8]) -> RedisResult<Value> {
@@ -264,10 +264,6 @@ impl Dedicated {
             )),
         }
     }
-}
-
-fn failed_before() -> Cause {
-    Cause::Connect("this connection has failed before".into())
 }
 
 impl fmt::Debug for Dedicated {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::config::PROBE_AFTER;
-use crate::plan::Cause;
+use crate::plan::{Cause, PoolUse};
 use crate::policy::{Admission, Backoff};
 use crate::sync::connection::{Connector, NodeConnection};
 use crate::sync::deadline::Deadline;
@@ -19,6 +19,8 @@ pub(super) struct PoolSettings {
     pub(super) connect_timeout: Duration,
     /// A connection unused for longer is asked with PING before it is used.
     pub(super) idle_check: Duration,
+    /// What it is for.
+    pub(super) pool_use: PoolUse,
 }
 
 /// A bounded number of connections to one node, made when needed, the one used last given out first.
@@ -167,13 +169,10 @@ impl Pool {
                             generation: state.generation,
                         })
                     }
-                    Admission::Down { reason, since } => {
+                    Admission::Down { reason, .. } => {
                         // Whoever was waked for this place makes no use of it, and the next in the row must not sleep on.
                         self.wake(state);
-                        Err(Cause::Connect(format!(
-                            "{reason} (down for {})",
-                            seconds(since)
-                        )))
+                        Err(Cause::Connect(reason))
                     }
                 };
             }
@@ -187,7 +186,7 @@ impl Pool {
             };
             state.waiting -= 1;
             if late && state.idle.is_empty() && state.open >= self.settings.size {
-                return Err(Cause::PoolTimeout(self.exhausted(deadline)));
+                return Err(Cause::pool_exhausted(&self.address, self.settings.pool_use));
             }
         }
     }
@@ -196,15 +195,6 @@ impl Pool {
     fn half(&self, deadline: &Deadline) -> Deadline {
         let half = deadline.remaining().map_or(Duration::MAX, |left| left / 2);
         deadline.within(half.min(self.settings.connect_timeout))
-    }
-
-    fn exhausted(&self, deadline: &Deadline) -> String {
-        format!(
-            "all {} connections to {} stayed in use for {}; allow more of them, or use fewer at a time",
-            self.settings.size,
-            self.address,
-            seconds(deadline.limit().unwrap_or_default()),
-        )
     }
 
     fn connect(&self, generation: u64, deadline: &Deadline) -> Result<NodeConnection, Cause> {
@@ -218,7 +208,7 @@ impl Pool {
             }
             Err(error) => error,
         };
-        let reason = format!("{}: {error}", self.address);
+        let reason = self.connector.error(&error);
         state.open -= 1;
         // A request that comes late gives the node no fair chance, so its failure says nothing of the node.
         let usual = deadline.within_limit(self.settings.connect_timeout);
@@ -230,7 +220,10 @@ impl Pool {
                 .failed(Instant::now(), rand::random(), reason.clone());
         }
         self.wake(state);
-        Err(Cause::Connect(reason))
+        match deadline.is_over() {
+            true => Err(Cause::no_connection_in_time(&self.address)),
+            false => Err(Cause::Connect(reason)),
+        }
     }
 
     /// Whether a connection that lay idle may be used: after a moment the socket is looked at, after a while the server is
@@ -301,8 +294,4 @@ impl Drop for Lease<'_> {
             self.pool.discard();
         }
     }
-}
-
-fn seconds(duration: Duration) -> String {
-    format!("{:.1} s", duration.as_secs_f64())
 }

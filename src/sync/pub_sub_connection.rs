@@ -12,7 +12,7 @@ use crate::plan::pubsub::{
     ChangeRequest, Event, KEEPALIVE_AFTER, Name, PubSubReply, SubscriptionChange, SubscriptionKind,
     SubscriptionTracker,
 };
-use crate::policy::{BACKOFF_MAX, Backoff};
+use crate::policy::{BACKOFF_MAX, Backoff, ConnectError, broken_text};
 use crate::resp::ReplyDecoder;
 use crate::sync::connection::Connector;
 use crate::sync::deadline::Deadline;
@@ -43,7 +43,7 @@ struct State {
     outgoing: Vec<u8>,
     connected: bool,
     /// Why there is no connection.
-    trouble: Option<String>,
+    trouble: Option<ConnectError>,
     /// The user has gone.
     ended: bool,
 }
@@ -59,6 +59,7 @@ impl PubSubConnection {
             state: Mutex::default(),
             changed: Condvar::new(),
         });
+        let name = node.clone();
         let worker = Worker {
             shared: Arc::clone(&shared),
             connector,
@@ -72,8 +73,9 @@ impl PubSubConnection {
             .map_err(|error| {
                 Error::new(
                     ErrorKind::NodeDown,
-                    format!("no thread to listen with: {error}"),
+                    format!("node {name}: no thread could be started to listen: {error}; raise the limit of threads"),
                 )
+                .at_node(&name)
             })?;
         Ok(Self {
             shared,
@@ -112,7 +114,7 @@ impl PubSubConnection {
     pub(super) fn wait_confirmed(
         &self,
         deadline: &Deadline,
-        late: impl Fn(&str) -> Error,
+        late: impl Fn(Option<&ConnectError>) -> Error,
     ) -> Result<(), Error> {
         let mut state = self.shared.state.lock();
         loop {
@@ -125,10 +127,10 @@ impl PubSubConnection {
                 return Ok(());
             }
             if let Some(trouble) = &state.trouble {
-                return Err(late(trouble));
+                return Err(late(Some(trouble)));
             }
             if deadline.is_over() {
-                return Err(late("no confirmation in time"));
+                return Err(late(None));
             }
             match deadline.end() {
                 Some(end) => drop(self.shared.changed.wait_until(&mut state, end)),
@@ -209,7 +211,7 @@ struct Worker {
 
 /// Why a connection is no more.
 enum End {
-    Broken(String),
+    Broken(ConnectError),
     /// Nobody listens any more.
     NoUser,
 }
@@ -254,7 +256,7 @@ impl Worker {
     fn run_connection(&self, connections: &mut u64) -> End {
         let (mut socket, writer) = match self.connect() {
             Ok(sockets) => sockets,
-            Err(error) => return End::Broken(error.to_string()),
+            Err(error) => return End::Broken(self.connector.error(&error)),
         };
         {
             let mut state = self.shared.state.lock();
@@ -269,7 +271,7 @@ impl Worker {
         *connections += 1;
         let mut decoder = ReplyDecoder::new();
         if let Err(error) = self.restore(writer, &mut decoder) {
-            return End::Broken(error.to_string());
+            return End::Broken(broken_text(&error).into());
         }
         if self.has_ended() {
             return End::NoUser;
@@ -335,7 +337,7 @@ impl Worker {
                 return end;
             }
             match socket.read(decoder.spare_mut()) {
-                Ok(0) => return End::Broken("the server closed the connection".into()),
+                Ok(0) => return End::Broken("closed by the server".into()),
                 Ok(count) => decoder.advance(count),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if is_timeout(&error) && !asked => {
@@ -347,9 +349,9 @@ impl Worker {
                     continue;
                 }
                 Err(error) if is_timeout(&error) => {
-                    return End::Broken("the server fell silent".into());
+                    return End::Broken("no reply to PING in time".into());
                 }
-                Err(error) => return End::Broken(error.to_string()),
+                Err(error) => return End::Broken(broken_text(&error).into()),
             }
             asked = false;
         }
@@ -366,7 +368,7 @@ impl Worker {
                 }
             }
             let value = match decoder.next_reply() {
-                Err(error) => return Some(End::Broken(error.to_string())),
+                Err(error) => return Some(End::Broken(broken_text(&error).into())),
                 Ok(None) => return None,
                 Ok(Some(value)) => value,
             };

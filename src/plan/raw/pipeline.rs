@@ -444,6 +444,6 @@ mod tests {
         let lines: Vec<&str> = told.split("\r\n").collect();
         assert_eq!(lines[..2], ["$1", "1"]);
         assert!(lines[2].starts_with("-UNKNOWN node b:1"), "{told}");
-        assert!(lines[3].starts_with("-NODEDOWN"), "{told}");
+        assert!(lines[3].starts_with("-TIMEOUT node a:1"), "{told}");
     }
 }

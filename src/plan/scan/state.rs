@@ -88,7 +88,7 @@ impl ScanState {
         match (self.page.next(), self.next) {
             (Some(Value::BulkString(key)), _) => ScanStep::Yield(Ok(key)),
             (Some(_), _) => {
-                let text = "a scan's answer holds something that is not a key";
+                let text = "the reply to a scan holds something that is not a key";
                 ScanStep::Yield(Err(Error::new(ErrorKind::Redis, text)))
             }
             (None, NextPage::End) => ScanStep::Done,
@@ -111,7 +111,7 @@ impl ScanState {
         let (next, page): (u64, Vec<Value>) = redis::from_redis_value(answer).map_err(|error| {
             Error::new(
                 ErrorKind::Redis,
-                format!("a scan's answer cannot be read: {error}"),
+                format!("the reply to a scan cannot be read: {error}"),
             )
         })?;
         if let NextPage::Page(cursor) = self.next {
@@ -139,7 +139,7 @@ impl ScanPosition {
         match self.fingerprint == fingerprint {
             true => Ok(()),
             false => Err(Error::config(
-                "this scan position comes from another topology; its cursor would mean another node here: scan anew",
+                "this scan position comes from another topology, where its cursor means another node; start a new scan",
             )),
         }
     }
@@ -162,7 +162,8 @@ impl FromStr for ScanPosition {
                 cursor: cursor.parse().ok()?,
             })
         };
-        parse().ok_or_else(|| Error::config("not a scan position: it reads FINGERPRINT:CURSOR"))
+        parse()
+            .ok_or_else(|| Error::config("not a scan position: the format is FINGERPRINT:CURSOR"))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::aio::Shared;
 use crate::aio::reconnecting::{Connector, Duplex};
 use crate::error::Error;
 use crate::plan::{Cause, Failure, OversizedReply};
+use crate::policy::ConnectError;
 use crate::proxy::Session;
 use crate::proxy::net::client_io::ClientIo;
 use crate::resp::FrameScanner;
@@ -28,7 +29,7 @@ impl StreamingConnection {
     pub(super) async fn open(
         connector: &Connector,
         patience: Option<Duration>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, ConnectError> {
         let (stream, _) = connector.open(connector.handshake()).await?;
         Ok(Self { stream, patience })
     }
@@ -70,10 +71,7 @@ async fn within<T>(
         None => step.await,
         Some(patience) => match tokio::time::timeout(patience, step).await {
             Ok(done) => done,
-            Err(_) => Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("nothing moved for {patience:?}"),
-            )),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
         },
     }
 }
@@ -95,11 +93,11 @@ pub(super) async fn stream_oversized_reply<S: AsyncRead + AsyncWrite + Unpin>(
             Err(why) => return failed(Cause::Connect(why)),
         };
     if let Err(error) = pipe.write(large.request).await {
-        return failed(Cause::Dropped(error.to_string()));
+        return failed(Cause::of_io(&error));
     }
     let mut told = 0;
     match pipe.stream_reply(client, session, &mut told, behind).await {
-        Err(error) if told == 0 => failed(Cause::Dropped(error.to_string())),
+        Err(error) if told == 0 => failed(Cause::of_io(&error)),
         passed => passed.map(Ok),
     }
 }
