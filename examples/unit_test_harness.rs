@@ -40,7 +40,9 @@ impl PageViews {
         match reply {
             Ok(value) => Ok(Counted::Views(u64::from_redis_value(value)?)),
             Err(error) => match error.kind() {
-                ErrorKind::NodeDown | ErrorKind::PoolTimeout => Ok(Counted::Missed),
+                ErrorKind::NodeDown | ErrorKind::PoolTimeout | ErrorKind::Timeout => {
+                    Ok(Counted::Missed)
+                }
                 ErrorKind::Unknown => Ok(Counted::Unclear),
                 _ => Err(error.into()),
             },

@@ -1,17 +1,23 @@
-//! What can go wrong, said so that one can act on it.
+//! Errors: what each one means, which node and keys it is about, and whether to try again.
 
 use std::fmt;
 use std::sync::Arc;
 
 use redis::{RedisError, ServerError};
 
-/// Keys are cut to this many bytes in messages.
+/// Keys are cut to this many bytes in messages and in [`Error::keys`].
 pub const KEY_TEXT_MAX: usize = 64;
+
+/// [`Error::keys`] holds no more keys than this.
+pub const ERROR_KEYS_MAX: usize = 8;
 
 /// An error of this crate.
 ///
-/// Opaque: ask [`kind`](Self::kind) what it means, [`parts`](Self::parts) what each node of a cut command did. The
-/// message names the node, the key and the remedy, and never holds a value or a password.
+/// Opaque: [`kind`](Self::kind) says what it means, [`node`](Self::node) and [`keys`](Self::keys) what it is about,
+/// [`is_retryable`](Self::is_retryable) whether the same call may be made again, and [`parts`](Self::parts) what each node
+/// of a split command did. The message names the node, the key and the remedy, and never holds a value or a password. It is
+/// the same each time the same thing goes wrong at the same node: no durations or counters stand in it, so that log lines
+/// group.
 ///
 /// Through redis-rs' traits the same error arrives as a [`RedisError`] whose [`code`](RedisError::code) is the word in
 /// the table of [`ErrorKind`]; [`ErrorKind::of`] turns it back into a kind.
@@ -23,32 +29,70 @@ struct Repr {
     kind: ErrorKind,
     message: String,
     source: Option<Arc<RedisError>>,
+    node: Option<String>,
+    keys: Vec<Vec<u8>>,
     parts: Vec<PartOutcome>,
+    /// Whether the call may be made again, where the kind alone does not tell.
+    retry: Option<Retry>,
 }
+
+/// Whether a call may be made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retry {
+    Safe,
+    Unsafe,
+}
+
+/// Codes of servers that refuse a command for the time being, before any of it has run.
+///
+/// READONLY is among them for the sake of a failover: the node is a replica until it is promoted, or until its address
+/// leads to the new primary. MISCONF and OOM are not: they last until somebody frees disk or memory, and a script may meet
+/// OOM after its first write.
+const TEMPORARY_CODES: [&str; 7] = [
+    "BUSY",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "NOREPLICAS",
+    "READONLY",
+    "TRYAGAIN",
+];
+
+/// Codes of servers that mean what [`ErrorKind::Auth`] means.
+const AUTH_CODES: [&str; 2] = ["NOAUTH", "WRONGPASS"];
 
 /// What an [`Error`] means.
 ///
-/// | kind | code word | meaning |
-/// |---|---|---|
-/// | `Config` | `CONFIG` | the nodes, the placement or the settings do not fit together |
-/// | `CrossNode` | `CROSSNODE` | one indivisible command, keys on several nodes: refused before sending |
-/// | `NodeDown` | `NODEDOWN` | the owner cannot be reached or does not answer; nothing was changed |
-/// | `Partial` | `PARTIAL` | some nodes did their part of a cut command, others did not |
-/// | `PoolTimeout` | `POOLTIMEOUT` | every connection of the node's pool stayed in use until the deadline; nothing was sent |
-/// | `Redis` | the server's own | the server answered with an error |
-/// | `Stateful` | `STATEFUL` | the command changes a connection, and this one is shared: refused before sending |
-/// | `Unknown` | `UNKNOWN` | a write was sent and no answer came: it may or may not have been applied |
-/// | `Unroutable` | `UNROUTABLE` | nothing says which node the command belongs to: refused before sending |
+/// | kind | code word | meaning | retryable |
+/// |---|---|---|---|
+/// | `Attempts` | `ATTEMPTS` | the watched keys changed during every attempt of a transaction; none was applied | yes |
+/// | `Auth` | `AUTH` | the node refused the username or the password; nothing was sent | no |
+/// | `Config` | `CONFIG` | the nodes, the placement or the settings do not fit together | no |
+/// | `CrossNode` | `CROSSNODE` | one indivisible command, keys on several nodes: refused before sending | no |
+/// | `NodeDown` | `NODEDOWN` | the node cannot be reached, or its connection broke; nothing was changed | yes |
+/// | `Partial` | `PARTIAL` | some nodes did their part of a split command, others did not | reads, if each part that failed is |
+/// | `PoolTimeout` | `POOLTIMEOUT` | every connection of the node's pool stayed in use until the deadline; nothing was sent | yes |
+/// | `Redis` | the server's own | the server answered with an error | by its code: see [`Error::is_retryable`] |
+/// | `Stateful` | `STATEFUL` | the command changes a connection, and this one is shared: refused before sending | no |
+/// | `Timeout` | `TIMEOUT` | no reply in time to a read, or no time left to send a command; nothing was changed | yes |
+/// | `Unknown` | `UNKNOWN` | a write was sent and no answer came: it may or may not have been applied | no |
+/// | `Unroutable` | `UNROUTABLE` | nothing says which node the command belongs to: refused before sending | no |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
+    /// The watched keys changed during each of the
+    /// [`TRANSACTION_ATTEMPTS_MAX`](crate::TRANSACTION_ATTEMPTS_MAX) attempts of a transaction. None was applied.
+    Attempts,
+    /// The node refused the username or the password, or wants them and was given none. Nothing was changed. A server's own
+    /// `NOAUTH` or `WRONGPASS` is of this kind too, and keeps its code.
+    Auth,
     /// The nodes, the placement or the settings do not fit together.
     Config,
     /// One indivisible command whose keys live on several nodes. Nothing was sent.
     CrossNode,
-    /// The owner cannot be reached or does not answer. Nothing was changed.
+    /// The node cannot be reached, or the connection broke during a read. Nothing was changed.
     NodeDown,
-    /// Some nodes did their part of a cut command, others did not: see [`Error::parts`].
+    /// Some nodes did their part of a split command, others did not: see [`Error::parts`].
     Partial,
     /// Every connection of the node's pool stayed in use until the deadline. Nothing was sent.
     PoolTimeout,
@@ -56,6 +100,8 @@ pub enum ErrorKind {
     Redis,
     /// The command changes the state of a connection, and this one is shared. Nothing was sent.
     Stateful,
+    /// No reply in time to a read, or the time was over before the command could be sent. Nothing was changed.
+    Timeout,
     /// A write was sent and no answer came: it may or may not have been applied.
     Unknown,
     /// Nothing says which node the command belongs to. Nothing was sent.
@@ -63,10 +109,27 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// Every kind but [`Redis`](Self::Redis), which has no code word of its own.
+    const WITH_CODE: [Self; 11] = [
+        Self::Attempts,
+        Self::Auth,
+        Self::Config,
+        Self::CrossNode,
+        Self::NodeDown,
+        Self::Partial,
+        Self::PoolTimeout,
+        Self::Stateful,
+        Self::Timeout,
+        Self::Unknown,
+        Self::Unroutable,
+    ];
+
     /// The code word that the error carries through redis-rs' traits; empty for [`ErrorKind::Redis`], whose word is the
     /// server's own.
     pub fn code(self) -> &'static str {
         match self {
+            Self::Attempts => "ATTEMPTS",
+            Self::Auth => "AUTH",
             Self::Config => "CONFIG",
             Self::CrossNode => "CROSSNODE",
             Self::NodeDown => "NODEDOWN",
@@ -74,8 +137,27 @@ impl ErrorKind {
             Self::PoolTimeout => "POOLTIMEOUT",
             Self::Redis => "",
             Self::Stateful => "STATEFUL",
+            Self::Timeout => "TIMEOUT",
             Self::Unknown => "UNKNOWN",
             Self::Unroutable => "UNROUTABLE",
+        }
+    }
+
+    /// True when a call that fails this way may succeed later, and repeating it can do no harm, whatever the call is.
+    ///
+    /// False for [`Partial`](Self::Partial) and [`Redis`](Self::Redis), of which the kind alone does not tell:
+    /// [`Error::is_retryable`] does.
+    pub fn is_retryable(self) -> bool {
+        match self {
+            Self::Attempts | Self::NodeDown | Self::PoolTimeout | Self::Timeout => true,
+            Self::Auth
+            | Self::Config
+            | Self::CrossNode
+            | Self::Partial
+            | Self::Redis
+            | Self::Stateful
+            | Self::Unknown
+            | Self::Unroutable => false,
         }
     }
 
@@ -96,16 +178,6 @@ impl ErrorKind {
     /// # Ok(()) }
     /// ```
     pub fn of(error: &RedisError) -> Self {
-        const OURS: [ErrorKind; 8] = [
-            ErrorKind::Config,
-            ErrorKind::CrossNode,
-            ErrorKind::NodeDown,
-            ErrorKind::Partial,
-            ErrorKind::PoolTimeout,
-            ErrorKind::Stateful,
-            ErrorKind::Unknown,
-            ErrorKind::Unroutable,
-        ];
         // A pipeline's error is a list of the errors of its commands; the first one tells.
         let list = match error.code() {
             Some(_) => None,
@@ -113,13 +185,22 @@ impl ErrorKind {
         };
         let first = list.as_deref().and_then(<[_]>::first);
         let code = first.map_or(error.code().unwrap_or_default(), |(_, error)| error.code());
-        OURS.into_iter()
+        Self::WITH_CODE
+            .into_iter()
             .find(|kind| kind.code() == code)
-            .unwrap_or(Self::Redis)
+            .unwrap_or_else(|| Self::of_server_code(code))
+    }
+
+    /// The kind of a server's own error.
+    fn of_server_code(code: &str) -> Self {
+        match AUTH_CODES.contains(&code) {
+            true => Self::Auth,
+            false => Self::Redis,
+        }
     }
 }
 
-/// What one node did with its part of a command that was cut by node.
+/// What one node did with its part of a command that was split by node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartOutcome {
@@ -177,7 +258,10 @@ impl Error {
             kind,
             message: message.into(),
             source: None,
+            node: None,
+            keys: Vec::new(),
             parts: Vec::new(),
+            retry: None,
         }))
     }
 
@@ -185,13 +269,16 @@ impl Error {
         Self::new(ErrorKind::Config, message)
     }
 
-    /// A server's error that names its node already.
+    /// A server's error to which [`named_server_error`] has added its node.
     pub(crate) fn from_server(error: &ServerError) -> Self {
         let message = match error.details() {
             Some(details) => format!("{}: {details}", error.code()),
             None => error.code().to_owned(),
         };
-        Self::new(ErrorKind::Redis, message).caused_by(Arc::new(error.clone().into()))
+        let mut made = Self::new(ErrorKind::of_server_code(error.code()), message)
+            .caused_by(Arc::new(error.clone().into()));
+        made.0.node = named_node(error).map(str::to_owned);
+        made
     }
 
     /// Whether a server said it, with this code word.
@@ -201,8 +288,8 @@ impl Error {
     }
 
     /// Some parts of a command were done, others were not.
-    pub(crate) fn partial(command: &str, parts: Vec<PartOutcome>) -> Self {
-        let mut message = format!("{command} was not done everywhere: ");
+    pub(crate) fn partial(command: &str, parts: Vec<PartOutcome>, retry: Retry) -> Self {
+        let mut message = format!("{command} was not done on every node: ");
         for (number, part) in parts.iter().enumerate() {
             let separator = if number == 0 { "" } else { "; " };
             message.push_str(&format!("{separator}{} {}", part.node, part.status));
@@ -210,7 +297,7 @@ impl Error {
                 message.push_str(&format!(" ({reason})"));
             }
         }
-        Self::new(ErrorKind::Partial, message).with_parts(parts)
+        Self::new(ErrorKind::Partial, message).with_parts(parts, retry)
     }
 
     pub(crate) fn caused_by(mut self, source: Arc<RedisError>) -> Self {
@@ -224,8 +311,36 @@ impl Error {
         self
     }
 
-    pub(crate) fn with_parts(mut self, parts: Vec<PartOutcome>) -> Self {
+    /// Adds what became of each part of a fan-out, and whether the whole of it may be repeated. It is about the node of
+    /// its only part, or about no single one; and about the keys of the parts that were not done.
+    pub(crate) fn with_parts(mut self, parts: Vec<PartOutcome>, retry: Retry) -> Self {
+        self.0.node = match &parts[..] {
+            [only] => Some(only.node.clone()),
+            _ => None,
+        };
+        let undone = parts.iter().filter(|part| part.status != PartStatus::Done);
+        let keys = undone.flat_map(|part| &part.keys).map(Vec::as_slice);
+        self.0.keys = bounded_keys(keys);
         self.0.parts = parts;
+        self.0.retry = Some(retry);
+        self
+    }
+
+    /// Says whether the call may be repeated, where its kind alone does not.
+    pub(crate) fn with_retry(mut self, retry: Retry) -> Self {
+        self.0.retry = Some(retry);
+        self
+    }
+
+    /// Adds the node that it is about.
+    pub(crate) fn at_node(mut self, name: &str) -> Self {
+        self.0.node = Some(name.to_owned());
+        self
+    }
+
+    /// Adds the keys that it is about.
+    pub(crate) fn about_keys<'k>(mut self, keys: impl IntoIterator<Item = &'k [u8]>) -> Self {
+        self.0.keys = bounded_keys(keys);
         self
     }
 
@@ -234,7 +349,60 @@ impl Error {
         self.0.kind
     }
 
-    /// What each node did, in node order, when the command was cut by node and at least one part failed. Empty
+    /// The name of the node that the error is about: the node that is down, too slow or too busy, that refused the password,
+    /// or that answered with an error; for what a handle of one node refuses, the node of that handle. `None` when it is about
+    /// no single node.
+    ///
+    /// ```
+    /// use redis_sharding::{ErrorKind, ShardedClient, redis::cmd, testing::TestNode};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = TestNode::start()?;
+    /// let client = ShardedClient::builder().node("cache-a", node.url()).build()?;
+    /// node.stop();
+    /// let error = client.execute(cmd("GET").arg("user:1")).unwrap_err();
+    /// assert_eq!((error.kind(), error.node()), (ErrorKind::NodeDown, Some("cache-a")));
+    /// assert_eq!(error.keys(), [b"user:1"]);
+    /// assert!(error.is_retryable());
+    /// # Ok(()) }
+    /// ```
+    pub fn node(&self) -> Option<&str> {
+        self.0.node.as_deref()
+    }
+
+    /// The keys that the error is about, as far as they are known: both keys of a [`CrossNode`](ErrorKind::CrossNode) refusal,
+    /// the key that has no owner, the keys of the command that failed, or those of the parts that were not done.
+    ///
+    /// For log lines: no more than [`ERROR_KEYS_MAX`] keys, each cut to [`KEY_TEXT_MAX`] bytes.
+    /// [`parts`](Self::parts) has all keys, and whole.
+    pub fn keys(&self) -> &[Vec<u8>] {
+        &self.0.keys
+    }
+
+    /// True when the same call may succeed later, and repeating it can do no harm: nothing was changed, and the cause may
+    /// pass. So it is for what was never sent ([`NodeDown`](ErrorKind::NodeDown), [`PoolTimeout`](ErrorKind::PoolTimeout)),
+    /// for reads that got no reply ([`Timeout`](ErrorKind::Timeout), [`NodeDown`](ErrorKind::NodeDown)), and for a
+    /// transaction of which no attempt was applied ([`Attempts`](ErrorKind::Attempts)).
+    ///
+    /// A server's own error is retryable when the server refuses the command for the time being, before any of it has run:
+    /// `BUSY` (a script is running), `CLUSTERDOWN`, `LOADING`, `MASTERDOWN`, `NOREPLICAS`, `READONLY` (until a failover
+    /// is over) and `TRYAGAIN`. All others are not, among them `MOVED` and `ASK`, which this client does not follow,
+    /// `OOM`, `MISCONF` and `EXECABORT`. An error that a script itself returns under one of these codes looks the same.
+    ///
+    /// A fan-out, [`Partial`](ErrorKind::Partial) or failed on every node, is retryable when each of its parts that failed is,
+    /// and those that were done are reads.
+    pub fn is_retryable(&self) -> bool {
+        if let Some(retry) = self.0.retry {
+            return retry == Retry::Safe;
+        }
+        let code = self.0.source.as_ref().and_then(|source| source.code());
+        match self.0.kind {
+            ErrorKind::Redis => code.is_some_and(|code| TEMPORARY_CODES.contains(&code)),
+            kind => kind.is_retryable(),
+        }
+    }
+
+    /// What each node did, in node order, when the command was split by node and at least one part failed. Empty
     /// otherwise.
     ///
     /// ```no_run
@@ -255,7 +423,7 @@ impl Error {
     /// The error as redis-rs' error, with the kind's word as its code.
     fn to_redis_error(&self) -> RedisError {
         match (self.0.kind, &self.0.source) {
-            (ErrorKind::Redis, Some(source)) => source.as_ref().clone(),
+            (ErrorKind::Redis | ErrorKind::Auth, Some(source)) => source.as_ref().clone(),
             // Without a word of a server's own it has the one that servers use for everything else.
             (ErrorKind::Redis, None) => server_error("ERR", &self.0.message).into(),
             (kind, _) => {
@@ -304,16 +472,35 @@ impl From<crate::partition::PlacementError> for Error {
     }
 }
 
-/// The same server error with the node's name behind its text.
+/// What [`named_server_error`] puts before a node's name, and behind it.
+const NODE_NAME: (&str, &str) = ("(node ", ")");
+
+/// Adds the node's name to the text of its error.
 pub(crate) fn named_server_error(error: &ServerError, node: &str) -> ServerError {
+    let (before, behind) = NODE_NAME;
     let text = match error.details() {
-        Some(details) => format!("{details} (node {node})"),
-        None => format!("(node {node})"),
+        Some(details) => format!("{details} {before}{node}{behind}"),
+        None => format!("{before}{node}{behind}"),
     };
     server_error(error.code(), &text)
 }
 
-/// A server error with these words. redis-rs builds one only from the wire.
+/// The name that [`named_server_error`] has added. redis-rs' error has no other place for it, and the executors pass
+/// replies on in redis-rs' form.
+fn named_node(error: &ServerError) -> Option<&str> {
+    let (before, behind) = NODE_NAME;
+    let text = error.details()?.strip_suffix(behind)?;
+    text.rfind(before).map(|at| &text[at + before.len()..])
+}
+
+fn bounded_keys<'k>(keys: impl IntoIterator<Item = &'k [u8]>) -> Vec<Vec<u8>> {
+    keys.into_iter()
+        .take(ERROR_KEYS_MAX)
+        .map(|key| key[..key.len().min(KEY_TEXT_MAX)].to_vec())
+        .collect()
+}
+
+/// A server error with this code and text. redis-rs builds one only from the wire.
 pub(crate) fn server_error(code: &str, text: &str) -> ServerError {
     let line: String = format!("-{code} {text}")
         .chars()
@@ -384,5 +571,134 @@ mod tests {
     fn line_breaks_in_a_message_cannot_break_the_reply() {
         let error = server_error("ERR", "a\r\nb");
         assert_eq!(error.details(), Some("a  b"));
+    }
+
+    fn every_kind() -> impl Iterator<Item = ErrorKind> {
+        ErrorKind::WITH_CODE.into_iter().chain([ErrorKind::Redis])
+    }
+
+    #[test]
+    fn every_kind_has_its_code_word_and_is_found_again_by_it() {
+        let mut codes: Vec<&str> = every_kind().map(ErrorKind::code).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), 12);
+        for kind in ErrorKind::WITH_CODE {
+            assert_eq!(kind.code(), format!("{kind:?}").to_ascii_uppercase());
+            let error: RedisError = Error::new(kind, "text").into();
+            assert_eq!(error.code(), Some(kind.code()));
+            assert_eq!(ErrorKind::of(&error), kind);
+        }
+    }
+
+    #[test]
+    fn only_kinds_that_changed_nothing_and_may_pass_are_retryable() {
+        for kind in every_kind() {
+            let expected = match kind {
+                ErrorKind::Attempts
+                | ErrorKind::NodeDown
+                | ErrorKind::PoolTimeout
+                | ErrorKind::Timeout => true,
+                ErrorKind::Auth
+                | ErrorKind::Config
+                | ErrorKind::CrossNode
+                | ErrorKind::Partial
+                | ErrorKind::Redis
+                | ErrorKind::Stateful
+                | ErrorKind::Unknown
+                | ErrorKind::Unroutable => false,
+            };
+            assert_eq!(kind.is_retryable(), expected, "{kind:?}");
+            assert_eq!(Error::new(kind, "").is_retryable(), expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_servers_error_is_retryable_by_its_code() {
+        let retryable = |code| Error::from_server(&server_error(code, "text")).is_retryable();
+        for code in [
+            "BUSY",
+            "CLUSTERDOWN",
+            "LOADING",
+            "MASTERDOWN",
+            "NOREPLICAS",
+            "READONLY",
+            "TRYAGAIN",
+        ] {
+            assert!(retryable(code), "{code}");
+        }
+        for code in [
+            "ASK",
+            "BUSYGROUP",
+            "BUSYKEY",
+            "CROSSSLOT",
+            "ERR",
+            "EXECABORT",
+            "MISCONF",
+            "MOVED",
+            "NOAUTH",
+            "NOPERM",
+            "NOSCRIPT",
+            "OOM",
+            "UNKILLABLE",
+            "WRONGPASS",
+            "WRONGTYPE",
+        ] {
+            assert!(!retryable(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn noauth_and_wrongpass_are_of_kind_auth_and_keep_their_code() {
+        for code in ["NOAUTH", "WRONGPASS"] {
+            let error = Error::from_server(&server_error(code, "text"));
+            assert_eq!(error.kind(), ErrorKind::Auth);
+            let error: RedisError = error.into();
+            assert_eq!(error.code(), Some(code));
+            assert_eq!(ErrorKind::of(&error), ErrorKind::Auth);
+        }
+        let denied = Error::from_server(&server_error("NOPERM", "text"));
+        assert_eq!(denied.kind(), ErrorKind::Redis, "about one command");
+    }
+
+    #[test]
+    fn a_servers_error_knows_its_node_whatever_its_text_is() {
+        for text in ["plain", "of a script (node other)", "a) (b", ""] {
+            for node in ["cache-a", "a b", "10.0.0.1:6379", "x (y)"] {
+                let named = named_server_error(&server_error("ERR", text), node);
+                let error = Error::from_server(&named);
+                assert_eq!(error.node(), Some(node), "{error}");
+            }
+        }
+        assert_eq!(Error::from_server(&server_error("ERR", "x")).node(), None);
+    }
+
+    #[test]
+    fn keys_are_bounded_in_number_and_length() {
+        let long = [b'k'; 2 * KEY_TEXT_MAX];
+        let many = std::iter::repeat_n(&long[..], 2 * ERROR_KEYS_MAX);
+        let error = Error::new(ErrorKind::CrossNode, "").about_keys(many);
+        assert_eq!(error.keys().len(), ERROR_KEYS_MAX);
+        assert_eq!(error.keys()[0], &long[..KEY_TEXT_MAX]);
+    }
+
+    #[test]
+    fn an_error_with_parts_is_about_its_only_node_and_the_keys_that_were_not_done() {
+        let part =
+            |node: &str, key: &str, status| PartOutcome::new(node, vec![key.into()], status, None);
+        let one = vec![part("a", "x", PartStatus::Failed)];
+        let error = Error::partial("DEL", one, Retry::Safe);
+        assert_eq!(
+            (error.node(), error.keys()),
+            (Some("a"), &[b"x".to_vec()][..])
+        );
+        assert!(error.is_retryable());
+        let two = vec![
+            part("a", "x", PartStatus::Done),
+            part("b", "y", PartStatus::Unknown),
+        ];
+        let error = Error::partial("DEL", two, Retry::Unsafe);
+        assert_eq!((error.node(), error.keys()), (None, &[b"y".to_vec()][..]));
+        assert!(!error.is_retryable());
     }
 }

@@ -151,8 +151,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! **Errors** say what was done. Through redis-rs' traits ask [`ErrorKind::of`]; [`ShardedClient::execute`] keeps the
-//! whole error.
+//! **Errors** say what was done, name the node and the keys, and tell whether the call may be repeated
+//! ([`Error::is_retryable`]). Through redis-rs' traits ask [`ErrorKind::of`]; [`ShardedClient::execute`] keeps the whole error.
 //!
 //! ```
 //! use redis_sharding::{ErrorKind, PartStatus};
@@ -194,7 +194,7 @@ mod topology;
 
 pub use config::{Builder, builder};
 pub use endpoint::tls::TlsBackend;
-pub use error::{Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
+pub use error::{ERROR_KEYS_MAX, Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
 pub use partition::node::{self, NODES_MAX, NodeId, NodeIndex, NodeSpec};
 pub use plan::{
     EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, PartialReads, SCRIPT_BYTES_MAX, SCRIPTS_MAX,

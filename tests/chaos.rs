@@ -49,7 +49,9 @@ fn fate_of_kind(kind: ErrorKind) -> Fate {
     match kind {
         ErrorKind::Unknown => Fate::Unknown,
         // An error of the server: the faults say that it did nothing.
-        ErrorKind::NodeDown | ErrorKind::PoolTimeout | ErrorKind::Redis => Fate::NotDone,
+        ErrorKind::NodeDown | ErrorKind::PoolTimeout | ErrorKind::Redis | ErrorKind::Timeout => {
+            Fate::NotDone
+        }
         other => panic!("{other:?} is no answer to these requests"),
     }
 }

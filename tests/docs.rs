@@ -12,8 +12,8 @@ use redis_sharding::partition::{
 };
 use redis_sharding::proxy::{DEFAULT_MEMORY_LIMIT, OutputLimit, REQUEST_BYTES_MAX};
 use redis_sharding::{
-    EVENT_BYTES_MAX, EVENTS_MAX, KEY_TEXT_MAX, NODES_MAX, NodeSpec, SCRIPT_BYTES_MAX, SCRIPTS_MAX,
-    TRANSACTION_ATTEMPTS_MAX, Topology, builder,
+    ERROR_KEYS_MAX, EVENT_BYTES_MAX, EVENTS_MAX, KEY_TEXT_MAX, NODES_MAX, NodeSpec,
+    SCRIPT_BYTES_MAX, SCRIPTS_MAX, TRANSACTION_ATTEMPTS_MAX, Topology, builder,
 };
 
 const README: &str = include_str!("../README.md");
@@ -110,6 +110,7 @@ fn the_limits_are_those_of_the_code() {
         ),
         ("`proxy::OutputLimit::PUB_SUB`", output_limit()),
         ("`KEY_TEXT_MAX`", KEY_TEXT_MAX.to_string()),
+        ("`ERROR_KEYS_MAX`", ERROR_KEYS_MAX.to_string()),
         ("`RingSpec::with_points_per_weight`", ring_points()),
     ];
     let stated: Vec<(&str, String)> = rows("| what | value |")

@@ -362,7 +362,7 @@ fn there_are_at_most_so_many_nodes() {
     assert!(
         refusal
             .to_string()
-            .starts_with("4097 nodes are more than the 4096")
+            .starts_with("4097 nodes were given, but a topology may have at most 4096")
     );
 }
 

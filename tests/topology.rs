@@ -319,23 +319,23 @@ fn what_cannot_be_read_is_named_by_its_line() {
     let cases = [
         (
             "noed c h:3",
-            "a line begins with placement, option, node or fingerprint",
+            "a line must begin with placement, option, node or fingerprint",
         ),
         (
             "node",
-            "a node is an address, or a name and an address, and then perhaps weight=2",
+            "a node is an address, or a name and an address, and optionally weight=2 at the end",
         ),
         (
             "node c h 3",
-            "a node is an address, or a name and an address, and then perhaps weight=2",
+            "a node is an address, or a name and an address, and optionally weight=2 at the end",
         ),
         (
             "node c h:3 weight=0",
-            "the weight is no whole number from 1 to 4294967295",
+            "the weight must be a whole number from 1 to 4294967295",
         ),
         (
             "node c h:3 weight=+1",
-            "the weight is no whole number from 1 to 4294967295",
+            "the weight must be a whole number from 1 to 4294967295",
         ),
         ("node a h:3", "the node of line 4 is called \"a\" too"),
         (
@@ -343,8 +343,14 @@ fn what_cannot_be_read_is_named_by_its_line() {
             "a node has an empty name; the name is what places its keys",
         ),
         ("node \"c h:3", "the quotes are not closed"),
-        ("placement ring/1", "the placement stands in line 3 already"),
-        ("fingerprint 1", "a fingerprint has 16 hexadecimal digits"),
+        (
+            "placement ring/1",
+            "the placement was given in line 3 already",
+        ),
+        (
+            "fingerprint 1",
+            "a fingerprint must have 16 hexadecimal digits",
+        ),
         ("option", "the name of the option is missing"),
         (
             "option hash=md5",
@@ -365,7 +371,7 @@ fn what_cannot_be_read_is_named_by_its_line() {
         ),
         (
             "| x",
-            "a line begins with placement, option, node or fingerprint",
+            "a line must begin with placement, option, node or fingerprint",
         ),
     ];
     for (line, cause) in cases {
@@ -420,7 +426,7 @@ fn what_cannot_be_read_is_named_by_its_line() {
     let head = "redis-sharding topology 1\n";
     assert_eq!(
         refusal(&format!("{head}option a = b")),
-        "line 2: an option stands behind its placement"
+        "line 2: an option must follow its placement"
     );
     assert_eq!(
         refusal(&format!("{head}node a h:1")),

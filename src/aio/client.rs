@@ -109,10 +109,13 @@ impl ShardedClient {
     ///
     /// Any [`ErrorKind`](crate::ErrorKind) but `Config`.
     pub async fn execute(&self, cmd: &Cmd) -> Result<Value, Error> {
-        match self.shared.request(cmd).await? {
-            Value::ServerError(error) => Err(Error::from_server(&error)),
-            value => Ok(value),
-        }
+        let error = match self.shared.request(cmd).await {
+            Ok(Value::ServerError(error)) => Error::from_server(&error),
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        let router = &self.shared.router;
+        Err(router.with_keys(error, &cmd.get_packed_command()))
     }
 
     /// A private connection to the node that owns all of `keys`, for WATCH, CLIENT and everything else that changes a
@@ -121,8 +124,9 @@ impl ShardedClient {
     /// # Errors
     ///
     /// [`CrossNode`](crate::ErrorKind::CrossNode) when the keys live on several nodes,
-    /// [`Unroutable`](crate::ErrorKind::Unroutable) when there is none, [`NodeDown`](crate::ErrorKind::NodeDown) or
-    /// [`PoolTimeout`](crate::ErrorKind::PoolTimeout) when there is no connection.
+    /// [`Unroutable`](crate::ErrorKind::Unroutable) when there is none; [`Auth`](crate::ErrorKind::Auth),
+    /// [`NodeDown`](crate::ErrorKind::NodeDown), [`PoolTimeout`](crate::ErrorKind::PoolTimeout) or
+    /// [`Timeout`](crate::ErrorKind::Timeout) when no connection can be had.
     pub async fn dedicated(&self, keys: impl ToRedisArgs) -> Result<Dedicated, Error> {
         let keys = keys.to_redis_args();
         let node = self
@@ -157,7 +161,7 @@ impl ShardedClient {
     ///
     /// # Errors
     ///
-    /// As for [`dedicated`](Self::dedicated), what `attempt` returns, and `ATTEMPTS` when it has been called
+    /// As for [`dedicated`](Self::dedicated), what `attempt` returns, and [`Attempts`](crate::ErrorKind::Attempts) when it has been called
     /// [`TRANSACTION_ATTEMPTS_MAX`](crate::TRANSACTION_ATTEMPTS_MAX) times in vain.
     pub async fn transaction<T>(
         &self,

@@ -9,8 +9,8 @@ use redis::{Cmd, Pipeline, RedisFuture, RedisResult, Value};
 
 use crate::aio::Shared;
 use crate::aio::exclusive_pool::Lease;
-use crate::aio::multiplexed::Deadline;
 use crate::command::BlockingTime;
+use crate::endpoint::Deadline;
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::{

@@ -12,11 +12,12 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::aio::multiplexed::{InFlight, OnLastHandle, ReplyProgress, SendQueue, timed_out};
+use crate::aio::multiplexed::{InFlight, OnLastHandle, ReplyProgress, SendQueue};
 use crate::aio::peek::Peek;
 use crate::config::DEFAULT_RESPONSE_TIMEOUT;
 use crate::config::PROBE_AFTER;
 use crate::plan::{Cause, Failure};
+use crate::policy::broken_text;
 use crate::resp::{RawFrame, ReplyDecoder};
 
 /// A task that writes what is in the queue and gives every reply to who waits for it. Ends when the connection does.
@@ -277,7 +278,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                     (Ok(None), _) => return None,
                     (Ok(Some(value)), Some(request)) => request.take(value),
                     (Ok(Some(_)), None) => {
-                        return Some(Cause::Dropped("a reply that nobody asked for".into()));
+                        return Some(Cause::Dropped("unexpected reply from the server".into()));
                     }
                     (Err(error), _) => return Some(broken(&error)),
                 },
@@ -287,7 +288,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                 ReplyProgress::Complete => drop(self.in_flight.pop_front()),
                 ReplyProgress::Poisoned => {
                     self.in_flight.pop_front();
-                    let text = "given up, for the server did not end a transaction on it";
+                    let text = "closed, as the server left a transaction open on it";
                     return Some(Cause::Dropped(text.into()));
                 }
             }
@@ -302,7 +303,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                 ready!(self.timer.as_mut().poll(cx));
                 self.timer_set = false;
                 let now = Instant::now();
-                let mut silent = None;
+                let mut silent = false;
                 self.earliest = None;
                 for request in &mut self.in_flight {
                     if request.deadline.is_none_or(|end| end > now) {
@@ -312,22 +313,15 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                         }
                         continue;
                     }
-                    let deadline = request
-                        .deadline
-                        .map(|end| end - request.submitted_at)
-                        .unwrap_or_default();
-                    if self.last_read < request.submitted_at {
-                        silent = Some(deadline);
-                    }
+                    silent |= self.last_read < request.submitted_at;
                     request.finish(Some(Failure {
-                        cause: timed_out(deadline),
+                        cause: Cause::no_reply(),
                         sent: request.count,
                     }));
                 }
-                if let Some(deadline) = silent {
-                    return Poll::Ready(Cause::Dropped(format!(
-                        "given up, for nothing came for {deadline:?}"
-                    )));
+                if silent {
+                    let text = "closed, as the server sent nothing in time";
+                    return Poll::Ready(Cause::Dropped(text.into()));
                 }
             }
             let Some(earliest) = self.earliest else {
@@ -338,8 +332,10 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         }
     }
 
-    /// Tells everybody who waits, and closes the queue.
+    /// Closes the queue, and tells everybody who waits.
     fn close(&mut self, cause: &Cause) {
+        // The queue first: a request that is resent as soon as it is told must not find this connection open.
+        self.queue.close(cause);
         // The requests at the end of the row that the socket has not begun to take were certainly not sent.
         let mut unwritten = self.outgoing.len() - self.written;
         for request in self.in_flight.iter_mut().rev() {
@@ -359,7 +355,6 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             }));
         }
         self.in_flight.clear();
-        self.queue.close(cause);
     }
 }
 
@@ -385,14 +380,14 @@ impl<S> Drop for Driver<S> {
     fn drop(&mut self) {
         let closed = self.queue.state.lock().closed.is_some();
         if !closed {
-            let text = "the runtime of the connection has ended";
+            let text = "its runtime has ended";
             self.queue.close(&Cause::Dropped(text.into()));
         }
     }
 }
 
 fn broken(error: &io::Error) -> Cause {
-    Cause::Dropped(error.to_string())
+    Cause::Dropped(broken_text(error))
 }
 
 #[cfg(test)]
@@ -400,7 +395,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::aio::multiplexed::{Deadline, MultiplexedConnection};
+    use crate::aio::multiplexed::MultiplexedConnection;
+    use crate::endpoint::Deadline;
     use crate::plan::{Answers, ExpectedEnd};
 
     #[tokio::test]

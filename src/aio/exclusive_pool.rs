@@ -7,10 +7,12 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::aio::multiplexed::{Deadline, MultiplexedConnection};
+use crate::aio::multiplexed::MultiplexedConnection;
 use crate::aio::reconnecting::Connector;
 use crate::config::PROBE_AFTER;
-use crate::plan::Cause;
+use crate::endpoint::Deadline;
+use crate::plan::{Cause, PoolUse};
+use crate::policy::ConnectError;
 
 /// A bounded number of connections to one node, each lent to one user at a time.
 pub(crate) struct ExclusivePool {
@@ -47,10 +49,13 @@ impl ExclusivePool {
             None => permit.await,
             Some(end) => match tokio::time::timeout_at(end.into(), permit).await {
                 Ok(permit) => permit,
-                Err(_) => return Err(Cause::PoolTimeout(self.exhausted(deadline))),
+                Err(_) => {
+                    let address = &self.connector.address;
+                    return Err(Cause::pool_exhausted(address, PoolUse::Exclusive));
+                }
             },
         };
-        let permit = permit.map_err(|_| Cause::Connect("the client has ended".into()))?;
+        let permit = permit.map_err(|_| Cause::Connect("the client was closed".into()))?;
         let connection = match self.reusable().await {
             Some(connection) => connection,
             None => self.connect(deadline).await?,
@@ -100,23 +105,17 @@ impl ExclusivePool {
                 Ok(made) => made,
                 // A request that comes late gives the node no fair chance, so its failure says nothing of the node.
                 Err(_) if deadline.start.elapsed() < connector.timeout / 2 => {
-                    let text = format!("{}: no connection yet", connector.address);
-                    return Err(Cause::Connect(text));
+                    return Err(Cause::no_connection_in_time(&connector.address));
                 }
-                Err(_) => Err(format!("{}: timed out", connector.address)),
+                Err(_) => Err(ConnectError::timed_out(&connector.address)),
             },
         };
-        attempt.end(made).map_err(Cause::Connect)
-    }
-
-    fn exhausted(&self, deadline: Deadline) -> String {
-        format!(
-            "all {} connections to {} for waiting commands stayed in use for {:.1} s; allow more of them, or use fewer at \
-             a time",
-            self.size,
-            self.connector.address,
-            deadline.length.unwrap_or_default().as_secs_f64(),
-        )
+        attempt
+            .end(made)
+            .map_err(|reason| match deadline.is_over() {
+                true => Cause::no_connection_in_time(&connector.address),
+                false => Cause::Connect(reason),
+            })
     }
 }
 

@@ -9,10 +9,11 @@ use redis::Value;
 
 use crate::aio::driver::WriteCoalescing;
 use crate::aio::exclusive_pool::{ExclusivePool, Lease};
-use crate::aio::multiplexed::{Deadline, MultiplexedConnection, ReplyChannel};
+use crate::aio::multiplexed::{MultiplexedConnection, ReplyChannel};
 use crate::aio::reconnecting::{Connector, ReconnectingConnection};
 use crate::command::{Access, BlockingTime};
 use crate::config::Settings;
+use crate::endpoint::Deadline;
 use crate::endpoint::Endpoint;
 use crate::partition::NodeIndex;
 use crate::plan::{Answers, Cause, Exchange, Failure, NodeExchange, NodeRequest, ResendBudget};

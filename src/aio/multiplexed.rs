@@ -11,6 +11,7 @@ use redis::Value;
 use tokio::runtime::{Handle, Id};
 use tokio::sync::oneshot;
 
+use crate::endpoint::Deadline;
 #[cfg(feature = "proxy")]
 use crate::plan::RawReplies;
 use crate::plan::{Answers, Cause, ExpectedEnd, Failure, NodeRequest, ReplyBuffer};
@@ -239,32 +240,6 @@ pub(crate) fn is_away(home: Option<Id>) -> bool {
     home.is_some_and(|home| Handle::try_current().is_ok_and(|here| here.id() != home))
 }
 
-/// How long a request may take.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Deadline {
-    pub(crate) start: Instant,
-    pub(crate) length: Option<Duration>,
-}
-
-impl Deadline {
-    pub(crate) fn start(length: Option<Duration>) -> Self {
-        Self {
-            start: Instant::now(),
-            length,
-        }
-    }
-
-    pub(crate) fn end(&self) -> Option<Instant> {
-        self.length
-            .and_then(|length| self.start.checked_add(length))
-    }
-}
-
-/// No answer within this time.
-pub(crate) fn timed_out(deadline: Duration) -> Cause {
-    Cause::Timeout(format!("no answer within {deadline:?}"))
-}
-
 impl SendQueueState {
     /// Has the driver waked when something comes.
     pub(crate) fn park(&mut self, cx: &Context<'_>) {
@@ -292,7 +267,8 @@ impl SendQueue {
         let queued = state.pending.len() * size_of::<InFlight>();
         if state.outgoing.len() + queued > OUTGOING_BYTES_MAX {
             return Err(Cause::PoolTimeout(format!(
-                "{OUTGOING_BYTES_MAX} bytes of requests wait to be sent already"
+                "{} MiB of requests wait to be sent already; send fewer at a time",
+                OUTGOING_BYTES_MAX >> 20
             )));
         }
         let before = state.outgoing.len();
@@ -334,7 +310,7 @@ impl SendQueue {
             }
             if !self.run.load(Ordering::Relaxed) {
                 self.close(&Cause::Dropped(
-                    "the runtime of the connection is not run".into(),
+                    "its runtime is not being run; use the client on a runtime that is".into(),
                 ));
                 return answer.try_recv().ok();
             }
@@ -497,7 +473,7 @@ mod raw {
 /// The driver is gone with the runtime it lived on.
 fn lost(count: usize) -> Failure {
     Failure {
-        cause: Cause::Dropped("the runtime of the connection has ended".into()),
+        cause: Cause::Dropped("its runtime has ended".into()),
         sent: count,
     }
 }

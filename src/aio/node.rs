@@ -59,8 +59,8 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`NodeDown`](crate::ErrorKind::NodeDown) or [`PoolTimeout`](crate::ErrorKind::PoolTimeout) when there is no
-    /// connection.
+    /// [`Auth`](crate::ErrorKind::Auth), [`NodeDown`](crate::ErrorKind::NodeDown),
+    /// [`PoolTimeout`](crate::ErrorKind::PoolTimeout) or [`Timeout`](crate::ErrorKind::Timeout) when no connection can be had.
     pub async fn dedicated(&self) -> Result<Dedicated, Error> {
         let node = self.locate()?;
         Dedicated::open(Arc::clone(&self.shared), node, KeyCheck::None).await

@@ -14,16 +14,16 @@ use tokio::runtime::Id;
 use tokio::sync::Notify;
 
 use crate::aio::event_channel::EventChannel;
-use crate::aio::multiplexed::{Deadline, is_away};
+use crate::aio::multiplexed::is_away;
 use crate::aio::peek::Duplex;
 use crate::aio::reconnecting::{Connector, current_thread_runtime};
-use crate::endpoint::down_text;
+use crate::endpoint::Deadline;
 use crate::error::Error;
 use crate::plan::pubsub::{
     ChangeRequest, Event, KEEPALIVE_AFTER, NAMES_AT_ONCE, Name, PubSubReply, SubscriptionChange,
     SubscriptionKind, SubscriptionTracker,
 };
-use crate::policy::{BACKOFF_MAX, Down, pause};
+use crate::policy::{BACKOFF_MAX, ConnectError, Down, broken_text, pause};
 use crate::resp::{PING, ReplyDecoder};
 
 /// Replies and messages that are dealt with in a row, and their bytes, before other tasks get their turn.
@@ -59,7 +59,7 @@ struct State {
     /// How many connections were made.
     connections: u64,
     /// Why there is no connection.
-    outage: Option<String>,
+    outage: Option<ConnectError>,
     /// How many connections broke or could not be made.
     failed: u64,
     /// The number of the task; those before it have nothing to say any more.
@@ -174,7 +174,7 @@ impl PubSubConnection {
     pub(super) async fn wait_confirmed(
         &self,
         deadline: Deadline,
-        late: impl Fn(&str) -> Error,
+        late: impl Fn(Option<&ConnectError>) -> Error,
     ) -> Result<(), Error> {
         let failed = self.shared.state.lock().failed;
         loop {
@@ -191,7 +191,7 @@ impl PubSubConnection {
                     && let Some(outage) = &state.outage
                     && (state.failed != failed || !self.connector.backoff.is_due())
                 {
-                    return Err(late(outage));
+                    return Err(late(Some(outage)));
                 }
                 refusal
             };
@@ -203,7 +203,7 @@ impl PubSubConnection {
                 None => changed.await,
                 Some(end) => {
                     if tokio::time::timeout_at(end.into(), changed).await.is_err() {
-                        return Err(late("no confirmation in time"));
+                        return Err(late(None));
                     }
                 }
             }
@@ -239,9 +239,9 @@ struct Worker {
 
 /// Why a connection is no more.
 enum End {
-    Broken(String),
+    Broken(ConnectError),
     /// It could not be made.
-    NotMade(String),
+    NotMade(ConnectError),
     /// The node is known to be down, and is left alone for so long.
     Down(Down),
     /// Nobody listens any more, or another task does it.
@@ -281,7 +281,7 @@ impl Worker {
                 }
                 // How long the node is left alone is asked for next.
                 End::NotMade(why) => (why, Duration::ZERO, 1),
-                End::Down(down) => (down_text(&down), down.retry_in, 0),
+                End::Down(down) => (down.reason, down.retry_in, 0),
             };
             let was_connected = {
                 let Some(mut state) = self.state() else {
@@ -370,9 +370,9 @@ impl Worker {
             match self.next_wakeup(&mut transfer).await {
                 Wakeup::Work | Wakeup::Written(Ok(())) => {}
                 Wakeup::Written(Err(error)) | Wakeup::Arrived(Err(error)) => {
-                    return End::Broken(error.to_string());
+                    return End::Broken(broken_text(&error).into());
                 }
-                Wakeup::Quiet if asked => return End::Broken("the server fell silent".into()),
+                Wakeup::Quiet if asked => return End::Broken("no reply to PING in time".into()),
                 Wakeup::Quiet => {
                     asked = true;
                     self.shared.state.lock().outgoing.extend_from_slice(PING);
@@ -416,7 +416,7 @@ impl Worker {
                 }
             }
             let value = match decoder.next_reply() {
-                Err(error) => return Some(End::Broken(error.to_string())),
+                Err(error) => return Some(End::Broken(broken_text(&error).into())),
                 Ok(None) => return None,
                 Ok(Some(value)) => value,
             };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use redis::{ConnectionAddr, RedisResult};
+use redis::{ConnectionAddr, RedisError, RedisResult};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -19,12 +19,13 @@ use tokio::net::UnixStream;
 use tokio::runtime::{Handle, Id, RuntimeFlavor};
 
 use crate::aio::driver::{Driver, WriteCoalescing};
-use crate::aio::multiplexed::{Deadline, MultiplexedConnection, SendQueue};
+use crate::aio::multiplexed::{MultiplexedConnection, SendQueue};
 use crate::aio::peek::Duplex;
 use crate::aio::tls;
+use crate::endpoint::Deadline;
 use crate::endpoint::{ConnectAttempt, Endpoint, NodeBackoff};
 use crate::plan::{Answers, Cause, ExpectedEnd};
-use crate::policy::{BACKOFF_MIN, OVERDUE_SLACK};
+use crate::policy::{BACKOFF_MIN, ConnectError, OVERDUE_SLACK, broken_text};
 use crate::resp::Handshake;
 use crate::resp::ReplyDecoder;
 
@@ -83,7 +84,7 @@ impl Connector {
     pub(crate) async fn open(
         &self,
         handshake: Handshake,
-    ) -> Result<(Box<dyn Duplex>, ReplyDecoder), String> {
+    ) -> Result<(Box<dyn Duplex>, ReplyDecoder), ConnectError> {
         let open = async {
             let mut decoder = ReplyDecoder::new();
             let mut stream = self.connect_stream().await?;
@@ -94,18 +95,19 @@ impl Connector {
                     Some(answer) => answers.push(answer),
                     None => {
                         let read = read(&mut stream, &mut decoder).await;
-                        let hung_up = |error| format!("{error}{}", self.endpoint.hint());
+                        let hung_up =
+                            |error| format!("{}{}", broken_text(&error), self.endpoint.hint());
                         decoder.advance(read.map_err(hung_up).map_err(io::Error::other)?);
                     }
                 }
             }
-            handshake.check(&answers).map_err(io::Error::other)?;
-            Ok::<_, io::Error>((stream, decoder))
+            handshake.check(&answers)?;
+            Ok::<_, RedisError>((stream, decoder))
         };
         match tokio::time::timeout(self.timeout, open).await {
             Ok(Ok(opened)) => Ok(opened),
-            Ok(Err(error)) => Err(format!("{}: {error}", self.address)),
-            Err(_) => Err(format!("{}: timed out", self.address)),
+            Ok(Err(error)) => Err(ConnectError::new(&self.address, &error)),
+            Err(_) => Err(ConnectError::timed_out(&self.address)),
         }
     }
 
@@ -150,13 +152,13 @@ impl Connector {
     pub(crate) async fn connect(
         &self,
         closed: impl FnOnce() + Send + 'static,
-    ) -> Result<MultiplexedConnection, String> {
+    ) -> Result<MultiplexedConnection, ConnectError> {
         let deadline = Deadline::start(Some(self.timeout));
         let connect = self.try_connect(deadline, closed);
         match tokio::time::timeout(self.timeout, connect).await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(format!("{}: {error}", self.address)),
-            Err(_) => Err(format!("{}: timed out", self.address)),
+            Ok(Err(error)) => Err(ConnectError::new(&self.address, &error)),
+            Err(_) => Err(ConnectError::timed_out(&self.address)),
         }
     }
 
@@ -189,11 +191,13 @@ impl Connector {
                 )
                 .await;
             if let Some(failure) = answers.failure {
-                let hint = match failure.cause {
-                    Cause::Dropped(_) => self.endpoint.hint(),
-                    _ => "",
+                let error = match failure.cause {
+                    Cause::Dropped(text) => {
+                        io::Error::other(format!("{text}{}", self.endpoint.hint()))
+                    }
+                    Cause::Timeout(_) => io::ErrorKind::TimedOut.into(),
+                    other => io::Error::other(other.to_string()),
                 };
-                let error = std::io::Error::other(format!("{}{hint}", failure.cause));
                 return Err(error.into());
             }
             handshake.check(&answers.values)?;
@@ -309,8 +313,7 @@ impl ReconnectingConnection {
                 Some(end) => tokio::time::timeout_at(end.into(), changed).await,
             };
             if waited.is_err() && deadline.end().is_some_and(|end| end <= Instant::now()) {
-                let text = format!("{}: no connection yet", self.connector.address);
-                return Err(Cause::Connect(text));
+                return Err(Cause::no_connection_in_time(&self.connector.address));
             }
         }
     }

@@ -142,10 +142,10 @@ impl Builder {
                 spec: NodeSpec::new(name, address(info.addr())).with_weight(weight),
                 info,
             }),
-            Err(error) => Err(Error::config(format!(
-                "node {name}: {}",
-                refused_url(&error)
-            ))),
+            Err(error) => {
+                let why = refused_url(&error);
+                Err(Error::config(format!("node {name:?}: {why}")).at_node(&name))
+            }
         };
         self.nodes.push(node);
         self
@@ -422,7 +422,7 @@ fn check_addresses(nodes: &[NodeConfig]) -> Result<(), Error> {
     match addresses.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         None => Ok(()),
         Some(pair) => Err(Error::config(format!(
-            "the nodes {:?} and {:?} have one address, {}",
+            "the nodes {:?} and {:?} have the same address, {}",
             pair[0].1, pair[1].1, pair[0].0
         ))),
     }

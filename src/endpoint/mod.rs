@@ -1,5 +1,6 @@
 //! How is one node reached? Its address, what encrypts the connection, what its sockets are told, and when it is left alone.
 
+mod deadline;
 mod node_backoff;
 pub(crate) mod tls;
 
@@ -10,7 +11,8 @@ use redis::ConnectionInfo;
 use redis::io::tcp::TcpSettings;
 use socket2::{SockRef, TcpKeepalive};
 
-pub(crate) use crate::endpoint::node_backoff::{ConnectAttempt, NodeBackoff, text as down_text};
+pub(crate) use crate::endpoint::deadline::Deadline;
+pub(crate) use crate::endpoint::node_backoff::{ConnectAttempt, NodeBackoff};
 use crate::endpoint::tls::Tls;
 
 /// A peer that does not answer is asked so many times, each time after a part of the quiet period, before the

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::Notified};
 
 use crate::plan::Cause;
-use crate::policy::{Admission, AttemptId, Backoff, Down};
+use crate::policy::{Admission, AttemptId, Backoff, ConnectError, Down};
 
 /// What a client knows of one node's reachability. Every connection to the node is made as a [`ConnectAttempt`]: shared and
 /// exclusive ones, those for publish and subscribe, and those that stream.
@@ -85,7 +85,7 @@ impl ConnectAttempt {
     }
 
     /// No connection could be made.
-    pub(crate) fn failed(mut self, reason: &str) {
+    pub(crate) fn failed(mut self, reason: ConnectError) {
         self.ended = true;
         let mut state = self.node.state.lock();
         state.failed(self.id, Instant::now(), rand::random(), reason);
@@ -94,10 +94,10 @@ impl ConnectAttempt {
     }
 
     /// Tells how it went.
-    pub(crate) fn end<T, E: fmt::Display>(self, made: Result<T, E>) -> Result<T, E> {
+    pub(crate) fn end<T>(self, made: Result<T, ConnectError>) -> Result<T, ConnectError> {
         match &made {
             Ok(_) => self.connected(),
-            Err(error) => self.failed(&error.to_string()),
+            Err(error) => self.failed(error.clone()),
         }
         made
     }
@@ -116,14 +116,8 @@ impl Drop for ConnectAttempt {
 /// The request is not sent: the node is known to be down.
 impl From<Down> for Cause {
     fn from(down: Down) -> Self {
-        Self::Connect(text(&down))
+        Self::Connect(down.reason)
     }
-}
-
-/// What is said of a node that is known to be down.
-pub(crate) fn text(down: &Down) -> String {
-    let seconds = down.since.as_secs_f64();
-    format!("{} (down for {seconds:.1} s)", down.reason)
 }
 
 impl fmt::Debug for NodeBackoff {

@@ -111,7 +111,7 @@ impl<'t> Line<'t> {
     /// Text, if quotes come next. White space after them stays.
     pub(crate) fn quoted_text(&mut self) -> Result<Option<String>, SyntaxError> {
         let text = self.quoted()?.map(String::from_utf8).transpose();
-        text.map_err(|_| self.error("what stands in quotes is not UTF-8"))
+        text.map_err(|_| self.error("the text in quotes is not UTF-8"))
     }
 
     /// The next word or text in quotes, and the white space after it.
@@ -153,7 +153,7 @@ impl<'t> Line<'t> {
     pub(crate) fn end(&self) -> Result<(), SyntaxError> {
         match skip(self.rest) {
             "" => Ok(()),
-            rest => Err(self.error(format!("{} is one word too many", Shown(rest)))),
+            rest => Err(self.error(format!("{} is unexpected here", Shown(rest)))),
         }
     }
 

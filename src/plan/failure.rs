@@ -1,14 +1,16 @@
 //! What a missing answer means, and whether the request may be sent again.
 
 use std::fmt;
+use std::io;
 
 use redis::Value;
 
 use crate::command::Access;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Retry};
 use crate::plan::batch::ReplySlot;
+use crate::policy::{ConnectError, broken_text, is_timeout};
 
-/// A request that fails with a broken connection is tried on a new one so often, if it may be.
+/// How often a request is resent after its connection broke, when resending is safe.
 pub(crate) const RESENDS_MAX: usize = 1;
 
 /// What came back from one node.
@@ -56,13 +58,62 @@ pub(crate) struct Failure {
 #[derive(Clone, Debug)]
 pub(crate) enum Cause {
     /// No connection: refused, unreachable, wrong password, or known to be down.
-    Connect(String),
+    Connect(ConnectError),
     /// The connection broke.
     Dropped(String),
     /// No connection of the pool became free before the deadline.
     PoolTimeout(String),
-    /// No answer before the deadline.
+    /// No answer, or no connection, before the deadline.
     Timeout(String),
+}
+
+/// Which of a node's pools a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PoolUse {
+    /// For requests that are answered at once.
+    Shared,
+    /// For blocking commands, transactions and dedicated connections.
+    Exclusive,
+}
+
+impl Cause {
+    /// No reply before the deadline.
+    pub(crate) fn no_reply() -> Self {
+        Self::Timeout("no reply in time".to_owned())
+    }
+
+    /// The deadline of the request was over before there was a connection to `address`; the node may be well.
+    pub(crate) fn no_connection_in_time(address: &str) -> Self {
+        Self::Timeout(format!("no connection to {address} in time"))
+    }
+
+    /// Every connection of a pool to `address` stayed in use until the deadline.
+    pub(crate) fn pool_exhausted(address: &str, of: PoolUse) -> Self {
+        let (which, setting) = match of {
+            PoolUse::Shared => ("", "pool_size"),
+            PoolUse::Exclusive => (
+                " for blocking commands, transactions and dedicated connections",
+                "blocking_pool_size",
+            ),
+        };
+        Self::PoolTimeout(format!(
+            "all connections to {address}{which} stayed in use; raise `Builder::{setting}`, or send fewer requests at a \
+             time"
+        ))
+    }
+
+    /// Reading or writing failed.
+    pub(crate) fn of_io(error: &io::Error) -> Self {
+        match is_timeout(error) {
+            true => Self::no_reply(),
+            false => Self::Dropped(broken_text(error)),
+        }
+    }
+
+    /// A dedicated connection has failed before.
+    pub(crate) fn failed_before() -> Self {
+        Self::Connect(ConnectError::FailedBefore)
+    }
 }
 
 /// What to do about a failure.
@@ -92,13 +143,6 @@ impl<R: ReplyBuffer> Answers<R> {
             sent: failure.sent + first,
             ..failure
         });
-    }
-}
-
-impl Cause {
-    /// A connection that one user holds is not made again: its state is gone.
-    pub(crate) fn failed_before() -> Self {
-        Self::Connect("this connection has failed before".into())
     }
 }
 
@@ -147,22 +191,47 @@ impl Failure {
     pub(crate) fn error(&self, node: &str, number: usize, access: Access) -> Error {
         let kind = self.kind(number, access);
         let advice = match kind {
+            _ if self.is_final() => "",
+            ErrorKind::Auth => {
+                "; check `Builder::password`, or the username and password in its URL"
+            }
+            ErrorKind::NodeDown => {
+                "; nothing was changed, so it can be repeated when the node is back"
+            }
+            ErrorKind::Timeout => {
+                "; nothing was changed, so it can be repeated; if the node is only slow, raise \
+                 `Builder::response_timeout`"
+            }
             ErrorKind::Unknown => {
-                "; the command was sent and may or may not have been applied; look before you repeat it"
+                "; the command was sent and may or may not have been applied; check before you repeat it"
             }
             _ => "",
         };
-        Error::new(kind, format!("node {node}: {}{advice}", self.cause))
+        self.about(node, kind, format!("node {node}: {}{advice}", self.cause))
     }
 
-    /// The error for a request behind another one of which the cause was told already: a long pipeline over a dead node need
-    /// not say it for every command.
+    /// The error for a request of a pipeline behind another one that failed for the same reason: the reason stands in the
+    /// first error only, so that a long pipeline over a dead node stays short.
     pub(crate) fn error_again(&self, node: &str, number: usize, access: Access) -> Error {
         let kind = self.kind(number, access);
-        Error::new(
+        self.about(
+            node,
             kind,
-            format!("node {node}: for the same reason as a command before"),
+            format!("node {node}: same failure as an earlier command"),
         )
+    }
+
+    fn about(&self, node: &str, kind: ErrorKind, text: String) -> Error {
+        let error = Error::new(kind, text).at_node(node);
+        match self.is_final() {
+            true => error.with_retry(Retry::Unsafe),
+            false => error,
+        }
+    }
+
+    /// Whether each later request fails in the same way.
+    fn is_final(&self) -> bool {
+        matches!(self.cause, Cause::Connect(ConnectError::FailedBefore))
     }
 
     fn kind(&self, number: usize, access: Access) -> ErrorKind {
@@ -170,7 +239,9 @@ impl Failure {
         match (&self.cause, sent, access) {
             (Cause::PoolTimeout(_), _, _) => ErrorKind::PoolTimeout,
             (_, true, Access::Write) => ErrorKind::Unknown,
-            _ => ErrorKind::NodeDown,
+            (Cause::Connect(ConnectError::Auth(_)), _, _) => ErrorKind::Auth,
+            (Cause::Timeout(_), _, _) => ErrorKind::Timeout,
+            (Cause::Connect(_) | Cause::Dropped(_), _, _) => ErrorKind::NodeDown,
         }
     }
 }
@@ -178,7 +249,7 @@ impl Failure {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connect(text) => write!(f, "no connection: {text}"),
+            Self::Connect(error) => error.fmt(f),
             Self::Dropped(text) => write!(f, "the connection broke: {text}"),
             Self::PoolTimeout(text) | Self::Timeout(text) => f.write_str(text),
         }
@@ -239,7 +310,66 @@ mod tests {
         assert_eq!(failure.resend(0, &slots(&[Access::Read])), Resend::No);
         assert_eq!(
             failure.error("a", 0, Access::Read).kind(),
-            ErrorKind::NodeDown
+            ErrorKind::Timeout
         );
+    }
+
+    /// Every cause, with the kind for a read, for a write that was sent, and for a write that was not.
+    #[test]
+    fn each_cause_has_its_kind_and_only_what_changed_nothing_is_retryable() {
+        use ErrorKind::{Auth, NodeDown, PoolTimeout, Timeout, Unknown};
+        let causes = [
+            (
+                Cause::Connect("refused".into()),
+                [NodeDown, Unknown, NodeDown],
+            ),
+            (
+                Cause::Connect(ConnectError::Auth("refused".into())),
+                [Auth, Unknown, Auth],
+            ),
+            (Cause::Dropped("gone".into()), [NodeDown, Unknown, NodeDown]),
+            (Cause::failed_before(), [NodeDown, Unknown, NodeDown]),
+            (
+                Cause::pool_exhausted("h:1", PoolUse::Shared),
+                [PoolTimeout, PoolTimeout, PoolTimeout],
+            ),
+            (Cause::no_reply(), [Timeout, Unknown, Timeout]),
+            (
+                Cause::no_connection_in_time("h:1"),
+                [Timeout, Unknown, Timeout],
+            ),
+        ];
+        for (cause, kinds) in causes {
+            let requests = [(1, Access::Read), (1, Access::Write), (0, Access::Write)];
+            for ((sent, access), kind) in requests.into_iter().zip(kinds) {
+                let failure = Failure {
+                    cause: cause.clone(),
+                    sent,
+                };
+                for error in [
+                    failure.error("cache-a", 0, access),
+                    failure.error_again("cache-a", 0, access),
+                ] {
+                    assert_eq!(error.kind(), kind, "{cause:?} {sent} {access:?}");
+                    assert_eq!(error.node(), Some("cache-a"), "{error}");
+                    assert!(error.to_string().starts_with("node cache-a: "), "{error}");
+                    let retryable = !matches!(kind, Auth | Unknown) && !failure.is_final();
+                    assert_eq!(error.is_retryable(), retryable, "{error:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn io_errors_are_timeouts_or_broken_connections() {
+        for (kind, timeout) in [
+            (io::ErrorKind::TimedOut, true),
+            (io::ErrorKind::WouldBlock, true),
+            (io::ErrorKind::ConnectionReset, false),
+            (io::ErrorKind::InvalidData, false),
+        ] {
+            let cause = Cause::of_io(&kind.into());
+            assert_eq!(matches!(cause, Cause::Timeout(_)), timeout, "{kind:?}");
+        }
     }
 }

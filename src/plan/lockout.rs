@@ -2,7 +2,7 @@
 
 use crate::command::CommandSpec;
 use crate::error::{Error, ErrorKind, KeyText};
-use crate::plan::refusal::spoken_name;
+use crate::plan::refusal::typed_name;
 
 /// Settings that decide who may connect, and where.
 const SETTINGS: [&str; 8] = [
@@ -38,9 +38,9 @@ pub(super) fn check(command: &CommandSpec, args: &[&[u8]], users: &[String]) -> 
         Some(name) => Err(Error::new(
             ErrorKind::Unroutable,
             format!(
-                "{} of {} for all nodes could lock this client out of them; set it at each server itself \
-                 (`client.node(name)`, or a connection to the node), and give the client {remedy}",
-                spoken_name(command),
+                "{} of {} on all nodes could lock this client out of them; change it on each server by itself (with \
+                 `client.node(name)` or a connection of its own), and give this client {remedy}",
+                typed_name(command),
                 KeyText(name),
             ),
         )),

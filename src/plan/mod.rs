@@ -52,7 +52,7 @@ pub(crate) use dedicated::{DedicatedState, KeyCheck};
 #[cfg(feature = "tokio-comp")]
 pub(crate) use exchange::NodeExchange;
 pub(crate) use exchange::{Attempt, Exchange, ResendBudget};
-pub(crate) use failure::{Answers, Cause, Failure, RESENDS_MAX, ReplyBuffer, Resend};
+pub(crate) use failure::{Answers, Cause, Failure, PoolUse, RESENDS_MAX, ReplyBuffer, Resend};
 pub(crate) use operation::{
     CommandOperation, Operation, PipelineOperation, Request, ScriptStore, Selection, Step,
 };

@@ -14,7 +14,8 @@ use crate::error::{Error, ErrorKind};
 pub enum PartialReads {
     /// They are answered by those nodes. It is an error when no node can be reached.
     Allowed,
-    /// They fail with [`Partial`](ErrorKind::Partial) or [`NodeDown`](ErrorKind::NodeDown), which name the nodes.
+    /// They fail with [`Partial`](ErrorKind::Partial), [`NodeDown`](ErrorKind::NodeDown) or
+    /// [`Timeout`](ErrorKind::Timeout), which name the nodes.
     #[default]
     Refused,
 }
@@ -30,7 +31,13 @@ impl PartialReads {
     }
 }
 
-/// Whether there is no outcome because the node cannot be reached, or did not answer in time.
+/// Whether there is no outcome because the node cannot be reached, refuses the password, or did not answer in time.
 pub(super) fn is_unreachable(outcome: &Result<Value, Option<Error>>) -> bool {
-    matches!(outcome, Err(Some(error)) if error.kind() == ErrorKind::NodeDown)
+    let Err(Some(error)) = outcome else {
+        return false;
+    };
+    matches!(
+        error.kind(),
+        ErrorKind::Auth | ErrorKind::NodeDown | ErrorKind::Timeout
+    )
 }

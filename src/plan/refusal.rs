@@ -1,9 +1,11 @@
-//! What is said when a request is refused before anything is sent.
+//! Errors of requests that are refused before anything is sent.
 
 use std::sync::Arc;
 
-use crate::command::{CommandSpec, KeyError, KeySpec};
+use crate::command::{Args, CommandSpec, KeyError, KeySpec, PackedCommands};
 use crate::error::{Error, ErrorKind, KeyText};
+use crate::partition::NodeIndex;
+use crate::plan::Router;
 
 /// The node of a handle is not among the nodes any more.
 pub(super) fn node_left(name: &str) -> Error {
@@ -15,7 +17,7 @@ pub(super) fn node_left(name: &str) -> Error {
     )
 }
 
-/// The text a server has for it, so that programs that know it find it.
+/// A wrong number of arguments, in the server's words, which programs may look for.
 pub(super) fn wrong_arity(command: &CommandSpec) -> Error {
     server_style(
         command,
@@ -83,7 +85,7 @@ fn unbalanced(args: &[&[u8]]) -> &'static str {
 }
 
 /// The command's name as one types it: `CONFIG GET`, not `CONFIG|GET`.
-pub(super) fn spoken_name(command: &CommandSpec) -> String {
+pub(super) fn typed_name(command: &CommandSpec) -> String {
     command.name().replace('|', " ")
 }
 
@@ -100,7 +102,7 @@ pub(super) fn unknown(args: &[&[u8]], words: usize) -> Error {
     Error::new(
         ErrorKind::Unroutable,
         format!(
-            "unknown command {}: where its keys are is not known, so it is sent nowhere; name a node with \
+            "unknown command {}: its key positions are not known, so it was not sent; name a node with \
              `client.node(name)`, or declare it to the builder with `CommandSpec::declare`",
             name.join(" ")
         ),
@@ -111,9 +113,8 @@ pub(super) fn no_keys(command: &CommandSpec) -> Error {
     Error::new(
         ErrorKind::Unroutable,
         format!(
-            "this {} names no key, so nothing says which node is meant; give it a key, or name a node with \
-             `client.node(name)`",
-            spoken_name(command)
+            "{} was given no key, so no node can be chosen; give it a key, or name a node with `client.node(name)`",
+            typed_name(command)
         ),
     )
 }
@@ -126,8 +127,8 @@ pub(super) fn needs_a_node(command: &CommandSpec) -> Error {
     Error::new(
         ErrorKind::Unroutable,
         format!(
-            "{} is about one server; name it with `client.node(name)`{why}",
-            spoken_name(command)
+            "{} concerns a single server; name it with `client.node(name)`{why}",
+            typed_name(command)
         ),
     )
 }
@@ -136,8 +137,8 @@ pub(super) fn refused(command: &CommandSpec) -> Error {
     Error::new(
         ErrorKind::Stateful,
         format!(
-            "{} takes a connection over for good, and this client has none to give away; open one with redis-rs",
-            spoken_name(command)
+            "{} takes over the connection; open a dedicated one with redis-rs",
+            typed_name(command)
         ),
     )
 }
@@ -147,8 +148,85 @@ pub(super) fn stateful(command: &CommandSpec) -> Error {
         ErrorKind::Stateful,
         format!(
             "{} changes the state of a connection, and this one is shared; use `client.transaction(keys, ..)` for \
-             WATCH and MULTI, `client.dedicated(keys)` for a connection of your own",
-            spoken_name(command)
+             WATCH and MULTI, or `client.dedicated(keys)` for a connection of your own",
+            typed_name(command)
         ),
     )
+}
+
+impl Router {
+    /// Keys of one indivisible command on two nodes.
+    pub(super) fn cross_node(
+        &self,
+        what: &str,
+        a: (&[u8], NodeIndex),
+        b: (&[u8], NodeIndex),
+    ) -> Error {
+        Error::new(
+            ErrorKind::CrossNode,
+            format!(
+                "the keys {} (node {}) and {} (node {}) of {what} live on different nodes, and it cannot be split; put \
+                 them under one hash tag, such as {{tag}}a and {{tag}}b",
+                KeyText(a.0),
+                self.name(a.1),
+                KeyText(b.0),
+                self.name(b.1),
+            ),
+        )
+        .about_keys([a.0, b.0])
+    }
+
+    /// A key at a connection to another node than its owner.
+    pub(super) fn wrong_node(
+        &self,
+        command: &CommandSpec,
+        key: &[u8],
+        owner: NodeIndex,
+        node: NodeIndex,
+    ) -> Error {
+        Error::new(
+            ErrorKind::CrossNode,
+            format!(
+                "{}: the key {} lives on node {}, but this connection goes to node {}; use a connection to the key's own \
+                 node, such as `client.dedicated(key)`",
+                typed_name(command),
+                KeyText(key),
+                self.name(owner),
+                self.name(node),
+            ),
+        )
+        .at_node(self.name(node))
+        .about_keys([key])
+    }
+
+    /// A key that the placement leaves without an owner.
+    pub(super) fn no_owner(&self, key: &[u8]) -> Error {
+        Error::new(
+            ErrorKind::Unroutable,
+            format!(
+                "the key {} has no owner: the placement {} does not cover it; extend the placement, or give it a default \
+                 node",
+                KeyText(key),
+                self.topology().partitioner().name(),
+            ),
+        )
+        .about_keys([key])
+    }
+
+    /// Adds the keys of a packed request to the error that it failed with, unless that names keys already.
+    pub(crate) fn with_keys(&self, error: Error, packed: &[u8]) -> Error {
+        let mut args = Args::new();
+        if !error.keys().is_empty()
+            || !matches!(PackedCommands::new(packed).next(&mut args), Ok(Some(_)))
+        {
+            return error;
+        }
+        let Ok(at) = self
+            .lookup(&args)
+            .and_then(|command| self.keys(command, &args))
+        else {
+            return error;
+        };
+        error.about_keys(at.keys.iter().map(|&at| args[at as usize]))
+    }
 }

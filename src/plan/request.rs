@@ -290,7 +290,7 @@ pub(crate) fn parse_one(packed: &[u8]) -> Result<Args<'_>, Error> {
     let mut commands = PackedCommands::new(packed);
     match commands.next(&mut args) {
         Ok(Some(frame)) if frame.len() == packed.len() => Ok(args),
-        Ok(Some(_)) => Err(unreadable("there is more than one command in it")),
+        Ok(Some(_)) => Err(unreadable("it holds more than one command")),
         Ok(None) => Err(unreadable("it is empty")),
         Err(error) => Err(unreadable(&error.to_string())),
     }
@@ -323,7 +323,8 @@ fn for_each_inner_command<'p>(
     commands: usize,
     mut visit: impl FnMut(&[&'p [u8]]) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let misfit = || unreadable("MULTI and EXEC do not hold as many commands as are said to be");
+    let misfit =
+        || unreadable("there are not as many commands between MULTI and EXEC as there should be");
     let mut number = 0;
     for_each_command(packed, 1, |_, args| {
         number += 1;
@@ -348,7 +349,7 @@ pub(crate) fn empty_pipeline() -> redis::RedisError {
 fn unreadable(why: &str) -> Error {
     Error::new(
         ErrorKind::Unroutable,
-        format!("the packed request cannot be read: {why}"),
+        format!("the packed request is malformed: {why}"),
     )
 }
 

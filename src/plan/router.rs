@@ -12,8 +12,8 @@ use crate::partition::NodeIndex;
 use crate::plan::lockout;
 use crate::plan::owners::Owners;
 use crate::plan::refusal::{
-    empty_command, malformed, needs_a_node, no_keys, node_left, refused, stateful, unknown,
-    wrong_arity,
+    empty_command, malformed, needs_a_node, no_keys, node_left, refused, stateful, typed_name,
+    unknown, wrong_arity,
 };
 use crate::plan::routed::{RoutedCommand, WaitScope};
 use crate::plan::scripts::wrong_key_count;
@@ -192,10 +192,14 @@ impl Router {
     /// The plan for one command that is sent to `node` because the user says so. Keys are not checked.
     pub(crate) fn route_at(&self, node: NodeIndex, args: &[&[u8]]) -> Result<RoutedCommand, Error> {
         match self.commands.lookup(args) {
-            Lookup::Found(command) if command.route() == Route::Stateful => Err(stateful(command)),
-            Lookup::Found(command) if command.route() == Route::Refused => Err(refused(command)),
+            Lookup::Found(command) if command.route() == Route::Stateful => {
+                Err(stateful(command).at_node(self.name(node)))
+            }
+            Lookup::Found(command) if command.route() == Route::Refused => {
+                Err(refused(command).at_node(self.name(node)))
+            }
             Lookup::Found(command) => Ok(routed_to(node, command, args)),
-            _ if args.is_empty() => Err(empty_command()),
+            _ if args.is_empty() => Err(empty_command().at_node(self.name(node))),
             _ => Ok(RoutedCommand::write(node)),
         }
     }
@@ -232,7 +236,7 @@ impl Router {
             self.check_pattern(command, args[at as usize], node)?;
         }
         if command.route() == Route::Refused {
-            return Err(refused(command));
+            return Err(refused(command).at_node(self.name(node)));
         }
         Ok(routed_to(node, command, args))
     }
@@ -284,7 +288,7 @@ impl Router {
             Some((_, node)) => Ok(node),
             None => Err(Error::new(
                 ErrorKind::Unroutable,
-                "no key says which node is meant; give at least one, or use `client.node(name)`",
+                "no key was given, so no node can be chosen; give at least one, or name a node with `client.node(name)`",
             )),
         }
     }
@@ -355,13 +359,15 @@ impl Router {
         Err(Error::new(
             ErrorKind::CrossNode,
             format!(
-                "the pattern {} of {} makes keys that may live on other nodes than {}; put a hash tag in it that keeps \
+                "{}: the pattern {} makes keys that may live on other nodes than {}; put a hash tag in it that keeps \
                  them there, such as {{tag}}*",
+                typed_name(command),
                 KeyText(pattern),
-                command.name(),
                 self.name(node),
             ),
-        ))
+        )
+        .at_node(self.name(node))
+        .about_keys([pattern]))
     }
 
     fn split(
@@ -462,50 +468,6 @@ impl Router {
     /// The name of a node.
     pub(crate) fn name(&self, node: NodeIndex) -> &str {
         self.topology.node(node).name()
-    }
-
-    fn cross_node(&self, what: &str, a: (&[u8], NodeIndex), b: (&[u8], NodeIndex)) -> Error {
-        Error::new(
-            ErrorKind::CrossNode,
-            format!(
-                "the keys {} (node {}) and {} (node {}) of {what} live on different nodes, and it cannot be cut; put \
-                 them under one hash tag, such as {{tag}}a and {{tag}}b",
-                KeyText(a.0),
-                self.name(a.1),
-                KeyText(b.0),
-                self.name(b.1),
-            ),
-        )
-    }
-
-    fn wrong_node(
-        &self,
-        command: &CommandSpec,
-        key: &[u8],
-        owner: NodeIndex,
-        node: NodeIndex,
-    ) -> Error {
-        Error::new(
-            ErrorKind::CrossNode,
-            format!(
-                "the key {} of {} lives on node {}, and this connection goes to node {}",
-                KeyText(key),
-                command.name(),
-                self.name(owner),
-                self.name(node),
-            ),
-        )
-    }
-
-    fn no_owner(&self, key: &[u8]) -> Error {
-        Error::new(
-            ErrorKind::Unroutable,
-            format!(
-                "the key {} has no owner: the placement {} covers it with no node; extend it, or give it a default node",
-                KeyText(key),
-                self.topology.partitioner().name(),
-            ),
-        )
     }
 }
 

@@ -6,12 +6,14 @@ use crate::command::{Access, Route, Scripting};
 use crate::error::{Error, ErrorKind, KeyText, named_server_error, server_error};
 use crate::partition::NodeIndex;
 use crate::plan::batch::{NodeRequest, ReplySlot};
+use crate::plan::refusal::typed_name;
 use crate::plan::{Answers, CacheSnapshot, Router};
 
 /// A transaction that is being gathered.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PlannedTransaction {
-    owner: Option<(NodeIndex, String)>,
+    /// The node, and the first key that it owns.
+    owner: Option<(NodeIndex, Vec<u8>)>,
     commands: usize,
     scripting: Scripting,
 }
@@ -71,9 +73,9 @@ impl PlannedTransaction {
                 return Err(Error::new(
                     ErrorKind::Unroutable,
                     format!(
-                        "{} (command {} of the transaction) is not about keys of one node; leave it out, or run the \
-                         transaction on `client.node(name)`",
-                        command.name(),
+                        "{} (command {} of the transaction) does not concern the keys of one node; leave it out, or run \
+                         the transaction on `client.node(name)`",
+                        typed_name(command),
                         self.commands,
                     ),
                 ));
@@ -105,7 +107,7 @@ impl PlannedTransaction {
             Some((node, _)) => Ok(*node),
             None => Err(Error::new(
                 ErrorKind::Unroutable,
-                "this transaction names no key, so nothing says which node is meant; give it a key, or run it on \
+                "the transaction was given no key, so no node can be chosen; give it a key, or run it on \
                  `client.node(name)`",
             )),
         }
@@ -121,20 +123,22 @@ impl PlannedTransaction {
         let owner = router.owner(key)?;
         match &self.owner {
             None => {
-                self.owner = Some((owner, format!("the key {}", KeyText(key))));
+                self.owner = Some((owner, key.to_vec()));
                 Ok(())
             }
             Some((node, _)) if *node == owner => Ok(()),
             Some((node, first)) => Err(Error::new(
                 ErrorKind::CrossNode,
                 format!(
-                    "a transaction lives on one node, but {first} is on node {} and the key {} on node {}; put all its \
-                     keys under one hash tag, such as {{tag}}a and {{tag}}b",
+                    "a transaction runs on one node, but the key {} lives on node {} and the key {} on node {}; put all \
+                     its keys under one hash tag, such as {{tag}}a and {{tag}}b",
+                    KeyText(first),
                     router.name(*node),
                     KeyText(key),
                     router.name(owner),
                 ),
-            )),
+            )
+            .about_keys([&first[..], key])),
         }
     }
 
@@ -162,7 +166,7 @@ impl PlannedTransaction {
             (Some((0, error)), _) => Err(Error::from_server(&server_error(
                 error.code(),
                 &format!(
-                    "{} (node {node} refused MULTI itself: the commands behind it may have been run one by one)",
+                    "{} (MULTI itself was refused: the commands after it may have run one by one) (node {node})",
                     error.details().unwrap_or_default()
                 ),
             ))),

@@ -89,7 +89,7 @@ impl WatchState {
 
 /// The error in the place of the answer to EXEC.
 pub(crate) fn exec_abort() -> Error {
-    const TEXT: &str = "Transaction discarded because a WATCH before it failed, so its keys are not watched; WATCH them again";
+    const TEXT: &str = "Transaction discarded because an earlier WATCH failed, so its keys are not watched; WATCH them again";
     let error = server_error("EXECABORT", TEXT);
     Error::new(ErrorKind::Redis, format!("EXECABORT: {TEXT}"))
         .caused_by(std::sync::Arc::new(error.into()))

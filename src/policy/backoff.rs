@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::policy::ConnectError;
+
 /// The first pause after a failed attempt.
 pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between two attempts.
@@ -33,7 +35,7 @@ struct Outage {
     retry_at: Instant,
     /// The attempt under way. Others that were begun before the node was known to be down may end as well.
     retry: Option<Retry>,
-    reason: String,
+    reason: ConnectError,
 }
 
 #[derive(Debug)]
@@ -65,7 +67,7 @@ pub(crate) enum Admission {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Down {
     /// Why the last attempt failed.
-    pub(crate) reason: String,
+    pub(crate) reason: ConnectError,
     /// How long ago the node was last known to be well.
     pub(crate) since: Duration,
     /// When to ask again: the next attempt may be made then, or one is under way, which may end at any time.
@@ -129,7 +131,7 @@ impl Backoff {
         attempt: AttemptId,
         now: Instant,
         jitter: f64,
-        reason: impl Into<String>,
+        reason: ConnectError,
     ) {
         self.failed += 1;
         let (since, failures) = match &self.outage {
@@ -145,7 +147,7 @@ impl Backoff {
             failures,
             retry_at: now + pause(failures, jitter),
             retry: None,
-            reason: reason.into(),
+            reason,
         });
     }
 }
@@ -220,7 +222,7 @@ mod tests {
 
     fn fail(backoff: &mut Backoff, now: Instant) {
         let attempt = attempt(backoff, now);
-        backoff.failed(attempt, now, 1.0, "refused");
+        backoff.failed(attempt, now, 1.0, "refused".into());
     }
 
     #[test]
@@ -270,7 +272,7 @@ mod tests {
         let now = Instant::now();
         let together: Vec<_> = (0..50).map(|_| attempt(&mut backoff, now)).collect();
         for attempt in together {
-            backoff.failed(attempt, now, 1.0, "refused");
+            backoff.failed(attempt, now, 1.0, "refused".into());
         }
         assert_eq!(down(&mut backoff, now).retry_in, BACKOFF_MIN);
         assert_eq!(backoff.failed_count(), 50);
@@ -283,7 +285,7 @@ mod tests {
         let slow = attempt(&mut backoff, now);
         attempt(&mut backoff, now);
         backoff.connected();
-        backoff.failed(slow, now + LIMIT, 1.0, "timed out");
+        backoff.failed(slow, now + LIMIT, 1.0, "timed out".into());
         assert_eq!(backoff.outage(now + LIMIT), None);
     }
 

@@ -1,11 +1,14 @@
 //! Decisions over time: when may a node be tried again?
 //!
 //! * `backoff`: [`Backoff`], the pause between attempts to connect to a node that could not be reached.
+//! * `connect_error`: [`ConnectError`], why there is no connection: the reason that a backoff remembers.
 //!
 //! Time comes in as an argument; nothing here reads a clock, sleeps or connects.
 
 mod backoff;
+mod connect_error;
 
 pub(crate) use backoff::{Admission, AttemptId, BACKOFF_MAX, Backoff, Down, pause};
 #[cfg(feature = "tokio-comp")]
 pub(crate) use backoff::{BACKOFF_MIN, OVERDUE_SLACK};
+pub(crate) use connect_error::{ConnectError, broken_text, is_timeout};

@@ -1,7 +1,9 @@
 //! The first commands on a new connection: protocol, password, database, name of the library. Pure: says what to send, and
 //! what the answers mean.
 
-use redis::{Cmd, ProtocolVersion, RedisConnectionInfo, RedisError, RedisResult, Value, cmd};
+use redis::{
+    Cmd, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisError, RedisResult, Value, cmd,
+};
 
 /// What to say on a new connection, all of it in one round trip.
 #[derive(Debug)]
@@ -39,6 +41,11 @@ impl Handshake {
     }
 
     /// Whether the answers are good.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthenticationFailed`](ErrorKind::AuthenticationFailed) when the server refuses the username or the password, and
+    /// the server's own error when it refuses something else.
     pub(crate) fn check(&self, answers: &[Value]) -> RedisResult<()> {
         for ((cmd, needed), answer) in self.commands.iter().zip(answers) {
             if let (Value::ServerError(error), OnRefusal::Fail) = (answer, needed) {
@@ -49,7 +56,12 @@ impl Handshake {
                 // A server that does not know the command repeats its arguments, and one of them may be the password.
                 let said = error.details().unwrap_or_default();
                 let said = said.split(", with args").next().unwrap_or_default();
-                let text = format!("{said} (in answer to {name})");
+                let text = format!("{said} (in reply to {name})");
+                if refuses_user(&name, error.code(), said) {
+                    let detail = format!("{}: {text}", error.code());
+                    let kind = ErrorKind::AuthenticationFailed;
+                    return Err((kind, "authentication failed", detail).into());
+                }
                 return Err(RedisError::from(crate::error::server_error(
                     error.code(),
                     &text,
@@ -57,6 +69,16 @@ impl Handshake {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether an error in reply to a command of the handshake is about the username, the password or what they permit. Servers
+/// before 6 have no code for it, and a server that takes no more connections answers AUTH with ERR too.
+fn refuses_user(command: &str, code: &str, text: &str) -> bool {
+    match code {
+        "NOAUTH" | "NOPERM" | "WRONGPASS" => true,
+        "ERR" => command == "AUTH" && text.contains("password"),
+        _ => false,
     }
 }
 
@@ -135,5 +157,25 @@ mod tests {
         let error = handshake.check(&[Value::ServerError(said)]).unwrap_err();
         assert!(error.to_string().contains("unknown command `HELLO`"));
         assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn an_error_about_the_password_is_told_from_others() {
+        let info = RedisConnectionInfo::default().set_password("hunter2");
+        let handshake = Handshake::new(&info);
+        for (code, text, expected) in [
+            ("WRONGPASS", "invalid username-password pair", true),
+            ("NOPERM", "no permissions", true),
+            ("ERR", "invalid password", true),
+            ("ERR", "Client sent AUTH, but no password is set", true),
+            ("ERR", "max number of clients reached", false),
+            ("LOADING", "Redis is loading", false),
+        ] {
+            let said = crate::error::server_error(code, text);
+            let error = handshake.check(&[Value::ServerError(said)]).unwrap_err();
+            let is_auth = error.kind() == ErrorKind::AuthenticationFailed;
+            assert_eq!(is_auth, expected, "{code} {text}");
+            assert!(error.to_string().contains(text), "{error}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use crate::config::{Builder, ClientConfig, Settings};
 use crate::endpoint::Endpoint;
 use crate::endpoint::tls::Runtime;
 use crate::error::Error;
+use crate::plan::PoolUse;
 use crate::sync::connection::Connector;
 use crate::sync::executor::{Executor, NodePools};
 use crate::sync::pool::{Pool, PoolSettings};
@@ -33,19 +34,25 @@ impl Builder {
 
 /// Pools for every node; none of them is connected yet.
 fn executor(endpoints: Vec<Endpoint>, settings: &Settings) -> Executor {
-    let pool = |connector: &Connector, endpoint: &Endpoint, size: usize| {
+    let pool = |connector: &Connector, endpoint: &Endpoint, size: usize, pool_use| {
         let settings = PoolSettings {
             size,
             connect_timeout: settings.connect_timeout,
             idle_check: settings.idle_check,
+            pool_use,
         };
         Pool::new(connector.clone(), endpoint.address.clone(), settings)
     };
     let node = |endpoint: &Endpoint| {
         let connector = Connector::new(endpoint.clone());
         NodePools {
-            shared: pool(&connector, endpoint, settings.pool_size),
-            exclusive: pool(&connector, endpoint, settings.blocking_pool_size),
+            shared: pool(&connector, endpoint, settings.pool_size, PoolUse::Shared),
+            exclusive: pool(
+                &connector,
+                endpoint,
+                settings.blocking_pool_size,
+                PoolUse::Exclusive,
+            ),
         }
     };
     Executor {

@@ -124,10 +124,13 @@ impl ShardedClient {
     ///
     /// Any [`ErrorKind`](crate::ErrorKind) but `Config`.
     pub fn execute(&self, cmd: &Cmd) -> Result<Value, Error> {
-        match self.shared.request(&cmd.get_packed_command())? {
-            Value::ServerError(error) => Err(Error::from_server(&error)),
-            value => Ok(value),
-        }
+        let packed = cmd.get_packed_command();
+        let error = match self.shared.request(&packed) {
+            Ok(Value::ServerError(error)) => Error::from_server(&error),
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        Err(self.shared.router.with_keys(error, &packed))
     }
 
     /// A private connection to the node that owns all of `keys`, for WATCH, SUBSCRIBE, CLIENT and everything else that
@@ -146,8 +149,8 @@ impl ShardedClient {
     /// # Errors
     ///
     /// [`CrossNode`](crate::ErrorKind::CrossNode) when the keys live on several nodes, [`Unroutable`](crate::ErrorKind::Unroutable)
-    /// when there is none, [`NodeDown`](crate::ErrorKind::NodeDown) or [`PoolTimeout`](crate::ErrorKind::PoolTimeout) when there is no
-    /// connection.
+    /// when there is none; [`Auth`](crate::ErrorKind::Auth), [`NodeDown`](crate::ErrorKind::NodeDown),
+    /// [`PoolTimeout`](crate::ErrorKind::PoolTimeout) or [`Timeout`](crate::ErrorKind::Timeout) when no connection can be had.
     pub fn dedicated(&self, keys: impl ToRedisArgs) -> Result<Dedicated, Error> {
         let keys = keys.to_redis_args();
         let node = self
@@ -174,7 +177,7 @@ impl ShardedClient {
     ///
     /// # Errors
     ///
-    /// As for [`dedicated`](Self::dedicated), what `attempt` returns, and `ATTEMPTS` when it has been called
+    /// As for [`dedicated`](Self::dedicated), what `attempt` returns, and [`Attempts`](crate::ErrorKind::Attempts) when it has been called
     /// [`TRANSACTION_ATTEMPTS_MAX`](crate::TRANSACTION_ATTEMPTS_MAX) times in vain.
     pub fn transaction<T>(
         &self,

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use redis::{ProtocolVersion, RedisError, RedisResult, Value};
 
+use crate::endpoint::Deadline;
 use crate::endpoint::{Endpoint, NodeBackoff};
 use crate::plan::Cause;
+use crate::policy::{ConnectError, broken_text, is_timeout};
 use crate::resp::Handshake;
-use crate::sync::deadline::Deadline;
 use crate::sync::resp_stream::RespStream;
 use crate::sync::socket::Socket;
 
@@ -50,6 +51,11 @@ impl Connector {
         }
     }
 
+    /// The error for an attempt that failed.
+    pub(super) fn error(&self, error: &RedisError) -> ConnectError {
+        ConnectError::new(&self.endpoint.address, error)
+    }
+
     /// A socket that is ready for SUBSCRIBE, in the protocol that mixes messages and replies as arrays.
     pub(super) fn connect_pub_sub(&self, deadline: &Deadline) -> RedisResult<Socket> {
         let mut stream = RespStream::connect(&self.endpoint, deadline)?;
@@ -84,7 +90,10 @@ impl Connector {
     ) -> RedisResult<()> {
         let hung_up = |error: io::Error| match is_timeout(&error) {
             true => error,
-            false => io::Error::new(error.kind(), format!("{error}{}", self.endpoint.hint())),
+            false => {
+                let text = format!("{}{}", broken_text(&error), self.endpoint.hint());
+                io::Error::new(error.kind(), text)
+            }
         };
         stream
             .write(&handshake.packed(), deadline)
@@ -102,7 +111,7 @@ impl NodeConnection {
         self.stream
             .write(bytes, deadline)
             .map_err(|failed| SendError {
-                cause: cause(&failed.error.into(), deadline),
+                cause: Cause::of_io(&failed.error),
                 sent: if failed.written == 0 {
                     Delivery::NotSent
                 } else {
@@ -120,28 +129,28 @@ impl NodeConnection {
     ) -> Result<(), Cause> {
         self.stream
             .read_all(count, deadline, values)
-            .map_err(|error| cause(&error.into(), deadline))
+            .map_err(|error| Cause::of_io(&error))
     }
 
     /// Reads one reply.
     pub(super) fn reply(&mut self, deadline: &Deadline) -> Result<Value, Cause> {
         self.stream
             .read(deadline)
-            .map_err(|error| cause(&error.into(), deadline))
+            .map_err(|error| Cause::of_io(&error))
     }
 
     /// Waits until something has come.
     pub(super) fn wait(&mut self, deadline: &Deadline) -> Result<(), Cause> {
         self.stream
             .wait(deadline)
-            .map_err(|error| cause(&error.into(), deadline))
+            .map_err(|error| Cause::of_io(&error))
     }
 
     /// Reads one reply or push message.
     pub(super) fn message(&mut self, deadline: &Deadline) -> Result<Value, Cause> {
         self.stream
             .read_message(deadline)
-            .map_err(|error| cause(&error.into(), deadline))
+            .map_err(|error| Cause::of_io(&error))
     }
 
     /// One request and its reply.
@@ -157,25 +166,4 @@ impl NodeConnection {
     pub(super) fn is_stale(&self) -> bool {
         self.stream.is_stale()
     }
-}
-
-/// What a failed read or write means.
-fn cause(error: &RedisError, deadline: &Deadline) -> Cause {
-    match error.is_timeout() || is_timed_out(error) {
-        true => Cause::Timeout(deadline.timed_out()),
-        false => Cause::Dropped(error.to_string()),
-    }
-}
-
-fn is_timed_out(error: &RedisError) -> bool {
-    std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<io::Error>())
-        .is_some_and(is_timeout)
-}
-
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
-    )
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, ConnectionLike, RedisError, RedisResult, Value};
 
 use crate::command::BlockingTime;
+use crate::endpoint::Deadline;
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::{
@@ -15,7 +16,6 @@ use crate::plan::{
     Selection, Step, empty_pipeline, parse_one,
 };
 use crate::sync::connection::NodeConnection;
-use crate::sync::deadline::Deadline;
 use crate::sync::pool::Checkout;
 use crate::sync::{PubSub, Shared};
 

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use crate::command::{Access, BlockingTime};
+use crate::endpoint::Deadline;
 use crate::partition::NodeIndex;
 use crate::plan::{Answers, Attempt, Cause, Exchange, Failure, NodeRequest, ResendBudget};
 use crate::sync::connection::{Connector, Delivery};
-use crate::sync::deadline::Deadline;
 use crate::sync::pool::{Checkout, Lease, Pool};
 
 /// Every node's connections.

@@ -13,7 +13,6 @@
 mod build;
 mod client;
 mod connection;
-mod deadline;
 mod dedicated;
 mod event_channel;
 mod executor;

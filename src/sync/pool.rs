@@ -7,10 +7,10 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::config::PROBE_AFTER;
 use crate::endpoint::ConnectAttempt;
-use crate::plan::Cause;
+use crate::endpoint::Deadline;
+use crate::plan::{Cause, PoolUse};
 use crate::resp::PING;
 use crate::sync::connection::{Connector, NodeConnection};
-use crate::sync::deadline::Deadline;
 
 /// How a pool behaves.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,8 @@ pub(super) struct PoolSettings {
     pub(super) connect_timeout: Duration,
     /// A connection unused for longer is asked with PING before it is used.
     pub(super) idle_check: Duration,
+    /// What it is for.
+    pub(super) pool_use: PoolUse,
 }
 
 /// A bounded number of connections to one node, made when needed, the one used last given out first.
@@ -192,7 +194,7 @@ impl Pool {
             };
             state.waiting -= 1;
             if late && state.idle.is_empty() && state.open >= self.settings.size {
-                return Err(Cause::PoolTimeout(self.exhausted(deadline)));
+                return Err(Cause::pool_exhausted(&self.address, self.settings.pool_use));
             }
         }
     }
@@ -201,15 +203,6 @@ impl Pool {
     fn half(&self, deadline: &Deadline) -> Deadline {
         let half = deadline.remaining().map_or(Duration::MAX, |left| left / 2);
         deadline.within(half.min(self.settings.connect_timeout))
-    }
-
-    fn exhausted(&self, deadline: &Deadline) -> String {
-        format!(
-            "all {} connections to {} stayed in use for {}; allow more of them, or use fewer at a time",
-            self.settings.size,
-            self.address,
-            seconds(deadline.limit().unwrap_or_default()),
-        )
     }
 
     fn connect(
@@ -226,18 +219,21 @@ impl Pool {
             }
             Err(error) => error,
         };
-        let reason = format!("{}: {error}", self.address);
+        let reason = self.connector.error(&error);
         // A request that comes late gives the node no fair chance, so its failure says nothing of the node.
         let usual = deadline.within_limit(self.settings.connect_timeout);
         if allotted.is_over() && allotted.limit() < Some(usual / 2) {
             drop(attempt);
         } else {
-            attempt.failed(&reason);
+            attempt.failed(reason.clone());
         }
         let mut state = self.state.lock();
         state.open -= 1;
         self.wake(state);
-        Err(Cause::Connect(reason))
+        match deadline.is_over() {
+            true => Err(Cause::no_connection_in_time(&self.address)),
+            false => Err(Cause::Connect(reason)),
+        }
     }
 
     /// Whether a connection that lay idle may be used: after a moment the socket is looked at, after a while the server is
@@ -312,8 +308,4 @@ impl Drop for Place<'_> {
             self.pool.discard();
         }
     }
-}
-
-fn seconds(duration: Duration) -> String {
-    format!("{:.1} s", duration.as_secs_f64())
 }

@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::endpoint::{NodeBackoff, down_text};
+use crate::endpoint::Deadline;
+use crate::endpoint::NodeBackoff;
 use crate::error::Error;
 use crate::plan::pubsub::{
     ChangeRequest, Event, KEEPALIVE_AFTER, Name, PubSubReply, SubscriptionChange, SubscriptionKind,
     SubscriptionTracker, no_thread,
 };
-use crate::policy::{BACKOFF_MAX, Down, pause};
+use crate::policy::{BACKOFF_MAX, ConnectError, Down, broken_text, pause};
 use crate::resp::{PING, ReplyDecoder};
 use crate::sync::connection::Connector;
-use crate::sync::deadline::Deadline;
 use crate::sync::event_channel::EventChannel;
 use crate::sync::resp_stream::{WRITE_POLL_INTERVAL, is_timeout};
 use crate::sync::socket::Socket;
@@ -46,7 +46,7 @@ struct State {
     outgoing: Vec<u8>,
     connected: bool,
     /// Why there is no connection.
-    outage: Option<String>,
+    outage: Option<ConnectError>,
     /// How many connections broke or could not be made.
     failed: u64,
     /// The user has gone.
@@ -115,7 +115,7 @@ impl PubSubConnection {
     pub(super) fn wait_confirmed(
         &self,
         deadline: &Deadline,
-        late: impl Fn(&str) -> Error,
+        late: impl Fn(Option<&ConnectError>) -> Error,
     ) -> Result<(), Error> {
         let mut state = self.shared.state.lock();
         let failed = state.failed;
@@ -131,10 +131,10 @@ impl PubSubConnection {
             if let Some(outage) = &state.outage
                 && (state.failed != failed || !self.backoff.is_due())
             {
-                return Err(late(outage));
+                return Err(late(Some(outage)));
             }
             if deadline.is_over() {
-                return Err(late("no confirmation in time"));
+                return Err(late(None));
             }
             match deadline.end() {
                 Some(end) => drop(self.shared.changed.wait_until(&mut state, end)),
@@ -215,9 +215,9 @@ struct Worker {
 
 /// Why a connection is no more.
 enum End {
-    Broken(String),
+    Broken(ConnectError),
     /// It could not be made.
-    NotMade(String),
+    NotMade(ConnectError),
     /// The node is known to be down, and is left alone for so long.
     Down(Down),
     /// Nobody listens any more.
@@ -240,7 +240,7 @@ impl Worker {
                 }
                 // How long the node is left alone is asked for next.
                 End::NotMade(why) => (why, Duration::ZERO, 1),
-                End::Down(down) => (down_text(&down), down.retry_in, 0),
+                End::Down(down) => (down.reason, down.retry_in, 0),
             };
             *self.shared.writer.lock() = None;
             {
@@ -269,9 +269,10 @@ impl Worker {
             Ok(attempt) => attempt,
             Err(down) => return End::Down(down),
         };
-        let (mut socket, writer) = match attempt.end(self.connect()) {
+        let connected = self.connect().map_err(|error| self.connector.error(&error));
+        let (mut socket, writer) = match attempt.end(connected) {
             Ok(sockets) => sockets,
-            Err(error) => return End::NotMade(error.to_string()),
+            Err(error) => return End::NotMade(error),
         };
         {
             let mut state = self.shared.state.lock();
@@ -286,7 +287,7 @@ impl Worker {
         *connections += 1;
         let mut decoder = ReplyDecoder::new();
         if let Err(error) = self.restore(writer, &mut decoder) {
-            return End::Broken(error.to_string());
+            return End::Broken(broken_text(&error).into());
         }
         if self.has_ended() {
             return End::NoUser;
@@ -352,7 +353,7 @@ impl Worker {
                 return end;
             }
             match socket.read(decoder.spare_mut()) {
-                Ok(0) => return End::Broken("the server closed the connection".into()),
+                Ok(0) => return End::Broken("closed by the server".into()),
                 Ok(count) => decoder.advance(count),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if is_timeout(&error) && !asked => {
@@ -364,9 +365,9 @@ impl Worker {
                     continue;
                 }
                 Err(error) if is_timeout(&error) => {
-                    return End::Broken("the server fell silent".into());
+                    return End::Broken("no reply to PING in time".into());
                 }
-                Err(error) => return End::Broken(error.to_string()),
+                Err(error) => return End::Broken(broken_text(&error).into()),
             }
             asked = false;
         }
@@ -383,7 +384,7 @@ impl Worker {
                 }
             }
             let value = match decoder.next_reply() {
-                Err(error) => return Some(End::Broken(error.to_string())),
+                Err(error) => return Some(End::Broken(broken_text(&error).into())),
                 Ok(None) => return None,
                 Ok(Some(value)) => value,
             };

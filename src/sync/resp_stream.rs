@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use redis::Value;
 
+use crate::endpoint::Deadline;
 use crate::endpoint::Endpoint;
 use crate::resp::{self, Input};
-use crate::sync::deadline::Deadline;
 use crate::sync::socket::Socket;
 
 /// Bytes of the buffer to begin with.

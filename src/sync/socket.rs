@@ -9,8 +9,8 @@ use std::time::Duration;
 use redis::ConnectionAddr;
 use socket2::SockRef;
 
+use crate::endpoint::Deadline;
 use crate::endpoint::{Endpoint, SocketOptions};
-use crate::sync::deadline::Deadline;
 use crate::sync::tls::TlsSocket;
 
 /// A stream of bytes to a server.

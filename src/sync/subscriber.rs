@@ -75,8 +75,9 @@ impl Subscriber {
     /// # Errors
     ///
     /// [`Unroutable`](crate::ErrorKind::Unroutable) without a channel, or for one without an owner;
-    /// [`Redis`](crate::ErrorKind::Redis) when a node refuses; [`NodeDown`](crate::ErrorKind::NodeDown) when it does not
-    /// confirm in time: the subscription is then made as soon as it can be reached, unless it is ended.
+    /// [`Redis`](crate::ErrorKind::Redis) when a node refuses; [`Auth`](crate::ErrorKind::Auth),
+    /// [`NodeDown`](crate::ErrorKind::NodeDown) or [`Timeout`](crate::ErrorKind::Timeout) when it does not confirm in time:
+    /// the subscription is then made as soon as it can be reached, unless it is ended.
     pub fn subscribe(&mut self, channels: impl ToRedisArgs) -> Result<(), Error> {
         self.change(
             SubscriptionChange::Subscribe,

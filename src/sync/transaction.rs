@@ -24,5 +24,7 @@ pub(super) fn run<T>(
             return Ok(done);
         }
     }
-    Err(attempts_exhausted())
+    let keys = keys.to_redis_args();
+    let keys = keys.iter().map(Vec::as_slice);
+    Err(attempts_exhausted(connection.node_name(), keys).into())
 }

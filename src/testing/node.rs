@@ -467,11 +467,16 @@ mod tests {
             2,
         );
         let code = |result: RedisResult<()>| result.unwrap_err().code().map(str::to_owned);
+        assert_eq!(node.faults_left(), 3);
         assert_eq!(code(connection.get("k")).as_deref(), Some("FIRST"));
+        assert_eq!(node.faults_left(), 2);
         assert_eq!(code(connection.get("k")).as_deref(), Some("SECOND"));
         let () = connection.set("other", 1).unwrap();
         assert_eq!(code(set(&mut connection, "1")).as_deref(), Some("SECOND"));
         set(&mut connection, "1").unwrap();
+        assert_eq!(node.faults_left(), 0);
+        node.always(Fault::HangBefore);
+        assert_eq!(node.faults_left(), 0);
     }
 
     #[test]

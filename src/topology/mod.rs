@@ -54,7 +54,7 @@ impl Topology {
         }
         if nodes.len() > NODES_MAX {
             return Err(Error::config(format!(
-                "{} nodes are more than the {NODES_MAX} that one topology may have",
+                "{} nodes were given, but a topology may have at most {NODES_MAX}",
                 nodes.len()
             )));
         }
@@ -177,7 +177,8 @@ impl Topology {
     pub(crate) fn with_endpoints(self, infos: &[ConnectionInfo]) -> Result<Self, Error> {
         let url = |(node, info): (&NodeSpec, &ConnectionInfo)| {
             let name = node.name();
-            NodeUrl::of(info).map_err(|cause| Error::config(format!("node {name:?}: {cause}")))
+            NodeUrl::of(info)
+                .map_err(|cause| Error::config(format!("node {name:?}: {cause}")).at_node(name))
         };
         let urls = self.nodes.iter().zip(infos).map(url);
         let urls = urls.collect::<Result<_, _>>()?;
@@ -194,7 +195,8 @@ impl Topology {
                 Some(url) => url.info().map_err(|error| refused_url(&error)),
                 None => url::info_at(node.address()),
             };
-            info.map_err(|cause| Error::config(format!("node {}: {cause}", node.name())))
+            let name = node.name();
+            info.map_err(|cause| Error::config(format!("node {name:?}: {cause}")).at_node(name))
         };
         self.nodes.iter().zip(&self.urls).map(info).collect()
     }
@@ -223,7 +225,7 @@ fn check_names(nodes: &[NodeSpec]) -> Result<(), Error> {
     names.sort_unstable();
     if names[0].is_empty() {
         return Err(Error::config(
-            "a node has an empty name; the name is what places its keys",
+            "a node has an empty name; give it one, as its keys are placed by it",
         ));
     }
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -231,7 +233,8 @@ fn check_names(nodes: &[NodeSpec]) -> Result<(), Error> {
         Some(pair) => Err(Error::config(format!(
             "two nodes are called {:?}; give each a name of its own",
             pair[0]
-        ))),
+        ))
+        .at_node(pair[0])),
     }
 }
 
@@ -262,9 +265,10 @@ fn check_no_urls(nodes: &[NodeSpec]) -> Result<(), Error> {
     match nodes.iter().find(|node| node.address().contains("://")) {
         None => Ok(()),
         Some(node) => Err(Error::config(format!(
-            "the address of node {:?} is a URL: give host:port or the path of a socket, and the URL to a Builder",
+            "the address of node {:?} is a URL; give host:port or the path of a socket here, and the URL to a Builder",
             node.name()
-        ))),
+        ))
+        .at_node(node.name())),
     }
 }
 

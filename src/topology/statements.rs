@@ -59,7 +59,9 @@ impl Statements {
                 };
                 statements.option(&line, name, value)?;
             } else {
-                return Err(line.error("a line begins with placement, option, node or fingerprint"));
+                return Err(
+                    line.error("a line must begin with placement, option, node or fingerprint")
+                );
             }
         }
         Ok(statements)
@@ -67,7 +69,7 @@ impl Statements {
 
     fn placement(&mut self, line: &mut Line<'_>) -> Result<(), SyntaxError> {
         if let Some((first, _)) = self.placement {
-            return Err(line.error(format!("the placement stands in line {first} already")));
+            return Err(line.error(format!("the placement was given in line {first} already")));
         }
         let (name, _) = line
             .token()?
@@ -82,7 +84,7 @@ impl Statements {
 
     fn option(&mut self, line: &Line<'_>, name: String, value: String) -> Result<(), SyntaxError> {
         if self.placement.is_none() {
-            return Err(line.error("an option stands behind its placement"));
+            return Err(line.error("an option must follow its placement"));
         }
         if option_holds_password(&name) || option_holds_password(&value) {
             return Err(line.error(format!("the option {ADVICE}")));
@@ -94,14 +96,14 @@ impl Statements {
 
     fn fingerprint(&mut self, line: &mut Line<'_>) -> Result<(), SyntaxError> {
         if let Some((first, _)) = self.fingerprint {
-            return Err(line.error(format!("the fingerprint stands in line {first} already")));
+            return Err(line.error(format!("the fingerprint was given in line {first} already")));
         }
         let hex = |word: &&str| word.len() == 16 && word.bytes().all(|b| b.is_ascii_hexdigit());
         let number = line
             .word()
             .filter(hex)
             .and_then(|word| u64::from_str_radix(word, 16).ok())
-            .ok_or_else(|| line.error("a fingerprint has 16 hexadecimal digits"))?;
+            .ok_or_else(|| line.error("a fingerprint must have 16 hexadecimal digits"))?;
         line.end()?;
         self.fingerprint = Some((line.number, number));
         Ok(())
@@ -122,7 +124,7 @@ impl Statements {
                 let digits = word["weight=".len()..].to_owned();
                 words.pop();
                 weight(&digits).ok_or_else(|| {
-                    line.error("the weight is no whole number from 1 to 4294967295")
+                    line.error("the weight must be a whole number from 1 to 4294967295")
                 })?
             }
             _ => NonZeroU32::MIN,
@@ -132,7 +134,7 @@ impl Statements {
             [(name, _), address] => (Some(name), address),
             _ => {
                 return Err(line.error(
-                    "a node is an address, or a name and an address, and then perhaps weight=2",
+                    "a node is an address, or a name and an address, and optionally weight=2 at the end",
                 ));
             }
         };
@@ -153,7 +155,9 @@ impl Statements {
         };
         if let Some(first) = names.insert(node.name().to_owned(), line.number) {
             let name = node.name();
-            return Err(line.error(format!("the node of line {first} is called {name:?} too")));
+            return Err(line.error(format!(
+                "the node in line {first} is called {name:?} already"
+            )));
         }
         self.nodes.push(node.with_weight(weight));
         self.urls.push(reach.url);
@@ -249,7 +253,7 @@ fn head(line: Option<Line<'_>>) -> Result<(), SyntaxError> {
     match line.word() {
         Some(VERSION) => line.end(),
         _ => Err(line.error(format!(
-            "of topologies as text, only version {VERSION} is known"
+            "this version of the topology text is unknown; only version {VERSION} can be read"
         ))),
     }
 }

@@ -44,7 +44,7 @@ impl NodeEndpoint {
 
     fn of_url(text: &str) -> Result<Self, String> {
         let url = redis_url(text).ok_or(
-            "this is no URL of a Redis server such as redis://host:port/ or unix:///path/of/socket",
+            "this is not the URL of a Redis server, such as redis://host:port/ or unix:///path/of/socket",
         )?;
         let mut url = NodeUrl(url);
         url.check_parameters()?;
@@ -53,7 +53,7 @@ impl NodeEndpoint {
         match url.0.fragment() {
             None => {}
             Some("insecure") if tls => {}
-            Some(_) if tls => return Err("behind # may stand \"insecure\" only".into()),
+            Some(_) if tls => return Err("only \"insecure\" may follow the #".into()),
             Some(_) => url.0.set_fragment(None),
         }
         // The detail of such an error repeats a part of the URL.

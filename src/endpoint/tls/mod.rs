@@ -113,10 +113,11 @@ impl TlsOptions {
                 false => Ok(None),
                 true => Err(Error::config(format!(
                     "node {name:?} was given TLS certificates, but its URL does not begin with rediss://"
-                ))),
+                ))
+                .at_node(name)),
             };
         };
-        let failed = |why: String| Error::config(format!("node {name:?}: {why}"));
+        let failed = |why: String| Error::config(format!("node {name:?}: {why}")).at_node(name);
         if tls_params.is_some() {
             return Err(failed(
                 "certificates that were given to redis-rs cannot be read; give them to Builder::tls_certificates"
@@ -137,7 +138,8 @@ impl TlsOptions {
             if !nodes.iter().any(|node| node.name() == name) {
                 return Err(Error::config(format!(
                     "TLS certificates were given for node {name:?}, but no node has that name"
-                )));
+                ))
+                .at_node(name));
             }
         }
         #[cfg(not(any(feature = "tls-native-tls", feature = "tls-rustls")))]

@@ -56,7 +56,7 @@ impl Range {
                     Some(RangeTable::Numeric(NumericTable(table))) => &mut table.default,
                 };
                 if default.is_some() {
-                    return Err(line.error("this is the second default here").into());
+                    return Err(line.error("there is a default here already").into());
                 }
                 *default = Some(line.last_name()?);
             } else {
@@ -223,12 +223,12 @@ mod tests {
         );
         assert_eq!(
             refusal("numeric \"a\" b"),
-            "line 1: \"b\" is one word too many"
+            "line 1: \"b\" is unexpected here"
         );
         assert_eq!(refusal("numeric \"a"), "line 1: the quotes are not closed");
         assert_eq!(
             refusal("default a\n\ndefault b"),
-            "line 3: this is the second default here"
+            "line 3: there is a default here already"
         );
         let wrong = |range| refusal(&format!("numeric \"a\"\n# comment\n{range} a"));
         for range in [
@@ -244,7 +244,7 @@ mod tests {
             let cause = "is no range of numbers such as 0..=10000, nor a table, nor a default";
             assert_eq!(wrong(range), format!("line 3: {range:?} {cause}"));
         }
-        assert_eq!(wrong("0..=9 b"), "line 3: \"a\" is one word too many");
+        assert_eq!(wrong("0..=9 b"), "line 3: \"a\" is unexpected here");
         let wrong = |range| refusal(&format!("bytes \"a\"\n{range}"));
         let cause =
             "line 2: this is no range of bytes such as \"a\"..\"n\", nor a table, nor a default";

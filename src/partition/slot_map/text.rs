@@ -43,7 +43,7 @@ impl SlotMap {
                 line.end()?;
                 return match lines(text).nth(1) {
                     None => Ok(Self::even_of(numbering)),
-                    Some(more) => Err(more.error("nothing may stand beside \"even\"").into()),
+                    Some(more) => Err(more.error("\"even\" must stand alone").into()),
                 };
             }
             let word = line.word().unwrap_or_default();
@@ -127,10 +127,10 @@ mod tests {
             "line 1: \"+1\" is no range of slots such as 0-5460"
         );
         assert_eq!(refusal("0-16383"), "line 1: the name of a node is missing");
-        assert_eq!(refusal("0-16383 a b"), "line 1: \"b\" is one word too many");
+        assert_eq!(refusal("0-16383 a b"), "line 1: \"b\" is unexpected here");
         assert_eq!(
             refusal("even\n0-16383 a"),
-            "line 2: nothing may stand beside \"even\""
+            "line 2: \"even\" must stand alone"
         );
         assert_eq!(refusal("0-1 a"), "no node owns slots 2-16383");
     }

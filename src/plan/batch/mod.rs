@@ -5,8 +5,8 @@ mod node_request;
 use redis::Value;
 
 use crate::command::BlockingTime;
-use crate::command::{Args, Merge, PackedCommands};
-use crate::error::{Error, ErrorKind, PartOutcome, PartStatus, named_server_error};
+use crate::command::{Access, Args, Merge, PackedCommands};
+use crate::error::{Error, ErrorKind, PartOutcome, PartStatus, Retry, named_server_error};
 use crate::partition::NodeIndex;
 use crate::plan::merge::{self, Answer, Question};
 use crate::plan::partial::is_unreachable;
@@ -358,14 +358,26 @@ impl<'r, 'f> Batch<'r, 'f> {
             )
         });
         let parts: Vec<PartOutcome> = parts.collect();
-        // A node with something to say against it says more than one with nothing to kill.
+        let retry = match errors.iter().flatten().all(Error::is_retryable)
+            && (good == 0 || self.only_reads(&frame_args))
+        {
+            true => Retry::Safe,
+            false => Retry::Unsafe,
+        };
+        // Prefer any other error to NOTBUSY, which only means that this node runs no script.
         let errors = errors.into_iter().flatten();
         let first = errors.min_by_key(|error| error.has_server_code("NOTBUSY"));
         match first {
-            Some(error) if good == 0 && parts.len() == 1 => error.with_parts(parts),
-            Some(error) if good == 0 && same_status(&parts) => error.with_parts(parts),
-            _ => Error::partial(&spread.name(&frame_args), parts),
+            Some(error) if good == 0 && parts.len() == 1 => error.with_parts(parts, retry),
+            Some(error) if good == 0 && same_status(&parts) => error.with_parts(parts, retry),
+            _ => Error::partial(&spread.name(&frame_args), parts, retry),
         }
+    }
+
+    /// Whether a command changes nothing, so that the parts of it that were done may be done again.
+    fn only_reads(&self, args: &[&[u8]]) -> bool {
+        let command = self.router.lookup(args);
+        command.is_ok_and(|command| command.access() == Access::Read)
     }
 }
 
@@ -396,8 +408,12 @@ pub(in crate::plan) fn missing(error: Option<Error>, node: &str) -> Error {
     error.unwrap_or_else(|| {
         Error::new(
             ErrorKind::Unknown,
-            format!("node {node}: the answer is missing"),
+            format!(
+                "node {node}: the reply is missing; the command may or may not have been applied; check before you repeat \
+                 it"
+            ),
         )
+        .at_node(node)
     })
 }
 

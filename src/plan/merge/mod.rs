@@ -107,8 +107,9 @@ fn elements(answer: Answer<'_>) -> Result<Vec<Value>, Error> {
 fn unexpected(node: &str, what: &str) -> Error {
     Error::new(
         ErrorKind::Redis,
-        format!("node {node} answered with {what}, which does not fit the other nodes' answers"),
+        format!("node {node} replied with {what}, which does not fit the other nodes' replies; ask one with `client.node(name)`"),
     )
+    .at_node(node)
 }
 
 /// What a value is, without saying its content.

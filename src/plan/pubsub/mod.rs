@@ -19,6 +19,7 @@ use redis::Value;
 use crate::error::{Error, ErrorKind};
 use crate::partition::NodeIndex;
 use crate::plan::Router;
+use crate::policy::ConnectError;
 use crate::resp::{write_arg, write_command, write_header};
 
 pub(crate) use event_queue::EventQueue;
@@ -452,23 +453,32 @@ fn text(value: Option<Value>) -> Vec<u8> {
 
 /// No name was given.
 pub(crate) fn nothing_to_do() -> Error {
-    Error::new(ErrorKind::Unroutable, "no channel or pattern was named")
+    Error::new(
+        ErrorKind::Unroutable,
+        "the request names no channel and no pattern; name at least one",
+    )
 }
 
 /// There is no thread that could read what `node` publishes.
 pub(crate) fn no_thread(node: &str, error: &std::io::Error) -> Error {
-    Error::new(
-        ErrorKind::NodeDown,
-        format!("node {node}: no thread to receive its messages: {error}"),
-    )
+    let text = format!(
+        "node {node}: no thread to receive its messages: {error}; raise the limit of threads"
+    );
+    Error::new(ErrorKind::NodeDown, text).at_node(node)
 }
 
-/// The node did not confirm in time.
-pub(crate) fn not_confirmed(node: &str, why: &str) -> Error {
-    Error::new(
-        ErrorKind::NodeDown,
-        format!("node {node}: {why}; the subscription is made as soon as the node can be reached"),
-    )
+/// The node did not confirm in time: it cannot be reached for this reason, or is slow.
+pub(crate) fn not_confirmed(node: &str, why: Option<&ConnectError>) -> Error {
+    let (kind, text) = match why {
+        None => (ErrorKind::Timeout, "no confirmation in time".to_owned()),
+        Some(error @ ConnectError::Auth(_)) => (ErrorKind::Auth, error.to_string()),
+        Some(error @ (ConnectError::FailedBefore | ConnectError::Unreachable(_))) => {
+            (ErrorKind::NodeDown, error.to_string())
+        }
+    };
+    let text =
+        format!("node {node}: {text}; the subscription is made as soon as the node can be reached");
+    Error::new(kind, text).at_node(node)
 }
 
 #[cfg(test)]

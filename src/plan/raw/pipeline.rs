@@ -457,6 +457,6 @@ mod tests {
         let lines: Vec<&str> = replies_to.split("\r\n").collect();
         assert_eq!(lines[..2], ["$1", "1"]);
         assert!(lines[2].starts_with("-UNKNOWN node b:1"), "{replies_to}");
-        assert!(lines[3].starts_with("-NODEDOWN"), "{replies_to}");
+        assert!(lines[3].starts_with("-TIMEOUT node a:1"), "{replies_to}");
     }
 }

@@ -61,7 +61,7 @@ impl ScanCursor {
         Error::new(
             ErrorKind::Redis,
             format!(
-                "ERR: invalid cursor {}: no scan over these nodes gave it; begin again with 0",
+                "ERR: invalid cursor {}: no scan over these nodes returned it; begin again with 0",
                 KeyText(text)
             ),
         )
@@ -151,10 +151,11 @@ impl CursorStep {
             Error::new(
                 ErrorKind::Redis,
                 format!(
-                    "node {name} gave the scan cursor {cursor}, and no number below 2^53 holds it and the node's; scan \
-                     that node by itself, by `client.node(name)`"
+                    "node {name} returned a scan cursor that is too large to carry the node's number as well; scan \
+                     that node by itself, with `client.node(name)`"
                 ),
             )
+            .at_node(name)
         })?;
         items[0] = Value::BulkString(next.to_string().into_bytes());
         Ok(Value::Array(items))
@@ -192,8 +193,9 @@ impl CursorStep {
 fn unreadable(name: &str) -> Error {
     Error::new(
         ErrorKind::Redis,
-        format!("node {name} answered a scan with something that is not a cursor and a list"),
+        format!("node {name} replied to a scan with something other than a cursor and a list"),
     )
+    .at_node(name)
 }
 
 #[cfg(test)]

@@ -101,7 +101,7 @@ impl ScanState {
         match (self.page.next(), self.next) {
             (Some(Value::BulkString(key)), _) => ScanStep::Yield(Ok(key)),
             (Some(_), _) => {
-                let text = "a scan's answer holds something that is not a key";
+                let text = "the reply to a scan holds something that is not a key";
                 ScanStep::Yield(Err(Error::new(ErrorKind::Redis, text)))
             }
             (None, NextPage::End) => ScanStep::Done,
@@ -131,7 +131,7 @@ impl ScanState {
         let (next, page): (u64, Vec<Value>) = redis::from_redis_value(answer).map_err(|error| {
             Error::new(
                 ErrorKind::Redis,
-                format!("a scan's answer cannot be read: {error}"),
+                format!("the reply to a scan cannot be read: {error}"),
             )
         })?;
         let next = match next {

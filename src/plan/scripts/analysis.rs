@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::command::{CommandSpec, CommandTable};
 use crate::error::{Error, ErrorKind, KeyText, server_error};
-use crate::plan::refusal::{server_style, spoken_name};
+use crate::plan::refusal::{server_style, typed_name};
 use crate::plan::scripts::ScriptCache;
 use crate::plan::scripts::command::{ScriptCommand, ScriptSha};
 use crate::plan::scripts::lua;
@@ -76,15 +76,15 @@ fn no_script() -> Error {
 fn may_touch_data(command: &CommandSpec, args: &[&[u8]]) -> Error {
     let what = match (ScriptCommand::of(args), args.get(1)) {
         (Some(ScriptCommand::Call(_)), Some(name)) => {
-            format!("{} of {}", spoken_name(command), KeyText(name))
+            format!("{} of {}", typed_name(command), KeyText(name))
         }
-        _ => spoken_name(command),
+        _ => typed_name(command),
     };
     Error::new(
         ErrorKind::Unroutable,
         format!(
-            "this {what} declares no key, and its text does not show which it touches, so nothing says which node is \
-             meant; declare its keys, or name a node with `client.node(name)`"
+            "{what} declares no keys, and its source does not show which keys it touches, so no node can be chosen; \
+             declare its keys, or name a node with `client.node(name)`"
         ),
     )
 }
@@ -122,7 +122,7 @@ mod tests {
         let (kind, text) = ask(&["EVALSHA", &harmful, "0"]).unwrap_err();
         assert_eq!(kind, ErrorKind::Unroutable);
         assert!(
-            text.starts_with("this EVALSHA declares no key") && text.contains("client.node(name)"),
+            text.starts_with("EVALSHA declares no key") && text.contains("client.node(name)"),
             "{text}"
         );
         let unknown = ask(&["EVALSHA_RO", &ScriptSha::of(b"?").hex(), "0"]).unwrap_err();
@@ -148,7 +148,7 @@ mod tests {
         let (kind, text) = verdict(&cache, &["FCALL_RO", "peek", "0"]).unwrap_err();
         assert_eq!(kind, ErrorKind::Unroutable);
         assert!(
-            text.starts_with("this FCALL_RO of \"peek\" declares no key"),
+            text.starts_with("FCALL_RO of \"peek\" declares no key"),
             "{text}"
         );
         let unknown = verdict(&cache, &["FCALL", "other", "0"]).unwrap_err();

@@ -170,13 +170,13 @@ impl<N: Network> Simulation<N> {
                 answers: answers(&said, transaction.commands + 2),
             },
             ActionStep::Call { .. } | ActionStep::CallNode { .. } | ActionStep::Registry(_) => {
-                ActionOutcome::Reply(wire(&said))
+                ActionOutcome::Reply(packed_words(&said))
             }
             ActionStep::CallBlocking { .. } => match said.as_str() {
                 "unblock timeout" => ActionOutcome::Unblocked(Unblocked::Timeout),
                 "unblock error" => ActionOutcome::Unblocked(Unblocked::Error),
                 "killed" => ActionOutcome::Closed,
-                reply => ActionOutcome::Reply(wire(reply)),
+                reply => ActionOutcome::Reply(packed_words(reply)),
             },
             ActionStep::Subscribe(_) => ActionOutcome::Subscribed(match said.as_str() {
                 "ok" => Ok(()),
@@ -187,7 +187,7 @@ impl<N: Network> Simulation<N> {
             }),
             ActionStep::PassOnMessages if said == "gap" => ActionOutcome::Closed,
             ActionStep::PassOnMessages => {
-                self.out.extend_from_slice(&wire(&said));
+                self.out.extend_from_slice(&packed_words(&said));
                 ActionOutcome::Done
             }
             ActionStep::ServerVersion => {
@@ -208,7 +208,7 @@ impl<N: Network> Simulation<N> {
 }
 
 /// A reply with `/` in the place of each line's end.
-fn wire(reply: &str) -> Vec<u8> {
+fn packed_words(reply: &str) -> Vec<u8> {
     match reply {
         "" => Vec::new(),
         _ => (reply.replace('/', "\r\n") + "\r\n").into_bytes(),
@@ -227,7 +227,7 @@ fn answers(said: &str, count: usize) -> Answers<RawReplies> {
                     sent: count,
                 });
             }
-            reply => values.push(&wire(reply)),
+            reply => values.push(&packed_words(reply)),
         }
     }
     Answers { values, failure }

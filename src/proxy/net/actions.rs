@@ -10,8 +10,8 @@ use std::sync::Arc;
 use futures_util::future::{Either, select};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::aio::multiplexed::Deadline;
 use crate::aio::{Shared, Subscriber};
+use crate::endpoint::Deadline;
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::{

@@ -263,7 +263,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             if let Ok(open) = &mut pipe
                 && let Err(error) = open.write(piece).await
             {
-                pipe = Err(Cause::Dropped(error.to_string()));
+                pipe = Err(Cause::of_io(&error));
             }
             self.input.consume(count);
             if !scanner.is_complete() && self.read(1).await?.is_break() {
@@ -277,7 +277,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
                 let passed =
                     pipe.stream_reply(&mut self.io, &self.session, &mut told, &mut self.out);
                 match passed.await {
-                    Err(error) if told == 0 => (Cause::Dropped(error.to_string()), 1),
+                    Err(error) if told == 0 => (Cause::of_io(&error), 1),
                     passed => return passed.map(|()| ControlFlow::Continue(())),
                 }
             }

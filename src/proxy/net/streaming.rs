@@ -9,9 +9,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::aio::Shared;
 use crate::aio::peek::Duplex;
 use crate::aio::reconnecting::Connector;
-use crate::endpoint::down_text;
 use crate::error::Error;
 use crate::plan::{Cause, Failure, OversizedReply};
+use crate::policy::ConnectError;
 use crate::proxy::Session;
 use crate::proxy::net::client_io::ClientIo;
 use crate::resp::FrameScanner;
@@ -30,9 +30,9 @@ impl StreamingConnection {
     pub(super) async fn open(
         connector: &Connector,
         timeout: Option<Duration>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, ConnectError> {
         let attempt = connector.backoff.try_begin(connector.timeout);
-        let attempt = attempt.map_err(|down| down_text(&down))?;
+        let attempt = attempt.map_err(|down| down.reason)?;
         let opened = connector.open(connector.handshake()).await;
         let (stream, _) = attempt.end(opened)?;
         Ok(Self { stream, timeout })
@@ -75,10 +75,7 @@ async fn within<T>(
         None => step.await,
         Some(timeout) => match tokio::time::timeout(timeout, step).await {
             Ok(done) => done,
-            Err(_) => Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("nothing moved for {timeout:?}"),
-            )),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
         },
     }
 }
@@ -100,11 +97,11 @@ pub(super) async fn stream_oversized_reply<S: AsyncRead + AsyncWrite + Unpin>(
             Err(why) => return failed(Cause::Connect(why)),
         };
     if let Err(error) = pipe.write(large.request).await {
-        return failed(Cause::Dropped(error.to_string()));
+        return failed(Cause::of_io(&error));
     }
     let mut told = 0;
     match pipe.stream_reply(client, session, &mut told, behind).await {
-        Err(error) if told == 0 => failed(Cause::Dropped(error.to_string())),
+        Err(error) if told == 0 => failed(Cause::of_io(&error)),
         passed => passed.map(Ok),
     }
 }

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use self::session::Session;
+use crate::endpoint::Deadline;
 use crate::endpoint::tls::Tls;
-use crate::sync::deadline::Deadline;
 
 /// Encrypted at once at most, so that what waits to go out has a limit.
 const CHUNK_BYTES: usize = 64 * 1024;

@@ -1,0 +1,133 @@
+//! Why there is no connection to a node: what a backoff remembers, and what each request is told until the next attempt.
+
+use std::fmt;
+use std::io;
+
+use redis::{ErrorKind, RedisError};
+
+/// Why a connection could not be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ConnectError {
+    /// The server refused the username or the password.
+    Auth(String),
+    /// This connection broke earlier, and is not made again: its state would be lost.
+    FailedBefore,
+    /// Refused, unreachable, timed out, closed during the handshake.
+    Unreachable(String),
+}
+
+impl ConnectError {
+    /// The error of an attempt to connect to `address`.
+    pub(crate) fn new(address: &str, error: &RedisError) -> Self {
+        if error.kind() == ErrorKind::AuthenticationFailed {
+            let reply = error.detail().unwrap_or_default();
+            return Self::Auth(format!(
+                "{address} refused the username or the password: {reply}"
+            ));
+        }
+        match error.is_timeout() {
+            true => Self::timed_out(address),
+            false => Self::Unreachable(format!("{address}: {error}")),
+        }
+    }
+
+    /// The attempt took longer than it may.
+    pub(crate) fn timed_out(address: &str) -> Self {
+        Self::Unreachable(format!("{address}: timed out"))
+    }
+}
+
+impl From<&str> for ConnectError {
+    fn from(text: &str) -> Self {
+        Self::Unreachable(text.to_owned())
+    }
+}
+
+impl From<String> for ConnectError {
+    fn from(text: String) -> Self {
+        Self::Unreachable(text)
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auth(text) => f.write_str(text),
+            Self::FailedBefore => {
+                f.write_str("this connection has failed before; open another one")
+            }
+            Self::Unreachable(text) => write!(f, "no connection: {text}"),
+        }
+    }
+}
+
+/// The text for a connection that broke. Whether the system reports the end of the stream, a reset or a broken pipe depends
+/// on what was under way, so a connection that the server closed has one text for all of them.
+pub(crate) fn broken_text(error: &io::Error) -> String {
+    match error.kind() {
+        // A text of our own, or of a library, says more than its kind.
+        _ if error.get_ref().is_some() => error.to_string(),
+        io::ErrorKind::BrokenPipe
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::WriteZero => "closed by the server".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Whether a socket has waited as long as it may.
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_password_is_told_from_a_node_that_cannot_be_reached() {
+        let refused = (
+            ErrorKind::AuthenticationFailed,
+            "refused",
+            "WRONGPASS: no".to_owned(),
+        );
+        let error = ConnectError::new("h:1", &refused.into());
+        assert_eq!(
+            error.to_string(),
+            "h:1 refused the username or the password: WRONGPASS: no"
+        );
+        assert!(matches!(error, ConnectError::Auth(_)));
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let error = ConnectError::new("h:1", &refused.into());
+        assert_eq!(error.to_string(), "no connection: h:1: connection refused");
+    }
+
+    #[test]
+    fn a_timeout_has_one_text_whoever_reports_it() {
+        for error in [
+            io::Error::from(io::ErrorKind::WouldBlock),
+            io::Error::from(io::ErrorKind::TimedOut),
+            io::Error::new(io::ErrorKind::TimedOut, "connection timed out"),
+        ] {
+            let error = ConnectError::new("h:1", &error.into());
+            assert_eq!(error, ConnectError::timed_out("h:1"));
+        }
+    }
+
+    #[test]
+    fn a_connection_closed_by_the_server_has_one_text() {
+        for kind in [
+            io::ErrorKind::BrokenPipe,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::UnexpectedEof,
+        ] {
+            assert_eq!(broken_text(&kind.into()), "closed by the server");
+        }
+        let ours = io::Error::new(io::ErrorKind::UnexpectedEof, "the frame is cut");
+        assert_eq!(broken_text(&ours), "the frame is cut");
+    }
+}
