@@ -184,18 +184,18 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
     }
 
     /// Sends these requests to the node that replied, within the time that is left.
-    fn send_to(&mut self, node: NodeIndex, requests: &[Vec<u8>], routed: &RoutedCommand) {
+    fn send_to<P: AsRef<[u8]>>(&mut self, node: NodeIndex, requests: &[P], routed: &RoutedCommand) {
         let end = self.exchange.end();
-        let packed = requests.concat();
-        let request = match self.is_pinned {
-            true => NodeRequest::pinned(node, packed, requests.len(), ExpectedEnd::Any),
-            false => {
-                let mut request =
-                    NodeRequest::single(node, packed, ReplySlot::whole(0, routed.access));
-                request.slots.resize(requests.len(), request.slots[0]);
-                request
-            }
+        let mut request = match self.is_pinned {
+            true => NodeRequest::pinned(node, Vec::new(), 0, ExpectedEnd::Any),
+            false => NodeRequest::new(node),
         };
+        let bytes = requests.iter().map(|packed| packed.as_ref().len());
+        request.packed.reserve_exact(bytes.sum());
+        for packed in requests {
+            let slot = ReplySlot::whole(0, routed.access);
+            request.push(slot, |out| out.extend_from_slice(packed.as_ref()));
+        }
         self.exchange = Exchange::new([request], routed.blocking, 1).until(end);
         self.exchange.hold(self.held);
     }
@@ -289,8 +289,8 @@ impl<R: ReplyForm> Operation for CommandOperation<'_, R> {
                     }
                 }
                 State::Loading(node, routed) => {
-                    let packed = self.request.packed.to_vec();
-                    self.send_to(node, &[packed], &routed);
+                    // Whatever became of the libraries: a node says itself what it still lacks.
+                    self.send_to(node, &[self.request.packed], &routed);
                     self.state = State::Resent(routed);
                 }
                 State::Resent(routed) => {
