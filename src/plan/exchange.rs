@@ -4,6 +4,7 @@
 //! that means is decided here: a broken connection is replaced and what is safe to repeat is sent again, and a request that
 //! any node may answer goes to the next one when its node cannot be reached.
 
+use std::iter;
 use std::time::{Duration, Instant};
 
 use redis::Value;
@@ -14,7 +15,7 @@ use crate::partition::NodeIndex;
 use crate::plan::SharedByteMeter;
 use crate::plan::batch::{NodeRequest, ReplySlot};
 use crate::plan::other_node::for_other_node;
-use crate::plan::{Answers, Failure, RESENDS_MAX, ReplyBuffer, Resend};
+use crate::plan::{Answers, Cause, ExpectedEnd, Failure, RESENDS_MAX, ReplyBuffer, Resend};
 
 /// How often one request may still be resent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,8 +58,8 @@ pub(crate) struct Exchange<R = Vec<Value>> {
 #[derive(Debug)]
 pub(crate) struct NodeExchange<R> {
     request: NodeRequest,
-    /// What is sent again after a failure: from this request on.
-    rest: Option<(usize, NodeRequest)>,
+    /// What is sent again after a failure: from this request on. In a box, because it is rare and requests are moved.
+    rest: Option<Box<(usize, NodeRequest)>>,
     answers: Answers<R>,
     resends: ResendBudget,
     is_pending: bool,
@@ -120,14 +121,15 @@ impl<R: ReplyBuffer> Exchange<R> {
         self.end
     }
 
-    /// Whether something is to be sent. All nodes that are pending may be sent to at once.
+    /// Whether something is to be sent. All nodes that are pending may be sent to at once. After the end nothing is.
     pub(crate) fn poll(&mut self, now: Instant) -> bool {
+        // Nobody waits for a reply any more, and a write that is sent all the same would be one of unknown fate.
+        if self.end.is_some_and(|end| end <= now) {
+            self.nodes.iter_mut().for_each(NodeExchange::expire);
+            return false;
+        }
         if self.nodes.iter().any(|node| node.is_pending) {
             return true;
-        }
-        // There is no time left for another node.
-        if self.end.is_some_and(|end| end <= now) {
-            return false;
         }
         let asked = self.nodes.len();
         let failed = &self.nodes[self.unreachable_until..];
@@ -152,15 +154,16 @@ impl<R: ReplyBuffer> Exchange<R> {
     }
 
     /// What is to be sent, in node order.
-    pub(crate) fn attempts(&self) -> Vec<Attempt<'_>> {
-        self.nodes
-            .iter()
-            .filter_map(NodeExchange::attempt)
-            .collect()
+    pub(crate) fn attempts(&self) -> impl Iterator<Item = Attempt<'_>> {
+        self.nodes.iter().filter_map(NodeExchange::attempt)
     }
 
     /// Takes what came back for each of the [attempts](Self::attempts), in their order.
     pub(crate) fn handle(&mut self, answers: Vec<Answers<R>>) {
+        // Each attempt is over, also one that nothing is said of: were it still pending, it would be sent for ever.
+        let answers = answers
+            .into_iter()
+            .chain(iter::repeat_with(Answers::default));
         let pending = self.nodes.iter_mut().filter(|node| node.is_pending);
         for (node, answers) in pending.zip(answers) {
             node.handle(answers);
@@ -222,19 +225,28 @@ impl<R: ReplyBuffer> NodeExchange<R> {
                 request: &self.request,
                 needs_new_connection: false,
             },
-            Some((_, rest)) => Attempt {
-                request: rest,
+            Some(rest) => Attempt {
+                request: &rest.1,
                 needs_new_connection: true,
             },
         };
         self.is_pending.then_some(attempt)
     }
 
+    /// Gives up what is still to be sent. What broke before stays the reason; what was never sent was too late.
+    fn expire(&mut self) {
+        if self.is_pending && self.rest.take().is_none() {
+            let late = Cause::Timeout("no time was left to send it".into());
+            self.answers = Answers::failed(Failure::not_sent(late));
+        }
+        self.is_pending = false;
+    }
+
     /// Takes what came back for the attempt.
     pub(crate) fn handle(&mut self, answers: Answers<R>) {
         match self.rest.take() {
             None => self.answers = answers,
-            Some((first, _)) => self.answers.append(first, answers),
+            Some(rest) => self.answers.append(rest.0, answers),
         }
         self.is_pending = false;
         let Some(failure) = &self.answers.failure else {
@@ -245,8 +257,12 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             return;
         }
         let answered = self.answers.values.count();
+        // The end of a transaction is none: its commands would be run one by one.
+        if self.request.ending == ExpectedEnd::Exec && answered > 0 {
+            return;
+        }
         if let Resend::From(first) = self.resends.after(failure, answered, &self.request.slots) {
-            self.rest = Some((first, self.request.rest(first)));
+            self.rest = Some(Box::new((first, self.request.rest(first))));
             self.is_pending = true;
         }
     }
