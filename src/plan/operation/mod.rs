@@ -22,6 +22,8 @@
 mod command;
 mod form;
 mod pipeline;
+#[cfg(test)]
+mod simulation;
 
 use std::sync::Arc;
 use std::time::Instant;
