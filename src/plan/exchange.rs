@@ -3,6 +3,19 @@
 //! An executor asks what is [pending](Exchange::poll), moves the bytes, and [hands over](Exchange::handle) what came back. What
 //! that means is decided here: a broken connection is replaced and what is safe to repeat is sent again, and a request that
 //! any node may answer goes to the next one when its node cannot be reached.
+//!
+//! All that is pending at one time is a *wave*: its requests may be sent at once. ECHO and GET in one pipeline, while node
+//! `a` is down and the connection to `b` breaks:
+//!
+//! ```text
+//! wave   sent to a        sent to b             what came back
+//!  1     ECHO, GET a1     GET b1                a: connection refused; b: connection broke
+//!  2                      GET b1, a new one     b: a reply             a read is resent
+//!  3                      ECHO                  b: a reply             any node may answer it; GET a1 stays failed
+//! ```
+//!
+//! There are at most [`RESENDS_MAX`] + 1 waves for each node of the topology, and none begins after the
+//! [end](Exchange::end).
 
 use std::iter;
 use std::time::{Duration, Instant};
@@ -40,6 +53,11 @@ impl ResendBudget {
 }
 
 /// Requests for several nodes, and what came back so far.
+///
+/// Used in this order: [`begin`](Self::begin) once; [`poll`](Self::poll), [`attempts`](Self::attempts) and
+/// [`handle`](Self::handle) in turns, until `poll` says that nothing is to be sent; then [`parts`](Self::parts),
+/// [`into_parts`](Self::into_parts) or [`into_last`](Self::into_last). An executor that serves each node by itself goes
+/// through [`nodes_mut`](Self::nodes_mut) instead, so that one node's second attempt need not wait for another's first.
 #[derive(Debug)]
 pub(crate) struct Exchange<R = Vec<Value>> {
     /// In node order; those for other nodes, because the first could not be reached, behind them.
@@ -48,9 +66,10 @@ pub(crate) struct Exchange<R = Vec<Value>> {
     blocking: BlockingTime,
     /// When all of it ends; `None` before it has begun, and when it never does.
     end: Option<Instant>,
-    /// Nodes of the topology.
+    /// Nodes of the topology; one, when no other node may be asked.
     node_count: usize,
-    /// Those before were asked for what another node may answer.
+    /// What is left of the nodes before this one was given to another node already. Without it the same request would go
+    /// to the same next node in every wave.
     unreachable_until: usize,
 }
 
@@ -60,8 +79,10 @@ pub(crate) struct NodeExchange<R> {
     request: NodeRequest,
     /// What is sent again after a failure: from this request on. In a box, because it is rare and requests are moved.
     rest: Option<Box<(usize, NodeRequest)>>,
+    /// Of all attempts: those of a later one are joined to those that an earlier one brought.
     answers: Answers<R>,
     resends: ResendBudget,
+    /// There is an attempt that nothing has come back for yet.
     is_pending: bool,
 }
 
@@ -88,7 +109,7 @@ impl<R: ReplyBuffer> Exchange<R> {
         }
     }
 
-    /// One that ends no later than `end`.
+    /// One that ends no later than `end`: the later exchanges of an operation have what the first one left of its time.
     pub(crate) fn until(mut self, end: Option<Instant>) -> Self {
         self.end = end;
         self
@@ -104,7 +125,8 @@ impl<R: ReplyBuffer> Exchange<R> {
         self.blocking = blocking.then(self.blocking);
     }
 
-    /// Begins it. Gives the time it may take, when a reply that is not held back may take `response`.
+    /// Begins it. Gives the time it may take, when a reply that is not held back may take `response`; `None` when it may
+    /// take for ever, because `response` is `None` or a command waits for ever by its own wish.
     pub(crate) fn begin(&mut self, now: Instant, response: Option<Duration>) -> Option<Duration> {
         let limit = self.blocking.with_response(response);
         let left = self.end.map(|end| end.saturating_duration_since(now));
@@ -131,6 +153,7 @@ impl<R: ReplyBuffer> Exchange<R> {
         if self.nodes.iter().any(|node| node.is_pending) {
             return true;
         }
+        // Nothing is pending: what is left of the nodes that could not be reached goes to others.
         let asked = self.nodes.len();
         let failed = &self.nodes[self.unreachable_until..];
         let more: Vec<NodeRequest> = failed
@@ -178,12 +201,17 @@ impl<R: ReplyBuffer> Exchange<R> {
         }
     }
 
-    /// The requests, and what came back for them.
+    /// The requests, and what came back for them. A request that went from node to node is there once for each of them, in
+    /// that order, so the last one that is looked at counts.
     pub(crate) fn parts(&self) -> impl ExactSizeIterator<Item = (&NodeRequest, &Answers<R>)> {
         self.nodes.iter().map(NodeExchange::part)
     }
 
     /// One of the [parts](Self::parts).
+    ///
+    /// # Panics
+    ///
+    /// When there are no more than `number` of them.
     pub(crate) fn part(&self, number: usize) -> (&NodeRequest, &Answers<R>) {
         self.nodes[number].part()
     }
@@ -218,7 +246,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         (&self.request, &self.answers)
     }
 
-    /// What is to be sent to this node now.
+    /// What is to be sent to this node now; `None` when nothing is pending there.
     pub(crate) fn attempt(&self) -> Option<Attempt<'_>> {
         let attempt = match &self.rest {
             None => Attempt {
@@ -242,8 +270,9 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         self.is_pending = false;
     }
 
-    /// Takes what came back for the attempt.
+    /// Takes what came back for the attempt, and decides whether there is another one.
     pub(crate) fn handle(&mut self, answers: Answers<R>) {
+        // Replies of the second attempt follow those of the first: it began where these ended.
         match self.rest.take() {
             None => self.answers = answers,
             Some(rest) => self.answers.append(rest.0, answers),
@@ -265,5 +294,28 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             self.rest = Some(Box::new((first, self.request.rest(first))));
             self.is_pending = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_on_its_way_is_not_much_larger_than_the_request() {
+        // Both are moved for every node of every pipeline.
+        assert!(size_of::<NodeExchange<Vec<Value>>>() <= 2 * size_of::<NodeRequest>());
+    }
+
+    #[test]
+    fn an_attempt_that_nothing_is_said_of_is_over() {
+        let slot = ReplySlot::whole(0, crate::command::Access::Read);
+        let request =
+            NodeRequest::single(NodeIndex::new(0), b"*1\r\n$4\r\nPING\r\n".to_vec(), slot);
+        let mut exchange: Exchange = Exchange::new([request], BlockingTime::None, 1);
+        let now = Instant::now();
+        assert!(exchange.poll(now));
+        exchange.handle(Vec::new());
+        assert!(!exchange.poll(now));
     }
 }

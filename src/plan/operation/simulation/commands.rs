@@ -2,6 +2,7 @@
 
 use super::play_all;
 use super::world::play;
+use crate::command::{Blocking, CommandTable, Scripting};
 
 /// One node.
 const ONE: &[&str] = &[
@@ -659,6 +660,18 @@ fn fcall_loads_or_lists_libraries_first_where_it_needs_them() {
 #[test]
 fn a_command_for_a_named_node_stays_there_and_its_libraries_too() {
     play_all(AT_ONE_NODE, play);
+}
+
+#[test]
+fn no_command_about_scripts_waits_so_every_step_of_its_recovery_has_an_end() {
+    let about_scripts = CommandTable::built_in()
+        .iter()
+        .filter(|command| command.scripting() == Scripting::Yes);
+    let waiting = about_scripts.filter(|command| command.blocking() != Blocking::No);
+    assert_eq!(
+        waiting.map(|command| command.name()).collect::<Vec<_>>(),
+        [""; 0]
+    );
 }
 
 #[cfg(feature = "proxy")]
