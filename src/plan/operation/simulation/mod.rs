@@ -15,13 +15,14 @@
 //! before the mark had come). Commands are separated by `; `, chunks of a request by ` / `. Keys live on the node whose
 //! letter they begin with, all others on `c`.
 //!
-//! * `commands`, `pipelines`, `dedicated`: the rows. `property`: commands and breaks by chance.
+//! * `commands`, `scripts`, `pipelines`, `dedicated`: the rows. `property`: commands and breaks by chance.
 //! * `world`: the simulated nodes and clock. `text`: the notation.
 
 mod commands;
 mod dedicated;
 mod pipelines;
 mod property;
+mod scripts;
 mod text;
 mod world;
 
