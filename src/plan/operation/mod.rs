@@ -2,7 +2,7 @@
 //!
 //! * [`CommandOperation`]: one command, routed by its keys, to one node, or over a connection that one user holds.
 //! * [`PipelineOperation`]: many commands, or one MULTI ... EXEC.
-//! * `form`: the two forms of a reply: a decoded [`Value`](redis::Value), or the frame as it came.
+//! * `form`: the two forms of a reply: a decoded [`Value`], or the frame as it came.
 //!
 //! An executor loops: [`poll`](Operation::poll) gives an [`Exchange`] to send, or the reply.
 //!
