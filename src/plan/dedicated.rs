@@ -2,6 +2,18 @@
 //!
 //! A connection that one user holds remembers what was sent over it: it watches keys, queues a transaction, has another
 //! database or name. Both clients keep a [`DedicatedState`] beside such a connection and ask it before each request.
+//!
+//! Three things follow from that state:
+//!
+//! * Nothing is resent: on another connection a command would run outside its MULTI, or without its WATCH.
+//! * EXEC must not run after a WATCH that failed, whether a server or this client refused it: it would succeed without
+//!   having watched. The transaction is ended instead (DISCARD, or UNWATCH before MULTI), and the user gets EXECABORT, as
+//!   programs expect it of a transaction that did not take place.
+//! * Inside MULTI a script goes along at once (EVAL for EVALSHA): that it is missing would show only at EXEC.
+//!
+//! The order is always: [`command`](DedicatedState::command) or [`pipeline`](DedicatedState::pipeline), the operation run to
+//! its end, then [`replied`](DedicatedState::replied) or [`replied_all`](DedicatedState::replied_all). A request whose
+//! connection broke needs no `replied`: the connection is closed, and its state is gone.
 
 use redis::Value;
 
@@ -29,7 +41,8 @@ pub(crate) enum KeyCheck {
 pub(crate) struct DedicatedState {
     node: NodeIndex,
     keys: KeyCheck,
-    /// Nothing was changed that the next user would notice, transactions apart.
+    /// Nothing was changed that the next user would notice, transactions apart. Decided by what is sent, not by replies: a
+    /// command whose reply is lost may have changed it.
     is_pristine: bool,
     transaction: TransactionState,
     watch: WatchState,
@@ -78,6 +91,7 @@ impl DedicatedState {
         scripts: &'a dyn ScriptStore,
         request: Request<'a>,
     ) -> Result<CommandOperation<'a, Vec<Value>>, Error> {
+        // Before it is checked: the check would take the EXEC for one that ends the transaction.
         if self.watch.forbids(request.packed) {
             let tidy_up = (self.node, self.end_transaction());
             let refusal = exec_abort();
@@ -120,7 +134,7 @@ impl DedicatedState {
         Ok(Exchange::new([request], routed.blocking, 1))
     }
 
-    /// Records the reply to a command.
+    /// Records the reply to a command: a WATCH that the server refused has failed.
     pub(crate) fn replied(&mut self, args: &[&[u8]], reply: &Value) {
         self.watch = self.watch.after(args, Ok(reply));
     }
@@ -159,6 +173,7 @@ impl DedicatedState {
             PipelineKind::Plain => ExpectedEnd::Any,
             PipelineKind::Atomic { .. } => ExpectedEnd::Exec,
         };
+        // The libraries that go ahead have replies too, which the operation drops.
         let replies = preloads + summary.commands;
         let request = NodeRequest::pinned(self.node, packed, replies, ending);
         let exchange = Exchange::new([request], summary.blocking, 1);
@@ -169,6 +184,7 @@ impl DedicatedState {
 
     /// Records the replies to a packed pipeline.
     pub(crate) fn replied_all(&mut self, packed: &[u8], kind: PipelineKind, replies: &[Value]) {
+        // Between MULTI and EXEC there is no WATCH, and EXEC has ended what was watched before.
         if kind == PipelineKind::Plain {
             self.watch = self.watch.after_all(packed, replies);
         }

@@ -24,7 +24,7 @@ impl Router {
             return Ok(Vec::new());
         };
         let mut exchange: Exchange = batch.exchange();
-        let answers = exchange.attempts().into_iter().map(|attempt| {
+        let answers = exchange.attempts().map(|attempt| {
             let mut answers = Answers::default();
             let mut input = Slice(&replies[attempt.request.node.get()]);
             resp::read_all(&mut input, attempt.request.slots.len(), &mut answers.values)?;

@@ -127,7 +127,6 @@ pub(crate) enum Resend {
 
 impl<R: ReplyBuffer> Answers<R> {
     /// No answer at all.
-    #[cfg(feature = "tokio-comp")]
     pub(crate) fn failed(failure: Failure) -> Self {
         Self {
             values: R::default(),

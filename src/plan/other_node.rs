@@ -111,6 +111,21 @@ mod tests {
         assert_eq!(going(Answers::default()), 0);
     }
 
+    #[cfg(feature = "proxy")]
+    #[test]
+    fn the_meter_of_replies_goes_along_to_another_node() {
+        #[derive(Debug)]
+        struct Nothing;
+        impl crate::plan::ByteMeter for Nothing {
+            fn add(&self, _: usize) {}
+            fn subtract(&self, _: usize) {}
+        }
+        let mut request = exchange(&[ReplySlot::whole(0, Access::Read).anywhere()]);
+        request.meter = Some(std::sync::Arc::new(Nothing));
+        let next = for_other_node(&request, &lost(0, 1, gone()), 4).unwrap();
+        assert!(next.meter.is_some());
+    }
+
     #[test]
     fn a_transaction_goes_as_a_whole_or_not_at_all() {
         let write = ReplySlot::whole(0, Access::Write).anywhere();

@@ -156,13 +156,13 @@ impl Dedicated {
         let deadline = Deadline::start(limit);
         while exchange.poll(Instant::now()) {
             let attempts = exchange.attempts();
-            let answers = attempts.iter().map(|attempt| self.send(attempt, &deadline));
+            let answers = attempts.map(|attempt| self.send(attempt, &deadline));
             let answers = answers.collect();
             exchange.handle(answers);
         }
     }
 
-    fn send(&mut self, attempt: &Attempt<'_>, deadline: &Deadline) -> Answers {
+    fn send(&mut self, attempt: Attempt<'_>, deadline: &Deadline) -> Answers {
         let request = attempt.request;
         let mut answers = Answers::default();
         let count = request.slots.len();

@@ -87,15 +87,15 @@ impl Executor {
         let deadline = Deadline::start(limit);
         let blocking = exchange.blocking_time();
         while exchange.poll(Instant::now()) {
-            let answers = self.send(&exchange.attempts(), blocking, &deadline);
+            let answers = self.send(exchange.attempts(), blocking, &deadline);
             exchange.handle(answers);
         }
     }
 
     /// Writes to all nodes, then reads from all.
-    fn send(
-        &self,
-        attempts: &[Attempt<'_>],
+    fn send<'e>(
+        &'e self,
+        attempts: impl Iterator<Item = Attempt<'e>>,
         blocking: BlockingTime,
         deadline: &Deadline,
     ) -> Vec<Answers> {
@@ -108,13 +108,9 @@ impl Executor {
             pool.lease(checkout, deadline)
         };
         let mut in_flight: Vec<InFlight<'_>> = attempts
-            .iter()
-            .map(|attempt| InFlight::begin(attempt.request, lease(attempt)))
+            .map(|attempt| InFlight::begin(attempt.request, lease(&attempt)))
             .collect();
-        let chunks = attempts
-            .iter()
-            .map(|attempt| attempt.request.chunks())
-            .max();
+        let chunks = in_flight.iter().map(|node| node.request.chunks()).max();
         for chunk in 0..chunks.unwrap_or(0) {
             for request in &mut in_flight {
                 request.write(chunk, deadline);

@@ -165,6 +165,8 @@ impl NodeRequest {
     pub(in crate::plan) fn same_for(&self, node: NodeIndex) -> Self {
         Self {
             ending: self.ending,
+            #[cfg(feature = "proxy")]
+            meter: self.meter.clone(),
             tried: self.tried + 1,
             ..Self::new(node)
         }
@@ -195,9 +197,21 @@ impl NodeRequest {
         let before = self.packed.len();
         write(&mut self.packed);
         let start = self.chunk_ends.last().map_or(0, |&(bytes, _)| bytes);
-        if self.packed.len() - start > IN_FLIGHT_BYTES_MAX && before > start {
+        if self.packed.len() - start > IN_FLIGHT_BYTES_MAX
+            && before > start
+            && !self.is_one_with_last(slot)
+        {
             self.chunk_ends.push((before, self.slots.len()));
         }
         self.slots.push(slot);
+    }
+
+    /// Whether a request for this slot must go in one chunk with the request before it. A chunk may be sent on another
+    /// connection than the one before: EXEC would find no MULTI there, and WAIT would not wait for what went ahead of it.
+    fn is_one_with_last(&self, slot: ReplySlot) -> bool {
+        let is_same_part = |last: &ReplySlot| {
+            slot.part != WHOLE && (last.command, last.part) == (slot.command, slot.part)
+        };
+        self.ending == ExpectedEnd::Exec || self.slots.last().is_some_and(is_same_part)
     }
 }

@@ -1,4 +1,8 @@
 //! One command, until its reply.
+//!
+//! The command goes as its plan says. Three replies are no end, because nothing was run and the client has what is missing:
+//! NOSCRIPT (EVAL goes in the place of EVALSHA), `Function not found` (the libraries go, then FCALL again), and the router's
+//! own refusal of a function without keys whose library it does not know (FUNCTION LIST, then a plan). Each is tried once.
 
 use std::time::Instant;
 
@@ -28,9 +32,10 @@ pub(crate) struct CommandOperation<'a, R: ReplyForm> {
     state: State<'a>,
     /// For how many nodes a script command is meant.
     scope: Scope,
-    /// Sent over a connection that one user holds.
+    /// Sent over a connection that one user holds. What goes ahead of it goes over the same one.
     is_pinned: bool,
-    /// Held back by somebody else's wish, besides its own.
+    /// Held back by somebody else's wish (CLIENT PAUSE), besides its own. Every exchange of the operation has this time,
+    /// since the pause holds back each of them.
     held: BlockingTime,
 }
 
@@ -83,7 +88,8 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         operation
     }
 
-    /// One that goes to one node because the user says so.
+    /// One that goes to one node because the user says so. It never goes to another one, and a library that it loads is not
+    /// brought to the others: see [`Scope::OneNode`].
     pub(crate) fn at_node(
         router: &'a Router,
         scripts: &'a dyn ScriptStore,
@@ -96,7 +102,8 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         operation
     }
 
-    /// One that is sent over a connection to `node` that the user holds. `packed` may be another form of the request.
+    /// One that is sent over a connection to `node` that the user holds, and never over another one. `packed` is what is
+    /// sent: inside MULTI the EVAL in the place of an EVALSHA, whose reply, QUEUED, cannot show that the script is missing.
     pub(crate) fn pinned(
         router: &'a Router,
         scripts: &'a dyn ScriptStore,
@@ -152,6 +159,7 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
     }
 
     fn list_libraries(&mut self, refusal: Error) {
+        // Nodes have the same libraries, or are meant to.
         // The first that can be reached is asked, not one by chance: where nodes differ, a function must not be there at one
         // time and not at another.
         let mut batch = Batch::new(self.router, LIST_LIBRARIES.len(), 0);
@@ -160,7 +168,7 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         self.state = State::Listing(refusal);
     }
 
-    /// Sends the command as it is planned.
+    /// Sends the command as it is planned, in the time that the listing left, if there was one.
     fn send(&mut self, routed: RoutedCommand) {
         let nodes = self.router.topology().nodes().len();
         let end = self.exchange.end();
@@ -183,19 +191,20 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         self.state = State::Sent(routed);
     }
 
-    /// Sends these requests to the node that replied, within the time that is left.
-    fn send_to(&mut self, node: NodeIndex, requests: &[Vec<u8>], routed: &RoutedCommand) {
+    /// Sends these requests to the node that replied, within the time that is left. A command that concerns scripts waits
+    /// for nothing, so this ends after the response timeout at the latest, also where the first exchange had no end.
+    fn send_to<P: AsRef<[u8]>>(&mut self, node: NodeIndex, requests: &[P], routed: &RoutedCommand) {
         let end = self.exchange.end();
-        let packed = requests.concat();
-        let request = match self.is_pinned {
-            true => NodeRequest::pinned(node, packed, requests.len(), ExpectedEnd::Any),
-            false => {
-                let mut request =
-                    NodeRequest::single(node, packed, ReplySlot::whole(0, routed.access));
-                request.slots.resize(requests.len(), request.slots[0]);
-                request
-            }
+        let mut request = match self.is_pinned {
+            true => NodeRequest::pinned(node, Vec::new(), 0, ExpectedEnd::Any),
+            false => NodeRequest::new(node),
         };
+        let bytes = requests.iter().map(|packed| packed.as_ref().len());
+        request.packed.reserve_exact(bytes.sum());
+        for packed in requests {
+            let slot = ReplySlot::whole(0, routed.access);
+            request.push(slot, |out| out.extend_from_slice(packed.as_ref()));
+        }
         self.exchange = Exchange::new([request], routed.blocking, 1).until(end);
         self.exchange.add_blocking(self.held);
     }
@@ -212,6 +221,7 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
             self.state = State::Refused(refusal);
             return;
         };
+        // What is listed is known from now on: the next call of the function is planned at once.
         let scripts = self.scripts;
         scripts.update(&mut |cache| ScriptCache::record_libraries(cache, &libraries));
         match self.router.route(self.request.args, &|| scripts.snapshot()) {
@@ -223,7 +233,8 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         }
     }
 
-    /// The reply of the one node; `None` when it lacked a script, which is brought to it.
+    /// The reply of the one node; `None` when it lacked a script, which is brought to it. The reply of a command that was
+    /// resent stands as it is, or a node that forgets at once would be asked for ever.
     fn handle_reply(
         &mut self,
         routed: RoutedCommand,
@@ -261,7 +272,8 @@ impl<R: ReplyForm> Operation for CommandOperation<'_, R> {
     type Output = Result<R::Reply, Error>;
 
     fn poll(&mut self, now: Instant) -> Step<'_, R, Self::Output> {
-        // Every state leads on, and none comes twice.
+        // Every state leads on, and none comes twice: it is taken out before it is acted upon, so that a poll after the end
+        // finds `Done`.
         loop {
             if self.exchange.poll(now) {
                 return Step::Send(&mut self.exchange);
@@ -289,8 +301,8 @@ impl<R: ReplyForm> Operation for CommandOperation<'_, R> {
                     }
                 }
                 State::Loading(node, routed) => {
-                    let packed = self.request.packed.to_vec();
-                    self.send_to(node, &[packed], &routed);
+                    // Whatever became of the libraries: a node says itself what it still lacks.
+                    self.send_to(node, &[self.request.packed], &routed);
                     self.state = State::Resent(routed);
                 }
                 State::Resent(routed) => {

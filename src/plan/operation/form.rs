@@ -1,4 +1,8 @@
 //! The two forms in which replies are given: decoded, or as they came.
+//!
+//! An operation decides by what a reply says, and gives it back in the form it came in. Clients decode every reply; the
+//! proxy passes frames on, and reads only errors and what has to be merged. Both take the same decisions: `simulation` runs
+//! every row of a single command in both forms.
 
 use redis::Value;
 
@@ -16,10 +20,10 @@ pub(crate) trait ReplyForm: ReplyBuffer {
     /// What else it takes to make one.
     type Context: Copy;
 
-    /// The reply of `node` to one request.
+    /// The reply of `node` to one request. An error of the server is a reply.
     fn single(answers: Answers<Self>, node: &str, access: Access) -> Result<Self::Reply, Error>;
 
-    /// The reply to the only command of a batch.
+    /// The reply to the only command of a batch, merged from the parts of its nodes.
     fn merged(
         batch: Batch<'_, '_>,
         exchange: Exchange<Self>,
@@ -27,7 +31,7 @@ pub(crate) trait ReplyForm: ReplyBuffer {
         entropy: u64,
     ) -> Result<Self::Reply, Error>;
 
-    /// What makes a script command work that a node could not carry out.
+    /// What makes a script command work that a node could not carry out; `None` when the reply stands.
     fn recovery(cache: &ScriptCache, args: &[&[u8]], reply: &Self::Reply) -> Option<Recovery>;
 
     /// Records what a script command did by its reply. Gives the reply as the client has to see it.
@@ -39,7 +43,7 @@ pub(crate) trait ReplyForm: ReplyBuffer {
         reply: Self::Reply,
     ) -> Self::Reply;
 
-    /// The first of these replies, decoded.
+    /// The first of these replies, decoded; `None` when there is none or it cannot be read.
     fn first_value(&self) -> Option<Value>;
 }
 

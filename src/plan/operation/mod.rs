@@ -2,7 +2,7 @@
 //!
 //! * [`CommandOperation`]: one command, routed by its keys, to one node, or over a connection that one user holds.
 //! * [`PipelineOperation`]: many commands, or one MULTI ... EXEC.
-//! * `form`: the two forms of a reply: a decoded [`Value`](redis::Value), or the frame as it came.
+//! * `form`: the two forms of a reply: a decoded [`Value`], or the frame as it came.
 //!
 //! An executor loops: [`poll`](Operation::poll) gives an [`Exchange`] to send, or the reply.
 //!
@@ -17,11 +17,16 @@
 //! ```
 //!
 //! Broken connections and nodes out of reach are matters of the [`Exchange`] itself. All of it ends within the time of the
-//! first exchange.
+//! first exchange: a step that would begin later is not taken, and fails as a request that was not sent.
+//!
+//! No state comes twice, so an operation takes at most four exchanges: FUNCTION LIST, the command, FUNCTION LOAD, the command
+//! again. A pipeline takes two. `simulation` runs them over nodes that break in every place.
 
 mod command;
 mod form;
 mod pipeline;
+#[cfg(test)]
+mod simulation;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,17 +40,39 @@ pub(crate) use form::ReplyForm;
 pub(crate) use pipeline::{PipelineOperation, Selection};
 
 /// A request under way.
+///
+/// EVALSHA of a script that the client knows, at a node that was restarted:
+///
+/// ```text
+/// poll ─▶ Send: EVALSHA to a     the executor sends it and records the reply, NOSCRIPT
+/// poll ─▶ Send: EVAL to a        the executor sends it and records the reply, 1
+/// poll ─▶ Done: 1
+/// ```
+///
+/// It does nothing between two calls, so one that is dropped is given up: what was sent stays sent.
 pub(crate) trait Operation {
     /// The form in which replies are read.
     type Replies: ReplyBuffer;
     /// What comes of it.
     type Output;
 
-    /// Goes on with what came back for the exchange that was given last. `now` is the time.
+    /// Goes on with what came back for the exchange that was given last. `now` is the time; it never goes back. After
+    /// [`Step::Done`] there is an error for those who poll on, and never a second reply.
     fn poll(&mut self, now: Instant) -> Step<'_, Self::Replies, Self::Output>;
 }
 
 /// What an operation needs next.
+///
+/// An executor knows these two and nothing of what is behind them:
+///
+/// ```text
+/// loop {
+///     match operation.poll(Instant::now()) {
+///         Step::Send(exchange) => executor.exchange(exchange),
+///         Step::Done(result) => return result,
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub(crate) enum Step<'o, R, T> {
     /// These requests sent, and their replies recorded in them.
@@ -55,6 +82,10 @@ pub(crate) enum Step<'o, R, T> {
 }
 
 /// Where a client keeps its script cache.
+///
+/// A cache is an `Arc` behind a lock of the handle's: an operation reads a snapshot, which costs a reference, and takes the
+/// lock alone only for what is new. Between the two another request may have changed the cache, so every change is made to
+/// the cache as it is then, not to the snapshot.
 pub(crate) trait ScriptStore: Sync {
     /// The cache as it is now.
     fn snapshot(&self) -> Arc<ScriptCache>;

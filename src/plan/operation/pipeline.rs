@@ -1,4 +1,9 @@
 //! Many commands, or one transaction, until their replies.
+//!
+//! The commands of a pipeline go to their own nodes in one exchange. Scripts that a node may lack went ahead when it was
+//! planned; functions that a node turned out to lack are brought there and called again in a second exchange, the only one.
+//! A function that is called again runs behind the commands that followed it: a pipeline promises no order among nodes, and
+//! the first call was refused, not run.
 
 use std::time::Instant;
 
@@ -110,7 +115,7 @@ impl<'a> PipelineOperation<'a> {
         }
     }
 
-    /// One that is refused, after what `exchange` holds, if anything, was sent.
+    /// One that is refused, after what `exchange` holds, if anything, was sent. The reply to that does not matter.
     pub(crate) fn refused(
         router: &'a Router,
         scripts: &'a dyn ScriptStore,
@@ -126,12 +131,13 @@ impl<'a> PipelineOperation<'a> {
         }
     }
 
+    /// Takes it out, and keeps its end for the one that may follow.
     fn take_exchange(&mut self) -> Exchange {
         let none = Exchange::new([], BlockingTime::None, 0).until(self.exchange.end());
         std::mem::replace(&mut self.exchange, none)
     }
 
-    /// The replies of a batch; `None` when nodes lacked functions, which are brought to them and called again.
+    /// The replies of a batch. What failed is an error in its place, so a batch itself never fails. `None` when nodes lacked functions, which are brought to them and called again.
     fn handle_batch(
         &mut self,
         batch: &Batch<'a, 'a>,
@@ -151,7 +157,8 @@ impl<'a> PipelineOperation<'a> {
         Some(values)
     }
 
-    /// The replies of one node to all that was sent to it.
+    /// The replies of one node to all that was sent to it, without those to the libraries that went ahead. When the
+    /// connection breaks, a transaction fails as a whole: whether EXEC was carried out nobody can say.
     fn handle_one(
         &mut self,
         node: NodeIndex,

@@ -391,7 +391,7 @@ mod tests {
         }
         let mut exchange = pipeline.exchange();
         let attempts = exchange.attempts();
-        let answers = attempts.iter().map(|Attempt { request, .. }| {
+        let answers = attempts.map(|Attempt { request, .. }| {
             let mut frames = RawReplies::default();
             let replies = replies[request.node.get()];
             replies.iter().for_each(|reply| match *reply {

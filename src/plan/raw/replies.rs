@@ -187,6 +187,10 @@ impl ReplyBuffer for RawReplies {
             ..*last
         }));
         self.bytes += more.bytes;
+        // Where nothing came before, nothing was metered.
+        if self.meter.is_none() {
+            self.meter.clone_from(&more.meter);
+        }
         self.update_meter();
     }
 }
@@ -233,6 +237,19 @@ mod tests {
         frames.join(more);
         assert!(held() >= 2 << 20);
         drop(frames);
+        assert_eq!(held(), 0);
+    }
+
+    #[test]
+    fn replies_that_come_after_a_resend_are_metered_though_none_came_before() {
+        let count = Arc::new(Count::default());
+        let held = || count.0.load(Ordering::Relaxed);
+        let mut more = RawReplies::with_meter(Some(Arc::clone(&count) as SharedByteMeter));
+        more.push(&vec![b'x'; 1 << 20]);
+        let mut answers = RawReplies::default();
+        answers.join(more);
+        assert!(held() >= 1 << 20);
+        drop(answers);
         assert_eq!(held(), 0);
     }
 

@@ -8,6 +8,7 @@ use redis::Value;
 use crate::command::write_command;
 use crate::plan::scripts::command::{Scope, ScriptCommand, ScriptSha};
 use crate::plan::scripts::lua;
+use crate::resp::canonical_integer;
 
 /// So many scripts a client remembers, and as many libraries; the oldest are forgotten first.
 pub const SCRIPTS_MAX: usize = 1_000;
@@ -149,10 +150,10 @@ impl ScriptCache {
     }
 
     /// Whether the verdict about this request needs the code of a library that is not known: somebody else may have loaded
-    /// it, or it came by a RESTORE.
+    /// it, or it came by a RESTORE. A call that declares keys, or a number of keys that is none, is judged without.
     pub(crate) fn lacks_code_for(&self, args: &[&[u8]]) -> bool {
         match ScriptCommand::of(args) {
-            Some(ScriptCommand::Call(function)) => {
+            Some(ScriptCommand::Call(function)) if declares_no_key(args) => {
                 self.has_restored() || self.libraries_of(function).next().is_none()
             }
             _ => false,
@@ -296,6 +297,12 @@ impl ScriptCache {
         self.loads.retain(|load| !which(load));
         self.load_bytes = self.loads.iter().map(|load| load.bytes().len()).sum();
     }
+}
+
+/// Whether the number of keys is zero, as a server reads it.
+fn declares_no_key(args: &[&[u8]]) -> bool {
+    args.get(2)
+        .is_some_and(|number| canonical_integer(number) == Some(0))
 }
 
 /// The code of a library, as FUNCTION LIST gives it: a map, which is a flat array in RESP2.

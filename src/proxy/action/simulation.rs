@@ -96,8 +96,7 @@ impl<N: Network> Simulation<N> {
         self.session.set_pause(self.pause);
         let round = self.session.read_round(input, &mut pipeline);
         let mut exchange = pipeline.exchange();
-        let attempts = exchange.attempts();
-        let answers = attempts.iter().map(|attempt| {
+        let answers = exchange.attempts().map(|attempt| {
             let mut values = RawReplies::default();
             attempt
                 .request

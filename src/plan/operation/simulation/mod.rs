@@ -1,0 +1,52 @@
+//! What operations send, in which order, and what comes of it when nodes break: without sockets, sleeping or chance.
+//!
+//! A row says what is known, what is requested (`>`), what each node is sent and does, and what the result is (`=`):
+//!
+//! ```text
+//! has SCRIPT LOAD SOURCE                                     the script cache knows it
+//! > EVALSHA SHA 1 a1                                         the request; a1 lives on node a
+//! 1 a EVALSHA SHA 1 a1 -> !dropped 0                         first wave, node a: broke, 0 requests were sent
+//! 2 a* EVALSHA SHA 1 a1 -> -NOSCRIPT No matching script      second wave, on a new connection
+//! 3 a EVAL SOURCE 1 a1 -> :1 +20ms                           its reply takes 20 ms of simulated time
+//! = :1
+//! ```
+//!
+//! Breaks: `!refused`, `!pool` (no connection became free), `!dropped K` and `!late K` (K requests were sent; the replies
+//! before the mark had come). Commands are separated by `; `, chunks of a request by ` / `. Keys live on the node whose
+//! letter they begin with, all others on `c`.
+//!
+//! * `commands`, `scripts`, `pipelines`, `dedicated`: the rows. `property`: commands and breaks by chance.
+//! * `world`: the simulated nodes and clock. `text`: the notation.
+
+mod commands;
+mod dedicated;
+mod pipelines;
+mod property;
+mod scripts;
+mod text;
+mod world;
+
+/// Plays rows, and shows all that are not as they say.
+fn play_all(rows: &[&str], play: fn(&str) -> Result<(), String>) {
+    let wrong: Vec<String> = rows
+        .iter()
+        .filter_map(|row| play(row).err().map(|why| format!("{why}, in{row}")))
+        .collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_row_that_is_wrong_is_told() {
+    for (row, why) in [
+        ("> GET a1\n1 b GET a1 -> v\n= v", "sent \"1 a GET a1\""),
+        ("> GET a1\n2 a GET a1 -> v\n= v", "sent \"1 a GET a1\""),
+        ("> GET a1\n1 a GET a1 -> v\n= w", "the result is \"v\""),
+        ("> GET a1\n1 a GET a1 -> !late 1\n= !down b", "!nodedown a"),
+        ("> GET a1\n= v", "wanted \"no more attempts\""),
+        ("> GET a1\n1 a GET a1 -> v\n2 a* GET a1 -> v\n= v", "2 a*"),
+        ("> GET a1\n1 a GET a1 -> v\n= v\nknows SHA", "knows SHA"),
+    ] {
+        let told = world::play(row).expect_err(row);
+        assert!(told.contains(why), "{told}");
+    }
+}
