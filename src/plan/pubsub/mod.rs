@@ -8,6 +8,7 @@
 //! subscriptions.
 
 mod event_queue;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -23,6 +24,7 @@ use crate::policy::ConnectError;
 use crate::resp::{write_arg, write_command, write_header};
 
 pub(crate) use event_queue::EventQueue;
+pub(crate) use worker::{ChangeProgress, ConnectionEnd, SubscriptionWorker};
 
 /// At most so many events wait for the user of a subscriber, twice as many while it waits for a change to be confirmed.
 /// When they are not taken, the servers' own limits come to bear: a server drops a subscriber that does not read, and
