@@ -275,7 +275,7 @@ fn an_address_in_quotes_is_taken_as_it_is() {
     assert!(
         refusal
             .to_string()
-            .starts_with("node a: the address is neither host:port "),
+            .starts_with("node \"a\": the address is neither host:port "),
         "{refusal}"
     );
     // A URL is none, and would be read as another address.
@@ -337,7 +337,7 @@ fn what_cannot_be_read_is_named_by_its_line() {
             "node c h:3 weight=+1",
             "the weight must be a whole number from 1 to 4294967295",
         ),
-        ("node a h:3", "the node of line 4 is called \"a\" too"),
+        ("node a h:3", "the name \"a\" is taken by the node in line 4"),
         (
             "node \"\" h:3",
             "a node has an empty name; the name is what places its keys",
