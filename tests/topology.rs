@@ -284,7 +284,7 @@ fn an_address_in_quotes_is_taken_as_it_is() {
     assert!(
         refusal
             .to_string()
-            .starts_with("the address of node \"a\" is a URL: "),
+            .starts_with("the address of node \"a\" is a URL; "),
         "{refusal}"
     );
 }
@@ -340,7 +340,7 @@ fn what_cannot_be_read_is_named_by_its_line() {
         ("node a h:3", "the name \"a\" is taken by the node in line 4"),
         (
             "node \"\" h:3",
-            "a node has an empty name; the name is what places its keys",
+            "a node has an empty name; give it one, as its keys are placed by it",
         ),
         ("node \"c h:3", "the quotes are not closed"),
         (
