@@ -421,7 +421,7 @@ fn what_cannot_be_read_is_named_by_its_line() {
     );
     assert_eq!(
         refusal("redis-sharding topology 2\nwhatever"),
-        "line 1: of topologies as text, only version 1 is known"
+        "line 1: this version of the topology text is unknown; only version 1 can be read"
     );
     let head = "redis-sharding topology 1\n";
     assert_eq!(
