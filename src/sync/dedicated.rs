@@ -26,6 +26,7 @@ use crate::sync::pool::Checkout;
 /// lives on another node is refused with [`CrossNode`](crate::ErrorKind::CrossNode).
 pub struct Dedicated {
     shared: Arc<Shared>,
+    node_name: String,
     /// `None` once it has failed.
     connection: Option<NodeConnection>,
     state: DedicatedState,
@@ -43,6 +44,7 @@ impl Dedicated {
             .take(Checkout::Reuse, &deadline)
             .map_err(|cause| Failure::not_sent(cause).without_answer(shared.router.name(node)))?;
         Ok(Self {
+            node_name: shared.router.name(node).to_owned(),
             shared,
             connection: Some(connection),
             state: DedicatedState::new(node, keys),
@@ -51,7 +53,7 @@ impl Dedicated {
 
     /// The name of the node it goes to.
     pub fn node_name(&self) -> &str {
-        self.shared.router.name(self.state.node())
+        &self.node_name
     }
 
     /// Gets ready for subscriptions, after which nobody else may use the connection.
