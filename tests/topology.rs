@@ -337,7 +337,10 @@ fn what_cannot_be_read_is_named_by_its_line() {
             "node c h:3 weight=+1",
             "the weight must be a whole number from 1 to 4294967295",
         ),
-        ("node a h:3", "the name \"a\" is taken by the node in line 4"),
+        (
+            "node a h:3",
+            "the name \"a\" is taken by the node in line 4",
+        ),
         (
             "node \"\" h:3",
             "a node has an empty name; give it one, as its keys are placed by it",

@@ -20,8 +20,8 @@ use crate::aio::reconnecting::{Connector, current_thread_runtime};
 use crate::endpoint::Deadline;
 use crate::error::Error;
 use crate::plan::pubsub::{
-    ChangeProgress, ChangeRequest, ConnectionEnd, Event, KEEPALIVE_AFTER, NAMES_AT_ONCE, Name,
-    PubSubReply, SubscriptionChange, SubscriptionKind, SubscriptionWorker,
+    ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, Event, KEEPALIVE_AFTER,
+    NAMES_AT_ONCE, PubSubReply, SubscriptionChange, SubscriptionKind, SubscriptionWorker,
 };
 use crate::policy::{ConnectError, broken_text};
 use crate::resp::ReplyDecoder;
@@ -132,7 +132,7 @@ impl PubSubConnection {
         &self,
         change: SubscriptionChange,
         kind: SubscriptionKind,
-        names: &[Name],
+        names: &[ChannelName],
     ) {
         let mut request = ChangeRequest::new(change, kind, names.len());
         self.shared.state.lock().worker.subscriptions.begin_change();

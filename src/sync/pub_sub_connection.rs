@@ -11,7 +11,7 @@ use crate::endpoint::Deadline;
 use crate::endpoint::NodeBackoff;
 use crate::error::Error;
 use crate::plan::pubsub::{
-    ChangeProgress, ChangeRequest, ConnectionEnd, Event, KEEPALIVE_AFTER, Name, PubSubReply,
+    ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, Event, KEEPALIVE_AFTER, PubSubReply,
     SubscriptionChange, SubscriptionKind, SubscriptionWorker, no_thread,
 };
 use crate::policy::{ConnectError, broken_text};
@@ -75,7 +75,7 @@ impl PubSubConnection {
         &self,
         change: SubscriptionChange,
         kind: SubscriptionKind,
-        names: &[Name],
+        names: &[ChannelName],
         deadline: &Deadline,
     ) {
         let mut request = ChangeRequest::new(change, kind, names.len());
