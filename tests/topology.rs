@@ -275,7 +275,7 @@ fn quoted_address_in_a_topology_text_is_taken_literally() {
     assert!(
         refusal
             .to_string()
-            .starts_with("node a: the address is neither host:port "),
+            .starts_with("node \"a\": the address is neither host:port "),
         "{refusal}"
     );
     // A URL is none, and would be read as another address.
@@ -284,7 +284,7 @@ fn quoted_address_in_a_topology_text_is_taken_literally() {
     assert!(
         refusal
             .to_string()
-            .starts_with("the address of node \"a\" is a URL: "),
+            .starts_with("the address of node \"a\" is a URL; "),
         "{refusal}"
     );
 }
@@ -337,10 +337,13 @@ fn topology_parse_error_names_the_line() {
             "node c h:3 weight=+1",
             "the weight must be a whole number from 1 to 4294967295",
         ),
-        ("node a h:3", "the node of line 4 is called \"a\" too"),
+        (
+            "node a h:3",
+            "the name \"a\" is taken by the node in line 4",
+        ),
         (
             "node \"\" h:3",
-            "a node has an empty name; the name is what places its keys",
+            "a node has an empty name; give it one, as its keys are placed by it",
         ),
         ("node \"c h:3", "the quotes are not closed"),
         (
@@ -421,7 +424,7 @@ fn topology_parse_error_names_the_line() {
     );
     assert_eq!(
         refusal("redis-sharding topology 2\nwhatever"),
-        "line 1: of topologies as text, only version 1 is known"
+        "line 1: this version of the topology text is unknown; only version 1 can be read"
     );
     let head = "redis-sharding topology 1\n";
     assert_eq!(

@@ -116,10 +116,8 @@ fn architecture_executors_contain_no_decisions() {
 
 #[test]
 fn sources_contain_no_unlisted_panics() {
-    let tests = test_files(&SOURCES);
     for source in SOURCES.iter() {
-        let is_test = room(&source.path) == "fuzzing" || tests.contains(&source.path);
-        if is_test {
+        if room(&source.path) == "fuzzing" {
             continue;
         }
         for (line, what) in panics(source) {
@@ -779,22 +777,6 @@ fn panics(source: &Source) -> Vec<(usize, String)> {
     };
     let places = (0..tokens.len()).filter(|&at| is_panic(at));
     places.map(place).collect()
-}
-
-/// Files that their parent declares for tests only.
-fn test_files(sources: &[Source]) -> Vec<String> {
-    let mut found = Vec::new();
-    for source in sources {
-        let tokens = &source.tokens;
-        for at in 0..tokens.len() {
-            let attribute = ["#", "[", "cfg", "(", "test", ")", "]", "mod", "*", ";"];
-            if follows(tokens, at, &attribute) {
-                let folder = source.path.trim_end_matches(".rs").trim_end_matches("/mod");
-                found.push(format!("{folder}/{}.rs", tokens[at + 8].text));
-            }
-        }
-    }
-    found
 }
 
 /// The first of these words, or rows of words and marks, that stands in the file.

@@ -26,6 +26,7 @@ use crate::plan::{
 /// lives on another node is refused with [`CrossNode`](crate::ErrorKind::CrossNode).
 pub struct Dedicated {
     shared: Arc<Shared>,
+    node_name: String,
     /// `None` once it has failed, and while a request is under way.
     lease: Option<Lease>,
     state: DedicatedState,
@@ -42,6 +43,7 @@ impl Dedicated {
         let lease = lease
             .map_err(|cause| Failure::not_sent(cause).without_answer(shared.router.name(node)))?;
         Ok(Self {
+            node_name: shared.router.name(node).to_owned(),
             shared,
             lease: Some(lease),
             state: DedicatedState::new(node, keys),
@@ -50,7 +52,7 @@ impl Dedicated {
 
     /// The name of the node it goes to.
     pub fn node_name(&self) -> &str {
-        self.shared.router.name(self.state.node())
+        &self.node_name
     }
 
     /// Ends it: a connection whose state is as it was may be used again.

@@ -20,11 +20,11 @@ use crate::aio::reconnecting::{Connector, current_thread_runtime};
 use crate::endpoint::Deadline;
 use crate::error::Error;
 use crate::plan::pubsub::{
-    ChangeRequest, Event, KEEPALIVE_AFTER, NAMES_AT_ONCE, Name, PubSubReply, SubscriptionChange,
-    SubscriptionKind, SubscriptionTracker,
+    ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, Event, KEEPALIVE_AFTER,
+    NAMES_AT_ONCE, PubSubReply, SubscriptionChange, SubscriptionKind, SubscriptionWorker,
 };
-use crate::policy::{BACKOFF_MAX, ConnectError, Down, broken_text, pause};
-use crate::resp::{PING, ReplyDecoder};
+use crate::policy::{ConnectError, broken_text};
+use crate::resp::ReplyDecoder;
 
 /// Replies and messages that are dealt with in a row, and their bytes, before other tasks get their turn.
 const REPLIES_AT_ONCE: usize = 256;
@@ -52,24 +52,13 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    subscriptions: SubscriptionTracker,
-    /// Requests for the connection there is.
-    outgoing: Vec<u8>,
-    connected: bool,
-    /// How many connections were made.
-    connections: u64,
-    /// Why there is no connection.
-    outage: Option<ConnectError>,
-    /// How many connections broke or could not be made.
-    failed: u64,
+    worker: SubscriptionWorker,
     /// The number of the task; those before it have nothing to say any more.
     task: u64,
     /// It exists.
     running: bool,
     /// Its runtime, if that runs only while somebody blocks on it.
     home: Option<Id>,
-    /// The user has gone.
-    ended: bool,
 }
 
 impl PubSubConnection {
@@ -99,9 +88,7 @@ impl PubSubConnection {
             state.task += 1;
             state.running = true;
             state.home = current_thread_runtime();
-            state.outgoing = Vec::new();
-            state.outage = None;
-            (state.task, std::mem::take(&mut state.connected))
+            (state.task, state.worker.restart())
         };
         if was_connected {
             self.events.stop(Some(self.disconnected()));
@@ -145,27 +132,22 @@ impl PubSubConnection {
         &self,
         change: SubscriptionChange,
         kind: SubscriptionKind,
-        names: &[Name],
+        names: &[ChannelName],
     ) {
         let mut request = ChangeRequest::new(change, kind, names.len());
-        self.shared.state.lock().subscriptions.begin_change();
+        self.shared.state.lock().worker.subscriptions.begin_change();
         for names in names.chunks(NAMES_AT_ONCE) {
             request.add(names);
             {
                 let mut state = self.shared.state.lock();
-                state.subscriptions.change(change, kind, names);
+                state.worker.subscriptions.change(change, kind, names);
             }
             if names.len() == NAMES_AT_ONCE {
                 tokio::task::yield_now().await;
             }
         }
-        let mut state = self.shared.state.lock();
-        if state.connected {
-            match state.outgoing.is_empty() {
-                true => state.outgoing = request.finish(),
-                false => state.outgoing.extend_from_slice(&request.finish()),
-            }
-            drop(state);
+        let is_connected = self.shared.state.lock().worker.push(request.finish());
+        if is_connected {
             self.shared.work.notify_one();
         }
     }
@@ -176,28 +158,25 @@ impl PubSubConnection {
         deadline: Deadline,
         late: impl Fn(Option<&ConnectError>) -> Error,
     ) -> Result<(), Error> {
-        let failed = self.shared.state.lock().failed;
+        let failed_before = self.shared.state.lock().worker.failed_count();
         loop {
+            // Before the state is looked at: what happens in between must not be missed.
             let mut changed = pin!(self.shared.changed.notified());
             changed.as_mut().enable();
-            let refusal = {
+            let progress = {
                 let mut state = self.shared.state.lock();
-                let refusal = state.subscriptions.take_refusal();
-                if refusal.is_none() && state.subscriptions.is_confirmed() {
-                    state.subscriptions.end_change();
-                    return Ok(());
-                }
-                if refusal.is_none()
-                    && let Some(outage) = &state.outage
-                    && (state.failed != failed || !self.connector.backoff.is_due())
-                {
-                    return Err(late(Some(outage)));
-                }
-                refusal
+                state
+                    .worker
+                    .change_progress(failed_before, || self.connector.backoff.is_due())
             };
-            if let Some(refusal) = refusal {
-                self.roll_back().await;
-                return Err(refusal);
+            match progress {
+                ChangeProgress::Pending => {}
+                ChangeProgress::Confirmed => return Ok(()),
+                ChangeProgress::Unreachable(outage) => return Err(late(Some(&outage))),
+                ChangeProgress::Refused(refusal) => {
+                    self.roll_back().await;
+                    return Err(refusal);
+                }
             }
             match deadline.end() {
                 None => changed.await,
@@ -212,7 +191,7 @@ impl PubSubConnection {
 
     async fn roll_back(&self) {
         loop {
-            let is_done = self.shared.state.lock().subscriptions.roll_back();
+            let is_done = self.shared.state.lock().worker.subscriptions.roll_back();
             if is_done {
                 return;
             }
@@ -223,7 +202,7 @@ impl PubSubConnection {
 
 impl Drop for PubSubConnection {
     fn drop(&mut self) {
-        self.shared.state.lock().ended = true;
+        self.shared.state.lock().worker.end();
         self.shared.work.notify_one();
     }
 }
@@ -237,15 +216,17 @@ struct Worker {
     number: u64,
 }
 
-/// Why a connection is no more.
+/// Why the task stops serving a connection.
 enum End {
-    Broken(ConnectError),
-    /// It could not be made.
-    NotMade(ConnectError),
-    /// The node is known to be down, and is left alone for so long.
-    Down(Down),
-    /// Nobody listens any more, or another task does it.
+    Connection(ConnectionEnd),
+    /// The user has gone, or another task has taken over.
     NoUser,
+}
+
+impl End {
+    fn broken(why: impl Into<ConnectError>) -> Self {
+        Self::Connection(ConnectionEnd::Broken(why.into()))
+    }
 }
 
 /// What comes next on a connection.
@@ -268,36 +249,24 @@ struct Transfer {
 
 impl Worker {
     async fn run(self) {
-        // A server that takes connections and drops them at once is not called at once each time.
-        let mut short_lived = 0;
         loop {
-            let begun = Instant::now();
-            let (why, pause, failed) = match self.run_connection().await {
+            let end = match self.run_connection().await {
                 End::NoUser => return,
-                End::Broken(why) => {
-                    let lived_long = begun.elapsed() > BACKOFF_MAX;
-                    short_lived = if lived_long { 1 } else { short_lived + 1 };
-                    (why, pause(short_lived, rand::random()), 1)
-                }
-                // How long the node is left alone is asked for next.
-                End::NotMade(why) => (why, Duration::ZERO, 1),
-                End::Down(down) => (down.reason, down.retry_in, 0),
+                End::Connection(end) => end,
             };
-            let was_connected = {
+            let reconnect = {
                 let Some(mut state) = self.state() else {
                     return;
                 };
-                state.outgoing = Vec::new();
-                state.outage = Some(why);
-                state.failed += failed;
-                std::mem::take(&mut state.connected)
+                let jitter = rand::random();
+                state.worker.disconnected(end, Instant::now(), jitter)
             };
             self.shared.changed.notify_waiters();
             let node = self.node.clone();
-            if was_connected && !self.events.send(Event::Disconnected { node }).await {
+            if reconnect.is_disconnected && !self.events.send(Event::Disconnected { node }).await {
                 return;
             }
-            self.wait(pause, failed == 0).await;
+            self.wait(reconnect.pause, reconnect.is_left_alone).await;
             if self.state().is_none() {
                 return;
             }
@@ -321,7 +290,7 @@ impl Worker {
     fn state(&self) -> Option<MutexGuard<'_, State>> {
         self.shared.run.store(true, Ordering::Relaxed);
         let state = self.shared.state.lock();
-        (!state.ended && state.task == self.number).then_some(state)
+        (!state.worker.has_ended() && state.task == self.number).then_some(state)
     }
 
     /// One connection, from its beginning to its end.
@@ -329,24 +298,17 @@ impl Worker {
         let connector = &self.connector;
         let attempt = match connector.backoff.try_begin(connector.timeout) {
             Ok(attempt) => attempt,
-            Err(down) => return End::Down(down),
+            Err(down) => return End::Connection(ConnectionEnd::Down(down)),
         };
         let opened = connector.open(connector.pub_sub_handshake()).await;
         let (stream, decoder) = match attempt.end(opened) {
             Ok(opened) => opened,
-            Err(why) => return End::NotMade(why),
+            Err(why) => return End::Connection(ConnectionEnd::NotMade(why)),
         };
-        let gap = {
-            let Some(mut state) = self.state() else {
-                return End::NoUser;
-            };
-            state.subscriptions.begin_restore();
-            state.outgoing = Vec::new();
-            state.connected = true;
-            state.outage = None;
-            state.connections += 1;
-            state.connections > 1
-        };
+        match self.state() {
+            Some(mut state) => state.worker.connected(Instant::now()),
+            None => return End::NoUser,
+        }
         let transfer = Transfer {
             stream,
             decoder,
@@ -354,14 +316,12 @@ impl Worker {
             written: 0,
             flushed: true,
         };
-        self.read_loop(transfer, gap).await
+        self.read_loop(transfer).await
     }
 
-    /// `gap` tells that messages may have been missed before this connection.
-    async fn read_loop(&self, mut transfer: Transfer, mut gap: bool) -> End {
-        let mut asked = false;
+    async fn read_loop(&self, mut transfer: Transfer) -> End {
         loop {
-            if let Some(end) = self.handle_buffered(&mut transfer.decoder, &mut gap).await {
+            if let Some(end) = self.handle_buffered(&mut transfer.decoder).await {
                 return end;
             }
             if !self.take_outgoing(&mut transfer) {
@@ -370,16 +330,17 @@ impl Worker {
             match self.next_wakeup(&mut transfer).await {
                 Wakeup::Work | Wakeup::Written(Ok(())) => {}
                 Wakeup::Written(Err(error)) | Wakeup::Arrived(Err(error)) => {
-                    return End::Broken(broken_text(&error).into());
+                    return End::broken(broken_text(&error));
                 }
-                Wakeup::Quiet if asked => return End::Broken("no reply to PING in time".into()),
                 Wakeup::Quiet => {
-                    asked = true;
-                    self.shared.state.lock().outgoing.extend_from_slice(PING);
+                    let quiet = self.shared.state.lock().worker.quiet();
+                    if let Err(why) = quiet {
+                        return End::broken(why);
+                    }
                 }
                 Wakeup::Arrived(Ok(count)) => {
                     transfer.decoder.advance(count);
-                    asked = false;
+                    self.shared.state.lock().worker.received();
                 }
             }
         }
@@ -392,10 +353,10 @@ impl Worker {
             return false;
         };
         if transfer.written == transfer.outgoing.len() && transfer.flushed {
-            let mut restored = std::iter::from_fn(|| state.subscriptions.restore());
+            let mut restored = std::iter::from_fn(|| state.worker.subscriptions.restore());
             transfer.outgoing = match restored.find(|packed| !packed.is_empty()) {
                 Some(packed) => packed,
-                None => std::mem::take(&mut state.outgoing),
+                None => state.worker.take_outgoing(),
             };
             transfer.written = 0;
             transfer.flushed = transfer.outgoing.is_empty();
@@ -403,26 +364,22 @@ impl Worker {
         true
     }
 
-    async fn handle_buffered(&self, decoder: &mut ReplyDecoder, gap: &mut bool) -> Option<End> {
+    async fn handle_buffered(&self, decoder: &mut ReplyDecoder) -> Option<End> {
         let (mut replies, mut bytes) = (0, 0);
         loop {
-            // Only once the node has confirmed the subscriptions: who looks at the data now must not miss what is published
-            // after the look.
-            if *gap && self.shared.state.lock().subscriptions.is_restored() {
-                *gap = false;
-                let node = self.node.clone();
-                if !self.events.send(Event::Missed { node }).await {
-                    return Some(End::NoUser);
-                }
+            let is_missed_due = self.shared.state.lock().worker.take_missed();
+            let node = || self.node.clone();
+            if is_missed_due && !self.events.send(Event::Missed { node: node() }).await {
+                return Some(End::NoUser);
             }
             let value = match decoder.next_reply() {
-                Err(error) => return Some(End::Broken(broken_text(&error).into())),
+                Err(error) => return Some(End::broken(broken_text(&error))),
                 Ok(None) => return None,
                 Ok(Some(value)) => value,
             };
             let heard = match self.state() {
                 None => return Some(End::NoUser),
-                Some(mut state) => state.subscriptions.handle_reply(value, &self.node),
+                Some(mut state) => state.worker.subscriptions.handle_reply(value, &self.node),
             };
             match heard {
                 PubSubReply::Nothing => {}
@@ -498,12 +455,11 @@ impl Drop for Worker {
     fn drop(&mut self) {
         let was_connected = {
             let mut state = self.shared.state.lock();
-            if state.ended || state.task != self.number {
+            if state.worker.has_ended() || state.task != self.number {
                 return;
             }
             state.running = false;
-            state.outgoing = Vec::new();
-            std::mem::take(&mut state.connected)
+            state.worker.restart()
         };
         let node = self.node.clone();
         self.events

@@ -50,7 +50,7 @@ pub(crate) struct ReconnectingConnection {
 #[derive(Default)]
 struct State {
     /// The task that makes a connection; never two at a time, as far as they are run.
-    attempt: Option<Attempt>,
+    attempt: Option<ConnectTask>,
     /// How many such tasks there were: the number of the last.
     tasks: u64,
     /// A request waits for the attempt that is due.
@@ -60,7 +60,7 @@ struct State {
 }
 
 /// A task that makes a connection.
-struct Attempt {
+struct ConnectTask {
     /// Its runtime runs only while somebody blocks on it.
     only_when_blocked_on: bool,
     /// By then it has ended or begun its next try, if it is run at all.
@@ -334,7 +334,7 @@ impl ReconnectingConnection {
         // One that leaves the node alone is replaced when another connection has found the node again.
         let is_found = self.connector.backoff.outage().is_none();
         let is_run =
-            |attempt: &Attempt| now < attempt.overdue && !(attempt.is_left_alone && is_found);
+            |attempt: &ConnectTask| now < attempt.overdue && !(attempt.is_left_alone && is_found);
         if self.current().is_some() || state.attempt.as_ref().is_some_and(is_run) {
             return;
         }
@@ -348,7 +348,7 @@ impl ReconnectingConnection {
         };
         state.tasks += 1;
         let number = state.tasks;
-        state.attempt = Some(Attempt {
+        state.attempt = Some(ConnectTask {
             only_when_blocked_on: current_thread_runtime().is_some(),
             overdue: self.overdue(pause),
             is_left_alone: false,
@@ -372,7 +372,7 @@ impl State {
     /// somebody blocks on it makes no attempt in the background, so one request at a time stays until the attempt that is
     /// due has been made. All others fail at once.
     fn needs_polling(&self) -> bool {
-        let needs_it = |attempt: &Attempt| attempt.only_when_blocked_on;
+        let needs_it = |attempt: &ConnectTask| attempt.only_when_blocked_on;
         !self.polled_by_request
             && (current_thread_runtime().is_some() || self.attempt.as_ref().is_some_and(needs_it))
     }

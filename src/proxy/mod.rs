@@ -1,7 +1,7 @@
 //! A RESP server in front of the nodes: what does a client's request ask for, and what is it answered?
 //!
 //! * `RequestParser` reads requests as they arrive, in every form a server takes.
-//! * `Session`: one client. It hands requests for the nodes to a `RawPipeline`, answers those
+//! * `TlsSession`: one client. It hands requests for the nodes to a `RawPipeline`, answers those
 //!   about the connection itself, and emits an `Action` for what needs more than a round of requests and replies.
 //! * `ClientInfo`: what CLIENT LIST shows of a client. `limits`: how much one client may have waiting.
 //! * `net`: the sockets, on tokio: [`Proxy`].

@@ -7,7 +7,7 @@ use crate::plan::{
     CacheSnapshot, NodeRequest, PipelineKind, PlannedTransaction, Rewritten, Router, Scope,
     ScriptRewriter,
 };
-use crate::proxy::session::Request;
+use crate::proxy::session::ClientRequest;
 use crate::resp::{EXEC, MULTI};
 
 /// The commands of a transaction may have so many bytes altogether.
@@ -75,7 +75,7 @@ impl Transaction {
         router: &Router,
         snapshot: CacheSnapshot<'_>,
         command: &CommandSpec,
-        Request { frame, args, .. }: Request<'_, '_>,
+        ClientRequest { frame, args, .. }: ClientRequest<'_, '_>,
     ) -> Result<(), Error> {
         if self.packed.len() + frame.len() > TRANSACTION_BYTES_MAX {
             return Err(Error::new(

@@ -2,7 +2,7 @@
 //!
 //! * `packed`: requests as redis-rs packs them (strict, zero-copy): [`PackedCommands`], [`write_command`].
 //! * `request`: requests as clients send them to a server (inline, split anywhere, malformed): [`RequestParser`].
-//! * `decode`: replies read from an [`Input`]. `buffer`: [`ReplyDecoder`], the same for bytes that arrive in pieces.
+//! * `decode`: replies read from an [`RequestBuffer`]. `buffer`: [`ReplyDecoder`], the same for bytes that arrive in pieces.
 //! * `scan`: [`FrameScanner`], which finds the end of a reply without building it. `encode`: [`Protocol`], which writes replies.
 //! * `handshake`: the commands of a new connection (HELLO, AUTH, SELECT, CLIENT SETNAME) and the check of their replies.
 //! * `own_requests`: requests without arguments that the client writes itself (PING, MULTI, EXEC, UNWATCH).

@@ -15,9 +15,9 @@ use crate::plan::{
     Answers, Attempt, Cause, DedicatedState, Exchange, Failure, KeyCheck, Operation, Request,
     Selection, Step, empty_pipeline, parse_one,
 };
+use crate::sync::Shared;
 use crate::sync::connection::NodeConnection;
 use crate::sync::pool::Checkout;
-use crate::sync::{PubSub, Shared};
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, SUBSCRIBE, CLIENT and other stateful talk work on it as
 /// they do on `redis::Connection`. It is closed when dropped.
@@ -26,6 +26,7 @@ use crate::sync::{PubSub, Shared};
 /// lives on another node is refused with [`CrossNode`](crate::ErrorKind::CrossNode).
 pub struct Dedicated {
     shared: Arc<Shared>,
+    node_name: String,
     /// `None` once it has failed.
     connection: Option<NodeConnection>,
     state: DedicatedState,
@@ -43,6 +44,7 @@ impl Dedicated {
             .take(Checkout::Reuse, &deadline)
             .map_err(|cause| Failure::not_sent(cause).without_answer(shared.router.name(node)))?;
         Ok(Self {
+            node_name: shared.router.name(node).to_owned(),
             shared,
             connection: Some(connection),
             state: DedicatedState::new(node, keys),
@@ -51,19 +53,14 @@ impl Dedicated {
 
     /// The name of the node it goes to.
     pub fn node_name(&self) -> &str {
-        self.shared.router.name(self.state.node())
+        &self.node_name
     }
 
-    /// Listens to channels, as `redis::Connection::as_pubsub`. Messages are waited for without limit, unless
-    /// [`PubSub::set_read_timeout`] sets one.
-    ///
-    /// # Errors
-    ///
-    /// When the connection has failed before, when its state was changed before, and when no connection can be made.
-    pub fn as_pubsub(&mut self) -> RedisResult<PubSub<'_>> {
+    /// Gets ready for subscriptions, after which nobody else may use the connection.
+    pub(super) fn begin_pub_sub(&mut self) -> RedisResult<()> {
         self.state.alter();
         match self.connection {
-            Some(_) => Ok(PubSub::new(self)),
+            Some(_) => Ok(()),
             None => Err(self.broken().into()),
         }
     }

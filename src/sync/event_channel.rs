@@ -69,9 +69,9 @@ impl EventChannel {
     }
 
     /// Takes more events while a change is waited for, until the guard is dropped.
-    pub(super) fn take_more(&self) -> TakingMore<'_> {
+    pub(super) fn take_more(&self) -> ExtraCapacity<'_> {
         self.set_changing(true);
-        TakingMore(self)
+        ExtraCapacity(self)
     }
 
     /// No event is read any more.
@@ -97,9 +97,9 @@ impl EventChannel {
 }
 
 /// See [`EventChannel::take_more`].
-pub(super) struct TakingMore<'c>(&'c EventChannel);
+pub(super) struct ExtraCapacity<'c>(&'c EventChannel);
 
-impl Drop for TakingMore<'_> {
+impl Drop for ExtraCapacity<'_> {
     fn drop(&mut self) {
         self.0.set_changing(false);
     }

@@ -86,7 +86,7 @@ impl Pool {
     /// A connection that is returned to the pool if it is given back, and closed otherwise.
     pub(super) fn lease(&self, wanted: Checkout, deadline: &Deadline) -> Result<Lease<'_>, Cause> {
         let connection = self.take(wanted, deadline)?;
-        let place = Place {
+        let place = PoolPermit {
             pool: self,
             ended: false,
         };
@@ -269,11 +269,11 @@ impl fmt::Debug for Pool {
 pub(super) struct Lease<'p> {
     // Closed before its place is given to another one.
     connection: NodeConnection,
-    place: Place<'p>,
+    place: PoolPermit<'p>,
 }
 
 /// The place of a leased connection among those that the pool may have open.
-struct Place<'p> {
+struct PoolPermit<'p> {
     pool: &'p Pool,
     /// The pool knows that the loan has ended.
     ended: bool,
@@ -302,7 +302,7 @@ impl Lease<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for PoolPermit<'_> {
     fn drop(&mut self) {
         if !self.ended {
             self.pool.discard();

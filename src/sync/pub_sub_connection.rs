@@ -11,11 +11,11 @@ use crate::endpoint::Deadline;
 use crate::endpoint::NodeBackoff;
 use crate::error::Error;
 use crate::plan::pubsub::{
-    ChangeRequest, Event, KEEPALIVE_AFTER, Name, PubSubReply, SubscriptionChange, SubscriptionKind,
-    SubscriptionTracker, no_thread,
+    ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, Event, KEEPALIVE_AFTER, PubSubReply,
+    SubscriptionChange, SubscriptionKind, SubscriptionWorker, no_thread,
 };
-use crate::policy::{BACKOFF_MAX, ConnectError, Down, broken_text, pause};
-use crate::resp::{PING, ReplyDecoder};
+use crate::policy::{ConnectError, broken_text};
+use crate::resp::ReplyDecoder;
 use crate::sync::connection::Connector;
 use crate::sync::event_channel::EventChannel;
 use crate::sync::resp_stream::{WRITE_POLL_INTERVAL, is_timeout};
@@ -34,23 +34,9 @@ pub(super) struct PubSubConnection {
 struct Shared {
     /// For writing, while there is a connection that all subscriptions have been asked for on.
     writer: Mutex<Option<Socket>>,
-    state: Mutex<State>,
+    state: Mutex<SubscriptionWorker>,
     /// Something was confirmed or refused, a connection made or lost.
     changed: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    subscriptions: SubscriptionTracker,
-    /// Requests for the connection there is.
-    outgoing: Vec<u8>,
-    connected: bool,
-    /// Why there is no connection.
-    outage: Option<ConnectError>,
-    /// How many connections broke or could not be made.
-    failed: u64,
-    /// The user has gone.
-    ended: bool,
 }
 
 impl PubSubConnection {
@@ -89,7 +75,7 @@ impl PubSubConnection {
         &self,
         change: SubscriptionChange,
         kind: SubscriptionKind,
-        names: &[Name],
+        names: &[ChannelName],
         deadline: &Deadline,
     ) {
         let mut request = ChangeRequest::new(change, kind, names.len());
@@ -97,10 +83,9 @@ impl PubSubConnection {
         let mut state = self.shared.state.lock();
         state.subscriptions.begin_change();
         state.subscriptions.change(change, kind, names);
-        if !state.connected {
+        if !state.push(request.finish()) {
             return;
         }
-        state.outgoing.extend_from_slice(&request.finish());
         drop(state);
         let limit = deadline.within(KEEPALIVE_AFTER);
         if let Some(mut writer) = limit
@@ -118,20 +103,16 @@ impl PubSubConnection {
         late: impl Fn(Option<&ConnectError>) -> Error,
     ) -> Result<(), Error> {
         let mut state = self.shared.state.lock();
-        let failed = state.failed;
+        let failed_before = state.failed_count();
         loop {
-            if let Some(refusal) = state.subscriptions.take_refusal() {
-                while !state.subscriptions.roll_back() {}
-                return Err(refusal);
-            }
-            if state.subscriptions.is_confirmed() {
-                state.subscriptions.end_change();
-                return Ok(());
-            }
-            if let Some(outage) = &state.outage
-                && (state.failed != failed || !self.backoff.is_due())
-            {
-                return Err(late(Some(outage)));
+            match state.change_progress(failed_before, || self.backoff.is_due()) {
+                ChangeProgress::Pending => {}
+                ChangeProgress::Confirmed => return Ok(()),
+                ChangeProgress::Unreachable(outage) => return Err(late(Some(&outage))),
+                ChangeProgress::Refused(refusal) => {
+                    while !state.subscriptions.roll_back() {}
+                    return Err(refusal);
+                }
             }
             if deadline.is_over() {
                 return Err(late(None));
@@ -146,7 +127,7 @@ impl PubSubConnection {
 
 impl Drop for PubSubConnection {
     fn drop(&mut self) {
-        self.shared.state.lock().ended = true;
+        self.shared.state.lock().end();
         self.shared.changed.notify_all();
         // Not waited for: whoever writes at this moment finds out by itself.
         if let Some(writer) = self.shared.writer.try_lock()
@@ -164,7 +145,7 @@ impl Shared {
     /// sees that, and makes another.
     fn write_outgoing(&self, writer: &mut Option<Socket>, limit: &Deadline) {
         loop {
-            let outgoing = std::mem::take(&mut self.state.lock().outgoing);
+            let outgoing = self.state.lock().take_outgoing();
             let Some(socket) = writer else {
                 return;
             };
@@ -213,86 +194,75 @@ struct Worker {
     events: Arc<EventChannel>,
 }
 
-/// Why a connection is no more.
+/// Why the thread stops serving a connection.
 enum End {
-    Broken(ConnectError),
-    /// It could not be made.
-    NotMade(ConnectError),
-    /// The node is known to be down, and is left alone for so long.
-    Down(Down),
-    /// Nobody listens any more.
+    Connection(ConnectionEnd),
+    /// The user has gone.
     NoUser,
+}
+
+impl End {
+    fn broken(why: impl Into<ConnectError>) -> Self {
+        Self::Connection(ConnectionEnd::Broken(why.into()))
+    }
 }
 
 impl Worker {
     fn run(self) {
-        let mut connections = 0_u64;
-        // A server that takes connections and drops them at once is not called at once each time.
-        let mut short_lived = 0;
         loop {
-            let (before, begun) = (connections, Instant::now());
-            let (why, pause, failed) = match self.run_connection(&mut connections) {
+            let end = match self.run_connection() {
                 End::NoUser => return,
-                End::Broken(why) => {
-                    let lived_long = begun.elapsed() > BACKOFF_MAX;
-                    short_lived = if lived_long { 1 } else { short_lived + 1 };
-                    (why, pause(short_lived, rand::random()), 1)
-                }
-                // How long the node is left alone is asked for next.
-                End::NotMade(why) => (why, Duration::ZERO, 1),
-                End::Down(down) => (down.reason, down.retry_in, 0),
+                End::Connection(end) => end,
             };
             *self.shared.writer.lock() = None;
-            {
-                let mut state = self.shared.state.lock();
-                state.connected = false;
-                state.outgoing = Vec::new();
-                state.outage = Some(why);
-                state.failed += failed;
-            }
+            let reconnect =
+                self.shared
+                    .state
+                    .lock()
+                    .disconnected(end, Instant::now(), rand::random());
             self.shared.changed.notify_all();
-            if connections > before && !self.send_event(Event::Disconnected { node: self.node() }) {
+            if reconnect.is_disconnected
+                && !self.send_event(Event::Disconnected { node: self.node() })
+            {
                 return;
             }
-            let end = Instant::now() + pause;
+            let end = Instant::now() + reconnect.pause;
             let mut state = self.shared.state.lock();
-            while !state.ended && !self.shared.changed.wait_until(&mut state, end).timed_out() {}
-            if state.ended {
+            while !state.has_ended() && !self.shared.changed.wait_until(&mut state, end).timed_out()
+            {
+            }
+            if state.has_ended() {
                 return;
             }
         }
     }
 
     /// One connection, from its beginning to its end.
-    fn run_connection(&self, connections: &mut u64) -> End {
+    fn run_connection(&self) -> End {
         let attempt = match self.connector.backoff.try_begin(self.connect_timeout) {
             Ok(attempt) => attempt,
-            Err(down) => return End::Down(down),
+            Err(down) => return End::Connection(ConnectionEnd::Down(down)),
         };
         let connected = self.connect().map_err(|error| self.connector.error(&error));
         let (mut socket, writer) = match attempt.end(connected) {
             Ok(sockets) => sockets,
-            Err(error) => return End::NotMade(error),
+            Err(error) => return End::Connection(ConnectionEnd::NotMade(error)),
         };
         {
             let mut state = self.shared.state.lock();
-            if state.ended {
+            if state.has_ended() {
                 return End::NoUser;
             }
-            state.subscriptions.begin_restore();
-            state.outgoing = Vec::new();
-            state.connected = true;
-            state.outage = None;
+            state.connected(Instant::now());
         }
-        *connections += 1;
         let mut decoder = ReplyDecoder::new();
         if let Err(error) = self.restore(writer, &mut decoder) {
-            return End::Broken(broken_text(&error).into());
+            return End::broken(broken_text(&error));
         }
         if self.has_ended() {
             return End::NoUser;
         }
-        self.read_loop(&mut socket, &mut decoder, *connections > 1)
+        self.read_loop(&mut socket, &mut decoder)
     }
 
     /// Makes all subscriptions again, then lets others write.
@@ -323,7 +293,7 @@ impl Worker {
 
     /// Whether the user has gone. Who held the lock of the writer must ask: the socket may not have been shut down.
     fn has_ended(&self) -> bool {
-        self.shared.state.lock().ended
+        self.shared.state.lock().has_ended()
     }
 
     /// Tells of an event. Whether there is still somebody to tell.
@@ -345,52 +315,47 @@ impl Worker {
         Ok((socket, writer))
     }
 
-    /// `gap` tells that messages may have been missed before this connection.
-    fn read_loop(&self, socket: &mut Socket, decoder: &mut ReplyDecoder, mut gap: bool) -> End {
-        let mut asked = false;
+    fn read_loop(&self, socket: &mut Socket, decoder: &mut ReplyDecoder) -> End {
         loop {
-            if let Some(end) = self.handle_buffered(decoder, &mut gap) {
+            if let Some(end) = self.handle_buffered(decoder) {
                 return end;
             }
             match socket.read(decoder.spare_mut()) {
-                Ok(0) => return End::Broken("closed by the server".into()),
-                Ok(count) => decoder.advance(count),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if is_timeout(&error) && !asked => {
-                    asked = true;
-                    self.ping();
+                Ok(0) => return End::broken("closed by the server"),
+                Ok(count) => {
+                    decoder.advance(count);
+                    self.shared.state.lock().received();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) => {
+                    let quiet = self.shared.state.lock().quiet();
+                    if let Err(why) = quiet {
+                        return End::broken(why);
+                    }
+                    self.write_ping();
                     if self.has_ended() {
                         return End::NoUser;
                     }
-                    continue;
                 }
-                Err(error) if is_timeout(&error) => {
-                    return End::Broken("no reply to PING in time".into());
-                }
-                Err(error) => return End::Broken(broken_text(&error).into()),
+                Err(error) => return End::broken(broken_text(&error)),
             }
-            asked = false;
         }
     }
 
-    fn handle_buffered(&self, decoder: &mut ReplyDecoder, gap: &mut bool) -> Option<End> {
+    fn handle_buffered(&self, decoder: &mut ReplyDecoder) -> Option<End> {
         loop {
-            // Only once the node has confirmed the subscriptions: who looks at the data now must not miss what is published
-            // after the look.
-            if *gap && self.shared.state.lock().subscriptions.is_restored() {
-                *gap = false;
-                if !self.send_event(Event::Missed { node: self.node() }) {
-                    return Some(End::NoUser);
-                }
+            let is_missed_due = self.shared.state.lock().take_missed();
+            if is_missed_due && !self.send_event(Event::Missed { node: self.node() }) {
+                return Some(End::NoUser);
             }
             let value = match decoder.next_reply() {
-                Err(error) => return Some(End::Broken(broken_text(&error).into())),
+                Err(error) => return Some(End::broken(broken_text(&error))),
                 Ok(None) => return None,
                 Ok(Some(value)) => value,
             };
             let heard = {
                 let mut state = self.shared.state.lock();
-                if state.ended {
+                if state.has_ended() {
                     return Some(End::NoUser);
                 }
                 state.subscriptions.handle_reply(value, &self.node)
@@ -409,11 +374,10 @@ impl Worker {
         }
     }
 
-    fn ping(&self) {
+    /// Writes the PING, unless a request is being written: the node has something to reply to then, and the PING goes with it.
+    fn write_ping(&self) {
         let limit = Deadline::start(Some(KEEPALIVE_AFTER));
-        // Who writes at this moment needs no PING, for the node has something to answer.
         if let Some(mut writer) = self.shared.writer.try_lock() {
-            self.shared.state.lock().outgoing.extend_from_slice(PING);
             self.shared.write_outgoing(&mut writer, &limit);
         }
     }

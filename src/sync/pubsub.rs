@@ -22,8 +22,21 @@ pub struct PubSub<'d> {
     used: bool,
 }
 
+impl Dedicated {
+    /// Listens to channels, as `redis::Connection::as_pubsub`. Messages are waited for without limit, unless
+    /// [`PubSub::set_read_timeout`] sets one.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has failed before, when its state was changed before, and when no connection can be made.
+    pub fn as_pubsub(&mut self) -> RedisResult<PubSub<'_>> {
+        self.begin_pub_sub()?;
+        Ok(PubSub::new(self))
+    }
+}
+
 impl<'d> PubSub<'d> {
-    pub(super) fn new(connection: &'d mut Dedicated) -> Self {
+    fn new(connection: &'d mut Dedicated) -> Self {
         Self {
             connection,
             waiting: VecDeque::new(),

@@ -156,7 +156,7 @@ impl Statements {
         if let Some(first) = names.insert(node.name().to_owned(), line.number) {
             let name = node.name();
             return Err(line.error(format!(
-                "the node in line {first} is called {name:?} already"
+                "the name {name:?} is taken by the node in line {first}"
             )));
         }
         self.nodes.push(node.with_weight(weight));

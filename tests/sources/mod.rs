@@ -51,7 +51,7 @@ impl Token {
     }
 }
 
-/// All files under `src`, by path.
+/// All files under `src` but those that hold unit tests only, by path.
 pub fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
@@ -61,7 +61,29 @@ pub fn sources() -> Vec<Source> {
         let path = file.strip_prefix(&root).unwrap().to_str().unwrap();
         Source::new(&path.replace('\\', "/"), &fs::read_to_string(file).unwrap())
     };
-    files.iter().map(source).collect()
+    let sources: Vec<Source> = files.iter().map(source).collect();
+    let tests: Vec<String> = sources.iter().flat_map(test_modules).collect();
+    let is_test = |path: &str| {
+        let below = |module: &String| path.strip_prefix(module.as_str());
+        tests
+            .iter()
+            .any(|module| below(module).is_some_and(|rest| rest == ".rs" || rest.starts_with('/')))
+    };
+    sources
+        .into_iter()
+        .filter(|source| !is_test(&source.path))
+        .collect()
+}
+
+/// The modules with a file or folder of their own that a file declares for tests only: their paths without `.rs`.
+fn test_modules(source: &Source) -> Vec<String> {
+    const DECLARATION: [&str; 10] = ["#", "[", "cfg", "(", "test", ")", "]", "mod", "*", ";"];
+    let folder = source.path.trim_end_matches(".rs");
+    let folder = folder.trim_end_matches("/mod");
+    (0..source.tokens.len())
+        .filter(|&at| follows(&source.tokens, at, &DECLARATION))
+        .map(|at| format!("{folder}/{}", source.tokens[at + 8].text))
+        .collect()
 }
 
 /// Whether these words and marks begin at `at`. A `*` stands for any word.

@@ -71,7 +71,7 @@ impl RingSpec {
         self
     }
 
-    /// What stands for the node in a label. Defaults to [`NodeText::Name`].
+    /// What stands for the node in a label. Defaults to [`NodeText::ChannelName`].
     #[must_use]
     pub const fn with_node_text(mut self, text: NodeText) -> Self {
         self.node_text = text;

@@ -8,6 +8,7 @@
 //! subscriptions.
 
 mod event_queue;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -23,6 +24,7 @@ use crate::policy::ConnectError;
 use crate::resp::{write_arg, write_command, write_header};
 
 pub(crate) use event_queue::EventQueue;
+pub(crate) use worker::{ChangeProgress, ConnectionEnd, SubscriptionWorker};
 
 /// At most so many events wait for the user of a subscriber, twice as many while it waits for a change to be confirmed.
 /// When they are not taken, the servers' own limits come to bear: a server drops a subscriber that does not read, and
@@ -124,12 +126,12 @@ pub(crate) enum SubscriptionChange {
 }
 
 /// A name, shared by all that keep it.
-pub(crate) type Name = Arc<[u8]>;
+pub(crate) type ChannelName = Arc<[u8]>;
 
 /// Names by the nodes that must hear of them.
 pub(crate) struct NamesByNode {
     kind: SubscriptionKind,
-    by_node: Vec<Vec<Name>>,
+    by_node: Vec<Vec<ChannelName>>,
 }
 
 impl NamesByNode {
@@ -143,7 +145,7 @@ impl NamesByNode {
     /// Adds names.
     pub(crate) fn add(&mut self, router: &Router, names: &[Vec<u8>]) -> Result<(), Error> {
         for name in names {
-            let shared = Name::from(name.as_slice());
+            let shared = ChannelName::from(name.as_slice());
             match is_everywhere(self.kind, name) {
                 true => {
                     let nodes = self.by_node.iter_mut();
@@ -156,7 +158,7 @@ impl NamesByNode {
     }
 
     /// The nodes that must hear of any, in node order, and the names for each.
-    pub(crate) fn finish(self, router: &Router) -> Vec<(NodeIndex, Vec<Name>)> {
+    pub(crate) fn finish(self, router: &Router) -> Vec<(NodeIndex, Vec<ChannelName>)> {
         let nodes = router.topology().indices().zip(self.by_node);
         nodes.filter(|(_, names)| !names.is_empty()).collect()
     }
@@ -179,7 +181,7 @@ fn is_everywhere(kind: SubscriptionKind, name: &[u8]) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct SubscriptionTracker {
     /// By kind: see [`place`].
-    names: [BTreeMap<Name, NameState>; 3],
+    names: [BTreeMap<ChannelName, NameState>; 3],
     /// How many of the names are wanted.
     desired_count: usize,
     /// How many of them the node listens to although it should not, or the other way around.
@@ -188,7 +190,7 @@ pub(crate) struct SubscriptionTracker {
     connection: u64,
     refused: Option<Error>,
     /// What the last change was about, which is what a refusal refuses, and whether it was wanted before.
-    changed: Vec<(SubscriptionKind, Name, bool)>,
+    changed: Vec<(SubscriptionKind, ChannelName, bool)>,
     restore: Restore,
 }
 
@@ -204,7 +206,7 @@ struct NameState {
 #[derive(Debug, Default)]
 struct Restore {
     /// The first name not asked for yet is behind this one; `None` when all are asked for.
-    behind: Option<(usize, Bound<Name>)>,
+    behind: Option<(usize, Bound<ChannelName>)>,
     /// How many requests the node has yet to answer.
     unanswered: usize,
 }
@@ -243,7 +245,7 @@ impl SubscriptionTracker {
         &mut self,
         change: SubscriptionChange,
         kind: SubscriptionKind,
-        names: &[Name],
+        names: &[ChannelName],
     ) {
         for name in names {
             let mut before = false;
@@ -432,7 +434,7 @@ impl ChangeRequest {
         Self { packed }
     }
 
-    pub(crate) fn add(&mut self, names: &[Name]) {
+    pub(crate) fn add(&mut self, names: &[ChannelName]) {
         for name in names {
             write_arg(&mut self.packed, name);
         }
@@ -494,7 +496,7 @@ mod tests {
         )
     }
 
-    fn names(names: &[&str]) -> Vec<Name> {
+    fn names(names: &[&str]) -> Vec<ChannelName> {
         names.iter().map(|name| name.as_bytes().into()).collect()
     }
 

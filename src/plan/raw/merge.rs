@@ -1,7 +1,7 @@
 //! Answers of several nodes as one, without making values of them: for the merges that programs use all the time.
 
 use crate::command::Merge;
-use crate::resp::{line_end, simple_length};
+use crate::resp::{canonical_integer, line_end, simple_length};
 use crate::resp::{write_int, write_line};
 
 /// Writes the merged answer, if these answers are of the plainest kind; otherwise writes nothing and says so. `keys` are the
@@ -57,8 +57,7 @@ fn sum(frames: &[&[u8]]) -> Option<i64> {
 /// The number in the line of a reply of this kind.
 fn number(frame: &[u8], mark: u8) -> Option<i64> {
     let digits = frame.strip_prefix(&[mark])?;
-    let digits = &digits[..line_end(digits)?];
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    canonical_integer(&digits[..line_end(digits)?])
 }
 
 /// The elements of all parts one after another. None of them is looked at: there may be millions.

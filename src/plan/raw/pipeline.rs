@@ -30,7 +30,7 @@ pub(crate) struct RawPipeline<'r, 'f> {
 }
 
 /// Where a command's answer is: the exchange, and the number in it.
-type Place = (u16, u32);
+type ReplyPlace = (u16, u32);
 
 /// The answer of one part as it came; or why there is none.
 type PartAnswer<'a> = Result<&'a [u8], Option<Error>>;
@@ -165,9 +165,9 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
     fn sort<'a>(
         &self,
         exchange: &'a Exchange<RawReplies>,
-    ) -> (Vec<Place>, Vec<Vec<PartAnswer<'a>>>) {
+    ) -> (Vec<ReplyPlace>, Vec<Vec<PartAnswer<'a>>>) {
         let batch = &self.batch;
-        let mut places: Vec<Place> = vec![(0, 0); batch.commands as usize];
+        let mut places: Vec<ReplyPlace> = vec![(0, 0); batch.commands as usize];
         let nothing =
             |spread: &FanOut<'_>| spread.part_count(batch.router).map(|_| Err(None)).collect();
         let mut parts: Vec<Vec<PartAnswer<'a>>> = batch.fan_outs.iter().map(nothing).collect();
@@ -212,7 +212,7 @@ pub(crate) struct ReplyWriter<'t, 'r, 'f> {
     exchange: &'t Exchange<RawReplies>,
     protocol: Protocol,
     entropy: u64,
-    places: Vec<Place>,
+    places: Vec<ReplyPlace>,
     parts: Vec<Vec<PartAnswer<'t>>>,
     /// The command whose turn it is, and the first of the marks, of the bytes said and of the silent commands that are not
     /// passed yet.

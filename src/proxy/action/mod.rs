@@ -1,7 +1,7 @@
 //! Requests of one client that are more than bytes to a node and a reply back: WATCH, EXEC, HELLO, SUBSCRIBE, BLPOP, CLIENT PAUSE
 //! and the like. Which steps carry such a request out, in which order, and what the client is told when one of them fails.
 //!
-//! * [`Action`]: one such request, as [`Session`](super::Session) has read it.
+//! * [`Action`]: one such request, as [`TlsSession`](super::Session) has read it.
 //! * [`ActionStep`], [`ActionOutcome`]: what the network part has to do next, and what came of it.
 //! * `task`: [`ActionTask`], the state machine between the two. `lease`: its steps for WATCH, UNWATCH, EXEC, HELLO and RESET, which
 //!   need or keep an exclusive connection; `subscribe`: those for SUBSCRIBE and its relatives.

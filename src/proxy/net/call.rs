@@ -15,13 +15,13 @@ use crate::resp::Protocol;
 
 /// How one command is carried out by itself: the protocol of its reply, how long CLIENT PAUSE lets the nodes hold it back,
 /// and who counts the bytes of the reply.
-pub(super) type Call = (Protocol, BlockingTime, SharedByteMeter);
+pub(super) type CallContext = (Protocol, BlockingTime, SharedByteMeter);
 
 /// One command by itself, and the reply to it. The nodes may hold it back as long as it wishes itself, too.
 pub(super) async fn call(
     shared: &Shared,
     packed: &[u8],
-    (protocol, pause, meter): Call,
+    (protocol, pause, meter): CallContext,
 ) -> Vec<u8> {
     let args: &Args<'_> = &parse_one(packed).unwrap_or_default();
     let routed = shared.router.route(args, &|| shared.snapshot());
@@ -37,7 +37,7 @@ pub(super) async fn call_at(
     shared: &Shared,
     node: NodeIndex,
     packed: &[u8],
-    (protocol, pause, meter): Call,
+    (protocol, pause, meter): CallContext,
 ) -> Vec<u8> {
     let args: &Args<'_> = &parse_one(packed).unwrap_or_default();
     let request = Request { packed, args };

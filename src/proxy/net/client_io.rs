@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 
 use crate::aio::Subscriber;
 use crate::plan::pubsub::Event;
-use crate::proxy::net::input::Input;
+use crate::proxy::net::input::RequestBuffer;
 use crate::proxy::net::memory::ClientMemory;
 use crate::proxy::net::registry::ClientEntry;
 use crate::proxy::{ClientLimits, OutputDecision, OutputWatch, Session};
@@ -93,7 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
     }
 
     /// Adds what has arrived out of turn to `input`.
-    pub(super) fn take_arrived(&mut self, input: &mut Input) {
+    pub(super) fn take_arrived(&mut self, input: &mut RequestBuffer) {
         input.append(std::mem::take(&mut self.arrived));
     }
 
@@ -231,7 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
     /// Waits for whatever comes first: more bytes for `input`, up to `wanted` altogether, an event, or a word to it.
     pub(super) async fn read(
         &mut self,
-        input: &mut Input,
+        input: &mut RequestBuffer,
         wanted: usize,
         session: &Session,
     ) -> io::Result<Interrupt> {

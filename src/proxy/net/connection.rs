@@ -14,7 +14,7 @@ use crate::plan::{Cause, Failure, RawPipeline, ScriptStore, SharedByteMeter, Wri
 use crate::proxy::net::Proxy;
 use crate::proxy::net::call::send;
 use crate::proxy::net::client_io::{ClientIo, Interrupt, unless_killed};
-use crate::proxy::net::input::Input;
+use crate::proxy::net::input::RequestBuffer;
 use crate::proxy::net::memory::ClientMemory;
 use crate::proxy::net::registry::{ClientEntry, ClientRegistry};
 use crate::proxy::net::streaming::{StreamingConnection, stream_oversized_reply};
@@ -34,7 +34,7 @@ pub(super) struct ClientConnection<'f, S> {
     pub(super) io: ClientIo<S>,
     pub(super) session: Session,
     pub(super) entry: Arc<ClientEntry>,
-    pub(super) input: Input,
+    pub(super) input: RequestBuffer,
     pub(super) out: Vec<u8>,
     /// The exclusive connection of WATCH.
     pub(super) lease: Option<Lease>,
@@ -75,7 +75,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             io: ClientIo::new(stream, Arc::clone(&entry), memory, limits),
             session: Session::new(client, proxy.registry.auth()),
             entry,
-            input: Input::default(),
+            input: RequestBuffer::default(),
             out: Vec::new(),
             lease: None,
         };

@@ -5,7 +5,7 @@ const BYTES_KEPT: usize = 256 << 10;
 
 /// Bytes, of which a first part may have been taken. Requests in unusual forms go before them in the usual one.
 #[derive(Default)]
-pub(super) struct Input {
+pub(super) struct RequestBuffer {
     /// Whole requests in the usual form, to be taken before all others.
     rewritten: Taking,
     bytes: Taking,
@@ -41,7 +41,7 @@ impl Taking {
     }
 }
 
-impl Input {
+impl RequestBuffer {
     /// What is taken next.
     pub(super) fn rest(&self) -> &[u8] {
         match self.rewritten.rest() {
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn rewritten_requests_are_read_before_later_input() {
-        let mut input = Input::default();
+        let mut input = RequestBuffer::default();
         input.append(b"one two".to_vec());
         input.consume(4);
         input.append(b" three".to_vec());

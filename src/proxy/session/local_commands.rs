@@ -1,6 +1,6 @@
 //! Requests that concern the connection to us, and no node.
 
-use super::{Disposition, Handled, Request, Session, internal_refusal};
+use super::{ClientRequest, Disposition, Handled, Session, internal_refusal};
 use crate::command::{CommandSpec, ConnectionCommand, SubscriptionCommand, TransactionCommand};
 use crate::plan::Router;
 use crate::plan::pubsub::{SubscriptionChange, SubscriptionKind};
@@ -88,7 +88,7 @@ impl Session {
         &mut self,
         asked: TransactionCommand,
         command: &CommandSpec,
-        Request { frame, args, .. }: Request<'_, '_>,
+        ClientRequest { frame, args, .. }: ClientRequest<'_, '_>,
         router: &Router,
         said: &mut Vec<u8>,
     ) -> Handled {

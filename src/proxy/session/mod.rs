@@ -68,7 +68,7 @@ pub(crate) enum NextStep {
     /// Requests in an unusual form, here in the usual one, come before the rest of the input.
     Requests(Vec<u8>),
     /// The first bytes of the input, so many, are one request with very many arguments: it is taken with
-    /// [`Session::read_heavy_round`], where nobody waits for that.
+    /// [`TlsSession::read_heavy_round`], where nobody waits for that.
     Heavy(usize),
     /// A large request for this node is at the beginning of the input, and goes there as it comes.
     Upload { node: NodeIndex },
@@ -80,7 +80,7 @@ pub(crate) enum NextStep {
 
 /// One request of the input.
 #[derive(Clone, Copy)]
-pub(super) struct Request<'f, 'a> {
+pub(super) struct ClientRequest<'f, 'a> {
     pub(super) frame: &'f [u8],
     pub(super) args: &'a [&'f [u8]],
     /// Nothing has arrived behind it.
@@ -166,7 +166,7 @@ impl Session {
     #[inline]
     fn answer<'f>(
         &mut self,
-        request: Request<'f, '_>,
+        request: ClientRequest<'f, '_>,
         pipeline: &mut RawPipeline<'_, 'f>,
     ) -> Option<NextStep> {
         let silent = self.reply_mode != ReplyMode::On;
@@ -216,11 +216,11 @@ impl Session {
     #[inline]
     fn dispatch<'f>(
         &mut self,
-        request: Request<'f, '_>,
+        request: ClientRequest<'f, '_>,
         pipeline: &mut RawPipeline<'_, 'f>,
         said: &mut Vec<u8>,
     ) -> Handled {
-        let Request { frame: _, args, .. } = request;
+        let ClientRequest { frame: _, args, .. } = request;
         let router = pipeline.router();
         let command = match router.find(args) {
             Lookup::Found(command) => command,
@@ -276,11 +276,11 @@ impl Session {
     fn carry_out<'f>(
         &mut self,
         command: &CommandSpec,
-        request: Request<'f, '_>,
+        request: ClientRequest<'f, '_>,
         pipeline: &mut RawPipeline<'_, 'f>,
         said: &mut Vec<u8>,
     ) -> Handled {
-        let Request { frame, args, .. } = request;
+        let ClientRequest { frame, args, .. } = request;
         match command.proxy_role {
             ProxyRole::Forward | ProxyRole::NoMulti | ProxyRole::Container => {
                 forward(command, request, pipeline, self.pause)
@@ -387,11 +387,11 @@ impl Session {
 #[inline]
 fn forward<'f>(
     command: &CommandSpec,
-    request: Request<'f, '_>,
+    request: ClientRequest<'f, '_>,
     pipeline: &mut RawPipeline<'_, 'f>,
     pause: Pause,
 ) -> Handled {
-    let Request {
+    let ClientRequest {
         frame,
         args,
         is_last,

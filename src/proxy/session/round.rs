@@ -1,6 +1,6 @@
 //! What of the input goes in one round.
 
-use super::{NextStep, Request, RoundInput, Session};
+use super::{ClientRequest, NextStep, RoundInput, Session};
 use crate::command::{Args, Lookup, PackedCommands};
 use crate::partition::NodeIndex;
 use crate::plan::{LARGE_BYTES, RawPipeline, Router};
@@ -98,7 +98,7 @@ impl Session {
                         return RoundInput { consumed, next };
                     }
                     args_taken += args.len();
-                    let request = Request {
+                    let request = ClientRequest {
                         frame,
                         args: &args,
                         is_last: base + commands.offset() == input.len(),

@@ -1,6 +1,6 @@
 //! An encrypted socket.
 //!
-//! A [`Session`] turns bytes into encrypted bytes and back, and knows no socket; [`TlsSocket`] moves the encrypted
+//! A [`TlsSession`] turns bytes into encrypted bytes and back, and knows no socket; [`TlsSocket`] moves the encrypted
 //! ones. So a read or a write waits no longer than the socket's own limit, one thread can write while another reads,
 //! and both libraries are used alike.
 
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use self::session::Session;
+use self::session::TlsSession;
 use crate::endpoint::Deadline;
 use crate::endpoint::tls::Tls;
 
@@ -43,7 +43,7 @@ struct Shared {
     /// Locked before the session. A writer that waits for the network holds this one only, and does not keep a reader
     /// waiting.
     outgoing: Mutex<Outgoing>,
-    session: Mutex<Box<dyn Session>>,
+    session: Mutex<Box<dyn TlsSession>>,
 }
 
 /// Encrypted bytes that are to go out.
@@ -53,7 +53,7 @@ struct Outgoing {
     sent: usize,
 }
 
-fn begin(tls: &Tls) -> io::Result<Box<dyn Session>> {
+fn begin(tls: &Tls) -> io::Result<Box<dyn TlsSession>> {
     match tls.config {
         #[cfg(feature = "tls-rustls")]
         crate::endpoint::tls::Config::Rustls(ref config, ref name) => {

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use native_tls::{HandshakeError, MidHandshakeTlsStream, TlsConnector, TlsStream};
 
-use super::session::Session;
+use super::session::TlsSession;
 
 /// The library wants a stream to read from and to write to; it gets one in memory.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ enum NativeSession {
 pub(super) fn begin(
     connector: &TlsConnector,
     server_name: &str,
-) -> io::Result<impl Session + use<>> {
+) -> io::Result<impl TlsSession + use<>> {
     NativeSession::of(connector.connect(server_name, Memory::default()))
 }
 
@@ -55,7 +55,7 @@ impl NativeSession {
     }
 }
 
-impl Session for NativeSession {
+impl TlsSession for NativeSession {
     fn handshake(&mut self) -> io::Result<bool> {
         *self = match std::mem::replace(self, Self::Failed) {
             Self::Handshake(handshake) => Self::of(handshake.handshake())?,

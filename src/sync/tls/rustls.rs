@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
-use super::session::Session;
+use super::session::TlsSession;
 
 /// A session, and what it was not fed yet: it takes no more than its user reads.
 struct RustlsSession {
@@ -21,7 +21,7 @@ struct RustlsSession {
 pub(super) fn begin(
     config: &Arc<ClientConfig>,
     name: &ServerName<'static>,
-) -> io::Result<impl Session + use<>> {
+) -> io::Result<impl TlsSession + use<>> {
     let connection = ClientConnection::new(Arc::clone(config), name.clone());
     Ok(RustlsSession {
         connection: connection.map_err(io::Error::other)?,
@@ -52,7 +52,7 @@ impl RustlsSession {
     }
 }
 
-impl Session for RustlsSession {
+impl TlsSession for RustlsSession {
     fn handshake(&mut self) -> io::Result<bool> {
         while self.connection.is_handshaking() {
             if !self.process()? {

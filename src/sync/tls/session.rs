@@ -3,7 +3,7 @@
 use std::io;
 
 /// The encryption of one connection, without its network.
-pub(super) trait Session: Send {
+pub(super) trait TlsSession: Send {
     /// Goes on with the handshake, as far as what was received allows. Whether it is over.
     fn handshake(&mut self) -> io::Result<bool>;
 

@@ -41,7 +41,7 @@ fn simulation_row_with_a_wrong_expectation_fails() {
         ("> GET a1\n1 b GET a1 -> v\n= v", "sent \"1 a GET a1\""),
         ("> GET a1\n2 a GET a1 -> v\n= v", "sent \"1 a GET a1\""),
         ("> GET a1\n1 a GET a1 -> v\n= w", "the result is \"v\""),
-        ("> GET a1\n1 a GET a1 -> !late 1\n= !down b", "!nodedown a"),
+        ("> GET a1\n1 a GET a1 -> !late 1\n= !down b", "!timeout a"),
         ("> GET a1\n= v", "wanted \"no more attempts\""),
         ("> GET a1\n1 a GET a1 -> v\n2 a* GET a1 -> v\n= v", "2 a*"),
         ("> GET a1\n1 a GET a1 -> v\n= v\nknows SHA", "knows SHA"),

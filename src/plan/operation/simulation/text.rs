@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, server_error};
 use crate::plan::{Cause, Failure, NodeRequest};
 
 /// The kind of a read that was not answered in time.
-const LATE: ErrorKind = ErrorKind::NodeDown;
+const LATE: ErrorKind = ErrorKind::Timeout;
 
 /// Words that stand for arguments too long for a row.
 static ALIASES: LazyLock<[(&str, Vec<u8>); 7]> = LazyLock::new(|| {
@@ -232,7 +232,10 @@ pub(super) fn show_error(error: &Error) -> String {
                 .collect();
             format!("!partial{}", parts.concat())
         }
-        kind @ (ErrorKind::NodeDown | ErrorKind::Unknown | ErrorKind::PoolTimeout) => {
+        kind @ (ErrorKind::NodeDown
+        | ErrorKind::Timeout
+        | ErrorKind::Unknown
+        | ErrorKind::PoolTimeout) => {
             format!("!{}{}", word(kind), node_in(&text))
         }
         kind => format!("!{}", word(kind)),

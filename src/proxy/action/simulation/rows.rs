@@ -38,14 +38,14 @@ const TRANSACTIONS: &[Row] = &[
         requests: &["WATCH a", "MULTI", "SET a 1", "EXEC"],
         network: &["down"],
         steps: &["lease a"],
-        client: "-NODEDOWN node a: no connection: down/+OK/+QUEUED/*-1/",
+        client: "-NODEDOWN node a: no connection: down; nothing was changed, so it can be repeated when the node is back/+OK/+QUEUED/*-1/",
     },
     Row {
         about: "WATCH without a reply: EXEC is nil",
         requests: &["WATCH a", "MULTI", "SET a 1", "EXEC"],
         network: &["ok", "broken"],
         steps: &["lease a", "send WATCH a", "drop"],
-        client: "-NODEDOWN node a: the connection broke: broken/+OK/+QUEUED/*-1/",
+        client: "-NODEDOWN node a: the connection broke: broken; nothing was changed, so it can be repeated when the node is back/+OK/+QUEUED/*-1/",
     },
     Row {
         about: "after EXEC was nil all is as in the beginning",
@@ -60,7 +60,7 @@ const TRANSACTIONS: &[Row] = &[
             "exec on lease MULTI SET a 1 EXEC",
             "release",
         ],
-        client: "-NODEDOWN node a: no connection: down/+OK/+QUEUED/*-1/+OK/+OK/+QUEUED/*1/+OK/",
+        client: "-NODEDOWN node a: no connection: down; nothing was changed, so it can be repeated when the node is back/+OK/+QUEUED/*-1/+OK/+OK/+QUEUED/*1/+OK/",
     },
     Row {
         about: "a second WATCH goes over the same connection",
@@ -74,14 +74,14 @@ const TRANSACTIONS: &[Row] = &[
         requests: &["WATCH a", "WATCH a2", "MULTI", "SET a 1", "EXEC"],
         network: &["ok", "+OK", "broken"],
         steps: &["lease a", "send WATCH a", "send WATCH a2", "drop"],
-        client: "+OK/-NODEDOWN node a: the connection broke: broken/+OK/+QUEUED/*-1/",
+        client: "+OK/-NODEDOWN node a: the connection broke: broken; nothing was changed, so it can be repeated when the node is back/+OK/+QUEUED/*-1/",
     },
     Row {
         about: "a second WATCH at another node is refused, and EXEC is nil",
         requests: &["WATCH a", "WATCH b", "MULTI", "SET a 1", "EXEC"],
         network: &["ok", "+OK", "+OK"],
         steps: &["lease a", "send WATCH a", "send UNWATCH", "release"],
-        client: "+OK/-CROSSNODE a transaction lives on one node, but the key \"a\" is on node a and the key \"b\" on node b; put all its keys under one hash tag, such as {tag}a and {tag}b/+OK/+QUEUED/*-1/",
+        client: "+OK/-CROSSNODE a transaction runs on one node, but the key \"a\" lives on node a and the key \"b\" on node b; put all its keys under one hash tag, such as {tag}a and {tag}b/+OK/+QUEUED/*-1/",
     },
     Row {
         about: "UNWATCH gives the connection back",
@@ -130,7 +130,7 @@ const TRANSACTIONS: &[Row] = &[
         requests: &["MULTI", "SET a 1", "EXEC"],
         network: &["broken"],
         steps: &["exec MULTI SET a 1 EXEC"],
-        client: "+OK/+QUEUED/-UNKNOWN node a: the connection broke: broken; the command was sent and may or may not have been applied; look before you repeat it/",
+        client: "+OK/+QUEUED/-UNKNOWN node a: the connection broke: broken; the command was sent and may or may not have been applied; check before you repeat it/",
     },
     Row {
         about: "EXEC of nothing",
@@ -161,7 +161,7 @@ const TRANSACTIONS: &[Row] = &[
             "exec on lease MULTI SET a 1 EXEC",
             "drop",
         ],
-        client: "+OK/+OK/+QUEUED/-UNKNOWN node a: the connection broke: broken; the command was sent and may or may not have been applied; look before you repeat it/",
+        client: "+OK/+OK/+QUEUED/-UNKNOWN node a: the connection broke: broken; the command was sent and may or may not have been applied; check before you repeat it/",
     },
     Row {
         about: "EXECABORT by the node gives its reason",
