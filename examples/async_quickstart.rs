@@ -1,8 +1,8 @@
 //! The client on tokio: many tasks share one connection per node.
 //!
-//! Run it with `cargo run --example async_quickstart --features tokio-comp`; it needs no server. With URLs of two or more
-//! servers as arguments it uses those: `... -- redis://127.0.0.1:6379/ redis://127.0.0.1:6380/`. It deletes its keys in
-//! the end.
+//! Run it with `cargo run --example async_quickstart --features tokio-comp`; it needs no server. With URLs of
+//! two or more servers as arguments it uses those: `... -- redis://127.0.0.1:6379/ redis://127.0.0.1:6380/`,
+//! and deletes its keys in the end.
 
 #[path = "support/cli.rs"]
 #[macro_use]
@@ -55,7 +55,7 @@ async fn example(urls: Vec<String>) -> Result<(), Box<dyn Error>> {
     clean_up(&client).await
 }
 
-/// A clone of the client per task: cheap, and all of them send over the same connections.
+/// One clone of the client per task: clones are cheap and share the connections.
 async fn many_tasks(client: &ShardedClient) -> RedisResult<()> {
     let start = Instant::now();
     let tasks = (0..TASKS).map(|task| {
@@ -93,7 +93,7 @@ async fn many_keys(client: &ShardedClient) -> RedisResult<()> {
     Ok(())
 }
 
-/// The closure is called again when another client has changed the key meanwhile.
+/// The closure is called again when another client changed the key after WATCH.
 async fn read_then_write(client: &ShardedClient) -> RedisResult<()> {
     let key = key(0, 0);
     let (value,): (i64,) = client
@@ -111,7 +111,7 @@ async fn read_then_write(client: &ShardedClient) -> RedisResult<()> {
     Ok(())
 }
 
-/// A node that is away fails its own keys, at once, and nobody else's.
+/// While a node is down, only commands for its keys fail, and they fail at once.
 async fn one_node_away(client: &ShardedClient, node: &TestNode) -> RedisResult<()> {
     node.stop();
     let (mut there, mut away) = (0, 0);
@@ -126,7 +126,7 @@ async fn one_node_away(client: &ShardedClient, node: &TestNode) -> RedisResult<(
     assert!(there > 0 && away > 0);
 
     node.restart()?;
-    // DBSIZE needs every node; PING is answered by those in reach.
+    // DBSIZE needs every node; PING is answered by those that can be reached.
     while cmd("DBSIZE").exec_async(&mut client.clone()).await.is_err() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

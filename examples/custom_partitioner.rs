@@ -1,6 +1,7 @@
-//! A partitioner of your own: tenants with a node to themselves, all others by rendezvous hashing.
+//! A partitioner of your own: some tenants have a node to themselves, all others are placed by rendezvous
+//! hashing.
 //!
-//! Keys read `tenant:rest`, and all keys of one tenant live on one node. Run it with
+//! Keys have the form `tenant:rest`, and all keys of one tenant live on one node. Run it with
 //! `cargo run --example custom_partitioner`; it needs no server.
 
 #[path = "support/cli.rs"]
@@ -18,23 +19,23 @@ use redis_sharding::redis::Commands;
 use redis_sharding::testing::TestNode;
 use redis_sharding::{NodeIndex, NodeSpec, ShardedClient};
 
-/// The rule: which tenant has which node to itself.
+/// The rule: the tenants that have a node to themselves, and their nodes.
 #[derive(Debug)]
 struct ByTenant {
     pinned: BTreeMap<String, String>,
 }
 
-/// The answers of the rule for one set of nodes.
+/// The rule applied to one set of nodes.
 #[derive(Debug)]
 struct Placed {
     pinned: BTreeMap<Vec<u8>, NodeIndex>,
     others: Box<dyn Placement>,
-    /// Positions of the nodes that no tenant has to itself.
+    /// Positions of the nodes that no tenant is pinned to.
     shared: Vec<NodeIndex>,
 }
 
 impl Partitioner for ByTenant {
-    // Another rule needs another name: two clients that place alike have the same fingerprint.
+    // Another rule needs another name: the name is part of the fingerprint, by which clients are compared.
     fn name(&self) -> &str {
         "by-tenant/1"
     }
@@ -66,7 +67,7 @@ impl Partitioner for ByTenant {
         }))
     }
 
-    /// What stands before the first colon decides, so a tenant's keys may be used together.
+    /// Only the part before the first colon counts, so all keys of a tenant may be used in one command.
     fn hash_tag(&self) -> HashTag {
         let tenant = |key: &[u8]| {
             key.iter()
@@ -115,13 +116,14 @@ fn example() -> Result<(), Box<dyn Error>> {
         assert_eq!(owner.name() == "large", tenant == "acme");
     }
 
-    // One tenant is one node, so commands over several of its keys work without braces.
+    // All keys of a tenant live on one node, so commands over several of them work without hash tags.
     let () = pinned.sadd("bolt:seen", &["x", "y"])?;
     let () = pinned.sadd("bolt:sold", &["y", "z"])?;
     let both: Vec<String> = pinned.sinter(&["bolt:seen", "bolt:sold"])?;
     assert_eq!(both, ["y"]);
 
-    // Clients that place differently can be told apart, and a pin to nowhere is refused.
+    // Clients with different placements have different fingerprints, and a tenant pinned to an unknown node is
+    // refused.
     let unpinned = client(&[])?;
     assert_ne!(
         pinned.topology().fingerprint(),

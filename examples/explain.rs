@@ -1,4 +1,4 @@
-//! What would be sent where? `explain` answers without sending anything.
+//! What would be sent where? `explain` shows the plan of a command without sending it.
 //!
 //! Run it with `cargo run --example explain`; it needs no server.
 
@@ -50,7 +50,7 @@ fn example() -> Result<(), Box<dyn Error>> {
         assert_eq!(refusal.kind(), kind);
     }
 
-    // A plan is data as well: which node would be asked for which keys.
+    // A plan is also available as data: the nodes, each with its keys.
     let plan = client.explain(&command("DEL user:1 user:2 user:3 user:4"))?;
     let keys: usize = plan.parts().iter().map(|(_, keys)| keys.len()).sum();
     assert_eq!(keys, 4);
@@ -60,7 +60,7 @@ fn example() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A command from a line of words.
+/// Makes a command from a line of words.
 fn command(line: &str) -> Cmd {
     let mut words = line.split(' ');
     let mut command = cmd(words.next().unwrap_or_default());

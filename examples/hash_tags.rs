@@ -1,6 +1,6 @@
-//! Hash tags: keys that belong together live together.
+//! Hash tags put related keys on one node.
 //!
-//! Of a key with braces only the part between the first `{` and the next `}` decides where it lives, as in Redis
+//! Of a key with braces only the part between the first `{` and the next `}` is hashed, as in Redis
 //! Cluster. Run it with `cargo run --example hash_tags`; it needs no server.
 
 #[path = "support/cli.rs"]
@@ -45,7 +45,7 @@ fn one_tag_is_one_node(client: &ShardedClient) -> Result<(), Box<dyn Error>> {
         assert_eq!(client.node_for(key)?.name(), home.name());
     }
 
-    // Other tags live elsewhere: a tag gathers the keys of one user, not of all.
+    // Other tags may live on other nodes: a tag groups the keys of one user, not those of all users.
     let owner = |user: u32| client.node_for(format!("user:{{{user}}}"));
     let owners = (0..100)
         .map(|user| Ok(owner(user)?.name().to_owned()))
@@ -61,7 +61,7 @@ fn commands_over_several_keys_need_a_tag(client: &mut ShardedClient) -> Result<(
     let both: BTreeSet<String> = client.sinter(&["{42}:liked", "{42}:bought"])?;
     assert_eq!(both, BTreeSet::from(["tea".to_owned()]));
 
-    // Keys that happen to share a node would do as well; these do not.
+    // Keys that happen to share a node would be accepted too; these do not.
     let apart = client
         .sinter::<_, BTreeSet<String>>(&["liked:1", "liked:2", "liked:3", "liked:4"])
         .expect_err("the keys live apart");

@@ -1,4 +1,4 @@
-//! One node at a time, for what is about a server and not about keys.
+//! One node at a time, for commands about a server instead of keys.
 //!
 //! Run it with `cargo run --example per_node`; it needs no server.
 
@@ -50,8 +50,8 @@ fn ask_every_node(client: &mut ShardedClient) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Commands about servers that make sense for all of them have one answer: a sum, or one text that names the nodes where they
-/// differ.
+/// Commands about servers that make sense for all of them give one reply: a sum, or one text that names the
+/// nodes where they differ.
 fn ask_all_at_once(client: &mut ShardedClient) -> Result<(), Box<dyn Error>> {
     let keys: u64 = cmd("DBSIZE").query(client)?;
     assert_eq!(keys, 300);
@@ -61,7 +61,8 @@ fn ask_all_at_once(client: &mut ShardedClient) -> Result<(), Box<dyn Error>> {
     assert!(ports.starts_with("a=") && ports.contains(",b="));
     println!("all nodes listen at {ports}");
 
-    // SHUTDOWN for all nodes is hardly ever meant: it is refused, and the message says how to mean it.
+    // SHUTDOWN of all nodes is hardly ever intended: it is refused, and the message explains how to send it
+    // to one.
     let refusal = cmd("SHUTDOWN").exec(client).expect_err("about one server");
     assert_eq!(ErrorKind::of(&refusal), ErrorKind::Unroutable);
     println!("refused: {refusal}");
@@ -79,7 +80,7 @@ fn ask_the_owner_of_a_key(client: &ShardedClient) -> Result<(), Box<dyn Error>> 
     Ok(())
 }
 
-/// What is written to the wrong node stays there, and the client does not find it.
+/// A key that is written to the wrong node stays there, and the client does not find it.
 fn a_node_checks_no_keys(client: &mut ShardedClient) -> Result<(), Box<dyn Error>> {
     let home = client.node_for("lost")?.index();
     let mut stranger = client

@@ -6,7 +6,7 @@
 //! redis-cli -p 7000 mset user:1 Ada user:2 Grace
 //! ```
 //!
-//! `--help` says what else it takes. It is stopped with Ctrl-C or SIGTERM: what was asked is answered first.
+//! `--help` lists all options. On Ctrl-C or SIGTERM it answers the pending requests and exits.
 
 #[path = "support/shown.rs"]
 mod shown;
@@ -31,47 +31,47 @@ use shown::{holds_password, shown};
 const HELP: &str = "\
 Many Redis or Valkey servers as one, for every program that speaks the Redis protocol.
 
-  --listen ADDRESS        where to listen, 127.0.0.1:7000 for example; port 0 is any free one
+  --listen ADDRESS        the address to listen on, such as 127.0.0.1:7000; port 0 is any free port
   --topology FILE         the nodes and their placement, as `redis-sharding topology 1`
   --node [NAME=]URL[,weight=W]
-                          a node; the name places its keys, and without one its address does. Instead of --topology
-  --placement NAME        where keys live, `rendezvous/1` unless it is said; `locate --list` lists the names
+                          a node, instead of --topology; its name, or without one its address, decides where keys are placed
+  --placement NAME        the placement of keys; `locate --list` lists the names; default: rendezvous/1
   --option K=V            an option of the placement
-  --threads N             half as many as there are cores, unless it is said; at most 1024
-  --password-file FILE    clients must say the password in it (AUTH); it is not that of the nodes, which stands in their URLs
-  --clients N             so many connections at a time, 10000 unless it is said
-  --max-memory BYTES      how much all clients together may hold, 4gb unless it is said; beyond it the largest holders are
-                          disconnected
+  --threads N             number of threads, at most 1024; default: half of the cores
+  --password-file FILE    clients must send the password in this file (AUTH); passwords of the nodes are in their URLs
+  --clients N             maximum number of connections; default: 10000
+  --max-memory BYTES      memory that all clients together may hold; beyond it the largest holders are disconnected;
+                          default: 4gb
   --client-query-buffer-limit BYTES
-                          how many bytes of requests may wait of one client, 1gb unless it is said
+                          bytes of requests that may be queued for one client; default: 1gb
   --client-output-buffer-limit \"CLASS HARD SOFT SECONDS\"
-                          how much may wait until a client reads it, as in redis.conf; CLASS is normal or pubsub. \"normal 0 0 0\"
-                          and \"pubsub 32mb 8mb 60\" unless it is said
-  --tcp-keepalive SECONDS after how long a silence a client's host is asked whether it is there, 300 unless it is said; 0 is never
-  --timeout SECONDS       how long a client may be idle; 0, for ever, unless it is said
-  --partial-reads         KEYS, SCAN, DBSIZE and RANDOMKEY leave out nodes that cannot be reached, and are no error
-  --help                  this
+                          bytes that may be queued until a client reads them, as in redis.conf; CLASS is normal or pubsub;
+                          default: \"normal 0 0 0\" and \"pubsub 32mb 8mb 60\"
+  --tcp-keepalive SECONDS idle time after which a client's host is probed, 0 for never; default: 300
+  --timeout SECONDS       idle time after which a client is disconnected, 0 for never; default: 0
+  --partial-reads         KEYS, SCAN, DBSIZE and RANDOMKEY leave out nodes that cannot be reached instead of failing
+  --help                  print this help
 
-The address is printed when it listens. SIGTERM and Ctrl-C end it.
+The proxy prints its address once it is listening. SIGTERM and Ctrl-C stop it.
 ";
 
-/// How long connections have to end when the proxy does.
+/// How long connections may take to end when the proxy stops.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
-/// The most threads: each has connections to all nodes.
+/// Maximum number of threads: each has its own connections to all nodes.
 const THREADS_MAX: usize = 1024;
 
-/// The exit code of a program that is ended by SIGPIPE, as a shell shows it.
+/// The exit code that a shell shows for a program ended by SIGPIPE.
 const READER_LEFT: u8 = 141;
 
-/// The system's own allocator keeps much of what the replies to many clients needed for a moment.
+/// The system's allocator would keep much of the memory that the replies to many clients needed for a moment.
 #[cfg(all(unix, not(target_env = "musl")))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// What was asked for.
+/// The parsed command line.
 #[derive(Default)]
 struct Arguments {
     listen: Option<String>,
@@ -91,7 +91,7 @@ struct Arguments {
     help: bool,
 }
 
-/// Clients without subscriptions, and those with.
+/// Classes of clients with an output limit of their own: without subscriptions, and with.
 #[derive(Clone, Copy)]
 enum Class {
     Normal,
@@ -106,7 +106,7 @@ fn main() -> ExitCode {
     let words = words.ok_or_else(|| "an argument is not UTF-8".into());
     match words.and_then(|words| run(&words)) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads has seen enough.
+        // The reader of standard output has closed it.
         Err(error) if is_broken_pipe(&error) => ExitCode::from(READER_LEFT),
         Err(error) => {
             eprintln!("proxy: {error}");
@@ -162,7 +162,7 @@ fn is_broken_pipe(error: &Failure) -> bool {
     error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// With the limits that the arguments set.
+/// Applies the limits of the command line to a proxy.
 fn limited(mut proxy: Proxy, arguments: &Arguments) -> Proxy {
     if let Some(bytes) = arguments.max_memory {
         proxy = proxy.with_memory_limit(bytes);
@@ -190,7 +190,7 @@ fn bytes(flag: &str, value: &str) -> Result<usize, Failure> {
     bytes.ok_or_else(|| format!("{flag} takes a number of bytes, such as 512mb").into())
 }
 
-/// Zero is never.
+/// Parses seconds; zero means never.
 fn seconds(flag: &str, value: &str) -> Result<Option<Duration>, Failure> {
     let seconds: u32 = value
         .parse()
@@ -210,13 +210,13 @@ fn output(value: &str) -> Result<(Class, OutputLimit), Failure> {
     Ok((class, limit))
 }
 
-/// The fewer threads, the more requests each has to write in one go; and the servers, when they are on this machine, need
-/// cores too.
+/// Half of the cores: with fewer threads each sends more requests in one write, and servers on this machine
+/// need cores too.
 fn threads() -> usize {
     thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, THREADS_MAX))
 }
 
-/// The nodes that the arguments name.
+/// Adds the nodes of the command line to the builder.
 fn builder(arguments: &Arguments) -> Result<Builder, Failure> {
     let builder = ShardedClient::builder();
     if let Some(file) = &arguments.topology {
@@ -258,7 +258,7 @@ fn weight(node: &str) -> Result<(&str, NonZeroU32), Failure> {
     }
 }
 
-/// The name ends at the first `=` behind which a URL stands.
+/// Splits `[NAME=]URL`. The name ends at the first `=` that a URL follows.
 fn name_and_url(node: &str) -> Result<(Option<&str>, &str), Failure> {
     if parse_redis_url(node).is_some() {
         return Ok((None, node));
@@ -266,22 +266,22 @@ fn name_and_url(node: &str) -> Result<(Option<&str>, &str), Failure> {
     let mut splits = node
         .match_indices('=')
         .map(|(at, _)| (&node[..at], &node[at + 1..]));
-    // A name with an equals sign ends behind it, a password does not.
+    // An equals sign may belong to the name, or to a password, which a name must not contain.
     let found = splits.find(|(name, url)| {
         !name.is_empty() && !holds_password(name) && parse_redis_url(url).is_some()
     });
-    // The text is not repeated: a URL may hold a password.
+    // The text is not repeated: a URL may contain a password.
     let (name, url) = found.ok_or("a --node is NAME=URL, such as users-a=redis://10.0.0.1:6379")?;
     Ok((Some(name), url))
 }
 
-/// Threads that serve connections, and the way to hand them one.
+/// Threads that serve connections, each with a channel through which it receives them.
 struct Workers {
     threads: Vec<JoinHandle<()>>,
     senders: Vec<UnboundedSender<std::net::TcpStream>>,
 }
 
-/// Every thread has a runtime and connections to the nodes of its own, so that they need not wake each other.
+/// Every thread has a runtime and node connections of its own, which avoids wake-ups across threads.
 fn start_workers(proxy: &Proxy, count: usize) -> Result<Workers, Failure> {
     let mut workers = Workers {
         threads: Vec::new(),
@@ -307,7 +307,7 @@ async fn serve_all(proxy: Proxy, mut streams: UnboundedReceiver<std::net::TcpStr
     while let Some(stream) = streams.recv().await {
         let proxy = proxy.clone();
         tokio::spawn(async move {
-            // A connection that breaks concerns nobody but its client.
+            // A broken connection affects only its own client.
             let _ = serve(&proxy, stream).await;
         });
     }
@@ -334,9 +334,9 @@ async fn listen_until_told(
             accepted = listener.accept() => accepted,
         };
         match accepted.and_then(|(stream, _)| stream.into_std()) {
-            // A worker that is gone has panicked; the others go on.
+            // A worker that is gone has panicked; the others continue.
             Ok(stream) => drop(worker.send(stream)),
-            // Too many open files, for one: it may get better.
+            // Too many open files, for example, which may be temporary.
             Err(error) => {
                 eprintln!("proxy: a connection could not be accepted: {error}");
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -370,7 +370,7 @@ async fn told_to_end() {
     }
 }
 
-/// All that take a value.
+/// All options that take a value.
 const FLAGS: [&str; 13] = [
     "--listen",
     "--topology",

@@ -42,8 +42,8 @@ fn example(urls: Vec<String>) -> Result<(), Box<dyn Error>> {
     let urls = nodes.iter().map(TestNode::url).chain(urls);
     let client = ShardedClient::open(urls)?;
 
-    // Each channel is listened to at the node that owns its name, the pattern on all of them. Both are confirmed when
-    // the calls return.
+    // Each channel is subscribed at the node that owns its name, the pattern on all nodes. Both are confirmed
+    // when the calls return.
     let mut subscriber = client.subscriber();
     let channels: Vec<String> = CITIES
         .iter()
@@ -74,7 +74,7 @@ fn example(urls: Vec<String>) -> Result<(), Box<dyn Error>> {
                 );
                 heard.insert(channel);
             }
-            // A connection broke and was made again.
+            // A connection broke and was replaced.
             Some(Event::Disconnected { node }) => println!("the connection to {node} broke"),
             Some(Event::Missed { node }) => println!("messages at {node} may have been missed"),
             Some(_) => {}

@@ -1,8 +1,8 @@
 //! A tour of the crate over four real servers: `cargo run --release --example quickstart`.
 //!
-//! Starts `redis-server` or `valkey-server` processes and stops them in the end; without either it uses in-process
-//! nodes. With the URLs of servers of your own it uses those, under keys of its own, and deletes these in the end:
-//! `cargo run --release --example quickstart redis://10.0.0.1/ redis://10.0.0.2/`.
+//! Starts `redis-server` or `valkey-server` processes and stops them in the end; without either it uses
+//! in-process nodes. With the URLs of your own servers it uses those instead, under keys of its own that it
+//! deletes in the end: `cargo run --release --example quickstart redis://10.0.0.1/ redis://10.0.0.2/`.
 
 #[path = "support/cli.rs"]
 #[macro_use]
@@ -68,9 +68,9 @@ fn run(urls: Vec<String>) -> Outcome {
         client,
         shop,
     };
-    // Also when nobody reads the rest of it: keys on servers of the user's own are deleted.
+    // Keys on the user's own servers are deleted even when the reader of standard output has closed it.
     let shown = panic::catch_unwind(AssertUnwindSafe(|| tour.show()));
-    // Servers that were started for the tour take their keys with them.
+    // The keys of servers started for the tour vanish with them.
     if matches!(shown, Ok(Ok(()))) || matches!(tour.fleet, Fleet::Given(_)) {
         tour.clean_up()?;
     }
@@ -79,7 +79,7 @@ fn run(urls: Vec<String>) -> Outcome {
     Ok(())
 }
 
-/// The names are what places the keys: the same names, the same chart in every run, whatever the ports.
+/// The names decide where keys are placed, so every run shows the same chart, whatever the ports.
 fn connect(fleet: &Fleet) -> Outcome<ShardedClient> {
     let mut builder = ShardedClient::builder();
     for (number, url) in (1..).zip(fleet.urls()) {
@@ -88,7 +88,7 @@ fn connect(fleet: &Fleet) -> Outcome<ShardedClient> {
     Ok(builder.build()?)
 }
 
-/// On servers of the user's own, no key of the tour may be anybody else's.
+/// Prefix of the tour's keys. On the user's own servers it is unique to this run, so that no key collides.
 fn prefix(fleet: &Fleet) -> Outcome<String> {
     match fleet {
         Fleet::Given(_) => {
@@ -162,7 +162,7 @@ impl Tour {
         Ok(())
     }
 
-    /// How many keys each server says it has.
+    /// Shows how many keys each server reports.
     fn sizes(&self) -> Outcome<Vec<u64>> {
         let size = |mut node| Ok(cmd("DBSIZE").query(&mut node)?);
         self.client.nodes().map(size).collect()
@@ -219,7 +219,7 @@ impl Tour {
         check(piped == one_by_one, "both give the same names")
     }
 
-    /// The items of a cart and its total change together, or not at all.
+    /// Changes the items of a cart and its total together, or not at all.
     fn transaction(&mut self) -> Outcome {
         title("A transaction: the keys of one cart share a hash tag");
         let items = self.shop.key(Item::CartItems(7));
@@ -290,7 +290,7 @@ impl Tour {
         self.start_again(victim.index().get())
     }
 
-    /// A write that is cut by node says what each node did.
+    /// Shows the error of a split write, which has the outcome of each node.
     fn write_in_part(&self) -> Outcome {
         let mut mset = cmd("MSET");
         for cart in 0..8 {
@@ -330,7 +330,7 @@ impl Tour {
         Ok(())
     }
 
-    /// `execute` keeps the crate's own error, which says what each node did.
+    /// Uses `execute`, which returns the crate's own error with the outcome of each node.
     fn read(&self, item: Item) -> Result<Value, redis_sharding::Error> {
         self.client.execute(cmd("TTL").arg(self.shop.key(item)))
     }
@@ -340,7 +340,7 @@ impl Tour {
         owner.map(|node| node.name().to_owned()).unwrap_or_default()
     }
 
-    /// Deletes the keys of the tour, and no other. A node that fails is left alone; the others are cleaned.
+    /// Deletes the keys of the tour, and no others. A node that fails is skipped.
     fn clean_up(&self) -> Outcome {
         title("Cleaning up");
         let mut by_node = vec![Vec::new(); self.client.nodes().len()];
@@ -360,7 +360,7 @@ impl Tour {
     }
 }
 
-/// A pipeline tells of every command that failed; the first one will do.
+/// Names the first failed command of a pipeline and counts the others.
 fn first_failure(error: RedisError) -> Box<dyn Error> {
     match error.clone().into_server_errors().as_deref() {
         Some([(number, first), rest @ ..]) if !rest.is_empty() => format!(

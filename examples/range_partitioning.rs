@@ -1,7 +1,7 @@
-//! Ranges: users 0 to 9999 here, the next ten thousand there, and nobody in between.
+//! Ranges: users 0 to 9999 on one node, the next ten thousand on another, without a gap.
 //!
-//! The table is text, so it can live in a file under review. Run it with `cargo run --example range_partitioning`; it
-//! needs no server.
+//! The table is text, so it can live in a file under version control. Run it with
+//! `cargo run --example range_partitioning`; it needs no server.
 
 #[path = "support/cli.rs"]
 #[macro_use]
@@ -66,14 +66,14 @@ fn neighbours_live_together(client: &ShardedClient) -> Result<(), Box<dyn Error>
 }
 
 fn numbers_are_read_not_compared_as_text(client: &ShardedClient) -> Result<(), Box<dyn Error>> {
-    // One user, however it is written and whatever follows the next colon.
+    // One user, whatever the leading zeros and whatever follows the next colon.
     for key in ["user:12345", "user:0012345", "user:12345:name"] {
         assert_eq!(client.node_for(key)?.name(), "b");
     }
     Ok(())
 }
 
-/// Without a default node, a key that no range covers has no owner. It is never rounded to a neighbour.
+/// Without a default node, a key outside of all ranges has no owner. It never falls to a neighbouring range.
 fn a_key_outside_of_the_table_is_refused(client: &mut ShardedClient) -> Result<(), Box<dyn Error>> {
     for key in ["user:30000", "user:anonymous", "order:1"] {
         let refusal = client.set::<_, _, ()>(key, "x").expect_err("no owner");

@@ -50,8 +50,8 @@ fn all_or_nothing(client: &mut ShardedClient) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What is written depends on what was read: the keys are watched, and the closure is called again when another
-/// client was faster.
+/// Writes a value that depends on one that was read: the keys are watched, and the closure is called again
+/// when another client has changed them.
 fn read_then_write(client: &ShardedClient) -> Result<(), Box<dyn Error>> {
     let threads: Vec<RedisResult<()>> = thread::scope(|scope| {
         let tellers: Vec<_> = (0..4)
@@ -75,7 +75,7 @@ fn transfer(client: &ShardedClient, amount: i64) -> RedisResult<()> {
         if balance < amount {
             return Ok(Some(()));
         }
-        // `query` gives `None` when a watched key has changed, which asks for another attempt.
+        // `query` returns `None` when a watched key has changed, which requests another attempt.
         let done: Option<()> = pipe
             .set(CHECKING, balance - amount)
             .ignore()

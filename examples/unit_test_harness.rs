@@ -1,4 +1,4 @@
-//! How does your code behave when a node is slow, broken or gone? In-process nodes answer that in milliseconds.
+//! How does your code behave when a node is slow, broken or gone? In-process nodes show it in milliseconds.
 //!
 //! The application below counts page views. Every function of [`main`] would be a `#[test]` in a real project, with
 //! `redis-sharding = { .., features = ["testing"] }` under `[dev-dependencies]`. Run it with
@@ -24,11 +24,11 @@ struct PageViews {
 
 #[derive(Debug, PartialEq)]
 enum Counted {
-    /// So many views, this one included.
+    /// Number of views, this one included.
     Views(u64),
-    /// Certainly not counted: count it later.
+    /// Certainly not counted; may be counted later.
     Missed,
-    /// Perhaps counted: counting it again might count it twice.
+    /// Perhaps counted; counting it again might count it twice.
     Unclear,
 }
 
@@ -72,7 +72,7 @@ fn views_are_counted() -> Result<(), Box<dyn Error>> {
     let (nodes, views) = set_up()?;
     assert_eq!(views.count("home")?, Counted::Views(1));
     assert_eq!(views.count("home")?, Counted::Views(2));
-    // What the nodes received can be read: two INCR, on one and the same node.
+    // The nodes record what they received: two INCRs, both on one node.
     let mut received: Vec<usize> = nodes.iter().map(|node| node.count_of("INCR")).collect();
     received.sort();
     assert_eq!(received, [0, 0, 2]);
@@ -116,7 +116,7 @@ fn a_server_that_refuses_is_an_error() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Three nodes of their own for every test: tests may run at the same time.
+/// Starts three nodes for one test, so that tests may run at the same time.
 fn set_up() -> Result<(Vec<TestNode>, PageViews), Box<dyn Error>> {
     let nodes = TestNode::start_many(3)?;
     let client = ShardedClient::builder()
@@ -137,7 +137,7 @@ fn owner<'n>(
     Ok(&nodes[index.get()])
 }
 
-/// A node that was down is tried again after a short pause.
+/// A node that was down is tried again after a short backoff.
 fn views_once_it_is_back(views: &PageViews, page: &str) -> Result<Counted, Box<dyn Error>> {
     for _ in 0..100 {
         match views.count(page)? {

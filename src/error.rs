@@ -540,7 +540,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_escaped_and_cut() {
+    fn key_text_escapes_and_shortens_keys() {
         assert_eq!(KeyText(b"a\x00\"\n").to_string(), r#""a\x00\"\n""#);
         let long = KeyText(&[b'k'; 100]).to_string();
         assert!(
@@ -550,14 +550,14 @@ mod tests {
     }
 
     #[test]
-    fn the_kind_survives_the_way_through_redis_rs() {
+    fn error_kind_survives_conversion_to_redis_error() {
         let error: RedisError = Error::new(ErrorKind::CrossNode, "keys live apart").into();
         assert_eq!(error.code(), Some("CROSSNODE"));
         assert_eq!(ErrorKind::of(&error), ErrorKind::CrossNode);
     }
 
     #[test]
-    fn a_server_error_keeps_its_kind_and_gains_the_node() {
+    fn server_error_keeps_its_kind_and_gains_the_node_name() {
         let said = server_error("NOSCRIPT", "No matching script.");
         let error: RedisError = Error::from_server(&named_server_error(&said, "cache-a")).into();
         assert_eq!(
@@ -568,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn line_breaks_in_a_message_cannot_break_the_reply() {
+    fn line_breaks_in_a_server_error_become_spaces() {
         let error = server_error("ERR", "a\r\nb");
         assert_eq!(error.details(), Some("a  b"));
     }
@@ -578,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_has_its_code_word_and_is_found_again_by_it() {
+    fn every_error_kind_has_a_code_and_is_found_by_it() {
         let mut codes: Vec<&str> = every_kind().map(ErrorKind::code).collect();
         codes.sort_unstable();
         codes.dedup();
@@ -592,7 +592,7 @@ mod tests {
     }
 
     #[test]
-    fn only_kinds_that_changed_nothing_and_may_pass_are_retryable() {
+    fn retryable_error_kinds_are_transient_and_changed_nothing() {
         for kind in every_kind() {
             let expected = match kind {
                 ErrorKind::Attempts
@@ -614,7 +614,7 @@ mod tests {
     }
 
     #[test]
-    fn a_servers_error_is_retryable_by_its_code() {
+    fn server_error_is_retryable_by_its_code() {
         let retryable = |code| Error::from_server(&server_error(code, "text")).is_retryable();
         for code in [
             "BUSY",
@@ -649,7 +649,7 @@ mod tests {
     }
 
     #[test]
-    fn noauth_and_wrongpass_are_of_kind_auth_and_keep_their_code() {
+    fn noauth_and_wrongpass_are_auth_errors_and_keep_their_code() {
         for code in ["NOAUTH", "WRONGPASS"] {
             let error = Error::from_server(&server_error(code, "text"));
             assert_eq!(error.kind(), ErrorKind::Auth);
@@ -662,7 +662,7 @@ mod tests {
     }
 
     #[test]
-    fn a_servers_error_knows_its_node_whatever_its_text_is() {
+    fn server_error_names_its_node_whatever_its_text() {
         for text in ["plain", "of a script (node other)", "a) (b", ""] {
             for node in ["cache-a", "a b", "10.0.0.1:6379", "x (y)"] {
                 let named = named_server_error(&server_error("ERR", text), node);
@@ -674,7 +674,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_bounded_in_number_and_length() {
+    fn error_keys_are_limited_in_number_and_length() {
         let long = [b'k'; 2 * KEY_TEXT_MAX];
         let many = std::iter::repeat_n(&long[..], 2 * ERROR_KEYS_MAX);
         let error = Error::new(ErrorKind::CrossNode, "").about_keys(many);
@@ -683,7 +683,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_with_parts_is_about_its_only_node_and_the_keys_that_were_not_done() {
+    fn partial_error_names_its_only_node_and_the_keys_not_done() {
         let part =
             |node: &str, key: &str, status| PartOutcome::new(node, vec![key.into()], status, None);
         let one = vec![part("a", "x", PartStatus::Failed)];

@@ -49,7 +49,7 @@ async fn until<F: Future<Output = bool>>(mut done: impl FnMut() -> F) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_tasks_share_one_connection_per_node() {
+async fn async_client_shares_one_connection_per_node_among_tasks() {
     let (nodes, builder) = nodes(4);
     let client = builder
         .response_timeout(Duration::from_secs(20))
@@ -85,7 +85,7 @@ async fn many_tasks_share_one_connection_per_node() {
 }
 
 #[tokio::test]
-async fn several_connections_per_node_can_be_had() {
+async fn connections_per_node_opens_that_many_connections() {
     let (nodes, builder) = nodes(1);
     let client = builder.connections_per_node(3).build_async().unwrap();
     for _ in 0..9 {
@@ -95,7 +95,7 @@ async fn several_connections_per_node_can_be_had() {
 }
 
 #[tokio::test]
-async fn a_dropped_future_leaves_the_connection_in_step() {
+async fn dropped_future_leaves_the_async_connection_in_step() {
     let (nodes, builder) = nodes(1);
     let mut client = builder.build_async().unwrap();
     let _: () = client.set("other", "yes").await.unwrap();
@@ -122,7 +122,7 @@ async fn a_dropped_future_leaves_the_connection_in_step() {
 }
 
 #[tokio::test]
-async fn a_late_answer_is_nobody_elses() {
+async fn late_reply_is_never_given_to_another_request_of_the_async_client() {
     let (nodes, builder) = nodes(1);
     let mut client = builder.build_async().unwrap();
     let _: () = client.mset(&[("a", "1"), ("b", "2")]).await.unwrap();
@@ -142,7 +142,7 @@ async fn a_late_answer_is_nobody_elses() {
 }
 
 #[tokio::test]
-async fn a_write_without_an_answer_is_unknown_and_a_read_is_asked_again() {
+async fn async_write_without_a_reply_is_unknown_and_a_read_is_resent() {
     let (nodes, builder) = nodes(2);
     let mut client = builder.build_async().unwrap();
     let key = key_on(&client, 0);
@@ -172,7 +172,7 @@ async fn a_write_without_an_answer_is_unknown_and_a_read_is_asked_again() {
 }
 
 #[tokio::test]
-async fn a_dead_node_costs_the_others_nothing_and_is_found_again_in_the_background() {
+async fn async_client_reconnects_to_a_dead_node_in_the_background_and_others_go_on() {
     let (nodes, builder) = nodes(3);
     let mut client = builder.build_async().unwrap();
     let keys: Vec<String> = (0..3).map(|index| key_on(&client, index)).collect();
@@ -195,7 +195,7 @@ async fn a_dead_node_costs_the_others_nothing_and_is_found_again_in_the_backgrou
 }
 
 #[tokio::test]
-async fn one_attempt_at_a_time_is_made_for_a_connection() {
+async fn async_client_makes_one_connection_attempt_at_a_time() {
     let (nodes, builder) = nodes(1);
     let client = builder.build_async().unwrap();
     let tasks = (0..100).map(|_| {
@@ -207,7 +207,7 @@ async fn one_attempt_at_a_time_is_made_for_a_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn tasks_that_come_while_a_connection_is_made_share_it() {
+async fn tasks_that_arrive_during_a_connection_attempt_share_the_connection() {
     let nodes = TestNode::start_many(1).unwrap();
     let mut clients = Vec::new();
     for _ in 0..200 {
@@ -229,7 +229,7 @@ async fn tasks_that_come_while_a_connection_is_made_share_it() {
 }
 
 #[tokio::test]
-async fn a_blocking_command_delays_nobody() {
+async fn async_blpop_does_not_delay_other_commands() {
     let Some(servers) = Servers::start(2) else {
         return;
     };
@@ -267,7 +267,7 @@ async fn a_blocking_command_delays_nobody() {
 }
 
 #[tokio::test]
-async fn a_dropped_blocking_command_gives_up_its_place() {
+async fn dropped_blpop_future_releases_its_exclusive_connection() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -301,7 +301,7 @@ async fn a_dropped_blocking_command_gives_up_its_place() {
 }
 
 #[tokio::test]
-async fn transactions_repeat_until_nobody_interferes() {
+async fn async_transaction_repeats_after_a_watch_conflict() {
     let Some(servers) = Servers::start(3) else {
         return;
     };
@@ -340,7 +340,7 @@ async fn transactions_repeat_until_nobody_interferes() {
 }
 
 #[tokio::test]
-async fn a_dedicated_connection_keeps_its_state_to_itself() {
+async fn async_dedicated_connection_keeps_its_state_to_itself() {
     let Some(servers) = Servers::start(3) else {
         return;
     };
@@ -379,7 +379,7 @@ async fn a_dedicated_connection_keeps_its_state_to_itself() {
 }
 
 #[tokio::test]
-async fn scans_are_streams_and_go_on_where_the_other_client_stopped() {
+async fn async_scan_is_a_stream_and_resumes_a_position_of_the_blocking_client() {
     let Some(servers) = Servers::start(3) else {
         return;
     };
@@ -431,7 +431,7 @@ async fn scans_are_streams_and_go_on_where_the_other_client_stopped() {
 
 #[cfg(feature = "script")]
 #[tokio::test]
-async fn scripts_are_loaded_everywhere() {
+async fn async_evalsha_runs_a_script_on_every_node() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -449,7 +449,7 @@ async fn scripts_are_loaded_everywhere() {
 }
 
 #[tokio::test]
-async fn big_pipelines_and_big_values_go_through() {
+async fn async_client_sends_pipelines_of_100000_commands_and_large_values() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -476,7 +476,7 @@ async fn big_pipelines_and_big_values_go_through() {
 }
 
 #[test]
-fn a_client_outlives_its_runtime() {
+fn async_client_works_on_another_runtime_after_its_first_one_ended() {
     let Some(servers) = Servers::start(2) else {
         return;
     };
@@ -495,7 +495,7 @@ fn a_client_outlives_its_runtime() {
 }
 
 #[tokio::test]
-async fn a_stopped_process_delays_nobody_else() {
+async fn async_client_is_not_delayed_by_a_paused_server_of_another_node() {
     let Some(servers) = Servers::start(3) else {
         return;
     };

@@ -582,7 +582,7 @@ fn settle(nodes: &[TestNode], users: &[User]) {
 }
 
 #[test]
-fn the_blocking_client_keeps_its_word() {
+fn blocking_client_reports_outcomes_truthfully_under_random_faults() {
     use redis::{Commands, ConnectionLike};
 
     let seed = seed();
@@ -649,7 +649,7 @@ fn the_blocking_client_keeps_its_word() {
 
 #[cfg(feature = "tokio-comp")]
 #[test]
-fn the_async_client_keeps_its_word() {
+fn async_client_reports_outcomes_truthfully_under_random_faults() {
     use redis::{AsyncCommands, aio::ConnectionLike};
     use redis_sharding::aio;
 

@@ -17,7 +17,7 @@ fn names(count: usize) -> Vec<String> {
 }
 
 #[test]
-fn single_keys_are_spread_and_found_again() {
+fn get_and_set_spread_keys_over_the_nodes() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -37,7 +37,7 @@ fn single_keys_are_spread_and_found_again() {
 }
 
 #[test]
-fn every_key_lies_on_the_node_that_node_for_names() {
+fn node_for_names_the_node_that_stores_the_key() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -54,7 +54,7 @@ fn every_key_lies_on_the_node_that_node_for_names() {
 }
 
 #[test]
-fn typed_commands_work() {
+fn typed_commands_of_redis_rs_work_on_the_client() {
     use redis::TypedCommands;
 
     let Some(servers) = Servers::start(3) else {
@@ -74,7 +74,7 @@ fn typed_commands_work() {
 }
 
 #[test]
-fn a_dyn_connection_is_a_connection() {
+fn client_works_as_a_dyn_connection_like() {
     let Some(servers) = Servers::start(2) else {
         return;
     };
@@ -87,7 +87,7 @@ fn a_dyn_connection_is_a_connection() {
 }
 
 #[test]
-fn mget_keeps_the_order_asked() {
+fn mget_over_nodes_keeps_the_order_of_the_keys() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -111,7 +111,7 @@ fn mget_keeps_the_order_asked() {
 }
 
 #[test]
-fn counts_of_split_commands_are_added() {
+fn exists_del_unlink_and_touch_add_the_counts_of_all_nodes() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -155,7 +155,7 @@ fn counts_of_split_commands_are_added() {
 }
 
 #[test]
-fn split_writes_can_be_refused() {
+fn split_writes_refused_rejects_mset_over_nodes() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -171,7 +171,7 @@ fn split_writes_can_be_refused() {
 }
 
 #[test]
-fn keys_that_live_apart_are_refused_and_keys_that_share_a_node_are_not() {
+fn rename_and_sinter_need_all_keys_on_one_node() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -229,7 +229,7 @@ fn keys_that_live_apart_are_refused_and_keys_that_share_a_node_are_not() {
 }
 
 #[test]
-fn what_cannot_be_routed_is_refused_with_the_way_out() {
+fn unroutable_and_stateful_commands_are_refused_with_a_way_out() {
     let Some(servers) = Servers::start(2) else {
         return;
     };
@@ -281,7 +281,7 @@ fn what_cannot_be_routed_is_refused_with_the_way_out() {
 }
 
 #[test]
-fn redis_transaction_is_refused_with_the_way_out() {
+fn redis_rs_transaction_function_is_refused_with_a_way_out() {
     let Some(servers) = Servers::start(2) else {
         return;
     };
@@ -296,7 +296,7 @@ fn redis_transaction_is_refused_with_the_way_out() {
 }
 
 #[test]
-fn a_pipeline_answers_in_command_order() {
+fn pipeline_replies_come_in_command_order() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -311,7 +311,7 @@ fn a_pipeline_answers_in_command_order() {
 }
 
 #[test]
-fn multi_key_commands_inside_a_pipeline_are_split_too() {
+fn mset_mget_and_del_are_split_inside_a_pipeline() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -331,7 +331,7 @@ fn multi_key_commands_inside_a_pipeline_are_split_too() {
 }
 
 #[test]
-fn errors_in_a_pipeline_behave_as_in_redis_rs() {
+fn pipeline_errors_behave_as_in_redis_rs() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -362,7 +362,7 @@ fn errors_in_a_pipeline_behave_as_in_redis_rs() {
 }
 
 #[test]
-fn a_refused_command_stops_the_whole_pipeline_before_anything_is_sent() {
+fn pipeline_with_a_refused_command_is_not_sent_at_all() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -383,7 +383,7 @@ fn a_refused_command_stops_the_whole_pipeline_before_anything_is_sent() {
 }
 
 #[test]
-fn an_empty_pipeline_is_the_error_of_redis_rs_and_an_atomic_one_is_nothing() {
+fn empty_pipeline_is_the_error_of_redis_rs_and_an_empty_atomic_one_is_ok() {
     let Some(servers) = Servers::start(2) else {
         return;
     };
@@ -395,7 +395,7 @@ fn an_empty_pipeline_is_the_error_of_redis_rs_and_an_atomic_one_is_nothing() {
 }
 
 #[test]
-fn a_pipeline_of_a_hundred_thousand_commands_goes_through() {
+fn pipeline_of_100000_commands_is_executed() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -419,7 +419,7 @@ fn a_pipeline_of_a_hundred_thousand_commands_goes_through() {
 }
 
 #[test]
-fn a_transaction_lives_on_one_node_or_is_refused() {
+fn atomic_pipeline_runs_on_one_node_or_is_refused_with_crossnode() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -456,7 +456,7 @@ fn a_transaction_lives_on_one_node_or_is_refused() {
 }
 
 #[test]
-fn a_transaction_with_a_bad_command_says_which() {
+fn atomic_pipeline_error_names_the_failed_command() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -479,7 +479,7 @@ fn a_transaction_with_a_bad_command_says_which() {
 
 #[cfg(feature = "script")]
 #[test]
-fn a_script_is_loaded_everywhere_and_runs_at_its_keys() {
+fn script_is_loaded_on_every_node_and_runs_where_its_keys_live() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -509,7 +509,7 @@ fn a_script_is_loaded_everywhere_and_runs_at_its_keys() {
 }
 
 #[test]
-fn scans_visit_all_nodes() {
+fn scan_and_scan_match_visit_all_nodes() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -567,7 +567,7 @@ fn scan_all_can_be_interrupted_and_resumed() {
 }
 
 #[test]
-fn commands_for_all_nodes_give_one_answer() {
+fn ping_randomkey_dbsize_and_flushall_give_one_reply_of_all_nodes() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -618,7 +618,7 @@ fn commands_for_all_nodes_give_one_answer() {
 }
 
 #[test]
-fn keys_and_values_are_bytes() {
+fn keys_and_values_may_be_arbitrary_bytes() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -642,7 +642,7 @@ fn keys_and_values_are_bytes() {
 }
 
 #[test]
-fn values_of_sixteen_megabytes_go_through() {
+fn values_of_16_mib_are_stored_and_read() {
     let Some(servers) = Servers::start(3) else {
         return;
     };
@@ -658,7 +658,7 @@ fn values_of_sixteen_megabytes_go_through() {
 }
 
 #[test]
-fn resp3_and_other_databases_work() {
+fn resp3_and_another_database_work() {
     let Some(servers) = Servers::start(3) else {
         return;
     };
@@ -686,7 +686,7 @@ fn resp3_and_other_databases_work() {
 }
 
 #[test]
-fn unix_sockets_work() {
+fn unix_socket_nodes_work() {
     let Some(servers) = Servers::builder().unix().start(3) else {
         return;
     };

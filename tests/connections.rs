@@ -65,7 +65,7 @@ fn lie_idle(client: &ShardedClient) -> RedisResult<()> {
 }
 
 #[test]
-fn a_connection_that_the_server_has_closed_is_not_used_by_any_pool_of_the_blocking_client() {
+fn connection_closed_by_the_server_is_not_used_by_any_pool_of_the_blocking_client() {
     for (what, act) in USES {
         for unix in [false, true] {
             let builder = Servers::builder();
@@ -87,7 +87,7 @@ fn a_connection_that_the_server_has_closed_is_not_used_by_any_pool_of_the_blocki
 }
 
 #[test]
-fn a_server_that_is_silent_while_a_connection_is_made_times_out_once_and_in_words() {
+fn connecting_to_a_silent_server_times_out_once_with_a_clear_message() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -124,7 +124,7 @@ fn a_server_that_is_silent_while_a_connection_is_made_times_out_once_and_in_word
 }
 
 #[test]
-fn a_server_that_falls_silent_is_said_to_give_no_answer_in_time() {
+fn response_timeout_is_reported_for_a_server_that_stops_replying() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -265,7 +265,7 @@ fn long_names() -> Vec<String> {
 }
 
 #[test]
-fn the_blocking_client_reads_replies_while_it_writes_a_huge_pipeline() {
+fn blocking_client_reads_replies_while_it_writes_a_huge_pipeline() {
     let server = WriteFirst::start();
     let client = server.builder().build().unwrap();
     let mut pipeline = huge_pipeline();
@@ -288,7 +288,7 @@ fn the_blocking_client_reads_replies_while_it_writes_a_huge_pipeline() {
 }
 
 #[test]
-fn the_blocking_subscriber_reads_confirmations_while_it_writes_very_many_names() {
+fn blocking_subscriber_reads_confirmations_while_it_writes_a_huge_subscribe() {
     let server = WriteFirst::start();
     let client = server.builder().build().unwrap();
     let mut subscriber = client.subscriber();
@@ -296,7 +296,7 @@ fn the_blocking_subscriber_reads_confirmations_while_it_writes_very_many_names()
 }
 
 #[test]
-fn the_bytes_of_events_that_a_blocking_subscriber_keeps_are_bounded() {
+fn blocking_subscriber_limits_the_bytes_of_queued_events() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -343,7 +343,7 @@ fn publish_much(servers: &Servers) -> usize {
 }
 
 #[test]
-fn a_hundred_thousand_channels_are_subscribed_in_linear_time() {
+fn blocking_subscriber_subscribes_to_100000_channels_in_linear_time() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -424,7 +424,7 @@ mod asynchronous {
 
     /// Also on a runtime that is not run while the server closes its connections.
     #[test]
-    fn a_connection_that_the_server_has_closed_is_not_used_by_any_pool_of_the_async_client() {
+    fn connection_closed_by_the_server_is_not_used_by_any_pool_of_the_async_client() {
         let Some(servers) = Servers::start(1) else {
             return;
         };
@@ -452,7 +452,7 @@ mod asynchronous {
     }
 
     #[tokio::test]
-    async fn a_silent_server_is_told_of_in_words() {
+    async fn async_connecting_to_a_silent_server_times_out_with_a_clear_message() {
         let Some(servers) = Servers::start(1) else {
             return;
         };
@@ -479,7 +479,7 @@ mod asynchronous {
     }
 
     #[tokio::test]
-    async fn the_async_client_reads_replies_while_it_writes_a_huge_pipeline() {
+    async fn async_client_reads_replies_while_it_writes_a_huge_pipeline() {
         let server = WriteFirst::start();
         let client = server.builder().build_async().unwrap();
         let mut pipeline = huge_pipeline();
@@ -501,7 +501,7 @@ mod asynchronous {
     }
 
     #[tokio::test]
-    async fn the_async_subscriber_reads_confirmations_while_it_writes_very_many_names() {
+    async fn async_subscriber_reads_confirmations_while_it_writes_a_huge_subscribe() {
         let server = WriteFirst::start();
         let client = server.builder().build_async().unwrap();
         let mut subscriber = client.subscriber();
@@ -509,7 +509,7 @@ mod asynchronous {
     }
 
     #[tokio::test]
-    async fn the_bytes_of_events_that_an_async_subscriber_keeps_are_bounded() {
+    async fn async_subscriber_limits_the_bytes_of_queued_events() {
         let Some(servers) = Servers::start(1) else {
             return;
         };
@@ -534,7 +534,7 @@ mod asynchronous {
 
     /// On one thread, so that whoever holds it keeps everybody from running.
     #[tokio::test]
-    async fn others_run_while_a_hundred_thousand_channels_are_subscribed() {
+    async fn async_subscribe_to_100000_channels_lets_other_tasks_run() {
         let Some(servers) = Servers::start(1) else {
             return;
         };

@@ -129,7 +129,7 @@ fn with_a_dead_node(partial: PartialReads) -> Option<(Servers, Doors, BTreeSet<S
 }
 
 #[test]
-fn info_ping_and_their_kind_are_answered_by_the_nodes_in_reach() {
+fn info_ping_and_slowlog_are_answered_by_the_reachable_nodes() {
     let Some((_servers, mut doors, _)) = with_a_dead_node(PartialReads::Refused) else {
         return;
     };
@@ -179,7 +179,7 @@ fn info_ping_and_their_kind_are_answered_by_the_nodes_in_reach() {
 }
 
 #[test]
-fn keys_and_their_kind_and_all_writes_need_every_node() {
+fn keys_dbsize_and_writes_for_all_nodes_fail_while_a_node_is_down() {
     let Some((_servers, mut doors, _)) = with_a_dead_node(PartialReads::Refused) else {
         return;
     };
@@ -215,7 +215,7 @@ fn keys_and_their_kind_and_all_writes_need_every_node() {
 }
 
 #[test]
-fn keys_and_their_kind_are_answered_in_part_where_partial_reads_are_allowed() {
+fn partial_reads_allow_keys_scan_and_dbsize_while_a_node_is_down() {
     let Some((servers, mut doors, living)) = with_a_dead_node(PartialReads::Allowed) else {
         return;
     };
@@ -288,7 +288,7 @@ fn scan_by_hand(talker: &mut RawClient) -> BTreeSet<String> {
 }
 
 #[test]
-fn with_all_nodes_dead_everything_is_an_error() {
+fn every_command_is_an_error_while_all_nodes_are_down() {
     let Some((servers, mut doors, _)) = with_a_dead_node(PartialReads::Allowed) else {
         return;
     };
@@ -317,7 +317,7 @@ fn with_all_nodes_dead_everything_is_an_error() {
 }
 
 #[test]
-fn time_acl_list_and_scripts_without_keys_ask_a_living_node_in_turn() {
+fn time_acl_list_and_scripts_without_keys_go_to_a_reachable_node() {
     let Some((servers, mut doors, _)) = with_a_dead_node(PartialReads::Refused) else {
         return;
     };
@@ -388,7 +388,7 @@ fn time_acl_list_and_scripts_without_keys_ask_a_living_node_in_turn() {
 }
 
 #[test]
-fn a_node_that_does_not_answer_in_time_is_named_by_info() {
+fn info_names_a_node_that_does_not_reply_in_time() {
     let Some(servers) = Servers::start(NODES) else {
         return;
     };
@@ -412,7 +412,7 @@ fn test_nodes() -> (Vec<TestNode>, Vec<String>) {
 }
 
 #[test]
-fn a_node_that_answers_with_an_error_is_not_dead() {
+fn error_reply_of_a_node_is_not_treated_as_unreachable() {
     let (nodes, urls) = test_nodes();
     let mut doors = Doors::open(|| builder_over(urls.clone()).partial_reads(PartialReads::Allowed));
     doors.answers("INFO");
@@ -434,7 +434,7 @@ fn a_node_that_answers_with_an_error_is_not_dead() {
 }
 
 #[test]
-fn a_script_without_keys_whose_answer_was_lost_is_not_repeated() {
+fn eval_without_keys_is_not_repeated_when_its_reply_was_lost() {
     let (nodes, urls) = test_nodes();
     let mut doors = Doors::open(|| builder_over(urls.clone()));
     doors.answers("TIME");
@@ -466,7 +466,7 @@ fn a_script_without_keys_whose_answer_was_lost_is_not_repeated() {
 }
 
 #[test]
-fn a_script_without_keys_goes_on_to_the_next_node_when_it_was_not_sent() {
+fn eval_without_keys_goes_to_the_next_node_when_it_was_not_sent() {
     let (nodes, urls) = test_nodes();
     nodes[0].stop();
     nodes[1].refuse_connections();

@@ -21,7 +21,7 @@ const CHANGELOG: &str = include_str!("../CHANGELOG.md");
 const MANIFEST: &str = include_str!("../Cargo.toml");
 
 #[test]
-fn the_readme_lists_every_example() {
+fn readme_lists_every_example() {
     let files = fs::read_dir(root().join("examples")).unwrap();
     let examples: BTreeSet<String> = files
         .map(|file| file.unwrap().path())
@@ -35,7 +35,7 @@ fn the_readme_lists_every_example() {
 }
 
 #[test]
-fn the_readme_lists_every_feature() {
+fn readme_lists_every_feature() {
     let (_, features) = MANIFEST.split_once("[features]\n").unwrap();
     let (features, _) = features.split_once("\n[").unwrap();
     let lines = features.lines().filter_map(|line| line.split_once(" = "));
@@ -50,7 +50,7 @@ fn the_readme_lists_every_feature() {
 }
 
 #[test]
-fn the_limits_are_those_of_the_code() {
+fn readme_limits_are_the_constants_of_the_code() {
     let expected = [
         ("`NODES_MAX`", format!("at most {NODES_MAX}")),
         ("`partition::WEIGHTS_MAX`", format!("at most {WEIGHTS_MAX}")),
@@ -127,7 +127,7 @@ fn output_limit() -> String {
 }
 
 #[test]
-fn so_many_keys_move_when_a_fifth_node_joins_four() {
+fn readme_percentages_of_moved_keys_are_true() {
     let (four, five) = (nodes(4), nodes(5));
     let even = SlotMap::even().over(&four).unwrap();
     let grown = even.rebalance(&four, &five).unwrap().map;
@@ -168,7 +168,7 @@ fn so_many_keys_move_when_a_fifth_node_joins_four() {
 }
 
 #[test]
-fn the_changelog_names_every_placement() {
+fn changelog_names_every_placement() {
     let users = NumericTable::new("user:").range(.., "node-1");
     let range = Range::builder().table(users).build().unwrap();
     let partitioners: [&dyn Partitioner; 5] = [
@@ -206,7 +206,7 @@ fn the_changelog_names_every_placement() {
 }
 
 #[test]
-fn the_picture_shows_every_placement() {
+fn balance_svg_shows_every_placement() {
     let picture = fs::read_to_string(root().join("docs/balance.svg")).unwrap();
     let rows: BTreeSet<&str> = picture.lines().map(str::trim).collect();
     for entry in catalogue() {
@@ -221,7 +221,7 @@ fn the_picture_shows_every_placement() {
 }
 
 #[test]
-fn the_topologies_of_the_readme_are_read() {
+fn readme_topologies_are_parsed() {
     let texts = README.split("```text\n").skip(1);
     let texts: Vec<&str> = texts
         .map(|rest| rest.split_once("```").unwrap().0)
@@ -234,7 +234,7 @@ fn the_topologies_of_the_readme_are_read() {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn readme_and_changelog_links_have_targets() {
     for text in [README, CHANGELOG] {
         let targets = text
             .split("](")
@@ -309,7 +309,7 @@ fn root() -> &'static Path {
 
 /// Every path in backticks on the page on architecture, and every room of the sources.
 #[test]
-fn the_page_on_architecture_names_files_that_exist_and_every_room() {
+fn architecture_page_names_existing_files_and_every_folder_of_src() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
     let named: BTreeSet<&str> = page

@@ -192,7 +192,7 @@ fn is_constant(text: &str, node: &TestNode, keys: &[&str]) {
 }
 
 #[test]
-fn a_stopped_node_is_named_with_the_key_each_time_in_the_same_words() {
+fn nodedown_error_names_the_node_and_key_with_a_constant_text() {
     let mut doors = Doors::open();
     let key = doors.key_on(0);
     doors.nodes[0].stop();
@@ -206,7 +206,7 @@ fn a_stopped_node_is_named_with_the_key_each_time_in_the_same_words() {
 }
 
 #[test]
-fn a_late_reply_is_a_timeout_of_a_read_and_leaves_a_write_unknown() {
+fn late_reply_is_a_timeout_for_a_read_and_unknown_for_a_write() {
     let mut texts = Vec::new();
     for timeout in [TIMEOUT, TIMEOUT / 2] {
         let mut doors = Doors::open_with(|builder| builder.response_timeout(timeout));
@@ -226,7 +226,7 @@ fn a_late_reply_is_a_timeout_of_a_read_and_leaves_a_write_unknown() {
 }
 
 #[test]
-fn a_connection_that_breaks_has_one_text_however_it_breaks() {
+fn broken_connection_error_has_one_text_for_every_cause() {
     let mut doors = Doors::open();
     let key = doors.key_on(0);
     let mut texts = Vec::new();
@@ -254,7 +254,7 @@ fn a_connection_that_breaks_has_one_text_however_it_breaks() {
 }
 
 #[test]
-fn a_node_that_takes_connections_and_says_nothing_is_down_or_too_slow_for_this_request() {
+fn silent_node_is_nodedown_or_timeout_depending_on_the_shorter_timeout() {
     let silent = || {
         let nodes = TestNode::start_many(1).unwrap();
         nodes[0].always(Fault::HangBefore);
@@ -287,7 +287,7 @@ fn a_node_that_takes_connections_and_says_nothing_is_down_or_too_slow_for_this_r
 }
 
 #[test]
-fn a_wrong_password_is_of_kind_auth_and_so_is_a_missing_one() {
+fn wrong_and_missing_passwords_are_auth_errors() {
     let start = || TestNode::builder().password("right").start().unwrap();
     let nodes = vec![start()];
     let urls = [format!("redis://:hunter2@{}/", nodes[0].addr())];
@@ -322,7 +322,7 @@ fn a_wrong_password_is_of_kind_auth_and_so_is_a_missing_one() {
 }
 
 #[test]
-fn an_exhausted_pool_has_the_same_text_in_both_clients() {
+fn pool_timeout_error_has_one_text_in_both_clients() {
     let doors = Doors::open_with(|builder| builder.blocking_pool_size(1).response_timeout(TIMEOUT));
     let key = doors.key_on(0);
     let seen = doors.both(
@@ -353,7 +353,7 @@ fn an_exhausted_pool_has_the_same_text_in_both_clients() {
 }
 
 #[test]
-fn a_transaction_that_never_gets_through_fails_with_attempts() {
+fn transaction_that_never_succeeds_fails_with_attempts() {
     let doors = Doors::open();
     let key = doors.key_on(1);
     let blocking: RedisResult<()> = doors.blocking.transaction(&key, |_, _| Ok(None));
@@ -371,7 +371,7 @@ fn a_transaction_that_never_gets_through_fails_with_attempts() {
 }
 
 #[test]
-fn a_servers_own_error_names_its_node_and_is_retryable_by_its_code() {
+fn server_error_names_its_node_and_is_retryable_by_its_code() {
     let mut doors = Doors::open();
     let key = doors.key_on(1);
     for (text, kind, retryable) in [
@@ -407,7 +407,7 @@ fn a_servers_own_error_names_its_node_and_is_retryable_by_its_code() {
 }
 
 #[test]
-fn a_fan_out_is_retryable_when_what_was_done_only_reads_and_what_failed_is_retryable() {
+fn partial_error_is_retryable_for_reads_whose_failures_are_retryable() {
     let mut doors = Doors::open();
     let (a, b) = (doors.key_on(0), doors.key_on(1));
     let loading = || Fault::Error("LOADING Redis is loading".into());
@@ -447,7 +447,7 @@ fn a_fan_out_is_retryable_when_what_was_done_only_reads_and_what_failed_is_retry
 }
 
 #[test]
-fn a_refusal_names_its_keys_and_the_node_of_the_handle() {
+fn crossnode_and_unroutable_errors_name_their_keys_and_node() {
     let mut doors = Doors::open();
     let (a, b) = (doors.key_on(0), doors.key_on(1));
     let seen = doors.seen(&request(&["RENAME", &a, &b]), |_| ());
@@ -474,7 +474,7 @@ fn a_refusal_names_its_keys_and_the_node_of_the_handle() {
 }
 
 #[test]
-fn a_dedicated_connection_that_has_failed_is_not_worth_another_try() {
+fn broken_dedicated_connection_fails_with_an_error_that_is_not_retryable() {
     let doors = Doors::open();
     let key = doors.key_on(0);
     let mut blocking = doors.blocking.dedicated(&key).unwrap();

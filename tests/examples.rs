@@ -98,7 +98,7 @@ fn wait(name: &str, child: &mut Child) -> ExitStatus {
 }
 
 #[test]
-fn every_example_understands_help() {
+fn every_example_prints_help() {
     for name in names() {
         for arguments in [&["--help"][..], &["-h"], &["--help", "--help"]] {
             let outcome = run(&name, arguments);
@@ -113,7 +113,7 @@ fn every_example_understands_help() {
 }
 
 #[test]
-fn every_example_refuses_an_option_that_it_does_not_know() {
+fn every_example_refuses_unknown_options() {
     for name in names() {
         for option in ["--novel", "--novel=s3cret", "-n"] {
             let outcome = run(&name, &[option]);
@@ -158,7 +158,7 @@ fn unread(name: &str, arguments: &[&str]) -> Outcome {
 }
 
 #[test]
-fn every_example_ends_quietly_when_nobody_reads() {
+fn every_example_ends_quietly_when_its_output_is_closed() {
     for name in names() {
         let (arguments, code) = soon(&name);
         let outcome = unread(&name, arguments);
@@ -175,7 +175,7 @@ fn every_example_ends_quietly_when_nobody_reads() {
 }
 
 #[test]
-fn a_reader_that_leaves_the_quickstart_leaves_no_server_behind() {
+fn quickstart_stops_its_servers_when_its_output_is_closed() {
     let mut child = command("quickstart", &[]).spawn().unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut lines = Vec::new();
@@ -199,7 +199,7 @@ fn a_reader_that_leaves_the_quickstart_leaves_no_server_behind() {
 }
 
 #[test]
-fn a_full_disk_is_an_error_and_no_panic() {
+fn every_example_reports_a_full_disk_without_a_panic() {
     // Not every system has it.
     if !Path::new("/dev/full").exists() {
         return;
@@ -219,7 +219,7 @@ fn a_full_disk_is_an_error_and_no_panic() {
 }
 
 #[test]
-fn a_folder_or_a_file_that_is_not_there_is_said_at_once() {
+fn examples_report_missing_files_and_folders_at_once() {
     let balance = |folder: &str| {
         let outcome = run("balance", &[folder]);
         assert_eq!(
@@ -281,7 +281,7 @@ fn a_folder_or_a_file_that_is_not_there_is_said_at_once() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_an_error_and_no_panic() {
+fn examples_report_an_unreachable_server_without_a_panic() {
     let nowhere = [
         "redis://:s3cret@127.0.0.1:1/",
         "redis://:s3cret@127.0.0.1:2/",
@@ -296,7 +296,7 @@ fn a_server_that_is_not_there_is_an_error_and_no_panic() {
 }
 
 #[test]
-fn the_numbers_of_a_proxy_have_limits() {
+fn proxy_example_checks_the_limits_of_its_numbers() {
     let start = ["--listen", "127.0.0.1:0", "--node", "a=redis://127.0.0.1:1"];
     for (flag, value, text) in [
         ("--threads", "0", "--threads is 0, but must be in 1..=1024"),
@@ -361,7 +361,7 @@ fn the_numbers_of_a_proxy_have_limits() {
 }
 
 #[test]
-fn a_proxy_repeats_no_password() {
+fn proxy_example_never_prints_a_password() {
     let listen = ["--listen", "127.0.0.1:0"];
     for arguments in [
         &["redis://:s3cret@127.0.0.1:1"][..],

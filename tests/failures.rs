@@ -50,7 +50,7 @@ fn get(key: &str) -> redis::Cmd {
 }
 
 #[test]
-fn a_write_whose_answer_is_missing_is_unknown_and_never_repeated() {
+fn write_without_a_reply_is_unknown_and_never_resent() {
     let (nodes, builder) = nodes(2);
     let client = builder.build().unwrap();
     let key = key_on(&client, 0);
@@ -79,7 +79,7 @@ fn a_write_whose_answer_is_missing_is_unknown_and_never_repeated() {
 }
 
 #[test]
-fn a_read_whose_connection_broke_is_asked_again() {
+fn read_is_resent_after_its_connection_broke() {
     let (nodes, builder) = nodes(2);
     let client = builder.build().unwrap();
     let key = key_on(&client, 0);
@@ -110,7 +110,7 @@ fn a_read_whose_connection_broke_is_asked_again() {
 }
 
 #[test]
-fn a_connection_that_owes_a_reply_is_never_used_again() {
+fn connection_with_an_outstanding_reply_is_never_reused() {
     let (nodes, builder) = nodes(1);
     let mut client = builder.build().unwrap();
     let _: () = client.set("a", "1").unwrap();
@@ -131,7 +131,7 @@ fn a_connection_that_owes_a_reply_is_never_used_again() {
 }
 
 #[test]
-fn one_deadline_holds_for_a_whole_request() {
+fn response_timeout_is_one_deadline_for_a_whole_request() {
     let (nodes, builder) = nodes(3);
     let mut client = builder.build().unwrap();
     let keys: Vec<String> = (0..3).map(|index| key_on(&client, index)).collect();
@@ -177,7 +177,7 @@ fn one_deadline_holds_for_a_whole_request() {
 }
 
 #[test]
-fn a_cut_command_says_what_each_node_did() {
+fn split_mset_error_reports_the_outcome_of_each_node() {
     let (nodes, builder) = nodes(3);
     let client = builder.build().unwrap();
     let keys: Vec<String> = (0..3).map(|index| key_on(&client, index)).collect();
@@ -215,7 +215,7 @@ fn a_cut_command_says_what_each_node_did() {
 }
 
 #[test]
-fn a_failed_node_is_never_nil() {
+fn mget_and_dbsize_with_a_failed_node_are_partial_errors_and_never_nil() {
     let (nodes, builder) = nodes(3);
     let client = builder.build().unwrap();
     let keys: Vec<String> = (0..3).map(|index| key_on(&client, index)).collect();
@@ -244,7 +244,7 @@ fn a_failed_node_is_never_nil() {
 }
 
 #[test]
-fn a_dead_node_leaves_the_others_alone_and_is_used_again_when_it_returns() {
+fn dead_node_does_not_affect_others_and_is_used_again_when_it_returns() {
     let (nodes, builder) = nodes(3);
     let mut client = builder.build().unwrap();
     let keys: Vec<String> = (0..3).map(|index| key_on(&client, index)).collect();
@@ -302,7 +302,7 @@ fn a_dead_node_leaves_the_others_alone_and_is_used_again_when_it_returns() {
 }
 
 #[test]
-fn connections_closed_by_the_server_are_noticed_before_a_write() {
+fn closed_pool_connection_is_detected_before_a_write() {
     let (nodes, builder) = nodes(1);
     let mut client = builder.build().unwrap();
     for number in 0..5 {
@@ -316,7 +316,7 @@ fn connections_closed_by_the_server_are_noticed_before_a_write() {
 }
 
 #[test]
-fn an_idle_connection_is_asked_before_it_is_used() {
+fn idle_check_pings_an_idle_pool_connection_before_use() {
     let (nodes, builder) = nodes(1);
     let mut client = builder
         .idle_check(Duration::from_millis(100))
@@ -341,7 +341,7 @@ fn an_idle_connection_is_asked_before_it_is_used() {
 }
 
 #[test]
-fn an_exhausted_pool_says_so_and_recovers() {
+fn exhausted_pool_is_a_pool_timeout_and_recovers() {
     let (nodes, builder) = nodes(1);
     let client = builder.pool_size(2).build().unwrap();
     nodes[0].fail("GET", Fault::Delay(3 * TIMEOUT / 4), 4);
@@ -381,7 +381,7 @@ fn an_exhausted_pool_says_so_and_recovers() {
 }
 
 #[test]
-fn a_refused_multi_is_an_error_and_not_a_panic() {
+fn refused_multi_is_an_error_and_leaves_the_connection_in_step() {
     let (nodes, builder) = nodes(1);
     let mut client = builder.build().unwrap();
     nodes[0].fail(
@@ -399,7 +399,7 @@ fn a_refused_multi_is_an_error_and_not_a_panic() {
 }
 
 #[test]
-fn a_transaction_that_broke_is_unknown_and_never_repeated() {
+fn atomic_pipeline_with_a_lost_exec_reply_is_unknown_and_never_resent() {
     let (nodes, builder) = nodes(1);
     let mut client = builder.build().unwrap();
     nodes[0].fail("EXEC", Fault::CloseAfter, 1);
@@ -411,7 +411,7 @@ fn a_transaction_that_broke_is_unknown_and_never_repeated() {
 }
 
 #[test]
-fn a_pipeline_that_broke_repeats_only_what_may_be_repeated() {
+fn broken_pipeline_resends_only_reads() {
     let (nodes, builder) = nodes(1);
     let mut client = builder.build().unwrap();
     let _: () = client.set("k", 7).unwrap();
@@ -442,7 +442,7 @@ fn a_pipeline_that_broke_repeats_only_what_may_be_repeated() {
 }
 
 #[test]
-fn a_node_in_cluster_mode_is_reported() {
+fn moved_reply_of_a_cluster_node_is_reported() {
     let (nodes, builder) = nodes(2);
     let client = builder.build().unwrap();
     let key = key_on(&client, 0);
@@ -466,7 +466,7 @@ fn a_node_in_cluster_mode_is_reported() {
 }
 
 #[test]
-fn a_wrong_password_is_an_error_without_the_password() {
+fn wrong_password_error_does_not_contain_the_password() {
     let node = TestNode::builder().password("right").start().unwrap();
     let client = ShardedClient::open([format!("redis://:hunter2@{}/", node.addr())]).unwrap();
     let error = client.execute(&get("k")).unwrap_err();
@@ -484,7 +484,7 @@ fn a_wrong_password_is_an_error_without_the_password() {
 }
 
 #[test]
-fn a_bad_description_says_what_is_wrong() {
+fn builder_config_errors_name_the_mistake() {
     let build = |builder: Builder| {
         let error = builder.build().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
@@ -515,7 +515,7 @@ fn a_bad_description_says_what_is_wrong() {
 }
 
 #[test]
-fn two_threads_in_opposite_order_do_not_wait_for_each_other() {
+fn mget_of_threads_in_opposite_key_order_does_not_deadlock_on_the_pool() {
     let (_nodes, builder) = nodes(4);
     let client = builder
         .pool_size(1)
@@ -540,7 +540,7 @@ fn two_threads_in_opposite_order_do_not_wait_for_each_other() {
 }
 
 #[test]
-fn a_killed_node_under_load_loses_nothing_that_was_acknowledged_elsewhere() {
+fn killed_node_under_load_loses_no_acknowledged_write_of_other_nodes() {
     let Some(servers) = Servers::start(3) else {
         return;
     };
@@ -596,7 +596,7 @@ fn a_killed_node_under_load_loses_nothing_that_was_acknowledged_elsewhere() {
 }
 
 #[test]
-fn a_stopped_process_delays_nobody_else() {
+fn blocking_client_is_not_delayed_by_a_paused_server_of_another_node() {
     let Some(servers) = Servers::start(3) else {
         return;
     };

@@ -94,7 +94,7 @@ fn kind(value: &Value) -> &'static str {
 }
 
 #[test]
-fn answers_have_the_kinds_that_one_server_gives() {
+fn replies_of_all_nodes_have_the_types_of_one_server() {
     let (Some(servers), Some(one)) = (debuggable(4), debuggable(1)) else {
         return;
     };
@@ -177,7 +177,7 @@ fn answers_have_the_kinds_that_one_server_gives() {
 }
 
 #[test]
-fn info_is_one_text_that_parses() {
+fn info_of_all_nodes_is_one_text_that_parses() {
     let (Some(servers), Some(one)) = (Servers::start(4), Servers::start(1)) else {
         return;
     };
@@ -248,7 +248,7 @@ fn info_is_one_text_that_parses() {
 }
 
 #[test]
-fn settings_are_one_map_and_what_differs_names_the_nodes() {
+fn config_get_of_all_nodes_is_one_map_that_lists_differences_by_node() {
     let (Some(servers), Some(one)) = (Servers::start(4), Servers::start(1)) else {
         return;
     };
@@ -283,7 +283,7 @@ fn settings_are_one_map_and_what_differs_names_the_nodes() {
 }
 
 #[test]
-fn the_slow_log_is_one_log() {
+fn slowlog_of_all_nodes_is_one_log() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -319,7 +319,7 @@ fn the_slow_log_is_one_log() {
 }
 
 #[test]
-fn the_acl_log_is_one_log() {
+fn acl_log_of_all_nodes_is_one_log() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -341,7 +341,7 @@ fn the_acl_log_is_one_log() {
 }
 
 #[test]
-fn latencies_are_those_of_all_nodes() {
+fn latency_latest_history_and_graph_cover_all_nodes() {
     let Some(servers) = debuggable(4) else {
         return;
     };
@@ -396,7 +396,7 @@ fn latencies_are_those_of_all_nodes() {
 }
 
 #[test]
-fn memory_is_that_of_all_nodes() {
+fn memory_stats_and_doctor_cover_all_nodes() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -418,7 +418,7 @@ fn memory_is_that_of_all_nodes() {
 }
 
 #[test]
-fn clients_of_all_nodes_are_listed() {
+fn client_list_contains_the_clients_of_all_nodes() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -433,7 +433,7 @@ fn clients_of_all_nodes_are_listed() {
 }
 
 #[test]
-fn the_digest_is_that_of_one_server_with_all_keys() {
+fn debug_digest_is_that_of_one_server_with_all_keys() {
     let (Some(servers), Some(one)) = (debuggable(4), debuggable(1)) else {
         return;
     };
@@ -463,7 +463,7 @@ fn the_digest_is_that_of_one_server_with_all_keys() {
 }
 
 #[test]
-fn what_would_put_keys_on_the_wrong_node_needs_a_nodes_name() {
+fn debug_populate_and_swapdb_need_a_node_handle() {
     let Some(servers) = debuggable(2) else {
         return;
     };
@@ -486,7 +486,7 @@ fn what_would_put_keys_on_the_wrong_node_needs_a_nodes_name() {
 }
 
 #[test]
-fn a_random_key_comes_from_any_node() {
+fn randomkey_returns_keys_of_every_node() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -510,7 +510,7 @@ fn a_random_key_comes_from_any_node() {
 }
 
 #[test]
-fn a_pipeline_leaves_each_of_its_answers_to_chance() {
+fn randomkey_in_a_pipeline_is_chosen_anew_for_each_command() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -531,7 +531,7 @@ fn a_pipeline_leaves_each_of_its_answers_to_chance() {
 }
 
 #[test]
-fn one_role_is_told_and_different_roles_are_an_error() {
+fn role_of_equal_nodes_is_one_reply_and_of_different_nodes_an_error() {
     let Some(servers) = Servers::start(2) else {
         return;
     };
@@ -561,7 +561,7 @@ fn one_role_is_told_and_different_roles_are_an_error() {
 }
 
 #[test]
-fn a_script_is_killed_on_whichever_node_it_runs() {
+fn script_kill_and_function_kill_reach_the_node_that_runs_the_script() {
     let Some(servers) = Servers::start(3) else {
         return;
     };
@@ -594,7 +594,7 @@ fn a_script_is_killed_on_whichever_node_it_runs() {
 }
 
 #[test]
-fn a_node_that_cannot_kill_its_script_says_so() {
+fn script_kill_reports_unkillable_rather_than_notbusy() {
     let nodes = TestNode::start_many(3).unwrap();
     let mut client = nodes
         .iter()
@@ -618,7 +618,7 @@ fn a_node_that_cannot_kill_its_script_says_so() {
 }
 
 #[test]
-fn a_dead_node_is_not_left_out_in_silence() {
+fn keys_dbsize_and_info_report_a_dead_node() {
     let Some(servers) = Servers::start(2) else {
         return;
     };
@@ -635,7 +635,7 @@ fn a_dead_node_is_not_left_out_in_silence() {
 }
 
 #[test]
-fn a_scan_gives_every_key_once() {
+fn scan_over_all_nodes_returns_every_key_once() {
     let Some(servers) = Servers::start(4) else {
         return;
     };

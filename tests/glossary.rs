@@ -94,7 +94,7 @@ const TERMS: [&str; 7] = [
 ];
 
 #[test]
-fn names_are_the_terms_of_the_field() {
+fn declared_names_contain_no_refused_words() {
     let found: Vec<String> = sources()
         .iter()
         .flat_map(|source| {
@@ -106,7 +106,7 @@ fn names_are_the_terms_of_the_field() {
 }
 
 #[test]
-fn terms_are_still_used() {
+fn terms_exempt_from_the_glossary_are_still_used() {
     let sources = sources();
     let declared: Vec<&Token> = sources
         .iter()
@@ -119,7 +119,7 @@ fn terms_are_still_used() {
 }
 
 #[test]
-fn a_refused_word_is_found_in_every_kind_of_declaration() {
+fn glossary_finds_a_refused_word_in_every_kind_of_declaration() {
     for code in [
         "struct Ear;",
         "pub(crate) struct PubSubEar<T> where T: Fn(u8) -> u8 { a: T }",
@@ -143,7 +143,7 @@ fn a_refused_word_is_found_in_every_kind_of_declaration() {
 }
 
 #[test]
-fn other_words_comments_texts_and_local_names_are_not_refused() {
+fn glossary_ignores_other_words_comments_strings_and_local_names() {
     for code in [
         "struct Year { clear: u8, shared: Early }",
         "// struct Ear;\nconst A: &str = \"struct Ear;\";",

@@ -14,7 +14,7 @@ use redis_sharding::partition::{
 use xxhash_rust::xxh3::xxh3_64;
 
 #[test]
-fn rendezvous_1_is_frozen() {
+fn rendezvous_1_placement_is_frozen() {
     check(&Rendezvous::new(), "rendezvous/1", 0x90fb_722e_786a_5086);
     check(
         &Rendezvous::new().with_slot_bits(12),
@@ -24,7 +24,7 @@ fn rendezvous_1_is_frozen() {
 }
 
 #[test]
-fn ring_1_is_frozen() {
+fn ring_1_placement_is_frozen() {
     check(&Ring::new(), "ring/1", 0xcb2a_6b59_72ae_5c4e);
     let redis_rb = RingSpec::new()
         .with_label(PointLabel::NameColonIndex)
@@ -41,7 +41,7 @@ fn ring_1_is_frozen() {
 }
 
 #[test]
-fn hash_mod_1_is_frozen() {
+fn hash_mod_1_placement_is_frozen() {
     check(
         &HashMod::new(KeyHash::Crc16),
         "hash-mod/1",
@@ -75,12 +75,12 @@ fn hash_mod_1_is_frozen() {
 }
 
 #[test]
-fn slot_map_1_is_frozen() {
+fn slot_map_1_placement_is_frozen() {
     check(&SlotMap::even(), "slot-map/1", 0xac45_f225_bb0e_afaa);
 }
 
 #[test]
-fn range_1_is_frozen() {
+fn range_1_placement_is_frozen() {
     let rule = Range::builder()
         .table(
             NumericTable::new("user:")
@@ -97,7 +97,7 @@ fn range_1_is_frozen() {
 }
 
 #[test]
-fn peers_1_are_frozen() {
+fn peer_preset_placements_are_frozen() {
     let expected = [
         ("codis/1", 0xf76a_e01c_6ea6_91ec),
         ("go-redis-3/1", 0x109d_ce15_24b2_a8d3),

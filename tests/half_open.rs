@@ -138,7 +138,7 @@ async fn tcp_keepalive_is_on_for_every_connection_to_a_node() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn tcp_keepalive_can_be_set_and_left_to_the_system() {
+fn tcp_keepalive_of_a_node_can_be_set_or_turned_off() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -158,7 +158,7 @@ fn tcp_keepalive_can_be_set_and_left_to_the_system() {
 }
 
 #[test]
-fn a_tcp_keepalive_that_no_kernel_takes_is_a_config_error() {
+fn tcp_keepalive_out_of_bounds_is_a_config_error() {
     for idle in [0, 999, 40_000_000].map(Duration::from_millis) {
         let builder = ShardedClient::builder().node("a", "redis://10.0.0.1/");
         let error = builder.tcp_keepalive(idle).build().unwrap_err();
@@ -173,7 +173,7 @@ fn impatient(relay: &Relay) -> Builder {
 }
 
 #[test]
-fn a_half_open_connection_is_given_up_at_its_next_use_and_replaced_by_the_blocking_client() {
+fn half_open_connection_is_closed_at_its_next_use_and_replaced_by_the_blocking_client() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -196,7 +196,7 @@ fn a_half_open_connection_is_given_up_at_its_next_use_and_replaced_by_the_blocki
 }
 
 #[tokio::test]
-async fn a_half_open_connection_is_given_up_at_its_next_use_and_replaced_by_the_async_client() {
+async fn half_open_connection_is_closed_at_its_next_use_and_replaced_by_the_async_client() {
     let Some(servers) = Servers::start(1) else {
         return;
     };

@@ -11,7 +11,7 @@ use redis_sharding::{ErrorKind, ShardedClient};
 use support::{Servers, client};
 
 #[test]
-fn a_node_speaks_for_itself() {
+fn node_handle_sends_commands_to_its_own_server_only() {
     let Some(servers) = Servers::start(3) else {
         return;
     };
@@ -54,7 +54,7 @@ fn a_node_speaks_for_itself() {
 }
 
 #[test]
-fn topology_and_nodes_of_both_clients_and_the_proxy_outlive_them() {
+fn topology_and_node_handles_outlive_their_client() {
     let Some(servers) = Servers::start(3) else {
         return;
     };
@@ -78,7 +78,7 @@ fn topology_and_nodes_of_both_clients_and_the_proxy_outlive_them() {
 
 #[cfg(feature = "proxy")]
 #[tokio::test]
-async fn the_async_client_and_the_proxy_name_nodes_by_the_ids_of_the_blocking_client() {
+async fn node_ids_are_the_same_in_both_clients_and_the_proxy() {
     let Some(servers) = Servers::start(3) else {
         return;
     };
@@ -99,7 +99,7 @@ async fn the_async_client_and_the_proxy_name_nodes_by_the_ids_of_the_blocking_cl
 }
 
 #[test]
-fn a_transaction_repeats_until_nobody_interferes() {
+fn transaction_repeats_after_a_watch_conflict() {
     let Some(servers) = Servers::start(3) else {
         return;
     };
@@ -131,7 +131,7 @@ fn a_transaction_repeats_until_nobody_interferes() {
 }
 
 #[test]
-fn a_transaction_stays_with_its_keys() {
+fn transaction_refuses_keys_of_other_nodes() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -154,7 +154,7 @@ fn a_transaction_stays_with_its_keys() {
 }
 
 #[test]
-fn a_transaction_leaves_no_watch_behind() {
+fn transaction_leaves_no_watch_on_its_connection() {
     let Some(servers) = Servers::start(2) else {
         return;
     };
@@ -177,7 +177,7 @@ fn a_transaction_leaves_no_watch_behind() {
 }
 
 #[test]
-fn a_dedicated_connection_keeps_its_state_to_itself() {
+fn dedicated_connection_keeps_client_setname_and_watch_to_itself() {
     let Some(servers) = Servers::start(3) else {
         return;
     };
@@ -221,7 +221,7 @@ fn a_dedicated_connection_keeps_its_state_to_itself() {
 }
 
 #[test]
-fn a_dedicated_connection_listens_to_channels() {
+fn dedicated_connection_receives_pubsub_messages() {
     let Some(servers) = Servers::start(2) else {
         return;
     };
@@ -242,7 +242,7 @@ fn a_dedicated_connection_listens_to_channels() {
 }
 
 #[test]
-fn a_declared_command_is_routed_by_its_keys() {
+fn declared_command_is_routed_by_its_keys() {
     let Some(servers) = Servers::start(3) else {
         return;
     };
@@ -267,7 +267,7 @@ fn a_declared_command_is_routed_by_its_keys() {
 }
 
 #[test]
-fn a_blocking_command_does_not_delay_others() {
+fn blpop_does_not_delay_other_commands_of_the_blocking_client() {
     let Some(servers) = Servers::start(2) else {
         return;
     };
@@ -306,7 +306,7 @@ fn a_blocking_command_does_not_delay_others() {
 
 #[cfg(feature = "r2d2")]
 #[test]
-fn the_client_is_an_r2d2_manager() {
+fn client_is_an_r2d2_connection_manager() {
     let Some(servers) = Servers::start(2) else {
         return;
     };
@@ -320,7 +320,7 @@ fn the_client_is_an_r2d2_manager() {
 }
 
 #[test]
-fn wait_counts_the_writes_of_every_connection() {
+fn wait_covers_the_writes_of_every_connection_of_the_client() {
     let Some(primary) = Servers::builder()
         .option(["--repl-diskless-sync-delay", "0"])
         .start(1)

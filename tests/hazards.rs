@@ -26,7 +26,7 @@ fn nodes(count: usize) -> (Vec<TestNode>, Builder) {
 }
 
 #[test]
-fn a_declared_command_without_its_key_is_an_error() {
+fn declared_command_without_its_key_is_an_arity_error() {
     let (_nodes, builder) = nodes(2);
     let client = builder
         .command(CommandSpec::declare("MY.GET").key(1).read())
@@ -40,7 +40,7 @@ fn a_declared_command_without_its_key_is_an_error() {
 }
 
 #[test]
-fn patterns_of_sort_are_held_to_the_node_everywhere() {
+fn sort_by_patterns_must_stay_on_the_node_in_pipelines_and_dedicated_connections() {
     let Some(servers) = Servers::start(3) else {
         return;
     };
@@ -77,7 +77,7 @@ fn patterns_of_sort_are_held_to_the_node_everywhere() {
 }
 
 #[test]
-fn waiting_commands_of_one_pipeline_may_wait_one_after_another() {
+fn blpops_of_one_pipeline_add_up_their_timeouts() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -99,7 +99,7 @@ fn waiting_commands_of_one_pipeline_may_wait_one_after_another() {
 }
 
 #[test]
-fn a_command_whose_answer_is_not_wanted_leaves_none_to_the_next() {
+fn command_with_no_response_leaves_the_dedicated_connection_in_step() {
     let (_nodes, builder) = nodes(1);
     let client = builder.build().unwrap();
     let mut dedicated = client.dedicated("k").unwrap();
@@ -118,7 +118,7 @@ fn a_command_whose_answer_is_not_wanted_leaves_none_to_the_next() {
 }
 
 #[test]
-fn a_node_goes_into_no_transaction_by_a_value_that_looks_like_its_end() {
+fn node_handle_refuses_multi_whose_exec_is_only_a_value() {
     let (_nodes, builder) = nodes(1);
     let client = builder.pool_size(1).build().unwrap();
     let mut node = client.node("node-0").unwrap();
@@ -136,7 +136,7 @@ fn a_node_goes_into_no_transaction_by_a_value_that_looks_like_its_end() {
 
 /// A transaction that the server does not end leaves its connection to nobody.
 #[test]
-fn nobody_gets_a_connection_that_is_left_in_a_transaction() {
+fn pool_connection_with_an_open_multi_is_never_reused() {
     let (nodes, builder) = nodes(1);
     let mut client = builder.pool_size(1).build().unwrap();
     let _: () = client.set("k", "v").unwrap();
@@ -155,7 +155,7 @@ fn nobody_gets_a_connection_that_is_left_in_a_transaction() {
 }
 
 #[test]
-fn a_url_that_cannot_be_read_does_not_give_its_password_away() {
+fn invalid_url_error_does_not_contain_the_password() {
     for url in [
         "redis://user:hunter2@host:port/",
         "redis://user:hunter2@host:99999/",
@@ -181,7 +181,7 @@ fn a_url_that_cannot_be_read_does_not_give_its_password_away() {
 }
 
 #[test]
-fn nobody_waits_on_for_a_connection_that_cannot_be_made() {
+fn request_queued_for_a_pool_slot_fails_when_the_node_goes_down() {
     let (nodes, builder) = nodes(1);
     let client = builder.pool_size(1).response_timeout(None).build().unwrap();
     client.execute(&cmd("PING")).unwrap();
@@ -208,7 +208,7 @@ fn nobody_waits_on_for_a_connection_that_cannot_be_made() {
 }
 
 #[test]
-fn an_error_that_is_no_text_does_not_break_the_connection() {
+fn error_reply_that_is_not_utf8_does_not_break_the_connection() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -238,7 +238,7 @@ mod aio {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn what_was_handed_over_is_carried_out_when_all_handles_are_dropped() {
+    async fn requests_already_submitted_are_sent_after_all_async_handles_are_dropped() {
         let Some(servers) = Servers::start(2) else {
             return;
         };
@@ -271,7 +271,7 @@ mod aio {
     }
 
     #[tokio::test]
-    async fn an_empty_pipeline_is_answered() {
+    async fn empty_async_pipeline_on_a_dedicated_connection_is_an_error() {
         let (_nodes, builder) = nodes(1);
         let client = builder.response_timeout(None).build_async().unwrap();
         let mut dedicated = client.dedicated("k").await.unwrap();
@@ -286,7 +286,7 @@ mod aio {
     }
 
     #[test]
-    fn a_node_that_was_down_when_the_runtime_ended_is_found_by_the_next_one() {
+    fn async_client_reconnects_on_the_next_runtime_to_a_node_that_was_down() {
         let (nodes, builder) = nodes(1);
         let client = builder.build_async().unwrap();
         nodes[0].stop();
@@ -307,7 +307,7 @@ mod aio {
     }
 
     #[test]
-    fn without_a_runtime_there_is_a_panic_and_no_deadlock() {
+    fn async_client_without_a_runtime_panics_and_does_not_deadlock() {
         let (_nodes, builder) = nodes(1);
         let client = builder.build_async().unwrap();
         let (sender, done) = std::sync::mpsc::channel();
@@ -331,7 +331,7 @@ mod aio {
     }
 
     #[tokio::test]
-    async fn nobody_gets_a_connection_that_is_left_in_a_transaction() {
+    async fn async_connection_with_an_open_multi_is_never_reused() {
         let (nodes, builder) = nodes(1);
         let mut client = builder.build_async().unwrap();
         let _: () = client.set("k", "v").await.unwrap();
@@ -356,7 +356,7 @@ mod aio {
     }
 
     #[tokio::test]
-    async fn a_gap_is_told_when_the_subscriptions_are_there_again() {
+    async fn event_missed_comes_only_after_resubscription_is_confirmed() {
         let (nodes, builder) = nodes(1);
         let client = builder.build_async().unwrap();
         let mut subscriber = client.subscriber();

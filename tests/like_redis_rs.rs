@@ -38,7 +38,7 @@ async fn on_tokio(
 }
 
 #[test]
-fn pipelines_without_commands_are_answered_as_by_redis_rs() {
+fn empty_pipelines_behave_as_in_redis_rs() {
     let (Some(servers), Some(single)) = (Servers::start(3), Servers::start(1)) else {
         return;
     };

@@ -93,7 +93,7 @@ fn check_setting<T: Copy + Ord + std::fmt::Debug>(setting: &Setting<T>, value: T
 }
 
 #[test]
-fn the_settings_of_a_builder_are_taken_up_to_their_limits() {
+fn builder_settings_are_accepted_up_to_their_limits() {
     for setting in &SIZES {
         let max = setting.2;
         for value in [0, 1, max - 1, max, max + 1, usize::MAX - 1, usize::MAX] {
@@ -124,7 +124,7 @@ fn the_settings_of_a_builder_are_taken_up_to_their_limits() {
 }
 
 #[test]
-fn a_database_has_a_number_that_a_server_can_have() {
+fn database_number_out_of_bounds_is_a_config_error() {
     for (db, fits) in [
         ("0", true),
         ("2147483647", true),
@@ -144,7 +144,7 @@ fn a_database_has_a_number_that_a_server_can_have() {
 }
 
 #[test]
-fn the_longest_timeouts_break_no_clock() {
+fn maximum_timeouts_do_not_overflow_the_clock() {
     let node = TestNode::start().unwrap();
     let patient = || {
         ShardedClient::builder()
@@ -187,7 +187,7 @@ fn the_longest_timeouts_break_no_clock() {
 }
 
 #[test]
-fn a_proxy_serves_somebody_whatever_number_of_clients_it_is_told() {
+fn proxy_serves_a_client_with_any_value_of_max_clients() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -216,7 +216,7 @@ fn a_proxy_serves_somebody_whatever_number_of_clients_it_is_told() {
 }
 
 #[test]
-fn a_page_of_a_scan_is_as_large_as_may_be() {
+fn scan_with_count_is_accepted_up_to_its_limit() {
     let nodes = TestNode::start_many(2).unwrap();
     let mut client = ShardedClient::open(nodes.iter().map(TestNode::url)).unwrap();
     let () = client.set("k", 1).unwrap();
@@ -257,7 +257,7 @@ fn nodes(weights: &[u32]) -> Vec<NodeSpec> {
 }
 
 #[test]
-fn the_numbers_of_every_placement_are_taken_up_to_their_limits() {
+fn placement_option_numbers_are_accepted_up_to_their_limits() {
     for entry in catalogue() {
         for option in entry.options {
             let OptionValues::Number { min, max } = option.values else {
@@ -295,7 +295,7 @@ fn the_numbers_of_every_placement_are_taken_up_to_their_limits() {
 }
 
 #[test]
-fn no_weight_breaks_a_placement() {
+fn extreme_weights_never_break_a_placement() {
     let extremes: [&[u32]; 6] = [
         &[1],
         &[WEIGHTS_MAX],
@@ -353,7 +353,7 @@ fn no_weight_breaks_a_placement() {
 }
 
 #[test]
-fn there_are_at_most_so_many_nodes() {
+fn topology_has_at_most_nodes_max_nodes() {
     let most = nodes(&vec![1; NODES_MAX]);
     let rule = Arc::new(Rendezvous::new().with_slot_bits(4));
     assert!(Topology::new(most.clone(), rule.clone()).is_ok());
@@ -399,7 +399,7 @@ fn check_table(table: impl Into<RangeTable>, keys: &[Vec<u8>]) -> Result<(), Tes
 
 proptest! {
     #[test]
-    fn no_setting_ends_the_process(
+    fn random_builder_settings_never_panic(
         which in 0..SIZES.len(),
         size in prop_oneof![any::<usize>(), 0..70_000_usize, Just(usize::MAX)],
         time in (any::<u64>(), 0..1_000_000_000_u32).prop_map(|(s, ns)| Duration::new(s, ns)),
@@ -409,7 +409,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bound_of_numbers_breaks_a_table(
+    fn random_number_bounds_never_break_a_numeric_table(
         ranges in prop::collection::vec((bound(extreme()), bound(extreme())), 1..4),
         numbers in prop::collection::vec(extreme(), 4),
         digits in "[0-9]{0,40}",
@@ -424,7 +424,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bound_of_bytes_breaks_a_table(
+    fn random_byte_bounds_never_break_a_bytes_table(
         ranges in prop::collection::vec((bound(extreme_bytes()), bound(extreme_bytes())), 1..4),
         keys in prop::collection::vec(extreme_bytes(), 4),
     ) {
@@ -436,7 +436,7 @@ proptest! {
     }
 
     #[test]
-    fn no_range_of_slots_breaks_a_map(
+    fn random_slot_ranges_never_break_a_slot_map(
         ranges in prop::collection::vec((any::<u16>(), any::<u16>()), 0..4),
         odd in prop::sample::select(vec![(0, u16::MAX), (u16::MAX, 0), (16383, 16384), (0, 16383)]),
     ) {
@@ -447,7 +447,7 @@ proptest! {
     }
 
     #[test]
-    fn no_number_in_a_text_ends_the_process(
+    fn random_numbers_in_a_topology_text_never_panic(
         number in "[+-]?[0-9]{0,30}",
         other in prop::sample::select(vec!["0", "1", "18446744073709551615", "18446744073709551616", "65535", "16383"]),
     ) {
@@ -601,7 +601,7 @@ fn time_of_thread() -> Duration {
 
 /// Sixteen times the text takes sixteen times the time, and not 256 times. The bound lies far from both.
 #[test]
-fn every_text_is_read_in_linear_time() {
+fn every_parser_takes_linear_time() {
     const SHORT: usize = 1 << 10;
     let fastest = |read: fn(&str), text: &str, runs: usize| {
         let run = |_| {
@@ -629,7 +629,7 @@ fn every_text_is_read_in_linear_time() {
 }
 
 #[test]
-fn a_table_with_a_long_prefix_and_many_ranges_is_checked_in_linear_space() {
+fn range_table_with_a_long_prefix_is_checked_in_linear_space() {
     // The prefix is repeated in messages, but only in those that are needed.
     let text = format!(
         "numeric \"{}\"\n{}",
@@ -641,7 +641,7 @@ fn a_table_with_a_long_prefix_and_many_ranges_is_checked_in_linear_space() {
 }
 
 #[test]
-fn a_byte_order_mark_is_passed_over() {
+fn byte_order_mark_of_a_text_is_skipped_once() {
     let mark = '\u{feff}';
     let text = "redis-sharding topology 1\nplacement ring/1\nnode a h:1\n";
     let topology = Topology::parse(&format!("{mark}{text}")).unwrap();

@@ -47,7 +47,7 @@ fn keys() -> Vec<&'static [u8]> {
 }
 
 #[test]
-fn every_recorded_answer_of_the_peers_is_written() {
+fn locate_prints_every_recorded_answer_of_the_peers() {
     for line in ANSWERS.lines() {
         let [record, placement, options, nodes, answers] =
             line.split('\t').collect::<Vec<_>>().try_into().unwrap();
@@ -82,7 +82,7 @@ fn every_recorded_answer_of_the_peers_is_written() {
 }
 
 #[test]
-fn every_built_in_placement_agrees_with_the_library() {
+fn locate_agrees_with_the_library_for_every_placement() {
     let placed = ["10.0.0.1:6379", "b=10.0.0.2:6379", "/run/c.sock"];
     let nodes = [
         NodeSpec::unnamed(placed[0]),
@@ -124,7 +124,7 @@ fn every_built_in_placement_agrees_with_the_library() {
 }
 
 #[test]
-fn keys_are_bytes_up_to_the_line_feed() {
+fn locate_reads_keys_as_bytes_up_to_the_line_feed() {
     let at = |keys| run("--placement ring/1 --node a:1", keys).unwrap();
     assert_eq!(at(b""), b"");
     assert_eq!(at(b"\n"), b"\ta:1\n");
@@ -139,7 +139,7 @@ fn keys_are_bytes_up_to_the_line_feed() {
 }
 
 #[test]
-fn nodes_are_called_as_they_were_given() {
+fn locate_parses_node_names_addresses_and_weights() {
     for (node, name, address) in [
         ("10.0.0.1:6379", "10.0.0.1:6379", "10.0.0.1:6379"),
         ("a=10.0.0.1:6379", "a", "10.0.0.1:6379"),
@@ -194,7 +194,7 @@ fn nodes_are_called_as_they_were_given() {
 }
 
 #[test]
-fn a_topologys_text_is_taken() {
+fn locate_reads_and_writes_a_topology() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("fleet.topology");
     let by_words = "--placement twemproxy-ketama/1 --option hash=md5 --option=hash-tag=any-two:{} --node=a=h:1,weight=2 \
@@ -216,7 +216,7 @@ fn a_topologys_text_is_taken() {
 }
 
 #[test]
-fn a_key_without_an_owner_has_no_name_behind_it() {
+fn locate_prints_no_name_for_a_key_without_an_owner() {
     let arguments = [
         "--placement",
         "range/1",
@@ -233,7 +233,7 @@ fn a_key_without_an_owner_has_no_name_behind_it() {
 }
 
 #[test]
-fn the_balance_is_counted_against_the_weights() {
+fn locate_balance_counts_keys_against_weights() {
     let keys: String = (0..4000).map(|i| format!("user:{i}\n")).collect();
     let text = written(
         "--placement rendezvous/1 --node a=h:1,weight=3 --node b=h:2 --balance",
@@ -256,7 +256,7 @@ fn the_balance_is_counted_against_the_weights() {
 }
 
 #[test]
-fn two_fleets_are_compared() {
+fn locate_diff_counts_moved_keys() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("after");
     let keys: String = (0..1000).map(|i| format!("user:{i}\n")).collect();
@@ -306,7 +306,7 @@ fn two_fleets_are_compared() {
 }
 
 #[test]
-fn wrong_input_is_said() {
+fn locate_explains_invalid_arguments() {
     for (arguments, message) in [
         ("", "where to? Give --placement and --node, or --topology"),
         ("--placement ring/1", "there is no --node"),
@@ -363,7 +363,7 @@ fn wrong_input_is_said() {
 }
 
 #[test]
-fn no_password_is_written_or_said() {
+fn locate_never_prints_a_password() {
     let shown = |arguments: &[&str]| match run_words(arguments, b"k") {
         Ok(written) => String::from_utf8(written).unwrap(),
         Err(Failure::Usage(message)) => message,
@@ -431,7 +431,7 @@ fn no_password_is_written_or_said() {
 }
 
 #[test]
-fn the_readme_shows_what_is_written() {
+fn readme_shows_the_output_of_locate() {
     let readme = include_str!("../README.md");
     let (_, shown) = readme.split_once("```console\n$ printf").unwrap();
     let (shown, _) = shown.split_once("```").unwrap();
@@ -443,7 +443,7 @@ fn the_readme_shows_what_is_written() {
 }
 
 #[test]
-fn all_placements_are_listed() {
+fn locate_list_contains_every_placement() {
     let list = written("--list", b"");
     let names: Vec<&str> = list
         .lines()

@@ -309,7 +309,7 @@ fn without_node_names(value: &Value) -> String {
 }
 
 #[tokio::test]
-async fn both_clients_answer_alike() {
+async fn both_clients_give_the_same_replies() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -338,7 +338,7 @@ async fn both_clients_answer_alike() {
 
 /// The same faults at the same commands, before each client.
 #[tokio::test]
-async fn both_clients_fail_alike() {
+async fn both_clients_fail_alike_under_the_same_faults() {
     let faults = [
         Fault::CloseAfter,
         Fault::CloseBefore,
@@ -437,7 +437,7 @@ fn describe(nodes: &[TestNode]) -> Builder {
 
 /// Typed errors, too: the kind and what each node did.
 #[tokio::test]
-async fn typed_errors_are_alike() {
+async fn both_clients_give_the_same_typed_errors() {
     let nodes = TestNode::start_many(3).unwrap();
     let blocking = describe(&nodes).build().unwrap();
     let asynchronous = describe(&nodes).build_async().unwrap();

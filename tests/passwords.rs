@@ -43,7 +43,7 @@ fn specs(name: &str, address: &str) -> Vec<NodeSpec> {
 }
 
 #[test]
-fn a_builder_refuses_a_password_in_a_name() {
+fn builder_refuses_a_password_in_a_node_name() {
     let builders: [fn(&str) -> Builder; 3] = [
         |name| {
             ShardedClient::builder()
@@ -68,7 +68,7 @@ fn a_builder_refuses_a_password_in_a_name() {
 }
 
 #[test]
-fn a_builder_refuses_a_password_in_a_host_or_a_path() {
+fn builder_refuses_a_password_in_a_host_or_path() {
     for address in [
         ConnectionAddr::Tcp("app:s3cret@h".into(), 1),
         ConnectionAddr::Tcp(":s3cret@h".into(), 1),
@@ -85,7 +85,7 @@ fn a_builder_refuses_a_password_in_a_host_or_a_path() {
 }
 
 #[test]
-fn a_builder_does_not_repeat_a_url_that_it_cannot_read() {
+fn builder_error_does_not_repeat_an_invalid_url() {
     for url in [
         "redis://:s3cret@h:99999",
         "redis://:s3cret@h/x",
@@ -107,7 +107,7 @@ fn a_builder_does_not_repeat_a_url_that_it_cannot_read() {
 }
 
 #[test]
-fn a_topology_refuses_a_password_in_a_name_or_an_address() {
+fn topology_refuses_a_password_in_a_name_or_address() {
     for text in TEXTS {
         for nodes in [
             specs(text, "h:2"),
@@ -126,7 +126,7 @@ fn a_topology_refuses_a_password_in_a_name_or_an_address() {
 }
 
 #[test]
-fn every_placement_refuses_a_password_in_a_name_or_an_address() {
+fn every_placement_refuses_a_password_in_a_name_or_address() {
     let heavy = std::num::NonZeroU32::new(2).unwrap();
     for entry in catalogue() {
         let options: &[(&str, &str)] = match entry.name {
@@ -174,7 +174,7 @@ impl Partitioner for Words {
 }
 
 #[test]
-fn an_option_with_the_url_of_a_server_and_its_password_is_refused() {
+fn placement_option_with_a_password_in_a_url_is_refused() {
     let urls = TEXTS.into_iter().filter(|text| text.contains("://"));
     for url in urls {
         for (name, value) in [("acme", url), (url, "a")] {
@@ -195,7 +195,7 @@ fn an_option_with_the_url_of_a_server_and_its_password_is_refused() {
 }
 
 #[test]
-fn tables_of_ranges_and_slots_refuse_a_password() {
+fn range_and_slot_map_tables_refuse_a_password() {
     let words = |text: &str| {
         let quoted = format!("{text:?}");
         [
@@ -249,7 +249,7 @@ fn tables_of_ranges_and_slots_refuse_a_password() {
 }
 
 #[test]
-fn a_topologys_text_refuses_a_password_wherever_it_stands() {
+fn topology_text_refuses_a_password_in_any_place() {
     for text in TEXTS {
         let quoted = format!("{text:?}");
         for lines in [
@@ -290,7 +290,7 @@ fn a_topologys_text_refuses_a_password_wherever_it_stands() {
 }
 
 #[test]
-fn a_password_in_the_url_of_its_node_is_taken_and_shown_only_where_asked_for() {
+fn password_in_a_node_url_is_shown_only_by_text_with_passwords() {
     let client = ShardedClient::builder()
         .node("a", "redis://:s3cret@h:1")
         .node("b", "redis://app:s3cret@h:2")
@@ -311,7 +311,7 @@ fn a_password_in_the_url_of_its_node_is_taken_and_shown_only_where_asked_for() {
 }
 
 #[test]
-fn a_client_whose_nodes_cannot_be_written_as_urls_is_refused() {
+fn client_whose_nodes_cannot_be_written_as_urls_is_refused() {
     let db = redis_sharding::redis::RedisConnectionInfo::default().set_db(2);
     for host in ["a b", "h/x", "[h", "x?y", "fe80::1%eth0"] {
         let info = ConnectionAddr::Tcp(host.into(), 1)
@@ -335,7 +335,7 @@ fn a_client_whose_nodes_cannot_be_written_as_urls_is_refused() {
 
 proptest! {
     #[test]
-    fn no_password_goes_through_in_odd_company(
+    fn random_text_around_a_password_never_reveals_it(
         before in "[a-z0-9.=,/?# ]{0,8}",
         scheme in "[a-z+]{1,8}",
         user in "[a-z]{0,5}",

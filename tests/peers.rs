@@ -15,7 +15,7 @@ const ANSWERS: &str = include_str!("vectors/answers.tsv");
 const SLOTS: &str = include_str!("vectors/slots.txt");
 
 #[test]
-fn every_recorded_answer_is_met() {
+fn peer_presets_match_every_recorded_answer() {
     let mut checked: BTreeMap<String, usize> = BTreeMap::new();
     let mut wrong = Vec::new();
     for line in ANSWERS.lines() {
@@ -60,7 +60,7 @@ fn every_recorded_answer_is_met() {
 }
 
 #[test]
-fn the_files_of_answers_never_change() {
+fn recorded_answers_of_peers_never_change() {
     let digests = [KEYS, ANSWERS.as_bytes(), SLOTS.as_bytes()].map(xxh3_64);
     let expected = [
         0xdb6a_4fd5_e226_7b89,
@@ -72,7 +72,7 @@ fn the_files_of_answers_never_change() {
 
 /// Ten keys, the empty one among them, on three nodes.
 #[test]
-fn empty_and_odd_keys_are_placed_as_recorded() {
+fn peer_presets_place_empty_and_odd_keys_as_recorded() {
     let long = "k".repeat(100);
     let keys = [
         "",
@@ -207,7 +207,7 @@ fn empty_and_odd_keys_are_placed_as_recorded() {
 }
 
 #[test]
-fn every_recorded_slot_is_met() {
+fn cluster_slots_match_every_recorded_slot() {
     let slots: Vec<u16> = SLOTS
         .split_whitespace()
         .map(|slot| slot.parse().unwrap())

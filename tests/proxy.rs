@@ -35,7 +35,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 #[test]
-fn replies_come_in_the_order_of_the_requests_whatever_they_are() {
+fn proxy_replies_come_in_request_order() {
     let Some((_servers, door)) = open() else {
         return;
     };
@@ -64,7 +64,7 @@ fn replies_come_in_the_order_of_the_requests_whatever_they_are() {
 }
 
 #[test]
-fn many_connections_at_a_time_each_hear_their_own() {
+fn proxy_serves_32_connections_at_a_time_with_their_own_replies() {
     let Some((_servers, door)) = open() else {
         return;
     };
@@ -87,7 +87,7 @@ fn many_connections_at_a_time_each_hear_their_own() {
 }
 
 #[test]
-fn requests_are_taken_in_every_form_and_in_any_pieces() {
+fn proxy_parses_inline_and_multibulk_requests_in_any_pieces() {
     let Some((_servers, door)) = open() else {
         return;
     };
@@ -121,7 +121,7 @@ fn requests_are_taken_in_every_form_and_in_any_pieces() {
 }
 
 #[test]
-fn a_transaction_is_all_or_nothing_on_one_node() {
+fn proxy_multi_exec_runs_on_one_node_or_not_at_all() {
     let Some((_servers, door)) = open() else {
         return;
     };
@@ -168,7 +168,7 @@ fn a_transaction_is_all_or_nothing_on_one_node() {
 }
 
 #[test]
-fn a_watched_key_that_changes_stops_the_transaction() {
+fn proxy_watch_fails_exec_when_a_watched_key_changes() {
     let Some((_servers, door)) = open() else {
         return;
     };
@@ -211,7 +211,7 @@ fn a_watched_key_that_changes_stops_the_transaction() {
 }
 
 #[test]
-fn who_waits_for_an_element_delays_nobody_and_gets_it() {
+fn proxy_blpop_gets_its_element_and_does_not_delay_other_clients() {
     let Some((_servers, door)) = open() else {
         return;
     };
@@ -230,7 +230,7 @@ fn who_waits_for_an_element_delays_nobody_and_gets_it() {
 }
 
 #[test]
-fn a_client_that_leaves_while_it_waits_takes_nothing_with_it() {
+fn proxy_blpop_of_a_disconnected_client_takes_no_element() {
     let Some((_servers, door)) = open() else {
         return;
     };
@@ -249,7 +249,7 @@ fn a_client_that_leaves_while_it_waits_takes_nothing_with_it() {
 }
 
 #[test]
-fn somebody_who_waits_can_be_told_not_to() {
+fn proxy_client_unblock_ends_blpop_with_timeout_or_error() {
     let Some((_servers, door)) = open() else {
         return;
     };
@@ -284,7 +284,7 @@ fn subscribe(talker: &mut RawClient, mark: char) {
 }
 
 #[test]
-fn channels_and_patterns_of_all_nodes_are_heard() {
+fn proxy_subscribe_psubscribe_and_ssubscribe_receive_from_all_nodes() {
     let Some((_servers, door)) = open() else {
         return;
     };
@@ -327,7 +327,7 @@ fn channels_and_patterns_of_all_nodes_are_heard() {
 }
 
 #[test]
-fn a_listener_whose_node_is_lost_is_hung_up_on() {
+fn proxy_disconnects_a_subscriber_whose_node_restarts() {
     let Some((servers, door)) = open() else {
         return;
     };
@@ -341,7 +341,7 @@ fn a_listener_whose_node_is_lost_is_hung_up_on() {
 }
 
 #[test]
-fn clients_have_names_and_numbers_and_can_be_listed_and_ended() {
+fn proxy_client_id_setname_list_and_kill() {
     let Some((_servers, door)) = open() else {
         return;
     };
@@ -365,7 +365,7 @@ fn clients_have_names_and_numbers_and_can_be_listed_and_ended() {
 }
 
 #[test]
-fn replies_that_are_not_wanted_do_not_come() {
+fn proxy_client_reply_off_and_skip_suppress_replies() {
     let Some((_servers, door)) = open() else {
         return;
     };
@@ -386,7 +386,7 @@ fn replies_that_are_not_wanted_do_not_come() {
 }
 
 #[test]
-fn what_a_pause_holds_back_is_done_when_it_ends_and_delays_nobody() {
+fn proxy_client_pause_write_delays_writes_only_and_runs_them_when_it_ends() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -439,7 +439,7 @@ fn what_a_pause_holds_back_is_done_when_it_ends_and_delays_nobody() {
 }
 
 #[test]
-fn a_dead_node_costs_its_own_keys_only() {
+fn proxy_nodedown_concerns_only_the_keys_of_the_dead_node() {
     let Some((servers, door)) = open() else {
         return;
     };
@@ -470,7 +470,7 @@ fn a_dead_node_costs_its_own_keys_only() {
 }
 
 #[test]
-fn hello_chooses_the_protocol_and_a_wrong_one_changes_nothing() {
+fn proxy_hello_switches_the_protocol_and_an_invalid_one_changes_nothing() {
     let Some((_servers, door)) = open() else {
         return;
     };
@@ -493,7 +493,7 @@ fn hello_chooses_the_protocol_and_a_wrong_one_changes_nothing() {
 }
 
 #[test]
-fn there_is_room_for_so_many_clients_and_an_end() {
+fn proxy_max_clients_limits_connections_and_stop_ends_them() {
     let Some(servers) = Servers::start(2) else {
         return;
     };
@@ -513,7 +513,7 @@ fn there_is_room_for_so_many_clients_and_an_end() {
 }
 
 #[test]
-fn commands_of_one_server_are_refused_with_the_way_out() {
+fn proxy_refuses_shutdown_monitor_and_other_single_server_commands() {
     let nodes = ["redis://127.0.0.1:1/", "redis://127.0.0.1:2/"];
     let builder = nodes
         .into_iter()
@@ -536,7 +536,7 @@ fn commands_of_one_server_are_refused_with_the_way_out() {
 }
 
 #[test]
-fn large_values_pass_whole_and_in_their_places() {
+fn proxy_passes_values_of_40_mb_in_order() {
     let Some((_servers, door)) = open() else {
         return;
     };
@@ -570,7 +570,7 @@ fn large_values_pass_whole_and_in_their_places() {
 }
 
 #[test]
-fn a_large_request_that_fails_is_told_so() {
+fn proxy_reports_the_failure_of_a_large_request() {
     let Some((servers, door)) = open() else {
         return;
     };
@@ -590,7 +590,7 @@ fn a_large_request_that_fails_is_told_so() {
 }
 
 #[test]
-fn scripts_and_functions_are_found_on_every_node() {
+fn proxy_evalsha_and_fcall_work_on_every_node_after_restarts() {
     let Some((servers, door)) = open() else {
         return;
     };
@@ -647,7 +647,7 @@ fn scripts_and_functions_are_found_on_every_node() {
 }
 
 #[test]
-fn a_script_that_does_not_end_can_be_killed() {
+fn proxy_script_kill_and_function_kill_end_an_endless_script() {
     let Some((_servers, door)) = open() else {
         return;
     };
@@ -671,7 +671,7 @@ fn a_script_that_does_not_end_can_be_killed() {
 }
 
 #[test]
-fn a_script_without_keys_is_read_for_those_it_touches() {
+fn proxy_eval_without_keys_is_routed_by_the_keys_in_its_text() {
     let Some((_servers, door)) = open() else {
         return;
     };
@@ -694,7 +694,7 @@ fn a_script_without_keys_is_read_for_those_it_touches() {
 }
 
 #[test]
-fn who_does_not_know_the_password_gets_nowhere() {
+fn proxy_with_a_password_requires_auth() {
     let Some(servers) = Servers::start(2) else {
         return;
     };

@@ -253,7 +253,7 @@ const REQUESTS: &[&str] = &[
 ];
 
 #[test]
-fn client_pubsub_and_hello_with_odd_arguments_are_answered_as_by_one_server() {
+fn client_pubsub_and_hello_with_odd_arguments_behave_as_on_one_server() {
     let Some(pair) = Pair::start() else {
         return;
     };
@@ -290,7 +290,7 @@ fn summary(reply: &str) -> String {
 }
 
 #[test]
-fn client_list_and_kill_mean_the_clients_that_one_server_means() {
+fn client_list_and_client_kill_select_the_same_clients_as_one_server() {
     let Some(pair) = Pair::start() else {
         return;
     };
@@ -412,7 +412,7 @@ fn client_unblock_ends_every_blocking_command_as_on_one_server() {
 }
 
 #[test]
-fn pubsub_counts_repeated_channels_as_one_server_does() {
+fn pubsub_numsub_counts_repeated_channels_as_one_server_does() {
     let Some(pair) = Pair::start() else {
         return;
     };

@@ -52,7 +52,7 @@ impl Fleet {
 }
 
 #[test]
-fn redis_cli_talks_to_the_proxy() {
+fn redis_cli_works_through_the_proxy() {
     if !has("redis-cli") {
         return left_out("redis-cli");
     }
@@ -159,7 +159,7 @@ fn redis_cli_subscribes_through_the_proxy() {
 }
 
 #[test]
-fn redis_benchmark_has_no_errors() {
+fn redis_benchmark_runs_through_the_proxy_without_errors() {
     if !has("redis-benchmark") {
         return left_out("redis-benchmark");
     }
@@ -221,7 +221,7 @@ fn node_redis_works_through_the_proxy() {
 }
 
 #[test]
-fn node_redis_4_that_keeps_scan_cursors_as_doubles_finds_every_key() {
+fn node_redis_4_finds_every_key_with_scan_cursors_kept_as_doubles() {
     let Some(modules) = client("node_modules/redis-4") else {
         return;
     };
@@ -229,7 +229,7 @@ fn node_redis_4_that_keeps_scan_cursors_as_doubles_finds_every_key() {
 }
 
 #[test]
-fn ioredis_and_node_redis_connect_while_one_of_four_nodes_is_down() {
+fn ioredis_and_node_redis_connect_to_the_proxy_while_one_of_four_nodes_is_down() {
     let Some(modules) = client("node_modules/redis-4") else {
         return;
     };

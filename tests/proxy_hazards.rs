@@ -53,7 +53,7 @@ fn eval(talker: &mut RawClient, script: &str) -> String {
 }
 
 #[test]
-fn a_reply_of_a_waiting_command_that_is_not_wanted_does_not_come() {
+fn client_reply_skip_suppresses_the_reply_of_blpop() {
     let Some((_servers, door)) = open(2) else {
         return;
     };
@@ -67,7 +67,7 @@ fn a_reply_of_a_waiting_command_that_is_not_wanted_does_not_come() {
 }
 
 #[test]
-fn a_subscription_that_fails_takes_no_other_with_it() {
+fn failed_subscribe_leaves_earlier_subscriptions_in_place() {
     let Some((servers, door)) = open(2) else {
         return;
     };
@@ -85,7 +85,7 @@ fn a_subscription_that_fails_takes_no_other_with_it() {
 }
 
 #[test]
-fn a_gap_behind_a_message_is_a_gap() {
+fn subscriber_is_disconnected_after_a_gap_that_follows_queued_messages() {
     let Some((servers, door)) = open(3) else {
         return;
     };
@@ -112,7 +112,7 @@ fn a_gap_behind_a_message_is_a_gap() {
 }
 
 #[test]
-fn who_does_not_read_a_large_reply_can_be_ended() {
+fn client_kill_ends_a_client_that_does_not_read_a_large_reply() {
     let Some((_servers, door)) = open(2) else {
         return;
     };
@@ -128,7 +128,7 @@ fn who_does_not_read_a_large_reply_can_be_ended() {
 }
 
 #[test]
-fn a_script_in_a_transaction_goes_where_its_keys_are() {
+fn eval_without_keys_in_multi_runs_on_the_node_of_the_keys_in_its_text() {
     let Some((_servers, door)) = open(2) else {
         return;
     };
@@ -150,7 +150,7 @@ fn a_script_in_a_transaction_goes_where_its_keys_are() {
 }
 
 #[test]
-fn a_key_in_a_script_is_the_one_that_the_server_reads() {
+fn keys_read_from_a_script_text_are_those_the_server_uses() {
     let Some((_servers, door)) = open(2) else {
         return;
     };
@@ -176,7 +176,7 @@ fn a_key_in_a_script_is_the_one_that_the_server_reads() {
 }
 
 #[test]
-fn replies_are_wanted_again_as_on_a_server() {
+fn client_reply_skip_ends_after_one_command_as_on_a_server() {
     let Some((_servers, door)) = open(1) else {
         return;
     };
@@ -197,7 +197,7 @@ fn replies_are_wanted_again_as_on_a_server() {
 }
 
 #[test]
-fn a_transaction_whose_watch_was_lost_is_not_run() {
+fn exec_after_a_lost_watch_is_not_run() {
     let Some((servers, door)) = open(2) else {
         return;
     };
@@ -221,7 +221,7 @@ fn a_transaction_whose_watch_was_lost_is_not_run() {
 }
 
 #[test]
-fn what_is_watched_stays_so_in_another_protocol() {
+fn watch_survives_hello_3() {
     let Some((_servers, door)) = open(2) else {
         return;
     };
@@ -248,7 +248,7 @@ fn what_is_watched_stays_so_in_another_protocol() {
 }
 
 #[test]
-fn who_leaves_while_it_waits_takes_nothing_however_much_it_has_sent() {
+fn blpop_of_a_disconnected_client_with_much_input_takes_no_element() {
     let Some((_servers, door)) = open(2) else {
         return;
     };
@@ -263,7 +263,7 @@ fn who_leaves_while_it_waits_takes_nothing_however_much_it_has_sent() {
 }
 
 #[test]
-fn a_subscription_behind_many_messages_is_confirmed() {
+fn subscribe_behind_many_queued_messages_is_confirmed() {
     let Some((servers, door)) = open(2) else {
         return;
     };
@@ -301,7 +301,7 @@ fn a_subscription_behind_many_messages_is_confirmed() {
 }
 
 #[test]
-fn as_many_may_wait_as_there_are_clients() {
+fn blpop_of_the_proxy_is_not_limited_by_the_blocking_pool_size() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -325,7 +325,7 @@ fn as_many_may_wait_as_there_are_clients() {
 }
 
 #[test]
-fn a_subscriber_is_hung_up_on_as_soon_as_its_node_goes_down() {
+fn subscriber_is_disconnected_as_soon_as_its_node_goes_down() {
     let Some((servers, door)) = open(2) else {
         return;
     };

@@ -313,7 +313,7 @@ impl Flood {
 }
 
 #[test]
-fn no_client_hangs_the_proxy_or_fills_it_on_any_path() {
+fn slow_or_flooding_clients_never_hang_or_fill_the_proxy() {
     let Some(servers) = Servers::start(3) else {
         return;
     };
@@ -329,7 +329,7 @@ fn no_client_hangs_the_proxy_or_fills_it_on_any_path() {
 /// TLS between the client and the proxy, and between that and its nodes.
 #[cfg(feature = "tokio-rustls-comp")]
 #[test]
-fn no_client_hangs_the_proxy_or_fills_it_on_any_path_over_tls() {
+fn slow_or_flooding_clients_never_hang_or_fill_the_proxy_with_tls_nodes() {
     use std::sync::Arc;
 
     use redis_sharding::ShardedClient;
@@ -386,7 +386,7 @@ fn no_client_hangs_the_proxy_or_fills_it_on_any_path_over_tls() {
 }
 
 #[test]
-fn a_client_that_reads_slowly_gets_all_and_keeps_nobody_waiting() {
+fn slow_reader_gets_all_replies_and_does_not_delay_other_clients() {
     let Some((_servers, door)) = open(2, |proxy| proxy) else {
         return;
     };
@@ -415,7 +415,7 @@ fn a_client_that_reads_slowly_gets_all_and_keeps_nobody_waiting() {
 }
 
 #[test]
-fn a_subscriber_that_does_not_read_is_disconnected_at_its_limit() {
+fn subscriber_that_does_not_read_is_disconnected_at_the_pub_sub_output_limit() {
     let limit = OutputLimit::new(8 << 20, 4 << 20, Duration::from_secs(60));
     let Some((_servers, door)) = open(2, |proxy| proxy.with_pub_sub_output_limit(limit)) else {
         return;
@@ -445,7 +445,7 @@ fn a_subscriber_that_does_not_read_is_disconnected_at_its_limit() {
 }
 
 #[test]
-fn a_client_beyond_its_soft_limit_for_too_long_is_disconnected() {
+fn client_beyond_the_soft_output_limit_for_too_long_is_disconnected() {
     let limit = OutputLimit::new(0, 1 << 20, Duration::from_secs(1));
     let Some((_servers, door)) = open(1, |proxy| proxy.with_output_limit(limit)) else {
         return;
@@ -462,7 +462,7 @@ fn a_client_beyond_its_soft_limit_for_too_long_is_disconnected() {
 }
 
 #[test]
-fn requests_without_end_are_cut_off_at_the_query_limit() {
+fn client_beyond_the_query_limit_is_disconnected() {
     let Some((_servers, door)) = open(1, |proxy| proxy.with_query_limit(4 << 20)) else {
         return;
     };
@@ -491,7 +491,7 @@ fn requests_without_end_are_cut_off_at_the_query_limit() {
 }
 
 #[test]
-fn when_all_clients_hold_too_much_the_largest_go() {
+fn memory_limit_of_the_proxy_disconnects_the_largest_clients() {
     let Some((_servers, door)) = open(2, |proxy| proxy.with_memory_limit(96 << 20)) else {
         return;
     };
@@ -522,7 +522,7 @@ fn when_all_clients_hold_too_much_the_largest_go() {
 }
 
 #[test]
-fn a_queue_of_commands_in_a_transaction_counts_as_memory() {
+fn queued_commands_of_multi_count_towards_the_memory_limit() {
     let Some((_servers, door)) = open(1, |proxy| proxy.with_memory_limit(32 << 20)) else {
         return;
     };
@@ -538,7 +538,7 @@ fn a_queue_of_commands_in_a_transaction_counts_as_memory() {
 }
 
 #[test]
-fn clients_that_are_not_authenticated_can_send_little() {
+fn unauthenticated_clients_have_small_request_limits() {
     let Some((_servers, door)) = open(1, |proxy| proxy.with_password("secret")) else {
         return;
     };
@@ -569,7 +569,7 @@ fn clients_that_are_not_authenticated_can_send_little() {
 }
 
 #[test]
-fn a_client_that_is_idle_for_too_long_is_disconnected_and_a_subscriber_is_not() {
+fn idle_timeout_disconnects_clients_but_not_subscribers_or_blpop() {
     let timeout = Duration::from_millis(500);
     let Some((_servers, door)) = open(1, |proxy| proxy.with_idle_timeout(timeout)) else {
         return;
@@ -585,7 +585,7 @@ fn a_client_that_is_idle_for_too_long_is_disconnected_and_a_subscriber_is_not() 
 }
 
 #[test]
-fn clients_that_end_without_reading_are_gone_at_once() {
+fn client_that_closes_without_reading_is_removed_at_once() {
     let Some((_servers, door)) = open(2, |proxy| proxy) else {
         return;
     };
@@ -608,7 +608,7 @@ fn clients_that_end_without_reading_are_gone_at_once() {
 }
 
 #[test]
-fn what_was_asked_before_the_end_of_the_requests_is_answered() {
+fn requests_sent_before_a_half_close_are_answered() {
     let Some((_servers, door)) = open(2, |proxy| proxy) else {
         return;
     };
@@ -625,7 +625,7 @@ fn what_was_asked_before_the_end_of_the_requests_is_answered() {
 }
 
 #[test]
-fn a_hundred_thousand_inline_requests_go_in_rounds() {
+fn proxy_processes_100000_inline_requests_in_batches() {
     let Some((_servers, door)) = open(2, |proxy| proxy) else {
         return;
     };
@@ -668,7 +668,7 @@ fn longest_wait(
 }
 
 #[test]
-fn no_command_keeps_other_clients_waiting_while_it_is_planned() {
+fn planning_a_large_command_does_not_delay_other_clients() {
     let Some((_servers, door)) = open(2, |proxy| proxy) else {
         return;
     };

@@ -29,7 +29,7 @@ fn channels(count: usize) -> Vec<String> {
 }
 
 #[test]
-fn channels_of_all_nodes_are_heard_in_one_stream() {
+fn subscriber_receives_channels_of_all_nodes_in_one_stream() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -63,7 +63,7 @@ fn channels_of_all_nodes_are_heard_in_one_stream() {
 }
 
 #[test]
-fn a_pattern_hears_every_node_once() {
+fn psubscribe_receives_each_message_of_every_node_once() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -108,7 +108,7 @@ fn notifying() -> Option<Servers> {
 }
 
 #[test]
-fn keyspace_notifications_are_heard_from_the_nodes_where_the_keys_live() {
+fn subscriber_receives_keyspace_notifications_of_all_nodes() {
     let Some(servers) = notifying() else {
         return;
     };
@@ -142,7 +142,7 @@ fn keyspace_notifications_are_heard_from_the_nodes_where_the_keys_live() {
 }
 
 #[test]
-fn shard_channels_are_heard() {
+fn ssubscribe_receives_spublish_messages() {
     let Some(servers) = Servers::start(3) else {
         return;
     };
@@ -167,7 +167,7 @@ fn shard_channels_are_heard() {
 }
 
 #[test]
-fn subscriptions_are_made_again_and_the_gap_is_told() {
+fn subscriber_resubscribes_after_a_restart_and_reports_event_missed() {
     let Some(servers) = Servers::start(3) else {
         return;
     };
@@ -210,7 +210,7 @@ fn subscriptions_are_made_again_and_the_gap_is_told() {
 }
 
 #[test]
-fn a_subscription_to_a_dead_node_is_told_and_made_later() {
+fn subscribe_to_a_dead_node_is_nodedown_and_takes_effect_later() {
     let Some(servers) = Servers::start(2) else {
         return;
     };
@@ -238,7 +238,7 @@ fn a_subscription_to_a_dead_node_is_told_and_made_later() {
 }
 
 #[test]
-fn a_refused_subscription_says_why() {
+fn refused_subscribe_reports_noperm() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -261,7 +261,7 @@ fn a_refused_subscription_says_why() {
 }
 
 #[test]
-fn a_dropped_subscriber_listens_no_more() {
+fn dropped_subscriber_is_unsubscribed() {
     let Some(servers) = Servers::start(2) else {
         return;
     };
@@ -295,7 +295,7 @@ mod asynchronous {
     }
 
     #[tokio::test]
-    async fn channels_patterns_and_shard_channels_are_heard_in_one_stream() {
+    async fn async_subscriber_receives_channels_patterns_and_shard_channels_in_one_stream() {
         let Some(servers) = Servers::start(4) else {
             return;
         };
@@ -335,7 +335,7 @@ mod asynchronous {
     }
 
     #[tokio::test]
-    async fn subscriptions_are_made_again_and_the_gap_is_told() {
+    async fn async_subscriber_resubscribes_after_a_restart_and_reports_event_missed() {
         let Some(servers) = Servers::start(3) else {
             return;
         };
@@ -369,7 +369,7 @@ mod asynchronous {
     }
 
     #[tokio::test]
-    async fn keyspace_notifications_are_heard_from_the_nodes_where_the_keys_live() {
+    async fn async_subscriber_receives_keyspace_notifications_of_all_nodes() {
         let Some(servers) = notifying() else {
             return;
         };
@@ -392,7 +392,7 @@ mod asynchronous {
     }
 
     #[tokio::test]
-    async fn a_dead_node_and_a_refusal_are_told() {
+    async fn async_subscribe_reports_noperm_and_nodedown() {
         let Some(servers) = Servers::start(1) else {
             return;
         };
@@ -413,7 +413,7 @@ mod asynchronous {
 }
 
 #[test]
-fn a_subscription_behind_many_unread_messages_is_confirmed() {
+fn subscribe_behind_many_unread_messages_is_confirmed() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -439,7 +439,7 @@ fn a_subscription_behind_many_unread_messages_is_confirmed() {
 }
 
 #[test]
-fn publish_of_a_script_is_heard_by_channels_with_the_tag_of_its_keys_and_by_patterns() {
+fn publish_of_a_script_reaches_patterns_and_channels_with_the_hash_tag_of_its_keys() {
     let Some(servers) = Servers::start(4) else {
         return;
     };

@@ -69,7 +69,7 @@ async fn transaction(client: &aio::ShardedClient) -> RedisResult<()> {
 }
 
 #[test]
-fn a_node_that_comes_back_is_found_by_a_runtime_that_runs_only_in_block_on() {
+fn async_client_reconnects_on_a_runtime_that_runs_only_in_block_on() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -98,7 +98,7 @@ fn a_node_that_comes_back_is_found_by_a_runtime_that_runs_only_in_block_on() {
 
 /// The next connection is made in vain, for the server takes it and says nothing.
 #[test]
-fn a_node_that_is_known_to_be_silent_keeps_nobody_but_one_request_waiting() {
+fn only_one_request_at_a_time_waits_for_a_silent_node() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -140,7 +140,7 @@ where
 }
 
 #[test]
-fn a_client_is_used_on_a_second_runtime_while_the_first_is_not_run() {
+fn async_client_works_on_a_second_runtime_while_the_first_is_not_polled() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -157,7 +157,7 @@ fn a_client_is_used_on_a_second_runtime_while_the_first_is_not_run() {
 }
 
 #[test]
-fn an_attempt_on_a_runtime_that_is_not_run_is_made_on_another() {
+fn connection_attempt_of_an_unpolled_runtime_is_repeated_on_another() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -172,7 +172,7 @@ fn an_attempt_on_a_runtime_that_is_not_run_is_made_on_another() {
 }
 
 #[test]
-fn a_client_and_its_exclusive_connections_outlive_their_runtime() {
+fn async_client_and_its_exclusive_connections_outlive_their_runtime() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -201,7 +201,7 @@ fn is_missed(event: &Event) -> bool {
 }
 
 #[test]
-fn a_subscriber_comes_back_on_a_runtime_that_runs_only_in_block_on() {
+fn async_subscriber_reconnects_on_a_runtime_that_runs_only_in_block_on() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -233,7 +233,7 @@ fn a_subscriber_comes_back_on_a_runtime_that_runs_only_in_block_on() {
 }
 
 #[test]
-fn a_subscriber_outlives_its_runtime() {
+fn async_subscriber_outlives_its_runtime() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -253,7 +253,7 @@ fn a_subscriber_outlives_its_runtime() {
 }
 
 #[test]
-fn a_subscriber_goes_on_while_its_first_runtime_is_not_run() {
+fn async_subscriber_continues_on_another_runtime_while_its_first_is_not_polled() {
     let Some(servers) = Servers::start(1) else {
         return;
     };

@@ -190,7 +190,7 @@ fn code(error: &RedisError) -> &str {
 }
 
 #[test]
-fn a_script_is_brought_to_the_node_that_lacks_it() {
+fn evalsha_loads_the_script_on_a_node_that_lacks_it() {
     Client::each(3, |servers, client| {
         let keys = client.keys();
         // EVAL leaves it with one node only.
@@ -224,7 +224,7 @@ fn a_script_is_brought_to_the_node_that_lacks_it() {
 }
 
 #[test]
-fn a_script_that_nobody_remembers_is_the_callers_to_load() {
+fn evalsha_of_an_unknown_script_is_noscript() {
     Client::each(2, |servers, client| {
         let keys = client.keys();
         let script = Script::new(INCR);
@@ -243,7 +243,7 @@ fn a_script_that_nobody_remembers_is_the_callers_to_load() {
 }
 
 #[test]
-fn the_order_of_a_pipeline_holds_on_nodes_that_lack_its_scripts() {
+fn pipeline_with_evalsha_keeps_its_order_on_nodes_that_lack_the_script() {
     Client::each(3, |servers, client| {
         let keys = client.keys();
         let sum: String = client.run(&load(INCR)).unwrap();
@@ -281,7 +281,7 @@ fn the_order_of_a_pipeline_holds_on_nodes_that_lack_its_scripts() {
 }
 
 #[test]
-fn what_one_command_of_a_pipeline_loads_the_next_may_run_elsewhere() {
+fn evalsha_in_a_pipeline_runs_a_script_loaded_earlier_in_it_on_another_node() {
     Client::each(2, |_, client| {
         let keys = client.keys();
         let script = Script::new(INCR);
@@ -322,7 +322,7 @@ fn what_one_command_of_a_pipeline_loads_the_next_may_run_elsewhere() {
 }
 
 #[test]
-fn a_transaction_is_whole_on_a_node_that_lacks_its_scripts_and_functions() {
+fn atomic_pipeline_with_evalsha_and_fcall_works_on_a_node_that_lacks_them() {
     Client::each(2, |servers, client| {
         let sum: String = client.run(&load(INCR)).unwrap();
         client.run::<Value>(&function_load(LIBRARY)).unwrap();
@@ -365,7 +365,7 @@ fn a_transaction_is_whole_on_a_node_that_lacks_its_scripts_and_functions() {
 }
 
 #[test]
-fn a_function_is_brought_to_the_node_that_lacks_it() {
+fn fcall_loads_the_library_on_a_node_that_lacks_it() {
     Client::each(3, |servers, client| {
         let keys = client.keys();
         let unknown = client.run::<Value>(&fcall("up", &keys[0][0])).unwrap_err();
@@ -408,7 +408,7 @@ fn a_function_is_brought_to_the_node_that_lacks_it() {
 }
 
 #[test]
-fn restored_libraries_are_brought_along() {
+fn function_restore_is_repeated_on_a_node_that_lacks_the_libraries() {
     Client::each(2, |servers, client| {
         let keys = client.keys();
         client.run::<Value>(&function_load(LIBRARY)).unwrap();
@@ -430,7 +430,7 @@ fn restored_libraries_are_brought_along() {
 }
 
 #[test]
-fn a_script_exists_when_it_can_be_run_everywhere() {
+fn script_exists_is_true_when_the_script_can_run_on_every_node() {
     Client::each(2, |servers, client| {
         let keys = client.keys();
         let sum = Script::new(INCR).get_hash().to_owned();
@@ -452,7 +452,7 @@ fn a_script_exists_when_it_can_be_run_everywhere() {
 }
 
 #[test]
-fn a_script_without_keys_goes_where_the_keys_are_that_its_text_shows() {
+fn eval_and_evalsha_without_keys_are_routed_by_the_keys_in_the_text() {
     Client::each(3, |servers, client| {
         let clock = "return redis.call('ECHO', ARGV[1])";
         let eval = cmd("EVAL").arg(clock).arg(0).arg("x").clone();
@@ -526,7 +526,7 @@ fn a_script_without_keys_goes_where_the_keys_are_that_its_text_shows() {
 }
 
 #[test]
-fn a_function_without_keys_goes_to_the_first_node_when_its_library_touches_no_data() {
+fn fcall_without_keys_runs_on_any_node_when_its_library_touches_no_data() {
     Client::each(2, |servers, client| {
         let tick = words("FCALL tick 0");
         let unknown = client.run::<Value>(&tick).unwrap_err();
@@ -548,7 +548,7 @@ fn a_function_without_keys_goes_to_the_first_node_when_its_library_touches_no_da
 }
 
 #[test]
-fn a_wrong_number_of_keys_is_told_as_the_server_tells_it() {
+fn wrong_numkeys_of_eval_evalsha_and_fcall_has_the_error_of_the_server() {
     Client::each(2, |servers, client| {
         client.run::<Value>(&load("return")).unwrap();
         client.run::<Value>(&function_load(CLOCK)).unwrap();
@@ -577,7 +577,7 @@ fn a_wrong_number_of_keys_is_told_as_the_server_tells_it() {
 }
 
 #[test]
-fn nodes_and_private_connections_are_helped_as_well() {
+fn evalsha_and_fcall_recover_on_node_handles_and_dedicated_connections() {
     Client::each(2, |servers, client| {
         let key = &client.keys()[1][0];
         let sum: String = client.run(&load(INCR)).unwrap();
@@ -598,7 +598,7 @@ fn nodes_and_private_connections_are_helped_as_well() {
 }
 
 #[test]
-fn a_transaction_by_hand_takes_its_scripts_along() {
+fn evalsha_in_multi_on_a_dedicated_connection_recovers() {
     Client::each(2, |servers, client| {
         let sum: String = client.run(&load(INCR)).unwrap();
         empty_all(servers);
@@ -629,7 +629,7 @@ fn a_transaction_by_hand_takes_its_scripts_along() {
 }
 
 #[test]
-fn the_oldest_scripts_are_forgotten_first() {
+fn script_cache_evicts_the_oldest_of_scripts_max_scripts() {
     Client::each(1, |servers, client| {
         let mut pipeline = pipe();
         for number in 0..=redis_sharding::SCRIPTS_MAX {
@@ -651,7 +651,7 @@ fn the_oldest_scripts_are_forgotten_first() {
 }
 
 #[test]
-fn a_function_that_somebody_else_has_loaded_is_found_and_judged() {
+fn fcall_without_keys_of_a_function_loaded_elsewhere_is_routed_by_function_list() {
     Client::each(3, |servers, client| {
         let missing = client.run::<Value>(&words("FCALL nosuch 0")).unwrap_err();
         assert_eq!(missing.detail(), Some("Function not found"));

@@ -10,7 +10,7 @@ use support::Servers;
 use support::delay_proxy::DelayProxy;
 
 #[test]
-fn a_killed_server_refuses_and_comes_back_empty_on_its_port() {
+fn killed_test_server_refuses_and_restarts_empty_on_its_port() {
     let Some(servers) = Servers::start(2) else {
         return;
     };
@@ -34,7 +34,7 @@ fn a_killed_server_refuses_and_comes_back_empty_on_its_port() {
 }
 
 #[test]
-fn a_paused_server_is_silent_until_it_goes_on() {
+fn paused_test_server_is_silent_until_resumed() {
     let Some(servers) = Servers::builder().unix().password("secret").start(1) else {
         return;
     };
@@ -51,7 +51,7 @@ fn a_paused_server_is_silent_until_it_goes_on() {
 }
 
 #[test]
-fn a_paused_server_is_stopped_with_its_test() {
+fn paused_test_server_is_stopped_on_drop() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -62,7 +62,7 @@ fn a_paused_server_is_stopped_with_its_test() {
 }
 
 #[test]
-fn a_round_trip_through_the_proxy_takes_the_delay_twice() {
+fn delay_proxy_delays_a_round_trip_twice() {
     let Some(servers) = Servers::start(1) else {
         return;
     };

@@ -150,17 +150,17 @@ const QUEUED: &[&str] = &[
 ];
 
 #[test]
-fn random_commands_are_answered_as_by_a_real_server() {
+fn test_node_replies_to_random_commands_as_a_real_server_in_resp2() {
     compare(2, 0x5eed_0001, 6_000);
 }
 
 #[test]
-fn random_commands_are_answered_alike_in_resp3() {
+fn test_node_replies_to_random_commands_as_a_real_server_in_resp3() {
     compare(3, 0x5eed_0002, 3_000);
 }
 
 #[test]
-fn a_whole_scan_finds_the_same_keys() {
+fn test_node_scan_finds_the_same_keys_as_a_real_server() {
     let Some(pair) = Pair::start(2) else { return };
     let mut dice = Dice(7);
     let [mut node, mut server] = pair.connections();
@@ -195,7 +195,7 @@ fn a_whole_scan_finds_the_same_keys() {
 }
 
 #[test]
-fn keys_expire_as_on_a_real_server() {
+fn test_node_expires_keys_as_a_real_server() {
     let Some(pair) = Pair::start(2) else { return };
     let [mut node, mut server] = pair.connections();
     let before = [
@@ -235,7 +235,7 @@ fn keys_expire_as_on_a_real_server() {
 }
 
 #[test]
-fn passwords_and_greetings_are_answered_alike() {
+fn test_node_auth_and_hello_reply_as_a_real_server() {
     let node = TestNode::builder().password("secret").start().unwrap();
     let Some(servers) = Servers::builder().password("secret").start(1) else {
         return;
@@ -275,7 +275,7 @@ fn passwords_and_greetings_are_answered_alike() {
 
 /// Every option in every order, repeated and together with what it contradicts.
 #[test]
-fn options_that_are_repeated_or_contradict_each_other_are_answered_alike() {
+fn test_node_handles_repeated_and_conflicting_options_as_a_real_server() {
     let Some(pair) = Pair::start(2) else { return };
     let mut connections = pair.connections();
     let mut compare = |commands: &[String]| {
@@ -372,7 +372,7 @@ fn options_that_are_repeated_or_contradict_each_other_are_answered_alike() {
 }
 
 #[test]
-fn options_of_scan_may_be_repeated_as_at_a_real_server() {
+fn test_node_scan_accepts_repeated_options_as_a_real_server() {
     let Some(pair) = Pair::start(2) else { return };
     let [mut node, mut server] = pair.connections();
     for number in 0..20 {

@@ -7,7 +7,7 @@ use redis_sharding::{ErrorKind, ShardedClient};
 /// What is said of `rediss://` where nothing was compiled in for it.
 #[cfg(not(any(feature = "tls-rustls", feature = "tls-native-tls")))]
 #[test]
-fn a_rediss_node_without_a_tls_feature_is_a_config_error_that_names_the_features() {
+fn rediss_node_without_a_tls_feature_is_a_config_error_that_names_the_features() {
     let topology =
         "redis-sharding topology 1\nplacement rendezvous/1\nnode a rediss://10.0.0.1:6379\n";
     let topology: redis_sharding::Topology = topology.parse().unwrap();
@@ -146,7 +146,7 @@ mod nodes {
     }
 
     #[test]
-    fn commands_pipelines_and_large_values_go_over_tls() {
+    fn blocking_client_commands_pipelines_and_large_values_work_over_tls() {
         let Some((servers, authority)) = start(2) else {
             return;
         };
@@ -178,7 +178,7 @@ mod nodes {
     }
 
     #[test]
-    fn blpop_that_waits_in_vain_and_exec_after_a_conflict_are_nil() {
+    fn blpop_timeout_and_exec_after_a_watch_conflict_are_nil_over_tls() {
         let Some((servers, authority)) = start(2) else {
             return;
         };
@@ -218,7 +218,7 @@ mod nodes {
     }
 
     #[test]
-    fn a_subscriber_listens_over_tls_and_comes_back_after_a_restart() {
+    fn subscriber_works_over_tls_and_reconnects_after_a_restart() {
         let Some((servers, authority)) = start(2) else {
             return;
         };
@@ -256,7 +256,7 @@ mod nodes {
     }
 
     #[test]
-    fn a_dedicated_connection_listens_and_takes_commands_again() {
+    fn dedicated_connection_over_tls_receives_messages_and_takes_commands_again() {
         let Some((servers, authority)) = start(1) else {
             return;
         };
@@ -295,7 +295,7 @@ mod nodes {
     }
 
     #[test]
-    fn a_pipeline_of_more_than_the_buffers_hold_does_not_hang() {
+    fn pipeline_larger_than_the_socket_buffers_does_not_hang_over_tls() {
         let Some((servers, authority)) = start(1) else {
             return;
         };
@@ -314,7 +314,7 @@ mod nodes {
     }
 
     #[test]
-    fn what_tls_says_by_itself_is_no_reason_for_a_new_connection() {
+    fn tls_session_tickets_do_not_cause_a_new_connection() {
         let Some((servers, authority)) = start(1) else {
             return;
         };
@@ -333,7 +333,7 @@ mod nodes {
     }
 
     #[test]
-    fn a_tls_connection_that_the_server_has_closed_is_not_used() {
+    fn tls_connection_closed_by_the_server_is_not_reused() {
         let Some((servers, authority)) = start(1) else {
             return;
         };
@@ -359,7 +359,7 @@ mod nodes {
     }
 
     #[test]
-    fn a_server_that_stands_still_is_given_up_within_the_response_timeout() {
+    fn paused_tls_server_is_a_timeout_within_the_response_timeout() {
         let Some((servers, authority)) = start(1) else {
             return;
         };
@@ -402,7 +402,7 @@ mod nodes {
     }
 
     #[test]
-    fn a_certificate_of_a_stranger_is_refused_in_clear_words_and_not_asked_for_without_end() {
+    fn untrusted_tls_certificate_is_nodedown_and_respects_the_backoff() {
         let Some((servers, _)) = start(1) else {
             return;
         };
@@ -446,7 +446,7 @@ mod nodes {
     }
 
     #[test]
-    fn a_server_that_wants_a_certificate_gets_one_or_is_named_in_the_error() {
+    fn tls_client_certificate_is_sent_or_its_absence_is_reported() {
         let authority = Authority::new("the tests' own");
         let Some(servers) = Servers::builder().tls(&authority, true).start(1) else {
             return;
@@ -482,7 +482,7 @@ mod nodes {
     }
 
     #[test]
-    fn certificates_may_be_those_of_single_nodes() {
+    fn node_tls_certificates_apply_to_one_node() {
         let (one, two) = (Authority::new("one"), Authority::new("two"));
         let start = |authority| Servers::builder().tls(authority, true).start(1);
         let (Some(first), Some(second)) = (start(&one), start(&two)) else {
@@ -506,7 +506,7 @@ mod nodes {
     }
 
     #[test]
-    fn the_name_in_the_certificate_is_that_of_the_url_or_the_one_that_is_set_or_any_if_insecure() {
+    fn tls_server_name_is_checked_against_the_certificate_unless_insecure() {
         let Some((servers, authority)) = start(1) else {
             return;
         };
@@ -540,7 +540,7 @@ mod nodes {
     }
 
     #[test]
-    fn servers_that_know_tls_1_2_only_are_reached() {
+    fn tls_1_2_only_servers_are_supported() {
         let authority = Authority::new("the tests' own");
         let servers = Servers::builder().tls(&authority, false);
         let Some(servers) = servers.option(["--tls-protocols", "TLSv1.2"]).start(1) else {
@@ -554,7 +554,7 @@ mod nodes {
     }
 
     #[test]
-    fn a_topology_with_rediss_nodes_is_opened_as_it_was_written() {
+    fn topology_with_rediss_nodes_is_opened_as_it_was_written() {
         let Some((servers, authority)) = start(2) else {
             return;
         };
@@ -603,7 +603,7 @@ mod on_tokio {
     }
 
     #[tokio::test]
-    async fn commands_large_values_nil_and_transactions_go_over_tls() {
+    async fn async_client_commands_large_values_nil_and_transactions_work_over_tls() {
         let Some((servers, authority)) = start(2) else {
             return;
         };
@@ -641,7 +641,7 @@ mod on_tokio {
     }
 
     #[tokio::test]
-    async fn many_tasks_share_an_encrypted_connection() {
+    async fn async_tasks_share_one_tls_connection() {
         let Some((servers, authority)) = start(1) else {
             return;
         };
@@ -665,7 +665,7 @@ mod on_tokio {
     }
 
     #[tokio::test]
-    async fn a_subscriber_listens_over_tls_and_comes_back_after_a_restart() {
+    async fn async_subscriber_works_over_tls_and_reconnects_after_a_restart() {
         let Some((servers, authority)) = start(2) else {
             return;
         };
@@ -703,7 +703,7 @@ mod on_tokio {
     }
 
     #[tokio::test]
-    async fn a_certificate_of_a_stranger_is_refused_in_clear_words_and_not_asked_for_without_end() {
+    async fn untrusted_tls_certificate_is_nodedown_and_respects_the_backoff_of_the_async_client() {
         let Some((servers, _)) = start(1) else {
             return;
         };
@@ -757,7 +757,7 @@ mod on_tokio {
     }
 
     #[tokio::test]
-    async fn a_server_that_wants_a_certificate_gets_one_or_is_named_in_the_error() {
+    async fn tls_client_certificate_is_sent_or_its_absence_is_reported_by_the_async_client() {
         let authority = Authority::new("the tests' own");
         let Some(servers) = Servers::builder().tls(&authority, true).start(1) else {
             return;
@@ -791,7 +791,7 @@ mod on_tokio {
     }
 
     #[test]
-    fn a_proxy_passes_on_what_its_nodes_say_over_tls_whatever_its_size() {
+    fn proxy_passes_on_large_replies_of_tls_nodes() {
         let Some((servers, authority)) = start(2) else {
             return;
         };

@@ -45,7 +45,7 @@ fn check(topology: &Topology) {
 }
 
 #[test]
-fn tables_are_written_line_by_line() {
+fn topology_text_writes_range_tables_line_by_line() {
     let rule = Range::builder()
         .table(NumericTable::new("user:").range(..10, "a").range(10.., ODD))
         .table(
@@ -82,7 +82,7 @@ node "a, \"b\" # c" 10.0.0.2:6379
 }
 
 #[test]
-fn every_built_in_placement_is_written_and_read() {
+fn topology_text_of_every_placement_is_parsed_back() {
     for entry in catalogue().iter().filter(|entry| entry.name != "range/1") {
         for option in entry.options {
             let values = match option.values {
@@ -108,7 +108,7 @@ fn every_built_in_placement_is_written_and_read() {
 }
 
 #[test]
-fn addresses_of_every_kind_are_read() {
+fn topology_text_accepts_addresses_of_every_kind() {
     let text = "redis-sharding topology 1
 placement rendezvous/1
 node [::1]:6379
@@ -160,7 +160,7 @@ node redis://x/0=redis://y redis://10.0.0.2:1/
 }
 
 #[test]
-fn a_client_and_its_topology_as_text_are_the_same() {
+fn topology_text_of_a_client_opens_the_same_client() {
     let ipv6 = ConnectionAddr::Tcp("::1".into(), 7)
         .into_connection_info()
         .unwrap();
@@ -217,7 +217,7 @@ fn a_client_and_its_topology_as_text_are_the_same() {
 
 #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
 #[test]
-fn a_client_with_tls_is_written_with_tls() {
+fn topology_text_of_a_client_with_tls_keeps_rediss() {
     let client = ShardedClient::builder()
         .node("a", "rediss://10.0.0.1:6380/")
         .node("b", "rediss://app:secret@10.0.0.2:6380/#insecure")
@@ -237,7 +237,7 @@ fn a_client_with_tls_is_written_with_tls() {
 }
 
 #[test]
-fn an_address_in_quotes_is_taken_as_it_is() {
+fn quoted_address_in_a_topology_text_is_taken_literally() {
     let odd = [
         "localhost",
         "",
@@ -290,7 +290,7 @@ fn an_address_in_quotes_is_taken_as_it_is() {
 }
 
 #[test]
-fn a_client_is_opened_from_text() {
+fn client_is_opened_from_a_topology_text() {
     let nodes = TestNode::start_many(2).unwrap();
     let text = format!(
         "redis-sharding topology 1\nplacement ring/1\nnode a {}\nnode b {}\n",
@@ -310,7 +310,7 @@ fn a_client_is_opened_from_text() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named_by_its_line() {
+fn topology_parse_error_names_the_line() {
     let in_text = |line: &str| {
         refusal(&format!(
             "# comment\nredis-sharding topology 1\nplacement ring/1\nnode a h:1\n{line}\nnode b h:2"
@@ -448,7 +448,7 @@ fn what_cannot_be_read_is_named_by_its_line() {
 }
 
 #[test]
-fn a_rule_that_is_not_built_in_is_named() {
+fn topology_with_a_custom_partitioner_needs_parse_with() {
     let text = "redis-sharding topology 1\nplacement by-tenant/1\noption acme = a\nnode a h:1\n";
     assert_eq!(
         refusal(text),
@@ -471,7 +471,7 @@ fn a_rule_that_is_not_built_in_is_named() {
 }
 
 #[test]
-fn no_refusal_holds_a_password() {
+fn topology_parse_error_never_contains_a_password() {
     let secret = "s3cret";
     for line in [
         "node a redis://:s3cret@h:x/",
@@ -549,7 +549,7 @@ fn odd_word() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_back(
+    fn random_topology_text_is_parsed_back(
         options in prop::collection::vec((odd_text(), odd_text()), 0..4),
         nodes in prop::collection::vec((odd_text(), address(), any::<bool>(), 1..100_u32), 1..5),
     ) {
@@ -572,7 +572,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_client_writes_is_read_back_with_everything_that_its_urls_say(
+    fn random_client_topology_text_keeps_everything_of_its_urls(
         nodes in prop::collection::vec(
             (odd_text(), any::<bool>(), odd_word(), 1..u16::MAX, any::<bool>(), any::<bool>()),
             1..4,
@@ -627,7 +627,7 @@ proptest! {
     }
 
     #[test]
-    fn every_user_and_every_password_can_be_written(
+    fn random_usernames_and_passwords_are_written_to_a_topology_text(
         (user, password) in (any::<String>(), any::<String>()),
         odd in "[%@:/?#&=+;\\[\\]\"\\\\ é]{1,6}",
         unix in any::<bool>(),
@@ -648,7 +648,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_panics(
+    fn topology_parse_never_panics_on_arbitrary_text(
         words in prop::collection::vec(
             prop::sample::select(vec![
                 "node ", "option ", "placement ring/1\n", "fingerprint ", "a ", "h:1 ", "/x ", "weight=1", "=", " = ", "\"", "|",

@@ -25,7 +25,7 @@ const KEYS: &str = include_str!("vectors/keys.txt");
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
 #[test]
-fn the_pool_of_the_readme_is_left_without_moving_a_key() {
+fn migration_from_the_twemproxy_pool_of_the_readme_moves_no_key() {
     let Some(nutcracker) = nutcracker() else {
         return;
     };
@@ -52,7 +52,7 @@ fn the_pool_of_the_readme_is_left_without_moving_a_key() {
 }
 
 #[test]
-fn a_pool_without_names_is_left_without_moving_a_key() {
+fn migration_from_a_twemproxy_pool_without_names_moves_no_key() {
     let Some(nutcracker) = nutcracker() else {
         return;
     };

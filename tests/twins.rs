@@ -144,7 +144,7 @@ fn attempts_within(time: Duration) -> u32 {
 }
 
 #[test]
-fn a_node_that_is_down_is_tried_by_one_connection_at_a_time_of_all_pools_and_subscribers() {
+fn backoff_of_a_node_is_shared_by_all_pools_and_subscribers() {
     let server = HangUp::start();
     for client in both(|| ShardedClient::builder().node("a", server.url.as_str())) {
         server.accepted.store(0, Ordering::SeqCst);
@@ -171,7 +171,7 @@ fn a_node_that_is_down_is_tried_by_one_connection_at_a_time_of_all_pools_and_sub
 }
 
 #[test]
-fn a_node_that_one_connection_has_found_again_is_found_by_all_others_at_once() {
+fn backoff_of_a_node_ends_for_all_connections_when_one_reconnects() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -199,7 +199,7 @@ fn a_node_that_one_connection_has_found_again_is_found_by_all_others_at_once() {
 }
 
 #[test]
-fn a_pub_sub_connection_that_the_server_closes_does_not_keep_other_connections_from_being_made() {
+fn client_kill_of_a_pub_sub_connection_starts_no_backoff_for_other_connections() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -231,7 +231,7 @@ fn a_pub_sub_connection_that_the_server_closes_does_not_keep_other_connections_f
 }
 
 #[test]
-fn a_unix_socket_with_tcp_keepalive_settings_is_connected_to_by_every_connection() {
+fn unix_socket_with_tcp_keepalive_settings_works_for_every_connection() {
     let Some(servers) = Servers::builder().unix().start(1) else {
         return;
     };
@@ -250,7 +250,7 @@ fn a_unix_socket_with_tcp_keepalive_settings_is_connected_to_by_every_connection
 }
 
 #[test]
-fn an_exhausted_pool_of_exclusive_connections_is_a_pool_timeout() {
+fn exhausted_pool_of_exclusive_connections_is_a_pool_timeout() {
     let Some(servers) = Servers::start(1) else {
         return;
     };
@@ -289,7 +289,7 @@ fn an_exhausted_pool_of_exclusive_connections_is_a_pool_timeout() {
 }
 
 #[test]
-fn next_event_gives_none_only_when_nothing_comes_within_its_timeout() {
+fn next_event_is_none_only_when_nothing_arrives_within_its_timeout() {
     let Some(servers) = Servers::start(1) else {
         return;
     };

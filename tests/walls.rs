@@ -42,13 +42,13 @@ static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(sources);
 // ---------------------------------------------------------------------------------------------------------- the rules
 
 #[test]
-fn no_room_uses_a_higher_floor() {
+fn architecture_no_module_uses_a_higher_floor() {
     let found = upward_uses(&SOURCES);
     assert!(found.is_empty(), "uses of a higher floor: {found:#?}");
 }
 
 #[test]
-fn the_two_clients_and_the_configuration_know_no_other_executor() {
+fn architecture_clients_and_configuration_use_no_other_executor() {
     for (from, targets) in uses(&SOURCES) {
         let forbidden: &[&str] = match room(&from).as_str() {
             "sync" => &["aio", "proxy", "proxy/net"],
@@ -63,19 +63,19 @@ fn the_two_clients_and_the_configuration_know_no_other_executor() {
 }
 
 #[test]
-fn no_rooms_use_one_another_in_a_circle() {
+fn architecture_no_modules_use_one_another_in_a_circle() {
     let circles = circles(&rooms(&SOURCES));
     assert!(circles.is_empty(), "rooms in a circle: {circles:?}");
 }
 
 #[test]
-fn no_files_of_sync_aio_and_config_use_one_another_in_a_circle() {
+fn architecture_no_files_of_sync_aio_and_config_use_one_another_in_a_circle() {
     let found = file_circles(&SOURCES);
     assert!(found.is_empty(), "files in a circle: {found:#?}");
 }
 
 #[test]
-fn arithmetic_and_decisions_touch_no_socket_thread_clock_lock_or_random_source() {
+fn architecture_lower_floors_use_no_socket_thread_clock_lock_or_random_source() {
     const PURE: [&str; 10] = [
         "std::net",
         "std::thread",
@@ -108,14 +108,14 @@ fn arithmetic_and_decisions_touch_no_socket_thread_clock_lock_or_random_source()
 }
 
 #[test]
-fn executors_decide_nothing() {
+fn architecture_executors_contain_no_decisions() {
     let executors = SOURCES.iter().filter(|source| is_executor(&source.path));
     let found: Vec<String> = executors.flat_map(decisions).collect();
     assert!(found.is_empty(), "decisions of executors: {found:#?}");
 }
 
 #[test]
-fn nothing_panics_on_purpose_and_nothing_is_left_open() {
+fn sources_contain_no_unlisted_panics() {
     for source in SOURCES.iter() {
         if room(&source.path) == "fuzzing" {
             continue;
@@ -130,7 +130,7 @@ fn nothing_panics_on_purpose_and_nothing_is_left_open() {
 }
 
 #[test]
-fn what_is_allowed_is_allowed_for_one_item_and_with_a_reason() {
+fn every_allow_attribute_covers_one_item_and_has_a_reason() {
     let found: Vec<String> = SOURCES.iter().flat_map(loose_allows).collect();
     assert!(
         found.is_empty(),
@@ -139,7 +139,7 @@ fn what_is_allowed_is_allowed_for_one_item_and_with_a_reason() {
 }
 
 #[test]
-fn files_and_functions_stay_small() {
+fn files_and_functions_stay_within_their_line_limits() {
     for source in SOURCES.iter() {
         let lines = code_lines(source);
         let is_data = source.path.starts_with("command/rows/");
@@ -156,7 +156,7 @@ fn files_and_functions_stay_small() {
 // ------------------------------------------------------------------------------------------------- the rules can fail
 
 #[test]
-fn a_long_function_with_a_wrapped_signature_behind_a_test_module_is_found() {
+fn long_function_check_handles_wrapped_signatures_behind_a_test_module() {
     let body = |lines: usize| "    work();\n".repeat(lines);
     let text = |lines: usize| {
         format!(
@@ -176,13 +176,13 @@ fn a_long_function_with_a_wrapped_signature_behind_a_test_module_is_found() {
 }
 
 #[test]
-fn a_file_is_measured_without_its_comments_and_unit_tests_only() {
+fn file_length_check_excludes_comments_and_unit_tests_only() {
     let code = "fn f() {}\n\n// comment\n#[cfg(test)]\nmod tests {\n    fn g() {}\n}\n#[cfg(test)]\nimpl A {\n}\nconst T: &str = \"\n\n\";\n";
     assert_eq!(code_lines(&Source::new("sync/a.rs", code)), 1 + 3 + 3);
 }
 
 #[test]
-fn a_decision_behind_a_test_module_is_found() {
+fn decision_check_finds_decisions_behind_a_test_module() {
     let decides = |code: &str| {
         let text = format!("#[cfg(test)] mod tests {{ const A: &[u8] = b\"GET\"; }}\n{code}");
         !decisions(&Source::new("sync/a.rs", &text)).is_empty()
@@ -211,7 +211,7 @@ fn house(files: &[(&str, &str)]) -> Vec<Source> {
 }
 
 #[test]
-fn a_use_of_a_higher_floor_is_found_through_a_re_export_and_behind_a_test_module() {
+fn floor_check_follows_re_exports_and_looks_behind_a_test_module() {
     let plan = "#[cfg(test)]\nmod tests { use crate::aio::Client; }\nuse crate::sync::{self, pool::{Pool, Other as _}};";
     let house = house(&[
         ("plan/batch.rs", plan),
@@ -239,7 +239,7 @@ fn a_use_of_a_higher_floor_is_found_through_a_re_export_and_behind_a_test_module
 }
 
 #[test]
-fn a_circle_of_files_is_found_through_a_re_export_and_a_glob() {
+fn circle_check_follows_re_exports_and_globs() {
     let house = house(&[
         (
             "sync/mod.rs",
@@ -256,7 +256,7 @@ fn a_circle_of_files_is_found_through_a_re_export_and_a_glob() {
 }
 
 #[test]
-fn a_panic_and_a_loose_allow_behind_a_test_module_are_found() {
+fn panic_and_allow_checks_look_behind_a_test_module() {
     let source = |code: &str| {
         let text = format!("#[cfg(test)]\nmod tests {{ fn f() {{ panic!() }} }}\n{code}");
         Source::new("sync/a.rs", &text)
@@ -283,7 +283,7 @@ fn a_panic_and_a_loose_allow_behind_a_test_module_are_found() {
 }
 
 #[test]
-fn a_clock_is_found_and_a_longer_word_is_not() {
+fn clock_check_matches_whole_words_only() {
     let found = |code: &str| {
         mentioned(
             &Source::new("plan/a.rs", code),

@@ -17,7 +17,7 @@ fn keys(client: &ShardedClient) -> (String, String) {
 }
 
 #[test]
-fn exec_behind_a_refused_watch_is_not_run_by_the_proxy() {
+fn exec_after_a_refused_watch_is_not_run_by_the_proxy() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -79,7 +79,7 @@ fn exec_behind_a_refused_watch_is_not_run_by_the_proxy() {
 }
 
 #[test]
-fn exec_behind_a_watch_whose_node_fails_is_not_run_by_the_proxy() {
+fn exec_after_a_watch_whose_node_failed_is_not_run_by_the_proxy() {
     let Some(servers) = Servers::start(4) else {
         return;
     };
@@ -137,7 +137,7 @@ fn aborted<T: std::fmt::Debug>(result: RedisResult<T>, how: &str) {
 }
 
 #[test]
-fn exec_behind_a_refused_watch_is_not_run_on_dedicated_connections() {
+fn exec_after_a_refused_watch_is_not_run_on_dedicated_connections() {
     let Some(servers) = Servers::start(4) else {
         return;
     };

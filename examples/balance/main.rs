@@ -1,7 +1,9 @@
-//! How even is every placement, and how much moves when a node joins? Counts both, and draws a picture.
+//! How evenly does every placement spread keys, and how many move when a node joins? Counts both and draws a
+//! chart.
 //!
-//! Run it with `cargo run --release --example balance -- FOLDER`; it writes `balance.svg` and `balance.png` there, in `target`
-//! if no folder is named, and what it counted to standard output. It needs no server, and no font of the system.
+//! Run it with `cargo run --release --example balance -- FOLDER`; it writes `balance.svg` and `balance.png`
+//! there, or to `target` by default, and the counts to standard output. It needs no server and no system
+//! font.
 
 #[path = "../support/cli.rs"]
 #[macro_use]
@@ -45,7 +47,7 @@ fn example(folder: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Before all the counting: whether the pictures can be written.
+/// Checks that the pictures can be written, before the keys are counted.
 fn check_folder(folder: &Path) -> Result<(), String> {
     let shown = folder.display();
     if !folder.is_dir() {

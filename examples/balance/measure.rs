@@ -1,4 +1,4 @@
-//! What is counted.
+//! Counts the keys of each node, and those that move when a node joins.
 
 use std::fmt::Write;
 use std::num::NonZero;
@@ -10,49 +10,50 @@ use redis_sharding::partition::peers::Codis;
 use redis_sharding::partition::{Partitioner, SlotMap, by_name, catalogue};
 use redis_sharding::{Error, NodeSpec, Topology};
 
-/// How many nodes there are before one joins.
+/// Numbers of nodes before one joins.
 pub const SIZES: [usize; 3] = [4, 16, 128];
-/// `user:0`, `user:1`, ...
+/// Number of keys: `user:0`, `user:1`, ...
 pub const KEYS: usize = 1_000_000;
-/// How often all is counted, each time with other names of nodes; what is shown is the middle one.
+/// Number of runs, each with other node names; the chart shows the median.
 pub const FLEETS: usize = 9;
 
-/// What was counted of one placement.
+/// The counts of one placement.
 pub struct Figures {
     pub name: String,
-    /// Whether it is a peer's.
+    /// True for the preset of a peer.
     pub is_peer: bool,
-    /// For each of the sizes.
+    /// The load, for each number of nodes.
     pub loads: [Load; SIZES.len()],
-    /// The share of the keys that have another owner once a node has joined, for each of the sizes.
+    /// The share of the keys that have another owner after a node has joined, for each number of nodes.
     pub moved: [f64; SIZES.len()],
 }
 
-/// The keys of a node against the keys of the average node.
+/// Keys of a node divided by the keys of the average node.
 #[derive(Clone, Copy, Default)]
 pub struct Load {
-    /// Of the idlest node, in the middle fleet.
+    /// Of the idlest node, in the median run.
     pub least: f64,
-    /// Of the busiest node, in the middle fleet.
+    /// Of the busiest node, in the median run.
     pub most: f64,
-    /// Of the idlest node of all fleets, and of the busiest.
+    /// Of the idlest node of all runs, and of the busiest.
     pub extremes: (f64, f64),
 }
 
-/// What places the keys before a node joins, and after.
+/// The placements before and after a node joins.
 type Pair = (Arc<dyn Partitioner>, Arc<dyn Partitioner>);
 
-/// Makes them for nodes of which the last one joins.
+/// Makes both placements for nodes whose last one joins.
 type MakePair = dyn Fn(&[NodeSpec]) -> Result<Pair, Error> + Send + Sync;
 
-/// One placement to count.
+/// A placement to measure.
 struct Subject {
     name: String,
     is_peer: bool,
     pair: Box<MakePair>,
 }
 
-/// Counts every built-in placement but `range/1`, which is as even as its table is made; own ones first, then by evenness.
+/// Measures every built-in placement but `range/1`, which is as even as its table; our own first, then by
+/// evenness.
 pub fn all() -> Result<Vec<Figures>, Error> {
     let subjects = subjects();
     let next = AtomicUsize::new(0);
@@ -147,7 +148,7 @@ impl Subject {
         })
     }
 
-    /// The least and the greatest load, and the share that moves.
+    /// Returns the smallest and the largest load, and the share of keys that moves.
     fn count_fleet(&self, fleet: usize, size: usize) -> Result<(f64, f64, f64), Error> {
         let nodes: Vec<NodeSpec> = (1..=size + 1)
             .map(|i| {

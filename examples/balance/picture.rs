@@ -1,4 +1,4 @@
-//! What is drawn: a row per placement, its load to the left, what moves to the right.
+//! Draws the chart: a row per placement, with its load on the left and the share of moved keys on the right.
 
 use std::error::Error;
 use std::fs;
@@ -10,8 +10,8 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::measure::{FLEETS, Figures, KEYS, SIZES};
 
-/// Colours that the colour-blind tell apart (M. Okabe and K. Ito, 2008), one for each number of nodes; each has a shape of its
-/// own too.
+/// Colours that colour-blind readers can distinguish (M. Okabe and K. Ito, 2008), one for each number of
+/// nodes; each has its own marker too.
 const COLOURS: [RGBColor; SIZES.len()] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -22,24 +22,24 @@ const FAINT: RGBColor = RGBColor(120, 120, 120);
 const LINE: RGBColor = RGBColor(205, 205, 205);
 const BAND: RGBColor = RGBColor(245, 245, 245);
 
-// All in pixels of the picture at its own size.
+// All in pixels of the picture at its original size.
 const WIDTH: f64 = 1000.0;
 const TOP: f64 = 78.0;
 const ROW: f64 = 25.0;
 const HEADING: f64 = 26.0;
 const BOTTOM: f64 = 78.0;
-/// Between what is drawn for two numbers of nodes in one row.
+/// Distance between the markers of two numbers of nodes in one row.
 const STEP: f64 = 6.5;
 const LOADS: (f64, f64) = (240.0, 600.0);
 const MOVES: (f64, f64) = (650.0, 980.0);
 
-/// How many steps a pixel has in the vector picture, each way.
+/// Steps per pixel of the vector picture, in each direction.
 const VECTOR_SCALE: u32 = 10;
-/// How much larger the bitmap is, and how many points are drawn for one of its pixels, each way.
+/// Scale of the bitmap, and points drawn per pixel of it, in each direction.
 const BITMAP_SCALE: u32 = 2;
 const SMOOTH: u32 = 3;
 
-/// Draws into a file, as its name ends.
+/// Draws into a file; its extension selects the format.
 pub fn draw(figures: &[Figures], file: &Path) -> Result<(), Box<dyn Error>> {
     for (style, font) in [
         (FontStyle::Normal, dejavu::sans::regular()),
@@ -51,7 +51,7 @@ pub fn draw(figures: &[Figures], file: &Path) -> Result<(), Box<dyn Error>> {
     if file.extension().is_some_and(|ending| ending == "svg") {
         let mut text = String::new();
         let (width, height) = (WIDTH as u32, height as u32);
-        // plotters writes whole numbers only, so draw it larger than it is shown.
+        // plotters writes whole numbers only, so it draws at a larger scale than is shown.
         let size = (width * VECTOR_SCALE, height * VECTOR_SCALE);
         {
             let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
@@ -61,14 +61,15 @@ pub fn draw(figures: &[Figures], file: &Path) -> Result<(), Box<dyn Error>> {
         }
         let drawn = format!("width=\"{}\" height=\"{}\"", size.0, size.1);
         let shown = format!("width=\"{width}\" height=\"{height}\"");
-        // Viewers may have another font, but nearly all have one that is like this.
+        // Viewers may have another font, but nearly all have a similar one.
         let text = text
             .replacen(&drawn, &shown, 1)
             .replace("\"sans-serif\"", "\"DejaVu Sans, Verdana, sans-serif\"");
         fs::write(file, text)?;
         return Ok(());
     }
-    // plotters draws most lines without smoothing, so draw more points than there are pixels and take the average.
+    // plotters draws most lines without antialiasing, so it draws several points per pixel, which are
+    // averaged.
     let (width, height) = (WIDTH as u32 * BITMAP_SCALE, height as u32 * BITMAP_SCALE);
     let (wide, high) = (width * SMOOTH, height * SMOOTH);
     let mut points = vec![255; (wide * high * 3) as usize];
@@ -98,7 +99,7 @@ fn height(figures: &[Figures]) -> f64 {
     TOP + 2.0 * HEADING + figures.len() as f64 * ROW + BOTTOM
 }
 
-/// Something to draw on, and how many of its points one pixel of the picture has.
+/// A drawing area, and the number of its points per pixel of the picture.
 struct Sheet<'a, B: DrawingBackend> {
     area: &'a DrawingArea<B, plotters::coord::Shift>,
     scale: f64,
@@ -186,7 +187,7 @@ impl<B: DrawingBackend> Sheet<'_, B> {
         self.bold(axis.title, (axis.from, 52.0), HPos::Left)
     }
 
-    /// What would move if the new node got its fair share, and nothing else moved.
+    /// Draws the share that would move if only the fair share of the new node moved.
     fn ideals(&self, moves: &Axis, bottom: f64) -> Drawn<B> {
         for (size, colour) in SIZES.into_iter().zip(COLOURS) {
             let x = moves.x(1.0 / (size as f64 + 1.0));
@@ -311,7 +312,7 @@ impl<B: DrawingBackend> Sheet<'_, B> {
     }
 }
 
-/// The middle of every row.
+/// Vertical centre of each row.
 fn ys(figures: &[Figures]) -> impl Iterator<Item = f64> + '_ {
     figures.iter().enumerate().map(|(i, row)| {
         let headings = if row.is_peer { 2.0 } else { 1.0 };
@@ -319,7 +320,7 @@ fn ys(figures: &[Figures]) -> impl Iterator<Item = f64> + '_ {
     })
 }
 
-/// Where a value lies between left and right.
+/// Maps values to positions between left and right.
 struct Axis {
     title: &'static str,
     caption: &'static str,

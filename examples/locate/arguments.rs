@@ -2,7 +2,7 @@
 
 use super::shown::{holds_password, shown};
 
-/// What was asked for.
+/// The parsed command line.
 #[derive(Debug, Default)]
 pub struct Arguments {
     pub placement: Option<String>,
@@ -12,13 +12,13 @@ pub struct Arguments {
     pub order: Order,
 }
 
-/// What is to be done with the fleet.
+/// What to do with the fleet.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub enum Order {
     #[default]
     Locate,
     Balance,
-    /// Against the fleet in this file.
+    /// Compares with the fleet in this file.
     Diff(String),
     Help,
     List,
@@ -103,7 +103,7 @@ fn once(flag: &str, place: &mut Option<String>, value: String) -> Result<(), Str
     }
 }
 
-/// `K=V`, where K may hold text in quotes, such as `numeric "user=":`.
+/// Splits `K=V`, where K may contain quoted text, such as `numeric "user=":`.
 fn option(text: &str) -> Result<(String, String), String> {
     let (mut quoted, mut escaped) = (false, false);
     let equals = text.char_indices().find(|&(_, c)| {

@@ -1,7 +1,7 @@
-//! Where do my keys live? A tool of the command line: keys in, nodes out.
+//! Where do my keys live? A command-line tool: keys in, nodes out.
 //!
 //! Run it with `cargo run --release --example locate -- --help`; it needs no server. It places keys as the clients do, by any
-//! built-in placement, over nodes from the command line or from a topology's text.
+//! built-in placement, over the nodes of the command line or of a topology file.
 
 mod arguments;
 mod nodes;
@@ -19,7 +19,7 @@ use arguments::{Arguments, Order};
 use nodes::Fleet;
 use report::{Balance, Diff};
 
-/// How many bytes are read, and written, at a time.
+/// Size of the input and output buffers, in bytes.
 const BUFFER: usize = 1 << 18;
 
 const HELP: &str = "\
@@ -55,7 +55,7 @@ Exit code: 0; 1 if a key has no owner or reading or writing failed; 2 if the arg
 
 fn main() -> ExitCode {
     let arguments = env::args_os().skip(1).map(|word| {
-        // Not shown: it may hold a password.
+        // Not shown: it may contain a password.
         word.into_string()
             .map_err(|_| "an argument is not UTF-8".to_owned())
     });
@@ -71,12 +71,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Why nothing, or not everything, was said.
+/// Why no output, or not all of it, was written.
 #[derive(Debug)]
 pub enum Failure {
-    /// The arguments, or a file that they name.
+    /// The arguments, or a file that they name, are invalid.
     Usage(String),
-    /// Keys that no node owns.
+    /// Number of keys without an owner.
     Unowned(u64),
     Io(io::Error),
 }
@@ -87,7 +87,7 @@ impl Failure {
             Self::Usage(message) => (2, format!("{message}\nlocate --help says more")),
             Self::Unowned(1) => (1, "1 key has no owner".to_owned()),
             Self::Unowned(keys) => (1, format!("{keys} keys have no owner")),
-            // Whoever reads has seen enough.
+            // The reader of standard output has closed it.
             Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 return ExitCode::SUCCESS;
             }
@@ -104,7 +104,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Does what the arguments say.
+/// Parses the arguments and runs the requested action.
 pub fn run(
     arguments: &[String],
     keys: impl BufRead,
@@ -153,7 +153,8 @@ fn locate(fleet: &Fleet, keys: impl BufRead, output: &mut impl Write) -> Result<
     }
 }
 
-/// Hands over every line without its line feed. A line that lies whole in the buffer is not copied.
+/// Calls `each` with every line, without its line feed. A line that lies completely in the buffer is not
+/// copied.
 pub fn each_key(
     mut keys: impl BufRead,
     mut each: impl FnMut(&[u8]) -> io::Result<()>,

@@ -1,4 +1,4 @@
-//! Nodes from words, and the fleet that they are.
+//! Parses nodes and the fleet that they form.
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -10,10 +10,10 @@ use redis_sharding::{NodeSpec, Topology};
 use super::arguments::Arguments;
 use super::shown::{holds_password, shown};
 
-/// How a topology's text begins.
+/// First words of a topology text.
 const TOPOLOGY: &str = "redis-sharding topology";
 
-/// Nodes, their placement, and what the nodes are called.
+/// Nodes, their placement, and their names as given.
 pub struct Fleet {
     pub topology: Topology,
     /// In node order.
@@ -29,7 +29,7 @@ impl Fleet {
         Self::new(placement, &arguments.options, &arguments.nodes)
     }
 
-    /// The fleet in this file: a topology of its own, or other nodes under the same placement.
+    /// Reads the fleet of this file: a complete topology, or other nodes under the same placement.
     pub fn second(&self, file: &str) -> Result<Self, String> {
         let text = read(file)?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
@@ -52,7 +52,7 @@ impl Fleet {
         nodes: &[String],
     ) -> Result<Self, String> {
         let rule = by_name(placement, options).map_err(|error| error.to_string())?;
-        // redis-rb hashes the whole URL, unless the node has a name.
+        // redis-rb hashes the whole URL unless the node has a name.
         let urls_are_names = placement.starts_with("redis-rb-");
         let nodes = nodes.iter().map(|node| node_and_name(node, urls_are_names));
         let (nodes, names): (Vec<_>, _) = nodes.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
@@ -74,7 +74,7 @@ fn read(file: &str) -> Result<String, String> {
     fs::read_to_string(file).map_err(|error| format!("{}: {error}", shown(file)))
 }
 
-/// `[NAME=]ADDRESS[,weight=W]`, and what the node is called.
+/// Parses `[NAME=]ADDRESS[,weight=W]`. Also returns the name as given.
 fn node_and_name(text: &str, urls_are_names: bool) -> Result<(NodeSpec, String), String> {
     let (node, weight) = weight(text)?;
     let (name, given) = name_and_address(node);
@@ -94,17 +94,17 @@ fn node_and_name(text: &str, urls_are_names: bool) -> Result<(NodeSpec, String),
     Ok((spec.with_weight(weight), shown))
 }
 
-/// Takes the weight off the end.
+/// Splits the weight off the end.
 fn weight(text: &str) -> Result<(&str, NonZeroU32), String> {
     let behind = text.rsplit_once(",weight=");
-    // With an address behind it, this is a part of a name.
+    // If an address follows, this is part of a name.
     let Some((node, digits)) = behind.filter(|(_, digits)| !digits.contains('=')) else {
         return Ok((text, NonZeroU32::MIN));
     };
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     match digits.parse() {
         Ok(weight) if plain => Ok((node, weight)),
-        // What comes behind ,weight= may be a part of a URL.
+        // The text after ,weight= may be part of a URL.
         _ if holds_password(text) => Err("the weight of a --node is no whole number".into()),
         _ => Err(format!(
             "the weight {digits:?} is no whole number from 1 to {}",
@@ -113,12 +113,12 @@ fn weight(text: &str) -> Result<(&str, NonZeroU32), String> {
     }
 }
 
-/// The name ends at the last `=` behind which an address stands. Where none does, whatever is behind the last `=` is taken
-/// for one: nothing is contacted here.
+/// The name ends at the last `=` that an address follows. If there is none, the text after the last `=` is
+/// taken for the address: nothing is contacted here.
 fn name_and_address(text: &str) -> (Option<&str>, &str) {
     let equals = text.rmatch_indices('=').map(|(at, _)| at);
     let split = |at: usize| (Some(&text[..at]), &text[at + 1..]);
-    // An equals sign within a password ends no name.
+    // An equals sign within a password does not end a name.
     let whole = |address: &str| !holds_password(text) || holds_password(address);
     let found = equals
         .map(split)
@@ -141,9 +141,9 @@ fn is_address(text: &str) -> bool {
     text.starts_with('/') || parse_redis_url(text).is_some() || host_and_port().is_some()
 }
 
-/// The address within a URL, and the URL without its password.
+/// Returns the address within a URL, and the URL without its password.
 fn url(text: &str) -> Result<(String, String), String> {
-    // The URL is not repeated: it may hold a password.
+    // The URL is not repeated: it may contain a password.
     let url = parse_redis_url(text).ok_or("the URL of a --node cannot be read")?;
     let mut shown = match url.password() {
         Some(_) => without_password(text),
@@ -155,7 +155,7 @@ fn url(text: &str) -> Result<(String, String), String> {
     if holds_password(&shown) {
         return Err("the URL of a --node holds a password where none is read".into());
     }
-    // Where the server is does not depend on TLS, which this tool does without.
+    // The address does not depend on TLS, and this tool opens no connection.
     let mut plain = url.clone();
     if matches!(url.scheme(), "rediss" | "valkeys") && plain.set_scheme("redis").is_err() {
         return Err("the URL of a --node cannot be read".into());
@@ -170,7 +170,7 @@ fn url(text: &str) -> Result<(String, String), String> {
     Ok((address, shown))
 }
 
-/// `redis://user@host` of `redis://user:PASSWORD@host`.
+/// Turns `redis://user:PASSWORD@host` into `redis://user@host`.
 fn without_password(url: &str) -> String {
     let (start, rest) = url.split_once("://").unwrap_or(("", url));
     let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());

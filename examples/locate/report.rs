@@ -1,4 +1,4 @@
-//! What is said of all keys together.
+//! Reports about all keys together: the balance, and the keys that move.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Write};
@@ -8,10 +8,10 @@ use redis_sharding::NodeIndex;
 use super::each_key;
 use super::nodes::Fleet;
 
-/// The longest bar of the chart.
+/// Maximum length of a bar of the chart.
 const BAR: usize = 40;
 
-/// How many keys each node has.
+/// Number of keys of each node.
 pub struct Balance {
     nodes: Vec<Load>,
     unowned: u64,
@@ -108,15 +108,15 @@ impl Balance {
     }
 }
 
-/// How many keys change their owner, and between whom.
+/// Numbers of keys that change their owner, by old and new owner.
 pub struct Diff {
     keys: u64,
-    /// Most keys first.
+    /// Sorted by number of keys, largest first.
     moves: Vec<Move>,
     nodes: (usize, usize),
 }
 
-/// Keys with another owner.
+/// Keys that move from one node to another.
 struct Move {
     from: String,
     to: String,
@@ -191,7 +191,7 @@ impl Diff {
     }
 }
 
-/// For every node after, its position before: that of the node of the same name, or else of the same address.
+/// The old position of every new node: that of the node with the same name, or else with the same address.
 fn same_nodes(before: &Fleet, after: &Fleet) -> Vec<Option<usize>> {
     let (old, new) = (before.topology.nodes(), after.topology.nodes());
     let named = |name: &str| before.names.iter().position(|other| other == name);

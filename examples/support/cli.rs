@@ -1,5 +1,5 @@
-//! What every example has in common on its command line: `--help`, arguments that are refused, and a quiet end when nobody
-//! reads any more.
+//! The command line of every example: `--help`, the refusal of unknown arguments, and a quiet end when
+//! standard output is closed.
 
 use std::any::Any;
 use std::env;
@@ -11,14 +11,14 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Of a program that is ended by SIGPIPE, as a shell shows it.
+/// The exit code that a shell shows for a program ended by SIGPIPE.
 pub const READER_LEFT: u8 = 141;
-/// Of a program that cannot do what its arguments say.
+/// The exit code for invalid arguments.
 const USAGE: u8 = 2;
 
 pub type Outcome = Result<(), Box<dyn Error>>;
 
-/// As the standard ones, but a reader that leaves, such as `head`, ends the program quietly.
+/// Like the standard macros, but a reader that closes the pipe, such as `head`, ends the program quietly.
 #[allow(unused_macros, reason = "not every example prints parts of lines")]
 macro_rules! print {
     ($($words:tt)*) => { $crate::cli::write(format_args!($($words)*)) };
@@ -29,18 +29,18 @@ macro_rules! println {
     ($($words:tt)*) => { $crate::cli::write(format_args!("{}\n", format_args!($($words)*))) };
 }
 
-/// An example, as its command line sees it.
+/// The command line of an example.
 pub struct Program {
     pub name: &'static str,
-    /// What may stand behind the name, such as `[URL ...]`.
+    /// The operands in the usage line, such as `[URL ...]`.
     pub operands: &'static str,
-    /// The most of them.
+    /// Maximum number of operands.
     pub most: usize,
     pub about: &'static str,
 }
 
 impl Program {
-    /// One that takes no arguments and looks for no server.
+    /// A program without arguments that looks for no server.
     #[allow(dead_code, reason = "some examples take arguments")]
     pub const fn plain(name: &'static str, about: &'static str) -> Self {
         Self {
@@ -51,7 +51,7 @@ impl Program {
         }
     }
 
-    /// Reads the arguments, does what they say, and ends as a program of the command line does.
+    /// Parses the arguments, runs the program, and exits as a command-line program does.
     pub fn run(&self, body: impl FnOnce(Vec<OsString>) -> Outcome) -> ExitCode {
         let asked = env::args_os().skip(1).collect();
         let body = || match self.operands(asked) {
@@ -83,7 +83,7 @@ impl Program {
         ExitCode::FAILURE
     }
 
-    /// The arguments that are no options; none when help is wanted.
+    /// The operands; `None` if help was requested.
     fn operands(&self, asked: Vec<OsString>) -> Result<Option<Vec<OsString>>, String> {
         let mut operands = Vec::new();
         let mut asked = asked.into_iter();
@@ -91,7 +91,7 @@ impl Program {
             match word.to_str() {
                 Some("-h" | "--help") => return Ok(None),
                 Some("--") => operands.extend(asked.by_ref()),
-                // What stands behind an equals sign is not shown: it may be a password.
+                // The text after an equals sign is not shown: it may be a password.
                 Some(option) if option.starts_with('-') => {
                     let option = option.split('=').next().unwrap_or_default();
                     return Err(format!("there is no option {option}"));
@@ -123,7 +123,7 @@ impl Program {
 /// Arguments that must be text, such as URLs.
 #[allow(dead_code, reason = "not every example takes URLs")]
 pub fn texts(words: Vec<OsString>) -> Result<Vec<String>, String> {
-    // Not shown: it may hold a password.
+    // Not shown: it may contain a password.
     let text = |word: OsString| {
         word.into_string()
             .map_err(|_| "an argument is not UTF-8".to_owned())
@@ -131,13 +131,14 @@ pub fn texts(words: Vec<OsString>) -> Result<Vec<String>, String> {
     words.into_iter().map(text).collect()
 }
 
-/// Nobody reads what is written. Unwinds, so that servers that were started are stopped, but is no panic.
+/// The payload of an unwind after the reader closed standard output. It stops started servers, and is not
+/// reported as a panic.
 struct ReaderLeft;
 
 /// Standard output cannot be written for another reason, such as a full disk.
 struct Unwritable(io::Error);
 
-/// Writes to standard output. What comes after its reader has left goes nowhere.
+/// Writes to standard output. Output after its reader has closed it is discarded.
 pub fn write(words: fmt::Arguments<'_>) {
     static LEFT: AtomicBool = AtomicBool::new(false);
     if LEFT.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! Servers for the quickstart: those of the user, processes of this machine, or nodes in this process.
+//! Servers for the quickstart: the user's own, local processes, or in-process nodes.
 
 use std::env;
 use std::error::Error;
@@ -14,10 +14,10 @@ use redis_sharding::testing::TestNode;
 
 const BINARIES: [&str; 2] = ["redis-server", "valkey-server"];
 const READY_WITHIN: Duration = Duration::from_secs(5);
-/// Between finding a free port and starting a server on it, somebody else may take it.
+/// Number of attempts to start a server: another process may take the free port first.
 const PORT_ATTEMPTS: usize = 5;
 
-/// The servers of the tour. Those that were started for it end with it.
+/// The servers of the tour. Those that were started for it stop when this is dropped.
 pub enum Fleet {
     /// The user's own: never stopped, never flushed.
     Given(Vec<String>),
@@ -26,7 +26,7 @@ pub enum Fleet {
 }
 
 impl Fleet {
-    /// Servers at `urls` if there are any, else `count` new ones.
+    /// Uses the servers at `urls` if there are any, else starts `count` new ones.
     pub fn find(urls: Vec<String>, count: usize) -> Result<Self, Box<dyn Error>> {
         if !urls.is_empty() {
             return Ok(Self::Given(urls));
@@ -48,7 +48,7 @@ impl Fleet {
         }
     }
 
-    /// What this fleet is, in words.
+    /// Describes this fleet in words.
     pub fn describe(&self) -> String {
         match self {
             Self::Given(urls) => format!("{} servers from the command line", urls.len()),
@@ -89,7 +89,7 @@ impl Fleet {
     }
 }
 
-/// A server process without persistence, killed when this is dropped.
+/// A server process without persistence; it is killed when this is dropped.
 pub struct Server {
     binary: PathBuf,
     port: u16,
@@ -140,7 +140,7 @@ impl Server {
         }
     }
 
-    /// Waits until it answers; false when it has ended instead.
+    /// Waits until the server replies. Returns false if it has exited instead.
     fn is_ready(&mut self) -> Result<bool, Box<dyn Error>> {
         let client = redis::Client::open(self.url())?;
         let deadline = Instant::now() + READY_WITHIN;
@@ -162,7 +162,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Nothing can be done about a process that does not die.
+        // Nothing can be done about a process that cannot be killed.
         let _ = self.stop();
     }
 }
@@ -170,7 +170,7 @@ impl Drop for Server {
 fn spawn(binary: &Path, port: u16) -> io::Result<Child> {
     Command::new(binary)
         .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
-        // Nothing is saved, so the folder it runs in does not matter.
+        // Nothing is saved, so the working directory does not matter.
         .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -2,7 +2,7 @@
 
 use redis_sharding::redis::Pipeline;
 
-/// Whatever happens to the tour, its keys are gone after so many seconds.
+/// Seconds after which the keys of the tour expire, whatever happens to it.
 pub const KEPT_FOR: u64 = 600;
 
 const USERS: usize = 40_000;
@@ -14,7 +14,7 @@ const NAMES: [&str; 8] = [
 ];
 const CITIES: [&str; 6] = ["Bern", "Lima", "Nairobi", "Oslo", "Quito", "Tokyo"];
 
-/// Every key starts with a prefix of this run, so that no other key can be meant.
+/// Every key starts with a prefix of this run, so that it cannot collide with another key.
 pub struct Shop {
     prefix: String,
 }
@@ -37,7 +37,7 @@ impl Shop {
         &self.prefix
     }
 
-    /// Everything there is, each with a key of its own.
+    /// All items, each with its own key.
     pub fn items(&self) -> Vec<Item> {
         let carts = (0..CARTS).flat_map(|cart| [Item::CartItems(cart), Item::CartTotal(cart)]);
         let users = (0..USERS).map(Item::User);
@@ -50,7 +50,7 @@ impl Shop {
         match item {
             Item::User(user) => format!("{prefix}user:{user}"),
             Item::Session(session) => format!("{prefix}session:{:016x}", token(session)),
-            // One tag, one node: what is in a cart and what it costs change together.
+            // One tag, one node: the items of a cart and its total change together.
             Item::CartItems(cart) => format!("{prefix}{{cart:{cart}}}:items"),
             Item::CartTotal(cart) => format!("{prefix}{{cart:{cart}}}:total"),
         }
@@ -88,7 +88,7 @@ impl Shop {
     }
 }
 
-/// A token that looks random and is the same in every run: SplitMix64.
+/// A token that looks random but is the same in every run: SplitMix64.
 fn token(number: usize) -> u64 {
     let mut z = (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

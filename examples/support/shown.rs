@@ -1,11 +1,11 @@
-//! Words of the command line in messages.
+//! Shows words of the command line in messages.
 
 use std::borrow::Cow;
 
 use redis_sharding::NodeSpec;
 use redis_sharding::partition::{PlacementError, check_nodes};
 
-/// The word, unless it may hold a password.
+/// Returns the word, unless it may contain a password.
 pub fn shown(word: &str) -> Cow<'_, str> {
     match holds_password(word) {
         true => "(not shown, as it may hold a password)".into(),
@@ -13,7 +13,7 @@ pub fn shown(word: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether it may hold a password, as the library sees it: such a name of a node is refused.
+/// True if the word may contain a password: the library refuses such a node name.
 pub fn holds_password(word: &str) -> bool {
     let refusal = check_nodes(&[NodeSpec::new(word, "")]);
     matches!(refusal, Err(PlacementError::Password { .. }))

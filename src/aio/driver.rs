@@ -400,7 +400,7 @@ mod tests {
     use crate::plan::{Answers, ExpectedEnd};
 
     #[tokio::test]
-    async fn who_has_less_time_is_told_sooner_whatever_the_row() {
+    async fn multiplexed_connection_times_out_the_request_with_the_earliest_deadline_first() {
         let queue = Arc::new(SendQueue::default());
         let (stream, _silent) = tokio::io::duplex(1024);
         let driver = tokio::spawn(Driver::new(

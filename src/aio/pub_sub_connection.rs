@@ -475,7 +475,7 @@ mod tests {
     use crate::testing::{Fault, TestNode};
 
     #[tokio::test]
-    async fn a_subscriber_asks_a_silent_connection_and_replaces_one_that_stays_silent() {
+    async fn async_subscriber_pings_an_idle_connection_and_replaces_it_when_no_reply_comes() {
         let node = TestNode::start().unwrap();
         let builder = ShardedClient::builder().node("a", node.url());
         let mut subscriber = builder.build_async().unwrap().subscriber();

@@ -305,7 +305,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_declaration_becomes_a_row() {
+    fn declared_command_becomes_a_row_of_the_command_table() {
         let spec = Declaration::new("my.pop")
             .arity(-3)
             .keys(1, -2, 1)
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_one_or_two_printable_words() {
+    fn declared_command_name_is_one_or_two_printable_words() {
         let long = "A".repeat(LONGEST + 1);
         for name in ["", "|", "A|", "|A", "A|B|C", "A B", "A\n", "Ä", &long] {
             let error = Declaration::new(name).key(2).build().expect_err(name);
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_come_after_the_name() {
+    fn declared_key_positions_must_come_after_the_name() {
         let keys =
             |declared: Declaration| matches!(declared.build(), Err(DeclareError::Keys { .. }));
         assert!(keys(Declaration::new("A").key(0)));
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn an_arity_counts_the_name() {
+    fn declared_arity_counts_the_command_name() {
         assert!(matches!(
             Declaration::new("A").arity(0).any().build(),
             Err(DeclareError::Arity { .. })
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_and_the_keys_agree() {
+    fn declared_route_must_agree_with_the_declared_keys() {
         assert!(matches!(
             Declaration::new("A").build(),
             Err(DeclareError::NoKeys { .. })
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_range_up_to_the_tail_is_split() {
+    fn declared_split_takes_exactly_one_key_range_that_ends_at_the_tail() {
         let split = |declared: Declaration, step, tail| {
             declared.split(step, tail, Merge::KeyOrder).build().is_ok()
         };
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_what_to_do() {
+    fn declare_error_suggests_what_to_add() {
         let error = Declaration::new("my.cmd").build().expect_err("no keys");
         assert!(
             error

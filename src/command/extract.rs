@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_stand_in_ranges() {
+    fn keys_of_mget_mset_and_bitop_are_found_by_range() {
         keys_are("GET k", &["k"]);
         keys_are("mget a b c", &["a", "b", "c"]);
         keys_are("MSET a 1 b 2", &["a", "b"]);
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_counted() {
+    fn keys_of_eval_zunionstore_and_blmpop_are_found_by_their_count() {
         keys_are("EVAL script 2 a b c", &["a", "b"]);
         keys_are("EVAL script 0 a", &[]);
         keys_are("ZUNIONSTORE to 2 a b WEIGHTS 1 2", &["to", "a", "b"]);
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn stream_options_take_their_arguments_along() {
+    fn keys_of_xread_and_xreadgroup_are_found_behind_their_options() {
         keys_are("XREAD COUNT 1 BLOCK 0 STREAMS a b 0 0", &["a", "b"]);
         keys_are("XREADGROUP GROUP streams streams streams a >", &["a"]);
         keys_are(
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_store_wins() {
+    fn sort_and_georadius_store_into_the_key_of_their_last_store_option() {
         keys_are("SORT k", &["k"]);
         keys_are(
             "SORT k STORE a LIMIT 0 1 STORE store ALPHA",
@@ -477,13 +477,13 @@ mod tests {
     }
 
     #[test]
-    fn only_patterns_with_a_star_are_looked_up() {
+    fn sort_by_and_get_patterns_matter_only_with_a_star() {
         patterns_are("SORT k BY nosort GET # GET w_*->f GET fixed", &["w_*->f"]);
         patterns_are("SORT_RO k BY w_* LIMIT 0 1 GET o_*", &["w_*", "o_*"]);
     }
 
     #[test]
-    fn migrate_moves_one_key_or_those_after_keys() {
+    fn migrate_takes_one_key_or_those_after_the_keys_option() {
         keys_are("MIGRATE h 1 k 0 9 COPY REPLACE AUTH KEYS", &["k"]);
         keys_are(
             "MIGRATE h 1  0 9 AUTH2 KEYS KEYS KEYS KEYS a",
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_counted_as_the_server_does() {
+    fn wrong_number_of_arguments_is_an_arity_error() {
         for wrong in [
             "GET",
             "GET a b",
@@ -509,13 +509,13 @@ mod tests {
     }
 
     #[test]
-    fn an_incomplete_group_is_never_split() {
+    fn incomplete_pair_of_mset_or_json_mset_is_an_arity_error() {
         assert_eq!(found("MSET a 1 b"), Err(KeyError::Arity));
         assert_eq!(found("JSON.MSET a $ 1 b $"), Err(KeyError::Arity));
     }
 
     #[test]
-    fn nothing_is_left_behind_by_a_failure() {
+    fn key_positions_are_empty_after_a_key_error() {
         let mut positions = KeyPositions::default();
         let table = CommandTable::built_in();
         let mut ask = |args: &[&[u8]]| {
@@ -533,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sole_key_is_one_that_always_stands_in_the_same_place() {
+    fn sole_key_exists_only_for_commands_with_one_key_at_a_fixed_position() {
         let sole_key = |name| {
             CommandTable::built_in()
                 .by_name(name)
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_waits_as_long_as_the_timeout_says() {
+    fn blocking_time_of_blpop_wait_and_xread_is_read_from_the_timeout_argument() {
         let millis = |millis| BlockingTime::AtMost(Duration::from_millis(millis));
         assert_eq!(wait("GET k"), BlockingTime::None);
         assert_eq!(wait("BLPOP a b 1.5"), millis(1500));
@@ -578,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_that_cannot_be_read_is_taken_for_ever() {
+    fn blocking_time_with_an_invalid_timeout_is_forever() {
         for odd in ["x", "", "-1", "1e400", "NaN", "inf", "0x10"] {
             assert_eq!(
                 wait(&format!("BLPOP a {odd}")),
@@ -595,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn a_declared_word_brings_its_timeout() {
+    fn blocking_time_of_a_declared_command_follows_its_word() {
         let table = CommandTable::default()
             .with(
                 CommandSpec::declare("MY.POP")
@@ -618,7 +618,7 @@ mod tests {
     }
 
     #[test]
-    fn a_declared_key_that_is_not_there_is_an_error() {
+    fn missing_key_of_a_declared_command_is_a_key_error() {
         let table = CommandTable::default()
             .with(CommandSpec::declare("MY.TWO").keys(1, 2, 1))
             .and_then(|table| {
@@ -655,7 +655,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_arguments_make_it_panic_and_positions_are_always_within(
+        fn key_extraction_never_panics_and_positions_are_within_the_arguments(
             row in proptest::prelude::any::<proptest::sample::Index>(),
             rest in proptest::collection::vec(proptest::sample::select(vec![
                 "", "0", "1", "2", "-1", "65535", "9223372036854775807", "STORE", "BY", "GET", "a*", "STREAMS",

@@ -88,7 +88,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn words_are_equal_exactly_when_the_names_are_without_regard_to_case(
+        fn name_keys_are_equal_exactly_when_command_names_are_equal_ignoring_case(
             one in proptest::collection::vec(any::<u8>(), 0..=LONGEST),
             other in proptest::collection::vec(any::<u8>(), 0..=LONGEST),
         ) {
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_counts_in_every_place_and_is_capitalized_as_ascii_does() {
+    fn name_key_depends_on_every_byte_and_folds_ascii_case_only() {
         for byte in 0..=u8::MAX {
             for len in 1..=LONGEST {
                 for at in 0..len {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_too_long_equals_no_stored_name() {
+    fn name_key_of_an_overlong_name_equals_no_stored_name() {
         assert_ne!(
             NameKey::new(&[b'A'; LONGEST + 1]),
             NameKey::new(&[b'A'; LONGEST])

@@ -116,7 +116,7 @@ mod tests {
     use crate::command::{CommandSpec, CommandTable, Merge};
 
     #[test]
-    fn the_role_of_a_row_is_that_of_its_name() {
+    fn proxy_role_of_each_command_matches_its_name() {
         let mut roles = 0;
         for row in CommandTable::built_in().iter() {
             let expected = match row.proxy_role {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_replaces_a_built_in_one_keeps_its_role_and_others_are_forwarded() {
+    fn replaced_command_keeps_its_proxy_role_and_a_new_one_is_forwarded() {
         let table = CommandTable::default()
             .replacing(CommandSpec::declare("PING").all(Merge::AllSucceeded))
             .and_then(|table| table.with(CommandSpec::declare("MY.PING").any()))

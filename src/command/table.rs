@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_is_found_by_its_name_in_any_case() {
+    fn command_table_finds_every_row_by_name_in_any_case() {
         let table = CommandTable::built_in();
         for spec in rows::GROUPS.iter().flat_map(|(_, rows)| *rows) {
             for name in [spec.name().to_ascii_lowercase(), spec.name().to_owned()] {
@@ -271,13 +271,13 @@ mod tests {
     }
 
     #[test]
-    fn no_command_has_two_rows() {
+    fn command_table_has_one_row_per_command() {
         let rows: usize = rows::GROUPS.iter().map(|(_, rows)| rows.len()).sum();
         assert_eq!(CommandTable::built_in().iter().count(), rows);
     }
 
     #[test]
-    fn what_is_not_in_the_table_is_not_found() {
+    fn command_table_does_not_find_unknown_commands() {
         let unknown: [&[&[u8]]; 8] = [
             &[],
             &[b""],
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_with_subcommands_needs_a_known_one() {
+    fn container_command_needs_a_known_subcommand() {
         assert_eq!(name_of(&[b"config", b"get", b"*"]), Some("CONFIG|GET"));
         let table = CommandTable::built_in();
         let wrong: [&[&[u8]]; 4] = [
@@ -315,14 +315,14 @@ mod tests {
     }
 
     #[test]
-    fn a_command_with_a_row_of_its_own_takes_any_subcommand() {
+    fn command_with_its_own_row_accepts_any_subcommand() {
         assert_eq!(name_of(&[b"DEBUG", b"OBJECT", b"k"]), Some("DEBUG|OBJECT"));
         assert_eq!(name_of(&[b"DEBUG", b"PANIC", b"1"]), Some("DEBUG"));
         assert_eq!(name_of(&[b"COMMAND"]), Some("COMMAND"));
     }
 
     #[test]
-    fn a_declared_command_is_found_and_the_built_in_ones_stay() {
+    fn declared_commands_are_found_beside_the_built_in_ones() {
         let table = CommandTable::default()
             .with(CommandSpec::declare("my.get").arity(2).key(1).read())
             .and_then(|table| table.with(CommandSpec::declare("MY.SYS|INFO").any()))
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_built_in_command_is_only_replaced_on_purpose() {
+    fn built_in_command_is_replaced_only_by_replacing() {
         let mine = || CommandSpec::declare("get").node_only();
         let known = Err(DeclareError::Known { name: "GET".into() });
         assert_eq!(CommandTable::default().with(mine()).map(|_| ()), known);
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_subcommands_do_not_go_together() {
+    fn command_with_keys_cannot_have_subcommands() {
         let with = |declared| CommandTable::default().replacing(declared).map(|_| ());
         assert!(matches!(
             with(CommandSpec::declare("GET|SUB").key(2)),
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_thousands_still_finds_them_all() {
+    fn command_table_with_3000_declared_commands_finds_them_all() {
         let mut table = CommandTable::default();
         for n in 0..3000 {
             table = table
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn the_built_in_rows_are_consistent() {
+    fn built_in_command_rows_are_consistent() {
         let declared = |spec: &CommandSpec| spec.clone();
         for spec in CommandTable::built_in().iter().map(declared) {
             let name = spec.name();

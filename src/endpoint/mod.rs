@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_peer_is_noticed_after_twice_the_keepalive_time() {
+    fn tcp_keepalive_detects_a_dead_peer_after_twice_its_time() {
         let stream = told(Some(Duration::from_secs(60)), TcpSettings::default());
         let socket = SockRef::from(&stream);
         assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
@@ -143,14 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn a_short_keepalive_time_is_rounded_up_by_no_more_than_the_kernel_needs() {
+    fn tcp_keepalive_of_one_second_is_probed_every_second() {
         let stream = told(Some(Duration::from_secs(1)), TcpSettings::default());
         let socket = SockRef::from(&stream);
         assert_eq!(socket.tcp_keepalive_interval().unwrap().as_secs(), 1);
     }
 
     #[test]
-    fn a_node_with_tcp_settings_of_its_own_keeps_them() {
+    fn tcp_keepalive_does_not_override_the_tcp_settings_of_a_node() {
         let own = TcpSettings::default()
             .set_keepalive(TcpKeepalive::new().with_time(Duration::from_secs(7)))
             .set_user_timeout(Duration::from_secs(9));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_keepalive_time_the_socket_is_left_alone() {
+    fn tcp_keepalive_is_off_without_a_keepalive_time() {
         let stream = told(None, TcpSettings::default());
         let socket = SockRef::from(&stream);
         assert!(!socket.keepalive().unwrap());

@@ -31,27 +31,27 @@ mod tests {
 
     #[test]
     #[cfg(feature = "tokio-comp")]
-    fn requests_of_any_bytes_are_read_alike_by_all_readers() {
+    fn all_request_parsers_agree_on_arbitrary_bytes() {
         mutate::check("requests", requests);
     }
 
     #[test]
-    fn replies_of_any_bytes_are_read_alike_however_they_arrive() {
+    fn reply_decoders_agree_on_arbitrary_bytes_in_any_pieces() {
         mutate::check("replies", replies);
     }
 
     #[test]
-    fn frames_of_any_bytes_end_where_the_replies_end() {
+    fn frame_scanner_and_reply_decoder_agree_on_where_a_frame_ends() {
         mutate::check("replies", frames);
     }
 
     #[test]
-    fn scripts_of_any_text_show_the_same_keys_beside_other_text() {
+    fn script_analysis_finds_the_same_keys_beside_other_text() {
         mutate::check("scripts", scripts);
     }
 
     #[test]
-    fn topologies_of_any_text_are_written_as_they_are_read() {
+    fn topology_parsed_from_arbitrary_text_is_written_and_parsed_back() {
         mutate::check("topology", topology);
     }
 }

@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_with_nothing_behind_them_reserve_nothing() {
+    fn reply_headers_without_elements_reserve_no_memory() {
         for headers in [
             "*1000000\r\n".repeat(100),
             "%1000000\r\n".repeat(100),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_that_arrives_in_pieces_takes_linear_time() {
+    fn long_reply_line_in_pieces_is_decoded_in_linear_time() {
         let line = [b"+", &vec![b'x'; 1 << 20][..], b"\r\n"].concat();
         for keep in [0, usize::MAX] {
             compare_frames(&line, 100, keep, &decode(&line));
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_takes_linear_time_and_ends_in_an_error() {
+    fn deeply_nested_reply_is_an_error_after_linear_time() {
         let deep = b"*1\r\n".repeat(200_000);
         let (_, spent) = steps::of(|| {
             assert_eq!(scan(&deep, 1000), None);

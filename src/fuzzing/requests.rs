@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_of_many_arguments_that_arrives_byte_by_byte_takes_linear_time() {
+    fn request_of_many_arguments_byte_by_byte_is_parsed_in_linear_time() {
         let mut bytes = b"*50000\r\n".to_vec();
         bytes.extend(b"$1\r\na\r\n".repeat(50_000));
         let steps = steps_byte_by_byte(&bytes);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_arrives_byte_by_byte_takes_linear_time() {
+    fn request_line_byte_by_byte_is_parsed_in_linear_time() {
         for begin in ["x", "*", "*1\r\n$", "*1\r\n$0"] {
             let bytes = [begin.as_bytes(), &vec![b'1'; 60_000]].concat();
             let steps = steps_byte_by_byte(&bytes);
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_with_nothing_behind_it_reserves_nothing() {
+    fn request_header_without_arguments_reserves_no_memory() {
         let mut args = Args::new();
         let room = args.capacity();
         for header in ["*1000000\r\n", "*1000000\r\n$1\r\na\r\n", "*2147483647\r\n"] {

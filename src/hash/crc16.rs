@@ -73,14 +73,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn check_value_of_the_specification() {
+    fn crc16_matches_the_check_value_of_xmodem() {
         assert_eq!(crc16(b"123456789"), 0x31c3);
         assert_eq!(crc16(b""), 0);
     }
 
     proptest! {
         #[test]
-        fn matches_the_crc16_crate(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+        fn crc16_matches_the_crc16_crate(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
             prop_assert_eq!(crc16(&bytes), ::crc16::State::<::crc16::XMODEM>::calculate(&bytes));
         }
     }

@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn published_values_are_met() {
+    fn key_hashes_match_published_values() {
         // `foo`: from zlib, from the FNV page, from the xxHash command line tool; see also recorded go-redis answers.
         let expected = [
             (KeyHash::Crc16, 0xaf96),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_back() {
+    fn key_hash_names_are_parsed_back() {
         for hash in KeyHash::ALL {
             assert_eq!(hash.name().parse(), Ok(*hash));
         }
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn no_hash_is_wider_than_it_says() {
+    fn key_hash_values_fit_into_their_bits() {
         for hash in KeyHash::ALL.iter().filter(|hash| hash.bits() < 64) {
             for i in 0..1000_u32 {
                 assert_eq!(hash.hash(&i.to_le_bytes()) >> hash.bits(), 0, "{hash}");

@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_those_of_rfc_1321() {
+    fn md5_words_match_rfc_1321() {
         // MD5("abc") = 900150983cd24fb0d6963f7d28e17f72.
         assert_eq!(
             words(b"abc"),

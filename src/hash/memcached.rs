@@ -166,7 +166,7 @@ mod tests {
 
     /// Values that twemproxy 0.5.0 computed.
     #[test]
-    fn recorded_values_are_met() {
+    fn memcached_hashes_match_values_recorded_from_twemproxy() {
         type Hash = fn(&[u8]) -> u32;
         let long = "k".repeat(100);
         let keys = ["", "foo", "user:1", "{user:1}:cart", "日本語", &long];

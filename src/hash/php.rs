@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn published_digests_are_met() {
+    fn php_digests_match_published_values() {
         // `123456789`, from the catalogue of CRC algorithms and from zlib; `abc`, from FIPS 180-4. Read backwards unless
         // the digest starts with the low byte.
         assert_eq!(crc32(b"123456789"), 0xfc89_1918);

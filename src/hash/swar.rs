@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_is_the_padded_little_endian_number() {
+    fn swar_short_reads_up_to_seven_bytes_as_a_little_endian_number() {
         let bytes = [1, 2, 3, 0xff, 5, 6, 7];
         for length in 0..8 {
             let mut padded = [0; 8];
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_flag_is_the_first_of_several() {
+    fn swar_first_finds_the_lowest_matching_byte() {
         let position = |bytes: &[u8; 8]| match flags(u64::from_le_bytes(*bytes), b'{') {
             0 => None,
             flags => Some(first(flags)),

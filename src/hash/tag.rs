@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rule_is_that_of_redis_cluster() {
+    fn hash_tag_braces_follow_redis_cluster() {
         let cases: [(&str, &str); 12] = [
             ("", ""),
             ("user:1", "user:1"),
@@ -258,14 +258,14 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_of_ones_own_is_asked() {
+    fn hash_tag_of_a_custom_rule_is_used() {
         let first = HashTag::Custom("first-byte/1", Arc::new(|key| &key[..key.len().min(1)]));
         assert_eq!(first.of(b"user"), b"u");
         assert_eq!(format!("{first:?}"), "HashTag(first-byte/1)");
     }
 
     #[test]
-    fn peers_differ_on_odd_keys() {
+    fn hash_tag_rules_of_peers_differ_on_odd_keys() {
         let rules = [
             HashTag::Braces,
             HashTag::AnyTwo(b'{', b'}'),
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_back() {
+    fn hash_tag_names_are_parsed_back() {
         for rule in [
             HashTag::Braces,
             HashTag::None,
@@ -346,12 +346,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn matches_naive(key in prop::collection::vec(prop::sample::select(b"{{}}ab\0\xfb".to_vec()), 0..40)) {
+        fn hash_tag_braces_match_a_naive_search(key in prop::collection::vec(prop::sample::select(b"{{}}ab\0\xfb".to_vec()), 0..40)) {
             prop_assert_eq!(braces(&key), naive(&key));
         }
 
         #[test]
-        fn matches_naive_on_long_keys(
+        fn hash_tag_braces_match_a_naive_search_on_long_keys(
             mut key in prop::collection::vec(any::<u8>(), 0..100),
             open in 0..100_usize,
             close in 0..100_usize,

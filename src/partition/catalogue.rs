@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn every_partitioner_is_made_again_from_its_words() {
+    fn every_partitioner_is_rebuilt_by_name_from_its_options() {
         let odd = "a, \"b\"";
         let all: [Arc<dyn Partitioner>; 8] = [
             Arc::new(Rendezvous::new().with_slot_bits(10)),
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_in_the_catalogue_can_be_given() {
+    fn every_option_value_in_the_catalogue_is_accepted_by_name() {
         for entry in catalogue() {
             let required = entry
                 .options
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn presets_are_made_again_from_their_words() {
+    fn every_peer_preset_is_rebuilt_by_name_from_its_options() {
         let tag = || HashTag::AnyTwo(b'<', b'>');
         let all: Vec<Arc<dyn Partitioner>> = vec![
             Arc::new(Codis::from_ranges([(0..=511, "node-0"), (512..=1023, "node-1")]).unwrap()),
@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_in_the_catalogue_are_those_of_the_partitioner() {
+    fn catalogue_defaults_are_those_of_the_partitioners() {
         for entry in catalogue() {
             let required = entry.options.iter().any(|option| option.default.is_none());
             let Ok(partitioner) = by_name(entry.name, &[]) else {
@@ -479,12 +479,12 @@ mod tests {
     }
 
     #[test]
-    fn the_catalogue_is_sorted_by_name() {
+    fn catalogue_is_sorted_by_name() {
         assert!(catalogue().is_sorted_by(|a, b| a.name < b.name));
     }
 
     #[test]
-    fn unknown_words_are_refused_with_a_way_out() {
+    fn by_name_refuses_unknown_names_and_options_with_a_suggestion() {
         assert_eq!(
             refusal("rendezvous", &[]),
             "no placement is called \"rendezvous\"; did you mean \"rendezvous/1\"?"
@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn edits_are_counted() {
+    fn edit_distance_counts_edits() {
         assert_eq!(
             [
                 edits("", "abc"),

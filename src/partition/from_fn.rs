@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_outside_of_the_nodes_is_no_owner() {
+    fn from_fn_result_beyond_the_nodes_is_no_owner() {
         let length = from_fn("length/1", |key, _| key.len());
         let placement = length.place(&nodes(2)).unwrap();
         assert_eq!(placement.locate(b"a"), Some(NodeIndex::new(1)));

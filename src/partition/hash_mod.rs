@@ -195,7 +195,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn matches_naive(
+        fn hash_mod_owner_is_the_hash_modulo_the_nodes(
             hash in prop::sample::select(KeyHash::ALL),
             count in 1..40_usize,
             key in prop::collection::vec(any::<u8>(), 0..40),
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_of_weight_two_stands_twice_in_the_list() {
+    fn hash_mod_counts_a_node_of_weight_two_twice() {
         let placement = HashMod::new(KeyHash::Crc32)
             .place(&weighted(&[1, 2, 1]))
             .unwrap();

@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_and_empty_lines_say_nothing() {
+    fn comments_and_empty_lines_are_skipped_by_the_line_reader() {
         let text = "# comment\n\n  one two # comment\n \t\nthree#four";
         let said: Vec<_> = lines(text).map(|line| (line.number, line.rest)).collect();
         assert_eq!(said, [(3, "one two # comment"), (5, "three#four")]);
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_quotes_are_refused() {
+    fn quoted_text_with_broken_quotes_is_refused() {
         for text in [
             "\"abc",
             "\"\\q\"",
@@ -371,14 +371,14 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn statements_are_split_as_defined(text in "[\"\\\\., #=xa\t]{0,24}") {
+        fn statements_are_split_as_a_naive_splitter_does(text in "[\"\\\\., #=xa\t]{0,24}") {
             prop_assert_eq!(split(&text), naive_split(&text));
         }
     }
 
     proptest! {
         #[test]
-        fn quoted_bytes_are_read_back(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+        fn quoted_bytes_are_parsed_back(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
             let text = Quoted(&bytes).to_string();
             let mut line = line(&text);
             prop_assert_eq!(line.quoted().unwrap(), Some(bytes));
@@ -386,13 +386,13 @@ mod tests {
         }
 
         #[test]
-        fn names_are_read_back(name in any::<String>()) {
+        fn node_names_in_a_line_are_parsed_back(name in any::<String>()) {
             prop_assume!(!holds_password(&name));
             prop_assert_eq!(line(&Name(&name).to_string()).last_name().unwrap(), name);
         }
 
         #[test]
-        fn statements_are_split_where_they_were_joined(
+        fn joined_statements_are_split_at_the_same_places(
             statements in prop::collection::vec(
                 (any::<String>(), prop::collection::vec(any::<u8>(), 0..9), "[\"., \\\\a]{0,8}"),
                 1..5,
@@ -411,7 +411,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_panics(text in "[\"\\\\#x0aé .]{0,20}") {
+        fn line_reader_never_panics_on_arbitrary_text(text in "[\"\\\\#x0aé .]{0,20}") {
             for mut line in lines(&text) {
                 let _ = line.quoted();
                 let _ = line.last_name();

@@ -388,7 +388,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_partitioner_refuses_impossible_nodes() {
+    fn every_partitioner_refuses_invalid_lists_of_nodes() {
         let all: [&dyn Partitioner; 5] = [
             &Rendezvous::new(),
             &Ring::new(),

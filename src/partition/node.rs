@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_does_not_show_a_password_that_it_was_given_as_a_name() {
+    fn node_spec_debug_hides_a_password_given_as_a_name() {
         let node = NodeSpec::new("redis://:SECRET@h:99999", "u:SECRET@h:1");
         let shown = format!("{node:?}");
         assert!(
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_id_is_a_frozen_hash_of_the_name_alone() {
+    fn node_id_is_a_frozen_hash_of_the_name_alone() {
         // XXH3-64 of "node-1", as `xxhsum -H3` gives it.
         let id = NodeSpec::new("node-1", "10.0.0.1:6379").id();
         assert_eq!(id.to_string(), "0db09edfd9458385");
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_id_is_read_as_it_is_written_and_nothing_else_is() {
+    fn node_id_is_parsed_from_exactly_the_text_it_prints() {
         for name in ["", "a", "node-1", "10.0.0.1:6379"] {
             let id = NodeId::of_name(name);
             assert_eq!(id.to_string().parse(), Ok(id));

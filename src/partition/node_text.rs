@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn port_11211_and_sockets_are_special() {
+    fn node_text_of_port_11211_and_unix_sockets_is_as_peers_write_it() {
         let texts = |node: NodeSpec| {
             [NodeText::Name, NodeText::Libmemcached, NodeText::Twemproxy]
                 .map(|text| text.of(&node).into_owned())
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_become_one_text_are_refused() {
+    fn node_text_refuses_two_names_that_become_one_text() {
         let nodes = [NodeSpec::new("a", "b:1"), NodeSpec::unnamed("a:11211")];
         assert!(NodeText::Name.check(&nodes).is_ok());
         assert_eq!(
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn shorter_texts_come_first() {
+    fn node_texts_are_sorted_shortest_first() {
         let nodes = ["delta", "b", "alpha", "aa"].map(|name| NodeSpec::new(name, name));
         let sorted: Vec<_> = NodeText::Twemproxy
             .shortest_first(&nodes)

@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passwords_are_seen_in_every_form() {
+    fn password_is_detected_in_every_form_of_url() {
         for text in [
             "redis://:SECRET@h:99999",
             "redis://user:SECRET@h",
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_none_is_taken() {
+    fn text_without_a_password_is_not_taken_for_one() {
         for text in [
             "",
             "a",
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_of_ranges_are_no_passwords() {
+    fn bounds_of_ranges_are_not_taken_for_passwords() {
         for text in [
             "..\"user:bob@example.org\" a, \"user:bob@example.org\".. b",
             "\"http://a:80\"..\"x@y\" a",
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_are_cut_where_they_are_shown() {
+    fn long_text_is_shortened_in_messages() {
         let long = Shown(&"é".repeat(100)).to_string();
         assert_eq!(long, format!("\"{}\"... (200 bytes)", "é".repeat(64)));
     }

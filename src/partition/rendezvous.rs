@@ -184,7 +184,7 @@ mod tests {
     const SMALL: Rendezvous = Rendezvous::new().with_slot_bits(10);
 
     #[test]
-    fn mix_is_that_of_splitmix64() {
+    fn rendezvous_mix_is_splitmix64() {
         // The first outputs of SplitMix64 seeded with zero.
         let output = |i: u64| mix(i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         assert_eq!(
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_follow_the_weights() {
+    fn rendezvous_shares_follow_the_weights() {
         let nodes = weighted(&[1, 2, 4, 1]);
         let placement = Rendezvous::new().place(&nodes).unwrap();
         let mut shares = [0_u32; 4];
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn slot_bits_outside_of_the_limits_are_refused() {
+    fn rendezvous_slot_bits_out_of_bounds_are_refused() {
         for bits in [0, 3, 21, 64, u32::MAX] {
             let refusal = Rendezvous::new()
                 .with_slot_bits(bits)
@@ -222,7 +222,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn matches_naive(
+        fn rendezvous_owner_matches_a_naive_search(
             weights in prop::collection::vec(1..4_u32, 1..12),
             key in prop::collection::vec(any::<u8>(), 0..40),
         ) {
@@ -232,7 +232,7 @@ mod tests {
         }
 
         #[test]
-        fn a_key_moves_only_to_the_added_node(weights in prop::collection::vec(1..4_u32, 2..12), added in 0..12_usize) {
+        fn rendezvous_moves_keys_only_to_an_added_node(weights in prop::collection::vec(1..4_u32, 2..12), added in 0..12_usize) {
             let after = weighted(&weights);
             let mut before = after.clone();
             let added = before.remove(added % before.len());
@@ -242,7 +242,7 @@ mod tests {
         }
 
         #[test]
-        fn a_key_moves_only_to_the_node_that_grows(weights in prop::collection::vec(1..4_u32, 2..12), grown in 0..12_usize) {
+        fn rendezvous_moves_keys_only_to_a_node_whose_weight_grows(weights in prop::collection::vec(1..4_u32, 2..12), grown in 0..12_usize) {
             let grown = grown % weights.len();
             let mut heavier = weights.clone();
             heavier[grown] += 2;
@@ -253,7 +253,7 @@ mod tests {
         }
 
         #[test]
-        fn the_order_of_the_nodes_does_not_matter(
+        fn rendezvous_does_not_depend_on_the_order_of_nodes(
             (nodes, shuffled) in prop::collection::vec(1..4_u32, 1..12)
                 .prop_map(|weights| weighted(&weights))
                 .prop_flat_map(|nodes| (Just(nodes.clone()), Just(nodes).prop_shuffle())),

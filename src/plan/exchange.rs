@@ -306,13 +306,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_on_its_way_is_not_much_larger_than_the_request() {
+    fn node_exchange_is_at_most_twice_as_large_as_a_node_request() {
         // Both are moved for every node of every pipeline.
         assert!(size_of::<NodeExchange<Vec<Value>>>() <= 2 * size_of::<NodeRequest>());
     }
 
     #[test]
-    fn an_attempt_that_nothing_is_said_of_is_over() {
+    fn exchange_ends_an_attempt_without_an_outcome() {
         let slot = ReplySlot::whole(0, crate::command::Access::Read);
         let request =
             NodeRequest::single(NodeIndex::new(0), b"*1\r\n$4\r\nPING\r\n".to_vec(), slot);

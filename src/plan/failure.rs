@@ -274,13 +274,13 @@ mod tests {
     }
 
     #[test]
-    fn a_read_may_be_asked_again() {
+    fn resend_repeats_a_read_without_a_reply() {
         let slots = slots(&[Access::Write, Access::Read, Access::Read]);
         assert_eq!(dropped(3).resend(1, &slots), Resend::From(1));
     }
 
     #[test]
-    fn a_write_without_an_answer_is_never_sent_again() {
+    fn resend_never_repeats_a_write_without_a_reply() {
         let slots = slots(&[Access::Read, Access::Write, Access::Read]);
         assert_eq!(dropped(3).resend(0, &slots), Resend::No);
         assert_eq!(
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_sent_may_be_sent_again() {
+    fn resend_sends_a_write_that_was_never_sent() {
         let slots = slots(&[Access::Write, Access::Write]);
         assert_eq!(dropped(1).resend(1, &slots), Resend::From(1));
         assert_eq!(dropped(0).resend(0, &slots), Resend::From(0));
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_is_not_repeated() {
+    fn resend_never_repeats_a_read_that_timed_out() {
         let failure = Failure {
             cause: Cause::Timeout("late".into()),
             sent: 1,
@@ -315,7 +315,7 @@ mod tests {
 
     /// Every cause, with the kind for a read, for a write that was sent, and for a write that was not.
     #[test]
-    fn each_cause_has_its_kind_and_only_what_changed_nothing_is_retryable() {
+    fn each_failure_cause_has_its_error_kind_and_retryable_flag() {
         use ErrorKind::{Auth, NodeDown, PoolTimeout, Timeout, Unknown};
         let causes = [
             (

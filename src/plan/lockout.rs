@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn config_set_of_what_decides_access_is_refused_whichever_parameter_it_is() {
+    fn config_set_of_passwords_ports_or_tls_is_refused_at_any_position() {
         for request in [
             "CONFIG SET requirepass secret",
             "config set RequirePass secret",

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_any_node_may_answer_goes_to_the_next_until_all_were_asked() {
+    fn read_for_any_node_goes_to_each_other_node_once() {
         let read = ReplySlot::whole(0, Access::Read).anywhere();
         let mut exchanges = vec![exchange(&[read])];
         let mut nodes = Vec::new();
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_whose_answer_was_lost_stays_and_so_does_what_has_its_node() {
+    fn write_without_a_reply_and_request_with_an_owner_do_not_go_to_another_node() {
         let read = ReplySlot::whole(0, Access::Read).anywhere();
         let write = ReplySlot::whole(1, Access::Write).anywhere();
         let owned = ReplySlot::whole(2, Access::Read);
@@ -113,7 +113,7 @@ mod tests {
 
     #[cfg(feature = "proxy")]
     #[test]
-    fn the_meter_of_replies_goes_along_to_another_node() {
+    fn byte_meter_of_replies_is_kept_for_another_node() {
         #[derive(Debug)]
         struct Nothing;
         impl crate::plan::ByteMeter for Nothing {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_goes_as_a_whole_or_not_at_all() {
+    fn transaction_goes_to_another_node_only_if_nothing_was_sent() {
         let write = ReplySlot::whole(0, Access::Write).anywhere();
         let mut transaction = exchange(&[write, write, write]);
         transaction.ending = ExpectedEnd::Exec;

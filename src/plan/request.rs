@@ -358,7 +358,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_that_looks_like_exec_ends_no_transaction() {
+    fn value_that_looks_like_exec_does_not_end_a_transaction() {
         let mut pipeline = redis::pipe();
         pipeline
             .cmd("MULTI")

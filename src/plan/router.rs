@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn the_node_of_a_handle_is_found_in_a_newer_topology_or_said_to_have_left() {
+    fn node_handle_is_found_in_a_newer_topology_or_is_unroutable() {
         let before = router(&["a", "b"], 0);
         let b = before.node_ref(NodeIndex::new(1));
         let found = |router: &Router| router.locate_node(&b).map(NodeIndex::get);

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_that_failed_forbids_exec_until_the_attempt_has_ended() {
+    fn failed_watch_forbids_exec_until_unwatch_discard_or_reset() {
         let intact = WatchState::Intact;
         let failed = intact.after(&[b"watch", b"k"], Err(()));
         assert_eq!(failed, WatchState::Failed);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_that_a_server_refuses_failed_unless_it_is_queued() {
+    fn watch_refused_by_the_server_has_failed_unless_inside_multi() {
         let intact = WatchState::Intact;
         let all = |answers: &[Value]| intact.after_all(&packed(&["WATCH a", "GET a"]), answers);
         assert_eq!(all(&[Value::Okay, Value::Nil]), intact);
@@ -155,14 +155,14 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_in_a_pipeline_that_was_refused_failed() {
+    fn watch_in_a_refused_pipeline_has_failed() {
         let refused = |requests: &[&str]| WatchState::Intact.after_refused(&packed(requests));
         assert_eq!(refused(&["GET a", "WATCH a", "GET b"]), WatchState::Failed);
         assert_eq!(refused(&["GET a", "SET b WATCH"]), WatchState::Intact);
     }
 
     #[test]
-    fn the_error_is_the_one_that_programs_know() {
+    fn exec_after_a_failed_watch_is_an_execabort_error() {
         let error: redis::RedisError = exec_abort().into();
         assert_eq!(error.code(), Some("EXECABORT"));
     }

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_in_trouble_is_tried_by_one_at_a_time() {
+    fn backoff_allows_one_attempt_at_a_time() {
         let mut backoff = Backoff::default();
         let start = Instant::now();
         fail(&mut backoff, start);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pause_grows_to_its_limit_and_no_further() {
+    fn backoff_grows_up_to_its_maximum() {
         let mut backoff = Backoff::default();
         let mut now = Instant::now();
         let mut last = Duration::ZERO;
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_fail_together_make_one_pause() {
+    fn backoff_counts_simultaneous_failures_as_one() {
         let mut backoff = Backoff::default();
         let now = Instant::now();
         let together: Vec<_> = (0..50).map(|_| attempt(&mut backoff, now)).collect();
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_that_comes_after_anothers_success_says_nothing() {
+    fn backoff_ignores_a_failure_after_another_attempt_succeeded() {
         let mut backoff = Backoff::default();
         let now = Instant::now();
         let slow = attempt(&mut backoff, now);
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_says_nothing_leaves_the_next_one_free() {
+    fn backoff_allows_the_next_attempt_after_an_inconclusive_one() {
         let mut backoff = Backoff::default();
         let now = Instant::now();
         let early = attempt(&mut backoff, now);
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_comes_back_is_well_again_for_all() {
+    fn backoff_is_reset_for_all_connections_by_one_success() {
         let mut backoff = Backoff::default();
         let now = Instant::now();
         fail(&mut backoff, now);

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refused_password_is_told_from_a_node_that_cannot_be_reached() {
+    fn connect_error_distinguishes_a_refused_password_from_an_unreachable_node() {
         let refused = (
             ErrorKind::AuthenticationFailed,
             "refused",
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_has_one_text_whoever_reports_it() {
+    fn connect_timeout_has_one_text() {
         for error in [
             io::Error::from(io::ErrorKind::WouldBlock),
             io::Error::from(io::ErrorKind::TimedOut),
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_closed_by_the_server_has_one_text() {
+    fn connection_closed_by_the_server_has_one_text() {
         for kind in [
             io::ErrorKind::BrokenPipe,
             io::ErrorKind::ConnectionReset,

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_right_words_open_it() {
+    fn auth_accepts_only_the_default_user_with_the_password() {
         let auth = Auth::with_password("secret");
         for (words, opens) in [
             (&["AUTH", "secret"][..], true),

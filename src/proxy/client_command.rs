@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_meant_is_read_as_a_server_reads_it() {
+    fn client_kill_and_list_filters_are_parsed_as_by_a_server() {
         let one = |address: &str| ClientFilter {
             address: Some(address.into()),
             ..ClientFilter::default()
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_words_are_refused() {
+    fn invalid_client_subcommand_arguments_are_refused() {
         for words in [
             "client kill id 0",
             "client kill id 5 addr",

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_is_meant_when_all_that_is_said_of_it_is_true() {
+    fn client_filter_matches_when_all_conditions_hold() {
         let client = ClientInfo {
             id: 7,
             address: "127.0.0.1:1".into(),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_what_a_server_shows() {
+    fn client_list_line_has_the_fields_of_a_server() {
         let client = ClientInfo {
             id: 3,
             name: "me".into(),

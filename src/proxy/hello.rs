@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hello_sets_what_it_names_and_nothing_when_a_word_is_wrong() {
+    fn hello_sets_its_options_or_nothing_when_one_is_invalid() {
         let hello = Hello::parse(
             &[b"HELLO", b"3", b"setname", b"me", b"AUTH", b"default", b"x"],
             &Auth::default(),

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn output_beyond_the_hard_limit_is_too_much_at_once_and_beyond_the_soft_one_after_its_time() {
+    fn output_limit_applies_hard_at_once_and_soft_after_its_time() {
         let limit = OutputLimit::new(100, 10, Duration::from_secs(60));
         let start = Instant::now();
         let later = |seconds| start + Duration::from_secs(seconds);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_read_as_in_redis_conf() {
+    fn byte_sizes_are_parsed_as_in_redis_conf() {
         let cases = [
             ("0", Some(0)),
             ("10", Some(10)),

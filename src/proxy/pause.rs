@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_paused_is_read_as_a_server_reads_it() {
+    fn client_pause_arguments_are_parsed_as_by_a_server() {
         let parse = |words: &str| {
             let args: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
             Pause::parse(&args)
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_go_on_while_writes_are_paused() {
+    fn client_pause_write_does_not_delay_reads() {
         assert!(!Pause::Nothing.may_delay(Access::Write));
         assert!(!Pause::Writes.may_delay(Access::Read) && Pause::Writes.may_delay(Access::Write));
         assert!(Pause::Everything.may_delay(Access::Read));

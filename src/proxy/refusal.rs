@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_a_proxy_does_not_pass_on_is_refused_in_a_whole_sentence() {
+    fn proxy_refuses_commands_it_does_not_pass_on_with_a_reason() {
         let table = crate::command::CommandTable::built_in();
         let refused = |name: &str| said(&not_here(table.by_name(name).unwrap()));
         for (name, text) in [
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_command_is_refused_in_a_servers_words() {
+    fn proxy_refuses_unknown_commands_with_the_error_text_of_a_server() {
         assert_eq!(
             said(&unknown_command(&[b"FOO", b"a", b"b"])),
             "-ERR unknown command 'FOO', with args beginning with: 'a' 'b' \r\n"

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_cut_alike_however_they_arrive() {
+    fn reply_decoder_finds_the_same_replies_in_pieces_of_any_size() {
         let bytes: &[u8] = b"+OK\r\n*2\r\n$3\r\na\r\n\r\n*1\r\n:1\r\n>2\r\n+x\r\n:2\r\n|1\r\n+ttl\r\n:1\r\n$-1\r\n\
             %1\r\n+k\r\n~1\r\n#t\r\n=6\r\ntxt:ab\r\n-ERR no\r\n*0\r\n$0\r\n\r\n";
         let whole = feed(bytes, bytes.len()).unwrap();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_reply_in_small_pieces_takes_no_quadratic_time() {
+    fn reply_decoder_takes_linear_time_for_a_long_reply_in_pieces() {
         let mut bytes = b"*100000\r\n".to_vec();
         for number in 0..100_000 {
             bytes.extend_from_slice(
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_passed_over_and_said_so() {
+    fn reply_decoder_skips_and_reports_frames_that_are_too_large() {
         let large = format!("${}\r\n{}\r\n", 100_000, "x".repeat(100_000));
         let bytes = [b"+OK\r\n", large.as_bytes(), b":1\r\n"].concat();
         for piece in [1000, 4096, 100_000] {
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_push_message_is_no_reply() {
+    fn reply_decoder_does_not_count_a_large_push_as_a_reply() {
         let push = format!(">2\r\n+x\r\n${}\r\n{}\r\n", 10_000, "x".repeat(10_000));
         let bytes = [push.as_bytes(), b":1\r\n"].concat();
         for keep in [0, 100] {
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_an_error() {
+    fn reply_decoder_refuses_malformed_replies() {
         assert!(feed(b"?\r\n", 1).is_err());
         assert!(feed(b"$99999999999\r\nx", 3).is_err());
     }
@@ -356,7 +356,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn replies_of_any_shape_are_cut_and_read_as_redis_rs_reads_them(
+        fn reply_decoder_agrees_with_redis_rs_on_random_replies(
             replies in proptest::collection::vec(wire(), 1..6),
             piece in 1_usize..60,
         ) {
@@ -369,7 +369,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), piece in 1_usize..20) {
+        fn reply_decoder_never_panics_on_arbitrary_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..300), piece in 1_usize..20) {
             let _ = feed(&bytes, piece);
         }
     }

@@ -465,7 +465,7 @@ mod tests {
     ];
 
     #[test]
-    fn replies_are_read_as_redis_rs_reads_them_however_they_arrive() {
+    fn decode_agrees_with_redis_rs_in_pieces_of_any_size() {
         for reply in REPLIES {
             let expected = redis::parse_redis_value(reply).unwrap();
             for piece in 1..=reply.len() {
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_in_a_row_are_read_however_they_arrive() {
+    fn decode_reads_consecutive_replies_in_pieces_of_any_size() {
         let bytes = REPLIES.concat();
         let expected: Vec<Value> = REPLIES
             .iter()
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_text_is_an_answer_all_the_same() {
+    fn decode_accepts_lines_that_are_not_utf8() {
         let error = read_in(
             b"-ERR unknown command 'x', with args beginning with: '\xc3' \r\n",
             5,
@@ -518,13 +518,13 @@ mod tests {
     }
 
     #[test]
-    fn push_messages_are_passed_over() {
+    fn decode_skips_push_messages() {
         let bytes = b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n:1\r\n";
         assert_eq!(read_in(bytes, 3).unwrap(), Value::Int(1));
     }
 
     #[test]
-    fn a_reply_without_end_or_sense_is_an_error() {
+    fn decode_refuses_truncated_and_malformed_replies() {
         let deep = b"*1\r\n".repeat(10_000);
         for bytes in [
             &b"$5\r\nabc"[..],
@@ -550,12 +550,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn decode_never_panics_on_arbitrary_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = read_in(&bytes, 7);
         }
 
         #[test]
-        fn strings_and_arrays_of_any_shape_are_read_as_redis_rs_reads_them(
+        fn decode_agrees_with_redis_rs_on_random_strings_and_arrays(
             items in proptest::collection::vec(proptest::option::of(proptest::collection::vec(any::<u8>(), 0..300)), 0..20),
             piece in 1_usize..400,
         ) {

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_protocol_does_not_have_is_written_as_servers_write_it_instead() {
+    fn encode_writes_resp3_types_in_resp2_as_servers_do() {
         let cases = [
             (Value::Nil, r"$-1\r\n", r"_\r\n"),
             (Value::Boolean(true), r":1\r\n", r"#t\r\n"),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_is_written_back_alike() {
+    fn encode_writes_back_decoded_replies_unchanged() {
         let replies =
             "*7\r\n$1\r\na\r\n:-5\r\n+OK\r\n+fine\r\n-ERR no such thing\r\n_\r\n=6\r\ntxt:ab\r\n";
         let value = redis::parse_redis_value(replies.as_bytes()).unwrap();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_cannot_break_out_of_its_line() {
+    fn encode_replaces_line_breaks_in_errors() {
         let mut out = Vec::new();
         write_error(&mut out, "ERR", "a\r\n+OK");
         assert_eq!(out, b"-ERR a  +OK\r\n");

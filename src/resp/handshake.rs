@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_with_nothing_to_say_asks_for_one_answer() {
+    fn handshake_without_settings_is_one_ping() {
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
         let handshake = Handshake::new(&info);
         assert_eq!(handshake.packed(), b"*1\r\n$4\r\nPING\r\n");
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_without_hello_does_not_give_the_password_away() {
+    fn handshake_error_of_a_server_without_hello_hides_the_password() {
         let info = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP3)
             .set_password("hunter2");
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_about_the_password_is_told_from_others() {
+    fn handshake_distinguishes_auth_errors_from_others() {
         let info = RedisConnectionInfo::default().set_password("hunter2");
         let handshake = Handshake::new(&info);
         for (code, text, expected) in [

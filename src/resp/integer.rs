@@ -16,7 +16,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_canonical_form_of_an_integer_is_read() {
+    fn canonical_integer_refuses_other_forms() {
         for number in [0, 1, -1, 9, 10, i64::MAX, i64::MIN, 1_000_000] {
             assert_eq!(
                 canonical_integer(number.to_string().as_bytes()),

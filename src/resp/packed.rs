@@ -273,7 +273,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_redis_rs_packs_is_written_alike_and_read_back(
+        fn packed_commands_agree_with_redis_rs_and_are_parsed_back(
             commands in proptest::collection::vec(
                 proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 1..24), 0..6),
         ) {
@@ -293,14 +293,14 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(
+        fn packed_commands_never_panic_on_arbitrary_bytes(
             bytes in proptest::collection::vec(proptest::sample::select(b"*$0123456789\r\n-aG\xff".to_vec()), 0..60),
         ) {
             let _ = read(&bytes);
         }
 
         #[test]
-        fn what_is_read_is_what_would_be_written(
+        fn packed_commands_accept_only_what_write_command_writes(
             bytes in proptest::collection::vec(any::<u8>(), 0..60),
             cut in 0usize..40,
         ) {
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_the_bytes_of_each_command() {
+    fn packed_command_frames_are_the_bytes_of_each_command() {
         let (get, set) = (
             redis::cmd("GET").arg(1).get_packed_command(),
             redis::cmd("DEL").arg("x").get_packed_command(),
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipeline_of_redis_rs_is_read() {
+    fn packed_pipeline_of_redis_rs_is_parsed() {
         let mut pipeline = redis::pipe();
         pipeline.atomic().cmd("INCR").arg("a").cmd("GET").arg("b");
         let names: Vec<_> = read(&pipeline.get_packed_pipeline())
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_is_noticed_at_its_end() {
+    fn truncated_packed_command_is_reported_at_its_end() {
         let whole = redis::cmd("GET").arg("key").get_packed_command();
         for end in 1..whole.len() {
             assert_eq!(problem(&whole[..end]), (end, PackedProblem::Truncated));
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_tell_where_and_what() {
+    fn packed_command_error_names_offset_and_problem() {
         assert_eq!(problem(b"GET k\r\n"), (0, PackedProblem::NoArray));
         assert_eq!(problem(b"*1\r\n+GET\r\n"), (4, PackedProblem::NoBulk));
         assert_eq!(problem(b"*0\r\n"), (0, PackedProblem::Empty));
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_reader_stays_where_it_was() {
+    fn packed_command_error_leaves_the_offset_unchanged() {
         let mut buffer = redis::cmd("PING").get_packed_command();
         let good = buffer.len();
         buffer.extend_from_slice(b"*1\r\n$4\r\nPI");

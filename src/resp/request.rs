@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_read_as_a_server_reads_them() {
+    fn inline_request_is_parsed_as_by_a_server() {
         assert_eq!(typed("PING"), ["PING"]);
         assert_eq!(typed("  set   k \t v "), ["set", "k", "v"]);
         assert_eq!(typed(r#"SET k "a b\n\x41\"""#), ["SET", "k", "a b\nA\""]);
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_request_is_refused_in_a_servers_words() {
+    fn malformed_request_has_the_protocol_error_of_a_server() {
         let long = vec![b'1'; LINE_BYTES_MAX + 2];
         let cases: [(&[u8], &str); 9] = [
             (b"*x\r\n", "invalid multibulk length"),
@@ -488,14 +488,14 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_that_is_no_text_is_repeated_as_it_is() {
+    fn protocol_error_repeats_a_byte_that_is_not_utf8() {
         let arrived = RequestParser::default().parse(b"*1\r\n\xff3\r\n");
         let expected = b"Protocol error: expected '$', got '\xff'";
         assert_eq!(arrived, Parsed::Invalid(expected.into()));
     }
 
     #[test]
-    fn the_end_of_a_line_is_not_seen_behind_a_nul_byte() {
+    fn request_line_with_a_nul_byte_has_no_end() {
         for bytes in [
             b"PING\0\r\n".as_slice(),
             b"*1\0\r\n$4\r\nPING\r\n",
@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_asked_by_an_array_without_elements() {
+    fn empty_array_is_an_empty_request() {
         for nothing in ["*0\r\n", "*-1\r\n", "*-10\r\n"] {
             let arrived = RequestParser::default().parse(nothing.as_bytes());
             assert_eq!(arrived, Parsed::Empty(nothing.len()));
@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_tells_how_many_bytes_it_needs() {
+    fn incomplete_request_reports_the_bytes_it_needs() {
         let mut look = RequestParser::default();
         assert_eq!(
             look.parse(b"*2\r\n$3\r\nGET\r\n$1000\r\n"),
@@ -549,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_all_forms_are_normalized_at_once() {
+    fn inline_and_multibulk_requests_are_normalized_together() {
         let bytes = b"\r\nset k 'a b'\r\n\n\r\n*1\r\n$4\r\nPING\r\n*01\r\n";
         let taken = RequestParser::default().normalize(bytes, 1000);
         let set = "*3\r\n$3\r\nset\r\n$1\r\nk\r\n$3\r\na b\r\n";
@@ -571,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_has_not_arrived_is_not_normalized() {
+    fn incomplete_request_is_not_normalized() {
         let bytes = b"PING\r\n*2\r\n$3\r\nGET\r\n$1000\r\n";
         let mut look = RequestParser::default();
         let taken = look.normalize(bytes, 1000);
@@ -609,7 +609,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn normalized_requests_are_those_that_are_taken_one_by_one(
+        fn normalize_agrees_with_parsing_requests_one_by_one(
             pieces in proptest::collection::vec(proptest::sample::select(vec![
                 "PING\r\n", "\n", "*0\r\n", "*1\r\n$4\r\nPING\r\n", "set k 'a b'\n", "*1\rx$1\rxaxx", "*-1\r\n",
                 "*2\r\n$3\r\nGET\r\n$30\r\n012345678901234567890123456789\r\n", "*x\r\n", "'", "*3\r\n$1\r\n",
@@ -649,7 +649,7 @@ mod tests {
         }
 
         #[test]
-        fn a_request_in_pieces_is_the_same_request(
+        fn request_in_pieces_is_parsed_as_the_whole(
             args in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..20), 1..8),
             piece in 1_usize..30,
         ) {
@@ -668,7 +668,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(
+        fn request_parser_never_panics_on_arbitrary_bytes(
             bytes in proptest::collection::vec(proptest::sample::select(b"*$0123456789\r\n-aG\"'\\x ".to_vec()), 0..80),
         ) {
             let mut look = RequestParser::default();

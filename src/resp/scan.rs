@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_found_wherever_the_pieces_are_cut() {
+    fn frame_scanner_finds_the_end_in_pieces_of_any_size() {
         let replies: [&[u8]; 14] = [
             b"+OK\r\n",
             b"-ERR a long error, longer than what is kept of a line\r\n",
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn it_knows_how_long_a_string_will_be() {
+    fn frame_scanner_knows_the_length_of_an_incomplete_bulk_string() {
         let mut passage = FrameScanner::default();
         passage.advance(b"$1000000\r\nabc").unwrap();
         assert_eq!(passage.scanned(), 10 + 1_000_000 + 2);
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_an_error() {
+    fn frame_scanner_refuses_malformed_replies() {
         assert!(FrameScanner::default().advance(b"$x\r\n").is_err());
         assert!(
             FrameScanner::default()

@@ -390,7 +390,7 @@ mod tests {
     use crate::testing::{Fault, TestNode};
 
     #[test]
-    fn a_subscriber_asks_a_silent_connection_and_replaces_one_that_stays_silent() {
+    fn subscriber_pings_an_idle_connection_and_replaces_it_when_no_reply_comes() {
         let node = TestNode::start().unwrap();
         let client = ShardedClient::open([node.url()]).unwrap();
         let mut subscriber = client.subscriber();

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rule_is_used_up_and_the_next_one_follows() {
+    fn fault_rule_is_used_up_before_the_next_applies() {
         let mut script = Script::default();
         script.add(Box::new(|_| false), Fault::CloseBefore, usize::MAX);
         assert_eq!(script.left(), 0, "for ever is not counted");

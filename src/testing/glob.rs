@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_match_as_in_redis() {
+    fn glob_patterns_match_as_in_redis() {
         for (pattern, text) in [
             ("*", ""),
             ("user:*:x", "user:12:x"),

@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_is_told_nothing_cannot_know_whether_its_write_happened() {
+    fn close_before_and_close_after_differ_in_whether_the_write_was_applied() {
         let node = TestNode::start().unwrap();
         node.fail("SET", Fault::CloseBefore, 1);
         assert!(set(&mut connect(&node), "before").is_err());
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hanging_connection_is_silent_for_good_and_others_are_not() {
+    fn hang_fault_silences_only_its_connection() {
         let node = TestNode::start().unwrap();
         let mut hanging = connect(&node);
         node.fail_next(Fault::HangBefore);
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_hangs_or_waits_stops_at_once() {
+    fn test_node_stops_at_once_while_hanging_delayed_or_blocked() {
         let node = TestNode::start().unwrap();
         let mut connections = [connect(&node), connect(&node), connect(&node)];
         node.fail_next(Fault::HangBefore);
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delayed_reply_comes_late_and_its_write_at_once() {
+    fn delay_fault_applies_the_write_at_once_and_replies_late() {
         let node = TestNode::start().unwrap();
         let mut slow = connect(&node);
         slow.set_read_timeout(None).unwrap();
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_without_end_and_more_nodes_than_there_can_be_break_nothing() {
+    fn endless_delay_fault_and_too_many_test_nodes_are_handled() {
         let node = TestNode::start().unwrap();
         node.fail("SET", Fault::Delay(Duration::MAX), 1);
         assert!(set(&mut connect(&node), "1").unwrap_err().is_timeout());
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_reply_is_followed_by_the_end_or_by_silence() {
+    fn half_reply_faults_close_or_hang_after_half_a_reply() {
         let node = TestNode::start().unwrap();
         node.fail_next(Fault::HalfReplyThenClose);
         assert_eq!(talk(&node, b"ECHO 12345678\r\n"), b"$8\r\n123");
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trickled_reply_is_whole_in_the_end() {
+    fn trickle_fault_sends_the_whole_reply() {
         let node = TestNode::start().unwrap();
         node.fail_next(Fault::Trickle(Duration::from_millis(5)));
         let start = Instant::now();
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_garbage_and_redirects_are_answered_as_they_were_given() {
+    fn error_garbage_and_moved_faults_are_sent_as_given() {
         let node = TestNode::start().unwrap();
         let mut connection = connect(&node);
         node.fail_next(Fault::Error("LOADING wait".into()));
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_in_a_transaction_aborts_it() {
+    fn error_fault_in_a_transaction_causes_execabort() {
         let node = TestNode::start().unwrap();
         node.fail("SET", Fault::Error("OOM no".into()), 1);
         let reply = talk(&node, b"MULTI\r\nSET a 1\r\nSET b 1\r\nEXEC\r\nQUIT\r\n");
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_exec_ends_its_transaction() {
+    fn error_fault_on_exec_ends_the_transaction() {
         let node = TestNode::start().unwrap();
         node.fail("EXEC", Fault::Error("OOM no".into()), 1);
         let reply = talk(&node, b"MULTI\r\nSET a 1\r\nEXEC\r\nEXEC\r\nQUIT\r\n");
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_fit_by_name_by_condition_and_in_order() {
+    fn faults_match_by_name_or_condition_in_order() {
         let node = TestNode::start().unwrap();
         let mut connection = connect(&node);
         node.fail("GET", Fault::Error("FIRST .".into()), 1);
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_keeps_its_port_and_its_data_unless_told_otherwise() {
+    fn test_node_keeps_port_and_data_over_restart_unless_restarted_empty() {
         let node = TestNode::start().unwrap();
         let mut connection = connect(&node);
         set(&mut connection, "1").unwrap();
@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_connections_leave_open_ones_alone() {
+    fn refuse_connections_leaves_open_connections_alone() {
         let node = TestNode::start().unwrap();
         let mut connection = connect(&node);
         node.refuse_connections();
@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_received_can_be_read_and_counted() {
+    fn test_node_records_received_commands() {
         let node = TestNode::start().unwrap();
         let mut connection = connect(&node);
         set(&mut connection, "a\n").unwrap();
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_asked_for() {
+    fn test_node_with_a_password_requires_auth() {
         let node = TestNode::builder().password("secret").start().unwrap();
         assert_eq!(
             talk(&node, b"GET k\r\nQUIT\r\n"),
@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_command_says_what_to_do() {
+    fn test_node_explains_an_unknown_command() {
         let node = TestNode::start().unwrap();
         let reply = String::from_utf8(talk(&node, b"zadd k 1 a\r\nQUIT\r\n")).unwrap();
         assert!(
@@ -544,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blocked_pop_wakes_up_when_something_is_pushed() {
+    fn test_node_wakes_blpop_on_rpush() {
         let node = TestNode::start().unwrap();
         let mut waiting = connect(&node);
         waiting.set_read_timeout(None).unwrap();
@@ -560,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscriber_hears_what_is_published() {
+    fn test_node_delivers_publish_to_channel_and_pattern_subscribers() {
         let node = TestNode::start().unwrap();
         for protocol in ["2", "3"] {
             let client =
@@ -581,7 +581,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipeline_may_be_written_whole_before_it_is_read() {
+    fn test_node_reads_a_whole_pipeline_before_replies_are_read() {
         let node = TestNode::start().unwrap();
         let mut connection = connect(&node);
         connection.set_read_timeout(None).unwrap();

@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_read_one_after_the_other() {
+    fn test_node_reads_multibulk_and_inline_requests() {
         let mut requests =
             Requests::new(&b"*2\r\n$3\r\nGET\r\n$2\r\na\n\r\n*0\r\n\r\nPING  you\r\n"[..]);
         assert_eq!(requests.next(), Ok(vec![b"GET".to_vec(), b"a\n".to_vec()]));
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_resp_is_named() {
+    fn test_node_reports_protocol_errors() {
         let mut requests = Requests::new(&b"*1\r\n:3\r\n"[..]);
         let text = "ERR Protocol error: expected '$', got ':'".to_owned();
         assert_eq!(requests.next(), Err(Ended::Protocol(text)));
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_cut_short_is_a_closed_connection() {
+    fn truncated_request_is_a_closed_connection() {
         assert_eq!(
             Requests::new(&b"*1\r\n$4\r\nPI"[..]).next(),
             Err(Ended::Closed)
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_know_both_versions_of_resp() {
+    fn test_node_replies_are_encoded_in_resp2_and_resp3() {
         let reply = Reply::Array(vec![
             Reply::Map(vec![(Reply::text("a"), Reply::Integer(1))]),
             Reply::Nil,

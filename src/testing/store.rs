@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scan_sees_every_key_once_over_many_pages() {
+    fn store_scan_returns_every_key_once_over_many_pages() {
         let mut store = Store::default();
         for number in 0..500 {
             store.put(
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_key_is_gone_and_counts_as_changed() {
+    fn expired_key_is_gone_and_counts_as_changed_for_watch() {
         let mut store = Store::default();
         store.put(b"k", Value::Text(vec![]), Some(now_ms() - 1));
         let before = store.changes[&b"k"[..]];
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_collection_is_no_key() {
+    fn empty_list_is_removed_from_the_store() {
         let mut store = Store::default();
         store.edit::<List>(b"k").unwrap().push_back(b"a".to_vec());
         store.touched(b"k");

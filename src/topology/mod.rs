@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn two_names_with_one_node_id_are_a_config_error_that_names_both() {
+    fn two_node_names_with_one_node_id_are_a_config_error_that_names_both() {
         // Searched for: XXH3-64 of both is bbf3d0c5ae63a581.
         let names = ["l3sriuy", "a", "y-9ZgvGM"];
         assert_eq!(NodeId::of_name(names[0]), NodeId::of_name(names[2]));
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn every_node_is_found_by_its_id() {
+    fn index_of_id_finds_every_node_of_a_topology() {
         let names: Vec<String> = (0..500).map(|number| format!("node-{number}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let topology = topology(&names).unwrap();
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn the_epoch_is_neither_in_the_fingerprint_nor_in_the_text() {
+    fn topology_epoch_is_neither_in_the_fingerprint_nor_in_the_text() {
         let fixed = topology(&["a", "b"]).unwrap();
         assert_eq!(fixed.epoch(), 0);
         let later = topology(&["a", "b"]).unwrap().with_epoch(7);

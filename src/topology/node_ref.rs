@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_found_again_by_its_identity_after_the_list_of_nodes_changed() {
+    fn node_ref_finds_its_node_by_id_after_the_list_of_nodes_changed() {
         let before = topology(&["a", "b", "c"]);
         let b = NodeRef::new(Arc::clone(&before), before.index_of("b").unwrap());
         for (names, expected) in [

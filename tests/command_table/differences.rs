@@ -129,8 +129,9 @@ pub const KEYS: List = &[(
 /// Commands that COMMAND GETKEYS calls invalid although the server takes them.
 pub const INVALID: List = &[(&["PFMERGE"], "without sources; fine in earnest")];
 
-/// Commands where COMMAND GETKEYS does not read the options as the command itself does, and gets lost when one of these
-/// words is there twice. `the_commands_themselves_read_options_as_the_table_does` shows who is right.
+/// Commands whose options COMMAND GETKEYS parses differently from the command itself when one of these words is
+/// given twice. `sort_georadius_and_others_read_their_options_as_the_command_table_does` shows that the command
+/// table follows the command.
 pub const TWICE: &[(&str, &[&str])] = &[
     ("GEORADIUS", &["STORE", "STOREDIST"]),
     ("GEORADIUSBYMEMBER", &["STORE", "STOREDIST"]),

@@ -50,7 +50,7 @@ fn is_listed(name: &str, listed: differences::List) -> bool {
 }
 
 #[test]
-fn every_command_of_the_server_is_in_the_table() {
+fn command_table_contains_every_command_of_the_server() {
     let Some(server) = Server::start() else {
         return;
     };
@@ -65,7 +65,7 @@ fn every_command_of_the_server_is_in_the_table() {
 }
 
 #[test]
-fn arities_are_the_servers() {
+fn command_table_arities_match_the_server() {
     let Some(server) = Server::start() else {
         return;
     };
@@ -83,7 +83,7 @@ fn arities_are_the_servers() {
 
 /// Commands without keys are mostly called neither readonly nor write.
 #[test]
-fn what_may_be_repeated_has_no_keys_or_is_called_readonly_by_the_server() {
+fn command_table_reads_are_readonly_or_keyless_on_the_server() {
     let Some(server) = Server::start() else {
         return;
     };
@@ -105,7 +105,7 @@ fn what_may_be_repeated_has_no_keys_or_is_called_readonly_by_the_server() {
 }
 
 #[test]
-fn what_may_wait_is_what_the_server_calls_blocking() {
+fn command_table_blocking_commands_match_the_server() {
     let Some(server) = Server::start() else {
         return;
     };
@@ -122,7 +122,7 @@ fn what_may_wait_is_what_the_server_calls_blocking() {
 }
 
 #[test]
-fn routes_and_merges_are_the_servers_tips() {
+fn command_table_routes_and_merges_match_the_command_tips_of_the_server() {
     let Some(server) = Server::start() else {
         return;
     };
@@ -164,7 +164,7 @@ fn agrees(row: &CommandSpec, fact: &Fact) -> bool {
 }
 
 #[test]
-fn keys_are_those_that_the_server_finds() {
+fn command_table_keys_match_command_getkeys() {
     let Some(mut server) = Server::start() else {
         return;
     };
@@ -348,7 +348,7 @@ fn keys_here(request: &str) -> String {
 }
 
 #[test]
-fn the_commands_themselves_read_options_as_the_table_does() {
+fn sort_georadius_and_others_read_their_options_as_the_command_table_does() {
     let Some(mut server) = Server::start() else {
         return;
     };
@@ -414,7 +414,7 @@ fn the_commands_themselves_read_options_as_the_table_does() {
 }
 
 #[test]
-fn a_script_with_an_odd_number_of_keys_is_refused_by_both() {
+fn eval_with_an_invalid_numkeys_is_refused_by_the_command_table_and_the_server() {
     let Some(mut server) = Server::start() else {
         return;
     };

@@ -65,17 +65,17 @@ const SEQUENCES: u64 = 1000;
 const DAMAGES: u64 = 400;
 
 #[test]
-fn random_sequences_are_answered_as_by_one_server_in_resp2() {
+fn random_command_sequences_behave_as_on_one_server_in_resp2() {
     compare(Protocol::Resp2);
 }
 
 #[test]
-fn random_sequences_are_answered_as_by_one_server_in_resp3() {
+fn random_command_sequences_behave_as_on_one_server_in_resp3() {
     compare(Protocol::Resp3);
 }
 
 #[test]
-fn odd_bytes_are_answered_as_by_one_server() {
+fn malformed_requests_behave_as_on_one_server() {
     let Some(world) = World::start(Protocol::Resp2) else {
         return;
     };
@@ -84,7 +84,7 @@ fn odd_bytes_are_answered_as_by_one_server() {
 }
 
 #[test]
-fn damaged_requests_are_answered_as_by_one_server() {
+fn randomly_damaged_requests_behave_as_on_one_server() {
     let Some(world) = World::start(Protocol::Resp2) else {
         return;
     };

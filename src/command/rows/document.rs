@@ -243,7 +243,7 @@ fn note(row: &CommandSpec) -> String {
 }
 
 #[test]
-fn commands_md_is_printed_from_the_rows() {
+fn commands_md_is_generated_from_the_command_table() {
     let text = document();
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(PATH, &text).expect("docs/commands.md can be written");

@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn rustls_goes_before_native_tls_and_each_can_be_chosen() {
+    fn tls_backend_defaults_to_rustls_and_each_can_be_chosen() {
         let mut options = TlsOptions::default();
         for runtime in [Runtime::Blocking, Runtime::Tokio] {
             let there = |backend: TlsBackend| backend.is_there(runtime);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_that_cannot_be_read_are_refused_when_the_client_is_built() {
+    fn invalid_tls_certificates_are_refused_when_the_client_is_built() {
         for backend in [TlsBackend::Rustls, TlsBackend::NativeTls] {
             if !backend.is_there(Runtime::Blocking) {
                 continue;
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_of_a_node_must_be_of_one_that_uses_tls() {
+    fn node_tls_certificates_are_refused_for_a_node_without_tls() {
         let certificates = TlsCertificates {
             client_tls: None,
             root_cert: None,
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_inside_a_client_of_redis_rs_are_not_lost_in_silence() {
+    fn tls_certificates_inside_a_redis_rs_client_are_refused() {
         let certificates = TlsCertificates {
             client_tls: None,
             root_cert: None,

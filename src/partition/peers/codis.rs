@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_slot_is_crc32_modulo_1024() {
+    fn codis_slot_is_crc32_modulo_1024() {
         let halves = Codis::from_ranges([(0..=0x281, "node-0"), (0x282..=1023, "node-1")]).unwrap();
         let placement = halves.place(&nodes(2)).unwrap();
         // CRC32: `user:1` 0x7ba5c282, `foo` 0x8c736521.
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_end_at_1023() {
+    fn codis_slots_end_at_1023() {
         let refusal = Codis::from_ranges([(0..=1024, "a")]).unwrap_err();
         assert_eq!(
             refusal.to_string(),

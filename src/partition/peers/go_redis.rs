@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weights_are_refused() {
+    fn go_redis_presets_refuse_weights() {
         for rule in [GoRedis::v3(), GoRedis::v8()] {
             let refusal = rule.place(&weighted(&[1, 2])).unwrap_err();
             assert_eq!(

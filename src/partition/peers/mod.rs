@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn every_preset_refuses_impossible_nodes() {
+    fn every_peer_preset_refuses_invalid_lists_of_nodes() {
         let twins = [NodeSpec::new("a", "x:1"), NodeSpec::new("a", "x:2")];
         for preset in all() {
             let refusal = |nodes: &[NodeSpec]| preset.place(nodes).unwrap_err();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn huge_weights_are_placed_or_refused() {
+    fn peer_presets_place_or_refuse_huge_weights() {
         for preset in all() {
             let total = 1 << 32;
             let refusal = preset.place(&weighted(&[1, u32::MAX])).unwrap_err();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_ratio_of_relative_weights_counts() {
+    fn predis_rings_depend_only_on_the_ratio_of_weights() {
         for preset in [Predis::hash_ring(), Predis::ketama_ring()] {
             let placements = [[1, 2, 1, 3], [100, 200, 100, 300]]
                 .map(|weights| preset.place(&weighted(&weights)).unwrap());
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_overflow_the_peer_are_refused() {
+    fn peer_presets_refuse_names_too_long_for_the_peer() {
         let named = |length: usize| {
             [
                 NodeSpec::new("n".repeat(length), "a:1"),
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_twemproxys_servers_does_not_matter() {
+    fn twemproxy_modula_does_not_depend_on_the_order_of_servers() {
         let mut servers = ["delta", "alpha", "b", "10.0.0.1:11211"].map(NodeSpec::unnamed);
         let owners = |servers: &[NodeSpec]| {
             let placement = Twemproxy::modula().place(servers).unwrap();

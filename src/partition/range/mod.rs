@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unknown_nodes_are_refused_when_placed() {
+    fn range_with_an_unknown_node_is_refused_when_placed() {
         let refusal = |rule: RangeBuilder| {
             rule.build()
                 .unwrap()
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_without_tables_is_refused() {
+    fn range_without_tables_is_refused() {
         assert_eq!(
             Range::builder().default_node("a").build(),
             Err(RangeError::NoTables)
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn two_tables_of_one_prefix_are_refused() {
+    fn range_with_two_tables_of_one_prefix_is_refused() {
         let numbers = NumericTable::new("user:").range(.., "a");
         let names = BytesTable::new("user:").range::<&str>(.., "a");
         let refusal = Range::builder()
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn options_hold_everything_that_decides() {
+    fn range_options_contain_all_tables_and_defaults() {
         let rule = Range::builder()
             .table(
                 NumericTable::new("user:")

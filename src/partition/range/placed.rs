@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_number_ends_with_the_key_or_at_a_colon() {
+    fn range_number_ends_at_a_colon_or_with_the_key() {
         let cases: [(&str, Option<u64>); 14] = [
             ("7", Some(7)),
             ("7:name", Some(7)),
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_prefix_wins_and_is_the_only_one_asked() {
+    fn range_uses_only_the_table_with_the_longest_prefix() {
         let rule = Range::builder()
             .table(NumericTable::new("user:").range(0..=9, "node-0"))
             .table(BytesTable::new("user:1").range("x".., "node-1"))
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_default_takes_what_is_outside() {
+    fn range_key_outside_of_all_ranges_goes_to_the_nearest_default() {
         let rule = Range::builder()
             .table(
                 NumericTable::new("a:")
@@ -293,7 +293,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bytes_match_naive(
+        fn range_of_bytes_matches_a_naive_search(
             cuts in prop::collection::btree_set(words(12), 2..12),
             keys in prop::collection::vec(words(14), 30),
         ) {
@@ -310,7 +310,7 @@ mod tests {
         }
 
         #[test]
-        fn numbers_match_naive(
+        fn range_of_numbers_matches_a_naive_search(
             starts in prop::collection::btree_set(prop_oneof![0..99_u64, any::<u64>()], 1..12),
             keys in prop::collection::vec(prop_oneof![0..99_u64, any::<u64>()], 30),
             bounded in any::<bool>(),
@@ -331,7 +331,7 @@ mod tests {
         }
 
         #[test]
-        fn the_longest_prefix_matches_naive(
+        fn range_longest_prefix_matches_a_naive_search(
             prefixes in prop::collection::btree_set(words(5), 1..12),
             keys in prop::collection::vec(words(7), 30),
         ) {

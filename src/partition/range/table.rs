@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_refused_unless_the_table_has_a_default() {
+    fn range_table_with_a_gap_needs_a_default_node() {
         let gap = numbers().range(11..=20, "b").range(0..=9, "a");
         assert_eq!(
             refusal(gap.clone()),
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn overlaps_name_both_ranges() {
+    fn range_overlap_error_names_both_ranges() {
         let overlap = numbers().range(10.., "b").range(0..=10, "a");
         assert_eq!(
             refusal(overlap),
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_name_both_ranges() {
+    fn range_duplicate_error_names_both_ranges() {
         let twice = numbers().range(0..=9, "a").range(0..=99, "b");
         assert_eq!(
             refusal(twice),
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_that_holds_nothing_is_refused() {
+    fn empty_range_is_refused() {
         let cause = "holds nothing: its end is not after its start";
         #[expect(clippy::reversed_empty_ranges, reason = "it is what is refused")]
         let inverted = numbers().range(9..=3, "a");
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_ranges_is_refused() {
+    fn range_table_without_ranges_is_refused() {
         assert_eq!(
             refusal(numbers().default_node("a")),
             "numeric \"n:\" has no ranges"
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_number_is_inside() {
+    fn range_up_to_u64_max_contains_u64_max() {
         assert_eq!(
             numbers().range(5..=u64::MAX, "a"),
             numbers().range(5.., "a")

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn range_text_is_parsed_back() {
         let rule = Range::builder()
             .table(
                 NumericTable::new("user:")
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn order_and_space_do_not_matter() {
+    fn range_text_may_have_any_order_and_spacing() {
         let written =
             Range::parse("bytes \"c:\"\n\"n\"..\tb\n\"\"..\"n\" \"a\" # comment").unwrap();
         let built = Range::builder()
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_cannot_be_read_is_named() {
+    fn range_parse_error_names_the_line() {
         let refusal = |text: &str| Range::parse(text).unwrap_err().to_string();
         assert_eq!(
             refusal("0..=9 a"),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn every_check_of_the_builder_names_the_lines() {
+    fn range_builder_errors_name_the_lines_of_the_text() {
         let refusal = |text: &str| Range::parse(text).unwrap_err().to_string();
         let gap = refusal("numeric \"a\"\n5.. b\n0..=3 a");
         assert!(
@@ -272,7 +272,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(
+        fn range_parse_never_panics_on_arbitrary_text(
             text in prop::collection::vec(
                 prop::sample::select(vec!["numeric", "bytes", "default", "\"a", "\"", " ", "\n", "..", "=", "0", "9", "#"]),
                 0..30,

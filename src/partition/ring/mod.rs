@@ -202,7 +202,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn matches_naive(
+        fn ring_owner_matches_a_naive_search(
             ring in rings(),
             weights in prop::collection::vec(1..4_u32, 1..9),
             keys in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 20),
@@ -215,7 +215,7 @@ mod tests {
         }
 
         #[test]
-        fn matches_naive_on_points_of_any_kind(
+        fn ring_arcs_match_a_naive_search_for_any_points(
             points in prop::collection::btree_map(prop_oneof![any::<u64>(), 0..9_u64, Just(u64::MAX)], 0..9_u16, 1..20),
             direction in prop::sample::select(vec![Direction::AtOrAfter, Direction::AtOrBefore]),
             places in prop::collection::vec(prop_oneof![any::<u64>(), 0..9_u64, Just(u64::MAX)], 20),
@@ -229,7 +229,7 @@ mod tests {
         }
 
         #[test]
-        fn a_key_moves_only_to_the_added_node(
+        fn ring_moves_keys_only_to_an_added_node(
             ring in rings(),
             weights in prop::collection::vec(1..4_u32, 2..9),
             added in 0..9_usize,
@@ -244,7 +244,7 @@ mod tests {
         }
 
         #[test]
-        fn the_order_of_the_nodes_does_not_matter(
+        fn ring_does_not_depend_on_the_order_of_nodes(
             ring in rings(),
             (nodes, shuffled) in prop::collection::vec(1..4_u32, 1..9)
                 .prop_map(|weights| weighted(&weights))
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn of_equal_points_the_first_name_stays() {
+    fn ring_keeps_the_first_name_of_equal_points() {
         // CRC16 has 65536 places, so 4096 points of each of two nodes must meet.
         let spec = RingSpec::new()
             .with_points_per_weight(1024)
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn agrees_with_recorded_answers_of_go_redis_7() {
+    fn ring_agrees_with_recorded_answers_of_go_redis_7() {
         // Names a, b, c; keys and answers as recorded from go-redis v7 (CRC32, 100 points, `0a`, `1a`, ...).
         let spec = RingSpec::new()
             .with_points_per_weight(100)
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn agrees_with_recorded_answers_of_redis_rb_4() {
+    fn ring_agrees_with_recorded_answers_of_redis_rb_4() {
         // CRC32, 160 points, `id:0`, `id:1`, ..., the last point at or before the key.
         let spec = RingSpec::new()
             .with_label(PointLabel::NameColonIndex)
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_without_points_is_refused() {
+    fn ring_without_points_is_refused() {
         let spec = RingSpec::new().with_points_per_weight(3).with_md5_words();
         assert_eq!(
             Ring::with_spec(spec).place(&nodes(2)).unwrap_err(),
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_nodes_lose_points_where_the_peers_round_down() {
+    fn ring_shares_round_down_as_the_peers_do() {
         // Such numbers of nodes give each 39 labels of four points, and not 40.
         let short = |shares: Shares| {
             let spec = RingSpec::new().with_shares(shares).with_md5_words();
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_points_outside_of_the_limits_is_refused() {
+    fn ring_points_per_weight_out_of_bounds_are_refused() {
         for points in [0, 1025] {
             let refusal = Ring::with_spec(RingSpec::new().with_points_per_weight(points))
                 .place(&nodes(2))

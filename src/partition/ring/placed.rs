@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_that_double_go_as_far_as_single_ones() {
+    fn ring_galloping_search_matches_a_linear_search() {
         let ends: Vec<u64> = (0..40).map(|i| 10 * i).chain([u64::MAX]).collect();
         for place in (0..420).chain([u64::MAX]) {
             let expected = ends.iter().position(|&end| end >= place).unwrap();

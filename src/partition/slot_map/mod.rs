@@ -366,7 +366,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn even_is_contiguous_and_follows_the_weights() {
+    fn even_slot_map_is_contiguous_and_follows_the_weights() {
         let even = |weights| {
             SlotMap::even()
                 .over(&weighted(weights))
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn every_slot_has_exactly_one_owner_or_the_map_is_refused() {
+    fn slot_map_with_gaps_or_overlaps_is_refused() {
         let refusal = |ranges: &[(RangeInclusive<u16>, &str)]| {
             SlotMap::from_ranges(ranges.iter().cloned())
                 .unwrap_err()
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_of_an_unknown_node_is_refused() {
+    fn slot_map_with_an_unknown_node_is_refused_when_placed() {
         let map = SlotMap::from_ranges([(0..=99, "node-0"), (100..=16383, "gone")]).unwrap();
         let refusal = map.place(&nodes(3)).unwrap_err();
         assert_eq!(
@@ -427,7 +427,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn matches_naive(
+        fn slot_map_owner_matches_a_naive_search(
             cuts in prop::collection::btree_set(1..SLOTS, 0..20),
             keys in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 20),
         ) {

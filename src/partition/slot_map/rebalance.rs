@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_goes_leaves_its_slots_to_all_others() {
+    fn slot_map_rebalance_spreads_the_slots_of_a_removed_node() {
         let before = weighted(&[1, 1, 1]);
         let away = SlotMap::even().rebalance(&before, &before[..2]).unwrap();
         assert_eq!(
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_balanced_map_stays_as_it_is() {
+    fn slot_map_rebalance_leaves_a_balanced_map_unchanged() {
         let nodes = weighted(&[1, 1, 1]);
         // The odd slot is not with the first node, and stays where it is.
         let map = SlotMap::from_ranges([
@@ -196,7 +196,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rebalance_moves_only_the_surplus(
+        fn slot_map_rebalance_moves_only_the_surplus(
             weights in prop::collection::vec((0..4_u32, 0..4_u32), 1..12),
             wanted in prop::collection::vec((0..4_u32, 0..4_u32), 1..12),
         ) {

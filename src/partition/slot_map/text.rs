@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn slot_map_text_is_parsed_back() {
         for map in [
             SlotMap::even(),
             SlotMap::even().over(&weighted(&[1, 2, 3])).unwrap(),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_cannot_be_read_is_named() {
+    fn slot_map_parse_error_names_the_line() {
         let refusal = |text| SlotMap::parse(text).unwrap_err().to_string();
         assert_eq!(
             refusal("\n0-x a"),

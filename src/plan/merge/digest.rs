@@ -68,21 +68,21 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_fleet_has_the_digest_of_an_empty_server() {
+    fn debug_digest_of_empty_nodes_is_zero() {
         let zeros = "0".repeat(40);
         let merged = digest(answers([status(&zeros), status(&zeros)])).unwrap();
         assert_eq!(merged, status(&zeros));
     }
 
     #[test]
-    fn the_keys_of_one_node_alone_have_the_digest_that_the_node_says() {
+    fn debug_digest_of_one_node_with_keys_is_its_own() {
         let (zeros, some) = ("0".repeat(40), "0123456789abcdef0123456789abcdef01234567");
         let merged = digest(answers([status(&zeros), status(some), status(&zeros)])).unwrap();
         assert_eq!(merged, status(some));
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn debug_digest_refuses_malformed_replies() {
         assert!(digest(answers([status("0123")])).is_err());
         assert!(digest(answers([status(&"x".repeat(40))])).is_err());
         assert!(digest(answers([status(&"ä".repeat(20))])).is_err());

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_event_the_latest_and_the_worst_are_told() {
+    fn latency_latest_keeps_the_latest_and_the_worst_of_each_event() {
         let one = Value::Array(vec![event("command", &[100, 5, 90])]);
         let other = Value::Array(vec![
             event("fork", &[50, 1, 1]),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_and_counts_of_newer_servers_are_added() {
+    fn latency_latest_adds_sums_and_counts() {
         let one = Value::Array(vec![event("command", &[200, 5, 9, 30, 3])]);
         let other = Value::Array(vec![event("command", &[100, 7, 8, 20, 4])]);
         let merged = latest(answers([one, other])).unwrap();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_come_by_time_and_a_second_has_its_worst() {
+    fn latency_history_is_sorted_and_keeps_the_worst_of_each_second() {
         let list = |samples: &[[i64; 2]]| {
             Value::Array(samples.iter().map(|sample| ints(sample)).collect())
         };
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn histograms_are_added_where_one_of_them_has_a_step() {
+    fn latency_histograms_are_added_bucket_by_bucket() {
         for kind in [flat, map] {
             let one = kind(&[("get", histogram(kind, 5, &[1, 2, 4, 5]))]);
             let other = kind(&[

@@ -87,7 +87,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     #[test]
-    fn elements_return_to_the_places_of_their_keys() {
+    fn mget_elements_are_merged_in_key_order() {
         let merged = by_key(
             answers([
                 Value::Array(vec![text("1"), Value::Nil]),
@@ -100,13 +100,13 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_with_too_few_elements_is_an_error_not_a_nil() {
+    fn mget_reply_with_too_few_elements_is_an_error() {
         let merged = by_key(answers([texts(&["1"])]), &[&[0, 1]]);
         assert_eq!(merged.unwrap_err().kind(), ErrorKind::Redis);
     }
 
     #[test]
-    fn lists_follow_one_another_in_node_order() {
+    fn merge_concat_joins_lists_in_node_order() {
         let merged = merge(
             Merge::Concat,
             NOTHING,
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_union_names_nothing_twice() {
+    fn merge_union_removes_duplicates() {
         let merged = merge(
             Merge::Union,
             NOTHING,
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_is_not_nil_is_found() {
+    fn merge_first_non_nil_skips_nil() {
         let merged = merge(
             Merge::FirstNonNil,
             NOTHING,
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn chance_chooses_among_the_nodes_that_have_a_key() {
+    fn randomkey_is_chosen_among_the_nodes_with_keys() {
         let chosen = |entropy| {
             let question = Question { entropy, ..NOTHING };
             let given = answers([Value::Nil, text("k"), Value::Nil, text("l")]);

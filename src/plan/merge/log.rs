@@ -81,14 +81,14 @@ mod tests {
     }
 
     #[test]
-    fn entries_come_newest_first_and_of_one_time_in_node_order() {
+    fn slowlog_entries_come_newest_first_and_in_node_order() {
         let merged = entries(given(), &[b"SLOWLOG", b"GET"]).unwrap();
         let expected = [entry(5, 300), entry(9, 300), entry(8, 200), entry(4, 100)];
         assert_eq!(merged, Value::Array(expected.into()));
     }
 
     #[test]
-    fn there_are_as_many_as_were_asked_for() {
+    fn slowlog_get_returns_at_most_the_requested_count() {
         let count = |args: &[&[u8]]| match entries(given(), args).unwrap() {
             Value::Array(entries) => entries.len(),
             other => panic!("{other:?}"),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_acl_log_tells_ages() {
+    fn acl_log_entries_are_sorted_by_age() {
         let two = flat(&[("count", Value::Int(1)), ("age-seconds", text("2.5"))]);
         let three = map(&[("age-seconds", Value::Double(1.5))]);
         let given = [
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_is_answered_with_ok() {
+    fn acl_log_reset_is_merged_to_ok() {
         let merged = entries(
             answers([Value::Okay, Value::Okay]),
             &[b"ACL", b"LOG", b"RESET"],
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_without_a_time_is_an_error() {
+    fn slowlog_entry_without_a_time_is_an_error() {
         let odd = Value::Array(vec![Value::Int(1)]);
         assert!(entries(answers([odd]), &[b"SLOWLOG", b"GET"]).is_err());
     }

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_can_be_kept_by_node() {
+    fn merge_per_node_keeps_replies_by_node_name() {
         let merged = merge(
             Merge::PerNode,
             NOTHING,

@@ -139,7 +139,7 @@ mod tests {
     use crate::command::Merge;
 
     #[test]
-    fn numbers_are_added_or_compared() {
+    fn merge_sum_min_and_max_of_integers() {
         let given = || answers([Value::Int(3), Value::Int(1), Value::Int(2)]);
         let merged = |rule| merge(rule, NOTHING, given()).unwrap();
         assert_eq!(merged(Merge::Sum), Value::Int(6));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_of_numbers_merge_element_by_element() {
+    fn merge_logical_and_and_min_work_element_by_element() {
         let given = answers([ints(&[1, 1, 0]), ints(&[1, 0, 0])]);
         let merged = merge(Merge::LogicalAnd, NOTHING, given);
         assert_eq!(merged.unwrap(), ints(&[1, 0, 0]));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_of_equal_names_are_added() {
+    fn pubsub_numsub_counts_are_added_by_channel() {
         let one = || flat(&[("news", Value::Int(1)), ("sport", Value::Int(2))]);
         let merged = merge(Merge::SumByName, NOTHING, answers([one(), one()])).unwrap();
         let expected = flat(&[("news", Value::Int(2)), ("sport", Value::Int(4))]);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_added_and_of_ratios_the_largest_is_told() {
+    fn memory_stats_adds_figures_and_takes_the_largest_ratio() {
         let node = |keys: i64, total: i64, ratio: &str| {
             flat(&[
                 ("total.allocated", Value::Int(total)),
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_of_resp3_stay_a_map_of_numbers() {
+    fn memory_stats_in_resp3_is_merged_to_a_map() {
         let node = |ratio| map(&[("a", Value::Int(1)), ("b", Value::Double(ratio))]);
         let merged = figures(
             answers([node(2.5), node(1.5), map(&[("c", Value::Int(7))])]),

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_that_differ_name_the_nodes() {
+    fn config_get_lists_differing_settings_by_node() {
         let node = |port: &str| flat(&[("port", text(port)), ("appendonly", text("no"))]);
         let merged = settings(answers([node("1"), node("2")])).unwrap();
         let expected = flat(&[("port", text("a=1,b=2")), ("appendonly", text("no"))]);
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_resp3_stay_a_map_in_whatever_order_the_nodes_name_them() {
+    fn config_get_in_resp3_is_merged_to_a_map_in_any_order() {
         let one = map(&[("x", text("1")), ("y", text("2"))]);
         let other = map(&[("y", text("2")), ("z", text("3")), ("x", text("1"))]);
         let merged = settings(answers([one, other])).unwrap();
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn no_setting_is_no_error() {
+    fn config_get_without_matches_is_an_empty_array() {
         let none = settings(answers([flat(&[]), flat(&[])])).unwrap();
         assert_eq!(none, Value::Array(Vec::new()));
     }

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn masters_are_one_master_with_all_replicas() {
+    fn role_of_masters_is_one_master_with_all_replicas() {
         let merged = role(answers([
             master(7, &["x"]),
             master(9, &[]),
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn different_roles_are_an_error_that_names_them() {
+    fn role_of_masters_and_replicas_is_an_error_that_names_the_nodes() {
         let replica = Value::Array(vec![text("slave"), text("10.0.0.1")]);
         let error = role(answers([master(7, &[]), replica])).unwrap_err();
         let text = error.to_string();
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_script_that_runs_is_found_on_whichever_node() {
+    fn function_stats_finds_the_running_script_on_any_node() {
         let engines = || ("engines", flat(&[("LUA", Value::Nil)]));
         let idle = || flat(&[("running_script", Value::Nil), engines()]);
         let busy = || flat(&[("running_script", text("f")), engines()]);

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_all_nodes_are_one_text_of_the_kind_they_had() {
+    fn client_list_joins_the_lines_of_all_nodes() {
         let merged = lines(answers([text("id=1\n"), text("id=7\nid=8\n")])).unwrap();
         assert_eq!(merged, text("id=1\nid=7\nid=8\n"));
         let merged = lines(answers([verbatim("id=1\n"), verbatim("id=2\n")])).unwrap();
@@ -144,20 +144,20 @@ mod tests {
     }
 
     #[test]
-    fn texts_stand_under_the_names_of_their_nodes() {
+    fn texts_are_merged_under_the_names_of_their_nodes() {
         let merged = by_node(answers([verbatim("fine"), verbatim("so so\n")])).unwrap();
         assert_eq!(merged, verbatim("# Node a\nfine\n# Node b\nso so\n"));
     }
 
     #[test]
-    fn an_error_stands_in_the_place_of_the_text() {
+    fn error_of_one_node_is_merged_in_place_of_its_text() {
         let error = Value::ServerError(server_error("ERR", "No samples"));
         let merged = by_node(answers([error, text("graph")])).unwrap();
         assert_eq!(merged, text("# Node a\nERR No samples\n# Node b\ngraph\n"));
     }
 
     #[test]
-    fn what_is_alike_is_said_once_and_what_differs_by_node() {
+    fn equal_values_are_written_once_and_differing_ones_by_node() {
         assert_eq!(alike_or_by_node(&[("a", "1"), ("b", "1")]), "1");
         assert_eq!(alike_or_by_node(&[("a", "1"), ("b", "2")]), "a=1,b=2");
         assert_eq!(

@@ -64,7 +64,7 @@ mod tests {
     use crate::plan::pubsub::{Message, SubscriptionKind};
 
     #[test]
-    fn events_are_bounded_by_number_and_by_bytes() {
+    fn event_queue_is_limited_by_number_and_by_bytes() {
         let message = |bytes: usize| {
             Event::Message(Message {
                 channel: b"c".to_vec(),

@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn subscriptions_settle_when_the_node_confirms_each() {
+    fn subscribe_is_confirmed_when_the_node_confirms_each_channel() {
         let mut listening = SubscriptionTracker::default();
         let packed = change(
             &mut listening,
@@ -563,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_connection_hears_of_everything_again() {
+    fn all_subscriptions_are_sent_again_over_a_new_connection() {
         let mut listening = SubscriptionTracker::default();
         change(
             &mut listening,
@@ -598,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_while_all_is_made_again_is_kept_apart() {
+    fn subscription_changes_during_a_resubscription_are_sent_separately() {
         let mut listening = SubscriptionTracker::default();
         let many: Vec<String> = (0..3 * NAMES_AT_ONCE)
             .map(|number| format!("{number:06}"))
@@ -648,7 +648,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_takes_nothing_from_what_was_wanted_before() {
+    fn refused_subscribe_leaves_earlier_subscriptions_in_place() {
         let mut listening = SubscriptionTracker::default();
         change(
             &mut listening,
@@ -677,7 +677,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_say_how_they_came() {
+    fn message_and_pmessage_pushes_keep_their_channel_and_pattern() {
         let mut listening = SubscriptionTracker::default();
         let heard = listening.handle_reply(array(&["pmessage", "p*", "pub", "hello"]), "n");
         let expected = Message {
@@ -694,7 +694,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_once_and_wanted_no_more() {
+    fn refused_subscribe_is_reported_once_and_not_repeated() {
         let mut listening = SubscriptionTracker::default();
         change(
             &mut listening,

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_connection_gets_one_ping_and_is_given_up_if_nothing_arrives() {
+    fn idle_subscriber_connection_gets_one_ping_and_is_closed_if_nothing_arrives() {
         let mut worker = SubscriptionWorker::default();
         worker.connected(Instant::now());
         assert!(worker.quiet().is_ok());
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn missed_is_due_once_after_each_reconnection_and_never_on_the_first_connection() {
+    fn event_missed_is_due_once_after_each_reconnection_of_a_subscriber() {
         let mut worker = SubscriptionWorker::default();
         let now = Instant::now();
         worker.connected(now);
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_break_at_once_are_remade_at_growing_intervals() {
+    fn subscriber_connection_that_breaks_at_once_is_replaced_with_growing_backoff() {
         let mut worker = SubscriptionWorker::default();
         let mut now = Instant::now();
         let mut pauses = Vec::new();
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_left_alone_counts_as_no_failure_and_an_attempt_that_failed_as_one() {
+    fn subscriber_counts_failed_connection_attempts_but_not_those_prevented_by_backoff() {
         let mut worker = SubscriptionWorker::default();
         let now = Instant::now();
         let down = Down {
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_waits_for_an_attempt_that_is_due_and_for_no_other() {
+    fn subscribe_waits_only_for_a_connection_attempt_that_is_due() {
         let mut worker = SubscriptionWorker::default();
         let now = Instant::now();
         worker.subscriptions.begin_change();

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_answers_are_merged_as_they_are() {
+    fn raw_merge_joins_plain_replies_byte_for_byte() {
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(
             merged(Merge::AllSucceeded, &["+OK\r\n", "+OK\r\n"], &[]),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_all_nodes_is_passed_on_byte_for_byte() {
+    fn raw_merge_passes_on_an_error_common_to_all_nodes() {
         let error = b"-ERR no such option '\xff'\r\n".as_slice();
         for rule in [
             Merge::AllSucceeded,
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_left_to_those_who_read_it() {
+    fn raw_merge_leaves_other_replies_to_the_decoding_merge() {
         for (rule, frames) in [
             (Merge::AllSucceeded, ["+OK\r\n", "-ERR no\r\n"]),
             (Merge::Concat, ["*0\r\n", "-ERR no\r\n"]),

@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_come_in_the_order_asked_and_as_they_came() {
+    fn raw_pipeline_keeps_replies_in_request_order_and_unchanged() {
         let requests = ["GET b", "GET a", "MGET b a b2", "GET a2", "DEL a b"];
         let replies: [&[&str]; 2] = [
             &["$1\r\n1\r\n", "*1\r\n$1\r\n1\r\n", "*-1\r\n", ":1\r\n"],
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_of_our_own_keep_their_places_and_silent_commands_have_none() {
+    fn raw_pipeline_keeps_the_place_of_local_replies_and_drops_suppressed_ones() {
         let replies: [&[&str]; 2] = [&[":1\r\n"], &[":2\r\n"]];
         let replies_to = replies_to(&["INCR a", "INCR b"], replies, |pipeline| {
             if pipeline.size().0 == 1 {
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_was_not_kept_has_its_place_and_its_request() {
+    fn raw_pipeline_marks_an_oversized_reply_with_its_request() {
         let replies: [&[&str]; 2] = [&["$1\r\n1\r\n", OVERSIZED], &[":2\r\n"]];
         let replies_to = replies_to(&["GET a", "GET a2", "STRLEN b"], replies, |_| ());
         let request = r"*2\r\n$3\r\nGET\r\n$2\r\na2\r\n";
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_does_not_answer_is_never_nil() {
+    fn raw_pipeline_writes_an_error_for_a_node_without_a_reply() {
         let replies: [&[&str]; 2] = [&["$1\r\n1\r\n"], &[]];
         let replies_to = replies_to(&["GET a", "SET b 1", "MGET a b"], replies, |_| ());
         let lines: Vec<&str> = replies_to.split("\r\n").collect();

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_meter_of_raw_replies_counts_what_is_held_and_nothing_afterwards() {
+    fn raw_replies_meter_counts_held_bytes_until_they_are_dropped() {
         let count = Arc::new(Count::default());
         let meter = || Some(Arc::clone(&count) as SharedByteMeter);
         let held = || count.0.load(Ordering::Relaxed);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_that_come_after_a_resend_are_metered_though_none_came_before() {
+    fn raw_replies_after_a_resend_are_metered() {
         let count = Arc::new(Count::default());
         let held = || count.0.load(Ordering::Relaxed);
         let mut more = RawReplies::with_meter(Some(Arc::clone(&count) as SharedByteMeter));
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_found_again_also_when_later_ones_are_asked_again() {
+    fn raw_replies_are_found_by_number_after_a_resend() {
         let mut frames = RawReplies::default();
         for frame in [&b":1\r\n"[..], b"$3\r\nabc\r\n", b"+OK\r\n"] {
             frames.push(frame);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn an_oversized_reply_has_its_place_and_is_no_empty_one() {
+    fn raw_replies_keep_the_place_of_an_oversized_reply() {
         let mut frames = RawReplies::default();
         frames.push_oversized();
         frames.push(b":1\r\n");
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_of_any_size_are_found_again() {
+    fn raw_replies_of_any_size_are_found_by_number() {
         let sizes = [5, PIECE_BYTES - 5, 1, 3 * PIECE_BYTES, 7, PIECE_BYTES, 0, 2];
         let replies: Vec<Vec<u8>> = (0..)
             .zip(sizes)

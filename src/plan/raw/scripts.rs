@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_is_known_once_it_was_run_or_loaded() {
+    fn script_is_recorded_once_eval_or_script_load_succeeded() {
         let mut cache = ScriptCache::empty();
         let eval: [&[u8]; 3] = [b"EVAL", b"return 1", b"0"];
         let sha: [&[u8]; 3] = [b"EVALSHA", SUM, b"0"];
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_is_no_refusal_needs_no_remedy() {
+    fn only_noscript_needs_script_recovery() {
         let mut cache = ScriptCache::empty();
         record(&mut cache, &[b"SCRIPT", b"LOAD", b"return 1"], "+x\r\n");
         let sha: [&[u8]; 3] = [b"EVALSHA", SUM, b"0"];

@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_is_read_as_by_a_server() {
+    fn scan_cursor_zero_is_parsed_as_by_a_server() {
         for text in [&b"0"[..], b"", b"00", b"0\0x", b"\0"] {
             let cursor = ScanCursor::parse(text, &router(2));
             let begins = cursor.map(|at| (at.node.get(), at.cursor));
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_cursor_without_room_is_an_error_that_names_the_node() {
+    fn scan_cursor_of_a_server_that_does_not_fit_is_an_error_that_names_the_node() {
         let router = router(4);
         let at = FIRST;
         for server in [1 << 40, 1 << 52, u64::MAX] {
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_cursor_that_was_altered_is_an_error() {
+    fn altered_scan_cursor_is_an_error() {
         let router = router(4);
         let mut found = 0;
         for server in 1..200_u64 {
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_cursor_of_another_topology_is_an_error() {
+    fn scan_cursor_of_another_topology_is_an_error() {
         let (three, four) = (router(3), router(4));
         let taken = (1..1000_u64)
             .map(|server| cursor_of(&FIRST.after_reply(page(server), &three).unwrap()))
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_cursor_that_would_land_on_another_node_after_the_list_changed_is_an_error() {
+    fn scan_cursor_is_an_error_after_the_list_of_nodes_changed() {
         let before = over(["a", "b", "c"]);
         for (what, names) in [
             ("a node inserted before", &["x", "a", "b", "c"][..]),
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn the_check_of_a_scan_cursor_covers_the_identity_of_its_node() {
+    fn scan_cursor_check_covers_the_id_of_its_node() {
         let (router, payload) = (over(["a", "b"]), 12345);
         let [a, b] = [0, 1].map(|node| ScanCursor {
             node: NodeIndex::new(node),
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_an_invalid_cursor() {
+    fn malformed_scan_cursor_is_an_error() {
         for text in [
             &b" 1"[..],
             b"1x",
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_out_of_reach_is_skipped_unless_all_are() {
+    fn scan_skips_unreachable_nodes_unless_all_are() {
         let router = router(3);
         let first = FIRST;
         let at = |page: &Value| parse(cursor_of(page), &router).unwrap();

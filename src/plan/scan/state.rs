@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_parses_as_it_prints_and_names_its_node_by_id() {
+    fn scan_position_parses_as_it_prints_and_names_its_node_by_id() {
         let router = router(&["a", "b"]);
         for position in [start(&router), at(&router, "b", 0), at(&router, "b", 42)] {
             let text = position.to_string();
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_whose_text_was_altered_or_cut_is_refused() {
+    fn altered_or_truncated_scan_position_is_refused() {
         let text = at(&router(&["a", "b"]), "b", 42).to_string();
         let mut wrong: Vec<String> = (0..text.len()).map(|end| text[..end].to_owned()).collect();
         for at in 0..text.len() {
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_size_outside_of_its_limits_is_given_as_an_error_once() {
+    fn scan_count_out_of_bounds_is_yielded_as_one_error() {
         let router = router(&["a"]);
         for size in [0, 1_000_001, usize::MAX - 1, usize::MAX] {
             let mut pages = ScanState::new(start(&router));
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_is_refused_when_the_list_of_nodes_has_changed() {
+    fn scan_position_is_refused_after_the_list_of_nodes_changed() {
         let before = router(&["a", "b", "c"]);
         let position = at(&before, "b", 7);
         assert_eq!(position.locate(before.topology()).unwrap().get(), 1);
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_was_begun_is_asked_for_again() {
+    fn scan_position_within_a_page_repeats_that_page() {
         let router = router(&["a", "b"]);
         let mut pages = ScanState::new(start(&router));
         let next = at(&router, "b", 7);

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_are_judged_by_their_text_wherever_it_is() {
+    fn keys_of_eval_and_evalsha_are_read_from_the_script_text() {
         let mut cache = ScriptCache::default();
         cache.record_sent(&[b"SCRIPT", b"LOAD", b"return 1"]);
         cache.record_sent(&[b"SCRIPT", b"LOAD", b"return redis.call('GET', ARGV[1])"]);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_are_judged_by_the_library_that_names_them() {
+    fn keys_of_fcall_are_read_from_the_library_text() {
         let mut cache = ScriptCache::default();
         let library = |name: &str, function: &str, body: &str| {
             format!(
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_number_of_keys_is_told_in_the_words_of_the_server() {
+    fn wrong_numkeys_of_eval_and_fcall_has_the_error_text_of_the_server() {
         let sha = ScriptSha::of(b"").hex();
         for (request, text) in [
             (

@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_scripts_are_forgotten_first() {
+    fn script_cache_evicts_the_oldest_scripts_first() {
         let mut cache = ScriptCache::default();
         let sources: Vec<String> = (0..=SCRIPTS_MAX).map(|n| format!("return {n}")).collect();
         for source in &sources {
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_are_limited_as_well() {
+    fn script_cache_limits_libraries_by_number_and_bytes() {
         let mut cache = ScriptCache::default();
         for n in 0..=SCRIPTS_MAX {
             let code = format!("#!lua name=l{n}\n");
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn loads_are_repeated_without_replacing_the_newest_first() {
+    fn function_loads_are_repeated_newest_first_and_without_replace() {
         let cache = told(&[
             &["FUNCTION", "LOAD", "#!lua name=a\nold"],
             &["FUNCTION", "LOAD", "#!lua name=b\n"],
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_deleted_is_not_brought_back() {
+    fn deleted_or_flushed_libraries_are_not_loaded_again() {
         let both = [
             &["FUNCTION", "LOAD", "#!lua name=a\n"][..],
             &["FUNCTION", "LOAD", "#!lua name=b\n"],
@@ -490,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_on_one_node_is_not_taken_for_all() {
+    fn function_load_and_script_flush_on_one_node_do_not_change_the_script_cache() {
         let mut cache = Arc::new(told(&[&["EVAL", "return 1", "0"]]));
         for request in [
             &[b"FUNCTION".as_slice(), b"LOAD", b"#!lua name=a\n"][..],
@@ -504,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_that_ran_into_an_error_is_remembered_one_that_is_none_is_not() {
+    fn script_cache_records_scripts_that_fail_at_run_time_but_not_at_compile_time() {
         let error = |text: &str| Value::ServerError(crate::error::server_error("ERR", text));
         let news = |answer| {
             let request: [&[u8]; 3] = [b"EVAL", b"return 1", b"0"];
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn a_remembered_script_exists() {
+    fn script_exists_is_true_for_a_cached_script() {
         let mut cache = Arc::new(told(&[&["EVAL", "return 1", "0"]]));
         let request: [&[u8]; 4] = [b"SCRIPT", b"EXISTS", ONE.as_bytes(), b"ffff"];
         let mut answer = Value::Array(vec![Value::Int(0), Value::Int(0)]);

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn each_command_of_the_group_is_known_in_any_case() {
+    fn every_script_and_function_command_is_recognized_in_any_case() {
         for (words, concern) in [
             (&["eval", "s", "0"][..], "Eval"),
             (&["EVAL_RO", "s", "0"], "Eval"),
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_is_that_of_the_server() {
+    fn script_sha_matches_the_sha1_of_the_server() {
         let digits = b"e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
         assert_eq!(ScriptSha::parse(digits), Some(ScriptSha::of(b"return 1")));
         assert_eq!(

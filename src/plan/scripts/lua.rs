@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_in_quotes_are_seen() {
+    fn lua_analysis_finds_keys_in_quotes() {
         for (source, keys) in [
             ("return redis.call('GET', 'k')", &["k"][..]),
             ("return server.pcall('SET', \"k\", ARGV[1])", &["k"]),
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_that_show_they_touch_no_data() {
+    fn lua_analysis_recognizes_scripts_that_touch_no_data() {
         for source in [
             "",
             "return 1",
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_that_may_touch_anything() {
+    fn lua_analysis_rejects_scripts_that_may_touch_any_key() {
         for source in [
             "return redis.call('GET', 'k' .. 'l')",
             "return redis.call('GET', KEYS[1])",
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_library_says_its_name_in_the_first_line() {
+    fn library_name_is_read_from_the_first_line() {
         let name = |code: &'static str| {
             library_name(code.as_bytes()).map(|name| name.escape_ascii().to_string())
         };
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a_library_names_its_functions_in_strings() {
+    fn library_functions_are_found_in_its_strings() {
         let code = b"#!lua name=l\nredis.register_function('Fun', g)\nredis.register_function{function_name=\"other\"}";
         assert!(names(code, b"fun") && names(code, b"OTHER"));
         assert!(!names(code, b"g") && !names(code, b"l") && !names(code, b"fu"));
@@ -453,7 +453,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_text_makes_it_panic(
+        fn lua_analysis_never_panics_on_arbitrary_text(
             pieces in proptest::collection::vec(proptest::sample::select(vec![
                 "redis", ".", "call", "(", ")", "'", "\"", "\\", "\n", "--", "[", "[[", "]]", "=", "time", "get", ",", "#!", "\u{e9}",
             ]), 0..24),

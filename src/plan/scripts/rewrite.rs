@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn each_node_is_given_the_source_once() {
+    fn pipeline_gives_the_script_source_to_each_node_once() {
         let mut rewriter = rewriter(&[&[b"SCRIPT", b"LOAD", b"return 1"]]);
         let (one, other) = (NodeIndex::new(0), NodeIndex::new(1));
         let mut is_given = |node, args: &[&[u8]]| rewriter.add(0, node, b"", args).is_some();
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_go_ahead_of_a_transaction_that_calls_a_function_of_theirs() {
+    fn function_load_goes_ahead_of_a_transaction_with_fcall() {
         let loads: [&[&[u8]]; 3] = [
             &[b"FUNCTION", b"LOAD", b"#!lua name=a\n'f'"],
             &[b"FUNCTION", b"LOAD", b"#!lua name=b\n'g'"],

@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_read_from_replies_to_info_of_both_protocols() {
+    fn server_version_is_read_from_info_in_resp2_and_resp3() {
         let some = |text: &str| Some(text.to_owned());
         let info = "# Server\r\nredis_version:7.0.15\r\nredis_git_sha1:0\r\n";
         let bulk = format!("${}\r\n{info}\r\n", info.len());

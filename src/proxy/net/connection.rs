@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn serve_can_be_spawned_for_a_stream_that_is_not_sync() {
+    async fn proxy_serve_can_be_spawned_for_a_stream_that_is_not_sync() {
         let proxy = ShardedClient::builder()
             .node("a", "redis://127.0.0.1:1/")
             .build_proxy()

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rewritten_requests_come_first_and_what_arrives_comes_last() {
+    fn rewritten_requests_are_read_before_later_input() {
         let mut input = RequestBuffer::default();
         input.append(b"one two".to_vec());
         input.consume(4);

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_holders_of_memory_go_first_and_no_more_than_must() {
+    fn memory_limit_disconnects_the_largest_clients_first_and_no_more_than_needed() {
         let registry = Arc::new(ClientRegistry::new(10));
         registry.memory.set_limit(100 << 20);
         let clients: Vec<_> = (0..4).map(|_| enter(&registry)).collect();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_has_gone_holds_nothing() {
+    fn memory_of_a_disconnected_client_is_released() {
         let registry = Arc::new(ClientRegistry::new(10));
         let (entry, memory) = enter(&registry);
         memory.set_buffers(1 << 20);

@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_are_added_and_sizes_for_people_follow_the_sums() {
+    fn info_adds_counters_and_recomputes_human_sizes() {
         let report = "# Memory\nused_memory:1048576\nused_memory_human:1.00M\nmaxmemory_human:0B\nmaxmemory:0\n";
         let text = merged_text(&[report, report]);
         assert!(text.starts_with(
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_and_cannot_be_added_names_the_nodes() {
+    fn info_lists_differing_texts_by_node() {
         let reports = ["redis_version:7.0.15\n", "redis_version:8.0.0\n"];
         assert_eq!(line(&reports, "redis_version"), "a=7.0.15,b=8.0.0");
         let reports = ["redis_version:7.0.15\n", "redis_version:7.0.15\n"];
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_true_when_they_are_anywhere_and_uptime_is_the_shortest() {
+    fn info_flags_are_set_if_any_node_sets_them_and_uptime_is_the_shortest() {
         let reports = [
             "loading:0\nuptime_in_seconds:70\nrdb_bgsave_in_progress:1\nrdb_last_save_time:9\n",
             "loading:1\nuptime_in_seconds:5\nrdb_bgsave_in_progress:0\nrdb_last_save_time:8\n",
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn ratios_follow_the_sums() {
+    fn info_ratios_are_recomputed_from_the_sums() {
         let reports = [
             "used_memory:100\nused_memory_rss:300\nmem_fragmentation_ratio:3.00\nused_memory_peak:100\nused_memory_peak_perc:100.00%\n",
             "used_memory:300\nused_memory_rss:300\nmem_fragmentation_ratio:1.00\nused_memory_peak:500\nused_memory_peak_perc:60.00%\n",
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn decimals_keep_their_number() {
+    fn info_sums_keep_the_number_of_decimals() {
         let reports = ["used_cpu_sys:0.003176\n", "used_cpu_sys:1.000001\n"];
         assert_eq!(line(&reports, "used_cpu_sys"), "1.003177");
         let reports = [
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_added_and_their_time_to_live_is_weighted() {
+    fn info_keyspace_adds_keys_and_weights_avg_ttl() {
         let reports = [
             "# Keyspace\ndb0:keys=10,expires=1,avg_ttl=1000\n",
             "# Keyspace\ndb0:keys=20,expires=3,avg_ttl=2000\ndb1:keys=1,expires=0,avg_ttl=0\n",
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics_of_commands_and_errors_are_added() {
+    fn info_commandstats_and_errorstats_are_added() {
         let reports = [
             "cmdstat_config|get:calls=1,usec=10,usec_per_call=10.00,rejected_calls=0,failed_calls=0\nerrorstat_ERR:count=1\n",
             "cmdstat_config|get:calls=3,usec=50,usec_per_call=16.67,rejected_calls=1,failed_calls=2\nerrorstat_ERR:count=4\n\
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn replicas_are_numbered_anew_and_modules_are_told_once() {
+    fn info_renumbers_replicas_and_lists_modules_once() {
         let reports = [
             "# Replication\nconnected_slaves:1\nslave0:ip=1,port=1\n# Modules\nmodule:name=x,ver=1\nmodule:name=y,ver=1\n",
             "# Replication\nconnected_slaves:1\nslave0:ip=2,port=2\n# Modules\nmodule:name=x,ver=1\n",
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn every_node_has_a_section_of_its_own_at_the_end() {
+    fn info_ends_with_a_section_per_node() {
         let report = |version: &str, keys: u32| {
             format!(
                 "# Server\nredis_version:{version}\n\n# Clients\nconnected_clients:2\n\n# Replication\nrole:master\n\n\
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_a_heading_or_a_field() {
+    fn info_lines_are_headings_or_fields() {
         let report = Value::VerbatimString {
             format: VerbatimFormat::Text,
             text: "# Server\r\nredis_version:7\r\nodd\r\nos:Linux: x\r\n\r\n# Modules\r\n".into(),
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_section_is_empty() {
+    fn info_of_an_unknown_section_is_empty() {
         assert_eq!(merged_text(&["", ""]), "");
     }
 }

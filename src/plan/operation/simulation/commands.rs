@@ -325,28 +325,28 @@ const ALL: &[&str] = &[
 ];
 
 #[test]
-fn a_command_for_one_node_is_resent_once_and_a_write_only_if_it_was_not_sent() {
+fn command_for_one_node_is_resent_once_and_a_write_only_if_unsent() {
     play_all(ONE, play);
 }
 
 #[test]
-fn a_command_for_any_node_goes_to_the_next_one_until_all_were_asked_or_the_time_is_over() {
+fn command_for_any_node_tries_each_node_until_the_deadline() {
     play_all(ANY, play);
 }
 
 #[test]
-fn a_command_cut_by_node_tells_the_status_of_each_part() {
+fn split_command_reports_the_status_of_each_part() {
     play_all(SPLIT, play);
 }
 
 #[test]
-fn a_command_for_all_nodes_and_a_step_of_scan_are_resent_like_others() {
+fn command_for_all_nodes_and_scan_step_are_resent_like_others() {
     play_all(ALL, play);
 }
 
 #[cfg(feature = "proxy")]
 #[test]
-fn all_single_commands_are_carried_out_alike_when_replies_are_passed_on_as_they_came() {
+fn single_commands_behave_alike_with_raw_replies() {
     use super::scripts::{FUNCTIONS, SCRIPTS};
     use super::world::play_as;
     use crate::plan::RawReplies;

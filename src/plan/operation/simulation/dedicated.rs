@@ -149,6 +149,6 @@ const ROWS: &[&str] = &[
 ];
 
 #[test]
-fn what_is_sent_over_a_dedicated_connection_is_never_resent_and_exec_fails_after_a_failed_watch() {
+fn dedicated_connection_never_resends_and_fails_exec_after_a_failed_watch() {
     play_all(ROWS, play);
 }

@@ -36,7 +36,7 @@ fn play_all(rows: &[&str], play: fn(&str) -> Result<(), String>) {
 }
 
 #[test]
-fn a_row_that_is_wrong_is_told() {
+fn simulation_row_with_a_wrong_expectation_fails() {
     for (row, why) in [
         ("> GET a1\n1 b GET a1 -> v\n= v", "sent \"1 a GET a1\""),
         ("> GET a1\n2 a GET a1 -> v\n= v", "sent \"1 a GET a1\""),

@@ -288,22 +288,22 @@ const TRANSACTIONS: &[&str] = &[
 ];
 
 #[test]
-fn a_pipeline_that_breaks_is_resent_from_its_first_unanswered_request_unless_a_write_was_sent() {
+fn broken_pipeline_is_resent_from_its_first_unanswered_request_unless_a_write_was_sent() {
     play_all(MIXED, play);
 }
 
 #[test]
-fn each_command_of_a_pipeline_goes_to_its_own_nodes() {
+fn pipeline_sends_each_command_to_its_own_nodes() {
     play_all(ROUTED, play);
 }
 
 #[test]
-fn scripts_and_functions_of_a_pipeline_are_brought_to_the_nodes_that_lack_them() {
+fn pipeline_loads_scripts_and_functions_on_nodes_that_lack_them() {
     play_all(SCRIPTS, play);
 }
 
 #[test]
-fn a_transaction_is_sent_once_and_as_one_piece() {
+fn transaction_is_sent_once_and_never_split_into_chunks() {
     play_all(TRANSACTIONS, play);
 }
 
@@ -320,7 +320,7 @@ fn planned(packed: &[u8], check: impl FnOnce(&[NodeRequest])) {
 }
 
 #[test]
-fn wait_and_the_publish_before_it_are_never_in_two_chunks() {
+fn wait_and_the_publish_before_it_are_sent_in_one_chunk_of_a_pipeline() {
     const CHUNK: usize = 1 << 20;
     // The end of the first chunk lies before PUBLISH, between the two, and behind WAIT.
     let wait = pack("WAIT 1 100");

@@ -408,7 +408,7 @@ fn check_error(text: &str, error: &Error, applied: &HashMap<String, usize>) {
 }
 
 #[test]
-fn whatever_breaks_an_operation_ends_and_no_write_is_applied_twice_or_told_wrong() {
+fn every_operation_ends_under_random_faults_and_no_write_is_applied_twice_or_misreported() {
     let runs = std::env::var("REDIS_SHARDING_SIMULATION_RUNS").ok();
     let runs = runs.map_or(RUNS, |runs| runs.parse().expect("a number of runs"));
     let mut runner = proptest::test_runner::TestRunner::new(Config {

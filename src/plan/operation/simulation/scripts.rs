@@ -307,22 +307,22 @@ const AT_ONE_NODE: &[&str] = &[
 ];
 
 #[test]
-fn evalsha_becomes_eval_at_a_node_that_lacks_the_script() {
+fn evalsha_is_resent_as_eval_to_a_node_that_lacks_the_script() {
     play_all(SCRIPTS, play);
 }
 
 #[test]
-fn fcall_loads_or_lists_libraries_first_where_it_needs_them() {
+fn fcall_loads_or_lists_libraries_first_where_needed() {
     play_all(FUNCTIONS, play);
 }
 
 #[test]
-fn a_command_for_a_named_node_stays_there_and_its_libraries_too() {
+fn script_command_for_a_named_node_and_its_libraries_stay_on_that_node() {
     play_all(AT_ONE_NODE, play);
 }
 
 #[test]
-fn no_command_about_scripts_waits_so_every_step_of_its_recovery_has_an_end() {
+fn script_commands_never_block_so_every_recovery_step_has_a_deadline() {
     let about_scripts = CommandTable::built_in()
         .iter()
         .filter(|command| command.scripting() == Scripting::Yes);

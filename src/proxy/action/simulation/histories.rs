@@ -214,7 +214,7 @@ fn run(router: &Router, requests: &[&str], choices: Vec<usize>) -> (Vec<usize>, 
 }
 
 #[test]
-fn no_history_of_watch_runs_a_transaction_whose_keys_are_not_watched() {
+fn exec_never_runs_without_its_watched_keys_in_any_history_of_watch() {
     let router = router();
     let mut histories = 0;
     let mut executed = 0;

@@ -800,12 +800,12 @@ fn check(rows: &[Row]) {
 }
 
 #[test]
-fn watch_and_exec_are_carried_out_on_one_connection_or_not_at_all() {
+fn watch_and_exec_run_on_one_connection_or_not_at_all() {
     check(TRANSACTIONS);
 }
 
 #[test]
-fn hello_takes_the_watched_connection_along_or_loses_it() {
+fn hello_keeps_or_loses_the_watched_connection() {
     check(HELLO);
 }
 
@@ -830,12 +830,12 @@ fn a_reply_that_client_reply_has_switched_off_is_not_written() {
 }
 
 #[test]
-fn reset_and_quit_leave_nothing_behind() {
+fn reset_and_quit_end_watch_and_subscriptions() {
     check(ENDS);
 }
 
 #[test]
-fn many_subscriptions_are_confirmed_in_pieces_that_let_others_have_their_turn() {
+fn subscribe_to_many_channels_yields_between_pieces() {
     for (count, pieces) in [
         (NAMES_AT_ONCE - 1, 0),
         (NAMES_AT_ONCE, 1),
