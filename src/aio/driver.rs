@@ -188,6 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         if state.pending.is_empty() && state.probe.is_none() {
             return false;
         }
+        // Peeking is a system call, so not under the lock that senders take.
         drop(state);
         self.last_probe = Instant::now();
         self.stream.is_closed()

@@ -137,6 +137,7 @@ impl EventChannel {
         let tell = state.waiting > 0 && state.queue.has_room();
         drop(state);
         if tell {
+            // All of them, as the room may be enough for several; those that find none wait again.
             self.taken.notify_waiters();
         }
     }

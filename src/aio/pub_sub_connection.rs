@@ -1,4 +1,16 @@
-//! Listening to one node: a task that waits for messages, and makes the connection again when it breaks.
+//! The pub/sub connection to one node: a task that receives messages, and reconnects and resubscribes when it
+//! breaks.
+//!
+//! The user and the task share [`Shared`]. The user changes the set of subscriptions in it and appends the
+//! commands; the task writes them and records the confirmations. When a connection breaks, the task derives
+//! SUBSCRIBE commands for the whole set from the same state, so a change that came in between is never lost.
+//!
+//! ```text
+//!  run ─▶ run_connection ─▶ read_loop ─▶ broken ─▶ Event::Disconnected ─▶ wait ─▶ run_connection ...
+//!              │                 │
+//!              │ not due yet     └ Event::Missed, once all subscriptions are confirmed again
+//!              └▶ wait (the node's backoff)
+//! ```
 
 use std::future::Future;
 use std::io;
@@ -26,53 +38,62 @@ use crate::plan::pubsub::{
 use crate::policy::{BACKOFF_MAX, ConnectError, Down, broken_text, pause};
 use crate::resp::{PING, ReplyDecoder};
 
-/// Replies and messages that are dealt with in a row, and their bytes, before other tasks get their turn.
+/// Number of replies and messages handled in a row, before other tasks get their turn.
 const REPLIES_AT_ONCE: usize = 256;
+/// Number of payload bytes handled in a row.
 const BYTES_AT_ONCE: usize = 256 << 10;
 
-/// One node's connection.
+/// The user's side of one node's connection. Dropping it ends the task.
 pub(super) struct PubSubConnection {
     shared: Arc<Shared>,
     connector: Connector,
+    /// The node's name, for events.
     node: String,
+    /// Where messages go, shared with the other nodes' connections.
     events: Arc<EventChannel>,
 }
 
-/// What the user and the task share.
+/// State that the user and the task share.
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    /// For the user: something was confirmed or refused, a connection made or lost.
+    /// For the user: a subscription was confirmed or refused, a connection made or lost.
     changed: Notify,
-    /// For the task: there is something to write, or the user has gone.
+    /// For the task: there is something to write, or the user is gone. `notify_one` stores a permit, so no
+    /// wake-up is lost while the task is busy.
     work: Notify,
-    /// The task has run since this was cleared.
+    /// Set whenever the task runs; cleared by [`PubSubConnection::probe`].
     run: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// The subscriptions wanted, and those that the node has confirmed.
     subscriptions: SubscriptionTracker,
-    /// Requests for the connection there is.
+    /// Commands for the current connection. Discarded with it: the next one restores all subscriptions from
+    /// `subscriptions`.
     outgoing: Vec<u8>,
+    /// True while there is a connection, including the restoring of its subscriptions.
     connected: bool,
-    /// How many connections were made.
+    /// Number of connections made. From the second one on, messages have been missed.
     connections: u64,
     /// Why there is no connection.
     outage: Option<ConnectError>,
-    /// How many connections broke or could not be made.
+    /// Number of connections that broke or could not be made. A change tells by it that an attempt has failed
+    /// since it began.
     failed: u64,
-    /// The number of the task; those before it have nothing to say any more.
+    /// Number of the current task. A task with another number was replaced and must touch nothing.
     task: u64,
-    /// It exists.
+    /// True while the current task exists.
     running: bool,
-    /// Its runtime, if that runs only while somebody blocks on it.
+    /// The task's runtime if it is a current-thread one.
     home: Option<Id>,
-    /// The user has gone.
+    /// True once the user's side is dropped.
     ended: bool,
 }
 
 impl PubSubConnection {
+    /// Starts the task on this runtime.
     pub(super) fn start(connector: Connector, node: String, events: Arc<EventChannel>) -> Self {
         let connection = Self {
             shared: Arc::default(),
@@ -84,7 +105,7 @@ impl PubSubConnection {
         connection
     }
 
-    /// Starts the task on this runtime if the one it lived on has ended.
+    /// Starts a new task on this runtime if the last one ended with its runtime.
     pub(super) fn ensure_running(&self) {
         let running = self.shared.state.lock().running;
         if !running {
@@ -92,7 +113,8 @@ impl PubSubConnection {
         }
     }
 
-    /// Starts the task on this runtime. One that there was does nothing more.
+    /// Starts a new task on this runtime. The current one, if it still exists, does nothing more: its number
+    /// is out of date.
     fn restart(&self) {
         let (number, was_connected) = {
             let mut state = self.shared.state.lock();
@@ -104,6 +126,7 @@ impl PubSubConnection {
             (state.task, std::mem::take(&mut state.connected))
         };
         if was_connected {
+            // The replaced task will not report it.
             self.events.stop(Some(self.disconnected()));
         }
         let worker = Worker {
@@ -116,37 +139,44 @@ impl PubSubConnection {
         tokio::spawn(worker.run());
     }
 
+    /// The event for a connection that broke.
     fn disconnected(&self) -> Event {
         Event::Disconnected {
             node: self.node.clone(),
         }
     }
 
-    /// Whether the task lives on a runtime that may not be run while this one is.
+    /// True if the task lives on a current-thread runtime other than the caller's.
     pub(super) fn is_on_foreign_runtime(&self) -> bool {
         is_away(self.shared.state.lock().home)
     }
 
-    /// Asks the task for a sign of life.
+    /// Asks the task to show that it is being polled.
     pub(super) fn probe(&self) {
         self.shared.run.store(false, Ordering::Relaxed);
         self.shared.work.notify_one();
     }
 
-    /// Starts the task on this runtime if it has given no sign of life since it was asked.
+    /// Starts a new task on this runtime if the current one has not run since [`probe`](Self::probe).
     pub(super) fn move_to_this_runtime(&self) {
         if !self.shared.run.load(Ordering::Relaxed) {
             self.restart();
         }
     }
 
-    /// Changes what is listened to, and tells the node if there is a connection; a new connection hears of it anyway.
+    /// Changes the set of subscriptions, and sends the commands if there is a connection. A new connection
+    /// restores the set in any case.
+    ///
+    /// If the future is dropped, the names handled so far are changed, and the node learns of them with the
+    /// next connection.
     pub(super) async fn change(
         &self,
         change: SubscriptionChange,
         kind: SubscriptionKind,
         names: &[Name],
     ) {
+        // Names come in chunks, as a pattern list of a million must not block the runtime; the lock is not
+        // held over the yield.
         let mut request = ChangeRequest::new(change, kind, names.len());
         self.shared.state.lock().subscriptions.begin_change();
         for names in names.chunks(NAMES_AT_ONCE) {
@@ -161,6 +191,7 @@ impl PubSubConnection {
         }
         let mut state = self.shared.state.lock();
         if state.connected {
+            // Moved, not copied, in the common case.
             match state.outgoing.is_empty() {
                 true => state.outgoing = request.finish(),
                 false => state.outgoing.extend_from_slice(&request.finish()),
@@ -170,7 +201,13 @@ impl PubSubConnection {
         }
     }
 
-    /// Waits until the node has confirmed what is wanted. While the node is known to be down, only for an attempt that is due.
+    /// Waits until the node has confirmed all subscriptions. While the node is known to be down, waits only
+    /// for an attempt that is due.
+    ///
+    /// # Errors
+    ///
+    /// The node's own, after which the change is rolled back; or `late`, with the reason why there is no
+    /// connection, after which the change stays in force.
     pub(super) async fn wait_confirmed(
         &self,
         deadline: Deadline,
@@ -178,6 +215,7 @@ impl PubSubConnection {
     ) -> Result<(), Error> {
         let failed = self.shared.state.lock().failed;
         loop {
+            // Registered before the state is read, or a confirmation in between would not be noticed.
             let mut changed = pin!(self.shared.changed.notified());
             changed.as_mut().enable();
             let refusal = {
@@ -189,6 +227,8 @@ impl PubSubConnection {
                 }
                 if refusal.is_none()
                     && let Some(outage) = &state.outage
+                    // An attempt that is due gets its chance; one that has failed since the change began was
+                    // it.
                     && (state.failed != failed || !self.connector.backoff.is_due())
                 {
                     return Err(late(Some(outage)));
@@ -210,6 +250,7 @@ impl PubSubConnection {
         }
     }
 
+    /// Undoes a refused change, in steps between which other tasks run.
     async fn roll_back(&self) {
         loop {
             let is_done = self.shared.state.lock().subscriptions.roll_back();
@@ -228,47 +269,58 @@ impl Drop for PubSubConnection {
     }
 }
 
-/// The task.
+/// The task's side.
 struct Worker {
     shared: Arc<Shared>,
     connector: Connector,
     node: String,
     events: Arc<EventChannel>,
+    /// Compared with [`State::task`].
     number: u64,
 }
 
-/// Why a connection is no more.
+/// How a connection ended.
 enum End {
+    /// It worked, and then failed.
     Broken(ConnectError),
     /// It could not be made.
     NotMade(ConnectError),
-    /// The node is known to be down, and is left alone for so long.
+    /// No attempt: the node is known to be down and its pause is not over.
     Down(Down),
-    /// Nobody listens any more, or another task does it.
+    /// The user's side is gone, or another task has taken over.
     NoUser,
 }
 
-/// What comes next on a connection.
+/// What happens next on a connection.
 enum Wakeup {
+    /// Bytes were read into the decoder, or reading failed.
     Arrived(io::Result<usize>),
+    /// Everything taken was written and flushed, or writing failed.
     Written(io::Result<()>),
+    /// Nothing has arrived for [`KEEPALIVE_AFTER`].
     Quiet,
+    /// The user has changed something.
     Work,
 }
 
-/// A connection, and what is on its way over it.
+/// A connection, and the bytes on their way over it.
 struct Transfer {
+    /// The socket, encrypted or not.
     stream: Box<dyn Duplex>,
     decoder: ReplyDecoder,
+    /// Commands taken from [`State::outgoing`] or from the restoring.
     outgoing: Vec<u8>,
-    /// How much of `outgoing` the socket has taken.
+    /// Number of bytes of `outgoing` that the socket has taken.
     written: usize,
+    /// False until the stream has flushed what it took: TLS may hold back a record.
     flushed: bool,
 }
 
 impl Worker {
+    /// Connects, again and again, until the user is gone.
     async fn run(self) {
-        // A server that takes connections and drops them at once is not called at once each time.
+        // A server that accepts connections and drops them at once feeds no backoff, as every connection is
+        // made. This count spaces such attempts.
         let mut short_lived = 0;
         loop {
             let begun = Instant::now();
@@ -279,7 +331,7 @@ impl Worker {
                     short_lived = if lived_long { 1 } else { short_lived + 1 };
                     (why, pause(short_lived, rand::random()), 1)
                 }
-                // How long the node is left alone is asked for next.
+                // No pause here: the next `run_connection` asks the backoff for the one that applies.
                 End::NotMade(why) => (why, Duration::ZERO, 1),
                 End::Down(down) => (down.reason, down.retry_in, 0),
             };
@@ -294,6 +346,7 @@ impl Worker {
             };
             self.shared.changed.notify_waiters();
             let node = self.node.clone();
+            // May wait for room; the task has no connection then, so nothing is lost by waiting.
             if was_connected && !self.events.send(Event::Disconnected { node }).await {
                 return;
             }
@@ -304,8 +357,8 @@ impl Worker {
         }
     }
 
-    /// Waits before the next connection; while the node is left alone, no longer than until another connection has found out
-    /// more.
+    /// Pauses before the next connection. While the node is backed off, ends early if another connection of
+    /// the client learns more of the node.
     async fn wait(&self, pause: Duration, is_left_alone: bool) {
         match is_left_alone {
             true => {
@@ -317,14 +370,15 @@ impl Worker {
         }
     }
 
-    /// The state, as long as it concerns this task.
+    /// Locks the state. `None` once the user is gone or another task has taken over, which every step has to
+    /// respect.
     fn state(&self) -> Option<MutexGuard<'_, State>> {
         self.shared.run.store(true, Ordering::Relaxed);
         let state = self.shared.state.lock();
         (!state.ended && state.task == self.number).then_some(state)
     }
 
-    /// One connection, from its beginning to its end.
+    /// Makes one connection and serves it until it ends.
     async fn run_connection(&self) -> End {
         let connector = &self.connector;
         let attempt = match connector.backoff.try_begin(connector.timeout) {
@@ -340,6 +394,8 @@ impl Worker {
             let Some(mut state) = self.state() else {
                 return End::NoUser;
             };
+            // Under one lock with `connected`: a change either precedes the restoring, and is part of it, or
+            // follows it and appends its own commands.
             state.subscriptions.begin_restore();
             state.outgoing = Vec::new();
             state.connected = true;
@@ -357,7 +413,7 @@ impl Worker {
         self.read_loop(transfer, gap).await
     }
 
-    /// `gap` tells that messages may have been missed before this connection.
+    /// Serves one connection. `gap` is true if messages may have been missed before it.
     async fn read_loop(&self, mut transfer: Transfer, mut gap: bool) -> End {
         let mut asked = false;
         loop {
@@ -385,8 +441,9 @@ impl Worker {
         }
     }
 
-    /// Takes what is to be written next, once all that was taken before is written: first what makes the subscriptions of a
-    /// new connection again. Whether there is still a user.
+    /// Takes what is to be written next, once everything taken before is written: first the commands that
+    /// restore the subscriptions, a piece at a time, then those of the user. Returns false if there is no
+    /// user any more.
     fn take_outgoing(&self, transfer: &mut Transfer) -> bool {
         let Some(mut state) = self.state() else {
             return false;
@@ -403,11 +460,12 @@ impl Worker {
         true
     }
 
+    /// Handles every complete reply and message in the decoder. Returns how the connection ended, if it did.
     async fn handle_buffered(&self, decoder: &mut ReplyDecoder, gap: &mut bool) -> Option<End> {
         let (mut replies, mut bytes) = (0, 0);
         loop {
-            // Only once the node has confirmed the subscriptions: who looks at the data now must not miss what is published
-            // after the look.
+            // `Missed` only after the node has confirmed the subscriptions: a user who now rereads the data
+            // must not miss what is published after that.
             if *gap && self.shared.state.lock().subscriptions.is_restored() {
                 *gap = false;
                 let node = self.node.clone();
@@ -431,6 +489,8 @@ impl Worker {
                 }
                 PubSubReply::Message(message) => {
                     bytes += message.payload.len();
+                    // While the queue is full nothing is read here, so the server's output buffer limit
+                    // applies.
                     if !self.events.send(Event::Message(message)).await {
                         return Some(End::NoUser);
                     }
@@ -444,8 +504,11 @@ impl Worker {
         }
     }
 
-    /// Writes and reads at the same time: a server that waits until its replies are read may read nothing itself.
+    /// Waits until something happens. Writes and reads at the same time: a server that waits for its replies
+    /// to be read may itself not read.
     async fn next_wakeup(&self, transfer: &mut Transfer) -> Wakeup {
+        // Nothing is lost when these are dropped: `Notify` keeps its permit, and reading goes directly into
+        // the decoder.
         let mut work = pin!(self.shared.work.notified());
         let mut silence = pin!(tokio::time::sleep(KEEPALIVE_AFTER));
         std::future::poll_fn(|cx| {
@@ -465,7 +528,7 @@ impl Worker {
 }
 
 impl Transfer {
-    /// Ready when there was something to write and all of it is written.
+    /// Ready when there was something to write and all of it is written and flushed.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.flushed {
             return Poll::Pending;
@@ -483,6 +546,7 @@ impl Transfer {
         Poll::Ready(Ok(()))
     }
 
+    /// Reads once into the decoder's spare room.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut room = ReadBuf::new(self.decoder.spare_mut());
         ready!(Pin::new(&mut *self.stream).poll_read(cx, &mut room))?;
@@ -494,7 +558,8 @@ impl Transfer {
 }
 
 impl Drop for Worker {
-    /// The runtime may end before the user goes.
+    /// Runs when the runtime shuts down before the user is gone: leaves the state ready for
+    /// [`PubSubConnection::ensure_running`], and wakes the reader to call it.
     fn drop(&mut self) {
         let was_connected = {
             let mut state = self.shared.state.lock();
