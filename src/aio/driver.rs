@@ -61,7 +61,7 @@ pub(super) struct Driver<S> {
     last_probe: Instant,
     /// When requests are taken from the queue.
     coalescing: WriteCoalescing,
-    /// The yield under way while [`WriteCoalescing::OneYield`] lets other tasks add requests.
+    /// The yield under way while other tasks are given time to add requests.
     coalescing_yield: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 

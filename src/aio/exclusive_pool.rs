@@ -86,7 +86,7 @@ impl ExclusivePool {
             if since.elapsed() < PROBE_AFTER || !connection.is_stale().await {
                 return Some(connection);
             }
-            // A server that closed this one has probably closed the others, but each of them is checked for itself.
+            // A server that closed this one has probably closed the others, but each is checked for itself.
         }
         None
     }

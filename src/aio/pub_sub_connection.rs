@@ -46,6 +46,7 @@ const BYTES_AT_ONCE: usize = 256 << 10;
 /// The user's side of one node's connection. Dropping it ends the task.
 pub(super) struct PubSubConnection {
     shared: Arc<Shared>,
+    /// How connections are made, for the next task.
     connector: Connector,
     /// The node's name, for events.
     node: String,
@@ -344,6 +345,7 @@ impl Worker {
                 state.failed += failed;
                 std::mem::take(&mut state.connected)
             };
+            // After the state is set: a change that waits must see the outage.
             self.shared.changed.notify_waiters();
             let node = self.node.clone();
             // May wait for room; the task has no connection then, so nothing is lost by waiting.
