@@ -67,7 +67,7 @@ struct State {
     open: usize,
     /// Number of threads waiting on `freed`. Saves a system call per release.
     waiting: usize,
-    /// Counts up when a connection broke: those made before are not trusted any more.
+    /// Incremented when a connection breaks. Connections made before are not reused.
     generation: u64,
 }
 
@@ -94,7 +94,10 @@ enum CheckoutStep {
     Idle(NodeConnection),
     /// By connecting, for which a slot has been taken.
     Make {
+        /// The pool's generation when the slot was taken. If a connection breaks while this one is being
+        /// made, it counts as old.
         generation: u64,
+        /// The backoff's admission, to which the outcome is reported.
         attempt: ConnectAttempt,
     },
 }
@@ -157,7 +160,7 @@ impl Pool {
         }
     }
 
-    /// Takes back a connection that owes nothing.
+    /// Takes back a connection on which no reply is owed. `used` is when its request began.
     pub(super) fn release(&self, mut connection: NodeConnection, used: Instant) {
         connection.last_used = used;
         let mut state = self.state.lock();
@@ -170,7 +173,8 @@ impl Pool {
         self.wake(state);
     }
 
-    /// A connection is no more, and that says nothing of the others.
+    /// Gives back the slot of a connection that was closed for a reason that does not concern the others,
+    /// such as a timeout.
     pub(super) fn discard(&self) {
         let mut state = self.state.lock();
         state.open -= 1;
@@ -190,8 +194,9 @@ impl Pool {
         drop(idle);
     }
 
-    /// Releases the lock and wakes one waiter. One is enough, as each call follows a change that serves one
-    /// waiter.
+    /// Releases the lock and wakes one waiter. One is enough: each call frees one connection or slot, and for
+    /// the idle connections that [`discard_all_idle`](Self::discard_all_idle) closes, a waiter was woken when
+    /// they were released.
     fn wake(&self, state: parking_lot::MutexGuard<'_, State>) {
         let waiting = state.waiting;
         drop(state);
@@ -226,8 +231,8 @@ impl Pool {
                         })
                     }
                     Err(down) => {
-                        // We may have been woken for this slot but will not use it; wake the next waiter, which will
-                        // fail at once as well instead of sleeping until its deadline.
+                        // We may have been woken for this slot but will not use it; wake the next waiter, which
+                        // will fail at once as well instead of sleeping until its deadline.
                         self.wake(state);
                         Err(down.into())
                     }
@@ -274,8 +279,8 @@ impl Pool {
             Err(error) => error,
         };
         let reason = self.connector.error(&error);
-        // The request had less than half of the usual time left when it tried, so its failure is not evidence against the
-        // node; the attempt is dropped without an outcome.
+        // The request had less than half of the usual time left when it tried, so its failure is not evidence
+        // against the node; the attempt is dropped without an outcome.
         let usual = deadline.within_limit(self.settings.connect_timeout);
         if allotted.is_over() && allotted.limit() < Some(usual / 2) {
             drop(attempt);
@@ -325,7 +330,7 @@ impl fmt::Debug for Pool {
 
 /// A connection on loan. Closed when dropped, unless it is [released](Self::release).
 pub(super) struct Lease<'p> {
-    // Declared first: fields are dropped in order, and the slot must not be given away before this one is closed.
+    // Declared first: fields are dropped in order, and the connection must be closed before its slot is free.
     connection: NodeConnection,
     place: Place<'p>,
 }
