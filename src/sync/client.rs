@@ -16,9 +16,9 @@ use crate::topology::Topology;
 /// A client that spreads data over many Redis or Valkey servers.
 ///
 /// It is the connection: it implements [`redis::ConnectionLike`], so `redis::Commands`,
-/// `redis::TypedCommands`, `redis::cmd(..).query(..)`, `redis::pipe()` and `redis::Script` work as they do over
-/// one server. It is cheap to clone, may be shared by threads, and connects when a node is first needed;
-/// redis-rs' traits take `&mut self`, but a clone serves as well.
+/// `redis::TypedCommands`, `redis::cmd(..).query(..)`, `redis::pipe()` and `redis::Script` work as they do
+/// over one server. It is cheap to clone, may be shared by threads, and connects when a node is first needed;
+/// redis-rs' traits take `&mut self`, for which each thread has its own clone.
 ///
 /// ```no_run
 /// use redis_sharding::{ShardedClient, redis::Commands};

@@ -279,8 +279,8 @@ impl Pool {
             Err(error) => error,
         };
         let reason = self.connector.error(&error);
-        // The request had less than half of the usual time left when it tried, so its failure is not evidence
-        // against the node; the attempt is dropped without an outcome.
+        // The request had less than half of the usual time left when it tried, so its failure is not
+        // evidence against the node; the attempt is dropped without an outcome.
         let usual = deadline.within_limit(self.settings.connect_timeout);
         if allotted.is_over() && allotted.limit() < Some(usual / 2) {
             drop(attempt);
