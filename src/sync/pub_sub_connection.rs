@@ -1,4 +1,13 @@
-//! Listening to one node: a thread that waits for messages, and makes the connection again when it breaks.
+//! The pub/sub connection to one node: a thread that receives messages, and reconnects and resubscribes when
+//! it breaks.
+//!
+//! The thread reads and reconnects; the user's thread writes its own commands on a clone of the socket. When
+//! a connection breaks, the thread derives SUBSCRIBE commands for the whole set of subscriptions from
+//! [`State`], so a change that came in between is never lost.
+//!
+//! Lock order: `writer` before `state`. `writer` is held while the socket takes bytes, which can block; the
+//! thread must be able to take `state` and read at that time, as a server whose messages are not read stops
+//! reading.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -21,39 +30,50 @@ use crate::sync::event_channel::EventChannel;
 use crate::sync::resp_stream::{WRITE_POLL_INTERVAL, is_timeout};
 use crate::sync::socket::Socket;
 
-/// One node's connection.
+/// The user's side of one node's connection. Dropping it ends the thread.
 pub(super) struct PubSubConnection {
     shared: Arc<Shared>,
-    /// What all connections to the node know of it.
+    /// The node's backoff, shared with all other connections to it.
     backoff: Arc<NodeBackoff>,
+    /// The thread, detached on drop.
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the user and the thread share. Who needs both locks takes that of the writer first: it is held while the socket takes
-/// what is written, and the thread must be able to read meanwhile.
+/// State that the user and the thread share. See the module's documentation for the order of the locks.
 struct Shared {
-    /// For writing, while there is a connection that all subscriptions have been asked for on.
+    /// The socket to write to. `None` until all subscriptions of a new connection have been requested: those
+    /// commands come first.
     writer: Mutex<Option<Socket>>,
+    /// Held briefly, never over I/O.
     state: Mutex<State>,
-    /// Something was confirmed or refused, a connection made or lost.
+    /// A subscription was confirmed or refused, a connection made or lost, or the user is gone.
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
+    /// The subscriptions wanted, and those that the node has confirmed.
     subscriptions: SubscriptionTracker,
-    /// Requests for the connection there is.
+    /// Commands for the current connection. Discarded with it: the next one restores all subscriptions from
+    /// `subscriptions`.
     outgoing: Vec<u8>,
+    /// True while there is a connection, including the restoring of its subscriptions.
     connected: bool,
     /// Why there is no connection.
     outage: Option<ConnectError>,
-    /// How many connections broke or could not be made.
+    /// Number of connections that broke or could not be made. A change tells by it that an attempt has failed
+    /// since it began.
     failed: u64,
-    /// The user has gone.
+    /// True once the user's side is dropped.
     ended: bool,
 }
 
 impl PubSubConnection {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no thread to give.
     pub(super) fn start(
         (connector, connect_timeout): (Connector, Duration),
         node: String,
@@ -84,7 +104,8 @@ impl PubSubConnection {
         })
     }
 
-    /// Changes what is listened to, and tells the node if there is a connection; a new connection hears of it anyway.
+    /// Changes the set of subscriptions, and sends the commands if there is a connection. A new connection
+    /// restores the set in any case.
     pub(super) fn change(
         &self,
         change: SubscriptionChange,
@@ -102,6 +123,8 @@ impl PubSubConnection {
         }
         state.outgoing.extend_from_slice(&request.finish());
         drop(state);
+        // Whoever holds `writer` takes `outgoing` again before it lets go, so if the lock is not free in
+        // time, our commands are most likely written by them, and if not, with the next command or PING.
         let limit = deadline.within(KEEPALIVE_AFTER);
         if let Some(mut writer) = limit
             .end()
@@ -111,7 +134,13 @@ impl PubSubConnection {
         }
     }
 
-    /// Waits until the node has confirmed what is wanted. While the node is known to be down, only for an attempt that is due.
+    /// Waits until the node has confirmed all subscriptions. While the node is known to be down, waits only
+    /// for an attempt that is due.
+    ///
+    /// # Errors
+    ///
+    /// The node's own, after which the change is rolled back; or `late`, with the reason why there is no
+    /// connection, after which the change stays in force.
     pub(super) fn wait_confirmed(
         &self,
         deadline: &Deadline,
@@ -129,6 +158,7 @@ impl PubSubConnection {
                 return Ok(());
             }
             if let Some(outage) = &state.outage
+                // An attempt that is due gets its chance; one that has failed since the change began was it.
                 && (state.failed != failed || !self.backoff.is_due())
             {
                 return Err(late(Some(outage)));
@@ -145,25 +175,29 @@ impl PubSubConnection {
 }
 
 impl Drop for PubSubConnection {
+    /// Ends the thread without waiting for it: it may be connecting, or blocked in a read.
     fn drop(&mut self) {
         self.shared.state.lock().ended = true;
+        // After the state is set: a change that waits must see the outage.
         self.shared.changed.notify_all();
-        // Not waited for: whoever writes at this moment finds out by itself.
+        // Not waited for: a thread that is writing checks `ended` when it is done.
         if let Some(writer) = self.shared.writer.try_lock()
             && let Some(socket) = &*writer
         {
             socket.shutdown();
         }
-        // The thread ends by itself: it may be waiting for a connection, which nobody needs to wait for.
+        // Detached: the thread ends by itself, within the connect timeout if it is connecting.
         drop(self.thread.take());
     }
 }
 
 impl Shared {
-    /// Writes what waits to be written, if there is a connection. One that does not take it in time is given up; the thread
-    /// sees that, and makes another.
+    /// Writes the queued commands, if there is a connection. Closes one that does not take them in time; the
+    /// thread notices, and reconnects.
     fn write_outgoing(&self, writer: &mut Option<Socket>, limit: &Deadline) {
         loop {
+            // Again and again until nothing is left: others append while the socket takes what was there
+            // before.
             let outgoing = std::mem::take(&mut self.state.lock().outgoing);
             let Some(socket) = writer else {
                 return;
@@ -179,8 +213,8 @@ impl Shared {
     }
 }
 
-/// Writes all of `bytes`. `meanwhile` is called when the socket takes no more: the other side may not read before what it has
-/// written is read.
+/// Writes all of `bytes`. Calls `meanwhile` each time the socket takes no more for a while: the server may
+/// not read on before what it has written is read.
 fn write_all(
     socket: &mut Socket,
     bytes: &[u8],
@@ -204,30 +238,34 @@ fn write_all(
     Ok(())
 }
 
-/// The thread.
+/// The thread's side.
 struct Worker {
     shared: Arc<Shared>,
     connector: Connector,
+    /// Maximum duration of one attempt, handshake included.
     connect_timeout: Duration,
     node: String,
     events: Arc<EventChannel>,
 }
 
-/// Why a connection is no more.
+/// How a connection ended.
 enum End {
+    /// It worked, and then failed.
     Broken(ConnectError),
     /// It could not be made.
     NotMade(ConnectError),
-    /// The node is known to be down, and is left alone for so long.
+    /// No attempt: the node is known to be down and its pause is not over.
     Down(Down),
-    /// Nobody listens any more.
+    /// The user's side is gone.
     NoUser,
 }
 
 impl Worker {
+    /// Connects, again and again, until the user is gone.
     fn run(self) {
         let mut connections = 0_u64;
-        // A server that takes connections and drops them at once is not called at once each time.
+        // A server that accepts connections and drops them at once feeds no backoff, as every connection is
+        // made. This count spaces such attempts.
         let mut short_lived = 0;
         loop {
             let (before, begun) = (connections, Instant::now());
@@ -238,10 +276,12 @@ impl Worker {
                     short_lived = if lived_long { 1 } else { short_lived + 1 };
                     (why, pause(short_lived, rand::random()), 1)
                 }
-                // How long the node is left alone is asked for next.
+                // No pause here: the next `run_connection` asks the backoff for the one that applies.
                 End::NotMade(why) => (why, Duration::ZERO, 1),
                 End::Down(down) => (down.reason, down.retry_in, 0),
             };
+            // Before `connected` is cleared, in the order of the locks: no command is written to a socket
+            // that is no longer read.
             *self.shared.writer.lock() = None;
             {
                 let mut state = self.shared.state.lock();
@@ -256,6 +296,7 @@ impl Worker {
             }
             let end = Instant::now() + pause;
             let mut state = self.shared.state.lock();
+            // `changed` is notified for other reasons as well, so the pause goes on until its end.
             while !state.ended && !self.shared.changed.wait_until(&mut state, end).timed_out() {}
             if state.ended {
                 return;
@@ -263,7 +304,7 @@ impl Worker {
         }
     }
 
-    /// One connection, from its beginning to its end.
+    /// Makes one connection and serves it until it ends. `connections` counts those that were made.
     fn run_connection(&self, connections: &mut u64) -> End {
         let attempt = match self.connector.backoff.try_begin(self.connect_timeout) {
             Ok(attempt) => attempt,
@@ -279,6 +320,8 @@ impl Worker {
             if state.ended {
                 return End::NoUser;
             }
+            // Under one lock with `connected`: a change either precedes the restoring, and is part of it, or
+            // follows it and appends its own commands.
             state.subscriptions.begin_restore();
             state.outgoing = Vec::new();
             state.connected = true;
@@ -295,8 +338,10 @@ impl Worker {
         self.read_loop(&mut socket, &mut decoder, *connections > 1)
     }
 
-    /// Makes all subscriptions again, then lets others write.
+    /// Requests all subscriptions again, then lets the user write.
     fn restore(&self, mut socket: Socket, decoder: &mut ReplyDecoder) -> io::Result<()> {
+        // Held from here on, so that the user's commands follow those of the restoring: an UNSUBSCRIBE in
+        // front of its SUBSCRIBE would be lost.
         let mut writer = self.shared.writer.lock();
         loop {
             let packed = self.shared.state.lock().subscriptions.restore();
@@ -315,40 +360,46 @@ impl Worker {
                 }
             })?;
         }
+        // Commands that were appended meanwhile are written before the lock is released; their senders may
+        // have given up waiting for it.
         *writer = Some(socket);
         self.shared
             .write_outgoing(&mut writer, &Deadline::start(Some(KEEPALIVE_AFTER)));
         Ok(())
     }
 
-    /// Whether the user has gone. Who held the lock of the writer must ask: the socket may not have been shut down.
+    /// True once the user is gone. To be checked after holding `writer`, as the destructor does not shut the
+    /// socket down then.
     fn has_ended(&self) -> bool {
         self.shared.state.lock().ended
     }
 
-    /// Tells of an event. Whether there is still somebody to tell.
+    /// Hands an event to the user. Returns false if there is none any more.
     fn send_event(&self, event: Event) -> bool {
         self.events.send(event)
     }
 
+    /// The node's name, for an event.
     fn node(&self) -> String {
         self.node.clone()
     }
 
-    /// A socket to read from, and the same to write to.
+    /// Connects; returns a socket to read from and a clone to write to.
     fn connect(&self) -> redis::RedisResult<(Socket, Socket)> {
         let deadline = Deadline::start(Some(self.connect_timeout));
         let socket = self.connector.connect_pub_sub(&deadline)?;
         socket.set_timeouts(Some(KEEPALIVE_AFTER))?;
+        // Short, so that a blocked write lets its thread read.
         socket.set_write_timeout(WRITE_POLL_INTERVAL)?;
         let writer = socket.try_clone()?;
         Ok((socket, writer))
     }
 
-    /// `gap` tells that messages may have been missed before this connection.
+    /// Serves one connection. `gap` is true if messages may have been missed before it.
     fn read_loop(&self, socket: &mut Socket, decoder: &mut ReplyDecoder, mut gap: bool) -> End {
         let mut asked = false;
         loop {
+            // First of all: the decoder may hold replies that were read during the restoring.
             if let Some(end) = self.handle_buffered(decoder, &mut gap) {
                 return end;
             }
@@ -373,10 +424,11 @@ impl Worker {
         }
     }
 
+    /// Handles every complete reply and message in the decoder. Returns how the connection ended, if it did.
     fn handle_buffered(&self, decoder: &mut ReplyDecoder, gap: &mut bool) -> Option<End> {
         loop {
-            // Only once the node has confirmed the subscriptions: who looks at the data now must not miss what is published
-            // after the look.
+            // `Missed` only after the node has confirmed the subscriptions: a user who now rereads the data
+            // must not miss what is published after that.
             if *gap && self.shared.state.lock().subscriptions.is_restored() {
                 *gap = false;
                 if !self.send_event(Event::Missed { node: self.node() }) {
@@ -401,6 +453,8 @@ impl Worker {
                     self.shared.changed.notify_all();
                 }
                 PubSubReply::Message(message) => {
+                    // While the queue is full nothing is read here, so the server's output buffer limit
+                    // applies.
                     if !self.send_event(Event::Message(message)) {
                         return Some(End::NoUser);
                     }
@@ -409,9 +463,10 @@ impl Worker {
         }
     }
 
+    /// Sends PING, to which a connection that is alive replies.
     fn ping(&self) {
         let limit = Deadline::start(Some(KEEPALIVE_AFTER));
-        // Who writes at this moment needs no PING, for the node has something to answer.
+        // If the user is writing, the node will have something to reply to anyway.
         if let Some(mut writer) = self.shared.writer.try_lock() {
             self.shared.state.lock().outgoing.extend_from_slice(PING);
             self.shared.write_outgoing(&mut writer, &limit);

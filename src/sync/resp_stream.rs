@@ -14,7 +14,7 @@ use crate::endpoint::Endpoint;
 use crate::resp::{self, Input};
 use crate::sync::socket::Socket;
 
-/// Bytes of the buffer to begin with.
+/// Initial size of the buffer in bytes.
 const BUFFER_BYTES: usize = 16 * 1024;
 
 /// Maximum length in bytes of a line, to which the buffer grows. Stops a server that never ends one.
