@@ -135,8 +135,8 @@ impl Executor {
             for request in &mut in_flight {
                 request.write(chunk, deadline);
             }
-            // In reverse: the node written to last replies last. By the time it has, the replies of the others
-            // have arrived, so the thread blocks once instead of once per node.
+            // In reverse: the node written to last replies last. By the time it has, the replies of the
+            // others have arrived, so the thread blocks once instead of once per node.
             for request in in_flight.iter_mut().rev() {
                 request.read(chunk, deadline);
             }
@@ -185,8 +185,8 @@ impl<'t> InFlight<'t> {
             return;
         };
         let sent = lease.connection().send(chunk.bytes, deadline);
-        // A chunk written in part may have been executed in part: all of it counts as sent, and no write in it
-        // may be sent again.
+        // A chunk written in part may have been executed in part: all of it counts as sent, and no write in
+        // it may be sent again.
         if !matches!(&sent, Err(send_error) if send_error.sent == Delivery::NotSent) {
             self.sent += chunk.count;
         }

@@ -231,8 +231,8 @@ impl Pool {
                         })
                     }
                     Err(down) => {
-                        // We may have been woken for this slot but will not use it; wake the next waiter, which
-                        // will fail at once as well instead of sleeping until its deadline.
+                        // We may have been woken for this slot but will not use it; wake the next waiter,
+                        // which will fail at once as well instead of sleeping until its deadline.
                         self.wake(state);
                         Err(down.into())
                     }

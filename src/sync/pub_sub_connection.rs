@@ -186,7 +186,7 @@ impl Drop for PubSubConnection {
         {
             socket.shutdown();
         }
-        // Detached: the thread ends by itself, within the connect timeout if it is connecting.
+        // Detached: the thread may be connecting, and ends by itself once it sees `ended`.
         drop(self.thread.take());
     }
 }

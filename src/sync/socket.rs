@@ -27,7 +27,8 @@ pub(super) enum Socket {
 impl Socket {
     /// Connects, and performs the TLS handshake if the address asks for TLS.
     ///
-    /// A Unix socket is connected without a time limit: the kernel queues or refuses at once.
+    /// A Unix socket is connected without a time limit; connecting only blocks while the server's backlog is
+    /// full.
     pub(super) fn connect(endpoint: &Endpoint, deadline: &Deadline) -> io::Result<Self> {
         let options = &endpoint.options;
         match (endpoint.info.addr(), &endpoint.tls) {
@@ -147,8 +148,8 @@ impl Socket {
                 stream.set_nonblocking(false)?;
                 peeked
             }
-            // The standard library cannot peek at Unix sockets. Reading a byte instead does no harm: one that is there
-            // was not asked for, and the connection is given up.
+            // The standard library cannot peek at Unix sockets. Reading a byte instead does no harm: one that is
+            // there was not asked for, and the connection is given up.
             #[cfg(unix)]
             Self::Unix(stream) => {
                 stream.set_nonblocking(true)?;
@@ -190,7 +191,8 @@ impl Write for Socket {
     }
 }
 
-/// Connects to the first address of the host that accepts, within the deadline.
+/// Connects to the first address of the host that accepts, within the deadline. The deadline does not cover
+/// name resolution, which the system's resolver limits by itself.
 fn connect_tcp(
     host: &str,
     port: u16,
