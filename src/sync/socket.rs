@@ -148,8 +148,8 @@ impl Socket {
                 stream.set_nonblocking(false)?;
                 peeked
             }
-            // The standard library cannot peek at Unix sockets. Reading a byte instead does no harm: one that is
-            // there was not asked for, and the connection is given up.
+            // The standard library cannot peek at Unix sockets. Reading a byte instead does no harm: one that
+            // is there was not asked for, and the connection is given up.
             #[cfg(unix)]
             Self::Unix(stream) => {
                 stream.set_nonblocking(true)?;

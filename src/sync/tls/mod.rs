@@ -269,7 +269,8 @@ impl Write for TlsSocket {
         // Both locks: the records of two writers must be queued in the order in which they were encrypted.
         session.take_outgoing(&mut outgoing.bytes)?;
         drop(session);
-        // The session has taken these bytes, so they count as written. An error is met again when the rest is sent.
+        // The session has taken these bytes, so they count as written. An error is met again when the rest
+        // is sent.
         let _ = outgoing.push(&self.tcp);
         Ok(count)
     }
