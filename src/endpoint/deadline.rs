@@ -37,6 +37,7 @@ impl Deadline {
 
     /// The instant of the end. `None` if there is none, or if it is beyond the range of the clock.
     pub(crate) fn end(&self) -> Option<Instant> {
+        // A limit of years may exceed the clock; such a request does not end.
         self.limit.and_then(|limit| self.start.checked_add(limit))
     }
 
@@ -53,6 +54,7 @@ impl Deadline {
     /// True if the end was longer ago than `grace`.
     pub(crate) fn is_past(&self, grace: Duration) -> bool {
         self.limit
+            // Saturating, as the limit may be the longest duration there is.
             .is_some_and(|limit| self.start.elapsed() > limit.saturating_add(grace))
     }
 

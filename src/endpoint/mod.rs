@@ -75,10 +75,12 @@ impl SocketOptions {
     /// Options for a node: its own settings, or else the client's keepalive.
     pub(crate) fn new(keepalive: Option<Duration>, own: &TcpSettings) -> Self {
         let keepalive = keepalive.map(|idle| {
+            // The probes take as long as the idle period before them.
             let interval = (idle / KEEPALIVE_PROBES).max(KEEPALIVE_INTERVAL_MIN);
             with_probes(TcpKeepalive::new().with_time(idle), interval)
         });
         Self {
+            // The more specific setting wins.
             keepalive: own.keepalive().cloned().or(keepalive),
             user_timeout: user_timeout(own),
         }
@@ -88,6 +90,8 @@ impl SocketOptions {
     pub(crate) fn apply(&self, socket: SockRef<'_>) -> io::Result<()> {
         // Requests are written whole, so Nagle's algorithm would only hold back the end of each.
         socket.set_tcp_nodelay(true)?;
+        // Detects a node whose machine has vanished while a connection waits and sends nothing, as under
+        // BLPOP.
         if let Some(keepalive) = &self.keepalive {
             socket.set_tcp_keepalive(keepalive)?;
         }

@@ -42,6 +42,8 @@ impl NodeBackoff {
     /// Begins an attempt that takes at most `limit`, unless the node is known to be down and its pause is not
     /// over, or another connection is trying it.
     pub(crate) fn try_begin(self: &Arc<Self>, limit: Duration) -> Result<ConnectAttempt, Down> {
+        // Question and admission under one lock: of two requests that ask when an attempt is due, only one is
+        // admitted.
         match self.state.lock().try_acquire(Instant::now(), limit) {
             Admission::Down(down) => Err(down),
             Admission::Try(id) => Ok(ConnectAttempt {
@@ -99,6 +101,7 @@ impl ConnectAttempt {
     pub(crate) fn failed(mut self, reason: ConnectError) {
         self.ended = true;
         let mut state = self.node.state.lock();
+        // The jitter keeps many clients of a node that has failed from reconnecting in step.
         state.failed(self.id, Instant::now(), rand::random(), reason);
         // Woken tasks read the state at once.
         drop(state);
@@ -107,6 +110,7 @@ impl ConnectAttempt {
 
     /// Records the outcome, and returns it.
     pub(crate) fn end<T>(self, made: Result<T, ConnectError>) -> Result<T, ConnectError> {
+        // A clone of the error is kept for the requests that are refused until the next attempt.
         match &made {
             Ok(_) => self.connected(),
             Err(error) => self.failed(error.clone()),
@@ -119,6 +123,7 @@ impl Drop for ConnectAttempt {
     /// Runs without an outcome when the request was given up or its runtime has ended. The next request may
     /// try at once.
     fn drop(&mut self) {
+        // Otherwise the node would count as being tried until this attempt is overdue.
         if !self.ended {
             self.node.state.lock().inconclusive(self.id);
             self.node.notify();

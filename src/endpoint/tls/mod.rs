@@ -186,6 +186,7 @@ impl TlsOptions {
     /// The node's own certificates, or those for all nodes.
     #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
     fn certificates_of(&self, name: &str) -> Option<&TlsCertificates> {
+        // Backwards, so that a later call of the builder replaces an earlier one.
         let own = self.of_node.iter().rev().find(|(node, _)| node == name);
         own.map(|(_, certificates)| certificates)
             .or(self.certificates.as_ref())
@@ -215,6 +216,7 @@ impl TlsOptions {
         let certificates = self.certificates_of(node);
         let config = match backend {
             #[cfg(feature = "tls-rustls")]
+            // Both are parsed now, so that connecting cannot fail for a reason that was known before.
             TlsBackend::Rustls => {
                 let config = rustls::config(certificates, insecure)?;
                 Config::Rustls(config.into(), rustls::server_name(server_name)?)
@@ -258,6 +260,7 @@ fn missing_feature() -> String {
 /// name the feature that TLS needs, so this does.
 pub(crate) fn refused_url(error: &redis::RedisError) -> String {
     let has_tls = cfg!(any(feature = "tls-native-tls", feature = "tls-rustls"));
+    // redis-rs has no kind for this error, only its text.
     match has_tls || !error.to_string().contains("TLS") {
         true => error_text(error),
         false => missing_feature(),
@@ -289,7 +292,7 @@ impl Tls {
     /// The error of a failed TLS handshake, with what to do about it.
     pub(crate) fn handshake_error(&self, error: io::Error) -> io::Error {
         let text = error.to_string();
-        // Both libraries say why, each in its own words.
+        // The libraries have no common error type, but both name the certificate if it is the reason.
         let text = match text.to_ascii_lowercase().contains("certificate") {
             true => format!(
                 "TLS: the certificate of the server was refused, as {:?}: {text}; \

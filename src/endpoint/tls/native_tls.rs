@@ -24,7 +24,7 @@ pub(super) fn connector(
         if roots.is_empty() {
             return Err("TLS: there is no root certificate in the PEM text".into());
         }
-        // In place of the machine's issuers, as for rustls: whoever names an issuer wants no other to be trusted.
+        // In place of the machine's issuers, as for rustls: a user who names an issuer trusts no other.
         builder.disable_built_in_roots(true);
         for root in roots {
             builder.add_root_certificate(root);

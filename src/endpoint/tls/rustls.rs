@@ -61,7 +61,7 @@ fn roots(certificates: Option<&TlsCertificates>) -> Result<RootCertStore, String
                 .add(certificate)
                 .map_err(|error| format!("TLS: a root certificate: {error}"))?;
         }
-        // Without the common ones: whoever names an issuer wants no other to be trusted.
+        // Without the common ones: a user who names an issuer trusts no other.
         return Ok(roots);
     }
     add_common_roots(&mut roots);
