@@ -35,7 +35,7 @@ pub(crate) struct Backoff {
     outage: Option<Outage>,
     /// Number of attempts admitted while the node was down, which is the number of the last one.
     retries: u64,
-    /// How many connections were made.
+    /// Number of connections made; tells whether one was made since an attempt began.
     connected: u64,
     /// Number of failed attempts.
     failed: u64,
@@ -52,6 +52,7 @@ struct Outage {
     retry_at: Instant,
     /// The admitted attempt under way. Others, begun before the node was known to be down, may end as well.
     retry: Option<Retry>,
+    /// Why the last attempt failed; given to every request that is refused.
     reason: ConnectError,
 }
 
