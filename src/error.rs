@@ -130,8 +130,8 @@ impl ErrorKind {
         Self::Unroutable,
     ];
 
-    /// The code word that the error carries through redis-rs' traits; empty for [`ErrorKind::Redis`], whose word is the
-    /// server's own.
+    /// The code word that the error carries through redis-rs' traits; empty for [`ErrorKind::Redis`], whose
+    /// word is the server's own.
     pub fn code(self) -> &'static str {
         match self {
             Self::Attempts => "ATTEMPTS",
@@ -514,10 +514,11 @@ fn bounded_keys<'k>(keys: impl IntoIterator<Item = &'k [u8]>) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// A server error with this code and text. redis-rs builds one only from the wire.
+/// A server error with this code and text. redis-rs has no constructor, so it is parsed from RESP.
 pub(crate) fn server_error(code: &str, text: &str) -> ServerError {
     let line: String = format!("-{code} {text}")
         .chars()
+        // A line break would end the error and start another reply.
         .map(|c| if c == '\r' || c == '\n' { ' ' } else { c })
         .collect();
     match redis::parse_redis_value(format!("{line}\r\n").as_bytes()) {
@@ -526,7 +527,7 @@ pub(crate) fn server_error(code: &str, text: &str) -> ServerError {
     }
 }
 
-/// An error line without line breaks always parses; were it not so, the answer is still an error.
+/// A constant error. An error line without line breaks always parses, so this is never needed.
 fn unreachable_server_error() -> ServerError {
     match redis::parse_redis_value(b"-ERR unreadable error\r\n") {
         Ok(redis::Value::ServerError(error)) => error,
