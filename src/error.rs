@@ -35,7 +35,7 @@ struct Repr {
     /// Bounded in number and length.
     keys: Vec<Vec<u8>>,
     parts: Vec<PartOutcome>,
-    /// Whether the call may be made again, if the kind does not tell.
+    /// Set if the kind alone does not decide it.
     retry: Option<Retry>,
 }
 

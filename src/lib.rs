@@ -26,7 +26,7 @@
 //!
 //! # What is given up
 //!
-//! * **A referee.** A plain server does not tell that a key belongs to another one. All clients must have the
+//! * **A referee.** A plain server does not reject a key that another one owns. All clients must have the
 //!   same nodes under the same names, and the same partitioner; [`Topology::fingerprint`] is a number to
 //!   compare. Commands whose keys are not known are refused, never guessed.
 //! * **Atomicity across nodes.** MSET, DEL, UNLINK and TOUCH are split by node, and other clients may see
@@ -153,7 +153,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! **Errors** tell what was done, name the node and the keys, and know whether the call may be repeated
+//! **Errors** list what was done, name the node and the keys, and know whether the call may be repeated
 //! ([`Error::is_retryable`]). For errors that come through redis-rs' traits use [`ErrorKind::of`];
 //! [`ShardedClient::execute`] returns the whole error.
 //!

@@ -6,9 +6,9 @@
 //! it stays until its last reply has come. Replies carry no number, so `in_flight` is in the order of the
 //! bytes, and the oldest request owns the next reply.
 //!
-//! A request whose deadline has passed is answered with an error but stays in flight, because its reply is
-//! still to be read and discarded. The connection is only given up when the server has sent nothing at all
-//! since such a request was submitted.
+//! A request whose deadline has passed fails but stays in flight, because its reply is still to be read and
+//! discarded. The connection is only closed if the server has sent nothing at all since such a request was
+//! submitted.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -235,8 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             }
             return Collected::More;
         }
-        // Everything queued has been written. Anyone who still waits for a reply holds a handle, so nobody
-        // does.
+        // Everything queued has been written, and no handle is left to wait for a reply.
         if state.detached {
             let answered = self
                 .in_flight
@@ -350,7 +349,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
 
     /// Fails the requests whose deadline has passed. Their replies are still owed and are discarded when they
     /// come, so the connection stays in step. If nothing has arrived since one of them was submitted, the
-    /// connection is given up.
+    /// connection is closed.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
         loop {
             if self.timer_set {
@@ -393,9 +392,9 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         // The queue first: a request that is resent as soon as it has failed must not find this connection
         // open.
         self.queue.close(cause);
-        // Requests are in the order of their bytes, so the tail of `in_flight` of which no byte was written
-        // was certainly not sent and may be resent. The request that the socket has taken in part counts as
-        // sent.
+        // Requests are in the order of their bytes, so those at the end of `in_flight` were certainly not
+        // sent as long as no byte of them was written, and may be resent. The request that the socket has
+        // taken in part counts as sent.
         let mut unwritten = self.outgoing.len() - self.written;
         for request in self.in_flight.iter_mut().rev() {
             let sent = match unwritten.checked_sub(request.bytes) {

@@ -146,8 +146,8 @@ impl Lease {
             return;
         }
         let mut idle = self.pool.idle.lock();
-        // Drops the least recently used one, which may live on a runtime that is no longer run and be of no
-        // use to anybody.
+        // Drops the least recently used one, which may live on a runtime that is no longer run and then be of
+        // no use.
         let oldest = match idle.len() >= self.pool.size {
             true => Some(idle.remove(0)),
             false => None,

@@ -32,12 +32,12 @@ use crate::plan::{Answers, Cause, ExpectedEnd, Failure, NodeRequest, ReplyBuffer
 /// refused: a node this far behind would not reply in time, and the memory is better spent elsewhere.
 const OUTGOING_BYTES_MAX: usize = 256 << 20;
 
-/// Time within which a driver on another, current-thread runtime must show that it is being polled. Its
-/// connection is given up otherwise.
+/// Time within which a driver on another, current-thread runtime must show that it is being polled; otherwise
+/// its connection is closed.
 pub(crate) const DRIVER_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection to one node. Requests are written in the order in which they are submitted, and replied to in
-/// that order. Closed when dropped, as [`OnLastHandle`] says.
+/// that order. Dropping it closes the connection in the way that [`OnLastHandle`] describes.
 #[derive(Debug)]
 pub(crate) struct MultiplexedConnection {
     /// Shared with the driver.
@@ -60,9 +60,9 @@ pub(crate) struct SendQueue {
 pub(crate) struct SendQueueState {
     /// The packed requests.
     pub(crate) outgoing: Vec<u8>,
-    /// Who waits for their replies, in the order of the bytes.
+    /// The requests that the bytes belong to, in their order.
     pub(crate) pending: Vec<InFlight>,
-    /// Waker of the driver while it sleeps; taken by whoever wakes it, so that a burst wakes it once.
+    /// Waker of the driver while it sleeps. Taken to wake it, so that a burst of requests wakes it once.
     pub(crate) waker: Option<Waker>,
     /// Sent by the driver if it finds the connection open, dropped if the connection has ended.
     pub(crate) probe: Option<oneshot::Sender<()>>,
@@ -88,8 +88,8 @@ pub(crate) enum OnLastHandle {
 
 /// A request, and who waits for its replies.
 pub(crate) struct InFlight {
-    /// Length of the packed request in bytes; tells the driver how many requests at the end of its buffer
-    /// were never sent.
+    /// Length of the packed request in bytes; shows which requests at the end of the driver's buffer were
+    /// never sent.
     pub(crate) bytes: usize,
     /// Number of replies still to come.
     pub(crate) remaining: usize,
@@ -165,8 +165,8 @@ impl MultiplexedConnection {
         }
     }
 
-    /// Switches to [`OnLastHandle::Drain`], for connections whose requests are executed even if nobody waits
-    /// for them.
+    /// Switches to [`OnLastHandle::Drain`], for shared connections: their requests are executed even if no
+    /// future waits for them.
     pub(crate) fn drain_on_drop(&self) {
         self.queue.state.lock().on_last_handle = OnLastHandle::Drain;
     }
@@ -338,12 +338,12 @@ impl SendQueue {
     /// Awaits a reply on a runtime other than the driver's.
     ///
     /// A driver that is not polled does not enforce deadlines either, so it is tested every
-    /// [`DRIVER_PROBE_TIMEOUT`]. If it has not been polled, the connection is given up: requests that it has
+    /// [`DRIVER_PROBE_TIMEOUT`]. If it has not been polled, the connection is closed: requests that it has
     /// not taken are not sent and may be resent elsewhere.
     async fn await_from_foreign_runtime<T>(&self, mut answer: oneshot::Receiver<T>) -> Option<T> {
         loop {
-            // `Relaxed` suffices: the flag only ever tells that time has passed on the other runtime, and
-            // guards no data.
+            // `Relaxed` suffices: the flag only shows that the driver has run at some time since, and guards
+            // no data.
             self.run.store(false, Ordering::Relaxed);
             self.wake();
             if let Ok(answer) = tokio::time::timeout(DRIVER_PROBE_TIMEOUT, &mut answer).await {
@@ -470,7 +470,7 @@ impl InFlight {
         self.responder.is_none()
     }
 
-    /// Maximum number of bytes of a reply that are kept; nobody wants any here.
+    /// Maximum number of bytes of a reply that are kept: none.
     pub(crate) fn reply_bytes_max(&self) -> usize {
         0
     }

@@ -80,8 +80,8 @@ struct State {
     connections: u64,
     /// Why there is no connection.
     outage: Option<ConnectError>,
-    /// Number of connections that broke or could not be made. A change tells by it that an attempt has failed
-    /// since it began.
+    /// Number of connections that broke or could not be made. Compared by a change to detect that an attempt
+    /// has failed since it began.
     failed: u64,
     /// Number of the current task. A task with another number was replaced and must touch nothing.
     task: u64,
@@ -152,7 +152,7 @@ impl PubSubConnection {
         is_away(self.shared.state.lock().home)
     }
 
-    /// Asks the task to show that it is being polled.
+    /// Wakes the task, which then shows that it is being polled.
     pub(super) fn probe(&self) {
         self.shared.run.store(false, Ordering::Relaxed);
         self.shared.work.notify_one();
@@ -292,7 +292,7 @@ enum End {
     NoUser,
 }
 
-/// What happens next on a connection.
+/// The next event on a connection.
 enum Wakeup {
     /// Bytes were read into the decoder, or reading failed.
     Arrived(io::Result<usize>),

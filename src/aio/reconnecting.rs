@@ -12,8 +12,8 @@
 //!
 //! At most one task connects at a time. It is spawned on the runtime of the request that needs it, and that
 //! runtime may end, or be a current-thread one that is not run for a while. Tasks are therefore numbered and
-//! have an `overdue` time: a request that finds the current task overdue starts another, and the number tells
-//! the old one, if it ever wakes, that it has been replaced.
+//! have an `overdue` time: a request that finds the current task overdue starts another, and if the old one
+//! ever runs again, its number is out of date and it ends.
 //!
 //! Requests never wait for a node that is known to be down, with one exception: see [`State::needs_polling`].
 
@@ -70,7 +70,7 @@ pub(crate) struct ReconnectingConnection {
     state: Mutex<State>,
 }
 
-/// What is known of the task that connects.
+/// The task that connects, and the last connection.
 #[derive(Default)]
 struct State {
     /// The current task, if there is one. Older ones may still exist on a runtime that is not run.
@@ -455,7 +455,7 @@ impl Drop for PollingRequest {
     }
 }
 
-/// The task that connects, until there is a connection or nobody needs one.
+/// The task that connects, until there is a connection or the client is gone.
 struct Connecting {
     /// Weak, so that a client that has been dropped does not go on connecting.
     owner: Weak<ReconnectingConnection>,
@@ -544,7 +544,7 @@ impl Connecting {
 enum Next {
     /// Connect. The backoff has admitted the attempt.
     Try(Box<Connector>, ConnectAttempt),
-    /// Wait this long for the backoff. Holds no strong reference to the owner meanwhile.
+    /// Wait this long for the backoff. The owner is not kept alive by waiting.
     Wait(Arc<NodeBackoff>, Duration),
 }
 

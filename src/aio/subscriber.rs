@@ -201,7 +201,7 @@ impl Subscriber {
         self.events.try_receive()
     }
 
-    /// Polls for an event, after making sure that somebody polls the connections.
+    /// Polls for an event, after making sure that the connections' tasks are polled.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         poll_connections(&self.connections, &self.events, &mut self.watch, cx);
         self.events.poll_receive(cx)

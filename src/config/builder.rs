@@ -1,4 +1,4 @@
-//! [`Builder`]: collects the description of a client and checks it.
+//! [`Builder`], with the defaults and limits of everything that it sets.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

@@ -14,9 +14,14 @@ use tokio::sync::{Notify, futures::Notified};
 use crate::plan::Cause;
 use crate::policy::{Admission, AttemptId, Backoff, ConnectError, Down};
 
-/// What a client knows of one node's reachability. Every connection to the node is made as a
+/// The reachability of one node, as known to a client. Every connection to the node is made as a
 /// [`ConnectAttempt`]: shared, exclusive and streaming ones, and those for pub/sub. One that cannot connect
 /// therefore spares all others the attempt.
+///
+/// ```text
+///  try_begin ──▶ ConnectAttempt ──▶ connected | failed | dropped ──▶ notify
+///      └──────▶ Down: fail the request, or wait for `changed`
+/// ```
 #[derive(Default)]
 pub(crate) struct NodeBackoff {
     /// Held for a few instructions only.
@@ -32,7 +37,7 @@ pub(crate) struct NodeBackoff {
 pub(crate) struct ConnectAttempt {
     /// Where the outcome is recorded.
     node: Arc<NodeBackoff>,
-    /// Tells this attempt from others that are under way.
+    /// Distinguishes it from other attempts that are under way.
     id: AttemptId,
     /// True once the outcome is recorded.
     ended: bool,
@@ -41,6 +46,10 @@ pub(crate) struct ConnectAttempt {
 impl NodeBackoff {
     /// Begins an attempt that takes at most `limit`, unless the node is known to be down and its pause is not
     /// over, or another connection is trying it.
+    ///
+    /// # Errors
+    ///
+    /// [`Down`], with the reason of the last failure and the time after which to ask again.
     pub(crate) fn try_begin(self: &Arc<Self>, limit: Duration) -> Result<ConnectAttempt, Down> {
         // Question and admission under one lock: of two requests that ask when an attempt is due, only one is
         // admitted.

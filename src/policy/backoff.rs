@@ -28,14 +28,14 @@ pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// running any more.
 pub(crate) const OVERDUE_SLACK: Duration = Duration::from_millis(100);
 
-/// What is known of one node's reachability.
+/// The reachability of one node.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     /// `None` while the node is not known to be down; any number of attempts is then admitted.
     outage: Option<Outage>,
     /// Number of attempts admitted while the node was down, which is the number of the last one.
     retries: u64,
-    /// Number of connections made; tells whether one was made since an attempt began.
+    /// Number of connections made. An attempt compares it to detect that one was made since it began.
     connected: u64,
     /// Number of failed attempts.
     failed: u64,
@@ -59,7 +59,7 @@ struct Outage {
 /// The attempt admitted while the node is down.
 #[derive(Debug)]
 struct Retry {
-    /// Tells it from earlier ones that were overdue.
+    /// Distinguishes it from earlier ones that were overdue.
     number: u64,
     /// If it has not ended by then, it is presumed dead.
     overdue: Instant,
@@ -74,7 +74,7 @@ pub(crate) struct AttemptId {
     connected: u64,
 }
 
-/// Whether to connect.
+/// The decision about an attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     /// Connect, and report the outcome.

@@ -40,7 +40,7 @@ pub(super) struct SendError {
     pub(super) sent: Delivery,
 }
 
-/// Whether a failed request may have reached the server. A write that may have is never resent.
+/// How far a failed request may have got. A write that may have reached the server is never resent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
     /// The socket took no byte.

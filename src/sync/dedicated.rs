@@ -100,7 +100,7 @@ impl Dedicated {
             // The rest of a message that has begun is due now: a timeout in its middle would leave the stream
             // out of step.
             Ok(()) => self.confirmation(),
-            // The same error as redis-rs returns, whose users go on after it.
+            // redis-rs returns this error for a timeout, after which its users go on.
             Err(Cause::Timeout(text)) => Err(io::Error::new(io::ErrorKind::TimedOut, text).into()),
             Err(cause) => Err(self.failed(cause)),
         }

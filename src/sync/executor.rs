@@ -125,8 +125,8 @@ impl Executor {
             let pool = self.nodes[attempt.request.node.get()].pool(blocking);
             pool.lease(checkout, deadline)
         };
-        // All connections before the first write: while one of them waits for a slot or a handshake, no
-        // server is left with a request whose reply nobody reads.
+        // All connections before the first write: while this thread waits for a slot or a handshake, no
+        // server is left with a reply that is not read.
         let mut in_flight: Vec<InFlight<'_>> = attempts
             .map(|attempt| InFlight::begin(attempt.request, lease(&attempt)))
             .collect();
@@ -150,7 +150,7 @@ impl Executor {
 
 /// One node's requests on their way.
 struct InFlight<'t> {
-    /// What is sent.
+    /// The requests, packed.
     request: &'t NodeRequest,
     /// The connection. `None` once it has failed; the remaining chunks are then skipped.
     lease: Option<Lease<'t>>,

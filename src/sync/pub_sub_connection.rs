@@ -61,8 +61,8 @@ struct State {
     connected: bool,
     /// Why there is no connection.
     outage: Option<ConnectError>,
-    /// Number of connections that broke or could not be made. A change tells by it that an attempt has failed
-    /// since it began.
+    /// Number of connections that broke or could not be made. Compared by a change to detect that an attempt
+    /// has failed since it began.
     failed: u64,
     /// True once the user's side is dropped.
     ended: bool,
@@ -123,8 +123,8 @@ impl PubSubConnection {
         }
         state.outgoing.extend_from_slice(&request.finish());
         drop(state);
-        // Whoever holds `writer` takes `outgoing` again before it lets go, so if the lock is not free in
-        // time, our commands are most likely written by them, and if not, with the next command or PING.
+        // The holder of `writer` takes `outgoing` again before it lets go, so if the lock is not free in
+        // time, our commands are most likely written already, and if not, with the next command or PING.
         let limit = deadline.within(KEEPALIVE_AFTER);
         if let Some(mut writer) = limit
             .end()
@@ -213,8 +213,8 @@ impl Shared {
     }
 }
 
-/// Writes all of `bytes`. Calls `meanwhile` each time the socket takes no more for a while: the server may
-/// not read on before what it has written is read.
+/// Writes all of `bytes`. Calls `meanwhile` each time the socket takes no more for [`WRITE_POLL_INTERVAL`]:
+/// the server may not read on before what it has written is read.
 fn write_all(
     socket: &mut Socket,
     bytes: &[u8],
@@ -360,8 +360,8 @@ impl Worker {
                 }
             })?;
         }
-        // Commands that were appended meanwhile are written before the lock is released; their senders may
-        // have given up waiting for it.
+        // Commands appended during the restoring are written before the lock is released; their senders may
+        // have stopped waiting for it.
         *writer = Some(socket);
         self.shared
             .write_outgoing(&mut writer, &Deadline::start(Some(KEEPALIVE_AFTER)));

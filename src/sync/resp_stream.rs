@@ -1,8 +1,8 @@
 //! The RESP side of a socket: a read buffer, and one deadline for everything that is written and read.
 //!
-//! Instead of redis-rs' connection, which limits each single read, so that a reply that trickles in is never
-//! late; does not tell whether a failed write may have reached the server; and zeroes its buffer for every
-//! reply.
+//! It is used instead of redis-rs' own connection, which limits each single read, so that a reply that
+//! trickles in is never late; does not report whether a failed write may have reached the server; and zeroes
+//! its buffer for every reply.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;

@@ -35,7 +35,7 @@ pub enum TlsBackend {
     NativeTls,
 }
 
-/// Who moves the bytes; decides which features are needed.
+/// The kind of client that moves the bytes; decides which features are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Runtime {
     /// The blocking client.
@@ -289,7 +289,8 @@ impl Tls {
         }
     }
 
-    /// The error of a failed TLS handshake, with what to do about it.
+    /// The error of a failed TLS handshake, with what to do about it: a certificate that was refused needs
+    /// its issuer in `Builder::tls_certificates`.
     pub(crate) fn handshake_error(&self, error: io::Error) -> io::Error {
         let text = error.to_string();
         // The libraries have no common error type, but both name the certificate if it is the reason.

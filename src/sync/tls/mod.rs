@@ -110,7 +110,7 @@ impl TlsSocket {
             let shaken = socket.shared.session.lock().handshake();
             let sent = socket.send_answers(deadline);
             match shaken {
-                // The alert that tells the server was sent if possible; `sent` does not matter here.
+                // The alert to the server was sent if possible; whether it was does not matter here.
                 Err(error) => return Err(tls.handshake_error(error)),
                 Ok(true) => {
                     sent?;
