@@ -39,7 +39,7 @@ struct Repr {
     retry: Option<Retry>,
 }
 
-/// Whether a call may be made again.
+/// The decision whether a call may be made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Retry {
     /// It may: nothing was changed, or repeating it does no harm.

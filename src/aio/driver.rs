@@ -47,15 +47,14 @@ pub(super) struct Driver<S> {
     in_flight: VecDeque<InFlight>,
     /// Set to `earliest`; boxed once and reset, as a new timer per request would be an allocation each.
     timer: Pin<Box<Sleep>>,
-    /// True if `timer` is set to `earliest`. Cleared when `earliest` moves forward.
+    /// True if `timer` is set to `earliest`. Cleared when a request with an earlier deadline is taken.
     timer_set: bool,
     /// Earliest deadline in flight. Not always the oldest request's: one that queued for the connection or
     /// was resent has less time left.
     earliest: Option<Instant>,
     /// True once no handle is left and replies are still to come.
     draining: bool,
-    /// When the last bytes arrived; older than a request's submission means that the server has been silent
-    /// since.
+    /// When the last bytes arrived. If a request was submitted after that, the server has been silent since.
     last_read: Instant,
     /// When [`probe_closed`](Self::probe_closed) last peeked at the socket.
     last_probe: Instant,
@@ -88,6 +87,7 @@ const READ_BYTES_PER_POLL: usize = 1 << 20;
 const IN_FLIGHT_KEPT: usize = 1024;
 
 impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
+    /// A driver for a connected stream; to be spawned by the caller.
     pub(super) fn new(stream: S, queue: Arc<SendQueue>, coalescing: WriteCoalescing) -> Self {
         let now = Instant::now();
         Self {
@@ -439,9 +439,9 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Future for Driver<S> {
 }
 
 impl<S> Drop for Driver<S> {
-    /// Runs with the connection still open when the runtime shuts down and drops the task: what is in the
-    /// queue must be failed, or its senders would wait for ever. Requests in flight fail by their dropped
-    /// oneshots.
+    /// Runs with the connection still open when the runtime shuts down and drops the task. What is in the
+    /// queue must be failed, or its senders would wait for ever; requests in flight fail because their
+    /// oneshots are dropped.
     fn drop(&mut self) {
         let closed = self.queue.state.lock().closed.is_some();
         if !closed {

@@ -297,7 +297,7 @@ impl SendQueue {
         if let Some(cause) = &state.closed {
             return Err(cause.clone());
         }
-        // Empty replies cost nothing, but a million tiny requests cost their bookkeeping.
+        // Bookkeeping counts as well: a million tiny requests take more memory for it than for their bytes.
         let queued = state.pending.len() * size_of::<InFlight>();
         if state.outgoing.len() + queued > OUTGOING_BYTES_MAX {
             return Err(Cause::PoolTimeout(format!(

@@ -176,8 +176,8 @@ impl PubSubConnection {
         kind: SubscriptionKind,
         names: &[Name],
     ) {
-        // Names come in chunks, as a pattern list of a million must not block the runtime; the lock is not
-        // held over the yield.
+        // Names are handled in chunks, so that a list of a million does not block the runtime; the lock is
+        // not held over the yield.
         let mut request = ChangeRequest::new(change, kind, names.len());
         self.shared.state.lock().subscriptions.begin_change();
         for names in names.chunks(NAMES_AT_ONCE) {

@@ -140,6 +140,8 @@ impl Builder {
         weight: NonZeroU32,
     ) -> Self {
         let (name, number) = (name.into(), self.nodes.len() + 1);
+        // A name that contains a password must not be quoted; `refused_url` leaves out the URL for the same
+        // reason.
         let node = match url.into_connection_info() {
             _ if holds_password(&name) => Err(Error::config(format!(
                 "the name of node number {number} {ADVICE}"
@@ -153,6 +155,7 @@ impl Builder {
                 Err(Error::config(format!("node {name:?}: {why}")).at_node(&name))
             }
         };
+        // Each node keeps its own error, so that the first bad one is reported in node order.
         self.nodes.push(node);
         self
     }
@@ -356,6 +359,7 @@ impl Builder {
         check_addresses(&nodes)?;
         let db = common_db(&nodes)?;
         let mut commands = Cow::Borrowed(CommandTable::built_in());
+        // The table is only copied if a command is declared.
         for command in self.commands {
             let table = commands.into_owned().with(command);
             commands = Cow::Owned(table.map_err(|error| Error::config(error.to_string()))?);

@@ -27,6 +27,7 @@ impl ConnectError {
                 "{address} refused the username or the password: {reply}"
             ));
         }
+        // One text for all timeouts, whether the kernel or the deadline ended the attempt.
         match error.is_timeout() {
             true => Self::timed_out(address),
             false => Self::Unreachable(format!("{address}: {error}")),
