@@ -591,7 +591,7 @@ mod tests {
         let builder = ShardedClient::builder().node("a", node.url());
         let mut subscriber = builder.build_async().unwrap().subscriber();
         subscriber.subscribe("news").await.unwrap();
-        // Quiet, but there: each PING is answered.
+        // The node is silent but alive: it replies to each PING.
         let nothing = tokio::time::timeout(4 * KEEPALIVE_AFTER, subscriber.next_event(None)).await;
         assert!(nothing.is_err(), "{nothing:?}");
         assert!(node.count_of("PING") >= 2);

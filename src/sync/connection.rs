@@ -110,6 +110,8 @@ impl Connector {
         stream
             .write(&handshake.packed(), deadline)
             .map_err(|failed| hung_up(failed.error))?;
+        // Replies to the whole handshake are read even if one of them is an error, so that a refused CLIENT
+        // SETINFO, which is harmless, does not leave the rest in the stream.
         let answers = (0..handshake.count())
             .map(|_| stream.read(deadline).map_err(hung_up))
             .collect::<Result<Vec<_>, _>>()?;

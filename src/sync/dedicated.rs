@@ -204,6 +204,8 @@ impl Dedicated {
         let Some(connection) = &mut self.connection else {
             return Err(Cause::failed_before());
         };
+        // Before the request: a connection that goes back to the pool was last known to work when this one
+        // began.
         connection.last_used = deadline.start;
         connection
             .send(packed, deadline)

@@ -130,6 +130,7 @@ impl Executor {
         let mut in_flight: Vec<InFlight<'_>> = attempts
             .map(|attempt| InFlight::begin(attempt.request, lease(&attempt)))
             .collect();
+        // Nodes with fewer chunks skip the last rounds.
         let chunks = in_flight.iter().map(|node| node.request.chunks()).max();
         for chunk in 0..chunks.unwrap_or(0) {
             for request in &mut in_flight {

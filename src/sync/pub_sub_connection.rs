@@ -178,7 +178,7 @@ impl Drop for PubSubConnection {
     /// Ends the thread without waiting for it: it may be connecting, or blocked in a read.
     fn drop(&mut self) {
         self.shared.state.lock().ended = true;
-        // After the state is set: a change that waits must see the outage.
+        // Ends the thread's pause, if it is in one.
         self.shared.changed.notify_all();
         // Not waited for: a thread that is writing checks `ended` when it is done.
         if let Some(writer) = self.shared.writer.try_lock()
@@ -290,6 +290,7 @@ impl Worker {
                 state.outage = Some(why);
                 state.failed += failed;
             }
+            // After the state is set: a change that waits must see the outage.
             self.shared.changed.notify_all();
             if connections > before && !self.send_event(Event::Disconnected { node: self.node() }) {
                 return;
@@ -486,7 +487,7 @@ mod tests {
         let client = ShardedClient::open([node.url()]).unwrap();
         let mut subscriber = client.subscriber();
         subscriber.subscribe("news").unwrap();
-        // Quiet, but there: each PING is answered.
+        // The node is silent but alive: it replies to each PING.
         assert_eq!(subscriber.next_event(4 * KEEPALIVE_AFTER), None);
         assert!(node.count_of("PING") >= 2);
         node.fail("PING", Fault::HangBefore, 1);

@@ -228,6 +228,7 @@ impl RespStream {
     /// Sets the socket's timeout to the time left. After the deadline, replies that have arrived may still be
     /// read for [`GRACE`]: one node that used up all the time must not take the others' replies with it.
     fn arm(&mut self, deadline: &Deadline) -> io::Result<()> {
+        // Never zero, which would mean no timeout at all.
         let left = match deadline.remaining() {
             Some(Duration::ZERO) if deadline.is_past(GRACE) => {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, TIMED_OUT));

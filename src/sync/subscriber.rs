@@ -198,6 +198,7 @@ impl Subscriber {
             self.connection(*node)?
                 .change(change, kind, names, &deadline);
         }
+        // A second loop, so that the nodes work at the same time.
         for (node, _) in &spread {
             let spec = self.shared.router.topology().node(*node);
             let name = spec.name();

@@ -13,8 +13,8 @@
 //! Lock order: `outgoing` before `session`. `session` is held for computing only, never over network I/O, so
 //! a reader that has received something waits at most for an encryption.
 //!
-//! A connection is closed without close_notify: Redis has no request that ends early, and the reply to the
-//! last one is complete.
+//! Connections are closed without close_notify. RESP carries the length of everything that is longer than a
+//! line, so neither side can take a stream that was cut for a complete one.
 //!
 //! `rustls` and `native_tls`: one session each; `session`: the trait.
 
@@ -211,7 +211,7 @@ impl TlsSocket {
             session.receive(&received[..count]);
             match session.read(&mut byte) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && count > 0 => {}
-                // The end, or an error other than `WouldBlock`.
+                // A byte, the end of the stream, or an error: not an idle connection in any case.
                 _ => break,
             }
         }
