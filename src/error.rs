@@ -1,53 +1,58 @@
-//! Errors: what each one means, which node and keys it is about, and whether to try again.
+//! Errors: what each one means, which node and keys it concerns, and whether to retry.
 
 use std::fmt;
 use std::sync::Arc;
 
 use redis::{RedisError, ServerError};
 
-/// Keys are cut to this many bytes in messages and in [`Error::keys`].
+/// Maximum length in bytes of a key in messages and in [`Error::keys`]; longer keys are cut.
 pub const KEY_TEXT_MAX: usize = 64;
 
-/// [`Error::keys`] holds no more keys than this.
+/// Maximum number of keys in [`Error::keys`].
 pub const ERROR_KEYS_MAX: usize = 8;
 
 /// An error of this crate.
 ///
-/// Opaque: [`kind`](Self::kind) says what it means, [`node`](Self::node) and [`keys`](Self::keys) what it is about,
-/// [`is_retryable`](Self::is_retryable) whether the same call may be made again, and [`parts`](Self::parts) what each node
-/// of a split command did. The message names the node, the key and the remedy, and never holds a value or a password. It is
-/// the same each time the same thing goes wrong at the same node: no durations or counters stand in it, so that log lines
-/// group.
+/// Opaque: [`kind`](Self::kind) is its meaning, [`node`](Self::node) and [`keys`](Self::keys) are what it
+/// concerns, [`is_retryable`](Self::is_retryable) tells whether the same call may be made again, and
+/// [`parts`](Self::parts) lists the outcome of each part of a split command. The message names the node, the
+/// key and the remedy, and never contains a value or a password. The same failure at the same node always has
+/// the same message, without durations or counters, so that log lines group.
 ///
-/// Through redis-rs' traits the same error arrives as a [`RedisError`] whose [`code`](RedisError::code) is the word in
-/// the table of [`ErrorKind`]; [`ErrorKind::of`] turns it back into a kind.
+/// Through redis-rs' traits the same error arrives as a [`RedisError`] whose [`code`](RedisError::code) is
+/// the code word in the table of [`ErrorKind`]; [`ErrorKind::of`] turns it back into a kind.
 #[derive(Clone)]
 pub struct Error(Box<Repr>);
 
+/// Boxed in [`Error`], so that a `Result` is small.
 #[derive(Clone, Debug)]
 struct Repr {
     kind: ErrorKind,
     message: String,
+    /// The server's own error, or redis-rs'.
     source: Option<Arc<RedisError>>,
     node: Option<String>,
+    /// Bounded in number and length.
     keys: Vec<Vec<u8>>,
     parts: Vec<PartOutcome>,
-    /// Whether the call may be made again, where the kind alone does not tell.
+    /// Set if the kind alone does not decide it.
     retry: Option<Retry>,
 }
 
-/// Whether a call may be made again.
+/// The decision whether a call may be made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Retry {
+    /// It may: nothing was changed, or repeating it does no harm.
     Safe,
+    /// It may not: something may have been changed.
     Unsafe,
 }
 
-/// Codes of servers that refuse a command for the time being, before any of it has run.
+/// Error codes with which a server refuses a command for the time being, before any of it has run.
 ///
-/// READONLY is among them for the sake of a failover: the node is a replica until it is promoted, or until its address
-/// leads to the new primary. MISCONF and OOM are not: they last until somebody frees disk or memory, and a script may meet
-/// OOM after its first write.
+/// READONLY is one because of failovers: the node is a replica until it is promoted, or until its address
+/// leads to the new primary. MISCONF and OOM are not: they last until disk or memory is freed, and a script
+/// may meet OOM after its first write.
 const TEMPORARY_CODES: [&str; 7] = [
     "BUSY",
     "CLUSTERDOWN",
@@ -58,10 +63,10 @@ const TEMPORARY_CODES: [&str; 7] = [
     "TRYAGAIN",
 ];
 
-/// Codes of servers that mean what [`ErrorKind::Auth`] means.
+/// Error codes of servers that mean [`ErrorKind::Auth`].
 const AUTH_CODES: [&str; 2] = ["NOAUTH", "WRONGPASS"];
 
-/// What an [`Error`] means.
+/// The meaning of an [`Error`].
 ///
 /// | kind | code word | meaning | retryable |
 /// |---|---|---|---|
@@ -72,19 +77,20 @@ const AUTH_CODES: [&str; 2] = ["NOAUTH", "WRONGPASS"];
 /// | `NodeDown` | `NODEDOWN` | the node cannot be reached, or its connection broke; nothing was changed | yes |
 /// | `Partial` | `PARTIAL` | some nodes did their part of a split command, others did not | reads, if each part that failed is |
 /// | `PoolTimeout` | `POOLTIMEOUT` | every connection of the node's pool stayed in use until the deadline; nothing was sent | yes |
-/// | `Redis` | the server's own | the server answered with an error | by its code: see [`Error::is_retryable`] |
+/// | `Redis` | the server's own | the server replied with an error | by its code: see [`Error::is_retryable`] |
 /// | `Stateful` | `STATEFUL` | the command changes a connection, and this one is shared: refused before sending | no |
 /// | `Timeout` | `TIMEOUT` | no reply in time to a read, or no time left to send a command; nothing was changed | yes |
-/// | `Unknown` | `UNKNOWN` | a write was sent and no answer came: it may or may not have been applied | no |
-/// | `Unroutable` | `UNROUTABLE` | nothing says which node the command belongs to: refused before sending | no |
+/// | `Unknown` | `UNKNOWN` | a write was sent and got no reply: it may or may not have been applied | no |
+/// | `Unroutable` | `UNROUTABLE` | the node of the command cannot be determined: refused before sending | no |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The watched keys changed during each of the
-    /// [`TRANSACTION_ATTEMPTS_MAX`](crate::TRANSACTION_ATTEMPTS_MAX) attempts of a transaction. None was applied.
+    /// [`TRANSACTION_ATTEMPTS_MAX`](crate::TRANSACTION_ATTEMPTS_MAX) attempts of a transaction. None was
+    /// applied.
     Attempts,
-    /// The node refused the username or the password, or wants them and was given none. Nothing was changed. A server's own
-    /// `NOAUTH` or `WRONGPASS` is of this kind too, and keeps its code.
+    /// The node refused the username or the password, or requires them and was given none. Nothing was
+    /// changed. A server's own `NOAUTH` or `WRONGPASS` is of this kind too, and keeps its code.
     Auth,
     /// The nodes, the placement or the settings do not fit together.
     Config,
@@ -96,15 +102,15 @@ pub enum ErrorKind {
     Partial,
     /// Every connection of the node's pool stayed in use until the deadline. Nothing was sent.
     PoolTimeout,
-    /// The server, or redis-rs, answered with an error of its own.
+    /// The server, or redis-rs, returned an error of its own.
     Redis,
     /// The command changes the state of a connection, and this one is shared. Nothing was sent.
     Stateful,
-    /// No reply in time to a read, or the time was over before the command could be sent. Nothing was changed.
+    /// A read got no reply in time, or the time was up before the command could be sent. Nothing was changed.
     Timeout,
-    /// A write was sent and no answer came: it may or may not have been applied.
+    /// A write was sent and got no reply: it may or may not have been applied.
     Unknown,
-    /// Nothing says which node the command belongs to. Nothing was sent.
+    /// The node of the command cannot be determined. Nothing was sent.
     Unroutable,
 }
 
@@ -124,8 +130,8 @@ impl ErrorKind {
         Self::Unroutable,
     ];
 
-    /// The code word that the error carries through redis-rs' traits; empty for [`ErrorKind::Redis`], whose word is the
-    /// server's own.
+    /// The code word that the error carries through redis-rs' traits; empty for [`ErrorKind::Redis`], whose
+    /// word is the server's own.
     pub fn code(self) -> &'static str {
         match self {
             Self::Attempts => "ATTEMPTS",
@@ -143,10 +149,11 @@ impl ErrorKind {
         }
     }
 
-    /// True when a call that fails this way may succeed later, and repeating it can do no harm, whatever the call is.
+    /// True if a call that fails this way may succeed later, and repeating it can do no harm, whatever the
+    /// call is.
     ///
-    /// False for [`Partial`](Self::Partial) and [`Redis`](Self::Redis), of which the kind alone does not tell:
-    /// [`Error::is_retryable`] does.
+    /// False for [`Partial`](Self::Partial) and [`Redis`](Self::Redis), for which the kind is not enough:
+    /// [`Error::is_retryable`] decides.
     pub fn is_retryable(self) -> bool {
         match self {
             Self::Attempts | Self::NodeDown | Self::PoolTimeout | Self::Timeout => true,
@@ -161,8 +168,8 @@ impl ErrorKind {
         }
     }
 
-    /// The kind of an error that came through redis-rs' traits. For a pipeline it is that of the first command that failed;
-    /// `into_server_errors` has them all.
+    /// The kind of an error that came through redis-rs' traits. For a pipeline it is that of the first
+    /// command that failed; `into_server_errors` lists them all.
     ///
     /// ```
     /// use redis_sharding::redis::Commands;
@@ -178,7 +185,7 @@ impl ErrorKind {
     /// # Ok(()) }
     /// ```
     pub fn of(error: &RedisError) -> Self {
-        // A pipeline's error is a list of the errors of its commands; the first one tells.
+        // A pipeline's error is a list of the errors of its commands, and has no code of its own.
         let list = match error.code() {
             Some(_) => None,
             None => error.clone().into_server_errors(),
@@ -191,7 +198,7 @@ impl ErrorKind {
             .unwrap_or_else(|| Self::of_server_code(code))
     }
 
-    /// The kind of a server's own error.
+    /// The kind of a server's own error, by its code.
     fn of_server_code(code: &str) -> Self {
         match AUTH_CODES.contains(&code) {
             true => Self::Auth,
@@ -200,7 +207,7 @@ impl ErrorKind {
     }
 }
 
-/// What one node did with its part of a command that was split by node.
+/// The outcome of one node's part of a command that was split by node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartOutcome {
@@ -208,21 +215,21 @@ pub struct PartOutcome {
     pub node: String,
     /// The keys of the part, in the order of the request. Empty for a command without keys.
     pub keys: Vec<Vec<u8>>,
-    /// What became of it.
+    /// The outcome.
     pub status: PartStatus,
-    /// Why, when it was not done.
+    /// The reason if it was not done.
     pub reason: Option<String>,
 }
 
-/// What became of one node's part.
+/// The outcome of one node's part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PartStatus {
-    /// The node did it and said so.
+    /// The node did it and replied.
     Done,
     /// The node did not do it.
     Failed,
-    /// It was sent and no answer came: it may or may not have been done.
+    /// It was sent and got no reply: it may or may not have been done.
     Unknown,
 }
 
@@ -253,6 +260,7 @@ impl fmt::Display for PartStatus {
 }
 
 impl Error {
+    /// An error that concerns no node and no keys yet.
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Repr {
             kind,
@@ -265,11 +273,12 @@ impl Error {
         }))
     }
 
+    /// An error of the kind [`Config`](ErrorKind::Config).
     pub(crate) fn config(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Config, message)
     }
 
-    /// A server's error to which [`named_server_error`] has added its node.
+    /// An error reply, to which [`named_server_error`] has added its node.
     pub(crate) fn from_server(error: &ServerError) -> Self {
         let message = match error.details() {
             Some(details) => format!("{}: {details}", error.code()),
@@ -281,13 +290,13 @@ impl Error {
         made
     }
 
-    /// Whether a server said it, with this code word.
+    /// True if it is an error reply with this code.
     pub(crate) fn has_server_code(&self, code: &str) -> bool {
         self.0.kind == ErrorKind::Redis
             && self.0.source.as_ref().and_then(|source| source.code()) == Some(code)
     }
 
-    /// Some parts of a command were done, others were not.
+    /// The error for a command of which some parts were done and others were not.
     pub(crate) fn partial(command: &str, parts: Vec<PartOutcome>, retry: Retry) -> Self {
         let mut message = format!("{command} was not done on every node: ");
         for (number, part) in parts.iter().enumerate() {
@@ -300,19 +309,20 @@ impl Error {
         Self::new(ErrorKind::Partial, message).with_parts(parts, retry)
     }
 
+    /// Sets the source.
     pub(crate) fn caused_by(mut self, source: Arc<RedisError>) -> Self {
         self.0.source = Some(source);
         self
     }
 
-    /// The same error, with the number of the command in its pipeline.
+    /// Adds the number of the command in its pipeline to the message, counted from one.
     pub(crate) fn at_command(mut self, number: usize) -> Self {
         self.0.message = format!("command {} of the pipeline: {}", number + 1, self.0.message);
         self
     }
 
-    /// Adds what became of each part of a fan-out, and whether the whole of it may be repeated. It is about the node of
-    /// its only part, or about no single one; and about the keys of the parts that were not done.
+    /// Adds the outcome of each part of a fan-out, and whether the whole may be repeated. The error then
+    /// concerns the node of its only part, or no single one, and the keys of the parts that were not done.
     pub(crate) fn with_parts(mut self, parts: Vec<PartOutcome>, retry: Retry) -> Self {
         self.0.node = match &parts[..] {
             [only] => Some(only.node.clone()),
@@ -326,32 +336,32 @@ impl Error {
         self
     }
 
-    /// Says whether the call may be repeated, where its kind alone does not.
+    /// Sets whether the call may be repeated, if the kind does not tell.
     pub(crate) fn with_retry(mut self, retry: Retry) -> Self {
         self.0.retry = Some(retry);
         self
     }
 
-    /// Adds the node that it is about.
+    /// Sets the node that the error concerns.
     pub(crate) fn at_node(mut self, name: &str) -> Self {
         self.0.node = Some(name.to_owned());
         self
     }
 
-    /// Adds the keys that it is about.
+    /// Sets the keys that the error concerns.
     pub(crate) fn about_keys<'k>(mut self, keys: impl IntoIterator<Item = &'k [u8]>) -> Self {
         self.0.keys = bounded_keys(keys);
         self
     }
 
-    /// What the error means.
+    /// The meaning of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The name of the node that the error is about: the node that is down, too slow or too busy, that refused the password,
-    /// or that answered with an error; for what a handle of one node refuses, the node of that handle. `None` when it is about
-    /// no single node.
+    /// The name of the node that the error concerns: the node that is down, too slow or too busy, that
+    /// refused the password, or that replied with an error; if a handle of one node refuses a command, that
+    /// node. `None` if it concerns no single node.
     ///
     /// ```
     /// use redis_sharding::{ErrorKind, ShardedClient, redis::cmd, testing::TestNode};
@@ -370,27 +380,30 @@ impl Error {
         self.0.node.as_deref()
     }
 
-    /// The keys that the error is about, as far as they are known: both keys of a [`CrossNode`](ErrorKind::CrossNode) refusal,
-    /// the key that has no owner, the keys of the command that failed, or those of the parts that were not done.
+    /// The keys that the error concerns, as far as they are known: both keys of a
+    /// [`CrossNode`](ErrorKind::CrossNode) refusal, the key without an owner, the keys of the command that
+    /// failed, or those of the parts that were not done.
     ///
-    /// For log lines: no more than [`ERROR_KEYS_MAX`] keys, each cut to [`KEY_TEXT_MAX`] bytes.
-    /// [`parts`](Self::parts) has all keys, and whole.
+    /// Meant for log lines: at most [`ERROR_KEYS_MAX`] keys, each cut to [`KEY_TEXT_MAX`] bytes.
+    /// [`parts`](Self::parts) has all keys in full.
     pub fn keys(&self) -> &[Vec<u8>] {
         &self.0.keys
     }
 
-    /// True when the same call may succeed later, and repeating it can do no harm: nothing was changed, and the cause may
-    /// pass. So it is for what was never sent ([`NodeDown`](ErrorKind::NodeDown), [`PoolTimeout`](ErrorKind::PoolTimeout)),
-    /// for reads that got no reply ([`Timeout`](ErrorKind::Timeout), [`NodeDown`](ErrorKind::NodeDown)), and for a
-    /// transaction of which no attempt was applied ([`Attempts`](ErrorKind::Attempts)).
+    /// True if the same call may succeed later, and repeating it can do no harm: nothing was changed, and the
+    /// cause may pass. This is the case for requests that were never sent ([`NodeDown`](ErrorKind::NodeDown),
+    /// [`PoolTimeout`](ErrorKind::PoolTimeout)), for reads without a reply ([`Timeout`](ErrorKind::Timeout),
+    /// [`NodeDown`](ErrorKind::NodeDown)), and for a transaction of which no attempt was applied
+    /// ([`Attempts`](ErrorKind::Attempts)).
     ///
-    /// A server's own error is retryable when the server refuses the command for the time being, before any of it has run:
-    /// `BUSY` (a script is running), `CLUSTERDOWN`, `LOADING`, `MASTERDOWN`, `NOREPLICAS`, `READONLY` (until a failover
-    /// is over) and `TRYAGAIN`. All others are not, among them `MOVED` and `ASK`, which this client does not follow,
-    /// `OOM`, `MISCONF` and `EXECABORT`. An error that a script itself returns under one of these codes looks the same.
+    /// An error reply is retryable if the server refuses the command for the time being, before any of it has
+    /// run: `BUSY` (a script is running), `CLUSTERDOWN`, `LOADING`, `MASTERDOWN`, `NOREPLICAS`, `READONLY`
+    /// (until a failover is over) and `TRYAGAIN`. All others are not, among them `MOVED` and `ASK`, which
+    /// this client does not follow, `OOM`, `MISCONF` and `EXECABORT`. An error that a script returns under
+    /// one of these codes cannot be told apart.
     ///
-    /// A fan-out, [`Partial`](ErrorKind::Partial) or failed on every node, is retryable when each of its parts that failed is,
-    /// and those that were done are reads.
+    /// The error of a fan-out, [`Partial`](ErrorKind::Partial) or not, is retryable if each part that failed
+    /// is, and the parts that were done are reads.
     pub fn is_retryable(&self) -> bool {
         if let Some(retry) = self.0.retry {
             return retry == Retry::Safe;
@@ -402,8 +415,8 @@ impl Error {
         }
     }
 
-    /// What each node did, in node order, when the command was split by node and at least one part failed. Empty
-    /// otherwise.
+    /// The outcome of each node's part, in node order, if the command was split by node and at least one part
+    /// failed. Empty otherwise.
     ///
     /// ```no_run
     /// # fn f(client: &redis_sharding::ShardedClient) {
@@ -420,11 +433,11 @@ impl Error {
         &self.0.parts
     }
 
-    /// The error as redis-rs' error, with the kind's word as its code.
+    /// The error in redis-rs' form, with the kind's code word.
     fn to_redis_error(&self) -> RedisError {
         match (self.0.kind, &self.0.source) {
             (ErrorKind::Redis | ErrorKind::Auth, Some(source)) => source.as_ref().clone(),
-            // Without a word of a server's own it has the one that servers use for everything else.
+            // Without a server's own code, the generic one.
             (ErrorKind::Redis, None) => server_error("ERR", &self.0.message).into(),
             (kind, _) => {
                 redis::make_extension_error(kind.code().to_owned(), Some(self.0.message.clone()))
@@ -432,7 +445,7 @@ impl Error {
         }
     }
 
-    /// The error as one reply among others in a pipeline.
+    /// The error as one reply of a pipeline.
     pub(crate) fn to_reply(&self) -> redis::Value {
         match self.to_redis_error().into_server_errors() {
             Some(errors) if errors.len() == 1 => redis::Value::ServerError(errors[0].1.clone()),
@@ -441,7 +454,7 @@ impl Error {
     }
 }
 
-/// What `fn main() -> Result<(), Error>` prints: the kind and the message.
+/// Prints what `fn main() -> Result<(), Error>` should show: the kind and the message.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {}", self.0.kind, self.0.message)
@@ -472,10 +485,10 @@ impl From<crate::partition::PlacementError> for Error {
     }
 }
 
-/// What [`named_server_error`] puts before a node's name, and behind it.
+/// What [`named_server_error`] puts around a node's name.
 const NODE_NAME: (&str, &str) = ("(node ", ")");
 
-/// Adds the node's name to the text of its error.
+/// Appends the node's name to the text of an error reply.
 pub(crate) fn named_server_error(error: &ServerError, node: &str) -> ServerError {
     let (before, behind) = NODE_NAME;
     let text = match error.details() {
@@ -485,14 +498,15 @@ pub(crate) fn named_server_error(error: &ServerError, node: &str) -> ServerError
     server_error(error.code(), &text)
 }
 
-/// The name that [`named_server_error`] has added. redis-rs' error has no other place for it, and the executors pass
-/// replies on in redis-rs' form.
+/// The name that [`named_server_error`] has appended. redis-rs' error has no other place for it, and replies
+/// are passed on in redis-rs' form.
 fn named_node(error: &ServerError) -> Option<&str> {
     let (before, behind) = NODE_NAME;
     let text = error.details()?.strip_suffix(behind)?;
     text.rfind(before).map(|at| &text[at + before.len()..])
 }
 
+/// Cuts keys in number and length, so that one error cannot fill a log.
 fn bounded_keys<'k>(keys: impl IntoIterator<Item = &'k [u8]>) -> Vec<Vec<u8>> {
     keys.into_iter()
         .take(ERROR_KEYS_MAX)
@@ -500,10 +514,11 @@ fn bounded_keys<'k>(keys: impl IntoIterator<Item = &'k [u8]>) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// A server error with this code and text. redis-rs builds one only from the wire.
+/// A server error with this code and text. redis-rs has no constructor, so it is parsed from RESP.
 pub(crate) fn server_error(code: &str, text: &str) -> ServerError {
     let line: String = format!("-{code} {text}")
         .chars()
+        // A line break would end the error and start another reply.
         .map(|c| if c == '\r' || c == '\n' { ' ' } else { c })
         .collect();
     match redis::parse_redis_value(format!("{line}\r\n").as_bytes()) {
@@ -512,7 +527,7 @@ pub(crate) fn server_error(code: &str, text: &str) -> ServerError {
     }
 }
 
-/// An error line without line breaks always parses; were it not so, the answer is still an error.
+/// A constant error. An error line without line breaks always parses, so this is never needed.
 fn unreachable_server_error() -> ServerError {
     match redis::parse_redis_value(b"-ERR unreadable error\r\n") {
         Ok(redis::Value::ServerError(error)) => error,

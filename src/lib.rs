@@ -1,9 +1,10 @@
 //! Spreads data over many Redis or Valkey servers from the client side.
 //!
-//! A [`ShardedClient`] is a redis-rs connection over several plain servers that know nothing of each other. Each key has
-//! one owner among them; the client computes it and sends each command there. `redis::Commands`, `redis::cmd`,
-//! `redis::pipe` and `redis::Script` work as they do over one server. Commands over many keys are cut by node and go to
-//! all nodes at once; what cannot be cut, or has no known keys, is refused before anything is sent, with the way out.
+//! A [`ShardedClient`] is a redis-rs connection over several plain servers that know nothing of each other.
+//! Each key is owned by one of them; the client computes the owner and sends each command there.
+//! `redis::Commands`, `redis::cmd`, `redis::pipe` and `redis::Script` work as they do over one server.
+//! Commands with many keys are split by node and sent to all nodes at once. A command that cannot be split,
+//! or whose keys are not known, is refused before anything is sent, with an error that names the remedy.
 //!
 //! ```
 //! use redis_sharding::ShardedClient;
@@ -25,45 +26,46 @@
 //!
 //! # What is given up
 //!
-//! * **A referee.** A plain server does not say that a key belongs elsewhere. All clients must have the same nodes by
-//!   the same names and the same partitioner; [`Topology::fingerprint`] is a number to compare. Commands whose keys are
-//!   not known are refused, never guessed.
-//! * **Atomicity across nodes.** MSET, DEL, UNLINK and TOUCH are cut by node, and others may see half done;
-//!   [`SplitWrites::Refused`] turns that off. Transactions, scripts, RENAME, SINTER and the like need all their keys on
-//!   one node.
-//! * **Another place for a dead node's keys.** They fail with [`ErrorKind::NodeDown`] until it is back.
-//! * **Moving data.** A client's nodes are fixed. With other nodes some keys have other owners, and their data stays
-//!   where it was written.
+//! * **A referee.** A plain server does not reject a key that another one owns. All clients must have the
+//!   same nodes under the same names, and the same partitioner; [`Topology::fingerprint`] is a number to
+//!   compare. Commands whose keys are not known are refused, never guessed.
+//! * **Atomicity across nodes.** MSET, DEL, UNLINK and TOUCH are split by node, and other clients may see
+//!   half of the change; [`SplitWrites::Refused`] turns splitting off. Transactions, scripts, RENAME, SINTER
+//!   and the like need all their keys on one node.
+//! * **Failover.** The keys of a node that is down fail with [`ErrorKind::NodeDown`] until it is back.
+//! * **Moving data.** The nodes of a client are fixed. With other nodes some keys have other owners, while
+//!   their data stays where it was written.
 //!
-//! Not there yet: ejection for caches, online resharding, Redis Cluster as a backend.
+//! Not supported yet: ejection for caches, online resharding, Redis Cluster as a backend.
 //!
-//! # A small model of the world
+//! # Concepts
 //!
 //! | | |
 //! |---|---|
 //! | [`NodeSpec`] | a *node*: one server with a name, an address and a weight; the name places its keys |
-//! | [`NodeId`] | a node's identity, made from its name: the same in every process, and when other nodes come or go |
-//! | [`hash::HashTag`] | which bytes of a key count: those between braces |
-//! | [`partition::Partitioner`], [`partition::Placement`] | the rule that says which node owns a key, and its answers for one set of nodes |
+//! | [`NodeId`] | a node's identity, derived from its name: the same in every process, and when other nodes come or go |
+//! | [`hash::HashTag`] | the part of a key that is hashed: the bytes between braces, if there are any |
+//! | [`partition::Partitioner`], [`partition::Placement`] | the rule that assigns keys to nodes; the rule applied to one set of nodes |
 //! | [`Topology`] | the nodes and their placement; immutable, with a fingerprint |
-//! | [`command::CommandTable`] | where the keys of each command are, and where it may go |
+//! | [`command::CommandTable`] | where the keys of each command are, and to which nodes it may be sent |
 //! | [`plan::Plan`] | what becomes of one command: one node, split, all nodes, or refused |
-//! | [`Builder`], [`ShardedClient`] | describes a client; the client, which is the connection |
+//! | [`Builder`], [`ShardedClient`] | the description of a client; the client, which is the connection |
 //! | [`Node`], [`Dedicated`], [`Scan`] | one server, a private connection, the keys of all nodes |
-//! | `aio` | the same on tokio, behind the feature `tokio-comp` |
+//! | `aio` | the client on tokio, behind the feature `tokio-comp` |
 //! | `proxy::Proxy` | the nodes as one server, for programs in other languages |
 //! | [`Subscriber`], [`Event`] | channels and patterns of all nodes, in one stream |
-//! | [`Error`], [`ErrorKind`], [`PartOutcome`] | what went wrong, and which node did what |
+//! | [`Error`], [`ErrorKind`], [`PartOutcome`] | what went wrong, and the outcome on each node |
 //! | `testing::TestNode` | a server in this process that fails on demand |
 //!
-//! README.md has more on choosing a partitioner, on data stores and caches, on errors, feature flags and limits;
-//! docs/commands.md lists every command; CHANGELOG.md names every placement.
+//! README.md has more on choosing a partitioner, on data stores and caches, on errors, feature flags and
+//! limits; docs/commands.md lists every command; CHANGELOG.md names every placement.
 //!
 //! # Cookbook
 //!
 //! All of these run with `client` as above.
 //!
-//! **Pipelines** are plain `redis::pipe()`. Each node gets one buffer, and the answers come in command order.
+//! **Pipelines** are plain `redis::pipe()`. Each node gets one buffer, and the replies are in the order of
+//! the commands.
 //!
 //! ```
 //! # use redis_sharding::{ShardedClient, redis, testing::TestNode};
@@ -79,8 +81,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! **Transactions** live on one node: put their keys under one hash tag. `pipe().atomic()` is all or nothing;
-//! [`ShardedClient::transaction`] also watches what was read, and tries again.
+//! **Transactions** run on one node: put their keys under one hash tag. `pipe().atomic()` is all or nothing;
+//! [`ShardedClient::transaction`] also watches the keys that were read, and tries again if they changed.
 //!
 //! ```
 //! # use redis_sharding::{ShardedClient, redis::{self, Commands}, testing::TestNode};
@@ -99,7 +101,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! **Scans** visit all nodes; one can be interrupted and resumed.
+//! **Scans** visit all nodes, and can be interrupted and resumed.
 //!
 //! ```
 //! # use redis_sharding::{ShardedClient, redis::Commands, testing::TestNode};
@@ -117,7 +119,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! **One node** is itself a connection, for what is about a server. Keys are not checked there.
+//! **One node** is itself a connection, for commands about a server. Keys are not checked there.
 //!
 //! ```
 //! # use redis_sharding::{ShardedClient, redis, testing::TestNode};
@@ -133,7 +135,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! **Commands of modules**, or newer than this crate, are declared with their keys.
+//! **Commands of modules**, or newer than this crate, are declared with the positions of their keys.
 //!
 //! ```
 //! use redis_sharding::command::CommandSpec;
@@ -151,8 +153,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! **Errors** say what was done, name the node and the keys, and tell whether the call may be repeated
-//! ([`Error::is_retryable`]). Through redis-rs' traits ask [`ErrorKind::of`]; [`ShardedClient::execute`] keeps the whole error.
+//! **Errors** list what was done, name the node and the keys, and know whether the call may be repeated
+//! ([`Error::is_retryable`]). For errors that come through redis-rs' traits use [`ErrorKind::of`];
+//! [`ShardedClient::execute`] returns the whole error.
 //!
 //! ```
 //! use redis_sharding::{ErrorKind, PartStatus};
@@ -204,7 +207,7 @@ pub use redis;
 pub use sync::{Dedicated, Node, PubSub, Scan, ShardedClient, Subscriber};
 pub use topology::Topology;
 
-/// The README's code is compiled and run with the doctests, when all that it uses is there.
+/// Compiles and runs the README's code with the doctests, if the features that it uses are enabled.
 #[cfg(all(
     doctest,
     feature = "tokio-comp",

@@ -1,4 +1,4 @@
-//! Building the client on tokio.
+//! Building the client on tokio: `Builder::build_async`.
 
 use std::sync::Arc;
 
@@ -8,13 +8,15 @@ use crate::endpoint::tls::Runtime;
 use crate::error::Error;
 
 impl Builder {
-    /// The client on tokio. Nothing is contacted, and no runtime is needed, before its first command.
+    /// Builds the client on tokio. Nothing is contacted, and no runtime is needed, before its first command.
     ///
     /// # Errors
     ///
     /// As for [`build`](Self::build).
     pub fn build_async(self) -> Result<ShardedClient, Error> {
         let config = self.config(Runtime::Tokio)?;
+        // As many users as connections are kept. The proxy allows more, as its clients must not queue for a
+        // BLPOP connection.
         let users = config.settings.blocking_pool_size;
         let executor = Executor::new(
             config.endpoints,

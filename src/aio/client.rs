@@ -1,4 +1,4 @@
-//! The handle over all nodes.
+//! [`ShardedClient`]: the handle over all nodes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,11 +17,12 @@ use crate::topology::Topology;
 /// A client that spreads data over many Redis or Valkey servers, on tokio.
 ///
 /// It is the connection: it implements [`redis::aio::ConnectionLike`], so `redis::AsyncCommands`,
-/// `redis::cmd(..).query_async(..)`, `redis::pipe()` and `redis::Script` work as they do over one server. It is cheap to
-/// clone and may be shared by tasks: all of them send over one connection per node, which writes what many tasks have
-/// handed over in one go. It connects when a node is first needed, and again in the background when a connection breaks.
+/// `redis::cmd(..).query_async(..)`, `redis::pipe()` and `redis::Script` work as they do over one server. It
+/// is cheap to clone and may be shared by tasks: all of them send over one connection per node, which writes
+/// the requests of many tasks in one go. It connects when a node is first needed, and reconnects in the
+/// background when a connection breaks.
 ///
-/// What a dropped future may have done is said in the [module's documentation](crate::aio#dropped-futures).
+/// The [module's documentation](crate::aio#dropped-futures) describes the effect of dropping a future.
 ///
 /// ```no_run
 /// use redis_sharding::{ShardedClient, redis::AsyncCommands};
@@ -40,12 +41,17 @@ pub struct ShardedClient {
 }
 
 impl ShardedClient {
-    /// Starts describing a client; ends with [`Builder::build_async`]. Nothing is contacted before the first command.
+    /// Returns a builder, to be finished with [`Builder::build_async`]. Nothing is contacted before the first
+    /// command.
     pub fn builder() -> Builder {
         Builder::new()
     }
 
-    /// A client over these servers with the default partitioner, each node named after its host and port.
+    /// Builds a client over these servers with the default partitioner, each node named after its host and
+    /// port.
+    ///
+    /// The names place the keys. If a server may ever move to another address, give it a name of its own with
+    /// [`builder`](Self::builder).
     ///
     /// # Errors
     ///
@@ -56,6 +62,7 @@ impl ShardedClient {
             .build_async()
     }
 
+    /// Wraps the shared state in a handle.
     pub(crate) fn from_shared(shared: Shared) -> Self {
         Self {
             shared: Arc::new(shared),
@@ -89,7 +96,7 @@ impl ShardedClient {
         indices.map(move |index| Node::new(Arc::clone(&shared), index))
     }
 
-    /// What would be done with `cmd`, without doing it. `Display` prints a small table.
+    /// Returns what would become of `cmd`, without sending it. `Display` prints a small table.
     ///
     /// # Errors
     ///
@@ -102,8 +109,9 @@ impl ShardedClient {
             .explain(&parse_one(&packed)?, &|| shared.snapshot())
     }
 
-    /// Runs `cmd` and keeps this crate's own error, with what each node did: see [`Error::parts`]. redis-rs' traits
-    /// flatten it to a `RedisError`. Once polled, the command is carried out even if the future is dropped.
+    /// Runs `cmd` and returns this crate's own error, with the outcome of each node: see [`Error::parts`].
+    /// redis-rs' traits flatten it to a `RedisError`. Once polled, the command is executed even if the future
+    /// is dropped.
     ///
     /// # Errors
     ///
@@ -118,8 +126,8 @@ impl ShardedClient {
         Err(router.with_keys(error, &cmd.get_packed_command()))
     }
 
-    /// A private connection to the node that owns all of `keys`, for WATCH, CLIENT and everything else that changes a
-    /// connection. It is closed when dropped.
+    /// Opens a private connection to the node that owns all of `keys`, for WATCH, CLIENT and everything else
+    /// that changes the state of a connection. It is closed when dropped.
     ///
     /// # Errors
     ///
@@ -136,15 +144,15 @@ impl ShardedClient {
         Dedicated::open(Arc::clone(&self.shared), node, KeyCheck::Owned).await
     }
 
-    /// An optimistic transaction over `keys`, which live on one node: watches them, calls `attempt` with a connection to
-    /// read from and an atomic pipeline to fill, and calls it again as long as it returns `None`, which is what the
-    /// pipeline's `query_async` gives when a watched key has changed.
+    /// Runs an optimistic transaction over `keys`, which must live on one node: watches them and calls
+    /// `attempt` with a connection to read from and an atomic pipeline to fill, again as long as it returns
+    /// `None`. `None` is what the pipeline's `query_async` returns when a watched key has changed.
     ///
-    /// Inside a spawned task, the closure must own what it uses (`async move`, clones): the compiler does not yet see that
-    /// a future with a borrowing one may be sent to another thread.
+    /// Inside a spawned task, the closure must own what it uses (`async move`, clones): the compiler cannot
+    /// yet prove that a future which contains a borrowing async closure is `Send`.
     ///
-    /// When the future is dropped, the connection is closed: either EXEC was sent before, and all of the pipeline was
-    /// done, or nothing of it.
+    /// Dropping the future closes the connection: either EXEC had been sent, and all of the pipeline was
+    /// applied, or none of it.
     ///
     /// ```no_run
     /// # use redis_sharding::{aio::ShardedClient, redis::{AsyncCommands, RedisResult}};
@@ -161,8 +169,9 @@ impl ShardedClient {
     ///
     /// # Errors
     ///
-    /// As for [`dedicated`](Self::dedicated), what `attempt` returns, and [`Attempts`](crate::ErrorKind::Attempts) when it has been called
-    /// [`TRANSACTION_ATTEMPTS_MAX`](crate::TRANSACTION_ATTEMPTS_MAX) times in vain.
+    /// As for [`dedicated`](Self::dedicated), any error of `attempt`, and
+    /// [`Attempts`](crate::ErrorKind::Attempts) after
+    /// [`TRANSACTION_ATTEMPTS_MAX`](crate::TRANSACTION_ATTEMPTS_MAX) calls without success.
     pub async fn transaction<T>(
         &self,
         keys: impl ToRedisArgs,
@@ -172,21 +181,22 @@ impl ShardedClient {
         crate::aio::transaction::run(connection, &keys, attempt).await
     }
 
-    /// Listens to channels and patterns of all nodes.
+    /// Returns a subscriber to channels and patterns of all nodes. It connects with its first subscription.
     pub fn subscriber(&self) -> Subscriber {
         Subscriber::new(Arc::clone(&self.shared))
     }
 
-    /// Every key of every node, one node after another; see [`Scan`] for patterns, types and resuming.
+    /// Returns a stream of every key of every node, one node after another; see [`Scan`] for patterns, types
+    /// and resuming.
     ///
-    /// `redis::AsyncCommands::scan` and its relatives work over all nodes as well; this one can be interrupted and
-    /// resumed.
+    /// `redis::AsyncCommands::scan` and its relatives work over all nodes as well; this one can be
+    /// interrupted and resumed.
     pub fn scan_all(&self) -> Scan {
         let position = ScanPosition::start(self.shared.router.topology());
         Scan::new(Arc::clone(&self.shared), position)
     }
 
-    /// A scan that goes on where an earlier one, of either client, stopped.
+    /// Returns a scan that continues where an earlier one, of either client, stopped.
     ///
     /// # Errors
     ///
@@ -196,6 +206,7 @@ impl ShardedClient {
         Ok(Scan::new(Arc::clone(&self.shared), position))
     }
 
+    /// The handle of the node at `index` of the topology.
     fn node_at(&self, index: NodeIndex) -> Node {
         Node::new(Arc::clone(&self.shared), index)
     }

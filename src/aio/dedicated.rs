@@ -1,4 +1,4 @@
-//! A private connection to one node.
+//! [`Dedicated`]: a private connection to one node.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,21 +18,27 @@ use crate::plan::{
     Selection, Step, empty_pipeline, parse_one,
 };
 
-/// A connection to one node that nobody else uses: WATCH, MULTI, CLIENT and other stateful talk work on it as they do on
-/// a connection of redis-rs. It is closed when dropped, and when a future of it is dropped before it is done. To listen to
-/// channels, use a [`Subscriber`](crate::aio::Subscriber).
+/// A connection to one node that nobody else uses: WATCH, MULTI, CLIENT and other stateful commands work on
+/// it as they do on a connection of redis-rs. For SUBSCRIBE, use a [`Subscriber`](crate::aio::Subscriber).
 ///
-/// One from [`ShardedClient::dedicated`](crate::aio::ShardedClient::dedicated) still checks keys: a command for a key that
-/// lives on another node is refused with [`CrossNode`](crate::ErrorKind::CrossNode).
+/// The connection is closed when the handle is dropped, and when one of its futures is dropped before it
+/// completes. It is never reconnected, as its state would be lost: after a failure every call returns an
+/// error.
+///
+/// A connection from [`ShardedClient::dedicated`](crate::aio::ShardedClient::dedicated) still checks keys: a
+/// command for a key that another node owns is refused with [`CrossNode`](crate::ErrorKind::CrossNode).
 pub struct Dedicated {
     shared: Arc<Shared>,
+    /// The node's name, owned: the handle borrows nothing from a router.
     node_name: String,
-    /// `None` once it has failed, and while a request is under way.
+    /// The connection. `None` once it has failed, and while a request is under way.
     lease: Option<Lease>,
+    /// The node, the key check, and what the commands sent so far have done to the connection's state.
     state: DedicatedState,
 }
 
 impl Dedicated {
+    /// Leases a connection to `node` within the response timeout.
     pub(super) async fn open(
         shared: Arc<Shared>,
         node: NodeIndex,
@@ -50,18 +56,19 @@ impl Dedicated {
         })
     }
 
-    /// The name of the node it goes to.
+    /// The name of the node that the connection goes to.
     pub fn node_name(&self) -> &str {
         &self.node_name
     }
 
-    /// Ends it: a connection whose state is as it was may be used again.
+    /// Ends the use. A connection whose state is unchanged goes back to the pool; any other is closed.
     pub(super) fn finish(self) {
         if let (true, Some(lease)) = (self.state.is_pristine(), self.lease) {
             lease.release();
         }
     }
 
+    /// Sends one packed command, once the state of the connection permits it, and records its effect.
     async fn send_command(&mut self, packed: &[u8]) -> RedisResult<Value> {
         let args = &parse_one(packed)?;
         let shared = Arc::clone(&self.shared);
@@ -73,6 +80,7 @@ impl Dedicated {
         Ok(reply)
     }
 
+    /// Sends a packed pipeline and returns `count` of its replies, after the first `offset`.
     async fn send_pipeline(
         &mut self,
         packed: &[u8],
@@ -92,6 +100,7 @@ impl Dedicated {
         Ok(selection.select(values))
     }
 
+    /// Polls an operation to its end, over this connection only.
     async fn run<T>(
         &mut self,
         mut operation: impl Operation<Replies = Vec<Value>, Output = T>,
@@ -104,7 +113,7 @@ impl Dedicated {
         }
     }
 
-    /// Sends all that is pending over this connection, which is closed when that fails.
+    /// Sends all pending requests over this connection, which is closed if one of them fails.
     async fn exchange(&mut self, exchange: &mut Exchange) {
         let limit = exchange.begin(Instant::now(), self.shared.executor.response_timeout());
         let deadline = Deadline::start(limit);
@@ -118,8 +127,10 @@ impl Dedicated {
         }
     }
 
-    /// The connection is taken for the time being, so that one whose future is dropped is closed and not used again.
+    /// Sends one request and reads its replies.
     async fn send(&mut self, attempt: Attempt<'_>, deadline: Deadline) -> Answers {
+        // Taken out for the duration: if the future is dropped before the replies have come, the lease is
+        // dropped with it and the connection is closed, instead of handing those replies to the next command.
         let Some(lease) = self.lease.take() else {
             return Answers::failed(Failure::not_sent(Cause::failed_before()));
         };

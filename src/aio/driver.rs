@@ -1,4 +1,14 @@
-//! Moves the bytes of one connection.
+//! The I/O of one multiplexed connection: a task that writes what is queued, decodes replies and enforces
+//! deadlines.
+//!
+//! A request moves through three places. [`SendQueue`] holds it until the driver is ready for more;
+//! `outgoing` holds its bytes until the socket has taken them, while it already counts as `in_flight`; there
+//! it stays until its last reply has come. Replies carry no number, so `in_flight` is in the order of the
+//! bytes, and the oldest request owns the next reply.
+//!
+//! A request whose deadline has passed fails but stays in flight, because its reply is still to be read and
+//! discarded. The connection is only closed if the server has sent nothing at all since such a request was
+//! submitted.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -20,53 +30,64 @@ use crate::plan::{Cause, Failure};
 use crate::policy::broken_text;
 use crate::resp::{RawFrame, ReplyDecoder};
 
-/// A task that writes what is in the queue and gives every reply to who waits for it. Ends when the connection does.
+/// The task of one connection: a future that completes when the connection has ended, after every request has
+/// been failed.
 pub(super) struct Driver<S> {
+    /// The socket, encrypted or not.
     stream: S,
+    /// Shared with the handles, which append requests to it.
     queue: Arc<SendQueue>,
+    /// Bytes taken from the queue. Swapped with the queue's buffer, so that both allocations are reused.
     outgoing: Vec<u8>,
-    /// How much of `outgoing` the socket has taken.
+    /// Number of bytes of `outgoing` that the socket has taken.
     written: usize,
+    /// Bytes received that do not make a complete reply yet.
     decoder: ReplyDecoder,
-    /// Those whose requests are in `outgoing` or gone out, the oldest first.
+    /// Requests whose bytes are in `outgoing` or sent, and whose replies have not all come; the oldest first.
     in_flight: VecDeque<InFlight>,
+    /// Set to `earliest`; boxed once and reset, as a new timer per request would be an allocation each.
     timer: Pin<Box<Sleep>>,
+    /// True if `timer` is set to `earliest`. Cleared when a request with an earlier deadline is taken.
     timer_set: bool,
-    /// No request ends before. It need not be the first in the row: one that waited for the connection, or is sent again,
-    /// has less time left than those before it.
+    /// Earliest deadline in flight. Not always the oldest request's: one that queued for the connection or
+    /// was resent has less time left.
     earliest: Option<Instant>,
-    /// No handle is left, and answers are still to come.
+    /// True once no handle is left and replies are still to come.
     draining: bool,
-    /// When the last bytes came.
+    /// When the last bytes arrived. If a request was submitted after that, the server has been silent since.
     last_read: Instant,
-    /// When the socket was looked at.
+    /// When [`probe_closed`](Self::probe_closed) last peeked at the socket.
     last_probe: Instant,
+    /// When requests are taken from the queue.
     coalescing: WriteCoalescing,
-    /// Others are given the time to hand over something, too.
+    /// The yield under way while other tasks are given time to add requests.
     coalescing_yield: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-/// When requests are written that several have handed over.
+/// When the driver writes requests that several tasks have queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriteCoalescing {
-    /// At once.
+    /// At once: the lowest latency.
     Off,
-    /// When the runtime has looked at all sockets once more: where many others have sent something meanwhile, it goes out in
-    /// the same call.
+    /// After one yield to the runtime, when at least two requests are queued: tasks that become ready in that
+    /// turn add theirs, and all of them go out in one write. Used by the proxy, whose clients arrive in
+    /// bursts.
     #[cfg(feature = "proxy")]
     OneYield,
 }
 
-/// A buffer of more bytes is given back when it is empty.
+/// Capacity in bytes above which an empty buffer is freed, so that one huge pipeline does not hold memory for
+/// good.
 const OUTGOING_BYTES_KEPT: usize = 1 << 20;
 
-/// Read in a row at most, before other tasks have their turn.
+/// Maximum number of bytes read in one poll, before other tasks have their turn.
 const READ_BYTES_PER_POLL: usize = 1 << 20;
 
-/// Room for so many requests is kept when none is under way.
+/// Capacity, in requests, that is kept while nothing is in flight.
 const IN_FLIGHT_KEPT: usize = 1024;
 
 impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
+    /// A driver for a connected stream; to be spawned by the caller.
     pub(super) fn new(stream: S, queue: Arc<SendQueue>, coalescing: WriteCoalescing) -> Self {
         let now = Instant::now();
         Self {
@@ -87,13 +108,22 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         }
     }
 
+    /// Moves bytes in both directions until nothing can be done. Ready when the connection has ended, with
+    /// the reason.
+    ///
+    /// The order matters: the queue is looked at last, with the waker, so that a request queued during this
+    /// poll is either taken now or wakes the task.
     fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
         loop {
+            // Before anything is taken from the queue: requests that were not taken count as not sent, and
+            // may be resent even if they are writes.
             if self.probe_closed() {
                 return Poll::Ready(broken(&io::ErrorKind::UnexpectedEof.into()));
             }
             let gathered = self.poll_coalesce(cx).is_ready();
             if gathered {
+                // Without a context: the waker is only stored by the second call, when all the rest is
+                // pending.
                 self.collect(None);
             }
             if let Poll::Ready(Err(error)) = self.poll_write(cx) {
@@ -105,6 +135,8 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             if let Poll::Ready(cause) = self.poll_timer(cx) {
                 return Poll::Ready(cause);
             }
+            // Reading may have completed requests and writing may have emptied `outgoing`, so look again
+            // before sleeping.
             let collected = match gathered {
                 true => self.collect(Some(cx)),
                 false => Collected::Nothing,
@@ -113,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                 Collected::More => {}
                 Collected::Nothing => return Poll::Pending,
                 Collected::Abandoned => {
-                    // Encryption may hold back the end of what it took.
+                    // TLS may hold back the last record that it has encrypted.
                     let _ = ready!(Pin::new(&mut self.stream).poll_flush(cx));
                     return Poll::Ready(Cause::Dropped("the client was dropped".into()));
                 }
@@ -121,12 +153,13 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         }
     }
 
-    /// Whether what is in the queue may be taken.
+    /// Ready when the queue may be taken; see [`WriteCoalescing`].
     fn poll_coalesce(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.coalescing == WriteCoalescing::Off {
             return Poll::Ready(());
         }
         if self.coalescing_yield.is_none() {
+            // A lone request gains nothing by waiting for others.
             if self.queue.state.lock().pending.len() < 2 {
                 return Poll::Ready(());
             }
@@ -139,8 +172,11 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         Poll::Ready(())
     }
 
-    /// Whether there is something in the queue for a connection that was idle and that the server has closed. The runtime
-    /// may not have looked at the socket since: it may not have been run meanwhile.
+    /// True if the connection was idle, the server has closed it, and a request is queued.
+    ///
+    /// The runtime may not have polled the socket since: on a current-thread runtime between two `block_on`,
+    /// nothing is polled. A write on the closed socket would succeed and its outcome would be unknown;
+    /// peeking first avoids that.
     fn probe_closed(&mut self) -> bool {
         let was_idle = self.in_flight.is_empty()
             && self.last_read.elapsed() >= PROBE_AFTER
@@ -152,14 +188,17 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         if state.pending.is_empty() && state.probe.is_none() {
             return false;
         }
+        // Peeking is a system call, so not under the lock that senders take.
         drop(state);
         self.last_probe = Instant::now();
         self.stream.is_closed()
     }
 
-    /// Takes what is in the queue, once all that was taken before is written. With a context it falls asleep when there
-    /// is nothing.
+    /// Takes the queued requests, once all bytes taken before are written. With a context, stores its waker
+    /// if there is nothing to take.
     fn collect(&mut self, sleep: Option<&Context<'_>>) -> Collected {
+        // Backpressure: while the socket is full, requests stay in the queue, where they still count as not
+        // sent and where their total size is bounded.
         if self.written < self.outgoing.len() {
             if let Some(cx) = sleep {
                 self.queue.state.lock().park(cx);
@@ -175,11 +214,12 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             self.in_flight.shrink_to(IN_FLIGHT_KEPT);
         }
         let mut state = self.queue.state.lock();
-        // That the connection is open is known by now.
+        // `probe_closed` has just found the socket open, or a reply was read moments ago.
         if let Some(look) = state.probe.take() {
             let _ = look.send(());
         }
         if !state.outgoing.is_empty() {
+            // No copy, and the lock is held for as long as a swap takes.
             std::mem::swap(&mut self.outgoing, &mut state.outgoing);
             if state.pending.len() < IN_FLIGHT_KEPT {
                 state.pending.shrink_to(IN_FLIGHT_KEPT);
@@ -188,13 +228,14 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                 if let Some(end) = request.deadline
                     && self.earliest.is_none_or(|earliest| end < earliest)
                 {
+                    // Only a deadline that is earlier than the timer resets it.
                     (self.earliest, self.timer_set) = (Some(end), false);
                 }
                 self.in_flight.push_back(request);
             }
             return Collected::More;
         }
-        // Whoever still waits has a handle, so nobody does; and all that was handed over is written.
+        // Everything queued has been written, and no handle is left to wait for a reply.
         if state.detached {
             let answered = self
                 .in_flight
@@ -215,7 +256,8 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         Collected::Nothing
     }
 
-    /// Nobody is there who could end it any more, so nothing is waited for without deadline.
+    /// Gives every request without a deadline one of [`DEFAULT_RESPONSE_TIMEOUT`]. With no handle left,
+    /// nothing else would end the task if the server never replied.
     fn shrink_in_flight(&mut self) {
         let end = Instant::now() + DEFAULT_RESPONSE_TIMEOUT;
         for request in &mut self.in_flight {
@@ -226,6 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         self.timer_set = false;
     }
 
+    /// Writes `outgoing`. Ready when all of it is written, or with the error.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.outgoing.len() {
             let rest = &self.outgoing[self.written..];
@@ -237,10 +280,13 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         Poll::Ready(Ok(()))
     }
 
+    /// Reads until the socket has no more, and hands out replies. Ready only when the connection has ended.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
         let mut turn = 0;
         loop {
             if turn > READ_BYTES_PER_POLL {
+                // A server that sends without end must not starve the other tasks of this runtime, nor the
+                // writes and timers of this connection.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -262,10 +308,12 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         }
     }
 
-    /// Gives every answer that has arrived to who waits for it; why the connection ends, if it does.
+    /// Delivers every complete reply to its request. Returns the reason if the connection must be closed.
     fn deliver_replies(&mut self) -> Option<Cause> {
         loop {
             let taken = match self.in_flight.front_mut() {
+                // Nobody wants a decoded value: the proxy passes bytes on, and an abandoned reply is only
+                // skipped.
                 Some(request) if request.is_raw() => {
                     match self.decoder.next_frame(request.reply_bytes_max()) {
                         Ok(RawFrame::Incomplete) => return None,
@@ -277,6 +325,8 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                 request => match (self.decoder.next_reply(), request) {
                     (Ok(None), _) => return None,
                     (Ok(Some(value)), Some(request)) => request.take(value),
+                    // A reply without a request means that both sides no longer agree on the order: every
+                    // later reply would go to the wrong request.
                     (Ok(Some(_)), None) => {
                         return Some(Cause::Dropped("unexpected reply from the server".into()));
                     }
@@ -287,6 +337,8 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                 ReplyProgress::More => {}
                 ReplyProgress::Complete => drop(self.in_flight.pop_front()),
                 ReplyProgress::Poisoned => {
+                    // The transaction is still open on the server: the next request on this connection would
+                    // be queued in it.
                     self.in_flight.pop_front();
                     let text = "closed, as the server left a transaction open on it";
                     return Some(Cause::Dropped(text.into()));
@@ -295,8 +347,9 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         }
     }
 
-    /// Tells those whose time is over. Their replies are still owed and will be thrown away, so the connection stays in
-    /// step; but when nothing at all has come since the oldest request, it is given up.
+    /// Fails the requests whose deadline has passed. Their replies are still owed and are discarded when they
+    /// come, so the connection stays in step. If nothing has arrived since one of them was submitted, the
+    /// connection is closed.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
         loop {
             if self.timer_set {
@@ -313,6 +366,8 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                         }
                         continue;
                     }
+                    // Any byte since then proves that the server is alive and only slow, as with a long
+                    // script.
                     silent |= self.last_read < request.submitted_at;
                     request.finish(Some(Failure {
                         cause: Cause::no_reply(),
@@ -332,11 +387,14 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         }
     }
 
-    /// Closes the queue, and tells everybody who waits.
+    /// Closes the queue and fails all requests.
     fn close(&mut self, cause: &Cause) {
-        // The queue first: a request that is resent as soon as it is told must not find this connection open.
+        // The queue first: a request that is resent as soon as it has failed must not find this connection
+        // open.
         self.queue.close(cause);
-        // The requests at the end of the row that the socket has not begun to take were certainly not sent.
+        // Requests are in the order of their bytes, so those at the end of `in_flight` were certainly not
+        // sent as long as no byte of them was written, and may be resent. The request that the socket has
+        // taken in part counts as sent.
         let mut unwritten = self.outgoing.len() - self.written;
         for request in self.in_flight.iter_mut().rev() {
             let sent = match unwritten.checked_sub(request.bytes) {
@@ -358,9 +416,13 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
     }
 }
 
+/// Outcome of [`Driver::collect`].
 enum Collected {
+    /// Requests were taken, or the state has changed: poll again.
     More,
+    /// Nothing to take.
     Nothing,
+    /// No handle is left and no reply is awaited: close the connection.
     Abandoned,
 }
 
@@ -368,6 +430,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Future for Driver<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // The sign of life that requests from another runtime wait for.
         self.queue.run.store(true, Ordering::Relaxed);
         let cause = ready!(self.poll_drive(cx));
         self.close(&cause);
@@ -376,7 +439,9 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Future for Driver<S> {
 }
 
 impl<S> Drop for Driver<S> {
-    /// The runtime may end before the connection does.
+    /// Runs with the connection still open when the runtime shuts down and drops the task. What is in the
+    /// queue must be failed, or its senders would wait for ever; requests in flight fail because their
+    /// oneshots are dropped.
     fn drop(&mut self) {
         let closed = self.queue.state.lock().closed.is_some();
         if !closed {
@@ -386,6 +451,7 @@ impl<S> Drop for Driver<S> {
     }
 }
 
+/// The cause for an I/O error.
 fn broken(error: &io::Error) -> Cause {
     Cause::Dropped(broken_text(error))
 }

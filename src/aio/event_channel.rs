@@ -1,4 +1,7 @@
-//! Events on their way from the tasks that listen to the user of a subscriber.
+//! The bounded queue between the tasks of a subscriber's connections and its user.
+//!
+//! Many writers, one reader. A full queue suspends the writers, which then read nothing from their sockets,
+//! so the pressure reaches the servers.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -9,29 +12,34 @@ use tokio::task::coop;
 
 use crate::plan::pubsub::{Event, EventQueue};
 
-/// A bounded queue with many writers and one reader.
+/// A bounded queue of events with many writers and one reader.
 #[derive(Debug, Default)]
 pub(super) struct EventChannel {
     state: Mutex<State>,
-    /// For the writers: there is room, or no reader any more.
+    /// Notified when there is room again, and when the reader is gone.
     taken: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Events not read yet.
     queue: EventQueue,
-    /// How many writers wait for room.
+    /// Number of writers that wait for room. Saves a notification per event read.
     waiting: usize,
+    /// True once the subscriber is dropped; writers end.
     closed: bool,
-    /// A writer ended with its runtime.
+    /// True if a writer ended with its runtime since [`EventChannel::take_stopped`] last returned.
     stopped: bool,
+    /// Waker of the reader, if it waits.
     reader: Option<Waker>,
 }
 
 impl EventChannel {
-    /// Adds an event as soon as there is room. Whether there is still a reader.
+    /// Appends an event as soon as there is room. Returns false if there is no reader any more.
     pub(super) async fn send(&self, event: Event) -> bool {
         loop {
+            // Registered before the queue is checked: room made between the check and the wait would go
+            // unnoticed otherwise.
             let mut taken = pin!(self.taken.notified());
             taken.as_mut().enable();
             {
@@ -46,13 +54,15 @@ impl EventChannel {
                 }
                 state.waiting += 1;
             }
-            // The task may be dropped while it waits.
+            // A guard, as the task may be dropped during the wait: a count that stays too high costs needless
+            // notifications for good.
             let _waiting = Waiting(self);
             taken.await;
         }
     }
 
-    /// A writer ended with its runtime; the reader must start another. `event` is told of it in any case.
+    /// Marks that a writer ended with its runtime, so that the reader starts another. `event` is appended
+    /// even if the queue is full: this runs in a destructor, which cannot wait.
     pub(super) fn stop(&self, event: Option<Event>) {
         let mut state = self.state.lock();
         state.stopped = true;
@@ -62,13 +72,15 @@ impl EventChannel {
         Self::wake_reader(state);
     }
 
-    /// Whether a writer ended with its runtime since this was asked last.
+    /// True if a writer ended with its runtime since the last call.
     pub(super) fn take_stopped(&self) -> bool {
         std::mem::take(&mut self.state.lock().stopped)
     }
 
-    /// The next event.
+    /// Returns the next event, or stores the waker.
     pub(super) fn poll_receive(&self, cx: &mut Context<'_>) -> Poll<Event> {
+        // A reader that always finds an event would never yield to the runtime; this takes part in tokio's
+        // cooperative budget.
         let progress = ready!(coop::poll_proceed(cx));
         let mut state = self.state.lock();
         let Some(event) = state.queue.pop() else {
@@ -80,7 +92,7 @@ impl EventChannel {
         Poll::Ready(event)
     }
 
-    /// An event that has come already.
+    /// The next event, if one has arrived.
     #[cfg(feature = "proxy")]
     pub(super) fn try_receive(&self) -> Option<Event> {
         let mut state = self.state.lock();
@@ -89,19 +101,22 @@ impl EventChannel {
         Some(event)
     }
 
+    /// Sets the maximum number of bytes of queued events.
     pub(super) fn set_bytes_max(&self, bytes: usize) {
         let mut state = self.state.lock();
         state.queue.set_bytes_max(bytes);
         self.notify_writers(state);
     }
 
-    /// Takes more events while a change is waited for, until the guard is dropped.
+    /// Doubles the room while a subscription change awaits its confirmation, until the guard is dropped. The
+    /// confirmation may be behind messages on the same socket; a full queue that nobody reads would hold it
+    /// back for ever.
     pub(super) fn take_more(&self) -> ExtraCapacity<'_> {
         self.set_changing(true);
         ExtraCapacity(self)
     }
 
-    /// No event is read any more.
+    /// Discards all events, and ends the writers.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
@@ -116,14 +131,18 @@ impl EventChannel {
         self.notify_writers(state);
     }
 
+    /// Wakes the writers if there is room. Takes the guard, because waking under the lock would make each of
+    /// them block on it.
     fn notify_writers(&self, state: MutexGuard<'_, State>) {
         let tell = state.waiting > 0 && state.queue.has_room();
         drop(state);
         if tell {
+            // All of them, as the room may be enough for several; those that find none wait again.
             self.taken.notify_waiters();
         }
     }
 
+    /// Wakes the reader after the lock is released.
     fn wake_reader(mut state: MutexGuard<'_, State>) {
         let reader = state.reader.take();
         drop(state);
@@ -133,7 +152,7 @@ impl EventChannel {
     }
 }
 
-/// A writer that waits for room.
+/// A writer that waits for room; counted down when dropped.
 struct Waiting<'c>(&'c EventChannel);
 
 impl Drop for Waiting<'_> {
@@ -142,7 +161,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// See [`EventChannel::take_more`].
+/// Guard of [`EventChannel::take_more`].
 pub(super) struct ExtraCapacity<'c>(&'c EventChannel);
 
 impl Drop for ExtraCapacity<'_> {

@@ -1,4 +1,9 @@
-//! Connections for one request at a time: blocking commands, transactions, dedicated connections.
+//! Connections for one user at a time: blocking commands, transactions, dedicated connections.
+//!
+//! A blocking command would hold up every request behind it on a shared connection, and WATCH and MULTI are
+//! state that belongs to one user. A [`Lease`] therefore has a connection to itself. A semaphore bounds the
+//! number of leases, not of connections: an idle connection has no permit, and there are never more idle ones
+//! than `size`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,23 +21,28 @@ use crate::policy::ConnectError;
 
 /// A bounded number of connections to one node, each lent to one user at a time.
 pub(crate) struct ExclusivePool {
+    /// How connections are made; also holds the node's backoff.
     pub(crate) connector: Connector,
-    /// So many are kept when nobody uses them.
+    /// Maximum number of idle connections that are kept.
     size: usize,
+    /// One permit per lease. Fair: waiting users are served in their order.
     permits: Arc<Semaphore>,
-    /// Connections that nobody uses, and since when; the one used last is the last.
+    /// Idle connections, and since when; the most recently used is the last.
     idle: Mutex<Vec<(MultiplexedConnection, Instant)>>,
 }
 
-/// A connection on loan; closed unless it is given back.
+/// A connection on loan. Closed when dropped, unless it is [released](Self::release).
 pub(crate) struct Lease {
     pool: Arc<ExclusivePool>,
+    /// The connection. Its driver closes it as soon as this handle is dropped, so an abandoned BLPOP is
+    /// cancelled on the server.
     pub(crate) connection: MultiplexedConnection,
+    /// Declared last, so that the connection is closed before the next user is admitted.
     _permit: OwnedSemaphorePermit,
 }
 
 impl ExclusivePool {
-    /// For so many users at a time.
+    /// A pool for at most `users` leases at a time.
     pub(crate) fn new(connector: Connector, size: usize, users: usize) -> Self {
         Self {
             connector,
@@ -42,7 +52,8 @@ impl ExclusivePool {
         }
     }
 
-    /// A connection of one's own.
+    /// Waits for a permit, then returns an idle connection or makes one. Dropping the future gives up its
+    /// place in the queue.
     pub(crate) async fn lease(self: &Arc<Self>, deadline: Deadline) -> Result<Lease, Cause> {
         let permit = Arc::clone(&self.permits).acquire_owned();
         let permit = match deadline.end() {
@@ -55,6 +66,7 @@ impl ExclusivePool {
                 }
             },
         };
+        // The semaphore is never closed; this only satisfies its type.
         let permit = permit.map_err(|_| Cause::Connect("the client was closed".into()))?;
         let connection = match self.reusable().await {
             Some(connection) => connection,
@@ -67,34 +79,41 @@ impl ExclusivePool {
         })
     }
 
-    /// A connection that nobody uses and that is still one. After a moment the socket is looked at: where the runtime was not
-    /// run meanwhile, nobody has noticed that the server has closed it.
+    /// Returns an idle connection that still works. One that has been idle for a while is checked first: if
+    /// the runtime has not been polled since, the driver has not noticed that the server closed it.
     async fn reusable(&self) -> Option<MultiplexedConnection> {
         while let Some((connection, since)) = self.take_idle() {
             if since.elapsed() < PROBE_AFTER || !connection.is_stale().await {
                 return Some(connection);
             }
-            // The others are probably closed too, and each is looked at.
+            // A server that closed this one has probably closed the others, but each is checked for itself.
         }
         None
     }
 
+    /// Takes the most recently used connection that this runtime can rely on.
     fn take_idle(&self) -> Option<(MultiplexedConnection, Instant)> {
         let mut idle = self.idle.lock();
+        // Closed connections go, whichever runtime they live on.
         idle.retain(|(connection, _)| !connection.is_closed());
+        // A connection of a current-thread runtime other than this one may never be driven again: it is left
+        // for its own runtime.
         let at = idle
             .iter()
             .rposition(|(connection, _)| !connection.is_on_foreign_runtime())?;
         Some(idle.remove(at))
     }
 
-    /// A connection broke: those that lie idle are probably broken too, and are closed.
+    /// Closes all idle connections. Called when a connection broke: the others go to the same server, which
+    /// has probably restarted, and a write sent on one of them would have an unknown outcome.
     fn discard_all_idle(&self) {
+        // Dropped outside of the lock: closing a connection wakes its driver.
         let idle = std::mem::take(&mut *self.idle.lock());
         drop(idle);
     }
 
-    /// A new connection. While the node is known to be down, one request at a time tries, and all others fail at once.
+    /// Makes a connection. While the node is known to be down, one request at a time tries, and all others
+    /// fail at once.
     async fn connect(&self, deadline: Deadline) -> Result<MultiplexedConnection, Cause> {
         let connector = &self.connector;
         let attempt = connector.backoff.try_begin(connector.timeout)?;
@@ -103,7 +122,8 @@ impl ExclusivePool {
             None => connect.await,
             Some(end) => match tokio::time::timeout_at(end.into(), connect).await {
                 Ok(made) => made,
-                // A request that comes late gives the node no fair chance, so its failure says nothing of the node.
+                // The request had less than half of the usual time left when it tried, so its failure is not
+                // evidence against the node; the attempt is dropped without an outcome.
                 Err(_) if deadline.start.elapsed() < connector.timeout / 2 => {
                     return Err(Cause::no_connection_in_time(&connector.address));
                 }
@@ -120,23 +140,26 @@ impl ExclusivePool {
 }
 
 impl Lease {
-    /// Ends the loan of a connection that owes nothing.
+    /// Returns a connection on which no reply is owed.
     pub(crate) fn release(self) {
         if self.connection.is_closed() {
             return;
         }
         let mut idle = self.pool.idle.lock();
-        // One that lives on another runtime makes room: it may never be of use again.
+        // Drops the least recently used one, which may live on a runtime that is no longer run and then be of
+        // no use.
         let oldest = match idle.len() >= self.pool.size {
             true => Some(idle.remove(0)),
             false => None,
         };
         idle.push((self.connection, Instant::now()));
         drop(idle);
+        // After the lock, as above.
         drop(oldest);
     }
 
-    /// Ends the loan of a connection that failed.
+    /// Closes a connection that failed. If it broke, the idle ones are closed as well; after a mere timeout
+    /// the others are fine.
     pub(crate) fn discard(self, cause: &Cause) {
         if let Cause::Dropped(_) = cause {
             self.pool.discard_all_idle();

@@ -1,4 +1,8 @@
-//! Hands each node its requests, then waits for all answers: a fan-out costs the slowest node, not the sum.
+//! Sends each node its requests, then waits for all replies: a fan-out takes as long as the slowest node, not
+//! as all nodes together.
+//!
+//! Which requests there are, and whether a failed one may be sent again, is up to the [`Exchange`]; here
+//! connections are taken, used and given back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,23 +22,29 @@ use crate::endpoint::Endpoint;
 use crate::partition::NodeIndex;
 use crate::plan::{Answers, Cause, Exchange, Failure, NodeExchange, NodeRequest, ResendBudget};
 
-/// Every node's connections.
+/// The connections to all nodes.
 #[derive(Debug)]
 pub(crate) struct Executor {
+    /// In node order: indexed by [`NodeIndex`].
     nodes: Vec<NodeConnections>,
+    /// Maximum duration of a request that the server does not hold back.
     response_timeout: Option<Duration>,
 }
 
-/// One node's connections: those that all share, and those for one user at a time.
+/// The connections to one node.
 #[derive(Debug)]
 struct NodeConnections {
+    /// Shared by all tasks; used in turn if there are several.
     shared: Vec<Arc<ReconnectingConnection>>,
+    /// Counts the turns.
     next: AtomicUsize,
+    /// For one user at a time.
     waiting: Arc<ExclusivePool>,
 }
 
 impl Executor {
-    /// For so many users of connections of their own at a time.
+    /// Prepares the connections to all nodes; nothing is contacted. `users` is the maximum number of
+    /// exclusive connections per node that are in use at a time.
     pub(crate) fn new(
         endpoints: Vec<Endpoint>,
         settings: &Settings,
@@ -42,6 +52,7 @@ impl Executor {
         coalescing: WriteCoalescing,
     ) -> Self {
         let node = |endpoint: Endpoint| {
+            // One connector, hence one backoff, for all connections to the node.
             let connector = Connector::new(endpoint, settings.connect_timeout, coalescing);
             let station = |_| Arc::new(ReconnectingConnection::new(connector.clone()));
             NodeConnections {
@@ -60,21 +71,23 @@ impl Executor {
         }
     }
 
-    /// How to make a connection of one's own to `node`.
+    /// How to make a connection to `node` that the caller drives itself.
     pub(crate) fn connector(&self, node: NodeIndex) -> Connector {
         self.nodes[node.get()].waiting.connector.clone()
     }
 
-    /// How long an answer that comes at once may take.
+    /// Maximum duration of a request that the server does not hold back.
     pub(crate) fn response_timeout(&self) -> Option<Duration> {
         self.response_timeout
     }
 
+    /// The deadline, from now, of a request that the server may hold back for `blocking`.
     pub(crate) fn deadline(&self, blocking: BlockingTime) -> Deadline {
         Deadline::start(blocking.with_response(self.response_timeout))
     }
 
-    /// One request to one node, and its answer. `write` appends the request, each time it is sent.
+    /// Sends one request to one node and returns its reply. `write` appends the request, and is called again
+    /// if the request is resent.
     pub(crate) async fn call(
         &self,
         node: NodeIndex,
@@ -90,6 +103,7 @@ impl Executor {
                 .acquire(blocking, deadline)
                 .await
                 .map_err(Failure::not_sent)?;
+            // The time for resending is part of the first deadline.
             let failure = match acquired.connection().call(&write, deadline).await {
                 Ok(value) => {
                     acquired.release();
@@ -104,13 +118,14 @@ impl Executor {
         }
     }
 
-    /// Sends all that is pending, until nothing is.
+    /// Sends everything that is pending, until nothing is.
     pub(crate) async fn exchange<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) {
         let limit = exchange.begin(Instant::now(), self.response_timeout);
         let deadline = Deadline::start(limit);
         let blocking = exchange.blocking_time();
         while exchange.poll(Instant::now()) {
             match exchange.nodes_mut() {
+                // Spares the allocations of `join_all`.
                 [one] => self.exchange_with(one, blocking, deadline).await,
                 all => {
                     let all = all.iter_mut();
@@ -120,7 +135,8 @@ impl Executor {
         }
     }
 
-    /// Sends what is pending at one node, until nothing is.
+    /// Sends what is pending at one node, until nothing is. A resend to this node does not wait for the other
+    /// nodes.
     async fn exchange_with<R: ReplyChannel>(
         &self,
         exchange: &mut NodeExchange<R>,
@@ -134,19 +150,22 @@ impl Executor {
         }
     }
 
-    /// A connection to `node` that nobody else uses.
+    /// Leases a connection to `node` that nobody else uses.
     pub(crate) async fn lease(&self, node: NodeIndex, deadline: Deadline) -> Result<Lease, Cause> {
         self.nodes[node.get()].waiting.lease(deadline).await
     }
 }
 
-/// A connection, shared or one's own.
+/// A connection to send one request on.
 enum Acquired {
+    /// Used by many tasks at once; never closed by one of them.
     Shared(Arc<MultiplexedConnection>),
+    /// Used by this request only.
     Exclusive(Lease),
 }
 
 impl Acquired {
+    /// The connection.
     fn connection(&self) -> &MultiplexedConnection {
         match self {
             Self::Shared(connection) => connection,
@@ -154,14 +173,14 @@ impl Acquired {
         }
     }
 
-    /// All answers have come.
+    /// Gives it back: all replies have come.
     fn release(self) {
         if let Self::Exclusive(lease) = self {
             lease.release();
         }
     }
 
-    /// Not all answers have come.
+    /// Gives it up: not all replies have come. A shared connection discards late replies by itself.
     fn discard(self, cause: &Cause) {
         if let Self::Exclusive(lease) = self {
             lease.discard(cause);
@@ -170,6 +189,8 @@ impl Acquired {
 }
 
 impl NodeConnections {
+    /// Takes a shared connection for a request that is served at once, and an exclusive one for a blocking
+    /// command, which would hold up everything behind it.
     async fn acquire(&self, blocking: BlockingTime, deadline: Deadline) -> Result<Acquired, Cause> {
         match blocking {
             BlockingTime::None => {
@@ -185,6 +206,7 @@ impl NodeConnections {
         }
     }
 
+    /// Sends one request and collects its replies.
     async fn send<R: ReplyChannel>(
         &self,
         request: &NodeRequest,

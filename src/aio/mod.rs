@@ -1,33 +1,68 @@
-//! The client on tokio: how do the bytes go there and back without blocking?
+//! The client on tokio: moves bytes to the nodes and back without blocking a thread.
 //!
-//! * [`ShardedClient`]: the handle, a `redis::aio::ConnectionLike` over all nodes. [`Node`]: the same for one node.
-//! * [`Dedicated`]: a private connection for stateful commands. [`Scan`]: keys of all nodes as a stream.
-//! * [`Subscriber`]: channels of all nodes; `pub_sub_connection`: one node's connection for them, `event_channel`: what
-//!   has arrived over all of them.
-//! * `executor`: hands each node its requests, then waits for all replies. `reconnecting`: a node's shared connection,
-//!   made again when it breaks. `exclusive_pool`: connections lent to one user at a time. `multiplexed`: one connection
-//!   that many requests share; `driver` moves its bytes, `tls` encrypts them, `peek` sees that the server has closed it.
+//! ```text
+//!  ShardedClient · Node · Scan · Dedicated     handles: clone an Arc of Shared
+//!                 │
+//!               Shared                         routes a command; drives its Operation step by step
+//!                 │
+//!              Executor                        one request per node, all nodes at once
+//!                 │ per node
+//!         ┌───────┴──────────────────┐
+//!  ReconnectingConnection      ExclusivePool   left: one connection for all tasks, replaced when it
+//!         │                          │         breaks; right: blocking commands, transactions, Dedicated
+//!         └───────┬──────────────────┘
+//!       MultiplexedConnection                  appends a request, then awaits its oneshot
+//!                 │
+//!             SendQueue                        bytes not yet taken, and who waits for their replies
+//!                 │ one spawned task per connection
+//!              Driver                          writes, reads, decodes, enforces deadlines
+//!                 │
+//!      TcpStream · UnixStream · TLS
+//! ```
 //!
-//! Nothing here decides: `plan` says which command goes where, what its replies mean and what may be sent again, as for
-//! the blocking client.
+//! Handles, one file each:
+//!
+//! * `client`: [`ShardedClient`], a `redis::aio::ConnectionLike` over all nodes; `build`:
+//!   `Builder::build_async`.
+//! * `node`: [`Node`], a `ConnectionLike` over one node.
+//! * `dedicated`: [`Dedicated`], a private connection for stateful commands; `transaction`: the loop of
+//!   WATCH, MULTI and EXEC on one.
+//! * `scan`: [`Scan`], the keys of all nodes as a stream.
+//! * `subscriber`: [`Subscriber`], channels and patterns of all nodes; `pub_sub_connection`: the connection
+//!   to one node and its task; `event_channel`: the bounded queue between those tasks and the subscriber.
+//!
+//! Under the handles:
+//!
+//! * `shared`: `Shared`, the state that all handles of one client have in common.
+//! * `executor`: `Executor`, sends each node its requests, then waits for all replies.
+//! * `reconnecting`: `ReconnectingConnection`, a node's shared connection, and `Connector`, how a connection
+//!   is made.
+//! * `exclusive_pool`: `ExclusivePool`, connections lent to one user at a time.
+//! * `multiplexed`: `MultiplexedConnection` and its `SendQueue`, one connection that many requests share.
+//! * `driver`: `Driver`, the task that moves the bytes of one connection.
+//! * `tls`: encrypted streams; `peek`: detects that the server has closed a socket.
+//!
+//! Nothing here decides which command goes where, what its reply means or what may be sent again: that is
+//! `plan`, for the blocking client as well.
 //!
 //! # Dropped futures
 //!
-//! A future does nothing before it is first polled. From then on its command is handed to a connection: dropping the
-//! future does not take it back, it is carried out all the same, and its answer is thrown away when it comes, also
-//! after the client itself was dropped. The connection stays in step. A blocking command (BLPOP, ...) has a connection of
-//! its own, which is closed when its future is dropped; an element that the server took off a list in that moment is
-//! lost.
+//! A future does nothing before it is first polled. From then on its command belongs to a connection:
+//! dropping the future does not cancel it. The command is still executed, even if the client itself is
+//! dropped, its reply is discarded when it arrives, and the connection stays in step. A blocking command
+//! (BLPOP, ...) has a connection of its own, which is closed when its future is dropped; an element that the
+//! server pops at that very moment is lost.
 //!
 //! # Runtimes
 //!
-//! Connections live on the runtime that first needed them, and end with it, whatever they have not sent by then. The next
-//! request on another runtime makes new ones.
+//! A connection lives on the runtime that was current when it was made and ends with that runtime, together
+//! with everything it has not sent by then. The next request on another runtime makes a new one.
 //!
-//! A runtime of one thread runs only while somebody blocks on it. A node that was down is found again all the same: as soon as
-//! the pause after the last attempt is over, one request at a time waits until the next attempt has been made, within its own
-//! time, while all others fail at once. Connections on such a runtime that is not run any more are given up when requests
-//! from another one get no sign of life from them for a second.
+//! A current-thread runtime only makes progress inside `block_on`, so nothing reconnects in the background. A
+//! node that was down is still found again: once the pause after the last attempt is over, one request at a
+//! time waits, within its own deadline, for the next attempt, while all others fail at once. A connection on
+//! such a runtime that is no longer run is given up when a request from another runtime sees no sign of life
+//! from it for one second.
 
 mod build;
 mod client;

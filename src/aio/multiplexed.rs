@@ -1,4 +1,16 @@
-//! One connection that many requests share.
+//! One connection that many requests share: the side of the senders. The side of the socket is `driver`.
+//!
+//! ```text
+//!  call / exchange            SendQueue                    Driver
+//!  ───────────────            ─────────                    ──────
+//!  lock, append bytes ──────▶ outgoing  ──── swap ───────▶ outgoing ──▶ socket
+//!  and an InFlight    ──────▶ pending   ──── drain ──────▶ in_flight
+//!  wake the driver            waker                            │
+//!  await the oneshot  ◀────────────────── Responder ───────────┘ replies, in order
+//! ```
+//!
+//! Redis replies in the order of the requests, so no request carries a number: `outgoing` and `pending` are
+//! appended under one lock and always taken together.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,101 +28,113 @@ use crate::endpoint::Deadline;
 use crate::plan::RawReplies;
 use crate::plan::{Answers, Cause, ExpectedEnd, Failure, NodeRequest, ReplyBuffer};
 
-/// So many bytes of requests may wait for one connection to take them. What comes then is refused: a node that far behind
-/// would not answer it in time.
+/// Maximum number of bytes, including bookkeeping, that may wait for one connection. Further requests are
+/// refused: a node this far behind would not reply in time, and the memory is better spent elsewhere.
 const OUTGOING_BYTES_MAX: usize = 256 << 20;
 
-/// A driver on a runtime that runs only while somebody blocks on it is asked so often for a sign of life by requests from
-/// elsewhere. Without one its connection is given up.
+/// Time within which a driver on another, current-thread runtime must show that it is being polled; otherwise
+/// its connection is closed.
 pub(crate) const DRIVER_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A connection to one node. Requests are written in the order in which they are handed over, and answered in that order.
-/// Closed when the last handle is dropped.
+/// A connection to one node. Requests are written in the order in which they are submitted, and replied to in
+/// that order. Dropping it closes the connection in the way that [`OnLastHandle`] describes.
 #[derive(Debug)]
 pub(crate) struct MultiplexedConnection {
+    /// Shared with the driver.
     queue: Arc<SendQueue>,
-    /// The runtime of the driver, if it runs only while somebody blocks on it.
+    /// The driver's runtime if it is a current-thread one, which makes progress only inside `block_on`.
     driver_runtime: Option<Id>,
 }
 
 /// Where requests wait for the driver.
 #[derive(Default)]
 pub(crate) struct SendQueue {
+    /// Held only to append or to swap buffers, never over a system call or an await.
     pub(crate) state: Mutex<SendQueueState>,
-    /// The driver has run since this was cleared.
+    /// Set by each poll of the driver; cleared by those who test whether it is polled at all.
     pub(crate) run: AtomicBool,
 }
 
-/// Requests that the driver has not taken yet.
+/// Requests that the driver has not taken yet. None of their bytes has been sent.
 #[derive(Default)]
 pub(crate) struct SendQueueState {
-    /// Their bytes.
+    /// The packed requests.
     pub(crate) outgoing: Vec<u8>,
-    /// Who waits for their answers, in the order of the bytes.
+    /// The requests that the bytes belong to, in their order.
     pub(crate) pending: Vec<InFlight>,
-    /// Wakes the driver, when it sleeps.
+    /// Waker of the driver while it sleeps. Taken to wake it, so that a burst of requests wakes it once.
     pub(crate) waker: Option<Waker>,
-    /// Who wants to know whether the connection is still open.
+    /// Sent by the driver if it finds the connection open, dropped if the connection has ended.
     pub(crate) probe: Option<oneshot::Sender<()>>,
+    /// Why the connection has ended. Once set, nothing is appended any more.
     pub(crate) closed: Option<Cause>,
-    /// No handle is left.
+    /// True once the handle is dropped.
     pub(crate) detached: bool,
-    /// What is done then.
+    /// Read by the driver once `detached` is set.
     pub(crate) on_last_handle: OnLastHandle,
 }
 
-/// When a connection that nobody has a handle of is closed.
+/// When a connection is closed whose handle has been dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum OnLastHandle {
-    /// As soon as all is written. The server forgets a blocking command that waits.
+    /// Once everything queued has been written. The server then forgets a pending blocking command.
     #[default]
     Close,
-    /// When all is answered, or too late. A server that finds a connection closed while it answers throws away what it has
-    /// not read yet.
+    /// Once every request has its reply or has run out of time. A server that finds the connection closed
+    /// while it writes a reply discards the requests that it has not read yet, so closing earlier would lose
+    /// writes.
     Drain,
 }
 
-/// Who waits for answers.
+/// A request, and who waits for its replies.
 pub(crate) struct InFlight {
-    /// How many bytes its request has.
+    /// Length of the packed request in bytes; shows which requests at the end of the driver's buffer were
+    /// never sent.
     pub(crate) bytes: usize,
-    /// How many answers are still to come.
+    /// Number of replies still to come.
     pub(crate) remaining: usize,
-    /// How many were asked for.
+    /// Number of replies to the whole request.
     pub(crate) count: usize,
+    /// Required kind of the last reply, for the connection to be usable afterwards.
     pub(crate) ending: ExpectedEnd,
+    /// When the request began. Silence of the server since then closes the connection at the deadline.
     pub(crate) submitted_at: Instant,
+    /// When the sender is given an error. `None` waits for ever.
     pub(crate) deadline: Option<Instant>,
-    /// `None` once it was told that time is over; the answers still come and are thrown away.
+    /// `None` once an error has been sent; replies that still come are discarded.
     pub(crate) responder: Option<Responder>,
 }
 
-/// Whether an answer was the last.
+/// State of a request after one of its replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReplyProgress {
+    /// More replies are due.
     More,
+    /// That was the last one.
     Complete,
-    /// It was, and leaves the connection other than it was.
+    /// That was the last one, and the connection has been left inside a transaction.
     Poisoned,
 }
 
-/// The way back to the caller, with the replies that have arrived for it.
+/// The way back to the sender, with the replies that have arrived so far.
 pub(crate) enum Responder {
+    /// A single reply: no vector is allocated.
     One(oneshot::Sender<Result<Value, Failure>>),
+    /// Several replies, or any number with a failure behind them.
     Many(oneshot::Sender<Answers>, Vec<Value>),
-    /// Replies that are passed on as bytes.
+    /// Replies that the proxy passes on as bytes.
     #[cfg(feature = "proxy")]
     Raw(oneshot::Sender<Answers<RawReplies>>, RawReplies),
 }
 
-/// A form in which replies are given back.
+/// A form in which replies are collected: decoded values, or bytes for the proxy.
 pub(crate) trait ReplyChannel: ReplyBuffer {
-    /// No replies yet, for those to this request.
+    /// An empty collection for the replies to this request.
     fn for_request(_: &NodeRequest) -> Self {
         Self::default()
     }
 
-    /// The way back for replies in this form, which are added to `replies`.
+    /// A responder that appends replies in this form to `replies`.
     fn responder(sender: oneshot::Sender<Answers<Self>>, replies: Self) -> Responder;
 }
 
@@ -132,8 +156,8 @@ impl ReplyChannel for RawReplies {
 }
 
 impl MultiplexedConnection {
-    /// A connection, of which a driver takes the state. `home` is the runtime of that driver, if it runs only while somebody
-    /// blocks on it.
+    /// A handle over `queue`, whose other end a driver on the runtime `home` takes. `home` is only set for a
+    /// current-thread runtime.
     pub(crate) fn new(queue: Arc<SendQueue>, home: Option<Id>) -> Self {
         Self {
             queue,
@@ -141,22 +165,25 @@ impl MultiplexedConnection {
         }
     }
 
-    /// Makes it carry out what was handed over even if nobody waits for it.
+    /// Switches to [`OnLastHandle::Drain`], for shared connections: their requests are executed even if no
+    /// future waits for them.
     pub(crate) fn drain_on_drop(&self) {
         self.queue.state.lock().on_last_handle = OnLastHandle::Drain;
     }
 
-    /// Whether it is no more.
+    /// True if the connection has ended.
     pub(crate) fn is_closed(&self) -> bool {
         self.queue.state.lock().closed.is_some()
     }
 
-    /// Whether its driver lives on a runtime that may not be run while this one is.
+    /// True if the driver lives on a current-thread runtime other than the caller's, which may not be running
+    /// now.
     pub(crate) fn is_on_foreign_runtime(&self) -> bool {
         is_away(self.driver_runtime)
     }
 
-    /// Whether the server has closed it, as far as can be told without asking it: the driver looks at the socket.
+    /// True if the server has closed the connection, as far as its socket shows; no request is sent. Wakes
+    /// the driver, which checks the socket if it has been idle.
     pub(crate) async fn is_stale(&self) -> bool {
         let (sender, looked) = oneshot::channel();
         {
@@ -167,10 +194,14 @@ impl MultiplexedConnection {
             state.probe = Some(sender);
         }
         self.queue.wake();
+        // An error means that the driver dropped the sender: it has closed the queue, or its runtime has
+        // ended.
         looked.await.is_err()
     }
 
-    /// One request and its answer. `write` appends the request.
+    /// Sends one request, appended by `write`, and returns its reply.
+    ///
+    /// Once polled, the request is sent even if the future is dropped.
     pub(crate) async fn call(
         &self,
         write: impl FnOnce(&mut Vec<u8>),
@@ -182,12 +213,13 @@ impl MultiplexedConnection {
             .map_err(Failure::not_sent)?;
         let answer = match is_away(self.driver_runtime) {
             false => receiver.await.ok(),
+            // Boxed, as it is rare and its timer would enlarge the future of every request.
             true => Box::pin(self.queue.await_from_foreign_runtime(receiver)).await,
         };
         answer.unwrap_or_else(|| Err(lost(1)))
     }
 
-    /// `count` packed requests and their answers.
+    /// Sends `count` packed requests and returns their replies.
     pub(crate) async fn exchange<R: ReplyChannel>(
         &self,
         packed: &[u8],
@@ -199,7 +231,7 @@ impl MultiplexedConnection {
             .await
     }
 
-    /// `count` packed requests and their answers, which are added to `replies`.
+    /// Sends `count` packed requests and appends their replies to `replies`.
     pub(crate) async fn exchange_into<R: ReplyChannel>(
         &self,
         packed: &[u8],
@@ -209,7 +241,7 @@ impl MultiplexedConnection {
         replies: R,
     ) -> Answers<R> {
         if count == 0 {
-            // Nobody would ever tell whoever waits for no answer.
+            // A responder is completed by its last reply; with no reply due it never would be.
             return Answers::default();
         }
         let (sender, receiver) = oneshot::channel();
@@ -229,19 +261,20 @@ impl MultiplexedConnection {
 }
 
 impl Drop for MultiplexedConnection {
+    /// Leaves the closing to the driver, which may still have to write or to drain.
     fn drop(&mut self) {
         self.queue.state.lock().detached = true;
         self.queue.wake();
     }
 }
 
-/// Whether what lives on this runtime may not be run while the caller's is.
+/// True if `home` is set and is not the caller's runtime.
 pub(crate) fn is_away(home: Option<Id>) -> bool {
     home.is_some_and(|home| Handle::try_current().is_ok_and(|here| here.id() != home))
 }
 
 impl SendQueueState {
-    /// Has the driver waked when something comes.
+    /// Stores the waker of the driver. `clone_from` spares a reference count if it is the same one.
     pub(crate) fn park(&mut self, cx: &Context<'_>) {
         match &mut self.waker {
             Some(sleeper) => sleeper.clone_from(cx.waker()),
@@ -251,7 +284,7 @@ impl SendQueueState {
 }
 
 impl SendQueue {
-    /// Hands a request to the driver. From here on it will be carried out, whoever waits for it or not.
+    /// Queues a request for the driver. From here on it is sent whether or not anyone waits for the reply.
     fn submit(
         &self,
         write: impl FnOnce(&mut Vec<u8>),
@@ -264,6 +297,7 @@ impl SendQueue {
         if let Some(cause) = &state.closed {
             return Err(cause.clone());
         }
+        // Bookkeeping counts as well: a million tiny requests take more memory for it than for their bytes.
         let queued = state.pending.len() * size_of::<InFlight>();
         if state.outgoing.len() + queued > OUTGOING_BYTES_MAX {
             return Err(Cause::PoolTimeout(format!(
@@ -273,6 +307,7 @@ impl SendQueue {
         }
         let before = state.outgoing.len();
         write(&mut state.outgoing);
+        // Appended under the lock, so that bytes and `pending` cannot get out of order.
         let bytes = state.outgoing.len() - before;
         state.pending.push(InFlight {
             bytes,
@@ -283,6 +318,7 @@ impl SendQueue {
             deadline: deadline.end(),
             responder: Some(responder),
         });
+        // Woken after the lock is released, as the driver's first step is to take it.
         let sleeper = state.waker.take();
         drop(state);
         if let Some(sleeper) = sleeper {
@@ -291,7 +327,7 @@ impl SendQueue {
         Ok(())
     }
 
-    /// Wakes the driver.
+    /// Wakes the driver if it sleeps.
     fn wake(&self) {
         let sleeper = self.state.lock().waker.take();
         if let Some(sleeper) = sleeper {
@@ -299,10 +335,15 @@ impl SendQueue {
         }
     }
 
-    /// Waits for an answer on another runtime than the driver's. A driver that is not run says nothing of time either, so it
-    /// is asked for a sign of life; without one the connection is given up, and what the driver has not taken is not sent.
+    /// Awaits a reply on a runtime other than the driver's.
+    ///
+    /// A driver that is not polled does not enforce deadlines either, so it is tested every
+    /// [`DRIVER_PROBE_TIMEOUT`]. If it has not been polled, the connection is closed: requests that it has
+    /// not taken are not sent and may be resent elsewhere.
     async fn await_from_foreign_runtime<T>(&self, mut answer: oneshot::Receiver<T>) -> Option<T> {
         loop {
+            // `Relaxed` suffices: the flag only shows that the driver has run at some time since, and guards
+            // no data.
             self.run.store(false, Ordering::Relaxed);
             self.wake();
             if let Ok(answer) = tokio::time::timeout(DRIVER_PROBE_TIMEOUT, &mut answer).await {
@@ -312,12 +353,15 @@ impl SendQueue {
                 self.close(&Cause::Dropped(
                     "its runtime is not being run; use the client on a runtime that is".into(),
                 ));
+                // Closing the queue has just failed the request, if the driver had not taken it; `None` means
+                // that it had.
                 return answer.try_recv().ok();
             }
         }
     }
 
-    /// Takes no more requests. Those that the driver has not taken are not sent.
+    /// Refuses further requests, and fails those that the driver has not taken as not sent. The first step of
+    /// ending a connection.
     pub(crate) fn close(&self, cause: &Cause) {
         let mut state = self.state.lock();
         state.closed = Some(cause.clone());
@@ -325,6 +369,8 @@ impl SendQueue {
         state.probe = None;
         let arrivals = std::mem::take(&mut state.pending);
         drop(state);
+        // Without the lock: a failed request may be resent at once, by a task that wants this lock to find
+        // the queue closed.
         for mut request in arrivals {
             request.finish(Some(Failure::not_sent(cause.clone())));
         }
@@ -342,18 +388,19 @@ impl fmt::Debug for SendQueue {
 }
 
 impl InFlight {
-    /// Takes one answer.
+    /// Takes one decoded reply.
     pub(crate) fn take(&mut self, value: Value) -> ReplyProgress {
         let taken = self.count_down(|ending| ending.is_met_by(&value));
         match &mut self.responder {
             Some(Responder::One(_)) => {
                 if let Some(Responder::One(sender)) = self.responder.take() {
-                    // Who asked may have gone.
+                    // Fails if the sender's future was dropped.
                     let _ = sender.send(Ok(value));
                 }
             }
             Some(Responder::Many(_, values)) => {
                 if values.is_empty() {
+                    // On the first reply, and not before: a request that fails early allocates nothing.
                     values.reserve_exact(self.count);
                 }
                 values.push(value);
@@ -368,7 +415,7 @@ impl InFlight {
         taken
     }
 
-    /// Takes one answer as bytes.
+    /// Takes one reply as bytes.
     #[inline]
     pub(crate) fn take_frame(&mut self, frame: &[u8]) -> ReplyProgress {
         let taken = self.count_down(|ending| ending.is_met_by_frame(frame));
@@ -377,15 +424,16 @@ impl InFlight {
         taken
     }
 
-    /// Takes one answer that was too large to be kept.
+    /// Takes the place of one reply that was too large to keep.
     pub(crate) fn take_oversized(&mut self) -> ReplyProgress {
-        // Nobody has looked at it, so it does not show that a transaction has ended.
+        // Its content is unknown, so it is no proof that the transaction has ended.
         let taken = self.count_down(|ending| ending != ExpectedEnd::Exec);
         #[cfg(feature = "proxy")]
         self.keep_raw(crate::plan::RawReplies::push_oversized);
         taken
     }
 
+    /// Counts one reply; `is_met` examines it if it is the last.
     #[inline]
     fn count_down(&mut self, is_met: impl FnOnce(ExpectedEnd) -> bool) -> ReplyProgress {
         self.remaining -= 1;
@@ -396,9 +444,10 @@ impl InFlight {
         }
     }
 
-    /// Tells who asked that there will be no more answers.
+    /// Completes the responder: with the replies so far and, if there is one, the failure that ended them.
+    /// Does nothing the second time.
     pub(crate) fn finish(&mut self, failure: Option<Failure>) {
-        // Who asked may have gone.
+        // Sending fails if the sender's future was dropped.
         match (self.responder.take(), failure) {
             (Some(Responder::One(sender)), Some(failure)) => drop(sender.send(Err(failure))),
             (Some(Responder::Many(sender, values)), failure) => {
@@ -415,13 +464,13 @@ impl InFlight {
 
 #[cfg(not(feature = "proxy"))]
 impl InFlight {
-    /// Whether nobody wants to read the answers here.
+    /// True if the replies need not be decoded.
     #[inline]
     pub(crate) fn is_raw(&self) -> bool {
         self.responder.is_none()
     }
 
-    /// So many bytes of an answer are of use to somebody.
+    /// Maximum number of bytes of a reply that are kept: none.
     pub(crate) fn reply_bytes_max(&self) -> usize {
         0
     }
@@ -432,17 +481,19 @@ mod raw {
     use super::{InFlight, Responder};
     use crate::plan::RawReplies;
 
-    /// Replies of more bytes are freed as soon as nobody waits for them any more, rather than when the last has come.
+    /// Bytes of replies above which they are freed as soon as the sender is gone, rather than with the last
+    /// reply. Below it, checking is not worth it.
     const ABANDONED_REPLY_BYTES_MIN: usize = 64 << 10;
 
     impl InFlight {
-        /// Whether nobody wants to read the answers here.
+        /// True if the replies need not be decoded: they are passed on as bytes, or discarded.
         #[inline]
         pub(crate) fn is_raw(&self) -> bool {
             matches!(self.responder, None | Some(Responder::Raw(..)))
         }
 
-        /// So many bytes of an answer are of use to somebody.
+        /// Maximum number of bytes of the next reply that are kept. Zero if nobody waits, so that a large
+        /// reply is skipped as it arrives.
         pub(crate) fn reply_bytes_max(&self) -> usize {
             match &self.responder {
                 Some(Responder::Raw(sender, frames)) if !sender.is_closed() => {
@@ -452,7 +503,7 @@ mod raw {
             }
         }
 
-        /// Adds one answer to those that are passed on as bytes.
+        /// Adds one reply to those that are passed on as bytes.
         #[inline]
         pub(super) fn keep_raw(&mut self, push: impl FnOnce(&mut RawReplies)) {
             let Some(Responder::Raw(sender, frames)) = &mut self.responder else {
@@ -470,7 +521,8 @@ mod raw {
     }
 }
 
-/// The driver is gone with the runtime it lived on.
+/// The failure for a oneshot that was dropped: the driver is gone with its runtime, and what it had sent is
+/// unknown.
 fn lost(count: usize) -> Failure {
     Failure {
         cause: Cause::Dropped("its runtime has ended".into()),

@@ -1,4 +1,4 @@
-//! The handle of one node.
+//! [`Node`]: the handle of one node.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,12 +12,15 @@ use crate::partition::{NodeId, NodeIndex, NodeSpec};
 use crate::plan::KeyCheck;
 use crate::topology::NodeRef;
 
-/// One node of a client: itself a [`redis::aio::ConnectionLike`], whose commands go to this server and nowhere else.
+/// One node of a client: itself a [`redis::aio::ConnectionLike`], whose commands go to this server and
+/// nowhere else.
 ///
-/// **Keys are not checked.** A key that is written here but lives elsewhere will not be found by the client. What is about
-/// keys belongs on the client; this is for what is about a server. Commands that the client does not know are let through.
+/// **Keys are not checked.** A key written here that another node owns will not be found by the client. Use
+/// the client for commands about keys and this handle for commands about a server (INFO, CONFIG, SLOWLOG,
+/// ...). Commands that are not in the command table are sent as they are.
 ///
-/// The handle owns what it tells of the node, and finds the node again by its [`id`](Self::id).
+/// The handle keeps its own copy of the node's name, address and weight, and locates the node by its
+/// [`id`](Self::id).
 #[derive(Clone)]
 pub struct Node {
     shared: Arc<Shared>,
@@ -55,18 +58,20 @@ impl Node {
         self.node.spec()
     }
 
-    /// A private connection to this node, closed when dropped. Keys are not checked.
+    /// Opens a private connection to this node, closed when dropped. Keys are not checked.
     ///
     /// # Errors
     ///
     /// [`Auth`](crate::ErrorKind::Auth), [`NodeDown`](crate::ErrorKind::NodeDown),
-    /// [`PoolTimeout`](crate::ErrorKind::PoolTimeout) or [`Timeout`](crate::ErrorKind::Timeout) when no connection can be had.
+    /// [`PoolTimeout`](crate::ErrorKind::PoolTimeout) or [`Timeout`](crate::ErrorKind::Timeout) when no
+    /// connection can be made in time.
     pub async fn dedicated(&self) -> Result<Dedicated, Error> {
         let node = self.locate()?;
         Dedicated::open(Arc::clone(&self.shared), node, KeyCheck::None).await
     }
 
-    /// Where the node stands now.
+    /// The node's position in the current topology, which may differ from the one that the handle was made
+    /// from.
     fn locate(&self) -> Result<NodeIndex, Error> {
         self.shared.router.locate_node(&self.node)
     }

@@ -1,4 +1,8 @@
-//! Has the other side closed a connection? Asked of the socket itself: what the runtime knows of it may be old.
+//! Detects that the server has closed a connection, by peeking at the socket.
+//!
+//! The runtime's own knowledge may be old: between two `block_on` of a current-thread runtime no readiness is
+//! collected. A write on a socket that the server has closed succeeds, and its outcome is then unknown; a
+//! system call before it is cheap.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -9,13 +13,13 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-/// A stream whose socket can be looked at.
+/// A stream whose socket can be peeked at.
 pub(crate) trait Peek {
-    /// Whether the other side has closed it and nothing is left to be read. Does not wait.
+    /// True if the server has closed it and nothing is left to read. Does not block.
     fn is_closed(&self) -> bool;
 }
 
-/// A stream to a server, of whichever kind.
+/// Any stream to a server: TCP, Unix or TLS.
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Peek + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Peek + Send + Unpin> Duplex for S {}
@@ -39,15 +43,18 @@ impl Peek for UnixStream {
     }
 }
 
-/// The alert that ends an encrypted connection has fewer bytes with every cipher, and whatever else a server sends by
-/// itself, such as a ticket for a later connection, has more.
+/// Upper bound in bytes of a TLS close_notify alert, whichever the cipher. Everything else that a server
+/// sends unasked, such as a session ticket, is longer.
 #[cfg(any(feature = "tokio-native-tls-comp", feature = "tokio-rustls-comp"))]
 const ALERT_BYTES_MAX: usize = 64;
 
-/// Whether the other side has closed an encrypted connection on which no reply is due: its last words may still lie there.
+/// True if the server has closed an encrypted connection on which no reply is due. A close_notify alert may
+/// still be unread in front of the end of the stream, so a few bytes count as closed too.
 #[cfg(any(feature = "tokio-native-tls-comp", feature = "tokio-rustls-comp"))]
 pub(crate) fn is_encrypted_closed(stream: &TcpStream) -> bool {
     match SockRef::from(stream).peek(&mut [MaybeUninit::uninit(); ALERT_BYTES_MAX]) {
+        // More bytes than that are left to the driver: it will read a ticket, and then the end of the stream
+        // if there is one.
         Ok(count) => count < ALERT_BYTES_MAX,
         Err(error) => error.kind() != io::ErrorKind::WouldBlock,
     }
@@ -60,7 +67,7 @@ impl Peek for tokio::io::DuplexStream {
     }
 }
 
-/// Of a socket that does not block, as all of the runtime's.
+/// Peeks at a non-blocking socket, as all sockets of the runtime are.
 fn is_closed(socket: &SockRef<'_>) -> bool {
     match socket.peek(&mut [MaybeUninit::uninit()]) {
         Ok(count) => count == 0,

@@ -1,4 +1,16 @@
-//! Listening to one node: a task that waits for messages, and makes the connection again when it breaks.
+//! The pub/sub connection to one node: a task that receives messages, and reconnects and resubscribes when it
+//! breaks.
+//!
+//! The user and the task share [`Shared`]. The user changes the set of subscriptions in it and appends the
+//! commands; the task writes them and records the confirmations. When a connection breaks, the task derives
+//! SUBSCRIBE commands for the whole set from the same state, so a change that came in between is never lost.
+//!
+//! ```text
+//!  run ─▶ run_connection ─▶ read_loop ─▶ broken ─▶ Event::Disconnected ─▶ wait ─▶ run_connection ...
+//!              │                 │
+//!              │ not due yet     └ Event::Missed, once all subscriptions are confirmed again
+//!              └▶ wait (the node's backoff)
+//! ```
 
 use std::future::Future;
 use std::io;
@@ -26,27 +38,32 @@ use crate::plan::pubsub::{
 use crate::policy::{ConnectError, broken_text};
 use crate::resp::ReplyDecoder;
 
-/// Replies and messages that are dealt with in a row, and their bytes, before other tasks get their turn.
+/// Number of replies and messages handled in a row, before other tasks get their turn.
 const REPLIES_AT_ONCE: usize = 256;
+/// Number of payload bytes handled in a row.
 const BYTES_AT_ONCE: usize = 256 << 10;
 
-/// One node's connection.
+/// The user's side of one node's connection. Dropping it ends the task.
 pub(super) struct PubSubConnection {
     shared: Arc<Shared>,
+    /// How connections are made, for the next task.
     connector: Connector,
+    /// The node's name, for events.
     node: String,
+    /// Where messages go, shared with the other nodes' connections.
     events: Arc<EventChannel>,
 }
 
-/// What the user and the task share.
+/// State that the user and the task share.
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    /// For the user: something was confirmed or refused, a connection made or lost.
+    /// For the user: a subscription was confirmed or refused, a connection made or lost.
     changed: Notify,
-    /// For the task: there is something to write, or the user has gone.
+    /// For the task: there is something to write, or the user is gone. `notify_one` stores a permit, so no
+    /// wake-up is lost while the task is busy.
     work: Notify,
-    /// The task has run since this was cleared.
+    /// Set whenever the task runs; cleared by [`PubSubConnection::probe`].
     run: AtomicBool,
 }
 
@@ -55,13 +72,14 @@ struct State {
     worker: SubscriptionWorker,
     /// The number of the task; those before it have nothing to say any more.
     task: u64,
-    /// It exists.
+    /// True while the current task exists.
     running: bool,
-    /// Its runtime, if that runs only while somebody blocks on it.
+    /// The task's runtime if it is a current-thread one.
     home: Option<Id>,
 }
 
 impl PubSubConnection {
+    /// Starts the task on this runtime.
     pub(super) fn start(connector: Connector, node: String, events: Arc<EventChannel>) -> Self {
         let connection = Self {
             shared: Arc::default(),
@@ -73,7 +91,7 @@ impl PubSubConnection {
         connection
     }
 
-    /// Starts the task on this runtime if the one it lived on has ended.
+    /// Starts a new task on this runtime if the last one ended with its runtime.
     pub(super) fn ensure_running(&self) {
         let running = self.shared.state.lock().running;
         if !running {
@@ -81,7 +99,8 @@ impl PubSubConnection {
         }
     }
 
-    /// Starts the task on this runtime. One that there was does nothing more.
+    /// Starts a new task on this runtime. The current one, if it still exists, does nothing more: its number
+    /// is out of date.
     fn restart(&self) {
         let (number, was_connected) = {
             let mut state = self.shared.state.lock();
@@ -91,6 +110,7 @@ impl PubSubConnection {
             (state.task, state.worker.restart())
         };
         if was_connected {
+            // The replaced task will not report it.
             self.events.stop(Some(self.disconnected()));
         }
         let worker = Worker {
@@ -103,37 +123,44 @@ impl PubSubConnection {
         tokio::spawn(worker.run());
     }
 
+    /// The event for a connection that broke.
     fn disconnected(&self) -> Event {
         Event::Disconnected {
             node: self.node.clone(),
         }
     }
 
-    /// Whether the task lives on a runtime that may not be run while this one is.
+    /// True if the task lives on a current-thread runtime other than the caller's.
     pub(super) fn is_on_foreign_runtime(&self) -> bool {
         is_away(self.shared.state.lock().home)
     }
 
-    /// Asks the task for a sign of life.
+    /// Wakes the task, which then shows that it is being polled.
     pub(super) fn probe(&self) {
         self.shared.run.store(false, Ordering::Relaxed);
         self.shared.work.notify_one();
     }
 
-    /// Starts the task on this runtime if it has given no sign of life since it was asked.
+    /// Starts a new task on this runtime if the current one has not run since [`probe`](Self::probe).
     pub(super) fn move_to_this_runtime(&self) {
         if !self.shared.run.load(Ordering::Relaxed) {
             self.restart();
         }
     }
 
-    /// Changes what is listened to, and tells the node if there is a connection; a new connection hears of it anyway.
+    /// Changes the set of subscriptions, and sends the commands if there is a connection. A new connection
+    /// restores the set in any case.
+    ///
+    /// If the future is dropped, the names handled so far are changed, and the node learns of them with the
+    /// next connection.
     pub(super) async fn change(
         &self,
         change: SubscriptionChange,
         kind: SubscriptionKind,
         names: &[ChannelName],
     ) {
+        // Names are handled in chunks, so that a list of a million does not block the runtime; the lock is
+        // not held over the yield.
         let mut request = ChangeRequest::new(change, kind, names.len());
         self.shared.state.lock().worker.subscriptions.begin_change();
         for names in names.chunks(NAMES_AT_ONCE) {
@@ -152,7 +179,13 @@ impl PubSubConnection {
         }
     }
 
-    /// Waits until the node has confirmed what is wanted. While the node is known to be down, only for an attempt that is due.
+    /// Waits until the node has confirmed all subscriptions. While the node is known to be down, waits only
+    /// for an attempt that is due.
+    ///
+    /// # Errors
+    ///
+    /// The node's own, after which the change is rolled back; or `late`, with the reason why there is no
+    /// connection, after which the change stays in force.
     pub(super) async fn wait_confirmed(
         &self,
         deadline: Deadline,
@@ -189,6 +222,7 @@ impl PubSubConnection {
         }
     }
 
+    /// Undoes a refused change, in steps between which other tasks run.
     async fn roll_back(&self) {
         loop {
             let is_done = self.shared.state.lock().worker.subscriptions.roll_back();
@@ -207,12 +241,13 @@ impl Drop for PubSubConnection {
     }
 }
 
-/// The task.
+/// The task's side.
 struct Worker {
     shared: Arc<Shared>,
     connector: Connector,
     node: String,
     events: Arc<EventChannel>,
+    /// Compared with [`State::task`].
     number: u64,
 }
 
@@ -231,23 +266,31 @@ impl End {
 
 /// What comes next on a connection.
 enum Wakeup {
+    /// Bytes were read into the decoder, or reading failed.
     Arrived(io::Result<usize>),
+    /// Everything taken was written and flushed, or writing failed.
     Written(io::Result<()>),
+    /// Nothing has arrived for [`KEEPALIVE_AFTER`].
     Quiet,
+    /// The user has changed something.
     Work,
 }
 
-/// A connection, and what is on its way over it.
+/// A connection, and the bytes on their way over it.
 struct Transfer {
+    /// The socket, encrypted or not.
     stream: Box<dyn Duplex>,
     decoder: ReplyDecoder,
+    /// Commands taken from [`State::outgoing`] or from the restoring.
     outgoing: Vec<u8>,
-    /// How much of `outgoing` the socket has taken.
+    /// Number of bytes of `outgoing` that the socket has taken.
     written: usize,
+    /// False until the stream has flushed what it took: TLS may hold back a record.
     flushed: bool,
 }
 
 impl Worker {
+    /// Connects, again and again, until the user is gone.
     async fn run(self) {
         loop {
             let end = match self.run_connection().await {
@@ -261,6 +304,7 @@ impl Worker {
                 let jitter = rand::random();
                 state.worker.disconnected(end, Instant::now(), jitter)
             };
+            // After the state is set: a change that waits must see the outage.
             self.shared.changed.notify_waiters();
             let node = self.node.clone();
             if reconnect.is_disconnected && !self.events.send(Event::Disconnected { node }).await {
@@ -273,8 +317,8 @@ impl Worker {
         }
     }
 
-    /// Waits before the next connection; while the node is left alone, no longer than until another connection has found out
-    /// more.
+    /// Pauses before the next connection. While the node is backed off, ends early if another connection of
+    /// the client learns more of the node.
     async fn wait(&self, pause: Duration, is_left_alone: bool) {
         match is_left_alone {
             true => {
@@ -286,14 +330,15 @@ impl Worker {
         }
     }
 
-    /// The state, as long as it concerns this task.
+    /// Locks the state. `None` once the user is gone or another task has taken over, which every step has to
+    /// respect.
     fn state(&self) -> Option<MutexGuard<'_, State>> {
         self.shared.run.store(true, Ordering::Relaxed);
         let state = self.shared.state.lock();
         (!state.worker.has_ended() && state.task == self.number).then_some(state)
     }
 
-    /// One connection, from its beginning to its end.
+    /// Makes one connection and serves it until it ends.
     async fn run_connection(&self) -> End {
         let connector = &self.connector;
         let attempt = match connector.backoff.try_begin(connector.timeout) {
@@ -346,8 +391,9 @@ impl Worker {
         }
     }
 
-    /// Takes what is to be written next, once all that was taken before is written: first what makes the subscriptions of a
-    /// new connection again. Whether there is still a user.
+    /// Takes what is to be written next, once everything taken before is written: first the commands that
+    /// restore the subscriptions, a piece at a time, then those of the user. Returns false if there is no
+    /// user any more.
     fn take_outgoing(&self, transfer: &mut Transfer) -> bool {
         let Some(mut state) = self.state() else {
             return false;
@@ -388,6 +434,8 @@ impl Worker {
                 }
                 PubSubReply::Message(message) => {
                     bytes += message.payload.len();
+                    // While the queue is full nothing is read here, so the server's output buffer limit
+                    // applies.
                     if !self.events.send(Event::Message(message)).await {
                         return Some(End::NoUser);
                     }
@@ -401,8 +449,11 @@ impl Worker {
         }
     }
 
-    /// Writes and reads at the same time: a server that waits until its replies are read may read nothing itself.
+    /// Waits until something happens. Writes and reads at the same time: a server that waits for its replies
+    /// to be read may itself not read.
     async fn next_wakeup(&self, transfer: &mut Transfer) -> Wakeup {
+        // Nothing is lost when these are dropped: `Notify` keeps its permit, and reading goes directly into
+        // the decoder.
         let mut work = pin!(self.shared.work.notified());
         let mut silence = pin!(tokio::time::sleep(KEEPALIVE_AFTER));
         std::future::poll_fn(|cx| {
@@ -422,7 +473,7 @@ impl Worker {
 }
 
 impl Transfer {
-    /// Ready when there was something to write and all of it is written.
+    /// Ready when there was something to write and all of it is written and flushed.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.flushed {
             return Poll::Pending;
@@ -440,6 +491,7 @@ impl Transfer {
         Poll::Ready(Ok(()))
     }
 
+    /// Reads once into the decoder's spare room.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut room = ReadBuf::new(self.decoder.spare_mut());
         ready!(Pin::new(&mut *self.stream).poll_read(cx, &mut room))?;
@@ -451,7 +503,8 @@ impl Transfer {
 }
 
 impl Drop for Worker {
-    /// The runtime may end before the user goes.
+    /// Runs when the runtime shuts down before the user is gone: leaves the state ready for
+    /// [`PubSubConnection::ensure_running`], and wakes the reader to call it.
     fn drop(&mut self) {
         let was_connected = {
             let mut state = self.shared.state.lock();
@@ -480,7 +533,7 @@ mod tests {
         let builder = ShardedClient::builder().node("a", node.url());
         let mut subscriber = builder.build_async().unwrap().subscriber();
         subscriber.subscribe("news").await.unwrap();
-        // Quiet, but there: each PING is answered.
+        // The node is silent but alive: it replies to each PING.
         let nothing = tokio::time::timeout(4 * KEEPALIVE_AFTER, subscriber.next_event(None)).await;
         assert!(nothing.is_err(), "{nothing:?}");
         assert!(node.count_of("PING") >= 2);

@@ -1,5 +1,21 @@
-//! The way to one node: a connection that is made when it is first needed, and made again in the background when it
+//! The shared connection to one node: made when it is first needed, and remade in the background when it
 //! breaks.
+//!
+//! ```text
+//!              acquire: no connection            attempt succeeded
+//!  no connection ───────────▶ connecting ─────────────────────────▶ connected
+//!       ▲                     │       ▲                                 │
+//!       │ its runtime ended   │       │ failed: wait for the backoff,   │ the driver ended
+//!       └─────────────────────┤       └ then the next attempt           │
+//!                             └◀────────────────────────────────────────┘
+//! ```
+//!
+//! At most one task connects at a time. It is spawned on the runtime of the request that needs it, and that
+//! runtime may end, or be a current-thread one that is not run for a while. Tasks are therefore numbered and
+//! have an `overdue` time: a request that finds the current task overdue starts another, and if the old one
+//! ever runs again, its number is out of date and it ends.
+//!
+//! Requests never wait for a node that is known to be down, with one exception: see [`State::needs_polling`].
 
 use std::fmt;
 use std::io;
@@ -29,43 +45,51 @@ use crate::policy::{BACKOFF_MIN, ConnectError, OVERDUE_SLACK, broken_text};
 use crate::resp::Handshake;
 use crate::resp::ReplyDecoder;
 
-/// How to make connections to one node.
+/// How to make connections to one node. Clones share the node's backoff.
 #[derive(Clone)]
 pub(crate) struct Connector {
     endpoint: Endpoint,
+    /// The node's address, for messages.
     pub(crate) address: String,
+    /// Maximum duration of an attempt, handshake included.
     pub(crate) timeout: Duration,
+    /// How the drivers of new connections gather requests.
     coalescing: WriteCoalescing,
-    /// One for all connections to the node, also those that other clones of this make.
+    /// One for all connections to the node, including those made by other clones.
     pub(crate) backoff: Arc<NodeBackoff>,
 }
 
-/// One shared connection to one node.
+/// A node's shared connection.
 pub(crate) struct ReconnectingConnection {
+    /// How connections are made.
     connector: Connector,
+    /// The last connection made, which may have closed since. Read without a lock by every request; written
+    /// under that of `state`.
     current: ArcSwapOption<MultiplexedConnection>,
+    /// Locked before the queue of a connection, never after it.
     state: Mutex<State>,
 }
 
+/// The task that connects, and the last connection.
 #[derive(Default)]
 struct State {
-    /// The task that makes a connection; never two at a time, as far as they are run.
+    /// The current task, if there is one. Older ones may still exist on a runtime that is not run.
     attempt: Option<ConnectTask>,
-    /// How many such tasks there were: the number of the last.
+    /// Number of tasks started so far, which is the number of the current one.
     tasks: u64,
-    /// A request waits for the attempt that is due.
+    /// True while a request waits for the attempt that is due; see [`PollingRequest`].
     polled_by_request: bool,
-    /// When the last connection was made.
+    /// When the last connection was made; a short life delays the next one.
     connected_at: Option<Instant>,
 }
 
-/// A task that makes a connection.
+/// A task that connects.
 struct ConnectTask {
-    /// Its runtime runs only while somebody blocks on it.
+    /// True if it lives on a current-thread runtime.
     only_when_blocked_on: bool,
-    /// By then it has ended or begun its next try, if it is run at all.
+    /// If it has neither ended nor begun its next step by then, its runtime is not being run.
     overdue: Instant,
-    /// It waits, because the node is known to be down.
+    /// True while it waits for the node's backoff.
     is_left_alone: bool,
 }
 
@@ -80,7 +104,8 @@ impl Connector {
         }
     }
 
-    /// A stream of one's own on which these first words are said and answered, and what came behind the answers.
+    /// Opens a stream that the caller drives itself: connects, sends this handshake and checks its replies.
+    /// Returns the stream and a decoder with whatever has arrived behind those replies.
     pub(crate) async fn open(
         &self,
         handshake: Handshake,
@@ -111,11 +136,13 @@ impl Connector {
         }
     }
 
-    /// The first words of a connection for commands.
+    /// The handshake of a connection for commands: protocol, password, database and name of the library, as
+    /// the URL asks for.
     pub(crate) fn handshake(&self) -> Handshake {
         Handshake::new(self.endpoint.info.redis_settings())
     }
 
+    /// Connects a stream of whichever kind the address asks for.
     async fn connect_stream(&self) -> io::Result<Box<dyn Duplex>> {
         match self.endpoint.info.addr() {
             ConnectionAddr::Tcp(host, port) => Ok(Box::new(self.connect_tcp(host, *port).await?)),
@@ -126,29 +153,33 @@ impl Connector {
         }
     }
 
+    /// Connects a TCP socket and sets its options.
     async fn connect_tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
         let stream = TcpStream::connect((host, port)).await?;
         self.endpoint.options.apply(SockRef::from(&stream))?;
         Ok(stream)
     }
 
+    /// Connects a TCP socket and performs the TLS handshake.
     async fn connect_tls(&self, host: &str, port: u16) -> io::Result<Box<dyn Duplex>> {
         let Some(tls) = &self.endpoint.tls else {
             return Err(io::ErrorKind::Unsupported.into());
         };
         let stream = self.connect_tcp(host, port).await?;
-        // In a box, as what a handshake needs is large, and most connections have none.
+        // Boxed: the state of a TLS handshake is large, and most connections have none.
         let shaken = Box::pin(tls::connect(tls, stream)).await;
         shaken.map_err(|error| tls.handshake_error(error))
     }
 
-    /// The first words of a connection for SUBSCRIBE, in the protocol that mixes messages and replies as arrays.
+    /// The handshake of a pub/sub connection, always in RESP2, where messages and confirmations have one
+    /// form: arrays.
     pub(crate) fn pub_sub_handshake(&self) -> Handshake {
         let settings = self.endpoint.info.redis_settings().clone();
         Handshake::new(&settings.set_protocol(redis::ProtocolVersion::RESP2))
     }
 
-    /// A connection, ready for commands.
+    /// Makes a connection for commands, and spawns its driver. `closed` is called when the connection ends,
+    /// whether or not its handshake succeeded.
     pub(crate) async fn connect(
         &self,
         closed: impl FnOnce() + Send + 'static,
@@ -162,12 +193,13 @@ impl Connector {
         }
     }
 
+    /// One attempt, without its time limit.
     async fn try_connect(
         &self,
         deadline: Deadline,
         closed: impl FnOnce() + Send + 'static,
     ) -> RedisResult<MultiplexedConnection> {
-        // The streams of most nodes are known by their type, so that no byte of theirs takes a detour.
+        // Plain streams are driven by their own type: boxed, each read and write would be a virtual call.
         let connection = match self.endpoint.info.addr() {
             ConnectionAddr::Tcp(host, port) => drive(
                 self.connect_tcp(host, *port).await?,
@@ -191,6 +223,8 @@ impl Connector {
                 )
                 .await;
             if let Some(failure) = answers.failure {
+                // The hint is for a server that closes during the handshake, which is how a missing client
+                // certificate shows in TLS 1.3.
                 let error = match failure.cause {
                     Cause::Dropped(text) => {
                         io::Error::other(format!("{text}{}", self.endpoint.hint()))
@@ -206,7 +240,8 @@ impl Connector {
     }
 }
 
-/// Reads into the decoder's spare room. Dropping the future loses nothing.
+/// Reads once into the decoder's spare room and returns the number of bytes. Dropping the future loses
+/// nothing.
 pub(crate) async fn read(
     stream: &mut Box<dyn Duplex>,
     decoder: &mut ReplyDecoder,
@@ -222,7 +257,8 @@ pub(crate) async fn read(
     .await
 }
 
-/// A connection over `stream`, and the task that drives it. `closed` is called when it ends.
+/// Spawns the driver of `stream` on this runtime and returns the handle of the connection. `closed` is called
+/// when it ends.
 fn drive<S>(
     stream: S,
     coalescing: WriteCoalescing,
@@ -240,8 +276,8 @@ where
     MultiplexedConnection::new(queue, current_thread_runtime())
 }
 
-/// The runtime that this is called on, if it runs only while somebody blocks on it: what lives on it cannot be counted on
-/// from elsewhere.
+/// The runtime of the caller if it is a current-thread one: tasks on it only run inside `block_on`, so other
+/// runtimes cannot rely on them.
 pub(crate) fn current_thread_runtime() -> Option<Id> {
     let handle = Handle::try_current().ok()?;
     let is_blocked_on = handle.runtime_flavor() == RuntimeFlavor::CurrentThread;
@@ -249,6 +285,7 @@ pub(crate) fn current_thread_runtime() -> Option<Id> {
 }
 
 impl ReconnectingConnection {
+    /// A connection that is made when it is first needed.
     pub(crate) fn new(connector: Connector) -> Self {
         Self {
             connector,
@@ -257,7 +294,7 @@ impl ReconnectingConnection {
         }
     }
 
-    /// The connection. Waits for the first one; while the node is known to be down, fails at once.
+    /// Returns the connection. Waits for the first one; fails at once while the node is known to be down.
     pub(crate) async fn acquire(
         self: &Arc<Self>,
         deadline: Deadline,
@@ -265,28 +302,35 @@ impl ReconnectingConnection {
         if let Some(connection) = self.current() {
             return Ok(connection);
         }
-        // In a box, as all that is seldom waited for: it would be in the future of every request.
+        // Boxed, as it is rare and would be part of the future of every request.
         Box::pin(self.wait_connected(deadline)).await
     }
 
+    /// Waits until there is a connection, the node is known to be down, or the deadline has passed.
+    ///
+    /// The `carrier` is set if this request is the one that waits although the node is down.
     async fn wait_connected(
         self: &Arc<Self>,
         deadline: Deadline,
     ) -> Result<Arc<MultiplexedConnection>, Cause> {
         let mut carrier: Option<PollingRequest> = None;
         loop {
+            // Registered before the state is read, or a connection made in between would go unnoticed.
             let changed = self.connector.backoff.changed();
             tokio::pin!(changed);
             changed.as_mut().enable();
             if let Some(connection) = self.current() {
                 return Ok(connection);
             }
-            // Also while the node is down: the task that tries again may have ended with its runtime, or is not run.
+            // Also while the node is down: the task that retries may have ended with its runtime, or its
+            // runtime is not run.
             self.start_connecting();
             let backoff = &self.connector.backoff;
             let overdue = {
                 let mut state = self.state.lock();
                 if let Some(down) = backoff.outage() {
+                    // A carrier leaves when an attempt has failed since it began; others never stay, unless
+                    // they become the carrier.
                     let goes_on = match &carrier {
                         Some(carrier) => carrier.failed == backoff.failed_count(),
                         None => backoff.is_due() && state.needs_polling(),
@@ -300,7 +344,7 @@ impl ReconnectingConnection {
                 }
                 state.attempt.as_ref().map(|attempt| attempt.overdue)
             };
-            // An attempt that is overdue is looked at again: its runtime may not be run any more.
+            // Also wakes when the attempt becomes overdue, to start another on this runtime.
             let end = match (deadline.end(), overdue) {
                 (Some(end), Some(overdue)) => Some(end.min(overdue)),
                 (end, overdue) => end.or(overdue),
@@ -318,20 +362,22 @@ impl ReconnectingConnection {
         }
     }
 
-    /// The connection, if there is one that is not closed.
+    /// The current connection, if it has not closed.
     fn current(&self) -> Option<Arc<MultiplexedConnection>> {
         self.current
             .load_full()
             .filter(|connection| !connection.is_closed())
     }
 
-    /// Starts the task that makes a connection, if there is neither a connection nor such a task that is run. After a
-    /// connection that did not live long it waits a little, lest a server that hangs up on everybody is called without end.
+    /// Starts the task that connects, unless there is a connection or a task that is still being run.
+    ///
+    /// Waits [`BACKOFF_MIN`] first if the last connection was short-lived, so that a server that closes every
+    /// connection is not hammered.
     fn start_connecting(self: &Arc<Self>) {
         let now = Instant::now();
         let mut state = self.state.lock();
-        // Looked at again under the lock: a connection may have been made since the caller looked.
-        // One that leaves the node alone is replaced when another connection has found the node again.
+        // Checked again under the lock: a connection may have been made since the caller checked. A task that
+        // waits for the backoff is replaced once another connection has reached the node.
         let is_found = self.connector.backoff.outage().is_none();
         let is_run =
             |attempt: &ConnectTask| now < attempt.overdue && !(attempt.is_left_alone && is_found);
@@ -354,7 +400,8 @@ impl ReconnectingConnection {
             is_left_alone: false,
         });
         drop(state);
-        // Not under the lock: a runtime that is ending drops the task here and now.
+        // Spawned after the lock is released: a runtime that is shutting down drops the task within `spawn`,
+        // and its destructor takes the lock.
         let task = Connecting {
             owner: Arc::downgrade(self),
             number,
@@ -362,15 +409,18 @@ impl ReconnectingConnection {
         tokio::spawn(task.run(pause));
     }
 
+    /// When a task that first waits for `pause` and then connects is overdue.
     fn overdue(&self, pause: Duration) -> Instant {
         Instant::now() + pause + self.connector.timeout + OVERDUE_SLACK
     }
 }
 
 impl State {
-    /// Whether the next request waits for an attempt although the node is known to be down. A runtime that runs only while
-    /// somebody blocks on it makes no attempt in the background, so one request at a time stays until the attempt that is
-    /// due has been made. All others fail at once.
+    /// True if the next request has to wait for an attempt although the node is known to be down.
+    ///
+    /// A current-thread runtime makes no attempt in the background, so unless some request stays inside
+    /// `block_on` until the attempt has been made, the node is never found again. One request at a time is
+    /// enough; all others fail at once.
     fn needs_polling(&self) -> bool {
         let needs_it = |attempt: &ConnectTask| attempt.only_when_blocked_on;
         !self.polled_by_request
@@ -378,14 +428,16 @@ impl State {
     }
 }
 
-/// A request that waits for an attempt of a node that is down.
+/// The request that waits for an attempt on a node that is down. Its destructor frees the role, also when its
+/// future is dropped.
 struct PollingRequest {
     owner: Weak<ReconnectingConnection>,
-    /// How many attempts had failed when it began.
+    /// Number of failed attempts when it began.
     failed: u64,
 }
 
 impl PollingRequest {
+    /// Takes the role. The caller holds the lock, so there is never a second one.
     fn new(owner: &Arc<ReconnectingConnection>, state: &mut State) -> Self {
         state.polled_by_request = true;
         Self {
@@ -403,13 +455,16 @@ impl Drop for PollingRequest {
     }
 }
 
-/// The task that makes a connection, again and again until there is one or nobody needs it.
+/// The task that connects, until there is a connection or the client is gone.
 struct Connecting {
+    /// Weak, so that a client that has been dropped does not go on connecting.
     owner: Weak<ReconnectingConnection>,
+    /// Compared with [`State::tasks`].
     number: u64,
 }
 
 impl Connecting {
+    /// Alternates between attempts and pauses.
     async fn run(self, pause: Duration) {
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
@@ -418,14 +473,15 @@ impl Connecting {
             match next {
                 Next::Try(connector, attempt) => self.attempt(&connector, attempt).await,
                 Next::Wait(backoff, pause) => {
-                    // No longer than until another connection has found out more. Either way the backoff is asked next.
+                    // Ends early when another connection has learned more of the node. Either way the backoff
+                    // is consulted next.
                     let _ = tokio::time::timeout(pause, backoff.changed()).await;
                 }
             }
         }
     }
 
-    /// Tries once.
+    /// Makes one attempt, and publishes its connection.
     async fn attempt(&self, connector: &Connector, attempt: ConnectAttempt) {
         let weak = self.owner.clone();
         let made = connector
@@ -435,6 +491,8 @@ impl Connecting {
                 }
             })
             .await;
+        // The outcome goes to the backoff first, even if this task has been replaced: it is evidence all the
+        // same.
         let Ok(connection) = attempt.end(made) else {
             return;
         };
@@ -442,6 +500,8 @@ impl Connecting {
             return;
         };
         let mut state = owner.state.lock();
+        // Replaced while it connected. The connection is dropped, and its `closed` starts nothing, as there
+        // is a newer task.
         if state.tasks != self.number {
             return;
         }
@@ -449,11 +509,12 @@ impl Connecting {
         state.connected_at = Some(Instant::now());
         connection.drain_on_drop();
         owner.current.store(Some(Arc::new(connection)));
+        // Waiters are woken after the connection can be seen.
         drop(state);
         connector.backoff.notify();
     }
 
-    /// What to do next, if there is still something for this task to do: it may have slept with its runtime, and another begun.
+    /// Chooses the next step. `None` if this task has been replaced, or the client is gone.
     fn begin(&self) -> Option<Next> {
         let owner = self.owner.upgrade()?;
         let connector = &owner.connector;
@@ -479,15 +540,17 @@ impl Connecting {
     }
 }
 
-/// What a task does next.
+/// The next step of a task.
 enum Next {
+    /// Connect. The backoff has admitted the attempt.
     Try(Box<Connector>, ConnectAttempt),
-    /// Nothing: the node is known to be down, and is left alone for so long.
+    /// Wait this long for the backoff. The owner is not kept alive by waiting.
     Wait(Arc<NodeBackoff>, Duration),
 }
 
 impl Drop for Connecting {
-    /// The runtime may end while the task sleeps; the next request starts another.
+    /// Runs when the runtime shuts down with the task on it. Wakes the waiting requests, the first of which
+    /// starts another.
     fn drop(&mut self) {
         if let Some(owner) = self.owner.upgrade() {
             let mut state = owner.state.lock();

@@ -1,4 +1,4 @@
-//! Keys of all nodes, one after another.
+//! [`Scan`]: the keys of all nodes as a stream.
 
 use std::fmt;
 use std::pin::Pin;
@@ -13,10 +13,12 @@ use crate::aio::Shared;
 use crate::error::Error;
 use crate::plan::{ScanPosition, ScanState, ScanStep};
 
-/// A stream of the keys of all nodes, made by [`ShardedClient::scan_all`](crate::aio::ShardedClient::scan_all).
+/// A stream of the keys of all nodes, made by
+/// [`ShardedClient::scan_all`](crate::aio::ShardedClient::scan_all).
 ///
-/// Gives what SCAN gives: every key that is there from beginning to end at least once, others perhaps. Keys of one node
-/// come before those of the next. After an error, the same page is asked for again.
+/// Has the guarantees of SCAN: a key that exists from beginning to end is returned at least once, others may
+/// be. The keys of one node come before those of the next. After an error, the failed page is requested
+/// again.
 ///
 /// ```no_run
 /// # async fn f(client: &redis_sharding::aio::ShardedClient) -> Result<(), redis_sharding::Error> {
@@ -28,7 +30,10 @@ use crate::plan::{ScanPosition, ScanState, ScanStep};
 /// ```
 pub struct Scan {
     shared: Arc<Shared>,
+    /// The position, and the keys of the current page.
     pages: ScanState,
+    /// The request for the next page. Kept here and not in `next_key`, so that dropping that future does not
+    /// lose a page.
     asked: Option<BoxFuture<'static, Result<Value, Error>>>,
 }
 
@@ -41,35 +46,35 @@ impl Scan {
         }
     }
 
-    /// Only keys that match a glob-style pattern. Defaults to all.
+    /// Returns only keys that match a glob-style pattern. Defaults to all.
     #[must_use]
     pub fn with_pattern(mut self, pattern: impl AsRef<[u8]>) -> Self {
         self.pages.set("MATCH", pattern.as_ref());
         self
     }
 
-    /// Only keys of one type, as TYPE names it. Defaults to all.
+    /// Returns only keys of one type, as TYPE names it. Defaults to all.
     #[must_use]
     pub fn with_type(mut self, name: &str) -> Self {
         self.pages.set("TYPE", name.as_bytes());
         self
     }
 
-    /// About how many keys a node looks at per request, from 1 to
-    /// [`SCAN_COUNT_MAX`](crate::builder::SCAN_COUNT_MAX); another number is given as an error instead of the first key.
-    /// Defaults to the server's own, 10.
+    /// Number of keys that a node examines per request, approximately: from 1 to
+    /// [`SCAN_COUNT_MAX`](crate::builder::SCAN_COUNT_MAX); any other number is returned as an error in place
+    /// of the first key. Defaults to the server's own, 10.
     #[must_use]
     pub fn with_count(mut self, keys: usize) -> Self {
         self.pages.set_count(keys);
         self
     }
 
-    /// Where to resume. Keys of a page that was begun come again.
+    /// The position to resume from. Keys of a page that has been begun are returned again.
     pub fn position(&self) -> ScanPosition {
         self.pages.position()
     }
 
-    /// The next key, for those who have no `StreamExt` at hand. Dropping the future loses nothing.
+    /// Returns the next key, without `StreamExt`. Dropping the future loses nothing.
     pub async fn next_key(&mut self) -> Option<Result<Vec<u8>, Error>> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
@@ -83,6 +88,7 @@ impl Stream for Scan {
             if let Some(asked) = &mut self.asked {
                 let answer = ready!(asked.as_mut().poll(cx));
                 self.asked = None;
+                // Reborrowed, so that its fields can be borrowed separately behind the `Pin`.
                 let this = &mut *self;
                 let taken =
                     answer.and_then(|answer| this.pages.answer(answer, &this.shared.router));

@@ -1,4 +1,7 @@
-//! What all handles of one client on tokio share, and how it carries out an operation.
+//! State that all handles of one client on tokio share, and how an operation is run.
+//!
+//! A command that goes to one node as it is takes a short cut: no operation, no plan, one request through
+//! [`Executor::call`]. Everything else is an [`Operation`], polled in a loop.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,13 +19,17 @@ use crate::plan::{
     Selection, Step, empty_pipeline, parse_one,
 };
 
-/// What all clones of a handle share.
+/// State that all handles of a client share.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// Where each command goes.
     pub(crate) router: Router,
+    /// The connections.
     pub(crate) executor: Executor,
-    /// Several clients may share one cache.
+    /// Scripts seen so far, replaced as a whole when one is added. The proxy's threads share one cache, hence
+    /// the outer `Arc`.
     pub(crate) scripts: Arc<RwLock<Arc<ScriptCache>>>,
+    /// The database that all nodes use.
     pub(crate) db: i64,
 }
 
@@ -37,8 +44,10 @@ impl ScriptStore for Shared {
 }
 
 impl Shared {
-    /// One command, routed by its keys.
+    /// Runs one command, routed by its keys.
     pub(crate) async fn request(&self, cmd: &Cmd) -> Result<Value, Error> {
+        // Arguments are borrowed from the command if possible; packing it is left to the connection, which
+        // packs into its own buffer.
         let packed;
         let args = match simple_args(cmd) {
             Some(args) => args,
@@ -57,7 +66,7 @@ impl Shared {
                 .call(node, write, routed.access, routed.blocking);
             return routed.reply(self.router.name(node), called.await);
         }
-        // In a box, lest the future of every GET has room for it.
+        // Boxed, so that the future of every GET is not as large as that of a fan-out.
         Box::pin(async {
             let packed = &cmd.get_packed_command();
             let args = &args;
@@ -70,7 +79,7 @@ impl Shared {
         .await
     }
 
-    /// One command to `node`, because the user says so.
+    /// Runs one command on `node`, whatever its keys.
     pub(crate) async fn request_at(&self, node: NodeIndex, cmd: &Cmd) -> Result<Value, Error> {
         let packed = &cmd.get_packed_command();
         let args = &parse_one(packed)?;
@@ -88,7 +97,8 @@ impl Shared {
         Box::pin(self.run(operation)).await
     }
 
-    /// Many commands. `offset` replies are left out, `count` are returned, as `redis::Pipeline` wants it.
+    /// Runs a pipeline. Returns `count` replies after the first `offset`, as `redis::Pipeline` asks for: with
+    /// MULTI and EXEC only the reply to EXEC is of interest.
     pub(crate) async fn pipeline(
         &self,
         pipeline: &Pipeline,
@@ -108,7 +118,7 @@ impl Shared {
         Ok(selection.select(self.run(operation).await?))
     }
 
-    /// Many commands to `node`, because the user says so.
+    /// Runs a pipeline on `node`, whatever its keys.
     pub(crate) async fn pipeline_at(
         &self,
         node: NodeIndex,
@@ -128,7 +138,7 @@ impl Shared {
         Ok(selection.select(self.run(operation).await?))
     }
 
-    /// Carries out an operation.
+    /// Runs an operation: sends what it asks for, until it is done.
     pub(crate) async fn run<R: ReplyChannel, T>(
         &self,
         mut operation: impl Operation<Replies = R, Output = T>,
@@ -142,7 +152,7 @@ impl Shared {
     }
 }
 
-/// The arguments of a command; `None` when one of them is a cursor, whose value only the packed command has.
+/// The arguments of a command. `None` if one of them is a cursor, whose value only the packed command has.
 fn simple_args(cmd: &Cmd) -> Option<Args<'_>> {
     cmd.args_iter()
         .map(|arg| match arg {

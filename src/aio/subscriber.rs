@@ -1,4 +1,4 @@
-//! Listening to channels of many nodes.
+//! [`Subscriber`]: subscriptions to channels of many nodes, as one stream of events.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,23 +24,25 @@ use crate::plan::pubsub::{
     nothing_to_do,
 };
 
-/// Listens to channels and patterns of all nodes, in one stream of events. Made by
-/// [`ShardedClient::subscriber`](crate::aio::ShardedClient::subscriber).
+/// Subscribes to channels and patterns of all nodes, and returns what they publish as one stream of events.
+/// Made by [`ShardedClient::subscriber`](crate::aio::ShardedClient::subscriber).
 ///
-/// A channel is listened to at the node that owns its name, which is where the client's PUBLISH goes; patterns are
-/// listened to on all nodes, and so are channels of keyspace notifications (`__keyspace@..`, `__keyevent@..`), which every
-/// server publishes for its own keys. What a script publishes goes out at the node it runs on: give the channel the hash tag of
-/// the script's keys, or subscribe by a pattern. When a connection breaks, an [`Event::Disconnected`] tells so at once; it is
-/// made again, and so are its subscriptions, and an [`Event::Missed`] tells that.
+/// A channel is subscribed to at the node that owns its name, which is where the client's PUBLISH goes.
+/// Patterns are subscribed to on all nodes, and so are channels of keyspace notifications (`__keyspace@..`,
+/// `__keyevent@..`), as every server publishes those for its own keys. A script publishes at the node it runs
+/// on: give the channel the hash tag of the script's keys, or subscribe to a pattern.
 ///
-/// Events that are not taken wait, up to [`EVENTS_MAX`](crate::EVENTS_MAX) of them and up to
+/// When a connection breaks, an [`Event::Disconnected`] is returned at once. The connection and its
+/// subscriptions are then restored in the background, followed by an [`Event::Missed`].
+///
+/// Events that have not been read are queued, up to [`EVENTS_MAX`](crate::EVENTS_MAX) of them and up to
 /// [`EVENT_BYTES_MAX`](crate::EVENT_BYTES_MAX) bytes.
 ///
-/// A future of `subscribe` and its relatives that is dropped leaves the wish in force, only unconfirmed, or a part of it when
-/// it is about very many names.
+/// Dropping the future of `subscribe` or its relatives does not cancel the subscription; it is only not
+/// waited for. With very many names, a part of them may have been subscribed to.
 ///
-/// Connections live on the runtime on which `subscribe` and its relatives were called. When that has ended, or is not run
-/// any more, the runtime on which events are waited for makes new ones.
+/// Connections live on the runtime on which `subscribe` and its relatives were called. When that runtime has
+/// ended, or is no longer run, the one on which events are awaited makes new connections.
 ///
 /// ```no_run
 /// # use redis_sharding::{Event, aio::ShardedClient};
@@ -59,14 +61,17 @@ use crate::plan::pubsub::{
 /// ```
 pub struct Subscriber {
     shared: Arc<Shared>,
-    /// One per node that is listened to. By identity: they outlive a topology whose other nodes change.
+    /// One per node with a subscription, by the node's identity: they outlive a topology whose other nodes
+    /// change.
     connections: BTreeMap<NodeId, PubSubConnection>,
+    /// Where all connections put their events.
     events: Arc<EventChannel>,
-    /// For the tasks of the connections, see [`poll_connections`].
+    /// Timer for connections on other runtimes; see [`poll_connections`].
     watch: Option<Watch>,
 }
 
 impl Subscriber {
+    /// A subscriber without subscriptions or connections.
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
@@ -76,23 +81,26 @@ impl Subscriber {
         }
     }
 
-    /// How many bytes of events wait to be taken at most, twice as many while a change is waited for; a single event may be
-    /// larger. Nothing is read from the servers meanwhile, and one that has to keep too much closes the connection, of which
-    /// an [`Event::Disconnected`] tells. Defaults to [`EVENT_BYTES_MAX`](crate::EVENT_BYTES_MAX).
+    /// Maximum number of bytes of queued events, doubled while a change awaits its confirmation; a single
+    /// event may be larger. While the queue is full nothing is read from the servers, and a server that has
+    /// to buffer too much closes the connection, which shows as an [`Event::Disconnected`]. Defaults to
+    /// [`EVENT_BYTES_MAX`](crate::EVENT_BYTES_MAX).
     #[must_use]
     pub fn with_event_bytes_max(self, bytes: usize) -> Self {
         self.events.set_bytes_max(bytes.max(1));
         self
     }
 
-    /// Listens to channels. Done when the nodes have confirmed it: what is published from then on is heard.
+    /// Subscribes to channels (SUBSCRIBE). Completes when the nodes have confirmed: whatever is published
+    /// from then on is received.
     ///
     /// # Errors
     ///
     /// [`Unroutable`](crate::ErrorKind::Unroutable) without a channel, or for one without an owner;
     /// [`Redis`](crate::ErrorKind::Redis) when a node refuses; [`Auth`](crate::ErrorKind::Auth),
-    /// [`NodeDown`](crate::ErrorKind::NodeDown) or [`Timeout`](crate::ErrorKind::Timeout) when it does not confirm in time:
-    /// the subscription is then made as soon as it can be reached, unless it is ended.
+    /// [`NodeDown`](crate::ErrorKind::NodeDown) or [`Timeout`](crate::ErrorKind::Timeout) when a node does
+    /// not confirm in time: the subscription is then made as soon as the node can be reached, unless it is
+    /// ended before.
     pub async fn subscribe(&mut self, channels: impl ToRedisArgs) -> Result<(), Error> {
         self.change(
             SubscriptionChange::Subscribe,
@@ -102,7 +110,7 @@ impl Subscriber {
         .await
     }
 
-    /// Listens to all channels that match patterns, on every node.
+    /// Subscribes to all channels that match patterns (PSUBSCRIBE), on every node.
     ///
     /// # Errors
     ///
@@ -116,7 +124,7 @@ impl Subscriber {
         .await
     }
 
-    /// Listens to shard channels, to which SPUBLISH publishes.
+    /// Subscribes to shard channels (SSUBSCRIBE), to which SPUBLISH publishes.
     ///
     /// # Errors
     ///
@@ -130,7 +138,7 @@ impl Subscriber {
         .await
     }
 
-    /// Ends listening to channels. Messages that have arrived are still given.
+    /// Ends subscriptions to channels (UNSUBSCRIBE). Messages that have arrived are still returned.
     ///
     /// # Errors
     ///
@@ -144,7 +152,7 @@ impl Subscriber {
         .await
     }
 
-    /// Ends listening to patterns.
+    /// Ends subscriptions to patterns (PUNSUBSCRIBE). Messages that have arrived are still returned.
     ///
     /// # Errors
     ///
@@ -158,7 +166,7 @@ impl Subscriber {
         .await
     }
 
-    /// Ends listening to shard channels.
+    /// Ends subscriptions to shard channels (SUNSUBSCRIBE). Messages that have arrived are still returned.
     ///
     /// # Errors
     ///
@@ -172,10 +180,12 @@ impl Subscriber {
         .await
     }
 
-    /// The next event; `None` when none comes within `timeout`. Without a timeout it waits until there is one: a subscriber
-    /// never ends by itself, as it makes its connections again for as long as it lives. Dropping the future loses nothing.
+    /// Returns the next event, or `None` if none arrives within `timeout`. Without a timeout it waits until
+    /// there is one: a subscriber never ends by itself, as it reconnects for as long as it lives. Dropping
+    /// the future loses no event.
     ///
-    /// The blocking client's has the same signature. With `futures_util::StreamExt`, `next` is the same without a timeout.
+    /// The blocking client's method has the same signature. `next` of `futures_util::StreamExt` is equivalent
+    /// to no timeout.
     pub async fn next_event(&mut self, timeout: impl Into<Option<Duration>>) -> Option<Event> {
         let timeout = timeout.into();
         let next = std::future::poll_fn(|cx| self.poll_event(cx));
@@ -185,17 +195,22 @@ impl Subscriber {
         }
     }
 
-    /// An event that has come already.
+    /// Returns an event that has already arrived.
     #[cfg(feature = "proxy")]
     pub(crate) fn try_next_event(&mut self) -> Option<Event> {
         self.events.try_receive()
     }
 
+    /// Polls for an event, after making sure that the connections' tasks are polled.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         poll_connections(&self.connections, &self.events, &mut self.watch, cx);
         self.events.poll_receive(cx)
     }
 
+    /// Changes subscriptions on all nodes concerned, and waits for their confirmations.
+    ///
+    /// All nodes are sent their commands before the first confirmation is awaited, so the change takes as
+    /// long as the slowest node.
     pub(crate) async fn change(
         &mut self,
         change: SubscriptionChange,
@@ -206,6 +221,7 @@ impl Subscriber {
             return Err(nothing_to_do());
         }
         let router = &self.shared.router;
+        // All names are routed before anything is changed: a name without an owner refuses the whole call.
         let mut spread = NamesByNode::new(router, kind);
         for names in names.chunks(NAMES_AT_ONCE) {
             spread.add(router, names)?;
@@ -214,7 +230,8 @@ impl Subscriber {
             }
         }
         let spread = spread.finish(router);
-        // While an event cannot be told, what comes behind it is not heard, and it may be the confirmation.
+        // The caller does not read events while it waits here, and a confirmation is behind the messages that
+        // arrived before it: with a full queue it would never be read.
         let events = Arc::clone(&self.events);
         let _more = events.take_more();
         for (node, names) in &spread {
@@ -229,6 +246,7 @@ impl Subscriber {
             if let Some(connection) = self.connections.get(&spec.id()) {
                 let mut settled =
                     pin!(connection.wait_confirmed(deadline, |why| not_confirmed(name, why)));
+                // The confirmations come through tasks that may live on a runtime that is no longer run.
                 std::future::poll_fn(|cx| {
                     poll_connections(&self.connections, &self.events, &mut self.watch, cx);
                     settled.as_mut().poll(cx)
@@ -239,6 +257,7 @@ impl Subscriber {
         Ok(())
     }
 
+    /// The connection to `node`, made if there is none yet.
     fn connection(&mut self, node: NodeIndex) -> &PubSubConnection {
         let shared = &self.shared;
         let spec = shared.router.topology().node(node);
@@ -250,11 +269,14 @@ impl Subscriber {
     }
 }
 
-/// When those connections are looked at again whose tasks live on other runtimes, and the runtime of the clock.
+/// When connections on other runtimes are checked next, and the runtime that the timer belongs to: polled on
+/// another one, the timer would not fire.
 type Watch = (Id, Pin<Box<Sleep>>);
 
-/// Sees to it that the tasks of the connections are run. Those that ended with their runtime are started on this one. Those on a
-/// runtime that runs only while somebody blocks on it are asked for a sign of life, and started on this one without it.
+/// Makes sure that the tasks of the connections are polled by some runtime.
+///
+/// Tasks that ended with their runtime are started on this one. Tasks on a current-thread runtime other than
+/// this one are probed, and started on this one if they have not run [`DRIVER_PROBE_TIMEOUT`] later.
 fn poll_connections(
     connections: &BTreeMap<NodeId, PubSubConnection>,
     events: &EventChannel,
@@ -271,11 +293,13 @@ fn poll_connections(
             .values()
             .filter(|connection| connection.is_on_foreign_runtime())
     };
+    // The common case: no timer at all.
     if away().next().is_none() {
         *watch = None;
         return;
     }
     let here = Handle::current().id();
+    // Sets the timer and polls it at once, so that this task is registered for the wake-up.
     loop {
         match watch {
             Some((home, clock)) if *home == here => {
@@ -297,6 +321,8 @@ fn poll_connections(
 }
 
 impl Drop for Subscriber {
+    /// Ends the tasks: their next event finds the channel closed. The connections end them as well when they
+    /// are dropped.
     fn drop(&mut self) {
         self.events.close();
     }

@@ -1,4 +1,7 @@
-//! Encrypted streams.
+//! Encrypted streams: the TLS handshake on a new TCP connection, and streams that need no explicit flush.
+//!
+//! The driver only calls `poll_write` and `poll_read`. tokio-native-tls sends what it encrypts; tokio-rustls
+//! may keep some of it until it is flushed, which `Flushing` does.
 
 use std::io;
 
@@ -7,7 +10,7 @@ use tokio::net::TcpStream;
 use crate::aio::peek::Duplex;
 use crate::endpoint::tls::Tls;
 
-/// Shakes hands over a new connection.
+/// Performs the TLS handshake on a new connection.
 #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
 pub(super) async fn connect(tls: &Tls, tcp: TcpStream) -> io::Result<Box<dyn Duplex>> {
     match tls.config {
@@ -25,7 +28,7 @@ pub(super) async fn connect(tls: &Tls, tcp: TcpStream) -> io::Result<Box<dyn Dup
                 stream.map_err(io::Error::other)?;
             Ok(Box::new(stream))
         }
-        // The builder has refused these.
+        // The builder refuses these: the library is compiled in for the blocking client only.
         #[cfg(all(feature = "tls-rustls", not(feature = "tokio-rustls-comp")))]
         crate::endpoint::tls::Config::Rustls(..) => unsupported(tcp),
         #[cfg(all(feature = "tls-native-tls", not(feature = "tokio-native-tls-comp")))]
@@ -33,7 +36,7 @@ pub(super) async fn connect(tls: &Tls, tcp: TcpStream) -> io::Result<Box<dyn Dup
     }
 }
 
-/// Without a backend there is no [`Tls`], so this is never called.
+/// Never called: without a TLS library there is no [`Tls`].
 #[cfg(not(any(feature = "tls-native-tls", feature = "tls-rustls")))]
 pub(super) async fn connect(tls: &Tls, _: TcpStream) -> io::Result<Box<dyn Duplex>> {
     match tls.config {}
@@ -50,6 +53,7 @@ impl crate::aio::peek::Peek for tokio_native_tls::TlsStream<TcpStream> {
     all(feature = "tls-rustls", not(feature = "tokio-rustls-comp")),
     all(feature = "tls-native-tls", not(feature = "tokio-native-tls-comp"))
 ))]
+/// The error for a library that has no async side; unreachable.
 fn unsupported(_: TcpStream) -> io::Result<Box<dyn Duplex>> {
     Err(io::ErrorKind::Unsupported.into())
 }
@@ -65,10 +69,12 @@ mod flushing {
 
     use crate::aio::peek::{Peek, is_encrypted_closed};
 
-    /// A stream that takes bytes and holds back some of them until it is flushed, made to one that needs no flushing:
-    /// whoever reads or writes sends what is held back.
+    /// Turns a stream that may keep written bytes until it is flushed into one that does not: every read and
+    /// every write first sends what was kept.
     pub(super) struct Flushing<S> {
+        /// The TLS stream.
         stream: S,
+        /// True if bytes may have been written that are not flushed.
         holds_back: bool,
     }
 
@@ -80,6 +86,7 @@ mod flushing {
             }
         }
 
+        /// Ready when nothing is kept any more.
         fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
             if self.holds_back {
                 ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
@@ -101,7 +108,7 @@ mod flushing {
             cx: &mut Context<'_>,
             into: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
-            // Reading goes on meanwhile, and meets the error too.
+            // The socket may be full, and reading goes on all the same. An error is met again by the read.
             let _ = self.poll_send(cx);
             Pin::new(&mut self.stream).poll_read(cx, into)
         }
@@ -116,7 +123,8 @@ mod flushing {
             ready!(self.poll_send(cx))?;
             let count = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
             self.holds_back = true;
-            // These bytes are taken, whether they go out now or later.
+            // The stream has taken these bytes, so they count as written whether they are sent now or later.
+            // An error is met again by the next read or write.
             let _ = self.poll_send(cx);
             Poll::Ready(Ok(count))
         }

@@ -1,11 +1,14 @@
-//! Optimistic transactions.
+//! Optimistic transactions: the loop of WATCH, the caller's MULTI ... EXEC, and UNWATCH.
 
 use redis::{Pipeline, RedisResult, ToRedisArgs, Value};
 
 use crate::aio::Dedicated;
 use crate::plan::{TRANSACTION_ATTEMPTS_MAX, attempts_exhausted};
 
-/// Watches `keys`, calls `attempt`, and again as long as it returns `None`.
+/// Watches `keys` and runs `attempt`, again as long as it returns `None`, at most
+/// [`TRANSACTION_ATTEMPTS_MAX`] times.
+///
+/// Dropping the future drops the connection, which makes the server discard the watches and an open MULTI.
 pub(super) async fn run<T>(
     mut connection: Dedicated,
     keys: &impl ToRedisArgs,
@@ -17,9 +20,9 @@ pub(super) async fn run<T>(
         watch.exec_async(&mut connection).await?;
         let mut pipeline = redis::pipe();
         if let Some(done) = attempt(&mut connection, pipeline.atomic()).await? {
-            // No watch is left on the connection, even if the pipeline was not used. What was done stays done, so anything
-            // but OK (QUEUED, when a MULTI was left open) is not the caller's concern: the connection is closed instead
-            // of being used again.
+            // Clears the watches even if `attempt` did not run the pipeline. The caller's result stands
+            // either way: on any reply but OK (QUEUED, when `attempt` left a MULTI open) the connection is
+            // closed instead of being reused.
             if redis::cmd("UNWATCH").query_async(&mut connection).await == Ok(Value::Okay) {
                 connection.finish();
             }

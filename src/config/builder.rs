@@ -1,4 +1,4 @@
-//! Describing a client.
+//! [`Builder`], with the defaults and limits of everything that it sets.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -27,6 +27,8 @@ pub use crate::plan::SCAN_COUNT_MAX;
 
 /// Describes a client. Nothing is contacted before the client's first command.
 ///
+/// Errors in the description are reported by `build` and its relatives, not by the setters.
+///
 /// ```
 /// use std::time::Duration;
 ///
@@ -45,9 +47,12 @@ pub use crate::plan::SCAN_COUNT_MAX;
 /// ```
 #[must_use]
 pub struct Builder {
+    /// In node order. A node whose URL was refused keeps its error until the client is built.
     nodes: Vec<Result<NodeConfig, Error>>,
+    /// For nodes without a password of their own.
     password: Option<String>,
     partitioner: Arc<dyn Partitioner>,
+    /// Commands to be added to the table.
     commands: Vec<Declaration>,
     split_writes: SplitWrites,
     partial_reads: PartialReads,
@@ -62,13 +67,13 @@ struct NodeConfig {
 }
 
 impl NodeConfig {
-    /// The user that a connection to it is.
+    /// The user that connections to it authenticate as.
     fn user(&self) -> String {
         let user = self.info.redis_settings().username();
         user.unwrap_or("default").to_owned()
     }
 
-    /// Gives it this password, unless it has one.
+    /// Sets the password, unless the node has one.
     fn set_password(&mut self, password: &str) {
         let settings = self.info.redis_settings().clone();
         if settings.password().is_none() {
@@ -118,15 +123,16 @@ impl Builder {
         }
     }
 
-    /// Adds a node of weight one. The name is what places its keys; the URL, in any form that redis-rs takes, may change.
+    /// Adds a node of weight one. The name places its keys and must stay the same; the URL, in any form that
+    /// redis-rs accepts, may change.
     ///
-    /// A password stands in the URL, or is given with [`password`](Self::password), and nowhere else: names and addresses
-    /// are shown.
+    /// A password belongs in the URL or in [`password`](Self::password), and nowhere else: names and
+    /// addresses are displayed.
     pub fn node(self, name: impl Into<String>, url: impl IntoConnectionInfo) -> Self {
         self.weighted_node(name, url, NonZeroU32::MIN)
     }
 
-    /// Adds a node that should own `weight` shares of the keys.
+    /// Adds a node that owns `weight` shares of the keys.
     pub fn weighted_node(
         mut self,
         name: impl Into<String>,
@@ -134,6 +140,8 @@ impl Builder {
         weight: NonZeroU32,
     ) -> Self {
         let (name, number) = (name.into(), self.nodes.len() + 1);
+        // A name that contains a password must not be quoted; `refused_url` leaves out the URL for the same
+        // reason.
         let node = match url.into_connection_info() {
             _ if holds_password(&name) => Err(Error::config(format!(
                 "the name of node number {number} {ADVICE}"
@@ -147,11 +155,12 @@ impl Builder {
                 Err(Error::config(format!("node {name:?}: {why}")).at_node(&name))
             }
         };
+        // Each node keeps its own error, so that the first bad one is reported in node order.
         self.nodes.push(node);
         self
     }
 
-    /// Adds a node of weight one that is named after its host and port, or the path of its socket.
+    /// Adds a node of weight one, named after its host and port or the path of its socket.
     pub fn unnamed_node(mut self, url: impl IntoConnectionInfo) -> Self {
         let number = self.nodes.len() + 1;
         let node = match url.into_connection_info() {
@@ -193,113 +202,118 @@ impl Builder {
         self.shared_partitioner(topology.shared_partitioner())
     }
 
-    /// The password of every node that was given without one, so that topologies as text need not hold it. Defaults to
-    /// none.
+    /// Sets the password of every node that has none of its own, so that a topology in text form need not
+    /// contain it. Defaults to none.
     pub fn password(mut self, password: impl Into<String>) -> Self {
         self.password = Some(password.into());
         self
     }
 
-    /// Decides where keys live. Defaults to [`Rendezvous`].
+    /// Sets the partitioner, which decides where keys live. Defaults to [`Rendezvous`].
     pub fn partitioner(self, partitioner: impl Partitioner + 'static) -> Self {
         self.shared_partitioner(Arc::new(partitioner))
     }
 
-    /// Decides where keys live, for a partitioner that is chosen at run time.
+    /// Sets a partitioner that is chosen at run time. Defaults to [`Rendezvous`].
     pub fn shared_partitioner(mut self, partitioner: Arc<dyn Partitioner>) -> Self {
         self.partitioner = partitioner;
         self
     }
 
-    /// Declares a command that is not in the table, such as one of a module. Commands that nobody declared are refused.
+    /// Declares a command that is not in the table, such as one of a module. Commands that are neither in the
+    /// table nor declared are refused. Defaults to none.
     pub fn command(mut self, command: Declaration) -> Self {
         self.commands.push(command);
         self
     }
 
-    /// Whether MSET, DEL, UNLINK, TOUCH and JSON.MSET may be cut by node. Defaults to [`SplitWrites::Allowed`].
+    /// Sets whether MSET, DEL, UNLINK, TOUCH and JSON.MSET may be split by node. Defaults to
+    /// [`SplitWrites::Allowed`].
     pub fn split_writes(mut self, split_writes: SplitWrites) -> Self {
         self.split_writes = split_writes;
         self
     }
 
-    /// Whether KEYS, SCAN, DBSIZE, RANDOMKEY and `scan_all` leave out the keys of nodes that cannot be reached, instead of
-    /// being an error. Commands such as INFO and PING, which do not depend on it, are in the column *partial* of
-    /// `docs/commands.md`. Defaults to [`PartialReads::Refused`].
+    /// Sets whether KEYS, SCAN, DBSIZE, RANDOMKEY and `scan_all` leave out the keys of nodes that cannot be
+    /// reached, instead of failing. The column *partial* of `docs/commands.md` lists the commands that do not
+    /// depend on it, such as INFO and PING. Defaults to [`PartialReads::Refused`].
     pub fn partial_reads(mut self, partial_reads: PartialReads) -> Self {
         self.partial_reads = partial_reads;
         self
     }
 
-    /// How long making a connection may take, its handshake included, at most [`TIMEOUT_MAX`]. Defaults to
+    /// Maximum duration of connecting, handshake included. At most [`TIMEOUT_MAX`]. Defaults to
     /// [`DEFAULT_CONNECT_TIMEOUT`].
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = timeout;
         self
     }
 
-    /// How long a request may take, from waiting for a connection to the last of its answers, however many nodes it asks;
-    /// a blocking command's own time comes on top. At most [`TIMEOUT_MAX`]; `None` waits for ever. Defaults to
-    /// [`DEFAULT_RESPONSE_TIMEOUT`].
+    /// Maximum duration of a request, from waiting for a connection to its last reply, however many nodes it
+    /// goes to; the timeout of a blocking command is added to it. At most [`TIMEOUT_MAX`]; `None` waits for
+    /// ever. Defaults to [`DEFAULT_RESPONSE_TIMEOUT`].
     pub fn response_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.response_timeout = timeout.into();
         self
     }
 
-    /// The most connections to one node for commands that answer at once: so many requests may be under way to it. From
-    /// 1 to [`POOL_SIZE_MAX`]. Defaults to [`DEFAULT_POOL_SIZE`].
+    /// Maximum number of the blocking client's connections to one node for commands that are served at once,
+    /// and so the maximum number of such requests under way to it. From 1 to [`POOL_SIZE_MAX`]. Defaults to
+    /// [`DEFAULT_POOL_SIZE`].
     pub fn pool_size(mut self, connections: usize) -> Self {
         self.settings.pool_size = connections;
         self
     }
 
-    /// The most connections to one node, besides those of [`pool_size`](Self::pool_size), for commands that may wait
-    /// (BLPOP, XREAD BLOCK, WAIT, ...), for transactions and for dedicated connections. A proxy keeps so many, and
-    /// makes more while more of its clients wait. From 1 to [`POOL_SIZE_MAX`]. Defaults to [`DEFAULT_BLOCKING_POOL_SIZE`].
+    /// Maximum number of exclusive connections to one node: for commands that may block (BLPOP, XREAD BLOCK,
+    /// WAIT, ...), for transactions and for dedicated connections. A proxy keeps this many idle ones, and
+    /// opens more while more of its clients wait. From 1 to [`POOL_SIZE_MAX`]. Defaults to
+    /// [`DEFAULT_BLOCKING_POOL_SIZE`].
     pub fn blocking_pool_size(mut self, connections: usize) -> Self {
         self.settings.blocking_pool_size = connections;
         self
     }
 
-    /// How many connections to one node the async client's tasks share; requests take them in turn. One is best for most:
-    /// it writes what many tasks have handed over in one go. More help when answers are so large that reading them keeps a
-    /// core busy; then requests of one task that were not awaited one after another may overtake each other. The blocking
-    /// client has [`pool_size`](Self::pool_size) instead. From 1 to [`CONNECTIONS_PER_NODE_MAX`]. Defaults to
-    /// [`DEFAULT_CONNECTIONS_PER_NODE`].
+    /// Number of connections to one node that the async client's tasks share; requests use them in turn. One
+    /// is best for most programs, as it writes the requests of many tasks in one go. More help when replies
+    /// are so large that reading them keeps a core busy; requests of one task that are not awaited one after
+    /// another may then overtake each other. The blocking client has [`pool_size`](Self::pool_size) instead.
+    /// From 1 to [`CONNECTIONS_PER_NODE_MAX`]. Defaults to [`DEFAULT_CONNECTIONS_PER_NODE`].
     pub fn connections_per_node(mut self, connections: usize) -> Self {
         self.settings.connections_per_node = connections;
         self
     }
 
-    /// A connection that was not used for so long is asked with PING before it is used, so that a write does not become
-    /// unknown on one that died meanwhile. Of the blocking client only: the async client sees at once when a connection
-    /// is closed, but one that fell silent shows only by a request that is not answered. At most [`TIMEOUT_MAX`]; zero asks
-    /// every time. Defaults to [`DEFAULT_IDLE_CHECK`].
+    /// Pings a connection that has been idle this long before reusing it, so that a write is not lost on a
+    /// dead one. Blocking client only: the async client notices at once when a connection is closed, but one
+    /// that falls silent only when a request gets no reply. At most [`TIMEOUT_MAX`]; zero pings every time.
+    /// Defaults to [`DEFAULT_IDLE_CHECK`].
     pub fn idle_check(mut self, after: Duration) -> Self {
         self.settings.idle_check = after;
         self
     }
 
-    /// How long a TCP connection to a node may be quiet until the kernel asks whether the node is still there; one that
-    /// does not answer for as long again is given up. So a node whose machine has vanished is noticed also while
-    /// nothing is sent, as under BLPOP. From 1 s to [`TCP_KEEPALIVE_MAX`]. Applies to nodes whose `ConnectionInfo` has no
-    /// keepalive of its own; `None` leaves theirs to the system, where it is off. Defaults to [`DEFAULT_TCP_KEEPALIVE`].
+    /// Idle time after which the kernel probes whether the node is still there; a connection without a reply
+    /// for the same time again is given up. A node whose machine has vanished is thus detected while nothing
+    /// is sent, as under BLPOP. From 1 s to [`TCP_KEEPALIVE_MAX`]. Applies to nodes whose `ConnectionInfo`
+    /// has no keepalive of its own; `None` leaves the system's default, which is off. Defaults to
+    /// [`DEFAULT_TCP_KEEPALIVE`].
     pub fn tcp_keepalive(mut self, idle: impl Into<Option<Duration>>) -> Self {
         self.settings.tcp_keepalive = idle.into();
         self
     }
 
-    /// The certificates with which `rediss://` nodes are met, in PEM: those of the issuers that are trusted, in place
-    /// of the machine's own, and the one that this client shows. Defaults to the issuers that the machine trusts (with
-    /// the feature `tls-rustls-webpki-roots` and rustls: those that Mozilla trusts), and to no certificate to show.
+    /// Sets the certificates for `rediss://` nodes, in PEM: the issuers to trust, in place of the machine's,
+    /// and the client's own certificate. Defaults to the issuers that the machine trusts (with rustls and the
+    /// feature `tls-rustls-webpki-roots`: those that Mozilla trusts), and to no certificate of the client.
     #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
     pub fn tls_certificates(mut self, certificates: redis::TlsCertificates) -> Self {
         self.tls.certificates = Some(certificates);
         self
     }
 
-    /// Certificates for the node called `name`, in place of those for all. Defaults to those of
-    /// [`tls_certificates`](Self::tls_certificates).
+    /// Sets the certificates for the node called `name`, in place of those for all nodes. Defaults to those
+    /// of [`tls_certificates`](Self::tls_certificates).
     #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
     pub fn node_tls_certificates(
         mut self,
@@ -310,27 +324,28 @@ impl Builder {
         self
     }
 
-    /// The name that the certificates of all `rediss://` nodes must have. Defaults to the host of each node's URL.
+    /// Sets the name that the certificates of all `rediss://` nodes must have. Defaults to the host of each
+    /// node's URL.
     pub fn tls_server_name(mut self, name: impl Into<String>) -> Self {
         self.tls.server_name = Some(name.into());
         self
     }
 
-    /// The library that encrypts connections to `rediss://` nodes. Defaults to [`TlsBackend::Rustls`] where its feature
-    /// is enabled, as in redis-rs, and to [`TlsBackend::NativeTls`] otherwise.
+    /// Sets the library that encrypts connections to `rediss://` nodes. Defaults to [`TlsBackend::Rustls`] if
+    /// its feature is enabled, as in redis-rs, and to [`TlsBackend::NativeTls`] otherwise.
     pub fn tls_backend(mut self, backend: TlsBackend) -> Self {
         self.tls.backend = Some(backend);
         self
     }
 
-    /// How many clients a proxy serves at a time; further ones are told so and closed. From 1 to
-    /// [`CLIENTS_LIMIT_MAX`]. Defaults to [`DEFAULT_MAX_CLIENTS`].
+    /// Maximum number of clients that a proxy serves at a time; further ones get an error and are closed.
+    /// From 1 to [`CLIENTS_LIMIT_MAX`]. Defaults to [`DEFAULT_MAX_CLIENTS`].
     pub fn max_clients(mut self, clients: usize) -> Self {
         self.settings.max_clients = clients;
         self
     }
 
-    /// Checks the description. `runtime` is where its connections will live.
+    /// Checks the description for connections of this kind.
     pub(crate) fn config(self, runtime: Runtime) -> Result<ClientConfig, Error> {
         self.settings.check()?;
         let mut nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -339,10 +354,12 @@ impl Builder {
                 .iter_mut()
                 .for_each(|node| node.set_password(password));
         }
+        // First: the errors that follow show names and addresses, which must not contain a password.
         check_specs(&nodes)?;
         check_addresses(&nodes)?;
         let db = common_db(&nodes)?;
         let mut commands = Cow::Borrowed(CommandTable::built_in());
+        // The table is only copied if a command is declared.
         for command in self.commands {
             let table = commands.into_owned().with(command);
             commands = Cow::Owned(table.map_err(|error| Error::config(error.to_string()))?);
@@ -377,9 +394,10 @@ impl Builder {
     }
 }
 
-/// A checked description of a client: what `sync`, `aio` and `proxy` build their handles from.
+/// A checked description of a client, from which `sync`, `aio` and `proxy` build their handles.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientConfig {
+    /// Where each command goes.
     pub(crate) router: Router,
     /// How to reach each node, in node order.
     pub(crate) endpoints: Vec<Endpoint>,
@@ -406,13 +424,13 @@ impl fmt::Debug for Builder {
     }
 }
 
-/// Before anything else is said of a node: what is refused is shown.
+/// Checks that no name and no address contains a password.
 fn check_specs(nodes: &[NodeConfig]) -> Result<(), Error> {
     let specs: Vec<NodeSpec> = nodes.iter().map(|node| node.spec.clone()).collect();
     Ok(check_passwords(&specs)?)
 }
 
-/// Two nodes at one address would count, scan and flush the same data twice.
+/// Checks that no two nodes have one address: they would count, scan and flush the same data twice.
 fn check_addresses(nodes: &[NodeConfig]) -> Result<(), Error> {
     let mut addresses: Vec<(&str, &str)> = nodes
         .iter()
@@ -428,7 +446,7 @@ fn check_addresses(nodes: &[NodeConfig]) -> Result<(), Error> {
     }
 }
 
-/// redis-rs asks a connection for its database, so all nodes must have the same.
+/// The database that all nodes use. It must be one, as redis-rs asks a connection for its database.
 fn common_db(nodes: &[NodeConfig]) -> Result<i64, Error> {
     let db = |node: &NodeConfig| node.info.redis_settings().db();
     let first = nodes.first().map_or(0, db);

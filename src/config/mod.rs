@@ -1,10 +1,11 @@
-//! What did the user choose?
+//! The user's choices: what a client is built from.
 //!
-//! * [`Builder`]: describes a client, and checks the description.
-//! * `settings`: the timeouts and sizes that connections follow, and the limits of every number that can be set.
-//! * [`ClientConfig`]: the checked description, from which `sync`, `aio` and `proxy` build what they offer.
+//! * `builder`: [`Builder`], which collects and checks them, and [`ClientConfig`], the checked result, from
+//!   which `sync`, `aio` and `proxy` build their handles.
+//! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
-//! Nothing here knows an executor: `build`, `build_async` and `build_proxy` stand beside what they build.
+//! Nothing here knows an executor: `build`, `build_async` and `build_proxy` are defined beside what they
+//! build.
 
 pub mod builder;
 mod settings;

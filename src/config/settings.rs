@@ -1,28 +1,28 @@
-//! How connections behave: plain data that the builder fills and the executors follow; and the limits of everything
-//! that can be set.
+//! Timeouts and sizes of connections: plain data that the builder fills and the executors follow, and the
+//! limits of everything that can be set.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::error::Error;
 
-/// A connection unused for so long is looked at before it is used: whether the server has closed it. A write on a closed
-/// connection would be one that nobody can tell the fate of.
+/// Idle time after which a connection is checked before it is used: has the server closed it? A write sent on
+/// a closed connection would have an unknown outcome.
 pub(crate) const PROBE_AFTER: Duration = Duration::from_millis(1);
 
-/// The longest time that can be set, a year.
+/// The longest timeout that can be set: one year.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// The largest pool of connections to one node.
+/// The largest number of connections in one pool of one node.
 pub const POOL_SIZE_MAX: usize = 65_535;
-/// The most connections to one node that the tasks of the async client can share.
+/// The largest number of connections to one node that the tasks of the async client can share.
 pub const CONNECTIONS_PER_NODE_MAX: usize = 256;
-/// The most clients that a proxy can be told to serve at a time.
+/// The largest number of clients that a proxy can serve at a time.
 pub const CLIENTS_LIMIT_MAX: usize = 1_000_000;
-/// The longest quiet time of [`Builder::tcp_keepalive`](crate::Builder::tcp_keepalive): the kernel counts whole seconds, in
-/// 15 bits.
+/// The longest idle time of [`Builder::tcp_keepalive`](crate::Builder::tcp_keepalive), as the kernel counts
+/// whole seconds in 15 bits.
 pub const TCP_KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
 
-/// What a number may be. Every number that the builder sets has a line here.
+/// The range of every number that the builder sets. One line each, so that none is left without a limit.
 pub(crate) mod limits {
     use super::*;
 
@@ -48,6 +48,7 @@ pub(crate) mod limits {
 /// The smallest and the largest value of a setting.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limit<T> {
+    /// Name of the setter, for the error.
     name: &'static str,
     min: T,
     max: T,
@@ -58,7 +59,7 @@ impl<T: Copy + Ord + fmt::Debug> Limit<T> {
         Self { name, min, max }
     }
 
-    /// The value, if it may be set.
+    /// Returns the value if it is within the limits.
     pub(crate) fn check(&self, value: T) -> Result<T, Error> {
         let Self { name, min, max } = self;
         match (*min..=*max).contains(&value) {
@@ -69,30 +70,36 @@ impl<T: Copy + Ord + fmt::Debug> Limit<T> {
         }
     }
 
-    /// The value that may be set and is nearest.
+    /// Returns the nearest value within the limits.
     #[cfg(feature = "proxy")]
     pub(crate) fn clamp(&self, value: T) -> T {
         value.clamp(self.min, self.max)
     }
 }
 
-/// How connections behave.
+/// Timeouts and sizes of a client's connections; see the builder's setters of the same names.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
+    /// Maximum duration of connecting, handshake included.
     pub(crate) connect_timeout: Duration,
+    /// Maximum duration of a request. `None` is unlimited.
     pub(crate) response_timeout: Option<Duration>,
+    /// Maximum number of connections to one node for requests that are served at once. Blocking client only.
     pub(crate) pool_size: usize,
+    /// Maximum number of exclusive connections to one node.
     pub(crate) blocking_pool_size: usize,
+    /// Number of connections to one node that tasks share. Async client and proxy only.
     pub(crate) connections_per_node: usize,
+    /// Idle time after which a connection is checked with PING. Blocking client only.
     pub(crate) idle_check: Duration,
-    /// How long a connection may be quiet until the kernel asks the peer.
+    /// Idle time after which the kernel probes the peer.
     pub(crate) tcp_keepalive: Option<Duration>,
-    /// Of the proxy: how many clients it serves at a time.
+    /// Maximum number of clients of a proxy.
     pub(crate) max_clients: usize,
 }
 
 impl Settings {
-    /// Whether every number may be set.
+    /// Checks that every number is within its limits.
     pub(crate) fn check(&self) -> Result<(), Error> {
         limits::CONNECT_TIMEOUT.check(self.connect_timeout)?;
         if let Some(timeout) = self.response_timeout {

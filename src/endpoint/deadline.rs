@@ -1,16 +1,22 @@
-//! How long a request may take: one type for both executors.
+//! The time limit of a request. One type for both executors.
+//!
+//! All steps of a request, from waiting for a connection to its last reply, including a resend, share one
+//! [`Deadline`].
 
 use std::time::{Duration, Instant};
 
-/// The end of a request's time.
+/// An instant by which something must be done, kept as a start and a limit: the limit may be too long to be
+/// added to an [`Instant`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
+    /// When the request began.
     pub(crate) start: Instant,
+    /// Maximum duration. `None` is unlimited.
     limit: Option<Duration>,
 }
 
 impl Deadline {
-    /// Starts now and ends after `limit`; never, if there is none.
+    /// Starts now and ends after `limit`; never, if that is `None`.
     pub(crate) fn start(limit: Option<Duration>) -> Self {
         Self {
             start: Instant::now(),
@@ -18,39 +24,41 @@ impl Deadline {
         }
     }
 
-    /// What is left; nothing after the end, `None` when it never ends.
+    /// Time left: zero after the end, `None` if there is no limit.
     pub(crate) fn remaining(&self) -> Option<Duration> {
         self.limit
             .map(|limit| limit.saturating_sub(self.start.elapsed()))
     }
 
-    /// All of it.
+    /// The whole duration, as given to [`start`](Self::start).
     pub(crate) fn limit(&self) -> Option<Duration> {
         self.limit
     }
 
-    /// The instant of the end.
+    /// The instant of the end. `None` if there is none, or if it is beyond the range of the clock.
     pub(crate) fn end(&self) -> Option<Instant> {
+        // A limit of years may exceed the clock; such a request does not end.
         self.limit.and_then(|limit| self.start.checked_add(limit))
     }
 
-    /// One that ends no later than this one, and within `limit` from now.
+    /// A new deadline that starts now and ends after `limit`, but no later than this one.
     pub(crate) fn within(&self, limit: Duration) -> Self {
         Self::start(Some(self.remaining().map_or(limit, |left| left.min(limit))))
     }
 
-    /// The shorter of `limit` and all of it.
+    /// The shorter of `limit` and the whole duration.
     pub(crate) fn within_limit(&self, limit: Duration) -> Duration {
         self.limit.map_or(limit, |all| all.min(limit))
     }
 
-    /// Whether it passed longer ago than this.
+    /// True if the end was longer ago than `grace`.
     pub(crate) fn is_past(&self, grace: Duration) -> bool {
         self.limit
+            // Saturating, as the limit may be the longest duration there is.
             .is_some_and(|limit| self.start.elapsed() > limit.saturating_add(grace))
     }
 
-    /// Whether it has passed.
+    /// True if no time is left.
     pub(crate) fn is_over(&self) -> bool {
         self.remaining() == Some(Duration::ZERO)
     }

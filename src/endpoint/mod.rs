@@ -1,4 +1,13 @@
-//! How is one node reached? Its address, what encrypts the connection, what its sockets are told, and when it is left alone.
+//! How one node is reached: its address, TLS, the options of its sockets, and when to leave it alone.
+//!
+//! * [`Endpoint`]: everything needed to connect to one node; [`SocketOptions`]: keepalive and user timeout of
+//!   its sockets.
+//! * `tls`: the checked TLS settings of a node.
+//! * `deadline`: [`Deadline`], the time limit of one request.
+//! * `node_backoff`: [`NodeBackoff`], the outcome of attempts to connect, shared by all connections to a
+//!   node.
+//!
+//! No connection is made here: `sync` and `aio` do that, each in its own way.
 
 mod deadline;
 mod node_backoff;
@@ -15,37 +24,43 @@ pub(crate) use crate::endpoint::deadline::Deadline;
 pub(crate) use crate::endpoint::node_backoff::{ConnectAttempt, NodeBackoff};
 use crate::endpoint::tls::Tls;
 
-/// A peer that does not answer is asked so many times, each time after a part of the quiet period, before the
-/// connection is given up: twice the period in all.
+/// Number of keepalive probes without a reply after which the kernel gives a connection up. They are spread
+/// over one idle period, so that a dead node is detected after twice that period.
 const KEEPALIVE_PROBES: u32 = 4;
 
-/// The kernel counts whole seconds.
+/// Shortest interval between two probes, as the kernel counts whole seconds.
 const KEEPALIVE_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// How one node is reached.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
+    /// Address, password, database and protocol, as redis-rs parsed them.
     pub(crate) info: ConnectionInfo,
-    /// For messages.
+    /// The node's address, for messages.
     pub(crate) address: String,
+    /// TLS settings. `None` for a plain connection.
     pub(crate) tls: Option<Tls>,
+    /// Options of TCP sockets.
     pub(crate) options: SocketOptions,
 }
 
-/// What a TCP socket is told.
+/// Options that are set on a new TCP socket.
 #[derive(Clone, Debug)]
 pub(crate) struct SocketOptions {
+    /// When the kernel probes an idle connection. `None` leaves the system's default, which is off.
     keepalive: Option<TcpKeepalive>,
+    /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged. Linux and its relatives only.
     user_timeout: Option<Duration>,
 }
 
 impl Endpoint {
-    /// What to add when the server hangs up instead of giving its first answer.
+    /// Text to add to the error when the server closes the connection during the handshake.
     pub(crate) fn hint(&self) -> &'static str {
         self.tls.as_ref().map_or("", Tls::hint)
     }
 
-    /// This node, spoken to in `version` of the protocol.
+    /// A copy of this endpoint with another version of the protocol, for upstreams that must match the
+    /// version of a proxy's client.
     #[cfg(feature = "proxy")]
     pub(crate) fn speaking(&self, version: redis::ProtocolVersion) -> Self {
         let settings = self.info.redis_settings().clone().set_protocol(version);
@@ -57,27 +72,33 @@ impl Endpoint {
 }
 
 impl SocketOptions {
-    /// What the node's own settings say goes before the client's keepalive.
+    /// Options for a node: its own settings, or else the client's keepalive.
     pub(crate) fn new(keepalive: Option<Duration>, own: &TcpSettings) -> Self {
         let keepalive = keepalive.map(|idle| {
+            // The probes take as long as the idle period before them.
             let interval = (idle / KEEPALIVE_PROBES).max(KEEPALIVE_INTERVAL_MIN);
             with_probes(TcpKeepalive::new().with_time(idle), interval)
         });
         Self {
+            // The more specific setting wins.
             keepalive: own.keepalive().cloned().or(keepalive),
             user_timeout: user_timeout(own),
         }
     }
 
-    /// Tells a new socket. Requests are written whole, so nothing is gained by holding back the end of one.
+    /// Sets the options on a new socket.
     pub(crate) fn apply(&self, socket: SockRef<'_>) -> io::Result<()> {
+        // Requests are written whole, so Nagle's algorithm would only hold back the end of each.
         socket.set_tcp_nodelay(true)?;
+        // Detects a node whose machine has vanished while a connection waits and sends nothing, as under
+        // BLPOP.
         if let Some(keepalive) = &self.keepalive {
             socket.set_tcp_keepalive(keepalive)?;
         }
         self.apply_user_timeout(&socket)
     }
 
+    /// Sets TCP_USER_TIMEOUT.
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
     fn apply_user_timeout(&self, socket: &SockRef<'_>) -> io::Result<()> {
         match self.user_timeout {
@@ -86,6 +107,7 @@ impl SocketOptions {
         }
     }
 
+    /// There is no such option on this system, and no way to ask for it.
     #[cfg(not(any(target_os = "android", target_os = "fuchsia", target_os = "linux")))]
     fn apply_user_timeout(&self, _: &SockRef<'_>) -> io::Result<()> {
         debug_assert!(self.user_timeout.is_none());
@@ -93,6 +115,7 @@ impl SocketOptions {
     }
 }
 
+/// Adds number and interval of the probes.
 #[cfg(not(target_os = "openbsd"))]
 fn with_probes(keepalive: TcpKeepalive, interval: Duration) -> TcpKeepalive {
     keepalive
@@ -100,17 +123,19 @@ fn with_probes(keepalive: TcpKeepalive, interval: Duration) -> TcpKeepalive {
         .with_retries(KEEPALIVE_PROBES)
 }
 
-/// There the system's own interval applies.
+/// OpenBSD has no such options for a single socket; the system's own interval applies.
 #[cfg(target_os = "openbsd")]
 fn with_probes(keepalive: TcpKeepalive, _: Duration) -> TcpKeepalive {
     keepalive
 }
 
+/// TCP_USER_TIMEOUT of the node's own settings.
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
 fn user_timeout(own: &TcpSettings) -> Option<Duration> {
     own.user_timeout()
 }
 
+/// redis-rs has no such setting on this system.
 #[cfg(not(any(target_os = "android", target_os = "fuchsia", target_os = "linux")))]
 fn user_timeout(_: &TcpSettings) -> Option<Duration> {
     None

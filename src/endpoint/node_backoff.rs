@@ -1,4 +1,7 @@
-//! The one backoff of a node, which all connections of a client to it feed and obey.
+//! The backoff of a node, shared by all connections of a client to it.
+//!
+//! The rules are those of [`Backoff`]; this adds the lock, the clock, the randomness, and the wake-up of
+//! tasks that wait for a change.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,28 +14,45 @@ use tokio::sync::{Notify, futures::Notified};
 use crate::plan::Cause;
 use crate::policy::{Admission, AttemptId, Backoff, ConnectError, Down};
 
-/// What a client knows of one node's reachability. Every connection to the node is made as a [`ConnectAttempt`]: shared and
-/// exclusive ones, those for publish and subscribe, and those that stream.
+/// The reachability of one node, as known to a client. Every connection to the node is made as a
+/// [`ConnectAttempt`]: shared, exclusive and streaming ones, and those for pub/sub. One that cannot connect
+/// therefore spares all others the attempt.
+///
+/// ```text
+///  try_begin ──▶ ConnectAttempt ──▶ connected | failed | dropped ──▶ notify
+///      └──────▶ Down: fail the request, or wait for `changed`
+/// ```
 #[derive(Default)]
 pub(crate) struct NodeBackoff {
+    /// Held for a few instructions only.
     state: Mutex<Backoff>,
-    /// A connection was made, or an attempt failed.
+    /// Notified when an attempt has ended, whatever its outcome.
     #[cfg(feature = "tokio-comp")]
     changed: Notify,
 }
 
-/// An attempt to connect. Dropped without an outcome, it says nothing of the node.
+/// An attempt to connect that was admitted. Must be ended with its outcome; dropped without one, it counts as
+/// inconclusive.
 #[derive(Debug)]
 pub(crate) struct ConnectAttempt {
+    /// Where the outcome is recorded.
     node: Arc<NodeBackoff>,
+    /// Distinguishes it from other attempts that are under way.
     id: AttemptId,
+    /// True once the outcome is recorded.
     ended: bool,
 }
 
 impl NodeBackoff {
-    /// Begins an attempt to connect that takes no longer than `limit`, unless the node is known to be down and has to be left
-    /// alone, or is tried by another connection.
+    /// Begins an attempt that takes at most `limit`, unless the node is known to be down and its pause is not
+    /// over, or another connection is trying it.
+    ///
+    /// # Errors
+    ///
+    /// [`Down`], with the reason of the last failure and the time after which to ask again.
     pub(crate) fn try_begin(self: &Arc<Self>, limit: Duration) -> Result<ConnectAttempt, Down> {
+        // Question and admission under one lock: of two requests that ask when an attempt is due, only one is
+        // admitted.
         match self.state.lock().try_acquire(Instant::now(), limit) {
             Admission::Down(down) => Err(down),
             Admission::Try(id) => Ok(ConnectAttempt {
@@ -43,58 +63,63 @@ impl NodeBackoff {
         }
     }
 
-    /// Why and since when the node cannot be reached, if so.
+    /// Why and since when the node is unreachable. `None` if it is not known to be.
     #[cfg(feature = "tokio-comp")]
     pub(crate) fn outage(&self) -> Option<Down> {
         self.state.lock().outage(Instant::now())
     }
 
-    /// Whether the next attempt may be made, or is under way.
+    /// True if the next attempt may be made, or is under way.
     pub(crate) fn is_due(&self) -> bool {
         self.state.lock().is_due(Instant::now())
     }
 
-    /// How many attempts have failed so far, of all connections.
+    /// Number of attempts that have failed so far, over all connections.
     #[cfg(feature = "tokio-comp")]
     pub(crate) fn failed_count(&self) -> u64 {
         self.state.lock().failed_count()
     }
 
-    /// Waits until a connection was made or an attempt failed.
+    /// Completes at the next change. To be enabled before the state is read, or a change in between goes
+    /// unnoticed.
     #[cfg(feature = "tokio-comp")]
     pub(crate) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
 
-    /// Wakes who waits for a change.
+    /// Wakes all tasks that wait for a change.
     #[cfg(feature = "tokio-comp")]
     pub(crate) fn notify(&self) {
         self.changed.notify_waiters();
     }
 
+    /// Without tokio nobody waits for a change.
     #[cfg(not(feature = "tokio-comp"))]
     fn notify(&self) {}
 }
 
 impl ConnectAttempt {
-    /// A connection was made.
+    /// Records that a connection was made.
     pub(crate) fn connected(mut self) {
         self.ended = true;
         self.node.state.lock().connected();
         self.node.notify();
     }
 
-    /// No connection could be made.
+    /// Records that no connection could be made.
     pub(crate) fn failed(mut self, reason: ConnectError) {
         self.ended = true;
         let mut state = self.node.state.lock();
+        // The jitter keeps many clients of a node that has failed from reconnecting in step.
         state.failed(self.id, Instant::now(), rand::random(), reason);
+        // Woken tasks read the state at once.
         drop(state);
         self.node.notify();
     }
 
-    /// Tells how it went.
+    /// Records the outcome, and returns it.
     pub(crate) fn end<T>(self, made: Result<T, ConnectError>) -> Result<T, ConnectError> {
+        // A clone of the error is kept for the requests that are refused until the next attempt.
         match &made {
             Ok(_) => self.connected(),
             Err(error) => self.failed(error.clone()),
@@ -104,8 +129,10 @@ impl ConnectAttempt {
 }
 
 impl Drop for ConnectAttempt {
-    /// Who tried may have given up, or its runtime may have ended.
+    /// Runs without an outcome when the request was given up or its runtime has ended. The next request may
+    /// try at once.
     fn drop(&mut self) {
+        // Otherwise the node would count as being tried until this attempt is overdue.
         if !self.ended {
             self.node.state.lock().inconclusive(self.id);
             self.node.notify();
@@ -113,7 +140,7 @@ impl Drop for ConnectAttempt {
     }
 }
 
-/// The request is not sent: the node is known to be down.
+/// The cause of a request that is not sent because its node is known to be down.
 impl From<Down> for Cause {
     fn from(down: Down) -> Self {
         Self::Connect(down.reason)

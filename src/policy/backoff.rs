@@ -1,65 +1,85 @@
-//! May this node be asked now?
+//! The reconnect backoff of one node: exponential, with jitter.
 //!
-//! A node that cannot be reached is left alone for a while, so that commands for it fail at once instead of waiting for
-//! a connection one after another; then one connection at a time is tried again. One [`Backoff`] speaks for all connections of
-//! a client to a node: what one of them finds out, all others know. Pure: time and jitter come in as arguments.
+//! A node that cannot be reached is left alone for a while, so that requests for it fail at once instead of
+//! waiting for a connect timeout each. Then one attempt at a time is admitted. One [`Backoff`] covers all
+//! connections of a client to the node: the outcome of one attempt applies to all.
+//!
+//! ```text
+//!           first failure             pause over: one attempt admitted
+//!  reachable ──────────▶ down, pause ─────────────────────────────────▶ down, trying
+//!      ▲                    ▲                                             │
+//!      │ connected          └────── failed: pause doubled ────────────────┤
+//!      │                    ◀────── inconclusive, or overdue: free again ─┤
+//!      └──────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Time and jitter are arguments, so the rules can be tested without waiting.
 
 use std::time::{Duration, Instant};
 
 use crate::policy::ConnectError;
 
-/// The first pause after a failed attempt.
+/// Pause after the first failed attempt, before jitter.
 pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// The longest pause between two attempts.
+/// Longest pause between two attempts.
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// How long after its time an attempt is still taken for one that goes on: its runtime may not be run any more.
+/// How much longer than its limit an attempt may take before another is admitted: its runtime may not be
+/// running any more.
 pub(crate) const OVERDUE_SLACK: Duration = Duration::from_millis(100);
 
-/// What is known of one node's reachability.
+/// The reachability of one node.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
+    /// `None` while the node is not known to be down; any number of attempts is then admitted.
     outage: Option<Outage>,
-    /// How many attempts were made while the node was known to be down: the number of the last.
+    /// Number of attempts admitted while the node was down, which is the number of the last one.
     retries: u64,
-    /// How many connections were made.
+    /// Number of connections made. An attempt compares it to detect that one was made since it began.
     connected: u64,
-    /// How many attempts failed.
+    /// Number of failed attempts.
     failed: u64,
 }
 
+/// A node that is down.
 #[derive(Debug)]
 struct Outage {
+    /// When it failed first.
     since: Instant,
+    /// Number of failures in a row, which determines the pause.
     failures: u32,
+    /// End of the pause.
     retry_at: Instant,
-    /// The attempt under way. Others that were begun before the node was known to be down may end as well.
+    /// The admitted attempt under way. Others, begun before the node was known to be down, may end as well.
     retry: Option<Retry>,
+    /// Why the last attempt failed; given to every request that is refused.
     reason: ConnectError,
 }
 
+/// The attempt admitted while the node is down.
 #[derive(Debug)]
 struct Retry {
+    /// Distinguishes it from earlier ones that were overdue.
     number: u64,
-    /// If it is not over by then, whoever makes it does not go on with it.
+    /// If it has not ended by then, it is presumed dead.
     overdue: Instant,
 }
 
 /// An attempt that was admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AttemptId {
-    /// `None` when the node was not known to be down.
+    /// Number of the retry. `None` if the node was not known to be down.
     retry: Option<u64>,
-    /// How many connections had been made.
+    /// Number of connections made when it began.
     connected: u64,
 }
 
-/// Whether to try for a connection.
+/// The decision about an attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// Try, and tell how it went.
+    /// Connect, and report the outcome.
     Try(AttemptId),
-    /// Do not.
+    /// Do not connect.
     Down(Down),
 }
 
@@ -68,15 +88,16 @@ pub(crate) enum Admission {
 pub(crate) struct Down {
     /// Why the last attempt failed.
     pub(crate) reason: ConnectError,
-    /// How long ago the node was last known to be well.
+    /// Time since the node failed first.
     pub(crate) since: Duration,
-    /// When to ask again: the next attempt may be made then, or one is under way, which may end at any time.
+    /// Time after which to ask again. An attempt under way may end sooner.
     pub(crate) retry_in: Duration,
 }
 
 impl Backoff {
-    /// Asks whether to try for a connection, which takes no longer than `limit`. Who gets [`Admission::Try`] must call
-    /// [`connected`](Self::connected), [`failed`](Self::failed) or [`inconclusive`](Self::inconclusive) afterwards.
+    /// Asks to connect, which takes at most `limit`. An attempt admitted with [`Admission::Try`] must be
+    /// ended with [`connected`](Self::connected), [`failed`](Self::failed) or
+    /// [`inconclusive`](Self::inconclusive).
     pub(crate) fn try_acquire(&mut self, now: Instant, limit: Duration) -> Admission {
         let connected = self.connected;
         let Some(outage) = &mut self.outage else {
@@ -100,20 +121,20 @@ impl Backoff {
         })
     }
 
-    /// Whether the pause after the last failure is over: the next attempt may be made, or is under way.
+    /// True if the pause after the last failure is over: the next attempt may be made, or is under way.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         self.outage
             .as_ref()
             .is_none_or(|outage| now >= outage.retry_at)
     }
 
-    /// A connection was made: all others may be made again.
+    /// A connection was made: the node is reachable for all.
     pub(crate) fn connected(&mut self) {
         self.connected += 1;
         self.outage = None;
     }
 
-    /// The attempt says nothing.
+    /// The attempt ended without an outcome: another one may be made at once.
     pub(crate) fn inconclusive(&mut self, attempt: AttemptId) {
         if let Some(outage) = &mut self.outage
             && outage.is_made_by(attempt)
@@ -124,8 +145,8 @@ impl Backoff {
 
     /// No connection could be made. `jitter` in 0..1 spreads the attempts of many clients.
     ///
-    /// Of many attempts that fail together, since they were begun before the node was known to be down, only the first counts
-    /// for the length of the pause. One that fails after another has succeeded says nothing.
+    /// Of several attempts begun before the node was known to be down, only the first failure counts, as all
+    /// of them have one cause. A failure is ignored if a connection was made after the attempt began.
     pub(crate) fn failed(
         &mut self,
         attempt: AttemptId,
@@ -135,6 +156,7 @@ impl Backoff {
     ) {
         self.failed += 1;
         let (since, failures) = match &self.outage {
+            // The node became reachable while this attempt was under way; its failure is older news.
             None if attempt.connected != self.connected => return,
             None => (now, 1),
             Some(outage) if outage.is_made_by(attempt) => {
@@ -155,19 +177,19 @@ impl Backoff {
 /// For connections that are made again in the background.
 #[cfg(any(feature = "tokio-comp", test))]
 impl Backoff {
-    /// Why and since when the node cannot be reached, if so.
+    /// Why and since when the node is unreachable. `None` if it is not known to be.
     pub(crate) fn outage(&self, now: Instant) -> Option<Down> {
         self.outage.as_ref().map(|outage| outage.down(now))
     }
 
-    /// How many attempts have failed so far.
+    /// Number of attempts that have failed so far.
     pub(crate) fn failed_count(&self) -> u64 {
         self.failed
     }
 }
 
 impl Outage {
-    /// From when on the next attempt may be made, as far as is known.
+    /// Earliest time of the next attempt, unless the one under way ends before.
     fn free_at(&self) -> Instant {
         match &self.retry {
             None => self.retry_at,
@@ -175,23 +197,29 @@ impl Outage {
         }
     }
 
+    /// The state, as given to a request that is refused.
     fn down(&self, now: Instant) -> Down {
         Down {
             reason: self.reason.clone(),
             since: now.saturating_duration_since(self.since),
+            // Capped, as an attempt may have a connect timeout of minutes, and its end can be noticed only by
+            // asking.
             retry_in: (self.free_at().saturating_duration_since(now)).min(BACKOFF_MAX),
         }
     }
 
+    /// True if `attempt` is the retry under way; one that was overdue and replaced is not.
     fn is_made_by(&self, attempt: AttemptId) -> bool {
         let under_way = self.retry.as_ref().map(|retry| retry.number);
         under_way.is_some() && under_way == attempt.retry
     }
 }
 
-/// How long to wait after so many failures in a row: doubled each time, between half and all of its length.
+/// Pause after `failures` failures in a row: [`BACKOFF_MIN`], doubled with each, at most [`BACKOFF_MAX`], of
+/// which between half and all, by `jitter`.
 pub(crate) fn pause(failures: u32, jitter: f64) -> Duration {
     BACKOFF_MIN
+        // The shift stops where the maximum has long been reached, before it overflows.
         .saturating_mul(1 << failures.saturating_sub(1).min(16))
         .min(BACKOFF_MAX)
         .mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))

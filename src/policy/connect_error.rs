@@ -1,4 +1,5 @@
-//! Why there is no connection to a node: what a backoff remembers, and what each request is told until the next attempt.
+//! Why there is no connection to a node: remembered by the backoff, and given to every request until the next
+//! attempt.
 
 use std::fmt;
 use std::io;
@@ -8,16 +9,17 @@ use redis::{ErrorKind, RedisError};
 /// Why a connection could not be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectError {
-    /// The server refused the username or the password.
+    /// The server refused the username or the password. Retrying is of no use until one of the sides is
+    /// changed.
     Auth(String),
-    /// This connection broke earlier, and is not made again: its state would be lost.
+    /// A dedicated connection broke earlier. It is not remade, as its state would be lost.
     FailedBefore,
-    /// Refused, unreachable, timed out, closed during the handshake.
+    /// Refused, unreachable, timed out, or closed during the handshake.
     Unreachable(String),
 }
 
 impl ConnectError {
-    /// The error of an attempt to connect to `address`.
+    /// The error of a failed attempt to connect to `address`.
     pub(crate) fn new(address: &str, error: &RedisError) -> Self {
         if error.kind() == ErrorKind::AuthenticationFailed {
             let reply = error.detail().unwrap_or_default();
@@ -25,13 +27,14 @@ impl ConnectError {
                 "{address} refused the username or the password: {reply}"
             ));
         }
+        // One text for all timeouts, whether the kernel or the deadline ended the attempt.
         match error.is_timeout() {
             true => Self::timed_out(address),
             false => Self::Unreachable(format!("{address}: {error}")),
         }
     }
 
-    /// The attempt took longer than it may.
+    /// The attempt took longer than its limit.
     pub(crate) fn timed_out(address: &str) -> Self {
         Self::Unreachable(format!("{address}: timed out"))
     }
@@ -61,11 +64,12 @@ impl fmt::Display for ConnectError {
     }
 }
 
-/// The text for a connection that broke. Whether the system reports the end of the stream, a reset or a broken pipe depends
-/// on what was under way, so a connection that the server closed has one text for all of them.
+/// The text for a connection that broke. Depending on what was under way, the system reports the end of the
+/// stream, a reset or a broken pipe; a connection that the server closed has one text for all of them, so
+/// that log lines group.
 pub(crate) fn broken_text(error: &io::Error) -> String {
     match error.kind() {
-        // A text of our own, or of a library, says more than its kind.
+        // A text of our own, or of a library, is more precise than its kind.
         _ if error.get_ref().is_some() => error.to_string(),
         io::ErrorKind::BrokenPipe
         | io::ErrorKind::ConnectionAborted
@@ -76,7 +80,7 @@ pub(crate) fn broken_text(error: &io::Error) -> String {
     }
 }
 
-/// Whether a socket has waited as long as it may.
+/// True if a socket has waited for as long as its timeout. Linux reports `WouldBlock`, Windows `TimedOut`.
 pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,9 +1,9 @@
-//! Decisions over time: when may a node be tried again?
+//! Decisions over time: whether a node may be tried now, and how long to wait otherwise.
 //!
-//! * `backoff`: [`Backoff`], the pause between attempts to connect to a node that could not be reached.
-//! * `connect_error`: [`ConnectError`], why there is no connection: the reason that a backoff remembers.
+//! * `backoff`: [`Backoff`], the pauses between attempts to connect to a node that could not be reached.
+//! * `connect_error`: [`ConnectError`], why there is no connection, as the backoff remembers it.
 //!
-//! Time comes in as an argument; nothing here reads a clock, sleeps or connects.
+//! Time and randomness are arguments; nothing here reads a clock, sleeps or connects.
 
 mod backoff;
 mod connect_error;

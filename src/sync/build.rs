@@ -1,4 +1,4 @@
-//! Building the blocking client.
+//! Building the blocking client: `Builder::build`.
 
 use parking_lot::RwLock;
 
@@ -13,14 +13,14 @@ use crate::sync::pool::{Pool, PoolSettings};
 use crate::sync::{ShardedClient, Shared};
 
 impl Builder {
-    /// The client. Nothing is contacted before its first command.
+    /// Builds the client. Nothing is contacted before its first command.
     ///
     /// # Errors
     ///
-    /// [`Config`](crate::ErrorKind::Config) when a URL cannot be read, nodes share a name or an address, databases differ,
-    /// a name, an address or an option of the partitioner holds a password, a number is outside of its limits, a
-    /// command is declared twice, the partitioner refuses the nodes, or a node needs TLS and its feature is not enabled or
-    /// its certificates cannot be read.
+    /// [`Config`](crate::ErrorKind::Config) when a URL cannot be parsed, nodes share a name or an address,
+    /// databases differ, a name, an address or an option of the partitioner contains a password, a number is
+    /// out of range, a command is declared twice, the partitioner refuses the nodes, or a node needs TLS and
+    /// its feature is not enabled or its certificates cannot be read.
     pub fn build(self) -> Result<ShardedClient, Error> {
         let config: ClientConfig = self.config(Runtime::Blocking)?;
         Ok(ShardedClient::from_shared(Shared {
@@ -32,7 +32,7 @@ impl Builder {
     }
 }
 
-/// Pools for every node; none of them is connected yet.
+/// Creates the pools of every node, without connecting.
 fn executor(endpoints: Vec<Endpoint>, settings: &Settings) -> Executor {
     let pool = |connector: &Connector, endpoint: &Endpoint, size: usize, pool_use| {
         let settings = PoolSettings {
@@ -44,6 +44,7 @@ fn executor(endpoints: Vec<Endpoint>, settings: &Settings) -> Executor {
         Pool::new(connector.clone(), endpoint.address.clone(), settings)
     };
     let node = |endpoint: &Endpoint| {
+        // One connector for both pools, so that they share the node's backoff.
         let connector = Connector::new(endpoint.clone());
         NodePools {
             shared: pool(&connector, endpoint, settings.pool_size, PoolUse::Shared),

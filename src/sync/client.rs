@@ -1,4 +1,4 @@
-//! The handle over all nodes.
+//! [`ShardedClient`]: the handle over all nodes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,9 +15,10 @@ use crate::topology::Topology;
 
 /// A client that spreads data over many Redis or Valkey servers.
 ///
-/// It is the connection: it implements [`redis::ConnectionLike`], so `redis::Commands`, `redis::TypedCommands`,
-/// `redis::cmd(..).query(..)`, `redis::pipe()` and `redis::Script` work as they do over one server. It is cheap to clone,
-/// may be shared by threads, and connects when a node is first needed; `&mut` is only what redis-rs' traits ask for.
+/// It is the connection: it implements [`redis::ConnectionLike`], so `redis::Commands`,
+/// `redis::TypedCommands`, `redis::cmd(..).query(..)`, `redis::pipe()` and `redis::Script` work as they do
+/// over one server. It is cheap to clone, may be shared by threads, and connects when a node is first needed;
+/// redis-rs' traits take `&mut self`, for which each thread has its own clone.
 ///
 /// ```no_run
 /// use redis_sharding::{ShardedClient, redis::Commands};
@@ -36,12 +37,14 @@ pub struct ShardedClient {
 }
 
 impl ShardedClient {
-    /// Starts describing a client. Nothing is contacted before the first command.
+    /// Returns a builder, to be finished with [`Builder::build`]. Nothing is contacted before the first
+    /// command.
     pub fn builder() -> Builder {
         Builder::new()
     }
 
-    /// A client over these servers with the default partitioner, each node named after its host and port.
+    /// Builds a client over these servers with the default partitioner, each node named after its host and
+    /// port.
     ///
     /// The names place the keys. If a server may ever move to another address, give it a name of its own with
     /// [`builder`](Self::builder).
@@ -55,6 +58,7 @@ impl ShardedClient {
             .build()
     }
 
+    /// Wraps the shared state in a handle.
     pub(crate) fn from_shared(shared: Shared) -> Self {
         Self {
             shared: Arc::new(shared),
@@ -88,7 +92,7 @@ impl ShardedClient {
         indices.map(move |index| Node::new(Arc::clone(&shared), index))
     }
 
-    /// What would be done with `cmd`, without doing it. `Display` prints a small table.
+    /// Returns what would become of `cmd`, without sending it. `Display` prints a small table.
     ///
     /// ```
     /// use redis_sharding::{ShardedClient, redis::cmd};
@@ -117,8 +121,8 @@ impl ShardedClient {
             .explain(&parse_one(&packed)?, &|| shared.snapshot())
     }
 
-    /// Runs `cmd` and keeps this crate's own error, with what each node did: see [`Error::parts`]. redis-rs' traits
-    /// flatten it to a `RedisError`.
+    /// Runs `cmd` and returns this crate's own error, with the outcome of each node: see [`Error::parts`].
+    /// redis-rs' traits flatten it to a `RedisError`.
     ///
     /// # Errors
     ///
@@ -133,8 +137,8 @@ impl ShardedClient {
         Err(self.shared.router.with_keys(error, &packed))
     }
 
-    /// A private connection to the node that owns all of `keys`, for WATCH, SUBSCRIBE, CLIENT and everything else that
-    /// changes a connection. It is closed when dropped.
+    /// Opens a private connection to the node that owns all of `keys`, for WATCH, SUBSCRIBE, CLIENT and
+    /// everything else that changes the state of a connection. It is closed when dropped.
     ///
     /// ```no_run
     /// # use redis_sharding::{ShardedClient, redis::RedisResult};
@@ -148,9 +152,10 @@ impl ShardedClient {
     ///
     /// # Errors
     ///
-    /// [`CrossNode`](crate::ErrorKind::CrossNode) when the keys live on several nodes, [`Unroutable`](crate::ErrorKind::Unroutable)
-    /// when there is none; [`Auth`](crate::ErrorKind::Auth), [`NodeDown`](crate::ErrorKind::NodeDown),
-    /// [`PoolTimeout`](crate::ErrorKind::PoolTimeout) or [`Timeout`](crate::ErrorKind::Timeout) when no connection can be had.
+    /// [`CrossNode`](crate::ErrorKind::CrossNode) when the keys live on several nodes,
+    /// [`Unroutable`](crate::ErrorKind::Unroutable) when there is none; [`Auth`](crate::ErrorKind::Auth),
+    /// [`NodeDown`](crate::ErrorKind::NodeDown), [`PoolTimeout`](crate::ErrorKind::PoolTimeout) or
+    /// [`Timeout`](crate::ErrorKind::Timeout) when no connection can be made in time.
     pub fn dedicated(&self, keys: impl ToRedisArgs) -> Result<Dedicated, Error> {
         let keys = keys.to_redis_args();
         let node = self
@@ -160,9 +165,9 @@ impl ShardedClient {
         Dedicated::open(Arc::clone(&self.shared), node, KeyCheck::Owned)
     }
 
-    /// An optimistic transaction over `keys`, which live on one node: watches them, calls `attempt` with a connection to
-    /// read from and an atomic pipeline to fill, and calls it again as long as it returns `None`, which is what the
-    /// pipeline's `query` gives when a watched key has changed.
+    /// Runs an optimistic transaction over `keys`, which must live on one node: watches them and calls
+    /// `attempt` with a connection to read from and an atomic pipeline to fill, again as long as it returns
+    /// `None`. `None` is what the pipeline's `query` returns when a watched key has changed.
     ///
     /// ```no_run
     /// # use redis_sharding::{ShardedClient, redis::{Commands, RedisResult}};
@@ -177,8 +182,9 @@ impl ShardedClient {
     ///
     /// # Errors
     ///
-    /// As for [`dedicated`](Self::dedicated), what `attempt` returns, and [`Attempts`](crate::ErrorKind::Attempts) when it has been called
-    /// [`TRANSACTION_ATTEMPTS_MAX`](crate::TRANSACTION_ATTEMPTS_MAX) times in vain.
+    /// As for [`dedicated`](Self::dedicated), any error of `attempt`, and
+    /// [`Attempts`](crate::ErrorKind::Attempts) after
+    /// [`TRANSACTION_ATTEMPTS_MAX`](crate::TRANSACTION_ATTEMPTS_MAX) calls without success.
     pub fn transaction<T>(
         &self,
         keys: impl ToRedisArgs,
@@ -188,14 +194,16 @@ impl ShardedClient {
         crate::sync::transaction::run(connection, &keys, attempt)
     }
 
-    /// Listens to channels and patterns of all nodes.
+    /// Returns a subscriber to channels and patterns of all nodes. It connects with its first subscription.
     pub fn subscriber(&self) -> Subscriber {
         Subscriber::new(Arc::clone(&self.shared))
     }
 
-    /// Every key of every node, one node after another; see [`Scan`] for patterns, types and resuming.
+    /// Returns an iterator over every key of every node, one node after another; see [`Scan`] for patterns,
+    /// types and resuming.
     ///
-    /// `redis::Commands::scan` and its relatives work over all nodes as well; this one can be interrupted and resumed.
+    /// `redis::Commands::scan` and its relatives work over all nodes as well; this one can be interrupted and
+    /// resumed.
     pub fn scan_all(&self) -> Scan {
         Scan::new(
             Arc::clone(&self.shared),
@@ -203,7 +211,7 @@ impl ShardedClient {
         )
     }
 
-    /// A scan that goes on where an earlier one stopped.
+    /// Returns a scan that continues where an earlier one, of either client, stopped.
     ///
     /// # Errors
     ///
@@ -213,6 +221,7 @@ impl ShardedClient {
         Ok(Scan::new(Arc::clone(&self.shared), position))
     }
 
+    /// The handle of the node at `index` of the topology.
     fn node_at(&self, index: NodeIndex) -> Node {
         Node::new(Arc::clone(&self.shared), index)
     }
@@ -257,7 +266,7 @@ impl ConnectionLike for ShardedClient {
         redis::cmd("PING").exec(self).is_ok()
     }
 
-    /// Always true: connections are made when they are needed, and made again when they break.
+    /// Always true: connections are made when they are needed, and remade when they break.
     fn is_open(&self) -> bool {
         true
     }

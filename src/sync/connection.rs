@@ -1,4 +1,4 @@
-//! One connection to one node.
+//! One connection to one node, and how it is made.
 
 use std::io;
 use std::sync::Arc;
@@ -14,36 +14,43 @@ use crate::resp::Handshake;
 use crate::sync::resp_stream::RespStream;
 use crate::sync::socket::Socket;
 
-/// How to make connections to one node. Its clones share what is known of the node's reachability.
+/// How to make connections to one node. Clones share the node's backoff.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
+    /// Address, TLS and socket options.
     endpoint: Endpoint,
-    /// One for all connections to the node.
+    /// One for all connections to the node, including those made by other clones.
     pub(super) backoff: Arc<NodeBackoff>,
 }
 
-/// A connection that owes nothing. One that failed, or still owes a reply, is dropped and never used again.
+/// A connection on which no reply is owed. One that failed, or on which a reply is still due, is dropped and
+/// never used again: its next reply would be taken for that of another request.
 pub(super) struct NodeConnection {
+    /// Boxed, as connections are moved in and out of the pool.
     stream: Box<RespStream>,
+    /// When the last request began. Decides whether the connection is checked before it is used again.
     pub(super) last_used: Instant,
-    /// The generation of the pool that made it.
+    /// The generation of the pool when the connection was made.
     pub(super) generation: u64,
 }
 
-/// How a request failed, and whether any of it left the machine.
+/// How a request failed, and whether any of it may have reached the server.
 pub(super) struct SendError {
     pub(super) cause: Cause,
     pub(super) sent: Delivery,
 }
 
-/// Whether a failed request may have reached the server.
+/// How far a failed request may have got. A write that may have reached the server is never resent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
+    /// The socket took no byte.
     NotSent,
+    /// The socket took some bytes, which the kernel may or may not have sent.
     MaybeSent,
 }
 
 impl Connector {
+    /// A connector whose node has not failed yet.
     pub(super) fn new(endpoint: Endpoint) -> Self {
         Self {
             endpoint,
@@ -51,21 +58,24 @@ impl Connector {
         }
     }
 
-    /// The error for an attempt that failed.
+    /// The error of a failed attempt, with the node's address.
     pub(super) fn error(&self, error: &RedisError) -> ConnectError {
         ConnectError::new(&self.endpoint.address, error)
     }
 
-    /// A socket that is ready for SUBSCRIBE, in the protocol that mixes messages and replies as arrays.
+    /// Connects a socket for SUBSCRIBE. Always in RESP2, where messages and confirmations have one form:
+    /// arrays.
     pub(super) fn connect_pub_sub(&self, deadline: &Deadline) -> RedisResult<Socket> {
         let mut stream = RespStream::connect(&self.endpoint, deadline)?;
         let settings = self.endpoint.info.redis_settings().clone();
         let settings = settings.set_protocol(ProtocolVersion::RESP2);
         self.run_handshake(&mut stream, &Handshake::new(&settings), deadline)?;
+        // Nothing was read ahead: before the first SUBSCRIBE the node sends nothing but the replies to the
+        // handshake.
         Ok(stream.into_socket())
     }
 
-    /// A connection, ready for commands.
+    /// Makes a connection for commands, for a pool of this generation.
     pub(super) fn connect(
         &self,
         deadline: &Deadline,
@@ -81,13 +91,15 @@ impl Connector {
         })
     }
 
-    /// Says the first words.
+    /// Sends the handshake in one go and checks its replies.
     fn run_handshake(
         &self,
         stream: &mut RespStream,
         handshake: &Handshake,
         deadline: &Deadline,
     ) -> RedisResult<()> {
+        // The hint is for a server that closes during the handshake, which is how a missing client
+        // certificate shows in TLS 1.3.
         let hung_up = |error: io::Error| match is_timeout(&error) {
             true => error,
             false => {
@@ -98,6 +110,8 @@ impl Connector {
         stream
             .write(&handshake.packed(), deadline)
             .map_err(|failed| hung_up(failed.error))?;
+        // Replies to the whole handshake are read even if one of them is an error, so that a refused CLIENT
+        // SETINFO, which is harmless, does not leave the rest in the stream.
         let answers = (0..handshake.count())
             .map(|_| stream.read(deadline).map_err(hung_up))
             .collect::<Result<Vec<_>, _>>()?;
@@ -120,7 +134,7 @@ impl NodeConnection {
             })
     }
 
-    /// Reads `count` replies into `values`; those that came stay there when one does not.
+    /// Reads `count` replies into `values`. On an error, the replies read before it stay there.
     pub(super) fn receive(
         &mut self,
         count: usize,
@@ -139,21 +153,21 @@ impl NodeConnection {
             .map_err(|error| Cause::of_io(&error))
     }
 
-    /// Waits until something has come.
+    /// Waits until bytes have arrived.
     pub(super) fn wait(&mut self, deadline: &Deadline) -> Result<(), Cause> {
         self.stream
             .wait(deadline)
             .map_err(|error| Cause::of_io(&error))
     }
 
-    /// Reads one reply or push message.
+    /// Reads one reply or RESP3 push message.
     pub(super) fn message(&mut self, deadline: &Deadline) -> Result<Value, Cause> {
         self.stream
             .read_message(deadline)
             .map_err(|error| Cause::of_io(&error))
     }
 
-    /// One request and its reply.
+    /// Sends one request and reads its reply.
     pub(super) fn call(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<Value, SendError> {
         self.send(bytes, deadline)?;
         self.reply(deadline).map_err(|cause| SendError {
@@ -162,7 +176,7 @@ impl NodeConnection {
         })
     }
 
-    /// Whether the other side has gone, as far as can be told without asking it.
+    /// True if the server has closed the connection, as far as its socket shows; no request is sent.
     pub(super) fn is_stale(&self) -> bool {
         self.stream.is_stale()
     }

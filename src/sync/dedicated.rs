@@ -1,4 +1,4 @@
-//! A private connection to one node.
+//! [`Dedicated`]: a private connection to one node.
 
 use std::fmt;
 use std::io;
@@ -19,20 +19,24 @@ use crate::sync::Shared;
 use crate::sync::connection::NodeConnection;
 use crate::sync::pool::Checkout;
 
-/// A connection to one node that nobody else uses: WATCH, MULTI, SUBSCRIBE, CLIENT and other stateful talk work on it as
-/// they do on `redis::Connection`. It is closed when dropped.
+/// A connection to one node that nobody else uses: WATCH, MULTI, SUBSCRIBE, CLIENT and other stateful
+/// commands work on it as they do on `redis::Connection`. It is closed when dropped.
 ///
-/// One from [`ShardedClient::dedicated`](crate::ShardedClient::dedicated) still checks keys: a command for a key that
-/// lives on another node is refused with [`CrossNode`](crate::ErrorKind::CrossNode).
+/// It is never reconnected, as its state would be lost: after a failure every call returns an error.
+///
+/// A connection from [`ShardedClient::dedicated`](crate::ShardedClient::dedicated) still checks keys: a
+/// command for a key that another node owns is refused with [`CrossNode`](crate::ErrorKind::CrossNode).
 pub struct Dedicated {
     shared: Arc<Shared>,
     node_name: String,
-    /// `None` once it has failed.
+    /// The connection, with a slot of the exclusive pool. `None` once it has failed.
     connection: Option<NodeConnection>,
+    /// The node, the key check, and what the commands sent so far have done to the connection's state.
     state: DedicatedState,
 }
 
 impl Dedicated {
+    /// Takes a connection to `node` out of the exclusive pool, within the response timeout.
     pub(super) fn open(
         shared: Arc<Shared>,
         node: NodeIndex,
@@ -51,7 +55,7 @@ impl Dedicated {
         })
     }
 
-    /// The name of the node it goes to.
+    /// The name of the node that the connection goes to.
     pub fn node_name(&self) -> &str {
         &self.node_name
     }
@@ -65,14 +69,15 @@ impl Dedicated {
         }
     }
 
-    /// Sends `packed` and reads no reply.
+    /// Sends `packed` without reading a reply. The caller reads what comes with
+    /// [`confirmation`](Self::confirmation).
     pub(super) fn send_only(&mut self, packed: &[u8]) -> RedisResult<()> {
         let deadline = self.shared.executor.deadline(BlockingTime::None);
         self.round_trip(packed, 0, &deadline, &mut Vec::new())
             .map_err(|cause| self.failed(cause))
     }
 
-    /// Reads what the node answers at once: a reply or a message.
+    /// Reads a reply or a message that is due now, within the response timeout.
     pub(super) fn confirmation(&mut self) -> RedisResult<Value> {
         let deadline = self.shared.executor.deadline(BlockingTime::None);
         let connection = self.connection.as_mut();
@@ -81,32 +86,34 @@ impl Dedicated {
             .map_err(|cause| self.failed(cause))
     }
 
-    /// Waits for a reply or a message. The connection stays, when none begins to come within `timeout`.
+    /// Waits for a reply or a message. The connection stays open if none begins to arrive within `timeout`.
     pub(super) fn next_message(&mut self, timeout: Option<Duration>) -> RedisResult<Value> {
         let deadline = Deadline::start(timeout);
         let connection = self.connection.as_mut();
         let waited = connection.map(|connection| connection.wait(&deadline));
         match waited.unwrap_or_else(|| Err(Cause::failed_before())) {
+            // The rest of a message that has begun is due now: a timeout in its middle would leave the stream
+            // out of step.
             Ok(()) => self.confirmation(),
-            // As redis-rs says it: who listens with a limit goes on after it.
+            // redis-rs returns this error for a timeout, after which its users go on.
             Err(Cause::Timeout(text)) => Err(io::Error::new(io::ErrorKind::TimedOut, text).into()),
             Err(cause) => Err(self.failed(cause)),
         }
     }
 
-    /// Closes the connection, which owes something.
+    /// Closes the connection, on which replies are still due.
     pub(super) fn abandon(&mut self) {
         self.close();
     }
 
-    /// The error for a request that failed. The connection is closed.
+    /// Closes the connection and returns the error for the request that failed.
     fn failed(&mut self, cause: Cause) -> RedisError {
         self.close();
         let failure = Failure { cause, sent: 0 };
         failure.without_answer(self.node_name()).into()
     }
 
-    /// Ends it: a connection whose state is as it was goes back to the pool.
+    /// Ends the use. A connection whose state is unchanged goes back to the pool; any other is closed.
     pub(super) fn finish(mut self) {
         if self.state.is_pristine()
             && let Some(connection) = self.connection.take()
@@ -116,16 +123,21 @@ impl Dedicated {
         }
     }
 
+    /// Closes the connection, once, and gives its slot back.
     fn close(&mut self) {
+        // The connection is dropped by the condition, before its slot is given away. Not `discard_all_idle`,
+        // whatever the cause: the user may have closed it with QUIT or CLIENT KILL.
         if self.connection.take().is_some() {
             self.pool().discard();
         }
     }
 
+    /// The exclusive pool of the node.
     fn pool(&self) -> &crate::sync::pool::Pool {
         &self.shared.executor.nodes[self.state.node().get()].exclusive
     }
 
+    /// Sends one packed command, once the state of the connection permits it, and records its effect.
     fn send_command(&mut self, packed: &[u8]) -> RedisResult<Value> {
         let args = &parse_one(packed)?;
         let shared = Arc::clone(&self.shared);
@@ -137,6 +149,7 @@ impl Dedicated {
         Ok(reply)
     }
 
+    /// Polls an operation to its end, over this connection only.
     fn run<T>(&mut self, mut operation: impl Operation<Replies = Vec<Value>, Output = T>) -> T {
         loop {
             match operation.poll(Instant::now()) {
@@ -146,7 +159,7 @@ impl Dedicated {
         }
     }
 
-    /// Sends all that is pending over this connection, which is closed when that fails.
+    /// Sends all pending requests over this connection, which is closed if one of them fails.
     fn exchange(&mut self, exchange: &mut Exchange) {
         let response_timeout = self.shared.executor.response_timeout;
         let limit = exchange.begin(Instant::now(), response_timeout);
@@ -159,6 +172,7 @@ impl Dedicated {
         }
     }
 
+    /// Sends one request and reads its replies.
     fn send(&mut self, attempt: Attempt<'_>, deadline: &Deadline) -> Answers {
         let request = attempt.request;
         let mut answers = Answers::default();
@@ -166,12 +180,15 @@ impl Dedicated {
         if let Err(cause) = self.round_trip(&request.packed, count, deadline, &mut answers.values) {
             self.close();
             answers.failure = Some(Failure::on_held_connection(cause, count));
+        // Not a failure: the replies are all there. But the server has left a transaction open, in which the
+        // next command would be queued.
         } else if !request.has_ended_well(&answers.values) {
             self.close();
         }
         answers
     }
 
+    /// Writes `packed` and reads `count` replies into `values`.
     fn round_trip(
         &mut self,
         packed: &[u8],
@@ -182,6 +199,8 @@ impl Dedicated {
         let Some(connection) = &mut self.connection else {
             return Err(Cause::failed_before());
         };
+        // Before the request: a connection that goes back to the pool was last known to work when this one
+        // began.
         connection.last_used = deadline.start;
         connection
             .send(packed, deadline)
@@ -189,6 +208,7 @@ impl Dedicated {
         connection.receive(count, deadline, values)
     }
 
+    /// The error for a request on a connection that has failed before.
     fn broken(&self) -> Error {
         Failure::not_sent(Cause::failed_before()).without_answer(self.node_name())
     }
@@ -205,6 +225,7 @@ impl fmt::Debug for Dedicated {
 }
 
 impl Drop for Dedicated {
+    /// A dropped handle has closed its connection, unless [`finish`](Self::finish) has taken it out.
     fn drop(&mut self) {
         self.close();
     }

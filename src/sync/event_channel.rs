@@ -1,4 +1,7 @@
-//! Events on their way from the threads that listen to the user of a subscriber.
+//! The bounded queue between the threads of a subscriber's connections and its user.
+//!
+//! Many writers, one reader. A full queue blocks the writers, which then read nothing from their sockets, so
+//! the pressure reaches the servers.
 
 use std::time::{Duration, Instant};
 
@@ -6,26 +9,28 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::plan::pubsub::{Event, EventQueue};
 
-/// A bounded queue with many writers and one reader.
+/// A bounded queue of events with many writers and one reader.
 #[derive(Debug, Default)]
 pub(super) struct EventChannel {
     state: Mutex<State>,
-    /// For the reader: there is an event.
+    /// For the reader: an event was appended.
     arrived: Condvar,
-    /// For the writers: there is room, or no reader any more.
+    /// For the writers: there is room, or the reader is gone.
     taken: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Events not read yet.
     queue: EventQueue,
-    /// How many writers wait for room.
+    /// Number of writers that wait for room. Saves a notification per event read.
     waiting: usize,
+    /// True once the subscriber is dropped; writers end.
     closed: bool,
 }
 
 impl EventChannel {
-    /// Adds an event as soon as there is room. Whether there is still a reader.
+    /// Appends an event as soon as there is room. Returns false if there is no reader any more.
     pub(super) fn send(&self, event: Event) -> bool {
         let mut state = self.state.lock();
         while !state.closed && !state.queue.has_room() {
@@ -42,8 +47,9 @@ impl EventChannel {
         true
     }
 
-    /// The next event; `None` when none comes within `timeout`, if there is one.
+    /// Waits for the next event. `None` if none arrives within `timeout`.
     pub(super) fn receive(&self, timeout: Option<Duration>) -> Option<Event> {
+        // A timeout beyond the range of the clock waits for ever.
         let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut state = self.state.lock();
         loop {
@@ -55,6 +61,7 @@ impl EventChannel {
                 None => self.arrived.wait(&mut state),
                 Some(end) => {
                     if self.arrived.wait_until(&mut state, end).timed_out() {
+                        // The timeout and an event may coincide.
                         return state.queue.pop();
                     }
                 }
@@ -62,19 +69,22 @@ impl EventChannel {
         }
     }
 
+    /// Sets the maximum number of bytes of queued events.
     pub(super) fn set_bytes_max(&self, bytes: usize) {
         let mut state = self.state.lock();
         state.queue.set_bytes_max(bytes);
         self.notify_writers(&state);
     }
 
-    /// Takes more events while a change is waited for, until the guard is dropped.
+    /// Doubles the room while a subscription change awaits its confirmation, until the guard is dropped. The
+    /// confirmation may be behind messages on the same socket; a full queue that nobody reads would hold it
+    /// back for ever.
     pub(super) fn take_more(&self) -> ExtraCapacity<'_> {
         self.set_changing(true);
         ExtraCapacity(self)
     }
 
-    /// No event is read any more.
+    /// Discards all events, and ends the writers.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
@@ -89,14 +99,16 @@ impl EventChannel {
         self.notify_writers(&state);
     }
 
+    /// Wakes the writers if there is room.
     fn notify_writers(&self, state: &State) {
         if state.waiting > 0 && state.queue.has_room() {
+            // All of them, as the room may be enough for several; those that find none wait again.
             self.taken.notify_all();
         }
     }
 }
 
-/// See [`EventChannel::take_more`].
+/// Guard of [`EventChannel::take_more`].
 pub(super) struct ExtraCapacity<'c>(&'c EventChannel);
 
 impl Drop for ExtraCapacity<'_> {

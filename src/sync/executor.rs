@@ -1,7 +1,17 @@
-//! Writes to all nodes of a plan, then reads from all.
+//! Sends each node its requests, then reads all replies: a fan-out takes as long as the slowest node, not as
+//! all nodes together, and needs no thread.
 //!
-//! A fan-out costs the slowest node, not the sum, and needs no thread. Connections are taken in node order, so that two
-//! requests over the same nodes never wait for each other in a circle.
+//! ```text
+//!  connections   a, b, c                 in node order
+//!  write         a ──▶  b ──▶  c ──▶     the servers work at the same time
+//!  read          c ◀──  b ◀──  a ◀──
+//! ```
+//!
+//! Large requests are written in chunks, and the replies to one chunk are read before the next is written: a
+//! server that cannot write its replies stops reading, and both sides would wait for each other for ever.
+//!
+//! Connections are taken in node order, so that two requests over the same nodes never wait for each other's
+//! connections in a circle.
 
 use std::time::{Duration, Instant};
 
@@ -14,21 +24,27 @@ use crate::plan::{Answers, Attempt, Cause, Exchange, Failure, NodeRequest, Resen
 use crate::sync::connection::{Connector, Delivery};
 use crate::sync::pool::{Checkout, Lease, Pool};
 
-/// Every node's connections.
+/// The connections to all nodes.
 #[derive(Debug)]
 pub(crate) struct Executor {
+    /// In node order: indexed by [`NodeIndex`].
     pub(super) nodes: Vec<NodePools>,
+    /// Maximum duration of a request that the server does not hold back.
     pub(super) response_timeout: Option<Duration>,
 }
 
-/// One node's connections: those for commands that answer at once, and those for commands that may wait.
+/// The connections to one node. Two pools, so that clients that wait in BLPOP cannot use up the connections
+/// of everyone else.
 #[derive(Debug)]
 pub(super) struct NodePools {
+    /// For requests that are served at once.
     pub(super) shared: Pool,
+    /// For blocking commands, transactions and dedicated connections.
     pub(super) exclusive: Pool,
 }
 
 impl NodePools {
+    /// The pool for a request that the server may hold back for `blocking`.
     fn pool(&self, blocking: BlockingTime) -> &Pool {
         match blocking {
             BlockingTime::None => &self.shared,
@@ -38,17 +54,17 @@ impl NodePools {
 }
 
 impl Executor {
-    /// The deadline of a request that the server may hold back for `blocking`.
+    /// The deadline, from now, of a request that the server may hold back for `blocking`.
     pub(super) fn deadline(&self, blocking: BlockingTime) -> Deadline {
         Deadline::start(blocking.with_response(self.response_timeout))
     }
 
-    /// How to make a connection of one's own to `node` for listening.
+    /// How to make a connection to `node` outside of the pools, and how long that may take.
     pub(super) fn pub_sub_connector(&self, node: NodeIndex) -> (Connector, Duration) {
         self.nodes[node.get()].shared.connector()
     }
 
-    /// One request to one node, and its reply.
+    /// Sends one request to one node and returns its reply.
     pub(crate) fn call(
         &self,
         node: NodeIndex,
@@ -72,16 +88,18 @@ impl Executor {
             lease.discard(&error.cause);
             let failure = Failure {
                 cause: error.cause,
+                // One request: either it may have been sent or not.
                 sent: usize::from(error.sent == Delivery::MaybeSent),
             };
             if !resends.allows(&failure, access) {
                 return Err(failure);
             }
+            // A second reused connection might be dead as well, and there is only one resend.
             checkout = Checkout::Fresh;
         }
     }
 
-    /// Sends all that is pending, until nothing is.
+    /// Sends everything that is pending, until nothing is.
     pub(crate) fn exchange(&self, exchange: &mut Exchange) {
         let limit = exchange.begin(Instant::now(), self.response_timeout);
         let deadline = Deadline::start(limit);
@@ -92,7 +110,7 @@ impl Executor {
         }
     }
 
-    /// Writes to all nodes, then reads from all.
+    /// Sends to each of these nodes, and collects their replies in the same order.
     fn send<'e>(
         &'e self,
         attempts: impl Iterator<Item = Attempt<'e>>,
@@ -107,15 +125,19 @@ impl Executor {
             let pool = self.nodes[attempt.request.node.get()].pool(blocking);
             pool.lease(checkout, deadline)
         };
+        // All connections before the first write: while this thread waits for a slot or a handshake, no
+        // server is left with a reply that is not read.
         let mut in_flight: Vec<InFlight<'_>> = attempts
             .map(|attempt| InFlight::begin(attempt.request, lease(&attempt)))
             .collect();
+        // Nodes with fewer chunks skip the last rounds.
         let chunks = in_flight.iter().map(|node| node.request.chunks()).max();
         for chunk in 0..chunks.unwrap_or(0) {
             for request in &mut in_flight {
                 request.write(chunk, deadline);
             }
-            // The node asked last answers last: once it has, the others rarely make anyone wait.
+            // In reverse: the node written to last replies last. By the time it has, the replies of the
+            // others have arrived, so the thread blocks once instead of once per node.
             for request in in_flight.iter_mut().rev() {
                 request.read(chunk, deadline);
             }
@@ -127,15 +149,20 @@ impl Executor {
     }
 }
 
-/// The requests to one node under way.
+/// One node's requests on their way.
 struct InFlight<'t> {
+    /// The requests, packed.
     request: &'t NodeRequest,
+    /// The connection. `None` once it has failed; the remaining chunks are then skipped.
     lease: Option<Lease<'t>>,
+    /// The replies read so far, and the failure that ended them.
     answers: Answers,
+    /// Number of requests that may have reached the server.
     sent: usize,
 }
 
 impl<'t> InFlight<'t> {
+    /// Takes the connection, or fails at once; the other nodes go on in either case.
     fn begin(request: &'t NodeRequest, lease: Result<Lease<'t>, Cause>) -> Self {
         let mut in_flight = Self {
             request,
@@ -153,12 +180,14 @@ impl<'t> InFlight<'t> {
         in_flight
     }
 
+    /// Writes one chunk, if the connection has not failed.
     fn write(&mut self, chunk: usize, deadline: &Deadline) {
         let (Some(lease), Some(chunk)) = (&mut self.lease, self.request.chunk(chunk)) else {
             return;
         };
         let sent = lease.connection().send(chunk.bytes, deadline);
-        // What is written in part may have arrived in part, so all of the chunk counts as sent.
+        // A chunk written in part may have been executed in part: all of it counts as sent, and no write in
+        // it may be sent again.
         if !matches!(&sent, Err(send_error) if send_error.sent == Delivery::NotSent) {
             self.sent += chunk.count;
         }
@@ -167,6 +196,7 @@ impl<'t> InFlight<'t> {
         }
     }
 
+    /// Reads the replies to one chunk, if the connection has not failed.
     fn read(&mut self, chunk: usize, deadline: &Deadline) {
         let (Some(lease), Some(chunk)) = (&mut self.lease, self.request.chunk(chunk)) else {
             return;
@@ -179,7 +209,7 @@ impl<'t> InFlight<'t> {
         }
     }
 
-    /// The connection is closed: it may owe replies.
+    /// Closes the connection, on which replies may be due, and records the failure.
     fn fail(&mut self, cause: Cause) {
         if let Some(lease) = self.lease.take() {
             lease.discard(&cause);
@@ -190,6 +220,8 @@ impl<'t> InFlight<'t> {
         });
     }
 
+    /// Gives the connection back, unless the server has left a transaction open on it, and returns the
+    /// replies.
     fn end(self, deadline: &Deadline) -> Answers {
         if let Some(lease) = self.lease
             && self.request.has_ended_well(&self.answers.values)

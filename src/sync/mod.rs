@@ -1,14 +1,44 @@
-//! How do the bytes go there and back? The blocking answer.
+//! The blocking client: moves bytes to the nodes and back on the caller's thread.
 //!
-//! * [`ShardedClient`]: the handle, a `redis::ConnectionLike` over all nodes. [`Node`]: the same for one node.
-//! * [`Dedicated`]: a private connection for stateful commands. [`Scan`]: keys of all nodes, one after another.
-//! * [`Subscriber`]: channels of all nodes; `pub_sub_connection`: one node's connection for them, with a thread of its
-//!   own; `event_channel`: what has arrived over all of them.
-//! * `executor`: writes to all nodes of a plan, then reads from all. `pool`: connections of one node. `connection`: one
-//!   of them, whose replies `resp_stream` reads from a `socket`, which may be encrypted by `tls`.
+//! ```text
+//!  ShardedClient · Node · Scan      Dedicated · PubSub        Subscriber
+//!              │                           │                       │
+//!            Shared                        │                 EventChannel
+//!              │                           │                       │ one thread per node
+//!           Executor   writes to all,      │                PubSubConnection
+//!              │       then reads from all │                       │
+//!              │ per node                  │                       │
+//!            Pool ───── Lease ───▶ NodeConnection                  │
+//!                                          │                       │
+//!                                     RespStream                   │
+//!                                          │                       │
+//!                                       Socket ◀───────────────────┘
+//!                                          │
+//!                               TcpStream · UnixStream · TlsSocket
+//! ```
 //!
-//! Only subscribers start threads. Nothing here decides: `plan` says which command goes where, what its replies mean and
-//! what may be sent again.
+//! Handles, one file each:
+//!
+//! * `client`: [`ShardedClient`], a `redis::ConnectionLike` over all nodes; `build`: `Builder::build`;
+//!   `r2d2`: a `ShardedClient` as the connection manager of an `r2d2` pool.
+//! * `node`: [`Node`], a `ConnectionLike` over one node.
+//! * `dedicated`: [`Dedicated`], a private connection for stateful commands; `pubsub`: [`PubSub`], SUBSCRIBE
+//!   on one; `transaction`: the loop of WATCH, MULTI and EXEC on one.
+//! * `scan`: [`Scan`], the keys of all nodes, one node after another.
+//! * `subscriber`: [`Subscriber`], channels and patterns of all nodes; `pub_sub_connection`: the connection
+//!   to one node and its thread; `event_channel`: the bounded queue between those threads and the subscriber.
+//!
+//! Under the handles:
+//!
+//! * `shared`: `Shared`, the state that all handles of one client have in common.
+//! * `executor`: `Executor`, writes to all nodes of a request, then reads from all.
+//! * `pool`: `Pool` and `Lease`, a bounded number of connections to one node.
+//! * `connection`: `NodeConnection`, one connection, and `Connector`, how it is made.
+//! * `resp_stream`: `RespStream`, the read buffer of a connection and its deadline.
+//! * `socket`: `Socket`, TCP, Unix or TLS; `tls`: the encryption.
+//!
+//! Only subscribers start threads; a fan-out needs none. Nothing here decides which command goes where, what
+//! its reply means or what may be sent again: that is `plan`, for the client on tokio as well.
 
 mod build;
 mod client;

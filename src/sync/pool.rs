@@ -1,4 +1,23 @@
-//! The connections of one node.
+//! The connections to one node: a bounded number, made when needed, lent to one request at a time.
+//!
+//! A slot is a right to have one connection open. It is taken before connecting and given back when the
+//! connection is closed, and `open` counts the slots in use:
+//!
+//! ```text
+//!               take: an idle connection
+//!         ┌───────────────────────────────▶ Lease ──── release ────▶ idle
+//!  Pool ──┤                                   ▲                     (keeps its slot)
+//!         │ take: none idle, a slot is free   │
+//!         ├────────────▶ connect ─────────────┘
+//!         │                 └── failed ─────▶ slot given back, next waiter woken
+//!         │ take: neither
+//!         └────────────▶ waits on `freed`, then looks again
+//! ```
+//!
+//! A connection that broke takes all idle ones with it: they lead to the same server, which has probably
+//! restarted, and each of them would cost its next user a failed request, or an `Unknown` outcome if that is
+//! a write. `generation` extends this to the connections that are on loan at that time: they are closed when
+//! they come back.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -12,62 +31,79 @@ use crate::plan::{Cause, PoolUse};
 use crate::resp::PING;
 use crate::sync::connection::{Connector, NodeConnection};
 
-/// How a pool behaves.
+/// Sizes and times of a pool.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PoolSettings {
-    /// The most connections it has at a time.
+    /// Maximum number of open connections.
     pub(super) size: usize,
+    /// Maximum duration of making one, handshake included.
     pub(super) connect_timeout: Duration,
-    /// A connection unused for longer is asked with PING before it is used.
+    /// A connection idle for longer is checked with PING before it is used.
     pub(super) idle_check: Duration,
-    /// What it is for.
+    /// Which requests the pool serves, for its error message.
     pub(super) pool_use: PoolUse,
 }
 
-/// A bounded number of connections to one node, made when needed, the one used last given out first.
+/// A bounded number of connections to one node; the most recently used is lent first, so that the others can
+/// go idle.
 pub(super) struct Pool {
+    /// How connections are made; also holds the node's backoff.
     connector: Connector,
+    /// The node's address, for messages.
     address: String,
     settings: PoolSettings,
+    /// Held only to move connections in and out, never over I/O.
     state: Mutex<State>,
+    /// Notified, one waiter at a time, when a connection or a slot becomes free.
     freed: Condvar,
 }
 
+/// The connections and slots.
 #[derive(Default)]
 struct State {
+    /// Connections that nobody uses, all of the current generation; the most recently used is the last.
     idle: Vec<NodeConnection>,
-    /// Connections that exist or are being made.
+    /// Number of slots in use: idle connections, those on loan, and those being made.
     open: usize,
+    /// Number of threads waiting on `freed`. Saves a system call per release.
     waiting: usize,
-    /// Counts up when a connection broke: those made before are not trusted any more.
+    /// Incremented when a connection breaks. Connections made before are not reused.
     generation: u64,
 }
 
-/// Which connection is asked for.
+/// Which connection a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Checkout {
-    /// One that is at hand, or a new one.
+    /// An idle one, or a new one if there is none.
     Reuse,
-    /// A new one.
+    /// A new one: a reused one has just failed this request.
     Fresh,
 }
 
-/// Whether an idle connection is still one.
+/// Outcome of checking an idle connection.
 enum Liveness {
+    /// It may be used.
     Good,
+    /// The server has closed it, or does not reply.
     Gone,
 }
 
-/// What the pool has to offer.
+/// How a request gets its connection.
 enum CheckoutStep {
+    /// By this one, once it has been checked.
     Idle(NodeConnection),
+    /// By connecting, for which a slot has been taken.
     Make {
+        /// The pool's generation when the slot was taken. If a connection breaks while this one is being
+        /// made, it counts as old.
         generation: u64,
+        /// The backoff's admission, to which the outcome is reported.
         attempt: ConnectAttempt,
     },
 }
 
 impl Pool {
+    /// A pool without connections.
     pub(super) fn new(connector: Connector, address: String, settings: PoolSettings) -> Self {
         Self {
             connector,
@@ -78,12 +114,13 @@ impl Pool {
         }
     }
 
-    /// How connections are made, and how long that may take.
+    /// How connections are made, and how long that may take, for those who keep a connection outside of the
+    /// pool.
     pub(super) fn connector(&self) -> (Connector, Duration) {
         (self.connector.clone(), self.settings.connect_timeout)
     }
 
-    /// A connection that is returned to the pool if it is given back, and closed otherwise.
+    /// Lends a connection that is closed when the lease is dropped, unless it is [released](Lease::release).
     pub(super) fn lease(&self, wanted: Checkout, deadline: &Deadline) -> Result<Lease<'_>, Cause> {
         let connection = self.take(wanted, deadline)?;
         let place = PoolPermit {
@@ -93,7 +130,8 @@ impl Pool {
         Ok(Lease { connection, place })
     }
 
-    /// A connection. It must go to [`release`](Self::release) or be reported to [`discard`](Self::discard).
+    /// Takes a connection out of the pool, together with its slot. The caller must hand it to
+    /// [`release`](Self::release) or report its end to [`discard`](Self::discard).
     pub(super) fn take(
         &self,
         mut wanted: Checkout,
@@ -105,8 +143,11 @@ impl Pool {
                     match self.check_liveness(&mut connection, deadline) {
                         Liveness::Good => return Ok(connection),
                         Liveness::Gone => {
+                            // Closed before its slot is given to another thread, so that the server never
+                            // sees more than `size` connections.
                             drop(connection);
                             self.discard_all_idle();
+                            // The idle ones have just been closed too.
                             wanted = Checkout::Fresh;
                         }
                     }
@@ -119,10 +160,11 @@ impl Pool {
         }
     }
 
-    /// Takes back a connection that owes nothing.
+    /// Takes back a connection on which no reply is owed. `used` is when its request began.
     pub(super) fn release(&self, mut connection: NodeConnection, used: Instant) {
         connection.last_used = used;
         let mut state = self.state.lock();
+        // A connection broke while this one was on loan: it is closed as well.
         if connection.generation == state.generation {
             state.idle.push(connection);
         } else {
@@ -131,23 +173,30 @@ impl Pool {
         self.wake(state);
     }
 
-    /// A connection is no more, and that says nothing of the others.
+    /// Gives back the slot of a connection that was closed for a reason that does not concern the others,
+    /// such as a timeout.
     pub(super) fn discard(&self) {
         let mut state = self.state.lock();
         state.open -= 1;
         self.wake(state);
     }
 
-    /// A connection broke: those that lie idle are probably broken too, and are closed.
+    /// Gives back the slot of a connection that broke, and closes all idle ones.
     pub(super) fn discard_all_idle(&self) {
         let mut state = self.state.lock();
+        // All in one step: a thread that took one of the idle connections now would find it dead and come
+        // back here.
         state.open -= 1 + state.idle.len();
         state.generation += 1;
         let idle = std::mem::take(&mut state.idle);
         self.wake(state);
+        // Closed outside of the lock: each is a system call, and perhaps one that takes its time.
         drop(idle);
     }
 
+    /// Releases the lock and wakes one waiter. One is enough: each call frees one connection or slot, and for
+    /// the idle connections that [`discard_all_idle`](Self::discard_all_idle) closes, a waiter was woken when
+    /// they were released.
     fn wake(&self, state: parking_lot::MutexGuard<'_, State>) {
         let waiting = state.waiting;
         drop(state);
@@ -156,6 +205,7 @@ impl Pool {
         }
     }
 
+    /// Takes an idle connection or a slot, and waits until there is either.
     fn next_step(&self, wanted: Checkout, deadline: &Deadline) -> Result<CheckoutStep, Cause> {
         let mut state = self.state.lock();
         loop {
@@ -164,11 +214,14 @@ impl Pool {
             {
                 return Ok(CheckoutStep::Idle(connection));
             }
+            // A fresh connection is needed and the pool is full: one of the idle ones makes room.
             if state.open >= self.settings.size && state.idle.pop().is_some() {
                 state.open -= 1;
             }
             if state.open < self.settings.size {
                 let limit = self.settings.connect_timeout;
+                // Asked under the lock: with the slot taken only on success, a refused request leaves nothing
+                // to undo.
                 return match self.connector.backoff.try_begin(limit) {
                     Ok(attempt) => {
                         state.open += 1;
@@ -178,13 +231,16 @@ impl Pool {
                         })
                     }
                     Err(down) => {
-                        // Whoever was waked for this place makes no use of it, and the next in the row must not sleep on.
+                        // We may have been woken for this slot but will not use it; wake the next waiter,
+                        // which will fail at once as well instead of sleeping until its deadline.
                         self.wake(state);
                         Err(down.into())
                     }
                 };
             }
             state.waiting += 1;
+            // Woken threads compete with new ones, so every wake-up looks again; only the deadline ends the
+            // wait.
             let late = match deadline.end() {
                 Some(end) => self.freed.wait_until(&mut state, end).timed_out(),
                 None => {
@@ -193,18 +249,21 @@ impl Pool {
                 }
             };
             state.waiting -= 1;
+            // The deadline and a wake-up may coincide: what is free is used all the same.
             if late && state.idle.is_empty() && state.open >= self.settings.size {
                 return Err(Cause::pool_exhausted(&self.address, self.settings.pool_use));
             }
         }
     }
 
-    /// Time for a question that leaves as much for the request itself.
+    /// Half of the time left, at most the connect timeout, so that a check leaves enough for the request
+    /// itself.
     fn half(&self, deadline: &Deadline) -> Deadline {
         let half = deadline.remaining().map_or(Duration::MAX, |left| left / 2);
         deadline.within(half.min(self.settings.connect_timeout))
     }
 
+    /// Makes a connection for a slot that was taken, and reports the outcome to the node's backoff.
     fn connect(
         &self,
         generation: u64,
@@ -220,13 +279,16 @@ impl Pool {
             Err(error) => error,
         };
         let reason = self.connector.error(&error);
-        // A request that comes late gives the node no fair chance, so its failure says nothing of the node.
+        // The request had less than half of the usual time left when it tried, so its failure is not
+        // evidence against the node; the attempt is dropped without an outcome.
         let usual = deadline.within_limit(self.settings.connect_timeout);
         if allotted.is_over() && allotted.limit() < Some(usual / 2) {
             drop(attempt);
         } else {
             attempt.failed(reason.clone());
         }
+        // The slot is given back after the backoff knows of the failure: the waiter that is woken for it then
+        // fails at once, instead of trying the same node again.
         let mut state = self.state.lock();
         state.open -= 1;
         self.wake(state);
@@ -236,8 +298,8 @@ impl Pool {
         }
     }
 
-    /// Whether a connection that lay idle may be used: after a moment the socket is looked at, after a while the server is
-    /// asked.
+    /// Checks an idle connection: peeks at its socket after [`PROBE_AFTER`], and sends PING after the idle
+    /// check's time.
     #[inline]
     fn check_liveness(&self, connection: &mut NodeConnection, deadline: &Deadline) -> Liveness {
         let idle = deadline
@@ -246,6 +308,7 @@ impl Pool {
         if idle < PROBE_AFTER {
             return Liveness::Good;
         }
+        // In this order: a closed socket shows without a round trip.
         let gone = connection.is_stale()
             || idle > self.settings.idle_check
                 && connection.call(PING, &self.half(deadline)).is_err();
@@ -265,17 +328,17 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// A connection on loan. Unless it is [released](Self::release), it is closed.
+/// A connection on loan. Closed when dropped, unless it is [released](Self::release).
 pub(super) struct Lease<'p> {
-    // Closed before its place is given to another one.
+    // Declared first: fields are dropped in order, and the connection must be closed before its slot is free.
     connection: NodeConnection,
     place: PoolPermit<'p>,
 }
 
-/// The place of a leased connection among those that the pool may have open.
+/// The slot of a leased connection. Given back when dropped, also while panicking.
 struct PoolPermit<'p> {
     pool: &'p Pool,
-    /// The pool knows that the loan has ended.
+    /// True once the pool knows that the loan has ended.
     ended: bool,
 }
 
@@ -285,14 +348,16 @@ impl Lease<'_> {
         &mut self.connection
     }
 
-    /// Ends the loan of a connection that owes nothing.
+    /// Returns a connection on which no reply is owed.
     pub(super) fn release(mut self, used: Instant) {
         self.place.ended = true;
         self.place.pool.release(self.connection, used);
     }
 
-    /// Ends the loan of a connection that failed.
+    /// Closes a connection that failed. If it broke, the idle ones are closed as well; after a mere timeout
+    /// the others are fine.
     pub(super) fn discard(mut self, cause: &Cause) {
+        // First, so that it is closed when its slot is given away.
         drop(self.connection);
         self.place.ended = true;
         match cause {

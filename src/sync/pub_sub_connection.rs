@@ -1,4 +1,13 @@
-//! Listening to one node: a thread that waits for messages, and makes the connection again when it breaks.
+//! The pub/sub connection to one node: a thread that receives messages, and reconnects and resubscribes when
+//! it breaks.
+//!
+//! The thread reads and reconnects; the user's thread writes its own commands on a clone of the socket. When
+//! a connection breaks, the thread derives SUBSCRIBE commands for the whole set of subscriptions from
+//! [`State`], so a change that came in between is never lost.
+//!
+//! Lock order: `writer` before `state`. `writer` is held while the socket takes bytes, which can block; the
+//! thread must be able to take `state` and read at that time, as a server whose messages are not read stops
+//! reading.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -21,18 +30,19 @@ use crate::sync::event_channel::EventChannel;
 use crate::sync::resp_stream::{WRITE_POLL_INTERVAL, is_timeout};
 use crate::sync::socket::Socket;
 
-/// One node's connection.
+/// The user's side of one node's connection. Dropping it ends the thread.
 pub(super) struct PubSubConnection {
     shared: Arc<Shared>,
-    /// What all connections to the node know of it.
+    /// The node's backoff, shared with all other connections to it.
     backoff: Arc<NodeBackoff>,
+    /// The thread, detached on drop.
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the user and the thread share. Who needs both locks takes that of the writer first: it is held while the socket takes
-/// what is written, and the thread must be able to read meanwhile.
+/// State that the user and the thread share. See the module's documentation for the order of the locks.
 struct Shared {
-    /// For writing, while there is a connection that all subscriptions have been asked for on.
+    /// The socket to write to. `None` until all subscriptions of a new connection have been requested: those
+    /// commands come first.
     writer: Mutex<Option<Socket>>,
     state: Mutex<SubscriptionWorker>,
     /// Something was confirmed or refused, a connection made or lost.
@@ -40,6 +50,11 @@ struct Shared {
 }
 
 impl PubSubConnection {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no thread to give.
     pub(super) fn start(
         (connector, connect_timeout): (Connector, Duration),
         node: String,
@@ -70,7 +85,8 @@ impl PubSubConnection {
         })
     }
 
-    /// Changes what is listened to, and tells the node if there is a connection; a new connection hears of it anyway.
+    /// Changes the set of subscriptions, and sends the commands if there is a connection. A new connection
+    /// restores the set in any case.
     pub(super) fn change(
         &self,
         change: SubscriptionChange,
@@ -87,6 +103,8 @@ impl PubSubConnection {
             return;
         }
         drop(state);
+        // The holder of `writer` takes `outgoing` again before it lets go, so if the lock is not free in
+        // time, our commands are most likely written already, and if not, with the next command or PING.
         let limit = deadline.within(KEEPALIVE_AFTER);
         if let Some(mut writer) = limit
             .end()
@@ -96,7 +114,13 @@ impl PubSubConnection {
         }
     }
 
-    /// Waits until the node has confirmed what is wanted. While the node is known to be down, only for an attempt that is due.
+    /// Waits until the node has confirmed all subscriptions. While the node is known to be down, waits only
+    /// for an attempt that is due.
+    ///
+    /// # Errors
+    ///
+    /// The node's own, after which the change is rolled back; or `late`, with the reason why there is no
+    /// connection, after which the change stays in force.
     pub(super) fn wait_confirmed(
         &self,
         deadline: &Deadline,
@@ -126,23 +150,24 @@ impl PubSubConnection {
 }
 
 impl Drop for PubSubConnection {
+    /// Ends the thread without waiting for it: it may be connecting, or blocked in a read.
     fn drop(&mut self) {
         self.shared.state.lock().end();
         self.shared.changed.notify_all();
-        // Not waited for: whoever writes at this moment finds out by itself.
+        // Not waited for: a thread that is writing checks `ended` when it is done.
         if let Some(writer) = self.shared.writer.try_lock()
             && let Some(socket) = &*writer
         {
             socket.shutdown();
         }
-        // The thread ends by itself: it may be waiting for a connection, which nobody needs to wait for.
+        // Detached: the thread may be connecting, and ends by itself once it sees `ended`.
         drop(self.thread.take());
     }
 }
 
 impl Shared {
-    /// Writes what waits to be written, if there is a connection. One that does not take it in time is given up; the thread
-    /// sees that, and makes another.
+    /// Writes the queued commands, if there is a connection. Closes one that does not take them in time; the
+    /// thread notices, and reconnects.
     fn write_outgoing(&self, writer: &mut Option<Socket>, limit: &Deadline) {
         loop {
             let outgoing = self.state.lock().take_outgoing();
@@ -160,8 +185,8 @@ impl Shared {
     }
 }
 
-/// Writes all of `bytes`. `meanwhile` is called when the socket takes no more: the other side may not read before what it has
-/// written is read.
+/// Writes all of `bytes`. Calls `meanwhile` each time the socket takes no more for [`WRITE_POLL_INTERVAL`]:
+/// the server may not read on before what it has written is read.
 fn write_all(
     socket: &mut Socket,
     bytes: &[u8],
@@ -185,10 +210,11 @@ fn write_all(
     Ok(())
 }
 
-/// The thread.
+/// The thread's side.
 struct Worker {
     shared: Arc<Shared>,
     connector: Connector,
+    /// Maximum duration of one attempt, handshake included.
     connect_timeout: Duration,
     node: String,
     events: Arc<EventChannel>,
@@ -208,12 +234,15 @@ impl End {
 }
 
 impl Worker {
+    /// Connects, again and again, until the user is gone.
     fn run(self) {
         loop {
             let end = match self.run_connection() {
                 End::NoUser => return,
                 End::Connection(end) => end,
             };
+            // Before `connected` is cleared, in the order of the locks: no command is written to a socket
+            // that is no longer read.
             *self.shared.writer.lock() = None;
             let reconnect =
                 self.shared
@@ -265,8 +294,10 @@ impl Worker {
         self.read_loop(&mut socket, &mut decoder)
     }
 
-    /// Makes all subscriptions again, then lets others write.
+    /// Requests all subscriptions again, then lets the user write.
     fn restore(&self, mut socket: Socket, decoder: &mut ReplyDecoder) -> io::Result<()> {
+        // Held from here on, so that the user's commands follow those of the restoring: an UNSUBSCRIBE in
+        // front of its SUBSCRIBE would be lost.
         let mut writer = self.shared.writer.lock();
         loop {
             let packed = self.shared.state.lock().subscriptions.restore();
@@ -285,31 +316,36 @@ impl Worker {
                 }
             })?;
         }
+        // Commands appended during the restoring are written before the lock is released; their senders may
+        // have stopped waiting for it.
         *writer = Some(socket);
         self.shared
             .write_outgoing(&mut writer, &Deadline::start(Some(KEEPALIVE_AFTER)));
         Ok(())
     }
 
-    /// Whether the user has gone. Who held the lock of the writer must ask: the socket may not have been shut down.
+    /// True once the user is gone. To be checked after holding `writer`, as the destructor does not shut the
+    /// socket down then.
     fn has_ended(&self) -> bool {
         self.shared.state.lock().has_ended()
     }
 
-    /// Tells of an event. Whether there is still somebody to tell.
+    /// Hands an event to the user. Returns false if there is none any more.
     fn send_event(&self, event: Event) -> bool {
         self.events.send(event)
     }
 
+    /// The node's name, for an event.
     fn node(&self) -> String {
         self.node.clone()
     }
 
-    /// A socket to read from, and the same to write to.
+    /// Connects; returns a socket to read from and a clone to write to.
     fn connect(&self) -> redis::RedisResult<(Socket, Socket)> {
         let deadline = Deadline::start(Some(self.connect_timeout));
         let socket = self.connector.connect_pub_sub(&deadline)?;
         socket.set_timeouts(Some(KEEPALIVE_AFTER))?;
+        // Short, so that a blocked write lets its thread read.
         socket.set_write_timeout(WRITE_POLL_INTERVAL)?;
         let writer = socket.try_clone()?;
         Ok((socket, writer))
@@ -366,6 +402,8 @@ impl Worker {
                     self.shared.changed.notify_all();
                 }
                 PubSubReply::Message(message) => {
+                    // While the queue is full nothing is read here, so the server's output buffer limit
+                    // applies.
                     if !self.send_event(Event::Message(message)) {
                         return Some(End::NoUser);
                     }
@@ -395,7 +433,7 @@ mod tests {
         let client = ShardedClient::open([node.url()]).unwrap();
         let mut subscriber = client.subscriber();
         subscriber.subscribe("news").unwrap();
-        // Quiet, but there: each PING is answered.
+        // The node is silent but alive: it replies to each PING.
         assert_eq!(subscriber.next_event(4 * KEEPALIVE_AFTER), None);
         assert!(node.count_of("PING") >= 2);
         node.fail("PING", Fault::HangBefore, 1);

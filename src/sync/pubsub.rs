@@ -1,4 +1,4 @@
-//! Listening to channels over a dedicated connection.
+//! [`PubSub`]: subscriptions on a dedicated connection.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,17 +8,19 @@ use redis::{Msg, RedisResult, ToRedisArgs, Value};
 
 use crate::sync::Dedicated;
 
-/// Listens to channels of one node over a connection of one's own, as `redis::PubSub` does. Made by
+/// Subscribes to channels of one node on a connection of its own, as `redis::PubSub` does. Made by
 /// [`Dedicated::as_pubsub`].
 ///
-/// What is listened to ends with it, and the connection takes commands again. [`Subscriber`](crate::Subscriber) listens
-/// to all nodes, and makes broken connections again.
+/// Dropping it ends the subscriptions, and the connection takes commands again. A
+/// [`Subscriber`](crate::Subscriber) covers all nodes and reconnects.
 pub struct PubSub<'d> {
+    /// Borrowed, so that no command can be sent while messages may arrive.
     connection: &'d mut Dedicated,
-    /// Messages that came before a confirmation, the oldest first.
+    /// Messages that arrived before a confirmation, the oldest first.
     waiting: VecDeque<Msg>,
+    /// Maximum time that [`get_message`](Self::get_message) waits.
     timeout: Option<Duration>,
-    /// Something was subscribed to.
+    /// True once a command was sent, and subscriptions may have to be ended.
     used: bool,
 }
 
@@ -45,16 +47,16 @@ impl<'d> PubSub<'d> {
         }
     }
 
-    /// Listens to channels. Returns when the node has confirmed it.
+    /// Subscribes to channels (SUBSCRIBE). Returns when the node has confirmed.
     ///
     /// # Errors
     ///
-    /// When the node refuses, or the connection fails.
+    /// If the node refuses, or the connection fails.
     pub fn subscribe(&mut self, channels: impl ToRedisArgs) -> RedisResult<()> {
         self.change("SUBSCRIBE", &channels.to_redis_args())
     }
 
-    /// Listens to all channels of the node that match patterns.
+    /// Subscribes to all channels of the node that match patterns (PSUBSCRIBE).
     ///
     /// # Errors
     ///
@@ -63,7 +65,7 @@ impl<'d> PubSub<'d> {
         self.change("PSUBSCRIBE", &patterns.to_redis_args())
     }
 
-    /// Ends listening to channels. Messages that have arrived are still given.
+    /// Ends subscriptions to channels (UNSUBSCRIBE). Messages that have arrived are still returned.
     ///
     /// # Errors
     ///
@@ -72,7 +74,7 @@ impl<'d> PubSub<'d> {
         self.change("UNSUBSCRIBE", &channels.to_redis_args())
     }
 
-    /// Ends listening to patterns.
+    /// Ends subscriptions to patterns (PUNSUBSCRIBE). Messages that have arrived are still returned.
     ///
     /// # Errors
     ///
@@ -85,7 +87,8 @@ impl<'d> PubSub<'d> {
     ///
     /// # Errors
     ///
-    /// When none comes within the time of [`set_read_timeout`](Self::set_read_timeout), or the connection fails.
+    /// If none arrives within the timeout of [`set_read_timeout`](Self::set_read_timeout), or the connection
+    /// fails.
     pub fn get_message(&mut self) -> RedisResult<Msg> {
         if let Some(message) = self.waiting.pop_front() {
             return Ok(message);
@@ -98,11 +101,12 @@ impl<'d> PubSub<'d> {
         }
     }
 
-    /// How long [`get_message`](Self::get_message) waits; `None` waits for ever. Defaults to `None`.
+    /// Sets the maximum time that [`get_message`](Self::get_message) waits; `None` waits for ever. Defaults
+    /// to `None`.
     ///
     /// # Errors
     ///
-    /// When it is zero.
+    /// If it is zero.
     pub fn set_read_timeout(&mut self, timeout: Option<Duration>) -> RedisResult<()> {
         if timeout == Some(Duration::ZERO) {
             let error = std::io::Error::from(std::io::ErrorKind::InvalidInput);
@@ -112,12 +116,13 @@ impl<'d> PubSub<'d> {
         Ok(())
     }
 
+    /// Sends one command and reads its confirmations, keeping the messages between them.
     fn change(&mut self, command: &str, names: &[Vec<u8>]) -> RedisResult<()> {
         self.used = true;
         let mut request = redis::cmd(command);
         request.arg(names);
         self.connection.send_only(&request.get_packed_command())?;
-        // One for every name, and one for all of them where none is given.
+        // One confirmation per name; UNSUBSCRIBE without names is confirmed at least once.
         let mut missing = names.len().max(1);
         while missing > 0 {
             match self.connection.confirmation()? {
@@ -131,17 +136,20 @@ impl<'d> PubSub<'d> {
         Ok(())
     }
 
-    /// Ends all that is listened to; whether the connection owes nothing then.
+    /// Ends all subscriptions, and reads until the last confirmation, so that no message is left for the next
+    /// command to find.
     fn end(&mut self) -> RedisResult<()> {
         let mut requests = redis::cmd("UNSUBSCRIBE").get_packed_command();
         requests.extend(redis::cmd("PUNSUBSCRIBE").get_packed_command());
         self.connection.send_only(&requests)?;
+        // Messages and confirmations of channels come before it and are dropped.
         while !is_last(&self.connection.confirmation()?) {}
         Ok(())
     }
 }
 
-/// Whether this confirms that nothing is listened to any more, neither channel nor pattern.
+/// True for the confirmation that no subscription is left: of PUNSUBSCRIBE, the last command, with a count of
+/// zero.
 fn is_last(value: &Value) -> bool {
     match value {
         Value::Array(items) => {
@@ -152,6 +160,7 @@ fn is_last(value: &Value) -> bool {
 }
 
 impl Drop for PubSub<'_> {
+    /// Leaves a connection on which nothing is due, or none.
     fn drop(&mut self) {
         if self.used && self.end().is_err() {
             self.connection.abandon();

@@ -1,4 +1,5 @@
-//! The client as an `r2d2` manager, for frameworks that want a pool in their hands. The client needs none: it has its own.
+//! `ShardedClient` as an `r2d2` connection manager, for frameworks that insist on a pool. The client has
+//! pools of its own, one per node, so a small `r2d2` pool is enough.
 
 use redis::{ConnectionLike, RedisError};
 
@@ -16,7 +17,7 @@ impl r2d2::ManageConnection for ShardedClient {
         redis::cmd("PING").exec(connection)
     }
 
-    /// Never: a clone has no connection of its own that could break.
+    /// Never true: a clone has no connection of its own that could break.
     fn has_broken(&self, connection: &mut Self) -> bool {
         !connection.is_open()
     }

@@ -1,7 +1,8 @@
-//! A socket that speaks RESP, with one deadline for all that is written and read.
+//! The RESP side of a socket: a read buffer, and one deadline for everything that is written and read.
 //!
-//! redis-rs' own connection sets a limit for a single read, so an answer that trickles has no end; it does not tell
-//! whether a failed write left the machine; and it zeroes its buffer for every reply.
+//! It is used instead of redis-rs' own connection, which limits each single read, so that a reply that
+//! trickles in is never late; does not report whether a failed write may have reached the server; and zeroes
+//! its buffer for every reply.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -13,50 +14,55 @@ use crate::endpoint::Endpoint;
 use crate::resp::{self, Input};
 use crate::sync::socket::Socket;
 
-/// Bytes of the buffer to begin with.
+/// Initial size of the buffer in bytes.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// It grows for a longer line, up to this.
+/// Maximum length in bytes of a line, to which the buffer grows. Stops a server that never ends one.
 const LINE_BYTES_MAX: usize = 16 << 20;
 
-/// How long after the end of a request answers that have arrived are still read.
+/// Time after the deadline in which replies that have already arrived are still read.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// How long the socket waits when there is no time left: as good as not at all.
+/// Shortest timeout that is set on a socket; zero would mean none. Long enough to read what has arrived.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Requests of more bytes are written in turns: their replies may fill the buffers of both sockets before all is written,
-/// and a server that waits until they are read reads nothing more itself. What has been sent on a connection that owed
-/// nothing, and is not larger, fits into the buffers.
+/// Maximum size in bytes of a request that is written without reading in between. Replies to more than that
+/// may fill the buffers of both sockets before all of it is written, and a server whose replies are not read
+/// stops reading. On a connection on which nothing is due, this much fits into the buffers.
 const WRITE_WHOLE: usize = 16 * 1024;
 
-/// The longest that a write waits before what has arrived is read.
+/// Maximum time that a write blocks before arrived replies are read.
 pub(super) const WRITE_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A buffer of more bytes is given back when all is read.
+/// Buffer size in bytes above which the buffer is freed when it is empty.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
-/// What is left may differ from what the socket was told by this share, so that it is not told anew for every read.
+/// The timeout set on the socket may differ from the time left by one part in this many, which saves a system
+/// call per read.
 const TIMEOUT_SLACK: u32 = 10;
 
-/// A socket and what was read from it ahead.
+/// A socket and the bytes that were read ahead from it.
 pub(super) struct RespStream {
     socket: Socket,
+    /// Bytes read ahead are those between `start` and `end`.
     buffer: Vec<u8>,
+    /// First byte that is not consumed.
     start: usize,
+    /// End of the bytes read; the rest of the buffer is free.
     end: usize,
-    /// How long the socket waits, as set last.
+    /// The timeout last set on the socket, for reads and writes alike.
     socket_timeout: Option<Duration>,
 }
 
 /// How a write failed.
 pub(super) struct WriteError {
     pub(super) error: io::Error,
-    /// How many bytes the socket took before.
+    /// Number of bytes that the socket took before. Zero means that the request was certainly not sent.
     pub(super) written: usize,
 }
 
 impl RespStream {
+    /// Connects a socket and allocates its buffer.
     pub(super) fn connect(endpoint: &Endpoint, deadline: &Deadline) -> io::Result<Self> {
         let socket = Socket::connect(endpoint, deadline)?;
         Ok(Self {
@@ -68,7 +74,7 @@ impl RespStream {
         })
     }
 
-    /// The socket, of which nothing was read ahead.
+    /// Returns the socket. Nothing may have been read ahead.
     pub(super) fn into_socket(self) -> Socket {
         self.socket
     }
@@ -98,6 +104,7 @@ impl RespStream {
                 }
             }
         }
+        // TLS has taken everything, but a part of the last record may not be sent yet.
         while self.socket.holds_back() {
             let flushed = self.arm(deadline).and_then(|()| self.socket.flush());
             if let Err(error) = flushed
@@ -109,7 +116,7 @@ impl RespStream {
         Ok(())
     }
 
-    /// Writes all of `bytes`, and reads what arrives while the socket takes no more.
+    /// Writes all of `bytes`, and reads what arrives whenever the socket takes no more.
     fn write_while_reading(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<(), WriteError> {
         let mut written = 0;
         let failed = |error: io::Error, written| WriteError {
@@ -123,7 +130,7 @@ impl RespStream {
                     .set_write_timeout(turn.unwrap_or_default().max(POLL_INTERVAL))
             });
             turn.map_err(|error| failed(error, written))?;
-            // The next one to wait must not do it for as short.
+            // Forgets what was set, as the next read must not time out this early.
             self.socket_timeout = Some(Duration::ZERO);
             let wrote = match &bytes[written..] {
                 // An encrypted record may have gone out in part.
@@ -136,6 +143,7 @@ impl RespStream {
                 }
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The short timeout of this turn; `arm` above fails when the whole deadline has passed.
                 Err(error) if is_timeout(&error) => {}
                 Err(error) => return Err(failed(error, written)),
             }
@@ -147,7 +155,8 @@ impl RespStream {
         Ok(())
     }
 
-    /// Reads what has arrived into the buffer, which grows for it: whoever asked keeps the replies in memory anyway.
+    /// Reads what has arrived into the buffer, which grows as needed: the sender of a large request keeps its
+    /// replies in memory anyway.
     fn take_arrived(&mut self) -> io::Result<()> {
         loop {
             if self.buffer.len() - self.end < BUFFER_BYTES / 4 {
@@ -161,7 +170,7 @@ impl RespStream {
         }
     }
 
-    /// Reads one reply; messages that RESP3 puts between replies are passed over.
+    /// Reads one reply; RESP3 push messages in front of it are skipped.
     pub(super) fn read(&mut self, deadline: &Deadline) -> io::Result<Value> {
         resp::read(&mut Source {
             stream: self,
@@ -169,7 +178,7 @@ impl RespStream {
         })
     }
 
-    /// Waits until something has come.
+    /// Waits until bytes have arrived.
     pub(super) fn wait(&mut self, deadline: &Deadline) -> io::Result<()> {
         match self.start < self.end {
             true => Ok(()),
@@ -181,7 +190,7 @@ impl RespStream {
         }
     }
 
-    /// Reads one reply, or one of those messages as an array.
+    /// Reads one reply, or one push message as an array.
     pub(super) fn read_message(&mut self, deadline: &Deadline) -> io::Result<Value> {
         resp::read_message(&mut Source {
             stream: self,
@@ -189,7 +198,7 @@ impl RespStream {
         })
     }
 
-    /// Reads `count` replies; those that came stay in `replies` when one does not.
+    /// Reads `count` replies. On an error, the replies read before it stay in `replies`.
     pub(super) fn read_all(
         &mut self,
         count: usize,
@@ -206,24 +215,28 @@ impl RespStream {
         )
     }
 
-    /// Whether the other side has closed the connection, or sent something that nobody asked for. Does not wait.
+    /// True if the server has closed the connection or sent something unasked. Does not block.
     pub(super) fn is_stale(&self) -> bool {
         if self.start < self.end {
             return true;
         }
+        // Anything but "nothing there" is a reason not to send a request: data would be taken for its reply.
         let peeked = self.socket.peek();
         !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Makes the socket wait no longer than what is left. After the end, what has arrived may still be read: one node that
-    /// took all the time must not take the others' answers with it.
+    /// Sets the socket's timeout to the time left. After the deadline, replies that have arrived may still be
+    /// read for [`GRACE`]: one node that used up all the time must not take the others' replies with it.
     fn arm(&mut self, deadline: &Deadline) -> io::Result<()> {
+        // Never zero, which would mean no timeout at all.
         let left = match deadline.remaining() {
             Some(Duration::ZERO) if deadline.is_past(GRACE) => {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, TIMED_OUT));
             }
             left => left.map(|left| left.max(POLL_INTERVAL)),
         };
+        // Setting the timeout is a system call per read otherwise; a tenth too long or too short does no
+        // harm.
         let near = match (self.socket_timeout, left) {
             (None, None) => true,
             (Some(set), Some(left)) => set.abs_diff(left) <= left / TIMEOUT_SLACK,
@@ -237,9 +250,10 @@ impl RespStream {
     }
 }
 
+/// Text of a timeout.
 const TIMED_OUT: &str = "timed out";
 
-/// Whether a socket has waited as long as it may.
+/// True if a socket has waited for as long as its timeout. Linux reports `WouldBlock`, Windows `TimedOut`.
 pub(super) fn is_timeout(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -247,7 +261,7 @@ pub(super) fn is_timeout(error: &io::Error) -> bool {
     )
 }
 
-/// The end of a socket's socket_timeout, in words: the system's own are "Resource temporarily unavailable".
+/// Replaces the text of a socket timeout; the system's is "Resource temporarily unavailable".
 fn plain_timeout(error: io::Error) -> io::Error {
     match is_timeout(&error) {
         true => io::Error::new(io::ErrorKind::TimedOut, TIMED_OUT),
@@ -262,6 +276,7 @@ struct Source<'w> {
 }
 
 impl Source<'_> {
+    /// Reads once from the socket; the end of the stream is an error.
     fn read_socket(&mut self, into: ReadTarget<'_>) -> io::Result<usize> {
         let stream = &mut *self.stream;
         let mut into = into;
@@ -283,8 +298,11 @@ impl Source<'_> {
     }
 }
 
+/// Where bytes are read to.
 enum ReadTarget<'b> {
+    /// The free part of the stream's buffer.
     Buffer,
+    /// The destination of a long bulk string, past the buffer.
     Slice(&'b mut [u8]),
 }
 
@@ -298,6 +316,7 @@ impl Input for Source<'_> {
     fn consume(&mut self, count: usize) {
         self.stream.start += count;
         if self.stream.start == self.stream.end {
+            // Empty: starting over is free here, while moving bytes to the front in `fill` is not.
             (self.stream.start, self.stream.end) = (0, 0);
             if self.stream.buffer.len() > BUFFER_BYTES_KEPT {
                 self.stream.buffer = vec![0; BUFFER_BYTES];
@@ -308,6 +327,7 @@ impl Input for Source<'_> {
     fn fill(&mut self) -> io::Result<()> {
         let stream = &mut *self.stream;
         if stream.start > 0 {
+            // Moves what is left to the front, so that one buffer serves for the life of the connection.
             stream.buffer.copy_within(stream.start..stream.end, 0);
             (stream.start, stream.end) = (0, stream.end - stream.start);
         }

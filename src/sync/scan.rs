@@ -1,4 +1,4 @@
-//! Keys of all nodes, one after another.
+//! [`Scan`]: the keys of all nodes, one node after another.
 
 use std::sync::Arc;
 
@@ -6,10 +6,12 @@ use crate::error::Error;
 use crate::plan::{ScanPosition, ScanState, ScanStep};
 use crate::sync::Shared;
 
-/// An iterator over the keys of all nodes, made by [`ShardedClient::scan_all`](crate::ShardedClient::scan_all).
+/// An iterator over the keys of all nodes, made by
+/// [`ShardedClient::scan_all`](crate::ShardedClient::scan_all).
 ///
-/// Gives what SCAN gives: every key that is there from beginning to end at least once, others perhaps. Keys of one node
-/// come before those of the next. After an error, the same page is asked for again.
+/// Has the guarantees of SCAN: a key that exists from beginning to end is returned at least once, others may
+/// be. The keys of one node come before those of the next. After an error, the failed page is requested
+/// again.
 ///
 /// ```no_run
 /// # fn f(client: &redis_sharding::ShardedClient) -> Result<(), redis_sharding::Error> {
@@ -21,6 +23,7 @@ use crate::sync::Shared;
 #[derive(Debug)]
 pub struct Scan {
     shared: Arc<Shared>,
+    /// The position, and the keys of the current page.
     pages: ScanState,
 }
 
@@ -32,30 +35,30 @@ impl Scan {
         }
     }
 
-    /// Only keys that match a glob-style pattern. Defaults to all.
+    /// Returns only keys that match a glob-style pattern. Defaults to all.
     #[must_use]
     pub fn with_pattern(mut self, pattern: impl AsRef<[u8]>) -> Self {
         self.pages.set("MATCH", pattern.as_ref());
         self
     }
 
-    /// Only keys of one type, as TYPE names it. Defaults to all.
+    /// Returns only keys of one type, as TYPE names it. Defaults to all.
     #[must_use]
     pub fn with_type(mut self, name: &str) -> Self {
         self.pages.set("TYPE", name.as_bytes());
         self
     }
 
-    /// About how many keys a node looks at per request, from 1 to
-    /// [`SCAN_COUNT_MAX`](crate::builder::SCAN_COUNT_MAX); another number is given as an error instead of the first key.
-    /// Defaults to the server's own, 10.
+    /// Number of keys that a node examines per request, approximately: from 1 to
+    /// [`SCAN_COUNT_MAX`](crate::builder::SCAN_COUNT_MAX); any other number is returned as an error in place
+    /// of the first key. Defaults to the server's own, 10.
     #[must_use]
     pub fn with_count(mut self, keys: usize) -> Self {
         self.pages.set_count(keys);
         self
     }
 
-    /// Where to resume. Keys of a page that was begun come again.
+    /// The position to resume from. Keys of a page that has been begun are returned again.
     pub fn position(&self) -> ScanPosition {
         self.pages.position()
     }

@@ -1,4 +1,7 @@
-//! What all handles of one blocking client share, and how it carries out an operation.
+//! State that all handles of one blocking client share, and how an operation is run.
+//!
+//! A command that goes to one node as it is takes a short cut: no operation, no plan, one request through
+//! [`Executor::call`]. Everything else is an [`Operation`], polled in a loop.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,17 +17,22 @@ use crate::plan::{
 };
 use crate::sync::executor::Executor;
 
-/// What all clones of a handle share.
+/// State that all handles of a client share.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// Where each command goes.
     pub(crate) router: Router,
+    /// The connections.
     pub(crate) executor: Executor,
+    /// Scripts seen so far, replaced as a whole when one is added.
     pub(crate) scripts: RwLock<Arc<ScriptCache>>,
+    /// The database that all nodes use.
     pub(crate) db: i64,
 }
 
 impl ScriptStore for Shared {
     fn snapshot(&self) -> Arc<ScriptCache> {
+        // An `Arc`, so that the lock is not held while a command is routed.
         Arc::clone(&self.scripts.read())
     }
 
@@ -34,7 +42,7 @@ impl ScriptStore for Shared {
 }
 
 impl Shared {
-    /// One packed command, routed by its keys.
+    /// Runs one packed command, routed by its keys.
     pub(crate) fn request(&self, packed: &[u8]) -> Result<Value, Error> {
         let args = parse_one(packed)?;
         let routed = self.router.route(&args, &|| self.snapshot());
@@ -56,7 +64,7 @@ impl Shared {
         ))
     }
 
-    /// One packed command to `node`, because the user says so.
+    /// Runs one packed command on `node`, whatever its keys.
     pub(crate) fn request_at(&self, node: NodeIndex, packed: &[u8]) -> Result<Value, Error> {
         let args = parse_one(packed)?;
         let routed = self.router.route_at(node, &args)?;
@@ -74,7 +82,7 @@ impl Shared {
         ))
     }
 
-    /// One command whose reply needs nothing but to be given back.
+    /// Runs one command whose reply is returned as it is.
     fn call(&self, node: NodeIndex, packed: &[u8], routed: &RoutedCommand) -> Result<Value, Error> {
         let result = self
             .executor
@@ -82,7 +90,8 @@ impl Shared {
         routed.reply(self.router.name(node), result)
     }
 
-    /// A packed pipeline. `offset` replies are left out, `count` are returned, as `redis::Pipeline` wants it.
+    /// Runs a packed pipeline. Returns `count` replies after the first `offset`, as `redis::Pipeline` asks
+    /// for: with MULTI and EXEC only the reply to EXEC is of interest.
     pub(crate) fn pipeline(
         &self,
         packed: &[u8],
@@ -101,7 +110,7 @@ impl Shared {
         Ok(selection.select(self.run(operation)?))
     }
 
-    /// A packed pipeline to `node`, because the user says so.
+    /// Runs a packed pipeline on `node`, whatever its keys.
     pub(crate) fn pipeline_at(
         &self,
         node: NodeIndex,
@@ -120,6 +129,7 @@ impl Shared {
         Ok(selection.select(self.run(operation)?))
     }
 
+    /// Runs an operation: sends what it asks for, until it is done.
     fn run<T>(&self, mut operation: impl Operation<Replies = Vec<Value>, Output = T>) -> T {
         loop {
             match operation.poll(Instant::now()) {

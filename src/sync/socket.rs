@@ -1,4 +1,4 @@
-//! A socket: TCP, by itself or encrypted, or unix.
+//! The stream of bytes to a server: TCP, TLS over TCP, or a Unix socket.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
@@ -13,15 +13,22 @@ use crate::endpoint::Deadline;
 use crate::endpoint::{Endpoint, SocketOptions};
 use crate::sync::tls::TlsSocket;
 
-/// A stream of bytes to a server.
+/// A connected socket.
 pub(super) enum Socket {
+    /// Plain TCP.
     Tcp(TcpStream),
+    /// A Unix domain socket.
     #[cfg(unix)]
     Unix(UnixStream),
+    /// TLS over TCP.
     Tls(Box<TlsSocket>),
 }
 
 impl Socket {
+    /// Connects, and performs the TLS handshake if the address asks for TLS.
+    ///
+    /// A Unix socket is connected without a time limit; connecting only blocks while the server's backlog is
+    /// full.
     pub(super) fn connect(endpoint: &Endpoint, deadline: &Deadline) -> io::Result<Self> {
         let options = &endpoint.options;
         match (endpoint.info.addr(), &endpoint.tls) {
@@ -39,7 +46,7 @@ impl Socket {
         }
     }
 
-    /// A second handle of this socket, for another thread.
+    /// A second handle of this socket, so that one thread can write while another reads.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         match self {
             Self::Tcp(stream) => stream.try_clone().map(Self::Tcp),
@@ -49,7 +56,8 @@ impl Socket {
         }
     }
 
-    /// Whether bytes that were taken have not gone out: an encrypted record goes out whole or not at all.
+    /// True if bytes that the socket took are not sent yet. Only TLS: an encrypted record must be sent to its
+    /// end, so the next write or flush has to continue it.
     #[inline]
     pub(super) fn holds_back(&self) -> bool {
         match self {
@@ -60,9 +68,9 @@ impl Socket {
         }
     }
 
-    /// Ends the connection for all clones of the socket.
+    /// Ends the connection for all clones of the socket; a read that blocks in another thread returns.
     pub(super) fn shutdown(&self) {
-        // It may be over already.
+        // Fails if the connection has ended already.
         let _ = match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
             #[cfg(unix)]
@@ -71,7 +79,7 @@ impl Socket {
         };
     }
 
-    /// How long a read or a write may wait.
+    /// Sets the maximum time that one read or one write blocks.
     pub(super) fn set_timeouts(&self, limit: Option<Duration>) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => {
@@ -90,7 +98,7 @@ impl Socket {
         }
     }
 
-    /// How long a write may wait.
+    /// Sets the maximum time that one write blocks.
     pub(super) fn set_write_timeout(&self, limit: Duration) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_write_timeout(Some(limit)),
@@ -100,16 +108,18 @@ impl Socket {
         }
     }
 
-    /// Reads what has arrived without waiting: how many bytes, none of them at the end; `None` when nothing has.
+    /// Reads what has arrived, without blocking. Returns the number of bytes, zero at the end of the stream,
+    /// or `None` if nothing has arrived.
     pub(super) fn read_ready(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
         self.set_nonblocking(true)?;
         let read = loop {
             match self.read(into) {
-                // What came may decrypt to nothing yet.
+                // A part of a TLS record has arrived, which decrypts to nothing yet.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 read => break read,
             }
         };
+        // Before the result is looked at: a socket left non-blocking would ignore every timeout.
         self.set_nonblocking(false)?;
         match read {
             Ok(count) => Ok(Some(count)),
@@ -118,6 +128,7 @@ impl Socket {
         }
     }
 
+    /// Switches between blocking and non-blocking, for all clones: the caller must be the only user.
     fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_nonblocking(nonblocking),
@@ -127,7 +138,7 @@ impl Socket {
         }
     }
 
-    /// Looks for a byte without waiting and without taking it.
+    /// Looks for a byte, without blocking. `WouldBlock` means that the connection is open and idle.
     pub(super) fn peek(&self) -> io::Result<usize> {
         let mut byte = [0];
         match self {
@@ -137,7 +148,8 @@ impl Socket {
                 stream.set_nonblocking(false)?;
                 peeked
             }
-            // The standard library does not peek into unix sockets; reading takes a byte only if the link is given up.
+            // The standard library cannot peek at Unix sockets. Reading a byte instead does no harm: one that
+            // is there was not asked for, and the connection is given up.
             #[cfg(unix)]
             Self::Unix(stream) => {
                 stream.set_nonblocking(true)?;
@@ -179,6 +191,8 @@ impl Write for Socket {
     }
 }
 
+/// Connects to the first address of the host that accepts, within the deadline. The deadline does not cover
+/// name resolution, which the system's resolver limits by itself.
 fn connect_tcp(
     host: &str,
     port: u16,
@@ -187,6 +201,7 @@ fn connect_tcp(
 ) -> io::Result<TcpStream> {
     let mut last = None;
     for addr in (host, port).to_socket_addrs()? {
+        // A zero timeout is an error; with a millisecond the error is a timeout, which it should be.
         let connected = match deadline.remaining() {
             Some(left) => TcpStream::connect_timeout(&addr, left.max(Duration::from_millis(1))),
             None => TcpStream::connect(addr),

@@ -1,4 +1,4 @@
-//! Listening to channels of many nodes.
+//! [`Subscriber`]: subscriptions to channels of many nodes, as one sequence of events.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -17,17 +17,19 @@ use crate::sync::Shared;
 use crate::sync::event_channel::EventChannel;
 use crate::sync::pub_sub_connection::PubSubConnection;
 
-/// Listens to channels and patterns of all nodes, in one stream of events. Made by
-/// [`ShardedClient::subscriber`](crate::ShardedClient::subscriber).
+/// Subscribes to channels and patterns of all nodes, and returns what they publish as one sequence of events.
+/// Made by [`ShardedClient::subscriber`](crate::ShardedClient::subscriber).
 ///
-/// A channel is listened to at the node that owns its name, which is where the client's PUBLISH goes; patterns are
-/// listened to on all nodes, and so are channels of keyspace notifications (`__keyspace@..`, `__keyevent@..`), which every
-/// server publishes for its own keys. What a script publishes goes out at the node it runs on: give the channel the hash tag of
-/// the script's keys, or subscribe by a pattern. One thread per node that is listened to waits for messages; it ends with the
-/// subscriber. When a connection breaks, an [`Event::Disconnected`] tells so at once; it is made again, and so are its
-/// subscriptions, and an [`Event::Missed`] tells that.
+/// A channel is subscribed to at the node that owns its name, which is where the client's PUBLISH goes.
+/// Patterns are subscribed to on all nodes, and so are channels of keyspace notifications (`__keyspace@..`,
+/// `__keyevent@..`), as every server publishes those for its own keys. A script publishes at the node it runs
+/// on: give the channel the hash tag of the script's keys, or subscribe to a pattern.
 ///
-/// Events that are not taken wait, up to [`EVENTS_MAX`](crate::EVENTS_MAX) of them and up to
+/// One thread per node with a subscription receives messages; it ends with the subscriber. When a connection
+/// breaks, an [`Event::Disconnected`] is returned at once. The connection and its subscriptions are then
+/// restored in the background, followed by an [`Event::Missed`].
+///
+/// Events that have not been read are queued, up to [`EVENTS_MAX`](crate::EVENTS_MAX) of them and up to
 /// [`EVENT_BYTES_MAX`](crate::EVENT_BYTES_MAX) bytes.
 ///
 /// ```no_run
@@ -47,12 +49,15 @@ use crate::sync::pub_sub_connection::PubSubConnection;
 /// ```
 pub struct Subscriber {
     shared: Arc<Shared>,
-    /// One per node that is listened to. By identity: they outlive a topology whose other nodes change.
+    /// One per node with a subscription, by the node's identity: they outlive a topology whose other nodes
+    /// change.
     connections: BTreeMap<NodeId, PubSubConnection>,
+    /// Where all connections put their events.
     events: Arc<EventChannel>,
 }
 
 impl Subscriber {
+    /// A subscriber without subscriptions or connections.
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
@@ -61,23 +66,26 @@ impl Subscriber {
         }
     }
 
-    /// How many bytes of events wait to be taken at most, twice as many while a change is waited for; a single event may be
-    /// larger. Nothing is read from the servers meanwhile, and one that has to keep too much closes the connection, of which
-    /// an [`Event::Disconnected`] tells. Defaults to [`EVENT_BYTES_MAX`](crate::EVENT_BYTES_MAX).
+    /// Maximum number of bytes of queued events, doubled while a change awaits its confirmation; a single
+    /// event may be larger. While the queue is full nothing is read from the servers, and a server that has
+    /// to buffer too much closes the connection, which shows as an [`Event::Disconnected`]. Defaults to
+    /// [`EVENT_BYTES_MAX`](crate::EVENT_BYTES_MAX).
     #[must_use]
     pub fn with_event_bytes_max(self, bytes: usize) -> Self {
         self.events.set_bytes_max(bytes.max(1));
         self
     }
 
-    /// Listens to channels. Returns when the nodes have confirmed it: what is published from then on is heard.
+    /// Subscribes to channels (SUBSCRIBE). Returns when the nodes have confirmed: whatever is published from
+    /// then on is received.
     ///
     /// # Errors
     ///
     /// [`Unroutable`](crate::ErrorKind::Unroutable) without a channel, or for one without an owner;
     /// [`Redis`](crate::ErrorKind::Redis) when a node refuses; [`Auth`](crate::ErrorKind::Auth),
-    /// [`NodeDown`](crate::ErrorKind::NodeDown) or [`Timeout`](crate::ErrorKind::Timeout) when it does not confirm in time:
-    /// the subscription is then made as soon as it can be reached, unless it is ended.
+    /// [`NodeDown`](crate::ErrorKind::NodeDown) or [`Timeout`](crate::ErrorKind::Timeout) when a node does
+    /// not confirm in time: the subscription is then made as soon as the node can be reached, unless it is
+    /// ended before.
     pub fn subscribe(&mut self, channels: impl ToRedisArgs) -> Result<(), Error> {
         self.change(
             SubscriptionChange::Subscribe,
@@ -86,7 +94,7 @@ impl Subscriber {
         )
     }
 
-    /// Listens to all channels that match patterns, on every node.
+    /// Subscribes to all channels that match patterns (PSUBSCRIBE), on every node.
     ///
     /// # Errors
     ///
@@ -99,7 +107,7 @@ impl Subscriber {
         )
     }
 
-    /// Listens to shard channels, to which SPUBLISH publishes.
+    /// Subscribes to shard channels (SSUBSCRIBE), to which SPUBLISH publishes.
     ///
     /// # Errors
     ///
@@ -112,7 +120,7 @@ impl Subscriber {
         )
     }
 
-    /// Ends listening to channels. Messages that have arrived are still given.
+    /// Ends subscriptions to channels (UNSUBSCRIBE). Messages that have arrived are still returned.
     ///
     /// # Errors
     ///
@@ -125,7 +133,7 @@ impl Subscriber {
         )
     }
 
-    /// Ends listening to patterns.
+    /// Ends subscriptions to patterns (PUNSUBSCRIBE). Messages that have arrived are still returned.
     ///
     /// # Errors
     ///
@@ -138,7 +146,7 @@ impl Subscriber {
         )
     }
 
-    /// Ends listening to shard channels.
+    /// Ends subscriptions to shard channels (SUNSUBSCRIBE). Messages that have arrived are still returned.
     ///
     /// # Errors
     ///
@@ -151,14 +159,18 @@ impl Subscriber {
         )
     }
 
-    /// The next event; `None` when none comes within `timeout`. Without a timeout it waits until there is one: a subscriber
-    /// never ends by itself, as it makes its connections again for as long as it lives.
+    /// Returns the next event, or `None` if none arrives within `timeout`. Without a timeout it waits until
+    /// there is one: a subscriber never ends by itself, as it reconnects for as long as it lives.
     ///
-    /// The async client's has the same signature.
+    /// The async client's method has the same signature.
     pub fn next_event(&mut self, timeout: impl Into<Option<Duration>>) -> Option<Event> {
         self.events.receive(timeout.into())
     }
 
+    /// Changes subscriptions on all nodes concerned, and waits for their confirmations.
+    ///
+    /// All nodes are sent their commands before the first confirmation is awaited, so the change takes as
+    /// long as the slowest node.
     fn change(
         &mut self,
         change: SubscriptionChange,
@@ -170,6 +182,7 @@ impl Subscriber {
             return Err(nothing_to_do());
         }
         let router = &self.shared.router;
+        // All names are routed before anything is changed: a name without an owner refuses the whole call.
         let mut spread = NamesByNode::new(router, kind);
         spread.add(router, &names)?;
         let spread = spread.finish(router);
@@ -177,13 +190,15 @@ impl Subscriber {
             .shared
             .executor
             .deadline(crate::command::BlockingTime::None);
-        // While an event cannot be told, what comes behind it is not heard, and it may be the confirmation.
+        // The caller does not read events while it waits here, and a confirmation is behind the messages that
+        // arrived before it: with a full queue it would never be read.
         let events = Arc::clone(&self.events);
         let _more = events.take_more();
         for (node, names) in &spread {
             self.connection(*node)?
                 .change(change, kind, names, &deadline);
         }
+        // A second loop, so that the nodes work at the same time.
         for (node, _) in &spread {
             let spec = self.shared.router.topology().node(*node);
             let name = spec.name();
@@ -194,6 +209,7 @@ impl Subscriber {
         Ok(())
     }
 
+    /// The connection to `node`, made if there is none yet.
     fn connection(&mut self, node: NodeIndex) -> Result<&PubSubConnection, Error> {
         let spec = self.shared.router.topology().node(node);
         match self.connections.entry(spec.id()) {
@@ -208,6 +224,7 @@ impl Subscriber {
 }
 
 impl Drop for Subscriber {
+    /// Wakes the threads that wait for room in the queue; each ends when its connection is dropped.
     fn drop(&mut self) {
         self.events.close();
     }
@@ -216,7 +233,7 @@ impl Drop for Subscriber {
 impl Iterator for Subscriber {
     type Item = Event;
 
-    /// Waits for the next event, without limit.
+    /// Waits for the next event, without limit. Never `None`.
     fn next(&mut self) -> Option<Event> {
         self.events.receive(None)
     }

@@ -1,8 +1,11 @@
-//! How is a connection to a node encrypted?
+//! The TLS settings of a node.
 //!
-//! [`TlsBackend`]: the library that does it. [`TlsOptions`]: what the user chose. [`Tls`]: what a connection of one
-//! node is made with, checked and ready, so that nothing of the settings can fail later. `rustls` and `native_tls` make
-//! it. No socket is known here: `sync` and `aio` move the bytes.
+//! * [`TlsBackend`]: the library; [`TlsOptions`]: the user's choice for all nodes.
+//! * [`Tls`]: the checked settings of one node, ready for any number of connections: a wrong certificate is
+//!   reported when the client is built, not by its first command.
+//! * `rustls` and `native_tls`: make a [`Config`] of their library.
+//!
+//! No socket is known here: `sync` and `aio` move the bytes.
 
 #[cfg(feature = "tls-native-tls")]
 mod native_tls;
@@ -24,44 +27,51 @@ use crate::topology::error_text;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TlsBackend {
-    /// rustls, by the features `tls-rustls` and, for the async client and the proxy, `tokio-rustls-comp`. Its
-    /// cryptography is that of the `CryptoProvider` that the program has installed, or else of ring.
+    /// rustls, enabled by the feature `tls-rustls` and, for the async client and the proxy,
+    /// `tokio-rustls-comp`. Uses the `CryptoProvider` that the program has installed, or else ring.
     Rustls,
-    /// The system's own (OpenSSL, Schannel, Secure Transport), by the features `tls-native-tls` and, for the async
-    /// client and the proxy, `tokio-native-tls-comp`.
+    /// The system's library (OpenSSL, Schannel, Secure Transport), enabled by the feature `tls-native-tls`
+    /// and, for the async client and the proxy, `tokio-native-tls-comp`.
     NativeTls,
 }
 
-/// Which connections are made.
+/// The kind of client that moves the bytes; decides which features are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Runtime {
+    /// The blocking client.
     Blocking,
+    /// The client on tokio, and the proxy.
     Tokio,
 }
 
-/// What the user chose for `rediss://` nodes.
+/// The user's settings for `rediss://` nodes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TlsOptions {
+    /// The library. `None` takes the first that is enabled.
     pub(crate) backend: Option<TlsBackend>,
+    /// Certificates for all nodes that have none of their own.
     #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
     pub(crate) certificates: Option<TlsCertificates>,
-    /// By the name of the node.
+    /// Certificates by name of the node. The last entry for a name counts.
     #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
     pub(crate) of_node: Vec<(String, TlsCertificates)>,
+    /// The name that all certificates must have. `None` takes the host of each URL.
     pub(crate) server_name: Option<String>,
 }
 
-/// What encrypts the connections to one node.
+/// The TLS settings of one node.
 #[derive(Clone)]
 pub(crate) struct Tls {
+    /// Settings of the library.
     pub(crate) config: Config,
     /// The name that the server's certificate must have.
     pub(crate) server_name: String,
-    /// Whether the client has a certificate to show.
+    /// True if the client has a certificate to present.
     shows_certificate: bool,
 }
 
-/// Settings of a library, ready for any number of connections.
+/// Settings of one library. Cheap to clone. Empty without a TLS feature, so that code which would need one
+/// does not exist.
 #[derive(Clone)]
 pub(crate) enum Config {
     #[cfg(feature = "tls-rustls")]
@@ -74,7 +84,7 @@ pub(crate) enum Config {
 }
 
 impl TlsBackend {
-    /// The feature that brings it.
+    /// The feature of this crate that enables the library.
     fn feature(self, runtime: Runtime) -> &'static str {
         match (self, runtime) {
             (Self::Rustls, Runtime::Blocking) => "tls-rustls",
@@ -84,6 +94,7 @@ impl TlsBackend {
         }
     }
 
+    /// True if that feature is enabled.
     fn is_there(self, runtime: Runtime) -> bool {
         match (self, runtime) {
             (Self::Rustls, Runtime::Blocking) => cfg!(feature = "tls-rustls"),
@@ -95,7 +106,12 @@ impl TlsBackend {
 }
 
 impl TlsOptions {
-    /// What encrypts connections to the node called `name`; `None` where nothing does.
+    /// Makes the settings of the node called `name`. `None` if its URL does not ask for TLS.
+    ///
+    /// # Errors
+    ///
+    /// If the node has certificates but no TLS, if the library is not enabled, or if a certificate cannot be
+    /// read.
     pub(crate) fn for_node(
         &self,
         name: &str,
@@ -118,6 +134,8 @@ impl TlsOptions {
             };
         };
         let failed = |why: String| Error::config(format!("node {name:?}: {why}")).at_node(name);
+        // redis-rs does not make them readable. Ignoring them would connect without the client's certificate,
+        // or trust other issuers.
         if tls_params.is_some() {
             return Err(failed(
                 "certificates that were given to redis-rs cannot be read; give them to Builder::tls_certificates"
@@ -131,7 +149,8 @@ impl TlsOptions {
             .map_err(failed)
     }
 
-    /// Whether every node that was given certificates of its own is there.
+    /// Checks that every node with certificates of its own exists: a typing error would let it fall back to
+    /// those for all.
     pub(crate) fn check(&self, nodes: &[NodeSpec]) -> Result<(), Error> {
         #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
         for (name, _) in &self.of_node {
@@ -147,6 +166,7 @@ impl TlsOptions {
         Ok(())
     }
 
+    /// The library chosen, or the first that is enabled: rustls before native-tls, as in redis-rs.
     fn backend(&self, runtime: Runtime) -> Result<TlsBackend, String> {
         if let Some(chosen) = self.backend {
             return match chosen.is_there(runtime) {
@@ -163,23 +183,28 @@ impl TlsOptions {
             .ok_or_else(missing_feature)
     }
 
+    /// The node's own certificates, or those for all nodes.
     #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
     fn certificates_of(&self, name: &str) -> Option<&TlsCertificates> {
+        // Backwards, so that a later call of the builder replaces an earlier one.
         let own = self.of_node.iter().rev().find(|(node, _)| node == name);
         own.map(|(_, certificates)| certificates)
             .or(self.certificates.as_ref())
     }
 
+    /// True if the node has certificates of its own.
     #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
     fn has_certificates_of(&self, name: &str) -> bool {
         self.of_node.iter().any(|(node, _)| node == name)
     }
 
+    /// Certificates cannot be given without a TLS library.
     #[cfg(not(any(feature = "tls-native-tls", feature = "tls-rustls")))]
     fn has_certificates_of(&self, _: &str) -> bool {
         false
     }
 
+    /// Makes the settings for one node.
     #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
     fn build(
         &self,
@@ -191,6 +216,7 @@ impl TlsOptions {
         let certificates = self.certificates_of(node);
         let config = match backend {
             #[cfg(feature = "tls-rustls")]
+            // Both are parsed now, so that connecting cannot fail for a reason that was known before.
             TlsBackend::Rustls => {
                 let config = rustls::config(certificates, insecure)?;
                 Config::Rustls(config.into(), rustls::server_name(server_name)?)
@@ -209,13 +235,14 @@ impl TlsOptions {
         })
     }
 
+    /// No library is enabled.
     #[cfg(not(any(feature = "tls-native-tls", feature = "tls-rustls")))]
     fn build(&self, _: TlsBackend, _: &str, _: &str, _: bool) -> Result<Tls, String> {
         Err(missing_feature())
     }
 }
 
-/// TLS is asked for and not compiled in.
+/// The message for TLS without a library.
 fn missing_feature() -> String {
     let feature = TlsBackend::feature;
     let [rustls, native] = [TlsBackend::Rustls, TlsBackend::NativeTls];
@@ -229,9 +256,11 @@ fn missing_feature() -> String {
     )
 }
 
-/// Why redis-rs did not take a URL, without what may repeat a part of it. redis-rs does not say which feature brings TLS.
+/// Why redis-rs refused a URL, without any part of the URL, which may contain a password. redis-rs does not
+/// name the feature that TLS needs, so this does.
 pub(crate) fn refused_url(error: &redis::RedisError) -> String {
     let has_tls = cfg!(any(feature = "tls-native-tls", feature = "tls-rustls"));
+    // redis-rs has no kind for this error, only its text.
     match has_tls || !error.to_string().contains("TLS") {
         true => error_text(error),
         false => missing_feature(),
@@ -247,8 +276,10 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// What to add when a server hangs up instead of giving its first answer. In TLS 1.3 it refuses a client behind the
-    /// handshake, and it may be gone before its reason is read.
+    /// Text to add to the error when the server closes the connection during the handshake.
+    ///
+    /// In TLS 1.3 a server checks the client's certificate after the client considers the handshake complete.
+    /// Its alert may be lost when it closes, so a missing certificate looks like any other closed connection.
     pub(crate) fn hint(&self) -> &'static str {
         match self.shows_certificate {
             true => "",
@@ -258,10 +289,11 @@ impl Tls {
         }
     }
 
-    /// A handshake that failed, in words that say what is to be done.
+    /// The error of a failed TLS handshake, with what to do about it: a certificate that was refused needs
+    /// its issuer in `Builder::tls_certificates`.
     pub(crate) fn handshake_error(&self, error: io::Error) -> io::Error {
         let text = error.to_string();
-        // Both libraries say why, each in its own words.
+        // The libraries have no common error type, but both name the certificate if it is the reason.
         let text = match text.to_ascii_lowercase().contains("certificate") {
             true => format!(
                 "TLS: the certificate of the server was refused, as {:?}: {text}; \

@@ -1,9 +1,10 @@
-//! TLS by the system's own library.
+//! TLS settings for native-tls, the system's library.
 
 use native_tls::{Certificate, Identity, TlsConnector};
 use redis::TlsCertificates;
 
-/// The settings of all connections to one node. `insecure` takes any certificate, as redis-rs does for `#insecure`.
+/// The settings of all connections to one node. `insecure` accepts any certificate, as redis-rs does for
+/// `#insecure`.
 pub(super) fn connector(
     certificates: Option<&TlsCertificates>,
     insecure: bool,
@@ -13,6 +14,7 @@ pub(super) fn connector(
         builder
             .danger_accept_invalid_certs(true)
             .danger_accept_invalid_hostnames(true)
+            // As redis-rs does: the name is not checked, and may be none.
             .use_sni(false);
     }
     let root = certificates.and_then(|certificates| certificates.root_cert.as_ref());
@@ -22,7 +24,7 @@ pub(super) fn connector(
         if roots.is_empty() {
             return Err("TLS: there is no root certificate in the PEM text".into());
         }
-        // In place of the machine's, as for rustls.
+        // In place of the machine's issuers, as for rustls: a user who names an issuer trusts no other.
         builder.disable_built_in_roots(true);
         for root in roots {
             builder.add_root_certificate(root);

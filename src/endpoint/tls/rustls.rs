@@ -1,4 +1,4 @@
-//! TLS by rustls.
+//! TLS settings for rustls.
 
 use std::sync::Arc;
 
@@ -9,12 +9,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-/// The settings of all connections to one node. `insecure` takes any certificate, as redis-rs does for `#insecure`.
+/// The settings of all connections to one node. `insecure` accepts any certificate, as redis-rs does for
+/// `#insecure`.
 pub(super) fn config(
     certificates: Option<&TlsCertificates>,
     insecure: bool,
 ) -> Result<ClientConfig, String> {
-    // Named, and not left to rustls, which panics when it cannot tell by its features which one to take.
+    // Chosen here and not by rustls, which panics if its features enable more than one provider or none.
     let provider = match CryptoProvider::get_default() {
         Some(installed) => Arc::clone(installed),
         None => Arc::new(rustls::crypto::ring::default_provider()),
@@ -40,16 +41,18 @@ pub(super) fn config(
                 .map_err(|error| format!("TLS: the client certificate: {error}"))?
         }
     };
+    // As redis-rs does: the name is not checked, and may be none.
     config.enable_sni = !insecure;
     Ok(config)
 }
 
-/// The name that a certificate must have.
+/// Parses the name that a certificate must have: a DNS name or an IP address.
 pub(super) fn server_name(host: &str) -> Result<ServerName<'static>, String> {
     ServerName::try_from(host.to_owned())
         .map_err(|_| format!("TLS: {host:?} is no name that a certificate could have"))
 }
 
+/// The issuers that are trusted: the user's, or else the common ones.
 fn roots(certificates: Option<&TlsCertificates>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     if let Some(pem) = certificates.and_then(|certificates| certificates.root_cert.as_ref()) {
@@ -58,9 +61,11 @@ fn roots(certificates: Option<&TlsCertificates>) -> Result<RootCertStore, String
                 .add(certificate)
                 .map_err(|error| format!("TLS: a root certificate: {error}"))?;
         }
+        // Without the common ones: a user who names an issuer trusts no other.
         return Ok(roots);
     }
     add_common_roots(&mut roots);
+    // Without any issuer every handshake would fail, with a message that does not name the reason.
     match roots.is_empty() {
         false => Ok(roots),
         true => Err("TLS: this machine has no root certificates; give some to Builder::tls_certificates, or enable the \
@@ -69,18 +74,20 @@ fn roots(certificates: Option<&TlsCertificates>) -> Result<RootCertStore, String
     }
 }
 
-/// Mozilla's.
+/// Adds Mozilla's issuers.
 #[cfg(feature = "tls-rustls-webpki-roots")]
 fn add_common_roots(roots: &mut RootCertStore) {
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
 }
 
-/// The machine's own. Some of those may be unusual; what is needed is missed when a server shows its certificate.
+/// Adds the machine's issuers. Some machines have a few that cannot be parsed; they are skipped, and a server
+/// that needs one is refused when it presents its certificate.
 #[cfg(not(feature = "tls-rustls-webpki-roots"))]
 fn add_common_roots(roots: &mut RootCertStore) {
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
 }
 
+/// All certificates of a PEM text. No certificate at all is an error: the text is probably something else.
 fn all_certificates(pem: &[u8], whose: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let all = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()
@@ -93,7 +100,7 @@ fn all_certificates(pem: &[u8], whose: &str) -> Result<Vec<CertificateDer<'stati
     }
 }
 
-/// Takes any certificate.
+/// Accepts any certificate: the connection is encrypted, but the server is not authenticated.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 
@@ -115,6 +122,7 @@ impl ServerCertVerifier for AnyCertificate {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        // Without a trusted certificate a valid signature proves nothing.
         Ok(HandshakeSignatureValid::assertion())
     }
 

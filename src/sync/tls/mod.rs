@@ -1,8 +1,22 @@
-//! An encrypted socket.
+//! Encrypted sockets of the blocking client.
 //!
-//! A [`TlsSession`] turns bytes into encrypted bytes and back, and knows no socket; [`TlsSocket`] moves the encrypted
-//! ones. So a read or a write waits no longer than the socket's own limit, one thread can write while another reads,
-//! and both libraries are used alike.
+//! A [`Session`] encrypts and decrypts bytes and has no socket; [`TlsSocket`] moves the encrypted bytes. With
+//! the two apart, a read or a write blocks no longer than the socket's own timeout, one thread can write
+//! while another reads, and both libraries are used alike. The TLS streams of the libraries offer none of
+//! that.
+//!
+//! ```text
+//!  write ──▶ Session ──▶ Outgoing ──▶ TcpStream      under the lock of `outgoing`
+//!  read  ◀── Session ◀── received ◀── TcpStream      under no lock while it blocks
+//! ```
+//!
+//! Lock order: `outgoing` before `session`. `session` is held for computing only, never over network I/O, so
+//! a reader that has received something waits at most for an encryption.
+//!
+//! Connections are closed without close_notify. RESP carries the length of everything that is longer than a
+//! line, so neither side can take a stream that was cut for a complete one.
+//!
+//! `rustls` and `native_tls`: one session each; `session`: the trait.
 
 #[cfg(feature = "tls-native-tls")]
 mod native_tls;
@@ -20,39 +34,44 @@ use self::session::TlsSession;
 use crate::endpoint::Deadline;
 use crate::endpoint::tls::Tls;
 
-/// Encrypted at once at most, so that what waits to go out has a limit.
+/// Maximum number of bytes encrypted per write, which bounds what is queued in [`Outgoing`].
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Read from the network at once at most.
+/// Maximum number of encrypted bytes per read.
 const RECEIVED_BYTES: usize = 32 * 1024;
 
-/// Looked through at most for a byte that nobody asked for. More than that is not what a healthy server sends by
-/// itself.
+/// Maximum number of bytes examined by [`TlsSocket::peek`]. A healthy server sends less than that unasked, so
+/// the loop need not go on for as long as an attacker likes.
 const PEEKED_BYTES_MAX: usize = 64 * 1024;
 
-/// A socket whose bytes are encrypted.
+/// A TCP socket whose bytes are encrypted.
 pub(super) struct TlsSocket {
+    /// The connection beneath; clones share its timeouts.
     tcp: TcpStream,
     shared: Arc<Shared>,
-    /// Room for what comes from the network.
+    /// Receive buffer of this handle; empty until its first read.
     received: Vec<u8>,
 }
 
-/// What the clones of a socket share.
+/// State that the clones of a socket share.
 struct Shared {
-    /// Locked before the session. A writer that waits for the network holds this one only, and does not keep a reader
-    /// waiting.
+    /// Locked before `session`. A writer that waits for the network holds this lock only, so that it does not
+    /// block readers.
     outgoing: Mutex<Outgoing>,
+    /// Keys and buffers of the connection.
     session: Mutex<Box<dyn TlsSession>>,
 }
 
-/// Encrypted bytes that are to go out.
+/// Encrypted bytes to be sent, in order. A record must be sent to its end before the next one.
 #[derive(Default)]
 struct Outgoing {
+    /// Records, the first perhaps sent in part.
     bytes: Vec<u8>,
+    /// Number of bytes of `bytes` that the socket has taken.
     sent: usize,
 }
 
+/// Starts the session of whichever library was chosen.
 fn begin(tls: &Tls) -> io::Result<Box<dyn TlsSession>> {
     match tls.config {
         #[cfg(feature = "tls-rustls")]
@@ -67,15 +86,16 @@ fn begin(tls: &Tls) -> io::Result<Box<dyn TlsSession>> {
 }
 
 impl TlsSocket {
-    /// Shakes hands over a new connection.
+    /// Performs the TLS handshake on a new connection, within the deadline.
     pub(super) fn connect(tcp: TcpStream, tls: &Tls, deadline: &Deadline) -> io::Result<Self> {
         Self::shake_hands(tcp, tls, deadline).map_err(|error| match error.kind() {
-            // So says a socket whose time is over.
+            // What a blocking socket reports when its timeout has passed.
             io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
             _ => error,
         })
     }
 
+    /// Drives the handshake: sends what the session produces, feeds it what arrives.
     fn shake_hands(tcp: TcpStream, tls: &Tls, deadline: &Deadline) -> io::Result<Self> {
         let session = begin(tls).map_err(|error| tls.handshake_error(error))?;
         let mut socket = Self {
@@ -90,10 +110,11 @@ impl TlsSocket {
             let shaken = socket.shared.session.lock().handshake();
             let sent = socket.send_answers(deadline);
             match shaken {
-                // What the server is told of it may have gone out or not.
+                // The alert to the server was sent if possible; whether it was does not matter here.
                 Err(error) => return Err(tls.handshake_error(error)),
                 Ok(true) => {
                     sent?;
+                    // The handshake's own timeouts must not stay: `RespStream` assumes that none is set.
                     socket.tcp.set_read_timeout(None)?;
                     socket.tcp.set_write_timeout(None)?;
                     return Ok(socket);
@@ -110,7 +131,7 @@ impl TlsSocket {
         }
     }
 
-    /// Sends all that the session wants to send.
+    /// Sends everything that the session has produced.
     fn send_answers(&self, deadline: &Deadline) -> io::Result<()> {
         let mut outgoing = self.shared.outgoing.lock();
         let mut session = self.shared.session.lock();
@@ -126,6 +147,7 @@ impl TlsSocket {
         Ok(())
     }
 
+    /// Sets the socket's timeouts to the time left.
     fn arm(&self, deadline: &Deadline) -> io::Result<()> {
         if deadline.is_over() {
             return Err(io::ErrorKind::TimedOut.into());
@@ -140,7 +162,7 @@ impl TlsSocket {
         &self.tcp
     }
 
-    /// A second handle of this socket, for another thread.
+    /// A second handle of this socket, so that one thread can write while another reads.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             tcp: self.tcp.try_clone()?,
@@ -149,24 +171,26 @@ impl TlsSocket {
         })
     }
 
-    /// Whether encrypted bytes have not gone out.
+    /// True if encrypted bytes are not sent yet.
     pub(super) fn holds_back(&self) -> bool {
         self.shared.outgoing.lock().is_left()
     }
 
-    /// Receives once, and decrypts it.
+    /// Reads once from the network and gives the bytes to the session.
     fn fill(&mut self) -> io::Result<()> {
         self.received.resize(RECEIVED_BYTES, 0);
+        // Without a lock: this is where a reader spends its time.
         let count = (&self.tcp).read(&mut self.received)?;
         self.shared.session.lock().receive(&self.received[..count]);
         Ok(())
     }
 
-    /// Looks for a byte without waiting. It is taken: a connection on which something comes that nobody asked for is
-    /// given up. What the encryption itself has to say, such as a ticket for a later connection, is no such byte; its
-    /// end is one.
+    /// Looks for decrypted bytes or the end of the stream, without blocking. A byte found is consumed, as a
+    /// connection with unasked data is given up anyway. Session tickets and key updates are processed and do
+    /// not count as data.
     pub(super) fn peek(&self) -> io::Result<usize> {
         let mut byte = [0];
+        // Decrypted data that was not read would not show on the socket.
         match self.shared.session.lock().read(&mut byte) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             found => return found,
@@ -187,23 +211,25 @@ impl TlsSocket {
             session.receive(&received[..count]);
             match session.read(&mut byte) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && count > 0 => {}
-                // The end, or an error other than `WouldBlock`.
+                // A byte, the end of the stream, or an error: not an idle connection in any case.
                 _ => break,
             }
         }
+        // Whatever was found: a socket left non-blocking would ignore every timeout.
         self.tcp.set_nonblocking(false)?;
         found
     }
 
-    /// Sends what the session has to say by itself, such as that it has new keys too. If somebody writes now, it goes
-    /// out with that.
+    /// Sends what the session produces by itself, such as the reply to a key update.
     fn answer(&self) {
+        // Only if nobody is writing: a reader must not block on a writer, which will send these bytes as
+        // well.
         if let Some(mut outgoing) = self.shared.outgoing.try_lock() {
             let mut session = self.shared.session.lock();
             let taken = session.take_outgoing(&mut outgoing.bytes);
             drop(session);
             if taken.is_ok() && outgoing.is_left() {
-                // A failure shows with the next read or write.
+                // An error is met again by the next read or write.
                 let _ = outgoing.push(&self.tcp);
             }
         }
@@ -211,7 +237,7 @@ impl TlsSocket {
 }
 
 impl Read for TlsSocket {
-    /// Waits for the network once: `Interrupted` when what came decrypts to nothing yet.
+    /// Blocks at most once. `Interrupted` means that what arrived does not decrypt to anything yet.
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let would_block = io::ErrorKind::WouldBlock;
         let is_empty =
@@ -220,6 +246,7 @@ impl Read for TlsSocket {
         if !is_empty(&read) {
             return read;
         }
+        // The session's lock is released here; no other thread reads, so nothing is taken from under us.
         self.fill()?;
         let read = self.shared.session.lock().read(into);
         self.answer();
@@ -231,32 +258,36 @@ impl Read for TlsSocket {
 }
 
 impl Write for TlsSocket {
-    /// Waits for the network once, and no more than twice. What it took may be held back: [`flush`](Self::flush) sends
-    /// it.
+    /// Blocks at most twice. Bytes counted as written may still be queued; [`flush`](Self::flush) sends them.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut outgoing = self.shared.outgoing.lock();
+        // The rest of the last record first. If the socket does not take it, nothing new is encrypted, so the
+        // queue stays bounded.
         outgoing.push(&self.tcp)?;
         let mut session = self.shared.session.lock();
         let count = session.write(&bytes[..bytes.len().min(CHUNK_BYTES)])?;
+        // Both locks: the records of two writers must be queued in the order in which they were encrypted.
         session.take_outgoing(&mut outgoing.bytes)?;
         drop(session);
-        // These bytes are taken. An error comes again when the rest of them is sent.
+        // The session has taken these bytes, so they count as written. An error is met again when the rest
+        // is sent.
         let _ = outgoing.push(&self.tcp);
         Ok(count)
     }
 
-    /// Waits for the network once: `Interrupted` when something is still held back.
+    /// Blocks at most once. `Interrupted` means that something is still queued.
     fn flush(&mut self) -> io::Result<()> {
         self.shared.outgoing.lock().push(&self.tcp)
     }
 }
 
 impl Outgoing {
+    /// True if something is still to be sent.
     fn is_left(&self) -> bool {
         self.sent < self.bytes.len()
     }
 
-    /// Writes once; `Interrupted` when something is left.
+    /// Writes once. `Interrupted` means that something is left.
     fn push(&mut self, mut tcp: &TcpStream) -> io::Result<()> {
         if self.is_left() {
             match tcp.write(&self.bytes[self.sent..])? {

@@ -1,4 +1,6 @@
-//! A session of the system's own library.
+//! A [`Session`] of native-tls.
+//!
+//! The library works on a stream, so it is given one in memory.
 
 use std::io::{self, Read, Write};
 
@@ -6,23 +8,30 @@ use native_tls::{HandshakeError, MidHandshakeTlsStream, TlsConnector, TlsStream}
 
 use super::session::TlsSession;
 
-/// The library wants a stream to read from and to write to; it gets one in memory.
+/// An in-memory stream: `incoming` is read by the library, `outgoing` written by it.
 #[derive(Debug, Default)]
 struct Memory {
+    /// Encrypted bytes received.
     incoming: Vec<u8>,
-    /// How much of `incoming` was read.
+    /// Number of bytes of `incoming` that the library has read.
     read: usize,
-    /// No more comes.
+    /// True once the network has ended.
     ended: bool,
+    /// Encrypted bytes to be sent.
     outgoing: Vec<u8>,
 }
 
+/// State of the session; the library has one type for each.
 enum NativeSession {
+    /// The handshake waits for bytes.
     Handshake(MidHandshakeTlsStream<Memory>),
+    /// The handshake is complete.
     Open(TlsStream<Memory>),
+    /// The handshake has failed, or is being continued.
     Failed,
 }
 
+/// Starts a session, which has the client's first message ready to be sent.
 pub(super) fn begin(
     connector: &TlsConnector,
     server_name: &str,
@@ -31,6 +40,7 @@ pub(super) fn begin(
 }
 
 impl NativeSession {
+    /// The state after a step of the handshake.
     fn of(shaken: Result<TlsStream<Memory>, HandshakeError<Memory>>) -> io::Result<Self> {
         match shaken {
             Ok(stream) => Ok(Self::Open(stream)),
@@ -39,6 +49,7 @@ impl NativeSession {
         }
     }
 
+    /// The stream in memory, if there is still one.
     fn memory(&mut self) -> Option<&mut Memory> {
         match self {
             Self::Handshake(handshake) => Some(handshake.get_mut()),
@@ -47,6 +58,7 @@ impl NativeSession {
         }
     }
 
+    /// The stream of a completed handshake.
     fn open(&mut self) -> io::Result<&mut TlsStream<Memory>> {
         match self {
             Self::Open(stream) => Ok(stream),

@@ -1,4 +1,4 @@
-//! A session of rustls.
+//! A [`Session`] of rustls.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -8,16 +8,18 @@ use rustls::{ClientConfig, ClientConnection};
 
 use super::session::TlsSession;
 
-/// A session, and what it was not fed yet: it takes no more than its user reads.
+/// A connection of rustls, with the bytes that it has not taken yet: it takes no more than it has room for.
 struct RustlsSession {
     connection: ClientConnection,
+    /// Encrypted bytes received.
     incoming: Vec<u8>,
-    /// How much of `incoming` it has taken.
+    /// Number of bytes of `incoming` that the connection has taken.
     taken: usize,
-    /// No more comes.
+    /// True once the network has ended.
     ended: bool,
 }
 
+/// Starts a session, which has the client's first message ready to be sent.
 pub(super) fn begin(
     config: &Arc<ClientConfig>,
     name: &ServerName<'static>,
@@ -32,11 +34,13 @@ pub(super) fn begin(
 }
 
 impl RustlsSession {
-    /// Feeds it. Whether there was something to feed it with.
+    /// Gives the connection one piece of what was received. Returns false if there is none.
     fn process(&mut self) -> io::Result<bool> {
         let mut rest = &self.incoming[self.taken..];
         if rest.is_empty() {
             return match self.ended {
+                // An end without close_notify, which an attacker can forge; but a reply that was cut is seen
+                // by its length anyway.
                 true => Err(io::ErrorKind::UnexpectedEof.into()),
                 false => Ok(false),
             };

@@ -1,21 +1,23 @@
-//! What a TLS library does, without a socket.
+//! The interface to a TLS library, without a socket.
 
 use std::io;
 
-/// The encryption of one connection, without its network.
+/// The TLS state of one connection. Pure computation: bytes come in with `receive` and go out with
+/// `take_outgoing`.
 pub(super) trait TlsSession: Send {
-    /// Goes on with the handshake, as far as what was received allows. Whether it is over.
+    /// Continues the handshake with what was received. Returns true once it is complete.
     fn handshake(&mut self) -> io::Result<bool>;
 
-    /// Takes what came from the network; no byte is the end of it.
+    /// Adds bytes from the network; an empty slice is the end of the stream.
     fn receive(&mut self, encrypted: &[u8]);
 
-    /// Reads what was received, decrypted. `WouldBlock` when more must be received first.
+    /// Reads decrypted bytes. `WouldBlock` means that more must be received first; zero is the end of the
+    /// stream.
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
 
-    /// Encrypts bytes; how many it took.
+    /// Encrypts bytes and returns how many it has taken.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Moves what is to be sent to the end of `out`.
+    /// Moves the encrypted bytes to the end of `out`.
     fn take_outgoing(&mut self, out: &mut Vec<u8>) -> io::Result<()>;
 }
