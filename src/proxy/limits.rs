@@ -142,11 +142,11 @@ pub(crate) struct OutputWatch {
 /// Result of [`OutputWatch::check`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutputDecision {
-    /// There is room.
+    /// The output is within its limits.
     Within,
     /// The soft limit is exceeded: the client is disconnected at this instant, unless it reads before.
     Until(Instant),
-    /// The client is to be disconnected.
+    /// The client is disconnected now.
     Exceeded,
 }
 

@@ -145,8 +145,8 @@ impl Session {
                         next: NextStep::Input(1),
                     };
                 }
-                // `normalize` keeps empty requests in its output. Sent to `next_unusual`, they would be
-                // rewritten as themselves for ever.
+                // `normalize` keeps empty requests in its output. If they were unusual, all the rest would be
+                // rewritten again behind each of them, in quadratic time.
                 Err(_) if rest.starts_with(EMPTY_REQUEST) => {
                     self.skip_empty();
                     base = consumed + EMPTY_REQUEST.len();
@@ -203,6 +203,7 @@ impl Session {
             Parsed::Incomplete(needed) if needed > bytes.len() + LARGE_BYTES => {
                 match self.owner_of_prefix(router, bytes) {
                     Some(node) => {
+                        // The upload consumes the bytes that the parser remembers.
                         self.parser = RequestParser::default();
                         (0, NextStep::Upload { node })
                     }
