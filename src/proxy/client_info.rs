@@ -35,8 +35,8 @@ pub(crate) struct ClientInfo {
     /// True while the client waits for a blocking command that CLIENT UNBLOCK may end. Set in the registry's
     /// copy only.
     pub(crate) blocked: bool,
-    /// The last command about the connection itself (`cmd`). Commands for the nodes are not recorded, since
-    /// that would cost time for each.
+    /// The last CLIENT, transaction or pub/sub command (`cmd`). Commands for the nodes are not recorded: that
+    /// would cost time for each of them.
     pub(crate) command: String,
 }
 
@@ -55,7 +55,9 @@ pub(crate) struct ClientFilter {
 /// Types of clients, as in CLIENT LIST TYPE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ClientKind {
+    /// A client without subscriptions.
     Normal,
+    /// A client with subscriptions (`pubsub`).
     Listener,
     /// A master or a replica. A proxy has none, so it matches no client.
     Server,
