@@ -177,8 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let how = (self.session.protocol(), blocking, self.meter());
         let mut reply = pin!(call::call(&shared, packed, how));
         loop {
-            // Looked at before each wait: the flag may have been set while something was written, and its
-            // wake-up consumed there.
+            // `ClientIo::read` reports only that some flag was set, so each wait begins with a look at them.
             if self.entry.is_killed() || self.proxy.registry.is_stopping() {
                 return Ok(ActionOutcome::Closed);
             }

@@ -239,7 +239,8 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             let mut pipeline = RawPipeline::new(&shared.router, &snapshot, request.len(), entropy);
             let gathered = session.read_heavy_round(&request, &mut pipeline);
             let mut requests = pipeline.whole_exchange();
-            // Within the same task, so that the pipeline, which borrows the request, need not move again.
+            // May block this thread. The pipeline borrows the request, so both stay here until the replies
+            // are merged.
             runtime.block_on(send(&shared, &mut requests, &meter));
             let mut out = Vec::new();
             pipeline
@@ -282,6 +283,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
     /// When the node fails, the rest of the request is read and dropped, so that the client gets an error and
     /// may go on.
     async fn upload(&mut self, node: NodeIndex) -> io::Result<ControlFlow<()>> {
+        // The client may wait for earlier replies before it sends the rest.
         self.flush().await?;
         let shared = Arc::clone(self.proxy.shared(self.session.protocol()));
         let connector = shared.executor.connector(node);
@@ -339,8 +341,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             return Ok(ControlFlow::Break(()));
         }
         while self.input.len() < wanted {
-            // Looked at before each wait: the flag may have been set while something was written, and its
-            // wake-up consumed there.
+            // `ClientIo::read` reports only that some flag was set, so each wait begins with a look at them.
             if self.entry.is_killed() || self.proxy.registry.is_stopping() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -366,7 +367,6 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
                     if self.push_event(event).is_break() || self.push_events().is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
-                    // The client may wait for earlier replies before it sends the rest.
                     self.flush().await?;
                 }
                 Interrupt::Notified => {}
