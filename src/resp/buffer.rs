@@ -77,6 +77,7 @@ impl ReplyDecoder {
     pub(crate) fn spare_mut(&mut self) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
+            // Only here, where nothing has to be copied.
             if self.buffer.len() > BYTES_KEPT {
                 self.buffer = vec![0; BYTES];
             }
@@ -195,6 +196,8 @@ impl ReplyDecoder {
                         // A push is no reply, so no request may be told that its reply was too large.
                         let is_push = arrived[0] == b'>';
                         self.start += skip.at;
+                        // The scanner goes on in the bytes to come: where the reply ends must be known to
+                        // find the next one.
                         self.passing = self.partial.take().map(|skip| skip.scanner);
                         return Ok(match is_push {
                             true => RawFrame::Incomplete,
@@ -207,6 +210,7 @@ impl ReplyDecoder {
             self.partial = None;
             let start = self.start;
             self.start += length;
+            // Otherwise a push message, which is skipped.
             if self.buffer[start] != b'>' {
                 return Ok(RawFrame::Complete(&self.buffer[start..start + length]));
             }

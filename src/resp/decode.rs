@@ -84,6 +84,7 @@ pub(crate) fn read_all(
     let wanted = replies.len() + count;
     replies.reserve(count);
     while replies.len() < wanted {
+        // Adds nothing for a push message.
         replies.extend(value(input, 0)?);
     }
     Ok(())
@@ -198,6 +199,8 @@ pub(crate) fn length(digits: &[u8]) -> io::Result<Option<usize>> {
         return Err(malformed("a length of the reply cannot be read"));
     }
     let length = reply_integer(digits)?;
+    // No server stores more. A larger number means that the stream is out of step, and waiting would never
+    // end.
     let length = u32::try_from(length)
         .ok()
         .and_then(|length| usize::try_from(length).ok());
@@ -264,6 +267,7 @@ fn any_value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> 
         b'>' => {
             let count = some_length(rest)?;
             input.consume(length + 2);
+            // Decoded only to find its end.
             items(input, count, depth)?;
             return Ok(None);
         }
@@ -274,6 +278,7 @@ fn any_value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> 
             if mark == b'%' {
                 return Ok(Some(Value::Map(pairs)));
             }
+            // An attribute belongs to the value that follows it, and the two are one reply.
             let data = Box::new(element(input, depth)?);
             let attributes = pairs;
             return Ok(Some(Value::Attribute { data, attributes }));
@@ -285,6 +290,7 @@ fn any_value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> 
             let bytes = some_length(rest)?;
             input.consume(length + 2);
             let text = bulk(input, bytes)?;
+            // redis-rs parses whole frames only, so the frame is put together again.
             let mut packed = format!("{}{}\r\n", char::from(mark), text.len()).into_bytes();
             packed.extend_from_slice(&text);
             packed.extend_from_slice(b"\r\n");

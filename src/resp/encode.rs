@@ -103,6 +103,7 @@ impl Protocol {
                     self.write(out, value);
                 }
             }
+            // Attributes are hints, and a merged reply has none that applies to all of it.
             (Value::Attribute { data, .. }, _) => self.write(out, data),
             (Value::Double(number), Self::Resp3) => write_line(out, b',', double(*number)),
             (Value::Double(number), Self::Resp2) => write_bulk(out, double(*number).as_bytes()),

@@ -102,6 +102,7 @@ fn commands(info: &RedisConnectionInfo) -> Vec<(Cmd, OnRefusal)> {
     if info.protocol() == ProtocolVersion::RESP3 {
         let mut hello = cmd("HELLO");
         hello.arg(3);
+        // Within HELLO, because a server with a password refuses a HELLO without it.
         if let Some(password) = info.password() {
             hello
                 .arg("AUTH")
@@ -117,6 +118,7 @@ fn commands(info: &RedisConnectionInfo) -> Vec<(Cmd, OnRefusal)> {
         auth.arg(password);
         commands.push((auth, OnRefusal::Fail));
     }
+    // Zero is the database of every new connection.
     if info.db() != 0 {
         let mut select = cmd("SELECT");
         select.arg(info.db());

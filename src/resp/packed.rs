@@ -124,6 +124,7 @@ struct Stop {
 #[inline]
 fn read<'a>(bytes: &'a [u8], args: &mut Args<'a>) -> Result<&'a [u8], Stop> {
     let (count, mut rest) = number(bytes, b'*', PackedProblem::NoArray)?;
+    // A server skips it without a reply, so it must not be counted as a request.
     if count == 0 {
         return Err(Stop::at(bytes, PackedProblem::Empty));
     }

@@ -164,6 +164,7 @@ impl RequestParser {
                 }
             };
             let fits = taken.packed.len().max(taken.consumed + length) <= max_bytes;
+            // The first request is taken whatever its size: otherwise it would never be.
             if !fits && taken.consumed > 0 {
                 // It was appended to be measured.
                 taken.packed.truncate(before);
@@ -193,6 +194,7 @@ impl RequestParser {
     fn find(&mut self, bytes: &[u8], packed: &mut Vec<u8>) -> Result<ParsedInto, Vec<u8>> {
         let found = match bytes.first() {
             None => Ok(ParsedInto::Incomplete(1)),
+            // The first byte decides, as on a server.
             Some(b'*') => self.array(bytes, packed),
             Some(_) => self.inline(bytes, packed),
         };
@@ -227,6 +229,7 @@ impl RequestParser {
                 let count = number.filter(|&count| count <= ARGS_MAX);
                 let count = count.ok_or(b"Protocol error: invalid multibulk length")?;
                 self.begin_line(next);
+                // A negative number counts as zero, as on a server.
                 usize::try_from(count).unwrap_or(0)
             }
         };
@@ -235,6 +238,7 @@ impl RequestParser {
             let Some((number, next)) = self.line(bytes, "bulk")? else {
                 return Ok(Some(bytes.len() + 1));
             };
+            // Only once the line is whole, as on a server, which waits for it first.
             if bytes[self.at] != b'$' {
                 let got = bytes[self.at];
                 return Err([b"Protocol error: expected '$', got '", &[got][..], b"'"].concat());
@@ -243,6 +247,7 @@ impl RequestParser {
                 .and_then(|length| usize::try_from(length).ok())
                 .filter(|&length| length <= ARG_BYTES_MAX)
                 .ok_or(b"Protocol error: invalid bulk length")?;
+            // The two bytes behind an argument are not checked, since a server does not check them either.
             let end = next + length + 2;
             // `at` stays at the line of the length, so nothing is lost when the call is repeated with more
             // bytes.

@@ -113,6 +113,7 @@ impl FrameScanner {
 
     /// Keeps the beginning of a line, and drops what is beyond [`LINE_BYTES_KEPT`].
     fn keep(&mut self, piece: &[u8]) {
+        // The line may be an error of any length, and only lengths are needed.
         let room = LINE_BYTES_KEPT - self.line.len();
         self.line.extend_from_slice(&piece[..piece.len().min(room)]);
     }
@@ -130,12 +131,14 @@ impl FrameScanner {
             },
             b'=' | b'!' => return self.begin_body(resp::some_length(digits)?),
             b'*' | b'~' => resp::length(digits)?.unwrap_or(0),
+            // Scanned as an array. A caller that must tell pushes from replies looks at the first byte.
             b'>' => resp::some_length(digits)?,
             b'%' => resp::some_length(digits)?.saturating_mul(2),
             // An attribute's pairs, then what it belongs to.
             b'|' => resp::some_length(digits)?
                 .saturating_mul(2)
                 .saturating_add(1),
+            // Types of one line. An unknown marker is one too: the decoder refuses it.
             _ => 0,
         };
         self.end_element(inner);
