@@ -1,4 +1,4 @@
-//! What placements are there, and how is one made from words?
+//! The built-in placements as data: their names, their options, and how to make one from its name.
 //!
 //! [`catalogue`] lists every built-in rule with its options, [`by_name`] makes one from the frozen words that
 //! [`Partitioner::name`] and [`Partitioner::options`] write: for tools, configuration files and fingerprints.
@@ -18,7 +18,7 @@ use crate::partition::password::{holds_password, option_holds_password};
 pub struct PartitionerInfo {
     /// The frozen name, as in [`Partitioner::name`].
     pub name: &'static str,
-    /// What it is, in one line.
+    /// A description in one line.
     pub summary: &'static str,
     /// Everything that can be chosen, in the order of [`Partitioner::options`].
     pub options: &'static [OptionInfo],
@@ -31,11 +31,11 @@ pub struct PartitionerInfo {
 pub struct OptionInfo {
     /// The frozen name, as in [`Partitioner::options`]. `PREFIX` in a name stands for text of the user's.
     pub name: &'static str,
-    /// What it decides, in one line.
+    /// A description of what the option decides, in one line.
     pub meaning: &'static str,
     /// The value that holds when the option is left out; none when nothing holds then.
     pub default: Option<&'static str>,
-    /// What may stand there.
+    /// The values that are accepted.
     pub values: OptionValues,
 }
 
@@ -237,16 +237,16 @@ impl OptionInfo {
     }
 }
 
-/// Longer words are meant for no name: finding out which is nearest takes its time.
+/// Longer words get no suggestion: the time to find the nearest name grows with their length.
 const NAME_BYTES_MAX: usize = 64;
 
-/// The name that was probably meant.
+/// Returns the name that was probably intended.
 fn nearest(word: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     if word.len() > NAME_BYTES_MAX {
         return None;
     }
     let distance = |name: &'static str| {
-        // Who leaves out the version, or a part of the name, meant the name that goes on.
+        // A word that is a part of a name stands for it, such as the name without its version.
         let part = !word.is_empty() && name.contains(word);
         (if part { 0 } else { edits(word, name) }, name)
     };

@@ -162,9 +162,9 @@ pub enum PlacementError {
         placement: &'static str,
         /// The option.
         option: String,
-        /// What was given.
+        /// The value that was given.
         value: String,
-        /// What may be given.
+        /// The values that are accepted.
         allowed: String,
     },
     /// An option of the rule lies outside of what the rule can do.
@@ -172,7 +172,7 @@ pub enum PlacementError {
     OptionOutOfBounds {
         /// The option, as in [`Partitioner::options`].
         option: &'static str,
-        /// What was asked for.
+        /// The value that was given.
         value: u64,
         /// The smallest value.
         min: u64,
@@ -183,12 +183,14 @@ pub enum PlacementError {
     #[error(
         "{name:?} has {length} bytes, and the peer is sound only up to {max}: give the node a shorter name"
     )]
+    /// The text that a peer would hash for a node does not fit into its buffer, and what it hashes then is
+    /// undefined.
     NameTooLong {
         /// What stands for the node in labels.
         name: String,
-        /// How long it is.
+        /// Its length in bytes.
         length: usize,
-        /// How long it may be.
+        /// The largest length in bytes.
         max: usize,
     },
     /// A name, an address or an option holds a password, which is not repeated.
@@ -358,7 +360,7 @@ mod testing {
         weights.iter().enumerate().map(node).collect()
     }
 
-    /// So many nodes of weight one.
+    /// `count` nodes of weight one.
     pub(super) fn nodes(count: usize) -> Vec<NodeSpec> {
         weighted(&vec![1; count])
     }

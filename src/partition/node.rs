@@ -106,12 +106,14 @@ impl fmt::Debug for NodeIndex {
     }
 }
 
-/// What a placement may know of a node: its name, its address, its weight.
+/// A node as a placement sees it: its name, its address, its weight.
 ///
-/// The name is the identity. It is what gets hashed, so a server can move to another address without moving a key.
+/// The name is the identity. It is what gets hashed, so a server can move to another address without moving a
+/// key.
 ///
-/// Names and addresses are shown, so neither may hold a password: partitioners, topologies and clients refuse a node
-/// with one. The password of a node stands in its URL, or is given with [`Builder::password`](crate::Builder::password).
+/// Names and addresses are shown, so neither may hold a password: partitioners, topologies and clients refuse
+/// a node with one. The password of a node belongs in its URL, or is given with
+/// [`Builder::password`](crate::Builder::password).
 #[derive(Clone, PartialEq, Eq)]
 pub struct NodeSpec {
     name: Box<str>,
@@ -148,7 +150,7 @@ impl NodeSpec {
         }
     }
 
-    /// The same node with another weight: how many shares of the keys it should own. Defaults to one.
+    /// Sets the weight: how many shares of the keys the node should own. Defaults to one.
     #[must_use]
     pub fn with_weight(mut self, weight: NonZeroU32) -> Self {
         self.weight = weight;
@@ -170,7 +172,7 @@ impl NodeSpec {
         &self.address
     }
 
-    /// Whether the name was given, or is only the address again.
+    /// True if the node was given a name; false if its name is its address.
     ///
     /// Some peers hash other bytes for a node without a name of its own.
     pub fn is_named(&self) -> bool {

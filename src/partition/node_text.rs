@@ -1,4 +1,4 @@
-//! What peers call a node.
+//! The text of a node in the labels and the sort order of peers.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -8,7 +8,7 @@ use crate::hash::named;
 use crate::partition::{NodeIndex, NodeSpec};
 
 named! {
-    /// What stands for a node in the labels of its points, and what it is sorted by where a peer sorts.
+    /// The text that stands for a node in the labels of its points, and by which a peer sorts its nodes.
     pub enum NodeText {
         /// Its name.
         Name = "name",

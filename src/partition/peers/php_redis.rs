@@ -130,7 +130,7 @@ impl PhpRedis {
         self
     }
 
-    /// What the user's own `function` does. Defaults to [`HashTag::PhpRedis`].
+    /// Sets the tag rule, where PHP has a `function` of the user's own. Defaults to [`HashTag::PhpRedis`].
     #[must_use]
     pub fn with_hash_tag(mut self, tag: HashTag) -> Self {
         self.tag = tag;

@@ -1,4 +1,4 @@
-//! What can be wrong with tables of ranges.
+//! Errors in tables of ranges.
 
 use std::fmt;
 

@@ -155,7 +155,7 @@ mod tests {
     use crate::hash::KeyHash;
     use crate::partition::NodeIndex;
 
-    /// What a ring of plain points depends on.
+    /// Everything that a ring of plain points depends on.
     #[derive(Clone, Debug)]
     struct Plain {
         points: u32,

@@ -71,7 +71,7 @@ impl RingSpec {
         self
     }
 
-    /// What stands for the node in a label. Defaults to [`NodeText::Name`].
+    /// Sets the text that stands for a node in a label. Defaults to [`NodeText::Name`].
     #[must_use]
     pub const fn with_node_text(mut self, text: NodeText) -> Self {
         self.node_text = text;
@@ -142,9 +142,9 @@ impl Default for RingSpec {
 named! {
     /// How the weight of a node becomes a number of points.
     pub enum Shares {
-        /// So many points per unit of weight.
+        /// This number of points per unit of weight.
         ByWeight = "by-weight",
-        /// The same number for all: weights other than one are refused.
+        /// An equal number for all nodes: weights other than one are refused.
         Alike = "alike",
         /// By the node's part of all weight, in 32-bit floating point, rounded down, as in libmemcached and twemproxy. Where
         /// a label gives four points, the number of labels is rounded.
@@ -205,7 +205,7 @@ named! {
     }
 }
 
-/// What a label becomes.
+/// The points that a label becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LabelHash {
     /// One point.

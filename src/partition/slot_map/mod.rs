@@ -189,7 +189,7 @@ impl SlotMap {
         self.ranges.as_deref()
     }
 
-    /// The explicit map that says about these nodes what this map says.
+    /// Returns the explicit map that gives each slot the owner that it has over these nodes.
     ///
     /// # Errors
     ///

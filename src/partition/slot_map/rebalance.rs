@@ -15,7 +15,7 @@ use crate::partition::{NodeIndex, NodeSpec};
 pub struct Rebalance {
     /// The explicit map once everything has moved.
     pub map: SlotMap,
-    /// What has to move, in slot order.
+    /// The slots that have to move, in slot order.
     pub moves: Vec<SlotMove>,
 }
 
