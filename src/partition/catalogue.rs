@@ -82,8 +82,8 @@ pub fn catalogue() -> &'static [PartitionerInfo] {
 
 /// The built-in placement of this name, with these options; options that are left out have their defaults.
 ///
-/// For every built-in partitioner `p`, `by_name(p.name(), &p.options())` places every key where `p` does. Names,
-/// options and values are frozen; [`catalogue`] lists them.
+/// For every built-in partitioner `p`, `by_name(p.name(), &p.options())` places every key where `p` does.
+/// Names, options and values are frozen; [`catalogue`] lists them.
 ///
 /// ```
 /// use redis_sharding::partition::{by_name, Partitioner};
@@ -99,8 +99,9 @@ pub fn catalogue() -> &'static [PartitionerInfo] {
 /// # Errors
 ///
 /// [`Password`](PlacementError::Password), [`UnknownPlacement`](PlacementError::UnknownPlacement),
-/// [`UnknownOption`](PlacementError::UnknownOption), [`OptionTwice`](PlacementError::OptionTwice), [`OptionValue`](PlacementError::OptionValue), and whatever tables of
-/// ranges and slot maps refuse. Numbers outside of their limits are refused when nodes are placed.
+/// [`UnknownOption`](PlacementError::UnknownOption), [`OptionTwice`](PlacementError::OptionTwice),
+/// [`OptionValue`](PlacementError::OptionValue), and whatever tables of ranges and slot maps refuse. Numbers
+/// outside of their limits are refused when nodes are placed.
 pub fn by_name(
     name: &str,
     options: &[(String, String)],

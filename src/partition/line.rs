@@ -1,7 +1,7 @@
 //! Lines of the small text files that tables are written in.
 //!
-//! One statement a line, words between white space, `#` before a comment. Text in double quotes may hold any byte:
-//! `\"`, `\'`, `\\`, `\n`, `\r`, `\t` and `\xff` stand for one each.
+//! One statement a line, words between white space, `#` before a comment. Text in double quotes may hold any
+//! byte: `\"`, `\'`, `\\`, `\n`, `\r`, `\t` and `\xff` stand for one each.
 
 use std::fmt;
 
@@ -167,8 +167,8 @@ impl<'t> Line<'t> {
 
 /// The statements of one line, which commas separate, each on a line of its own.
 ///
-/// A comma followed by a space separates unless it stands in quotes, and whatever has white space stands in quotes. A text
-/// of several lines has a statement on each already.
+/// A comma followed by a space separates unless it stands in quotes, and whatever has white space stands in
+/// quotes. A text of several lines has a statement on each already.
 pub(crate) fn split(text: &str) -> String {
     if text.contains('\n') {
         return text.to_owned();
@@ -189,8 +189,9 @@ const SEPARATOR: &str = ", ";
 
 /// Where the first separator is that does not stand in quotes.
 ///
-/// A statement is a range, of which either end may stand in quotes, and a name, which may stand in quotes too; quotes
-/// elsewhere are characters as any other. Every character is looked at a bounded number of times, whatever the text is.
+/// A statement is a range, of which either end may stand in quotes, and a name, which may stand in quotes
+/// too; quotes elsewhere are characters as any other. Every character is looked at a bounded number of times,
+/// whatever the text is.
 fn end_of_statement(text: &str) -> Option<usize> {
     let position = |rest: &str| text.len() - rest.len();
     let separator = |rest: &str| Some(position(rest) + rest.find(SEPARATOR)?);

@@ -15,8 +15,9 @@ pub const NODES_MAX: usize = 4096;
 
 /// The identity of a node: XXH3-64 of its name.
 ///
-/// It is the same in every process and on every machine, whatever the node's address, its weight and its place in the list
-/// are, and stays the same when other nodes come or go. A topology whose names have one id twice is refused.
+/// It is the same in every process and on every machine, whatever the node's address, its weight and its
+/// place in the list are, and stays the same when other nodes come or go. A topology whose names have one id
+/// twice is refused.
 ///
 /// ```
 /// use redis_sharding::{NodeId, NodeSpec};
@@ -78,8 +79,9 @@ impl std::error::Error for NodeIdError {}
 
 /// The position of a node in one topology.
 ///
-/// Positions shift when a node is added, removed or moved in the list, so a position means something only together with the
-/// topology it belongs to, or its [`epoch`](crate::Topology::epoch). What outlives a topology keeps the [`NodeId`].
+/// Positions shift when a node is added, removed or moved in the list, so a position means something only
+/// together with the topology it belongs to, or its [`epoch`](crate::Topology::epoch). What outlives a
+/// topology keeps the [`NodeId`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeIndex(u16);
 

@@ -12,11 +12,11 @@ named! {
     pub enum NodeText {
         /// Its name.
         Name = "name",
-        /// Its name as libmemcached writes it, which takes it for `host:port`: without the port if that is 11211, and with
-        /// port 0 if it is the path of a unix socket.
+        /// Its name as libmemcached writes it, which takes it for `host:port`: without the port if that is
+        /// 11211, and with port 0 if it is the path of a unix socket.
         Libmemcached = "libmemcached",
-        /// As twemproxy writes it: a name of its own as it is; an address without its port if that is 11211; the path of a
-        /// unix socket with a colon behind it.
+        /// As twemproxy writes it: a name of its own as it is; an address without its port if that is 11211;
+        /// the path of a unix socket with a colon behind it.
         Twemproxy = "twemproxy",
     }
 }

@@ -1,8 +1,8 @@
 //! Does this text hold a password?
 //!
-//! Names, addresses and options are shown, in messages and in files. So a password in one of them is refused wherever they
-//! come in, and what was refused is not repeated. Strict on purpose: what only looks like a password is refused too, and the
-//! message says what to do instead.
+//! Names, addresses and options are shown, in messages and in files. So a password in one of them is refused
+//! wherever they come in, and what was refused is not repeated. Strict on purpose: what only looks like a
+//! password is refused too, and the message says what to do instead.
 
 use std::fmt;
 
@@ -40,8 +40,8 @@ fn never(_: char) -> bool {
     false
 }
 
-/// `scheme://user:PASSWORD@host`, also where the password has characters that a URL would not take, and where only a
-/// part of it is left.
+/// `scheme://user:PASSWORD@host`, also where the password has characters that a URL would not take, and where
+/// only a part of it is left.
 fn is_url_with_user_info(text: &str) -> bool {
     let Some((_, rest)) = text.split_once("://") else {
         return false;
@@ -109,7 +109,8 @@ pub(crate) fn is_password_parameter(name: &str) -> bool {
     })
 }
 
-/// A text of the user's in a message: in quotes and cut, or only said to be there when it may hold a password.
+/// A text of the user's in a message: in quotes and cut, or only said to be there when it may hold a
+/// password.
 pub(crate) struct Shown<'t>(pub(crate) &'t str);
 
 impl fmt::Display for Shown<'_> {

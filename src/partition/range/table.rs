@@ -46,8 +46,8 @@ impl NumericTable {
         });
     }
 
-    /// The node of the keys that start with the prefix and are in no range. Defaults to none: they go to the overall
-    /// default node, or are refused.
+    /// The node of the keys that start with the prefix and are in no range. Defaults to none: they go to the
+    /// overall default node, or are refused.
     #[must_use]
     pub fn default_node(mut self, node: impl Into<String>) -> Self {
         self.0.default = Some(node.into());
@@ -102,8 +102,8 @@ impl BytesTable {
         });
     }
 
-    /// The node of the keys that start with the prefix and are in no range. Defaults to none: they go to the overall
-    /// default node, or are refused.
+    /// The node of the keys that start with the prefix and are in no range. Defaults to none: they go to the
+    /// overall default node, or are refused.
     #[must_use]
     pub fn default_node(mut self, node: impl Into<String>) -> Self {
         self.0.default = Some(node.into());

@@ -4,7 +4,8 @@ use super::spec::{Direction, RingSpec};
 use crate::partition::NodeIndex;
 use crate::partition::{KeyNumber, Placement};
 
-/// Arcs found by the top bits of the key's place: a table says where to start, and a step or two forward find the arc.
+/// Arcs found by the top bits of the key's place: a table says where to start, and a step or two forward find
+/// the arc.
 #[derive(Debug)]
 pub(super) struct Placed {
     hash: KeyNumber,

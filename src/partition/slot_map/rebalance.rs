@@ -44,10 +44,11 @@ impl fmt::Display for SlotMove {
 }
 
 impl SlotMap {
-    /// Makes the map even over the nodes of `after`, by their weights, with as few slots as possible on the move.
+    /// Makes the map even over the nodes of `after`, by their weights, with as few slots as possible on the
+    /// move.
     ///
-    /// Nodes come, go and change their weight; they are told apart by name. A node that has too many slots gives up its
-    /// last ones. The map itself does not change, nor does any key.
+    /// Nodes come, go and change their weight; they are told apart by name. A node that has too many slots
+    /// gives up its last ones. The map itself does not change, nor does any key.
     ///
     /// # Errors
     ///

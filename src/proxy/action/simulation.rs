@@ -1,7 +1,8 @@
 //! A client, the proxy's decisions, and nodes that answer and fail as a table says: no socket, no clock.
 //!
-//! [`Simulation`] feeds requests to a [`Session`], carries out the steps of each action on a model of the nodes, and records the steps
-//! and the bytes to the client. `rows` are such histories written out; `histories` goes through all short ones.
+//! [`Simulation`] feeds requests to a [`Session`], carries out the steps of each action on a model of the
+//! nodes, and records the steps and the bytes to the client. `rows` are such histories written out;
+//! `histories` goes through all short ones.
 
 mod histories;
 mod rows;

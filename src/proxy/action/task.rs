@@ -190,8 +190,8 @@ impl ActionTask {
                 packed,
             } => {
                 // Before the nodes get the command: a request sent after it on a shared connection would be
-                // held back there, together with requests of other clients. It stays when a node refuses, since
-                // other nodes may have begun.
+                // held back there, together with requests of other clients. It stays when a node refuses,
+                // since other nodes may have begun.
                 self.steps
                     .push_back(ActionStep::BeginPause { pause, length });
                 self.step(ActionStep::Call { packed }, Awaited::Reply);

@@ -1,7 +1,8 @@
 //! All short histories of a client that watches keys, with everything that the connection of WATCH may do.
 //!
-//! A model of that connection knows what its server knows: what is watched on it, and its protocol. No history may run a transaction behind
-//! a WATCH that does not hold, or give back a connection that the next client would be harmed by.
+//! A model of that connection knows what its server knows: what is watched on it, and its protocol. No
+//! history may run a transaction behind a WATCH that does not hold, or give back a connection that the next
+//! client would be harmed by.
 
 use super::*;
 use crate::proxy::action::ActionStep;
@@ -11,7 +12,8 @@ const REQUESTS: [&str; 8] = [
     "WATCH a", "UNWATCH", "MULTI", "EXEC", "DISCARD", "HELLO 3", "HELLO 2", "RESET",
 ];
 
-/// A history has so many requests, and one SET behind each MULTI. Five take ten times as long, and find nothing else.
+/// A history has so many requests, and one SET behind each MULTI. Five take ten times as long, and find
+/// nothing else.
 const LENGTH: u32 = 4;
 
 /// The connection of WATCH, as its server sees it.

@@ -3,7 +3,8 @@
 use super::*;
 use crate::plan::pubsub::NAMES_AT_ONCE;
 
-/// One history: requests and what the network does; the steps and the bytes to the client, with `/` for each end of a line.
+/// One history: requests and what the network does; the steps and the bytes to the client, with `/` for each
+/// end of a line.
 struct Row {
     about: &'static str,
     requests: &'static [&'static str],
