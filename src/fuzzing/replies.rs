@@ -19,7 +19,7 @@ struct Decoded {
     end: End,
 }
 
-/// Why there are no more replies.
+/// Reason why there are no more replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     /// The rest has not arrived.

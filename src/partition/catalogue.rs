@@ -255,7 +255,7 @@ fn nearest(word: &str, names: impl Iterator<Item = &'static str>) -> Option<&'st
     (distance <= 1 + name.len() / 4).then_some(name)
 }
 
-/// How many characters must be put in, taken out or replaced (V. I. Levenshtein, 1966).
+/// Number of characters that must be inserted, deleted or replaced (V. I. Levenshtein, 1966).
 fn edits(from: &str, to: &str) -> usize {
     let mut row: Vec<usize> = (0..=to.chars().count()).collect();
     for (i, a) in from.chars().enumerate() {

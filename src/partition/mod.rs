@@ -111,7 +111,7 @@ pub trait Partitioner: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Builds the answers for these nodes. Called once per topology, never per command.
+    /// Builds the placement over these nodes. Called once per topology, never per command.
     ///
     /// # Errors
     ///
@@ -125,14 +125,14 @@ pub trait Partitioner: fmt::Debug + Send + Sync {
     }
 }
 
-/// The answers of a [`Partitioner`] for one set of nodes.
+/// The owners of keys by a [`Partitioner`], for one set of nodes.
 pub trait Placement: fmt::Debug + Send + Sync {
     /// The owner of `key`, as a position in the nodes it was placed over, or `None` when the rule leaves the
     /// key without an owner. `key` is what the tag rule left of the user's key. Must not allocate.
     fn locate(&self, key: &[u8]) -> Option<NodeIndex>;
 }
 
-/// Why a partitioner refuses a set of nodes.
+/// An error of placing keys over a set of nodes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlacementError {
@@ -180,14 +180,13 @@ pub enum PlacementError {
         /// The largest value.
         max: u64,
     },
-    /// What a peer would hash for a node does not fit into its buffer, and what it hashes then is undefined.
+    /// The text that a peer would hash for a node does not fit into its buffer, and its hash is undefined
+    /// then.
     #[error(
         "{name:?} has {length} bytes, and the peer is sound only up to {max}: give the node a shorter name"
     )]
-    /// The text that a peer would hash for a node does not fit into its buffer, and what it hashes then is
-    /// undefined.
     NameTooLong {
-        /// What stands for the node in labels.
+        /// The text that stands for the node in labels.
         name: String,
         /// Its length in bytes.
         length: usize,
@@ -240,7 +239,7 @@ pub enum PlacementError {
     /// There are more nodes than [`NODES_MAX`].
     #[error("{count} nodes, more than {NODES_MAX}")]
     TooManyNodes {
-        /// How many there are.
+        /// Their number.
         count: usize,
     },
     /// A node has a weight, but the rule has none.

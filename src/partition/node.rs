@@ -181,7 +181,7 @@ impl NodeSpec {
         self.named
     }
 
-    /// How many shares of the keys the node should own.
+    /// Number of shares of the keys that the node should own.
     pub fn weight(&self) -> NonZeroU32 {
         self.weight
     }

@@ -37,7 +37,7 @@ pub struct OutputLimit {
     pub hard: usize,
     /// Number of bytes beyond which a client must not stay for `soft_for`. Zero means no limit.
     pub soft: usize,
-    /// How long a client may stay beyond `soft`.
+    /// Maximum time for which a client may stay beyond `soft`.
     pub soft_for: Duration,
 }
 
@@ -131,8 +131,8 @@ pub fn parse_bytes(text: &str) -> Option<usize> {
 
 /// Compares the output that waits for one client with its limit, over time.
 ///
-/// Must be told about every change that matters: [`check`](Self::check) is called whenever the socket takes
-/// no more bytes, and the watch is replaced by a new one as soon as everything has been written.
+/// [`check`](Self::check) is called whenever the socket takes no more bytes, and a new watch begins as soon
+/// as everything has been written.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct OutputWatch {
     /// First check of the current stretch beyond the soft limit.

@@ -68,7 +68,7 @@ mod transaction;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing {
-    //! What reads requests, for the properties that it must have.
+    //! The request readers, for the properties in `crate::fuzzing`.
     pub(crate) use crate::resp::{
         LINE_BYTES_MAX, NormalizedEnd, Parsed, RequestParser, parse_prefix,
     };

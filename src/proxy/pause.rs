@@ -12,7 +12,7 @@ use crate::resp::canonical_integer;
 /// Maximum length of a pause, a century: more could not be added to an `Instant`.
 const PAUSE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// What the nodes hold back. Ordered: a later variant includes the earlier ones.
+/// Commands that the nodes hold back. Ordered: a later variant includes the earlier ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Pause {
     /// No pause.

@@ -161,7 +161,7 @@ impl ReplyDecoder {
     }
 }
 
-/// Replies as bytes: those that the proxy passes on, and those that nobody waits for any more.
+/// Replies as bytes: those that the proxy passes on, and those to requests that were given up.
 #[cfg(feature = "tokio-comp")]
 impl ReplyDecoder {
     /// Returns the next whole reply without decoding it, if it has no more than `keep` bytes. Push messages

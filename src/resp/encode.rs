@@ -176,7 +176,7 @@ fn write_text(out: &mut Vec<u8>, mark: u8, text: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Formats a double as a server does. Rust writes `NaN`, a server `nan`.
+/// Formats a double: infinities as `inf`, and NaN as `nan`, which Rust writes in capitals.
 fn double(number: f64) -> String {
     if number.is_nan() {
         "nan".to_owned()

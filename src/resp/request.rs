@@ -58,11 +58,11 @@ pub(crate) struct Normalized {
     pub(crate) packed: Vec<u8>,
     /// Number of requests in `packed`, without the empty ones.
     pub(crate) requests: usize,
-    /// Why it ends there.
+    /// Reason why it ends there.
     pub(crate) end: NormalizedEnd,
 }
 
-/// Why [`RequestParser::normalize`] went no further.
+/// Reason why [`RequestParser::normalize`] went no further.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) enum NormalizedEnd {
     /// The limit was reached or all input was consumed; more requests may follow.
@@ -74,10 +74,10 @@ pub(crate) enum NormalizedEnd {
     Invalid(Vec<u8>),
 }
 
-/// How far a request that has not arrived entirely was parsed.
+/// Progress in a request that has not arrived entirely.
 ///
-/// Whoever consumes bytes before that request has to start with a new parser, since the offsets count from
-/// its first byte.
+/// When bytes before that request are consumed, a new parser must be used, since the offsets count from its
+/// first byte.
 ///
 /// ```text
 /// *3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000\r\nvvv      at: the line `$1000`; left: 1; searched: 5

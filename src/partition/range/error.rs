@@ -5,7 +5,7 @@ use std::fmt;
 use super::super::line::SyntaxError;
 use crate::partition::password::ADVICE;
 
-/// Why tables of ranges are refused.
+/// An error in tables of ranges.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RangeError {

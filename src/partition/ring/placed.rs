@@ -52,7 +52,7 @@ impl Placement for Placed {
     }
 }
 
-/// How many arcs end before `place`, of which the first ones do.
+/// Number of arcs that end before `place`, when the first ones do.
 ///
 /// Some peers' points lie in heaps, and so do their keys: the steps double until they go too far.
 #[cold]

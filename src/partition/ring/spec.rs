@@ -55,7 +55,7 @@ impl RingSpec {
         }
     }
 
-    /// How many points a node has per unit of weight, from 1 to 1024. Defaults to 160.
+    /// Number of points of a node per unit of weight, from 1 to 1024. Defaults to 160.
     ///
     /// Where [`Shares`] makes the weights relative, how many a node of average weight has.
     #[must_use]
@@ -323,8 +323,8 @@ impl RingSpec {
         }
     }
 
-    /// How many labels a node has, of which each gives one point or four. The order of the floating-point
-    /// operations is the peer's.
+    /// Number of labels of a node; each gives one point or four. The order of the floating-point operations
+    /// is the peer's.
     fn labels(&self, node: &NodeSpec, total: u64, nodes: usize) -> u32 {
         let (points, points_per_label) = (self.points_per_weight, self.label_hash.points());
         let weight = node.weight().get();

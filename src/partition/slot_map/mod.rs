@@ -48,7 +48,7 @@ pub struct SlotMap {
     ranges: Option<Vec<SlotRange>>,
 }
 
-/// How many slots there are, and which of them a key is in.
+/// The number of slots, and which of them a key is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Numbering {
     /// CRC16 modulo 16384.
@@ -83,7 +83,7 @@ pub struct SlotRange {
     pub node: String,
 }
 
-/// Why a slot map is refused.
+/// An error in a slot map.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SlotMapError {

@@ -101,7 +101,7 @@ impl SlotMap {
     }
 }
 
-/// How many slots each node should own: by weight and largest remainder.
+/// Number of slots that each node should own: by weight and largest remainder.
 ///
 /// Of equal remainders, a node that `owned` the slot already gets the slot more, then the earlier one.
 pub(super) fn shares(slots: u16, nodes: &[NodeSpec], owned: &[usize]) -> Vec<usize> {
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
     use crate::hash::SLOTS;
 
-    /// How many slots every node owns.
+    /// Number of slots that each node owns.
     fn counts(map: &SlotMap, nodes: &[NodeSpec]) -> Vec<usize> {
         let mut counts = vec![0; nodes.len()];
         for owner in map.owners(nodes).unwrap() {

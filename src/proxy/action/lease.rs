@@ -66,7 +66,6 @@ impl ActionTask {
         // The node refused it, or the connection broke. The keys of earlier WATCHes are forgotten with the
         // connection, so EXEC must not run unguarded.
         if reply != Some(b"+OK\r\n") {
-            // What was watched before is forgotten with the connection.
             cx.session.watch_failed();
             self.drop_lease(cx.session);
         }

@@ -96,7 +96,7 @@ pub(crate) struct SubscriptionRequest {
     pub(crate) names: Vec<Vec<u8>>,
 }
 
-/// What the executor does next. Each variant names its [`ActionOutcome`]; those that name none have
+/// The executor's next step. Each variant names its [`ActionOutcome`]; those that name none have
 /// [`Done`](ActionOutcome::Done).
 #[derive(Debug)]
 pub(crate) enum ActionStep {
@@ -158,7 +158,7 @@ pub(crate) enum ActionStep {
     Done(ControlFlow<()>),
 }
 
-/// What came of an [`ActionStep`].
+/// Outcome of an [`ActionStep`].
 #[derive(Debug)]
 pub(crate) enum ActionOutcome {
     /// The step was taken.
@@ -185,7 +185,7 @@ pub(crate) enum ActionOutcome {
     Version(Option<String>),
 }
 
-/// What a task may read and change while it decides.
+/// State that a task may read and change while it decides.
 pub(crate) struct ActionContext<'c> {
     pub(crate) session: &'c mut Session,
     pub(crate) router: &'c Router,

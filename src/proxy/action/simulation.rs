@@ -30,7 +30,7 @@ use crate::proxy::session::{NextStep, Session};
 use crate::resp::Protocol;
 use crate::topology::Topology;
 
-/// What the nodes and the other clients do: one word or reply for each step that has an outcome.
+/// The nodes and the other clients: one word or reply for each step that has an outcome.
 trait Network {
     fn outcome(&mut self, step: &ActionStep, session: &Session) -> String;
 }

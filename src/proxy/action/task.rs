@@ -24,14 +24,14 @@ pub(crate) struct ActionTask {
     /// True if the client gets the reply to its request. Confirmations of subscriptions are written in any
     /// case.
     wants_reply: bool,
-    /// Steps to take before `state` is looked at again. Only the outcome of the last one may be awaited.
+    /// Steps to take before `state` is continued. Only the outcome of the last one may be awaited.
     pub(super) steps: VecDeque<ActionStep>,
     pub(super) state: State,
     /// `Break` if the connection is closed when the task is finished.
     pub(super) flow: ControlFlow<()>,
 }
 
-/// What follows once all steps have been taken.
+/// The continuation once all steps have been taken.
 #[derive(Debug)]
 pub(super) enum State {
     /// Nothing was done yet.
@@ -216,7 +216,7 @@ impl ActionTask {
     /// Sends a blocking command.
     fn block(&mut self, packed: Vec<u8>, cx: &ActionContext<'_>) {
         // A command held back by CLIENT PAUSE must not be unblocked: it may still run when the pause ends,
-        // after its client was told that it timed out.
+        // after its client has got the reply of a timeout.
         let may_unblock = cx.pause == Pause::Nothing;
         self.steps.push_back(ActionStep::SetBlocked(may_unblock));
         let step = ActionStep::CallBlocking {

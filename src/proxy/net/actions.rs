@@ -51,7 +51,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         Ok(flow)
     }
 
-    /// What the task may look at. Made anew for each step, because a pause may begin or end between two.
+    /// Borrows what a task may read and change. Made anew for each step, because a pause may begin or end
+    /// between two.
     fn action_context(&mut self) -> ActionContext<'_> {
         ActionContext {
             router: &self.proxy.shared(self.session.protocol()).router,

@@ -26,7 +26,7 @@ pub(super) async fn call(
     (protocol, pause, meter): Call,
 ) -> Vec<u8> {
     let args: &Args<'_> = &parse_one(packed).unwrap_or_default();
-    // Routed again: since the session looked at it, the code of a function library may have become known.
+    // Routed again: since the session did, the code of a function library may have become known.
     let routed = shared.router.route(args, &|| shared.snapshot());
     let request = Request { packed, args };
     let entropy = rand::random();

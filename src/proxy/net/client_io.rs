@@ -61,7 +61,7 @@ pub(super) struct ClientIo<S> {
     deadline: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
-/// What ends the wait of [`ClientIo::read`].
+/// An event that ends the wait of [`ClientIo::read`].
 pub(super) enum Interrupt {
     /// This many bytes arrived; zero at the end of the stream.
     Bytes(usize),

@@ -40,8 +40,7 @@ const LONG_ROUND_COMMANDS: u32 = 1000;
 pub(super) struct ClientConnection<'f, S> {
     pub(super) proxy: &'f Proxy,
     pub(super) io: ClientIo<S>,
-    /// What the client has set. Replaced by a placeholder while a heavy request is carried out on another
-    /// thread.
+    /// State of the client. Replaced by a placeholder while a heavy request is carried out on another thread.
     pub(super) session: Session,
     /// This client in the registry.
     pub(super) entry: Arc<ClientEntry>,
@@ -64,7 +63,7 @@ impl Drop for Deregister<'_> {
 }
 
 impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
-    /// Serves a client: see [`Proxy::serve`](Proxy::serve).
+    /// Serves a client: see [`Proxy::serve`].
     pub(super) async fn serve(
         proxy: &'f Proxy,
         mut stream: S,
@@ -98,8 +97,8 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         let entry = Arc::clone(&connection.entry);
         unless_killed(&entry, async {
             connection.run().await?;
-            // What was answered before the end (QUIT, a protocol error, the end of the stream) is still
-            // written.
+            // Replies from before the end (to QUIT, of a protocol error, before the end of the stream) are
+            // still written.
             connection.flush().await
         })
         .await?;

@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(ended(), [false; 4]);
         clients[0].1.add(20 << 20);
         assert_eq!(ended(), [false, true, false, false]);
-        // Nobody else goes while the first is still on its way out.
+        // No other client is killed while the first has not freed its memory.
         clients[0].1.add(5 << 20);
         assert_eq!(ended(), [false, true, false, false]);
         assert_eq!(registry.memory.evicted(), 1);

@@ -69,7 +69,7 @@ pub(super) struct ClientRegistry {
     pause_window: Mutex<Option<PauseWindow>>,
 }
 
-/// What CLIENT PAUSE holds back, and until when.
+/// A pause: what the nodes hold back, and until when.
 #[derive(Clone, Copy, Debug)]
 struct PauseWindow {
     pause: Pause,
@@ -80,11 +80,11 @@ struct PauseWindow {
 #[derive(Debug)]
 pub(super) struct ClientEntry {
     connected_at: Instant,
-    /// What CLIENT LIST shows, and a CLIENT UNBLOCK that was not noticed yet.
+    /// CLIENT INFO as last published, and a CLIENT UNBLOCK that the task has not taken yet.
     state: Mutex<State>,
     /// Wakes the task that serves the client.
     waker: AtomicWaker,
-    /// True if a flag was set that the task has not looked at.
+    /// True if a flag was set that the task has not read.
     is_woken: AtomicBool,
     /// True once the client is to be disconnected. Never reset.
     killed: AtomicBool,

@@ -54,8 +54,7 @@ impl StreamingConnection {
     }
 
     /// Forwards one reply to the client; messages that arrive in the meantime are appended to `behind`.
-    /// Counts the bytes that were written in `told`: until there are any, the caller can still report a
-    /// failure.
+    /// `told` counts the bytes written: while it is zero, the caller can still report a failure.
     pub(super) async fn stream_reply<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         client: &mut ClientIo<S>,

@@ -4,10 +4,10 @@
 //! * [`NextStep`]: what the executor does after a round.
 //! * `round`: which requests make up a round. `local_commands`: commands that are run here, without a node.
 //!
-//! For each request the session [dispatches](Session::dispatch) in the order of a server's `processCommand`:
-//! unknown command, authentication, arity, subscribed mode, transaction, and then the command itself. The
-//! order shows in the errors: GET without arguments before AUTH gets NOAUTH, and an error of arity within
-//! MULTI aborts the transaction.
+//! For each request the session [dispatches](Session::dispatch) in a fixed order: unknown command,
+//! authentication, arity, subscribed mode, transaction, and then the command itself. The order shows in the
+//! errors: an error of arity within MULTI aborts the transaction, and a command that subscribed mode does not
+//! allow is refused and not queued.
 //!
 //! The session never waits: it sees only bytes that have arrived, and an [`Action`] carries out what takes
 //! more.
@@ -44,7 +44,7 @@ const UNAUTHENTICATED_QUERY_BYTES_MAX: usize = 1 << 20;
 /// State of one client: its CLIENT INFO, transaction, watched keys, subscriptions and reply mode.
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// What CLIENT LIST shows, except for the counts: [`client`](Self::client) adds those.
+    /// CLIENT INFO, except for the counts: [`client`](Self::client) adds those.
     client: ClientInfo,
     /// Copied when the client connects: a password set later applies to later clients.
     auth: Auth,
@@ -74,7 +74,7 @@ pub(crate) struct Session {
     round_commands_max: u32,
 }
 
-/// How much of the input became a round, and what comes next.
+/// Result of reading a round from the input.
 #[derive(Debug)]
 pub(crate) struct RoundInput {
     /// Number of bytes at the beginning of the input that are done with.
@@ -82,7 +82,7 @@ pub(crate) struct RoundInput {
     pub(crate) next: NextStep,
 }
 
-/// What the executor does once the replies of the round have been written to the output.
+/// The executor's next step, once the replies of the round are in the output.
 #[derive(Debug)]
 pub(crate) enum NextStep {
     /// More input is needed: at least this many bytes after those that are left.
@@ -116,7 +116,7 @@ pub(super) struct Request<'f, 'a> {
     is_last: bool,
 }
 
-/// What became of a request that was not refused.
+/// Outcome of a request that was not refused.
 enum Disposition {
     /// It is part of the round, and a node will reply.
     Queued,
@@ -227,8 +227,8 @@ impl Session {
                 return None;
             }
             Ok(Disposition::Act(action)) => {
-                // RESET switches replies on, and its own is the first. After SKIP it is skipped like any
-                // other.
+                // RESET switches replies on, and its own is the first. After SKIP it is skipped like that of
+                // any other command.
                 let comes_again =
                     matches!(action, Action::Reset) && self.reply_mode == ReplyMode::Off;
                 let wants_reply = !silent || comes_again;
@@ -256,7 +256,8 @@ impl Session {
         action
     }
 
-    /// Decides what becomes of a request: the checks of a server's `processCommand`, in its order.
+    /// Decides what becomes of a request, after the checks of a server's `processCommand`. Unlike there, a
+    /// client without AUTH gets NOAUTH before an error of arity.
     #[inline]
     fn dispatch<'f>(
         &mut self,

@@ -7,7 +7,7 @@
 use super::*;
 use crate::proxy::action::ActionStep;
 
-/// What a client may send.
+/// The requests of a client.
 const REQUESTS: [&str; 8] = [
     "WATCH a", "UNWATCH", "MULTI", "EXEC", "DISCARD", "HELLO 3", "HELLO 2", "RESET",
 ];
