@@ -1,13 +1,13 @@
 //! CLIENT and its subcommands: about the client's own connection to the proxy, or about other clients of the
 //! proxy.
 //!
-//! * [`run`]: runs one subcommand. What concerns other clients becomes a [`RegistryRequest`].
+//! * [`run`]: runs one subcommand. Those about other clients become a [`RegistryRequest`].
 //! * [`ReplyMode`]: CLIENT REPLY. [`Unblocked`]: the reply to a command that CLIENT UNBLOCK ends.
 //!
 //! No subcommand reaches a node: its connections are shared, so its CLIENT LIST would show the proxy, and
-//! CLIENT TRACKING or NO-TOUCH would apply to all clients. What would need that is refused; what is true
-//! anyhow (CLIENT NO-EVICT, TRACKING OFF) is confirmed. Options are checked first, with the errors of a
-//! server.
+//! CLIENT TRACKING or NO-TOUCH would apply to all clients. Subcommands that would need it are refused; those
+//! that ask for what is the case anyhow (NO-EVICT, TRACKING OFF) are confirmed. Options are checked first,
+//! with the errors of a server.
 
 use crate::command::CommandSpec;
 use crate::proxy::client_info::{ClientFilter, ClientInfo, ClientKind};

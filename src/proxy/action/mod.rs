@@ -67,10 +67,7 @@ pub(crate) enum Action {
     /// CLIENT UNPAUSE.
     Unpause(Vec<u8>),
     /// WATCH, on an exclusive connection that is kept until EXEC, DISCARD, UNWATCH or RESET.
-    Watch {
-        node: NodeIndex,
-        packed: Vec<u8>,
-    },
+    Watch { node: NodeIndex, packed: Vec<u8> },
     /// UNWATCH, or a DISCARD or EXEC that was answered locally: the node forgets the watched keys.
     Unwatch,
     /// EXEC, on the connection of WATCH if there is one.

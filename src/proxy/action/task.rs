@@ -60,27 +60,17 @@ pub(super) enum Awaited {
     /// The reply to this blocking command, unless CLIENT UNBLOCK or the end of the connection comes first.
     Blocking(Vec<u8>),
     /// The exclusive connection for this WATCH.
-    Lease {
-        node: NodeIndex,
-        packed: Vec<u8>,
-    },
+    Lease { node: NodeIndex, packed: Vec<u8> },
     /// The reply to WATCH.
-    Watch {
-        node: NodeIndex,
-    },
+    Watch { node: NodeIndex },
     /// The reply to UNWATCH. With `resets`, it was sent because of RESET.
-    Unwatch {
-        resets: bool,
-    },
+    Unwatch { resets: bool },
     /// The replies to MULTI ... EXEC.
     Exec,
     /// The version of the servers, if it is known already.
     Version(Hello),
     /// This node's reply to INFO.
-    Info {
-        hello: Hello,
-        node: NodeIndex,
-    },
+    Info { hello: Hello, node: NodeIndex },
     /// The reply to HELLO on the connection of WATCH.
     LeaseHello,
     /// The confirmation of the nodes.

@@ -34,7 +34,7 @@
 //!
 //! A dropped future of `serve` drops all of this: the entry is deregistered, the lease closed, the
 //! subscriptions ended. Other clients reach a connection only through its `ClientEntry`: they set a flag
-//! there and wake the task, which looks at the flag.
+//! there and wake the task, which reads the flag.
 //!
 //! # What runs where
 //!
@@ -62,7 +62,7 @@
 //! | round | 4096 commands, 16,384 arguments, 4 MB | fixed | the rest is the next round |
 //! | request or reply kept in memory | 4 MB, if it can be streamed | fixed | forwarded in pieces |
 //!
-//! What a client gets is decided in `proxy` and `plan`; here bytes are moved and waited for.
+//! The content of replies is decided in `proxy` and `plan`; here bytes are moved and waited for.
 
 mod actions;
 mod build;

@@ -5,7 +5,7 @@
 //! * [`ClientEntry`]: one client, as the others see it.
 //!
 //! Another client's task is never touched directly. CLIENT KILL, CLIENT UNBLOCK and `stop` set a flag in the
-//! entry and wake its task, which looks at the flag before its next wait:
+//! entry and wake its task, which reads the flag before its next wait:
 //!
 //! ```text
 //! killer:  killed = true  ─▶ is_woken = true ─▶ wake

@@ -49,8 +49,7 @@ impl Session {
         }
     }
 
-    /// Runs a command about the connection itself. `asked` is the command that `command` is a row of the
-    /// table for.
+    /// Runs a command about the connection itself. `command` is its row in the command table.
     pub(super) fn run_connection_command(
         &mut self,
         asked: ConnectionCommand,
