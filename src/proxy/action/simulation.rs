@@ -30,7 +30,7 @@ use crate::proxy::session::{NextStep, Session};
 use crate::resp::Protocol;
 use crate::topology::Topology;
 
-/// The nodes and the other clients: one word or reply for each step that has an outcome.
+/// The nodes and the other clients: a word or a reply for each step that has an outcome.
 trait Network {
     fn outcome(&mut self, step: &ActionStep, session: &Session) -> String;
 }
@@ -44,7 +44,7 @@ struct Simulation<N> {
     out: Vec<u8>,
 }
 
-/// Keys that begin with an `a` live on node a, all others on node b.
+/// Keys that begin with `a` are on node a, all others on node b.
 fn router() -> Router {
     let nodes = ["a", "b"].map(NodeSpec::unnamed).to_vec();
     let by_letter = from_fn("letters/1", |key, _| usize::from(!key.starts_with(b"a")));
@@ -69,7 +69,7 @@ impl<N: Network> Simulation<N> {
         }
     }
 
-    /// Takes these requests, which come all at once. A command of a round is answered with `:1` by its node.
+    /// Runs these requests, which arrive all at once. Commands of a round get the reply `:1`.
     fn run(&mut self, requests: &[&str]) -> ControlFlow<()> {
         let mut input = Vec::new();
         for request in requests {
@@ -207,7 +207,7 @@ impl<N: Network> Simulation<N> {
     }
 }
 
-/// A reply with `/` in the place of each line's end.
+/// A reply, with `/` for each line end.
 fn packed_words(reply: &str) -> Vec<u8> {
     match reply {
         "" => Vec::new(),
@@ -215,7 +215,7 @@ fn packed_words(reply: &str) -> Vec<u8> {
     }
 }
 
-/// Replies with `, ` between them. `broken` in the place of one: the connection broke behind those before it.
+/// Replies separated by `, `. `broken` in the place of one: the connection broke after those before it.
 fn answers(said: &str, count: usize) -> Answers<RawReplies> {
     let mut values = RawReplies::default();
     let mut failure = None;
@@ -233,7 +233,7 @@ fn answers(said: &str, count: usize) -> Answers<RawReplies> {
     Answers { values, failure }
 }
 
-/// The words of packed requests.
+/// The arguments of packed requests, separated by spaces.
 fn words(packed: &[u8]) -> String {
     let mut commands = PackedCommands::new(packed);
     let mut args = Args::new();
@@ -289,7 +289,7 @@ fn describe(step: &ActionStep) -> String {
     }
 }
 
-/// Outcomes in a row. `ok` without saying so where nothing can go wrong.
+/// Outcomes in their order. Steps that cannot fail have none.
 #[derive(Default)]
 struct Script(VecDeque<String>);
 
