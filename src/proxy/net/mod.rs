@@ -214,8 +214,9 @@ impl Proxy {
     }
 
     /// Sets how many bytes of requests of one client may wait. A client that sends more without reading
-    /// replies, or a larger request, is disconnected. Less than 1 MB counts as 1 MB, as on a server. Applies
-    /// to clients that connect from now on. Defaults to [`REQUEST_BYTES_MAX`](super::REQUEST_BYTES_MAX).
+    /// replies, or a larger request that cannot be forwarded as it arrives, is disconnected. Less than 1 MB
+    /// counts as 1 MB, as on a server. Applies to clients that connect from now on. Defaults to
+    /// [`REQUEST_BYTES_MAX`](super::REQUEST_BYTES_MAX).
     #[must_use]
     pub fn with_query_limit(self, bytes: usize) -> Self {
         let bytes = bytes.max(QUERY_BYTES_MIN);
