@@ -1,8 +1,17 @@
 //! Properties that must hold for any bytes, of everything that reads what others send.
 //!
-//! Compiled for unit tests and for `cargo fuzz`, which sets `cfg(fuzzing)`; a user of the crate never gets it. Each function takes
-//! arbitrary bytes and panics when a property does not hold. The tests below give them the seeds in `tests/corpus`
-//! and bytes changed at random; the targets in `fuzz/` give them what libFuzzer finds.
+//! * `requests`: requests of the proxy's clients: all readers agree on where a request ends and what it
+//!   contains.
+//! * `replies`: replies of nodes: decoder and scanner agree, however the bytes arrive; values survive being
+//!   written and read.
+//! * `scripts`: the keys that the text of a script shows. `topology`: topologies as text.
+//! * `steps`: counts the bytes that a reader looks at and reserves, so that quadratic time and excessive
+//!   memory are failures too, on any machine.
+//! * `mutate`: gives each property the seeds of `tests/corpus` and bytes changed at random, for `cargo test`.
+//!
+//! Each property is a function that takes arbitrary bytes and panics when it does not hold. Compiled for unit
+//! tests and for `cargo fuzz`, which sets `cfg(fuzzing)`; a user of the crate never gets it. The targets in
+//! `fuzz/` call the same functions with inputs of libFuzzer.
 
 #[cfg(test)]
 mod mutate;
@@ -19,7 +28,8 @@ pub use requests::requests;
 pub use scripts::scripts;
 pub use topology::topology;
 
-/// The first byte says how large the pieces are in which the others arrive.
+/// Splits an input into the size of the pieces in which it arrives, from 1 to 256 bytes, and the bytes
+/// themselves.
 fn pieces(data: &[u8]) -> Option<(usize, &[u8])> {
     let (&first, bytes) = data.split_first()?;
     Some((usize::from(first) + 1, bytes))

@@ -1,4 +1,5 @@
-//! Bytes changed at random, without libFuzzer.
+//! Runs the properties on seeds and on bytes changed at random, without libFuzzer and with the same inputs on
+//! each run.
 
 use std::cell::Cell;
 use std::fs;
@@ -6,13 +7,13 @@ use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Once;
 
-/// How many inputs each property gets besides the seeds, unless `REDIS_SHARDING_FUZZ_RUNS` names another number.
+/// Number of inputs for each property besides the seeds, unless `REDIS_SHARDING_FUZZ_RUNS` sets another one.
 const RUNS: u64 = 2_000;
 
-/// An input does not grow longer.
+/// Maximum length of an input, in bytes.
 const BYTES_MAX: usize = 4096;
 
-/// What parsers look for.
+/// Bytes that parsers treat specially, inserted more often than chance would.
 const WORDS: &[&[u8]] = &[
     b"\r\n",
     b"\r",
@@ -158,7 +159,8 @@ fn mutated(seeds: &[Vec<u8>], run: u64) -> Vec<u8> {
     bytes
 }
 
-/// Checks one input. When it fails, the smallest part of it that fails as well is shown.
+/// Checks one input. When the property fails, shrinks the input to the smallest part that fails as well, and
+/// panics with that.
 fn try_one(property: fn(&[u8]), input: &[u8], what: &str) {
     let Some(mut why) = failure(|| property(input)) else {
         return;
@@ -181,7 +183,7 @@ fn try_one(property: fn(&[u8]), input: &[u8], what: &str) {
     panic!("{what} fails, and so does b\"{smallest}\": {why}");
 }
 
-/// The words of a panic, if there is one. They are not printed.
+/// Returns the message of a panic, if there is one. It is not printed: shrinking causes hundreds of them.
 fn failure(work: impl FnOnce()) -> Option<String> {
     thread_local! {
         static IS_QUIET: Cell<bool> = const { Cell::new(false) };

@@ -1,4 +1,4 @@
-//! The replies of nodes.
+//! Properties of the replies of nodes: [`replies`], decoded, and [`frames`], cut out without decoding.
 
 use std::io;
 
@@ -10,24 +10,26 @@ use crate::resp::Protocol;
 use crate::resp::{self, Slice};
 use crate::resp::{RawFrame, ReplyDecoder};
 
-/// More than the largest size of a value for each byte of a reply.
+/// Maximum number of bytes reserved for each byte of a reply: more than the largest size of a value.
 const RESERVED_PER_BYTE: usize = 64;
 
-/// The replies in some bytes: each with where it ends, `None` for a push message.
+/// The replies in some bytes, each with the offset of its end; `None` for a push message.
 struct Decoded {
     replies: Vec<(Option<Value>, usize)>,
     end: End,
 }
 
+/// Reason why there are no more replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     /// The rest has not arrived.
     Part,
+    /// The rest is no reply.
     Malformed,
 }
 
-/// Bytes that a node sends, decoded: alike however they arrive, and as they are written again; with no more work and no
-/// more memory than there are bytes.
+/// Bytes that a node sends are decoded to the same values however they arrive, and values are written so that
+/// they are read as the same. No more work and no more memory is used than there are bytes.
 pub fn replies(data: &[u8]) {
     let Some((piece, bytes)) = pieces(data) else {
         return;
@@ -60,8 +62,8 @@ pub fn replies(data: &[u8]) {
     }
 }
 
-/// Bytes that a node sends, unread: the scanner sees the end of a reply where the decoder sees it, however they arrive and
-/// whatever is kept.
+/// The scanner finds the end of a reply where the decoder finds it, however the bytes arrive and however
+/// large a reply may be to be kept.
 pub fn frames(data: &[u8]) {
     let Some((piece, bytes)) = pieces(data) else {
         return;
@@ -103,7 +105,7 @@ fn decode(bytes: &[u8]) -> Decoded {
     Decoded { replies, end }
 }
 
-/// What comes out of a [`ReplyDecoder`] until the bytes end or cannot be read.
+/// Feeds bytes to a [`ReplyDecoder`] in pieces, and calls `take` after each.
 fn feed(
     bytes: &[u8],
     piece: usize,
@@ -125,7 +127,7 @@ fn feed(
 
 fn decode_in_pieces(bytes: &[u8], piece: usize) -> Vec<Value> {
     let mut values = Vec::new();
-    // An error ends it, like the bytes.
+    // Malformed bytes end the replies as the end of the bytes does.
     let _ = feed(bytes, piece, |decoder| {
         while let Some(value) = decoder.next_reply()? {
             values.push(value);
@@ -135,7 +137,7 @@ fn decode_in_pieces(bytes: &[u8], piece: usize) -> Vec<Value> {
     values
 }
 
-/// Where the scanner sees the end.
+/// Returns the offset at which the scanner ends the reply.
 fn scan(bytes: &[u8], piece: usize) -> Option<usize> {
     let (mut scanner, mut at) = (FrameScanner::default(), 0);
     for piece in bytes.chunks(piece) {
@@ -148,7 +150,8 @@ fn scan(bytes: &[u8], piece: usize) -> Option<usize> {
     None
 }
 
-/// Replies cut out unread, or passed over when they are larger than is kept.
+/// Compares replies that are cut out without decoding with decoded ones. Replies of more than `keep` bytes
+/// may be dropped.
 fn compare_frames(bytes: &[u8], piece: usize, keep: usize, whole: &Decoded) {
     let mut frames = Vec::new();
     let ((), spent) = steps::of(|| {
@@ -183,7 +186,7 @@ fn compare_frames(bytes: &[u8], piece: usize, keep: usize, whole: &Decoded) {
     }
 }
 
-/// A value written and read again, in both protocols.
+/// Writes a value in both protocols and reads it again.
 fn compare_written(value: &Value) {
     for protocol in [Protocol::Resp2, Protocol::Resp3] {
         let mut written = Vec::new();
@@ -210,7 +213,7 @@ fn compare_written(value: &Value) {
     }
 }
 
-/// Whether all of it can be written as it is.
+/// True if every part of the value has a form of its own in RESP3, so that it is read back as the same value.
 fn is_plain(value: &Value) -> bool {
     match value {
         Value::Nil | Value::Int(_) | Value::BulkString(_) | Value::Okay | Value::Boolean(_) => true,

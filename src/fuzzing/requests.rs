@@ -1,4 +1,4 @@
-//! The requests of a proxy's clients.
+//! Properties of the requests of a proxy's clients: [`requests`].
 
 use super::{pieces, steps};
 use crate::command::{Args, PackedCommands, PackedProblem, write_command};
@@ -12,17 +12,20 @@ struct Taken {
     end: NormalizedEnd,
 }
 
+/// One request.
 #[derive(Debug, PartialEq, Eq)]
 struct Taking {
+    /// Number of bytes that it had.
     length: usize,
-    /// In the usual form; nothing for an empty request.
+    /// The request in the usual form; nothing for an empty request.
     packed: Vec<u8>,
 }
 
-/// Bytes that a client sends to a proxy: cut alike however they arrive, by the reader for usual requests and the
-/// one for all others, alone or many at once; with no more work than there are bytes.
+/// Bytes that a client sends are the same requests however they arrive, and for all readers: the strict one,
+/// the tolerant one, and the one that rewrites many at once. No more work is done than there are bytes.
 pub fn requests(data: &[u8]) {
-    // Whether a longer line is refused depends on whether its end came with it.
+    // Longer lines are left out: they are refused only if their end has not arrived yet, which depends on the
+    // pieces.
     let Some((piece, bytes)) = pieces(data).filter(|(_, bytes)| bytes.len() < LINE_BYTES_MAX)
     else {
         return;
@@ -112,7 +115,7 @@ fn piece_by_piece(bytes: &[u8], piece: usize) -> Taken {
     Taken { requests, end }
 }
 
-/// A request at the beginning of `bytes`, read by the others.
+/// Compares the request at the beginning of `bytes` with what the other readers find there.
 fn compare_readers(bytes: &[u8], taking: &Taking) {
     let frame = &bytes[..taking.length];
     let is_usual = taking.packed == frame;
@@ -153,7 +156,8 @@ fn compare_readers(bytes: &[u8], taking: &Taking) {
             assert_eq!(first, args[..first.len()], "cut at {cut}");
         }
     }
-    // Whose owner is known before it has arrived passes in pieces.
+    // A request whose owner is known before all of it has arrived is forwarded in pieces, up to where the
+    // scanner ends it.
     if frame[0] == b'*' && parse_prefix(frame).is_some() {
         assert_eq!(
             passed(bytes),
@@ -163,14 +167,14 @@ fn compare_readers(bytes: &[u8], taking: &Taking) {
     }
 }
 
-/// Where the scanner sees the end of what passes.
+/// Returns the length of the request by the scanner, which follows forwarded requests.
 fn passed(bytes: &[u8]) -> Option<usize> {
     let mut scanner = FrameScanner::default();
     let length = scanner.advance(bytes).ok()?;
     scanner.is_complete().then_some(length)
 }
 
-/// What comes behind all requests.
+/// Compares the reason why there are no more requests with that of the strict reader.
 fn compare_end(bytes: &[u8], end: &NormalizedEnd) {
     let strict = PackedCommands::new(bytes).next(&mut Args::new());
     match strict {
@@ -186,7 +190,7 @@ fn compare_end(bytes: &[u8], end: &NormalizedEnd) {
 /// Compares requests that are normalized many at once with those that were taken one by one.
 fn compare_normalized(bytes: &[u8], max_bytes: usize, whole: &Taken) {
     let lengths = || whole.requests.iter().map(|taking| taking.length);
-    // A request that does not fit is looked at in vain, and so is one that has not arrived.
+    // A request that does not fit, or that has not arrived, is parsed and left for the next call.
     let in_vain = lengths().max().unwrap_or_default() + bytes.len() - lengths().sum::<usize>();
     let (mut at, mut look, mut requests) = (0, RequestParser::default(), Vec::new());
     let end = loop {
@@ -216,7 +220,7 @@ fn compare_normalized(bytes: &[u8], max_bytes: usize, whole: &Taken) {
 mod tests {
     use super::*;
 
-    /// The steps that a look takes at bytes which arrive one by one; it must end with one request, or none yet.
+    /// Number of steps for a request that arrives byte by byte.
     fn steps_byte_by_byte(bytes: &[u8]) -> usize {
         let (taken, spent) = steps::of(|| piece_by_piece(bytes, 1));
         assert!(

@@ -1,4 +1,4 @@
-//! The text of scripts.
+//! A property of the text of scripts: [`scripts`].
 
 use super::steps;
 use crate::command::CommandTable;
@@ -9,8 +9,8 @@ const HIDDEN: &[u8] = b"\nredis.call('GET', ARGV[1])";
 /// A call that shows its key.
 const SHOWN: &[u8] = b"\nredis.call('GET', 'shown')";
 
-/// The text of a script: the keys that it shows are the same whatever harmless text stands around it, and none when a
-/// call follows that hides its key; with no more work than there are bytes.
+/// The keys that the text of a script shows do not depend on harmless text around it, and a call that hides
+/// its key leaves none. No more work is done than there are bytes.
 pub fn scripts(source: &[u8]) {
     let (keys, spent) = steps::of(|| keys(source));
     assert!(
@@ -19,12 +19,12 @@ pub fn scripts(source: &[u8]) {
         source.len()
     );
     let with = |parts: &[&[u8]]| self::keys(&parts.concat());
-    // The first bytes may say what the rest is.
+    // The first bytes may give the text another meaning: a shebang, or compiled code.
     if !source.starts_with(b"#") && !source.starts_with(b"\x1b") {
         let all = [b"local x = 1 ".as_slice(), source];
         assert_eq!(with(&all), keys, "behind something harmless");
     }
-    // A line break may end what was not ended.
+    // A line break may end a comment that was open.
     let ended = with(&[source, b"\n"]);
     if keys.is_some() {
         assert_eq!(ended, keys);

@@ -1,4 +1,7 @@
-//! How much work a reader does, counted instead of timed: bytes it looks at, and bytes it reserves.
+//! Counts how much work a reader does: bytes that it looks at, and bytes that it reserves.
+//!
+//! Counted instead of timed, so that a test for linear time gives the same result on any machine. The
+//! counters are per thread, as tests run in parallel.
 
 use std::cell::Cell;
 
@@ -6,10 +9,12 @@ thread_local! {
     static SPENT: Cell<Spent> = const { Cell::new(Spent { steps: 0, reserved: 0 }) };
 }
 
-/// What some work took.
+/// Work that was done.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spent {
+    /// Bytes looked at, some of them several times.
     pub(crate) steps: usize,
+    /// Bytes of memory reserved for what may follow.
     pub(crate) reserved: usize,
 }
 
@@ -25,7 +30,7 @@ pub(crate) fn add(steps: usize) {
     });
 }
 
-/// Counts bytes that were reserved for what may come.
+/// Counts bytes that were reserved.
 pub(crate) fn reserve(bytes: usize) {
     SPENT.with(|spent| {
         let Spent { steps, reserved } = spent.get();
@@ -34,7 +39,7 @@ pub(crate) fn reserve(bytes: usize) {
     });
 }
 
-/// What `work` gives, and what it took.
+/// Runs `work`, and returns its result and how much work it did.
 pub(crate) fn of<T>(work: impl FnOnce() -> T) -> (T, Spent) {
     SPENT.with(|spent| {
         spent.set(Spent {

@@ -1,12 +1,12 @@
-//! Topologies as text.
+//! A property of topologies as text: [`topology`].
 
 use crate::Topology;
 
-/// A weight has no more digits: the time that a placement takes grows with the weights.
+/// Maximum number of digits of a weight. Building a placement takes time in proportion to the weights.
 const WEIGHT_DIGITS_MAX: usize = 2;
 
-/// The text of a topology: what is read is written so that it is read again as the same, with its passwords only where
-/// they are wanted.
+/// A topology that can be read is written so that it is read as the same topology, with its passwords only
+/// where they are asked for.
 pub fn topology(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let is_heavy =
@@ -23,7 +23,7 @@ pub fn topology(data: &[u8]) {
         Err(error) => panic!("{error}: {written:?}"),
     };
     assert_eq!(again.fingerprint(), topology.fingerprint());
-    // A URL that says nothing but a password is only an address without it.
+    // A URL that adds only a password to an address is shown as that address.
     let full = topology.text_with_passwords();
     let third = again.to_string();
     assert!(

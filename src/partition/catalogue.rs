@@ -1,4 +1,4 @@
-//! What placements are there, and how is one made from words?
+//! The built-in placements as data: their names, their options, and how to make one from its name.
 //!
 //! [`catalogue`] lists every built-in rule with its options, [`by_name`] makes one from the frozen words that
 //! [`Partitioner::name`] and [`Partitioner::options`] write: for tools, configuration files and fingerprints.
@@ -18,7 +18,7 @@ use crate::partition::password::{holds_password, option_holds_password};
 pub struct PartitionerInfo {
     /// The frozen name, as in [`Partitioner::name`].
     pub name: &'static str,
-    /// What it is, in one line.
+    /// A description in one line.
     pub summary: &'static str,
     /// Everything that can be chosen, in the order of [`Partitioner::options`].
     pub options: &'static [OptionInfo],
@@ -31,11 +31,11 @@ pub struct PartitionerInfo {
 pub struct OptionInfo {
     /// The frozen name, as in [`Partitioner::options`]. `PREFIX` in a name stands for text of the user's.
     pub name: &'static str,
-    /// What it decides, in one line.
+    /// A description of what the option decides, in one line.
     pub meaning: &'static str,
     /// The value that holds when the option is left out; none when nothing holds then.
     pub default: Option<&'static str>,
-    /// What may stand there.
+    /// The values that are accepted.
     pub values: OptionValues,
 }
 
@@ -82,8 +82,8 @@ pub fn catalogue() -> &'static [PartitionerInfo] {
 
 /// The built-in placement of this name, with these options; options that are left out have their defaults.
 ///
-/// For every built-in partitioner `p`, `by_name(p.name(), &p.options())` places every key where `p` does. Names,
-/// options and values are frozen; [`catalogue`] lists them.
+/// For every built-in partitioner `p`, `by_name(p.name(), &p.options())` places every key where `p` does.
+/// Names, options and values are frozen; [`catalogue`] lists them.
 ///
 /// ```
 /// use redis_sharding::partition::{by_name, Partitioner};
@@ -99,8 +99,9 @@ pub fn catalogue() -> &'static [PartitionerInfo] {
 /// # Errors
 ///
 /// [`Password`](PlacementError::Password), [`UnknownPlacement`](PlacementError::UnknownPlacement),
-/// [`UnknownOption`](PlacementError::UnknownOption), [`OptionTwice`](PlacementError::OptionTwice), [`OptionValue`](PlacementError::OptionValue), and whatever tables of
-/// ranges and slot maps refuse. Numbers outside of their limits are refused when nodes are placed.
+/// [`UnknownOption`](PlacementError::UnknownOption), [`OptionTwice`](PlacementError::OptionTwice),
+/// [`OptionValue`](PlacementError::OptionValue), and whatever tables of ranges and slot maps refuse. Numbers
+/// outside of their limits are refused when nodes are placed.
 pub fn by_name(
     name: &str,
     options: &[(String, String)],
@@ -237,16 +238,16 @@ impl OptionInfo {
     }
 }
 
-/// Longer words are meant for no name: finding out which is nearest takes its time.
+/// Longer words get no suggestion: the time to find the nearest name grows with their length.
 const NAME_BYTES_MAX: usize = 64;
 
-/// The name that was probably meant.
+/// Returns the name that was probably intended.
 fn nearest(word: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     if word.len() > NAME_BYTES_MAX {
         return None;
     }
     let distance = |name: &'static str| {
-        // Who leaves out the version, or a part of the name, meant the name that goes on.
+        // A word that is a part of a name stands for it, such as the name without its version.
         let part = !word.is_empty() && name.contains(word);
         (if part { 0 } else { edits(word, name) }, name)
     };
@@ -254,7 +255,7 @@ fn nearest(word: &str, names: impl Iterator<Item = &'static str>) -> Option<&'st
     (distance <= 1 + name.len() / 4).then_some(name)
 }
 
-/// How many characters must be put in, taken out or replaced (V. I. Levenshtein, 1966).
+/// Number of characters that must be inserted, deleted or replaced (V. I. Levenshtein, 1966).
 fn edits(from: &str, to: &str) -> usize {
     let mut row: Vec<usize> = (0..=to.chars().count()).collect();
     for (i, a) in from.chars().enumerate() {

@@ -8,9 +8,9 @@ use crate::partition::{NodeIndex, NodeSpec};
 
 /// A partitioner from a function of the key and the nodes, for experiments and tests.
 ///
-/// The function answers with a position in the nodes; a position that does not exist leaves the key without an owner. It
-/// must be pure. `name` goes into fingerprints: change it whenever the function's answers change. Weights are the
-/// function's own business.
+/// The function answers with a position in the nodes; a position that does not exist leaves the key without
+/// an owner. It must be pure. `name` goes into fingerprints: change it whenever the function's answers
+/// change. Weights are the function's own business.
 ///
 /// ```
 /// use redis_sharding::partition::{from_fn, Partitioner};

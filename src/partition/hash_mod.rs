@@ -11,10 +11,10 @@ use crate::partition::{NodeIndex, NodeSpec};
 
 /// The simplest rule: the hash of the key modulo the number of nodes.
 ///
-/// The position of a node in the list is its identity here: put the nodes in another order and nearly every key is
-/// looked for elsewhere. Add a node and nearly every key moves too, so this is for sets of nodes that stay (many small
-/// nodes from the first day, "presharding") or for agreement with others who do the same. A node of weight *w* stands
-/// in the list *w* times in a row.
+/// The position of a node in the list is its identity here: put the nodes in another order and nearly every
+/// key is looked for elsewhere. Add a node and nearly every key moves too, so this is for sets of nodes that
+/// stay (many small nodes from the first day, "presharding") or for agreement with others who do the same. A
+/// node of weight *w* stands in the list *w* times in a row.
 ///
 /// Where a node's *name* should count, take [`Rendezvous`](super::Rendezvous).
 ///
@@ -110,9 +110,9 @@ named! {
     pub enum Reduction {
         /// The remainder of a division by the length of the list.
         Modulo = "modulo",
-        /// The list cuts the 32-bit numbers into equal ranges, and the hash is inverted, as in phpredis: *(h xor
-        /// 0xFFFFFFFF) n / 0xFFFFFFFF*, rounded down. For h = 0 that is *n*, one too many; here the last position is taken
-        /// then. Made for 32-bit hashes: of wider ones the lower half counts.
+        /// The list cuts the 32-bit numbers into equal ranges, and the hash is inverted, as in phpredis: *(h
+        /// xor 0xFFFFFFFF) n / 0xFFFFFFFF*, rounded down. For h = 0 that is *n*, one too many; here the last
+        /// position is taken then. Made for 32-bit hashes: of wider ones the lower half counts.
         InvertedRange = "inverted-range",
     }
 }

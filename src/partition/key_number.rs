@@ -5,7 +5,7 @@ use crate::hash::{KeyHash, named};
 named! {
     /// The number of a key without bytes.
     pub enum EmptyKey {
-        /// What the key hash makes of no bytes.
+        /// The key hash of no bytes.
         Hashed = "hashed",
         /// Zero, as in twemproxy, which does not hash it.
         Zero = "zero",

@@ -1,24 +1,24 @@
 //! Lines of the small text files that tables are written in.
 //!
-//! One statement a line, words between white space, `#` before a comment. Text in double quotes may hold any byte:
-//! `\"`, `\'`, `\\`, `\n`, `\r`, `\t` and `\xff` stand for one each.
+//! One statement a line, words between white space, `#` before a comment. Text in double quotes may hold any
+//! byte: `\"`, `\'`, `\\`, `\n`, `\r`, `\t` and `\xff` stand for one each.
 
 use std::fmt;
 
 use crate::partition::password::{ADVICE, Shown, holds_password};
 
-/// What is wrong with a line of text.
+/// A line of text that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {cause}")]
 #[non_exhaustive]
 pub struct SyntaxError {
     /// The number of the line, from one.
     pub line: usize,
-    /// What is wrong with it.
+    /// Description of the error.
     pub cause: String,
 }
 
-/// Whether a word stands in quotes.
+/// How a word is written: bare or in quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
     Bare,
@@ -167,8 +167,8 @@ impl<'t> Line<'t> {
 
 /// The statements of one line, which commas separate, each on a line of its own.
 ///
-/// A comma followed by a space separates unless it stands in quotes, and whatever has white space stands in quotes. A text
-/// of several lines has a statement on each already.
+/// A comma followed by a space separates unless it stands in quotes, and whatever has white space stands in
+/// quotes. A text of several lines has a statement on each already.
 pub(crate) fn split(text: &str) -> String {
     if text.contains('\n') {
         return text.to_owned();
@@ -184,13 +184,14 @@ pub(crate) fn split(text: &str) -> String {
     lines + rest
 }
 
-/// What stands between two statements of one line.
+/// Separates two statements of one line.
 const SEPARATOR: &str = ", ";
 
 /// Where the first separator is that does not stand in quotes.
 ///
-/// A statement is a range, of which either end may stand in quotes, and a name, which may stand in quotes too; quotes
-/// elsewhere are characters as any other. Every character is looked at a bounded number of times, whatever the text is.
+/// A statement is a range, of which either end may stand in quotes, and a name, which may stand in quotes
+/// too; quotes elsewhere are characters as any other. Every character is looked at a bounded number of times,
+/// whatever the text is.
 fn end_of_statement(text: &str) -> Option<usize> {
     let position = |rest: &str| text.len() - rest.len();
     let separator = |rest: &str| Some(position(rest) + rest.find(SEPARATOR)?);
@@ -210,7 +211,8 @@ fn end_of_statement(text: &str) -> Option<usize> {
     separator(behind_quotes(behind.trim_start())?)
 }
 
-/// What follows text in quotes; the text itself where it has none, and nothing where they are broken.
+/// Returns the rest after text in quotes; all of the text if it does not start with a quote, and `None` if
+/// the quotes are broken.
 fn behind_quotes(text: &str) -> Option<&str> {
     match unquote(text, |_| ()) {
         Quotes::None => Some(text),
@@ -219,7 +221,7 @@ fn behind_quotes(text: &str) -> Option<&str> {
     }
 }
 
-/// What the quotes at the start of a text are like.
+/// The quotes at the start of a text.
 enum Quotes<'t> {
     None,
     /// They are closed, and this follows.
@@ -273,7 +275,7 @@ impl fmt::Display for Name<'_> {
     }
 }
 
-/// What follows white space; nothing if that is a comment.
+/// Skips white space, and all of the rest if that is a comment.
 fn skip(text: &str) -> &str {
     let text = text.trim();
     if text.starts_with('#') { "" } else { text }

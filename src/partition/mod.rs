@@ -1,8 +1,8 @@
 //! Which node owns these bytes?
 //!
-//! A [`Partitioner`] is the rule; [`Partitioner::place`] builds its answers for one set of nodes, a [`Placement`],
-//! once per topology. The answers are asked per key: they are pure, allocate nothing, and are the same on every
-//! machine for ever. Both traits are open: bring your own.
+//! A [`Partitioner`] is the rule; [`Partitioner::place`] builds its answers for one set of nodes, a
+//! [`Placement`], once per topology. The answers are asked per key: they are pure, allocate nothing, and are
+//! the same on every machine for ever. Both traits are open: bring your own.
 //!
 //! | rule | owner of a key | when nodes change |
 //! |---|---|---|
@@ -14,7 +14,8 @@
 //! | [`from_fn`] | a function of your own | |
 //! | [`peers`] | where another client or proxy puts the key | |
 //!
-//! Every rule has a frozen name and frozen options: [`catalogue`] lists them, [`by_name`] makes a rule from them.
+//! Every rule has a frozen name and frozen options: [`catalogue`] lists them, [`by_name`] makes a rule from
+//! them.
 //!
 //! Nothing here knows a command, a connection or a clock.
 
@@ -57,14 +58,14 @@ pub use slot_map::{Rebalance, SlotMap, SlotMapError, SlotMove, SlotRange};
 
 /// The largest sum of weights that the partitioners of this crate accept.
 ///
-/// A weight is a number of shares, not of bytes: each is paid for when a placement is built. No share is smaller than one
-/// slot of a [`SlotMap`].
+/// A weight is a number of shares, not of bytes: each is paid for when a placement is built. No share is
+/// smaller than one slot of a [`SlotMap`].
 pub const WEIGHTS_MAX: u32 = 16_384;
 
 /// Decides which node owns a key.
 ///
-/// Pure: the same nodes and the same key give the same answer on every machine, for ever. A placement is a file
-/// format: a rule whose answers change must change its [`name`](Self::name).
+/// Pure: the same nodes and the same key give the same answer on every machine, for ever. A placement is a
+/// file format: a rule whose answers change must change its [`name`](Self::name).
 ///
 /// ```
 /// use redis_sharding::partition::{Partitioner, Placement, PlacementError, check_nodes};
@@ -104,34 +105,34 @@ pub trait Partitioner: fmt::Debug + Send + Sync {
     /// A frozen name with a version, such as `by-tenant/1`. It goes into fingerprints.
     fn name(&self) -> &str;
 
-    /// Everything besides the nodes and the tag rule that decides the answers, as `(option, value)` pairs in a fixed
-    /// order. It goes into fingerprints. Defaults to none.
+    /// Everything besides the nodes and the tag rule that decides the answers, as `(option, value)` pairs in
+    /// a fixed order. It goes into fingerprints. Defaults to none.
     fn options(&self) -> Vec<(String, String)> {
         Vec::new()
     }
 
-    /// Builds the answers for these nodes. Called once per topology, never per command.
+    /// Builds the placement over these nodes. Called once per topology, never per command.
     ///
     /// # Errors
     ///
     /// When the rule cannot place keys over these nodes.
     fn place(&self, nodes: &[NodeSpec]) -> Result<Box<dyn Placement>, PlacementError>;
 
-    /// Which bytes of a key are handed to [`Placement::locate`]. Defaults to Redis Cluster's rule, the part between
-    /// braces.
+    /// Which bytes of a key are handed to [`Placement::locate`]. Defaults to Redis Cluster's rule, the part
+    /// between braces.
     fn hash_tag(&self) -> HashTag {
         HashTag::Braces
     }
 }
 
-/// The answers of a [`Partitioner`] for one set of nodes.
+/// The owners of keys by a [`Partitioner`], for one set of nodes.
 pub trait Placement: fmt::Debug + Send + Sync {
-    /// The owner of `key`, as a position in the nodes it was placed over, or `None` when the rule leaves the key
-    /// without an owner. `key` is what the tag rule left of the user's key. Must not allocate.
+    /// The owner of `key`, as a position in the nodes it was placed over, or `None` when the rule leaves the
+    /// key without an owner. `key` is what the tag rule left of the user's key. Must not allocate.
     fn locate(&self, key: &[u8]) -> Option<NodeIndex>;
 }
 
-/// Why a partitioner refuses a set of nodes.
+/// An error of placing keys over a set of nodes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlacementError {
@@ -162,9 +163,9 @@ pub enum PlacementError {
         placement: &'static str,
         /// The option.
         option: String,
-        /// What was given.
+        /// The value that was given.
         value: String,
-        /// What may be given.
+        /// The values that are accepted.
         allowed: String,
     },
     /// An option of the rule lies outside of what the rule can do.
@@ -172,23 +173,24 @@ pub enum PlacementError {
     OptionOutOfBounds {
         /// The option, as in [`Partitioner::options`].
         option: &'static str,
-        /// What was asked for.
+        /// The value that was given.
         value: u64,
         /// The smallest value.
         min: u64,
         /// The largest value.
         max: u64,
     },
-    /// What a peer would hash for a node does not fit into its buffer, and what it hashes then is undefined.
+    /// The text that a peer would hash for a node does not fit into its buffer, and its hash is undefined
+    /// then.
     #[error(
         "{name:?} has {length} bytes, and the peer is sound only up to {max}: give the node a shorter name"
     )]
     NameTooLong {
-        /// What stands for the node in labels.
+        /// The text that stands for the node in labels.
         name: String,
-        /// How long it is.
+        /// Its length in bytes.
         length: usize,
-        /// How long it may be.
+        /// The largest length in bytes.
         max: usize,
     },
     /// A name, an address or an option holds a password, which is not repeated.
@@ -237,7 +239,7 @@ pub enum PlacementError {
     /// There are more nodes than [`NODES_MAX`].
     #[error("{count} nodes, more than {NODES_MAX}")]
     TooManyNodes {
-        /// How many there are.
+        /// Their number.
         count: usize,
     },
     /// A node has a weight, but the rule has none.
@@ -358,7 +360,7 @@ mod testing {
         weights.iter().enumerate().map(node).collect()
     }
 
-    /// So many nodes of weight one.
+    /// `count` nodes of weight one.
     pub(super) fn nodes(count: usize) -> Vec<NodeSpec> {
         weighted(&vec![1; count])
     }

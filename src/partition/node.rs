@@ -15,8 +15,9 @@ pub const NODES_MAX: usize = 4096;
 
 /// The identity of a node: XXH3-64 of its name.
 ///
-/// It is the same in every process and on every machine, whatever the node's address, its weight and its place in the list
-/// are, and stays the same when other nodes come or go. A topology whose names have one id twice is refused.
+/// It is the same in every process and on every machine, whatever the node's address, its weight and its
+/// place in the list are, and stays the same when other nodes come or go. A topology whose names have one id
+/// twice is refused.
 ///
 /// ```
 /// use redis_sharding::{NodeId, NodeSpec};
@@ -78,8 +79,9 @@ impl std::error::Error for NodeIdError {}
 
 /// The position of a node in one topology.
 ///
-/// Positions shift when a node is added, removed or moved in the list, so a position means something only together with the
-/// topology it belongs to, or its [`epoch`](crate::Topology::epoch). What outlives a topology keeps the [`NodeId`].
+/// Positions shift when a node is added, removed or moved in the list, so a position means something only
+/// together with the topology it belongs to, or its [`epoch`](crate::Topology::epoch). What outlives a
+/// topology keeps the [`NodeId`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeIndex(u16);
 
@@ -106,12 +108,14 @@ impl fmt::Debug for NodeIndex {
     }
 }
 
-/// What a placement may know of a node: its name, its address, its weight.
+/// A node as a placement sees it: its name, its address, its weight.
 ///
-/// The name is the identity. It is what gets hashed, so a server can move to another address without moving a key.
+/// The name is the identity. It is what gets hashed, so a server can move to another address without moving a
+/// key.
 ///
-/// Names and addresses are shown, so neither may hold a password: partitioners, topologies and clients refuse a node
-/// with one. The password of a node stands in its URL, or is given with [`Builder::password`](crate::Builder::password).
+/// Names and addresses are shown, so neither may hold a password: partitioners, topologies and clients refuse
+/// a node with one. The password of a node belongs in its URL, or is given with
+/// [`Builder::password`](crate::Builder::password).
 #[derive(Clone, PartialEq, Eq)]
 pub struct NodeSpec {
     name: Box<str>,
@@ -148,7 +152,7 @@ impl NodeSpec {
         }
     }
 
-    /// The same node with another weight: how many shares of the keys it should own. Defaults to one.
+    /// Sets the weight: how many shares of the keys the node should own. Defaults to one.
     #[must_use]
     pub fn with_weight(mut self, weight: NonZeroU32) -> Self {
         self.weight = weight;
@@ -170,14 +174,14 @@ impl NodeSpec {
         &self.address
     }
 
-    /// Whether the name was given, or is only the address again.
+    /// True if the node was given a name; false if its name is its address.
     ///
     /// Some peers hash other bytes for a node without a name of its own.
     pub fn is_named(&self) -> bool {
         self.named
     }
 
-    /// How many shares of the keys the node should own.
+    /// Number of shares of the keys that the node should own.
     pub fn weight(&self) -> NonZeroU32 {
         self.weight
     }

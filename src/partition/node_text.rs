@@ -1,4 +1,4 @@
-//! What peers call a node.
+//! The text of a node in the labels and the sort order of peers.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -8,15 +8,15 @@ use crate::hash::named;
 use crate::partition::{NodeIndex, NodeSpec};
 
 named! {
-    /// What stands for a node in the labels of its points, and what it is sorted by where a peer sorts.
+    /// The text that stands for a node in the labels of its points, and by which a peer sorts its nodes.
     pub enum NodeText {
         /// Its name.
         Name = "name",
-        /// Its name as libmemcached writes it, which takes it for `host:port`: without the port if that is 11211, and with
-        /// port 0 if it is the path of a unix socket.
+        /// Its name as libmemcached writes it, which takes it for `host:port`: without the port if that is
+        /// 11211, and with port 0 if it is the path of a unix socket.
         Libmemcached = "libmemcached",
-        /// As twemproxy writes it: a name of its own as it is; an address without its port if that is 11211; the path of a
-        /// unix socket with a colon behind it.
+        /// As twemproxy writes it: a name of its own as it is; an address without its port if that is 11211;
+        /// the path of a unix socket with a colon behind it.
         Twemproxy = "twemproxy",
     }
 }

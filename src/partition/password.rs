@@ -1,28 +1,28 @@
 //! Does this text hold a password?
 //!
-//! Names, addresses and options are shown, in messages and in files. So a password in one of them is refused wherever they
-//! come in, and what was refused is not repeated. Strict on purpose: what only looks like a password is refused too, and the
-//! message says what to do instead.
+//! Names, addresses and options are shown, in messages and in files. So a password in one of them is refused
+//! wherever they come in, and what was refused is not repeated. Strict on purpose: what only looks like a
+//! password is refused too, and the message says what to do instead.
 
 use std::fmt;
 
-/// What is wrong with a text that holds a password, and the remedy.
+/// The second half of a message about a text that holds a password, with the remedy.
 pub(crate) const ADVICE: &str = "holds a password, or what looks like one, but is shown in messages and files: leave it out, and give the \
      password in the URL of the node or with Builder::password";
 
 /// Texts in messages are cut to this many characters.
 const SHOWN_MAX: usize = 64;
 
-/// Whether the name or the address of a node holds a password: `redis://:PASSWORD@host`, `user:PASSWORD@host`,
-/// `?password=PASSWORD`.
+/// True if the name or the address of a node holds a password: `redis://:PASSWORD@host`,
+/// `user:PASSWORD@host`, `?password=PASSWORD`.
 pub(crate) fn holds_password(text: &str) -> bool {
     is_url_with_user_info(text) || is_user_info(text) || has_parameter(text)
 }
 
-/// Whether an option of a placement, or its value, holds the URL of a server with its password.
+/// True if an option of a placement, or its value, holds the URL of a server with its password.
 ///
-/// The bounds of ranges are bytes of keys, and keys such as mail addresses look like a user, a password and a host. So only
-/// URLs count here; the names of nodes in tables are looked at when the table is made.
+/// The bounds of ranges are bytes of keys, and keys such as mail addresses look like a user, a password and a
+/// host. So only URLs count here; the names of nodes in tables are checked when the table is made.
 pub(crate) fn option_holds_password(text: &str) -> bool {
     let statements = text.lines().flat_map(|line| line.split(", "));
     let mut words = statements.flat_map(|statement| match statement.contains('"') {
@@ -40,8 +40,8 @@ fn never(_: char) -> bool {
     false
 }
 
-/// `scheme://user:PASSWORD@host`, also where the password has characters that a URL would not take, and where only a
-/// part of it is left.
+/// `scheme://user:PASSWORD@host`, also where the password has characters that a URL would not take, and where
+/// only a part of it is left.
 fn is_url_with_user_info(text: &str) -> bool {
     let Some((_, rest)) = text.split_once("://") else {
         return false;
@@ -89,7 +89,7 @@ fn has_parameter(text: &str) -> bool {
     })
 }
 
-/// Whether a parameter of this name is a password.
+/// True if a parameter of this name is a password.
 pub(crate) fn is_password_parameter(name: &str) -> bool {
     // Longer names are none, and need not be decoded.
     let short = name.len() <= 3 * SHOWN_MAX;
@@ -109,7 +109,8 @@ pub(crate) fn is_password_parameter(name: &str) -> bool {
     })
 }
 
-/// A text of the user's in a message: in quotes and cut, or only said to be there when it may hold a password.
+/// A text of the user's in a message: in quotes and cut, or only said to be there when it may hold a
+/// password.
 pub(crate) struct Shown<'t>(pub(crate) &'t str);
 
 impl fmt::Display for Shown<'_> {

@@ -10,28 +10,29 @@ use crate::partition::{NodeIndex, NodeSpec};
 
 /// Rendezvous hashing, or highest random weight: the default.
 ///
-/// Nodes are told apart by name; their order does not matter. A node that comes takes its share evenly from all others,
-/// a node that goes leaves its keys evenly to all others, and no other key moves.
+/// Nodes are told apart by name; their order does not matter. A node that comes takes its share evenly from
+/// all others, a node that goes leaves its keys evenly to all others, and no other key moves.
 ///
-/// The keys are divided into a fixed number of slots, and every slot is won by the node with the highest score for it.
-/// The slots are decided once, when the nodes change, so a key costs one hash and one load however many nodes there are.
-/// The function, frozen as `rendezvous/1`, with wrapping 64-bit arithmetic throughout:
+/// The keys are divided into a fixed number of slots, and every slot is won by the node with the highest
+/// score for it. The slots are decided once, when the nodes change, so a key costs one hash and one load
+/// however many nodes there are. The function, frozen as `rendezvous/1`, with wrapping 64-bit arithmetic
+/// throughout:
 ///
 /// - `mix(z)` is the finalizer of SplitMix64: `z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9`, `z = (z ^ z >> 27) *
 ///   0x94d049bb133111eb`, `z ^ z >> 31`.
 /// - The slot of a key is the top `slot_bits` bits of its XXH3 (64 bits, seed 0).
-/// - A node of weight *w* draws *w* scores for slot *s*: `mix(mix((s + 1) * 0x9e3779b97f4a7c15) ^ seed)`, where `seed` is
-///   the XXH3 of its name with the seeds 0, 1, ..., *w* - 1. Its highest score counts.
+/// - A node of weight *w* draws *w* scores for slot *s*: `mix(mix((s + 1) * 0x9e3779b97f4a7c15) ^ seed)`,
+///   where `seed` is the XXH3 of its name with the seeds 0, 1, ..., *w* - 1. Its highest score counts.
 /// - The highest score owns the slot; of equal scores, the name that sorts first, as bytes.
 ///
-/// The shares of the nodes are even up to chance: with 65536 slots a share deviates by about √(*n* / 65536) of itself,
-/// so 1.6 % with 16 nodes and 4.4 % with 128. Beyond a total weight of a few hundred, more
+/// The shares of the nodes are even up to chance: with 65536 slots a share deviates by about √(*n* / 65536)
+/// of itself, so 1.6 % with 16 nodes and 4.4 % with 128. Beyond a total weight of a few hundred, more
 /// [slots](Self::with_slot_bits) make the shares more even.
 ///
-/// D. G. Thaler and C. V. Ravishankar, "Using name-based mappings to increase hit rates", IEEE/ACM Transactions on
-/// Networking 6 (1998). Slots decided by rendezvous: Apache Ignite's `RendezvousAffinityFunction`. SplitMix64: G. L.
-/// Steele, D. Lea and C. H. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, in the variant 13 of
-/// D. Stafford.
+/// D. G. Thaler and C. V. Ravishankar, "Using name-based mappings to increase hit rates", IEEE/ACM
+/// Transactions on Networking 6 (1998). Slots decided by rendezvous: Apache Ignite's
+/// `RendezvousAffinityFunction`. SplitMix64: G. L. Steele, D. Lea and C. H. Flood, "Fast splittable
+/// pseudorandom number generators", OOPSLA 2014, in the variant 13 of D. Stafford.
 ///
 /// ```
 /// use redis_sharding::partition::{Partitioner, Rendezvous};
@@ -56,11 +57,12 @@ impl Rendezvous {
         Self { slot_bits: 16 }
     }
 
-    /// Divides the keys into 2^`bits` slots, from 2^4 to 2^20. Defaults to 16, which are 65536 slots and 128 KiB.
+    /// Divides the keys into 2^`bits` slots, from 2^4 to 2^20. Defaults to 16, which are 65536 slots and 128
+    /// KiB.
     ///
-    /// It belongs to the placement for ever: with another number of slots nearly every key moves. A total weight of *n*
-    /// asks for 512 *n* slots, which keeps the deviation of a share below 4.5 %. Building a placement takes about a
-    /// nanosecond per slot and unit of weight: 1 ms for 16 nodes, 8 ms for 128.
+    /// It belongs to the placement for ever: with another number of slots nearly every key moves. A total
+    /// weight of *n* asks for 512 *n* slots, which keeps the deviation of a share below 4.5 %. Building a
+    /// placement takes about a nanosecond per slot and unit of weight: 1 ms for 16 nodes, 8 ms for 128.
     #[must_use]
     pub const fn with_slot_bits(mut self, bits: u32) -> Self {
         self.slot_bits = bits;

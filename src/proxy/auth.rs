@@ -1,33 +1,43 @@
-//! Who is let in: AUTH.
+//! AUTH: the password of the proxy, which has nothing to do with the passwords of the nodes.
+//!
+//! As a server with `requirepass` and without ACLs: one password, for the user `default`.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::proxy::refusal::{Refusal, syntax_error};
 
-/// The only user there is.
+/// The only user.
 const USER: &[u8] = b"default";
 
-/// The auth of a proxy. Open to everybody, unless there is a password.
+/// The password of a proxy, if it has one. Its debug output does not contain it.
 #[derive(Clone, Default)]
 pub(crate) struct Auth {
     password: Option<Arc<str>>,
 }
 
 impl Auth {
+    /// Requires this password.
     pub(crate) fn with_password(password: &str) -> Self {
         Self {
             password: Some(password.into()),
         }
     }
 
+    /// True if no password is required.
     pub(super) fn is_open(&self) -> bool {
         self.password.is_none()
     }
 
-    /// Whether these words, which are those of AUTH, let somebody in.
+    /// Checks the arguments of AUTH, the name of the command included.
+    ///
+    /// # Errors
+    ///
+    /// WRONGPASS, a syntax error, or the error of a server that has no password.
     pub(super) fn check(&self, args: &[&[u8]]) -> Result<(), Refusal> {
         let (user, given) = match (args, &self.password) {
+            // The one form that a server refuses when it needs no password. With a user name, any password is
+            // right.
             ([_, _], None) => {
                 return Err(Refusal::new(
                     "AUTH <password> called without any password configured for the default user. Are you sure your \
@@ -49,7 +59,8 @@ impl Auth {
     }
 }
 
-/// Looks at every byte, so that the time it takes does not tell how many are right.
+/// Compares in a time that does not depend on how many leading bytes are right, so that the password cannot
+/// be guessed byte by byte. Its length is not kept secret.
 fn is_same(password: &[u8], given: &[u8]) -> bool {
     let differences = password
         .iter()
@@ -58,12 +69,12 @@ fn is_same(password: &[u8], given: &[u8]) -> bool {
     differences == 0 && password.len() == given.len()
 }
 
-/// A command before AUTH.
+/// The error for a command before AUTH.
 pub(super) fn auth_required() -> Refusal {
     Refusal::with_code("NOAUTH", "Authentication required.")
 }
 
-/// HELLO before AUTH, and without it.
+/// The error for HELLO without AUTH before AUTH.
 pub(super) fn hello_without_auth() -> Refusal {
     Refusal::with_code(
         "NOAUTH",

@@ -1,4 +1,13 @@
-//! CLIENT and its subcommands: about one client's connection to the proxy, or about the others'.
+//! CLIENT and its subcommands: about the client's own connection to the proxy, or about other clients of the
+//! proxy.
+//!
+//! * [`run`]: runs one subcommand. Those about other clients become a [`RegistryRequest`].
+//! * [`ReplyMode`]: CLIENT REPLY. [`Unblocked`]: the reply to a command that CLIENT UNBLOCK ends.
+//!
+//! No subcommand reaches a node: its connections are shared, so its CLIENT LIST would show the proxy, and
+//! CLIENT TRACKING or NO-TOUCH would apply to all clients. Subcommands that would need it are refused; those
+//! that ask for what is the case anyhow (NO-EVICT, TRACKING OFF) are confirmed. Options are checked first,
+//! with the errors of a server.
 
 use crate::command::CommandSpec;
 use crate::proxy::client_info::{ClientFilter, ClientInfo, ClientKind};
@@ -6,31 +15,33 @@ use crate::proxy::refusal::{Refusal, not_an_integer, not_here, syntax_error};
 use crate::resp::canonical_integer;
 use crate::resp::{Protocol, write_bulk, write_error, write_int, write_line, write_status};
 
-/// What somebody wants to know of the clients, or to do to them.
+/// A question to the client registry, or a change of other clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RegistryRequest {
-    /// The lines of these.
+    /// CLIENT LIST: the lines of all clients that match.
     List(ClientFilter),
-    /// The asker's own line.
+    /// CLIENT INFO: the line of the client itself.
     Own,
-    /// Their end, answered with their number.
+    /// CLIENT KILL with options: replies with the number of killed clients.
     Kill(ClientFilter),
-    /// The same, in the old form: answered with OK, or an error when there is none.
+    /// CLIENT KILL addr:port, the old form: replies OK, or an error if there is no such client. May kill the
+    /// client itself.
     KillOne(ClientFilter),
-    /// The end of waiting.
+    /// CLIENT UNBLOCK: the client's id, and which reply its command gets.
     Unblock(u64, Unblocked),
 }
 
-/// What a blocking command is answered that somebody ends with CLIENT UNBLOCK.
+/// The reply to a blocking command that CLIENT UNBLOCK ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unblocked {
-    /// As if its time were over.
+    /// The reply that the command sends when its timeout is over.
     Timeout,
+    /// The error UNBLOCKED.
     Error,
 }
 
 impl Unblocked {
-    /// The answer to the command that waited.
+    /// Writes the reply to the blocked command `args`. The timeout reply depends on the command.
     pub(crate) fn write(self, args: &[&[u8]], protocol: Protocol, out: &mut Vec<u8>) {
         let name = args
             .first()
@@ -41,6 +52,8 @@ impl Unblocked {
             (Self::Error, _) => {
                 write_error(out, "UNBLOCKED", "client unblocked via CLIENT UNBLOCK");
             }
+            // A server replies with the number of replicas that have acknowledged so far. It is not known
+            // here.
             (Self::Timeout, b"WAIT") => write_int(out, 0),
             (Self::Timeout, b"WAITAOF") => {
                 write_line(out, b'*', 2);
@@ -52,25 +65,30 @@ impl Unblocked {
     }
 }
 
-/// What comes of a CLIENT command.
+/// Result of a CLIENT subcommand.
 pub(super) enum ClientReply {
+    /// The reply was written.
     Written,
+    /// The registry replies.
     Ask(RegistryRequest),
-    /// Replies come, or do not.
+    /// CLIENT REPLY: the new mode. The caller replies, because the mode decides if there is a reply.
     Replies(ReplyMode),
 }
 
-/// Whether a client wants replies.
+/// The mode of CLIENT REPLY.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum ReplyMode {
+    /// All replies are sent.
     #[default]
     On,
-    /// None to the next command.
+    /// The reply to the next command is not sent.
     SkipNext,
+    /// No reply is sent. Messages of subscriptions are.
     Off,
 }
 
-/// Carries out `args`, which are those of `command`. Replies are written to `out`.
+/// Runs the subcommand `args`, whose row in the command table is `command`. Local replies are written to
+/// `out`, changes to `client`.
 pub(super) fn run(
     command: &CommandSpec,
     args: &[&[u8]],
@@ -99,12 +117,14 @@ pub(super) fn run(
         "CLIENT|KILL" => return Ok(ClientReply::Ask(kill_filter(&args[2..])?)),
         "CLIENT|UNBLOCK" => return Ok(ClientReply::Ask(unblock_request(&args[2..])?)),
         "CLIENT|REPLY" => return Ok(ClientReply::Replies(replies(first)?)),
-        // No server drops a client of ours for its memory, so it is true already.
+        // Refers to `maxmemory-clients` of a server. The nodes do not see this client, so none can evict it;
+        // the limit of this proxy ignores the setting.
         "CLIENT|NO-EVICT" => {
             on_or_off(first)?;
             write_status(out, "OK");
         }
         "CLIENT|TRACKING" => {
+            // Parsed before ON or OFF is, as on a server.
             let options = TrackingOptions::parse(&args[3..], client.id)?;
             if on_or_off(first)? {
                 options.check()?;
@@ -116,6 +136,7 @@ pub(super) fn run(
             true => return Err(not_here(command)),
             false => write_status(out, "OK"),
         },
+        // Tracking cannot be on, so this is the reply of a server without it.
         "CLIENT|CACHING" => {
             return Err(Refusal::new(
                 "CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled",
@@ -128,7 +149,7 @@ pub(super) fn run(
     Ok(ClientReply::Written)
 }
 
-/// The reply to CLIENT TRACKINGINFO: no key is tracked.
+/// Writes the reply to CLIENT TRACKINGINFO of a client that tracks nothing.
 fn write_tracking_info(protocol: Protocol, out: &mut Vec<u8>) {
     protocol.write_map(out, 3);
     write_bulk(out, b"flags");
@@ -140,7 +161,8 @@ fn write_tracking_info(protocol: Protocol, out: &mut Vec<u8>) {
     write_line(out, b'*', 0);
 }
 
-/// A name without blanks, line breaks and the like.
+/// Checks a client name, or a library name or version. Blanks and line breaks would break the lines of CLIENT
+/// LIST.
 pub(super) fn check_name(name: &[u8]) -> Result<String, Refusal> {
     match std::str::from_utf8(name) {
         Ok(text) if name.iter().all(|byte| (b'!'..=b'~').contains(byte)) => Ok(text.to_owned()),
@@ -150,6 +172,7 @@ pub(super) fn check_name(name: &[u8]) -> Result<String, Refusal> {
     }
 }
 
+/// CLIENT SETINFO: sets the name or the version of the client library.
 fn set_info(attribute: &[u8], value: &[u8], client: &mut ClientInfo) -> Result<(), Refusal> {
     let place = match attribute.to_ascii_lowercase().as_slice() {
         b"lib-name" => &mut client.library,
@@ -163,6 +186,7 @@ fn set_info(attribute: &[u8], value: &[u8], client: &mut ClientInfo) -> Result<(
     Ok(())
 }
 
+/// Parses ON or OFF.
 fn on_or_off(word: &[u8]) -> Result<bool, Refusal> {
     match word {
         _ if word.eq_ignore_ascii_case(b"on") => Ok(true),
@@ -171,6 +195,7 @@ fn on_or_off(word: &[u8]) -> Result<bool, Refusal> {
     }
 }
 
+/// Parses the argument of CLIENT REPLY.
 fn replies(word: &[u8]) -> Result<ReplyMode, Refusal> {
     match word {
         _ if word.eq_ignore_ascii_case(b"on") => Ok(ReplyMode::On),
@@ -180,10 +205,12 @@ fn replies(word: &[u8]) -> Result<ReplyMode, Refusal> {
     }
 }
 
+/// Parses a client type.
 fn kind(word: &[u8]) -> Result<ClientKind, Refusal> {
     ClientKind::parse(word).ok_or_else(|| Refusal::quoting("Unknown client type '", word, "'"))
 }
 
+/// Parses the options of CLIENT LIST. As on a server, either one TYPE or any number of ids.
 fn list_filter(options: &[&[u8]]) -> Result<ClientFilter, Refusal> {
     let mut which = ClientFilter::default();
     match options {
@@ -192,7 +219,7 @@ fn list_filter(options: &[&[u8]]) -> Result<ClientFilter, Refusal> {
         [word, ids @ ..] if word.eq_ignore_ascii_case(b"ID") && !ids.is_empty() => {
             for id in ids {
                 let id = canonical_integer(id).ok_or_else(|| Refusal::new("Invalid client ID"))?;
-                // No client has number 0.
+                // A negative id matches no client: ids begin with 1.
                 which.ids.push(u64::try_from(id).unwrap_or(0));
             }
         }
@@ -201,6 +228,7 @@ fn list_filter(options: &[&[u8]]) -> Result<ClientFilter, Refusal> {
     Ok(which)
 }
 
+/// Parses the options of CLIENT KILL. With one argument it is the old form, addr:port.
 fn kill_filter(options: &[&[u8]]) -> Result<RegistryRequest, Refusal> {
     let text = |bytes: &[u8]| Some(String::from_utf8_lossy(bytes).into_owned());
     if let [address] = options {
@@ -211,6 +239,7 @@ fn kill_filter(options: &[&[u8]]) -> Result<RegistryRequest, Refusal> {
         }));
     }
     let mut which = ClientFilter {
+        // SKIPME defaults to yes in the new form. The old form kills the client itself, too.
         others_only: true,
         ..ClientFilter::default()
     };
@@ -222,12 +251,13 @@ fn kill_filter(options: &[&[u8]]) -> Result<RegistryRequest, Refusal> {
             b"ID" => {
                 let id = canonical_integer(value).filter(|&id| id > 0);
                 let id = id.ok_or_else(|| Refusal::new("client-id should be greater than 0"))?;
-                // Of an option that is repeated the last one counts.
+                // The last of a repeated option counts.
                 which.ids = vec![id.unsigned_abs()];
             }
             b"TYPE" => which.kind = Some(kind(value)?),
             b"ADDR" => which.address = text(value),
             b"LADDR" => which.local_address = text(value),
+            // All clients are this user.
             b"USER" if value == b"default" => {}
             b"USER" => {
                 return Err(Refusal::quoting("No such user '", value, "'"));
@@ -245,6 +275,8 @@ fn kill_filter(options: &[&[u8]]) -> Result<RegistryRequest, Refusal> {
     Ok(RegistryRequest::Kill(which))
 }
 
+/// Parses the arguments of CLIENT UNBLOCK. TIMEOUT is the default. The reason is checked before the id, as on
+/// a server.
 fn unblock_request(options: &[&[u8]]) -> Result<RegistryRequest, Refusal> {
     if options.len() > 2 {
         return Err(Refusal::new(
@@ -271,7 +303,7 @@ fn unblock_request(options: &[&[u8]]) -> Result<RegistryRequest, Refusal> {
     ))
 }
 
-/// The options of CLIENT TRACKING, which are looked at whether it is switched on or off.
+/// Options of CLIENT TRACKING. They are parsed for ON and OFF, and checked against each other for ON only.
 #[derive(Default)]
 struct TrackingOptions {
     broadcast: bool,
@@ -281,7 +313,8 @@ struct TrackingOptions {
 }
 
 impl TrackingOptions {
-    /// Reads them. A client can redirect to itself only: there is no other that tracks.
+    /// Parses the options. REDIRECT accepts only the client's own id: no other client could receive
+    /// invalidations either.
     fn parse(mut options: &[&[u8]], own_id: u64) -> Result<Self, Refusal> {
         let mut parsed = Self::default();
         let mut redirects = false;
@@ -316,7 +349,7 @@ impl TrackingOptions {
         Ok(parsed)
     }
 
-    /// Whether they go together, when it is switched on.
+    /// Checks that the options fit together.
     fn check(&self) -> Result<(), Refusal> {
         if self.prefixes && !self.broadcast {
             return Err(Refusal::new(

@@ -1,52 +1,70 @@
-//! What is told of one client to others, and which clients somebody means.
+//! CLIENT INFO: the line of one client in CLIENT LIST, and the filters that select clients.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use crate::resp::Protocol;
 
-/// A client as CLIENT LIST shows it.
+/// A client as CLIENT LIST shows it. Each session owns one, and publishes a copy to the registry when it may
+/// have changed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ClientInfo {
+    /// Counted from 1 for each proxy, and never used twice.
     pub(crate) id: u64,
+    /// Address of the client (`addr`).
     pub(crate) address: String,
+    /// Address that it connected to (`laddr`).
     pub(crate) local_address: String,
+    /// Set by CLIENT SETNAME and HELLO SETNAME. Empty if not set.
     pub(crate) name: String,
+    /// Set by CLIENT SETINFO LIB-NAME.
     pub(crate) library: String,
+    /// Set by CLIENT SETINFO LIB-VER.
     pub(crate) library_version: String,
     pub(crate) protocol: Protocol,
+    /// Number of channels subscribed to (`sub`).
     pub(crate) channels: usize,
+    /// Number of patterns subscribed to (`psub`).
     pub(crate) patterns: usize,
+    /// Number of shard channels subscribed to (`ssub`).
     pub(crate) shard_channels: usize,
-    /// Commands since MULTI.
+    /// Number of commands since MULTI (`multi`). `None` outside of a transaction.
     pub(crate) queued: Option<usize>,
+    /// 1 if keys are watched, 0 otherwise (`watch`); a server shows the number of keys.
     pub(crate) watched: usize,
-    /// Waits for a blocking command.
+    /// True while the client waits for a blocking command that CLIENT UNBLOCK may end. Set in the registry's
+    /// copy only.
     pub(crate) blocked: bool,
-    /// The command it sent last, as far as is known.
+    /// The last CLIENT, transaction or pub/sub command (`cmd`). Commands for the nodes are not recorded: that
+    /// would cost time for each of them.
     pub(crate) command: String,
 }
 
-/// Which clients CLIENT LIST and CLIENT KILL mean.
+/// Clients that CLIENT LIST and CLIENT KILL apply to: those that match all of these.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ClientFilter {
+    /// Empty for any id.
     pub(crate) ids: Vec<u64>,
     pub(crate) address: Option<String>,
     pub(crate) local_address: Option<String>,
     pub(crate) kind: Option<ClientKind>,
-    /// Not the one who asks.
+    /// Leaves out the client that sent the command (SKIPME yes).
     pub(crate) others_only: bool,
 }
 
-/// Kinds of clients. This proxy has no masters and no replicas.
+/// Types of clients, as in CLIENT LIST TYPE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ClientKind {
+    /// A client without subscriptions.
     Normal,
+    /// A client with subscriptions (`pubsub`).
     Listener,
+    /// A master or a replica. A proxy has none, so it matches no client.
     Server,
 }
 
 impl ClientKind {
+    /// Parses a type. Returns `None` for one that a server does not know.
     pub(super) fn parse(word: &[u8]) -> Option<Self> {
         let known = [
             ("normal", Self::Normal),
@@ -63,6 +81,7 @@ impl ClientKind {
 }
 
 impl ClientInfo {
+    /// Returns the type of this client.
     fn kind(&self) -> ClientKind {
         match self.channels + self.patterns + self.shard_channels {
             0 => ClientKind::Normal,
@@ -70,7 +89,7 @@ impl ClientInfo {
         }
     }
 
-    /// Whether it is one of those that `asker` means.
+    /// True if this client is one that the client `asker` selects.
     pub(crate) fn matches_filter(&self, which: &ClientFilter, asker: u64) -> bool {
         let wanted =
             |given: &Option<String>, own: &str| given.as_ref().is_none_or(|given| given == own);
@@ -81,7 +100,8 @@ impl ClientInfo {
             && !(which.others_only && self.id == asker)
     }
 
-    /// Its line in CLIENT LIST. What only a server has (file descriptor, buffers) is zero.
+    /// Formats the line of CLIENT LIST, without a line break. Fields that only a server has, such as the file
+    /// descriptor and the buffers, are zero.
     pub(crate) fn line(&self, age: Duration, idle: Duration) -> String {
         let mut flags = String::new();
         let marks = [
@@ -115,7 +135,7 @@ impl ClientInfo {
             },
             self.protocol.number(),
         );
-        // A string takes all that is written to it.
+        // Writing to a string cannot fail. The library comes last, as on a server since 7.2.
         let _ = write!(
             line,
             " lib-name={} lib-ver={}",

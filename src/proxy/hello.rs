@@ -1,4 +1,4 @@
-//! HELLO.
+//! HELLO: its arguments, and the map it replies with.
 
 use crate::proxy::auth::Auth;
 use crate::proxy::client_command::check_name;
@@ -7,16 +7,19 @@ use crate::proxy::refusal::Refusal;
 use crate::resp::canonical_integer;
 use crate::resp::{Protocol, write_bulk, write_int, write_line};
 
-/// What HELLO asks for.
+/// The arguments of HELLO, checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Hello {
+    /// `None` for HELLO without a version: the protocol stays.
     protocol: Option<Protocol>,
+    /// From SETNAME.
     name: Option<String>,
-    /// It has the right password with it.
+    /// True if AUTH was given with the right password.
     pub(super) lets_in: bool,
 }
 
 impl Hello {
+    /// Parses the arguments. Checks the password of AUTH, and changes nothing if any argument is wrong.
     pub(super) fn parse(args: &[&[u8]], auth: &Auth) -> Result<Self, Refusal> {
         let mut hello = Self::default();
         let Some(version) = args.get(1) else {
@@ -61,7 +64,7 @@ impl Hello {
         Ok(hello)
     }
 
-    /// Takes over the protocol and the name.
+    /// Sets the protocol and the name of `client`.
     pub(super) fn apply(&self, client: &mut ClientInfo) {
         if let Some(name) = &self.name {
             client.name.clone_from(name);
@@ -72,7 +75,8 @@ impl Hello {
     }
 }
 
-/// The reply to HELLO: one server of this version, without modules.
+/// Writes the reply to HELLO, in the client's protocol. The nodes appear as one standalone master of this
+/// version, without modules, so that client libraries use no feature of Cluster or Sentinel.
 pub(super) fn write_server_info(client: &ClientInfo, version: &str, out: &mut Vec<u8>) {
     client.protocol.write_map(out, 7);
     write_bulk(out, b"server");

@@ -1,17 +1,29 @@
-//! How much may wait to be sent to a client, as `client-output-buffer-limit` of a server says it.
+//! Limits for one client: how many bytes may wait to be sent to it or be carried out for it, and how long it
+//! may be idle.
+//!
+//! * [`OutputLimit`]: a hard and a soft limit for output, with the meaning and the syntax of
+//!   `client-output-buffer-limit` in redis.conf.
+//! * [`ClientLimits`]: all limits of one client, fixed when it connects.
+//! * [`OutputWatch`]: compares the waiting bytes with the limit over time. It gets the time as an argument
+//!   and reads no clock.
+//!
+//! The limit of all clients together is not here; it belongs to the memory budget in `net`.
 
 use std::time::{Duration, Instant};
 
-/// The smallest limit of [`Proxy::with_query_limit`](crate::proxy::Proxy::with_query_limit), as on a server.
+/// Smallest limit of [`Proxy::with_query_limit`](crate::proxy::Proxy::with_query_limit), in bytes. A server
+/// has the same minimum for `client-query-buffer-limit`.
 pub(crate) const QUERY_BYTES_MIN: usize = 1 << 20;
 
-/// The default of [`Proxy::with_query_limit`](crate::proxy::Proxy::with_query_limit), which is that of a server.
+/// Default of [`Proxy::with_query_limit`](crate::proxy::Proxy::with_query_limit), in bytes: 1 GB, as on a
+/// server.
 pub const REQUEST_BYTES_MAX: usize = 1 << 30;
 
-/// How many bytes may wait to be sent to one client. One that does not read, and goes beyond, is disconnected.
+/// Number of bytes that may wait to be sent to one client. A client that exceeds it because it does not read
+/// is disconnected.
 ///
-/// As `client-output-buffer-limit` of redis.conf: at once beyond `hard`, and beyond `soft` when it stays there for
-/// `soft_for`. Zero is no limit.
+/// Works as `client-output-buffer-limit` in redis.conf: the client is disconnected at once beyond `hard`, and
+/// beyond `soft` when it stays there for `soft_for`. Zero means no limit.
 ///
 /// ```
 /// use redis_sharding::proxy::OutputLimit;
@@ -21,22 +33,23 @@ pub const REQUEST_BYTES_MAX: usize = 1 << 30;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OutputLimit {
-    /// Bytes beyond which a client is disconnected at once.
+    /// Number of bytes beyond which a client is disconnected at once. Zero means no limit.
     pub hard: usize,
-    /// Bytes beyond which a client must not stay for `soft_for`.
+    /// Number of bytes beyond which a client must not stay for `soft_for`. Zero means no limit.
     pub soft: usize,
-    /// How long a client may stay beyond `soft`.
+    /// Maximum time for which a client may stay beyond `soft`.
     pub soft_for: Duration,
 }
 
 impl OutputLimit {
-    /// No limit but that of all clients together: a server's default for clients without subscriptions.
+    /// No limit for the single client; only the memory limit of all clients together applies. A server's
+    /// default for clients without subscriptions.
     pub const NONE: Self = Self::new(0, 0, Duration::ZERO);
 
-    /// 32 MB at once and 8 MB for 60 s: a server's default for subscribers.
+    /// 32 MB at once, or 8 MB for 60 s: a server's default for clients with subscriptions.
     pub const PUB_SUB: Self = Self::new(32 << 20, 8 << 20, Duration::from_secs(60));
 
-    /// A limit of so many bytes.
+    /// Creates a limit of `hard` bytes at once and `soft` bytes for longer than `soft_for`.
     #[must_use]
     pub const fn new(hard: usize, soft: usize, soft_for: Duration) -> Self {
         Self {
@@ -47,18 +60,18 @@ impl OutputLimit {
     }
 }
 
-/// What one client may use.
+/// Limits of one client. Copied when the client connects, so a changed setting applies to later clients only.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientLimits {
-    /// Bytes of requests that wait to be carried out, as `client-query-buffer-limit` of a server.
+    /// Maximum number of bytes of requests that wait to be carried out (`client-query-buffer-limit`).
     pub(crate) query_bytes: usize,
-    /// Output to clients without subscriptions.
+    /// Output limit while the client has no subscriptions (class `normal`).
     pub(crate) normal: OutputLimit,
-    /// Output to clients with subscriptions.
+    /// Output limit while the client has subscriptions (class `pubsub`).
     pub(crate) pub_sub: OutputLimit,
-    /// How long a client may be idle.
+    /// Time without a request after which the client is disconnected (`timeout`). `None` means never.
     pub(crate) idle: Option<Duration>,
-    /// After how long a silence its host is asked whether it is still there.
+    /// Time without traffic before the first TCP keepalive probe (`tcp-keepalive`). `None` means no probes.
     pub(crate) tcp_keepalive: Option<Duration>,
 }
 
@@ -74,7 +87,7 @@ impl Default for ClientLimits {
     }
 }
 
-/// Why a text is no [`OutputLimit`].
+/// The text of an [`OutputLimit`] is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an output limit is `HARD SOFT SECONDS`, such as `32mb 8mb 60`")]
 pub struct OutputLimitError;
@@ -94,7 +107,10 @@ impl std::str::FromStr for OutputLimit {
     }
 }
 
-/// A number of bytes as redis.conf has it: `1048576`, `1mb`, `1m` (a million), `1gb`; in capitals or not.
+/// Parses a number of bytes as in redis.conf: `1048576`, `1mb`, `1m` (a million), `1gb`, in upper or lower
+/// case.
+///
+/// Returns `None` for anything else, and for a number that does not fit into a `usize`.
 #[must_use]
 pub fn parse_bytes(text: &str) -> Option<usize> {
     let digits = text
@@ -113,25 +129,32 @@ pub fn parse_bytes(text: &str) -> Option<usize> {
     text[..digits].parse::<usize>().ok()?.checked_mul(unit)
 }
 
-/// What waits to be sent to one client, compared with its limit.
+/// Compares the output that waits for one client with its limit, over time.
+///
+/// [`check`](Self::check) is called whenever the socket takes no more bytes, and a new watch begins as soon
+/// as everything has been written.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct OutputWatch {
+    /// First check of the current stretch beyond the soft limit.
     above_soft_since: Option<Instant>,
 }
 
-/// What the limit says.
+/// Result of [`OutputWatch::check`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutputDecision {
-    /// There is room.
+    /// The output is within its limits.
     Within,
-    /// The client is to be disconnected then, unless it reads.
+    /// The soft limit is exceeded: the client is disconnected at this instant, unless it reads before.
     Until(Instant),
-    /// The client is to be disconnected.
+    /// The client is disconnected now.
     Exceeded,
 }
 
 impl OutputWatch {
-    /// Compares `bytes`, which wait now, with the limit.
+    /// Compares the `bytes` that wait now with `limit`.
+    ///
+    /// The soft limit is measured from the first check beyond it, and starts anew as soon as one check finds
+    /// the output below it, as on a server.
     pub(crate) fn check(
         &mut self,
         limit: OutputLimit,
@@ -147,7 +170,7 @@ impl OutputWatch {
         }
         let since = *self.above_soft_since.get_or_insert(now);
         match since.checked_add(limit.soft_for) {
-            // As good as never.
+            // The end lies beyond what an `Instant` can represent, which is as good as no soft limit.
             None => OutputDecision::Within,
             Some(end) if end <= now => OutputDecision::Exceeded,
             Some(end) => OutputDecision::Until(end),

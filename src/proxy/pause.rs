@@ -1,24 +1,32 @@
-//! CLIENT PAUSE: the nodes hold commands back, and a connection that many clients share must not carry those.
+//! CLIENT PAUSE: its arguments, and which commands a pause may hold back.
+//!
+//! The command is sent to all nodes, and they hold commands back themselves. The proxy has to know of it
+//! because a command that is held back occupies its connection: on a shared one, it would hold up the reads
+//! of other clients that a WRITE pause allows.
 
 use std::time::Duration;
 
 use crate::command::Access;
 use crate::resp::canonical_integer;
 
-/// No pause is longer: a century.
+/// Maximum length of a pause, a century: more could not be added to an `Instant`.
 const PAUSE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// What the nodes hold back.
+/// Commands that the nodes hold back. Ordered: a later variant includes the earlier ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Pause {
+    /// No pause.
     #[default]
     Nothing,
+    /// CLIENT PAUSE WRITE.
     Writes,
+    /// CLIENT PAUSE ALL.
     Everything,
 }
 
 impl Pause {
-    /// What CLIENT PAUSE asks for, and for how long. `None` when it makes no sense, which the nodes will say.
+    /// Parses the arguments of CLIENT PAUSE: what is held back, and for how long. Returns `None` if they are
+    /// malformed; the nodes reply with the error then.
     pub(super) fn parse(args: &[&[u8]]) -> Option<(Self, Duration)> {
         let pause = match args.get(3) {
             None => Self::Everything,
@@ -30,7 +38,8 @@ impl Pause {
         Some((pause, Duration::from_millis(milliseconds).min(PAUSE_MAX)))
     }
 
-    /// Whether a command may be held back. One that is not, although it may be, only costs a connection.
+    /// True if a command with this access may be held back. An exclusive connection for one that is not held
+    /// back costs no more than the connection.
     #[inline]
     pub(super) fn may_delay(self, access: Access) -> bool {
         match self {

@@ -1,4 +1,7 @@
-//! Errors in a server's own words.
+//! Errors for clients, with the codes and the texts of a server.
+//!
+//! Client libraries and applications compare these texts, so each is what a server replies in the same case.
+//! Only [`not_here`] has no model: it refuses what a server would do and a proxy cannot.
 
 use std::borrow::Cow;
 
@@ -8,21 +11,26 @@ use crate::command::{CommandSpec, Route};
 use crate::error::Error;
 use crate::resp::write_error;
 
-/// So many bytes of a name, and of the arguments of an unknown command, are repeated, as a server does.
+/// Maximum number of bytes of a name, and of the arguments of an unknown command, that are repeated in an
+/// error. The limit of a server.
 const REPEATED_BYTES_MAX: usize = 128;
 
-/// An error that a proxy's client is told.
+/// An error for a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
+    /// The first word of the reply, such as ERR or NOAUTH.
     code: Cow<'static, str>,
+    /// The rest of the line. It may repeat bytes of the request, so it need not be UTF-8.
     text: Vec<u8>,
 }
 
 impl Refusal {
+    /// Creates an error with the code ERR.
     pub(super) fn new(text: impl Into<Vec<u8>>) -> Self {
         Self::with_code("ERR", text)
     }
 
+    /// Creates an error with another code.
     pub(super) fn with_code(code: &'static str, text: impl Into<Vec<u8>>) -> Self {
         Self {
             code: Cow::Borrowed(code),
@@ -30,13 +38,13 @@ impl Refusal {
         }
     }
 
-    /// An error that repeats a word of the request, byte for byte up to a NUL, as C does.
+    /// Creates an error that repeats a word of the request, up to its first NUL, where C ends a string.
     pub(super) fn quoting(before: &str, word: &[u8], after: &str) -> Self {
         let word = cut(word, word.len());
         Self::new([before.as_bytes(), word, after.as_bytes()].concat())
     }
 
-    /// An error of this crate; the servers' own words stay as they are.
+    /// Converts an error of this crate. An error of a node keeps its code and its text.
     pub(super) fn of(error: &Error) -> Self {
         match error.to_reply() {
             Value::ServerError(error) => Self {
@@ -47,7 +55,7 @@ impl Refusal {
         }
     }
 
-    /// The same, as the reason why a transaction is given up.
+    /// Converts the error into the EXECABORT of a transaction that it discards.
     pub(super) fn ends_transaction(mut self) -> Self {
         self.text
             .splice(0..0, *b"Transaction discarded because of: ");
@@ -55,19 +63,23 @@ impl Refusal {
         self
     }
 
+    /// Appends the error as a reply.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         write_error(out, &self.code, &self.text);
     }
 }
 
+/// The error for malformed arguments.
 pub(super) fn syntax_error() -> Refusal {
     Refusal::new("syntax error")
 }
 
+/// The error for a number that is none, or is too large.
 pub(super) fn not_an_integer() -> Refusal {
     Refusal::new("value is not an integer or out of range")
 }
 
+/// The error for a command that the command table does not have. Repeats its arguments up to a limit.
 pub(super) fn unknown_command(args: &[&[u8]]) -> Refusal {
     let mut repeated: Vec<u8> = Vec::new();
     for arg in args.iter().skip(1) {
@@ -90,6 +102,7 @@ pub(super) fn unknown_command(args: &[&[u8]]) -> Refusal {
     Refusal::new(parts.concat())
 }
 
+/// The error for an unknown subcommand, or for a container command without one.
 pub(super) fn unknown_subcommand(args: &[&[u8]]) -> Refusal {
     let container = args.first().copied().unwrap_or_default();
     let parts = match args.get(1) {
@@ -111,6 +124,7 @@ pub(super) fn unknown_subcommand(args: &[&[u8]]) -> Refusal {
     Refusal::new(parts.concat())
 }
 
+/// The error for a wrong number of arguments.
 pub(super) fn wrong_arity(command: &CommandSpec) -> Refusal {
     Refusal::new(format!(
         "wrong number of arguments for '{}' command",
@@ -118,7 +132,7 @@ pub(super) fn wrong_arity(command: &CommandSpec) -> Refusal {
     ))
 }
 
-/// Not while a client listens and speaks RESP2.
+/// The error for a command in subscribed mode of RESP2.
 pub(super) fn not_while_subscribed(command: &CommandSpec) -> Refusal {
     Refusal::new(format!(
         "Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
@@ -126,7 +140,8 @@ pub(super) fn not_while_subscribed(command: &CommandSpec) -> Refusal {
     ))
 }
 
-/// What a proxy passes on to nobody.
+/// The error for a command that a proxy does not forward, because it is about one server or about one
+/// connection to it. Names what to do instead.
 pub(super) fn not_here(command: &CommandSpec) -> Refusal {
     let name = command.name().replace('|', " ");
     let (code, text) = match (command.route(), command.note()) {
@@ -149,7 +164,7 @@ pub(super) fn not_here(command: &CommandSpec) -> Refusal {
     Refusal::with_code(code, text)
 }
 
-/// Cut, also where C sees the end of a text.
+/// Returns at most `room` bytes, and none from the first NUL on.
 fn cut(bytes: &[u8], room: usize) -> &[u8] {
     let end = bytes.iter().take(room).position(|&byte| byte == 0);
     &bytes[..end.unwrap_or(bytes.len().min(room))]

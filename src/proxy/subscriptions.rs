@@ -1,17 +1,22 @@
-//! What one client listens to, and what it is told of that.
+//! The subscriptions of one client, and how confirmations and messages are written.
+//!
+//! One set of names for each kind: channels, patterns, shard channels. As on a server, the count in a
+//! confirmation covers channels and patterns together, and shard channels by themselves.
 
 use std::collections::BTreeSet;
 
 use crate::plan::pubsub::{Message, SubscriptionChange, SubscriptionKind};
 use crate::resp::{Protocol, write_bulk, write_int};
 
-/// Channels and patterns of one client.
+/// Channels, patterns and shard channels of one client.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Subscriptions {
-    /// By kind, see [`place`].
+    /// Names by kind; [`place`] gives the index. Ordered, so that UNSUBSCRIBE without names confirms in a
+    /// fixed order.
     names: [BTreeSet<Vec<u8>>; 3],
 }
 
+/// Index of a kind in [`Subscriptions::names`].
 fn place(kind: SubscriptionKind) -> usize {
     match kind {
         SubscriptionKind::Channel => 0,
@@ -21,24 +26,28 @@ fn place(kind: SubscriptionKind) -> usize {
 }
 
 impl Subscriptions {
+    /// True if there is no subscription of any kind.
     pub(super) fn is_empty(&self) -> bool {
         self.names.iter().all(BTreeSet::is_empty)
     }
 
+    /// True if this name is subscribed to.
     pub(super) fn has(&self, kind: SubscriptionKind, name: &[u8]) -> bool {
         self.names[place(kind)].contains(name)
     }
 
+    /// Number of names of a kind.
     pub(super) fn count(&self, kind: SubscriptionKind) -> usize {
         self.names[place(kind)].len()
     }
 
-    /// All of a kind.
+    /// Returns all names of a kind, sorted.
     pub(super) fn of(&self, kind: SubscriptionKind) -> Vec<Vec<u8>> {
         self.names[place(kind)].iter().cloned().collect()
     }
 
-    /// Notes a change, and confirms each name of it.
+    /// Adds or removes names, and writes one confirmation for each, with the count after it. A name that was
+    /// subscribed before is confirmed again. Without names, writes one confirmation with nil for the name.
     pub(super) fn change(
         &mut self,
         change: SubscriptionChange,
@@ -60,6 +69,7 @@ impl Subscriptions {
         }
     }
 
+    /// Writes one confirmation.
     fn confirm(
         &self,
         change: SubscriptionChange,
@@ -68,6 +78,7 @@ impl Subscriptions {
         protocol: Protocol,
         out: &mut Vec<u8>,
     ) {
+        // The count of a server: RESP2 clients leave subscribed mode when it is zero.
         let left = match kind {
             SubscriptionKind::Shard => self.count(SubscriptionKind::Shard),
             _ => self.count(SubscriptionKind::Channel) + self.count(SubscriptionKind::Pattern),
@@ -82,7 +93,7 @@ impl Subscriptions {
     }
 }
 
-/// A message, as a server passes it on.
+/// Writes a message: a push in RESP3, an array in RESP2.
 pub(super) fn write_message(message: &Message, protocol: Protocol, out: &mut Vec<u8>) {
     let (word, items): (&[u8], _) = match message.kind {
         SubscriptionKind::Channel => (b"message", 3),

@@ -1,4 +1,10 @@
-//! MULTI ... EXEC, kept until EXEC.
+//! The commands between MULTI and EXEC, queued here and not on a node.
+//!
+//! * [`Transaction`]: while it is open. Every command is checked and its keys are located as it is queued, so
+//!   that a command that cannot be routed is refused before EXEC, as a server refuses a malformed one.
+//! * [`QueuedTransaction`]: MULTI ... EXEC as one request to one node.
+//!
+//! Until EXEC no node knows of the transaction, so a client that opens one and goes away costs no connection.
 
 use crate::command::{CommandSpec, Scripting};
 use crate::error::{Error, ErrorKind};
@@ -10,38 +16,41 @@ use crate::plan::{
 use crate::proxy::session::ClientRequest;
 use crate::resp::{EXEC, MULTI};
 
-/// The commands of a transaction may have so many bytes altogether.
+/// Maximum number of bytes of all commands of a transaction, in the wire format.
 const TRANSACTION_BYTES_MAX: usize = 512 << 20;
 
 /// Commands since MULTI.
 #[derive(Clone, Debug)]
 pub(super) struct Transaction {
+    /// The keys so far and their node.
     atomic: PlannedTransaction,
-    /// Whether keys are watched.
+    /// True if keys were watched when the transaction began.
     watched: bool,
+    /// MULTI and the commands, in the usual form.
     packed: Vec<u8>,
+    /// Number of commands, without MULTI.
     commands: usize,
-    /// A command was refused, so EXEC will refuse all.
+    /// True if a command was refused, so that EXEC will refuse all of them (EXECABORT).
     spoilt: bool,
 }
 
-/// A whole transaction and where it goes.
+/// A whole transaction and its destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct QueuedTransaction {
-    /// Where its keys are, if it has some.
+    /// The node of its keys. `None` if it has none, and any node will do.
     node: Option<NodeIndex>,
-    /// Whether it must not run unless its connection has watched keys.
+    /// True if it must run only on a connection that watches keys: without that, EXEC would run unguarded.
     pub(crate) watched: bool,
     /// MULTI ... EXEC.
     pub(crate) packed: Vec<u8>,
-    /// How many are between the two.
+    /// Number of commands between the two.
     pub(crate) commands: usize,
-    /// Whether one of them concerns scripts.
+    /// `Yes` if one of the commands runs or loads a script: see [`rewritten`](Self::rewritten).
     pub(crate) scripting: Scripting,
 }
 
 impl Transaction {
-    /// One that goes where the watched keys are, if there are some.
+    /// Begins a transaction on the node of the watched keys, if there are any.
     pub(super) fn begin(watched: Option<&PlannedTransaction>) -> Self {
         Self {
             atomic: watched.cloned().unwrap_or_default(),
@@ -52,24 +61,32 @@ impl Transaction {
         }
     }
 
+    /// Number of commands queued.
     pub(super) fn len(&self) -> usize {
         self.commands
     }
 
-    /// Bytes of memory that it takes.
+    /// Number of bytes of memory that it holds.
     pub(super) fn held(&self) -> usize {
         self.packed.capacity()
     }
 
+    /// True if EXEC must refuse the transaction.
     pub(super) fn is_aborted(&self) -> bool {
         self.spoilt
     }
 
+    /// Records that a command was refused.
     pub(super) fn abort(&mut self) {
         self.spoilt = true;
     }
 
-    /// Keeps a command, if it can be part of the transaction.
+    /// Queues a command.
+    ///
+    /// # Errors
+    ///
+    /// When its keys are on another node than those before it or cannot be found, or the transaction becomes
+    /// too large. The caller aborts the transaction then.
     pub(super) fn add(
         &mut self,
         router: &Router,
@@ -86,7 +103,8 @@ impl Transaction {
                 ),
             ));
         }
-        // What makes no sense is refused by the server when its turn comes, and the others are carried out.
+        // A malformed command has no keys to locate. The server refuses it when its turn comes, and runs the
+        // others.
         if !router.is_malformed(command, args) {
             self.atomic.add(router, args, snapshot)?;
         }
@@ -95,7 +113,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// The whole transaction.
+    /// Appends EXEC, and locates the transaction.
     pub(super) fn finish(mut self) -> QueuedTransaction {
         self.packed.extend_from_slice(EXEC);
         QueuedTransaction {
@@ -109,12 +127,14 @@ impl Transaction {
 }
 
 impl QueuedTransaction {
-    /// Where it goes. One without a key may go to any node, which `entropy`, any number, chooses.
+    /// Returns the node it is sent to. A transaction without keys may go to any node, chosen by `entropy`,
+    /// which is any number.
     pub(crate) fn node_of(&self, router: &Router, entropy: u64) -> NodeIndex {
         self.node.unwrap_or_else(|| router.random_node(entropy))
     }
 
-    /// The request for that node: `packed`, which is the transaction as it is or [`rewritten`](Self::rewritten).
+    /// Builds the request for that node. `packed` is the transaction as it is or
+    /// [`rewritten`](Self::rewritten), with `commands` commands between MULTI and EXEC.
     pub(crate) fn exchange(&self, node: NodeIndex, packed: &[u8], commands: usize) -> NodeRequest {
         match self.node {
             Some(_) => PlannedTransaction::exchange(node, packed, commands),
@@ -122,7 +142,8 @@ impl QueuedTransaction {
         }
     }
 
-    /// What is sent in its place, when it concerns scripts that the node may lack.
+    /// Returns what is sent instead when the transaction concerns scripts: missing ones are loaded within it,
+    /// because a NOSCRIPT between MULTI and EXEC cannot be repaired afterwards. `None` if it concerns none.
     pub(crate) fn rewritten(
         &self,
         node: NodeIndex,

@@ -1,4 +1,8 @@
-//! Bytes that have arrived, and the replies in them.
+//! A buffer of received bytes, and the replies in it: [`ReplyDecoder`].
+//!
+//! For callers that read what is there and go on: `next_reply` returns `None`, and `next_frame` returns
+//! `Incomplete`, until a whole reply has arrived. Pushes are skipped. See the [module](super) for a reply
+//! that is split over reads.
 
 use std::io;
 
@@ -7,46 +11,56 @@ use redis::Value;
 use crate::resp::FrameScanner;
 use crate::resp::{self, Slice};
 
-/// Bytes to begin with.
+/// Initial size of the buffer, in bytes.
 const BYTES: usize = 16 * 1024;
 
-/// A buffer of more bytes is given back when it is empty.
+/// A buffer of more bytes is replaced by one of the initial size when it becomes empty, so that one large
+/// reply does not cost memory for the rest of the connection.
 const BYTES_KEPT: usize = 1 << 20;
 
-/// Read at once at most.
+/// Maximum number of bytes by which the buffer grows at once.
 const CHUNK_MAX: usize = 1 << 20;
 
-/// Arrived bytes, of which a first part may have been read.
+/// Received bytes, and how far they have been decoded.
+///
+/// ```text
+/// buffer: [ decoded | received | spare ]
+///                   ↑ start    ↑ end
+/// ```
 pub(crate) struct ReplyDecoder {
     buffer: Vec<u8>,
+    /// Offset of the first byte that is not decoded.
     start: usize,
+    /// Offset behind the last received byte.
     end: usize,
-    /// How far a reply that had not arrived entirely was looked through.
+    /// Set while the reply at `start` has not arrived entirely: how far it was scanned.
     partial: Option<FrameSkip>,
-    /// What is thrown away as it arrives.
+    /// Set while a reply that is too large is dropped as it arrives.
     passing: Option<FrameScanner>,
 }
 
-/// A reply that has not arrived entirely: how far it was looked through.
+/// A reply that has not arrived entirely: how far it was scanned.
 #[derive(Default)]
 struct FrameSkip {
-    /// From the beginning of the reply.
+    /// Number of bytes scanned, from the beginning of the reply.
     at: usize,
     scanner: FrameScanner,
 }
 
-/// A reply, unread.
+/// A reply that is not decoded.
 #[cfg(feature = "tokio-comp")]
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RawFrame<'b> {
-    /// It has not arrived entirely, or nothing has.
+    /// No whole reply has arrived.
     Incomplete,
+    /// All bytes of a reply.
     Complete(&'b [u8]),
-    /// It is larger than is kept. It is passed over.
+    /// The next reply is larger than the caller keeps. Its bytes are dropped as they arrive.
     TooLarge,
 }
 
 impl ReplyDecoder {
+    /// Creates an empty decoder.
     pub(crate) fn new() -> Self {
         Self {
             buffer: vec![0; BYTES],
@@ -57,19 +71,25 @@ impl ReplyDecoder {
         }
     }
 
-    /// Room for more bytes.
+    /// Returns the spare part of the buffer, to read into; makes room first if little is left. Never empty.
+    ///
+    /// [`advance`](Self::advance) must be called with the number of bytes that were read.
     pub(crate) fn spare_mut(&mut self) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
+            // Only here, where nothing has to be copied.
             if self.buffer.len() > BYTES_KEPT {
                 self.buffer = vec![0; BYTES];
             }
         } else if self.buffer.len() - self.end < BYTES / 4 {
             if self.start > 0 {
+                // Received bytes are moved only when room is short, and most often there are few: the
+                // beginning of a split reply.
                 self.buffer.copy_within(self.start..self.end, 0);
                 (self.start, self.end) = (0, self.end - self.start);
             }
             if self.buffer.len() - self.end < BYTES / 4 {
+                // Grows with the bytes that arrive, and not with the length that a peer announces.
                 let more = self.buffer.len().min(CHUNK_MAX);
                 self.buffer.resize(self.buffer.len() + more, 0);
             }
@@ -77,12 +97,17 @@ impl ReplyDecoder {
         &mut self.buffer[self.end..]
     }
 
-    /// So many bytes were put into the room.
+    /// Records that `count` bytes were read into the spare part.
     pub(crate) fn advance(&mut self, count: usize) {
         self.end += count;
     }
 
-    /// The next whole reply, if there is one. Push messages are passed over.
+    /// Decodes the next whole reply. Returns `None` if none has arrived. Push messages are skipped.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are no reply. The connection cannot be used any more: where the next reply begins is
+    /// unknown.
     pub(crate) fn next_reply(&mut self) -> io::Result<Option<Value>> {
         loop {
             self.skip_frame()?;
@@ -90,6 +115,8 @@ impl ReplyDecoder {
             if arrived.is_empty() {
                 return Ok(None);
             }
+            // A reply is decoded twice at most: at once, in the hope that it is whole, and when the scanner
+            // has reached its end.
             if let Some(partial) = &mut self.partial
                 && !partial.is_complete(arrived)?
             {
@@ -104,7 +131,8 @@ impl ReplyDecoder {
                         return Ok(value);
                     }
                 }
-                // The two readers disagree about where it ends. To look through it again would never end.
+                // The scanner has found the end, and the decoder wants more: they disagree about a malformed
+                // reply. To scan again would never end.
                 Err(error)
                     if error.kind() == io::ErrorKind::WouldBlock && self.partial.is_some() =>
                 {
@@ -121,7 +149,7 @@ impl ReplyDecoder {
         }
     }
 
-    /// Throws away what has arrived of a reply that is too large.
+    /// Drops the received bytes of a reply that is too large.
     fn skip_frame(&mut self) -> io::Result<()> {
         if let Some(scanner) = &mut self.passing {
             self.start += scanner.advance(&self.buffer[self.start..self.end])?;
@@ -133,10 +161,15 @@ impl ReplyDecoder {
     }
 }
 
-/// Replies as bytes: those that the proxy passes on, and those that nobody waits for any more.
+/// Replies as bytes: those that the proxy passes on, and those to requests that were given up.
 #[cfg(feature = "tokio-comp")]
 impl ReplyDecoder {
-    /// The next whole reply, unread, if it has no more than `keep` bytes.
+    /// Returns the next whole reply without decoding it, if it has no more than `keep` bytes. Push messages
+    /// are skipped.
+    ///
+    /// # Errors
+    ///
+    /// As for [`next_reply`](Self::next_reply).
     pub(crate) fn next_frame(&mut self, keep: usize) -> io::Result<RawFrame<'_>> {
         loop {
             self.skip_frame()?;
@@ -144,6 +177,8 @@ impl ReplyDecoder {
             if arrived.is_empty() {
                 return Ok(RawFrame::Incomplete);
             }
+            // Short cut for replies of one line or one bulk string. A scanner that has begun must go on, as
+            // it counts from where it stopped.
             let simple = match self.partial {
                 None => resp::simple_length(arrived),
                 Some(_) => None,
@@ -153,11 +188,16 @@ impl ReplyDecoder {
                 None => {
                     let skip = self.partial.get_or_insert_default();
                     if !skip.is_complete(arrived)? {
+                        // Includes the announced length of a bulk string, so a large value is dropped from
+                        // its first bytes on.
                         if skip.scanner.scanned() <= keep {
                             return Ok(RawFrame::Incomplete);
                         }
+                        // A push is no reply, so no request may be told that its reply was too large.
                         let is_push = arrived[0] == b'>';
                         self.start += skip.at;
+                        // The scanner goes on in the bytes to come: where the reply ends must be known to
+                        // find the next one.
                         self.passing = self.partial.take().map(|skip| skip.scanner);
                         return Ok(match is_push {
                             true => RawFrame::Incomplete,
@@ -170,6 +210,7 @@ impl ReplyDecoder {
             self.partial = None;
             let start = self.start;
             self.start += length;
+            // Otherwise a push message, which is skipped.
             if self.buffer[start] != b'>' {
                 return Ok(RawFrame::Complete(&self.buffer[start..start + length]));
             }
@@ -178,7 +219,8 @@ impl ReplyDecoder {
 }
 
 impl FrameSkip {
-    /// Whether the reply at the beginning of `bytes` is there entirely. Goes on where it stopped the last time.
+    /// True if the reply at the beginning of `bytes` has arrived entirely. Goes on where it stopped the last
+    /// time, so `bytes` must begin at the same place and may only have grown.
     fn is_complete(&mut self, bytes: &[u8]) -> io::Result<bool> {
         self.at += self
             .scanner

@@ -1,37 +1,49 @@
-//! Replies in the wire format, read from where they arrive.
+//! Replies, decoded into [`Value`]s as they are read from an [`Input`].
+//!
+//! * [`read`], [`read_next`], [`read_all`], [`read_message`]: one reply, one reply or push, many replies, one
+//!   message.
+//! * [`length`], [`some_length`], [`line_end`], `simple_length`: parts of the format that `scan` and `buffer`
+//!   need too.
+//!
+//! The frequent types (bulk strings, integers, OK) are decoded here when they have arrived entirely; rare
+//! ones of one line are left to redis-rs, so that they become the same values as there. A server is not
+//! trusted: depth, lengths and reserved memory have limits.
 
 use std::io;
 
 use redis::Value;
 
-/// Replies nested deeper are refused, so that a hostile server cannot exhaust the stack.
+/// Maximum depth of nested replies. Each level is a call, so a hostile server could exhaust the stack without
+/// it.
 const DEPTH_MAX: usize = 128;
 
-/// So much is reserved for a string or an array before any of it has arrived.
+/// Maximum number of bytes reserved for a bulk string or an array before its content has arrived.
 const RESERVE_MAX: usize = 1 << 20;
 
-/// A length has no more digits. Who follows a reply without keeping it keeps so much of a line.
+/// Maximum number of digits of a length. `scan` keeps only the beginning of a line and must agree on what is
+/// a length, so this is less than what it keeps.
 const LENGTH_DIGITS_MAX: usize = 20;
 
-/// Elements of an array have so many bytes at least.
+/// Number of bytes of the shortest element of an array, `_\r\n`.
 const ELEMENT_BYTES_MIN: usize = 3;
 
-/// Numbers of so many digits fit into 32 bits.
+/// Maximum number of digits that fit into 32 bits without a check for overflow.
 const SHORT_DIGITS: usize = 9;
 
-/// Bytes that arrive.
+/// Bytes of replies, as they arrive.
 pub(crate) trait Input {
-    /// What has arrived and was not consumed.
+    /// Returns the bytes that have arrived and were not consumed.
     fn buffered(&self) -> &[u8];
-    /// Marks the first `count` buffered bytes as read.
+    /// Marks the first `count` buffered bytes as consumed.
     fn consume(&mut self, count: usize);
-    /// Waits for at least one byte more in the buffer.
+    /// Waits until at least one more byte is buffered.
     fn fill(&mut self) -> io::Result<()>;
-    /// Reads exactly as many bytes as `into` holds.
+    /// Reads exactly as many bytes as `into` has, buffered ones first.
     fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()>;
 }
 
-/// Bytes that are there; more will not come.
+/// Bytes that are there, with none to come: asking for more is the error
+/// [`WouldBlock`](io::ErrorKind::WouldBlock).
 pub(crate) struct Slice<'b>(pub(crate) &'b [u8]);
 
 impl Input for Slice<'_> {
@@ -58,7 +70,12 @@ impl Input for Slice<'_> {
     }
 }
 
-/// Reads `count` replies into `replies`; those that came stay there when one does not. Push messages are passed over.
+/// Reads `count` replies and appends them to `replies`. Push messages are skipped.
+///
+/// # Errors
+///
+/// When a reply cannot be read. Those before it stay in `replies`, so that the caller knows which requests
+/// were answered.
 pub(crate) fn read_all(
     input: &mut impl Input,
     count: usize,
@@ -67,17 +84,18 @@ pub(crate) fn read_all(
     let wanted = replies.len() + count;
     replies.reserve(count);
     while replies.len() < wanted {
+        // Adds nothing for a push message.
         replies.extend(value(input, 0)?);
     }
     Ok(())
 }
 
-/// Reads one reply; `None` for a push message.
+/// Reads one reply, or skips one push message and returns `None`.
 pub(crate) fn read_next(input: &mut impl Input) -> io::Result<Option<Value>> {
     value(input, 0)
 }
 
-/// Reads one reply. Push messages are passed over.
+/// Reads one reply. Push messages before it are skipped.
 pub(crate) fn read(input: &mut impl Input) -> io::Result<Value> {
     loop {
         if let Some(value) = value(input, 0)? {
@@ -86,7 +104,7 @@ pub(crate) fn read(input: &mut impl Input) -> io::Result<Value> {
     }
 }
 
-/// Reads one reply, or one push message as the array that RESP2 has in its place.
+/// Reads one reply, or one push message as the array that RESP2 has in its place. For pub/sub connections.
 pub(crate) fn read_message(input: &mut impl Input) -> io::Result<Value> {
     let length = line_length(input)?;
     match input.buffered() {
@@ -99,7 +117,7 @@ pub(crate) fn read_message(input: &mut impl Input) -> io::Result<Value> {
     }
 }
 
-/// One value, or `None` for a push message.
+/// Reads one value. Returns `None` for a push message, which is skipped.
 #[inline]
 fn value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> {
     match ready(input.buffered()) {
@@ -111,8 +129,8 @@ fn value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> {
     }
 }
 
-/// A value of one of the frequent kinds that has arrived whole, and its length. Everything else is `None`, what is malformed
-/// included.
+/// Decodes a value of a frequent type that has arrived entirely. Returns it and its length; `None` for
+/// everything else, including malformed values.
 #[inline]
 fn ready(buffered: &[u8]) -> Option<(Value, usize)> {
     match buffered {
@@ -132,7 +150,8 @@ fn ready(buffered: &[u8]) -> Option<(Value, usize)> {
     }
 }
 
-/// A number without a sign, of so few digits that it cannot overflow, and its length with CR LF.
+/// Parses a number without a sign, of so few digits that it cannot overflow. Returns it and its length, CR LF
+/// included.
 #[inline]
 fn short_number(digits: &[u8]) -> Option<(usize, usize)> {
     let mut number = 0;
@@ -146,7 +165,7 @@ fn short_number(digits: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
-/// Where the first line ends, CR LF not included.
+/// Returns the length of the first line, without its CR LF. A CR alone does not end a line.
 #[inline]
 pub(crate) fn line_end(bytes: &[u8]) -> Option<usize> {
     let mut from = 0;
@@ -166,7 +185,11 @@ pub(crate) fn line_end(bytes: &[u8]) -> Option<usize> {
     end
 }
 
-/// The length in a line; `None` for the -1 of nil. It is written in decimal digits, and nothing is larger than 4 GB.
+/// Parses a length: decimal digits, at most 4 GB. Returns `None` for the -1 of nil.
+///
+/// # Errors
+///
+/// [`InvalidData`](io::ErrorKind::InvalidData) for anything else.
 #[inline]
 pub(crate) fn length(digits: &[u8]) -> io::Result<Option<usize>> {
     if digits == b"-1" {
@@ -176,6 +199,8 @@ pub(crate) fn length(digits: &[u8]) -> io::Result<Option<usize>> {
         return Err(malformed("a length of the reply cannot be read"));
     }
     let length = reply_integer(digits)?;
+    // No server stores more. A larger number means that the stream is out of step, and waiting would never
+    // end.
     let length = u32::try_from(length)
         .ok()
         .and_then(|length| usize::try_from(length).ok());
@@ -184,13 +209,14 @@ pub(crate) fn length(digits: &[u8]) -> io::Result<Option<usize>> {
         .ok_or_else(|| malformed("a length of the reply is too large"))
 }
 
-/// The length of what cannot be nil.
+/// Parses the length of something that cannot be nil.
 #[inline]
 pub(crate) fn some_length(digits: &[u8]) -> io::Result<usize> {
     length(digits)?.ok_or_else(|| malformed("a length of the reply is negative"))
 }
 
-/// The length of the reply that these bytes begin with, if it is one string or one line and has arrived whole.
+/// Returns the length of the reply at the beginning of `bytes`, if it is one bulk string or one line and has
+/// arrived entirely.
 #[cfg(feature = "tokio-comp")]
 #[inline]
 pub(crate) fn simple_length(bytes: &[u8]) -> Option<usize> {
@@ -206,6 +232,8 @@ pub(crate) fn simple_length(bytes: &[u8]) -> Option<usize> {
     }
 }
 
+/// Reads one value of any type. Consumes its first line only once its type is known, because the line may
+/// still be needed.
 fn any_value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> {
     if depth > DEPTH_MAX {
         return Err(malformed("the reply is nested too deeply"));
@@ -239,6 +267,7 @@ fn any_value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> 
         b'>' => {
             let count = some_length(rest)?;
             input.consume(length + 2);
+            // Decoded only to find its end.
             items(input, count, depth)?;
             return Ok(None);
         }
@@ -249,6 +278,7 @@ fn any_value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> 
             if mark == b'%' {
                 return Ok(Some(Value::Map(pairs)));
             }
+            // An attribute belongs to the value that follows it, and the two are one reply.
             let data = Box::new(element(input, depth)?);
             let attributes = pairs;
             return Ok(Some(Value::Attribute { data, attributes }));
@@ -260,20 +290,21 @@ fn any_value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> 
             let bytes = some_length(rest)?;
             input.consume(length + 2);
             let text = bulk(input, bytes)?;
+            // redis-rs parses whole frames only, so the frame is put together again.
             let mut packed = format!("{}{}\r\n", char::from(mark), text.len()).into_bytes();
             packed.extend_from_slice(&text);
             packed.extend_from_slice(b"\r\n");
             return parsed(&packed).map(Some);
         }
         b'+' | b'-' if std::str::from_utf8(rest).is_err() => not_text(mark, rest)?,
-        // Statuses, errors, doubles and big numbers are one line, and rare: redis-rs knows what they become.
+        // Statuses, errors, doubles and big numbers are one line and rare: redis-rs decides what they become.
         _ => parsed(&input.buffered()[..length + 2])?,
     };
     input.consume(length + 2);
     Ok(Some(value))
 }
 
-/// Waits for a whole line; its length without CR LF.
+/// Waits for a whole line, and returns its length without CR LF.
 #[inline]
 fn line_length(input: &mut impl Input) -> io::Result<usize> {
     let mut searched = 0;
@@ -282,11 +313,13 @@ fn line_length(input: &mut impl Input) -> io::Result<usize> {
         if let Some(at) = line_end(&buffered[searched..]) {
             return Ok(searched + at);
         }
+        // The last byte may be the CR of the line end, so it is searched again.
         searched = buffered.len().saturating_sub(1);
         input.fill()?;
     }
 }
 
+/// Reads a bulk string of `length` bytes and the CR LF behind it.
 fn bulk(input: &mut impl Input, length: usize) -> io::Result<Vec<u8>> {
     if let Some(text) = input.buffered().get(..length + 2) {
         let (text, end) = text.split_at(length);
@@ -295,6 +328,7 @@ fn bulk(input: &mut impl Input, length: usize) -> io::Result<Vec<u8>> {
         input.consume(length + 2);
         return Ok(text);
     }
+    // Grows in steps as bytes arrive: a server may announce 4 GB and send nothing.
     let mut text = Vec::with_capacity(length.min(RESERVE_MAX));
     while text.len() < length {
         let from = text.len();
@@ -307,6 +341,7 @@ fn bulk(input: &mut impl Input, length: usize) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
+/// Reads `count` elements.
 fn items(input: &mut impl Input, count: usize, depth: usize) -> io::Result<Vec<Value>> {
     let mut items = Vec::with_capacity(count.min(room(input, depth)));
     #[cfg(any(test, fuzzing))]
@@ -317,6 +352,7 @@ fn items(input: &mut impl Input, count: usize, depth: usize) -> io::Result<Vec<V
     Ok(items)
 }
 
+/// Reads `count` pairs of a map.
 fn pairs(input: &mut impl Input, count: usize, depth: usize) -> io::Result<Vec<(Value, Value)>> {
     let mut pairs = Vec::with_capacity(count.min(room(input, depth) / 2));
     #[cfg(any(test, fuzzing))]
@@ -327,8 +363,9 @@ fn pairs(input: &mut impl Input, count: usize, depth: usize) -> io::Result<Vec<(
     Ok(pairs)
 }
 
-/// For how many elements room is made before they are read: no more than may have arrived, and the fewer the deeper they
-/// are, since a server may begin an array in every other one.
+/// Number of elements to reserve memory for before they are read: no more than may have arrived, and half as
+/// many at each level, since a server may open an array in every element and would be given memory for all of
+/// them.
 #[inline]
 fn room(input: &impl Input, depth: usize) -> usize {
     let arrived = input.buffered().len() / ELEMENT_BYTES_MIN;
@@ -336,11 +373,13 @@ fn room(input: &impl Input, depth: usize) -> usize {
     most.checked_shr(depth as u32).unwrap_or(0)
 }
 
+/// Reads one element of an aggregate.
 #[inline]
 fn element(input: &mut impl Input, depth: usize) -> io::Result<Value> {
     value(input, depth + 1)?.ok_or_else(|| malformed("a push message inside a reply"))
 }
 
+/// Parses an integer. Replies may have a plus sign and leading zeros.
 #[inline]
 fn reply_integer(digits: &[u8]) -> io::Result<i64> {
     let (negative, digits) = match digits {
@@ -351,7 +390,7 @@ fn reply_integer(digits: &[u8]) -> io::Result<i64> {
     if digits.is_empty() {
         return Err(malformed("a number of the reply is empty"));
     }
-    // Summed below zero, where there is room for one more.
+    // Summed as a negative number: `i64::MIN` has no positive counterpart.
     let mut number: i64 = 0;
     for &digit in digits {
         let digit = digit.wrapping_sub(b'0');
@@ -371,6 +410,7 @@ fn reply_integer(digits: &[u8]) -> io::Result<i64> {
     }
 }
 
+/// Checks the CR LF behind a bulk string.
 fn check_end(end: &[u8]) -> io::Result<()> {
     match end {
         b"\r\n" => Ok(()),
@@ -378,12 +418,13 @@ fn check_end(end: &[u8]) -> io::Result<()> {
     }
 }
 
+/// Decodes one whole reply with redis-rs.
 fn parsed(packed: &[u8]) -> io::Result<Value> {
     redis::parse_redis_value(packed).map_err(|error| malformed(&error.to_string()))
 }
 
-/// A status or an error that is no UTF-8: a server repeats in an error what it was sent, and cuts it anywhere. That is no
-/// reason to give up a connection on which others wait for answers.
+/// Decodes a status or an error that is not UTF-8: a server repeats in an error what it was sent, and cuts it
+/// anywhere. That is no reason to give up a connection on which other requests are waiting.
 fn not_text(mark: u8, line: &[u8]) -> io::Result<Value> {
     match mark {
         b'+' => Ok(Value::BulkString(line.to_vec())),
@@ -391,6 +432,7 @@ fn not_text(mark: u8, line: &[u8]) -> io::Result<Value> {
     }
 }
 
+/// An error for bytes that are no reply.
 fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }

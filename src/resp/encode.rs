@@ -1,14 +1,14 @@
-//! Replies, written in the wire format.
+//! Replies, written in the wire format of RESP2 or RESP3.
 
 use redis::Value;
 
-/// The version of the protocol that somebody reads.
+/// The version of the protocol that a reader expects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Protocol {
-    /// Arrays, strings, numbers, statuses and errors.
+    /// Arrays, bulk strings, integers, statuses and errors. The protocol of a connection without HELLO.
     #[default]
     Resp2,
-    /// Maps, sets, booleans, doubles and more.
+    /// Also maps, sets, booleans, doubles, verbatim strings and push messages.
     Resp3,
 }
 
@@ -22,7 +22,7 @@ impl From<&redis::RedisConnectionInfo> for Protocol {
 }
 
 impl Protocol {
-    /// How HELLO names it.
+    /// Number of the version, as in HELLO.
     pub(crate) fn number(self) -> i64 {
         match self {
             Self::Resp2 => 2,
@@ -30,7 +30,7 @@ impl Protocol {
         }
     }
 
-    /// No value.
+    /// Writes nil in the place of a single value.
     pub(crate) fn write_nil(self, out: &mut Vec<u8>) {
         out.extend_from_slice(match self {
             Self::Resp2 => b"$-1\r\n",
@@ -38,7 +38,8 @@ impl Protocol {
         });
     }
 
-    /// No list.
+    /// Writes nil in the place of an array, such as the reply of an EXEC that was not run. RESP2 tells the
+    /// two apart.
     pub(crate) fn write_nil_array(self, out: &mut Vec<u8>) {
         out.extend_from_slice(match self {
             Self::Resp2 => b"*-1\r\n",
@@ -46,7 +47,7 @@ impl Protocol {
         });
     }
 
-    /// Begins a map of so many pairs.
+    /// Writes the header of a map; `pairs` keys and values follow. RESP2 has an array of both instead.
     pub(crate) fn write_map(self, out: &mut Vec<u8>, pairs: usize) {
         match self {
             Self::Resp2 => write_line(out, b'*', pairs * 2),
@@ -54,7 +55,7 @@ impl Protocol {
         }
     }
 
-    /// Begins a set of so many items.
+    /// Writes the header of a set.
     pub(crate) fn write_set(self, out: &mut Vec<u8>, items: usize) {
         match self {
             Self::Resp2 => write_line(out, b'*', items),
@@ -62,7 +63,7 @@ impl Protocol {
         }
     }
 
-    /// Begins a message that nobody asked for.
+    /// Writes the header of a push message. RESP2 has an array instead.
     pub(crate) fn write_push(self, out: &mut Vec<u8>, items: usize) {
         match self {
             Self::Resp2 => write_line(out, b'*', items),
@@ -70,7 +71,7 @@ impl Protocol {
         }
     }
 
-    /// Lines of text, for people.
+    /// Writes text for people to read, such as CLIENT LIST: a verbatim string in RESP3.
     pub(crate) fn write_text(self, out: &mut Vec<u8>, text: &str) {
         match self {
             Self::Resp2 => write_bulk(out, text.as_bytes()),
@@ -83,7 +84,8 @@ impl Protocol {
         }
     }
 
-    /// A value of whatever kind. What this protocol does not have is written as servers write it instead.
+    /// Writes any value. A type that RESP2 lacks is written as a server writes it there; attributes are left
+    /// out.
     pub(crate) fn write(self, out: &mut Vec<u8>, value: &Value) {
         match (value, self) {
             (Value::Nil, _) => self.write_nil(out),
@@ -101,6 +103,7 @@ impl Protocol {
                     self.write(out, value);
                 }
             }
+            // Attributes are hints, and a merged reply has none that applies to all of it.
             (Value::Attribute { data, .. }, _) => self.write(out, data),
             (Value::Double(number), Self::Resp3) => write_line(out, b',', double(*number)),
             (Value::Double(number), Self::Resp2) => write_bulk(out, double(*number).as_bytes()),
@@ -118,11 +121,13 @@ impl Protocol {
             (Value::ServerError(error), _) => {
                 write_error(out, error.code(), error.details().unwrap_or_default());
             }
-            // Big numbers and push messages: no answer of several nodes has one.
+            // Big numbers and push messages: no merged reply contains one, and replies of one node are not
+            // encoded again.
             _ => write_error(out, "ERR", "a reply of a kind that is not known"),
         }
     }
 
+    /// Writes an aggregate with its items.
     fn write_items(self, out: &mut Vec<u8>, mark: u8, items: &[Value]) {
         write_line(out, mark, items.len());
         for item in items {
@@ -131,33 +136,37 @@ impl Protocol {
     }
 }
 
-/// One line.
+/// Writes one line: marker, text, CR LF. The text must contain no line break.
 pub(crate) fn write_line(out: &mut Vec<u8>, mark: u8, text: impl std::fmt::Display) {
     use std::io::Write;
     out.push(mark);
-    // A vector takes all that is written to it.
+    // Writing to a vector cannot fail.
     let _ = write!(out, "{text}\r\n");
 }
 
+/// Writes a bulk string.
 pub(crate) fn write_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     crate::resp::write_arg(out, bytes);
 }
 
+/// Writes an integer.
 pub(crate) fn write_int(out: &mut Vec<u8>, number: i64) {
     write_line(out, b':', number);
 }
 
+/// Writes a status.
 pub(crate) fn write_status(out: &mut Vec<u8>, text: &str) {
     write_text(out, b'+', text.as_bytes());
 }
 
+/// Writes an error: its code, a space, and the text.
 pub(crate) fn write_error(out: &mut Vec<u8>, code: &str, text: impl AsRef<[u8]>) {
     write_text(out, b'-', code.as_bytes());
     out.truncate(out.len() - 2);
     write_text(out, b' ', text.as_ref());
 }
 
-/// A line cannot hold a line break.
+/// Writes one line. CR and LF become spaces, so that text from a request cannot add replies of its own.
 fn write_text(out: &mut Vec<u8>, mark: u8, text: &[u8]) {
     out.push(mark);
     out.extend(text.iter().map(|&byte| match byte {
@@ -167,6 +176,7 @@ fn write_text(out: &mut Vec<u8>, mark: u8, text: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Formats a double: infinities as `inf`, and NaN as `nan`, which Rust writes in capitals.
 fn double(number: f64) -> String {
     if number.is_nan() {
         "nan".to_owned()

@@ -1,32 +1,44 @@
-//! The first commands on a new connection: protocol, password, database, name of the library. Pure: says what to send, and
-//! what the answers mean.
+//! The first commands on a new connection: protocol, password, database, name of the library. Without I/O:
+//! builds the requests, and checks the replies.
+//!
+//! All requests are written at once, so a handshake takes one round trip:
+//!
+//! ```text
+//! RESP2:  AUTH [user] password     SELECT db    CLIENT SETINFO LIB-NAME    CLIENT SETINFO LIB-VER
+//! RESP3:  HELLO 3 [AUTH user pw]   SELECT db    CLIENT SETINFO LIB-NAME    CLIENT SETINFO LIB-VER
+//!         only with a password     only if      refused by servers before 7.2, which is ignored
+//!         (RESP2)                  not zero
+//! ```
 
 use redis::{
     Cmd, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisError, RedisResult, Value, cmd,
 };
 
-/// What to say on a new connection, all of it in one round trip.
+/// The requests of a new connection, in their order.
 #[derive(Debug)]
 pub(crate) struct Handshake {
+    /// Never empty.
     commands: Vec<(Cmd, OnRefusal)>,
 }
 
-/// Whether a refusal of a command matters.
+/// Meaning of an error in reply to a command of the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnRefusal {
+    /// The connection cannot be used.
     Fail,
+    /// The server does not have the command, which is optional.
     Ignore,
 }
 
 impl Handshake {
-    /// What `info` asks for.
+    /// Creates the handshake for these connection settings.
     pub(crate) fn new(info: &RedisConnectionInfo) -> Self {
         Self {
             commands: commands(info),
         }
     }
 
-    /// The requests in the wire format.
+    /// Returns the requests in the wire format.
     pub(crate) fn packed(&self) -> Vec<u8> {
         let mut packed = Vec::new();
         for (cmd, _) in &self.commands {
@@ -35,17 +47,17 @@ impl Handshake {
         packed
     }
 
-    /// How many answers come.
+    /// Number of replies to read.
     pub(crate) fn count(&self) -> usize {
         self.commands.len()
     }
 
-    /// Whether the answers are good.
+    /// Checks the replies.
     ///
     /// # Errors
     ///
-    /// [`AuthenticationFailed`](ErrorKind::AuthenticationFailed) when the server refuses the username or the password, and
-    /// the server's own error when it refuses something else.
+    /// [`AuthenticationFailed`](ErrorKind::AuthenticationFailed) when the server refuses the username or the
+    /// password, and the server's own error when it refuses something else.
     pub(crate) fn check(&self, answers: &[Value]) -> RedisResult<()> {
         for ((cmd, needed), answer) in self.commands.iter().zip(answers) {
             if let (Value::ServerError(error), OnRefusal::Fail) = (answer, needed) {
@@ -53,7 +65,8 @@ impl Handshake {
                     Some(redis::Arg::Simple(name)) => String::from_utf8_lossy(name).into_owned(),
                     _ => String::new(),
                 };
-                // A server that does not know the command repeats its arguments, and one of them may be the password.
+                // A server that does not know the command repeats its arguments in the error, and one of them
+                // may be the password.
                 let said = error.details().unwrap_or_default();
                 let said = said.split(", with args").next().unwrap_or_default();
                 let text = format!("{said} (in reply to {name})");
@@ -72,8 +85,9 @@ impl Handshake {
     }
 }
 
-/// Whether an error in reply to a command of the handshake is about the username, the password or what they permit. Servers
-/// before 6 have no code for it, and a server that takes no more connections answers AUTH with ERR too.
+/// True if an error in reply to a command of the handshake is about the username, the password or their
+/// permissions. Servers before 6 have no code for it, and a server with too many clients replies to AUTH with
+/// ERR too.
 fn refuses_user(command: &str, code: &str, text: &str) -> bool {
     match code {
         "NOAUTH" | "NOPERM" | "WRONGPASS" => true,
@@ -82,11 +96,13 @@ fn refuses_user(command: &str, code: &str, text: &str) -> bool {
     }
 }
 
+/// Builds the requests.
 fn commands(info: &RedisConnectionInfo) -> Vec<(Cmd, OnRefusal)> {
     let mut commands = Vec::new();
     if info.protocol() == ProtocolVersion::RESP3 {
         let mut hello = cmd("HELLO");
         hello.arg(3);
+        // Within HELLO, because a server with a password refuses a HELLO without it.
         if let Some(password) = info.password() {
             hello
                 .arg("AUTH")
@@ -102,13 +118,14 @@ fn commands(info: &RedisConnectionInfo) -> Vec<(Cmd, OnRefusal)> {
         auth.arg(password);
         commands.push((auth, OnRefusal::Fail));
     }
+    // Zero is the database of every new connection.
     if info.db() != 0 {
         let mut select = cmd("SELECT");
         select.arg(info.db());
         commands.push((select, OnRefusal::Fail));
     }
     if !info.skip_set_lib_name() {
-        // Servers before 7.2 do not know it.
+        // Servers before 7.2 refuse it.
         for (attribute, value) in [
             (
                 "LIB-NAME",
@@ -125,8 +142,9 @@ fn commands(info: &RedisConnectionInfo) -> Vec<(Cmd, OnRefusal)> {
         }
     }
     if commands.is_empty() {
-        // A server that hangs up on everybody, say for a client certificate that it misses, shows it only by its first
-        // answer. A connection that has none to show would be taken for made, and made again at once.
+        // A server that closes every connection, for example because it requires a client certificate, shows
+        // that only when a reply is read. Without one, the connection would count as made, and be made again
+        // at once.
         commands.push((cmd("PING"), OnRefusal::Ignore));
     }
     commands

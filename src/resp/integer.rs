@@ -1,11 +1,14 @@
-//! Integers as a server reads them.
+//! Integers in requests and commands, in the only form that a server accepts.
 
-/// An integer in its canonical form, the only one a server accepts: no plus sign, no leading zero, no blank, no `-0`.
+/// Parses an integer in its canonical form, as `string2ll` of a server: no plus sign, no leading zero, no
+/// blank, no `-0`.
+///
+/// Returns `None` for any other text, and for a number that does not fit into 64 bits.
 pub(crate) fn canonical_integer(digits: &[u8]) -> Option<i64> {
     let magnitude = digits.strip_prefix(b"-").unwrap_or(digits);
     match magnitude {
         [b'0'] if digits.len() == 1 => Some(0),
-        // 19 digits are the most that fit.
+        // More than 19 digits do not fit. `parse` alone would accept a plus sign and leading zeros.
         [b'1'..=b'9', ..] if magnitude.len() <= 19 => str::from_utf8(digits).ok()?.parse().ok(),
         _ => None,
     }

@@ -1,16 +1,18 @@
-//! Requests without arguments that the client writes itself, in the wire format.
+//! Requests without arguments that the client sends itself, in the wire format.
+//!
+//! Constants, because they are sent often and never vary.
 
-/// Begins a transaction.
+/// Opens a transaction.
 pub(crate) const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 
-/// Ends a transaction.
+/// Runs a transaction.
 pub(crate) const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 
-/// Asks for a sign of life.
+/// Checks that a connection is alive.
 pub(crate) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 /// Forgets the watched keys of a connection.
 pub(crate) const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
 
-/// Ends a transaction without running it.
+/// Closes a transaction without running it.
 pub(crate) const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";

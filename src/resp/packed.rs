@@ -1,18 +1,23 @@
-//! Requests in the wire format: read without copying, and written.
+//! Requests in the usual form: read without a copy, and written.
+//!
+//! The usual form is an array of bulk strings, with all numbers in decimal digits and without leading zeros:
+//! what redis-rs and every other client library sends. Other forms are errors here; the proxy reads them with
+//! `RequestParser`.
 
 use smallvec::SmallVec;
 
-/// The shortest argument is `$0\r\n\r\n`.
+/// Number of bytes of the shortest argument, `$0\r\n\r\n`.
 const ARG_BYTES_MIN: usize = 6;
-/// Ten digits are more than any server takes.
+/// Maximum number of digits of a length. Ten are more than any server accepts.
 const DIGITS_MAX: usize = 10;
 
-/// The arguments of one request; refer to the buffer they came from.
+/// The arguments of one request, the name first. They refer to the buffer that they were read from.
 pub type Args<'a> = SmallVec<[&'a [u8]; 16]>;
 
 /// Reads the requests of a buffer one after another: `*2\r\n$3\r\nGET\r\n$1\r\nk\r\n...`.
 ///
-/// Strict: the numbers must be written as every client writes them, and the buffer must end with the last request.
+/// Strict: numbers must be written as every client library writes them, and the buffer must end with the last
+/// request.
 ///
 /// ```
 /// use redis_sharding::command::{Args, PackedCommands};
@@ -29,24 +34,25 @@ pub type Args<'a> = SmallVec<[&'a [u8]; 16]>;
 #[derive(Clone, Debug)]
 pub struct PackedCommands<'a> {
     buffer: &'a [u8],
+    /// Offset of the next request.
     at: usize,
 }
 
-/// Why a buffer is not a row of requests.
+/// The bytes at some place of a buffer are no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem} at byte {offset} of the packed request")]
 pub struct PackedError {
-    /// Where in the buffer.
+    /// Offset in the buffer, in bytes.
     pub offset: usize,
-    /// What is wrong there.
+    /// The rule that the bytes there break.
     pub problem: PackedProblem,
 }
 
-/// What is wrong with a packed request.
+/// The rule that a packed request breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackedProblem {
-    /// The buffer ends inside a request.
+    /// The buffer ends within a request.
     #[error("unexpected end")]
     Truncated,
     /// A request does not begin with `*`.
@@ -55,7 +61,7 @@ pub enum PackedProblem {
     /// An argument does not begin with `$`.
     #[error("expected `$`")]
     NoBulk,
-    /// A number is empty, signed, begins with a zero or is too large.
+    /// A number is empty, signed, too large, or begins with a zero.
     #[error("malformed number")]
     Number,
     /// CR LF is missing.
@@ -67,17 +73,18 @@ pub enum PackedProblem {
 }
 
 impl<'a> PackedCommands<'a> {
-    /// Begins at the first byte of `buffer`.
+    /// Creates a reader at the first byte of `buffer`.
     #[must_use]
     pub fn new(buffer: &'a [u8]) -> Self {
         Self { buffer, at: 0 }
     }
 
-    /// Reads the next request: its arguments go into `args`, in the place of those that were there, and its bytes are
-    /// returned. `None` at the end of the buffer.
+    /// Reads the next request. Its arguments replace those in `args`, and its bytes are returned; `None` at
+    /// the end of the buffer.
     ///
     /// # Errors
-    /// [`PackedError`] when the bytes are not a request; the reader stays before it, and `args` is empty.
+    ///
+    /// [`PackedError`] when the bytes are no request. The reader stays before it, and `args` is empty.
     #[inline]
     pub fn next(&mut self, args: &mut Args<'a>) -> Result<Option<&'a [u8]>, PackedError> {
         args.clear();
@@ -100,27 +107,28 @@ impl<'a> PackedCommands<'a> {
         }
     }
 
-    /// Where the next request begins.
+    /// Returns the offset of the next request.
     #[must_use]
     pub fn offset(&self) -> usize {
         self.at
     }
 }
 
-/// What is wrong, and how many bytes are left there.
+/// A problem, and the number of bytes from there to the end: the reading functions know no offset.
 struct Stop {
     problem: PackedProblem,
     left: usize,
 }
 
-/// Reads one request; gives what comes after it.
+/// Reads one request, and returns the bytes after it.
 #[inline]
 fn read<'a>(bytes: &'a [u8], args: &mut Args<'a>) -> Result<&'a [u8], Stop> {
     let (count, mut rest) = number(bytes, b'*', PackedProblem::NoArray)?;
+    // A server skips it without a reply, so it must not be counted as a request.
     if count == 0 {
         return Err(Stop::at(bytes, PackedProblem::Empty));
     }
-    // No more is reserved than the buffer can honour.
+    // `count` is what a client claims. No more is reserved than the bytes that are there can hold.
     args.reserve(count.min(rest.len() / ARG_BYTES_MIN));
     for _ in 0..count {
         let (len, text) = number(rest, b'$', PackedProblem::NoBulk)?;
@@ -131,7 +139,8 @@ fn read<'a>(bytes: &'a [u8], args: &mut Args<'a>) -> Result<&'a [u8], Stop> {
     Ok(rest)
 }
 
-/// Reads `*123\r\n` or `$123\r\n`; gives what comes after it. Most numbers have one digit or two.
+/// Reads `*123\r\n` or `$123\r\n`, and returns the number and the bytes after it. One and two digits, by far
+/// the most frequent, are matched as patterns.
 #[inline]
 fn number(bytes: &[u8], mark: u8, missing: PackedProblem) -> Result<(usize, &[u8]), Stop> {
     let digit = |byte: &u8| usize::from(byte - b'0');
@@ -151,6 +160,7 @@ fn number(bytes: &[u8], mark: u8, missing: PackedProblem) -> Result<(usize, &[u8
     }
 }
 
+/// Reads a number of any length.
 fn any_number(bytes: &[u8], mark: u8, missing: PackedProblem) -> Result<(usize, &[u8]), Stop> {
     let (&first, digits) = bytes.split_first().ok_or(Stop::TRUNCATED)?;
     if first != mark {
@@ -160,6 +170,7 @@ fn any_number(bytes: &[u8], mark: u8, missing: PackedProblem) -> Result<(usize, 
         .iter()
         .take_while(|byte| byte.is_ascii_digit())
         .count();
+    // Before the check for the end: a client must not send digits without end.
     if count > DIGITS_MAX {
         return Err(Stop::at(&digits[DIGITS_MAX..], PackedProblem::Number));
     }
@@ -178,6 +189,7 @@ fn any_number(bytes: &[u8], mark: u8, missing: PackedProblem) -> Result<(usize, 
     }
 }
 
+/// Skips CR LF.
 #[inline]
 fn after_cr_lf(bytes: &[u8]) -> Result<&[u8], Stop> {
     match bytes {
@@ -203,6 +215,7 @@ impl Stop {
 
 /// Appends a request to `out`, byte for byte as redis-rs packs it.
 pub fn write_command(out: &mut Vec<u8>, args: &[&[u8]]) {
+    // 16 bytes are room for the marker, the length and both line ends of any argument below 100 GB.
     let bytes: usize = args.iter().map(|arg| arg.len() + 16).sum();
     out.reserve(bytes + 16);
     write_header(out, args.len());
@@ -211,7 +224,7 @@ pub fn write_command(out: &mut Vec<u8>, args: &[&[u8]]) {
     }
 }
 
-/// Begins a request of so many arguments, the name included.
+/// Appends the first line of a request with this many arguments, the name included.
 pub(crate) fn write_header(out: &mut Vec<u8>, args: usize) {
     write_number(out, b'*', args);
 }
@@ -223,6 +236,7 @@ pub(crate) fn write_arg(out: &mut Vec<u8>, arg: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends a line with a number. One and two digits, by far the most frequent, are written without a loop.
 #[inline]
 fn write_number(out: &mut Vec<u8>, mark: u8, number: usize) {
     let digit = |number: usize| b'0' + (number % 10) as u8;
@@ -233,7 +247,9 @@ fn write_number(out: &mut Vec<u8>, mark: u8, number: usize) {
     }
 }
 
+/// Appends a line with a number of any size.
 fn write_any_number(out: &mut Vec<u8>, mark: u8, number: usize) {
+    // The largest `u64` has 20 digits.
     let mut digits = [0; 20];
     let mut first = digits.len();
     let mut rest = number;

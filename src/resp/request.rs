@@ -1,77 +1,99 @@
-//! Requests as they arrive, in all the forms that a server takes, with a server's own words for those it does not.
+//! Requests as clients send them to a server, in every form that a server accepts, and with a server's errors
+//! for those it does not.
+//!
+//! * [`RequestParser`]: reads requests that are inline, split over reads, or unusual in other ways, and
+//!   rewrites them to the usual form.
+//! * [`parse_prefix`], [`announced_args`]: what is known of a request before all of it has arrived.
+//!
+//! The model is `readQueryFromClient` in networking.c of Redis, down to its quirks (any byte after CR counts
+//! as LF, a NUL hides the end of a line): what a server accepts must not be refused here, and what it refuses
+//! must not be taken for something else.
+//!
+//! Every function takes the bytes from the beginning of a request. Offsets in the parser avoid that bytes are
+//! searched again when more arrive.
 
 use crate::resp::{Args, PackedCommands, canonical_integer, write_command};
 
-/// An inline request, and a line with a number, may have so many bytes, as on a server.
+/// Maximum number of bytes of an inline request, and of a line with a number, as on a server. Without it, a
+/// client could fill the memory with a line that never ends.
 pub(crate) const LINE_BYTES_MAX: usize = 64 << 10;
 
-/// An argument may have so many bytes, as on a server (`proto-max-bulk-len`).
+/// Maximum number of bytes of an argument, the default of a server (`proto-max-bulk-len`).
 pub(crate) const ARG_BYTES_MAX: usize = 512 << 20;
 
-/// A request may have so many arguments, as on a server.
+/// Maximum number of arguments of a request, as on a server.
 const ARGS_MAX: i64 = i32::MAX as i64;
 
-/// [`parse_prefix`] gives no more arguments: the key of a command that is passed on in pieces is one of the first.
+/// Maximum number of arguments that [`parse_prefix`] returns. The key of a command that is forwarded in
+/// pieces is one of the first.
 const PREFIX_ARGS_MAX: usize = 16;
 
-/// The first line of an array has no more bytes, if its number is one.
+/// Maximum number of bytes searched for the end of an array's first line, if its number is one.
 const ANNOUNCEMENT_BYTES_MAX: usize = 24;
 
-/// An array without elements, which asks for nothing.
+/// An array without elements, which has no reply.
 pub(crate) const EMPTY_REQUEST: &[u8] = b"*0\r\n";
 
-/// What bytes begin with.
+/// Result of [`RequestParser::parse`]. Numbers count bytes from the beginning of the input.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Parsed {
-    /// A request that has not arrived entirely: it needs at least so many bytes.
+    /// The request has not arrived entirely. It has at least this many bytes.
     Incomplete(usize),
-    /// So many bytes that ask for nothing.
+    /// This many bytes are a request without arguments, which a server skips.
     Empty(usize),
-    /// A request of so many bytes, here in the usual form.
+    /// `length` bytes are a request, which is `packed` in the usual form.
     Request { length: usize, packed: Vec<u8> },
-    /// No request, and nothing that comes after it can be one. A server says this and hangs up. It repeats a byte of the
-    /// input, so it need not be UTF-8.
+    /// The bytes are no request, and neither is what follows. A server replies with this error and closes the
+    /// connection. It repeats a byte of the input, so it need not be UTF-8.
     Invalid(Vec<u8>),
 }
 
-/// Requests from the beginning of some input, in the usual form.
+/// Result of [`RequestParser::normalize`]: requests from the beginning of some input, in the usual form.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Normalized {
-    /// Bytes of the input that the requests were.
+    /// Number of bytes of the input that the requests were.
     pub(crate) consumed: usize,
-    /// These requests in the form that [`PackedCommands`] reads. Empty requests are kept as one `*0\r\n` for all that follow each
-    /// other, because even they end what CLIENT REPLY SKIP began.
+    /// The requests, in the form that [`PackedCommands`] reads. Consecutive empty requests are kept as one
+    /// `*0\r\n`, because even an empty request ends CLIENT REPLY SKIP.
     pub(crate) packed: Vec<u8>,
-    /// How many requests there are in `packed`, those without arguments not counted.
+    /// Number of requests in `packed`, without the empty ones.
     pub(crate) requests: usize,
-    /// Why it ends there.
+    /// Reason why it ends there.
     pub(crate) end: NormalizedEnd,
 }
 
-/// Why [`RequestParser::normalize`] went no further.
+/// Reason why [`RequestParser::normalize`] went no further.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) enum NormalizedEnd {
-    /// There may be more requests: the limit was reached, or all of the input was taken.
+    /// The limit was reached or all input was consumed; more requests may follow.
     #[default]
     More,
-    /// The next request has not arrived entirely: it needs at least so many bytes.
+    /// The next request has not arrived entirely. It has at least this many bytes.
     Incomplete(usize),
-    /// No request comes next: see [`Parsed::Invalid`].
+    /// The bytes that follow are no request: see [`Parsed::Invalid`].
     Invalid(Vec<u8>),
 }
 
-/// How far a request was looked through that had not arrived entirely, so that no byte is looked at twice.
+/// Progress in a request that has not arrived entirely.
+///
+/// When bytes before that request are consumed, a new parser must be used, since the offsets count from its
+/// first byte.
+///
+/// ```text
+/// *3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000\r\nvvv      at: the line `$1000`; left: 1; searched: 5
+/// ```
 #[derive(Debug, Default)]
 pub(crate) struct RequestParser {
-    /// Where the line at hand begins.
+    /// Offset of the current line.
     at: usize,
-    /// The length of the part of that line that was searched for its end.
+    /// Number of bytes of that line that were searched for its end.
     searched: usize,
-    /// Arguments still to come, once the first line has told.
+    /// Number of arguments still to come. `None` before the first line has been read, and for inline
+    /// requests.
     left: Option<usize>,
 }
 
-/// Like [`Parsed`], for a request that is written to a buffer instead.
+/// As [`Parsed`], for a request that is appended to a buffer of the caller instead.
 enum ParsedInto {
     Incomplete(usize),
     Empty(usize),
@@ -79,13 +101,13 @@ enum ParsedInto {
 }
 
 impl RequestParser {
-    /// Whether a request has been begun.
+    /// True if a part of a request was parsed.
     #[inline]
     pub(crate) fn is_under_way(&self) -> bool {
         self.left.is_some() || self.searched > 0
     }
 
-    /// Looks at the beginning of `bytes`, which are those of the last time and perhaps more.
+    /// Parses the beginning of `bytes`, which are those of the last call and possibly more.
     pub(crate) fn parse(&mut self, bytes: &[u8]) -> Parsed {
         let mut packed = Vec::new();
         match self.find(bytes, &mut packed) {
@@ -96,17 +118,19 @@ impl RequestParser {
         }
     }
 
-    /// How many bytes the request has that `bytes` begin with, if it is an array that has arrived.
+    /// Returns the length of the request that `bytes` begin with, if it is an array and has arrived entirely.
+    /// Does not look at the arguments otherwise, nor copy them.
     pub(crate) fn whole_array(&mut self, bytes: &[u8]) -> Option<usize> {
         let is_whole = matches!(self.resume(bytes), Ok(None)) && self.at > 0;
         is_whole.then(|| std::mem::take(self).at)
     }
 
-    /// Takes whole requests of any form from the beginning of `bytes`, which are those of the last time and perhaps more, in
-    /// one pass: no byte is looked at more than a few times, however the forms are mixed.
+    /// Rewrites whole requests of any form from the beginning of `bytes`, which are those of the last call
+    /// and possibly more. In one pass: no byte is looked at more than a few times, however the forms are
+    /// mixed.
     ///
-    /// At least one request is taken if one has arrived, and then no more than go into `max_bytes`, both as they came and
-    /// in the usual form. What does not fit is left for the next time.
+    /// At least one request is taken if one has arrived, and further ones as long as they fit into
+    /// `max_bytes`, both as they came and in the usual form. The rest is left for the next call.
     pub(crate) fn normalize(&mut self, bytes: &[u8], max_bytes: usize) -> Normalized {
         let mut taken = Normalized::default();
         let mut args = Args::new();
@@ -114,6 +138,7 @@ impl RequestParser {
         while taken.consumed < bytes.len() {
             let rest = &bytes[taken.consumed..];
             let before = taken.packed.len();
+            // A usual request between unusual ones is copied as it is.
             let found = match self.next_frame(rest, &mut args) {
                 Some(frame) => {
                     taken.packed.extend_from_slice(frame);
@@ -139,7 +164,9 @@ impl RequestParser {
                 }
             };
             let fits = taken.packed.len().max(taken.consumed + length) <= max_bytes;
+            // The first request is taken whatever its size: otherwise it would never be.
             if !fits && taken.consumed > 0 {
+                // It was appended to be measured.
                 taken.packed.truncate(before);
                 break;
             }
@@ -148,13 +175,14 @@ impl RequestParser {
             after_nothing = is_nothing;
         }
         if taken.consumed > 0 {
-            // The next time the bytes begin elsewhere.
+            // The offsets count from the beginning of bytes that the caller now removes.
             *self = Self::default();
         }
         taken
     }
 
-    /// A whole request in the usual form.
+    /// Returns the next request if it is whole and in the usual form. Not when one is under way: what the
+    /// parser has seen of it must be continued.
     fn next_frame<'b>(&self, bytes: &'b [u8], args: &mut Args<'b>) -> Option<&'b [u8]> {
         match self.is_under_way() {
             true => None,
@@ -162,10 +190,11 @@ impl RequestParser {
         }
     }
 
-    /// Finds out what `bytes` begin with; appends it to `packed` if it is a request.
+    /// Parses one request of any form, and appends it to `packed`.
     fn find(&mut self, bytes: &[u8], packed: &mut Vec<u8>) -> Result<ParsedInto, Vec<u8>> {
         let found = match bytes.first() {
             None => Ok(ParsedInto::Incomplete(1)),
+            // The first byte decides, as on a server.
             Some(b'*') => self.array(bytes, packed),
             Some(_) => self.inline(bytes, packed),
         };
@@ -175,6 +204,7 @@ impl RequestParser {
         found
     }
 
+    /// Parses an array.
     fn array(&mut self, bytes: &[u8], packed: &mut Vec<u8>) -> Result<ParsedInto, Vec<u8>> {
         if let Some(needed) = self.resume(bytes)? {
             return Ok(ParsedInto::Incomplete(needed));
@@ -187,7 +217,8 @@ impl RequestParser {
         Ok(ParsedInto::Request(self.at))
     }
 
-    /// Goes on until the request's end or that of the bytes; how many bytes are needed at least, if they do not suffice.
+    /// Continues to the end of the array or of the bytes. Returns the number of bytes that it has at least,
+    /// if they are not there, and `None` when it is complete; `at` is its length then.
     fn resume(&mut self, bytes: &[u8]) -> Result<Option<usize>, Vec<u8>> {
         let mut left = match self.left {
             Some(left) => left,
@@ -198,6 +229,7 @@ impl RequestParser {
                 let count = number.filter(|&count| count <= ARGS_MAX);
                 let count = count.ok_or(b"Protocol error: invalid multibulk length")?;
                 self.begin_line(next);
+                // A negative number counts as zero, as on a server.
                 usize::try_from(count).unwrap_or(0)
             }
         };
@@ -206,6 +238,7 @@ impl RequestParser {
             let Some((number, next)) = self.line(bytes, "bulk")? else {
                 return Ok(Some(bytes.len() + 1));
             };
+            // Only once the line is whole, as on a server, which waits for it first.
             if bytes[self.at] != b'$' {
                 let got = bytes[self.at];
                 return Err([b"Protocol error: expected '$', got '", &[got][..], b"'"].concat());
@@ -214,18 +247,22 @@ impl RequestParser {
                 .and_then(|length| usize::try_from(length).ok())
                 .filter(|&length| length <= ARG_BYTES_MAX)
                 .ok_or(b"Protocol error: invalid bulk length")?;
+            // The two bytes behind an argument are not checked, since a server does not check them either.
             let end = next + length + 2;
+            // `at` stays at the line of the length, so nothing is lost when the call is repeated with more
+            // bytes.
             if bytes.len() < end {
                 return Ok(Some(end));
             }
             self.begin_line(end);
             left -= 1;
         }
+        // Repeated calls return at once.
         self.left = Some(0);
         Ok(None)
     }
 
-    /// A request as one types it: words on a line.
+    /// Parses an inline request: words in a line, as typed into telnet.
     fn inline(&mut self, bytes: &[u8], packed: &mut Vec<u8>) -> Result<ParsedInto, Vec<u8>> {
         let Some(end) = self.search(bytes, b'\n') else {
             return match bytes.len() > LINE_BYTES_MAX {
@@ -244,8 +281,8 @@ impl RequestParser {
         Ok(ParsedInto::Request(end + 1))
     }
 
-    /// The number in the line at hand, if it is one, and where the next line begins; `None` while it has not arrived. A
-    /// server takes any byte after CR for its LF.
+    /// Reads the current line. Returns its number, if it is one, and the offset of the next line; `None`
+    /// while it has not arrived. As on a server, any byte after CR counts as its LF.
     fn line(&mut self, bytes: &[u8], what: &str) -> Result<Option<(Option<i64>, usize)>, Vec<u8>> {
         match self.search(bytes, b'\r') {
             None if bytes.len() - self.at > LINE_BYTES_MAX => {
@@ -256,7 +293,8 @@ impl RequestParser {
         }
     }
 
-    /// Where the line at hand ends. A server searches with `strchr`, so that it sees nothing behind a NUL.
+    /// Returns the offset of the end of the current line. A server searches with `strchr`, so it sees nothing
+    /// behind a NUL, and waits for the line until it is too long.
     fn search(&mut self, bytes: &[u8], end: u8) -> Option<usize> {
         let from = self.at + self.searched;
         let rest = bytes.get(from..).unwrap_or_default();
@@ -268,18 +306,20 @@ impl RequestParser {
         (bytes.get(stop) == Some(&end)).then_some(stop)
     }
 
+    /// Makes the line at this offset the current one.
     fn begin_line(&mut self, at: usize) {
         self.at = at;
         self.searched = 0;
     }
 }
 
-/// The number behind the first byte of a line.
+/// Parses the number behind the first byte of a line.
 fn number(line: &[u8]) -> Option<i64> {
     line.get(1..).and_then(canonical_integer)
 }
 
-/// How many arguments a request says that it has, if these are at least a thousand; without looking further.
+/// Returns the number of arguments that a request announces, if it is 1000 or more. Looks at the first line
+/// only; the pattern is cheap enough for every request.
 #[inline]
 pub(crate) fn announced_args(bytes: &[u8]) -> Option<usize> {
     match bytes {
@@ -291,8 +331,8 @@ pub(crate) fn announced_args(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// How many arguments a request will have that has not arrived entirely, and the first of those that have arrived; `None`
-/// when it is not in the usual form, in which it can be passed on.
+/// Parses what has arrived of a request: the number of its arguments, and the first of them. Returns `None`
+/// if it is not in the usual form, in which it could be forwarded as it arrives.
 pub(crate) fn parse_prefix(bytes: &[u8]) -> Option<(usize, Vec<&[u8]>)> {
     let (count, mut rest) = usual_line(bytes)?;
     let (mut args, mut left) = (Vec::new(), count);
@@ -314,14 +354,14 @@ pub(crate) fn parse_prefix(bytes: &[u8]) -> Option<(usize, Vec<&[u8]>)> {
     Some((count, args))
 }
 
-/// The number in a line in the usual form, and what comes behind.
+/// Reads a line in the usual form. Returns its number and the bytes after it.
 fn usual_line(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let end = line_end(bytes)?;
     let rest = bytes[end..].strip_prefix(b"\r\n")?;
     Some((usize::try_from(number(&bytes[..end])?).ok()?, rest))
 }
 
-/// The arguments of a whole request.
+/// Returns the arguments of a whole array, whose lines [`resume`](RequestParser::resume) has checked.
 fn arguments(request: &[u8]) -> Vec<&[u8]> {
     let mut args = Vec::new();
     let Some(end) = line_end(request) else {
@@ -341,15 +381,15 @@ fn arguments(request: &[u8]) -> Vec<&[u8]> {
     args
 }
 
-/// Where a line ends that is known to be one.
+/// Returns the offset of the end of a line that is known to have one.
 fn line_end(bytes: &[u8]) -> Option<usize> {
     bytes.iter().position(|&byte| byte == b'\r')
 }
 
-/// Words between blanks, with quotes and escapes as on a server; `None` when a quote is not closed, or something follows
-/// its end.
+/// Splits an inline request into words, with quotes and escapes as `sdssplitargs` of a server. Returns `None`
+/// when a quote is not closed, or something other than a blank follows it.
 fn words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
-    // What stands between words, or behind the end of a quote; but only some of it ends a word.
+    // `isspace` of C separates words and may follow a quote, but only these four end a word.
     let blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
     let ends_word = |byte: &u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
     let mut words = Vec::new();
@@ -379,7 +419,8 @@ fn words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     }
 }
 
-/// Reads up to the closing quote; where the rest begins.
+/// Reads up to the closing quote, and returns the offset behind it. Escapes other than `\'` have a meaning
+/// within double quotes only.
 fn quoted(line: &[u8], mut at: usize, quote: u8, word: &mut Vec<u8>) -> Option<usize> {
     let hex = |byte: u8| char::from(byte).to_digit(16);
     loop {

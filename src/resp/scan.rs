@@ -1,26 +1,40 @@
-//! One reply or request, followed through the pieces in which it passes, without keeping any of them.
+//! Finds the end of a frame that arrives in pieces, without keeping or decoding it: [`FrameScanner`].
+//!
+//! Used for frames that are too large to be kept, and to learn when a split reply has arrived entirely.
 
 use std::io;
 
 use crate::resp;
 
-/// The part of a line that is kept: more than the mark and a length need, so that a longer line is no length.
+/// Number of bytes of a line that are kept. More than a marker and the longest valid length need, so a line
+/// that is cut cannot be mistaken for a shorter length.
 const LINE_BYTES_KEPT: usize = 32;
 
-/// Arrays may be nested so deeply: deeper than any script can make its reply.
+/// Maximum depth of nested arrays. A scanner does not recurse, so it only limits the memory for `open`; the
+/// limit of `decode`, where the stack is at stake, is lower.
 const DEPTH_MAX: usize = 1 << 16;
 
-/// How much of a reply (or of a request, which is an array of strings) has passed. No byte is looked at twice.
+/// Follows one frame, a reply or a request, through the pieces in which it arrives. Looks at each byte once,
+/// and skips the bytes of bulk strings.
+///
+/// ```text
+/// *2\r\n        open: [1] ─▶ [0, 2]      an array of two elements
+/// $3\r\n        body: 5                  three bytes and CR LF
+/// abc\r\n       open: [0, 1]
+/// :1\r\n        open: [0, 0] ─▶ []       complete
+/// ```
 #[derive(Debug)]
 pub(crate) struct FrameScanner {
-    /// For each open array, how many of its elements are still to come.
+    /// For each open aggregate, the number of elements still to come. The first entry stands for the frame
+    /// itself; empty when the frame is complete.
     open: Vec<usize>,
-    /// Bytes of a string that are still to come, with the CR LF behind it.
+    /// Number of bytes still to come of a bulk string, with the CR LF behind it. Zero outside of one.
     body: usize,
-    /// The beginning of a line that has not passed entirely.
+    /// The beginning of a line whose end has not arrived, at most [`LINE_BYTES_KEPT`] bytes.
     line: Vec<u8>,
-    /// The last byte of that line was CR.
+    /// True if the last byte of that line was CR: then an LF at the start of the next piece ends it.
     at_cr: bool,
+    /// Number of bytes of the frame so far.
     passed: usize,
 }
 
@@ -37,7 +51,13 @@ impl Default for FrameScanner {
 }
 
 impl FrameScanner {
-    /// Takes the next piece; how many of its bytes still belong to it. They are all of them until it is over.
+    /// Takes the next piece, and returns how many of its bytes belong to the frame: all of them until it is
+    /// complete.
+    ///
+    /// # Errors
+    ///
+    /// When a length cannot be read, or arrays are nested too deeply. The scanner must not be used after
+    /// that.
     pub(crate) fn advance(&mut self, piece: &[u8]) -> io::Result<usize> {
         let mut at = 0;
         while at < piece.len() && !self.is_complete() {
@@ -58,20 +78,20 @@ impl FrameScanner {
         Ok(at)
     }
 
-    /// Whether all of it has passed.
+    /// True once all bytes of the frame have been seen.
     pub(crate) fn is_complete(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// How many bytes have passed, and how many are known to come.
+    /// Number of bytes seen, and of those that are certain to come.
     #[cfg(feature = "tokio-comp")]
     pub(crate) fn scanned(&self) -> usize {
         self.passed + self.body
     }
 
-    /// Takes what belongs to the line at hand.
+    /// Takes the bytes that belong to the current line, its LF included. Returns their number.
     fn take_line(&mut self, piece: &[u8]) -> io::Result<usize> {
-        // The CR may have come with the piece before.
+        // The CR may have been the last byte of the piece before.
         let end = match (self.at_cr, piece.first()) {
             (true, Some(b'\n')) => Some(0),
             _ => resp::line_end(piece).map(|at| at + 1),
@@ -85,16 +105,20 @@ impl FrameScanner {
         self.at_cr = false;
         let line = std::mem::take(&mut self.line);
         self.end_line(line.strip_suffix(b"\r").unwrap_or(&line))?;
+        // Put back to reuse its memory for the next line.
         self.line = line;
         self.line.clear();
         Ok(end + 1)
     }
 
+    /// Keeps the beginning of a line, and drops what is beyond [`LINE_BYTES_KEPT`].
     fn keep(&mut self, piece: &[u8]) {
+        // The line may be an error of any length, and only lengths are needed.
         let room = LINE_BYTES_KEPT - self.line.len();
         self.line.extend_from_slice(&piece[..piece.len().min(room)]);
     }
 
+    /// Handles a line: begins a bulk string or an aggregate, or ends an element.
     fn end_line(&mut self, line: &[u8]) -> io::Result<()> {
         let Some((mark, digits)) = line.split_first() else {
             self.end_element(0);
@@ -107,12 +131,14 @@ impl FrameScanner {
             },
             b'=' | b'!' => return self.begin_body(resp::some_length(digits)?),
             b'*' | b'~' => resp::length(digits)?.unwrap_or(0),
+            // Scanned as an array. A caller that must tell pushes from replies looks at the first byte.
             b'>' => resp::some_length(digits)?,
             b'%' => resp::some_length(digits)?.saturating_mul(2),
             // An attribute's pairs, then what it belongs to.
             b'|' => resp::some_length(digits)?
                 .saturating_mul(2)
                 .saturating_add(1),
+            // Types of one line. An unknown marker is one too: the decoder refuses it.
             _ => 0,
         };
         self.end_element(inner);
@@ -125,13 +151,14 @@ impl FrameScanner {
         }
     }
 
-    /// A string begins, and the CR LF behind it.
+    /// Begins a bulk string of `length` bytes, with the CR LF behind it.
     fn begin_body(&mut self, length: usize) -> io::Result<()> {
         self.body = length.saturating_add(2);
         Ok(())
     }
 
-    /// An element is over, or its inner ones begin.
+    /// Counts one element as seen, and opens an aggregate of `inner` elements. Closes all aggregates that are
+    /// complete by that.
     fn end_element(&mut self, inner: usize) {
         if let Some(elements) = self.open.last_mut() {
             *elements -= 1;

@@ -12,8 +12,9 @@ use super::super::slot_map::{Numbering, SlotMap, SlotMapError};
 /// The result is a [`SlotMap`] whose slots go from 0 to 1023, with everything a slot map can do.
 ///
 /// - **Equals**: Codis 1 to 3, all clients that go through its proxies.
-/// - **Nodes**: Codis calls its servers groups, and its dashboard holds the table: write it down as ranges with the names
-///   of your nodes. There is no rule by which Codis makes an even table; [`even`](Self::even) is this crate's.
+/// - **Nodes**: Codis calls its servers groups, and its dashboard holds the table: write it down as ranges
+///   with the names of your nodes. There is no rule by which Codis makes an even table; [`even`](Self::even)
+///   is this crate's.
 /// - **Tag**: from the first `{` to the next `}`, even if that is nothing
 ///   ([`BracesEvenEmpty`](crate::hash::HashTag::BracesEvenEmpty)).
 /// - **Skew**: a table is as even as it is made, to one slot of 1024.

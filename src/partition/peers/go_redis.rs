@@ -13,18 +13,22 @@ use crate::partition::{NodeIndex, NodeSpec};
 /// The placement of go-redis' `Ring`.
 ///
 /// - **Equals**: [`v8`](Self::v8) 8.0 to 9.22, [`v3`](Self::v3) 3.1 to 7.4. From 7 to 8 nearly all keys move.
-/// - **Nodes**: the names that `RingOptions.Addrs` maps to addresses, never the addresses; their order does not count. No
-///   weights.
+/// - **Nodes**: the names that `RingOptions.Addrs` maps to addresses, never the addresses; their order does
+///   not count. No weights.
 /// - **Tag**: Redis Cluster's ([`Braces`](crate::hash::HashTag::Braces)), not to be turned off.
-/// - **Skew**: `v8` none but chance; `v3` on average the largest of eight nodes has 1.23 times its share, at worst 1.78.
-/// - **Undefined in the original**: which node has a point on which two fall (`v3`; the order of a Go map decides) or an
-///   equal score (`v8`; once in 2^64). Here the first name, or the first node.
-/// - **Beware**: go-redis 3 to 8 ask the server where a command has its key, and do not understand servers from Redis 7:
-///   they then put all keys on one node (5) or on random ones (6 to 8). There is no placement to agree with then.
-/// - **Source**: `ring.go` and `internal/consistenthash` (7.4.1), `ring.go` and `dgryski/go-rendezvous` (9.22.0).
+/// - **Skew**: `v8` none but chance; `v3` on average the largest of eight nodes has 1.23 times its share, at
+///   worst 1.78.
+/// - **Undefined in the original**: which node has a point on which two fall (`v3`; the order of a Go map
+///   decides) or an equal score (`v8`; once in 2^64). Here the first name, or the first node.
+/// - **Beware**: go-redis 3 to 8 ask the server where a command has its key, and do not understand servers
+///   from Redis 7: they then put all keys on one node (5) or on random ones (6 to 8). There is no placement
+///   to agree with then.
+/// - **Source**: `ring.go` and `internal/consistenthash` (7.4.1), `ring.go` and `dgryski/go-rendezvous`
+///   (9.22.0).
 ///
-/// `v8`, with wrapping 64-bit arithmetic: *x* = XXH64(key) xor XXH64(name); `x ^= x >> 12; x ^= x << 25; x ^= x >> 27`;
-/// the score is *x* · 2685821657736338717, and the highest one wins. A key costs a score per node, about a nanosecond each.
+/// `v8`, with wrapping 64-bit arithmetic: *x* = XXH64(key) xor XXH64(name); `x ^= x >> 12; x ^= x << 25; x ^=
+/// x >> 27`; the score is *x* · 2685821657736338717, and the highest one wins. A key costs a score per node,
+/// about a nanosecond each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GoRedis {
     version: Version,

@@ -12,18 +12,19 @@ use crate::partition::NodeSpec;
 
 /// The placement of Jedis: `ShardedJedis` up to 3, `JedisSharding` from 4.
 ///
-/// - **Equals**: [`v2_0`](Self::v2_0) 2.0.0 to 2.9.3, [`v2_10`](Self::v2_10) 2.10 to 3.10, [`v4`](Self::v4) 4.0 to 6. All
-///   three agree where no shard has a name and none a weight. Jedis 1 had other rings, and Jedis 7 has none.
-/// - **Nodes**: a shard *with* a name is known by it, one *without* by its position in the list: `SHARD-0-NODE-0`. So a
-///   [named](NodeSpec::is_named) node has its name hashed, and for unnamed ones the order counts. `v4` knows no names and no
-///   weights: only the order counts, and names are for you alone.
+/// - **Equals**: [`v2_0`](Self::v2_0) 2.0.0 to 2.9.3, [`v2_10`](Self::v2_10) 2.10 to 3.10, [`v4`](Self::v4)
+///   4.0 to 6. All three agree where no shard has a name and none a weight. Jedis 1 had other rings, and
+///   Jedis 7 has none.
+/// - **Nodes**: a shard *with* a name is known by it, one *without* by its position in the list:
+///   `SHARD-0-NODE-0`. So a [named](NodeSpec::is_named) node has its name hashed, and for unnamed ones the
+///   order counts. `v4` knows no names and no weights: only the order counts, and names are for you alone.
 /// - **Weights**: up to 3, 160 points for each unit of weight.
 /// - **Tag**: none, unless Jedis is given a pattern: [`with_hash_tag`](Self::with_hash_tag).
 /// - **Skew**: for three nodes of equal weight the largest has 1.05 times its share, for eight 1.10 times.
-/// - **Beware**: Jedis looks for tags in `String` keys only, not in `byte[]` keys, and in 4 to 6 not in pipelines of
-///   `JedisSharding`. Only keys that are UTF-8 can be tagged.
-/// - **Source**: `util/Sharded.java` (2.9, 3.10), `providers/ShardedConnectionProvider.java` (4.4), `util/Hashing.java`. The
-///   labels of named shards before 2.10 are read, not recorded.
+/// - **Beware**: Jedis looks for tags in `String` keys only, not in `byte[]` keys, and in 4 to 6 not in
+///   pipelines of `JedisSharding`. Only keys that are UTF-8 can be tagged.
+/// - **Source**: `util/Sharded.java` (2.9, 3.10), `providers/ShardedConnectionProvider.java` (4.4),
+///   `util/Hashing.java`. The labels of named shards before 2.10 are read, not recorded.
 #[derive(Clone, Debug)]
 pub struct Jedis {
     version: Version,
@@ -58,8 +59,8 @@ impl JedisHashing {
 }
 
 impl Jedis {
-    /// Versions 2.0 to 2.9: the label of a named shard is the name, `*`, the weight and the index, the last two run
-    /// together.
+    /// Versions 2.0 to 2.9: the label of a named shard is the name, `*`, the weight and the index, the last
+    /// two run together.
     pub const fn v2_0() -> Self {
         Self::of(Version::V2_0)
     }
@@ -89,8 +90,8 @@ impl Jedis {
         self
     }
 
-    /// The pattern that Jedis was given: [`HashTag::JedisPattern`] for its `DEFAULT_KEY_TAG_PATTERN`. Defaults to
-    /// [`HashTag::None`].
+    /// The pattern that Jedis was given: [`HashTag::JedisPattern`] for its `DEFAULT_KEY_TAG_PATTERN`.
+    /// Defaults to [`HashTag::None`].
     #[must_use]
     pub fn with_hash_tag(mut self, tag: HashTag) -> Self {
         self.tag = tag;

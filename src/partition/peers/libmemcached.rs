@@ -13,16 +13,19 @@ use crate::partition::NodeSpec;
 
 /// The placement of libmemcached, which is the reference that many memcached clients and proxies follow.
 ///
-/// - **Equals**: libmemcached 1.0 and 1.1, without `KETAMA_SPY`, `SORT_HOSTS` (sort the nodes yourself) and virtual buckets.
-/// - **Nodes**: their `host:port`, taken from the name; port 11211 disappears from labels. The path of a unix socket has
-///   `:0` behind it. With [`modula`](Self::modula) only the order counts.
-/// - **Weights**: [`ketama_weighted`](Self::ketama_weighted) only. A weight above one switches libmemcached to it under
-///   *any* consistent distribution, and the key hash stays what it was: then take `ketama_weighted` and that hash.
+/// - **Equals**: libmemcached 1.0 and 1.1, without `KETAMA_SPY`, `SORT_HOSTS` (sort the nodes yourself) and
+///   virtual buckets.
+/// - **Nodes**: their `host:port`, taken from the name; port 11211 disappears from labels. The path of a unix
+///   socket has `:0` behind it. With [`modula`](Self::modula) only the order counts.
+/// - **Weights**: [`ketama_weighted`](Self::ketama_weighted) only. A weight above one switches libmemcached
+///   to it under *any* consistent distribution, and the key hash stays what it was: then take
+///   `ketama_weighted` and that hash.
 /// - **Tag**: none.
-/// - **Skew**: weighted, at eight nodes the largest has on average 1.11 times its share, at worst 1.25. Unweighted with
-///   `fnv1a_64` is extreme: of 2000 keys four nodes had 291, 8, 766 and 935.
-/// - **Source**: `src/libmemcached/hosts.cc` (`update_continuum`), `src/libmemcached/hash.cc`, `src/libhashkit/` (1.1.4).
-///   Not recorded and left out: `hsieh`, which distributions of libmemcached are built without.
+/// - **Skew**: weighted, at eight nodes the largest has on average 1.11 times its share, at worst 1.25.
+///   Unweighted with `fnv1a_64` is extreme: of 2000 keys four nodes had 291, 8, 766 and 935.
+/// - **Source**: `src/libmemcached/hosts.cc` (`update_continuum`), `src/libmemcached/hash.cc`,
+///   `src/libhashkit/` (1.1.4). Not recorded and left out: `hsieh`, which distributions of libmemcached are
+///   built without.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Libmemcached {
     distribution: Distribution,
@@ -37,8 +40,8 @@ enum Distribution {
 }
 
 named! {
-    /// The `MEMCACHED_BEHAVIOR_HASH` of libmemcached, by its own names. Several deviate from what their names promise, see
-    /// [`KeyHash`].
+    /// The `MEMCACHED_BEHAVIOR_HASH` of libmemcached, by its own names. Several deviate from what their names
+    /// promise, see [`KeyHash`].
     pub enum LibmemcachedHash {
         /// `MEMCACHED_HASH_DEFAULT`: one-at-a-time.
         Default = "default",
@@ -81,8 +84,8 @@ impl LibmemcachedHash {
 }
 
 impl Libmemcached {
-    /// `MEMCACHED_DISTRIBUTION_CONSISTENT` and `_CONSISTENT_KETAMA`, which place alike: 100 points per node, each of them the
-    /// *key* hash of `host:port-i`.
+    /// `MEMCACHED_DISTRIBUTION_CONSISTENT` and `_CONSISTENT_KETAMA`, which place alike: 100 points per node,
+    /// each of them the *key* hash of `host:port-i`.
     pub const fn ketama() -> Self {
         Self {
             distribution: Distribution::Ketama,
@@ -90,8 +93,8 @@ impl Libmemcached {
         }
     }
 
-    /// `MEMCACHED_BEHAVIOR_KETAMA_WEIGHTED`: 160 points per node of average weight, four from each MD5. The key hash is MD5
-    /// unless it was changed afterwards.
+    /// `MEMCACHED_BEHAVIOR_KETAMA_WEIGHTED`: 160 points per node of average weight, four from each MD5. The
+    /// key hash is MD5 unless it was changed afterwards.
     pub const fn ketama_weighted() -> Self {
         Self {
             distribution: Distribution::KetamaWeighted,
@@ -107,8 +110,9 @@ impl Libmemcached {
         }
     }
 
-    /// The hash of the keys, and with [`ketama`](Self::ketama) of the points. Defaults to [`LibmemcachedHash::Md5`] for
-    /// [`ketama_weighted`](Self::ketama_weighted), otherwise to [`LibmemcachedHash::Default`].
+    /// The hash of the keys, and with [`ketama`](Self::ketama) of the points. Defaults to
+    /// [`LibmemcachedHash::Md5`] for [`ketama_weighted`](Self::ketama_weighted), otherwise to
+    /// [`LibmemcachedHash::Default`].
     #[must_use]
     pub const fn with_hash(mut self, hash: LibmemcachedHash) -> Self {
         self.hash = hash;

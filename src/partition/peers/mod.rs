@@ -1,9 +1,9 @@
 //! Where does another client or proxy look for this key?
 //!
-//! Presets that put every key exactly where a fleet of another client or proxy has put it: take one to read data that
-//! others wrote, to share servers with them, or to move away from them in steps. All are built from the general
-//! [`Ring`](super::Ring), [`HashMod`](super::HashMod) and [`SlotMap`](super::SlotMap); only the scores of go-redis from v8
-//! are their own.
+//! Presets that put every key exactly where a fleet of another client or proxy has put it: take one to read
+//! data that others wrote, to share servers with them, or to move away from them in steps. All are built from
+//! the general [`Ring`](super::Ring), [`HashMod`](super::HashMod) and [`SlotMap`](super::SlotMap); only the
+//! scores of go-redis from v8 are their own.
 //!
 //! | preset | frozen name | of | a node is | weights | tag |
 //! |---|---|---|---|---|---|
@@ -29,23 +29,23 @@
 //!
 //! # What must be the same
 //!
-//! What a peer hashes for a node is the node's [`name`](crate::NodeSpec::name) here, which is its address unless it was
-//! given another. So leave nodes unnamed if the peer knows them by the address that you use too, and otherwise give them
-//! as name whatever the peer hashes: a server may have moved, but its keys are where its old address put them. Where a
-//! position counts, list the nodes in the peer's order. Where a preset says "none" for weights, other weights than one are
-//! refused.
+//! What a peer hashes for a node is the node's [`name`](crate::NodeSpec::name) here, which is its address
+//! unless it was given another. So leave nodes unnamed if the peer knows them by the address that you use
+//! too, and otherwise give them as name whatever the peer hashes: a server may have moved, but its keys are
+//! where its old address put them. Where a position counts, list the nodes in the peer's order. Where a
+//! preset says "none" for weights, other weights than one are refused.
 //!
 //! # Reads and writes of others
 //!
-//! These placements fix who owns a key while all nodes are up. go-redis, twemproxy and libmemcached can be told to take
-//! dead nodes out, and then put keys elsewhere for a while. A placement that agrees does not make two clients agree on
-//! that.
+//! These placements fix who owns a key while all nodes are up. go-redis, twemproxy and libmemcached can be
+//! told to take dead nodes out, and then put keys elsewhere for a while. A placement that agrees does not
+//! make two clients agree on that.
 //!
 //! # Speed
 //!
-//! Rings have the same index by top bits as the crate's own ring, so a key costs its hash and a few loads. Where the key
-//! hash is MD5 (Predis `KetamaRing`, libmemcached weighted, anything told to use it) that is about 90 ns for a short key
-//! and nothing else matters. [`GoRedis::v8`] computes a score per node and key.
+//! Rings have the same index by top bits as the crate's own ring, so a key costs its hash and a few loads.
+//! Where the key hash is MD5 (Predis `KetamaRing`, libmemcached weighted, anything told to use it) that is
+//! about 90 ns for a short key and nothing else matters. [`GoRedis::v8`] computes a score per node and key.
 
 mod codis;
 mod go_redis;

@@ -13,18 +13,20 @@ use crate::partition::NodeSpec;
 
 /// The placement of phpredis' `RedisArray` without a `distributor` of the user's own.
 ///
-/// - **Equals**: [`range`](Self::range) 2.2 to 6.1, except 3.1.4 and 3.1.5, which put every key on the first node;
-///   [`consistent`](Self::consistent) and [`with_algorithm`](Self::with_algorithm) 4.3 to 6.1. On 64-bit builds for Unix: the
-///   `algorithm` of others differs.
-/// - **Nodes**: `consistent` hashes the host exactly as PHP was given it, with or without a port: give that as name. For
-///   `range` only the order counts. No weights.
+/// - **Equals**: [`range`](Self::range) 2.2 to 6.1, except 3.1.4 and 3.1.5, which put every key on the first
+///   node; [`consistent`](Self::consistent) and [`with_algorithm`](Self::with_algorithm) 4.3 to 6.1. On
+///   64-bit builds for Unix: the `algorithm` of others differs.
+/// - **Nodes**: `consistent` hashes the host exactly as PHP was given it, with or without a port: give that
+///   as name. For `range` only the order counts. No weights.
 /// - **Tag**: from the first `{` to the next `}` even if that is nothing, and not beyond a zero byte
-///   ([`PhpRedis`](HashTag::PhpRedis)). All keys that start with `{}` are on one node. Where PHP has a `function` of the
-///   user's own for it: [`with_hash_tag`](Self::with_hash_tag).
-/// - **Skew**: `range` none but chance; `consistent` on average 1.11 times its share for the largest of eight nodes.
-/// - **Undefined in the original**: `range` where the hash is zero (a node that does not exist; here the last node), which
-///   with `algorithm` meets the empty tag under `crc32`, `crc32b`, `crc32c`, `joaat` and `murmur3a`; `consistent` where two
-///   points fall together (here the first node), and hosts of more than 60 bytes, which are refused.
+///   ([`PhpRedis`](HashTag::PhpRedis)). All keys that start with `{}` are on one node. Where PHP has a
+///   `function` of the user's own for it: [`with_hash_tag`](Self::with_hash_tag).
+/// - **Skew**: `range` none but chance; `consistent` on average 1.11 times its share for the largest of eight
+///   nodes.
+/// - **Undefined in the original**: `range` where the hash is zero (a node that does not exist; here the last
+///   node), which with `algorithm` meets the empty tag under `crc32`, `crc32b`, `crc32c`, `joaat` and
+///   `murmur3a`; `consistent` where two points fall together (here the first node), and hosts of more than 60
+///   bytes, which are refused.
 /// - **Source**: `redis_array_impl.c` (5.3.7; the same text in 6.1.0).
 #[derive(Clone, Debug)]
 pub struct PhpRedis {
@@ -40,8 +42,9 @@ enum Distribution {
 }
 
 named! {
-    /// The `algorithm` option of `RedisArray`: a digest of PHP's `hash`. Of the many that PHP has, those that are recorded, and
-    /// with them `fnv164` and `xxh3`, which PHP and phpredis treat as `fnv1a64` and `xxh64`.
+    /// The `algorithm` option of `RedisArray`: a digest of PHP's `hash`. Of the many that PHP has, those that
+    /// are recorded, and with them `fnv164` and `xxh3`, which PHP and phpredis treat as `fnv1a64` and
+    /// `xxh64`.
     pub enum PhpAlgorithm {
         /// The option is not given: CRC32.
         None = "none",
@@ -130,7 +133,7 @@ impl PhpRedis {
         self
     }
 
-    /// What the user's own `function` does. Defaults to [`HashTag::PhpRedis`].
+    /// Sets the tag rule, where PHP has a `function` of the user's own. Defaults to [`HashTag::PhpRedis`].
     #[must_use]
     pub fn with_hash_tag(mut self, tag: HashTag) -> Self {
         self.tag = tag;

@@ -12,15 +12,17 @@ use crate::partition::NodeSpec;
 /// The placement of Predis' `PredisCluster`.
 ///
 /// - **Equals**: Predis 0.8 to 3.6, without a distributor or a replicas argument of the user's own.
-/// - **Nodes**: `host:port`, or the path of a unix socket; an alias does not count. Give as name what Predis connects to.
-/// - **Weights**: relative. Predis takes 100 for a node without a weight, so where *some* of its nodes have weights, give the
-///   others 100; where none has, leave all at one.
+/// - **Nodes**: `host:port`, or the path of a unix socket; an alias does not count. Give as name what Predis
+///   connects to.
+/// - **Weights**: relative. Predis takes 100 for a node without a weight, so where *some* of its nodes have
+///   weights, give the others 100; where none has, leave all at one.
 /// - **Tag**: Redis Cluster's ([`Braces`](crate::hash::HashTag::Braces)), not to be turned off.
-/// - **Skew**: [`hash_ring`](Self::hash_ring) on average 1.33 times its share for the largest of eight nodes, at worst 1.88;
-///   [`ketama_ring`](Self::ketama_ring) 1.11 and 1.25.
-/// - **Undefined in the original**: `hash_ring`, where a node should have exactly a half point more, which takes a sum of
-///   weights that 256 divides: PHP rounds such numbers differently before 8.4. Here up.
-/// - **Source**: `Cluster/Distributor/HashRing.php` and `KetamaRing.php`, `Cluster/PredisStrategy.php` (1.1.10, 2.4.0, 3.6.0).
+/// - **Skew**: [`hash_ring`](Self::hash_ring) on average 1.33 times its share for the largest of eight nodes,
+///   at worst 1.88; [`ketama_ring`](Self::ketama_ring) 1.11 and 1.25.
+/// - **Undefined in the original**: `hash_ring`, where a node should have exactly a half point more, which
+///   takes a sum of weights that 256 divides: PHP rounds such numbers differently before 8.4. Here up.
+/// - **Source**: `Cluster/Distributor/HashRing.php` and `KetamaRing.php`, `Cluster/PredisStrategy.php`
+///   (1.1.10, 2.4.0, 3.6.0).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Predis {
     distributor: Distributor,

@@ -12,21 +12,24 @@ use crate::partition::NodeSpec;
 
 /// The placement of redis-rb's `Redis::Distributed`.
 ///
-/// - **Equals**: [`v4`](Self::v4) 4.8 and before, [`v5`](Self::v5) 5.0 to 6. From 4 to 5 nearly all keys move, because of both
-///   the points and the ids.
-/// - **Nodes**: the id. Give it as the node's name: an address alone is never one. It is the `id:` option if there is one, and
-///   otherwise
-///   - `v4`: `redis://host:port/db`, always with the number of the database: `redis://10.0.0.1:6379/0`; `rediss://` with TLS
-///     from 4.0 on; `unix:///path/db`.
-///   - `v5`: `redis://host:port`, and `/db` only if that is not 0; `rediss://` with TLS; `unix:///path`, and `?db=n` if not 0.
+/// - **Equals**: [`v4`](Self::v4) 4.8 and before, [`v5`](Self::v5) 5.0 to 6. From 4 to 5 nearly all keys
+///   move, because of both the points and the ids.
+/// - **Nodes**: the id. Give it as the node's name: an address alone is never one. It is the `id:` option if
+///   there is one, and otherwise
+///   - `v4`: `redis://host:port/db`, always with the number of the database: `redis://10.0.0.1:6379/0`;
+///     `rediss://` with TLS from 4.0 on; `unix:///path/db`.
+///   - `v5`: `redis://host:port`, and `/db` only if that is not 0; `rediss://` with TLS; `unix:///path`, and
+///     `?db=n` if not 0.
 /// - **Weights**: none.
 /// - **Tag**: the regular expression `^{(.+?)}`: braces at the start of the key, or of a line within it
-///   ([`LineStart`](HashTag::LineStart)). Where redis-rb has a `tag:` option: [`with_hash_tag`](Self::with_hash_tag).
-/// - **Skew**: `v4` on average 1.23 times its share for the largest of eight nodes, and with two nodes 1.28 times at worst;
-///   `v5` 1.11 and 1.12.
-/// - **Undefined in the original**: nothing. Up to 3 two points on one place were an error; here, as since 4, the last node
-///   has it.
-/// - **Source**: `lib/redis/hash_ring.rb`, `lib/redis/distributed.rb` (4.8.0); the gem `redis` 5.4.1 with redis-client 0.30.0.
+///   ([`LineStart`](HashTag::LineStart)). Where redis-rb has a `tag:` option:
+///   [`with_hash_tag`](Self::with_hash_tag).
+/// - **Skew**: `v4` on average 1.23 times its share for the largest of eight nodes, and with two nodes 1.28
+///   times at worst; `v5` 1.11 and 1.12.
+/// - **Undefined in the original**: nothing. Up to 3 two points on one place were an error; here, as since 4,
+///   the last node has it.
+/// - **Source**: `lib/redis/hash_ring.rb`, `lib/redis/distributed.rb` (4.8.0); the gem `redis` 5.4.1 with
+///   redis-client 0.30.0.
 ///
 /// ```
 /// use redis_sharding::partition::peers::RedisRb;

@@ -14,20 +14,22 @@ use crate::partition::NodeSpec;
 /// The placement of a pool of twemproxy.
 ///
 /// - **Equals**: twemproxy 0.4 and 0.5. Before 0.4 an empty tag counted, and the order of the servers under
-///   [`modula`](Self::modula) was left to chance. `random` is out: it asks no key, so nothing can agree with it.
-/// - **Nodes**: a server with a name in its line of the pool is known by it: give it the same. One without is known by
-///   `host:port`, or by `host` alone if the port is 11211, or by the path of its unix socket with a colon behind it: leave such
-///   a node unnamed, and what is hashed comes from its address. twemproxy sorts the servers, shorter names first and then
-///   by bytes; the order given does not count.
-/// - **Weights**: [`ketama`](Self::ketama) relative, in 32-bit floating point; `modula` that many entries in a row.
-/// - **Tag**: none, unless the pool has a `hash_tag`: [`with_hash_tag`](Self::with_hash_tag). A key without bytes has the hash
-///   zero.
-/// - **Skew**: with `md5`, at eight nodes the largest has on average 1.11 times its share, at worst 1.25. `crc32` with `ketama`
-///   sends nearly every key to one node. `fnv1a_64`, the default, puts keys that differ in their last bytes close together: of
-///   2000 such keys the largest of 16 nodes had 2.16 times its share.
-/// - **Undefined in the original**: which server has a point on which two fall (here the first in twemproxy's order), and
-///   names of more than 269 bytes, which are refused (82 in 0.4). Several hashes read bytes as signed: for keys that are not
-///   ASCII, ARM builds differ from this.
+///   [`modula`](Self::modula) was left to chance. `random` is out: it asks no key, so nothing can agree with
+///   it.
+/// - **Nodes**: a server with a name in its line of the pool is known by it: give it the same. One without is
+///   known by `host:port`, or by `host` alone if the port is 11211, or by the path of its unix socket with a
+///   colon behind it: leave such a node unnamed, and what is hashed comes from its address. twemproxy sorts
+///   the servers, shorter names first and then by bytes; the order given does not count.
+/// - **Weights**: [`ketama`](Self::ketama) relative, in 32-bit floating point; `modula` that many entries in
+///   a row.
+/// - **Tag**: none, unless the pool has a `hash_tag`: [`with_hash_tag`](Self::with_hash_tag). A key without
+///   bytes has the hash zero.
+/// - **Skew**: with `md5`, at eight nodes the largest has on average 1.11 times its share, at worst 1.25.
+///   `crc32` with `ketama` sends nearly every key to one node. `fnv1a_64`, the default, puts keys that differ
+///   in their last bytes close together: of 2000 such keys the largest of 16 nodes had 2.16 times its share.
+/// - **Undefined in the original**: which server has a point on which two fall (here the first in twemproxy's
+///   order), and names of more than 269 bytes, which are refused (82 in 0.4). Several hashes read bytes as
+///   signed: for keys that are not ASCII, ARM builds differ from this.
 /// - **Source**: `src/hashkit/` (`nc_ketama.c`, `nc_modula.c`), `src/nc_server.c`, `src/nc_conf.c` (0.5.0).
 ///
 /// ```
@@ -57,7 +59,8 @@ enum Distribution {
 }
 
 named! {
-    /// The `hash` of a twemproxy pool, by its own names. Several deviate from what their names promise, see [`KeyHash`].
+    /// The `hash` of a twemproxy pool, by its own names. Several deviate from what their names promise, see
+    /// [`KeyHash`].
     pub enum TwemproxyHash {
         /// `one_at_a_time`.
         OneAtATime = "one_at_a_time",
@@ -106,7 +109,8 @@ impl TwemproxyHash {
 }
 
 impl Twemproxy {
-    /// `distribution: ketama`, the default: a ring of 160 points per server of average weight, four from each MD5.
+    /// `distribution: ketama`, the default: a ring of 160 points per server of average weight, four from each
+    /// MD5.
     pub const fn ketama() -> Self {
         Self::of(Distribution::Ketama)
     }
@@ -131,7 +135,8 @@ impl Twemproxy {
         self
     }
 
-    /// The `hash_tag` of the pool: [`HashTag::AnyTwo`] with its two characters. Defaults to [`HashTag::None`].
+    /// The `hash_tag` of the pool: [`HashTag::AnyTwo`] with its two characters. Defaults to
+    /// [`HashTag::None`].
     #[must_use]
     pub fn with_hash_tag(mut self, tag: HashTag) -> Self {
         self.tag = tag;

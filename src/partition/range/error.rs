@@ -1,11 +1,11 @@
-//! What can be wrong with tables of ranges.
+//! Errors in tables of ranges.
 
 use std::fmt;
 
 use super::super::line::SyntaxError;
 use crate::partition::password::ADVICE;
 
-/// Why tables of ranges are refused.
+/// An error in tables of ranges.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RangeError {

@@ -1,7 +1,8 @@
 //! Ranges of keys, one table per kind of key.
 //!
-//! `mod.rs` is the partitioner and its builder, `table.rs` the tables and their checks, `placed.rs` the lookup,
-//! `text.rs` the text file, `error.rs` what can be wrong. A key is never rounded to a neighbouring range.
+//! `mod.rs` is the partitioner and its builder, `table.rs` the tables and their checks, `placed.rs` the
+//! lookup, `text.rs` the text file, `error.rs` what can be wrong. A key is never rounded to a neighbouring
+//! range.
 
 mod error;
 mod placed;
@@ -22,18 +23,19 @@ pub use table::{BytesTable, NumericTable, RangeTable};
 
 /// Ranges of keys, one table per kind of key; a kind is a prefix such as `user:`.
 ///
-/// The only partitioner that keeps neighbours together, and the only one that may leave a key without an owner: a key
-/// that no table covers goes to the table's default node, or else to the overall default node, or else is refused.
+/// The only partitioner that keeps neighbours together, and the only one that may leave a key without an
+/// owner: a key that no table covers goes to the table's default node, or else to the overall default node,
+/// or else is refused.
 ///
 /// - The *longest* registered prefix of the key picks the table, and only that table is asked.
-/// - A [`NumericTable`] reads the decimal number right after the prefix, up to the end of the key or the next `:`. So
-///   `user:7`, `user:007` and `user:7:name` are all number 7. No digit, anything but digits, or a number above
-///   `u64::MAX` is outside of every range.
+/// - A [`NumericTable`] reads the decimal number right after the prefix, up to the end of the key or the next
+///   `:`. So `user:7`, `user:007` and `user:7:name` are all number 7. No digit, anything but digits, or a
+///   number above `u64::MAX` is outside of every range.
 /// - A [`BytesTable`] compares all bytes after the prefix, lexicographically: there `9` comes after `10`.
 /// - Hash tags do not count: the whole key is looked at.
 ///
-/// Ranges may not overlap, nor leave a gap between them unless their table has a default node. Below the first and
-/// above the last range there may be nothing.
+/// Ranges may not overlap, nor leave a gap between them unless their table has a default node. Below the
+/// first and above the last range there may be nothing.
 ///
 /// ```
 /// use redis_sharding::partition::{BytesTable, NumericTable, Partitioner, Range};
@@ -131,8 +133,8 @@ impl RangeBuilder {
         self
     }
 
-    /// The node of the keys that no table covers, and of those outside of their table's ranges when the table has no
-    /// default node of its own. Defaults to none: such keys are refused.
+    /// The node of the keys that no table covers, and of those outside of their table's ranges when the table
+    /// has no default node of its own. Defaults to none: such keys are refused.
     #[must_use]
     pub fn default_node(mut self, node: impl Into<String>) -> Self {
         self.default = Some(node.into());

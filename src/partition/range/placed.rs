@@ -22,11 +22,13 @@ struct PlacedTable {
     cuts: Cuts,
 }
 
-/// Where the owner changes. The owners before the first cut come first, so there is one more of them than cuts.
+/// Where the owner changes. The owners before the first cut come first, so there is one more of them than
+/// cuts.
 #[derive(Debug)]
 enum Cuts {
     Bytes {
-        /// The first eight bytes of each start as a big-endian number, padded with zeros, which has the same order.
+        /// The first eight bytes of each start as a big-endian number, padded with zeros, which has the same
+        /// order.
         heads: Box<[u64]>,
         starts: Box<[Box<[u8]>]>,
         owners: Box<[Option<NodeIndex>]>,

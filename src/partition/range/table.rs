@@ -46,8 +46,8 @@ impl NumericTable {
         });
     }
 
-    /// The node of the keys that start with the prefix and are in no range. Defaults to none: they go to the overall
-    /// default node, or are refused.
+    /// The node of the keys that start with the prefix and are in no range. Defaults to none: they go to the
+    /// overall default node, or are refused.
     #[must_use]
     pub fn default_node(mut self, node: impl Into<String>) -> Self {
         self.0.default = Some(node.into());
@@ -102,8 +102,8 @@ impl BytesTable {
         });
     }
 
-    /// The node of the keys that start with the prefix and are in no range. Defaults to none: they go to the overall
-    /// default node, or are refused.
+    /// The node of the keys that start with the prefix and are in no range. Defaults to none: they go to the
+    /// overall default node, or are refused.
     #[must_use]
     pub fn default_node(mut self, node: impl Into<String>) -> Self {
         self.0.default = Some(node.into());
@@ -122,7 +122,7 @@ pub enum RangeTable {
 }
 
 impl RangeTable {
-    /// What the keys of this table start with.
+    /// The prefix of the keys of this table.
     pub fn prefix(&self) -> &[u8] {
         match self {
             Self::Bytes(BytesTable(table)) => &table.prefix,
@@ -181,7 +181,7 @@ impl From<NumericTable> for RangeTable {
     }
 }
 
-/// What a range starts and ends with.
+/// A bound of a range: a number or a string of bytes.
 pub(super) trait Place: Ord {
     /// The word for a table of such places.
     const KIND: &'static str;
@@ -269,7 +269,7 @@ impl<P: Place> Table<P> {
         }
     }
 
-    /// The same table, sorted, if its ranges hold something, do not overlap, and leave no gap.
+    /// Sorts the table, and checks that its ranges hold something, do not overlap, and leave no gap.
     fn checked(mut self) -> Result<Self, RangeError> {
         if self.entries.is_empty() {
             return Err(RangeError::EmptyTable {

@@ -12,10 +12,11 @@ use crate::partition::password::Shown;
 impl Range {
     /// Reads what [`Display`](fmt::Display) writes.
     ///
-    /// A table begins with its kind and its prefix, then come its ranges, each with the name of its node. `default` before
-    /// the first table is the overall default node, within a table that table's. Prefixes and bounds of bytes stand in
-    /// double quotes, and so do names with white space; there `\"`, `\\`, `\n`, `\r`, `\t` and `\xff` stand for
-    /// one byte each. `#` starts a comment. A byte-order mark at the start is passed over.
+    /// A table begins with its kind and its prefix, then come its ranges, each with the name of its node.
+    /// `default` before the first table is the overall default node, within a table that table's. Prefixes
+    /// and bounds of bytes stand in double quotes, and so do names with white space; there `\"`, `\\`, `\n`,
+    /// `\r`, `\t` and `\xff` stand for one byte each. `#` starts a comment. A byte-order mark at the start is
+    /// passed over.
     ///
     /// ```
     /// use redis_sharding::partition::Range;

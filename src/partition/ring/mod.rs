@@ -19,16 +19,16 @@ pub use spec::{Direction, PointLabel, RingSpec, Shares, Ties};
 
 /// Consistent hashing on a ring: a key belongs to the next point, and every node has many points.
 ///
-/// Nodes are told apart by name; their order does not matter. A node that comes takes its share from the others, a node
-/// that goes leaves its keys to the others, and no other key moves. The shares are less even than those of
-/// [`Rendezvous`](super::Rendezvous) (with 160 points a share deviates by 8 % of itself), so a ring is for those who must
-/// agree with a ring that exists: [`RingSpec`] says exactly which, and [`peers`](super::peers) has those of the usual
-/// clients and proxies.
+/// Nodes are told apart by name; their order does not matter. A node that comes takes its share from the
+/// others, a node that goes leaves its keys to the others, and no other key moves. The shares are less even
+/// than those of [`Rendezvous`](super::Rendezvous) (with 160 points a share deviates by 8 % of itself), so a
+/// ring is for those who must agree with a ring that exists: [`RingSpec`] says exactly which, and
+/// [`peers`](super::peers) has those of the usual clients and proxies.
 ///
 /// Of points that fall on one place, the node whose name sorts first, as bytes, has it.
 ///
-/// D. Karger et al., "Consistent hashing and random trees", STOC 1997; points as labels of the node's name: R. Jones,
-/// `libketama`, 2007.
+/// D. Karger et al., "Consistent hashing and random trees", STOC 1997; points as labels of the node's name:
+/// R. Jones, `libketama`, 2007.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ring {
     spec: RingSpec,
@@ -155,7 +155,7 @@ mod tests {
     use crate::hash::KeyHash;
     use crate::partition::NodeIndex;
 
-    /// What a ring of plain points depends on.
+    /// Everything that a ring of plain points depends on.
     #[derive(Clone, Debug)]
     struct Plain {
         points: u32,

@@ -4,7 +4,8 @@ use super::spec::{Direction, RingSpec};
 use crate::partition::NodeIndex;
 use crate::partition::{KeyNumber, Placement};
 
-/// Arcs found by the top bits of the key's place: a table says where to start, and a step or two forward find the arc.
+/// Arcs found by the top bits of the key's place: a table says where to start, and a step or two forward find
+/// the arc.
 #[derive(Debug)]
 pub(super) struct Placed {
     hash: KeyNumber,
@@ -51,7 +52,7 @@ impl Placement for Placed {
     }
 }
 
-/// How many arcs end before `place`, of which the first ones do.
+/// Number of arcs that end before `place`, when the first ones do.
 ///
 /// Some peers' points lie in heaps, and so do their keys: the steps double until they go too far.
 #[cold]

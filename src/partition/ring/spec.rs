@@ -39,8 +39,8 @@ pub struct RingSpec {
 }
 
 impl RingSpec {
-    /// The crate's own ring: 160 points per unit of weight at the XXH3 of `name-i`, keys by XXH3, first point at or after
-    /// the key.
+    /// The crate's own ring: 160 points per unit of weight at the XXH3 of `name-i`, keys by XXH3, first point
+    /// at or after the key.
     pub const fn new() -> Self {
         Self {
             points_per_weight: 160,
@@ -55,7 +55,7 @@ impl RingSpec {
         }
     }
 
-    /// How many points a node has per unit of weight, from 1 to 1024. Defaults to 160.
+    /// Number of points of a node per unit of weight, from 1 to 1024. Defaults to 160.
     ///
     /// Where [`Shares`] makes the weights relative, how many a node of average weight has.
     #[must_use]
@@ -71,7 +71,7 @@ impl RingSpec {
         self
     }
 
-    /// What stands for the node in a label. Defaults to [`NodeText::ChannelName`].
+    /// Sets the text that stands for a node in a label. Defaults to [`NodeText::Name`].
     #[must_use]
     pub const fn with_node_text(mut self, text: NodeText) -> Self {
         self.node_text = text;
@@ -87,16 +87,16 @@ impl RingSpec {
 
     /// The hash of the labels. Defaults to [`KeyHash::Xxh3`].
     ///
-    /// Labels differ in one digit, so take CRC and FNV only for agreement with others: CRC32 gives the largest of 16
-    /// nodes 1.36 times its share, where XXH3 gives 1.13 times.
+    /// Labels differ in one digit, so take CRC and FNV only for agreement with others: CRC32 gives the
+    /// largest of 16 nodes 1.36 times its share, where XXH3 gives 1.13 times.
     #[must_use]
     pub const fn with_label_hash(mut self, hash: KeyHash) -> Self {
         self.label_hash = LabelHash::One(hash);
         self
     }
 
-    /// Four points per label, as in ketama: the little-endian words of its MD5. The number of points is rounded down to a
-    /// multiple of four.
+    /// Four points per label, as in ketama: the little-endian words of its MD5. The number of points is
+    /// rounded down to a multiple of four.
     #[must_use]
     pub const fn with_md5_words(mut self) -> Self {
         self.label_hash = LabelHash::Md5Words;
@@ -142,28 +142,28 @@ impl Default for RingSpec {
 named! {
     /// How the weight of a node becomes a number of points.
     pub enum Shares {
-        /// So many points per unit of weight.
+        /// This number of points per unit of weight.
         ByWeight = "by-weight",
-        /// The same number for all: weights other than one are refused.
+        /// An equal number for all nodes: weights other than one are refused.
         Alike = "alike",
-        /// By the node's part of all weight, in 32-bit floating point, rounded down, as in libmemcached and twemproxy. Where
-        /// a label gives four points, the number of labels is rounded.
+        /// By the node's part of all weight, in 32-bit floating point, rounded down, as in libmemcached and
+        /// twemproxy. Where a label gives four points, the number of labels is rounded.
         ///
-        /// The weight of one node changes the number of points of all. Rounding errors cost equal nodes a label each at
-        /// some numbers of nodes, such as 25, 47 and 50.
+        /// The weight of one node changes the number of points of all. Rounding errors cost equal nodes a
+        /// label each at some numbers of nodes, such as 25, 47 and 50.
         RelativeF32 = "relative-f32",
-        /// By the node's part of all weight, in 64-bit floating point, rounded down, as in Predis' `KetamaRing`. Equal nodes
-        /// lose a label each at other numbers of nodes, such as 49, 98 and 103.
+        /// By the node's part of all weight, in 64-bit floating point, rounded down, as in Predis'
+        /// `KetamaRing`. Equal nodes lose a label each at other numbers of nodes, such as 49, 98 and 103.
         RelativeF64 = "relative-f64",
-        /// By the node's part of all weight, in 64-bit floating point, rounded to the nearest, halves up, as in Predis'
-        /// `HashRing`.
+        /// By the node's part of all weight, in 64-bit floating point, rounded to the nearest, halves up, as
+        /// in Predis' `HashRing`.
         RelativeF64Rounded = "relative-f64-rounded",
     }
 }
 
 named! {
-    /// The bytes whose hash is a point of a node: what [stands for the node](NodeText) and the index of the label, from
-    /// zero, in decimal digits.
+    /// The bytes whose hash is a point of a node: what [stands for the node](NodeText) and the index of the
+    /// label, from zero, in decimal digits.
     pub enum PointLabel {
         /// `0name`, as in go-redis up to v7.
         IndexName = "index-name",
@@ -171,10 +171,11 @@ named! {
         NameColonIndex = "name-colon-index",
         /// `name-0`, as in ketama.
         NameDashIndex = "name-dash-index",
-        /// `name*0`, as in Jedis from 2.10. A node without a name of its own has [`ShardNode`](Self::ShardNode).
-        NameStarIndex = "name-star-index",
-        /// `name*10`, the weight followed by the index, as in Jedis before 2.10. A node without a name of its own has
+        /// `name*0`, as in Jedis from 2.10. A node without a name of its own has
         /// [`ShardNode`](Self::ShardNode).
+        NameStarIndex = "name-star-index",
+        /// `name*10`, the weight followed by the index, as in Jedis before 2.10. A node without a name of its
+        /// own has [`ShardNode`](Self::ShardNode).
         NameStarWeightIndex = "name-star-weight-index",
         /// `SHARD-0-NODE-0`, the position of the node and the index, as in Jedis: no name counts.
         ShardNode = "shard-node",
@@ -200,12 +201,13 @@ named! {
         FirstNode = "first-node",
         /// The last one in the order given.
         LastNode = "last-node",
-        /// The one whose [text](NodeText) is shortest, and of these the one that sorts first, as in twemproxy.
+        /// The one whose [text](NodeText) is shortest, and of these the one that sorts first, as in
+        /// twemproxy.
         ShortestText = "shortest-text",
     }
 }
 
-/// What a label becomes.
+/// The points that a label becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LabelHash {
     /// One point.
@@ -321,8 +323,8 @@ impl RingSpec {
         }
     }
 
-    /// How many labels a node has, of which each gives one point or four. The order of the floating-point operations is
-    /// the peer's.
+    /// Number of labels of a node; each gives one point or four. The order of the floating-point operations
+    /// is the peer's.
     fn labels(&self, node: &NodeSpec, total: u64, nodes: usize) -> u32 {
         let (points, points_per_label) = (self.points_per_weight, self.label_hash.points());
         let weight = node.weight().get();

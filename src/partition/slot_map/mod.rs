@@ -1,7 +1,7 @@
 //! A table of slots that is data: who owns which of Redis Cluster's 16384 slots.
 //!
-//! `mod.rs` is the map itself and its placement, `rebalance.rs` changes it with the fewest moves, `text.rs` writes and
-//! reads it. Nothing here moves a key.
+//! `mod.rs` is the map itself and its placement, `rebalance.rs` changes it with the fewest moves, `text.rs`
+//! writes and reads it. Nothing here moves a key.
 
 mod rebalance;
 mod text;
@@ -23,8 +23,8 @@ pub use rebalance::{Rebalance, SlotMove};
 ///
 /// An explicit map is for stores that will grow: it names an owner for every slot, so it can be written down
 /// ([`Display`](fmt::Display), [`parse`](Self::parse)), compared, and changed by a list of moves
-/// ([`rebalance`](Self::rebalance)). An [even](Self::even) map is a rule and fits any nodes, but *most keys move when
-/// the nodes change*; make it explicit with [`over`](Self::over) and rebalance it instead.
+/// ([`rebalance`](Self::rebalance)). An [even](Self::even) map is a rule and fits any nodes, but *most keys
+/// move when the nodes change*; make it explicit with [`over`](Self::over) and rebalance it instead.
 ///
 /// ```
 /// use redis_sharding::partition::{Partitioner, SlotMap};
@@ -48,7 +48,7 @@ pub struct SlotMap {
     ranges: Option<Vec<SlotRange>>,
 }
 
-/// How many slots there are, and which of them a key is in.
+/// The number of slots, and which of them a key is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Numbering {
     /// CRC16 modulo 16384.
@@ -83,7 +83,7 @@ pub struct SlotRange {
     pub node: String,
 }
 
-/// Why a slot map is refused.
+/// An error in a slot map.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SlotMapError {
@@ -127,8 +127,8 @@ pub enum SlotMapError {
 }
 
 impl SlotMap {
-    /// The even map of whatever nodes there are: each node a run of slots, in node order, as long as its weight asks for
-    /// (by largest remainder; of equal remainders the earlier node gets the slot more).
+    /// The even map of whatever nodes there are: each node a run of slots, in node order, as long as its
+    /// weight asks for (by largest remainder; of equal remainders the earlier node gets the slot more).
     ///
     /// The order of the nodes matters.
     pub const fn even() -> Self {
@@ -189,7 +189,7 @@ impl SlotMap {
         self.ranges.as_deref()
     }
 
-    /// The explicit map that says about these nodes what this map says.
+    /// Returns the explicit map that gives each slot the owner that it has over these nodes.
     ///
     /// # Errors
     ///

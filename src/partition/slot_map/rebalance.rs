@@ -15,7 +15,7 @@ use crate::partition::{NodeIndex, NodeSpec};
 pub struct Rebalance {
     /// The explicit map once everything has moved.
     pub map: SlotMap,
-    /// What has to move, in slot order.
+    /// The slots that have to move, in slot order.
     pub moves: Vec<SlotMove>,
 }
 
@@ -44,10 +44,11 @@ impl fmt::Display for SlotMove {
 }
 
 impl SlotMap {
-    /// Makes the map even over the nodes of `after`, by their weights, with as few slots as possible on the move.
+    /// Makes the map even over the nodes of `after`, by their weights, with as few slots as possible on the
+    /// move.
     ///
-    /// Nodes come, go and change their weight; they are told apart by name. A node that has too many slots gives up its
-    /// last ones. The map itself does not change, nor does any key.
+    /// Nodes come, go and change their weight; they are told apart by name. A node that has too many slots
+    /// gives up its last ones. The map itself does not change, nor does any key.
     ///
     /// # Errors
     ///
@@ -100,7 +101,7 @@ impl SlotMap {
     }
 }
 
-/// How many slots each node should own: by weight and largest remainder.
+/// Number of slots that each node should own: by weight and largest remainder.
 ///
 /// Of equal remainders, a node that `owned` the slot already gets the slot more, then the earlier one.
 pub(super) fn shares(slots: u16, nodes: &[NodeSpec], owned: &[usize]) -> Vec<usize> {
@@ -154,7 +155,7 @@ mod tests {
     use super::*;
     use crate::hash::SLOTS;
 
-    /// How many slots every node owns.
+    /// Number of slots that each node owns.
     fn counts(map: &SlotMap, nodes: &[NodeSpec]) -> Vec<usize> {
         let mut counts = vec![0; nodes.len()];
         for owner in map.owners(nodes).unwrap() {

@@ -11,8 +11,8 @@ use crate::partition::password::Shown;
 impl SlotMap {
     /// Reads what [`Display`](fmt::Display) writes: a range and a name per line, or the single word `even`.
     ///
-    /// Slots are written as Redis writes them, `0-5460` or `7`. Names with white space stand in double quotes, `#` starts
-    /// a comment. A byte-order mark at the start is passed over.
+    /// Slots are written as Redis writes them, `0-5460` or `7`. Names with white space stand in double
+    /// quotes, `#` starts a comment. A byte-order mark at the start is passed over.
     ///
     /// ```
     /// use redis_sharding::partition::SlotMap;

@@ -1,8 +1,13 @@
 //! WATCH, UNWATCH, EXEC, HELLO and RESET, as far as they need or keep the exclusive connection of WATCH.
 //!
-//! The nodes know what is watched, and forget it with the connection. So as long as keys are watched, the session holds a lease;
-//! when the connection fails, or cannot follow the client into another protocol, the session remembers that
-//! [the WATCH failed](crate::proxy::Session::watch_failed), and EXEC answers as if the keys had changed.
+//! The node knows which keys are watched, and forgets them when their connection closes. So as long as keys
+//! are watched, the session holds a lease on that connection. When the connection fails, or cannot follow the
+//! client into another protocol, the session records that [the WATCH
+//! failed](crate::proxy::Session::watch_failed), and EXEC replies nil as if the keys had changed.
+//!
+//! A lease ends in one of two ways. It is released when the last reply proves that nothing is watched and no
+//! transaction is open; in all other cases it is dropped, because the next user of the connection would
+//! inherit its state.
 
 use crate::command::write_command;
 use crate::partition::NodeIndex;
@@ -16,14 +21,16 @@ use crate::proxy::transaction::QueuedTransaction;
 use crate::resp::{UNWATCH, write_status};
 
 impl ActionTask {
+    /// Begins WATCH: takes an exclusive connection, unless the client holds one already.
     pub(super) fn watch(&mut self, node: NodeIndex, packed: Vec<u8>, cx: &ActionContext<'_>) {
         match cx.session.lease() {
-            // All watched keys are on one node, so a further WATCH goes over the connection of the first one.
+            // All watched keys are on one node, so the connection of the first WATCH serves the next one too.
             Some(_) => self.send_watch(node, packed),
             None => self.step(ActionStep::Lease(node), Awaited::Lease { node, packed }),
         }
     }
 
+    /// Sends WATCH on the connection, or replies with the reason why there is none.
     pub(super) fn leased(
         &mut self,
         node: NodeIndex,
@@ -48,6 +55,7 @@ impl ActionTask {
         self.step(send_one(packed), Awaited::Watch { node });
     }
 
+    /// Handles the reply to WATCH. Anything but OK ends the whole watch.
     pub(super) fn watched(
         &mut self,
         node: NodeIndex,
@@ -55,8 +63,9 @@ impl ActionTask {
         cx: &mut ActionContext<'_>,
     ) {
         let reply = answers.values.frame(0);
+        // The node refused it, or the connection broke. The keys of earlier WATCHes are forgotten with the
+        // connection, so EXEC must not run unguarded.
         if reply != Some(b"+OK\r\n") {
-            // What was watched before is forgotten with the connection.
             cx.session.watch_failed();
             self.drop_lease(cx.session);
         }
@@ -65,11 +74,14 @@ impl ActionTask {
             (None, Some(failure)) => {
                 self.write_error(cx, &failure.without_answer(cx.router.name(node)));
             }
+            // The executor had no lease. The client gets no reply, so this is unreachable unless the two
+            // disagree.
             (None, None) => {}
         }
     }
 
-    /// Nothing is watched any more. The reply to the client's UNWATCH, DISCARD or EXEC, if it was one, stands in the output already.
+    /// Ends the watch on the node, if there is one. The reply to the client's UNWATCH, DISCARD or EXEC is in
+    /// the output already; RESET replies at the end.
     pub(super) fn unwatch(&mut self, resets: bool, cx: &mut ActionContext<'_>) {
         match cx.session.lease() {
             Some(_) => self.step(send_one(UNWATCH.to_vec()), Awaited::Unwatch { resets }),
@@ -78,13 +90,15 @@ impl ActionTask {
         }
     }
 
+    /// Gives the connection back after UNWATCH.
     pub(super) fn unwatched(
         &mut self,
         answers: &Answers<RawReplies>,
         resets: bool,
         cx: &mut ActionContext<'_>,
     ) {
-        // Whoever has the connection next must not find its EXEC stopped by keys that this client has watched.
+        // Without OK the keys may still be watched, and the EXEC of the next user of the connection could
+        // fail because of them.
         match answers.values.frame(0) {
             Some(b"+OK\r\n") => self.release_lease(cx.session),
             _ => self.drop_lease(cx.session),
@@ -94,14 +108,18 @@ impl ActionTask {
         }
     }
 
+    /// Applies RESET, and replies to it.
     fn reset(&mut self, cx: &mut ActionContext<'_>) {
         self.steps.push_back(ActionStep::DropSubscriber);
         cx.session.reset();
+        // In RESP2 and RESP3 alike, so it may come after the change of protocol.
         self.reply(cx.out, |out| write_status(out, "RESET"));
     }
 
+    /// Sends the transaction, on the connection of WATCH if keys are watched.
     pub(super) fn exec(&mut self, transaction: QueuedTransaction, cx: &mut ActionContext<'_>) {
         let on_lease = cx.session.lease().is_some();
+        // The connection of WATCH is gone, and the keys may have changed since.
         if transaction.watched && !on_lease {
             // The connection of WATCH is no more, and what it watched may have changed.
             let protocol = cx.session.protocol();
@@ -114,13 +132,14 @@ impl ActionTask {
         self.step(step, Awaited::Exec);
     }
 
+    /// Handles the replies to MULTI ... EXEC.
     pub(super) fn executed(
         &mut self,
         node: NodeIndex,
         answers: &Answers<RawReplies>,
         cx: &mut ActionContext<'_>,
     ) {
-        // EXEC ends what is watched, also when it is answered with nil or with an error.
+        // EXEC ends the watch on the node, also when it replies nil or an error.
         match answers.failure {
             None => self.release_lease(cx.session),
             Some(_) => self.drop_lease(cx.session),
@@ -131,10 +150,11 @@ impl ActionTask {
         });
     }
 
-    /// Asks for the version of the servers: node number `at` first, and then one after another until one knows it. They are asked one by
-    /// one because the first nearly always knows, and never again once one did.
+    /// Asks node number `at` for the version of the servers, and the next one if it does not reply with one.
+    /// One by one, because the first nearly always has it, and once one has, no client asks again.
     pub(super) fn ask_version(&mut self, hello: Hello, at: usize, cx: &mut ActionContext<'_>) {
         match cx.router.topology().indices().nth(at) {
+            // No node has replied. HELLO must not fail for that: the client could not even connect.
             None => self.send_hello(&hello, UNKNOWN_VERSION, cx),
             Some(node) => {
                 let packed = INFO_SERVER.to_vec();
@@ -144,6 +164,7 @@ impl ActionTask {
         }
     }
 
+    /// Handles a node's reply to INFO.
     pub(super) fn info_received(
         &mut self,
         hello: Hello,
@@ -161,8 +182,8 @@ impl ActionTask {
         }
     }
 
-    /// HELLO, now that the version is known. What is watched stays so, and its connection follows into the new protocol, since
-    /// EXEC's replies must be of that one.
+    /// Applies HELLO and replies to it, now that the version is known. Watched keys stay watched: their
+    /// connection switches to the new protocol as well, since the replies of EXEC must be in it.
     pub(super) fn send_hello(&mut self, hello: &Hello, version: &str, cx: &mut ActionContext<'_>) {
         let before = cx.session.protocol();
         cx.session.hello(hello);
@@ -179,19 +200,22 @@ impl ActionTask {
         self.step(send_one(packed), Awaited::LeaseHello);
     }
 
+    /// Handles the reply to HELLO on the connection of WATCH.
     pub(super) fn lease_greeted(
         &mut self,
         answers: &Answers<RawReplies>,
         cx: &mut ActionContext<'_>,
     ) {
         let reply = answers.values.frame(0);
+        // The connection has not switched, and replies in the old protocol cannot be passed on.
         if reply.is_none_or(|reply| reply.starts_with(b"-")) {
             cx.session.watch_failed();
             self.drop_lease(cx.session);
         }
     }
 
-    /// Gives the exclusive connection back, unless it speaks another protocol now than those it was taken from.
+    /// Gives the exclusive connection back. After HELLO it is closed instead: its protocol is not that of the
+    /// pool it came from.
     fn release_lease(&mut self, session: &mut Session) {
         self.steps.extend(session.end_lease().map(|protocol| {
             match protocol == session.protocol() {
@@ -201,13 +225,14 @@ impl ActionTask {
         }));
     }
 
+    /// Closes the exclusive connection, if there is one.
     fn drop_lease(&mut self, session: &mut Session) {
         let dropped = session.end_lease().map(|_| ActionStep::DropLease);
         self.steps.extend(dropped);
     }
 }
 
-/// One request on the exclusive connection.
+/// One request on the exclusive connection, with one reply.
 fn send_one(packed: Vec<u8>) -> ActionStep {
     ActionStep::SendOnLease {
         packed,

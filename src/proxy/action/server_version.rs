@@ -1,12 +1,14 @@
-//! The version of the servers, which HELLO tells.
+//! The version of the servers, for the reply to HELLO: client libraries use it to decide which commands they
+//! may send.
 
-/// The question to a node.
+/// INFO server, in the usual form.
 pub(super) const INFO_SERVER: &[u8] = b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n";
 
-/// In the place of a version that no node tells.
+/// Stands for the version if no node replies. Client libraries parse it, so it has the form of one.
 pub(super) const UNKNOWN_VERSION: &str = "0.0.0";
 
-/// `redis_version` in a reply to INFO as it came over the wire, in RESP2 or RESP3. `None` for an error.
+/// Finds `redis_version` in the bytes of a reply to INFO, a bulk string or a verbatim string. Returns `None`
+/// for an error.
 pub(super) fn redis_version(info: &[u8]) -> Option<String> {
     let mut lines = info.split(|&byte| byte == b'\n');
     let version = lines.find_map(|line| line.strip_prefix(b"redis_version:"))?;

@@ -1,7 +1,8 @@
 //! A client, the proxy's decisions, and nodes that answer and fail as a table says: no socket, no clock.
 //!
-//! [`Simulation`] feeds requests to a [`TlsSession`], carries out the steps of each action on a model of the nodes, and records the steps
-//! and the bytes to the client. `rows` are such histories written out; `histories` goes through all short ones.
+//! [`Simulation`] feeds requests to a [`Session`], carries out the steps of each action on a model of the
+//! nodes, and records the steps and the bytes to the client. `rows` are such histories written out;
+//! `histories` goes through all short ones.
 
 mod histories;
 mod rows;
@@ -29,7 +30,7 @@ use crate::proxy::session::{NextStep, Session};
 use crate::resp::Protocol;
 use crate::topology::Topology;
 
-/// What the nodes and the other clients do: one word or reply for each step that has an outcome.
+/// The nodes and the other clients: a word or a reply for each step that has an outcome.
 trait Network {
     fn outcome(&mut self, step: &ActionStep, session: &Session) -> String;
 }
@@ -43,7 +44,7 @@ struct Simulation<N> {
     out: Vec<u8>,
 }
 
-/// Keys that begin with an `a` live on node a, all others on node b.
+/// Keys that begin with `a` are on node a, all others on node b.
 fn router() -> Router {
     let nodes = ["a", "b"].map(NodeSpec::unnamed).to_vec();
     let by_letter = from_fn("letters/1", |key, _| usize::from(!key.starts_with(b"a")));
@@ -68,7 +69,7 @@ impl<N: Network> Simulation<N> {
         }
     }
 
-    /// Takes these requests, which come all at once. A command of a round is answered with `:1` by its node.
+    /// Runs these requests, which arrive all at once. Commands of a round get the reply `:1`.
     fn run(&mut self, requests: &[&str]) -> ControlFlow<()> {
         let mut input = Vec::new();
         for request in requests {
@@ -206,7 +207,7 @@ impl<N: Network> Simulation<N> {
     }
 }
 
-/// A reply with `/` in the place of each line's end.
+/// A reply, with `/` for each line end.
 fn packed_words(reply: &str) -> Vec<u8> {
     match reply {
         "" => Vec::new(),
@@ -214,7 +215,7 @@ fn packed_words(reply: &str) -> Vec<u8> {
     }
 }
 
-/// Replies with `, ` between them. `broken` in the place of one: the connection broke behind those before it.
+/// Replies separated by `, `. `broken` in the place of one: the connection broke after those before it.
 fn answers(said: &str, count: usize) -> Answers<RawReplies> {
     let mut values = RawReplies::default();
     let mut failure = None;
@@ -232,7 +233,7 @@ fn answers(said: &str, count: usize) -> Answers<RawReplies> {
     Answers { values, failure }
 }
 
-/// The words of packed requests.
+/// The arguments of packed requests, separated by spaces.
 fn words(packed: &[u8]) -> String {
     let mut commands = PackedCommands::new(packed);
     let mut args = Args::new();
@@ -288,7 +289,7 @@ fn describe(step: &ActionStep) -> String {
     }
 }
 
-/// Outcomes in a row. `ok` without saying so where nothing can go wrong.
+/// Outcomes in their order. Steps that cannot fail have none.
 #[derive(Default)]
 struct Script(VecDeque<String>);
 

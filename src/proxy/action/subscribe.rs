@@ -1,7 +1,8 @@
 //! SUBSCRIBE, UNSUBSCRIBE and their relatives.
 //!
-//! The client is told of a subscription when the nodes have confirmed it. Confirmations are messages and no replies, so they come also to a
-//! client that has switched replies off.
+//! The client gets its confirmation once the nodes have confirmed, so that a message published after it
+//! arrives. Confirmations are messages and not replies, so they are written to a client that has switched
+//! replies off too.
 
 use crate::error::Error;
 use crate::plan::pubsub::{NAMES_AT_ONCE, SubscriptionChange};
@@ -9,6 +10,7 @@ use crate::proxy::action::task::{ActionTask, Awaited, State};
 use crate::proxy::action::{ActionContext, ActionStep, SubscriptionRequest};
 
 impl ActionTask {
+    /// Handles the confirmation of the nodes, or their failure.
     pub(super) fn subscribed(
         &mut self,
         request: SubscriptionRequest,
@@ -19,7 +21,8 @@ impl ActionTask {
             (Ok(()), SubscriptionChange::Subscribe) => {
                 self.state = State::Confirm { request, next: 0 }
             }
-            // Messages that came before belong before the confirmation, for behind it the session drops them.
+            // Messages that arrived earlier are written first: once the session has confirmed UNSUBSCRIBE, it
+            // drops them.
             (Ok(()), SubscriptionChange::Unsubscribe) => {
                 self.step(ActionStep::PassOnMessages, Awaited::Messages(request));
             }
@@ -28,7 +31,8 @@ impl ActionTask {
         }
     }
 
-    /// A client that is told that SUBSCRIBE failed looks for no messages, except for those of names that it had before.
+    /// Ends what a failed SUBSCRIBE has begun: the client gets an error and expects no messages, except for
+    /// names it was subscribed to before.
     fn roll_back(
         &mut self,
         mut request: SubscriptionRequest,
@@ -44,12 +48,14 @@ impl ActionTask {
         self.step(ActionStep::Subscribe(request), Awaited::Rollback(error));
     }
 
+    /// Replies with the error of SUBSCRIBE or UNSUBSCRIBE.
     pub(super) fn subscription_failed(&mut self, error: &Error, cx: &mut ActionContext<'_>) {
         self.write_error(cx, error);
         self.end_subscriber(cx);
     }
 
-    /// Confirms names from number `next` on. Many are confirmed in pieces, so that other clients do not wait for this one.
+    /// Confirms names from index `next` on. Many are confirmed in pieces, so that other clients get their
+    /// turn.
     pub(super) fn confirm(
         &mut self,
         request: SubscriptionRequest,
@@ -69,7 +75,7 @@ impl ActionTask {
         }
     }
 
-    /// Without subscriptions the connections to the nodes are not needed.
+    /// Closes the pub/sub connections of a client that has no subscriptions left.
     fn end_subscriber(&mut self, cx: &ActionContext<'_>) {
         if !cx.session.is_subscribed() {
             self.steps.push_back(ActionStep::DropSubscriber);

@@ -1,4 +1,7 @@
-//! One action under way.
+//! The state machine of one action: [`ActionTask`].
+//!
+//! Its states are [`State`]; the handlers of WATCH, EXEC and HELLO are in `lease`, those of SUBSCRIBE in
+//! `subscribe`.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -11,79 +14,75 @@ use crate::proxy::client_command::Unblocked;
 use crate::proxy::hello::Hello;
 use crate::proxy::pause::Pause;
 
-/// Carries out one [`Action`]: gives the steps, and is told what came of each before it gives the next.
+/// Carries out one [`Action`]: [`poll`](Self::poll) returns a step, and its outcome is passed to
+/// [`handle`](Self::handle) before the next poll.
 ///
-/// Replies are appended to [`ActionContext::out`] as soon as they are known. One that the client has switched off by CLIENT REPLY is not
-/// written at all.
+/// Replies are appended to [`ActionContext::out`] as soon as they are known. A reply that CLIENT REPLY
+/// switches off is not written at all.
 #[derive(Debug)]
 pub(crate) struct ActionTask {
+    /// True if the client gets the reply to its request. Confirmations of subscriptions are written in any
+    /// case.
     wants_reply: bool,
-    /// Steps that follow whatever comes of those before them. Only the last of them may have an outcome that decides something.
+    /// Steps to take before `state` is continued. Only the outcome of the last one may be awaited.
     pub(super) steps: VecDeque<ActionStep>,
     pub(super) state: State,
-    /// Whether the client's connection goes on.
+    /// `Break` if the connection is closed when the task is finished.
     pub(super) flow: ControlFlow<()>,
 }
 
-/// What follows when all steps are taken.
+/// The continuation once all steps have been taken.
 #[derive(Debug)]
 pub(super) enum State {
+    /// Nothing was done yet.
     Start(Action),
-    /// A command that may wait is sent, once the replies before it are written out.
+    /// This blocking command is sent, once the replies before it have been written to the client.
     Block(Vec<u8>),
     /// The next names are confirmed to the client.
     Confirm {
         request: SubscriptionRequest,
-        /// The first that is not confirmed yet.
+        /// Index of the first name that is not confirmed yet.
         next: usize,
     },
     /// The outcome of the last step decides.
     Await(Awaited),
+    /// Nothing is left to do but the steps in the queue.
     Finished,
 }
 
-/// Whose outcome is waited for.
+/// Which outcome is awaited, with what is needed to go on from it.
 #[derive(Debug)]
 pub(super) enum Awaited {
-    /// A command's reply, which is passed on.
+    /// The reply to a command, which is passed on.
     Reply,
     /// The reply to CLIENT UNPAUSE.
     Unpause,
-    /// The reply to this command, which may wait.
+    /// The reply to this blocking command, unless CLIENT UNBLOCK or the end of the connection comes first.
     Blocking(Vec<u8>),
     /// The exclusive connection for this WATCH.
-    Lease {
-        node: NodeIndex,
-        packed: Vec<u8>,
-    },
+    Lease { node: NodeIndex, packed: Vec<u8> },
     /// The reply to WATCH.
-    Watch {
-        node: NodeIndex,
-    },
-    /// The reply to UNWATCH, which was sent because of UNWATCH and others, or of RESET.
-    Unwatch {
-        resets: bool,
-    },
+    Watch { node: NodeIndex },
+    /// The reply to UNWATCH. With `resets`, it was sent because of RESET.
+    Unwatch { resets: bool },
+    /// The replies to MULTI ... EXEC.
     Exec,
-    /// The version of the servers, as far as it is known already.
+    /// The version of the servers, if it is known already.
     Version(Hello),
     /// This node's reply to INFO.
-    Info {
-        hello: Hello,
-        node: NodeIndex,
-    },
+    Info { hello: Hello, node: NodeIndex },
     /// The reply to HELLO on the connection of WATCH.
     LeaseHello,
     /// The confirmation of the nodes.
     Subscribe(SubscriptionRequest),
-    /// The end of those subscriptions that were made by a SUBSCRIBE that failed with this error.
+    /// The end of the subscriptions that a SUBSCRIBE had begun before it failed with this error.
     Rollback(Error),
-    /// Messages that came before an UNSUBSCRIBE.
+    /// Messages that arrived before the confirmation of this UNSUBSCRIBE.
     Messages(SubscriptionRequest),
 }
 
 impl ActionTask {
-    /// `wants_reply` is false for a client that has switched replies off.
+    /// Creates a task. `wants_reply` is false if CLIENT REPLY has switched the reply off.
     pub(crate) fn new(action: Action, wants_reply: bool) -> Self {
         Self {
             wants_reply,
@@ -93,7 +92,7 @@ impl ActionTask {
         }
     }
 
-    /// The next step.
+    /// Returns the next step. After [`Done`](ActionStep::Done) the task is finished.
     pub(crate) fn poll(&mut self, cx: &mut ActionContext<'_>) -> ActionStep {
         loop {
             if let Some(step) = self.steps.pop_front() {
@@ -103,17 +102,18 @@ impl ActionTask {
                 State::Start(action) => self.start(action, cx),
                 State::Block(packed) => self.block(packed, cx),
                 State::Confirm { request, next } => self.confirm(request, next, cx),
+                // Polled again without the outcome of the last step.
                 State::Await(_) => self.lose_step(),
                 State::Finished => return ActionStep::Done(self.flow),
             }
         }
     }
 
-    /// What came of the step that [`poll`](Self::poll) gave last.
+    /// Takes the outcome of the step that [`poll`](Self::poll) returned last.
     pub(crate) fn handle(&mut self, outcome: ActionOutcome, cx: &mut ActionContext<'_>) {
         let awaited = match (std::mem::replace(&mut self.state, State::Finished), outcome) {
             (State::Await(awaited), outcome) if self.steps.is_empty() => (awaited, outcome),
-            // A step before the last, or one that decides nothing.
+            // A step before the last, or one without an awaited outcome.
             (state, _) => return self.state = state,
         };
         match awaited {
@@ -145,6 +145,8 @@ impl ActionTask {
             (Awaited::Subscribe(request), ActionOutcome::Subscribed(result)) => {
                 self.subscribed(request, result, cx);
             }
+            // If the rollback fails too, the client may get messages it did not ask for, which the session
+            // drops: they are for names that it has not confirmed.
             (Awaited::Rollback(error), ActionOutcome::Subscribed(_)) => {
                 self.subscription_failed(&error, cx);
             }
@@ -156,13 +158,16 @@ impl ActionTask {
         }
     }
 
+    /// Queues the first steps of an action.
     fn start(&mut self, action: Action, cx: &mut ActionContext<'_>) {
         if cx.pause != Pause::Nothing {
-            // What is answered already does not wait for what the nodes hold back.
+            // Replies that are there already must not wait for what the nodes hold back.
             self.steps.push_back(ActionStep::Flush);
         }
         match action {
             Action::RunBlocking(packed) => {
+                // A client that waits for the reply to SET before it pushes to the list would wait as long as
+                // the BLPOP behind the SET.
                 self.steps.push_back(ActionStep::Flush);
                 self.state = State::Block(packed);
             }
@@ -174,8 +179,9 @@ impl ActionTask {
                 length,
                 packed,
             } => {
-                // Before the nodes are told: what is sent behind this on shared connections would be held back there, together with
-                // the requests of other clients. For the same reason it stays when a node refuses: others may have begun.
+                // Before the nodes get the command: a request sent after it on a shared connection would be
+                // held back there, together with requests of other clients. It stays when a node refuses,
+                // since other nodes may have begun.
                 self.steps
                     .push_back(ActionStep::BeginPause { pause, length });
                 self.step(ActionStep::Call { packed }, Awaited::Reply);
@@ -197,9 +203,10 @@ impl ActionTask {
         }
     }
 
+    /// Sends a blocking command.
     fn block(&mut self, packed: Vec<u8>, cx: &ActionContext<'_>) {
-        // Of a command that a pause holds back nobody can say that it is not done: it may run when the pause ends, although its client
-        // was told that it timed out. So CLIENT UNBLOCK does not find it.
+        // A command held back by CLIENT PAUSE must not be unblocked: it may still run when the pause ends,
+        // after its client has got the reply of a timeout.
         let may_unblock = cx.pause == Pause::Nothing;
         self.steps.push_back(ActionStep::SetBlocked(may_unblock));
         let step = ActionStep::CallBlocking {
@@ -208,11 +215,15 @@ impl ActionTask {
         self.step(step, Awaited::Blocking(packed));
     }
 
+    /// Handles the end of a blocking command, whichever way it came.
     fn unblocked(&mut self, packed: &[u8], outcome: ActionOutcome, cx: &mut ActionContext<'_>) {
+        // First, so that a CLIENT UNBLOCK from now on replies 0 and does not end the client's next blocking
+        // command.
         self.steps.push_back(ActionStep::SetBlocked(false));
         match outcome {
             ActionOutcome::Reply(reply) => self.write(cx, &reply),
             ActionOutcome::Unblocked(how) => self.write_unblocked(packed, how, cx),
+            // No reply: a server that closes the connection of a blocked client sends none either.
             ActionOutcome::Closed => self.flow = ControlFlow::Break(()),
             ActionOutcome::Done
             | ActionOutcome::Leased(_)
@@ -223,13 +234,15 @@ impl ActionTask {
         }
     }
 
+    /// Writes the reply that CLIENT UNBLOCK gives to the blocked command.
     fn write_unblocked(&self, packed: &[u8], how: Unblocked, cx: &mut ActionContext<'_>) {
         let args = parse_one(packed).unwrap_or_default();
         let protocol = cx.session.protocol();
         self.reply(cx.out, |out| how.write(&args, protocol, out));
     }
 
-    /// Unless all nodes have said OK, some may still hold commands back.
+    /// Handles the reply to CLIENT UNPAUSE. Unless all nodes replied OK, some may still hold commands back,
+    /// so the pause stays recorded until its end.
     fn unpaused(&mut self, reply: &[u8], cx: &mut ActionContext<'_>) {
         if reply == b"+OK\r\n" {
             self.steps.push_back(ActionStep::EndPause);
@@ -237,29 +250,32 @@ impl ActionTask {
         self.write(cx, reply);
     }
 
-    /// Adds a step whose outcome decides.
+    /// Queues a step whose outcome decides.
     pub(super) fn step(&mut self, step: ActionStep, awaited: Awaited) {
         self.steps.push_back(step);
         self.state = State::Await(awaited);
     }
 
-    /// Writes the reply to the client's request, if it wants one.
+    /// Writes the reply to the client's request, unless CLIENT REPLY has switched it off.
     pub(super) fn reply(&self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
         if self.wants_reply {
             write(out);
         }
     }
 
+    /// Writes a reply that is in the client's protocol already.
     pub(super) fn write(&self, cx: &mut ActionContext<'_>, reply: &[u8]) {
         self.reply(cx.out, |out| out.extend_from_slice(reply));
     }
 
+    /// Writes an error of this crate as the reply.
     pub(super) fn write_error(&self, cx: &mut ActionContext<'_>, error: &Error) {
         let protocol = cx.session.protocol();
         self.reply(cx.out, |out| protocol.write(out, &error.to_reply()));
     }
 
-    /// The network part gave an outcome that is none of this step's. The client would wait for its reply for ever, so it is disconnected.
+    /// Handles an outcome that belongs to another step, which is a defect of the executor. The client would
+    /// wait for its reply for ever, so it is disconnected.
     fn lose_step(&mut self) {
         debug_assert!(false, "an outcome of another step");
         self.flow = ControlFlow::Break(());

@@ -1,6 +1,9 @@
-//! Carries out the steps of an [`ActionTask`]: each becomes bytes to a node or to the client, or a change of what all clients share.
+//! Carries out the steps of an [`ActionTask`]: each becomes bytes to a node or to the client, or a change of
+//! what all clients share.
 //!
-//! Which steps there are, and what the client is told of their outcomes, is decided in [`proxy::action`](crate::proxy::action).
+//! The steps, and what the client gets for their outcomes, are decided in
+//! [`proxy::action`](crate::proxy::action). Here is only how a step is done: over which connection, with
+//! which deadline, and what else is watched in the meantime.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -27,7 +30,8 @@ use crate::proxy::{
 use crate::resp::Protocol;
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
-    /// Carries out `action`. Without `wants_reply` the client has switched its reply off.
+    /// Carries out `action`. `wants_reply` is false if CLIENT REPLY has switched the reply off. Returns
+    /// `Break` if the connection is to be closed.
     pub(super) async fn perform(
         &mut self,
         action: Action,
@@ -42,10 +46,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
             let outcome = self.take_step(step).await?;
             task.handle(outcome, &mut self.action_context());
         };
+        // An action may have changed the protocol, the name or the subscriptions.
         self.entry.publish(self.session.client());
         Ok(flow)
     }
 
+    /// Borrows what a task may read and change. Made anew for each step, because a pause may begin or end
+    /// between two.
     fn action_context(&mut self) -> ActionContext<'_> {
         ActionContext {
             router: &self.proxy.shared(self.session.protocol()).router,
@@ -55,6 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         }
     }
 
+    /// Carries out one step.
     async fn take_step(&mut self, step: ActionStep) -> io::Result<ActionOutcome> {
         let registry = &self.proxy.registry;
         match step {
@@ -107,16 +115,18 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         Ok(ActionOutcome::Done)
     }
 
-    /// The connections to the nodes for a client that speaks this protocol.
+    /// Returns the connections to the nodes for the client's protocol.
     fn shared(&self) -> Arc<Shared> {
         Arc::clone(self.proxy.shared(self.session.protocol()))
     }
 
-    /// When a request has no reply in time. Nodes may hold replies back as long as they are paused.
+    /// Returns the deadline of a request sent now. The nodes may hold replies back for as long as they are
+    /// paused.
     fn deadline(&self, shared: &Shared) -> Deadline {
         shared.executor.deadline(self.proxy.registry.pause_time())
     }
 
+    /// Takes an exclusive connection and keeps it.
     async fn lease(&mut self, node: NodeIndex) -> Result<(), Cause> {
         let shared = self.shared();
         let deadline = self.deadline(&shared);
@@ -124,6 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         Ok(())
     }
 
+    /// Sends requests on the exclusive connection.
     async fn send_on_lease(
         &mut self,
         packed: &[u8],
@@ -132,6 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
     ) -> Answers<RawReplies> {
         let deadline = self.deadline(&self.shared());
         let replies_so_far = RawReplies::with_meter(Some(self.meter()));
+        // Unreachable while session and connection agree. Without replies the action reports a failed watch.
         let Some(lease) = &self.lease else {
             return Answers::default();
         };
@@ -141,33 +153,41 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
             .await
     }
 
+    /// Sends one command to the node of its keys, or to all nodes.
     async fn call(&mut self, packed: &[u8]) -> Vec<u8> {
         let blocking = self.proxy.registry.pause_time();
         let how = (self.session.protocol(), blocking, self.meter());
         call::call(&self.shared(), packed, how).await
     }
 
+    /// Sends one command to this node.
     async fn call_node(&mut self, node: NodeIndex, packed: &[u8]) -> Vec<u8> {
         let blocking = self.proxy.registry.pause_time();
         let how = (self.session.protocol(), blocking, self.meter());
         call::call_at(&self.shared(), node, packed, how).await
     }
 
-    /// A command that may wait. The bytes that the client sends meanwhile are kept, and its end is noticed, also behind them.
+    /// Sends one command that may wait, until its reply, CLIENT UNBLOCK, or the end of the client or of the
+    /// proxy. Bytes that the client sends in the meantime are kept.
+    ///
+    /// Dropping the future of the command closes its exclusive connection, so that a client that has gone
+    /// takes no element from a list.
     async fn call_blocking(&mut self, packed: &[u8]) -> io::Result<ActionOutcome> {
         let shared = self.shared();
         let blocking = self.proxy.registry.pause_time();
         let how = (self.session.protocol(), blocking, self.meter());
         let mut reply = pin!(call::call(&shared, packed, how));
         loop {
-            // What it is told may have come while something was written.
+            // `ClientIo::read` reports only that some flag was set, so each wait begins with a look at them.
             if self.entry.is_killed() || self.proxy.registry.is_stopping() {
                 return Ok(ActionOutcome::Closed);
             }
             if let Some(how) = self.entry.take_unblocked() {
                 return Ok(ActionOutcome::Unblocked(how));
             }
-            // All that comes is taken, for an end shows only behind it.
+            // All bytes are read, because the end of the stream shows only behind them, and a client that has
+            // gone must not take an element from the list. The query limit ends a client that sends without
+            // end.
             self.io.take_arrived(&mut self.input);
             let behind = self.input.len();
             if behind > self.io.limits.query_bytes {
@@ -175,6 +195,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
             }
             self.count_memory();
             let listen = self.io.read(&mut self.input, behind + 1, &self.session);
+            // Polls the reply first: one that has arrived wins over CLIENT UNBLOCK, since its element has
+            // left the list already.
             let interrupt = match select(reply.as_mut(), pin!(listen)).await {
                 Either::Left((reply, _)) => return Ok(ActionOutcome::Reply(reply)),
                 Either::Right((interrupt, _)) => interrupt?,
@@ -192,7 +214,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         }
     }
 
-    /// MULTI ... EXEC, the node that was asked last, and the replies. Scripts that the node may lack are sent along.
+    /// Sends MULTI ... EXEC. Returns the node that was asked last, and the replies. Scripts that the node may
+    /// lack are loaded within the transaction.
     async fn exec(
         &mut self,
         transaction: &QueuedTransaction,
@@ -206,6 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let packed = woven
             .as_ref()
             .map_or(&transaction.packed, |woven| &woven.packed);
+        // The loads come before the client's commands, and their replies are dropped below.
         let ahead = woven.as_ref().map_or(0, |woven| woven.journal.preloads());
         let commands = ahead + transaction.commands;
         let mut answers = match on_lease {
@@ -219,6 +243,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
                 let blocking = self.proxy.registry.pause_time();
                 let mut requests = Exchange::new([request], blocking, nodes);
                 send(&shared, &mut requests, &self.meter()).await;
+                // A transaction without keys may have moved to another node.
                 let (last, answers) = requests.into_last().unwrap_or((node, Answers::default()));
                 node = last;
                 answers
@@ -236,8 +261,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         (node, answers)
     }
 
+    /// Changes subscriptions, and waits until the nodes have confirmed.
     async fn subscribe(&mut self, request: SubscriptionRequest) -> Result<(), Error> {
-        // Messages are written anew for the client's protocol, so one kind of connections is enough.
+        // Messages are encoded again for the client's protocol, so the connections of one protocol serve all
+        // clients.
         let shared = self.proxy.shared(Protocol::Resp2);
         let subscriber = self
             .io
@@ -248,6 +275,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
             .await
     }
 
+    /// Writes the messages that have arrived, until there are none: what came before the confirmation of
+    /// UNSUBSCRIBE belongs before it.
     async fn pass_on_messages(&mut self) -> io::Result<ActionOutcome> {
         loop {
             let before = self.out.len();
@@ -261,8 +290,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         }
     }
 
+    /// Carries out a request about clients.
     fn ask_registry(&self, request: &RegistryRequest) -> Vec<u8> {
-        // The client sees itself as it is now.
+        // The client's own line in CLIENT LIST must be up to date.
         self.entry.publish(self.session.client());
         let (id, protocol) = (self.session.id(), self.session.protocol());
         let mut reply = Vec::new();
@@ -272,6 +302,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         reply
     }
 
+    /// Writes an error of this crate as a reply.
     pub(super) fn write_error_reply(&mut self, error: &Error) {
         let protocol = self.session.protocol();
         protocol.write(&mut self.out, &error.to_reply());

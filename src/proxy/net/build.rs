@@ -1,4 +1,4 @@
-//! Building a proxy.
+//! [`Builder::build_proxy`], beside the proxy because the configuration must not know it.
 
 use crate::config::Builder;
 use crate::endpoint::tls::Runtime;
@@ -6,8 +6,8 @@ use crate::error::Error;
 use crate::proxy::Proxy;
 
 impl Builder {
-    /// A proxy, for programs that speak the Redis protocol. Nothing is contacted, and no runtime is needed, before its
-    /// first client's first command.
+    /// Builds a proxy, for programs that use the Redis protocol in any language. Connects to no node, and
+    /// needs no runtime, before the first command of the first client.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! One command by itself: EVALSHA, FCALL, BLPOP and others that are no part of a round of requests.
+//! Sends one command that is not part of a round: EVALSHA, FCALL, BLPOP, INFO and others. Drives a
+//! [`CommandOperation`] of `plan`, which decides about splitting, resending and NOSCRIPT.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,17 +14,19 @@ use crate::plan::{
 };
 use crate::resp::Protocol;
 
-/// How one command is carried out by itself: the protocol of its reply, how long CLIENT PAUSE lets the nodes hold it back,
-/// and who counts the bytes of the reply.
+/// The protocol of the reply, how long CLIENT PAUSE lets the nodes hold the command back, and the meter that
+/// counts the bytes of replies.
 pub(super) type CallContext = (Protocol, BlockingTime, SharedByteMeter);
 
-/// One command by itself, and the reply to it. The nodes may hold it back as long as it wishes itself, too.
+/// Sends one command to the node of its keys, or to all nodes, and returns the reply or an error as one. Its
+/// deadline includes the command's own blocking time and that of the pause.
 pub(super) async fn call(
     shared: &Shared,
     packed: &[u8],
     (protocol, pause, meter): CallContext,
 ) -> Vec<u8> {
     let args: &Args<'_> = &parse_one(packed).unwrap_or_default();
+    // Routed again: since the session did, the code of a function library may have become known.
     let routed = shared.router.route(args, &|| shared.snapshot());
     let request = Request { packed, args };
     let entropy = rand::random();
@@ -32,7 +35,7 @@ pub(super) async fn call(
     run(shared, operation.held_back(pause), protocol, &meter).await
 }
 
-/// One command by itself at this node, and the reply to it.
+/// Sends one command to this node, and returns the reply or an error as one.
 pub(super) async fn call_at(
     shared: &Shared,
     node: NodeIndex,
@@ -49,6 +52,7 @@ pub(super) async fn call_at(
     run(shared, operation.held_back(pause), protocol, &meter).await
 }
 
+/// Sends what the operation asks for until it is done.
 async fn run(
     shared: &Shared,
     mut operation: CommandOperation<'_, RawReplies>,
@@ -64,13 +68,15 @@ async fn run(
     result.unwrap_or_else(|error| refused(&error, protocol))
 }
 
+/// Encodes an error as a reply.
 fn refused(error: &Error, protocol: Protocol) -> Vec<u8> {
     let mut out = Vec::new();
     protocol.write(&mut out, &error.to_reply());
     out
 }
 
-/// Sends requests to the nodes. `meter` counts the bytes of the replies.
+/// Sends requests to the nodes and waits for their replies. `meter` counts the bytes of the replies while
+/// they are held.
 pub(super) async fn send(
     shared: &Shared,
     requests: &mut Exchange<RawReplies>,

@@ -1,4 +1,11 @@
-//! One connection of a proxy.
+//! Serves one client: [`ClientConnection`].
+//!
+//! A loop of rounds. Each [round](ClientConnection::round) sends requests to the nodes and encodes their
+//! replies into `out`; then `NextStep` names what follows: reading, an action (in `actions`), an upload, or
+//! the end.
+//!
+//! `out` is written when it has [`WRITE_BYTES`] bytes, before anything waits for the client, and at the end.
+//! A round that follows at once does not write first, so pipelined requests get their replies in few packets.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -22,25 +29,31 @@ use crate::proxy::{NextStep, Session};
 use crate::resp::FrameScanner;
 use crate::resp::write_error;
 
-/// Replies are written when there are so many bytes of them, and when the client has asked nothing more.
+/// Number of bytes of replies that are written without waiting for more.
 const WRITE_BYTES: usize = 256 << 10;
 
-/// Others have their turn behind a round of more commands.
+/// After a round with more commands the task yields: such a client sends without a break, and its socket
+/// would never be pending.
 const LONG_ROUND_COMMANDS: u32 = 1000;
 
-/// One connection, from its first byte to its last.
+/// One client, from its first byte to its last.
 pub(super) struct ClientConnection<'f, S> {
     pub(super) proxy: &'f Proxy,
     pub(super) io: ClientIo<S>,
+    /// State of the client. Replaced by a placeholder while a heavy request is carried out on another thread.
     pub(super) session: Session,
+    /// This client in the registry.
     pub(super) entry: Arc<ClientEntry>,
+    /// Bytes that were read and not carried out.
     pub(super) input: RequestBuffer,
+    /// Replies and messages that were not written, in their order.
     pub(super) out: Vec<u8>,
-    /// The exclusive connection of WATCH.
+    /// The exclusive connection of WATCH. Dropping it closes the connection, and with it the watch.
     pub(super) lease: Option<Lease>,
 }
 
-/// Takes its entry out of the registry, however it ends.
+/// Removes a client from the registry when it is dropped, since the future of `serve` may be dropped at any
+/// await.
 struct Deregister<'f>(&'f ClientRegistry, u64);
 
 impl Drop for Deregister<'_> {
@@ -50,6 +63,7 @@ impl Drop for Deregister<'_> {
 }
 
 impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
+    /// Serves a client: see [`Proxy::serve`].
     pub(super) async fn serve(
         proxy: &'f Proxy,
         mut stream: S,
@@ -58,6 +72,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
     ) -> io::Result<()> {
         let Some((entry, client)) = proxy.registry.register(peer, local) else {
             let mut out = Vec::new();
+            // The text of a server. A proxy that stops closes without one, as a server that has gone.
             if !proxy.registry.is_stopping() {
                 write_error(&mut out, "ERR", "max number of clients reached");
             }
@@ -82,30 +97,34 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         let entry = Arc::clone(&connection.entry);
         unless_killed(&entry, async {
             connection.run().await?;
+            // Replies from before the end (to QUIT, of a protocol error, before the end of the stream) are
+            // still written.
             connection.flush().await
         })
         .await?;
         connection.io.stream().shutdown().await
     }
 
+    /// Runs steps until the client or the proxy ends the connection.
     async fn run(&mut self) -> io::Result<()> {
         while self.step().await?.is_continue() {
+            // A client that has killed itself. The caller writes the reply to that.
             if self.entry.is_killed() {
                 return Ok(());
             }
-            // Requests that need no node would never let others have their turn.
+            // Requests that need no node (PING) find everything ready, and would never yield to other tasks.
             tokio::task::consume_budget().await;
         }
         Ok(())
     }
 
-    /// One round, and what comes after it.
+    /// Runs one round, and what follows it.
     async fn step(&mut self) -> io::Result<ControlFlow<()>> {
         let next = self.round().await?;
         self.after(next).await
     }
 
-    /// What comes when a round is answered.
+    /// Carries out what follows a round.
     async fn after(&mut self, next: NextStep) -> io::Result<ControlFlow<()>> {
         if self.out.len() >= WRITE_BYTES {
             self.flush().await?;
@@ -113,12 +132,15 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         match next {
             NextStep::Round => {}
             NextStep::Upload { node } => return self.upload(node).await,
+            // Bytes that came during the last write belong before those still in the socket.
             NextStep::Input(_) if self.io.has_arrived() => self.io.take_arrived(&mut self.input),
             NextStep::Input(needed) => {
+                // The client may wait for these replies before it sends more.
                 self.flush().await?;
                 if self.io.has_arrived() {
                     return Ok(ControlFlow::Continue(()));
                 }
+                // Here every request that has arrived is answered.
                 if self.proxy.registry.is_stopping() {
                     return Ok(ControlFlow::Break(()));
                 }
@@ -130,7 +152,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
                 action,
                 wants_reply,
             } => {
-                // On the heap, so that clients that only send requests for the nodes take no memory for it.
+                // On the heap: it is large, and most clients never need it.
                 return Box::pin(self.perform(action, wants_reply)).await;
             }
             NextStep::Broken(why) => {
@@ -141,12 +163,13 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Sends as many requests as go together, and puts their answers into `out`.
+    /// Sends as many requests as go together, and encodes their replies into `out`.
     async fn round(&mut self) -> io::Result<NextStep> {
         let protocol = self.session.protocol();
         let shared = self.proxy.shared(protocol);
         let bytes = self.input.rest();
         let snapshot = || shared.snapshot();
+        // Chooses the node for commands without a key, and must be the same when the replies are merged.
         let entropy = rand::random();
         let mut pipeline = RawPipeline::new(&shared.router, &snapshot, bytes.len(), entropy);
         self.session.set_pause(self.proxy.registry.pause());
@@ -169,6 +192,8 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             flush(io, &mut self.out, &self.session).await?;
             match told {
                 WriteProgress::All | WriteProgress::Enough => {}
+                // Written from where it was received: a copy in `out` would double the memory of a large
+                // reply.
                 WriteProgress::Next(frame) => io.write(frame, &self.session, &mut self.out).await?,
                 WriteProgress::Until(large) => {
                     let (session, out) = (&self.session, &mut self.out);
@@ -184,21 +209,25 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             tokio::task::yield_now().await;
         }
         let is_rewritten = self.input.is_rewritten();
+        // Only now: the pipeline refers to these bytes until the replies are merged.
         self.input.consume(gathered.consumed);
         if let Some(client) = self.session.take_info() {
             self.entry.publish(client);
         }
         Ok(match gathered.next {
-            // Behind requests that were rewritten come those that were not.
+            // Behind the rewritten requests are the bytes that arrived after them.
             NextStep::Input(_) if is_rewritten => NextStep::Round,
             next => next,
         })
     }
 
-    /// Takes a request with very many arguments. To plan it and to put its answer together takes long, so that is done on
-    /// a thread for such action, while this one serves others.
+    /// Carries out a request with very many arguments, the first `length` bytes of the input, on a thread for
+    /// blocking work. Planning it and merging its replies takes long, and other clients of this thread are
+    /// served in the meantime.
     async fn round_off_thread(&mut self, length: usize) -> io::Result<ControlFlow<()>> {
         let request = self.input.take(length);
+        // The session moves to the other thread and back. Nothing reads the placeholder: this future waits
+        // all the time, and if it is dropped, so is the connection.
         let placeholder = Session::new(self.session.client(), self.proxy.registry.auth());
         let mut session = std::mem::replace(&mut self.session, placeholder);
         let shared = Arc::clone(self.proxy.shared(session.protocol()));
@@ -209,6 +238,8 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             let mut pipeline = RawPipeline::new(&shared.router, &snapshot, request.len(), entropy);
             let gathered = session.read_heavy_round(&request, &mut pipeline);
             let mut requests = pipeline.whole_exchange();
+            // May block this thread. The pipeline borrows the request, so both stay here until the replies
+            // are merged.
             runtime.block_on(send(&shared, &mut requests, &meter));
             let mut out = Vec::new();
             pipeline
@@ -223,30 +254,35 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             self.entry.publish(client);
         }
         match next {
-            // All of the request was taken.
+            // Asks for more than the request, which is all that was read. The rest is in the input.
             NextStep::Input(_) => Ok(ControlFlow::Continue(())),
             next => self.after(next).await,
         }
     }
 
-    /// Counts the replies that are held for this client.
+    /// Returns what counts the bytes of replies that are held for this client.
     pub(super) fn meter(&self) -> SharedByteMeter {
         Arc::clone(&self.io.memory) as SharedByteMeter
     }
 
-    /// Counts the buffers of this client.
+    /// Records how many bytes the buffers of this client hold now.
     pub(super) fn count_memory(&self) {
         let buffers = self.input.held() + self.out.capacity() + self.io.buffered();
         self.io.memory.set_buffers(buffers + self.session.held());
     }
 
+    /// Writes all of `out` to the client.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         flush(&mut self.io, &mut self.out, &self.session).await
     }
 
-    /// Passes a large request on as it comes, and then the reply. When the node fails, the rest of the request is thrown away,
-    /// so that the client hears of it and may go on.
+    /// Forwards a large request as it arrives, and then its reply, over a connection of its own: on a shared
+    /// one, a client that sends slowly would hold up the requests of all others.
+    ///
+    /// When the node fails, the rest of the request is read and dropped, so that the client gets an error and
+    /// may go on.
     async fn upload(&mut self, node: NodeIndex) -> io::Result<ControlFlow<()>> {
+        // The client may wait for earlier replies before it sends the rest.
         self.flush().await?;
         let shared = Arc::clone(self.proxy.shared(self.session.protocol()));
         let connector = shared.executor.connector(node);
@@ -277,18 +313,21 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
                 let passed =
                     pipe.stream_reply(&mut self.io, &self.session, &mut told, &mut self.out);
                 match passed.await {
+                    // Nothing of the reply was written yet, so an error can take its place. Behind a part of
+                    // a reply it could not be told from the rest, and the connection is closed.
                     Err(error) if told == 0 => (Cause::of_io(&error), 1),
                     passed => return passed.map(|()| ControlFlow::Continue(())),
                 }
             }
         };
         let failure = Failure::not_sent(cause);
+        // The outcome is unknown if the whole request was sent.
         let error = failure.of_write(shared.router.name(node), sent);
         self.write_error_reply(&error);
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Reads until so many bytes more are there. Messages are passed on meanwhile.
+    /// Reads until `needed` more bytes have arrived. Messages are written to the client in the meantime.
     async fn read(&mut self, needed: usize) -> io::Result<ControlFlow<()>> {
         let wanted = self.input.len() + needed;
         self.io.take_arrived(&mut self.input);
@@ -301,7 +340,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             return Ok(ControlFlow::Break(()));
         }
         while self.input.len() < wanted {
-            // What it is told may have come while something was written.
+            // `ClientIo::read` reports only that some flag was set, so each wait begins with a look at them.
             if self.entry.is_killed() || self.proxy.registry.is_stopping() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -309,6 +348,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
                 .io
                 .limits
                 .idle
+                // As on a server, a subscriber may be silent for as long as it likes.
                 .filter(|_| !self.session.is_subscribed());
             let listen = self.io.read(&mut self.input, wanted, &self.session);
             let heard = match idle {
@@ -322,6 +362,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
                 Interrupt::Bytes(0) => return Ok(ControlFlow::Break(())),
                 Interrupt::Bytes(_) => self.entry.touch(),
                 Interrupt::Event(event) => {
+                    // All messages that are there are written together.
                     if self.push_event(event).is_break() || self.push_events().is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
@@ -333,8 +374,8 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// A server that loses messages would have lost the connection, and so it ends: who subscribes again knows that there
-    /// is a gap.
+    /// Encodes a message. Ends the connection when messages were missed, as a failing server would: when the
+    /// client subscribes again, it knows that there is a gap.
     pub(super) fn push_event(&mut self, event: Event) -> ControlFlow<()> {
         match event {
             Event::Message(message) => {
@@ -345,7 +386,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         }
     }
 
-    /// Passes on what has come already.
+    /// Encodes the messages that have arrived, up to [`WRITE_BYTES`] bytes of output.
     pub(super) fn push_events(&mut self) -> ControlFlow<()> {
         while self.out.len() < WRITE_BYTES {
             let subscriber = self.io.subscriber.as_mut();
@@ -360,7 +401,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
     }
 }
 
-/// Writes what was said, and gives a large buffer back.
+/// Writes `out`, and the messages that arrive while it is written. Frees the buffer if it has become large.
 async fn flush<S: AsyncRead + AsyncWrite + Unpin>(
     io: &mut ClientIo<S>,
     out: &mut Vec<u8>,

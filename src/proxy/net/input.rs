@@ -1,20 +1,30 @@
-//! What a client has sent and nobody has taken yet.
+//! Bytes that a client has sent and that have not been carried out yet.
 
-/// A buffer of more bytes is given back when it is empty.
+/// A buffer with a larger capacity, in bytes, is freed when it becomes empty, so that one large request does
+/// not cost memory for the rest of the connection.
 const BYTES_KEPT: usize = 256 << 10;
 
-/// Bytes, of which a first part may have been taken. Requests in unusual forms go before them in the usual one.
+/// The input of one client: rewritten requests first, then what arrived after them.
+///
+/// ```text
+/// rewritten: [ done | SET k v ]     bytes: [ done | GET k ... ]
+///                     └─ rest()                     └─ rest() once `rewritten` is empty
+/// ```
 #[derive(Default)]
 pub(super) struct RequestBuffer {
-    /// Whole requests in the usual form, to be taken before all others.
+    /// Whole requests in the usual form that were rewritten from unusual ones. Their original bytes are gone
+    /// from `bytes`.
     rewritten: Taking,
+    /// Bytes as they arrived.
     bytes: Taking,
 }
 
-/// Bytes of which a first part was taken.
+/// Bytes and how many of them have been consumed.
 #[derive(Default)]
 struct Taking {
     bytes: Vec<u8>,
+    /// Offset of the rest. Consumed bytes are removed only when the buffer is appended to or becomes empty,
+    /// so a round of many requests moves no bytes.
     start: usize,
 }
 
@@ -23,6 +33,7 @@ impl Taking {
         &self.bytes[self.start..]
     }
 
+    /// Skips the first `count` bytes of the rest.
     fn consume(&mut self, count: usize) {
         self.start += count;
         if self.start == self.bytes.len() {
@@ -34,7 +45,7 @@ impl Taking {
         }
     }
 
-    /// Its bytes begin where the rest does.
+    /// Removes the consumed bytes.
     fn compact(&mut self) {
         self.bytes.drain(..self.start);
         self.start = 0;
@@ -42,7 +53,7 @@ impl Taking {
 }
 
 impl RequestBuffer {
-    /// What is taken next.
+    /// Returns the bytes to be read next.
     pub(super) fn rest(&self) -> &[u8] {
         match self.rewritten.rest() {
             [] => self.bytes.rest(),
@@ -50,17 +61,18 @@ impl RequestBuffer {
         }
     }
 
-    /// Whether rewritten requests are taken next.
+    /// True if the rest consists of rewritten requests. More bytes may follow behind them, even if no request
+    /// is left in these.
     pub(super) fn is_rewritten(&self) -> bool {
         !self.rewritten.rest().is_empty()
     }
 
-    /// How many bytes are still to be taken.
+    /// Number of bytes that are left.
     pub(super) fn len(&self) -> usize {
         self.rewritten.rest().len() + self.bytes.rest().len()
     }
 
-    /// Removes the first `count` bytes of the rest.
+    /// Skips the first `count` bytes of the rest.
     pub(super) fn consume(&mut self, count: usize) {
         match self.rewritten.rest() {
             [] => self.bytes.consume(count),
@@ -68,7 +80,8 @@ impl RequestBuffer {
         }
     }
 
-    /// The first so many bytes of the rest, by themselves.
+    /// Removes the first `count` bytes of the rest and returns them, without a copy if they are all of a
+    /// buffer.
     pub(super) fn take(&mut self, count: usize) -> Vec<u8> {
         let taking = match self.rewritten.rest() {
             [] => &mut self.bytes,
@@ -82,7 +95,7 @@ impl RequestBuffer {
         taken
     }
 
-    /// These whole requests come before the rest.
+    /// Puts whole requests in the usual form before the rest. No rewritten requests may be left.
     pub(super) fn put_before(&mut self, requests: Vec<u8>) {
         debug_assert!(self.rewritten.rest().is_empty());
         self.rewritten = Taking {
@@ -91,18 +104,18 @@ impl RequestBuffer {
         };
     }
 
-    /// Bytes of memory that it takes.
+    /// Number of bytes of memory that the buffers hold.
     pub(super) fn held(&self) -> usize {
         self.bytes.bytes.capacity() + self.rewritten.bytes.capacity()
     }
 
-    /// A vector that ends with the rest, to append to.
+    /// Returns a vector that ends with the rest, to append to.
     pub(super) fn room(&mut self) -> &mut Vec<u8> {
         self.bytes.compact();
         &mut self.bytes.bytes
     }
 
-    /// These bytes come behind the rest.
+    /// Adds bytes behind the rest.
     pub(super) fn append(&mut self, mut bytes: Vec<u8>) {
         match self.bytes.rest() {
             [] => self.bytes = Taking { bytes, start: 0 },

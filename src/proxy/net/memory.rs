@@ -1,4 +1,17 @@
 //! The memory that the clients of a proxy hold: each client's, and the sum, which has a limit.
+//!
+//! Counted are the bytes of requests that wait, of queued transactions, and of replies from their arrival
+//! until they are written. When the sum exceeds the limit, the clients that hold most are killed until the
+//! rest fits, as with `maxmemory-clients` of a server.
+//!
+//! ```text
+//! ClientMemory (one for each client)        MemoryBudget (one for each proxy)
+//!   buffers: set after each change   ──┐
+//!   replies: added as they arrive    ──┴──▶ used ──▶ used > limit? kill the largest holders
+//! ```
+//!
+//! A killed client frees its memory only when its task runs next. Until then `is_evicting` keeps others from
+//! being killed for the same bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,14 +22,18 @@ use crate::proxy::net::registry::{ClientEntry, ClientRegistry};
 /// The sum over all clients, and its limit.
 #[derive(Debug)]
 pub(super) struct MemoryBudget {
+    /// Maximum number of bytes; `usize::MAX` for no limit.
     limit: AtomicUsize,
+    /// Bytes that all clients hold now.
     used: AtomicUsize,
-    /// Clients were disconnected and have not freed their memory yet.
+    /// True while clients were killed and none of them has freed its memory yet.
     is_evicting: AtomicBool,
+    /// Number of clients killed because of the limit, since the start.
     evicted: AtomicUsize,
 }
 
 impl MemoryBudget {
+    /// Creates a budget of `limit` bytes.
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit: AtomicUsize::new(limit),
@@ -26,27 +43,29 @@ impl MemoryBudget {
         }
     }
 
+    /// Changes the limit. Checked the next time that a client holds more.
     pub(super) fn set_limit(&self, bytes: usize) {
         self.limit.store(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes that all clients hold.
+    /// Number of bytes that all clients hold.
     pub(super) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// How many clients were disconnected because of the limit.
+    /// Number of clients killed because of the limit.
     pub(super) fn evicted(&self) -> usize {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    /// Whether somebody must go, and nobody is going already.
+    /// True if clients must be killed, and none is on its way out already.
     fn is_exceeded(&self) -> bool {
         self.used() > self.limit.load(Ordering::Relaxed)
             && !self.is_evicting.load(Ordering::Relaxed)
     }
 
-    /// The clients that must go so that the others fit, the largest first.
+    /// Chooses clients to kill, the largest holders first, no more than needed. What killed clients still
+    /// hold counts as freed.
     fn choose(&self, mut clients: Vec<Arc<ClientEntry>>) -> Vec<Arc<ClientEntry>> {
         let (going, mut staying): (Vec<_>, Vec<_>) =
             clients.drain(..).partition(|client| client.is_killed());
@@ -67,7 +86,8 @@ impl MemoryBudget {
 }
 
 impl ClientRegistry {
-    /// `client` holds so many bytes more. When all hold too many, the largest holders are disconnected.
+    /// Records that `client` holds `bytes` more. Kills the largest holders when all clients hold too much;
+    /// `client` may be one of them.
     pub(super) fn add_held(&self, client: &ClientEntry, bytes: usize) {
         client.held.fetch_add(bytes, Ordering::Relaxed);
         self.memory.used.fetch_add(bytes, Ordering::Relaxed);
@@ -76,11 +96,13 @@ impl ClientRegistry {
         }
     }
 
+    /// Records that `client` holds `bytes` less.
     pub(super) fn subtract_held(&self, client: &ClientEntry, bytes: usize) {
         client.held.fetch_sub(bytes, Ordering::Relaxed);
         self.memory.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Kills the largest holders of memory.
     fn evict(&self) {
         self.memory.is_evicting.store(true, Ordering::Relaxed);
         for client in self.memory.choose(self.all()) {
@@ -90,19 +112,26 @@ impl ClientRegistry {
     }
 }
 
-/// The bytes that are held for one client in two shares: replies on their way, counted as they come, and its buffers.
+/// The bytes held for one client: its buffers, and replies on their way to it.
+///
+/// Shared with the replies themselves, which may be freed after the connection has ended: a command under way
+/// is completed for a client that has gone.
 #[derive(Debug)]
 pub(super) struct ClientMemory {
     registry: Arc<ClientRegistry>,
     client: Arc<ClientEntry>,
+    /// Bytes of the buffers, when they were last reported.
     buffers: AtomicUsize,
+    /// Bytes of replies that the nodes have sent and that were not written yet.
     replies: AtomicUsize,
 }
 
-/// Changes of less are not counted.
+/// Smaller changes of the buffers, in bytes, are not reported, so that small requests do not touch the
+/// counters that all threads share.
 const COUNTED_BYTES_MIN: usize = 16 << 10;
 
 impl ClientMemory {
+    /// Creates the memory of a client that holds nothing.
     pub(super) fn new(registry: Arc<ClientRegistry>, client: Arc<ClientEntry>) -> Self {
         Self {
             registry,
@@ -112,7 +141,8 @@ impl ClientMemory {
         }
     }
 
-    /// Its buffers have so many bytes now.
+    /// Records that the buffers have this many bytes now. Called by the client's own task only, so load and
+    /// store need not be one operation.
     #[inline]
     pub(super) fn set_buffers(&self, bytes: usize) {
         let before = self.buffers.load(Ordering::Relaxed);
@@ -125,7 +155,7 @@ impl ClientMemory {
         }
     }
 
-    /// Bytes of replies that have come and not gone out.
+    /// Number of bytes of replies that have arrived and were not written.
     pub(super) fn replies(&self) -> usize {
         self.replies.load(Ordering::Relaxed)
     }
@@ -144,11 +174,11 @@ impl ByteMeter for ClientMemory {
 }
 
 impl Drop for ClientMemory {
-    /// The last reply may be freed later than the connection.
+    /// Runs when the last reply is freed, which may be after the end of the connection.
     fn drop(&mut self) {
         self.registry
             .subtract_held(&self.client, self.buffers.load(Ordering::Relaxed));
-        // Somebody has gone: if that was not enough, others may be looked for.
+        // A client has freed its memory. If that was not enough, the next add chooses again.
         self.registry
             .memory
             .is_evicting
@@ -179,7 +209,7 @@ mod tests {
         assert_eq!(ended(), [false; 4]);
         clients[0].1.add(20 << 20);
         assert_eq!(ended(), [false, true, false, false]);
-        // Nobody else goes while the first is still on its way out.
+        // No other client is killed while the first has not freed its memory.
         clients[0].1.add(5 << 20);
         assert_eq!(ended(), [false, true, false, false]);
         assert_eq!(registry.memory.evicted(), 1);

@@ -1,13 +1,68 @@
-//! A proxy: how do the bytes of programs that take us for one server go to the nodes and back?
+//! The sockets of the proxy, on tokio: how do the bytes of its clients get to the nodes and back, and what do
+//! all clients share?
 //!
-//! * [`Proxy`]: serves any number of connections over one client's nodes.
-//! * `connection`: serves one connection; `actions`: carries out the steps of what is more than requests and replies (SUBSCRIBE, EXEC,
-//!   BLPOP, ...); `call`: sends one command by itself.
-//! * `client_io`: reads from a client also while it is written to, within limits; `input`: bytes that wait to be carried out;
-//!   `memory`: what all clients hold, and who goes when it is too much.
-//! * `streaming`: passes on a request or reply that is too large to be kept. `registry`: all connections, for CLIENT LIST and KILL.
+//! * [`Proxy`]: the handle. Serves any number of client connections over one set of nodes. `build`:
+//!   [`Builder::build_proxy`](crate::Builder::build_proxy).
+//! * `connection`: [`ClientConnection`], which serves one client from its first byte to its last, round by
+//!   round.
+//! * `actions`: its second half: carries out the steps of an `ActionTask` (WATCH, EXEC, BLPOP, SUBSCRIBE,
+//!   ...). `call`: sends one command that is not part of a round.
+//! * `client_io`: the client's socket. Reads from a client that is written to, and enforces the output limit.
+//!   `input`: bytes that were read and not carried out.
+//! * `streaming`: requests and replies too large to be kept, forwarded in pieces over a connection of their
+//!   own.
+//! * `registry`: all clients, for CLIENT LIST, KILL and UNBLOCK; the pause; what stops the proxy. `memory`:
+//!   how much all clients hold, and which are disconnected when it is too much.
 //!
-//! What a client is answered is decided by `proxy` and `plan`; here bytes are moved and waited for.
+//! # Who owns what
+//!
+//! ```text
+//! Proxy ─┬─ Arc<ClientRegistry>      shared by all handles, with_separate_upstreams too
+//!        │    ├─ ClientEntry, one for each client: CLIENT INFO, killed, unblocked, waker
+//!        │    ├─ MemoryBudget: bytes held by all clients, and the limit
+//!        │    └─ limits for new clients, password, pause, version of the servers
+//!        └─ Arc<Upstreams>           one set for each handle of with_separate_upstreams
+//!             └─ Shared × 2          RESP2 and RESP3: executor, connections, script cache
+//!
+//! ClientConnection                   a local of the future of Proxy::serve
+//!   ├─ Session                       what the client has set (pure)
+//!   ├─ Input, out                    bytes before and after a round
+//!   ├─ ClientIo                      socket, limits, Subscriber, bytes read out of turn
+//!   ├─ Option<Lease>                 the exclusive connection of WATCH
+//!   └─ Arc<ClientMemory>             also held by replies under way, which may outlive the client
+//! ```
+//!
+//! A dropped future of `serve` drops all of this: the entry is deregistered, the lease closed, the
+//! subscriptions ended. Other clients reach a connection only through its `ClientEntry`: they set a flag
+//! there and wake the task, which reads the flag.
+//!
+//! # What runs where
+//!
+//! * Everything of one client runs in the task that polls `serve`: there is no task for each direction, and
+//!   none for messages.
+//! * A request with more than 4096 arguments is planned and merged in `spawn_blocking`, because that takes
+//!   long enough for other clients of the thread to notice.
+//! * Connections to the nodes have tasks of their own (`aio`), so a command that was sent is completed after
+//!   its client has gone.
+//!
+//! # Limits
+//!
+//! | limit | default | set by | beyond it |
+//! |---|---|---|---|
+//! | clients | 10,000 | [`Proxy::with_max_clients`] | an error, and the connection is closed |
+//! | memory of all clients | 4 GB | [`Proxy::with_memory_limit`] | the largest holders are disconnected |
+//! | requests waiting of a client | 1 GB | [`Proxy::with_query_limit`] | disconnected |
+//! | the same before AUTH | 1 MB, 10 arguments of 16 KB | fixed | disconnected |
+//! | output, not subscribed | none | [`Proxy::with_output_limit`] | disconnected |
+//! | output, subscribed | 32 MB, or 8 MB for 60 s | [`Proxy::with_pub_sub_output_limit`] | disconnected |
+//! | idle time | none | [`Proxy::with_idle_timeout`] | disconnected |
+//! | TCP keepalive | 300 s | [`Proxy::with_tcp_keepalive`] | the kernel closes the connection |
+//! | transaction | 512 MB | fixed | the command is refused, EXEC aborts |
+//! | argument; inline request | 512 MB; 64 KB | fixed | protocol error, disconnected |
+//! | round | 4096 commands, 16,384 arguments, 4 MB | fixed | the rest is the next round |
+//! | request or reply kept in memory | 4 MB, if it can be streamed | fixed | forwarded in pieces |
+//!
+//! The content of replies is decided in `proxy` and `plan`; here bytes are moved and waited for.
 
 mod actions;
 mod build;
@@ -43,20 +98,22 @@ use crate::topology::Topology;
 
 pub use registry::DEFAULT_MEMORY_LIMIT;
 
-/// Unanswered probes until a client counts as gone, as on a server.
+/// Number of unanswered TCP keepalive probes after which the kernel closes a connection, as on a server.
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// Serves programs that speak the Redis protocol, in any language, as if all nodes were one server.
+/// Serves programs that use the Redis protocol, in any language, as if all nodes were one server.
 ///
-/// RESP2, and RESP3 after `HELLO 3`. Commands are routed, cut and merged as by
-/// [`ShardedClient`](crate::aio::ShardedClient), and what cannot be done over many nodes is refused with the same code
-/// words. Replies of one node are passed on as they came. Requests of one connection are carried out in their order as far
-/// as they concern the same node, which those of the same key do.
+/// RESP2, and RESP3 after `HELLO 3`. Commands are routed, split and merged as by
+/// [`ShardedClient`](crate::aio::ShardedClient), and what cannot be done over many nodes is refused with the
+/// same error codes. Replies of one node are passed on as they came. Requests of one connection are carried
+/// out in their order as far as they concern the same node, which those of the same key do.
 ///
-/// A connection may use MULTI, EXEC, DISCARD and WATCH (keys of one node), subscribe to channels and patterns of all nodes,
-/// wait with BLPOP and the like, and has an id, a name and a place in CLIENT LIST. It has database 0 only.
+/// A client may use MULTI, EXEC, DISCARD and WATCH (keys of one node), subscribe to channels and patterns of
+/// all nodes, block with BLPOP and the like, and has an id, a name and a line in CLIENT LIST. It has database
+/// 0 only.
 ///
-/// Made by [`Builder::build_proxy`](crate::Builder::build_proxy). The listener is yours:
+/// Cloning is cheap, and clones share everything. Made by
+/// [`Builder::build_proxy`](crate::Builder::build_proxy). The caller accepts the connections:
 ///
 /// ```no_run
 /// # use redis_sharding::ShardedClient;
@@ -79,27 +136,29 @@ pub struct Proxy {
     registry: Arc<ClientRegistry>,
 }
 
-/// The ways to the nodes.
+/// The connections to the nodes.
 #[derive(Debug)]
 struct Upstreams {
-    /// For clients that speak RESP2, and for those that speak RESP3: a server's replies differ by more than their marks, so
-    /// each gets those that were made for it.
+    /// For clients of RESP2 and for those of RESP3. The replies of a server differ between the two by more
+    /// than their markers, so each client gets replies that were made for its protocol.
     shared: [Arc<Shared>; 2],
+    /// Kept for [`Proxy::with_separate_upstreams`].
     config: ClientConfig,
 }
 
-/// What scripts went through the proxy, by whichever connection.
+/// Scripts that went through the proxy, of all clients and for both protocols.
 type SharedScriptCache = Arc<RwLock<Arc<ScriptCache>>>;
 
 impl Upstreams {
+    /// Prepares the connections; none is opened before its first command.
     fn open(config: ClientConfig, scripts: &SharedScriptCache) -> Self {
         let shared = [ProtocolVersion::RESP2, ProtocolVersion::RESP3].map(|version| {
             let endpoints = config.endpoints.iter();
             let endpoints = endpoints.map(|endpoint| endpoint.speaking(version));
             Arc::new(Shared {
                 router: config.router.clone(),
-                // As many may wait as there are clients: one that waits for a connection to wait on would miss what
-                // comes for it.
+                // No limit on exclusive connections: a client queued for one would miss the element that its
+                // BLPOP waits for.
                 executor: Executor::new(
                     endpoints.collect(),
                     &config.settings,
@@ -115,6 +174,7 @@ impl Upstreams {
 }
 
 impl Proxy {
+    /// Creates a proxy without clients.
     pub(crate) fn new(config: ClientConfig) -> Self {
         Self {
             registry: Arc::new(ClientRegistry::new(config.settings.max_clients)),
@@ -122,8 +182,10 @@ impl Proxy {
         }
     }
 
-    /// The most connections at a time, as [`Builder::max_clients`](crate::Builder::max_clients). A number outside of its
-    /// limits counts as the nearest one. Defaults to what the builder was told.
+    /// Sets the maximum number of connections at a time, as
+    /// [`Builder::max_clients`](crate::Builder::max_clients). A number outside of its limits counts as the
+    /// nearest one. A new client beyond it gets an error and is closed; clients that are connected stay.
+    /// Defaults to the number given to the builder.
     #[must_use]
     pub fn with_max_clients(self, clients: usize) -> Self {
         self.registry
@@ -131,17 +193,19 @@ impl Proxy {
         self
     }
 
-    /// Clients must say this password, by AUTH or HELLO, before anything else. It has nothing to do with the nodes' own. Applies
-    /// to those who come from now on. Defaults to none: everybody who can connect is let in.
+    /// Requires clients to send this password, by AUTH or HELLO, before any other command. It has nothing to
+    /// do with the passwords of the nodes. Applies to clients that connect from now on. Defaults to none:
+    /// every client that can connect is let in.
     #[must_use]
     pub fn with_password(self, password: &str) -> Self {
         self.registry.set_auth(Auth::with_password(password));
         self
     }
 
-    /// How much memory all clients together may hold: requests and replies on their way, queued commands. Beyond it those
-    /// that hold most are disconnected, as with `maxmemory-clients` of a server; [`evicted_client_count`](Self::evicted_client_count)
-    /// counts them. Zero is no limit. Defaults to [`DEFAULT_MEMORY_LIMIT`].
+    /// Sets how many bytes of memory all clients together may hold: requests and replies on their way, queued
+    /// commands. Beyond it the clients that hold most are disconnected, as with `maxmemory-clients` of a
+    /// server; [`evicted_client_count`](Self::evicted_client_count) counts them. Zero means no limit.
+    /// Defaults to [`DEFAULT_MEMORY_LIMIT`].
     #[must_use]
     pub fn with_memory_limit(self, bytes: usize) -> Self {
         let limit = if bytes == 0 { usize::MAX } else { bytes };
@@ -149,8 +213,9 @@ impl Proxy {
         self
     }
 
-    /// How many bytes of requests may wait of one client; who sends more without reading replies, or a larger request, is
-    /// disconnected. Less than 1 MB counts as 1 MB, as on a server. Applies to clients that come from now on. Defaults to
+    /// Sets how many bytes of requests of one client may wait. A client that sends more without reading
+    /// replies, or a larger request that cannot be forwarded as it arrives, is disconnected. Less than 1 MB
+    /// counts as 1 MB, as on a server. Applies to clients that connect from now on. Defaults to
     /// [`REQUEST_BYTES_MAX`](super::REQUEST_BYTES_MAX).
     #[must_use]
     pub fn with_query_limit(self, bytes: usize) -> Self {
@@ -160,26 +225,27 @@ impl Proxy {
         self
     }
 
-    /// How many bytes of replies may wait until a client without subscriptions reads them. Applies to clients that come
-    /// from now on. Defaults to [`OutputLimit::NONE`].
+    /// Sets how many bytes of replies may wait to be read by a client without subscriptions. Applies to
+    /// clients that connect from now on. Defaults to [`OutputLimit::NONE`].
     #[must_use]
     pub fn with_output_limit(self, limit: OutputLimit) -> Self {
         self.registry.change_limits(|limits| limits.normal = limit);
         self
     }
 
-    /// How many bytes of messages and replies may wait until a client with subscriptions reads them. Applies to clients
-    /// that come from now on. Defaults to [`OutputLimit::PUB_SUB`].
+    /// Sets how many bytes of messages and replies may wait to be read by a client with subscriptions.
+    /// Applies to clients that connect from now on. Defaults to [`OutputLimit::PUB_SUB`].
     #[must_use]
     pub fn with_pub_sub_output_limit(self, limit: OutputLimit) -> Self {
         self.registry.change_limits(|limits| limits.pub_sub = limit);
         self
     }
 
-    /// After how long a silence of a client its host is asked whether it is still there, so that connections of clients that
-    /// have vanished do not stay for ever, as with `tcp-keepalive` of a server. From 1 s to
-    /// [`TCP_KEEPALIVE_MAX`](crate::builder::TCP_KEEPALIVE_MAX); what is outside counts as the nearest. For
-    /// [`serve_tcp`](Self::serve_tcp). Defaults to 300 s; `None` is never.
+    /// Sets the time without traffic after which a client's host is probed, so that the connections of
+    /// clients that have vanished are closed, as with `tcp-keepalive` of a server. From 1 s to
+    /// [`TCP_KEEPALIVE_MAX`](crate::builder::TCP_KEEPALIVE_MAX); a time outside of that counts as the
+    /// nearest. `None` means never. Used by [`serve_tcp`](Self::serve_tcp), for clients that connect from now
+    /// on. Defaults to 300 s.
     #[must_use]
     pub fn with_tcp_keepalive(self, idle: impl Into<Option<Duration>>) -> Self {
         let idle = idle.into().map(|idle| limits::TCP_KEEPALIVE.clamp(idle));
@@ -188,8 +254,9 @@ impl Proxy {
         self
     }
 
-    /// Disconnects clients that send nothing for so long, unless they have subscriptions or wait for a blocking command.
-    /// Applies to clients that come from now on. Defaults to `None`: they may stay.
+    /// Disconnects clients that send nothing for this long, unless they have subscriptions or wait for a
+    /// blocking command. Applies to clients that connect from now on. Defaults to `None`: no client is
+    /// disconnected.
     #[must_use]
     pub fn with_idle_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
         let timeout = timeout.into();
@@ -197,8 +264,9 @@ impl Proxy {
         self
     }
 
-    /// The same proxy, with the same clients in CLIENT LIST, over connections of its own. One for every thread, each
-    /// with a runtime of its own, spares threads waking each other.
+    /// Returns a handle with the same clients in CLIENT LIST, the same settings and the same script cache,
+    /// and with connections to the nodes of its own. Use one for each thread, each on its own runtime, to
+    /// avoid wake-ups across threads.
     #[must_use]
     pub fn with_separate_upstreams(&self) -> Self {
         Self {
@@ -210,12 +278,13 @@ impl Proxy {
         }
     }
 
-    /// The nodes and their placement: an immutable snapshot.
+    /// Returns the nodes and their placement: an immutable snapshot.
     pub fn topology(&self) -> Arc<Topology> {
         Arc::clone(self.upstreams.config.router.topology())
     }
 
-    /// Serves a connection over TCP until its end: sets its options, and then does as [`serve`](Self::serve).
+    /// Serves a TCP connection until its end: sets `TCP_NODELAY` and keepalive, and then does as
+    /// [`serve`](Self::serve).
     ///
     /// # Errors
     ///
@@ -223,6 +292,7 @@ impl Proxy {
     pub async fn serve_tcp(&self, stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         if let Some(idle) = self.registry.limits().tcp_keepalive {
+            // The probes take as long again as the silence before the first, as on a server.
             let interval = (idle / KEEPALIVE_PROBES).max(Duration::from_secs(1));
             let keepalive = TcpKeepalive::new().with_time(idle);
             let keepalive = keepalive.with_interval(interval);
@@ -238,11 +308,14 @@ impl Proxy {
 
     /// Serves one connection until its end. `peer` and `local` are its addresses, as CLIENT LIST shows them.
     ///
-    /// When the future is dropped, the connection is closed; commands that were handed over are carried out all the same.
+    /// When the future is dropped, the connection is closed; commands that were sent to nodes are carried out
+    /// all the same. A connection beyond the maximum number of clients gets an error, and is not an error
+    /// here.
     ///
     /// # Errors
     ///
-    /// When bytes cannot be read from or written to the connection.
+    /// When reading from or writing to the connection fails, the client exceeds a limit, or it is killed
+    /// while it is written to.
     pub async fn serve<S>(&self, stream: S, peer: &str, local: &str) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
@@ -250,31 +323,35 @@ impl Proxy {
         ClientConnection::serve(self, stream, peer, local).await
     }
 
-    /// How many connections are served.
+    /// Number of connections that are served.
     pub fn client_count(&self) -> usize {
         self.registry.count()
     }
 
-    /// How many bytes of memory all clients together hold, as far as [`with_memory_limit`](Self::with_memory_limit) counts.
+    /// Number of bytes of memory that all clients together hold, as counted by
+    /// [`with_memory_limit`](Self::with_memory_limit).
     pub fn memory_used(&self) -> usize {
         self.registry.memory.used()
     }
 
-    /// How many clients were disconnected because all held too much memory.
+    /// Number of clients that were disconnected because of [`with_memory_limit`](Self::with_memory_limit).
     pub fn evicted_client_count(&self) -> usize {
         self.registry.memory.evicted()
     }
 
-    /// Ends: connections are closed as soon as what they have asked is answered, new ones at once.
+    /// Stops the proxy: a connection is closed as soon as the requests that it has sent are answered, a
+    /// blocked one and a new one at once. Cannot be undone. [`drain`](Self::drain) waits for the end.
     pub fn stop(&self) {
         self.registry.stop();
     }
 
-    /// Waits until no connection is served any more, but not longer than `limit`. Whether none is left.
+    /// Waits until no connection is served any more, at most for `limit`. Returns true if none is left. Does
+    /// not [stop](Self::stop) anything by itself.
     pub async fn drain(&self, limit: Duration) -> bool {
         self.registry.wait_until_empty(limit).await
     }
 
+    /// Returns the connections for clients of this protocol.
     fn shared(&self, protocol: Protocol) -> &Arc<Shared> {
         &self.upstreams.shared[usize::from(protocol == Protocol::Resp3)]
     }

@@ -1,4 +1,22 @@
-//! All connections of a proxy.
+//! All clients of a proxy: CLIENT LIST, KILL and UNBLOCK; the pause; limits and password for new clients; the
+//! end.
+//!
+//! * [`ClientRegistry`]: shared by all connections.
+//! * [`ClientEntry`]: one client, as the others see it.
+//!
+//! Another client's task is never touched directly. CLIENT KILL, CLIENT UNBLOCK and `stop` set a flag in the
+//! entry and wake its task, which reads the flag before its next wait:
+//!
+//! ```text
+//! killer:  killed = true  ─▶ is_woken = true ─▶ wake
+//! client:  set_waker ─▶ take_woken? ─▶ is_killed? ─▶ ... pending
+//! ```
+//!
+//! The client registers its waker before it reads the flags and the killer sets the flags before it wakes, so
+//! at least one of the two notices the other.
+//!
+//! Locks: `clients` before an entry's `state`, never the other way round, and neither is held across an
+//! await.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,59 +35,75 @@ use crate::proxy::{
 };
 use crate::resp::{Protocol, write_error, write_int, write_status};
 
-/// The default of [`Proxy::with_memory_limit`](super::Proxy::with_memory_limit).
+/// Default of [`Proxy::with_memory_limit`](super::Proxy::with_memory_limit), in bytes: 4 GB, or 1 GB where
+/// addresses have 32 bits.
 pub const DEFAULT_MEMORY_LIMIT: usize = match (1_usize << 30).checked_mul(4) {
     Some(bytes) => bytes,
     None => 1 << 30,
 };
 
-/// Who is there.
+/// All clients of a proxy, and what they share.
 #[derive(Debug)]
 pub(super) struct ClientRegistry {
+    /// Maximum number of clients at a time.
     max_clients: AtomicUsize,
     pub(super) memory: MemoryBudget,
+    /// Limits for clients that connect from now on.
     limits: Mutex<ClientLimits>,
+    /// The last id given out. Ids are never used twice, so that a late CLIENT KILL ID cannot hit a newer
+    /// client.
     last_id: AtomicU64,
+    /// By id, which is the order of CLIENT LIST.
     clients: Mutex<BTreeMap<u64, Arc<ClientEntry>>>,
+    /// Set once, by `stop`.
     stopping: AtomicBool,
-    /// Somebody has left.
+    /// Notified when a client has left, for `wait_until_empty`.
     deregistered: Notify,
+    /// Version of the servers, once a client's HELLO has found it out.
     version: Mutex<Option<String>>,
+    /// Password for clients that connect from now on.
     auth: Mutex<Auth>,
-    /// Whether there may be something in `spell`.
+    /// False if `pause_window` is certainly `None`: read in each round, and spares the lock.
     may_be_paused: AtomicBool,
+    /// The pause in force. May be over already.
     pause_window: Mutex<Option<PauseWindow>>,
 }
 
-/// A pause, and its end.
+/// A pause: what the nodes hold back, and until when.
 #[derive(Clone, Copy, Debug)]
 struct PauseWindow {
     pause: Pause,
     end: Instant,
 }
 
-/// One connection, as the others see it.
+/// One client, as the others see it.
 #[derive(Debug)]
 pub(super) struct ClientEntry {
     connected_at: Instant,
+    /// CLIENT INFO as last published, and a CLIENT UNBLOCK that the task has not taken yet.
     state: Mutex<State>,
-    /// The task that serves it, while that waits.
+    /// Wakes the task that serves the client.
     waker: AtomicWaker,
-    /// There is something to look at: it is to end, or need not wait any more.
+    /// True if a flag was set that the task has not read.
     is_woken: AtomicBool,
+    /// True once the client is to be disconnected. Never reset.
     killed: AtomicBool,
-    /// Bytes of memory that are used for it.
+    /// Number of bytes of memory that are held for the client.
     pub(super) held: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct State {
+    /// CLIENT INFO as last published.
     client: ClientInfo,
+    /// When the client last sent bytes.
     last_request: Instant,
+    /// Set by CLIENT UNBLOCK, and taken by the client's task.
     unblocked: Option<Unblocked>,
 }
 
 impl ClientRegistry {
+    /// Creates a registry without clients.
     pub(super) fn new(max_clients: usize) -> Self {
         Self {
             max_clients: AtomicUsize::new(max_clients),
@@ -86,28 +120,33 @@ impl ClientRegistry {
         }
     }
 
+    /// Sets the maximum number of clients.
     pub(super) fn set_clients_max(&self, clients: usize) {
         self.max_clients.store(clients, Ordering::Relaxed);
     }
 
-    /// For those who come from now on.
+    /// Changes the limits of clients that connect from now on.
     pub(super) fn change_limits(&self, change: impl FnOnce(&mut ClientLimits)) {
         change(&mut self.limits.lock());
     }
 
+    /// Returns the limits for a new client.
     pub(super) fn limits(&self) -> ClientLimits {
         *self.limits.lock()
     }
 
+    /// Sets the password for clients that connect from now on.
     pub(super) fn set_auth(&self, auth: Auth) {
         *self.auth.lock() = auth;
     }
 
+    /// Returns the password for a new client.
     pub(super) fn auth(&self) -> Auth {
         self.auth.lock().clone()
     }
 
-    /// The nodes hold commands back from now on. A pause in a pause makes it neither shorter nor laxer, as at a server.
+    /// Records that the nodes hold commands back. As on a server, a pause within a pause makes it neither
+    /// shorter nor laxer.
     pub(super) fn begin_pause(&self, pause: Pause, length: Duration) {
         let end = Instant::now() + length;
         let mut spell = self.pause_window.lock();
@@ -117,15 +156,19 @@ impl ClientRegistry {
             pause: before.pause.max(pause),
             end: before.end.max(end),
         });
+        // After the window is in place, and under its lock, so that a concurrent `end_pause` cannot leave the
+        // flag false with a window set.
         self.may_be_paused.store(true, Ordering::Relaxed);
     }
 
+    /// Records that the nodes hold nothing back any more.
     pub(super) fn end_pause(&self) {
         let mut spell = self.pause_window.lock();
         *spell = None;
         self.may_be_paused.store(false, Ordering::Relaxed);
     }
 
+    /// Returns the pause in force, if there is one.
     fn pause_window(&self) -> Option<PauseWindow> {
         if !self.may_be_paused.load(Ordering::Relaxed) {
             return None;
@@ -134,13 +177,13 @@ impl ClientRegistry {
         spell.filter(PauseWindow::is_open)
     }
 
-    /// What the nodes hold back now.
+    /// Returns what the nodes hold back now.
     pub(super) fn pause(&self) -> Pause {
         self.pause_window()
             .map_or(Pause::Nothing, |spell| spell.pause)
     }
 
-    /// How long they may do so.
+    /// Returns how long the nodes may hold commands back from now on. Added to the deadline of requests.
     pub(super) fn pause_time(&self) -> BlockingTime {
         let left = |spell: PauseWindow| spell.end.saturating_duration_since(Instant::now());
         self.pause_window().map_or(BlockingTime::None, |spell| {
@@ -148,16 +191,19 @@ impl ClientRegistry {
         })
     }
 
+    /// Number of clients.
     pub(super) fn count(&self) -> usize {
         self.clients.lock().len()
     }
 
-    /// Lets somebody in; or not, because there are too many, or because this is the end.
+    /// Adds a client. Returns `None` if there are too many, or the proxy is stopping.
     pub(super) fn register(
         &self,
         peer: &str,
         local: &str,
     ) -> Option<(Arc<ClientEntry>, ClientInfo)> {
+        // Held across the check and the insert: `stop` sets its flag before it takes this lock, so each new
+        // client either sees the flag here or is woken by `stop`.
         let mut entries = self.clients.lock();
         let full = entries.len() >= self.max_clients.load(Ordering::Relaxed);
         if full || self.is_stopping() {
@@ -186,15 +232,18 @@ impl ClientRegistry {
         Some((entry, client))
     }
 
+    /// Removes a client.
     pub(super) fn deregister(&self, id: u64) {
         self.clients.lock().remove(&id);
         self.deregistered.notify_waiters();
     }
 
+    /// True after `stop`.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
 
+    /// Refuses new clients, and wakes all others so that they end when they have nothing left to do.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         for entry in self.clients.lock().values() {
@@ -202,12 +251,14 @@ impl ClientRegistry {
         }
     }
 
+    /// Waits until there is no client, at most for `limit`. Returns true if there is none.
     pub(super) async fn wait_until_empty(&self, limit: Duration) -> bool {
-        // A limit beyond the clock's end is none.
+        // `None` beyond what an `Instant` can represent: no limit.
         let end = Instant::now().checked_add(limit);
         loop {
             let left = self.deregistered.notified();
             tokio::pin!(left);
+            // Registered before the count is read, so that a client that leaves in between is noticed.
             left.as_mut().enable();
             if self.count() == 0 {
                 return true;
@@ -222,15 +273,17 @@ impl ClientRegistry {
         }
     }
 
+    /// Returns the version of the servers, if it is known.
     pub(super) fn version(&self) -> Option<String> {
         self.version.lock().clone()
     }
 
+    /// Records the version of the servers.
     pub(super) fn set_version(&self, version: &str) {
         *self.version.lock() = Some(version.to_owned());
     }
 
-    /// Does what `asker` asks, and writes the answer.
+    /// Carries out a request of the client `asker`, and writes the reply.
     pub(super) fn answer(
         &self,
         ask: &RegistryRequest,
@@ -246,7 +299,7 @@ impl ClientRegistry {
                 };
                 protocol.write_text(out, &self.lines(&which, asker));
             }
-            // Clients that are named come in the order of their names, as often as they are named.
+            // As on a server: in the order of the ids given, with repetitions.
             RegistryRequest::List(which) if !which.ids.is_empty() => {
                 protocol.write_text(out, &self.lines_of(&which.ids));
             }
@@ -260,10 +313,12 @@ impl ClientRegistry {
         }
     }
 
+    /// Returns all clients, in the order of their ids.
     pub(super) fn all(&self) -> Vec<Arc<ClientEntry>> {
         self.clients.lock().values().cloned().collect()
     }
 
+    /// Returns the clients that match a filter of the client `asker`.
     fn select(&self, which: &ClientFilter, asker: u64) -> Vec<Arc<ClientEntry>> {
         let entries = self.clients.lock();
         let meant =
@@ -271,17 +326,20 @@ impl ClientRegistry {
         entries.values().filter(meant).cloned().collect()
     }
 
+    /// Lines of CLIENT LIST for a filter.
     fn lines(&self, which: &ClientFilter, asker: u64) -> String {
         let meant = self.select(which, asker);
         meant.iter().map(|entry| entry.line()).collect()
     }
 
+    /// Lines of CLIENT LIST for ids, in their order. Ids of no client are left out.
     fn lines_of(&self, ids: &[u64]) -> String {
         let entries = self.clients.lock();
         let named = ids.iter().filter_map(|id| entries.get(id));
         named.map(|entry| entry.line()).collect()
     }
 
+    /// Kills the clients that match, and returns their number.
     fn kill(&self, which: &ClientFilter, asker: u64) -> usize {
         let meant = self.select(which, asker);
         for entry in &meant {
@@ -290,11 +348,15 @@ impl ClientRegistry {
         meant.len()
     }
 
+    /// Unblocks a client. Returns true if it was blocked, and false if it was not, is held back by a pause,
+    /// or does not exist.
     fn unblock(&self, id: u64, how: Unblocked) -> bool {
         let Some(entry) = self.clients.lock().get(&id).cloned() else {
             return false;
         };
         let mut state = entry.state.lock();
+        // Under the lock that `set_blocked` takes: the reply 1 is sent only if the client has not gone on
+        // yet. A reply of the node that has arrived by then still wins.
         let waits = state.client.blocked;
         if waits {
             state.unblocked = Some(how);
@@ -305,13 +367,14 @@ impl ClientRegistry {
 }
 
 impl PauseWindow {
+    /// True until the pause is over.
     fn is_open(&self) -> bool {
         self.end > Instant::now()
     }
 }
 
 impl ClientEntry {
-    /// Its line in CLIENT LIST.
+    /// Formats the line of this client in CLIENT LIST, with its line break.
     fn line(&self) -> String {
         let state = self.state.lock();
         let line = state
@@ -320,54 +383,59 @@ impl ClientEntry {
         line + "\n"
     }
 
-    /// What is told of it from now on.
+    /// Replaces what CLIENT LIST shows. Not called while the client is blocked, because it would reset
+    /// `blocked`.
     pub(super) fn publish(&self, client: ClientInfo) {
         self.state.lock().client = client;
     }
 
-    /// It has sent something.
+    /// Records that the client has sent something, for `idle` in CLIENT LIST.
     pub(super) fn touch(&self) {
         self.state.lock().last_request = Instant::now();
     }
 
-    /// It begins or ends to wait for a blocking command.
+    /// Records that the client begins or ends to wait for a blocking command. Forgets a CLIENT UNBLOCK that
+    /// came too late, which would otherwise end the next one.
     pub(super) fn set_blocked(&self, blocked: bool) {
         let mut state = self.state.lock();
         state.client.blocked = blocked;
         state.unblocked = None;
     }
 
+    /// Takes the CLIENT UNBLOCK that was sent to this client, if there is one.
     pub(super) fn take_unblocked(&self) -> Option<Unblocked> {
         self.state.lock().unblocked.take()
     }
 
-    /// Ends it: what it asked is not answered any more.
+    /// Disconnects the client as soon as its task runs. Requests under way get no reply.
     pub(super) fn kill(&self) {
         self.killed.store(true, Ordering::Release);
         self.wake();
     }
 
+    /// Wakes the client's task to look at its flags.
     fn wake(&self) {
+        // The flag before the wake-up: a task that runs at once must see it.
         self.is_woken.store(true, Ordering::Release);
         self.waker.wake();
     }
 
-    /// Has the task woken when there is something to look at. What was there before is seen by whoever looks afterwards.
+    /// Sets the task to wake. Call it before looking at the flags: see the [module](self).
     pub(super) fn set_waker(&self, cx: &Context<'_>) {
         self.waker.register(cx.waker());
     }
 
-    /// Whether there was something to look at since this was asked the last time.
+    /// True if the task was woken since the last call.
     pub(super) fn take_woken(&self) -> bool {
         self.is_woken.swap(false, Ordering::Acquire)
     }
 
-    /// Bytes of memory that are used for it.
+    /// Number of bytes of memory that are held for the client.
     pub(super) fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Whether somebody has ended it.
+    /// True if the client is to be disconnected.
     pub(super) fn is_killed(&self) -> bool {
         self.killed.load(Ordering::Acquire)
     }

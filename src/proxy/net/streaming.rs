@@ -1,4 +1,12 @@
-//! What is too large to be kept: from the client to a node, and from a node to the client, as it comes.
+//! Requests and replies that are too large to be kept in memory, forwarded in pieces as they arrive.
+//!
+//! * [`StreamingConnection`]: a connection to a node for one request and its reply. Not a shared one: a slow
+//!   client would hold up the replies of all others behind its own.
+//! * [`stream_oversized_reply`]: asks again for a reply that turned out to be too large, and forwards it.
+//!   Only replies to reads are dropped for their size, so asking twice has no effect on the data.
+//!
+//! Once a byte of a reply has been written to the client, a failure cannot be reported any more and ends the
+//! connection.
 
 use std::future::Future;
 use std::io;
@@ -16,17 +24,19 @@ use crate::proxy::Session;
 use crate::proxy::net::client_io::ClientIo;
 use crate::resp::FrameScanner;
 
-/// Read at once at most.
+/// Maximum number of bytes read at once.
 const PIECE_BYTES: usize = 128 << 10;
 
-/// A connection to a node for one request whose bytes are kept nowhere.
+/// A connection to a node for one request whose bytes are not kept.
 pub(super) struct StreamingConnection {
     stream: Box<dyn Duplex>,
-    /// How long the node may do nothing.
+    /// Maximum time for which the node may take or send nothing. Not a deadline for the whole: a large value
+    /// may take minutes.
     timeout: Option<Duration>,
 }
 
 impl StreamingConnection {
+    /// Connects to the node, unless it is in its backoff after failures.
     pub(super) async fn open(
         connector: &Connector,
         timeout: Option<Duration>,
@@ -38,13 +48,13 @@ impl StreamingConnection {
         Ok(Self { stream, timeout })
     }
 
-    /// Passes a piece of the request on.
+    /// Sends a piece of the request.
     pub(super) async fn write(&mut self, piece: &[u8]) -> io::Result<()> {
         within(self.timeout, self.stream.write_all(piece)).await
     }
 
-    /// Passes the reply on; messages that come meanwhile are appended to `behind`. The number of bytes that the client got
-    /// says whether a failure can still be told.
+    /// Forwards one reply to the client; messages that arrive in the meantime are appended to `behind`.
+    /// `told` counts the bytes written: while it is zero, the caller can still report a failure.
     pub(super) async fn stream_reply<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         client: &mut ClientIo<S>,
@@ -60,6 +70,7 @@ impl StreamingConnection {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             let count = scanner.advance(&piece[..count])?;
+            // Before the write, which may fail after a part of it.
             *told += count;
             client.write(&piece[..count], session, behind).await?;
         }
@@ -67,6 +78,7 @@ impl StreamingConnection {
     }
 }
 
+/// Runs one step, with a timeout if there is one.
 async fn within<T>(
     timeout: Option<Duration>,
     step: impl Future<Output = io::Result<T>>,
@@ -80,7 +92,8 @@ async fn within<T>(
     }
 }
 
-/// Asks again for a reply that was too large to be kept, and passes it on as it comes. The error that can be told instead.
+/// Requests a reply again that was too large to be kept, and forwards it as it arrives. The inner error takes
+/// the place of the reply; the outer one ends the connection.
 pub(super) async fn stream_oversized_reply<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     large: &OversizedReply<'_>,

@@ -1,4 +1,12 @@
-//! Requests that concern the connection to us, and no node.
+//! Commands that the proxy carries out itself, because they concern the client's connection and no node.
+//!
+//! * CLIENT and its subcommands: `run_client_command`.
+//! * PING, ECHO, SELECT, AUTH, HELLO, RESET, QUIT: `run_connection_command`.
+//! * MULTI, EXEC, DISCARD, WATCH, UNWATCH: `run_transaction_command`. Changes the session's state, and leaves
+//!   what needs a node to an [`Action`].
+//! * SUBSCRIBE and its relatives: `run_subscription_command`.
+//!
+//! Each writes its reply into a buffer of the caller, who drops it after CLIENT REPLY OFF or SKIP.
 
 use super::{ClientRequest, Disposition, Handled, Session, internal_refusal};
 use crate::command::{CommandSpec, ConnectionCommand, SubscriptionCommand, TransactionCommand};
@@ -14,6 +22,7 @@ use crate::resp::canonical_integer;
 use crate::resp::{write_bulk, write_line, write_status};
 
 impl Session {
+    /// Runs a subcommand of CLIENT.
     pub(super) fn run_client_command(
         &mut self,
         command: &CommandSpec,
@@ -26,6 +35,7 @@ impl Session {
             ClientReply::Written => Ok(Disposition::Answered),
             ClientReply::Ask(ask) => Ok(Disposition::Act(Action::Registry(ask))),
             ClientReply::Replies(replies) => {
+                // SKIP while replies are off leaves them off, as on a server.
                 match (self.reply_mode, replies) {
                     (ReplyMode::Off, ReplyMode::SkipNext) => {}
                     _ => self.reply_mode = replies,
@@ -39,6 +49,7 @@ impl Session {
         }
     }
 
+    /// Runs a command about the connection itself. `command` is its row in the command table.
     pub(super) fn run_connection_command(
         &mut self,
         asked: ConnectionCommand,
@@ -49,6 +60,7 @@ impl Session {
         let first = args.get(1).copied();
         match asked {
             ConnectionCommand::Ping if args.len() > 2 => return Err(wrong_arity(command)),
+            // In subscribed mode of RESP2 a client expects messages only, so PONG comes as one.
             ConnectionCommand::Ping if self.is_subscribed_in_resp2() => {
                 write_line(said, b'*', 2);
                 write_bulk(said, b"pong");
@@ -58,6 +70,8 @@ impl Session {
                 None => write_status(said, "PONG"),
                 Some(text) => write_bulk(said, text),
             },
+            // A client library that sends SELECT 0 on each new connection must work; another database would
+            // belong to one node's connection, and those are shared.
             ConnectionCommand::Select => {
                 check_database(first.unwrap_or_default())?;
                 write_status(said, "OK");
@@ -84,6 +98,8 @@ impl Session {
         Ok(Disposition::Answered)
     }
 
+    /// Runs MULTI, EXEC, DISCARD, WATCH or UNWATCH. The transaction is taken out of the session first; arms
+    /// that keep it put it back.
     pub(super) fn run_transaction_command(
         &mut self,
         asked: TransactionCommand,
@@ -114,7 +130,8 @@ impl Session {
                 write_status(said, "OK");
                 return Ok(self.unwatch());
             }
-            // These do no harm to the transaction, so they are no refusals.
+            // Written as replies and not returned as refusals: a refusal would abort the transaction, and a
+            // server does not abort it for these.
             (TransactionCommand::Multi, queuing) => {
                 self.transaction = queuing;
                 Refusal::new("MULTI calls can not be nested").write(said);
@@ -127,11 +144,16 @@ impl Session {
         Ok(Disposition::Answered)
     }
 
+    /// Runs EXEC as far as no node is needed: an aborted transaction, one whose WATCH has failed, and an
+    /// empty one. The last still goes to the node if keys are watched, because only the node knows if they
+    /// have changed.
     fn exec(&mut self, transaction: Transaction, said: &mut Vec<u8>) -> Disposition {
         if transaction.is_aborted() {
             let text = "Transaction discarded because of previous errors.";
             return self.abort_transaction(Refusal::with_code("EXECABORT", text), said);
         }
+        // The node would run the commands, since it does not watch the keys. A nil reply tells the client to
+        // try again.
         if self.watch_failed {
             self.client.protocol.write_nil_array(said);
             return self.unwatch();
@@ -140,29 +162,34 @@ impl Session {
             write_line(said, b'*', 0);
             return Disposition::Answered;
         }
+        // EXEC ends the watch, no matter how it ends.
         self.watched = None;
         Disposition::Act(Action::Exec(transaction.finish()))
     }
 
+    /// Runs WATCH: adds the keys to those that are watched already, all of which must be on one node.
     fn watch(&mut self, router: &Router, frame: &[u8], args: &[&[u8]]) -> Handled {
         let mut watched = self.watched.clone().unwrap_or_default();
         for key in &args[1..] {
             watched.add_key(router, key).map_err(internal_refusal)?;
         }
         let node = watched.owner().map_err(internal_refusal)?;
+        // Before the node has replied. If WATCH fails there, the action calls `watch_failed`, which takes it
+        // back.
         self.watched = Some(watched);
         let packed = frame.to_vec();
         Ok(Disposition::Act(Action::Watch { node, packed }))
     }
 
-    /// The transaction is over, and nothing of it is done.
+    /// Discards the transaction without running anything, writes `why`, and ends the watch, as a server does
+    /// for EXECABORT.
     pub(super) fn abort_transaction(&mut self, why: Refusal, said: &mut Vec<u8>) -> Disposition {
         self.transaction = None;
         why.write(said);
         self.unwatch()
     }
 
-    /// Nothing is watched any more.
+    /// Forgets all watched keys, in the session at once and on the node by an action.
     fn unwatch(&mut self) -> Disposition {
         self.watch_failed = false;
         match self.watched.take() {
@@ -171,6 +198,7 @@ impl Session {
         }
     }
 
+    /// Runs SUBSCRIBE, UNSUBSCRIBE or a relative. Without names, UNSUBSCRIBE means all of its kind.
     pub(super) fn run_subscription_command(
         &mut self,
         asked: SubscriptionCommand,
@@ -184,6 +212,8 @@ impl Session {
             1 => self.subscriptions.of(kind),
             _ => args[1..].iter().map(|name| name.to_vec()).collect(),
         };
+        // Nothing to unsubscribe from. A server confirms that with a nil name, also after CLIENT REPLY OFF,
+        // because confirmations are messages.
         if names.is_empty() {
             let protocol = self.client.protocol;
             self.subscriptions.change(change, kind, &[], protocol, said);
@@ -197,7 +227,7 @@ impl Session {
     }
 }
 
-/// The only database is number 0.
+/// Checks the number of SELECT. Only database 0 exists; the errors are those of a server with one database.
 fn check_database(number: &[u8]) -> Result<(), Refusal> {
     match canonical_integer(number).map(i32::try_from) {
         Some(Ok(0)) => Ok(()),
@@ -209,6 +239,7 @@ fn check_database(number: &[u8]) -> Result<(), Refusal> {
     }
 }
 
+/// Splits a command of pub/sub into what it names and what it does.
 fn kind_and_change(asked: SubscriptionCommand) -> (SubscriptionKind, SubscriptionChange) {
     use SubscriptionChange::{Subscribe, Unsubscribe};
     use SubscriptionKind::{Channel, Pattern, Shard};

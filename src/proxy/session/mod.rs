@@ -1,4 +1,16 @@
-//! One client that speaks the wire format to us.
+//! The state of one client, and what becomes of each of its requests.
+//!
+//! * [`Session`]: CLIENT INFO, authentication, transaction, watched keys, subscriptions, reply mode.
+//! * [`NextStep`]: what the executor does after a round.
+//! * `round`: which requests make up a round. `local_commands`: commands that are run here, without a node.
+//!
+//! For each request the session [dispatches](Session::dispatch) in a fixed order: unknown command,
+//! authentication, arity, subscribed mode, transaction, and then the command itself. The order shows in the
+//! errors: an error of arity within MULTI aborts the transaction, and a command that subscribed mode does not
+//! allow is refused and not queued.
+//!
+//! The session never waits: it sees only bytes that have arrived, and an [`Action`] carries out what takes
+//! more.
 
 mod local_commands;
 mod round;
@@ -25,82 +37,101 @@ use crate::proxy::transaction::Transaction;
 use crate::resp::RequestParser;
 use crate::resp::{Protocol, write_status};
 
-/// Requests of so many bytes may wait of one who is not let in yet.
+/// Maximum number of bytes of requests that may wait before AUTH. A server closes the connection at the same
+/// size.
 const UNAUTHENTICATED_QUERY_BYTES_MAX: usize = 1 << 20;
 
-/// What is told of a client, and everything that its next command depends on.
+/// State of one client: its CLIENT INFO, transaction, watched keys, subscriptions and reply mode.
 #[derive(Debug)]
 pub(crate) struct Session {
+    /// CLIENT INFO, except for the counts: [`client`](Self::client) adds those.
     client: ClientInfo,
+    /// Copied when the client connects: a password set later applies to later clients.
     auth: Auth,
+    /// True if no password is needed, or the right one was given.
     authenticated: bool,
+    /// Set by CLIENT REPLY.
     reply_mode: ReplyMode,
+    /// Commands since MULTI. `None` outside of a transaction.
     transaction: Option<Transaction>,
-    /// The watched keys, and the node where they are.
+    /// The watched keys and their node, all of them on one. `None` while nothing is watched.
     watched: Option<PlannedTransaction>,
-    /// A WATCH failed, for whatever reason, so its keys may have changed: EXEC answers as if they had.
+    /// True after a WATCH that failed, for whatever reason: its keys may have changed, so EXEC replies nil
+    /// until the watch ends.
     watch_failed: bool,
-    /// The protocol of the connections that the exclusive connection of WATCH was taken from, while there is one.
+    /// Set while the connection of WATCH is held: the protocol of the connections that it was taken from.
+    /// After HELLO it may differ from the client's protocol, and then the connection cannot be given back.
     lease: Option<Protocol>,
+    /// Confirmed subscriptions only.
     subscriptions: Subscriptions,
+    /// Remembers how far a request that has not arrived entirely was searched.
     parser: RequestParser,
+    /// The pause in force when the round began.
     pause: Pause,
-    /// What is told of it may have changed.
+    /// True if CLIENT INFO may have changed since [`take_info`](Self::take_info).
     info_changed: bool,
-    /// The next round has no more commands.
+    /// Maximum number of commands in the next round; adapted by [`answered`](Self::answered).
     round_commands_max: u32,
 }
 
-/// How much of the input was taken, and what comes next.
+/// Result of reading a round from the input.
 #[derive(Debug)]
 pub(crate) struct RoundInput {
+    /// Number of bytes at the beginning of the input that are done with.
     pub(crate) consumed: usize,
     pub(crate) next: NextStep,
 }
 
-/// What comes when the round is answered.
+/// The executor's next step, once the replies of the round are in the output.
 #[derive(Debug)]
 pub(crate) enum NextStep {
-    /// More input is needed: what is left and so many bytes more, at least.
+    /// More input is needed: at least this many bytes after those that are left.
     Input(usize),
-    /// There may be another round in the input.
+    /// The next round may follow; the input need not be empty.
     Round,
-    /// Requests in an unusual form, here in the usual one, come before the rest of the input.
+    /// Requests that came in an unusual form, here in the usual one. They are read before the rest of the
+    /// input.
     Requests(Vec<u8>),
-    /// The first bytes of the input, so many, are one request with very many arguments: it is taken with
-    /// [`TlsSession::read_heavy_round`], where nobody waits for that.
+    /// The first bytes of the input, this many, are one request with very many arguments. It is read with
+    /// [`Session::read_heavy_round`], on a thread for blocking work: a DEL of a million keys would stop all
+    /// other clients of the thread.
     Heavy(usize),
-    /// A large request for this node is at the beginning of the input, and goes there as it comes.
+    /// A large request begins the input. Its bytes are forwarded to this node as they arrive.
     Upload { node: NodeIndex },
-    /// A request that is more than a part of a round. Without `wants_reply` the client has switched its reply off.
+    /// A request that takes more than a part of a round. `wants_reply` is false after CLIENT REPLY OFF or
+    /// SKIP.
     Act { action: Action, wants_reply: bool },
-    /// What comes is no request. This is said, and the connection closed.
+    /// The input is no request. This error is written, and the connection closed.
     Broken(Vec<u8>),
 }
 
-/// One request of the input.
+/// One whole request of the input.
 #[derive(Clone, Copy)]
 pub(super) struct ClientRequest<'f, 'a> {
+    /// The bytes of the request, in the usual form.
     pub(super) frame: &'f [u8],
+    /// Its arguments, the name first. Never empty.
     pub(super) args: &'a [&'f [u8]],
-    /// Nothing has arrived behind it.
+    /// True if nothing has arrived behind it.
     is_last: bool,
 }
 
-/// What becomes of a request.
+/// Outcome of a request that was not refused.
 enum Disposition {
-    /// It is in the round.
+    /// It is part of the round, and a node will reply.
     Queued,
-    /// It was answered.
+    /// Its reply was written locally.
     Answered,
-    /// The same, and the answer comes even if none is wanted.
+    /// Its reply was written locally, and is sent even if replies are switched off.
     AnsweredAlways,
+    /// The action sends what is needed, after the round.
     Act(Action),
 }
 
 type Handled = Result<Disposition, Refusal>;
 
 impl Session {
+    /// Creates the state of a client that has just connected.
     pub(crate) fn new(client: ClientInfo, auth: Auth) -> Self {
         Self {
             client,
@@ -119,20 +150,23 @@ impl Session {
         }
     }
 
+    /// Returns the protocol of the client's replies.
     pub(crate) fn protocol(&self) -> Protocol {
         self.client.protocol
     }
 
+    /// Returns the client's id, as CLIENT ID shows it.
     pub(crate) fn id(&self) -> u64 {
         self.client.id
     }
 
-    /// What is told of it now, if that may have changed since the last time.
+    /// Returns CLIENT INFO if it may have changed since the last call, so that a round of plain commands
+    /// costs the registry nothing.
     pub(crate) fn take_info(&mut self) -> Option<ClientInfo> {
         std::mem::take(&mut self.info_changed).then(|| self.client())
     }
 
-    /// What is told of it now.
+    /// Returns CLIENT INFO as it is now.
     pub(crate) fn client(&self) -> ClientInfo {
         ClientInfo {
             channels: self.subscriptions.count(SubscriptionKind::Channel),
@@ -144,17 +178,17 @@ impl Session {
         }
     }
 
-    /// What the nodes hold back now.
+    /// Sets the pause that is in force now. Called before each round.
     pub(crate) fn set_pause(&mut self, pause: Pause) {
         self.pause = pause;
     }
 
-    /// Bytes of memory that are kept for the client: queued commands.
+    /// Number of bytes of memory that the client holds here: the commands queued since MULTI.
     pub(crate) fn held(&self) -> usize {
         self.transaction.as_ref().map_or(0, Transaction::held)
     }
 
-    /// How many bytes of requests may wait to be carried out, where `limit` is that of clients who are let in.
+    /// Maximum number of bytes of requests that may wait, where `limit` is that of authenticated clients.
     pub(crate) fn query_bytes_max(&self, limit: usize) -> usize {
         match self.authenticated {
             true => limit,
@@ -162,7 +196,10 @@ impl Session {
         }
     }
 
-    /// Takes one request: into the round, or answers it; or says what action it is.
+    /// Handles one request: adds it to the round, or writes a local reply to the pipeline. Returns the next
+    /// step if it ends the round.
+    ///
+    /// Applies CLIENT REPLY: a reply of a node is suppressed when it comes, a local one is not added.
     #[inline]
     fn answer<'f>(
         &mut self,
@@ -170,6 +207,7 @@ impl Session {
         pipeline: &mut RawPipeline<'_, 'f>,
     ) -> Option<NextStep> {
         let silent = self.reply_mode != ReplyMode::On;
+        // Before the command runs, so that CLIENT REPLY SKIP sets it again for the command after it.
         if self.reply_mode == ReplyMode::SkipNext {
             self.reply_mode = ReplyMode::On;
         }
@@ -177,6 +215,8 @@ impl Session {
         let action = match self.dispatch(request, pipeline, &mut said) {
             Ok(Disposition::Queued) => {
                 if silent {
+                    // The node replies all the same: CLIENT REPLY OFF on its connection would concern all
+                    // clients that share it.
                     pipeline.suppress_last();
                 }
                 return None;
@@ -187,7 +227,8 @@ impl Session {
                 return None;
             }
             Ok(Disposition::Act(action)) => {
-                // Replies come again with the one to RESET; but that may be skipped like any other.
+                // RESET switches replies on, and its own is the first. After SKIP it is skipped like that of
+                // any other command.
                 let comes_again =
                     matches!(action, Action::Reset) && self.reply_mode == ReplyMode::Off;
                 let wants_reply = !silent || comes_again;
@@ -200,6 +241,8 @@ impl Session {
                 match &mut self.transaction {
                     Some(transaction) => transaction.abort(),
                     None => {
+                        // A server cannot refuse WATCH for keys of two nodes. A client that ignores the error
+                        // must not have its EXEC run as if the keys had been watched.
                         self.watch_failed |= request.args.first().is_some_and(|name| is_watch(name))
                     }
                 }
@@ -213,6 +256,8 @@ impl Session {
         action
     }
 
+    /// Decides what becomes of a request, after the checks of a server's `processCommand`. Unlike there, a
+    /// client without AUTH gets NOAUTH before an error of arity.
     #[inline]
     fn dispatch<'f>(
         &mut self,
@@ -234,6 +279,8 @@ impl Session {
         if !self.authenticated && !role.is_allowed_unauthenticated() {
             return Err(auth_required());
         }
+        // Short cut for GET, SET and the like: `forward` checks the arity while it looks for the key. Inside
+        // MULTI and in subscribed mode the checks below come first.
         if command.sole_key().is_some()
             && self.transaction.is_none()
             && !self.is_subscribed_in_resp2()
@@ -242,6 +289,7 @@ impl Session {
         }
         if !command.accepts(args.len()) {
             let refusal = wrong_arity(command);
+            // A malformed EXEC ends the transaction on a server, instead of only aborting it.
             if role == ProxyRole::Transaction(TransactionCommand::Exec) {
                 return Ok(self.abort_transaction(refusal.ends_transaction(), said));
             }
@@ -272,7 +320,7 @@ impl Session {
         self.carry_out(command, request, pipeline, said)
     }
 
-    /// Does with a command what its role says, now that the state of the connection allows it.
+    /// Runs a command by its role, once the state of the connection allows it.
     fn carry_out<'f>(
         &mut self,
         command: &CommandSpec,
@@ -291,7 +339,7 @@ impl Session {
                     length,
                     packed: frame.to_vec(),
                 })),
-                // The nodes say what is wrong with it.
+                // Malformed. The nodes reply with the error.
                 None => forward(command, request, pipeline, self.pause),
             },
             ProxyRole::Unpause => Ok(Disposition::Act(Action::Unpause(frame.to_vec()))),
@@ -307,34 +355,38 @@ impl Session {
         }
     }
 
-    /// Whether the client listens in the protocol that cannot tell messages from replies.
+    /// True if the client has subscriptions in RESP2, where messages cannot be told from replies. Only a few
+    /// commands are allowed then.
     #[inline]
     fn is_subscribed_in_resp2(&self) -> bool {
         self.client.protocol == Protocol::Resp2 && !self.subscriptions.is_empty()
     }
 
-    /// WATCH did not succeed, or its connection is no more: what was watched is not watched any more.
+    /// Records that WATCH failed or that its connection is gone. No key is watched any more, and EXEC replies
+    /// nil.
     pub(crate) fn watch_failed(&mut self) {
         self.watched = None;
         self.watch_failed = true;
     }
 
-    /// The protocol of the connections that the exclusive connection of WATCH was taken from, while there is one.
+    /// Returns the protocol of the connections that the connection of WATCH was taken from, while it is held.
     pub(crate) fn lease(&self) -> Option<Protocol> {
         self.lease
     }
 
-    /// An exclusive connection was taken from those that speak the client's protocol.
+    /// Records that an exclusive connection was taken, from those of the client's current protocol.
     pub(crate) fn begin_lease(&mut self) {
         self.lease = Some(self.client.protocol);
     }
 
-    /// The exclusive connection is given back or closed, if there is one. Gives the protocol of those it was taken from.
+    /// Records that the exclusive connection is given back or closed. Returns the protocol of those that it
+    /// was taken from, or `None` if there was none.
     pub(crate) fn end_lease(&mut self) -> Option<Protocol> {
         self.lease.take()
     }
 
-    /// Channels or patterns have begun or ended: the confirmations.
+    /// Adds or removes subscriptions, once the nodes have confirmed them, and writes the confirmations to
+    /// `out`.
     pub(crate) fn subscribed(
         &mut self,
         change: SubscriptionChange,
@@ -347,7 +399,8 @@ impl Session {
             .change(change, kind, names, protocol, out);
     }
 
-    /// A message that is passed on, unless it is about something that has ended.
+    /// Writes a message to `out`, unless the client has unsubscribed from its channel or pattern: nodes may
+    /// still send it for a while, but a client must get none after the confirmation.
     pub(crate) fn message(&self, message: &Message, out: &mut Vec<u8>) {
         let name = message.pattern.as_ref().unwrap_or(&message.channel);
         if self.is_subscribed_to(message.kind, name) {
@@ -355,27 +408,27 @@ impl Session {
         }
     }
 
-    /// Whether the client listens to this.
+    /// True if the client is subscribed to this channel or pattern.
     pub(crate) fn is_subscribed_to(&self, kind: SubscriptionKind, name: &[u8]) -> bool {
         self.subscriptions.has(kind, name)
     }
 
-    /// Whether the client listens to anything.
+    /// True if the client has any subscription.
     pub(crate) fn is_subscribed(&self) -> bool {
         !self.subscriptions.is_empty()
     }
 
-    /// HELLO: takes over its protocol and name.
+    /// Applies HELLO: its protocol and its name.
     pub(crate) fn hello(&mut self, hello: &Hello) {
         hello.apply(&mut self.client);
     }
 
-    /// The reply to HELLO, where the servers have this version.
+    /// Writes the reply to HELLO, for servers of this version.
     pub(crate) fn write_hello(&self, version: &str, out: &mut Vec<u8>) {
         write_server_info(&self.client, version, out);
     }
 
-    /// RESET: as it was in the beginning.
+    /// Applies RESET: the state of a new connection, except for the id, the addresses and the library.
     pub(crate) fn reset(&mut self) {
         self.client.name.clear();
         self.client.protocol = Protocol::Resp2;
@@ -383,7 +436,8 @@ impl Session {
     }
 }
 
-/// A command for the nodes: into the round, or alone when it may wait.
+/// Forwards a command to the nodes: in the round, or by an action when it may block, is held back by a pause,
+/// or its script must be known first.
 #[inline]
 fn forward<'f>(
     command: &CommandSpec,
@@ -403,16 +457,20 @@ fn forward<'f>(
     let routed = pipeline
         .router()
         .route_as(command, args, pipeline.snapshot());
+    // Refused because the code of a function library is missing. The action fetches the code from the nodes
+    // and routes the command again.
     if routed.is_err() && pipeline.snapshot()().lacks_code_for(args) {
         return Ok(Disposition::Act(Action::Script(frame.to_vec())));
     }
     let routed: RoutedCommand = routed.map_err(internal_refusal)?;
     let may_be_held = pause.may_delay(routed.access);
+    // On a shared connection it would hold up the requests of all other clients behind it.
     if routed.blocking != BlockingTime::None || (may_be_held && routed.scripting == Scripting::No) {
         return Ok(Disposition::Act(Action::RunBlocking(frame.to_vec())));
     }
     if routed.scripting == Scripting::Yes {
-        // By itself a script is sent by its sum; in a round its text may have to go along.
+        // Alone, EVALSHA is sent as it is and the text follows only after NOSCRIPT. Within a round a NOSCRIPT
+        // would come too late: the commands behind it have run by then, so the text is sent ahead.
         let by_itself = is_last && pipeline.size().0 == 0;
         return Ok(
             match !by_itself && !may_be_held && pipeline.try_add_script(frame, args, &routed) {
@@ -425,12 +483,15 @@ fn forward<'f>(
     Ok(Disposition::Queued)
 }
 
-/// An error of this crate, as a refusal.
+/// Converts an error of this crate into one for the client.
 fn internal_refusal(error: Error) -> Refusal {
     Refusal::of(&error)
 }
 
-/// A browser that was led here must not get its requests carried out. Servers hang up as well.
+/// True for the first line of an HTTP POST and for a Host header.
+///
+/// A web page can make a browser send such a request to a port of the user's network, with Redis commands in
+/// its body. A server closes the connection for these two words as well.
 fn speaks_http(args: &[&[u8]]) -> bool {
     let first = args.first().copied().unwrap_or_default();
     first.eq_ignore_ascii_case(b"POST") || first.eq_ignore_ascii_case(b"Host:")

@@ -1,17 +1,20 @@
-//! All short histories of a client that watches keys, with everything that the connection of WATCH may do.
+//! All short histories of a client that watches keys, with everything that can happen to the connection of
+//! WATCH.
 //!
-//! A model of that connection knows what its server knows: what is watched on it, and its protocol. No history may run a transaction behind
-//! a WATCH that does not hold, or give back a connection that the next client would be harmed by.
+//! A model of that connection keeps what its server would: the watched keys, and the protocol. No history may
+//! run a transaction after a WATCH that does not hold, or give back a connection whose state would harm its
+//! next user.
 
 use super::*;
 use crate::proxy::action::ActionStep;
 
-/// What a client may send.
+/// The requests of a client.
 const REQUESTS: [&str; 8] = [
     "WATCH a", "UNWATCH", "MULTI", "EXEC", "DISCARD", "HELLO 3", "HELLO 2", "RESET",
 ];
 
-/// A history has so many requests, and one SET behind each MULTI. Five take ten times as long, and find nothing else.
+/// Number of requests in a history, besides one SET after each MULTI. Five take ten times as long, and find
+/// nothing else.
 const LENGTH: u32 = 4;
 
 /// The connection of WATCH, as its server sees it.
@@ -19,7 +22,7 @@ const LENGTH: u32 = 4;
 struct Lease {
     watched: bool,
     protocol: Protocol,
-    /// The protocol of those that it was taken from, and that it goes back to.
+    /// The protocol of the connections that it was taken from, and that it is given back to.
     home: Protocol,
     is_broken: bool,
 }
@@ -29,14 +32,14 @@ struct Model {
     lease: Option<Lease>,
     /// The client has sent WATCH, and nothing since that ends it.
     client_watches: bool,
-    /// A WATCH of those was refused, or its connection is gone.
+    /// True if one of those WATCHes was refused, or its connection is gone.
     watch_is_lost: bool,
     choices: Vec<usize>,
     taken: usize,
 }
 
 impl Model {
-    /// One of three things that may happen. The first is that all is well.
+    /// Chooses one of three outcomes. The first is success.
     fn choose(&mut self) -> usize {
         if self.taken == self.choices.len() {
             self.choices.push(0);
@@ -147,7 +150,7 @@ impl Network for Model {
     }
 }
 
-/// Carries out the requests, and follows what the client may rely on.
+/// Runs the requests, and tracks which keys the client may rely on.
 fn run(router: &Router, requests: &[&str], choices: Vec<usize>) -> (Vec<usize>, usize) {
     let mut simulation = Simulation::over(
         router.clone(),
@@ -202,7 +205,7 @@ fn run(router: &Router, requests: &[&str], choices: Vec<usize>) -> (Vec<usize>, 
             watch_is_lost,
             ..
         } = simulation.network;
-        // Behind a WATCH that is lost another one may have taken a connection.
+        // After a lost WATCH another one may have taken a connection.
         let may_have = client_watches;
         let must_have = client_watches && !watch_is_lost;
         assert!(
@@ -221,7 +224,7 @@ fn exec_never_runs_without_its_watched_keys_in_any_history_of_watch() {
     for number in 0..REQUESTS.len().pow(LENGTH) {
         let digit = |place| REQUESTS[number / REQUESTS.len().pow(place) % REQUESTS.len()];
         let requests: Vec<&str> = (0..LENGTH).map(digit).collect();
-        // All choices in turn: the last that can be raised is raised, and those behind it begin anew.
+        // All combinations in order, like the digits of a number.
         let mut choices = Vec::new();
         loop {
             let (mut taken, execs) = run(&router, &requests, choices);

@@ -1,9 +1,10 @@
-//! Histories with their steps and the bytes to the client.
+//! Histories written out: requests, outcomes, the steps and the bytes to the client.
 
 use super::*;
 use crate::plan::pubsub::NAMES_AT_ONCE;
 
-/// One history: requests and what the network does; the steps and the bytes to the client, with `/` for each end of a line.
+/// One history: requests and what the network does; the steps and the bytes to the client, with `/` for each
+/// end of a line.
 struct Row {
     about: &'static str,
     requests: &'static [&'static str],
@@ -528,7 +529,7 @@ const BLOCKING: &[Row] = &[
     },
 ];
 
-/// CLIENT REPLY OFF and SKIP: what is not wanted is done and not told.
+/// CLIENT REPLY OFF and SKIP: commands run, and their replies are not sent.
 const REPLIES_OFF: &[Row] = &[
     Row {
         about: "EXEC behind REPLY OFF",
@@ -787,7 +788,7 @@ fn check(rows: &[Row]) {
         let mut simulation = Simulation::new(Script(network.collect()));
         let _ = simulation.run(row.requests);
         let client = String::from_utf8_lossy(&simulation.out).replace("\r\n", "/");
-        // An outcome that nobody asked for did not happen.
+        // Every outcome of the row must have been used.
         let left = &simulation.network.0;
         if simulation.steps != row.steps || client != row.client || !left.is_empty() {
             failed.push(format!(
