@@ -34,8 +34,8 @@ pub(super) fn wrong_arity(command: &CommandSpec) -> Error {
 
 /// An error found before sending that looks like the server's own: code `ERR` and this text.
 ///
-/// The name of the command is added to the message only. The cause keeps the exact text, which is what the proxy forwards and
-/// what `redis::RedisError` shows to programs that match on it.
+/// The name of the command is added to the message only. The cause keeps the exact text: `redis::RedisError` and the proxy's
+/// reply are made of it, and programs match on it.
 pub(super) fn server_style(command: &CommandSpec, text: &str) -> Error {
     let error = crate::error::server_error("ERR", text);
     Error::new(
@@ -59,7 +59,7 @@ pub(super) fn malformed(command: &CommandSpec, error: KeyError, args: &[&[u8]]) 
 
 /// The text of a server for a `numkeys` argument that is not a number, below 1, or larger than the number of arguments left.
 ///
-/// Servers are not consistent here; each arm was recorded from one.
+/// Servers are not consistent here: the text depends on the command.
 fn wrong_count(command: &CommandSpec, args: &[&[u8]]) -> String {
     let at = command.key_specs().iter().find_map(|keys| match keys {
         KeySpec::Counted { count, .. } => Some(usize::from(*count)),

@@ -288,8 +288,8 @@ impl PipelineKind {
 ///
 /// # Errors
 ///
-/// When the connection failed. A plain pipeline then fails as a whole, with the error of the first command without a reply:
-/// the connection is gone, so the replies before it are of little use without its state.
+/// When the connection failed. A plain pipeline then fails as a whole, as over redis-rs' own connections, with the error of
+/// the first command without a reply.
 pub(crate) fn finish_private(
     node: &str,
     kind: PipelineKind,
