@@ -197,7 +197,7 @@ impl Router {
                 self.split(command, args, step.into(), tail.into(), merge)?
             }
             Route::All(merge) => {
-                // Otherwise every node would reply with the same error, and the merge of these would hide its words.
+                // A request that every node would refuse alike is refused once, before it is sent to all of them.
                 check_arity(command, args)?;
                 lockout::check(command, args, &self.users)?;
                 Plan::All(merge)

@@ -39,7 +39,7 @@ impl WatchState {
                 _ => Self::Failed,
             };
         }
-        // Any reply ends the attempt, also an error: UNWATCH and DISCARD do not fail on a server that watches something.
+        // Any reply ends the attempt, also an error: by sending DISCARD without MULTI a program has given it up all the same.
         match ends_watch(name) && answered.is_ok() {
             true => Self::Intact,
             false => self,
