@@ -32,7 +32,7 @@ use crate::plan::Router;
 /// Maximum cursor: the largest integer up to which a double represents every integer.
 const CURSOR_MAX: u64 = (1 << 53) - 1;
 
-/// Minimum number of check bits: one altered cursor in 1024 passes.
+/// Minimum number of check bits: at worst one altered cursor in 1024 passes.
 const CHECK_BITS_MIN: u32 = 10;
 
 /// Number of bits reserved for the server's cursor before the check may take more than its minimum.
@@ -42,7 +42,7 @@ const SERVER_BITS: u32 = 36;
 
 /// A node, and the cursor that it returned last.
 ///
-/// Packed as 0 it is the beginning in a request and the end in a reply, as with SCAN itself.
+/// The number 0 stands for the beginning in a request and for the end in a reply, as with SCAN itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ScanCursor {
     /// The node to scan next.
@@ -96,7 +96,7 @@ impl ScanCursor {
 
     /// The cursor as one number; `None` when the node's own cursor is too large.
     ///
-    /// Never 0, except for the beginning of a scan: see [`after`](CursorStep::after).
+    /// The payload is 0 only at the beginning of a scan, so no other cursor is packed as 0, the end.
     pub(super) fn pack(self, router: &Router) -> Option<u64> {
         let nodes = router.topology().nodes().len() as u64;
         let bits = check_bits(nodes);
@@ -215,8 +215,8 @@ impl CursorStep {
     /// The packed cursor after the node has returned `cursor`: the beginning of the next node if that is 0, and 0 after the
     /// last node. `None` when the cursor is too large.
     fn after(self, cursor: u64, answered: bool, router: &Router) -> Option<u64> {
-        // The first node's beginning, which packs like the end, is never returned: a step either stays on its node with a
-        // cursor other than 0, or moves on to a later node.
+        // The beginning of the first node is never returned, so a packed cursor is never mistaken for 0, the end: a step
+        // either stays on its node with a cursor other than 0, or moves on to a later node.
         let last = self.node.get() + 1 == router.topology().nodes().len();
         let node = match (cursor, last) {
             (0, true) => return Some(0),

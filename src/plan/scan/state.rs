@@ -15,11 +15,11 @@
 //! A [`ScanPosition`] is printed as `FINGERPRINT:NODE:STATE:CHECK`:
 //!
 //! ```text
-//! 5ac1f0339c6e27b4:7310924851907:85:1f2e
-//! │                │             │  └─ check over the rest, 16 bits in hexadecimal: finds cut or altered text
-//! │                │             └──── the node's own cursor * 2 + answered, in decimal (cursor 42, answered)
-//! │                └────────────────── NodeId of the node
-//! └─────────────────────────────────── fingerprint of the topology, 64 bits in hexadecimal
+//! 5ac1f0339c6e27b4:9f86d081884c7d65:85:1f2e
+//! │                │                │  └─ check over the rest, 16 bits in hexadecimal: detects altered text
+//! │                │                └──── the node's own cursor * 2 + answered, in decimal: 42, true
+//! │                └───────────────────── NodeId of the node, 64 bits in hexadecimal
+//! └────────────────────────────────────── fingerprint of the topology, 64 bits in hexadecimal
 //! ```
 
 use std::fmt;
