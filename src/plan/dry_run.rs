@@ -29,6 +29,7 @@ impl Router {
         else {
             return Ok(Vec::new());
         };
+        // One wave without failures: nothing is resent here.
         let mut exchange: Exchange = batch.exchange();
         let answers = exchange.attempts().map(|attempt| {
             let mut answers = Answers::default();

@@ -69,7 +69,7 @@ pub(crate) struct Exchange<R = Vec<Value>> {
     nodes: Vec<NodeExchange<R>>,
     /// How long the servers may hold replies back because the commands block.
     blocking: BlockingTime,
-    /// Deadline of all waves; `None` before [`begin`](Self::begin), and when there is none.
+    /// Deadline of all waves; `None` before [`begin`](Exchange::begin), and when there is none.
     end: Option<Instant>,
     /// Number of nodes in the topology; 1 when requests must not move to another node.
     node_count: usize,
@@ -147,9 +147,11 @@ impl<R: ReplyBuffer> Exchange<R> {
         let limit = self.blocking.with_response(response);
         let left = self.end.map(|end| end.saturating_duration_since(now));
         let limit = match (limit, left) {
+            // A later exchange of an operation has both: its own limit, and what is left of the first one's.
             (Some(limit), Some(left)) => Some(limit.min(left)),
             (limit, left) => limit.or(left),
         };
+        // A limit beyond the range of `Instant` is none.
         self.end = limit.and_then(|limit| now.checked_add(limit));
         limit
     }
@@ -179,6 +181,7 @@ impl<R: ReplyBuffer> Exchange<R> {
             .iter()
             .filter_map(|node| for_other_node(&node.request, &node.answers, self.node_count))
             .collect();
+        // Requests that move again do so from the nodes added now, whose `tried` bounds them.
         self.unreachable_until = asked;
         self.nodes.extend(more.into_iter().map(NodeExchange::new));
         self.nodes.len() > asked
@@ -316,6 +319,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         if self.request.ending == ExpectedEnd::Exec && answered > 0 {
             return;
         }
+        // Against all slots, not those of the attempt: `append` has counted the failure from the first request.
         if let Resend::From(first) = self.resends.after(failure, answered, &self.request.slots) {
             self.rest = Some(Box::new((first, self.request.rest(first))));
             self.is_pending = true;

@@ -34,6 +34,7 @@ impl Explanation {
         args: &[&[u8]],
         positions: &[u32],
     ) -> Self {
+        // Copied: an explanation is for people, outlives the request, and need not be fast.
         let key = |&at: &u32| args[at as usize].to_vec();
         Self {
             plan,

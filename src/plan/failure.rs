@@ -134,6 +134,7 @@ impl Cause {
 
     /// Reading from or writing to a connection failed.
     pub(crate) fn of_io(error: &io::Error) -> Self {
+        // The timeouts of a socket are set from the deadline of the request, so one that expires is the deadline itself.
         match is_timeout(error) {
             true => Self::no_reply(),
             false => Self::Dropped(broken_text(error)),
@@ -227,6 +228,7 @@ impl Failure {
     pub(crate) fn error(&self, node: &str, number: usize, access: Access) -> Error {
         let kind = self.kind(number, access);
         let advice = match kind {
+            // The cause itself says that the connection is gone for good; "can be repeated" would be wrong advice.
             _ if self.is_final() => "",
             ErrorKind::Auth => {
                 "; check `Builder::password`, or the username and password in its URL"

@@ -45,6 +45,7 @@ pub(super) fn check(command: &CommandSpec, args: &[&[u8]], users: &[String]) -> 
         "ACL|DELUSER" => (rest.iter().find(is_own), "another user"),
         _ => return Ok(()),
     };
+    // Only the name is put into the text: the value next to it may be a password.
     match found {
         None => Ok(()),
         Some(name) => Err(Error::new(

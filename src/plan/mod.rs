@@ -182,11 +182,13 @@ impl Split {
     /// Appends the request for one part in the wire format. `args` are the arguments of the whole request.
     fn write_part(&self, part: &Part, args: &[&[u8]], out: &mut Vec<u8>) {
         use crate::resp::{write_arg, write_header};
+        // In the wire format the number of arguments comes first, so it is computed instead of counted.
         let tail = &args[args.len() - self.tail..];
         write_header(out, self.head + part.keys.len() * self.step + tail.len());
         for arg in &args[..self.head] {
             write_arg(out, arg);
         }
+        // A key with its values, such as key and value of MSET, stays together.
         for &key in &part.keys {
             let at = self.position(key);
             for arg in &args[at..at + self.step] {

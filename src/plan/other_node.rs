@@ -26,6 +26,7 @@ pub(crate) fn for_other_node<R: ReplyBuffer>(
     if request.tried + 1 >= nodes {
         return None;
     }
+    // Both mean that the deadline has passed, and the next node would be tried under the same deadline.
     if matches!(failure.cause, Cause::PoolTimeout(_) | Cause::Timeout(_)) {
         return None;
     }
@@ -41,6 +42,7 @@ pub(crate) fn for_other_node<R: ReplyBuffer>(
     if count == 0 || request.ending == ExpectedEnd::Exec && count < request.slots.len() {
         return None;
     }
+    // `nodes` is the number of nodes of the topology here: with 1 nothing gets past the check of `tried`.
     let after = (request.node.get() + 1) % nodes;
     let mut next = request.same_for(NodeIndex::new(u16::try_from(after).ok()?));
     let mut commands = PackedCommands::new(&request.packed);

@@ -44,6 +44,7 @@ impl Owners {
                 });
             }
         }
+        // In the order of the request, so the keys of each part are ascending.
         for (key, owner) in (0..).zip(self.by_key) {
             parts[part_of[owner.get()] as usize].keys.push(key);
         }

@@ -39,6 +39,7 @@ impl PartialReads {
 /// A full pool ([`PoolTimeout`](ErrorKind::PoolTimeout)) does not count: the node is well, and leaving its keys out would
 /// hide a limit of this client. Neither does an error reply: the node was reached.
 pub(super) fn is_unreachable(outcome: &Result<Value, Option<Error>>) -> bool {
+    // `Err(None)`, a result that was lost, does not count: it would turn a defect into silently missing keys.
     let Err(Some(error)) = outcome else {
         return false;
     };

@@ -50,6 +50,7 @@ pub(super) fn malformed(command: &CommandSpec, error: KeyError, args: &[&[u8]]) 
     match error {
         KeyError::Arity => wrong_arity(command),
         KeyError::Count => server_style(command, &wrong_count(command, args)),
+        // Only XREAD and XREADGROUP have a text of their own for a syntax error.
         KeyError::Syntax if command.key_specs().contains(&KeySpec::Streams) => {
             server_style(command, unbalanced(args))
         }
@@ -61,6 +62,7 @@ pub(super) fn malformed(command: &CommandSpec, error: KeyError, args: &[&[u8]]) 
 ///
 /// Servers are not consistent here: the text depends on the command.
 fn wrong_count(command: &CommandSpec, args: &[&[u8]]) -> String {
+    // The position of `numkeys`; its value decides between the texts.
     let at = command.key_specs().iter().find_map(|keys| match keys {
         KeySpec::Counted { count, .. } => Some(usize::from(*count)),
         _ => None,
@@ -86,6 +88,7 @@ fn wrong_count(command: &CommandSpec, args: &[&[u8]]) -> String {
 fn unbalanced(args: &[&[u8]]) -> &'static str {
     let streams = |arg: &&[u8]| arg.eq_ignore_ascii_case(b"STREAMS");
     match args.iter().position(streams) {
+        // An odd number of arguments after STREAMS cannot be keys and as many IDs.
         Some(at) if (args.len() - at - 1) % 2 == 1 => {
             "Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified."
         }
@@ -108,6 +111,7 @@ pub(super) fn empty_command() -> Error {
 /// An unknown command is not sent to some node in the hope that it has no keys: a server never replies that a key belongs to
 /// another node, so a wrong guess would read or write the key in the wrong place without any error.
 pub(super) fn unknown(args: &[&[u8]], words: usize) -> Error {
+    // Escaped and cut by `KeyText`: these words come from the user and may be long or binary.
     let name: Vec<String> = args
         .iter()
         .take(words)
@@ -136,6 +140,7 @@ pub(super) fn no_keys(command: &CommandSpec) -> Error {
 
 /// Error for a command that concerns a single server, such as SHUTDOWN or DEBUG, sent through a handle for all nodes.
 pub(super) fn needs_a_node(command: &CommandSpec) -> Error {
+    // The note of the table says why the command cannot go to all nodes, where that is not obvious.
     let why = match command.note() {
         "" => String::new(),
         note => format!(" ({note})"),

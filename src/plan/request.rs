@@ -74,6 +74,7 @@ impl Router {
             for_each_inner_command(packed, 0, |_| Ok(()))?;
             return Ok(PlannedPipeline::Empty);
         }
+        // All commands are checked before the first is rewritten: a refused transaction leaves no trace in any cache.
         let mut atomic = PlannedTransaction::default();
         for_each_inner_command(packed, commands, |args| atomic.add(self, args, snapshot))?;
         let (node, scripting) = (atomic.owner()?, atomic.scripting());
@@ -112,6 +113,7 @@ impl Router {
             })?;
             return Ok(PlannedPipeline::of(batch, rewriter));
         };
+        // MULTI and EXEC are stateful commands, which `route_at` refuses: only those between them are routed.
         let mut scripting = Scripting::No;
         for_each_inner_command(packed, commands, |args| {
             scripting = scripting.or(self.route_at(node, args)?.scripting);
@@ -195,12 +197,14 @@ impl<'p> ScriptRewriter<'p> {
             Plan::Any => Some(batch.any_node()),
             _ => None,
         };
+        // The rewriter before the batch: the journal finds the reply of a command by the number that it is about to get.
         match (
             self.add(batch.commands as usize, node, frame, args),
             &routed.plan,
         ) {
             (Some(eval), Plan::Any) => batch.add_any(&eval, routed),
             (Some(eval), &Plan::One(node)) => batch.add_at(node, &eval, routed),
+            // Not rewritten: the node has the script, or the command goes to all nodes as it is.
             _ => batch.add(frame, args, routed),
         }
     }
@@ -251,6 +255,7 @@ pub(crate) fn check_each(
     };
     for_each_command(packed, 0, |_, args| {
         let routed = check(args)?;
+        // A server runs the commands of one connection one after another, so their blocking times add up.
         checked.blocking = checked.blocking.then(routed.blocking);
         checked.commands += 1;
         checked.scripting = checked.scripting.or(routed.scripting);
@@ -300,6 +305,7 @@ pub(crate) fn finish_private(
     }
     let Answers { values, failure } = answers;
     match failure {
+        // As a write, whatever the command was: it may have depended on a transaction or a WATCH before it.
         Some(failure) => Err(failure.error(node, values.len(), Access::Write)),
         None => Ok(values
             .into_iter()
@@ -384,6 +390,7 @@ fn for_each_inner_command<'p>(
     for_each_command(packed, 1, |_, args| {
         number += 1;
         match number {
+            // MULTI, whose bytes `PipelineKind::of` has compared.
             1 => Ok(()),
             last if last < commands + 2 => visit(args),
             last if last == commands + 2 && args[..] == [b"EXEC"] => Ok(()),

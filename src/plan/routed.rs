@@ -73,6 +73,7 @@ impl RoutedCommand {
     #[inline]
     pub(crate) fn reply(&self, node: &str, result: Result<Value, Failure>) -> Result<Value, Error> {
         match result {
+            // The user cannot see from the key which node has refused the command.
             Ok(value @ Value::ServerError(_)) => Ok(with_node_name(value, node)),
             Ok(value) => Ok(value),
             Err(failure) => Err(failure.error(node, 0, self.access)),

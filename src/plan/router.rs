@@ -75,6 +75,7 @@ impl Router {
             commands: commands.into(),
             split_writes,
             partial_reads: PartialReads::default(),
+            // The user of a connection that authenticates without a username, or not at all.
             users: Arc::from(["default".to_owned()]),
         }
     }
@@ -211,6 +212,7 @@ impl Router {
             Route::Stateful => return Err(stateful(command)),
             Route::Refused => return Err(refused(command)),
         };
+        // Only over all nodes: for a single node the user decides which connection has made the writes.
         let since = match (&plan, command.name()) {
             (Plan::All(_), "WAIT" | "WAITAOF") => WaitScope::AllWrites,
             _ => WaitScope::OwnWrites,
@@ -242,6 +244,7 @@ impl Router {
                 Err(refused(command).at_node(self.name(node)))
             }
             Lookup::Found(command) => Ok(routed_to(node, command, args)),
+            // A server ignores an empty request without a reply, so it would wait for its timeout.
             _ if args.is_empty() => Err(empty_command().at_node(self.name(node))),
             _ => Ok(RoutedCommand::write(node)),
         }
@@ -297,6 +300,7 @@ impl Router {
         if command.route() == Route::Refused {
             return Err(refused(command).at_node(self.name(node)));
         }
+        // Whatever the route in the table: a command over a dedicated connection concerns that node alone.
         Ok(routed_to(node, command, args))
     }
 
@@ -304,6 +308,7 @@ impl Router {
     ///
     /// An unknown command may change anything.
     pub(crate) fn alters_connection(&self, args: &[&[u8]]) -> bool {
+        // The state of these is tracked by `DedicatedState`, and can be ended before the connection is reused.
         const TRANSACTION: [&str; 5] = ["DISCARD", "EXEC", "MULTI", "UNWATCH", "WATCH"];
         match self.commands.lookup(args) {
             Lookup::Found(command) => {
@@ -315,6 +320,7 @@ impl Router {
 
     /// True if RESP3 replies to `args` with push messages, one for each channel: SUBSCRIBE, UNSUBSCRIBE and their kin.
     pub(crate) fn is_answered_by_push(&self, args: &[&[u8]]) -> bool {
+        // SUBSCRIBE and UNSUBSCRIBE, with and without the prefixes P and S.
         self.lookup(args)
             .is_ok_and(|command| command.name().ends_with("SUBSCRIBE"))
     }
@@ -394,6 +400,7 @@ impl Router {
             if command.scripting() == Scripting::No {
                 return Err(no_keys(command));
             }
+            // Kept until the plan is made: the keys borrow from the source in the cache.
             let memory = snapshot();
             let shown = self.literal_keys(command, args, &memory)?;
             return match shown.is_empty() {
@@ -493,6 +500,8 @@ impl Router {
                 (other, self.owner(other)?),
             ));
         }
+        // Every key is located a second time: keeping the results of the search above would cost the requests with one owner an
+        // allocation.
         let mut owners = Owners::new(self.topology.nodes().len(), keyed / step);
         for key in keys() {
             owners.push(self.owner(key)?);
@@ -513,6 +522,7 @@ impl Router {
             node,
             cursor,
             answered,
+            // The arity check has ensured that there is a cursor.
         } = ScanCursor::parse(args[1], self)?;
         Ok(Plan::Scan {
             node,
@@ -551,6 +561,7 @@ impl Router {
         command
             .positions(args, &mut at)
             .map_err(|error| match (error, command.scripting()) {
+                // Servers have words of their own for a bad `numkeys` of EVAL and FCALL.
                 (KeyError::Count, Scripting::Yes) => wrong_key_count(command, args),
                 (error, _) => malformed(command, error, args),
             })?;

@@ -80,6 +80,7 @@ impl PlannedTransaction {
         snapshot: CacheSnapshot<'_>,
     ) -> Result<(), Error> {
         self.commands += 1;
+        // An unknown command is refused here too: it may have keys of another node.
         let command = router.lookup(args)?;
         self.scripting = self.scripting.or(command.scripting());
         match command.route() {
@@ -102,6 +103,7 @@ impl PlannedTransaction {
         for &position in &at.keys {
             self.add_key(router, args[position as usize])?;
         }
+        // Like a script outside of a transaction: its text must show the keys if the request does not.
         if at.keys.is_empty()
             && command.route() == Route::Keys
             && command.scripting() == Scripting::Yes

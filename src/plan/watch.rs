@@ -55,6 +55,7 @@ impl WatchState {
         }
         let mut args = Args::new();
         let mut commands = PackedCommands::new(packed);
+        // By the replies: after a failure there are fewer of them, and the connection is closed anyway.
         for answer in answers {
             match commands.next(&mut args) {
                 Ok(Some(_)) => state = state.after(&args, Ok(answer)),

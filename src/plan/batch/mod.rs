@@ -140,6 +140,7 @@ impl<'r, 'f> Batch<'r, 'f> {
             }
             Plan::Split(split) => {
                 for (number, part) in (0..).zip(&split.parts) {
+                    // The last chance to notice a plan of another topology, before a key is written to the wrong node.
                     debug_assert!(part.keys.iter().all(|&key| {
                         self.router.topology().locate(args[split.position(key)]) == Some(part.node)
                     }));
@@ -183,6 +184,7 @@ impl<'r, 'f> Batch<'r, 'f> {
 
     /// Takes the requests of all nodes, in node order, as an exchange ready to be sent.
     pub(crate) fn exchange<R: ReplyBuffer>(&mut self) -> Exchange<R> {
+        // The batch itself stays behind: its fan-outs say how the replies are merged.
         let requests = std::mem::take(&mut self.requests);
         let nodes = requests.len();
         Exchange::new(requests.into_iter().flatten(), self.blocking, nodes)
@@ -195,6 +197,7 @@ impl<'r, 'f> Batch<'r, 'f> {
     pub(crate) fn finish(&self, exchange: Exchange, entropy: u64) -> Vec<Value> {
         let (mut values, outcomes) = self.collect(exchange);
         for (fan_out, outcomes) in self.fan_outs.iter().zip(outcomes) {
+            // An error takes the place of one reply only: the other commands of the pipeline were carried out.
             values[fan_out.command as usize] = self
                 .merge(fan_out, outcomes, entropy)
                 .unwrap_or_else(|error| error.to_reply());
@@ -249,8 +252,10 @@ impl<'r, 'f> Batch<'r, 'f> {
     /// A request that moved to another node occurs once for each node, in that order, so a later result overwrites an earlier
     /// failure.
     fn collect(&self, exchange: Exchange) -> (Vec<Value>, Vec<Vec<Outcome>>) {
+        // Fan-outs leave nil in their places until they are merged.
         let mut values = Vec::new();
         values.resize_with(self.commands as usize, || Value::Nil);
+        // A part that no reply or failure reaches keeps `Err(None)`, which is reported as an unknown outcome, not as nil.
         let mut outcomes: Vec<Vec<Outcome>> = self
             .fan_outs
             .iter()
@@ -284,6 +289,7 @@ impl<'r, 'f> Batch<'r, 'f> {
 
     /// Records the outcome of one part of a fan-out.
     fn record(&self, outcomes: &mut [Vec<Outcome>], slot: ReplySlot, outcome: Outcome) {
+        // Fan-outs are in the order of their commands, so a binary search finds the one of a slot.
         let spread = self
             .fan_outs
             .partition_point(|spread| spread.command < slot.command);
@@ -370,6 +376,7 @@ impl<'r, 'f> Batch<'r, 'f> {
             if is_unreachable(&outcome) {
                 unreachable.push(node);
             }
+            // Failures that are left out here were excused by the caller.
             let value = match outcome {
                 Ok(Value::ServerError(_)) | Err(_) if rule != Merge::Texts => continue,
                 Ok(value) => value,
@@ -428,6 +435,7 @@ impl<'r, 'f> Batch<'r, 'f> {
         let errors = errors.into_iter().flatten();
         let first = errors.min_by_key(|error| error.has_server_code("NOTBUSY"));
         match first {
+            // An error of a fan-out with a single part reads like that of a command for one node.
             Some(error) if good == 0 && parts.len() == 1 => error.with_parts(parts, retry),
             Some(error) if good == 0 && same_status(&parts) => error.with_parts(parts, retry),
             _ => Error::partial(&spread.name(&frame_args), parts, retry),

@@ -135,6 +135,7 @@ impl NodeRequest {
     ) -> Self {
         Self {
             packed,
+            // The operation reads all replies itself, so the numbers of the slots do not matter.
             slots: vec![ReplySlot::whole(0, Access::Write); replies],
             ending,
             is_pinned: true,
@@ -156,6 +157,7 @@ impl NodeRequest {
     pub(crate) fn has_ended_well(&self, answers: &[Value]) -> bool {
         answers
             .last()
+            // No reply at all is only complete for SUBSCRIBE over RESP3, whose connection is not reused anyway.
             .is_none_or(|last| self.ending.is_met_by(last))
     }
 
@@ -194,6 +196,7 @@ impl NodeRequest {
     /// A copy of the requests from number `first` on, divided into chunks of its own.
     pub(crate) fn rest(&self, first: usize) -> Self {
         // Parsed again, because the ends of single requests are not kept: a resend is rare, and requests are many.
+        // `tried` and `is_pinned` are not copied: the rest goes to the node of this request, and pinned ones are never resent.
         let mut rest = Self::new(self.node);
         rest.ending = self.ending;
         #[cfg(feature = "proxy")]
@@ -236,6 +239,7 @@ impl NodeRequest {
         let is_same_part = |last: &ReplySlot| {
             slot.part != WHOLE && (last.command, last.part) == (slot.command, slot.part)
         };
+        // `ending` is set before the first push, and all requests of a transaction stay in one chunk.
         self.ending == ExpectedEnd::Exec || self.slots.last().is_some_and(is_same_part)
     }
 }

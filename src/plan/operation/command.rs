@@ -90,6 +90,7 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         };
         match routed {
             Ok(routed) => operation.send(routed),
+            // Only for a function without keys whose library is unknown; no other refusal depends on the nodes.
             Err(refusal) if scripts.snapshot().lacks_code_for(request.args) => {
                 operation.list_libraries(refusal);
             }
@@ -109,6 +110,7 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         routed: RoutedCommand,
         context: R::Context,
     ) -> Self {
+        // No randomness is needed: the node is given.
         let mut operation = Self::new(router, scripts, request, Ok(routed), context, 0);
         operation.scope = Scope::OneNode;
         operation

@@ -94,6 +94,7 @@ impl ReplyForm for Vec<Value> {
     }
 
     fn first_value(&self) -> Option<Value> {
+        // Copied, since the caller has the replies by reference; only a FUNCTION LIST is ever read this way.
         self.first().cloned()
     }
 }

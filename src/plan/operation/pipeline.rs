@@ -90,6 +90,7 @@ impl<'a> PipelineOperation<'a> {
     ) -> Self {
         let nodes = router.topology().nodes().len();
         let (exchange, state) = match planned {
+            // The reply of a server to EXEC without commands.
             PlannedPipeline::Empty => (
                 Exchange::new([], BlockingTime::None, 0),
                 State::Known(Ok(vec![Value::Array(Vec::new())])),
@@ -189,6 +190,7 @@ impl<'a> PipelineOperation<'a> {
         journal: Option<&ScriptJournal<'_>>,
         private: Option<PipelineKind>,
     ) -> Result<Vec<Value>, Error> {
+        // An exchange of one request always has a last node; the default only spares a panic.
         let (_, mut answers) = self
             .take_exchange()
             .into_last()
@@ -202,6 +204,7 @@ impl<'a> PipelineOperation<'a> {
             Some(kind) => finish_private(name, kind, answers)?,
             None => vec![PlannedTransaction::finish(name, answers)?],
         };
+        // Not recorded after a failure: what was carried out of the pipeline is not known then.
         if let Some(journal) = journal {
             self.scripts.record_replies(journal, &mut values);
         }
@@ -219,6 +222,7 @@ impl Operation for PipelineOperation<'_> {
             if self.exchange.poll(now) {
                 return Step::Send(&mut self.exchange);
             }
+            // Taken out first, so that a poll after the end finds `Done`.
             let result = match std::mem::replace(&mut self.state, State::Done) {
                 State::Known(result) => result,
                 State::Batch(batch, journal) => match self.handle_batch(&batch, journal) {

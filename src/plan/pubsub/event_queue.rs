@@ -40,6 +40,7 @@ impl EventQueue {
     /// True if another event may be pushed, however large it is.
     pub(crate) fn has_room(&self) -> bool {
         let times = if self.changing { 2 } else { 1 };
+        // `bytes_max` comes from the user and may be `usize::MAX`.
         self.events.len() < EVENTS_MAX * times && self.bytes < self.bytes_max.saturating_mul(times)
     }
 
@@ -53,6 +54,7 @@ impl EventQueue {
     pub(crate) fn pop(&mut self) -> Option<Event> {
         let event = self.events.pop_front()?;
         self.bytes -= event.bytes();
+        // A `VecDeque` never shrinks by itself, and shrinking one that is not empty would copy its events.
         if self.events.is_empty() && self.events.capacity() > EVENTS_KEPT {
             self.events = VecDeque::new();
         }

@@ -62,7 +62,7 @@ pub const EVENTS_MAX: usize = 65_536;
 
 /// Default maximum size, in bytes, of the events queued for the user of a subscriber; `with_event_bytes_max` changes it.
 ///
-/// It equals the amount that a server keeps for a subscriber (`client-output-buffer-limit pubsub`). When it is reached, nothing
+/// It equals what a server keeps for a subscriber by default (`client-output-buffer-limit pubsub`). When it is reached, nothing
 /// more is read from the servers until events are taken.
 pub const EVENT_BYTES_MAX: usize = 32 << 20;
 
@@ -190,6 +190,7 @@ impl NamesByNode {
         for name in names {
             let shared = Name::from(name.as_slice());
             match is_everywhere(self.kind, name) {
+                // Every node needs it, even one that is down: it is subscribed there when the node is back.
                 true => {
                     let nodes = self.by_node.iter_mut();
                     nodes.for_each(|node| node.push(Arc::clone(&shared)));
@@ -313,6 +314,7 @@ impl SubscriptionTracker {
                 before = standing.desired;
                 standing.desired = change == SubscriptionChange::Subscribe;
             });
+            // Also when nothing changes: a refusal must leave a name that was desired before as it was.
             self.changed.push((kind, Arc::clone(name), before));
         }
     }
@@ -342,12 +344,12 @@ impl SubscriptionTracker {
         let mut last = None;
         for (name, standing) in next.take(NAMES_AT_ONCE) {
             last = Some(Arc::clone(name));
-            // Names that are confirmed already were added to the connection by a change since it began.
             if standing.desired {
                 self.restore.unanswered += 1;
                 write_command(&mut packed, &[command, name]);
             } else if !standing.is_confirmed(self.connection) {
-                // Left from the connection before: an UNSUBSCRIBE that was not confirmed needs no confirmation any more.
+                // Confirmed on the connection before and no longer desired: the new connection never had it, so there is
+                // nothing left to unsubscribe.
                 stale.push(Arc::clone(name));
             }
         }
@@ -431,6 +433,7 @@ impl SubscriptionTracker {
                 kind,
             });
         }
+        // Recorded whatever is desired by now: the reply may belong to a change that was taken back since.
         self.set(kind, &text(items.next()), |standing, connection| {
             standing.confirmed_on = (said == Confirmation::Begun).then_some(connection);
         });
@@ -441,6 +444,7 @@ impl SubscriptionTracker {
     ///
     /// Replies arrive in the order of the requests, and those of [`restore`](Self::restore) were the first on the connection.
     fn answered(&mut self) -> PubSubReply {
+        // Only the reply that completes the restore reports it: the event for the user must not repeat.
         let is_restored = self.is_restored();
         self.restore.unanswered = self.restore.unanswered.saturating_sub(1);
         match self.is_restored() {
@@ -561,6 +565,7 @@ pub(crate) fn no_thread(node: &str, error: &std::io::Error) -> Error {
 /// The subscription stays desired, and the text says so: calling again is not needed.
 pub(crate) fn not_confirmed(node: &str, why: Option<&ConnectError>) -> Error {
     let (kind, text) = match why {
+        // No outage is known, so the node may only be slow: the kind is that of any other reply that is late.
         None => (ErrorKind::Timeout, "no confirmation in time".to_owned()),
         Some(error @ ConnectError::Auth(_)) => (ErrorKind::Auth, error.to_string()),
         Some(error @ (ConnectError::FailedBefore | ConnectError::Unreachable(_))) => {

@@ -106,6 +106,7 @@ impl ScanCursor {
             .checked_add(self.answered.into())?
             .checked_mul(nodes)?
             .checked_add(self.node.get() as u64)?;
+        // In the lowest bits: rounding to a double or cutting a digit, the usual damage, then hits the check as well.
         let check = self.check(payload, router) & ((1 << bits) - 1);
         let number = payload.checked_mul(1 << bits)? | check;
         (number <= CURSOR_MAX).then_some(number)
@@ -194,6 +195,7 @@ impl CursorStep {
             )
             .at_node(name)
         })?;
+        // The list of keys is passed on as it is.
         items[0] = Value::BulkString(next.to_string().into_bytes());
         Ok(Value::Array(items))
     }

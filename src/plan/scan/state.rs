@@ -102,6 +102,7 @@ impl ScanState {
 
     /// Sets an option of SCAN, such as MATCH, in the place of an earlier value.
     pub(crate) fn set(&mut self, name: &'static str, value: &[u8]) {
+        // Servers accept an option twice and use the last one; sending it once is shorter.
         self.options.retain(|(given, _)| *given != name);
         self.options.push((name, value.to_vec()));
     }
@@ -133,6 +134,7 @@ impl ScanState {
     ///
     /// When the position does not belong to the topology of `router`, it yields an error, and then ends.
     pub(crate) fn next_step(&mut self, router: &Router) -> ScanStep {
+        // Yielded once, and nothing after it: an iterator that repeats its error would never end.
         if let Some(mistake) = self.mistake.take() {
             self.next = NextPage::End;
             return ScanStep::Yield(Err(mistake));
@@ -253,6 +255,7 @@ impl ScanPosition {
 
     /// The last word of the text, by which cut or altered text is recognized.
     fn check(self) -> u16 {
+        // All fields are mixed in, so that no two of them can be exchanged between positions.
         let mixed = mix(mix(self.fingerprint ^ self.state()) ^ self.node.as_u64());
         (mixed & u64::from(u16::MAX)) as u16
     }
