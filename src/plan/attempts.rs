@@ -4,8 +4,8 @@ use crate::error::{Error, ErrorKind};
 
 /// Maximum number of attempts of a transaction.
 ///
-/// EXEC that returns nil, because a watched key changed, is followed by another attempt. Without a limit, keys that other
-/// clients write to all the time would keep a transaction running forever.
+/// EXEC that returns nil, because a watched key changed, is followed by another attempt. Without a limit,
+/// keys that other clients write to all the time would keep a transaction running forever.
 pub const TRANSACTION_ATTEMPTS_MAX: u32 = 10_000;
 
 /// Error for a transaction over `keys` on `node` after [`TRANSACTION_ATTEMPTS_MAX`] failed attempts.

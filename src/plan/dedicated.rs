@@ -1,19 +1,22 @@
 //! The state of a dedicated connection, and which requests may be sent over it.
 //!
-//! The server keeps state for a connection that one user holds: watched keys, a queued transaction, another database or
-//! client name. Both clients keep a [`DedicatedState`] beside such a connection and consult it before each request.
+//! The server keeps state for a connection that one user holds: watched keys, a queued transaction, another
+//! database or client name. Both clients keep a [`DedicatedState`] beside such a connection and consult it
+//! before each request.
 //!
 //! Three rules follow from that state:
 //!
 //! * Nothing is resent: on another connection a command would run outside its MULTI, or without its WATCH.
-//! * EXEC must not run after a failed WATCH, whether a server or this client refused it: it would succeed although nothing
-//!   was watched. The transaction is ended instead (DISCARD, or UNWATCH before MULTI), and the user receives EXECABORT, the
-//!   error that programs expect when a transaction did not take place.
-//! * Inside MULTI the source of a script is sent at once (EVAL for EVALSHA): a missing script would only show at EXEC.
+//! * EXEC must not run after a failed WATCH, whether a server or this client refused it: it would succeed
+//!   although nothing was watched. The transaction is ended instead (DISCARD, or UNWATCH before MULTI), and
+//!   the user receives EXECABORT, the error that programs expect when a transaction did not take place.
+//! * Inside MULTI the source of a script is sent at once (EVAL for EVALSHA): a missing script would only show
+//!   at EXEC.
 //!
-//! The order is always: [`command`](DedicatedState::command) or [`pipeline`](DedicatedState::pipeline), the operation run to
-//! its end, then [`replied`](DedicatedState::replied) or [`replied_all`](DedicatedState::replied_all). A request whose
-//! connection broke needs no `replied`: the connection is closed, and its state is gone.
+//! The order is always: [`command`](DedicatedState::command) or [`pipeline`](DedicatedState::pipeline), the
+//! operation run to its end, then [`replied`](DedicatedState::replied) or
+//! [`replied_all`](DedicatedState::replied_all). A request whose connection broke needs no `replied`: the
+//! connection is closed, and its state is gone.
 //!
 //! ```text
 //! user                          state afterwards                  sent
@@ -49,8 +52,8 @@ pub(crate) enum KeyCheck {
 pub(crate) struct DedicatedState {
     node: NodeIndex,
     keys: KeyCheck,
-    /// True while nothing was sent that the next user would notice, apart from transactions. Decided by what is sent, not by
-    /// replies: a command whose reply was lost may have taken effect.
+    /// True while nothing was sent that the next user would notice, apart from transactions. Decided by what
+    /// is sent, not by replies: a command whose reply was lost may have taken effect.
     is_pristine: bool,
     /// Whether the server queues commands. Decided by what is sent, since the reply to EXEC may be lost.
     transaction: TransactionState,
@@ -96,16 +99,16 @@ impl DedicatedState {
     ///
     /// # Errors
     ///
-    /// When a key lives on another node, or the command is not known. An EXEC that must not run because an earlier WATCH
-    /// failed is no error here: the operation ends the transaction and returns EXECABORT.
+    /// When a key lives on another node, or the command is not known. An EXEC that must not run because an
+    /// earlier WATCH failed is no error here: the operation ends the transaction and returns EXECABORT.
     pub(crate) fn command<'a>(
         &mut self,
         router: &'a Router,
         scripts: &'a dyn ScriptStore,
         request: Request<'a>,
     ) -> Result<CommandOperation<'a, Vec<Value>>, Error> {
-        // Before `check`, which would record this EXEC as the end of the transaction: `end_transaction` must still know
-        // whether MULTI was sent.
+        // Before `check`, which would record this EXEC as the end of the transaction: `end_transaction` must
+        // still know whether MULTI was sent.
         if self.watch.forbids(request.packed) {
             let tidy_up = (self.node, self.end_transaction());
             let refusal = exec_abort();
@@ -136,7 +139,8 @@ impl DedicatedState {
         ))
     }
 
-    /// Checks one command that RESP3 replies to with push messages, such as SUBSCRIBE: it is sent and no reply is read.
+    /// Checks one command that RESP3 replies to with push messages, such as SUBSCRIBE: it is sent and no
+    /// reply is read.
     ///
     /// # Errors
     ///
@@ -161,8 +165,8 @@ impl DedicatedState {
     ///
     /// # Errors
     ///
-    /// Those of [`command`](Self::command), for the first command that fails the check: then nothing of the pipeline is
-    /// sent, and every WATCH in it counts as failed.
+    /// Those of [`command`](Self::command), for the first command that fails the check: then nothing of the
+    /// pipeline is sent, and every WATCH in it counts as failed.
     pub(crate) fn pipeline<'a>(
         &mut self,
         router: &'a Router,
@@ -203,8 +207,8 @@ impl DedicatedState {
 
     /// Records the replies to a packed pipeline.
     pub(crate) fn replied_all(&mut self, packed: &[u8], kind: PipelineKind, replies: &[Value]) {
-        // An atomic pipeline is MULTI ... EXEC: no WATCH is possible inside, and an EXEC that was allowed to run leaves the
-        // state as it was, intact.
+        // An atomic pipeline is MULTI ... EXEC: no WATCH is possible inside, and an EXEC that was allowed to
+        // run leaves the state as it was, intact.
         if kind == PipelineKind::Plain {
             self.watch = self.watch.after_all(packed, replies);
         }
@@ -235,7 +239,8 @@ impl DedicatedState {
         checked
     }
 
-    /// Resets the state and returns the command that ends a transaction whose EXEC must not run, together with its watches.
+    /// Resets the state and returns the command that ends a transaction whose EXEC must not run, together
+    /// with its watches.
     fn end_transaction(&mut self) -> &'static [u8] {
         // DISCARD without MULTI is an error and leaves the keys watched; UNWATCH inside MULTI is only queued.
         let end = match self.transaction {

@@ -1,4 +1,5 @@
-//! A pipeline planned, packed per node, decoded and merged without any I/O, so that benchmarks measure only that.
+//! A pipeline planned, packed per node, decoded and merged without any I/O, so that benchmarks measure only
+//! that.
 
 use std::io;
 
@@ -10,14 +11,16 @@ use crate::plan::{Answers, Exchange, Router, ScriptCache};
 use crate::resp::{self, Slice};
 
 impl Router {
-    /// Plans a packed pipeline, writes the request of each node, and merges the replies decoded from `replies`.
+    /// Plans a packed pipeline, writes the request of each node, and merges the replies decoded from
+    /// `replies`.
     ///
-    /// `replies` holds the bytes that each node would send, in node order. A pipeline of MULTI ... EXEC is planned but has no
-    /// replies here: the result is empty.
+    /// `replies` holds the bytes that each node would send, in node order. A pipeline of MULTI ... EXEC is
+    /// planned but has no replies here: the result is empty.
     ///
     /// # Errors
     ///
-    /// Those of [`plan`](Self::plan), and [`Redis`](ErrorKind::Redis) when the bytes do not hold one reply per request.
+    /// Those of [`plan`](Self::plan), and [`Redis`](ErrorKind::Redis) when the bytes do not hold one reply
+    /// per request.
     ///
     /// # Panics
     ///

@@ -1,22 +1,23 @@
 //! Requests in flight to several nodes, until each node has all its replies or a final failure.
 //!
-//! An executor [polls](Exchange::poll) for pending requests, moves the bytes, and [hands over](Exchange::handle) the replies.
-//! The consequences are decided here: a broken connection is replaced and requests that are safe to repeat are resent, and a
-//! request that any node may serve goes to the next node when its own cannot be reached.
+//! An executor [polls](Exchange::poll) for pending requests, moves the bytes, and
+//! [hands over](Exchange::handle) the replies. The consequences are decided here: a broken connection is
+//! replaced and requests that are safe to repeat are resent, and a request that any node may serve goes to
+//! the next node when its own cannot be reached.
 //!
-//! The requests that are pending at one time are a *wave* and may be sent concurrently. ECHO and GET in one pipeline, while
-//! node `a` is down and the connection to `b` breaks:
+//! The requests that are pending at one time are a *wave* and may be sent concurrently. ECHO and GET in one
+//! pipeline, while node `a` is down and the connection to `b` breaks:
 //!
 //! ```text
 //! wave   sent to a        sent to b             result
 //!  1     ECHO, GET a1     GET b1                a: connection refused; b: connection broke
-//!  2                      GET b1 (reconnected)  b: a reply             a read is resent
-//!  3                      ECHO                  b: a reply             any node may serve it; GET a1 stays failed
+//!  2                      GET b1 (reconnected)  b: a reply         a read is resent
+//!  3                      ECHO                  b: a reply         any node may serve it; GET a1 stays failed
 //! ```
 //!
 //! There are at most [`RESENDS_MAX`] + 1 waves for each node of the topology, and none begins after the
-//! [end](Exchange::end). Nothing here sleeps: a resend follows its failure at once, and the backoff of a node that is down is
-//! the connection's, not the request's.
+//! [end](Exchange::end). Nothing here sleeps: a resend follows its failure at once, and the backoff of a node
+//! that is down is the connection's, not the request's.
 
 use std::iter;
 use std::time::{Duration, Instant};
@@ -38,7 +39,8 @@ pub(crate) struct ResendBudget {
 }
 
 impl ResendBudget {
-    /// Returns true if a single request without a reply is to be resent on a new connection after this failure.
+    /// Returns true if a single request without a reply is to be resent on a new connection after this
+    /// failure.
     ///
     /// For callers without an [`Exchange`]. Each call counts as one resend, whatever the result.
     pub(crate) fn allows(&mut self, failure: &Failure, access: Access) -> bool {
@@ -61,8 +63,9 @@ impl ResendBudget {
 ///
 /// Used in this order: [`begin`](Self::begin) once; [`poll`](Self::poll), [`attempts`](Self::attempts) and
 /// [`handle`](Self::handle) in turns, until `poll` returns false; then [`parts`](Self::parts),
-/// [`into_parts`](Self::into_parts) or [`into_last`](Self::into_last). An executor that serves each node by itself goes
-/// through [`nodes_mut`](Self::nodes_mut) instead, so that one node's second attempt need not wait for another's first.
+/// [`into_parts`](Self::into_parts) or [`into_last`](Self::into_last). An executor that serves each node by
+/// itself goes through [`nodes_mut`](Self::nodes_mut) instead, so that one node's second attempt need not
+/// wait for another's first.
 #[derive(Debug)]
 pub(crate) struct Exchange<R = Vec<Value>> {
     /// In node order, followed by the requests moved to other nodes in the order in which they were moved.
@@ -73,8 +76,8 @@ pub(crate) struct Exchange<R = Vec<Value>> {
     end: Option<Instant>,
     /// Number of nodes in the topology; 1 when requests must not move to another node.
     node_count: usize,
-    /// Index into `nodes`: the failed requests before it were moved to another node already. Without it the same request
-    /// would be moved to the same next node after every wave.
+    /// Index into `nodes`: the failed requests before it were moved to another node already. Without it the
+    /// same request would be moved to the same next node after every wave.
     unreachable_until: usize,
 }
 
@@ -88,8 +91,8 @@ pub(crate) struct Exchange<R = Vec<Value>> {
 #[derive(Debug)]
 pub(crate) struct NodeExchange<R> {
     request: NodeRequest,
-    /// The requests to resend, and the number of the first of them within `request`. Boxed, because it is rare and this
-    /// struct is moved for every node of every pipeline.
+    /// The requests to resend, and the number of the first of them within `request`. Boxed, because it is
+    /// rare and this struct is moved for every node of every pipeline.
     rest: Option<Box<(usize, NodeRequest)>>,
     /// Replies of all attempts: those of a resend are appended to those of the attempt before.
     answers: Answers<R>,
@@ -102,13 +105,14 @@ pub(crate) struct NodeExchange<R> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt<'e> {
     pub(crate) request: &'e NodeRequest,
-    /// True if the connection of the previous attempt broke: the other idle connections to the node are probably dead too.
+    /// True if the connection of the previous attempt broke: the other idle connections to the node are
+    /// probably dead too.
     pub(crate) needs_new_connection: bool,
 }
 
 impl<R: ReplyBuffer> Exchange<R> {
-    /// An exchange of these requests, at most one per node. `node_count` is the number of nodes among which requests may move
-    /// when their own node cannot be reached; 1 forbids it.
+    /// An exchange of these requests, at most one per node. `node_count` is the number of nodes among which
+    /// requests may move when their own node cannot be reached; 1 forbids it.
     pub(crate) fn new(
         requests: impl IntoIterator<Item = NodeRequest>,
         blocking: BlockingTime,
@@ -141,8 +145,8 @@ impl<R: ReplyBuffer> Exchange<R> {
 
     /// Starts the clock and returns the time that the exchange may take.
     ///
-    /// `response` is the timeout of a reply that no server holds back. Returns `None` when there is no limit, because
-    /// `response` is `None` or a command blocks without a timeout.
+    /// `response` is the timeout of a reply that no server holds back. Returns `None` when there is no limit,
+    /// because `response` is `None` or a command blocks without a timeout.
     pub(crate) fn begin(&mut self, now: Instant, response: Option<Duration>) -> Option<Duration> {
         let limit = self.blocking.with_response(response);
         let left = self.end.map(|end| end.saturating_duration_since(now));
@@ -163,10 +167,11 @@ impl<R: ReplyBuffer> Exchange<R> {
 
     /// Returns true if there are requests to send; all pending nodes may be sent to concurrently.
     ///
-    /// Moves the requests of unreachable nodes to other nodes once nothing else is pending. After the deadline it gives up
-    /// what is pending and returns false.
+    /// Moves the requests of unreachable nodes to other nodes once nothing else is pending. After the
+    /// deadline it gives up what is pending and returns false.
     pub(crate) fn poll(&mut self, now: Instant) -> bool {
-        // The caller has stopped waiting, and a write that is sent all the same would have an unknown outcome.
+        // The caller has stopped waiting, and a write that is sent all the same would have an unknown
+        // outcome.
         if self.end.is_some_and(|end| end <= now) {
             self.nodes.iter_mut().for_each(NodeExchange::expire);
             return false;
@@ -174,7 +179,8 @@ impl<R: ReplyBuffer> Exchange<R> {
         if self.nodes.iter().any(|node| node.is_pending) {
             return true;
         }
-        // Only now: while a node is pending, its resend may still succeed, and requests must not move before that.
+        // Only now: while a node is pending, its resend may still succeed, and requests must not move before
+        // that.
         let asked = self.nodes.len();
         let failed = &self.nodes[self.unreachable_until..];
         let more: Vec<NodeRequest> = failed
@@ -206,7 +212,8 @@ impl<R: ReplyBuffer> Exchange<R> {
 
     /// Records the results of all [attempts](Self::attempts), in their order.
     pub(crate) fn handle(&mut self, answers: Vec<Answers<R>>) {
-        // An attempt without a result is over too: if it stayed pending, the loop of the executor would never end.
+        // An attempt without a result is over too: if it stayed pending, the loop of the executor would never
+        // end.
         let answers = answers
             .into_iter()
             .chain(iter::repeat_with(Answers::default));
@@ -226,7 +233,8 @@ impl<R: ReplyBuffer> Exchange<R> {
 
     /// The requests of each node and their replies.
     ///
-    /// A request that moved from node to node occurs once for each of them, in that order: the last occurrence counts.
+    /// A request that moved from node to node occurs once for each of them, in that order: the last
+    /// occurrence counts.
     #[cfg(feature = "proxy")]
     pub(crate) fn parts(&self) -> impl ExactSizeIterator<Item = (&NodeRequest, &Answers<R>)> {
         self.nodes.iter().map(NodeExchange::part)
@@ -242,16 +250,16 @@ impl<R: ReplyBuffer> Exchange<R> {
         self.nodes[number].part()
     }
 
-    /// The requests of each node and their replies, by value. A request that moved from node to node occurs once for each of
-    /// them, in that order: the last occurrence counts.
+    /// The requests of each node and their replies, by value. A request that moved from node to node occurs
+    /// once for each of them, in that order: the last occurrence counts.
     pub(crate) fn into_parts(self) -> impl ExactSizeIterator<Item = (NodeRequest, Answers<R>)> {
         self.nodes
             .into_iter()
             .map(|node| (node.request, node.answers))
     }
 
-    /// The last node that was tried, and its replies: those before it could not be reached. For exchanges that begin with
-    /// one node. `None` when the exchange had no request.
+    /// The last node that was tried, and its replies: those before it could not be reached. For exchanges
+    /// that begin with one node. `None` when the exchange had no request.
     pub(crate) fn into_last(self) -> Option<(NodeIndex, Answers<R>)> {
         let (request, answers) = self.into_parts().last()?;
         Some((request.node, answers))
@@ -289,8 +297,8 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         self.is_pending.then_some(attempt)
     }
 
-    /// Gives up the pending attempt. A resend fails with the failure of the attempt before; a first attempt fails with a
-    /// timeout, as not sent.
+    /// Gives up the pending attempt. A resend fails with the failure of the attempt before; a first attempt
+    /// fails with a timeout, as not sent.
     fn expire(&mut self) {
         if self.is_pending && self.rest.take().is_none() {
             let late = Cause::Timeout("no time was left to send it".into());
@@ -301,7 +309,8 @@ impl<R: ReplyBuffer> NodeExchange<R> {
 
     /// Records the result of the attempt, and decides whether there is another one.
     pub(crate) fn handle(&mut self, answers: Answers<R>) {
-        // The second attempt began with the first request that had no reply, so its replies continue those of the first.
+        // The second attempt began with the first request that had no reply, so its replies continue those of
+        // the first.
         match self.rest.take() {
             None => self.answers = answers,
             Some(rest) => self.answers.append(rest.0, answers),
@@ -310,7 +319,8 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         let Some(failure) = &self.answers.failure else {
             return;
         };
-        // The meaning of a pinned request depends on the state of its connection (MULTI, WATCH, SELECT), which is gone.
+        // The meaning of a pinned request depends on the state of its connection (MULTI, WATCH, SELECT),
+        // which is gone.
         if self.request.is_pinned {
             return;
         }
@@ -319,7 +329,8 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         if self.request.ending == ExpectedEnd::Exec && answered > 0 {
             return;
         }
-        // Against all slots, not those of the attempt: `append` has counted the failure from the first request.
+        // Against all slots, not those of the attempt: `append` has counted the failure from the first
+        // request.
         if let Resend::From(first) = self.resends.after(failure, answered, &self.request.slots) {
             self.rest = Some(Box::new((first, self.request.rest(first))));
             self.is_pending = true;

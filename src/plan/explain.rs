@@ -11,7 +11,8 @@ use crate::topology::Topology;
 /// Maximum number of keys shown per node; an ellipsis stands for the others.
 const KEYS_SHOWN: usize = 4;
 
-/// The plan of a command with the names of its nodes. `Display` prints a small table: one line per node with its keys.
+/// The plan of a command with the names of its nodes. `Display` prints a small table: one line per node with
+/// its keys.
 ///
 /// ```text
 /// MGET: split over 2 nodes, answers in the order of the keys
@@ -54,8 +55,8 @@ impl Explanation {
 
     /// The names of the nodes that would receive the command, in node order, each with its keys.
     ///
-    /// Empty for [`Plan::Any`]: which node receives such a command is decided when it is sent. The keys are empty for a
-    /// command that goes to all nodes.
+    /// Empty for [`Plan::Any`]: which node receives such a command is decided when it is sent. The keys are
+    /// empty for a command that goes to all nodes.
     pub fn parts(&self) -> Vec<(&str, Vec<&[u8]>)> {
         let name = |node: NodeIndex| self.topology.node(node).name();
         match &self.plan {

@@ -13,11 +13,12 @@
 //!                     values.count() = 2  sent = 4
 //!
 //! 0, 1   have their replies
-//! 2, 3   sent without a reply: reads may be resent; a write fails with `Unknown`, for it may have been applied
+//! 2, 3   sent without a reply: reads may be resent; a write fails with `Unknown`, it may have been applied
 //! 4      certainly not sent: may be resent, also a write
 //! ```
 //!
-//! Requests are resent only from the first without a reply on, all of them or none, so their order never changes.
+//! Requests are resent only from the first without a reply on, all of them or none, so their order never
+//! changes.
 
 use std::fmt;
 use std::io;
@@ -31,17 +32,18 @@ use crate::policy::{ConnectError, broken_text, is_timeout};
 
 /// Maximum number of times that a request is resent after its connection broke, when resending is safe.
 ///
-/// One is enough for a connection that the server or a middlebox closed while it was idle. A node that breaks new connections
-/// as well is not helped by more of them.
+/// One is enough for a connection that the server or a middlebox closed while it was idle. A node that breaks
+/// new connections as well is not helped by more of them.
 pub(crate) const RESENDS_MAX: usize = 1;
 
 /// The replies of one node to its requests.
 ///
-/// The requests are numbered from 0 in the order in which they were sent. An executor sets `failure` whenever there are fewer
-/// replies than requests.
+/// The requests are numbered from 0 in the order in which they were sent. An executor sets `failure` whenever
+/// there are fewer replies than requests.
 #[derive(Debug, Default)]
 pub(crate) struct Answers<R = Vec<Value>> {
-    /// Replies to the first requests, in order; `values.count()` is the number of the first request without a reply.
+    /// Replies to the first requests, in order; `values.count()` is the number of the first request without a
+    /// reply.
     pub(crate) values: R,
     /// Why the remaining replies are missing; `None` when there are none missing.
     pub(crate) failure: Option<Failure>,
@@ -76,18 +78,19 @@ impl ReplyBuffer for Vec<Value> {
 pub(crate) struct Failure {
     /// What went wrong.
     pub(crate) cause: Cause,
-    /// Number of requests that may have reached the node, counted from the first one and including those with replies.
+    /// Number of requests that may have reached the node, counted from the first one and including those with
+    /// replies.
     ///
-    /// Requests from this number on were certainly not sent. An executor that does not know chooses the larger number: too
-    /// large a number costs a resend, too small a number may run a write twice.
+    /// Requests from this number on were certainly not sent. An executor that does not know chooses the
+    /// larger number: too large a number costs a resend, too small a number may run a write twice.
     pub(crate) sent: usize,
 }
 
 /// The cause of a failure, as the executor saw it.
 #[derive(Clone, Debug)]
 pub(crate) enum Cause {
-    /// No connection: refused, unreachable, wrong password, or not attempted because the node is known to be down. The
-    /// request may go to another node.
+    /// No connection: refused, unreachable, wrong password, or not attempted because the node is known to be
+    /// down. The request may go to another node.
     Connect(ConnectError),
     /// The connection broke. The request may be resent on a new one, or go to another node.
     Dropped(String),
@@ -112,12 +115,14 @@ impl Cause {
         Self::Timeout("no reply in time".to_owned())
     }
 
-    /// The deadline of the request passed before there was a connection to `address`. Says nothing about the node itself.
+    /// The deadline of the request passed before there was a connection to `address`. Says nothing about the
+    /// node itself.
     pub(crate) fn no_connection_in_time(address: &str) -> Self {
         Self::Timeout(format!("no connection to {address} in time"))
     }
 
-    /// Every connection of a pool to `address` stayed in use until the deadline. The text names the setting to raise.
+    /// Every connection of a pool to `address` stayed in use until the deadline. The text names the setting
+    /// to raise.
     pub(crate) fn pool_exhausted(address: &str, of: PoolUse) -> Self {
         let (which, setting) = match of {
             PoolUse::Shared => ("", "pool_size"),
@@ -134,7 +139,8 @@ impl Cause {
 
     /// Reading from or writing to a connection failed.
     pub(crate) fn of_io(error: &io::Error) -> Self {
-        // The timeouts of a socket are set from the deadline of the request, so one that expires is the deadline itself.
+        // The timeouts of a socket are set from the deadline of the request, so one that expires is the
+        // deadline itself.
         match is_timeout(error) {
             true => Self::no_reply(),
             false => Self::Dropped(broken_text(error)),
@@ -180,8 +186,8 @@ impl<R: ReplyBuffer> Answers<R> {
 impl Failure {
     /// A failure of a dedicated connection under `count` requests.
     ///
-    /// All of them count as sent unless there was no connection: nothing of them is resent anyway, so the number decides only
-    /// between `Unknown` and a retryable error.
+    /// All of them count as sent unless there was no connection: nothing of them is resent anyway, so the
+    /// number decides only between `Unknown` and a retryable error.
     pub(crate) fn on_held_connection(cause: Cause, count: usize) -> Self {
         let sent = match cause {
             Cause::Connect(_) => 0,
@@ -195,10 +201,12 @@ impl Failure {
         Self { cause, sent: 0 }
     }
 
-    /// Decides whether the requests without a reply may be resent to the same node, when `answered` requests have replies.
+    /// Decides whether the requests without a reply may be resent to the same node, when `answered` requests
+    /// have replies.
     ///
-    /// They may if each of them was not sent or is a read. Only a broken connection is worth a resend, since a new one may
-    /// work at once; a node that refuses connections is left to its backoff, and a timeout leaves no time.
+    /// They may if each of them was not sent or is a read. Only a broken connection is worth a resend, since
+    /// a new one may work at once; a node that refuses connections is left to its backoff, and a timeout
+    /// leaves no time.
     pub(crate) fn resend(&self, answered: usize, slots: &[ReplySlot]) -> Resend {
         let Cause::Dropped(_) = self.cause else {
             return Resend::No;
@@ -214,7 +222,8 @@ impl Failure {
         }
     }
 
-    /// True if request number `number` may be sent to another node: it was not sent to this one, or is a read.
+    /// True if request number `number` may be sent to another node: it was not sent to this one, or is a
+    /// read.
     pub(crate) fn may_send(&self, number: usize, access: Access) -> bool {
         number >= self.sent || access == Access::Read
     }
@@ -228,7 +237,8 @@ impl Failure {
     pub(crate) fn error(&self, node: &str, number: usize, access: Access) -> Error {
         let kind = self.kind(number, access);
         let advice = match kind {
-            // The cause itself says that the connection is gone for good; "can be repeated" would be wrong advice.
+            // The cause itself says that the connection is gone for good; "can be repeated" would be wrong
+            // advice.
             _ if self.is_final() => "",
             ErrorKind::Auth => {
                 "; check `Builder::password`, or the username and password in its URL"
@@ -250,7 +260,8 @@ impl Failure {
 
     /// The error for a request of a pipeline after another one that failed with this failure.
     ///
-    /// Only the first error carries the cause, so that the errors of a long pipeline over a dead node stay short.
+    /// Only the first error carries the cause, so that the errors of a long pipeline over a dead node stay
+    /// short.
     pub(crate) fn error_again(&self, node: &str, number: usize, access: Access) -> Error {
         let kind = self.kind(number, access);
         self.about(
@@ -280,7 +291,8 @@ impl Failure {
         match (&self.cause, sent, access) {
             // Before the row of writes: without a connection nothing was sent, whatever `sent` says.
             (Cause::PoolTimeout(_), _, _) => ErrorKind::PoolTimeout,
-            // Before all other causes: why the reply is missing matters less than that the write may have been applied.
+            // Before all other causes: why the reply is missing matters less than that the write may have
+            // been applied.
             (_, true, Access::Write) => ErrorKind::Unknown,
             (Cause::Connect(ConnectError::Auth(_)), _, _) => ErrorKind::Auth,
             (Cause::Timeout(_), _, _) => ErrorKind::Timeout,

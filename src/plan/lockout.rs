@@ -1,15 +1,17 @@
 //! Refuses commands that would lock the client out of its nodes.
 //!
-//! `CONFIG SET requirepass` goes to every node. On a single server it leaves the connection that sent it authenticated; here
-//! the client opens further connections with the old password, and every one of them fails, so the change cannot even be
-//! undone through this client. The same holds for the port, for TLS, and for the ACL of the client's own user. Such a
-//! command is refused when it would go to all nodes; it is not when the user names a node.
+//! `CONFIG SET requirepass` goes to every node. On a single server it leaves the connection that sent it
+//! authenticated; here the client opens further connections with the old password, and every one of them
+//! fails, so the change cannot even be undone through this client. The same holds for the port, for TLS, and
+//! for the ACL of the client's own user. Such a command is refused when it would go to all nodes; it is not
+//! when the user names a node.
 
 use crate::command::CommandSpec;
 use crate::error::{Error, ErrorKind, KeyText};
 use crate::plan::refusal::typed_name;
 
-/// Parameters of CONFIG SET that decide who may connect and where. Their names are matched without regard to case.
+/// Parameters of CONFIG SET that decide who may connect and where. Their names are matched without regard to
+/// case.
 const SETTINGS: [&str; 8] = [
     "bind",
     "masterauth",
@@ -24,12 +26,13 @@ const SETTINGS: [&str; 8] = [
 /// Prefix of all TLS parameters: port, certificates, protocols.
 const TLS: &[u8] = b"tls-";
 
-/// Checks a command that is to go to all nodes. `users` are the usernames with which this client authenticates.
+/// Checks a command that is to go to all nodes. `users` are the usernames with which this client
+/// authenticates.
 ///
 /// # Errors
 ///
-/// [`Unroutable`](ErrorKind::Unroutable) when the command would change how this client reaches its nodes. The text names the
-/// parameter or the user, never a value: that may be a password.
+/// [`Unroutable`](ErrorKind::Unroutable) when the command would change how this client reaches its nodes. The
+/// text names the parameter or the user, never a value: that may be a password.
 pub(super) fn check(command: &CommandSpec, args: &[&[u8]], users: &[String]) -> Result<(), Error> {
     // After the names of the command and its subcommand.
     let rest = args.get(2..).unwrap_or_default();
@@ -51,8 +54,8 @@ pub(super) fn check(command: &CommandSpec, args: &[&[u8]], users: &[String]) -> 
         Some(name) => Err(Error::new(
             ErrorKind::Unroutable,
             format!(
-                "{} of {} on all nodes could lock this client out of them; change it on each server by itself (with \
-                 `client.node(name)` or a connection of its own), and give this client {remedy}",
+                "{} of {} on all nodes could lock this client out; change it on one server at a time (with \
+                 `client.node(name)` or a separate connection), and give this client {remedy}",
                 typed_name(command),
                 KeyText(name),
             ),

@@ -1,4 +1,5 @@
-//! Decides which node receives which part of a request, and how the replies of several nodes become one reply.
+//! Decides which node receives which part of a request, and how the replies of several nodes become one
+//! reply.
 //!
 //! A request passes through these modules in this order:
 //!
@@ -17,26 +18,30 @@
 //!
 //! From a request to a plan:
 //!
-//! * `router`: [`Router`], one snapshot of topology and command table; turns a request into a [`Plan`]. `owners` groups the
-//!   keys of one request by node, `routed` adds to a plan the properties of its command, `explain` prints it.
+//! * `router`: [`Router`], one snapshot of topology and command table; turns a request into a [`Plan`].
+//!   `owners` groups the keys of one request by node, `routed` adds to a plan the properties of its command,
+//!   `explain` prints it.
 //! * `refusal`, `lockout`: errors of requests that are refused before anything is sent.
-//! * `request`: packed pipelines, parsed and planned. `transaction`: MULTI ... EXEC, which must live on one node.
+//! * `request`: packed pipelines, parsed and planned. `transaction`: MULTI ... EXEC, which must live on one
+//!   node.
 //!
 //! From a plan to replies:
 //!
 //! * `batch`: many commands as one request per node, and the replies back in the order of the commands.
-//! * `exchange`: requests in flight to several nodes. `failure`: the meaning of a missing reply, and when a request may be
-//!   resent. `other_node`: requests that the next node may serve instead. `partial`: replies of the reachable nodes only.
+//! * `exchange`: requests in flight to several nodes. `failure`: the meaning of a missing reply, and when a
+//!   request may be resent. `other_node`: requests that the next node may serve instead. `partial`: replies
+//!   of the reachable nodes only.
 //! * `merge`: one reply made of the replies of several nodes.
 //! * `operation`: one command or pipeline under way, as a state machine.
 //!
 //! Requests with a state of their own:
 //!
-//! * `dedicated`: a connection that one user holds. `watch`: EXEC after a failed WATCH. `attempts`: the number of attempts
-//!   of an optimistic transaction.
+//! * `dedicated`: a connection that one user holds. `watch`: EXEC after a failed WATCH. `attempts`: the
+//!   number of attempts of an optimistic transaction.
 //! * `scripts`: keeps scripts and functions available on every node, as on a single server.
 //! * `scan`: SCAN over all nodes. `pubsub`: subscriptions, desired and confirmed.
-//! * `raw`: replies that the proxy forwards as bytes. `dry_run`: everything except the network, for benchmarks.
+//! * `raw`: replies that the proxy forwards as bytes. `dry_run`: everything except the network, for
+//!   benchmarks.
 //!
 //! Nothing here touches a socket, a thread, a clock or a lock: the time and random numbers are arguments.
 
@@ -134,7 +139,8 @@ pub enum Plan {
 
 /// A command whose keys are divided among several nodes.
 ///
-/// The arguments of a command that can be split are a head, keys with a fixed number of arguments each, and a tail:
+/// The arguments of a command that can be split are a head, keys with a fixed number of arguments each, and a
+/// tail:
 ///
 /// ```text
 /// MSET  a 1  b 2          head 1, step 2, tail 0

@@ -1,7 +1,7 @@
 //! Moves requests that any node may serve from a node that cannot be reached to the next one.
 //!
-//! Such requests are those planned as [`Plan::Any`](crate::plan::Plan::Any): ECHO, TIME, scripts without keys. The nodes are
-//! tried in node order from the first one chosen, each once:
+//! Such requests are those planned as [`Plan::Any`](crate::plan::Plan::Any): ECHO, TIME, scripts without
+//! keys. The nodes are tried in node order from the first one chosen, each once:
 //!
 //! ```text
 //! 4 nodes, first choice 2:   2 ─▶ 3 ─▶ 0 ─▶ 1 ─▶ the failure of node 1 is reported
@@ -14,8 +14,8 @@ use crate::plan::{Answers, Cause, ExpectedEnd, NodeRequest, ReplyBuffer};
 
 /// The requests without a reply that any node may serve, addressed to the node after the one that failed.
 ///
-/// A request moves if it was certainly not sent, or is a read. Returns `None` when nothing may move, when all of `nodes` were
-/// tried, or when the failure was a timeout, which leaves no time.
+/// A request moves if it was certainly not sent, or is a read. Returns `None` when nothing may move, when all
+/// of `nodes` were tried, or when the failure was a timeout, which leaves no time.
 pub(crate) fn for_other_node<R: ReplyBuffer>(
     request: &NodeRequest,
     answers: &Answers<R>,
@@ -33,7 +33,8 @@ pub(crate) fn for_other_node<R: ReplyBuffer>(
     let may_go = |number: usize, slot: &ReplySlot| {
         slot.anywhere && number >= answered && failure.may_send(number, slot.access)
     };
-    // The requests are only counted at first: in most failures none of them may move, and then nothing is copied.
+    // The requests are only counted at first: in most failures none of them may move, and then nothing is
+    // copied.
     let going = || request.slots.iter().enumerate();
     let count = going()
         .filter(|(number, slot)| may_go(*number, slot))

@@ -1,7 +1,7 @@
 //! Groups the keys of one request by the node that owns them.
 //!
-//! This runs for every key of every split command, so it allocates one vector per part and looks at each key twice: once to
-//! count, once to place it.
+//! This runs for every key of every split command, so it allocates one vector per part and looks at each key
+//! twice: once to count, once to place it.
 
 use crate::partition::NodeIndex;
 use crate::plan::Part;

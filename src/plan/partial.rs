@@ -1,7 +1,7 @@
 //! Decides whether the replies of the reachable nodes stand for all nodes, when others cannot be reached.
 //!
-//! Each command has a rule of its own in the command table (`Partial`); [`PartialReads`] is the user's choice for the
-//! commands that leave it to the user.
+//! Each command has a rule of its own in the command table (`Partial`); [`PartialReads`] is the user's choice
+//! for the commands that leave it to the user.
 
 use redis::Value;
 
@@ -10,8 +10,9 @@ use crate::error::{Error, ErrorKind};
 
 /// What happens to reads over all nodes when some nodes cannot be reached.
 ///
-/// Concerns KEYS, SCAN, DBSIZE, RANDOMKEY, and the other commands that the column *partial* of `docs/commands.md` marks with
-/// *on request*. Their replies have no room to show that something is missing, so incomplete replies must be asked for.
+/// Concerns KEYS, SCAN, DBSIZE, RANDOMKEY, and the other commands that the column *partial* of
+/// `docs/commands.md` marks with *on request*. Their replies have no room to show that something is missing,
+/// so incomplete replies must be asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PartialReads {
@@ -34,10 +35,11 @@ impl PartialReads {
     }
 }
 
-/// True if there is no reply because the node cannot be reached, refuses the password, or did not reply in time.
+/// True if there is no reply because the node cannot be reached, refuses the password, or did not reply in
+/// time.
 ///
-/// A full pool ([`PoolTimeout`](ErrorKind::PoolTimeout)) does not count: the node is well, and leaving its keys out would
-/// hide a limit of this client. Neither does an error reply: the node was reached.
+/// A full pool ([`PoolTimeout`](ErrorKind::PoolTimeout)) does not count: the node is well, and leaving its
+/// keys out would hide a limit of this client. Neither does an error reply: the node was reached.
 pub(super) fn is_unreachable(outcome: &Result<Value, Option<Error>>) -> bool {
     // `Err(None)`, a result that was lost, does not count: it would turn a defect into silently missing keys.
     let Err(Some(error)) = outcome else {

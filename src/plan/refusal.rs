@@ -1,8 +1,8 @@
 //! Errors of requests that are refused before anything is sent.
 //!
-//! Two families: mistakes that a server would reply to with an error, worded as the server words them because programs match
-//! on those texts; and requests that a single server would accept but that cannot be routed, worded with what to do instead.
-//! Every text of the second family names the command and a way out.
+//! Two families: mistakes that a server would reply to with an error, worded as the server words them because
+//! programs match on those texts; and requests that a single server would accept but that cannot be routed,
+//! worded with what to do instead. Every text of the second family names the command and a way out.
 
 use std::sync::Arc;
 
@@ -34,8 +34,8 @@ pub(super) fn wrong_arity(command: &CommandSpec) -> Error {
 
 /// An error found before sending that looks like the server's own: code `ERR` and this text.
 ///
-/// The name of the command is added to the message only. The cause keeps the exact text: `redis::RedisError` and the proxy's
-/// reply are made of it, and programs match on it.
+/// The name of the command is added to the message only. The cause keeps the exact text: `redis::RedisError`
+/// and the proxy's reply are made of it, and programs match on it.
 pub(super) fn server_style(command: &CommandSpec, text: &str) -> Error {
     let error = crate::error::server_error("ERR", text);
     Error::new(
@@ -58,7 +58,8 @@ pub(super) fn malformed(command: &CommandSpec, error: KeyError, args: &[&[u8]]) 
     }
 }
 
-/// The text of a server for a `numkeys` argument that is not a number, below 1, or larger than the number of arguments left.
+/// The text of a server for a `numkeys` argument that is not a number, below 1, or larger than the number of
+/// arguments left.
 ///
 /// Servers are not consistent here: the text depends on the command.
 fn wrong_count(command: &CommandSpec, args: &[&[u8]]) -> String {
@@ -106,10 +107,12 @@ pub(super) fn empty_command() -> Error {
     Error::new(ErrorKind::Unroutable, "the command is empty")
 }
 
-/// Error for a command that is not in the table. Its name is the first `words` arguments: 2 for an unknown subcommand.
+/// Error for a command that is not in the table. Its name is the first `words` arguments: 2 for an unknown
+/// subcommand.
 ///
-/// An unknown command is not sent to some node in the hope that it has no keys: a server never replies that a key belongs to
-/// another node, so a wrong guess would read or write the key in the wrong place without any error.
+/// An unknown command is not sent to some node in the hope that it has no keys: a server never replies that a
+/// key belongs to another node, so a wrong guess would read or write the key in the wrong place without any
+/// error.
 pub(super) fn unknown(args: &[&[u8]], words: usize) -> Error {
     // Escaped and cut by `KeyText`: these words come from the user and may be long or binary.
     let name: Vec<String> = args
@@ -138,7 +141,8 @@ pub(super) fn no_keys(command: &CommandSpec) -> Error {
     )
 }
 
-/// Error for a command that concerns a single server, such as SHUTDOWN or DEBUG, sent through a handle for all nodes.
+/// Error for a command that concerns a single server, such as SHUTDOWN or DEBUG, sent through a handle for
+/// all nodes.
 pub(super) fn needs_a_node(command: &CommandSpec) -> Error {
     // The note of the table says why the command cannot go to all nodes, where that is not obvious.
     let why = match command.note() {
@@ -165,7 +169,8 @@ pub(super) fn refused(command: &CommandSpec) -> Error {
     )
 }
 
-/// Error for a command that changes the state of its connection, such as WATCH or SELECT, on a shared connection.
+/// Error for a command that changes the state of its connection, such as WATCH or SELECT, on a shared
+/// connection.
 ///
 /// Other users of that connection would find themselves inside a transaction or in another database.
 pub(super) fn stateful(command: &CommandSpec) -> Error {
@@ -240,8 +245,8 @@ impl Router {
 
     /// Adds the keys of a packed request to its error, unless the error names keys already.
     ///
-    /// Only called on the way of an error, since the request is parsed and looked up again. A request that cannot be parsed
-    /// leaves the error unchanged.
+    /// Only called on the way of an error, since the request is parsed and looked up again. A request that
+    /// cannot be parsed leaves the error unchanged.
     pub(crate) fn with_keys(&self, error: Error, packed: &[u8]) -> Error {
         let mut args = Args::new();
         if !error.keys().is_empty()

@@ -1,7 +1,7 @@
 //! Packed requests, as the handles receive them from redis-rs, parsed, checked and planned.
 //!
-//! redis-rs hands over bytes in the wire format: one command, or a pipeline together with the number of replies to skip and
-//! to return. This file finds the commands in them:
+//! redis-rs hands over bytes in the wire format: one command, or a pipeline together with the number of
+//! replies to skip and to return. This file finds the commands in them:
 //!
 //! * [`parse_one`]: the arguments of a single command.
 //! * [`PipelineKind`]: whether a pipeline is atomic, recognized by its bytes.
@@ -22,10 +22,12 @@ use crate::plan::{
     Router, Scope, ScriptJournal, ScriptRewriter, with_node_name,
 };
 
-/// The plan of a packed pipeline. The journals record its script commands, for the replies to be recorded in the cache.
+/// The plan of a packed pipeline. The journals record its script commands, for the replies to be recorded in
+/// the cache.
 #[derive(Debug)]
 pub(crate) enum PlannedPipeline<'r, 'p> {
-    /// MULTI and EXEC with nothing between them. Nothing is sent: no key chooses a node, and the reply is known.
+    /// MULTI and EXEC with nothing between them. Nothing is sent: no key chooses a node, and the reply is
+    /// known.
     Empty,
     /// MULTI ... EXEC for one node.
     Transaction {
@@ -45,7 +47,8 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// When one of the commands is refused; then none is sent. The error says which command of the pipeline it was.
+    /// When one of the commands is refused; then none is sent. The error says which command of the pipeline
+    /// it was.
     pub(crate) fn route_pipeline<'r, 'p>(
         &'r self,
         packed: &'p [u8],
@@ -58,7 +61,8 @@ impl Router {
             let mut rewriter = None;
             for_each_command(packed, 0, |frame, args| {
                 let command = self.lookup(args)?;
-                // The rewriter takes a snapshot of the script cache, so it is only made for the first command that needs it.
+                // The rewriter takes a snapshot of the script cache, so it is only made for the first command
+                // that needs it.
                 if command.scripting() == Scripting::No {
                     batch.add(frame, args, self.route_as(command, args, snapshot)?);
                     return Ok(());
@@ -74,7 +78,8 @@ impl Router {
             for_each_inner_command(packed, 0, |_| Ok(()))?;
             return Ok(PlannedPipeline::Empty);
         }
-        // All commands are checked before the first is rewritten: a refused transaction leaves no trace in any cache.
+        // All commands are checked before the first is rewritten: a refused transaction leaves no trace in
+        // any cache.
         let mut atomic = PlannedTransaction::default();
         for_each_inner_command(packed, commands, |args| atomic.add(self, args, snapshot))?;
         let (node, scripting) = (atomic.owner()?, atomic.scripting());
@@ -138,7 +143,8 @@ impl<'r, 'p> PlannedPipeline<'r, 'p> {
         }
     }
 
-    /// A transaction for `node` of `commands` commands between MULTI and EXEC, with scripts rewritten if there are any.
+    /// A transaction for `node` of `commands` commands between MULTI and EXEC, with scripts rewritten if
+    /// there are any.
     fn of_atomic(
         node: NodeIndex,
         packed: &'p [u8],
@@ -168,8 +174,8 @@ impl<'r, 'p> PlannedPipeline<'r, 'p> {
 impl<'p> ScriptRewriter<'p> {
     /// Plans the next command of a pipeline, which concerns scripts, and adds it to `batch`.
     ///
-    /// Routed by the cache as the commands before it leave it: a SCRIPT LOAD in the same pipeline counts as done. Not inlined,
-    /// because it would slow down the loop for the many pipelines without scripts.
+    /// Routed by the cache as the commands before it leave it: a SCRIPT LOAD in the same pipeline counts as
+    /// done. Not inlined, because it would slow down the loop for the many pipelines without scripts.
     #[inline(never)]
     pub(crate) fn route(
         &mut self,
@@ -197,7 +203,8 @@ impl<'p> ScriptRewriter<'p> {
             Plan::Any => Some(batch.any_node()),
             _ => None,
         };
-        // The rewriter before the batch: the journal finds the reply of a command by the number that it is about to get.
+        // The rewriter before the batch: the journal finds the reply of a command by the number that it is
+        // about to get.
         match (
             self.add(batch.commands as usize, node, frame, args),
             &routed.plan,
@@ -274,10 +281,12 @@ pub(crate) enum PipelineKind {
 }
 
 impl PipelineKind {
-    /// Recognizes the kind by what `redis::Pipeline` passes along: it skips `offset` replies and returns `count`.
+    /// Recognizes the kind by what `redis::Pipeline` passes along: it skips `offset` replies and returns
+    /// `count`.
     ///
-    /// An atomic pipeline skips the replies to MULTI and to each command (QUEUED), and returns that to EXEC. The bytes alone
-    /// would not do: a value may end in the bytes of EXEC, so the number of commands is checked when they are parsed.
+    /// An atomic pipeline skips the replies to MULTI and to each command (QUEUED), and returns that to EXEC.
+    /// The bytes alone would not do: a value may end in the bytes of EXEC, so the number of commands is
+    /// checked when they are parsed.
     pub(crate) fn of(packed: &[u8], offset: usize, count: usize) -> Self {
         use crate::resp::{EXEC, MULTI};
         match offset > 0 && count == 1 && packed.starts_with(MULTI) && packed.ends_with(EXEC) {
@@ -293,8 +302,8 @@ impl PipelineKind {
 ///
 /// # Errors
 ///
-/// When the connection failed. A plain pipeline then fails as a whole, as over redis-rs' own connections, with the error of
-/// the first command without a reply.
+/// When the connection failed. A plain pipeline then fails as a whole, as over redis-rs' own connections,
+/// with the error of the first command without a reply.
 pub(crate) fn finish_private(
     node: &str,
     kind: PipelineKind,
@@ -339,14 +348,14 @@ pub(crate) fn select_replies(
 ///
 /// # Errors
 ///
-/// [`Unroutable`](ErrorKind::Unroutable) when the bytes do not hold exactly one command: a second one would be sent to the
-/// node of the first, and its reply would be taken for the reply to the next request.
+/// [`Unroutable`](ErrorKind::Unroutable) when the bytes do not hold exactly one command: a second one would
+/// be sent to the node of the first, and its reply would be taken for the reply to the next request.
 pub(crate) fn parse_one(packed: &[u8]) -> Result<Args<'_>, Error> {
     let mut args = Args::new();
     let mut commands = PackedCommands::new(packed);
     match commands.next(&mut args) {
         Ok(Some(frame)) if frame.len() == packed.len() => Ok(args),
-        Ok(Some(_)) => Err(unreadable("it holds more than one command")),
+        Ok(Some(_)) => Err(unreadable("it contains more than one command")),
         Ok(None) => Err(unreadable("it is empty")),
         Err(error) => Err(unreadable(&error.to_string())),
     }
@@ -377,8 +386,9 @@ fn for_each_command<'p>(
 ///
 /// # Errors
 ///
-/// When there are not exactly `commands` of them, or the last command is not EXEC. If such bytes were sent, the connection
-/// would stay inside the transaction, or deliver one reply too many, and its next user would receive the wrong replies.
+/// When there are not exactly `commands` of them, or the last command is not EXEC. If such bytes were sent,
+/// the connection would stay inside the transaction, or deliver one reply too many, and its next user would
+/// receive the wrong replies.
 fn for_each_inner_command<'p>(
     packed: &'p [u8],
     commands: usize,

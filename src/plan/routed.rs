@@ -9,8 +9,8 @@ use crate::plan::{Failure, Plan, with_node_name};
 
 /// A plan together with the properties of its command.
 ///
-/// Made once per command, by one of the `route` methods of [`Router`](crate::plan::Router); the command table is not
-/// consulted again after that.
+/// Made once per command, by one of the `route` methods of [`Router`](crate::plan::Router); the command table
+/// is not consulted again after that.
 #[derive(Clone, Debug)]
 pub(crate) struct RoutedCommand {
     /// The nodes that receive the command.
@@ -30,15 +30,17 @@ pub(crate) struct RoutedCommand {
 /// The earlier writes that a command waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitScope {
-    /// None, or the writes of its own connection: all commands on a dedicated connection, where the server's own rule holds.
+    /// None, or the writes of its own connection: all commands on a dedicated connection, where the server's
+    /// own rule holds.
     OwnWrites,
-    /// All writes acknowledged before, over any connection: WAIT and WAITAOF to all nodes. The connection that such a command
-    /// happens to get may not have written anything.
+    /// All writes acknowledged before, over any connection: WAIT and WAITAOF to all nodes. The connection
+    /// that such a command happens to get may not have written anything.
     AllWrites,
 }
 
 impl RoutedCommand {
-    /// The node of a command that needs no operation: it goes to one node, and its reply is returned unchanged.
+    /// The node of a command that needs no operation: it goes to one node, and its reply is returned
+    /// unchanged.
     ///
     /// This is the short cut for nearly all commands.
     #[inline]
@@ -57,7 +59,8 @@ impl RoutedCommand {
         }
     }
 
-    /// A command for `node` about which nothing else is known: it counts as a write, so it is never sent twice.
+    /// A command for `node` about which nothing else is known: it counts as a write, so it is never sent
+    /// twice.
     pub(crate) fn write(node: NodeIndex) -> Self {
         Self {
             plan: Plan::One(node),
@@ -69,7 +72,8 @@ impl RoutedCommand {
         }
     }
 
-    /// The result of a command that went [directly](Self::direct) to `node`. An error reply gains the name of the node.
+    /// The result of a command that went [directly](Self::direct) to `node`. An error reply gains the name of
+    /// the node.
     #[inline]
     pub(crate) fn reply(&self, node: &str, result: Result<Value, Failure>) -> Result<Value, Error> {
         match result {

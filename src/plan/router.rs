@@ -4,14 +4,14 @@
 //!
 //! | method | node | keys | stateful commands | script cache | for |
 //! |---|---|---|---|---|---|
-//! | [`plan`](Router::plan), `route_by_keys` | by the keys | must have one owner, or be split | refused | empty | previews, tests |
-//! | `route`, `route_as` | by the keys | must have one owner, or be split | refused | consulted | shared connections |
+//! | `plan`, `route_by_keys` | by the keys | one owner, or split | refused | empty | previews |
+//! | `route`, `route_as` | by the keys | one owner, or split | refused | consulted | shared connections |
 //! | `route_at` | given | not checked | refused | no | `client.node(name)` |
 //! | `route_private` | given | must all live there | allowed | no | `client.dedicated(keys)` |
 //! | `route_unchecked_private` | given | not checked | allowed | no | `node.dedicated()` |
 //!
-//! Unknown commands are refused wherever keys are checked. Where they are not, an unknown command is sent as a write. Commands
-//! that take over the connection (MONITOR, SYNC) are refused by all.
+//! Unknown commands are refused wherever keys are checked. Where they are not, an unknown command is sent as
+//! a write. Commands that take over the connection (MONITOR, SYNC) are refused by all.
 //!
 //! Routing allocates nothing for a command with one key at a fixed place, which is nearly every command.
 
@@ -37,8 +37,8 @@ use crate::topology::{NodeRef, Topology};
 
 /// An immutable snapshot of everything that decides where a request goes.
 ///
-/// Every request uses one router from its plan to its merged reply: node indices of one snapshot mean other nodes in another.
-/// A change of the topology is a new router.
+/// Every request uses one router from its plan to its merged reply: node indices of one snapshot mean other
+/// nodes in another. A change of the topology is a new router.
 #[derive(Clone, Debug)]
 pub struct Router {
     topology: Arc<Topology>,
@@ -51,8 +51,8 @@ pub struct Router {
 
 /// Whether MSET, DEL, UNLINK, TOUCH and JSON.MSET may be split by node.
 ///
-/// A split gives up their atomicity: other clients may see the part of one node done and that of another not. MSETNX and
-/// MSETEX are never split, because all or nothing is what they are for.
+/// A split gives up their atomicity: other clients may see the part of one node done and that of another not.
+/// MSETNX and MSETEX are never split, because all or nothing is what they are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SplitWrites {
@@ -80,7 +80,8 @@ impl Router {
         }
     }
 
-    /// Sets what happens to reads over all nodes when some cannot be reached. Defaults to [`PartialReads::Refused`].
+    /// Sets what happens to reads over all nodes when some cannot be reached. Defaults to
+    /// [`PartialReads::Refused`].
     #[must_use]
     pub fn with_partial_reads(mut self, partial_reads: PartialReads) -> Self {
         self.partial_reads = partial_reads;
@@ -123,18 +124,20 @@ impl Router {
 
     /// Plans one command, given as its arguments; the first is the command's name.
     ///
-    /// Scripts and functions that declare no key are planned without a script cache: only the source in an EVAL can show
-    /// their keys.
+    /// Scripts and functions that declare no key are planned without a script cache: only the source in an
+    /// EVAL can show their keys.
     ///
     /// # Errors
     ///
-    /// [`Unroutable`](ErrorKind::Unroutable), [`CrossNode`](ErrorKind::CrossNode) or [`Stateful`](ErrorKind::Stateful) when
-    /// the command is refused; [`Redis`](ErrorKind::Redis) with the server's own text when its arguments are malformed.
+    /// [`Unroutable`](ErrorKind::Unroutable), [`CrossNode`](ErrorKind::CrossNode) or
+    /// [`Stateful`](ErrorKind::Stateful) when the command is refused; [`Redis`](ErrorKind::Redis) with the
+    /// server's own text when its arguments are malformed.
     pub fn plan(&self, args: &[&[u8]]) -> Result<Plan, Error> {
         Ok(self.route_by_keys(args)?.plan)
     }
 
-    /// Routes one command by its keys, with an empty script cache: EVALSHA and FCALL without keys are refused.
+    /// Routes one command by its keys, with an empty script cache: EVALSHA and FCALL without keys are
+    /// refused.
     ///
     /// # Errors
     ///
@@ -145,8 +148,8 @@ impl Router {
 
     /// Routes one command by its keys, consulting the script cache when it declares no keys.
     ///
-    /// `snapshot` is only called for scripts and functions without keys: it costs a lock and a reference count, which other
-    /// commands need not pay.
+    /// `snapshot` is only called for scripts and functions without keys: it costs a lock and a reference
+    /// count, which other commands need not pay.
     ///
     /// # Errors
     ///
@@ -160,7 +163,8 @@ impl Router {
         self.route_as(self.lookup(args)?, args, snapshot)
     }
 
-    /// Routes one command by its keys, like [`route`](Self::route), when its row of the table is known already.
+    /// Routes one command by its keys, like [`route`](Self::route), when its row of the table is known
+    /// already.
     ///
     /// # Errors
     ///
@@ -172,8 +176,8 @@ impl Router {
         args: &[&[u8]],
         snapshot: CacheSnapshot<'_>,
     ) -> Result<RoutedCommand, Error> {
-        // Nearly all commands have one key, always at the same place: for them neither a list of keys nor the route of the
-        // table is needed. Inlined, so that this path is one function; the other one is not.
+        // Nearly all commands have one key, always at the same place: for them neither a list of keys nor the
+        // route of the table is needed. Inlined, so that this path is one function; the other one is not.
         match command.sole_key() {
             Some(at) => {
                 check_arity(command, args)?;
@@ -198,7 +202,8 @@ impl Router {
                 self.split(command, args, step.into(), tail.into(), merge)?
             }
             Route::All(merge) => {
-                // A request that every node would refuse alike is refused once, before it is sent to all of them.
+                // A request that every node would refuse alike is refused once, before it is sent to all of
+                // them.
                 check_arity(command, args)?;
                 lockout::check(command, args, &self.users)?;
                 Plan::All(merge)
@@ -252,8 +257,8 @@ impl Router {
 
     /// Routes one command over a dedicated connection to `node`, without checking its keys.
     ///
-    /// Like [`route_at`](Self::route_at), but allows commands that change the state of the connection, such as WATCH and
-    /// SELECT: nobody else uses it.
+    /// Like [`route_at`](Self::route_at), but allows commands that change the state of the connection, such
+    /// as WATCH and SELECT: nobody else uses it.
     ///
     /// # Errors
     ///
@@ -274,13 +279,13 @@ impl Router {
 
     /// Routes one command over a dedicated connection to `node`, checking that all its keys live there.
     ///
-    /// Commands that change the state of the connection are allowed. So are commands without keys, such as PING and MULTI, and
-    /// those that would otherwise go to all nodes.
+    /// Commands that change the state of the connection are allowed. So are commands without keys, such as
+    /// PING and MULTI, and those that would otherwise go to all nodes.
     ///
     /// # Errors
     ///
-    /// [`CrossNode`](ErrorKind::CrossNode) for a key of another node, [`Unroutable`](ErrorKind::Unroutable) for an unknown
-    /// command, [`Stateful`](ErrorKind::Stateful) for commands that take over the connection.
+    /// [`CrossNode`](ErrorKind::CrossNode) for a key of another node, [`Unroutable`](ErrorKind::Unroutable)
+    /// for an unknown command, [`Stateful`](ErrorKind::Stateful) for commands that take over the connection.
     pub(crate) fn route_private(
         &self,
         node: NodeIndex,
@@ -304,11 +309,13 @@ impl Router {
         Ok(routed_to(node, command, args))
     }
 
-    /// True if `args` changes the state of a connection beyond a transaction, so that no other user may get it afterwards.
+    /// True if `args` changes the state of a connection beyond a transaction, so that no other user may get
+    /// it afterwards.
     ///
     /// An unknown command may change anything.
     pub(crate) fn alters_connection(&self, args: &[&[u8]]) -> bool {
-        // The state of these is tracked by `DedicatedState`, and can be ended before the connection is reused.
+        // The state of these is tracked by `DedicatedState`, and can be ended before the connection is
+        // reused.
         const TRANSACTION: [&str; 5] = ["DISCARD", "EXEC", "MULTI", "UNWATCH", "WATCH"];
         match self.commands.lookup(args) {
             Lookup::Found(command) => {
@@ -318,7 +325,8 @@ impl Router {
         }
     }
 
-    /// True if RESP3 replies to `args` with push messages, one for each channel: SUBSCRIBE, UNSUBSCRIBE and their kin.
+    /// True if RESP3 replies to `args` with push messages, one for each channel: SUBSCRIBE, UNSUBSCRIBE and
+    /// their kin.
     pub(crate) fn is_answered_by_push(&self, args: &[&[u8]]) -> bool {
         // SUBSCRIBE and UNSUBSCRIBE, with and without the prefixes P and S.
         self.lookup(args)
@@ -339,8 +347,8 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// [`CrossNode`](ErrorKind::CrossNode) when two of them live on different nodes, [`Unroutable`](ErrorKind::Unroutable) when
-    /// there is no key or one has no owner.
+    /// [`CrossNode`](ErrorKind::CrossNode) when two of them live on different nodes,
+    /// [`Unroutable`](ErrorKind::Unroutable) when there is no key or one has no owner.
     pub(crate) fn common_owner<'k>(
         &self,
         keys: impl IntoIterator<Item = &'k [u8]>,
@@ -380,14 +388,17 @@ impl Router {
         }
     }
 
-    /// Plans a command that cannot be split: all its keys, and the keys made of its patterns, must live on one node.
+    /// Plans a command that cannot be split: all its keys, and the keys made of its patterns, must live on
+    /// one node.
     ///
-    /// A script or function that declares no key goes where the keys in its text live, or to any node if it has none.
+    /// A script or function that declares no key goes where the keys in its text live, or to any node if it
+    /// has none.
     ///
     /// # Errors
     ///
-    /// [`CrossNode`](ErrorKind::CrossNode) when the keys live on different nodes, [`Unroutable`](ErrorKind::Unroutable) when
-    /// there are none, or when the text of a script does not show which ones it touches.
+    /// [`CrossNode`](ErrorKind::CrossNode) when the keys live on different nodes,
+    /// [`Unroutable`](ErrorKind::Unroutable) when there are none, or when the text of a script does not show
+    /// which ones it touches.
     fn owner_of_all(
         &self,
         command: &CommandSpec,
@@ -421,10 +432,11 @@ impl Router {
         Ok(Plan::One(node))
     }
 
-    /// Checks a pattern from which the server makes keys (SORT ... BY and GET): all of them must live on `node`.
+    /// Checks a pattern from which the server makes keys (SORT ... BY and GET): all of them must live on
+    /// `node`.
     ///
-    /// The server replaces the first `*` by each element, so the keys are not known. They are on one node exactly if the text
-    /// before the `*` contains a complete hash tag:
+    /// The server replaces the first `*` by each element, so the keys are not known. They are on one node
+    /// exactly if the text before the `*` contains a complete hash tag:
     ///
     /// ```text
     /// {user}:*->name     every key has the tag "user": checked like a key
@@ -455,7 +467,7 @@ impl Router {
         Err(Error::new(
             ErrorKind::CrossNode,
             format!(
-                "{}: the pattern {} makes keys that may live on other nodes than {}; put a hash tag in it that keeps \
+                "{}: the pattern {} expands to keys that may live on nodes other than {}; give it a hash tag that keeps \
                  them there, such as {{tag}}*",
                 typed_name(command),
                 KeyText(pattern),
@@ -487,8 +499,8 @@ impl Router {
             return Err(wrong_arity(command));
         }
         let keys = || args[head..head + keyed].iter().step_by(step).copied();
-        // Looking for a second owner first spares the common case, one node, all allocations. A key without an owner counts as
-        // a second one here, and is reported below.
+        // Looking for a second owner first spares the common case, one node, all allocations. A key without
+        // an owner counts as a second one here, and is reported below.
         let first = self.owner(args[head])?;
         let Some(other) = keys().find(|key| self.topology.locate(key) != Some(first)) else {
             return Ok(Plan::One(first));
@@ -500,8 +512,8 @@ impl Router {
                 (other, self.owner(other)?),
             ));
         }
-        // Every key is located a second time: keeping the results of the search above would cost the requests with one owner an
-        // allocation.
+        // Every key is located a second time: keeping the results of the search above would cost the requests
+        // with one owner an allocation.
         let mut owners = Owners::new(self.topology.nodes().len(), keyed / step);
         for key in keys() {
             owners.push(self.owner(key)?);
@@ -531,12 +543,13 @@ impl Router {
         })
     }
 
-    /// The literal keys in the text of a script or function that declares none. EVALSHA and FCALL are looked up in `memory`.
+    /// The literal keys in the text of a script or function that declares none. EVALSHA and FCALL are looked
+    /// up in `memory`.
     ///
     /// # Errors
     ///
-    /// [`Unroutable`](ErrorKind::Unroutable) when the text does not show all keys that it touches; NOSCRIPT or
-    /// `ERR Function not found`, like a server, when the text is not known.
+    /// [`Unroutable`](ErrorKind::Unroutable) when the text does not show all keys that it touches; NOSCRIPT
+    /// or `ERR Function not found`, like a server, when the text is not known.
     pub(crate) fn literal_keys<'s>(
         &self,
         command: &CommandSpec,
@@ -550,8 +563,8 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// [`Redis`](ErrorKind::Redis) in the words of the server when the keys cannot be found: a wrong number of arguments, a bad
-    /// `numkeys`, unbalanced STREAMS.
+    /// [`Redis`](ErrorKind::Redis) in the words of the server when the keys cannot be found: a wrong number
+    /// of arguments, a bad `numkeys`, unbalanced STREAMS.
     pub(crate) fn keys(
         &self,
         command: &CommandSpec,
@@ -597,15 +610,18 @@ impl Router {
 /// Look-ups that only the proxy needs.
 #[cfg(feature = "proxy")]
 impl Router {
-    /// Looks `args` up in the command table. Unlike [`lookup`](Self::lookup) it makes no error: the proxy words its own.
+    /// Looks `args` up in the command table. Unlike [`lookup`](Self::lookup) it makes no error: the proxy
+    /// words its own.
     #[inline]
     pub(crate) fn find(&self, args: &[&[u8]]) -> Lookup<'_> {
         self.commands.lookup(args)
     }
 
-    /// True if a server would accept the number of arguments but reply with an error when it looks for the keys.
+    /// True if a server would accept the number of arguments but reply with an error when it looks for the
+    /// keys.
     ///
-    /// Inside MULTI such a command is queued, and fails only at EXEC; one with a wrong number of arguments is not queued.
+    /// Inside MULTI such a command is queued, and fails only at EXEC; one with a wrong number of arguments is
+    /// not queued.
     pub(crate) fn is_malformed(&self, command: &CommandSpec, args: &[&[u8]]) -> bool {
         let found = command.positions(args, &mut KeyPositions::default());
         found.is_err() && command.accepts(args.len())

@@ -1,7 +1,9 @@
 //! MULTI ... EXEC as one request: all its keys live on one node, or it is refused before a byte is sent.
 //!
-//! * [`PlannedTransaction`]: gathers the commands, checks that their keys have one owner, and reads the replies.
-//! * [`ExpectedEnd`]: the last reply of a request, by which an executor knows that the connection left the transaction.
+//! * [`PlannedTransaction`]: gathers the commands, checks that their keys have one owner, and reads the
+//!   replies.
+//! * [`ExpectedEnd`]: the last reply of a request, by which an executor knows that the connection left the
+//!   transaction.
 //!
 //! Nothing here runs an optimistic transaction: WATCH needs a connection of its own (`dedicated`).
 
@@ -14,7 +16,8 @@ use crate::plan::batch::{NodeRequest, ReplySlot};
 use crate::plan::refusal::typed_name;
 use crate::plan::{Answers, CacheSnapshot, Router};
 
-/// A transaction whose commands are being checked, one after another. The commands themselves stay in the packed request.
+/// A transaction whose commands are being checked, one after another. The commands themselves stay in the
+/// packed request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PlannedTransaction {
     /// The owner of all keys so far, and the first of them, for error messages; `None` before the first key.
@@ -30,13 +33,15 @@ pub(crate) struct PlannedTransaction {
 pub(crate) enum ExpectedEnd {
     /// Any reply.
     Any,
-    /// Any reply. A reply that the proxy did not keep because of its size may be requested again: all requests are reads.
+    /// Any reply. A reply that the proxy did not keep because of its size may be requested again: all
+    /// requests are reads.
     #[cfg(feature = "proxy")]
     Repeatable,
     /// A reply that ends a transaction: an array, nil, or EXECABORT.
     ///
-    /// A server that refuses EXEC with any other error (the command is renamed or forbidden by ACL, or an old server is
-    /// loading) leaves the connection inside the transaction: the reply to the next user's command would be QUEUED.
+    /// A server that refuses EXEC with any other error (the command is renamed or forbidden by ACL, or an old
+    /// server is loading) leaves the connection inside the transaction: the reply to the next user's command
+    /// would be QUEUED.
     Exec,
 }
 
@@ -56,7 +61,8 @@ impl ExpectedEnd {
     #[cfg(feature = "tokio-comp")]
     #[inline]
     pub(crate) fn is_met_by_frame(self, last: &[u8]) -> bool {
-        // The first byte is enough: `$` and `_` begin the nil of RESP2 and RESP3, and EXEC never returns another bulk string.
+        // The first byte is enough: `$` and `_` begin the nil of RESP2 and RESP3, and EXEC never returns
+        // another bulk string.
         self != Self::Exec
             || matches!(last, [b'*' | b'$' | b'_', ..])
             || last.starts_with(b"-EXECABORT")
@@ -66,13 +72,13 @@ impl ExpectedEnd {
 impl PlannedTransaction {
     /// Checks one command between MULTI and EXEC: its keys must live on the node of the keys before.
     ///
-    /// That holds for declared keys, for literal keys in the text of a script that declares none, and for keys made of
-    /// patterns.
+    /// That holds for declared keys, for literal keys in the text of a script that declares none, and for
+    /// keys made of patterns.
     ///
     /// # Errors
     ///
-    /// [`CrossNode`](ErrorKind::CrossNode) when a key lives on another node, [`Unroutable`](ErrorKind::Unroutable) for commands
-    /// that concern more than one node or the connection.
+    /// [`CrossNode`](ErrorKind::CrossNode) when a key lives on another node,
+    /// [`Unroutable`](ErrorKind::Unroutable) for commands that concern more than one node or the connection.
     pub(crate) fn add(
         &mut self,
         router: &Router,
@@ -112,8 +118,8 @@ impl PlannedTransaction {
                 self.add_key(router, key)?;
             }
         }
-        // After all keys: a pattern must match the owner, but cannot determine it. The owner of the pattern's own text says
-        // nothing about the keys made of it.
+        // After all keys: a pattern must match the owner, but cannot determine it. The owner of the pattern's
+        // own text says nothing about the keys made of it.
         for &position in &at.patterns {
             let node = self.owner()?;
             router.check_pattern(command, args[position as usize], node)?;
@@ -172,18 +178,20 @@ impl PlannedTransaction {
 
     /// The packed MULTI ... EXEC as one request. `commands` is the number of commands without MULTI and EXEC.
     pub(crate) fn exchange(node: NodeIndex, packed: &[u8], commands: usize) -> NodeRequest {
-        // All slots count as writes, so nothing is resent once any byte may have reached the server: even reads must not run
-        // outside their transaction.
+        // All slots count as writes, so nothing is resent once any byte may have reached the server: even
+        // reads must not run outside their transaction.
         let slots = vec![ReplySlot::whole(0, Access::Write); commands + 2];
         NodeRequest::transaction(node, packed.to_vec(), slots)
     }
 
-    /// Turns the replies to MULTI, the commands and EXEC into the reply that `redis::Pipeline` expects: that to EXEC.
+    /// Turns the replies to MULTI, the commands and EXEC into the reply that `redis::Pipeline` expects: that
+    /// to EXEC.
     ///
     /// # Errors
     ///
-    /// When the connection failed: [`Unknown`](ErrorKind::Unknown), unless nothing was sent. When the server refused one of the
-    /// commands: EXECABORT with the cause, which the server's own reply to EXEC does not name.
+    /// When the connection failed: [`Unknown`](ErrorKind::Unknown), unless nothing was sent. When the server
+    /// refused one of the commands: EXECABORT with the cause, which the server's own reply to EXEC does not
+    /// name.
     pub(crate) fn finish(node: &str, answers: Answers) -> Result<Value, Error> {
         if let Some(failure) = &answers.failure {
             return Err(failure.error(node, 0, Access::Write));
@@ -199,8 +207,8 @@ impl PlannedTransaction {
                 _ => None,
             });
         match (refused, exec) {
-            // Without MULTI the server ran the commands one by one as they came in: the error must not look like EXECABORT,
-            // which promises that nothing was done.
+            // Without MULTI the server ran the commands one by one as they came in: the error must not look
+            // like EXECABORT, which promises that nothing was done.
             (Some((0, error)), _) => Err(Error::from_server(&server_error(
                 error.code(),
                 &format!(

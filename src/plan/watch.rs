@@ -1,9 +1,9 @@
 //! EXEC after a failed WATCH.
 //!
-//! A transaction that relies on a WATCH must not run when its keys are not watched: it would overwrite what others wrote in
-//! between. A server refuses a WATCH only for the number of its arguments or inside MULTI, so programs often ignore its reply.
-//! Here a WATCH may also name keys of several nodes, or its node may be down. EXEC is therefore refused from then on, until
-//! EXEC, DISCARD, UNWATCH or RESET ends the attempt.
+//! A transaction that relies on a WATCH must not run when its keys are not watched: it would overwrite what
+//! others wrote in between. A server refuses a WATCH only for the number of its arguments or inside MULTI, so
+//! programs often ignore its reply. Here a WATCH may also name keys of several nodes, or its node may be
+//! down. EXEC is therefore refused from then on, until EXEC, DISCARD, UNWATCH or RESET ends the attempt.
 //!
 //! ```text
 //!            WATCH failed                       WATCH +OK, any other command
@@ -39,7 +39,8 @@ impl WatchState {
                 _ => Self::Failed,
             };
         }
-        // Any reply ends the attempt, also an error: by sending DISCARD without MULTI a program has given it up all the same.
+        // Any reply ends the attempt, also an error: by sending DISCARD without MULTI a program has given it
+        // up all the same.
         match ends_watch(name) && answered.is_ok() {
             true => Self::Intact,
             false => self,
@@ -65,8 +66,8 @@ impl WatchState {
         state
     }
 
-    /// The state after a packed pipeline was refused as a whole: a WATCH in it has failed. What would have ended an attempt was
-    /// not sent, so it ends nothing.
+    /// The state after a packed pipeline was refused as a whole: a WATCH in it has failed. What would have
+    /// ended an attempt was not sent, so it ends nothing.
     pub(crate) fn after_refused(self, packed: &[u8]) -> Self {
         let mut args = Args::new();
         let mut commands = PackedCommands::new(packed);
@@ -78,7 +79,8 @@ impl WatchState {
         self
     }
 
-    /// True if these packed commands contain an EXEC that must not run. One after DISCARD, UNWATCH or RESET may.
+    /// True if these packed commands contain an EXEC that must not run. One after DISCARD, UNWATCH or RESET
+    /// may.
     pub(crate) fn forbids(self, packed: &[u8]) -> bool {
         let mut state = self;
         let mut args = Args::new();
@@ -98,7 +100,8 @@ impl WatchState {
     }
 }
 
-/// The error returned instead of the reply to EXEC: EXECABORT, which programs treat as a transaction that did not take place.
+/// The error returned instead of the reply to EXEC: EXECABORT, which programs treat as a transaction that did
+/// not take place.
 pub(crate) fn exec_abort() -> Error {
     const TEXT: &str = "Transaction discarded because an earlier WATCH failed, so its keys are not watched; WATCH them again";
     let error = server_error("EXECABORT", TEXT);

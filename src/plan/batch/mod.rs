@@ -1,7 +1,9 @@
 //! Many commands as one request per node, and the replies back in the order of the commands.
 //!
-//! * [`Batch`]: commands are added one after another with their plans, and written into the request of each node they go to.
-//! * `node_request`: [`NodeRequest`], the bytes for one node in chunks, and [`ReplySlot`], the destination of each reply.
+//! * [`Batch`]: commands are added one after another with their plans, and written into the request of each
+//!   node they go to.
+//! * `node_request`: [`NodeRequest`], the bytes for one node in chunks, and [`ReplySlot`], the destination of
+//!   each reply.
 //! * [`FanOut`]: a command with more than one part, or one whose reply is rewritten (SCAN).
 //!
 //! GET, MGET and PING in one pipeline over two nodes:
@@ -14,8 +16,8 @@
 //! replies: whole ones go to their place; parts are collected per fan-out, then merged
 //! ```
 //!
-//! A command that failed is an error reply in its place; the other commands keep their replies. Nothing here sends anything
-//! or decides about a resend: see `exchange`.
+//! A command that failed is an error reply in its place; the other commands keep their replies. Nothing here
+//! sends anything or decides about a resend: see `exchange`.
 
 mod node_request;
 
@@ -40,22 +42,25 @@ const SHARE_BYTES_MIN: usize = 128;
 
 /// PUBLISH to a channel without subscribers, sent before WAIT and WAITAOF.
 ///
-/// A server waits for the writes of the connection that sends WAIT, and a connection from a pool may have written nothing: its
-/// WAIT would return at once. PUBLISH is replicated like a write and touches no key, so it moves the replication offset of
-/// this connection behind every write acknowledged before, over any connection.
+/// A server waits for the writes of the connection that sends WAIT, and a connection from a pool may have
+/// written nothing: its WAIT would return at once. PUBLISH is replicated like a write and touches no key, so
+/// it moves the replication offset of this connection behind every write acknowledged before, over any
+/// connection.
 const WAIT_BARRIER: &[u8] = b"*3\r\n$7\r\nPUBLISH\r\n$19\r\nredis-sharding:wait\r\n$0\r\n\r\n";
 
 /// Commands grouped by node, until their replies are merged.
 ///
-/// Used in this order: [`add`](Self::add) and its variants for each command; [`exchange`](Self::exchange) once; then, when the
-/// exchange is over, [`finish`](Self::finish) or [`finish_one`](Self::finish_one). Commands are numbered from 0 as they are
-/// added.
+/// Used in this order: [`add`](Self::add) and its variants for each command; [`exchange`](Self::exchange)
+/// once; then, when the exchange is over, [`finish`](Self::finish) or [`finish_one`](Self::finish_one).
+/// Commands are numbered from 0 as they are added.
 #[derive(Debug)]
 pub(crate) struct Batch<'r, 'f> {
     pub(in crate::plan) router: &'r Router,
-    /// Initial capacity of a node's buffer: an even share and a quarter more, so that most buffers never grow.
+    /// Initial capacity of a node's buffer: an even share and a quarter more, so that most buffers never
+    /// grow.
     bytes_per_node: usize,
-    /// The node for all commands that any node may serve. One for the whole batch, so that they share a request.
+    /// The node for all commands that any node may serve. One for the whole batch, so that they share a
+    /// request.
     any: NodeIndex,
     /// By node; `None` for nodes without a request.
     requests: Vec<Option<NodeRequest>>,
@@ -67,7 +72,8 @@ pub(crate) struct Batch<'r, 'f> {
     blocking: BlockingTime,
 }
 
-/// A command whose reply is made from those of several nodes, or rewritten: [`Plan::Split`], [`Plan::All`], [`Plan::Scan`].
+/// A command whose reply is made from those of several nodes, or rewritten: [`Plan::Split`], [`Plan::All`],
+/// [`Plan::Scan`].
 #[derive(Debug)]
 pub(in crate::plan) struct FanOut<'f> {
     /// Number of the command within the batch.
@@ -81,8 +87,8 @@ pub(in crate::plan) struct FanOut<'f> {
 }
 
 impl<'r, 'f> Batch<'r, 'f> {
-    /// A batch for commands of `bytes` bytes in total. `entropy` is a random number: it chooses the node for the commands that
-    /// any node may serve.
+    /// A batch for commands of `bytes` bytes in total. `entropy` is a random number: it chooses the node for
+    /// the commands that any node may serve.
     pub(crate) fn new(router: &'r Router, bytes: usize, entropy: u64) -> Self {
         let nodes = router.topology().nodes().len();
         Self {
@@ -131,7 +137,8 @@ impl<'r, 'f> Batch<'r, 'f> {
             Plan::All(_) => {
                 for node in self.router.topology().indices() {
                     let slot = ReplySlot::part(command, node.as_u16(), access);
-                    // The barrier shares the slot of its WAIT: its reply is overwritten by that to WAIT unless it is an error.
+                    // The barrier shares the slot of its WAIT: its reply is overwritten by that to WAIT
+                    // unless it is an error.
                     if routed.wait_scope == WaitScope::AllWrites {
                         self.push(node, slot, |out| out.extend_from_slice(WAIT_BARRIER));
                     }
@@ -140,7 +147,8 @@ impl<'r, 'f> Batch<'r, 'f> {
             }
             Plan::Split(split) => {
                 for (number, part) in (0..).zip(&split.parts) {
-                    // The last chance to notice a plan of another topology, before a key is written to the wrong node.
+                    // The last chance to notice a plan of another topology, before a key is written to the
+                    // wrong node.
                     debug_assert!(part.keys.iter().all(|&key| {
                         self.router.topology().locate(args[split.position(key)]) == Some(part.node)
                     }));
@@ -192,12 +200,14 @@ impl<'r, 'f> Batch<'r, 'f> {
 
     /// The replies in the order of the commands.
     ///
-    /// A failure is an error reply in the place of its command: the server's own, or one with a code of this crate when the
-    /// server sent none. `entropy` is a random number for replies that are chosen at random (RANDOMKEY).
+    /// A failure is an error reply in the place of its command: the server's own, or one with a code of this
+    /// crate when the server sent none. `entropy` is a random number for replies that are chosen at random
+    /// (RANDOMKEY).
     pub(crate) fn finish(&self, exchange: Exchange, entropy: u64) -> Vec<Value> {
         let (mut values, outcomes) = self.collect(exchange);
         for (fan_out, outcomes) in self.fan_outs.iter().zip(outcomes) {
-            // An error takes the place of one reply only: the other commands of the pipeline were carried out.
+            // An error takes the place of one reply only: the other commands of the pipeline were carried
+            // out.
             values[fan_out.command as usize] = self
                 .merge(fan_out, outcomes, entropy)
                 .unwrap_or_else(|error| error.to_reply());
@@ -205,7 +215,8 @@ impl<'r, 'f> Batch<'r, 'f> {
         values
     }
 
-    /// The reply to the only command of the batch. `entropy` is a random number, as for [`finish`](Self::finish).
+    /// The reply to the only command of the batch. `entropy` is a random number, as for
+    /// [`finish`](Self::finish).
     ///
     /// # Errors
     ///
@@ -247,15 +258,17 @@ impl<'r, 'f> Batch<'r, 'f> {
         }
     }
 
-    /// Distributes the replies: those to whole commands into their places, and those to parts into one list per fan-out.
+    /// Distributes the replies: those to whole commands into their places, and those to parts into one list
+    /// per fan-out.
     ///
-    /// A request that moved to another node occurs once for each node, in that order, so a later result overwrites an earlier
-    /// failure.
+    /// A request that moved to another node occurs once for each node, in that order, so a later result
+    /// overwrites an earlier failure.
     fn collect(&self, exchange: Exchange) -> (Vec<Value>, Vec<Vec<Outcome>>) {
         // Fan-outs leave nil in their places until they are merged.
         let mut values = Vec::new();
         values.resize_with(self.commands as usize, || Value::Nil);
-        // A part that no reply or failure reaches keeps `Err(None)`, which is reported as an unknown outcome, not as nil.
+        // A part that no reply or failure reaches keeps `Err(None)`, which is reported as an unknown outcome,
+        // not as nil.
         let mut outcomes: Vec<Vec<Outcome>> = self
             .fan_outs
             .iter()
@@ -274,7 +287,8 @@ impl<'r, 'f> Batch<'r, 'f> {
             for (number, slot) in exchange.slots.iter().enumerate().skip(answered) {
                 let failure = answers.failure.as_ref();
                 let error = failure.map(|failure| match slot.part {
-                    // Only whole commands shorten their errors: an error about parts stands alone in its reply.
+                    // Only whole commands shorten their errors: an error about parts stands alone in its
+                    // reply.
                     WHOLE if number > answered => failure.error_again(name, number, slot.access),
                     _ => failure.error(name, number, slot.access),
                 });
@@ -294,8 +308,8 @@ impl<'r, 'f> Batch<'r, 'f> {
             .fan_outs
             .partition_point(|spread| spread.command < slot.command);
         let place = &mut outcomes[spread][slot.part as usize];
-        // Two requests may share a slot (PUBLISH before WAIT). If the first was refused, the reply to the second is worthless:
-        // WAIT without its barrier does not wait for the writes of other connections.
+        // Two requests may share a slot (PUBLISH before WAIT). If the first was refused, the reply to the
+        // second is worthless: WAIT without its barrier does not wait for the writes of other connections.
         if !matches!(place, Ok(Value::ServerError(_))) {
             *place = outcome;
         }
@@ -303,8 +317,9 @@ impl<'r, 'f> Batch<'r, 'f> {
 
     /// Merges the outcomes of all parts of a fan-out into one reply.
     ///
-    /// A failed part is excused when the merge rule expects some nodes to fail, or when its node is unreachable and the reply
-    /// may be partial. At least one part must have succeeded; only a scan may skip a node that is its sole part.
+    /// A failed part is excused when the merge rule expects some nodes to fail, or when its node is
+    /// unreachable and the reply may be partial. At least one part must have succeeded; only a scan may skip
+    /// a node that is its sole part.
     ///
     /// # Errors
     ///
@@ -351,7 +366,8 @@ impl<'r, 'f> Batch<'r, 'f> {
                 let question = Question {
                     args: &spread.args(),
                     missing: &missing,
-                    // Each command of a pipeline needs other bits, or all RANDOMKEYs would choose the same node.
+                    // Each command of a pipeline needs other bits, or all RANDOMKEYs would choose the same
+                    // node.
                     entropy: entropy.rotate_left(spread.command.wrapping_mul(7)),
                 };
                 merge::merge(rule, question, answers)
@@ -361,8 +377,8 @@ impl<'r, 'f> Batch<'r, 'f> {
 
     /// The replies to merge, and the names of the unreachable nodes.
     ///
-    /// Failed parts are left out, except where the merged reply lists texts by node: there the error stands in the place of
-    /// the text.
+    /// Failed parts are left out, except where the merged reply lists texts by node: there the error stands
+    /// in the place of the text.
     fn reachable<'n>(
         &'n self,
         rule: Merge,
@@ -449,8 +465,8 @@ impl<'r, 'f> Batch<'r, 'f> {
     }
 }
 
-/// The reply to one part, which may be an error reply; or the error in its place. `Err(None)` stands for a part without any
-/// result.
+/// The reply to one part, which may be an error reply; or the error in its place. `Err(None)` stands for a
+/// part without any result.
 type Outcome = Result<Value, Option<Error>>;
 
 /// True for a reply that is not an error.
@@ -477,8 +493,8 @@ fn same_status(parts: &[PartOutcome]) -> bool {
 
 /// The error of a request, or one that stands in for a result that the executor failed to deliver.
 ///
-/// Executors return a reply or a failure for every request. If one were forgotten, it must not look like a reply, and since
-/// nothing is known about it, it counts as possibly applied.
+/// Executors return a reply or a failure for every request. If one were forgotten, it must not look like a
+/// reply, and since nothing is known about it, it counts as possibly applied.
 pub(in crate::plan) fn missing(error: Option<Error>, node: &str) -> Error {
     error.unwrap_or_else(|| {
         Error::new(

@@ -18,11 +18,11 @@ use crate::plan::ExpectedEnd;
 #[cfg(feature = "proxy")]
 use crate::plan::SharedByteMeter;
 
-/// Maximum number of bytes written to one node before its replies are read. Longer requests are written in chunks of this
-/// size; a single request may exceed it.
+/// Maximum number of bytes written to one node before its replies are read. Longer requests are written in
+/// chunks of this size; a single request may exceed it.
 ///
-/// A server replies while it is still being written to. An executor that only writes would fill both socket buffers and then
-/// block forever, or make a Redis server keep all replies in its memory.
+/// A server replies while it is still being written to. An executor that only writes would fill both socket
+/// buffers and then block forever, or make a Redis server keep all replies in its memory.
 pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
 
 /// The requests for one node, and the destinations of their replies.
@@ -34,7 +34,8 @@ pub(crate) struct NodeRequest {
     pub(crate) packed: Vec<u8>,
     /// The destination of each reply: one per request, in the same order.
     pub(crate) slots: Vec<ReplySlot>,
-    /// Ends of all chunks but the last, as numbers of bytes and of requests from the beginning. Empty for most requests.
+    /// Ends of all chunks but the last, as numbers of bytes and of requests from the beginning. Empty for
+    /// most requests.
     chunk_ends: Vec<(usize, usize)>,
     /// The last reply that shows that the connection may be reused.
     pub(crate) ending: ExpectedEnd,
@@ -43,8 +44,8 @@ pub(crate) struct NodeRequest {
     pub(crate) meter: Option<SharedByteMeter>,
     /// Number of nodes that were tried before this one; see `other_node`.
     pub(in crate::plan) tried: usize,
-    /// True for requests over a dedicated connection. Their meaning depends on the state of that connection, so they are never
-    /// sent over another one.
+    /// True for requests over a dedicated connection. Their meaning depends on the state of that connection,
+    /// so they are never sent over another one.
     pub(in crate::plan) is_pinned: bool,
 }
 
@@ -157,7 +158,8 @@ impl NodeRequest {
     pub(crate) fn has_ended_well(&self, answers: &[Value]) -> bool {
         answers
             .last()
-            // No reply at all is only complete for SUBSCRIBE over RESP3, whose connection is not reused anyway.
+            // No reply at all is only complete for SUBSCRIBE over RESP3, whose connection is not reused
+            // anyway.
             .is_none_or(|last| self.ending.is_met_by(last))
     }
 
@@ -195,8 +197,9 @@ impl NodeRequest {
 
     /// A copy of the requests from number `first` on, divided into chunks of its own.
     pub(crate) fn rest(&self, first: usize) -> Self {
-        // Parsed again, because the ends of single requests are not kept: a resend is rare, and requests are many.
-        // `tried` and `is_pinned` are not copied: the rest goes to the node of this request, and pinned ones are never resent.
+        // Parsed again, because the ends of single requests are not kept: a resend is rare, and requests are
+        // many. `tried` and `is_pinned` are not copied: the rest goes to the node of this request, and pinned
+        // ones are never resent.
         let mut rest = Self::new(self.node);
         rest.ending = self.ending;
         #[cfg(feature = "proxy")]
@@ -215,13 +218,15 @@ impl NodeRequest {
         rest
     }
 
-    /// Appends one request, which `write` packs, and begins a new chunk with it if it does not fit into the last one.
+    /// Appends one request, which `write` packs, and begins a new chunk with it if it does not fit into the
+    /// last one.
     #[inline]
     pub(in crate::plan) fn push(&mut self, slot: ReplySlot, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.packed.len();
         write(&mut self.packed);
         let start = self.chunk_ends.last().map_or(0, |&(bytes, _)| bytes);
-        // `before > start`: a request that is larger than a chunk by itself must not leave an empty chunk before it.
+        // `before > start`: a request that is larger than a chunk by itself must not leave an empty chunk
+        // before it.
         if self.packed.len() - start > IN_FLIGHT_BYTES_MAX
             && before > start
             && !self.is_one_with_last(slot)
@@ -233,8 +238,8 @@ impl NodeRequest {
 
     /// True if the next request, with this slot, must be in one chunk with the request before it.
     ///
-    /// A resend may put the rest of the chunks on another connection: EXEC would find no MULTI there, and WAIT would not wait
-    /// for the barrier sent before it.
+    /// A resend may put the rest of the chunks on another connection: EXEC would find no MULTI there, and
+    /// WAIT would not wait for the barrier sent before it.
     fn is_one_with_last(&self, slot: ReplySlot) -> bool {
         let is_same_part = |last: &ReplySlot| {
             slot.part != WHOLE && (last.command, last.part) == (slot.command, slot.part)

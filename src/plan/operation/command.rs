@@ -1,13 +1,13 @@
 //! One command, from its plan to its reply.
 //!
-//! The command is sent to the nodes of its plan. Three refusals are not final, because nothing was run and the client has, or
-//! can get, what is missing. Each recovery is tried once:
+//! The command is sent to the nodes of its plan. Three refusals are not final, because nothing was run and
+//! the client has, or can get, what is missing. Each recovery is tried once:
 //!
 //! | refusal | recovery |
 //! |---|---|
 //! | NOSCRIPT from the node | EVAL with the source instead of EVALSHA |
 //! | `Function not found` from the node | FUNCTION LOAD of all known libraries, then FCALL again |
-//! | the router's own, for a function without keys whose library is unknown | FUNCTION LIST, then the router again |
+//! | the router's own, for a function without keys of an unknown library | FUNCTION LIST, then route again |
 
 use std::time::Instant;
 
@@ -41,7 +41,8 @@ pub(crate) struct CommandOperation<'a, R: ReplyForm> {
     state: State<'a>,
     /// Whether a script command concerns all nodes or only its own.
     scope: Scope,
-    /// True if the command is sent over a dedicated connection. FUNCTION LOADs before it are sent over that one too.
+    /// True if the command is sent over a dedicated connection. FUNCTION LOADs before it are sent over that
+    /// one too.
     is_pinned: bool,
     /// How long CLIENT PAUSE may hold each exchange back, besides the time that the command itself blocks.
     held: BlockingTime,
@@ -49,9 +50,11 @@ pub(crate) struct CommandOperation<'a, R: ReplyForm> {
 
 /// The exchange under way, and what follows it.
 enum State<'a> {
-    /// Refused with this error. The exchange, if it has a request, only ends a transaction; its reply is ignored.
+    /// Refused with this error. The exchange, if it has a request, only ends a transaction; its reply is
+    /// ignored.
     Refused(Error),
-    /// FUNCTION LIST. The command was refused with this error, which stands if the libraries do not show its keys.
+    /// FUNCTION LIST. The command was refused with this error, which stands if the libraries do not show its
+    /// keys.
     Listing(Error),
     /// The command, to several nodes; the replies are merged.
     FanOut(Batch<'a, 'a>, Scripting),
@@ -66,8 +69,8 @@ enum State<'a> {
 }
 
 impl<'a, R: ReplyForm> CommandOperation<'a, R> {
-    /// A command for the nodes of its keys. `routed` is the result of [`Router::route`] for it, `entropy` a random number that
-    /// chooses among nodes where any may serve it.
+    /// A command for the nodes of its keys. `routed` is the result of [`Router::route`] for it, `entropy` a
+    /// random number that chooses among nodes where any may serve it.
     pub(crate) fn new(
         router: &'a Router,
         scripts: &'a dyn ScriptStore,
@@ -90,7 +93,8 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         };
         match routed {
             Ok(routed) => operation.send(routed),
-            // Only for a function without keys whose library is unknown; no other refusal depends on the nodes.
+            // Only for a function without keys whose library is unknown; no other refusal depends on the
+            // nodes.
             Err(refusal) if scripts.snapshot().lacks_code_for(request.args) => {
                 operation.list_libraries(refusal);
             }
@@ -118,8 +122,8 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
 
     /// A command over a dedicated connection, and never over another one.
     ///
-    /// `packed` is sent instead of the request. They differ inside MULTI, where EVAL replaces EVALSHA: the reply, QUEUED, could
-    /// not show that the script is missing.
+    /// `packed` is sent instead of the request. They differ inside MULTI, where EVAL replaces EVALSHA: the
+    /// reply, QUEUED, could not show that the script is missing.
     pub(crate) fn pinned(
         router: &'a Router,
         scripts: &'a dyn ScriptStore,
@@ -128,7 +132,8 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         routed: RoutedCommand,
         context: R::Context,
     ) -> Self {
-        // Commands for dedicated connections are always planned for one node; the executor uses its own connection anyway.
+        // Commands for dedicated connections are always planned for one node; the executor uses its own
+        // connection anyway.
         let node = match routed.plan {
             Plan::One(node) => node,
             _ => NodeIndex::new(0),
@@ -151,8 +156,8 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         }
     }
 
-    /// A command that is refused with `refusal` after `tidy_up` was sent: a packed command for the dedicated connection to that
-    /// node. Its reply is ignored.
+    /// A command that is refused with `refusal` after `tidy_up` was sent: a packed command for the dedicated
+    /// connection to that node. Its reply is ignored.
     pub(crate) fn refused(
         router: &'a Router,
         scripts: &'a dyn ScriptStore,
@@ -176,10 +181,12 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         self
     }
 
-    /// Begins to list the libraries of a node, which may show the keys of a function that was refused with `refusal`.
+    /// Begins to list the libraries of a node, which may show the keys of a function that was refused with
+    /// `refusal`.
     fn list_libraries(&mut self, refusal: Error) {
-        // All nodes should have the same libraries, so one is enough. The first reachable one, not a random one: where nodes
-        // differ after all, a function must not exist in one call and be missing in the next.
+        // All nodes should have the same libraries, so one is enough. The first reachable one, not a random
+        // one: where nodes differ after all, a function must not exist in one call and be missing in the
+        // next.
         let mut batch = Batch::new(self.router, LIST_LIBRARIES.len(), 0);
         batch.add_any(LIST_LIBRARIES, RoutedCommand::read(batch.any_node()));
         self.exchange = batch.exchange();
@@ -244,7 +251,8 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
             self.state = State::Refused(refusal);
             return;
         };
-        // Recorded in the cache of the client, so that the next call of the function is planned without a listing.
+        // Recorded in the cache of the client, so that the next call of the function is planned without a
+        // listing.
         let scripts = self.scripts;
         scripts.update(&mut |cache| ScriptCache::record_libraries(cache, &libraries));
         match self.router.route(self.request.args, &|| scripts.snapshot()) {
@@ -256,10 +264,11 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         }
     }
 
-    /// The result of a command that went to one node; `None` when the node lacked a script and a recovery was prepared.
+    /// The result of a command that went to one node; `None` when the node lacked a script and a recovery was
+    /// prepared.
     ///
-    /// `may_recover` is false after a recovery: otherwise a node that forgets its scripts at once (SCRIPT FLUSH in a loop)
-    /// would be sent the command forever.
+    /// `may_recover` is false after a recovery: otherwise a node that forgets its scripts at once (SCRIPT
+    /// FLUSH in a loop) would be sent the command forever.
     fn handle_reply(
         &mut self,
         routed: RoutedCommand,
@@ -298,14 +307,15 @@ impl<R: ReplyForm> Operation for CommandOperation<'_, R> {
     type Output = Result<R::Reply, Error>;
 
     fn poll(&mut self, now: Instant) -> Step<'_, R, Self::Output> {
-        // Each state is taken out before it is acted upon, and no state leads back to an earlier one. So the loop ends, and a
-        // poll after the end finds `Done`.
+        // Each state is taken out before it is acted upon, and no state leads back to an earlier one. So the
+        // loop ends, and a poll after the end finds `Done`.
         loop {
             if self.exchange.poll(now) {
                 return Step::Send(&mut self.exchange);
             }
             match std::mem::replace(&mut self.state, State::Done) {
-                // After the exchange, if any: the transaction on the server must be ended before the user learns of it.
+                // After the exchange, if any: the transaction on the server must be ended before the user
+                // learns of it.
                 State::Refused(refusal) => return Step::Done(Err(refusal)),
                 State::Listing(refusal) => self.handle_listing(refusal),
                 State::FanOut(batch, scripting) => {
@@ -328,8 +338,8 @@ impl<R: ReplyForm> Operation for CommandOperation<'_, R> {
                     }
                 }
                 State::Loading(node, routed) => {
-                    // The replies to FUNCTION LOAD do not matter: a library may exist already, and if a function is still
-                    // missing, the node's reply to the command itself shows it.
+                    // The replies to FUNCTION LOAD do not matter: a library may exist already, and if a
+                    // function is still missing, the node's reply to the command itself shows it.
                     self.send_to(node, &[self.request.packed], &routed);
                     self.state = State::Resent(routed);
                 }

@@ -1,8 +1,8 @@
 //! The two forms of replies: decoded values, or frames as they were received.
 //!
-//! Clients decode every reply. The proxy forwards frames, and decodes only errors and the replies that must be merged. An
-//! operation is generic over the form, so that both make the same decisions: `simulation` runs every row of a single command
-//! in both forms.
+//! Clients decode every reply. The proxy forwards frames, and decodes only errors and the replies that must
+//! be merged. An operation is generic over the form, so that both make the same decisions: `simulation` runs
+//! every row of a single command in both forms.
 //!
 //! The form of the clients, `Vec<Value>`, is here; that of the proxy is in `raw`.
 
@@ -41,7 +41,8 @@ pub(crate) trait ReplyForm: ReplyBuffer {
         entropy: u64,
     ) -> Result<Self::Reply, Error>;
 
-    /// How to repeat a script command that the node refused because it lacks the script; `None` when the reply is final.
+    /// How to repeat a script command that the node refused because it lacks the script; `None` when the
+    /// reply is final.
     fn recovery(cache: &ScriptCache, args: &[&[u8]], reply: &Self::Reply) -> Option<Recovery>;
 
     /// Records the effect of a script command, as its reply shows it, and returns the reply for the client.

@@ -1,6 +1,8 @@
-//! One request from its plan to its reply, through all failures and recoveries, as a state machine without I/O.
+//! One request from its plan to its reply, through all failures and recoveries, as a state machine without
+//! I/O.
 //!
-//! * `command`: [`CommandOperation`], one command, routed by its keys, to a named node, or over a dedicated connection.
+//! * `command`: [`CommandOperation`], one command, routed by its keys, to a named node, or over a dedicated
+//!   connection.
 //! * `pipeline`: [`PipelineOperation`], many commands, or one MULTI ... EXEC.
 //! * `form`: [`ReplyForm`], the two forms of a reply: a decoded [`Value`], or the frame as it was received.
 //! * `simulation` (tests only): operations over simulated nodes that fail in every place.
@@ -17,11 +19,12 @@
 //!     └──────────────▶ Loading the libraries ─────────┘
 //! ```
 //!
-//! Broken connections and unreachable nodes are handled inside the [`Exchange`]. All exchanges share the deadline of the
-//! first: a step that would begin later is not taken, and fails as a request that was not sent.
+//! Broken connections and unreachable nodes are handled inside the [`Exchange`]. All exchanges share the
+//! deadline of the first: a step that would begin later is not taken, and fails as a request that was not
+//! sent.
 //!
-//! No state is entered twice, so a command takes at most four exchanges: FUNCTION LIST, the command, FUNCTION LOAD, the
-//! command again. A pipeline takes two.
+//! No state is entered twice, so a command takes at most four exchanges: FUNCTION LIST, the command, FUNCTION
+//! LOAD, the command again. A pipeline takes two.
 //!
 //! Nothing here knows about sockets or tasks, and nothing here decides about a resend.
 
@@ -52,7 +55,8 @@ pub(crate) use pipeline::{PipelineOperation, Selection};
 /// poll ─▶ Done: 1
 /// ```
 ///
-/// An operation does nothing between two polls, so dropping it gives the request up; what was sent stays sent.
+/// An operation does nothing between two polls, so dropping it gives the request up; what was sent stays
+/// sent.
 pub(crate) trait Operation {
     /// The form in which replies are received.
     type Replies: ReplyBuffer;
@@ -61,7 +65,8 @@ pub(crate) trait Operation {
 
     /// Advances by the results recorded in the last exchange, and returns the next step.
     ///
-    /// `now` must not go backwards. After [`Step::Done`] every further poll returns an error, never a second reply.
+    /// `now` must not go backwards. After [`Step::Done`] every further poll returns an error, never a second
+    /// reply.
     fn poll(&mut self, now: Instant) -> Step<'_, Self::Replies, Self::Output>;
 }
 
@@ -87,9 +92,9 @@ pub(crate) enum Step<'o, R, T> {
 
 /// The script cache of a client, shared by all its operations.
 ///
-/// The cache is an `Arc` behind a lock in the handle: an operation reads a snapshot, which costs a reference count, and takes
-/// the exclusive lock only to record something new. Another request may have changed the cache since the snapshot, so changes
-/// are applied to the current cache, not to the snapshot.
+/// The cache is an `Arc` behind a lock in the handle: an operation reads a snapshot, which costs a reference
+/// count, and takes the exclusive lock only to record something new. Another request may have changed the
+/// cache since the snapshot, so changes are applied to the current cache, not to the snapshot.
 pub(crate) trait ScriptStore: Sync {
     /// The current cache.
     fn snapshot(&self) -> Arc<ScriptCache>;
@@ -98,11 +103,11 @@ pub(crate) trait ScriptStore: Sync {
 }
 
 impl dyn ScriptStore + '_ {
-    /// Records the effect of a script command, as its reply shows it, and returns the reply for the client: SCRIPT EXISTS is
-    /// completed from the cache.
+    /// Records the effect of a script command, as its reply shows it, and returns the reply for the client:
+    /// SCRIPT EXISTS is completed from the cache.
     fn record_reply(&self, args: &[&[u8]], scope: Scope, mut reply: Value) -> Value {
-        // Checked on a snapshot first, because nearly all calls are EVALSHA of a known script, which must not serialize all
-        // requests on the exclusive lock.
+        // Checked on a snapshot first, because nearly all calls are EVALSHA of a known script, which must not
+        // serialize all requests on the exclusive lock.
         if self.snapshot().would_change(args, scope, &reply) {
             self.update(&mut |cache| ScriptCache::record_reply(cache, args, scope, &mut reply));
         }

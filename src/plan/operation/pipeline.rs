@@ -1,8 +1,8 @@
 //! Many commands, or one transaction, from their plan to their replies.
 //!
-//! The commands of a pipeline go to their own nodes in one exchange. Scripts are no problem there: when the pipeline was
-//! planned, the first EVALSHA of a script became EVAL. Functions that a node turns out to lack are loaded there and called
-//! again in a second exchange; there is no third.
+//! The commands of a pipeline go to their own nodes in one exchange. Scripts are no problem there: when the
+//! pipeline was planned, the first EVALSHA of a script became EVAL. Functions that a node turns out to lack
+//! are loaded there and called again in a second exchange; there is no third.
 //!
 //! ```text
 //! Batch ───────────────────────────────▶ replies
@@ -12,9 +12,9 @@
 //! Known ───────────────────────────────▶ an empty transaction, or a refusal
 //! ```
 //!
-//! A function that is called again runs after commands that followed it in the pipeline. A pipeline over several nodes
-//! promises no order among them, and the first call was refused, not run. A transaction and a dedicated connection do promise
-//! an order, so nothing is called again there.
+//! A function that is called again runs after commands that followed it in the pipeline. A pipeline over
+//! several nodes promises no order among them, and the first call was refused, not run. A transaction and a
+//! dedicated connection do promise an order, so nothing is called again there.
 
 use std::time::Instant;
 
@@ -66,7 +66,8 @@ impl Selection {
 
 /// The exchange under way, and what follows it.
 enum State<'a> {
-    /// The result is known: an empty transaction, or a refusal after an exchange that only ends a transaction.
+    /// The result is known: an empty transaction, or a refusal after an exchange that only ends a
+    /// transaction.
     Known(Result<Vec<Value>, Error>),
     /// Commands for the nodes of their keys, or for one node that the user named.
     Batch(Batch<'a, 'a>, Option<ScriptJournal<'a>>),
@@ -134,7 +135,8 @@ impl<'a> PipelineOperation<'a> {
         }
     }
 
-    /// A pipeline that is refused with `refusal` after `exchange`, which ends a transaction, was sent. Its reply is ignored.
+    /// A pipeline that is refused with `refusal` after `exchange`, which ends a transaction, was sent. Its
+    /// reply is ignored.
     pub(crate) fn refused(
         router: &'a Router,
         scripts: &'a dyn ScriptStore,
@@ -179,7 +181,8 @@ impl<'a> PipelineOperation<'a> {
         Some(values)
     }
 
-    /// The replies of one node to a transaction, or to a pipeline over a dedicated connection when `private` has its kind.
+    /// The replies of one node to a transaction, or to a pipeline over a dedicated connection when `private`
+    /// has its kind.
     ///
     /// # Errors
     ///

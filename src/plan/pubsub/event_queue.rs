@@ -1,13 +1,15 @@
 //! The queue of events between the connections of a subscriber and its user, bounded by number and by bytes.
 //!
-//! When it is full, the connections stop reading, and the server's own limit on output buffers applies. The bound is checked
-//! before a push, not by it: one event of any size fits into a queue that has room, so a large message cannot be stuck.
+//! When it is full, the connections stop reading, and the server's own limit on output buffers applies. The
+//! bound is checked before a push, not by it: one event of any size fits into a queue that has room, so a
+//! large message cannot be stuck.
 
 use std::collections::VecDeque;
 
 use super::{EVENT_BYTES_MAX, EVENTS_MAX, Event};
 
-/// Maximum capacity, in events, kept by an empty queue; more is freed, so that one burst does not hold memory forever.
+/// Maximum capacity, in events, kept by an empty queue; more is freed, so that one burst does not hold memory
+/// forever.
 const EVENTS_KEPT: usize = 1024;
 
 /// Events that the user of a subscriber has not taken yet.
@@ -20,8 +22,8 @@ pub(crate) struct EventQueue {
     bytes_max: usize,
     /// True while the user waits for a change of subscriptions, which doubles both limits.
     ///
-    /// The confirmation arrives after messages already sent, and the user takes none of them while waiting: with a full queue
-    /// the confirmation would never be read.
+    /// The confirmation arrives after messages already sent, and the user takes none of them while waiting:
+    /// with a full queue the confirmation would never be read.
     changing: bool,
 }
 
@@ -66,8 +68,8 @@ impl EventQueue {
         self.bytes_max = bytes;
     }
 
-    /// Sets whether the user is waiting for a change of subscriptions. Afterwards the queue may be over its limit until enough
-    /// events are taken.
+    /// Sets whether the user is waiting for a change of subscriptions. Afterwards the queue may be over its
+    /// limit until enough events are taken.
     pub(crate) fn set_changing(&mut self, changing: bool) {
         self.changing = changing;
     }

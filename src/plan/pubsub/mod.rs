@@ -1,20 +1,22 @@
-//! The subscriptions of a subscriber: on which nodes they are made, which of them are confirmed, and how they are restored on a
-//! new connection. No I/O.
+//! The subscriptions of a subscriber: on which nodes they are made, which of them are confirmed, and how they
+//! are restored on a new connection. No I/O.
 //!
 //! * [`NamesByNode`]: groups channels and patterns by the nodes on which they must be subscribed.
-//! * [`SubscriptionTracker`]: the subscriptions on one node, desired and confirmed. [`ChangeRequest`] packs a change of them.
-//! * [`Event`], [`Message`], [`SubscriptionKind`]: what the user of a subscriber receives. `event_queue`: the bounded queue
-//!   in between.
+//! * [`SubscriptionTracker`]: the subscriptions on one node, desired and confirmed. [`ChangeRequest`] packs a
+//!   change of them.
+//! * [`Event`], [`Message`], [`SubscriptionKind`]: what the user of a subscriber receives. `event_queue`: the
+//!   bounded queue in between.
 //!
-//! **Where.** A channel is subscribed on the node that owns its name, which is also the node that PUBLISH goes to. Patterns are
-//! subscribed on every node, and so are the channels of keyspace notifications, which are published by whichever node has
-//! the key.
+//! **Where.** A channel is subscribed on the node that owns its name, which is also the node that PUBLISH
+//! goes to. Patterns are subscribed on every node, and so are the channels of keyspace notifications, which
+//! are published by whichever node has the key.
 //!
-//! A script publishes on the node it runs on, which its keys decide: its messages only arrive on channels with the hash tag
-//! of those keys. Subscribing every channel on every node would lift that restriction, but a single node that is down would
-//! then delay all subscriptions.
+//! A script publishes on the node it runs on, which its keys decide: its messages only arrive on channels
+//! with the hash tag of those keys. Subscribing every channel on every node would lift that restriction, but
+//! a single node that is down would then delay all subscriptions.
 //!
-//! **The life of a subscription** on one node. `desired` changes when the user calls, `confirmed` when the node replies:
+//! **The life of a subscription** on one node. `desired` changes when the user calls, `confirmed` when the
+//! node replies:
 //!
 //! ```text
 //!                 subscribe()               SUBSCRIBE confirmed
@@ -34,8 +36,8 @@
 //! replies               handle_reply(): Nothing, Nothing, ..., Restored ──▶ Event::Missed
 //! ```
 //!
-//! Nothing here acknowledges messages or fills gaps: pub/sub loses what is published while a connection is down, and the
-//! events say when that may have happened.
+//! Nothing here acknowledges messages or fills gaps: pub/sub loses what is published while a connection is
+//! down, and the events say when that may have happened.
 
 mod event_queue;
 
@@ -54,26 +56,30 @@ use crate::resp::{write_arg, write_command, write_header};
 
 pub(crate) use event_queue::EventQueue;
 
-/// Maximum number of events queued for the user of a subscriber; twice as many while it waits for a change to be confirmed.
+/// Maximum number of events queued for the user of a subscriber; twice as many while it waits for a change to
+/// be confirmed.
 ///
-/// When the queue is full, nothing more is read from the servers, and their own limits apply: a server disconnects a subscriber
-/// that does not read, which shows as [`Event::Disconnected`] and [`Event::Missed`].
+/// When the queue is full, nothing more is read from the servers, and their own limits apply: a server
+/// disconnects a subscriber that does not read, which shows as [`Event::Disconnected`] and [`Event::Missed`].
 pub const EVENTS_MAX: usize = 65_536;
 
-/// Default maximum size, in bytes, of the events queued for the user of a subscriber; `with_event_bytes_max` changes it.
+/// Default maximum size, in bytes, of the events queued for the user of a subscriber; `with_event_bytes_max`
+/// changes it.
 ///
-/// It equals what a server keeps for a subscriber by default (`client-output-buffer-limit pubsub`). When it is reached, nothing
-/// more is read from the servers until events are taken.
+/// It equals what a server keeps for a subscriber by default (`client-output-buffer-limit pubsub`). When it
+/// is reached, nothing more is read from the servers until events are taken.
 pub const EVENT_BYTES_MAX: usize = 32 << 20;
 
-/// A connection that has been silent this long is sent a PING, and is closed when it stays silent for as long again.
+/// A connection that has been silent this long is sent a PING, and is closed when it stays silent for as long
+/// again.
 ///
-/// Without it a subscriber would never notice that its node, or the network in between, is gone: it only reads. Shorter in
-/// unit tests.
+/// Without it a subscriber would never notice that its node, or the network in between, is gone: it only
+/// reads. Shorter in unit tests.
 pub(crate) const KEEPALIVE_AFTER: Duration =
     Duration::from_millis(if cfg!(test) { 300 } else { 15_000 });
 
-/// Maximum number of channels or patterns processed at once, with the lock held and without yielding to other tasks.
+/// Maximum number of channels or patterns processed at once, with the lock held and without yielding to other
+/// tasks.
 pub(crate) const NAMES_AT_ONCE: usize = 512;
 
 /// An event that a subscriber receives.
@@ -84,16 +90,16 @@ pub enum Event {
     Message(Message),
     /// The connection to a node broke.
     ///
-    /// Messages published on this node from now on are missed, until [`Missed`](Self::Missed) shows that its subscriptions have
-    /// been made again. Sent at once, and once for every connection that breaks.
+    /// Messages published on this node from now on are missed, until [`Missed`](Self::Missed) shows that its
+    /// subscriptions have been made again. Sent at once, and once for every connection that breaks.
     Disconnected {
         /// The node's name.
         node: String,
     },
     /// The subscriptions on a node have been made again after its connection broke.
     ///
-    /// Messages published on this node in between have been missed; those published from now on are received. A program that
-    /// reads the current data after this event has no gap.
+    /// Messages published on this node in between have been missed; those published from now on are received.
+    /// A program that reads the current data after this event has no gap.
     Missed {
         /// The node's name.
         node: String,
@@ -210,8 +216,8 @@ impl NamesByNode {
 
 /// True if a subscription must be made on every node.
 ///
-/// A server publishes keyspace notifications itself, on the node that has the key: `__keyspace@0__:user:1` is published by the
-/// owner of `user:1`, not by the owner of that channel name.
+/// A server publishes keyspace notifications itself, on the node that has the key: `__keyspace@0__:user:1` is
+/// published by the owner of `user:1`, not by the owner of that channel name.
 fn is_everywhere(kind: SubscriptionKind, name: &[u8]) -> bool {
     match kind {
         SubscriptionKind::Pattern => true,
@@ -224,30 +230,33 @@ fn is_everywhere(kind: SubscriptionKind, name: &[u8]) -> bool {
 
 /// The subscriptions on one node: desired by the user, and confirmed by the node.
 ///
-/// It lives behind a lock that the user and the reader of the connection share. So each call takes time independent of the
-/// number of subscriptions, or handles at most [`NAMES_AT_ONCE`] of them and is called again.
+/// It lives behind a lock that the user and the reader of the connection share. So each call takes time
+/// independent of the number of subscriptions, or handles at most [`NAMES_AT_ONCE`] of them and is called
+/// again.
 ///
-/// A change: [`begin_change`](Self::begin_change), [`change`](Self::change) once or more, the [`ChangeRequest`] written,
-/// [`handle_reply`](Self::handle_reply) for each reply; then [`end_change`](Self::end_change) once
-/// [`is_confirmed`](Self::is_confirmed), or [`roll_back`](Self::roll_back) after a [refusal](Self::take_refusal).
+/// A change: [`begin_change`](Self::begin_change), [`change`](Self::change) once or more, the
+/// [`ChangeRequest`] written, [`handle_reply`](Self::handle_reply) for each reply; then
+/// [`end_change`](Self::end_change) once [`is_confirmed`](Self::is_confirmed), or
+/// [`roll_back`](Self::roll_back) after a [refusal](Self::take_refusal).
 ///
-/// A new connection: [`begin_restore`](Self::begin_restore), then [`restore`](Self::restore) until it returns `None`, before
-/// anything else is written.
+/// A new connection: [`begin_restore`](Self::begin_restore), then [`restore`](Self::restore) until it returns
+/// `None`, before anything else is written.
 #[derive(Debug, Default)]
 pub(crate) struct SubscriptionTracker {
-    /// All names that are desired or confirmed, by kind: see [`place`]. Sorted, so that a restore can continue after a name
-    /// while others are added and removed.
+    /// All names that are desired or confirmed, by kind: see [`place`]. Sorted, so that a restore can
+    /// continue after a name while others are added and removed.
     names: [BTreeMap<Name, NameState>; 3],
     /// Number of names that are desired.
     desired_count: usize,
     /// Number of names that are desired but not confirmed, or confirmed but no longer desired.
     unconfirmed: usize,
-    /// Number of the current connection. A confirmation on an earlier one no longer counts, so a new connection invalidates
-    /// all of them without touching each name.
+    /// Number of the current connection. A confirmation on an earlier one no longer counts, so a new
+    /// connection invalidates all of them without touching each name.
     connection: u64,
     /// The error reply to the last change, until it is taken.
     refused: Option<Error>,
-    /// The names of the last change, in order, and whether each was desired before: what a refusal takes back.
+    /// The names of the last change, in order, and whether each was desired before: what a refusal takes
+    /// back.
     changed: Vec<(SubscriptionKind, Name, bool)>,
     restore: Restore,
 }
@@ -277,7 +286,8 @@ pub(crate) enum PubSubReply {
     Message(Message),
     /// All subscriptions are as desired, or one was refused: wake those who wait for a change.
     Confirmed,
-    /// The last of the restored subscriptions was confirmed or refused: nothing published from now on is missed.
+    /// The last of the restored subscriptions was confirmed or refused: nothing published from now on is
+    /// missed.
     Restored,
     /// A reply that nobody waits for.
     Nothing,
@@ -294,14 +304,15 @@ impl NameState {
 }
 
 impl SubscriptionTracker {
-    /// Begins a change, and forgets the one before. Changes of one subscriber follow each other: a refusal could not be
-    /// attributed otherwise.
+    /// Begins a change, and forgets the one before. Changes of one subscriber follow each other: a refusal
+    /// could not be attributed otherwise.
     pub(crate) fn begin_change(&mut self) {
         self.refused = None;
         self.changed.clear();
     }
 
-    /// Changes which names are desired. If there is a connection, a [`ChangeRequest`] with these names must be written to it.
+    /// Changes which names are desired. If there is a connection, a [`ChangeRequest`] with these names must
+    /// be written to it.
     pub(crate) fn change(
         &mut self,
         change: SubscriptionChange,
@@ -321,7 +332,8 @@ impl SubscriptionTracker {
 
     /// Begins a new connection, on which nothing is confirmed yet.
     pub(crate) fn begin_restore(&mut self) {
-        // Invalidates every `confirmed_on` at once; the count follows: each desired name is unconfirmed, and no other is.
+        // Invalidates every `confirmed_on` at once; the count follows: each desired name is unconfirmed, and
+        // no other is.
         self.connection += 1;
         self.unconfirmed = self.desired_count;
         self.restore = Restore {
@@ -332,8 +344,9 @@ impl SubscriptionTracker {
 
     /// The next packed requests that make the subscriptions again; `None` when there are no more.
     ///
-    /// One request per name, so that a refused one (ACL) does not take the others with it. They must be written before all
-    /// other requests of the connection: [`handle_reply`](Self::handle_reply) takes the first replies for theirs.
+    /// One request per name, so that a refused one (ACL) does not take the others with it. They must be
+    /// written before all other requests of the connection: [`handle_reply`](Self::handle_reply) takes the
+    /// first replies for theirs.
     pub(crate) fn restore(&mut self) -> Option<Vec<u8>> {
         let (place, behind) = self.restore.behind.take()?;
         let command = KINDS[place].command(SubscriptionChange::Subscribe);
@@ -348,15 +361,16 @@ impl SubscriptionTracker {
                 self.restore.unanswered += 1;
                 write_command(&mut packed, &[command, name]);
             } else if !standing.is_confirmed(self.connection) {
-                // Confirmed on the connection before and no longer desired: the new connection never had it, so there is
-                // nothing left to unsubscribe.
+                // Confirmed on the connection before and no longer desired: the new connection never had it,
+                // so there is nothing left to unsubscribe.
                 stale.push(Arc::clone(name));
             }
         }
         for name in stale {
             self.names[place].remove(&name);
         }
-        // Continues after the last name, not at an index: names before it may be added or removed until the next call.
+        // Continues after the last name, not at an index: names before it may be added or removed until the
+        // next call.
         self.restore.behind = match last {
             Some(last) => Some((place, Bound::Excluded(last))),
             None if place + 1 < KINDS.len() => Some((place + 1, Bound::Unbounded)),
@@ -375,8 +389,8 @@ impl SubscriptionTracker {
         self.unconfirmed == 0
     }
 
-    /// Takes the error with which the node refused the last change, if it did. The change must then be taken back with
-    /// [`roll_back`](Self::roll_back).
+    /// Takes the error with which the node refused the last change, if it did. The change must then be taken
+    /// back with [`roll_back`](Self::roll_back).
     pub(crate) fn take_refusal(&mut self) -> Option<Error> {
         self.refused.take()
     }
@@ -388,7 +402,8 @@ impl SubscriptionTracker {
 
     /// Takes back up to [`NAMES_AT_ONCE`] names of a refused change. Returns true when all are taken back.
     pub(crate) fn roll_back(&mut self) -> bool {
-        // Last name first: of a name that occurs twice, only the first occurrence has the state from before the change.
+        // Last name first: of a name that occurs twice, only the first occurrence has the state from before
+        // the change.
         let rest = self.changed.len().saturating_sub(NAMES_AT_ONCE);
         for (kind, name, before) in self.changed.split_off(rest).into_iter().rev() {
             self.set(kind, &name, |standing, _| standing.desired = before);
@@ -401,8 +416,8 @@ impl SubscriptionTracker {
         let mut items = match value {
             Value::Array(items) => items.into_iter(),
             Value::ServerError(error) => {
-                // An error reply does not name the channel. It belongs to the last change or to a restored name; in both cases
-                // whoever waits for a change learns of it.
+                // An error reply does not name the channel. It belongs to the last change or to a restored
+                // name; in both cases whoever waits for a change learns of it.
                 self.refused = Some(Error::from_server(&crate::error::named_server_error(
                     &error, node,
                 )));
@@ -411,7 +426,8 @@ impl SubscriptionTracker {
             _ => return PubSubReply::Nothing,
         };
         let word = text(items.next());
-        // RESP2: arrays whose first item is the kind. Anything else, such as the reply to PING, is not about subscriptions.
+        // RESP2: arrays whose first item is the kind. Anything else, such as the reply to PING, is not about
+        // subscriptions.
         let (kind, said) = match word.as_slice() {
             b"message" => (SubscriptionKind::Channel, Confirmation::Message),
             b"pmessage" => (SubscriptionKind::Pattern, Confirmation::Message),
@@ -442,7 +458,8 @@ impl SubscriptionTracker {
 
     /// Counts one reply to a request, and returns what it means for those who wait.
     ///
-    /// Replies arrive in the order of the requests, and those of [`restore`](Self::restore) were the first on the connection.
+    /// Replies arrive in the order of the requests, and those of [`restore`](Self::restore) were the first on
+    /// the connection.
     fn answered(&mut self) -> PubSubReply {
         // Only the reply that completes the restore reports it: the event for the user must not repeat.
         let is_restored = self.is_restored();
@@ -454,9 +471,11 @@ impl SubscriptionTracker {
         }
     }
 
-    /// Changes the state of one name with `set`, which also receives the number of the connection, and keeps the counts.
+    /// Changes the state of one name with `set`, which also receives the number of the connection, and keeps
+    /// the counts.
     ///
-    /// A name that is neither desired nor confirmed afterwards is removed, so memory is bounded by the subscriptions in use.
+    /// A name that is neither desired nor confirmed afterwards is removed, so memory is bounded by the
+    /// subscriptions in use.
     fn set(&mut self, kind: SubscriptionKind, name: &[u8], set: impl FnOnce(&mut NameState, u64)) {
         let connection = self.connection;
         let names = &mut self.names[place(kind)];
@@ -560,7 +579,8 @@ pub(crate) fn no_thread(node: &str, error: &std::io::Error) -> Error {
     Error::new(ErrorKind::NodeDown, text).at_node(node)
 }
 
-/// Error for a subscription without a confirmation in time. `why` is the outage of the node; without one it is only slow.
+/// Error for a subscription without a confirmation in time. `why` is the outage of the node; without one it
+/// is only slow.
 ///
 /// The subscription stays desired, and the text says so: calling again is not needed.
 pub(crate) fn not_confirmed(node: &str, why: Option<&ConnectError>) -> Error {

@@ -1,6 +1,7 @@
 //! The cursor of a scan over all nodes.
 //!
-//! A cursor is one integer below 2^53, so that programs whose numbers are doubles (JavaScript, Lua) keep all its digits:
+//! A cursor is one integer below 2^53, so that programs whose numbers are doubles (JavaScript, Lua) keep all
+//! its digits:
 //!
 //! ```text
 //!  bit 52                                                                   bit 0
@@ -12,16 +13,16 @@
 //!  payload = (cursor * 2 + answered) * nodes + node        number = payload << check bits | check
 //! ```
 //!
-//! *Fewer with more than 64 nodes, since the check keeps its 10 bits: 30 with the maximum number of nodes. The node index is
-//! a digit in base `nodes`, not a field of bits: it takes no more room than needed.
+//! *Fewer with more than 64 nodes, since the check keeps its 10 bits: 30 with the maximum number of nodes.
+//! The node index is a digit in base `nodes`, not a field of bits: it takes no more room than needed.
 //!
-//! A server counts the buckets of its hash table from the highest bit down, so its cursor is below the size of the table: 36
-//! bits are enough for 2^36 buckets.
+//! A server counts the buckets of its hash table from the highest bit down, so its cursor is below the size
+//! of the table: 36 bits are enough for 2^36 buckets.
 //!
-//! The check covers the fingerprint of the topology and the [`NodeId`](crate::NodeId) of the node. A cursor made for another
-//! list of nodes is refused, instead of continuing on whichever node has that index now and silently missing keys. The check
-//! depends on nothing but the topology, so every client and proxy over the same nodes accepts the cursors of the others. It
-//! detects mistakes, not forgery: it has no secret.
+//! The check covers the fingerprint of the topology and the [`NodeId`](crate::NodeId) of the node. A cursor
+//! made for another list of nodes is refused, instead of continuing on whichever node has that index now and
+//! silently missing keys. The check depends on nothing but the topology, so every client and proxy over the
+//! same nodes accepts the cursors of the others. It detects mistakes, not forgery: it has no secret.
 
 use redis::Value;
 
@@ -60,8 +61,8 @@ impl ScanCursor {
     ///
     /// # Errors
     ///
-    /// [`Redis`](ErrorKind::Redis) with the server's `invalid cursor` when the text is not a number, or not one that `pack`
-    /// made for this topology.
+    /// [`Redis`](ErrorKind::Redis) with the server's `invalid cursor` when the text is not a number, or not
+    /// one that `pack` made for this topology.
     pub(crate) fn parse(text: &[u8], router: &Router) -> Result<Self, Error> {
         let digits = text.split(|&byte| byte == 0).next().unwrap_or_default();
         let number: Option<u64> = match std::str::from_utf8(digits) {
@@ -106,7 +107,8 @@ impl ScanCursor {
             .checked_add(self.answered.into())?
             .checked_mul(nodes)?
             .checked_add(self.node.get() as u64)?;
-        // In the lowest bits: rounding to a double or cutting a digit, the usual damage, then hits the check as well.
+        // In the lowest bits: rounding to a double or cutting a digit, the usual damage, then hits the check
+        // as well.
         let check = self.check(payload, router) & ((1 << bits) - 1);
         let number = payload.checked_mul(1 << bits)? | check;
         (number <= CURSOR_MAX).then_some(number)
@@ -122,7 +124,8 @@ impl ScanCursor {
             cursor: rest / 2,
             answered: rest % 2 == 1,
         };
-        // Packed again instead of comparing the check alone: numbers above `CURSOR_MAX` are refused by the same rule.
+        // Packed again instead of comparing the check alone: numbers above `CURSOR_MAX` are refused by the
+        // same rule.
         (cursor.pack(router) == Some(number)).then_some(cursor)
     }
 
@@ -134,7 +137,8 @@ impl ScanCursor {
     }
 }
 
-/// The finalizer of splitmix64 (Steele, Lea and Flood, 2014): every bit of the result depends on every bit of the input.
+/// The finalizer of splitmix64 (Steele, Lea and Flood, 2014): every bit of the result depends on every bit of
+/// the input.
 pub(super) fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -202,10 +206,11 @@ impl CursorStep {
 
     /// The reply in the place of a node that cannot be reached: no keys, and the cursor of the next node.
     ///
-    /// `None` when this was the last node and no other has replied either: a scan that reached no node must not look like one
-    /// over empty nodes.
+    /// `None` when this was the last node and no other has replied either: a scan that reached no node must
+    /// not look like one over empty nodes.
     pub(in crate::plan) fn skip(self, router: &Router) -> Option<Value> {
-        // The rest of a node that was scanned in part is skipped too: its cursor is of no use to another node.
+        // The rest of a node that was scanned in part is skipped too: its cursor is of no use to another
+        // node.
         let next = self.after(0, self.answered, router)?;
         if next == 0 && !self.answered {
             return None;
@@ -214,11 +219,11 @@ impl CursorStep {
         Some(Value::Array(vec![cursor, Value::Array(Vec::new())]))
     }
 
-    /// The packed cursor after the node has returned `cursor`: the beginning of the next node if that is 0, and 0 after the
-    /// last node. `None` when the cursor is too large.
+    /// The packed cursor after the node has returned `cursor`: the beginning of the next node if that is 0,
+    /// and 0 after the last node. `None` when the cursor is too large.
     fn after(self, cursor: u64, answered: bool, router: &Router) -> Option<u64> {
-        // The beginning of the first node is never returned, so a packed cursor is never mistaken for 0, the end: a step
-        // either stays on its node with a cursor other than 0, or moves on to a later node.
+        // The beginning of the first node is never returned, so a packed cursor is never mistaken for 0, the
+        // end: a step either stays on its node with a cursor other than 0, or moves on to a later node.
         let last = self.node.get() + 1 == router.topology().nodes().len();
         let node = match (cursor, last) {
             (0, true) => return Some(0),

@@ -1,4 +1,5 @@
-//! The state of a scan over all nodes: options, the current page, and the position at which it can be resumed.
+//! The state of a scan over all nodes: options, the current page, and the position at which it can be
+//! resumed.
 //!
 //! The iterators of both clients drive a [`ScanState`]:
 //!
@@ -40,8 +41,9 @@ pub const SCAN_COUNT_MAX: usize = 1_000_000;
 
 /// The position of a scan over all nodes: the current node, by its [`NodeId`], and that server's own cursor.
 ///
-/// It prints as text and parses back, so that a scan can be resumed later or in another process. A position is refused by a
-/// client with another topology: keys that have moved to nodes already passed would be missing from the rest of the scan.
+/// It prints as text and parses back, so that a scan can be resumed later or in another process. A position
+/// is refused by a client with another topology: keys that have moved to nodes already passed would be
+/// missing from the rest of the scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScanPosition {
     /// Fingerprint of the topology for which the position is valid.
@@ -107,8 +109,8 @@ impl ScanState {
         self.options.push((name, value.to_vec()));
     }
 
-    /// Sets the number of keys that a node examines per request (COUNT). A number outside of 1 to [`SCAN_COUNT_MAX`] is
-    /// yielded as an error by the first step. Defaults to the server's own, 10.
+    /// Sets the number of keys that a node examines per request (COUNT). A number outside of 1 to
+    /// [`SCAN_COUNT_MAX`] is yielded as an error by the first step. Defaults to the server's own, 10.
     pub(crate) fn set_count(&mut self, keys: usize) {
         self.mistake = match (1..=SCAN_COUNT_MAX).contains(&keys) {
             true => None,
@@ -121,8 +123,8 @@ impl ScanState {
 
     /// The position at which a new scan can resume.
     ///
-    /// In the middle of a page it is the beginning of that page, since servers have no cursor within a page: its keys are
-    /// returned again. After the end of the scan it is the beginning of the last page.
+    /// In the middle of a page it is the beginning of that page, since servers have no cursor within a page:
+    /// its keys are returned again. After the end of the scan it is the beginning of the last page.
     pub(crate) fn position(&self) -> ScanPosition {
         match self.next {
             NextPage::Page(position) if self.page.len() == 0 => position,
@@ -147,7 +149,8 @@ impl ScanState {
             }
             (None, NextPage::End) => ScanStep::Done,
             (None, NextPage::Page(position)) => {
-                // Packed for this router on every page: a handle may have changed its topology since the last one.
+                // Packed for this router on every page: a handle may have changed its topology since the last
+                // one.
                 let cursor = match position.pack(router) {
                     Ok(cursor) => cursor,
                     Err(error) => {
@@ -169,7 +172,8 @@ impl ScanState {
     ///
     /// # Errors
     ///
-    /// When it is an error reply, or not the reply to a SCAN. The state is unchanged then, so the page can be fetched again.
+    /// When it is an error reply, or not the reply to a SCAN. The state is unchanged then, so the page can be
+    /// fetched again.
     pub(crate) fn answer(&mut self, answer: Value, router: &Router) -> Result<(), Error> {
         if let Value::ServerError(error) = &answer {
             return Err(Error::from_server(error));
@@ -184,7 +188,8 @@ impl ScanState {
             0 => NextPage::End,
             next => NextPage::Page(ScanPosition::unpack(next, router)?),
         };
-        // Only now that the reply is known to be good: `position` is that of the page that replaces the old one.
+        // Only now that the reply is known to be good: `position` is that of the page that replaces the old
+        // one.
         if let NextPage::Page(position) = self.next {
             self.position = position;
         }
@@ -210,7 +215,8 @@ impl ScanPosition {
     ///
     /// # Errors
     ///
-    /// [`Config`](ErrorKind::Config) when the position was made for another topology, even if that has the same node.
+    /// [`Config`](ErrorKind::Config) when the position was made for another topology, even if that has the
+    /// same node.
     pub(crate) fn locate(self, topology: &Topology) -> Result<NodeIndex, Error> {
         let node = topology.index_of_id(self.node);
         node.filter(|_| self.fingerprint == topology.fingerprint())
@@ -288,8 +294,8 @@ impl FromStr for ScanPosition {
                 cursor: state >> 1,
                 answered: state & 1 == 1,
             };
-            // Compared as text: this verifies the check, and also refuses other spellings (a sign, leading zeros) and trailing
-            // text, so that each position has exactly one text.
+            // Compared as text: this verifies the check, and also refuses other spellings (a sign, leading
+            // zeros) and trailing text, so that each position has exactly one text.
             (position.to_string() == text).then_some(position)
         };
         parse().ok_or_else(not_a_position)

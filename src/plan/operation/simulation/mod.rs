@@ -1,6 +1,8 @@
-//! What operations send, in which order, and what comes of it when nodes break: without sockets, sleeping or chance.
+//! What operations send, in which order, and what comes of it when nodes break: without sockets, sleeping or
+//! chance.
 //!
-//! A row says what is known, what is requested (`>`), what each node is sent and does, and what the result is (`=`):
+//! A row says what is known, what is requested (`>`), what each node is sent and does, and what the result is
+//! (`=`):
 //!
 //! ```text
 //! has SCRIPT LOAD SOURCE                                     the script cache knows it
@@ -11,9 +13,9 @@
 //! = :1
 //! ```
 //!
-//! Breaks: `!refused`, `!pool` (no connection became free), `!dropped K` and `!late K` (K requests were sent; the replies
-//! before the mark had come). Commands are separated by `; `, chunks of a request by ` / `. Keys live on the node whose
-//! letter they begin with, all others on `c`.
+//! Breaks: `!refused`, `!pool` (no connection became free), `!dropped K` and `!late K` (K requests were sent;
+//! the replies before the mark had come). Commands are separated by `; `, chunks of a request by ` / `. Keys
+//! live on the node whose letter they begin with, all others on `c`.
 //!
 //! * `commands`, `scripts`, `pipelines`, `dedicated`: the rows. `property`: commands and breaks by chance.
 //! * `world`: the simulated nodes and clock. `text`: the notation.
