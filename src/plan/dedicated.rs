@@ -55,9 +55,9 @@ pub(crate) struct DedicatedState {
     /// True while nothing was sent that the next user would notice, apart from transactions. Decided by what
     /// is sent, not by replies: a command whose reply was lost may have taken effect.
     is_pristine: bool,
-    /// Whether the server queues commands. Decided by what is sent, since the reply to EXEC may be lost.
+    /// `Queuing` between MULTI and EXEC. Decided by what is sent, since the reply to EXEC may be lost.
     transaction: TransactionState,
-    /// Whether EXEC may run. Decided by replies, since only they show that the keys are watched.
+    /// `Failed` if EXEC must not run. Decided by replies, since only they show that the keys are watched.
     watch: WatchState,
 }
 

@@ -12,7 +12,7 @@
 //! wave   sent to a        sent to b             result
 //!  1     ECHO, GET a1     GET b1                a: connection refused; b: connection broke
 //!  2                      GET b1 (reconnected)  b: a reply         a read is resent
-//!  3                      ECHO                  b: a reply         any node may serve it; GET a1 stays failed
+//!  3                      ECHO                  b: a reply         any node may serve it; GET a1 has failed
 //! ```
 //!
 //! There are at most [`RESENDS_MAX`] + 1 waves for each node of the topology, and none begins after the

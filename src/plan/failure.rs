@@ -76,7 +76,7 @@ impl ReplyBuffer for Vec<Value> {
 /// Why a node sent no further reply.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
-    /// What went wrong.
+    /// The reason, as the executor saw it.
     pub(crate) cause: Cause,
     /// Number of requests that may have reached the node, counted from the first one and including those with
     /// replies.
@@ -86,7 +86,7 @@ pub(crate) struct Failure {
     pub(crate) sent: usize,
 }
 
-/// The cause of a failure, as the executor saw it.
+/// The reason of a failure.
 #[derive(Clone, Debug)]
 pub(crate) enum Cause {
     /// No connection: refused, unreachable, wrong password, or not attempted because the node is known to be

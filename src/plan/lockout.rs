@@ -2,9 +2,9 @@
 //!
 //! `CONFIG SET requirepass` goes to every node. On a single server it leaves the connection that sent it
 //! authenticated; here the client opens further connections with the old password, and every one of them
-//! fails, so the change cannot even be undone through this client. The same holds for the port, for TLS, and
-//! for the ACL of the client's own user. Such a command is refused when it would go to all nodes; it is not
-//! when the user names a node.
+//! fails, so the change cannot even be undone through this client. A change of the port, of TLS, or of the
+//! ACL of the client's own user has the same effect. Such a command is refused when it would go to all nodes;
+//! it is not when the user names a node.
 
 use crate::command::CommandSpec;
 use crate::error::{Error, ErrorKind, KeyText};

@@ -8,7 +8,7 @@ use redis::Value;
 use crate::command::Partial;
 use crate::error::{Error, ErrorKind};
 
-/// What happens to reads over all nodes when some nodes cannot be reached.
+/// The treatment of reads over all nodes when some nodes cannot be reached.
 ///
 /// Concerns KEYS, SCAN, DBSIZE, RANDOMKEY, and the other commands that the column *partial* of
 /// `docs/commands.md` marks with *on request*. Their replies have no room to show that something is missing,

@@ -16,7 +16,7 @@ pub(super) fn node_left(name: &str) -> Error {
     Error::new(
         ErrorKind::Unroutable,
         format!(
-            "node {name:?} is not in the topology any more; ask the client for a node that is, with `client.nodes()`"
+            "node {name:?} is no longer in the topology; get a node that is with `client.nodes()`"
         ),
     )
 }

@@ -217,14 +217,14 @@ impl<'p> ScriptRewriter<'p> {
     }
 }
 
-/// What a check found out about a packed pipeline for a dedicated connection.
+/// Properties of a packed pipeline for a dedicated connection, found when its commands were checked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PipelineSummary {
     /// How long the server may hold replies back, over all commands.
     pub(crate) blocking: BlockingTime,
     /// Number of commands, which is the number of replies.
     pub(crate) commands: usize,
-    /// Whether any of the commands concerns scripts.
+    /// `Yes` if any of the commands concerns scripts.
     scripting: Scripting,
 }
 

@@ -15,13 +15,14 @@ use crate::plan::{Failure, Plan, with_node_name};
 pub(crate) struct RoutedCommand {
     /// The nodes that receive the command.
     pub(crate) plan: Plan,
-    /// Whether the command may be resent when its reply is missing.
+    /// Read or write: a read may be resent when its reply is missing.
     pub(crate) access: Access,
     /// How long a server may hold the reply back.
     pub(crate) blocking: BlockingTime,
     /// Which writes WAIT and WAITAOF wait for.
     pub(crate) wait_scope: WaitScope,
-    /// Whether the command concerns scripts or functions: it may need a recovery, and its reply is recorded.
+    /// `Yes` for commands about scripts or functions: they may need a recovery, and their replies are
+    /// recorded.
     pub(crate) scripting: Scripting,
     /// True if the replies of the reachable nodes may stand for all nodes.
     pub(crate) partial: bool,

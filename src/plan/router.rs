@@ -49,7 +49,7 @@ pub struct Router {
     users: Arc<[String]>,
 }
 
-/// Whether MSET, DEL, UNLINK, TOUCH and JSON.MSET may be split by node.
+/// The treatment of MSET, DEL, UNLINK, TOUCH and JSON.MSET with keys on several nodes.
 ///
 /// A split gives up their atomicity: other clients may see the part of one node done and that of another not.
 /// MSETNX and MSETEX are never split, because all or nothing is what they are for.
@@ -530,11 +530,11 @@ impl Router {
     /// Plans a step of SCAN over all nodes, by the node and the cursor packed into the cursor of the request.
     fn scan(&self, command: &CommandSpec, args: &[&[u8]]) -> Result<Plan, Error> {
         check_arity(command, args)?;
+        // Indexed, since the arity check has ensured that there is a cursor.
         let ScanCursor {
             node,
             cursor,
             answered,
-            // The arity check has ensured that there is a cursor.
         } = ScanCursor::parse(args[1], self)?;
         Ok(Plan::Scan {
             node,
@@ -679,7 +679,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .starts_with("node \"b\" is not in the topology any more")
+                .starts_with("node \"b\" is no longer in the topology")
         );
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct PlannedTransaction {
     owner: Option<(NodeIndex, Vec<u8>)>,
     /// Number of commands so far.
     commands: usize,
-    /// Whether any of the commands concerns scripts.
+    /// `Yes` if any of the commands concerns scripts.
     scripting: Scripting,
 }
 
@@ -143,7 +143,7 @@ impl PlannedTransaction {
         }
     }
 
-    /// Whether any of the commands concerns scripts.
+    /// `Yes` if any of the commands concerns scripts.
     pub(crate) fn scripting(&self) -> Scripting {
         self.scripting
     }

@@ -56,7 +56,7 @@ pub(crate) struct ReplySlot {
     pub(in crate::plan) command: u32,
     /// Number of the part of a fan-out, or [`WHOLE`].
     pub(in crate::plan) part: u16,
-    /// Whether the request may be resent when its reply is missing.
+    /// Read or write: a read may be resent when its reply is missing.
     pub(crate) access: Access,
     /// True if any other node may serve the request.
     pub(in crate::plan) anywhere: bool,

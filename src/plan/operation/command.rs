@@ -39,7 +39,7 @@ pub(crate) struct CommandOperation<'a, R: ReplyForm> {
     /// The exchange of the current state; empty where the state sends nothing.
     exchange: Exchange<R>,
     state: State<'a>,
-    /// Whether a script command concerns all nodes or only its own.
+    /// The nodes that a script command concerns: all, or only its own.
     scope: Scope,
     /// True if the command is sent over a dedicated connection. FUNCTION LOADs before it are sent over that
     /// one too.

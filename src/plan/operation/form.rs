@@ -19,7 +19,7 @@ use crate::plan::{Answers, Exchange, ReplyBuffer, Scope, ScriptCache, with_node_
 pub(crate) trait ReplyForm: ReplyBuffer {
     /// The reply to one command.
     type Reply;
-    /// What is needed besides to make a reply, such as the protocol version of the proxy's client.
+    /// Further input for making a reply, such as the protocol version of the proxy's client.
     type Context: Copy;
 
     /// The reply of `node` to one request. An error reply is a reply.

@@ -32,7 +32,7 @@
 //!
 //! ```text
 //! connection broke      Event::Disconnected
-//! connected again       begin_restore(); restore() until it returns None; then the changes queued meanwhile
+//! connected again       begin_restore(); restore() until it returns None; then the changes queued by then
 //! replies               handle_reply(): Nothing, Nothing, ..., Restored ──▶ Event::Missed
 //! ```
 //!

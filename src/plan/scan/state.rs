@@ -63,7 +63,7 @@ pub(crate) struct ScanState {
     position: ScanPosition,
     /// Keys of the current page that were not yielded yet.
     page: std::vec::IntoIter<Value>,
-    /// What follows the current page.
+    /// The page after the current one.
     next: NextPage,
     /// Options of SCAN by name, each at most once.
     options: Vec<(&'static str, Vec<u8>)>,
@@ -71,7 +71,7 @@ pub(crate) struct ScanState {
     mistake: Option<Error>,
 }
 
-/// What follows the current page.
+/// The page after the current one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NextPage {
     /// The page at this position.
