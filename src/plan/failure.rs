@@ -7,10 +7,10 @@
 //! A connection that breaks under five requests:
 //!
 //! ```text
-//! request      0      1      2      3      4
-//!            reply  reply     no reply, no reply
-//!                           ▲             ▲
-//!                     values.count() = 2  sent = 4
+//! request      0       1       2       3       4
+//!              reply   reply   sent    sent    not sent
+//!                              ▲               ▲
+//!             values.count() = 2        sent = 4
 //!
 //! 0, 1   have their replies
 //! 2, 3   sent without a reply: reads may be resent; a write fails with `Unknown`, it may have been applied
@@ -115,8 +115,8 @@ impl Cause {
         Self::Timeout("no reply in time".to_owned())
     }
 
-    /// The deadline of the request passed before there was a connection to `address`. Says nothing about the
-    /// node itself.
+    /// The deadline of the request passed before there was a connection to `address`. The node
+    /// itself may be well.
     pub(crate) fn no_connection_in_time(address: &str) -> Self {
         Self::Timeout(format!("no connection to {address} in time"))
     }

@@ -8,13 +8,14 @@
 //!  ┌───────────────────────────┬──────────┬─────────────────┬───────────────────┐
 //!  │ the node's own cursor     │ answered │ node index      │ check             │
 //!  └───────────────────────────┴──────────┴─────────────────┴───────────────────┘
-//!   36 bits or more*            1 bit      in base `nodes`   10 bits or more
+//!   36 bits or more             1 bit       in base `nodes`   10 bits or more
 //!
 //!  payload = (cursor * 2 + answered) * nodes + node        number = payload << check bits | check
 //! ```
 //!
-//! *Fewer with more than 64 nodes, since the check keeps its 10 bits: 30 with the maximum number of nodes.
-//! The node index is a digit in base `nodes`, not a field of bits: it takes no more room than needed.
+//! With more than 64 nodes the node's own cursor has fewer than 36 bits, since the check keeps its 10: 30
+//! bits with the maximum number of nodes. The node index is a digit in base `nodes`, not a field of bits: it
+//! takes no more room than needed.
 //!
 //! A server counts the buckets of its hash table from the highest bit down, so its cursor is below the size
 //! of the table: 36 bits are enough for 2^36 buckets.
