@@ -1,19 +1,30 @@
-//! What may be sent over a dedicated connection, and what its state is then.
+//! The state of a dedicated connection, and which requests may be sent over it.
 //!
-//! A connection that one user holds remembers what was sent over it: it watches keys, queues a transaction, has another
-//! database or name. Both clients keep a [`DedicatedState`] beside such a connection and ask it before each request.
+//! The server keeps state for a connection that one user holds: watched keys, a queued transaction, another
+//! database or client name. Both clients keep a [`DedicatedState`] beside such a connection and consult it
+//! before each request.
 //!
-//! Three things follow from that state:
+//! Three rules follow from that state:
 //!
 //! * Nothing is resent: on another connection a command would run outside its MULTI, or without its WATCH.
-//! * EXEC must not run after a WATCH that failed, whether a server or this client refused it: it would succeed without
-//!   having watched. The transaction is ended instead (DISCARD, or UNWATCH before MULTI), and the user gets EXECABORT, as
-//!   programs expect it of a transaction that did not take place.
-//! * Inside MULTI a script goes along at once (EVAL for EVALSHA): that it is missing would show only at EXEC.
+//! * EXEC must not run after a failed WATCH, whether a server or this client refused it: it would succeed
+//!   although nothing was watched. The transaction is ended instead (DISCARD, or UNWATCH before MULTI), and
+//!   the user receives EXECABORT, the error that programs expect when a transaction did not take place.
+//! * Inside MULTI the source of a script is sent at once (EVAL for EVALSHA): a missing script would only show
+//!   at EXEC.
 //!
-//! The order is always: [`command`](DedicatedState::command) or [`pipeline`](DedicatedState::pipeline), the operation run to
-//! its end, then [`replied`](DedicatedState::replied) or [`replied_all`](DedicatedState::replied_all). A request whose
-//! connection broke needs no `replied`: the connection is closed, and its state is gone.
+//! The order is always: [`command`](DedicatedState::command) or [`pipeline`](DedicatedState::pipeline), the
+//! operation run to its end, then [`replied`](DedicatedState::replied) or
+//! [`replied_all`](DedicatedState::replied_all). A request whose connection broke needs no `replied`: the
+//! connection is closed, and its state is gone.
+//!
+//! ```text
+//! user                          state afterwards                  sent
+//! WATCH a1       reply +OK      watch Intact                      WATCH a1
+//! WATCH b1       refused here   watch Failed                      nothing: b1 lives on another node
+//! MULTI          reply +OK      watch Failed, Queuing             MULTI
+//! EXEC           EXECABORT      watch Intact, Idle                DISCARD
+//! ```
 
 use redis::Value;
 
@@ -27,28 +38,31 @@ use crate::plan::watch::{WatchState, exec_abort};
 use crate::plan::{Exchange, ExpectedEnd, PipelineKind, RoutedCommand, Router, TransactionState};
 use crate::resp::{DISCARD, UNWATCH};
 
-/// Whether a connection lets keys of other nodes through.
+/// How the keys of requests over a dedicated connection are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyCheck {
-    /// Every key must live on the connection's node.
+    /// Every key must live on the connection's node: connections opened for keys.
     Owned,
-    /// The user answers for the keys.
+    /// Keys are not checked: connections opened for a node that the user named.
     None,
 }
 
-/// The state of a connection to one node that one user holds.
+/// State of a connection to one node that one user holds.
 #[derive(Debug)]
 pub(crate) struct DedicatedState {
     node: NodeIndex,
     keys: KeyCheck,
-    /// Nothing was changed that the next user would notice, transactions apart. Decided by what is sent, not by replies: a
-    /// command whose reply is lost may have changed it.
+    /// True while nothing was sent that the next user would notice, apart from transactions. Decided by what
+    /// is sent, not by replies: a command whose reply was lost may have taken effect.
     is_pristine: bool,
+    /// `Queuing` between MULTI and EXEC. Decided by what is sent, since the reply to EXEC may be lost.
     transaction: TransactionState,
+    /// `Failed` if EXEC must not run. Decided by replies, since only they show that the keys are watched.
     watch: WatchState,
 }
 
 impl DedicatedState {
+    /// State of a connection to `node` over which nothing has been sent.
     pub(crate) fn new(node: NodeIndex, keys: KeyCheck) -> Self {
         Self {
             node,
@@ -64,34 +78,37 @@ impl DedicatedState {
         self.node
     }
 
-    /// Which keys it lets through.
+    /// How keys are checked on this connection.
     pub(crate) fn keys(&self) -> KeyCheck {
         self.keys
     }
 
-    /// Whether the connection may serve another user.
+    /// True if the connection may be returned to its pool, once WATCH and MULTI are ended.
     pub(crate) fn is_pristine(&self) -> bool {
         self.is_pristine
     }
 
-    /// Something is done to it that no other user should notice, such as a subscription.
+    /// Records a change that no other user must notice, such as a subscription: the connection is not reused.
     pub(crate) fn alter(&mut self) {
         self.is_pristine = false;
     }
 
-    /// One command over the connection.
+    /// Checks one command and returns the operation that sends it over this connection.
+    ///
+    /// The state is changed before anything is sent, so the operation must be run to its end.
     ///
     /// # Errors
     ///
-    /// When its keys live elsewhere, or it is not known. An EXEC that must not run, because a WATCH before it failed, is no
-    /// error here: the operation ends the transaction and gives EXECABORT.
+    /// When a key lives on another node, or the command is not known. An EXEC that must not run because an
+    /// earlier WATCH failed is no error here: the operation ends the transaction and returns EXECABORT.
     pub(crate) fn command<'a>(
         &mut self,
         router: &'a Router,
         scripts: &'a dyn ScriptStore,
         request: Request<'a>,
     ) -> Result<CommandOperation<'a, Vec<Value>>, Error> {
-        // Before it is checked: the check would take the EXEC for one that ends the transaction.
+        // Before `check`, which would record this EXEC as the end of the transaction: `end_transaction` must
+        // still know whether MULTI was sent.
         if self.watch.forbids(request.packed) {
             let tidy_up = (self.node, self.end_transaction());
             let refusal = exec_abort();
@@ -122,7 +139,12 @@ impl DedicatedState {
         ))
     }
 
-    /// One command whose reply, if any, comes as a push message: it is sent and no reply is read.
+    /// Checks one command that RESP3 replies to with push messages, such as SUBSCRIBE: it is sent and no
+    /// reply is read.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`command`](Self::command).
     pub(crate) fn command_without_reply(
         &mut self,
         router: &Router,
@@ -134,16 +156,17 @@ impl DedicatedState {
         Ok(Exchange::new([request], routed.blocking, 1))
     }
 
-    /// Records the reply to a command: a WATCH that the server refused has failed.
+    /// Records the reply to one command: a WATCH with an error reply has failed.
     pub(crate) fn replied(&mut self, args: &[&[u8]], reply: &Value) {
         self.watch = self.watch.after(args, Ok(reply));
     }
 
-    /// A packed pipeline over the connection.
+    /// Checks a packed pipeline and returns the operation that sends it over this connection.
     ///
     /// # Errors
     ///
-    /// As for [`command`](Self::command). Every WATCH in a pipeline that is refused counts as failed.
+    /// Those of [`command`](Self::command), for the first command that fails the check: then nothing of the
+    /// pipeline is sent, and every WATCH in it counts as failed.
     pub(crate) fn pipeline<'a>(
         &mut self,
         router: &'a Router,
@@ -173,7 +196,7 @@ impl DedicatedState {
             PipelineKind::Plain => ExpectedEnd::Any,
             PipelineKind::Atomic { .. } => ExpectedEnd::Exec,
         };
-        // The libraries that go ahead have replies too, which the operation drops.
+        // The FUNCTION LOADs that are sent ahead have replies too, which the operation drops.
         let replies = preloads + summary.commands;
         let request = NodeRequest::pinned(self.node, packed, replies, ending);
         let exchange = Exchange::new([request], summary.blocking, 1);
@@ -184,13 +207,14 @@ impl DedicatedState {
 
     /// Records the replies to a packed pipeline.
     pub(crate) fn replied_all(&mut self, packed: &[u8], kind: PipelineKind, replies: &[Value]) {
-        // Between MULTI and EXEC there is no WATCH, and EXEC has ended what was watched before.
+        // An atomic pipeline is MULTI ... EXEC: no WATCH is possible inside, and an EXEC that was allowed to
+        // run leaves the state as it was, intact.
         if kind == PipelineKind::Plain {
             self.watch = self.watch.after_all(packed, replies);
         }
     }
 
-    /// Checks one command, and follows the state of the connection.
+    /// Checks one command and records what sending it does to the connection.
     fn check(&mut self, router: &Router, args: &[&[u8]]) -> Result<RoutedCommand, Error> {
         self.is_pristine &= !router.alters_connection(args);
         self.transaction = self.transaction.after(args);
@@ -198,22 +222,27 @@ impl DedicatedState {
             KeyCheck::Owned => router.route_private(self.node, args),
             KeyCheck::None => router.route_unchecked_private(self.node, args),
         };
+        // A WATCH refused here watches nothing, as one that the server refused.
         if checked.is_err() {
             self.watch = self.watch.after(args, Err(()));
         }
         checked
     }
 
+    /// Checks every command of a packed pipeline, up to the first that fails.
     fn check_all(&mut self, router: &Router, packed: &[u8]) -> Result<PipelineSummary, Error> {
         let checked = check_each(packed, |args| self.check(router, args));
+        // The WATCHes before the refused command passed the check, but they are not sent either.
         if checked.is_err() {
             self.watch = self.watch.after_refused(packed);
         }
         checked
     }
 
-    /// The command that ends a transaction whose EXEC must not run, and all that is watched.
+    /// Resets the state and returns the command that ends a transaction whose EXEC must not run, together
+    /// with its watches.
     fn end_transaction(&mut self) -> &'static [u8] {
+        // DISCARD without MULTI is an error and leaves the keys watched; UNWATCH inside MULTI is only queued.
         let end = match self.transaction {
             TransactionState::Idle => UNWATCH,
             TransactionState::Queuing => DISCARD,

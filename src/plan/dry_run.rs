@@ -1,4 +1,5 @@
-//! A request's whole way but the wire, so that it can be measured alone.
+//! A pipeline planned, packed per node, decoded and merged without any I/O, so that benchmarks measure only
+//! that.
 
 use std::io;
 
@@ -10,12 +11,20 @@ use crate::plan::{Answers, Exchange, Router, ScriptCache};
 use crate::resp::{self, Slice};
 
 impl Router {
-    /// Reads a packed pipeline, plans it, writes what each node gets, and makes answers of `replies`: for each node, the
-    /// bytes it would send.
+    /// Plans a packed pipeline, writes the request of each node, and merges the replies decoded from
+    /// `replies`.
+    ///
+    /// `replies` holds the bytes that each node would send, in node order. A pipeline of MULTI ... EXEC is
+    /// planned but has no replies here: the result is empty.
     ///
     /// # Errors
     ///
-    /// As for [`plan`](Self::plan), and when the replies are not those to the requests.
+    /// Those of [`plan`](Self::plan), and [`Redis`](ErrorKind::Redis) when the bytes do not hold one reply
+    /// per request.
+    ///
+    /// # Panics
+    ///
+    /// When `replies` has no entry for a node that receives a request.
     #[doc(hidden)]
     pub fn dry_run(&self, packed: &[u8], replies: &[Vec<u8>]) -> Result<Vec<Value>, Error> {
         let PlannedPipeline::Batch { mut batch, .. } =
@@ -23,6 +32,7 @@ impl Router {
         else {
             return Ok(Vec::new());
         };
+        // One wave without failures: nothing is resent here.
         let mut exchange: Exchange = batch.exchange();
         let answers = exchange.attempts().map(|attempt| {
             let mut answers = Answers::default();

@@ -1,21 +1,23 @@
-//! Requests on their way to several nodes, until each has its replies or a failure that stands.
+//! Requests in flight to several nodes, until each node has all its replies or a final failure.
 //!
-//! An executor asks what is [pending](Exchange::poll), moves the bytes, and [hands over](Exchange::handle) what came back. What
-//! that means is decided here: a broken connection is replaced and what is safe to repeat is sent again, and a request that
-//! any node may answer goes to the next one when its node cannot be reached.
+//! An executor [polls](Exchange::poll) for pending requests, moves the bytes, and
+//! [hands over](Exchange::handle) the replies. The consequences are decided here: a broken connection is
+//! replaced and requests that are safe to repeat are resent, and a request that any node may serve goes to
+//! the next node when its own cannot be reached.
 //!
-//! All that is pending at one time is a *wave*: its requests may be sent at once. ECHO and GET in one pipeline, while node
-//! `a` is down and the connection to `b` breaks:
+//! The requests that are pending at one time are a *wave* and may be sent concurrently. ECHO and GET in one
+//! pipeline, while node `a` is down and the connection to `b` breaks:
 //!
 //! ```text
-//! wave   sent to a        sent to b             what came back
+//! wave   sent to a        sent to b             result
 //!  1     ECHO, GET a1     GET b1                a: connection refused; b: connection broke
-//!  2                      GET b1, a new one     b: a reply             a read is resent
-//!  3                      ECHO                  b: a reply             any node may answer it; GET a1 stays failed
+//!  2                      GET b1 (reconnected)  b: a reply         a read is resent
+//!  3                      ECHO                  b: a reply         any node may serve it; GET a1 has failed
 //! ```
 //!
 //! There are at most [`RESENDS_MAX`] + 1 waves for each node of the topology, and none begins after the
-//! [end](Exchange::end).
+//! [end](Exchange::end). Nothing here sleeps: a resend follows its failure at once, and the backoff of a node
+//! that is down is the connection's, not the request's.
 
 use std::iter;
 use std::time::{Duration, Instant};
@@ -30,19 +32,24 @@ use crate::plan::batch::{NodeRequest, ReplySlot};
 use crate::plan::other_node::for_other_node;
 use crate::plan::{Answers, Cause, ExpectedEnd, Failure, RESENDS_MAX, ReplyBuffer, Resend};
 
-/// How often one request may still be resent.
+/// Counts the resends of one node's requests, up to [`RESENDS_MAX`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ResendBudget {
     used: usize,
 }
 
 impl ResendBudget {
-    /// Decides whether the only request that was sent is sent again on a new connection after this failure, and counts it.
+    /// Returns true if a single request without a reply is to be resent on a new connection after this
+    /// failure.
+    ///
+    /// For callers without an [`Exchange`]. Each call counts as one resend, whatever the result.
     pub(crate) fn allows(&mut self, failure: &Failure, access: Access) -> bool {
         self.after(failure, 0, &[ReplySlot::whole(0, access)]) != Resend::No
     }
 
-    /// Decides whether what is unanswered after this failure is sent again on a new connection, and counts it if so.
+    /// Decides from where on requests are resent on a new connection, when `answered` of them have replies.
+    ///
+    /// Each call counts, also one that decides against it: after [`Resend::No`] the failure is final anyway.
     fn after(&mut self, failure: &Failure, answered: usize, slots: &[ReplySlot]) -> Resend {
         if self.used == RESENDS_MAX {
             return Resend::No;
@@ -52,49 +59,60 @@ impl ResendBudget {
     }
 }
 
-/// Requests for several nodes, and what came back so far.
+/// Requests for several nodes, and the replies received so far.
 ///
 /// Used in this order: [`begin`](Self::begin) once; [`poll`](Self::poll), [`attempts`](Self::attempts) and
-/// [`handle`](Self::handle) in turns, until `poll` says that nothing is to be sent; then [`parts`](Self::parts),
-/// [`into_parts`](Self::into_parts) or [`into_last`](Self::into_last). An executor that serves each node by itself goes
-/// through [`nodes_mut`](Self::nodes_mut) instead, so that one node's second attempt need not wait for another's first.
+/// [`handle`](Self::handle) in turns, until `poll` returns false; then [`parts`](Self::parts),
+/// [`into_parts`](Self::into_parts) or [`into_last`](Self::into_last). An executor that serves each node by
+/// itself goes through [`nodes_mut`](Self::nodes_mut) instead, so that one node's second attempt need not
+/// wait for another's first.
 #[derive(Debug)]
 pub(crate) struct Exchange<R = Vec<Value>> {
-    /// In node order; those for other nodes, because the first could not be reached, behind them.
+    /// In node order, followed by the requests moved to other nodes in the order in which they were moved.
     nodes: Vec<NodeExchange<R>>,
-    /// How long the servers may hold replies back by the commands' own wish.
+    /// How long the servers may hold replies back because the commands block.
     blocking: BlockingTime,
-    /// When all of it ends; `None` before it has begun, and when it never does.
+    /// Deadline of all waves; `None` before [`begin`](Exchange::begin), and when there is none.
     end: Option<Instant>,
-    /// Nodes of the topology; one, when no other node may be asked.
+    /// Number of nodes in the topology; 1 when requests must not move to another node.
     node_count: usize,
-    /// What is left of the nodes before this one was given to another node already. Without it the same request would go
-    /// to the same next node in every wave.
+    /// Index into `nodes`: the failed requests before it were moved to another node already. Without it the
+    /// same request would be moved to the same next node after every wave.
     unreachable_until: usize,
 }
 
-/// One node's requests, and what came back so far.
+/// One node's requests, and the replies received so far over all attempts.
+///
+/// ```text
+/// new ──▶ pending ──handle: all replies, or a final failure──▶ done
+///            ▲ │
+///            └─┘ handle: the connection broke, resending is safe
+/// ```
 #[derive(Debug)]
 pub(crate) struct NodeExchange<R> {
     request: NodeRequest,
-    /// What is sent again after a failure: from this request on. In a box, because it is rare and requests are moved.
+    /// The requests to resend, and the number of the first of them within `request`. Boxed, because it is
+    /// rare and this struct is moved for every node of every pipeline.
     rest: Option<Box<(usize, NodeRequest)>>,
-    /// Of all attempts: those of a later one are joined to those that an earlier one brought.
+    /// Replies of all attempts: those of a resend are appended to those of the attempt before.
     answers: Answers<R>,
     resends: ResendBudget,
-    /// There is an attempt that nothing has come back for yet.
+    /// True while an attempt is to be sent or has no result yet.
     is_pending: bool,
 }
 
-/// What is to be sent to one node now.
+/// The requests to send to one node now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt<'e> {
     pub(crate) request: &'e NodeRequest,
-    /// A connection broke under the attempt before, so this one needs a new one.
+    /// True if the connection of the previous attempt broke: the other idle connections to the node are
+    /// probably dead too.
     pub(crate) needs_new_connection: bool,
 }
 
 impl<R: ReplyBuffer> Exchange<R> {
+    /// An exchange of these requests, at most one per node. `node_count` is the number of nodes among which
+    /// requests may move when their own node cannot be reached; 1 forbids it.
     pub(crate) fn new(
         requests: impl IntoIterator<Item = NodeRequest>,
         blocking: BlockingTime,
@@ -109,43 +127,51 @@ impl<R: ReplyBuffer> Exchange<R> {
         }
     }
 
-    /// One that ends no later than `end`: the later exchanges of an operation have what the first one left of its time.
+    /// Sets the latest end: the later exchanges of an operation share the deadline of its first.
     pub(crate) fn until(mut self, end: Option<Instant>) -> Self {
         self.end = end;
         self
     }
 
-    /// How long the servers may hold replies back.
+    /// How long the servers may hold replies back, in addition to the response timeout.
     pub(crate) fn blocking_time(&self) -> BlockingTime {
         self.blocking
     }
 
-    /// Lengthens it by the time that the servers may hold replies back for another reason.
+    /// Extends the time that servers may hold replies back, such as by CLIENT PAUSE.
     pub(crate) fn add_blocking(&mut self, blocking: BlockingTime) {
         self.blocking = blocking.then(self.blocking);
     }
 
-    /// Begins it. Gives the time it may take, when a reply that is not held back may take `response`; `None` when it may
-    /// take for ever, because `response` is `None` or a command waits for ever by its own wish.
+    /// Starts the clock and returns the time that the exchange may take.
+    ///
+    /// `response` is the timeout of a reply that no server holds back. Returns `None` when there is no limit,
+    /// because `response` is `None` or a command blocks without a timeout.
     pub(crate) fn begin(&mut self, now: Instant, response: Option<Duration>) -> Option<Duration> {
         let limit = self.blocking.with_response(response);
         let left = self.end.map(|end| end.saturating_duration_since(now));
         let limit = match (limit, left) {
+            // A later exchange of an operation has both: its own limit, and what is left of the first one's.
             (Some(limit), Some(left)) => Some(limit.min(left)),
             (limit, left) => limit.or(left),
         };
+        // A limit beyond the range of `Instant` is none.
         self.end = limit.and_then(|limit| now.checked_add(limit));
         limit
     }
 
-    /// When it ends, once it has begun.
+    /// The deadline, once the exchange has [begun](Self::begin).
     pub(crate) fn end(&self) -> Option<Instant> {
         self.end
     }
 
-    /// Whether something is to be sent. All nodes that are pending may be sent to at once. After the end nothing is.
+    /// Returns true if there are requests to send; all pending nodes may be sent to concurrently.
+    ///
+    /// Moves the requests of unreachable nodes to other nodes once nothing else is pending. After the
+    /// deadline it gives up what is pending and returns false.
     pub(crate) fn poll(&mut self, now: Instant) -> bool {
-        // Nobody waits for a reply any more, and a write that is sent all the same would be one of unknown fate.
+        // The caller has stopped waiting, and a write that is sent all the same would have an unknown
+        // outcome.
         if self.end.is_some_and(|end| end <= now) {
             self.nodes.iter_mut().for_each(NodeExchange::expire);
             return false;
@@ -153,38 +179,41 @@ impl<R: ReplyBuffer> Exchange<R> {
         if self.nodes.iter().any(|node| node.is_pending) {
             return true;
         }
-        // Nothing is pending: what is left of the nodes that could not be reached goes to others.
+        // Only now: while a node is pending, its resend may still succeed, and requests must not move before
+        // that.
         let asked = self.nodes.len();
         let failed = &self.nodes[self.unreachable_until..];
         let more: Vec<NodeRequest> = failed
             .iter()
             .filter_map(|node| for_other_node(&node.request, &node.answers, self.node_count))
             .collect();
+        // Requests that move again do so from the nodes added now, whose `tried` bounds them.
         self.unreachable_until = asked;
         self.nodes.extend(more.into_iter().map(NodeExchange::new));
         self.nodes.len() > asked
     }
 
-    /// What each node gets.
+    /// The requests of all nodes, to be completed before they are sent.
     #[cfg(feature = "proxy")]
     pub(in crate::plan) fn requests_mut(&mut self) -> impl Iterator<Item = &mut NodeRequest> {
         self.nodes.iter_mut().map(|node| &mut node.request)
     }
 
-    /// The nodes, of which those that are pending must be sent to.
+    /// All nodes, pending or not; see [`NodeExchange::attempt`].
     #[cfg(feature = "tokio-comp")]
     pub(crate) fn nodes_mut(&mut self) -> &mut [NodeExchange<R>] {
         &mut self.nodes
     }
 
-    /// What is to be sent, in node order.
+    /// The pending requests, in node order.
     pub(crate) fn attempts(&self) -> impl Iterator<Item = Attempt<'_>> {
         self.nodes.iter().filter_map(NodeExchange::attempt)
     }
 
-    /// Takes what came back for each of the [attempts](Self::attempts), in their order.
+    /// Records the results of all [attempts](Self::attempts), in their order.
     pub(crate) fn handle(&mut self, answers: Vec<Answers<R>>) {
-        // Each attempt is over, also one that nothing is said of: were it still pending, it would be sent for ever.
+        // An attempt without a result is over too: if it stayed pending, the loop of the executor would never
+        // end.
         let answers = answers
             .into_iter()
             .chain(iter::repeat_with(Answers::default));
@@ -194,7 +223,7 @@ impl<R: ReplyBuffer> Exchange<R> {
         }
     }
 
-    /// Has the bytes of the replies counted that are passed on as they come.
+    /// Gives each node a meter that counts the bytes of replies forwarded undecoded.
     #[cfg(feature = "proxy")]
     pub(crate) fn set_meter(&mut self, meter: impl Fn() -> SharedByteMeter) {
         for node in &mut self.nodes {
@@ -202,32 +231,35 @@ impl<R: ReplyBuffer> Exchange<R> {
         }
     }
 
-    /// The requests, and what came back for them. A request that went from node to node is there once for each of them, in
-    /// that order, so the last one that is looked at counts.
+    /// The requests of each node and their replies.
+    ///
+    /// A request that moved from node to node occurs once for each of them, in that order: the last
+    /// occurrence counts.
     #[cfg(feature = "proxy")]
     pub(crate) fn parts(&self) -> impl ExactSizeIterator<Item = (&NodeRequest, &Answers<R>)> {
         self.nodes.iter().map(NodeExchange::part)
     }
 
-    /// One of the [parts](Self::parts).
+    /// Part number `number` of the [parts](Self::parts).
     ///
     /// # Panics
     ///
-    /// When there are no more than `number` of them.
+    /// When there is no part of that number.
     #[cfg(feature = "proxy")]
     pub(crate) fn part(&self, number: usize) -> (&NodeRequest, &Answers<R>) {
         self.nodes[number].part()
     }
 
-    /// The requests, and what came back for them.
+    /// The requests of each node and their replies, by value. A request that moved from node to node occurs
+    /// once for each of them, in that order: the last occurrence counts.
     pub(crate) fn into_parts(self) -> impl ExactSizeIterator<Item = (NodeRequest, Answers<R>)> {
         self.nodes
             .into_iter()
             .map(|node| (node.request, node.answers))
     }
 
-    /// The node that was asked last, and what came back from it: all before it could not be reached. For requests that go
-    /// to one node at a time.
+    /// The last node that was tried, and its replies: those before it could not be reached. For exchanges
+    /// that begin with one node. `None` when the exchange had no request.
     pub(crate) fn into_last(self) -> Option<(NodeIndex, Answers<R>)> {
         let (request, answers) = self.into_parts().last()?;
         Some((request.node, answers))
@@ -250,7 +282,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         (&self.request, &self.answers)
     }
 
-    /// What is to be sent to this node now; `None` when nothing is pending there.
+    /// The requests to send to this node now; `None` when nothing is pending.
     pub(crate) fn attempt(&self) -> Option<Attempt<'_>> {
         let attempt = match &self.rest {
             None => Attempt {
@@ -265,7 +297,8 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         self.is_pending.then_some(attempt)
     }
 
-    /// Gives up what is still to be sent. What broke before stays the reason; what was never sent was too late.
+    /// Gives up the pending attempt. A resend fails with the failure of the attempt before; a first attempt
+    /// fails with a timeout, as not sent.
     fn expire(&mut self) {
         if self.is_pending && self.rest.take().is_none() {
             let late = Cause::Timeout("no time was left to send it".into());
@@ -274,9 +307,10 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         self.is_pending = false;
     }
 
-    /// Takes what came back for the attempt, and decides whether there is another one.
+    /// Records the result of the attempt, and decides whether there is another one.
     pub(crate) fn handle(&mut self, answers: Answers<R>) {
-        // Replies of the second attempt follow those of the first: it began where these ended.
+        // The second attempt began with the first request that had no reply, so its replies continue those of
+        // the first.
         match self.rest.take() {
             None => self.answers = answers,
             Some(rest) => self.answers.append(rest.0, answers),
@@ -285,15 +319,18 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         let Some(failure) = &self.answers.failure else {
             return;
         };
-        // What is sent on a connection of somebody's own depends on that connection's state.
+        // The meaning of a pinned request depends on the state of its connection (MULTI, WATCH, SELECT),
+        // which is gone.
         if self.request.is_pinned {
             return;
         }
         let answered = self.answers.values.count();
-        // The end of a transaction is none: its commands would be run one by one.
+        // Resending only the rest of a transaction would run its commands one by one, without MULTI.
         if self.request.ending == ExpectedEnd::Exec && answered > 0 {
             return;
         }
+        // Against all slots, not those of the attempt: `append` has counted the failure from the first
+        // request.
         if let Resend::From(first) = self.resends.after(failure, answered, &self.request.slots) {
             self.rest = Some(Box::new((first, self.request.rest(first))));
             self.is_pending = true;

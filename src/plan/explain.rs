@@ -1,4 +1,4 @@
-//! A plan for people to read.
+//! A plan as a table that people can read.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,10 +8,11 @@ use crate::partition::NodeIndex;
 use crate::plan::{Plan, Split};
 use crate::topology::Topology;
 
-/// So many keys of a part are shown.
+/// Maximum number of keys shown per node; an ellipsis stands for the others.
 const KEYS_SHOWN: usize = 4;
 
-/// What would be done with a command. `Display` is a small table: one line per node with its keys.
+/// The plan of a command with the names of its nodes. `Display` prints a small table: one line per node with
+/// its keys.
 ///
 /// ```text
 /// MGET: split over 2 nodes, answers in the order of the keys
@@ -27,12 +28,14 @@ pub struct Explanation {
 }
 
 impl Explanation {
+    /// Explains `plan` for the command `args`, whose keys are the arguments at `positions`.
     pub(crate) fn new(
         plan: Plan,
         topology: Arc<Topology>,
         args: &[&[u8]],
         positions: &[u32],
     ) -> Self {
+        // Copied: an explanation is for people, outlives the request, and need not be fast.
         let key = |&at: &u32| args[at as usize].to_vec();
         Self {
             plan,
@@ -45,12 +48,15 @@ impl Explanation {
         }
     }
 
-    /// The plan itself.
+    /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// The nodes that would be asked, and the keys each of them is asked for, in node order. None when it may be any one.
+    /// The names of the nodes that would receive the command, in node order, each with its keys.
+    ///
+    /// Empty for [`Plan::Any`]: which node receives such a command is decided when it is sent. The keys are
+    /// empty for a command that goes to all nodes.
     pub fn parts(&self) -> Vec<(&str, Vec<&[u8]>)> {
         let name = |node: NodeIndex| self.topology.node(node).name();
         match &self.plan {
@@ -95,6 +101,7 @@ impl fmt::Display for Explanation {
                 )?;
             }
         }
+        // Characters, not bytes: the padding of `{node:width$}` counts characters too.
         let width = parts
             .iter()
             .map(|(node, _)| node.chars().count())

@@ -1,4 +1,24 @@
-//! What a missing answer means, and whether the request may be sent again.
+//! The meaning of a missing reply, and whether its request may be sent again.
+//!
+//! * [`Answers`]: the replies of one node, and a [`Failure`] if there are fewer replies than requests.
+//! * [`Failure`]: a [`Cause`], and the number of requests that may have reached the node.
+//! * [`Resend`]: the decision after a failure.
+//!
+//! A connection that breaks under five requests:
+//!
+//! ```text
+//! request      0       1       2       3       4
+//!              reply   reply   sent    sent    not sent
+//!                              ▲               ▲
+//!             values.count() = 2        sent = 4
+//!
+//! 0, 1   have their replies
+//! 2, 3   sent without a reply: reads may be resent; a write fails with `Unknown`, it may have been applied
+//! 4      certainly not sent: may be resent, also a write
+//! ```
+//!
+//! Requests are resent only from the first without a reply on, all of them or none, so their order never
+//! changes.
 
 use std::fmt;
 use std::io;
@@ -10,25 +30,32 @@ use crate::error::{Error, ErrorKind, Retry};
 use crate::plan::batch::ReplySlot;
 use crate::policy::{ConnectError, broken_text, is_timeout};
 
-/// How often a request is resent after its connection broke, when resending is safe.
+/// Maximum number of times that a request is resent after its connection broke, when resending is safe.
+///
+/// One is enough for a connection that the server or a middlebox closed while it was idle. A node that breaks
+/// new connections as well is not helped by more of them.
 pub(crate) const RESENDS_MAX: usize = 1;
 
-/// What came back from one node.
+/// The replies of one node to its requests.
+///
+/// The requests are numbered from 0 in the order in which they were sent. An executor sets `failure` whenever
+/// there are fewer replies than requests.
 #[derive(Debug, Default)]
 pub(crate) struct Answers<R = Vec<Value>> {
-    /// The first so many answers, in order.
+    /// Replies to the first requests, in order; `values.count()` is the number of the first request without a
+    /// reply.
     pub(crate) values: R,
-    /// Why there are not more.
+    /// Why the remaining replies are missing; `None` when there are none missing.
     pub(crate) failure: Option<Failure>,
 }
 
-/// Answers in a row, in whatever form they are kept.
+/// Consecutive replies, decoded or as raw frames.
 pub(crate) trait ReplyBuffer: Default {
-    /// How many there are.
+    /// Number of replies.
     fn count(&self) -> usize;
-    /// Keeps the first `count` of them.
+    /// Keeps the first `count` replies and drops the others.
     fn keep(&mut self, count: usize);
-    /// Adds those that came later.
+    /// Appends replies that were received later.
     fn join(&mut self, more: Self);
 }
 
@@ -46,31 +73,37 @@ impl ReplyBuffer for Vec<Value> {
     }
 }
 
-/// Why a node gave no further answer.
+/// Why a node sent no further reply.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
+    /// The reason, as the executor saw it.
     pub(crate) cause: Cause,
-    /// Requests from this one on were certainly not sent.
+    /// Number of requests that may have reached the node, counted from the first one and including those with
+    /// replies.
+    ///
+    /// Requests from this number on were certainly not sent. An executor that does not know chooses the
+    /// larger number: too large a number costs a resend, too small a number may run a write twice.
     pub(crate) sent: usize,
 }
 
-/// What happened on the way.
+/// The reason of a failure.
 #[derive(Clone, Debug)]
 pub(crate) enum Cause {
-    /// No connection: refused, unreachable, wrong password, or known to be down.
+    /// No connection: refused, unreachable, wrong password, or not attempted because the node is known to be
+    /// down. The request may go to another node.
     Connect(ConnectError),
-    /// The connection broke.
+    /// The connection broke. The request may be resent on a new one, or go to another node.
     Dropped(String),
-    /// No connection of the pool became free before the deadline.
+    /// No connection of the pool became free before the deadline. Nothing was sent, and no time is left.
     PoolTimeout(String),
-    /// No answer, or no connection, before the deadline.
+    /// No reply, or no connection, before the deadline. No time is left for anything else.
     Timeout(String),
 }
 
-/// Which of a node's pools a request waits for.
+/// The pool of a node that a request takes its connection from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PoolUse {
-    /// For requests that are answered at once.
+    /// For requests that the server replies to without blocking.
     Shared,
     /// For blocking commands, transactions and dedicated connections.
     Exclusive,
@@ -82,12 +115,14 @@ impl Cause {
         Self::Timeout("no reply in time".to_owned())
     }
 
-    /// The deadline of the request was over before there was a connection to `address`; the node may be well.
+    /// The deadline of the request passed before there was a connection to `address`. The node
+    /// itself may be well.
     pub(crate) fn no_connection_in_time(address: &str) -> Self {
         Self::Timeout(format!("no connection to {address} in time"))
     }
 
-    /// Every connection of a pool to `address` stayed in use until the deadline.
+    /// Every connection of a pool to `address` stayed in use until the deadline. The text names the setting
+    /// to raise.
     pub(crate) fn pool_exhausted(address: &str, of: PoolUse) -> Self {
         let (which, setting) = match of {
             PoolUse::Shared => ("", "pool_size"),
@@ -102,31 +137,33 @@ impl Cause {
         ))
     }
 
-    /// Reading or writing failed.
+    /// Reading from or writing to a connection failed.
     pub(crate) fn of_io(error: &io::Error) -> Self {
+        // The timeouts of a socket are set from the deadline of the request, so one that expires is the
+        // deadline itself.
         match is_timeout(error) {
             true => Self::no_reply(),
             false => Self::Dropped(broken_text(error)),
         }
     }
 
-    /// A dedicated connection has failed before.
+    /// The dedicated connection broke earlier, and is not replaced.
     pub(crate) fn failed_before() -> Self {
         Self::Connect(ConnectError::FailedBefore)
     }
 }
 
-/// What to do about a failure.
+/// The decision after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resend {
-    /// Ask again on a new connection, from this request on.
+    /// Resend on a new connection, from the request of this number on.
     From(usize),
-    /// Report it.
+    /// Resend nothing: the failure is reported.
     No,
 }
 
 impl<R: ReplyBuffer> Answers<R> {
-    /// No answer at all.
+    /// A failure without any reply.
     pub(crate) fn failed(failure: Failure) -> Self {
         Self {
             values: R::default(),
@@ -134,8 +171,9 @@ impl<R: ReplyBuffer> Answers<R> {
         }
     }
 
-    /// Adds what came of asking again from request number `first` on.
+    /// Appends the result of a resend that began with request number `first`.
     pub(crate) fn append(&mut self, first: usize, more: Self) {
+        // The resend counted its requests from 0, so `sent` is shifted into the numbers of the whole.
         self.values.keep(first);
         self.values.join(more.values);
         self.failure = more.failure.map(|failure| Failure {
@@ -146,8 +184,10 @@ impl<R: ReplyBuffer> Answers<R> {
 }
 
 impl Failure {
-    /// A connection that one user holds failed under `count` requests. What was sent of them is not known, unless there was
-    /// no connection at all.
+    /// A failure of a dedicated connection under `count` requests.
+    ///
+    /// All of them count as sent unless there was no connection: nothing of them is resent anyway, so the
+    /// number decides only between `Unknown` and a retryable error.
     pub(crate) fn on_held_connection(cause: Cause, count: usize) -> Self {
         let sent = match cause {
             Cause::Connect(_) => 0,
@@ -156,16 +196,22 @@ impl Failure {
         Self { cause, sent }
     }
 
+    /// A failure before any request was sent.
     pub(crate) fn not_sent(cause: Cause) -> Self {
         Self { cause, sent: 0 }
     }
 
-    /// Whether what is unanswered may be sent again: what was never sent may, and so may reads; a write whose answer is
-    /// missing may not. Only a broken connection is worth it, since a new one may work at once.
+    /// Decides whether the requests without a reply may be resent to the same node, when `answered` requests
+    /// have replies.
+    ///
+    /// They may if each of them was not sent or is a read. Only a broken connection is worth a resend, since
+    /// a new one may work at once; a node that refuses connections is left to its backoff, and a timeout
+    /// leaves no time.
     pub(crate) fn resend(&self, answered: usize, slots: &[ReplySlot]) -> Resend {
         let Cause::Dropped(_) = self.cause else {
             return Resend::No;
         };
+        // What has a reply was sent, whatever the executor counted; `slots` bounds the slice.
         let sent = self.sent.clamp(answered, slots.len());
         match slots[answered..sent]
             .iter()
@@ -176,20 +222,23 @@ impl Failure {
         }
     }
 
-    /// Whether request number `number` may be sent to another node: it was not sent to this one, or changes nothing.
+    /// True if request number `number` may be sent to another node: it was not sent to this one, or is a
+    /// read.
     pub(crate) fn may_send(&self, number: usize, access: Access) -> bool {
         number >= self.sent || access == Access::Read
     }
 
-    /// The error for a request that changes nothing, or was not sent.
+    /// The error for a request that is a read or was not sent: never `Unknown`.
     pub(crate) fn without_answer(&self, node: &str) -> Error {
         self.error(node, 0, Access::Read)
     }
 
-    /// The error for a request that was number `number` of those to `node`.
+    /// The error for request number `number` of those to `node`, with advice for the user.
     pub(crate) fn error(&self, node: &str, number: usize, access: Access) -> Error {
         let kind = self.kind(number, access);
         let advice = match kind {
+            // The cause itself says that the connection is gone for good; "can be repeated" would be wrong
+            // advice.
             _ if self.is_final() => "",
             ErrorKind::Auth => {
                 "; check `Builder::password`, or the username and password in its URL"
@@ -209,8 +258,10 @@ impl Failure {
         self.about(node, kind, format!("node {node}: {}{advice}", self.cause))
     }
 
-    /// The error for a request of a pipeline behind another one that failed for the same reason: the reason stands in the
-    /// first error only, so that a long pipeline over a dead node stays short.
+    /// The error for a request of a pipeline after another one that failed with this failure.
+    ///
+    /// Only the first error carries the cause, so that the errors of a long pipeline over a dead node stay
+    /// short.
     pub(crate) fn error_again(&self, node: &str, number: usize, access: Access) -> Error {
         let kind = self.kind(number, access);
         self.about(
@@ -220,6 +271,7 @@ impl Failure {
         )
     }
 
+    /// An error about `node`, which is not retryable if every later request fails too.
     fn about(&self, node: &str, kind: ErrorKind, text: String) -> Error {
         let error = Error::new(kind, text).at_node(node);
         match self.is_final() {
@@ -228,15 +280,19 @@ impl Failure {
         }
     }
 
-    /// Whether each later request fails in the same way.
+    /// True if every later request over this connection fails too, so that a retry is pointless.
     fn is_final(&self) -> bool {
         matches!(self.cause, Cause::Connect(ConnectError::FailedBefore))
     }
 
+    /// The kind of the error for request number `number`.
     fn kind(&self, number: usize, access: Access) -> ErrorKind {
         let sent = number < self.sent;
         match (&self.cause, sent, access) {
+            // Before the row of writes: without a connection nothing was sent, whatever `sent` says.
             (Cause::PoolTimeout(_), _, _) => ErrorKind::PoolTimeout,
+            // Before all other causes: why the reply is missing matters less than that the write may have
+            // been applied.
             (_, true, Access::Write) => ErrorKind::Unknown,
             (Cause::Connect(ConnectError::Auth(_)), _, _) => ErrorKind::Auth,
             (Cause::Timeout(_), _, _) => ErrorKind::Timeout,

@@ -1,10 +1,17 @@
-//! Commands that would take away the client's own way to its nodes.
+//! Refuses commands that would lock the client out of its nodes.
+//!
+//! `CONFIG SET requirepass` goes to every node. On a single server it leaves the connection that sent it
+//! authenticated; here the client opens further connections with the old password, and every one of them
+//! fails, so the change cannot even be undone through this client. A change of the port, of TLS, or of the
+//! ACL of the client's own user has the same effect. Such a command is refused when it would go to all nodes;
+//! it is not when the user names a node.
 
 use crate::command::CommandSpec;
 use crate::error::{Error, ErrorKind, KeyText};
 use crate::plan::refusal::typed_name;
 
-/// Settings that decide who may connect, and where.
+/// Parameters of CONFIG SET that decide who may connect and where. Their names are matched without regard to
+/// case.
 const SETTINGS: [&str; 8] = [
     "bind",
     "masterauth",
@@ -16,16 +23,24 @@ const SETTINGS: [&str; 8] = [
     "unixsocketperm",
 ];
 
-/// What all settings of TLS begin with.
+/// Prefix of all TLS parameters: port, certificates, protocols.
 const TLS: &[u8] = b"tls-";
 
-/// Refuses a command for all nodes that would change how this client reaches them, which is as one of `users`: it would
-/// not connect again, and neither would it take the change back.
+/// Checks a command that is to go to all nodes. `users` are the usernames with which this client
+/// authenticates.
+///
+/// # Errors
+///
+/// [`Unroutable`](ErrorKind::Unroutable) when the command would change how this client reaches its nodes. The
+/// text names the parameter or the user, never a value: that may be a password.
 pub(super) fn check(command: &CommandSpec, args: &[&[u8]], users: &[String]) -> Result<(), Error> {
+    // After the names of the command and its subcommand.
     let rest = args.get(2..).unwrap_or_default();
+    // Usernames are case-sensitive, unlike parameters.
     let is_own = |user: &&&[u8]| users.iter().any(|own| own.as_bytes() == **user);
     let (found, remedy) = match command.name() {
         "CONFIG|SET" => (
+            // From Redis 7.0 on CONFIG SET takes several parameters, each with its value.
             rest.iter().step_by(2).find(|name| decides_access(name)),
             "the new setting",
         ),
@@ -33,13 +48,14 @@ pub(super) fn check(command: &CommandSpec, args: &[&[u8]], users: &[String]) -> 
         "ACL|DELUSER" => (rest.iter().find(is_own), "another user"),
         _ => return Ok(()),
     };
+    // Only the name is put into the text: the value next to it may be a password.
     match found {
         None => Ok(()),
         Some(name) => Err(Error::new(
             ErrorKind::Unroutable,
             format!(
-                "{} of {} on all nodes could lock this client out of them; change it on each server by itself (with \
-                 `client.node(name)` or a connection of its own), and give this client {remedy}",
+                "{} of {} on all nodes could lock this client out; change it on one server at a time (with \
+                 `client.node(name)` or a separate connection), and give this client {remedy}",
                 typed_name(command),
                 KeyText(name),
             ),
@@ -47,6 +63,7 @@ pub(super) fn check(command: &CommandSpec, args: &[&[u8]], users: &[String]) -> 
     }
 }
 
+/// True for a parameter that decides who may connect, and where.
 fn decides_access(setting: &[u8]) -> bool {
     SETTINGS
         .iter()

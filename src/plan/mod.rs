@@ -1,16 +1,49 @@
-//! What must be sent where, and how do the answers become one?
+//! Decides which node receives which part of a request, and how the replies of several nodes become one
+//! reply.
 //!
-//! * [`Router`]: one snapshot of topology and command table; turns a request into a [`Plan`].
-//! * [`Plan`]: *one* node, *any* node, *split* by node, *all* nodes, or a step of a scan. Plans are data: comparable and printable.
-//! * `batch`: many commands as one request per node, and the answers back in the order asked.
-//! * `scripts`: what must be done so that scripts and functions are on every node, as on one server.
-//! * `merge`: the answers of several nodes as one; `failure`: what a missing answer means, and whether to ask again;
-//!   `other_node`: which requests another node may answer instead; `partial`: whether the nodes in reach answer for all.
-//! * `raw`: replies that the proxy passes on as bytes. `pubsub`: subscriptions, desired and confirmed. `scan`: SCAN over all
-//!   nodes.
-//! * `lockout`: commands that would take away the client's own way to its nodes. `watch`: EXEC after a WATCH that failed.
+//! A request passes through these modules in this order:
 //!
-//! Nothing here touches a socket, a thread, a clock or a lock.
+//! ```text
+//! MGET a1 b1 a2
+//!   │ router, owners      Plan::Split { a: keys 0, 2 · b: key 1 }     or an error of `refusal`
+//!   ▼
+//!   │ batch               a: MGET a1 a2 · b: MGET b1                  one NodeRequest per node
+//!   ▼
+//!   │ exchange, failure   sent, resent or failed                      Answers per node
+//!   ▼
+//!   │ merge               [a1, b1, a2]                                one reply, in the order of the request
+//! ```
+//!
+//! `operation` drives these steps for the executors.
+//!
+//! From a request to a plan:
+//!
+//! * `router`: [`Router`], one snapshot of topology and command table; turns a request into a [`Plan`].
+//!   `owners` groups the keys of one request by node, `routed` adds to a plan the properties of its command,
+//!   `explain` prints it.
+//! * `refusal`, `lockout`: errors of requests that are refused before anything is sent.
+//! * `request`: packed pipelines, parsed and planned. `transaction`: MULTI ... EXEC, which must live on one
+//!   node.
+//!
+//! From a plan to replies:
+//!
+//! * `batch`: many commands as one request per node, and the replies back in the order of the commands.
+//! * `exchange`: requests in flight to several nodes. `failure`: the meaning of a missing reply, and when a
+//!   request may be resent. `other_node`: requests that the next node may serve instead. `partial`: replies
+//!   of the reachable nodes only.
+//! * `merge`: one reply made of the replies of several nodes.
+//! * `operation`: one command or pipeline under way, as a state machine.
+//!
+//! Requests with a state of their own:
+//!
+//! * `dedicated`: a connection that one user holds. `watch`: EXEC after a failed WATCH. `attempts`: the
+//!   number of attempts of an optimistic transaction.
+//! * `scripts`: keeps scripts and functions available on every node, as on a single server.
+//! * `scan`: SCAN over all nodes. `pubsub`: subscriptions, desired and confirmed.
+//! * `raw`: replies that the proxy forwards as bytes. `dry_run`: everything except the network, for
+//!   benchmarks.
+//!
+//! Nothing here touches a socket, a thread, a clock or a lock: the time and random numbers are arguments.
 
 mod attempts;
 mod batch;
@@ -77,42 +110,57 @@ pub(crate) use scripts::keys_of_script;
 use crate::command::Merge;
 use crate::partition::NodeIndex;
 
-/// What one command becomes.
+/// The nodes that receive a command, and how its replies become one.
+///
+/// Plans are data: they can be compared and printed, and making one sends nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Plan {
-    /// One node gets the request as it is.
+    /// One node receives the request unchanged.
     One(NodeIndex),
-    /// Any one node gets the request as it is, and another one when that cannot be reached.
+    /// Any one node receives the request unchanged; the next one does when it cannot be reached.
     Any,
-    /// Several nodes get the command, each with its own keys.
+    /// Several nodes receive the command, each with its own keys.
     Split(Split),
-    /// Every node gets the request as it is.
+    /// Every node receives the request unchanged.
     All(Merge),
-    /// One node gets the next step of a scan over all nodes, with the node's own cursor.
+    /// One node receives the next step of a scan over all nodes, with the node's own cursor in the request.
     Scan {
-        /// The node whose turn it is.
+        /// The node to scan next.
         node: NodeIndex,
-        /// The cursor that this node gave last.
+        /// The cursor that this node returned last; 0 begins its scan.
         cursor: u64,
-        /// Whether a node has answered an earlier step of this scan.
+        /// True if some node has replied to an earlier step of this scan.
+        ///
+        /// Lets a scan that skips unreachable nodes fail when it has skipped all of them.
         answered: bool,
     },
 }
 
-/// A command cut by node.
+/// A command whose keys are divided among several nodes.
+///
+/// The arguments of a command that can be split are a head, keys with a fixed number of arguments each, and a
+/// tail:
+///
+/// ```text
+/// MSET  a 1  b 2          head 1, step 2, tail 0
+/// MGET  a  b              head 1, step 1, tail 0
+/// JSON.MGET  a  b  $.x    head 1, step 1, tail 1
+/// ```
+///
+/// Every part repeats the head and the tail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Split {
     /// One part per node that owns a key, in node order.
     pub parts: Vec<Part>,
-    /// How the answers become one.
+    /// How the replies to the parts become one reply.
     pub merge: Merge,
-    /// Arguments before the first key: the command's name, and its subcommand's.
+    /// Number of arguments before the first key: the names of the command and its subcommand.
     pub head: usize,
-    /// Arguments that a key brings along, itself included.
+    /// Number of arguments per key, including the key itself.
     pub step: usize,
-    /// Arguments behind the last key that every part repeats.
+    /// Number of arguments after the last key; every part repeats them.
     pub tail: usize,
 }
 
@@ -122,29 +170,31 @@ pub struct Split {
 pub struct Part {
     /// The node that owns the keys of this part.
     pub node: NodeIndex,
-    /// Which keys of the request: 0 is the first key. Ascending.
+    /// Numbers of the keys within the request, ascending; 0 is the first key.
     pub keys: Vec<u32>,
 }
 
 impl Split {
-    /// How many keys the request has.
+    /// Number of keys in the whole request.
     pub fn key_count(&self) -> usize {
         self.parts.iter().map(|part| part.keys.len()).sum()
     }
 
-    /// The argument that is key number `key`.
+    /// Index of the argument that holds key number `key`.
     fn position(&self, key: u32) -> usize {
         self.head + key as usize * self.step
     }
 
-    /// Appends the request of one part, in the wire format.
+    /// Appends the request for one part in the wire format. `args` are the arguments of the whole request.
     fn write_part(&self, part: &Part, args: &[&[u8]], out: &mut Vec<u8>) {
         use crate::resp::{write_arg, write_header};
+        // In the wire format the number of arguments comes first, so it is computed instead of counted.
         let tail = &args[args.len() - self.tail..];
         write_header(out, self.head + part.keys.len() * self.step + tail.len());
         for arg in &args[..self.head] {
             write_arg(out, arg);
         }
+        // A key with its values, such as key and value of MSET, stays together.
         for &key in &part.keys {
             let at = self.position(key);
             for arg in &args[at..at + self.step] {

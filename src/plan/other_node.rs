@@ -1,13 +1,21 @@
-//! What another node is asked in the place of one that cannot be reached.
+//! Moves requests that any node may serve from a node that cannot be reached to the next one.
+//!
+//! Such requests are those planned as [`Plan::Any`](crate::plan::Plan::Any): ECHO, TIME, scripts without
+//! keys. The nodes are tried in node order from the first one chosen, each once:
+//!
+//! ```text
+//! 4 nodes, first choice 2:   2 ─▶ 3 ─▶ 0 ─▶ 1 ─▶ the failure of node 1 is reported
+//! ```
 
 use crate::command::{Args, PackedCommands};
 use crate::partition::NodeIndex;
 use crate::plan::batch::ReplySlot;
 use crate::plan::{Answers, Cause, ExpectedEnd, NodeRequest, ReplyBuffer};
 
-/// The requests without a reply that any node may answer, for the node after the one that failed, until all of `nodes`
-/// have been tried. What was certainly not sent may be sent again, and so may what changes nothing; but there is no time
-/// left after a timeout.
+/// The requests without a reply that any node may serve, addressed to the node after the one that failed.
+///
+/// A request moves if it was certainly not sent, or is a read. Returns `None` when nothing may move, when all
+/// of `nodes` were tried, or when the failure was a timeout, which leaves no time.
 pub(crate) fn for_other_node<R: ReplyBuffer>(
     request: &NodeRequest,
     answers: &Answers<R>,
@@ -18,20 +26,24 @@ pub(crate) fn for_other_node<R: ReplyBuffer>(
     if request.tried + 1 >= nodes {
         return None;
     }
+    // Both mean that the deadline has passed, and the next node would be tried under the same deadline.
     if matches!(failure.cause, Cause::PoolTimeout(_) | Cause::Timeout(_)) {
         return None;
     }
     let may_go = |number: usize, slot: &ReplySlot| {
         slot.anywhere && number >= answered && failure.may_send(number, slot.access)
     };
+    // The requests are only counted at first: in most failures none of them may move, and then nothing is
+    // copied.
     let going = || request.slots.iter().enumerate();
     let count = going()
         .filter(|(number, slot)| may_go(*number, slot))
         .count();
-    // A transaction goes as a whole.
+    // A transaction moves as a whole or not at all: without its MULTI the rest would run command by command.
     if count == 0 || request.ending == ExpectedEnd::Exec && count < request.slots.len() {
         return None;
     }
+    // `nodes` is the number of nodes of the topology here: with 1 nothing gets past the check of `tried`.
     let after = (request.node.get() + 1) % nodes;
     let mut next = request.same_for(NodeIndex::new(u16::try_from(after).ok()?));
     let mut commands = PackedCommands::new(&request.packed);

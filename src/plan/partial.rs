@@ -1,27 +1,31 @@
-//! Whether the nodes that can be reached answer for all nodes.
+//! Decides whether the replies of the reachable nodes stand for all nodes, when others cannot be reached.
+//!
+//! Each command has a rule of its own in the command table (`Partial`); [`PartialReads`] is the user's choice
+//! for the commands that leave it to the user.
 
 use redis::Value;
 
 use crate::command::Partial;
 use crate::error::{Error, ErrorKind};
 
-/// Whether commands about keys of all nodes are answered by the nodes that can be reached, when others cannot: KEYS, SCAN,
-/// DBSIZE, RANDOMKEY, and others that the column *partial* of `docs/commands.md` marks with *on request*.
+/// The treatment of reads over all nodes when some nodes cannot be reached.
 ///
-/// Their answers cannot show that something is missing from them, so that is refused unless asked for.
+/// Concerns KEYS, SCAN, DBSIZE, RANDOMKEY, and the other commands that the column *partial* of
+/// `docs/commands.md` marks with *on request*. Their replies have no room to show that something is missing,
+/// so incomplete replies must be asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PartialReads {
-    /// They are answered by those nodes. It is an error when no node can be reached.
+    /// The replies of the reachable nodes are returned. It is an error when no node can be reached.
     Allowed,
-    /// They fail with [`Partial`](ErrorKind::Partial), [`NodeDown`](ErrorKind::NodeDown) or
-    /// [`Timeout`](ErrorKind::Timeout), which name the nodes.
+    /// The command fails with [`Partial`](ErrorKind::Partial), [`NodeDown`](ErrorKind::NodeDown) or
+    /// [`Timeout`](ErrorKind::Timeout); the error names the nodes.
     #[default]
     Refused,
 }
 
 impl PartialReads {
-    /// Whether a command of this kind may be answered by some of the nodes.
+    /// True if a command with this rule may be completed from the replies of some of the nodes.
     pub(super) fn allow(self, partial: Partial) -> bool {
         match partial {
             Partial::Refused => false,
@@ -31,8 +35,13 @@ impl PartialReads {
     }
 }
 
-/// Whether there is no outcome because the node cannot be reached, refuses the password, or did not answer in time.
+/// True if there is no reply because the node cannot be reached, refuses the password, or did not reply in
+/// time.
+///
+/// A full pool ([`PoolTimeout`](ErrorKind::PoolTimeout)) does not count: the node is well, and leaving its
+/// keys out would hide a limit of this client. Neither does an error reply: the node was reached.
 pub(super) fn is_unreachable(outcome: &Result<Value, Option<Error>>) -> bool {
+    // `Err(None)`, a result that was lost, does not count: it would turn a defect into silently missing keys.
     let Err(Some(error)) = outcome else {
         return false;
     };

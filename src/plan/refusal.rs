@@ -1,4 +1,8 @@
 //! Errors of requests that are refused before anything is sent.
+//!
+//! Two families: mistakes that a server would reply to with an error, worded as the server words them because
+//! programs match on those texts; and requests that a single server would accept but that cannot be routed,
+//! worded with what to do instead. Every text of the second family names the command and a way out.
 
 use std::sync::Arc;
 
@@ -7,17 +11,17 @@ use crate::error::{Error, ErrorKind, KeyText};
 use crate::partition::NodeIndex;
 use crate::plan::Router;
 
-/// The node of a handle is not among the nodes any more.
+/// Error for a handle whose node is no longer part of the topology.
 pub(super) fn node_left(name: &str) -> Error {
     Error::new(
         ErrorKind::Unroutable,
         format!(
-            "node {name:?} is not in the topology any more; ask the client for a node that is, with `client.nodes()`"
+            "node {name:?} is no longer in the topology; get a node that is with `client.nodes()`"
         ),
     )
 }
 
-/// A wrong number of arguments, in the server's words, which programs may look for.
+/// Error for a wrong number of arguments, in the words of the server.
 pub(super) fn wrong_arity(command: &CommandSpec) -> Error {
     server_style(
         command,
@@ -28,7 +32,10 @@ pub(super) fn wrong_arity(command: &CommandSpec) -> Error {
     )
 }
 
-/// An error in a server's words, found before sending.
+/// An error found before sending that looks like the server's own: code `ERR` and this text.
+///
+/// The name of the command is added to the message only. The cause keeps the exact text: `redis::RedisError`
+/// and the proxy's reply are made of it, and programs match on it.
 pub(super) fn server_style(command: &CommandSpec, text: &str) -> Error {
     let error = crate::error::server_error("ERR", text);
     Error::new(
@@ -38,11 +45,12 @@ pub(super) fn server_style(command: &CommandSpec, text: &str) -> Error {
     .caused_by(Arc::new(error.into()))
 }
 
-/// Keys that cannot be found, in a server's words.
+/// Error for a request whose keys cannot be found, in the words of the server.
 pub(super) fn malformed(command: &CommandSpec, error: KeyError, args: &[&[u8]]) -> Error {
     match error {
         KeyError::Arity => wrong_arity(command),
         KeyError::Count => server_style(command, &wrong_count(command, args)),
+        // Only XREAD and XREADGROUP have a text of their own for a syntax error.
         KeyError::Syntax if command.key_specs().contains(&KeySpec::Streams) => {
             server_style(command, unbalanced(args))
         }
@@ -50,8 +58,12 @@ pub(super) fn malformed(command: &CommandSpec, error: KeyError, args: &[&[u8]]) 
     }
 }
 
-/// Of a number of keys that is none, too small, or larger than there are arguments.
+/// The text of a server for a `numkeys` argument that is not a number, below 1, or larger than the number of
+/// arguments left.
+///
+/// Servers are not consistent here: the text depends on the command.
 fn wrong_count(command: &CommandSpec, args: &[&[u8]]) -> String {
+    // The position of `numkeys`; its value decides between the texts.
     let at = command.key_specs().iter().find_map(|keys| match keys {
         KeySpec::Counted { count, .. } => Some(usize::from(*count)),
         _ => None,
@@ -73,10 +85,11 @@ fn wrong_count(command: &CommandSpec, args: &[&[u8]]) -> String {
     }
 }
 
-/// Of XREAD and XREADGROUP: there is something behind STREAMS, but not as many ids as keys.
+/// The text of a server for XREAD and XREADGROUP without an ID for each key after STREAMS.
 fn unbalanced(args: &[&[u8]]) -> &'static str {
     let streams = |arg: &&[u8]| arg.eq_ignore_ascii_case(b"STREAMS");
     match args.iter().position(streams) {
+        // An odd number of arguments after STREAMS cannot be keys and as many IDs.
         Some(at) if (args.len() - at - 1) % 2 == 1 => {
             "Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified."
         }
@@ -84,16 +97,24 @@ fn unbalanced(args: &[&[u8]]) -> &'static str {
     }
 }
 
-/// The command's name as one types it: `CONFIG GET`, not `CONFIG|GET`.
+/// The name of a command as users type it: `CONFIG GET`, not `CONFIG|GET`.
 pub(super) fn typed_name(command: &CommandSpec) -> String {
     command.name().replace('|', " ")
 }
 
+/// Error for a request without arguments.
 pub(super) fn empty_command() -> Error {
     Error::new(ErrorKind::Unroutable, "the command is empty")
 }
 
+/// Error for a command that is not in the table. Its name is the first `words` arguments: 2 for an unknown
+/// subcommand.
+///
+/// An unknown command is not sent to some node in the hope that it has no keys: a server never replies that a
+/// key belongs to another node, so a wrong guess would read or write the key in the wrong place without any
+/// error.
 pub(super) fn unknown(args: &[&[u8]], words: usize) -> Error {
+    // Escaped and cut by `KeyText`: these words come from the user and may be long or binary.
     let name: Vec<String> = args
         .iter()
         .take(words)
@@ -109,6 +130,7 @@ pub(super) fn unknown(args: &[&[u8]], words: usize) -> Error {
     )
 }
 
+/// Error for a command that is routed by its keys and was given none.
 pub(super) fn no_keys(command: &CommandSpec) -> Error {
     Error::new(
         ErrorKind::Unroutable,
@@ -119,7 +141,10 @@ pub(super) fn no_keys(command: &CommandSpec) -> Error {
     )
 }
 
+/// Error for a command that concerns a single server, such as SHUTDOWN or DEBUG, sent through a handle for
+/// all nodes.
 pub(super) fn needs_a_node(command: &CommandSpec) -> Error {
+    // The note of the table says why the command cannot go to all nodes, where that is not obvious.
     let why = match command.note() {
         "" => String::new(),
         note => format!(" ({note})"),
@@ -133,6 +158,7 @@ pub(super) fn needs_a_node(command: &CommandSpec) -> Error {
     )
 }
 
+/// Error for a command that takes over the connection, such as MONITOR or SYNC.
 pub(super) fn refused(command: &CommandSpec) -> Error {
     Error::new(
         ErrorKind::Stateful,
@@ -143,6 +169,10 @@ pub(super) fn refused(command: &CommandSpec) -> Error {
     )
 }
 
+/// Error for a command that changes the state of its connection, such as WATCH or SELECT, on a shared
+/// connection.
+///
+/// Other users of that connection would find themselves inside a transaction or in another database.
 pub(super) fn stateful(command: &CommandSpec) -> Error {
     Error::new(
         ErrorKind::Stateful,
@@ -155,7 +185,7 @@ pub(super) fn stateful(command: &CommandSpec) -> Error {
 }
 
 impl Router {
-    /// Keys of one indivisible command on two nodes.
+    /// Error for two keys of one indivisible request that live on different nodes. `what` names the request.
     pub(super) fn cross_node(
         &self,
         what: &str,
@@ -176,7 +206,7 @@ impl Router {
         .about_keys([a.0, b.0])
     }
 
-    /// A key at a connection to another node than its owner.
+    /// Error for a key whose owner is not the node of the connection.
     pub(super) fn wrong_node(
         &self,
         command: &CommandSpec,
@@ -199,7 +229,7 @@ impl Router {
         .about_keys([key])
     }
 
-    /// A key that the placement leaves without an owner.
+    /// Error for a key that the placement does not cover.
     pub(super) fn no_owner(&self, key: &[u8]) -> Error {
         Error::new(
             ErrorKind::Unroutable,
@@ -213,7 +243,10 @@ impl Router {
         .about_keys([key])
     }
 
-    /// Adds the keys of a packed request to the error that it failed with, unless that names keys already.
+    /// Adds the keys of a packed request to its error, unless the error names keys already.
+    ///
+    /// Only called on the way of an error, since the request is parsed and looked up again. A request that
+    /// cannot be parsed leaves the error unchanged.
     pub(crate) fn with_keys(&self, error: Error, packed: &[u8]) -> Error {
         let mut args = Args::new();
         if !error.keys().is_empty()

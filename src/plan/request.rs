@@ -1,4 +1,15 @@
-//! Requests in the wire format, as the handles get them, made ready for an executor.
+//! Packed requests, as the handles receive them from redis-rs, parsed, checked and planned.
+//!
+//! redis-rs hands over bytes in the wire format: one command, or a pipeline together with the number of
+//! replies to skip and to return. This file finds the commands in them:
+//!
+//! * [`parse_one`]: the arguments of a single command.
+//! * [`PipelineKind`]: whether a pipeline is atomic, recognized by its bytes.
+//! * [`PlannedPipeline`]: a pipeline for the nodes of its keys, or for a node that the user named.
+//! * [`check_each`], [`finish_private`]: a pipeline over a dedicated connection.
+//! * [`select_replies`]: the replies that redis-rs returns to its caller.
+//!
+//! Bytes that do not parse are an error, never a panic: users can pack requests themselves.
 
 use redis::Value;
 
@@ -11,18 +22,20 @@ use crate::plan::{
     Router, Scope, ScriptJournal, ScriptRewriter, with_node_name,
 };
 
-/// What a packed pipeline becomes.
+/// The plan of a packed pipeline. The journals record its script commands, for the replies to be recorded in
+/// the cache.
 #[derive(Debug)]
 pub(crate) enum PlannedPipeline<'r, 'p> {
-    /// MULTI and EXEC with nothing between them.
+    /// MULTI and EXEC with nothing between them. Nothing is sent: no key chooses a node, and the reply is
+    /// known.
     Empty,
-    /// MULTI ... EXEC for one node. The journal, here and below, is of the scripts in it.
+    /// MULTI ... EXEC for one node.
     Transaction {
         node: NodeIndex,
         request: NodeRequest,
         journal: Option<ScriptJournal<'p>>,
     },
-    /// Commands that go to their own nodes.
+    /// Commands that each go to the nodes of their keys.
     Batch {
         batch: Batch<'r, 'p>,
         journal: Option<ScriptJournal<'p>>,
@@ -30,7 +43,12 @@ pub(crate) enum PlannedPipeline<'r, 'p> {
 }
 
 impl Router {
-    /// Plans a packed pipeline. `entropy` is any number: see [`Batch::new`].
+    /// Plans a packed pipeline for the nodes of its keys. `entropy` is a random number: see [`Batch::new`].
+    ///
+    /// # Errors
+    ///
+    /// When one of the commands is refused; then none is sent. The error says which command of the pipeline
+    /// it was.
     pub(crate) fn route_pipeline<'r, 'p>(
         &'r self,
         packed: &'p [u8],
@@ -43,6 +61,8 @@ impl Router {
             let mut rewriter = None;
             for_each_command(packed, 0, |frame, args| {
                 let command = self.lookup(args)?;
+                // The rewriter takes a snapshot of the script cache, so it is only made for the first command
+                // that needs it.
                 if command.scripting() == Scripting::No {
                     batch.add(frame, args, self.route_as(command, args, snapshot)?);
                     return Ok(());
@@ -54,9 +74,12 @@ impl Router {
             return Ok(PlannedPipeline::of(batch, rewriter));
         };
         if commands == 0 {
+            // Still parsed: bytes that only begin and end like a transaction are an error, not an empty one.
             for_each_inner_command(packed, 0, |_| Ok(()))?;
             return Ok(PlannedPipeline::Empty);
         }
+        // All commands are checked before the first is rewritten: a refused transaction leaves no trace in
+        // any cache.
         let mut atomic = PlannedTransaction::default();
         for_each_inner_command(packed, commands, |args| atomic.add(self, args, snapshot))?;
         let (node, scripting) = (atomic.owner()?, atomic.scripting());
@@ -66,7 +89,11 @@ impl Router {
         ))
     }
 
-    /// Plans a packed pipeline that goes to `node` because the user says so.
+    /// Plans a packed pipeline for a node that the user named. Keys are not checked.
+    ///
+    /// # Errors
+    ///
+    /// When one of the commands must not be sent over a shared connection; then none is sent.
     pub(crate) fn route_pipeline_at<'r, 'p>(
         &'r self,
         node: NodeIndex,
@@ -76,6 +103,7 @@ impl Router {
     ) -> Result<PlannedPipeline<'r, 'p>, Error> {
         let new_rewriter = || ScriptRewriter::new(snapshot(), Scope::OneNode);
         let PipelineKind::Atomic { commands } = kind else {
+            // No randomness is needed: no command here is left to any node.
             let mut batch = Batch::new(self, packed.len(), 0);
             let mut rewriter = None;
             for_each_command(packed, 0, |frame, args| {
@@ -90,6 +118,7 @@ impl Router {
             })?;
             return Ok(PlannedPipeline::of(batch, rewriter));
         };
+        // MULTI and EXEC are stateful commands, which `route_at` refuses: only those between them are routed.
         let mut scripting = Scripting::No;
         for_each_inner_command(packed, commands, |args| {
             scripting = scripting.or(self.route_at(node, args)?.scripting);
@@ -106,6 +135,7 @@ impl Router {
 }
 
 impl<'r, 'p> PlannedPipeline<'r, 'p> {
+    /// A batch, with the journal of its rewriter, if a command needed one.
     fn of(batch: Batch<'r, 'p>, rewriter: Option<ScriptRewriter<'p>>) -> Self {
         Self::Batch {
             batch,
@@ -113,6 +143,8 @@ impl<'r, 'p> PlannedPipeline<'r, 'p> {
         }
     }
 
+    /// A transaction for `node` of `commands` commands between MULTI and EXEC, with scripts rewritten if
+    /// there are any.
     fn of_atomic(
         node: NodeIndex,
         packed: &'p [u8],
@@ -129,6 +161,7 @@ impl<'r, 'p> PlannedPipeline<'r, 'p> {
         }
         let kind = PipelineKind::Atomic { commands };
         let Rewritten { packed, journal } = rewriter().rewrite_all(node, packed, kind);
+        // The FUNCTION LOADs stand before MULTI and have replies of their own.
         let commands = journal.preloads() + commands;
         Self::Transaction {
             node,
@@ -139,7 +172,10 @@ impl<'r, 'p> PlannedPipeline<'r, 'p> {
 }
 
 impl<'p> ScriptRewriter<'p> {
-    /// Plans the next command, which concerns scripts, by what is known when it comes, and adds it to a batch.
+    /// Plans the next command of a pipeline, which concerns scripts, and adds it to `batch`.
+    ///
+    /// Routed by the cache as the commands before it leave it: a SCRIPT LOAD in the same pipeline counts as
+    /// done. Not inlined, because it would slow down the loop for the many pipelines without scripts.
     #[inline(never)]
     pub(crate) fn route(
         &mut self,
@@ -153,7 +189,7 @@ impl<'p> ScriptRewriter<'p> {
         Ok(())
     }
 
-    /// Adds it to a batch.
+    /// Adds a routed command that concerns scripts to `batch`, as EVAL if its node may lack the script.
     pub(crate) fn push(
         &mut self,
         batch: &mut Batch<'_, 'p>,
@@ -163,32 +199,37 @@ impl<'p> ScriptRewriter<'p> {
     ) {
         let node = match routed.plan {
             Plan::One(node) => Some(node),
+            // The batch sends all commands for any node to this one, so it is the node to prepare for.
             Plan::Any => Some(batch.any_node()),
             _ => None,
         };
+        // The rewriter before the batch: the journal finds the reply of a command by the number that it is
+        // about to get.
         match (
             self.add(batch.commands as usize, node, frame, args),
             &routed.plan,
         ) {
             (Some(eval), Plan::Any) => batch.add_any(&eval, routed),
             (Some(eval), &Plan::One(node)) => batch.add_at(node, &eval, routed),
+            // Not rewritten: the node has the script, or the command goes to all nodes as it is.
             _ => batch.add(frame, args, routed),
         }
     }
 }
 
-/// A packed pipeline for a private connection, checked.
+/// Properties of a packed pipeline for a dedicated connection, found when its commands were checked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PipelineSummary {
-    /// How long it may take.
+    /// How long the server may hold replies back, over all commands.
     pub(crate) blocking: BlockingTime,
-    /// How many answers come.
+    /// Number of commands, which is the number of replies.
     pub(crate) commands: usize,
+    /// `Yes` if any of the commands concerns scripts.
     scripting: Scripting,
 }
 
 impl PipelineSummary {
-    /// What is sent in its place, when scripts are in it.
+    /// The pipeline to send in its place when it concerns scripts; `None` when it is sent unchanged.
     pub(crate) fn rewritten<'p>(
         &self,
         node: NodeIndex,
@@ -205,7 +246,11 @@ impl PipelineSummary {
     }
 }
 
-/// Checks a packed pipeline for a private connection.
+/// Checks every command of a packed pipeline for a dedicated connection, up to the first error.
+///
+/// # Errors
+///
+/// The error of `check`, with the number of the command; or when the bytes do not parse.
 pub(crate) fn check_each(
     packed: &[u8],
     mut check: impl FnMut(&[&[u8]]) -> Result<RoutedCommand, Error>,
@@ -217,6 +262,7 @@ pub(crate) fn check_each(
     };
     for_each_command(packed, 0, |_, args| {
         let routed = check(args)?;
+        // A server runs the commands of one connection one after another, so their blocking times add up.
         checked.blocking = checked.blocking.then(routed.blocking);
         checked.commands += 1;
         checked.scripting = checked.scripting.or(routed.scripting);
@@ -225,17 +271,22 @@ pub(crate) fn check_each(
     Ok(checked)
 }
 
-/// What kind of pipeline redis-rs has packed.
+/// The kind of a pipeline packed by redis-rs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PipelineKind {
-    /// MULTI, so many commands, EXEC.
+    /// MULTI, this number of commands, EXEC: `redis::Pipeline::atomic`.
     Atomic { commands: usize },
-    /// Commands one after another.
+    /// Independent commands, each with its own reply.
     Plain,
 }
 
 impl PipelineKind {
-    /// Tells it as `redis::Pipeline` does: `offset` replies are left out, `count` are wanted.
+    /// Recognizes the kind by what `redis::Pipeline` passes along: it skips `offset` replies and returns
+    /// `count`.
+    ///
+    /// An atomic pipeline skips the replies to MULTI and to each command (QUEUED), and returns that to EXEC.
+    /// The bytes alone would not do: a value may end in the bytes of EXEC, so the number of commands is
+    /// checked when they are parsed.
     pub(crate) fn of(packed: &[u8], offset: usize, count: usize) -> Self {
         use crate::resp::{EXEC, MULTI};
         match offset > 0 && count == 1 && packed.starts_with(MULTI) && packed.ends_with(EXEC) {
@@ -247,7 +298,12 @@ impl PipelineKind {
     }
 }
 
-/// What a private connection answered to a pipeline.
+/// Turns the replies of a dedicated connection to a pipeline into the result for the user.
+///
+/// # Errors
+///
+/// When the connection failed. A plain pipeline then fails as a whole, as over redis-rs' own connections,
+/// with the error of the first command without a reply.
 pub(crate) fn finish_private(
     node: &str,
     kind: PipelineKind,
@@ -258,6 +314,7 @@ pub(crate) fn finish_private(
     }
     let Answers { values, failure } = answers;
     match failure {
+        // As a write, whatever the command was: it may have depended on a transaction or a WATCH before it.
         Some(failure) => Err(failure.error(node, values.len(), Access::Write)),
         None => Ok(values
             .into_iter()
@@ -266,7 +323,9 @@ pub(crate) fn finish_private(
     }
 }
 
-/// The replies that `redis::Pipeline` wants to see.
+/// Selects the replies that `redis::Pipeline` expects: `count` of them after the first `offset`.
+///
+/// For an atomic pipeline `values` is the reply to EXEC alone, and is returned unchanged.
 pub(crate) fn select_replies(
     mut values: Vec<Value>,
     kind: PipelineKind,
@@ -276,6 +335,7 @@ pub(crate) fn select_replies(
     match kind {
         PipelineKind::Atomic { .. } => values,
         PipelineKind::Plain if offset == 0 && count == values.len() => values,
+        // Bounded on both ends: the caller's numbers need not fit the replies.
         PipelineKind::Plain => {
             values.truncate(offset + count);
             values.drain(..offset.min(values.len()));
@@ -284,20 +344,26 @@ pub(crate) fn select_replies(
     }
 }
 
-/// The arguments of one packed request.
+/// Parses one packed command into its arguments.
+///
+/// # Errors
+///
+/// [`Unroutable`](ErrorKind::Unroutable) when the bytes do not hold exactly one command: a second one would
+/// be sent to the node of the first, and its reply would be taken for the reply to the next request.
 pub(crate) fn parse_one(packed: &[u8]) -> Result<Args<'_>, Error> {
     let mut args = Args::new();
     let mut commands = PackedCommands::new(packed);
     match commands.next(&mut args) {
         Ok(Some(frame)) if frame.len() == packed.len() => Ok(args),
-        Ok(Some(_)) => Err(unreadable("it holds more than one command")),
+        Ok(Some(_)) => Err(unreadable("it contains more than one command")),
         Ok(None) => Err(unreadable("it is empty")),
         Err(error) => Err(unreadable(&error.to_string())),
     }
 }
 
-/// Calls `visit` with the bytes and the arguments of every command. `before` of them at the beginning are not the user's,
-/// and do not count in messages.
+/// Calls `visit` with the bytes and the arguments of every command, up to the first error.
+///
+/// The first `before` commands were not written by the user (MULTI), so error messages do not count them.
 fn for_each_command<'p>(
     packed: &'p [u8],
     before: usize,
@@ -316,19 +382,25 @@ fn for_each_command<'p>(
     Ok(())
 }
 
-/// Calls `visit` with the arguments of every command between MULTI and EXEC, which are where they must be: a connection
-/// that is left in a transaction, or with an answer too many, would lead its next user astray.
+/// Calls `visit` with the arguments of every command between MULTI and EXEC.
+///
+/// # Errors
+///
+/// When there are not exactly `commands` of them, or the last command is not EXEC. If such bytes were sent,
+/// the connection would stay inside the transaction, or deliver one reply too many, and its next user would
+/// receive the wrong replies.
 fn for_each_inner_command<'p>(
     packed: &'p [u8],
     commands: usize,
     mut visit: impl FnMut(&[&'p [u8]]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let misfit =
-        || unreadable("there are not as many commands between MULTI and EXEC as there should be");
+        || unreadable("the number of commands between MULTI and EXEC does not match the pipeline");
     let mut number = 0;
     for_each_command(packed, 1, |_, args| {
         number += 1;
         match number {
+            // MULTI, whose bytes `PipelineKind::of` has compared.
             1 => Ok(()),
             last if last < commands + 2 => visit(args),
             last if last == commands + 2 && args[..] == [b"EXEC"] => Ok(()),
@@ -341,11 +413,12 @@ fn for_each_inner_command<'p>(
     }
 }
 
-/// What redis-rs' connections say of a pipeline without commands.
+/// The error of redis-rs' own connections for a pipeline without commands.
 pub(crate) fn empty_pipeline() -> redis::RedisError {
     (redis::ErrorKind::Client, "empty command").into()
 }
 
+/// Error for bytes that are not the packed command or pipeline that they should be.
 fn unreadable(why: &str) -> Error {
     Error::new(
         ErrorKind::Unroutable,

@@ -1,4 +1,4 @@
-//! A plan, and what is needed of its command to carry it out.
+//! A plan together with the properties of its command that an executor needs.
 
 use redis::Value;
 
@@ -7,30 +7,43 @@ use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::{Failure, Plan, with_node_name};
 
-/// A plan, and what an executor must know of the command to carry it out.
+/// A plan together with the properties of its command.
+///
+/// Made once per command, by one of the `route` methods of [`Router`](crate::plan::Router); the command table
+/// is not consulted again after that.
 #[derive(Clone, Debug)]
 pub(crate) struct RoutedCommand {
+    /// The nodes that receive the command.
     pub(crate) plan: Plan,
+    /// Read or write: a read may be resent when its reply is missing.
     pub(crate) access: Access,
+    /// How long a server may hold the reply back.
     pub(crate) blocking: BlockingTime,
+    /// Which writes WAIT and WAITAOF wait for.
     pub(crate) wait_scope: WaitScope,
+    /// `Yes` for commands about scripts or functions: they may need a recovery, and their replies are
+    /// recorded.
     pub(crate) scripting: Scripting,
-    /// Whether the nodes that can be reached answer for all.
+    /// True if the replies of the reachable nodes may stand for all nodes.
     pub(crate) partial: bool,
 }
 
-/// Which writes a command is about, when it is about writes that were made before.
+/// The earlier writes that a command waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitScope {
-    /// None, or those of its own connection.
+    /// None, or the writes of its own connection: all commands on a dedicated connection, where the server's
+    /// own rule holds.
     OwnWrites,
-    /// All that were acknowledged before, by whichever connection: WAIT, WAITAOF.
+    /// All writes acknowledged before, over any connection: WAIT and WAITAOF to all nodes. The connection
+    /// that such a command happens to get may not have written anything.
     AllWrites,
 }
 
 impl RoutedCommand {
-    /// The node, when the command goes to one and its reply needs nothing but to be given back: no operation need be built
-    /// for it.
+    /// The node of a command that needs no operation: it goes to one node, and its reply is returned
+    /// unchanged.
+    ///
+    /// This is the short cut for nearly all commands.
     #[inline]
     pub(crate) fn direct(&self) -> Option<NodeIndex> {
         match (&self.plan, self.scripting) {
@@ -39,7 +52,7 @@ impl RoutedCommand {
         }
     }
 
-    /// A command that changes nothing.
+    /// A read for `node` that does not block and concerns no script.
     pub(crate) fn read(node: NodeIndex) -> Self {
         Self {
             access: Access::Read,
@@ -47,7 +60,8 @@ impl RoutedCommand {
         }
     }
 
-    /// A command of which nothing is known but its node.
+    /// A command for `node` about which nothing else is known: it counts as a write, so it is never sent
+    /// twice.
     pub(crate) fn write(node: NodeIndex) -> Self {
         Self {
             plan: Plan::One(node),
@@ -59,10 +73,12 @@ impl RoutedCommand {
         }
     }
 
-    /// The reply to a command that goes to `node` and needs nothing else: see [`direct`](Self::direct).
+    /// The result of a command that went [directly](Self::direct) to `node`. An error reply gains the name of
+    /// the node.
     #[inline]
     pub(crate) fn reply(&self, node: &str, result: Result<Value, Failure>) -> Result<Value, Error> {
         match result {
+            // The user cannot see from the key which node has refused the command.
             Ok(value @ Value::ServerError(_)) => Ok(with_node_name(value, node)),
             Ok(value) => Ok(value),
             Err(failure) => Err(failure.error(node, 0, self.access)),

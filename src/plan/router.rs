@@ -1,4 +1,19 @@
-//! From a request to its plan.
+//! [`Router`]: from the arguments of a request to its plan, or to the error that refuses it.
+//!
+//! The `route` methods differ in who chooses the node and in what is checked:
+//!
+//! | method | node | keys | stateful commands | script cache | for |
+//! |---|---|---|---|---|---|
+//! | `plan`, `route_by_keys` | by the keys | one owner, or split | refused | empty | previews |
+//! | `route`, `route_as` | by the keys | one owner, or split | refused | consulted | shared connections |
+//! | `route_at` | given | not checked | refused | no | `client.node(name)` |
+//! | `route_private` | given | must all live there | allowed | no | `client.dedicated(keys)` |
+//! | `route_unchecked_private` | given | not checked | allowed | no | `node.dedicated()` |
+//!
+//! Unknown commands are refused wherever keys are checked. Where they are not, an unknown command is sent as
+//! a write. Commands that take over the connection (MONITOR, SYNC) are refused by all.
+//!
+//! Routing allocates nothing for a command with one key at a fixed place, which is nearly every command.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,26 +35,28 @@ use crate::plan::scripts::wrong_key_count;
 use crate::plan::{CacheSnapshot, Explanation, PartialReads, Plan, ScanCursor, ScriptCache, Split};
 use crate::topology::{NodeRef, Topology};
 
-/// One snapshot of everything that decides where a request goes. Every request travels by one router from beginning to
-/// end.
+/// An immutable snapshot of everything that decides where a request goes.
+///
+/// Every request uses one router from its plan to its merged reply: node indices of one snapshot mean other
+/// nodes in another. A change of the topology is a new router.
 #[derive(Clone, Debug)]
 pub struct Router {
     topology: Arc<Topology>,
     commands: Cow<'static, CommandTable>,
     split_writes: SplitWrites,
     partial_reads: PartialReads,
-    /// The users that the client is at its nodes.
+    /// The usernames with which the client authenticates to its nodes; see `lockout`.
     users: Arc<[String]>,
 }
 
-/// Whether MSET, DEL, UNLINK, TOUCH and JSON.MSET may be cut by node.
+/// The treatment of MSET, DEL, UNLINK, TOUCH and JSON.MSET with keys on several nodes.
 ///
-/// Cutting gives up their atomicity: other clients may see one node's part done and another's not. MSETNX and MSETEX are
-/// never cut, because all or nothing is what they are for.
+/// A split gives up their atomicity: other clients may see the part of one node done and that of another not.
+/// MSETNX and MSETEX are never split, because all or nothing is what they are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SplitWrites {
-    /// They are cut, as redis-rs' cluster clients and Twemproxy do.
+    /// They are split, as redis-rs' cluster clients and Twemproxy do.
     #[default]
     Allowed,
     /// They are refused with [`CrossNode`](ErrorKind::CrossNode) when their keys live on several nodes.
@@ -47,7 +64,7 @@ pub enum SplitWrites {
 }
 
 impl Router {
-    /// A router over `topology` for the commands in `commands`.
+    /// A router over `topology` for the commands in `commands`, such as [`CommandTable::built_in`].
     pub fn new(
         topology: Arc<Topology>,
         commands: impl Into<Cow<'static, CommandTable>>,
@@ -58,27 +75,29 @@ impl Router {
             commands: commands.into(),
             split_writes,
             partial_reads: PartialReads::default(),
+            // The user of a connection that authenticates without a username, or not at all.
             users: Arc::from(["default".to_owned()]),
         }
     }
 
-    /// Whether the nodes that can be reached answer for all. Defaults to [`PartialReads::Refused`].
+    /// Sets what happens to reads over all nodes when some cannot be reached. Defaults to
+    /// [`PartialReads::Refused`].
     #[must_use]
     pub fn with_partial_reads(mut self, partial_reads: PartialReads) -> Self {
         self.partial_reads = partial_reads;
         self
     }
 
-    /// The users that the client is at its nodes. Defaults to `default`.
+    /// Sets the usernames with which the client authenticates to its nodes. Defaults to `default` alone.
     pub(crate) fn with_users(mut self, users: impl IntoIterator<Item = String>) -> Self {
         self.users = users.into_iter().collect();
         self
     }
 
-    /// One of the nodes; `entropy` is any number.
+    /// Chooses a node by `entropy`, a random number.
     pub(crate) fn random_node(&self, entropy: u64) -> NodeIndex {
         let nodes = self.topology.nodes().len() as u64;
-        // There are no more nodes than fit.
+        // A topology has at most `NODES_MAX` nodes, so the conversion cannot fail.
         NodeIndex::new(u16::try_from(entropy % nodes).unwrap_or(0))
     }
 
@@ -87,39 +106,54 @@ impl Router {
         &self.topology
     }
 
-    /// A node as a handle keeps it.
+    /// A reference to a node that outlives this snapshot, for a handle.
     pub(crate) fn node_ref(&self, node: NodeIndex) -> NodeRef {
         NodeRef::new(Arc::clone(&self.topology), node)
     }
 
-    /// Where the node of a handle stands in this snapshot.
+    /// The index in this snapshot of the node of a handle, which may come from an older one.
     ///
     /// # Errors
     ///
-    /// [`Unroutable`](ErrorKind::Unroutable) when it is not in it any more.
+    /// [`Unroutable`](ErrorKind::Unroutable) when the node has left the topology.
     #[inline]
     pub(crate) fn locate_node(&self, node: &NodeRef) -> Result<NodeIndex, Error> {
         node.index_in(&self.topology)
             .ok_or_else(|| node_left(node.spec().name()))
     }
 
-    /// The plan for one command, given as its arguments; the first is the command's name.
+    /// Plans one command, given as its arguments; the first is the command's name.
+    ///
+    /// Scripts and functions that declare no key are planned without a script cache: only the source in an
+    /// EVAL can show their keys.
     ///
     /// # Errors
     ///
     /// [`Unroutable`](ErrorKind::Unroutable), [`CrossNode`](ErrorKind::CrossNode) or
-    /// [`Stateful`](ErrorKind::Stateful) when it is refused; [`Redis`](ErrorKind::Redis) with the server's own text when
-    /// its arguments make no sense.
+    /// [`Stateful`](ErrorKind::Stateful) when the command is refused; [`Redis`](ErrorKind::Redis) with the
+    /// server's own text when its arguments are malformed.
     pub fn plan(&self, args: &[&[u8]]) -> Result<Plan, Error> {
         Ok(self.route_by_keys(args)?.plan)
     }
 
-    /// The plan for one command with what an executor must know, where no script is remembered.
+    /// Routes one command by its keys, with an empty script cache: EVALSHA and FCALL without keys are
+    /// refused.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`plan`](Self::plan).
     pub(crate) fn route_by_keys(&self, args: &[&[u8]]) -> Result<RoutedCommand, Error> {
         self.route(args, &ScriptCache::empty)
     }
 
-    /// The same where some are.
+    /// Routes one command by its keys, consulting the script cache when it declares no keys.
+    ///
+    /// `snapshot` is only called for scripts and functions without keys: it costs a lock and a reference
+    /// count, which other commands need not pay.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`plan`](Self::plan).
     #[inline]
     pub(crate) fn route(
         &self,
@@ -129,8 +163,12 @@ impl Router {
         self.route_as(self.lookup(args)?, args, snapshot)
     }
 
-    /// The same for a command that was looked up already. `snapshot` is called only for scripts and functions that declare no
-    /// key.
+    /// Routes one command by its keys, like [`route`](Self::route), when its row of the table is known
+    /// already.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`plan`](Self::plan).
     #[inline(always)]
     pub(crate) fn route_as(
         &self,
@@ -138,7 +176,8 @@ impl Router {
         args: &[&[u8]],
         snapshot: CacheSnapshot<'_>,
     ) -> Result<RoutedCommand, Error> {
-        // One key, always in the same place: so it is with nearly all commands.
+        // Nearly all commands have one key, always at the same place: for them neither a list of keys nor the
+        // route of the table is needed. Inlined, so that this path is one function; the other one is not.
         match command.sole_key() {
             Some(at) => {
                 check_arity(command, args)?;
@@ -150,6 +189,7 @@ impl Router {
         }
     }
 
+    /// Routes a command that has not exactly one key at a fixed place.
     fn plan_route(
         &self,
         command: &CommandSpec,
@@ -162,6 +202,8 @@ impl Router {
                 self.split(command, args, step.into(), tail.into(), merge)?
             }
             Route::All(merge) => {
+                // A request that every node would refuse alike is refused once, before it is sent to all of
+                // them.
                 check_arity(command, args)?;
                 lockout::check(command, args, &self.users)?;
                 Plan::All(merge)
@@ -175,6 +217,7 @@ impl Router {
             Route::Stateful => return Err(stateful(command)),
             Route::Refused => return Err(refused(command)),
         };
+        // Only over all nodes: for a single node the user decides which connection has made the writes.
         let since = match (&plan, command.name()) {
             (Plan::All(_), "WAIT" | "WAITAOF") => WaitScope::AllWrites,
             _ => WaitScope::OwnWrites,
@@ -189,7 +232,14 @@ impl Router {
         })
     }
 
-    /// The plan for one command that is sent to `node` because the user says so. Keys are not checked.
+    /// Routes one command over a shared connection to `node`, which the user has named. Keys are not checked.
+    ///
+    /// A command that is not in the table is allowed, since no key must be found: it counts as a write.
+    ///
+    /// # Errors
+    ///
+    /// [`Stateful`](ErrorKind::Stateful) for commands that would change or take over the shared connection,
+    /// [`Unroutable`](ErrorKind::Unroutable) for an empty command.
     pub(crate) fn route_at(&self, node: NodeIndex, args: &[&[u8]]) -> Result<RoutedCommand, Error> {
         match self.commands.lookup(args) {
             Lookup::Found(command) if command.route() == Route::Stateful => {
@@ -199,12 +249,21 @@ impl Router {
                 Err(refused(command).at_node(self.name(node)))
             }
             Lookup::Found(command) => Ok(routed_to(node, command, args)),
+            // A server ignores an empty request without a reply, so it would wait for its timeout.
             _ if args.is_empty() => Err(empty_command().at_node(self.name(node))),
             _ => Ok(RoutedCommand::write(node)),
         }
     }
 
-    /// The same over a private connection, where anything goes.
+    /// Routes one command over a dedicated connection to `node`, without checking its keys.
+    ///
+    /// Like [`route_at`](Self::route_at), but allows commands that change the state of the connection, such
+    /// as WATCH and SELECT: nobody else uses it.
+    ///
+    /// # Errors
+    ///
+    /// [`Stateful`](ErrorKind::Stateful) for commands that take over the connection,
+    /// [`Unroutable`](ErrorKind::Unroutable) for an empty command.
     pub(crate) fn route_unchecked_private(
         &self,
         node: NodeIndex,
@@ -218,7 +277,15 @@ impl Router {
         }
     }
 
-    /// Checks that `args` may be sent over a private connection to `node`: all its keys live there.
+    /// Routes one command over a dedicated connection to `node`, checking that all its keys live there.
+    ///
+    /// Commands that change the state of the connection are allowed. So are commands without keys, such as
+    /// PING and MULTI, and those that would otherwise go to all nodes.
+    ///
+    /// # Errors
+    ///
+    /// [`CrossNode`](ErrorKind::CrossNode) for a key of another node, [`Unroutable`](ErrorKind::Unroutable)
+    /// for an unknown command, [`Stateful`](ErrorKind::Stateful) for commands that take over the connection.
     pub(crate) fn route_private(
         &self,
         node: NodeIndex,
@@ -238,11 +305,17 @@ impl Router {
         if command.route() == Route::Refused {
             return Err(refused(command).at_node(self.name(node)));
         }
+        // Whatever the route in the table: a command over a dedicated connection concerns that node alone.
         Ok(routed_to(node, command, args))
     }
 
-    /// Whether `args` is a command that leaves a connection other than it was, transactions apart.
+    /// True if `args` changes the state of a connection beyond a transaction, so that no other user may get
+    /// it afterwards.
+    ///
+    /// An unknown command may change anything.
     pub(crate) fn alters_connection(&self, args: &[&[u8]]) -> bool {
+        // The state of these is tracked by `DedicatedState`, and can be ended before the connection is
+        // reused.
         const TRANSACTION: [&str; 5] = ["DISCARD", "EXEC", "MULTI", "UNWATCH", "WATCH"];
         match self.commands.lookup(args) {
             Lookup::Found(command) => {
@@ -252,23 +325,30 @@ impl Router {
         }
     }
 
-    /// Whether `args` is a command that RESP3 answers with push messages, one for each channel.
+    /// True if RESP3 replies to `args` with push messages, one for each channel: SUBSCRIBE, UNSUBSCRIBE and
+    /// their kin.
     pub(crate) fn is_answered_by_push(&self, args: &[&[u8]]) -> bool {
+        // SUBSCRIBE and UNSUBSCRIBE, with and without the prefixes P and S.
         self.lookup(args)
             .is_ok_and(|command| command.name().ends_with("SUBSCRIBE"))
     }
 
-    /// The owner of `key`.
+    /// The node that owns `key`.
     ///
     /// # Errors
     ///
-    /// [`Unroutable`](ErrorKind::Unroutable) when the placement leaves the key without an owner.
+    /// [`Unroutable`](ErrorKind::Unroutable) when the placement does not cover the key.
     #[inline]
     pub fn owner(&self, key: &[u8]) -> Result<NodeIndex, Error> {
         self.topology.locate(key).ok_or_else(|| self.no_owner(key))
     }
 
-    /// The one node that owns all of `keys`.
+    /// The node that owns all of `keys`.
+    ///
+    /// # Errors
+    ///
+    /// [`CrossNode`](ErrorKind::CrossNode) when two of them live on different nodes,
+    /// [`Unroutable`](ErrorKind::Unroutable) when there is no key or one has no owner.
     pub(crate) fn common_owner<'k>(
         &self,
         keys: impl IntoIterator<Item = &'k [u8]>,
@@ -293,7 +373,11 @@ impl Router {
         }
     }
 
-    /// The row of the table for `args`.
+    /// The row of the command table for `args`.
+    ///
+    /// # Errors
+    ///
+    /// [`Unroutable`](ErrorKind::Unroutable) when there is none.
     #[inline]
     pub(crate) fn lookup(&self, args: &[&[u8]]) -> Result<&CommandSpec, Error> {
         match self.commands.lookup(args) {
@@ -304,7 +388,17 @@ impl Router {
         }
     }
 
-    /// The node that owns every key of an indivisible command; any, when a script without keys shows none.
+    /// Plans a command that cannot be split: all its keys, and the keys made of its patterns, must live on
+    /// one node.
+    ///
+    /// A script or function that declares no key goes where the keys in its text live, or to any node if it
+    /// has none.
+    ///
+    /// # Errors
+    ///
+    /// [`CrossNode`](ErrorKind::CrossNode) when the keys live on different nodes,
+    /// [`Unroutable`](ErrorKind::Unroutable) when there are none, or when the text of a script does not show
+    /// which ones it touches.
     fn owner_of_all(
         &self,
         command: &CommandSpec,
@@ -317,6 +411,7 @@ impl Router {
             if command.scripting() == Scripting::No {
                 return Err(no_keys(command));
             }
+            // Kept until the plan is made: the keys borrow from the source in the cache.
             let memory = snapshot();
             let shown = self.literal_keys(command, args, &memory)?;
             return match shown.is_empty() {
@@ -337,8 +432,21 @@ impl Router {
         Ok(Plan::One(node))
     }
 
-    /// A pattern from which the server makes keys (SORT ... BY, GET) is let through only when its hash tag keeps every
-    /// one of those keys on `node`.
+    /// Checks a pattern from which the server makes keys (SORT ... BY and GET): all of them must live on
+    /// `node`.
+    ///
+    /// The server replaces the first `*` by each element, so the keys are not known. They are on one node
+    /// exactly if the text before the `*` contains a complete hash tag:
+    ///
+    /// ```text
+    /// {user}:*->name     every key has the tag "user": checked like a key
+    /// weight_*           the keys are spread over all nodes: refused
+    /// *{user}            an element may contain a tag of its own, which would come first: refused
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`CrossNode`](ErrorKind::CrossNode) when one of the keys may live on another node.
     pub(crate) fn check_pattern(
         &self,
         command: &CommandSpec,
@@ -350,7 +458,7 @@ impl Router {
             .position(|&byte| byte == b'*')
             .unwrap_or(pattern.len());
         let fixed = &pattern[..star];
-        // Whatever takes the star's place, the first complete braces stay the first.
+        // Whatever replaces the star, the first complete pair of braces stays the first.
         let rule = self.topology.hash_tag();
         let pinned = matches!(rule, HashTag::Braces) && rule.of(fixed).len() < fixed.len();
         if pinned && self.topology.locate(fixed) == Some(node) {
@@ -359,7 +467,7 @@ impl Router {
         Err(Error::new(
             ErrorKind::CrossNode,
             format!(
-                "{}: the pattern {} makes keys that may live on other nodes than {}; put a hash tag in it that keeps \
+                "{}: the pattern {} expands to keys that may live on nodes other than {}; give it a hash tag that keeps \
                  them there, such as {{tag}}*",
                 typed_name(command),
                 KeyText(pattern),
@@ -370,6 +478,12 @@ impl Router {
         .about_keys([pattern]))
     }
 
+    /// Plans a command that may be split: one part per owner, or a single node when all keys live there.
+    ///
+    /// # Errors
+    ///
+    /// [`Redis`](ErrorKind::Redis) when the arguments are not whole keys with their values,
+    /// [`CrossNode`](ErrorKind::CrossNode) for a write when [`SplitWrites::Refused`] is set.
     fn split(
         &self,
         command: &CommandSpec,
@@ -385,6 +499,8 @@ impl Router {
             return Err(wrong_arity(command));
         }
         let keys = || args[head..head + keyed].iter().step_by(step).copied();
+        // Looking for a second owner first spares the common case, one node, all allocations. A key without
+        // an owner counts as a second one here, and is reported below.
         let first = self.owner(args[head])?;
         let Some(other) = keys().find(|key| self.topology.locate(key) != Some(first)) else {
             return Ok(Plan::One(first));
@@ -396,6 +512,8 @@ impl Router {
                 (other, self.owner(other)?),
             ));
         }
+        // Every key is located a second time: keeping the results of the search above would cost the requests
+        // with one owner an allocation.
         let mut owners = Owners::new(self.topology.nodes().len(), keyed / step);
         for key in keys() {
             owners.push(self.owner(key)?);
@@ -409,8 +527,10 @@ impl Router {
         }))
     }
 
+    /// Plans a step of SCAN over all nodes, by the node and the cursor packed into the cursor of the request.
     fn scan(&self, command: &CommandSpec, args: &[&[u8]]) -> Result<Plan, Error> {
         check_arity(command, args)?;
+        // Indexed, since the arity check has ensured that there is a cursor.
         let ScanCursor {
             node,
             cursor,
@@ -423,7 +543,13 @@ impl Router {
         })
     }
 
-    /// The keys that a script or function shows which declares none.
+    /// The literal keys in the text of a script or function that declares none. EVALSHA and FCALL are looked
+    /// up in `memory`.
+    ///
+    /// # Errors
+    ///
+    /// [`Unroutable`](ErrorKind::Unroutable) when the text does not show all keys that it touches; NOSCRIPT
+    /// or `ERR Function not found`, like a server, when the text is not known.
     pub(crate) fn literal_keys<'s>(
         &self,
         command: &CommandSpec,
@@ -433,7 +559,12 @@ impl Router {
         memory.literal_keys(&self.commands, command, args)
     }
 
-    /// Where the keys of a request are.
+    /// The positions of the keys and key patterns among the arguments.
+    ///
+    /// # Errors
+    ///
+    /// [`Redis`](ErrorKind::Redis) in the words of the server when the keys cannot be found: a wrong number
+    /// of arguments, a bad `numkeys`, unbalanced STREAMS.
     pub(crate) fn keys(
         &self,
         command: &CommandSpec,
@@ -443,13 +574,18 @@ impl Router {
         command
             .positions(args, &mut at)
             .map_err(|error| match (error, command.scripting()) {
+                // Servers have words of their own for a bad `numkeys` of EVAL and FCALL.
                 (KeyError::Count, Scripting::Yes) => wrong_key_count(command, args),
                 (error, _) => malformed(command, error, args),
             })?;
         Ok(at)
     }
 
-    /// What would be done with `args`.
+    /// Plans `args` and describes the plan with the names of keys and nodes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`plan`](Self::plan).
     pub(crate) fn explain(
         &self,
         args: &[&[u8]],
@@ -471,22 +607,28 @@ impl Router {
     }
 }
 
-/// Questions that only the proxy asks.
+/// Look-ups that only the proxy needs.
 #[cfg(feature = "proxy")]
 impl Router {
-    /// What the table knows about `args`.
+    /// Looks `args` up in the command table. Unlike [`lookup`](Self::lookup) it makes no error: the proxy
+    /// words its own.
     #[inline]
     pub(crate) fn find(&self, args: &[&[u8]]) -> Lookup<'_> {
         self.commands.lookup(args)
     }
 
-    /// Whether a server takes the request for what it is, and refuses to carry it out, whatever its keys are.
+    /// True if a server would accept the number of arguments but reply with an error when it looks for the
+    /// keys.
+    ///
+    /// Inside MULTI such a command is queued, and fails only at EXEC; one with a wrong number of arguments is
+    /// not queued.
     pub(crate) fn is_malformed(&self, command: &CommandSpec, args: &[&[u8]]) -> bool {
         let found = command.positions(args, &mut KeyPositions::default());
         found.is_err() && command.accepts(args.len())
     }
 }
 
+/// A command for one node, with its properties from the table. It has no part that could be missing.
 #[inline]
 fn routed_to(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> RoutedCommand {
     RoutedCommand {
@@ -499,6 +641,7 @@ fn routed_to(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> RoutedCo
     }
 }
 
+/// Checks the number of arguments, and fails in the words of the server.
 #[inline]
 fn check_arity(command: &CommandSpec, args: &[&[u8]]) -> Result<(), Error> {
     match command.accepts(args.len()) {
@@ -536,7 +679,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .starts_with("node \"b\" is not in the topology any more")
+                .starts_with("node \"b\" is no longer in the topology")
         );
     }
 }

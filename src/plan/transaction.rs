@@ -1,4 +1,11 @@
-//! MULTI ... EXEC as one piece: it lives on one node, or is refused before a byte is sent.
+//! MULTI ... EXEC as one request: all its keys live on one node, or it is refused before a byte is sent.
+//!
+//! * [`PlannedTransaction`]: gathers the commands, checks that their keys have one owner, and reads the
+//!   replies.
+//! * [`ExpectedEnd`]: the last reply of a request, by which an executor knows that the connection left the
+//!   transaction.
+//!
+//! Nothing here runs an optimistic transaction: WATCH needs a connection of its own (`dedicated`).
 
 use redis::Value;
 
@@ -9,30 +16,37 @@ use crate::plan::batch::{NodeRequest, ReplySlot};
 use crate::plan::refusal::typed_name;
 use crate::plan::{Answers, CacheSnapshot, Router};
 
-/// A transaction that is being gathered.
+/// A transaction whose commands are being checked, one after another. The commands themselves stay in the
+/// packed request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PlannedTransaction {
-    /// The node, and the first key that it owns.
+    /// The owner of all keys so far, and the first of them, for error messages; `None` before the first key.
     owner: Option<(NodeIndex, Vec<u8>)>,
+    /// Number of commands so far.
     commands: usize,
+    /// `Yes` if any of the commands concerns scripts.
     scripting: Scripting,
 }
 
-/// What the last answer of an exchange must be, so that its connection may serve somebody else.
+/// The last reply that a request must have for its connection to be reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExpectedEnd {
-    /// Anything.
+    /// Any reply.
     Any,
-    /// Anything, and who passes the answers on unread asks again for those that were not kept because of their size.
+    /// Any reply. A reply that the proxy did not keep because of its size may be requested again: all
+    /// requests are reads.
     #[cfg(feature = "proxy")]
     Repeatable,
-    /// Something that ends a transaction. A server that refuses EXEC otherwise (it is renamed, or not allowed, or the
-    /// server is old and loading) leaves the connection in the transaction, and the next command's answer is QUEUED.
+    /// A reply that ends a transaction: an array, nil, or EXECABORT.
+    ///
+    /// A server that refuses EXEC with any other error (the command is renamed or forbidden by ACL, or an old
+    /// server is loading) leaves the connection inside the transaction: the reply to the next user's command
+    /// would be QUEUED.
     Exec,
 }
 
 impl ExpectedEnd {
-    /// Whether this last answer is what it must be.
+    /// True if `last` is an acceptable last reply.
     #[inline]
     pub(crate) fn is_met_by(self, last: &Value) -> bool {
         match (self, last) {
@@ -43,10 +57,12 @@ impl ExpectedEnd {
         }
     }
 
-    /// Whether this last answer, as it came over the wire, is what it must be.
+    /// True if `last`, a reply in the wire format, is an acceptable last reply.
     #[cfg(feature = "tokio-comp")]
     #[inline]
     pub(crate) fn is_met_by_frame(self, last: &[u8]) -> bool {
+        // The first byte is enough: `$` and `_` begin the nil of RESP2 and RESP3, and EXEC never returns
+        // another bulk string.
         self != Self::Exec
             || matches!(last, [b'*' | b'$' | b'_', ..])
             || last.starts_with(b"-EXECABORT")
@@ -54,8 +70,15 @@ impl ExpectedEnd {
 }
 
 impl PlannedTransaction {
-    /// Checks one command between MULTI and EXEC: its keys live where those before it do. So do those that a script shows
-    /// which declares none.
+    /// Checks one command between MULTI and EXEC: its keys must live on the node of the keys before.
+    ///
+    /// That holds for declared keys, for literal keys in the text of a script that declares none, and for
+    /// keys made of patterns.
+    ///
+    /// # Errors
+    ///
+    /// [`CrossNode`](ErrorKind::CrossNode) when a key lives on another node,
+    /// [`Unroutable`](ErrorKind::Unroutable) for commands that concern more than one node or the connection.
     pub(crate) fn add(
         &mut self,
         router: &Router,
@@ -63,11 +86,12 @@ impl PlannedTransaction {
         snapshot: CacheSnapshot<'_>,
     ) -> Result<(), Error> {
         self.commands += 1;
+        // An unknown command is refused here too: it may have keys of another node.
         let command = router.lookup(args)?;
         self.scripting = self.scripting.or(command.scripting());
         match command.route() {
             Route::Keys | Route::Split { .. } | Route::Any => {}
-            // Between MULTI and EXEC it asks one connection.
+            // PING goes to all nodes otherwise; inside MULTI it only concerns the connection.
             Route::All(_) if command.name() == "PING" => {}
             Route::Stateful | Route::Refused | Route::Scan | Route::All(_) | Route::NodeOnly => {
                 return Err(Error::new(
@@ -85,6 +109,7 @@ impl PlannedTransaction {
         for &position in &at.keys {
             self.add_key(router, args[position as usize])?;
         }
+        // Like a script outside of a transaction: its text must show the keys if the request does not.
         if at.keys.is_empty()
             && command.route() == Route::Keys
             && command.scripting() == Scripting::Yes
@@ -93,7 +118,8 @@ impl PlannedTransaction {
                 self.add_key(router, key)?;
             }
         }
-        // A pattern is no key: where it would live itself says nothing of the keys that are made of it.
+        // After all keys: a pattern must match the owner, but cannot determine it. The owner of the pattern's
+        // own text says nothing about the keys made of it.
         for &position in &at.patterns {
             let node = self.owner()?;
             router.check_pattern(command, args[position as usize], node)?;
@@ -101,7 +127,11 @@ impl PlannedTransaction {
         Ok(())
     }
 
-    /// The node all of it lives on.
+    /// The node that owns all keys.
+    ///
+    /// # Errors
+    ///
+    /// [`Unroutable`](ErrorKind::Unroutable) when there was no key.
     pub(crate) fn owner(&self) -> Result<NodeIndex, Error> {
         match &self.owner {
             Some((node, _)) => Ok(*node),
@@ -113,12 +143,16 @@ impl PlannedTransaction {
         }
     }
 
-    /// Whether any of the commands concerns scripts.
+    /// `Yes` if any of the commands concerns scripts.
     pub(crate) fn scripting(&self) -> Scripting {
         self.scripting
     }
 
-    /// Adds a key that it is about.
+    /// Adds a key that the transaction touches; the first one determines the node.
+    ///
+    /// # Errors
+    ///
+    /// [`CrossNode`](ErrorKind::CrossNode) when it lives on another node than the keys before.
     pub(crate) fn add_key(&mut self, router: &Router, key: &[u8]) -> Result<(), Error> {
         let owner = router.owner(key)?;
         match &self.owner {
@@ -142,18 +176,28 @@ impl PlannedTransaction {
         }
     }
 
-    /// The packed MULTI ... EXEC as one exchange. Nothing of it is ever sent twice.
+    /// The packed MULTI ... EXEC as one request. `commands` is the number of commands without MULTI and EXEC.
     pub(crate) fn exchange(node: NodeIndex, packed: &[u8], commands: usize) -> NodeRequest {
+        // All slots count as writes, so nothing is resent once any byte may have reached the server: even
+        // reads must not run outside their transaction.
         let slots = vec![ReplySlot::whole(0, Access::Write); commands + 2];
         NodeRequest::transaction(node, packed.to_vec(), slots)
     }
 
-    /// What EXEC answered, as `redis::Pipeline` expects it.
+    /// Turns the replies to MULTI, the commands and EXEC into the reply that `redis::Pipeline` expects: that
+    /// to EXEC.
+    ///
+    /// # Errors
+    ///
+    /// When the connection failed: [`Unknown`](ErrorKind::Unknown), unless nothing was sent. When the server
+    /// refused one of the commands: EXECABORT with the cause, which the server's own reply to EXEC does not
+    /// name.
     pub(crate) fn finish(node: &str, answers: Answers) -> Result<Value, Error> {
         if let Some(failure) = &answers.failure {
             return Err(failure.error(node, 0, Access::Write));
         }
         let mut values = answers.values;
+        // Before EXEC the only replies are OK and QUEUED, or the error of a command that was not queued.
         let exec = values.pop().unwrap_or_default();
         let refused = values
             .into_iter()
@@ -163,6 +207,8 @@ impl PlannedTransaction {
                 _ => None,
             });
         match (refused, exec) {
+            // Without MULTI the server ran the commands one by one as they came in: the error must not look
+            // like EXECABORT, which promises that nothing was done.
             (Some((0, error)), _) => Err(Error::from_server(&server_error(
                 error.code(),
                 &format!(

@@ -1,51 +1,62 @@
-//! EXEC after a WATCH that failed.
+//! EXEC after a failed WATCH.
 //!
-//! A transaction that relies on a WATCH must not run when the keys are not watched: it would overwrite what others wrote
-//! in between. A server never refuses a WATCH but for the number of its arguments; here it may name keys of several nodes,
-//! or a node may be down. So EXEC is refused from then on, until EXEC, DISCARD or UNWATCH has ended the attempt.
+//! A transaction that relies on a WATCH must not run when its keys are not watched: it would overwrite what
+//! others wrote in between. A server refuses a WATCH only for the number of its arguments or inside MULTI, so
+//! programs often ignore its reply. Here a WATCH may also name keys of several nodes, or its node may be
+//! down. EXEC is therefore refused from then on, until EXEC, DISCARD, UNWATCH or RESET ends the attempt.
+//!
+//! ```text
+//!            WATCH failed                       WATCH +OK, any other command
+//! Intact ─────────────────────▶ Failed          leave the state as it is
+//!        ◀─────────────────────
+//!   EXEC, DISCARD, UNWATCH, RESET
+//! ```
 
 use redis::Value;
 
 use crate::command::{Args, PackedCommands};
 use crate::error::{Error, ErrorKind, server_error};
 
-/// Whether each WATCH of a connection succeeded since the last EXEC, DISCARD or UNWATCH.
+/// The outcome of the WATCHes of a connection since the last EXEC, DISCARD, UNWATCH or RESET.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum WatchState {
-    /// Each did, or there was none.
+    /// Each succeeded, or there was none: EXEC may run.
     #[default]
     Intact,
-    /// One did not.
+    /// At least one failed: EXEC must not run.
     Failed,
 }
 
 impl WatchState {
-    /// The state after this command, which was `answered`, or refused before it was sent.
+    /// The state after one command: `answered` is its reply, or `Err` when it was refused before it was sent.
     pub(crate) fn after(self, args: &[&[u8]], answered: Result<&Value, ()>) -> Self {
         let name = args.first().copied().unwrap_or_default();
         if is_watch(name) {
             return match answered {
                 Ok(Value::Okay) => self,
-                // Of a transaction that is queued it changes nothing.
+                // Refused because of MULTI: the keys watched before MULTI are watched still.
                 Ok(Value::ServerError(error)) if is_inside_multi(error) => self,
                 _ => Self::Failed,
             };
         }
+        // Any reply ends the attempt, also an error: by sending DISCARD without MULTI a program has given it
+        // up all the same.
         match ends_watch(name) && answered.is_ok() {
             true => Self::Intact,
             false => self,
         }
     }
 
-    /// The state after these packed commands and the answers to them.
+    /// The state after a packed pipeline; `answers` are the replies to its commands, in their order.
     pub(crate) fn after_all(self, packed: &[u8], answers: &[Value]) -> Self {
-        // Mostly there is no WATCH among them.
+        // Most pipelines contain no WATCH, and an intact state can only change by one.
         let mut state = self;
         if state == Self::Intact && self.after_refused(packed) == Self::Intact {
             return state;
         }
         let mut args = Args::new();
         let mut commands = PackedCommands::new(packed);
+        // By the replies: after a failure there are fewer of them, and the connection is closed anyway.
         for answer in answers {
             match commands.next(&mut args) {
                 Ok(Some(_)) => state = state.after(&args, Ok(answer)),
@@ -55,7 +66,8 @@ impl WatchState {
         state
     }
 
-    /// The state after these packed commands were refused together.
+    /// The state after a packed pipeline was refused as a whole: a WATCH in it has failed. What would have
+    /// ended an attempt was not sent, so it ends nothing.
     pub(crate) fn after_refused(self, packed: &[u8]) -> Self {
         let mut args = Args::new();
         let mut commands = PackedCommands::new(packed);
@@ -67,7 +79,8 @@ impl WatchState {
         self
     }
 
-    /// Whether one of these packed commands is an EXEC that must not run.
+    /// True if these packed commands contain an EXEC that must not run. One after DISCARD, UNWATCH or RESET
+    /// may.
     pub(crate) fn forbids(self, packed: &[u8]) -> bool {
         let mut state = self;
         let mut args = Args::new();
@@ -87,7 +100,8 @@ impl WatchState {
     }
 }
 
-/// The error in the place of the answer to EXEC.
+/// The error returned instead of the reply to EXEC: EXECABORT, which programs treat as a transaction that did
+/// not take place.
 pub(crate) fn exec_abort() -> Error {
     const TEXT: &str = "Transaction discarded because an earlier WATCH failed, so its keys are not watched; WATCH them again";
     let error = server_error("EXECABORT", TEXT);
@@ -95,17 +109,19 @@ pub(crate) fn exec_abort() -> Error {
         .caused_by(std::sync::Arc::new(error.into()))
 }
 
-/// Whether a command of this name is WATCH.
+/// True if `name` is WATCH, in any case.
 pub(crate) fn is_watch(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"WATCH")
 }
 
+/// True for the commands after which a connection watches no key.
 fn ends_watch(name: &[u8]) -> bool {
     ["DISCARD", "EXEC", "RESET", "UNWATCH"]
         .iter()
         .any(|end| name.eq_ignore_ascii_case(end.as_bytes()))
 }
 
+/// True for the error of WATCH inside MULTI, recognized by its text: its code is the generic ERR.
 fn is_inside_multi(error: &redis::ServerError) -> bool {
     error
         .details()

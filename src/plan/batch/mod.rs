@@ -1,4 +1,23 @@
-//! Many commands as one request per node, and the answers back in the order asked.
+//! Many commands as one request per node, and the replies back in the order of the commands.
+//!
+//! * [`Batch`]: commands are added one after another with their plans, and written into the request of each
+//!   node they go to.
+//! * `node_request`: [`NodeRequest`], the bytes for one node in chunks, and [`ReplySlot`], the destination of
+//!   each reply.
+//! * [`FanOut`]: a command with more than one part, or one whose reply is rewritten (SCAN).
+//!
+//! GET, MGET and PING in one pipeline over two nodes:
+//!
+//! ```text
+//! command 0  GET a1          a: GET a1  · MGET a2 · PING      slots  0 whole, 1 part 0, 2 part 0
+//! command 1  MGET a2 b1      b: MGET b1 · PING                slots  1 part 1, 2 part 1
+//! command 2  PING
+//!
+//! replies: whole ones go to their place; parts are collected per fan-out, then merged
+//! ```
+//!
+//! A command that failed is an error reply in its place; the other commands keep their replies. Nothing here
+//! sends anything or decides about a resend: see `exchange`.
 
 mod node_request;
 
@@ -18,41 +37,58 @@ pub(crate) use node_request::{NodeRequest, ReplySlot};
 
 pub(in crate::plan) use node_request::WHOLE;
 
-/// A node's buffer begins with no less than this, or all of the bytes.
+/// Minimum capacity, in bytes, of the buffer for one node's request, unless the whole batch is smaller.
 const SHARE_BYTES_MIN: usize = 128;
 
-/// Goes before WAIT. A server waits for what the asking connection wrote, and a connection of a pool may have written
-/// nothing; a message that nobody listens to is replicated like a write and touches no key, so that the connection's mark
-/// stands behind every write that was acknowledged before, by whichever connection.
+/// PUBLISH to a channel without subscribers, sent before WAIT and WAITAOF.
+///
+/// A server waits for the writes of the connection that sends WAIT, and a connection from a pool may have
+/// written nothing: its WAIT would return at once. PUBLISH is replicated like a write and touches no key, so
+/// it moves the replication offset of this connection behind every write acknowledged before, over any
+/// connection.
 const WAIT_BARRIER: &[u8] = b"*3\r\n$7\r\nPUBLISH\r\n$19\r\nredis-sharding:wait\r\n$0\r\n\r\n";
 
-/// Commands on their way, grouped by node.
+/// Commands grouped by node, until their replies are merged.
+///
+/// Used in this order: [`add`](Self::add) and its variants for each command; [`exchange`](Self::exchange)
+/// once; then, when the exchange is over, [`finish`](Self::finish) or [`finish_one`](Self::finish_one).
+/// Commands are numbered from 0 as they are added.
 #[derive(Debug)]
 pub(crate) struct Batch<'r, 'f> {
     pub(in crate::plan) router: &'r Router,
-    /// Bytes that most nodes' requests fit into, so that their buffers need not grow.
+    /// Initial capacity of a node's buffer: an even share and a quarter more, so that most buffers never
+    /// grow.
     bytes_per_node: usize,
-    /// Where commands go that any node may answer.
+    /// The node for all commands that any node may serve. One for the whole batch, so that they share a
+    /// request.
     any: NodeIndex,
-    /// In node order; nodes without a request have none.
+    /// By node; `None` for nodes without a request.
     requests: Vec<Option<NodeRequest>>,
+    /// Commands whose replies are merged, in ascending order of their numbers.
     pub(in crate::plan) fan_outs: Vec<FanOut<'f>>,
+    /// Number of commands added so far, which is the number of the next one.
     pub(in crate::plan) commands: u32,
+    /// How long the servers may hold replies back, over all commands.
     blocking: BlockingTime,
 }
 
-/// A command whose answers come from several nodes, or need another touch.
+/// A command whose reply is made from those of several nodes, or rewritten: [`Plan::Split`], [`Plan::All`],
+/// [`Plan::Scan`].
 #[derive(Debug)]
 pub(in crate::plan) struct FanOut<'f> {
+    /// Number of the command within the batch.
     pub(in crate::plan) command: u32,
+    /// Its plan.
     pub(in crate::plan) plan: Plan,
+    /// The packed command, for its name and keys: merges and errors need them.
     pub(in crate::plan) frame: &'f [u8],
-    /// Whether the nodes that can be reached answer for all.
+    /// True if the replies of the reachable nodes may stand for all nodes.
     pub(in crate::plan) partial: bool,
 }
 
 impl<'r, 'f> Batch<'r, 'f> {
-    /// For requests of so many bytes altogether. `entropy` is any number: it chooses the node for what any node may answer.
+    /// A batch for commands of `bytes` bytes in total. `entropy` is a random number: it chooses the node for
+    /// the commands that any node may serve.
     pub(crate) fn new(router: &'r Router, bytes: usize, entropy: u64) -> Self {
         let nodes = router.topology().nodes().len();
         Self {
@@ -66,7 +102,7 @@ impl<'r, 'f> Batch<'r, 'f> {
         }
     }
 
-    /// Adds one command: its packed bytes, its arguments, its plan.
+    /// Adds one command, given packed and as arguments, with its plan.
     #[inline]
     pub(crate) fn add(&mut self, frame: &'f [u8], args: &[&[u8]], routed: RoutedCommand) {
         match routed.plan {
@@ -79,17 +115,18 @@ impl<'r, 'f> Batch<'r, 'f> {
         }
     }
 
-    /// Adds one command that any node may answer.
+    /// Adds one command that any node may serve.
     pub(crate) fn add_any(&mut self, frame: &[u8], routed: RoutedCommand) {
         let slot = ReplySlot::whole(self.commands, routed.access).anywhere();
         self.add_whole(self.any, slot, frame, routed.blocking);
     }
 
-    /// Where commands go that any node may answer.
+    /// The node to which this batch sends the commands that any node may serve.
     pub(crate) fn any_node(&self) -> NodeIndex {
         self.any
     }
 
+    /// Adds one command with a part for each of its nodes.
     fn add_fan_out(&mut self, frame: &'f [u8], args: &[&[u8]], routed: RoutedCommand) {
         let command = self.commands;
         self.commands += 1;
@@ -100,6 +137,8 @@ impl<'r, 'f> Batch<'r, 'f> {
             Plan::All(_) => {
                 for node in self.router.topology().indices() {
                     let slot = ReplySlot::part(command, node.as_u16(), access);
+                    // The barrier shares the slot of its WAIT: its reply is overwritten by that to WAIT
+                    // unless it is an error.
                     if routed.wait_scope == WaitScope::AllWrites {
                         self.push(node, slot, |out| out.extend_from_slice(WAIT_BARRIER));
                     }
@@ -108,6 +147,8 @@ impl<'r, 'f> Batch<'r, 'f> {
             }
             Plan::Split(split) => {
                 for (number, part) in (0..).zip(&split.parts) {
+                    // The last chance to notice a plan of another topology, before a key is written to the
+                    // wrong node.
                     debug_assert!(part.keys.iter().all(|&key| {
                         self.router.topology().locate(args[split.position(key)]) == Some(part.node)
                     }));
@@ -128,13 +169,14 @@ impl<'r, 'f> Batch<'r, 'f> {
         });
     }
 
-    /// Adds one command that goes to `node` because the user says so.
+    /// Adds one command for `node`. The keys are not checked again.
     #[inline]
     pub(crate) fn add_at(&mut self, node: NodeIndex, frame: &[u8], routed: RoutedCommand) {
         let slot = ReplySlot::whole(self.commands, routed.access);
         self.add_whole(node, slot, frame, routed.blocking);
     }
 
+    /// Adds one command that goes to a single node.
     #[inline]
     fn add_whole(
         &mut self,
@@ -148,18 +190,24 @@ impl<'r, 'f> Batch<'r, 'f> {
         self.push(node, slot, |out| out.extend_from_slice(frame));
     }
 
-    /// What each node gets, in node order, ready to be sent.
+    /// Takes the requests of all nodes, in node order, as an exchange ready to be sent.
     pub(crate) fn exchange<R: ReplyBuffer>(&mut self) -> Exchange<R> {
+        // The batch itself stays behind: its fan-outs say how the replies are merged.
         let requests = std::mem::take(&mut self.requests);
         let nodes = requests.len();
         Exchange::new(requests.into_iter().flatten(), self.blocking, nodes)
     }
 
-    /// Puts the replies in the order of the commands. What went wrong is a server error in its place, with a code word
-    /// of ours where the server said nothing. `entropy` is any number, for commands that leave their reply to chance.
+    /// The replies in the order of the commands.
+    ///
+    /// A failure is an error reply in the place of its command: the server's own, or one with a code of this
+    /// crate when the server sent none. `entropy` is a random number for replies that are chosen at random
+    /// (RANDOMKEY).
     pub(crate) fn finish(&self, exchange: Exchange, entropy: u64) -> Vec<Value> {
         let (mut values, outcomes) = self.collect(exchange);
         for (fan_out, outcomes) in self.fan_outs.iter().zip(outcomes) {
+            // An error takes the place of one reply only: the other commands of the pipeline were carried
+            // out.
             values[fan_out.command as usize] = self
                 .merge(fan_out, outcomes, entropy)
                 .unwrap_or_else(|error| error.to_reply());
@@ -167,7 +215,12 @@ impl<'r, 'f> Batch<'r, 'f> {
         values
     }
 
-    /// The reply of the only command in the batch.
+    /// The reply to the only command of the batch. `entropy` is a random number, as for
+    /// [`finish`](Self::finish).
+    ///
+    /// # Errors
+    ///
+    /// When the parts of a fan-out cannot be merged because some failed; the error names the parts.
     pub(crate) fn finish_one(&self, exchange: Exchange, entropy: u64) -> Result<Value, Error> {
         let (mut values, mut outcomes) = self.collect(exchange);
         match (self.fan_outs.first(), outcomes.pop()) {
@@ -176,7 +229,7 @@ impl<'r, 'f> Batch<'r, 'f> {
         }
     }
 
-    /// Before a part is sent, the placement is asked again.
+    /// Checks once more, in debug builds only, that the command goes to the owner of its key.
     fn check_owner(&self, node: NodeIndex, args: &[&[u8]]) {
         if cfg!(debug_assertions)
             && let Ok(command) = self.router.lookup(args)
@@ -187,6 +240,7 @@ impl<'r, 'f> Batch<'r, 'f> {
         }
     }
 
+    /// Appends one request to those of `node`.
     #[inline]
     fn push(&mut self, node: NodeIndex, slot: ReplySlot, write: impl FnOnce(&mut Vec<u8>)) {
         match &mut self.requests[node.get()] {
@@ -195,7 +249,7 @@ impl<'r, 'f> Batch<'r, 'f> {
                 let mut exchange = NodeRequest::new(node);
                 exchange.packed.reserve(self.bytes_per_node);
                 exchange.push(slot, write);
-                // As many slots as there is room for requests like the first.
+                // Most pipelines repeat one command, so the first request predicts the number of slots.
                 exchange
                     .slots
                     .reserve(self.bytes_per_node / exchange.packed.len());
@@ -204,10 +258,17 @@ impl<'r, 'f> Batch<'r, 'f> {
         }
     }
 
-    /// Sorts answers into the places of whole commands, and the outcomes of spread ones.
+    /// Distributes the replies: those to whole commands into their places, and those to parts into one list
+    /// per fan-out.
+    ///
+    /// A request that moved to another node occurs once for each node, in that order, so a later result
+    /// overwrites an earlier failure.
     fn collect(&self, exchange: Exchange) -> (Vec<Value>, Vec<Vec<Outcome>>) {
+        // Fan-outs leave nil in their places until they are merged.
         let mut values = Vec::new();
         values.resize_with(self.commands as usize, || Value::Nil);
+        // A part that no reply or failure reaches keeps `Err(None)`, which is reported as an unknown outcome,
+        // not as nil.
         let mut outcomes: Vec<Vec<Outcome>> = self
             .fan_outs
             .iter()
@@ -226,6 +287,8 @@ impl<'r, 'f> Batch<'r, 'f> {
             for (number, slot) in exchange.slots.iter().enumerate().skip(answered) {
                 let failure = answers.failure.as_ref();
                 let error = failure.map(|failure| match slot.part {
+                    // Only whole commands shorten their errors: an error about parts stands alone in its
+                    // reply.
                     WHOLE if number > answered => failure.error_again(name, number, slot.access),
                     _ => failure.error(name, number, slot.access),
                 });
@@ -238,18 +301,29 @@ impl<'r, 'f> Batch<'r, 'f> {
         (values, outcomes)
     }
 
-    /// Notes what came of one part of a spread command.
+    /// Records the outcome of one part of a fan-out.
     fn record(&self, outcomes: &mut [Vec<Outcome>], slot: ReplySlot, outcome: Outcome) {
+        // Fan-outs are in the order of their commands, so a binary search finds the one of a slot.
         let spread = self
             .fan_outs
             .partition_point(|spread| spread.command < slot.command);
         let place = &mut outcomes[spread][slot.part as usize];
-        // What was refused stays refused, whatever the request behind it says.
+        // Two requests may share a slot (PUBLISH before WAIT). If the first was refused, the reply to the
+        // second is worthless: WAIT without its barrier does not wait for the writes of other connections.
         if !matches!(place, Ok(Value::ServerError(_))) {
             *place = outcome;
         }
     }
 
+    /// Merges the outcomes of all parts of a fan-out into one reply.
+    ///
+    /// A failed part is excused when the merge rule expects some nodes to fail, or when its node is
+    /// unreachable and the reply may be partial. At least one part must have succeeded; only a scan may skip
+    /// a node that is its sole part.
+    ///
+    /// # Errors
+    ///
+    /// When a part failed that is not excused, or all did.
     pub(in crate::plan) fn merge(
         &self,
         spread: &FanOut<'_>,
@@ -265,6 +339,7 @@ impl<'r, 'f> Batch<'r, 'f> {
                 || spread.partial && is_unreachable(outcome)
         };
         let all_excused = outcomes.iter().all(excused);
+        // A scan asks one node per step, so an unreachable node is skipped here, not merged away.
         if let (true, true, Some(step)) = (all_excused, good == 0, spread.scan_step())
             && let Some(answer) = step.skip(self.router)
         {
@@ -291,7 +366,8 @@ impl<'r, 'f> Batch<'r, 'f> {
                 let question = Question {
                     args: &spread.args(),
                     missing: &missing,
-                    // Other bits for every command of a pipeline.
+                    // Each command of a pipeline needs other bits, or all RANDOMKEYs would choose the same
+                    // node.
                     entropy: entropy.rotate_left(spread.command.wrapping_mul(7)),
                 };
                 merge::merge(rule, question, answers)
@@ -299,8 +375,10 @@ impl<'r, 'f> Batch<'r, 'f> {
         }
     }
 
-    /// The answers there are, and the names of the nodes that cannot be reached. Where texts stand under the names of their
-    /// nodes, an error stands in the place of a text.
+    /// The replies to merge, and the names of the unreachable nodes.
+    ///
+    /// Failed parts are left out, except where the merged reply lists texts by node: there the error stands
+    /// in the place of the text.
     fn reachable<'n>(
         &'n self,
         rule: Merge,
@@ -314,6 +392,7 @@ impl<'r, 'f> Batch<'r, 'f> {
             if is_unreachable(&outcome) {
                 unreachable.push(node);
             }
+            // Failures that are left out here were excused by the caller.
             let value = match outcome {
                 Ok(Value::ServerError(_)) | Err(_) if rule != Merge::Texts => continue,
                 Ok(value) => value,
@@ -324,7 +403,10 @@ impl<'r, 'f> Batch<'r, 'f> {
         (answers, unreachable)
     }
 
-    /// The error for a command of which at least one part failed.
+    /// The error for a fan-out with at least one failed part; `good` is the number of parts that succeeded.
+    ///
+    /// If no part succeeded and all failed alike, it is the first error, so that its kind is kept; otherwise
+    /// [`Partial`](ErrorKind::Partial). Either lists all parts.
     fn failed(
         &self,
         spread: &FanOut<'_>,
@@ -358,6 +440,7 @@ impl<'r, 'f> Batch<'r, 'f> {
             )
         });
         let parts: Vec<PartOutcome> = parts.collect();
+        // Repeating the command also repeats the parts that succeeded, which is safe only for reads.
         let retry = match errors.iter().flatten().all(Error::is_retryable)
             && (good == 0 || self.only_reads(&frame_args))
         {
@@ -368,42 +451,50 @@ impl<'r, 'f> Batch<'r, 'f> {
         let errors = errors.into_iter().flatten();
         let first = errors.min_by_key(|error| error.has_server_code("NOTBUSY"));
         match first {
+            // An error of a fan-out with a single part reads like that of a command for one node.
             Some(error) if good == 0 && parts.len() == 1 => error.with_parts(parts, retry),
             Some(error) if good == 0 && same_status(&parts) => error.with_parts(parts, retry),
             _ => Error::partial(&spread.name(&frame_args), parts, retry),
         }
     }
 
-    /// Whether a command changes nothing, so that the parts of it that were done may be done again.
+    /// True if the command is a read, so that the parts that succeeded may be repeated.
     fn only_reads(&self, args: &[&[u8]]) -> bool {
         let command = self.router.lookup(args);
         command.is_ok_and(|command| command.access() == Access::Read)
     }
 }
 
-/// A part's answer; or why there is none.
+/// The reply to one part, which may be an error reply; or the error in its place. `Err(None)` stands for a
+/// part without any result.
 type Outcome = Result<Value, Option<Error>>;
 
+/// True for a reply that is not an error.
 fn is_good(outcome: &Outcome) -> bool {
     !matches!(outcome, Ok(Value::ServerError(_)) | Err(_))
 }
 
-/// Whether a node may fail where others do not.
+/// True if the merge rule accepts this failure of one node as long as another node succeeds.
 fn is_excused(rule: Merge, outcome: &Outcome) -> bool {
     match rule {
         Merge::OneSucceeded => true,
+        // An error reply is listed among the texts; a missing reply is not.
         Merge::Texts => outcome.is_ok(),
         _ => false,
     }
 }
 
+/// True if all parts ended in the same way.
 fn same_status(parts: &[PartOutcome]) -> bool {
     parts
         .windows(2)
         .all(|pair| pair[0].status == pair[1].status)
 }
 
-/// An executor gives an answer or a failure for every request; were one forgotten, it must not look like an answer.
+/// The error of a request, or one that stands in for a result that the executor failed to deliver.
+///
+/// Executors return a reply or a failure for every request. If one were forgotten, it must not look like a
+/// reply, and since nothing is known about it, it counts as possibly applied.
 pub(in crate::plan) fn missing(error: Option<Error>, node: &str) -> Error {
     error.unwrap_or_else(|| {
         Error::new(
@@ -417,7 +508,7 @@ pub(in crate::plan) fn missing(error: Option<Error>, node: &str) -> Error {
     })
 }
 
-/// A server error gains the name of its node; everything else stays as it is.
+/// Adds the name of the node to an error reply; other replies are returned unchanged.
 #[inline]
 pub(crate) fn with_node_name(value: Value, node: &str) -> Value {
     match value {
@@ -426,6 +517,7 @@ pub(crate) fn with_node_name(value: Value, node: &str) -> Value {
     }
 }
 
+/// Writes SCAN with the node's own cursor in the place of the packed one.
 fn write_scan(args: &[&[u8]], cursor: u64, out: &mut Vec<u8>) {
     use crate::resp::{write_arg, write_header};
     write_header(out, args.len());
@@ -437,6 +529,7 @@ fn write_scan(args: &[&[u8]], cursor: u64, out: &mut Vec<u8>) {
 }
 
 impl FanOut<'_> {
+    /// The rule by which the replies become one.
     pub(in crate::plan) fn merge(&self) -> Merge {
         match &self.plan {
             Plan::All(merge) => *merge,
@@ -445,7 +538,7 @@ impl FanOut<'_> {
         }
     }
 
-    /// The step of a scan that it is, if it is one.
+    /// The step of a scan, if the command is one.
     pub(in crate::plan) fn scan_step(&self) -> Option<CursorStep> {
         match self.plan {
             Plan::Scan { node, answered, .. } => Some(CursorStep { node, answered }),
@@ -453,10 +546,12 @@ impl FanOut<'_> {
         }
     }
 
+    /// The numbers of the parts.
     pub(in crate::plan) fn part_count(&self, router: &Router) -> std::ops::Range<usize> {
         0..self.nodes(router).count()
     }
 
+    /// The nodes of the parts, in the order of their numbers.
     pub(in crate::plan) fn nodes<'s>(
         &'s self,
         router: &Router,
@@ -469,19 +564,21 @@ impl FanOut<'_> {
         }
     }
 
-    /// The arguments again; they were read once already.
+    /// The arguments, parsed again. They parsed when the command was planned, so an error is impossible here.
     pub(in crate::plan) fn args(&self) -> Args<'_> {
         let mut args = Args::new();
         let _ = PackedCommands::new(self.frame).next(&mut args);
         args
     }
 
+    /// The name of the command in upper case, for errors.
     fn name(&self, args: &[&[u8]]) -> String {
         args.first()
             .map(|name| name.escape_ascii().to_string().to_ascii_uppercase())
             .unwrap_or_default()
     }
 
+    /// The keys of one part; empty for commands that are not split.
     fn keys(&self, part: usize, args: &[&[u8]]) -> Vec<Vec<u8>> {
         match &self.plan {
             Plan::Split(split) => split.parts[part]

@@ -1,4 +1,14 @@
-//! What one node gets, and where its answers belong.
+//! The requests for one node as bytes, and the destination of each reply.
+//!
+//! A long request is written in chunks, the next one when the replies to the one before are read:
+//!
+//! ```text
+//! packed      ├──────── 1 MiB ────────┼──────── 1 MiB ────────┼── rest ──┤
+//! chunk_ends                     (bytes, slots)          (bytes, slots)
+//! slots       0, 1, 2, ...            │ 517, 518, ...         │ 1034, ...
+//! ```
+//!
+//! A chunk never ends within a transaction or between two requests that share a slot.
 
 use redis::Value;
 
@@ -8,47 +18,55 @@ use crate::plan::ExpectedEnd;
 #[cfg(feature = "proxy")]
 use crate::plan::SharedByteMeter;
 
-/// The most bytes of requests that are on their way to one node; a longer request is written in chunks, each when the one before is answered.
+/// Maximum number of bytes written to one node before its replies are read. Longer requests are written in
+/// chunks of this size; a single request may exceed it.
 ///
-/// A server that answers while it is still being written to must find its answers read at some time, and a Redis server
-/// keeps unread answers in memory.
+/// A server replies while it is still being written to. An executor that only writes would fill both socket
+/// buffers and then block forever, or make a Redis server keep all replies in its memory.
 pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
 
-/// What one node gets.
+/// The requests for one node, and the destinations of their replies.
 #[derive(Debug)]
 pub(crate) struct NodeRequest {
+    /// The node that receives them.
     pub(crate) node: NodeIndex,
-    /// Requests in the wire format, one after another.
+    /// The requests in the wire format, one after another.
     pub(crate) packed: Vec<u8>,
-    /// One per request: where its answer belongs.
+    /// The destination of each reply: one per request, in the same order.
     pub(crate) slots: Vec<ReplySlot>,
-    /// Ends of the chunks before the last: bytes and requests.
+    /// Ends of all chunks but the last, as numbers of bytes and of requests from the beginning. Empty for
+    /// most requests.
     chunk_ends: Vec<(usize, usize)>,
+    /// The last reply that shows that the connection may be reused.
     pub(crate) ending: ExpectedEnd,
-    /// Counts the bytes of replies that are passed on unread.
+    /// Counts the bytes of replies that are forwarded undecoded.
     #[cfg(feature = "proxy")]
     pub(crate) meter: Option<SharedByteMeter>,
-    /// How many nodes were asked before this one.
+    /// Number of nodes that were tried before this one; see `other_node`.
     pub(in crate::plan) tried: usize,
-    /// Goes over a connection that one user holds: what it means depends on that connection's state, so it is never sent over
-    /// another one.
+    /// True for requests over a dedicated connection. Their meaning depends on the state of that connection,
+    /// so they are never sent over another one.
     pub(in crate::plan) is_pinned: bool,
 }
 
-/// Where an answer belongs.
+/// The destination of one reply, and the properties of its request that matter when the reply is missing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReplySlot {
+    /// Number of the command within its batch.
     pub(in crate::plan) command: u32,
-    /// The part of a command that went to several nodes, or [`WHOLE`].
+    /// Number of the part of a fan-out, or [`WHOLE`].
     pub(in crate::plan) part: u16,
+    /// Read or write: a read may be resent when its reply is missing.
     pub(crate) access: Access,
-    /// Whether any other node may answer as well.
+    /// True if any other node may serve the request.
     pub(in crate::plan) anywhere: bool,
 }
 
+/// The part number of a command that goes to one node only. No fan-out has as many parts.
 pub(in crate::plan) const WHOLE: u16 = u16::MAX;
 
 impl ReplySlot {
+    /// The slot of a command that goes to a single node.
     pub(crate) fn whole(command: u32, access: Access) -> Self {
         Self {
             command,
@@ -58,7 +76,7 @@ impl ReplySlot {
         }
     }
 
-    /// One part of a command that goes to several nodes.
+    /// The slot of one part of a fan-out.
     pub(in crate::plan) fn part(command: u32, part: u16, access: Access) -> Self {
         Self {
             part,
@@ -66,7 +84,7 @@ impl ReplySlot {
         }
     }
 
-    /// The place of a request that any other node may answer as well.
+    /// Marks the request as one that any node may serve.
     pub(crate) fn anywhere(self) -> Self {
         Self {
             anywhere: true,
@@ -75,15 +93,17 @@ impl ReplySlot {
     }
 }
 
-/// A stretch of an exchange that is written before its answers are read.
+/// A part of a request that is written at once, before its replies are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Chunk<'e> {
+    /// Whole requests in the wire format.
     pub(crate) bytes: &'e [u8],
-    /// How many requests it holds.
+    /// Number of requests, which is the number of replies to read.
     pub(crate) count: usize,
 }
 
 impl NodeRequest {
+    /// No request for `node` yet.
     pub(in crate::plan) fn new(node: NodeIndex) -> Self {
         Self {
             node,
@@ -98,7 +118,7 @@ impl NodeRequest {
         }
     }
 
-    /// One request.
+    /// A single packed request.
     pub(in crate::plan) fn single(node: NodeIndex, packed: Vec<u8>, slot: ReplySlot) -> Self {
         Self {
             packed,
@@ -107,7 +127,7 @@ impl NodeRequest {
         }
     }
 
-    /// Requests for a connection that one user holds.
+    /// Packed requests with `replies` replies for a dedicated connection, in one chunk. All count as writes.
     pub(in crate::plan) fn pinned(
         node: NodeIndex,
         packed: Vec<u8>,
@@ -116,6 +136,7 @@ impl NodeRequest {
     ) -> Self {
         Self {
             packed,
+            // The operation reads all replies itself, so the numbers of the slots do not matter.
             slots: vec![ReplySlot::whole(0, Access::Write); replies],
             ending,
             is_pinned: true,
@@ -123,7 +144,7 @@ impl NodeRequest {
         }
     }
 
-    /// Requests that go in one chunk, because they are one.
+    /// MULTI ... EXEC, packed, in one chunk.
     pub(crate) fn transaction(node: NodeIndex, request: Vec<u8>, slots: Vec<ReplySlot>) -> Self {
         Self {
             packed: request,
@@ -133,19 +154,21 @@ impl NodeRequest {
         }
     }
 
-    /// Whether the connection is as it was, now that these are all the answers.
+    /// True if the connection may be reused after these replies, which must be complete.
     pub(crate) fn has_ended_well(&self, answers: &[Value]) -> bool {
         answers
             .last()
+            // No reply at all is only complete for SUBSCRIBE over RESP3, whose connection is not reused
+            // anyway.
             .is_none_or(|last| self.ending.is_met_by(last))
     }
 
-    /// How many chunks it is written in.
+    /// Number of chunks, at least 1.
     pub(crate) fn chunks(&self) -> usize {
         self.chunk_ends.len() + 1
     }
 
-    /// One chunk, or `None` after the last.
+    /// Chunk number `number`, from 0; `None` after the last.
     pub(crate) fn chunk(&self, number: usize) -> Option<Chunk<'_>> {
         let (first_byte, first) = match number.checked_sub(1) {
             None => (0, 0),
@@ -161,7 +184,7 @@ impl NodeRequest {
         })
     }
 
-    /// An empty one that goes to `node` after this one has failed.
+    /// No request yet, for `node`, which is tried after the node of this one.
     pub(in crate::plan) fn same_for(&self, node: NodeIndex) -> Self {
         Self {
             ending: self.ending,
@@ -172,8 +195,11 @@ impl NodeRequest {
         }
     }
 
-    /// What is left from request number `first` on.
+    /// A copy of the requests from number `first` on, divided into chunks of its own.
     pub(crate) fn rest(&self, first: usize) -> Self {
+        // Parsed again, because the ends of single requests are not kept: a resend is rare, and requests are
+        // many. `tried` and `is_pinned` are not copied: the rest goes to the node of this request, and pinned
+        // ones are never resent.
         let mut rest = Self::new(self.node);
         rest.ending = self.ending;
         #[cfg(feature = "proxy")]
@@ -192,11 +218,15 @@ impl NodeRequest {
         rest
     }
 
+    /// Appends one request, which `write` packs, and begins a new chunk with it if it does not fit into the
+    /// last one.
     #[inline]
     pub(in crate::plan) fn push(&mut self, slot: ReplySlot, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.packed.len();
         write(&mut self.packed);
         let start = self.chunk_ends.last().map_or(0, |&(bytes, _)| bytes);
+        // `before > start`: a request that is larger than a chunk by itself must not leave an empty chunk
+        // before it.
         if self.packed.len() - start > IN_FLIGHT_BYTES_MAX
             && before > start
             && !self.is_one_with_last(slot)
@@ -206,12 +236,15 @@ impl NodeRequest {
         self.slots.push(slot);
     }
 
-    /// Whether a request for this slot must go in one chunk with the request before it. A chunk may be sent on another
-    /// connection than the one before: EXEC would find no MULTI there, and WAIT would not wait for what went ahead of it.
+    /// True if the next request, with this slot, must be in one chunk with the request before it.
+    ///
+    /// A resend may put the rest of the chunks on another connection: EXEC would find no MULTI there, and
+    /// WAIT would not wait for the barrier sent before it.
     fn is_one_with_last(&self, slot: ReplySlot) -> bool {
         let is_same_part = |last: &ReplySlot| {
             slot.part != WHOLE && (last.command, last.part) == (slot.command, slot.part)
         };
+        // `ending` is set before the first push, and all requests of a transaction stay in one chunk.
         self.ending == ExpectedEnd::Exec || self.slots.last().is_some_and(is_same_part)
     }
 }

@@ -1,8 +1,13 @@
-//! One command, until its reply.
+//! One command, from its plan to its reply.
 //!
-//! The command goes as its plan says. Three replies are no end, because nothing was run and the client has what is missing:
-//! NOSCRIPT (EVAL goes in the place of EVALSHA), `Function not found` (the libraries go, then FCALL again), and the router's
-//! own refusal of a function without keys whose library it does not know (FUNCTION LIST, then a plan). Each is tried once.
+//! The command is sent to the nodes of its plan. Three refusals are not final, because nothing was run and
+//! the client has, or can get, what is missing. Each recovery is tried once:
+//!
+//! | refusal | recovery |
+//! |---|---|
+//! | NOSCRIPT from the node | EVAL with the source instead of EVALSHA |
+//! | `Function not found` from the node | FUNCTION LOAD of all known libraries, then FCALL again |
+//! | the router's own, for a function without keys of an unknown library | FUNCTION LIST, then route again |
 
 use std::time::Instant;
 
@@ -17,47 +22,55 @@ use crate::plan::{Exchange, ExpectedEnd, Plan, RoutedCommand, Router, Scope, Scr
 /// One packed command and its arguments.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request<'a> {
+    /// The command in the wire format.
     pub(crate) packed: &'a [u8],
+    /// Its arguments; the first is its name. Slices of `packed`.
     pub(crate) args: &'a [&'a [u8]],
 }
 
-/// One command on its way: see the picture in the module above.
+/// One command under way. The parent module has a picture of its states.
 pub(crate) struct CommandOperation<'a, R: ReplyForm> {
     router: &'a Router,
     scripts: &'a dyn ScriptStore,
     request: Request<'a>,
     context: R::Context,
+    /// Random bits, for commands that any node may serve and for RANDOMKEY.
     entropy: u64,
+    /// The exchange of the current state; empty where the state sends nothing.
     exchange: Exchange<R>,
     state: State<'a>,
-    /// For how many nodes a script command is meant.
+    /// The nodes that a script command concerns: all, or only its own.
     scope: Scope,
-    /// Sent over a connection that one user holds. What goes ahead of it goes over the same one.
+    /// True if the command is sent over a dedicated connection. FUNCTION LOADs before it are sent over that
+    /// one too.
     is_pinned: bool,
-    /// Held back by somebody else's wish (CLIENT PAUSE), besides its own. Every exchange of the operation has this time,
-    /// since the pause holds back each of them.
+    /// How long CLIENT PAUSE may hold each exchange back, besides the time that the command itself blocks.
     held: BlockingTime,
 }
 
+/// The exchange under way, and what follows it.
 enum State<'a> {
-    /// Refused. What was sent, if anything, was sent to tidy up.
+    /// Refused with this error. The exchange, if it has a request, only ends a transaction; its reply is
+    /// ignored.
     Refused(Error),
-    /// Refused, but the libraries of the nodes may show its keys: they are being listed.
+    /// FUNCTION LIST. The command was refused with this error, which stands if the libraries do not show its
+    /// keys.
     Listing(Error),
-    /// Sent to several nodes.
+    /// The command, to several nodes; the replies are merged.
     FanOut(Batch<'a, 'a>, Scripting),
-    /// Sent to one node, or to any.
+    /// The command, to one node or to any. The only state whose reply may lead to a recovery.
     Sent(RoutedCommand),
-    /// The libraries that the node lacks are being loaded.
+    /// FUNCTION LOAD of all known libraries on the node that lacked a function.
     Loading(NodeIndex, RoutedCommand),
-    /// Sent again; whatever the node replies now is the reply.
+    /// The command again, or EVAL in its place; its reply is final.
     Resent(RoutedCommand),
+    /// The result was returned.
     Done,
 }
 
 impl<'a, R: ReplyForm> CommandOperation<'a, R> {
-    /// One that goes to the nodes of its keys. `routed` is what [`Router::route`] says of it. `entropy` is any number: it
-    /// decides where there is a choice.
+    /// A command for the nodes of its keys. `routed` is the result of [`Router::route`] for it, `entropy` a
+    /// random number that chooses among nodes where any may serve it.
     pub(crate) fn new(
         router: &'a Router,
         scripts: &'a dyn ScriptStore,
@@ -80,6 +93,8 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         };
         match routed {
             Ok(routed) => operation.send(routed),
+            // Only for a function without keys whose library is unknown; no other refusal depends on the
+            // nodes.
             Err(refusal) if scripts.snapshot().lacks_code_for(request.args) => {
                 operation.list_libraries(refusal);
             }
@@ -88,8 +103,10 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         operation
     }
 
-    /// One that goes to one node because the user says so. It never goes to another one, and a library that it loads is not
-    /// brought to the others: see [`Scope::OneNode`].
+    /// A command for one node that the user named.
+    ///
+    /// It never moves to another node, and a library that it loads is not distributed to the other nodes: see
+    /// [`Scope::OneNode`].
     pub(crate) fn at_node(
         router: &'a Router,
         scripts: &'a dyn ScriptStore,
@@ -97,13 +114,16 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         routed: RoutedCommand,
         context: R::Context,
     ) -> Self {
+        // No randomness is needed: the node is given.
         let mut operation = Self::new(router, scripts, request, Ok(routed), context, 0);
         operation.scope = Scope::OneNode;
         operation
     }
 
-    /// One that is sent over a connection to `node` that the user holds, and never over another one. `packed` is what is
-    /// sent: inside MULTI the EVAL in the place of an EVALSHA, whose reply, QUEUED, cannot show that the script is missing.
+    /// A command over a dedicated connection, and never over another one.
+    ///
+    /// `packed` is sent instead of the request. They differ inside MULTI, where EVAL replaces EVALSHA: the
+    /// reply, QUEUED, could not show that the script is missing.
     pub(crate) fn pinned(
         router: &'a Router,
         scripts: &'a dyn ScriptStore,
@@ -112,6 +132,8 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         routed: RoutedCommand,
         context: R::Context,
     ) -> Self {
+        // Commands for dedicated connections are always planned for one node; the executor uses its own
+        // connection anyway.
         let node = match routed.plan {
             Plan::One(node) => node,
             _ => NodeIndex::new(0),
@@ -134,7 +156,8 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         }
     }
 
-    /// One that is refused, after `packed`, if any, was sent over the connection to `node` that the user holds.
+    /// A command that is refused with `refusal` after `tidy_up` was sent: a packed command for the dedicated
+    /// connection to that node. Its reply is ignored.
     pub(crate) fn refused(
         router: &'a Router,
         scripts: &'a dyn ScriptStore,
@@ -150,7 +173,7 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         operation
     }
 
-    /// Gives it the time besides that the servers may hold all commands back.
+    /// Extends every exchange by the time that CLIENT PAUSE may hold commands back.
     #[cfg(feature = "proxy")]
     pub(crate) fn held_back(mut self, held: BlockingTime) -> Self {
         self.held = held;
@@ -158,17 +181,19 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         self
     }
 
+    /// Begins to list the libraries of a node, which may show the keys of a function that was refused with
+    /// `refusal`.
     fn list_libraries(&mut self, refusal: Error) {
-        // Nodes have the same libraries, or are meant to.
-        // The first that can be reached is asked, not one by chance: where nodes differ, a function must not be there at one
-        // time and not at another.
+        // All nodes should have the same libraries, so one is enough. The first reachable one, not a random
+        // one: where nodes differ after all, a function must not exist in one call and be missing in the
+        // next.
         let mut batch = Batch::new(self.router, LIST_LIBRARIES.len(), 0);
         batch.add_any(LIST_LIBRARIES, RoutedCommand::read(batch.any_node()));
         self.exchange = batch.exchange();
         self.state = State::Listing(refusal);
     }
 
-    /// Sends the command as it is planned, in the time that the listing left, if there was one.
+    /// Prepares the exchange of the planned command, within the time that an earlier FUNCTION LIST has left.
     fn send(&mut self, routed: RoutedCommand) {
         let nodes = self.router.topology().nodes().len();
         let end = self.exchange.end();
@@ -191,37 +216,43 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         self.state = State::Sent(routed);
     }
 
-    /// Sends these requests to the node that replied, within the time that is left. A command that concerns scripts waits
-    /// for nothing, so this ends after the response timeout at the latest, also where the first exchange had no end.
+    /// Prepares an exchange of these requests with one node, within the time that is left.
+    ///
+    /// Commands about scripts do not block, so it ends after the response timeout at the latest.
     fn send_to<P: AsRef<[u8]>>(&mut self, node: NodeIndex, requests: &[P], routed: &RoutedCommand) {
         let end = self.exchange.end();
         let mut request = match self.is_pinned {
             true => NodeRequest::pinned(node, Vec::new(), 0, ExpectedEnd::Any),
             false => NodeRequest::new(node),
         };
+        // Libraries can be large: one allocation of the exact size.
         let bytes = requests.iter().map(|packed| packed.as_ref().len());
         request.packed.reserve_exact(bytes.sum());
         for packed in requests {
             let slot = ReplySlot::whole(0, routed.access);
             request.push(slot, |out| out.extend_from_slice(packed.as_ref()));
         }
+        // 1 instead of the number of nodes: what this node lacks must be sent to this node.
         self.exchange = Exchange::new([request], routed.blocking, 1).until(end);
         self.exchange.add_blocking(self.held);
     }
 
+    /// Takes the exchange out, leaving an empty one that keeps the deadline for the next.
     fn take_exchange(&mut self) -> Exchange<R> {
         let none = Exchange::new([], BlockingTime::None, 0).until(self.exchange.end());
         std::mem::replace(&mut self.exchange, none)
     }
 
-    /// Goes on after the libraries were listed: with the plan that they show, if they do.
+    /// Records the listed libraries, and routes the command again with what they show.
     fn handle_listing(&mut self, refusal: Error) {
         let listed = self.take_exchange().into_last();
         let Some(libraries) = listed.and_then(|(_, answers)| answers.values.first_value()) else {
+            // No node replied: that the function is unknown is the better error, since it names the way out.
             self.state = State::Refused(refusal);
             return;
         };
-        // What is listed is known from now on: the next call of the function is planned at once.
+        // Recorded in the cache of the client, so that the next call of the function is planned without a
+        // listing.
         let scripts = self.scripts;
         scripts.update(&mut |cache| ScriptCache::record_libraries(cache, &libraries));
         match self.router.route(self.request.args, &|| scripts.snapshot()) {
@@ -233,8 +264,11 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         }
     }
 
-    /// The reply of the one node; `None` when it lacked a script, which is brought to it. The reply of a command that was
-    /// resent stands as it is, or a node that forgets at once would be asked for ever.
+    /// The result of a command that went to one node; `None` when the node lacked a script and a recovery was
+    /// prepared.
+    ///
+    /// `may_recover` is false after a recovery: otherwise a node that forgets its scripts at once (SCRIPT
+    /// FLUSH in a loop) would be sent the command forever.
     fn handle_reply(
         &mut self,
         routed: RoutedCommand,
@@ -248,6 +282,7 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         if routed.scripting == Scripting::No || !may_recover {
             return Some(Ok(reply));
         }
+        // By the current cache: it may have learned the script after this command was routed.
         let args = self.request.args;
         match R::recovery(&self.scripts.snapshot(), args, &reply) {
             None => {
@@ -272,13 +307,15 @@ impl<R: ReplyForm> Operation for CommandOperation<'_, R> {
     type Output = Result<R::Reply, Error>;
 
     fn poll(&mut self, now: Instant) -> Step<'_, R, Self::Output> {
-        // Every state leads on, and none comes twice: it is taken out before it is acted upon, so that a poll after the end
-        // finds `Done`.
+        // Each state is taken out before it is acted upon, and no state leads back to an earlier one. So the
+        // loop ends, and a poll after the end finds `Done`.
         loop {
             if self.exchange.poll(now) {
                 return Step::Send(&mut self.exchange);
             }
             match std::mem::replace(&mut self.state, State::Done) {
+                // After the exchange, if any: the transaction on the server must be ended before the user
+                // learns of it.
                 State::Refused(refusal) => return Step::Done(Err(refusal)),
                 State::Listing(refusal) => self.handle_listing(refusal),
                 State::FanOut(batch, scripting) => {
@@ -301,7 +338,8 @@ impl<R: ReplyForm> Operation for CommandOperation<'_, R> {
                     }
                 }
                 State::Loading(node, routed) => {
-                    // Whatever became of the libraries: a node says itself what it still lacks.
+                    // The replies to FUNCTION LOAD do not matter: a library may exist already, and if a
+                    // function is still missing, the node's reply to the command itself shows it.
                     self.send_to(node, &[self.request.packed], &routed);
                     self.state = State::Resent(routed);
                 }
@@ -316,10 +354,10 @@ impl<R: ReplyForm> Operation for CommandOperation<'_, R> {
     }
 }
 
-/// An executor that polls on after the end must not take anything for a reply.
+/// The error of a poll after the end: an executor that polls on must not mistake anything for a reply.
 pub(super) fn over() -> Error {
     Error::new(
         crate::error::ErrorKind::Unknown,
-        "the reply was given already",
+        "the result was already returned",
     )
 }

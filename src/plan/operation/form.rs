@@ -1,8 +1,10 @@
-//! The two forms in which replies are given: decoded, or as they came.
+//! The two forms of replies: decoded values, or frames as they were received.
 //!
-//! An operation decides by what a reply says, and gives it back in the form it came in. Clients decode every reply; the
-//! proxy passes frames on, and reads only errors and what has to be merged. Both take the same decisions: `simulation` runs
+//! Clients decode every reply. The proxy forwards frames, and decodes only errors and the replies that must
+//! be merged. An operation is generic over the form, so that both make the same decisions: `simulation` runs
 //! every row of a single command in both forms.
+//!
+//! The form of the clients, `Vec<Value>`, is here; that of the proxy is in `raw`.
 
 use redis::Value;
 
@@ -13,17 +15,25 @@ use crate::plan::operation::ScriptStore;
 use crate::plan::scripts::Recovery;
 use crate::plan::{Answers, Exchange, ReplyBuffer, Scope, ScriptCache, with_node_name};
 
-/// A form in which the replies of nodes are kept, and the reply of a command is made of them.
+/// A form in which replies of nodes are kept and turned into the reply to a command.
 pub(crate) trait ReplyForm: ReplyBuffer {
     /// The reply to one command.
     type Reply;
-    /// What else it takes to make one.
+    /// Further input for making a reply, such as the protocol version of the proxy's client.
     type Context: Copy;
 
-    /// The reply of `node` to one request. An error of the server is a reply.
+    /// The reply of `node` to one request. An error reply is a reply.
+    ///
+    /// # Errors
+    ///
+    /// When the reply is missing; `access` then decides between a retryable error and `Unknown`.
     fn single(answers: Answers<Self>, node: &str, access: Access) -> Result<Self::Reply, Error>;
 
-    /// The reply to the only command of a batch, merged from the parts of its nodes.
+    /// The reply to the only command of a batch, merged from the replies of its nodes.
+    ///
+    /// # Errors
+    ///
+    /// When the parts cannot be merged because some of them failed.
     fn merged(
         batch: Batch<'_, '_>,
         exchange: Exchange<Self>,
@@ -31,10 +41,11 @@ pub(crate) trait ReplyForm: ReplyBuffer {
         entropy: u64,
     ) -> Result<Self::Reply, Error>;
 
-    /// What makes a script command work that a node could not carry out; `None` when the reply stands.
+    /// How to repeat a script command that the node refused because it lacks the script; `None` when the
+    /// reply is final.
     fn recovery(cache: &ScriptCache, args: &[&[u8]], reply: &Self::Reply) -> Option<Recovery>;
 
-    /// Records what a script command did by its reply. Gives the reply as the client has to see it.
+    /// Records the effect of a script command, as its reply shows it, and returns the reply for the client.
     fn record(
         scripts: &dyn ScriptStore,
         args: &[&[u8]],
@@ -43,7 +54,7 @@ pub(crate) trait ReplyForm: ReplyBuffer {
         reply: Self::Reply,
     ) -> Self::Reply;
 
-    /// The first of these replies, decoded; `None` when there is none or it cannot be read.
+    /// The first of these replies, decoded; `None` when there is none or it cannot be decoded.
     fn first_value(&self) -> Option<Value>;
 }
 
@@ -52,6 +63,7 @@ impl ReplyForm for Vec<Value> {
     type Context = ();
 
     fn single(mut answers: Answers, node: &str, access: Access) -> Result<Value, Error> {
+        // A reply counts even if the connection failed after it: there was only one request.
         match (answers.values.pop(), answers.failure) {
             (Some(value), _) => Ok(with_node_name(value, node)),
             (None, Some(failure)) => Err(failure.error(node, 0, access)),
@@ -83,6 +95,7 @@ impl ReplyForm for Vec<Value> {
     }
 
     fn first_value(&self) -> Option<Value> {
+        // Copied, since the caller has the replies by reference; only a FUNCTION LIST is ever read this way.
         self.first().cloned()
     }
 }

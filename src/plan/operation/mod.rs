@@ -1,10 +1,13 @@
-//! One request from its plan to its reply, whatever may happen to it: a state machine without I/O.
+//! One request from its plan to its reply, through all failures and recoveries, as a state machine without
+//! I/O.
 //!
-//! * [`CommandOperation`]: one command, routed by its keys, to one node, or over a connection that one user holds.
-//! * [`PipelineOperation`]: many commands, or one MULTI ... EXEC.
-//! * `form`: the two forms of a reply: a decoded [`Value`], or the frame as it came.
+//! * `command`: [`CommandOperation`], one command, routed by its keys, to a named node, or over a dedicated
+//!   connection.
+//! * `pipeline`: [`PipelineOperation`], many commands, or one MULTI ... EXEC.
+//! * `form`: [`ReplyForm`], the two forms of a reply: a decoded [`Value`], or the frame as it was received.
+//! * `simulation` (tests only): operations over simulated nodes that fail in every place.
 //!
-//! An executor loops: [`poll`](Operation::poll) gives an [`Exchange`] to send, or the reply.
+//! An executor loops: [`poll`](Operation::poll) returns an [`Exchange`] to send, or the reply.
 //!
 //! ```text
 //!            plan refused, libraries unknown
@@ -16,11 +19,14 @@
 //!     └──────────────▶ Loading the libraries ─────────┘
 //! ```
 //!
-//! Broken connections and nodes out of reach are matters of the [`Exchange`] itself. All of it ends within the time of the
-//! first exchange: a step that would begin later is not taken, and fails as a request that was not sent.
+//! Broken connections and unreachable nodes are handled inside the [`Exchange`]. All exchanges share the
+//! deadline of the first: a step that would begin later is not taken, and fails as a request that was not
+//! sent.
 //!
-//! No state comes twice, so an operation takes at most four exchanges: FUNCTION LIST, the command, FUNCTION LOAD, the command
-//! again. A pipeline takes two. `simulation` runs them over nodes that break in every place.
+//! No state is entered twice, so a command takes at most four exchanges: FUNCTION LIST, the command, FUNCTION
+//! LOAD, the command again. A pipeline takes two.
+//!
+//! Nothing here knows about sockets or tasks, and nothing here decides about a resend.
 
 mod command;
 mod form;
@@ -41,7 +47,7 @@ pub(crate) use pipeline::{PipelineOperation, Selection};
 
 /// A request under way.
 ///
-/// EVALSHA of a script that the client knows, at a node that was restarted:
+/// EVALSHA of a script in the client's cache, on a node that was restarted:
 ///
 /// ```text
 /// poll ─▶ Send: EVALSHA to a     the executor sends it and records the reply, NOSCRIPT
@@ -49,21 +55,24 @@ pub(crate) use pipeline::{PipelineOperation, Selection};
 /// poll ─▶ Done: 1
 /// ```
 ///
-/// It does nothing between two calls, so one that is dropped is given up: what was sent stays sent.
+/// An operation does nothing between two polls, so dropping it gives the request up; what was sent stays
+/// sent.
 pub(crate) trait Operation {
-    /// The form in which replies are read.
+    /// The form in which replies are received.
     type Replies: ReplyBuffer;
-    /// What comes of it.
+    /// The result of the operation.
     type Output;
 
-    /// Goes on with what came back for the exchange that was given last. `now` is the time; it never goes back. After
-    /// [`Step::Done`] there is an error for those who poll on, and never a second reply.
+    /// Advances by the results recorded in the last exchange, and returns the next step.
+    ///
+    /// `now` must not go backwards. After [`Step::Done`] every further poll returns an error, never a second
+    /// reply.
     fn poll(&mut self, now: Instant) -> Step<'_, Self::Replies, Self::Output>;
 }
 
-/// What an operation needs next.
+/// The next step of an operation.
 ///
-/// An executor knows these two and nothing of what is behind them:
+/// An executor needs to know nothing else:
 ///
 /// ```text
 /// loop {
@@ -75,35 +84,37 @@ pub(crate) trait Operation {
 /// ```
 #[derive(Debug)]
 pub(crate) enum Step<'o, R, T> {
-    /// These requests sent, and their replies recorded in them.
+    /// Send the pending requests of this exchange and record the results in it, then poll again.
     Send(&'o mut Exchange<R>),
-    /// Nothing: this is what came of it. It is given once.
+    /// The operation is over with this result, which is returned once.
     Done(T),
 }
 
-/// Where a client keeps its script cache.
+/// The script cache of a client, shared by all its operations.
 ///
-/// A cache is an `Arc` behind a lock of the handle's: an operation reads a snapshot, which costs a reference, and takes the
-/// lock alone only for what is new. Between the two another request may have changed the cache, so every change is made to
-/// the cache as it is then, not to the snapshot.
+/// The cache is an `Arc` behind a lock in the handle: an operation reads a snapshot, which costs a reference
+/// count, and takes the exclusive lock only to record something new. Another request may have changed the
+/// cache since the snapshot, so changes are applied to the current cache, not to the snapshot.
 pub(crate) trait ScriptStore: Sync {
-    /// The cache as it is now.
+    /// The current cache.
     fn snapshot(&self) -> Arc<ScriptCache>;
-    /// Changes it.
+    /// Calls `change` with the current cache while no other request can change it.
     fn update(&self, change: &mut dyn FnMut(&mut Arc<ScriptCache>));
 }
 
 impl dyn ScriptStore + '_ {
-    /// Records what a script command did by its reply. Gives the reply as the client has to see it.
+    /// Records the effect of a script command, as its reply shows it, and returns the reply for the client:
+    /// SCRIPT EXISTS is completed from the cache.
     fn record_reply(&self, args: &[&[u8]], scope: Scope, mut reply: Value) -> Value {
-        // A script that runs again and again needs no lock that only one can hold.
+        // Checked on a snapshot first, because nearly all calls are EVALSHA of a known script, which must not
+        // serialize all requests on the exclusive lock.
         if self.snapshot().would_change(args, scope, &reply) {
             self.update(&mut |cache| ScriptCache::record_reply(cache, args, scope, &mut reply));
         }
         reply
     }
 
-    /// Records what the script commands of a pipeline did by its replies, and corrects these.
+    /// Records the effects of the script commands of a pipeline, and completes its replies from the cache.
     fn record_replies(&self, journal: &ScriptJournal<'_>, values: &mut [Value]) {
         if !journal.is_empty() {
             self.update(&mut |cache| journal.record(cache, values));

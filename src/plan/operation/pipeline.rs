@@ -1,9 +1,20 @@
-//! Many commands, or one transaction, until their replies.
+//! Many commands, or one transaction, from their plan to their replies.
 //!
-//! The commands of a pipeline go to their own nodes in one exchange. Scripts that a node may lack went ahead when it was
-//! planned; functions that a node turned out to lack are brought there and called again in a second exchange, the only one.
-//! A function that is called again runs behind the commands that followed it: a pipeline promises no order among nodes, and
-//! the first call was refused, not run.
+//! The commands of a pipeline go to their own nodes in one exchange. Scripts are no problem there: when the
+//! pipeline was planned, the first EVALSHA of a script became EVAL. Functions that a node turns out to lack
+//! are loaded there and called again in a second exchange; there is no third.
+//!
+//! ```text
+//! Batch ───────────────────────────────▶ replies
+//!   │ Function not found                    ▲
+//!   └────▶ Retrying: FUNCTION LOAD, FCALL ──┘
+//! Transaction, Private ────────────────▶ replies
+//! Known ───────────────────────────────▶ an empty transaction, or a refusal
+//! ```
+//!
+//! A function that is called again runs after commands that followed it in the pipeline. A pipeline over
+//! several nodes promises no order among them, and the first call was refused, not run. A transaction and a
+//! dedicated connection do promise an order, so nothing is called again there.
 
 use std::time::Instant;
 
@@ -20,25 +31,30 @@ use crate::plan::{
     Exchange, FunctionRetry, PipelineKind, PlannedTransaction, Router, ScriptJournal,
 };
 
-/// A pipeline on its way.
+/// A pipeline under way.
 pub(crate) struct PipelineOperation<'a> {
     router: &'a Router,
     scripts: &'a dyn ScriptStore,
+    /// Random bits, for replies that are chosen at random.
     entropy: u64,
+    /// The exchange of the current state; empty where the state sends nothing.
     exchange: Exchange,
     state: State<'a>,
 }
 
-/// Which replies `redis::Pipeline` wants: `offset` are left out, `count` are returned.
+/// The replies that `redis::Pipeline` returns to its caller.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Selection {
+    /// The kind of the pipeline.
     pub(crate) kind: PipelineKind,
+    /// Number of replies to skip at the beginning.
     pub(crate) offset: usize,
+    /// Number of replies to return after those.
     pub(crate) count: usize,
 }
 
 impl Selection {
-    /// What `redis::Pipeline` asks for together with these packed commands.
+    /// The selection that `redis::Pipeline` passes along with packed commands.
     pub(crate) fn of(packed: &[u8], offset: usize, count: usize) -> Self {
         Self {
             kind: PipelineKind::of(packed, offset, count),
@@ -48,22 +64,25 @@ impl Selection {
     }
 }
 
+/// The exchange under way, and what follows it.
 enum State<'a> {
-    /// MULTI and EXEC with nothing between them, or refused.
+    /// The result is known: an empty transaction, or a refusal after an exchange that only ends a
+    /// transaction.
     Known(Result<Vec<Value>, Error>),
-    /// Commands that go to their own nodes.
+    /// Commands for the nodes of their keys, or for one node that the user named.
     Batch(Batch<'a, 'a>, Option<ScriptJournal<'a>>),
-    /// Functions that nodes lacked are called again.
+    /// Functions that nodes lacked are loaded and called again; the other replies are complete.
     Retrying(FunctionRetry<'a>, Vec<Value>, ScriptJournal<'a>),
-    /// MULTI ... EXEC at one node.
+    /// MULTI ... EXEC on one node.
     Transaction(NodeIndex, Option<ScriptJournal<'a>>),
-    /// Over a connection that the user holds.
+    /// Any pipeline over a dedicated connection.
     Private(NodeIndex, PipelineKind, Option<ScriptJournal<'a>>),
+    /// The result was returned.
     Done,
 }
 
 impl<'a> PipelineOperation<'a> {
-    /// One that goes as it is planned. `entropy` is any number: it decides where there is a choice.
+    /// A planned pipeline. `entropy` is a random number for replies that are chosen at random.
     pub(crate) fn new(
         router: &'a Router,
         scripts: &'a dyn ScriptStore,
@@ -72,6 +91,7 @@ impl<'a> PipelineOperation<'a> {
     ) -> Self {
         let nodes = router.topology().nodes().len();
         let (exchange, state) = match planned {
+            // The reply of a server to EXEC without commands.
             PlannedPipeline::Empty => (
                 Exchange::new([], BlockingTime::None, 0),
                 State::Known(Ok(vec![Value::Array(Vec::new())])),
@@ -97,7 +117,7 @@ impl<'a> PipelineOperation<'a> {
         }
     }
 
-    /// One that is sent over a connection that the user holds to `node`.
+    /// A pipeline over a dedicated connection to `node`, whose requests are in `exchange`.
     pub(crate) fn private(
         router: &'a Router,
         scripts: &'a dyn ScriptStore,
@@ -115,7 +135,8 @@ impl<'a> PipelineOperation<'a> {
         }
     }
 
-    /// One that is refused, after what `exchange` holds, if anything, was sent. The reply to that does not matter.
+    /// A pipeline that is refused with `refusal` after `exchange`, which ends a transaction, was sent. Its
+    /// reply is ignored.
     pub(crate) fn refused(
         router: &'a Router,
         scripts: &'a dyn ScriptStore,
@@ -131,13 +152,15 @@ impl<'a> PipelineOperation<'a> {
         }
     }
 
-    /// Takes it out, and keeps its end for the one that may follow.
+    /// Takes the exchange out, leaving an empty one that keeps the deadline for the next.
     fn take_exchange(&mut self) -> Exchange {
         let none = Exchange::new([], BlockingTime::None, 0).until(self.exchange.end());
         std::mem::replace(&mut self.exchange, none)
     }
 
-    /// The replies of a batch. What failed is an error in its place, so a batch itself never fails. `None` when nodes lacked functions, which are brought to them and called again.
+    /// The replies of a batch; `None` when nodes lacked functions and a second exchange was prepared.
+    ///
+    /// A failed command is an error reply in its place, so a batch itself never fails.
     fn handle_batch(
         &mut self,
         batch: &Batch<'a, 'a>,
@@ -147,6 +170,7 @@ impl<'a> PipelineOperation<'a> {
         let Some(journal) = journal else {
             return Some(values);
         };
+        // Recorded only after the retry, so that the journal sees the final reply of each command.
         let cache = self.scripts.snapshot();
         if let Some(mut retry) = FunctionRetry::of(&journal, self.router, &cache, &values) {
             self.exchange = retry.exchange().until(self.exchange.end());
@@ -157,18 +181,24 @@ impl<'a> PipelineOperation<'a> {
         Some(values)
     }
 
-    /// The replies of one node to all that was sent to it, without those to the libraries that went ahead. When the
-    /// connection breaks, a transaction fails as a whole: whether EXEC was carried out nobody can say.
+    /// The replies of one node to a transaction, or to a pipeline over a dedicated connection when `private`
+    /// has its kind.
+    ///
+    /// # Errors
+    ///
+    /// When the connection broke. A transaction then fails as a whole, since EXEC may have been carried out.
     fn handle_one(
         &mut self,
         node: NodeIndex,
         journal: Option<&ScriptJournal<'_>>,
         private: Option<PipelineKind>,
     ) -> Result<Vec<Value>, Error> {
+        // An exchange of one request always has a last node; the default only spares a panic.
         let (_, mut answers) = self
             .take_exchange()
             .into_last()
             .unwrap_or((node, Default::default()));
+        // Before anything counts replies: those of the FUNCTION LOADs sent ahead are no part of the pipeline.
         if let Some(journal) = journal {
             journal.drop_preloads(&mut answers);
         }
@@ -177,6 +207,7 @@ impl<'a> PipelineOperation<'a> {
             Some(kind) => finish_private(name, kind, answers)?,
             None => vec![PlannedTransaction::finish(name, answers)?],
         };
+        // Not recorded after a failure: what was carried out of the pipeline is not known then.
         if let Some(journal) = journal {
             self.scripts.record_replies(journal, &mut values);
         }
@@ -186,7 +217,7 @@ impl<'a> PipelineOperation<'a> {
 
 impl Operation for PipelineOperation<'_> {
     type Replies = Vec<Value>;
-    /// All replies, before those that are wanted were [selected](Selection::select).
+    /// All replies; [`Selection::select`] takes those that redis-rs expects.
     type Output = Result<Vec<Value>, Error>;
 
     fn poll(&mut self, now: Instant) -> Step<'_, Vec<Value>, Self::Output> {
@@ -194,6 +225,7 @@ impl Operation for PipelineOperation<'_> {
             if self.exchange.poll(now) {
                 return Step::Send(&mut self.exchange);
             }
+            // Taken out first, so that a poll after the end finds `Done`.
             let result = match std::mem::replace(&mut self.state, State::Done) {
                 State::Known(result) => result,
                 State::Batch(batch, journal) => match self.handle_batch(&batch, journal) {
@@ -217,7 +249,7 @@ impl Operation for PipelineOperation<'_> {
 }
 
 impl Selection {
-    /// The replies that `redis::Pipeline` wants to see.
+    /// Takes the selected replies out of all replies.
     pub(crate) fn select(self, values: Vec<Value>) -> Vec<Value> {
         select_replies(values, self.kind, self.offset, self.count)
     }

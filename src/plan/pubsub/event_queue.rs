@@ -1,19 +1,29 @@
-//! Events on their way to the user of a subscriber, bounded by number and by bytes.
+//! The queue of events between the connections of a subscriber and its user, bounded by number and by bytes.
+//!
+//! When it is full, the connections stop reading, and the server's own limit on output buffers applies. The
+//! bound is checked before a push, not by it: one event of any size fits into a queue that has room, so a
+//! large message cannot be stuck.
 
 use std::collections::VecDeque;
 
 use super::{EVENT_BYTES_MAX, EVENTS_MAX, Event};
 
-/// Room for so many events is kept when none waits.
+/// Maximum capacity, in events, kept by an empty queue; more is freed, so that one burst does not hold memory
+/// forever.
 const EVENTS_KEPT: usize = 1024;
 
-/// Events that wait for the user of a subscriber.
+/// Events that the user of a subscriber has not taken yet.
 #[derive(Debug)]
 pub(crate) struct EventQueue {
     events: VecDeque<Event>,
+    /// Approximate size of the queued events, in bytes.
     bytes: usize,
+    /// Limit of `bytes`.
     bytes_max: usize,
-    /// A change is waited for. The confirmation comes behind the messages that are there, so more of them are taken.
+    /// True while the user waits for a change of subscriptions, which doubles both limits.
+    ///
+    /// The confirmation arrives after messages already sent, and the user takes none of them while waiting:
+    /// with a full queue the confirmation would never be read.
     changing: bool,
 }
 
@@ -29,30 +39,37 @@ impl Default for EventQueue {
 }
 
 impl EventQueue {
-    /// Whether another event may be added, however large it is.
+    /// True if another event may be pushed, however large it is.
     pub(crate) fn has_room(&self) -> bool {
         let times = if self.changing { 2 } else { 1 };
+        // `bytes_max` comes from the user and may be `usize::MAX`.
         self.events.len() < EVENTS_MAX * times && self.bytes < self.bytes_max.saturating_mul(times)
     }
 
+    /// Appends an event. The caller has checked [`has_room`](Self::has_room).
     pub(crate) fn push(&mut self, event: Event) {
         self.bytes += event.bytes();
         self.events.push_back(event);
     }
 
+    /// Takes the oldest event.
     pub(crate) fn pop(&mut self) -> Option<Event> {
         let event = self.events.pop_front()?;
         self.bytes -= event.bytes();
+        // A `VecDeque` never shrinks by itself, and shrinking one that is not empty would copy its events.
         if self.events.is_empty() && self.events.capacity() > EVENTS_KEPT {
             self.events = VecDeque::new();
         }
         Some(event)
     }
 
+    /// Sets the limit in bytes. Defaults to [`EVENT_BYTES_MAX`]. Events already queued stay.
     pub(crate) fn set_bytes_max(&mut self, bytes: usize) {
         self.bytes_max = bytes;
     }
 
+    /// Sets whether the user is waiting for a change of subscriptions. Afterwards the queue may be over its
+    /// limit until enough events are taken.
     pub(crate) fn set_changing(&mut self, changing: bool) {
         self.changing = changing;
     }

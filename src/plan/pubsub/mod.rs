@@ -1,11 +1,43 @@
-//! Publish and subscribe over many nodes, as far as it has nothing to do with how bytes move.
+//! The subscriptions of a subscriber: on which nodes they are made, which of them are confirmed, and how they
+//! are restored on a new connection. No I/O.
 //!
-//! A channel belongs to the node that owns its name: there it is listened to, and there PUBLISH goes. Patterns are listened
-//! to on every node, and so are the channels of keyspace notifications, which tell of keys wherever these live.
+//! * [`NamesByNode`]: groups channels and patterns by the nodes on which they must be subscribed.
+//! * [`SubscriptionTracker`]: the subscriptions on one node, desired and confirmed. [`ChangeRequest`] packs a
+//!   change of them.
+//! * [`Event`], [`Message`], [`SubscriptionKind`]: what the user of a subscriber receives. `event_queue`: the
+//!   bounded queue in between.
 //!
-//! A script publishes at the node it runs on, which its keys decide: only a channel with the hash tag of those keys is
-//! listened to there. Listening to every channel on every node would mend that, and let one node that is down stop all
-//! subscriptions.
+//! **Where.** A channel is subscribed on the node that owns its name, which is also the node that PUBLISH
+//! goes to. Patterns are subscribed on every node, and so are the channels of keyspace notifications, which
+//! are published by whichever node has the key.
+//!
+//! A script publishes on the node it runs on, which its keys decide: its messages only arrive on channels
+//! with the hash tag of those keys. Subscribing every channel on every node would lift that restriction, but
+//! a single node that is down would then delay all subscriptions.
+//!
+//! **The life of a subscription** on one node. `desired` changes when the user calls, `confirmed` when the
+//! node replies:
+//!
+//! ```text
+//!                 subscribe()               SUBSCRIBE confirmed
+//!   (unknown) ────────────────▶ desired ─────────────────────────▶ desired, confirmed
+//!       ▲                        │   ▲                                │          │
+//!       │  refused: roll_back()  │   │     connection broke:          │          │ unsubscribe()
+//!       ├────────────────────────┘   └──── begin_restore() ───────────┘          ▼
+//!       │                                                                    confirmed
+//!       └──────────────────────── UNSUBSCRIBE confirmed, or connection broke ────┘
+//! ```
+//!
+//! **A new connection** first restores all desired subscriptions, before any other request is written to it:
+//!
+//! ```text
+//! connection broke      Event::Disconnected
+//! connected again       begin_restore(); restore() until it returns None; then the changes queued by then
+//! replies               handle_reply(): Nothing, Nothing, ..., Restored ──▶ Event::Missed
+//! ```
+//!
+//! Nothing here acknowledges messages or fills gaps: pub/sub loses what is published while a connection is
+//! down, and the events say when that may have happened.
 
 mod event_queue;
 mod worker;
@@ -26,39 +58,50 @@ use crate::resp::{write_arg, write_command, write_header};
 pub(crate) use event_queue::EventQueue;
 pub(crate) use worker::{ChangeProgress, ConnectionEnd, SubscriptionWorker};
 
-/// At most so many events wait for the user of a subscriber, twice as many while it waits for a change to be confirmed.
-/// When they are not taken, the servers' own limits come to bear: a server drops a subscriber that does not read, and
-/// [`Event::Disconnected`] and [`Event::Missed`] tell of it.
+/// Maximum number of events queued for the user of a subscriber; twice as many while it waits for a change to
+/// be confirmed.
+///
+/// When the queue is full, nothing more is read from the servers, and their own limits apply: a server
+/// disconnects a subscriber that does not read, which shows as [`Event::Disconnected`] and [`Event::Missed`].
 pub const EVENTS_MAX: usize = 65_536;
 
-/// At most so many bytes of events wait for the user of a subscriber, unless its `with_event_bytes_max` says otherwise: what a
-/// server keeps for a subscriber (`client-output-buffer-limit pubsub`). As with [`EVENTS_MAX`], nothing is read from the
-/// servers until some are taken.
+/// Default maximum size, in bytes, of the events queued for the user of a subscriber; `with_event_bytes_max`
+/// changes it.
+///
+/// It equals what a server keeps for a subscriber by default (`client-output-buffer-limit pubsub`). When it
+/// is reached, nothing more is read from the servers until events are taken.
 pub const EVENT_BYTES_MAX: usize = 32 << 20;
 
-/// A silent connection is asked with PING after so long, and given up when it stays silent for as long again.
-/// Shorter for the unit tests.
+/// A connection that has been silent this long is sent a PING, and is closed when it stays silent for as long
+/// again.
+///
+/// Without it a subscriber would never notice that its node, or the network in between, is gone: it only
+/// reads. Shorter in unit tests.
 pub(crate) const KEEPALIVE_AFTER: Duration =
     Duration::from_millis(if cfg!(test) { 300 } else { 15_000 });
 
-/// Names that are dealt with in a row before other tasks get their turn.
+/// Maximum number of channels or patterns processed at once, with the lock held and without yielding to other
+/// tasks.
 pub(crate) const NAMES_AT_ONCE: usize = 512;
 
-/// What a subscriber hears.
+/// An event that a subscriber receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
     /// A message was published.
     Message(Message),
-    /// The connection to a node broke: messages that are published at this node from now on are missed, until
-    /// [`Missed`](Self::Missed) says that its subscriptions have been made again. Comes at once, and once for every
-    /// connection that breaks.
+    /// The connection to a node broke.
+    ///
+    /// Messages published on this node from now on are missed, until [`Missed`](Self::Missed) shows that its
+    /// subscriptions have been made again. Sent at once, and once for every connection that breaks.
     Disconnected {
         /// The node's name.
         node: String,
     },
-    /// The connection to a node broke and its subscriptions have been made again: messages that were published at this
-    /// node in between have been missed.
+    /// The subscriptions on a node have been made again after its connection broke.
+    ///
+    /// Messages published on this node in between have been missed; those published from now on are received.
+    /// A program that reads the current data after this event has no gap.
     Missed {
         /// The node's name.
         node: String,
@@ -66,7 +109,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// How much memory it takes, as good as.
+    /// Approximate size in memory, in bytes. Counts the enum itself, so that empty messages are not free.
     fn bytes(&self) -> usize {
         let text = match self {
             Self::Message(message) => {
@@ -85,27 +128,28 @@ impl Event {
 pub struct Message {
     /// The channel it was published to.
     pub channel: Vec<u8>,
-    /// The pattern that matched, when it came by PSUBSCRIBE.
+    /// The pattern that matched, for a subscription by PSUBSCRIBE.
     pub pattern: Option<Vec<u8>>,
-    /// What was published.
+    /// The published message.
     pub payload: Vec<u8>,
-    /// How the channel is listened to.
+    /// The kind of subscription by which the message was received.
     pub kind: SubscriptionKind,
 }
 
-/// How one listens.
+/// The kind of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum SubscriptionKind {
-    /// To a channel: SUBSCRIBE.
+    /// A channel: SUBSCRIBE.
     Channel,
-    /// To all channels that match a pattern, on every node: PSUBSCRIBE.
+    /// All channels that match a pattern, on every node: PSUBSCRIBE.
     Pattern,
-    /// To a shard channel: SSUBSCRIBE. Servers have it from Redis 7.0 on.
+    /// A shard channel: SSUBSCRIBE, which exists since Redis 7.0.
     Shard,
 }
 
 impl SubscriptionKind {
+    /// The command that makes this change.
     pub(crate) fn command(self, change: SubscriptionChange) -> &'static [u8] {
         match (self, change) {
             (Self::Channel, SubscriptionChange::Subscribe) => b"SUBSCRIBE",
@@ -118,23 +162,26 @@ impl SubscriptionKind {
     }
 }
 
-/// To begin or to end to listen.
+/// The direction of a change of subscriptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SubscriptionChange {
     Subscribe,
     Unsubscribe,
 }
 
-/// A name, shared by all that keep it.
+/// The name of a channel or pattern. Shared, because a pattern is kept once for each node.
 pub(crate) type ChannelName = Arc<[u8]>;
 
-/// Names by the nodes that must hear of them.
+/// Channels or patterns, grouped by the nodes on which they must be subscribed.
+///
+/// Names are added in slices of [`NAMES_AT_ONCE`], so that a caller can yield in between.
 pub(crate) struct NamesByNode {
     kind: SubscriptionKind,
     by_node: Vec<Vec<ChannelName>>,
 }
 
 impl NamesByNode {
+    /// No names yet, of one kind.
     pub(crate) fn new(router: &Router, kind: SubscriptionKind) -> Self {
         Self {
             kind,
@@ -142,11 +189,16 @@ impl NamesByNode {
         }
     }
 
-    /// Adds names.
+    /// Adds names to the nodes on which they must be subscribed.
+    ///
+    /// # Errors
+    ///
+    /// [`Unroutable`](ErrorKind::Unroutable) when the placement does not cover a channel.
     pub(crate) fn add(&mut self, router: &Router, names: &[Vec<u8>]) -> Result<(), Error> {
         for name in names {
             let shared = ChannelName::from(name.as_slice());
             match is_everywhere(self.kind, name) {
+                // Every node needs it, even one that is down: it is subscribed there when the node is back.
                 true => {
                     let nodes = self.by_node.iter_mut();
                     nodes.for_each(|node| node.push(Arc::clone(&shared)));
@@ -157,15 +209,17 @@ impl NamesByNode {
         Ok(())
     }
 
-    /// The nodes that must hear of any, in node order, and the names for each.
+    /// The nodes with at least one name, in node order, and their names.
     pub(crate) fn finish(self, router: &Router) -> Vec<(NodeIndex, Vec<ChannelName>)> {
         let nodes = router.topology().indices().zip(self.by_node);
         nodes.filter(|(_, names)| !names.is_empty()).collect()
     }
 }
 
-/// Whether every node may have something to say. A server publishes what happens to its keys by itself, under names that
-/// say nothing of which node that is.
+/// True if a subscription must be made on every node.
+///
+/// A server publishes keyspace notifications itself, on the node that has the key: `__keyspace@0__:user:1` is
+/// published by the owner of `user:1`, not by the owner of that channel name.
 fn is_everywhere(kind: SubscriptionKind, name: &[u8]) -> bool {
     match kind {
         SubscriptionKind::Pattern => true,
@@ -176,50 +230,68 @@ fn is_everywhere(kind: SubscriptionKind, name: &[u8]) -> bool {
     }
 }
 
-/// What is listened to at one node, and what the node has confirmed. All that is done takes time that does not depend on how
-/// much is listened to, or is done in steps of [`NAMES_AT_ONCE`].
+/// The subscriptions on one node: desired by the user, and confirmed by the node.
+///
+/// It lives behind a lock that the user and the reader of the connection share. So each call takes time
+/// independent of the number of subscriptions, or handles at most [`NAMES_AT_ONCE`] of them and is called
+/// again.
+///
+/// A change: [`begin_change`](Self::begin_change), [`change`](Self::change) once or more, the
+/// [`ChangeRequest`] written, [`handle_reply`](Self::handle_reply) for each reply; then
+/// [`end_change`](Self::end_change) once [`is_confirmed`](Self::is_confirmed), or
+/// [`roll_back`](Self::roll_back) after a [refusal](Self::take_refusal).
+///
+/// A new connection: [`begin_restore`](Self::begin_restore), then [`restore`](Self::restore) until it returns
+/// `None`, before anything else is written.
 #[derive(Debug, Default)]
 pub(crate) struct SubscriptionTracker {
-    /// By kind: see [`place`].
+    /// All names that are desired or confirmed, by kind: see [`place`]. Sorted, so that a restore can
+    /// continue after a name while others are added and removed.
     names: [BTreeMap<ChannelName, NameState>; 3],
-    /// How many of the names are wanted.
+    /// Number of names that are desired.
     desired_count: usize,
-    /// How many of them the node listens to although it should not, or the other way around.
+    /// Number of names that are desired but not confirmed, or confirmed but no longer desired.
     unconfirmed: usize,
-    /// The number of the connection.
+    /// Number of the current connection. A confirmation on an earlier one no longer counts, so a new
+    /// connection invalidates all of them without touching each name.
     connection: u64,
+    /// The error reply to the last change, until it is taken.
     refused: Option<Error>,
-    /// What the last change was about, which is what a refusal refuses, and whether it was wanted before.
+    /// The names of the last change, in order, and whether each was desired before: what a refusal takes
+    /// back.
     changed: Vec<(SubscriptionKind, ChannelName, bool)>,
     restore: Restore,
 }
 
-/// How it stands with a name.
+/// State of one name on one node.
 #[derive(Clone, Copy, Debug, Default)]
 struct NameState {
+    /// True if the user wants the subscription.
     desired: bool,
-    /// The connection on which the node confirmed it last.
+    /// Number of the connection on which the node confirmed it last.
     confirmed_on: Option<u64>,
 }
 
-/// Making all subscriptions again on a new connection.
+/// Progress of making all subscriptions again on a new connection.
 #[derive(Debug, Default)]
 struct Restore {
-    /// The first name not asked for yet is behind this one; `None` when all are asked for.
+    /// The kind, and the name after which the next request continues; `None` when all requests are made.
     behind: Option<(usize, Bound<ChannelName>)>,
-    /// How many requests the node has yet to answer.
+    /// Number of requests without a reply yet.
     unanswered: usize,
 }
 
-/// What a node said.
+/// The meaning of a reply on a pub/sub connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PubSubReply {
+    /// A message for the user.
     Message(Message),
-    /// All subscriptions are as they should be, or one was refused.
+    /// All subscriptions are as desired, or one was refused: wake those who wait for a change.
     Confirmed,
-    /// All subscriptions that a new connection makes again are made or refused.
+    /// The last of the restored subscriptions was confirmed or refused: nothing published from now on is
+    /// missed.
     Restored,
-    /// Something that changes nothing for those who wait.
+    /// A reply that nobody waits for.
     Nothing,
 }
 
@@ -234,13 +306,15 @@ impl NameState {
 }
 
 impl SubscriptionTracker {
-    /// Begins a change of what is wanted.
+    /// Begins a change, and forgets the one before. Changes of one subscriber follow each other: a refusal
+    /// could not be attributed otherwise.
     pub(crate) fn begin_change(&mut self) {
         self.refused = None;
         self.changed.clear();
     }
 
-    /// Changes what is wanted. The node must be told with a [`ChangeRequest`], if there is a connection.
+    /// Changes which names are desired. If there is a connection, a [`ChangeRequest`] with these names must
+    /// be written to it.
     pub(crate) fn change(
         &mut self,
         change: SubscriptionChange,
@@ -253,12 +327,15 @@ impl SubscriptionTracker {
                 before = standing.desired;
                 standing.desired = change == SubscriptionChange::Subscribe;
             });
+            // Also when nothing changes: a refusal must leave a name that was desired before as it was.
             self.changed.push((kind, Arc::clone(name), before));
         }
     }
 
-    /// The connection is new: nothing is confirmed. All is asked for again with [`restore`](Self::restore).
+    /// Begins a new connection, on which nothing is confirmed yet.
     pub(crate) fn begin_restore(&mut self) {
+        // Invalidates every `confirmed_on` at once; the count follows: each desired name is unconfirmed, and
+        // no other is.
         self.connection += 1;
         self.unconfirmed = self.desired_count;
         self.restore = Restore {
@@ -267,8 +344,11 @@ impl SubscriptionTracker {
         };
     }
 
-    /// The next requests that make the subscriptions again, one for each, so that one that is refused does not take the others
-    /// with it; `None` when there are no more. They must be written before all others.
+    /// The next packed requests that make the subscriptions again; `None` when there are no more.
+    ///
+    /// One request per name, so that a refused one (ACL) does not take the others with it. They must be
+    /// written before all other requests of the connection: [`handle_reply`](Self::handle_reply) takes the
+    /// first replies for theirs.
     pub(crate) fn restore(&mut self) -> Option<Vec<u8>> {
         let (place, behind) = self.restore.behind.take()?;
         let command = KINDS[place].command(SubscriptionChange::Subscribe);
@@ -283,12 +363,16 @@ impl SubscriptionTracker {
                 self.restore.unanswered += 1;
                 write_command(&mut packed, &[command, name]);
             } else if !standing.is_confirmed(self.connection) {
+                // Confirmed on the connection before and no longer desired: the new connection never had it,
+                // so there is nothing left to unsubscribe.
                 stale.push(Arc::clone(name));
             }
         }
         for name in stale {
             self.names[place].remove(&name);
         }
+        // Continues after the last name, not at an index: names before it may be added or removed until the
+        // next call.
         self.restore.behind = match last {
             Some(last) => Some((place, Bound::Excluded(last))),
             None if place + 1 < KINDS.len() => Some((place + 1, Bound::Unbounded)),
@@ -297,29 +381,31 @@ impl SubscriptionTracker {
         Some(packed)
     }
 
-    /// Whether the node has answered all that [`restore`](Self::restore) asked for.
+    /// True if all requests of [`restore`](Self::restore) are made and have replies.
     pub(crate) fn is_restored(&self) -> bool {
         self.restore.behind.is_none() && self.restore.unanswered == 0
     }
 
-    /// Whether the node listens to what is wanted, and to nothing else.
+    /// True if the node has confirmed exactly the desired subscriptions.
     pub(crate) fn is_confirmed(&self) -> bool {
         self.unconfirmed == 0
     }
 
-    /// Why the node does not do what is wanted, if it said so. The change must be taken back with
-    /// [`roll_back`](Self::roll_back).
+    /// Takes the error with which the node refused the last change, if it did. The change must then be taken
+    /// back with [`roll_back`](Self::roll_back).
     pub(crate) fn take_refusal(&mut self) -> Option<Error> {
         self.refused.take()
     }
 
-    /// The change is confirmed: what it was about is not kept in mind any longer.
+    /// Ends a confirmed change, and frees the list of its names.
     pub(crate) fn end_change(&mut self) {
         self.changed = Vec::new();
     }
 
-    /// Takes back a part of the change that was refused, the last name first. Whether it is taken back entirely.
+    /// Takes back up to [`NAMES_AT_ONCE`] names of a refused change. Returns true when all are taken back.
     pub(crate) fn roll_back(&mut self) -> bool {
+        // Last name first: of a name that occurs twice, only the first occurrence has the state from before
+        // the change.
         let rest = self.changed.len().saturating_sub(NAMES_AT_ONCE);
         for (kind, name, before) in self.changed.split_off(rest).into_iter().rev() {
             self.set(kind, &name, |standing, _| standing.desired = before);
@@ -327,11 +413,13 @@ impl SubscriptionTracker {
         self.changed.is_empty()
     }
 
-    /// Takes what the node said.
+    /// Records a reply or push message of the node, and returns what it means for the user.
     pub(crate) fn handle_reply(&mut self, value: Value, node: &str) -> PubSubReply {
         let mut items = match value {
             Value::Array(items) => items.into_iter(),
             Value::ServerError(error) => {
+                // An error reply does not name the channel. It belongs to the last change or to a restored
+                // name; in both cases whoever waits for a change learns of it.
                 self.refused = Some(Error::from_server(&crate::error::named_server_error(
                     &error, node,
                 )));
@@ -340,6 +428,8 @@ impl SubscriptionTracker {
             _ => return PubSubReply::Nothing,
         };
         let word = text(items.next());
+        // RESP2: arrays whose first item is the kind. Anything else, such as the reply to PING, is not about
+        // subscriptions.
         let (kind, said) = match word.as_slice() {
             b"message" => (SubscriptionKind::Channel, Confirmation::Message),
             b"pmessage" => (SubscriptionKind::Pattern, Confirmation::Message),
@@ -361,14 +451,19 @@ impl SubscriptionTracker {
                 kind,
             });
         }
+        // Recorded whatever is desired by now: the reply may belong to a change that was taken back since.
         self.set(kind, &text(items.next()), |standing, connection| {
             standing.confirmed_on = (said == Confirmation::Begun).then_some(connection);
         });
         self.answered()
     }
 
-    /// Answers come in the order of the requests, and those of [`restore`](Self::restore) are the first of a connection.
+    /// Counts one reply to a request, and returns what it means for those who wait.
+    ///
+    /// Replies arrive in the order of the requests, and those of [`restore`](Self::restore) were the first on
+    /// the connection.
     fn answered(&mut self) -> PubSubReply {
+        // Only the reply that completes the restore reports it: the event for the user must not repeat.
         let is_restored = self.is_restored();
         self.restore.unanswered = self.restore.unanswered.saturating_sub(1);
         match self.is_restored() {
@@ -378,13 +473,18 @@ impl SubscriptionTracker {
         }
     }
 
-    /// Changes how it stands with a name. One that is neither wanted nor confirmed is forgotten.
+    /// Changes the state of one name with `set`, which also receives the number of the connection, and keeps
+    /// the counts.
+    ///
+    /// A name that is neither desired nor confirmed afterwards is removed, so memory is bounded by the
+    /// subscriptions in use.
     fn set(&mut self, kind: SubscriptionKind, name: &[u8], set: impl FnOnce(&mut NameState, u64)) {
         let connection = self.connection;
         let names = &mut self.names[place(kind)];
         let before = names.get(name).copied().unwrap_or_default();
         let mut after = before;
         set(&mut after, connection);
+        // Added before subtracting: the counts are unsigned.
         self.desired_count =
             self.desired_count + usize::from(after.desired) - usize::from(before.desired);
         self.unconfirmed = self.unconfirmed + usize::from(!after.is_as_desired(connection))
@@ -399,12 +499,14 @@ impl SubscriptionTracker {
     }
 }
 
+/// All kinds, in the order of [`place`].
 const KINDS: [SubscriptionKind; 3] = [
     SubscriptionKind::Channel,
     SubscriptionKind::Pattern,
     SubscriptionKind::Shard,
 ];
 
+/// Index of a kind in [`KINDS`] and in [`SubscriptionTracker::names`].
 fn place(kind: SubscriptionKind) -> usize {
     match kind {
         SubscriptionKind::Channel => 0,
@@ -413,38 +515,48 @@ fn place(kind: SubscriptionKind) -> usize {
     }
 }
 
+/// The second half of the meaning of a reply, besides its kind.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Confirmation {
+    /// A published message.
     Message,
+    /// A subscription was made.
     Begun,
+    /// A subscription was ended.
     Ended,
 }
 
-/// The request that tells a node of a change, to be filled with its names.
+/// A packed SUBSCRIBE or UNSUBSCRIBE of any kind, with all names of a change.
+///
+/// One request for all names, unlike a restore: the user learns of one refusal for the whole change.
 pub(crate) struct ChangeRequest {
     packed: Vec<u8>,
 }
 
 impl ChangeRequest {
-    /// For so many names.
+    /// A request for exactly `names` names, which must be [added](Self::add).
     pub(crate) fn new(change: SubscriptionChange, kind: SubscriptionKind, names: usize) -> Self {
+        // The header needs the number in advance, so the names can be added in slices.
         let mut packed = Vec::new();
         write_header(&mut packed, names + 1);
         write_arg(&mut packed, kind.command(change));
         Self { packed }
     }
 
+    /// Adds names.
     pub(crate) fn add(&mut self, names: &[ChannelName]) {
         for name in names {
             write_arg(&mut self.packed, name);
         }
     }
 
+    /// The packed request.
     pub(crate) fn finish(self) -> Vec<u8> {
         self.packed
     }
 }
 
+/// The bytes of a string; empty for anything else.
 fn text(value: Option<Value>) -> Vec<u8> {
     match value {
         Some(Value::BulkString(bytes)) => bytes,
@@ -453,7 +565,7 @@ fn text(value: Option<Value>) -> Vec<u8> {
     }
 }
 
-/// No name was given.
+/// Error for a change without a channel or pattern.
 pub(crate) fn nothing_to_do() -> Error {
     Error::new(
         ErrorKind::Unroutable,
@@ -461,17 +573,21 @@ pub(crate) fn nothing_to_do() -> Error {
     )
 }
 
-/// There is no thread that could read what `node` publishes.
+/// Error for a node whose pub/sub connection cannot be read because the operating system refused a thread.
 pub(crate) fn no_thread(node: &str, error: &std::io::Error) -> Error {
     let text = format!(
-        "node {node}: no thread to receive its messages: {error}; raise the limit of threads"
+        "node {node}: no thread could be started to receive its messages: {error}; raise the limit on threads"
     );
     Error::new(ErrorKind::NodeDown, text).at_node(node)
 }
 
-/// The node did not confirm in time: it cannot be reached for this reason, or is slow.
+/// Error for a subscription without a confirmation in time. `why` is the outage of the node; without one it
+/// is only slow.
+///
+/// The subscription stays desired, and the text says so: calling again is not needed.
 pub(crate) fn not_confirmed(node: &str, why: Option<&ConnectError>) -> Error {
     let (kind, text) = match why {
+        // No outage is known, so the node may only be slow: the kind is that of any other reply that is late.
         None => (ErrorKind::Timeout, "no confirmation in time".to_owned()),
         Some(error @ ConnectError::Auth(_)) => (ErrorKind::Auth, error.to_string()),
         Some(error @ (ConnectError::FailedBefore | ConnectError::Unreachable(_))) => {

@@ -1,13 +1,29 @@
 //! The cursor of a scan over all nodes.
 //!
-//! A cursor is one number below 2^53, which every program keeps as it is, also one whose numbers are doubles. From the
-//! lowest digit up: at least ten bits that check the rest, the node's position, whether a node has answered yet, the
-//! server's own cursor. Servers count buckets of a hash table from the highest bit down, so theirs are below the size of
-//! the table.
+//! A cursor is one integer below 2^53, so that programs whose numbers are doubles (JavaScript, Lua) keep all
+//! its digits:
 //!
-//! The check covers the topology's fingerprint and the node's [`NodeId`](crate::NodeId), so that a cursor is refused when it
-//! was given by another list of nodes: its position would be that of another node there. It needs nothing but the topology,
-//! so the cursors of every client and proxy over the same nodes are the same.
+//! ```text
+//!  bit 52                                                                   bit 0
+//!  ┌───────────────────────────┬──────────┬─────────────────┬───────────────────┐
+//!  │ the node's own cursor     │ answered │ node index      │ check             │
+//!  └───────────────────────────┴──────────┴─────────────────┴───────────────────┘
+//!   36 bits or more             1 bit       in base `nodes`   10 bits or more
+//!
+//!  payload = (cursor * 2 + answered) * nodes + node        number = payload << check bits | check
+//! ```
+//!
+//! With more than 64 nodes the node's own cursor has fewer than 36 bits, since the check keeps its 10: 30
+//! bits with the maximum number of nodes. The node index is a digit in base `nodes`, not a field of bits: it
+//! takes no more room than needed.
+//!
+//! A server counts the buckets of its hash table from the highest bit down, so its cursor is below the size
+//! of the table: 36 bits are enough for 2^36 buckets.
+//!
+//! The check covers the fingerprint of the topology and the [`NodeId`](crate::NodeId) of the node. A cursor
+//! made for another list of nodes is refused, instead of continuing on whichever node has that index now and
+//! silently missing keys. The check depends on nothing but the topology, so every client and proxy over the
+//! same nodes accepts the cursors of the others. It detects mistakes, not forgery: it has no secret.
 
 use redis::Value;
 
@@ -15,28 +31,39 @@ use crate::error::{Error, ErrorKind, KeyText, server_error};
 use crate::partition::NodeIndex;
 use crate::plan::Router;
 
-/// The largest integer that a double has room for with all its digits.
+/// Maximum cursor: the largest integer up to which a double represents every integer.
 const CURSOR_MAX: u64 = (1 << 53) - 1;
 
-/// Bits that tell a cursor of this topology from other numbers, at least.
+/// Minimum number of check bits: at worst one altered cursor in 1024 passes.
 const CHECK_BITS_MIN: u32 = 10;
 
-/// Bits for the server's cursor where the number of nodes leaves as many: a hash table of 2^36 buckets, or one of 2^22 in
-/// each slot of a server in cluster mode. What is left is for the check.
+/// Number of bits reserved for the server's cursor before the check may take more than its minimum.
+///
+/// Enough for a hash table of 2^36 buckets, or of 2^22 buckets in each slot of a server in cluster mode.
 const SERVER_BITS: u32 = 36;
 
-/// A node, and the cursor it gave last. Zero is both the beginning and, in an answer, the end.
+/// A node, and the cursor that it returned last.
+///
+/// The number 0 stands for the beginning in a request and for the end in a reply, as with SCAN itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ScanCursor {
+    /// The node to scan next.
     pub(crate) node: NodeIndex,
+    /// The node's own cursor; 0 begins its scan.
     pub(crate) cursor: u64,
-    /// Whether a node has answered an earlier step.
+    /// True if some node has replied to an earlier step of the scan.
     pub(crate) answered: bool,
 }
 
 impl ScanCursor {
-    /// Reads the cursor of a request. As a server's `strtoul` does it, it ends before a NUL, and is zero without digits. One
-    /// that [`pack`](Self::pack) did not make for this topology is an error.
+    /// Parses the cursor of a request.
+    ///
+    /// Like the server's `strtoul`, parsing ends before a NUL, and a text without digits is 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Redis`](ErrorKind::Redis) with the server's `invalid cursor` when the text is not a number, or not
+    /// one that `pack` made for this topology.
     pub(crate) fn parse(text: &[u8], router: &Router) -> Result<Self, Error> {
         let digits = text.split(|&byte| byte == 0).next().unwrap_or_default();
         let number: Option<u64> = match std::str::from_utf8(digits) {
@@ -45,6 +72,7 @@ impl ScanCursor {
             Err(_) => None,
         };
         match number {
+            // 0 begins at the first node. It carries no check, since programs write it themselves.
             Some(0) => Ok(Self {
                 node: NodeIndex::new(0),
                 cursor: 0,
@@ -55,7 +83,7 @@ impl ScanCursor {
         }
     }
 
-    /// A server's error for a cursor it does not understand.
+    /// The server's error for an invalid cursor.
     fn invalid(text: &[u8]) -> Error {
         let error = server_error("ERR", "invalid cursor");
         Error::new(
@@ -68,7 +96,9 @@ impl ScanCursor {
         .caused_by(std::sync::Arc::new(error.into()))
     }
 
-    /// The cursor as one number; `None` when there is no room for it.
+    /// The cursor as one number; `None` when the node's own cursor is too large.
+    ///
+    /// The payload is 0 only at the beginning of a scan, so no other cursor is packed as 0, the end.
     pub(super) fn pack(self, router: &Router) -> Option<u64> {
         let nodes = router.topology().nodes().len() as u64;
         let bits = check_bits(nodes);
@@ -78,11 +108,14 @@ impl ScanCursor {
             .checked_add(self.answered.into())?
             .checked_mul(nodes)?
             .checked_add(self.node.get() as u64)?;
+        // In the lowest bits: rounding to a double or cutting a digit, the usual damage, then hits the check
+        // as well.
         let check = self.check(payload, router) & ((1 << bits) - 1);
         let number = payload.checked_mul(1 << bits)? | check;
         (number <= CURSOR_MAX).then_some(number)
     }
 
+    /// The inverse of [`pack`](Self::pack); `None` for a number that `pack` did not make for this topology.
     fn unpack(number: u64, router: &Router) -> Option<Self> {
         let nodes = router.topology().nodes().len() as u64;
         let payload = number >> check_bits(nodes);
@@ -92,10 +125,12 @@ impl ScanCursor {
             cursor: rest / 2,
             answered: rest % 2 == 1,
         };
+        // Packed again instead of comparing the check alone: numbers above `CURSOR_MAX` are refused by the
+        // same rule.
         (cursor.pack(router) == Some(number)).then_some(cursor)
     }
 
-    /// What the lowest bits of a cursor are taken from.
+    /// The check of a payload; its lowest bits become part of the cursor.
     fn check(self, payload: u64, router: &Router) -> u64 {
         let topology = router.topology();
         let node = topology.node(self.node).id();
@@ -103,32 +138,39 @@ impl ScanCursor {
     }
 }
 
-/// The finalizer of splitmix64: every bit of the result depends on every bit of the input.
+/// The finalizer of splitmix64 (Steele, Lea and Flood, 2014): every bit of the result depends on every bit of
+/// the input.
 pub(super) fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)
 }
 
-/// How many bits of a cursor over so many nodes check the rest.
+/// Number of check bits in a cursor over `nodes` nodes: those that the other fields leave, but at least
+/// [`CHECK_BITS_MIN`].
 fn check_bits(nodes: u64) -> u32 {
+    // Two values of `answered` per node, rounded up to whole bits.
     let rest = SERVER_BITS + (2 * nodes).next_power_of_two().ilog2();
     (CURSOR_MAX.count_ones())
         .saturating_sub(rest)
         .max(CHECK_BITS_MIN)
 }
 
-/// One step of a scan.
+/// One step of a scan: a request to one node, and the cursor after its reply.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::plan) struct CursorStep {
-    /// The node that is asked.
+    /// The node that receives the request.
     pub(in crate::plan) node: NodeIndex,
-    /// Whether a node has answered an earlier step.
+    /// True if some node has replied to an earlier step.
     pub(in crate::plan) answered: bool,
 }
 
 impl CursorStep {
-    /// The node's answer with the cursor that continues over all nodes.
+    /// The reply of the node with its cursor replaced by the one that continues over all nodes.
+    ///
+    /// # Errors
+    ///
+    /// When the reply is not that of a SCAN, or its cursor is too large to be packed.
     pub(in crate::plan) fn after_reply(
         self,
         answer: Value,
@@ -138,6 +180,7 @@ impl CursorStep {
         let Value::Array(mut items) = answer else {
             return Err(unreadable(name));
         };
+        // Servers send a bulk string; compatible servers and proxies also send the other two.
         let cursor = match items.first() {
             Some(Value::BulkString(text)) => std::str::from_utf8(text)
                 .ok()
@@ -157,13 +200,18 @@ impl CursorStep {
             )
             .at_node(name)
         })?;
+        // The list of keys is passed on as it is.
         items[0] = Value::BulkString(next.to_string().into_bytes());
         Ok(Value::Array(items))
     }
 
-    /// The answer in the place of a node that cannot be reached: nothing, and on with the next one. `None` when this was
-    /// the last, and none of the others has answered either.
+    /// The reply in the place of a node that cannot be reached: no keys, and the cursor of the next node.
+    ///
+    /// `None` when this was the last node and no other has replied either: a scan that reached no node must
+    /// not look like one over empty nodes.
     pub(in crate::plan) fn skip(self, router: &Router) -> Option<Value> {
+        // The rest of a node that was scanned in part is skipped too: its cursor is of no use to another
+        // node.
         let next = self.after(0, self.answered, router)?;
         if next == 0 && !self.answered {
             return None;
@@ -172,9 +220,11 @@ impl CursorStep {
         Some(Value::Array(vec![cursor, Value::Array(Vec::new())]))
     }
 
-    /// The cursor after the node is at `cursor`: the next node's beginning when it is through, zero when all are. `None`
-    /// when there is no room for it.
+    /// The packed cursor after the node has returned `cursor`: the beginning of the next node if that is 0,
+    /// and 0 after the last node. `None` when the cursor is too large.
     fn after(self, cursor: u64, answered: bool, router: &Router) -> Option<u64> {
+        // The beginning of the first node is never returned, so a packed cursor is never mistaken for 0, the
+        // end: a step either stays on its node with a cursor other than 0, or moves on to a later node.
         let last = self.node.get() + 1 == router.topology().nodes().len();
         let node = match (cursor, last) {
             (0, true) => return Some(0),
@@ -190,6 +240,7 @@ impl CursorStep {
     }
 }
 
+/// Error for a reply that is not that of a SCAN.
 fn unreadable(name: &str) -> Error {
     Error::new(
         ErrorKind::Redis,

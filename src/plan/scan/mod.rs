@@ -1,7 +1,19 @@
-//! A scan over all nodes: one after another, the node's number inside the cursor.
+//! SCAN over all nodes: one node after another, with the number of the node packed into the cursor.
 //!
-//! * `cursor`: [`ScanCursor`], what SCAN's cursor says over many nodes, and the step after each reply.
-//! * `state`: [`ScanState`], the iteration behind `scan_all`, and [`ScanPosition`], where it can be resumed.
+//! * `cursor`: [`ScanCursor`], the cursor that programs and clients of the proxy see, and the step after each
+//!   reply.
+//! * `state`: [`ScanState`], the iteration behind `scan_all`, and [`ScanPosition`], the text by which it can
+//!   be resumed.
+//!
+//! ```text
+//! client ─▶ SCAN 0           node a ─▶ SCAN 0     a replies 17: the client receives pack(a, 17)
+//! client ─▶ SCAN pack(a,17)  node a ─▶ SCAN 17    a replies 0:  the client receives pack(b, 0)
+//! client ─▶ SCAN pack(b,0)   node b ─▶ SCAN 0     b replies 0:  the client receives 0, the end
+//! ```
+//!
+//! The guarantee is SCAN's own: a key that exists during the whole scan is returned at least once, as long as
+//! the list of nodes stays the same. A cursor or position of another list of nodes is refused. No state is
+//! kept between steps anywhere but in the cursor.
 
 mod cursor;
 mod state;

@@ -1,4 +1,27 @@
-//! A scan over all nodes, as far as it has nothing to do with how bytes move: options, position, pages.
+//! The state of a scan over all nodes: options, the current page, and the position at which it can be
+//! resumed.
+//!
+//! The iterators of both clients drive a [`ScanState`]:
+//!
+//! ```text
+//! loop {
+//!     match state.next_step(router) {
+//!         Yield(key)   => return key,
+//!         Fetch(cmd)   => state.answer(execute(cmd), router),
+//!         Done         => return none,
+//!     }
+//! }
+//! ```
+//!
+//! A [`ScanPosition`] is printed as `FINGERPRINT:NODE:STATE:CHECK`:
+//!
+//! ```text
+//! 5ac1f0339c6e27b4:9f86d081884c7d65:85:1f2e
+//! │                │                │  └─ check over the rest, 16 bits in hexadecimal: detects altered text
+//! │                │                └──── the node's own cursor * 2 + answered, in decimal: 42, true
+//! │                └───────────────────── NodeId of the node, 64 bits in hexadecimal
+//! └────────────────────────────────────── fingerprint of the topology, 64 bits in hexadecimal
+//! ```
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,51 +34,64 @@ use crate::plan::Router;
 use crate::plan::scan::cursor::{ScanCursor, mix};
 use crate::topology::Topology;
 
-/// The largest page of a scan, in keys that a node looks at.
+/// Maximum page size of a scan (COUNT), in keys that a node examines per request.
+///
+/// A server is busy for the whole of a request, so a larger page would block all its other clients.
 pub const SCAN_COUNT_MAX: usize = 1_000_000;
 
-/// Where a scan stands: the node, by its [`NodeId`], and that server's own cursor. Prints as text and parses back, so that it
-/// can be kept and resumed later or elsewhere, as long as the topology stays the same. With other nodes it is refused: keys
-/// that have moved between nodes meanwhile would be missing.
+/// The position of a scan over all nodes: the current node, by its [`NodeId`], and that server's own cursor.
+///
+/// It prints as text and parses back, so that a scan can be resumed later or in another process. A position
+/// is refused by a client with another topology: keys that have moved to nodes already passed would be
+/// missing from the rest of the scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScanPosition {
+    /// Fingerprint of the topology for which the position is valid.
     fingerprint: u64,
+    /// The node to scan next, by its identity: indices change when nodes are added.
     node: NodeId,
+    /// That node's own cursor; 0 begins its scan.
     cursor: u64,
-    /// Whether a node has answered an earlier step.
+    /// True if some node has replied to an earlier step.
     answered: bool,
 }
 
 /// A scan under way.
 #[derive(Debug)]
 pub(crate) struct ScanState {
-    /// Where the page in hand was asked for.
+    /// The position from which the current page was fetched.
     position: ScanPosition,
+    /// Keys of the current page that were not yielded yet.
     page: std::vec::IntoIter<Value>,
+    /// The page after the current one.
     next: NextPage,
+    /// Options of SCAN by name, each at most once.
     options: Vec<(&'static str, Vec<u8>)>,
-    /// What is wrong with an option; given instead of any key.
+    /// The error of an invalid option, yielded instead of any key: the setters that users call cannot fail.
     mistake: Option<Error>,
 }
 
-/// What follows the page in hand.
+/// The page after the current one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NextPage {
+    /// The page at this position.
     Page(ScanPosition),
+    /// Nothing: all nodes are scanned, or the scan has failed.
     End,
 }
 
-/// What a scan wants.
+/// The next step of a scan.
 pub(crate) enum ScanStep {
-    /// To give this to the user.
+    /// Return this to the user.
     Yield(Result<Vec<u8>, Error>),
-    /// The answer to this.
+    /// Execute this command, and pass its reply to [`ScanState::answer`].
     Fetch(Cmd),
-    /// Nothing more.
+    /// End the iteration.
     Done,
 }
 
 impl ScanState {
+    /// A scan that begins at `position`, without options.
     pub(crate) fn new(position: ScanPosition) -> Self {
         Self {
             position,
@@ -66,13 +102,15 @@ impl ScanState {
         }
     }
 
-    /// Sets an option of SCAN.
+    /// Sets an option of SCAN, such as MATCH, in the place of an earlier value.
     pub(crate) fn set(&mut self, name: &'static str, value: &[u8]) {
+        // Servers accept an option twice and use the last one; sending it once is shorter.
         self.options.retain(|(given, _)| *given != name);
         self.options.push((name, value.to_vec()));
     }
 
-    /// Sets how many keys a node looks at per request.
+    /// Sets the number of keys that a node examines per request (COUNT). A number outside of 1 to
+    /// [`SCAN_COUNT_MAX`] is yielded as an error by the first step. Defaults to the server's own, 10.
     pub(crate) fn set_count(&mut self, keys: usize) {
         self.mistake = match (1..=SCAN_COUNT_MAX).contains(&keys) {
             true => None,
@@ -83,7 +121,10 @@ impl ScanState {
         self.set("COUNT", keys.to_string().as_bytes());
     }
 
-    /// Where to resume. Keys of a page that was begun come again.
+    /// The position at which a new scan can resume.
+    ///
+    /// In the middle of a page it is the beginning of that page, since servers have no cursor within a page:
+    /// its keys are returned again. After the end of the scan it is the beginning of the last page.
     pub(crate) fn position(&self) -> ScanPosition {
         match self.next {
             NextPage::Page(position) if self.page.len() == 0 => position,
@@ -91,9 +132,11 @@ impl ScanState {
         }
     }
 
-    /// The next key, or what must be asked to get one. When the topology is not that of the position any more, an error, and
-    /// then the end.
+    /// The next key, or the command that fetches the next page.
+    ///
+    /// When the position does not belong to the topology of `router`, it yields an error, and then ends.
     pub(crate) fn next_step(&mut self, router: &Router) -> ScanStep {
+        // Yielded once, and nothing after it: an iterator that repeats its error would never end.
         if let Some(mistake) = self.mistake.take() {
             self.next = NextPage::End;
             return ScanStep::Yield(Err(mistake));
@@ -101,11 +144,13 @@ impl ScanState {
         match (self.page.next(), self.next) {
             (Some(Value::BulkString(key)), _) => ScanStep::Yield(Ok(key)),
             (Some(_), _) => {
-                let text = "the reply to a scan holds something that is not a key";
+                let text = "the reply to SCAN contains something other than a key";
                 ScanStep::Yield(Err(Error::new(ErrorKind::Redis, text)))
             }
             (None, NextPage::End) => ScanStep::Done,
             (None, NextPage::Page(position)) => {
+                // Packed for this router on every page: a handle may have changed its topology since the last
+                // one.
                 let cursor = match position.pack(router) {
                     Ok(cursor) => cursor,
                     Err(error) => {
@@ -123,7 +168,12 @@ impl ScanState {
         }
     }
 
-    /// Takes the answer to what was asked.
+    /// Records the reply to the command of the last [`Fetch`](ScanStep::Fetch).
+    ///
+    /// # Errors
+    ///
+    /// When it is an error reply, or not the reply to a SCAN. The state is unchanged then, so the page can be
+    /// fetched again.
     pub(crate) fn answer(&mut self, answer: Value, router: &Router) -> Result<(), Error> {
         if let Value::ServerError(error) = &answer {
             return Err(Error::from_server(error));
@@ -131,13 +181,15 @@ impl ScanState {
         let (next, page): (u64, Vec<Value>) = redis::from_redis_value(answer).map_err(|error| {
             Error::new(
                 ErrorKind::Redis,
-                format!("the reply to a scan cannot be read: {error}"),
+                format!("the reply to SCAN cannot be decoded: {error}"),
             )
         })?;
         let next = match next {
             0 => NextPage::End,
             next => NextPage::Page(ScanPosition::unpack(next, router)?),
         };
+        // Only now that the reply is known to be good: `position` is that of the page that replaces the old
+        // one.
         if let NextPage::Page(position) = self.next {
             self.position = position;
         }
@@ -148,30 +200,39 @@ impl ScanState {
 }
 
 impl ScanPosition {
-    /// Before the first key of the first node.
+    /// The beginning of a scan over `topology`.
     pub(crate) fn start(topology: &Topology) -> Self {
         Self {
             fingerprint: topology.fingerprint(),
-            // A topology has at least one node.
+            // A topology has at least one node, so index 0 exists.
             node: topology.node(NodeIndex::new(0)).id(),
             cursor: 0,
             answered: false,
         }
     }
 
-    /// Where its node stands in `topology`.
+    /// The index of its node in `topology`.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) when the position was made for another topology, even if that has the
+    /// same node.
     pub(crate) fn locate(self, topology: &Topology) -> Result<NodeIndex, Error> {
         let node = topology.index_of_id(self.node);
         node.filter(|_| self.fingerprint == topology.fingerprint())
             .ok_or_else(|| {
                 Error::config(
-                    "this scan position comes from another topology: keys may have moved to nodes that it has passed; scan \
-                     anew",
+                    "this scan position comes from another topology: keys may have moved to nodes already scanned; start a \
+                     new scan",
                 )
             })
     }
 
-    /// The cursor of the request that continues here.
+    /// The packed cursor of the SCAN that continues at this position.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](ErrorKind::Config) when the position belongs to another topology, or its text was made up.
     fn pack(self, router: &Router) -> Result<u64, Error> {
         let cursor = ScanCursor {
             node: self.locate(router.topology())?,
@@ -181,6 +242,7 @@ impl ScanPosition {
         cursor.pack(router).ok_or_else(not_a_position)
     }
 
+    /// The position for a packed cursor that a step over `router` has returned.
     fn unpack(cursor: u64, router: &Router) -> Result<Self, Error> {
         let cursor = ScanCursor::parse(cursor.to_string().as_bytes(), router)?;
         let topology = router.topology();
@@ -192,19 +254,20 @@ impl ScanPosition {
         })
     }
 
-    /// The server's cursor, and in the lowest bit whether a node has answered.
+    /// The third word of the text: the node's own cursor, with `answered` in the lowest bit.
     fn state(self) -> u64 {
         self.cursor << 1 | u64::from(self.answered)
     }
 
-    /// Tells a text that was cut or altered.
+    /// The last word of the text, by which cut or altered text is recognized.
     fn check(self) -> u16 {
+        // All fields are mixed in, so that no two of them can be exchanged between positions.
         let mixed = mix(mix(self.fingerprint ^ self.state()) ^ self.node.as_u64());
         (mixed & u64::from(u16::MAX)) as u16
     }
 }
 
-/// Writes `FINGERPRINT:NODE:STATE:CHECK`; the second is the [`NodeId`] of the node.
+/// Writes `FINGERPRINT:NODE:STATE:CHECK`; `NODE` is the [`NodeId`] of the node.
 impl fmt::Display for ScanPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (state, check) = (self.state(), self.check());
@@ -231,15 +294,17 @@ impl FromStr for ScanPosition {
                 cursor: state >> 1,
                 answered: state & 1 == 1,
             };
-            // Also refuses what is written otherwise, such as with a sign, and what stands behind it.
+            // Compared as text: this verifies the check, and also refuses other spellings (a sign, leading
+            // zeros) and trailing text, so that each position has exactly one text.
             (position.to_string() == text).then_some(position)
         };
         parse().ok_or_else(not_a_position)
     }
 }
 
+/// Error for a text that no scan has printed.
 fn not_a_position() -> Error {
-    Error::config("not a scan position as a scan gives it: FINGERPRINT:NODE:STATE:CHECK")
+    Error::config("not a scan position of the form FINGERPRINT:NODE:STATE:CHECK")
 }
 
 #[cfg(test)]

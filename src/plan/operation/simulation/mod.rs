@@ -1,9 +1,11 @@
-//! What operations send, in which order, and what comes of it when nodes break: without sockets, sleeping or chance.
+//! Operations over simulated nodes: the requests they send, their order, and the result when nodes fail. No
+//! sockets, no sleeping, no randomness.
 //!
-//! A row says what is known, what is requested (`>`), what each node is sent and does, and what the result is (`=`):
+//! A row lists the contents of the script cache, the request (`>`), the requests that each node receives with
+//! its reply or failure (`->`), and the result (`=`):
 //!
 //! ```text
-//! has SCRIPT LOAD SOURCE                                     the script cache knows it
+//! has SCRIPT LOAD SOURCE                                     the script is in the cache
 //! > EVALSHA SHA 1 a1                                         the request; a1 lives on node a
 //! 1 a EVALSHA SHA 1 a1 -> !dropped 0                         first wave, node a: broke, 0 requests were sent
 //! 2 a* EVALSHA SHA 1 a1 -> -NOSCRIPT No matching script      second wave, on a new connection
@@ -11,11 +13,11 @@
 //! = :1
 //! ```
 //!
-//! Breaks: `!refused`, `!pool` (no connection became free), `!dropped K` and `!late K` (K requests were sent; the replies
-//! before the mark had come). Commands are separated by `; `, chunks of a request by ` / `. Keys live on the node whose
-//! letter they begin with, all others on `c`.
+//! Failures: `!refused`, `!pool` (no connection became free), `!dropped K` and `!late K` (K requests were
+//! sent; the replies before the mark were received). Commands are separated by `; `, chunks of a request by
+//! ` / `. Keys live on the node whose letter they begin with, all others on `c`.
 //!
-//! * `commands`, `scripts`, `pipelines`, `dedicated`: the rows. `property`: commands and breaks by chance.
+//! * `commands`, `scripts`, `pipelines`, `dedicated`: the rows. `property`: generated commands and failures.
 //! * `world`: the simulated nodes and clock. `text`: the notation.
 
 mod commands;
@@ -26,7 +28,7 @@ mod scripts;
 mod text;
 mod world;
 
-/// Plays rows, and shows all that are not as they say.
+/// Plays rows, and panics with all that do not hold.
 fn play_all(rows: &[&str], play: fn(&str) -> Result<(), String>) {
     let wrong: Vec<String> = rows
         .iter()
