@@ -1,4 +1,4 @@
-//! Arrays: by key, one after another, without repetition.
+//! Arrays: by key, one after another, without repetition; and the first or any reply that is not nil.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,13 @@ use redis::Value;
 use crate::error::Error;
 use crate::plan::merge::{Answer, elements, unexpected};
 
-/// Puts each element back to its key's place in the question: `keys[i]` are the key numbers of part `i`.
+/// Puts each element in the place of its key in the request; `keys[i]` are the places of the keys of part
+/// `i`. MGET k0 k1 k2 with parts `[v0, v2]` for places 0, 2 and `[v1]` for place 1 is `[v0, v1, v2]`.
+///
+/// # Errors
+///
+/// [`Redis`](crate::error::ErrorKind::Redis) if a part has not one element for each of its keys: filled up
+/// with nil, it would claim that keys do not exist.
 pub(in crate::plan) fn by_key(answers: Vec<Answer<'_>>, keys: &[&[u32]]) -> Result<Value, Error> {
     let total = keys.iter().map(|part| part.len()).sum();
     let mut merged = Vec::new();
@@ -28,6 +34,8 @@ pub(in crate::plan) fn by_key(answers: Vec<Answer<'_>>, keys: &[&[u32]]) -> Resu
     Ok(Value::Array(merged))
 }
 
+/// Concatenates arrays, sets and maps in node order: `[x]` and `[y, z]` are `[x, y, z]`. The result is a map
+/// if there are maps and no elements, otherwise an array.
 pub(super) fn concat(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     let mut maps: Vec<(Value, Value)> = Vec::new();
     let mut items = Vec::new();
@@ -43,11 +51,14 @@ pub(super) fn concat(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     })
 }
 
+/// Concatenates arrays without elements that were there before: `[x, y]` and `[y]` are `[x, y]`.
 pub(super) fn union(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     let mut seen = HashSet::new();
     let mut merged = Vec::new();
     for answer in answers {
         for item in elements(answer)? {
+            // Bulk strings are what servers list here, in great number; anything else is rare enough for a
+            // search.
             let known = match &item {
                 Value::BulkString(bytes) => !seen.insert(bytes.clone()),
                 other => merged.contains(other),
@@ -60,7 +71,7 @@ pub(super) fn union(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     Ok(Value::Array(merged))
 }
 
-/// The answers that are not nil.
+/// Iterates over the replies that are not nil, in node order.
 pub(super) fn non_nil<'n>(answers: Vec<Answer<'n>>) -> impl Iterator<Item = Value> + use<'n> {
     answers
         .into_iter()
@@ -68,7 +79,8 @@ pub(super) fn non_nil<'n>(answers: Vec<Answer<'n>>) -> impl Iterator<Item = Valu
         .filter(|value| *value != Value::Nil)
 }
 
-/// One of the answers that are not nil, each as likely as the others.
+/// Returns one of the replies that are not nil, chosen by `entropy`, each as likely as the others; nil if
+/// there is none. A node with few keys is thus as likely as one with many.
 pub(super) fn any_non_nil(answers: Vec<Answer<'_>>, entropy: u64) -> Value {
     let mut found: Vec<Value> = non_nil(answers).collect();
     if found.is_empty() {
