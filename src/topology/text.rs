@@ -1,4 +1,7 @@
-//! A topology as text.
+//! A topology as text: [`Topology::parse`], and the text that it reads.
+//!
+//! Every word is written as it is if it would be read back as the same word, and in quotes otherwise; that is
+//! tried, not predicted, so writer and reader cannot disagree.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -102,8 +105,8 @@ impl Topology {
         statements.topology(rule).map_err(error)
     }
 
-    /// The topology as text, as [`Display`](fmt::Display) writes it, but with the passwords of its URLs. Keep it where
-    /// passwords may be kept.
+    /// Returns the topology as text, as [`Display`](fmt::Display) writes it, but with the passwords of its
+    /// URLs. Store it like a password.
     pub fn text_with_passwords(&self) -> String {
         Text(self, Passwords::Shown).to_string()
     }
@@ -124,11 +127,12 @@ impl fmt::Display for Topology {
     }
 }
 
+/// An error with the number of the line in its text.
 fn error(refusal: SyntaxError) -> Error {
     Error::config(refusal.to_string())
 }
 
-/// A topology about to be written.
+/// A topology about to be written, with or without passwords.
 struct Text<'t>(&'t Topology, Passwords);
 
 impl fmt::Display for Text<'_> {
@@ -163,7 +167,7 @@ impl fmt::Display for Text<'_> {
     }
 }
 
-/// An address that is not read as it is, such as one without a port, stands in quotes.
+/// Writes an address, in quotes if it would not be read back as it is, such as one without a port.
 fn write_address(f: &mut fmt::Formatter<'_>, address: &str) -> fmt::Result {
     let name = Name(address).to_string();
     let is_same = |reach: NodeEndpoint| reach.url.is_none() && reach.address == address;
@@ -174,16 +178,17 @@ fn write_address(f: &mut fmt::Formatter<'_>, address: &str) -> fmt::Result {
     }
 }
 
-/// Names longer than this are not waited for when addresses are written below one another.
+/// Maximum width in characters of the column of names. Longer names push their own address to the right.
 const NAME_COLUMN_MAX: usize = 32;
 
-/// The options, tables with a statement on each line.
+/// Returns the options to be written, tables with one statement per line, if they are read back the same.
 fn options(partitioner: &dyn Partitioner) -> Vec<(String, String)> {
     let options = partitioner.options();
     let long = options
         .iter()
         .map(|(name, value)| (name.clone(), split(value)));
     let long: Vec<_> = long.collect();
+    // A rule of the application may depend on line ends; then its options are written as they are.
     let again = by_name(partitioner.name(), &long);
     match again.is_ok_and(|again| again.options() == options) {
         true => long,
@@ -191,7 +196,8 @@ fn options(partitioner: &dyn Partitioner) -> Vec<(String, String)> {
     }
 }
 
-/// Everything is written as it is if it is read back so, and in quotes otherwise.
+/// Writes an option: name and value as they are if they are read back so, otherwise the value as a block of
+/// lines, or in quotes.
 fn write_option(f: &mut fmt::Formatter<'_>, name: &str, value: &str) -> fmt::Result {
     let bare = format!("{name} =");
     let is_same = |mut line: Line<'_>| {
@@ -219,6 +225,7 @@ fn write_option(f: &mut fmt::Formatter<'_>, name: &str, value: &str) -> fmt::Res
     }
 }
 
+/// Parses a text as one line; `None` if it has control characters, which a line cannot show.
 fn only_line(text: &str) -> Option<Line<'_>> {
     let plain = !text.contains(char::is_control);
     lines(text).next().filter(|_| plain)
