@@ -22,6 +22,7 @@ impl BlockingTime {
         match self {
             Self::None => response,
             Self::AtMost(blocking) => response.map(|response| response.saturating_add(blocking)),
+            // However long the reply itself may take: the deadline would be counted from the sending.
             Self::Forever => None,
         }
     }

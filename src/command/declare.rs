@@ -110,7 +110,7 @@ pub enum DeclareError {
         /// The command.
         name: String,
     },
-    /// The table is full: 65,533 names, those of subcommands included.
+    /// The table is full, at about 65,500 names, those of subcommands included.
     #[error("the table is full")]
     TooMany,
 }
@@ -228,6 +228,7 @@ impl Declaration {
             blocking,
             partial,
         } = self;
+        // Otherwise `accepts` would let a request pass that has no subcommand.
         if usize::from(arity.unsigned_abs()) < words {
             return Err(DeclareError::Arity { name, arity });
         }
@@ -235,10 +236,14 @@ impl Declaration {
             return Err(DeclareError::Keys { name, keys });
         }
         match route {
+            // Without keys there is no owner, and the command would be refused each time it is used.
             Route::Keys if keys.is_empty() => return Err(DeclareError::NoKeys { name }),
+            // A part is built by copying groups, so only this one form of keys can be split.
             Route::Split { step, tail, .. } if !can_split(&keys, step, tail) => {
                 return Err(DeclareError::Split { name });
             }
+            // Keys that do not matter are most likely a mistake in the route, which would read or write on
+            // wrong nodes.
             Route::All(_) | Route::Any | Route::NodeOnly if !keys.is_empty() => {
                 return Err(DeclareError::UnusedKeys { name });
             }

@@ -48,6 +48,8 @@ impl CommandSpec {
     #[inline]
     pub fn sole_key(&self) -> Option<usize> {
         match (self.route, &*self.keys) {
+            // Not for split commands, whose groups must be checked first, nor for those with an optional
+            // second key.
             (Route::Keys, &[KeySpec::Range { first, last, .. }])
                 if i32::from(first) == i32::from(last) =>
             {
@@ -189,6 +191,7 @@ fn range(
     len: usize,
     out: &mut KeyPositions,
 ) -> Result<(), KeyError> {
+    // -1 is the last argument, so the first position behind the keys is `len`.
     let end = if last < 0 {
         (len + 1).saturating_sub(usize::from(last.unsigned_abs()))
     } else {
@@ -233,8 +236,10 @@ fn counted(
 
 /// Adds the keys behind STREAMS: the first half of the rest, whose second half are the ids.
 fn streams(args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
+    // Without STREAMS there is no key to route by, whatever the options say.
     let first = StreamOptions::parse(args).first.ok_or(KeyError::Syntax)?;
     let rest = args.len() - first;
+    // Each key has an id. An odd number would put an id among the keys.
     if rest == 0 || !rest.is_multiple_of(2) {
         return Err(KeyError::Syntax);
     }
@@ -283,6 +288,8 @@ fn geo_store(from: usize, args: &[&[u8]], out: &mut KeyPositions) -> Result<(), 
     let mut target = None;
     let mut at = from;
     while at < args.len() {
+        // Positions are those of the server's own loop, option by option; a word in the place of a value is a
+        // value.
         let word = args[at];
         let takes_one = at + 1 < args.len();
         at += if WORDS.iter().any(|known| is(word, known)) {
@@ -310,6 +317,7 @@ fn sort(store: bool, args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyEr
             1
         } else if is(word, "LIMIT") && left >= 2 {
             3
+        // The last STORE counts, as in the server, which overwrites its own variable.
         } else if store && is(word, "STORE") && left >= 1 {
             target = Some(at + 1);
             2
@@ -333,6 +341,7 @@ fn migrate(args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
     while at < args.len() {
         let word = args[at];
         let left = args.len() - at - 1;
+        // AUTH and AUTH2 take arguments that may be called KEYS.
         at += if is(word, "COPY") || is(word, "REPLACE") {
             1
         } else if is(word, "AUTH") && left >= 1 {
@@ -358,6 +367,8 @@ fn is(arg: &[u8], word: &str) -> bool {
 
 /// Parses a timeout in seconds; 0 is for ever, and so is everything that is not a positive time.
 fn seconds(digits: &[u8]) -> BlockingTime {
+    // Rust's parser accepts more than the server's (`infinity`); what it accepts in addition is not a finite
+    // duration, and so for ever.
     let number = str::from_utf8(digits)
         .ok()
         .and_then(|text| text.parse::<f64>().ok());
@@ -370,6 +381,7 @@ fn seconds(digits: &[u8]) -> BlockingTime {
 /// Parses a timeout in milliseconds; 0 is for ever, and so is everything that is not a positive integer.
 fn millis(digits: &[u8]) -> BlockingTime {
     match canonical_integer(digits) {
+        // A negative timeout is refused by the server; it counts as for ever until it is.
         Some(wait @ 1..) => BlockingTime::AtMost(Duration::from_millis(wait.unsigned_abs())),
         _ => BlockingTime::Forever,
     }

@@ -81,6 +81,7 @@ impl ProxyRole {
     /// True if a client may send it before AUTH.
     pub(crate) fn is_allowed_unauthenticated(self) -> bool {
         use ConnectionCommand::{Auth, Hello, Quit, Reset};
+        // As a server does. RESET is among them, since it ends in the unauthenticated state anyway.
         matches!(self, Self::Connection(Auth | Hello | Quit | Reset))
     }
 

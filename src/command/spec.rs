@@ -255,6 +255,7 @@ pub struct KeyPositions {
 impl KeyPositions {
     /// Removes all positions.
     pub fn clear(&mut self) {
+        // The allocation is kept for the next request.
         self.keys.clear();
         self.patterns.clear();
     }

@@ -95,6 +95,7 @@ impl CommandTable {
     /// [`DeclareError`] if the declaration contradicts itself, or if the table already has the command.
     pub fn with(self, declared: Declaration) -> Result<Self, DeclareError> {
         let spec = declared.build()?;
+        // Not replaced silently: a built-in row whose keys are declared wrongly would lose data.
         if self.by_name(spec.name()).is_some() {
             return Err(DeclareError::Known {
                 name: spec.name().to_owned(),
@@ -138,6 +139,8 @@ impl CommandTable {
             return Lookup::UnknownCommand;
         };
         let row = &self.rows[usize::from(at)];
+        // A subcommand is a second lookup below the row of its command, not a search for `CONFIG|GET`, which
+        // would have to be put together.
         if row.has_subcommands
             && let Some(sub) = args.get(1)
             && let Some(at) = self.position(at, sub)
@@ -145,6 +148,7 @@ impl CommandTable {
         {
             return Lookup::Found(spec);
         }
+        // DEBUG and the like have a row of their own for subcommands that are not listed.
         row.spec
             .as_ref()
             .map_or(Lookup::UnknownSubcommand, Lookup::Found)
@@ -180,6 +184,7 @@ impl CommandTable {
         }
         let keyed = !spec.key_specs().is_empty();
         let top = self.position(TOP, spec.name().as_bytes());
+        // Otherwise an argument that is a key would be taken for a subcommand if it had the name of one.
         if keyed && top.is_some_and(|at| self.rows[usize::from(at)].has_subcommands) {
             return Err(DeclareError::HasSubcommands {
                 name: spec.name().to_owned(),
@@ -249,6 +254,7 @@ impl CommandTable {
     fn position(&self, parent: u16, name: &[u8]) -> Option<u16> {
         let word = NameKey::new(name);
         let mask = self.slots.len() - 1;
+        // Linear probing ends at a free slot, of which half of the table is made.
         let mut slot = word.hash(parent) & mask;
         loop {
             let at = self.slots[slot];

@@ -4,9 +4,9 @@ use super::swar;
 
 /// CRC16/XMODEM: polynomial 0x1021, initial value 0, not reflected.
 ///
-/// Slicing by eight (Kounavis and Berry, "Novel table lookup-based algorithms for high-performance CRC generation",
-/// 2008). The initial value is zero, so leading zero bytes change nothing: the key is padded on the left to whole
-/// blocks and there is no tail of single bytes.
+/// Slicing by eight (Kounavis and Berry, "Novel table lookup-based algorithms for high-performance CRC
+/// generation", 2008). The initial value is zero, so leading zero bytes change nothing: the key is padded on
+/// the left to whole blocks and there is no tail of single bytes.
 #[inline]
 pub(super) fn crc16(bytes: &[u8]) -> u16 {
     let (head, blocks) = bytes.split_at(bytes.len() % 8);

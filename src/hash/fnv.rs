@@ -18,6 +18,7 @@ pub(super) fn fnv1a_64(bytes: &[u8]) -> u64 {
 /// FNV-1 of 32 bits.
 pub(super) fn fnv1_32(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash: u32, &byte| {
+        // The product first: with the other order this would be FNV-1a.
         hash.wrapping_mul(0x0100_0193) ^ u32::from(byte)
     })
 }

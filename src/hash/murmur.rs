@@ -12,6 +12,7 @@ pub(super) fn murmur64a(bytes: &[u8]) -> u64 {
         word ^= word >> 47;
         hash = (hash ^ word.wrapping_mul(FACTOR)).wrapping_mul(FACTOR);
     }
+    // Without a tail there is no multiplication: an empty word would still change the hash.
     if !tail.is_empty() {
         hash = (hash ^ swar::short(tail)).wrapping_mul(FACTOR);
     }

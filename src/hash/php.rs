@@ -1,8 +1,8 @@
 //! The digests of PHP's `hash`, turned into numbers as phpredis does.
 //!
-//! phpredis reads the first eight bytes of the binary digest, or all if there are fewer, as a little-endian number, and
-//! takes it modulo 2^32 - 1. PHP writes most of its short digests with the high byte first, so they are read
-//! backwards. Source: phpredis 5.3.7, `redis_array_impl.c`, `ra_pos`; PHP 8.2, `ext/hash/`.
+//! phpredis reads the first eight bytes of the binary digest, or all if there are fewer, as a little-endian
+//! number, and takes it modulo 2^32 - 1. PHP writes most of its short digests with the high byte first, so
+//! they are read backwards. Source: phpredis 5.3.7, `redis_array_impl.c`, `ra_pos`; PHP 8.2, `ext/hash/`.
 
 use super::{fnv, md5, memcached, murmur};
 use sha1::{Digest, Sha1};
@@ -29,6 +29,7 @@ fn head(digest: &[u8]) -> u64 {
 
 /// `adler32` of zlib.
 pub(super) fn adler32(bytes: &[u8]) -> u64 {
+    // Reduced at every byte: simple, and fast enough for keys.
     let (mut low, mut high) = (1, 0);
     for &byte in bytes {
         low = (low + u32::from(byte)) % 65_521;
@@ -46,6 +47,7 @@ pub(super) fn crc32(bytes: &[u8]) -> u64 {
             crc = crc << 1 ^ if crc >> 31 == 1 { 0x04c1_1db7 } else { 0 };
         }
     }
+    // Not through `short`: PHP writes this digest with the low byte first.
     u64::from(!crc) % MODULUS
 }
 
@@ -132,8 +134,8 @@ mod tests {
 
     #[test]
     fn published_digests_are_met() {
-        // `123456789`, from the catalogue of CRC algorithms and from zlib; `abc`, from FIPS 180-4. Read backwards unless
-        // the digest starts with the low byte.
+        // `123456789`, from the catalogue of CRC algorithms and from zlib; `abc`, from FIPS 180-4. Read
+        // backwards unless the digest starts with the low byte.
         assert_eq!(crc32(b"123456789"), 0xfc89_1918);
         assert_eq!(
             crc32b(b"123456789"),

@@ -61,6 +61,7 @@ impl HashTag {
             Self::Braces => braces(key),
             Self::None => key,
             Self::Custom(_, rule) => rule(key),
+            // The common rules come first and are inlined; those of peers cost a call.
             peers => peers.of_peer(key).unwrap_or(key),
         }
     }
@@ -119,6 +120,7 @@ impl HashTag {
             _ => {
                 let (rule, bytes) = name.split_once(':')?;
                 let (open, rest) = escaped(bytes)?;
+                // Anything behind the second byte makes it another name.
                 let (close, "") = escaped(rest)? else {
                     return None;
                 };
@@ -160,6 +162,7 @@ fn braces(key: &[u8]) -> &[u8] {
 /// Returns the bytes between the first `open` and the next `close`; `None` if there are none.
 fn between(key: &[u8], open: u8, close: u8) -> Option<&[u8]> {
     let rest = &key[find(key, open)? + 1..];
+    // The next `close` behind the first `open`: one before it does not count.
     let length = find(rest, close)?;
     (length > 0).then(|| &rest[..length])
 }
@@ -195,6 +198,7 @@ fn line_start(key: &[u8], open: u8, close: u8) -> Option<&[u8]> {
 /// Returns the text up to the first `close` that is not its first character, which is `(.+?)` behind the
 /// opening byte.
 fn shortest(text: &[u8], close: u8) -> Option<&[u8]> {
+    // The search begins behind the first character, which belongs to the tag whatever it is.
     let length = find(text.get(1..)?, close)? + 1;
     Some(&text[..length])
 }

@@ -38,6 +38,7 @@ impl Channels {
     /// Removes a connection with its subscriptions.
     pub(super) fn disconnect(&mut self, session: u64) {
         self.writers.retain(|(id, _)| *id != session);
+        // Or a message would count as received by a connection that is gone.
         self.unsubscribe_all(session);
     }
 
@@ -94,13 +95,15 @@ impl Channels {
                 _ => continue,
             };
             receivers += 1;
+            // In the protocol of each subscriber.
             let bytes = Reply::Push(push).encode(subscription.protocol);
             if let Some((_, writer)) = self
                 .writers
                 .iter()
                 .find(|(id, _)| *id == subscription.session)
             {
-                // A connection that is closing has no reader any more: its message is lost, as on a real server.
+                // A connection that is closing has no reader any more: its message is lost, as on a real
+                // server.
                 let _ = writer.send(bytes);
             }
         }

@@ -17,6 +17,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Serves one connection until it ends or its node stops.
 pub(super) fn serve(shared: &Shared, run: &Run, id: u64, stream: &TcpStream) -> io::Result<()> {
+    // Without it a `Trickle` or half a reply might be joined with what follows.
     let _ = stream.set_nodelay(true);
     let (writer, replies) = mpsc::channel();
     let output = stream.try_clone()?;
@@ -42,6 +43,7 @@ pub(super) fn serve(shared: &Shared, run: &Run, id: u64, stream: &TcpStream) -> 
 /// Writes replies until the last sender is gone or the client is.
 fn write_all(mut output: TcpStream, replies: &Receiver<Vec<u8>>) {
     while let Ok(mut bytes) = replies.recv() {
+        // Whatever is ready goes out at once, as a server writes its output buffer.
         replies.try_iter().for_each(|more| bytes.extend(more));
         if output.write_all(&bytes).is_err() {
             return;
@@ -94,7 +96,9 @@ impl Connection<'_> {
     /// Records one command, and applies it or the fault injected into it.
     fn handle(&mut self, args: Vec<Vec<u8>>) -> Next {
         let command = ReceivedCommand::new(self.session.id, args);
+        // Recorded before it is applied, so that a test sees the command even if it never ends.
         let fault = self.shared.note(&command, self.mute);
+        // Read and recorded all the same: a client that writes must not be blocked by a full socket.
         if self.mute {
             return Next::Continue;
         }
@@ -118,6 +122,8 @@ impl Connection<'_> {
             let waiting = self.session.waiting.take();
             let now = Instant::now();
             if let Some(timeout) = waiting {
+                // The first deadline counts: a command that is woken and finds nothing waits for the rest of
+                // its time.
                 deadline =
                     deadline.or_else(|| timeout.and_then(|timeout| now.checked_add(timeout)));
             }
@@ -160,6 +166,7 @@ impl Connection<'_> {
                 self.send(half(reply));
                 self.mute = true;
             }
+            // `HangAfter` has been applied by now; its reply is dropped.
             Fault::HangAfter | Fault::HangBefore => self.mute = true,
             Fault::Moved { slot, to } => self.refuse(name, format!("MOVED {slot} {to}")),
             Fault::Trickle(time) => {

@@ -105,6 +105,7 @@ impl Script {
         let rule = self
             .rules
             .iter_mut()
+            // The oldest first, so that a test can queue several faults for one command.
             .find(|rule| rule.left > 0 && (rule.when)(command))?;
         // Used up rules stay in the list: they are few, and `left` adds them up as zero.
         if rule.left != usize::MAX {

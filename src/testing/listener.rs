@@ -67,10 +67,13 @@ pub(super) fn bind_free() -> io::Result<TcpListener> {
     let first = process::id().wrapping_mul(PORTS_PER_PROCESS) % size;
     let mut address = own_address();
     for _ in PORTS {
+        // Each call goes on where the last one stopped: a port that was just closed is not taken by the next
+        // node.
         let offset = (first + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % size;
         let port = PORTS.start + u16::try_from(offset).unwrap_or(0);
         match TcpListener::bind((address, port)) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            // Systems without the whole of 127.0.0.0/8 have the usual address only.
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
                 address = Ipv4Addr::LOCALHOST;
             }
@@ -117,6 +120,7 @@ fn accept_all(
         if closing.load(Ordering::SeqCst) {
             return threads;
         }
+        // Threads that have ended need no join, and would add up in a node that lives long.
         threads.retain(|thread| !thread.is_finished());
         match accepted {
             Ok((stream, _)) => threads.extend(spawn(stream, shared, run)),
@@ -129,6 +133,7 @@ fn accept_all(
 /// Serves a connection in a thread of its own, or closes it if that cannot be started.
 fn spawn(stream: TcpStream, shared: &Arc<Shared>, run: &Arc<Run>) -> Option<JoinHandle<()>> {
     let served = Served {
+        // Before the thread starts: the connection counts as open from now on, and `stop` can close it.
         id: shared.accept(stream.try_clone().ok()?),
         shared: Arc::clone(shared),
         stream,

@@ -106,6 +106,7 @@ impl TestNode {
     pub fn restart(&self) -> io::Result<()> {
         self.stop();
         let mut running = lock(&self.running);
+        // A new run: the old one is stopped for good, and threads may still hold it.
         running.run = Arc::default();
         self.open_port(&mut running)
     }
@@ -118,6 +119,7 @@ impl TestNode {
     /// As for [`restart`](Self::restart).
     pub fn restart_empty(&self) -> io::Result<()> {
         self.stop();
+        // Between the runs, when no connection can see half of the change.
         lock(&self.shared.database).store = Store::default();
         self.restart()
     }
@@ -181,6 +183,7 @@ impl TestNode {
         lock(&self.shared.control).script.clear();
         let mut running = lock(&self.running);
         match running.run.is_stopped() {
+            // A stopped node stays stopped: `heal` only ends what `refuse_connections` began.
             true => Ok(()),
             false => self.open_port(&mut running),
         }
@@ -284,6 +287,7 @@ impl TestNodeBuilder {
     pub fn start(self) -> io::Result<TestNode> {
         let socket = listener::bind_free()?;
         let address = socket.local_addr()?;
+        // The port is known by now, and INFO reports it.
         let shared = Arc::new(Shared::new(Database::new(address, self.password.clone())));
         let run = Arc::<Run>::default();
         let listener = Listener::start(socket, Arc::clone(&shared), Arc::clone(&run))?;

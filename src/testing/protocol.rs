@@ -78,6 +78,7 @@ impl<R: Read> Requests<R> {
         let length = usize::try_from(length).map_err(|_| Ended::Closed)?;
         // Memory grows with the bytes that arrive: the length is only a claim.
         let mut bytes = Vec::new();
+        // The line end behind the argument is read along, and dropped unchecked, as Redis does.
         let wanted = length as u64 + 2;
         let read = self.input.by_ref().take(wanted).read_to_end(&mut bytes);
         if read.map_err(|_| Ended::Closed)? as u64 != wanted {
@@ -98,6 +99,7 @@ impl<R: Read> Requests<R> {
         read.map_err(|_| Ended::Closed)?;
         if line.pop() != Some(b'\n') {
             return Err(match line.len() as u64 + 1 {
+                // As many bytes as are allowed, and still no end.
                 LINE_MAX => protocol("too big inline request"),
                 _ => Ended::Closed,
             });
@@ -173,6 +175,7 @@ impl Reply {
         match self {
             Self::Array(items) => many(b'*', items, protocol, out),
             Self::Bulk(bytes) => bulk(bytes, out),
+            // `line` replaces line ends by blanks; those at the end would remain as blanks.
             Self::Error(text) => line(b'-', text.trim_end_matches(['\r', '\n']), out),
             Self::Integer(number) => line(b':', &number.to_string(), out),
             Self::Map(pairs) => {
@@ -185,6 +188,7 @@ impl Reply {
                     value.write(protocol, out);
                 }
             }
+            // RESP3 has one null for both.
             Self::Nil | Self::NilArray if resp3 => out.extend_from_slice(b"_\r\n"),
             Self::Nil => out.extend_from_slice(b"$-1\r\n"),
             Self::NilArray => out.extend_from_slice(b"*-1\r\n"),

@@ -45,6 +45,7 @@ impl Session {
         let command = match commands::find(args) {
             Ok(command) => command,
             Err(failure) => {
+                // Outside of MULTI this has no effect: MULTI clears it.
                 self.aborted = true;
                 return Err(match args[0].eq_ignore_ascii_case(b"EXEC") {
                     true => self.abort(&failure),
@@ -64,6 +65,8 @@ impl Session {
             )));
         }
         match &mut self.queue {
+            // Checked for name and number of arguments only: errors of the command itself appear in the reply
+            // to EXEC.
             Some(queue) if !command.is_transaction() => {
                 queue.push(args.to_vec());
                 Ok(Reply::Status("QUEUED"))

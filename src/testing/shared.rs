@@ -70,6 +70,7 @@ impl Shared {
     pub(super) fn end_session(&self, id: u64) {
         let mut database = lock(&self.database);
         database.channels.disconnect(id);
+        // Each session ends once: by the drop of its connection.
         database.clients -= 1;
     }
 
@@ -89,6 +90,7 @@ impl Shared {
     /// anyway.
     pub(super) fn note(&self, command: &ReceivedCommand, mute: bool) -> Option<Fault> {
         let mut control = lock(&self.control);
+        // One lock for both: a test that sees the command recorded also sees its fault counted.
         control.received.push(command.clone());
         match mute {
             true => None,

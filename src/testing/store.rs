@@ -121,6 +121,7 @@ impl Store {
     /// Returns the value of a key, added if it does not exist. [`touched`](Self::touched) must be called
     /// afterwards, even if nothing was put in: it removes an empty collection.
     pub(super) fn edit<K: Kind>(&mut self, key: &[u8]) -> Result<&mut K, Failure> {
+        // Removes an expired value first, which must not be edited.
         self.entry(key);
         let entry = self.entries.entry(place(key)).or_insert_with(|| Entry {
             value: K::default().wrap(),
@@ -157,6 +158,7 @@ impl Store {
         {
             self.entries.remove(&place);
         }
+        // After the removal of an empty collection, so that both are one change.
         self.clock += 1;
         self.changes.insert(key.to_vec(), self.clock);
     }
@@ -170,6 +172,7 @@ impl Store {
 
     /// Removes all keys. Each counts as changed.
     pub(super) fn clear(&mut self) {
+        // Taken out first: `touched` looks each key up, and must not find it.
         let entries = std::mem::take(&mut self.entries);
         entries.into_keys().for_each(|(_, key)| self.touched(&key));
     }

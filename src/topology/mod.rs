@@ -225,7 +225,7 @@ impl Topology {
     }
 }
 
-/// Whether the text of a topology has passwords in it.
+/// Controls whether the text of a topology contains passwords.
 #[derive(Clone, Copy, Debug)]
 enum Passwords {
     Hidden,

@@ -42,6 +42,7 @@ impl NodeRef {
         // The usual case, without a search: the topology has not changed since the handle was made.
         match Arc::ptr_eq(&self.topology, topology) {
             true => Some(self.index),
+            // A node may have another index there, or be gone.
             false => topology.index_of_id(self.id()),
         }
     }

@@ -49,6 +49,7 @@ impl Statements {
         let mut all = lines(text).peekable();
         head(all.next())?;
         let mut statements = Self::default();
+        // A map, since a text may have as many nodes as it likes before `Topology::new` counts them.
         let mut names = HashMap::new();
         while let Some(mut line) = all.next() {
             if line.keyword("node") {
@@ -92,6 +93,7 @@ impl Statements {
         let (name, _) = line
             .token()?
             .ok_or_else(|| line.error("the name of the placement is missing"))?;
+        // Refused here, with a line number, before the name appears in any other error.
         if holds_password(&name) {
             return Err(line.error(format!("the name of the placement {ADVICE}")));
         }
@@ -135,6 +137,7 @@ impl Statements {
         line: &Line<'_>,
         names: &mut HashMap<String, usize>,
     ) -> Result<(), SyntaxError> {
+        // A copy of the line: the errors below still need its number.
         let (mut rest, mut words) = (line.clone(), Vec::new());
         while let Some(word) = rest.token()? {
             words.push(word);
@@ -167,6 +170,7 @@ impl Statements {
             Written::Quoted => NodeEndpoint::of_quoted(address),
         };
         let reach = reach.map_err(|cause| line.error(cause))?;
+        // Checked once more when it has been parsed: a quoted address is not a URL, and may be anything.
         if holds_password(&reach.address) {
             return Err(line.error(format!("the address of the node {ADVICE}")));
         }

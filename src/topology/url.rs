@@ -54,6 +54,7 @@ impl NodeEndpoint {
         let url = redis_url(text).ok_or(
             "this is not the URL of a Redis server, such as redis://host:port/ or unix:///path/of/socket",
         )?;
+        // Parameters are checked before anything else could quote them.
         let mut url = NodeUrl(url);
         url.check_parameters()?;
         // redis-rs checks fragments only when built with TLS. They are checked here, so that a text is valid
@@ -63,6 +64,7 @@ impl NodeEndpoint {
             None => {}
             Some("insecure") if tls => {}
             Some(_) if tls => return Err("only \"insecure\" may follow the #".into()),
+            // Without TLS the fragment has no meaning, and is not written back.
             Some(_) => url.0.set_fragment(None),
         }
         // Without the error's detail, which quotes a part of the URL.
@@ -151,6 +153,7 @@ impl NodeUrl {
             let password = password.map(escaped);
             self.0.set_password(password.as_deref()).ok()?;
         }
+        // RESP2 is redis-rs' default, and needs no parameter.
         if settings.protocol() == ProtocolVersion::RESP3 {
             query.push(("protocol", "resp3".to_owned()));
         }
@@ -203,6 +206,7 @@ impl NodeUrl {
         // Fails only for URLs that cannot have a password.
         let _ = url.set_password(None);
         if url.query_pairs().any(|(key, _)| key == "pass") {
+            // From `self`, since `url` cannot be read and changed at once.
             let kept: Vec<_> = self
                 .0
                 .query_pairs()
@@ -255,6 +259,7 @@ pub(super) fn info_at(address: &str) -> Result<ConnectionInfo, String> {
         true => ConnectionAddr::Unix(address.into())
             .into_connection_info()
             .ok(),
+        // Parsed by redis-rs itself, so that an address is accepted exactly if redis-rs can connect to it.
         false => redis_url(&format!("redis://{address}"))
             .filter(|url| url.port().is_some() && is_bare(url))
             .and_then(|url| url.into_connection_info().ok()),

@@ -37,6 +37,7 @@ mod streams;
 mod strings;
 
 /// All built-in rows, with the titles of their groups.
+// The order is that of `docs/commands.md`.
 pub(super) static GROUPS: [(&str, &[CommandSpec]); 15] = [
     ("Keys", keyspace::ROWS),
     ("Strings, bitmaps, HyperLogLog", strings::ROWS),

@@ -41,10 +41,12 @@ pub(super) fn digest(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
         // Zeros mean that the node has no keys; its digest then lacks the part for database 0 too.
         if said != [0; LENGTH] {
             is_empty = false;
+            // A second xor removes the part for the database, and leaves the part for the keys.
             keys = xor(keys, xor(said, database));
         }
         kind.get_or_insert(text);
     }
+    // The part for the database belongs into the result once, however many nodes have keys.
     let all = if is_empty { keys } else { xor(keys, database) };
     let hex: String = all.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(kind.map_or(Value::Nil, |kind| kind.with(hex.into_bytes())))

@@ -36,8 +36,11 @@ fn add_event(known: &mut [Value], event: Vec<Value>) {
     let is_later = int(&event[1]) > int(&known[1]);
     for (at, (one, other)) in known.iter_mut().zip(event).enumerate().skip(1) {
         match at {
+            // Position 1 is the time and 2 the latency of the last spike: one is meaningless without the
+            // other.
             1 | 2 if is_later => *one = other,
             1 | 2 => {}
+            // Position 3 is the worst latency ever, of whichever spike.
             3 => *one = Value::Int(int(one).max(int(&other))),
             _ => *one = Value::Int(int(one).saturating_add(int(&other))),
         }
@@ -47,6 +50,7 @@ fn add_event(known: &mut [Value], event: Vec<Value>) {
 /// Merges LATENCY HISTORY: samples `[seconds, milliseconds]`, the oldest first. `[[10, 5], [30, 2]]` and
 /// `[[30, 9]]` are `[[10, 5], [30, 9]]`: a server keeps the worst latency of a second, and so does this.
 pub(super) fn samples(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
+    // Sorted by second: each node's samples are, but the merged ones would not be.
     let mut worst: BTreeMap<i64, i64> = BTreeMap::new();
     for answer in answers {
         let node = answer.node;
@@ -117,6 +121,8 @@ fn add_counts(one: &Pairs, other: &Pairs) -> Vec<(Value, Value)> {
     times.sort_unstable();
     times.dedup();
     let count = |&time: &i64| {
+        // Cumulative counts may be added at any time that either has; saturating, since they come from
+        // outside.
         let both = until(&one, time).saturating_add(until(&other, time));
         (Value::Int(time), Value::Int(both))
     };

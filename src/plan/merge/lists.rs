@@ -17,6 +17,8 @@ use crate::plan::merge::{Answer, elements, unexpected};
 pub(in crate::plan) fn by_key(answers: Vec<Answer<'_>>, keys: &[&[u32]]) -> Result<Value, Error> {
     let total = keys.iter().map(|part| part.len()).sum();
     let mut merged = Vec::new();
+    // Every place is filled below, since the parts have all keys between them; nil is never returned for a
+    // key that a node did not reply to.
     merged.resize_with(total, || Value::Nil);
     for (answer, keys) in answers.into_iter().zip(keys) {
         let node = answer.node;
@@ -45,6 +47,7 @@ pub(super) fn concat(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
             value => items.extend(elements(Answer { value, ..answer })?),
         }
     }
+    // Empty replies look alike in both forms, so without any element the result is an empty array.
     Ok(match (maps.is_empty(), items.is_empty()) {
         (false, true) => Value::Map(maps),
         _ => Value::Array(items),
@@ -86,6 +89,7 @@ pub(super) fn any_non_nil(answers: Vec<Answer<'_>>, entropy: u64) -> Value {
     if found.is_empty() {
         return Value::Nil;
     }
+    // The bias of the remainder is below 2^-48 for at most 2^16 nodes.
     let chosen = entropy % found.len() as u64;
     found.swap_remove(chosen as usize)
 }

@@ -70,6 +70,7 @@ pub(super) fn figures(answers: Vec<Answer<'_>>, missing: &[&str]) -> Result<Valu
 fn add(node: &str, name: &Value, one: &mut Value, other: Value) -> Result<(), Error> {
     match (&mut *one, plain(other)) {
         (Value::Int(one), Value::Int(other)) => *one = one.saturating_add(other),
+        // Ratios cannot be added. The largest points at the node that has a problem, such as fragmentation.
         (Value::Double(one), Value::Double(other)) => *one = one.max(other),
         (Value::Map(_) | Value::Array(_), other @ (Value::Map(_) | Value::Array(_))) => {
             let value = std::mem::take(one);
@@ -79,6 +80,8 @@ fn add(node: &str, name: &Value, one: &mut Value, other: Value) -> Result<(), Er
             *one = inner.into_value();
         }
         (Value::BulkString(one), Value::BulkString(other)) => {
+            // RESP2 has no doubles: a ratio is a text like `1.52`, and a text that is not a number must be
+            // the same everywhere.
             match (decimal(one), decimal(&other)) {
                 (Some(a), Some(b)) if b > a => *one = other,
                 (Some(_), Some(_)) => {}
@@ -97,6 +100,7 @@ fn bytes_per_key(figures: &Pairs) -> Option<i64> {
         Value::Int(number) => Some(*number),
         _ => None,
     };
+    // The server's own formula: memory beyond that of an empty server, divided by the keys.
     let used = int(b"total.allocated")?.saturating_sub(int(b"startup.allocated")?);
     Some(used.checked_div(int(b"keys.count")?).unwrap_or(0))
 }
@@ -124,6 +128,7 @@ fn combine_into(
             *a = combine(*a, b);
             Ok(())
         }
+        // The rules compute with 0 and 1; the result stays a boolean, as the client asked for RESP3.
         (Value::Boolean(a), Value::Boolean(b)) => {
             *a = combine((*a).into(), b.into()) != 0;
             Ok(())

@@ -36,6 +36,7 @@ impl Pairs {
             }),
             value => {
                 let items = elements(Answer { node, value })?;
+                // An error rather than a lost name: the reply is not of the form that the rule is for.
                 if !items.len().is_multiple_of(2) {
                     return Err(unexpected(node, "a name without a value"));
                 }

@@ -43,6 +43,7 @@ pub(super) fn settings(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
         // Emptied above: only the form of the first node's reply is kept.
         frame.get_or_insert(pairs);
     }
+    // There is always a reply: a command to all nodes without any is an error before it is merged.
     let Some(mut merged) = frame else {
         return Err(unexpected("", "nothing"));
     };

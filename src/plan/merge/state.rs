@@ -36,6 +36,7 @@ pub(super) fn role(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
                 *offset = (*offset).max(*other);
                 replicas.extend_from_slice(more);
             }
+            // Of the other roles nothing is merged: a replica's master and the state of its link are its own.
             _ => {}
         }
     }

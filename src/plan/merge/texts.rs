@@ -60,6 +60,8 @@ pub(super) fn lines(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     for answer in answers {
         let text = Text::read(answer)?;
         match &mut merged {
+            // The first node's text gives the kind; the bytes of the others are appended to it without a copy
+            // of their own.
             None => merged = Some(text),
             Some(merged) => merged.bytes.extend_from_slice(&text.bytes),
         }
@@ -90,6 +92,7 @@ pub(super) fn by_node(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
                 kind.get_or_insert(text);
             }
         }
+        // The next heading must begin a line.
         if !all.ends_with(b"\n") {
             all.push(b'\n');
         }
@@ -107,6 +110,7 @@ pub(super) fn alike_or_by_node(values: &[(&str, &str)]) -> String {
     if values.iter().all(|(_, value)| value == first) {
         return (*first).to_owned();
     }
+    // The separator must not occur in a value, or the list could not be taken apart.
     let commas = values.iter().any(|(_, value)| value.contains(','));
     let parts = values
         .iter()

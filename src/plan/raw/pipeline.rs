@@ -409,10 +409,10 @@ mod tests {
         Router::new(Arc::new(topology), table, SplitWrites::Allowed)
     }
 
-    /// In the place of a reply that the node sent and nobody kept.
+    /// Stands for a reply that the node sent and that was not kept.
     const OVERSIZED: &str = "(oversized)";
 
-    /// What a client is told that sends `requests`, when the nodes answer with `replies` and then no more.
+    /// Returns what a client gets that sends `requests`, if the nodes send `replies` and then nothing.
     fn replies_to(
         requests: &[&str],
         replies: [&[&str]; 2],

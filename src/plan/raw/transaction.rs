@@ -39,7 +39,8 @@ impl PlannedTransaction {
         };
         let mut queued = (1..answers.values.count()).filter_map(frame);
         match (frame(0), queued.find(|answer| answer.starts_with(b"-"))) {
-            // A server that refuses MULTI may have run the commands one by one: its refusal must not get lost.
+            // A server that refuses MULTI may have run the commands one by one: its refusal must not get
+            // lost.
             (Some(multi @ [b'-', ..]), _) => out.extend_from_slice(multi),
             // `why != last`: EXEC itself is among the frames searched.
             (_, Some(why)) if last.starts_with(b"-EXECABORT") && why != last => {

@@ -1,6 +1,6 @@
 //! How do scripts and functions come to be on every node, as they would be on one server?
 //!
-//! A server keeps the scripts that it ran or loaded and forgets them when it restarts. Over several nodes
+//! A server keeps the scripts that it ran or loaded and loses them when it restarts. Over several nodes
 //! that breaks the usual client code: EVAL with one key, then EVALSHA with another, fails with NOSCRIPT on a
 //! node that never saw the source. The client therefore remembers each source that passes through it and
 //! supplies it where it is missing.

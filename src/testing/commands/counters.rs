@@ -32,6 +32,7 @@ pub(super) fn decrby(call: &mut Call<'_>) -> Answer {
 /// Adds to the number at a key, which is 0 if it does not exist. Its expiry is kept.
 fn add(call: &mut Call<'_>, by: i64) -> Answer {
     let (key, store) = (call.key(), &mut call.database.store);
+    // Read by `view`, not `edit`: an error must leave no empty key behind.
     let old = store
         .view::<Text>(key)?
         .map_or(Ok(0), |text| integer(text))?;

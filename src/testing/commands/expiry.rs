@@ -84,6 +84,7 @@ fn expire_at(call: &mut Call<'_>, unit: Unit) -> Answer {
     if !condition.holds(entry.expires_at_ms, at) {
         return Ok(Reply::Integer(0));
     }
+    // As in Redis: a time in the past deletes the key instead of setting an expiry.
     if at <= now() {
         store.remove(key);
         return Ok(Reply::Integer(1));
@@ -167,6 +168,7 @@ pub(super) fn pexpiretime(call: &mut Call<'_>) -> Answer {
 fn time_of(call: &mut Call<'_>, since: i64, unit: fn(i64) -> i64) -> Answer {
     let entry = call.database.store.entry(call.key());
     Ok(Reply::Integer(
+        // A key without expiry and no key at all are told apart by -1 and -2.
         match entry.map(|entry| entry.expires_at_ms) {
             None => -2,
             Some(None) => -1,

@@ -36,6 +36,7 @@ pub(super) fn rename(call: &mut Call<'_>) -> Answer {
     if !store.contains(from) {
         return Err(Failure::NO_SUCH_KEY);
     }
+    // RENAME of a key to itself changes nothing, but the key must exist.
     if from != to
         && let Some(entry) = store.remove(from)
     {
@@ -47,6 +48,7 @@ pub(super) fn rename(call: &mut Call<'_>) -> Answer {
 /// RENAMENX: 1, or 0 if the new key exists.
 pub(super) fn renamenx(call: &mut Call<'_>) -> Answer {
     let (from, to, store) = (call.key(), &call.args[2], &mut call.database.store);
+    // Without the old key the error is that of `rename`.
     if store.contains(from) && store.contains(to) {
         return Ok(Reply::Integer(0));
     }
@@ -107,6 +109,7 @@ pub(super) fn scan(call: &mut Call<'_>) -> Answer {
     }
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     let (next, keys) = call.database.store.page(cursor, count);
+    // Filtered after the page was cut, so a page may be empty before the end, as in Redis.
     let keys = keys.iter().filter(|(key, is)| {
         let fits = kind.as_ref().is_none_or(|kind| kind == is);
         fits && glob::matches(pattern, key)

@@ -44,6 +44,7 @@ pub(super) fn rpush(call: &mut Call<'_>) -> Answer {
 /// Adds items at an end, one after the other.
 fn push(call: &mut Call<'_>, end: End) -> Answer {
     let (key, store) = (call.key(), &mut call.database.store);
+    // At least one item follows, as the arity requires, so no empty list is left.
     let list = store.edit::<List>(key)?;
     call.args[2..]
         .iter()
@@ -71,6 +72,7 @@ fn pop(call: &mut Call<'_>, end: End) -> Answer {
         _ => return Err(call.wrong_arity()),
     };
     let (key, store) = (call.key(), &mut call.database.store);
+    // The count is checked before: a wrong one is an error without a key too.
     let Some(list) = store.view::<List>(key)? else {
         return Ok(count.map_or(Reply::Nil, |_| Reply::NilArray));
     };

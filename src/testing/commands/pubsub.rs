@@ -32,6 +32,7 @@ pub(super) fn publish(call: &mut Call<'_>) -> Answer {
 
 /// Adds subscriptions, and confirms each.
 fn join(call: &mut Call<'_>, word: &[u8], topic: fn(Vec<u8>) -> Topic) -> Answer {
+    // A confirmation is a push of its own, which has no place in the array of EXEC.
     if call.session.in_exec {
         return Err("ERR this in-process test node does not subscribe inside a transaction; use a real server".into());
     }
@@ -74,6 +75,7 @@ fn of_kind(known: &Topic, kind: fn(Vec<u8>) -> Topic) -> Option<Vec<u8>> {
 /// Returns the confirmation: its word, the name, and the number of subscriptions left.
 fn confirm(call: &mut Call<'_>, word: &[u8], name: Reply) -> Reply {
     let left = call.database.channels.topics(call.session.id).count();
+    // Kept in the session too, where it is looked at before each command.
     call.session.subscriptions = left;
     Reply::Push(vec![Reply::Bulk(word.to_vec()), name, Reply::count(left)])
 }

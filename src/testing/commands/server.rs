@@ -63,6 +63,7 @@ pub(super) fn auth(call: &mut Call<'_>) -> Answer {
         [user, password] => (&user[..], password),
         _ => return Err(Failure::SYNTAX),
     };
+    // With a user name, AUTH succeeds for `default` without a password, as in Redis.
     if call.database.password.is_none() && call.args.len() == 2 {
         return Err("ERR AUTH <password> called without any password configured for the default user. Are you sure \
                     your configuration is correct?"
@@ -114,12 +115,14 @@ pub(super) fn hello(call: &mut Call<'_>) -> Answer {
         };
     }
     let session = &mut *call.session;
+    // Behind the options, one of which may be AUTH.
     if !session.authenticated {
         return Err("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO \
                     AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol \
                     version at the same time"
             .into());
     }
+    // Last: the reply of a refused HELLO has the old protocol.
     session.protocol = protocol;
     let version = if protocol == Protocol::Resp3 { 3 } else { 2 };
     let fields = [

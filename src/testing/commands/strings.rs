@@ -23,6 +23,7 @@ pub(super) fn set(call: &mut Call<'_>) -> Answer {
         true => Some(store.view::<Text>(key)?.cloned()),
         false => None,
     };
+    // After `view`, which may have removed an expired key.
     let existing = store.entry(key).map(|entry| entry.expires_at_ms);
     let refused = match options.condition {
         Condition::Always => false,
@@ -180,6 +181,7 @@ pub(super) fn getex(call: &mut Call<'_>) -> Answer {
     }
     let old = get(call)?;
     let expires = match expiry {
+        // Without a key the time is not parsed, so a wrong one is no error, as in Redis.
         Expiry::At(unit, time) if old != Reply::Nil => Some(Some(unit.positive(call, time)?)),
         Expiry::Persist => Some(None),
         Expiry::At(..) | Expiry::Keep | Expiry::Unsaid => None,
@@ -277,6 +279,7 @@ pub(super) fn setrange(call: &mut Call<'_>) -> Answer {
         usize::try_from(offset).map_err(|_| Failure::from("ERR offset is out of range"))?;
     let (key, bytes, store) = (call.key(), &call.args[3], &mut call.database.store);
     let length = store.view::<Text>(key)?.map_or(0, |text| text.len());
+    // Before the offset is checked against the maximum, as in Redis: nothing is written.
     if bytes.is_empty() {
         return Ok(Reply::count(length));
     }

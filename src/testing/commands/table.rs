@@ -8,6 +8,7 @@ use super::{upper, wrong_arity};
 /// wrong.
 pub(in crate::testing) fn find(args: &[Vec<u8>]) -> Result<&'static Command, Failure> {
     let name = args.first().map(|name| upper(name)).unwrap_or_default();
+    // A search through ninety rows is fast enough here.
     let Some(command) = TABLE.iter().find(|command| command.name == name) else {
         return Err(Failure::new(format!(
             "ERR unknown command '{name}': this in-process test node does not implement it; use a real server"

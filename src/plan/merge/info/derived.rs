@@ -88,6 +88,8 @@ pub(super) fn compute(lines: &mut [(String, String)]) {
             let (_, value) = lines.iter().find(|(field, _)| field == wanted)?;
             value.parse().ok()
         };
+        // `used_memory_human` follows from `used_memory`: the names agree for all sizes, so no list of them
+        // is needed.
         let value = match name.strip_suffix("_human") {
             Some(size) => number(size).map(human),
             None => SHARES
@@ -106,6 +108,7 @@ impl Share {
     fn value(&self, number: impl Fn(&str) -> Option<u64>) -> Option<String> {
         let without = self.without.map_or(Some(0), &number)?;
         let whole = number(self.whole)?.saturating_sub(without);
+        // The merged value stays: a server that has just started prints a ratio of its own choice.
         if whole == 0 {
             return None;
         }

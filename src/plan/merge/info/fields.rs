@@ -184,6 +184,7 @@ pub(super) fn rule(name: &str) -> Rule {
 
 /// True if `name` is `beginning` followed by a decimal number: `slave0`, but not `slave_priority`.
 pub(super) fn is_numbered(name: &str, beginning: &str) -> bool {
+    // Digits only: `slave_read_only` is another field.
     name.strip_prefix(beginning).is_some_and(|number| {
         !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
     })
@@ -204,6 +205,7 @@ pub(super) fn combine<'v>(values: impl Iterator<Item = &'v str>, how: Combine) -
         }
         .map(|number| number.to_string());
     }
+    // The form of the numbers is kept: a program that parses one server's INFO parses this one.
     let percent = if values.iter().all(|value| value.ends_with('%')) {
         "%"
     } else {
@@ -223,6 +225,7 @@ pub(super) fn combine<'v>(values: impl Iterator<Item = &'v str>, how: Combine) -
         .iter()
         .filter_map(|value| value.strip_suffix(percent)?.split_once('.'))
         .map(|(_, decimals)| decimals.len())
+        // The most precise value decides, so that no digit is cut off.
         .max()
         .unwrap_or(0);
     Some(format!("{number:.decimals$}{percent}"))

@@ -81,6 +81,7 @@ pub(super) fn info(answers: Vec<Answer<'_>>, missing: &[&str]) -> Result<Value, 
         let text = Text::read(answer)?;
         let sections = parse(&text.to_str());
         reports.push(Report { node, sections });
+        // The text is kept for its kind only: RESP3 has INFO as a verbatim string.
         kind.get_or_insert(text);
     }
     let mut sections: Vec<Section> = titles(&reports)
@@ -88,6 +89,7 @@ pub(super) fn info(answers: Vec<Answer<'_>>, missing: &[&str]) -> Result<Value, 
         .map(|title| merged(title, &reports))
         .collect();
     sections.extend(reports.iter().filter_map(essentials));
+    // Behind all others, in node order, so that a program which reads the known sections is not disturbed.
     sections.extend(missing.iter().map(|node| unreachable(node)));
     sections.extend(unreachable_count(missing));
     let text = print(&sections);
@@ -104,6 +106,7 @@ fn parse(text: &str) -> Vec<Section> {
                 lines: Vec::new(),
             });
         } else if let Some((field, value)) = line.split_once(':') {
+            // Lines before any heading are kept, in a section without a title.
             if sections.is_empty() {
                 sections.push(Section {
                     title: String::new(),
@@ -161,6 +164,7 @@ fn merged(title: &str, reports: &[Report<'_>]) -> Section {
                     replicas += 1;
                 }
             }
+            // Fields keep their order, which programs that print INFO rely on.
             rule => lines.push((field.name.to_owned(), field.value(rule))),
         }
     }
@@ -237,6 +241,8 @@ fn essentials(report: &Report<'_>) -> Option<Section> {
 /// `node_NAME:status=unreachable`.
 fn unreachable(node: &str) -> Section {
     Section {
+        // One field per node with a name of its own: clients parse INFO into a map, in which equal names
+        // would be lost.
         lines: vec![(format!("node_{}", word(node)), "status=unreachable".into())],
         title: title_of(node),
     }

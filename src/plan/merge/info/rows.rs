@@ -23,6 +23,7 @@ pub(super) fn combine<'v>(rows: impl Iterator<Item = &'v str>, how: Combine) -> 
 /// `calls=4,usec=20,usec_per_call=5.00`.
 pub(super) fn calls<'v>(rows: impl Iterator<Item = &'v str>) -> Option<String> {
     let sums = combine(rows, Combine::Sum)?;
+    // No calls, no mean: 0.00 is what a server prints then.
     let mean = |calls: f64, usec: f64| match calls > 0.0 {
         true => usec / calls,
         false => 0.0,
@@ -48,6 +49,7 @@ pub(super) fn keyspace<'v>(rows: impl Iterator<Item = &'v str>) -> Option<String
         .iter()
         .map(|row| u128::from(number(row, "avg_ttl").unwrap_or(0)) * u128::from(weight(row)))
         .sum();
+    // Without a key that expires the mean is 0, as on one server.
     let mean = ttl.checked_div(u128::from(total)).unwrap_or(0);
     Some(replaced(&sums, "avg_ttl", &mean.to_string()))
 }
