@@ -17,25 +17,25 @@ use crate::partition::line::{Line, Name, Quoted, SyntaxError, lines, split, with
 use crate::partition::{Partitioner, PlacementError, by_name};
 
 impl Topology {
-    /// Parses the text that [`Display`](fmt::Display) writes: the nodes, how they are reached, and the rule that
-    /// places the keys.
+    /// Parses the text that [`Display`](fmt::Display) writes: the nodes, how they are reached, and the rule
+    /// that places the keys.
     ///
-    /// One statement per line, words separated by white space, `#` before a comment. Behind the first line, in
-    /// any order:
+    /// One statement per line, words separated by white space, `#` before a comment. Behind the first line,
+    /// in any order:
     ///
-    /// - `placement NAME`: the frozen name of a built-in rule, see
-    ///   [`catalogue`](crate::partition::catalogue). Behind it `option NAME = VALUE` for each option that is not
-    ///   to have its default, the hash tag rule (`hash-tag`) among them where it can be chosen. A value of
-    ///   several lines stands below `option NAME =`, each line behind a `|`.
+    /// - `placement NAME`: the frozen name of a built-in rule (see
+    ///   [`catalogue`](crate::partition::catalogue)). Behind it `option NAME = VALUE` for each option that is
+    ///   not to have its default, the hash tag rule (`hash-tag`) among them where it can be chosen. A value
+    ///   of several lines stands below `option NAME =`, each line behind a `|`.
     /// - `node [NAME] ADDRESS [weight=N]`: the address is `host:port` (an IPv6 host in brackets), the path of
     ///   a unix socket, or a URL as redis-rs reads it, with user, password, database, `rediss` or protocol. A
     ///   node without a name is named after its host and port, or its path.
-    /// - `fingerprint HEX`: the [`fingerprint`](Self::fingerprint) that the rest must have. Optional. With it, an
-    ///   edit that is not meant to move keys cannot move any.
+    /// - `fingerprint HEX`: the [`fingerprint`](Self::fingerprint) that the rest must have. Optional. With
+    ///   it, an edit that is not meant to move keys cannot move any.
     ///
-    /// Words with white space are quoted with `"`, inside of which `\"`, `\\`, `\n`, `\r`, `\t` and `\xff` are
-    /// one byte each. A quoted address that is not a URL is taken as it is, even if nothing can connect to it. A
-    /// byte-order mark at the start is ignored.
+    /// Words with white space are quoted with `"`, inside of which `\"`, `\\`, `\n`, `\r`, `\t` and `\xff`
+    /// are one byte each. A quoted address that is not a URL is taken as it is, even if nothing can connect
+    /// to it. A byte-order mark at the start is ignored.
     ///
     /// A password is allowed in the URL of its node only. The written text has none:
     /// [`Builder::password`](crate::Builder::password) gives a client its passwords, or
@@ -79,8 +79,8 @@ impl Topology {
         Self::parse_with(text, by_name)
     }
 
-    /// Parses a text whose placement may be a rule of the application: `rule` returns it for its name and options.
-    /// Otherwise like [`parse`](Self::parse).
+    /// Parses a text whose placement may be a rule of the application: `rule` returns it for its name and
+    /// options. Otherwise like [`parse`](Self::parse).
     ///
     /// ```
     /// use std::sync::Arc;

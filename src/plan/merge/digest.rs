@@ -5,8 +5,9 @@
 //! part for the keys (A, B) can be told apart:
 //!
 //! ```text
-//! node a    A xor D          no keys    0
+//! node a    A xor D
 //! node b    B xor D
+//! node c    0            (without keys D is missing too)
 //! merged    A xor B xor D
 //! ```
 //!
@@ -26,8 +27,8 @@ const LENGTH: usize = 20;
 /// A digest in binary.
 type Bytes = [u8; LENGTH];
 
-/// Returns the digest that one server would have with the keys of all nodes, if all of them lie in database
-/// 0.
+/// Returns the digest that one server would have with the keys of all nodes in its database 0. Nodes must have
+/// no keys in other databases.
 pub(super) fn digest(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     let mut kind = None;
     let mut keys = [0; LENGTH];

@@ -5,7 +5,7 @@
 //! array in RESP2, and stays so.
 //!
 //! * `numbers`: sums and extremes. `lists`: arrays by key, one after another, without repetition. `texts`:
-//!   the same for texts.
+//!   strings one after another, by node, and values that differ in one line.
 //! * `info`, `settings`, `log`, `latency`, `state`, `digest`: INFO; CONFIG GET; SLOWLOG GET and ACL LOG;
 //!   LATENCY; ROLE and FUNCTION STATS; DEBUG DIGEST.
 //! * `pairs`: names with values, a map in RESP3 and a flat array in RESP2.
@@ -15,38 +15,32 @@
 //! Replies of two nodes named `a` and `b`, and the one reply:
 //!
 //! ```text
-//! AllSucceeded   MSET                OK                         OK                         OK
-//! AnyNonNil      RANDOMKEY           nil                        k                          k
-//! Concat         KEYS                [x, y]                     [z]                        [x, y, z]
-//! Digest         DEBUG DIGEST        A xor D                    B xor D                    A xor B xor D
-//! Figures        MEMORY STATS        {keys: 2, ratio: 1.5}      {keys: 3, ratio: 1.1}      {keys: 5, ratio:
-//! 1.5}
-//! FirstNonNil    (added commands)    nil                        n                          n
-//! Histograms     LATENCY HISTOGRAM   get: 1us 2, 4us 5          get: 2us 1                 get: 1us 2, 2us
-//! 3, 4us 6
-//! Info           INFO                used_memory:10             used_memory:20             used_memory:30
-//! KeyOrder       MGET k0 k1 k2       [v0, v2] of k0, k2         [v1] of k1                 [v0, v1, v2]
-//! LatestEvents   LATENCY LATEST      [fork, 100, 5, 90]         [fork, 200, 7, 8]          [fork, 200, 7,
-//! 90]
-//! Lines          CLIENT LIST         "id=1\n"                   "id=7\n"                   "id=1\nid=7\n"
-//! LogEntries     SLOWLOG GET 2       [at 300, at 100]           [at 200]                   [at 300, at 200]
-//! LogicalAnd     SCRIPT EXISTS       [1, 1]                     [1, 0]                     [1, 0]
-//! Max            PUBSUB NUMPAT       2                          3                          3
-//! Min            WAIT                2                          3                          2
-//! OneSucceeded   SCRIPT KILL         OK                         -NOTBUSY                   OK
-//! PerNode        (added commands)    1                          2                          {a: 1, b: 2}
-//! Role           ROLE                [master, 7, [x]]           [master, 9, [y]]           [master, 9, [x,
-//! y]]
-//! RunningScript  FUNCTION STATS      {running: nil, ...}        {running: f, ...}          {running: f, ...}
-//! Samples        LATENCY HISTORY     [[10, 5], [30, 2]]         [[30, 9]]                  [[10, 5], [30,
-//! 9]]
-//! Settings       CONFIG GET          {port: 1, save: ""}        {port: 2, save: ""}        {port: a=1,b=2,
-//! save: ""}
-//! Sum            DEL, DBSIZE         2                          3                          5
-//! SumByName      PUBSUB NUMSUB       [c, 1, d, 0]               [c, 2, d, 1]               [c, 3, d, 1]
-//! Texts          LATENCY DOCTOR      "fine"                     "so so"                    each under "#
-//! Node a"
-//! Union          PUBSUB CHANNELS     [x, y]                     [y, z]                     [x, y, z]
+//! rule           command            node a                 node b                 merged
+//! AllSucceeded   MSET               OK                     OK                     OK
+//! AnyNonNil      RANDOMKEY          nil                    k                      k
+//! Concat         KEYS               [x, y]                 [z]                    [x, y, z]
+//! Digest         DEBUG DIGEST       A xor D                B xor D                A xor B xor D
+//! Figures        MEMORY STATS       {keys: 2, ratio: 1.5}  {keys: 3, ratio: 1.1}  {keys: 5, ratio: 1.5}
+//! FirstNonNil    (added commands)   nil                    n                      n
+//! Histograms     LATENCY HISTOGRAM  1us 2, 4us 5           2us 1                  1us 2, 2us 3, 4us 6
+//! Info           INFO               used_memory:10         used_memory:20         used_memory:30
+//! KeyOrder       MGET k0 k1 k2      [v0, v2] of k0, k2     [v1] of k1             [v0, v1, v2]
+//! LatestEvents   LATENCY LATEST     [fork, 100, 5, 90]     [fork, 200, 7, 8]      [fork, 200, 7, 90]
+//! Lines          CLIENT LIST        id=1                   id=7                   id=1 id=7
+//! LogEntries     SLOWLOG GET 2      [at 300, at 100]       [at 200]               [at 300, at 200]
+//! LogicalAnd     SCRIPT EXISTS      [1, 1]                 [1, 0]                 [1, 0]
+//! Max            PUBSUB NUMPAT      2                      3                      3
+//! Min            WAIT               2                      3                      2
+//! OneSucceeded   SCRIPT KILL        OK                     -NOTBUSY               OK
+//! PerNode        (added commands)   1                      2                      {a: 1, b: 2}
+//! Role           ROLE               [master, 7, [x]]       [master, 9, [y]]       [master, 9, [x, y]]
+//! RunningScript  FUNCTION STATS     {running: nil}         {running: f}           {running: f}
+//! Samples        LATENCY HISTORY    [[10, 5], [30, 2]]     [[30, 9]]              [[10, 5], [30, 9]]
+//! Settings       CONFIG GET         {port: 1, save: ""}    {port: 2, save: ""}    {port: a=1,b=2, save: ""}
+//! Sum            DEL, DBSIZE        2                      3                      5
+//! SumByName      PUBSUB NUMSUB      [c, 1, d, 0]           [c, 2, d, 1]           [c, 3, d, 1]
+//! Texts          LATENCY DOCTOR     fine                   so so                  # Node a fine # Node b so so
+//! Union          PUBSUB CHANNELS    [x, y]                 [y, z]                 [x, y, z]
 //! ```
 //!
 //! Nodes are always taken in node order, so that the same replies give the same result. Replies that do not

@@ -12,7 +12,8 @@
 //!  MGET a b        slot 1     slot 1      FAN_OUT    merge of frame 1 of A and frame 1 of B
 //! ```
 //!
-//! The writer works in steps of bounded size, so that a slow client holds up its own replies only.
+//! The writer works in steps: a caller sends what it has before it takes more, so the replies to one client
+//! are not copied into one large buffer.
 
 use crate::command::{Access, Args, PackedCommands};
 use crate::error::Error;
@@ -180,8 +181,6 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
             local_next: 0,
             local_written: 0,
             silent: 0,
-            /// The request that [`large`](Self::large) found last: its node request, its number, and where
-            /// the one behind it begins. `usize::MAX` at first, which no node request has.
             found: (usize::MAX, 0, 0),
         }
     }
@@ -251,7 +250,8 @@ pub(crate) struct ReplyWriter<'t, 'r, 'f> {
     local_written: usize,
     /// The first of `suppressed` that is not passed yet.
     silent: usize,
-    /// The request that was looked for last: its exchange, its number, and where the next one begins.
+    /// The request that [`large`](Self::large) found last: its node request, its number, and where the one
+    /// behind it begins. `usize::MAX` at first, which no node request has.
     found: (usize, usize, usize),
 }
 
@@ -283,8 +283,8 @@ impl<'t> ReplyWriter<'t, '_, '_> {
     pub(crate) fn write_next(&mut self, out: &mut Vec<u8>, enough: usize) -> WriteProgress<'t> {
         while let Some(&(exchange, number)) = self.places.get(self.next) {
             self.write_local_until(self.next as u32, out);
-            // Before `next` moves on, so that the next call begins with this command. The cases below return
-            // after it, because their reply counts as written.
+            // Before `next` moves on, so that the next call begins with this command. The returns below come
+            // after it, because the caller writes the reply that they hand over.
             if out.len() >= enough {
                 return WriteProgress::Enough;
             }

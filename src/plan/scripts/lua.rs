@@ -8,9 +8,9 @@
 //! ```text
 //! redis.call('SET', 'k', ARGV[1])     k       SET has one key, and it is literal
 //! redis.call('DEL', 'a', 'b')         a, b    all arguments are literal
-//! redis.call('DEL', 'a', ARGV[1])     none    DEL may have a key that is not shown
-//! redis.call('GET', 'k' .. n)         none    not a literal
-//! local r = redis                     none    redis by another name
+//! redis.call('DEL', 'a', ARGV[1])     None    DEL may have a key that is not shown
+//! redis.call('GET', 'k' .. n)         None    not a literal
+//! local r = redis                     None    redis by another name
 //! redis.call('TIME')                  []      touches no key
 //! ```
 //!
