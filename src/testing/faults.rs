@@ -1,4 +1,6 @@
 //! Injected faults: what goes wrong, and when.
+//!
+//! A fault is decided when a command has been read, and carried out by its connection.
 
 use std::fmt;
 use std::net::SocketAddr;

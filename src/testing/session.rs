@@ -1,4 +1,6 @@
 //! The state of one connection: protocol, authentication, transaction.
+//!
+//! A session ends with its connection; nothing of it outlasts a reconnect, as on a real server.
 
 use std::time::Duration;
 

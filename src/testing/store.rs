@@ -1,4 +1,7 @@
 //! The data of a node: keys, values, expiry, and the version of each key for WATCH.
+//!
+//! [`Store`] knows no commands; they get a value by its type ([`view`](Store::view), [`edit`](Store::edit)),
+//! change it, and report the change ([`touched`](Store::touched)).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;

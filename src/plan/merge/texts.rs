@@ -1,4 +1,7 @@
 //! Texts: one after another, by node, and values that differ in one line.
+//!
+//! In RESP3 a text may be a verbatim string, which redis-rs returns as a value of its own: a merged text has
+//! the kind of the first node's.
 
 use redis::{Value, VerbatimFormat};
 

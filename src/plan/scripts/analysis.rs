@@ -27,9 +27,9 @@ impl ScriptCache {
     /// by the name of the function.
     ///
     /// A function counts as known only if none of the libraries that name it can have been replaced unseen
-    /// (see [`latest_libraries_of`](Self::latest_libraries_of)). If several name it, the keys of all of them
-    /// are returned. A function must show at least one key: a library registers functions at load time, and
-    /// which of its lines run in a call is not known.
+    /// (see [`latest_libraries_of`](Self::latest_libraries_of)). The keys of the whole library are returned,
+    /// since which of its lines run in a call is not known; if several libraries name the function, those of
+    /// all of them.
     ///
     /// # Errors
     ///

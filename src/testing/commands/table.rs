@@ -1,4 +1,6 @@
 //! The table of the commands that the node has.
+//!
+//! Not the table of `command`, which is under test: names and arities are written down once more.
 
 use super::{Answer, Call, Command, Failure};
 use super::{counters, expiry, hashes, keys, lists, pubsub, server, sets, strings, transactions};

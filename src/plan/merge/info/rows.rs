@@ -1,4 +1,7 @@
 //! Fields of INFO whose value is a row of its own: `calls=3,usec=12`.
+//!
+//! A row is split into names and values, merged by name, and written back in the order of the first node's
+//! names. Numbers of a row that another node lacks are kept: servers of different versions have different ones.
 
 use super::fields::{self, Combine};
 
