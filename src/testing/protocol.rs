@@ -122,20 +122,26 @@ pub(super) enum Protocol {
 /// One reply, not yet in a version of RESP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
+    /// An array.
     Array(Vec<Reply>),
     Bulk(Vec<u8>),
     Error(String),
     Integer(i64),
+    /// A map: pairs in a flat array in RESP2.
     Map(Vec<(Reply, Reply)>),
     /// A null: `$-1` in RESP2, `_` in RESP3.
     Nil,
     /// A null in the place of an array: `*-1` in RESP2, `_` in RESP3.
     NilArray,
+    /// A message: an array in RESP2.
     Push(Vec<Reply>),
+    /// A set: an array in RESP2.
     Set(Vec<Reply>),
     /// Several replies to one request, as SUBSCRIBE has.
     Several(Vec<Reply>),
+    /// A simple string.
     Status(&'static str),
+    /// A text: a bulk string in RESP2.
     Verbatim(String),
 }
 

@@ -1,8 +1,8 @@
 //! What does a topology's text say?
 //!
 //! [`Statements`] reads the lines one by one and remembers the number of each, so that every refusal names a
-//! line; [`topology`](Statements::topology) then makes the topology. Errors quote no word of a `node` line:
-//! it may hold a password.
+//! line; [`topology`](Statements::topology) then makes the topology. Errors quote no word of a `node` line
+//! that has not been checked for passwords.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -131,7 +131,8 @@ impl Statements {
         Ok(())
     }
 
-    /// Reads the rest of a `node` line. Its words are not repeated in errors: they may hold a password.
+    /// Reads the rest of a `node` line. Errors do not quote its words, which may hold a password; only the name
+    /// is quoted, once it has been checked.
     fn node(
         &mut self,
         line: &Line<'_>,

@@ -60,6 +60,7 @@ fn database() -> Bytes {
     Sha1::digest(number).into()
 }
 
+/// Returns the exclusive or of two digests, which adds and removes parts alike.
 fn xor(one: Bytes, other: Bytes) -> Bytes {
     std::array::from_fn(|at| one[at] ^ other[at])
 }

@@ -1,4 +1,7 @@
 //! LATENCY LATEST, LATENCY HISTORY and LATENCY HISTOGRAM.
+//!
+//! Nodes measure by their own clocks. Spikes of one second on two nodes count as one sample, the worse one;
+//! nothing here corrects for clocks that differ.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,8 @@
 //! SLOWLOG GET, COMMANDLOG GET and ACL LOG: the entries of all nodes as one log.
 //!
 //! Entries of SLOWLOG carry the time at which they were made, those of ACL LOG their age. Ids are each node's
-//! own, and stay as they are.
+//! own, and stay as they are: two entries of the merged log may have the same. For the ids of one node, and
+//! to see which node an entry is from, the node has to be named.
 
 use redis::Value;
 

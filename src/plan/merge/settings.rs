@@ -13,7 +13,9 @@ use crate::plan::merge::{Answer, unexpected};
 /// Values of one setting, by node. A node that does not know the setting, such as one of an older version, is
 /// left out.
 struct Setting<'n> {
+    /// As the first node with this setting wrote it.
     name: Value,
+    /// Node and value, in node order.
     values: Vec<(&'n str, String)>,
 }
 

@@ -35,8 +35,8 @@ const SMALL_BYTES: usize = 64 << 10;
 
 /// Size in bytes of the pieces of memory that small replies share; a larger reply has a piece of its own.
 ///
-/// A piece is thus never copied because it grows, and the memory of a large reply returns to the system as
-/// soon as it is freed.
+/// Only the first piece grows, up to this size; all others are allocated once and never copied. The memory of
+/// a large reply returns to the system as soon as it is freed.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Frames of replies in the order in which they came, not decoded.

@@ -3,8 +3,8 @@
 //! [`ScriptCache`] holds two things with a bound each: scripts by their SHA1, and *loads*, the requests that
 //! brought libraries to the nodes (FUNCTION LOAD, FUNCTION RESTORE) in their order. It fills in two ways:
 //! from requests that succeeded ([`record_reply`](ScriptCache::record_reply)), and from FUNCTION LIST
-//! ([`record_libraries`](ScriptCache::record_libraries)). It is never persisted, and a wrong or missing entry
-//! costs a NOSCRIPT or a refusal, never a wrong reply.
+//! ([`record_libraries`](ScriptCache::record_libraries)). It is never persisted. A script is identified by its
+//! SHA1, so its source is never outdated; the code of a library is, if another client has replaced it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
