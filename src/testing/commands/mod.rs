@@ -1,7 +1,7 @@
 //! The commands of the node: one function each, one file per type of value.
 //!
-//! A function gets a [`Call`] and returns an [`Answer`]. Errors have the texts of Redis 7.0, which the tests
-//! of this room compare with a real server.
+//! A function gets a [`Call`] and returns an [`Answer`]. Errors have the texts of Redis 7.0, with which
+//! `tests/testing_nodes.rs` compares them.
 
 mod counters;
 mod expiry;
