@@ -1,30 +1,34 @@
-//! How long may the server hold a reply back?
+//! How long may a server hold back the reply to one request?
 
 use std::time::Duration;
 
-/// How long a server may hold the reply to one request back, by the request's own wish.
+/// Time for which a server may hold back the reply to one request because the request asks for it (BLPOP,
+/// XREAD BLOCK, WAIT).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BlockingTime {
-    /// Not at all: it replies at once.
+    /// It replies at once.
     None,
-    /// At most this long.
+    /// It replies after this time at the latest, with nil if nothing came.
     AtMost(Duration),
-    /// Until something happens.
+    /// It replies when an element comes, which may be never.
     Forever,
 }
 
 impl BlockingTime {
-    /// How long a request may take altogether, when a reply that is not held back may take `response`.
+    /// Returns the timeout of a request, when a reply that is not held back may take `response`. `None` means
+    /// no limit.
     pub(crate) fn with_response(self, response: Option<Duration>) -> Option<Duration> {
         match self {
             Self::None => response,
             Self::AtMost(blocking) => response.map(|response| response.saturating_add(blocking)),
+            // However long the reply itself may take: the deadline would be counted from the sending.
             Self::Forever => None,
         }
     }
 
-    /// The time of two requests on one connection: a server begins with the second when it has replied to the first.
+    /// Returns the time of two requests on one connection. The times add up, since a server begins with the
+    /// second only when it has replied to the first.
     pub(crate) fn then(self, other: Self) -> Self {
         match (self, other) {
             (Self::Forever, _) | (_, Self::Forever) => Self::Forever,

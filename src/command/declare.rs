@@ -1,4 +1,7 @@
-//! Commands that the user adds: modules, or servers newer than this crate.
+//! Commands that the user declares: those of modules, and of servers newer than this crate.
+//!
+//! [`Declaration`] collects what is known, and [`build`](Declaration::build) checks that it fits together: a
+//! row that contradicts itself would route keys to wrong nodes.
 
 use std::borrow::Cow;
 
@@ -34,7 +37,7 @@ pub struct Declaration {
     partial: Partial,
 }
 
-/// What is wrong with a declared command.
+/// A contradiction in a declared command.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeclareError {
@@ -50,13 +53,14 @@ pub enum DeclareError {
     #[error(
         "{name}: arity {arity} does not even count the name; Redis counts it, and negative means \"at least\""
     )]
+    /// The number of arguments is 0, or smaller than the number of words in the name.
     Arity {
         /// The command.
         name: String,
         /// The arity as given.
         arity: i16,
     },
-    /// A position is that of the name, or a step is 0.
+    /// A key position is that of the name, or the step is 0.
     #[error("{name}: {keys:?} points at the name, or has step 0")]
     Keys {
         /// The command.
@@ -68,11 +72,12 @@ pub enum DeclareError {
     #[error(
         "{name} has neither keys nor a route: say `key`, `keys` or `counted`, or else `all`, `any` or `named`"
     )]
+    /// The route is by keys, and there are none.
     NoKeys {
         /// The command.
         name: String,
     },
-    /// It has keys, and goes where keys do not matter.
+    /// There are keys, and the route does not depend on them.
     #[error("{name} has keys, but its route does not look at them")]
     UnusedKeys {
         /// The command.
@@ -82,34 +87,37 @@ pub enum DeclareError {
     #[error(
         "{name} cannot be split: its keys must be one range whose last is -1 minus the tail, or to the end of a group, with the step of the split"
     )]
+    /// The command is to be split, but the positions of its keys do not allow that.
     Split {
         /// The command.
         name: String,
     },
-    /// The table has the command already.
+    /// The table already has the command.
     #[error("{name} is known already; `replacing` replaces it")]
     Known {
         /// The command.
         name: String,
     },
-    /// It is a subcommand of a command that has keys of its own.
+    /// The name is that of a subcommand, and the command itself has keys.
     #[error("{name} cannot be a subcommand: the command itself has keys")]
     NoContainer {
         /// The command.
         name: String,
     },
-    /// It has keys, but there are subcommands of it.
+    /// The command has keys, and there are subcommands of it.
     #[error("{name} has subcommands, and cannot have keys of its own")]
     HasSubcommands {
         /// The command.
         name: String,
     },
-    /// The table is full.
+    /// The table is full, at about 65,500 names, those of subcommands included.
     #[error("the table is full")]
     TooMany,
 }
 
 impl Declaration {
+    /// Returns a declaration with the defaults of the setters below. A subcommand has two words, so its arity
+    /// begins at 2.
     pub(super) fn new(name: &str) -> Self {
         Self {
             name: name.to_ascii_uppercase(),
@@ -122,14 +130,15 @@ impl Declaration {
         }
     }
 
-    /// How many arguments there are, the name included; negative means "at least". Defaults to any number.
+    /// Sets the number of arguments, the name included; negative means "at least". Defaults to any number.
     pub fn arity(mut self, arity: i16) -> Self {
         self.arity = arity;
         self
     }
 
-    /// A key at this position. May be said several times. Defaults to no keys.
+    /// Adds a key at this position. May be called several times. Defaults to no keys.
     pub fn key(self, at: u16) -> Self {
+        // A position beyond `i16` becomes a range that ends before it begins, which `build` refuses.
         let last = i16::try_from(at).unwrap_or(0);
         self.key_spec(KeySpec::Range {
             first: at,
@@ -138,12 +147,13 @@ impl Declaration {
         })
     }
 
-    /// Keys at every `step`th position from `first` to `last`; a negative `last` counts from the end.
+    /// Adds keys at every `step`th position from `first` to `last`; a negative `last` counts from the end.
+    /// Defaults to no keys.
     pub fn keys(self, first: u16, last: i16, step: u16) -> Self {
         self.key_spec(KeySpec::Range { first, last, step })
     }
 
-    /// The number of keys at `count`, and that many keys from `first` on.
+    /// Adds keys from position `first` on, as many as the argument at `count` says. Defaults to no keys.
     pub fn counted(self, count: u16, first: u16) -> Self {
         self.key_spec(KeySpec::Counted {
             count,
@@ -153,57 +163,61 @@ impl Declaration {
         })
     }
 
-    /// It changes nothing, and may be sent again when the answer is missing. Defaults to [`write`](Self::write).
+    /// Declares that the command changes nothing: it may be sent again if its reply is lost. Defaults to
+    /// [`write`](Self::write).
     pub fn read(mut self) -> Self {
         self.access = Access::Read;
         self
     }
 
-    /// It may change something, and is never sent twice. This is the default.
+    /// Declares that the command may change something: it is never sent twice. This is the default.
     pub fn write(mut self) -> Self {
         self.access = Access::Write;
         self
     }
 
-    /// Each node gets the command with its own keys: `step` arguments per key, `tail` arguments at the end for all.
-    /// Defaults to one node that owns all keys.
+    /// Sends each node the command with its own keys: `step` arguments per key, and `tail` arguments at the
+    /// end that every part repeats. Defaults to the one node that owns all keys.
     pub fn split(self, step: u8, tail: u8, merge: Merge) -> Self {
         self.route(Route::Split { step, tail, merge })
     }
 
-    /// Every node gets it as it is.
+    /// Sends the command to every node. Defaults to the owner of its keys.
     pub fn all(self, merge: Merge) -> Self {
         self.route(Route::All(merge))
     }
 
-    /// Whether the nodes that can be reached answer for all of them, when it goes to every node. Defaults to
+    /// Sets whether nodes within reach reply for all, for a command to every node. Defaults to
     /// [`Partial::Refused`].
     pub fn partial(mut self, partial: Partial) -> Self {
         self.partial = partial;
         self
     }
 
-    /// Any one node gets it: each gives the same answer.
+    /// Sends the command to any one node, for commands to which each node has the same reply. Defaults to the
+    /// owner of its keys.
     pub fn any(self) -> Self {
         self.route(Route::Any)
     }
 
-    /// Only a named node gets it.
+    /// Refuses the command unless the caller names a node. Defaults to the owner of its keys.
     pub fn node_only(self) -> Self {
         self.route(Route::NodeOnly)
     }
 
-    /// It may hold its answer back. Defaults to [`Blocking::No`].
+    /// Sets the argument with the time for which the server may hold the reply back. Defaults to
+    /// [`Blocking::No`].
     pub fn blocking(mut self, blocking: Blocking) -> Self {
         self.blocking = blocking;
         self
     }
 
-    /// The finished row.
+    /// Returns the finished row.
     ///
     /// # Errors
-    /// [`DeclareError`] when the declaration contradicts itself.
+    /// [`DeclareError`] if the declaration contradicts itself.
     pub fn build(self) -> Result<CommandSpec, DeclareError> {
+        // First, since the errors below show the name.
         let words = self.check_name()?;
         let Self {
             name,
@@ -214,6 +228,7 @@ impl Declaration {
             blocking,
             partial,
         } = self;
+        // Otherwise `accepts` would let a request pass that has no subcommand.
         if usize::from(arity.unsigned_abs()) < words {
             return Err(DeclareError::Arity { name, arity });
         }
@@ -221,10 +236,14 @@ impl Declaration {
             return Err(DeclareError::Keys { name, keys });
         }
         match route {
+            // Without keys there is no owner, and the command would be refused each time it is used.
             Route::Keys if keys.is_empty() => return Err(DeclareError::NoKeys { name }),
+            // A part is built by copying groups, so only this one form of keys can be split.
             Route::Split { step, tail, .. } if !can_split(&keys, step, tail) => {
                 return Err(DeclareError::Split { name });
             }
+            // Keys that do not matter are most likely a mistake in the route, which would read or write on
+            // wrong nodes.
             Route::All(_) | Route::Any | Route::NodeOnly if !keys.is_empty() => {
                 return Err(DeclareError::UnusedKeys { name });
             }
@@ -244,17 +263,19 @@ impl Declaration {
         })
     }
 
+    /// Sets the route. Only the last call counts.
     fn route(mut self, route: Route) -> Self {
         self.route = route;
         self
     }
 
+    /// Adds positions of keys.
     fn key_spec(mut self, keys: KeySpec) -> Self {
         self.keys.push(keys);
         self
     }
 
-    /// The number of words of the name.
+    /// Checks the name, and returns the number of its words.
     fn check_name(&self) -> Result<usize, DeclareError> {
         let words: Vec<&str> = self.name.split('|').collect();
         let good = |word: &&str| {
@@ -271,7 +292,7 @@ impl Declaration {
 }
 
 impl KeySpec {
-    /// Whether all of its positions come after the first `words` arguments.
+    /// True if all positions lie behind the first `words` arguments, and the range is not empty in itself.
     fn is_after(&self, words: usize) -> bool {
         match *self {
             Self::Range { first, last, step } => {
@@ -287,7 +308,8 @@ impl KeySpec {
     }
 }
 
-/// Whether the keys are cut into groups of `step` arguments that reach up to the tail.
+/// True if the keys form one range, in groups of `split_step` arguments, up to the tail. A part is cut out by
+/// these groups, so anything between or behind them would be lost.
 pub(super) fn can_split(keys: &[KeySpec], split_step: u8, tail: u8) -> bool {
     match *keys {
         [KeySpec::Range { last, step, .. }] => {

@@ -1,7 +1,17 @@
-//! Where are the keys of this request, and how long may the server hold its answer?
+//! Where are the keys of this request, and how long may the server hold back its reply?
 //!
-//! Options are read as the server's own parsers read them: a word is an option only where the parser expects one, and
-//! it takes its arguments along. A group named `streams` or a key named `STORE` is just a name.
+//! Options are parsed as the server parses them: a word is an option only where the server expects one, and
+//! it takes its arguments along. A group named `streams` or a key named `STORE` is a name, not an option.
+//!
+//! ```text
+//! GEORADIUS g 1 2 3 km COUNT 5 STORE out     g (Range), out (GeoStore)
+//! XREAD COUNT 2 STREAMS s1 s2 0 0            s1, s2 (Streams)
+//! ZUNION 2 a b WEIGHTS 1 2                   a, b (Counted)
+//! SORT k BY w_* STORE out                    k (Range), out (Sort); pattern w_*
+//! ```
+//!
+//! Wherever the server would refuse the request, so does this, with a [`KeyError`]: an error costs nothing, a
+//! wrong position costs data.
 
 use std::time::Duration;
 
@@ -11,31 +21,35 @@ use super::{
 use crate::resp::canonical_integer;
 
 impl CommandSpec {
-    /// Writes the positions of the request's keys into `out`, whose former content is dropped.
+    /// Writes the positions of the request's keys to `out`, whose former content is dropped.
     ///
     /// `args` is the whole request, the name included. A command without keys leaves `out` empty.
     ///
     /// # Errors
-    /// [`KeyError`] when the arguments cannot be what the command needs; the server would refuse them too. `out` is
-    /// empty then.
+    /// [`KeyError`] if the arguments do not fit the command; the server would refuse them too. `out` is empty
+    /// then.
     pub fn positions(&self, args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
         out.clear();
         let found = self
             .check(args)
             .and_then(|()| self.keys.iter().try_for_each(|keys| keys.find(args, out)));
+        // A spec that fails late may have added keys before: the caller must not route by half of them.
         if found.is_err() {
             out.clear();
         }
         found
     }
 
-    /// The position of the key, for commands that have exactly one and always in the same place (GET, HSET, ...).
+    /// Returns the position of the key, for commands that have exactly one, always in the same place (GET,
+    /// HSET, ...): the fast path, which needs no [`KeyPositions`].
     ///
-    /// The position is within the arguments once [`accepts`](Self::accepts) has said so.
+    /// The position lies within the arguments if [`accepts`](Self::accepts) is true for their number.
     #[must_use]
     #[inline]
     pub fn sole_key(&self) -> Option<usize> {
         match (self.route, &*self.keys) {
+            // Not for split commands, whose groups must be checked first, nor for those with an optional
+            // second key.
             (Route::Keys, &[KeySpec::Range { first, last, .. }])
                 if i32::from(first) == i32::from(last) =>
             {
@@ -45,7 +59,7 @@ impl CommandSpec {
         }
     }
 
-    /// Where the keys of a command that is cut by node begin: behind its name and its subcommand's.
+    /// Returns where the keys of a split command begin: behind its name and that of its subcommand.
     pub(crate) fn first_key(&self) -> usize {
         match self.keys.first() {
             Some(&KeySpec::Range { first, .. }) => usize::from(first),
@@ -53,7 +67,7 @@ impl CommandSpec {
         }
     }
 
-    /// Whether the command takes this many arguments, its name included.
+    /// True if the command takes this many arguments, its name included.
     #[must_use]
     #[inline]
     pub fn accepts(&self, args: usize) -> bool {
@@ -65,22 +79,23 @@ impl CommandSpec {
         }
     }
 
-    /// Whether the command changes nothing and may be repeated.
+    /// True if the command changes nothing, so that it may be sent again.
     #[must_use]
     pub fn is_read(&self) -> bool {
         self.access == Access::Read
     }
 
-    /// How long the server may hold the reply back.
+    /// Returns how long the server may hold back the reply to this request.
     ///
-    /// A timeout that cannot be read is taken for [`BlockingTime::Forever`]: the server will most likely refuse it at once, and
-    /// if it does not, nobody else must be made to wait.
+    /// A malformed timeout counts as [`BlockingTime::Forever`]: the server will most likely refuse it at
+    /// once, and if it does not, no other request may wait behind this one.
     #[must_use]
     #[inline]
     pub fn blocking_time(&self, args: &[&[u8]]) -> BlockingTime {
         let (timeout, read): (_, fn(&[u8]) -> BlockingTime) = match self.blocking {
             Blocking::No => return BlockingTime::None,
-            // Not a wait, but on a connection of its own: it must not queue behind a running script.
+            // A time of zero, and still a connection of its own: the command must not queue behind the script
+            // that it is to kill.
             Blocking::OutOfBand => return BlockingTime::AtMost(Duration::ZERO),
             Blocking::Seconds(at) => (self.timeout_at(at, args), seconds),
             Blocking::Millis(at) => (self.timeout_at(at, args), millis),
@@ -88,6 +103,8 @@ impl CommandSpec {
         timeout.map_or(BlockingTime::None, |at| read(args[at]))
     }
 
+    /// Checks what holds before any key is looked for: the number of arguments, and for a split command
+    /// complete groups.
     fn check(&self, args: &[&[u8]]) -> Result<(), KeyError> {
         if !self.accepts(args.len()) {
             return Err(KeyError::Arity);
@@ -107,10 +124,12 @@ impl CommandSpec {
         }
     }
 
+    /// Returns the position of the timeout; `None` if the request has none, and so does not wait.
     fn timeout_at(&self, at: ArgAt, args: &[&[u8]]) -> Option<usize> {
         let at = match at {
             ArgAt::Index(index) => usize::from(index),
             ArgAt::Last => args.len().checked_sub(1)?,
+            // A stream or group may be named BLOCK: only the options' own parser finds the option.
             ArgAt::AfterWord(_) if self.keys.contains(&KeySpec::Streams) => {
                 StreamOptions::parse(args).block?
             }
@@ -127,6 +146,7 @@ impl CommandSpec {
 }
 
 impl KeySpec {
+    /// Adds the positions of these keys.
     fn find(self, args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
         match self {
             KeySpec::Range { first, last, step } => range(first, last, step, args.len(), out),
@@ -148,7 +168,7 @@ impl KeySpec {
 }
 
 impl KeyPositions {
-    /// Every `step`th position from `first` to below `end`.
+    /// Adds every `step`th position from `first` to below `end`.
     fn push_keys(&mut self, first: usize, end: usize, step: usize) -> Result<(), KeyError> {
         let end = u32::try_from(end).map_err(|_| KeyError::Arity)?;
         let first = u32::try_from(first).map_err(|_| KeyError::Arity)?;
@@ -156,11 +176,14 @@ impl KeyPositions {
         Ok(())
     }
 
+    /// Adds one position.
     fn push_key(&mut self, at: usize) -> Result<(), KeyError> {
         self.push_keys(at, at + 1, 1)
     }
 }
 
+/// Adds the positions of a [`KeySpec::Range`]. A negative `last` counts from the end: -1 is the last
+/// argument.
 fn range(
     first: u16,
     last: i16,
@@ -168,17 +191,20 @@ fn range(
     len: usize,
     out: &mut KeyPositions,
 ) -> Result<(), KeyError> {
+    // -1 is the last argument, so the first position behind the keys is `len`.
     let end = if last < 0 {
         (len + 1).saturating_sub(usize::from(last.unsigned_abs()))
     } else {
         usize::from(last.unsigned_abs()) + 1
     };
+    // More keys are named than there are arguments.
     if end > len {
         return Err(KeyError::Arity);
     }
     out.push_keys(usize::from(first), end, usize::from(step))
 }
 
+/// Parses the number of keys at position `at`, in the server's strict form: no sign, blanks or leading zeros.
 fn number_of_keys(at: u16, least: u16, args: &[&[u8]]) -> Result<usize, KeyError> {
     let number = args.get(usize::from(at)).ok_or(KeyError::Arity)?;
     let number = canonical_integer(number)
@@ -187,6 +213,7 @@ fn number_of_keys(at: u16, least: u16, args: &[&[u8]]) -> Result<usize, KeyError
     usize::try_from(number).map_err(|_| KeyError::Count)
 }
 
+/// Adds `number` keys from `first` on.
 fn counted(
     number: usize,
     first: u16,
@@ -195,7 +222,8 @@ fn counted(
     out: &mut KeyPositions,
 ) -> Result<(), KeyError> {
     let (first, step) = (usize::from(first), usize::from(step));
-    // What belongs to the last key must be there as well.
+    // The arguments of the last key count as well: the whole group must be there. Checked arithmetic, since
+    // the number is as large as a client likes.
     let end = number
         .checked_mul(step)
         .and_then(|taken| taken.checked_add(first))
@@ -206,9 +234,12 @@ fn counted(
     out.push_keys(first, end, step)
 }
 
+/// Adds the keys behind STREAMS: the first half of the rest, whose second half are the ids.
 fn streams(args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
+    // Without STREAMS there is no key to route by, whatever the options say.
     let first = StreamOptions::parse(args).first.ok_or(KeyError::Syntax)?;
     let rest = args.len() - first;
+    // Each key has an id. An odd number would put an id among the keys.
     if rest == 0 || !rest.is_multiple_of(2) {
         return Err(KeyError::Syntax);
     }
@@ -217,13 +248,14 @@ fn streams(args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
 
 /// The options of XREAD and XREADGROUP.
 struct StreamOptions {
-    /// The first argument after STREAMS, if the parser gets there.
+    /// Position of the first argument behind STREAMS, if the parser gets there.
     first: Option<usize>,
-    /// The milliseconds of the last BLOCK.
+    /// Position of the milliseconds of the last BLOCK.
     block: Option<usize>,
 }
 
 impl StreamOptions {
+    /// Parses options as the server does, up to STREAMS or to the first word that is not an option.
     fn parse(args: &[&[u8]]) -> Self {
         let mut options = Self {
             first: None,
@@ -250,11 +282,14 @@ impl StreamOptions {
     }
 }
 
+/// Adds the key behind STORE or STOREDIST. Of several, the server takes the last.
 fn geo_store(from: usize, args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
     const WORDS: [&str; 6] = ["WITHDIST", "WITHHASH", "WITHCOORD", "ANY", "ASC", "DESC"];
     let mut target = None;
     let mut at = from;
     while at < args.len() {
+        // Positions are those of the server's own loop, option by option; a word in the place of a value is a
+        // value.
         let word = args[at];
         let takes_one = at + 1 < args.len();
         at += if WORDS.iter().any(|known| is(word, known)) {
@@ -271,6 +306,7 @@ fn geo_store(from: usize, args: &[&[u8]], out: &mut KeyPositions) -> Result<(), 
     target.map_or(Ok(()), |at| out.push_key(at))
 }
 
+/// Adds the key behind STORE, of several the last, and the patterns of BY and GET.
 fn sort(store: bool, args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
     let mut target = None;
     let mut at = 2;
@@ -281,6 +317,7 @@ fn sort(store: bool, args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyEr
             1
         } else if is(word, "LIMIT") && left >= 2 {
             3
+        // The last STORE counts, as in the server, which overwrites its own variable.
         } else if store && is(word, "STORE") && left >= 1 {
             target = Some(at + 1);
             2
@@ -298,17 +335,20 @@ fn sort(store: bool, args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyEr
     target.map_or(Ok(()), |at| out.push_key(at))
 }
 
+/// Adds the keys of MIGRATE: argument 3, or if that is empty, those behind KEYS.
 fn migrate(args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
     let mut at = 6;
     while at < args.len() {
         let word = args[at];
         let left = args.len() - at - 1;
+        // AUTH and AUTH2 take arguments that may be called KEYS.
         at += if is(word, "COPY") || is(word, "REPLACE") {
             1
         } else if is(word, "AUTH") && left >= 1 {
             2
         } else if is(word, "AUTH2") && left >= 2 {
             3
+        // KEYS takes all that follows, so it ends the options.
         } else if is(word, "KEYS") && args[3].is_empty() && left >= 1 {
             return out.push_keys(at + 1, args.len(), 1);
         } else if is(word, "KEYS") && args[3].is_empty() {
@@ -320,11 +360,15 @@ fn migrate(args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
     out.push_key(3)
 }
 
+/// True if an argument is this word, in any case.
 fn is(arg: &[u8], word: &str) -> bool {
     arg.eq_ignore_ascii_case(word.as_bytes())
 }
 
+/// Parses a timeout in seconds; 0 is for ever, and so is everything that is not a positive time.
 fn seconds(digits: &[u8]) -> BlockingTime {
+    // Rust's parser accepts more than the server's (`infinity`); what it accepts in addition is not a finite
+    // duration, and so for ever.
     let number = str::from_utf8(digits)
         .ok()
         .and_then(|text| text.parse::<f64>().ok());
@@ -334,8 +378,10 @@ fn seconds(digits: &[u8]) -> BlockingTime {
     }
 }
 
+/// Parses a timeout in milliseconds; 0 is for ever, and so is everything that is not a positive integer.
 fn millis(digits: &[u8]) -> BlockingTime {
     match canonical_integer(digits) {
+        // A negative timeout is refused by the server; it counts as for ever until it is.
         Some(wait @ 1..) => BlockingTime::AtMost(Duration::from_millis(wait.unsigned_abs())),
         _ => BlockingTime::Forever,
     }

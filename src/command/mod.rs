@@ -1,12 +1,23 @@
-//! What is this command, and where are its keys?
+//! Which command is in a request, where are its keys, and how is it routed and merged?
 //!
-//! * [`CommandTable`]: every command of Redis 7.0, Redis 8 and Valkey 9 as data, and what the user declares besides.
-//! * [`CommandSpec`]: one row, the positions of its keys and how it is routed and merged.
-//! * `proxy_role`: which commands a proxy answers itself, and how.
-//! * [`PackedCommands`]: a zero-copy reader of requests in the wire format.
+//! * [`CommandTable`]: all commands of Redis 7.0, Redis 8 and Valkey 9, as data, and those that the user
+//!   declares.
+//! * [`CommandSpec`]: one row, with the positions of its keys ([`KeySpec`]), its [`Route`], and its [`Merge`]
+//!   rule.
+//! * [`Declaration`]: a row in the making, for a module's command or a newer server.
+//! * `rows`: the built-in rows, one file per group. `extract`: finds the keys of a request. `name`: compares
+//!   names. `blocking`: how long a server may hold a reply back. `proxy_role`: the commands that a proxy
+//!   replies to by itself.
+//! * [`PackedCommands`]: reads packed requests without copying.
 //!
-//! A command that is not in the table is refused, never guessed: a plain Redis node does not answer MOVED, so one
-//! wrong key position is data silently lost.
+//! ```text
+//!  MSET a 1 b 2 ──▶ CommandTable::lookup ──▶ row MSET ──▶ CommandSpec::positions ──▶ keys at 1, 3
+//!                                              │
+//!                                              └──▶ Route::Split { step: 2, .. }, Merge::AllSucceeded
+//! ```
+//!
+//! A command that is not in the table is refused, never guessed: a plain server does not reply MOVED, so a
+//! write to a wrong node is lost without an error. Nothing here knows nodes, or sends anything.
 
 mod blocking;
 mod declare;

@@ -1,20 +1,30 @@
-//! A name without regard to case, small enough to compare in a few instructions.
+//! Names of commands without regard to case, small enough to be compared in a few instructions.
+//!
+//! The table is looked up for every request. A [`NameKey`] is made without a branch per byte, and without
+//! allocating: a name of up to 32 bytes is loaded as at most four words, whose loads may overlap, and all
+//! eight bytes of a word are capitalized at once.
 
-/// The longest name of a command or subcommand.
+/// Maximum length in bytes of the name of a command or subcommand.
 pub(super) const LONGEST: usize = 32;
 
-/// The capitals of a name of up to [`LONGEST`] bytes; of a longer one, something that equals no stored name.
+/// A name in capitals, of up to [`LONGEST`] bytes. Two are equal exactly if the names are equal without
+/// regard to ASCII case. A longer name gives a key that equals no stored one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NameKey {
+    /// Length of the name. With a longer name it exceeds [`LONGEST`], and so differs from that of each stored
+    /// name.
     len: usize,
-    /// Together with the length they hold every byte, some of them twice.
+    /// Every byte of the name at least once, by overlapping loads.
     capitals: [u64; LONGEST / 8],
 }
 
 impl NameKey {
+    /// Returns the key of this name.
     #[inline]
     pub(super) fn new(name: &[u8]) -> Self {
         let capitals = match name.len() {
+            // The ranges differ in how the words overlap. That is no matter: only keys of one length are ever
+            // equal.
             0..8 => [capitalized(short(name)), 0, 0, 0],
             8..=16 => [first_eight(name), last_eight(name), 0, 0],
             17..=LONGEST => {
@@ -34,16 +44,21 @@ impl NameKey {
         }
     }
 
+    /// Returns a hash of 24 bits, salted with the row of the container: GET of CONFIG and GET of nothing
+    /// differ. Fibonacci hashing (Knuth, volume 3, section 6.4): the high bits of a product with 2^64 divided
+    /// by the golden ratio.
     #[inline]
     pub(super) fn hash(&self, parent: u16) -> usize {
         let [a, b, c, d] = self.capitals;
+        // The rotations keep repeated words, as in a short name that was loaded twice, from cancelling out.
         let folded = a ^ b.rotate_left(13) ^ c.rotate_left(29) ^ d.rotate_left(43);
         let salt = u64::from(parent) << 32 ^ self.len as u64;
         ((folded ^ salt).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize
     }
 }
 
-/// Up to seven bytes as a number.
+/// Loads up to seven bytes as a number, each at least once. With the length known, the result determines the
+/// bytes.
 #[inline]
 fn short(bytes: &[u8]) -> u64 {
     if let (Some(head), Some(tail)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
@@ -55,6 +70,7 @@ fn short(bytes: &[u8]) -> u64 {
     }
 }
 
+/// Loads and capitalizes the first eight bytes; 0 if there are fewer.
 #[inline]
 fn first_eight(bytes: &[u8]) -> u64 {
     bytes
@@ -62,6 +78,7 @@ fn first_eight(bytes: &[u8]) -> u64 {
         .map_or(0, |eight| capitalized(u64::from_le_bytes(*eight)))
 }
 
+/// Loads and capitalizes the last eight bytes; 0 if there are fewer.
 #[inline]
 fn last_eight(bytes: &[u8]) -> u64 {
     bytes
@@ -69,14 +86,18 @@ fn last_eight(bytes: &[u8]) -> u64 {
         .map_or(0, |eight| capitalized(u64::from_le_bytes(*eight)))
 }
 
-/// ASCII capitals of eight bytes at once; other bytes stay as they are.
+/// Capitalizes the ASCII letters of eight bytes at once; other bytes stay as they are.
 #[inline]
 fn capitalized(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
+    // Seven bits per byte, so that no addition carries into the next byte. The first sum has its top bit set
+    // from `a` up, the second beyond `z`; they differ exactly for small letters. Bytes from 0x80 up are
+    // masked out.
     let low = word & (0x7F * ONES);
     let from_a = low + (0x80 - u64::from(b'a')) * ONES;
     let past_z = low + (0x7F - u64::from(b'z')) * ONES;
     let small = (from_a ^ past_z) & !word & (0x80 * ONES);
+    // The flag 0x80 moved by two is 0x20, the bit in which the cases differ.
     word ^ small >> 2
 }
 

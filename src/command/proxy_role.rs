@@ -1,33 +1,37 @@
-//! The part that a proxy plays in a command: it passes most of them on, and answers those itself that concern a client's
-//! connection to it.
+//! What does a proxy do with a command besides forwarding it?
+//!
+//! Most commands are forwarded as the table routes them. Commands about a client's own connection (AUTH,
+//! HELLO, CLIENT, MULTI, SUBSCRIBE) cannot be: the connections to the nodes serve many clients, so the proxy
+//! keeps that state itself and replies by itself.
 
-/// What a proxy does with a command.
+/// The role of a proxy in a command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ProxyRole {
-    /// Passes it on as it is routed, or refuses it when its route is to no node.
+    /// Forwards it as it is routed; refuses it if its route leads to no node.
     #[default]
     Forward,
-    /// Passes it on, but not inside MULTI, as Redis' flag NO_MULTI says.
+    /// Forwards it, but not inside of MULTI: the command has Redis' flag NO_MULTI.
     NoMulti,
-    /// Passes it on without arguments. A word behind it would be a subcommand, and is not known.
+    /// Forwards it without arguments only. An argument would be a subcommand, and is not known.
     Container,
-    /// Answers it: it is about the client's connection.
+    /// Replies by itself: it concerns the client's connection.
     Connection(ConnectionCommand),
-    /// Answers it: it is a subcommand of CLIENT about this client, or about the other clients of the proxy.
+    /// Replies by itself: a subcommand of CLIENT about this client or other clients of the proxy.
     Client,
-    /// CLIENT PAUSE: passes it on, and keeps other clients' requests off the connections that are held back.
+    /// CLIENT PAUSE: forwards it, and moves other clients' requests off the connections that the nodes hold
+    /// back.
     Pause,
-    /// CLIENT UNPAUSE.
+    /// CLIENT UNPAUSE: forwards it, and ends the time of `Pause`.
     Unpause,
-    /// Queues, watches and executes for the client, as a server would.
+    /// Queues, watches and executes on behalf of the client, as a server would.
     Transaction(TransactionCommand),
-    /// Subscribes for the client at the nodes.
+    /// Subscribes on behalf of the client, over connections of the proxy.
     Subscription(SubscriptionCommand),
-    /// Answers as a server that is no part of a cluster.
+    /// Replies as a server without cluster support does.
     ClusterOnly,
 }
 
-/// Commands about a client's connection.
+/// Commands about the connection of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectionCommand {
     Auth,
@@ -39,7 +43,7 @@ pub(crate) enum ConnectionCommand {
     Select,
 }
 
-/// Commands that make a transaction of others.
+/// Commands that group others into a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TransactionCommand {
     Discard,
@@ -60,25 +64,29 @@ pub(crate) enum SubscriptionCommand {
     Sunsubscribe,
 }
 
-/// What becomes of a command behind MULTI.
+/// What a proxy does with a command between MULTI and EXEC.
 #[cfg(feature = "proxy")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InsideMulti {
+    /// Queues it until EXEC, and replies QUEUED.
     Queued,
-    /// Carried out at once.
+    /// Carries it out at once.
     Run,
+    /// Replies with an error, so that EXEC is refused as well.
     Refused,
 }
 
 #[cfg(feature = "proxy")]
 impl ProxyRole {
-    /// Whether a client may send it before AUTH.
+    /// True if a client may send it before AUTH.
     pub(crate) fn is_allowed_unauthenticated(self) -> bool {
         use ConnectionCommand::{Auth, Hello, Quit, Reset};
+        // As a server does. RESET is among them, since it ends in the unauthenticated state anyway.
         matches!(self, Self::Connection(Auth | Hello | Quit | Reset))
     }
 
-    /// Whether a client may send it in RESP2 while it has subscriptions, when messages and replies look alike.
+    /// True if a client with subscriptions may send it in RESP2, where a message and a reply cannot be told
+    /// apart.
     pub(crate) fn is_allowed_while_subscribed(self) -> bool {
         use ConnectionCommand::{Ping, Quit, Reset};
         matches!(
@@ -87,6 +95,7 @@ impl ProxyRole {
         )
     }
 
+    /// Returns what becomes of it between MULTI and EXEC.
     pub(crate) fn inside_multi(self) -> InsideMulti {
         match self {
             Self::NoMulti => InsideMulti::Refused,
@@ -97,6 +106,7 @@ impl ProxyRole {
                 | TransactionCommand::Multi
                 | TransactionCommand::Watch,
             ) => InsideMulti::Run,
+            // All variants are listed: a new one has to be decided about here.
             Self::Forward
             | Self::Container
             | Self::Connection(_)

@@ -1,4 +1,4 @@
-//! One row of the command table.
+//! One row of the command table, and the types of its columns.
 
 use std::borrow::Cow;
 
@@ -6,24 +6,31 @@ use smallvec::SmallVec;
 
 use super::{Declaration, Merge, ProxyRole};
 
-/// A command: where its keys are, where it goes, how the answers of several nodes become one.
+/// A command: where its keys are, where it is sent, how the replies of several nodes become one.
 ///
 /// Rows come with the crate ([`CommandTable`](super::CommandTable)) or are declared by the user
 /// ([`CommandSpec::declare`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandSpec {
+    /// In capitals, with `|` before a subcommand.
     pub(crate) name: Cow<'static, str>,
-    /// As Redis counts: the name included; negative means "at least".
+    /// As Redis counts it: the name included, negative for "at least".
     pub(crate) arity: i16,
+    /// In the order in which their positions are found, which need not be that of the request.
     pub(crate) keys: Cow<'static, [KeySpec]>,
+    /// Decided by this crate.
     pub(crate) route: Route,
+    /// Decides about resending.
     pub(crate) access: Access,
+    /// Decides which connection is used, and the timeout.
     pub(crate) blocking: Blocking,
+    /// Spares all other commands the lookup in the script cache.
     pub(crate) scripting: Scripting,
+    /// Matters for [`Route::All`] only.
     pub(crate) partial: Partial,
-    /// What a proxy does with it.
+    /// What a proxy does besides forwarding it.
     pub(crate) proxy_role: ProxyRole,
-    /// Why the row is as it is, where that is our decision and not the server's.
+    /// Reason for the row where it is a decision of this crate; printed in `docs/commands.md`.
     pub(crate) note: &'static str,
 }
 
@@ -33,185 +40,187 @@ impl CommandSpec {
         Declaration::new(name)
     }
 
-    /// The name in capitals; a subcommand's is `CONTAINER|SUB`.
+    /// Returns the name in capitals; a subcommand's is `CONTAINER|SUB`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// How many arguments there must be, as Redis counts: the name (and the subcommand's) included; negative means
-    /// "at least".
+    /// Returns the number of arguments as Redis counts it: the name (and that of the subcommand) included;
+    /// negative means "at least".
     #[must_use]
     pub fn arity(&self) -> i16 {
         self.arity
     }
 
-    /// Where the keys are.
+    /// Returns where the keys are.
     #[must_use]
     pub fn key_specs(&self) -> &[KeySpec] {
         &self.keys
     }
 
-    /// Where the command goes.
+    /// Returns where the command is sent.
     #[must_use]
     pub fn route(&self) -> Route {
         self.route
     }
 
-    /// Whether it may be sent again when its answer is missing.
+    /// Returns whether the command may be sent again when its reply is lost.
     #[must_use]
     pub fn access(&self) -> Access {
         self.access
     }
 
-    /// Whether the server may hold the answer back; [`blocking_time`](Self::blocking_time) tells for how long.
+    /// Returns whether the server may hold the reply back; [`blocking_time`](Self::blocking_time) returns for
+    /// how long.
     #[must_use]
     pub fn blocking(&self) -> Blocking {
         self.blocking
     }
 
-    /// Whether it runs, loads or forgets scripts or functions.
+    /// Returns whether the command runs, loads or removes scripts or functions.
     #[inline]
     pub(crate) fn scripting(&self) -> Scripting {
         self.scripting
     }
 
-    /// Whether it is answered by the nodes that can be reached when others cannot. Says something of commands for all
-    /// nodes only.
+    /// Returns whether nodes within reach reply for all. Matters for commands to all nodes only.
     #[must_use]
     pub fn partial(&self) -> Partial {
         self.partial
     }
 
-    /// Why the row is as it is, where that is a decision of this crate; empty otherwise.
+    /// Returns the reason for the row, where it is a decision of this crate; empty otherwise.
     #[must_use]
     pub fn note(&self) -> &'static str {
         self.note
     }
 }
 
-/// Where keys are among a command's arguments. The name of the command is argument 0.
+/// Positions of keys among a command's arguments. The name of the command is argument 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeySpec {
-    /// Every `step`th argument from `first` to `last`; a negative `last` counts from the end (-1 is the last argument).
+    /// Every `step`th argument from `first` to `last`. MSET is 1, -1, 2.
     Range {
-        /// The first key.
+        /// Position of the first key.
         first: u16,
-        /// The last key; negative counts from the end.
+        /// Position of the last key; negative counts from the end, -1 being the last argument.
         last: i16,
-        /// The distance between keys.
+        /// Distance between keys.
         step: u16,
     },
-    /// A number of keys at `count`, then that many keys from `first` on.
+    /// A number of keys at `count`, then that many keys from `first` on. EVAL is 2, 3.
     Counted {
-        /// Where the number is.
+        /// Position of the number.
         count: u16,
-        /// The first key.
+        /// Position of the first key.
         first: u16,
-        /// The distance between keys.
+        /// Distance between keys.
         step: u16,
-        /// The smallest number the server takes: 0 for scripts, else 1.
+        /// The smallest number that the server accepts: 0 for scripts, else 1.
         least: u16,
     },
-    /// XREAD and XREADGROUP: after the word STREAMS, found as the server's parser finds it, keys are the first half of
-    /// the rest.
+    /// XREAD and XREADGROUP: the first half of the arguments behind the word STREAMS, found as the server's
+    /// parser finds it.
     Streams,
-    /// GEORADIUS and GEORADIUSBYMEMBER: the key after the last STORE or STOREDIST.
+    /// GEORADIUS and GEORADIUSBYMEMBER: the key behind the last STORE or STOREDIST.
     GeoStore {
-        /// The first argument that may be an option.
+        /// Position of the first argument that may be an option.
         from: u16,
     },
-    /// SORT and SORT_RO: BY and GET patterns, and the key after the last STORE.
+    /// SORT and SORT_RO: the key behind the last STORE, and the patterns of BY and GET.
     Sort {
-        /// Whether STORE is understood (not by SORT_RO).
+        /// True if STORE is understood (not by SORT_RO).
         store: bool,
     },
-    /// MIGRATE: the key at 3, or those after KEYS when it is empty.
+    /// MIGRATE: the key at 3, or if that is empty, those behind KEYS.
     Migrate,
 }
 
-/// Where a command goes.
+/// The nodes that a command is sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Route {
-    /// To the one node that owns all of its keys; refused when they live apart, or when it names none.
+    /// The one node that owns all of its keys; refused if they live on several nodes, or if there are none.
     Keys,
-    /// Cut by node: each node gets the command with its own keys, and the answers are merged.
+    /// Split by node: each node gets the command with its own keys, and the replies are merged.
     Split {
-        /// Arguments a key brings along, itself included: 1 for MGET, 2 for MSET, 3 for JSON.MSET.
+        /// Number of arguments per key, the key included: 1 for MGET, 2 for MSET, 3 for JSON.MSET.
         step: u8,
-        /// Arguments after the last key that every part repeats: 1 for JSON.MGET.
+        /// Number of arguments behind the last key that every part repeats: 1 for JSON.MGET.
         tail: u8,
-        /// How the answers become one.
+        /// How the replies become one.
         merge: Merge,
     },
-    /// To every node as it is.
+    /// Every node, with the request as it is.
     All(Merge),
-    /// To any one node: each gives the same answer.
+    /// Any one node: each has the same reply.
     Any,
-    /// SCAN: one node after another, the node's number in the cursor.
+    /// SCAN: one node after another; the cursor contains the number of the node.
     Scan,
-    /// Nowhere without a node's name: `client.node(name)`.
+    /// None, unless the caller names a node: `client.node(name)`.
     NodeOnly,
-    /// Not on a shared handle, because it changes the connection: `transaction` or `dedicated`.
+    /// None on a shared handle, because the command changes the state of its connection: use `transaction` or
+    /// `dedicated`.
     Stateful,
-    /// Nowhere: it makes no sense over many nodes, or it would take the client's own connection away.
+    /// None: the command has no meaning over many nodes, or would disable the client's own connections.
     Refused,
 }
 
-/// Whether a command may be sent again when its answer is missing.
+/// Whether a command may be sent again when its reply is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Changes nothing: may be repeated.
+    /// It changes nothing: it may be repeated.
     Read,
-    /// May have changed something: is never sent twice.
+    /// It may have changed something: it is never sent twice.
     Write,
 }
 
-/// Whether a command for all nodes is answered by those that can be reached, when others cannot.
+/// Whether nodes within reach reply for all, when a command to all nodes does not reach some.
 ///
-/// A node is out of reach when there is no connection to it, or no answer came in time. One that answers with an error is
-/// not. When no node can be reached, every command is an error.
+/// A node is out of reach if there is no connection to it, or if no reply came in time. One that replies with
+/// an error is within reach. If no node is, every command is an error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Partial {
-    /// No: every node must answer.
+    /// No: every node must reply.
     #[default]
     Refused,
-    /// Only when the client is told to, by [`PartialReads::Allowed`](crate::PartialReads::Allowed): the answer cannot show
-    /// that something is missing from it.
+    /// Only if the client is configured with [`PartialReads::Allowed`](crate::PartialReads::Allowed): the
+    /// reply cannot show that something is missing from it.
     OptIn,
-    /// Yes. The answer names the missing nodes where it has room for that.
+    /// Yes. The reply names the missing nodes where its form has room for that.
     Allowed,
 }
 
-/// Whether the server may hold the answer back, and until when.
+/// Whether the server may hold the reply back, and which argument limits the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Blocking {
-    /// Answers at once.
+    /// It replies at once.
     No,
-    /// Answers at once even while the server is busy with a script, so it must not stand behind that on its connection.
+    /// It replies even while a script runs (SCRIPT KILL): it must not be queued behind that script on a
+    /// shared connection.
     OutOfBand,
-    /// May wait for the seconds (a decimal number; 0 is for ever) in an argument.
+    /// It may wait for the seconds in an argument, a decimal number; 0 is for ever.
     Seconds(ArgAt),
-    /// May wait for the milliseconds (an integer; 0 is for ever) in an argument.
+    /// It may wait for the milliseconds in an argument, an integer; 0 is for ever.
     Millis(ArgAt),
 }
 
-/// Whether a command concerns scripts or functions. Only those that do are asked what it is.
+/// Whether a command concerns scripts or functions, and has to be looked at in `plan::scripts`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Scripting {
-    /// It has nothing to do with them.
+    /// It does not concern them.
     #[default]
     No,
-    /// It runs, loads, looks for or forgets some.
+    /// It runs, loads, lists or removes some.
     Yes,
 }
 
 impl Scripting {
-    /// Whether this command or another one does.
+    /// `Yes` if one of two commands concerns scripts: a transaction does if one of its commands does.
     pub(crate) fn or(self, other: Self) -> Self {
         match (self, other) {
             (Self::No, Self::No) => Self::No,
@@ -220,47 +229,49 @@ impl Scripting {
     }
 }
 
-/// A place among a command's arguments.
+/// Position of one argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ArgAt {
-    /// This argument.
+    /// This argument; the name is 0.
     Index(u16),
     /// The last argument.
     Last,
-    /// The argument after this word (in capitals), if the word is there.
+    /// The argument behind the first occurrence of this word (in capitals), if there is one.
     AfterWord(&'static str),
 }
 
-/// Where the keys of one request are.
+/// Positions of the keys of one request. Reused from request to request, it allocates only for more than
+/// eight keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyPositions {
-    /// Positions of keys, in the order of the request.
+    /// Positions of keys, in the order of the row's [`KeySpec`]s.
     pub keys: SmallVec<[u32; 8]>,
-    /// Positions of patterns from which the server derives further keys (SORT ... BY, GET): what follows the `->` of a
-    /// pattern names a hash field and is no part of the key.
+    /// Positions of patterns from which the server derives further keys (SORT ... BY, GET). What follows the
+    /// `->` of a pattern is the name of a hash field, not part of the key.
     pub patterns: SmallVec<[u32; 2]>,
 }
 
 impl KeyPositions {
-    /// Forgets all positions.
+    /// Removes all positions.
     pub fn clear(&mut self) {
+        // The allocation is kept for the next request.
         self.keys.clear();
         self.patterns.clear();
     }
 }
 
-/// Why the keys of a request cannot be told.
+/// The reason why the positions of the keys of a request cannot be determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// Too few or too many arguments; the server would say so too.
+    /// There are too few or too many arguments; the server would refuse them too.
     #[error("wrong number of arguments")]
     Arity,
     /// The number of keys is not a number, or does not fit the arguments.
     #[error("the number of keys does not fit the arguments")]
     Count,
-    /// A word that must be there is missing, or the arguments after it do not fit.
+    /// A word that is required is missing, or the arguments behind it do not fit.
     #[error("syntax error")]
     Syntax,
 }

@@ -1,14 +1,22 @@
-//! Which row is this request's?
+//! Which row of the table is this request's?
+//!
+//! A hash table with open addressing over words: a command's name is a word at the top, a subcommand's a word
+//! below its command. Every request is looked up, so there is no allocation, and one probe in the usual case.
+//!
+//! ```text
+//!  CONFIG GET maxmemory ──▶ (TOP, CONFIG) = row 7, has_subcommands ──▶ (7, GET) = row 9, spec CONFIG|GET
+//!  GET k                ──▶ (TOP, GET)    = row 3, spec GET
+//! ```
 
 use std::sync::LazyLock;
 
 use super::name::NameKey;
 use super::{CommandSpec, Declaration, DeclareError, rows};
 
-/// The built-in commands, and those the user declares besides.
+/// The built-in commands, and those that the user declares.
 ///
-/// A name is looked up without regard to case and without allocating. A command with subcommands (CONFIG, OBJECT, ...)
-/// is told by its first two words, and its row is called `CONFIG|GET`.
+/// Names are looked up without regard to case and without allocating. A command with subcommands (CONFIG,
+/// OBJECT, ...) is identified by its first two words; its row is called `CONFIG|GET`.
 ///
 /// ```
 /// use redis_sharding::command::{CommandSpec, CommandTable, Route};
@@ -26,35 +34,43 @@ use super::{CommandSpec, Declaration, DeclareError, rows};
 /// ```
 #[derive(Clone, Debug)]
 pub struct CommandTable {
+    /// In the order of insertion, so that the rows of one group stay together.
     rows: Vec<Row>,
-    /// Row numbers by hash, open addressing; its length is a power of two, and at most half of it is taken.
+    /// Indices into `rows`, or [`FREE`], by hash. The length is a power of two, and at most half of the slots
+    /// are taken, so that probing ends soon, and always at a free slot.
     slots: Vec<u16>,
 }
 
-/// What a table knows about a request.
+/// Result of looking up a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup<'a> {
     /// Its row.
     Found(&'a CommandSpec),
-    /// The name is not in the table, or there is none.
+    /// The name is not in the table, or the request is empty.
     UnknownCommand,
-    /// The command is known and needs a subcommand, but not this one, or there is none.
+    /// The command is known and needs a subcommand, but this one is not known, or there is none.
     UnknownSubcommand,
 }
 
+/// One word of a name, and its row if it ends a name.
 #[derive(Clone, Debug)]
 struct Row {
-    /// The command that this is a subcommand of, or [`TOP`].
+    /// Index of the command that this is a subcommand of, or [`TOP`].
     parent: u16,
+    /// The word, in capitals.
     word: NameKey,
+    /// Spares commands without subcommands the second lookup.
     has_subcommands: bool,
-    /// Nothing when only subcommands of this name are known.
+    /// `None` if only subcommands of this name are known.
     spec: Option<CommandSpec>,
 }
 
+/// The parent of commands.
 const TOP: u16 = u16::MAX;
+/// A slot without a row. Equal to [`TOP`], so the number of rows stays below it.
 const FREE: u16 = u16::MAX;
 
+/// Built once; a table with declared commands is a copy.
 static BUILT_IN: LazyLock<CommandTable> = LazyLock::new(|| {
     let mut table = CommandTable {
         rows: Vec::new(),
@@ -67,7 +83,7 @@ static BUILT_IN: LazyLock<CommandTable> = LazyLock::new(|| {
 });
 
 impl CommandTable {
-    /// The built-in commands.
+    /// Returns the table of the built-in commands.
     #[must_use]
     pub fn built_in() -> &'static Self {
         &BUILT_IN
@@ -76,9 +92,10 @@ impl CommandTable {
     /// Adds a command.
     ///
     /// # Errors
-    /// [`DeclareError`] when the declaration contradicts itself, or when the table has the command already.
+    /// [`DeclareError`] if the declaration contradicts itself, or if the table already has the command.
     pub fn with(self, declared: Declaration) -> Result<Self, DeclareError> {
         let spec = declared.build()?;
+        // Not replaced silently: a built-in row whose keys are declared wrongly would lose data.
         if self.by_name(spec.name()).is_some() {
             return Err(DeclareError::Known {
                 name: spec.name().to_owned(),
@@ -87,22 +104,22 @@ impl CommandTable {
         self.with_spec(spec)
     }
 
-    /// Adds a command, or puts it in the place of one that the table has.
-    ///
-    /// A replaced built-in command is routed as declared, wherever its keys really are.
+    /// Adds a command, or replaces one that the table has. A replaced built-in command is routed as declared,
+    /// wherever its keys really are.
     ///
     /// # Errors
-    /// [`DeclareError`] when the declaration contradicts itself.
+    /// [`DeclareError`] if the declaration contradicts itself.
     pub fn replacing(self, declared: Declaration) -> Result<Self, DeclareError> {
         let mut spec = declared.build()?;
-        // A proxy's clients still have PING and the like of the proxy.
+        // Whatever is declared, a proxy must go on replying to PING, AUTH and the like by itself: its clients
+        // have no connection to a node.
         if let Some(replaced) = self.by_name(spec.name()) {
             spec.proxy_role = replaced.proxy_role;
         }
         self.with_spec(spec)
     }
 
-    /// The row of a request, or `None` when the table does not know it.
+    /// Returns the row of a request, or `None` if the table does not have it.
     #[must_use]
     #[inline]
     pub fn find(&self, args: &[&[u8]]) -> Option<&CommandSpec> {
@@ -112,9 +129,9 @@ impl CommandTable {
         }
     }
 
-    /// The row of a request, or why there is none.
+    /// Returns the row of a request, or why there is none.
     ///
-    /// A subcommand that has no row of its own falls back to the row of its command, if there is one: DEBUG.
+    /// A subcommand without a row of its own falls back to the row of its command, if there is one: DEBUG.
     #[must_use]
     #[inline]
     pub fn lookup(&self, args: &[&[u8]]) -> Lookup<'_> {
@@ -122,6 +139,8 @@ impl CommandTable {
             return Lookup::UnknownCommand;
         };
         let row = &self.rows[usize::from(at)];
+        // A subcommand is a second lookup below the row of its command, not a search for `CONFIG|GET`, which
+        // would have to be put together.
         if row.has_subcommands
             && let Some(sub) = args.get(1)
             && let Some(at) = self.position(at, sub)
@@ -129,12 +148,13 @@ impl CommandTable {
         {
             return Lookup::Found(spec);
         }
+        // DEBUG and the like have a row of their own for subcommands that are not listed.
         row.spec
             .as_ref()
             .map_or(Lookup::UnknownSubcommand, Lookup::Found)
     }
 
-    /// The row with this name: `GET`, `CONFIG|GET`.
+    /// Returns the row with this name: `GET`, `CONFIG|GET`.
     #[must_use]
     pub fn by_name(&self, name: &str) -> Option<&CommandSpec> {
         let at = match name.split_once('|') {
@@ -146,11 +166,12 @@ impl CommandTable {
         self.rows[usize::from(at?)].spec.as_ref()
     }
 
-    /// Every row: the built-in ones by group, then the declared ones.
+    /// Iterates over all rows: the built-in ones by group, then the declared ones.
     pub fn iter(&self) -> impl Iterator<Item = &CommandSpec> {
         self.rows.iter().filter_map(|row| row.spec.as_ref())
     }
 
+    /// Adds a row, unless it would make an argument both a subcommand and a key.
     fn with_spec(mut self, spec: CommandSpec) -> Result<Self, DeclareError> {
         if let Some((name, _)) = spec.name().split_once('|')
             && self
@@ -163,11 +184,13 @@ impl CommandTable {
         }
         let keyed = !spec.key_specs().is_empty();
         let top = self.position(TOP, spec.name().as_bytes());
+        // Otherwise an argument that is a key would be taken for a subcommand if it had the name of one.
         if keyed && top.is_some_and(|at| self.rows[usize::from(at)].has_subcommands) {
             return Err(DeclareError::HasSubcommands {
                 name: spec.name().to_owned(),
             });
         }
+        // Two words may be added, and indices must stay below `TOP` and `FREE`.
         if self.rows.len() + 2 >= usize::from(TOP) {
             return Err(DeclareError::TooMany);
         }
@@ -175,6 +198,7 @@ impl CommandTable {
         Ok(self)
     }
 
+    /// Adds a row, or replaces the one with its name.
     fn insert(&mut self, spec: CommandSpec) {
         let (name, sub) = match spec.name().split_once('|') {
             None => (spec.name().to_owned(), None),
@@ -188,7 +212,7 @@ impl CommandTable {
         self.rows[usize::from(at)].spec = Some(spec);
     }
 
-    /// The number of the row of this word, which is made if need be.
+    /// Returns the index of the row of this word, adding it if there is none.
     fn entry(&mut self, parent: u16, name: &str) -> u16 {
         if let Some(at) = self.position(parent, name.as_bytes()) {
             return at;
@@ -204,6 +228,7 @@ impl CommandTable {
         });
         if self.rows.len() * 2 > self.slots.len() {
             self.slots = vec![FREE; self.slots.len() * 2];
+            // All slots are free again, so every row is placed anew, the last one included.
             for at in 0..=at {
                 self.occupy(at);
             }
@@ -213,6 +238,7 @@ impl CommandTable {
         at
     }
 
+    /// Takes the first free slot for a row, from the slot of its hash on.
     fn occupy(&mut self, at: u16) {
         let row = &self.rows[usize::from(at)];
         let mask = self.slots.len() - 1;
@@ -223,10 +249,12 @@ impl CommandTable {
         self.slots[slot] = at;
     }
 
+    /// Returns the index of the row of this word.
     #[inline]
     fn position(&self, parent: u16, name: &[u8]) -> Option<u16> {
         let word = NameKey::new(name);
         let mask = self.slots.len() - 1;
+        // Linear probing ends at a free slot, of which half of the table is made.
         let mut slot = word.hash(parent) & mask;
         loop {
             let at = self.slots[slot];

@@ -1,12 +1,12 @@
-//! CRC16/XMODEM, Redis Cluster's hash.
+//! CRC16/XMODEM, the hash of Redis Cluster.
 
 use super::swar;
 
 /// CRC16/XMODEM: polynomial 0x1021, initial value 0, not reflected.
 ///
-/// Slicing by eight (Kounavis and Berry, "Novel table lookup-based algorithms for high-performance CRC generation",
-/// 2008). The initial value is zero, so leading zero bytes change nothing: the key is padded on the left to whole
-/// blocks and there is no tail of single bytes.
+/// Slicing by eight (Kounavis and Berry, "Novel table lookup-based algorithms for high-performance CRC
+/// generation", 2008). The initial value is zero, so leading zero bytes change nothing: the key is padded on
+/// the left to whole blocks and there is no tail of single bytes.
 #[inline]
 pub(super) fn crc16(bytes: &[u8]) -> u16 {
     let (head, blocks) = bytes.split_at(bytes.len() % 8);
@@ -22,13 +22,16 @@ pub(super) fn crc16(bytes: &[u8]) -> u16 {
     crc
 }
 
-/// The CRC of a single byte.
+/// Returns the CRC of a single byte.
 pub(super) fn of_byte(byte: u8) -> u16 {
     TABLES[7][usize::from(byte)]
 }
 
+/// Returns the CRC after eight more bytes, given as a big-endian number.
 #[inline]
 fn fold(crc: u16, block: u64) -> u16 {
+    // The CRC so far lies over the first two bytes of the block, since a CRC is linear; each byte then
+    // contributes by itself.
     let bytes = (block ^ u64::from(crc) << 48).to_be_bytes();
     let mut crc = 0;
     for (table, byte) in TABLES.iter().zip(bytes) {
@@ -40,6 +43,7 @@ fn fold(crc: u16, block: u64) -> u16 {
 /// `TABLES[i][b]` is the CRC of the byte `b` followed by `7 - i` zero bytes.
 static TABLES: [[u16; 256]; 8] = tables();
 
+/// Computes the tables, from the byte itself (the last) to the byte with seven zeros behind it.
 const fn tables() -> [[u16; 256]; 8] {
     let mut tables = [[0; 256]; 8];
     let mut byte = 0;

@@ -1,4 +1,4 @@
-//! From bytes to a number.
+//! [`KeyHash`]: frozen functions from bytes to a number, by name.
 
 use std::str::FromStr;
 
@@ -11,9 +11,9 @@ use super::{crc16, fnv, md5, memcached, murmur, php};
 named! {
     /// A frozen function from bytes to a number.
     ///
-    /// The own ones of this crate and of most clients come first; then what single peers use, with their deviations from
-    /// what the names promise. "Signed" means that bytes from 0x80 up count as negative numbers, which is how C reads a
-    /// `char` on x86; ARM builds of the same peer differ for such keys.
+    /// Functions that this crate and most clients use come first; then those of single peers, with their
+    /// deviations from what the names promise. "Signed" means that bytes from 0x80 up count as negative
+    /// numbers, which is how C reads a `char` on x86; ARM builds of the same peer differ for such keys.
     ///
     /// ```
     /// use redis_sharding::hash::KeyHash;
@@ -27,15 +27,15 @@ named! {
         Crc16 = "crc16",
         /// CRC32 of IEEE 802.3 and zlib, the usual choice of older clients; 32 bits.
         ///
-        /// Good enough for keys modulo nodes. Poor for the labels of a ring: names that differ in one digit give points
-        /// that lie close together.
+        /// Good enough for keys modulo nodes. Poor for the labels of a ring: names that differ in one digit
+        /// give points that lie close together.
         Crc32 = "crc32",
         /// FNV-1a with the standard 32-bit constants. Poor for the labels of a ring, like CRC32.
         Fnv1a32 = "fnv1a-32",
-        /// FNV-1a with the standard 64-bit constants. Its high bits hardly change with the last bytes of a key, so it is
-        /// poor for rings.
+        /// FNV-1a with the standard 64-bit constants. Its high bits hardly change with the last bytes of a
+        /// key, so it is poor for rings.
         ///
-        /// What twemproxy calls `fnv1a_64` is another function: [`Fnv1aCut`](Self::Fnv1aCut).
+        /// twemproxy's `fnv1a_64` is another function: [`Fnv1aCut`](Self::Fnv1aCut).
         Fnv1a64 = "fnv1a-64",
         /// XXH3 of 64 bits with seed zero, [stable since xxHash 0.8.0]: the crate's own choice.
         ///
@@ -43,8 +43,8 @@ named! {
         Xxh3 = "xxh3-64",
         /// XXH64 with seed zero, the hash of go-redis' `Ring` (v8 and later).
         Xxh64 = "xxh64",
-        /// The first four bytes of MD5 as a little-endian number: the key hash of every ketama. About 90 ns for a short
-        /// key, a good ten times what the others cost.
+        /// The first four bytes of MD5 as a little-endian number: the key hash of every ketama. About 90 ns
+        /// for a short key, a good ten times what the others cost.
         Md5 = "md5",
         /// The first four bytes of MD5 as a big-endian number: the points of redis-rb from 5.0.
         Md5Big = "md5-big",
@@ -54,8 +54,8 @@ named! {
         CrcJam = "crc32-jam",
         /// CRC16/XMODEM in 32 bits, nothing cut off: `crc16` of twemproxy.
         Crc16Wide = "crc16-wide",
-        /// Bits 16 to 30 of CRC32: `crc32` of twemproxy, `crc` of libmemcached. Numbers of 32 bits of which only fifteen are
-        /// used: on a ring nearly every key goes to one node.
+        /// Bits 16 to 30 of CRC32: `crc32` of twemproxy, `crc` of libmemcached. Numbers of 32 bits of which
+        /// only fifteen are used: on a ring nearly every key goes to one node.
         Crc32Upper = "crc32-upper",
         /// Signed FNV-1 of 32 bits: `fnv1_32` of twemproxy and libmemcached.
         Fnv1Signed = "fnv1-signed",
@@ -63,61 +63,62 @@ named! {
         Fnv1Cut = "fnv1-cut",
         /// Signed FNV-1a of 32 bits: `fnv1a_32` of twemproxy and libmemcached.
         Fnv1aSigned = "fnv1a-signed",
-        /// Signed FNV-1a with the 64-bit constants cut to 32 bits: `fnv1a_64` of twemproxy, its default, and of
-        /// libmemcached. Keys that differ in their last bytes lie close together.
+        /// Signed FNV-1a with the 64-bit constants cut to 32 bits: `fnv1a_64` of twemproxy, its default, and
+        /// of libmemcached. Keys that differ in their last bytes lie close together.
         Fnv1aCut = "fnv1a-cut",
         /// SuperFastHash of P. Hsieh started with zero, its last byte signed: `hsieh` of twemproxy.
         Hsieh = "hsieh",
         /// `hashlittle` of B. Jenkins' lookup3 started with 13: `jenkins` of twemproxy and libmemcached.
         Jenkins = "jenkins",
-        /// MurmurHash2 of 32 bits seeded with 0xDEADBEEF times the length: `murmur` of twemproxy and libmemcached.
+        /// MurmurHash2 of 32 bits seeded with 0xDEADBEEF times the length: `murmur` of twemproxy and
+        /// libmemcached.
         Murmur2 = "murmur2",
         /// MurmurHash3 for x86 of 32 bits seeded with 0xDEADBEEF times the length: `murmur3` of libmemcached.
         Murmur3 = "murmur3",
         /// Signed one-at-a-time of B. Jenkins: `one_at_a_time` of twemproxy, and the default of libmemcached.
         OneAtATime = "one-at-a-time",
-        /// What phpredis makes of PHP's `adler32`; 32 bits, as all its numbers.
+        /// The number that phpredis makes of PHP's `adler32`; 32 bits, as all its numbers.
         PhpAdler32 = "php-adler32",
-        /// What phpredis makes of PHP's `crc32`, which is bzip2's.
+        /// The number that phpredis makes of PHP's `crc32`, which is bzip2's.
         PhpCrc32 = "php-crc32",
-        /// What phpredis makes of PHP's `crc32b`, which is zlib's.
+        /// The number that phpredis makes of PHP's `crc32b`, which is zlib's.
         PhpCrc32b = "php-crc32b",
-        /// What phpredis makes of PHP's `crc32c`.
+        /// The number that phpredis makes of PHP's `crc32c`.
         PhpCrc32c = "php-crc32c",
-        /// What phpredis makes of PHP's `fnv132`.
+        /// The number that phpredis makes of PHP's `fnv132`.
         PhpFnv132 = "php-fnv132",
-        /// What phpredis makes of PHP's `fnv164`.
+        /// The number that phpredis makes of PHP's `fnv164`.
         PhpFnv164 = "php-fnv164",
-        /// What phpredis makes of PHP's `fnv1a32`.
+        /// The number that phpredis makes of PHP's `fnv1a32`.
         PhpFnv1a32 = "php-fnv1a32",
-        /// What phpredis makes of PHP's `fnv1a64`.
+        /// The number that phpredis makes of PHP's `fnv1a64`.
         PhpFnv1a64 = "php-fnv1a64",
-        /// What phpredis makes of PHP's `joaat`.
+        /// The number that phpredis makes of PHP's `joaat`.
         PhpJoaat = "php-joaat",
-        /// What phpredis makes of PHP's `md5`.
+        /// The number that phpredis makes of PHP's `md5`.
         PhpMd5 = "php-md5",
-        /// What phpredis makes of PHP's `murmur3a`.
+        /// The number that phpredis makes of PHP's `murmur3a`.
         PhpMurmur3a = "php-murmur3a",
-        /// What phpredis makes of PHP's `sha1`.
+        /// The number that phpredis makes of PHP's `sha1`.
         PhpSha1 = "php-sha1",
-        /// What phpredis makes of PHP's `sha256`.
+        /// The number that phpredis makes of PHP's `sha256`.
         PhpSha256 = "php-sha256",
-        /// What phpredis makes of PHP's `xxh3`.
+        /// The number that phpredis makes of PHP's `xxh3`.
         PhpXxh3 = "php-xxh3",
-        /// What phpredis makes of PHP's `xxh32`.
+        /// The number that phpredis makes of PHP's `xxh32`.
         PhpXxh32 = "php-xxh32",
-        /// What phpredis makes of PHP's `xxh64`.
+        /// The number that phpredis makes of PHP's `xxh64`.
         PhpXxh64 = "php-xxh64",
     }
 }
 
 impl KeyHash {
-    /// The number of these bytes. A narrow hash fills the low bits.
+    /// Returns the number of these bytes. A narrow hash fills the low bits.
     pub fn hash(self, bytes: &[u8]) -> u64 {
         self.function()(bytes)
     }
 
-    /// [`hash`](Self::hash) as a function, for who picks it once and calls it per key.
+    /// Returns [`hash`](Self::hash) as a function, to be picked once and called for each key.
     pub const fn function(self) -> fn(&[u8]) -> u64 {
         match self {
             Self::Crc16 => |bytes| crc16::crc16(bytes) as u64,
@@ -160,9 +161,10 @@ impl KeyHash {
         }
     }
 
-    /// How wide the numbers are: [`hash`](Self::hash) sets no bit beyond.
+    /// Returns the width of the numbers in bits: [`hash`](Self::hash) sets none beyond.
     pub const fn bits(self) -> u32 {
         match self {
+            // Only what exceeds or falls short of 32 bits; `hash` widens all others to 32.
             Self::Crc16 => 16,
             Self::Fnv1a64 | Self::Xxh3 | Self::Xxh64 | Self::Murmur64A => 64,
             _ => 32,
@@ -180,7 +182,7 @@ impl FromStr for KeyHash {
     }
 }
 
-/// There is no [`KeyHash`] of this name.
+/// Error for a name that is not that of a [`KeyHash`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no key hash is called {name:?}")]
 pub struct UnknownKeyHash {
@@ -193,7 +195,8 @@ mod tests {
 
     #[test]
     fn key_hashes_match_published_values() {
-        // `foo`: from zlib, from the FNV page, from the xxHash command line tool; see also recorded go-redis answers.
+        // `foo`: from zlib, from the FNV page, from the xxHash command line tool; see also recorded go-redis
+        // answers.
         let expected = [
             (KeyHash::Crc16, 0xaf96),
             (KeyHash::Crc32, 0x8c73_6521),

@@ -1,8 +1,8 @@
-//! MD5, cut into the words that rings are made of.
+//! MD5, cut into the words of which ketama rings are made.
 
 use md5::{Digest, Md5};
 
-/// The four little-endian words of the digest: the points that one label gives on a ketama ring.
+/// Returns the four little-endian words of the digest: the points that one label has on a ketama ring.
 pub(crate) fn words(bytes: &[u8]) -> [u32; 4] {
     let digest: [u8; 16] = Md5::digest(bytes).into();
     let mut words = [0; 4];
@@ -12,12 +12,12 @@ pub(crate) fn words(bytes: &[u8]) -> [u32; 4] {
     words
 }
 
-/// The first little-endian word.
+/// Returns the first little-endian word.
 pub(super) fn first(bytes: &[u8]) -> u32 {
     words(bytes)[0]
 }
 
-/// The first eight bytes, as they stand.
+/// Returns the first eight bytes as a little-endian number.
 pub(super) fn head(bytes: &[u8]) -> u64 {
     let [low, high, ..] = words(bytes);
     u64::from(low) | u64::from(high) << 32

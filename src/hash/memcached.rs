@@ -1,64 +1,72 @@
-//! The hashes of libmemcached, which twemproxy took over, with their deviations from what their names promise.
+//! The hashes of libmemcached, which twemproxy has taken over, with their deviations from what the names
+//! promise.
 //!
-//! All give 32 bits. Several read a byte as a signed `char`, as C compilers do on x86: bytes from 0x80 up count as
-//! negative numbers. Source: twemproxy 0.5.0, `src/hashkit/`.
+//! All give 32 bits. Several read a byte as a signed `char`, as C compilers do on x86: bytes from 0x80 up
+//! count as negative numbers. Source: twemproxy 0.5.0, `src/hashkit/`.
 
 use super::crc16;
 
+/// Offset basis of 32-bit FNV.
 const FNV_32_START: u32 = 0x811c_9dc5;
+/// Prime of 32-bit FNV.
 const FNV_32_PRIME: u32 = 0x0100_0193;
 // The lower halves of the 64-bit constants.
 const FNV_64_START_LOW: u32 = 0x8422_2325;
 const FNV_64_PRIME_LOW: u32 = 0x0000_01b3;
 
-/// A byte as a signed `char`, widened.
+/// A byte as a signed `char`, widened to 32 bits.
 fn signed(byte: u8) -> u32 {
     i32::from(byte.cast_signed()).cast_unsigned()
 }
 
+/// FNV-1 over signed bytes.
 fn fnv1(bytes: &[u8], start: u32, prime: u32) -> u32 {
     bytes
         .iter()
         .fold(start, |hash, &byte| hash.wrapping_mul(prime) ^ signed(byte))
 }
 
+/// FNV-1a over signed bytes.
 fn fnv1a(bytes: &[u8], start: u32, prime: u32) -> u32 {
     bytes.iter().fold(start, |hash, &byte| {
         (hash ^ signed(byte)).wrapping_mul(prime)
     })
 }
 
+/// `fnv1_32`: FNV-1 of 32 bits over signed bytes.
 pub(super) fn fnv1_32(bytes: &[u8]) -> u32 {
     fnv1(bytes, FNV_32_START, FNV_32_PRIME)
 }
 
+/// `fnv1a_32`: FNV-1a of 32 bits over signed bytes.
 pub(super) fn fnv1a_32(bytes: &[u8]) -> u32 {
     fnv1a(bytes, FNV_32_START, FNV_32_PRIME)
 }
 
-/// The lower half of 64-bit FNV-1, which depends on no upper half.
+/// `fnv1_64`: the lower half of 64-bit FNV-1. The upper half is not computed, since the lower never depends
+/// on it.
 pub(super) fn fnv1_64(bytes: &[u8]) -> u32 {
     fnv1(bytes, FNV_64_START_LOW, FNV_64_PRIME_LOW)
 }
 
-/// Not FNV-1a of 64 bits: the constants are cut to 32 bits.
+/// `fnv1a_64`: not FNV-1a of 64 bits, since the constants are cut to 32 bits.
 pub(super) fn fnv1a_64(bytes: &[u8]) -> u32 {
     fnv1a(bytes, FNV_64_START_LOW, FNV_64_PRIME_LOW)
 }
 
-/// Fifteen bits from the upper half of CRC32.
+/// `crc32`: bits 16 to 30 of CRC32.
 pub(super) fn crc32(bytes: &[u8]) -> u32 {
     (crc32fast::hash(bytes) >> 16) & 0x7fff
 }
 
-/// CRC16/XMODEM, of which nobody cuts off what is shifted out.
+/// `crc16`: CRC16/XMODEM in 32 bits. The bits that are shifted out of the lower 16 are kept.
 pub(super) fn crc16(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0, |crc: u32, &byte| {
         crc << 8 ^ u32::from(crc16::of_byte((crc >> 8) as u8 ^ byte))
     })
 }
 
-/// SuperFastHash of P. Hsieh, which starts with zero here and not with the length.
+/// `hsieh`: SuperFastHash of P. Hsieh, started with zero instead of the length.
 pub(super) fn hsieh(bytes: &[u8]) -> u32 {
     let pair = |low: u8, high: u8| u32::from(u16::from_le_bytes([low, high]));
     let (blocks, tail) = bytes.as_chunks();
@@ -72,6 +80,8 @@ pub(super) fn hsieh(bytes: &[u8]) -> u32 {
         [a, b, c] => {
             hash = hash.wrapping_add(pair(a, b));
             hash ^= hash << 16;
+            // The odd byte of three is signed, that of one is not: the original casts it to `unsigned char`
+            // in the latter case only.
             hash ^= signed(c) << 18;
             hash = hash.wrapping_add(hash >> 11);
         }
@@ -95,12 +105,12 @@ pub(super) fn hsieh(bytes: &[u8]) -> u32 {
     hash.wrapping_add(hash >> 6)
 }
 
-/// One-at-a-time of B. Jenkins.
+/// `one_at_a_time`: the hash of B. Jenkins over signed bytes.
 pub(super) fn one_at_a_time(bytes: &[u8]) -> u32 {
     one_at_a_time_of(bytes.iter().map(|&byte| signed(byte)))
 }
 
-/// One-at-a-time over bytes that are already widened.
+/// One-at-a-time over bytes that are widened already, signed or not.
 pub(super) fn one_at_a_time_of(bytes: impl Iterator<Item = u32>) -> u32 {
     let mut hash = bytes.fold(0_u32, |hash, byte| {
         let hash = hash.wrapping_add(byte);
@@ -112,13 +122,14 @@ pub(super) fn one_at_a_time_of(bytes: impl Iterator<Item = u32>) -> u32 {
     hash.wrapping_add(hash << 15)
 }
 
-/// `hashlittle` of B. Jenkins' lookup3, started with 13.
+/// `jenkins`: `hashlittle` of B. Jenkins' lookup3, started with 13.
 pub(super) fn jenkins(bytes: &[u8]) -> u32 {
     let start = 0xdead_beef_u32
         .wrapping_add(bytes.len() as u32)
         .wrapping_add(13);
     let mut state = [start; 3];
-    // The last block, even a whole one, is stirred in another way; of no bytes there is no block at all.
+    // The last block, even a complete one, is mixed in by another function. Without bytes there is no block
+    // at all, and the state is returned as it started.
     let blocks = bytes.chunks(12);
     let last = blocks.len().wrapping_sub(1);
     for (i, block) in blocks.enumerate() {

@@ -1,9 +1,18 @@
 //! Which bytes of a key count, and what number do they give?
 //!
-//! [`HashTag`] picks the bytes, [`KeyHash`] turns them into a number, [`slot`] is Redis Cluster's answer to both
-//! questions at once. Every algorithm has a name and is frozen: another constant is another place for every key.
+//! * [`HashTag`]: picks the bytes.
+//! * [`KeyHash`]: turns them into a number.
+//! * [`slot`]: Redis Cluster's slot of these bytes.
+//! * `crc16`, `fnv`, `md5`, `murmur`: the functions. `memcached`, `php`: functions with the deviations of
+//!   libmemcached and of phpredis. `swar`: loads and searches eight bytes at a time. `named`: enumerations
+//!   with frozen names.
 //!
-//! Nothing here knows a node. Nothing here is `std::hash::Hash`, whose bytes differ between machines and releases.
+//! ```text
+//!  {user:1}:cart ──HashTag::Braces──▶ user:1 ──KeyHash::Crc16──▶ 16 bits ──placement──▶ node
+//! ```
+//!
+//! Every algorithm has a name and is frozen: another constant is another place for every key. Nothing here
+//! knows a node, and nothing uses `std::hash::Hash`, whose bytes differ between machines and releases.
 
 mod crc16;
 mod fnv;
@@ -22,12 +31,12 @@ pub(crate) use named::named;
 pub use key_hash::{KeyHash, UnknownKeyHash};
 pub use tag::HashTag;
 
-/// How many slots Redis Cluster divides the keys into.
+/// Number of slots into which Redis Cluster divides the keys.
 pub const SLOTS: u16 = 16_384;
 
-/// The slot of these bytes: CRC16/XMODEM modulo [`SLOTS`], as in the [Redis Cluster specification].
+/// Returns the slot of these bytes: CRC16/XMODEM modulo [`SLOTS`], as in the [Redis Cluster specification].
 ///
-/// The tag is not looked for: hand over what [`HashTag::of`] left of the key.
+/// No hash tag is looked for: pass the bytes that [`HashTag::of`] returns.
 ///
 /// ```
 /// use redis_sharding::hash::{slot, HashTag};
@@ -36,7 +45,8 @@ pub const SLOTS: u16 = 16_384;
 /// assert_eq!(slot(b"foo"), 12182); // CLUSTER KEYSLOT foo
 /// ```
 ///
-/// [Redis Cluster specification]: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#key-distribution-model
+/// [Redis Cluster specification]:
+/// https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#key-distribution-model
 #[inline]
 pub fn slot(bytes: &[u8]) -> u16 {
     crc16::crc16(bytes) % SLOTS

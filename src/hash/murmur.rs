@@ -1,4 +1,4 @@
-//! The hashes of A. Appleby's Murmur family that peers use, each with its peer's seed.
+//! The Murmur family of A. Appleby, with the seeds of the peers that use them.
 
 use super::swar;
 
@@ -12,6 +12,7 @@ pub(super) fn murmur64a(bytes: &[u8]) -> u64 {
         word ^= word >> 47;
         hash = (hash ^ word.wrapping_mul(FACTOR)).wrapping_mul(FACTOR);
     }
+    // Without a tail there is no multiplication: an empty word would still change the hash.
     if !tail.is_empty() {
         hash = (hash ^ swar::short(tail)).wrapping_mul(FACTOR);
     }
@@ -19,7 +20,7 @@ pub(super) fn murmur64a(bytes: &[u8]) -> u64 {
     hash ^ hash >> 47
 }
 
-/// MurmurHash2 of 32 bits, seeded with the length times 0xDEADBEEF, as in libmemcached and twemproxy.
+/// MurmurHash2 of 32 bits, seeded with 0xDEADBEEF times the length, as in libmemcached and twemproxy.
 pub(super) fn murmur2(bytes: &[u8]) -> u32 {
     const FACTOR: u32 = 0x5bd1_e995;
     let length = bytes.len() as u32;
@@ -38,7 +39,7 @@ pub(super) fn murmur2(bytes: &[u8]) -> u32 {
     hash ^ hash >> 15
 }
 
-/// MurmurHash3 for x86 of 32 bits.
+/// MurmurHash3 of 32 bits for x86.
 pub(super) fn murmur3(bytes: &[u8], seed: u32) -> u32 {
     let stir = |word: u32| {
         let word = word.wrapping_mul(0xcc9e_2d51).rotate_left(15);
@@ -50,14 +51,14 @@ pub(super) fn murmur3(bytes: &[u8], seed: u32) -> u32 {
         hash = (hash ^ stir(u32::from_le_bytes(*block))).rotate_left(13);
         hash = hash.wrapping_mul(5).wrapping_add(0xe654_6b64);
     }
-    // Fewer than four bytes; of none the word is zero and changes nothing.
+    // The tail has fewer than four bytes. If it is empty the word is zero, and `stir` leaves zero as it is.
     hash ^= stir(swar::short(tail) as u32) ^ bytes.len() as u32;
     hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
     hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
     hash ^ hash >> 16
 }
 
-/// The seed of [`murmur3`] in libmemcached: the length times 0xDEADBEEF.
+/// [`murmur3`] with the seed of libmemcached: 0xDEADBEEF times the length.
 pub(super) fn murmur3_memcached(bytes: &[u8]) -> u32 {
     murmur3(bytes, 0xdead_beef_u32.wrapping_mul(bytes.len() as u32))
 }

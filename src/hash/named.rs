@@ -24,6 +24,7 @@ macro_rules! named {
 
             /// The value of this name.
             pub fn from_name(name: &str) -> Option<Self> {
+                // A search is fast enough: names are parsed when a client is configured.
                 Self::ALL.iter().copied().find(|value| value.name() == name)
             }
         }

@@ -1,12 +1,12 @@
-//! Eight bytes at a time, in safe code.
+//! Eight bytes at a time in safe code (SIMD within a register): short loads, and the search for a byte.
 
-/// The little-endian number of fewer than eight bytes, padded with zeros at the top.
+/// Loads fewer than eight bytes as a little-endian number, padded with zeros at the top.
 #[inline]
 pub(super) fn short(bytes: &[u8]) -> u64 {
     debug_assert!(bytes.len() < 8);
     let length = bytes.len();
     if let (Some(head), Some(tail)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
-        // The two halves overlap in equal bytes.
+        // The halves overlap where there are fewer than eight bytes, in equal bytes, so `|` joins them.
         u64::from(u32::from_le_bytes(*head))
             | u64::from(u32::from_le_bytes(*tail)) << (8 * (length - 4))
     } else if let (Some(&first), Some(&last)) = (bytes.first(), bytes.last()) {
@@ -19,10 +19,10 @@ pub(super) fn short(bytes: &[u8]) -> u64 {
     }
 }
 
-/// A flag for the first byte of `word`, in little-endian order, that equals `byte`, and perhaps for later ones; zero if
-/// there is no such byte.
+/// Returns a word with the top bit set in the first byte of `word`, in little-endian order, that equals
+/// `byte`, and possibly in later bytes; zero if no byte equals it.
 ///
-/// The zero-byte test of A. Mycroft (1987). Only its lowest flag is sure to be a true one.
+/// The zero-byte test of A. Mycroft (1987). Only the lowest flag is certain: a borrow may set flags above it.
 #[inline]
 pub(super) fn flags(word: u64, byte: u8) -> u64 {
     const LOW: u64 = 0x0101_0101_0101_0101;
@@ -31,7 +31,7 @@ pub(super) fn flags(word: u64, byte: u8) -> u64 {
     difference.wrapping_sub(LOW) & !difference & HIGH
 }
 
-/// The position of the byte that the lowest flag stands for.
+/// Returns the index of the byte of the lowest flag; 8 if there is none.
 #[inline]
 pub(super) fn first(flags: u64) -> usize {
     flags.trailing_zeros() as usize / 8

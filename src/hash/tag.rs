@@ -1,4 +1,8 @@
-//! The part of a key that is hashed.
+//! Which part of a key is hashed?
+//!
+//! Keys with one hash tag live on one node, so that MULTI, Lua scripts and commands with several keys can use
+//! them together. Peers agree on `{tag}` in ordinary keys and differ on odd ones; each rule here is that of a
+//! peer.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,11 +10,13 @@ use std::sync::Arc;
 
 use super::swar;
 
-/// Which bytes of a key decide where it lives.
+/// The rule by which the bytes of a key are picked that decide where it lives.
 ///
-/// Where a rule finds nothing, the whole key counts. The rules differ on odd keys only:
+/// A rule that finds nothing picks the whole key. The rules differ on odd keys only:
 ///
-/// | key | [`Braces`](Self::Braces), [`AnyTwo`](Self::AnyTwo) of `{}` | [`BracesEvenEmpty`](Self::BracesEvenEmpty), [`PhpRedis`](Self::PhpRedis) | [`JedisPattern`](Self::JedisPattern) | [`LineStart`](Self::LineStart) of `{}` |
+/// | key | [`Braces`](Self::Braces), [`AnyTwo`](Self::AnyTwo) of `{}` |
+/// [`BracesEvenEmpty`](Self::BracesEvenEmpty), [`PhpRedis`](Self::PhpRedis) |
+/// [`JedisPattern`](Self::JedisPattern) | [`LineStart`](Self::LineStart) of `{}` |
 /// |---|---|---|---|---|
 /// | `a{b}c` | `b` | `b` | `b` | whole |
 /// | `{a}{b}` | `a` | `a` | `a` | `a` |
@@ -21,44 +27,47 @@ use super::swar;
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum HashTag {
-    /// Redis Cluster's rule: the bytes between the first `{` and the next `}`, or the whole key when there are none
-    /// between them. Also of go-redis and Predis.
+    /// Redis Cluster's rule: the bytes between the first `{` and the next `}`, or the whole key if there are
+    /// none between them. Also that of go-redis and Predis.
     #[default]
     Braces,
-    /// The whole key, always.
+    /// Always the whole key.
     None,
-    /// The same as [`Braces`](Self::Braces) between two bytes of one's choice, which may be alike: `hash_tag` of twemproxy
-    /// since 0.4.
+    /// [`Braces`](Self::Braces) with two other bytes, which may be equal: `hash_tag` of twemproxy since 0.4.
     AnyTwo(u8, u8),
-    /// The bytes between the first `{` and the next `}`, even when there are none. Of Codis.
+    /// The bytes between the first `{` and the next `}`, even if there are none. The rule of Codis.
     BracesEvenEmpty,
-    /// Jedis' `DEFAULT_KEY_TAG_PATTERN`, the regular expression `\{(.+?)\}` found anywhere: at least one character, of
-    /// which the first may be `}`, and no line terminator between.
+    /// Jedis' `DEFAULT_KEY_TAG_PATTERN`, the regular expression `\{(.+?)\}` found anywhere: at least one
+    /// character, the first of which may be `}`, and no line terminator in between.
     JedisPattern,
-    /// redis-rb's regular expression `^{(.+?)}`, or the same with two other bytes: as [`JedisPattern`](Self::JedisPattern),
-    /// but only at the start of a line, and only `\n` ends a line.
+    /// redis-rb's regular expression `^{(.+?)}`, or the same with two other bytes: like
+    /// [`JedisPattern`](Self::JedisPattern), but only at the start of a line, and only `\n` ends a line.
     LineStart(u8, u8),
-    /// As [`BracesEvenEmpty`](Self::BracesEvenEmpty), but nothing is looked for after a byte of zero. Of phpredis.
+    /// [`BracesEvenEmpty`](Self::BracesEvenEmpty) up to the first zero byte, behind which phpredis does not
+    /// look.
     PhpRedis,
-    /// A rule of the user's own, with a frozen name.
+    /// A rule of the application, with a frozen name.
     Custom(&'static str, Arc<TagRule>),
 }
 
+/// Returns the part of a key that is hashed.
 type TagRule = dyn for<'k> Fn(&'k [u8]) -> &'k [u8] + Send + Sync;
 
 impl HashTag {
-    /// The bytes of `key` that are hashed.
+    /// Returns the bytes of `key` that are hashed.
     #[inline]
     pub fn of<'k>(&self, key: &'k [u8]) -> &'k [u8] {
         match self {
             Self::Braces => braces(key),
             Self::None => key,
             Self::Custom(_, rule) => rule(key),
+            // The common rules come first and are inlined; those of peers cost a call.
             peers => peers.of_peer(key).unwrap_or(key),
         }
     }
 
-    /// What the rules of peers find, if the first of their two bytes is there at all; most keys are told apart by that.
+    /// Returns the bytes that a peer's rule picks; `None` for the whole key. Most keys lack the opening byte,
+    /// which `contains` finds out without a branch per byte.
     fn of_peer<'k>(&self, key: &'k [u8]) -> Option<&'k [u8]> {
         match *self {
             Self::AnyTwo(open, close) if contains(key, open) => between(key, open, close),
@@ -72,7 +81,7 @@ impl HashTag {
         }
     }
 
-    /// The frozen name of the rule, which [`from_name`](Self::from_name) reads back.
+    /// Returns the frozen name of the rule, which [`from_name`](Self::from_name) parses.
     pub fn name(&self) -> Cow<'_, str> {
         let two = |rule: &str, open: u8, close: u8| {
             format!("{rule}:{}{}", open.escape_ascii(), close.escape_ascii())
@@ -89,10 +98,11 @@ impl HashTag {
         }
     }
 
-    /// The rule of this name, unless it is a rule of the user's own: `braces`, `none`, `any-two:{}`, `braces-even-empty`,
-    /// `jedis-pattern`, `line-start:{}`, `phpredis`.
+    /// Returns the rule of this name, unless it is a rule of the application: `braces`, `none`, `any-two:{}`,
+    /// `braces-even-empty`, `jedis-pattern`, `line-start:{}`, `phpredis`.
     ///
-    /// Bytes that are not printable ASCII are escaped, as are quotes and the backslash: `\x00`, `\n`, `\'`, `\\`.
+    /// Bytes that are not printable ASCII are escaped, as are quotes and the backslash: `\x00`, `\n`, `\'`,
+    /// `\\`.
     ///
     /// ```
     /// use redis_sharding::hash::HashTag;
@@ -110,6 +120,7 @@ impl HashTag {
             _ => {
                 let (rule, bytes) = name.split_once(':')?;
                 let (open, rest) = escaped(bytes)?;
+                // Anything behind the second byte makes it another name.
                 let (close, "") = escaped(rest)? else {
                     return None;
                 };
@@ -129,7 +140,7 @@ impl fmt::Debug for HashTag {
     }
 }
 
-/// The byte that is written first, and what follows.
+/// Parses one byte in the form of `escape_ascii`. Returns it with the rest.
 fn escaped(text: &str) -> Option<(u8, &str)> {
     (0..=u8::MAX).find_map(|byte| {
         let rest = text.strip_prefix(&byte.escape_ascii().to_string())?;
@@ -137,9 +148,10 @@ fn escaped(text: &str) -> Option<(u8, &str)> {
     })
 }
 
+/// Redis Cluster's rule.
 #[inline]
 fn braces(key: &[u8]) -> &[u8] {
-    // Most keys have no tag, and that is told sooner than where it would be.
+    // Most keys have no tag, and `contains` rules it out faster than `find` would.
     if contains(key, b'{') {
         between(key, b'{', b'}').unwrap_or(key)
     } else {
@@ -147,14 +159,15 @@ fn braces(key: &[u8]) -> &[u8] {
     }
 }
 
-/// What lies between the first `open` and the next `close`, unless that is nothing.
+/// Returns the bytes between the first `open` and the next `close`; `None` if there are none.
 fn between(key: &[u8], open: u8, close: u8) -> Option<&[u8]> {
     let rest = &key[find(key, open)? + 1..];
+    // The next `close` behind the first `open`: one before it does not count.
     let length = find(rest, close)?;
     (length > 0).then(|| &rest[..length])
 }
 
-/// What lies between the first `{` and the next `}`.
+/// Returns the bytes between the first `{` and the next `}`, even if there are none.
 fn even_empty(key: &[u8]) -> Option<&[u8]> {
     let rest = &key[find(key, b'{')? + 1..];
     find(rest, b'}').map(|length| &rest[..length])
@@ -168,7 +181,8 @@ fn pattern(key: &[u8]) -> Option<&[u8]> {
         if let Some(tag) = shortest(line, b'}') {
             return Some(tag);
         }
-        // Where the first brace of a line finds no end, a later one does not either.
+        // If the first brace of a line finds no end, neither does a later one: skipping the line keeps the
+        // time linear.
         rest = &rest[open + 1 + line.len()..];
     }
     None
@@ -181,13 +195,15 @@ fn line_start(key: &[u8], open: u8, close: u8) -> Option<&[u8]> {
         .find_map(|line| shortest(line, close))
 }
 
-/// What comes before the first `close` that is not the first character.
+/// Returns the text up to the first `close` that is not its first character, which is `(.+?)` behind the
+/// opening byte.
 fn shortest(text: &[u8], close: u8) -> Option<&[u8]> {
+    // The search begins behind the first character, which belongs to the tag whatever it is.
     let length = find(text.get(1..)?, close)? + 1;
     Some(&text[..length])
 }
 
-/// The bytes before what Java's regular expressions take for the end of a line, in UTF-8.
+/// Returns the bytes before what Java's regular expressions take for a line terminator, in UTF-8.
 fn until_line_end(text: &[u8]) -> &[u8] {
     let ends = |rest: &[u8]| {
         matches!(
@@ -199,7 +215,8 @@ fn until_line_end(text: &[u8]) -> &[u8] {
     &text[..end.unwrap_or(text.len())]
 }
 
-/// Whether there is such a byte, eight bytes at a time and without a branch for each. If `byte` is zero it may say so wrongly.
+/// True if `byte` is among `bytes`: eight bytes at a time, without a branch for each. If `byte` is zero, it
+/// may be true wrongly, for the padding of a short key; callers then search with `find`.
 #[inline]
 fn contains(bytes: &[u8], byte: u8) -> bool {
     let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) else {
@@ -215,7 +232,7 @@ fn contains(bytes: &[u8], byte: u8) -> bool {
     flags != 0
 }
 
-/// The position of the first such byte, eight bytes at a time.
+/// Returns the index of the first such byte, eight bytes at a time.
 fn find(bytes: &[u8], byte: u8) -> Option<usize> {
     let (chunks, rest) = bytes.as_chunks();
     for (i, chunk) in chunks.iter().enumerate() {
@@ -224,7 +241,7 @@ fn find(bytes: &[u8], byte: u8) -> Option<usize> {
             return Some(8 * i + swar::first(flags));
         }
     }
-    // The padding of the last word is zero, and so may be the byte.
+    // The padding of the last word is zero, which may be the byte: such a position lies beyond the end.
     let position = 8 * chunks.len() + swar::first(swar::flags(swar::short(rest), byte));
     (position < bytes.len()).then_some(position)
 }

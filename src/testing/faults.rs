@@ -1,4 +1,6 @@
-//! What goes wrong, and when.
+//! Injected faults: what goes wrong, and when.
+//!
+//! A fault is decided when a command has been read, and carried out by its connection.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -6,43 +8,45 @@ use std::time::Duration;
 
 use super::ReceivedCommand;
 
-/// What a node does to a command instead of answering it.
+/// What a node does with a command instead of just replying to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The command is applied, then the connection is closed without a reply: the client cannot know.
+    /// Applies the command, then closes the connection without a reply: the client cannot know the outcome.
     CloseAfter,
-    /// The connection is closed; the command is never applied.
+    /// Closes the connection; the command is never applied.
     CloseBefore,
-    /// The command is applied at once, its reply comes that much later.
+    /// Applies the command at once, and sends its reply this much later.
     Delay(Duration),
-    /// This error is answered, such as `LOADING Redis is loading the dataset in memory`; the command is not applied.
+    /// Replies with this error, such as `LOADING Redis is loading the dataset in memory`; the command is not
+    /// applied.
     ///
-    /// As on a real server, a transaction with a refused command in it fails at its EXEC, and a refused EXEC ends it.
+    /// As on a real server, a transaction with a refused command in it fails at its EXEC, and a refused EXEC
+    /// ends it.
     Error(String),
-    /// These bytes are answered, whatever they are; the command is not applied.
+    /// Replies with these bytes, whatever they are; the command is not applied.
     Garbage(Vec<u8>),
-    /// The command is applied, half of its reply is sent, then the connection is closed.
+    /// Applies the command, sends half of its reply, then closes the connection.
     HalfReplyThenClose,
-    /// The command is applied, half of its reply is sent, then the connection is open and silent.
+    /// Applies the command, sends half of its reply, then leaves the connection open and silent.
     HalfReplyThenHang,
-    /// The command is applied, but the connection is silent from now on.
+    /// Applies the command, but is silent on this connection from now on.
     HangAfter,
-    /// The connection is silent from now on; neither this command nor any later one on it is applied.
+    /// Is silent on this connection from now on; neither this command nor a later one on it is applied.
     HangBefore,
-    /// `MOVED slot address` is answered, as a node of Redis Cluster does; the command is not applied.
+    /// Replies `MOVED slot address`, like a node of Redis Cluster; the command is not applied.
     Moved {
         /// The slot in the error.
         slot: u16,
         /// The address in the error.
         to: SocketAddr,
     },
-    /// The command is applied, its reply comes one byte at a time with that much time before each.
+    /// Applies the command, and sends its reply one byte at a time, with this much time before each.
     Trickle(Duration),
 }
 
 impl Fault {
-    /// Whether the command takes effect.
+    /// True if the command takes effect.
     pub(super) fn applies(&self) -> bool {
         match self {
             Self::CloseAfter
@@ -60,21 +64,25 @@ impl Fault {
     }
 }
 
+/// Selects the commands that a fault applies to.
 type Condition = Box<dyn Fn(&ReceivedCommand) -> bool + Send>;
 
-/// The faults that were asked for, in that order.
+/// The injected faults, in the order of injection.
 #[derive(Default)]
 pub(super) struct Script {
     rules: Vec<Rule>,
 }
 
+/// One injected fault.
 struct Rule {
     when: Condition,
     fault: Fault,
+    /// How often it has still to happen; `usize::MAX` is for ever.
     left: usize,
 }
 
 impl Script {
+    /// Adds a fault behind all others.
     pub(super) fn add(&mut self, when: Condition, fault: Fault, times: usize) {
         self.rules.push(Rule {
             when,
@@ -83,22 +91,25 @@ impl Script {
         });
     }
 
-    /// How often faults have still to happen, apart from those that are for ever.
+    /// Number of faults that have not happened yet, except for those that are for ever.
     pub(super) fn left(&self) -> usize {
         let left = self.rules.iter().map(|rule| rule.left);
         left.filter(|&left| left != usize::MAX).sum()
     }
 
+    /// Removes all faults.
     pub(super) fn clear(&mut self) {
         self.rules.clear();
     }
 
-    /// The fault for this command, from the oldest rule that is not used up.
+    /// Returns the fault for this command: that of the oldest rule that applies and is not used up.
     pub(super) fn take(&mut self, command: &ReceivedCommand) -> Option<Fault> {
         let rule = self
             .rules
             .iter_mut()
+            // The oldest first, so that a test can queue several faults for one command.
             .find(|rule| rule.left > 0 && (rule.when)(command))?;
+        // Used up rules stay in the list: they are few, and `left` adds them up as zero.
         if rule.left != usize::MAX {
             rule.left -= 1;
         }

@@ -1,6 +1,7 @@
-//! Redis' patterns, for KEYS, SCAN and PSUBSCRIBE.
+//! Redis' glob patterns, for KEYS, SCAN and PSUBSCRIBE.
 
-/// Whether `text` matches `pattern`: `*`, `?`, `[a-z]`, `[^a]` and `\` as an escape.
+/// True if `text` matches `pattern`: `*`, `?`, `[a-z]`, `[^a]`, and `\` as an escape. Takes exponential time
+/// in the number of `*` in the worst case, which tests do not reach.
 pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let Some((&first, rest)) = pattern.split_first() else {
         return text.is_empty();
@@ -22,7 +23,8 @@ pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
-/// Whether `byte` is in the class that `pattern` begins with, and what follows the class.
+/// Matches `byte` against the class at the beginning of `pattern`. Returns the result and what follows the
+/// class.
 fn class(pattern: &[u8], byte: u8) -> (bool, &[u8]) {
     let (negated, mut rest) = match pattern {
         [b'^', rest @ ..] => (true, rest),
@@ -31,6 +33,7 @@ fn class(pattern: &[u8], byte: u8) -> (bool, &[u8]) {
     let mut found = false;
     loop {
         rest = match rest {
+            // A class without `]` ends with the pattern, as in Redis.
             [] => return (found != negated, rest),
             [b']', rest @ ..] => return (found != negated, rest),
             [b'\\', escaped, rest @ ..] => {

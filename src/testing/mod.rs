@@ -1,9 +1,9 @@
-//! Nodes in this process, for unit tests: how does code behave when a node is slow, broken or gone?
+//! How does code behave when a node is slow, broken or gone? Servers inside of the test process answer that.
 //!
-//! * [`TestNode`]: a small server on the loopback interface that speaks RESP2 and RESP3, keeps data in memory, and writes
-//!   down what it received.
-//! * [`Fault`]: what a test can make go wrong, for the next command, for commands of one name, or always.
-//! * [`ReceivedCommand`]: one line of what a node received.
+//! * [`TestNode`]: a small server on the loopback interface with RESP2 and RESP3. It keeps data in memory,
+//!   and records the commands that it receives.
+//! * [`Fault`]: a failure that a test injects, for the next command, for commands of one name, or for all.
+//! * [`ReceivedCommand`]: one recorded command.
 //!
 //! ```
 //! use redis_sharding::redis::{self, Commands};
@@ -15,7 +15,7 @@
 //! let mut connection = client.get_connection()?;
 //! let () = connection.set("user:1", "Ada")?;
 //!
-//! // The write happens, but its answer never comes.
+//! // The write happens, but its reply never comes.
 //! node.fail("SET", Fault::CloseAfter, 1);
 //! let unknown: redis::RedisResult<()> = connection.set("user:1", "Grace");
 //! assert!(unknown.is_err());
@@ -28,13 +28,26 @@
 //! # }
 //! ```
 //!
+//! # How it is built
+//!
+//! Each node has one thread that accepts, and two for each connection: one reads, applies commands and
+//! injects faults, the other writes replies.
+//!
+//! ```text
+//!  client ──▶ connection ──▶ faults: which fault, if any (a lock of its own)
+//!                │      └──▶ session ──▶ commands ──▶ store, channels (one lock for the node)
+//!                ▼
+//!             writer ──▶ client
+//! ```
+//!
 //! # What it is not
 //!
-//! Not a Redis server. It knows strings, counters, expiry, hashes, a few commands for lists and sets, transactions with
-//! WATCH, SCAN, PUBLISH and SUBSCRIBE, and says so when a command is unknown to it. There is one database, no persistence,
-//! no script, no sorted set, no stream, no access list. Hashes and sets are sorted; floats have 64 bits; clients that are
-//! blocked on one list are not served in the order they came. Nothing is tuned for speed or bounded in memory. It never
-//! uses any other part of this crate, so that it can be the judge of it.
+//! Not a Redis server. It implements strings, counters, expiry, hashes, a few commands for lists and sets,
+//! transactions with WATCH, SCAN, PUBLISH and SUBSCRIBE, and replies with an error that names the command to
+//! any other. There is one database, no persistence, no script, no sorted set, no stream, no access list.
+//! Hashes and sets are sorted; floats have 64 bits; clients that are blocked on one list are not served in
+//! the order of their arrival. Nothing is tuned for speed or bounded in memory. It never uses any other part
+//! of this crate but one constant, so that it can judge the rest.
 
 mod channels;
 mod commands;

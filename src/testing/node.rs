@@ -1,4 +1,4 @@
-//! One in-process node.
+//! One node inside of the test process.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,22 +13,28 @@ use super::shared::{Run, Shared, lock};
 use super::store::Store;
 use crate::partition::NODES_MAX;
 
-/// A server in this process that speaks RESP on a free port of the loopback interface.
+/// A server inside of this process, on a free port of the loopback interface.
 ///
-/// It stops when it is dropped. See the [module](super) for what it can do and what it cannot.
+/// It stops when it is dropped. See the [module](super) for its abilities and limits.
 #[derive(Debug)]
 pub struct TestNode {
+    /// Kept over [`stop`](Self::stop) and [`restart`](Self::restart).
     address: SocketAddr,
     password: Option<String>,
+    /// Data and faults, which outlast a restart.
     shared: Arc<Shared>,
+    /// The threads of the current run.
     running: Mutex<Running>,
 }
 
 /// The threads of a node.
 #[derive(Debug, Default)]
 struct Running {
+    /// Ends the waits of all threads below; a new one for each run.
     run: Arc<Run>,
+    /// `None` while connections are refused.
     listener: Option<Listener>,
+    /// Threads of connections whose listener is closed; those of an open listener are kept there.
     connections: Vec<JoinHandle<()>>,
 }
 
@@ -37,7 +43,7 @@ impl TestNode {
     ///
     /// # Errors
     ///
-    /// When no port can be bound or no thread be started.
+    /// If no port can be bound or no thread be started.
     pub fn start() -> io::Result<Self> {
         Self::builder().start()
     }
@@ -46,7 +52,7 @@ impl TestNode {
     ///
     /// # Errors
     ///
-    /// As [`start`](Self::start), and when they are more than [`NODES_MAX`].
+    /// As for [`start`](Self::start), and if `count` exceeds [`NODES_MAX`].
     pub fn start_many(count: usize) -> io::Result<Vec<Self>> {
         if count > NODES_MAX {
             let text = format!("{count} test nodes are more than {NODES_MAX}");
@@ -55,17 +61,17 @@ impl TestNode {
         (0..count).map(|_| Self::start()).collect()
     }
 
-    /// A node with options.
+    /// Returns the options of a node to be started.
     pub fn builder() -> TestNodeBuilder {
         TestNodeBuilder::default()
     }
 
-    /// Where it listens. The same for its whole life.
+    /// Returns the address, which never changes.
     pub fn addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// A URL for [`redis::Client::open`], with the password when there is one.
+    /// Returns a URL for [`redis::Client::open`], with the password if there is one.
     pub fn url(&self) -> String {
         match &self.password {
             None => format!("redis://{}/", self.address),
@@ -73,11 +79,15 @@ impl TestNode {
         }
     }
 
-    /// Closes the port and every connection, as a server that was killed. The data stays for [`restart`](Self::restart).
+    /// Closes the port and all connections, like a server that is killed. The data is kept for
+    /// [`restart`](Self::restart).
     ///
-    /// Returns when every thread has ended; hanging and delayed replies are given up. Does nothing when it is stopped.
+    /// Returns when all threads have ended; hanging and delayed replies are abandoned. Does nothing if the
+    /// node is stopped.
     pub fn stop(&self) {
         let mut running = lock(&self.running);
+        // First, so that no thread goes on waiting for a delay; then the port, so that no connection is
+        // added; then the connections, whose readers end by it. Only then can the threads be joined.
         running.run.stop();
         self.close_port(&mut running);
         self.shared.close_all();
@@ -87,54 +97,60 @@ impl TestNode {
         }
     }
 
-    /// Stops if need be, and starts again on the same port with the data it had. Scripted faults stay in force.
+    /// Stops the node if it runs, and starts it on the same port with the data that it had. Injected faults
+    /// stay in force.
     ///
     /// # Errors
     ///
-    /// When the port was taken by somebody else in the meantime.
+    /// If another process has taken the port in between.
     pub fn restart(&self) -> io::Result<()> {
         self.stop();
         let mut running = lock(&self.running);
+        // A new run: the old one is stopped for good, and threads may still hold it.
         running.run = Arc::default();
         self.open_port(&mut running)
     }
 
-    /// Stops if need be, and starts again on the same port with no data, as a server without persistence does.
+    /// Stops the node if it runs, and starts it on the same port without data, like a server without
+    /// persistence.
     ///
     /// # Errors
     ///
-    /// As [`restart`](Self::restart).
+    /// As for [`restart`](Self::restart).
     pub fn restart_empty(&self) -> io::Result<()> {
         self.stop();
+        // Between the runs, when no connection can see half of the change.
         lock(&self.shared.database).store = Store::default();
         self.restart()
     }
 
-    /// Refuses new connections; those that are open stay and work. Undone by [`heal`](Self::heal).
+    /// Refuses new connections; open ones go on working. Undone by [`heal`](Self::heal).
     pub fn refuse_connections(&self) {
         self.close_port(&mut lock(&self.running));
     }
 
-    /// Closes every open connection, as a server does with idle ones or a failing network. New ones are welcome.
+    /// Closes all open connections, as a server does with idle ones. New ones are accepted.
     pub fn close_connections(&self) {
         self.shared.close_all();
     }
 
-    /// Lets the next command fail, whatever it is. Commands that only set up a connection are left alone: AUTH, CLIENT,
+    /// Injects a fault into the next command, except for those that only set up a connection: AUTH, CLIENT,
     /// HELLO, SELECT.
     pub fn fail_next(&self, fault: Fault) {
         self.fail_if(|command| !command.is_set_up(), fault, 1);
     }
 
-    /// Lets the next `times` commands of that name fail. `usize::MAX` is for ever.
+    /// Injects a fault into the next `times` commands of this name. `usize::MAX` is for ever.
     pub fn fail(&self, name: &str, fault: Fault, times: usize) {
         let name = name.to_ascii_uppercase();
         self.fail_if(move |command| command.name() == name, fault, times);
     }
 
-    /// Lets the next `times` commands fail for which `condition` is true. `usize::MAX` is for ever.
+    /// Injects a fault into the next `times` commands for which `condition` is true. `usize::MAX` is for
+    /// ever.
     ///
-    /// Faults are tried in the order they were asked for; the first that fits a command is taken.
+    /// Faults are tried in the order in which they were injected; the first that applies to a command is
+    /// taken.
     pub fn fail_if(
         &self,
         condition: impl Fn(&ReceivedCommand) -> bool + Send + 'static,
@@ -146,46 +162,49 @@ impl TestNode {
             .add(Box::new(condition), fault, times);
     }
 
-    /// How many times the faults that were asked for have still to happen, apart from those that are for ever. A test that
-    /// arms a fault asserts by this that it has fired.
+    /// Returns the number of injected faults that have not happened yet, except for those that are for ever.
+    /// A test that injects a fault asserts by this that it has happened.
     pub fn faults_left(&self) -> usize {
         lock(&self.shared.control).script.left()
     }
 
-    /// Lets every command fail from now on, those that set up a connection too.
+    /// Injects a fault into every command from now on, those that set up a connection included.
     pub fn always(&self, fault: Fault) {
         self.fail_if(|_| true, fault, usize::MAX);
     }
 
-    /// Ends all faults, and welcomes connections again. A connection that hangs already hangs until it is closed.
+    /// Removes all faults, and accepts connections again. A connection that hangs goes on hanging until it is
+    /// closed.
     ///
     /// # Errors
     ///
-    /// When connections were refused, and the port was taken by somebody else in the meantime.
+    /// If connections were refused, and another process has taken the port in between.
     pub fn heal(&self) -> io::Result<()> {
         lock(&self.shared.control).script.clear();
         let mut running = lock(&self.running);
         match running.run.is_stopped() {
+            // A stopped node stays stopped: `heal` only ends what `refuse_connections` began.
             true => Ok(()),
             false => self.open_port(&mut running),
         }
     }
 
-    /// The commands it received, in order, without those that only set up a connection: AUTH, CLIENT, HELLO, SELECT.
+    /// Returns the commands received, in order, except for those that only set up a connection: AUTH, CLIENT,
+    /// HELLO, SELECT.
     ///
-    /// Includes commands that a fault kept from being applied.
+    /// Includes commands that were not applied because of a fault.
     pub fn received(&self) -> Vec<ReceivedCommand> {
         let mut received = self.received_all();
         received.retain(|command| !command.is_set_up());
         received
     }
 
-    /// Every command it received, in order.
+    /// Returns all commands received, in order.
     pub fn received_all(&self) -> Vec<ReceivedCommand> {
         lock(&self.shared.control).received.clone()
     }
 
-    /// How often it received a command of that name.
+    /// Returns the number of commands received with this name.
     pub fn count_of(&self, name: &str) -> usize {
         let control = lock(&self.shared.control);
         let name = name.to_ascii_uppercase();
@@ -196,28 +215,29 @@ impl TestNode {
             .count()
     }
 
-    /// Forgets the commands it received.
+    /// Removes the recorded commands.
     pub fn clear_received(&self) {
         lock(&self.shared.control).received.clear();
     }
 
-    /// How many connections are open now.
+    /// Returns the number of open connections.
     pub fn connections(&self) -> usize {
         lock(&self.shared.control).open.len()
     }
 
-    /// How many connections were ever accepted.
+    /// Returns the number of connections ever accepted.
     pub fn accepted(&self) -> u64 {
         lock(&self.shared.control).accepted
     }
 
-    /// The keys that exist now, sorted.
+    /// Returns the keys that exist now, sorted.
     pub fn keys(&self) -> Vec<Vec<u8>> {
         let mut keys = lock(&self.shared.database).store.keys();
         keys.sort();
         keys
     }
 
+    /// Listens on the node's port, unless it does.
     fn open_port(&self, running: &mut Running) -> io::Result<()> {
         if running.listener.is_none() {
             let socket = listener::bind_again(self.address)?;
@@ -230,6 +250,7 @@ impl TestNode {
         Ok(())
     }
 
+    /// Stops listening, and keeps the threads of the connections accepted so far.
     fn close_port(&self, running: &mut Running) {
         let closed = running.listener.take().map(Listener::close);
         running.connections.extend(closed.into_iter().flatten());
@@ -249,9 +270,9 @@ pub struct TestNodeBuilder {
 }
 
 impl TestNodeBuilder {
-    /// The password of the default user. Defaults to none.
+    /// Sets the password of the default user. Defaults to none.
     ///
-    /// It goes into [`TestNode::url`] as it is: use letters and digits.
+    /// It becomes part of [`TestNode::url`] as it is: use letters and digits.
     #[must_use]
     pub fn password(mut self, password: impl Into<String>) -> Self {
         self.password = Some(password.into());
@@ -262,10 +283,11 @@ impl TestNodeBuilder {
     ///
     /// # Errors
     ///
-    /// When no port can be bound or no thread be started.
+    /// If no port can be bound or no thread be started.
     pub fn start(self) -> io::Result<TestNode> {
         let socket = listener::bind_free()?;
         let address = socket.local_addr()?;
+        // The port is known by now, and INFO reports it.
         let shared = Arc::new(Shared::new(Database::new(address, self.password.clone())));
         let run = Arc::<Run>::default();
         let listener = Listener::start(socket, Arc::clone(&shared), Arc::clone(&run))?;

@@ -1,37 +1,39 @@
-//! RESP: requests in, replies out.
+//! RESP: requests in, replies out. Written anew for the test node, so that a mistake of `resp` cannot hide in
+//! both.
 
 use std::io::{BufRead, BufReader, Read};
 
-/// The longest line: the head of a request, or an inline command. As in Redis.
+/// Maximum length in bytes of a line: the head of a request, or an inline command. As in Redis.
 const LINE_MAX: u64 = 64 * 1024;
-/// The most arguments of one request. As in Redis.
+/// Maximum number of arguments of one request. As in Redis.
 const ARGS_MAX: i64 = 1024 * 1024;
-/// The longest argument. As in Redis.
+/// Maximum length in bytes of an argument. As in Redis.
 const BULK_MAX: i64 = 512 * 1024 * 1024;
 
-/// The requests of one connection.
+/// Reads the requests of one connection.
 #[derive(Debug)]
 pub(super) struct Requests<R> {
     input: BufReader<R>,
 }
 
-/// Why there is no next request.
+/// The reason why there is no next request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// The peer is gone.
+    /// The client has closed the connection.
     Closed,
-    /// The peer does not speak RESP; the text is what Redis would answer before it closes.
+    /// The request is malformed. The text is that of Redis' reply before it closes the connection.
     Protocol(String),
 }
 
 impl<R: Read> Requests<R> {
+    /// Returns a reader of this connection.
     pub(super) fn new(input: R) -> Self {
         Self {
             input: BufReader::new(input),
         }
     }
 
-    /// The next request with at least one argument. Waits for it.
+    /// Waits for the next request with at least one argument.
     pub(super) fn next(&mut self) -> Result<Vec<Vec<u8>>, Ended> {
         loop {
             let line = self.line()?;
@@ -45,6 +47,8 @@ impl<R: Read> Requests<R> {
         }
     }
 
+    /// Reads the arguments of a request, whose number has been read. A negative number counts as none, as in
+    /// Redis.
     fn multibulk(&mut self, count: &[u8]) -> Result<Vec<Vec<u8>>, Ended> {
         let count = number(count)
             .filter(|&count| count <= ARGS_MAX)
@@ -56,6 +60,7 @@ impl<R: Read> Requests<R> {
         Ok(args)
     }
 
+    /// Reads one argument.
     fn bulk(&mut self) -> Result<Vec<u8>, Ended> {
         let line = self.line()?;
         let length = match line.split_first() {
@@ -71,8 +76,9 @@ impl<R: Read> Requests<R> {
             None => return Err(protocol("expected '$', got ' '")),
         };
         let length = usize::try_from(length).map_err(|_| Ended::Closed)?;
-        // No allocation ahead of the bytes: the length is the peer's word only.
+        // Memory grows with the bytes that arrive: the length is only a claim.
         let mut bytes = Vec::new();
+        // The line end behind the argument is read along, and dropped unchecked, as Redis does.
         let wanted = length as u64 + 2;
         let read = self.input.by_ref().take(wanted).read_to_end(&mut bytes);
         if read.map_err(|_| Ended::Closed)? as u64 != wanted {
@@ -82,6 +88,7 @@ impl<R: Read> Requests<R> {
         Ok(bytes)
     }
 
+    /// Reads a line, without its end.
     fn line(&mut self) -> Result<Vec<u8>, Ended> {
         let mut line = Vec::new();
         let read = self
@@ -92,6 +99,7 @@ impl<R: Read> Requests<R> {
         read.map_err(|_| Ended::Closed)?;
         if line.pop() != Some(b'\n') {
             return Err(match line.len() as u64 + 1 {
+                // As many bytes as are allowed, and still no end.
                 LINE_MAX => protocol("too big inline request"),
                 _ => Ended::Closed,
             });
@@ -103,7 +111,7 @@ impl<R: Read> Requests<R> {
     }
 }
 
-/// The version of RESP a connection speaks.
+/// Version of RESP on a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Protocol {
     #[default]
@@ -111,31 +119,41 @@ pub(super) enum Protocol {
     Resp3,
 }
 
-/// One reply, before it is known in which version of RESP it is written.
+/// One reply, not yet in a version of RESP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
+    /// An array.
     Array(Vec<Reply>),
     Bulk(Vec<u8>),
     Error(String),
     Integer(i64),
+    /// A map: pairs in a flat array in RESP2.
     Map(Vec<(Reply, Reply)>),
+    /// A null: `$-1` in RESP2, `_` in RESP3.
     Nil,
+    /// A null in the place of an array: `*-1` in RESP2, `_` in RESP3.
     NilArray,
+    /// A message: an array in RESP2.
     Push(Vec<Reply>),
+    /// A set: an array in RESP2.
     Set(Vec<Reply>),
-    /// Many replies to one request, as SUBSCRIBE gives.
+    /// Several replies to one request, as SUBSCRIBE has.
     Several(Vec<Reply>),
+    /// A simple string.
     Status(&'static str),
+    /// A text: a bulk string in RESP2.
     Verbatim(String),
 }
 
 impl Reply {
     pub(super) const OK: Self = Self::Status("OK");
 
+    /// A bulk string.
     pub(super) fn text(text: impl Into<String>) -> Self {
         Self::Bulk(text.into().into_bytes())
     }
 
+    /// An integer.
     pub(super) fn count(count: usize) -> Self {
         Self::Integer(i64::try_from(count).unwrap_or(i64::MAX))
     }
@@ -150,18 +168,20 @@ impl Reply {
         Self::Array(items.into_iter().cloned().map(Self::Bulk).collect())
     }
 
-    /// The bytes on the wire.
+    /// Returns the reply as bytes.
     pub(super) fn encode(&self, protocol: Protocol) -> Vec<u8> {
         let mut out = Vec::new();
         self.write(protocol, &mut out);
         out
     }
 
+    /// Appends the reply as bytes. Types that RESP2 lacks become their equivalents there.
     fn write(&self, protocol: Protocol, out: &mut Vec<u8>) {
         let resp3 = protocol == Protocol::Resp3;
         match self {
             Self::Array(items) => many(b'*', items, protocol, out),
             Self::Bulk(bytes) => bulk(bytes, out),
+            // `line` replaces line ends by blanks; those at the end would remain as blanks.
             Self::Error(text) => line(b'-', text.trim_end_matches(['\r', '\n']), out),
             Self::Integer(number) => line(b':', &number.to_string(), out),
             Self::Map(pairs) => {
@@ -174,6 +194,7 @@ impl Reply {
                     value.write(protocol, out);
                 }
             }
+            // RESP3 has one null for both.
             Self::Nil | Self::NilArray if resp3 => out.extend_from_slice(b"_\r\n"),
             Self::Nil => out.extend_from_slice(b"$-1\r\n"),
             Self::NilArray => out.extend_from_slice(b"*-1\r\n"),
@@ -192,20 +213,23 @@ impl Reply {
     }
 }
 
+/// Appends a collection of this kind.
 fn many(mark: u8, items: &[Reply], protocol: Protocol, out: &mut Vec<u8>) {
     line(mark, &items.len().to_string(), out);
     items.iter().for_each(|item| item.write(protocol, out));
 }
 
+/// Appends a bulk string.
 fn bulk(bytes: &[u8], out: &mut Vec<u8>) {
     line(b'$', &bytes.len().to_string(), out);
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends a line.
 fn line(mark: u8, text: &str, out: &mut Vec<u8>) {
     out.push(mark);
-    // An error may quote what the user sent: no line may end inside it.
+    // An error may quote what the client sent: a line end inside of it would begin another reply.
     out.extend(text.bytes().map(|byte| match byte {
         b'\r' | b'\n' => b' ',
         other => other,
@@ -213,6 +237,7 @@ fn line(mark: u8, text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Splits an inline command at white space. Quotes are not supported.
 fn inline(line: &[u8]) -> Vec<Vec<u8>> {
     line.split(u8::is_ascii_whitespace)
         .filter(|word| !word.is_empty())
@@ -220,10 +245,12 @@ fn inline(line: &[u8]) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// Parses a decimal number.
 fn number(digits: &[u8]) -> Option<i64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
+/// The error for a malformed request.
 fn protocol(what: &str) -> Ended {
     Ended::Protocol(format!("ERR Protocol error: {what}"))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A command as a node received it, whether or not it was applied or answered.
+/// A command as a node received it, applied or not.
 ///
 /// Its `Display` is the command as it would be typed: `SET key value`.
 #[derive(Clone, PartialEq, Eq)]
@@ -12,11 +12,12 @@ pub struct ReceivedCommand {
 }
 
 impl ReceivedCommand {
+    /// Records a command of this connection.
     pub(super) fn new(connection: u64, args: Vec<Vec<u8>>) -> Self {
         Self { connection, args }
     }
 
-    /// The name in upper case.
+    /// Returns the name in upper case.
     pub fn name(&self) -> String {
         self.args
             .first()
@@ -24,17 +25,17 @@ impl ReceivedCommand {
             .unwrap_or_default()
     }
 
-    /// The name and the arguments, byte for byte.
+    /// Returns the name and the arguments, byte for byte.
     pub fn args(&self) -> &[Vec<u8>] {
         &self.args
     }
 
-    /// The number of the connection it came by, counted from one per node.
+    /// Returns the number of the connection by which it came, counted from one in each node.
     pub fn connection(&self) -> u64 {
         self.connection
     }
 
-    /// Whether it sets up a connection rather than asking for data: AUTH, CLIENT, HELLO, SELECT.
+    /// True if it sets up a connection and asks for no data: AUTH, CLIENT, HELLO, SELECT.
     pub fn is_set_up(&self) -> bool {
         matches!(self.name().as_str(), "AUTH" | "CLIENT" | "HELLO" | "SELECT")
     }
@@ -56,6 +57,7 @@ impl fmt::Debug for ReceivedCommand {
     }
 }
 
+/// Returns bytes in a readable form: those that are not printable ASCII are escaped.
 fn text(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }

@@ -1,7 +1,12 @@
-//! The nodes, and which of them owns a key: one immutable snapshot.
+//! Which nodes are there, and which of them owns a key? One immutable snapshot.
 //!
-//! [`Topology`] is here, its text in `text`, which `statements` reads, and in `url` how a node is reached. `node_ref` is what
-//! a handle keeps of its node. Nothing here connects to a node.
+//! * [`Topology`]: nodes, the placement over them, and a fingerprint.
+//! * `text`: a topology as text, written and parsed; `statements`: the lines of that text.
+//! * `url`: how a node is reached, as an address or a URL.
+//! * `node_ref`: a node as a handle keeps it, found again in a newer topology by its identity.
+//!
+//! A snapshot is never changed: a client that gets other nodes replaces the whole, so that no request sees
+//! nodes of one and a placement of the other. Nothing here connects to a node.
 
 mod node_ref;
 mod statements;
@@ -25,18 +30,24 @@ pub(crate) use self::url::{address, error_text};
 
 /// Nodes and their placement. A topology that exists is valid, and never changes.
 ///
-/// As text it is a small file that is written with [`Display`](fmt::Display), read with [`parse`](Self::parse), and opened
-/// with [`Builder::topology`](crate::Builder::topology).
+/// As text it is a small file that [`Display`](fmt::Display) writes and [`parse`](Self::parse) reads;
+/// [`Builder::topology`](crate::Builder::topology) opens a client with it.
 pub struct Topology {
+    /// In the order given, which some placements depend on. [`NodeIndex`] is an index into it.
     nodes: Vec<NodeSpec>,
-    /// How to reach the nodes where their addresses do not say all.
+    /// For each node, how it is reached; `None` if its address says all.
     urls: Vec<Option<NodeUrl>>,
+    /// The rule, from which the text and the fingerprint are made.
     partitioner: Arc<dyn Partitioner>,
+    /// The rule applied to `nodes`.
     placement: Box<dyn Placement>,
+    /// The rule's hash tag, kept here for `locate`.
     tag: HashTag,
+    /// Computed once, since it is compared often.
     fingerprint: u64,
+    /// Counts the topologies of one client.
     epoch: u64,
-    /// Every node's identity and position, in the order of the identities.
+    /// Identity and index of each node, sorted by identity for a binary search.
     ids: Box<[(NodeId, NodeIndex)]>,
 }
 
@@ -45,9 +56,9 @@ impl Topology {
     ///
     /// # Errors
     ///
-    /// [`Config`](crate::ErrorKind::Config) when there is no node, more than [`NODES_MAX`] nodes, an empty name, two
-    /// nodes of one name or of one [`NodeId`], a URL instead of an address, a password in a name, an address or an option of the partitioner,
-    /// or when the partitioner refuses the nodes.
+    /// [`Config`](crate::ErrorKind::Config) if there is no node or more than [`NODES_MAX`]; for an empty
+    /// name, two nodes of one name or of one [`NodeId`], a URL instead of an address, a password in a name,
+    /// an address or an option of the partitioner; and if the partitioner refuses the nodes.
     pub fn new(nodes: Vec<NodeSpec>, partitioner: Arc<dyn Partitioner>) -> Result<Self, Error> {
         if nodes.is_empty() {
             return Err(PlacementError::NoNodes.into());
@@ -58,7 +69,8 @@ impl Topology {
                 nodes.len()
             )));
         }
-        // Before anything else: what is refused is shown.
+        // Before the other checks, whose errors quote names, addresses and options: a password must not reach
+        // a log.
         check_passwords(&nodes)?;
         check_words(partitioner.name(), &partitioner.options())?;
         check_names(&nodes)?;
@@ -79,35 +91,37 @@ impl Topology {
         })
     }
 
-    /// Orders the topologies of one client: of two, the one with the larger epoch is newer. A topology that was given to a
-    /// client has epoch 0. It is neither written into the text nor part of the [`fingerprint`](Self::fingerprint).
+    /// Returns the epoch, which orders the topologies of one client: of two, the one with the larger epoch is
+    /// newer. A topology that was given to a client has epoch 0. The epoch is neither written into the text
+    /// nor part of the [`fingerprint`](Self::fingerprint).
     ///
-    /// A [`NodeIndex`] means something only in the epoch it was made in; a [`NodeId`] means the same node in all.
+    /// A [`NodeIndex`] is valid only in the epoch in which it was made; a [`NodeId`] means the same node in
+    /// all.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// The nodes, in the order in which they were given.
+    /// Returns the nodes, in the order in which they were given.
     pub fn nodes(&self) -> &[NodeSpec] {
         &self.nodes
     }
 
-    /// The node at `index`.
+    /// Returns the node at `index`.
     ///
     /// # Panics
     ///
-    /// When `index` comes from another, larger topology.
+    /// If `index` comes from another, larger topology.
     pub fn node(&self, index: NodeIndex) -> &NodeSpec {
         &self.nodes[index.get()]
     }
 
-    /// The position of the node called `name`.
+    /// Returns the index of the node called `name`.
     pub fn index_of(&self, name: &str) -> Option<NodeIndex> {
         let position = self.nodes.iter().position(|node| node.name() == name)?;
         Some(NodeIndex::new(position as u16))
     }
 
-    /// The position of the node with this identity.
+    /// Returns the index of the node with this identity.
     ///
     /// ```
     /// use redis_sharding::ShardedClient;
@@ -124,35 +138,38 @@ impl Topology {
         Some(self.ids[at].1)
     }
 
-    /// Every node's position, in order.
+    /// Iterates over the indices of all nodes, in node order.
     pub fn indices(&self) -> impl ExactSizeIterator<Item = NodeIndex> + use<> {
         (0..self.nodes.len() as u16).map(NodeIndex::new)
     }
 
-    /// The rule that places the keys.
+    /// Returns the rule that places the keys.
     pub fn partitioner(&self) -> &dyn Partitioner {
         self.partitioner.as_ref()
     }
 
+    /// Returns the rule, to be applied to other nodes.
     pub(crate) fn shared_partitioner(&self) -> Arc<dyn Partitioner> {
         Arc::clone(&self.partitioner)
     }
 
-    /// Which bytes of a key decide where it lives.
+    /// Returns the rule for the bytes of a key that decide where it lives.
     pub fn hash_tag(&self) -> &HashTag {
         &self.tag
     }
 
-    /// The owner of `key`, or `None` when the rule leaves it without one.
+    /// Returns the owner of `key`, or `None` if the rule leaves it without one.
     #[inline]
     pub fn locate(&self, key: &[u8]) -> Option<NodeIndex> {
         self.placement
             .locate(self.tag.of(key))
+            // A rule of the application may return any index.
             .filter(|index| index.get() < self.nodes.len())
     }
 
-    /// A number that is alike on two clients that place alike: it covers the names, weights and order of the nodes, the
-    /// partitioner's name and options, and the tag rule. It does not cover addresses.
+    /// Returns a number that is equal for two clients that place keys alike: it covers the names, weights and
+    /// order of the nodes, the partitioner's name and options, and the hash tag rule. It does not cover
+    /// addresses.
     ///
     /// ```
     /// use redis_sharding::ShardedClient;
@@ -167,13 +184,19 @@ impl Topology {
         self.fingerprint
     }
 
+    /// Returns the topology with these URLs, one for each node.
     fn with_urls(mut self, urls: Vec<Option<NodeUrl>>) -> Self {
         debug_assert_eq!(urls.len(), self.nodes.len());
         self.urls = urls;
         self
     }
 
-    /// The same topology, which knows how its nodes are reached.
+    /// Returns the topology with the URLs of these connections, one for each node, so that its text says how
+    /// the nodes are reached.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) if a connection cannot be written as a URL.
     pub(crate) fn with_endpoints(self, infos: &[ConnectionInfo]) -> Result<Self, Error> {
         let url = |(node, info): (&NodeSpec, &ConnectionInfo)| {
             let name = node.name();
@@ -185,7 +208,7 @@ impl Topology {
         Ok(self.with_urls(urls))
     }
 
-    /// How to reach every node. `refused_url` says why redis-rs did not take a URL.
+    /// Returns how each node is reached. `refused_url` explains why redis-rs did not take a URL.
     pub(crate) fn connection_infos(
         &self,
         refused_url: impl Fn(&RedisError) -> String,
@@ -202,7 +225,7 @@ impl Topology {
     }
 }
 
-/// Whether passwords are written.
+/// Controls whether the text of a topology contains passwords.
 #[derive(Clone, Copy, Debug)]
 enum Passwords {
     Hidden,
@@ -220,9 +243,11 @@ impl fmt::Debug for Topology {
     }
 }
 
+/// Refuses empty and repeated names, by which keys are placed.
 fn check_names(nodes: &[NodeSpec]) -> Result<(), Error> {
     let mut names: Vec<&str> = nodes.iter().map(NodeSpec::name).collect();
     names.sort_unstable();
+    // Sorted, the empty name comes first. There is a first one: `new` has refused an empty list.
     if names[0].is_empty() {
         return Err(Error::config(
             "a node has an empty name; give it one, as its keys are placed by it",
@@ -238,7 +263,8 @@ fn check_names(nodes: &[NodeSpec]) -> Result<(), Error> {
     }
 }
 
-/// The nodes by identity. Names are checked before: here two nodes with one id have different names.
+/// Returns the nodes by identity. Names have been checked before, so two nodes of one identity here have
+/// different names.
 fn ids(nodes: &[NodeSpec]) -> Result<Box<[(NodeId, NodeIndex)]>, Error> {
     let mut ids: Box<[(NodeId, NodeIndex)]> = (0..)
         .map(NodeIndex::new)
@@ -260,7 +286,8 @@ fn ids(nodes: &[NodeSpec]) -> Result<Box<[(NodeId, NodeIndex)]>, Error> {
     }
 }
 
-/// An address is written and read as it is; a URL would be read as another address.
+/// Refuses URLs as addresses: an address is written as it is, and as a URL it would be read back as another
+/// one.
 fn check_no_urls(nodes: &[NodeSpec]) -> Result<(), Error> {
     match nodes.iter().find(|node| node.address().contains("://")) {
         None => Ok(()),
@@ -272,7 +299,8 @@ fn check_no_urls(nodes: &[NodeSpec]) -> Result<(), Error> {
     }
 }
 
-/// XXH3-64 of a text in which every part is preceded by its length, so that no two topologies give one text.
+/// Returns the XXH3-64 of a text in which each part is preceded by its length, so that no two topologies have
+/// the same text.
 fn fingerprint(nodes: &[NodeSpec], partitioner: &dyn Partitioner, tag: &HashTag) -> u64 {
     let mut text = String::from("redis-sharding topology/1");
     let mut add = |part: &str| {
@@ -288,6 +316,8 @@ fn fingerprint(nodes: &[NodeSpec], partitioner: &dyn Partitioner, tag: &HashTag)
     for node in nodes {
         add(node.name());
         add(&node.weight().to_string());
+        // A node without a name is placed by its address, which is its name then; given as a name, the same
+        // text may be placed otherwise.
         add(if node.is_named() { "named" } else { "address" });
     }
     xxh3_64(text.as_bytes())

@@ -5,37 +5,44 @@ use std::sync::Arc;
 use super::Topology;
 use crate::partition::{NodeId, NodeIndex, NodeSpec};
 
-/// One node of one snapshot. It owns the snapshot, so that name and address can be borrowed from a handle also when the client
-/// has a newer topology; there the node is found again by its identity.
+/// One node of one snapshot. It owns the snapshot, so that a handle can lend the node's name and address even
+/// if the client has a newer topology by now; there the node is found again by its identity.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeRef {
+    /// The snapshot in which `index` is valid.
     topology: Arc<Topology>,
+    /// Index in `topology`.
     index: NodeIndex,
 }
 
 impl NodeRef {
+    /// Returns the node at `index` of this topology.
     pub(crate) fn new(topology: Arc<Topology>, index: NodeIndex) -> Self {
         Self { topology, index }
     }
 
-    /// The position in its own snapshot.
+    /// Returns the index in its own snapshot.
     pub(crate) fn index(&self) -> NodeIndex {
         self.index
     }
 
+    /// Returns its name, address and weight.
     pub(crate) fn spec(&self) -> &NodeSpec {
         self.topology.node(self.index)
     }
 
+    /// Returns its identity, which is the same in all epochs.
     pub(crate) fn id(&self) -> NodeId {
         self.spec().id()
     }
 
-    /// The position of the same node in `topology`, or `None` when it is not in it.
+    /// Returns the index of this node in `topology`, or `None` if it is not in it.
     #[inline]
     pub(crate) fn index_in(&self, topology: &Arc<Topology>) -> Option<NodeIndex> {
+        // The usual case, without a search: the topology has not changed since the handle was made.
         match Arc::ptr_eq(&self.topology, topology) {
             true => Some(self.index),
+            // A node may have another index there, or be gone.
             false => topology.index_of_id(self.id()),
         }
     }

@@ -1,4 +1,8 @@
 //! What does a topology's text say?
+//!
+//! [`Statements`] reads the lines one by one and remembers the number of each, so that every refusal names a
+//! line; [`topology`](Statements::topology) then makes the topology. Errors quote no word of a `node` line
+//! that has not been checked for passwords.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -13,26 +17,39 @@ use crate::partition::{Partitioner, PlacementError};
 
 /// The words of the first line.
 pub(super) const HEAD: &str = "redis-sharding topology";
-/// What stands behind them. It changes when a text would be read otherwise.
+/// Version of the text, behind [`HEAD`]. It changes when the same text would be read differently.
 pub(super) const VERSION: &str = "1";
 
-/// What a text says, line by line.
+/// The statements of a text, by kind.
 #[derive(Default)]
 pub(super) struct Statements {
+    /// Line and name of the placement.
     placement: Option<(usize, String)>,
+    /// Names and values, in their order.
     options: Vec<(String, String)>,
+    /// For each of `options`, its line.
     option_lines: Vec<usize>,
+    /// Line and value of the fingerprint that the text demands.
     fingerprint: Option<(usize, u64)>,
+    /// In the order of the text, which is the order of the topology.
     nodes: Vec<NodeSpec>,
+    /// For each of `nodes`, its URL if its address does not say all.
     urls: Vec<Option<NodeUrl>>,
+    /// For each of `nodes`, its line.
     node_lines: Vec<usize>,
 }
 
 impl Statements {
+    /// Reads all statements.
+    ///
+    /// # Errors
+    ///
+    /// [`SyntaxError`] with the number of the line.
     pub(super) fn read(text: &str) -> Result<Self, SyntaxError> {
         let mut all = lines(text).peekable();
         head(all.next())?;
         let mut statements = Self::default();
+        // A map, since a text may have as many nodes as it likes before `Topology::new` counts them.
         let mut names = HashMap::new();
         while let Some(mut line) = all.next() {
             if line.keyword("node") {
@@ -46,6 +63,7 @@ impl Statements {
                 let value = match option_value(&mut line)? {
                     Some(value) => value,
                     None => {
+                        // A value of several lines stands below, each line behind a `|`.
                         let mut block = Vec::new();
                         while let Some(text) = all.peek().and_then(Line::block) {
                             block.push(text);
@@ -67,6 +85,7 @@ impl Statements {
         Ok(statements)
     }
 
+    /// Reads the rest of a `placement` line. There is only one.
     fn placement(&mut self, line: &mut Line<'_>) -> Result<(), SyntaxError> {
         if let Some((first, _)) = self.placement {
             return Err(line.error(format!("the placement was given in line {first} already")));
@@ -74,6 +93,7 @@ impl Statements {
         let (name, _) = line
             .token()?
             .ok_or_else(|| line.error("the name of the placement is missing"))?;
+        // Refused here, with a line number, before the name appears in any other error.
         if holds_password(&name) {
             return Err(line.error(format!("the name of the placement {ADVICE}")));
         }
@@ -82,6 +102,7 @@ impl Statements {
         Ok(())
     }
 
+    /// Adds an option. It must follow the placement, whose meaning it has.
     fn option(&mut self, line: &Line<'_>, name: String, value: String) -> Result<(), SyntaxError> {
         if self.placement.is_none() {
             return Err(line.error("an option must follow its placement"));
@@ -94,6 +115,7 @@ impl Statements {
         Ok(())
     }
 
+    /// Reads the rest of a `fingerprint` line. There is only one.
     fn fingerprint(&mut self, line: &mut Line<'_>) -> Result<(), SyntaxError> {
         if let Some((first, _)) = self.fingerprint {
             return Err(line.error(format!("the fingerprint was given in line {first} already")));
@@ -109,16 +131,19 @@ impl Statements {
         Ok(())
     }
 
-    /// The words are not repeated in what is refused: they may hold a password.
+    /// Reads the rest of a `node` line. Errors do not quote its words, which may hold a password; only the name
+    /// is quoted, once it has been checked.
     fn node(
         &mut self,
         line: &Line<'_>,
         names: &mut HashMap<String, usize>,
     ) -> Result<(), SyntaxError> {
+        // A copy of the line: the errors below still need its number.
         let (mut rest, mut words) = (line.clone(), Vec::new());
         while let Some(word) = rest.token()? {
             words.push(word);
         }
+        // Only a bare word at the end is a weight: in quotes, `"weight=2"` is an address.
         let weight = match words.last() {
             Some((word, Written::Bare)) if word.starts_with("weight=") => {
                 let digits = word["weight=".len()..].to_owned();
@@ -146,6 +171,7 @@ impl Statements {
             Written::Quoted => NodeEndpoint::of_quoted(address),
         };
         let reach = reach.map_err(|cause| line.error(cause))?;
+        // Checked once more when it has been parsed: a quoted address is not a URL, and may be anything.
         if holds_password(&reach.address) {
             return Err(line.error(format!("the address of the node {ADVICE}")));
         }
@@ -165,6 +191,11 @@ impl Statements {
         Ok(())
     }
 
+    /// Makes the topology. `rule` returns the partitioner for a name and options.
+    ///
+    /// # Errors
+    ///
+    /// [`SyntaxError`] with the line that the refusal is about.
     pub(super) fn topology(
         self,
         rule: impl FnOnce(&str, &[(String, String)]) -> Result<Arc<dyn Partitioner>, PlacementError>,
@@ -188,6 +219,8 @@ impl Statements {
             };
             at(self.line_of(&refusal), cause)
         })?;
+        // A rule of the application may return another partitioner by mistake, whose text could not be read
+        // back.
         if partitioner.name() != name {
             let found = partitioner.name();
             let found = Shown(found);
@@ -195,6 +228,8 @@ impl Statements {
         }
         let topology = Topology::new(self.nodes.clone(), Arc::clone(&partitioner));
         let topology = topology.map_err(|refusal| {
+            // `Topology::new` returns an error without its structure; placing again shows which node or
+            // option is meant.
             let line = match partitioner.place(&self.nodes) {
                 Err(refusal) => self.line_of(&refusal),
                 Ok(_) => *line,
@@ -202,6 +237,7 @@ impl Statements {
             at(line, refusal.to_string())
         })?;
         match self.fingerprint {
+            // Last, when the text is otherwise valid: the fingerprint guards against edits that move keys.
             Some((line, stated)) if stated != topology.fingerprint() => {
                 let found = topology.fingerprint();
                 Err(at(
@@ -216,7 +252,7 @@ impl Statements {
         }
     }
 
-    /// The line that a refusal is about; that of the placement if it is about no line in particular.
+    /// Returns the line that a refusal is about; that of the placement if it is about none in particular.
     fn line_of(&self, refusal: &PlacementError) -> usize {
         let option = |name: &str| self.options.iter().rposition(|(option, _)| option == name);
         let node = |name: &str| self.nodes.iter().rposition(|node| node.name() == name);
@@ -239,6 +275,7 @@ impl Statements {
     }
 }
 
+/// Checks the first line.
 fn head(line: Option<Line<'_>>) -> Result<(), SyntaxError> {
     let missing = |number| SyntaxError {
         line: number,
@@ -258,7 +295,7 @@ fn head(line: Option<Line<'_>>) -> Result<(), SyntaxError> {
     }
 }
 
-/// Digits only: `str::parse` takes a plus sign too.
+/// Parses a weight. Digits only, since `str::parse` accepts a plus sign.
 fn weight(digits: &str) -> Option<NonZeroU32> {
     digits
         .bytes()
@@ -266,7 +303,8 @@ fn weight(digits: &str) -> Option<NonZeroU32> {
         .then(|| digits.parse().ok())?
 }
 
-/// The name of an option and the equals sign: a word, a word and text in quotes, or all of it in quotes.
+/// Reads the name of an option and the equals sign: a word, a word and a text in quotes, or all of it in
+/// quotes.
 pub(super) fn option_name(line: &mut Line<'_>) -> Result<String, SyntaxError> {
     let name = match line.token()? {
         Some((word, Written::Bare)) if word != "=" => match line.quoted()? {
@@ -283,7 +321,7 @@ pub(super) fn option_name(line: &mut Line<'_>) -> Result<String, SyntaxError> {
     Ok(name)
 }
 
-/// The value on this line, if there is one.
+/// Reads the value on this line; `None` if there is none.
 pub(super) fn option_value(line: &mut Line<'_>) -> Result<Option<String>, SyntaxError> {
     match line.quoted_text()? {
         Some(value) => {

@@ -1,4 +1,7 @@
-//! A topology as text.
+//! A topology as text: [`Topology::parse`], and the text that it reads.
+//!
+//! Every word is written as it is if it would be read back as the same word, and in quotes otherwise; that is
+//! tried, not predicted, so writer and reader cannot disagree.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -14,26 +17,28 @@ use crate::partition::line::{Line, Name, Quoted, SyntaxError, lines, split, with
 use crate::partition::{Partitioner, PlacementError, by_name};
 
 impl Topology {
-    /// Reads what [`Display`](fmt::Display) writes: which nodes there are, how they are reached, and the rule that places
-    /// the keys.
+    /// Parses the text that [`Display`](fmt::Display) writes: the nodes, how they are reached, and the rule
+    /// that places the keys.
     ///
-    /// One statement a line, words between white space, `#` before a comment. After the first line, in any order:
+    /// One statement per line, words separated by white space, `#` before a comment. Behind the first line,
+    /// in any order:
     ///
-    /// - `placement NAME`: the frozen name of a built-in rule, see [`catalogue`](crate::partition::catalogue). Behind it
-    ///   `option NAME = VALUE` for every option that should not have its default, the tag rule (`hash-tag`) among them
-    ///   where it can be chosen. A value of several lines stands below `option NAME =`, each line behind a `|`.
-    /// - `node [NAME] ADDRESS [weight=N]`: the address is `host:port` (an IPv6 host in brackets), the path of a unix
-    ///   socket, or a URL as redis-rs reads it, with user, password, database, `rediss` or protocol. A node without a name
-    ///   is named after its host and port, or its path.
-    /// - `fingerprint HEX`: the [`fingerprint`](Self::fingerprint) that the rest must have. It may be left out. With it, no
-    ///   key moves because of an edit that was not meant to move any.
+    /// - `placement NAME`: the frozen name of a built-in rule (see
+    ///   [`catalogue`](crate::partition::catalogue)). Behind it `option NAME = VALUE` for each option that is
+    ///   not to have its default, the hash tag rule (`hash-tag`) among them where it can be chosen. A value
+    ///   of several lines stands below `option NAME =`, each line behind a `|`.
+    /// - `node [NAME] ADDRESS [weight=N]`: the address is `host:port` (an IPv6 host in brackets), the path of
+    ///   a unix socket, or a URL as redis-rs reads it, with user, password, database, `rediss` or protocol. A
+    ///   node without a name is named after its host and port, or its path.
+    /// - `fingerprint HEX`: the [`fingerprint`](Self::fingerprint) that the rest must have. Optional. With
+    ///   it, an edit that is not meant to move keys cannot move any.
     ///
-    /// What has white space stands in double quotes, where `\"`, `\\`, `\n`, `\r`, `\t` and `\xff` stand for one byte each.
-    /// An address in quotes that is no URL is taken as it is, even if nothing can be connected to it. A byte-order mark at
-    /// the start is passed over.
+    /// Words with white space are quoted with `"`, inside of which `\"`, `\\`, `\n`, `\r`, `\t` and `\xff`
+    /// are one byte each. A quoted address that is not a URL is taken as it is, even if nothing can connect
+    /// to it. A byte-order mark at the start is ignored.
     ///
-    /// A password may stand in the URL of its node, and nowhere else. Writing leaves passwords out;
-    /// [`Builder::password`](crate::Builder::password) gives them to a client, or
+    /// A password is allowed in the URL of its node only. The written text has none:
+    /// [`Builder::password`](crate::Builder::password) gives a client its passwords, or
     /// [`text_with_passwords`](Self::text_with_passwords) writes them too.
     ///
     /// ```
@@ -68,13 +73,14 @@ impl Topology {
     ///
     /// # Errors
     ///
-    /// [`Config`](crate::ErrorKind::Config) with the number of the line, when it cannot be read or as for [`new`](Self::new).
-    /// The message never holds a password.
+    /// [`Config`](crate::ErrorKind::Config) with the number of the line, if it cannot be parsed, and as for
+    /// [`new`](Self::new). The message never contains a password.
     pub fn parse(text: &str) -> Result<Self, Error> {
         Self::parse_with(text, by_name)
     }
 
-    /// As [`parse`](Self::parse), with rules of one's own: `rule` makes one from its name and options.
+    /// Parses a text whose placement may be a rule of the application: `rule` returns it for its name and
+    /// options. Otherwise like [`parse`](Self::parse).
     ///
     /// ```
     /// use std::sync::Arc;
@@ -93,7 +99,7 @@ impl Topology {
     ///
     /// # Errors
     ///
-    /// As for [`parse`](Self::parse), and when `rule` refuses.
+    /// Those of [`parse`](Self::parse), and those that `rule` returns.
     pub fn parse_with(
         text: &str,
         rule: impl FnOnce(&str, &[(String, String)]) -> Result<Arc<dyn Partitioner>, PlacementError>,
@@ -102,8 +108,8 @@ impl Topology {
         statements.topology(rule).map_err(error)
     }
 
-    /// The topology as text, as [`Display`](fmt::Display) writes it, but with the passwords of its URLs. Keep it where
-    /// passwords may be kept.
+    /// Returns the topology as text, as [`Display`](fmt::Display) writes it, but with the passwords of its
+    /// URLs. Store it like a password.
     pub fn text_with_passwords(&self) -> String {
         Text(self, Passwords::Shown).to_string()
     }
@@ -124,11 +130,12 @@ impl fmt::Display for Topology {
     }
 }
 
+/// An error with the number of the line in its text.
 fn error(refusal: SyntaxError) -> Error {
     Error::config(refusal.to_string())
 }
 
-/// A topology about to be written.
+/// A topology about to be written, with or without passwords.
 struct Text<'t>(&'t Topology, Passwords);
 
 impl fmt::Display for Text<'_> {
@@ -154,6 +161,7 @@ impl fmt::Display for Text<'_> {
                 Some(url) => write!(f, "{url}")?,
                 None => write_address(f, node.address())?,
             }
+            // 1 is the default, and is not written, so that the text of equal nodes stays short.
             if node.weight() != NonZeroU32::MIN {
                 write!(f, " weight={}", node.weight())?;
             }
@@ -163,7 +171,7 @@ impl fmt::Display for Text<'_> {
     }
 }
 
-/// An address that is not read as it is, such as one without a port, stands in quotes.
+/// Writes an address, in quotes if it would not be read back as it is, such as one without a port.
 fn write_address(f: &mut fmt::Formatter<'_>, address: &str) -> fmt::Result {
     let name = Name(address).to_string();
     let is_same = |reach: NodeEndpoint| reach.url.is_none() && reach.address == address;
@@ -174,16 +182,17 @@ fn write_address(f: &mut fmt::Formatter<'_>, address: &str) -> fmt::Result {
     }
 }
 
-/// Names longer than this are not waited for when addresses are written below one another.
+/// Maximum width in characters of the column of names. Longer names push their own address to the right.
 const NAME_COLUMN_MAX: usize = 32;
 
-/// The options, tables with a statement on each line.
+/// Returns the options to be written, tables with one statement per line, if they are read back the same.
 fn options(partitioner: &dyn Partitioner) -> Vec<(String, String)> {
     let options = partitioner.options();
     let long = options
         .iter()
         .map(|(name, value)| (name.clone(), split(value)));
     let long: Vec<_> = long.collect();
+    // A rule of the application may depend on line ends; then its options are written as they are.
     let again = by_name(partitioner.name(), &long);
     match again.is_ok_and(|again| again.options() == options) {
         true => long,
@@ -191,7 +200,8 @@ fn options(partitioner: &dyn Partitioner) -> Vec<(String, String)> {
     }
 }
 
-/// Everything is written as it is if it is read back so, and in quotes otherwise.
+/// Writes an option: name and value as they are if they are read back so, otherwise the value as a block of
+/// lines, or in quotes.
 fn write_option(f: &mut fmt::Formatter<'_>, name: &str, value: &str) -> fmt::Result {
     let bare = format!("{name} =");
     let is_same = |mut line: Line<'_>| {
@@ -213,12 +223,15 @@ fn write_option(f: &mut fmt::Formatter<'_>, name: &str, value: &str) -> fmt::Res
         .collect();
     let read: Option<Vec<&str>> = lines(&block).map(|line| line.block()).collect();
     let plain = !value.contains(|c: char| c.is_control() && c != '\n' && c != '\t');
+    // A block shows lines as they are; a value with control characters would be unreadable in it, and goes
+    // into quotes.
     match plain && value.contains('\n') && read.is_some_and(|read| read.join("\n") == value) {
         true => writeln!(f, "{block}"),
         false => writeln!(f, " {}", Quoted(value.as_bytes())),
     }
 }
 
+/// Parses a text as one line; `None` if it has control characters, which a line cannot show.
 fn only_line(text: &str) -> Option<Line<'_>> {
     let plain = !text.contains(char::is_control);
     lines(text).next().filter(|_| plain)

@@ -1,4 +1,9 @@
 //! How is a node reached, in one word of text?
+//!
+//! An address (`host:port`, or the path of a unix socket) says all for a plain connection. Everything else
+//! (TLS, a user, a password, a database, RESP3) needs a URL in the form that redis-rs reads. URLs may hold
+//! passwords, so errors here never quote them, and a URL is written without its password unless asked
+//! otherwise.
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 use url::Url;
@@ -10,15 +15,17 @@ use crate::partition::password::{ADVICE, holds_password, is_password_parameter};
 #[derive(Clone)]
 pub(super) struct NodeUrl(Url);
 
-/// Where a node is, and its URL if an address does not say all.
+/// How a node is reached.
 pub(super) struct NodeEndpoint {
+    /// `host:port` or the path of a unix socket; part of the node's identity if it has no name.
     pub(super) address: String,
+    /// The URL, if the address does not say all.
     pub(super) url: Option<NodeUrl>,
 }
 
 impl NodeEndpoint {
-    /// Reads `host:port`, the path of a unix socket, or a URL. What is wrong is said without the text, which may hold a
-    /// password.
+    /// Parses `host:port`, the path of a unix socket, or a URL. Errors do not quote the text, which may hold
+    /// a password.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if text.contains("://") {
             return Self::of_url(text);
@@ -30,8 +37,8 @@ impl NodeEndpoint {
         })
     }
 
-    /// Takes what stands in quotes as it is, unless it is a URL: an address that cannot be connected to can be hashed all
-    /// the same.
+    /// Takes a quoted text as an address as it is, unless it is a URL: an address to which nothing can
+    /// connect can still be hashed.
     pub(super) fn of_quoted(text: &str) -> Result<Self, String> {
         if text.contains("://") {
             return Self::of_url(text);
@@ -42,21 +49,25 @@ impl NodeEndpoint {
         })
     }
 
+    /// Parses a URL.
     fn of_url(text: &str) -> Result<Self, String> {
         let url = redis_url(text).ok_or(
             "this is not the URL of a Redis server, such as redis://host:port/ or unix:///path/of/socket",
         )?;
+        // Parameters are checked before anything else could quote them.
         let mut url = NodeUrl(url);
         url.check_parameters()?;
-        // redis-rs reads these only when it was built with TLS, which nobody needs to know where keys live.
+        // redis-rs checks fragments only when built with TLS. They are checked here, so that a text is valid
+        // in every build: where keys live does not depend on TLS.
         let tls = url.is_tls();
         match url.0.fragment() {
             None => {}
             Some("insecure") if tls => {}
             Some(_) if tls => return Err("only \"insecure\" may follow the #".into()),
+            // Without TLS the fragment has no meaning, and is not written back.
             Some(_) => url.0.set_fragment(None),
         }
-        // The detail of such an error repeats a part of the URL.
+        // Without the error's detail, which quotes a part of the URL.
         let info = url
             .plain_info()
             .map_err(|error| format!("the URL cannot be read: {}", error_text(&error)))?;
@@ -74,7 +85,11 @@ impl NodeEndpoint {
 }
 
 impl NodeUrl {
-    /// The URL of a connection, unless its address says all.
+    /// Returns the URL of a connection; `None` if its address says all.
+    ///
+    /// # Errors
+    ///
+    /// A description, if a URL cannot describe the connection.
     pub(super) fn of(info: &ConnectionInfo) -> Result<Option<Self>, String> {
         let address = address(info.addr());
         let url = match info.addr() {
@@ -94,6 +109,8 @@ impl NodeUrl {
             _ => return Ok(None),
         };
         let url = url.and_then(|url| Self(url).with_settings(info));
+        // Read back and compared: the url crate normalizes hosts and users, and must not change the
+        // connection by it.
         let url = url.filter(|url| url.describes(info)).ok_or(
             "its host or its user cannot be written in a URL, which is how TLS, the user, the password, the database and \
              the protocol are written: give the host another name",
@@ -101,7 +118,7 @@ impl NodeUrl {
         Ok(Some(url))
     }
 
-    /// Whether this is what is read from the URL.
+    /// True if the URL is read as this connection.
     fn describes(&self, info: &ConnectionInfo) -> bool {
         self.plain_info().is_ok_and(|read| {
             let (read_settings, settings) = (read.redis_settings(), info.redis_settings());
@@ -113,11 +130,15 @@ impl NodeUrl {
         })
     }
 
+    /// Returns the URL with the user, password, database and protocol of the connection; `None` if they
+    /// cannot be written.
     fn with_settings(mut self, info: &ConnectionInfo) -> Option<Self> {
         let settings = info.redis_settings();
         let (user, password) = (settings.username(), settings.password());
         let db = settings.db();
         let mut query: Vec<(&str, String)> = Vec::new();
+        // A socket's URL has a path where others have a database, and no place for a user: redis-rs reads
+        // parameters.
         if self.is_unix() {
             query.extend((db != 0).then(|| ("db", db.to_string())));
             query.extend(user.map(|user| ("user", user.to_owned())));
@@ -132,6 +153,7 @@ impl NodeUrl {
             let password = password.map(escaped);
             self.0.set_password(password.as_deref()).ok()?;
         }
+        // RESP2 is redis-rs' default, and needs no parameter.
         if settings.protocol() == ProtocolVersion::RESP3 {
             query.push(("protocol", "resp3".to_owned()));
         }
@@ -141,7 +163,8 @@ impl NodeUrl {
         Some(self)
     }
 
-    /// Refuses a password where redis-rs does not look for one: it would be missing, and be shown.
+    /// Refuses a password in a parameter that redis-rs does not read: it would not be sent, and would be
+    /// shown.
     fn check_parameters(&self) -> Result<(), String> {
         let read = |key: &str| self.is_unix() && key == "pass";
         let mut keys = self.0.query_pairs().map(|(key, _)| key);
@@ -154,11 +177,12 @@ impl NodeUrl {
         }
     }
 
+    /// Returns how to connect.
     pub(super) fn info(&self) -> Result<ConnectionInfo, redis::RedisError> {
         self.0.clone().into_connection_info()
     }
 
-    /// How to connect, without TLS.
+    /// Returns how to connect, without TLS, which redis-rs refuses when built without it.
     fn plain_info(&self) -> Result<ConnectionInfo, redis::RedisError> {
         let mut plain = self.0.clone();
         if self.is_tls() {
@@ -168,7 +192,7 @@ impl NodeUrl {
         plain.into_connection_info()
     }
 
-    /// The URL as it is written; nothing where the address says all that may be said.
+    /// Returns the URL to be written; `None` if the address says all that may be written.
     pub(super) fn text(&self, passwords: Passwords) -> Option<Url> {
         match passwords {
             Passwords::Hidden => self.hidden(),
@@ -176,12 +200,13 @@ impl NodeUrl {
         }
     }
 
-    /// Without the password.
+    /// Returns the URL without its password; `None` if nothing but the address is left.
     fn hidden(&self) -> Option<Url> {
         let mut url = self.0.clone();
-        // Fails only where there can be none.
+        // Fails only for URLs that cannot have a password.
         let _ = url.set_password(None);
         if url.query_pairs().any(|(key, _)| key == "pass") {
+            // From `self`, since `url` cannot be read and changed at once.
             let kept: Vec<_> = self
                 .0
                 .query_pairs()
@@ -197,16 +222,18 @@ impl NodeUrl {
         (!plain).then_some(hidden.0)
     }
 
+    /// True for connections over TLS.
     fn is_tls(&self) -> bool {
         matches!(self.0.scheme(), "rediss" | "valkeys")
     }
 
+    /// True for unix sockets.
     fn is_unix(&self) -> bool {
         !matches!(self.0.scheme(), "redis" | "rediss" | "valkey" | "valkeys")
     }
 }
 
-/// The URL of a server. Of other schemes nothing is read, as that may take its time.
+/// Parses the URL of a server. Other schemes are refused by name, before anything is parsed.
 fn redis_url(text: &str) -> Option<Url> {
     let (scheme, _) = text.split_once("://")?;
     let known = SCHEMES
@@ -226,12 +253,13 @@ const SCHEMES: [&str; 7] = [
     "valkeys",
 ];
 
-/// How to reach an address: `host:port` or the path of a unix socket.
+/// Returns how to connect to an address: `host:port` or the path of a unix socket.
 pub(super) fn info_at(address: &str) -> Result<ConnectionInfo, String> {
     let info = match address.starts_with('/') {
         true => ConnectionAddr::Unix(address.into())
             .into_connection_info()
             .ok(),
+        // Parsed by redis-rs itself, so that an address is accepted exactly if redis-rs can connect to it.
         false => redis_url(&format!("redis://{address}"))
             .filter(|url| url.port().is_some() && is_bare(url))
             .and_then(|url| url.into_connection_info().ok()),
@@ -242,7 +270,7 @@ pub(super) fn info_at(address: &str) -> Result<ConnectionInfo, String> {
     })
 }
 
-/// `host:port` with an IPv6 host in brackets, or the path of a unix socket.
+/// Returns `host:port` with an IPv6 host in brackets, or the path of a unix socket.
 pub(crate) fn address(address: &ConnectionAddr) -> String {
     match address {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }
@@ -254,20 +282,20 @@ pub(crate) fn address(address: &ConnectionAddr) -> String {
     }
 }
 
-/// Whether the URL is nothing but a host and a port.
+/// True if the URL is nothing but a host and a port.
 fn is_bare(url: &Url) -> bool {
     let nobody = url.username().is_empty() && url.password().is_none();
     nobody && url.path().is_empty() && url.query().is_none() && url.fragment().is_none()
 }
 
-/// Whether the address, without TLS, says all there is.
+/// True if the address says all, apart from TLS.
 fn is_plain(info: &ConnectionInfo) -> bool {
     let settings = info.redis_settings();
     let nobody = settings.username().is_none() && settings.password().is_none();
     nobody && settings.db() == 0 && settings.protocol() == ProtocolVersion::RESP2
 }
 
-/// What redis-rs says in general, without the detail, which may repeat a part of a URL.
+/// Returns the general text of an error of redis-rs, without its detail, which may quote a part of a URL.
 pub(crate) fn error_text(error: &redis::RedisError) -> String {
     let text = error.to_string();
     match error.detail() {
@@ -279,7 +307,7 @@ pub(crate) fn error_text(error: &redis::RedisError) -> String {
     }
 }
 
-/// The url crate takes a percent sign for the start of an escape.
+/// Escapes percent signs, which the url crate takes for the start of an escape.
 fn escaped(text: &str) -> String {
     text.replace('%', "%25")
 }

@@ -1,4 +1,6 @@
-//! `docs/commands.md`, printed from the rows.
+//! Prints `docs/commands.md` from the rows, and checks that the file is up to date.
+//!
+//! The texts below are the file's own; a change to them needs `UPDATE_DOCS=1 cargo test --lib commands_md`.
 
 use std::fmt::Write;
 
@@ -59,6 +61,7 @@ INFO of all nodes, field by field:
   many they are: `unreachable_nodes:1`. It is missing when all nodes have answered.
 ";
 
+/// Returns the whole file.
 fn document() -> String {
     let mut text = HEAD.to_owned();
     text.push_str(&proxy());
@@ -102,7 +105,7 @@ fn document() -> String {
     text
 }
 
-/// What a proxy does otherwise than the table says, by the roles of the rows.
+/// Returns the section on the exceptions that a proxy makes, by the roles of the rows.
 fn proxy() -> String {
     let transaction = names(|role| matches!(role, ProxyRole::Transaction(_)));
     let own = names(|role| matches!(role, ProxyRole::Connection(_)));
@@ -124,7 +127,8 @@ fn proxy() -> String {
     )
 }
 
-/// The commands whose role is meant. Where these are most subcommands of a command, the others are named.
+/// Returns the commands of the roles for which `is_meant` is true. If these are most subcommands of a
+/// command, the others are listed instead.
 fn names(is_meant: impl Fn(ProxyRole) -> bool) -> String {
     let rows = || GROUPS.iter().flat_map(|(_, rows)| *rows);
     let quoted = |name: &str| format!("`{}`", name.replace('|', " "));
@@ -151,6 +155,7 @@ fn names(is_meant: impl Fn(ProxyRole) -> bool) -> String {
     in_words(&names)
 }
 
+/// Joins names: `a, b and c`.
 fn in_words(names: &[String]) -> String {
     match names {
         [] => String::new(),
@@ -159,6 +164,7 @@ fn in_words(names: &[String]) -> String {
     }
 }
 
+/// Returns the column of the key positions.
 fn keys(keys: KeySpec) -> String {
     match keys {
         KeySpec::Range { first, last, .. } if i32::from(first) == i32::from(last) => {
@@ -194,6 +200,7 @@ fn keys(keys: KeySpec) -> String {
     }
 }
 
+/// Returns the column of the route.
 fn route(route: Route) -> String {
     match route {
         Route::Keys => "keys".into(),
@@ -208,6 +215,7 @@ fn route(route: Route) -> String {
     }
 }
 
+/// Returns the merge rule of a route that has one.
 fn merge(route: Route) -> Option<Merge> {
     match route {
         Route::Split { merge, .. } | Route::All(merge) => Some(merge),
@@ -215,6 +223,7 @@ fn merge(route: Route) -> Option<Merge> {
     }
 }
 
+/// Returns the column of replies without all nodes.
 fn partial(row: &CommandSpec) -> &'static str {
     match row.partial {
         Partial::Refused => "",
@@ -223,6 +232,7 @@ fn partial(row: &CommandSpec) -> &'static str {
     }
 }
 
+/// Returns the column of notes: how the command waits, and the reason for the row.
 fn note(row: &CommandSpec) -> String {
     let place = |at| match at {
         ArgAt::Index(index) => format!("in argument {index}"),

@@ -1,8 +1,16 @@
 //! The built-in rows: commands of Redis 7.0, Redis 8 (with its modules) and Valkey 9, one file per group.
 //!
-//! Facts (arity, positions of keys) are the servers'; routes, merges and accesses are decided here, with a note where
-//! the reason is not plain. `tests/command_table.rs` holds the rows against real servers, `docs/commands.md` is printed
-//! from them.
+//! Facts (arity, positions of keys) are the servers'. Routes, merges and accesses are decided here, with a
+//! note where the reason is not plain. `tests/command_table` compares the rows with real servers;
+//! `docs/commands.md` is printed from them by `document`.
+//!
+//! A row is one line: a constructor for its route, then setters for what differs from the default.
+//!
+//! ```text
+//! read("GET", 2, KEY)
+//! write("MSET", -3, PAIRS).split(2, 0, Merge::AllSucceeded)
+//! ask_all("DBSIZE", 1, Merge::Sum).allow_partial_on_request()
+//! ```
 
 use std::borrow::Cow;
 
@@ -28,7 +36,8 @@ mod sorted_sets;
 mod streams;
 mod strings;
 
-/// Every built-in row, with the title of its group.
+/// All built-in rows, with the titles of their groups.
+// The order is that of `docs/commands.md`.
 pub(super) static GROUPS: [(&str, &[CommandSpec]); 15] = [
     ("Keys", keyspace::ROWS),
     ("Strings, bitmaps, HyperLogLog", strings::ROWS),
@@ -50,10 +59,12 @@ pub(super) static GROUPS: [(&str, &[CommandSpec]); 15] = [
     ("Search", modules::SEARCH_ROWS),
 ];
 
+/// Every `step`th position from `first` to `last`.
 const fn range(first: u16, last: i16, step: u16) -> KeySpec {
     KeySpec::Range { first, last, step }
 }
 
+/// A number of keys, and the keys right behind it.
 const fn counted(count: u16, step: u16, least: u16) -> KeySpec {
     KeySpec::Counted {
         count,
@@ -78,6 +89,7 @@ const SCRIPT_KEYS: &[KeySpec] = &[counted(2, 1, 0)];
 const COUNTED_PAIRS: &[KeySpec] = &[counted(1, 2, 1)];
 const TARGET_AND_COUNT: &[KeySpec] = &[range(1, 1, 1), counted(2, 1, 1)];
 
+/// A row with defaults for all columns that are not given.
 const fn row(
     name: &'static str,
     arity: i16,
@@ -99,88 +111,101 @@ const fn row(
     }
 }
 
-/// By its keys; changes nothing.
+/// Sent to the owner of its keys; changes nothing.
 const fn read(name: &'static str, arity: i16, keys: &'static [KeySpec]) -> CommandSpec {
     row(name, arity, keys, Route::Keys, Access::Read)
 }
 
-/// By its keys.
+/// Sent to the owner of its keys; may change something.
 const fn write(name: &'static str, arity: i16, keys: &'static [KeySpec]) -> CommandSpec {
     row(name, arity, keys, Route::Keys, Access::Write)
 }
 
-/// Asks every node; changes nothing.
+/// Sent to every node; changes nothing.
 const fn ask_all(name: &'static str, arity: i16, merge: Merge) -> CommandSpec {
     row(name, arity, NONE, Route::All(merge), Access::Read)
 }
 
-/// Tells every node.
+/// Sent to every node; may change something.
 const fn tell_all(name: &'static str, arity: i16, merge: Merge) -> CommandSpec {
     row(name, arity, NONE, Route::All(merge), Access::Write)
 }
 
-/// Asks any node; changes nothing.
+/// Sent to any node; changes nothing.
 const fn any(name: &'static str, arity: i16) -> CommandSpec {
     row(name, arity, NONE, Route::Any, Access::Read)
 }
 
+/// Sent to a node that the caller names; may change something.
 const fn named(name: &'static str, arity: i16) -> CommandSpec {
     row(name, arity, NONE, Route::NodeOnly, Access::Write)
 }
 
+/// Sent to a node that the caller names; changes nothing.
 const fn named_read(name: &'static str, arity: i16) -> CommandSpec {
     row(name, arity, NONE, Route::NodeOnly, Access::Read)
 }
 
+/// Not on a shared handle: it changes the state of its connection.
 const fn stateful(name: &'static str, arity: i16, keys: &'static [KeySpec]) -> CommandSpec {
     row(name, arity, keys, Route::Stateful, Access::Write)
 }
 
+/// Not sent at all. Its keys do not matter.
 const fn refused(name: &'static str, arity: i16) -> CommandSpec {
     row(name, arity, NONE, Route::Refused, Access::Write)
 }
 
 impl CommandSpec {
+    /// Split by node, `step` arguments per key and `tail` at the end for each part.
     const fn split(mut self, step: u8, tail: u8, merge: Merge) -> Self {
         self.route = Route::Split { step, tail, merge };
         self
     }
 
+    /// May hold its reply back for the seconds in an argument.
     const fn waits_seconds(mut self, at: ArgAt) -> Self {
         self.blocking = Blocking::Seconds(at);
         self
     }
 
+    /// Must not be queued behind a running script.
     const fn out_of_band(mut self) -> Self {
         self.blocking = Blocking::OutOfBand;
         self
     }
 
+    /// May hold its reply back for the milliseconds in an argument.
     const fn waits_millis(mut self, at: ArgAt) -> Self {
         self.blocking = Blocking::Millis(at);
         self
     }
 
+    /// Concerns scripts or functions.
     const fn about_scripts(mut self) -> Self {
         self.scripting = Scripting::Yes;
         self
     }
 
+    /// Nodes within reach reply for all: the reply shows what is missing.
     const fn allow_partial(mut self) -> Self {
         self.partial = Partial::Allowed;
         self
     }
 
+    /// Nodes within reach reply for all if the client is so configured.
     const fn allow_partial_on_request(mut self) -> Self {
         self.partial = Partial::OptIn;
         self
     }
 
+    /// What a proxy does besides forwarding it.
     const fn proxied(mut self, role: ProxyRole) -> Self {
         self.proxy_role = role;
         self
     }
 
+    /// The reason for the row, for `docs/commands.md`.
     const fn because(mut self, note: &'static str) -> Self {
         self.note = note;
         self

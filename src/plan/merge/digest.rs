@@ -1,7 +1,18 @@
-//! The digest of a dataset that lies on several servers.
+//! DEBUG DIGEST of a dataset that lies on several servers.
 //!
-//! A server begins with twenty zero bytes, mixes in the number of a database that has keys, and then the digests of its
-//! keys by exclusive or. So with one database the part that comes from the keys can be told from the part that does not.
+//! A server starts from twenty zero bytes. For each database that has keys it mixes in the number of the
+//! database, and then xors the digests of its keys. With one database the part for its number (D) and the
+//! part for the keys (A, B) can be told apart:
+//!
+//! ```text
+//! node a    A xor D
+//! node b    B xor D
+//! node c    0            (without keys D is missing too)
+//! merged    A xor B xor D
+//! ```
+//!
+//! Keys moved from one node to another leave the result unchanged, which makes it a check for a complete
+//! move.
 
 use redis::Value;
 use sha1::{Digest as _, Sha1};
@@ -10,11 +21,14 @@ use crate::error::Error;
 use crate::plan::merge::texts::Text;
 use crate::plan::merge::{Answer, unexpected};
 
+/// Length of a digest in bytes; it is printed as twice as many hex digits.
 const LENGTH: usize = 20;
 
+/// A digest in binary.
 type Bytes = [u8; LENGTH];
 
-/// What one server would say that has the keys of all, in database 0.
+/// Returns the digest that one server would have with the keys of all nodes in its database 0. Nodes must have
+/// no keys in other databases.
 pub(super) fn digest(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     let mut kind = None;
     let mut keys = [0; LENGTH];
@@ -25,29 +39,36 @@ pub(super) fn digest(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
         let text = Text::read(answer)?;
         let said =
             parse(&text.bytes).ok_or_else(|| unexpected(node, "something that is not a digest"))?;
+        // Zeros mean that the node has no keys; its digest then lacks the part for database 0 too.
         if said != [0; LENGTH] {
             is_empty = false;
+            // A second xor removes the part for the database, and leaves the part for the keys.
             keys = xor(keys, xor(said, database));
         }
         kind.get_or_insert(text);
     }
+    // The part for the database belongs into the result once, however many nodes have keys.
     let all = if is_empty { keys } else { xor(keys, database) };
     let hex: String = all.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(kind.map_or(Value::Nil, |kind| kind.with(hex.into_bytes())))
 }
 
-/// What database 0 brings in by having keys at all.
+/// The part that database 0 contributes when it has keys: the server hashes its number in network byte order,
+/// and hashes the result again when it mixes it in.
 fn database() -> Bytes {
     let number = Sha1::digest(0_u32.to_be_bytes());
     Sha1::digest(number).into()
 }
 
+/// Returns the exclusive or of two digests, which adds and removes parts alike.
 fn xor(one: Bytes, other: Bytes) -> Bytes {
     std::array::from_fn(|at| one[at] ^ other[at])
 }
 
+/// Parses 40 hex digits. `None` for anything else.
 fn parse(hex: &[u8]) -> Option<Bytes> {
     let hex = std::str::from_utf8(hex).ok()?;
+    // ASCII before the slices below, which panic inside of a character.
     if hex.len() != 2 * LENGTH || !hex.is_ascii() {
         return None;
     }

@@ -1,4 +1,7 @@
-//! LATENCY LATEST, HISTORY and HISTOGRAM.
+//! LATENCY LATEST, LATENCY HISTORY and LATENCY HISTOGRAM.
+//!
+//! Nodes measure by their own clocks. Spikes of one second on two nodes count as one sample, the worse one;
+//! nothing here corrects for clocks that differ.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +11,16 @@ use crate::error::Error;
 use crate::plan::merge::pairs::{self, Pairs};
 use crate::plan::merge::{Answer, elements, kind_of, unexpected};
 
-/// Events `[name, seconds, latest, worst, ...]`, where numbers behind the worst are sums and counts.
+/// Merges LATENCY LATEST: events `[name, time, latest, worst, ...]`, times in seconds since 1970, latencies
+/// in milliseconds. `[fork, 100, 5, 90]` and `[fork, 200, 7, 8]` are `[fork, 200, 7, 90]`. Newer servers
+/// append a sum and a count, which are added.
 pub(super) fn latest(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     let mut merged: Vec<Vec<Value>> = Vec::new();
     for answer in answers {
         let node = answer.node;
         for value in elements(answer)? {
             let event = elements(Answer { node, value })?;
+            // `add_event` indexes up to the worst latency.
             if event.len() < 4 {
                 return Err(unexpected(node, "an event that is too short"));
             }
@@ -27,20 +33,27 @@ pub(super) fn latest(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     Ok(Value::Array(merged.into_iter().map(Value::Array).collect()))
 }
 
+/// Merges another node's event of the same name. Time and latest latency belong together, so both come from
+/// the later event.
 fn add_event(known: &mut [Value], event: Vec<Value>) {
     let is_later = int(&event[1]) > int(&known[1]);
     for (at, (one, other)) in known.iter_mut().zip(event).enumerate().skip(1) {
         match at {
+            // Position 1 is the time and 2 the latency of the last spike: one is meaningless without the
+            // other.
             1 | 2 if is_later => *one = other,
             1 | 2 => {}
+            // Position 3 is the worst latency ever, of whichever spike.
             3 => *one = Value::Int(int(one).max(int(&other))),
             _ => *one = Value::Int(int(one).saturating_add(int(&other))),
         }
     }
 }
 
-/// Samples `[seconds, milliseconds]`, oldest first. A server keeps the worst of a second, so this does too.
+/// Merges LATENCY HISTORY: samples `[seconds, milliseconds]`, the oldest first. `[[10, 5], [30, 2]]` and
+/// `[[30, 9]]` are `[[10, 5], [30, 9]]`: a server keeps the worst latency of a second, and so does this.
 pub(super) fn samples(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
+    // Sorted by second: each node's samples are, but the merged ones would not be.
     let mut worst: BTreeMap<i64, i64> = BTreeMap::new();
     for answer in answers {
         let node = answer.node;
@@ -57,7 +70,8 @@ pub(super) fn samples(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     Ok(Value::Array(worst.into_iter().map(pair).collect()))
 }
 
-/// By command: `calls`, and a `histogram_usec` of how many calls took at most so long.
+/// Merges LATENCY HISTOGRAM: for each command `calls`, which are added, and `histogram_usec`, the cumulative
+/// number of calls that took at most a time in microseconds.
 pub(super) fn histograms(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     let merged = pairs::join_all(answers, |node, _, one, other| {
         let value = std::mem::take(one);
@@ -70,6 +84,7 @@ pub(super) fn histograms(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     Ok(merged.map_or(Value::Nil, Pairs::into_value))
 }
 
+/// Merges one entry of a command: the number of calls, or the histogram.
 fn add_figure(node: &str, one: &mut Value, other: Value) -> Result<(), Error> {
     match (&mut *one, other) {
         (Value::Int(one), Value::Int(other)) => *one = one.saturating_add(other),
@@ -85,7 +100,14 @@ fn add_figure(node: &str, one: &mut Value, other: Value) -> Result<(), Error> {
     Ok(())
 }
 
-/// Counts grow with the time, and a server leaves out times at which they do not.
+/// Adds two cumulative histograms. A server omits the times at which its count does not grow, so each
+/// histogram counts at such a time as many calls as at the time before:
+///
+/// ```text
+/// one       1us 2            4us 5
+/// other              2us 1
+/// merged    1us 2    2us 3   4us 6
+/// ```
 fn add_counts(one: &Pairs, other: &Pairs) -> Vec<(Value, Value)> {
     let read = |pairs: &Pairs| -> BTreeMap<i64, i64> {
         let number = |(time, count): &(Value, Value)| (int(time), int(count));
@@ -102,12 +124,15 @@ fn add_counts(one: &Pairs, other: &Pairs) -> Vec<(Value, Value)> {
     times.sort_unstable();
     times.dedup();
     let count = |&time: &i64| {
+        // Cumulative counts may be added at any time that either has; saturating, since they come from
+        // outside.
         let both = until(&one, time).saturating_add(until(&other, time));
         (Value::Int(time), Value::Int(both))
     };
     times.iter().map(count).collect()
 }
 
+/// The integer, or 0: servers send nothing else in these places.
 fn int(value: &Value) -> i64 {
     match value {
         Value::Int(number) => *number,

@@ -1,4 +1,4 @@
-//! Arrays: by key, one after another, without repetition.
+//! Arrays: by key, one after another, without repetition; and the first or any reply that is not nil.
 
 use std::collections::HashSet;
 
@@ -7,10 +7,18 @@ use redis::Value;
 use crate::error::Error;
 use crate::plan::merge::{Answer, elements, unexpected};
 
-/// Puts each element back to its key's place in the question: `keys[i]` are the key numbers of part `i`.
+/// Puts each element in the place of its key in the request; `keys[i]` are the places of the keys of part
+/// `i`. MGET k0 k1 k2 with parts `[v0, v2]` for places 0, 2 and `[v1]` for place 1 is `[v0, v1, v2]`.
+///
+/// # Errors
+///
+/// [`Redis`](crate::error::ErrorKind::Redis) if a part has not one element for each of its keys: filled up
+/// with nil, it would claim that keys do not exist.
 pub(in crate::plan) fn by_key(answers: Vec<Answer<'_>>, keys: &[&[u32]]) -> Result<Value, Error> {
     let total = keys.iter().map(|part| part.len()).sum();
     let mut merged = Vec::new();
+    // Every place is filled below, since the parts have all keys between them; nil is never returned for a
+    // key that a node did not reply to.
     merged.resize_with(total, || Value::Nil);
     for (answer, keys) in answers.into_iter().zip(keys) {
         let node = answer.node;
@@ -28,6 +36,8 @@ pub(in crate::plan) fn by_key(answers: Vec<Answer<'_>>, keys: &[&[u32]]) -> Resu
     Ok(Value::Array(merged))
 }
 
+/// Concatenates arrays, sets and maps in node order: `[x]` and `[y, z]` are `[x, y, z]`. The result is a map
+/// if there are maps and no elements, otherwise an array.
 pub(super) fn concat(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     let mut maps: Vec<(Value, Value)> = Vec::new();
     let mut items = Vec::new();
@@ -37,17 +47,21 @@ pub(super) fn concat(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
             value => items.extend(elements(Answer { value, ..answer })?),
         }
     }
+    // Empty replies look alike in both forms, so without any element the result is an empty array.
     Ok(match (maps.is_empty(), items.is_empty()) {
         (false, true) => Value::Map(maps),
         _ => Value::Array(items),
     })
 }
 
+/// Concatenates arrays without elements that were there before: `[x, y]` and `[y]` are `[x, y]`.
 pub(super) fn union(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     let mut seen = HashSet::new();
     let mut merged = Vec::new();
     for answer in answers {
         for item in elements(answer)? {
+            // Bulk strings are what servers list here, in great number; anything else is rare enough for a
+            // search.
             let known = match &item {
                 Value::BulkString(bytes) => !seen.insert(bytes.clone()),
                 other => merged.contains(other),
@@ -60,7 +74,7 @@ pub(super) fn union(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     Ok(Value::Array(merged))
 }
 
-/// The answers that are not nil.
+/// Iterates over the replies that are not nil, in node order.
 pub(super) fn non_nil<'n>(answers: Vec<Answer<'n>>) -> impl Iterator<Item = Value> + use<'n> {
     answers
         .into_iter()
@@ -68,12 +82,14 @@ pub(super) fn non_nil<'n>(answers: Vec<Answer<'n>>) -> impl Iterator<Item = Valu
         .filter(|value| *value != Value::Nil)
 }
 
-/// One of the answers that are not nil, each as likely as the others.
+/// Returns one of the replies that are not nil, chosen by `entropy`, each as likely as the others; nil if
+/// there is none. A node with few keys is thus as likely as one with many.
 pub(super) fn any_non_nil(answers: Vec<Answer<'_>>, entropy: u64) -> Value {
     let mut found: Vec<Value> = non_nil(answers).collect();
     if found.is_empty() {
         return Value::Nil;
     }
+    // The bias of the remainder is below 2^-48 for at most 2^16 nodes.
     let chosen = entropy % found.len() as u64;
     found.swap_remove(chosen as usize)
 }

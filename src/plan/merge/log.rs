@@ -1,4 +1,8 @@
-//! Entries of the nodes' logs: SLOWLOG GET, COMMANDLOG GET, ACL LOG.
+//! SLOWLOG GET, COMMANDLOG GET and ACL LOG: the entries of all nodes as one log.
+//!
+//! Entries of SLOWLOG carry the time at which they were made, those of ACL LOG their age. Ids are each node's
+//! own, and stay as they are: two entries of the merged log may have the same. For the ids of one node, and
+//! to see which node an entry is from, the node has to be named.
 
 use redis::Value;
 
@@ -6,10 +10,11 @@ use crate::error::Error;
 use crate::plan::merge::pairs::Pairs;
 use crate::plan::merge::{Answer, elements, first, unexpected};
 
-/// So many entries a server gives that is not told how many.
+/// Number of entries that a server returns when none is asked for.
 const ENTRIES: usize = 10;
 
-/// Newest first, as many as were asked for. `RESET`, which ACL LOG has for an argument, is answered with a status.
+/// Merges logs: entries by time, the newest first, as many as were asked for. With `RESET`, an argument of
+/// ACL LOG, the replies are statuses, and the first is returned.
 pub(super) fn entries(answers: Vec<Answer<'_>>, args: &[&[u8]]) -> Result<Value, Error> {
     let is_status =
         |answer: &Answer<'_>| matches!(answer.value, Value::Okay | Value::SimpleString(_));
@@ -24,7 +29,7 @@ pub(super) fn entries(answers: Vec<Answer<'_>>, args: &[&[u8]]) -> Result<Value,
             dated.push((age, entry));
         }
     }
-    // Entries of one time stay in node order.
+    // A stable sort: entries of one second stay in node order, and those of one node in its own.
     dated.sort_by(|(one, _), (other, _)| one.total_cmp(other));
     dated.truncate(limit(args));
     Ok(Value::Array(
@@ -32,7 +37,9 @@ pub(super) fn entries(answers: Vec<Answer<'_>>, args: &[&[u8]]) -> Result<Value,
     ))
 }
 
-/// A number that is larger the longer ago it was: of `[id, seconds, ...]`, or of a map with `age-seconds`.
+/// A number that grows with the age of an entry: from `[id, seconds, ...]`, where the time is since 1970, or
+/// from a map with `age-seconds`. The two are never compared, since one command has entries of one form.
+/// `None` if an entry has neither.
 fn age(entry: &Value) -> Option<f64> {
     if let Value::Array(items) = entry
         && let [Value::Int(_), Value::Int(seconds), ..] = items.as_slice()
@@ -51,14 +58,14 @@ fn age(entry: &Value) -> Option<f64> {
     }
 }
 
-/// How many entries are wanted: the argument after the subcommand; all of them when it is negative.
+/// Number of entries to return: the argument behind the subcommand, or [`ENTRIES`]. All if it is negative.
 fn limit(args: &[&[u8]]) -> usize {
     let Some(count) = args.get(2) else {
         return ENTRIES;
     };
     let count = std::str::from_utf8(count).ok();
     let count: Option<i64> = count.and_then(|count| count.parse().ok());
-    // The servers would have refused what is no number.
+    // An argument that is not a number is refused by the servers, so there are no entries to limit.
     count.map_or(usize::MAX, |count| {
         usize::try_from(count).unwrap_or(usize::MAX)
     })

@@ -1,4 +1,4 @@
-//! Sums and extremes.
+//! Sums and extremes of integers, and of figures by name.
 
 use redis::Value;
 
@@ -6,7 +6,8 @@ use crate::error::Error;
 use crate::plan::merge::pairs::{self, Pairs};
 use crate::plan::merge::{Answer, kind_of, plain, texts, unexpected};
 
-/// Numbers, or arrays of numbers element by element. Booleans of RESP3 stay booleans.
+/// Combines integers, or arrays of integers element by element: `[1, 1, 0]` and `[1, 0, 0]` with `min` are
+/// `[1, 0, 0]`. Booleans of RESP3 stay booleans. Arrays of different lengths are an error.
 pub(super) fn fold(answers: Vec<Answer<'_>>, combine: fn(i64, i64) -> i64) -> Result<Value, Error> {
     let mut answers = answers.into_iter();
     let Some(mut merged) = answers.next().map(number).transpose()? else {
@@ -19,6 +20,8 @@ pub(super) fn fold(answers: Vec<Answer<'_>>, combine: fn(i64, i64) -> i64) -> Re
     Ok(merged)
 }
 
+/// Adds the numbers of equal names in `[name, number, ...]`. All nodes must list the same names in the same
+/// order, which they do: the names are arguments of the request.
 pub(super) fn sum_by_name(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     let mut merged: Vec<(Value, i64)> = Vec::new();
     for answer in answers {
@@ -27,7 +30,7 @@ pub(super) fn sum_by_name(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
             let Value::Int(count) = count else {
                 return Err(unexpected(node, kind_of(&count)));
             };
-            // Every node answers for the same names in the same order.
+            // A name may be given twice in the request, so its place identifies it, not the name.
             match merged.get_mut(number) {
                 Some((known, total)) if *known == name => *total = total.saturating_add(count),
                 Some(_) => return Err(unexpected(node, "other names than the node before it")),
@@ -43,11 +46,13 @@ pub(super) fn sum_by_name(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     ))
 }
 
-/// Figures by name, which may be figures by name again: MEMORY STATS. Nodes that cannot be reached are named behind them.
+/// Merges MEMORY STATS: figures by name, some of which are maps of figures themselves. Integers are added,
+/// ratios have their largest. Nodes that cannot be reached are listed under `nodes.unreachable`.
 pub(super) fn figures(answers: Vec<Answer<'_>>, missing: &[&str]) -> Result<Value, Error> {
     let Some(mut merged) = pairs::join_all(answers, add)? else {
         return Ok(Value::Nil);
     };
+    // The sum of the nodes' averages means nothing; the average follows from the sums.
     if let Some(mean) = bytes_per_key(&merged)
         && let Some(place) = merged.get_mut(b"keys.bytes-per-key")
     {
@@ -60,10 +65,12 @@ pub(super) fn figures(answers: Vec<Answer<'_>>, missing: &[&str]) -> Result<Valu
     Ok(merged.into_value())
 }
 
-/// Counts and sizes are whole numbers, ratios and percentages are not: in RESP2 these are texts.
+/// Merges one figure. Counts and sizes are integers; ratios and percentages are doubles, which in RESP2 are
+/// texts.
 fn add(node: &str, name: &Value, one: &mut Value, other: Value) -> Result<(), Error> {
     match (&mut *one, plain(other)) {
         (Value::Int(one), Value::Int(other)) => *one = one.saturating_add(other),
+        // Ratios cannot be added. The largest points at the node that has a problem, such as fragmentation.
         (Value::Double(one), Value::Double(other)) => *one = one.max(other),
         (Value::Map(_) | Value::Array(_), other @ (Value::Map(_) | Value::Array(_))) => {
             let value = std::mem::take(one);
@@ -73,6 +80,8 @@ fn add(node: &str, name: &Value, one: &mut Value, other: Value) -> Result<(), Er
             *one = inner.into_value();
         }
         (Value::BulkString(one), Value::BulkString(other)) => {
+            // RESP2 has no doubles: a ratio is a text like `1.52`, and a text that is not a number must be
+            // the same everywhere.
             match (decimal(one), decimal(&other)) {
                 (Some(a), Some(b)) if b > a => *one = other,
                 (Some(_), Some(_)) => {}
@@ -85,20 +94,23 @@ fn add(node: &str, name: &Value, one: &mut Value, other: Value) -> Result<(), Er
     Ok(())
 }
 
-/// What a key takes on average: not the sum of the nodes' averages.
+/// Average size of a key in bytes, by the server's own formula; `None` if the figures for it are missing.
 fn bytes_per_key(figures: &Pairs) -> Option<i64> {
     let int = |name: &[u8]| match figures.get(name)? {
         Value::Int(number) => Some(*number),
         _ => None,
     };
+    // The server's own formula: memory beyond that of an empty server, divided by the keys.
     let used = int(b"total.allocated")?.saturating_sub(int(b"startup.allocated")?);
     Some(used.checked_div(int(b"keys.count")?).unwrap_or(0))
 }
 
+/// Parses a text such as `1.52`.
 fn decimal(text: &[u8]) -> Option<f64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
+/// Merges one node's value into that of the nodes before it.
 fn combine_into(
     merged: &mut Value,
     value: Value,
@@ -116,6 +128,7 @@ fn combine_into(
             *a = combine(*a, b);
             Ok(())
         }
+        // The rules compute with 0 and 1; the result stays a boolean, as the client asked for RESP3.
         (Value::Boolean(a), Value::Boolean(b)) => {
             *a = combine((*a).into(), b.into()) != 0;
             Ok(())
@@ -124,6 +137,8 @@ fn combine_into(
     }
 }
 
+/// Checks that a reply is an integer, a boolean or an array. The elements of an array are checked when they
+/// are combined.
 fn number(answer: Answer<'_>) -> Result<Value, Error> {
     match plain(answer.value) {
         value @ (Value::Int(_) | Value::Array(_) | Value::Boolean(_)) => Ok(value),

@@ -1,23 +1,32 @@
 //! Names with values: maps in RESP3, flat arrays in RESP2.
+//!
+//! `[x, 1, y, 2]` and `{x: 1, y: 2}` are read into the same pairs, merged, and written back in the form in
+//! which they came.
 
 use redis::Value;
 
 use crate::error::Error;
 use crate::plan::merge::{Answer, elements, plain, unexpected};
 
-/// Names with values, in the order they came.
+/// Names with values, in the order in which they came.
 pub(super) struct Pairs {
+    /// The form to be written back.
     kind: Kind,
+    /// Names are not checked for repetition: servers do not repeat them.
     pub(super) pairs: Vec<(Value, Value)>,
 }
 
+/// Form of the pairs on the connection.
 #[derive(Clone, Copy)]
 enum Kind {
+    /// An array of names and values in turn.
     Flat,
+    /// A map of RESP3.
     Map,
 }
 
 impl Pairs {
+    /// Reads the pairs of a reply in either form. An odd number of elements is an error.
     pub(super) fn read(answer: Answer<'_>) -> Result<Self, Error> {
         let node = answer.node;
         match plain(answer.value) {
@@ -27,6 +36,7 @@ impl Pairs {
             }),
             value => {
                 let items = elements(Answer { node, value })?;
+                // An error rather than a lost name: the reply is not of the form that the rule is for.
                 if !items.len().is_multiple_of(2) {
                     return Err(unexpected(node, "a name without a value"));
                 }
@@ -39,7 +49,7 @@ impl Pairs {
         }
     }
 
-    /// The value of a name.
+    /// Returns the value of a name.
     pub(super) fn get(&self, name: &[u8]) -> Option<&Value> {
         self.pairs
             .iter()
@@ -47,6 +57,7 @@ impl Pairs {
             .map(|(_, value)| value)
     }
 
+    /// Returns the value of a name, to be changed.
     pub(super) fn get_mut(&mut self, name: &[u8]) -> Option<&mut Value> {
         self.pairs
             .iter_mut()
@@ -54,14 +65,16 @@ impl Pairs {
             .map(|(_, value)| value)
     }
 
-    /// Takes the pairs of another node: values of names that are known go to `combine`, others to the end.
+    /// Adds the pairs of another node: the value of a known name is given to `combine` with the one so far,
+    /// others are appended.
     pub(super) fn join(
         &mut self,
         other: Self,
         mut combine: impl FnMut(&Value, &mut Value, Value) -> Result<(), Error>,
     ) -> Result<(), Error> {
         for (number, (name, value)) in other.pairs.into_iter().enumerate() {
-            // Mostly every node says the same names in the same order.
+            // Nodes of one version list the same names in the same order, so the place is tried first:
+            // searching for each of hundreds of names would take quadratic time.
             let at = match self.pairs.get(number) {
                 Some((known, _)) if *known == name => Some(number),
                 _ => self.pairs.iter().position(|(known, _)| *known == name),
@@ -74,7 +87,7 @@ impl Pairs {
         Ok(())
     }
 
-    /// The value they were read from, or would be.
+    /// Writes the pairs in the form in which they were read.
     pub(super) fn into_value(self) -> Value {
         match self.kind {
             Kind::Map => Value::Map(self.pairs),
@@ -88,7 +101,8 @@ impl Pairs {
     }
 }
 
-/// The pairs of all nodes as one, of the first node's kind.
+/// Joins the pairs of all nodes, in the form that the first node's had. `combine` gets the node's name, the
+/// name of the pair, the value so far and the node's value. `None` if there are no replies.
 pub(super) fn join_all(
     answers: Vec<Answer<'_>>,
     mut combine: impl FnMut(&str, &Value, &mut Value, Value) -> Result<(), Error>,
@@ -107,6 +121,7 @@ pub(super) fn join_all(
     Ok(merged)
 }
 
+/// True if a name, as a bulk or simple string, has these bytes.
 fn is_named(value: &Value, name: &[u8]) -> bool {
     match value {
         Value::BulkString(known) => known == name,

@@ -1,4 +1,7 @@
 //! CONFIG GET of all nodes as one map.
+//!
+//! `{port: 1, save: ""}` of node a and `{port: 2, save: ""}` of node b are `{port: "a=1,b=2", save: ""}`: a
+//! value that differs never passes for that of every node.
 
 use redis::Value;
 
@@ -7,13 +10,16 @@ use crate::plan::merge::pairs::Pairs;
 use crate::plan::merge::texts::{Text, alike_or_by_node, bulk};
 use crate::plan::merge::{Answer, unexpected};
 
-/// What one setting is at each node that has it.
+/// Values of one setting, by node. A node that does not know the setting, such as one of an older version, is
+/// left out.
 struct Setting<'n> {
+    /// As the first node with this setting wrote it.
     name: Value,
+    /// Node and value, in node order.
     values: Vec<(&'n str, String)>,
 }
 
-/// Settings that are alike have their value, others name the nodes.
+/// Merges CONFIG GET: equal values once, others by node.
 pub(super) fn settings(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     let mut frame = None;
     let mut settings: Vec<Setting<'_>> = Vec::new();
@@ -22,7 +28,8 @@ pub(super) fn settings(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
         let mut pairs = Pairs::read(answer)?;
         for (number, (name, value)) in pairs.pairs.drain(..).enumerate() {
             let value = Text::read(Answer { node, value })?.to_str().into_owned();
-            // Servers of one version mostly list their settings alike.
+            // Nodes of one version list their settings alike, so the place is tried before a search through
+            // hundreds of names.
             let at = match settings.get(number) {
                 Some(known) if known.name == name => Some(number),
                 _ => settings.iter().position(|known| known.name == name),
@@ -35,8 +42,10 @@ pub(super) fn settings(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
                 }),
             }
         }
+        // Emptied above: only the form of the first node's reply is kept.
         frame.get_or_insert(pairs);
     }
+    // There is always a reply: a command to all nodes without any is an error before it is merged.
     let Some(mut merged) = frame else {
         return Err(unexpected("", "nothing"));
     };
@@ -45,6 +54,7 @@ pub(super) fn settings(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
 }
 
 impl Setting<'_> {
+    /// The pair for the reply.
     fn merged(self) -> (Value, Value) {
         let values: Vec<(&str, &str)> = self
             .values

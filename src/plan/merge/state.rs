@@ -1,4 +1,4 @@
-//! What the nodes are doing: ROLE, FUNCTION STATS.
+//! ROLE and FUNCTION STATS: what the nodes are doing.
 
 use redis::Value;
 
@@ -6,9 +6,17 @@ use crate::error::{Error, ErrorKind};
 use crate::plan::merge::pairs::Pairs;
 use crate::plan::merge::{Answer, elements, unexpected};
 
+/// Name of the pair in FUNCTION STATS; its value is nil while no function runs.
 const RUNNING: &[u8] = b"running_script";
 
-/// The role that all nodes have. A master's has the replicas of all and the largest offset.
+/// Merges ROLE, if all nodes have the same role. `[master, 7, [x]]` and `[master, 9, [y]]` are `[master, 9,
+/// [x, y]]`: the replicas of all, and the largest replication offset. Of other roles the first node's reply
+/// is returned.
+///
+/// # Errors
+///
+/// [`Redis`](ErrorKind::Redis) if the roles differ, naming each: a client that checks for `master` must not
+/// be told so on behalf of a replica.
 pub(super) fn role(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     let mut merged: Vec<Value> = Vec::new();
     let mut roles: Vec<(&str, String)> = Vec::new();
@@ -28,9 +36,11 @@ pub(super) fn role(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
                 *offset = (*offset).max(*other);
                 replicas.extend_from_slice(more);
             }
+            // Of the other roles nothing is merged: a replica's master and the state of its link are its own.
             _ => {}
         }
     }
+    // After all replies are read, so that the error names every node.
     if roles.windows(2).any(|pair| pair[0].1 != pair[1].1) {
         let roles: Vec<String> = roles
             .iter()
@@ -47,7 +57,8 @@ pub(super) fn role(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     Ok(Value::Array(merged))
 }
 
-/// The first node's answer, with the first script that runs on any node.
+/// Returns the first node's FUNCTION STATS, with the first running script of any node in its place. The
+/// engines are the first node's.
 pub(super) fn running_script(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     let mut merged: Option<Pairs> = None;
     for answer in answers {
@@ -56,6 +67,7 @@ pub(super) fn running_script(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
             merged = Some(pairs);
             continue;
         };
+        // Only nil is replaced, so the first script in node order stays.
         if let Some(running @ Value::Nil) = merged.get_mut(RUNNING)
             && let Some(other) = pairs.get_mut(RUNNING)
         {

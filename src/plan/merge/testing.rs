@@ -1,17 +1,17 @@
-//! Answers for the tests of this room.
+//! Replies for the unit tests of this module, written briefly.
 
 use redis::Value;
 
 use super::{Answer, Question};
 
-/// Nobody asked.
+/// A request without arguments, for rules that do not look at it.
 pub(super) const NOTHING: Question<'static> = Question {
     args: &[],
     entropy: 0,
     missing: &[],
 };
 
-/// Answers of the nodes `a`, `b`, `c` and `d`.
+/// Replies of the nodes `a`, `b`, `c` and `d`, in this order.
 pub(super) fn answers(values: impl IntoIterator<Item = Value>) -> Vec<Answer<'static>> {
     values
         .into_iter()
@@ -20,19 +20,22 @@ pub(super) fn answers(values: impl IntoIterator<Item = Value>) -> Vec<Answer<'st
         .collect()
 }
 
+/// A bulk string.
 pub(super) fn text(text: &str) -> Value {
     Value::BulkString(text.as_bytes().to_vec())
 }
 
+/// An array of bulk strings.
 pub(super) fn texts(texts: &[&str]) -> Value {
     Value::Array(texts.iter().map(|one| text(one)).collect())
 }
 
+/// An array of integers.
 pub(super) fn ints(numbers: &[i64]) -> Value {
     Value::Array(numbers.iter().copied().map(Value::Int).collect())
 }
 
-/// A map as RESP2 has it.
+/// Names with values as RESP2 has them: a flat array.
 pub(super) fn flat(pairs: &[(&str, Value)]) -> Value {
     let items = pairs
         .iter()
@@ -40,7 +43,7 @@ pub(super) fn flat(pairs: &[(&str, Value)]) -> Value {
     Value::Array(items.collect())
 }
 
-/// A map as RESP3 has it.
+/// Names with values as RESP3 has them: a map.
 pub(super) fn map(pairs: &[(&str, Value)]) -> Value {
     let pairs = pairs
         .iter()

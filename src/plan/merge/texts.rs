@@ -1,23 +1,33 @@
-//! Texts: one after another, and what differs by node in one line.
+//! Texts: one after another, by node, and values that differ in one line.
+//!
+//! In RESP3 a text may be a verbatim string, which redis-rs returns as a value of its own: a merged text has
+//! the kind of the first node's.
 
 use redis::{Value, VerbatimFormat};
 
 use crate::error::Error;
 use crate::plan::merge::{Answer, kind_of, plain, unexpected};
 
-/// A text of the kind in which a node gave it.
+/// A text, and the kind of string in which a node sent it.
 pub(super) struct Text {
+    /// Kept, so that a merged text is of the first node's kind.
     kind: Kind,
+    /// The text; not necessarily UTF-8.
     pub(super) bytes: Vec<u8>,
 }
 
+/// Kind of string on the connection.
 enum Kind {
+    /// Bulk string: most texts in RESP2.
     Bulk,
+    /// Simple string.
     Status,
+    /// Verbatim string of RESP3, with its format: INFO, CLIENT LIST.
     Verbatim(VerbatimFormat),
 }
 
 impl Text {
+    /// Reads a reply that is a string of any kind.
     pub(super) fn read(answer: Answer<'_>) -> Result<Self, Error> {
         let (kind, bytes) = match plain(answer.value) {
             Value::BulkString(bytes) => (Kind::Bulk, bytes),
@@ -28,11 +38,12 @@ impl Text {
         Ok(Self { kind, bytes })
     }
 
+    /// The text as UTF-8; malformed bytes are replaced.
     pub(super) fn to_str(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.bytes)
     }
 
-    /// Other words of the same kind.
+    /// Returns other bytes as a string of this kind. Only bulk strings keep bytes that are not UTF-8.
     pub(super) fn with(self, bytes: Vec<u8>) -> Value {
         match self.kind {
             Kind::Bulk => Value::BulkString(bytes),
@@ -45,12 +56,15 @@ impl Text {
     }
 }
 
-/// Texts one after another.
+/// Concatenates texts as they are: `"id=1\n"` and `"id=7\n"` are `"id=1\nid=7\n"`. Each must end with its own
+/// line break, as CLIENT LIST does.
 pub(super) fn lines(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     let mut merged: Option<Text> = None;
     for answer in answers {
         let text = Text::read(answer)?;
         match &mut merged {
+            // The first node's text gives the kind; the bytes of the others are appended to it without a copy
+            // of their own.
             None => merged = Some(text),
             Some(merged) => merged.bytes.extend_from_slice(&text.bytes),
         }
@@ -61,7 +75,8 @@ pub(super) fn lines(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     }))
 }
 
-/// Texts one after another, each under its node's name.
+/// Concatenates texts under a heading for each node: `"# Node a\nfine\n# Node b\nso so\n"`. A node's error
+/// stands in the place of its text.
 pub(super) fn by_node(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     let mut kind = None;
     let mut all = Vec::new();
@@ -69,6 +84,8 @@ pub(super) fn by_node(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
         all.extend_from_slice(format!("# Node {}\n", answer.node.escape_debug()).as_bytes());
         match answer.value {
             Value::ServerError(error) => {
+                // Not returned as an error: the texts of the other nodes are what an administrator is looking
+                // for.
                 let details = error.details().unwrap_or_default();
                 all.extend_from_slice(format!("{} {details}", error.code()).as_bytes());
             }
@@ -78,6 +95,7 @@ pub(super) fn by_node(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
                 kind.get_or_insert(text);
             }
         }
+        // The next heading must begin a line.
         if !all.ends_with(b"\n") {
             all.push(b'\n');
         }
@@ -85,9 +103,9 @@ pub(super) fn by_node(answers: Vec<Answer<'_>>) -> Result<Value, Error> {
     Ok(kind.map_or(Value::Nil, |kind| kind.with(all)))
 }
 
-/// What differs, as one text: `a=1,b=2`. What is alike is said once.
+/// Returns the common value, or else `node=value` for each node: `1` for 1 and 1, `a=1,b=2` for 1 and 2.
 ///
-/// A comma parts the nodes, or a blank where a value has commas.
+/// Nodes are separated by a comma, or by a space if any value has commas.
 pub(super) fn alike_or_by_node(values: &[(&str, &str)]) -> String {
     let Some((_, first)) = values.first() else {
         return String::new();
@@ -95,6 +113,7 @@ pub(super) fn alike_or_by_node(values: &[(&str, &str)]) -> String {
     if values.iter().all(|(_, value)| value == first) {
         return (*first).to_owned();
     }
+    // The separator must not occur in a value, or the list could not be taken apart.
     let commas = values.iter().any(|(_, value)| value.contains(','));
     let parts = values
         .iter()
@@ -104,7 +123,8 @@ pub(super) fn alike_or_by_node(values: &[(&str, &str)]) -> String {
         .join(if commas { " " } else { "," })
 }
 
-/// A node's name as part of a field's name or of a list: without the characters that mean something there.
+/// Returns a node's name for use in the name of a field or in a list: characters other than letters, digits
+/// and `-_.` become `_`, since `:`, `,` and `=` separate there.
 pub(super) fn word(node: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
     node.chars()
@@ -112,10 +132,12 @@ pub(super) fn word(node: &str) -> String {
         .collect()
 }
 
+/// Returns a bulk string.
 pub(super) fn bulk(text: &str) -> Value {
     Value::BulkString(text.as_bytes().to_vec())
 }
 
+/// Converts to UTF-8, copying only if bytes have to be replaced.
 fn lossy(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes)
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())

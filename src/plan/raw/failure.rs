@@ -1,11 +1,12 @@
-//! Errors for requests of which the proxy writes and reads the bytes itself.
+//! Errors of requests that the proxy writes and reads by itself, without an exchange.
 
 use crate::command::Access;
 use crate::error::Error;
 use crate::plan::Failure;
 
 impl Failure {
-    /// The error for a write of which so many bytes (all or nothing) were sent.
+    /// Returns the error for a write of which `sent` bytes were sent. Callers pass all or nothing: with 0 the
+    /// write was certainly not carried out, otherwise its outcome is unknown.
     pub(crate) fn of_write(&self, node: &str, sent: usize) -> Error {
         Self {
             sent,

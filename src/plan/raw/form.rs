@@ -1,4 +1,4 @@
-//! Replies as they came, as the form in which an operation gives them.
+//! [`RawReplies`] as the form in which an operation returns its reply: the bytes of one frame.
 
 use redis::Value;
 
@@ -12,9 +12,10 @@ use crate::resp::{self, Protocol, Slice};
 
 impl ReplyForm for RawReplies {
     type Reply = Vec<u8>;
-    /// The protocol of replies that are made here.
+    /// Protocol in which replies are encoded that do not come from a node: merged ones, and errors.
     type Context = Protocol;
 
+    /// Returns the frame of a command that went to one node.
     fn single(answers: Answers<Self>, node: &str, access: Access) -> Result<Vec<u8>, Error> {
         match (answers.values.frame(0), answers.failure) {
             (Some(frame), _) => Ok(frame.to_vec()),
@@ -23,6 +24,7 @@ impl ReplyForm for RawReplies {
         }
     }
 
+    /// Returns the one reply of a command that went to several nodes.
     fn merged(
         batch: Batch<'_, '_>,
         exchange: Exchange<Self>,
@@ -30,6 +32,8 @@ impl ReplyForm for RawReplies {
         entropy: u64,
     ) -> Result<Vec<u8>, Error> {
         let mut out = Vec::new();
+        // One command has one reply, and nothing else is in this pipeline, so `usize::MAX` writes all of it:
+        // no large reply stops the writer, since the exchange of an operation keeps all replies.
         RawPipeline::of(batch)
             .reply_writer(&exchange, protocol, entropy)
             .write_next(&mut out, usize::MAX);
@@ -40,6 +44,7 @@ impl ReplyForm for RawReplies {
         cache.raw_recovery(args, reply)
     }
 
+    /// Records the effect of a script command in the cache. Returns the reply as the client must see it.
     fn record(
         scripts: &dyn ScriptStore,
         args: &[&[u8]],
@@ -47,7 +52,7 @@ impl ReplyForm for RawReplies {
         protocol: Protocol,
         reply: Vec<u8>,
     ) -> Vec<u8> {
-        // A script that runs again and again needs no lock that only one can hold.
+        // The common case, a script that runs again and again, takes the shared lock only.
         if scripts.snapshot().is_known(args) {
             return reply;
         }
@@ -58,6 +63,7 @@ impl ReplyForm for RawReplies {
         recorded
     }
 
+    /// Decodes the first reply; `None` if there is none, or it is malformed.
     fn first_value(&self) -> Option<Value> {
         resp::read(&mut Slice(self.frame(0)?)).ok()
     }

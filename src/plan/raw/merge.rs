@@ -1,17 +1,30 @@
-//! Answers of several nodes as one, without making values of them: for the merges that programs use all the time.
+//! Merges on frames, for the rules that programs use all the time: MSET, DEL, MGET, KEYS.
+//!
+//! ```text
+//! AllSucceeded   +OK  +OK                           +OK
+//! Sum            :2  :-1  :40                       :41
+//! Concat         *2 $1 a $1 b   *0   *1 $1 c        *3 $1 a $1 b $1 c
+//! KeyOrder       *2 $1 a $-1 (keys 0, 2)            *3 $1 a $1 b $-1
+//!                *1 $1 b     (key 1)
+//! any            -ERR x  -ERR x                     -ERR x
+//! ```
+//!
+//! Everything else, such as frames of different kinds, an error among successes, or a sum that overflows, is
+//! left to `plan::merge`, which decodes.
 
 use crate::command::Merge;
 use crate::resp::{canonical_integer, line_end, simple_length};
 use crate::resp::{write_int, write_line};
 
-/// Writes the merged answer, if these answers are of the plainest kind; otherwise writes nothing and says so. `keys` are the
-/// keys of each part, for [`Merge::KeyOrder`].
+/// Appends the merged reply to `out`. Returns false, and leaves `out` as it was, if the rule or these frames
+/// need decoding. `keys` are the places of each part's keys in the request, for [`Merge::KeyOrder`].
 pub(in crate::plan) fn merge_raw(
     rule: Merge,
     frames: &[&[u8]],
     keys: &[&[u32]],
     out: &mut Vec<u8>,
 ) -> bool {
+    // Before any rule: an error that all nodes share is the reply, whatever the rule.
     if let Some(error) = common_error(frames) {
         out.extend_from_slice(error);
         return true;
@@ -28,6 +41,7 @@ pub(in crate::plan) fn merge_raw(
             }
             None => false,
         },
+        // Nothing is written before all headers have been read, so a failure leaves `out` as it was.
         Merge::Concat => concatenated(frames, out).is_some(),
         Merge::KeyOrder => match in_key_order(frames, keys) {
             Some(items) => {
@@ -41,31 +55,34 @@ pub(in crate::plan) fn merge_raw(
     }
 }
 
-/// The error that all parts answer with, byte for byte: a server repeats bytes of the request in it, which need not be text.
+/// Returns the error that all parts have in common, byte for byte. Errors quote bytes of the request, which
+/// need not be UTF-8, so decoding would change them.
 fn common_error<'f>(frames: &[&'f [u8]]) -> Option<&'f [u8]> {
     let (&first, rest) = frames.split_first()?;
     let is_common = first.starts_with(b"-") && rest.iter().all(|&frame| frame == first);
     is_common.then_some(first)
 }
 
-/// The sum of numbers, if there is room for it.
+/// Returns the sum of integer replies; `None` if it overflows or one is not an integer.
 fn sum(frames: &[&[u8]]) -> Option<i64> {
     let mut numbers = frames.iter().map(|frame| number(frame, b':'));
     numbers.try_fold(0_i64, |sum, number| sum.checked_add(number?))
 }
 
-/// The number in the line of a reply of this kind.
+/// Returns the number in the first line of a frame of the kind `mark`, such as `:` or `*`.
 fn number(frame: &[u8], mark: u8) -> Option<i64> {
     let digits = frame.strip_prefix(&[mark])?;
     canonical_integer(&digits[..line_end(digits)?])
 }
 
-/// The elements of all parts one after another. None of them is looked at: there may be millions.
+/// Appends the elements of all parts under one header. The elements are copied as one block each part and not
+/// looked at: there may be millions.
 fn concatenated(frames: &[&[u8]], out: &mut Vec<u8>) -> Option<()> {
     let mut count = 0;
     for frame in frames {
         count += usize::try_from(number(frame, b'*')?).ok()?;
     }
+    // The headers count too, which is a few bytes more than needed, and spares a second pass.
     out.reserve(frames.iter().map(|frame| frame.len()).sum());
     write_line(out, b'*', count);
     for frame in frames {
@@ -74,7 +91,8 @@ fn concatenated(frames: &[&[u8]], out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// The elements of all parts in the places of their keys.
+/// Returns the elements of all parts in the places of their keys; `None` if a part has not one element per
+/// key, or an element is itself an array, whose end is not found here.
 fn in_key_order<'f>(frames: &[&'f [u8]], keys: &[&[u32]]) -> Option<Vec<&'f [u8]>> {
     let total = keys.iter().map(|part| part.len()).sum();
     let mut items: Vec<&[u8]> = vec![b""; total];

@@ -1,4 +1,19 @@
-//! The answers of a batch passed on as they came, and read only where several become one.
+//! One round of a client's requests, and its replies written in their order.
+//!
+//! A round is what the proxy read from a client at once and may send at once. Its commands are spread over
+//! the nodes; each node's replies come back in one list of frames. [`RawPipeline`] gathers the round,
+//! [`ReplyWriter`] puts the frames in the order of the requests, with the proxy's own replies between them.
+//!
+//! ```text
+//!  round           node A     node B      places     written
+//!  GET a           slot 0                 (0, 0)     frame 0 of A
+//!  PING                                              local reply, before command 1
+//!  GET b                      slot 0      (1, 0)     frame 0 of B
+//!  MGET a b        slot 1     slot 1      FAN_OUT    merge of frame 1 of A and frame 1 of B
+//! ```
+//!
+//! The writer works in steps: a caller sends what it has before it takes more, so the replies to one client
+//! are not copied into one large buffer.
 
 use crate::command::{Access, Args, PackedCommands};
 use crate::error::Error;
@@ -13,33 +28,36 @@ use crate::plan::{
 use crate::resp;
 use crate::resp::Protocol;
 
-/// A round of commands of one client that speaks the wire format itself, and what it is told without asking a node.
+/// The requests of one round, and the replies that the proxy gives without a node.
 pub(crate) struct RawPipeline<'r, 'f> {
     batch: Batch<'r, 'f>,
+    /// The script cache, looked at only if the round has scripts.
     snapshot: CacheSnapshot<'r>,
-    /// The scripts of the round.
+    /// Rewrites the scripts of the round; made for the first of them.
     rewriter: Option<ScriptRewriter<'f>>,
-    /// Replies of our own.
+    /// The proxy's own replies, one after another.
     local: Vec<u8>,
-    /// For each of them: how many commands come before it, and where it ends.
+    /// For each of the proxy's own replies: the number of commands before it, and where it ends in `local`.
+    /// Ascending.
     local_ends: Vec<(u32, usize)>,
-    /// Commands whose answer is not wanted, ascending.
+    /// Commands whose replies are dropped (CLIENT REPLY OFF, SKIP), ascending.
     suppressed: Vec<u32>,
-    /// So many bytes of requests were added.
+    /// Total length of the requests added, in bytes.
     bytes: usize,
 }
 
-/// Where a command's answer is: the exchange, and the number in it.
+/// Where the reply to a command is: index of the exchange's node request, and number of the frame in it. For
+/// [`FAN_OUT`], the second is the number of the fan-out.
 type ReplyPlace = (u16, u32);
 
-/// The answer of one part as it came; or why there is none.
+/// The frame of one part, or the error in its place; `Err(None)` if nothing is known of it.
 type PartAnswer<'a> = Result<&'a [u8], Option<Error>>;
 
-/// A command whose answers come from several nodes.
+/// In a [`ReplyPlace`], marks a command whose reply is merged from parts.
 const FAN_OUT: u16 = u16::MAX;
 
 impl<'r, 'f> RawPipeline<'r, 'f> {
-    /// One that holds this batch.
+    /// Returns a pipeline for this batch, without scripts.
     pub(in crate::plan) fn of(batch: Batch<'r, 'f>) -> Self {
         Self {
             batch,
@@ -52,7 +70,8 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
         }
     }
 
-    /// For requests of about so many bytes altogether. `entropy` is any number: see [`Batch::new`].
+    /// Returns an empty pipeline for about `bytes` bytes of requests. `entropy` is any number: see
+    /// [`Batch::new`].
     pub(crate) fn new(
         router: &'r Router,
         snapshot: CacheSnapshot<'r>,
@@ -72,8 +91,9 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
         self.batch.add(frame, args, routed);
     }
 
-    /// Adds EVAL or EVALSHA, unless there is more to do about it than to send it. A node that may lack the script is given
-    /// it along.
+    /// Adds an EVAL or EVALSHA whose script is remembered, with the source if the node may lack it. Returns
+    /// false, and adds nothing, for a script that is not: its reply teaches the cache, which is done outside
+    /// of a round.
     pub(crate) fn try_add_script(
         &mut self,
         frame: &'f [u8],
@@ -91,46 +111,49 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
         fits
     }
 
-    /// Who plans its commands.
+    /// The router that plans the commands of this round.
     #[inline]
     pub(crate) fn router(&self) -> &'r Router {
         self.batch.router
     }
 
-    /// What scripts are known.
+    /// Returns the script cache by which the commands are routed.
     pub(crate) fn snapshot(&self) -> CacheSnapshot<'r> {
         self.snapshot
     }
 
-    /// The command added last is carried out, and its answer thrown away.
+    /// Drops the reply to the command added last, which is carried out all the same.
     pub(crate) fn suppress_last(&mut self) {
         if let Some(last) = self.batch.commands.checked_sub(1) {
             self.suppressed.push(last);
         }
     }
 
-    /// Adds a reply of our own, written by `write`.
+    /// Adds one of the proxy's own replies, written by `write`, behind the commands so far.
     pub(crate) fn push_local(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.local);
         self.local_ends
             .push((self.batch.commands, self.local.len()));
     }
 
-    /// How many commands and bytes are to be sent.
+    /// Number of commands to be sent, and of bytes.
     pub(crate) fn size(&self) -> (u32, usize) {
         (self.batch.commands, self.bytes)
     }
 
-    /// What each node gets, in node order. All replies are kept.
+    /// Returns the requests of each node, in node order. All replies are kept.
     pub(crate) fn whole_exchange(&mut self) -> Exchange<RawReplies> {
         self.batch.exchange()
     }
 
-    /// What each node gets, in node order. Replies that can be asked for again are not kept when they are large.
+    /// Returns the requests of each node, in node order. Large replies of a node that gets only whole reads
+    /// are not kept, since they can be asked for again.
     pub(crate) fn exchange(&mut self) -> Exchange<RawReplies> {
         let mut exchange: Exchange<RawReplies> = self.batch.exchange();
         for request in exchange.requests_mut() {
             let again = |slot: &ReplySlot| slot.part == WHOLE && slot.access == Access::Read;
+            // All of them, because the request is one unit: what is dropped is decided by size, when the kind
+            // of the command is no longer known.
             if request.slots.iter().all(again) {
                 request.ending = ExpectedEnd::Repeatable;
             }
@@ -138,7 +161,8 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
         exchange
     }
 
-    /// The replies to all requests, in their order. Where a merge leaves a choice, `entropy` decides.
+    /// Returns the writer of the replies to all requests, in their order. `entropy` decides where a merge
+    /// leaves a choice.
     pub(crate) fn reply_writer<'t>(
         &'t self,
         exchange: &'t Exchange<RawReplies>,
@@ -161,7 +185,8 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
         }
     }
 
-    /// Where each command's answer is, and the answers of the parts of those that went to several nodes.
+    /// Returns the place of each command's reply, and the frames of the parts of those that went to several
+    /// nodes.
     fn sort<'a>(
         &self,
         exchange: &'a Exchange<RawReplies>,
@@ -171,6 +196,7 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
         let nothing =
             |spread: &FanOut<'_>| spread.part_count(batch.router).map(|_| Err(None)).collect();
         let mut parts: Vec<Vec<PartAnswer<'a>>> = batch.fan_outs.iter().map(nothing).collect();
+        // Before the slots are read: a part finds its fan-out through the place of its command.
         for (number, spread) in (0..).zip(&batch.fan_outs) {
             places[spread.command as usize] = (FAN_OUT, number);
         }
@@ -180,7 +206,8 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
                     (WHOLE, _) => places[slot.command as usize] = (at, number),
                     (part, (_, spread)) => {
                         let place = &mut parts[spread as usize][usize::from(part)];
-                        // What was refused stays refused, whatever the request behind it says.
+                        // WAIT has two requests per part: a write as a barrier, then WAIT itself. If the
+                        // barrier is refused, its error is the part's reply, whatever WAIT returns.
                         if !matches!(place, Ok([b'-', ..])) {
                             *place = self.part(exchange, answers, number as usize);
                         }
@@ -191,6 +218,7 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
         (places, parts)
     }
 
+    /// Returns the frame of a part, or the error of the connection that failed before it came.
     fn part<'a>(
         &self,
         exchange: &NodeRequest,
@@ -206,7 +234,7 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
     }
 }
 
-/// Replies on their way to the client.
+/// Writes the replies of one round to its client. A cursor: each call goes on where the last one stopped.
 pub(crate) struct ReplyWriter<'t, 'r, 'f> {
     pipeline: &'t RawPipeline<'r, 'f>,
     exchange: &'t Exchange<RawReplies>,
@@ -214,40 +242,49 @@ pub(crate) struct ReplyWriter<'t, 'r, 'f> {
     entropy: u64,
     places: Vec<ReplyPlace>,
     parts: Vec<Vec<PartAnswer<'t>>>,
-    /// The command whose turn it is, and the first of the marks, of the bytes said and of the silent commands that are not
-    /// passed yet.
+    /// Number of the command whose reply is written next.
     next: usize,
+    /// The first of `local_ends` that is not written yet.
     local_next: usize,
+    /// Number of bytes of `local` that are written.
     local_written: usize,
+    /// The first of `suppressed` that is not passed yet.
     silent: usize,
-    /// The request that was looked for last: its exchange, its number, and where the next one begins.
+    /// The request that [`large`](Self::large) found last: its node request, its number, and where the one
+    /// behind it begins. `usize::MAX` at first, which no node request has.
     found: (usize, usize, usize),
 }
 
 /// A request whose reply was too large to be kept.
 #[derive(Debug)]
 pub(crate) struct OversizedReply<'t> {
+    /// The node to ask again. No other has the reply.
     pub(crate) node: NodeIndex,
+    /// The request, packed as it was sent.
     pub(crate) request: &'t [u8],
 }
 
-/// How far the replies of a round were written.
+/// Where the writer stopped.
 #[derive(Debug)]
 pub(crate) enum WriteProgress<'t> {
+    /// All replies are written.
     All,
-    /// There are enough bytes to be sent first.
+    /// `out` is full: send it, and call again.
     Enough,
-    /// This reply comes next. It is so large that it is not copied.
+    /// Send `out`, then these bytes, which are the next reply: too large to be copied.
     Next(&'t [u8]),
-    /// This reply comes next, and has to be asked for again.
+    /// Send `out`, then ask for this reply again and pass it on.
     Until(OversizedReply<'t>),
 }
 
 impl<'t> ReplyWriter<'t, '_, '_> {
-    /// Appends replies to `out`, until it has `enough` bytes or a reply comes that was not kept.
+    /// Appends replies to `out` until it has `enough` bytes, or the next reply is not to be copied. `out` may
+    /// exceed `enough` by one reply, which is either merged or shorter than `enough`.
     pub(crate) fn write_next(&mut self, out: &mut Vec<u8>, enough: usize) -> WriteProgress<'t> {
         while let Some(&(exchange, number)) = self.places.get(self.next) {
             self.write_local_until(self.next as u32, out);
+            // Before `next` moves on, so that the next call begins with this command. The returns below come
+            // after it, because the caller writes the reply that they hand over.
             if out.len() >= enough {
                 return WriteProgress::Enough;
             }
@@ -279,7 +316,7 @@ impl<'t> ReplyWriter<'t, '_, '_> {
         WriteProgress::All
     }
 
-    /// Writes the replies of our own that come before this command.
+    /// Appends the proxy's own replies that come before this command.
     fn write_local_until(&mut self, command: u32, out: &mut Vec<u8>) {
         while let Some(&(before, end)) = self.pipeline.local_ends.get(self.local_next)
             && before <= command
@@ -290,9 +327,11 @@ impl<'t> ReplyWriter<'t, '_, '_> {
         }
     }
 
+    /// Finds the request of an oversized reply in the packed requests, and remembers its place.
     fn large(&mut self, at: usize, number: usize) -> OversizedReply<'t> {
         let (exchange, _) = self.exchange.part(at);
-        // From the one before on, lest many large replies take quadratic time.
+        // From the request found last: from the beginning each time, many large replies would take quadratic
+        // time.
         let (mut next, mut start) = match self.found {
             (found, before, end) if found == at && before < number => (before + 1, end),
             _ => (0, 0),
@@ -312,6 +351,7 @@ impl<'t> ReplyWriter<'t, '_, '_> {
         }
     }
 
+    /// Appends the error in the place of a reply that never came.
     fn write_failure(&self, exchange: usize, number: usize, out: &mut Vec<u8>) {
         let batch = &self.pipeline.batch;
         let (exchange, answers) = self.exchange.part(exchange);
@@ -322,10 +362,12 @@ impl<'t> ReplyWriter<'t, '_, '_> {
         self.protocol.write(out, &missing(error, name).to_reply());
     }
 
+    /// Appends the merged reply of a fan-out.
     fn write_merged(&self, spread: usize, out: &mut Vec<u8>) {
         let batch = &self.pipeline.batch;
         let (spread, parts) = (&batch.fan_outs[spread], &self.parts[spread]);
         let frames: Vec<&[u8]> = parts.iter().flatten().copied().collect();
+        // A part that failed needs the merge below, which knows which rules tolerate it.
         if frames.len() == parts.len() {
             let keys: Vec<&[u32]> = match &spread.plan {
                 Plan::Split(split) => split.parts.iter().map(|part| &part.keys[..]).collect(),
@@ -367,10 +409,10 @@ mod tests {
         Router::new(Arc::new(topology), table, SplitWrites::Allowed)
     }
 
-    /// In the place of a reply that the node sent and nobody kept.
+    /// Stands for a reply that the node sent and that was not kept.
     const OVERSIZED: &str = "(oversized)";
 
-    /// What a client is told that sends `requests`, when the nodes answer with `replies` and then no more.
+    /// Returns what a client gets that sends `requests`, if the nodes send `replies` and then nothing.
     fn replies_to(
         requests: &[&str],
         replies: [&[&str]; 2],

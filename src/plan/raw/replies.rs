@@ -1,85 +1,106 @@
-//! Answers as they came over the wire, for those who only pass them on.
+//! Replies as they came from a node, one frame after another.
+//!
+//! [`RawReplies`] is built for many small replies and few large ones: small frames share pieces of memory, a
+//! large one has its own. The bytes held are reported to a [`ByteMeter`], by which the proxy limits what one
+//! client may keep waiting.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::plan::{ExpectedEnd, ReplyBuffer};
 
-/// The meter is told of growth by at least this many bytes, so that small replies cost it nothing.
+/// Growth in bytes that is reported to the meter. Less is not, so that small replies cost nothing.
 const METERED_BYTES_MIN: usize = 64 << 10;
 
-/// Counts the bytes of replies that are held for one client.
+/// Counts the bytes of replies that are held for one client. Shared by the exchanges of a round, hence
+/// `&self`.
 pub(crate) trait ByteMeter: fmt::Debug + Send + Sync {
-    /// More bytes are held.
+    /// Called when this many more bytes are held.
     fn add(&self, bytes: usize);
-    /// Bytes were freed.
+    /// Called when this many bytes were freed.
     fn subtract(&self, bytes: usize);
 }
 
-/// A meter that several replies share.
+/// One meter, shared by the replies of all nodes.
 pub(crate) type SharedByteMeter = Arc<dyn ByteMeter>;
 
-/// An answer of more bytes need not be kept when it can be asked for again.
+/// Size in bytes above which a repeatable reply is not kept.
 pub(crate) const LARGE_BYTES: usize = 4 << 20;
 
-/// Once so many bytes of repeatable answers are kept, only small ones are added: those of up to [`SMALL_BYTES`].
+/// Total in bytes of repeatable replies above which only small ones are kept, of up to [`SMALL_BYTES`]: a
+/// pipeline of many replies just below [`LARGE_BYTES`] would otherwise add up.
 const KEPT_BYTES_MAX: usize = 16 << 20;
+/// Size in bytes up to which a reply is always kept: asking again would cost more than its memory.
 const SMALL_BYTES: usize = 64 << 10;
 
-/// Small replies are kept together in pieces of memory of up to so many bytes; a larger one has a piece of its own.
+/// Size in bytes of the pieces of memory that small replies share; a larger reply has a piece of its own.
 ///
-/// So no piece is copied because it grows, and large ones go back to the system as soon as they are freed.
+/// Only the first piece grows, up to this size; all others are allocated once and never copied. The memory of
+/// a large reply returns to the system as soon as it is freed.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Replies one after another, not decoded.
+/// Frames of replies in the order in which they came, not decoded.
+///
+/// ```text
+///  pieces  [ +OK | :1 | $3 abc ] [ $100000 ... ] [ +OK ]
+///  ends       0,5   0,9  0,18       1,100011        2,5
+/// ```
 #[derive(Debug, Default)]
 pub(crate) struct RawReplies {
+    /// Frames end to end. A frame never spans two pieces.
     pieces: Vec<Vec<u8>>,
+    /// One per reply, ascending.
     ends: Vec<ReplyEnd>,
+    /// Total length of the pieces.
     bytes: usize,
+    /// Counts the bytes; `None` if nobody limits them.
     meter: Option<SharedByteMeter>,
-    /// What the meter was told.
+    /// Bytes that the meter counts for this value; given back on drop.
     metered: usize,
 }
 
-/// One reply as it came over the wire.
+/// A reply that has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RawReply<'r> {
-    /// All of its bytes.
+    /// All of its bytes, line ends included.
     Complete(&'r [u8]),
-    /// It came, and was too large to be kept: see [`ExpectedEnd::Repeatable`](crate::plan::ExpectedEnd).
+    /// It was too large to be kept, and the request has to be sent again: see
+    /// [`ExpectedEnd::Repeatable`](crate::plan::ExpectedEnd).
     Oversized,
 }
 
-/// Where one reply ends.
+/// End of one reply. It begins where the one before it ends, or at the beginning of its piece.
 #[derive(Clone, Copy, Debug)]
 struct ReplyEnd {
+    /// Index of its piece.
     piece: u32,
     /// Nothing of the reply is kept. The flag lies in what would be padding, so it costs no memory.
     is_oversized: bool,
-    /// The place in the piece.
+    /// Offset in the piece.
     end: usize,
 }
 
 impl RawReplies {
-    /// No replies yet; `meter` counts the bytes of those to come.
+    /// Returns an empty list; `meter` counts the bytes of replies to come.
     pub(crate) fn with_meter(meter: Option<SharedByteMeter>) -> Self {
         let mut frames = Self::default();
         frames.meter = meter;
         frames
     }
 
-    /// Adds a reply.
+    /// Appends a reply, which must be one whole frame.
     #[inline]
     pub(crate) fn push(&mut self, frame: &[u8]) {
         self.push_reply(frame, false);
     }
 
-    /// Adds a reply that was too large to be kept.
+    /// Appends a reply that came but was too large to be kept. It takes a place, so that those behind it keep
+    /// theirs.
     pub(crate) fn push_oversized(&mut self) {
         self.push_reply(b"", true);
     }
 
+    /// Appends the frame to the last piece if it fits, or else to a new one.
     #[inline]
     fn push_reply(&mut self, frame: &[u8], is_oversized: bool) {
         match self.pieces.last_mut() {
@@ -88,7 +109,8 @@ impl RawReplies {
             }
             last => {
                 let mut piece = Vec::new();
-                // One that follows a full one will probably be full as well.
+                // The first piece grows as needed: most exchanges have few replies. One that follows a full
+                // piece will probably fill up as well.
                 if last.is_some() {
                     piece.reserve_exact(PIECE_BYTES.max(frame.len()));
                 }
@@ -108,22 +130,25 @@ impl RawReplies {
         }
     }
 
-    /// How many bytes the replies have together.
+    /// Total length of the kept replies in bytes.
     pub(crate) fn byte_count(&self) -> usize {
         self.bytes
     }
 
-    /// Tells the meter how much memory the replies take now.
+    /// Reports the memory that the replies take now. `ends` is counted too: millions of five-byte replies
+    /// take more there than in the pieces.
     fn update_meter(&mut self) {
         if let Some(meter) = &self.meter {
             let held = self.bytes + self.ends.capacity() * size_of::<ReplyEnd>();
+            // Two calls, since the difference may have either sign and a meter counts in `usize`; one of them
+            // is 0.
             meter.add(held.saturating_sub(self.metered));
             meter.subtract(self.metered.saturating_sub(held));
             self.metered = held;
         }
     }
 
-    /// Reply number `number`, if it has come.
+    /// Reply number `number`; `None` if it has not come.
     #[inline]
     pub(crate) fn get(&self, number: usize) -> Option<RawReply<'_>> {
         let last = *self.ends.get(number)?;
@@ -138,8 +163,8 @@ impl RawReplies {
         Some(RawReply::Complete(frame))
     }
 
-    /// The bytes of reply number `number`, if it has come and was kept. All replies are kept but those to
-    /// [`ExpectedEnd::Repeatable`](crate::plan::ExpectedEnd) requests.
+    /// Bytes of reply number `number`; `None` if it has not come, or was too large to be kept. The latter
+    /// only happens to [`ExpectedEnd::Repeatable`](crate::plan::ExpectedEnd) requests.
     #[inline]
     pub(crate) fn frame(&self, number: usize) -> Option<&[u8]> {
         match self.get(number)? {
@@ -150,7 +175,8 @@ impl RawReplies {
 }
 
 impl ExpectedEnd {
-    /// How many bytes of the next answer are kept, when it is passed on unread and `kept` bytes of those before it are.
+    /// Maximum size in bytes of the next reply that is kept, when `kept` bytes of replies before it are. Only
+    /// repeatable requests have a bound: a reply to a write cannot be asked for again.
     pub(crate) fn reply_bytes_max(self, kept: usize) -> usize {
         match self {
             Self::Repeatable if kept < KEPT_BYTES_MAX => LARGE_BYTES,
@@ -175,11 +201,14 @@ impl ReplyBuffer for RawReplies {
             }
             None => self.pieces.clear(),
         }
+        // Counted anew, and reported whatever the difference: memory was freed.
         self.bytes = self.pieces.iter().map(Vec::len).sum();
         self.update_meter();
     }
 
     fn join(&mut self, mut more: Self) {
+        // `more` begins with a piece of its own, so its first reply begins at 0 and its ends stay valid but
+        // for the index.
         let before = self.pieces.len() as u32;
         self.pieces.append(&mut more.pieces);
         self.ends.extend(more.ends.iter().map(|last| ReplyEnd {
@@ -187,7 +216,8 @@ impl ReplyBuffer for RawReplies {
             ..*last
         }));
         self.bytes += more.bytes;
-        // Where nothing came before, nothing was metered.
+        // `more` gives back on drop what it metered; `self.update_meter` then counts its bytes here. With no
+        // meter of its own this value counted nothing so far.
         if self.meter.is_none() {
             self.meter.clone_from(&more.meter);
         }

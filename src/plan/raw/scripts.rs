@@ -1,4 +1,8 @@
-//! The script cache and replies that are passed on as bytes: only errors are decoded.
+//! The script cache and replies that stay bytes.
+//!
+//! Only three kinds of frames are decoded: errors, since they decide whether a command took effect; the reply
+//! to SCRIPT EXISTS, which is completed; and the reply to an EXEC with scripts in it. The reply to an EVAL
+//! may be megabytes and says nothing about the script.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,7 +16,8 @@ use crate::resp;
 use crate::resp::Protocol;
 
 impl ScriptCache {
-    /// Whether nothing is to be learned from this request, and the script it runs is remembered.
+    /// True if the script that this request runs is remembered, so that its reply has nothing to teach. False
+    /// for everything but EVAL and EVALSHA.
     pub(crate) fn is_known(&self, args: &[&[u8]]) -> bool {
         match ScriptCommand::of(args) {
             Some(ScriptCommand::EvalSha(sha)) => self.source(sha).is_some(),
@@ -21,7 +26,7 @@ impl ScriptCache {
         }
     }
 
-    /// What to do about this reply: see [`recovery`](Self::recovery).
+    /// Returns the repair for this reply: see [`recovery`](Self::recovery).
     pub(crate) fn raw_recovery(&self, args: &[&[u8]], reply: &[u8]) -> Option<Recovery> {
         match reply.first() {
             Some(b'-') => self.recovery(args, &read(reply)),
@@ -29,7 +34,8 @@ impl ScriptCache {
         }
     }
 
-    /// Notes what a request did by its reply. Gives the reply as the client has to see it.
+    /// Records the effect of a request, judging by its reply. Returns the reply as the client must see it:
+    /// borrowed and unchanged, but for SCRIPT EXISTS.
     pub(crate) fn record_raw_reply<'b>(
         cache: &mut Arc<Self>,
         args: &[&[u8]],
@@ -38,7 +44,7 @@ impl ScriptCache {
     ) -> Cow<'b, [u8]> {
         let asked = ScriptCommand::of(args)
             .is_some_and(|concern| concern.is_exists_on_all(Scope::AllNodes));
-        // Of all others only a refusal matters.
+        // For all other commands any reply but an error means success, and `Okay` stands for it.
         let mut answer = match reply.first() {
             Some(b'-') => read(reply),
             _ if asked => read(reply),
@@ -57,7 +63,7 @@ impl ScriptCache {
 }
 
 impl ScriptJournal<'_> {
-    /// Takes away the answers that belong to nobody.
+    /// Removes the replies to preloads, before any reply is matched with its place.
     pub(crate) fn drop_raw_preloads(&self, answers: &mut Answers<RawReplies>) {
         let mut wanted = RawReplies::default();
         for number in self.preloads()..answers.values.count() {
@@ -66,13 +72,13 @@ impl ScriptJournal<'_> {
         answers.values = wanted;
     }
 
-    /// Notes what the commands of a transaction did by what EXEC answered.
+    /// Records the effects of the commands of a transaction, judging by the reply to EXEC.
     pub(crate) fn record_raw(&self, cache: &mut Arc<ScriptCache>, exec: &[u8]) {
         self.record(cache, &mut [read(exec)]);
     }
 }
 
-/// What cannot be read teaches nothing.
+/// Decodes a frame. A malformed one becomes nil, from which nothing is recorded.
 fn read(reply: &[u8]) -> Value {
     resp::read(&mut resp::Slice(reply)).unwrap_or_default()
 }

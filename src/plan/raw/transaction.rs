@@ -7,7 +7,8 @@ use crate::plan::{Answers, PlannedTransaction, RawReplies, ReplyBuffer};
 use crate::resp::Protocol;
 
 impl PlannedTransaction {
-    /// A transaction that any other node may carry out as well, as long as it was not sent.
+    /// Returns the request for a transaction without keys, which may go to another node as long as it was not
+    /// sent. It has `commands` + 2 replies: MULTI, QUEUED for each command, EXEC.
     pub(crate) fn exchange_anywhere(
         node: NodeIndex,
         packed: &[u8],
@@ -17,8 +18,11 @@ impl PlannedTransaction {
         NodeRequest::transaction(node, packed.to_vec(), slots)
     }
 
-    /// What EXEC answered, as it came. Where a command was refused when it was queued, which the client has not been told,
-    /// the reason is given in the words that servers have for it.
+    /// Appends the reply to EXEC to `out`, as it came, or the error of a connection that failed.
+    ///
+    /// The client sees only this reply: to its MULTI and its commands the proxy replied by itself, before
+    /// anything was sent. If a node refused one of the commands while queuing, EXEC fails with EXECABORT, and
+    /// the reason is appended in the form that newer servers use.
     pub(crate) fn raw_exec_reply(
         node: &str,
         answers: &Answers<RawReplies>,
@@ -35,8 +39,10 @@ impl PlannedTransaction {
         };
         let mut queued = (1..answers.values.count()).filter_map(frame);
         match (frame(0), queued.find(|answer| answer.starts_with(b"-"))) {
-            // A server that refuses MULTI may have run the commands one by one: its refusal must not get lost.
+            // A server that refuses MULTI may have run the commands one by one: its refusal must not get
+            // lost.
             (Some(multi @ [b'-', ..]), _) => out.extend_from_slice(multi),
+            // `why != last`: EXEC itself is among the frames searched.
             (_, Some(why)) if last.starts_with(b"-EXECABORT") && why != last => {
                 out.extend_from_slice(b"-EXECABORT Transaction discarded because of: ");
                 out.extend_from_slice(&why[1..]);

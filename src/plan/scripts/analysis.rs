@@ -1,4 +1,15 @@
-//! Where may a script go that declares no key?
+//! To which node may a script go that declares no keys?
+//!
+//! EVAL with `numkeys` 0 gives the client no key to route by, yet the script may name keys in its source:
+//! `redis.call('GET', 'k')`. The rule: if the source shows every key that it touches, the script goes to
+//! their node; if it shows that there are none, to any node; otherwise it is refused, since a node chosen at
+//! random would read a key that lives on another one and find nothing.
+//!
+//! ```text
+//! EVAL "return redis.call('GET', 'k')" 0          node of k
+//! EVAL "return redis.call('TIME')" 0              any node
+//! EVAL "return redis.call('GET', ARGV[1])" 0      refused
+//! ```
 
 use std::sync::Arc;
 
@@ -11,14 +22,20 @@ use crate::plan::scripts::lua;
 use crate::resp::canonical_integer;
 
 impl ScriptCache {
-    /// The rule for a script or function that declares no key: its text must show the keys that it touches, and it goes
-    /// where they are; it may go to any node when there is none. A script goes by its sum, and a function by its name, to
-    /// the text that is remembered.
+    /// Returns the keys that a script or function without declared keys touches, all literals of its source;
+    /// empty if it touches none. The source of an EVALSHA is found in the cache by its SHA1, that of an FCALL
+    /// by the name of the function.
+    ///
+    /// A function counts as known only if none of the libraries that name it can have been replaced unseen
+    /// (see [`latest_libraries_of`](Self::latest_libraries_of)). The keys of the whole library are returned,
+    /// since which of its lines run in a call is not known; if several libraries name the function, those of
+    /// all of them.
     ///
     /// # Errors
     ///
-    /// [`Unroutable`](ErrorKind::Unroutable) when the text does not show it, and the server's own words when there is no
-    /// text: `NOSCRIPT`, `ERR Function not found`.
+    /// [`Unroutable`](ErrorKind::Unroutable) if the source does not show its keys. If there is no source, the
+    /// error that a server would send: `NOSCRIPT`, or `ERR Function not found` once the libraries of a node
+    /// have been listed.
     pub(crate) fn literal_keys<'s>(
         &'s self,
         commands: &CommandTable,
@@ -34,6 +51,8 @@ impl ScriptCache {
             Some(ScriptCommand::Call(function)) => {
                 let known = self.latest_libraries_of(function);
                 let known = known.ok_or_else(|| may_touch_data(command, args))?;
+                // Only a listing proves absence: without it another client may have loaded the library, and
+                // after a FUNCTION RESTORE the cache holds a payload that it cannot read.
                 if known.is_empty() && !self.has_restored() && self.has_listed_libraries() {
                     return Err(server_style(command, "Function not found"));
                 }
@@ -48,9 +67,11 @@ impl ScriptCache {
     }
 }
 
-/// The server's words for a number of keys that it does not take.
+/// Returns the error that a server sends for a `numkeys` argument which is not a number, negative, or larger
+/// than the number of arguments that follow.
 pub(crate) fn wrong_key_count(command: &CommandSpec, args: &[&[u8]]) -> Error {
     let concern = ScriptCommand::of(args);
+    // A server checks the length of the SHA1 before it reads `numkeys`.
     if let Some(ScriptCommand::EvalSha(sha)) = concern
         && ScriptSha::parse(sha).is_none()
     {
@@ -66,13 +87,14 @@ pub(crate) fn wrong_key_count(command: &CommandSpec, args: &[&[u8]]) -> Error {
     server_style(command, text)
 }
 
-/// The server's words, so that whoever knows them loads the script.
+/// The NOSCRIPT error of a server. Libraries such as redis-rs' `Script` recognise it, and load the script.
 fn no_script() -> Error {
     const TEXT: &str = "No matching script. Please use EVAL.";
     let error = server_error("NOSCRIPT", TEXT);
     Error::new(ErrorKind::Redis, format!("NOSCRIPT: {TEXT}")).caused_by(Arc::new(error.into()))
 }
 
+/// The refusal of a script whose keys are not known, with the cure.
 fn may_touch_data(command: &CommandSpec, args: &[&[u8]]) -> Error {
     let what = match (ScriptCommand::of(args), args.get(1)) {
         (Some(ScriptCommand::Call(_)), Some(name)) => {

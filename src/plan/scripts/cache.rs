@@ -1,4 +1,10 @@
-//! The scripts and libraries that went through a client.
+//! The scripts and libraries that passed through a client.
+//!
+//! [`ScriptCache`] holds two things with a bound each: scripts by their SHA1, and *loads*, the requests that
+//! brought libraries to the nodes (FUNCTION LOAD, FUNCTION RESTORE) in their order. It fills in two ways:
+//! from requests that succeeded ([`record_reply`](ScriptCache::record_reply)), and from FUNCTION LIST
+//! ([`record_libraries`](ScriptCache::record_libraries)). It is never persisted. A script is identified by its
+//! SHA1, so its source is never outdated; the code of a library is, if another client has replaced it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,43 +16,52 @@ use crate::plan::scripts::command::{Scope, ScriptCommand, ScriptSha};
 use crate::plan::scripts::lua;
 use crate::resp::canonical_integer;
 
-/// So many scripts a client remembers, and as many libraries; the oldest are forgotten first.
+/// Maximum number of scripts that a client remembers, and of libraries likewise. The oldest are dropped
+/// first.
 pub const SCRIPTS_MAX: usize = 1_000;
 
-/// So many bytes of scripts a client remembers, and as many of libraries; the oldest are forgotten first.
+/// Maximum size of the remembered scripts in bytes, and of the remembered libraries likewise. The oldest are
+/// dropped first; a script that is larger by itself is not remembered.
 pub const SCRIPT_BYTES_MAX: usize = 16 << 20;
 
-/// The scripts and libraries that went through a client.
+/// Sources and libraries by which a client repairs NOSCRIPT and `Function not found`.
 ///
-/// A snapshot: whoever keeps it behind a lock clones the `Arc`, and changes it with `Arc::make_mut`.
+/// Immutable once shared: a handle keeps an `Arc` of it behind a lock, readers clone the `Arc`, and a writer
+/// changes it with `Arc::make_mut`. That copies the maps only while somebody reads an older snapshot; sources
+/// are shared.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ScriptCache {
+    /// Sources by their SHA1. Has the same elements as `order`.
     scripts: HashMap<ScriptSha, Arc<[u8]>>,
-    /// The oldest first.
+    /// In the order of their arrival, the oldest first. Use does not refresh an entry.
     order: VecDeque<ScriptSha>,
+    /// Total length of the sources in `scripts`, at most [`SCRIPT_BYTES_MAX`].
     script_bytes: usize,
-    /// The oldest first.
+    /// In the order in which they took effect, the oldest first; at most one library of a name.
     loads: VecDeque<Load>,
+    /// Total length of code and payloads in `loads`, at most [`SCRIPT_BYTES_MAX`].
     load_bytes: usize,
-    /// A node was asked for all of its libraries.
+    /// A node has listed all of its libraries, so the absence of a function here means something.
     has_asked: bool,
 }
 
-/// What brought libraries to the nodes.
+/// A request that brought libraries to the nodes.
 #[derive(Clone, Debug)]
 enum Load {
+    /// FUNCTION LOAD. The name is that of the library, from the first line of its code.
     Library { name: Vec<u8>, code: Arc<[u8]> },
+    /// FUNCTION RESTORE: libraries in the server's own format. Their names and functions are unknown here.
     Restore { payload: Arc<[u8]> },
 }
 
 impl ScriptCache {
-    /// One that remembers nothing.
+    /// Returns a cache without entries.
     pub(crate) fn empty() -> Arc<Self> {
         Arc::default()
     }
 
-    /// Notes what a request that was carried out on all nodes did: a script run or loaded, a library loaded, deleted or
-    /// restored, all of them flushed. Whatever else it is given, nothing happens.
+    /// Records a request as carried out on all nodes, without its reply; requests that are not about scripts
+    /// change nothing. For tests and fuzz targets.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn record_sent(&mut self, args: &[&[u8]]) {
         if let Some(command) = ScriptCommand::of(args) {
@@ -54,21 +69,24 @@ impl ScriptCache {
         }
     }
 
-    /// Whether [`record_reply`](Self::record_reply) would do anything. This one is for a lock that many may hold.
+    /// True if [`record_reply`](Self::record_reply) would change the cache or the reply. Takes a shared
+    /// reference, so that a caller needs the exclusive lock only when this is true: once per script, not once
+    /// per call.
     pub(crate) fn would_change(&self, args: &[&[u8]], scope: Scope, answer: &Value) -> bool {
         ScriptCommand::of(args)
             .filter(|command| command.succeeded(answer))
             .is_some_and(|command| self.is_new(command, scope) || command.is_exists_on_all(scope))
     }
 
-    /// Notes what a request did by its answer, and puts right what the nodes could not know: SCRIPT EXISTS is true of
-    /// what is remembered, because EVALSHA works with it everywhere.
+    /// Records the effect of a request, judging by its reply, and corrects the reply to SCRIPT EXISTS: true
+    /// for each remembered script, since EVALSHA works with it on every node.
     pub(crate) fn record_reply(
         cache: &mut Arc<Self>,
         args: &[&[u8]],
         scope: Scope,
         answer: &mut Value,
     ) {
+        // `is_new` comes before `make_mut`, which copies the maps while a snapshot is out.
         match ScriptCommand::of(args).filter(|command| command.succeeded(answer)) {
             Some(command @ ScriptCommand::ScriptExists(sums))
                 if command.is_exists_on_all(scope) =>
@@ -82,18 +100,19 @@ impl ScriptCache {
         }
     }
 
-    /// The source of the script with this sum.
+    /// Returns the source of the script with this SHA1, given in hex digits.
     pub(crate) fn source(&self, sha: &[u8]) -> Option<&Arc<[u8]>> {
         self.scripts.get(&ScriptSha::parse(sha)?)
     }
 
-    /// EVALSHA as the EVAL with the remembered source, packed; EVALSHA_RO as EVAL_RO. `None` for anything else, and for
-    /// a script that is not remembered.
+    /// Returns the EVAL for an EVALSHA, packed, with the remembered source and the remaining arguments;
+    /// EVAL_RO for EVALSHA_RO. `None` for other commands, and if the source is not remembered.
     pub(crate) fn rewrite(&self, args: &[&[u8]]) -> Option<Vec<u8>> {
         let Some(ScriptCommand::EvalSha(sha)) = ScriptCommand::of(args) else {
             return None;
         };
         let source = self.source(sha)?;
+        // The name is EVALSHA or EVALSHA_RO in some case, as `of` found: its length tells them apart.
         let name: &[u8] = match args[0].len() == "EVALSHA".len() {
             true => b"EVAL",
             false => b"EVAL_RO",
@@ -108,16 +127,18 @@ impl ScriptCache {
         Some(out)
     }
 
-    /// Every remembered load of a library, packed, for a node that came back empty.
+    /// Returns the requests that load every remembered library again, packed, for a node that lost them.
     ///
-    /// None of them replaces what the node has, so each is harmless where it is not needed, and says so with an error.
-    /// The newest come first: of two that bring the same library the newer one wins.
+    /// None of them replaces a library that the node has, so each is harmless where it is not needed and
+    /// fails there with an error, which is ignored. The newest come first: of two that bring the same library
+    /// the newer one wins.
     pub(crate) fn reloads(&self) -> Vec<Vec<u8>> {
         self.loads.iter().rev().map(Load::packed).collect()
     }
 
-    /// Those of the loads that name one of the functions; all of them when one is named by none, since a library may
-    /// make the names of its functions, and a restored one cannot be read.
+    /// Returns the loads whose code names one of these functions. Returns all loads if any function is named
+    /// by none, since a library may compute the names of its functions, and a restored payload cannot be
+    /// read.
     pub(in crate::plan) fn reloads_for(&self, functions: &[&[u8]]) -> Vec<Vec<u8>> {
         let named = |function: &&[u8]| self.libraries_of(function).next().is_some();
         if !functions.iter().all(named) {
@@ -132,7 +153,7 @@ impl ScriptCache {
             .collect()
     }
 
-    /// The code of the libraries that name this function.
+    /// Iterates over the code of the libraries that name this function in a string literal.
     pub(in crate::plan) fn libraries_of(&self, function: &[u8]) -> impl Iterator<Item = &[u8]> {
         self.loads
             .iter()
@@ -140,7 +161,8 @@ impl ScriptCache {
             .map(Load::bytes)
     }
 
-    /// The same, unless what was restored later may have put others in their place.
+    /// Returns the code of the libraries that name this function, or `None` if one of them was loaded before
+    /// a FUNCTION RESTORE, which may have replaced it with other code.
     pub(in crate::plan) fn latest_libraries_of(&self, function: &[u8]) -> Option<Vec<&[u8]>> {
         let loads = self.loads.iter().rev();
         let since = loads.take_while(|load| !matches!(load, Load::Restore { .. }));
@@ -149,8 +171,9 @@ impl ScriptCache {
         (fresh == known.len()).then_some(known)
     }
 
-    /// Whether the verdict about this request needs the code of a library that is not known: somebody else may have loaded
-    /// it, or it came by a RESTORE. A call that declares keys, or a number of keys that is none, is judged without.
+    /// True if routing this request needs the code of a library that is not known: another client may have
+    /// loaded it, or it arrived by FUNCTION RESTORE. FUNCTION LIST can then supply it. False for a call that
+    /// declares keys, or whose `numkeys` is malformed: neither is routed by code.
     pub(crate) fn lacks_code_for(&self, args: &[&[u8]]) -> bool {
         match ScriptCommand::of(args) {
             Some(ScriptCommand::Call(function)) if declares_no_key(args) => {
@@ -160,7 +183,8 @@ impl ScriptCache {
         }
     }
 
-    /// Notes the libraries that a node has: its answer to FUNCTION LIST WITHCODE. What was restored is known then.
+    /// Records the libraries of a node, from its reply to FUNCTION LIST WITHCODE, and drops the restored
+    /// payloads, whose libraries the list contains.
     pub(crate) fn record_libraries(cache: &mut Arc<Self>, answer: &Value) {
         let Value::Array(libraries) = answer else {
             return;
@@ -173,23 +197,24 @@ impl ScriptCache {
         cache.has_asked = true;
     }
 
-    /// Whether a function that is not known does not exist, as far as a node has said.
+    /// True once a node has listed its libraries: a function that is not known then does not exist.
     pub(in crate::plan) fn has_listed_libraries(&self) -> bool {
         self.has_asked
     }
 
-    /// Whether the nodes may have libraries whose code is not known.
+    /// True if the nodes may have libraries whose code is not known, from a FUNCTION RESTORE.
     pub(in crate::plan) fn has_restored(&self) -> bool {
         self.loads
             .iter()
             .any(|load| matches!(load, Load::Restore { .. }))
     }
 
-    /// Whether there is no library to load.
+    /// True if no library is remembered, so that `Function not found` cannot be repaired.
     pub(in crate::plan) fn has_no_loads(&self) -> bool {
         self.loads.is_empty()
     }
 
+    /// Sets the elements of a reply to SCRIPT EXISTS to 1 where the source is remembered.
     fn fill_exists(&self, sums: &[&[u8]], answer: &mut Value) {
         let Value::Array(found) = answer else {
             return;
@@ -201,7 +226,7 @@ impl ScriptCache {
         }
     }
 
-    /// Whether there is anything in it to learn.
+    /// True if [`record`](Self::record) would change anything.
     pub(in crate::plan) fn is_new(&self, command: ScriptCommand<'_>, scope: Scope) -> bool {
         match command {
             ScriptCommand::Eval(source) | ScriptCommand::ScriptLoad(source) => {
@@ -220,7 +245,8 @@ impl ScriptCache {
         }
     }
 
-    /// Notes what a request did.
+    /// Records the effect of a command that was carried out. With [`Scope::OneNode`] only scripts are
+    /// recorded: a library or a flush on one node is not meant for the others.
     pub(in crate::plan) fn record(&mut self, command: ScriptCommand<'_>, scope: Scope) {
         match command {
             ScriptCommand::Eval(source) | ScriptCommand::ScriptLoad(source) => {
@@ -234,6 +260,7 @@ impl ScriptCache {
                 self.order.clear();
                 self.script_bytes = 0;
             }
+            // Without a name the server refuses the library, so there is nothing to bring back.
             ScriptCommand::FunctionLoad(code) => {
                 if let Some(name) = lua::library_name(code) {
                     self.remove_loads(|load| load.is_library(name));
@@ -243,7 +270,8 @@ impl ScriptCache {
                     });
                 }
             }
-            // What was restored may hold the library, and must not bring it back.
+            // A restored payload may contain the library and would bring it back. Its other libraries are
+            // forgotten with it, and FUNCTION LIST shows them again when a call needs their code.
             ScriptCommand::FunctionDelete(name) => {
                 self.remove_loads(|load| {
                     load.is_library(name) || matches!(load, Load::Restore { .. })
@@ -256,6 +284,7 @@ impl ScriptCache {
                     payload: payload.into(),
                 });
             }
+            // Moved to the end: libraries loaded before this RESTORE may have been replaced by it.
             ScriptCommand::FunctionRestore(payload) => {
                 self.remove_loads(|load| load.bytes() == payload);
                 self.add_load(Load::Restore {
@@ -265,8 +294,10 @@ impl ScriptCache {
         }
     }
 
+    /// Adds a source, and drops the oldest until the bounds hold.
     fn add_script(&mut self, source: &[u8]) {
         let sha = ScriptSha::of(source);
+        // A source over the bound would displace all others and then itself.
         if source.len() > SCRIPT_BYTES_MAX || self.scripts.contains_key(&sha) {
             return;
         }
@@ -282,6 +313,7 @@ impl ScriptCache {
         }
     }
 
+    /// Adds a load behind all others, and drops the oldest until the bounds hold.
     fn add_load(&mut self, load: Load) {
         self.load_bytes += load.bytes().len();
         self.loads.push_back(load);
@@ -293,19 +325,21 @@ impl ScriptCache {
         }
     }
 
+    /// Removes the loads for which `which` is true, and counts the bytes of the rest.
     fn remove_loads(&mut self, which: impl Fn(&Load) -> bool) {
         self.loads.retain(|load| !which(load));
         self.load_bytes = self.loads.iter().map(|load| load.bytes().len()).sum();
     }
 }
 
-/// Whether the number of keys is zero, as a server reads it.
+/// True if `numkeys` is 0, as a server parses it.
 fn declares_no_key(args: &[&[u8]]) -> bool {
     args.get(2)
         .is_some_and(|number| canonical_integer(number) == Some(0))
 }
 
-/// The code of a library, as FUNCTION LIST gives it: a map, which is a flat array in RESP2.
+/// Returns the code of one library in a reply to FUNCTION LIST WITHCODE: a map in RESP3, a flat array in
+/// RESP2.
 fn library_code(library: &Value) -> Option<&[u8]> {
     let is_code = |name: &Value| matches!(name, Value::BulkString(name) if name == b"library_code");
     let code = match library {
@@ -327,6 +361,7 @@ fn library_code(library: &Value) -> Option<&[u8]> {
 }
 
 impl Load {
+    /// Code or payload: the bytes that count against the bound.
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Library { code, .. } => code,
@@ -334,10 +369,12 @@ impl Load {
         }
     }
 
+    /// True for the library of this name; false for any payload.
     fn is_library(&self, wanted: &[u8]) -> bool {
         matches!(self, Self::Library { name, .. } if name == wanted)
     }
 
+    /// True if the code names this function; false for a payload, which cannot be read.
     fn names(&self, function: &[u8]) -> bool {
         match self {
             Self::Library { code, .. } => lua::names(code, function),
@@ -345,7 +382,8 @@ impl Load {
         }
     }
 
-    /// The request that brings it to a node that does not have it, and does nothing to one that has.
+    /// The request that brings it to a node that does not have it and fails on one that has: without REPLACE
+    /// in either form.
     fn packed(&self) -> Vec<u8> {
         let mut out = Vec::new();
         match self {

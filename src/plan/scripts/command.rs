@@ -1,37 +1,44 @@
-//! What has this request to do with scripts?
+//! Which script command is in a request, and which source, SHA1 or name does it carry?
+//!
+//! * [`ScriptCommand`]: the command, borrowed from the arguments of the request.
+//! * [`Scope`]: all nodes, or the one that the user named.
+//! * [`ScriptSha`]: the SHA1 that EVALSHA and SCRIPT EXISTS refer to.
 
 use redis::Value;
 use sha1::{Digest, Sha1};
 
-/// What one request has to do with scripts or functions.
+/// A command that uses or changes the scripts or functions of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::plan) enum ScriptCommand<'a> {
-    /// EVAL, EVAL_RO: runs this source, and leaves it with the server.
+    /// EVAL, EVAL_RO: runs this source. The server keeps it for later EVALSHAs, even when the run fails.
     Eval(&'a [u8]),
-    /// EVALSHA, EVALSHA_RO: runs the source with this sum, if the server has it.
+    /// EVALSHA, EVALSHA_RO: runs the script with this SHA1 (40 hex digits, not yet checked), or replies
+    /// NOSCRIPT.
     EvalSha(&'a [u8]),
-    /// FCALL, FCALL_RO: calls this function, if the server has it.
+    /// FCALL, FCALL_RO: calls this function, or replies `Function not found`.
     Call(&'a [u8]),
-    /// SCRIPT LOAD.
+    /// SCRIPT LOAD: keeps this source without running it.
     ScriptLoad(&'a [u8]),
-    /// SCRIPT EXISTS.
+    /// SCRIPT EXISTS: these SHA1s, in hex digits.
     ScriptExists(&'a [&'a [u8]]),
     /// SCRIPT FLUSH.
     ScriptFlush,
-    /// FUNCTION LOAD, with or without REPLACE.
+    /// FUNCTION LOAD, with or without REPLACE: the code of a library. The code is the last argument in either
+    /// form.
     FunctionLoad(&'a [u8]),
-    /// FUNCTION DELETE.
+    /// FUNCTION DELETE: the name of a library.
     FunctionDelete(&'a [u8]),
     /// FUNCTION FLUSH.
     FunctionFlush,
-    /// FUNCTION RESTORE with APPEND or REPLACE.
+    /// FUNCTION RESTORE with APPEND (the default) or REPLACE: an opaque payload of FUNCTION DUMP.
     FunctionRestore(&'a [u8]),
-    /// FUNCTION RESTORE with FLUSH.
+    /// FUNCTION RESTORE with FLUSH: the payload replaces all libraries.
     FunctionFlushAndRestore(&'a [u8]),
 }
 
 impl<'a> ScriptCommand<'a> {
-    /// Reads it off the arguments.
+    /// Reads the command from the arguments of a request; `None` if it is not about scripts or functions,
+    /// changes nothing (FUNCTION LIST, SCRIPT KILL), or lacks the argument that counts here.
     pub(in crate::plan) fn of(args: &'a [&'a [u8]]) -> Option<Self> {
         let is = |at: usize, word: &str| {
             args.get(at)
@@ -71,13 +78,15 @@ impl<'a> ScriptCommand<'a> {
         None
     }
 
-    /// Whether it asks all nodes what the client may know better.
+    /// True for SCRIPT EXISTS sent to every node: its reply is completed from the cache.
     pub(in crate::plan) fn is_exists_on_all(&self, scope: Scope) -> bool {
         matches!(self, Self::ScriptExists(_)) && scope == Scope::AllNodes
     }
 
-    /// Whether the request was carried out, by its answer. Of a script only those are left out that cannot be compiled: its
-    /// sum says what it is, whatever became of it.
+    /// True if the command took effect, judging by its reply.
+    ///
+    /// A script is recorded unless it failed to compile: a runtime error does not change what its SHA1 refers
+    /// to, and the server keeps the source. Every other command takes effect only without an error.
     pub(in crate::plan) fn succeeded(&self, answer: &Value) -> bool {
         match (self, answer) {
             (Self::Eval(_) | Self::ScriptLoad(_), Value::ServerError(error)) => !error
@@ -89,29 +98,31 @@ impl<'a> ScriptCommand<'a> {
     }
 }
 
-/// Which nodes a request was for.
+/// The nodes that a request was meant for, and with them what the cache may conclude from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// Those of the client: what it changes is changed everywhere.
+    /// All nodes of the client, or the node of its keys: a library loaded so belongs on every node.
     AllNodes,
-    /// One, because the user says so. A script is a script wherever it was run; but a library that is loaded or deleted
-    /// on one node is not meant for the others.
+    /// One node, named by the user. Scripts are recorded all the same, because a SHA1 means one source
+    /// everywhere; libraries and flushes are not, because they are not meant for the other nodes.
     OneNode,
 }
 
-/// The SHA1 of a script's source.
+/// SHA1 of a script's source, as binary, so that capital and small digits compare equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::plan) struct ScriptSha([u8; 20]);
 
 impl ScriptSha {
-    /// The sum of this source.
+    /// Returns the SHA1 of this source.
     pub(in crate::plan) fn of(source: &[u8]) -> Self {
         Self(Sha1::digest(source).into())
     }
 
-    /// Reads its 40 digits, capital or not, as the server does.
+    /// Parses 40 hex digits of either case, as the server does; `None` for anything else.
     pub(in crate::plan) fn parse(text: &[u8]) -> Option<Self> {
         let mut sha = [0; 20];
+        // `chunks_exact` below would drop an odd digit, and `zip` any surplus: only the exact length is a
+        // SHA1.
         if text.len() != 2 * sha.len() {
             return None;
         }

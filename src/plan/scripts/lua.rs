@@ -1,11 +1,26 @@
-//! What a script's text shows.
+//! Which keys does a Lua source show literally?
 //!
-//! A small scanner of Lua's words, strings and comments. It need not understand a script, only never be deceived by
-//! one: what it cannot follow may touch anything.
+//! A scanner of Lua's lexical grammar (words, strings in quotes or long brackets, comments, any other byte),
+//! with one rule on top: each mention of `redis` or `server` must be a call whose command and keys are
+//! literals, or a harmless member. It does not understand programs and need not; it must only never miss a
+//! key. What it cannot follow counts as touching anything, and the script is refused.
+//!
+//! ```text
+//! redis.call('SET', 'k', ARGV[1])     k       SET has one key, and it is literal
+//! redis.call('DEL', 'a', 'b')         a, b    all arguments are literal
+//! redis.call('DEL', 'a', ARGV[1])     None    DEL may have a key that is not shown
+//! redis.call('GET', 'k' .. n)         None    not a literal
+//! local r = redis                     None    redis by another name
+//! redis.call('TIME')                  []      touches no key
+//! ```
+//!
+//! The grammar is that of Lua 5.1, sections 2.1 and 2.5.8 of its manual. Scanning takes time linear in the
+//! length of the source.
 
 use crate::command::{CommandTable, KeyPositions, Lookup, Route};
 
-/// What a script may use of `redis` besides `call` and `pcall`: nothing in it reads or writes data.
+/// Members of `redis` besides `call` and `pcall` that a script may use: none reads or writes data. A member
+/// that is not on the list, such as one of a future server, makes the script unreadable.
 const SAFE_MEMBERS: [&str; 19] = [
     "LOG_DEBUG",
     "LOG_NOTICE",
@@ -28,7 +43,8 @@ const SAFE_MEMBERS: [&str; 19] = [
     "status_reply",
 ];
 
-/// What leads to `redis` by another name, or runs a text that is not there to be read.
+/// Globals that reach `redis` under another name (`_G['redis']`) or run a text that is computed
+/// (`loadstring`).
 const ESCAPE_HATCHES: [&str; 9] = [
     "_ENV",
     "_G",
@@ -41,11 +57,12 @@ const ESCAPE_HATCHES: [&str; 9] = [
     "setfenv",
 ];
 
-/// Numbers of so many digits are exact in Lua.
+/// Maximum number of digits of a number taken as a literal key. Lua's numbers are doubles, and the server
+/// formats them with 17 digits: with more than 15 the digits may change.
 const NUMBER_DIGITS_MAX: usize = 15;
 
-/// The keys that a script touches, if its text shows them all: it calls commands by their names in quotes, with keys in
-/// quotes, or about no data, such as TIME. `None` when it does not show that, and may touch anything.
+/// Returns the keys that a script touches if its source shows them all, in their order, with repetitions;
+/// `None` if it does not show them, and may touch any.
 pub(crate) fn keys<'s>(source: &'s [u8], commands: &CommandTable) -> Option<Vec<&'s [u8]>> {
     let mut tokens = Tokens::of(source);
     let mut keys = Vec::new();
@@ -59,7 +76,7 @@ pub(crate) fn keys<'s>(source: &'s [u8], commands: &CommandTable) -> Option<Vec<
             {
                 return None;
             }
-            // What begins with the escape is no text at all.
+            // Precompiled chunks begin with ESC. Some servers load them, and nothing in them can be read.
             Token::Unreadable | Token::Other(b'\x1b') => return None,
             Token::Word(_) | Token::Text(_) | Token::Other(_) => {}
         }
@@ -67,7 +84,8 @@ pub(crate) fn keys<'s>(source: &'s [u8], commands: &CommandTable) -> Option<Vec<
     Some(keys)
 }
 
-/// Adds the keys of what stands behind `redis`.
+/// Reads the tokens behind `redis`, and adds the keys of the call. `None` if they are not a plain call or a
+/// harmless member.
 fn add_keys<'s>(
     tokens: &mut Tokens<'s>,
     commands: &CommandTable,
@@ -88,13 +106,17 @@ fn add_keys<'s>(
     };
     match (command.route(), command.sole_key()) {
         (Route::Any, _) => Some(()),
+        // PING goes to all nodes in the table, but touches no key.
         _ if command.name() == "PING" => Some(()),
-        // The server refuses it.
+        // The server refuses the call for its number of arguments, so it touches nothing.
         _ if call.is_whole && !command.accepts(call.args.len()) => Some(()),
+        // One key at a fixed position: arguments behind it need not be literals.
         (Route::Keys, Some(at)) => {
             keys.push(call.args.get(at)?);
             Some(())
         }
+        // Positions that depend on the arguments (`numkeys`, all but the last) can be computed only when all
+        // of them are known. A pattern, as in SORT ... BY, stands for keys that are not shown.
         (Route::Keys | Route::Split { .. }, _) if call.is_whole => {
             let mut at = KeyPositions::default();
             command.positions(&call.args, &mut at).ok()?;
@@ -105,15 +127,17 @@ fn add_keys<'s>(
     }
 }
 
-/// The arguments of a call that stand there as strings or numbers.
+/// The leading arguments of a call that are literal strings or numbers, the command's name first.
 struct Call<'s> {
     args: Vec<&'s [u8]>,
-    /// These are all of them.
+    /// The call has no further arguments.
     is_whole: bool,
 }
 
 impl<'s> Call<'s> {
-    /// Reads up to the end of the call, or to the first argument that is anything else; the name of the command is none.
+    /// Reads from the opening parenthesis to the end of the call, or to the first argument that is not a
+    /// literal. `None` if the command's name is not a literal, or there is no parenthesis (`redis.call{...}`,
+    /// `redis.call = f`).
     fn read(tokens: &mut Tokens<'s>) -> Option<Self> {
         let Token::Other(b'(') = tokens.next()? else {
             return None;
@@ -125,7 +149,7 @@ impl<'s> Call<'s> {
                 Token::Text(text) if is_literal(text) => text,
                 Token::Word(word) if is_plain_number(word) => word,
                 _ => {
-                    // Whoever goes on reads it: there may be calls in it.
+                    // The rest is left to the caller's loop: the argument may itself be a call of `redis`.
                     tokens.rest = before;
                     let is_whole = false;
                     return (!args.is_empty()).then_some(Self { args, is_whole });
@@ -138,7 +162,7 @@ impl<'s> Call<'s> {
                     let is_whole = true;
                     return Some(Self { args, is_whole });
                 }
-                // It is only the beginning of something longer: 'a' .. b.
+                // Only the beginning of an expression: `'a' .. b`. It is read again by the caller.
                 _ => {
                     tokens.rest = before;
                     let is_whole = false;
@@ -149,26 +173,28 @@ impl<'s> Call<'s> {
     }
 }
 
-/// Whether a string is what stands there. What an escape stands for is not looked up; and between long brackets a line
-/// break at the beginning is left out, and one with a CR becomes LF.
+/// True if a string stands for exactly the bytes written. Excluded are escapes, which are not decoded here,
+/// and line ends that Lua changes in long brackets: it drops one at the beginning and turns CR LF into LF.
 fn is_literal(text: &[u8]) -> bool {
     !text.starts_with(b"\n") && !text.iter().any(|byte| matches!(byte, b'\\' | b'\r'))
 }
 
-/// Whether the server makes the same digits of a number: it has no more of them than a double holds, and none too many.
+/// True if the server formats this number with the digits written: an integer that a double holds exactly,
+/// without leading zeros.
 fn is_plain_number(word: &[u8]) -> bool {
     word.len() <= NUMBER_DIGITS_MAX
         && word.iter().all(u8::is_ascii_digit)
         && (word == b"0" || !word.starts_with(b"0"))
 }
 
-/// Whether the code of a library names this function, which the server finds in any case.
+/// True if the code of a library names this function in a string, in either case, as servers look functions
+/// up.
 pub(in crate::plan) fn names(code: &[u8], function: &[u8]) -> bool {
     Tokens::of(code)
         .any(|token| matches!(token, Token::Text(text) if text.eq_ignore_ascii_case(function)))
 }
 
-/// The name of a library: `#!lua name=...`.
+/// Returns the name of a library, from its first line: `#!lua name=...`, with or without quotes.
 pub(in crate::plan) fn library_name(code: &[u8]) -> Option<&[u8]> {
     let line = code.strip_prefix(b"#!")?;
     let line = line.split(|&byte| byte == b'\n').next()?;
@@ -180,27 +206,28 @@ pub(in crate::plan) fn library_name(code: &[u8]) -> Option<&[u8]> {
     (!name.is_empty()).then_some(name)
 }
 
-/// A piece of Lua.
+/// A token of Lua, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token<'s> {
-    /// A name, a word of the language, or a number.
+    /// A name, keyword or number: a run of letters, digits and underscores.
     Word(&'s [u8]),
-    /// A string, as it is written between its quotes or brackets.
+    /// A string, as written between its quotes or brackets: escapes are not decoded.
     Text(&'s [u8]),
-    /// Any other byte.
+    /// Any other byte, by itself: operators are not put together.
     Other(u8),
-    /// A string or comment without an end.
+    /// A string or comment without an end. Nothing is read behind it.
     Unreadable,
 }
 
-/// The pieces of a source one after another; white space and comments are left out.
+/// Iterates over the tokens of a source, without white space and comments.
 struct Tokens<'s> {
+    /// Not yet read. A reader may put it back to undo a step.
     rest: &'s [u8],
 }
 
 impl<'s> Tokens<'s> {
     fn of(source: &'s [u8]) -> Self {
-        // The first line may say what engine the rest is for.
+        // The server cuts off a first line with `#!` before Lua sees the source.
         let rest = match source.starts_with(b"#!") {
             true => after(source, |byte| byte == b'\n'),
             false => source,
@@ -208,7 +235,8 @@ impl<'s> Tokens<'s> {
         Self { rest }
     }
 
-    /// A string between quotes, of which the first is read already.
+    /// Reads a string in quotes whose opening quote has been read. An unescaped line break ends it without a
+    /// closing quote, which is an error in Lua as well.
     fn quoted(&mut self, quote: u8) -> Token<'s> {
         let mut at = 0;
         while let Some(&byte) = self.rest.get(at) {
@@ -226,8 +254,8 @@ impl<'s> Tokens<'s> {
         self.unreadable()
     }
 
-    /// What stands in long brackets, `[[...]]` or `[==[...]==]`, of which the first bracket is read already; `None` when
-    /// it is no more than a bracket.
+    /// Reads a string in long brackets, `[[...]]` or `[==[...]==]`, whose first bracket has been read.
+    /// `None`, with nothing read, if it is only a bracket, as in `t[1]`.
     fn bracketed(&mut self) -> Option<Token<'s>> {
         let level = self.rest.iter().take_while(|&&byte| byte == b'=').count();
         if self.rest.get(level) != Some(&b'[') {
@@ -243,6 +271,7 @@ impl<'s> Tokens<'s> {
         Some(Token::Text(&text[..end]))
     }
 
+    /// Drops the rest of the source.
     fn unreadable(&mut self) -> Token<'s> {
         self.rest = &[];
         Token::Unreadable
@@ -256,6 +285,7 @@ impl<'s> Iterator for Tokens<'s> {
         #[cfg(any(test, fuzzing))]
         let before = self.rest.len();
         let token = self.token();
+        // A step count for the fuzz targets, which hold it against the length of the source.
         #[cfg(any(test, fuzzing))]
         crate::fuzzing::steps::add(before - self.rest.len());
         token
@@ -263,15 +293,19 @@ impl<'s> Iterator for Tokens<'s> {
 }
 
 impl<'s> Tokens<'s> {
+    /// Reads the next token; `None` at the end of the source.
     fn token(&mut self) -> Option<Token<'s>> {
         loop {
             let source = self.rest;
             let (&first, rest) = source.split_first()?;
             self.rest = rest;
             match first {
+                // Lua takes a vertical tab for white space, and Rust does not.
                 _ if first.is_ascii_whitespace() || first == b'\x0b' => {}
                 b'-' if rest.first() == Some(&b'-') => {
                     self.rest = &rest[1..];
+                    // `--[` opens a long comment only with a second bracket; `--[ x` runs to the end of the
+                    // line.
                     let long = self.rest.strip_prefix(b"[").and_then(|rest| {
                         self.rest = rest;
                         self.bracketed()
@@ -295,10 +329,12 @@ impl<'s> Tokens<'s> {
     }
 }
 
+/// True for the bytes of names and numbers. A `.` in a number ends it, so decimals are never literal keys.
 fn is_of_a_word(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || *byte == b'_'
 }
 
+/// The text behind the first byte for which `is_end` is true; empty if there is none.
 fn after(text: &[u8], is_end: impl Fn(u8) -> bool) -> &[u8] {
     let end = text.iter().position(|&byte| is_end(byte));
     end.map_or(&[], |end| &text[end + 1..])

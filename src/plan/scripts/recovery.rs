@@ -1,4 +1,7 @@
-//! What to do when a node lacks what the client remembers.
+//! What to do when a node lacks a script or function that the client remembers.
+//!
+//! NOSCRIPT and `Function not found` mean that nothing was run, so sending something again is safe even for a
+//! write. Each request is repaired once; a second refusal is its reply.
 
 use redis::Value;
 
@@ -7,19 +10,23 @@ use crate::plan::scripts::command::ScriptCommand;
 use crate::plan::scripts::{ScriptCache, ScriptJournal};
 use crate::plan::{Batch, Exchange, RoutedCommand, Router, parse_one};
 
-/// What makes a request work that a node could not carry out. Nothing of it was run.
+/// The requests that repair a refusal.
 #[derive(Debug)]
 pub(crate) enum Recovery {
-    /// This request in its place.
+    /// This request instead: the EVAL for an EVALSHA.
     Resend(Vec<u8>),
-    /// The same request, after these, whose answers do not matter.
+    /// The request itself again, after these FUNCTION LOADs, whose replies are ignored: most fail because the
+    /// node has the library.
     LoadThenResend(Vec<Vec<u8>>),
 }
 
 impl ScriptCache {
-    /// What to do about this answer to one request: EVALSHA is sent again as EVAL when the node does not have the script,
-    /// FCALL after the libraries are loaded again when it does not have the function. `None` when the answer is an
-    /// answer, and when nothing is remembered that would help.
+    /// Returns the repair for this reply to one request: EVAL after NOSCRIPT, all libraries and the call
+    /// again after `Function not found`. `None` for any other reply, and if nothing is remembered that would
+    /// help.
+    ///
+    /// The beginning of the error's text is compared as well as its code, since a script may return errors of
+    /// its own. One that imitates the server's text is taken for it.
     pub(crate) fn recovery(&self, args: &[&[u8]], answer: &Value) -> Option<Recovery> {
         let Value::ServerError(error) = answer else {
             return None;
@@ -42,20 +49,25 @@ impl ScriptCache {
     }
 }
 
-/// The request for all libraries, which any node may answer.
+/// FUNCTION LIST WITHCODE, packed. Any node may reply, since libraries are loaded on all.
 pub(in crate::plan) const LIST_LIBRARIES: &[u8] =
     b"*3\r\n$8\r\nFUNCTION\r\n$4\r\nLIST\r\n$8\r\nWITHCODE\r\n";
 
-/// Functions of a pipeline that are called again, after the libraries were loaded on the nodes that lacked them.
+/// The FCALLs of a pipeline that failed with `Function not found`, once more, each node's behind the FUNCTION
+/// LOADs for it.
+///
+/// They run after the other commands of the pipeline, some of which stood behind them. That is allowed
+/// between nodes anyway; on one node it is the price of not preloading every library in every pipeline.
 #[derive(Debug)]
 pub(crate) struct FunctionRetry<'r> {
     batch: Batch<'r, 'r>,
-    /// For each of its requests, whose answer it is that comes back; none for a load.
+    /// For each request of `batch`, the place of its reply in the pipeline; `None` for a FUNCTION LOAD.
     places: Vec<Option<usize>>,
 }
 
 impl<'r> FunctionRetry<'r> {
-    /// For the commands that were answered so by nodes that lack a function.
+    /// Returns the retry for the commands of the journal whose replies say that their node lacks a function;
+    /// `None` if there are none.
     pub(crate) fn of(
         journal: &ScriptJournal<'_>,
         router: &'r Router,
@@ -75,6 +87,7 @@ impl<'r> FunctionRetry<'r> {
             let Some(Recovery::LoadThenResend(loads)) = remedy else {
                 continue;
             };
+            // Once per node, ahead of its first call: one connection carries them in this order.
             if !loaded.contains(&node) {
                 loaded.push(node);
                 for load in &loads {
@@ -87,14 +100,14 @@ impl<'r> FunctionRetry<'r> {
         (!loaded.is_empty()).then_some(retry)
     }
 
-    /// What each node gets.
+    /// Returns the requests of each node.
     pub(crate) fn exchange(&mut self) -> Exchange {
         self.batch.exchange()
     }
 
-    /// Puts the new replies in the places of the old ones.
+    /// Puts the new replies in the places of the refusals; replies to loads are dropped.
     pub(crate) fn finish(&self, exchange: Exchange, values: &mut [Value]) {
-        // No reply of these is drawn by lot.
+        // Entropy chooses among replies of several nodes; each request here has one node.
         let replies = self.batch.finish(exchange, 0);
         for (place, reply) in self.places.iter().zip(replies) {
             if let Some(value) = place.and_then(|place| values.get_mut(place)) {
@@ -103,6 +116,7 @@ impl<'r> FunctionRetry<'r> {
         }
     }
 
+    /// Adds a request and the place of its reply. Both vectors must grow together.
     fn add(&mut self, node: NodeIndex, frame: &[u8], routed: RoutedCommand, place: Option<usize>) {
         self.batch.add_at(node, frame, routed);
         self.places.push(place);

@@ -1,4 +1,9 @@
-//! Scripts in a pipeline, whose order must hold: what a node may lack goes ahead.
+//! Scripts in a pipeline: a source that a node may lack is sent before it is missed.
+//!
+//! The commands of a pipeline to one node run in their order, so NOSCRIPT in the middle cannot be repaired
+//! afterwards: the commands behind it have run. [`ScriptRewriter`] walks through the commands once, before
+//! they are sent, and replaces the first EVALSHA of each script to each node by EVAL. What it leaves to be
+//! done with the replies is a [`ScriptJournal`]. The example in the [module above](super) shows both.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,47 +16,61 @@ use crate::plan::scripts::ScriptCache;
 use crate::plan::scripts::command::{Scope, ScriptCommand, ScriptSha};
 use crate::plan::{Answers, PipelineKind};
 
-/// The scripts of one pipeline while it is written.
+/// Rewrites the script commands of one pipeline while it is being packed.
 ///
-/// It goes on from a snapshot of the memory, and learns from the pipeline itself: a script that its first command loads
-/// is known to its second.
+/// It starts from a snapshot of the cache and learns from the pipeline itself, on the assumption that its
+/// commands will succeed: a script that command 0 loads is known to command 1. The shared cache learns from
+/// the replies only.
 #[derive(Debug)]
 pub(crate) struct ScriptRewriter<'p> {
+    /// The snapshot, and what the commands so far would add to it.
     cache: Arc<ScriptCache>,
+    /// Recorded with each command: see [`Scope`].
     scope: Scope,
-    /// What the nodes have for certain when they come to the next command.
+    /// Scripts that one node has for certain when it reaches the next command, because this pipeline brought
+    /// them. A script that the cache knows is not certain: the node may have restarted.
     present: HashSet<(NodeIndex, ScriptSha)>,
+    /// Scripts that this pipeline loads on all nodes by SCRIPT LOAD.
     present_everywhere: HashSet<ScriptSha>,
+    /// Grows with the commands.
     journal: ScriptJournal<'p>,
 }
 
-/// What is done with the answers to a pipeline that has scripts in it.
+/// The commands of a pipeline whose replies teach the cache something, are completed from it, or may need a
+/// retry.
 #[derive(Debug)]
 pub(crate) struct ScriptJournal<'p> {
     scope: Scope,
+    /// Whether the replies are those of single commands or inside of the one to EXEC.
     kind: PipelineKind,
+    /// In ascending order of their places.
     commands: Vec<JournalEntry<'p>>,
-    /// So many answers come before those of the pipeline, and belong to nobody.
+    /// Number of prepended FUNCTION LOADs; their replies are dropped.
     preloads: usize,
 }
 
-/// A command whose answer teaches something, or may need a remedy.
+/// One command of the journal.
 #[derive(Debug)]
 struct JournalEntry<'p> {
+    /// Its number in the pipeline, which is that of its reply. MULTI and preloads are not counted.
     place: usize,
-    /// The one node it goes to.
+    /// The one node it goes to; `None` if it goes to several.
     node: Option<NodeIndex>,
+    /// The request as the user packed it, from which its arguments are read again.
     frame: &'p [u8],
 }
 
-/// A pipeline for one node, woven.
+/// A pipeline for one node with its scripts rewritten.
 #[derive(Debug)]
 pub(crate) struct Rewritten<'p> {
+    /// The requests to send, preloads first.
     pub(crate) packed: Vec<u8>,
+    /// To be applied to the replies.
     pub(crate) journal: ScriptJournal<'p>,
 }
 
 impl<'p> ScriptRewriter<'p> {
+    /// Returns a rewriter for one pipeline, starting from this snapshot.
     pub(crate) fn new(cache: Arc<ScriptCache>, scope: Scope) -> Self {
         Self {
             cache,
@@ -67,13 +86,17 @@ impl<'p> ScriptRewriter<'p> {
         }
     }
 
-    /// What is known at this command.
+    /// Returns the cache as it would be before the next command, by which that command is routed.
     pub(crate) fn cache(&self) -> Arc<ScriptCache> {
         Arc::clone(&self.cache)
     }
 
-    /// Takes the next command that concerns scripts: number `place` of the pipeline, to one `node` or all. Gives what is
-    /// written in its place: the first EVALSHA of a script to a node becomes EVAL, and those behind it find it there.
+    /// Takes the next script command: number `place` of the pipeline, to one `node` or, if `None`, to
+    /// several. Returns the EVAL to send in its place, if it is an EVALSHA whose script the node may lack;
+    /// `None` if it is sent as it is.
+    ///
+    /// Must be called for every script command, in the order of the pipeline: each call assumes that those
+    /// before it have run.
     pub(crate) fn add(
         &mut self,
         place: usize,
@@ -82,6 +105,8 @@ impl<'p> ScriptRewriter<'p> {
         args: &[&[u8]],
     ) -> Option<Vec<u8>> {
         let command = ScriptCommand::of(args)?;
+        // Before `record` below, after which the command would be known. An FCALL is always in the journal:
+        // any node may turn out to lack its library.
         let is_new = self.cache.is_new(command, self.scope);
         if is_new
             || command.is_exists_on_all(self.scope)
@@ -101,6 +126,9 @@ impl<'p> ScriptRewriter<'p> {
             (ScriptCommand::ScriptLoad(source), None) => {
                 self.present_everywhere.insert(ScriptSha::of(source));
             }
+            // The user removes the scripts on purpose: after a SCRIPT FLUSH the next EVALSHA is to fail as on
+            // one server, so the cache forgets them too, in `record`. With `Scope::OneNode` the cache keeps
+            // them, and the next EVALSHA becomes EVAL.
             (ScriptCommand::ScriptFlush, _) => {
                 self.present.clear();
                 self.present_everywhere.clear();
@@ -113,17 +141,24 @@ impl<'p> ScriptRewriter<'p> {
         None
     }
 
+    /// Returns the EVAL for this EVALSHA unless the node has the script by now, and notes that it will have
+    /// it.
     fn write(&mut self, node: NodeIndex, sha: ScriptSha, args: &[&[u8]]) -> Option<Vec<u8>> {
         if self.present_everywhere.contains(&sha) || self.present.contains(&(node, sha)) {
             return None;
         }
+        // Before the insert: a script that is not remembered stays EVALSHA each time, and NOSCRIPT is the
+        // reply.
         let eval = self.cache.rewrite(args)?;
         self.present.insert((node, sha));
         Some(eval)
     }
 
-    /// A packed pipeline for one node, read again and written anew. Before a MULTI the libraries go ahead that the
-    /// functions between it and EXEC need.
+    /// Rewrites a packed pipeline for one node. For a MULTI ... EXEC the libraries of the functions that it
+    /// calls are sent ahead, since `Function not found` inside of EXEC cannot be repaired.
+    ///
+    /// A plain pipeline gets no preloads: it may continue a MULTI that the user opened by hand, where
+    /// FUNCTION LOAD would be queued, and its reply would appear in the reply to EXEC.
     pub(crate) fn rewrite_all(
         mut self,
         node: NodeIndex,
@@ -135,13 +170,13 @@ impl<'p> ScriptRewriter<'p> {
         let mut commands = PackedCommands::new(packed);
         let mut args = Args::new();
         let mut called: Vec<&[u8]> = Vec::new();
-        // MULTI itself is not counted.
+        // The reply to EXEC has no element for MULTI, so the first command behind it is place 0.
         let skipped = match kind {
             PipelineKind::Atomic { .. } => 1,
             PipelineKind::Plain => 0,
         };
         for number in 0_usize.. {
-            // It was read before.
+            // An error cannot occur: the pipeline was parsed when it was checked.
             let Ok(Some(frame)) = commands.next(&mut args) else {
                 break;
             };
@@ -155,6 +190,7 @@ impl<'p> ScriptRewriter<'p> {
                 None => out.extend_from_slice(frame),
             }
         }
+        // After the loop, when the cache has learned the libraries that the pipeline itself loads.
         if kind != PipelineKind::Plain && !called.is_empty() {
             let loads = self.cache.reloads_for(&called);
             self.journal.preloads = loads.len();
@@ -166,19 +202,19 @@ impl<'p> ScriptRewriter<'p> {
         }
     }
 
-    /// What is done with the answers.
+    /// Returns the journal, when the last command has been added.
     pub(crate) fn into_journal(self) -> ScriptJournal<'p> {
         self.journal
     }
 }
 
 impl<'p> ScriptJournal<'p> {
-    /// So many answers come before those of the pipeline.
+    /// Number of replies that precede those of the pipeline: to FUNCTION LOADs sent ahead.
     pub(crate) fn preloads(&self) -> usize {
         self.preloads
     }
 
-    /// The commands that went to one node: number in the pipeline, node, request.
+    /// Iterates over the commands that go to one node each: place in the pipeline, node, request.
     pub(in crate::plan) fn at_one_node(
         &self,
     ) -> impl Iterator<Item = (usize, NodeIndex, &'p [u8])> {
@@ -187,11 +223,13 @@ impl<'p> ScriptJournal<'p> {
             .filter_map(|noted| Some((noted.place, noted.node?, noted.frame)))
     }
 
-    /// Notes what the commands did by their answers, in their order.
+    /// Records the effects of the commands, judging by their replies, in the order of the pipeline: a FLUSH
+    /// removes what was loaded before it, not after.
     pub(crate) fn record(&self, cache: &mut Arc<ScriptCache>, values: &mut [Value]) {
         let values = match (self.kind, values) {
             (PipelineKind::Plain, values) => values,
             (PipelineKind::Atomic { .. }, [Value::Array(values)]) => values,
+            // EXEC was refused or WATCH failed: nothing was run.
             _ => return,
         };
         let mut args = Args::new();
@@ -203,12 +241,12 @@ impl<'p> ScriptJournal<'p> {
         }
     }
 
-    /// Whether there is nothing to be done with the answers themselves.
+    /// True if no reply has to be looked at, and no lock to be taken.
     pub(crate) fn is_empty(&self) -> bool {
         self.commands.is_empty()
     }
 
-    /// Takes away the answers that belong to nobody.
+    /// Removes the replies to preloads, before any reply is matched with its place.
     pub(crate) fn drop_preloads(&self, answers: &mut Answers) {
         let ahead = self.preloads.min(answers.values.len());
         answers.values.drain(..ahead);

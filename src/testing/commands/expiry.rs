@@ -1,20 +1,24 @@
-//! When keys expire.
+//! Expiry: EXPIRE, TTL, PERSIST and their variants.
 
 use super::super::protocol::Reply;
 use super::super::store::now_ms;
 use super::{Answer, Call, Failure, integer, upper};
 
-/// What a time in a command means.
+/// Meaning of a time in a command.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
+    /// From now on.
     Milliseconds,
+    /// From now on.
     Seconds,
+    /// Since 1970.
     UnixMilliseconds,
+    /// Since 1970.
     UnixSeconds,
 }
 
 impl Unit {
-    /// The unit of an option of SET or GETEX.
+    /// Returns the unit of an option of SET or GETEX.
     pub(super) fn of(word: &str) -> Option<Self> {
         Some(match word {
             "EX" => Self::Seconds,
@@ -25,7 +29,7 @@ impl Unit {
         })
     }
 
-    /// The time in milliseconds since 1970, which must be given as a positive number.
+    /// Returns the time in milliseconds since 1970. The number given must be positive.
     pub(super) fn positive(self, call: &Call<'_>, time: &[u8]) -> Result<u64, Failure> {
         let at = self.at(call, integer(time)?)?;
         let positive = integer(time)? > 0;
@@ -35,7 +39,7 @@ impl Unit {
             .ok_or_else(|| call.invalid_expire())
     }
 
-    /// The time in milliseconds since 1970, which may be long ago.
+    /// Returns the time in milliseconds since 1970, which may be in the past.
     fn at(self, call: &Call<'_>, time: i64) -> Result<i64, Failure> {
         let ms = match self {
             Self::Seconds | Self::UnixSeconds => time.checked_mul(1000),
@@ -49,22 +53,27 @@ impl Unit {
     }
 }
 
+/// EXPIRE: 1 if the expiry was set, or 0.
 pub(super) fn expire(call: &mut Call<'_>) -> Answer {
     expire_at(call, Unit::Seconds)
 }
 
+/// PEXPIRE: like EXPIRE, in milliseconds.
 pub(super) fn pexpire(call: &mut Call<'_>) -> Answer {
     expire_at(call, Unit::Milliseconds)
 }
 
+/// EXPIREAT: like EXPIRE, at a time.
 pub(super) fn expireat(call: &mut Call<'_>) -> Answer {
     expire_at(call, Unit::UnixSeconds)
 }
 
+/// PEXPIREAT: like EXPIRE, at a time in milliseconds.
 pub(super) fn pexpireat(call: &mut Call<'_>) -> Answer {
     expire_at(call, Unit::UnixMilliseconds)
 }
 
+/// Sets the expiry of a key. A time in the past removes the key at once.
 fn expire_at(call: &mut Call<'_>, unit: Unit) -> Answer {
     let condition = Condition::parse(call.rest(3))?;
     let at = unit.at(call, integer(&call.args[2])?)?;
@@ -75,6 +84,7 @@ fn expire_at(call: &mut Call<'_>, unit: Unit) -> Answer {
     if !condition.holds(entry.expires_at_ms, at) {
         return Ok(Reply::Integer(0));
     }
+    // As in Redis: a time in the past deletes the key instead of setting an expiry.
     if at <= now() {
         store.remove(key);
         return Ok(Reply::Integer(1));
@@ -84,16 +94,21 @@ fn expire_at(call: &mut Call<'_>, unit: Unit) -> Answer {
     Ok(Reply::Integer(1))
 }
 
-/// The conditions of EXPIRE; all that are set must hold.
+/// Conditions of EXPIRE; all that are set must hold.
 #[derive(Default)]
 struct Condition {
+    /// NX: the key has no expiry.
     if_none: bool,
+    /// XX: the key has an expiry.
     if_some: bool,
+    /// GT: the new expiry is later. A key without expiry never expires, so nothing is later.
     if_later: bool,
+    /// LT: the new expiry is earlier.
     if_earlier: bool,
 }
 
 impl Condition {
+    /// Parses the options of EXPIRE, and refuses those that exclude one another.
     fn parse(words: &[Vec<u8>]) -> Result<Self, Failure> {
         let mut condition = Self::default();
         for word in words {
@@ -119,6 +134,7 @@ impl Condition {
         Ok(condition)
     }
 
+    /// True if the conditions hold for the current and the new expiry.
     fn holds(&self, current: Option<u64>, new: i64) -> bool {
         let current = current.map(|at| i64::try_from(at).unwrap_or(i64::MAX));
         !(self.if_none && current.is_some()
@@ -128,25 +144,31 @@ impl Condition {
     }
 }
 
+/// TTL: the seconds left, -1 without expiry, -2 without a key.
 pub(super) fn ttl(call: &mut Call<'_>) -> Answer {
     time_of(call, now(), seconds)
 }
 
+/// PTTL: like TTL, in milliseconds.
 pub(super) fn pttl(call: &mut Call<'_>) -> Answer {
     time_of(call, now(), |ms| ms)
 }
 
+/// EXPIRETIME: like TTL, since 1970.
 pub(super) fn expiretime(call: &mut Call<'_>) -> Answer {
     time_of(call, 0, seconds)
 }
 
+/// PEXPIRETIME: like TTL, in milliseconds since 1970.
 pub(super) fn pexpiretime(call: &mut Call<'_>) -> Answer {
     time_of(call, 0, |ms| ms)
 }
 
+/// Returns the expiry of a key, less `since`, in a unit.
 fn time_of(call: &mut Call<'_>, since: i64, unit: fn(i64) -> i64) -> Answer {
     let entry = call.database.store.entry(call.key());
     Ok(Reply::Integer(
+        // A key without expiry and no key at all are told apart by -1 and -2.
         match entry.map(|entry| entry.expires_at_ms) {
             None => -2,
             Some(None) => -1,
@@ -155,11 +177,12 @@ fn time_of(call: &mut Call<'_>, since: i64, unit: fn(i64) -> i64) -> Answer {
     ))
 }
 
-/// Rounded.
+/// Rounds milliseconds to seconds, as Redis does for TTL.
 fn seconds(ms: i64) -> i64 {
     ms / 1000 + (ms % 1000 + 500) / 1000
 }
 
+/// PERSIST: 1 if the key had an expiry, or 0.
 pub(super) fn persist(call: &mut Call<'_>) -> Answer {
     let (key, store) = (call.key(), &mut call.database.store);
     let expires = store
@@ -172,6 +195,7 @@ pub(super) fn persist(call: &mut Call<'_>) -> Answer {
     Ok(Reply::Integer(1))
 }
 
+/// Returns the time in milliseconds since 1970, as a signed number.
 fn now() -> i64 {
     i64::try_from(now_ms()).unwrap_or(i64::MAX)
 }

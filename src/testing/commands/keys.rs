@@ -1,9 +1,10 @@
-//! Keys of any type.
+//! Keys of any type: DEL, EXISTS, RENAME, KEYS, SCAN and the like.
 
 use super::super::glob;
 use super::super::protocol::Reply;
 use super::{Answer, Call, Failure, exact, integer, lower, upper};
 
+/// DEL and UNLINK: the number of keys removed.
 pub(super) fn del(call: &mut Call<'_>) -> Answer {
     let store = &mut call.database.store;
     let gone = call
@@ -14,13 +15,14 @@ pub(super) fn del(call: &mut Call<'_>) -> Answer {
     Ok(Reply::count(gone.count()))
 }
 
-/// EXISTS and TOUCH: a key that is named twice counts twice.
+/// EXISTS and TOUCH: the number of keys that exist; one that is given twice counts twice.
 pub(super) fn exists(call: &mut Call<'_>) -> Answer {
     let store = &mut call.database.store;
     let there = call.args.iter().skip(1).filter(|key| store.contains(key));
     Ok(Reply::count(there.count()))
 }
 
+/// TYPE: the name of the type, `none` without a key.
 pub(super) fn kind(call: &mut Call<'_>) -> Answer {
     let entry = call.database.store.entry(call.key());
     Ok(Reply::Status(
@@ -28,11 +30,13 @@ pub(super) fn kind(call: &mut Call<'_>) -> Answer {
     ))
 }
 
+/// RENAME: the key takes its expiry along.
 pub(super) fn rename(call: &mut Call<'_>) -> Answer {
     let (from, to, store) = (call.key(), &call.args[2], &mut call.database.store);
     if !store.contains(from) {
         return Err(Failure::NO_SUCH_KEY);
     }
+    // RENAME of a key to itself changes nothing, but the key must exist.
     if from != to
         && let Some(entry) = store.remove(from)
     {
@@ -41,8 +45,10 @@ pub(super) fn rename(call: &mut Call<'_>) -> Answer {
     Ok(Reply::OK)
 }
 
+/// RENAMENX: 1, or 0 if the new key exists.
 pub(super) fn renamenx(call: &mut Call<'_>) -> Answer {
     let (from, to, store) = (call.key(), &call.args[2], &mut call.database.store);
+    // Without the old key the error is that of `rename`.
     if store.contains(from) && store.contains(to) {
         return Ok(Reply::Integer(0));
     }
@@ -50,16 +56,19 @@ pub(super) fn renamenx(call: &mut Call<'_>) -> Answer {
     Ok(Reply::Integer(1))
 }
 
+/// KEYS: all keys that match a pattern.
 pub(super) fn keys(call: &mut Call<'_>) -> Answer {
     let keys = call.database.store.keys();
     let matching = keys.iter().filter(|key| glob::matches(call.key(), key));
     Ok(Reply::bulks(matching))
 }
 
+/// DBSIZE: the number of keys.
 pub(super) fn dbsize(call: &mut Call<'_>) -> Answer {
     Ok(Reply::count(call.database.store.len()))
 }
 
+/// FLUSHALL and FLUSHDB, which are the same with one database.
 pub(super) fn flush(call: &mut Call<'_>) -> Answer {
     match call.rest(1) {
         [] => {}
@@ -70,19 +79,21 @@ pub(super) fn flush(call: &mut Call<'_>) -> Answer {
     Ok(Reply::OK)
 }
 
+/// RANDOMKEY: a key, or nil.
 pub(super) fn randomkey(call: &mut Call<'_>) -> Answer {
     let keys = call.database.store.keys();
-    // Random enough for a test: the clock.
+    // The clock is random enough for a test.
     let chosen = super::super::store::now_ms().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
     let position = usize::try_from(chosen).unwrap_or(0) % keys.len().max(1);
     Ok(Reply::maybe(keys.get(position)))
 }
 
+/// SCAN: the next cursor, and keys filtered by pattern and type.
 pub(super) fn scan(call: &mut Call<'_>) -> Answer {
     let cursor: u64 = exact(call.key()).ok_or(Failure::from("ERR invalid cursor"))?;
     let (mut pattern, mut count, mut kind) = (&b"*"[..], 10, None);
     for option in call.rest(2).chunks(2) {
-        // An option without its value is found out last: the first mistake counts.
+        // An option without a value is found last: the first mistake decides about the error, as in Redis.
         let [name, value] = option else {
             return Err(Failure::SYNTAX);
         };
@@ -98,6 +109,7 @@ pub(super) fn scan(call: &mut Call<'_>) -> Answer {
     }
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     let (next, keys) = call.database.store.page(cursor, count);
+    // Filtered after the page was cut, so a page may be empty before the end, as in Redis.
     let keys = keys.iter().filter(|(key, is)| {
         let fits = kind.as_ref().is_none_or(|kind| kind == is);
         fits && glob::matches(pattern, key)

@@ -1,4 +1,4 @@
-//! The connection and the server itself.
+//! Commands about the connection and the server: HELLO, AUTH, CLIENT, CONFIG, INFO and the like.
 
 use std::collections::HashSet;
 
@@ -7,9 +7,10 @@ use super::super::protocol::{Protocol, Reply};
 use super::super::store::now_ms;
 use super::{Answer, Call, Failure, exact, integer, lower, upper, wrong_arity};
 
-/// The version a node says it has.
+/// The version that the node reports, and whose error texts it has.
 const VERSION: &str = "7.0.15";
 
+/// PING: `PONG` or the message; with subscriptions in RESP2 an array, which looks like a message.
 pub(super) fn ping(call: &mut Call<'_>) -> Answer {
     let subscribed = call.session.subscriptions > 0 && call.session.protocol == Protocol::Resp2;
     match call.rest(1) {
@@ -24,15 +25,18 @@ pub(super) fn ping(call: &mut Call<'_>) -> Answer {
     }
 }
 
+/// ECHO: the message.
 pub(super) fn echo(call: &mut Call<'_>) -> Answer {
     Ok(Reply::Bulk(call.args[1].clone()))
 }
 
+/// QUIT: OK, then the connection is closed.
 pub(super) fn quit(call: &mut Call<'_>) -> Answer {
     call.session.closing = true;
     Ok(Reply::OK)
 }
 
+/// RESET: the connection is as it was when it was opened.
 pub(super) fn reset(call: &mut Call<'_>) -> Answer {
     let session = &mut *call.session;
     session.end_transaction();
@@ -44,6 +48,7 @@ pub(super) fn reset(call: &mut Call<'_>) -> Answer {
     Ok(Reply::Status("RESET"))
 }
 
+/// SELECT: there is only database 0.
 pub(super) fn select(call: &mut Call<'_>) -> Answer {
     match integer(&call.args[1])? {
         0 => Ok(Reply::OK),
@@ -51,12 +56,14 @@ pub(super) fn select(call: &mut Call<'_>) -> Answer {
     }
 }
 
+/// AUTH: with a password, or with the user `default` and a password.
 pub(super) fn auth(call: &mut Call<'_>) -> Answer {
     let (user, password) = match call.rest(1) {
         [password] => (&b"default"[..], password),
         [user, password] => (&user[..], password),
         _ => return Err(Failure::SYNTAX),
     };
+    // With a user name, AUTH succeeds for `default` without a password, as in Redis.
     if call.database.password.is_none() && call.args.len() == 2 {
         return Err("ERR AUTH <password> called without any password configured for the default user. Are you sure \
                     your configuration is correct?"
@@ -66,6 +73,7 @@ pub(super) fn auth(call: &mut Call<'_>) -> Answer {
     Ok(Reply::OK)
 }
 
+/// Authenticates the connection, or returns the error. Without a password on the node, any is right.
 fn check_password(call: &mut Call<'_>, user: &[u8], password: &[u8]) -> Result<(), Failure> {
     let expected = call.database.password.as_deref().map(str::as_bytes);
     if user != b"default" || expected.is_some_and(|expected| expected != password) {
@@ -75,6 +83,7 @@ fn check_password(call: &mut Call<'_>, user: &[u8], password: &[u8]) -> Result<(
     Ok(())
 }
 
+/// HELLO: switches the protocol, and describes the server. Nothing is switched if an option is refused.
 pub(super) fn hello(call: &mut Call<'_>) -> Answer {
     let protocol = match call.args.get(1) {
         None => call.session.protocol,
@@ -93,7 +102,7 @@ pub(super) fn hello(call: &mut Call<'_>) -> Answer {
                 rest
             }
             ("SETNAME", [given, rest @ ..]) => {
-                // At once: what follows may be refused.
+                // At once, as in Redis: an option behind it may be refused, and the name stays.
                 call.session.name = checked_name(given)?;
                 rest
             }
@@ -106,12 +115,14 @@ pub(super) fn hello(call: &mut Call<'_>) -> Answer {
         };
     }
     let session = &mut *call.session;
+    // Behind the options, one of which may be AUTH.
     if !session.authenticated {
         return Err("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO \
                     AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol \
                     version at the same time"
             .into());
     }
+    // Last: the reply of a refused HELLO has the old protocol.
     session.protocol = protocol;
     let version = if protocol == Protocol::Resp3 { 3 } else { 2 };
     let fields = [
@@ -130,6 +141,7 @@ pub(super) fn hello(call: &mut Call<'_>) -> Answer {
     ))
 }
 
+/// CLIENT ID, GETNAME, SETNAME, SETINFO.
 pub(super) fn client(call: &mut Call<'_>) -> Answer {
     match (upper(&call.args[1]).as_str(), call.rest(2)) {
         ("ID", []) => Ok(client_id(call.session.id)),
@@ -145,6 +157,7 @@ pub(super) fn client(call: &mut Call<'_>) -> Answer {
     }
 }
 
+/// CONFIG GET, SET, RESETSTAT.
 pub(super) fn config(call: &mut Call<'_>) -> Answer {
     match (upper(&call.args[1]).as_str(), call.rest(2)) {
         ("GET", patterns @ [_, ..]) => {
@@ -167,6 +180,7 @@ pub(super) fn config(call: &mut Call<'_>) -> Answer {
             if !pairs.len().is_multiple_of(2) {
                 return Err(Failure::SYNTAX);
             }
+            // Before the first is set: CONFIG SET sets all parameters or none.
             check_config_names(call, pairs)?;
             for pair in pairs.chunks_exact(2) {
                 call.database
@@ -181,7 +195,7 @@ pub(super) fn config(call: &mut Call<'_>) -> Answer {
     }
 }
 
-/// Refuses unknown names and names that are given twice; the first mistake counts.
+/// Refuses unknown names, and names that are given twice; the first mistake decides about the error.
 fn check_config_names(call: &Call<'_>, pairs: &[Vec<u8>]) -> Result<(), Failure> {
     let mut seen = HashSet::new();
     for pair in pairs.chunks_exact(2) {
@@ -200,6 +214,7 @@ fn check_config_names(call: &Call<'_>, pairs: &[Vec<u8>]) -> Result<(), Failure>
     Ok(())
 }
 
+/// INFO: the sections that the crate's own tests need.
 pub(super) fn info(call: &mut Call<'_>) -> Answer {
     let asked: Vec<String> = call.rest(1).iter().map(|section| lower(section)).collect();
     let asks = |section: &str| {
@@ -244,6 +259,7 @@ pub(super) fn info(call: &mut Call<'_>) -> Answer {
     Ok(Reply::Verbatim(sections.join("\r\n")))
 }
 
+/// TIME: seconds and microseconds.
 pub(super) fn time(_: &mut Call<'_>) -> Answer {
     let now = now_ms();
     let (seconds, microseconds) = (now / 1000, now % 1000 * 1000);
@@ -253,6 +269,7 @@ pub(super) fn time(_: &mut Call<'_>) -> Answer {
     ]))
 }
 
+/// WAIT: 0, since there are no replicas. It does not wait.
 pub(super) fn wait(call: &mut Call<'_>) -> Answer {
     integer(&call.args[1])?;
     let timeout = integer(&call.args[2])
@@ -263,6 +280,7 @@ pub(super) fn wait(call: &mut Call<'_>) -> Answer {
     }
 }
 
+/// Returns the name of a connection, if it has no blanks or control characters.
 fn checked_name(name: &[u8]) -> Result<Vec<u8>, Failure> {
     match name.iter().all(u8::is_ascii_graphic) {
         true => Ok(name.to_vec()),
@@ -272,14 +290,17 @@ fn checked_name(name: &[u8]) -> Result<Vec<u8>, Failure> {
     }
 }
 
+/// Returns the number of the connection as a reply.
 fn client_id(id: u64) -> Reply {
     Reply::Integer(i64::try_from(id).unwrap_or(i64::MAX))
 }
 
+/// The error for a wrong number of arguments of a subcommand.
 fn wrong_subcommand_arity(call: &Call<'_>) -> Failure {
     wrong_arity(&format!("{}|{}", call.name(), lower(&call.args[1])))
 }
 
+/// The error for a subcommand that the node does not have.
 fn unknown_subcommand(call: &Call<'_>) -> Failure {
     Failure::new(format!(
         "ERR unknown subcommand '{}' of {}: this in-process test node does not implement it; use a real server",

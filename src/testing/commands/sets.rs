@@ -1,9 +1,10 @@
-//! Sets. Members come in the order of their bytes.
+//! Sets. Members are returned in the order of their bytes.
 
 use super::super::protocol::Reply;
 use super::super::store::Set;
 use super::{Answer, Call, Failure};
 
+/// SADD: the number of members added.
 pub(super) fn sadd(call: &mut Call<'_>) -> Answer {
     let (key, store) = (call.key(), &mut call.database.store);
     let set = store.edit::<Set>(key)?;
@@ -19,6 +20,7 @@ pub(super) fn sadd(call: &mut Call<'_>) -> Answer {
     Ok(Reply::count(new))
 }
 
+/// SREM: the number of members removed.
 pub(super) fn srem(call: &mut Call<'_>) -> Answer {
     let (key, store) = (call.key(), &mut call.database.store);
     let Some(set) = store.view::<Set>(key)? else {
@@ -36,32 +38,39 @@ pub(super) fn srem(call: &mut Call<'_>) -> Answer {
     Ok(Reply::count(gone))
 }
 
+/// SMEMBERS: all members.
 pub(super) fn smembers(call: &mut Call<'_>) -> Answer {
     let set = members(call, call.key())?;
     Ok(reply(&set))
 }
 
+/// SCARD: the number of members.
 pub(super) fn scard(call: &mut Call<'_>) -> Answer {
     Ok(Reply::count(members(call, call.key())?.len()))
 }
 
+/// SISMEMBER: 1 or 0.
 pub(super) fn sismember(call: &mut Call<'_>) -> Answer {
     let there = members(call, call.key())?.contains(&call.args[2]);
     Ok(Reply::Integer(there.into()))
 }
 
+/// SUNION: the members of any set.
 pub(super) fn sunion(call: &mut Call<'_>) -> Answer {
     combine(call, |a, b| a | b)
 }
 
+/// SINTER: the members of all sets.
 pub(super) fn sinter(call: &mut Call<'_>) -> Answer {
     combine(call, |a, b| a & b)
 }
 
+/// SDIFF: the members of the first set that no other has.
 pub(super) fn sdiff(call: &mut Call<'_>) -> Answer {
     combine(call, |a, b| a - b)
 }
 
+/// Combines the sets from left to right.
 fn combine(call: &mut Call<'_>, both: fn(&Set, &Set) -> Set) -> Answer {
     let mut result = members(call, call.key())?;
     for key in call.rest(2) {
@@ -70,11 +79,13 @@ fn combine(call: &mut Call<'_>, both: fn(&Set, &Set) -> Set) -> Answer {
     Ok(reply(&result))
 }
 
+/// Returns a copy of the set, empty if the key does not exist.
 fn members(call: &mut Call<'_>, key: &[u8]) -> Result<Set, Failure> {
     let set = call.database.store.view::<Set>(key)?;
     Ok(set.cloned().unwrap_or_default())
 }
 
+/// Returns a set as a reply.
 fn reply(set: &Set) -> Reply {
     Reply::Set(set.iter().cloned().map(Reply::Bulk).collect())
 }

@@ -1,25 +1,29 @@
-//! Strings.
+//! Strings: GET, SET with its options, MSET, APPEND, GETRANGE and the like.
 
 use super::super::protocol::Reply;
 use super::super::store::{Text, Value};
 use super::expiry::Unit;
 use super::{Answer, Call, Failure, integer, slice, upper};
 
-/// The longest string. As in Redis.
+/// Maximum length of a string in bytes. As in Redis.
 const STRING_MAX: usize = 512 * 1024 * 1024;
 
+/// GET: the value, or nil.
 pub(super) fn get(call: &mut Call<'_>) -> Answer {
     let text = call.database.store.view::<Text>(call.key())?;
     Ok(Reply::maybe(text.map(|text| &*text)))
 }
 
+/// SET: OK, nil if NX or XX refuses, with GET the old value.
 pub(super) fn set(call: &mut Call<'_>) -> Answer {
     let options = SetOptions::parse(call)?;
     let (key, store) = (call.key(), &mut call.database.store);
+    // Read first: with GET, a key of another type is an error, and nothing is set.
     let old = match options.returns_old {
         true => Some(store.view::<Text>(key)?.cloned()),
         false => None,
     };
+    // After `view`, which may have removed an expired key.
     let existing = store.entry(key).map(|entry| entry.expires_at_ms);
     let refused = match options.condition {
         Condition::Always => false,
@@ -40,30 +44,35 @@ pub(super) fn set(call: &mut Call<'_>) -> Answer {
     })
 }
 
+/// Condition under which SET sets.
 #[derive(Default)]
 enum Condition {
+    /// No condition.
     #[default]
     Always,
+    /// XX.
     IfExists,
+    /// NX.
     IfMissing,
 }
 
-/// What becomes of the time to live.
+/// What happens to the expiry of the key.
 #[derive(Default)]
 enum Expiry<'a> {
-    /// Nothing was said.
+    /// No option was given: SET removes it, GETEX leaves it.
     #[default]
     Unsaid,
-    /// KEEPTTL, of SET.
+    /// KEEPTTL of SET.
     Keep,
-    /// PERSIST, of GETEX.
+    /// PERSIST of GETEX.
     Persist,
+    /// EX, PX, EXAT or PXAT with its argument, parsed only when all options are known.
     At(Unit, &'a [u8]),
 }
 
 impl<'a> Expiry<'a> {
-    /// Takes an option of SET or GETEX, if it is one. As in Redis, it may be repeated, the last one counts, and it does not
-    /// go together with any other.
+    /// Takes an option of SET or GETEX. As in Redis it may be repeated, the last one counting, and excludes
+    /// all others.
     fn take(
         &mut self,
         word: &str,
@@ -80,6 +89,7 @@ impl<'a> Expiry<'a> {
     }
 }
 
+/// The options of SET.
 #[derive(Default)]
 struct SetOptions {
     condition: Condition,
@@ -89,6 +99,7 @@ struct SetOptions {
 }
 
 impl SetOptions {
+    /// Parses the options of SET, in any order.
     fn parse(call: &Call<'_>) -> Result<Self, Failure> {
         let mut options = Self::default();
         let mut expiry = Expiry::default();
@@ -115,6 +126,7 @@ impl SetOptions {
     }
 }
 
+/// SETNX: 1 if the key was set, or 0.
 pub(super) fn setnx(call: &mut Call<'_>) -> Answer {
     let (key, store) = (call.key(), &mut call.database.store);
     if store.contains(key) {
@@ -124,14 +136,17 @@ pub(super) fn setnx(call: &mut Call<'_>) -> Answer {
     Ok(Reply::Integer(1))
 }
 
+/// SETEX: OK.
 pub(super) fn setex(call: &mut Call<'_>) -> Answer {
     set_expiring(call, Unit::Seconds)
 }
 
+/// PSETEX: OK.
 pub(super) fn psetex(call: &mut Call<'_>) -> Answer {
     set_expiring(call, Unit::Milliseconds)
 }
 
+/// Sets a key with an expiry, which must be positive.
 fn set_expiring(call: &mut Call<'_>, unit: Unit) -> Answer {
     let expires = unit.positive(call, &call.args[2])?;
     let value = Value::Text(call.args[3].clone());
@@ -139,6 +154,7 @@ fn set_expiring(call: &mut Call<'_>, unit: Unit) -> Answer {
     Ok(Reply::OK)
 }
 
+/// GETSET: the old value, or nil. The expiry is removed.
 pub(super) fn getset(call: &mut Call<'_>) -> Answer {
     let old = get(call)?;
     let value = Value::Text(call.args[2].clone());
@@ -146,12 +162,14 @@ pub(super) fn getset(call: &mut Call<'_>) -> Answer {
     Ok(old)
 }
 
+/// GETDEL: the value, which is removed, or nil.
 pub(super) fn getdel(call: &mut Call<'_>) -> Answer {
     let old = get(call)?;
     call.database.store.remove(call.key());
     Ok(old)
 }
 
+/// GETEX: the value, or nil. Only a change of the expiry counts as a change of the key.
 pub(super) fn getex(call: &mut Call<'_>) -> Answer {
     let mut expiry = Expiry::default();
     let mut words = call.rest(2).iter();
@@ -163,6 +181,7 @@ pub(super) fn getex(call: &mut Call<'_>) -> Answer {
     }
     let old = get(call)?;
     let expires = match expiry {
+        // Without a key the time is not parsed, so a wrong one is no error, as in Redis.
         Expiry::At(unit, time) if old != Reply::Nil => Some(Some(unit.positive(call, time)?)),
         Expiry::Persist => Some(None),
         Expiry::At(..) | Expiry::Keep | Expiry::Unsaid => None,
@@ -178,6 +197,7 @@ pub(super) fn getex(call: &mut Call<'_>) -> Answer {
     Ok(old)
 }
 
+/// MGET: the values in the order of the request, nil where there is none.
 pub(super) fn mget(call: &mut Call<'_>) -> Answer {
     let store = &mut call.database.store;
     let mut values = Vec::new();
@@ -189,6 +209,7 @@ pub(super) fn mget(call: &mut Call<'_>) -> Answer {
     Ok(Reply::Array(values))
 }
 
+/// MSET: OK.
 pub(super) fn mset(call: &mut Call<'_>) -> Answer {
     if call.args.len().is_multiple_of(2) {
         return Err(call.wrong_arity());
@@ -200,6 +221,7 @@ pub(super) fn mset(call: &mut Call<'_>) -> Answer {
     Ok(Reply::OK)
 }
 
+/// MSETNX: 1 if all keys were set, or 0 if any exists.
 pub(super) fn msetnx(call: &mut Call<'_>) -> Answer {
     if call.args.len().is_multiple_of(2) {
         return Err(call.wrong_arity());
@@ -216,6 +238,7 @@ pub(super) fn msetnx(call: &mut Call<'_>) -> Answer {
     Ok(Reply::Integer(1))
 }
 
+/// APPEND: the new length.
 pub(super) fn append(call: &mut Call<'_>) -> Answer {
     let (key, store) = (call.key(), &mut call.database.store);
     let length = store.view::<Text>(key)?.map_or(0, |text| text.len());
@@ -229,16 +252,18 @@ pub(super) fn append(call: &mut Call<'_>) -> Answer {
     Ok(Reply::count(length))
 }
 
+/// STRLEN: the length, 0 without a key.
 pub(super) fn strlen(call: &mut Call<'_>) -> Answer {
     let text = call.database.store.view::<Text>(call.key())?;
     Ok(Reply::count(text.map_or(0, |text| text.len())))
 }
 
+/// GETRANGE: the bytes between two positions, both included.
 pub(super) fn getrange(call: &mut Call<'_>) -> Answer {
     let (start, end) = (integer(&call.args[2])?, integer(&call.args[3])?);
     let text = call.database.store.view::<Text>(call.key())?;
     let text = text.map(|text| &text[..]).unwrap_or_default();
-    // Both ends before the front and the wrong way round: empty, although both would be cut to the first byte.
+    // Two negative ends in the wrong order give nothing, although each alone would be cut to the first byte.
     let backwards = start < 0 && end < 0 && start > end;
     let end = end.max(-i64::try_from(text.len()).unwrap_or(i64::MAX));
     let range = slice(start, end, text.len()).filter(|_| !backwards);
@@ -247,12 +272,14 @@ pub(super) fn getrange(call: &mut Call<'_>) -> Answer {
     ))
 }
 
+/// SETRANGE: the new length. A gap is filled with zero bytes; nothing to write changes nothing.
 pub(super) fn setrange(call: &mut Call<'_>) -> Answer {
     let offset = integer(&call.args[2])?;
     let offset =
         usize::try_from(offset).map_err(|_| Failure::from("ERR offset is out of range"))?;
     let (key, bytes, store) = (call.key(), &call.args[3], &mut call.database.store);
     let length = store.view::<Text>(key)?.map_or(0, |text| text.len());
+    // Before the offset is checked against the maximum, as in Redis: nothing is written.
     if bytes.is_empty() {
         return Ok(Reply::count(length));
     }

@@ -1,12 +1,16 @@
-//! The commands the node knows.
+//! The table of the commands that the node has.
+//!
+//! Not the table of `command`, which is under test: names and arities are written down once more.
 
 use super::{Answer, Call, Command, Failure};
 use super::{counters, expiry, hashes, keys, lists, pubsub, server, sets, strings, transactions};
 use super::{upper, wrong_arity};
 
-/// The command of a request, when the node knows it and the number of arguments fits.
+/// Returns the command of a request, or the error if the node does not have it, or the number of arguments is
+/// wrong.
 pub(in crate::testing) fn find(args: &[Vec<u8>]) -> Result<&'static Command, Failure> {
     let name = args.first().map(|name| upper(name)).unwrap_or_default();
+    // A search through ninety rows is fast enough here.
     let Some(command) = TABLE.iter().find(|command| command.name == name) else {
         return Err(Failure::new(format!(
             "ERR unknown command '{name}': this in-process test node does not implement it; use a real server"
@@ -23,10 +27,12 @@ pub(in crate::testing) fn find(args: &[Vec<u8>]) -> Result<&'static Command, Fai
     }
 }
 
+/// One row: name, number of arguments, function.
 const fn row(name: &'static str, arity: i32, run: fn(&mut Call<'_>) -> Answer) -> Command {
     Command { name, arity, run }
 }
 
+/// All commands, sorted by name.
 static TABLE: &[Command] = &[
     row("APPEND", 3, strings::append),
     row("AUTH", -2, server::auth),

@@ -1,8 +1,9 @@
-//! MULTI, EXEC, WATCH.
+//! MULTI, EXEC, DISCARD, WATCH, UNWATCH.
 
 use super::super::protocol::Reply;
 use super::{Answer, Call, Failure};
 
+/// MULTI: commands are queued from now on.
 pub(super) fn multi(call: &mut Call<'_>) -> Answer {
     if call.session.queue.is_some() {
         return Err("ERR MULTI calls can not be nested".into());
@@ -12,13 +13,18 @@ pub(super) fn multi(call: &mut Call<'_>) -> Answer {
     Ok(Reply::OK)
 }
 
+/// EXEC: the replies of the queued commands; nil if a watched key has changed, an error if a command was
+/// refused when it was queued.
 pub(super) fn exec(call: &mut Call<'_>) -> Answer {
     let session = &mut *call.session;
     let queue = session.queue.take();
+    // EXEC without MULTI is an error, and leaves the watch in force: `watched` is taken behind it.
     let queue = queue.ok_or(Failure::from("ERR EXEC without MULTI"))?;
     let aborted = session.aborted;
     let watched = std::mem::take(&mut session.watched);
+    // In every case: EXEC ends the transaction and the watch whatever its reply is.
     session.end_transaction();
+    // Before the watched keys are compared: EXECABORT takes precedence over nil.
     if aborted {
         return Err("EXECABORT Transaction discarded because of previous errors.".into());
     }
@@ -29,6 +35,7 @@ pub(super) fn exec(call: &mut Call<'_>) -> Answer {
     {
         return Ok(Reply::NilArray);
     }
+    // `execute` would not queue them, since the queue is gone; this flag only keeps them from blocking.
     session.in_exec = true;
     let replies = queue
         .iter()
@@ -38,6 +45,7 @@ pub(super) fn exec(call: &mut Call<'_>) -> Answer {
     Ok(Reply::Array(replies))
 }
 
+/// DISCARD: OK; the queued commands are dropped, and the watch ends.
 pub(super) fn discard(call: &mut Call<'_>) -> Answer {
     if call.session.queue.is_none() {
         return Err("ERR DISCARD without MULTI".into());
@@ -46,6 +54,7 @@ pub(super) fn discard(call: &mut Call<'_>) -> Answer {
     Ok(Reply::OK)
 }
 
+/// WATCH: OK. A key that is watched already keeps the version of its first watch.
 pub(super) fn watch(call: &mut Call<'_>) -> Answer {
     if call.session.queue.is_some() {
         return Err("ERR WATCH inside MULTI is not allowed".into());
@@ -64,6 +73,7 @@ pub(super) fn watch(call: &mut Call<'_>) -> Answer {
     Ok(Reply::OK)
 }
 
+/// UNWATCH: OK.
 pub(super) fn unwatch(call: &mut Call<'_>) -> Answer {
     call.session.watched.clear();
     Ok(Reply::OK)

@@ -1,32 +1,40 @@
-//! How one field of INFO is merged.
+//! The rule by which each field of INFO is merged.
+//!
+//! The lists name the fields of Redis 6 to 8 and Valkey. A field on none of them is [`Rule::Alike`]: never
+//! added by mistake.
 
-/// What becomes of a field's values.
+/// How the values of a field become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
-    /// One value when all are alike; by node when they differ.
+    /// The common value, or each by node: `a=7.0.15,b=8.0.0`.
     Alike,
-    /// `calls=..,usec=..`: added, and the mean computed anew.
+    /// `cmdstat_*`: `calls=..,usec=..` are added, the mean is computed anew.
     Calls,
-    /// `keys=..,expires=..,avg_ttl=..`: added, and the mean weighted.
+    /// `db0`: `keys=..,expires=..` are added, the mean `avg_ttl` is weighted.
     Keyspace,
-    /// A field that stands there several times: every value once.
+    /// A field that a node may list several times (`module`): every value once.
     Lines,
+    /// A single number.
     Number(Combine),
-    /// `slave0`, `slave1`, ...: numbered anew.
+    /// `slave0`, `slave1`, ...: numbered anew, since each node begins with 0.
     Replicas,
-    /// `a=1,b=2`, each number by itself.
+    /// `a=1,b=2`: each number by itself.
     Row(Combine),
 }
 
 /// How numbers become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Combine {
+    /// The largest: flags that hold if any node has them, and the longest durations.
     Max,
+    /// The smallest: times since when something holds for every node.
     Min,
+    /// The sum: counters, sizes, rates.
     Sum,
 }
 
-/// What is the case anywhere, how long the longest took, what patterns and functions every node has.
+/// Fields with the largest value: flags (`loading` is 1 if any node is loading), the longest durations, and
+/// what every node has alike (patterns, functions, scripts), where a sum would count it once per node.
 const LARGEST: [&str; 20] = [
     "active_defrag_running",
     "async_loading",
@@ -50,6 +58,7 @@ const LARGEST: [&str; 20] = [
     "used_memory_peak_time",
 ];
 
+/// Endings of fields with the largest value.
 const LARGEST_ENDINGS: [&str; 7] = [
     "_age",
     "_eta_seconds",
@@ -60,7 +69,7 @@ const LARGEST_ENDINGS: [&str; 7] = [
     "_time_sec",
 ];
 
-/// Since when something holds for every node.
+/// Fields with the smallest value: the time since when something holds for every node.
 const SMALLEST: [&str; 4] = [
     "loading_start_time",
     "rdb_last_save_time",
@@ -68,6 +77,7 @@ const SMALLEST: [&str; 4] = [
     "uptime_in_seconds",
 ];
 
+/// Fields whose values are added.
 const ADDED: [&str; 46] = [
     "aof_base_size",
     "aof_buffer_length",
@@ -117,6 +127,7 @@ const ADDED: [&str; 46] = [
     "evicted_scripts",
 ];
 
+/// Beginnings of fields whose values are added.
 const ADDED_BEGINNINGS: [&str; 19] = [
     "acl_access_denied_",
     "active_defrag_",
@@ -139,7 +150,7 @@ const ADDED_BEGINNINGS: [&str; 19] = [
     "used_memory",
 ];
 
-/// How the field called `name` is merged.
+/// Returns the rule of the field called `name`.
 pub(super) fn rule(name: &str) -> Rule {
     let begins = |beginning: &&str| name.starts_with(beginning);
     let ends = |ending: &&str| name.ends_with(ending);
@@ -158,6 +169,8 @@ pub(super) fn rule(name: &str) -> Rule {
         Rule::Row(Combine::Sum)
     } else if name.starts_with("latency_percentiles_usec_") {
         Rule::Row(Combine::Max)
+    // Before the sums, whose beginnings are wider: `mem_fragmentation_ratio` ends in `_ratio`, and begins
+    // with `mem_`.
     } else if LARGEST.contains(&name) || LARGEST_ENDINGS.iter().any(ends) {
         Rule::Number(Combine::Max)
     } else if SMALLEST.contains(&name) {
@@ -169,16 +182,19 @@ pub(super) fn rule(name: &str) -> Rule {
     }
 }
 
-/// Whether `name` is `beginning` and a number.
+/// True if `name` is `beginning` followed by a decimal number: `slave0`, but not `slave_priority`.
 pub(super) fn is_numbered(name: &str, beginning: &str) -> bool {
+    // Digits only: `slave_read_only` is another field.
     name.strip_prefix(beginning).is_some_and(|number| {
         !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
     })
 }
 
-/// The numbers as one, in the form they have; `None` when one of them is no number.
+/// Combines numbers in the form that they have: integers, decimals with as many places as the longest has,
+/// percentages. `None` if one of them is not a number.
 pub(super) fn combine<'v>(values: impl Iterator<Item = &'v str>, how: Combine) -> Option<String> {
     let values: Vec<&str> = values.collect();
+    // Wider than any counter, so that sums of `u64` neither overflow nor lose digits as doubles.
     let whole: Option<Vec<i128>> = values.iter().map(|value| value.parse().ok()).collect();
     if let Some(numbers) = whole {
         let numbers = numbers.into_iter();
@@ -189,6 +205,7 @@ pub(super) fn combine<'v>(values: impl Iterator<Item = &'v str>, how: Combine) -
         }
         .map(|number| number.to_string());
     }
+    // The form of the numbers is kept: a program that parses one server's INFO parses this one.
     let percent = if values.iter().all(|value| value.ends_with('%')) {
         "%"
     } else {
@@ -208,6 +225,7 @@ pub(super) fn combine<'v>(values: impl Iterator<Item = &'v str>, how: Combine) -
         .iter()
         .filter_map(|value| value.strip_suffix(percent)?.split_once('.'))
         .map(|(_, decimals)| decimals.len())
+        // The most precise value decides, so that no digit is cut off.
         .max()
         .unwrap_or(0);
     Some(format!("{number:.decimals$}{percent}"))

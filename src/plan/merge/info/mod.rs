@@ -1,10 +1,29 @@
 //! INFO of all nodes as one text.
 //!
-//! * `fields`: which field is added, which has its largest or smallest value told. `rows`: the same for `a=1,b=2`.
-//! * `derived`: what is computed anew from the sums: sizes for people, percentages, ratios.
+//! * `fields`: the rule of each field: its values are added, or the largest or smallest is taken. `rows`: the
+//!   same for values of the form `a=1,b=2`.
+//! * `derived`: fields that follow from others, computed from the merged ones: sizes for people, percentages,
+//!   ratios.
 //!
-//! What is alike is said once. What differs and cannot be added names the nodes, `name=value,name=value`, so that no
-//! node's value passes for the fleet's. Behind the sections of a server come sections of the nodes.
+//! Equal values appear once. Values that differ and cannot be added appear by node, `name=value,name=value`,
+//! so that no node's value passes for that of all. The sections of the servers are followed by one section
+//! per node with its essential figures.
+//!
+//! ```text
+//!  node a                    node b                    merged
+//!  # Server                  # Server                  # Server
+//!  redis_version:7.0.15      redis_version:8.0.0       redis_version:a=7.0.15,b=8.0.0
+//!  # Memory                  # Memory                  # Memory
+//!  used_memory:1048576       used_memory:1048576       used_memory:2097152
+//!  used_memory_human:1.00M   used_memory_human:1.00M   used_memory_human:2.00M
+//!                                                      # Node a
+//!                                                      node_a:redis_version=7.0.15,used_memory=1048576
+//!                                                      # Node b
+//!                                                      node_b:redis_version=8.0.0,used_memory=1048576
+//! ```
+//!
+//! A field that this version does not know is treated as one that cannot be added: never wrong, though longer
+//! than needed.
 
 mod derived;
 mod fields;
@@ -19,7 +38,7 @@ use crate::plan::merge::Answer;
 use crate::plan::merge::texts::{Text, alike_or_by_node, word};
 use fields::Rule;
 
-/// What is said of each node, if it was asked for.
+/// Fields repeated in the section of each node, if INFO was asked for a section with them.
 const ESSENTIALS: [&str; 8] = [
     "redis_version",
     "valkey_version",
@@ -31,25 +50,29 @@ const ESSENTIALS: [&str; 8] = [
     "instantaneous_ops_per_sec",
 ];
 
-/// One node's text.
+/// One node's INFO.
 struct Report<'n> {
     node: &'n str,
     sections: Vec<Section>,
 }
 
-/// Lines under a heading, `field:value`.
+/// A heading with the lines below it.
 struct Section {
+    /// Without `# `; empty for lines before the first heading.
     title: String,
+    /// Field and value, in the server's order.
     lines: Vec<(String, String)>,
 }
 
 /// A field with the values of the nodes that have it.
 struct Field<'r> {
     name: &'r str,
+    /// Node and value, in node order. A field that a node lists several times (`module`) is there as often.
     values: Vec<(&'r str, &'r str)>,
 }
 
-/// One text of all, of the first node's kind. The nodes in `missing` cannot be reached.
+/// Merges INFO into one text, of the first node's kind of string. The nodes in `missing` cannot be reached,
+/// and are listed in sections of their own.
 pub(super) fn info(answers: Vec<Answer<'_>>, missing: &[&str]) -> Result<Value, Error> {
     let mut kind = None;
     let mut reports = Vec::new();
@@ -58,6 +81,7 @@ pub(super) fn info(answers: Vec<Answer<'_>>, missing: &[&str]) -> Result<Value, 
         let text = Text::read(answer)?;
         let sections = parse(&text.to_str());
         reports.push(Report { node, sections });
+        // The text is kept for its kind only: RESP3 has INFO as a verbatim string.
         kind.get_or_insert(text);
     }
     let mut sections: Vec<Section> = titles(&reports)
@@ -65,12 +89,14 @@ pub(super) fn info(answers: Vec<Answer<'_>>, missing: &[&str]) -> Result<Value, 
         .map(|title| merged(title, &reports))
         .collect();
     sections.extend(reports.iter().filter_map(essentials));
+    // Behind all others, in node order, so that a program which reads the known sections is not disturbed.
     sections.extend(missing.iter().map(|node| unreachable(node)));
     sections.extend(unreachable_count(missing));
     let text = print(&sections);
     Ok(kind.map_or(Value::Nil, |kind| kind.with(text.into_bytes())))
 }
 
+/// Splits the text of a node. Lines that are neither a heading nor a field are dropped.
 fn parse(text: &str) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
     for line in text.lines() {
@@ -80,6 +106,7 @@ fn parse(text: &str) -> Vec<Section> {
                 lines: Vec::new(),
             });
         } else if let Some((field, value)) = line.split_once(':') {
+            // Lines before any heading are kept, in a section without a title.
             if sections.is_empty() {
                 sections.push(Section {
                     title: String::new(),
@@ -94,7 +121,7 @@ fn parse(text: &str) -> Vec<Section> {
     sections
 }
 
-/// The titles of all nodes, in the order in which they come first.
+/// Returns the headings of all nodes, in the order of their first occurrence.
 fn titles<'r>(reports: &'r [Report<'_>]) -> Vec<&'r str> {
     let mut titles = Vec::new();
     for section in reports.iter().flat_map(|report| &report.sections) {
@@ -105,8 +132,11 @@ fn titles<'r>(reports: &'r [Report<'_>]) -> Vec<&'r str> {
     titles
 }
 
+/// Merges the sections under one heading, the fields in the order of their first occurrence.
 fn merged(title: &str, reports: &[Report<'_>]) -> Section {
     let mut fields: Vec<Field<'_>> = Vec::new();
+    // An index by name: INFO EVERYTHING has hundreds of fields, and a search for each would take quadratic
+    // time.
     let mut places: HashMap<&str, usize> = HashMap::new();
     let mut lines = Vec::new();
     for report in reports {
@@ -123,6 +153,7 @@ fn merged(title: &str, reports: &[Report<'_>]) -> Section {
             fields[place].values.push((report.node, value));
         }
     }
+    // Each node counts its replicas from `slave0`, so they are numbered anew across nodes.
     let mut replicas = 0;
     for field in &fields {
         match fields::rule(field.name) {
@@ -133,9 +164,11 @@ fn merged(title: &str, reports: &[Report<'_>]) -> Section {
                     replicas += 1;
                 }
             }
+            // Fields keep their order, which programs that print INFO rely on.
             rule => lines.push((field.name.to_owned(), field.value(rule))),
         }
     }
+    // Last: it reads the merged values of other fields.
     derived::compute(&mut lines);
     Section {
         title: title.to_owned(),
@@ -144,6 +177,8 @@ fn merged(title: &str, reports: &[Report<'_>]) -> Section {
 }
 
 impl Field<'_> {
+    /// Returns the merged value. Where the rule does not fit the values, such as a sum of texts, they appear
+    /// by node.
     fn value(&self, rule: Rule) -> String {
         let values = || self.values.iter().map(|(_, value)| *value);
         let merged = match rule {
@@ -156,7 +191,7 @@ impl Field<'_> {
         merged.unwrap_or_else(|| alike_or_by_node(&self.values))
     }
 
-    /// A field that stands there many times with many values: each value once.
+    /// Returns the lines of a field that a node may list several times: each value once.
     fn distinct(&self) -> Vec<(String, String)> {
         let mut values: Vec<&str> = Vec::new();
         for (_, value) in &self.values {
@@ -169,8 +204,9 @@ impl Field<'_> {
     }
 }
 
-/// The section of one node: `node_NAME:redis_version=..,role=..`, as far as its fields were asked for. How many keys it has
-/// is told along with others only: one who asks for nothing but keys would count them twice.
+/// Returns the section of one node, `node_NAME:redis_version=..,role=..`, as far as its fields were asked
+/// for. The number of keys is added only beside other fields: a program that asks for the keyspace alone and
+/// adds up its keys would count them twice.
 fn essentials(report: &Report<'_>) -> Option<Section> {
     let lines = || report.sections.iter().flat_map(|section| &section.lines);
     let mut parts: Vec<String> = ESSENTIALS
@@ -201,15 +237,18 @@ fn essentials(report: &Report<'_>) -> Option<Section> {
     })
 }
 
-/// The section of a node that cannot be reached, whatever was asked for: `node_NAME:status=unreachable`.
+/// Returns the section of a node that cannot be reached, whatever was asked for:
+/// `node_NAME:status=unreachable`.
 fn unreachable(node: &str) -> Section {
     Section {
+        // One field per node with a name of its own: clients parse INFO into a map, in which equal names
+        // would be lost.
         lines: vec![(format!("node_{}", word(node)), "status=unreachable".into())],
         title: title_of(node),
     }
 }
 
-/// How many nodes the figures above say nothing of, when there are some.
+/// Returns the section with the number of nodes that the figures above lack, if there are any.
 fn unreachable_count(missing: &[&str]) -> Option<Section> {
     let line = || ("unreachable_nodes".into(), missing.len().to_string());
     (!missing.is_empty()).then(|| Section {
@@ -218,10 +257,12 @@ fn unreachable_count(missing: &[&str]) -> Option<Section> {
     })
 }
 
+/// Heading of a node's section. Escaped: a line break in the name would begin a line of its own.
 fn title_of(node: &str) -> String {
     format!("Node {}", node.escape_debug())
 }
 
+/// Writes the sections as a server does: lines end with CR LF, sections are separated by an empty line.
 fn print(sections: &[Section]) -> String {
     let mut text = String::new();
     for (number, section) in sections.iter().enumerate() {
