@@ -258,6 +258,7 @@ impl Declaration {
             blocking,
             scripting: Scripting::No,
             partial,
+            // A proxy knows nothing about the command but its route.
             proxy_role: ProxyRole::Forward,
             note: "declared by the user",
         })

@@ -112,6 +112,7 @@ impl CommandSpec {
         match (self.route, self.keys.first()) {
             // A part is cut out in groups of `step`: an incomplete one must not be cut.
             (Route::Split { step, tail, .. }, Some(&KeySpec::Range { first, .. })) => {
+                // Name, subcommand and tail belong to no group.
                 let fixed = usize::from(first) + usize::from(tail);
                 let groups = args.len().checked_sub(fixed).ok_or(KeyError::Arity)?;
                 if groups.is_multiple_of(usize::from(step)) {
@@ -207,6 +208,8 @@ fn range(
 /// Parses the number of keys at position `at`, in the server's strict form: no sign, blanks or leading zeros.
 fn number_of_keys(at: u16, least: u16, args: &[&[u8]]) -> Result<usize, KeyError> {
     let number = args.get(usize::from(at)).ok_or(KeyError::Arity)?;
+    // The server reads it the same way, so what is refused here would be refused there: a count taken loosely
+    // would name other keys.
     let number = canonical_integer(number)
         .filter(|&number| number >= i64::from(least))
         .ok_or(KeyError::Count)?;

@@ -90,6 +90,7 @@ impl TestNode {
         // added; then the connections, whose readers end by it. Only then can the threads be joined.
         running.run.stop();
         self.close_port(&mut running);
+        // Behind the port: a connection accepted in between would be missed.
         self.shared.close_all();
         for thread in running.connections.drain(..) {
             // A panic in a node's thread was printed by the panic hook already.

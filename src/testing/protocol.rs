@@ -51,6 +51,7 @@ impl<R: Read> Requests<R> {
     /// Redis.
     fn multibulk(&mut self, count: &[u8]) -> Result<Vec<Vec<u8>>, Ended> {
         let count = number(count)
+            // Redis' own limit, which a client that sends garbage runs into first.
             .filter(|&count| count <= ARGS_MAX)
             .ok_or_else(|| protocol("invalid multibulk length"))?;
         let mut args = Vec::new();
@@ -75,6 +76,7 @@ impl<R: Read> Requests<R> {
             }
             None => return Err(protocol("expected '$', got ' '")),
         };
+        // Cannot fail on 64 bits: the limit is below `usize::MAX`.
         let length = usize::try_from(length).map_err(|_| Ended::Closed)?;
         // Memory grows with the bytes that arrive: the length is only a claim.
         let mut bytes = Vec::new();
