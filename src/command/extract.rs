@@ -59,7 +59,7 @@ impl CommandSpec {
         }
     }
 
-    /// Returns where the keys of a split command begin: behind its name and that of its subcommand.
+    /// Returns where the keys of a split command begin: after its name and that of its subcommand.
     pub(crate) fn first_key(&self) -> usize {
         match self.keys.first() {
             Some(&KeySpec::Range { first, .. }) => usize::from(first),
@@ -192,7 +192,7 @@ fn range(
     len: usize,
     out: &mut KeyPositions,
 ) -> Result<(), KeyError> {
-    // -1 is the last argument, so the first position behind the keys is `len`.
+    // -1 is the last argument, so the first position after the keys is `len`.
     let end = if last < 0 {
         (len + 1).saturating_sub(usize::from(last.unsigned_abs()))
     } else {
@@ -237,7 +237,7 @@ fn counted(
     out.push_keys(first, end, step)
 }
 
-/// Adds the keys behind STREAMS: the first half of the rest, whose second half are the ids.
+/// Adds the keys after STREAMS: the first half of the rest, whose second half are the ids.
 fn streams(args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
     // Without STREAMS there is no key to route by, whatever the options say.
     let first = StreamOptions::parse(args).first.ok_or(KeyError::Syntax)?;
@@ -251,7 +251,7 @@ fn streams(args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
 
 /// The options of XREAD and XREADGROUP.
 struct StreamOptions {
-    /// Position of the first argument behind STREAMS, if the parser gets there.
+    /// Position of the first argument after STREAMS, if the parser gets there.
     first: Option<usize>,
     /// Position of the milliseconds of the last BLOCK.
     block: Option<usize>,
@@ -285,7 +285,7 @@ impl StreamOptions {
     }
 }
 
-/// Adds the key behind STORE or STOREDIST. Of several, the server takes the last.
+/// Adds the key after STORE or STOREDIST. Of several, the server takes the last.
 fn geo_store(from: usize, args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
     const WORDS: [&str; 6] = ["WITHDIST", "WITHHASH", "WITHCOORD", "ANY", "ASC", "DESC"];
     let mut target = None;
@@ -309,7 +309,7 @@ fn geo_store(from: usize, args: &[&[u8]], out: &mut KeyPositions) -> Result<(), 
     target.map_or(Ok(()), |at| out.push_key(at))
 }
 
-/// Adds the key behind STORE, of several the last, and the patterns of BY and GET.
+/// Adds the key after STORE, of several the last, and the patterns of BY and GET.
 fn sort(store: bool, args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
     let mut target = None;
     let mut at = 2;
@@ -338,7 +338,7 @@ fn sort(store: bool, args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyEr
     target.map_or(Ok(()), |at| out.push_key(at))
 }
 
-/// Adds the keys of MIGRATE: argument 3, or if that is empty, those behind KEYS.
+/// Adds the keys of MIGRATE: argument 3, or if that is empty, those after KEYS.
 fn migrate(args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
     let mut at = 6;
     while at < args.len() {

@@ -80,7 +80,7 @@ impl<R: Read> Requests<R> {
         let length = usize::try_from(length).map_err(|_| Ended::Closed)?;
         // Memory grows with the bytes that arrive: the length is only a claim.
         let mut bytes = Vec::new();
-        // The line end behind the argument is read along, and dropped unchecked, as Redis does.
+        // The line end after the argument is read along, and dropped unchecked, as Redis does.
         let wanted = length as u64 + 2;
         let read = self.input.by_ref().take(wanted).read_to_end(&mut bytes);
         if read.map_err(|_| Ended::Closed)? as u64 != wanted {
@@ -231,7 +231,7 @@ fn bulk(bytes: &[u8], out: &mut Vec<u8>) {
 /// Appends a line.
 fn line(mark: u8, text: &str, out: &mut Vec<u8>) {
     out.push(mark);
-    // An error may quote what the client sent: a line end inside of it would begin another reply.
+    // An error may quote what the client sent: a line end inside it would begin another reply.
     out.extend(text.bytes().map(|byte| match byte {
         b'\r' | b'\n' => b' ',
         other => other,

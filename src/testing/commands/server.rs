@@ -103,7 +103,7 @@ pub(super) fn hello(call: &mut Call<'_>) -> Answer {
                 rest
             }
             ("SETNAME", [given, rest @ ..]) => {
-                // At once, as in Redis: an option behind it may be refused, and the name stays.
+                // At once, as in Redis: an option after it may be refused, and the name stays.
                 call.session.name = checked_name(given)?;
                 rest
             }
@@ -116,7 +116,7 @@ pub(super) fn hello(call: &mut Call<'_>) -> Answer {
         };
     }
     let session = &mut *call.session;
-    // Behind the options, one of which may be AUTH.
+    // After the options, one of which may be AUTH.
     if !session.authenticated {
         return Err("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO \
                     AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol \
