@@ -258,6 +258,7 @@ impl Declaration {
             blocking,
             scripting: Scripting::No,
             partial,
+            // A proxy knows nothing about the command but its route.
             proxy_role: ProxyRole::Forward,
             note: "declared by the user",
         })
@@ -292,7 +293,7 @@ impl Declaration {
 }
 
 impl KeySpec {
-    /// True if all positions lie behind the first `words` arguments, and the range is not empty in itself.
+    /// True if all positions lie after the first `words` arguments, and the range is not empty in itself.
     fn is_after(&self, words: usize) -> bool {
         match *self {
             Self::Range { first, last, step } => {
@@ -309,7 +310,7 @@ impl KeySpec {
 }
 
 /// True if the keys form one range, in groups of `split_step` arguments, up to the tail. A part is cut out by
-/// these groups, so anything between or behind them would be lost.
+/// these groups, so anything between or after them would be lost.
 pub(super) fn can_split(keys: &[KeySpec], split_step: u8, tail: u8) -> bool {
     match *keys {
         [KeySpec::Range { last, step, .. }] => {

@@ -59,7 +59,7 @@ impl CommandSpec {
         }
     }
 
-    /// Returns where the keys of a split command begin: behind its name and that of its subcommand.
+    /// Returns where the keys of a split command begin: after its name and that of its subcommand.
     pub(crate) fn first_key(&self) -> usize {
         match self.keys.first() {
             Some(&KeySpec::Range { first, .. }) => usize::from(first),
@@ -112,6 +112,7 @@ impl CommandSpec {
         match (self.route, self.keys.first()) {
             // A part is cut out in groups of `step`: an incomplete one must not be cut.
             (Route::Split { step, tail, .. }, Some(&KeySpec::Range { first, .. })) => {
+                // Name, subcommand and tail belong to no group.
                 let fixed = usize::from(first) + usize::from(tail);
                 let groups = args.len().checked_sub(fixed).ok_or(KeyError::Arity)?;
                 if groups.is_multiple_of(usize::from(step)) {
@@ -191,7 +192,7 @@ fn range(
     len: usize,
     out: &mut KeyPositions,
 ) -> Result<(), KeyError> {
-    // -1 is the last argument, so the first position behind the keys is `len`.
+    // -1 is the last argument, so the first position after the keys is `len`.
     let end = if last < 0 {
         (len + 1).saturating_sub(usize::from(last.unsigned_abs()))
     } else {
@@ -207,6 +208,8 @@ fn range(
 /// Parses the number of keys at position `at`, in the server's strict form: no sign, blanks or leading zeros.
 fn number_of_keys(at: u16, least: u16, args: &[&[u8]]) -> Result<usize, KeyError> {
     let number = args.get(usize::from(at)).ok_or(KeyError::Arity)?;
+    // The server reads it the same way, so what is refused here would be refused there: a count taken loosely
+    // would name other keys.
     let number = canonical_integer(number)
         .filter(|&number| number >= i64::from(least))
         .ok_or(KeyError::Count)?;
@@ -234,7 +237,7 @@ fn counted(
     out.push_keys(first, end, step)
 }
 
-/// Adds the keys behind STREAMS: the first half of the rest, whose second half are the ids.
+/// Adds the keys after STREAMS: the first half of the rest, whose second half are the ids.
 fn streams(args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
     // Without STREAMS there is no key to route by, whatever the options say.
     let first = StreamOptions::parse(args).first.ok_or(KeyError::Syntax)?;
@@ -248,7 +251,7 @@ fn streams(args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
 
 /// The options of XREAD and XREADGROUP.
 struct StreamOptions {
-    /// Position of the first argument behind STREAMS, if the parser gets there.
+    /// Position of the first argument after STREAMS, if the parser gets there.
     first: Option<usize>,
     /// Position of the milliseconds of the last BLOCK.
     block: Option<usize>,
@@ -282,7 +285,7 @@ impl StreamOptions {
     }
 }
 
-/// Adds the key behind STORE or STOREDIST. Of several, the server takes the last.
+/// Adds the key after STORE or STOREDIST. Of several, the server takes the last.
 fn geo_store(from: usize, args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
     const WORDS: [&str; 6] = ["WITHDIST", "WITHHASH", "WITHCOORD", "ANY", "ASC", "DESC"];
     let mut target = None;
@@ -306,7 +309,7 @@ fn geo_store(from: usize, args: &[&[u8]], out: &mut KeyPositions) -> Result<(), 
     target.map_or(Ok(()), |at| out.push_key(at))
 }
 
-/// Adds the key behind STORE, of several the last, and the patterns of BY and GET.
+/// Adds the key after STORE, of several the last, and the patterns of BY and GET.
 fn sort(store: bool, args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
     let mut target = None;
     let mut at = 2;
@@ -335,7 +338,7 @@ fn sort(store: bool, args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyEr
     target.map_or(Ok(()), |at| out.push_key(at))
 }
 
-/// Adds the keys of MIGRATE: argument 3, or if that is empty, those behind KEYS.
+/// Adds the keys of MIGRATE: argument 3, or if that is empty, those after KEYS.
 fn migrate(args: &[&[u8]], out: &mut KeyPositions) -> Result<(), KeyError> {
     let mut at = 6;
     while at < args.len() {

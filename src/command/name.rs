@@ -27,6 +27,7 @@ impl NameKey {
             // equal.
             0..8 => [capitalized(short(name)), 0, 0, 0],
             8..=16 => [first_eight(name), last_eight(name), 0, 0],
+            // Two words from either end cover up to 32 bytes, overlapping in the middle.
             17..=LONGEST => {
                 let (head, tail) = (&name[8..], &name[..name.len() - 8]);
                 [

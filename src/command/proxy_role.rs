@@ -10,7 +10,7 @@ pub(crate) enum ProxyRole {
     /// Forwards it as it is routed; refuses it if its route leads to no node.
     #[default]
     Forward,
-    /// Forwards it, but not inside of MULTI: the command has Redis' flag NO_MULTI.
+    /// Forwards it, but not inside MULTI: the command has Redis' flag NO_MULTI.
     NoMulti,
     /// Forwards it without arguments only. An argument would be a subcommand, and is not known.
     Container,

@@ -121,20 +121,20 @@ pub enum KeySpec {
         /// The smallest number that the server accepts: 0 for scripts, else 1.
         least: u16,
     },
-    /// XREAD and XREADGROUP: the first half of the arguments behind the word STREAMS, found as the server's
+    /// XREAD and XREADGROUP: the first half of the arguments after the word STREAMS, found as the server's
     /// parser finds it.
     Streams,
-    /// GEORADIUS and GEORADIUSBYMEMBER: the key behind the last STORE or STOREDIST.
+    /// GEORADIUS and GEORADIUSBYMEMBER: the key after the last STORE or STOREDIST.
     GeoStore {
         /// Position of the first argument that may be an option.
         from: u16,
     },
-    /// SORT and SORT_RO: the key behind the last STORE, and the patterns of BY and GET.
+    /// SORT and SORT_RO: the key after the last STORE, and the patterns of BY and GET.
     Sort {
         /// True if STORE is understood (not by SORT_RO).
         store: bool,
     },
-    /// MIGRATE: the key at 3, or if that is empty, those behind KEYS.
+    /// MIGRATE: the key at 3, or if that is empty, those after KEYS.
     Migrate,
 }
 
@@ -148,7 +148,7 @@ pub enum Route {
     Split {
         /// Number of arguments per key, the key included: 1 for MGET, 2 for MSET, 3 for JSON.MSET.
         step: u8,
-        /// Number of arguments behind the last key that every part repeats: 1 for JSON.MGET.
+        /// Number of arguments after the last key that every part repeats: 1 for JSON.MGET.
         tail: u8,
         /// How the replies become one.
         merge: Merge,
@@ -237,7 +237,7 @@ pub enum ArgAt {
     Index(u16),
     /// The last argument.
     Last,
-    /// The argument behind the first occurrence of this word (in capitals), if there is one.
+    /// The argument after the first occurrence of this word (in capitals), if there is one.
     AfterWord(&'static str),
 }
 
@@ -271,7 +271,7 @@ pub enum KeyError {
     /// The number of keys is not a number, or does not fit the arguments.
     #[error("the number of keys does not fit the arguments")]
     Count,
-    /// A word that is required is missing, or the arguments behind it do not fit.
+    /// A word that is required is missing, or the arguments after it do not fit.
     #[error("syntax error")]
     Syntax,
 }

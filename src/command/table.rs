@@ -226,6 +226,7 @@ impl CommandTable {
             has_subcommands: false,
             spec: None,
         });
+        // Half full at most: lookups of unknown names end at a free slot, which must be near.
         if self.rows.len() * 2 > self.slots.len() {
             self.slots = vec![FREE; self.slots.len() * 2];
             // All slots are free again, so every row is placed anew, the last one included.

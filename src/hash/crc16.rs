@@ -43,7 +43,7 @@ fn fold(crc: u16, block: u64) -> u16 {
 /// `TABLES[i][b]` is the CRC of the byte `b` followed by `7 - i` zero bytes.
 static TABLES: [[u16; 256]; 8] = tables();
 
-/// Computes the tables, from the byte itself (the last) to the byte with seven zeros behind it.
+/// Computes the tables, from the byte itself (the last) to the byte with seven zeros after it.
 const fn tables() -> [[u16; 256]; 8] {
     let mut tables = [[0; 256]; 8];
     let mut byte = 0;

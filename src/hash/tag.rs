@@ -43,7 +43,7 @@ pub enum HashTag {
     /// redis-rb's regular expression `^{(.+?)}`, or the same with two other bytes: like
     /// [`JedisPattern`](Self::JedisPattern), but only at the start of a line, and only `\n` ends a line.
     LineStart(u8, u8),
-    /// [`BracesEvenEmpty`](Self::BracesEvenEmpty) up to the first zero byte, behind which phpredis does not
+    /// [`BracesEvenEmpty`](Self::BracesEvenEmpty) up to the first zero byte, after which phpredis does not
     /// look.
     PhpRedis,
     /// A rule of the application, with a frozen name.
@@ -120,7 +120,7 @@ impl HashTag {
             _ => {
                 let (rule, bytes) = name.split_once(':')?;
                 let (open, rest) = escaped(bytes)?;
-                // Anything behind the second byte makes it another name.
+                // Anything after the second byte makes it another name.
                 let (close, "") = escaped(rest)? else {
                     return None;
                 };
@@ -162,7 +162,7 @@ fn braces(key: &[u8]) -> &[u8] {
 /// Returns the bytes between the first `open` and the next `close`; `None` if there are none.
 fn between(key: &[u8], open: u8, close: u8) -> Option<&[u8]> {
     let rest = &key[find(key, open)? + 1..];
-    // The next `close` behind the first `open`: one before it does not count.
+    // The next `close` after the first `open`: one before it does not count.
     let length = find(rest, close)?;
     (length > 0).then(|| &rest[..length])
 }
@@ -195,10 +195,10 @@ fn line_start(key: &[u8], open: u8, close: u8) -> Option<&[u8]> {
         .find_map(|line| shortest(line, close))
 }
 
-/// Returns the text up to the first `close` that is not its first character, which is `(.+?)` behind the
+/// Returns the text up to the first `close` that is not its first character, which is `(.+?)` after the
 /// opening byte.
 fn shortest(text: &[u8], close: u8) -> Option<&[u8]> {
-    // The search begins behind the first character, which belongs to the tag whatever it is.
+    // The search begins after the first character, which belongs to the tag whatever it is.
     let length = find(text.get(1..)?, close)? + 1;
     Some(&text[..length])
 }

@@ -50,6 +50,7 @@ impl Channels {
 
     /// Adds a subscription, unless the connection has it.
     pub(super) fn subscribe(&mut self, session: u64, protocol: Protocol, topic: Topic) {
+        // A second SUBSCRIBE to a channel is confirmed, and changes nothing.
         if !self.topics(session).any(|known| *known == topic) {
             self.subscriptions.push(Subscription {
                 session,

@@ -82,7 +82,7 @@ struct Rule {
 }
 
 impl Script {
-    /// Adds a fault behind all others.
+    /// Adds a fault after all others.
     pub(super) fn add(&mut self, when: Condition, fault: Fault, times: usize) {
         self.rules.push(Rule {
             when,

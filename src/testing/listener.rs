@@ -64,6 +64,7 @@ impl Listener {
 pub(super) fn bind_free() -> io::Result<TcpListener> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let size = u32::from(PORTS.end - PORTS.start);
+    // Processes of one test run have ids close together: their first ports do not overlap for 64 nodes each.
     let first = process::id().wrapping_mul(PORTS_PER_PROCESS) % size;
     let mut address = own_address();
     for _ in PORTS {

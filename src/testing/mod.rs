@@ -1,4 +1,4 @@
-//! How does code behave when a node is slow, broken or gone? Servers inside of the test process answer that.
+//! How does code behave when a node is slow, broken or gone? Servers inside the test process answer that.
 //!
 //! * [`TestNode`]: a small server on the loopback interface with RESP2 and RESP3. It keeps data in memory,
 //!   and records the commands that it receives.

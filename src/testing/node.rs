@@ -1,4 +1,4 @@
-//! One node inside of the test process.
+//! One node inside the test process.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use super::shared::{Run, Shared, lock};
 use super::store::Store;
 use crate::partition::NODES_MAX;
 
-/// A server inside of this process, on a free port of the loopback interface.
+/// A server inside this process, on a free port of the loopback interface.
 ///
 /// It stops when it is dropped. See the [module](super) for its abilities and limits.
 #[derive(Debug)]
@@ -90,6 +90,7 @@ impl TestNode {
         // added; then the connections, whose readers end by it. Only then can the threads be joined.
         running.run.stop();
         self.close_port(&mut running);
+        // After the port: a connection accepted in between would be missed.
         self.shared.close_all();
         for thread in running.connections.drain(..) {
             // A panic in a node's thread was printed by the panic hook already.

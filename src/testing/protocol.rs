@@ -51,6 +51,7 @@ impl<R: Read> Requests<R> {
     /// Redis.
     fn multibulk(&mut self, count: &[u8]) -> Result<Vec<Vec<u8>>, Ended> {
         let count = number(count)
+            // Redis' own limit, which a client that sends garbage runs into first.
             .filter(|&count| count <= ARGS_MAX)
             .ok_or_else(|| protocol("invalid multibulk length"))?;
         let mut args = Vec::new();
@@ -75,10 +76,11 @@ impl<R: Read> Requests<R> {
             }
             None => return Err(protocol("expected '$', got ' '")),
         };
+        // Cannot fail on 64 bits: the limit is below `usize::MAX`.
         let length = usize::try_from(length).map_err(|_| Ended::Closed)?;
         // Memory grows with the bytes that arrive: the length is only a claim.
         let mut bytes = Vec::new();
-        // The line end behind the argument is read along, and dropped unchecked, as Redis does.
+        // The line end after the argument is read along, and dropped unchecked, as Redis does.
         let wanted = length as u64 + 2;
         let read = self.input.by_ref().take(wanted).read_to_end(&mut bytes);
         if read.map_err(|_| Ended::Closed)? as u64 != wanted {
@@ -229,7 +231,7 @@ fn bulk(bytes: &[u8], out: &mut Vec<u8>) {
 /// Appends a line.
 fn line(mark: u8, text: &str, out: &mut Vec<u8>) {
     out.push(mark);
-    // An error may quote what the client sent: a line end inside of it would begin another reply.
+    // An error may quote what the client sent: a line end inside it would begin another reply.
     out.extend(text.bytes().map(|byte| match byte {
         b'\r' | b'\n' => b' ',
         other => other,

@@ -28,7 +28,7 @@ pub(super) struct Session {
     pub(super) in_exec: bool,
     /// Set by a blocking command that found nothing: the time to wait, `None` for ever.
     pub(super) waiting: Option<Option<Duration>>,
-    /// Set by QUIT: the connection is closed behind the reply.
+    /// Set by QUIT: the connection is closed after the reply.
     pub(super) closing: bool,
     /// Number of channels and patterns subscribed to.
     pub(super) subscriptions: usize,

@@ -82,6 +82,7 @@ impl Shared {
     /// Shuts all open connections down. Their threads find out by themselves.
     pub(super) fn close_all(&self) {
         for stream in lock(&self.control).open.values() {
+            // The connection may have ended; its thread removes it from the list.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -137,7 +138,7 @@ impl Run {
 
     /// Waits for this long, or until the node stops.
     pub(super) fn pause(&self, time: Duration) {
-        // A time beyond the clock's end has none.
+        // A time beyond the clock's range has no deadline, and lasts until the node stops.
         let deadline = Instant::now().checked_add(time);
         let mut stopped = lock(&self.stopped);
         while !*stopped {

@@ -229,6 +229,7 @@ impl Store {
             .entries
             .iter()
             .filter(|(_, entry)| entry.is_expired(now));
+        // Collected first: the map cannot be changed while it is iterated.
         let gone: Vec<Bytes> = gone.map(|((_, key), _)| key.clone()).collect();
         for key in gone {
             self.entries.remove(&place(&key));

@@ -17,7 +17,7 @@ use crate::partition::{Partitioner, PlacementError};
 
 /// The words of the first line.
 pub(super) const HEAD: &str = "redis-sharding topology";
-/// Version of the text, behind [`HEAD`]. It changes when the same text would be read differently.
+/// Version of the text, after [`HEAD`]. It changes when the same text would be read differently.
 pub(super) const VERSION: &str = "1";
 
 /// The statements of a text, by kind.

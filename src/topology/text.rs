@@ -20,11 +20,11 @@ impl Topology {
     /// Parses the text that [`Display`](fmt::Display) writes: the nodes, how they are reached, and the rule
     /// that places the keys.
     ///
-    /// One statement per line, words separated by white space, `#` before a comment. Behind the first line,
+    /// One statement per line, words separated by white space, `#` before a comment. After the first line,
     /// in any order:
     ///
     /// - `placement NAME`: the frozen name of a built-in rule (see
-    ///   [`catalogue`](crate::partition::catalogue)). Behind it `option NAME = VALUE` for each option that is
+    ///   [`catalogue`](crate::partition::catalogue)). After it `option NAME = VALUE` for each option that is
     ///   not to have its default, the hash tag rule (`hash-tag`) among them where it can be chosen. A value
     ///   of several lines stands below `option NAME =`, each line behind a `|`.
     /// - `node [NAME] ADDRESS [weight=N]`: the address is `host:port` (an IPv6 host in brackets), the path of
@@ -33,7 +33,7 @@ impl Topology {
     /// - `fingerprint HEX`: the [`fingerprint`](Self::fingerprint) that the rest must have. Optional. With
     ///   it, an edit that is not meant to move keys cannot move any.
     ///
-    /// Words with white space are quoted with `"`, inside of which `\"`, `\\`, `\n`, `\r`, `\t` and `\xff`
+    /// Words with white space are quoted with `"`, inside which `\"`, `\\`, `\n`, `\r`, `\t` and `\xff`
     /// are one byte each. A quoted address that is not a URL is taken as it is, even if nothing can connect
     /// to it. A byte-order mark at the start is ignored.
     ///

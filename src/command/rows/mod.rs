@@ -64,7 +64,7 @@ const fn range(first: u16, last: i16, step: u16) -> KeySpec {
     KeySpec::Range { first, last, step }
 }
 
-/// A number of keys, and the keys right behind it.
+/// A number of keys, and the keys directly after it.
 const fn counted(count: u16, step: u16, least: u16) -> KeySpec {
     KeySpec::Counted {
         count,

@@ -68,7 +68,7 @@ fn xor(one: Bytes, other: Bytes) -> Bytes {
 /// Parses 40 hex digits. `None` for anything else.
 fn parse(hex: &[u8]) -> Option<Bytes> {
     let hex = std::str::from_utf8(hex).ok()?;
-    // ASCII before the slices below, which panic inside of a character.
+    // ASCII before the slices below, which panic inside a character.
     if hex.len() != 2 * LENGTH || !hex.is_ascii() {
         return None;
     }

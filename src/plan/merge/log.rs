@@ -58,7 +58,7 @@ fn age(entry: &Value) -> Option<f64> {
     }
 }
 
-/// Number of entries to return: the argument behind the subcommand, or [`ENTRIES`]. All if it is negative.
+/// Number of entries to return: the argument after the subcommand, or [`ENTRIES`]. All if it is negative.
 fn limit(args: &[&[u8]]) -> usize {
     let Some(count) = args.get(2) else {
         return ENTRIES;

@@ -129,7 +129,7 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
         }
     }
 
-    /// Adds one of the proxy's own replies, written by `write`, behind the commands so far.
+    /// Adds one of the proxy's own replies, written by `write`, after the commands so far.
     pub(crate) fn push_local(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.local);
         self.local_ends
@@ -251,7 +251,7 @@ pub(crate) struct ReplyWriter<'t, 'r, 'f> {
     /// The first of `suppressed` that is not passed yet.
     silent: usize,
     /// The request that [`large`](Self::large) found last: its node request, its number, and where the one
-    /// behind it begins. `usize::MAX` at first, which no node request has.
+    /// after it begins. `usize::MAX` at first, which no node request has.
     found: (usize, usize, usize),
 }
 

@@ -94,7 +94,7 @@ impl RawReplies {
         self.push_reply(frame, false);
     }
 
-    /// Appends a reply that came but was too large to be kept. It takes a place, so that those behind it keep
+    /// Appends a reply that came but was too large to be kept. It takes a place, so that those after it keep
     /// theirs.
     pub(crate) fn push_oversized(&mut self) {
         self.push_reply(b"", true);

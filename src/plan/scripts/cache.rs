@@ -313,7 +313,7 @@ impl ScriptCache {
         }
     }
 
-    /// Adds a load behind all others, and drops the oldest until the bounds hold.
+    /// Adds a load after all others, and drops the oldest until the bounds hold.
     fn add_load(&mut self, load: Load) {
         self.load_bytes += load.bytes().len();
         self.loads.push_back(load);

@@ -84,7 +84,7 @@ pub(crate) fn keys<'s>(source: &'s [u8], commands: &CommandTable) -> Option<Vec<
     Some(keys)
 }
 
-/// Reads the tokens behind `redis`, and adds the keys of the call. `None` if they are not a plain call or a
+/// Reads the tokens after `redis`, and adds the keys of the call. `None` if they are not a plain call or a
 /// harmless member.
 fn add_keys<'s>(
     tokens: &mut Tokens<'s>,
@@ -110,7 +110,7 @@ fn add_keys<'s>(
         _ if command.name() == "PING" => Some(()),
         // The server refuses the call for its number of arguments, so it touches nothing.
         _ if call.is_whole && !command.accepts(call.args.len()) => Some(()),
-        // One key at a fixed position: arguments behind it need not be literals.
+        // One key at a fixed position: arguments after it need not be literals.
         (Route::Keys, Some(at)) => {
             keys.push(call.args.get(at)?);
             Some(())
@@ -215,7 +215,7 @@ enum Token<'s> {
     Text(&'s [u8]),
     /// Any other byte, by itself: operators are not put together.
     Other(u8),
-    /// A string or comment without an end. Nothing is read behind it.
+    /// A string or comment without an end. Nothing is read after it.
     Unreadable,
 }
 
@@ -334,7 +334,7 @@ fn is_of_a_word(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || *byte == b'_'
 }
 
-/// The text behind the first byte for which `is_end` is true; empty if there is none.
+/// The text after the first byte for which `is_end` is true; empty if there is none.
 fn after(text: &[u8], is_end: impl Fn(u8) -> bool) -> &[u8] {
     let end = text.iter().position(|&byte| is_end(byte));
     end.map_or(&[], |end| &text[end + 1..])

@@ -53,11 +53,11 @@ impl ScriptCache {
 pub(in crate::plan) const LIST_LIBRARIES: &[u8] =
     b"*3\r\n$8\r\nFUNCTION\r\n$4\r\nLIST\r\n$8\r\nWITHCODE\r\n";
 
-/// The FCALLs of a pipeline that failed with `Function not found`, once more, each node's behind the FUNCTION
-/// LOADs for it.
+/// A second attempt at the FCALLs of a pipeline that failed with `Function not found`. Each node first gets the
+/// FUNCTION LOADs.
 ///
-/// They run after the other commands of the pipeline, some of which stood behind them. That is allowed
-/// between nodes anyway; on one node it is the price of not preloading every library in every pipeline.
+/// The calls now run after commands that followed them in the pipeline. Between nodes a pipeline promises no
+/// order; on one node this is the price of not preloading every library in every pipeline.
 #[derive(Debug)]
 pub(crate) struct FunctionRetry<'r> {
     batch: Batch<'r, 'r>,

@@ -1,7 +1,7 @@
 //! Scripts in a pipeline: a source that a node may lack is sent before it is missed.
 //!
 //! The commands of a pipeline to one node run in their order, so NOSCRIPT in the middle cannot be repaired
-//! afterwards: the commands behind it have run. [`ScriptRewriter`] walks through the commands once, before
+//! afterwards: the commands after it have run. [`ScriptRewriter`] walks through the commands once, before
 //! they are sent, and replaces the first EVALSHA of each script to each node by EVAL. What it leaves to be
 //! done with the replies is a [`ScriptJournal`]. The example in the [module above](super) shows both.
 
@@ -41,7 +41,7 @@ pub(crate) struct ScriptRewriter<'p> {
 #[derive(Debug)]
 pub(crate) struct ScriptJournal<'p> {
     scope: Scope,
-    /// Whether the replies are those of single commands or inside of the one to EXEC.
+    /// Whether the replies are those of single commands or inside the one to EXEC.
     kind: PipelineKind,
     /// In ascending order of their places.
     commands: Vec<JournalEntry<'p>>,
@@ -155,7 +155,7 @@ impl<'p> ScriptRewriter<'p> {
     }
 
     /// Rewrites a packed pipeline for one node. For a MULTI ... EXEC the libraries of the functions that it
-    /// calls are sent ahead, since `Function not found` inside of EXEC cannot be repaired.
+    /// calls are sent ahead, since `Function not found` inside EXEC cannot be repaired.
     ///
     /// A plain pipeline gets no preloads: it may continue a MULTI that the user opened by hand, where
     /// FUNCTION LOAD would be queued, and its reply would appear in the reply to EXEC.
@@ -170,7 +170,7 @@ impl<'p> ScriptRewriter<'p> {
         let mut commands = PackedCommands::new(packed);
         let mut args = Args::new();
         let mut called: Vec<&[u8]> = Vec::new();
-        // The reply to EXEC has no element for MULTI, so the first command behind it is place 0.
+        // The reply to EXEC has no element for MULTI, so the first command after it is place 0.
         let skipped = match kind {
             PipelineKind::Atomic { .. } => 1,
             PipelineKind::Plain => 0,

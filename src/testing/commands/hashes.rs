@@ -7,6 +7,7 @@ use super::{Answer, Call, Failure, exact, integer};
 
 /// HSET: the number of fields added.
 pub(super) fn hset(call: &mut Call<'_>) -> Answer {
+    // Name, key and pairs: an even number.
     if !call.args.len().is_multiple_of(2) {
         return Err(call.wrong_arity());
     }
@@ -93,6 +94,7 @@ pub(super) fn hdel(call: &mut Call<'_>) -> Answer {
         .skip(2)
         .filter(|field| hash.remove(*field).is_some());
     let gone = gone.count();
+    // A command that changes nothing must not fail another client's EXEC.
     if gone > 0 {
         store.touched(key);
     }

@@ -132,7 +132,7 @@ fn blocking_pop(call: &mut Call<'_>, end: End) -> Answer {
             return Ok(Reply::bulks([key, &item]));
         }
     }
-    // Inside of EXEC nothing blocks: nil is the reply.
+    // Inside EXEC nothing blocks: nil is the reply.
     if !call.session.in_exec {
         call.session.waiting = Some(timeout);
     }

@@ -39,7 +39,7 @@ pub(super) struct Command {
 }
 
 impl Command {
-    /// True if it is run at once inside of MULTI, and not queued.
+    /// True if it is run at once inside MULTI, and not queued.
     pub(super) fn is_transaction(&self) -> bool {
         matches!(
             self.name,

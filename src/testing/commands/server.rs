@@ -39,6 +39,7 @@ pub(super) fn quit(call: &mut Call<'_>) -> Answer {
 /// RESET: the connection is as it was when it was opened.
 pub(super) fn reset(call: &mut Call<'_>) -> Answer {
     let session = &mut *call.session;
+    // RESET does not touch the data; what is queued is dropped.
     session.end_transaction();
     session.protocol = Protocol::Resp2;
     session.authenticated = call.database.password.is_none();
@@ -102,7 +103,7 @@ pub(super) fn hello(call: &mut Call<'_>) -> Answer {
                 rest
             }
             ("SETNAME", [given, rest @ ..]) => {
-                // At once, as in Redis: an option behind it may be refused, and the name stays.
+                // At once, as in Redis: an option after it may be refused, and the name stays.
                 call.session.name = checked_name(given)?;
                 rest
             }
@@ -115,7 +116,7 @@ pub(super) fn hello(call: &mut Call<'_>) -> Answer {
         };
     }
     let session = &mut *call.session;
-    // Behind the options, one of which may be AUTH.
+    // After the options, one of which may be AUTH.
     if !session.authenticated {
         return Err("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO \
                     AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol \
@@ -271,6 +272,7 @@ pub(super) fn time(_: &mut Call<'_>) -> Answer {
 
 /// WAIT: 0, since there are no replicas. It does not wait.
 pub(super) fn wait(call: &mut Call<'_>) -> Answer {
+    // The number of replicas is checked, and does not matter.
     integer(&call.args[1])?;
     let timeout = integer(&call.args[2])
         .map_err(|_| Failure::from("ERR timeout is not an integer or out of range"))?;

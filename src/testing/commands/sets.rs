@@ -7,6 +7,7 @@ use super::{Answer, Call, Failure};
 /// SADD: the number of members added.
 pub(super) fn sadd(call: &mut Call<'_>) -> Answer {
     let (key, store) = (call.key(), &mut call.database.store);
+    // At least one member follows, so no empty set is left.
     let set = store.edit::<Set>(key)?;
     let new = call
         .args
@@ -72,6 +73,7 @@ pub(super) fn sdiff(call: &mut Call<'_>) -> Answer {
 
 /// Combines the sets from left to right.
 fn combine(call: &mut Call<'_>, both: fn(&Set, &Set) -> Set) -> Answer {
+    // A key of another type is an error, wherever it stands; one that does not exist is an empty set.
     let mut result = members(call, call.key())?;
     for key in call.rest(2) {
         result = both(&result, &members(call, key)?);

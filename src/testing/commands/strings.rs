@@ -202,7 +202,7 @@ pub(super) fn mget(call: &mut Call<'_>) -> Answer {
     let store = &mut call.database.store;
     let mut values = Vec::new();
     for key in call.args.iter().skip(1) {
-        // A key of another type is no error here: it counts as missing.
+        // A key of another type counts as missing here.
         let text = store.view::<Text>(key).unwrap_or_default();
         values.push(Reply::maybe(text.map(|text| &*text)));
     }

@@ -18,7 +18,7 @@ pub(super) fn multi(call: &mut Call<'_>) -> Answer {
 pub(super) fn exec(call: &mut Call<'_>) -> Answer {
     let session = &mut *call.session;
     let queue = session.queue.take();
-    // EXEC without MULTI is an error, and leaves the watch in force: `watched` is taken behind it.
+    // EXEC without MULTI is an error, and leaves the watch in force: `watched` is taken after it.
     let queue = queue.ok_or(Failure::from("ERR EXEC without MULTI"))?;
     let aborted = session.aborted;
     let watched = std::mem::take(&mut session.watched);

@@ -89,7 +89,7 @@ pub(super) fn info(answers: Vec<Answer<'_>>, missing: &[&str]) -> Result<Value, 
         .map(|title| merged(title, &reports))
         .collect();
     sections.extend(reports.iter().filter_map(essentials));
-    // Behind all others, in node order, so that a program which reads the known sections is not disturbed.
+    // After all others, in node order, so that a program which reads the known sections is not disturbed.
     sections.extend(missing.iter().map(|node| unreachable(node)));
     sections.extend(unreachable_count(missing));
     let text = print(&sections);
