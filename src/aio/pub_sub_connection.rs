@@ -151,8 +151,7 @@ impl PubSubConnection {
     /// Changes the set of subscriptions, and sends the commands if there is a connection. A new connection
     /// restores the set in any case.
     ///
-    /// If the future is dropped, the names handled so far are changed, and the node learns of them with the
-    /// next connection.
+    /// If the future is dropped, the names handled so far are changed, and their request is sent.
     pub(super) async fn change(
         &self,
         change: SubscriptionChange,
@@ -161,10 +160,13 @@ impl PubSubConnection {
     ) {
         // Names are handled in chunks, so that a list of a million does not block the runtime; the lock is
         // not held over the yield.
-        let mut request = ChangeRequest::new(change, kind, names.len());
+        let mut unsent = UnsentChange {
+            shared: &self.shared,
+            request: ChangeRequest::new(change, kind),
+        };
         self.shared.state.lock().worker.subscriptions.begin_change();
         for names in names.chunks(NAMES_AT_ONCE) {
-            request.add(names);
+            unsent.request.add(names);
             {
                 let mut state = self.shared.state.lock();
                 state.worker.subscriptions.change(change, kind, names);
@@ -172,10 +174,6 @@ impl PubSubConnection {
             if names.len() == NAMES_AT_ONCE {
                 tokio::task::yield_now().await;
             }
-        }
-        let is_connected = self.shared.state.lock().worker.push(request.finish());
-        if is_connected {
-            self.shared.work.notify_one();
         }
     }
 
@@ -234,6 +232,22 @@ impl PubSubConnection {
     }
 }
 
+/// A change whose names are recorded as desired, but whose request the task does not have yet. Hands it over when dropped,
+/// also in the middle: names that the node is never asked for would keep every later change from being confirmed.
+struct UnsentChange<'c> {
+    shared: &'c Shared,
+    request: ChangeRequest,
+}
+
+impl Drop for UnsentChange<'_> {
+    fn drop(&mut self) {
+        let request = self.request.take();
+        if self.shared.state.lock().worker.push(request) {
+            self.shared.work.notify_one();
+        }
+    }
+}
+
 impl Drop for PubSubConnection {
     fn drop(&mut self) {
         self.shared.state.lock().worker.end();
@@ -287,6 +301,8 @@ struct Transfer {
     written: usize,
     /// False until the stream has flushed what it took: TLS may hold back a record.
     flushed: bool,
+    /// When the last bytes arrived, or the last PING was queued.
+    quiet_since: Instant,
 }
 
 impl Worker {
@@ -360,6 +376,7 @@ impl Worker {
             outgoing: Vec::new(),
             written: 0,
             flushed: true,
+            quiet_since: Instant::now(),
         };
         self.read_loop(transfer).await
     }
@@ -382,9 +399,11 @@ impl Worker {
                     if let Err(why) = quiet {
                         return End::broken(why);
                     }
+                    transfer.quiet_since = Instant::now();
                 }
                 Wakeup::Arrived(Ok(count)) => {
                     transfer.decoder.advance(count);
+                    transfer.quiet_since = Instant::now();
                     self.shared.state.lock().worker.received();
                 }
             }
@@ -455,7 +474,10 @@ impl Worker {
         // Nothing is lost when these are dropped: `Notify` keeps its permit, and reading goes directly into
         // the decoder.
         let mut work = pin!(self.shared.work.notified());
-        let mut silence = pin!(tokio::time::sleep(KEEPALIVE_AFTER));
+        // Counted from the last bytes, whatever was written since: a user who changes subscriptions all the time must not
+        // keep a dead connection from being noticed.
+        let quiet_at = (transfer.quiet_since + KEEPALIVE_AFTER).into();
+        let mut silence = pin!(tokio::time::sleep_until(quiet_at));
         std::future::poll_fn(|cx| {
             if work.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Wakeup::Work);
@@ -526,6 +548,23 @@ mod tests {
     use super::*;
     use crate::ShardedClient;
     use crate::testing::{Fault, TestNode};
+
+    #[tokio::test]
+    async fn a_subscribe_that_is_dropped_half_way_leaves_nothing_that_later_ones_wait_for() {
+        let node = TestNode::start().unwrap();
+        let builder = ShardedClient::builder().node("a", node.url());
+        let mut subscriber = builder.build_async().unwrap().subscriber();
+        subscriber.subscribe("first").await.unwrap();
+        let names: Vec<String> = (0..3 * NAMES_AT_ONCE)
+            .map(|name| format!("n{name}"))
+            .collect();
+        {
+            let mut subscribing = pin!(subscriber.subscribe(names));
+            let polled = std::future::poll_fn(|cx| Poll::Ready(subscribing.as_mut().poll(cx)));
+            assert!(polled.await.is_pending(), "it yields between its slices");
+        }
+        subscriber.subscribe("last").await.unwrap();
+    }
 
     #[tokio::test]
     async fn async_subscriber_pings_an_idle_connection_and_replaces_it_when_no_reply_comes() {

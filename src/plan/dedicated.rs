@@ -29,7 +29,7 @@
 use redis::Value;
 
 use crate::command::{BlockingTime, Scripting};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::partition::NodeIndex;
 use crate::plan::batch::NodeRequest;
 use crate::plan::operation::{CommandOperation, PipelineOperation, Request, ScriptStore};
@@ -88,9 +88,22 @@ impl DedicatedState {
         self.is_pristine
     }
 
-    /// Records a change that no other user must notice, such as a subscription: the connection is not reused.
-    pub(crate) fn alter(&mut self) {
-        self.is_pristine = false;
+    /// Gets ready for subscriptions, after which the connection serves no other user.
+    ///
+    /// # Errors
+    ///
+    /// Between MULTI and EXEC or DISCARD: a server would queue SUBSCRIBE, and the first message would never come.
+    pub(crate) fn begin_pub_sub(&mut self) -> Result<(), Error> {
+        match self.transaction {
+            TransactionState::Queuing => Err(Error::new(
+                ErrorKind::Stateful,
+                "SUBSCRIBE is not possible inside a transaction; end it with EXEC or DISCARD first",
+            )),
+            TransactionState::Idle => {
+                self.is_pristine = false;
+                Ok(())
+            }
+        }
     }
 
     /// Checks one command and returns the operation that sends it over this connection.
@@ -217,21 +230,26 @@ impl DedicatedState {
     /// Checks one command and records what sending it does to the connection.
     fn check(&mut self, router: &Router, args: &[&[u8]]) -> Result<RoutedCommand, Error> {
         self.is_pristine &= !router.alters_connection(args);
-        self.transaction = self.transaction.after(args);
         let checked = match self.keys {
             KeyCheck::Owned => router.route_private(self.node, args),
             KeyCheck::None => router.route_unchecked_private(self.node, args),
         };
-        // A WATCH refused here watches nothing, as one that the server refused.
-        if checked.is_err() {
-            self.watch = self.watch.after(args, Err(()));
+        match checked {
+            Ok(_) => self.transaction = self.transaction.after(args),
+            // A WATCH refused here watches nothing, as one that the server refused.
+            Err(_) => self.watch = self.watch.after(args, Err(())),
         }
         checked
     }
 
     /// Checks every command of a packed pipeline, up to the first that fails.
     fn check_all(&mut self, router: &Router, packed: &[u8]) -> Result<PipelineSummary, Error> {
+        let before = self.transaction;
         let checked = check_each(packed, |args| self.check(router, args));
+        if checked.is_err() {
+            // Nothing is sent, so a MULTI in front of the refused command begins no transaction.
+            self.transaction = before;
+        }
         // The WATCHes before the refused command passed the check, but they are not sent either.
         if checked.is_err() {
             self.watch = self.watch.after_refused(packed);

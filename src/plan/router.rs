@@ -223,12 +223,14 @@ impl Router {
             _ => WaitScope::OwnWrites,
         };
         Ok(RoutedCommand {
-            plan,
             access: command.access(),
             blocking: command.blocking_time(args),
             wait_scope: since,
             scripting: command.scripting(),
-            partial: self.partial_reads.allow(command.partial()),
+            // The parts of a split have other keys each: a value cannot stand for another node's.
+            partial: matches!(plan, Plan::All(_) | Plan::Scan { .. })
+                && self.partial_reads.allow(command.partial()),
+            plan,
         })
     }
 

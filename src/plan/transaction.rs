@@ -61,10 +61,10 @@ impl ExpectedEnd {
     #[cfg(feature = "tokio-comp")]
     #[inline]
     pub(crate) fn is_met_by_frame(self, last: &[u8]) -> bool {
-        // The first byte is enough: `$` and `_` begin the nil of RESP2 and RESP3, and EXEC never returns
-        // another bulk string.
+        // An array, or the nil of RESP2 (of either type) or RESP3.
         self != Self::Exec
-            || matches!(last, [b'*' | b'$' | b'_', ..])
+            || matches!(last, [b'*' | b'_', ..])
+            || last.starts_with(b"$-1\r")
             || last.starts_with(b"-EXECABORT")
     }
 }

@@ -62,7 +62,7 @@ impl Dedicated {
 
     /// Gets ready for subscriptions, after which nobody else may use the connection.
     pub(super) fn begin_pub_sub(&mut self) -> RedisResult<()> {
-        self.state.alter();
+        self.state.begin_pub_sub()?;
         match self.connection {
             Some(_) => Ok(()),
             None => Err(self.broken().into()),

@@ -94,12 +94,12 @@ impl PubSubConnection {
         names: &[ChannelName],
         deadline: &Deadline,
     ) {
-        let mut request = ChangeRequest::new(change, kind, names.len());
+        let mut request = ChangeRequest::new(change, kind);
         request.add(names);
         let mut state = self.shared.state.lock();
         state.subscriptions.begin_change();
         state.subscriptions.change(change, kind, names);
-        if !state.push(request.finish()) {
+        if !state.push(request.take()) {
             return;
         }
         drop(state);

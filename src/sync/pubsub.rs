@@ -1,6 +1,6 @@
 //! [`PubSub`]: subscriptions on a dedicated connection.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub struct PubSub<'d> {
     timeout: Option<Duration>,
     /// True once a command was sent, and subscriptions may have to be ended.
     used: bool,
+    /// Channels subscribed to, and patterns: UNSUBSCRIBE without names is confirmed once for each.
+    subscribed: [BTreeSet<Vec<u8>>; 2],
 }
 
 impl Dedicated {
@@ -30,7 +32,8 @@ impl Dedicated {
     ///
     /// # Errors
     ///
-    /// When the connection has failed before, when its state was changed before, and when no connection can be made.
+    /// If the connection has failed before, and between MULTI and EXEC or DISCARD, where a server would only queue the
+    /// subscription.
     pub fn as_pubsub(&mut self) -> RedisResult<PubSub<'_>> {
         self.begin_pub_sub()?;
         Ok(PubSub::new(self))
@@ -44,6 +47,7 @@ impl<'d> PubSub<'d> {
             waiting: VecDeque::new(),
             timeout: None,
             used: false,
+            subscribed: Default::default(),
         }
     }
 
@@ -122,8 +126,19 @@ impl<'d> PubSub<'d> {
         let mut request = redis::cmd(command);
         request.arg(names);
         self.connection.send_only(&request.get_packed_command())?;
-        // One confirmation per name; UNSUBSCRIBE without names is confirmed at least once.
-        let mut missing = names.len().max(1);
+        let subscribed = &mut self.subscribed[usize::from(command.starts_with('P'))];
+        // One confirmation per name. Without names, one per subscription, or one if there is none.
+        let mut missing = match names {
+            [] => subscribed.len().max(1),
+            names => names.len(),
+        };
+        match (command.ends_with("UNSUBSCRIBE"), names) {
+            (false, names) => subscribed.extend(names.iter().cloned()),
+            (true, []) => subscribed.clear(),
+            (true, names) => names.iter().for_each(|name| {
+                subscribed.remove(name);
+            }),
+        }
         while missing > 0 {
             match self.connection.confirmation()? {
                 Value::ServerError(error) => return Err(error.into()),
@@ -174,5 +189,50 @@ impl fmt::Debug for PubSub<'_> {
             .field("connection", &self.connection)
             .field("waiting", &self.waiting.len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::{ConnectionLike, ErrorKind};
+
+    use crate::ShardedClient;
+    use crate::testing::TestNode;
+
+    fn client(node: &TestNode) -> ShardedClient {
+        let builder = ShardedClient::builder().node("a", node.url());
+        builder.build().unwrap()
+    }
+
+    #[test]
+    fn unsubscribe_without_names_waits_for_the_confirmation_of_every_channel() {
+        let node = TestNode::start().unwrap();
+        let mut connection = client(&node).node("a").unwrap().dedicated().unwrap();
+        let mut pubsub = connection.as_pubsub().unwrap();
+        pubsub.subscribe(&["a", "b", "c"]).unwrap();
+        pubsub.psubscribe("p*").unwrap();
+        pubsub.unsubscribe(Vec::<String>::new()).unwrap();
+        // Each confirmation left behind would be taken for that of the next change.
+        pubsub.subscribe("d").unwrap();
+        let publisher = client(&node);
+        let receivers = |channel: &str| {
+            let published = publisher
+                .node("a")
+                .unwrap()
+                .req_command(redis::cmd("PUBLISH").arg(channel).arg("x"));
+            redis::from_redis_value::<u64>(published.unwrap()).unwrap()
+        };
+        assert_eq!((receivers("a"), receivers("d"), receivers("p1")), (0, 1, 1));
+    }
+
+    #[test]
+    fn as_pubsub_is_refused_between_multi_and_exec() {
+        let node = TestNode::start().unwrap();
+        let mut connection = client(&node).node("a").unwrap().dedicated().unwrap();
+        redis::cmd("MULTI").exec(&mut connection).unwrap();
+        let refusal = connection.as_pubsub().unwrap_err();
+        assert_eq!(refusal.kind(), ErrorKind::Extension);
+        redis::cmd("DISCARD").exec(&mut connection).unwrap();
+        connection.as_pubsub().unwrap().subscribe("a").unwrap();
     }
 }

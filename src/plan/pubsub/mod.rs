@@ -530,29 +530,44 @@ enum Confirmation {
 ///
 /// One request for all names, unlike a restore: the user learns of one refusal for the whole change.
 pub(crate) struct ChangeRequest {
+    command: &'static [u8],
+    /// Number of names added so far.
+    names: usize,
+    /// The names, packed.
     packed: Vec<u8>,
 }
 
 impl ChangeRequest {
-    /// A request for exactly `names` names, which must be [added](Self::add).
-    pub(crate) fn new(change: SubscriptionChange, kind: SubscriptionKind, names: usize) -> Self {
-        // The header needs the number in advance, so the names can be added in slices.
-        let mut packed = Vec::new();
-        write_header(&mut packed, names + 1);
-        write_arg(&mut packed, kind.command(change));
-        Self { packed }
+    /// A request without names yet, which must be [added](Self::add).
+    pub(crate) fn new(change: SubscriptionChange, kind: SubscriptionKind) -> Self {
+        Self {
+            command: kind.command(change),
+            names: 0,
+            packed: Vec::new(),
+        }
     }
 
     /// Adds names.
     pub(crate) fn add(&mut self, names: &[ChannelName]) {
+        self.names += names.len();
         for name in names {
             write_arg(&mut self.packed, name);
         }
     }
 
-    /// The packed request.
-    pub(crate) fn finish(self) -> Vec<u8> {
-        self.packed
+    /// The packed request for the names added so far; empty if there are none.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        let names = std::mem::take(&mut self.packed);
+        if self.names == 0 {
+            return names;
+        }
+        // The header holds the number of names, which is known only now: a change may be given up half-way.
+        let mut request = Vec::with_capacity(names.len() + 64);
+        write_header(&mut request, self.names + 1);
+        write_arg(&mut request, self.command);
+        request.extend_from_slice(&names);
+        self.names = 0;
+        request
     }
 }
 
@@ -626,9 +641,9 @@ mod tests {
         let all = names(all);
         listening.begin_change();
         listening.change(change, kind, &all);
-        let mut request = ChangeRequest::new(change, kind, all.len());
+        let mut request = ChangeRequest::new(change, kind);
         request.add(&all);
-        request.finish()
+        request.take()
     }
 
     fn restore(listening: &mut SubscriptionTracker) -> Vec<u8> {

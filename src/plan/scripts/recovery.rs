@@ -80,11 +80,16 @@ impl<'r> FunctionRetry<'r> {
         };
         let mut loaded: Vec<NodeIndex> = Vec::new();
         for (place, node, frame) in journal.at_one_node() {
-            let args = parse_one(frame).ok()?;
+            let Ok(args) = parse_one(frame) else {
+                continue;
+            };
             let remedy = values
                 .get(place)
                 .and_then(|value| cache.recovery(&args, value));
             let Some(Recovery::LoadThenResend(loads)) = remedy else {
+                continue;
+            };
+            let Ok(routed) = router.route_at(node, &args) else {
                 continue;
             };
             // Once per node, ahead of its first call: one connection carries them in this order.
@@ -94,7 +99,6 @@ impl<'r> FunctionRetry<'r> {
                     retry.add(node, load, RoutedCommand::write(node), None);
                 }
             }
-            let routed = router.route_at(node, &args).ok()?;
             retry.add(node, frame, routed, Some(place));
         }
         (!loaded.is_empty()).then_some(retry)

@@ -104,8 +104,16 @@ impl ClientRegistry {
 
     /// Kills the largest holders of memory.
     fn evict(&self) {
-        self.memory.is_evicting.store(true, Ordering::Relaxed);
-        for client in self.memory.choose(self.all()) {
+        if self.memory.is_evicting.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let chosen = self.memory.choose(self.all());
+        // Memory may have been freed in between. Nobody who is killed would reset the flag then, and nobody would ever be
+        // evicted again.
+        if chosen.is_empty() {
+            self.memory.is_evicting.store(false, Ordering::Relaxed);
+        }
+        for client in chosen {
             self.memory.evicted.fetch_add(1, Ordering::Relaxed);
             client.kill();
         }

@@ -106,6 +106,19 @@ const ROWS: &[&str] = &[
     = :1
     knows SHA
     ",
+    // A MULTI that was refused together with what follows it has begun no transaction.
+    "
+    > dedicated a: PING
+    1 a PING -> +PONG
+    = +PONG
+    > batch: MULTI; SET b1 x; EXEC
+    = !crossnode
+    > dedicated a: WATCH b1
+    = !crossnode
+    > dedicated a: EXEC
+    1 a UNWATCH -> +OK
+    = !redis EXECABORT
+    ",
     "
     > dedicated a: PING
     1 a PING -> +PONG
