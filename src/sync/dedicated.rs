@@ -225,7 +225,7 @@ impl fmt::Debug for Dedicated {
 }
 
 impl Drop for Dedicated {
-    /// A dropped handle has closed its connection, unless [`finish`](Self::finish) has taken it out.
+    /// A dropped handle has closed its connection, unless `finish` has taken it out.
     fn drop(&mut self) {
         self.close();
     }

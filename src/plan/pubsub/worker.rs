@@ -123,6 +123,7 @@ impl SubscriptionWorker {
     }
 
     /// Starts anew without the connection there was, if any. Returns true if there was one.
+    #[cfg(feature = "tokio-comp")]
     pub(crate) fn restart(&mut self) -> bool {
         self.outgoing = Vec::new();
         self.outage = None;
