@@ -169,7 +169,7 @@ impl Lease {
 
 impl fmt::Debug for ExclusivePool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WaitingPool")
+        f.debug_struct("ExclusivePool")
             .field("size", &self.size)
             .field("idle", &self.idle.lock().len())
             .finish_non_exhaustive()

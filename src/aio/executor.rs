@@ -39,7 +39,7 @@ struct NodeConnections {
     /// Counts the turns.
     next: AtomicUsize,
     /// For one user at a time.
-    waiting: Arc<ExclusivePool>,
+    exclusive: Arc<ExclusivePool>,
 }
 
 impl Executor {
@@ -54,11 +54,11 @@ impl Executor {
         let node = |endpoint: Endpoint| {
             // One connector, hence one backoff, for all connections to the node.
             let connector = Connector::new(endpoint, settings.connect_timeout, coalescing);
-            let station = |_| Arc::new(ReconnectingConnection::new(connector.clone()));
+            let connection = |_| Arc::new(ReconnectingConnection::new(connector.clone()));
             NodeConnections {
-                shared: (0..settings.connections_per_node).map(station).collect(),
+                shared: (0..settings.connections_per_node).map(connection).collect(),
                 next: AtomicUsize::new(0),
-                waiting: Arc::new(ExclusivePool::new(
+                exclusive: Arc::new(ExclusivePool::new(
                     connector.clone(),
                     settings.blocking_pool_size,
                     users,
@@ -73,7 +73,7 @@ impl Executor {
 
     /// How to make a connection to `node` that the caller drives itself.
     pub(crate) fn connector(&self, node: NodeIndex) -> Connector {
-        self.nodes[node.get()].waiting.connector.clone()
+        self.nodes[node.get()].exclusive.connector.clone()
     }
 
     /// Maximum duration of a request that the server does not hold back.
@@ -152,7 +152,7 @@ impl Executor {
 
     /// Leases a connection to `node` that nobody else uses.
     pub(crate) async fn lease(&self, node: NodeIndex, deadline: Deadline) -> Result<Lease, Cause> {
-        self.nodes[node.get()].waiting.lease(deadline).await
+        self.nodes[node.get()].exclusive.lease(deadline).await
     }
 }
 
@@ -194,14 +194,14 @@ impl NodeConnections {
     async fn acquire(&self, blocking: BlockingTime, deadline: Deadline) -> Result<Acquired, Cause> {
         match blocking {
             BlockingTime::None => {
-                let station = match &self.shared[..] {
+                let connection = match &self.shared[..] {
                     [only] => only,
                     many => &many[self.next.fetch_add(1, Ordering::Relaxed) % many.len()],
                 };
-                Ok(Acquired::Shared(station.acquire(deadline).await?))
+                Ok(Acquired::Shared(connection.acquire(deadline).await?))
             }
             BlockingTime::AtMost(_) | BlockingTime::Forever => Ok(Acquired::Exclusive(
-                Box::pin(self.waiting.lease(deadline)).await?,
+                Box::pin(self.exclusive.lease(deadline)).await?,
             )),
         }
     }

@@ -442,11 +442,11 @@ impl Worker {
                 Ok(None) => return None,
                 Ok(Some(value)) => value,
             };
-            let heard = match self.state() {
+            let reply = match self.state() {
                 None => return Some(End::NoUser),
                 Some(mut state) => state.worker.subscriptions.handle_reply(value, &self.node),
             };
-            match heard {
+            match reply {
                 PubSubReply::Nothing => {}
                 PubSubReply::Confirmed | PubSubReply::Restored => {
                     self.shared.changed.notify_waiters()

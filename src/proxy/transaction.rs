@@ -31,7 +31,7 @@ pub(super) struct Transaction {
     /// Number of commands, without MULTI.
     commands: usize,
     /// True if a command was refused, so that EXEC will refuse all of them (EXECABORT).
-    spoilt: bool,
+    is_aborted: bool,
 }
 
 /// A whole transaction and its destination.
@@ -57,7 +57,7 @@ impl Transaction {
             watched: watched.is_some(),
             packed: MULTI.to_vec(),
             commands: 0,
-            spoilt: false,
+            is_aborted: false,
         }
     }
 
@@ -73,12 +73,12 @@ impl Transaction {
 
     /// True if EXEC must refuse the transaction.
     pub(super) fn is_aborted(&self) -> bool {
-        self.spoilt
+        self.is_aborted
     }
 
     /// Records that a command was refused.
     pub(super) fn abort(&mut self) {
-        self.spoilt = true;
+        self.is_aborted = true;
     }
 
     /// Queues a command.

@@ -389,14 +389,14 @@ impl Worker {
                 Ok(None) => return None,
                 Ok(Some(value)) => value,
             };
-            let heard = {
+            let reply = {
                 let mut state = self.shared.state.lock();
                 if state.has_ended() {
                     return Some(End::NoUser);
                 }
                 state.subscriptions.handle_reply(value, &self.node)
             };
-            match heard {
+            match reply {
                 PubSubReply::Nothing => {}
                 PubSubReply::Confirmed | PubSubReply::Restored => {
                     self.shared.changed.notify_all();

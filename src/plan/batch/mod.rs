@@ -272,7 +272,7 @@ impl<'r, 'f> Batch<'r, 'f> {
         let mut outcomes: Vec<Vec<Outcome>> = self
             .fan_outs
             .iter()
-            .map(|spread| spread.part_count(self.router).map(|_| Err(None)).collect())
+            .map(|fan_out| fan_out.part_count(self.router).map(|_| Err(None)).collect())
             .collect();
         for (exchange, answers) in exchange.into_parts() {
             let name = self.router.name(exchange.node);
@@ -304,10 +304,10 @@ impl<'r, 'f> Batch<'r, 'f> {
     /// Records the outcome of one part of a fan-out.
     fn record(&self, outcomes: &mut [Vec<Outcome>], slot: ReplySlot, outcome: Outcome) {
         // Fan-outs are in the order of their commands, so a binary search finds the one of a slot.
-        let spread = self
+        let fan_out = self
             .fan_outs
-            .partition_point(|spread| spread.command < slot.command);
-        let place = &mut outcomes[spread][slot.part as usize];
+            .partition_point(|fan_out| fan_out.command < slot.command);
+        let place = &mut outcomes[fan_out][slot.part as usize];
         // Two requests may share a slot (PUBLISH before WAIT). If the first was refused, the reply to the
         // second is worthless: WAIT without its barrier does not wait for the writes of other connections.
         if !matches!(place, Ok(Value::ServerError(_))) {
@@ -326,30 +326,30 @@ impl<'r, 'f> Batch<'r, 'f> {
     /// When a part failed that is not excused, or all did.
     pub(in crate::plan) fn merge(
         &self,
-        spread: &FanOut<'_>,
+        fan_out: &FanOut<'_>,
         outcomes: Vec<Outcome>,
         entropy: u64,
     ) -> Result<Value, Error> {
-        let nodes: Vec<NodeIndex> = spread.nodes(self.router).collect();
-        let rule = spread.merge();
+        let nodes: Vec<NodeIndex> = fan_out.nodes(self.router).collect();
+        let rule = fan_out.merge();
         let good = outcomes.iter().filter(|outcome| is_good(outcome)).count();
         let excused = |outcome: &Outcome| {
             is_good(outcome)
                 || is_excused(rule, outcome)
-                || spread.partial && is_unreachable(outcome)
+                || fan_out.partial && is_unreachable(outcome)
         };
         let all_excused = outcomes.iter().all(excused);
         // A scan asks one node per step, so an unreachable node is skipped here, not merged away.
-        if let (true, true, Some(step)) = (all_excused, good == 0, spread.scan_step())
+        if let (true, true, Some(step)) = (all_excused, good == 0, fan_out.scan_step())
             && let Some(answer) = step.skip(self.router)
         {
             return Ok(answer);
         }
         if good == 0 || !all_excused {
-            return Err(self.failed(spread, &nodes, outcomes, good));
+            return Err(self.failed(fan_out, &nodes, outcomes, good));
         }
         let (answers, missing) = self.reachable(rule, &nodes, outcomes);
-        match &spread.plan {
+        match &fan_out.plan {
             Plan::Split(Split {
                 parts,
                 merge: Merge::KeyOrder,
@@ -364,11 +364,11 @@ impl<'r, 'f> Batch<'r, 'f> {
             }
             _ => {
                 let question = Question {
-                    args: &spread.args(),
+                    args: &fan_out.args(),
                     missing: &missing,
                     // Each command of a pipeline needs other bits, or all RANDOMKEYs would choose the same
                     // node.
-                    entropy: entropy.rotate_left(spread.command.wrapping_mul(7)),
+                    entropy: entropy.rotate_left(fan_out.command.wrapping_mul(7)),
                 };
                 merge::merge(rule, question, answers)
             }
@@ -409,12 +409,12 @@ impl<'r, 'f> Batch<'r, 'f> {
     /// [`Partial`](ErrorKind::Partial). Either lists all parts.
     fn failed(
         &self,
-        spread: &FanOut<'_>,
+        fan_out: &FanOut<'_>,
         nodes: &[NodeIndex],
         outcomes: Vec<Outcome>,
         good: usize,
     ) -> Error {
-        let frame_args = spread.args();
+        let frame_args = fan_out.args();
         let errors: Vec<Option<Error>> = outcomes
             .into_iter()
             .zip(nodes)
@@ -434,7 +434,7 @@ impl<'r, 'f> Batch<'r, 'f> {
             };
             PartOutcome::new(
                 self.router.name(node),
-                spread.keys(number, &frame_args),
+                fan_out.keys(number, &frame_args),
                 status,
                 reason,
             )
@@ -454,7 +454,7 @@ impl<'r, 'f> Batch<'r, 'f> {
             // An error of a fan-out with a single part reads like that of a command for one node.
             Some(error) if good == 0 && parts.len() == 1 => error.with_parts(parts, retry),
             Some(error) if good == 0 && same_status(&parts) => error.with_parts(parts, retry),
-            _ => Error::partial(&spread.name(&frame_args), parts, retry),
+            _ => Error::partial(&fan_out.name(&frame_args), parts, retry),
         }
     }
 

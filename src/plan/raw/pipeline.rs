@@ -193,19 +193,23 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
     ) -> (Vec<ReplyPlace>, Vec<Vec<PartAnswer<'a>>>) {
         let batch = &self.batch;
         let mut places: Vec<ReplyPlace> = vec![(0, 0); batch.commands as usize];
-        let nothing =
-            |spread: &FanOut<'_>| spread.part_count(batch.router).map(|_| Err(None)).collect();
+        let nothing = |fan_out: &FanOut<'_>| {
+            fan_out
+                .part_count(batch.router)
+                .map(|_| Err(None))
+                .collect()
+        };
         let mut parts: Vec<Vec<PartAnswer<'a>>> = batch.fan_outs.iter().map(nothing).collect();
         // Before the slots are read: a part finds its fan-out through the place of its command.
-        for (number, spread) in (0..).zip(&batch.fan_outs) {
-            places[spread.command as usize] = (FAN_OUT, number);
+        for (number, fan_out) in (0..).zip(&batch.fan_outs) {
+            places[fan_out.command as usize] = (FAN_OUT, number);
         }
         for (at, (exchange, answers)) in (0..).zip(exchange.parts()) {
             for (number, slot) in (0..).zip(&exchange.slots) {
                 match (slot.part, places[slot.command as usize]) {
                     (WHOLE, _) => places[slot.command as usize] = (at, number),
-                    (part, (_, spread)) => {
-                        let place = &mut parts[spread as usize][usize::from(part)];
+                    (part, (_, fan_out)) => {
+                        let place = &mut parts[fan_out as usize][usize::from(part)];
                         // WAIT has two requests per part: a write as a barrier, then WAIT itself. If the
                         // barrier is refused, its error is the part's reply, whatever WAIT returns.
                         if !matches!(place, Ok([b'-', ..])) {
@@ -363,17 +367,17 @@ impl<'t> ReplyWriter<'t, '_, '_> {
     }
 
     /// Appends the merged reply of a fan-out.
-    fn write_merged(&self, spread: usize, out: &mut Vec<u8>) {
+    fn write_merged(&self, fan_out: usize, out: &mut Vec<u8>) {
         let batch = &self.pipeline.batch;
-        let (spread, parts) = (&batch.fan_outs[spread], &self.parts[spread]);
+        let (fan_out, parts) = (&batch.fan_outs[fan_out], &self.parts[fan_out]);
         let frames: Vec<&[u8]> = parts.iter().flatten().copied().collect();
         // A part that failed needs the merge below, which knows which rules tolerate it.
         if frames.len() == parts.len() {
-            let keys: Vec<&[u32]> = match &spread.plan {
+            let keys: Vec<&[u32]> = match &fan_out.plan {
                 Plan::Split(split) => split.parts.iter().map(|part| &part.keys[..]).collect(),
                 _ => Vec::new(),
             };
-            if merge_raw(spread.merge(), &frames, &keys, out) {
+            if merge_raw(fan_out.merge(), &frames, &keys, out) {
                 return;
             }
         }
@@ -381,7 +385,7 @@ impl<'t> ReplyWriter<'t, '_, '_> {
             Ok(frame) => resp::read(&mut resp::Slice(frame)).map_err(|_| None),
             Err(error) => Err(error.clone()),
         });
-        match batch.merge(spread, outcomes.collect(), self.entropy) {
+        match batch.merge(fan_out, outcomes.collect(), self.entropy) {
             Ok(value) => self.protocol.write(out, &value),
             Err(error) => self.protocol.write(out, &error.to_reply()),
         }

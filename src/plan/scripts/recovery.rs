@@ -83,10 +83,10 @@ impl<'r> FunctionRetry<'r> {
             let Ok(args) = parse_one(frame) else {
                 continue;
             };
-            let remedy = values
+            let recovery = values
                 .get(place)
                 .and_then(|value| cache.recovery(&args, value));
-            let Some(Recovery::LoadThenResend(loads)) = remedy else {
+            let Some(Recovery::LoadThenResend(loads)) = recovery else {
                 continue;
             };
             let Ok(routed) = router.route_at(node, &args) else {

@@ -220,7 +220,7 @@ impl<'p> ScriptJournal<'p> {
     ) -> impl Iterator<Item = (usize, NodeIndex, &'p [u8])> {
         self.commands
             .iter()
-            .filter_map(|noted| Some((noted.place, noted.node?, noted.frame)))
+            .filter_map(|entry| Some((entry.place, entry.node?, entry.frame)))
     }
 
     /// Records the effects of the commands, judging by their replies, in the order of the pipeline: a FLUSH
@@ -233,9 +233,9 @@ impl<'p> ScriptJournal<'p> {
             _ => return,
         };
         let mut args = Args::new();
-        for noted in &self.commands {
-            let read = PackedCommands::new(noted.frame).next(&mut args);
-            if let (Ok(Some(_)), Some(value)) = (read, values.get_mut(noted.place)) {
+        for entry in &self.commands {
+            let read = PackedCommands::new(entry.frame).next(&mut args);
+            if let (Ok(Some(_)), Some(value)) = (read, values.get_mut(entry.place)) {
                 ScriptCache::record_reply(cache, &args, self.scope, value);
             }
         }
@@ -318,12 +318,12 @@ mod tests {
             let mut wanted = vec!["FUNCTION"; ahead];
             wanted.extend(["MULTI", "EVAL", "FCALL", "EXEC"]);
             assert_eq!(names(&woven.packed), wanted);
-            let noted: Vec<_> = woven
+            let entry: Vec<_> = woven
                 .journal
                 .at_one_node()
                 .map(|(place, ..)| place)
                 .collect();
-            assert_eq!(noted, [1]);
+            assert_eq!(entry, [1]);
         }
         let packed = packed("f");
         let woven = rewriter(&loads).rewrite_all(NodeIndex::new(0), &packed, PipelineKind::Plain);

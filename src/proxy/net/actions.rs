@@ -225,12 +225,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let shared = self.shared();
         let snapshot = || shared.snapshot();
         let mut node = transaction.node_of(&shared.router, rand::random());
-        let woven = transaction.rewritten(node, &snapshot);
-        let packed = woven
+        let rewritten = transaction.rewritten(node, &snapshot);
+        let packed = rewritten
             .as_ref()
-            .map_or(&transaction.packed, |woven| &woven.packed);
+            .map_or(&transaction.packed, |rewritten| &rewritten.packed);
         // The loads come before the client's commands, and their replies are dropped below.
-        let ahead = woven.as_ref().map_or(0, |woven| woven.journal.preloads());
+        let ahead = rewritten
+            .as_ref()
+            .map_or(0, |rewritten| rewritten.journal.preloads());
         let commands = ahead + transaction.commands;
         let mut answers = match on_lease {
             true => {
@@ -249,13 +251,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
                 answers
             }
         };
-        if let Some(woven) = &woven {
-            woven.journal.drop_raw_preloads(&mut answers);
+        if let Some(rewritten) = &rewritten {
+            rewritten.journal.drop_raw_preloads(&mut answers);
             let mut reply = Vec::new();
             let name = shared.router.name(node);
             PlannedTransaction::raw_exec_reply(name, &answers, protocol, &mut reply);
-            if !woven.journal.is_empty() {
-                shared.update(&mut |cache| woven.journal.record_raw(cache, &reply));
+            if !rewritten.journal.is_empty() {
+                shared.update(&mut |cache| rewritten.journal.record_raw(cache, &reply));
             }
         }
         (node, answers)

@@ -173,7 +173,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         let entropy = rand::random();
         let mut pipeline = RawPipeline::new(&shared.router, &snapshot, bytes.len(), entropy);
         self.session.set_pause(self.proxy.registry.pause());
-        let gathered = self.session.read_round(bytes, &mut pipeline);
+        let round = self.session.read_round(bytes, &mut pipeline);
         let mut requests = pipeline.exchange();
         self.count_memory();
         send(shared, &mut requests, &self.meter()).await;
@@ -184,13 +184,13 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         self.session.answered(commands, bytes.sum());
         let mut writer = pipeline.reply_writer(&requests, protocol, entropy);
         loop {
-            let told = writer.write_next(&mut self.out, WRITE_BYTES);
-            if let WriteProgress::All = told {
+            let written = writer.write_next(&mut self.out, WRITE_BYTES);
+            if let WriteProgress::All = written {
                 break;
             }
             let io = &mut self.io;
             flush(io, &mut self.out, &self.session).await?;
-            match told {
+            match written {
                 WriteProgress::All | WriteProgress::Enough => {}
                 // Written from where it was received: a copy in `out` would double the memory of a large
                 // reply.
@@ -210,11 +210,11 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         }
         let is_rewritten = self.input.is_rewritten();
         // Only now: the pipeline refers to these bytes until the replies are merged.
-        self.input.consume(gathered.consumed);
+        self.input.consume(round.consumed);
         if let Some(client) = self.session.take_info() {
             self.entry.publish(client);
         }
-        Ok(match gathered.next {
+        Ok(match round.next {
             // Behind the rewritten requests are the bytes that arrived after them.
             NextStep::Input(_) if is_rewritten => NextStep::Round,
             next => next,
@@ -236,7 +236,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         let task = tokio::task::spawn_blocking(move || {
             let snapshot = || shared.snapshot();
             let mut pipeline = RawPipeline::new(&shared.router, &snapshot, request.len(), entropy);
-            let gathered = session.read_heavy_round(&request, &mut pipeline);
+            let round = session.read_heavy_round(&request, &mut pipeline);
             let mut requests = pipeline.whole_exchange();
             // May block this thread. The pipeline borrows the request, so both stay here until the replies
             // are merged.
@@ -245,7 +245,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             pipeline
                 .reply_writer(&requests, session.protocol(), entropy)
                 .write_next(&mut out, usize::MAX);
-            (session, gathered.next, out)
+            (session, round.next, out)
         });
         let (session, next, out) = task.await.map_err(io::Error::other)?;
         self.session = session;
@@ -309,13 +309,13 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         let (cause, sent) = match pipe {
             Err(cause) => (cause, 0),
             Ok(mut pipe) => {
-                let mut told = 0;
+                let mut written = 0;
                 let passed =
-                    pipe.stream_reply(&mut self.io, &self.session, &mut told, &mut self.out);
+                    pipe.stream_reply(&mut self.io, &self.session, &mut written, &mut self.out);
                 match passed.await {
                     // Nothing of the reply was written yet, so an error can take its place. Behind a part of
                     // a reply it could not be told from the rest, and the connection is closed.
-                    Err(error) if told == 0 => (Cause::of_io(&error), 1),
+                    Err(error) if written == 0 => (Cause::of_io(&error), 1),
                     passed => return passed.map(|()| ControlFlow::Continue(())),
                 }
             }

@@ -149,10 +149,10 @@ impl ClientRegistry {
     /// shorter nor laxer.
     pub(super) fn begin_pause(&self, pause: Pause, length: Duration) {
         let end = Instant::now() + length;
-        let mut spell = self.pause_window.lock();
-        let before = spell.filter(PauseWindow::is_open);
+        let mut window = self.pause_window.lock();
+        let before = window.filter(PauseWindow::is_open);
         let before = before.unwrap_or(PauseWindow { pause, end });
-        *spell = Some(PauseWindow {
+        *window = Some(PauseWindow {
             pause: before.pause.max(pause),
             end: before.end.max(end),
         });
@@ -163,8 +163,8 @@ impl ClientRegistry {
 
     /// Records that the nodes hold nothing back any more.
     pub(super) fn end_pause(&self) {
-        let mut spell = self.pause_window.lock();
-        *spell = None;
+        let mut window = self.pause_window.lock();
+        *window = None;
         self.may_be_paused.store(false, Ordering::Relaxed);
     }
 
@@ -173,21 +173,21 @@ impl ClientRegistry {
         if !self.may_be_paused.load(Ordering::Relaxed) {
             return None;
         }
-        let spell = *self.pause_window.lock();
-        spell.filter(PauseWindow::is_open)
+        let window = *self.pause_window.lock();
+        window.filter(PauseWindow::is_open)
     }
 
     /// Returns what the nodes hold back now.
     pub(super) fn pause(&self) -> Pause {
         self.pause_window()
-            .map_or(Pause::Nothing, |spell| spell.pause)
+            .map_or(Pause::Nothing, |window| window.pause)
     }
 
     /// Returns how long the nodes may hold commands back from now on. Added to the deadline of requests.
     pub(super) fn pause_time(&self) -> BlockingTime {
-        let left = |spell: PauseWindow| spell.end.saturating_duration_since(Instant::now());
-        self.pause_window().map_or(BlockingTime::None, |spell| {
-            BlockingTime::AtMost(left(spell))
+        let left = |window: PauseWindow| window.end.saturating_duration_since(Instant::now());
+        self.pause_window().map_or(BlockingTime::None, |window| {
+            BlockingTime::AtMost(left(window))
         })
     }
 

@@ -54,12 +54,12 @@ impl StreamingConnection {
     }
 
     /// Forwards one reply to the client; messages that arrive in the meantime are appended to `behind`.
-    /// `told` counts the bytes written: while it is zero, the caller can still report a failure.
+    /// `written` counts the bytes written: while it is zero, the caller can still report a failure.
     pub(super) async fn stream_reply<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         client: &mut ClientIo<S>,
         session: &Session,
-        told: &mut usize,
+        written: &mut usize,
         behind: &mut Vec<u8>,
     ) -> io::Result<()> {
         let mut scanner = FrameScanner::default();
@@ -71,7 +71,7 @@ impl StreamingConnection {
             }
             let count = scanner.advance(&piece[..count])?;
             // Before the write, which may fail after a part of it.
-            *told += count;
+            *written += count;
             client.write(&piece[..count], session, behind).await?;
         }
         Ok(())
@@ -112,9 +112,12 @@ pub(super) async fn stream_oversized_reply<S: AsyncRead + AsyncWrite + Unpin>(
     if let Err(error) = pipe.write(large.request).await {
         return failed(Cause::of_io(&error));
     }
-    let mut told = 0;
-    match pipe.stream_reply(client, session, &mut told, behind).await {
-        Err(error) if told == 0 => failed(Cause::of_io(&error)),
+    let mut written = 0;
+    match pipe
+        .stream_reply(client, session, &mut written, behind)
+        .await
+    {
+        Err(error) if written == 0 => failed(Cause::of_io(&error)),
         passed => passed.map(Ok),
     }
 }

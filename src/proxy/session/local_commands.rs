@@ -27,11 +27,11 @@ impl Session {
         &mut self,
         command: &CommandSpec,
         args: &[&[u8]],
-        said: &mut Vec<u8>,
+        local: &mut Vec<u8>,
     ) -> Handled {
         self.info_changed = true;
         self.client.command = command.name().to_ascii_lowercase();
-        match client_command::run(command, args, &mut self.client, said)? {
+        match client_command::run(command, args, &mut self.client, local)? {
             ClientReply::Written => Ok(Disposition::Answered),
             ClientReply::Ask(ask) => Ok(Disposition::Act(Action::Registry(ask))),
             ClientReply::Replies(replies) => {
@@ -43,7 +43,7 @@ impl Session {
                 if replies != ReplyMode::On {
                     return Ok(Disposition::Answered);
                 }
-                write_status(said, "OK");
+                write_status(local, "OK");
                 Ok(Disposition::AnsweredAlways)
             }
         }
@@ -55,31 +55,31 @@ impl Session {
         asked: ConnectionCommand,
         command: &CommandSpec,
         args: &[&[u8]],
-        said: &mut Vec<u8>,
+        local: &mut Vec<u8>,
     ) -> Handled {
         let first = args.get(1).copied();
         match asked {
             ConnectionCommand::Ping if args.len() > 2 => return Err(wrong_arity(command)),
             // In subscribed mode of RESP2 a client expects messages only, so PONG comes as one.
             ConnectionCommand::Ping if self.is_subscribed_in_resp2() => {
-                write_line(said, b'*', 2);
-                write_bulk(said, b"pong");
-                write_bulk(said, first.unwrap_or_default());
+                write_line(local, b'*', 2);
+                write_bulk(local, b"pong");
+                write_bulk(local, first.unwrap_or_default());
             }
             ConnectionCommand::Ping | ConnectionCommand::Echo => match first {
-                None => write_status(said, "PONG"),
-                Some(text) => write_bulk(said, text),
+                None => write_status(local, "PONG"),
+                Some(text) => write_bulk(local, text),
             },
             // A client library that sends SELECT 0 on each new connection must work; another database would
             // belong to one node's connection, and those are shared.
             ConnectionCommand::Select => {
                 check_database(first.unwrap_or_default())?;
-                write_status(said, "OK");
+                write_status(local, "OK");
             }
             ConnectionCommand::Auth => {
                 self.auth.check(args)?;
                 self.authenticated = true;
-                write_status(said, "OK");
+                write_status(local, "OK");
             }
             ConnectionCommand::Hello => {
                 let hello = Hello::parse(args, &self.auth)?;
@@ -91,7 +91,7 @@ impl Session {
             }
             ConnectionCommand::Reset => return Ok(Disposition::Act(Action::Reset)),
             ConnectionCommand::Quit => {
-                write_status(said, "OK");
+                write_status(local, "OK");
                 return Ok(Disposition::Act(Action::Close));
             }
         }
@@ -106,39 +106,39 @@ impl Session {
         command: &CommandSpec,
         ClientRequest { frame, args, .. }: ClientRequest<'_, '_>,
         router: &Router,
-        said: &mut Vec<u8>,
+        local: &mut Vec<u8>,
     ) -> Handled {
         self.info_changed = true;
         self.client.command = command.name().to_ascii_lowercase();
         match (asked, self.transaction.take()) {
             (TransactionCommand::Multi, None) => {
                 self.transaction = Some(Transaction::begin(self.watched.as_ref()));
-                write_status(said, "OK");
+                write_status(local, "OK");
             }
             (TransactionCommand::Exec | TransactionCommand::Discard, None) => {
                 return Err(Refusal::new(format!("{} without MULTI", command.name())));
             }
             (TransactionCommand::Discard, Some(_)) => {
-                write_status(said, "OK");
+                write_status(local, "OK");
                 return Ok(self.unwatch());
             }
             (TransactionCommand::Exec, Some(transaction)) => {
-                return Ok(self.exec(transaction, said));
+                return Ok(self.exec(transaction, local));
             }
             (TransactionCommand::Watch, None) => return self.watch(router, frame, args),
             (TransactionCommand::Unwatch, None) => {
-                write_status(said, "OK");
+                write_status(local, "OK");
                 return Ok(self.unwatch());
             }
             // Written as replies and not returned as refusals: a refusal would abort the transaction, and a
             // server does not abort it for these.
             (TransactionCommand::Multi, queuing) => {
                 self.transaction = queuing;
-                Refusal::new("MULTI calls can not be nested").write(said);
+                Refusal::new("MULTI calls can not be nested").write(local);
             }
             (TransactionCommand::Watch | TransactionCommand::Unwatch, queuing) => {
                 self.transaction = queuing;
-                Refusal::new("WATCH inside MULTI is not allowed").write(said);
+                Refusal::new("WATCH inside MULTI is not allowed").write(local);
             }
         }
         Ok(Disposition::Answered)
@@ -147,19 +147,19 @@ impl Session {
     /// Runs EXEC as far as no node is needed: an aborted transaction, one whose WATCH has failed, and an
     /// empty one. The last still goes to the node if keys are watched, because only the node knows if they
     /// have changed.
-    fn exec(&mut self, transaction: Transaction, said: &mut Vec<u8>) -> Disposition {
+    fn exec(&mut self, transaction: Transaction, local: &mut Vec<u8>) -> Disposition {
         if transaction.is_aborted() {
             let text = "Transaction discarded because of previous errors.";
-            return self.abort_transaction(Refusal::with_code("EXECABORT", text), said);
+            return self.abort_transaction(Refusal::with_code("EXECABORT", text), local);
         }
         // The node would run the commands, since it does not watch the keys. A nil reply tells the client to
         // try again.
         if self.watch_failed {
-            self.client.protocol.write_nil_array(said);
+            self.client.protocol.write_nil_array(local);
             return self.unwatch();
         }
         if transaction.len() == 0 && self.watched.is_none() {
-            write_line(said, b'*', 0);
+            write_line(local, b'*', 0);
             return Disposition::Answered;
         }
         // EXEC ends the watch, no matter how it ends.
@@ -183,9 +183,9 @@ impl Session {
 
     /// Discards the transaction without running anything, writes `why`, and ends the watch, as a server does
     /// for EXECABORT.
-    pub(super) fn abort_transaction(&mut self, why: Refusal, said: &mut Vec<u8>) -> Disposition {
+    pub(super) fn abort_transaction(&mut self, why: Refusal, local: &mut Vec<u8>) -> Disposition {
         self.transaction = None;
-        why.write(said);
+        why.write(local);
         self.unwatch()
     }
 
@@ -203,7 +203,7 @@ impl Session {
         &mut self,
         asked: SubscriptionCommand,
         args: &[&[u8]],
-        said: &mut Vec<u8>,
+        local: &mut Vec<u8>,
     ) -> Disposition {
         let (kind, change) = kind_and_change(asked);
         let name = kind.command(change).to_ascii_lowercase();
@@ -216,7 +216,8 @@ impl Session {
         // because confirmations are messages.
         if names.is_empty() {
             let protocol = self.client.protocol;
-            self.subscriptions.change(change, kind, &[], protocol, said);
+            self.subscriptions
+                .change(change, kind, &[], protocol, local);
             return Disposition::AnsweredAlways;
         }
         Disposition::Act(Action::Subscribe(SubscriptionRequest {

@@ -211,8 +211,8 @@ impl Session {
         if self.reply_mode == ReplyMode::SkipNext {
             self.reply_mode = ReplyMode::On;
         }
-        let mut said = Vec::new();
-        let action = match self.dispatch(request, pipeline, &mut said) {
+        let mut local = Vec::new();
+        let action = match self.dispatch(request, pipeline, &mut local) {
             Ok(Disposition::Queued) => {
                 if silent {
                     // The node replies all the same: CLIENT REPLY OFF on its connection would concern all
@@ -223,7 +223,7 @@ impl Session {
             }
             Ok(Disposition::Answered) => None,
             Ok(Disposition::AnsweredAlways) => {
-                pipeline.push_local(|out| out.extend_from_slice(&said));
+                pipeline.push_local(|out| out.extend_from_slice(&local));
                 return None;
             }
             Ok(Disposition::Act(action)) => {
@@ -246,12 +246,12 @@ impl Session {
                         self.watch_failed |= request.args.first().is_some_and(|name| is_watch(name))
                     }
                 }
-                refusal.write(&mut said);
+                refusal.write(&mut local);
                 None
             }
         };
-        if !silent && !said.is_empty() {
-            pipeline.push_local(|out| out.extend_from_slice(&said));
+        if !silent && !local.is_empty() {
+            pipeline.push_local(|out| out.extend_from_slice(&local));
         }
         action
     }
@@ -263,7 +263,7 @@ impl Session {
         &mut self,
         request: ClientRequest<'f, '_>,
         pipeline: &mut RawPipeline<'_, 'f>,
-        said: &mut Vec<u8>,
+        local: &mut Vec<u8>,
     ) -> Handled {
         let ClientRequest { frame: _, args, .. } = request;
         let router = pipeline.router();
@@ -291,7 +291,7 @@ impl Session {
             let refusal = wrong_arity(command);
             // A malformed EXEC ends the transaction on a server, instead of only aborting it.
             if role == ProxyRole::Transaction(TransactionCommand::Exec) {
-                return Ok(self.abort_transaction(refusal.ends_transaction(), said));
+                return Ok(self.abort_transaction(refusal.ends_transaction(), local));
             }
             return Err(refusal);
         }
@@ -312,12 +312,12 @@ impl Session {
                         .add(router, pipeline.snapshot(), command, request)
                         .map_err(internal_refusal)?;
                     self.info_changed = true;
-                    write_status(said, "QUEUED");
+                    write_status(local, "QUEUED");
                     return Ok(Disposition::Answered);
                 }
             }
         }
-        self.carry_out(command, request, pipeline, said)
+        self.carry_out(command, request, pipeline, local)
     }
 
     /// Runs a command by its role, once the state of the connection allows it.
@@ -326,7 +326,7 @@ impl Session {
         command: &CommandSpec,
         request: ClientRequest<'f, '_>,
         pipeline: &mut RawPipeline<'_, 'f>,
-        said: &mut Vec<u8>,
+        local: &mut Vec<u8>,
     ) -> Handled {
         let ClientRequest { frame, args, .. } = request;
         match command.proxy_role {
@@ -343,12 +343,14 @@ impl Session {
                 None => forward(command, request, pipeline, self.pause),
             },
             ProxyRole::Unpause => Ok(Disposition::Act(Action::Unpause(frame.to_vec()))),
-            ProxyRole::Client => self.run_client_command(command, args, said),
-            ProxyRole::Connection(asked) => self.run_connection_command(asked, command, args, said),
-            ProxyRole::Transaction(asked) => {
-                self.run_transaction_command(asked, command, request, pipeline.router(), said)
+            ProxyRole::Client => self.run_client_command(command, args, local),
+            ProxyRole::Connection(asked) => {
+                self.run_connection_command(asked, command, args, local)
             }
-            ProxyRole::Subscription(asked) => Ok(self.run_subscription_command(asked, args, said)),
+            ProxyRole::Transaction(asked) => {
+                self.run_transaction_command(asked, command, request, pipeline.router(), local)
+            }
+            ProxyRole::Subscription(asked) => Ok(self.run_subscription_command(asked, args, local)),
             ProxyRole::ClusterOnly => {
                 Err(Refusal::new("This instance has cluster support disabled"))
             }
