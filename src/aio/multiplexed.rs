@@ -147,7 +147,7 @@ impl ReplyChannel for Vec<Value> {
 #[cfg(feature = "proxy")]
 impl ReplyChannel for RawReplies {
     fn for_request(request: &NodeRequest) -> Self {
-        Self::with_meter(request.meter.clone())
+        Self::with_meter(request.meter.clone()).with_retention(request.retention)
     }
 
     fn responder(sender: oneshot::Sender<Answers<Self>>, replies: Self) -> Responder {
@@ -497,7 +497,7 @@ mod raw {
         pub(crate) fn reply_bytes_max(&self) -> usize {
             match &self.responder {
                 Some(Responder::Raw(sender, frames)) if !sender.is_closed() => {
-                    self.ending.reply_bytes_max(frames.byte_count())
+                    frames.reply_bytes_max()
                 }
                 _ => 0,
             }

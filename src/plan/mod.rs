@@ -91,7 +91,8 @@ pub(crate) use operation::{
 };
 #[cfg(feature = "proxy")]
 pub(crate) use raw::{
-    ByteMeter, LARGE_BYTES, OversizedReply, RawPipeline, RawReplies, SharedByteMeter, WriteProgress,
+    ByteMeter, LARGE_BYTES, OversizedReply, RawPipeline, RawReplies, ReplyRetention,
+    SharedByteMeter, WriteProgress,
 };
 pub(crate) use request::{PipelineKind, empty_pipeline, parse_one};
 pub(crate) use routed::RoutedCommand;

@@ -33,10 +33,6 @@ pub(crate) struct PlannedTransaction {
 pub(crate) enum ExpectedEnd {
     /// Any reply.
     Any,
-    /// Any reply. A reply that the proxy did not keep because of its size may be requested again: all
-    /// requests are reads.
-    #[cfg(feature = "proxy")]
-    Repeatable,
     /// A reply that ends a transaction: an array, nil, or EXECABORT.
     ///
     /// A server that refuses EXEC with any other error (the command is renamed or forbidden by ACL, or an old

@@ -16,7 +16,7 @@ use crate::command::{Access, Args, PackedCommands};
 use crate::partition::NodeIndex;
 use crate::plan::ExpectedEnd;
 #[cfg(feature = "proxy")]
-use crate::plan::SharedByteMeter;
+use crate::plan::{ReplyRetention, SharedByteMeter};
 
 /// Maximum number of bytes written to one node before its replies are read. Longer requests are written in
 /// chunks of this size; a single request may exceed it.
@@ -42,6 +42,9 @@ pub(crate) struct NodeRequest {
     /// Counts the bytes of replies that are forwarded undecoded.
     #[cfg(feature = "proxy")]
     pub(crate) meter: Option<SharedByteMeter>,
+    /// Which replies are kept.
+    #[cfg(feature = "proxy")]
+    pub(crate) retention: ReplyRetention,
     /// Number of nodes that were tried before this one; see `other_node`.
     pub(in crate::plan) tried: usize,
     /// True for requests over a dedicated connection. Their meaning depends on the state of that connection,
@@ -113,6 +116,8 @@ impl NodeRequest {
             ending: ExpectedEnd::Any,
             #[cfg(feature = "proxy")]
             meter: None,
+            #[cfg(feature = "proxy")]
+            retention: ReplyRetention::All,
             tried: 0,
             is_pinned: false,
         }
@@ -190,6 +195,8 @@ impl NodeRequest {
             ending: self.ending,
             #[cfg(feature = "proxy")]
             meter: self.meter.clone(),
+            #[cfg(feature = "proxy")]
+            retention: self.retention,
             tried: self.tried + 1,
             ..Self::new(node)
         }
@@ -204,6 +211,10 @@ impl NodeRequest {
         rest.ending = self.ending;
         #[cfg(feature = "proxy")]
         rest.meter.clone_from(&self.meter);
+        #[cfg(feature = "proxy")]
+        {
+            rest.retention = self.retention;
+        }
         let mut commands = PackedCommands::new(&self.packed);
         let mut args = Args::new();
         for (number, &slot) in self.slots.iter().enumerate() {

@@ -46,4 +46,4 @@ mod scripts;
 mod transaction;
 
 pub(crate) use pipeline::{OversizedReply, RawPipeline, WriteProgress};
-pub(crate) use replies::{ByteMeter, LARGE_BYTES, RawReplies, SharedByteMeter};
+pub(crate) use replies::{ByteMeter, LARGE_BYTES, RawReplies, ReplyRetention, SharedByteMeter};

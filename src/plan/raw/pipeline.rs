@@ -22,8 +22,8 @@ use crate::plan::batch::{Batch, FanOut, NodeRequest, ReplySlot, WHOLE, missing};
 use crate::plan::raw::merge::merge_raw;
 use crate::plan::raw::replies::RawReply;
 use crate::plan::{
-    Answers, CacheSnapshot, Exchange, ExpectedEnd, Plan, RawReplies, RoutedCommand, Router, Scope,
-    ScriptCache, ScriptRewriter,
+    Answers, CacheSnapshot, Exchange, Plan, RawReplies, ReplyRetention, RoutedCommand, Router,
+    Scope, ScriptCache, ScriptRewriter,
 };
 use crate::resp;
 use crate::resp::Protocol;
@@ -155,7 +155,7 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
             // All of them, because the request is one unit: what is dropped is decided by size, when the kind
             // of the command is no longer known.
             if request.slots.iter().all(again) {
-                request.ending = ExpectedEnd::Repeatable;
+                request.retention = ReplyRetention::Small;
             }
         }
         exchange

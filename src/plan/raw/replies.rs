@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::plan::{ExpectedEnd, ReplyBuffer};
+use crate::plan::ReplyBuffer;
 
 /// Growth in bytes that is reported to the meter. Less is not, so that small replies cost nothing.
 const METERED_BYTES_MIN: usize = 64 << 10;
@@ -39,6 +39,16 @@ const SMALL_BYTES: usize = 64 << 10;
 /// a large reply returns to the system as soon as it is freed.
 const PIECE_BYTES: usize = 64 << 10;
 
+/// Which replies to a request are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ReplyRetention {
+    /// All of them.
+    #[default]
+    All,
+    /// Not those that are too large. All requests are reads, so the reply can be requested again.
+    Small,
+}
+
 /// Frames of replies in the order in which they came, not decoded.
 ///
 /// ```text
@@ -53,6 +63,8 @@ pub(crate) struct RawReplies {
     ends: Vec<ReplyEnd>,
     /// Total length of the pieces.
     bytes: usize,
+    /// Which replies are kept.
+    retention: ReplyRetention,
     /// Counts the bytes; `None` if nobody limits them.
     meter: Option<SharedByteMeter>,
     /// Bytes that the meter counts for this value; given back on drop.
@@ -65,7 +77,7 @@ pub(crate) enum RawReply<'r> {
     /// All of its bytes, line ends included.
     Complete(&'r [u8]),
     /// It was too large to be kept, and the request has to be sent again: see
-    /// [`ExpectedEnd::Repeatable`](crate::plan::ExpectedEnd).
+    /// [`ReplyRetention::Small`].
     Oversized,
 }
 
@@ -86,6 +98,21 @@ impl RawReplies {
         let mut frames = Self::default();
         frames.meter = meter;
         frames
+    }
+
+    /// Keeps only some replies.
+    pub(crate) fn with_retention(mut self, retention: ReplyRetention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Maximum size in bytes up to which the next reply is kept.
+    pub(crate) fn reply_bytes_max(&self) -> usize {
+        match self.retention {
+            ReplyRetention::All => usize::MAX,
+            ReplyRetention::Small if self.bytes < KEPT_BYTES_MAX => LARGE_BYTES,
+            ReplyRetention::Small => SMALL_BYTES,
+        }
     }
 
     /// Appends a reply, which must be one whole frame.
@@ -164,24 +191,12 @@ impl RawReplies {
     }
 
     /// Bytes of reply number `number`; `None` if it has not come, or was too large to be kept. The latter
-    /// only happens to [`ExpectedEnd::Repeatable`](crate::plan::ExpectedEnd) requests.
+    /// only happens to [`ReplyRetention::Small`] requests.
     #[inline]
     pub(crate) fn frame(&self, number: usize) -> Option<&[u8]> {
         match self.get(number)? {
             RawReply::Complete(frame) => Some(frame),
             RawReply::Oversized => None,
-        }
-    }
-}
-
-impl ExpectedEnd {
-    /// Maximum size in bytes of the next reply that is kept, when `kept` bytes of replies before it are. Only
-    /// repeatable requests have a bound: a reply to a write cannot be asked for again.
-    pub(crate) fn reply_bytes_max(self, kept: usize) -> usize {
-        match self {
-            Self::Repeatable if kept < KEPT_BYTES_MAX => LARGE_BYTES,
-            Self::Repeatable => SMALL_BYTES,
-            _ => usize::MAX,
         }
     }
 }
