@@ -23,11 +23,11 @@ use crate::plan::pubsub::{
     ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, Event, KEEPALIVE_AFTER, PubSubReply,
     SubscriptionChange, SubscriptionKind, SubscriptionWorker, no_thread,
 };
-use crate::policy::{ConnectError, broken_text};
+use crate::policy::{ConnectError, broken_text, is_timeout};
 use crate::resp::ReplyDecoder;
 use crate::sync::connection::Connector;
 use crate::sync::event_channel::EventChannel;
-use crate::sync::resp_stream::{WRITE_POLL_INTERVAL, is_timeout};
+use crate::sync::resp_stream::WRITE_POLL_INTERVAL;
 use crate::sync::socket::Socket;
 
 /// The user's side of one node's connection. Dropping it ends the thread.

@@ -11,6 +11,7 @@ use redis::Value;
 
 use crate::endpoint::Deadline;
 use crate::endpoint::Endpoint;
+use crate::policy::is_timeout;
 use crate::resp::{self, Input};
 use crate::sync::socket::Socket;
 
@@ -252,14 +253,6 @@ impl RespStream {
 
 /// Text of a timeout.
 const TIMED_OUT: &str = "timed out";
-
-/// True if a socket has waited for as long as its timeout. Linux reports `WouldBlock`, Windows `TimedOut`.
-pub(super) fn is_timeout(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
-    )
-}
 
 /// Replaces the text of a socket timeout; the system's is "Resource temporarily unavailable".
 fn plain_timeout(error: io::Error) -> io::Error {

@@ -284,7 +284,7 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         }
         // By the current cache: it may have learned the script after this command was routed.
         let args = self.request.args;
-        match R::recovery(&self.scripts.snapshot(), args, &reply) {
+        match R::recovery(self.scripts, args, &reply) {
             None => {
                 let reply = R::record(self.scripts, args, self.scope, self.context, reply);
                 return Some(Ok(reply));

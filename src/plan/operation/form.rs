@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::plan::batch::{Batch, missing};
 use crate::plan::operation::ScriptStore;
 use crate::plan::scripts::Recovery;
-use crate::plan::{Answers, Exchange, ReplyBuffer, Scope, ScriptCache, with_node_name};
+use crate::plan::{Answers, Exchange, ReplyBuffer, Scope, with_node_name};
 
 /// A form in which replies of nodes are kept and turned into the reply to a command.
 pub(crate) trait ReplyForm: ReplyBuffer {
@@ -43,7 +43,8 @@ pub(crate) trait ReplyForm: ReplyBuffer {
 
     /// How to repeat a script command that the node refused because it lacks the script; `None` when the
     /// reply is final.
-    fn recovery(cache: &ScriptCache, args: &[&[u8]], reply: &Self::Reply) -> Option<Recovery>;
+    fn recovery(scripts: &dyn ScriptStore, args: &[&[u8]], reply: &Self::Reply)
+    -> Option<Recovery>;
 
     /// Records the effect of a script command, as its reply shows it, and returns the reply for the client.
     fn record(
@@ -80,8 +81,12 @@ impl ReplyForm for Vec<Value> {
         batch.finish_one(exchange, entropy)
     }
 
-    fn recovery(cache: &ScriptCache, args: &[&[u8]], reply: &Value) -> Option<Recovery> {
-        cache.recovery(args, reply)
+    fn recovery(scripts: &dyn ScriptStore, args: &[&[u8]], reply: &Value) -> Option<Recovery> {
+        // Only an error needs the cache, which is behind a lock.
+        match reply {
+            Value::ServerError(_) => scripts.snapshot().recovery(args, reply),
+            _ => None,
+        }
     }
 
     fn record(

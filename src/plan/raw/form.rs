@@ -40,8 +40,12 @@ impl ReplyForm for RawReplies {
         Ok(out)
     }
 
-    fn recovery(cache: &ScriptCache, args: &[&[u8]], reply: &Vec<u8>) -> Option<Recovery> {
-        cache.raw_recovery(args, reply)
+    fn recovery(scripts: &dyn ScriptStore, args: &[&[u8]], reply: &Vec<u8>) -> Option<Recovery> {
+        // Only an error needs the cache, which is behind a lock.
+        match reply.first() {
+            Some(b'-') => scripts.snapshot().raw_recovery(args, reply),
+            _ => None,
+        }
     }
 
     /// Records the effect of a script command in the cache. Returns the reply as the client must see it.
