@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::{
     Answers, Attempt, Cause, DedicatedState, Exchange, Failure, KeyCheck, Operation, Request,
-    Selection, Step, empty_pipeline, parse_one,
+    Selection, Step, parse_one,
 };
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, CLIENT and other stateful commands work on
@@ -87,10 +87,7 @@ impl Dedicated {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        if packed.is_empty() {
-            return Err(empty_pipeline());
-        }
-        let selection = Selection::of(packed, offset, count);
+        let selection = Selection::of(packed, offset, count)?;
         let shared = Arc::clone(&self.shared);
         let operation = self
             .state

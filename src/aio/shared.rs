@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::{
     CommandOperation, Operation, PipelineOperation, Request, Router, ScriptCache, ScriptStore,
-    Selection, Step, empty_pipeline, parse_one,
+    Selection, Step, parse_one,
 };
 
 /// State that all handles of a client share.
@@ -106,15 +106,10 @@ impl Shared {
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let packed = &pipeline.get_packed_pipeline();
-        if packed.is_empty() {
-            return Err(empty_pipeline());
-        }
-        let selection = Selection::of(packed, offset, count);
-        let entropy = rand::random();
-        let planned =
-            self.router
-                .route_pipeline(packed, selection.kind, &|| self.snapshot(), entropy)?;
-        let operation = PipelineOperation::new(&self.router, self, planned, entropy);
+        let selection = Selection::of(packed, offset, count)?;
+        let kind = selection.kind;
+        let operation =
+            PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
         Ok(selection.select(self.run(operation).await?))
     }
 
@@ -127,14 +122,9 @@ impl Shared {
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let packed = &pipeline.get_packed_pipeline();
-        if packed.is_empty() {
-            return Err(empty_pipeline());
-        }
-        let selection = Selection::of(packed, offset, count);
-        let planned = self
-            .router
-            .route_pipeline_at(node, packed, selection.kind, &|| self.snapshot())?;
-        let operation = PipelineOperation::new(&self.router, self, planned, rand::random());
+        let selection = Selection::of(packed, offset, count)?;
+        let kind = selection.kind;
+        let operation = PipelineOperation::at_node(&self.router, self, node, packed, kind)?;
         Ok(selection.select(self.run(operation).await?))
     }
 

@@ -94,7 +94,7 @@ pub(crate) use raw::{
     ByteMeter, LARGE_BYTES, OversizedReply, RawPipeline, RawReplies, ReplyRetention,
     SharedByteMeter, WriteProgress,
 };
-pub(crate) use request::{PipelineKind, empty_pipeline, parse_one};
+pub(crate) use request::{PipelineKind, parse_one};
 pub(crate) use routed::RoutedCommand;
 pub(crate) use scan::{ScanCursor, ScanState, ScanStep};
 pub(crate) use scripts::{

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::{
     Answers, Attempt, Cause, DedicatedState, Exchange, Failure, KeyCheck, Operation, Request,
-    Selection, Step, empty_pipeline, parse_one,
+    Selection, Step, parse_one,
 };
 use crate::sync::Shared;
 use crate::sync::connection::NodeConnection;
@@ -266,10 +266,7 @@ impl ConnectionLike for Dedicated {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        if cmd.is_empty() {
-            return Err(empty_pipeline());
-        }
-        let selection = Selection::of(cmd, offset, count);
+        let selection = Selection::of(cmd, offset, count)?;
         let shared = Arc::clone(&self.shared);
         let operation = self
             .state

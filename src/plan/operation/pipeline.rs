@@ -18,7 +18,7 @@
 
 use std::time::Instant;
 
-use redis::Value;
+use redis::{RedisResult, Value};
 
 use crate::command::BlockingTime;
 use crate::error::Error;
@@ -26,7 +26,7 @@ use crate::partition::NodeIndex;
 use crate::plan::batch::Batch;
 use crate::plan::operation::command::over;
 use crate::plan::operation::{Operation, ScriptStore, Step};
-use crate::plan::request::{PlannedPipeline, finish_private, select_replies};
+use crate::plan::request::{PlannedPipeline, empty_pipeline, finish_private, select_replies};
 use crate::plan::{
     Exchange, FunctionRetry, PipelineKind, PlannedTransaction, Router, ScriptJournal,
 };
@@ -55,12 +55,19 @@ pub(crate) struct Selection {
 
 impl Selection {
     /// The selection that `redis::Pipeline` passes along with packed commands.
-    pub(crate) fn of(packed: &[u8], offset: usize, count: usize) -> Self {
-        Self {
+    ///
+    /// # Errors
+    ///
+    /// When there are no commands: see [`empty_pipeline`].
+    pub(crate) fn of(packed: &[u8], offset: usize, count: usize) -> RedisResult<Self> {
+        if packed.is_empty() {
+            return Err(empty_pipeline());
+        }
+        Ok(Self {
             kind: PipelineKind::of(packed, offset, count),
             offset,
             count,
-        }
+        })
     }
 }
 
@@ -82,6 +89,40 @@ enum State<'a> {
 }
 
 impl<'a> PipelineOperation<'a> {
+    /// A packed pipeline whose commands go to the nodes of their keys. `entropy` is a random number, for what
+    /// is chosen at random.
+    ///
+    /// # Errors
+    ///
+    /// When one of the commands is refused; nothing is sent then.
+    pub(crate) fn by_keys(
+        router: &'a Router,
+        scripts: &'a dyn ScriptStore,
+        packed: &'a [u8],
+        kind: PipelineKind,
+        entropy: u64,
+    ) -> Result<Self, Error> {
+        let planned = router.route_pipeline(packed, kind, &|| scripts.snapshot(), entropy)?;
+        Ok(Self::new(router, scripts, planned, entropy))
+    }
+
+    /// A packed pipeline that goes to `node`, whatever its keys.
+    ///
+    /// # Errors
+    ///
+    /// When one of the commands is refused; nothing is sent then.
+    pub(crate) fn at_node(
+        router: &'a Router,
+        scripts: &'a dyn ScriptStore,
+        node: NodeIndex,
+        packed: &'a [u8],
+        kind: PipelineKind,
+    ) -> Result<Self, Error> {
+        let planned = router.route_pipeline_at(node, packed, kind, &|| scripts.snapshot())?;
+        // One node's replies leave no choice.
+        Ok(Self::new(router, scripts, planned, 0))
+    }
+
     /// A planned pipeline. `entropy` is a random number for replies that are chosen at random.
     pub(crate) fn new(
         router: &'a Router,

@@ -328,7 +328,8 @@ fn check_pipeline(case: &Case, router: &Router, scripts: &Scripts, nodes: &mut C
     let selection = match case.how {
         How::Transaction => Selection::of(packed, count + 1, 1),
         _ => Selection::of(packed, 0, count),
-    };
+    }
+    .expect("there is a command");
     let mut state = DedicatedState::new(NodeIndex::new(0), KeyCheck::Owned);
     let operation = match case.how {
         How::Dedicated => state.pipeline(router, scripts, packed, selection.kind),

@@ -429,6 +429,7 @@ fn selection(text: &str, packed: &[u8]) -> Selection {
         true => Selection::of(packed, commands - 1, 1),
         false => Selection::of(packed, 0, commands),
     }
+    .expect("there is a command")
 }
 
 fn shown(result: Result<Value, Error>) -> String {
