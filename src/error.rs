@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use redis::{RedisError, ServerError};
+use redis::{RedisError, RedisResult, ServerError, Value};
 
 /// Maximum length in bytes of a key in messages and in [`Error::keys`]; longer keys are cut.
 pub const KEY_TEXT_MAX: usize = 64;
@@ -278,16 +278,38 @@ impl Error {
         Self::new(ErrorKind::Config, message)
     }
 
-    /// An error reply, to which [`named_server_error`] has added its node.
-    pub(crate) fn from_server(error: &ServerError) -> Self {
+    /// An error reply, of `node` if that is known. The message names the node; the reply itself stays as the
+    /// server wrote it.
+    pub(crate) fn from_server(error: &ServerError, node: Option<&str>) -> Self {
+        let before = node
+            .map(|node| format!("node {node}: "))
+            .unwrap_or_default();
         let message = match error.details() {
-            Some(details) => format!("{}: {details}", error.code()),
-            None => error.code().to_owned(),
+            Some(details) => format!("{before}{}: {details}", error.code()),
+            None => format!("{before}{}", error.code()),
         };
         let mut made = Self::new(ErrorKind::of_server_code(error.code()), message)
             .caused_by(Arc::new(error.clone().into()));
-        made.0.node = named_node(error).map(str::to_owned);
+        made.0.node = node.map(str::to_owned);
         made
+    }
+
+    /// The server's own error, if that is what this is.
+    pub(crate) fn server_reply(&self) -> Option<ServerError> {
+        match (self.0.kind, &self.0.source) {
+            (ErrorKind::Redis | ErrorKind::Auth, Some(source)) => {
+                ServerError::try_from(source.as_ref().clone()).ok()
+            }
+            _ => None,
+        }
+    }
+
+    /// The result of a command as redis-rs' traits return it: there an error reply is a reply.
+    pub(crate) fn redis_result(result: Result<Value, Self>) -> RedisResult<Value> {
+        result.or_else(|error| match error.server_reply() {
+            Some(reply) => Ok(Value::ServerError(reply)),
+            None => Err(error.into()),
+        })
     }
 
     /// True if it is an error reply with this code.
@@ -312,6 +334,12 @@ impl Error {
     /// Sets the source.
     pub(crate) fn caused_by(mut self, source: Arc<RedisError>) -> Self {
         self.0.source = Some(source);
+        self
+    }
+
+    /// Adds a note to the message, which the server's own error does not have.
+    pub(crate) fn with_note(mut self, note: &str) -> Self {
+        self.0.message.push_str(note);
         self
     }
 
@@ -485,27 +513,6 @@ impl From<crate::partition::PlacementError> for Error {
     }
 }
 
-/// What [`named_server_error`] puts around a node's name.
-const NODE_NAME: (&str, &str) = ("(node ", ")");
-
-/// Appends the node's name to the text of an error reply.
-pub(crate) fn named_server_error(error: &ServerError, node: &str) -> ServerError {
-    let (before, behind) = NODE_NAME;
-    let text = match error.details() {
-        Some(details) => format!("{details} {before}{node}{behind}"),
-        None => format!("{before}{node}{behind}"),
-    };
-    server_error(error.code(), &text)
-}
-
-/// The name that [`named_server_error`] has appended. redis-rs' error has no other place for it, and replies
-/// are passed on in redis-rs' form.
-fn named_node(error: &ServerError) -> Option<&str> {
-    let (before, behind) = NODE_NAME;
-    let text = error.details()?.strip_suffix(behind)?;
-    text.rfind(before).map(|at| &text[at + before.len()..])
-}
-
 /// Cuts keys in number and length, so that one error cannot fill a log.
 fn bounded_keys<'k>(keys: impl IntoIterator<Item = &'k [u8]>) -> Vec<Vec<u8>> {
     keys.into_iter()
@@ -572,14 +579,24 @@ mod tests {
     }
 
     #[test]
-    fn server_error_keeps_its_kind_and_gains_the_node_name() {
-        let said = server_error("NOSCRIPT", "No matching script.");
-        let error: RedisError = Error::from_server(&named_server_error(&said, "cache-a")).into();
-        assert_eq!(
-            error.kind(),
-            redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
-        );
-        assert_eq!(error.detail(), Some("No matching script. (node cache-a)"));
+    fn server_error_keeps_its_code_and_detail_and_names_its_node_beside_them() {
+        for text in ["No matching script.", "of a script (node other)", "a) (b"] {
+            for node in ["cache-a", "a b", "10.0.0.1:6379", "x (y)"] {
+                let error = Error::from_server(&server_error("NOSCRIPT", text), Some(node));
+                assert_eq!(error.node(), Some(node));
+                assert_eq!(error.to_string(), format!("node {node}: NOSCRIPT: {text}"));
+                let reply = Error::redis_result(Err(error.clone())).unwrap();
+                assert_eq!(reply, Value::ServerError(server_error("NOSCRIPT", text)));
+                let error: RedisError = error.into();
+                assert_eq!(
+                    error.kind(),
+                    redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
+                );
+                assert_eq!(error.detail(), Some(text));
+            }
+        }
+        let error = Error::from_server(&server_error("ERR", "x"), None);
+        assert_eq!((error.node(), &error.to_string()[..]), (None, "ERR: x"));
     }
 
     #[test]
@@ -630,7 +647,7 @@ mod tests {
 
     #[test]
     fn server_error_is_retryable_by_its_code() {
-        let retryable = |code| Error::from_server(&server_error(code, "text")).is_retryable();
+        let retryable = |code| Error::from_server(&server_error(code, "text"), None).is_retryable();
         for code in [
             "BUSY",
             "CLUSTERDOWN",
@@ -666,26 +683,14 @@ mod tests {
     #[test]
     fn noauth_and_wrongpass_are_auth_errors_and_keep_their_code() {
         for code in ["NOAUTH", "WRONGPASS"] {
-            let error = Error::from_server(&server_error(code, "text"));
+            let error = Error::from_server(&server_error(code, "text"), None);
             assert_eq!(error.kind(), ErrorKind::Auth);
             let error: RedisError = error.into();
             assert_eq!(error.code(), Some(code));
             assert_eq!(ErrorKind::of(&error), ErrorKind::Auth);
         }
-        let denied = Error::from_server(&server_error("NOPERM", "text"));
+        let denied = Error::from_server(&server_error("NOPERM", "text"), None);
         assert_eq!(denied.kind(), ErrorKind::Redis, "about one command");
-    }
-
-    #[test]
-    fn server_error_names_its_node_whatever_its_text() {
-        for text in ["plain", "of a script (node other)", "a) (b", ""] {
-            for node in ["cache-a", "a b", "10.0.0.1:6379", "x (y)"] {
-                let named = named_server_error(&server_error("ERR", text), node);
-                let error = Error::from_server(&named);
-                assert_eq!(error.node(), Some(node), "{error}");
-            }
-        }
-        assert_eq!(Error::from_server(&server_error("ERR", "x")).node(), None);
     }
 
     #[test]

@@ -117,13 +117,9 @@ impl ShardedClient {
     ///
     /// Any [`ErrorKind`](crate::ErrorKind) but `Config`.
     pub async fn execute(&self, cmd: &Cmd) -> Result<Value, Error> {
-        let error = match self.shared.request(cmd).await {
-            Ok(Value::ServerError(error)) => Error::from_server(&error),
-            Ok(value) => return Ok(value),
-            Err(error) => error,
-        };
+        let result = self.shared.request(cmd).await;
         let router = &self.shared.router;
-        Err(router.with_keys(error, &cmd.get_packed_command()))
+        result.map_err(|error| router.with_keys(error, &cmd.get_packed_command()))
     }
 
     /// Opens a private connection to the node that owns all of `keys`, for WATCH, CLIENT and everything else
@@ -223,7 +219,7 @@ impl fmt::Debug for ShardedClient {
 impl ConnectionLike for ShardedClient {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let reply = self.shared.request(cmd).await?;
+            let reply = Error::redis_result(self.shared.request(cmd).await)?;
             Ok(if cmd.is_no_response() {
                 Value::Nil
             } else {

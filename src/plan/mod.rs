@@ -80,7 +80,7 @@ pub use scan::{SCAN_COUNT_MAX, ScanPosition};
 pub use scripts::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 
 pub(crate) use attempts::attempts_exhausted;
-pub(crate) use batch::{Batch, NodeRequest, with_node_name};
+pub(crate) use batch::{Batch, NodeRequest};
 pub(crate) use dedicated::{DedicatedState, KeyCheck};
 #[cfg(feature = "tokio-comp")]
 pub(crate) use exchange::NodeExchange;

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind};
 use crate::partition::NodeIndex;
 use crate::plan::{
     Answers, Batch, CacheSnapshot, NodeRequest, Plan, PlannedTransaction, Rewritten, RoutedCommand,
-    Router, Scope, ScriptJournal, ScriptRewriter, with_node_name,
+    Router, Scope, ScriptJournal, ScriptRewriter,
 };
 
 /// The plan of a packed pipeline. The journals record its script commands, for the replies to be recorded in
@@ -316,10 +316,7 @@ pub(crate) fn finish_private(
     match failure {
         // As a write, whatever the command was: it may have depended on a transaction or a WATCH before it.
         Some(failure) => Err(failure.error(node, values.len(), Access::Write)),
-        None => Ok(values
-            .into_iter()
-            .map(|value| with_node_name(value, node))
-            .collect()),
+        None => Ok(values),
     }
 }
 

@@ -129,12 +129,8 @@ impl ShardedClient {
     /// Any [`ErrorKind`](crate::ErrorKind) but `Config`.
     pub fn execute(&self, cmd: &Cmd) -> Result<Value, Error> {
         let packed = cmd.get_packed_command();
-        let error = match self.shared.request(&packed) {
-            Ok(Value::ServerError(error)) => Error::from_server(&error),
-            Ok(value) => return Ok(value),
-            Err(error) => error,
-        };
-        Err(self.shared.router.with_keys(error, &packed))
+        let result = self.shared.request(&packed);
+        result.map_err(|error| self.shared.router.with_keys(error, &packed))
     }
 
     /// Opens a private connection to the node that owns all of `keys`, for WATCH, SUBSCRIBE, CLIENT and
@@ -237,7 +233,7 @@ impl fmt::Debug for ShardedClient {
 
 impl ConnectionLike for ShardedClient {
     fn req_command(&mut self, cmd: &Cmd) -> RedisResult<Value> {
-        let reply = self.shared.request(&cmd.get_packed_command())?;
+        let reply = self.req_packed_command(&cmd.get_packed_command())?;
         Ok(if cmd.is_no_response() {
             Value::Nil
         } else {
@@ -246,7 +242,7 @@ impl ConnectionLike for ShardedClient {
     }
 
     fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
-        Ok(self.shared.request(cmd)?)
+        Error::redis_result(self.shared.request(cmd))
     }
 
     fn req_packed_commands(

@@ -25,7 +25,7 @@ use redis::Value;
 
 use crate::command::BlockingTime;
 use crate::command::{Access, Args, Merge, PackedCommands};
-use crate::error::{Error, ErrorKind, PartOutcome, PartStatus, Retry, named_server_error};
+use crate::error::{Error, ErrorKind, PartOutcome, PartStatus, Retry};
 use crate::partition::NodeIndex;
 use crate::plan::merge::{self, Answer, Question};
 use crate::plan::partial::is_unreachable;
@@ -278,7 +278,6 @@ impl<'r, 'f> Batch<'r, 'f> {
             let name = self.router.name(exchange.node);
             let answered = answers.values.len();
             for (slot, value) in exchange.slots.iter().zip(answers.values) {
-                let value = with_node_name(value, name);
                 match slot.part {
                     WHOLE => values[slot.command as usize] = value,
                     _ => self.record(&mut outcomes, *slot, Ok(value)),
@@ -419,7 +418,9 @@ impl<'r, 'f> Batch<'r, 'f> {
             .into_iter()
             .zip(nodes)
             .map(|(outcome, &node)| match outcome {
-                Ok(Value::ServerError(error)) => Some(Error::from_server(&error)),
+                Ok(Value::ServerError(error)) => {
+                    Some(Error::from_server(&error, Some(self.router.name(node))))
+                }
                 Ok(_) => None,
                 Err(error) => Some(missing(error, self.router.name(node))),
             })
@@ -506,15 +507,6 @@ pub(in crate::plan) fn missing(error: Option<Error>, node: &str) -> Error {
         )
         .at_node(node)
     })
-}
-
-/// Adds the name of the node to an error reply; other replies are returned unchanged.
-#[inline]
-pub(crate) fn with_node_name(value: Value, node: &str) -> Value {
-    match value {
-        Value::ServerError(error) => Value::ServerError(named_server_error(&error, node)),
-        other => other,
-    }
 }
 
 /// Writes SCAN with the node's own cursor in the place of the packed one.

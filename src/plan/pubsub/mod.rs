@@ -420,9 +420,7 @@ impl SubscriptionTracker {
             Value::ServerError(error) => {
                 // An error reply does not name the channel. It belongs to the last change or to a restored
                 // name; in both cases whoever waits for a change learns of it.
-                self.refused = Some(Error::from_server(&crate::error::named_server_error(
-                    &error, node,
-                )));
+                self.refused = Some(Error::from_server(&error, Some(node)));
                 return self.answered();
             }
             _ => return PubSubReply::Nothing,

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use super::text::{
-    ExpectedAttempt, expected_result, pack, show, show_error, show_request, value, without_cursors,
+    ExpectedAttempt, expected_result, pack, show, show_error, show_refusal, show_request, value,
+    without_cursors,
 };
 use crate::command::{BlockingTime, CommandTable};
 use crate::error::Error;
@@ -361,7 +362,7 @@ impl Stage {
             CommandOperation::new(router, scripts, request, routed, R::CONTEXT, self.entropy);
         match run(operation, &mut self.now, nodes) {
             Ok(reply) => R::show(&reply),
-            Err(error) => show_error(&error),
+            Err(error) => show_refusal(&error),
         }
     }
 
@@ -433,7 +434,7 @@ fn selection(text: &str, packed: &[u8]) -> Selection {
 }
 
 fn shown(result: Result<Value, Error>) -> String {
-    result.map_or_else(|error| show_error(&error), |reply| show(&reply))
+    result.map_or_else(|error| show_refusal(&error), |reply| show(&reply))
 }
 
 fn shown_all(selection: Selection, result: Result<Vec<Value>, Error>) -> String {
