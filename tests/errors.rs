@@ -133,8 +133,10 @@ impl Doors {
         let reply = self.raw.hear();
         fired(&self.nodes);
         let flat: RedisError = blocking.clone().into();
-        let code = flat.code().unwrap_or("ERR").to_owned();
-        let expected = format!("-{code} {}", flat.detail().unwrap_or_default());
+        let expected = match flat.code() {
+            Some(code) => format!("-{code} {}", flat.detail().unwrap_or_default()),
+            None => format!("-{} {blocking}", blocking.kind().code()),
+        };
         assert_eq!(reply, expected);
         blocking
     }

@@ -281,6 +281,16 @@ pub(crate) enum PipelineKind {
 }
 
 impl PipelineKind {
+    /// The kind of a pipeline that was not packed yet.
+    pub(crate) fn of_pipeline(pipeline: &redis::Pipeline) -> Self {
+        match pipeline.is_transaction() {
+            true => Self::Atomic {
+                commands: pipeline.len(),
+            },
+            false => Self::Plain,
+        }
+    }
+
     /// Recognizes the kind by what `redis::Pipeline` passes along: it skips `offset` replies and returns
     /// `count`.
     ///

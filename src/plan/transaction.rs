@@ -205,11 +205,14 @@ impl PlannedTransaction {
         match (refused, exec) {
             // Without MULTI the server ran the commands one by one as they came in: the error must not look
             // like EXECABORT, which promises that nothing was done.
-            (Some((0, error)), _) => Err(Error::from_server(&error, Some(node))
-                .with_note(
-                    "; MULTI itself was refused, so the commands after it may have run one by one",
-                )
-                .with_retry(Retry::Unsafe)),
+            (Some((0, error)), _) => {
+                let details = error.details().unwrap_or_default();
+                let text = format!(
+                    "{details} (MULTI itself was refused: the commands after it may have run one by one)"
+                );
+                let error = server_error(error.code(), &text);
+                Err(Error::from_server(&error, Some(node)).with_retry(Retry::Unsafe))
+            }
             (Some((number, error)), _) => {
                 let details = error.details().unwrap_or_default();
                 let text = format!(
