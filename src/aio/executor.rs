@@ -19,6 +19,7 @@ use crate::command::{Access, BlockingTime};
 use crate::config::Settings;
 use crate::endpoint::Deadline;
 use crate::endpoint::Endpoint;
+use crate::observe::{ClientHealth, NodeHealth, PoolHealth};
 use crate::partition::NodeIndex;
 use crate::plan::{Answers, Cause, Exchange, Failure, NodeExchange, NodeRequest, ResendBudget};
 
@@ -68,6 +69,13 @@ impl Executor {
         Self {
             nodes: endpoints.into_iter().map(node).collect(),
             response_timeout: settings.response_timeout,
+        }
+    }
+
+    /// What is known of each node, in node order.
+    pub(crate) fn health(&self) -> ClientHealth {
+        ClientHealth {
+            nodes: self.nodes.iter().map(NodeConnections::health).collect(),
         }
     }
 
@@ -189,6 +197,21 @@ impl Acquired {
 }
 
 impl NodeConnections {
+    /// What is known of the node.
+    fn health(&self) -> NodeHealth {
+        let connected = |connection: &&Arc<ReconnectingConnection>| connection.is_connected();
+        let open = self.shared.iter().filter(connected).count();
+        let shared = PoolHealth {
+            open,
+            // Requests of all tasks share them.
+            in_use: open,
+            max: self.shared.len(),
+            ..PoolHealth::default()
+        };
+        let backoff = &self.exclusive.connector.backoff;
+        backoff.health(shared, self.exclusive.health())
+    }
+
     /// Takes a shared connection for a request that is served at once, and an exclusive one for a blocking
     /// command, which would hold up everything behind it.
     async fn acquire(&self, blocking: BlockingTime, deadline: Deadline) -> Result<Acquired, Cause> {

@@ -13,10 +13,11 @@ use crate::aio::executor::Executor;
 use crate::aio::multiplexed::ReplyChannel;
 use crate::command::Args;
 use crate::error::Error;
+use crate::observe::ClientHealth;
 use crate::partition::NodeIndex;
 use crate::plan::{
-    CommandOperation, Operation, PipelineOperation, Request, Router, ScriptCache, ScriptStore,
-    Selection, Step, parse_one,
+    CommandOperation, NodePing, Operation, PipelineOperation, Request, Router, ScriptCache,
+    ScriptStore, Selection, Step, parse_one,
 };
 
 /// State that all handles of a client share.
@@ -126,6 +127,18 @@ impl Shared {
         let kind = selection.kind;
         let operation = PipelineOperation::at_node(&self.router, self, node, packed, kind)?;
         Ok(selection.select(self.run(operation).await?))
+    }
+
+    /// What is known of each node, in node order. Reads state only.
+    pub(crate) fn health(&self) -> ClientHealth {
+        self.executor.health()
+    }
+
+    /// Sends PING to every node, and returns the outcomes in node order.
+    pub(crate) async fn ping_nodes(&self) -> Vec<NodePing> {
+        let mut exchange = self.router.ping_nodes();
+        self.executor.exchange(&mut exchange).await;
+        self.router.pings(exchange)
     }
 
     /// Runs an operation: sends what it asks for, until it is done.

@@ -121,6 +121,11 @@ impl Cause {
         Self::Timeout(format!("no connection to {address} in time"))
     }
 
+    /// The server closed a connection that nobody used.
+    pub(crate) fn closed_while_idle() -> Self {
+        Self::of_io(&io::ErrorKind::UnexpectedEof.into())
+    }
+
     /// Every connection of a pool to `address` stayed in use until the deadline. The text names the setting
     /// to raise.
     pub(crate) fn pool_exhausted(address: &str, of: PoolUse) -> Self {
@@ -145,6 +150,13 @@ impl Cause {
             true => Self::no_reply(),
             false => Self::Dropped(broken_text(error)),
         }
+    }
+
+    /// The error for those who watch `node`: about no request, hence without advice.
+    pub(crate) fn to_error(&self, node: &str) -> Error {
+        let failure = Failure::not_sent(self.clone());
+        let kind = failure.kind(0, Access::Read);
+        failure.about(node, kind, format!("node {node}: {self}"))
     }
 
     /// The dedicated connection broke earlier, and is not replaced.

@@ -36,6 +36,7 @@
 //!
 //! Requests with a state of their own:
 //!
+//! * `ping`: PING to every node, with each node's own outcome.
 //! * `dedicated`: a connection that one user holds. `watch`: EXEC after a failed WATCH. `attempts`: the
 //!   number of attempts of an optimistic transaction.
 //! * `scripts`: keeps scripts and functions available on every node, as on a single server.
@@ -59,6 +60,7 @@ mod operation;
 mod other_node;
 mod owners;
 mod partial;
+mod ping;
 pub(crate) mod pubsub;
 #[cfg(feature = "proxy")]
 mod raw;
@@ -74,6 +76,7 @@ mod watch;
 pub use attempts::TRANSACTION_ATTEMPTS_MAX;
 pub use explain::Explanation;
 pub use partial::PartialReads;
+pub use ping::NodePing;
 pub use pubsub::{EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, SubscriptionKind};
 pub use router::{Router, SplitWrites};
 pub use scan::{SCAN_COUNT_MAX, ScanPosition};

@@ -27,6 +27,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::config::PROBE_AFTER;
 use crate::endpoint::ConnectAttempt;
 use crate::endpoint::Deadline;
+use crate::observe::{NodeHealth, PoolHealth};
 use crate::plan::{Cause, PoolUse};
 use crate::resp::PING;
 use crate::sync::connection::{Connector, NodeConnection};
@@ -99,6 +100,8 @@ enum CheckoutStep {
         generation: u64,
         /// The backoff's admission, to which the outcome is reported.
         attempt: ConnectAttempt,
+        /// An idle connection whose slot was taken; to be closed first.
+        replaced: Option<NodeConnection>,
     },
 }
 
@@ -146,7 +149,7 @@ impl Pool {
                             // Closed before its slot is given to another thread, so that the server never
                             // sees more than `size` connections.
                             drop(connection);
-                            self.discard_all_idle();
+                            self.discard_all_idle(&Cause::closed_while_idle());
                             // The idle ones have just been closed too.
                             wanted = Checkout::Fresh;
                         }
@@ -155,9 +158,33 @@ impl Pool {
                 CheckoutStep::Make {
                     generation,
                     attempt,
-                } => return self.connect(generation, attempt, deadline),
+                    replaced,
+                } => {
+                    // Closed before another one is opened, so that the server never sees more than `size`.
+                    drop(replaced);
+                    return self.connect(generation, attempt, deadline);
+                }
             }
         }
+    }
+
+    /// The number of connections, and of threads that wait for one.
+    pub(super) fn health(&self) -> PoolHealth {
+        let state = self.state.lock();
+        PoolHealth {
+            open: state.open,
+            in_use: state.open - state.idle.len(),
+            idle: state.idle.len(),
+            waiting: state.waiting,
+            max: self.settings.size,
+        }
+    }
+
+    /// What is known of the node, whose connections are these and those of the exclusive pool.
+    pub(super) fn node_health(&self, exclusive: &Self) -> NodeHealth {
+        self.connector
+            .backoff
+            .health(self.health(), exclusive.health())
     }
 
     /// Takes back a connection on which no reply is owed. `used` is when its request began.
@@ -182,7 +209,8 @@ impl Pool {
     }
 
     /// Gives back the slot of a connection that broke, and closes all idle ones.
-    pub(super) fn discard_all_idle(&self) {
+    pub(super) fn discard_all_idle(&self, cause: &Cause) {
+        self.connector.backoff.broke(cause);
         let mut state = self.state.lock();
         // All in one step: a thread that took one of the idle connections now would find it dead and come
         // back here.
@@ -215,8 +243,11 @@ impl Pool {
                 return Ok(CheckoutStep::Idle(connection));
             }
             // A fresh connection is needed and the pool is full: one of the idle ones makes room.
-            if state.open >= self.settings.size && state.idle.pop().is_some() {
-                state.open -= 1;
+            // It is closed outside of the lock.
+            let mut replaced = None;
+            if state.open >= self.settings.size {
+                replaced = state.idle.pop();
+                state.open -= usize::from(replaced.is_some());
             }
             if state.open < self.settings.size {
                 let limit = self.settings.connect_timeout;
@@ -228,6 +259,7 @@ impl Pool {
                         Ok(CheckoutStep::Make {
                             generation: state.generation,
                             attempt,
+                            replaced,
                         })
                     }
                     Err(down) => {
@@ -271,7 +303,8 @@ impl Pool {
         deadline: &Deadline,
     ) -> Result<NodeConnection, Cause> {
         let allotted = deadline.within(self.settings.connect_timeout);
-        let error = match self.connector.connect(&allotted, generation) {
+        let pool = self.settings.pool_use.into();
+        let error = match self.connector.connect(&allotted, pool, generation) {
             Ok(connection) => {
                 attempt.connected();
                 return Ok(connection);
@@ -361,7 +394,7 @@ impl Lease<'_> {
         drop(self.connection);
         self.place.ended = true;
         match cause {
-            Cause::Dropped(_) => self.place.pool.discard_all_idle(),
+            Cause::Dropped(_) => self.place.pool.discard_all_idle(cause),
             _ => self.place.pool.discard(),
         }
     }

@@ -10,10 +10,11 @@ use parking_lot::RwLock;
 use redis::{RedisResult, Value};
 
 use crate::error::Error;
+use crate::observe::ClientHealth;
 use crate::partition::NodeIndex;
 use crate::plan::{
-    CommandOperation, Operation, PipelineOperation, Request, RoutedCommand, Router, ScriptCache,
-    ScriptStore, Selection, Step, parse_one,
+    CommandOperation, NodePing, Operation, PipelineOperation, Request, RoutedCommand, Router,
+    ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
 use crate::sync::executor::Executor;
 
@@ -117,6 +118,23 @@ impl Shared {
         let kind = selection.kind;
         let operation = PipelineOperation::at_node(&self.router, self, node, packed, kind)?;
         Ok(selection.select(self.run(operation)?))
+    }
+
+    /// What is known of each node, in node order. Reads state only.
+    pub(crate) fn health(&self) -> ClientHealth {
+        let nodes = self.executor.nodes.iter();
+        ClientHealth {
+            nodes: nodes
+                .map(|node| node.shared.node_health(&node.exclusive))
+                .collect(),
+        }
+    }
+
+    /// Sends PING to every node, and returns the outcomes in node order.
+    pub(crate) fn ping_nodes(&self) -> Vec<NodePing> {
+        let mut exchange = self.router.ping_nodes();
+        self.executor.exchange(&mut exchange);
+        self.router.pings(exchange)
     }
 
     /// Runs an operation: sends what it asks for, until it is done.
