@@ -16,7 +16,7 @@ use redis_sharding::{
 use support::{Servers, builder};
 use tokio::runtime::Runtime;
 
-const TIMEOUT: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Clone)]
@@ -330,7 +330,7 @@ fn event_listener_may_ask_for_health_and_may_panic() {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&lines);
         let describe = builder(&servers)
-            .response_timeout(TIMEOUT)
+            .response_timeout(PATIENCE)
             .on_event(|_| panic!("the listener of a test panics"))
             .on_event(move |event| {
                 // Every lock that were held here would be a deadlock.

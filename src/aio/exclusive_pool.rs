@@ -17,7 +17,9 @@ use crate::aio::multiplexed::MultiplexedConnection;
 use crate::aio::reconnecting::Connector;
 use crate::config::PROBE_AFTER;
 use crate::endpoint::Deadline;
-use crate::observe::{PoolHealth, PoolKind};
+#[cfg(feature = "proxy")]
+use crate::observe::NodeObserver;
+use crate::observe::{ConnectionInUse, PoolHealth, PoolKind, PoolWait};
 use crate::plan::{Cause, PoolUse};
 use crate::policy::ConnectError;
 
@@ -43,6 +45,8 @@ pub(crate) struct Lease {
     /// The connection. Its driver closes it as soon as this handle is dropped, so an abandoned BLPOP is
     /// cancelled on the server.
     pub(crate) connection: MultiplexedConnection,
+    /// Counts the lease.
+    _in_use: ConnectionInUse,
     /// Declared last, so that the connection is closed before the next user is admitted.
     _permit: OwnedSemaphorePermit,
 }
@@ -75,6 +79,7 @@ impl ExclusivePool {
         Ok(Lease {
             pool: Arc::clone(self),
             connection,
+            _in_use: ConnectionInUse::new(self.connector.observer(), PoolKind::Exclusive),
             _permit: permit,
         })
     }
@@ -82,6 +87,7 @@ impl ExclusivePool {
     /// Waits for a permit in the order of the users.
     async fn wait_for_permit(&self, deadline: Deadline) -> Result<OwnedSemaphorePermit, Cause> {
         let _waiting = Waiting::new(self);
+        let _reported = PoolWait::new(self.connector.observer(), PoolKind::Exclusive);
         let permit = Arc::clone(&self.permits).acquire_owned();
         let permit = match deadline.end() {
             None => permit.await,
@@ -189,6 +195,12 @@ impl Drop for Waiting<'_> {
 }
 
 impl Lease {
+    /// Who is told of requests over the connection.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn observer(&self) -> &Arc<NodeObserver> {
+        self.pool.connector.observer()
+    }
+
     /// Returns a connection on which no reply is owed.
     pub(crate) fn release(self) {
         if self.connection.is_closed() {

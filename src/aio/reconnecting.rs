@@ -40,7 +40,7 @@ use crate::aio::peek::Duplex;
 use crate::aio::tls;
 use crate::endpoint::Deadline;
 use crate::endpoint::{ConnectAttempt, Endpoint, NodeBackoff};
-use crate::observe::{OpenConnection, PoolKind};
+use crate::observe::{NodeObserver, OpenConnection, PoolKind};
 use crate::plan::{Answers, Cause, ExpectedEnd};
 use crate::policy::{BACKOFF_MIN, ConnectError, OVERDUE_SLACK, broken_text};
 use crate::resp::Handshake;
@@ -103,6 +103,11 @@ impl Connector {
             timeout,
             coalescing,
         }
+    }
+
+    /// Who is told what happens to the node.
+    pub(crate) fn observer(&self) -> &Arc<NodeObserver> {
+        &self.endpoint.observer
     }
 
     /// Opens a stream that the caller drives itself: connects, sends this handshake and checks its replies.
@@ -247,7 +252,8 @@ impl Connector {
         S: Duplex + 'static,
     {
         let queue = Arc::new(SendQueue::default());
-        let driver = Driver::new(stream, Arc::clone(&queue), self.coalescing);
+        let observer = Arc::clone(self.observer());
+        let driver = Driver::new(stream, Arc::clone(&queue), self.coalescing, observer);
         let (driven, backoff) = (Arc::clone(&queue), Arc::clone(&self.backoff));
         tokio::spawn(async move {
             driver.await;

@@ -29,3 +29,51 @@ impl Drop for OpenConnection {
         self.observer.closed(self.pool);
     }
 }
+
+/// A connection that is lent to a user. Dropped when it is given back or closed.
+#[cfg(feature = "tokio-comp")]
+#[derive(Debug)]
+pub(crate) struct ConnectionInUse {
+    observer: Arc<NodeObserver>,
+    pool: PoolKind,
+}
+
+#[cfg(feature = "tokio-comp")]
+impl ConnectionInUse {
+    /// Reports that a connection of `pool` is lent, and when dropped, that it is not any more.
+    pub(crate) fn new(observer: &Arc<NodeObserver>, pool: PoolKind) -> Self {
+        observer.lent(pool);
+        Self {
+            observer: Arc::clone(observer),
+            pool,
+        }
+    }
+}
+
+#[cfg(feature = "tokio-comp")]
+impl Drop for ConnectionInUse {
+    fn drop(&mut self) {
+        self.observer.given_back(self.pool);
+    }
+}
+
+/// A request that waits for a connection of a pool.
+#[derive(Debug)]
+pub(crate) struct PoolWait<'o> {
+    observer: &'o NodeObserver,
+    pool: PoolKind,
+}
+
+impl<'o> PoolWait<'o> {
+    /// Reports that a request waits, and when dropped, that it does not any more.
+    pub(crate) fn new(observer: &'o NodeObserver, pool: PoolKind) -> Self {
+        observer.waits(pool);
+        Self { observer, pool }
+    }
+}
+
+impl Drop for PoolWait<'_> {
+    fn drop(&mut self) {
+        self.observer.waited(self.pool);
+    }
+}

@@ -57,6 +57,8 @@ pub(crate) trait ReplyBuffer: Default {
     fn keep(&mut self, count: usize);
     /// Appends replies that were received later.
     fn join(&mut self, more: Self);
+    /// Number of replies that are errors.
+    fn error_count(&self) -> usize;
 }
 
 impl ReplyBuffer for Vec<Value> {
@@ -70,6 +72,13 @@ impl ReplyBuffer for Vec<Value> {
 
     fn join(&mut self, more: Self) {
         self.extend(more);
+    }
+
+    fn error_count(&self) -> usize {
+        let errors = self.iter();
+        errors
+            .filter(|value| matches!(value, Value::ServerError(_)))
+            .count()
     }
 }
 
@@ -298,7 +307,7 @@ impl Failure {
     }
 
     /// The kind of the error for request number `number`.
-    fn kind(&self, number: usize, access: Access) -> ErrorKind {
+    pub(in crate::plan) fn kind(&self, number: usize, access: Access) -> ErrorKind {
         let sent = number < self.sent;
         match (&self.cause, sent, access) {
             // Before the row of writes: without a connection nothing was sent, whatever `sent` says.

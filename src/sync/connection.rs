@@ -8,7 +8,7 @@ use redis::{ProtocolVersion, RedisError, RedisResult, Value};
 
 use crate::endpoint::Deadline;
 use crate::endpoint::{Endpoint, NodeBackoff};
-use crate::observe::{OpenConnection, PoolKind};
+use crate::observe::{NodeObserver, OpenConnection, PoolKind};
 use crate::plan::Cause;
 use crate::policy::{ConnectError, broken_text, is_timeout};
 use crate::resp::Handshake;
@@ -53,6 +53,11 @@ pub(super) enum Delivery {
 }
 
 impl Connector {
+    /// Who is told what happens to the node.
+    pub(super) fn observer(&self) -> &Arc<NodeObserver> {
+        &self.endpoint.observer
+    }
+
     /// A connector whose node has not failed yet.
     pub(super) fn new(endpoint: Endpoint) -> Self {
         Self {

@@ -27,7 +27,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::config::PROBE_AFTER;
 use crate::endpoint::ConnectAttempt;
 use crate::endpoint::Deadline;
-use crate::observe::{NodeHealth, PoolHealth};
+use crate::observe::{NodeHealth, NodeObserver, PoolHealth, PoolWait};
 use crate::plan::{Cause, PoolUse};
 use crate::resp::PING;
 use crate::sync::connection::{Connector, NodeConnection};
@@ -141,7 +141,9 @@ impl Pool {
         deadline: &Deadline,
     ) -> Result<NodeConnection, Cause> {
         loop {
-            match self.next_step(wanted, deadline)? {
+            let step = self.next_step(wanted, deadline)?;
+            self.observer().lent(self.settings.pool_use);
+            match step {
                 CheckoutStep::Idle(mut connection) => {
                     match self.check_liveness(&mut connection, deadline) {
                         Liveness::Good => return Ok(connection),
@@ -166,6 +168,11 @@ impl Pool {
                 }
             }
         }
+    }
+
+    /// Who is told what happens to the node.
+    fn observer(&self) -> &NodeObserver {
+        self.connector.observer()
     }
 
     /// The number of connections, and of threads that wait for one.
@@ -198,6 +205,7 @@ impl Pool {
             state.open -= 1;
         }
         self.wake(state);
+        self.observer().given_back(self.settings.pool_use);
     }
 
     /// Gives back the slot of a connection that was closed for a reason that does not concern the others,
@@ -206,6 +214,7 @@ impl Pool {
         let mut state = self.state.lock();
         state.open -= 1;
         self.wake(state);
+        self.observer().given_back(self.settings.pool_use);
     }
 
     /// Gives back the slot of a connection that broke, and closes all idle ones.
@@ -218,6 +227,7 @@ impl Pool {
         state.generation += 1;
         let idle = std::mem::take(&mut state.idle);
         self.wake(state);
+        self.observer().given_back(self.settings.pool_use);
         // Closed outside of the lock: each is a system call, and perhaps one that takes its time.
         drop(idle);
     }
@@ -235,6 +245,8 @@ impl Pool {
 
     /// Takes an idle connection or a slot, and waits until there is either.
     fn next_step(&self, wanted: Checkout, deadline: &Deadline) -> Result<CheckoutStep, Cause> {
+        // Declared before the lock, so that it is dropped after it.
+        let mut wait = None;
         let mut state = self.state.lock();
         loop {
             if wanted == Checkout::Reuse
@@ -269,6 +281,14 @@ impl Pool {
                         Err(down.into())
                     }
                 };
+            }
+            if wait.is_none() {
+                // Reported without the lock; what has become free in the meantime is found by looking again.
+                drop(state);
+                let pool = self.settings.pool_use.into();
+                wait = Some(PoolWait::new(self.observer(), pool));
+                state = self.state.lock();
+                continue;
             }
             state.waiting += 1;
             // Woken threads compete with new ones, so every wake-up looks again; only the deadline ends the
@@ -322,9 +342,7 @@ impl Pool {
         }
         // The slot is given back after the backoff knows of the failure: the waiter that is woken for it then
         // fails at once, instead of trying the same node again.
-        let mut state = self.state.lock();
-        state.open -= 1;
-        self.wake(state);
+        self.discard();
         match deadline.is_over() {
             true => Err(Cause::no_connection_in_time(&self.address)),
             false => Err(Cause::Connect(reason)),

@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use redis::{RedisResult, Value};
 
 use crate::error::Error;
-use crate::observe::ClientHealth;
+use crate::observe::{ClientHealth, RequestSpan};
 use crate::partition::NodeIndex;
 use crate::plan::{
     CommandOperation, NodePing, Operation, PipelineOperation, Request, RoutedCommand, Router,
@@ -47,40 +47,44 @@ impl Shared {
     pub(crate) fn request(&self, packed: &[u8]) -> Result<Value, Error> {
         let args = parse_one(packed)?;
         let routed = self.router.route(&args, &|| self.snapshot());
+        let span = RequestSpan::command(&self.router, self.db, &args, routed.as_ref());
+        let _entered = span.enter();
         if let Ok(routed) = &routed
             && let Some(node) = routed.direct()
         {
-            return self.call(node, packed, routed);
+            return span.end_command(self.call(node, packed, routed));
         }
         let args = &args;
         let request = Request { packed, args };
         let entropy = rand::random();
-        self.run(CommandOperation::new(
+        span.end_command(self.run(CommandOperation::new(
             &self.router,
             self,
             request,
             routed,
             (),
             entropy,
-        ))
+        )))
     }
 
     /// Runs one packed command on `node`, whatever its keys.
     pub(crate) fn request_at(&self, node: NodeIndex, packed: &[u8]) -> Result<Value, Error> {
         let args = parse_one(packed)?;
         let routed = self.router.route_at(node, &args)?;
+        let span = RequestSpan::command(&self.router, self.db, &args, Ok(&routed));
+        let _entered = span.enter();
         if routed.direct().is_some() {
-            return self.call(node, packed, &routed);
+            return span.end_command(self.call(node, packed, &routed));
         }
         let args = &args;
         let request = Request { packed, args };
-        self.run(CommandOperation::at_node(
+        span.end_command(self.run(CommandOperation::at_node(
             &self.router,
             self,
             request,
             routed,
             (),
-        ))
+        )))
     }
 
     /// Runs one command whose reply is returned as it is.
@@ -103,7 +107,9 @@ impl Shared {
         let kind = selection.kind;
         let operation =
             PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
-        Ok(selection.select(self.run(operation)?))
+        let span = RequestSpan::pipeline(&self.router, self.db, &selection, None);
+        let _entered = span.enter();
+        Ok(selection.select(span.end(self.run(operation))?))
     }
 
     /// Runs a packed pipeline on `node`, whatever its keys.
@@ -117,7 +123,9 @@ impl Shared {
         let selection = Selection::of(packed, offset, count)?;
         let kind = selection.kind;
         let operation = PipelineOperation::at_node(&self.router, self, node, packed, kind)?;
-        Ok(selection.select(self.run(operation)?))
+        let span = RequestSpan::pipeline(&self.router, self.db, &selection, Some(node));
+        let _entered = span.enter();
+        Ok(selection.select(span.end(self.run(operation))?))
     }
 
     /// What is known of each node, in node order. Reads state only.

@@ -69,6 +69,15 @@ impl Selection {
             count,
         })
     }
+
+    /// The name of the form of the pipeline and the number of its commands, as traces show them.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn form(&self) -> (&'static str, usize) {
+        match self.kind {
+            PipelineKind::Atomic { commands } => ("MULTI", commands),
+            PipelineKind::Plain => ("PIPELINE", self.offset + self.count),
+        }
+    }
 }
 
 /// The exchange under way, and what follows it.
