@@ -17,7 +17,8 @@ macro_rules! links {
          [proxy]: crate::guide::proxy\n\
          [pubsub]: crate::guide::pubsub\n\
          [scripts]: crate::guide::scripts\n\
-         [tls]: crate::guide::tls\n\n"
+         [tls]: crate::guide::tls\n\
+         [watching]: crate::guide::watching\n\n"
     };
 }
 
@@ -41,6 +42,7 @@ pages! {
     proxy: "proxy.md",
     pubsub: "pubsub.md",
     scripts: "scripts.md",
+    watching: "watching.md",
 }
 
 #[doc = links!()]

@@ -186,6 +186,7 @@ mod error;
 pub mod fuzzing;
 pub mod guide;
 pub mod hash;
+mod observe;
 pub mod partition;
 pub mod plan;
 mod policy;
@@ -200,11 +201,13 @@ mod topology;
 pub use config::{Builder, builder};
 pub use endpoint::tls::TlsBackend;
 pub use error::{ERROR_KEYS_MAX, Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
+pub use observe::{ClientEvent, ClientHealth, NodeHealth, PoolHealth, PoolKind};
 pub use partition::node::{self, NODES_MAX, NodeId, NodeIndex, NodeSpec};
 pub use plan::{
-    EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, PartialReads, SCRIPT_BYTES_MAX, SCRIPTS_MAX,
-    ScanPosition, SplitWrites, SubscriptionKind, TRANSACTION_ATTEMPTS_MAX,
+    EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, NodePing, PartialReads, SCRIPT_BYTES_MAX,
+    SCRIPTS_MAX, ScanPosition, SplitWrites, SubscriptionKind, TRANSACTION_ATTEMPTS_MAX,
 };
+pub use policy::NodeState;
 pub use redis;
 pub use sync::{Dedicated, Node, PubSub, Scan, ShardedClient, Subscriber};
 pub use topology::Topology;

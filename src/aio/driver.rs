@@ -26,6 +26,7 @@ use crate::aio::multiplexed::{InFlight, OnLastHandle, ReplyProgress, SendQueue};
 use crate::aio::peek::Peek;
 use crate::config::DEFAULT_RESPONSE_TIMEOUT;
 use crate::config::PROBE_AFTER;
+use crate::observe::NodeObserver;
 use crate::plan::{Cause, Failure};
 use crate::policy::IoFailure;
 use crate::resp::{RawFrame, ReplyDecoder};
@@ -62,6 +63,8 @@ pub(super) struct Driver<S> {
     coalescing: WriteCoalescing,
     /// The yield under way while other tasks are given time to add requests.
     coalescing_yield: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Told how many bytes are sent and received.
+    observer: Arc<NodeObserver>,
 }
 
 /// When the driver writes requests that several tasks have queued.
@@ -88,7 +91,12 @@ const IN_FLIGHT_KEPT: usize = 1024;
 
 impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
     /// A driver for a connected stream; to be spawned by the caller.
-    pub(super) fn new(stream: S, queue: Arc<SendQueue>, coalescing: WriteCoalescing) -> Self {
+    pub(super) fn new(
+        stream: S,
+        queue: Arc<SendQueue>,
+        coalescing: WriteCoalescing,
+        observer: Arc<NodeObserver>,
+    ) -> Self {
         let now = Instant::now();
         Self {
             stream,
@@ -105,6 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             last_probe: now,
             coalescing,
             coalescing_yield: None,
+            observer,
         }
     }
 
@@ -274,7 +283,10 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             let rest = &self.outgoing[self.written..];
             match ready!(Pin::new(&mut self.stream).poll_write(cx, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.written += count,
+                count => {
+                    self.written += count;
+                    self.observer.sent(count);
+                }
             }
         }
         Poll::Ready(Ok(()))
@@ -300,6 +312,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             }
             let count = room.filled().len();
             turn += count;
+            self.observer.received(count);
             self.decoder.advance(count);
             self.last_read = Instant::now();
             if let Some(cause) = self.deliver_replies() {
@@ -463,6 +476,8 @@ mod tests {
     use super::*;
     use crate::aio::multiplexed::MultiplexedConnection;
     use crate::endpoint::Deadline;
+    use crate::observe::Listeners;
+    use crate::partition::NodeSpec;
     use crate::plan::{Answers, ExpectedEnd};
 
     #[tokio::test]
@@ -473,6 +488,7 @@ mod tests {
             stream,
             Arc::clone(&queue),
             WriteCoalescing::Off,
+            NodeObserver::new(NodeSpec::unnamed("h:1"), Listeners::default()),
         ));
         let link = Arc::new(MultiplexedConnection::new(queue, None));
         let ping: &[u8] = b"*1\r\n$4\r\nPING\r\n";

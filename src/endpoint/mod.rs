@@ -14,6 +14,7 @@ mod node_backoff;
 pub(crate) mod tls;
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::ConnectionInfo;
@@ -23,6 +24,7 @@ use socket2::{SockRef, TcpKeepalive};
 pub(crate) use crate::endpoint::deadline::Deadline;
 pub(crate) use crate::endpoint::node_backoff::{ConnectAttempt, NodeBackoff};
 use crate::endpoint::tls::Tls;
+use crate::observe::NodeObserver;
 use crate::policy::IoFailure;
 
 /// Number of keepalive probes without a reply after which the kernel gives a connection up. They are spread
@@ -43,6 +45,8 @@ pub(crate) struct Endpoint {
     pub(crate) tls: Option<Tls>,
     /// Options of TCP sockets.
     pub(crate) options: SocketOptions,
+    /// Who is told what happens to the node.
+    pub(crate) observer: Arc<NodeObserver>,
 }
 
 /// Options that are set on a new TCP socket.

@@ -110,6 +110,28 @@ pub(crate) struct Attempt<'e> {
     pub(crate) needs_new_connection: bool,
 }
 
+/// Why requests are sent to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AttemptKind {
+    /// Their plan says so.
+    First,
+    /// The connection of the first attempt broke.
+    Resend,
+    /// Another node could not be reached.
+    OtherNode,
+}
+
+impl Attempt<'_> {
+    /// Why the requests are sent.
+    pub(crate) fn kind(&self) -> AttemptKind {
+        match (self.needs_new_connection, self.request.tried) {
+            (true, _) => AttemptKind::Resend,
+            (false, 0) => AttemptKind::First,
+            (false, _) => AttemptKind::OtherNode,
+        }
+    }
+}
+
 impl<R: ReplyBuffer> Exchange<R> {
     /// An exchange of these requests, at most one per node. `node_count` is the number of nodes among which
     /// requests may move when their own node cannot be reached; 1 forbids it.

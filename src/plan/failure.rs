@@ -57,6 +57,8 @@ pub(crate) trait ReplyBuffer: Default {
     fn keep(&mut self, count: usize);
     /// Appends replies that were received later.
     fn join(&mut self, more: Self);
+    /// Number of replies that are errors.
+    fn error_count(&self) -> usize;
 }
 
 impl ReplyBuffer for Vec<Value> {
@@ -70,6 +72,13 @@ impl ReplyBuffer for Vec<Value> {
 
     fn join(&mut self, more: Self) {
         self.extend(more);
+    }
+
+    fn error_count(&self) -> usize {
+        let errors = self.iter();
+        errors
+            .filter(|value| matches!(value, Value::ServerError(_)))
+            .count()
     }
 }
 
@@ -121,6 +130,11 @@ impl Cause {
         Self::Timeout(format!("timed out: no connection to {address} in time"))
     }
 
+    /// The server closed a connection that nobody used.
+    pub(crate) fn closed_while_idle() -> Self {
+        Self::of_io(&io::ErrorKind::UnexpectedEof.into())
+    }
+
     /// Every connection of a pool to `address` stayed in use until the deadline. The text names the setting
     /// to raise.
     pub(crate) fn pool_exhausted(address: &str, of: PoolUse) -> Self {
@@ -155,6 +169,13 @@ impl Cause {
             Self::Dropped(failure) => Some(failure.kind),
             Self::PoolTimeout(_) | Self::Timeout(_) => Some(io::ErrorKind::TimedOut),
         }
+    }
+
+    /// The error for those who watch `node`: about no request, hence without advice.
+    pub(crate) fn to_error(&self, node: &str) -> Error {
+        let failure = Failure::not_sent(self.clone());
+        let kind = failure.kind(0, Access::Read);
+        failure.about(node, kind, format!("node {node}: {self}"))
     }
 
     /// The dedicated connection broke earlier, and is not replaced.
@@ -289,7 +310,7 @@ impl Failure {
     }
 
     /// The kind of the error for request number `number`.
-    fn kind(&self, number: usize, access: Access) -> ErrorKind {
+    pub(in crate::plan) fn kind(&self, number: usize, access: Access) -> ErrorKind {
         let sent = number < self.sent;
         match (&self.cause, sent, access) {
             // Before the row of writes: without a connection nothing was sent, whatever `sent` says.

@@ -7,9 +7,10 @@ use redis::{Cmd, ConnectionLike, IntoConnectionInfo, Pipeline, RedisResult, ToRe
 
 use crate::config::Builder;
 use crate::error::Error;
+use crate::observe::ClientHealth;
 use crate::partition::NodeIndex;
 use crate::plan::ScanPosition;
-use crate::plan::{Explanation, KeyCheck, ScriptStore, parse_one};
+use crate::plan::{Explanation, KeyCheck, NodePing, ScriptStore, parse_one};
 use crate::sync::{Dedicated, Node, Scan, Shared, Subscriber};
 use crate::topology::Topology;
 
@@ -90,6 +91,30 @@ impl ShardedClient {
         let shared = Arc::clone(&self.shared);
         let indices = shared.router.topology().indices();
         indices.map(move |index| Node::new(Arc::clone(&shared), index))
+    }
+
+    /// Returns what is known of each node: whether it could be reached when it was last tried, since when, the
+    /// last error, and its connections. `Display` prints one line per node.
+    ///
+    /// Reads what the client remembers and sends nothing, so it is cheap, and a node that has died since it
+    /// was last needed still counts as up. [`ping_nodes`](Self::ping_nodes) asks the nodes.
+    ///
+    /// ```
+    /// use redis_sharding::{NodeState, ShardedClient};
+    ///
+    /// let client = ShardedClient::builder().node("a", "redis://10.0.0.1/").build()?;
+    /// let health = client.health();
+    /// assert!(health.is_up() && health.nodes[0].state == NodeState::Unknown, "{health}");
+    /// # Ok::<(), redis_sharding::Error>(())
+    /// ```
+    pub fn health(&self) -> ClientHealth {
+        self.shared.health()
+    }
+
+    /// Sends PING to every node, to all at once, and returns each node's outcome in the order of the topology.
+    /// Takes at most the response timeout; a node that is known to be down fails at once.
+    pub fn ping_nodes(&self) -> Vec<NodePing> {
+        self.shared.ping_nodes()
     }
 
     /// Returns what would become of `cmd`, without sending it. `Display` prints a small table.

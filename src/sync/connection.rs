@@ -8,6 +8,7 @@ use redis::{ProtocolVersion, RedisError, RedisResult, Value};
 
 use crate::endpoint::Deadline;
 use crate::endpoint::{Endpoint, NodeBackoff};
+use crate::observe::{NodeObserver, OpenConnection, PoolKind};
 use crate::plan::Cause;
 use crate::policy::{ConnectError, IoFailure, is_timeout};
 use crate::resp::Handshake;
@@ -32,6 +33,8 @@ pub(super) struct NodeConnection {
     pub(super) last_used: Instant,
     /// The generation of the pool when the connection was made.
     pub(super) generation: u64,
+    /// Reports the end of the connection. Last, so that the socket is closed before.
+    _open: OpenConnection,
 }
 
 /// How a request failed, and whether any of it may have reached the server.
@@ -50,11 +53,16 @@ pub(super) enum Delivery {
 }
 
 impl Connector {
+    /// Who is told what happens to the node.
+    pub(super) fn observer(&self) -> &Arc<NodeObserver> {
+        &self.endpoint.observer
+    }
+
     /// A connector whose node has not failed yet.
     pub(super) fn new(endpoint: Endpoint) -> Self {
         Self {
+            backoff: Arc::new(NodeBackoff::new(Arc::clone(&endpoint.observer))),
             endpoint,
-            backoff: Arc::default(),
         }
     }
 
@@ -75,10 +83,11 @@ impl Connector {
         Ok(stream.into_socket())
     }
 
-    /// Makes a connection for commands, for a pool of this generation.
+    /// Makes a connection for commands, for a pool of this kind and generation.
     pub(super) fn connect(
         &self,
         deadline: &Deadline,
+        pool: PoolKind,
         generation: u64,
     ) -> RedisResult<NodeConnection> {
         let mut stream = RespStream::connect(&self.endpoint, deadline)?;
@@ -88,6 +97,7 @@ impl Connector {
             stream: Box::new(stream),
             last_used: deadline.start,
             generation,
+            _open: OpenConnection::new(&self.endpoint.observer, pool),
         })
     }
 

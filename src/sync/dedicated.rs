@@ -9,10 +9,11 @@ use redis::{Cmd, ConnectionLike, RedisError, RedisResult, Value};
 use crate::command::BlockingTime;
 use crate::endpoint::Deadline;
 use crate::error::Error;
+use crate::observe::Stopwatch;
 use crate::partition::NodeIndex;
 use crate::plan::{
     Answers, Attempt, Cause, DedicatedState, Exchange, Failure, KeyCheck, Operation, Request,
-    Selection, Step, parse_one,
+    RequestOutcome, Selection, Step, parse_one,
 };
 use crate::sync::Shared;
 use crate::sync::connection::NodeConnection;
@@ -177,6 +178,11 @@ impl Dedicated {
     /// Sends one request and reads its replies.
     fn send(&mut self, attempt: Attempt<'_>, deadline: &Deadline) -> Answers {
         let request = attempt.request;
+        let observer = &self.shared.executor.nodes[request.node.get()].observer;
+        let observer = Arc::clone(observer);
+        observer.started(attempt.kind());
+        // Blocking commands come here as well, and are not told apart.
+        let stopwatch = Stopwatch::start(BlockingTime::Forever);
         let mut answers = Answers::default();
         let count = request.slots.len();
         if let Err(cause) = self.round_trip(&request.packed, count, deadline, &mut answers.values) {
@@ -187,6 +193,9 @@ impl Dedicated {
         } else if !request.has_ended_well(&answers.values) {
             self.close();
         }
+        observer.finished(stopwatch, || {
+            RequestOutcome::of_answers(&answers, &request.slots)
+        });
         answers
     }
 

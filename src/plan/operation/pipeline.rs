@@ -55,6 +55,15 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
+    /// All replies of a pipeline that was not packed yet.
+    pub(crate) fn of_pipeline(pipeline: &redis::Pipeline) -> Self {
+        Self {
+            kind: PipelineKind::of_pipeline(pipeline),
+            offset: 0,
+            count: pipeline.len(),
+        }
+    }
+
     /// The selection that `redis::Pipeline` passes along with packed commands.
     ///
     /// # Errors
@@ -69,6 +78,15 @@ impl Selection {
             offset,
             count,
         })
+    }
+
+    /// The name of the form of the pipeline and the number of its commands, as traces show them.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn form(&self) -> (&'static str, usize) {
+        match self.kind {
+            PipelineKind::Atomic { commands } => ("MULTI", commands),
+            PipelineKind::Plain => ("PIPELINE", self.offset + self.count),
+        }
     }
 }
 
