@@ -596,7 +596,7 @@ fn settle(nodes: &[TestNode], users: &[User]) {
 
 #[test]
 fn blocking_client_reports_outcomes_truthfully_under_random_faults() {
-    use redis::{Commands, ConnectionLike};
+    use redis::Commands;
 
     let seed = seed();
     let (nodes, builder) = nodes(seed);
@@ -661,7 +661,7 @@ fn blocking_client_reports_outcomes_truthfully_under_random_faults() {
 #[cfg(feature = "tokio-comp")]
 #[test]
 fn async_client_reports_outcomes_truthfully_under_random_faults() {
-    use redis::{AsyncCommands, aio::ConnectionLike};
+    use redis::AsyncCommands;
     use redis_sharding::aio;
 
     let seed = seed();

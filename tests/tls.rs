@@ -113,6 +113,17 @@ mod nodes {
         }
     }
 
+    /// A certificate that a server of `authority` refuses, as `stranger` has signed it.
+    pub fn with_foreign_certificate(
+        authority: &Authority,
+        stranger: &Authority,
+    ) -> TlsCertificates {
+        TlsCertificates {
+            client_tls: with_certificate(stranger).client_tls,
+            ..trusting(authority)
+        }
+    }
+
     /// Nodes called `node-0`, `node-1`, ... at these addresses.
     pub fn builder_at(way: Way, addrs: impl IntoIterator<Item = String>) -> Builder {
         let builder = ShardedClient::builder().tls_backend(way.backend);
@@ -506,6 +517,26 @@ mod nodes {
     }
 
     #[test]
+    fn tls_client_certificate_that_the_server_refuses_is_an_auth_error_and_says_so() {
+        let authority = Authority::new("the tests' own");
+        let stranger = Authority::new("a stranger");
+        let Some(servers) = Servers::builder().tls(&authority, true).start(1) else {
+            return;
+        };
+        for way in ways() {
+            let certificates = with_foreign_certificate(&authority, &stranger);
+            let builder = builder(way, &servers).tls_certificates(certificates);
+            let mut client = builder.build().unwrap();
+            for error in [(); 3].map(|()| client.get::<_, i64>("k").unwrap_err()) {
+                assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{way:?}: {error}");
+                is_refused(&error);
+                let text = "the server refused the certificate of this client";
+                assert!(error.to_string().contains(text), "{way:?}: {error}");
+            }
+        }
+    }
+
+    #[test]
     fn node_tls_certificates_apply_to_one_node() {
         let (one, two) = (Authority::new("one"), Authority::new("two"));
         let start = |authority| Servers::builder().tls(authority, true).start(1);
@@ -606,7 +637,7 @@ mod on_tokio {
     use super::ErrorKind;
     use super::nodes::{
         ATTEMPTS_MAX, LARGE_REPLIES, PATIENCE, Way, backends, builder, builder_at, is_refused,
-        large_both_ways, trusting, ways, with_certificate,
+        large_both_ways, trusting, ways, with_certificate, with_foreign_certificate,
     };
     use super::support::Servers;
     use super::support::authority::Authority;
@@ -812,6 +843,27 @@ mod on_tokio {
                 (2..=2 * ATTEMPTS_MAX).contains(&attempts),
                 "{way:?}: {attempts}"
             );
+        }
+    }
+
+    #[tokio::test]
+    async fn tls_client_certificate_that_the_server_refuses_is_an_auth_error_of_the_async_client() {
+        let authority = Authority::new("the tests' own");
+        let stranger = Authority::new("a stranger");
+        let Some(servers) = Servers::builder().tls(&authority, true).start(1) else {
+            return;
+        };
+        for way in ways().into_iter().filter(is_there) {
+            let certificates = with_foreign_certificate(&authority, &stranger);
+            let builder = builder(way, &servers).tls_certificates(certificates);
+            let mut client = builder.build_async().unwrap();
+            for _ in 0..3 {
+                let error = client.get::<_, i64>("k").await.unwrap_err();
+                assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{way:?}: {error}");
+                is_refused(&error);
+                let text = "the server refused the certificate of this client";
+                assert!(error.to_string().contains(text), "{way:?}: {error}");
+            }
         }
     }
 

@@ -136,7 +136,12 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                 self.collect(None);
             }
             if let Poll::Ready(Err(error)) = self.poll_write(cx) {
-                return Poll::Ready(broken(&error));
+                // A server that has closed the connection may have replied before, or sent the reason: the
+                // alert of TLS about a certificate.
+                return Poll::Ready(match self.poll_read(cx) {
+                    Poll::Ready(cause) => cause,
+                    Poll::Pending => broken(&error),
+                });
             }
             if let Poll::Ready(cause) = self.poll_read(cx) {
                 return Poll::Ready(cause);
