@@ -1,6 +1,6 @@
 //! Building the blocking client: `Builder::build`.
 
-use parking_lot::RwLock;
+use std::sync::Arc;
 
 use crate::config::{Builder, ClientConfig, Settings};
 use crate::endpoint::Endpoint;
@@ -25,8 +25,8 @@ impl Builder {
         let config: ClientConfig = self.config(Runtime::Blocking)?;
         Ok(ShardedClient::from_shared(Shared {
             executor: executor(config.endpoints, &config.settings),
-            router: config.router,
-            scripts: RwLock::default(),
+            router: Arc::new(config.router),
+            scripts: Arc::default(),
             db: config.db,
         }))
     }
@@ -58,6 +58,6 @@ fn executor(endpoints: Vec<Endpoint>, settings: &Settings) -> Executor {
     };
     Executor {
         nodes: endpoints.iter().map(node).collect(),
-        response_timeout: settings.response_timeout,
+        options: settings.request_options(),
     }
 }

@@ -13,6 +13,8 @@
 //! Connections are taken in node order, so that two requests over the same nodes never wait for each other's
 //! connections in a circle.
 
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::Value;
@@ -20,17 +22,20 @@ use redis::Value;
 use crate::command::{Access, BlockingTime};
 use crate::endpoint::Deadline;
 use crate::partition::NodeIndex;
-use crate::plan::{Answers, Attempt, Cause, Exchange, Failure, NodeRequest, ResendBudget};
-use crate::sync::connection::{Connector, Delivery};
+use crate::plan::{
+    Answers, Attempt, Cause, Exchange, ExchangeStep, Failure, NextAttempt, NodeRequest, Retries,
+};
+use crate::policy::RequestOptions;
+use crate::sync::connection::{Connector, Delivery, NodeConnection};
 use crate::sync::pool::{Checkout, Lease, Pool};
 
-/// The connections to all nodes.
-#[derive(Debug)]
+/// The connections to all nodes. Clones share them.
+#[derive(Clone, Debug)]
 pub(crate) struct Executor {
     /// In node order: indexed by [`NodeIndex`].
-    pub(super) nodes: Vec<NodePools>,
-    /// Maximum duration of a request that the server does not hold back.
-    pub(super) response_timeout: Option<Duration>,
+    pub(super) nodes: Arc<[NodePools]>,
+    /// How long requests may take, and when they are sent again.
+    pub(super) options: RequestOptions,
 }
 
 /// The connections to one node. Two pools, so that clients that wait in BLPOP cannot use up the connections
@@ -56,7 +61,7 @@ impl NodePools {
 impl Executor {
     /// The deadline, from now, of a request that the server may hold back for `blocking`.
     pub(super) fn deadline(&self, blocking: BlockingTime) -> Deadline {
-        Deadline::start(blocking.with_response(self.response_timeout))
+        Deadline::of_request(&self.options, blocking)
     }
 
     /// How to make a connection to `node` outside of the pools, and how long that may take.
@@ -75,38 +80,63 @@ impl Executor {
         let deadline = self.deadline(blocking);
         let pool = self.nodes[node.get()].pool(blocking);
         let mut checkout = Checkout::Reuse;
-        let mut resends = ResendBudget::default();
+        let mut retries = Retries::new(self.options.retry);
         loop {
-            let mut lease = pool.lease(checkout, &deadline).map_err(Failure::not_sent)?;
-            let error = match lease.connection().call(request, &deadline) {
-                Ok(value) => {
-                    lease.release(deadline.start);
-                    return Ok(value);
-                }
-                Err(error) => error,
-            };
-            lease.discard(&error.cause);
-            let failure = Failure {
-                cause: error.cause,
-                // One request: either it may have been sent or not.
-                sent: usize::from(error.sent == Delivery::MaybeSent),
-            };
-            if !resends.allows(&failure, access) {
-                return Err(failure);
+            let result = call(pool, checkout, request, &deadline);
+            let next = retries.after_call(&result, access);
+            match next.and_then(|next| pause_before(next, &retries, &deadline)) {
+                Some(wanted) => checkout = wanted,
+                None => return result,
             }
-            // A second reused connection might be dead as well, and there is only one resend.
-            checkout = Checkout::Fresh;
         }
+    }
+
+    /// Takes a connection to `node` that nobody else uses. The caller gives it back to the pool.
+    pub(super) fn take_exclusive(
+        &self,
+        node: NodeIndex,
+        deadline: &Deadline,
+    ) -> Result<NodeConnection, Cause> {
+        if deadline.is_zero() {
+            return Err(Cause::no_time_left());
+        }
+        let pool = &self.nodes[node.get()].exclusive;
+        let mut retries = Retries::new(self.options.retry);
+        loop {
+            let cause = match pool.take(Checkout::Reuse, deadline) {
+                Ok(connection) => return Ok(connection),
+                Err(cause) => cause,
+            };
+            let next = retries.after_connecting(&cause);
+            if next
+                .and_then(|next| pause_before(next, &retries, deadline))
+                .is_none()
+            {
+                return Err(cause);
+            }
+        }
+    }
+
+    /// Starts the clock of an exchange.
+    pub(super) fn begin(&self, exchange: &mut Exchange) -> Deadline {
+        let limit = exchange.begin(Instant::now(), &self.options, rand::random());
+        let usual = self.options.usual_limit(exchange.blocking_time());
+        Deadline::start(limit).with_usual(usual)
     }
 
     /// Sends everything that is pending, until nothing is.
     pub(crate) fn exchange(&self, exchange: &mut Exchange) {
-        let limit = exchange.begin(Instant::now(), self.response_timeout);
-        let deadline = Deadline::start(limit);
+        let deadline = self.begin(exchange);
         let blocking = exchange.blocking_time();
-        while exchange.poll(Instant::now()) {
-            let answers = self.send(exchange.attempts(), blocking, &deadline);
-            exchange.handle(answers);
+        loop {
+            match exchange.poll(Instant::now()) {
+                ExchangeStep::Send => {
+                    let answers = self.send(exchange.attempts(), blocking, &deadline);
+                    exchange.handle(answers);
+                }
+                ExchangeStep::Wait(pause) => thread::sleep(pause),
+                ExchangeStep::Done => return,
+            }
         }
     }
 
@@ -147,6 +177,46 @@ impl Executor {
             .map(|request| request.end(deadline))
             .collect()
     }
+}
+
+/// Sends one request over a connection of the pool and returns its reply.
+fn call(
+    pool: &Pool,
+    checkout: Checkout,
+    request: &[u8],
+    deadline: &Deadline,
+) -> Result<Value, Failure> {
+    if deadline.is_zero() {
+        return Err(Failure::not_sent(Cause::no_time_left()));
+    }
+    let mut lease = pool.lease(checkout, deadline).map_err(Failure::not_sent)?;
+    match lease.connection().call(request, deadline) {
+        Ok(value) => {
+            lease.release(deadline.start);
+            Ok(value)
+        }
+        Err(error) => {
+            lease.discard(&error.cause);
+            Err(Failure {
+                cause: error.cause,
+                // One request: either it may have been sent or not.
+                sent: usize::from(error.sent == Delivery::MaybeSent),
+            })
+        }
+    }
+}
+
+/// Sleeps until the next attempt, and returns the connection that it needs. `None` if there is no time for it.
+fn pause_before(next: NextAttempt, retries: &Retries, deadline: &Deadline) -> Option<Checkout> {
+    let delay = retries.delay(next, deadline.remaining(), rand::random())?;
+    if !delay.is_zero() {
+        thread::sleep(delay);
+    }
+    // A second reused connection might be dead as well.
+    Some(match next.needs_new_connection {
+        true => Checkout::Fresh,
+        false => Checkout::Reuse,
+    })
 }
 
 /// One node's requests on their way.

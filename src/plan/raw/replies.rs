@@ -238,6 +238,12 @@ impl ReplyBuffer for RawReplies {
         }
         self.update_meter();
     }
+
+    fn error_code(&self, number: usize) -> Option<&[u8]> {
+        let text = self.frame(number)?.strip_prefix(b"-")?;
+        // The code is the first word; a line that is only a code ends with it.
+        text.split(|byte| b" \r".contains(byte)).next()
+    }
 }
 
 impl Drop for RawReplies {
