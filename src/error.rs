@@ -124,6 +124,11 @@ const TEMPORARY_CODES: [&str; 7] = [
     "TRYAGAIN",
 ];
 
+/// True if `code` is one with which a server refuses a command for the time being, before any of it has run.
+pub(crate) fn is_temporary_code(code: &[u8]) -> bool {
+    TEMPORARY_CODES.iter().any(|word| word.as_bytes() == code)
+}
+
 /// Error codes of servers that mean [`ErrorKind::Auth`].
 const AUTH_CODES: [&str; 2] = ["NOAUTH", "WRONGPASS"];
 

@@ -25,7 +25,7 @@ impl Builder {
             WriteCoalescing::Off,
         );
         Ok(ShardedClient::from_shared(Shared {
-            router: config.router,
+            router: Arc::new(config.router),
             executor,
             scripts: Arc::default(),
             db: config.db,

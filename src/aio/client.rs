@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::observe::ClientHealth;
 use crate::partition::NodeIndex;
 use crate::plan::ScanPosition;
-use crate::plan::{Explanation, KeyCheck, NodePing, ScriptStore, parse_one};
+use crate::plan::{Explanation, NodePing, ScriptStore, parse_one};
 use crate::topology::Topology;
 
 /// A client that spreads data over many Redis or Valkey servers, on tokio.
@@ -38,7 +38,7 @@ use crate::topology::Topology;
 /// ```
 #[derive(Clone)]
 pub struct ShardedClient {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl ShardedClient {
@@ -177,11 +177,11 @@ impl ShardedClient {
     /// [`Timeout`](crate::ErrorKind::Timeout) when no connection can be had.
     pub async fn dedicated(&self, keys: impl ToRedisArgs) -> Result<Dedicated, Error> {
         let keys = keys.to_redis_args();
-        let node = self
+        let (node, check) = self
             .shared
             .router
-            .common_owner(keys.iter().map(Vec::as_slice))?;
-        Dedicated::open(Arc::clone(&self.shared), node, KeyCheck::Owned).await
+            .dedicated_owner(keys.iter().map(Vec::as_slice))?;
+        Dedicated::open(Arc::clone(&self.shared), node, check).await
     }
 
     /// Runs an optimistic transaction over `keys`, which must live on one node: watches them and calls

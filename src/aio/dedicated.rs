@@ -15,8 +15,8 @@ use crate::error::Error;
 use crate::observe::Stopwatch;
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Attempt, Cause, DedicatedState, Exchange, Failure, KeyCheck, Operation, Request,
-    RequestOutcome, Selection, Step, parse_one,
+    Answers, Attempt, Cause, DedicatedState, Exchange, ExchangeStep, Failure, KeyCheck, Operation,
+    Request, RequestOutcome, Selection, Step, parse_one,
 };
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, CLIENT and other stateful commands work on
@@ -29,7 +29,7 @@ use crate::plan::{
 /// A connection from [`ShardedClient::dedicated`](crate::aio::ShardedClient::dedicated) still checks keys: a
 /// command for a key that another node owns is refused with [`CrossNode`](crate::ErrorKind::CrossNode).
 pub struct Dedicated {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// The node's name, owned: the handle borrows nothing from a router.
     node_name: String,
     /// The connection. `None` once it has failed, and while a request is under way.
@@ -113,9 +113,9 @@ impl Dedicated {
 
     /// Sends all pending requests over this connection, which is closed if one of them fails.
     async fn exchange(&mut self, exchange: &mut Exchange) {
-        let limit = exchange.begin(Instant::now(), self.shared.executor.response_timeout());
-        let deadline = Deadline::start(limit);
-        while exchange.poll(Instant::now()) {
+        let deadline = self.shared.executor.begin(exchange);
+        // Nothing is sent again over a dedicated connection, so there is no pause to wait for.
+        while exchange.poll(Instant::now()) == ExchangeStep::Send {
             for node in exchange.nodes_mut() {
                 while let Some(attempt) = node.attempt() {
                     let answers = self.send(attempt, deadline).await;

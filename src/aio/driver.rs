@@ -8,7 +8,7 @@
 //!
 //! A request whose deadline has passed fails but stays in flight, because its reply is still to be read and
 //! discarded. The connection is only closed if the server has sent nothing at all since such a request was
-//! submitted.
+//! submitted, for as long as requests of this client usually may take, and no request before it may take longer.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -276,6 +276,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         let end = Instant::now() + DEFAULT_RESPONSE_TIMEOUT;
         for request in &mut self.in_flight {
             request.deadline.get_or_insert(end);
+            request.silent_from.get_or_insert(end);
         }
         let earliest = self.earliest.get_or_insert(end);
         *earliest = end.min(*earliest);
@@ -366,33 +367,15 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
     }
 
     /// Fails the requests whose deadline has passed. Their replies are still owed and are discarded when they
-    /// come, so the connection stays in step. If nothing has arrived since one of them was submitted, the
-    /// connection is closed.
+    /// come, so the connection stays in step. If the server is [silent](InFlight::silent_from), the connection
+    /// is closed.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
         loop {
             if self.timer_set {
                 ready!(self.timer.as_mut().poll(cx));
                 self.timer_set = false;
                 let now = Instant::now();
-                let mut silent = false;
-                self.earliest = None;
-                for request in &mut self.in_flight {
-                    if request.deadline.is_none_or(|end| end > now) {
-                        if request.responder.is_some() {
-                            let ends = self.earliest.into_iter().chain(request.deadline);
-                            self.earliest = ends.min();
-                        }
-                        continue;
-                    }
-                    // Any byte since then proves that the server is alive and only slow, as with a long
-                    // script.
-                    silent |= self.last_read < request.submitted_at;
-                    request.finish(Some(Failure {
-                        cause: Cause::no_reply(),
-                        sent: request.count,
-                    }));
-                }
-                if silent {
+                if self.expire(now) {
                     let text = "timed out: closed, as the server sent nothing in time";
                     return Poll::Ready(Cause::Dropped(IoFailure::timed_out(text)));
                 }
@@ -403,6 +386,37 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             self.timer.as_mut().reset(earliest.into());
             self.timer_set = true;
         }
+    }
+
+    /// Fails the requests whose deadline has passed, and sets `earliest`. Returns true if the server is silent.
+    fn expire(&mut self, now: Instant) -> bool {
+        let (mut is_silent, mut is_busy) = (false, false);
+        self.earliest = None;
+        for request in &mut self.in_flight {
+            let end = match request.deadline {
+                Some(end) if end <= now => {
+                    request.finish(Some(Failure {
+                        cause: Cause::no_reply(),
+                        sent: request.count,
+                    }));
+                    // Any byte since then proves that the server is alive and only slow. So may be a server
+                    // that works on an earlier request which may take longer, such as a long script.
+                    match request.silent_from {
+                        Some(end) if !is_busy && self.last_read < request.submitted_at => {
+                            is_silent |= end <= now;
+                            Some(end)
+                        }
+                        _ => continue,
+                    }
+                }
+                end => {
+                    is_busy = true;
+                    end
+                }
+            };
+            self.earliest = self.earliest.into_iter().chain(end).min();
+        }
+        is_silent
     }
 
     /// Closes the queue and fails all requests.

@@ -25,6 +25,7 @@
 //! * `client`: [`ShardedClient`], a `redis::aio::ConnectionLike` over all nodes; `build`:
 //!   `Builder::build_async`.
 //! * `node`: [`Node`], a `ConnectionLike` over one node.
+//! * `options`: handles with other timeouts and another retry policy.
 //! * `dedicated`: [`Dedicated`], a private connection for stateful commands; `transaction`: the loop of
 //!   WATCH, MULTI and EXEC on one.
 //! * `scan`: [`Scan`], the keys of all nodes as a stream.
@@ -73,6 +74,7 @@ pub(crate) mod exclusive_pool;
 mod executor;
 pub(crate) mod multiplexed;
 mod node;
+mod options;
 pub(crate) mod peek;
 mod pub_sub_connection;
 pub(crate) mod reconnecting;

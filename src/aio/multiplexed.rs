@@ -102,10 +102,13 @@ pub(crate) struct InFlight {
     pub(crate) count: usize,
     /// Required kind of the last reply, for the connection to be usable afterwards.
     pub(crate) ending: ExpectedEnd,
-    /// When the request began. Silence of the server since then closes the connection at the deadline.
+    /// When the request began.
     pub(crate) submitted_at: Instant,
     /// When the sender is given an error. `None` waits for ever.
     pub(crate) deadline: Option<Instant>,
+    /// From then on the server counts as silent if it has sent nothing since `submitted_at`. Later than the
+    /// deadline for a sender in a hurry, who must not cost the others their connection.
+    pub(crate) silent_from: Option<Instant>,
     /// `None` once an error has been sent; replies that still come are discarded.
     pub(crate) responder: Option<Responder>,
 }
@@ -334,6 +337,7 @@ impl SendQueue {
             ending,
             submitted_at: deadline.start,
             deadline: deadline.end(),
+            silent_from: deadline.silent_from(),
             responder: Some(responder),
         });
         // Woken after the lock is released, as the driver's first step is to take it.

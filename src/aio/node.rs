@@ -23,7 +23,7 @@ use crate::topology::NodeRef;
 /// [`id`](Self::id).
 #[derive(Clone)]
 pub struct Node {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     node: NodeRef,
 }
 

@@ -19,12 +19,13 @@ use crate::plan::{
     CommandOperation, NodePing, Operation, PipelineKind, PipelineOperation, Request, Router, ScriptCache,
     ScriptStore, Selection, Step, parse_one,
 };
+use crate::policy::RequestOptions;
 
-/// State that all handles of a client share.
-#[derive(Debug)]
+/// State that all handles of a client share. Clones share everything but the options of requests.
+#[derive(Clone, Debug)]
 pub(crate) struct Shared {
     /// Where each command goes.
-    pub(crate) router: Router,
+    pub(crate) router: Arc<Router>,
     /// The connections.
     pub(crate) executor: Executor,
     /// Scripts seen so far, replaced as a whole when one is added. The proxy's threads share one cache, hence
@@ -45,6 +46,13 @@ impl ScriptStore for Shared {
 }
 
 impl Shared {
+    /// The same client for requests with other options.
+    pub(crate) fn with_options(&self, change: impl FnOnce(&mut RequestOptions)) -> Arc<Self> {
+        let mut shared = self.clone();
+        change(&mut shared.executor.options);
+        Arc::new(shared)
+    }
+
     /// Runs one command, routed by its keys.
     pub(crate) async fn request(&self, cmd: &Cmd) -> Result<Value, Error> {
         // Arguments are borrowed from the command if possible; packing it is left to the connection, which

@@ -18,13 +18,15 @@ use crate::observe::{Listeners, NodeObserver};
 use crate::partition::NodeSpec;
 use crate::partition::password::{ADVICE, holds_password};
 use crate::partition::{Partitioner, Rendezvous, check_passwords};
-use crate::plan::{PartialReads, Router, SplitWrites};
+use crate::plan::{HashTags, PartialReads, Router, SplitWrites};
+use crate::policy::RetryPolicy;
 use crate::topology::{Topology, address};
 
 pub use crate::config::settings::{
     CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, POOL_SIZE_MAX, TCP_KEEPALIVE_MAX, TIMEOUT_MAX,
 };
 pub use crate::plan::SCAN_COUNT_MAX;
+pub use crate::policy::{RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX};
 
 /// Describes a client. Nothing is contacted before the client's first command.
 ///
@@ -57,7 +59,8 @@ pub struct Builder {
     commands: Vec<Declaration>,
     split_writes: SplitWrites,
     partial_reads: PartialReads,
-    settings: Settings,
+    pub(super) hash_tags: HashTags,
+    pub(super) settings: Settings,
     tls: TlsOptions,
     /// Called with each event.
     pub(in crate::config) listeners: Listeners,
@@ -112,9 +115,12 @@ impl Builder {
             commands: Vec::new(),
             split_writes: SplitWrites::default(),
             partial_reads: PartialReads::default(),
+            hash_tags: HashTags::default(),
             settings: Settings {
                 connect_timeout: DEFAULT_CONNECT_TIMEOUT,
                 response_timeout: Some(DEFAULT_RESPONSE_TIMEOUT),
+                blocking_timeout: None,
+                retry: RetryPolicy::default(),
                 pool_size: DEFAULT_POOL_SIZE,
                 blocking_pool_size: DEFAULT_BLOCKING_POOL_SIZE,
                 connections_per_node: DEFAULT_CONNECTIONS_PER_NODE,
@@ -254,8 +260,9 @@ impl Builder {
     }
 
     /// Maximum duration of a request, from waiting for a connection to its last reply, however many nodes it
-    /// goes to; the timeout of a blocking command is added to it. At most [`TIMEOUT_MAX`]; `None` waits for
-    /// ever. Defaults to [`DEFAULT_RESPONSE_TIMEOUT`].
+    /// goes to; the timeout of a blocking command is added to it. A command that blocks without end, as BLPOP
+    /// with timeout 0, has [`blocking_timeout`](Self::blocking_timeout) instead. At most [`TIMEOUT_MAX`]; `None`
+    /// waits for ever. Defaults to [`DEFAULT_RESPONSE_TIMEOUT`].
     pub fn response_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.response_timeout = timeout.into();
         self
@@ -391,6 +398,7 @@ impl Builder {
         Ok(ClientConfig {
             router: Router::new(Arc::new(topology), commands, self.split_writes)
                 .with_partial_reads(self.partial_reads)
+                .with_hash_tags(self.hash_tags)
                 .with_users(users),
             endpoints,
             settings: self.settings,
@@ -424,6 +432,7 @@ impl fmt::Debug for Builder {
             .field("partitioner", &self.partitioner)
             .field("split_writes", &self.split_writes)
             .field("partial_reads", &self.partial_reads)
+            .field("hash_tags", &self.hash_tags)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }

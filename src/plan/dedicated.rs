@@ -39,12 +39,24 @@ use crate::plan::{Exchange, ExpectedEnd, PipelineKind, RoutedCommand, Router, Tr
 use crate::resp::{DISCARD, UNWATCH};
 
 /// How the keys of requests over a dedicated connection are checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KeyCheck {
     /// Every key must live on the connection's node: connections opened for keys.
     Owned,
+    /// Every key must share its hash tag with this one, the first of those that the connection was opened for.
+    SharedTag(Box<[u8]>),
     /// Keys are not checked: connections opened for a node that the user named.
     None,
+}
+
+impl KeyCheck {
+    /// The key that all others must share a hash tag with, if they must.
+    pub(crate) fn first_key(&self) -> Option<&[u8]> {
+        match self {
+            Self::SharedTag(first) => Some(first),
+            Self::Owned | Self::None => None,
+        }
+    }
 }
 
 /// State of a connection to one node that one user holds.
@@ -79,8 +91,8 @@ impl DedicatedState {
     }
 
     /// How keys are checked on this connection.
-    pub(crate) fn keys(&self) -> KeyCheck {
-        self.keys
+    pub(crate) fn keys(&self) -> &KeyCheck {
+        &self.keys
     }
 
     /// True if the connection may be returned to its pool, once WATCH and MULTI are ended.
@@ -230,8 +242,10 @@ impl DedicatedState {
     /// Checks one command and records what sending it does to the connection.
     fn check(&mut self, router: &Router, args: &[&[u8]]) -> Result<RoutedCommand, Error> {
         self.is_pristine &= !router.alters_connection(args);
-        let checked = match self.keys {
-            KeyCheck::Owned => router.route_private(self.node, args),
+        let checked = match &self.keys {
+            keys @ (KeyCheck::Owned | KeyCheck::SharedTag(_)) => {
+                router.route_private(self.node, args, keys.first_key())
+            }
             KeyCheck::None => router.route_unchecked_private(self.node, args),
         };
         match checked {

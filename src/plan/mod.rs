@@ -21,6 +21,7 @@
 //! * `router`: [`Router`], one snapshot of topology and command table; turns a request into a [`Plan`].
 //!   `owners` groups the keys of one request by node, `routed` adds to a plan the properties of its command,
 //!   `explain` prints it.
+//! * `hash_tags`: [`HashTags`], whether keys that share a node only by chance may be used together.
 //! * `refusal`, `lockout`: errors of requests that are refused before anything is sent.
 //! * `request`: packed pipelines, parsed and planned. `transaction`: MULTI ... EXEC, which must live on one
 //!   node.
@@ -28,9 +29,10 @@
 //! From a plan to replies:
 //!
 //! * `batch`: many commands as one request per node, and the replies back in the order of the commands.
-//! * `exchange`: requests in flight to several nodes. `failure`: the meaning of a missing reply, and when a
-//!   request may be resent. `other_node`: requests that the next node may serve instead. `partial`: replies
-//!   of the reachable nodes only. `outcome`: how the requests to one node ended, for those who count.
+//! * `exchange`: requests in flight to several nodes. `failure`: the meaning of a missing reply, and which
+//!   requests may be resent. `retries`: when there is another attempt. `other_node`: requests that the next
+//!   node may serve instead. `partial`: replies of the reachable nodes only. `outcome`: how the requests to one
+//!   node ended, for those who count.
 //! * `replies`: the results of the commands of a pipeline, and the error of one that broke.
 //! * `merge`: one reply made of the replies of several nodes.
 //! * `operation`: one command or pipeline under way, as a state machine.
@@ -55,6 +57,7 @@ mod dry_run;
 mod exchange;
 mod explain;
 mod failure;
+mod hash_tags;
 mod lockout;
 mod merge;
 mod operation;
@@ -69,6 +72,7 @@ mod raw;
 mod refusal;
 mod replies;
 mod request;
+mod retries;
 mod routed;
 mod router;
 mod scan;
@@ -78,6 +82,7 @@ mod watch;
 
 pub use attempts::TRANSACTION_ATTEMPTS_MAX;
 pub use explain::Explanation;
+pub use hash_tags::HashTags;
 pub use partial::PartialReads;
 pub use ping::NodePing;
 pub use pubsub::{EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, SubscriptionKind};
@@ -90,8 +95,8 @@ pub(crate) use batch::{Batch, NodeRequest};
 pub(crate) use dedicated::{DedicatedState, KeyCheck};
 #[cfg(feature = "tokio-comp")]
 pub(crate) use exchange::NodeExchange;
-pub(crate) use exchange::{Attempt, AttemptKind, Exchange, ResendBudget};
-pub(crate) use failure::{Answers, Cause, Failure, PoolUse, RESENDS_MAX, ReplyBuffer, Resend};
+pub(crate) use exchange::{Attempt, AttemptKind, Exchange, ExchangeStep};
+pub(crate) use failure::{Answers, Cause, Failure, PoolUse, ReplyBuffer};
 pub(crate) use operation::{
     CommandOperation, Operation, PipelineOperation, Request, ScriptStore, Selection, Step,
 };
@@ -103,6 +108,7 @@ pub(crate) use raw::{
 };
 pub(crate) use replies::PipelineReplies;
 pub(crate) use request::{PipelineKind, parse_one};
+pub(crate) use retries::{NextAttempt, Retries};
 pub(crate) use routed::RoutedCommand;
 pub(crate) use scan::{ScanCursor, ScanState, ScanStep};
 pub(crate) use scripts::{

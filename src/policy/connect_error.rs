@@ -60,6 +60,14 @@ impl ConnectError {
         })
     }
 
+    /// True if another attempt may succeed after a while, though nobody changes a setting.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Auth(_) | Self::FailedBefore => false,
+            Self::Unreachable(_) => true,
+        }
+    }
+
     /// The attempt took longer than its limit.
     pub(crate) fn timed_out(address: &str) -> Self {
         Self::Unreachable(IoFailure {

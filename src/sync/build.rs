@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::RwLock;
-
 use crate::config::{Builder, ClientConfig, Settings};
 use crate::endpoint::Endpoint;
 use crate::endpoint::tls::Runtime;
@@ -27,8 +25,8 @@ impl Builder {
         let config: ClientConfig = self.config(Runtime::Blocking)?;
         Ok(ShardedClient::from_shared(Shared {
             executor: executor(config.endpoints, &config.settings),
-            router: config.router,
-            scripts: RwLock::default(),
+            router: Arc::new(config.router),
+            scripts: Arc::default(),
             db: config.db,
         }))
     }
@@ -61,6 +59,6 @@ fn executor(endpoints: Vec<Endpoint>, settings: &Settings) -> Executor {
     };
     Executor {
         nodes: endpoints.iter().map(node).collect(),
-        response_timeout: settings.response_timeout,
+        options: settings.request_options(),
     }
 }

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::observe::ClientHealth;
 use crate::partition::NodeIndex;
 use crate::plan::ScanPosition;
-use crate::plan::{Explanation, KeyCheck, NodePing, ScriptStore, parse_one};
+use crate::plan::{Explanation, NodePing, ScriptStore, parse_one};
 use crate::sync::{Dedicated, Node, Scan, Shared, Subscriber};
 use crate::topology::Topology;
 
@@ -34,7 +34,7 @@ use crate::topology::Topology;
 /// ```
 #[derive(Clone)]
 pub struct ShardedClient {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl ShardedClient {
@@ -215,11 +215,11 @@ impl ShardedClient {
     /// [`Timeout`](crate::ErrorKind::Timeout) when no connection can be made in time.
     pub fn dedicated(&self, keys: impl ToRedisArgs) -> Result<Dedicated, Error> {
         let keys = keys.to_redis_args();
-        let node = self
+        let (node, check) = self
             .shared
             .router
-            .common_owner(keys.iter().map(Vec::as_slice))?;
-        Dedicated::open(Arc::clone(&self.shared), node, KeyCheck::Owned)
+            .dedicated_owner(keys.iter().map(Vec::as_slice))?;
+        Dedicated::open(Arc::clone(&self.shared), node, check)
     }
 
     /// Runs an optimistic transaction over `keys`, which must live on one node: watches them and calls

@@ -22,6 +22,7 @@
 //! * `client`: [`ShardedClient`], a `redis::ConnectionLike` over all nodes; `build`: `Builder::build`;
 //!   `r2d2`: a `ShardedClient` as the connection manager of an `r2d2` pool.
 //! * `node`: [`Node`], a `ConnectionLike` over one node.
+//! * `options`: handles with other timeouts and another retry policy.
 //! * `dedicated`: [`Dedicated`], a private connection for stateful commands; `pubsub`: [`PubSub`], SUBSCRIBE
 //!   on one; `transaction`: the loop of WATCH, MULTI and EXEC on one.
 //! * `scan`: [`Scan`], the keys of all nodes, one node after another.
@@ -47,6 +48,7 @@ mod dedicated;
 mod event_channel;
 mod executor;
 mod node;
+mod options;
 mod pool;
 mod pub_sub_connection;
 mod pubsub;

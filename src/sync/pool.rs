@@ -87,6 +87,9 @@ enum Liveness {
     Good,
     /// The server has closed it, or does not reply.
     Gone,
+    /// The server did not reply within the little time that the request has, which is no evidence against the
+    /// other connections.
+    Late,
 }
 
 /// How a request gets its connection.
@@ -153,6 +156,11 @@ impl Pool {
                             drop(connection);
                             self.discard_all_idle(&Cause::closed_while_idle());
                             // The idle ones have just been closed too.
+                            wanted = Checkout::Fresh;
+                        }
+                        Liveness::Late => {
+                            drop(connection);
+                            self.discard();
                             wanted = Checkout::Fresh;
                         }
                     }
@@ -332,10 +340,8 @@ impl Pool {
             Err(error) => error,
         };
         let reason = self.connector.error(&error);
-        // The request had less than half of the usual time left when it tried, so its failure is not
-        // evidence against the node; the attempt is dropped without an outcome.
-        let usual = deadline.within_limit(self.settings.connect_timeout);
-        if allotted.is_over() && allotted.limit() < Some(usual / 2) {
+        // The attempt is dropped without an outcome.
+        if allotted.is_over() && self.is_short(&allotted, deadline) {
             drop(attempt);
         } else {
             attempt.failed(reason.clone());
@@ -359,11 +365,26 @@ impl Pool {
         if idle < PROBE_AFTER {
             return Liveness::Good;
         }
-        // In this order: a closed socket shows without a round trip.
-        let gone = connection.is_stale()
-            || idle > self.settings.idle_check
-                && connection.call(PING, &self.half(deadline)).is_err();
-        if gone { Liveness::Gone } else { Liveness::Good }
+        // First, as a closed socket shows without a round trip.
+        if connection.is_stale() {
+            return Liveness::Gone;
+        }
+        if idle <= self.settings.idle_check {
+            return Liveness::Good;
+        }
+        let allotted = self.half(deadline);
+        match connection.call(PING, &allotted) {
+            Ok(_) => Liveness::Good,
+            Err(_) if allotted.is_over() && self.is_short(&allotted, deadline) => Liveness::Late,
+            Err(_) => Liveness::Gone,
+        }
+    }
+
+    /// True if `allotted`, a part of a request's time, is less than half of what there usually is: that nothing
+    /// came within it is no evidence against the node.
+    fn is_short(&self, allotted: &Deadline, deadline: &Deadline) -> bool {
+        let usual = deadline.usual_within(self.settings.connect_timeout);
+        allotted.limit() < Some(usual / 2)
     }
 }
 

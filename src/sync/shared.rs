@@ -16,17 +16,18 @@ use crate::plan::{
     CommandOperation, NodePing, Operation, PipelineKind, PipelineOperation, Request, RoutedCommand, Router,
     ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
+use crate::policy::RequestOptions;
 use crate::sync::executor::Executor;
 
-/// State that all handles of a client share.
-#[derive(Debug)]
+/// State that all handles of a client share. Clones share everything but the options of requests.
+#[derive(Clone, Debug)]
 pub(crate) struct Shared {
     /// Where each command goes.
-    pub(crate) router: Router,
+    pub(crate) router: Arc<Router>,
     /// The connections.
     pub(crate) executor: Executor,
     /// Scripts seen so far, replaced as a whole when one is added.
-    pub(crate) scripts: RwLock<Arc<ScriptCache>>,
+    pub(crate) scripts: Arc<RwLock<Arc<ScriptCache>>>,
     /// The database that all nodes use.
     pub(crate) db: i64,
 }
@@ -43,6 +44,13 @@ impl ScriptStore for Shared {
 }
 
 impl Shared {
+    /// The same client for requests with other options.
+    pub(crate) fn with_options(&self, change: impl FnOnce(&mut RequestOptions)) -> Arc<Self> {
+        let mut shared = self.clone();
+        change(&mut shared.executor.options);
+        Arc::new(shared)
+    }
+
     /// Runs one packed command, routed by its keys.
     pub(crate) fn request(&self, packed: &[u8]) -> Result<Value, Error> {
         let args = parse_one(packed)?;

@@ -17,7 +17,9 @@ use crate::partition::NodeIndex;
 use crate::plan::batch::{Batch, NodeRequest, ReplySlot};
 use crate::plan::operation::{Operation, ReplyForm, ScriptStore, Step};
 use crate::plan::scripts::{LIST_LIBRARIES, Recovery};
-use crate::plan::{Exchange, ExpectedEnd, Plan, RoutedCommand, Router, Scope, ScriptCache};
+use crate::plan::{
+    Exchange, ExchangeStep, ExpectedEnd, Plan, RoutedCommand, Router, Scope, ScriptCache,
+};
 
 /// One packed command and its arguments.
 #[derive(Clone, Copy, Debug)]
@@ -319,7 +321,7 @@ impl<R: ReplyForm> Operation for CommandOperation<'_, R> {
         // Each state is taken out before it is acted upon, and no state leads back to an earlier one. So the
         // loop ends, and a poll after the end finds `Done`.
         loop {
-            if self.exchange.poll(now) {
+            if self.exchange.poll(now) != ExchangeStep::Done {
                 return Step::Send(&mut self.exchange);
             }
             match std::mem::replace(&mut self.state, State::Done) {

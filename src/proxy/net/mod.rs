@@ -163,7 +163,7 @@ impl Upstreams {
             let endpoints = config.endpoints.iter();
             let endpoints = endpoints.map(|endpoint| endpoint.speaking(version));
             Arc::new(Shared {
-                router: config.router.clone(),
+                router: Arc::new(config.router.clone()),
                 // No limit on exclusive connections: a client queued for one would miss the element that its
                 // BLPOP waits for.
                 executor: Executor::new(
