@@ -23,6 +23,11 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// More than anything takes.
 const PATIENT: Duration = Duration::from_secs(30);
 
+/// A request, to be made more than once.
+type Request<'r> = &'r dyn Fn() -> RedisResult<Value>;
+/// The same through any client.
+type RequestOf<'r> = &'r dyn Fn(&Client) -> RedisResult<Value>;
+
 #[derive(Clone)]
 enum Client {
     Blocking(ShardedClient),
@@ -212,7 +217,7 @@ fn with_timeout_ends_every_kind_of_request_to_a_hung_node_in_time() {
         let dedicated = client.dedicated_in_a_hurry(hung, || servers.pause(1), SHORT);
         assert_eq!(kind(&dedicated), ErrorKind::Timeout, "{name}");
         let get = command(&format!("GET {hung}"));
-        let requests: [(&str, &dyn Fn() -> RedisResult<Value>, ErrorKind); 7] = [
+        let requests: [(&str, Request<'_>, ErrorKind); 7] = [
             ("GET", &|| hasty.query(&get), ErrorKind::Timeout),
             (
                 "SET",
@@ -553,7 +558,7 @@ fn server_that_restarts_in_time_is_not_noticed_with_five_attempts() {
     let of_node = keys(&clients[0], 2);
     let (up, down) = (&of_node[0], &of_node[1]);
     for client in &clients {
-        let requests: [(&str, &dyn Fn() -> RedisResult<Value>); 8] = [
+        let requests: [(&str, Request<'_>); 8] = [
             ("GET", &|| client.query(&command(&format!("GET {down}")))),
             ("SET", &|| client.query(&command(&format!("SET {down} 1")))),
             ("MSET", &|| {
@@ -637,7 +642,7 @@ fn write_that_was_sent_is_never_repeated_under_any_policy() {
                 Fault::HalfReplyThenClose,
             ] {
                 client.query(&command("PING")).unwrap();
-                let requests: [(&str, &dyn Fn() -> RedisResult<Value>); 4] = [
+                let requests: [(&str, Request<'_>); 4] = [
                     ("INCR", &|| client.query(&command("INCR n"))),
                     ("INCR", &|| {
                         client.pipeline(pipe().cmd("INCR").arg("n").get("n"))
@@ -693,7 +698,7 @@ fn temporary_refusal_is_repeated_only_by_a_policy_that_waits() {
     let loading = || Fault::Error("LOADING Redis is loading the dataset in memory".into());
     for client in both(|| builder_over([node.url()])) {
         let waits = client.with_retry(brisk());
-        let requests: [(&str, &dyn Fn(&Client) -> RedisResult<Value>); 4] = [
+        let requests: [(&str, RequestOf<'_>); 4] = [
             ("SET", &|client| client.query(&command("SET k v"))),
             ("MSET", &|client| client.query(&command("MSET k v l w"))),
             ("SET", &|client| {
