@@ -197,6 +197,7 @@ mod topology;
 
 pub use config::{Builder, builder};
 pub use endpoint::tls::TlsBackend;
+pub use endpoint::{Credentials, CredentialsError, CredentialsProvider, RotatingCredentials};
 pub use error::{ERROR_KEYS_MAX, Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
 pub use partition::node::{self, NODES_MAX, NodeId, NodeIndex, NodeSpec};
 pub use plan::{

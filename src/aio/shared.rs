@@ -12,6 +12,7 @@ use redis::{Arg, Cmd, Pipeline, RedisResult, Value};
 use crate::aio::executor::Executor;
 use crate::aio::multiplexed::ReplyChannel;
 use crate::command::Args;
+use crate::endpoint::Identity;
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::{
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) scripts: Arc<RwLock<Arc<ScriptCache>>>,
     /// The database that all nodes use.
     pub(crate) db: i64,
+    /// The name of the client, which may change.
+    pub(crate) identity: Arc<Identity>,
 }
 
 impl ScriptStore for Shared {
@@ -65,6 +68,11 @@ impl Shared {
                 .executor
                 .call(node, write, routed.access, routed.blocking);
             return routed.reply(self.router.name(node), called.await);
+        }
+        if routed.is_err()
+            && let Some(command) = self.router.name_command(&args)
+        {
+            return command.map(|command| self.identity.answer(command));
         }
         // Boxed, so that the future of every GET is not as large as that of a fan-out.
         Box::pin(async {

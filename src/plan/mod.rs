@@ -36,7 +36,8 @@
 //!
 //! Requests with a state of their own:
 //!
-//! * `dedicated`: a connection that one user holds. `watch`: EXEC after a failed WATCH. `attempts`: the
+//! * `dedicated`: a connection that one user holds. `watch`: EXEC after a failed WATCH. `handle_command`: WATCH
+//!   and CLIENT SETNAME through a client. `attempts`: the
 //!   number of attempts of an optimistic transaction.
 //! * `scripts`: keeps scripts and functions available on every node, as on a single server.
 //! * `scan`: SCAN over all nodes. `pubsub`: subscriptions, desired and confirmed.
@@ -53,6 +54,7 @@ mod dry_run;
 mod exchange;
 mod explain;
 mod failure;
+mod handle_command;
 mod lockout;
 mod merge;
 mod operation;
@@ -86,6 +88,7 @@ pub(crate) use dedicated::{DedicatedState, KeyCheck};
 pub(crate) use exchange::NodeExchange;
 pub(crate) use exchange::{Attempt, Exchange, ResendBudget};
 pub(crate) use failure::{Answers, Cause, Failure, PoolUse, RESENDS_MAX, ReplyBuffer, Resend};
+pub(crate) use handle_command::{NameCommand, WatchCommand};
 pub(crate) use operation::{
     CommandOperation, Operation, PipelineOperation, Request, ScriptStore, Selection, Step,
 };
@@ -104,6 +107,7 @@ pub(crate) use scripts::{
 pub(crate) use transaction::{ExpectedEnd, PlannedTransaction};
 #[cfg(feature = "proxy")]
 pub(crate) use watch::is_watch;
+pub(crate) use watch::{exec_abort, watch_ended};
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use scripts::keys_of_script;

@@ -28,6 +28,7 @@ impl Builder {
             router: config.router,
             scripts: RwLock::default(),
             db: config.db,
+            identity: config.identity,
         }))
     }
 }

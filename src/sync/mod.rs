@@ -23,7 +23,8 @@
 //!   `r2d2`: a `ShardedClient` as the connection manager of an `r2d2` pool.
 //! * `node`: [`Node`], a `ConnectionLike` over one node.
 //! * `dedicated`: [`Dedicated`], a private connection for stateful commands; `pubsub`: [`PubSub`], SUBSCRIBE
-//!   on one; `transaction`: the loop of WATCH, MULTI and EXEC on one.
+//!   on one; `transaction`: the loop of WATCH, MULTI and EXEC on one; `watch`: WATCH
+//!   through a client, whose connection is one.
 //! * `scan`: [`Scan`], the keys of all nodes, one node after another.
 //! * `subscriber`: [`Subscriber`], channels and patterns of all nodes; `pub_sub_connection`: the connection
 //!   to one node and its thread; `event_channel`: the bounded queue between those threads and the subscriber.
@@ -59,6 +60,7 @@ mod socket;
 mod subscriber;
 mod tls;
 mod transaction;
+mod watch;
 
 pub use client::ShardedClient;
 pub use dedicated::Dedicated;

@@ -9,6 +9,7 @@ use std::time::Instant;
 use parking_lot::RwLock;
 use redis::{RedisResult, Value};
 
+use crate::endpoint::Identity;
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::{
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) scripts: RwLock<Arc<ScriptCache>>,
     /// The database that all nodes use.
     pub(crate) db: i64,
+    /// The name of the client, which may change.
+    pub(crate) identity: Arc<Identity>,
 }
 
 impl ScriptStore for Shared {
@@ -50,6 +53,11 @@ impl Shared {
             && let Some(node) = routed.direct()
         {
             return self.call(node, packed, routed);
+        }
+        if routed.is_err()
+            && let Some(command) = self.router.name_command(&args)
+        {
+            return command.map(|command| self.identity.answer(command));
         }
         let args = &args;
         let request = Request { packed, args };

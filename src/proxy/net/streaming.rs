@@ -43,7 +43,7 @@ impl StreamingConnection {
     ) -> Result<Self, ConnectError> {
         let attempt = connector.backoff.try_begin(connector.timeout);
         let attempt = attempt.map_err(|down| down.reason)?;
-        let opened = connector.open(connector.handshake()).await;
+        let opened = connector.open().await;
         let (stream, _) = attempt.end(opened)?;
         Ok(Self { stream, timeout })
     }
