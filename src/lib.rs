@@ -200,6 +200,7 @@ mod topology;
 
 pub use config::{Builder, builder};
 pub use endpoint::tls::TlsBackend;
+pub use endpoint::{Credentials, CredentialsError, CredentialsProvider, RotatingCredentials};
 pub use error::{ERROR_KEYS_MAX, Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
 pub use observe::{ClientEvent, ClientHealth, NodeHealth, PoolHealth, PoolKind};
 pub use partition::node::{self, NODES_MAX, NodeId, NodeIndex, NodeSpec};

@@ -29,6 +29,7 @@ const HANDLES: [&str; 11] = [
     "scan",
     "subscriber",
     "transaction",
+    "watch",
 ];
 
 /// What may end the program, and why.

@@ -29,6 +29,7 @@ impl Builder {
             executor,
             scripts: Arc::default(),
             db: config.db,
+            identity: config.identity,
         }))
     }
 }

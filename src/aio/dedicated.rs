@@ -62,6 +62,16 @@ impl Dedicated {
         &self.node_name
     }
 
+    /// The node of the connection.
+    pub(super) fn node(&self) -> NodeIndex {
+        self.state.node()
+    }
+
+    /// False once the connection has failed.
+    pub(super) fn is_open(&self) -> bool {
+        self.lease.is_some()
+    }
+
     /// Ends the use. A connection whose state is unchanged goes back to the pool; any other is closed.
     pub(super) fn finish(self) {
         if let (true, Some(lease)) = (self.state.is_pristine(), self.lease) {
@@ -69,8 +79,27 @@ impl Dedicated {
         }
     }
 
+    /// Presents the credentials and the name of the client if they have changed, unless the user has taken the
+    /// state of the connection into his own hands.
+    async fn renew_login(&mut self) -> RedisResult<()> {
+        if !self.state.may_renew_login() {
+            return Ok(());
+        }
+        // Taken out for the duration: a connection that could not be renewed is closed.
+        let Some(lease) = self.lease.take() else {
+            return Ok(());
+        };
+        let deadline = self.shared.executor.deadline(BlockingTime::None);
+        let renewed = lease.renew(deadline).await;
+        let renewed = renewed.map_err(Failure::not_sent);
+        renewed.map_err(|failure| failure.without_answer(&self.node_name))?;
+        self.lease = Some(lease);
+        Ok(())
+    }
+
     /// Sends one packed command, once the state of the connection permits it, and records its effect.
     async fn send_command(&mut self, packed: &[u8]) -> RedisResult<Value> {
+        self.renew_login().await?;
         let args = &parse_one(packed)?;
         let shared = Arc::clone(&self.shared);
         let operation = self
@@ -89,6 +118,7 @@ impl Dedicated {
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let selection = Selection::of(packed, offset, count)?;
+        self.renew_login().await?;
         let shared = Arc::clone(&self.shared);
         let operation = self
             .state

@@ -27,7 +27,7 @@
 //! * `node`: [`Node`], a `ConnectionLike` over one node.
 //! * `options`: handles with other timeouts and another retry policy.
 //! * `dedicated`: [`Dedicated`], a private connection for stateful commands; `transaction`: the loop of
-//!   WATCH, MULTI and EXEC on one.
+//!   WATCH, MULTI and EXEC on one; `watch`: WATCH through a client, whose connection is one.
 //! * `scan`: [`Scan`], the keys of all nodes as a stream.
 //! * `subscriber`: [`Subscriber`], channels and patterns of all nodes; `pub_sub_connection`: the connection
 //!   to one node and its task; `event_channel`: the bounded queue between those tasks and the subscriber.
@@ -83,6 +83,7 @@ mod shared;
 mod subscriber;
 mod tls;
 mod transaction;
+mod watch;
 
 pub use client::ShardedClient;
 pub use dedicated::Dedicated;

@@ -14,7 +14,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,14 @@ pub(crate) struct MultiplexedConnection {
     queue: Arc<SendQueue>,
     /// The driver's runtime if it is a current-thread one, which makes progress only inside `block_on`.
     driver_runtime: Option<Id>,
+    /// The version of the login that the connection has presented.
+    login: AtomicU64,
+    /// True while one request presents a newer login. The others do not wait for it.
+    is_renewing: AtomicBool,
 }
+
+/// The right to present a newer login on a connection; given back when dropped, also with its future.
+pub(crate) struct Renewal<'c>(&'c MultiplexedConnection);
 
 /// Where requests wait for the driver.
 #[derive(Default)]
@@ -170,7 +177,26 @@ impl MultiplexedConnection {
         Self {
             queue,
             driver_runtime: home,
+            login: AtomicU64::new(0),
+            is_renewing: AtomicBool::new(false),
         }
+    }
+
+    /// The version of the login that the connection has presented.
+    #[inline]
+    pub(crate) fn login(&self) -> u64 {
+        self.login.load(Ordering::Relaxed)
+    }
+
+    /// Records that a login of this version was presented.
+    pub(crate) fn set_login(&self, version: u64) {
+        self.login.store(version, Ordering::Relaxed);
+    }
+
+    /// The right to present a newer login. `None` while another request does.
+    pub(crate) fn begin_renewal(&self) -> Option<Renewal<'_>> {
+        let is_taken = self.is_renewing.swap(true, Ordering::Acquire);
+        (!is_taken).then_some(Renewal(self))
     }
 
     /// Switches to [`OnLastHandle::Drain`], for shared connections: their requests are executed even if no
@@ -278,6 +304,12 @@ impl MultiplexedConnection {
             }
             Err(cause) => Answers::failed(Failure::not_sent(cause)),
         }
+    }
+}
+
+impl Drop for Renewal<'_> {
+    fn drop(&mut self) {
+        self.0.is_renewing.store(false, Ordering::Release);
     }
 }
 

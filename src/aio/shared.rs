@@ -12,6 +12,7 @@ use redis::{Arg, Cmd, Pipeline, RedisResult, Value};
 use crate::aio::executor::Executor;
 use crate::aio::multiplexed::ReplyChannel;
 use crate::command::Args;
+use crate::endpoint::Identity;
 use crate::error::Error;
 use crate::observe::{ClientHealth, RequestSpan};
 use crate::partition::NodeIndex;
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) scripts: Arc<RwLock<Arc<ScriptCache>>>,
     /// The database that all nodes use.
     pub(crate) db: i64,
+    /// The name of the client, which may change.
+    pub(crate) identity: Arc<Identity>,
 }
 
 impl ScriptStore for Shared {
@@ -76,6 +79,11 @@ impl Shared {
                 .call(node, write, routed.access, routed.blocking);
             let called = span.instrument(called).await;
             return span.end_command(routed.reply(self.router.name(node), called));
+        }
+        if routed.is_err()
+            && let Some(command) = self.router.name_command(&args)
+        {
+            return command.map(|command| self.identity.answer(command));
         }
         // Boxed, so that the future of every GET is not as large as that of a fan-out.
         let operation = async {

@@ -12,7 +12,7 @@ use redis::{ConnectionInfo, IntoConnectionInfo};
 use crate::command::{CommandTable, Declaration};
 use crate::config::{Settings, limits};
 use crate::endpoint::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
-use crate::endpoint::{Endpoint, SocketOptions};
+use crate::endpoint::{Endpoint, Identity, LoginOptions, SocketOptions};
 use crate::error::Error;
 use crate::observe::{Listeners, NodeObserver};
 use crate::partition::NodeSpec;
@@ -27,6 +27,7 @@ pub use crate::config::settings::{
 };
 pub use crate::plan::SCAN_COUNT_MAX;
 pub use crate::policy::{RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX};
+pub use crate::resp::CLIENT_NAME_BYTES_MAX;
 
 /// Describes a client. Nothing is contacted before the client's first command.
 ///
@@ -54,6 +55,8 @@ pub struct Builder {
     nodes: Vec<Result<NodeConfig, Error>>,
     /// For nodes without a password of their own.
     password: Option<String>,
+    /// Username, credentials that change, and the name of the client.
+    pub(super) login: LoginOptions,
     partitioner: Arc<dyn Partitioner>,
     /// Commands to be added to the table.
     commands: Vec<Declaration>,
@@ -70,23 +73,6 @@ pub struct Builder {
 struct NodeConfig {
     spec: NodeSpec,
     info: ConnectionInfo,
-}
-
-impl NodeConfig {
-    /// The user that connections to it authenticate as.
-    fn user(&self) -> String {
-        let user = self.info.redis_settings().username();
-        user.unwrap_or("default").to_owned()
-    }
-
-    /// Sets the password, unless the node has one.
-    fn set_password(&mut self, password: &str) {
-        let settings = self.info.redis_settings().clone();
-        if settings.password().is_none() {
-            let settings = settings.set_password(password);
-            self.info = self.info.clone().set_redis_settings(settings);
-        }
-    }
 }
 
 /// The default of [`Builder::connect_timeout`].
@@ -111,6 +97,7 @@ impl Builder {
         Self {
             nodes: Vec::new(),
             password: None,
+            login: LoginOptions::default(),
             partitioner: Arc::new(Rendezvous::new()),
             commands: Vec::new(),
             split_writes: SplitWrites::default(),
@@ -360,14 +347,15 @@ impl Builder {
     pub(crate) fn config(self, runtime: Runtime) -> Result<ClientConfig, Error> {
         self.settings.check()?;
         let mut nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;
-        if let Some(password) = &self.password {
-            nodes
-                .iter_mut()
-                .for_each(|node| node.set_password(password));
-        }
         // First: the errors that follow show names and addresses, which must not contain a password.
         check_specs(&nodes)?;
         check_addresses(&nodes)?;
+        let password = self.password.as_deref();
+        let identity = self.login.identity(password)?;
+        for node in &mut nodes {
+            let name = node.spec.name();
+            node.info = self.login.complete(name, &node.info, password)?;
+        }
         let db = common_db(&nodes)?;
         let mut commands = Cow::Borrowed(CommandTable::built_in());
         // The table is only copied if a command is declared.
@@ -375,7 +363,13 @@ impl Builder {
             let table = commands.into_owned().with(command);
             commands = Cow::Owned(table.map_err(|error| Error::config(error.to_string()))?);
         }
-        let users: BTreeSet<String> = nodes.iter().map(NodeConfig::user).collect();
+        let user = |node: &NodeConfig| {
+            let settings = node.info.redis_settings();
+            identity
+                .login(node.spec.name(), settings)
+                .username(settings)
+        };
+        let users: BTreeSet<String> = nodes.iter().map(user).collect();
         let (specs, infos): (Vec<_>, Vec<_>) =
             nodes.into_iter().map(|node| (node.spec, node.info)).unzip();
         let topology = Topology::new(specs, self.partitioner)?.with_endpoints(&infos)?;
@@ -384,6 +378,7 @@ impl Builder {
             Ok(Endpoint {
                 address: node.address().to_owned(),
                 tls: self.tls.for_node(node.name(), &info, runtime)?,
+                login: identity.login(node.name(), info.redis_settings()),
                 options: SocketOptions::new(self.settings.tcp_keepalive, info.tcp_settings()),
                 observer: NodeObserver::new(node.clone(), self.listeners.clone()),
                 info,
@@ -403,6 +398,7 @@ impl Builder {
             endpoints,
             settings: self.settings,
             db,
+            identity,
         })
     }
 }
@@ -417,6 +413,8 @@ pub(crate) struct ClientConfig {
     pub(crate) settings: Settings,
     /// The database that all nodes use.
     pub(crate) db: i64,
+    /// What all connections present to the servers, as far as it may change.
+    pub(crate) identity: Arc<Identity>,
 }
 
 impl fmt::Debug for Builder {

@@ -2,6 +2,7 @@
 //!
 //! * `builder`: [`Builder`], which collects and checks them, and [`ClientConfig`], the checked result, from
 //!   which `sync`, `aio` and `proxy` build their handles.
+//! * `login`: its setters for usernames, credentials and the name of the client.
 //! * `observe`: the setters for watching a client.
 //! * `requests`: the setters about single requests, and the methods with which a handle overrides them.
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
@@ -10,6 +11,7 @@
 //! build.
 
 pub mod builder;
+mod login;
 mod observe;
 mod requests;
 mod settings;

@@ -100,6 +100,12 @@ impl DedicatedState {
         self.is_pristine
     }
 
+    /// True if the connection may be authenticated again and renamed: not inside a transaction, where that
+    /// would be refused, nor once its user has changed its state, which may be the user or the name.
+    pub(crate) fn may_renew_login(&self) -> bool {
+        self.is_pristine && self.transaction == TransactionState::Idle
+    }
+
     /// Gets ready for subscriptions, after which the connection serves no other user.
     ///
     /// # Errors

@@ -40,7 +40,8 @@
 //! Requests with a state of their own:
 //!
 //! * `ping`: PING to every node, with each node's own outcome.
-//! * `dedicated`: a connection that one user holds. `watch`: EXEC after a failed WATCH. `attempts`: the
+//! * `dedicated`: a connection that one user holds. `watch`: EXEC after a failed WATCH. `handle_command`: WATCH
+//!   and CLIENT SETNAME through a client. `attempts`: the
 //!   number of attempts of an optimistic transaction.
 //! * `scripts`: keeps scripts and functions available on every node, as on a single server.
 //! * `scan`: SCAN over all nodes. `pubsub`: subscriptions, desired and confirmed.
@@ -57,6 +58,7 @@ mod dry_run;
 mod exchange;
 mod explain;
 mod failure;
+mod handle_command;
 mod hash_tags;
 mod lockout;
 mod merge;
@@ -97,6 +99,7 @@ pub(crate) use dedicated::{DedicatedState, KeyCheck};
 pub(crate) use exchange::NodeExchange;
 pub(crate) use exchange::{Attempt, AttemptKind, Exchange, ExchangeStep};
 pub(crate) use failure::{Answers, Cause, Failure, PoolUse, ReplyBuffer};
+pub(crate) use handle_command::{NameCommand, WatchCommand};
 pub(crate) use operation::{
     CommandOperation, Operation, PipelineOperation, Request, ScriptStore, Selection, Step,
 };
@@ -118,6 +121,7 @@ pub(crate) use scripts::{
 pub(crate) use transaction::{ExpectedEnd, PlannedTransaction};
 #[cfg(feature = "proxy")]
 pub(crate) use watch::is_watch;
+pub(crate) use watch::{exec_abort, watch_ended};
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use scripts::keys_of_script;

@@ -404,6 +404,12 @@ impl Router {
         }
     }
 
+    /// Looks `args` up in the command table, without an error for those that are not there.
+    #[inline]
+    pub(super) fn lookup_row(&self, args: &[&[u8]]) -> Lookup<'_> {
+        self.commands.lookup(args)
+    }
+
     /// Plans a command that cannot be split: all its keys, and the keys made of its patterns, must live on
     /// one node.
     ///
@@ -415,7 +421,7 @@ impl Router {
     /// [`CrossNode`](ErrorKind::CrossNode) when the keys live on different nodes,
     /// [`Unroutable`](ErrorKind::Unroutable) when there are none, or when the text of a script does not show
     /// which ones it touches.
-    fn owner_of_all(
+    pub(super) fn owner_of_all(
         &self,
         command: &CommandSpec,
         args: &[&[u8]],

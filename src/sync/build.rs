@@ -28,6 +28,7 @@ impl Builder {
             router: Arc::new(config.router),
             scripts: Arc::default(),
             db: config.db,
+            identity: config.identity,
         }))
     }
 }

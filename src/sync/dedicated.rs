@@ -115,6 +115,23 @@ impl Dedicated {
         failure.without_answer(self.node_name()).into()
     }
 
+    /// The node of the connection.
+    pub(super) fn node(&self) -> NodeIndex {
+        self.state.node()
+    }
+
+    /// Closes the connection, with an error, if the server has closed it: the outcome of a request on it would
+    /// be unknown.
+    pub(super) fn close_if_stale(&mut self) -> RedisResult<()> {
+        match &self.connection {
+            Some(connection) if connection.is_stale() => {
+                let closed = io::ErrorKind::UnexpectedEof.into();
+                Err(self.failed(Cause::of_io(&closed)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Ends the use. A connection whose state is unchanged goes back to the pool; any other is closed.
     pub(super) fn finish(mut self) {
         if self.state.is_pristine()
@@ -139,8 +156,25 @@ impl Dedicated {
         &self.shared.executor.nodes[self.state.node().get()].exclusive
     }
 
+    /// Presents the credentials and the name of the client if they have changed, unless the user has taken the
+    /// state of the connection into his own hands.
+    fn renew_login(&mut self) -> RedisResult<()> {
+        if !self.state.may_renew_login() {
+            return Ok(());
+        }
+        let deadline = self.shared.executor.deadline(BlockingTime::None);
+        let pool = &self.shared.executor.nodes[self.state.node().get()].exclusive;
+        match self.connection.as_mut() {
+            Some(connection) => pool
+                .renew(connection, &deadline)
+                .map_err(|cause| self.failed(cause)),
+            None => Ok(()),
+        }
+    }
+
     /// Sends one packed command, once the state of the connection permits it, and records its effect.
     fn send_command(&mut self, packed: &[u8]) -> RedisResult<Value> {
+        self.renew_login()?;
         let args = &parse_one(packed)?;
         let shared = Arc::clone(&self.shared);
         let operation = self
@@ -276,6 +310,7 @@ impl ConnectionLike for Dedicated {
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let selection = Selection::of(cmd, offset, count)?;
+        self.renew_login()?;
         let shared = Arc::clone(&self.shared);
         let operation = self
             .state

@@ -24,7 +24,8 @@
 //! * `node`: [`Node`], a `ConnectionLike` over one node.
 //! * `options`: handles with other timeouts and another retry policy.
 //! * `dedicated`: [`Dedicated`], a private connection for stateful commands; `pubsub`: [`PubSub`], SUBSCRIBE
-//!   on one; `transaction`: the loop of WATCH, MULTI and EXEC on one.
+//!   on one; `transaction`: the loop of WATCH, MULTI and EXEC on one; `watch`: WATCH
+//!   through a client, whose connection is one.
 //! * `scan`: [`Scan`], the keys of all nodes, one node after another.
 //! * `subscriber`: [`Subscriber`], channels and patterns of all nodes; `pub_sub_connection`: the connection
 //!   to one node and its thread; `event_channel`: the bounded queue between those threads and the subscriber.
@@ -61,6 +62,7 @@ mod socket;
 mod subscriber;
 mod tls;
 mod transaction;
+mod watch;
 
 pub use client::ShardedClient;
 pub use dedicated::Dedicated;

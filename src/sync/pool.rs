@@ -126,6 +126,22 @@ impl Pool {
         (self.connector.clone(), self.settings.connect_timeout)
     }
 
+    /// Presents the current credentials and the name of the client on a connection on loan, if they have
+    /// changed. After an error the connection must not be used.
+    pub(super) fn renew(
+        &self,
+        connection: &mut NodeConnection,
+        deadline: &Deadline,
+    ) -> Result<(), Cause> {
+        match self.connector.is_renewal_due(connection) {
+            true => self
+                .connector
+                .renew(connection, deadline)
+                .map_err(Cause::Connect),
+            false => Ok(()),
+        }
+    }
+
     /// Lends a connection that is closed when the lease is dropped, unless it is [released](Lease::release).
     pub(super) fn lease(&self, wanted: Checkout, deadline: &Deadline) -> Result<Lease<'_>, Cause> {
         let connection = self.take(wanted, deadline)?;
@@ -149,7 +165,20 @@ impl Pool {
             match step {
                 CheckoutStep::Idle(mut connection) => {
                     match self.check_liveness(&mut connection, deadline) {
-                        Liveness::Good => return Ok(connection),
+                        Liveness::Good if !self.connector.is_renewal_due(&connection) => {
+                            return Ok(connection);
+                        }
+                        Liveness::Good => {
+                            let limit = self.half(deadline);
+                            if self.connector.renew(&mut connection, &limit).is_ok() {
+                                return Ok(connection);
+                            }
+                            // Refused, or broken: a new connection shows which, and its error is the one
+                            // that the node's backoff keeps.
+                            drop(connection);
+                            self.discard();
+                            wanted = Checkout::Fresh;
+                        }
                         Liveness::Gone => {
                             // Closed before its slot is given to another thread, so that the server never
                             // sees more than `size` connections.
@@ -332,14 +361,13 @@ impl Pool {
     ) -> Result<NodeConnection, Cause> {
         let allotted = deadline.within(self.settings.connect_timeout);
         let pool = self.settings.pool_use.into();
-        let error = match self.connector.connect(&allotted, pool, generation) {
+        let reason = match self.connector.connect(&allotted, pool, generation) {
             Ok(connection) => {
                 attempt.connected();
                 return Ok(connection);
             }
-            Err(error) => error,
+            Err(reason) => reason,
         };
-        let reason = self.connector.error(&error);
         // The attempt is dropped without an outcome.
         if allotted.is_over() && self.is_short(&allotted, deadline) {
             drop(attempt);

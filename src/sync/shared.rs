@@ -9,6 +9,7 @@ use std::time::Instant;
 use parking_lot::RwLock;
 use redis::{Pipeline, RedisResult, Value};
 
+use crate::endpoint::Identity;
 use crate::error::Error;
 use crate::observe::{ClientHealth, RequestSpan};
 use crate::partition::NodeIndex;
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) scripts: Arc<RwLock<Arc<ScriptCache>>>,
     /// The database that all nodes use.
     pub(crate) db: i64,
+    /// The name of the client, which may change.
+    pub(crate) identity: Arc<Identity>,
 }
 
 impl ScriptStore for Shared {
@@ -61,6 +64,11 @@ impl Shared {
             && let Some(node) = routed.direct()
         {
             return span.end_command(self.call(node, packed, routed));
+        }
+        if routed.is_err()
+            && let Some(command) = self.router.name_command(&args)
+        {
+            return command.map(|command| self.identity.answer(command));
         }
         let args = &args;
         let request = Request { packed, args };

@@ -174,6 +174,7 @@ impl Upstreams {
                 ),
                 scripts: Arc::clone(scripts),
                 db: config.db,
+                identity: Arc::clone(&config.identity),
             })
         });
         Self { shared, config }
