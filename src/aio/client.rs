@@ -238,7 +238,9 @@ impl fmt::Debug for ShardedClient {
 impl ConnectionLike for ShardedClient {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let reply = Error::redis_result(self.shared.request(cmd).await)?;
+            let router = &self.shared.router;
+            let complete = |error| router.with_keys(error, &cmd.get_packed_command());
+            let reply = Error::redis_result(self.shared.request(cmd).await, complete)?;
             Ok(if cmd.is_no_response() {
                 Value::Nil
             } else {

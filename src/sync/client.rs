@@ -278,7 +278,8 @@ impl ConnectionLike for ShardedClient {
     }
 
     fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
-        Error::redis_result(self.shared.request(cmd))
+        let complete = |error| self.shared.router.with_keys(error, cmd);
+        Error::redis_result(self.shared.request(cmd), complete)
     }
 
     fn req_packed_commands(

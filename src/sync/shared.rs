@@ -102,7 +102,8 @@ impl Shared {
         let kind = selection.kind;
         let operation =
             PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
-        let replies = self.run(operation)?;
+        let result = self.run(operation);
+        let replies = result.map_err(|error| self.router.with_transaction(error, packed))?;
         Ok(selection.select(replies.whole(&self.router, packed, None)?))
     }
 
@@ -115,7 +116,9 @@ impl Shared {
         let kind = PipelineKind::of_pipeline(pipeline);
         let operation =
             PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
-        Ok(self.run(operation)?.each(&self.router, packed))
+        let result = self.run(operation);
+        let replies = result.map_err(|error| self.router.with_transaction(error, packed))?;
+        Ok(replies.each(&self.router, packed))
     }
 
     /// Runs a packed pipeline on `node`, whatever its keys.
@@ -129,7 +132,8 @@ impl Shared {
         let selection = Selection::of(packed, offset, count)?;
         let kind = selection.kind;
         let operation = PipelineOperation::at_node(&self.router, self, node, packed, kind)?;
-        let replies = self.run(operation)?;
+        let result = self.run(operation);
+        let replies = result.map_err(|error| self.router.with_transaction(error, packed))?;
         Ok(selection.select(replies.whole(&self.router, packed, Some(node))?))
     }
 
