@@ -631,7 +631,7 @@ mod tests {
                 let error = Error::from_server(&server_error("NOSCRIPT", text), Some(node));
                 assert_eq!(error.node(), Some(node));
                 assert_eq!(error.to_string(), format!("node {node}: NOSCRIPT: {text}"));
-                let reply = Error::redis_result(Err(error.clone())).unwrap();
+                let reply = Error::redis_result(Err(error.clone()), |error| error).unwrap();
                 assert_eq!(reply, Value::ServerError(server_error("NOSCRIPT", text)));
                 let error: RedisError = error.into();
                 assert_eq!(

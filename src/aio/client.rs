@@ -270,13 +270,15 @@ impl fmt::Debug for ShardedClient {
 impl ConnectionLike for ShardedClient {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
+            let router = &self.shared.router;
+            let complete = |error| router.with_keys(error, &cmd.get_packed_command());
             let reply = match self.shared.request(cmd).await {
                 // WATCH is refused on shared connections, but this handle can have one of its own. Boxed, as
                 // it is rare and would be part of the future of every request.
                 Err(refusal) if refusal.kind() == ErrorKind::Stateful => {
                     Box::pin(self.watch.handle(&self.shared, cmd, refusal)).await?
                 }
-                result => Error::redis_result(result)?,
+                result => Error::redis_result(result, complete)?,
             };
             Ok(if cmd.is_no_response() {
                 Value::Nil

@@ -133,7 +133,9 @@ impl Shared {
             PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
         let span = RequestSpan::pipeline(&self.router, self.db, &selection, None);
         let replies = span.instrument(self.run(operation)).await;
-        let replies = replies.and_then(|replies| replies.whole(&self.router, packed, None));
+        let replies = replies
+            .map_err(|error| self.router.with_transaction(error, packed))
+            .and_then(|replies| replies.whole(&self.router, packed, None));
         Ok(selection.select(span.end(replies)?))
     }
 
@@ -149,6 +151,7 @@ impl Shared {
             PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
         let span = RequestSpan::pipeline(&self.router, self.db, &selection, None);
         let replies = span.instrument(self.run(operation)).await;
+        let replies = replies.map_err(|error| self.router.with_transaction(error, packed));
         Ok(span.end(replies)?.each(&self.router, packed))
     }
 
@@ -166,7 +169,9 @@ impl Shared {
         let operation = PipelineOperation::at_node(&self.router, self, node, packed, kind)?;
         let span = RequestSpan::pipeline(&self.router, self.db, &selection, Some(node));
         let replies = span.instrument(self.run(operation)).await;
-        let replies = replies.and_then(|replies| replies.whole(&self.router, packed, Some(node)));
+        let replies = replies
+            .map_err(|error| self.router.with_transaction(error, packed))
+            .and_then(|replies| replies.whole(&self.router, packed, Some(node)));
         Ok(selection.select(span.end(replies)?))
     }
 

@@ -325,12 +325,13 @@ impl ConnectionLike for ShardedClient {
     }
 
     fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
+        let complete = |error| self.shared.router.with_keys(error, cmd);
         match self.shared.request(cmd) {
             // WATCH is refused on shared connections, but this handle can have one of its own.
             Err(refusal) if refusal.kind() == ErrorKind::Stateful => {
                 self.watch.handle(&self.shared, cmd, refusal)
             }
-            result => Error::redis_result(result),
+            result => Error::redis_result(result, complete),
         }
     }
 

@@ -126,7 +126,9 @@ impl Shared {
         let span = RequestSpan::pipeline(&self.router, self.db, &selection, None);
         let _entered = span.enter();
         let replies = self.run(operation);
-        let replies = replies.and_then(|replies| replies.whole(&self.router, packed, None));
+        let replies = replies
+            .map_err(|error| self.router.with_transaction(error, packed))
+            .and_then(|replies| replies.whole(&self.router, packed, None));
         Ok(selection.select(span.end(replies)?))
     }
 
@@ -142,7 +144,9 @@ impl Shared {
             PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
         let span = RequestSpan::pipeline(&self.router, self.db, &selection, None);
         let _entered = span.enter();
-        Ok(span.end(self.run(operation))?.each(&self.router, packed))
+        let replies = self.run(operation);
+        let replies = replies.map_err(|error| self.router.with_transaction(error, packed));
+        Ok(span.end(replies)?.each(&self.router, packed))
     }
 
     /// Runs a packed pipeline on `node`, whatever its keys.
@@ -159,7 +163,9 @@ impl Shared {
         let span = RequestSpan::pipeline(&self.router, self.db, &selection, Some(node));
         let _entered = span.enter();
         let replies = self.run(operation);
-        let replies = replies.and_then(|replies| replies.whole(&self.router, packed, Some(node)));
+        let replies = replies
+            .map_err(|error| self.router.with_transaction(error, packed))
+            .and_then(|replies| replies.whole(&self.router, packed, Some(node)));
         Ok(selection.select(span.end(replies)?))
     }
 
