@@ -178,6 +178,7 @@
 pub mod aio;
 pub mod command;
 mod config;
+mod connect;
 mod endpoint;
 mod error;
 #[cfg(any(test, fuzzing))]
@@ -204,7 +205,7 @@ pub use plan::{
     ScanPosition, SplitWrites, SubscriptionKind, TRANSACTION_ATTEMPTS_MAX,
 };
 pub use redis;
-pub use sync::{Dedicated, Node, PubSub, Scan, ShardedClient, Subscriber};
+pub use sync::{Dedicated, DedicatedPubSub, Node, PubSub, Scan, ShardedClient, Subscriber};
 pub use topology::Topology;
 
 /// Compiles and runs the README's code with the doctests, if the features that it uses are enabled.
