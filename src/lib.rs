@@ -197,6 +197,7 @@ pub mod testing;
 mod topology;
 
 pub use config::{Builder, builder};
+pub use endpoint::push::PushSender;
 pub use endpoint::tls::TlsBackend;
 pub use error::{ERROR_KEYS_MAX, Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
 pub use partition::node::{self, NODES_MAX, NodeId, NodeIndex, NodeSpec};
