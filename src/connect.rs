@@ -111,21 +111,13 @@ impl ShardedClient {
     /// The client on tokio of this client, made by the first call.
     fn async_client(&self) -> Result<aio::ShardedClient, Error> {
         let client = &self.shared().async_client;
-        for (node, endpoint) in self
-            .shared()
-            .router
-            .topology()
-            .nodes()
-            .iter()
-            .zip(&client.config().endpoints)
-        {
-            let checked = endpoint
-                .tls
-                .as_ref()
-                .map(|tls| tls.check_runtime(Runtime::Tokio));
-            let name = node.name();
-            let refused = |why| Error::config(format!("node {name:?}: {why}")).at_node(name);
-            checked.transpose().map_err(refused)?;
+        let nodes = self.shared().router.topology().nodes();
+        for (node, endpoint) in nodes.iter().zip(&client.config().endpoints) {
+            if let Some(tls) = &endpoint.tls {
+                let name = node.name();
+                let refused = |why| Error::config(format!("node {name:?}: {why}")).at_node(name);
+                tls.backend().check(Runtime::Tokio).map_err(refused)?;
+            }
         }
         Ok(client.made_by(aio::ShardedClient::from_config))
     }

@@ -53,7 +53,8 @@
 //! | [`Node`], [`Dedicated`], [`Scan`] | one server, a private connection, the keys of all nodes |
 //! | `aio` | the client on tokio, behind the feature `tokio-comp` |
 //! | `proxy::Proxy` | the nodes as one server, for programs in other languages |
-//! | [`Subscriber`], [`Event`] | channels and patterns of all nodes, in one stream |
+//! | [`Subscriber`], [`Event`] | channels and patterns of all nodes, in one stream; [`PubSub`] has the methods of redis-rs' |
+//! | [`PushSender`] | where RESP3 push messages go |
 //! | [`Error`], [`ErrorKind`], [`PartOutcome`] | what went wrong, and the outcome on each node |
 //! | `testing::TestNode` | a server in this process that fails on demand |
 //!

@@ -105,7 +105,7 @@ impl TlsBackend {
     }
 
     /// Returns the library if that feature is enabled, and else a text that names the feature.
-    fn check(self, runtime: Runtime) -> Result<Self, String> {
+    pub(crate) fn check(self, runtime: Runtime) -> Result<Self, String> {
         match self.is_there(runtime) {
             true => Ok(self),
             false => Err(format!(
@@ -281,20 +281,15 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Checks that the library encrypts for this kind of client too.
-    ///
-    /// # Errors
-    ///
-    /// A text that names the feature that is not enabled.
+    /// The library that encrypts.
     #[cfg(feature = "tokio-comp")]
-    pub(crate) fn check_runtime(&self, runtime: Runtime) -> Result<(), String> {
-        let backend: TlsBackend = match self.config {
+    pub(crate) fn backend(&self) -> TlsBackend {
+        match self.config {
             #[cfg(feature = "tls-rustls")]
             Config::Rustls(..) => TlsBackend::Rustls,
             #[cfg(feature = "tls-native-tls")]
             Config::NativeTls(_) => TlsBackend::NativeTls,
-        };
-        backend.check(runtime).map(drop)
+        }
     }
 
     /// Text to add to the error when the server closes the connection during the handshake.
