@@ -20,6 +20,7 @@ const FILE_LINES_MAX: usize = 500;
 const HANDLES: [&str; 11] = [
     "build",
     "client",
+    "client_pubsub",
     "dedicated",
     "mod",
     "node",
@@ -314,7 +315,7 @@ fn floor(path: &str) -> Option<u8> {
         "config" | "endpoint" | "observe" => Some(2),
         "aio" | "sync" if is_handle(path) => Some(3),
         "aio" | "sync" => Some(2),
-        "lib.rs" | "proxy/net" => Some(3),
+        "connect.rs" | "lib.rs" | "proxy/net" => Some(3),
         "fuzzing" | "testing" => None,
         other => panic!("{other} has no floor: say where it belongs"),
     }

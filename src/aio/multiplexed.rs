@@ -414,6 +414,11 @@ impl SendQueue {
         }
     }
 
+    /// True once the handshake is done.
+    pub(crate) fn is_established(&self) -> bool {
+        self.state.lock().is_established
+    }
+
     /// Why an established connection ended that somebody still had a handle of.
     pub(crate) fn lost(&self) -> Option<Cause> {
         let state = self.state.lock();

@@ -279,7 +279,8 @@ impl Connector {
     {
         let queue = Arc::new(SendQueue::default());
         let observer = Arc::clone(self.observer());
-        let driver = Driver::new(stream, Arc::clone(&queue), self.coalescing, observer);
+        let driver = Driver::new(stream, Arc::clone(&queue), self.coalescing, observer)
+            .with_pushes(self.endpoint.pushes.clone());
         let (driven, backoff) = (Arc::clone(&queue), Arc::clone(&self.backoff));
         tokio::spawn(async move {
             driver.await;

@@ -11,6 +11,7 @@ use redis::{ConnectionInfo, IntoConnectionInfo};
 
 use crate::command::{CommandTable, Declaration};
 use crate::config::{Settings, limits};
+use crate::endpoint::push::{PushSender, PushTarget};
 use crate::endpoint::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
 use crate::endpoint::{Endpoint, Identity, LoginOptions, SocketOptions};
 use crate::error::Error;
@@ -67,6 +68,8 @@ pub struct Builder {
     tls: TlsOptions,
     /// Called with each event.
     pub(in crate::config) listeners: Listeners,
+    /// Where the push messages of all nodes go.
+    pub(super) push_sender: Option<Arc<dyn PushSender>>,
 }
 
 /// A node and how to reach it.
@@ -117,6 +120,7 @@ impl Builder {
             },
             tls: TlsOptions::default(),
             listeners: Listeners::default(),
+            push_sender: None,
         }
     }
 
@@ -375,12 +379,15 @@ impl Builder {
         let topology = Topology::new(specs, self.partitioner)?.with_endpoints(&infos)?;
         self.tls.check(topology.nodes())?;
         let endpoint = |(node, info): (&NodeSpec, ConnectionInfo)| {
+            let pushes = self.push_sender.as_ref();
+            let pushes = pushes.map(|sender| PushTarget::new(sender, node.name(), &info));
             Ok(Endpoint {
                 address: node.address().to_owned(),
                 tls: self.tls.for_node(node.name(), &info, runtime)?,
                 login: identity.login(node.name(), info.redis_settings()),
                 options: SocketOptions::new(self.settings.tcp_keepalive, info.tcp_settings()),
                 observer: NodeObserver::new(node.clone(), self.listeners.clone()),
+                pushes: pushes.transpose()?,
                 info,
             })
         };

@@ -4,6 +4,7 @@
 //!   which `sync`, `aio` and `proxy` build their handles.
 //! * `login`: its setters for usernames, credentials and the name of the client.
 //! * `observe`: the setters for watching a client.
+//! * `push`: the receiver of RESP3 push messages.
 //! * `requests`: the setters about single requests, and the methods with which a handle overrides them.
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
@@ -13,6 +14,7 @@
 pub mod builder;
 mod login;
 mod observe;
+mod push;
 mod requests;
 mod settings;
 

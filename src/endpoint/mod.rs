@@ -8,6 +8,7 @@
 //! * `deadline`: [`Deadline`], the time limit of one request.
 //! * `node_backoff`: [`NodeBackoff`], the outcome of attempts to connect, shared by all connections to a
 //!   node.
+//! * `push`: [`PushSender`](push::PushSender), where the RESP3 push messages of a node's connections go.
 //!
 //! No connection is made here: `sync` and `aio` do that, each in its own way.
 
@@ -15,6 +16,7 @@ mod credentials;
 mod deadline;
 mod login;
 mod node_backoff;
+pub(crate) mod push;
 pub(crate) mod tls;
 
 use std::io;
@@ -32,6 +34,7 @@ pub use crate::endpoint::credentials::{
 pub(crate) use crate::endpoint::deadline::Deadline;
 pub(crate) use crate::endpoint::login::{Identity, Login, LoginOptions};
 pub(crate) use crate::endpoint::node_backoff::{ConnectAttempt, NodeBackoff};
+use crate::endpoint::push::PushTarget;
 use crate::endpoint::tls::Tls;
 use crate::observe::NodeObserver;
 use crate::policy::{ConnectError, IoFailure};
@@ -59,6 +62,8 @@ pub(crate) struct Endpoint {
     pub(crate) observer: Arc<NodeObserver>,
     /// Username, password and name of the client, which may change.
     pub(crate) login: Login,
+    /// Where push messages go. `None` drops them.
+    pub(crate) pushes: Option<PushTarget>,
 }
 
 /// Options that are set on a new TCP socket.

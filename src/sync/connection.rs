@@ -91,9 +91,13 @@ impl Connector {
         generation: u64,
     ) -> Result<NodeConnection, ConnectError> {
         let (handshake, login) = self.endpoint.handshake()?;
-        let stream = self.open(&handshake, deadline);
+        let mut stream = self
+            .open(&handshake, deadline)
+            .map_err(|error| self.error(&error))?;
+        // Not before: a connection that cannot be made is not lost.
+        stream.set_pushes(self.endpoint.pushes.clone());
         Ok(NodeConnection {
-            stream: Box::new(stream.map_err(|error| self.error(&error))?),
+            stream: Box::new(stream),
             last_used: deadline.start,
             generation,
             login,
@@ -213,6 +217,11 @@ impl NodeConnection {
             cause,
             sent: Delivery::MaybeSent,
         })
+    }
+
+    /// Reports that the connection is lost, once, to the receiver of its push messages.
+    pub(super) fn lost(&mut self) {
+        self.stream.lost();
     }
 
     /// True if the server has closed the connection, as far as its socket shows; no request is sent.

@@ -180,6 +180,7 @@ impl Pool {
                             wanted = Checkout::Fresh;
                         }
                         Liveness::Gone => {
+                            connection.lost();
                             // Closed before its slot is given to another thread, so that the server never
                             // sees more than `size` connections.
                             drop(connection);

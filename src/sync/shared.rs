@@ -4,7 +4,7 @@
 //! [`Executor::call`]. Everything else is an [`Operation`], polled in a loop.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use redis::{Pipeline, RedisResult, Value};
@@ -18,6 +18,8 @@ use crate::plan::{
     ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
 use crate::policy::RequestOptions;
+#[cfg(feature = "tokio-comp")]
+use crate::sync::async_client::AsyncClient;
 use crate::sync::executor::Executor;
 
 /// State that all handles of a client share. Clones share everything but the options of requests.
@@ -33,6 +35,9 @@ pub(crate) struct Shared {
     pub(crate) db: i64,
     /// The name of the client, which may change.
     pub(crate) identity: Arc<Identity>,
+    /// The client on tokio of the same description.
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) async_client: AsyncClient,
 }
 
 impl ScriptStore for Shared {
