@@ -269,36 +269,6 @@ impl NodeConnections {
         backoff.health(shared, self.exclusive.health())
     }
 
-    /// Sends one request and returns its reply.
-    async fn call(
-        &self,
-        write: impl Fn(&mut Vec<u8>),
-        access: Access,
-        blocking: BlockingTime,
-        deadline: Deadline,
-    ) -> Result<Value, Failure> {
-        let mut resends = ResendBudget::default();
-        loop {
-            let acquired = self
-                .acquire(blocking, deadline)
-                .await
-                .map_err(Failure::not_sent)?;
-            // The time for resending is part of the first deadline.
-            let failure = match acquired.connection().call(&write, deadline).await {
-                Ok(value) => {
-                    acquired.release();
-                    return Ok(value);
-                }
-                Err(failure) => failure,
-            };
-            acquired.discard(&failure.cause);
-            if !resends.allows(&failure, access) {
-                return Err(failure);
-            }
-            self.observer.resent();
-        }
-    }
-
     /// Takes a shared connection for a request that is served at once, and an exclusive one for a blocking
     /// command, which would hold up everything behind it.
     async fn acquire(&self, blocking: BlockingTime, deadline: Deadline) -> Result<Acquired, Cause> {

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::observe::{ClientHealth, RequestSpan};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    CommandOperation, NodePing, Operation, PipelineKind, PipelineOperation, Request, Router, ScriptCache,
+    CommandOperation, NodePing, Operation, PipelineOperation, Request, Router, ScriptCache,
     ScriptStore, Selection, Step, parse_one,
 };
 use crate::policy::RequestOptions;

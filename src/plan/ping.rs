@@ -37,7 +37,7 @@ impl Router {
             let node = &self.topology().nodes()[request.node.get()];
             let result = match (answers.values.first(), &answers.failure) {
                 (Some(Value::ServerError(error)), _) => {
-                    Err(Error::from_server(error).at_node(node.name()))
+                    Err(Error::from_server(error, Some(node.name())))
                 }
                 (None, Some(failure)) => Err(failure.without_answer(node.name())),
                 _ => Ok(()),

@@ -63,7 +63,7 @@ impl ConnectError {
     /// True if another attempt may succeed after a while, though nobody changes a setting.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Self::Auth(_) | Self::FailedBefore => false,
+            Self::Auth(_) | Self::Certificate(_) | Self::FailedBefore => false,
             Self::Unreachable(_) => true,
         }
     }

@@ -26,7 +26,7 @@ impl Builder {
     pub fn build(self) -> Result<ShardedClient, Error> {
         let config: ClientConfig = self.config(Runtime::Blocking)?;
         #[cfg(feature = "tokio-comp")]
-        let async_client = AsyncClient::new(config.clone());
+        let async_client = Arc::new(AsyncClient::new(config.clone()));
         Ok(ShardedClient::from_shared(Shared {
             executor: executor(config.endpoints, &config.settings),
             router: Arc::new(config.router),

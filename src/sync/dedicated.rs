@@ -1,6 +1,7 @@
 //! [`Dedicated`]: a private connection to one node.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

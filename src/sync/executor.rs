@@ -60,41 +60,6 @@ impl NodePools {
             BlockingTime::AtMost(_) | BlockingTime::Forever => &self.exclusive,
         }
     }
-
-    /// Sends one request and returns its reply.
-    fn call(
-        &self,
-        request: &[u8],
-        access: Access,
-        blocking: BlockingTime,
-        deadline: &Deadline,
-    ) -> Result<Value, Failure> {
-        let pool = self.pool(blocking);
-        let mut checkout = Checkout::Reuse;
-        let mut resends = ResendBudget::default();
-        loop {
-            let mut lease = pool.lease(checkout, deadline).map_err(Failure::not_sent)?;
-            let error = match lease.connection().call(request, deadline) {
-                Ok(value) => {
-                    lease.release(deadline.start);
-                    return Ok(value);
-                }
-                Err(error) => error,
-            };
-            lease.discard(&error.cause);
-            let failure = Failure {
-                cause: error.cause,
-                // One request: either it may have been sent or not.
-                sent: usize::from(error.sent == Delivery::MaybeSent),
-            };
-            if !resends.allows(&failure, access) {
-                return Err(failure);
-            }
-            self.observer.resent();
-            // A second reused connection might be dead as well, and there is only one resend.
-            checkout = Checkout::Fresh;
-        }
-    }
 }
 
 impl Executor {
@@ -105,7 +70,7 @@ impl Executor {
 
     /// Maximum duration of a request that the server does not hold back.
     pub(crate) fn response_timeout(&self) -> Option<Duration> {
-        self.response_timeout
+        self.options.response_timeout
     }
 
     /// How to make a connection to `node` outside of the pools, and how long that may take.

@@ -4,7 +4,7 @@
 //! [`Executor::call`]. Everything else is an [`Operation`], polled in a loop.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::RwLock;
 use redis::{Pipeline, RedisResult, Value};
@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::observe::{ClientHealth, RequestSpan};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    CommandOperation, NodePing, Operation, PipelineKind, PipelineOperation, Request, RoutedCommand, Router,
+    CommandOperation, NodePing, Operation, PipelineOperation, Request, RoutedCommand, Router,
     ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
 use crate::policy::RequestOptions;
@@ -37,7 +37,7 @@ pub(crate) struct Shared {
     pub(crate) identity: Arc<Identity>,
     /// The client on tokio of the same description.
     #[cfg(feature = "tokio-comp")]
-    pub(crate) async_client: AsyncClient,
+    pub(crate) async_client: Arc<AsyncClient>,
 }
 
 impl ScriptStore for Shared {
