@@ -113,15 +113,20 @@ mod nodes {
         }
     }
 
-    /// A certificate that a server of `authority` refuses, as `stranger` has signed it.
-    pub fn with_foreign_certificate(
+    /// A certificate that a server of `authority` refuses, as `stranger` has signed it, and none; with the errors.
+    pub fn client_certificates(
         authority: &Authority,
         stranger: &Authority,
-    ) -> TlsCertificates {
-        TlsCertificates {
+    ) -> [(TlsCertificates, &'static str); 2] {
+        let foreign = TlsCertificates {
             client_tls: with_certificate(stranger).client_tls,
             ..trusting(authority)
-        }
+        };
+        let none = "the server requires a certificate of the client";
+        [
+            (foreign, "the server refused the certificate of this client"),
+            (trusting(authority), none),
+        ]
     }
 
     /// Nodes called `node-0`, `node-1`, ... at these addresses.
@@ -497,10 +502,8 @@ mod nodes {
                 .tls_certificates(trusting(&authority))
                 .build()
                 .unwrap();
-            let error = refused(&mut client);
-            assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{way:?}: {error}");
-            is_refused(&error);
-            let error = error.to_string();
+            // The relay may lose the alert of a server that closes the connection at once.
+            let error = refused(&mut client).to_string();
             assert!(error.contains("node-0"), "{way:?}: {error}");
             assert!(
                 error.to_lowercase().contains("certificate"),
@@ -524,14 +527,14 @@ mod nodes {
             return;
         };
         for way in ways() {
-            let certificates = with_foreign_certificate(&authority, &stranger);
-            let builder = builder(way, &servers).tls_certificates(certificates);
-            let mut client = builder.build().unwrap();
-            for error in [(); 3].map(|()| client.get::<_, i64>("k").unwrap_err()) {
-                assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{way:?}: {error}");
-                is_refused(&error);
-                let text = "the server refused the certificate of this client";
-                assert!(error.to_string().contains(text), "{way:?}: {error}");
+            for (certificates, text) in client_certificates(&authority, &stranger) {
+                let builder = builder(way, &servers).tls_certificates(certificates);
+                let mut client = builder.build().unwrap();
+                for error in [(); 3].map(|()| client.get::<_, i64>("k").unwrap_err()) {
+                    assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{way:?}: {error}");
+                    is_refused(&error);
+                    assert!(error.to_string().contains(text), "{way:?}: {error}");
+                }
             }
         }
     }
@@ -636,8 +639,8 @@ mod on_tokio {
 
     use super::ErrorKind;
     use super::nodes::{
-        ATTEMPTS_MAX, LARGE_REPLIES, PATIENCE, Way, backends, builder, builder_at, is_refused,
-        large_both_ways, trusting, ways, with_certificate, with_foreign_certificate,
+        ATTEMPTS_MAX, LARGE_REPLIES, PATIENCE, Way, backends, builder, builder_at,
+        client_certificates, is_refused, large_both_ways, trusting, ways, with_certificate,
     };
     use super::support::Servers;
     use super::support::authority::Authority;
@@ -827,10 +830,8 @@ mod on_tokio {
             let before = relay.accepted();
             let builder = at_relay().tls_certificates(trusting(&authority));
             let client = builder.build_async().unwrap();
-            let error = refused(client.clone()).await;
-            assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{way:?}: {error}");
-            is_refused(&error);
-            let error = error.to_string();
+            // The relay may lose the alert of a server that closes the connection at once.
+            let error = refused(client.clone()).await.to_string();
             assert!(error.contains("node-0"), "{way:?}: {error}");
             assert!(
                 error.to_lowercase().contains("certificate"),
@@ -854,15 +855,15 @@ mod on_tokio {
             return;
         };
         for way in ways().into_iter().filter(is_there) {
-            let certificates = with_foreign_certificate(&authority, &stranger);
-            let builder = builder(way, &servers).tls_certificates(certificates);
-            let mut client = builder.build_async().unwrap();
-            for _ in 0..3 {
-                let error = client.get::<_, i64>("k").await.unwrap_err();
-                assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{way:?}: {error}");
-                is_refused(&error);
-                let text = "the server refused the certificate of this client";
-                assert!(error.to_string().contains(text), "{way:?}: {error}");
+            for (certificates, text) in client_certificates(&authority, &stranger) {
+                let builder = builder(way, &servers).tls_certificates(certificates);
+                let mut client = builder.build_async().unwrap();
+                for _ in 0..3 {
+                    let error = client.get::<_, i64>("k").await.unwrap_err();
+                    assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{way:?}: {error}");
+                    is_refused(&error);
+                    assert!(error.to_string().contains(text), "{way:?}: {error}");
+                }
             }
         }
     }
