@@ -98,6 +98,7 @@ impl Executor {
     }
 
     /// Maximum duration of a request that the server does not hold back.
+    #[cfg(feature = "proxy")]
     pub(crate) fn response_timeout(&self) -> Option<Duration> {
         self.options.response_timeout
     }

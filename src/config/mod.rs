@@ -23,5 +23,5 @@ pub use builder::Builder;
 pub(crate) use builder::ClientConfig;
 #[cfg(feature = "tokio-comp")]
 pub(crate) use builder::DEFAULT_RESPONSE_TIMEOUT;
-pub(crate) use requests::{bounded, with_request_options};
+pub(crate) use requests::{bounded, set_request_options, with_request_options};
 pub(crate) use settings::{PROBE_AFTER, Settings, limits};

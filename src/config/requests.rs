@@ -100,4 +100,36 @@ macro_rules! with_request_options {
         }
     };
 }
-pub(crate) use with_request_options;
+
+/// Defines `set_timeout` and `set_blocking_timeout` for a connection of its own, whose field `shared` has a method
+/// `with_options`.
+macro_rules! set_request_options {
+    ($connection:ty) => {
+        impl $connection {
+            /// Sets the timeout of requests over this connection. Values count as for
+            /// [`ShardedClient::with_timeout`](crate::ShardedClient::with_timeout). Defaults to that of the
+            /// handle which has opened it.
+            pub fn set_timeout(&mut self, timeout: impl Into<Option<std::time::Duration>>) {
+                let timeout = $crate::config::bounded(timeout.into());
+                self.shared = self
+                    .shared
+                    .with_options(|options| options.response_timeout = timeout);
+            }
+
+            /// Sets the timeout of commands without end over this connection. Values count as for
+            /// [`ShardedClient::with_blocking_timeout`](crate::ShardedClient::with_blocking_timeout). Defaults
+            /// to that of the handle which has opened it.
+            pub fn set_blocking_timeout(
+                &mut self,
+                timeout: impl Into<Option<std::time::Duration>>,
+            ) {
+                let timeout = $crate::config::bounded(timeout.into());
+                self.shared = self
+                    .shared
+                    .with_options(|options| options.blocking_timeout = timeout);
+            }
+        }
+    };
+}
+
+pub(crate) use {set_request_options, with_request_options};
