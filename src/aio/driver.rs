@@ -27,6 +27,7 @@ use crate::aio::multiplexed::{InFlight, OnLastHandle, ReplyProgress, SendQueue};
 use crate::aio::peek::Peek;
 use crate::config::DEFAULT_RESPONSE_TIMEOUT;
 use crate::config::PROBE_AFTER;
+use crate::endpoint::NodeBackoff;
 use crate::endpoint::push::PushTarget;
 use crate::observe::NodeObserver;
 use crate::plan::{Cause, Failure};
@@ -69,6 +70,8 @@ pub(super) struct Driver<S> {
     coalescing_yield: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Told how many bytes are sent and received.
     observer: Arc<NodeObserver>,
+    /// Told that the connection broke.
+    backoff: Arc<NodeBackoff>,
 }
 
 /// When the driver writes requests that several tasks have queued.
@@ -99,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         stream: S,
         queue: Arc<SendQueue>,
         coalescing: WriteCoalescing,
-        observer: Arc<NodeObserver>,
+        backoff: Arc<NodeBackoff>,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -118,7 +121,8 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             coalescing,
             pushes: None,
             coalescing_yield: None,
-            observer,
+            observer: Arc::clone(backoff.observer()),
+            backoff,
         }
     }
 
@@ -484,6 +488,10 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Future for Driver<S> {
         // The sign of life that requests from another runtime wait for.
         self.queue.run.store(true, Ordering::Relaxed);
         let cause = ready!(self.poll_drive(cx));
+        // Before the requests are failed: one that is resent at once may make the next connection.
+        if self.queue.is_in_use() {
+            self.backoff.broke(&cause);
+        }
         self.close(&cause);
         self.report_lost();
         Poll::Ready(())
@@ -539,7 +547,10 @@ mod tests {
             stream,
             Arc::clone(&queue),
             WriteCoalescing::Off,
-            NodeObserver::new(NodeSpec::unnamed("h:1"), Listeners::default()),
+            Arc::new(NodeBackoff::new(NodeObserver::new(
+                NodeSpec::unnamed("h:1"),
+                Listeners::default(),
+            ))),
         ));
         let link = Arc::new(MultiplexedConnection::new(queue, None));
         let ping: &[u8] = b"*1\r\n$4\r\nPING\r\n";

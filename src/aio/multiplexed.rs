@@ -419,11 +419,10 @@ impl SendQueue {
         self.state.lock().is_established
     }
 
-    /// Why an established connection ended that somebody still had a handle of.
-    pub(crate) fn lost(&self) -> Option<Cause> {
+    /// True if the handshake is done and somebody still has a handle.
+    pub(crate) fn is_in_use(&self) -> bool {
         let state = self.state.lock();
-        let is_lost = state.is_established && !state.detached;
-        state.closed.clone().filter(|_| is_lost)
+        state.is_established && !state.detached
     }
 
     /// Refuses further requests, and fails those that the driver has not taken as not sent. The first step of

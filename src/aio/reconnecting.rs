@@ -278,15 +278,11 @@ impl Connector {
         S: Duplex + 'static,
     {
         let queue = Arc::new(SendQueue::default());
-        let observer = Arc::clone(self.observer());
-        let driver = Driver::new(stream, Arc::clone(&queue), self.coalescing, observer)
+        let backoff = Arc::clone(&self.backoff);
+        let driver = Driver::new(stream, Arc::clone(&queue), self.coalescing, backoff)
             .with_pushes(self.endpoint.pushes.clone());
-        let (driven, backoff) = (Arc::clone(&queue), Arc::clone(&self.backoff));
         tokio::spawn(async move {
             driver.await;
-            if let Some(cause) = driven.lost() {
-                backoff.broke(&cause);
-            }
             closed();
         });
         MultiplexedConnection::new(queue, current_thread_runtime())

@@ -59,6 +59,12 @@ impl NodeBackoff {
         }
     }
 
+    /// Who is told what happens to the node.
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) fn observer(&self) -> &Arc<NodeObserver> {
+        &self.observer
+    }
+
     /// Records that a connection to the node broke.
     pub(crate) fn broke(&self, cause: &Cause) {
         self.state.lock().broke();
