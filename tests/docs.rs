@@ -95,6 +95,10 @@ fn stated_limits_are_the_constants_of_the_code() {
             "`TRANSACTION_ATTEMPTS_MAX`",
             TRANSACTION_ATTEMPTS_MAX.to_string(),
         ),
+        (
+            "`builder::CLIENT_NAME_BYTES_MAX`",
+            builder::CLIENT_NAME_BYTES_MAX.to_string(),
+        ),
         ("`SCRIPTS_MAX`", format!("{SCRIPTS_MAX} each")),
         (
             "`SCRIPT_BYTES_MAX`",

@@ -57,6 +57,8 @@ fn scenarios() -> Vec<Step> {
     ] {
         steps.push(words(&with(name)));
     }
+    // What the clients refused to watch makes no later EXEC fail.
+    steps.push(words(&["UNWATCH"]));
     for line in [
         "SET k 1",
         "GET k",
