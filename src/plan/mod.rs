@@ -21,7 +21,8 @@
 //! * `router`: [`Router`], one snapshot of topology and command table; turns a request into a [`Plan`].
 //!   `owners` groups the keys of one request by node, `routed` adds to a plan the properties of its command,
 //!   `explain` prints it.
-//! * `refusal`, `lockout`: errors of requests that are refused before anything is sent.
+//! * `refusal`, `lockout`: errors of requests that are refused before anything is sent. `command_errors`: those of
+//!   single commands of a pipeline, as redis-rs lists them.
 //! * `request`: packed pipelines, parsed and planned. `transaction`: MULTI ... EXEC, which must live on one
 //!   node.
 //!
@@ -47,6 +48,7 @@
 
 mod attempts;
 mod batch;
+mod command_errors;
 mod dedicated;
 #[cfg(feature = "testing")]
 mod dry_run;
