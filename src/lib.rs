@@ -57,8 +57,8 @@
 //! | [`Error`], [`ErrorKind`], [`PartOutcome`] | what went wrong, and the outcome on each node |
 //! | `testing::TestNode` | a server in this process that fails on demand |
 //!
-//! README.md has more on choosing a partitioner, on data stores and caches, on errors, feature flags and
-//! limits; docs/commands.md lists every command; CHANGELOG.md names every placement.
+//! The module [`guide`] has longer pages: coming from redis-rs, moving the data of one server to several, errors,
+//! placements, TLS, limits, every command. CHANGELOG.md names every placement.
 //!
 //! # Cookbook
 //!
@@ -172,6 +172,7 @@
 //! # Ok(()) }
 //! ```
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
 
 #[cfg(feature = "tokio-comp")]
@@ -183,6 +184,7 @@ mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod guide;
 pub mod hash;
 pub mod partition;
 pub mod plan;
@@ -208,10 +210,6 @@ pub use sync::{Dedicated, Node, PubSub, Scan, ShardedClient, Subscriber};
 pub use topology::Topology;
 
 /// Compiles and runs the README's code with the doctests, if the features that it uses are enabled.
-#[cfg(all(
-    doctest,
-    feature = "tokio-comp",
-    any(feature = "tls-native-tls", feature = "tls-rustls")
-))]
+#[cfg(all(doctest, feature = "tokio-comp"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -389,6 +389,30 @@ mod nodes {
         }
     }
 
+    /// It is an I/O error as in redis-rs, but none that goes away.
+    #[track_caller]
+    pub fn is_refused(error: &redis::RedisError) {
+        assert!(error.is_io_error(), "{error}");
+        assert!(
+            !error.is_timeout() && !error.is_connection_dropped(),
+            "{error}"
+        );
+        assert!(
+            matches!(error.retry_method(), redis::RetryMethod::NoRetry),
+            "{error}"
+        );
+        let inner = redis_sharding::Error::of(error).unwrap();
+        assert!(
+            !inner.is_retryable() && inner.node() == Some("node-0"),
+            "{error}"
+        );
+        let text = error.to_string();
+        assert!(
+            text.contains("tls_certificates") && !text.contains("is back"),
+            "{text}"
+        );
+    }
+
     /// Asks for a second and a half; the last error.
     fn refused(client: &mut ShardedClient) -> redis::RedisError {
         let begun = Instant::now();
@@ -402,7 +426,7 @@ mod nodes {
     }
 
     #[test]
-    fn untrusted_tls_certificate_is_nodedown_and_respects_the_backoff() {
+    fn untrusted_tls_certificate_is_an_auth_error_and_respects_the_backoff() {
         let Some((servers, _)) = start(1) else {
             return;
         };
@@ -414,11 +438,8 @@ mod nodes {
                 .tls_server_name("localhost");
             let mut client = builder.build().unwrap();
             let error = refused(&mut client);
-            assert_eq!(
-                ErrorKind::of(&error),
-                ErrorKind::NodeDown,
-                "{way:?}: {error}"
-            );
+            assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{way:?}: {error}");
+            is_refused(&error);
             for word in [
                 "node-0",
                 &relay.addr(),
@@ -465,7 +486,10 @@ mod nodes {
                 .tls_certificates(trusting(&authority))
                 .build()
                 .unwrap();
-            let error = refused(&mut client).to_string();
+            let error = refused(&mut client);
+            assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{way:?}: {error}");
+            is_refused(&error);
+            let error = error.to_string();
             assert!(error.contains("node-0"), "{way:?}: {error}");
             assert!(
                 error.to_lowercase().contains("certificate"),
@@ -581,8 +605,8 @@ mod on_tokio {
 
     use super::ErrorKind;
     use super::nodes::{
-        ATTEMPTS_MAX, LARGE_REPLIES, PATIENCE, Way, backends, builder, builder_at, large_both_ways,
-        trusting, ways, with_certificate,
+        ATTEMPTS_MAX, LARGE_REPLIES, PATIENCE, Way, backends, builder, builder_at, is_refused,
+        large_both_ways, trusting, ways, with_certificate,
     };
     use super::support::Servers;
     use super::support::authority::Authority;
@@ -703,7 +727,8 @@ mod on_tokio {
     }
 
     #[tokio::test]
-    async fn untrusted_tls_certificate_is_nodedown_and_respects_the_backoff_of_the_async_client() {
+    async fn untrusted_tls_certificate_is_an_auth_error_and_respects_the_backoff_of_the_async_client()
+     {
         let Some((servers, _)) = start(1) else {
             return;
         };
@@ -713,11 +738,8 @@ mod on_tokio {
             let builder = builder_at(way, [relay.addr()]).tls_certificates(trusting(&stranger));
             let client = builder.tls_server_name("localhost").build_async().unwrap();
             let error = refused(client.clone()).await;
-            assert_eq!(
-                ErrorKind::of(&error),
-                ErrorKind::NodeDown,
-                "{way:?}: {error}"
-            );
+            assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{way:?}: {error}");
+            is_refused(&error);
             for word in [
                 "node-0",
                 &relay.addr(),
@@ -774,7 +796,10 @@ mod on_tokio {
             let before = relay.accepted();
             let builder = at_relay().tls_certificates(trusting(&authority));
             let client = builder.build_async().unwrap();
-            let error = refused(client.clone()).await.to_string();
+            let error = refused(client.clone()).await;
+            assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{way:?}: {error}");
+            is_refused(&error);
+            let error = error.to_string();
             assert!(error.contains("node-0"), "{way:?}: {error}");
             assert!(
                 error.to_lowercase().contains("certificate"),

@@ -110,20 +110,35 @@ impl ShardedClient {
     }
 
     /// Runs `cmd` and returns this crate's own error, with the outcome of each node: see [`Error::parts`].
-    /// redis-rs' traits flatten it to a `RedisError`. Once polled, the command is executed even if the future
+    /// [`Error`] describes what redis-rs' traits make of it. Once polled, the command is executed even if the future
     /// is dropped.
     ///
     /// # Errors
     ///
     /// Any [`ErrorKind`](crate::ErrorKind) but `Config`.
     pub async fn execute(&self, cmd: &Cmd) -> Result<Value, Error> {
-        let error = match self.shared.request(cmd).await {
-            Ok(Value::ServerError(error)) => Error::from_server(&error),
-            Ok(value) => return Ok(value),
-            Err(error) => error,
-        };
+        let result = self.shared.request(cmd).await;
         let router = &self.shared.router;
-        Err(router.with_keys(error, &cmd.get_packed_command()))
+        result.map_err(|error| router.with_keys(error, &cmd.get_packed_command()))
+    }
+
+    /// Runs a pipeline and returns one result for each command, with this crate's own error, its node and its
+    /// keys, for those that failed: the replies of the other nodes when one of them is down. In redis-rs'
+    /// traits such a pipeline fails as a whole, as it does when the connection to one server breaks.
+    ///
+    /// `ignore` and `ignore_errors` of the pipeline have no effect here. Once polled, the pipeline is executed even if the
+    /// future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When a command is refused, for example because its keys live on several nodes: then none is sent. An
+    /// [atomic](redis::Pipeline::atomic) pipeline fails as a whole; with [`Unknown`](crate::ErrorKind::Unknown)
+    /// if it may have been executed.
+    pub async fn execute_pipeline(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Result<Value, Error>>, Error> {
+        self.shared.pipeline_results(pipeline).await
     }
 
     /// Opens a private connection to the node that owns all of `keys`, for WATCH, CLIENT and everything else
@@ -223,7 +238,7 @@ impl fmt::Debug for ShardedClient {
 impl ConnectionLike for ShardedClient {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let reply = self.shared.request(cmd).await?;
+            let reply = Error::redis_result(self.shared.request(cmd).await)?;
             Ok(if cmd.is_no_response() {
                 Value::Nil
             } else {

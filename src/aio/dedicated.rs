@@ -92,7 +92,7 @@ impl Dedicated {
         let operation = self
             .state
             .pipeline(&shared.router, &*shared, packed, selection.kind)?;
-        let values = self.run(operation).await?;
+        let values = self.run(operation).await?.values;
         self.state.replied_all(packed, selection.kind, &values);
         Ok(selection.select(values))
     }

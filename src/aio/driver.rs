@@ -27,7 +27,7 @@ use crate::aio::peek::Peek;
 use crate::config::DEFAULT_RESPONSE_TIMEOUT;
 use crate::config::PROBE_AFTER;
 use crate::plan::{Cause, Failure};
-use crate::policy::broken_text;
+use crate::policy::IoFailure;
 use crate::resp::{RawFrame, ReplyDecoder};
 
 /// The task of one connection: a future that completes when the connection has ended, after every request has
@@ -375,8 +375,8 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                     }));
                 }
                 if silent {
-                    let text = "closed, as the server sent nothing in time";
-                    return Poll::Ready(Cause::Dropped(text.into()));
+                    let text = "timed out: closed, as the server sent nothing in time";
+                    return Poll::Ready(Cause::Dropped(IoFailure::timed_out(text)));
                 }
             }
             let Some(earliest) = self.earliest else {
@@ -453,7 +453,7 @@ impl<S> Drop for Driver<S> {
 
 /// The cause for an I/O error.
 fn broken(error: &io::Error) -> Cause {
-    Cause::Dropped(broken_text(error))
+    Cause::Dropped(IoFailure::broken(error))
 }
 
 #[cfg(test)]

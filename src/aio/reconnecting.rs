@@ -41,7 +41,7 @@ use crate::aio::tls;
 use crate::endpoint::Deadline;
 use crate::endpoint::{ConnectAttempt, Endpoint, NodeBackoff};
 use crate::plan::{Answers, Cause, ExpectedEnd};
-use crate::policy::{BACKOFF_MIN, ConnectError, OVERDUE_SLACK, broken_text};
+use crate::policy::{BACKOFF_MIN, ConnectError, IoFailure, OVERDUE_SLACK};
 use crate::resp::Handshake;
 use crate::resp::ReplyDecoder;
 
@@ -120,9 +120,10 @@ impl Connector {
                     Some(answer) => answers.push(answer),
                     None => {
                         let read = read(&mut stream, &mut decoder).await;
-                        let hung_up =
-                            |error| format!("{}{}", broken_text(&error), self.endpoint.hint());
-                        decoder.advance(read.map_err(hung_up).map_err(io::Error::other)?);
+                        let hung_up = |error: io::Error| {
+                            self.endpoint.handshake_broke(IoFailure::broken(&error))
+                        };
+                        decoder.advance(read.map_err(hung_up)?);
                     }
                 }
             }
@@ -168,7 +169,7 @@ impl Connector {
         let stream = self.connect_tcp(host, port).await?;
         // Boxed: the state of a TLS handshake is large, and most connections have none.
         let shaken = Box::pin(tls::connect(tls, stream)).await;
-        shaken.map_err(|error| tls.handshake_error(error))
+        shaken.map_err(|error| tls.handshake_error(&error))
     }
 
     /// The handshake of a pub/sub connection, always in RESP2, where messages and confirmations have one
@@ -223,12 +224,8 @@ impl Connector {
                 )
                 .await;
             if let Some(failure) = answers.failure {
-                // The hint is for a server that closes during the handshake, which is how a missing client
-                // certificate shows in TLS 1.3.
                 let error = match failure.cause {
-                    Cause::Dropped(text) => {
-                        io::Error::other(format!("{text}{}", self.endpoint.hint()))
-                    }
+                    Cause::Dropped(failure) => self.endpoint.handshake_broke(failure),
                     Cause::Timeout(_) => io::ErrorKind::TimedOut.into(),
                     other => io::Error::other(other.to_string()),
                 };

@@ -15,8 +15,8 @@ use crate::command::Args;
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::{
-    CommandOperation, Operation, PipelineOperation, Request, Router, ScriptCache, ScriptStore,
-    Selection, Step, parse_one,
+    CommandOperation, Operation, PipelineKind, PipelineOperation, Request, Router, ScriptCache,
+    ScriptStore, Selection, Step, parse_one,
 };
 
 /// State that all handles of a client share.
@@ -110,7 +110,20 @@ impl Shared {
         let kind = selection.kind;
         let operation =
             PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
-        Ok(selection.select(self.run(operation).await?))
+        let replies = self.run(operation).await?;
+        Ok(selection.select(replies.whole(&self.router, packed, None)?))
+    }
+
+    /// Runs a pipeline and returns the result of each command.
+    pub(crate) async fn pipeline_results(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Result<Value, Error>>, Error> {
+        let packed = &pipeline.get_packed_pipeline();
+        let kind = PipelineKind::of_pipeline(pipeline);
+        let operation =
+            PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
+        Ok(self.run(operation).await?.each(&self.router, packed))
     }
 
     /// Runs a pipeline on `node`, whatever its keys.
@@ -125,7 +138,8 @@ impl Shared {
         let selection = Selection::of(packed, offset, count)?;
         let kind = selection.kind;
         let operation = PipelineOperation::at_node(&self.router, self, node, packed, kind)?;
-        Ok(selection.select(self.run(operation).await?))
+        let replies = self.run(operation).await?;
+        Ok(selection.select(replies.whole(&self.router, packed, Some(node))?))
     }
 
     /// Runs an operation: sends what it asks for, until it is done.

@@ -301,7 +301,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
     /// fails with a timeout, as not sent.
     fn expire(&mut self) {
         if self.is_pending && self.rest.take().is_none() {
-            let late = Cause::Timeout("no time was left to send it".into());
+            let late = Cause::Timeout("timed out: no time was left to send it".into());
             self.answers = Answers::failed(Failure::not_sent(late));
         }
         self.is_pending = false;

@@ -32,6 +32,7 @@
 //! * `exchange`: requests in flight to several nodes. `failure`: the meaning of a missing reply, and when a
 //!   request may be resent. `other_node`: requests that the next node may serve instead. `partial`: replies
 //!   of the reachable nodes only.
+//! * `replies`: the results of the commands of a pipeline, and the error of one that broke.
 //! * `merge`: one reply made of the replies of several nodes.
 //! * `operation`: one command or pipeline under way, as a state machine.
 //!
@@ -65,6 +66,7 @@ pub(crate) mod pubsub;
 #[cfg(feature = "proxy")]
 mod raw;
 mod refusal;
+mod replies;
 mod request;
 mod routed;
 mod router;
@@ -82,7 +84,7 @@ pub use scan::{SCAN_COUNT_MAX, ScanPosition};
 pub use scripts::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 
 pub(crate) use attempts::attempts_exhausted;
-pub(crate) use batch::{Batch, NodeRequest, with_node_name};
+pub(crate) use batch::{Batch, NodeRequest};
 pub(crate) use dedicated::{DedicatedState, KeyCheck};
 #[cfg(feature = "tokio-comp")]
 pub(crate) use exchange::NodeExchange;
@@ -96,6 +98,7 @@ pub(crate) use raw::{
     ByteMeter, LARGE_BYTES, OversizedReply, RawPipeline, RawReplies, ReplyRetention,
     SharedByteMeter, WriteProgress,
 };
+pub(crate) use replies::PipelineReplies;
 pub(crate) use request::{PipelineKind, parse_one};
 pub(crate) use routed::RoutedCommand;
 pub(crate) use scan::{ScanCursor, ScanState, ScanStep};

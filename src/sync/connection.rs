@@ -9,7 +9,7 @@ use redis::{ProtocolVersion, RedisError, RedisResult, Value};
 use crate::endpoint::Deadline;
 use crate::endpoint::{Endpoint, NodeBackoff};
 use crate::plan::Cause;
-use crate::policy::{ConnectError, broken_text, is_timeout};
+use crate::policy::{ConnectError, IoFailure, is_timeout};
 use crate::resp::Handshake;
 use crate::sync::resp_stream::RespStream;
 use crate::sync::socket::Socket;
@@ -102,14 +102,16 @@ impl Connector {
         // certificate shows in TLS 1.3.
         let hung_up = |error: io::Error| match is_timeout(&error) {
             true => error,
-            false => {
-                let text = format!("{}{}", broken_text(&error), self.endpoint.hint());
-                io::Error::new(error.kind(), text)
-            }
+            false => self.endpoint.handshake_broke(IoFailure::broken(&error)),
         };
-        stream
-            .write(&handshake.packed(), deadline)
-            .map_err(|failed| hung_up(failed.error))?;
+        if let Err(failed) = stream.write(&handshake.packed(), deadline) {
+            // A server that has closed the connection may have sent the reason before: a TLS alert.
+            let reason = stream
+                .read(deadline)
+                .err()
+                .filter(|_| !is_timeout(&failed.error));
+            return Err(hung_up(reason.unwrap_or(failed.error)).into());
+        }
         // Replies to the whole handshake are read even if one of them is an error, so that a refused CLIENT
         // SETINFO, which is harmless, does not leave the rest in the stream.
         let answers = (0..handshake.count())

@@ -1,7 +1,6 @@
 //! [`Dedicated`]: a private connection to one node.
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -95,8 +94,11 @@ impl Dedicated {
             // The rest of a message that has begun is due now: a timeout in its middle would leave the stream
             // out of step.
             Ok(()) => self.confirmation(),
-            // redis-rs returns this error for a timeout, after which its users go on.
-            Err(Cause::Timeout(text)) => Err(io::Error::new(io::ErrorKind::TimedOut, text).into()),
+            // A timeout, as in redis-rs, after which its users go on.
+            // Without closing the connection.
+            Err(cause @ Cause::Timeout(_)) => Err(Failure::not_sent(cause)
+                .without_answer(self.node_name())
+                .into()),
             Err(cause) => Err(self.failed(cause)),
         }
     }
@@ -271,7 +273,7 @@ impl ConnectionLike for Dedicated {
         let operation = self
             .state
             .pipeline(&shared.router, &*shared, cmd, selection.kind)?;
-        let values = self.run(operation)?;
+        let values = self.run(operation)?.values;
         self.state.replied_all(cmd, selection.kind, &values);
         Ok(selection.select(values))
     }

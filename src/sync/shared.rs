@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::RwLock;
-use redis::{RedisResult, Value};
+use redis::{Pipeline, RedisResult, Value};
 
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::{
-    CommandOperation, Operation, PipelineOperation, Request, RoutedCommand, Router, ScriptCache,
-    ScriptStore, Selection, Step, parse_one,
+    CommandOperation, Operation, PipelineKind, PipelineOperation, Request, RoutedCommand, Router,
+    ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
 use crate::sync::executor::Executor;
 
@@ -102,7 +102,20 @@ impl Shared {
         let kind = selection.kind;
         let operation =
             PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
-        Ok(selection.select(self.run(operation)?))
+        let replies = self.run(operation)?;
+        Ok(selection.select(replies.whole(&self.router, packed, None)?))
+    }
+
+    /// Runs a pipeline and returns the result of each command.
+    pub(crate) fn pipeline_results(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Result<Value, Error>>, Error> {
+        let packed = &pipeline.get_packed_pipeline();
+        let kind = PipelineKind::of_pipeline(pipeline);
+        let operation =
+            PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
+        Ok(self.run(operation)?.each(&self.router, packed))
     }
 
     /// Runs a packed pipeline on `node`, whatever its keys.
@@ -116,7 +129,8 @@ impl Shared {
         let selection = Selection::of(packed, offset, count)?;
         let kind = selection.kind;
         let operation = PipelineOperation::at_node(&self.router, self, node, packed, kind)?;
-        Ok(selection.select(self.run(operation)?))
+        let replies = self.run(operation)?;
+        Ok(selection.select(replies.whole(&self.router, packed, Some(node))?))
     }
 
     /// Runs an operation: sends what it asks for, until it is done.
