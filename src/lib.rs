@@ -179,6 +179,7 @@
 pub mod aio;
 pub mod command;
 mod config;
+mod connect;
 mod endpoint;
 mod error;
 #[cfg(any(test, fuzzing))]
@@ -198,6 +199,7 @@ pub mod testing;
 mod topology;
 
 pub use config::{Builder, builder};
+pub use endpoint::push::PushSender;
 pub use endpoint::tls::TlsBackend;
 pub use error::{ERROR_KEYS_MAX, Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
 pub use partition::node::{self, NODES_MAX, NodeId, NodeIndex, NodeSpec};
@@ -206,7 +208,7 @@ pub use plan::{
     ScanPosition, SplitWrites, SubscriptionKind, TRANSACTION_ATTEMPTS_MAX,
 };
 pub use redis;
-pub use sync::{Dedicated, Node, PubSub, Scan, ShardedClient, Subscriber};
+pub use sync::{Dedicated, DedicatedPubSub, Node, PubSub, Scan, ShardedClient, Subscriber};
 pub use topology::Topology;
 
 /// Compiles and runs the README's code with the doctests, if the features that it uses are enabled.

@@ -19,7 +19,9 @@ use crate::plan::{
 };
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, CLIENT and other stateful commands work on
-/// it as they do on a connection of redis-rs. For SUBSCRIBE, use a [`Subscriber`](crate::aio::Subscriber).
+/// it as they do on a connection of redis-rs. For SUBSCRIBE, use a [`Subscriber`](crate::aio::Subscriber), or in
+/// RESP3 a command with `set_no_response(true)`, whose messages go to the
+/// [push sender](crate::Builder::push_sender).
 ///
 /// The connection is closed when the handle is dropped, and when one of its futures is dropped before it
 /// completes. It is never reconnected, as its state would be lost: after a failure every call returns an
@@ -78,6 +80,31 @@ impl Dedicated {
         let reply = self.run(operation).await?;
         self.state.replied(args, &reply);
         Ok(reply)
+    }
+
+    /// Sends one packed command that the caller expects no reply to: SUBSCRIBE and its kin in RESP3, which are
+    /// confirmed by push messages. Any other command is replied to all the same.
+    async fn send_without_reply(&mut self, packed: &[u8]) -> RedisResult<Value> {
+        let args = &parse_one(packed)?;
+        let shared = Arc::clone(&self.shared);
+        if !shared.router.is_answered_by_push(args) {
+            return self.send_command(packed).await.map(|_| Value::Nil);
+        }
+        let request = Request { packed, args };
+        let mut exchange = self.state.command_before_ping(&shared.router, request)?;
+        self.exchange(&mut exchange).await;
+        let answers = exchange.into_last().map(|(_, answers)| answers);
+        let mut answers = answers.unwrap_or_default();
+        if let Some(failure) = answers.failure {
+            return Err(failure.without_answer(self.node_name()).into());
+        }
+        match answers.values.pop() {
+            Some(refusal @ Value::ServerError(_)) => {
+                self.lease = None;
+                Ok(refusal)
+            }
+            _ => Ok(Value::Nil),
+        }
     }
 
     /// Sends a packed pipeline and returns `count` of its replies, after the first `offset`.
@@ -161,12 +188,11 @@ impl fmt::Debug for Dedicated {
 impl ConnectionLike for Dedicated {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let reply = self.send_command(&cmd.get_packed_command()).await?;
-            Ok(if cmd.is_no_response() {
-                Value::Nil
-            } else {
-                reply
-            })
+            let packed = cmd.get_packed_command();
+            match cmd.is_no_response() {
+                true => self.send_without_reply(&packed).await,
+                false => self.send_command(&packed).await,
+            }
         })
     }
 

@@ -19,6 +19,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use redis::Value;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
@@ -26,6 +27,7 @@ use crate::aio::multiplexed::{InFlight, OnLastHandle, ReplyProgress, SendQueue};
 use crate::aio::peek::Peek;
 use crate::config::DEFAULT_RESPONSE_TIMEOUT;
 use crate::config::PROBE_AFTER;
+use crate::endpoint::push::PushTarget;
 use crate::plan::{Cause, Failure};
 use crate::policy::IoFailure;
 use crate::resp::{RawFrame, ReplyDecoder};
@@ -60,6 +62,8 @@ pub(super) struct Driver<S> {
     last_probe: Instant,
     /// When requests are taken from the queue.
     coalescing: WriteCoalescing,
+    /// Where push messages go, and the message that the connection is lost.
+    pushes: Option<PushTarget>,
     /// The yield under way while other tasks are given time to add requests.
     coalescing_yield: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -104,8 +108,19 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             last_read: now,
             last_probe: now,
             coalescing,
+            pushes: None,
             coalescing_yield: None,
         }
+    }
+
+    /// Sends push messages to `pushes`.
+    pub(super) fn with_pushes(mut self, pushes: Option<PushTarget>) -> Self {
+        if let Some(target) = pushes.clone() {
+            let handler = move |items: &[Value]| target.message(items);
+            self.decoder.on_push(Box::new(handler));
+        }
+        self.pushes = pushes;
+        self
     }
 
     /// Moves bytes in both directions until nothing can be done. Ready when the connection has ended, with
@@ -145,6 +160,10 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                 Collected::More => {}
                 Collected::Nothing => return Poll::Pending,
                 Collected::Abandoned => {
+                    // With replies still due, its user has given it up after a failure.
+                    if self.in_flight.is_empty() {
+                        self.pushes = None;
+                    }
                     // TLS may hold back the last record that it has encrypted.
                     let _ = ready!(Pin::new(&mut self.stream).poll_flush(cx));
                     return Poll::Ready(Cause::Dropped("the client was dropped".into()));
@@ -434,7 +453,19 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Future for Driver<S> {
         self.queue.run.store(true, Ordering::Relaxed);
         let cause = ready!(self.poll_drive(cx));
         self.close(&cause);
+        self.report_lost();
         Poll::Ready(())
+    }
+}
+
+impl<S> Driver<S> {
+    /// Reports the loss of a connection that had been made, once, to the receiver of its push messages.
+    fn report_lost(&mut self) {
+        if let Some(pushes) = self.pushes.take()
+            && self.queue.is_established.load(Ordering::Relaxed)
+        {
+            pushes.disconnected();
+        }
     }
 }
 
@@ -448,6 +479,7 @@ impl<S> Drop for Driver<S> {
             let text = "its runtime has ended";
             self.queue.close(&Cause::Dropped(text.into()));
         }
+        self.report_lost();
     }
 }
 

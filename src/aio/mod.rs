@@ -30,6 +30,7 @@
 //! * `scan`: [`Scan`], the keys of all nodes as a stream.
 //! * `subscriber`: [`Subscriber`], channels and patterns of all nodes; `pub_sub_connection`: the connection
 //!   to one node and its task; `event_channel`: the bounded queue between those tasks and the subscriber.
+//! * `pubsub`: [`PubSub`], a subscriber with the methods of `redis::aio::PubSub`.
 //!
 //! Under the handles:
 //!
@@ -75,6 +76,7 @@ pub(crate) mod multiplexed;
 mod node;
 pub(crate) mod peek;
 mod pub_sub_connection;
+mod pubsub;
 pub(crate) mod reconnecting;
 mod scan;
 mod shared;
@@ -85,6 +87,7 @@ mod transaction;
 pub use client::ShardedClient;
 pub use dedicated::Dedicated;
 pub use node::Node;
+pub use pubsub::{PubSub, PubSubSink, PubSubStream};
 pub use scan::Scan;
 pub use subscriber::Subscriber;
 

@@ -53,6 +53,8 @@ pub(crate) struct SendQueue {
     pub(crate) state: Mutex<SendQueueState>,
     /// Set by each poll of the driver; cleared by those who test whether it is polled at all.
     pub(crate) run: AtomicBool,
+    /// True once the handshake has succeeded.
+    pub(crate) is_established: AtomicBool,
 }
 
 /// Requests that the driver has not taken yet. None of their bytes has been sent.
@@ -169,6 +171,12 @@ impl MultiplexedConnection {
     /// future waits for them.
     pub(crate) fn drain_on_drop(&self) {
         self.queue.state.lock().on_last_handle = OnLastHandle::Drain;
+    }
+
+    /// Marks that the handshake has succeeded: from now on the connection can be lost.
+    pub(crate) fn set_established(&self) {
+        // `Relaxed` suffices: the flag guards no data.
+        self.queue.is_established.store(true, Ordering::Relaxed);
     }
 
     /// True if the connection has ended.

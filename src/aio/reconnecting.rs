@@ -202,16 +202,12 @@ impl Connector {
     ) -> RedisResult<MultiplexedConnection> {
         // Plain streams are driven by their own type: boxed, each read and write would be a virtual call.
         let connection = match self.endpoint.info.addr() {
-            ConnectionAddr::Tcp(host, port) => drive(
-                self.connect_tcp(host, *port).await?,
-                self.coalescing,
-                closed,
-            ),
-            #[cfg(unix)]
-            ConnectionAddr::Unix(path) => {
-                drive(UnixStream::connect(path).await?, self.coalescing, closed)
+            ConnectionAddr::Tcp(host, port) => {
+                self.drive(self.connect_tcp(host, *port).await?, closed)
             }
-            _ => drive(self.connect_stream().await?, self.coalescing, closed),
+            #[cfg(unix)]
+            ConnectionAddr::Unix(path) => self.drive(UnixStream::connect(path).await?, closed),
+            _ => self.drive(self.connect_stream().await?, closed),
         };
         let handshake = self.handshake();
         if handshake.count() > 0 {
@@ -233,7 +229,25 @@ impl Connector {
             }
             handshake.check(&answers.values)?;
         }
+        connection.set_established();
         Ok(connection)
+    }
+
+    /// Spawns the driver of `stream` on this runtime and returns the handle of the connection. `closed` is
+    /// called when it ends.
+    fn drive<S: Duplex + 'static>(
+        &self,
+        stream: S,
+        closed: impl FnOnce() + Send + 'static,
+    ) -> MultiplexedConnection {
+        let queue = Arc::new(SendQueue::default());
+        let driver = Driver::new(stream, Arc::clone(&queue), self.coalescing)
+            .with_pushes(self.endpoint.pushes.clone());
+        tokio::spawn(async move {
+            driver.await;
+            closed();
+        });
+        MultiplexedConnection::new(queue, current_thread_runtime())
     }
 }
 
@@ -252,25 +266,6 @@ pub(crate) async fn read(
         })
     })
     .await
-}
-
-/// Spawns the driver of `stream` on this runtime and returns the handle of the connection. `closed` is called
-/// when it ends.
-fn drive<S>(
-    stream: S,
-    coalescing: WriteCoalescing,
-    closed: impl FnOnce() + Send + 'static,
-) -> MultiplexedConnection
-where
-    S: Duplex + 'static,
-{
-    let queue = Arc::new(SendQueue::default());
-    let driver = Driver::new(stream, Arc::clone(&queue), coalescing);
-    tokio::spawn(async move {
-        driver.await;
-        closed();
-    });
-    MultiplexedConnection::new(queue, current_thread_runtime())
 }
 
 /// The runtime of the caller if it is a current-thread one: tasks on it only run inside `block_on`, so other

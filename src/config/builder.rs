@@ -11,6 +11,7 @@ use redis::{ConnectionInfo, IntoConnectionInfo};
 
 use crate::command::{CommandTable, Declaration};
 use crate::config::{Settings, limits};
+use crate::endpoint::push::{PushSender, PushTarget};
 use crate::endpoint::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
 use crate::endpoint::{Endpoint, SocketOptions};
 use crate::error::Error;
@@ -58,6 +59,8 @@ pub struct Builder {
     partial_reads: PartialReads,
     settings: Settings,
     tls: TlsOptions,
+    /// Where the push messages of all nodes go.
+    pub(super) push_sender: Option<Arc<dyn PushSender>>,
 }
 
 /// A node and how to reach it.
@@ -120,6 +123,7 @@ impl Builder {
                 max_clients: DEFAULT_MAX_CLIENTS,
             },
             tls: TlsOptions::default(),
+            push_sender: None,
         }
     }
 
@@ -370,10 +374,13 @@ impl Builder {
         let topology = Topology::new(specs, self.partitioner)?.with_endpoints(&infos)?;
         self.tls.check(topology.nodes())?;
         let endpoint = |(node, info): (&NodeSpec, ConnectionInfo)| {
+            let pushes = self.push_sender.as_ref();
+            let pushes = pushes.map(|sender| PushTarget::new(sender, node.name(), &info));
             Ok(Endpoint {
                 address: node.address().to_owned(),
                 tls: self.tls.for_node(node.name(), &info, runtime)?,
                 options: SocketOptions::new(self.settings.tcp_keepalive, info.tcp_settings()),
+                pushes: pushes.transpose()?,
                 info,
             })
         };

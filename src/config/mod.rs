@@ -2,12 +2,14 @@
 //!
 //! * `builder`: [`Builder`], which collects and checks them, and [`ClientConfig`], the checked result, from
 //!   which `sync`, `aio` and `proxy` build their handles.
+//! * `push`: the receiver of RESP3 push messages.
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
 //! Nothing here knows an executor: `build`, `build_async` and `build_proxy` are defined beside what they
 //! build.
 
 pub mod builder;
+mod push;
 mod settings;
 
 pub use builder::Builder;

@@ -6,11 +6,13 @@
 //! * `deadline`: [`Deadline`], the time limit of one request.
 //! * `node_backoff`: [`NodeBackoff`], the outcome of attempts to connect, shared by all connections to a
 //!   node.
+//! * `push`: [`PushSender`](push::PushSender), where the RESP3 push messages of a node's connections go.
 //!
 //! No connection is made here: `sync` and `aio` do that, each in its own way.
 
 mod deadline;
 mod node_backoff;
+pub(crate) mod push;
 pub(crate) mod tls;
 
 use std::io;
@@ -22,6 +24,7 @@ use socket2::{SockRef, TcpKeepalive};
 
 pub(crate) use crate::endpoint::deadline::Deadline;
 pub(crate) use crate::endpoint::node_backoff::{ConnectAttempt, NodeBackoff};
+use crate::endpoint::push::PushTarget;
 use crate::endpoint::tls::Tls;
 use crate::policy::IoFailure;
 
@@ -43,6 +46,8 @@ pub(crate) struct Endpoint {
     pub(crate) tls: Option<Tls>,
     /// Options of TCP sockets.
     pub(crate) options: SocketOptions,
+    /// Where push messages go. `None` drops them.
+    pub(crate) pushes: Option<PushTarget>,
 }
 
 /// Options that are set on a new TCP socket.

@@ -36,6 +36,8 @@ use crate::plan::operation::{CommandOperation, PipelineOperation, Request, Scrip
 use crate::plan::request::{PipelineSummary, check_each};
 use crate::plan::watch::{WatchState, exec_abort};
 use crate::plan::{Exchange, ExpectedEnd, PipelineKind, RoutedCommand, Router, TransactionState};
+#[cfg(feature = "tokio-comp")]
+use crate::resp::PING;
 use crate::resp::{DISCARD, UNWATCH};
 
 /// How the keys of requests over a dedicated connection are checked.
@@ -166,6 +168,25 @@ impl DedicatedState {
         let routed = self.check(router, request.args)?;
         let packed = request.packed.to_vec();
         let request = NodeRequest::pinned(self.node, packed, 0, ExpectedEnd::Any);
+        Ok(Exchange::new([request], routed.blocking, 1))
+    }
+
+    /// Checks one command that RESP3 replies to with push messages, and puts a PING behind it, whose reply shows that
+    /// the node has done it. An error reply of the node stands in its place: the reply to the PING is then still due,
+    /// and the connection must be closed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`command`](Self::command).
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) fn command_before_ping(
+        &mut self,
+        router: &Router,
+        request: Request<'_>,
+    ) -> Result<Exchange, Error> {
+        let routed = self.check(router, request.args)?;
+        let packed = [request.packed, PING].concat();
+        let request = NodeRequest::pinned(self.node, packed, 1, ExpectedEnd::Any);
         Ok(Exchange::new([request], routed.blocking, 1))
     }
 

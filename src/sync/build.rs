@@ -7,6 +7,8 @@ use crate::endpoint::Endpoint;
 use crate::endpoint::tls::Runtime;
 use crate::error::Error;
 use crate::plan::PoolUse;
+#[cfg(feature = "tokio-comp")]
+use crate::sync::async_client::AsyncClient;
 use crate::sync::connection::Connector;
 use crate::sync::executor::{Executor, NodePools};
 use crate::sync::pool::{Pool, PoolSettings};
@@ -23,11 +25,15 @@ impl Builder {
     /// its feature is not enabled or its certificates cannot be read.
     pub fn build(self) -> Result<ShardedClient, Error> {
         let config: ClientConfig = self.config(Runtime::Blocking)?;
+        #[cfg(feature = "tokio-comp")]
+        let async_client = AsyncClient::new(config.clone());
         Ok(ShardedClient::from_shared(Shared {
             executor: executor(config.endpoints, &config.settings),
             router: config.router,
             scripts: RwLock::default(),
             db: config.db,
+            #[cfg(feature = "tokio-comp")]
+            async_client,
         }))
     }
 }

@@ -65,6 +65,11 @@ impl ShardedClient {
         }
     }
 
+    /// The shared state.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// The nodes and their placement: an immutable snapshot.
     pub fn topology(&self) -> Arc<Topology> {
         Arc::clone(self.shared.router.topology())

@@ -84,6 +84,8 @@ impl Connector {
         let mut stream = RespStream::connect(&self.endpoint, deadline)?;
         let handshake = Handshake::new(self.endpoint.info.redis_settings());
         self.run_handshake(&mut stream, &handshake, deadline)?;
+        // Not before: a connection that cannot be made is not lost.
+        stream.set_pushes(self.endpoint.pushes.clone());
         Ok(NodeConnection {
             stream: Box::new(stream),
             last_used: deadline.start,
@@ -176,6 +178,11 @@ impl NodeConnection {
             cause,
             sent: Delivery::MaybeSent,
         })
+    }
+
+    /// Reports that the connection is lost, once, to the receiver of its push messages.
+    pub(super) fn lost(&mut self) {
+        self.stream.lost();
     }
 
     /// True if the server has closed the connection, as far as its socket shows; no request is sent.

@@ -59,6 +59,11 @@ impl Executor {
         Deadline::start(blocking.with_response(self.response_timeout))
     }
 
+    /// Maximum duration of a request that the server does not hold back.
+    pub(crate) fn response_timeout(&self) -> Option<Duration> {
+        self.response_timeout
+    }
+
     /// How to make a connection to `node` outside of the pools, and how long that may take.
     pub(super) fn pub_sub_connector(&self, node: NodeIndex) -> (Connector, Duration) {
         self.nodes[node.get()].shared.connector()
@@ -99,9 +104,9 @@ impl Executor {
         }
     }
 
-    /// Sends everything that is pending, until nothing is.
-    pub(crate) fn exchange(&self, exchange: &mut Exchange) {
-        let limit = exchange.begin(Instant::now(), self.response_timeout);
+    /// Sends everything that is pending, until nothing is. `timeout` stands for the response timeout.
+    pub(crate) fn exchange_within(&self, exchange: &mut Exchange, timeout: Option<Duration>) {
+        let limit = exchange.begin(Instant::now(), timeout);
         let deadline = Deadline::start(limit);
         let blocking = exchange.blocking_time();
         while exchange.poll(Instant::now()) {

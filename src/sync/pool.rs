@@ -143,6 +143,7 @@ impl Pool {
                     match self.check_liveness(&mut connection, deadline) {
                         Liveness::Good => return Ok(connection),
                         Liveness::Gone => {
+                            connection.lost();
                             // Closed before its slot is given to another thread, so that the server never
                             // sees more than `size` connections.
                             drop(connection);

@@ -4,7 +4,7 @@
 //! [`Executor::call`]. Everything else is an [`Operation`], polled in a loop.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use redis::{Pipeline, RedisResult, Value};
@@ -15,6 +15,8 @@ use crate::plan::{
     CommandOperation, Operation, PipelineKind, PipelineOperation, Request, RoutedCommand, Router,
     ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
+#[cfg(feature = "tokio-comp")]
+use crate::sync::async_client::AsyncClient;
 use crate::sync::executor::Executor;
 
 /// State that all handles of a client share.
@@ -28,6 +30,9 @@ pub(crate) struct Shared {
     pub(crate) scripts: RwLock<Arc<ScriptCache>>,
     /// The database that all nodes use.
     pub(crate) db: i64,
+    /// The client on tokio of the same description.
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) async_client: AsyncClient,
 }
 
 impl ScriptStore for Shared {
@@ -133,11 +138,34 @@ impl Shared {
         Ok(selection.select(replies.whole(&self.router, packed, Some(node))?))
     }
 
+    /// Runs one packed command, routed by its keys, with `timeout` in place of the response timeout.
+    pub(crate) fn request_within(
+        &self,
+        packed: &[u8],
+        timeout: Option<Duration>,
+    ) -> Result<Value, Error> {
+        let args = &parse_one(packed)?;
+        let routed = self.router.route(args, &|| self.snapshot());
+        let request = Request { packed, args };
+        let entropy = rand::random();
+        let operation = CommandOperation::new(&self.router, self, request, routed, (), entropy);
+        self.run_within(operation, timeout)
+    }
+
     /// Runs an operation: sends what it asks for, until it is done.
-    fn run<T>(&self, mut operation: impl Operation<Replies = Vec<Value>, Output = T>) -> T {
+    fn run<T>(&self, operation: impl Operation<Replies = Vec<Value>, Output = T>) -> T {
+        self.run_within(operation, self.executor.response_timeout())
+    }
+
+    /// Runs an operation with `timeout` in place of the response timeout.
+    fn run_within<T>(
+        &self,
+        mut operation: impl Operation<Replies = Vec<Value>, Output = T>,
+        timeout: Option<Duration>,
+    ) -> T {
         loop {
             match operation.poll(Instant::now()) {
-                Step::Send(exchange) => self.executor.exchange(exchange),
+                Step::Send(exchange) => self.executor.exchange_within(exchange, timeout),
                 Step::Done(result) => return result,
             }
         }
