@@ -7,8 +7,9 @@
 //! What the adapter does by itself, because redis-rs' tests ask it of a client and a sharded client has no like of it:
 //!
 //! * `Client::open` finds the three further servers by the port of the first; see `four-servers.rs`.
-//! * A connection is opened by a PING to all nodes, so that a refusal or a wrong password shows where redis-rs shows it.
-//! * A timeout that is changed on a live connection gives it a new client.
+//! * A connection is opened when the first server listens; then `get_connection` asks one of the nodes.
+//! * A timeout or a receiver of push messages that is set on a live connection gives it a new client.
+//! * PING on a connection with subscriptions is an UNSUBSCRIBE of nothing, with the answer of a server to PING.
 //! * MONITOR is a connection of redis-rs to the first server.
 
 mod client;

@@ -2,9 +2,10 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use redis_rs::{ConnectionAddr, ConnectionInfo};
+use redis_rs::{ConnectionAddr, ConnectionInfo, PushInfo};
 use redis_sharding::partition::from_fn;
 use redis_sharding::{Builder, ShardedClient};
 
@@ -14,6 +15,7 @@ pub struct Nodes {
     info: ConnectionInfo,
     pub connect_timeout: Option<Duration>,
     pub response_timeout: Option<Option<Duration>>,
+    push_sender: Option<Arc<dyn Fn(PushInfo) + Send + Sync>>,
 }
 
 impl Nodes {
@@ -22,7 +24,17 @@ impl Nodes {
             info,
             connect_timeout: None,
             response_timeout: None,
+            push_sender: None,
         }
+    }
+
+    /// Sets the receiver of push messages, of whichever node.
+    pub fn set_push_sender(&mut self, sender: impl Fn(PushInfo) + Send + Sync + 'static) {
+        self.push_sender = Some(Arc::new(sender));
+    }
+
+    pub fn is_resp3(&self) -> bool {
+        self.info.redis_settings().protocol().supports_resp3()
     }
 
     /// The server that the test has started.
@@ -55,6 +67,10 @@ impl Nodes {
         }
         if let Some(timeout) = self.response_timeout {
             builder = builder.response_timeout(timeout);
+        }
+        // Over RESP2 redis-rs never calls it, and the builder refuses it.
+        if let Some(sender) = self.push_sender.clone().filter(|_| self.is_resp3()) {
+            builder = builder.push_sender(move |_: &str, push: PushInfo| sender(push));
         }
         builder
     }

@@ -4,29 +4,23 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use redis_rs::{
-    Cmd, ConnectionLike, ControlFlow, FromRedisValue, Msg, PubSubCommands, PushInfo, PushKind,
-    RedisError, RedisResult, ToRedisArgs, Value, cmd,
+    Cmd, ConnectionLike, ControlFlow, FromRedisValue, Msg, PubSubCommands, PushInfo, RedisResult,
+    ToRedisArgs, Value, cmd,
 };
-use redis_sharding::{Event, ShardedClient, Subscriber};
+use redis_sharding::ShardedClient;
 
 use crate::nodes::Nodes;
 
 pub struct Connection {
     nodes: Nodes,
     client: ShardedClient,
-    push_sender: Option<Sender<PushInfo>>,
 }
 
 impl Connection {
     pub(crate) fn open(nodes: Nodes) -> RedisResult<Self> {
         nodes.reach()?;
-        let mut client = nodes.builder().build()?;
-        cmd("PING").exec(&mut client)?;
-        Ok(Self {
-            nodes,
-            client,
-            push_sender: None,
-        })
+        let client = nodes.builder().build()?.get_connection()?;
+        Ok(Self { nodes, client })
     }
 
     pub(crate) fn client(&mut self) -> &mut ShardedClient {
@@ -40,12 +34,19 @@ impl Connection {
     }
 
     pub fn set_push_sender(&mut self, sender: Sender<PushInfo>) {
-        self.push_sender = Some(sender);
+        self.nodes
+            .set_push_sender(move |push| drop(sender.send(push)));
+        self.client = self.nodes.builder().build().expect("it was built before");
     }
 
     pub fn as_pubsub(&mut self) -> PubSub<'_> {
+        let mut pubsub = self.client.as_pubsub();
+        let timeout = self.nodes.response_timeout.flatten();
+        pubsub
+            .set_read_timeout(timeout)
+            .expect("a timeout is not zero");
         PubSub {
-            subscriber: self.client.subscriber(),
+            pubsub,
             connection: self,
         }
     }
@@ -108,9 +109,7 @@ impl PubSubCommands for Connection {
         F: FnMut(Msg) -> ControlFlow<U>,
         C: ToRedisArgs,
     {
-        let mut pubsub = self.as_pubsub();
-        pubsub.subscribe(channels)?;
-        pubsub.run(handle)
+        self.client.subscribe(channels, handle)
     }
 
     fn psubscribe<P, F, U>(&mut self, patterns: P, handle: F) -> RedisResult<U>
@@ -118,33 +117,31 @@ impl PubSubCommands for Connection {
         F: FnMut(Msg) -> ControlFlow<U>,
         P: ToRedisArgs,
     {
-        let mut pubsub = self.as_pubsub();
-        pubsub.psubscribe(patterns)?;
-        pubsub.run(handle)
+        self.client.psubscribe(patterns, handle)
     }
 }
 
-/// redis-rs' `PubSub`, which is a [`Subscriber`].
+/// redis-rs' `PubSub`, which is the client's, with a PING.
 pub struct PubSub<'a> {
-    subscriber: Subscriber,
+    pubsub: redis_sharding::PubSub,
     connection: &'a mut Connection,
 }
 
 impl PubSub<'_> {
     pub fn subscribe(&mut self, channels: impl ToRedisArgs) -> RedisResult<()> {
-        Ok(self.subscriber.subscribe(channels)?)
+        self.pubsub.subscribe(channels)
     }
 
     pub fn psubscribe(&mut self, patterns: impl ToRedisArgs) -> RedisResult<()> {
-        Ok(self.subscriber.psubscribe(patterns)?)
+        self.pubsub.psubscribe(patterns)
     }
 
     pub fn unsubscribe(&mut self, channels: impl ToRedisArgs) -> RedisResult<()> {
-        Ok(self.subscriber.unsubscribe(channels)?)
+        self.pubsub.unsubscribe(channels)
     }
 
     pub fn punsubscribe(&mut self, patterns: impl ToRedisArgs) -> RedisResult<()> {
-        Ok(self.subscriber.punsubscribe(patterns)?)
+        self.pubsub.punsubscribe(patterns)
     }
 
     pub fn ping<T: FromRedisValue>(&mut self) -> RedisResult<T> {
@@ -152,50 +149,21 @@ impl PubSub<'_> {
     }
 
     pub fn ping_message<T: FromRedisValue>(&mut self, text: &str) -> RedisResult<T> {
-        cmd("PING").exec(&mut self.connection.client)?;
+        self.pubsub.unsubscribe(NO_CHANNEL)?;
         Ok(T::from_redis_value(pong(&self.connection.nodes, text))?)
     }
 
     pub fn get_message(&mut self) -> RedisResult<Msg> {
-        let timeout = self.connection.nodes.response_timeout.flatten();
-        loop {
-            match self.subscriber.next_event(timeout) {
-                Some(Event::Message(message)) => return Ok(msg(message)),
-                Some(_) => {}
-                None => {
-                    return Err(RedisError::from(std::io::Error::from(
-                        std::io::ErrorKind::WouldBlock,
-                    )));
-                }
-            }
-        }
-    }
-
-    fn run<U>(&mut self, mut handle: impl FnMut(Msg) -> ControlFlow<U>) -> RedisResult<U> {
-        loop {
-            if let ControlFlow::Break(value) = handle(self.get_message()?) {
-                return Ok(value);
-            }
-        }
+        self.pubsub.get_message()
     }
 }
 
-/// A message as redis-rs has it.
-pub(crate) fn msg(message: redis_sharding::Message) -> Msg {
-    let (kind, pattern) = match message.pattern {
-        Some(pattern) => (PushKind::PMessage, Some(pattern)),
-        None => (PushKind::Message, None),
-    };
-    let words = pattern
-        .into_iter()
-        .chain([message.channel, message.payload]);
-    let data = words.map(Value::BulkString).collect();
-    Msg::from_push_info(PushInfo { kind, data }).expect("it is a message")
-}
+/// A channel that nothing subscribes to. The end of its subscription is a round trip, as PING.
+pub(crate) const NO_CHANNEL: &str = "redis-rs-suite: no channel";
 
 /// What a server answers to PING on a connection with subscriptions.
 pub(crate) fn pong(nodes: &Nodes, text: &str) -> Value {
-    if nodes.first().redis_settings().protocol().supports_resp3() {
+    if nodes.is_resp3() {
         let text = if text.is_empty() { "PONG" } else { text };
         Value::SimpleString(text.to_owned())
     } else {

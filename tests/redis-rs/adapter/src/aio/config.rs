@@ -17,7 +17,7 @@ macro_rules! config {
         pub struct $name {
             connection_timeout: Option<Option<Duration>>,
             response_timeout: Option<Option<Duration>>,
-            pub(crate) push_sender: Option<Arc<dyn AsyncPushSender>>,
+            push_sender: Option<Arc<dyn AsyncPushSender>>,
         }
 
         impl $name {
@@ -50,13 +50,16 @@ macro_rules! config {
                 self
             }
 
-            /// Applies the timeouts.
+            /// Applies the settings.
             pub(crate) fn apply(&self, nodes: &mut Nodes) {
                 if let Some(timeout) = self.connection_timeout {
                     nodes.connect_timeout = Some(timeout.unwrap_or(CONNECT_MAX));
                 }
                 if let Some(timeout) = self.response_timeout {
                     nodes.response_timeout = Some(timeout);
+                }
+                if let Some(sender) = self.push_sender.clone() {
+                    nodes.set_push_sender(move |push| drop(sender.send(push)));
                 }
             }
         }

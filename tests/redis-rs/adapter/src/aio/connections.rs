@@ -29,8 +29,8 @@ macro_rules! connection {
             }
 
             pub(crate) async fn open(nodes: Nodes, config: &$config) -> RedisResult<Self> {
-                let mut connection = Self::lazy(nodes, config)?;
-                cmd("PING").exec_async(&mut connection.client).await?;
+                let connection = Self::lazy(nodes, config)?;
+                connection.client.get_multiplexed_async_connection().await?;
                 Ok(connection)
             }
 
@@ -75,13 +75,7 @@ macro_rules! connection {
             }
 
             async fn change(&mut self, command: &str, names: impl ToRedisArgs) -> RedisResult<()> {
-                if !self
-                    .nodes
-                    .first()
-                    .redis_settings()
-                    .protocol()
-                    .supports_resp3()
-                {
+                if !self.nodes.is_resp3() {
                     return Err(RedisError::from((
                         ErrorKind::InvalidClientConfig,
                         "RESP3 is required",

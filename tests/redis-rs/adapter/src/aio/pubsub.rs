@@ -1,17 +1,14 @@
-//! [`PubSub`], which is a [`Subscriber`] with a task of its own.
+//! [`PubSub`]: the client's, with a PING.
 
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
-use redis_rs::{FromRedisValue, Msg, RedisError, RedisResult, ToRedisArgs, cmd};
-use redis_sharding::Event;
-use redis_sharding::aio::Subscriber;
-use tokio::sync::{mpsc, oneshot};
+use redis_rs::{FromRedisValue, Msg, RedisResult, ToRedisArgs};
+use redis_sharding::aio;
 
 use crate::nodes::Nodes;
-use crate::sync::{msg, pong};
+use crate::sync::{NO_CHANNEL, pong};
 
 pub struct PubSub {
     sink: PubSubSink,
@@ -21,31 +18,19 @@ pub struct PubSub {
 #[derive(Clone)]
 pub struct PubSubSink {
     nodes: Nodes,
-    requests: mpsc::UnboundedSender<Request>,
+    sink: aio::PubSubSink,
 }
 
-pub struct PubSubStream {
-    messages: mpsc::UnboundedReceiver<Msg>,
-}
-
-/// A change of subscriptions, or nothing at all.
-struct Request {
-    change: &'static str,
-    names: Vec<Vec<u8>>,
-    reply: oneshot::Sender<RedisResult<()>>,
-}
+pub struct PubSubStream(aio::PubSubStream);
 
 impl PubSub {
     pub(crate) async fn open(nodes: &Nodes) -> RedisResult<Self> {
-        let mut client = nodes.builder().build_async()?;
-        cmd("PING").exec_async(&mut client).await?;
-        let (requests, received) = mpsc::unbounded_channel();
-        let (sender, messages) = mpsc::unbounded_channel();
-        tokio::spawn(run(client.subscriber(), received, sender));
+        let client = nodes.builder().build_async()?;
+        let (sink, stream) = client.get_async_pubsub().await?.split();
         let nodes = nodes.clone();
         Ok(Self {
-            sink: PubSubSink { nodes, requests },
-            stream: PubSubStream { messages },
+            sink: PubSubSink { nodes, sink },
+            stream: PubSubStream(stream),
         })
     }
 
@@ -80,19 +65,19 @@ impl PubSub {
 
 impl PubSubSink {
     pub async fn subscribe(&mut self, channels: impl ToRedisArgs) -> RedisResult<()> {
-        self.request("SUBSCRIBE", channels.to_redis_args()).await
+        self.sink.subscribe(channels).await
     }
 
     pub async fn unsubscribe(&mut self, channels: impl ToRedisArgs) -> RedisResult<()> {
-        self.request("UNSUBSCRIBE", channels.to_redis_args()).await
+        self.sink.unsubscribe(channels).await
     }
 
     pub async fn psubscribe(&mut self, patterns: impl ToRedisArgs) -> RedisResult<()> {
-        self.request("PSUBSCRIBE", patterns.to_redis_args()).await
+        self.sink.psubscribe(patterns).await
     }
 
     pub async fn punsubscribe(&mut self, patterns: impl ToRedisArgs) -> RedisResult<()> {
-        self.request("PUNSUBSCRIBE", patterns.to_redis_args()).await
+        self.sink.punsubscribe(patterns).await
     }
 
     pub async fn ping<T: FromRedisValue>(&mut self) -> RedisResult<T> {
@@ -100,19 +85,8 @@ impl PubSubSink {
     }
 
     pub async fn ping_message<T: FromRedisValue>(&mut self, text: &str) -> RedisResult<T> {
-        self.request("PING", Vec::new()).await?;
+        self.sink.unsubscribe(NO_CHANNEL).await?;
         Ok(T::from_redis_value(pong(&self.nodes, text))?)
-    }
-
-    async fn request(&mut self, change: &'static str, names: Vec<Vec<u8>>) -> RedisResult<()> {
-        let (reply, answer) = oneshot::channel();
-        let request = Request {
-            change,
-            names,
-            reply,
-        };
-        self.requests.send(request).map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())?
     }
 }
 
@@ -120,41 +94,6 @@ impl Stream for PubSubStream {
     type Item = Msg;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Msg>> {
-        self.messages.poll_recv(context)
+        Pin::new(&mut self.0).poll_next(context)
     }
-}
-
-/// Ends with the stream: without a reader there is nothing to subscribe for.
-async fn run(
-    mut subscriber: Subscriber,
-    mut requests: mpsc::UnboundedReceiver<Request>,
-    messages: mpsc::UnboundedSender<Msg>,
-) {
-    loop {
-        tokio::select! {
-            () = messages.closed() => return,
-            Some(request) = requests.recv() => {
-                let names = request.names;
-                let result = match request.change {
-                    "SUBSCRIBE" => subscriber.subscribe(names).await,
-                    "UNSUBSCRIBE" => subscriber.unsubscribe(names).await,
-                    "PSUBSCRIBE" => subscriber.psubscribe(names).await,
-                    "PUNSUBSCRIBE" => subscriber.punsubscribe(names).await,
-                    _ => Ok(()),
-                };
-                let _ = request.reply.send(result.map_err(RedisError::from));
-            }
-            event = subscriber.next_event(None) => match event {
-                Some(Event::Message(message)) => {
-                    let _ = messages.send(msg(message));
-                }
-                Some(_) => {}
-                None => return,
-            }
-        }
-    }
-}
-
-fn ended() -> RedisError {
-    RedisError::from(io::Error::from(io::ErrorKind::BrokenPipe))
 }
