@@ -180,11 +180,8 @@ fn echo() -> redis::Cmd {
 
 /// Succeeds if a node has answered, whatever it has answered: only a refused login is an error of the connection.
 fn answered(reply: Result<Value, Error>) -> Result<(), Error> {
-    if let Value::ServerError(refusal) = reply? {
-        let error = Error::from_server(&refusal, None);
-        if error.kind() == ErrorKind::Auth {
-            return Err(error);
-        }
+    match reply {
+        Err(error) if error.kind() != ErrorKind::Redis => Err(error),
+        _ => Ok(()),
     }
-    Ok(())
 }

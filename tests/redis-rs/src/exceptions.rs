@@ -1,13 +1,16 @@
 //! The list of cases that cannot pass.
 //!
 //! A heading in brackets is the reason of the cases below it. A case is a line: its file, its name, and the conditions
-//! under which it cannot pass; all must hold. `#` begins a comment.
+//! under which it cannot pass; all must hold. With `sometimes` among them it may also pass. `#` begins a comment.
 
 use std::fmt;
 
 use anyhow::{Result, bail};
 
 use crate::outcome::Case;
+
+/// The condition of cases that pass or not by chance.
+const SOMETIMES: &str = "sometimes";
 
 /// How the cases are run.
 #[derive(Default)]
@@ -39,6 +42,7 @@ impl Mode {
             "resp3" => self.resp3,
             "before-8" => self.server_major < 8,
             "since-8" => self.server_major >= 8,
+            SOMETIMES => true,
             _ => return None,
         })
     }
@@ -93,18 +97,24 @@ impl Exceptions {
 
     /// The reason why `case` cannot pass in this mode.
     pub fn reason(&self, case: &Case, mode: &Mode) -> Option<&str> {
+        self.line(case, mode).map(|line| line.reason.as_str())
+    }
+
+    /// Whether a case of the list may pass nevertheless.
+    pub fn may_pass(&self, case: &Case, mode: &Mode) -> bool {
+        self.line(case, mode)
+            .is_some_and(|line| line.conditions.iter().any(|word| word == SOMETIMES))
+    }
+
+    fn line(&self, case: &Case, mode: &Mode) -> Option<&Exception> {
         let case = case.to_string();
-        let holds = |line: &&Exception| {
+        self.lines.iter().find(|line| {
             line.case == case
                 && line
                     .conditions
                     .iter()
                     .all(|word| mode.holds(word) == Some(true))
-        };
-        self.lines
-            .iter()
-            .find(holds)
-            .map(|line| line.reason.as_str())
+        })
     }
 
     /// Refuses lines that are about no case.

@@ -55,7 +55,7 @@ fn main() -> Result<ExitCode> {
     }
     cases.retain(|case| options.selects(case));
     println!("{} of {known} cases, {}", cases.len(), options.mode);
-    let outcomes = run(&options, &cases)?;
+    let outcomes = run(&options, &exceptions, &cases)?;
     let true_list = report::print(&options, &exceptions, &cases, &outcomes);
     Ok(if true_list {
         ExitCode::SUCCESS
@@ -98,7 +98,10 @@ impl Options {
 
 /// Runs the cases, each in a process of its own, as many at once as there are cores. redis-rs runs its tests one after
 /// another: a panic hook that they set is the process's.
-fn run(options: &Options, cases: &[Case]) -> Result<Vec<Outcome>> {
+///
+/// A case that fails and is not listed is run again, alone: some wait for milliseconds only, in which a busy machine
+/// does not get to them.
+fn run(options: &Options, exceptions: &Exceptions, cases: &[Case]) -> Result<Vec<Outcome>> {
     let sockets = tempfile::Builder::new()
         .prefix("redis-rs-suite")
         .tempdir()?;
@@ -111,7 +114,8 @@ fn run(options: &Options, cases: &[Case]) -> Result<Vec<Outcome>> {
                 let Some(index) = next.lock().expect("no panics").next() else {
                     return Ok(());
                 };
-                let outcome = cases[index].run(options, sockets.path())?;
+                let is_exception = exceptions.reason(&cases[index], &options.mode).is_some();
+                let outcome = cases[index].run(options, sockets.path(), is_exception)?;
                 outcomes.lock().expect("no panics")[index] = Some(outcome);
             }
         };
@@ -123,8 +127,17 @@ fn run(options: &Options, cases: &[Case]) -> Result<Vec<Outcome>> {
     });
     results.into_iter().collect::<Result<Vec<()>>>()?;
     let outcomes = outcomes.into_inner().expect("no panics");
-    outcomes
+    let mut outcomes = outcomes
         .into_iter()
         .collect::<Option<Vec<_>>>()
-        .context("a case was not run")
+        .context("a case was not run")?;
+    for (case, outcome) in cases.iter().zip(&mut outcomes) {
+        if !outcome.passed && exceptions.reason(case, &options.mode).is_none() {
+            *outcome = case.run(options, sockets.path(), false)?;
+            if outcome.passed {
+                println!("passed when it was run again: {case}");
+            }
+        }
+    }
+    Ok(outcomes)
 }

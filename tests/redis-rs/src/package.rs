@@ -110,7 +110,6 @@ fn cargo(arguments: &[&str]) -> Result<Vec<u8>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(arguments)
-        .arg("--locked")
         .current_dir(FOLDER)
         .stderr(std::process::Stdio::inherit())
         .output()?;
