@@ -28,8 +28,9 @@ fn main() -> Result<()> {
     let options: Vec<OsString> = env::args_os().skip(1).collect();
     let mut command = Command::new(&server);
     command.args(&options);
+    // Also of the first server, whose parent is the test: one that is stopped because it hangs stops no server.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
     if let Some(socket) = env::var_os(SOCKET) {
-        set_parent_process_death_signal(Some(Signal::KILL))?;
         command
             .args(["--port", "0", "--logfile", "/dev/null", "--unixsocket"])
             .arg(socket);
