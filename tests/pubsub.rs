@@ -233,7 +233,7 @@ fn subscribe_to_a_dead_node_is_nodedown_and_takes_effect_later() {
     assert_eq!(message(&mut subscriber).payload, b"hello");
     assert_eq!(
         subscriber.subscribe(&[] as &[&str]).unwrap_err().kind(),
-        ErrorKind::Unroutable
+        ErrorKind::Redis
     );
 }
 

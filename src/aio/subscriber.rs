@@ -96,8 +96,8 @@ impl Subscriber {
     ///
     /// # Errors
     ///
-    /// [`Unroutable`](crate::ErrorKind::Unroutable) without a channel, or for one without an owner;
-    /// [`Redis`](crate::ErrorKind::Redis) when a node refuses; [`Auth`](crate::ErrorKind::Auth),
+    /// [`Redis`](crate::ErrorKind::Redis) without a channel, as a server replies, and when a node refuses;
+    /// [`Unroutable`](crate::ErrorKind::Unroutable) for a channel without an owner; [`Auth`](crate::ErrorKind::Auth),
     /// [`NodeDown`](crate::ErrorKind::NodeDown) or [`Timeout`](crate::ErrorKind::Timeout) when a node does
     /// not confirm in time: the subscription is then made as soon as the node can be reached, unless it is
     /// ended before.
@@ -223,7 +223,7 @@ impl Subscriber {
         names: Vec<Vec<u8>>,
     ) -> Result<(), Error> {
         if names.is_empty() {
-            return Err(nothing_to_do());
+            return Err(nothing_to_do(change, kind));
         }
         let router = &self.shared.router;
         // All names are routed before anything is changed: a name without an owner refuses the whole call.

@@ -237,7 +237,7 @@ impl DedicatedState {
                 exec_abort(),
             ));
         }
-        let summary = self.check_all(router, packed)?;
+        let summary = self.check_all(router, packed, kind)?;
         let rewritten = summary.rewritten(self.node, packed, kind, &|| scripts.snapshot());
         let (packed, journal) = match rewritten {
             Some(rewritten) => (rewritten.packed, Some(rewritten.journal)),
@@ -284,9 +284,14 @@ impl DedicatedState {
     }
 
     /// Checks every command of a packed pipeline, up to the first that fails.
-    fn check_all(&mut self, router: &Router, packed: &[u8]) -> Result<PipelineSummary, Error> {
+    fn check_all(
+        &mut self,
+        router: &Router,
+        packed: &[u8],
+        kind: PipelineKind,
+    ) -> Result<PipelineSummary, Error> {
         let before = self.transaction;
-        let checked = check_each(packed, |args| self.check(router, args));
+        let checked = check_each(packed, kind, |args| self.check(router, args));
         if checked.is_err() {
             // Nothing is sent, so a MULTI in front of the refused command begins no transaction.
             self.transaction = before;

@@ -22,7 +22,8 @@
 //!   `owners` groups the keys of one request by node, `routed` adds to a plan the properties of its command,
 //!   `explain` prints it.
 //! * `hash_tags`: [`HashTags`], whether keys that share a node only by chance may be used together.
-//! * `refusal`, `lockout`: errors of requests that are refused before anything is sent.
+//! * `refusal`, `lockout`: errors of requests that are refused before anything is sent. `command_errors`: those of
+//!   single commands of a pipeline, as redis-rs lists them.
 //! * `request`: packed pipelines, parsed and planned. `transaction`: MULTI ... EXEC, which must live on one
 //!   node.
 //!
@@ -52,6 +53,7 @@
 
 mod attempts;
 mod batch;
+mod command_errors;
 mod dedicated;
 #[cfg(feature = "testing")]
 mod dry_run;

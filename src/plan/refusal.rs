@@ -103,8 +103,15 @@ pub(super) fn typed_name(command: &CommandSpec) -> String {
 }
 
 /// Error for a request without arguments.
+///
+/// In redis-rs' traits it is the error of redis-rs' own connections: see [`redis_empty_command`].
 pub(super) fn empty_command() -> Error {
-    Error::new(ErrorKind::Unroutable, "the command is empty")
+    Error::new(ErrorKind::Redis, "the command is empty").caused_by(Arc::new(redis_empty_command()))
+}
+
+/// The error of redis-rs' own connections for a command without arguments and for a pipeline without commands.
+pub(super) fn redis_empty_command() -> redis::RedisError {
+    (redis::ErrorKind::Client, "empty command").into()
 }
 
 /// Error for a command that is not in the table. Its name is the first `words` arguments: 2 for an unknown

@@ -14,9 +14,13 @@
 use redis::Value;
 
 use crate::command::BlockingTime;
-use crate::command::{Access, Args, CommandSpec, PackedCommands, Scripting};
+use crate::command::{
+    Access, Args, CommandSpec, PackedCommands, PackedError, PackedProblem, Scripting,
+};
 use crate::error::{Error, ErrorKind};
 use crate::partition::NodeIndex;
+use crate::plan::command_errors::{QueueErrors, at_command};
+use crate::plan::refusal::empty_command;
 use crate::plan::{
     Answers, Batch, CacheSnapshot, NodeRequest, Plan, PlannedTransaction, Rewritten, RoutedCommand,
     Router, Scope, ScriptJournal, ScriptRewriter,
@@ -81,7 +85,12 @@ impl Router {
         // All commands are checked before the first is rewritten: a refused transaction leaves no trace in
         // any cache.
         let mut atomic = PlannedTransaction::default();
-        for_each_inner_command(packed, commands, |args| atomic.add(self, args, snapshot))?;
+        let mut queued = QueueErrors::default();
+        for_each_inner_command(packed, commands, |args| {
+            queued.check(atomic.add(self, args, snapshot))?;
+            Ok(())
+        })?;
+        queued.finish()?;
         let (node, scripting) = (atomic.owner()?, atomic.scripting());
         let rewriter = || ScriptRewriter::new(snapshot(), Scope::AllNodes);
         Ok(PlannedPipeline::of_atomic(
@@ -246,13 +255,15 @@ impl PipelineSummary {
     }
 }
 
-/// Checks every command of a packed pipeline for a dedicated connection, up to the first error.
+/// Checks every command of a packed pipeline for a dedicated connection, up to the first error; of a transaction, all
+/// that a server would refuse to queue.
 ///
 /// # Errors
 ///
 /// The error of `check`, with the number of the command; or when the bytes do not parse.
 pub(crate) fn check_each(
     packed: &[u8],
+    kind: PipelineKind,
     mut check: impl FnMut(&[&[u8]]) -> Result<RoutedCommand, Error>,
 ) -> Result<PipelineSummary, Error> {
     let mut checked = PipelineSummary {
@@ -260,14 +271,25 @@ pub(crate) fn check_each(
         commands: 0,
         scripting: Scripting::No,
     };
-    for_each_command(packed, 0, |_, args| {
-        let routed = check(args)?;
+    // MULTI, which the user has not written.
+    let before = usize::from(kind != PipelineKind::Plain);
+    let mut queued = QueueErrors::default();
+    for_each_command(packed, before, |_, args| {
+        let result = check(args);
+        let routed = match checked.commands < before || kind == PipelineKind::Plain {
+            true => Some(result?),
+            false => queued.check(result)?,
+        };
+        checked.commands += 1;
+        let Some(routed) = routed else {
+            return Ok(());
+        };
         // A server runs the commands of one connection one after another, so their blocking times add up.
         checked.blocking = checked.blocking.then(routed.blocking);
-        checked.commands += 1;
         checked.scripting = checked.scripting.or(routed.scripting);
         Ok(())
     })?;
+    queued.finish()?;
     Ok(checked)
 }
 
@@ -363,8 +385,8 @@ pub(crate) fn parse_one(packed: &[u8]) -> Result<Args<'_>, Error> {
     match commands.next(&mut args) {
         Ok(Some(frame)) if frame.len() == packed.len() => Ok(args),
         Ok(Some(_)) => Err(unreadable("it contains more than one command")),
-        Ok(None) => Err(unreadable("it is empty")),
-        Err(error) => Err(unreadable(&error.to_string())),
+        Ok(None) => Err(empty_command()),
+        Err(error) => Err(malformed_request(&error)),
     }
 }
 
@@ -381,9 +403,9 @@ fn for_each_command<'p>(
     let mut number = 0_usize;
     while let Some(frame) = commands
         .next(&mut args)
-        .map_err(|error| unreadable(&error.to_string()))?
+        .map_err(|error| malformed_request(&error))?
     {
-        visit(frame, &args).map_err(|error| error.at_command(number.saturating_sub(before)))?;
+        visit(frame, &args).map_err(|error| at_command(error, number.saturating_sub(before)))?;
         number += 1;
     }
     Ok(())
@@ -420,9 +442,12 @@ fn for_each_inner_command<'p>(
     }
 }
 
-/// The error of redis-rs' own connections for a pipeline without commands.
-pub(crate) fn empty_pipeline() -> redis::RedisError {
-    (redis::ErrorKind::Client, "empty command").into()
+/// Error for bytes that hold no command where one should be.
+fn malformed_request(error: &PackedError) -> Error {
+    match error.problem {
+        PackedProblem::Empty => empty_command(),
+        _ => unreadable(&error.to_string()),
+    }
 }
 
 /// Error for bytes that are not the packed command or pipeline that they should be.

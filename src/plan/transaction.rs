@@ -13,6 +13,7 @@ use crate::command::{Access, Route, Scripting};
 use crate::error::{Error, ErrorKind, KeyText, Retry, server_error};
 use crate::partition::NodeIndex;
 use crate::plan::batch::{NodeRequest, ReplySlot};
+use crate::plan::command_errors::aborted;
 use crate::plan::refusal::typed_name;
 use crate::plan::{Answers, CacheSnapshot, Router};
 
@@ -191,8 +192,7 @@ impl PlannedTransaction {
     /// # Errors
     ///
     /// When the connection failed: [`Unknown`](ErrorKind::Unknown), unless nothing was sent. When the server
-    /// refused one of the commands: EXECABORT with the cause, which the server's own reply to EXEC does not
-    /// name.
+    /// refused commands: EXECABORT with all of them, which the server's own reply to EXEC does not name.
     pub(crate) fn finish(node: &str, answers: Answers) -> Result<Value, Error> {
         if let Some(failure) = &answers.failure {
             return Err(failure.error(node, 0, Access::Write));
@@ -200,17 +200,22 @@ impl PlannedTransaction {
         let mut values = answers.values;
         // Before EXEC the only replies are OK and QUEUED, or the error of a command that was not queued.
         let exec = values.pop().unwrap_or_default();
-        let refused = values
-            .into_iter()
+        let mut replies = values.into_iter();
+        let multi = match replies.next() {
+            Some(Value::ServerError(error)) => Some(error),
+            _ => None,
+        };
+        let refused: Vec<_> = replies
             .enumerate()
-            .find_map(|(number, value)| match value {
-                Value::ServerError(error) => Some((number, error)),
+            .filter_map(|(index, value)| match value {
+                Value::ServerError(error) => Some((index, error)),
                 _ => None,
-            });
-        match (refused, exec) {
+            })
+            .collect();
+        match (multi, exec) {
             // Without MULTI the server ran the commands one by one as they came in: the error must not look
             // like EXECABORT, which promises that nothing was done.
-            (Some((0, error)), _) => {
+            (Some(error), _) => {
                 let details = error.details().unwrap_or_default();
                 let text = format!(
                     "{details} (MULTI itself was refused: the commands after it may have run one by one)"
@@ -218,17 +223,7 @@ impl PlannedTransaction {
                 let error = server_error(error.code(), &text);
                 Err(Error::from_server(&error, Some(node)).with_retry(Retry::Unsafe))
             }
-            (Some((number, error)), _) => {
-                let details = error.details().unwrap_or_default();
-                let text = format!(
-                    "Transaction discarded because of command {number}: {} {details}",
-                    error.code()
-                );
-                Err(Error::from_server(
-                    &server_error("EXECABORT", &text),
-                    Some(node),
-                ))
-            }
+            (None, _) if !refused.is_empty() => Err(aborted(refused).at_node(node)),
             (None, Value::ServerError(error)) => Err(Error::from_server(&error, Some(node))),
             (None, value) => Ok(value),
         }

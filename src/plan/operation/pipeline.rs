@@ -26,7 +26,8 @@ use crate::partition::NodeIndex;
 use crate::plan::batch::Batch;
 use crate::plan::operation::command::over;
 use crate::plan::operation::{Operation, ScriptStore, Step};
-use crate::plan::request::{PlannedPipeline, empty_pipeline, finish_private, select_replies};
+use crate::plan::refusal::redis_empty_command;
+use crate::plan::request::{PlannedPipeline, finish_private, select_replies};
 use crate::plan::{
     Exchange, ExchangeStep, FunctionRetry, PipelineKind, PipelineReplies, PlannedTransaction,
     Router, ScriptJournal,
@@ -68,10 +69,10 @@ impl Selection {
     ///
     /// # Errors
     ///
-    /// When there are no commands: see [`empty_pipeline`].
+    /// When there are no commands: see [`redis_empty_command`].
     pub(crate) fn of(packed: &[u8], offset: usize, count: usize) -> RedisResult<Self> {
         if packed.is_empty() {
-            return Err(empty_pipeline());
+            return Err(redis_empty_command());
         }
         Ok(Self {
             kind: PipelineKind::of(packed, offset, count),

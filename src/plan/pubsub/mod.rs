@@ -581,12 +581,19 @@ fn text(value: Option<Value>) -> Vec<u8> {
     }
 }
 
-/// Error for a change without a channel or pattern.
-pub(crate) fn nothing_to_do() -> Error {
-    Error::new(
-        ErrorKind::Unroutable,
-        "the request names no channel and no pattern; name at least one",
-    )
+/// Error for a change without a channel or pattern. A server refuses SUBSCRIBE without names, so the error is made of
+/// its words; UNSUBSCRIBE without names would end all subscriptions.
+pub(crate) fn nothing_to_do(change: SubscriptionChange, kind: SubscriptionKind) -> Error {
+    const TEXT: &str = "the request names no channel and no pattern; name at least one";
+    let command = match (change, kind) {
+        (SubscriptionChange::Unsubscribe, _) => return Error::new(ErrorKind::Unroutable, TEXT),
+        (SubscriptionChange::Subscribe, SubscriptionKind::Channel) => "subscribe",
+        (SubscriptionChange::Subscribe, SubscriptionKind::Pattern) => "psubscribe",
+        (SubscriptionChange::Subscribe, SubscriptionKind::Shard) => "ssubscribe",
+    };
+    let text = format!("wrong number of arguments for '{command}' command");
+    let reply = crate::error::server_error("ERR", &text);
+    Error::new(ErrorKind::Redis, TEXT).caused_by(std::sync::Arc::new(reply.into()))
 }
 
 /// Error for a node whose pub/sub connection cannot be read because the operating system refused a thread.

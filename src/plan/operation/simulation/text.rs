@@ -242,8 +242,8 @@ pub(super) fn show_error(error: &Error) -> String {
     let text = error.to_string();
     match error.kind() {
         ErrorKind::Redis => {
-            let code = error.server_reply().map(|reply| reply.code().to_owned());
-            format!("!redis {}", code.unwrap_or_default())
+            let error = redis::RedisError::from(error.clone());
+            format!("!redis {}", error.code().unwrap_or_default())
         }
         ErrorKind::Partial => {
             let parts = error.parts().iter();

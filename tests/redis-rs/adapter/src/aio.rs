@@ -1,0 +1,11 @@
+//! redis-rs' async connections, which are clients of [`redis_sharding::aio`].
+
+mod config;
+mod connections;
+mod pubsub;
+
+pub use redis_rs::aio::*;
+
+pub use config::{AsyncConnectionConfig, ConnectionManagerConfig};
+pub use connections::{ConnectionManager, MultiplexedConnection};
+pub use pubsub::{PubSub, PubSubSink, PubSubStream};
