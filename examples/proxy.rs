@@ -47,6 +47,7 @@ Many Redis or Valkey servers as one, for every program that speaks the Redis pro
                           default: \"normal 0 0 0\" and \"pubsub 32mb 8mb 60\"
   --tcp-keepalive SECONDS idle time after which a client's host is probed, 0 for never; default: 300
   --timeout SECONDS       idle time after which a client is disconnected, 0 for never; default: 0
+  --metrics ADDRESS       serve metrics as Prometheus text over HTTP, such as at 127.0.0.1:9121; needs the feature `cli`
   --partial-reads         KEYS, SCAN, DBSIZE and RANDOMKEY leave out nodes that cannot be reached instead of failing
   --help                  print this help
 
@@ -89,6 +90,10 @@ fn run(words: &[String]) -> Result<(), Failure> {
         .listen
         .as_deref()
         .ok_or("--listen is missing; --help says more")?;
+    // Before the proxy is built, which takes its metrics from the recorder that there is.
+    if let Some(address) = &arguments.metrics {
+        serve_metrics(address)?;
+    }
     let options = &arguments.options;
     let proxy = options.build(arguments.fleet()?.builder()?)?;
     let proxy = proxy.with_accept_error_handler(accept_error_reporter("proxy"));
@@ -107,6 +112,23 @@ fn run(words: &[String]) -> Result<(), Failure> {
     })
 }
 
+#[cfg(feature = "cli")]
+fn serve_metrics(address: &str) -> Result<(), Failure> {
+    let parsed = address.parse().map_err(|_| {
+        let address = shown(address);
+        format!("--metrics takes an IP address and a port, such as 127.0.0.1:9121, not {address}")
+    })?;
+    Ok(redis_sharding::proxy::serve_metrics(parsed)?)
+}
+
+#[cfg(not(feature = "cli"))]
+fn serve_metrics(_: &str) -> Result<(), Failure> {
+    Err(
+        "--metrics needs the feature `cli`: cargo run --release --features cli --example proxy"
+            .into(),
+    )
+}
+
 fn is_broken_pipe(error: &Failure) -> bool {
     let error = error.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
@@ -121,11 +143,12 @@ struct Arguments {
     placement: Option<String>,
     placement_options: Vec<(String, String)>,
     options: ProxyOptions,
+    metrics: Option<String>,
     help: bool,
 }
 
 /// All options that take a value.
-const FLAGS: [&str; 13] = [
+const FLAGS: [&str; 14] = [
     "--listen",
     "--topology",
     "--node",
@@ -139,6 +162,7 @@ const FLAGS: [&str; 13] = [
     "--client-output-buffer-limit",
     "--tcp-keepalive",
     "--timeout",
+    "--metrics",
 ];
 
 impl Arguments {
@@ -186,6 +210,7 @@ impl Arguments {
             let options = &mut arguments.options;
             match flag {
                 "--listen" => arguments.listen = Some(value),
+                "--metrics" => arguments.metrics = Some(value),
                 "--topology" => arguments.topology = Some(value),
                 "--node" => arguments.nodes.push(value),
                 "--placement" => arguments.placement = Some(value),

@@ -1105,6 +1105,29 @@ fn proxy_requires_the_password_of_a_file_or_of_the_environment() {
 }
 
 #[test]
+fn proxy_serves_metrics_to_a_scrape() {
+    let Some(servers) = Servers::start(1) else {
+        return;
+    };
+    // A free port, as the address is not printed.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let words = ["proxy", "--listen", "127.0.0.1:0", "--metrics", &address];
+    let proxy = ToolProxy::start(&mut command(&with_nodes(&words, &named(servers.urls()))));
+    assert_eq!(proxy.client().ask("SET key 1"), "+OK");
+    let mut stream = std::net::TcpStream::connect(&address).unwrap();
+    let request = "GET /metrics HTTP/1.1\r\nHost: proxy\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    assert!(text.contains("node=\"node-0\""), "{text}");
+    let taken = run(&with_nodes(&words, &named(servers.urls())));
+    assert_eq!(taken.code, Some(2), "{taken:?}");
+}
+
+#[test]
 fn proxy_reports_that_it_has_no_files_left_for_connections_and_goes_on() {
     let Some(servers) = Servers::start(1) else {
         return;

@@ -258,7 +258,6 @@ fn unroutable_and_stateful_commands_are_refused_with_a_way_out() {
             ErrorKind::Unroutable,
             "client.node(name)",
         ),
-        (vec!["WATCH", "k"], ErrorKind::Stateful, "transaction"),
         (vec!["MULTI"], ErrorKind::Stateful, "transaction"),
         (vec!["SUBSCRIBE", "news"], ErrorKind::Stateful, "dedicated"),
         (vec!["SELECT", "1"], ErrorKind::Stateful, "dedicated"),
@@ -281,18 +280,25 @@ fn unroutable_and_stateful_commands_are_refused_with_a_way_out() {
 }
 
 #[test]
-fn redis_rs_transaction_function_is_refused_with_a_way_out() {
+fn watch_in_a_pipeline_or_on_a_node_is_refused_with_a_way_out() {
     let Some(servers) = Servers::start(2) else {
         return;
     };
     let mut client = client(&servers);
-    let result: RedisResult<i64> = redis::transaction(&mut client, &["k"], |_, _| Ok(Some(1)));
-    let error = result.unwrap_err();
-    assert_eq!(ErrorKind::of(&error), ErrorKind::Stateful);
-    assert!(
-        error.to_string().contains("client.transaction(keys, ..)"),
-        "{error}"
-    );
+    let mut watch = redis::pipe();
+    watch.cmd("WATCH").arg("k").get("k");
+    let mut node = client.node("node-0").unwrap();
+    for result in [
+        watch.exec(&mut client),
+        cmd("WATCH").arg("k").exec(&mut node),
+    ] {
+        let error = result.unwrap_err();
+        assert_eq!(ErrorKind::of(&error), ErrorKind::Stateful);
+        assert!(
+            error.to_string().contains("client.transaction(keys, ..)"),
+            "{error}"
+        );
+    }
 }
 
 #[test]
@@ -349,10 +355,10 @@ fn pipeline_errors_behave_as_in_redis_rs() {
     let errors = error.into_server_errors().unwrap();
     assert_eq!(errors.len(), 1);
     assert_eq!(errors[0].0, 1, "the error has the number of its command");
-    assert!(
-        errors[0].1.details().unwrap().contains("(node "),
-        "{:?}",
-        errors[0]
+    assert_eq!(
+        errors[0].1.details(),
+        Some("value is not an integer or out of range"),
+        "as the server wrote it"
     );
 
     let all: Vec<RedisResult<Value>> = pipeline.ignore_errors().query(&mut client).unwrap();

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use redis::aio::ConnectionLike;
 use redis::{Cmd, IntoConnectionInfo, Pipeline, RedisFuture, RedisResult, ToRedisArgs, Value};
 
+use crate::aio::watch::Watch;
 use crate::aio::{Dedicated, Node, Scan, Shared, Subscriber};
 use crate::config::Builder;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
+use crate::observe::ClientHealth;
 use crate::partition::NodeIndex;
 use crate::plan::ScanPosition;
-use crate::plan::{Explanation, KeyCheck, ScriptStore, parse_one};
+use crate::plan::{Explanation, NodePing, ScriptStore, parse_one};
 use crate::topology::Topology;
 
 /// A client that spreads data over many Redis or Valkey servers, on tokio.
@@ -21,6 +23,9 @@ use crate::topology::Topology;
 /// is cheap to clone and may be shared by tasks: all of them send over one connection per node, which writes
 /// the requests of many tasks in one go. It connects when a node is first needed, and reconnects in the
 /// background when a connection breaks.
+///
+/// `redis::aio::transaction_async`, WATCH followed by `pipe().atomic()`, and CLIENT SETNAME work as through the
+/// [blocking client](crate::ShardedClient).
 ///
 /// The [module's documentation](crate::aio#dropped-futures) describes the effect of dropping a future.
 ///
@@ -37,7 +42,9 @@ use crate::topology::Topology;
 /// ```
 #[derive(Clone)]
 pub struct ShardedClient {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
+    /// The keys that this handle watches.
+    watch: Watch,
 }
 
 impl ShardedClient {
@@ -66,7 +73,13 @@ impl ShardedClient {
     pub(crate) fn from_shared(shared: Shared) -> Self {
         Self {
             shared: Arc::new(shared),
+            watch: Watch::default(),
         }
+    }
+
+    /// The shared state.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// The nodes and their placement: an immutable snapshot.
@@ -96,6 +109,30 @@ impl ShardedClient {
         indices.map(move |index| Node::new(Arc::clone(&shared), index))
     }
 
+    /// Returns what is known of each node: whether it could be reached when it was last tried, since when, the
+    /// last error, and its connections. `Display` prints one line per node.
+    ///
+    /// Reads what the client remembers and sends nothing, so it is cheap, and a node that has died since it
+    /// was last needed still counts as up. [`ping_nodes`](Self::ping_nodes) asks the nodes.
+    ///
+    /// ```
+    /// use redis_sharding::{NodeState, ShardedClient};
+    ///
+    /// let client = ShardedClient::builder().node("a", "redis://10.0.0.1/").build_async()?;
+    /// let health = client.health();
+    /// assert!(health.is_up() && health.nodes[0].state == NodeState::Unknown, "{health}");
+    /// # Ok::<(), redis_sharding::Error>(())
+    /// ```
+    pub fn health(&self) -> ClientHealth {
+        self.shared.health()
+    }
+
+    /// Sends PING to every node, to all at once, and returns each node's outcome in the order of the topology.
+    /// Takes at most the response timeout; a node that is known to be down fails at once.
+    pub async fn ping_nodes(&self) -> Vec<NodePing> {
+        self.shared.ping_nodes().await
+    }
+
     /// Returns what would become of `cmd`, without sending it. `Display` prints a small table.
     ///
     /// # Errors
@@ -110,20 +147,35 @@ impl ShardedClient {
     }
 
     /// Runs `cmd` and returns this crate's own error, with the outcome of each node: see [`Error::parts`].
-    /// redis-rs' traits flatten it to a `RedisError`. Once polled, the command is executed even if the future
+    /// [`Error`] describes what redis-rs' traits make of it. Once polled, the command is executed even if the future
     /// is dropped.
     ///
     /// # Errors
     ///
     /// Any [`ErrorKind`](crate::ErrorKind) but `Config`.
     pub async fn execute(&self, cmd: &Cmd) -> Result<Value, Error> {
-        let error = match self.shared.request(cmd).await {
-            Ok(Value::ServerError(error)) => Error::from_server(&error),
-            Ok(value) => return Ok(value),
-            Err(error) => error,
-        };
+        let result = self.shared.request(cmd).await;
         let router = &self.shared.router;
-        Err(router.with_keys(error, &cmd.get_packed_command()))
+        result.map_err(|error| router.with_keys(error, &cmd.get_packed_command()))
+    }
+
+    /// Runs a pipeline and returns one result for each command, with this crate's own error, its node and its
+    /// keys, for those that failed: the replies of the other nodes when one of them is down. In redis-rs'
+    /// traits such a pipeline fails as a whole, as it does when the connection to one server breaks.
+    ///
+    /// `ignore` and `ignore_errors` of the pipeline have no effect here. Once polled, the pipeline is executed even if the
+    /// future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When a command is refused, for example because its keys live on several nodes: then none is sent. An
+    /// [atomic](redis::Pipeline::atomic) pipeline fails as a whole; with [`Unknown`](crate::ErrorKind::Unknown)
+    /// if it may have been executed.
+    pub async fn execute_pipeline(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Result<Value, Error>>, Error> {
+        self.shared.pipeline_results(pipeline).await
     }
 
     /// Opens a private connection to the node that owns all of `keys`, for WATCH, CLIENT and everything else
@@ -137,11 +189,11 @@ impl ShardedClient {
     /// [`Timeout`](crate::ErrorKind::Timeout) when no connection can be had.
     pub async fn dedicated(&self, keys: impl ToRedisArgs) -> Result<Dedicated, Error> {
         let keys = keys.to_redis_args();
-        let node = self
+        let (node, check) = self
             .shared
             .router
-            .common_owner(keys.iter().map(Vec::as_slice))?;
-        Dedicated::open(Arc::clone(&self.shared), node, KeyCheck::Owned).await
+            .dedicated_owner(keys.iter().map(Vec::as_slice))?;
+        Dedicated::open(Arc::clone(&self.shared), node, check).await
     }
 
     /// Runs an optimistic transaction over `keys`, which must live on one node: watches them and calls
@@ -223,7 +275,16 @@ impl fmt::Debug for ShardedClient {
 impl ConnectionLike for ShardedClient {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let reply = self.shared.request(cmd).await?;
+            let router = &self.shared.router;
+            let complete = |error| router.with_keys(error, &cmd.get_packed_command());
+            let reply = match self.shared.request(cmd).await {
+                // WATCH is refused on shared connections, but this handle can have one of its own. Boxed, as
+                // it is rare and would be part of the future of every request.
+                Err(refusal) if refusal.kind() == ErrorKind::Stateful => {
+                    Box::pin(self.watch.handle(&self.shared, cmd, refusal)).await?
+                }
+                result => Error::redis_result(result, complete)?,
+            };
             Ok(if cmd.is_no_response() {
                 Value::Nil
             } else {
@@ -238,7 +299,10 @@ impl ConnectionLike for ShardedClient {
         offset: usize,
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
-        Box::pin(self.shared.pipeline(pipeline, offset, count))
+        match self.watch.is_active() && pipeline.is_transaction() {
+            true => Box::pin(self.watch.exec(&self.shared, pipeline, offset, count)),
+            false => Box::pin(self.shared.pipeline(pipeline, offset, count)),
+        }
     }
 
     fn get_db(&self) -> i64 {

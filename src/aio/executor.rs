@@ -19,16 +19,21 @@ use crate::command::{Access, BlockingTime};
 use crate::config::Settings;
 use crate::endpoint::Deadline;
 use crate::endpoint::Endpoint;
+use crate::observe::{ClientHealth, NodeHealth, NodeObserver, PoolHealth, Stopwatch};
 use crate::partition::NodeIndex;
-use crate::plan::{Answers, Cause, Exchange, Failure, NodeExchange, NodeRequest, ResendBudget};
+use crate::plan::{
+    Answers, AttemptKind, Cause, Exchange, ExchangeStep, Failure, NextAttempt, NodeExchange,
+    NodeRequest, RequestOutcome, Retries,
+};
+use crate::policy::RequestOptions;
 
-/// The connections to all nodes.
-#[derive(Debug)]
+/// The connections to all nodes. Clones share them.
+#[derive(Clone, Debug)]
 pub(crate) struct Executor {
     /// In node order: indexed by [`NodeIndex`].
-    nodes: Vec<NodeConnections>,
-    /// Maximum duration of a request that the server does not hold back.
-    response_timeout: Option<Duration>,
+    nodes: Arc<[NodeConnections]>,
+    /// How long requests may take, and when they are sent again.
+    pub(super) options: RequestOptions,
 }
 
 /// The connections to one node.
@@ -40,6 +45,8 @@ struct NodeConnections {
     next: AtomicUsize,
     /// For one user at a time.
     exclusive: Arc<ExclusivePool>,
+    /// Told of the requests.
+    observer: Arc<NodeObserver>,
 }
 
 impl Executor {
@@ -52,12 +59,14 @@ impl Executor {
         coalescing: WriteCoalescing,
     ) -> Self {
         let node = |endpoint: Endpoint| {
+            let observer = Arc::clone(&endpoint.observer);
             // One connector, hence one backoff, for all connections to the node.
             let connector = Connector::new(endpoint, settings.connect_timeout, coalescing);
             let connection = |_| Arc::new(ReconnectingConnection::new(connector.clone()));
             NodeConnections {
                 shared: (0..settings.connections_per_node).map(connection).collect(),
                 next: AtomicUsize::new(0),
+                observer,
                 exclusive: Arc::new(ExclusivePool::new(
                     connector.clone(),
                     settings.blocking_pool_size,
@@ -67,8 +76,20 @@ impl Executor {
         };
         Self {
             nodes: endpoints.into_iter().map(node).collect(),
-            response_timeout: settings.response_timeout,
+            options: settings.request_options(),
         }
+    }
+
+    /// What is known of each node, in node order.
+    pub(crate) fn health(&self) -> ClientHealth {
+        ClientHealth {
+            nodes: self.nodes.iter().map(NodeConnections::health).collect(),
+        }
+    }
+
+    /// Who is told of the requests to `node`.
+    pub(crate) fn observer(&self, node: NodeIndex) -> &Arc<NodeObserver> {
+        &self.nodes[node.get()].observer
     }
 
     /// How to make a connection to `node` that the caller drives itself.
@@ -78,12 +99,12 @@ impl Executor {
 
     /// Maximum duration of a request that the server does not hold back.
     pub(crate) fn response_timeout(&self) -> Option<Duration> {
-        self.response_timeout
+        self.options.response_timeout
     }
 
     /// The deadline, from now, of a request that the server may hold back for `blocking`.
     pub(crate) fn deadline(&self, blocking: BlockingTime) -> Deadline {
-        Deadline::start(blocking.with_response(self.response_timeout))
+        Deadline::of_request(&self.options, blocking)
     }
 
     /// Sends one request to one node and returns its reply. `write` appends the request, and is called again
@@ -95,42 +116,56 @@ impl Executor {
         access: Access,
         blocking: BlockingTime,
     ) -> Result<Value, Failure> {
+        // The time for resending is part of the first deadline.
         let deadline = self.deadline(blocking);
         let node = &self.nodes[node.get()];
-        let mut resends = ResendBudget::default();
-        loop {
-            let acquired = node
-                .acquire(blocking, deadline)
-                .await
-                .map_err(Failure::not_sent)?;
-            // The time for resending is part of the first deadline.
-            let failure = match acquired.connection().call(&write, deadline).await {
-                Ok(value) => {
-                    acquired.release();
-                    return Ok(value);
-                }
-                Err(failure) => failure,
+        let mut retries = Retries::new(self.options.retry);
+        node.observer.started(AttemptKind::First);
+        let stopwatch = Stopwatch::since(blocking, deadline.start);
+        let result = loop {
+            let result = node.call(&write, blocking, deadline).await;
+            let Some(next) = retries.after_call(&result, access) else {
+                break result;
             };
-            acquired.discard(&failure.cause);
-            if !resends.allows(&failure, access) {
-                return Err(failure);
+            // Boxed, as its timer would enlarge the future of every request.
+            if !Box::pin(pause_before(next, retries, deadline)).await {
+                break result;
             }
-        }
+            node.observer.resent();
+        };
+        node.observer
+            .finished(stopwatch, || RequestOutcome::of_reply(&result, access));
+        result
+    }
+
+    /// Starts the clock of an exchange.
+    pub(super) fn begin<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) -> Deadline {
+        let limit = exchange.begin(Instant::now(), &self.options, rand::random());
+        let usual = self.options.usual_limit(exchange.blocking_time());
+        Deadline::start(limit).with_usual(usual)
     }
 
     /// Sends everything that is pending, until nothing is.
     pub(crate) async fn exchange<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) {
-        let limit = exchange.begin(Instant::now(), self.response_timeout);
-        let deadline = Deadline::start(limit);
+        let deadline = self.begin(exchange);
         let blocking = exchange.blocking_time();
-        while exchange.poll(Instant::now()) {
-            match exchange.nodes_mut() {
-                // Spares the allocations of `join_all`.
-                [one] => self.exchange_with(one, blocking, deadline).await,
-                all => {
-                    let all = all.iter_mut();
-                    join_all(all.map(|one| self.exchange_with(one, blocking, deadline))).await;
-                }
+        if let Some(first) = exchange.attempts().next() {
+            let observer = &self.nodes[first.request.node.get()].observer;
+            observer.fan_out(|| exchange.attempts().count());
+        }
+        loop {
+            match exchange.poll(Instant::now()) {
+                ExchangeStep::Send => match exchange.nodes_mut() {
+                    // Spares the allocations of `join_all`.
+                    [one] => self.exchange_with(one, blocking, deadline).await,
+                    all => {
+                        let all = all.iter_mut();
+                        join_all(all.map(|one| self.exchange_with(one, blocking, deadline))).await;
+                    }
+                },
+                // Boxed, as above.
+                ExchangeStep::Wait(pause) => Box::pin(tokio::time::sleep(pause)).await,
+                ExchangeStep::Done => return,
             }
         }
     }
@@ -145,15 +180,45 @@ impl Executor {
     ) {
         while let Some(attempt) = exchange.attempt() {
             let node = &self.nodes[attempt.request.node.get()];
+            node.observer.started(attempt.kind());
+            let stopwatch = Stopwatch::start(blocking);
             let answers = node.send(attempt.request, blocking, deadline).await;
+            node.observer.finished(stopwatch, || {
+                RequestOutcome::of_answers(&answers, &attempt.request.slots)
+            });
             exchange.handle(answers);
         }
     }
 
     /// Leases a connection to `node` that nobody else uses.
     pub(crate) async fn lease(&self, node: NodeIndex, deadline: Deadline) -> Result<Lease, Cause> {
-        self.nodes[node.get()].exclusive.lease(deadline).await
+        if deadline.is_zero() {
+            return Err(Cause::no_time_left());
+        }
+        let pool = &self.nodes[node.get()].exclusive;
+        let mut retries = Retries::new(self.options.retry);
+        loop {
+            let cause = match pool.lease(deadline).await {
+                Ok(lease) => return Ok(lease),
+                Err(cause) => cause,
+            };
+            match retries.after_connecting(&cause) {
+                Some(next) if pause_before(next, retries, deadline).await => {}
+                _ => return Err(cause),
+            }
+        }
     }
+}
+
+/// Sleeps until the next attempt. Returns false if there is no time for it.
+async fn pause_before(next: NextAttempt, retries: Retries, deadline: Deadline) -> bool {
+    let Some(delay) = retries.delay(next, deadline.remaining(), rand::random()) else {
+        return false;
+    };
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+    true
 }
 
 /// A connection to send one request on.
@@ -189,6 +254,51 @@ impl Acquired {
 }
 
 impl NodeConnections {
+    /// What is known of the node.
+    fn health(&self) -> NodeHealth {
+        let connected = |connection: &&Arc<ReconnectingConnection>| connection.is_connected();
+        let open = self.shared.iter().filter(connected).count();
+        let shared = PoolHealth {
+            open,
+            // Requests of all tasks share them.
+            in_use: open,
+            max: self.shared.len(),
+            ..PoolHealth::default()
+        };
+        let backoff = &self.exclusive.connector.backoff;
+        backoff.health(shared, self.exclusive.health())
+    }
+
+    /// Sends one request and returns its reply.
+    async fn call(
+        &self,
+        write: impl Fn(&mut Vec<u8>),
+        access: Access,
+        blocking: BlockingTime,
+        deadline: Deadline,
+    ) -> Result<Value, Failure> {
+        let mut resends = ResendBudget::default();
+        loop {
+            let acquired = self
+                .acquire(blocking, deadline)
+                .await
+                .map_err(Failure::not_sent)?;
+            // The time for resending is part of the first deadline.
+            let failure = match acquired.connection().call(&write, deadline).await {
+                Ok(value) => {
+                    acquired.release();
+                    return Ok(value);
+                }
+                Err(failure) => failure,
+            };
+            acquired.discard(&failure.cause);
+            if !resends.allows(&failure, access) {
+                return Err(failure);
+            }
+            self.observer.resent();
+        }
+    }
+
     /// Takes a shared connection for a request that is served at once, and an exclusive one for a blocking
     /// command, which would hold up everything behind it.
     async fn acquire(&self, blocking: BlockingTime, deadline: Deadline) -> Result<Acquired, Cause> {
@@ -204,6 +314,28 @@ impl NodeConnections {
                 Box::pin(self.exclusive.lease(deadline)).await?,
             )),
         }
+    }
+
+    /// Sends one request, appended by `write`, and returns its reply.
+    async fn call(
+        &self,
+        write: impl FnOnce(&mut Vec<u8>),
+        blocking: BlockingTime,
+        deadline: Deadline,
+    ) -> Result<Value, Failure> {
+        if deadline.is_zero() {
+            return Err(Failure::not_sent(Cause::no_time_left()));
+        }
+        let acquired = self
+            .acquire(blocking, deadline)
+            .await
+            .map_err(Failure::not_sent)?;
+        let result = acquired.connection().call(write, deadline).await;
+        match &result {
+            Ok(_) => acquired.release(),
+            Err(failure) => acquired.discard(&failure.cause),
+        }
+        result
     }
 
     /// Sends one request and collects its replies.

@@ -14,7 +14,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use tokio::runtime::{Handle, Id};
 use tokio::sync::oneshot;
 
 use crate::endpoint::Deadline;
+use crate::observe::OpenConnection;
 #[cfg(feature = "proxy")]
 use crate::plan::RawReplies;
 use crate::plan::{Answers, Cause, ExpectedEnd, Failure, NodeRequest, ReplyBuffer};
@@ -44,7 +45,14 @@ pub(crate) struct MultiplexedConnection {
     queue: Arc<SendQueue>,
     /// The driver's runtime if it is a current-thread one, which makes progress only inside `block_on`.
     driver_runtime: Option<Id>,
+    /// The version of the login that the connection has presented.
+    login: AtomicU64,
+    /// True while one request presents a newer login. The others do not wait for it.
+    is_renewing: AtomicBool,
 }
+
+/// The right to present a newer login on a connection; given back when dropped, also with its future.
+pub(crate) struct Renewal<'c>(&'c MultiplexedConnection);
 
 /// Where requests wait for the driver.
 #[derive(Default)]
@@ -72,6 +80,10 @@ pub(crate) struct SendQueueState {
     pub(crate) detached: bool,
     /// Read by the driver once `detached` is set.
     pub(crate) on_last_handle: OnLastHandle,
+    /// True once the handshake is done.
+    is_established: bool,
+    /// Reports the end of an established connection. Taken by `close`.
+    open: Option<OpenConnection>,
 }
 
 /// When a connection is closed whose handle has been dropped.
@@ -97,10 +109,13 @@ pub(crate) struct InFlight {
     pub(crate) count: usize,
     /// Required kind of the last reply, for the connection to be usable afterwards.
     pub(crate) ending: ExpectedEnd,
-    /// When the request began. Silence of the server since then closes the connection at the deadline.
+    /// When the request began.
     pub(crate) submitted_at: Instant,
     /// When the sender is given an error. `None` waits for ever.
     pub(crate) deadline: Option<Instant>,
+    /// From then on the server counts as silent if it has sent nothing since `submitted_at`. Later than the
+    /// deadline for a sender in a hurry, who must not cost the others their connection.
+    pub(crate) silent_from: Option<Instant>,
     /// `None` once an error has been sent; replies that still come are discarded.
     pub(crate) responder: Option<Responder>,
 }
@@ -162,13 +177,45 @@ impl MultiplexedConnection {
         Self {
             queue,
             driver_runtime: home,
+            login: AtomicU64::new(0),
+            is_renewing: AtomicBool::new(false),
         }
+    }
+
+    /// The version of the login that the connection has presented.
+    #[inline]
+    pub(crate) fn login(&self) -> u64 {
+        self.login.load(Ordering::Relaxed)
+    }
+
+    /// Records that a login of this version was presented.
+    pub(crate) fn set_login(&self, version: u64) {
+        self.login.store(version, Ordering::Relaxed);
+    }
+
+    /// The right to present a newer login. `None` while another request does.
+    pub(crate) fn begin_renewal(&self) -> Option<Renewal<'_>> {
+        let is_taken = self.is_renewing.swap(true, Ordering::Acquire);
+        (!is_taken).then_some(Renewal(self))
     }
 
     /// Switches to [`OnLastHandle::Drain`], for shared connections: their requests are executed even if no
     /// future waits for them.
     pub(crate) fn drain_on_drop(&self) {
         self.queue.state.lock().on_last_handle = OnLastHandle::Drain;
+    }
+
+    /// Records that the handshake is done. `open` is dropped when the connection ends.
+    pub(crate) fn set_open(&self, open: OpenConnection) {
+        let mut state = self.queue.state.lock();
+        state.is_established = true;
+        let late = match state.closed {
+            None => state.open.replace(open),
+            Some(_) => Some(open),
+        };
+        // Reports the end, so not under the lock.
+        drop(state);
+        drop(late);
     }
 
     /// True if the connection has ended.
@@ -260,6 +307,12 @@ impl MultiplexedConnection {
     }
 }
 
+impl Drop for Renewal<'_> {
+    fn drop(&mut self) {
+        self.0.is_renewing.store(false, Ordering::Release);
+    }
+}
+
 impl Drop for MultiplexedConnection {
     /// Leaves the closing to the driver, which may still have to write or to drain.
     fn drop(&mut self) {
@@ -316,6 +369,7 @@ impl SendQueue {
             ending,
             submitted_at: deadline.start,
             deadline: deadline.end(),
+            silent_from: deadline.silent_from(),
             responder: Some(responder),
         });
         // Woken after the lock is released, as the driver's first step is to take it.
@@ -360,6 +414,18 @@ impl SendQueue {
         }
     }
 
+    /// True once the handshake is done.
+    pub(crate) fn is_established(&self) -> bool {
+        self.state.lock().is_established
+    }
+
+    /// Why an established connection ended that somebody still had a handle of.
+    pub(crate) fn lost(&self) -> Option<Cause> {
+        let state = self.state.lock();
+        let is_lost = state.is_established && !state.detached;
+        state.closed.clone().filter(|_| is_lost)
+    }
+
     /// Refuses further requests, and fails those that the driver has not taken as not sent. The first step of
     /// ending a connection.
     pub(crate) fn close(&self, cause: &Cause) {
@@ -368,7 +434,9 @@ impl SendQueue {
         state.outgoing = Vec::new();
         state.probe = None;
         let arrivals = std::mem::take(&mut state.pending);
+        let open = state.open.take();
         drop(state);
+        drop(open);
         // Without the lock: a failed request may be resent at once, by a task that wants this lock to find
         // the queue closed.
         for mut request in arrivals {

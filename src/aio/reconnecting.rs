@@ -40,8 +40,9 @@ use crate::aio::peek::Duplex;
 use crate::aio::tls;
 use crate::endpoint::Deadline;
 use crate::endpoint::{ConnectAttempt, Endpoint, NodeBackoff};
+use crate::observe::{NodeObserver, OpenConnection, PoolKind};
 use crate::plan::{Answers, Cause, ExpectedEnd};
-use crate::policy::{BACKOFF_MIN, ConnectError, OVERDUE_SLACK, broken_text};
+use crate::policy::{BACKOFF_MIN, ConnectError, IoFailure, OVERDUE_SLACK};
 use crate::resp::Handshake;
 use crate::resp::ReplyDecoder;
 
@@ -97,18 +98,36 @@ impl Connector {
     pub(crate) fn new(endpoint: Endpoint, timeout: Duration, coalescing: WriteCoalescing) -> Self {
         Self {
             address: endpoint.address.clone(),
+            backoff: Arc::new(NodeBackoff::new(Arc::clone(&endpoint.observer))),
             endpoint,
             timeout,
             coalescing,
-            backoff: Arc::default(),
         }
     }
 
-    /// Opens a stream that the caller drives itself: connects, sends this handshake and checks its replies.
-    /// Returns the stream and a decoder with whatever has arrived behind those replies.
-    pub(crate) async fn open(
+    /// Who is told what happens to the node.
+    pub(crate) fn observer(&self) -> &Arc<NodeObserver> {
+        &self.endpoint.observer
+    }
+
+    /// Opens a stream for commands that the caller drives itself: connects, sends the handshake and checks its
+    /// replies. Returns the stream and a decoder with whatever has arrived behind those replies.
+    #[cfg(feature = "proxy")]
+    pub(crate) async fn open(&self) -> Result<(Box<dyn Duplex>, ReplyDecoder), ConnectError> {
+        let (handshake, _) = self.endpoint.handshake()?;
+        self.open_with(&handshake).await
+    }
+
+    /// Opens a stream for subscriptions, as `open` does.
+    pub(crate) async fn open_pub_sub(
         &self,
-        handshake: Handshake,
+    ) -> Result<(Box<dyn Duplex>, ReplyDecoder), ConnectError> {
+        self.open_with(&self.endpoint.pub_sub_handshake()?).await
+    }
+
+    async fn open_with(
+        &self,
+        handshake: &Handshake,
     ) -> Result<(Box<dyn Duplex>, ReplyDecoder), ConnectError> {
         let open = async {
             let mut decoder = ReplyDecoder::new();
@@ -120,9 +139,10 @@ impl Connector {
                     Some(answer) => answers.push(answer),
                     None => {
                         let read = read(&mut stream, &mut decoder).await;
-                        let hung_up =
-                            |error| format!("{}{}", broken_text(&error), self.endpoint.hint());
-                        decoder.advance(read.map_err(hung_up).map_err(io::Error::other)?);
+                        let hung_up = |error: io::Error| {
+                            self.endpoint.handshake_broke(IoFailure::broken(&error))
+                        };
+                        decoder.advance(read.map_err(hung_up)?);
                     }
                 }
             }
@@ -134,12 +154,6 @@ impl Connector {
             Ok(Err(error)) => Err(ConnectError::new(&self.address, &error)),
             Err(_) => Err(ConnectError::timed_out(&self.address)),
         }
-    }
-
-    /// The handshake of a connection for commands: protocol, password, database and name of the library, as
-    /// the URL asks for.
-    pub(crate) fn handshake(&self) -> Handshake {
-        Handshake::new(self.endpoint.info.redis_settings())
     }
 
     /// Connects a stream of whichever kind the address asks for.
@@ -168,26 +182,48 @@ impl Connector {
         let stream = self.connect_tcp(host, port).await?;
         // Boxed: the state of a TLS handshake is large, and most connections have none.
         let shaken = Box::pin(tls::connect(tls, stream)).await;
-        shaken.map_err(|error| tls.handshake_error(error))
+        shaken.map_err(|error| tls.handshake_error(&error))
     }
 
-    /// The handshake of a pub/sub connection, always in RESP2, where messages and confirmations have one
-    /// form: arrays.
-    pub(crate) fn pub_sub_handshake(&self) -> Handshake {
-        let settings = self.endpoint.info.redis_settings().clone();
-        Handshake::new(&settings.set_protocol(redis::ProtocolVersion::RESP2))
+    /// True if the credentials or the name of the client have changed since `connection` presented them.
+    #[inline]
+    pub(crate) fn is_renewal_due(&self, connection: &MultiplexedConnection) -> bool {
+        connection.login() != self.endpoint.login.version()
     }
 
-    /// Makes a connection for commands, and spawns its driver. `closed` is called when the connection ends,
-    /// whether or not its handshake succeeded.
+    /// Presents the current credentials and the name of the client on a connection that exists, unless another
+    /// request is doing so. After an error the connection must not be used by further requests.
+    pub(crate) async fn renew(
+        &self,
+        connection: &MultiplexedConnection,
+        deadline: Deadline,
+    ) -> Result<(), ConnectError> {
+        let Some(_renewal) = connection.begin_renewal() else {
+            return Ok(());
+        };
+        let (renewal, login) = self.endpoint.renewal()?;
+        let presented = self.run_handshake(connection, &renewal, deadline).await;
+        presented.map_err(|error| ConnectError::new(&self.address, &error))?;
+        connection.set_login(login);
+        Ok(())
+    }
+
+    /// Makes a connection for commands of this pool, and spawns its driver. `closed` is called when the
+    /// connection ends, whether or not its handshake succeeded.
     pub(crate) async fn connect(
         &self,
+        pool: PoolKind,
         closed: impl FnOnce() + Send + 'static,
     ) -> Result<MultiplexedConnection, ConnectError> {
+        let (handshake, login) = self.endpoint.handshake()?;
         let deadline = Deadline::start(Some(self.timeout));
-        let connect = self.try_connect(deadline, closed);
+        let connect = self.try_connect(&handshake, deadline, closed);
         match tokio::time::timeout(self.timeout, connect).await {
-            Ok(Ok(connection)) => Ok(connection),
+            Ok(Ok(connection)) => {
+                connection.set_open(OpenConnection::new(&self.endpoint.observer, pool));
+                connection.set_login(login);
+                Ok(connection)
+            }
             Ok(Err(error)) => Err(ConnectError::new(&self.address, &error)),
             Err(_) => Err(ConnectError::timed_out(&self.address)),
         }
@@ -196,47 +232,64 @@ impl Connector {
     /// One attempt, without its time limit.
     async fn try_connect(
         &self,
+        handshake: &Handshake,
         deadline: Deadline,
         closed: impl FnOnce() + Send + 'static,
     ) -> RedisResult<MultiplexedConnection> {
         // Plain streams are driven by their own type: boxed, each read and write would be a virtual call.
         let connection = match self.endpoint.info.addr() {
-            ConnectionAddr::Tcp(host, port) => drive(
-                self.connect_tcp(host, *port).await?,
-                self.coalescing,
-                closed,
-            ),
+            ConnectionAddr::Tcp(host, port) => {
+                self.drive(self.connect_tcp(host, *port).await?, closed)
+            }
             #[cfg(unix)]
-            ConnectionAddr::Unix(path) => {
-                drive(UnixStream::connect(path).await?, self.coalescing, closed)
-            }
-            _ => drive(self.connect_stream().await?, self.coalescing, closed),
+            ConnectionAddr::Unix(path) => self.drive(UnixStream::connect(path).await?, closed),
+            _ => self.drive(self.connect_stream().await?, closed),
         };
-        let handshake = self.handshake();
-        if handshake.count() > 0 {
-            let answers: Answers = connection
-                .exchange(
-                    &handshake.packed(),
-                    handshake.count(),
-                    ExpectedEnd::Any,
-                    deadline,
-                )
-                .await;
-            if let Some(failure) = answers.failure {
-                // The hint is for a server that closes during the handshake, which is how a missing client
-                // certificate shows in TLS 1.3.
-                let error = match failure.cause {
-                    Cause::Dropped(text) => {
-                        io::Error::other(format!("{text}{}", self.endpoint.hint()))
-                    }
-                    Cause::Timeout(_) => io::ErrorKind::TimedOut.into(),
-                    other => io::Error::other(other.to_string()),
-                };
-                return Err(error.into());
-            }
-            handshake.check(&answers.values)?;
-        }
+        self.run_handshake(&connection, handshake, deadline).await?;
         Ok(connection)
+    }
+
+    /// Sends a handshake over a connection that has a driver, and checks its replies.
+    async fn run_handshake(
+        &self,
+        connection: &MultiplexedConnection,
+        handshake: &Handshake,
+        deadline: Deadline,
+    ) -> RedisResult<()> {
+        let (packed, count) = (handshake.packed(), handshake.count());
+        let answers: Answers = connection
+            .exchange(&packed, count, ExpectedEnd::Any, deadline)
+            .await;
+        if let Some(failure) = answers.failure {
+            let error = match failure.cause {
+                Cause::Dropped(failure) => self.endpoint.handshake_broke(failure),
+                Cause::Timeout(_) => io::ErrorKind::TimedOut.into(),
+                other => io::Error::other(other.to_string()),
+            };
+            return Err(error.into());
+        }
+        handshake.check(&answers.values)
+    }
+
+    /// Spawns the driver of `stream` on this runtime and returns the handle of the connection. `closed` is
+    /// called when it ends.
+    fn drive<S>(&self, stream: S, closed: impl FnOnce() + Send + 'static) -> MultiplexedConnection
+    where
+        S: Duplex + 'static,
+    {
+        let queue = Arc::new(SendQueue::default());
+        let observer = Arc::clone(self.observer());
+        let driver = Driver::new(stream, Arc::clone(&queue), self.coalescing, observer)
+            .with_pushes(self.endpoint.pushes.clone());
+        let (driven, backoff) = (Arc::clone(&queue), Arc::clone(&self.backoff));
+        tokio::spawn(async move {
+            driver.await;
+            if let Some(cause) = driven.lost() {
+                backoff.broke(&cause);
+            }
+            closed();
+        });
+        MultiplexedConnection::new(queue, current_thread_runtime())
     }
 }
 
@@ -255,25 +308,6 @@ pub(crate) async fn read(
         })
     })
     .await
-}
-
-/// Spawns the driver of `stream` on this runtime and returns the handle of the connection. `closed` is called
-/// when it ends.
-fn drive<S>(
-    stream: S,
-    coalescing: WriteCoalescing,
-    closed: impl FnOnce() + Send + 'static,
-) -> MultiplexedConnection
-where
-    S: Duplex + 'static,
-{
-    let queue = Arc::new(SendQueue::default());
-    let driver = Driver::new(stream, Arc::clone(&queue), coalescing);
-    tokio::spawn(async move {
-        driver.await;
-        closed();
-    });
-    MultiplexedConnection::new(queue, current_thread_runtime())
 }
 
 /// The runtime of the caller if it is a current-thread one: tasks on it only run inside `block_on`, so other
@@ -299,11 +333,40 @@ impl ReconnectingConnection {
         self: &Arc<Self>,
         deadline: Deadline,
     ) -> Result<Arc<MultiplexedConnection>, Cause> {
-        if let Some(connection) = self.current() {
+        // The waiting is boxed, as it is rare and would be part of the future of every request.
+        let Some(connection) = self.current() else {
+            return Box::pin(self.wait_connected(deadline)).await;
+        };
+        match self.connector.is_renewal_due(&connection) {
+            false => Ok(connection),
+            true => Box::pin(self.renew(connection, deadline)).await,
+        }
+    }
+
+    /// Returns the connection once it has presented the current login, or a new one if it cannot.
+    async fn renew(
+        self: &Arc<Self>,
+        connection: Arc<MultiplexedConnection>,
+        deadline: Deadline,
+    ) -> Result<Arc<MultiplexedConnection>, Cause> {
+        let limit = deadline.within(self.connector.timeout);
+        if self.connector.renew(&connection, limit).await.is_ok() {
             return Ok(connection);
         }
-        // Boxed, as it is rare and would be part of the future of every request.
-        Box::pin(self.wait_connected(deadline)).await
+        {
+            // Refused, or broken: a new connection shows which, and its error is the one that the node's
+            // backoff keeps. Requests that were sent over this one still get their replies.
+            let _state = self.state.lock();
+            let current = self.current.load();
+            if current
+                .as_ref()
+                .is_some_and(|current| Arc::ptr_eq(current, &connection))
+            {
+                self.current.store(None);
+            }
+        }
+        drop(connection);
+        self.wait_connected(deadline).await
     }
 
     /// Waits until there is a connection, the node is known to be down, or the deadline has passed.
@@ -360,6 +423,11 @@ impl ReconnectingConnection {
                 return Err(Cause::no_connection_in_time(&self.connector.address));
             }
         }
+    }
+
+    /// True if there is a connection that has not closed.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.current().is_some()
     }
 
     /// The current connection, if it has not closed.
@@ -485,7 +553,7 @@ impl Connecting {
     async fn attempt(&self, connector: &Connector, attempt: ConnectAttempt) {
         let weak = self.owner.clone();
         let made = connector
-            .connect(move || {
+            .connect(PoolKind::Shared, move || {
                 if let Some(owner) = weak.upgrade() {
                     owner.start_connecting();
                 }

@@ -2,7 +2,8 @@
 //!
 //! * [`Answers`]: the replies of one node, and a [`Failure`] if there are fewer replies than requests.
 //! * [`Failure`]: a [`Cause`], and the number of requests that may have reached the node.
-//! * [`Resend`]: the decision after a failure.
+//!
+//! `retries` decides by them whether there is another attempt.
 //!
 //! A connection that breaks under five requests:
 //!
@@ -28,13 +29,7 @@ use redis::Value;
 use crate::command::Access;
 use crate::error::{Error, ErrorKind, Retry};
 use crate::plan::batch::ReplySlot;
-use crate::policy::{ConnectError, broken_text, is_timeout};
-
-/// Maximum number of times that a request is resent after its connection broke, when resending is safe.
-///
-/// One is enough for a connection that the server or a middlebox closed while it was idle. A node that breaks
-/// new connections as well is not helped by more of them.
-pub(crate) const RESENDS_MAX: usize = 1;
+use crate::policy::{ConnectError, IoFailure, is_timeout};
 
 /// The replies of one node to its requests.
 ///
@@ -57,6 +52,13 @@ pub(crate) trait ReplyBuffer: Default {
     fn keep(&mut self, count: usize);
     /// Appends replies that were received later.
     fn join(&mut self, more: Self);
+    /// The code of reply number `number` if it is an error.
+    fn error_code(&self, number: usize) -> Option<&[u8]>;
+    /// Number of replies that are errors.
+    fn error_count(&self) -> usize {
+        let is_error = |number: &usize| self.error_code(*number).is_some();
+        (0..self.count()).filter(is_error).count()
+    }
 }
 
 impl ReplyBuffer for Vec<Value> {
@@ -70,6 +72,13 @@ impl ReplyBuffer for Vec<Value> {
 
     fn join(&mut self, more: Self) {
         self.extend(more);
+    }
+
+    fn error_code(&self, number: usize) -> Option<&[u8]> {
+        match self.get(number)? {
+            Value::ServerError(error) => Some(error.code().as_bytes()),
+            _ => None,
+        }
     }
 }
 
@@ -93,7 +102,7 @@ pub(crate) enum Cause {
     /// down. The request may go to another node.
     Connect(ConnectError),
     /// The connection broke. The request may be resent on a new one, or go to another node.
-    Dropped(String),
+    Dropped(IoFailure),
     /// No connection of the pool became free before the deadline. Nothing was sent, and no time is left.
     PoolTimeout(String),
     /// No reply, or no connection, before the deadline. No time is left for anything else.
@@ -110,15 +119,25 @@ pub(crate) enum PoolUse {
 }
 
 impl Cause {
+    /// The deadline passed before the request was sent.
+    pub(crate) fn no_time_left() -> Self {
+        Self::Timeout("no time was left to send it".to_owned())
+    }
+
     /// No reply before the deadline.
     pub(crate) fn no_reply() -> Self {
-        Self::Timeout("no reply in time".to_owned())
+        Self::Timeout("timed out: no reply in time".to_owned())
     }
 
     /// The deadline of the request passed before there was a connection to `address`. The node
     /// itself may be well.
     pub(crate) fn no_connection_in_time(address: &str) -> Self {
-        Self::Timeout(format!("no connection to {address} in time"))
+        Self::Timeout(format!("timed out: no connection to {address} in time"))
+    }
+
+    /// The server closed a connection that nobody used.
+    pub(crate) fn closed_while_idle() -> Self {
+        Self::of_io(&io::ErrorKind::UnexpectedEof.into())
     }
 
     /// Every connection of a pool to `address` stayed in use until the deadline. The text names the setting
@@ -143,23 +162,31 @@ impl Cause {
         // deadline itself.
         match is_timeout(error) {
             true => Self::no_reply(),
-            false => Self::Dropped(broken_text(error)),
+            false => Self::Dropped(IoFailure::broken(error)),
         }
+    }
+
+    /// The kind of an I/O error that stands for it, on which redis-rs' predicates are based. `None` for a
+    /// refused password.
+    fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Connect(error) => error.io_kind(),
+            Self::Dropped(failure) => Some(failure.kind),
+            Self::PoolTimeout(_) | Self::Timeout(_) => Some(io::ErrorKind::TimedOut),
+        }
+    }
+
+    /// The error for those who watch `node`: about no request, hence without advice.
+    pub(crate) fn to_error(&self, node: &str) -> Error {
+        let failure = Failure::not_sent(self.clone());
+        let kind = failure.kind(0, Access::Read);
+        failure.about(node, kind, format!("node {node}: {self}"))
     }
 
     /// The dedicated connection broke earlier, and is not replaced.
     pub(crate) fn failed_before() -> Self {
         Self::Connect(ConnectError::FailedBefore)
     }
-}
-
-/// The decision after a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Resend {
-    /// Resend on a new connection, from the request of this number on.
-    From(usize),
-    /// Resend nothing: the failure is reported.
-    No,
 }
 
 impl<R: ReplyBuffer> Answers<R> {
@@ -201,29 +228,17 @@ impl Failure {
         Self { cause, sent: 0 }
     }
 
-    /// Decides whether the requests without a reply may be resent to the same node, when `answered` requests
-    /// have replies.
-    ///
-    /// They may if each of them was not sent or is a read. Only a broken connection is worth a resend, since
-    /// a new one may work at once; a node that refuses connections is left to its backoff, and a timeout
-    /// leaves no time.
-    pub(crate) fn resend(&self, answered: usize, slots: &[ReplySlot]) -> Resend {
-        let Cause::Dropped(_) = self.cause else {
-            return Resend::No;
-        };
+    /// True if the requests without a reply may be resent, when `answered` requests have replies: each of them
+    /// was not sent or is a read.
+    pub(crate) fn may_resend_rest(&self, answered: usize, slots: &[ReplySlot]) -> bool {
         // What has a reply was sent, whatever the executor counted; `slots` bounds the slice.
         let sent = self.sent.clamp(answered, slots.len());
-        match slots[answered..sent]
+        slots[answered..sent]
             .iter()
             .all(|slot| slot.access == Access::Read)
-        {
-            true => Resend::From(answered),
-            false => Resend::No,
-        }
     }
 
-    /// True if request number `number` may be sent to another node: it was not sent to this one, or is a
-    /// read.
+    /// True if request number `number` may be sent again, or to another node: it was not sent, or is a read.
     pub(crate) fn may_send(&self, number: usize, access: Access) -> bool {
         number >= self.sent || access == Access::Read
     }
@@ -240,6 +255,11 @@ impl Failure {
             // The cause itself says that the connection is gone for good; "can be repeated" would be wrong
             // advice.
             _ if self.is_final() => "",
+            ErrorKind::Auth
+                if matches!(self.cause, Cause::Connect(ConnectError::Certificate(_))) =>
+            {
+                ""
+            }
             ErrorKind::Auth => {
                 "; check `Builder::password`, or the username and password in its URL"
             }
@@ -258,22 +278,10 @@ impl Failure {
         self.about(node, kind, format!("node {node}: {}{advice}", self.cause))
     }
 
-    /// The error for a request of a pipeline after another one that failed with this failure.
-    ///
-    /// Only the first error carries the cause, so that the errors of a long pipeline over a dead node stay
-    /// short.
-    pub(crate) fn error_again(&self, node: &str, number: usize, access: Access) -> Error {
-        let kind = self.kind(number, access);
-        self.about(
-            node,
-            kind,
-            format!("node {node}: same failure as an earlier command"),
-        )
-    }
-
     /// An error about `node`, which is not retryable if every later request fails too.
     fn about(&self, node: &str, kind: ErrorKind, text: String) -> Error {
         let error = Error::new(kind, text).at_node(node);
+        let error = error.with_io(self.cause.io_kind());
         match self.is_final() {
             true => error.with_retry(Retry::Unsafe),
             false => error,
@@ -286,7 +294,7 @@ impl Failure {
     }
 
     /// The kind of the error for request number `number`.
-    fn kind(&self, number: usize, access: Access) -> ErrorKind {
+    pub(in crate::plan) fn kind(&self, number: usize, access: Access) -> ErrorKind {
         let sent = number < self.sent;
         match (&self.cause, sent, access) {
             // Before the row of writes: without a connection nothing was sent, whatever `sent` says.
@@ -294,7 +302,9 @@ impl Failure {
             // Before all other causes: why the reply is missing matters less than that the write may have
             // been applied.
             (_, true, Access::Write) => ErrorKind::Unknown,
-            (Cause::Connect(ConnectError::Auth(_)), _, _) => ErrorKind::Auth,
+            (Cause::Connect(ConnectError::Auth(_) | ConnectError::Certificate(_)), _, _) => {
+                ErrorKind::Auth
+            }
             (Cause::Timeout(_), _, _) => ErrorKind::Timeout,
             (Cause::Connect(_) | Cause::Dropped(_), _, _) => ErrorKind::NodeDown,
         }
@@ -305,7 +315,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(error) => error.fmt(f),
-            Self::Dropped(text) => write!(f, "the connection broke: {text}"),
+            Self::Dropped(failure) => write!(f, "the connection broke: {failure}"),
             Self::PoolTimeout(text) | Self::Timeout(text) => f.write_str(text),
         }
     }
@@ -332,13 +342,13 @@ mod tests {
     #[test]
     fn resend_repeats_a_read_without_a_reply() {
         let slots = slots(&[Access::Write, Access::Read, Access::Read]);
-        assert_eq!(dropped(3).resend(1, &slots), Resend::From(1));
+        assert!(dropped(3).may_resend_rest(1, &slots));
     }
 
     #[test]
     fn resend_never_repeats_a_write_without_a_reply() {
         let slots = slots(&[Access::Read, Access::Write, Access::Read]);
-        assert_eq!(dropped(3).resend(0, &slots), Resend::No);
+        assert!(!dropped(3).may_resend_rest(0, &slots));
         assert_eq!(
             dropped(3).error("a", 1, Access::Write).kind(),
             ErrorKind::Unknown
@@ -348,24 +358,11 @@ mod tests {
     #[test]
     fn resend_sends_a_write_that_was_never_sent() {
         let slots = slots(&[Access::Write, Access::Write]);
-        assert_eq!(dropped(1).resend(1, &slots), Resend::From(1));
-        assert_eq!(dropped(0).resend(0, &slots), Resend::From(0));
+        assert!(dropped(1).may_resend_rest(1, &slots));
+        assert!(dropped(0).may_resend_rest(0, &slots));
         assert_eq!(
             dropped(0).error("a", 0, Access::Write).kind(),
             ErrorKind::NodeDown
-        );
-    }
-
-    #[test]
-    fn resend_never_repeats_a_read_that_timed_out() {
-        let failure = Failure {
-            cause: Cause::Timeout("late".into()),
-            sent: 1,
-        };
-        assert_eq!(failure.resend(0, &slots(&[Access::Read])), Resend::No);
-        assert_eq!(
-            failure.error("a", 0, Access::Read).kind(),
-            ErrorKind::Timeout
         );
     }
 
@@ -380,6 +377,10 @@ mod tests {
             ),
             (
                 Cause::Connect(ConnectError::Auth("refused".into())),
+                [Auth, Unknown, Auth],
+            ),
+            (
+                Cause::Connect(ConnectError::Certificate("refused".into())),
                 [Auth, Unknown, Auth],
             ),
             (Cause::Dropped("gone".into()), [NodeDown, Unknown, NodeDown]),
@@ -401,16 +402,12 @@ mod tests {
                     cause: cause.clone(),
                     sent,
                 };
-                for error in [
-                    failure.error("cache-a", 0, access),
-                    failure.error_again("cache-a", 0, access),
-                ] {
-                    assert_eq!(error.kind(), kind, "{cause:?} {sent} {access:?}");
-                    assert_eq!(error.node(), Some("cache-a"), "{error}");
-                    assert!(error.to_string().starts_with("node cache-a: "), "{error}");
-                    let retryable = !matches!(kind, Auth | Unknown) && !failure.is_final();
-                    assert_eq!(error.is_retryable(), retryable, "{error:?}");
-                }
+                let error = failure.error("cache-a", 0, access);
+                assert_eq!(error.kind(), kind, "{cause:?} {sent} {access:?}");
+                assert_eq!(error.node(), Some("cache-a"), "{error}");
+                assert!(error.to_string().starts_with("node cache-a: "), "{error}");
+                let retryable = !matches!(kind, Auth | Unknown) && !failure.is_final();
+                assert_eq!(error.is_retryable(), retryable, "{error:?}");
             }
         }
     }

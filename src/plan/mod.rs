@@ -21,6 +21,7 @@
 //! * `router`: [`Router`], one snapshot of topology and command table; turns a request into a [`Plan`].
 //!   `owners` groups the keys of one request by node, `routed` adds to a plan the properties of its command,
 //!   `explain` prints it.
+//! * `hash_tags`: [`HashTags`], whether keys that share a node only by chance may be used together.
 //! * `refusal`, `lockout`: errors of requests that are refused before anything is sent.
 //! * `request`: packed pipelines, parsed and planned. `transaction`: MULTI ... EXEC, which must live on one
 //!   node.
@@ -28,15 +29,19 @@
 //! From a plan to replies:
 //!
 //! * `batch`: many commands as one request per node, and the replies back in the order of the commands.
-//! * `exchange`: requests in flight to several nodes. `failure`: the meaning of a missing reply, and when a
-//!   request may be resent. `other_node`: requests that the next node may serve instead. `partial`: replies
-//!   of the reachable nodes only.
+//! * `exchange`: requests in flight to several nodes. `failure`: the meaning of a missing reply, and which
+//!   requests may be resent. `retries`: when there is another attempt. `other_node`: requests that the next
+//!   node may serve instead. `partial`: replies of the reachable nodes only. `outcome`: how the requests to one
+//!   node ended, for those who count.
+//! * `replies`: the results of the commands of a pipeline, and the error of one that broke.
 //! * `merge`: one reply made of the replies of several nodes.
 //! * `operation`: one command or pipeline under way, as a state machine.
 //!
 //! Requests with a state of their own:
 //!
-//! * `dedicated`: a connection that one user holds. `watch`: EXEC after a failed WATCH. `attempts`: the
+//! * `ping`: PING to every node, with each node's own outcome.
+//! * `dedicated`: a connection that one user holds. `watch`: EXEC after a failed WATCH. `handle_command`: WATCH
+//!   and CLIENT SETNAME through a client. `attempts`: the
 //!   number of attempts of an optimistic transaction.
 //! * `scripts`: keeps scripts and functions available on every node, as on a single server.
 //! * `scan`: SCAN over all nodes. `pubsub`: subscriptions, desired and confirmed.
@@ -53,17 +58,23 @@ mod dry_run;
 mod exchange;
 mod explain;
 mod failure;
+mod handle_command;
+mod hash_tags;
 mod lockout;
 mod merge;
 mod operation;
 mod other_node;
+mod outcome;
 mod owners;
 mod partial;
+mod ping;
 pub(crate) mod pubsub;
 #[cfg(feature = "proxy")]
 mod raw;
 mod refusal;
+mod replies;
 mod request;
+mod retries;
 mod routed;
 mod router;
 mod scan;
@@ -73,28 +84,34 @@ mod watch;
 
 pub use attempts::TRANSACTION_ATTEMPTS_MAX;
 pub use explain::Explanation;
+pub use hash_tags::HashTags;
 pub use partial::PartialReads;
+pub use ping::NodePing;
 pub use pubsub::{EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, SubscriptionKind};
 pub use router::{Router, SplitWrites};
 pub use scan::{SCAN_COUNT_MAX, ScanPosition};
 pub use scripts::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 
 pub(crate) use attempts::attempts_exhausted;
-pub(crate) use batch::{Batch, NodeRequest, with_node_name};
+pub(crate) use batch::{Batch, NodeRequest};
 pub(crate) use dedicated::{DedicatedState, KeyCheck};
 #[cfg(feature = "tokio-comp")]
 pub(crate) use exchange::NodeExchange;
-pub(crate) use exchange::{Attempt, Exchange, ResendBudget};
-pub(crate) use failure::{Answers, Cause, Failure, PoolUse, RESENDS_MAX, ReplyBuffer, Resend};
+pub(crate) use exchange::{Attempt, AttemptKind, Exchange, ExchangeStep};
+pub(crate) use failure::{Answers, Cause, Failure, PoolUse, ReplyBuffer};
+pub(crate) use handle_command::{NameCommand, WatchCommand};
 pub(crate) use operation::{
     CommandOperation, Operation, PipelineOperation, Request, ScriptStore, Selection, Step,
 };
+pub(crate) use outcome::RequestOutcome;
 #[cfg(feature = "proxy")]
 pub(crate) use raw::{
     ByteMeter, LARGE_BYTES, OversizedReply, RawPipeline, RawReplies, ReplyRetention,
     SharedByteMeter, WriteProgress,
 };
+pub(crate) use replies::PipelineReplies;
 pub(crate) use request::{PipelineKind, parse_one};
+pub(crate) use retries::{NextAttempt, Retries};
 pub(crate) use routed::RoutedCommand;
 pub(crate) use scan::{ScanCursor, ScanState, ScanStep};
 pub(crate) use scripts::{
@@ -104,6 +121,7 @@ pub(crate) use scripts::{
 pub(crate) use transaction::{ExpectedEnd, PlannedTransaction};
 #[cfg(feature = "proxy")]
 pub(crate) use watch::is_watch;
+pub(crate) use watch::{exec_abort, watch_ended};
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use scripts::keys_of_script;
@@ -173,6 +191,20 @@ pub struct Part {
     pub node: NodeIndex,
     /// Numbers of the keys within the request, ascending; 0 is the first key.
     pub keys: Vec<u32>,
+}
+
+impl Plan {
+    /// The name of the kind of plan, as traces show it.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::One(_) => "one",
+            Self::Any => "any",
+            Self::Split(_) => "split",
+            Self::All(_) => "all",
+            Self::Scan { .. } => "scan",
+        }
+    }
 }
 
 impl Split {

@@ -5,7 +5,7 @@ use redis::Value;
 use crate::command::{Access, BlockingTime, Scripting};
 use crate::error::Error;
 use crate::partition::NodeIndex;
-use crate::plan::{Failure, Plan, with_node_name};
+use crate::plan::{Failure, Plan};
 
 /// A plan together with the properties of its command.
 ///
@@ -73,13 +73,15 @@ impl RoutedCommand {
         }
     }
 
-    /// The result of a command that went [directly](Self::direct) to `node`. An error reply gains the name of
-    /// the node.
+    /// The result of a command that went [directly](Self::direct) to `node`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no reply, or the reply is an error.
     #[inline]
     pub(crate) fn reply(&self, node: &str, result: Result<Value, Failure>) -> Result<Value, Error> {
         match result {
-            // The user cannot see from the key which node has refused the command.
-            Ok(value @ Value::ServerError(_)) => Ok(with_node_name(value, node)),
+            Ok(Value::ServerError(error)) => Err(Error::from_server(&error, Some(node))),
             Ok(value) => Ok(value),
             Err(failure) => Err(failure.error(node, 0, self.access)),
         }

@@ -10,7 +10,7 @@
 use redis::Value;
 
 use crate::command::{Access, Route, Scripting};
-use crate::error::{Error, ErrorKind, KeyText, named_server_error, server_error};
+use crate::error::{Error, ErrorKind, KeyText, Retry, server_error};
 use crate::partition::NodeIndex;
 use crate::plan::batch::{NodeRequest, ReplySlot};
 use crate::plan::refusal::typed_name;
@@ -118,7 +118,9 @@ impl PlannedTransaction {
         // own text says nothing about the keys made of it.
         for &position in &at.patterns {
             let node = self.owner()?;
-            router.check_pattern(command, args[position as usize], node)?;
+            let pattern = args[position as usize];
+            router.check_pattern(command, pattern, node)?;
+            self.add_key(router, pattern)?;
         }
         Ok(())
     }
@@ -148,7 +150,8 @@ impl PlannedTransaction {
     ///
     /// # Errors
     ///
-    /// [`CrossNode`](ErrorKind::CrossNode) when it lives on another node than the keys before.
+    /// [`CrossNode`](ErrorKind::CrossNode) when it lives on another node than the keys before, or shares no hash
+    /// tag with them although it must.
     pub(crate) fn add_key(&mut self, router: &Router, key: &[u8]) -> Result<(), Error> {
         let owner = router.owner(key)?;
         match &self.owner {
@@ -156,7 +159,9 @@ impl PlannedTransaction {
                 self.owner = Some((owner, key.to_vec()));
                 Ok(())
             }
-            Some((node, _)) if *node == owner => Ok(()),
+            Some((node, first)) if *node == owner => {
+                router.check_tag("the transaction", first, key, owner)
+            }
             Some((node, first)) => Err(Error::new(
                 ErrorKind::CrossNode,
                 format!(
@@ -205,24 +210,26 @@ impl PlannedTransaction {
         match (refused, exec) {
             // Without MULTI the server ran the commands one by one as they came in: the error must not look
             // like EXECABORT, which promises that nothing was done.
-            (Some((0, error)), _) => Err(Error::from_server(&server_error(
-                error.code(),
-                &format!(
-                    "{} (MULTI itself was refused: the commands after it may have run one by one) (node {node})",
-                    error.details().unwrap_or_default()
-                ),
-            ))),
+            (Some((0, error)), _) => {
+                let details = error.details().unwrap_or_default();
+                let text = format!(
+                    "{details} (MULTI itself was refused: the commands after it may have run one by one)"
+                );
+                let error = server_error(error.code(), &text);
+                Err(Error::from_server(&error, Some(node)).with_retry(Retry::Unsafe))
+            }
             (Some((number, error)), _) => {
                 let details = error.details().unwrap_or_default();
                 let text = format!(
-                    "Transaction discarded because of command {number}: {} {details} (node {node})",
+                    "Transaction discarded because of command {number}: {} {details}",
                     error.code()
                 );
-                Err(Error::from_server(&server_error("EXECABORT", &text)))
+                Err(Error::from_server(
+                    &server_error("EXECABORT", &text),
+                    Some(node),
+                ))
             }
-            (None, Value::ServerError(error)) => {
-                Err(Error::from_server(&named_server_error(&error, node)))
-            }
+            (None, Value::ServerError(error)) => Err(Error::from_server(&error, Some(node))),
             (None, value) => Ok(value),
         }
     }

@@ -1,12 +1,14 @@
 //! Building the blocking client: `Builder::build`.
 
-use parking_lot::RwLock;
+use std::sync::Arc;
 
 use crate::config::{Builder, ClientConfig, Settings};
 use crate::endpoint::Endpoint;
 use crate::endpoint::tls::Runtime;
 use crate::error::Error;
 use crate::plan::PoolUse;
+#[cfg(feature = "tokio-comp")]
+use crate::sync::async_client::AsyncClient;
 use crate::sync::connection::Connector;
 use crate::sync::executor::{Executor, NodePools};
 use crate::sync::pool::{Pool, PoolSettings};
@@ -23,11 +25,16 @@ impl Builder {
     /// its feature is not enabled or its certificates cannot be read.
     pub fn build(self) -> Result<ShardedClient, Error> {
         let config: ClientConfig = self.config(Runtime::Blocking)?;
+        #[cfg(feature = "tokio-comp")]
+        let async_client = AsyncClient::new(config.clone());
         Ok(ShardedClient::from_shared(Shared {
             executor: executor(config.endpoints, &config.settings),
-            router: config.router,
-            scripts: RwLock::default(),
+            router: Arc::new(config.router),
+            scripts: Arc::default(),
             db: config.db,
+            identity: config.identity,
+            #[cfg(feature = "tokio-comp")]
+            async_client,
         }))
     }
 }
@@ -47,6 +54,7 @@ fn executor(endpoints: Vec<Endpoint>, settings: &Settings) -> Executor {
         // One connector for both pools, so that they share the node's backoff.
         let connector = Connector::new(endpoint.clone());
         NodePools {
+            observer: Arc::clone(&endpoint.observer),
             shared: pool(&connector, endpoint, settings.pool_size, PoolUse::Shared),
             exclusive: pool(
                 &connector,
@@ -58,6 +66,6 @@ fn executor(endpoints: Vec<Endpoint>, settings: &Settings) -> Executor {
     };
     Executor {
         nodes: endpoints.iter().map(node).collect(),
-        response_timeout: settings.response_timeout,
+        options: settings.request_options(),
     }
 }

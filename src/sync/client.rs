@@ -3,13 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
-use redis::{Cmd, ConnectionLike, IntoConnectionInfo, RedisResult, ToRedisArgs, Value};
+use redis::{Cmd, ConnectionLike, IntoConnectionInfo, Pipeline, RedisResult, ToRedisArgs, Value};
 
 use crate::config::Builder;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
+use crate::observe::ClientHealth;
 use crate::partition::NodeIndex;
 use crate::plan::ScanPosition;
-use crate::plan::{Explanation, KeyCheck, ScriptStore, parse_one};
+use crate::plan::{Explanation, NodePing, PipelineKind, ScriptStore, parse_one};
+use crate::sync::watch::Watch;
 use crate::sync::{Dedicated, Node, Scan, Shared, Subscriber};
 use crate::topology::Topology;
 
@@ -19,6 +21,18 @@ use crate::topology::Topology;
 /// `redis::TypedCommands`, `redis::cmd(..).query(..)`, `redis::pipe()` and `redis::Script` work as they do
 /// over one server. It is cheap to clone, may be shared by threads, and connects when a node is first needed;
 /// redis-rs' traits take `&mut self`, for which each thread has its own clone.
+///
+/// `redis::transaction`, and WATCH followed by `pipe().atomic()`, work for keys of one node. From WATCH to the
+/// next atomic pipeline or UNWATCH, whatever their outcome, the handle has an exclusive connection to that node
+/// ([`Builder::blocking_pool_size`] limits them). Clones made before that are not concerned; a clone made in
+/// between shares the watch, and of several handles that share one, only the first atomic pipeline runs: the
+/// others fail with EXECABORT, as do those of a handle whose WATCH failed. A pipeline whose watching connection
+/// was lost fails as well. A closure of `redis::transaction` that fails leaves its keys watched, as over one
+/// server, so give each transaction a clone: `redis::transaction(&mut client.clone(), ..)`.
+///
+/// CLIENT SETNAME sets the name of all connections of the client and of its clones: new ones have it from the
+/// start, existing ones from their next request on, and those of subscribers when they reconnect. CLIENT
+/// GETNAME returns it. CLIENT INFO describes one of the connections, to any node.
 ///
 /// ```no_run
 /// use redis_sharding::{ShardedClient, redis::Commands};
@@ -33,7 +47,9 @@ use crate::topology::Topology;
 /// ```
 #[derive(Clone)]
 pub struct ShardedClient {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
+    /// The keys that this handle watches.
+    watch: Watch,
 }
 
 impl ShardedClient {
@@ -62,7 +78,13 @@ impl ShardedClient {
     pub(crate) fn from_shared(shared: Shared) -> Self {
         Self {
             shared: Arc::new(shared),
+            watch: Watch::default(),
         }
+    }
+
+    /// The shared state.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// The nodes and their placement: an immutable snapshot.
@@ -90,6 +112,30 @@ impl ShardedClient {
         let shared = Arc::clone(&self.shared);
         let indices = shared.router.topology().indices();
         indices.map(move |index| Node::new(Arc::clone(&shared), index))
+    }
+
+    /// Returns what is known of each node: whether it could be reached when it was last tried, since when, the
+    /// last error, and its connections. `Display` prints one line per node.
+    ///
+    /// Reads what the client remembers and sends nothing, so it is cheap, and a node that has died since it
+    /// was last needed still counts as up. [`ping_nodes`](Self::ping_nodes) asks the nodes.
+    ///
+    /// ```
+    /// use redis_sharding::{NodeState, ShardedClient};
+    ///
+    /// let client = ShardedClient::builder().node("a", "redis://10.0.0.1/").build()?;
+    /// let health = client.health();
+    /// assert!(health.is_up() && health.nodes[0].state == NodeState::Unknown, "{health}");
+    /// # Ok::<(), redis_sharding::Error>(())
+    /// ```
+    pub fn health(&self) -> ClientHealth {
+        self.shared.health()
+    }
+
+    /// Sends PING to every node, to all at once, and returns each node's outcome in the order of the topology.
+    /// Takes at most the response timeout; a node that is known to be down fails at once.
+    pub fn ping_nodes(&self) -> Vec<NodePing> {
+        self.shared.ping_nodes()
     }
 
     /// Returns what would become of `cmd`, without sending it. `Display` prints a small table.
@@ -122,19 +168,51 @@ impl ShardedClient {
     }
 
     /// Runs `cmd` and returns this crate's own error, with the outcome of each node: see [`Error::parts`].
-    /// redis-rs' traits flatten it to a `RedisError`.
+    /// [`Error`] describes what redis-rs' traits make of it.
     ///
     /// # Errors
     ///
     /// Any [`ErrorKind`](crate::ErrorKind) but `Config`.
     pub fn execute(&self, cmd: &Cmd) -> Result<Value, Error> {
         let packed = cmd.get_packed_command();
-        let error = match self.shared.request(&packed) {
-            Ok(Value::ServerError(error)) => Error::from_server(&error),
-            Ok(value) => return Ok(value),
-            Err(error) => error,
-        };
-        Err(self.shared.router.with_keys(error, &packed))
+        let result = self.shared.request(&packed);
+        result.map_err(|error| self.shared.router.with_keys(error, &packed))
+    }
+
+    /// Runs a pipeline and returns one result for each command, with this crate's own error, its node and its
+    /// keys, for those that failed: the replies of the other nodes when one of them is down. In redis-rs'
+    /// traits such a pipeline fails as a whole, as it does when the connection to one server breaks.
+    ///
+    /// `ignore` and `ignore_errors` of the pipeline have no effect here.
+    ///
+    /// ```
+    /// use redis_sharding::{ErrorKind, ShardedClient, redis::pipe, testing::TestNode};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let nodes = TestNode::start_many(2)?;
+    /// let client = ShardedClient::builder()
+    ///     .node("a", nodes[0].url())
+    ///     .node("b", nodes[1].url())
+    ///     .build()?;
+    /// nodes[0].stop();
+    /// let results = client.execute_pipeline(pipe().incr("user:1", 1).incr("user:2", 1))?;
+    /// for error in results.iter().filter_map(|result| result.as_ref().err()) {
+    ///     assert_eq!((error.kind(), error.node()), (ErrorKind::NodeDown, Some("a")));
+    /// }
+    /// assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When a command is refused, for example because its keys live on several nodes: then none is sent. An
+    /// [atomic](redis::Pipeline::atomic) pipeline fails as a whole; with [`Unknown`](crate::ErrorKind::Unknown)
+    /// if it may have been executed.
+    pub fn execute_pipeline(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Result<Value, Error>>, Error> {
+        self.shared.pipeline_results(pipeline)
     }
 
     /// Opens a private connection to the node that owns all of `keys`, for WATCH, SUBSCRIBE, CLIENT and
@@ -158,11 +236,11 @@ impl ShardedClient {
     /// [`Timeout`](crate::ErrorKind::Timeout) when no connection can be made in time.
     pub fn dedicated(&self, keys: impl ToRedisArgs) -> Result<Dedicated, Error> {
         let keys = keys.to_redis_args();
-        let node = self
+        let (node, check) = self
             .shared
             .router
-            .common_owner(keys.iter().map(Vec::as_slice))?;
-        Dedicated::open(Arc::clone(&self.shared), node, KeyCheck::Owned)
+            .dedicated_owner(keys.iter().map(Vec::as_slice))?;
+        Dedicated::open(Arc::clone(&self.shared), node, check)
     }
 
     /// Runs an optimistic transaction over `keys`, which must live on one node: watches them and calls
@@ -221,6 +299,12 @@ impl ShardedClient {
         Ok(Scan::new(Arc::clone(&self.shared), position))
     }
 
+    /// True if this handle watches keys, or its WATCH has failed: it must not be given to another user.
+    #[cfg(feature = "r2d2")]
+    pub(super) fn is_watching(&self) -> bool {
+        self.watch.is_active()
+    }
+
     /// The handle of the node at `index` of the topology.
     fn node_at(&self, index: NodeIndex) -> Node {
         Node::new(Arc::clone(&self.shared), index)
@@ -237,7 +321,7 @@ impl fmt::Debug for ShardedClient {
 
 impl ConnectionLike for ShardedClient {
     fn req_command(&mut self, cmd: &Cmd) -> RedisResult<Value> {
-        let reply = self.shared.request(&cmd.get_packed_command())?;
+        let reply = self.req_packed_command(&cmd.get_packed_command())?;
         Ok(if cmd.is_no_response() {
             Value::Nil
         } else {
@@ -246,7 +330,14 @@ impl ConnectionLike for ShardedClient {
     }
 
     fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
-        Ok(self.shared.request(cmd)?)
+        let complete = |error| self.shared.router.with_keys(error, cmd);
+        match self.shared.request(cmd) {
+            // WATCH is refused on shared connections, but this handle can have one of its own.
+            Err(refusal) if refusal.kind() == ErrorKind::Stateful => {
+                self.watch.handle(&self.shared, cmd, refusal)
+            }
+            result => Error::redis_result(result, complete),
+        }
     }
 
     fn req_packed_commands(
@@ -255,7 +346,11 @@ impl ConnectionLike for ShardedClient {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        self.shared.pipeline(cmd, offset, count)
+        let is_atomic = || PipelineKind::of(cmd, offset, count) != PipelineKind::Plain;
+        match self.watch.is_active() && is_atomic() {
+            true => self.watch.exec(&self.shared, cmd, offset, count),
+            false => self.shared.pipeline(cmd, offset, count),
+        }
     }
 
     fn get_db(&self) -> i64 {

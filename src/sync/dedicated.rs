@@ -1,7 +1,6 @@
 //! [`Dedicated`]: a private connection to one node.
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,14 +9,14 @@ use redis::{Cmd, ConnectionLike, RedisError, RedisResult, Value};
 use crate::command::BlockingTime;
 use crate::endpoint::Deadline;
 use crate::error::Error;
+use crate::observe::Stopwatch;
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Attempt, Cause, DedicatedState, Exchange, Failure, KeyCheck, Operation, Request,
-    Selection, Step, parse_one,
+    Answers, Attempt, Cause, DedicatedState, Exchange, ExchangeStep, Failure, KeyCheck, Operation,
+    Request, RequestOutcome, Selection, Step, parse_one,
 };
 use crate::sync::Shared;
 use crate::sync::connection::NodeConnection;
-use crate::sync::pool::Checkout;
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, SUBSCRIBE, CLIENT and other stateful
 /// commands work on it as they do on `redis::Connection`. It is closed when dropped.
@@ -27,7 +26,7 @@ use crate::sync::pool::Checkout;
 /// A connection from [`ShardedClient::dedicated`](crate::ShardedClient::dedicated) still checks keys: a
 /// command for a key that another node owns is refused with [`CrossNode`](crate::ErrorKind::CrossNode).
 pub struct Dedicated {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     node_name: String,
     /// The connection, with a slot of the exclusive pool. `None` once it has failed.
     connection: Option<NodeConnection>,
@@ -43,9 +42,9 @@ impl Dedicated {
         keys: KeyCheck,
     ) -> Result<Self, Error> {
         let deadline = shared.executor.deadline(BlockingTime::None);
-        let connection = shared.executor.nodes[node.get()]
-            .exclusive
-            .take(Checkout::Reuse, &deadline)
+        let connection = shared
+            .executor
+            .take_exclusive(node, &deadline)
             .map_err(|cause| Failure::not_sent(cause).without_answer(shared.router.name(node)))?;
         Ok(Self {
             node_name: shared.router.name(node).to_owned(),
@@ -95,8 +94,11 @@ impl Dedicated {
             // The rest of a message that has begun is due now: a timeout in its middle would leave the stream
             // out of step.
             Ok(()) => self.confirmation(),
-            // redis-rs returns this error for a timeout, after which its users go on.
-            Err(Cause::Timeout(text)) => Err(io::Error::new(io::ErrorKind::TimedOut, text).into()),
+            // A timeout, as in redis-rs, after which its users go on.
+            // Without closing the connection.
+            Err(cause @ Cause::Timeout(_)) => Err(Failure::not_sent(cause)
+                .without_answer(self.node_name())
+                .into()),
             Err(cause) => Err(self.failed(cause)),
         }
     }
@@ -111,6 +113,23 @@ impl Dedicated {
         self.close();
         let failure = Failure { cause, sent: 0 };
         failure.without_answer(self.node_name()).into()
+    }
+
+    /// The node of the connection.
+    pub(super) fn node(&self) -> NodeIndex {
+        self.state.node()
+    }
+
+    /// Closes the connection, with an error, if the server has closed it: the outcome of a request on it would
+    /// be unknown.
+    pub(super) fn close_if_stale(&mut self) -> RedisResult<()> {
+        match &self.connection {
+            Some(connection) if connection.is_stale() => {
+                let closed = io::ErrorKind::UnexpectedEof.into();
+                Err(self.failed(Cause::of_io(&closed)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Ends the use. A connection whose state is unchanged goes back to the pool; any other is closed.
@@ -137,8 +156,25 @@ impl Dedicated {
         &self.shared.executor.nodes[self.state.node().get()].exclusive
     }
 
+    /// Presents the credentials and the name of the client if they have changed, unless the user has taken the
+    /// state of the connection into his own hands.
+    fn renew_login(&mut self) -> RedisResult<()> {
+        if !self.state.may_renew_login() {
+            return Ok(());
+        }
+        let deadline = self.shared.executor.deadline(BlockingTime::None);
+        let pool = &self.shared.executor.nodes[self.state.node().get()].exclusive;
+        match self.connection.as_mut() {
+            Some(connection) => pool
+                .renew(connection, &deadline)
+                .map_err(|cause| self.failed(cause)),
+            None => Ok(()),
+        }
+    }
+
     /// Sends one packed command, once the state of the connection permits it, and records its effect.
     fn send_command(&mut self, packed: &[u8]) -> RedisResult<Value> {
+        self.renew_login()?;
         let args = &parse_one(packed)?;
         let shared = Arc::clone(&self.shared);
         let operation = self
@@ -161,10 +197,9 @@ impl Dedicated {
 
     /// Sends all pending requests over this connection, which is closed if one of them fails.
     fn exchange(&mut self, exchange: &mut Exchange) {
-        let response_timeout = self.shared.executor.response_timeout;
-        let limit = exchange.begin(Instant::now(), response_timeout);
-        let deadline = Deadline::start(limit);
-        while exchange.poll(Instant::now()) {
+        let deadline = self.shared.executor.begin(exchange);
+        // Nothing is sent again over a dedicated connection, so there is no pause to wait for.
+        while exchange.poll(Instant::now()) == ExchangeStep::Send {
             let attempts = exchange.attempts();
             let answers = attempts.map(|attempt| self.send(attempt, &deadline));
             let answers = answers.collect();
@@ -175,6 +210,11 @@ impl Dedicated {
     /// Sends one request and reads its replies.
     fn send(&mut self, attempt: Attempt<'_>, deadline: &Deadline) -> Answers {
         let request = attempt.request;
+        let observer = &self.shared.executor.nodes[request.node.get()].observer;
+        let observer = Arc::clone(observer);
+        observer.started(attempt.kind());
+        // Blocking commands come here as well, and are not told apart.
+        let stopwatch = Stopwatch::start(BlockingTime::Forever);
         let mut answers = Answers::default();
         let count = request.slots.len();
         if let Err(cause) = self.round_trip(&request.packed, count, deadline, &mut answers.values) {
@@ -185,6 +225,9 @@ impl Dedicated {
         } else if !request.has_ended_well(&answers.values) {
             self.close();
         }
+        observer.finished(stopwatch, || {
+            RequestOutcome::of_answers(&answers, &request.slots)
+        });
         answers
     }
 
@@ -267,11 +310,12 @@ impl ConnectionLike for Dedicated {
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let selection = Selection::of(cmd, offset, count)?;
+        self.renew_login()?;
         let shared = Arc::clone(&self.shared);
         let operation = self
             .state
             .pipeline(&shared.router, &*shared, cmd, selection.kind)?;
-        let values = self.run(operation)?;
+        let values = self.run(operation)?.values;
         self.state.replied_all(cmd, selection.kind, &values);
         Ok(selection.select(values))
     }

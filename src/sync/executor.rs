@@ -13,24 +13,31 @@
 //! Connections are taken in node order, so that two requests over the same nodes never wait for each other's
 //! connections in a circle.
 
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::Value;
 
 use crate::command::{Access, BlockingTime};
 use crate::endpoint::Deadline;
+use crate::observe::{NodeObserver, Stopwatch};
 use crate::partition::NodeIndex;
-use crate::plan::{Answers, Attempt, Cause, Exchange, Failure, NodeRequest, ResendBudget};
-use crate::sync::connection::{Connector, Delivery};
+use crate::plan::{
+    Answers, Attempt, AttemptKind, Cause, Exchange, ExchangeStep, Failure, NextAttempt,
+    NodeRequest, RequestOutcome, Retries,
+};
+use crate::policy::RequestOptions;
+use crate::sync::connection::{Connector, Delivery, NodeConnection};
 use crate::sync::pool::{Checkout, Lease, Pool};
 
-/// The connections to all nodes.
-#[derive(Debug)]
+/// The connections to all nodes. Clones share them.
+#[derive(Clone, Debug)]
 pub(crate) struct Executor {
     /// In node order: indexed by [`NodeIndex`].
-    pub(super) nodes: Vec<NodePools>,
-    /// Maximum duration of a request that the server does not hold back.
-    pub(super) response_timeout: Option<Duration>,
+    pub(super) nodes: Arc<[NodePools]>,
+    /// How long requests may take, and when they are sent again.
+    pub(super) options: RequestOptions,
 }
 
 /// The connections to one node. Two pools, so that clients that wait in BLPOP cannot use up the connections
@@ -41,6 +48,8 @@ pub(super) struct NodePools {
     pub(super) shared: Pool,
     /// For blocking commands, transactions and dedicated connections.
     pub(super) exclusive: Pool,
+    /// Told of the requests.
+    pub(super) observer: Arc<NodeObserver>,
 }
 
 impl NodePools {
@@ -51,12 +60,52 @@ impl NodePools {
             BlockingTime::AtMost(_) | BlockingTime::Forever => &self.exclusive,
         }
     }
+
+    /// Sends one request and returns its reply.
+    fn call(
+        &self,
+        request: &[u8],
+        access: Access,
+        blocking: BlockingTime,
+        deadline: &Deadline,
+    ) -> Result<Value, Failure> {
+        let pool = self.pool(blocking);
+        let mut checkout = Checkout::Reuse;
+        let mut resends = ResendBudget::default();
+        loop {
+            let mut lease = pool.lease(checkout, deadline).map_err(Failure::not_sent)?;
+            let error = match lease.connection().call(request, deadline) {
+                Ok(value) => {
+                    lease.release(deadline.start);
+                    return Ok(value);
+                }
+                Err(error) => error,
+            };
+            lease.discard(&error.cause);
+            let failure = Failure {
+                cause: error.cause,
+                // One request: either it may have been sent or not.
+                sent: usize::from(error.sent == Delivery::MaybeSent),
+            };
+            if !resends.allows(&failure, access) {
+                return Err(failure);
+            }
+            self.observer.resent();
+            // A second reused connection might be dead as well, and there is only one resend.
+            checkout = Checkout::Fresh;
+        }
+    }
 }
 
 impl Executor {
     /// The deadline, from now, of a request that the server may hold back for `blocking`.
     pub(super) fn deadline(&self, blocking: BlockingTime) -> Deadline {
-        Deadline::start(blocking.with_response(self.response_timeout))
+        Deadline::of_request(&self.options, blocking)
+    }
+
+    /// Maximum duration of a request that the server does not hold back.
+    pub(crate) fn response_timeout(&self) -> Option<Duration> {
+        self.response_timeout
     }
 
     /// How to make a connection to `node` outside of the pools, and how long that may take.
@@ -73,40 +122,76 @@ impl Executor {
         blocking: BlockingTime,
     ) -> Result<Value, Failure> {
         let deadline = self.deadline(blocking);
-        let pool = self.nodes[node.get()].pool(blocking);
+        let node = &self.nodes[node.get()];
+        let pool = node.pool(blocking);
         let mut checkout = Checkout::Reuse;
-        let mut resends = ResendBudget::default();
-        loop {
-            let mut lease = pool.lease(checkout, &deadline).map_err(Failure::not_sent)?;
-            let error = match lease.connection().call(request, &deadline) {
-                Ok(value) => {
-                    lease.release(deadline.start);
-                    return Ok(value);
-                }
-                Err(error) => error,
-            };
-            lease.discard(&error.cause);
-            let failure = Failure {
-                cause: error.cause,
-                // One request: either it may have been sent or not.
-                sent: usize::from(error.sent == Delivery::MaybeSent),
-            };
-            if !resends.allows(&failure, access) {
-                return Err(failure);
+        let mut retries = Retries::new(self.options.retry);
+        node.observer.started(AttemptKind::First);
+        let stopwatch = Stopwatch::since(blocking, deadline.start);
+        let result = loop {
+            let result = call(pool, checkout, request, &deadline);
+            let next = retries.after_call(&result, access);
+            match next.and_then(|next| pause_before(next, &retries, &deadline)) {
+                Some(wanted) => checkout = wanted,
+                None => break result,
             }
-            // A second reused connection might be dead as well, and there is only one resend.
-            checkout = Checkout::Fresh;
+            node.observer.resent();
+        };
+        node.observer
+            .finished(stopwatch, || RequestOutcome::of_reply(&result, access));
+        result
+    }
+
+    /// Takes a connection to `node` that nobody else uses. The caller gives it back to the pool.
+    pub(super) fn take_exclusive(
+        &self,
+        node: NodeIndex,
+        deadline: &Deadline,
+    ) -> Result<NodeConnection, Cause> {
+        if deadline.is_zero() {
+            return Err(Cause::no_time_left());
         }
+        let pool = &self.nodes[node.get()].exclusive;
+        let mut retries = Retries::new(self.options.retry);
+        loop {
+            let cause = match pool.take(Checkout::Reuse, deadline) {
+                Ok(connection) => return Ok(connection),
+                Err(cause) => cause,
+            };
+            let next = retries.after_connecting(&cause);
+            if next
+                .and_then(|next| pause_before(next, &retries, deadline))
+                .is_none()
+            {
+                return Err(cause);
+            }
+        }
+    }
+
+    /// Starts the clock of an exchange.
+    pub(super) fn begin(&self, exchange: &mut Exchange) -> Deadline {
+        let limit = exchange.begin(Instant::now(), &self.options, rand::random());
+        let usual = self.options.usual_limit(exchange.blocking_time());
+        Deadline::start(limit).with_usual(usual)
     }
 
     /// Sends everything that is pending, until nothing is.
     pub(crate) fn exchange(&self, exchange: &mut Exchange) {
-        let limit = exchange.begin(Instant::now(), self.response_timeout);
-        let deadline = Deadline::start(limit);
+        let deadline = self.begin(exchange);
         let blocking = exchange.blocking_time();
-        while exchange.poll(Instant::now()) {
-            let answers = self.send(exchange.attempts(), blocking, &deadline);
-            exchange.handle(answers);
+        if let Some(first) = exchange.attempts().next() {
+            let observer = &self.nodes[first.request.node.get()].observer;
+            observer.fan_out(|| exchange.attempts().count());
+        }
+        loop {
+            match exchange.poll(Instant::now()) {
+                ExchangeStep::Send => {
+                    let answers = self.send(exchange.attempts(), blocking, &deadline);
+                    exchange.handle(answers);
+                }
+                ExchangeStep::Wait(pause) => thread::sleep(pause),
+                ExchangeStep::Done => return,
+            }
         }
     }
 
@@ -125,10 +210,15 @@ impl Executor {
             let pool = self.nodes[attempt.request.node.get()].pool(blocking);
             pool.lease(checkout, deadline)
         };
+        let stopwatch = Stopwatch::start(blocking);
         // All connections before the first write: while this thread waits for a slot or a handshake, no
         // server is left with a reply that is not read.
         let mut in_flight: Vec<InFlight<'_>> = attempts
-            .map(|attempt| InFlight::begin(attempt.request, lease(&attempt)))
+            .map(|attempt| {
+                let observer = &*self.nodes[attempt.request.node.get()].observer;
+                observer.started(attempt.kind());
+                InFlight::begin(attempt.request, observer, stopwatch, lease(&attempt))
+            })
             .collect();
         // Nodes with fewer chunks skip the last rounds.
         let chunks = in_flight.iter().map(|node| node.request.chunks()).max();
@@ -149,6 +239,46 @@ impl Executor {
     }
 }
 
+/// Sends one request over a connection of the pool and returns its reply.
+fn call(
+    pool: &Pool,
+    checkout: Checkout,
+    request: &[u8],
+    deadline: &Deadline,
+) -> Result<Value, Failure> {
+    if deadline.is_zero() {
+        return Err(Failure::not_sent(Cause::no_time_left()));
+    }
+    let mut lease = pool.lease(checkout, deadline).map_err(Failure::not_sent)?;
+    match lease.connection().call(request, deadline) {
+        Ok(value) => {
+            lease.release(deadline.start);
+            Ok(value)
+        }
+        Err(error) => {
+            lease.discard(&error.cause);
+            Err(Failure {
+                cause: error.cause,
+                // One request: either it may have been sent or not.
+                sent: usize::from(error.sent == Delivery::MaybeSent),
+            })
+        }
+    }
+}
+
+/// Sleeps until the next attempt, and returns the connection that it needs. `None` if there is no time for it.
+fn pause_before(next: NextAttempt, retries: &Retries, deadline: &Deadline) -> Option<Checkout> {
+    let delay = retries.delay(next, deadline.remaining(), rand::random())?;
+    if !delay.is_zero() {
+        thread::sleep(delay);
+    }
+    // A second reused connection might be dead as well.
+    Some(match next.needs_new_connection {
+        true => Checkout::Fresh,
+        false => Checkout::Reuse,
+    })
+}
+
 /// One node's requests on their way.
 struct InFlight<'t> {
     /// The requests, packed.
@@ -159,16 +289,27 @@ struct InFlight<'t> {
     answers: Answers,
     /// Number of requests that may have reached the server.
     sent: usize,
+    /// Told of the outcome.
+    observer: &'t NodeObserver,
+    /// Measures the time until then.
+    stopwatch: Stopwatch,
 }
 
 impl<'t> InFlight<'t> {
     /// Takes the connection, or fails at once; the other nodes go on in either case.
-    fn begin(request: &'t NodeRequest, lease: Result<Lease<'t>, Cause>) -> Self {
+    fn begin(
+        request: &'t NodeRequest,
+        observer: &'t NodeObserver,
+        stopwatch: Stopwatch,
+        lease: Result<Lease<'t>, Cause>,
+    ) -> Self {
         let mut in_flight = Self {
             request,
             lease: None,
             answers: Answers::default(),
             sent: 0,
+            observer,
+            stopwatch,
         };
         match lease {
             Ok(lease) => {
@@ -197,16 +338,26 @@ impl<'t> InFlight<'t> {
     }
 
     /// Reads the replies to one chunk, if the connection has not failed.
-    fn read(&mut self, chunk: usize, deadline: &Deadline) {
-        let (Some(lease), Some(chunk)) = (&mut self.lease, self.request.chunk(chunk)) else {
+    fn read(&mut self, number: usize, deadline: &Deadline) {
+        let (Some(lease), Some(chunk)) = (&mut self.lease, self.request.chunk(number)) else {
             return;
         };
         let read = lease
             .connection()
             .receive(chunk.count, deadline, &mut self.answers.values);
-        if let Err(cause) = read {
-            self.fail(cause);
+        match read {
+            Err(cause) => self.fail(cause),
+            // Now, and not when the other nodes have replied as well.
+            Ok(()) if number + 1 == self.request.chunks() => self.report(),
+            Ok(()) => {}
         }
+    }
+
+    /// Reports the outcome, which is final for this attempt.
+    fn report(&self) {
+        self.observer.finished(self.stopwatch, || {
+            RequestOutcome::of_answers(&self.answers, &self.request.slots)
+        });
     }
 
     /// Closes the connection, on which replies may be due, and records the failure.
@@ -218,6 +369,7 @@ impl<'t> InFlight<'t> {
             cause,
             sent: self.sent,
         });
+        self.report();
     }
 
     /// Gives the connection back, unless the server has left a transaction open on it, and returns the

@@ -23,7 +23,7 @@ use crate::plan::pubsub::{
     ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, Event, KEEPALIVE_AFTER, PubSubReply,
     SubscriptionChange, SubscriptionKind, SubscriptionWorker, no_thread,
 };
-use crate::policy::{ConnectError, broken_text, is_timeout};
+use crate::policy::{ConnectError, IoFailure, is_timeout};
 use crate::resp::ReplyDecoder;
 use crate::sync::connection::Connector;
 use crate::sync::event_channel::EventChannel;
@@ -272,8 +272,7 @@ impl Worker {
             Ok(attempt) => attempt,
             Err(down) => return End::Connection(ConnectionEnd::Down(down)),
         };
-        let connected = self.connect().map_err(|error| self.connector.error(&error));
-        let (mut socket, writer) = match attempt.end(connected) {
+        let (mut socket, writer) = match attempt.end(self.connect()) {
             Ok(sockets) => sockets,
             Err(error) => return End::Connection(ConnectionEnd::NotMade(error)),
         };
@@ -286,7 +285,7 @@ impl Worker {
         }
         let mut decoder = ReplyDecoder::new();
         if let Err(error) = self.restore(writer, &mut decoder) {
-            return End::broken(broken_text(&error));
+            return End::broken(IoFailure::broken(&error));
         }
         if self.has_ended() {
             return End::NoUser;
@@ -341,14 +340,19 @@ impl Worker {
     }
 
     /// Connects; returns a socket to read from and a clone to write to.
-    fn connect(&self) -> redis::RedisResult<(Socket, Socket)> {
+    fn connect(&self) -> Result<(Socket, Socket), ConnectError> {
         let deadline = Deadline::start(Some(self.connect_timeout));
         let socket = self.connector.connect_pub_sub(&deadline)?;
-        socket.set_timeouts(Some(KEEPALIVE_AFTER))?;
-        // Short, so that a blocked write lets its thread read.
-        socket.set_write_timeout(WRITE_POLL_INTERVAL)?;
-        let writer = socket.try_clone()?;
-        Ok((socket, writer))
+        let writer = || {
+            socket.set_timeouts(Some(KEEPALIVE_AFTER))?;
+            // Short, so that a blocked write lets its thread read.
+            socket.set_write_timeout(WRITE_POLL_INTERVAL)?;
+            socket.try_clone()
+        };
+        match writer() {
+            Ok(writer) => Ok((socket, writer)),
+            Err(error) => Err(self.connector.error(&error.into())),
+        }
     }
 
     fn read_loop(&self, socket: &mut Socket, decoder: &mut ReplyDecoder) -> End {
@@ -357,7 +361,9 @@ impl Worker {
                 return end;
             }
             match socket.read(decoder.spare_mut()) {
-                Ok(0) => return End::broken("closed by the server"),
+                Ok(0) => {
+                    return End::broken(IoFailure::broken(&io::ErrorKind::UnexpectedEof.into()));
+                }
                 Ok(count) => {
                     decoder.advance(count);
                     self.shared.state.lock().received();
@@ -373,7 +379,7 @@ impl Worker {
                         return End::NoUser;
                     }
                 }
-                Err(error) => return End::broken(broken_text(&error)),
+                Err(error) => return End::broken(IoFailure::broken(&error)),
             }
         }
     }
@@ -385,7 +391,7 @@ impl Worker {
                 return Some(End::NoUser);
             }
             let value = match decoder.next_reply() {
-                Err(error) => return Some(End::broken(broken_text(&error))),
+                Err(error) => return Some(End::broken(IoFailure::broken(&error))),
                 Ok(None) => return None,
                 Ok(Some(value)) => value,
             };

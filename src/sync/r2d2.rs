@@ -17,8 +17,9 @@ impl r2d2::ManageConnection for ShardedClient {
         redis::cmd("PING").exec(connection)
     }
 
-    /// Never true: a clone has no connection of its own that could break.
+    /// True for a clone that still watches keys. Otherwise a clone has no connection of its own that could
+    /// break.
     fn has_broken(&self, connection: &mut Self) -> bool {
-        !connection.is_open()
+        !connection.is_open() || connection.is_watching()
     }
 }

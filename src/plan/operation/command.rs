@@ -17,7 +17,9 @@ use crate::partition::NodeIndex;
 use crate::plan::batch::{Batch, NodeRequest, ReplySlot};
 use crate::plan::operation::{Operation, ReplyForm, ScriptStore, Step};
 use crate::plan::scripts::{LIST_LIBRARIES, Recovery};
-use crate::plan::{Exchange, ExpectedEnd, Plan, RoutedCommand, Router, Scope, ScriptCache};
+use crate::plan::{
+    Exchange, ExchangeStep, ExpectedEnd, Plan, RoutedCommand, Router, Scope, ScriptCache,
+};
 
 /// One packed command and its arguments.
 #[derive(Clone, Copy, Debug)]
@@ -280,14 +282,14 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
             Err(error) => return Some(Err(error)),
         };
         if routed.scripting == Scripting::No || !may_recover {
-            return Some(Ok(reply));
+            return Some(self.result(node, reply));
         }
         // By the current cache: it may have learned the script after this command was routed.
         let args = self.request.args;
         match R::recovery(self.scripts, args, &reply) {
             None => {
                 let reply = R::record(self.scripts, args, self.scope, self.context, reply);
-                return Some(Ok(reply));
+                return Some(self.result(node, reply));
             }
             Some(Recovery::Resend(request)) => {
                 self.send_to(node, &[request], &routed);
@@ -300,6 +302,15 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         }
         None
     }
+
+    /// The result of a command whose reply is `reply`. A dedicated connection needs the reply itself, even if
+    /// it is an error: it shows the connection's state.
+    fn result(&self, node: NodeIndex, reply: R::Reply) -> Result<R::Reply, Error> {
+        match self.is_pinned {
+            true => Ok(reply),
+            false => R::result(reply, self.router.name(node)),
+        }
+    }
 }
 
 impl<R: ReplyForm> Operation for CommandOperation<'_, R> {
@@ -310,7 +321,7 @@ impl<R: ReplyForm> Operation for CommandOperation<'_, R> {
         // Each state is taken out before it is acted upon, and no state leads back to an earlier one. So the
         // loop ends, and a poll after the end finds `Done`.
         loop {
-            if self.exchange.poll(now) {
+            if self.exchange.poll(now) != ExchangeStep::Done {
                 return Step::Send(&mut self.exchange);
             }
             match std::mem::replace(&mut self.state, State::Done) {

@@ -6,6 +6,7 @@
 //!   change of them.
 //! * [`Event`], [`Message`], [`SubscriptionKind`]: what the user of a subscriber receives. `event_queue`: the
 //!   bounded queue in between.
+//! * `messages`: events in the form of redis-rs' `PubSub`.
 //!
 //! **Where.** A channel is subscribed on the node that owns its name, which is also the node that PUBLISH
 //! goes to. Patterns are subscribed on every node, and so are the channels of keyspace notifications, which
@@ -40,6 +41,7 @@
 //! down, and the events say when that may have happened.
 
 mod event_queue;
+mod messages;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -56,6 +58,7 @@ use crate::policy::ConnectError;
 use crate::resp::{write_arg, write_command, write_header};
 
 pub(crate) use event_queue::EventQueue;
+pub(crate) use messages::{SubscribedNames, into_msg};
 pub(crate) use worker::{ChangeProgress, ConnectionEnd, SubscriptionWorker};
 
 /// Maximum number of events queued for the user of a subscriber; twice as many while it waits for a change to
@@ -420,9 +423,7 @@ impl SubscriptionTracker {
             Value::ServerError(error) => {
                 // An error reply does not name the channel. It belongs to the last change or to a restored
                 // name; in both cases whoever waits for a change learns of it.
-                self.refused = Some(Error::from_server(&crate::error::named_server_error(
-                    &error, node,
-                )));
+                self.refused = Some(Error::from_server(&error, Some(node)));
                 return self.answered();
             }
             _ => return PubSubReply::Nothing,
@@ -603,15 +604,22 @@ pub(crate) fn no_thread(node: &str, error: &std::io::Error) -> Error {
 pub(crate) fn not_confirmed(node: &str, why: Option<&ConnectError>) -> Error {
     let (kind, text) = match why {
         // No outage is known, so the node may only be slow: the kind is that of any other reply that is late.
-        None => (ErrorKind::Timeout, "no confirmation in time".to_owned()),
-        Some(error @ ConnectError::Auth(_)) => (ErrorKind::Auth, error.to_string()),
+        None => (
+            ErrorKind::Timeout,
+            "timed out: no confirmation in time".to_owned(),
+        ),
+        Some(error @ (ConnectError::Auth(_) | ConnectError::Certificate(_))) => {
+            (ErrorKind::Auth, error.to_string())
+        }
         Some(error @ (ConnectError::FailedBefore | ConnectError::Unreachable(_))) => {
             (ErrorKind::NodeDown, error.to_string())
         }
     };
     let text =
         format!("node {node}: {text}; the subscription is made as soon as the node can be reached");
-    Error::new(kind, text).at_node(node)
+    Error::new(kind, text)
+        .at_node(node)
+        .with_io(why.and_then(ConnectError::io_kind))
 }
 
 #[cfg(test)]

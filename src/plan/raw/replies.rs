@@ -238,6 +238,18 @@ impl ReplyBuffer for RawReplies {
         }
         self.update_meter();
     }
+
+    fn error_code(&self, number: usize) -> Option<&[u8]> {
+        let frame = self.frame(number)?;
+        let text = match frame.first()? {
+            b'-' => &frame[1..],
+            // An error of RESP3 with its length: the text is behind the first line.
+            b'!' => frame.splitn(2, |&byte| byte == b'\n').nth(1)?,
+            _ => return None,
+        };
+        // The code is the first word; a line that is only a code ends with it.
+        text.split(|byte| b" \r".contains(byte)).next()
+    }
 }
 
 impl Drop for RawReplies {

@@ -14,6 +14,8 @@
 //!   own.
 //! * `registry`: all clients, for CLIENT LIST, KILL and UNBLOCK; the pause; what stops the proxy. `memory`:
 //!   how much all clients hold, and which are disconnected when it is too much.
+//! * `metrics`: the proxy's own metrics. `exporter`: [`serve_metrics`](super::serve_metrics), all metrics of
+//!   the process as Prometheus text.
 //!
 //! # Who owns what
 //!
@@ -72,9 +74,12 @@ mod build;
 mod call;
 mod client_io;
 mod connection;
+#[cfg(feature = "cli")]
+mod exporter;
 mod input;
 mod loopback;
 mod memory;
+mod metrics;
 mod registry;
 mod run;
 mod streaming;
@@ -101,6 +106,8 @@ use crate::proxy::{Auth, OutputLimit, QUERY_BYTES_MIN};
 use crate::resp::Protocol;
 use crate::topology::Topology;
 
+#[cfg(feature = "cli")]
+pub use exporter::serve_metrics;
 pub use loopback::LoopbackProxy;
 pub use registry::DEFAULT_MEMORY_LIMIT;
 pub use run::{DEFAULT_SHUTDOWN_TIMEOUT, THREADS_MAX};
@@ -148,7 +155,7 @@ impl Upstreams {
             let endpoints = config.endpoints.iter();
             let endpoints = endpoints.map(|endpoint| endpoint.speaking(version));
             Arc::new(Shared {
-                router: config.router.clone(),
+                router: Arc::new(config.router.clone()),
                 // No limit on exclusive connections: a client queued for one would miss the element that its
                 // BLPOP waits for.
                 executor: Executor::new(
@@ -159,6 +166,7 @@ impl Upstreams {
                 ),
                 scripts: Arc::clone(scripts),
                 db: config.db,
+                identity: Arc::clone(&config.identity),
             })
         });
         Self { shared, config }

@@ -30,6 +30,7 @@ use tokio::sync::Notify;
 
 use crate::command::BlockingTime;
 use crate::proxy::net::memory::MemoryBudget;
+use crate::proxy::net::metrics::ProxyMetrics;
 use crate::proxy::net::run::RunSettings;
 use crate::proxy::{
     Auth, ClientFilter, ClientInfo, ClientLimits, Pause, RegistryRequest, Unblocked,
@@ -49,6 +50,7 @@ pub(super) struct ClientRegistry {
     /// Maximum number of clients at a time.
     max_clients: AtomicUsize,
     pub(super) memory: MemoryBudget,
+    pub(super) metrics: ProxyMetrics,
     /// Limits for clients that connect from now on.
     limits: Mutex<ClientLimits>,
     /// How connections are accepted, and how long the end may take.
@@ -111,6 +113,7 @@ impl ClientRegistry {
         Self {
             max_clients: AtomicUsize::new(max_clients),
             memory: MemoryBudget::new(DEFAULT_MEMORY_LIMIT),
+            metrics: ProxyMetrics::new(),
             limits: Mutex::default(),
             run: Mutex::default(),
             last_id: AtomicU64::new(0),
@@ -249,6 +252,7 @@ impl ClientRegistry {
     /// Removes a client.
     pub(super) fn deregister(&self, id: u64) {
         self.clients.lock().remove(&id);
+        self.metrics.left(self.memory.used());
         self.deregistered.notify_waiters();
     }
 

@@ -1,10 +1,11 @@
 //! `proxy`: serves the nodes as one server.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
-use redis_sharding::proxy::OutputLimit;
+use redis_sharding::proxy::{OutputLimit, serve_metrics};
 use tokio::net::TcpListener;
 
 use crate::NAME;
@@ -33,6 +34,11 @@ pub struct Proxy {
     /// The address to listen on, such as 127.0.0.1:7000; port 0 is any free port
     #[arg(long, value_name = "ADDRESS")]
     listen: String,
+    /// Serves metrics as Prometheus text over HTTP at this address, such as 127.0.0.1:9121
+    ///
+    /// Everybody who can reach the address can read them. They contain names of nodes, but no keys, values or passwords.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
     // Last: its heading in the help would be that of what follows.
     #[command(flatten)]
     clients: ClientArgs,
@@ -91,6 +97,10 @@ fn seconds(flag: &str, value: &str) -> Result<Seconds, String> {
 impl Proxy {
     pub fn run(self) -> Result<Outcome, Failure> {
         let options = self.clients.options()?;
+        // Before the proxy is built, which takes its metrics from the recorder that there is.
+        if let Some(address) = self.metrics {
+            serve_metrics(address)?;
+        }
         let proxy = options.build(self.nodes.builder()?)?;
         let proxy = proxy.with_accept_error_handler(accept_error_reporter(NAME));
         let threads = options.threads().map_err(Failure::Usage)?;

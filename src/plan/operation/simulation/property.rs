@@ -16,17 +16,20 @@ use crate::plan::operation::{
     CommandOperation, PipelineOperation, Request, ScriptStore, Selection,
 };
 use crate::plan::{
-    Answers, Attempt, DedicatedState, KeyCheck, PartialReads, PipelineKind, RESENDS_MAX, Router,
-    parse_one,
+    Answers, Attempt, DedicatedState, KeyCheck, PartialReads, PipelineKind, Router, parse_one,
 };
+use crate::policy::RetryPolicy;
 
 /// The most exchanges that one operation takes: libraries are listed, the command is sent, libraries are loaded, the
 /// command is sent again.
 const EXCHANGES_MAX: usize = 4;
 
+/// The most attempts at one node.
+const ATTEMPTS_MAX: u8 = 4;
+
 /// The most waves: in each exchange every node may be asked, because those before could not be reached, and at each one
 /// the rest is resent.
-const WAVES_MAX: usize = EXCHANGES_MAX * (RESENDS_MAX + 1) * NODES.len();
+const WAVES_MAX: usize = EXCHANGES_MAX * ATTEMPTS_MAX as usize * NODES.len();
 
 /// How many runs by default. `REDIS_SHARDING_SIMULATION_RUNS` asks for more.
 const RUNS: u32 = 400;
@@ -40,6 +43,7 @@ struct Chance<'t> {
     /// How often a write was applied, by its text.
     applied: HashMap<String, usize>,
     waves: usize,
+    retry: RetryPolicy,
 }
 
 impl Chance<'_> {
@@ -69,6 +73,7 @@ impl Chance<'_> {
         let mut args = Args::new();
         let mut replies = Vec::new();
         let mut queued: Option<Vec<Vec<u8>>> = None;
+        let mut aborts = false;
         while replies.len() < sent
             && let Ok(Some(frame)) = commands.next(&mut args)
         {
@@ -76,6 +81,12 @@ impl Chance<'_> {
                 (b"MULTI", _) => {
                     queued = Some(Vec::new());
                     Value::Okay
+                }
+                (b"EXEC", Some(_)) if aborts => value("-EXECABORT Transaction discarded."),
+                (_, Some(commands)) if args[0] != b"EXEC" && self.refuses() => {
+                    aborts = true;
+                    queued = Some(commands);
+                    value(LOADING)
                 }
                 (b"EXEC", Some(commands)) => {
                     let replies = commands.iter().map(|command| {
@@ -89,11 +100,17 @@ impl Chance<'_> {
                     queued = Some(commands);
                     Value::SimpleString("QUEUED".into())
                 }
+                (_, None) if self.refuses() => value(LOADING),
                 (_, None) => self.apply(node, &args),
             };
             replies.push(reply);
         }
         replies
+    }
+
+    /// True if a server refuses a command because it is loading its data.
+    fn refuses(&mut self) -> bool {
+        self.pick(5) == 4
     }
 
     /// Carries one command out: every reply says which command it answers.
@@ -122,6 +139,9 @@ impl Chance<'_> {
     }
 }
 
+/// How a server refuses a command for the time being.
+const LOADING: &str = "-LOADING Redis is loading the dataset in memory";
+
 /// A command as it was given, also when it goes as another.
 fn spoken(args: &[&[u8]]) -> String {
     let words: Vec<String> = args
@@ -146,6 +166,10 @@ fn reply_to(text: &str) -> Value {
 }
 
 impl<R: SimulatedForm> Nodes<R> for Chance<'_> {
+    fn retry(&self) -> RetryPolicy {
+        self.retry
+    }
+
     fn wave(
         &mut self,
         attempts: &[Attempt<'_>],
@@ -214,6 +238,8 @@ struct Case {
     has_script: [bool; 3],
     has_function: [bool; 3],
     tape: Vec<u8>,
+    /// The number of attempts; none for the default.
+    attempts: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -238,29 +264,40 @@ fn cases() -> impl Strategy<Value = Case> {
     let commands = prop::collection::vec((any::<u8>(), any::<u8>()), 1..8);
     let tape = prop::collection::vec(any::<u8>(), 0..60);
     let nodes = any::<([bool; 3], [bool; 3])>();
-    (how, commands, tape, nodes, any::<bool>(), any::<u64>()).prop_map(
-        |(how, picks, tape, (has_script, has_function), knows_library, entropy)| {
-            let numbered = (1..).zip(&picks);
-            let commands = numbered.map(|(number, &(kind, node))| match how {
-                How::Transaction | How::Dedicated => command(kind % 5, 0, number),
-                _ => command(kind, node, number),
-            });
-            let mut commands: Vec<String> = commands.collect();
-            if !matches!(how, How::Pipeline | How::Transaction | How::Dedicated) {
-                commands.truncate(1);
-            }
-            Case {
-                how,
-                commands,
-                // A pipeline lists no libraries, and its functions without keys need them.
-                knows_library: knows_library || commands_need_library(how),
-                entropy,
-                has_script,
-                has_function,
-                tape,
-            }
-        },
+    let attempts = prop::option::of(1..=ATTEMPTS_MAX);
+    (
+        how,
+        commands,
+        tape,
+        nodes,
+        any::<bool>(),
+        any::<u64>(),
+        attempts,
     )
+        .prop_map(
+            |(how, picks, tape, (has_script, has_function), knows_library, entropy, attempts)| {
+                let numbered = (1..).zip(&picks);
+                let commands = numbered.map(|(number, &(kind, node))| match how {
+                    How::Transaction | How::Dedicated => command(kind % 5, 0, number),
+                    _ => command(kind, node, number),
+                });
+                let mut commands: Vec<String> = commands.collect();
+                if !matches!(how, How::Pipeline | How::Transaction | How::Dedicated) {
+                    commands.truncate(1);
+                }
+                Case {
+                    how,
+                    commands,
+                    // A pipeline lists no libraries, and its functions without keys need them.
+                    knows_library: knows_library || commands_need_library(how),
+                    entropy,
+                    has_script,
+                    has_function,
+                    tape,
+                    attempts,
+                }
+            },
+        )
 }
 
 fn commands_need_library(how: How) -> bool {
@@ -284,6 +321,9 @@ fn check(case: &Case) {
         has_function: case.has_function,
         applied: HashMap::new(),
         waves: 0,
+        retry: case.attempts.map_or(RetryPolicy::READS, |attempts| {
+            RetryPolicy::attempts(attempts.into())
+        }),
     };
     match case.how {
         How::Command => check_command::<Vec<Value>>(case, &router, &scripts, &mut nodes),
@@ -338,16 +378,19 @@ fn check_pipeline(case: &Case, router: &Router, scripts: &Scripts, nodes: &mut C
             .map(|planned| PipelineOperation::new(router, scripts, planned, case.entropy)),
     };
     let operation = operation.expect("it is not refused");
-    match run(operation, &mut beginning(), nodes).map(|replies| selection.select(replies)) {
+    match run(operation, &mut beginning(), nodes) {
         Ok(replies) => {
-            let replies: &[Value] = match (selection.kind, &replies[..]) {
-                (PipelineKind::Atomic { .. }, [Value::Array(replies)]) => replies,
-                (PipelineKind::Atomic { .. }, other) => panic!("EXEC replied {other:?}"),
-                (PipelineKind::Plain, replies) => replies,
-            };
-            assert_eq!(replies.len(), count);
-            for (text, reply) in case.commands.iter().zip(replies) {
-                check_reply(text, &show(reply), &nodes.applied);
+            let results = replies.clone().each(router, packed);
+            assert_eq!(results.len(), count);
+            for (text, result) in case.commands.iter().zip(&results) {
+                match result {
+                    Ok(reply) => check_reply(text, &show(reply), &nodes.applied),
+                    Err(error) => check_error(text, error, &nodes.applied),
+                }
+            }
+            match replies.whole(router, packed, None) {
+                Ok(values) => assert_eq!(selection.select(values).len(), selection.count),
+                Err(error) => check_whole(case, &error, &nodes.applied),
             }
         }
         Err(error) if matches!(case.how, How::Dedicated) => {
@@ -404,6 +447,33 @@ fn check_error(text: &str, error: &Error, applied: &HashMap<String, usize>) {
             PartStatus::Failed => assert_eq!(times, 0, "{text}: {part:?}"),
             PartStatus::Done => assert!(!is_write(text) || times == 1, "{text}: {part:?}"),
             PartStatus::Unknown => assert!(is_write(text), "{text}: {part:?}"),
+        }
+    }
+}
+
+/// The error of a whole pipeline says of each key what is true.
+fn check_whole(case: &Case, error: &Error, applied: &HashMap<String, usize>) {
+    assert!(error.missing_reply().is_some(), "{error}");
+    assert!(!error.parts().is_empty(), "{error}");
+    if error.is_retryable() {
+        assert!(applied.is_empty(), "{error}: {applied:?}");
+    }
+    for part in error.parts() {
+        for key in &part.keys {
+            let key = key.escape_ascii().to_string();
+            let has_key = |text: &&String| text.split(' ').any(|word| word == key);
+            let text = case.commands.iter().find(has_key).expect("its command");
+            // A part of a split command has fewer keys than the command.
+            let times: usize = applied
+                .keys()
+                .filter(has_key)
+                .map(|sent| applied[sent])
+                .sum();
+            match part.status {
+                PartStatus::Failed => assert_eq!(times, 0, "{text}: {part:?}"),
+                PartStatus::Done => assert!(!is_write(text) || times == 1, "{text}: {part:?}"),
+                PartStatus::Unknown => assert!(is_write(text), "{text}: {part:?}"),
+            }
         }
     }
 }

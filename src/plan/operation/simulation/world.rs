@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use super::text::{
-    ExpectedAttempt, expected_result, pack, show, show_error, show_request, value, without_cursors,
+    ExpectedAttempt, expected_result, pack, show, show_error, show_refusal, show_request, value,
+    without_cursors,
 };
 use crate::command::{BlockingTime, CommandTable};
 use crate::error::Error;
@@ -17,9 +18,10 @@ use crate::plan::operation::{
     Step,
 };
 use crate::plan::{
-    Answers, Attempt, DedicatedState, Exchange, KeyCheck, PartialReads, Router, ScriptCache,
-    SplitWrites, parse_one,
+    Answers, Attempt, DedicatedState, Exchange, ExchangeStep, KeyCheck, PartialReads, PipelineKind,
+    PipelineReplies, Router, ScriptCache, SplitWrites, parse_one,
 };
+use crate::policy::{RequestOptions, RetryPolicy};
 use crate::topology::Topology;
 
 /// How long a reply may take that no command holds back.
@@ -99,6 +101,19 @@ pub(super) trait Nodes<R> {
         now: &mut Instant,
         end: Option<Instant>,
     ) -> Vec<Answers<R>>;
+
+    /// When requests are sent again.
+    fn retry(&self) -> RetryPolicy {
+        RetryPolicy::READS
+    }
+
+    /// How long commands without a time limit of their own may take.
+    fn blocking_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Nothing is sent for this long.
+    fn wait(&mut self, _: Duration) {}
 }
 
 /// Runs an operation to its end, as the executors do.
@@ -122,7 +137,9 @@ where
                 carry_out(exchange, now, nodes);
                 let end = exchange.end();
                 assert!(
-                    end.is_some() || exchange.blocking_time() == BlockingTime::Forever,
+                    end.is_some()
+                        || exchange.blocking_time() == BlockingTime::Forever
+                            && nodes.blocking_timeout().is_none(),
                     "an exchange without an end"
                 );
                 if let (Some(first), Some(end)) = (first_end, end) {
@@ -150,12 +167,30 @@ fn carry_out<R: crate::plan::ReplyBuffer>(
     now: &mut Instant,
     nodes: &mut impl Nodes<R>,
 ) {
-    exchange.begin(*now, Some(RESPONSE_TIMEOUT));
-    while exchange.poll(*now) {
-        let attempts: Vec<Attempt<'_>> = exchange.attempts().collect();
-        let answers = nodes.wave(&attempts, now, exchange.end());
-        drop(attempts);
-        exchange.handle(answers);
+    let options = RequestOptions {
+        response_timeout: Some(RESPONSE_TIMEOUT),
+        blocking_timeout: nodes.blocking_timeout(),
+        retry: nodes.retry(),
+        usual_timeout: Some(RESPONSE_TIMEOUT),
+    };
+    // The longest pauses that there can be.
+    exchange.begin(*now, &options, u64::MAX);
+    loop {
+        match exchange.poll(*now) {
+            ExchangeStep::Send => {
+                let attempts: Vec<Attempt<'_>> = exchange.attempts().collect();
+                let answers = nodes.wave(&attempts, now, exchange.end());
+                drop(attempts);
+                exchange.handle(answers);
+            }
+            ExchangeStep::Wait(pause) => {
+                assert!(!pause.is_zero(), "a pause without a length");
+                nodes.wait(pause);
+                *now += pause;
+                assert!(exchange.end().is_none_or(|end| *now < end));
+            }
+            ExchangeStep::Done => break,
+        }
     }
 }
 
@@ -165,6 +200,8 @@ struct Expected<'t> {
     wave: usize,
     /// The first attempt that is not the expected one.
     wrong: Option<String>,
+    retry: RetryPolicy,
+    blocking_timeout: Option<Duration>,
 }
 
 impl<'t> Expected<'t> {
@@ -192,6 +229,22 @@ impl<'t> Expected<'t> {
 }
 
 impl<R: SimulatedForm> Nodes<R> for Expected<'_> {
+    fn retry(&self) -> RetryPolicy {
+        self.retry
+    }
+
+    fn blocking_timeout(&self) -> Option<Duration> {
+        self.blocking_timeout
+    }
+
+    fn wait(&mut self, pause: Duration) {
+        let waited = format!("wait {}ms", pause.as_millis());
+        let is_wait = |line: &&str| line.starts_with("wait ");
+        if self.lines.next_if(is_wait) != Some(waited.as_str()) {
+            self.wrong.get_or_insert(format!("unexpected: {waited}"));
+        }
+    }
+
     fn wave(
         &mut self,
         attempts: &[Attempt<'_>],
@@ -272,11 +325,23 @@ pub(super) fn play_as<R: SimulatedForm>(row: &str) -> Result<(), String> {
         lines: lines.into_iter().peekable(),
         wave: 0,
         wrong: None,
+        retry: RetryPolicy::READS,
+        blocking_timeout: None,
     };
     while let Some(line) = expected.lines.next() {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
             "partial" => {}
+            "retry" => {
+                expected.retry = match rest {
+                    "off" => RetryPolicy::OFF,
+                    attempts => RetryPolicy::attempts(attempts.parse().expect("a number")),
+                };
+            }
+            "blocking" => {
+                let millis = rest.trim_end_matches("ms").parse().expect("milliseconds");
+                expected.blocking_timeout = Some(Duration::from_millis(millis));
+            }
             "entropy" => stage.entropy = rest.parse().expect("a number"),
             ">" => {
                 expected.wave = 0;
@@ -361,7 +426,7 @@ impl Stage {
             CommandOperation::new(router, scripts, request, routed, R::CONTEXT, self.entropy);
         match run(operation, &mut self.now, nodes) {
             Ok(reply) => R::show(&reply),
-            Err(error) => show_error(&error),
+            Err(error) => show_refusal(&error),
         }
     }
 
@@ -394,7 +459,8 @@ impl Stage {
             Ok(planned) => PipelineOperation::new(router, scripts, planned, self.entropy),
             Err(error) => return show_error(&error),
         };
-        shown_all(selection, run(operation, &mut self.now, nodes))
+        let result = run(operation, &mut self.now, nodes);
+        shown_all(router, packed, selection.kind, result)
     }
 
     fn on_dedicated(&mut self, text: &str, nodes: &mut Expected<'_>) -> String {
@@ -416,9 +482,9 @@ impl Stage {
         let operation = state.pipeline(&self.router, &self.scripts, packed, selection.kind);
         let result = operation.and_then(|operation| run(operation, &mut self.now, nodes));
         if let Ok(replies) = &result {
-            state.replied_all(packed, selection.kind, replies);
+            state.replied_all(packed, selection.kind, &replies.values);
         }
-        shown_all(selection, result)
+        shown_all(&self.router, packed, selection.kind, result)
     }
 }
 
@@ -433,15 +499,28 @@ fn selection(text: &str, packed: &[u8]) -> Selection {
 }
 
 fn shown(result: Result<Value, Error>) -> String {
-    result.map_or_else(|error| show_error(&error), |reply| show(&reply))
+    result.map_or_else(|error| show_refusal(&error), |reply| show(&reply))
 }
 
-fn shown_all(selection: Selection, result: Result<Vec<Value>, Error>) -> String {
+/// The result of each command; for a transaction the reply to EXEC.
+fn shown_all(
+    router: &Router,
+    packed: &[u8],
+    kind: PipelineKind,
+    result: Result<PipelineReplies, Error>,
+) -> String {
     match result {
+        Ok(replies) if kind != PipelineKind::Plain => show(&replies.values[0]),
         Ok(replies) => {
-            let replies = selection.select(replies);
-            let replies: Vec<String> = replies.iter().map(show).collect();
-            replies.join("; ")
+            let results = replies.each(router, packed).into_iter();
+            let shown = results.map(|result| match result {
+                Ok(reply) => show(&reply),
+                Err(error) => match error.server_reply() {
+                    Some(reply) => show(&Value::ServerError(reply)),
+                    None => show_error(&error),
+                },
+            });
+            shown.collect::<Vec<String>>().join("; ")
         }
         Err(error) => show_error(&error),
     }
