@@ -6,27 +6,25 @@
 //! redis-cli -p 7000 mset user:1 Ada user:2 Grace
 //! ```
 //!
-//! `--help` lists all options. On Ctrl-C or SIGTERM it answers the pending requests and exits.
+//! `--help` lists all options. On Ctrl-C or SIGTERM it answers the pending requests and exits. The tool `redis-sharding`
+//! has the same as `redis-sharding proxy`, with the same options.
 
-#[path = "support/shown.rs"]
+#[path = "../src/bin/redis-sharding/fleet.rs"]
+mod fleet;
+#[path = "../src/bin/redis-sharding/proxy_options.rs"]
+mod proxy_options;
+#[path = "../src/bin/redis-sharding/shown.rs"]
 mod shown;
 
 use std::error::Error;
 use std::io::{self, Write};
-use std::num::NonZeroU32;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
-use redis_sharding::partition::by_name;
-use redis_sharding::proxy::{OutputLimit, Proxy, parse_bytes};
-use redis_sharding::redis::parse_redis_url;
-use redis_sharding::{Builder, PartialReads, ShardedClient, Topology};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::net::TcpListener;
 
-use shown::{holds_password, shown};
+use fleet::{Fleet, placement_option};
+use proxy_options::{ProxyOptions, accept_error_reporter, shutdown_signal};
+use shown::shown;
 
 const HELP: &str = "\
 Many Redis or Valkey servers as one, for every program that speaks the Redis protocol.
@@ -56,12 +54,6 @@ Many Redis or Valkey servers as one, for every program that speaks the Redis pro
 The proxy prints its address once it is listening. SIGTERM and Ctrl-C stop it.
 ";
 
-/// How long connections may take to end when the proxy stops.
-const STOP_WITHIN: Duration = Duration::from_secs(10);
-
-/// Maximum number of threads: each has its own connections to all nodes.
-const THREADS_MAX: usize = 1024;
-
 /// The exit code that a shell shows for a program ended by SIGPIPE.
 const READER_LEFT: u8 = 141;
 
@@ -71,34 +63,6 @@ const READER_LEFT: u8 = 141;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 type Failure = Box<dyn Error + Send + Sync>;
-
-/// The parsed command line.
-#[derive(Default)]
-struct Arguments {
-    listen: Option<String>,
-    topology: Option<String>,
-    nodes: Vec<String>,
-    placement: Option<String>,
-    options: Vec<(String, String)>,
-    threads: Option<usize>,
-    clients: Option<usize>,
-    password_file: Option<String>,
-    max_memory: Option<usize>,
-    query_limit: Option<usize>,
-    output_limits: Vec<(Class, OutputLimit)>,
-    tcp_keepalive: Option<Option<Duration>>,
-    timeout: Option<Option<Duration>>,
-    metrics: Option<String>,
-    partial_reads: bool,
-    help: bool,
-}
-
-/// Classes of clients with an output limit of their own: without subscriptions, and with.
-#[derive(Clone, Copy)]
-enum Class {
-    Normal,
-    PubSub,
-}
 
 fn main() -> ExitCode {
     let words: Option<Vec<String>> = std::env::args_os()
@@ -122,7 +86,7 @@ fn run(words: &[String]) -> Result<(), Failure> {
     if arguments.help {
         return Ok(io::stdout().write_all(HELP.as_bytes())?);
     }
-    let listen = arguments
+    let address = arguments
         .listen
         .as_deref()
         .ok_or("--listen is missing; --help says more")?;
@@ -130,32 +94,22 @@ fn run(words: &[String]) -> Result<(), Failure> {
     if let Some(address) = &arguments.metrics {
         serve_metrics(address)?;
     }
-    let mut builder = builder(&arguments)?;
-    if arguments.partial_reads {
-        builder = builder.partial_reads(PartialReads::Allowed);
-    }
-    if let Some(clients) = arguments.clients {
-        builder = builder.max_clients(clients);
-    }
-    let mut proxy = builder.build_proxy()?;
-    if let Some(file) = &arguments.password_file {
-        let text = read(file)?;
-        proxy = proxy.with_password(text.trim_end_matches(['\r', '\n']));
-    }
-    let proxy = limited(proxy, &arguments);
-    let threads = arguments.threads.unwrap_or_else(threads);
-    if !(1..=THREADS_MAX).contains(&threads) {
-        return Err(format!("--threads is {threads}, but must be in 1..={THREADS_MAX}").into());
-    }
-    let workers = start_workers(&proxy, threads)?;
+    let options = &arguments.options;
+    let proxy = options.build(arguments.fleet()?.builder()?)?;
+    let proxy = proxy.with_accept_error_handler(accept_error_reporter("proxy"));
+    let threads = options.threads()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(listen_until_told(listen, &proxy, workers.senders))?;
-    for worker in workers.threads {
-        worker.join().map_err(|_| "a thread has panicked")?;
-    }
-    Ok(())
+    runtime.block_on(async {
+        let bound = TcpListener::bind(address).await;
+        let listener =
+            bound.map_err(|error| format!("cannot listen on {}: {error}", shown(address)))?;
+        writeln!(io::stdout(), "listening on {}", listener.local_addr()?)?;
+        Ok(proxy
+            .run_on_threads(threads, listener, shutdown_signal())
+            .await?)
+    })
 }
 
 #[cfg(feature = "cli")]
@@ -175,222 +129,22 @@ fn serve_metrics(_: &str) -> Result<(), Failure> {
     )
 }
 
-fn read(file: &str) -> Result<String, Failure> {
-    let text = std::fs::read_to_string(file);
-    Ok(text.map_err(|error| format!("{}: {error}", shown(file)))?)
-}
-
 fn is_broken_pipe(error: &Failure) -> bool {
     let error = error.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Applies the limits of the command line to a proxy.
-fn limited(mut proxy: Proxy, arguments: &Arguments) -> Proxy {
-    if let Some(bytes) = arguments.max_memory {
-        proxy = proxy.with_memory_limit(bytes);
-    }
-    if let Some(bytes) = arguments.query_limit {
-        proxy = proxy.with_query_limit(bytes);
-    }
-    if let Some(idle) = arguments.tcp_keepalive {
-        proxy = proxy.with_tcp_keepalive(idle);
-    }
-    if let Some(timeout) = arguments.timeout {
-        proxy = proxy.with_idle_timeout(timeout);
-    }
-    for (class, limit) in &arguments.output_limits {
-        proxy = match class {
-            Class::Normal => proxy.with_output_limit(*limit),
-            Class::PubSub => proxy.with_pub_sub_output_limit(*limit),
-        };
-    }
-    proxy
-}
-
-fn bytes(flag: &str, value: &str) -> Result<usize, Failure> {
-    let bytes = parse_bytes(value);
-    bytes.ok_or_else(|| format!("{flag} takes a number of bytes, such as 512mb").into())
-}
-
-/// Parses seconds; zero means never.
-fn seconds(flag: &str, value: &str) -> Result<Option<Duration>, Failure> {
-    let seconds: u32 = value
-        .parse()
-        .map_err(|_| format!("{flag} takes a number of seconds"))?;
-    Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
-}
-
-fn output(value: &str) -> Result<(Class, OutputLimit), Failure> {
-    let flag = "--client-output-buffer-limit";
-    let (class, limit) = value.split_once(' ').unwrap_or((value, ""));
-    let class = match class {
-        "normal" => Class::Normal,
-        "pubsub" => Class::PubSub,
-        _ => return Err(format!("{flag} begins with normal or pubsub").into()),
-    };
-    let limit = limit.parse().map_err(|error| format!("{flag}: {error}"))?;
-    Ok((class, limit))
-}
-
-/// Half of the cores: with fewer threads each sends more requests in one write, and servers on this machine
-/// need cores too.
-fn threads() -> usize {
-    thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, THREADS_MAX))
-}
-
-/// Adds the nodes of the command line to the builder.
-fn builder(arguments: &Arguments) -> Result<Builder, Failure> {
-    let builder = ShardedClient::builder();
-    if let Some(file) = &arguments.topology {
-        let placed = arguments.placement.is_some() || !arguments.options.is_empty();
-        if placed || !arguments.nodes.is_empty() {
-            return Err("a topology has its nodes and its placement already".into());
-        }
-        let text = read(file)?;
-        let topology: Topology = text.parse().map_err(|error| format!("{file}, {error}"))?;
-        return Ok(builder.topology(&topology));
-    }
-    if arguments.nodes.is_empty() {
-        return Err(
-            "no nodes: give --topology FILE, or --node NAME=URL once for every node".into(),
-        );
-    }
-    let placement = arguments.placement.as_deref().unwrap_or("rendezvous/1");
-    let rule = by_name(placement, &arguments.options)?;
-    let nodes = arguments.nodes.iter().try_fold(builder, |builder, node| {
-        let (node, weight) = weight(node)?;
-        Ok::<_, Failure>(match name_and_url(node)? {
-            (Some(name), url) => builder.weighted_node(name, url, weight),
-            (None, url) => builder.unnamed_node(url),
-        })
-    })?;
-    Ok(nodes.shared_partitioner(Arc::clone(&rule)))
-}
-
-fn weight(node: &str) -> Result<(&str, NonZeroU32), Failure> {
-    match node.rsplit_once(",weight=") {
-        None => Ok((node, NonZeroU32::MIN)),
-        Some((node, weight)) => {
-            let weight = weight.parse();
-            Ok((
-                node,
-                weight.map_err(|_| "the weight of a --node is a whole number from 1 on")?,
-            ))
-        }
-    }
-}
-
-/// Splits `[NAME=]URL`. The name ends at the first `=` that a URL follows.
-fn name_and_url(node: &str) -> Result<(Option<&str>, &str), Failure> {
-    if parse_redis_url(node).is_some() {
-        return Ok((None, node));
-    }
-    let mut splits = node
-        .match_indices('=')
-        .map(|(at, _)| (&node[..at], &node[at + 1..]));
-    // An equals sign may belong to the name, or to a password, which a name must not contain.
-    let found = splits.find(|(name, url)| {
-        !name.is_empty() && !holds_password(name) && parse_redis_url(url).is_some()
-    });
-    // The text is not repeated: a URL may contain a password.
-    let (name, url) = found.ok_or("a --node is NAME=URL, such as users-a=redis://10.0.0.1:6379")?;
-    Ok((Some(name), url))
-}
-
-/// Threads that serve connections, each with a channel through which it receives them.
-struct Workers {
-    threads: Vec<JoinHandle<()>>,
-    senders: Vec<UnboundedSender<std::net::TcpStream>>,
-}
-
-/// Every thread has a runtime and node connections of its own, which avoids wake-ups across threads.
-fn start_workers(proxy: &Proxy, count: usize) -> Result<Workers, Failure> {
-    let mut workers = Workers {
-        threads: Vec::new(),
-        senders: Vec::new(),
-    };
-    for number in 0..count {
-        let proxy = proxy.with_separate_upstreams();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let (sender, streams) = unbounded_channel();
-        let name = format!("worker-{number}");
-        let thread = thread::Builder::new()
-            .name(name)
-            .spawn(move || runtime.block_on(serve_all(proxy, streams)))?;
-        workers.threads.push(thread);
-        workers.senders.push(sender);
-    }
-    Ok(workers)
-}
-
-async fn serve_all(proxy: Proxy, mut streams: UnboundedReceiver<std::net::TcpStream>) {
-    while let Some(stream) = streams.recv().await {
-        let proxy = proxy.clone();
-        tokio::spawn(async move {
-            // A broken connection affects only its own client.
-            let _ = serve(&proxy, stream).await;
-        });
-    }
-    proxy.drain(STOP_WITHIN).await;
-}
-
-async fn serve(proxy: &Proxy, stream: std::net::TcpStream) -> std::io::Result<()> {
-    proxy.serve_tcp(TcpStream::from_std(stream)?).await
-}
-
-async fn listen_until_told(
-    address: &str,
-    proxy: &Proxy,
-    workers: Vec<UnboundedSender<std::net::TcpStream>>,
-) -> Result<(), Failure> {
-    let bound = TcpListener::bind(address).await;
-    let listener =
-        bound.map_err(|error| format!("cannot listen on {}: {error}", shown(address)))?;
-    let mut ended = std::pin::pin!(told_to_end());
-    writeln!(io::stdout(), "listening on {}", listener.local_addr()?)?;
-    for worker in workers.iter().cycle() {
-        let accepted = tokio::select! {
-            _ = &mut ended => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted.and_then(|(stream, _)| stream.into_std()) {
-            // A worker that is gone has panicked; the others continue.
-            Ok(stream) => drop(worker.send(stream)),
-            // Too many open files, for example, which may be temporary.
-            Err(error) => {
-                eprintln!("proxy: a connection could not be accepted: {error}");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-    proxy.stop();
-    Ok(())
-}
-
-/// Waits for Ctrl-C or SIGTERM.
-#[cfg(unix)]
-async fn told_to_end() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-}
-
-#[cfg(not(unix))]
-async fn told_to_end() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending().await
-    }
+/// The parsed command line.
+#[derive(Default)]
+struct Arguments {
+    listen: Option<String>,
+    topology: Option<String>,
+    nodes: Vec<String>,
+    placement: Option<String>,
+    placement_options: Vec<(String, String)>,
+    options: ProxyOptions,
+    metrics: Option<String>,
+    help: bool,
 }
 
 /// All options that take a value.
@@ -412,6 +166,24 @@ const FLAGS: [&str; 14] = [
 ];
 
 impl Arguments {
+    /// The nodes and their placement.
+    fn fleet(&self) -> Result<Fleet, Failure> {
+        if let Some(file) = &self.topology {
+            let placed = self.placement.is_some() || !self.placement_options.is_empty();
+            if placed || !self.nodes.is_empty() {
+                return Err("a topology has its nodes and its placement already".into());
+            }
+            return Ok(Fleet::read_topology(file)?);
+        }
+        if self.nodes.is_empty() {
+            return Err(
+                "no nodes: give --topology FILE, or --node NAME=URL once for every node".into(),
+            );
+        }
+        let placement = self.placement.as_deref().unwrap_or("rendezvous/1");
+        Ok(Fleet::new(placement, &self.placement_options, &self.nodes)?)
+    }
+
     fn read(words: &[String]) -> Result<Self, Failure> {
         let mut arguments = Self::default();
         let mut words = words.iter();
@@ -425,7 +197,7 @@ impl Arguments {
                 continue;
             }
             if flag == "--partial-reads" {
-                arguments.partial_reads = true;
+                arguments.options.partial_reads = true;
                 continue;
             }
             if !FLAGS.contains(&flag) {
@@ -435,26 +207,33 @@ impl Arguments {
             let value = joined.or_else(|| words.next().cloned());
             let value = value.ok_or_else(|| format!("{flag} takes a value; --help says more"))?;
             let number = || value.parse().map_err(|_| format!("{flag} takes a number"));
+            let options = &mut arguments.options;
             match flag {
                 "--listen" => arguments.listen = Some(value),
+                "--metrics" => arguments.metrics = Some(value),
                 "--topology" => arguments.topology = Some(value),
                 "--node" => arguments.nodes.push(value),
-                "--password-file" => arguments.password_file = Some(value),
                 "--placement" => arguments.placement = Some(value),
-                "--threads" => arguments.threads = Some(number()?),
-                "--clients" => arguments.clients = Some(number()?),
-                "--max-memory" => arguments.max_memory = Some(bytes(flag, &value)?),
+                "--option" => arguments.placement_options.push(placement_option(&value)?),
+                "--password-file" => {
+                    let password = proxy_options::password(&fleet::read(&value)?, &value)?;
+                    options.password = Some(password);
+                }
+                "--threads" => options.threads = Some(number()?),
+                "--clients" => options.clients = Some(number()?),
+                "--max-memory" => options.max_memory = Some(proxy_options::bytes(flag, &value)?),
                 "--client-query-buffer-limit" => {
-                    arguments.query_limit = Some(bytes(flag, &value)?);
+                    options.query_limit = Some(proxy_options::bytes(flag, &value)?);
                 }
-                "--client-output-buffer-limit" => arguments.output_limits.push(output(&value)?),
-                "--tcp-keepalive" => arguments.tcp_keepalive = Some(seconds(flag, &value)?),
-                "--metrics" => arguments.metrics = Some(value),
-                "--timeout" => arguments.timeout = Some(seconds(flag, &value)?),
-                "--option" => {
-                    let (key, value) = value.split_once('=').ok_or("--option takes K=V")?;
-                    arguments.options.push((key.to_owned(), value.to_owned()));
+                "--client-output-buffer-limit" => {
+                    options
+                        .output_limits
+                        .push(proxy_options::output_limit(&value)?);
                 }
+                "--tcp-keepalive" => {
+                    options.tcp_keepalive = Some(proxy_options::seconds(flag, &value)?);
+                }
+                "--timeout" => options.timeout = Some(proxy_options::seconds(flag, &value)?),
                 _ => return Err(format!("{flag} is not done here").into()),
             }
         }

@@ -389,7 +389,7 @@ fn proxy_example_checks_the_limits_of_its_numbers() {
         (
             "--node",
             "b=redis://127.0.0.1:2,weight=4294967296",
-            "the weight of a --node is a whole number from 1 on",
+            "the weight \"4294967296\" is no whole number from 1 to 4294967295",
         ),
         (
             "--node",

@@ -20,10 +20,65 @@ fn run(arguments: &str, keys: &[u8]) -> Result<Vec<u8>, Failure> {
 }
 
 fn run_words(arguments: &[&str], keys: &[u8]) -> Result<Vec<u8>, Failure> {
-    let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+    let (outcome, output) = run_example(arguments, keys);
+    #[cfg(feature = "cli")]
+    if !arguments.contains(&"--help") {
+        tool::check(arguments, keys, &outcome, &output);
+    }
+    outcome.map(|()| output)
+}
+
+/// Runs the example alone.
+fn run_example(arguments: &[&str], keys: &[u8]) -> (Result<(), Failure>, Vec<u8>) {
+    let words: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
     let mut output = Vec::new();
     // A small buffer, so that keys are cut by its end.
-    locate::run(&arguments, BufReader::with_capacity(7, keys), &mut output).map(|()| output)
+    let outcome = locate::run(&words, BufReader::with_capacity(7, keys), &mut output);
+    (outcome, output)
+}
+
+#[cfg(feature = "cli")]
+mod tool {
+    //! The binary `redis-sharding` has the same options, as `locate` and `balance`.
+
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    use std::thread;
+
+    use super::locate::Failure;
+
+    /// Checks that the tool writes what the example has written.
+    #[track_caller]
+    pub fn check(arguments: &[&str], keys: &[u8], outcome: &Result<(), Failure>, written: &[u8]) {
+        let is_balance = |word: &&str| ["--balance", "--diff"].contains(word);
+        let subcommand = match arguments.iter().any(is_balance) {
+            true => "balance",
+            false => "locate",
+        };
+        let mut child = Command::new(env!("CARGO_BIN_EXE_redis-sharding"))
+            .arg(subcommand)
+            .args(arguments.iter().filter(|&&word| word != "--balance"))
+            .env_remove("CLICOLOR_FORCE")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut stdin, keys) = (child.stdin.take().unwrap(), keys.to_owned());
+        // It reads no keys if its arguments are wrong.
+        let writer = thread::spawn(move || drop(stdin.write_all(&keys)));
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!stderr.contains("s3cret"), "{arguments:?}: {stderr}");
+        let code = match outcome {
+            Ok(()) => 0,
+            Err(Failure::Usage(_)) => 2,
+            Err(Failure::Unowned(_) | Failure::Io(_)) => 1,
+        };
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+        assert!(output.stdout == written, "{arguments:?}: {stderr}");
+    }
 }
 
 #[track_caller]
@@ -48,6 +103,7 @@ fn keys() -> Vec<&'static [u8]> {
 
 #[test]
 fn locate_prints_every_recorded_answer_of_the_peers() {
+    let mut tried_with_tool = "";
     for line in ANSWERS.lines() {
         let [record, placement, options, nodes, answers] =
             line.split('\t').collect::<Vec<_>>().try_into().unwrap();
@@ -66,7 +122,13 @@ fn locate_prints_every_recorded_answer_of_the_peers() {
             names.push(name.trim_start_matches('='));
         }
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let found = run_words(&arguments, KEYS).unwrap();
+        // The tool runs the same code: once for each placement is enough.
+        let found = if tried_with_tool == placement {
+            run_example(&arguments, KEYS).1
+        } else {
+            tried_with_tool = placement;
+            run_words(&arguments, KEYS).unwrap()
+        };
         let mut expected = Vec::new();
         let mut found_lines = found.split_inclusive(|&byte| byte == b'\n');
         for (key, answer) in keys().into_iter().zip(answers.chars()) {

@@ -1,6 +1,7 @@
 //! The arguments of the command line.
 
-use super::shown::{holds_password, shown};
+use super::fleet::placement_option;
+use super::shown::shown;
 
 /// The parsed command line.
 #[derive(Debug, Default)]
@@ -54,7 +55,7 @@ impl Arguments {
                         "--placement" => once(flag, &mut arguments.placement, value()?)?,
                         "--topology" => once(flag, &mut arguments.topology, value()?)?,
                         "--node" => arguments.nodes.push(value()?),
-                        "--option" => arguments.options.push(option(&value()?)?),
+                        "--option" => arguments.options.push(placement_option(&value()?)?),
                         "--diff" => arguments.set_order(Order::Diff(value()?))?,
                         _ => return Err(format!("there is no argument {}", shown(flag))),
                     }
@@ -100,22 +101,5 @@ fn once(flag: &str, place: &mut Option<String>, value: String) -> Result<(), Str
     match place.replace(value) {
         None => Ok(()),
         Some(_) => Err(format!("{flag} is given twice")),
-    }
-}
-
-/// Splits `K=V`, where K may contain quoted text, such as `numeric "user=":`.
-fn option(text: &str) -> Result<(String, String), String> {
-    let (mut quoted, mut escaped) = (false, false);
-    let equals = text.char_indices().find(|&(_, c)| {
-        if c == '"' && !escaped {
-            quoted = !quoted;
-        }
-        escaped = quoted && c == '\\' && !escaped;
-        c == '=' && !quoted
-    });
-    match equals {
-        Some((at, _)) if at > 0 => Ok((text[..at].to_owned(), text[at + 1..].to_owned())),
-        _ if holds_password(text) => Err("an --option is not of the form K=V".into()),
-        _ => Err(format!("--option {text:?} is not of the form K=V")),
     }
 }

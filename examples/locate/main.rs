@@ -1,22 +1,26 @@
-//! Where do my keys live? A command-line tool: keys in, nodes out.
+//! Where do my keys live? A command-line tool: keys in, nodes out. The tool `redis-sharding` has the same as
+//! `redis-sharding locate` and `redis-sharding balance`, from the same sources.
 //!
 //! Run it with `cargo run --release --example locate -- --help`; it needs no server. It places keys as the clients do, by any
 //! built-in placement, over the nodes of the command line or of a topology file.
 
 mod arguments;
-mod nodes;
+#[path = "../../src/bin/redis-sharding/fleet.rs"]
+mod fleet;
+#[path = "../../src/bin/redis-sharding/keys.rs"]
+mod keys;
+#[path = "../../src/bin/redis-sharding/report.rs"]
 mod report;
-#[path = "../support/shown.rs"]
+#[path = "../../src/bin/redis-sharding/shown.rs"]
 mod shown;
 
 use std::env;
 use std::io::{self, BufRead, BufWriter, Write};
 use std::process::ExitCode;
 
-use redis_sharding::partition::{OptionValues, catalogue};
-
 use arguments::{Arguments, Order};
-use nodes::Fleet;
+use fleet::Fleet;
+use keys::{write_owners, write_placements};
 use report::{Balance, Diff};
 
 /// Size of the input and output buffers, in bytes.
@@ -111,12 +115,15 @@ pub fn run(
     mut output: impl Write,
 ) -> Result<(), Failure> {
     let arguments = Arguments::read(arguments).map_err(Failure::Usage)?;
-    let fleet = || Fleet::of(&arguments).map_err(Failure::Usage);
+    let fleet = || fleet(&arguments).map_err(Failure::Usage);
     match &arguments.order {
         Order::Help => output.write_all(HELP.as_bytes())?,
-        Order::List => list(&mut output)?,
+        Order::List => write_placements(&mut output)?,
         Order::WriteTopology => output.write_all(fleet()?.topology.to_string().as_bytes())?,
-        Order::Locate => locate(&fleet()?, keys, &mut output)?,
+        Order::Locate => match write_owners(&fleet()?, keys, &mut output)? {
+            0 => {}
+            unowned => return Err(Failure::Unowned(unowned)),
+        },
         Order::Balance => Balance::count(&fleet()?, keys)?.write(&mut output)?,
         Order::Diff(file) => {
             let before = fleet()?;
@@ -128,82 +135,12 @@ pub fn run(
     Ok(())
 }
 
-fn locate(fleet: &Fleet, keys: impl BufRead, output: &mut impl Write) -> Result<(), Failure> {
-    let ends: Vec<Vec<u8>> = fleet
-        .names
-        .iter()
-        .map(|name| [b"\t", name.as_bytes(), b"\n"].concat())
-        .collect();
-    let mut unowned = 0;
-    each_key(keys, |key| {
-        let end = match fleet.topology.locate(key) {
-            Some(node) => &ends[node.get()][..],
-            None => {
-                unowned += 1;
-                b"\t\n"
-            }
-        };
-        output.write_all(key)?;
-        output.write_all(end)
-    })?;
-    output.flush()?;
-    match unowned {
-        0 => Ok(()),
-        unowned => Err(Failure::Unowned(unowned)),
-    }
-}
-
-/// Calls `each` with every line, without its line feed. A line that lies completely in the buffer is not
-/// copied.
-pub fn each_key(
-    mut keys: impl BufRead,
-    mut each: impl FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut split = Vec::new();
-    loop {
-        let buffer = match keys.fill_buf() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            buffer => buffer?,
-        };
-        if buffer.is_empty() {
-            return match split.is_empty() {
-                true => Ok(()),
-                false => each(&split),
-            };
-        }
-        let length = buffer.len();
-        let mut rest = buffer;
-        while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
-            if split.is_empty() {
-                each(&rest[..end])?;
-            } else {
-                split.extend_from_slice(&rest[..end]);
-                each(&split)?;
-                split.clear();
-            }
-            rest = &rest[end + 1..];
-        }
-        split.extend_from_slice(rest);
-        keys.consume(length);
-    }
-}
-
-fn list(output: &mut impl Write) -> io::Result<()> {
-    for entry in catalogue() {
-        writeln!(output, "{:30} {}", entry.name, entry.summary)?;
-        for option in entry.options {
-            let default = match (option.default, option.values) {
-                (Some(default), _) => format!("; default {default}"),
-                (None, OptionValues::OneOf(_)) => "; must be given".to_owned(),
-                (None, _) => String::new(),
-            };
-            let (name, meaning) = (option.name, option.meaning);
-            writeln!(
-                output,
-                "    {name:26} {meaning}: {}{default}",
-                option.values
-            )?;
+fn fleet(arguments: &Arguments) -> Result<Fleet, String> {
+    match &arguments.topology {
+        Some(file) => Fleet::read_topology(file),
+        None => {
+            let placement = arguments.placement.as_deref().unwrap_or_default();
+            Fleet::new(placement, &arguments.options, &arguments.nodes)
         }
     }
-    Ok(())
 }

@@ -162,11 +162,21 @@ impl Builder {
     }
 
     /// Adds a node of weight one, named after its host and port or the path of its socket.
-    pub fn unnamed_node(mut self, url: impl IntoConnectionInfo) -> Self {
+    pub fn unnamed_node(self, url: impl IntoConnectionInfo) -> Self {
+        self.weighted_unnamed_node(url, NonZeroU32::MIN)
+    }
+
+    /// Adds a node that is named after its host and port or the path of its socket, and owns `weight` shares
+    /// of the keys.
+    pub fn weighted_unnamed_node(
+        mut self,
+        url: impl IntoConnectionInfo,
+        weight: NonZeroU32,
+    ) -> Self {
         let number = self.nodes.len() + 1;
         let node = match url.into_connection_info() {
             Ok(info) => Ok(NodeConfig {
-                spec: NodeSpec::unnamed(address(info.addr())),
+                spec: NodeSpec::unnamed(address(info.addr())).with_weight(weight),
                 info,
             }),
             Err(error) => Err(Error::config(format!(

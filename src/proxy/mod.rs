@@ -84,7 +84,7 @@ pub(crate) use limits::{ClientLimits, OutputDecision, OutputWatch, QUERY_BYTES_M
 pub use limits::{OutputLimit, OutputLimitError, REQUEST_BYTES_MAX, parse_bytes};
 #[cfg(feature = "cli")]
 pub use net::serve_metrics;
-pub use net::{DEFAULT_MEMORY_LIMIT, Proxy};
+pub use net::{DEFAULT_MEMORY_LIMIT, DEFAULT_SHUTDOWN_TIMEOUT, LoopbackProxy, Proxy, THREADS_MAX};
 pub(crate) use pause::Pause;
 pub(crate) use session::{NextStep, Session};
 pub(crate) use transaction::QueuedTransaction;

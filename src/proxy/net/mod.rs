@@ -2,7 +2,8 @@
 //! all clients share?
 //!
 //! * [`Proxy`]: the handle. Serves any number of client connections over one set of nodes. `build`:
-//!   [`Builder::build_proxy`](crate::Builder::build_proxy).
+//!   [`Builder::build_proxy`](crate::Builder::build_proxy). `run`: accepts connections until it is told to shut
+//!   down. `loopback`: a proxy for the own program, on a thread of its own.
 //! * `connection`: [`ClientConnection`], which serves one client from its first byte to its last, round by
 //!   round.
 //! * `actions`: its second half: carries out the steps of an `ActionTask` (WATCH, EXEC, BLPOP, SUBSCRIBE,
@@ -59,6 +60,8 @@
 //! | output, subscribed | 32 MB, or 8 MB for 60 s | [`Proxy::with_pub_sub_output_limit`] | disconnected |
 //! | idle time | none | [`Proxy::with_idle_timeout`] | disconnected |
 //! | TCP keepalive | 300 s | [`Proxy::with_tcp_keepalive`] | the kernel closes the connection |
+//! | time for requests at shutdown | 10 s | [`Proxy::with_shutdown_timeout`] | disconnected |
+//! | connections accepted for a thread | 1024 | fixed | no more are accepted until it takes one |
 //! | transaction | 512 MB | fixed | the command is refused, EXEC aborts |
 //! | argument; inline request | 512 MB; 64 KB | fixed | protocol error, disconnected |
 //! | round | 4096 commands, 16,384 arguments, 4 MB | fixed | the rest is the next round |
@@ -74,9 +77,11 @@ mod connection;
 #[cfg(feature = "cli")]
 mod exporter;
 mod input;
+mod loopback;
 mod memory;
 mod metrics;
 mod registry;
+mod run;
 mod streaming;
 
 use std::fmt;
@@ -103,7 +108,9 @@ use crate::topology::Topology;
 
 #[cfg(feature = "cli")]
 pub use exporter::serve_metrics;
+pub use loopback::LoopbackProxy;
 pub use registry::DEFAULT_MEMORY_LIMIT;
+pub use run::{DEFAULT_SHUTDOWN_TIMEOUT, THREADS_MAX};
 
 /// Number of unanswered TCP keepalive probes after which the kernel closes a connection, as on a server.
 const KEEPALIVE_PROBES: u32 = 3;
@@ -120,23 +127,8 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// 0 only.
 ///
 /// Cloning is cheap, and clones share everything. Made by
-/// [`Builder::build_proxy`](crate::Builder::build_proxy). The caller accepts the connections:
-///
-/// ```no_run
-/// # use redis_sharding::ShardedClient;
-/// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
-/// let proxy = ShardedClient::builder()
-///     .node("a", "redis://10.0.0.1/")
-///     .node("b", "redis://10.0.0.2/")
-///     .build_proxy()?;
-/// let listener = tokio::net::TcpListener::bind("127.0.0.1:6379").await?;
-/// loop {
-///     let (stream, _) = listener.accept().await?;
-///     let proxy = proxy.clone();
-///     tokio::spawn(async move { proxy.serve_tcp(stream).await });
-/// }
-/// # }
-/// ```
+/// [`Builder::build_proxy`](crate::Builder::build_proxy). [`run`](Self::run) serves all connections of a
+/// listener; a program that accepts by itself, over TLS for example, calls [`serve`](Self::serve) for each.
 #[derive(Clone)]
 pub struct Proxy {
     upstreams: Arc<Upstreams>,

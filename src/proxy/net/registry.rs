@@ -31,6 +31,7 @@ use tokio::sync::Notify;
 use crate::command::BlockingTime;
 use crate::proxy::net::memory::MemoryBudget;
 use crate::proxy::net::metrics::ProxyMetrics;
+use crate::proxy::net::run::RunSettings;
 use crate::proxy::{
     Auth, ClientFilter, ClientInfo, ClientLimits, Pause, RegistryRequest, Unblocked,
 };
@@ -52,6 +53,8 @@ pub(super) struct ClientRegistry {
     pub(super) metrics: ProxyMetrics,
     /// Limits for clients that connect from now on.
     limits: Mutex<ClientLimits>,
+    /// How connections are accepted, and how long the end may take.
+    run: Mutex<RunSettings>,
     /// The last id given out. Ids are never used twice, so that a late CLIENT KILL ID cannot hit a newer
     /// client.
     last_id: AtomicU64,
@@ -112,6 +115,7 @@ impl ClientRegistry {
             memory: MemoryBudget::new(DEFAULT_MEMORY_LIMIT),
             metrics: ProxyMetrics::new(),
             limits: Mutex::default(),
+            run: Mutex::default(),
             last_id: AtomicU64::new(0),
             clients: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -136,6 +140,16 @@ impl ClientRegistry {
     /// Returns the limits for a new client.
     pub(super) fn limits(&self) -> ClientLimits {
         *self.limits.lock()
+    }
+
+    /// Changes how connections are accepted.
+    pub(super) fn change_run(&self, change: impl FnOnce(&mut RunSettings)) {
+        change(&mut self.run.lock());
+    }
+
+    /// Returns how connections are accepted.
+    pub(super) fn run_settings(&self) -> RunSettings {
+        self.run.lock().clone()
     }
 
     /// Sets the password for clients that connect from now on.

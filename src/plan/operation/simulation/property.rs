@@ -16,7 +16,7 @@ use crate::plan::operation::{
     CommandOperation, PipelineOperation, Request, ScriptStore, Selection,
 };
 use crate::plan::{
-    Answers, Attempt, DedicatedState, KeyCheck, PartialReads, PipelineKind, Router, parse_one,
+    Answers, Attempt, DedicatedState, KeyCheck, PartialReads, Router, parse_one,
 };
 use crate::policy::RetryPolicy;
 

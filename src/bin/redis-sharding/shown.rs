@@ -1,4 +1,4 @@
-//! Shows words of the command line in messages.
+//! Shows words of the command line in messages. Shared with the examples `locate` and `proxy`.
 
 use std::borrow::Cow;
 

@@ -1,31 +1,45 @@
-//! Reports about all keys together: the balance, and the keys that move.
+//! Reports about all keys together: the balance, and the keys that move. Shared with the example `locate`.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Write};
 
 use redis_sharding::NodeIndex;
 
-use super::each_key;
-use super::nodes::Fleet;
+use super::fleet::Fleet;
+use super::keys::each_key;
 
 /// Maximum length of a bar of the chart.
 const BAR: usize = 40;
 
 /// Number of keys of each node.
+#[cfg_attr(feature = "cli", derive(serde::Serialize))]
 pub struct Balance {
-    nodes: Vec<Load>,
-    unowned: u64,
+    /// Number of keys that have an owner.
+    pub keys: u64,
+    /// Number of keys that have none. They count nowhere else.
+    pub unowned: u64,
+    /// Load of the busiest node.
+    pub max_over_mean: f64,
+    /// Load of the idlest node.
+    pub min_over_mean: f64,
+    pub nodes: Vec<NodeLoad>,
 }
 
-struct Load {
-    name: String,
-    weight: u32,
-    keys: u64,
+/// Number of keys of one node.
+#[cfg_attr(feature = "cli", derive(serde::Serialize))]
+pub struct NodeLoad {
+    pub node: String,
+    pub keys: u64,
+    /// Part of all keys, from 0 to 1.
+    pub share: f64,
+    pub weight: u32,
+    /// Keys of the node against its share by weight; 1 is fair, 0 if there are no keys.
+    pub load: f64,
 }
 
 impl Balance {
     pub fn count(fleet: &Fleet, keys: impl BufRead) -> io::Result<Self> {
-        let mut counts = vec![0; fleet.names.len()];
+        let mut counts = vec![0_u64; fleet.names.len()];
         let mut unowned = 0;
         each_key(keys, |key| {
             match fleet.topology.locate(key) {
@@ -34,59 +48,68 @@ impl Balance {
             }
             Ok(())
         })?;
-        let nodes = fleet.topology.nodes().iter().zip(&fleet.names).zip(counts);
-        let load = nodes.map(|((node, name), keys)| Load {
-            name: name.clone(),
-            weight: node.weight().get(),
-            keys,
+        let all: u64 = counts.iter().sum();
+        let nodes = fleet.topology.nodes();
+        let weights: u64 = nodes
+            .iter()
+            .map(|node| u64::from(node.weight().get()))
+            .sum();
+        let loads = nodes.iter().zip(&fleet.names).zip(counts);
+        let loads = loads.map(|((node, name), keys)| {
+            let weight = node.weight().get();
+            let fair = all as f64 * f64::from(weight) / weights as f64;
+            NodeLoad {
+                node: name.clone(),
+                keys,
+                share: share(keys, all),
+                weight,
+                load: if all == 0 { 0.0 } else { keys as f64 / fair },
+            }
         });
+        let nodes: Vec<NodeLoad> = loads.collect();
+        let loads = || nodes.iter().map(|node| node.load);
         Ok(Self {
-            nodes: load.collect(),
+            keys: all,
             unowned,
+            max_over_mean: loads().fold(0.0, f64::max),
+            min_over_mean: loads().fold(f64::MAX, f64::min),
+            nodes,
         })
     }
 
     pub fn write(&self, output: &mut impl Write) -> io::Result<()> {
-        let keys: u64 = self.nodes.iter().map(|node| node.keys).sum();
-        let weights: u64 = self.nodes.iter().map(|node| u64::from(node.weight)).sum();
-        let fair = |node: &Load| keys as f64 * f64::from(node.weight) / weights as f64;
-        let load = |node: &Load| {
-            if keys == 0 {
-                0.0
-            } else {
-                node.keys as f64 / fair(node)
-            }
-        };
-        let loads = || self.nodes.iter().map(load);
-        let (most, least) = (
-            loads().fold(0.0, f64::max),
-            loads().fold(f64::MAX, f64::min),
-        );
-
-        let width = self
-            .nodes
-            .iter()
-            .map(|node| node.name.chars().count())
-            .max();
+        let Self {
+            keys,
+            unowned,
+            max_over_mean: most,
+            min_over_mean: least,
+            nodes,
+        } = self;
+        let width = nodes.iter().map(|node| node.node.chars().count()).max();
         let width = width.unwrap_or_default().max("node".len());
         writeln!(
             output,
             "{:width$} {:>12} {:>8} {:>8} {:>6}",
             "node", "keys", "share", "weight", "load"
         )?;
-        for node in &self.nodes {
-            let (load, weight) = (load(node), node.weight);
-            let share = percent(node.keys, keys);
-            let length = if most == 0.0 {
+        for NodeLoad {
+            node,
+            keys,
+            share,
+            weight,
+            load,
+        } in nodes
+        {
+            let length = if *most == 0.0 {
                 0.0
             } else {
                 load / most * BAR as f64
             };
             let bar = "█".repeat(length.round() as usize);
+            let share = 100.0 * share;
             writeln!(
                 output,
-                "{:width$} {:>12} {share:>7.2}% {weight:>8} {load:>6.3} {bar}",
-                node.name, node.keys
+                "{node:width$} {keys:>12} {share:>7.2}% {weight:>8} {load:>6.3} {bar}"
             )?;
         }
         writeln!(output)?;
@@ -98,7 +121,7 @@ impl Balance {
             output,
             "load: keys of the node against its share by weight, 1 being fair"
         )?;
-        match self.unowned {
+        match unowned {
             0 => Ok(()),
             unowned => writeln!(
                 output,
@@ -109,18 +132,24 @@ impl Balance {
 }
 
 /// Numbers of keys that change their owner, by old and new owner.
+#[cfg_attr(feature = "cli", derive(serde::Serialize))]
 pub struct Diff {
-    keys: u64,
+    pub nodes_before: usize,
+    pub nodes_after: usize,
+    pub keys: u64,
+    /// Number of keys that have another owner, of all `keys`.
+    pub moved: u64,
     /// Sorted by number of keys, largest first.
-    moves: Vec<Move>,
-    nodes: (usize, usize),
+    pub moves: Vec<Move>,
 }
 
 /// Keys that move from one node to another.
-struct Move {
-    from: String,
-    to: String,
-    keys: u64,
+#[cfg_attr(feature = "cli", derive(serde::Serialize))]
+pub struct Move {
+    /// `None` if the keys have no owner there.
+    pub from: Option<String>,
+    pub to: Option<String>,
+    pub keys: u64,
 }
 
 impl Diff {
@@ -143,28 +172,31 @@ impl Diff {
         })?;
         let mut counts: Vec<_> = counts.into_iter().collect();
         counts.sort_by_key(|&((from, to), keys)| (u64::MAX - keys, from, to));
-        let name = |fleet: &Fleet, node: Option<NodeIndex>| match node {
-            Some(node) => fleet.names[node.get()].clone(),
-            None => "(nobody)".to_owned(),
+        let name = |fleet: &Fleet, node: Option<NodeIndex>| {
+            node.map(|node| fleet.names[node.get()].clone())
         };
         let moves = counts.into_iter().map(|((from, to), keys)| Move {
             from: name(before, from),
             to: name(after, to),
             keys,
         });
+        let moves: Vec<Move> = moves.collect();
         Ok(Self {
+            nodes_before: before.names.len(),
+            nodes_after: after.names.len(),
             keys: total,
-            moves: moves.collect(),
-            nodes: (before.names.len(), after.names.len()),
+            moved: moves.iter().map(|row| row.keys).sum(),
+            moves,
         })
     }
 
     pub fn write(&self, output: &mut impl Write) -> io::Result<()> {
-        let moved: u64 = self.moves.iter().map(|row| row.keys).sum();
-        let share = percent(moved, self.keys);
-        let (before, after) = self.nodes;
+        let (before, after) = (self.nodes_before, self.nodes_after);
+        let (keys, moved) = (self.keys, self.moved);
+        let percent = |keys: u64| 100.0 * share(keys, self.keys);
+        let share = percent(moved);
         writeln!(output, "nodes {before} -> {after}")?;
-        writeln!(output, "keys {}   moved {moved} ({share:.2}%)", self.keys)?;
+        writeln!(output, "keys {keys}   moved {moved} ({share:.2}%)")?;
         if self.moves.is_empty() {
             return Ok(());
         }
@@ -172,8 +204,8 @@ impl Diff {
             let widths = self.moves.iter().map(|row| name(row).chars().count());
             widths.fold(least, usize::max)
         };
-        let from_width = width(|row| &row.from, "from".len());
-        let to_width = width(|row| &row.to, "to".len());
+        let from_width = width(|row| shown_owner(&row.from), "from".len());
+        let to_width = width(|row| shown_owner(&row.to), "to".len());
         writeln!(output)?;
         writeln!(
             output,
@@ -181,7 +213,8 @@ impl Diff {
             "from", "to", "keys", "share"
         )?;
         for Move { from, to, keys } in &self.moves {
-            let share = percent(*keys, self.keys);
+            let (from, to) = (shown_owner(from), shown_owner(to));
+            let share = percent(*keys);
             writeln!(
                 output,
                 "{from:from_width$} -> {to:to_width$} {keys:>12} {share:>7.2}%"
@@ -207,10 +240,15 @@ fn same_nodes(before: &Fleet, after: &Fleet) -> Vec<Option<usize>> {
     same
 }
 
-fn percent(part: u64, whole: u64) -> f64 {
+fn shown_owner(name: &Option<String>) -> &str {
+    name.as_deref().unwrap_or("(nobody)")
+}
+
+/// Part of a whole, from 0 to 1; 0 of nothing.
+fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 {
         0.0
     } else {
-        100.0 * part as f64 / whole as f64
+        part as f64 / whole as f64
     }
 }

@@ -1,0 +1,157 @@
+//! The options of a proxy, and the signals that stop it. Shared with the example `proxy`.
+
+use std::io::{self, Write};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redis_sharding::proxy::{OutputLimit, Proxy, THREADS_MAX, parse_bytes};
+use redis_sharding::{Builder, Error, PartialReads};
+
+/// Least time between two reports of connections that could not be accepted.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// Options that both command lines have.
+#[derive(Default)]
+pub struct ProxyOptions {
+    /// The password that clients must send.
+    pub password: Option<String>,
+    pub threads: Option<usize>,
+    pub clients: Option<usize>,
+    pub max_memory: Option<usize>,
+    pub query_limit: Option<usize>,
+    pub output_limits: Vec<(ClientClass, OutputLimit)>,
+    pub tcp_keepalive: Option<Option<Duration>>,
+    pub timeout: Option<Option<Duration>>,
+    pub partial_reads: bool,
+}
+
+/// Classes of clients with an output limit of their own: without subscriptions, and with.
+#[derive(Clone, Copy, Debug)]
+pub enum ClientClass {
+    Normal,
+    PubSub,
+}
+
+impl ProxyOptions {
+    /// Builds the proxy.
+    pub fn build(&self, mut builder: Builder) -> Result<Proxy, Error> {
+        if self.partial_reads {
+            builder = builder.partial_reads(PartialReads::Allowed);
+        }
+        if let Some(clients) = self.clients {
+            builder = builder.max_clients(clients);
+        }
+        let mut proxy = builder.build_proxy()?;
+        if let Some(password) = &self.password {
+            proxy = proxy.with_password(password);
+        }
+        if let Some(bytes) = self.max_memory {
+            proxy = proxy.with_memory_limit(bytes);
+        }
+        if let Some(bytes) = self.query_limit {
+            proxy = proxy.with_query_limit(bytes);
+        }
+        if let Some(idle) = self.tcp_keepalive {
+            proxy = proxy.with_tcp_keepalive(idle);
+        }
+        if let Some(timeout) = self.timeout {
+            proxy = proxy.with_idle_timeout(timeout);
+        }
+        for (class, limit) in &self.output_limits {
+            proxy = match class {
+                ClientClass::Normal => proxy.with_output_limit(*limit),
+                ClientClass::PubSub => proxy.with_pub_sub_output_limit(*limit),
+            };
+        }
+        Ok(proxy)
+    }
+
+    /// The number of threads. By default half of the cores: with fewer threads each sends more requests in
+    /// one write, and servers on this machine need cores too.
+    pub fn threads(&self) -> Result<usize, String> {
+        let half = || thread::available_parallelism().map_or(1, |cores| cores.get() / 2);
+        match self.threads {
+            None => Ok(half().clamp(1, THREADS_MAX)),
+            Some(threads) if (1..=THREADS_MAX).contains(&threads) => Ok(threads),
+            Some(threads) => Err(format!(
+                "--threads is {threads}, but must be in 1..={THREADS_MAX}"
+            )),
+        }
+    }
+}
+
+/// Parses the password in a file that the command line names: its text up to a line break at the end.
+pub fn password(text: &str, file: &str) -> Result<String, String> {
+    match text.trim_end_matches(['\r', '\n']) {
+        // Every client would be let in, which nobody means who names a file.
+        "" => Err(format!("{file} holds no password")),
+        password => Ok(password.to_owned()),
+    }
+}
+
+pub fn bytes(flag: &str, value: &str) -> Result<usize, String> {
+    let bytes = parse_bytes(value);
+    bytes.ok_or_else(|| format!("{flag} takes a number of bytes, such as 512mb"))
+}
+
+/// Parses seconds; zero means never.
+pub fn seconds(flag: &str, value: &str) -> Result<Option<Duration>, String> {
+    let seconds: u32 = value
+        .parse()
+        .map_err(|_| format!("{flag} takes a number of seconds"))?;
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
+}
+
+pub fn output_limit(value: &str) -> Result<(ClientClass, OutputLimit), String> {
+    let flag = "--client-output-buffer-limit";
+    let (class, limit) = value.split_once(' ').unwrap_or((value, ""));
+    let class = match class {
+        "normal" => ClientClass::Normal,
+        "pubsub" => ClientClass::PubSub,
+        _ => return Err(format!("{flag} begins with normal or pubsub")),
+    };
+    let limit = limit.parse().map_err(|error| format!("{flag}: {error}"))?;
+    Ok((class, limit))
+}
+
+/// Returns a handler that writes errors of the listener to standard error, at most one a second.
+pub fn accept_error_reporter(program: &'static str) -> impl Fn(&io::Error) + Send + Sync {
+    let last: Mutex<Option<Instant>> = Mutex::new(None);
+    move |error| {
+        // A panic while the lock was held leaves a time, which is as good as any.
+        let mut last = last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if last.is_none_or(|last| last.elapsed() >= REPORT_EVERY) {
+            *last = Some(Instant::now());
+            // Nobody may read it; the proxy goes on.
+            let _ = writeln!(
+                io::stderr(),
+                "{program}: a connection could not be accepted: {error}"
+            );
+        }
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+#[cfg(unix)]
+pub async fn shutdown_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// Waits for Ctrl-C.
+#[cfg(not(unix))]
+pub async fn shutdown_signal() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending().await
+    }
+}
