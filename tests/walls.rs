@@ -17,9 +17,11 @@ const FUNCTION_LINES_MAX: usize = 70;
 const FILE_LINES_MAX: usize = 500;
 
 /// Files of `sync` and `aio` that stand on floor 3: what a user holds. All others there are executors.
-const HANDLES: [&str; 10] = [
+const HANDLES: [&str; 12] = [
+    "bb8",
     "build",
     "client",
+    "deadpool",
     "dedicated",
     "mod",
     "node",
