@@ -415,30 +415,35 @@ impl<'r, 'f> Batch<'r, 'f> {
         good: usize,
     ) -> Error {
         let frame_args = fan_out.args();
-        let errors: Vec<Option<Error>> = outcomes
+        let (errors, values): (Vec<Option<Error>>, Vec<Option<Value>>) = outcomes
             .into_iter()
             .zip(nodes)
             .map(|(outcome, &node)| match outcome {
-                Ok(Value::ServerError(error)) => Some(Error::from_server(&error)),
-                Ok(_) => None,
-                Err(error) => Some(missing(error, self.router.name(node))),
+                Ok(Value::ServerError(error)) => (Some(Error::from_server(&error)), None),
+                Ok(value) => (None, Some(value)),
+                Err(error) => (Some(missing(error, self.router.name(node))), None),
             })
-            .collect();
-        let parts = nodes.iter().enumerate().map(|(number, &node)| {
-            let (status, reason) = match &errors[number] {
-                None => (PartStatus::Done, None),
-                Some(error) if error.kind() == ErrorKind::Unknown => {
-                    (PartStatus::Unknown, Some(error.to_string()))
-                }
-                Some(error) => (PartStatus::Failed, Some(error.to_string())),
-            };
-            PartOutcome::new(
-                self.router.name(node),
-                fan_out.keys(number, &frame_args),
-                status,
-                reason,
-            )
-        });
+            .unzip();
+        let parts = nodes
+            .iter()
+            .zip(values)
+            .enumerate()
+            .map(|(number, (&node, value))| {
+                let (status, reason) = match &errors[number] {
+                    None => (PartStatus::Done, None),
+                    Some(error) if error.kind() == ErrorKind::Unknown => {
+                        (PartStatus::Unknown, Some(error.to_string()))
+                    }
+                    Some(error) => (PartStatus::Failed, Some(error.to_string())),
+                };
+                PartOutcome::new(
+                    self.router.name(node),
+                    fan_out.keys(number, &frame_args),
+                    status,
+                    reason,
+                )
+                .with_value(value)
+            });
         let parts: Vec<PartOutcome> = parts.collect();
         // Repeating the command also repeats the parts that succeeded, which is safe only for reads.
         let retry = match errors.iter().flatten().all(Error::is_retryable)
