@@ -200,8 +200,8 @@ pub use endpoint::tls::TlsBackend;
 pub use error::{ERROR_KEYS_MAX, Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
 pub use partition::node::{self, NODES_MAX, NodeId, NodeIndex, NodeSpec};
 pub use plan::{
-    EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, PartialReads, SCRIPT_BYTES_MAX, SCRIPTS_MAX,
-    ScanPosition, SplitWrites, SubscriptionKind, TRANSACTION_ATTEMPTS_MAX,
+    EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, PartialReads, ReadsAs, SCRIPT_BYTES_MAX,
+    SCRIPTS_MAX, ScanPosition, SplitWrites, SubscriptionKind, TRANSACTION_ATTEMPTS_MAX,
 };
 pub use redis;
 pub use sync::{Dedicated, Node, PubSub, Scan, ShardedClient, Subscriber};

@@ -64,7 +64,7 @@ impl Shared {
             let called = self
                 .executor
                 .call(node, write, routed.access, routed.blocking);
-            return routed.reply(self.router.name(node), called.await);
+            return routed.reply(&self.router, node, &args, called.await);
         }
         // Boxed, so that the future of every GET is not as large as that of a fan-out.
         Box::pin(async {
@@ -89,7 +89,7 @@ impl Shared {
             let called = self
                 .executor
                 .call(node, write, routed.access, routed.blocking);
-            return routed.reply(self.router.name(node), called.await);
+            return routed.reply(&self.router, node, args, called.await);
         }
         let request = Request { packed, args };
         let operation: CommandOperation<'_, Vec<Value>> =

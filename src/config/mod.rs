@@ -2,12 +2,14 @@
 //!
 //! * `builder`: [`Builder`], which collects and checks them, and [`ClientConfig`], the checked result, from
 //!   which `sync`, `aio` and `proxy` build their handles.
+//! * `reads`: [`Builder::missing_nodes`].
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
 //! Nothing here knows an executor: `build`, `build_async` and `build_proxy` are defined beside what they
 //! build.
 
 pub mod builder;
+mod reads;
 mod settings;
 
 pub use builder::Builder;

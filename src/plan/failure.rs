@@ -271,6 +271,11 @@ impl Failure {
         )
     }
 
+    /// The kind of the error for a read.
+    pub(in crate::plan) fn kind_of_read(&self) -> ErrorKind {
+        self.kind(0, Access::Read)
+    }
+
     /// An error about `node`, which is not retryable if every later request fails too.
     fn about(&self, node: &str, kind: ErrorKind, text: String) -> Error {
         let error = Error::new(kind, text).at_node(node);

@@ -30,7 +30,7 @@
 //! * `batch`: many commands as one request per node, and the replies back in the order of the commands.
 //! * `exchange`: requests in flight to several nodes. `failure`: the meaning of a missing reply, and when a
 //!   request may be resent. `other_node`: requests that the next node may serve instead. `partial`: replies
-//!   of the reachable nodes only.
+//!   of the reachable nodes only. `missing`: reads answered as if their keys did not exist.
 //! * `merge`: one reply made of the replies of several nodes.
 //! * `operation`: one command or pipeline under way, as a state machine.
 //!
@@ -55,6 +55,7 @@ mod explain;
 mod failure;
 mod lockout;
 mod merge;
+mod missing;
 mod operation;
 mod other_node;
 mod owners;
@@ -73,6 +74,7 @@ mod watch;
 
 pub use attempts::TRANSACTION_ATTEMPTS_MAX;
 pub use explain::Explanation;
+pub use missing::ReadsAs;
 pub use partial::PartialReads;
 pub use pubsub::{EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, SubscriptionKind};
 pub use router::{Router, SplitWrites};
@@ -86,6 +88,7 @@ pub(crate) use dedicated::{DedicatedState, KeyCheck};
 pub(crate) use exchange::NodeExchange;
 pub(crate) use exchange::{Attempt, Exchange, ResendBudget};
 pub(crate) use failure::{Answers, Cause, Failure, PoolUse, RESENDS_MAX, ReplyBuffer, Resend};
+pub(crate) use missing::Fallback;
 pub(crate) use operation::{
     CommandOperation, Operation, PipelineOperation, Request, ScriptStore, Selection, Step,
 };

@@ -2,10 +2,11 @@
 
 use redis::Value;
 
-use crate::command::{Access, BlockingTime, Scripting};
+use crate::command::{Access, BlockingTime, Partial, Scripting};
 use crate::error::Error;
 use crate::partition::NodeIndex;
-use crate::plan::{Failure, Plan, with_node_name};
+use crate::plan::missing::decode_miss;
+use crate::plan::{Failure, Plan, ReadsAs, Router, with_node_name};
 
 /// A plan together with the properties of its command.
 ///
@@ -24,8 +25,10 @@ pub(crate) struct RoutedCommand {
     /// `Yes` for commands about scripts or functions: they may need a recovery, and their replies are
     /// recorded.
     pub(crate) scripting: Scripting,
-    /// True if the replies of the reachable nodes may stand for all nodes.
-    pub(crate) partial: bool,
+    /// Whether the replies of the reachable nodes may stand for all nodes.
+    pub(crate) partial: Partial,
+    /// What becomes of a read by key whose node is out of reach.
+    pub(crate) reads_as: ReadsAs,
 }
 
 /// The earlier writes that a command waits for.
@@ -52,6 +55,16 @@ impl RoutedCommand {
         }
     }
 
+    /// The same, with reads of keys out of reach failing if `limit` is [`ReadsAs::Error`].
+    #[cfg(feature = "proxy")]
+    #[inline]
+    pub(crate) fn limited_to(mut self, limit: ReadsAs) -> Self {
+        if limit == ReadsAs::Error {
+            self.reads_as = limit;
+        }
+        self
+    }
+
     /// A read for `node` that does not block and concerns no script.
     pub(crate) fn read(node: NodeIndex) -> Self {
         Self {
@@ -69,19 +82,33 @@ impl RoutedCommand {
             blocking: BlockingTime::None,
             wait_scope: WaitScope::OwnWrites,
             scripting: Scripting::No,
-            partial: false,
+            partial: Partial::Refused,
+            reads_as: ReadsAs::Error,
         }
     }
 
-    /// The result of a command that went [directly](Self::direct) to `node`. An error reply gains the name of
-    /// the node.
+    /// The result of a command with these arguments that went [directly](Self::direct) to `node`. An error
+    /// reply gains the name of the node.
     #[inline]
-    pub(crate) fn reply(&self, node: &str, result: Result<Value, Failure>) -> Result<Value, Error> {
+    pub(crate) fn reply(
+        &self,
+        router: &Router,
+        node: NodeIndex,
+        args: &[&[u8]],
+        result: Result<Value, Failure>,
+    ) -> Result<Value, Error> {
         match result {
             // The user cannot see from the key which node has refused the command.
-            Ok(value @ Value::ServerError(_)) => Ok(with_node_name(value, node)),
+            Ok(value @ Value::ServerError(_)) => Ok(with_node_name(value, router.name(node))),
             Ok(value) => Ok(value),
-            Err(failure) => Err(failure.error(node, 0, self.access)),
+            Err(failure) => {
+                let mut frame = Vec::new();
+                router
+                    .miss_reply(self.reads_as.into(), node, args, &failure, &mut frame)
+                    .then(|| decode_miss(&frame))
+                    .flatten()
+                    .ok_or_else(|| failure.error(router.name(node), 0, self.access))
+            }
         }
     }
 }

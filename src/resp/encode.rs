@@ -14,7 +14,13 @@ pub(crate) enum Protocol {
 
 impl From<&redis::RedisConnectionInfo> for Protocol {
     fn from(info: &redis::RedisConnectionInfo) -> Self {
-        match info.protocol() {
+        info.protocol().into()
+    }
+}
+
+impl From<redis::ProtocolVersion> for Protocol {
+    fn from(version: redis::ProtocolVersion) -> Self {
+        match version {
             redis::ProtocolVersion::RESP3 => Self::Resp3,
             _ => Self::Resp2,
         }

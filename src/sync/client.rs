@@ -20,6 +20,16 @@ use crate::topology::Topology;
 /// over one server. It is cheap to clone, may be shared by threads, and connects when a node is first needed;
 /// redis-rs' traits take `&mut self`, for which each thread has its own clone.
 ///
+/// # Health
+///
+/// | question | call |
+/// |---|---|
+/// | is the client usable: does any node answer? | `check_connection()`, or PING |
+/// | do all nodes answer? | DBSIZE without [`partial_reads`](Builder::partial_reads); its error names the others |
+/// | which nodes answer? | `check_connection()` of each of [`nodes`](Self::nodes) |
+///
+/// # Example
+///
 /// ```no_run
 /// use redis_sharding::{ShardedClient, redis::Commands};
 ///
@@ -262,6 +272,13 @@ impl ConnectionLike for ShardedClient {
         self.shared.db
     }
 
+    /// True if the client is usable: at least one node answers PING. All nodes are asked at once; one that does
+    /// not answer makes this take as long as the response timeout, unless it is known to be down.
+    ///
+    /// It does not say that all nodes are up, since the keys of the others can be used in the meantime. For
+    /// that, `DBSIZE` fails if any node is missing and names it, unless
+    /// [`partial_reads`](Builder::partial_reads) is set; and each of [`nodes`](Self::nodes) has a
+    /// `check_connection` of its own.
     fn check_connection(&mut self) -> bool {
         redis::cmd("PING").exec(self).is_ok()
     }

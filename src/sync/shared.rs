@@ -49,7 +49,7 @@ impl Shared {
         if let Ok(routed) = &routed
             && let Some(node) = routed.direct()
         {
-            return self.call(node, packed, routed);
+            return self.call(node, packed, &args, routed);
         }
         let args = &args;
         let request = Request { packed, args };
@@ -69,7 +69,7 @@ impl Shared {
         let args = parse_one(packed)?;
         let routed = self.router.route_at(node, &args)?;
         if routed.direct().is_some() {
-            return self.call(node, packed, &routed);
+            return self.call(node, packed, &args, &routed);
         }
         let args = &args;
         let request = Request { packed, args };
@@ -83,11 +83,17 @@ impl Shared {
     }
 
     /// Runs one command whose reply is returned as it is.
-    fn call(&self, node: NodeIndex, packed: &[u8], routed: &RoutedCommand) -> Result<Value, Error> {
+    fn call(
+        &self,
+        node: NodeIndex,
+        packed: &[u8],
+        args: &[&[u8]],
+        routed: &RoutedCommand,
+    ) -> Result<Value, Error> {
         let result = self
             .executor
             .call(node, packed, routed.access, routed.blocking);
-        routed.reply(self.router.name(node), result)
+        routed.reply(&self.router, node, args, result)
     }
 
     /// Runs a packed pipeline. Returns `count` replies after the first `offset`, as `redis::Pipeline` asks

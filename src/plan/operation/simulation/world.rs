@@ -17,8 +17,8 @@ use crate::plan::operation::{
     Step,
 };
 use crate::plan::{
-    Answers, Attempt, DedicatedState, Exchange, KeyCheck, PartialReads, Router, ScriptCache,
-    SplitWrites, parse_one,
+    Answers, Attempt, DedicatedState, Exchange, KeyCheck, PartialReads, ReadsAs, Router,
+    ScriptCache, SplitWrites, parse_one,
 };
 use crate::topology::Topology;
 
@@ -261,8 +261,12 @@ pub(super) fn play_as<R: SimulatedForm>(row: &str) -> Result<(), String> {
         true => PartialReads::Allowed,
         false => PartialReads::Refused,
     };
+    let missing_nodes = match lines.contains(&"missing nodes") {
+        true => ReadsAs::Miss,
+        false => ReadsAs::Error,
+    };
     let mut stage = Stage {
-        router: router(partial_reads),
+        router: router(partial_reads).with_missing_nodes(missing_nodes),
         scripts: Scripts::default(),
         now: beginning(),
         entropy: 0,
@@ -276,7 +280,7 @@ pub(super) fn play_as<R: SimulatedForm>(row: &str) -> Result<(), String> {
     while let Some(line) = expected.lines.next() {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
-            "partial" => {}
+            "partial" | "missing" => {}
             "entropy" => stage.entropy = rest.parse().expect("a number"),
             ">" => {
                 expected.wave = 0;
