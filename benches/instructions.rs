@@ -2,7 +2,8 @@
 //!
 //! Every figure comes from two processes under valgrind that do different numbers of operations; the difference is what
 //! the operations cost. `cargo bench --bench instructions -- Ours-Pipeline` counts one figure only. The profiles stay in
-//! `target`, for `callgrind_annotate`.
+//! `target`, for `callgrind_annotate`. With `--features metrics` our rows have metrics and a recorder that keeps them, with
+//! `--features tracing` spans that nobody subscribes to.
 
 mod support;
 
@@ -25,6 +26,11 @@ fn main() {
 
 /// What happens under valgrind.
 fn work(row: &str, operations: u64, urls: &str) {
+    #[cfg(feature = "metrics")]
+    metrics_exporter_prometheus::PrometheusBuilder::new()
+        .set_buckets(&[0.001, 0.01, 0.1, 1.0])
+        .and_then(metrics_exporter_prometheus::PrometheusBuilder::install_recorder)
+        .expect("the first recorder of this process");
     let urls = urls.split(',').map(str::to_owned).collect();
     let (name, shape) = rows()
         .find(|&of| row == title(of))

@@ -49,6 +49,7 @@ Many Redis or Valkey servers as one, for every program that speaks the Redis pro
                           default: \"normal 0 0 0\" and \"pubsub 32mb 8mb 60\"
   --tcp-keepalive SECONDS idle time after which a client's host is probed, 0 for never; default: 300
   --timeout SECONDS       idle time after which a client is disconnected, 0 for never; default: 0
+  --metrics ADDRESS       serve metrics as Prometheus text over HTTP, such as at 127.0.0.1:9121; needs the feature `cli`
   --partial-reads         KEYS, SCAN, DBSIZE and RANDOMKEY leave out nodes that cannot be reached instead of failing
   --help                  print this help
 
@@ -87,6 +88,7 @@ struct Arguments {
     output_limits: Vec<(Class, OutputLimit)>,
     tcp_keepalive: Option<Option<Duration>>,
     timeout: Option<Option<Duration>>,
+    metrics: Option<String>,
     partial_reads: bool,
     help: bool,
 }
@@ -124,6 +126,10 @@ fn run(words: &[String]) -> Result<(), Failure> {
         .listen
         .as_deref()
         .ok_or("--listen is missing; --help says more")?;
+    // Before the proxy is built, which takes its metrics from the recorder that there is.
+    if let Some(address) = &arguments.metrics {
+        serve_metrics(address)?;
+    }
     let mut builder = builder(&arguments)?;
     if arguments.partial_reads {
         builder = builder.partial_reads(PartialReads::Allowed);
@@ -150,6 +156,23 @@ fn run(words: &[String]) -> Result<(), Failure> {
         worker.join().map_err(|_| "a thread has panicked")?;
     }
     Ok(())
+}
+
+#[cfg(feature = "cli")]
+fn serve_metrics(address: &str) -> Result<(), Failure> {
+    let parsed = address.parse().map_err(|_| {
+        let address = shown(address);
+        format!("--metrics takes an IP address and a port, such as 127.0.0.1:9121, not {address}")
+    })?;
+    Ok(redis_sharding::proxy::serve_metrics(parsed)?)
+}
+
+#[cfg(not(feature = "cli"))]
+fn serve_metrics(_: &str) -> Result<(), Failure> {
+    Err(
+        "--metrics needs the feature `cli`: cargo run --release --features cli --example proxy"
+            .into(),
+    )
 }
 
 fn read(file: &str) -> Result<String, Failure> {
@@ -371,7 +394,7 @@ async fn told_to_end() {
 }
 
 /// All options that take a value.
-const FLAGS: [&str; 13] = [
+const FLAGS: [&str; 14] = [
     "--listen",
     "--topology",
     "--node",
@@ -385,6 +408,7 @@ const FLAGS: [&str; 13] = [
     "--client-output-buffer-limit",
     "--tcp-keepalive",
     "--timeout",
+    "--metrics",
 ];
 
 impl Arguments {
@@ -425,6 +449,7 @@ impl Arguments {
                 }
                 "--client-output-buffer-limit" => arguments.output_limits.push(output(&value)?),
                 "--tcp-keepalive" => arguments.tcp_keepalive = Some(seconds(flag, &value)?),
+                "--metrics" => arguments.metrics = Some(value),
                 "--timeout" => arguments.timeout = Some(seconds(flag, &value)?),
                 "--option" => {
                     let (key, value) = value.split_once('=').ok_or("--option takes K=V")?;

@@ -1,9 +1,14 @@
 //! Errors: what each one means, which node and keys it concerns, and whether to retry.
 
+mod redis_form;
+
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use redis::{RedisError, ServerError};
+
+pub(crate) use self::redis_form::io_error_in;
 
 /// Maximum length in bytes of a key in messages and in [`Error::keys`]; longer keys are cut.
 pub const KEY_TEXT_MAX: usize = 64;
@@ -19,8 +24,62 @@ pub const ERROR_KEYS_MAX: usize = 8;
 /// key and the remedy, and never contains a value or a password. The same failure at the same node always has
 /// the same message, without durations or counters, so that log lines group.
 ///
-/// Through redis-rs' traits the same error arrives as a [`RedisError`] whose [`code`](RedisError::code) is
-/// the code word in the table of [`ErrorKind`]; [`ErrorKind::of`] turns it back into a kind.
+/// # In redis-rs' traits
+///
+/// There the error arrives as a [`RedisError`] that answers as redis-rs does when the same happens to one
+/// server, so that a program's retry loop works unchanged. [`Error::of`] finds the error of this crate inside,
+/// and [`ErrorKind::of`] its kind.
+///
+/// | kind | `kind()` in redis-rs | predicates that are true |
+/// |---|---|---|
+/// | `NodeDown` | `Io` | refused, or no unix socket: `is_connection_refusal`, `is_connection_dropped`; broken: `is_connection_dropped`; late connection: `is_timeout` |
+/// | `Timeout`, `PoolTimeout` | `Io` | `is_timeout` |
+/// | `Unknown` | `Io` | as for the failure that took the reply: `is_timeout` or `is_connection_dropped` |
+/// | `Partial`, if a reply is missing | `Io` | as for the first part without a reply |
+/// | `Partial`, if all have replied | `Extension`, code `PARTIAL` | none |
+/// | `Auth`, username or password | `AuthenticationFailed` | `is_unrecoverable_error` |
+/// | `Auth`, certificate | `Io` | none; `retry_method` is `NoRetry`, where redis-rs itself advises to try again |
+/// | `Redis` | the server's own, with its `code` and `detail` | the server's own |
+/// | all others: nothing was sent | `Extension`, with the code word of [`ErrorKind`] | none |
+///
+/// `Io` is also `is_io_error`; a dropped connection is also `is_unrecoverable_error` (`retry_method` is
+/// `Reconnect`, which this client does by itself). redis-rs does not tell a read that got no reply from a
+/// write: a loop that repeats writes should ask [`is_retryable`](Self::is_retryable), which is false for
+/// `Unknown`.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use redis_sharding::redis::{Cmd, FromRedisValue, RedisResult, RetryMethod};
+/// use redis_sharding::{Error, ShardedClient};
+///
+/// /// Repeats what may be repeated, up to five times.
+/// fn query<T: FromRedisValue>(client: &mut ShardedClient, cmd: &Cmd) -> RedisResult<T> {
+///     for attempt in 1.. {
+///         let error = match cmd.query(client) {
+///             Ok(value) => return Ok(value),
+///             Err(error) => error,
+///         };
+///         // Without this line a write that may have been applied is repeated, as with one server.
+///         let is_safe = Error::of(&error).is_none_or(Error::is_retryable);
+///         match error.retry_method() {
+///             _ if attempt == 5 || !is_safe => return Err(error),
+///             RetryMethod::RetryImmediately => {}
+///             RetryMethod::Reconnect | RetryMethod::WaitAndRetry => {
+///                 std::thread::sleep(Duration::from_millis(50 << attempt));
+///             }
+///             _ => return Err(error),
+///         }
+///     }
+///     unreachable!("the loop has no other end")
+/// }
+/// # use redis_sharding::{redis::cmd, testing::TestNode};
+/// # let node = TestNode::start().unwrap();
+/// # let mut client = ShardedClient::open([node.url()]).unwrap();
+/// # node.fail("GET", redis_sharding::testing::Fault::CloseBefore, 3);
+/// # assert_eq!(query::<Option<i64>>(&mut client, cmd("GET").arg("k")).unwrap(), None);
+/// # assert_eq!(node.faults_left(), 0);
+/// ```
 #[derive(Clone)]
 pub struct Error(Box<Repr>);
 
@@ -38,6 +97,8 @@ struct Repr {
     parts: Arc<[PartOutcome]>,
     /// Set if the kind alone does not decide it.
     retry: Option<Retry>,
+    /// The failure of a connection as the system names it, on which redis-rs' predicates are based.
+    io: Option<io::ErrorKind>,
 }
 
 /// The decision whether a call may be made again.
@@ -72,7 +133,7 @@ const AUTH_CODES: [&str; 2] = ["NOAUTH", "WRONGPASS"];
 /// | kind | code word | meaning | retryable |
 /// |---|---|---|---|
 /// | `Attempts` | `ATTEMPTS` | the watched keys changed during every attempt of a transaction; none was applied | yes |
-/// | `Auth` | `AUTH` | the node refused the username or the password; nothing was sent | no |
+/// | `Auth` | `AUTH` | the node refused the username or the password, or one side the other's certificate; nothing was sent | no |
 /// | `Config` | `CONFIG` | the nodes, the placement or the settings do not fit together | no |
 /// | `CrossNode` | `CROSSNODE` | one indivisible command, keys on several nodes: refused before sending | no |
 /// | `NodeDown` | `NODEDOWN` | the node cannot be reached, or its connection broke; nothing was changed | yes |
@@ -90,8 +151,9 @@ pub enum ErrorKind {
     /// [`TRANSACTION_ATTEMPTS_MAX`](crate::TRANSACTION_ATTEMPTS_MAX) attempts of a transaction. None was
     /// applied.
     Attempts,
-    /// The node refused the username or the password, or requires them and was given none. Nothing was
-    /// changed. A server's own `NOAUTH` or `WRONGPASS` is of this kind too, and keeps its code.
+    /// The node refused the username or the password, or requires them and was given none; or the client
+    /// refused the certificate of the node, or the node that of the client. Nothing was changed. A server's own
+    /// `NOAUTH` or `WRONGPASS` is of this kind too, and keeps its code.
     Auth,
     /// The nodes, the placement or the settings do not fit together.
     Config,
@@ -131,8 +193,8 @@ impl ErrorKind {
         Self::Unroutable,
     ];
 
-    /// The code word that the error carries through redis-rs' traits; empty for [`ErrorKind::Redis`], whose
-    /// word is the server's own.
+    /// The code word of the error in the replies of the proxy and, if nothing was sent, in redis-rs' traits;
+    /// empty for [`ErrorKind::Redis`], whose word is the server's own.
     pub fn code(self) -> &'static str {
         match self {
             Self::Attempts => "ATTEMPTS",
@@ -169,8 +231,9 @@ impl ErrorKind {
         }
     }
 
-    /// The kind of an error that came through redis-rs' traits. For a pipeline it is that of the first
-    /// command that failed; `into_server_errors` lists them all.
+    /// The kind of an error that came through redis-rs' traits, in whichever form. For a pipeline whose
+    /// commands have all got their replies it is that of the first that is an error; `into_server_errors` lists
+    /// them all.
     ///
     /// ```
     /// use redis_sharding::redis::Commands;
@@ -186,6 +249,12 @@ impl ErrorKind {
     /// # Ok(()) }
     /// ```
     pub fn of(error: &RedisError) -> Self {
+        if let Some(error) = Error::of(error) {
+            return error.kind();
+        }
+        if error.kind() == redis::ErrorKind::AuthenticationFailed {
+            return Self::Auth;
+        }
         // A pipeline's error is a list of the errors of its commands, and has no code of its own.
         let list = match error.code() {
             Some(_) => None,
@@ -208,7 +277,7 @@ impl ErrorKind {
     }
 }
 
-/// The outcome of one node's part of a command that was split by node, or sent to all nodes.
+/// The outcome of one node's part of a command that was split by node or sent to all nodes, or of a pipeline.
 ///
 /// `Debug` leaves out the content of the reply, which may be confidential and of any size.
 #[derive(Clone, PartialEq)]
@@ -216,7 +285,7 @@ impl ErrorKind {
 pub struct PartOutcome {
     /// The node's name.
     pub node: String,
-    /// The keys of the part, in the order of the request. Empty for a command without keys.
+    /// The keys of the part, in the order of the request. Empty for commands without keys.
     pub keys: Vec<Vec<u8>>,
     /// The outcome.
     pub status: PartStatus,
@@ -294,6 +363,7 @@ impl Error {
             keys: Vec::new(),
             parts: Arc::default(),
             retry: None,
+            io: None,
         }))
     }
 
@@ -302,16 +372,30 @@ impl Error {
         Self::new(ErrorKind::Config, message)
     }
 
-    /// An error reply, to which [`named_server_error`] has added its node.
-    pub(crate) fn from_server(error: &ServerError) -> Self {
+    /// An error reply, of `node` if that is known. The message names the node; the reply itself stays as the
+    /// server wrote it.
+    pub(crate) fn from_server(error: &ServerError, node: Option<&str>) -> Self {
+        let before = node
+            .map(|node| format!("node {node}: "))
+            .unwrap_or_default();
         let message = match error.details() {
-            Some(details) => format!("{}: {details}", error.code()),
-            None => error.code().to_owned(),
+            Some(details) => format!("{before}{}: {details}", error.code()),
+            None => format!("{before}{}", error.code()),
         };
         let mut made = Self::new(ErrorKind::of_server_code(error.code()), message)
             .caused_by(Arc::new(error.clone().into()));
-        made.0.node = named_node(error).map(str::to_owned);
+        made.0.node = node.map(str::to_owned);
         made
+    }
+
+    /// The server's own error, if that is what this is.
+    pub(crate) fn server_reply(&self) -> Option<ServerError> {
+        match (self.0.kind, &self.0.source) {
+            (ErrorKind::Redis | ErrorKind::Auth, Some(source)) => {
+                ServerError::try_from(source.as_ref().clone()).ok()
+            }
+            _ => None,
+        }
     }
 
     /// True if it is an error reply with this code.
@@ -346,10 +430,12 @@ impl Error {
     }
 
     /// Adds the outcome of each part of a fan-out, and whether the whole may be repeated. The error then
-    /// concerns the node of its only part, or no single one, and the keys of the parts that were not done.
+    /// concerns the node of its parts, or no single one, and the keys of the parts that were not done.
     pub(crate) fn with_parts(mut self, parts: Vec<PartOutcome>, retry: Retry) -> Self {
-        self.0.node = match &parts[..] {
-            [only] => Some(only.node.clone()),
+        self.0.node = match parts.split_first() {
+            Some((first, rest)) if rest.iter().all(|part| part.node == first.node) => {
+                Some(first.node.clone())
+            }
             _ => None,
         };
         let undone = parts.iter().filter(|part| part.status != PartStatus::Done);
@@ -357,6 +443,12 @@ impl Error {
         self.0.keys = bounded_keys(keys);
         self.0.parts = parts.into();
         self.0.retry = Some(retry);
+        self
+    }
+
+    /// Sets the failure of the connection that is the reason. `None` leaves it to the kind of the error.
+    pub(crate) fn with_io(mut self, kind: Option<io::ErrorKind>) -> Self {
+        self.0.io = kind.or(self.0.io);
         self
     }
 
@@ -439,8 +531,9 @@ impl Error {
         }
     }
 
-    /// The outcome of each node's part, in node order, if the command was split by node or sent to all nodes,
-    /// and at least one part failed. Empty otherwise.
+    /// The outcome of each node's part, in node order, if the command was split by node and at least one part
+    /// failed; or those of a pipeline of which a command got no reply, with up to one part of each
+    /// [status](PartStatus) for each node. Empty otherwise.
     ///
     /// The parts that were done carry their replies, so a read over several nodes need not be repeated as a
     /// whole. They are those that [`execute`](crate::ShardedClient::execute) returns; redis-rs' traits and
@@ -486,26 +579,6 @@ impl Error {
     pub fn parts(&self) -> &[PartOutcome] {
         &self.0.parts
     }
-
-    /// The error in redis-rs' form, with the kind's code word.
-    fn to_redis_error(&self) -> RedisError {
-        match (self.0.kind, &self.0.source) {
-            (ErrorKind::Redis | ErrorKind::Auth, Some(source)) => source.as_ref().clone(),
-            // Without a server's own code, the generic one.
-            (ErrorKind::Redis, None) => server_error("ERR", &self.0.message).into(),
-            (kind, _) => {
-                redis::make_extension_error(kind.code().to_owned(), Some(self.0.message.clone()))
-            }
-        }
-    }
-
-    /// The error as one reply of a pipeline.
-    pub(crate) fn to_reply(&self) -> redis::Value {
-        match self.to_redis_error().into_server_errors() {
-            Some(errors) if errors.len() == 1 => redis::Value::ServerError(errors[0].1.clone()),
-            _ => redis::Value::ServerError(server_error("ERR", &self.0.message)),
-        }
-    }
 }
 
 /// Prints what `fn main() -> Result<(), Error>` should show: the kind and the message.
@@ -527,37 +600,10 @@ impl std::error::Error for Error {
     }
 }
 
-impl From<Error> for RedisError {
-    fn from(error: Error) -> Self {
-        error.to_redis_error()
-    }
-}
-
 impl From<crate::partition::PlacementError> for Error {
     fn from(error: crate::partition::PlacementError) -> Self {
         Self::config(error.to_string())
     }
-}
-
-/// What [`named_server_error`] puts around a node's name.
-const NODE_NAME: (&str, &str) = ("(node ", ")");
-
-/// Appends the node's name to the text of an error reply.
-pub(crate) fn named_server_error(error: &ServerError, node: &str) -> ServerError {
-    let (before, behind) = NODE_NAME;
-    let text = match error.details() {
-        Some(details) => format!("{details} {before}{node}{behind}"),
-        None => format!("{before}{node}{behind}"),
-    };
-    server_error(error.code(), &text)
-}
-
-/// The name that [`named_server_error`] has appended. redis-rs' error has no other place for it, and replies
-/// are passed on in redis-rs' form.
-fn named_node(error: &ServerError) -> Option<&str> {
-    let (before, behind) = NODE_NAME;
-    let text = error.details()?.strip_suffix(behind)?;
-    text.rfind(before).map(|at| &text[at + before.len()..])
 }
 
 /// Cuts keys in number and length, so that one error cannot fill a log.
@@ -606,6 +652,8 @@ impl fmt::Display for KeyText<'_> {
 
 #[cfg(test)]
 mod tests {
+    use redis::Value;
+
     use super::*;
 
     #[test]
@@ -626,14 +674,24 @@ mod tests {
     }
 
     #[test]
-    fn server_error_keeps_its_kind_and_gains_the_node_name() {
-        let said = server_error("NOSCRIPT", "No matching script.");
-        let error: RedisError = Error::from_server(&named_server_error(&said, "cache-a")).into();
-        assert_eq!(
-            error.kind(),
-            redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
-        );
-        assert_eq!(error.detail(), Some("No matching script. (node cache-a)"));
+    fn server_error_keeps_its_code_and_detail_and_names_its_node_beside_them() {
+        for text in ["No matching script.", "of a script (node other)", "a) (b"] {
+            for node in ["cache-a", "a b", "10.0.0.1:6379", "x (y)"] {
+                let error = Error::from_server(&server_error("NOSCRIPT", text), Some(node));
+                assert_eq!(error.node(), Some(node));
+                assert_eq!(error.to_string(), format!("node {node}: NOSCRIPT: {text}"));
+                let reply = Error::redis_result(Err(error.clone())).unwrap();
+                assert_eq!(reply, Value::ServerError(server_error("NOSCRIPT", text)));
+                let error: RedisError = error.into();
+                assert_eq!(
+                    error.kind(),
+                    redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
+                );
+                assert_eq!(error.detail(), Some(text));
+            }
+        }
+        let error = Error::from_server(&server_error("ERR", "x"), None);
+        assert_eq!((error.node(), &error.to_string()[..]), (None, "ERR: x"));
     }
 
     #[test]
@@ -654,9 +712,14 @@ mod tests {
         assert_eq!(codes.len(), 12);
         for kind in ErrorKind::WITH_CODE {
             assert_eq!(kind.code(), format!("{kind:?}").to_ascii_uppercase());
-            let error: RedisError = Error::new(kind, "text").into();
-            assert_eq!(error.code(), Some(kind.code()));
+            let error = Error::new(kind, "text");
+            let reply = error.to_reply();
+            let error: RedisError = error.into();
             assert_eq!(ErrorKind::of(&error), kind);
+            assert_eq!(ErrorKind::of(&error.clone()), kind);
+            let reply = reply.extract_error().unwrap_err();
+            assert_eq!(reply.code(), Some(kind.code()));
+            assert_eq!(ErrorKind::of(&reply), kind);
         }
     }
 
@@ -684,7 +747,7 @@ mod tests {
 
     #[test]
     fn server_error_is_retryable_by_its_code() {
-        let retryable = |code| Error::from_server(&server_error(code, "text")).is_retryable();
+        let retryable = |code| Error::from_server(&server_error(code, "text"), None).is_retryable();
         for code in [
             "BUSY",
             "CLUSTERDOWN",
@@ -720,26 +783,14 @@ mod tests {
     #[test]
     fn noauth_and_wrongpass_are_auth_errors_and_keep_their_code() {
         for code in ["NOAUTH", "WRONGPASS"] {
-            let error = Error::from_server(&server_error(code, "text"));
+            let error = Error::from_server(&server_error(code, "text"), None);
             assert_eq!(error.kind(), ErrorKind::Auth);
             let error: RedisError = error.into();
             assert_eq!(error.code(), Some(code));
             assert_eq!(ErrorKind::of(&error), ErrorKind::Auth);
         }
-        let denied = Error::from_server(&server_error("NOPERM", "text"));
+        let denied = Error::from_server(&server_error("NOPERM", "text"), None);
         assert_eq!(denied.kind(), ErrorKind::Redis, "about one command");
-    }
-
-    #[test]
-    fn server_error_names_its_node_whatever_its_text() {
-        for text in ["plain", "of a script (node other)", "a) (b", ""] {
-            for node in ["cache-a", "a b", "10.0.0.1:6379", "x (y)"] {
-                let named = named_server_error(&server_error("ERR", text), node);
-                let error = Error::from_server(&named);
-                assert_eq!(error.node(), Some(node), "{error}");
-            }
-        }
-        assert_eq!(Error::from_server(&server_error("ERR", "x")).node(), None);
     }
 
     #[test]

@@ -57,8 +57,8 @@
 //! | [`Error`], [`ErrorKind`], [`PartOutcome`] | what went wrong, and the outcome on each node |
 //! | `testing::TestNode` | a server in this process that fails on demand |
 //!
-//! README.md has more on choosing a partitioner, on data stores and caches, on errors, feature flags and
-//! limits; docs/commands.md lists every command; CHANGELOG.md names every placement.
+//! The module [`guide`] has longer pages: coming from redis-rs, moving the data of one server to several, errors,
+//! placements, TLS, limits, every command. CHANGELOG.md names every placement.
 //!
 //! # Cookbook
 //!
@@ -172,6 +172,7 @@
 //! # Ok(()) }
 //! ```
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
 
 #[cfg(feature = "tokio-comp")]
@@ -183,7 +184,9 @@ mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod guide;
 pub mod hash;
+mod observe;
 pub mod partition;
 pub mod plan;
 mod policy;
@@ -198,20 +201,18 @@ mod topology;
 pub use config::{Builder, builder};
 pub use endpoint::tls::TlsBackend;
 pub use error::{ERROR_KEYS_MAX, Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
+pub use observe::{ClientEvent, ClientHealth, NodeHealth, PoolHealth, PoolKind};
 pub use partition::node::{self, NODES_MAX, NodeId, NodeIndex, NodeSpec};
 pub use plan::{
-    EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, PartialReads, ReadsAs, SCRIPT_BYTES_MAX,
+    EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, NodePing, PartialReads, ReadsAs, SCRIPT_BYTES_MAX,
     SCRIPTS_MAX, ScanPosition, SplitWrites, SubscriptionKind, TRANSACTION_ATTEMPTS_MAX,
 };
+pub use policy::NodeState;
 pub use redis;
 pub use sync::{Dedicated, Node, PubSub, Scan, ShardedClient, Subscriber};
 pub use topology::Topology;
 
 /// Compiles and runs the README's code with the doctests, if the features that it uses are enabled.
-#[cfg(all(
-    doctest,
-    feature = "tokio-comp",
-    any(feature = "tls-native-tls", feature = "tls-rustls")
-))]
+#[cfg(all(doctest, feature = "tokio-comp"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -206,6 +206,19 @@ enum Request {
 
 type Outcome = Result<Value, Error>;
 
+/// The results of a pipeline as one array, in which each error is a reply with the word of its kind.
+fn as_replies(results: Vec<Result<Value, Error>>) -> Value {
+    let reply = |error: Error| {
+        let code = error.kind().code();
+        let plain = || redis::make_extension_error(code.into(), None);
+        let error = redis::ServerError::try_from(redis::RedisError::from(error));
+        let error = error.or_else(|_| redis::ServerError::try_from(plain()));
+        Value::ServerError(error.expect("an extension error is a server's"))
+    };
+    let replies = results.into_iter();
+    Value::Array(replies.map(|result| result.unwrap_or_else(reply)).collect())
+}
+
 impl User {
     fn new(name: &str, seed: u64) -> Self {
         // A log and a counter of one number live together, for transactions.
@@ -583,7 +596,7 @@ fn settle(nodes: &[TestNode], users: &[User]) {
 
 #[test]
 fn blocking_client_reports_outcomes_truthfully_under_random_faults() {
-    use redis::{Commands, ConnectionLike};
+    use redis::Commands;
 
     let seed = seed();
     let (nodes, builder) = nodes(seed);
@@ -602,9 +615,7 @@ fn blocking_client_reports_outcomes_truthfully_under_random_faults() {
                         let outcome = match user.request(&deed) {
                             Request::Cmd(cmd) => client.execute(&cmd),
                             Request::Pipe(pipeline) => {
-                                let packed = pipeline.get_packed_pipeline();
-                                let values = client.req_packed_commands(&packed, 0, pipeline.len());
-                                Ok(Value::Array(values.expect("errors are among the answers")))
+                                client.execute_pipeline(&pipeline).map(as_replies)
                             }
                             Request::Atomic(pipeline) => {
                                 match pipeline.query::<Value>(&mut client) {
@@ -650,7 +661,7 @@ fn blocking_client_reports_outcomes_truthfully_under_random_faults() {
 #[cfg(feature = "tokio-comp")]
 #[test]
 fn async_client_reports_outcomes_truthfully_under_random_faults() {
-    use redis::{AsyncCommands, aio::ConnectionLike};
+    use redis::AsyncCommands;
     use redis_sharding::aio;
 
     let seed = seed();
@@ -677,11 +688,8 @@ fn async_client_reports_outcomes_truthfully_under_random_faults() {
                             match request {
                                 Request::Cmd(cmd) => client.execute(&cmd).await.map_err(Some),
                                 Request::Pipe(pipeline) => {
-                                    let values = client
-                                        .req_packed_commands(&pipeline, 0, pipeline.len())
-                                        .await
-                                        .expect("errors are among the answers");
-                                    Ok(Value::Array(values))
+                                    let results = client.execute_pipeline(&pipeline).await;
+                                    results.map(as_replies).map_err(Some)
                                 }
                                 Request::Atomic(pipeline) => {
                                     match pipeline.query_async::<Value>(&mut client).await {

@@ -53,7 +53,7 @@ impl Doors {
             .block_on(cmd.query_async::<Value>(&mut self.tokio));
         let text = |result: RedisResult<Value>| match result {
             Ok(value) => Ok(readable(&value)),
-            Err(error) => Err(format!("-{error}")),
+            Err(error) => Err(format!("-{} {error}", ErrorKind::of(&error).code())),
         };
         let [two, three] = &mut self.talkers;
         let [two, three] = [two, three].map(|talker| match talker.ask(request) {

@@ -17,6 +17,7 @@ use redis_sharding::{
 };
 
 const README: &str = include_str!("../README.md");
+const LIMITS: &str = include_str!("../docs/limits.md");
 const CHANGELOG: &str = include_str!("../CHANGELOG.md");
 const MANIFEST: &str = include_str!("../Cargo.toml");
 
@@ -50,7 +51,7 @@ fn readme_lists_every_feature() {
 }
 
 #[test]
-fn readme_limits_are_the_constants_of_the_code() {
+fn stated_limits_are_the_constants_of_the_code() {
     let expected = [
         ("`NODES_MAX`", format!("at most {NODES_MAX}")),
         ("`partition::WEIGHTS_MAX`", format!("at most {WEIGHTS_MAX}")),
@@ -113,7 +114,7 @@ fn readme_limits_are_the_constants_of_the_code() {
         ("`ERROR_KEYS_MAX`", ERROR_KEYS_MAX.to_string()),
         ("`RingSpec::with_points_per_weight`", ring_points()),
     ];
-    let stated: Vec<(&str, String)> = rows("| what | value |")
+    let stated: Vec<(&str, String)> = rows_of(LIMITS, "| what | value |")
         .into_iter()
         .map(|row| (row[2], row[1].to_owned()))
         .collect();
@@ -221,8 +222,14 @@ fn balance_svg_shows_every_placement() {
 }
 
 #[test]
-fn readme_topologies_are_parsed() {
-    let texts = README.split("```text\n").skip(1);
+fn topologies_in_the_docs_are_parsed() {
+    let pages = [
+        include_str!("../docs/placements.md"),
+        include_str!("../docs/from-twemproxy.md"),
+    ];
+    let texts = pages
+        .iter()
+        .flat_map(|page| page.split("```text\n").skip(1));
     let texts: Vec<&str> = texts
         .map(|rest| rest.split_once("```").unwrap().0)
         .collect();
@@ -234,24 +241,66 @@ fn readme_topologies_are_parsed() {
 }
 
 #[test]
-fn readme_and_changelog_links_have_targets() {
-    for text in [README, CHANGELOG] {
-        let targets = text
-            .split("](")
-            .skip(1)
-            .map(|rest| rest.split_once(')').unwrap().0);
-        for target in targets.filter(|target| !target.starts_with("https://")) {
+fn links_of_readme_changelog_and_docs_have_targets() {
+    let mut pages = vec![root().join("README.md"), root().join("CHANGELOG.md")];
+    let docs = fs::read_dir(root().join("docs")).unwrap();
+    let docs = docs.map(|file| file.unwrap().path());
+    pages.extend(docs.filter(|path| path.extension().is_some_and(|ending| ending == "md")));
+    assert!(pages.len() > 10);
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for target in targets(&text) {
             let (path, heading) = target.split_once('#').unwrap_or((target, ""));
-            let other = (!path.is_empty()).then(|| root().join(path));
-            assert!(other.as_ref().is_none_or(|path| path.exists()), "{target}");
-            let text = other.map(|path| std::fs::read_to_string(path).unwrap_or_default());
-            let headings = text.as_deref().unwrap_or(README).lines().map(anchor);
-            assert!(
-                heading.is_empty() || headings.flatten().any(|anchor| anchor == heading),
-                "{target}"
-            );
+            let other = match path {
+                "" => page.clone(),
+                path => page.parent().unwrap().join(path),
+            };
+            let name = page.display();
+            assert!(other.exists(), "{name}: {target}");
+            if !heading.is_empty() {
+                let other = fs::read_to_string(other).unwrap();
+                let mut anchors = other.lines().filter_map(anchor);
+                assert!(anchors.any(|anchor| anchor == heading), "{name}: {target}");
+            }
         }
     }
+}
+
+#[test]
+fn labels_of_links_in_the_docs_are_defined_for_docs_rs_too() {
+    let guide = include_str!("../src/guide.rs");
+    let docs = fs::read_dir(root().join("docs")).unwrap();
+    for path in docs.map(|file| file.unwrap().path()) {
+        if path.extension().is_none_or(|ending| ending != "md") {
+            continue;
+        }
+        let file = path.file_name().unwrap().to_str().unwrap();
+        assert!(guide.contains(&format!("{file}\"")), "no page for {file}");
+        let text = fs::read_to_string(&path).unwrap();
+        for label in text.lines().filter_map(definition).map(|(label, _)| label) {
+            assert!(guide.contains(&format!("[{label}]: ")), "{file}: {label}");
+        }
+    }
+}
+
+/// The files and headings that a page links to: `[text](target)` and `[label]: target`.
+fn targets(text: &str) -> impl Iterator<Item = &str> {
+    let inline = text
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| Some(rest.split_once(')')?.0));
+    let defined = text
+        .lines()
+        .filter_map(definition)
+        .map(|(_, target)| target);
+    inline
+        .chain(defined)
+        .filter(|target| !target.starts_with("https://"))
+}
+
+/// The label and the target of a line that defines a link.
+fn definition(line: &str) -> Option<(&str, &str)> {
+    line.strip_prefix('[')?.split_once("]: ")
 }
 
 /// How a heading is linked to.
@@ -265,7 +314,12 @@ fn anchor(line: &str) -> Option<String> {
 
 /// The rows of the README's table with this head, cell by cell.
 fn rows(head: &str) -> Vec<Vec<&'static str>> {
-    let mut lines = README.lines().skip_while(|line| !line.starts_with(head));
+    rows_of(README, head)
+}
+
+/// The rows of a page's table with this head, cell by cell.
+fn rows_of<'p>(page: &'p str, head: &str) -> Vec<Vec<&'p str>> {
+    let mut lines = page.lines().skip_while(|line| !line.starts_with(head));
     assert!(lines.next().is_some(), "no table {head}");
     lines
         .skip(1)

@@ -286,13 +286,56 @@ fn examples_report_an_unreachable_server_without_a_panic() {
         "redis://:s3cret@127.0.0.1:1/",
         "redis://:s3cret@127.0.0.1:2/",
     ];
-    for name in ["quickstart", "async_quickstart", "pubsub"] {
+    for name in ["quickstart", "async_quickstart", "from_one_redis", "pubsub"] {
         let outcome = run(name, &nowhere);
         assert_eq!(outcome.code, Some(1), "{name}: {outcome:?}");
         assert!(outcome.said.contains("127.0.0.1:"), "{name}: {outcome:?}");
         let all = format!("{}{}", outcome.said, outcome.written);
         assert!(!all.contains("s3cret"), "{name}: {all}");
     }
+}
+
+#[test]
+fn from_one_redis_copies_keys_of_every_type_with_their_expiry() {
+    let (Some(old), Some(new)) = (support::Servers::start(1), support::Servers::start(3)) else {
+        return;
+    };
+    let mut source = old.connection(0);
+    let mut fill = redis::pipe();
+    for number in 0..250 {
+        let name = |kind: &str| format!("{kind}:{number}");
+        fill.set_ex(name("text"), number, 1_000);
+        fill.hset(name("hash"), "field", number);
+        fill.zadd(name("set"), "member", number);
+        fill.xadd(name("stream"), "1-1", &[("field", number)]);
+        fill.set(&[0, 255, number as u8][..], "binary");
+    }
+    fill.exec(&mut source).unwrap();
+    let keys: Vec<Vec<u8>> = redis::Commands::keys(&mut source, "*").unwrap();
+
+    let urls = [old.urls(), new.urls()].concat();
+    let arguments: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let outcome = run("from_one_redis", &arguments);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+
+    let mut client = redis_sharding::ShardedClient::open(new.urls()).unwrap();
+    let dump = |key: &[u8]| redis::cmd("DUMP").arg(key).clone();
+    for key in &keys {
+        let (before, after): (Vec<u8>, Vec<u8>) = (
+            dump(key).query(&mut source).unwrap(),
+            dump(key).query(&mut client).unwrap(),
+        );
+        assert_eq!(before, after, "{}", key.escape_ascii());
+        let expires_in: i64 = redis::Commands::ttl(&mut client, key).unwrap();
+        assert_eq!(
+            expires_in > 0,
+            key.starts_with(b"text:"),
+            "{}",
+            key.escape_ascii()
+        );
+    }
+    let copied: usize = redis::cmd("DBSIZE").query(&mut client).unwrap();
+    assert_eq!(copied, keys.len());
 }
 
 #[test]

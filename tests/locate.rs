@@ -431,9 +431,9 @@ fn locate_never_prints_a_password() {
 }
 
 #[test]
-fn readme_shows_the_output_of_locate() {
-    let readme = include_str!("../README.md");
-    let (_, shown) = readme.split_once("```console\n$ printf").unwrap();
+fn docs_show_the_output_of_locate() {
+    let page = include_str!("../docs/placements.md");
+    let (_, shown) = page.split_once("```console\n$ printf").unwrap();
     let (shown, _) = shown.split_once("```").unwrap();
     let (command, answers) = shown.split_once("weight=2\n").unwrap();
     let (_, arguments) = command.split_once("-- \\\n").unwrap();

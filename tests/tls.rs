@@ -113,6 +113,17 @@ mod nodes {
         }
     }
 
+    /// A certificate that a server of `authority` refuses, as `stranger` has signed it.
+    pub fn with_foreign_certificate(
+        authority: &Authority,
+        stranger: &Authority,
+    ) -> TlsCertificates {
+        TlsCertificates {
+            client_tls: with_certificate(stranger).client_tls,
+            ..trusting(authority)
+        }
+    }
+
     /// Nodes called `node-0`, `node-1`, ... at these addresses.
     pub fn builder_at(way: Way, addrs: impl IntoIterator<Item = String>) -> Builder {
         let builder = ShardedClient::builder().tls_backend(way.backend);
@@ -389,6 +400,30 @@ mod nodes {
         }
     }
 
+    /// It is an I/O error as in redis-rs, but none that goes away.
+    #[track_caller]
+    pub fn is_refused(error: &redis::RedisError) {
+        assert!(error.is_io_error(), "{error}");
+        assert!(
+            !error.is_timeout() && !error.is_connection_dropped(),
+            "{error}"
+        );
+        assert!(
+            matches!(error.retry_method(), redis::RetryMethod::NoRetry),
+            "{error}"
+        );
+        let inner = redis_sharding::Error::of(error).unwrap();
+        assert!(
+            !inner.is_retryable() && inner.node() == Some("node-0"),
+            "{error}"
+        );
+        let text = error.to_string();
+        assert!(
+            text.contains("tls_certificates") && !text.contains("is back"),
+            "{text}"
+        );
+    }
+
     /// Asks for a second and a half; the last error.
     fn refused(client: &mut ShardedClient) -> redis::RedisError {
         let begun = Instant::now();
@@ -402,7 +437,7 @@ mod nodes {
     }
 
     #[test]
-    fn untrusted_tls_certificate_is_nodedown_and_respects_the_backoff() {
+    fn untrusted_tls_certificate_is_an_auth_error_and_respects_the_backoff() {
         let Some((servers, _)) = start(1) else {
             return;
         };
@@ -414,11 +449,8 @@ mod nodes {
                 .tls_server_name("localhost");
             let mut client = builder.build().unwrap();
             let error = refused(&mut client);
-            assert_eq!(
-                ErrorKind::of(&error),
-                ErrorKind::NodeDown,
-                "{way:?}: {error}"
-            );
+            assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{way:?}: {error}");
+            is_refused(&error);
             for word in [
                 "node-0",
                 &relay.addr(),
@@ -465,7 +497,10 @@ mod nodes {
                 .tls_certificates(trusting(&authority))
                 .build()
                 .unwrap();
-            let error = refused(&mut client).to_string();
+            let error = refused(&mut client);
+            assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{way:?}: {error}");
+            is_refused(&error);
+            let error = error.to_string();
             assert!(error.contains("node-0"), "{way:?}: {error}");
             assert!(
                 error.to_lowercase().contains("certificate"),
@@ -478,6 +513,26 @@ mod nodes {
                 (2..=2 * ATTEMPTS_MAX).contains(&attempts),
                 "{way:?}: {attempts}"
             );
+        }
+    }
+
+    #[test]
+    fn tls_client_certificate_that_the_server_refuses_is_an_auth_error_and_says_so() {
+        let authority = Authority::new("the tests' own");
+        let stranger = Authority::new("a stranger");
+        let Some(servers) = Servers::builder().tls(&authority, true).start(1) else {
+            return;
+        };
+        for way in ways() {
+            let certificates = with_foreign_certificate(&authority, &stranger);
+            let builder = builder(way, &servers).tls_certificates(certificates);
+            let mut client = builder.build().unwrap();
+            for error in [(); 3].map(|()| client.get::<_, i64>("k").unwrap_err()) {
+                assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{way:?}: {error}");
+                is_refused(&error);
+                let text = "the server refused the certificate of this client";
+                assert!(error.to_string().contains(text), "{way:?}: {error}");
+            }
         }
     }
 
@@ -581,8 +636,8 @@ mod on_tokio {
 
     use super::ErrorKind;
     use super::nodes::{
-        ATTEMPTS_MAX, LARGE_REPLIES, PATIENCE, Way, backends, builder, builder_at, large_both_ways,
-        trusting, ways, with_certificate,
+        ATTEMPTS_MAX, LARGE_REPLIES, PATIENCE, Way, backends, builder, builder_at, is_refused,
+        large_both_ways, trusting, ways, with_certificate, with_foreign_certificate,
     };
     use super::support::Servers;
     use super::support::authority::Authority;
@@ -703,7 +758,8 @@ mod on_tokio {
     }
 
     #[tokio::test]
-    async fn untrusted_tls_certificate_is_nodedown_and_respects_the_backoff_of_the_async_client() {
+    async fn untrusted_tls_certificate_is_an_auth_error_and_respects_the_backoff_of_the_async_client()
+     {
         let Some((servers, _)) = start(1) else {
             return;
         };
@@ -713,11 +769,8 @@ mod on_tokio {
             let builder = builder_at(way, [relay.addr()]).tls_certificates(trusting(&stranger));
             let client = builder.tls_server_name("localhost").build_async().unwrap();
             let error = refused(client.clone()).await;
-            assert_eq!(
-                ErrorKind::of(&error),
-                ErrorKind::NodeDown,
-                "{way:?}: {error}"
-            );
+            assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{way:?}: {error}");
+            is_refused(&error);
             for word in [
                 "node-0",
                 &relay.addr(),
@@ -774,7 +827,10 @@ mod on_tokio {
             let before = relay.accepted();
             let builder = at_relay().tls_certificates(trusting(&authority));
             let client = builder.build_async().unwrap();
-            let error = refused(client.clone()).await.to_string();
+            let error = refused(client.clone()).await;
+            assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{way:?}: {error}");
+            is_refused(&error);
+            let error = error.to_string();
             assert!(error.contains("node-0"), "{way:?}: {error}");
             assert!(
                 error.to_lowercase().contains("certificate"),
@@ -787,6 +843,27 @@ mod on_tokio {
                 (2..=2 * ATTEMPTS_MAX).contains(&attempts),
                 "{way:?}: {attempts}"
             );
+        }
+    }
+
+    #[tokio::test]
+    async fn tls_client_certificate_that_the_server_refuses_is_an_auth_error_of_the_async_client() {
+        let authority = Authority::new("the tests' own");
+        let stranger = Authority::new("a stranger");
+        let Some(servers) = Servers::builder().tls(&authority, true).start(1) else {
+            return;
+        };
+        for way in ways().into_iter().filter(is_there) {
+            let certificates = with_foreign_certificate(&authority, &stranger);
+            let builder = builder(way, &servers).tls_certificates(certificates);
+            let mut client = builder.build_async().unwrap();
+            for _ in 0..3 {
+                let error = client.get::<_, i64>("k").await.unwrap_err();
+                assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{way:?}: {error}");
+                is_refused(&error);
+                let text = "the server refused the certificate of this client";
+                assert!(error.to_string().contains(text), "{way:?}: {error}");
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Moving from twemproxy to the client side: what nutcracker has written is found, and the other way round.
 //!
-//! The pool and the topology are those of the README, word by word but for the addresses. Without `nutcracker` in the PATH
+//! The pool and the topology are those of docs/from-twemproxy.md, word by word but for the addresses. Without `nutcracker` in the PATH
 //! these tests are left out, and say so.
 
 mod support;
@@ -20,7 +20,7 @@ use support::Servers;
 use support::servers::Watchdog;
 use tempfile::TempDir;
 
-const README: &str = include_str!("../README.md");
+const PAGE: &str = include_str!("../docs/from-twemproxy.md");
 const KEYS: &str = include_str!("vectors/keys.txt");
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
@@ -39,9 +39,8 @@ fn migration_from_the_twemproxy_pool_of_the_readme_moves_no_key() {
         };
         (0..4).fold(text.to_owned(), replace)
     };
-    let section = README.split("\n## Moving from Twemproxy").nth(1).unwrap();
-    let pool = with_addresses(block(section, "```yaml"));
-    let topology = with_addresses(block(section, "```text"));
+    let pool = with_addresses(block(PAGE, "```yaml"));
+    let topology = with_addresses(block(PAGE, "```text"));
     assert!(
         addresses
             .iter()

@@ -309,9 +309,9 @@ fn clock_check_matches_whole_words_only() {
 /// servers are reached; the proxy's sockets serve their clients through the handles of `aio`.
 fn floor(path: &str) -> Option<u8> {
     match room(path).as_str() {
-        "error.rs" | "hash" | "partition" | "resp" => Some(0),
+        "error" | "error.rs" | "hash" | "partition" | "resp" => Some(0),
         "command" | "plan" | "policy" | "proxy" | "topology" => Some(1),
-        "config" | "endpoint" => Some(2),
+        "config" | "endpoint" | "observe" => Some(2),
         "aio" | "sync" if is_handle(path) => Some(3),
         "aio" | "sync" => Some(2),
         "lib.rs" | "proxy/net" => Some(3),

@@ -9,9 +9,10 @@ use redis::{Cmd, IntoConnectionInfo, Pipeline, RedisFuture, RedisResult, ToRedis
 use crate::aio::{Dedicated, Node, Scan, Shared, Subscriber};
 use crate::config::Builder;
 use crate::error::Error;
+use crate::observe::ClientHealth;
 use crate::partition::NodeIndex;
 use crate::plan::ScanPosition;
-use crate::plan::{Explanation, KeyCheck, ScriptStore, parse_one};
+use crate::plan::{Explanation, KeyCheck, NodePing, ScriptStore, parse_one};
 use crate::topology::Topology;
 
 /// A client that spreads data over many Redis or Valkey servers, on tokio.
@@ -106,6 +107,30 @@ impl ShardedClient {
         indices.map(move |index| Node::new(Arc::clone(&shared), index))
     }
 
+    /// Returns what is known of each node: whether it could be reached when it was last tried, since when, the
+    /// last error, and its connections. `Display` prints one line per node.
+    ///
+    /// Reads what the client remembers and sends nothing, so it is cheap, and a node that has died since it
+    /// was last needed still counts as up. [`ping_nodes`](Self::ping_nodes) asks the nodes.
+    ///
+    /// ```
+    /// use redis_sharding::{NodeState, ShardedClient};
+    ///
+    /// let client = ShardedClient::builder().node("a", "redis://10.0.0.1/").build_async()?;
+    /// let health = client.health();
+    /// assert!(health.is_up() && health.nodes[0].state == NodeState::Unknown, "{health}");
+    /// # Ok::<(), redis_sharding::Error>(())
+    /// ```
+    pub fn health(&self) -> ClientHealth {
+        self.shared.health()
+    }
+
+    /// Sends PING to every node, to all at once, and returns each node's outcome in the order of the topology.
+    /// Takes at most the response timeout; a node that is known to be down fails at once.
+    pub async fn ping_nodes(&self) -> Vec<NodePing> {
+        self.shared.ping_nodes().await
+    }
+
     /// Returns what would become of `cmd`, without sending it. `Display` prints a small table.
     ///
     /// # Errors
@@ -120,20 +145,35 @@ impl ShardedClient {
     }
 
     /// Runs `cmd` and returns this crate's own error, with the outcome of each node: see [`Error::parts`].
-    /// redis-rs' traits flatten it to a `RedisError`. Once polled, the command is executed even if the future
+    /// [`Error`] describes what redis-rs' traits make of it. Once polled, the command is executed even if the future
     /// is dropped.
     ///
     /// # Errors
     ///
     /// Any [`ErrorKind`](crate::ErrorKind) but `Config`.
     pub async fn execute(&self, cmd: &Cmd) -> Result<Value, Error> {
-        let error = match self.shared.request(cmd).await {
-            Ok(Value::ServerError(error)) => Error::from_server(&error),
-            Ok(value) => return Ok(value),
-            Err(error) => error,
-        };
+        let result = self.shared.request(cmd).await;
         let router = &self.shared.router;
-        Err(router.with_keys(error, &cmd.get_packed_command()))
+        result.map_err(|error| router.with_keys(error, &cmd.get_packed_command()))
+    }
+
+    /// Runs a pipeline and returns one result for each command, with this crate's own error, its node and its
+    /// keys, for those that failed: the replies of the other nodes when one of them is down. In redis-rs'
+    /// traits such a pipeline fails as a whole, as it does when the connection to one server breaks.
+    ///
+    /// `ignore` and `ignore_errors` of the pipeline have no effect here. Once polled, the pipeline is executed even if the
+    /// future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When a command is refused, for example because its keys live on several nodes: then none is sent. An
+    /// [atomic](redis::Pipeline::atomic) pipeline fails as a whole; with [`Unknown`](crate::ErrorKind::Unknown)
+    /// if it may have been executed.
+    pub async fn execute_pipeline(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Result<Value, Error>>, Error> {
+        self.shared.pipeline_results(pipeline).await
     }
 
     /// Opens a private connection to the node that owns all of `keys`, for WATCH, CLIENT and everything else
@@ -233,7 +273,7 @@ impl fmt::Debug for ShardedClient {
 impl ConnectionLike for ShardedClient {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let reply = self.shared.request(cmd).await?;
+            let reply = Error::redis_result(self.shared.request(cmd).await)?;
             Ok(if cmd.is_no_response() {
                 Value::Nil
             } else {

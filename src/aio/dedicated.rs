@@ -12,10 +12,11 @@ use crate::aio::exclusive_pool::Lease;
 use crate::command::BlockingTime;
 use crate::endpoint::Deadline;
 use crate::error::Error;
+use crate::observe::Stopwatch;
 use crate::partition::NodeIndex;
 use crate::plan::{
     Answers, Attempt, Cause, DedicatedState, Exchange, Failure, KeyCheck, Operation, Request,
-    Selection, Step, parse_one,
+    RequestOutcome, Selection, Step, parse_one,
 };
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, CLIENT and other stateful commands work on
@@ -92,7 +93,7 @@ impl Dedicated {
         let operation = self
             .state
             .pipeline(&shared.router, &*shared, packed, selection.kind)?;
-        let values = self.run(operation).await?;
+        let values = self.run(operation).await?.values;
         self.state.replied_all(packed, selection.kind, &values);
         Ok(selection.select(values))
     }
@@ -132,6 +133,10 @@ impl Dedicated {
             return Answers::failed(Failure::not_sent(Cause::failed_before()));
         };
         let request = attempt.request;
+        let observer = Arc::clone(self.shared.executor.observer(request.node));
+        observer.started(attempt.kind());
+        // Blocking commands come here as well, and are not told apart.
+        let stopwatch = Stopwatch::start(BlockingTime::Forever);
         let answers = lease
             .connection
             .exchange(
@@ -141,6 +146,9 @@ impl Dedicated {
                 deadline,
             )
             .await;
+        observer.finished(stopwatch, || {
+            RequestOutcome::of_answers(&answers, &request.slots)
+        });
         if answers.failure.is_none() {
             self.lease = Some(lease);
         }

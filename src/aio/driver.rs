@@ -26,8 +26,9 @@ use crate::aio::multiplexed::{InFlight, OnLastHandle, ReplyProgress, SendQueue};
 use crate::aio::peek::Peek;
 use crate::config::DEFAULT_RESPONSE_TIMEOUT;
 use crate::config::PROBE_AFTER;
+use crate::observe::NodeObserver;
 use crate::plan::{Cause, Failure};
-use crate::policy::broken_text;
+use crate::policy::IoFailure;
 use crate::resp::{RawFrame, ReplyDecoder};
 
 /// The task of one connection: a future that completes when the connection has ended, after every request has
@@ -62,6 +63,8 @@ pub(super) struct Driver<S> {
     coalescing: WriteCoalescing,
     /// The yield under way while other tasks are given time to add requests.
     coalescing_yield: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Told how many bytes are sent and received.
+    observer: Arc<NodeObserver>,
 }
 
 /// When the driver writes requests that several tasks have queued.
@@ -88,7 +91,12 @@ const IN_FLIGHT_KEPT: usize = 1024;
 
 impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
     /// A driver for a connected stream; to be spawned by the caller.
-    pub(super) fn new(stream: S, queue: Arc<SendQueue>, coalescing: WriteCoalescing) -> Self {
+    pub(super) fn new(
+        stream: S,
+        queue: Arc<SendQueue>,
+        coalescing: WriteCoalescing,
+        observer: Arc<NodeObserver>,
+    ) -> Self {
         let now = Instant::now();
         Self {
             stream,
@@ -105,6 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             last_probe: now,
             coalescing,
             coalescing_yield: None,
+            observer,
         }
     }
 
@@ -127,7 +136,12 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                 self.collect(None);
             }
             if let Poll::Ready(Err(error)) = self.poll_write(cx) {
-                return Poll::Ready(broken(&error));
+                // A server that has closed the connection may have replied before, or sent the reason: the
+                // alert of TLS about a certificate.
+                return Poll::Ready(match self.poll_read(cx) {
+                    Poll::Ready(cause) => cause,
+                    Poll::Pending => broken(&error),
+                });
             }
             if let Poll::Ready(cause) = self.poll_read(cx) {
                 return Poll::Ready(cause);
@@ -274,7 +288,10 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             let rest = &self.outgoing[self.written..];
             match ready!(Pin::new(&mut self.stream).poll_write(cx, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.written += count,
+                count => {
+                    self.written += count;
+                    self.observer.sent(count);
+                }
             }
         }
         Poll::Ready(Ok(()))
@@ -300,6 +317,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             }
             let count = room.filled().len();
             turn += count;
+            self.observer.received(count);
             self.decoder.advance(count);
             self.last_read = Instant::now();
             if let Some(cause) = self.deliver_replies() {
@@ -375,8 +393,8 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                     }));
                 }
                 if silent {
-                    let text = "closed, as the server sent nothing in time";
-                    return Poll::Ready(Cause::Dropped(text.into()));
+                    let text = "timed out: closed, as the server sent nothing in time";
+                    return Poll::Ready(Cause::Dropped(IoFailure::timed_out(text)));
                 }
             }
             let Some(earliest) = self.earliest else {
@@ -453,7 +471,7 @@ impl<S> Drop for Driver<S> {
 
 /// The cause for an I/O error.
 fn broken(error: &io::Error) -> Cause {
-    Cause::Dropped(broken_text(error))
+    Cause::Dropped(IoFailure::broken(error))
 }
 
 #[cfg(test)]
@@ -463,6 +481,8 @@ mod tests {
     use super::*;
     use crate::aio::multiplexed::MultiplexedConnection;
     use crate::endpoint::Deadline;
+    use crate::observe::Listeners;
+    use crate::partition::NodeSpec;
     use crate::plan::{Answers, ExpectedEnd};
 
     #[tokio::test]
@@ -473,6 +493,7 @@ mod tests {
             stream,
             Arc::clone(&queue),
             WriteCoalescing::Off,
+            NodeObserver::new(NodeSpec::unnamed("h:1"), Listeners::default()),
         ));
         let link = Arc::new(MultiplexedConnection::new(queue, None));
         let ping: &[u8] = b"*1\r\n$4\r\nPING\r\n";

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -16,6 +17,9 @@ use crate::aio::multiplexed::MultiplexedConnection;
 use crate::aio::reconnecting::Connector;
 use crate::config::PROBE_AFTER;
 use crate::endpoint::Deadline;
+#[cfg(feature = "proxy")]
+use crate::observe::NodeObserver;
+use crate::observe::{ConnectionInUse, PoolHealth, PoolKind, PoolWait};
 use crate::plan::{Cause, PoolUse};
 use crate::policy::ConnectError;
 
@@ -25,8 +29,12 @@ pub(crate) struct ExclusivePool {
     pub(crate) connector: Connector,
     /// Maximum number of idle connections that are kept.
     size: usize,
+    /// Maximum number of leases at a time.
+    users: usize,
     /// One permit per lease. Fair: waiting users are served in their order.
     permits: Arc<Semaphore>,
+    /// Number of users that wait for a permit.
+    waiting: AtomicUsize,
     /// Idle connections, and since when; the most recently used is the last.
     idle: Mutex<Vec<(MultiplexedConnection, Instant)>>,
 }
@@ -37,6 +45,8 @@ pub(crate) struct Lease {
     /// The connection. Its driver closes it as soon as this handle is dropped, so an abandoned BLPOP is
     /// cancelled on the server.
     pub(crate) connection: MultiplexedConnection,
+    /// Counts the lease.
+    _in_use: ConnectionInUse,
     /// Declared last, so that the connection is closed before the next user is admitted.
     _permit: OwnedSemaphorePermit,
 }
@@ -44,10 +54,13 @@ pub(crate) struct Lease {
 impl ExclusivePool {
     /// A pool for at most `users` leases at a time.
     pub(crate) fn new(connector: Connector, size: usize, users: usize) -> Self {
+        let users = users.min(Semaphore::MAX_PERMITS);
         Self {
             connector,
             size,
-            permits: Arc::new(Semaphore::new(users.min(Semaphore::MAX_PERMITS))),
+            users,
+            permits: Arc::new(Semaphore::new(users)),
+            waiting: AtomicUsize::new(0),
             idle: Mutex::default(),
         }
     }
@@ -55,6 +68,26 @@ impl ExclusivePool {
     /// Waits for a permit, then returns an idle connection or makes one. Dropping the future gives up its
     /// place in the queue.
     pub(crate) async fn lease(self: &Arc<Self>, deadline: Deadline) -> Result<Lease, Cause> {
+        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => self.wait_for_permit(deadline).await?,
+        };
+        let connection = match self.reusable().await {
+            Some(connection) => connection,
+            None => self.connect(deadline).await?,
+        };
+        Ok(Lease {
+            pool: Arc::clone(self),
+            connection,
+            _in_use: ConnectionInUse::new(self.connector.observer(), PoolKind::Exclusive),
+            _permit: permit,
+        })
+    }
+
+    /// Waits for a permit in the order of the users.
+    async fn wait_for_permit(&self, deadline: Deadline) -> Result<OwnedSemaphorePermit, Cause> {
+        let _waiting = Waiting::new(self);
+        let _reported = PoolWait::new(self.connector.observer(), PoolKind::Exclusive);
         let permit = Arc::clone(&self.permits).acquire_owned();
         let permit = match deadline.end() {
             None => permit.await,
@@ -67,16 +100,22 @@ impl ExclusivePool {
             },
         };
         // The semaphore is never closed; this only satisfies its type.
-        let permit = permit.map_err(|_| Cause::Connect("the client was closed".into()))?;
-        let connection = match self.reusable().await {
-            Some(connection) => connection,
-            None => self.connect(deadline).await?,
-        };
-        Ok(Lease {
-            pool: Arc::clone(self),
-            connection,
-            _permit: permit,
-        })
+        permit.map_err(|_| Cause::Connect("the client was closed".into()))
+    }
+
+    /// The number of connections, and of users that wait for one.
+    pub(crate) fn health(&self) -> PoolHealth {
+        let in_use = self.users - self.permits.available_permits().min(self.users);
+        let idle = self.idle.lock();
+        let open = idle.iter().filter(|(idle, _)| !idle.is_closed()).count();
+        drop(idle);
+        PoolHealth {
+            open: in_use + open,
+            in_use,
+            idle: open,
+            waiting: self.waiting.load(Ordering::Relaxed),
+            max: self.users,
+        }
     }
 
     /// Returns an idle connection that still works. One that has been idle for a while is checked first: if
@@ -117,7 +156,7 @@ impl ExclusivePool {
     async fn connect(&self, deadline: Deadline) -> Result<MultiplexedConnection, Cause> {
         let connector = &self.connector;
         let attempt = connector.backoff.try_begin(connector.timeout)?;
-        let connect = connector.connect(|| ());
+        let connect = connector.connect(PoolKind::Exclusive, || ());
         let made = match deadline.end() {
             None => connect.await,
             Some(end) => match tokio::time::timeout_at(end.into(), connect).await {
@@ -139,7 +178,29 @@ impl ExclusivePool {
     }
 }
 
+/// A user that waits for a permit. Counted until it is dropped, also with its future.
+struct Waiting<'p>(&'p ExclusivePool);
+
+impl<'p> Waiting<'p> {
+    fn new(pool: &'p ExclusivePool) -> Self {
+        pool.waiting.fetch_add(1, Ordering::Relaxed);
+        Self(pool)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Lease {
+    /// Who is told of requests over the connection.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn observer(&self) -> &Arc<NodeObserver> {
+        self.pool.connector.observer()
+    }
+
     /// Returns a connection on which no reply is owed.
     pub(crate) fn release(self) {
         if self.connection.is_closed() {

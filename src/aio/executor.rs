@@ -19,8 +19,12 @@ use crate::command::{Access, BlockingTime};
 use crate::config::Settings;
 use crate::endpoint::Deadline;
 use crate::endpoint::Endpoint;
+use crate::observe::{ClientHealth, NodeHealth, NodeObserver, PoolHealth, Stopwatch};
 use crate::partition::NodeIndex;
-use crate::plan::{Answers, Cause, Exchange, Failure, NodeExchange, NodeRequest, ResendBudget};
+use crate::plan::{
+    Answers, AttemptKind, Cause, Exchange, Failure, NodeExchange, NodeRequest, RequestOutcome,
+    ResendBudget,
+};
 
 /// The connections to all nodes.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ struct NodeConnections {
     next: AtomicUsize,
     /// For one user at a time.
     exclusive: Arc<ExclusivePool>,
+    /// Told of the requests.
+    observer: Arc<NodeObserver>,
 }
 
 impl Executor {
@@ -52,12 +58,14 @@ impl Executor {
         coalescing: WriteCoalescing,
     ) -> Self {
         let node = |endpoint: Endpoint| {
+            let observer = Arc::clone(&endpoint.observer);
             // One connector, hence one backoff, for all connections to the node.
             let connector = Connector::new(endpoint, settings.connect_timeout, coalescing);
             let connection = |_| Arc::new(ReconnectingConnection::new(connector.clone()));
             NodeConnections {
                 shared: (0..settings.connections_per_node).map(connection).collect(),
                 next: AtomicUsize::new(0),
+                observer,
                 exclusive: Arc::new(ExclusivePool::new(
                     connector.clone(),
                     settings.blocking_pool_size,
@@ -69,6 +77,18 @@ impl Executor {
             nodes: endpoints.into_iter().map(node).collect(),
             response_timeout: settings.response_timeout,
         }
+    }
+
+    /// What is known of each node, in node order.
+    pub(crate) fn health(&self) -> ClientHealth {
+        ClientHealth {
+            nodes: self.nodes.iter().map(NodeConnections::health).collect(),
+        }
+    }
+
+    /// Who is told of the requests to `node`.
+    pub(crate) fn observer(&self, node: NodeIndex) -> &Arc<NodeObserver> {
+        &self.nodes[node.get()].observer
     }
 
     /// How to make a connection to `node` that the caller drives itself.
@@ -97,25 +117,12 @@ impl Executor {
     ) -> Result<Value, Failure> {
         let deadline = self.deadline(blocking);
         let node = &self.nodes[node.get()];
-        let mut resends = ResendBudget::default();
-        loop {
-            let acquired = node
-                .acquire(blocking, deadline)
-                .await
-                .map_err(Failure::not_sent)?;
-            // The time for resending is part of the first deadline.
-            let failure = match acquired.connection().call(&write, deadline).await {
-                Ok(value) => {
-                    acquired.release();
-                    return Ok(value);
-                }
-                Err(failure) => failure,
-            };
-            acquired.discard(&failure.cause);
-            if !resends.allows(&failure, access) {
-                return Err(failure);
-            }
-        }
+        node.observer.started(AttemptKind::First);
+        let stopwatch = Stopwatch::since(blocking, deadline.start);
+        let result = node.call(write, access, blocking, deadline).await;
+        node.observer
+            .finished(stopwatch, || RequestOutcome::of_reply(&result, access));
+        result
     }
 
     /// Sends everything that is pending, until nothing is.
@@ -123,6 +130,10 @@ impl Executor {
         let limit = exchange.begin(Instant::now(), self.response_timeout);
         let deadline = Deadline::start(limit);
         let blocking = exchange.blocking_time();
+        if let Some(first) = exchange.attempts().next() {
+            let observer = &self.nodes[first.request.node.get()].observer;
+            observer.fan_out(|| exchange.attempts().count());
+        }
         while exchange.poll(Instant::now()) {
             match exchange.nodes_mut() {
                 // Spares the allocations of `join_all`.
@@ -145,7 +156,12 @@ impl Executor {
     ) {
         while let Some(attempt) = exchange.attempt() {
             let node = &self.nodes[attempt.request.node.get()];
+            node.observer.started(attempt.kind());
+            let stopwatch = Stopwatch::start(blocking);
             let answers = node.send(attempt.request, blocking, deadline).await;
+            node.observer.finished(stopwatch, || {
+                RequestOutcome::of_answers(&answers, &attempt.request.slots)
+            });
             exchange.handle(answers);
         }
     }
@@ -189,6 +205,51 @@ impl Acquired {
 }
 
 impl NodeConnections {
+    /// What is known of the node.
+    fn health(&self) -> NodeHealth {
+        let connected = |connection: &&Arc<ReconnectingConnection>| connection.is_connected();
+        let open = self.shared.iter().filter(connected).count();
+        let shared = PoolHealth {
+            open,
+            // Requests of all tasks share them.
+            in_use: open,
+            max: self.shared.len(),
+            ..PoolHealth::default()
+        };
+        let backoff = &self.exclusive.connector.backoff;
+        backoff.health(shared, self.exclusive.health())
+    }
+
+    /// Sends one request and returns its reply.
+    async fn call(
+        &self,
+        write: impl Fn(&mut Vec<u8>),
+        access: Access,
+        blocking: BlockingTime,
+        deadline: Deadline,
+    ) -> Result<Value, Failure> {
+        let mut resends = ResendBudget::default();
+        loop {
+            let acquired = self
+                .acquire(blocking, deadline)
+                .await
+                .map_err(Failure::not_sent)?;
+            // The time for resending is part of the first deadline.
+            let failure = match acquired.connection().call(&write, deadline).await {
+                Ok(value) => {
+                    acquired.release();
+                    return Ok(value);
+                }
+                Err(failure) => failure,
+            };
+            acquired.discard(&failure.cause);
+            if !resends.allows(&failure, access) {
+                return Err(failure);
+            }
+            self.observer.resent();
+        }
+    }
+
     /// Takes a shared connection for a request that is served at once, and an exclusive one for a blocking
     /// command, which would hold up everything behind it.
     async fn acquire(&self, blocking: BlockingTime, deadline: Deadline) -> Result<Acquired, Cause> {

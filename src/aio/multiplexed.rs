@@ -24,6 +24,7 @@ use tokio::runtime::{Handle, Id};
 use tokio::sync::oneshot;
 
 use crate::endpoint::Deadline;
+use crate::observe::OpenConnection;
 #[cfg(feature = "proxy")]
 use crate::plan::RawReplies;
 use crate::plan::{Answers, Cause, ExpectedEnd, Failure, NodeRequest, ReplyBuffer};
@@ -72,6 +73,10 @@ pub(crate) struct SendQueueState {
     pub(crate) detached: bool,
     /// Read by the driver once `detached` is set.
     pub(crate) on_last_handle: OnLastHandle,
+    /// True once the handshake is done.
+    is_established: bool,
+    /// Reports the end of an established connection. Taken by `close`.
+    open: Option<OpenConnection>,
 }
 
 /// When a connection is closed whose handle has been dropped.
@@ -169,6 +174,19 @@ impl MultiplexedConnection {
     /// future waits for them.
     pub(crate) fn drain_on_drop(&self) {
         self.queue.state.lock().on_last_handle = OnLastHandle::Drain;
+    }
+
+    /// Records that the handshake is done. `open` is dropped when the connection ends.
+    pub(crate) fn set_open(&self, open: OpenConnection) {
+        let mut state = self.queue.state.lock();
+        state.is_established = true;
+        let late = match state.closed {
+            None => state.open.replace(open),
+            Some(_) => Some(open),
+        };
+        // Reports the end, so not under the lock.
+        drop(state);
+        drop(late);
     }
 
     /// True if the connection has ended.
@@ -360,6 +378,13 @@ impl SendQueue {
         }
     }
 
+    /// Why an established connection ended that somebody still had a handle of.
+    pub(crate) fn lost(&self) -> Option<Cause> {
+        let state = self.state.lock();
+        let is_lost = state.is_established && !state.detached;
+        state.closed.clone().filter(|_| is_lost)
+    }
+
     /// Refuses further requests, and fails those that the driver has not taken as not sent. The first step of
     /// ending a connection.
     pub(crate) fn close(&self, cause: &Cause) {
@@ -368,7 +393,9 @@ impl SendQueue {
         state.outgoing = Vec::new();
         state.probe = None;
         let arrivals = std::mem::take(&mut state.pending);
+        let open = state.open.take();
         drop(state);
+        drop(open);
         // Without the lock: a failed request may be resent at once, by a task that wants this lock to find
         // the queue closed.
         for mut request in arrivals {

@@ -86,7 +86,8 @@ impl fmt::Debug for Node {
 impl ConnectionLike for Node {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let reply = self.shared.request_at(self.locate()?, cmd).await?;
+            let reply = self.shared.request_at(self.locate()?, cmd).await;
+            let reply = Error::redis_result(reply)?;
             Ok(if cmd.is_no_response() {
                 Value::Nil
             } else {

@@ -35,7 +35,7 @@ use crate::plan::pubsub::{
     ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, Event, KEEPALIVE_AFTER,
     NAMES_AT_ONCE, PubSubReply, SubscriptionChange, SubscriptionKind, SubscriptionWorker,
 };
-use crate::policy::{ConnectError, broken_text};
+use crate::policy::{ConnectError, IoFailure};
 use crate::resp::ReplyDecoder;
 
 /// Number of replies and messages handled in a row, before other tasks get their turn.
@@ -392,7 +392,7 @@ impl Worker {
             match self.next_wakeup(&mut transfer).await {
                 Wakeup::Work | Wakeup::Written(Ok(())) => {}
                 Wakeup::Written(Err(error)) | Wakeup::Arrived(Err(error)) => {
-                    return End::broken(broken_text(&error));
+                    return End::broken(IoFailure::broken(&error));
                 }
                 Wakeup::Quiet => {
                     let quiet = self.shared.state.lock().worker.quiet();
@@ -438,7 +438,7 @@ impl Worker {
                 return Some(End::NoUser);
             }
             let value = match decoder.next_reply() {
-                Err(error) => return Some(End::broken(broken_text(&error))),
+                Err(error) => return Some(End::broken(IoFailure::broken(&error))),
                 Ok(None) => return None,
                 Ok(Some(value)) => value,
             };

@@ -40,8 +40,9 @@ use crate::aio::peek::Duplex;
 use crate::aio::tls;
 use crate::endpoint::Deadline;
 use crate::endpoint::{ConnectAttempt, Endpoint, NodeBackoff};
+use crate::observe::{NodeObserver, OpenConnection, PoolKind};
 use crate::plan::{Answers, Cause, ExpectedEnd};
-use crate::policy::{BACKOFF_MIN, ConnectError, OVERDUE_SLACK, broken_text};
+use crate::policy::{BACKOFF_MIN, ConnectError, IoFailure, OVERDUE_SLACK};
 use crate::resp::Handshake;
 use crate::resp::ReplyDecoder;
 
@@ -97,11 +98,16 @@ impl Connector {
     pub(crate) fn new(endpoint: Endpoint, timeout: Duration, coalescing: WriteCoalescing) -> Self {
         Self {
             address: endpoint.address.clone(),
+            backoff: Arc::new(NodeBackoff::new(Arc::clone(&endpoint.observer))),
             endpoint,
             timeout,
             coalescing,
-            backoff: Arc::default(),
         }
+    }
+
+    /// Who is told what happens to the node.
+    pub(crate) fn observer(&self) -> &Arc<NodeObserver> {
+        &self.endpoint.observer
     }
 
     /// Opens a stream that the caller drives itself: connects, sends this handshake and checks its replies.
@@ -120,9 +126,10 @@ impl Connector {
                     Some(answer) => answers.push(answer),
                     None => {
                         let read = read(&mut stream, &mut decoder).await;
-                        let hung_up =
-                            |error| format!("{}{}", broken_text(&error), self.endpoint.hint());
-                        decoder.advance(read.map_err(hung_up).map_err(io::Error::other)?);
+                        let hung_up = |error: io::Error| {
+                            self.endpoint.handshake_broke(IoFailure::broken(&error))
+                        };
+                        decoder.advance(read.map_err(hung_up)?);
                     }
                 }
             }
@@ -168,7 +175,7 @@ impl Connector {
         let stream = self.connect_tcp(host, port).await?;
         // Boxed: the state of a TLS handshake is large, and most connections have none.
         let shaken = Box::pin(tls::connect(tls, stream)).await;
-        shaken.map_err(|error| tls.handshake_error(error))
+        shaken.map_err(|error| tls.handshake_error(&error))
     }
 
     /// The handshake of a pub/sub connection, always in RESP2, where messages and confirmations have one
@@ -178,16 +185,20 @@ impl Connector {
         Handshake::new(&settings.set_protocol(redis::ProtocolVersion::RESP2))
     }
 
-    /// Makes a connection for commands, and spawns its driver. `closed` is called when the connection ends,
-    /// whether or not its handshake succeeded.
+    /// Makes a connection for commands of this pool, and spawns its driver. `closed` is called when the
+    /// connection ends, whether or not its handshake succeeded.
     pub(crate) async fn connect(
         &self,
+        pool: PoolKind,
         closed: impl FnOnce() + Send + 'static,
     ) -> Result<MultiplexedConnection, ConnectError> {
         let deadline = Deadline::start(Some(self.timeout));
         let connect = self.try_connect(deadline, closed);
         match tokio::time::timeout(self.timeout, connect).await {
-            Ok(Ok(connection)) => Ok(connection),
+            Ok(Ok(connection)) => {
+                connection.set_open(OpenConnection::new(&self.endpoint.observer, pool));
+                Ok(connection)
+            }
             Ok(Err(error)) => Err(ConnectError::new(&self.address, &error)),
             Err(_) => Err(ConnectError::timed_out(&self.address)),
         }
@@ -201,16 +212,12 @@ impl Connector {
     ) -> RedisResult<MultiplexedConnection> {
         // Plain streams are driven by their own type: boxed, each read and write would be a virtual call.
         let connection = match self.endpoint.info.addr() {
-            ConnectionAddr::Tcp(host, port) => drive(
-                self.connect_tcp(host, *port).await?,
-                self.coalescing,
-                closed,
-            ),
-            #[cfg(unix)]
-            ConnectionAddr::Unix(path) => {
-                drive(UnixStream::connect(path).await?, self.coalescing, closed)
+            ConnectionAddr::Tcp(host, port) => {
+                self.drive(self.connect_tcp(host, *port).await?, closed)
             }
-            _ => drive(self.connect_stream().await?, self.coalescing, closed),
+            #[cfg(unix)]
+            ConnectionAddr::Unix(path) => self.drive(UnixStream::connect(path).await?, closed),
+            _ => self.drive(self.connect_stream().await?, closed),
         };
         let handshake = self.handshake();
         if handshake.count() > 0 {
@@ -223,12 +230,8 @@ impl Connector {
                 )
                 .await;
             if let Some(failure) = answers.failure {
-                // The hint is for a server that closes during the handshake, which is how a missing client
-                // certificate shows in TLS 1.3.
                 let error = match failure.cause {
-                    Cause::Dropped(text) => {
-                        io::Error::other(format!("{text}{}", self.endpoint.hint()))
-                    }
+                    Cause::Dropped(failure) => self.endpoint.handshake_broke(failure),
                     Cause::Timeout(_) => io::ErrorKind::TimedOut.into(),
                     other => io::Error::other(other.to_string()),
                 };
@@ -237,6 +240,26 @@ impl Connector {
             handshake.check(&answers.values)?;
         }
         Ok(connection)
+    }
+
+    /// Spawns the driver of `stream` on this runtime and returns the handle of the connection. `closed` is
+    /// called when it ends.
+    fn drive<S>(&self, stream: S, closed: impl FnOnce() + Send + 'static) -> MultiplexedConnection
+    where
+        S: Duplex + 'static,
+    {
+        let queue = Arc::new(SendQueue::default());
+        let observer = Arc::clone(self.observer());
+        let driver = Driver::new(stream, Arc::clone(&queue), self.coalescing, observer);
+        let (driven, backoff) = (Arc::clone(&queue), Arc::clone(&self.backoff));
+        tokio::spawn(async move {
+            driver.await;
+            if let Some(cause) = driven.lost() {
+                backoff.broke(&cause);
+            }
+            closed();
+        });
+        MultiplexedConnection::new(queue, current_thread_runtime())
     }
 }
 
@@ -255,25 +278,6 @@ pub(crate) async fn read(
         })
     })
     .await
-}
-
-/// Spawns the driver of `stream` on this runtime and returns the handle of the connection. `closed` is called
-/// when it ends.
-fn drive<S>(
-    stream: S,
-    coalescing: WriteCoalescing,
-    closed: impl FnOnce() + Send + 'static,
-) -> MultiplexedConnection
-where
-    S: Duplex + 'static,
-{
-    let queue = Arc::new(SendQueue::default());
-    let driver = Driver::new(stream, Arc::clone(&queue), coalescing);
-    tokio::spawn(async move {
-        driver.await;
-        closed();
-    });
-    MultiplexedConnection::new(queue, current_thread_runtime())
 }
 
 /// The runtime of the caller if it is a current-thread one: tasks on it only run inside `block_on`, so other
@@ -360,6 +364,11 @@ impl ReconnectingConnection {
                 return Err(Cause::no_connection_in_time(&self.connector.address));
             }
         }
+    }
+
+    /// True if there is a connection that has not closed.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.current().is_some()
     }
 
     /// The current connection, if it has not closed.
@@ -485,7 +494,7 @@ impl Connecting {
     async fn attempt(&self, connector: &Connector, attempt: ConnectAttempt) {
         let weak = self.owner.clone();
         let made = connector
-            .connect(move || {
+            .connect(PoolKind::Shared, move || {
                 if let Some(owner) = weak.upgrade() {
                     owner.start_connecting();
                 }

@@ -13,10 +13,11 @@ use crate::aio::executor::Executor;
 use crate::aio::multiplexed::ReplyChannel;
 use crate::command::Args;
 use crate::error::Error;
+use crate::observe::{ClientHealth, RequestSpan};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    CommandOperation, Operation, PipelineOperation, Request, Router, ScriptCache, ScriptStore,
-    Selection, Step, parse_one,
+    CommandOperation, NodePing, Operation, PipelineKind, PipelineOperation, Request, Router,
+    ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
 
 /// State that all handles of a client share.
@@ -57,6 +58,7 @@ impl Shared {
             }
         };
         let routed = self.router.route(&args, &|| self.snapshot());
+        let span = RequestSpan::command(&self.router, self.db, &args, routed.as_ref());
         if let Ok(routed) = &routed
             && let Some(node) = routed.direct()
         {
@@ -64,10 +66,11 @@ impl Shared {
             let called = self
                 .executor
                 .call(node, write, routed.access, routed.blocking);
-            return routed.reply(&self.router, node, &args, called.await);
+            let called = span.instrument(called).await;
+            return span.end_command(routed.reply(&self.router, node, &args, called));
         }
         // Boxed, so that the future of every GET is not as large as that of a fan-out.
-        Box::pin(async {
+        let operation = async {
             let packed = &cmd.get_packed_command();
             let args = &args;
             let request = Request { packed, args };
@@ -75,8 +78,8 @@ impl Shared {
             let operation: CommandOperation<'_, Vec<Value>> =
                 CommandOperation::new(&self.router, self, request, routed, (), entropy);
             self.run(operation).await
-        })
-        .await
+        };
+        span.end_command(Box::pin(span.instrument(operation)).await)
     }
 
     /// Runs one command on `node`, whatever its keys.
@@ -84,17 +87,19 @@ impl Shared {
         let packed = &cmd.get_packed_command();
         let args = &parse_one(packed)?;
         let routed = self.router.route_at(node, args)?;
+        let span = RequestSpan::command(&self.router, self.db, args, Ok(&routed));
         if routed.direct().is_some() {
             let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
             let called = self
                 .executor
                 .call(node, write, routed.access, routed.blocking);
-            return routed.reply(&self.router, node, args, called.await);
+            let called = span.instrument(called).await;
+            return span.end_command(routed.reply(&self.router, node, args, called));
         }
         let request = Request { packed, args };
         let operation: CommandOperation<'_, Vec<Value>> =
             CommandOperation::at_node(&self.router, self, request, routed, ());
-        Box::pin(self.run(operation)).await
+        span.end_command(Box::pin(span.instrument(self.run(operation))).await)
     }
 
     /// Runs a pipeline. Returns `count` replies after the first `offset`, as `redis::Pipeline` asks for: with
@@ -110,7 +115,25 @@ impl Shared {
         let kind = selection.kind;
         let operation =
             PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
-        Ok(selection.select(self.run(operation).await?))
+        let span = RequestSpan::pipeline(&self.router, self.db, &selection, None);
+        let replies = span.instrument(self.run(operation)).await;
+        let replies = replies.and_then(|replies| replies.whole(&self.router, packed, None));
+        Ok(selection.select(span.end(replies)?))
+    }
+
+    /// Runs a pipeline and returns the result of each command.
+    pub(crate) async fn pipeline_results(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Result<Value, Error>>, Error> {
+        let packed = &pipeline.get_packed_pipeline();
+        let selection = Selection::of_pipeline(pipeline);
+        let kind = selection.kind;
+        let operation =
+            PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
+        let span = RequestSpan::pipeline(&self.router, self.db, &selection, None);
+        let replies = span.instrument(self.run(operation)).await;
+        Ok(span.end(replies)?.each(&self.router, packed))
     }
 
     /// Runs a pipeline on `node`, whatever its keys.
@@ -125,7 +148,22 @@ impl Shared {
         let selection = Selection::of(packed, offset, count)?;
         let kind = selection.kind;
         let operation = PipelineOperation::at_node(&self.router, self, node, packed, kind)?;
-        Ok(selection.select(self.run(operation).await?))
+        let span = RequestSpan::pipeline(&self.router, self.db, &selection, Some(node));
+        let replies = span.instrument(self.run(operation)).await;
+        let replies = replies.and_then(|replies| replies.whole(&self.router, packed, Some(node)));
+        Ok(selection.select(span.end(replies)?))
+    }
+
+    /// What is known of each node, in node order. Reads state only.
+    pub(crate) fn health(&self) -> ClientHealth {
+        self.executor.health()
+    }
+
+    /// Sends PING to every node, and returns the outcomes in node order.
+    pub(crate) async fn ping_nodes(&self) -> Vec<NodePing> {
+        let mut exchange = self.router.ping_nodes();
+        self.executor.exchange(&mut exchange).await;
+        self.router.pings(exchange)
     }
 
     /// Runs an operation: sends what it asks for, until it is done.

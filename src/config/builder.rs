@@ -14,6 +14,7 @@ use crate::config::{Settings, limits};
 use crate::endpoint::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
 use crate::endpoint::{Endpoint, SocketOptions};
 use crate::error::Error;
+use crate::observe::{Listeners, NodeObserver};
 use crate::partition::NodeSpec;
 use crate::partition::password::{ADVICE, holds_password};
 use crate::partition::{Partitioner, Rendezvous, check_passwords};
@@ -60,6 +61,8 @@ pub struct Builder {
     pub(super) missing_nodes: ReadsAs,
     settings: Settings,
     tls: TlsOptions,
+    /// Called with each event.
+    pub(in crate::config) listeners: Listeners,
 }
 
 /// A node and how to reach it.
@@ -123,6 +126,7 @@ impl Builder {
                 max_clients: DEFAULT_MAX_CLIENTS,
             },
             tls: TlsOptions::default(),
+            listeners: Listeners::default(),
         }
     }
 
@@ -382,6 +386,7 @@ impl Builder {
                 address: node.address().to_owned(),
                 tls: self.tls.for_node(node.name(), &info, runtime)?,
                 options: SocketOptions::new(self.settings.tcp_keepalive, info.tcp_settings()),
+                observer: NodeObserver::new(node.clone(), self.listeners.clone()),
                 info,
             })
         };

@@ -2,6 +2,7 @@
 //!
 //! * `builder`: [`Builder`], which collects and checks them, and [`ClientConfig`], the checked result, from
 //!   which `sync`, `aio` and `proxy` build their handles.
+//! * `observe`: the setters for watching a client.
 //! * `reads`: [`Builder::missing_nodes`].
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
@@ -9,6 +10,7 @@
 //! build.
 
 pub mod builder;
+mod observe;
 mod reads;
 mod settings;
 

@@ -14,6 +14,7 @@ mod node_backoff;
 pub(crate) mod tls;
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::ConnectionInfo;
@@ -23,6 +24,8 @@ use socket2::{SockRef, TcpKeepalive};
 pub(crate) use crate::endpoint::deadline::Deadline;
 pub(crate) use crate::endpoint::node_backoff::{ConnectAttempt, NodeBackoff};
 use crate::endpoint::tls::Tls;
+use crate::observe::NodeObserver;
+use crate::policy::IoFailure;
 
 /// Number of keepalive probes without a reply after which the kernel gives a connection up. They are spread
 /// over one idle period, so that a dead node is detected after twice that period.
@@ -42,6 +45,8 @@ pub(crate) struct Endpoint {
     pub(crate) tls: Option<Tls>,
     /// Options of TCP sockets.
     pub(crate) options: SocketOptions,
+    /// Who is told what happens to the node.
+    pub(crate) observer: Arc<NodeObserver>,
 }
 
 /// Options that are set on a new TCP socket.
@@ -54,9 +59,17 @@ pub(crate) struct SocketOptions {
 }
 
 impl Endpoint {
-    /// Text to add to the error when the server closes the connection during the handshake.
-    pub(crate) fn hint(&self) -> &'static str {
-        self.tls.as_ref().map_or("", Tls::hint)
+    /// The error of a connection that broke during the handshake.
+    ///
+    /// In TLS 1.3 a server checks the client's certificate after the client considers the TLS handshake
+    /// complete, so its refusal arrives here.
+    pub(crate) fn handshake_broke(&self, failure: IoFailure) -> io::Error {
+        match &self.tls {
+            None => failure.into(),
+            Some(tls) => tls.certificate_error(&failure.text).unwrap_or_else(|| {
+                io::Error::new(failure.kind, format!("{failure}{}", tls.hint()))
+            }),
+        }
     }
 
     /// A copy of this endpoint with another version of the protocol, for upstreams that must match the

@@ -1,7 +1,7 @@
 //! The backoff of a node, shared by all connections of a client to it.
 //!
-//! The rules are those of [`Backoff`]; this adds the lock, the clock, the randomness, and the wake-up of
-//! tasks that wait for a change.
+//! The rules are those of [`Backoff`]; this adds the lock, the clock, the randomness, the wake-up of tasks that
+//! wait for a change, and the events for those who watch the node.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 #[cfg(feature = "tokio-comp")]
 use tokio::sync::{Notify, futures::Notified};
 
+use crate::observe::{NodeHealth, NodeObserver, PoolHealth};
 use crate::plan::Cause;
 use crate::policy::{Admission, AttemptId, Backoff, ConnectError, Down};
 
@@ -22,10 +23,13 @@ use crate::policy::{Admission, AttemptId, Backoff, ConnectError, Down};
 ///  try_begin ──▶ ConnectAttempt ──▶ connected | failed | dropped ──▶ notify
 ///      └──────▶ Down: fail the request, or wait for `changed`
 /// ```
-#[derive(Default)]
 pub(crate) struct NodeBackoff {
-    /// Held for a few instructions only.
+    /// Held for a few instructions only, and never while an event is delivered.
     state: Mutex<Backoff>,
+    /// The last failure of an attempt or of a connection, and when it was noticed. Kept after a recovery.
+    last_error: Mutex<Option<(Cause, Instant)>>,
+    /// Who is told of the changes.
+    observer: Arc<NodeObserver>,
     /// Notified when an attempt has ended, whatever its outcome.
     #[cfg(feature = "tokio-comp")]
     changed: Notify,
@@ -44,6 +48,51 @@ pub(crate) struct ConnectAttempt {
 }
 
 impl NodeBackoff {
+    /// The backoff of a node that has not been tried.
+    pub(crate) fn new(observer: Arc<NodeObserver>) -> Self {
+        Self {
+            state: Mutex::default(),
+            last_error: Mutex::default(),
+            observer,
+            #[cfg(feature = "tokio-comp")]
+            changed: Notify::new(),
+        }
+    }
+
+    /// Records that a connection to the node broke.
+    pub(crate) fn broke(&self, cause: &Cause) {
+        self.state.lock().broke();
+        self.record_error(cause.clone());
+    }
+
+    /// What is known of the node, with these pools.
+    pub(crate) fn health(&self, shared: PoolHealth, exclusive: PoolHealth) -> NodeHealth {
+        let now = Instant::now();
+        let node = self.observer.node();
+        let last_error = self.last_error.lock().clone();
+        let state = self.state.lock();
+        NodeHealth {
+            id: node.id(),
+            name: node.name().to_owned(),
+            address: node.address().to_owned(),
+            state: state.state(now),
+            consecutive_failures: state.failures(),
+            next_attempt: state.next_attempt(now),
+            last_error: last_error
+                .as_ref()
+                .map(|(cause, _)| cause.to_error(node.name())),
+            last_error_age: last_error.map(|(_, at)| now.saturating_duration_since(at)),
+            reconnects: self.observer.reconnects(),
+            shared,
+            exclusive,
+        }
+    }
+
+    /// Keeps the last error.
+    fn record_error(&self, cause: Cause) {
+        *self.last_error.lock() = Some((cause, Instant::now()));
+    }
+
     /// Begins an attempt that takes at most `limit`, unless the node is known to be down and its pause is not
     /// over, or another connection is trying it.
     ///
@@ -102,19 +151,26 @@ impl ConnectAttempt {
     /// Records that a connection was made.
     pub(crate) fn connected(mut self) {
         self.ended = true;
-        self.node.state.lock().connected();
+        let recovery = self.node.state.lock().connected(Instant::now());
         self.node.notify();
+        self.node.observer.connected(recovery);
     }
 
     /// Records that no connection could be made.
     pub(crate) fn failed(mut self, reason: ConnectError) {
         self.ended = true;
-        let mut state = self.node.state.lock();
+        let cause = Cause::Connect(reason.clone());
         // The jitter keeps many clients of a node that has failed from reconnecting in step.
-        state.failed(self.id, Instant::now(), rand::random(), reason);
+        let jitter = rand::random();
+        let mut state = self.node.state.lock();
+        let is_news = state.failed(self.id, Instant::now(), jitter, reason);
         // Woken tasks read the state at once.
         drop(state);
+        self.node.record_error(cause.clone());
         self.node.notify();
+        if is_news {
+            self.node.observer.went_down(&cause);
+        }
     }
 
     /// Records the outcome, and returns it.

@@ -44,6 +44,6 @@ impl Router {
             .collect::<io::Result<_>>()
             .map_err(|error| Error::new(ErrorKind::Redis, error.to_string()))?;
         exchange.handle(answers);
-        Ok(batch.finish(exchange, 0))
+        batch.finish(exchange, 0).whole(self, packed, None)
     }
 }

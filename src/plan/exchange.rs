@@ -110,6 +110,28 @@ pub(crate) struct Attempt<'e> {
     pub(crate) needs_new_connection: bool,
 }
 
+/// Why requests are sent to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AttemptKind {
+    /// Their plan says so.
+    First,
+    /// The connection of the first attempt broke.
+    Resend,
+    /// Another node could not be reached.
+    OtherNode,
+}
+
+impl Attempt<'_> {
+    /// Why the requests are sent.
+    pub(crate) fn kind(&self) -> AttemptKind {
+        match (self.needs_new_connection, self.request.tried) {
+            (true, _) => AttemptKind::Resend,
+            (false, 0) => AttemptKind::First,
+            (false, _) => AttemptKind::OtherNode,
+        }
+    }
+}
+
 impl<R: ReplyBuffer> Exchange<R> {
     /// An exchange of these requests, at most one per node. `node_count` is the number of nodes among which
     /// requests may move when their own node cannot be reached; 1 forbids it.
@@ -301,7 +323,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
     /// fails with a timeout, as not sent.
     fn expire(&mut self) {
         if self.is_pending && self.rest.take().is_none() {
-            let late = Cause::Timeout("no time was left to send it".into());
+            let late = Cause::Timeout("timed out: no time was left to send it".into());
             self.answers = Answers::failed(Failure::not_sent(late));
         }
         self.is_pending = false;

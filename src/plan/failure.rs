@@ -28,7 +28,7 @@ use redis::Value;
 use crate::command::Access;
 use crate::error::{Error, ErrorKind, Retry};
 use crate::plan::batch::ReplySlot;
-use crate::policy::{ConnectError, broken_text, is_timeout};
+use crate::policy::{ConnectError, IoFailure, is_timeout};
 
 /// Maximum number of times that a request is resent after its connection broke, when resending is safe.
 ///
@@ -57,6 +57,8 @@ pub(crate) trait ReplyBuffer: Default {
     fn keep(&mut self, count: usize);
     /// Appends replies that were received later.
     fn join(&mut self, more: Self);
+    /// Number of replies that are errors.
+    fn error_count(&self) -> usize;
 }
 
 impl ReplyBuffer for Vec<Value> {
@@ -70,6 +72,13 @@ impl ReplyBuffer for Vec<Value> {
 
     fn join(&mut self, more: Self) {
         self.extend(more);
+    }
+
+    fn error_count(&self) -> usize {
+        let errors = self.iter();
+        errors
+            .filter(|value| matches!(value, Value::ServerError(_)))
+            .count()
     }
 }
 
@@ -93,7 +102,7 @@ pub(crate) enum Cause {
     /// down. The request may go to another node.
     Connect(ConnectError),
     /// The connection broke. The request may be resent on a new one, or go to another node.
-    Dropped(String),
+    Dropped(IoFailure),
     /// No connection of the pool became free before the deadline. Nothing was sent, and no time is left.
     PoolTimeout(String),
     /// No reply, or no connection, before the deadline. No time is left for anything else.
@@ -112,13 +121,18 @@ pub(crate) enum PoolUse {
 impl Cause {
     /// No reply before the deadline.
     pub(crate) fn no_reply() -> Self {
-        Self::Timeout("no reply in time".to_owned())
+        Self::Timeout("timed out: no reply in time".to_owned())
     }
 
     /// The deadline of the request passed before there was a connection to `address`. The node
     /// itself may be well.
     pub(crate) fn no_connection_in_time(address: &str) -> Self {
-        Self::Timeout(format!("no connection to {address} in time"))
+        Self::Timeout(format!("timed out: no connection to {address} in time"))
+    }
+
+    /// The server closed a connection that nobody used.
+    pub(crate) fn closed_while_idle() -> Self {
+        Self::of_io(&io::ErrorKind::UnexpectedEof.into())
     }
 
     /// Every connection of a pool to `address` stayed in use until the deadline. The text names the setting
@@ -143,8 +157,25 @@ impl Cause {
         // deadline itself.
         match is_timeout(error) {
             true => Self::no_reply(),
-            false => Self::Dropped(broken_text(error)),
+            false => Self::Dropped(IoFailure::broken(error)),
         }
+    }
+
+    /// The kind of an I/O error that stands for it, on which redis-rs' predicates are based. `None` for a
+    /// refused password.
+    fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Connect(error) => error.io_kind(),
+            Self::Dropped(failure) => Some(failure.kind),
+            Self::PoolTimeout(_) | Self::Timeout(_) => Some(io::ErrorKind::TimedOut),
+        }
+    }
+
+    /// The error for those who watch `node`: about no request, hence without advice.
+    pub(crate) fn to_error(&self, node: &str) -> Error {
+        let failure = Failure::not_sent(self.clone());
+        let kind = failure.kind(0, Access::Read);
+        failure.about(node, kind, format!("node {node}: {self}"))
     }
 
     /// The dedicated connection broke earlier, and is not replaced.
@@ -240,6 +271,11 @@ impl Failure {
             // The cause itself says that the connection is gone for good; "can be repeated" would be wrong
             // advice.
             _ if self.is_final() => "",
+            ErrorKind::Auth
+                if matches!(self.cause, Cause::Connect(ConnectError::Certificate(_))) =>
+            {
+                ""
+            }
             ErrorKind::Auth => {
                 "; check `Builder::password`, or the username and password in its URL"
             }
@@ -258,19 +294,6 @@ impl Failure {
         self.about(node, kind, format!("node {node}: {}{advice}", self.cause))
     }
 
-    /// The error for a request of a pipeline after another one that failed with this failure.
-    ///
-    /// Only the first error carries the cause, so that the errors of a long pipeline over a dead node stay
-    /// short.
-    pub(crate) fn error_again(&self, node: &str, number: usize, access: Access) -> Error {
-        let kind = self.kind(number, access);
-        self.about(
-            node,
-            kind,
-            format!("node {node}: same failure as an earlier command"),
-        )
-    }
-
     /// The kind of the error for a read.
     pub(in crate::plan) fn kind_of_read(&self) -> ErrorKind {
         self.kind(0, Access::Read)
@@ -279,6 +302,7 @@ impl Failure {
     /// An error about `node`, which is not retryable if every later request fails too.
     fn about(&self, node: &str, kind: ErrorKind, text: String) -> Error {
         let error = Error::new(kind, text).at_node(node);
+        let error = error.with_io(self.cause.io_kind());
         match self.is_final() {
             true => error.with_retry(Retry::Unsafe),
             false => error,
@@ -291,7 +315,7 @@ impl Failure {
     }
 
     /// The kind of the error for request number `number`.
-    fn kind(&self, number: usize, access: Access) -> ErrorKind {
+    pub(in crate::plan) fn kind(&self, number: usize, access: Access) -> ErrorKind {
         let sent = number < self.sent;
         match (&self.cause, sent, access) {
             // Before the row of writes: without a connection nothing was sent, whatever `sent` says.
@@ -299,7 +323,9 @@ impl Failure {
             // Before all other causes: why the reply is missing matters less than that the write may have
             // been applied.
             (_, true, Access::Write) => ErrorKind::Unknown,
-            (Cause::Connect(ConnectError::Auth(_)), _, _) => ErrorKind::Auth,
+            (Cause::Connect(ConnectError::Auth(_) | ConnectError::Certificate(_)), _, _) => {
+                ErrorKind::Auth
+            }
             (Cause::Timeout(_), _, _) => ErrorKind::Timeout,
             (Cause::Connect(_) | Cause::Dropped(_), _, _) => ErrorKind::NodeDown,
         }
@@ -310,7 +336,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(error) => error.fmt(f),
-            Self::Dropped(text) => write!(f, "the connection broke: {text}"),
+            Self::Dropped(failure) => write!(f, "the connection broke: {failure}"),
             Self::PoolTimeout(text) | Self::Timeout(text) => f.write_str(text),
         }
     }
@@ -387,6 +413,10 @@ mod tests {
                 Cause::Connect(ConnectError::Auth("refused".into())),
                 [Auth, Unknown, Auth],
             ),
+            (
+                Cause::Connect(ConnectError::Certificate("refused".into())),
+                [Auth, Unknown, Auth],
+            ),
             (Cause::Dropped("gone".into()), [NodeDown, Unknown, NodeDown]),
             (Cause::failed_before(), [NodeDown, Unknown, NodeDown]),
             (
@@ -406,16 +436,12 @@ mod tests {
                     cause: cause.clone(),
                     sent,
                 };
-                for error in [
-                    failure.error("cache-a", 0, access),
-                    failure.error_again("cache-a", 0, access),
-                ] {
-                    assert_eq!(error.kind(), kind, "{cause:?} {sent} {access:?}");
-                    assert_eq!(error.node(), Some("cache-a"), "{error}");
-                    assert!(error.to_string().starts_with("node cache-a: "), "{error}");
-                    let retryable = !matches!(kind, Auth | Unknown) && !failure.is_final();
-                    assert_eq!(error.is_retryable(), retryable, "{error:?}");
-                }
+                let error = failure.error("cache-a", 0, access);
+                assert_eq!(error.kind(), kind, "{cause:?} {sent} {access:?}");
+                assert_eq!(error.node(), Some("cache-a"), "{error}");
+                assert!(error.to_string().starts_with("node cache-a: "), "{error}");
+                let retryable = !matches!(kind, Auth | Unknown) && !failure.is_final();
+                assert_eq!(error.is_retryable(), retryable, "{error:?}");
             }
         }
     }

@@ -30,12 +30,15 @@
 //! * `batch`: many commands as one request per node, and the replies back in the order of the commands.
 //! * `exchange`: requests in flight to several nodes. `failure`: the meaning of a missing reply, and when a
 //!   request may be resent. `other_node`: requests that the next node may serve instead. `partial`: replies
-//!   of the reachable nodes only. `missing`: reads answered as if their keys did not exist.
+//!   of the reachable nodes only. `missing`: reads answered as if their keys did not exist. `outcome`: how the
+//!   requests to one node ended, for those who count.
+//! * `replies`: the results of the commands of a pipeline, and the error of one that broke.
 //! * `merge`: one reply made of the replies of several nodes.
 //! * `operation`: one command or pipeline under way, as a state machine.
 //!
 //! Requests with a state of their own:
 //!
+//! * `ping`: PING to every node, with each node's own outcome.
 //! * `dedicated`: a connection that one user holds. `watch`: EXEC after a failed WATCH. `attempts`: the
 //!   number of attempts of an optimistic transaction.
 //! * `scripts`: keeps scripts and functions available on every node, as on a single server.
@@ -58,12 +61,15 @@ mod merge;
 mod missing;
 mod operation;
 mod other_node;
+mod outcome;
 mod owners;
 mod partial;
+mod ping;
 pub(crate) mod pubsub;
 #[cfg(feature = "proxy")]
 mod raw;
 mod refusal;
+mod replies;
 mod request;
 mod routed;
 mod router;
@@ -76,27 +82,30 @@ pub use attempts::TRANSACTION_ATTEMPTS_MAX;
 pub use explain::Explanation;
 pub use missing::ReadsAs;
 pub use partial::PartialReads;
+pub use ping::NodePing;
 pub use pubsub::{EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, SubscriptionKind};
 pub use router::{Router, SplitWrites};
 pub use scan::{SCAN_COUNT_MAX, ScanPosition};
 pub use scripts::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 
 pub(crate) use attempts::attempts_exhausted;
-pub(crate) use batch::{Batch, NodeRequest, with_node_name};
+pub(crate) use batch::{Batch, NodeRequest};
 pub(crate) use dedicated::{DedicatedState, KeyCheck};
 #[cfg(feature = "tokio-comp")]
 pub(crate) use exchange::NodeExchange;
-pub(crate) use exchange::{Attempt, Exchange, ResendBudget};
+pub(crate) use exchange::{Attempt, AttemptKind, Exchange, ResendBudget};
 pub(crate) use failure::{Answers, Cause, Failure, PoolUse, RESENDS_MAX, ReplyBuffer, Resend};
 pub(crate) use missing::Fallback;
 pub(crate) use operation::{
     CommandOperation, Operation, PipelineOperation, Request, ScriptStore, Selection, Step,
 };
+pub(crate) use outcome::RequestOutcome;
 #[cfg(feature = "proxy")]
 pub(crate) use raw::{
     ByteMeter, LARGE_BYTES, OversizedReply, RawPipeline, RawReplies, ReplyRetention,
     SharedByteMeter, WriteProgress,
 };
+pub(crate) use replies::PipelineReplies;
 pub(crate) use request::{PipelineKind, parse_one};
 pub(crate) use routed::RoutedCommand;
 pub(crate) use scan::{ScanCursor, ScanState, ScanStep};
@@ -176,6 +185,20 @@ pub struct Part {
     pub node: NodeIndex,
     /// Numbers of the keys within the request, ascending; 0 is the first key.
     pub keys: Vec<u32>,
+}
+
+impl Plan {
+    /// The name of the kind of plan, as traces show it.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::One(_) => "one",
+            Self::Any => "any",
+            Self::Split(_) => "split",
+            Self::All(_) => "all",
+            Self::Scan { .. } => "scan",
+        }
+    }
 }
 
 impl Split {

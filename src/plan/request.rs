@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind};
 use crate::partition::NodeIndex;
 use crate::plan::{
     Answers, Batch, CacheSnapshot, NodeRequest, Plan, PlannedTransaction, Rewritten, RoutedCommand,
-    Router, Scope, ScriptJournal, ScriptRewriter, with_node_name,
+    Router, Scope, ScriptJournal, ScriptRewriter,
 };
 
 /// The plan of a packed pipeline. The journals record its script commands, for the replies to be recorded in
@@ -281,6 +281,16 @@ pub(crate) enum PipelineKind {
 }
 
 impl PipelineKind {
+    /// The kind of a pipeline that was not packed yet.
+    pub(crate) fn of_pipeline(pipeline: &redis::Pipeline) -> Self {
+        match pipeline.is_transaction() {
+            true => Self::Atomic {
+                commands: pipeline.len(),
+            },
+            false => Self::Plain,
+        }
+    }
+
     /// Recognizes the kind by what `redis::Pipeline` passes along: it skips `offset` replies and returns
     /// `count`.
     ///
@@ -316,10 +326,7 @@ pub(crate) fn finish_private(
     match failure {
         // As a write, whatever the command was: it may have depended on a transaction or a WATCH before it.
         Some(failure) => Err(failure.error(node, values.len(), Access::Write)),
-        None => Ok(values
-            .into_iter()
-            .map(|value| with_node_name(value, node))
-            .collect()),
+        None => Ok(values),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::command::{Access, BlockingTime, Partial, Scripting};
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::missing::decode_miss;
-use crate::plan::{Failure, Plan, ReadsAs, Router, with_node_name};
+use crate::plan::{Failure, Plan, ReadsAs, Router};
 
 /// A plan together with the properties of its command.
 ///
@@ -87,8 +87,11 @@ impl RoutedCommand {
         }
     }
 
-    /// The result of a command with these arguments that went [directly](Self::direct) to `node`. An error
-    /// reply gains the name of the node.
+    /// The result of a command with these arguments that went [directly](Self::direct) to `node`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no reply, or the reply is an error.
     #[inline]
     pub(crate) fn reply(
         &self,
@@ -98,8 +101,9 @@ impl RoutedCommand {
         result: Result<Value, Failure>,
     ) -> Result<Value, Error> {
         match result {
-            // The user cannot see from the key which node has refused the command.
-            Ok(value @ Value::ServerError(_)) => Ok(with_node_name(value, router.name(node))),
+            Ok(Value::ServerError(error)) => {
+                Err(Error::from_server(&error, Some(router.name(node))))
+            }
             Ok(value) => Ok(value),
             Err(failure) => {
                 let mut frame = Vec::new();

@@ -10,7 +10,7 @@
 use redis::Value;
 
 use crate::command::{Access, Route, Scripting};
-use crate::error::{Error, ErrorKind, KeyText, named_server_error, server_error};
+use crate::error::{Error, ErrorKind, KeyText, Retry, server_error};
 use crate::partition::NodeIndex;
 use crate::plan::batch::{NodeRequest, ReplySlot};
 use crate::plan::refusal::typed_name;
@@ -205,24 +205,26 @@ impl PlannedTransaction {
         match (refused, exec) {
             // Without MULTI the server ran the commands one by one as they came in: the error must not look
             // like EXECABORT, which promises that nothing was done.
-            (Some((0, error)), _) => Err(Error::from_server(&server_error(
-                error.code(),
-                &format!(
-                    "{} (MULTI itself was refused: the commands after it may have run one by one) (node {node})",
-                    error.details().unwrap_or_default()
-                ),
-            ))),
+            (Some((0, error)), _) => {
+                let details = error.details().unwrap_or_default();
+                let text = format!(
+                    "{details} (MULTI itself was refused: the commands after it may have run one by one)"
+                );
+                let error = server_error(error.code(), &text);
+                Err(Error::from_server(&error, Some(node)).with_retry(Retry::Unsafe))
+            }
             (Some((number, error)), _) => {
                 let details = error.details().unwrap_or_default();
                 let text = format!(
-                    "Transaction discarded because of command {number}: {} {details} (node {node})",
+                    "Transaction discarded because of command {number}: {} {details}",
                     error.code()
                 );
-                Err(Error::from_server(&server_error("EXECABORT", &text)))
+                Err(Error::from_server(
+                    &server_error("EXECABORT", &text),
+                    Some(node),
+                ))
             }
-            (None, Value::ServerError(error)) => {
-                Err(Error::from_server(&named_server_error(&error, node)))
-            }
+            (None, Value::ServerError(error)) => Err(Error::from_server(&error, Some(node))),
             (None, value) => Ok(value),
         }
     }

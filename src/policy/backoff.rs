@@ -39,6 +39,43 @@ pub(crate) struct Backoff {
     connected: u64,
     /// Number of failed attempts.
     failed: u64,
+    /// Number of attempts without an outcome so far.
+    under_way: usize,
+    /// When the node was found to be reachable. `None` while it is down, and before the first connection.
+    up_since: Option<Instant>,
+    /// True if a connection broke and none was made since.
+    broke: bool,
+}
+
+/// The state of a node, as far as a client knows it from its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NodeState {
+    /// The client has not connected to it yet: nothing has needed it.
+    Unknown,
+    /// The first attempt to connect is under way.
+    Connecting,
+    /// The last attempt to connect succeeded.
+    #[non_exhaustive]
+    Up {
+        /// Time since the first success after none, or after an outage.
+        since: Duration,
+    },
+    /// The last attempt to connect failed. Requests fail at once until the next attempt.
+    #[non_exhaustive]
+    Down {
+        /// Time since the first failure of this outage.
+        since: Duration,
+    },
+}
+
+/// What a new connection has changed, for those who watch the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Recovery {
+    /// How long the node was down before. `None` if it was not known to be.
+    pub(crate) outage: Option<Duration>,
+    /// True if it is the first connection after one that broke.
+    pub(crate) is_reconnect: bool,
 }
 
 /// A node that is down.
@@ -101,6 +138,7 @@ impl Backoff {
     pub(crate) fn try_acquire(&mut self, now: Instant, limit: Duration) -> Admission {
         let connected = self.connected;
         let Some(outage) = &mut self.outage else {
+            self.under_way += 1;
             return Admission::Try(AttemptId {
                 retry: None,
                 connected,
@@ -111,6 +149,7 @@ impl Backoff {
             return Admission::Down(outage.down(now));
         }
         self.retries += 1;
+        self.under_way += 1;
         outage.retry = Some(Retry {
             number: self.retries,
             overdue: now + limit + OVERDUE_SLACK,
@@ -128,14 +167,33 @@ impl Backoff {
             .is_none_or(|outage| now >= outage.retry_at)
     }
 
-    /// A connection was made: the node is reachable for all.
-    pub(crate) fn connected(&mut self) {
+    /// A connection was made: the node is reachable for all. Returns what that has changed.
+    pub(crate) fn connected(&mut self, now: Instant) -> Recovery {
+        self.end_attempt();
         self.connected += 1;
-        self.outage = None;
+        let outage = self.outage.take();
+        // Another connection does not begin another period of being up.
+        self.up_since.get_or_insert(now);
+        Recovery {
+            outage: outage.map(|outage| now.saturating_duration_since(outage.since)),
+            is_reconnect: std::mem::take(&mut self.broke),
+        }
+    }
+
+    /// A connection that had been made broke.
+    pub(crate) fn broke(&mut self) {
+        // One that broke during the first handshake was never there.
+        self.broke |= self.connected > 0;
+    }
+
+    /// Counts the end of an attempt.
+    fn end_attempt(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
     }
 
     /// The attempt ended without an outcome: another one may be made at once.
     pub(crate) fn inconclusive(&mut self, attempt: AttemptId) {
+        self.end_attempt();
         if let Some(outage) = &mut self.outage
             && outage.is_made_by(attempt)
         {
@@ -143,7 +201,8 @@ impl Backoff {
         }
     }
 
-    /// No connection could be made. `jitter` in 0..1 spreads the attempts of many clients.
+    /// No connection could be made. `jitter` in 0..1 spreads the attempts of many clients. Returns true if
+    /// the node was not known to be down before, and is now.
     ///
     /// Of several attempts begun before the node was known to be down, only the first failure counts, as all
     /// of them have one cause. A failure is ignored if a connection was made after the attempt began.
@@ -153,17 +212,20 @@ impl Backoff {
         now: Instant,
         jitter: f64,
         reason: ConnectError,
-    ) {
+    ) -> bool {
+        self.end_attempt();
         self.failed += 1;
+        let is_first = self.outage.is_none();
         let (since, failures) = match &self.outage {
             // The node became reachable while this attempt was under way; its failure is older news.
-            None if attempt.connected != self.connected => return,
+            None if attempt.connected != self.connected => return false,
             None => (now, 1),
             Some(outage) if outage.is_made_by(attempt) => {
                 (outage.since, outage.failures.saturating_add(1))
             }
-            Some(_) => return,
+            Some(_) => return false,
         };
+        self.up_since = None;
         self.outage = Some(Outage {
             since,
             failures,
@@ -171,6 +233,32 @@ impl Backoff {
             retry: None,
             reason,
         });
+        is_first
+    }
+
+    /// What is known of the node.
+    pub(crate) fn state(&self, now: Instant) -> NodeState {
+        match (&self.outage, self.up_since) {
+            (Some(outage), _) => NodeState::Down {
+                since: now.saturating_duration_since(outage.since),
+            },
+            (None, Some(since)) => NodeState::Up {
+                since: now.saturating_duration_since(since),
+            },
+            (None, None) if self.under_way > 0 => NodeState::Connecting,
+            (None, None) => NodeState::Unknown,
+        }
+    }
+
+    /// Number of failures in a row; zero unless the node is down.
+    pub(crate) fn failures(&self) -> u32 {
+        self.outage.as_ref().map_or(0, |outage| outage.failures)
+    }
+
+    /// Time until the next attempt is admitted. `None` unless the node is down.
+    pub(crate) fn next_attempt(&self, now: Instant) -> Option<Duration> {
+        let outage = self.outage.as_ref()?;
+        Some(outage.retry_at.saturating_duration_since(now))
     }
 }
 
@@ -312,7 +400,7 @@ mod tests {
         let now = Instant::now();
         let slow = attempt(&mut backoff, now);
         attempt(&mut backoff, now);
-        backoff.connected();
+        backoff.connected(now);
         backoff.failed(slow, now + LIMIT, 1.0, "timed out".into());
         assert_eq!(backoff.outage(now + LIMIT), None);
     }
@@ -337,12 +425,61 @@ mod tests {
         let now = Instant::now();
         fail(&mut backoff, now);
         assert!(!backoff.is_due(now) && backoff.is_due(now + BACKOFF_MIN));
-        backoff.connected();
+        backoff.connected(now);
         assert!(backoff.is_due(now));
         attempt(&mut backoff, now);
         attempt(&mut backoff, now);
         // It starts with the shortest pause again.
         fail(&mut backoff, now);
         assert_eq!(down(&mut backoff, now).retry_in, BACKOFF_MIN);
+    }
+
+    #[test]
+    fn node_state_follows_the_attempts_to_connect() {
+        let mut backoff = Backoff::default();
+        let start = Instant::now();
+        assert_eq!(backoff.state(start), NodeState::Unknown);
+        let given_up = attempt(&mut backoff, start);
+        assert_eq!(backoff.state(start), NodeState::Connecting);
+        backoff.inconclusive(given_up);
+        assert_eq!(backoff.state(start), NodeState::Unknown);
+        let first = attempt(&mut backoff, start);
+        assert!(backoff.failed(first, start, 1.0, "refused".into()));
+        let later = start + BACKOFF_MIN;
+        let since = BACKOFF_MIN;
+        assert_eq!(backoff.state(later), NodeState::Down { since });
+        assert_eq!(backoff.failures(), 1);
+        assert_eq!(backoff.next_attempt(start), Some(BACKOFF_MIN));
+        let second = attempt(&mut backoff, later);
+        // The outage goes on, so it is no news.
+        assert!(!backoff.failed(second, later, 1.0, "refused".into()));
+        assert_eq!(backoff.failures(), 2);
+        let back = later + BACKOFF_MAX;
+        attempt(&mut backoff, back);
+        let recovery = backoff.connected(back);
+        assert_eq!(recovery.outage, Some(back - start));
+        assert!(!recovery.is_reconnect, "nothing broke");
+        assert_eq!((backoff.failures(), backoff.next_attempt(back)), (0, None));
+        // A second connection does not begin another period.
+        attempt(&mut backoff, back);
+        assert_eq!(backoff.connected(back + LIMIT), Recovery::default());
+        let since = LIMIT;
+        assert_eq!(backoff.state(back + LIMIT), NodeState::Up { since });
+    }
+
+    #[test]
+    fn recovery_is_a_reconnect_once_after_a_connection_that_broke() {
+        let mut backoff = Backoff::default();
+        let now = Instant::now();
+        backoff.broke();
+        attempt(&mut backoff, now);
+        let first = backoff.connected(now);
+        assert!(!first.is_reconnect, "during the handshake nothing was made");
+        backoff.broke();
+        backoff.broke();
+        for expected in [true, false] {
+            attempt(&mut backoff, now);
+            assert_eq!(backoff.connected(now).is_reconnect, expected);
+        }
     }
 }

@@ -1,10 +1,13 @@
 //! Why there is no connection to a node: remembered by the backoff, and given to every request until the next
 //! attempt.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
 use redis::{ErrorKind, RedisError};
+
+use crate::error::io_error_in;
 
 /// Why a connection could not be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,11 +15,24 @@ pub(crate) enum ConnectError {
     /// The server refused the username or the password. Retrying is of no use until one of the sides is
     /// changed.
     Auth(String),
+    /// One of the sides refused the certificate of the other. Retrying is of no use either.
+    Certificate(String),
     /// A dedicated connection broke earlier. It is not remade, as its state would be lost.
     FailedBefore,
     /// Refused, unreachable, timed out, or closed during the handshake.
-    Unreachable(String),
+    Unreachable(IoFailure),
 }
+
+/// An I/O error that can be cloned: its kind, on which redis-rs' predicates are based, and its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct IoFailure {
+    pub(crate) kind: io::ErrorKind,
+    pub(crate) text: Cow<'static, str>,
+}
+
+/// The error inside an [`io::Error`] for a certificate that one of the sides refused, with the remedy.
+#[derive(Debug)]
+pub(crate) struct CertificateRefused(pub(crate) String);
 
 impl ConnectError {
     /// The error of a failed attempt to connect to `address`.
@@ -27,47 +43,134 @@ impl ConnectError {
                 "{address} refused the username or the password: {reply}"
             ));
         }
-        // One text for all timeouts, whether the kernel or the deadline ended the attempt.
-        match error.is_timeout() {
-            true => Self::timed_out(address),
-            false => Self::Unreachable(format!("{address}: {error}")),
+        let io = io_error_in(error);
+        let inner = io.and_then(io::Error::get_ref);
+        if let Some(refused) = inner.and_then(|inner| inner.downcast_ref::<CertificateRefused>()) {
+            return Self::Certificate(format!("{address}: {refused}"));
         }
+        // One text for all timeouts, whether the kernel or the deadline ended the attempt.
+        if error.is_timeout() {
+            return Self::timed_out(address);
+        }
+        Self::Unreachable(IoFailure {
+            // A server that replies to the handshake with an error refuses the connection, for example because
+            // it has too many.
+            kind: io.map_or(io::ErrorKind::ConnectionRefused, kind_of_broken),
+            text: format!("{address}: {error}").into(),
+        })
     }
 
     /// The attempt took longer than its limit.
     pub(crate) fn timed_out(address: &str) -> Self {
-        Self::Unreachable(format!("{address}: timed out"))
+        Self::Unreachable(IoFailure {
+            kind: io::ErrorKind::TimedOut,
+            text: format!("{address}: timed out").into(),
+        })
+    }
+
+    /// The kind of an I/O error that stands for it. `None` for a refused password, for which redis-rs has an
+    /// error of its own.
+    pub(crate) fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Auth(_) => None,
+            // The only kind after which redis-rs advises not to try again.
+            Self::Certificate(_) => Some(io::ErrorKind::PermissionDenied),
+            Self::FailedBefore => Some(io::ErrorKind::NotConnected),
+            Self::Unreachable(failure) => Some(failure.kind),
+        }
     }
 }
 
-impl From<&str> for ConnectError {
-    fn from(text: &str) -> Self {
-        Self::Unreachable(text.to_owned())
+impl IoFailure {
+    /// The failure of a connection that broke.
+    pub(crate) fn broken(error: &io::Error) -> Self {
+        Self {
+            kind: kind_of_broken(error),
+            text: broken_text(error).into(),
+        }
+    }
+
+    /// A connection that was given up because the other side was silent for too long.
+    pub(crate) fn timed_out(text: &'static str) -> Self {
+        Self {
+            kind: io::ErrorKind::TimedOut,
+            text: text.into(),
+        }
     }
 }
 
-impl From<String> for ConnectError {
-    fn from(text: String) -> Self {
-        Self::Unreachable(text)
+/// A connection that this side has closed, for this reason.
+impl From<&'static str> for IoFailure {
+    fn from(text: &'static str) -> Self {
+        Self {
+            kind: io::ErrorKind::ConnectionAborted,
+            text: text.into(),
+        }
     }
 }
+
+impl From<&'static str> for ConnectError {
+    fn from(text: &'static str) -> Self {
+        Self::Unreachable(text.into())
+    }
+}
+
+impl From<IoFailure> for ConnectError {
+    fn from(failure: IoFailure) -> Self {
+        Self::Unreachable(failure)
+    }
+}
+
+impl From<IoFailure> for io::Error {
+    fn from(failure: IoFailure) -> Self {
+        Self::new(failure.kind, failure.text.into_owned())
+    }
+}
+
+impl fmt::Display for IoFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Display for CertificateRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for CertificateRefused {}
 
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Auth(text) => f.write_str(text),
+            Self::Auth(text) | Self::Certificate(text) => f.write_str(text),
             Self::FailedBefore => {
                 f.write_str("this connection has failed before; open another one")
             }
-            Self::Unreachable(text) => write!(f, "no connection: {text}"),
+            Self::Unreachable(failure) => write!(f, "no connection: {failure}"),
         }
+    }
+}
+
+/// The kind of the error for a connection that broke, as redis-rs has it.
+///
+/// A reply that cannot be read, or a TLS record, makes this side close the connection: redis-rs' error for it
+/// is no I/O error, but asks for a new connection all the same.
+pub(crate) fn kind_of_broken(error: &io::Error) -> io::ErrorKind {
+    match error.kind() {
+        io::ErrorKind::WriteZero => io::ErrorKind::BrokenPipe,
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+            io::ErrorKind::ConnectionAborted
+        }
+        kind => kind,
     }
 }
 
 /// The text for a connection that broke. Depending on what was under way, the system reports the end of the
 /// stream, a reset or a broken pipe; a connection that the server closed has one text for all of them, so
 /// that log lines group.
-pub(crate) fn broken_text(error: &io::Error) -> String {
+fn broken_text(error: &io::Error) -> String {
     match error.kind() {
         // A text of our own, or of a library, is more precise than its kind.
         _ if error.get_ref().is_some() => error.to_string(),
@@ -108,6 +211,7 @@ mod tests {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         let error = ConnectError::new("h:1", &refused.into());
         assert_eq!(error.to_string(), "no connection: h:1: connection refused");
+        assert_eq!(error.io_kind(), Some(io::ErrorKind::ConnectionRefused));
     }
 
     #[test]

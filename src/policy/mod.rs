@@ -8,7 +8,9 @@
 mod backoff;
 mod connect_error;
 
-pub(crate) use backoff::{Admission, AttemptId, BACKOFF_MAX, Backoff, Down, pause};
+pub use backoff::NodeState;
+
+pub(crate) use backoff::{Admission, AttemptId, BACKOFF_MAX, Backoff, Down, Recovery, pause};
 #[cfg(feature = "tokio-comp")]
 pub(crate) use backoff::{BACKOFF_MIN, OVERDUE_SLACK};
-pub(crate) use connect_error::{ConnectError, broken_text, is_timeout};
+pub(crate) use connect_error::{CertificateRefused, ConnectError, IoFailure, is_timeout};

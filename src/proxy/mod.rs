@@ -82,6 +82,8 @@ pub(crate) use client_command::{RegistryRequest, Unblocked};
 pub(crate) use client_info::{ClientFilter, ClientInfo};
 pub(crate) use limits::{ClientLimits, OutputDecision, OutputWatch, QUERY_BYTES_MIN};
 pub use limits::{OutputLimit, OutputLimitError, REQUEST_BYTES_MAX, parse_bytes};
+#[cfg(feature = "cli")]
+pub use net::serve_metrics;
 pub use net::{DEFAULT_MEMORY_LIMIT, Proxy};
 pub(crate) use pause::Pause;
 pub(crate) use session::{NextStep, Session};

@@ -1,5 +1,7 @@
 //! Building the blocking client: `Builder::build`.
 
+use std::sync::Arc;
+
 use parking_lot::RwLock;
 
 use crate::config::{Builder, ClientConfig, Settings};
@@ -47,6 +49,7 @@ fn executor(endpoints: Vec<Endpoint>, settings: &Settings) -> Executor {
         // One connector for both pools, so that they share the node's backoff.
         let connector = Connector::new(endpoint.clone());
         NodePools {
+            observer: Arc::clone(&endpoint.observer),
             shared: pool(&connector, endpoint, settings.pool_size, PoolUse::Shared),
             exclusive: pool(
                 &connector,

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use redis::{Cmd, ConnectionLike, IntoConnectionInfo, RedisResult, ToRedisArgs, Value};
+use redis::{Cmd, ConnectionLike, IntoConnectionInfo, Pipeline, RedisResult, ToRedisArgs, Value};
 
 use crate::config::Builder;
 use crate::error::Error;
+use crate::observe::ClientHealth;
 use crate::partition::NodeIndex;
 use crate::plan::ScanPosition;
-use crate::plan::{Explanation, KeyCheck, ScriptStore, parse_one};
+use crate::plan::{Explanation, KeyCheck, NodePing, ScriptStore, parse_one};
 use crate::sync::{Dedicated, Node, Scan, Shared, Subscriber};
 use crate::topology::Topology;
 
@@ -102,6 +103,30 @@ impl ShardedClient {
         indices.map(move |index| Node::new(Arc::clone(&shared), index))
     }
 
+    /// Returns what is known of each node: whether it could be reached when it was last tried, since when, the
+    /// last error, and its connections. `Display` prints one line per node.
+    ///
+    /// Reads what the client remembers and sends nothing, so it is cheap, and a node that has died since it
+    /// was last needed still counts as up. [`ping_nodes`](Self::ping_nodes) asks the nodes.
+    ///
+    /// ```
+    /// use redis_sharding::{NodeState, ShardedClient};
+    ///
+    /// let client = ShardedClient::builder().node("a", "redis://10.0.0.1/").build()?;
+    /// let health = client.health();
+    /// assert!(health.is_up() && health.nodes[0].state == NodeState::Unknown, "{health}");
+    /// # Ok::<(), redis_sharding::Error>(())
+    /// ```
+    pub fn health(&self) -> ClientHealth {
+        self.shared.health()
+    }
+
+    /// Sends PING to every node, to all at once, and returns each node's outcome in the order of the topology.
+    /// Takes at most the response timeout; a node that is known to be down fails at once.
+    pub fn ping_nodes(&self) -> Vec<NodePing> {
+        self.shared.ping_nodes()
+    }
+
     /// Returns what would become of `cmd`, without sending it. `Display` prints a small table.
     ///
     /// ```
@@ -132,19 +157,51 @@ impl ShardedClient {
     }
 
     /// Runs `cmd` and returns this crate's own error, with the outcome of each node: see [`Error::parts`].
-    /// redis-rs' traits flatten it to a `RedisError`.
+    /// [`Error`] describes what redis-rs' traits make of it.
     ///
     /// # Errors
     ///
     /// Any [`ErrorKind`](crate::ErrorKind) but `Config`.
     pub fn execute(&self, cmd: &Cmd) -> Result<Value, Error> {
         let packed = cmd.get_packed_command();
-        let error = match self.shared.request(&packed) {
-            Ok(Value::ServerError(error)) => Error::from_server(&error),
-            Ok(value) => return Ok(value),
-            Err(error) => error,
-        };
-        Err(self.shared.router.with_keys(error, &packed))
+        let result = self.shared.request(&packed);
+        result.map_err(|error| self.shared.router.with_keys(error, &packed))
+    }
+
+    /// Runs a pipeline and returns one result for each command, with this crate's own error, its node and its
+    /// keys, for those that failed: the replies of the other nodes when one of them is down. In redis-rs'
+    /// traits such a pipeline fails as a whole, as it does when the connection to one server breaks.
+    ///
+    /// `ignore` and `ignore_errors` of the pipeline have no effect here.
+    ///
+    /// ```
+    /// use redis_sharding::{ErrorKind, ShardedClient, redis::pipe, testing::TestNode};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let nodes = TestNode::start_many(2)?;
+    /// let client = ShardedClient::builder()
+    ///     .node("a", nodes[0].url())
+    ///     .node("b", nodes[1].url())
+    ///     .build()?;
+    /// nodes[0].stop();
+    /// let results = client.execute_pipeline(pipe().incr("user:1", 1).incr("user:2", 1))?;
+    /// for error in results.iter().filter_map(|result| result.as_ref().err()) {
+    ///     assert_eq!((error.kind(), error.node()), (ErrorKind::NodeDown, Some("a")));
+    /// }
+    /// assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When a command is refused, for example because its keys live on several nodes: then none is sent. An
+    /// [atomic](redis::Pipeline::atomic) pipeline fails as a whole; with [`Unknown`](crate::ErrorKind::Unknown)
+    /// if it may have been executed.
+    pub fn execute_pipeline(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Result<Value, Error>>, Error> {
+        self.shared.pipeline_results(pipeline)
     }
 
     /// Opens a private connection to the node that owns all of `keys`, for WATCH, SUBSCRIBE, CLIENT and
@@ -247,7 +304,7 @@ impl fmt::Debug for ShardedClient {
 
 impl ConnectionLike for ShardedClient {
     fn req_command(&mut self, cmd: &Cmd) -> RedisResult<Value> {
-        let reply = self.shared.request(&cmd.get_packed_command())?;
+        let reply = self.req_packed_command(&cmd.get_packed_command())?;
         Ok(if cmd.is_no_response() {
             Value::Nil
         } else {
@@ -256,7 +313,7 @@ impl ConnectionLike for ShardedClient {
     }
 
     fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
-        Ok(self.shared.request(cmd)?)
+        Error::redis_result(self.shared.request(cmd))
     }
 
     fn req_packed_commands(

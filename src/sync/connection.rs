@@ -8,8 +8,9 @@ use redis::{ProtocolVersion, RedisError, RedisResult, Value};
 
 use crate::endpoint::Deadline;
 use crate::endpoint::{Endpoint, NodeBackoff};
+use crate::observe::{NodeObserver, OpenConnection, PoolKind};
 use crate::plan::Cause;
-use crate::policy::{ConnectError, broken_text, is_timeout};
+use crate::policy::{ConnectError, IoFailure, is_timeout};
 use crate::resp::Handshake;
 use crate::sync::resp_stream::RespStream;
 use crate::sync::socket::Socket;
@@ -32,6 +33,8 @@ pub(super) struct NodeConnection {
     pub(super) last_used: Instant,
     /// The generation of the pool when the connection was made.
     pub(super) generation: u64,
+    /// Reports the end of the connection. Last, so that the socket is closed before.
+    _open: OpenConnection,
 }
 
 /// How a request failed, and whether any of it may have reached the server.
@@ -50,11 +53,16 @@ pub(super) enum Delivery {
 }
 
 impl Connector {
+    /// Who is told what happens to the node.
+    pub(super) fn observer(&self) -> &Arc<NodeObserver> {
+        &self.endpoint.observer
+    }
+
     /// A connector whose node has not failed yet.
     pub(super) fn new(endpoint: Endpoint) -> Self {
         Self {
+            backoff: Arc::new(NodeBackoff::new(Arc::clone(&endpoint.observer))),
             endpoint,
-            backoff: Arc::default(),
         }
     }
 
@@ -75,10 +83,11 @@ impl Connector {
         Ok(stream.into_socket())
     }
 
-    /// Makes a connection for commands, for a pool of this generation.
+    /// Makes a connection for commands, for a pool of this kind and generation.
     pub(super) fn connect(
         &self,
         deadline: &Deadline,
+        pool: PoolKind,
         generation: u64,
     ) -> RedisResult<NodeConnection> {
         let mut stream = RespStream::connect(&self.endpoint, deadline)?;
@@ -88,6 +97,7 @@ impl Connector {
             stream: Box::new(stream),
             last_used: deadline.start,
             generation,
+            _open: OpenConnection::new(&self.endpoint.observer, pool),
         })
     }
 
@@ -102,14 +112,16 @@ impl Connector {
         // certificate shows in TLS 1.3.
         let hung_up = |error: io::Error| match is_timeout(&error) {
             true => error,
-            false => {
-                let text = format!("{}{}", broken_text(&error), self.endpoint.hint());
-                io::Error::new(error.kind(), text)
-            }
+            false => self.endpoint.handshake_broke(IoFailure::broken(&error)),
         };
-        stream
-            .write(&handshake.packed(), deadline)
-            .map_err(|failed| hung_up(failed.error))?;
+        if let Err(failed) = stream.write(&handshake.packed(), deadline) {
+            // A server that has closed the connection may have sent the reason before: a TLS alert.
+            let reason = stream
+                .read(deadline)
+                .err()
+                .filter(|_| !is_timeout(&failed.error));
+            return Err(hung_up(reason.unwrap_or(failed.error)).into());
+        }
         // Replies to the whole handshake are read even if one of them is an error, so that a refused CLIENT
         // SETINFO, which is harmless, does not leave the rest in the stream.
         let answers = (0..handshake.count())

@@ -1,7 +1,6 @@
 //! [`Dedicated`]: a private connection to one node.
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,10 +9,11 @@ use redis::{Cmd, ConnectionLike, RedisError, RedisResult, Value};
 use crate::command::BlockingTime;
 use crate::endpoint::Deadline;
 use crate::error::Error;
+use crate::observe::Stopwatch;
 use crate::partition::NodeIndex;
 use crate::plan::{
     Answers, Attempt, Cause, DedicatedState, Exchange, Failure, KeyCheck, Operation, Request,
-    Selection, Step, parse_one,
+    RequestOutcome, Selection, Step, parse_one,
 };
 use crate::sync::Shared;
 use crate::sync::connection::NodeConnection;
@@ -95,8 +95,11 @@ impl Dedicated {
             // The rest of a message that has begun is due now: a timeout in its middle would leave the stream
             // out of step.
             Ok(()) => self.confirmation(),
-            // redis-rs returns this error for a timeout, after which its users go on.
-            Err(Cause::Timeout(text)) => Err(io::Error::new(io::ErrorKind::TimedOut, text).into()),
+            // A timeout, as in redis-rs, after which its users go on.
+            // Without closing the connection.
+            Err(cause @ Cause::Timeout(_)) => Err(Failure::not_sent(cause)
+                .without_answer(self.node_name())
+                .into()),
             Err(cause) => Err(self.failed(cause)),
         }
     }
@@ -175,6 +178,11 @@ impl Dedicated {
     /// Sends one request and reads its replies.
     fn send(&mut self, attempt: Attempt<'_>, deadline: &Deadline) -> Answers {
         let request = attempt.request;
+        let observer = &self.shared.executor.nodes[request.node.get()].observer;
+        let observer = Arc::clone(observer);
+        observer.started(attempt.kind());
+        // Blocking commands come here as well, and are not told apart.
+        let stopwatch = Stopwatch::start(BlockingTime::Forever);
         let mut answers = Answers::default();
         let count = request.slots.len();
         if let Err(cause) = self.round_trip(&request.packed, count, deadline, &mut answers.values) {
@@ -185,6 +193,9 @@ impl Dedicated {
         } else if !request.has_ended_well(&answers.values) {
             self.close();
         }
+        observer.finished(stopwatch, || {
+            RequestOutcome::of_answers(&answers, &request.slots)
+        });
         answers
     }
 
@@ -271,7 +282,7 @@ impl ConnectionLike for Dedicated {
         let operation = self
             .state
             .pipeline(&shared.router, &*shared, cmd, selection.kind)?;
-        let values = self.run(operation)?;
+        let values = self.run(operation)?.values;
         self.state.replied_all(cmd, selection.kind, &values);
         Ok(selection.select(values))
     }

@@ -13,14 +13,19 @@
 //! Connections are taken in node order, so that two requests over the same nodes never wait for each other's
 //! connections in a circle.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::Value;
 
 use crate::command::{Access, BlockingTime};
 use crate::endpoint::Deadline;
+use crate::observe::{NodeObserver, Stopwatch};
 use crate::partition::NodeIndex;
-use crate::plan::{Answers, Attempt, Cause, Exchange, Failure, NodeRequest, ResendBudget};
+use crate::plan::{
+    Answers, Attempt, AttemptKind, Cause, Exchange, Failure, NodeRequest, RequestOutcome,
+    ResendBudget,
+};
 use crate::sync::connection::{Connector, Delivery};
 use crate::sync::pool::{Checkout, Lease, Pool};
 
@@ -41,6 +46,8 @@ pub(super) struct NodePools {
     pub(super) shared: Pool,
     /// For blocking commands, transactions and dedicated connections.
     pub(super) exclusive: Pool,
+    /// Told of the requests.
+    pub(super) observer: Arc<NodeObserver>,
 }
 
 impl NodePools {
@@ -49,6 +56,41 @@ impl NodePools {
         match blocking {
             BlockingTime::None => &self.shared,
             BlockingTime::AtMost(_) | BlockingTime::Forever => &self.exclusive,
+        }
+    }
+
+    /// Sends one request and returns its reply.
+    fn call(
+        &self,
+        request: &[u8],
+        access: Access,
+        blocking: BlockingTime,
+        deadline: &Deadline,
+    ) -> Result<Value, Failure> {
+        let pool = self.pool(blocking);
+        let mut checkout = Checkout::Reuse;
+        let mut resends = ResendBudget::default();
+        loop {
+            let mut lease = pool.lease(checkout, deadline).map_err(Failure::not_sent)?;
+            let error = match lease.connection().call(request, deadline) {
+                Ok(value) => {
+                    lease.release(deadline.start);
+                    return Ok(value);
+                }
+                Err(error) => error,
+            };
+            lease.discard(&error.cause);
+            let failure = Failure {
+                cause: error.cause,
+                // One request: either it may have been sent or not.
+                sent: usize::from(error.sent == Delivery::MaybeSent),
+            };
+            if !resends.allows(&failure, access) {
+                return Err(failure);
+            }
+            self.observer.resent();
+            // A second reused connection might be dead as well, and there is only one resend.
+            checkout = Checkout::Fresh;
         }
     }
 }
@@ -73,30 +115,13 @@ impl Executor {
         blocking: BlockingTime,
     ) -> Result<Value, Failure> {
         let deadline = self.deadline(blocking);
-        let pool = self.nodes[node.get()].pool(blocking);
-        let mut checkout = Checkout::Reuse;
-        let mut resends = ResendBudget::default();
-        loop {
-            let mut lease = pool.lease(checkout, &deadline).map_err(Failure::not_sent)?;
-            let error = match lease.connection().call(request, &deadline) {
-                Ok(value) => {
-                    lease.release(deadline.start);
-                    return Ok(value);
-                }
-                Err(error) => error,
-            };
-            lease.discard(&error.cause);
-            let failure = Failure {
-                cause: error.cause,
-                // One request: either it may have been sent or not.
-                sent: usize::from(error.sent == Delivery::MaybeSent),
-            };
-            if !resends.allows(&failure, access) {
-                return Err(failure);
-            }
-            // A second reused connection might be dead as well, and there is only one resend.
-            checkout = Checkout::Fresh;
-        }
+        let node = &self.nodes[node.get()];
+        node.observer.started(AttemptKind::First);
+        let stopwatch = Stopwatch::since(blocking, deadline.start);
+        let result = node.call(request, access, blocking, &deadline);
+        node.observer
+            .finished(stopwatch, || RequestOutcome::of_reply(&result, access));
+        result
     }
 
     /// Sends everything that is pending, until nothing is.
@@ -104,6 +129,10 @@ impl Executor {
         let limit = exchange.begin(Instant::now(), self.response_timeout);
         let deadline = Deadline::start(limit);
         let blocking = exchange.blocking_time();
+        if let Some(first) = exchange.attempts().next() {
+            let observer = &self.nodes[first.request.node.get()].observer;
+            observer.fan_out(|| exchange.attempts().count());
+        }
         while exchange.poll(Instant::now()) {
             let answers = self.send(exchange.attempts(), blocking, &deadline);
             exchange.handle(answers);
@@ -125,10 +154,15 @@ impl Executor {
             let pool = self.nodes[attempt.request.node.get()].pool(blocking);
             pool.lease(checkout, deadline)
         };
+        let stopwatch = Stopwatch::start(blocking);
         // All connections before the first write: while this thread waits for a slot or a handshake, no
         // server is left with a reply that is not read.
         let mut in_flight: Vec<InFlight<'_>> = attempts
-            .map(|attempt| InFlight::begin(attempt.request, lease(&attempt)))
+            .map(|attempt| {
+                let observer = &*self.nodes[attempt.request.node.get()].observer;
+                observer.started(attempt.kind());
+                InFlight::begin(attempt.request, observer, stopwatch, lease(&attempt))
+            })
             .collect();
         // Nodes with fewer chunks skip the last rounds.
         let chunks = in_flight.iter().map(|node| node.request.chunks()).max();
@@ -159,16 +193,27 @@ struct InFlight<'t> {
     answers: Answers,
     /// Number of requests that may have reached the server.
     sent: usize,
+    /// Told of the outcome.
+    observer: &'t NodeObserver,
+    /// Measures the time until then.
+    stopwatch: Stopwatch,
 }
 
 impl<'t> InFlight<'t> {
     /// Takes the connection, or fails at once; the other nodes go on in either case.
-    fn begin(request: &'t NodeRequest, lease: Result<Lease<'t>, Cause>) -> Self {
+    fn begin(
+        request: &'t NodeRequest,
+        observer: &'t NodeObserver,
+        stopwatch: Stopwatch,
+        lease: Result<Lease<'t>, Cause>,
+    ) -> Self {
         let mut in_flight = Self {
             request,
             lease: None,
             answers: Answers::default(),
             sent: 0,
+            observer,
+            stopwatch,
         };
         match lease {
             Ok(lease) => {
@@ -197,16 +242,26 @@ impl<'t> InFlight<'t> {
     }
 
     /// Reads the replies to one chunk, if the connection has not failed.
-    fn read(&mut self, chunk: usize, deadline: &Deadline) {
-        let (Some(lease), Some(chunk)) = (&mut self.lease, self.request.chunk(chunk)) else {
+    fn read(&mut self, number: usize, deadline: &Deadline) {
+        let (Some(lease), Some(chunk)) = (&mut self.lease, self.request.chunk(number)) else {
             return;
         };
         let read = lease
             .connection()
             .receive(chunk.count, deadline, &mut self.answers.values);
-        if let Err(cause) = read {
-            self.fail(cause);
+        match read {
+            Err(cause) => self.fail(cause),
+            // Now, and not when the other nodes have replied as well.
+            Ok(()) if number + 1 == self.request.chunks() => self.report(),
+            Ok(()) => {}
         }
+    }
+
+    /// Reports the outcome, which is final for this attempt.
+    fn report(&self) {
+        self.observer.finished(self.stopwatch, || {
+            RequestOutcome::of_answers(&self.answers, &self.request.slots)
+        });
     }
 
     /// Closes the connection, on which replies may be due, and records the failure.
@@ -218,6 +273,7 @@ impl<'t> InFlight<'t> {
             cause,
             sent: self.sent,
         });
+        self.report();
     }
 
     /// Gives the connection back, unless the server has left a transaction open on it, and returns the

@@ -93,7 +93,7 @@ impl ConnectionLike for Node {
     }
 
     fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
-        Ok(self.shared.request_at(self.locate()?, cmd)?)
+        Error::redis_result(self.shared.request_at(self.locate()?, cmd))
     }
 
     fn req_packed_commands(

@@ -27,6 +27,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::config::PROBE_AFTER;
 use crate::endpoint::ConnectAttempt;
 use crate::endpoint::Deadline;
+use crate::observe::{NodeHealth, NodeObserver, PoolHealth, PoolWait};
 use crate::plan::{Cause, PoolUse};
 use crate::resp::PING;
 use crate::sync::connection::{Connector, NodeConnection};
@@ -99,6 +100,8 @@ enum CheckoutStep {
         generation: u64,
         /// The backoff's admission, to which the outcome is reported.
         attempt: ConnectAttempt,
+        /// An idle connection whose slot was taken; to be closed first.
+        replaced: Option<NodeConnection>,
     },
 }
 
@@ -138,7 +141,9 @@ impl Pool {
         deadline: &Deadline,
     ) -> Result<NodeConnection, Cause> {
         loop {
-            match self.next_step(wanted, deadline)? {
+            let step = self.next_step(wanted, deadline)?;
+            self.observer().lent(self.settings.pool_use);
+            match step {
                 CheckoutStep::Idle(mut connection) => {
                     match self.check_liveness(&mut connection, deadline) {
                         Liveness::Good => return Ok(connection),
@@ -146,7 +151,7 @@ impl Pool {
                             // Closed before its slot is given to another thread, so that the server never
                             // sees more than `size` connections.
                             drop(connection);
-                            self.discard_all_idle();
+                            self.discard_all_idle(&Cause::closed_while_idle());
                             // The idle ones have just been closed too.
                             wanted = Checkout::Fresh;
                         }
@@ -155,9 +160,38 @@ impl Pool {
                 CheckoutStep::Make {
                     generation,
                     attempt,
-                } => return self.connect(generation, attempt, deadline),
+                    replaced,
+                } => {
+                    // Closed before another one is opened, so that the server never sees more than `size`.
+                    drop(replaced);
+                    return self.connect(generation, attempt, deadline);
+                }
             }
         }
+    }
+
+    /// Who is told what happens to the node.
+    fn observer(&self) -> &NodeObserver {
+        self.connector.observer()
+    }
+
+    /// The number of connections, and of threads that wait for one.
+    pub(super) fn health(&self) -> PoolHealth {
+        let state = self.state.lock();
+        PoolHealth {
+            open: state.open,
+            in_use: state.open - state.idle.len(),
+            idle: state.idle.len(),
+            waiting: state.waiting,
+            max: self.settings.size,
+        }
+    }
+
+    /// What is known of the node, whose connections are these and those of the exclusive pool.
+    pub(super) fn node_health(&self, exclusive: &Self) -> NodeHealth {
+        self.connector
+            .backoff
+            .health(self.health(), exclusive.health())
     }
 
     /// Takes back a connection on which no reply is owed. `used` is when its request began.
@@ -171,6 +205,7 @@ impl Pool {
             state.open -= 1;
         }
         self.wake(state);
+        self.observer().given_back(self.settings.pool_use);
     }
 
     /// Gives back the slot of a connection that was closed for a reason that does not concern the others,
@@ -179,10 +214,12 @@ impl Pool {
         let mut state = self.state.lock();
         state.open -= 1;
         self.wake(state);
+        self.observer().given_back(self.settings.pool_use);
     }
 
     /// Gives back the slot of a connection that broke, and closes all idle ones.
-    pub(super) fn discard_all_idle(&self) {
+    pub(super) fn discard_all_idle(&self, cause: &Cause) {
+        self.connector.backoff.broke(cause);
         let mut state = self.state.lock();
         // All in one step: a thread that took one of the idle connections now would find it dead and come
         // back here.
@@ -190,6 +227,7 @@ impl Pool {
         state.generation += 1;
         let idle = std::mem::take(&mut state.idle);
         self.wake(state);
+        self.observer().given_back(self.settings.pool_use);
         // Closed outside of the lock: each is a system call, and perhaps one that takes its time.
         drop(idle);
     }
@@ -207,6 +245,8 @@ impl Pool {
 
     /// Takes an idle connection or a slot, and waits until there is either.
     fn next_step(&self, wanted: Checkout, deadline: &Deadline) -> Result<CheckoutStep, Cause> {
+        // Declared before the lock, so that it is dropped after it.
+        let mut wait = None;
         let mut state = self.state.lock();
         loop {
             if wanted == Checkout::Reuse
@@ -215,8 +255,11 @@ impl Pool {
                 return Ok(CheckoutStep::Idle(connection));
             }
             // A fresh connection is needed and the pool is full: one of the idle ones makes room.
-            if state.open >= self.settings.size && state.idle.pop().is_some() {
-                state.open -= 1;
+            // It is closed outside of the lock.
+            let mut replaced = None;
+            if state.open >= self.settings.size {
+                replaced = state.idle.pop();
+                state.open -= usize::from(replaced.is_some());
             }
             if state.open < self.settings.size {
                 let limit = self.settings.connect_timeout;
@@ -228,6 +271,7 @@ impl Pool {
                         Ok(CheckoutStep::Make {
                             generation: state.generation,
                             attempt,
+                            replaced,
                         })
                     }
                     Err(down) => {
@@ -237,6 +281,14 @@ impl Pool {
                         Err(down.into())
                     }
                 };
+            }
+            if wait.is_none() {
+                // Reported without the lock; what has become free in the meantime is found by looking again.
+                drop(state);
+                let pool = self.settings.pool_use.into();
+                wait = Some(PoolWait::new(self.observer(), pool));
+                state = self.state.lock();
+                continue;
             }
             state.waiting += 1;
             // Woken threads compete with new ones, so every wake-up looks again; only the deadline ends the
@@ -271,7 +323,8 @@ impl Pool {
         deadline: &Deadline,
     ) -> Result<NodeConnection, Cause> {
         let allotted = deadline.within(self.settings.connect_timeout);
-        let error = match self.connector.connect(&allotted, generation) {
+        let pool = self.settings.pool_use.into();
+        let error = match self.connector.connect(&allotted, pool, generation) {
             Ok(connection) => {
                 attempt.connected();
                 return Ok(connection);
@@ -289,9 +342,7 @@ impl Pool {
         }
         // The slot is given back after the backoff knows of the failure: the waiter that is woken for it then
         // fails at once, instead of trying the same node again.
-        let mut state = self.state.lock();
-        state.open -= 1;
-        self.wake(state);
+        self.discard();
         match deadline.is_over() {
             true => Err(Cause::no_connection_in_time(&self.address)),
             false => Err(Cause::Connect(reason)),
@@ -361,7 +412,7 @@ impl Lease<'_> {
         drop(self.connection);
         self.place.ended = true;
         match cause {
-            Cause::Dropped(_) => self.place.pool.discard_all_idle(),
+            Cause::Dropped(_) => self.place.pool.discard_all_idle(cause),
             _ => self.place.pool.discard(),
         }
     }

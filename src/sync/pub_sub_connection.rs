@@ -23,7 +23,7 @@ use crate::plan::pubsub::{
     ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, Event, KEEPALIVE_AFTER, PubSubReply,
     SubscriptionChange, SubscriptionKind, SubscriptionWorker, no_thread,
 };
-use crate::policy::{ConnectError, broken_text, is_timeout};
+use crate::policy::{ConnectError, IoFailure, is_timeout};
 use crate::resp::ReplyDecoder;
 use crate::sync::connection::Connector;
 use crate::sync::event_channel::EventChannel;
@@ -286,7 +286,7 @@ impl Worker {
         }
         let mut decoder = ReplyDecoder::new();
         if let Err(error) = self.restore(writer, &mut decoder) {
-            return End::broken(broken_text(&error));
+            return End::broken(IoFailure::broken(&error));
         }
         if self.has_ended() {
             return End::NoUser;
@@ -357,7 +357,9 @@ impl Worker {
                 return end;
             }
             match socket.read(decoder.spare_mut()) {
-                Ok(0) => return End::broken("closed by the server"),
+                Ok(0) => {
+                    return End::broken(IoFailure::broken(&io::ErrorKind::UnexpectedEof.into()));
+                }
                 Ok(count) => {
                     decoder.advance(count);
                     self.shared.state.lock().received();
@@ -373,7 +375,7 @@ impl Worker {
                         return End::NoUser;
                     }
                 }
-                Err(error) => return End::broken(broken_text(&error)),
+                Err(error) => return End::broken(IoFailure::broken(&error)),
             }
         }
     }
@@ -385,7 +387,7 @@ impl Worker {
                 return Some(End::NoUser);
             }
             let value = match decoder.next_reply() {
-                Err(error) => return Some(End::broken(broken_text(&error))),
+                Err(error) => return Some(End::broken(IoFailure::broken(&error))),
                 Ok(None) => return None,
                 Ok(Some(value)) => value,
             };

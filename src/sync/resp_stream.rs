@@ -5,12 +5,14 @@
 //! its buffer for every reply.
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
 
 use crate::endpoint::Deadline;
 use crate::endpoint::Endpoint;
+use crate::observe::NodeObserver;
 use crate::policy::is_timeout;
 use crate::resp::{self, Input};
 use crate::sync::socket::Socket;
@@ -53,6 +55,8 @@ pub(super) struct RespStream {
     end: usize,
     /// The timeout last set on the socket, for reads and writes alike.
     socket_timeout: Option<Duration>,
+    /// Told how many bytes are sent and received.
+    observer: Arc<NodeObserver>,
 }
 
 /// How a write failed.
@@ -72,6 +76,7 @@ impl RespStream {
             start: 0,
             end: 0,
             socket_timeout: None,
+            observer: Arc::clone(&endpoint.observer),
         })
     }
 
@@ -97,7 +102,10 @@ impl RespStream {
                         written,
                     });
                 }
-                Ok(count) => written += count,
+                Ok(count) => {
+                    written += count;
+                    self.observer.sent(count);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     let error = plain_timeout(error);
@@ -142,7 +150,10 @@ impl RespStream {
                 Ok(0) if written < bytes.len() => {
                     return Err(failed(io::ErrorKind::WriteZero.into(), written));
                 }
-                Ok(count) => written += count,
+                Ok(count) => {
+                    written += count;
+                    self.observer.sent(count);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // The short timeout of this turn; `arm` above fails when the whole deadline has passed.
                 Err(error) if is_timeout(&error) => {}
@@ -165,7 +176,10 @@ impl RespStream {
             }
             match self.socket.read_ready(&mut self.buffer[self.end..])? {
                 Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Some(count) => self.end += count,
+                Some(count) => {
+                    self.end += count;
+                    self.observer.received(count);
+                }
                 None => return Ok(()),
             }
         }
@@ -285,7 +299,11 @@ impl Source<'_> {
             match result {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other.map_err(plain_timeout),
+                Ok(count) => {
+                    stream.observer.received(count);
+                    return Ok(count);
+                }
+                Err(error) => return Err(plain_timeout(error)),
             }
         }
     }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::RwLock;
-use redis::{RedisResult, Value};
+use redis::{Pipeline, RedisResult, Value};
 
 use crate::error::Error;
+use crate::observe::{ClientHealth, RequestSpan};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    CommandOperation, Operation, PipelineOperation, Request, RoutedCommand, Router, ScriptCache,
-    ScriptStore, Selection, Step, parse_one,
+    CommandOperation, NodePing, Operation, PipelineKind, PipelineOperation, Request, RoutedCommand,
+    Router, ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
 use crate::sync::executor::Executor;
 
@@ -46,40 +47,44 @@ impl Shared {
     pub(crate) fn request(&self, packed: &[u8]) -> Result<Value, Error> {
         let args = parse_one(packed)?;
         let routed = self.router.route(&args, &|| self.snapshot());
+        let span = RequestSpan::command(&self.router, self.db, &args, routed.as_ref());
+        let _entered = span.enter();
         if let Ok(routed) = &routed
             && let Some(node) = routed.direct()
         {
-            return self.call(node, packed, &args, routed);
+            return span.end_command(self.call(node, packed, &args, routed));
         }
         let args = &args;
         let request = Request { packed, args };
         let entropy = rand::random();
-        self.run(CommandOperation::new(
+        span.end_command(self.run(CommandOperation::new(
             &self.router,
             self,
             request,
             routed,
             (),
             entropy,
-        ))
+        )))
     }
 
     /// Runs one packed command on `node`, whatever its keys.
     pub(crate) fn request_at(&self, node: NodeIndex, packed: &[u8]) -> Result<Value, Error> {
         let args = parse_one(packed)?;
         let routed = self.router.route_at(node, &args)?;
+        let span = RequestSpan::command(&self.router, self.db, &args, Ok(&routed));
+        let _entered = span.enter();
         if routed.direct().is_some() {
-            return self.call(node, packed, &args, &routed);
+            return span.end_command(self.call(node, packed, &args, &routed));
         }
         let args = &args;
         let request = Request { packed, args };
-        self.run(CommandOperation::at_node(
+        span.end_command(self.run(CommandOperation::at_node(
             &self.router,
             self,
             request,
             routed,
             (),
-        ))
+        )))
     }
 
     /// Runs one command whose reply is returned as it is.
@@ -108,7 +113,26 @@ impl Shared {
         let kind = selection.kind;
         let operation =
             PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
-        Ok(selection.select(self.run(operation)?))
+        let span = RequestSpan::pipeline(&self.router, self.db, &selection, None);
+        let _entered = span.enter();
+        let replies = self.run(operation);
+        let replies = replies.and_then(|replies| replies.whole(&self.router, packed, None));
+        Ok(selection.select(span.end(replies)?))
+    }
+
+    /// Runs a pipeline and returns the result of each command.
+    pub(crate) fn pipeline_results(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Result<Value, Error>>, Error> {
+        let packed = &pipeline.get_packed_pipeline();
+        let selection = Selection::of_pipeline(pipeline);
+        let kind = selection.kind;
+        let operation =
+            PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
+        let span = RequestSpan::pipeline(&self.router, self.db, &selection, None);
+        let _entered = span.enter();
+        Ok(span.end(self.run(operation))?.each(&self.router, packed))
     }
 
     /// Runs a packed pipeline on `node`, whatever its keys.
@@ -122,7 +146,28 @@ impl Shared {
         let selection = Selection::of(packed, offset, count)?;
         let kind = selection.kind;
         let operation = PipelineOperation::at_node(&self.router, self, node, packed, kind)?;
-        Ok(selection.select(self.run(operation)?))
+        let span = RequestSpan::pipeline(&self.router, self.db, &selection, Some(node));
+        let _entered = span.enter();
+        let replies = self.run(operation);
+        let replies = replies.and_then(|replies| replies.whole(&self.router, packed, Some(node)));
+        Ok(selection.select(span.end(replies)?))
+    }
+
+    /// What is known of each node, in node order. Reads state only.
+    pub(crate) fn health(&self) -> ClientHealth {
+        let nodes = self.executor.nodes.iter();
+        ClientHealth {
+            nodes: nodes
+                .map(|node| node.shared.node_health(&node.exclusive))
+                .collect(),
+        }
+    }
+
+    /// Sends PING to every node, and returns the outcomes in node order.
+    pub(crate) fn ping_nodes(&self) -> Vec<NodePing> {
+        let mut exchange = self.router.ping_nodes();
+        self.executor.exchange(&mut exchange);
+        self.router.pings(exchange)
     }
 
     /// Runs an operation: sends what it asks for, until it is done.

@@ -18,8 +18,13 @@ pub struct ExampleProxy {
 impl ExampleProxy {
     /// In front of nodes called `node-0`, `node-1`, ... at these URLs.
     pub fn start(urls: &[String]) -> Self {
+        Self::start_with(urls, &[])
+    }
+
+    /// The same with further arguments.
+    pub fn start_with(urls: &[String], arguments: &[&str]) -> Self {
         let mut command = Command::new(binary());
-        command.args(["--listen", "127.0.0.1:0"]);
+        command.args(["--listen", "127.0.0.1:0"]).args(arguments);
         for (number, url) in urls.iter().enumerate() {
             command.arg("--node").arg(format!("node-{number}={url}"));
         }

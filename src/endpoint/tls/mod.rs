@@ -21,7 +21,20 @@ use redis::{ConnectionAddr, ConnectionInfo};
 
 use crate::error::Error;
 use crate::partition::NodeSpec;
+use crate::policy::CertificateRefused;
 use crate::topology::error_text;
+
+/// Words of the alerts with which a server refuses a certificate, as rustls and OpenSSL write them.
+const OF_CERTIFICATE: [&str; 5] = [
+    "accessdenied",
+    "access denied",
+    "certificate",
+    "unknown ca",
+    "unknownca",
+];
+
+/// Words of the alert with which a server ends a handshake of TLS 1.2 that lacks a certificate.
+const HANDSHAKE_FAILURE: [&str; 2] = ["handshake failure", "handshakefailure"];
 
 /// The library that encrypts connections to `rediss://` nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,8 +291,8 @@ impl fmt::Debug for Tls {
 impl Tls {
     /// Text to add to the error when the server closes the connection during the handshake.
     ///
-    /// In TLS 1.3 a server checks the client's certificate after the client considers the handshake complete.
-    /// Its alert may be lost when it closes, so a missing certificate looks like any other closed connection.
+    /// The alert of a server that refuses the client's certificate may be lost when it closes, so a missing
+    /// certificate can look like any other closed connection.
     pub(crate) fn hint(&self) -> &'static str {
         match self.shows_certificate {
             true => "",
@@ -289,20 +302,49 @@ impl Tls {
         }
     }
 
-    /// The error of a failed TLS handshake, with what to do about it: a certificate that was refused needs
-    /// its issuer in `Builder::tls_certificates`.
-    pub(crate) fn handshake_error(&self, error: io::Error) -> io::Error {
+    /// The error of a failed TLS handshake, with what to do about it.
+    pub(crate) fn handshake_error(&self, error: &io::Error) -> io::Error {
         let text = error.to_string();
-        // The libraries have no common error type, but both name the certificate if it is the reason.
-        let text = match text.to_ascii_lowercase().contains("certificate") {
-            true => format!(
+        self.certificate_error(&text).unwrap_or_else(|| {
+            let kind = match error.kind() {
+                // The error of a library: the connection is given up because of what came over it.
+                io::ErrorKind::InvalidData | io::ErrorKind::Other => {
+                    io::ErrorKind::ConnectionAborted
+                }
+                kind => kind,
+            };
+            io::Error::new(kind, format!("TLS: the handshake failed: {text}"))
+        })
+    }
+
+    /// The error for a certificate that one of the sides refused, if that is what the text of a library says.
+    ///
+    /// The libraries have no common error type, but both name the certificate if it is the reason, and the
+    /// alert if it was the other side that found fault.
+    pub(crate) fn certificate_error(&self, text: &str) -> Option<io::Error> {
+        let lower = text.to_ascii_lowercase();
+        let names = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+        let said = match names(&["alert"]) {
+            false if names(&["certificate"]) => format!(
                 "TLS: the certificate of the server was refused, as {:?}: {text}; \
-                 Builder::tls_certificates takes the certificates of its issuer",
+                 Builder::tls_certificates takes the certificates of its issuer, Builder::tls_server_name another name",
                 self.server_name
             ),
-            false => format!("TLS: the handshake failed: {text}"),
+            true if names(&OF_CERTIFICATE) && self.shows_certificate => format!(
+                "TLS: the server refused the certificate of this client: {text}; Builder::tls_certificates takes one that \
+                 an issuer known to the server has signed"
+            ),
+            true if names(&OF_CERTIFICATE)
+                || !self.shows_certificate && names(&HANDSHAKE_FAILURE) =>
+            {
+                format!(
+                    "TLS: the server requires a certificate of the client: {text}; Builder::tls_certificates takes it"
+                )
+            }
+            _ => return None,
         };
-        io::Error::new(error.kind(), text)
+        let kind = io::ErrorKind::PermissionDenied;
+        Some(io::Error::new(kind, CertificateRefused(said)))
     }
 }
 

@@ -16,7 +16,7 @@
 //! replies: whole ones go to their place; parts are collected per fan-out, then merged
 //! ```
 //!
-//! A command that failed is an error reply in its place; the other commands keep their replies. Nothing here
+//! A command that failed is an error in its place; the other commands keep their replies. Nothing here
 //! sends anything or decides about a resend: see `exchange`.
 
 mod node_request;
@@ -25,11 +25,12 @@ use redis::Value;
 
 use crate::command::BlockingTime;
 use crate::command::{Access, Args, Merge, PackedCommands, Partial};
-use crate::error::{Error, ErrorKind, PartOutcome, PartStatus, Retry, named_server_error};
+use crate::error::{Error, ErrorKind, PartOutcome, PartStatus, Retry};
 use crate::partition::NodeIndex;
 use crate::plan::merge::{self, Answer, Question};
 use crate::plan::missing::MissReplies;
 use crate::plan::partial::{self, is_unreachable};
+use crate::plan::replies::{PipelineReplies, ReplyCollector};
 use crate::plan::routed::{RoutedCommand, WaitScope};
 use crate::plan::scan::CursorStep;
 use crate::plan::{Exchange, Plan, ReplyBuffer, Router, Split};
@@ -201,21 +202,14 @@ impl<'r, 'f> Batch<'r, 'f> {
         Exchange::new(requests.into_iter().flatten(), self.blocking, nodes)
     }
 
-    /// The replies in the order of the commands.
-    ///
-    /// A failure is an error reply in the place of its command: the server's own, or one with a code of this
-    /// crate when the server sent none. `entropy` is a random number for replies that are chosen at random
-    /// (RANDOMKEY).
-    pub(crate) fn finish(&self, exchange: Exchange, entropy: u64) -> Vec<Value> {
-        let (mut values, outcomes) = self.collect(exchange);
+    /// The results of the commands, in their order. `entropy` is a random number for replies that are chosen
+    /// at random (RANDOMKEY).
+    pub(crate) fn finish(&self, exchange: Exchange, entropy: u64) -> PipelineReplies {
+        let (mut replies, outcomes) = self.collect(exchange);
         for (fan_out, outcomes) in self.fan_outs.iter().zip(outcomes) {
-            // An error takes the place of one reply only: the other commands of the pipeline were carried
-            // out.
-            values[fan_out.command as usize] = self
-                .merge(fan_out, outcomes, entropy)
-                .unwrap_or_else(|error| error.to_reply());
+            replies.merged(fan_out.command, self.merge(fan_out, outcomes, entropy));
         }
-        values
+        replies.finish()
     }
 
     /// The reply to the only command of the batch. `entropy` is a random number, as for
@@ -225,10 +219,10 @@ impl<'r, 'f> Batch<'r, 'f> {
     ///
     /// When the parts of a fan-out cannot be merged because some failed; the error names the parts.
     pub(crate) fn finish_one(&self, exchange: Exchange, entropy: u64) -> Result<Value, Error> {
-        let (mut values, mut outcomes) = self.collect(exchange);
+        let (replies, mut outcomes) = self.collect(exchange);
         match (self.fan_outs.first(), outcomes.pop()) {
             (Some(fan_out), Some(outcomes)) => self.merge(fan_out, outcomes, entropy),
-            _ => Ok(values.pop().unwrap_or_default()),
+            _ => replies.finish().into_only(),
         }
     }
 
@@ -266,10 +260,9 @@ impl<'r, 'f> Batch<'r, 'f> {
     ///
     /// A request that moved to another node occurs once for each node, in that order, so a later result
     /// overwrites an earlier failure.
-    fn collect(&self, exchange: Exchange) -> (Vec<Value>, Vec<Vec<PartReply>>) {
+    fn collect(&self, exchange: Exchange) -> (ReplyCollector, Vec<Vec<PartReply>>) {
         // Fan-outs leave nil in their places until they are merged.
-        let mut values = Vec::new();
-        values.resize_with(self.commands as usize, || Value::Nil);
+        let mut replies = ReplyCollector::new(self.commands as usize);
         // A part that no reply or failure reaches keeps `Err(None)`, which is reported as an unknown outcome,
         // not as nil.
         let mut outcomes: Vec<Vec<PartReply>> = self
@@ -285,27 +278,21 @@ impl<'r, 'f> Batch<'r, 'f> {
             let answered = answers.values.len();
             let misses = MissReplies::of(self.router, &exchange, &answers);
             for (slot, value) in exchange.slots.iter().zip(answers.values) {
-                let value = with_node_name(value, name);
                 match slot.part {
-                    WHOLE => values[slot.command as usize] = value,
+                    WHOLE => replies.reply(*slot, exchange.node, value),
                     _ => self.record(&mut outcomes, *slot, Ok(value).into()),
                 }
             }
             for (number, slot) in exchange.slots.iter().enumerate().skip(answered) {
                 let miss = misses.value(number);
                 if let (WHOLE, Some(value)) = (slot.part, &miss) {
-                    values[slot.command as usize] = value.clone();
+                    replies.reply(*slot, exchange.node, value.clone());
                     continue;
                 }
                 let failure = answers.failure.as_ref();
-                let error = failure.map(|failure| match slot.part {
-                    // Only whole commands shorten their errors: an error about parts stands alone in its
-                    // reply.
-                    WHOLE if number > answered => failure.error_again(name, number, slot.access),
-                    _ => failure.error(name, number, slot.access),
-                });
+                let error = failure.map(|failure| failure.error(name, number, slot.access));
                 match slot.part {
-                    WHOLE => values[slot.command as usize] = missing(error, name).to_reply(),
+                    WHOLE => replies.failed(slot.command, missing(error, name)),
                     _ => {
                         let outcome = Err(error);
                         self.record(&mut outcomes, *slot, PartReply { outcome, miss });
@@ -313,7 +300,7 @@ impl<'r, 'f> Batch<'r, 'f> {
                 }
             }
         }
-        (values, outcomes)
+        (replies, outcomes)
     }
 
     /// Records the outcome of one part of a fan-out.
@@ -435,7 +422,10 @@ impl<'r, 'f> Batch<'r, 'f> {
             .into_iter()
             .zip(nodes)
             .map(|(outcome, &node)| match outcome {
-                Ok(Value::ServerError(error)) => (Some(Error::from_server(&error)), None),
+                Ok(Value::ServerError(error)) => {
+                    let error = Error::from_server(&error, Some(self.router.name(node)));
+                    (Some(error), None)
+                }
                 Ok(value) => (None, Some(value)),
                 Err(error) => (Some(missing(error, self.router.name(node))), None),
             })
@@ -468,14 +458,17 @@ impl<'r, 'f> Batch<'r, 'f> {
             true => Retry::Safe,
             false => Retry::Unsafe,
         };
-        // Prefer any other error to NOTBUSY, which only means that this node runs no script.
-        let errors = errors.into_iter().flatten();
-        let first = errors.min_by_key(|error| error.has_server_code("NOTBUSY"));
+        // Prefer a reply that is missing, and any other error to NOTBUSY, which only means that this node runs
+        // no script.
+        let has_reply = |error: &Error| error.missing_reply().is_none();
+        let rank = |error: &Error| (has_reply(error), error.has_server_code("NOTBUSY"));
+        let first = errors.into_iter().flatten().min_by_key(rank);
+        let io = first.as_ref().and_then(Error::missing_reply);
         match first {
             // An error of a fan-out with a single part reads like that of a command for one node.
             Some(error) if good == 0 && parts.len() == 1 => error.with_parts(parts, retry),
             Some(error) if good == 0 && same_status(&parts) => error.with_parts(parts, retry),
-            _ => Error::partial(&fan_out.name(&frame_args), parts, retry),
+            _ => Error::partial(&fan_out.name(&frame_args), parts, retry).with_io(io),
         }
     }
 
@@ -562,15 +555,6 @@ pub(in crate::plan) fn missing(error: Option<Error>, node: &str) -> Error {
         )
         .at_node(node)
     })
-}
-
-/// Adds the name of the node to an error reply; other replies are returned unchanged.
-#[inline]
-pub(crate) fn with_node_name(value: Value, node: &str) -> Value {
-    match value {
-        Value::ServerError(error) => Value::ServerError(named_server_error(&error, node)),
-        other => other,
-    }
 }
 
 /// Writes SCAN with the node's own cursor in the place of the packed one.

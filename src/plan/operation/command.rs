@@ -302,14 +302,14 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
             Err(error) => return Some(Err(error)),
         };
         if routed.scripting == Scripting::No || !may_recover {
-            return Some(Ok(reply));
+            return Some(self.result(node, reply));
         }
         // By the current cache: it may have learned the script after this command was routed.
         let args = self.request.args;
         match R::recovery(self.scripts, args, &reply) {
             None => {
                 let reply = R::record(self.scripts, args, self.scope, self.context, reply);
-                return Some(Ok(reply));
+                return Some(self.result(node, reply));
             }
             Some(Recovery::Resend(request)) => {
                 self.send_to(node, &[request], &routed);
@@ -321,6 +321,15 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
             }
         }
         None
+    }
+
+    /// The result of a command whose reply is `reply`. A dedicated connection needs the reply itself, even if
+    /// it is an error: it shows the connection's state.
+    fn result(&self, node: NodeIndex, reply: R::Reply) -> Result<R::Reply, Error> {
+        match self.is_pinned {
+            true => Ok(reply),
+            false => R::result(reply, self.router.name(node)),
+        }
     }
 }
 

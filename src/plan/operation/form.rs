@@ -14,7 +14,7 @@ use crate::plan::batch::{Batch, missing};
 use crate::plan::missing::decode_miss;
 use crate::plan::operation::ScriptStore;
 use crate::plan::scripts::Recovery;
-use crate::plan::{Answers, Exchange, ReplyBuffer, Scope, with_node_name};
+use crate::plan::{Answers, Exchange, ReplyBuffer, Scope};
 
 /// A form in which replies of nodes are kept and turned into the reply to a command.
 pub(crate) trait ReplyForm: ReplyBuffer {
@@ -29,6 +29,14 @@ pub(crate) trait ReplyForm: ReplyBuffer {
     ///
     /// When the reply is missing; `access` then decides between a retryable error and `Unknown`.
     fn single(answers: Answers<Self>, node: &str, access: Access) -> Result<Self::Reply, Error>;
+
+    /// The result of a command whose only reply, of `node`, is `reply`.
+    ///
+    /// # Errors
+    ///
+    /// In the form of the clients, when the reply is an error: the error names the node, and the reply has no
+    /// room for it. The proxy passes an error on as the server wrote it.
+    fn result(reply: Self::Reply, node: &str) -> Result<Self::Reply, Error>;
 
     /// The reply to the only command of a batch, merged from the replies of its nodes.
     ///
@@ -70,9 +78,16 @@ impl ReplyForm for Vec<Value> {
     fn single(mut answers: Answers, node: &str, access: Access) -> Result<Value, Error> {
         // A reply counts even if the connection failed after it: there was only one request.
         match (answers.values.pop(), answers.failure) {
-            (Some(value), _) => Ok(with_node_name(value, node)),
+            (Some(value), _) => Ok(value),
             (None, Some(failure)) => Err(failure.error(node, 0, access)),
             (None, None) => Err(missing(None, node)),
+        }
+    }
+
+    fn result(reply: Value, node: &str) -> Result<Value, Error> {
+        match reply {
+            Value::ServerError(error) => Err(Error::from_server(&error, Some(node))),
+            reply => Ok(reply),
         }
     }
 

@@ -28,7 +28,8 @@ use crate::plan::operation::command::over;
 use crate::plan::operation::{Operation, ScriptStore, Step};
 use crate::plan::request::{PlannedPipeline, empty_pipeline, finish_private, select_replies};
 use crate::plan::{
-    Exchange, FunctionRetry, PipelineKind, PlannedTransaction, Router, ScriptJournal,
+    Exchange, FunctionRetry, PipelineKind, PipelineReplies, PlannedTransaction, Router,
+    ScriptJournal,
 };
 
 /// A pipeline under way.
@@ -54,6 +55,15 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
+    /// All replies of a pipeline that was not packed yet.
+    pub(crate) fn of_pipeline(pipeline: &redis::Pipeline) -> Self {
+        Self {
+            kind: PipelineKind::of_pipeline(pipeline),
+            offset: 0,
+            count: pipeline.len(),
+        }
+    }
+
     /// The selection that `redis::Pipeline` passes along with packed commands.
     ///
     /// # Errors
@@ -69,17 +79,26 @@ impl Selection {
             count,
         })
     }
+
+    /// The name of the form of the pipeline and the number of its commands, as traces show them.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn form(&self) -> (&'static str, usize) {
+        match self.kind {
+            PipelineKind::Atomic { commands } => ("MULTI", commands),
+            PipelineKind::Plain => ("PIPELINE", self.offset + self.count),
+        }
+    }
 }
 
 /// The exchange under way, and what follows it.
 enum State<'a> {
     /// The result is known: an empty transaction, or a refusal after an exchange that only ends a
     /// transaction.
-    Known(Result<Vec<Value>, Error>),
+    Known(Result<PipelineReplies, Error>),
     /// Commands for the nodes of their keys, or for one node that the user named.
     Batch(Batch<'a, 'a>, Option<ScriptJournal<'a>>),
     /// Functions that nodes lacked are loaded and called again; the other replies are complete.
-    Retrying(FunctionRetry<'a>, Vec<Value>, ScriptJournal<'a>),
+    Retrying(FunctionRetry<'a>, PipelineReplies, ScriptJournal<'a>),
     /// MULTI ... EXEC on one node.
     Transaction(NodeIndex, Option<ScriptJournal<'a>>),
     /// Any pipeline over a dedicated connection.
@@ -135,7 +154,10 @@ impl<'a> PipelineOperation<'a> {
             // The reply of a server to EXEC without commands.
             PlannedPipeline::Empty => (
                 Exchange::new([], BlockingTime::None, 0),
-                State::Known(Ok(vec![Value::Array(Vec::new())])),
+                State::Known(Ok(PipelineReplies::exec(
+                    NodeIndex::new(0),
+                    Value::Array(Vec::new()),
+                ))),
             ),
             PlannedPipeline::Transaction {
                 node,
@@ -201,25 +223,25 @@ impl<'a> PipelineOperation<'a> {
 
     /// The replies of a batch; `None` when nodes lacked functions and a second exchange was prepared.
     ///
-    /// A failed command is an error reply in its place, so a batch itself never fails.
+    /// A failed command is an error in its place, so a batch itself never fails.
     fn handle_batch(
         &mut self,
         batch: &Batch<'a, 'a>,
         journal: Option<ScriptJournal<'a>>,
-    ) -> Option<Vec<Value>> {
-        let mut values = batch.finish(self.take_exchange(), self.entropy);
+    ) -> Option<PipelineReplies> {
+        let mut replies = batch.finish(self.take_exchange(), self.entropy);
         let Some(journal) = journal else {
-            return Some(values);
+            return Some(replies);
         };
         // Recorded only after the retry, so that the journal sees the final reply of each command.
         let cache = self.scripts.snapshot();
-        if let Some(mut retry) = FunctionRetry::of(&journal, self.router, &cache, &values) {
+        if let Some(mut retry) = FunctionRetry::of(&journal, self.router, &cache, &replies.values) {
             self.exchange = retry.exchange().until(self.exchange.end());
-            self.state = State::Retrying(retry, values, journal);
+            self.state = State::Retrying(retry, replies, journal);
             return None;
         }
-        self.scripts.record_replies(&journal, &mut values);
-        Some(values)
+        self.scripts.record_replies(&journal, &mut replies.values);
+        Some(replies)
     }
 
     /// The replies of one node to a transaction, or to a pipeline over a dedicated connection when `private`
@@ -233,7 +255,7 @@ impl<'a> PipelineOperation<'a> {
         node: NodeIndex,
         journal: Option<&ScriptJournal<'_>>,
         private: Option<PipelineKind>,
-    ) -> Result<Vec<Value>, Error> {
+    ) -> Result<PipelineReplies, Error> {
         // An exchange of one request always has a last node; the default only spares a panic.
         let (_, mut answers) = self
             .take_exchange()
@@ -244,22 +266,22 @@ impl<'a> PipelineOperation<'a> {
             journal.drop_preloads(&mut answers);
         }
         let name = self.router.name(node);
-        let mut values = match private {
-            Some(kind) => finish_private(name, kind, answers)?,
-            None => vec![PlannedTransaction::finish(name, answers)?],
+        let mut replies = match private {
+            Some(kind) => PipelineReplies::private(finish_private(name, kind, answers)?),
+            None => PipelineReplies::exec(node, PlannedTransaction::finish(name, answers)?),
         };
         // Not recorded after a failure: what was carried out of the pipeline is not known then.
         if let Some(journal) = journal {
-            self.scripts.record_replies(journal, &mut values);
+            self.scripts.record_replies(journal, &mut replies.values);
         }
-        Ok(values)
+        Ok(replies)
     }
 }
 
 impl Operation for PipelineOperation<'_> {
     type Replies = Vec<Value>;
-    /// All replies; [`Selection::select`] takes those that redis-rs expects.
-    type Output = Result<Vec<Value>, Error>;
+    /// The results of all commands; [`Selection::select`] takes the replies that redis-rs expects.
+    type Output = Result<PipelineReplies, Error>;
 
     fn poll(&mut self, now: Instant) -> Step<'_, Vec<Value>, Self::Output> {
         loop {
@@ -270,13 +292,13 @@ impl Operation for PipelineOperation<'_> {
             let result = match std::mem::replace(&mut self.state, State::Done) {
                 State::Known(result) => result,
                 State::Batch(batch, journal) => match self.handle_batch(&batch, journal) {
-                    Some(values) => Ok(values),
+                    Some(replies) => Ok(replies),
                     None => continue,
                 },
-                State::Retrying(retry, mut values, journal) => {
-                    retry.finish(self.take_exchange(), &mut values);
-                    self.scripts.record_replies(&journal, &mut values);
-                    Ok(values)
+                State::Retrying(retry, mut replies, journal) => {
+                    retry.finish(self.take_exchange(), &mut replies);
+                    self.scripts.record_replies(&journal, &mut replies.values);
+                    Ok(replies)
                 }
                 State::Transaction(node, journal) => self.handle_one(node, journal.as_ref(), None),
                 State::Private(node, kind, journal) => {

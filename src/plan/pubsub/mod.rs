@@ -420,9 +420,7 @@ impl SubscriptionTracker {
             Value::ServerError(error) => {
                 // An error reply does not name the channel. It belongs to the last change or to a restored
                 // name; in both cases whoever waits for a change learns of it.
-                self.refused = Some(Error::from_server(&crate::error::named_server_error(
-                    &error, node,
-                )));
+                self.refused = Some(Error::from_server(&error, Some(node)));
                 return self.answered();
             }
             _ => return PubSubReply::Nothing,
@@ -603,15 +601,22 @@ pub(crate) fn no_thread(node: &str, error: &std::io::Error) -> Error {
 pub(crate) fn not_confirmed(node: &str, why: Option<&ConnectError>) -> Error {
     let (kind, text) = match why {
         // No outage is known, so the node may only be slow: the kind is that of any other reply that is late.
-        None => (ErrorKind::Timeout, "no confirmation in time".to_owned()),
-        Some(error @ ConnectError::Auth(_)) => (ErrorKind::Auth, error.to_string()),
+        None => (
+            ErrorKind::Timeout,
+            "timed out: no confirmation in time".to_owned(),
+        ),
+        Some(error @ (ConnectError::Auth(_) | ConnectError::Certificate(_))) => {
+            (ErrorKind::Auth, error.to_string())
+        }
         Some(error @ (ConnectError::FailedBefore | ConnectError::Unreachable(_))) => {
             (ErrorKind::NodeDown, error.to_string())
         }
     };
     let text =
         format!("node {node}: {text}; the subscription is made as soon as the node can be reached");
-    Error::new(kind, text).at_node(node)
+    Error::new(kind, text)
+        .at_node(node)
+        .with_io(why.and_then(ConnectError::io_kind))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::plan::pubsub::SubscriptionTracker;
-use crate::policy::{BACKOFF_MAX, ConnectError, Down, pause};
+use crate::policy::{BACKOFF_MAX, ConnectError, Down, IoFailure, pause};
 use crate::resp::PING;
 
 /// The subscriptions at one node, and the state of the connection that carries them.
@@ -152,7 +152,7 @@ impl SubscriptionWorker {
     /// When a PING was sent before and nothing has arrived since: the connection is broken.
     pub(crate) fn quiet(&mut self) -> Result<(), ConnectError> {
         if self.is_pinged {
-            return Err("no reply to PING in time".into());
+            return Err(IoFailure::timed_out("timed out: no reply to PING in time").into());
         }
         self.is_pinged = true;
         self.outgoing.extend_from_slice(PING);

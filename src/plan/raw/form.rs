@@ -24,6 +24,10 @@ impl ReplyForm for RawReplies {
         }
     }
 
+    fn result(reply: Vec<u8>, _: &str) -> Result<Vec<u8>, Error> {
+        Ok(reply)
+    }
+
     /// Returns the one reply of a command that went to several nodes.
     fn merged(
         batch: Batch<'_, '_>,

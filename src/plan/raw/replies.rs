@@ -238,6 +238,15 @@ impl ReplyBuffer for RawReplies {
         }
         self.update_meter();
     }
+
+    fn error_count(&self) -> usize {
+        // RESP2 and RESP3 mark an error by the first byte of its frame.
+        let is_error = |number: &usize| {
+            let frame = self.frame(*number);
+            matches!(frame.and_then(<[u8]>::first), Some(b'-' | b'!'))
+        };
+        (0..self.count()).filter(is_error).count()
+    }
 }
 
 impl Drop for RawReplies {

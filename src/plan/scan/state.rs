@@ -176,7 +176,7 @@ impl ScanState {
     /// fetched again.
     pub(crate) fn answer(&mut self, answer: Value, router: &Router) -> Result<(), Error> {
         if let Value::ServerError(error) = &answer {
-            return Err(Error::from_server(error));
+            return Err(Error::from_server(error, None));
         }
         let (next, page): (u64, Vec<Value>) = redis::from_redis_value(answer).map_err(|error| {
             Error::new(

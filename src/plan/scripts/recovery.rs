@@ -8,7 +8,7 @@ use redis::Value;
 use crate::partition::NodeIndex;
 use crate::plan::scripts::command::ScriptCommand;
 use crate::plan::scripts::{ScriptCache, ScriptJournal};
-use crate::plan::{Batch, Exchange, RoutedCommand, Router, parse_one};
+use crate::plan::{Batch, Exchange, PipelineReplies, RoutedCommand, Router, parse_one};
 
 /// The requests that repair a refusal.
 #[derive(Debug)]
@@ -109,15 +109,11 @@ impl<'r> FunctionRetry<'r> {
         self.batch.exchange()
     }
 
-    /// Puts the new replies in the places of the refusals; replies to loads are dropped.
-    pub(crate) fn finish(&self, exchange: Exchange, values: &mut [Value]) {
+    /// Puts the new results in the places of the refusals; those of loads are dropped.
+    pub(crate) fn finish(&self, exchange: Exchange, replies: &mut PipelineReplies) {
         // Entropy chooses among replies of several nodes; each request here has one node.
-        let replies = self.batch.finish(exchange, 0);
-        for (place, reply) in self.places.iter().zip(replies) {
-            if let Some(value) = place.and_then(|place| values.get_mut(place)) {
-                *value = reply;
-            }
-        }
+        let again = self.batch.finish(exchange, 0);
+        replies.replace(self.places.iter().copied(), again);
     }
 
     /// Adds a request and the place of its reply. Both vectors must grow together.

@@ -16,9 +16,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::aio::{Shared, Subscriber};
 use crate::endpoint::Deadline;
 use crate::error::Error;
+use crate::observe::Stopwatch;
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Cause, Exchange, ExpectedEnd, PlannedTransaction, RawReplies, ScriptStore,
+    Answers, AttemptKind, Cause, Exchange, ExpectedEnd, PlannedTransaction, RawReplies,
+    RequestOutcome, ScriptStore,
 };
 use crate::proxy::net::call::{self, CallContext, send};
 use crate::proxy::net::client_io::Interrupt;
@@ -147,10 +149,15 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let Some(lease) = &self.lease else {
             return Answers::default();
         };
+        let observer = Arc::clone(lease.observer());
+        observer.started(AttemptKind::First);
+        let stopwatch = Stopwatch::since(self.proxy.registry.pause_time(), deadline.start);
         let connection = &lease.connection;
-        connection
+        let answers = connection
             .exchange_into(packed, replies, expected_end, deadline, replies_so_far)
-            .await
+            .await;
+        observer.finished(stopwatch, || RequestOutcome::of_answers(&answers, &[]));
+        answers
     }
 
     /// Returns how a command outside of a round is sent.

@@ -144,7 +144,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
         while *written < bytes.len() {
             match Pin::new(&mut self.stream).poll_write(cx, &bytes[*written..])? {
                 Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(count) => *written += count,
+                Poll::Ready(count) => {
+                    *written += count;
+                    self.memory.metrics().sent(count);
+                }
                 Poll::Pending => {
                     return self.poll_while_writing(bytes.len() - *written, session, cx);
                 }
@@ -222,7 +225,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
                 // Half closed. Replies are still written, since the client may read them: `printf ... | nc`
                 // does.
                 Poll::Ready(0) => self.is_at_end = true,
-                Poll::Ready(_) => self.entry.touch(),
+                Poll::Ready(count) => {
+                    self.memory.metrics().received(count);
+                    self.entry.touch();
+                }
                 Poll::Pending => break,
             }
         }
@@ -284,6 +290,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
                 let more = (wanted - there).clamp(READ_BYTES, READ_BYTES_MAX);
                 if let Poll::Ready(count) = poll_read(&mut self.stream, input.room(), more, cx)? {
                     self.is_at_end = count == 0;
+                    self.memory.metrics().received(count);
                     return Poll::Ready(Ok(Interrupt::Bytes(count)));
                 }
             }

@@ -72,6 +72,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
     ) -> io::Result<()> {
         let Some((entry, client)) = proxy.registry.register(peer, local) else {
             let mut out = Vec::new();
+            proxy.registry.metrics.refused();
             // The text of a server. A proxy that stops closes without one, as a server that has gone.
             if !proxy.registry.is_stopping() {
                 write_error(&mut out, "ERR", "max number of clients reached");
@@ -80,6 +81,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             return stream.shutdown().await;
         };
         let _leaving = Deregister(&proxy.registry, client.id);
+        proxy.registry.metrics.connected();
         let memory = Arc::new(ClientMemory::new(
             Arc::clone(&proxy.registry),
             Arc::clone(&entry),
@@ -131,7 +133,10 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         }
         match next {
             NextStep::Round => {}
-            NextStep::Upload { node } => return self.upload(node).await,
+            NextStep::Upload { node } => {
+                self.count_commands(1);
+                return self.upload(node).await;
+            }
             // Bytes that came during the last write belong before those still in the socket.
             NextStep::Input(_) if self.io.has_arrived() => self.io.take_arrived(&mut self.input),
             NextStep::Input(needed) => {
@@ -147,11 +152,15 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
                 return self.read(needed).await;
             }
             NextStep::Requests(packed) => self.input.put_before(packed),
-            NextStep::Heavy(length) => return Box::pin(self.round_off_thread(length)).await,
+            NextStep::Heavy(length) => {
+                self.count_commands(1);
+                return Box::pin(self.round_off_thread(length)).await;
+            }
             NextStep::Act {
                 action,
                 wants_reply,
             } => {
+                self.count_commands(1);
                 // On the heap: it is large, and most clients never need it.
                 return Box::pin(self.perform(action, wants_reply)).await;
             }
@@ -182,6 +191,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             .parts()
             .map(|(_, answers)| answers.values.byte_count());
         self.session.answered(commands, bytes.sum());
+        self.count_commands(commands);
         let mut writer = pipeline.reply_writer(&requests, protocol, entropy);
         loop {
             let written = writer.write_next(&mut self.out, WRITE_BYTES);
@@ -269,6 +279,14 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
     pub(super) fn count_memory(&self) {
         let buffers = self.input.held() + self.out.capacity() + self.io.buffered();
         self.io.memory.set_buffers(buffers + self.session.held());
+    }
+
+    /// Counts commands for the metrics.
+    fn count_commands(&self, commands: u32) {
+        let registry = &self.proxy.registry;
+        registry
+            .metrics
+            .commands(commands, || registry.memory.used());
     }
 
     /// Writes all of `out` to the client.

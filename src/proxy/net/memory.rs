@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::plan::ByteMeter;
+use crate::proxy::net::metrics::ProxyMetrics;
 use crate::proxy::net::registry::{ClientEntry, ClientRegistry};
 
 /// The sum over all clients, and its limit.
@@ -115,6 +116,7 @@ impl ClientRegistry {
         }
         for client in chosen {
             self.memory.evicted.fetch_add(1, Ordering::Relaxed);
+            self.metrics.evicted();
             client.kill();
         }
     }
@@ -161,6 +163,11 @@ impl ClientMemory {
                 None => self.registry.subtract_held(&self.client, before - bytes),
             }
         }
+    }
+
+    /// The metrics of the proxy.
+    pub(super) fn metrics(&self) -> &ProxyMetrics {
+        &self.registry.metrics
     }
 
     /// Number of bytes of replies that have arrived and were not written.

@@ -13,6 +13,8 @@
 //!   own.
 //! * `registry`: all clients, for CLIENT LIST, KILL and UNBLOCK; the pause; what stops the proxy. `memory`:
 //!   how much all clients hold, and which are disconnected when it is too much.
+//! * `metrics`: the proxy's own metrics. `exporter`: [`serve_metrics`](super::serve_metrics), all metrics of
+//!   the process as Prometheus text.
 //!
 //! # Who owns what
 //!
@@ -69,8 +71,11 @@ mod build;
 mod call;
 mod client_io;
 mod connection;
+#[cfg(feature = "cli")]
+mod exporter;
 mod input;
 mod memory;
+mod metrics;
 mod registry;
 mod streaming;
 
@@ -96,6 +101,8 @@ use crate::proxy::{Auth, OutputLimit, QUERY_BYTES_MIN};
 use crate::resp::Protocol;
 use crate::topology::Topology;
 
+#[cfg(feature = "cli")]
+pub use exporter::serve_metrics;
 pub use registry::DEFAULT_MEMORY_LIMIT;
 
 /// Number of unanswered TCP keepalive probes after which the kernel closes a connection, as on a server.

@@ -30,6 +30,7 @@ use tokio::sync::Notify;
 
 use crate::command::BlockingTime;
 use crate::proxy::net::memory::MemoryBudget;
+use crate::proxy::net::metrics::ProxyMetrics;
 use crate::proxy::{
     Auth, ClientFilter, ClientInfo, ClientLimits, Pause, RegistryRequest, Unblocked,
 };
@@ -48,6 +49,7 @@ pub(super) struct ClientRegistry {
     /// Maximum number of clients at a time.
     max_clients: AtomicUsize,
     pub(super) memory: MemoryBudget,
+    pub(super) metrics: ProxyMetrics,
     /// Limits for clients that connect from now on.
     limits: Mutex<ClientLimits>,
     /// The last id given out. Ids are never used twice, so that a late CLIENT KILL ID cannot hit a newer
@@ -108,6 +110,7 @@ impl ClientRegistry {
         Self {
             max_clients: AtomicUsize::new(max_clients),
             memory: MemoryBudget::new(DEFAULT_MEMORY_LIMIT),
+            metrics: ProxyMetrics::new(),
             limits: Mutex::default(),
             last_id: AtomicU64::new(0),
             clients: Mutex::default(),
@@ -235,6 +238,7 @@ impl ClientRegistry {
     /// Removes a client.
     pub(super) fn deregister(&self, id: u64) {
         self.clients.lock().remove(&id);
+        self.metrics.left(self.memory.used());
         self.deregistered.notify_waiters();
     }
 

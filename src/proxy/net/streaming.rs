@@ -10,6 +10,7 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -17,7 +18,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::aio::Shared;
 use crate::aio::peek::Duplex;
 use crate::aio::reconnecting::Connector;
-use crate::plan::{Cause, OversizedReply};
+use crate::observe::NodeObserver;
+use crate::plan::{AttemptKind, Cause, OversizedReply};
 use crate::policy::ConnectError;
 use crate::proxy::Session;
 use crate::proxy::net::client_io::ClientIo;
@@ -32,6 +34,8 @@ pub(super) struct StreamingConnection {
     /// Maximum time for which the node may take or send nothing. Not a deadline for the whole: a large value
     /// may take minutes.
     timeout: Option<Duration>,
+    /// Told how many bytes are sent and received.
+    observer: Arc<NodeObserver>,
 }
 
 impl StreamingConnection {
@@ -44,12 +48,20 @@ impl StreamingConnection {
         let attempt = attempt.map_err(|down| down.reason)?;
         let opened = connector.open(connector.handshake()).await;
         let (stream, _) = attempt.end(opened)?;
-        Ok(Self { stream, timeout })
+        let observer = Arc::clone(connector.observer());
+        observer.started(AttemptKind::First);
+        Ok(Self {
+            stream,
+            timeout,
+            observer,
+        })
     }
 
     /// Sends a piece of the request.
     pub(super) async fn write(&mut self, piece: &[u8]) -> io::Result<()> {
-        within(self.timeout, self.stream.write_all(piece)).await
+        within(self.timeout, self.stream.write_all(piece)).await?;
+        self.observer.sent(piece.len());
+        Ok(())
     }
 
     /// Forwards one reply to the client; messages that arrive in the meantime are appended to `behind`.
@@ -68,6 +80,7 @@ impl StreamingConnection {
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            self.observer.received(count);
             let count = scanner.advance(&piece[..count])?;
             // Before the write, which may fail after a part of it.
             *written += count;

@@ -97,7 +97,7 @@ impl TlsSocket {
 
     /// Drives the handshake: sends what the session produces, feeds it what arrives.
     fn shake_hands(tcp: TcpStream, tls: &Tls, deadline: &Deadline) -> io::Result<Self> {
-        let session = begin(tls).map_err(|error| tls.handshake_error(error))?;
+        let session = begin(tls).map_err(|error| tls.handshake_error(&error))?;
         let mut socket = Self {
             tcp,
             shared: Arc::new(Shared {
@@ -111,7 +111,7 @@ impl TlsSocket {
             let sent = socket.send_answers(deadline);
             match shaken {
                 // The alert to the server was sent if possible; whether it was does not matter here.
-                Err(error) => return Err(tls.handshake_error(error)),
+                Err(error) => return Err(tls.handshake_error(&error)),
                 Ok(true) => {
                     sent?;
                     // The handshake's own timeouts must not stay: `RespStream` assumes that none is set.

@@ -32,7 +32,7 @@ const ROWS: &[&str] = &[
     "
     > dedicated a: WATCH a1
     1 a WATCH a1 -> -ERR no
-    = -ERR no (node a)
+    = -ERR no
     > dedicated a: EXEC
     1 a UNWATCH -> +OK
     = !redis EXECABORT
@@ -135,7 +135,7 @@ const ROWS: &[&str] = &[
     = +PONG
     > batch: EVALSHA SHA 1 a1; FCALL clock 1 a2
     1 a EVAL SOURCE 1 a1; FCALL clock 1 a2 -> :1; -ERR Function not found
-    = :1; -ERR Function not found (node a)
+    = :1; -ERR Function not found
     > atomic: FCALL clock 1 a2
     1 a FUNCTION LOAD CLOCK; MULTI; FCALL clock 1 a2; EXEC -> clock; +OK; +QUEUED; [:5]
     = [:5]
@@ -149,7 +149,7 @@ const ROWS: &[&str] = &[
     = +PONG
     > batch: WATCH a1; GET a1
     1 a WATCH a1; GET a1 -> -ERR no; v
-    = -ERR no (node a); v
+    = -ERR no; v
     > batch: MULTI; SET a1 x; EXEC; GET a1
     1 a UNWATCH -> +OK
     = !redis EXECABORT

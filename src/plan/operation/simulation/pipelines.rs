@@ -169,7 +169,7 @@ const SCRIPTS: &[&str] = &[
     1 a EVALSHA SHA 1 a1 -> -NOSCRIPT No matching script. Please use EVAL.
     1 b EVAL SOURCE 1 b1 -> :2
     1 c EVAL SOURCE 1 c1 -> :3
-    = -NOSCRIPT No matching script. Please use EVAL. (node a); :2; :3
+    = -NOSCRIPT No matching script. Please use EVAL.; :2; :3
     knows SHA
     ",
     "

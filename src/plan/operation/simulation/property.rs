@@ -16,8 +16,7 @@ use crate::plan::operation::{
     CommandOperation, PipelineOperation, Request, ScriptStore, Selection,
 };
 use crate::plan::{
-    Answers, Attempt, DedicatedState, KeyCheck, PartialReads, PipelineKind, RESENDS_MAX, Router,
-    parse_one,
+    Answers, Attempt, DedicatedState, KeyCheck, PartialReads, RESENDS_MAX, Router, parse_one,
 };
 
 /// The most exchanges that one operation takes: libraries are listed, the command is sent, libraries are loaded, the
@@ -338,16 +337,19 @@ fn check_pipeline(case: &Case, router: &Router, scripts: &Scripts, nodes: &mut C
             .map(|planned| PipelineOperation::new(router, scripts, planned, case.entropy)),
     };
     let operation = operation.expect("it is not refused");
-    match run(operation, &mut beginning(), nodes).map(|replies| selection.select(replies)) {
+    match run(operation, &mut beginning(), nodes) {
         Ok(replies) => {
-            let replies: &[Value] = match (selection.kind, &replies[..]) {
-                (PipelineKind::Atomic { .. }, [Value::Array(replies)]) => replies,
-                (PipelineKind::Atomic { .. }, other) => panic!("EXEC replied {other:?}"),
-                (PipelineKind::Plain, replies) => replies,
-            };
-            assert_eq!(replies.len(), count);
-            for (text, reply) in case.commands.iter().zip(replies) {
-                check_reply(text, &show(reply), &nodes.applied);
+            let results = replies.clone().each(router, packed);
+            assert_eq!(results.len(), count);
+            for (text, result) in case.commands.iter().zip(&results) {
+                match result {
+                    Ok(reply) => check_reply(text, &show(reply), &nodes.applied),
+                    Err(error) => check_error(text, error, &nodes.applied),
+                }
+            }
+            match replies.whole(router, packed, None) {
+                Ok(values) => assert_eq!(selection.select(values).len(), selection.count),
+                Err(error) => check_whole(case, &error, &nodes.applied),
             }
         }
         Err(error) if matches!(case.how, How::Dedicated) => {
@@ -404,6 +406,33 @@ fn check_error(text: &str, error: &Error, applied: &HashMap<String, usize>) {
             PartStatus::Failed => assert_eq!(times, 0, "{text}: {part:?}"),
             PartStatus::Done => assert!(!is_write(text) || times == 1, "{text}: {part:?}"),
             PartStatus::Unknown => assert!(is_write(text), "{text}: {part:?}"),
+        }
+    }
+}
+
+/// The error of a whole pipeline says of each key what is true.
+fn check_whole(case: &Case, error: &Error, applied: &HashMap<String, usize>) {
+    assert!(error.missing_reply().is_some(), "{error}");
+    assert!(!error.parts().is_empty(), "{error}");
+    if error.is_retryable() {
+        assert!(applied.is_empty(), "{error}: {applied:?}");
+    }
+    for part in error.parts() {
+        for key in &part.keys {
+            let key = key.escape_ascii().to_string();
+            let has_key = |text: &&String| text.split(' ').any(|word| word == key);
+            let text = case.commands.iter().find(has_key).expect("its command");
+            // A part of a split command has fewer keys than the command.
+            let times: usize = applied
+                .keys()
+                .filter(has_key)
+                .map(|sent| applied[sent])
+                .sum();
+            match part.status {
+                PartStatus::Failed => assert_eq!(times, 0, "{text}: {part:?}"),
+                PartStatus::Done => assert!(!is_write(text) || times == 1, "{text}: {part:?}"),
+                PartStatus::Unknown => assert!(is_write(text), "{text}: {part:?}"),
+            }
         }
     }
 }

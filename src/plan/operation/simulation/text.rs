@@ -220,11 +220,24 @@ fn node_in(text: &str) -> String {
     }
 }
 
+/// The error of a command: a node's own as it replied, with the node, and any other as [`show_error`] has it.
+pub(super) fn show_refusal(error: &Error) -> String {
+    match (error.server_reply(), error.node()) {
+        (Some(reply), Some(node)) if error.parts().is_empty() => {
+            format!("{} (node {node})", show(&Value::ServerError(reply)))
+        }
+        _ => show_error(error),
+    }
+}
+
 /// An error: `!kind node`; a server's by its code word; of parts each node's status.
 pub(super) fn show_error(error: &Error) -> String {
     let text = error.to_string();
     match error.kind() {
-        ErrorKind::Redis => format!("!redis {}", text.split(':').next().unwrap_or_default()),
+        ErrorKind::Redis => {
+            let code = error.server_reply().map(|reply| reply.code().to_owned());
+            format!("!redis {}", code.unwrap_or_default())
+        }
         ErrorKind::Partial => {
             let parts = error.parts().iter();
             let parts: Vec<String> = parts

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use super::text::{
-    ExpectedAttempt, expected_result, pack, show, show_error, show_request, value, without_cursors,
+    ExpectedAttempt, expected_result, pack, show, show_error, show_refusal, show_request, value,
+    without_cursors,
 };
 use crate::command::{BlockingTime, CommandTable};
 use crate::error::Error;
@@ -17,8 +18,8 @@ use crate::plan::operation::{
     Step,
 };
 use crate::plan::{
-    Answers, Attempt, DedicatedState, Exchange, KeyCheck, PartialReads, ReadsAs, Router,
-    ScriptCache, SplitWrites, parse_one,
+    Answers, Attempt, DedicatedState, Exchange, KeyCheck, PartialReads, PipelineKind,
+    PipelineReplies, ReadsAs, Router, ScriptCache, SplitWrites, parse_one,
 };
 use crate::topology::Topology;
 
@@ -365,7 +366,7 @@ impl Stage {
             CommandOperation::new(router, scripts, request, routed, R::CONTEXT, self.entropy);
         match run(operation, &mut self.now, nodes) {
             Ok(reply) => R::show(&reply),
-            Err(error) => show_error(&error),
+            Err(error) => show_refusal(&error),
         }
     }
 
@@ -398,7 +399,8 @@ impl Stage {
             Ok(planned) => PipelineOperation::new(router, scripts, planned, self.entropy),
             Err(error) => return show_error(&error),
         };
-        shown_all(selection, run(operation, &mut self.now, nodes))
+        let result = run(operation, &mut self.now, nodes);
+        shown_all(router, packed, selection.kind, result)
     }
 
     fn on_dedicated(&mut self, text: &str, nodes: &mut Expected<'_>) -> String {
@@ -420,9 +422,9 @@ impl Stage {
         let operation = state.pipeline(&self.router, &self.scripts, packed, selection.kind);
         let result = operation.and_then(|operation| run(operation, &mut self.now, nodes));
         if let Ok(replies) = &result {
-            state.replied_all(packed, selection.kind, replies);
+            state.replied_all(packed, selection.kind, &replies.values);
         }
-        shown_all(selection, result)
+        shown_all(&self.router, packed, selection.kind, result)
     }
 }
 
@@ -437,15 +439,28 @@ fn selection(text: &str, packed: &[u8]) -> Selection {
 }
 
 fn shown(result: Result<Value, Error>) -> String {
-    result.map_or_else(|error| show_error(&error), |reply| show(&reply))
+    result.map_or_else(|error| show_refusal(&error), |reply| show(&reply))
 }
 
-fn shown_all(selection: Selection, result: Result<Vec<Value>, Error>) -> String {
+/// The result of each command; for a transaction the reply to EXEC.
+fn shown_all(
+    router: &Router,
+    packed: &[u8],
+    kind: PipelineKind,
+    result: Result<PipelineReplies, Error>,
+) -> String {
     match result {
+        Ok(replies) if kind != PipelineKind::Plain => show(&replies.values[0]),
         Ok(replies) => {
-            let replies = selection.select(replies);
-            let replies: Vec<String> = replies.iter().map(show).collect();
-            replies.join("; ")
+            let results = replies.each(router, packed).into_iter();
+            let shown = results.map(|result| match result {
+                Ok(reply) => show(&reply),
+                Err(error) => match error.server_reply() {
+                    Some(reply) => show(&Value::ServerError(reply)),
+                    None => show_error(&error),
+                },
+            });
+            shown.collect::<Vec<String>>().join("; ")
         }
         Err(error) => show_error(&error),
     }

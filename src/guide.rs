@@ -1,0 +1,59 @@
+//! Pages about matters that are longer than the documentation of one item. They are the files of the folder `docs`.
+
+/// Where the pages' links to each other lead on docs.rs. The files end with the same labels and lead to files; the
+/// first definition of a label counts.
+macro_rules! links {
+    () => {
+        "[architecture]: crate::guide::architecture\n\
+         [balance]: #balance\n\
+         [changelog]: crate\n\
+         [commands]: crate::guide::commands\n\
+         [compatibility]: crate::guide::compatibility\n\
+         [errors]: crate::guide::errors\n\
+         [from one redis]: crate::guide::from_one_redis_to_four\n\
+         [limits]: crate::guide::limits\n\
+         [performance]: crate::guide::performance\n\
+         [placements]: crate::guide::placements\n\
+         [proxy]: crate::guide::proxy\n\
+         [pubsub]: crate::guide::pubsub\n\
+         [scripts]: crate::guide::scripts\n\
+         [tls]: crate::guide::tls\n\
+         [watching]: crate::guide::watching\n\n"
+    };
+}
+
+macro_rules! pages {
+    ($($name:ident: $file:literal,)*) => { $(
+        #[doc = links!()]
+        #[doc = include_str!(concat!("../docs/", $file))]
+        pub mod $name {}
+    )* };
+}
+
+pages! {
+    architecture: "architecture.md",
+    commands: "commands.md",
+    compatibility: "compatibility.md",
+    errors: "errors.md",
+    from_one_redis_to_four: "from-one-redis-to-four.md",
+    from_twemproxy: "from-twemproxy.md",
+    limits: "limits.md",
+    performance: "performance.md",
+    proxy: "proxy.md",
+    pubsub: "pubsub.md",
+    scripts: "scripts.md",
+    watching: "watching.md",
+}
+
+#[doc = links!()]
+#[doc = include_str!("../docs/placements.md")]
+#[doc = "\n<div id=\"balance\">\n"]
+#[doc = include_str!("../docs/balance.svg")]
+#[doc = "\n</div>"]
+pub mod placements {}
+
+// Its code needs a TLS feature, which doctests have or not.
+#[cfg(any(not(doctest), feature = "tls-native-tls", feature = "tls-rustls"))]
+pages! {
+    tls: "tls.md",
+}

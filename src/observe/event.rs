@@ -1,0 +1,125 @@
+//! [`ClientEvent`]: what happened to a node.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::partition::NodeSpec;
+use crate::plan::PoolUse;
+
+/// What happened to a node, as a client noticed it: see [`Builder::on_event`](crate::Builder::on_event).
+///
+/// `Display` is a line for a log; it never contains a password.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ClientEvent {
+    /// The node cannot be reached: the first attempt to connect failed since it was last reached. Not
+    /// repeated for the attempts that follow.
+    #[non_exhaustive]
+    NodeDown {
+        /// The node.
+        node: NodeSpec,
+        /// Why: of the kind [`NodeDown`](crate::ErrorKind::NodeDown), or [`Auth`](crate::ErrorKind::Auth) if
+        /// the node refused the username or the password.
+        error: Error,
+    },
+    /// A node that was down is reachable again.
+    #[non_exhaustive]
+    NodeUp {
+        /// The node.
+        node: NodeSpec,
+        /// Time since its [`NodeDown`](Self::NodeDown).
+        outage: Duration,
+    },
+    /// A connection was made after one to the same node had broken. Follows
+    /// [`NodeUp`](Self::NodeUp) if the node was down in between.
+    #[non_exhaustive]
+    Reconnected {
+        /// The node.
+        node: NodeSpec,
+    },
+    /// A connection for commands was made.
+    #[non_exhaustive]
+    ConnectionOpened {
+        /// The node.
+        node: NodeSpec,
+        /// The pool that it belongs to.
+        pool: PoolKind,
+    },
+    /// A connection for commands ended, by whichever side.
+    #[non_exhaustive]
+    ConnectionClosed {
+        /// The node.
+        node: NodeSpec,
+        /// The pool that it belonged to.
+        pool: PoolKind,
+    },
+}
+
+/// The connections of a client to one node that serve one kind of request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PoolKind {
+    /// For requests that the server replies to without blocking. The blocking client lends such a connection
+    /// to one request at a time; the async client sends the requests of all tasks over it.
+    Shared,
+    /// For blocking commands, transactions and dedicated connections, one user at a time.
+    Exclusive,
+}
+
+impl ClientEvent {
+    /// The node that the event concerns. `None` if it concerns no single one.
+    pub fn node(&self) -> Option<&NodeSpec> {
+        match self {
+            Self::NodeDown { node, .. }
+            | Self::NodeUp { node, .. }
+            | Self::Reconnected { node }
+            | Self::ConnectionOpened { node, .. }
+            | Self::ConnectionClosed { node, .. } => Some(node),
+        }
+    }
+}
+
+impl PoolKind {
+    /// The name, as labels and texts have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Exclusive => "exclusive",
+        }
+    }
+}
+
+impl From<PoolUse> for PoolKind {
+    fn from(pool: PoolUse) -> Self {
+        match pool {
+            PoolUse::Shared => Self::Shared,
+            PoolUse::Exclusive => Self::Exclusive,
+        }
+    }
+}
+
+impl fmt::Display for PoolKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for ClientEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // The error begins with the name of the node.
+            Self::NodeDown { error, .. } => write!(f, "down: {error}"),
+            Self::NodeUp { node, outage } => {
+                write!(f, "up: node {} after {outage:.1?}", node.name())
+            }
+            Self::Reconnected { node } => write!(f, "reconnected: node {}", node.name()),
+            Self::ConnectionOpened { node, pool } => {
+                write!(f, "connection opened: node {}, {pool} pool", node.name())
+            }
+            Self::ConnectionClosed { node, pool } => {
+                write!(f, "connection closed: node {}, {pool} pool", node.name())
+            }
+        }
+    }
+}

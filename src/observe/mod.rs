@@ -1,0 +1,33 @@
+//! Who is told what happens to the nodes and to the requests, and what is known of each node?
+//!
+//! * `event`: [`ClientEvent`], what happened to a node, for [`Builder::on_event`](crate::Builder::on_event).
+//! * `health`: [`ClientHealth`] and [`NodeHealth`], what a client knows of its nodes without asking them.
+//! * `observer`: [`NodeObserver`], told the facts by the executors; passes them on.
+//! * `metrics`: the metrics of a node, with the feature `metrics`; without it, `no_metrics`. `stopwatch`:
+//!   [`Stopwatch`], the duration of a request.
+//! * `trace`: [`RequestSpan`] and log lines, with the feature `tracing`.
+//! * `pool_guard`: guards that count the open connections of a pool, and those in use.
+//!
+//! Nothing is decided here, and nothing here may hold a lock of the client: an event is delivered after the
+//! locks that were held when it occurred are released.
+
+mod event;
+mod health;
+#[cfg(feature = "metrics")]
+mod metrics;
+#[cfg(not(feature = "metrics"))]
+mod no_metrics;
+mod observer;
+mod pool_guard;
+mod stopwatch;
+mod trace;
+
+pub use event::{ClientEvent, PoolKind};
+pub use health::{ClientHealth, NodeHealth, PoolHealth};
+
+pub(crate) use observer::{Listeners, NodeObserver};
+#[cfg(feature = "tokio-comp")]
+pub(crate) use pool_guard::ConnectionInUse;
+pub(crate) use pool_guard::{OpenConnection, PoolWait};
+pub(crate) use stopwatch::Stopwatch;
+pub(crate) use trace::RequestSpan;

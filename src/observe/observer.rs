@@ -1,0 +1,195 @@
+//! [`NodeObserver`]: passes on what the executors and the backoff of a node report.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[cfg(feature = "metrics")]
+use crate::observe::metrics::NodeMetrics;
+#[cfg(not(feature = "metrics"))]
+use crate::observe::no_metrics::NodeMetrics;
+#[cfg(feature = "tracing")]
+use crate::observe::trace;
+use crate::observe::{ClientEvent, PoolKind, Stopwatch};
+use crate::partition::NodeSpec;
+use crate::plan::{AttemptKind, Cause, RequestOutcome};
+use crate::policy::Recovery;
+
+/// A closure of [`Builder::on_event`](crate::Builder::on_event).
+type Listener = Arc<dyn Fn(&ClientEvent) + Send + Sync>;
+
+/// The closures that are called with each event, in the order in which they were set.
+#[derive(Clone, Default)]
+pub(crate) struct Listeners(Vec<Listener>);
+
+/// Told what happens to one node and to the requests to it. One per node, for all connections of a client.
+pub(crate) struct NodeObserver {
+    node: NodeSpec,
+    listeners: Listeners,
+    /// Number of connections made after one had broken.
+    reconnects: AtomicU64,
+    metrics: NodeMetrics,
+}
+
+impl Listeners {
+    /// Adds a closure.
+    pub(crate) fn add(&mut self, listener: impl Fn(&ClientEvent) + Send + Sync + 'static) {
+        self.0.push(Arc::new(listener));
+    }
+}
+
+impl NodeObserver {
+    /// The observer of `node`, for one client.
+    pub(crate) fn new(node: NodeSpec, listeners: Listeners) -> Arc<Self> {
+        Arc::new(Self {
+            metrics: NodeMetrics::new(node.name()),
+            node,
+            listeners,
+            reconnects: AtomicU64::new(0),
+        })
+    }
+
+    /// The node.
+    pub(crate) fn node(&self) -> &NodeSpec {
+        &self.node
+    }
+
+    /// Number of connections made after one had broken.
+    pub(crate) fn reconnects(&self) -> u64 {
+        self.reconnects.load(Ordering::Relaxed)
+    }
+
+    /// The node is down, which it was not known to be.
+    pub(crate) fn went_down(&self, cause: &Cause) {
+        self.metrics.node_up(false);
+        self.deliver(|node| ClientEvent::NodeDown {
+            error: cause.to_error(node.name()),
+            node,
+        });
+    }
+
+    /// A connection was made, which has changed this.
+    pub(crate) fn connected(&self, recovery: Recovery) {
+        self.metrics.node_up(true);
+        if let Some(outage) = recovery.outage {
+            self.deliver(|node| ClientEvent::NodeUp { node, outage });
+        }
+        if recovery.is_reconnect {
+            self.reconnects.fetch_add(1, Ordering::Relaxed);
+            self.metrics.reconnected();
+            self.deliver(|node| ClientEvent::Reconnected { node });
+        }
+    }
+
+    /// A connection of this pool was made.
+    pub(super) fn opened(&self, pool: PoolKind) {
+        self.metrics.opened(pool);
+        self.deliver(|node| ClientEvent::ConnectionOpened { node, pool });
+    }
+
+    /// A connection of this pool ended.
+    pub(super) fn closed(&self, pool: PoolKind) {
+        self.metrics.closed(pool);
+        self.deliver(|node| ClientEvent::ConnectionClosed { node, pool });
+    }
+
+    /// Calls the closures, if there are any.
+    fn deliver(&self, event: impl FnOnce(NodeSpec) -> ClientEvent) {
+        if self.listeners.0.is_empty() && cfg!(not(feature = "tracing")) {
+            return;
+        }
+        let event = event(self.node.clone());
+        #[cfg(feature = "tracing")]
+        trace::event(&event);
+        for listener in &self.listeners.0 {
+            // A panic would end the request or the task that happens to report the event. The panic hook has
+            // printed it.
+            let _ = catch_unwind(AssertUnwindSafe(|| listener(&event)));
+        }
+    }
+}
+
+/// Facts about requests and connections, for the metrics. Without the features `metrics` and `tracing` all of
+/// these are empty.
+impl NodeObserver {
+    /// Requests are about to be sent to the node.
+    #[inline]
+    pub(crate) fn started(&self, kind: AttemptKind) {
+        self.metrics.started(kind);
+    }
+
+    /// The requests have ended.
+    #[inline]
+    pub(crate) fn finished(&self, stopwatch: Stopwatch, outcome: impl FnOnce() -> RequestOutcome) {
+        #[cfg(any(feature = "metrics", feature = "tracing"))]
+        {
+            let outcome = outcome();
+            self.metrics.finished(stopwatch, &outcome);
+            #[cfg(feature = "tracing")]
+            trace::finished(&self.node, &outcome);
+        }
+        #[cfg(not(any(feature = "metrics", feature = "tracing")))]
+        let _ = (stopwatch, outcome);
+    }
+
+    /// A request is sent again, as its connection broke.
+    pub(crate) fn resent(&self) {
+        self.metrics.resent();
+    }
+
+    /// A request goes to so many nodes, of which this is the first.
+    #[inline]
+    pub(crate) fn fan_out(&self, nodes: impl FnOnce() -> usize) {
+        self.metrics.fan_out(nodes);
+    }
+
+    /// The socket of a connection took bytes.
+    #[inline]
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.metrics.sent(bytes);
+    }
+
+    /// Bytes arrived over a connection.
+    #[inline]
+    pub(crate) fn received(&self, bytes: usize) {
+        self.metrics.received(bytes);
+    }
+
+    /// A connection is lent to a request or a handle.
+    #[inline]
+    pub(crate) fn lent(&self, pool: impl Into<PoolKind>) {
+        self.metrics.lent(pool.into());
+    }
+
+    /// A connection that was lent is given back or closed.
+    #[inline]
+    pub(crate) fn given_back(&self, pool: impl Into<PoolKind>) {
+        self.metrics.given_back(pool.into());
+    }
+
+    /// A request begins to wait for a connection.
+    pub(super) fn waits(&self, pool: PoolKind) {
+        self.metrics.waits(pool);
+    }
+
+    /// A request does not wait any more.
+    pub(super) fn waited(&self, pool: PoolKind) {
+        self.metrics.waited(pool);
+    }
+}
+
+impl fmt::Debug for Listeners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Listeners").field(&self.0.len()).finish()
+    }
+}
+
+impl fmt::Debug for NodeObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeObserver")
+            .field("node", &self.node)
+            .field("listeners", &self.listeners)
+            .finish_non_exhaustive()
+    }
+}
