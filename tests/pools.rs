@@ -88,7 +88,7 @@ async fn bb8_pool_lends_connections_while_a_node_is_down_or_hangs() {
         for pool in [before, pool().await.unwrap()] {
             let start = Instant::now();
             for _ in 0..4 {
-                use_lent(&mut *pool.get().await.unwrap(), &kept).await;
+                use_lent(&mut pool.get().await.unwrap(), &kept).await;
             }
             assert!(start.elapsed() < CHECKOUT, "{:?}", start.elapsed());
         }
@@ -122,7 +122,7 @@ async fn deadpool_pool_lends_clients_while_a_node_is_down_or_hangs() {
         for pool in [before, pool()] {
             let start = Instant::now();
             for _ in 0..4 {
-                use_lent(&mut *pool.get().await.unwrap(), &kept).await;
+                use_lent(&mut pool.get().await.unwrap(), &kept).await;
             }
             assert_eq!(pool.status().size, 1, "one was recycled");
             assert!(start.elapsed() < CHECKOUT, "{:?}", start.elapsed());
