@@ -125,6 +125,11 @@ const TEMPORARY_CODES: [&str; 7] = [
     "TRYAGAIN",
 ];
 
+/// True if `code` is one with which a server refuses a command for the time being, before any of it has run.
+pub(crate) fn is_temporary_code(code: &[u8]) -> bool {
+    TEMPORARY_CODES.iter().any(|word| word.as_bytes() == code)
+}
+
 /// Error codes of servers that mean [`ErrorKind::Auth`].
 const AUTH_CODES: [&str; 2] = ["NOAUTH", "WRONGPASS"];
 
@@ -680,7 +685,7 @@ mod tests {
                 let error = Error::from_server(&server_error("NOSCRIPT", text), Some(node));
                 assert_eq!(error.node(), Some(node));
                 assert_eq!(error.to_string(), format!("node {node}: NOSCRIPT: {text}"));
-                let reply = Error::redis_result(Err(error.clone())).unwrap();
+                let reply = Error::redis_result(Err(error.clone()), |error| error).unwrap();
                 assert_eq!(reply, Value::ServerError(server_error("NOSCRIPT", text)));
                 let error: RedisError = error.into();
                 assert_eq!(

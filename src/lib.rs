@@ -53,7 +53,8 @@
 //! | [`Node`], [`Dedicated`], [`Scan`] | one server, a private connection, the keys of all nodes |
 //! | `aio` | the client on tokio, behind the feature `tokio-comp` |
 //! | `proxy::Proxy` | the nodes as one server, for programs in other languages |
-//! | [`Subscriber`], [`Event`] | channels and patterns of all nodes, in one stream |
+//! | [`Subscriber`], [`Event`] | channels and patterns of all nodes, in one stream; [`PubSub`] has the methods of redis-rs' |
+//! | [`PushSender`] | where RESP3 push messages go |
 //! | [`Error`], [`ErrorKind`], [`PartOutcome`] | what went wrong, and the outcome on each node |
 //! | `testing::TestNode` | a server in this process that fails on demand |
 //!
@@ -179,6 +180,7 @@
 pub mod aio;
 pub mod command;
 mod config;
+mod connect;
 mod endpoint;
 mod error;
 #[cfg(any(test, fuzzing))]
@@ -199,17 +201,20 @@ pub mod testing;
 mod topology;
 
 pub use config::{Builder, builder};
+pub use endpoint::push::PushSender;
 pub use endpoint::tls::TlsBackend;
+pub use endpoint::{Credentials, CredentialsError, CredentialsProvider, RotatingCredentials};
 pub use error::{ERROR_KEYS_MAX, Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
 pub use observe::{ClientEvent, ClientHealth, NodeHealth, PoolHealth, PoolKind};
 pub use partition::node::{self, NODES_MAX, NodeId, NodeIndex, NodeSpec};
 pub use plan::{
-    EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, NodePing, PartialReads, ReadsAs, SCRIPT_BYTES_MAX,
-    SCRIPTS_MAX, ScanPosition, SplitWrites, SubscriptionKind, TRANSACTION_ATTEMPTS_MAX,
+    EVENT_BYTES_MAX, EVENTS_MAX, Event, HashTags, Message, NodePing, PartialReads, ReadsAs,
+    SCRIPT_BYTES_MAX, SCRIPTS_MAX, ScanPosition, SplitWrites, SubscriptionKind,
+    TRANSACTION_ATTEMPTS_MAX,
 };
-pub use policy::NodeState;
+pub use policy::{NodeState, RetryPolicy};
 pub use redis;
-pub use sync::{Dedicated, Node, PubSub, Scan, ShardedClient, Subscriber};
+pub use sync::{Dedicated, DedicatedPubSub, Node, PubSub, Scan, ShardedClient, Subscriber};
 pub use topology::Topology;
 
 /// Compiles and runs the README's code with the doctests, if the features that it uses are enabled.

@@ -258,7 +258,6 @@ fn unroutable_and_stateful_commands_are_refused_with_a_way_out() {
             ErrorKind::Unroutable,
             "client.node(name)",
         ),
-        (vec!["WATCH", "k"], ErrorKind::Stateful, "transaction"),
         (vec!["MULTI"], ErrorKind::Stateful, "transaction"),
         (vec!["SUBSCRIBE", "news"], ErrorKind::Stateful, "dedicated"),
         (vec!["SELECT", "1"], ErrorKind::Stateful, "dedicated"),
@@ -281,18 +280,25 @@ fn unroutable_and_stateful_commands_are_refused_with_a_way_out() {
 }
 
 #[test]
-fn redis_rs_transaction_function_is_refused_with_a_way_out() {
+fn watch_in_a_pipeline_or_on_a_node_is_refused_with_a_way_out() {
     let Some(servers) = Servers::start(2) else {
         return;
     };
     let mut client = client(&servers);
-    let result: RedisResult<i64> = redis::transaction(&mut client, &["k"], |_, _| Ok(Some(1)));
-    let error = result.unwrap_err();
-    assert_eq!(ErrorKind::of(&error), ErrorKind::Stateful);
-    assert!(
-        error.to_string().contains("client.transaction(keys, ..)"),
-        "{error}"
-    );
+    let mut watch = redis::pipe();
+    watch.cmd("WATCH").arg("k").get("k");
+    let mut node = client.node("node-0").unwrap();
+    for result in [
+        watch.exec(&mut client),
+        cmd("WATCH").arg("k").exec(&mut node),
+    ] {
+        let error = result.unwrap_err();
+        assert_eq!(ErrorKind::of(&error), ErrorKind::Stateful);
+        assert!(
+            error.to_string().contains("client.transaction(keys, ..)"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

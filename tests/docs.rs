@@ -12,7 +12,7 @@ use redis_sharding::partition::{
 };
 use redis_sharding::proxy::{DEFAULT_MEMORY_LIMIT, OutputLimit, REQUEST_BYTES_MAX};
 use redis_sharding::{
-    ERROR_KEYS_MAX, EVENT_BYTES_MAX, EVENTS_MAX, KEY_TEXT_MAX, NODES_MAX, NodeSpec,
+    ERROR_KEYS_MAX, EVENT_BYTES_MAX, EVENTS_MAX, KEY_TEXT_MAX, NODES_MAX, NodeSpec, RetryPolicy,
     SCRIPT_BYTES_MAX, SCRIPTS_MAX, TRANSACTION_ATTEMPTS_MAX, Topology, builder,
 };
 
@@ -63,6 +63,9 @@ fn stated_limits_are_the_constants_of_the_code() {
             "`Builder::response_timeout`",
             seconds(builder::DEFAULT_RESPONSE_TIMEOUT),
         ),
+        ("`Builder::blocking_timeout`", "none".into()),
+        ("`Builder::retry`", attempts()),
+        ("`RetryPolicy::with_backoff`", backoff()),
         (
             "`Builder::pool_size`",
             builder::DEFAULT_POOL_SIZE.to_string(),
@@ -119,6 +122,20 @@ fn stated_limits_are_the_constants_of_the_code() {
         .map(|row| (row[2], row[1].to_owned()))
         .collect();
     assert_eq!(stated, expected);
+}
+
+/// How often a request is sent by default.
+fn attempts() -> String {
+    assert_eq!(RetryPolicy::default(), RetryPolicy::READS);
+    "2, if its connection broke".into()
+}
+
+/// The pauses of a policy that waits.
+fn backoff() -> String {
+    let (min, max) = (Duration::from_millis(50), Duration::from_secs(1));
+    let policy = RetryPolicy::attempts(2);
+    assert_eq!(policy, policy.with_backoff(min, max));
+    format!("{} ms, doubled up to {}", min.as_millis(), seconds(max))
 }
 
 fn output_limit() -> String {

@@ -80,11 +80,17 @@ const REFUSED: [(&str, &str); 68] = [
 ];
 
 /// Names with a refused word that is a term of Redis, of redis-rs, of std or of the command table.
-const TERMS: [&str; 7] = [
+const TERMS: [&str; 12] = [
     // `redis::ConnectionLike`, `redis::PubSub`, `HashMap`.
     "get_db",
     "get_message",
     "get_mut",
+    // `redis::Client`.
+    "get_async_pubsub",
+    "get_connection",
+    "get_connection_manager",
+    "get_connection_with_timeout",
+    "get_multiplexed_async_connection",
     // Redis' channels of SSUBSCRIBE, and the way in which Jedis names its nodes.
     "Shard",
     "shard_channels",

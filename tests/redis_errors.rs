@@ -120,6 +120,7 @@ fn compare(what: &str, url: &str, request: &Cmd, happen: &dyn Fn()) -> ErrorKind
             // redis-rs' error for a refused password has no room for another.
             let inner = Error::of(ours);
             assert_eq!(inner.is_some(), kind != ErrorKind::Auth, "{what}");
+            assert!(inner.is_none_or(|inner| inner.keys() == [b"k"]), "{what}");
             assert!(
                 inner.is_none_or(|inner| inner.node() == Some("node-0")),
                 "{what}"
@@ -451,7 +452,12 @@ fn pipeline_without_a_reply_to_a_write_is_unknown_and_a_late_one_a_timeout() {
             assert!(!inner.is_retryable(), "{error}");
             let unknown = |status| status == PartStatus::Unknown;
             let parts = inner.parts();
-            assert!(pipeline.is_transaction() || parts.iter().any(|part| unknown(part.status)));
+            assert!(parts.iter().any(|part| unknown(part.status)), "{error}");
+            assert_eq!(
+                inner.keys().first(),
+                Some(&a.clone().into_bytes()),
+                "{error}"
+            );
         }
     }
 }

@@ -17,19 +17,22 @@ const FUNCTION_LINES_MAX: usize = 70;
 const FILE_LINES_MAX: usize = 500;
 
 /// Files of `sync` and `aio` that stand on floor 3: what a user holds. All others there are executors.
-const HANDLES: [&str; 12] = [
+const HANDLES: [&str; 13] = [
     "bb8",
     "build",
     "client",
+    "client_pubsub",
     "deadpool",
     "dedicated",
     "mod",
     "node",
+    "options",
     "pubsub",
     "r2d2",
     "scan",
     "subscriber",
     "transaction",
+    "watch",
 ];
 
 /// What may end the program, and why.
@@ -314,7 +317,7 @@ fn floor(path: &str) -> Option<u8> {
         "config" | "endpoint" | "observe" => Some(2),
         "aio" | "sync" if is_handle(path) => Some(3),
         "aio" | "sync" => Some(2),
-        "lib.rs" | "proxy/net" => Some(3),
+        "connect.rs" | "lib.rs" | "proxy/net" => Some(3),
         "fuzzing" | "testing" => None,
         other => panic!("{other} has no floor: say where it belongs"),
     }

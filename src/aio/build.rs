@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::aio::{Executor, ShardedClient, Shared, WriteCoalescing};
-use crate::config::Builder;
+use crate::config::{Builder, ClientConfig};
 use crate::endpoint::tls::Runtime;
 use crate::error::Error;
 
@@ -14,7 +14,13 @@ impl Builder {
     ///
     /// As for [`build`](Self::build).
     pub fn build_async(self) -> Result<ShardedClient, Error> {
-        let config = self.config(Runtime::Tokio)?;
+        Ok(ShardedClient::from_config(self.config(Runtime::Tokio)?))
+    }
+}
+
+impl ShardedClient {
+    /// A client of this description.
+    pub(crate) fn from_config(config: ClientConfig) -> Self {
         // As many users as connections are kept. The proxy allows more, as its clients must not queue for a
         // BLPOP connection.
         let users = config.settings.blocking_pool_size;
@@ -24,11 +30,12 @@ impl Builder {
             users,
             WriteCoalescing::Off,
         );
-        Ok(ShardedClient::from_shared(Shared {
-            router: config.router,
+        Self::from_shared(Shared {
+            router: Arc::new(config.router),
             executor,
             scripts: Arc::default(),
             db: config.db,
-        }))
+            identity: config.identity,
+        })
     }
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use redis::aio::ConnectionLike;
 use redis::{Cmd, IntoConnectionInfo, Pipeline, RedisFuture, RedisResult, ToRedisArgs, Value};
 
+use crate::aio::watch::Watch;
 use crate::aio::{Dedicated, Node, Scan, Shared, Subscriber};
 use crate::config::Builder;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::observe::ClientHealth;
 use crate::partition::NodeIndex;
 use crate::plan::ScanPosition;
-use crate::plan::{Explanation, KeyCheck, NodePing, ScriptStore, parse_one};
+use crate::plan::{Explanation, NodePing, ScriptStore, parse_one};
 use crate::topology::Topology;
 
 /// A client that spreads data over many Redis or Valkey servers, on tokio.
@@ -22,6 +23,9 @@ use crate::topology::Topology;
 /// is cheap to clone and may be shared by tasks: all of them send over one connection per node, which writes
 /// the requests of many tasks in one go. It connects when a node is first needed, and reconnects in the
 /// background when a connection breaks.
+///
+/// `redis::aio::transaction_async`, WATCH followed by `pipe().atomic()`, and CLIENT SETNAME work as through the
+/// [blocking client](crate::ShardedClient).
 ///
 /// The [module's documentation](crate::aio#dropped-futures) describes the effect of dropping a future.
 ///
@@ -48,7 +52,9 @@ use crate::topology::Topology;
 /// ```
 #[derive(Clone)]
 pub struct ShardedClient {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
+    /// The keys that this handle watches.
+    watch: Watch,
 }
 
 impl ShardedClient {
@@ -77,7 +83,13 @@ impl ShardedClient {
     pub(crate) fn from_shared(shared: Shared) -> Self {
         Self {
             shared: Arc::new(shared),
+            watch: Watch::default(),
         }
+    }
+
+    /// The shared state.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// The nodes and their placement: an immutable snapshot.
@@ -187,11 +199,11 @@ impl ShardedClient {
     /// [`Timeout`](crate::ErrorKind::Timeout) when no connection can be had.
     pub async fn dedicated(&self, keys: impl ToRedisArgs) -> Result<Dedicated, Error> {
         let keys = keys.to_redis_args();
-        let node = self
+        let (node, check) = self
             .shared
             .router
-            .common_owner(keys.iter().map(Vec::as_slice))?;
-        Dedicated::open(Arc::clone(&self.shared), node, KeyCheck::Owned).await
+            .dedicated_owner(keys.iter().map(Vec::as_slice))?;
+        Dedicated::open(Arc::clone(&self.shared), node, check).await
     }
 
     /// Runs an optimistic transaction over `keys`, which must live on one node: watches them and calls
@@ -273,7 +285,16 @@ impl fmt::Debug for ShardedClient {
 impl ConnectionLike for ShardedClient {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let reply = Error::redis_result(self.shared.request(cmd).await)?;
+            let router = &self.shared.router;
+            let complete = |error| router.with_keys(error, &cmd.get_packed_command());
+            let reply = match self.shared.request(cmd).await {
+                // WATCH is refused on shared connections, but this handle can have one of its own. Boxed, as
+                // it is rare and would be part of the future of every request.
+                Err(refusal) if refusal.kind() == ErrorKind::Stateful => {
+                    Box::pin(self.watch.handle(&self.shared, cmd, refusal)).await?
+                }
+                result => Error::redis_result(result, complete)?,
+            };
             Ok(if cmd.is_no_response() {
                 Value::Nil
             } else {
@@ -288,7 +309,10 @@ impl ConnectionLike for ShardedClient {
         offset: usize,
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
-        Box::pin(self.shared.pipeline(pipeline, offset, count))
+        match self.watch.is_active() && pipeline.is_transaction() {
+            true => Box::pin(self.watch.exec(&self.shared, pipeline, offset, count)),
+            false => Box::pin(self.shared.pipeline(pipeline, offset, count)),
+        }
     }
 
     fn get_db(&self) -> i64 {

@@ -15,12 +15,14 @@ use crate::error::Error;
 use crate::observe::Stopwatch;
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Attempt, Cause, DedicatedState, Exchange, Failure, KeyCheck, Operation, Request,
-    RequestOutcome, Selection, Step, parse_one,
+    Answers, Attempt, Cause, DedicatedState, Exchange, ExchangeStep, Failure, KeyCheck, Operation,
+    Request, RequestOutcome, Selection, Step, parse_one,
 };
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, CLIENT and other stateful commands work on
-/// it as they do on a connection of redis-rs. For SUBSCRIBE, use a [`Subscriber`](crate::aio::Subscriber).
+/// it as they do on a connection of redis-rs. For SUBSCRIBE, use a [`Subscriber`](crate::aio::Subscriber), or in
+/// RESP3 a command with `set_no_response(true)`, whose messages go to the
+/// [push sender](crate::Builder::push_sender).
 ///
 /// The connection is closed when the handle is dropped, and when one of its futures is dropped before it
 /// completes. It is never reconnected, as its state would be lost: after a failure every call returns an
@@ -29,7 +31,7 @@ use crate::plan::{
 /// A connection from [`ShardedClient::dedicated`](crate::aio::ShardedClient::dedicated) still checks keys: a
 /// command for a key that another node owns is refused with [`CrossNode`](crate::ErrorKind::CrossNode).
 pub struct Dedicated {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// The node's name, owned: the handle borrows nothing from a router.
     node_name: String,
     /// The connection. `None` once it has failed, and while a request is under way.
@@ -62,6 +64,16 @@ impl Dedicated {
         &self.node_name
     }
 
+    /// The node of the connection.
+    pub(super) fn node(&self) -> NodeIndex {
+        self.state.node()
+    }
+
+    /// False once the connection has failed.
+    pub(super) fn is_open(&self) -> bool {
+        self.lease.is_some()
+    }
+
     /// Ends the use. A connection whose state is unchanged goes back to the pool; any other is closed.
     pub(super) fn finish(self) {
         if let (true, Some(lease)) = (self.state.is_pristine(), self.lease) {
@@ -69,8 +81,27 @@ impl Dedicated {
         }
     }
 
+    /// Presents the credentials and the name of the client if they have changed, unless the user has taken the
+    /// state of the connection into his own hands.
+    async fn renew_login(&mut self) -> RedisResult<()> {
+        if !self.state.may_renew_login() {
+            return Ok(());
+        }
+        // Taken out for the duration: a connection that could not be renewed is closed.
+        let Some(lease) = self.lease.take() else {
+            return Ok(());
+        };
+        let deadline = self.shared.executor.deadline(BlockingTime::None);
+        let renewed = lease.renew(deadline).await;
+        let renewed = renewed.map_err(Failure::not_sent);
+        renewed.map_err(|failure| failure.without_answer(&self.node_name))?;
+        self.lease = Some(lease);
+        Ok(())
+    }
+
     /// Sends one packed command, once the state of the connection permits it, and records its effect.
     async fn send_command(&mut self, packed: &[u8]) -> RedisResult<Value> {
+        self.renew_login().await?;
         let args = &parse_one(packed)?;
         let shared = Arc::clone(&self.shared);
         let operation = self
@@ -81,6 +112,31 @@ impl Dedicated {
         Ok(reply)
     }
 
+    /// Sends one packed command that the caller expects no reply to: SUBSCRIBE and its kin in RESP3, which are
+    /// confirmed by push messages. Any other command is replied to all the same.
+    async fn send_without_reply(&mut self, packed: &[u8]) -> RedisResult<Value> {
+        let args = &parse_one(packed)?;
+        let shared = Arc::clone(&self.shared);
+        if !shared.router.is_answered_by_push(args) {
+            return self.send_command(packed).await.map(|_| Value::Nil);
+        }
+        let request = Request { packed, args };
+        let mut exchange = self.state.command_before_ping(&shared.router, request)?;
+        self.exchange(&mut exchange).await;
+        let answers = exchange.into_last().map(|(_, answers)| answers);
+        let mut answers = answers.unwrap_or_default();
+        if let Some(failure) = answers.failure {
+            return Err(failure.without_answer(self.node_name()).into());
+        }
+        match answers.values.pop() {
+            Some(refusal @ Value::ServerError(_)) => {
+                self.lease = None;
+                Ok(refusal)
+            }
+            _ => Ok(Value::Nil),
+        }
+    }
+
     /// Sends a packed pipeline and returns `count` of its replies, after the first `offset`.
     async fn send_pipeline(
         &mut self,
@@ -89,6 +145,7 @@ impl Dedicated {
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let selection = Selection::of(packed, offset, count)?;
+        self.renew_login().await?;
         let shared = Arc::clone(&self.shared);
         let operation = self
             .state
@@ -113,9 +170,9 @@ impl Dedicated {
 
     /// Sends all pending requests over this connection, which is closed if one of them fails.
     async fn exchange(&mut self, exchange: &mut Exchange) {
-        let limit = exchange.begin(Instant::now(), self.shared.executor.response_timeout());
-        let deadline = Deadline::start(limit);
-        while exchange.poll(Instant::now()) {
+        let deadline = self.shared.executor.begin(exchange);
+        // Nothing is sent again over a dedicated connection, so there is no pause to wait for.
+        while exchange.poll(Instant::now()) == ExchangeStep::Send {
             for node in exchange.nodes_mut() {
                 while let Some(attempt) = node.attempt() {
                     let answers = self.send(attempt, deadline).await;
@@ -169,12 +226,11 @@ impl fmt::Debug for Dedicated {
 impl ConnectionLike for Dedicated {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let reply = self.send_command(&cmd.get_packed_command()).await?;
-            Ok(if cmd.is_no_response() {
-                Value::Nil
-            } else {
-                reply
-            })
+            let packed = cmd.get_packed_command();
+            match cmd.is_no_response() {
+                true => self.send_without_reply(&packed).await,
+                false => self.send_command(&packed).await,
+            }
         })
     }
 

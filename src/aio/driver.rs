@@ -8,7 +8,7 @@
 //!
 //! A request whose deadline has passed fails but stays in flight, because its reply is still to be read and
 //! discarded. The connection is only closed if the server has sent nothing at all since such a request was
-//! submitted.
+//! submitted, for as long as requests of this client usually may take, and no request before it may take longer.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -19,6 +19,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use redis::Value;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
@@ -26,6 +27,7 @@ use crate::aio::multiplexed::{InFlight, OnLastHandle, ReplyProgress, SendQueue};
 use crate::aio::peek::Peek;
 use crate::config::DEFAULT_RESPONSE_TIMEOUT;
 use crate::config::PROBE_AFTER;
+use crate::endpoint::push::PushTarget;
 use crate::observe::NodeObserver;
 use crate::plan::{Cause, Failure};
 use crate::policy::IoFailure;
@@ -61,6 +63,8 @@ pub(super) struct Driver<S> {
     last_probe: Instant,
     /// When requests are taken from the queue.
     coalescing: WriteCoalescing,
+    /// Where push messages go, and the message that the connection is lost.
+    pushes: Option<PushTarget>,
     /// The yield under way while other tasks are given time to add requests.
     coalescing_yield: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Told how many bytes are sent and received.
@@ -112,9 +116,20 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             last_read: now,
             last_probe: now,
             coalescing,
+            pushes: None,
             coalescing_yield: None,
             observer,
         }
+    }
+
+    /// Sends push messages to `pushes`.
+    pub(super) fn with_pushes(mut self, pushes: Option<PushTarget>) -> Self {
+        if let Some(target) = pushes.clone() {
+            let handler = move |items: &[Value]| target.message(items);
+            self.decoder.on_push(Box::new(handler));
+        }
+        self.pushes = pushes;
+        self
     }
 
     /// Moves bytes in both directions until nothing can be done. Ready when the connection has ended, with
@@ -159,6 +174,10 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
                 Collected::More => {}
                 Collected::Nothing => return Poll::Pending,
                 Collected::Abandoned => {
+                    // With replies still due, its user has given it up after a failure.
+                    if self.in_flight.is_empty() {
+                        self.pushes = None;
+                    }
                     // TLS may hold back the last record that it has encrypted.
                     let _ = ready!(Pin::new(&mut self.stream).poll_flush(cx));
                     return Poll::Ready(Cause::Dropped("the client was dropped".into()));
@@ -276,6 +295,7 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
         let end = Instant::now() + DEFAULT_RESPONSE_TIMEOUT;
         for request in &mut self.in_flight {
             request.deadline.get_or_insert(end);
+            request.silent_from.get_or_insert(end);
         }
         let earliest = self.earliest.get_or_insert(end);
         *earliest = end.min(*earliest);
@@ -366,33 +386,15 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
     }
 
     /// Fails the requests whose deadline has passed. Their replies are still owed and are discarded when they
-    /// come, so the connection stays in step. If nothing has arrived since one of them was submitted, the
-    /// connection is closed.
+    /// come, so the connection stays in step. If the server is [silent](InFlight::silent_from), the connection
+    /// is closed.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
         loop {
             if self.timer_set {
                 ready!(self.timer.as_mut().poll(cx));
                 self.timer_set = false;
                 let now = Instant::now();
-                let mut silent = false;
-                self.earliest = None;
-                for request in &mut self.in_flight {
-                    if request.deadline.is_none_or(|end| end > now) {
-                        if request.responder.is_some() {
-                            let ends = self.earliest.into_iter().chain(request.deadline);
-                            self.earliest = ends.min();
-                        }
-                        continue;
-                    }
-                    // Any byte since then proves that the server is alive and only slow, as with a long
-                    // script.
-                    silent |= self.last_read < request.submitted_at;
-                    request.finish(Some(Failure {
-                        cause: Cause::no_reply(),
-                        sent: request.count,
-                    }));
-                }
-                if silent {
+                if self.expire(now) {
                     let text = "timed out: closed, as the server sent nothing in time";
                     return Poll::Ready(Cause::Dropped(IoFailure::timed_out(text)));
                 }
@@ -403,6 +405,37 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Driver<S> {
             self.timer.as_mut().reset(earliest.into());
             self.timer_set = true;
         }
+    }
+
+    /// Fails the requests whose deadline has passed, and sets `earliest`. Returns true if the server is silent.
+    fn expire(&mut self, now: Instant) -> bool {
+        let (mut is_silent, mut is_busy) = (false, false);
+        self.earliest = None;
+        for request in &mut self.in_flight {
+            let end = match request.deadline {
+                Some(end) if end <= now => {
+                    request.finish(Some(Failure {
+                        cause: Cause::no_reply(),
+                        sent: request.count,
+                    }));
+                    // Any byte since then proves that the server is alive and only slow. So may be a server
+                    // that works on an earlier request which may take longer, such as a long script.
+                    match request.silent_from {
+                        Some(end) if !is_busy && self.last_read < request.submitted_at => {
+                            is_silent |= end <= now;
+                            Some(end)
+                        }
+                        _ => continue,
+                    }
+                }
+                end => {
+                    is_busy = true;
+                    end
+                }
+            };
+            self.earliest = self.earliest.into_iter().chain(end).min();
+        }
+        is_silent
     }
 
     /// Closes the queue and fails all requests.
@@ -452,7 +485,19 @@ impl<S: AsyncRead + AsyncWrite + Peek + Unpin> Future for Driver<S> {
         self.queue.run.store(true, Ordering::Relaxed);
         let cause = ready!(self.poll_drive(cx));
         self.close(&cause);
+        self.report_lost();
         Poll::Ready(())
+    }
+}
+
+impl<S> Driver<S> {
+    /// Reports the loss of a connection that had been made, once, to the receiver of its push messages.
+    fn report_lost(&mut self) {
+        if let Some(pushes) = self.pushes.take()
+            && self.queue.is_established()
+        {
+            pushes.disconnected();
+        }
     }
 }
 
@@ -466,6 +511,7 @@ impl<S> Drop for Driver<S> {
             let text = "its runtime has ended";
             self.queue.close(&Cause::Dropped(text.into()));
         }
+        self.report_lost();
     }
 }
 

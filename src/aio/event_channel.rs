@@ -92,6 +92,11 @@ impl EventChannel {
         Poll::Ready(event)
     }
 
+    /// Wakes the reader, if it waits, so that it polls again.
+    pub(super) fn wake(&self) {
+        Self::wake_reader(self.state.lock());
+    }
+
     /// The next event, if one has arrived.
     #[cfg(feature = "proxy")]
     pub(super) fn try_receive(&self) -> Option<Event> {

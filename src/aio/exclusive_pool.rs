@@ -72,7 +72,7 @@ impl ExclusivePool {
             Ok(permit) => permit,
             Err(_) => self.wait_for_permit(deadline).await?,
         };
-        let connection = match self.reusable().await {
+        let connection = match self.reusable(deadline).await {
             Some(connection) => connection,
             None => self.connect(deadline).await?,
         };
@@ -120,14 +120,33 @@ impl ExclusivePool {
 
     /// Returns an idle connection that still works. One that has been idle for a while is checked first: if
     /// the runtime has not been polled since, the driver has not noticed that the server closed it.
-    async fn reusable(&self) -> Option<MultiplexedConnection> {
+    async fn reusable(&self, deadline: Deadline) -> Option<MultiplexedConnection> {
         while let Some((connection, since)) = self.take_idle() {
             if since.elapsed() < PROBE_AFTER || !connection.is_stale().await {
-                return Some(connection);
+                // One that cannot be renewed is closed; a new one shows why.
+                match self.renew(&connection, deadline).await {
+                    Ok(()) => return Some(connection),
+                    Err(_) => continue,
+                }
             }
             // A server that closed this one has probably closed the others, but each is checked for itself.
         }
         None
+    }
+
+    /// Presents the current credentials and the name of the client on a connection, if they have changed.
+    /// After an error the connection must not be used.
+    async fn renew(
+        &self,
+        connection: &MultiplexedConnection,
+        deadline: Deadline,
+    ) -> Result<(), ConnectError> {
+        if !self.connector.is_renewal_due(connection) {
+            return Ok(());
+        }
+        let limit = deadline.within(self.connector.timeout);
+        // Boxed, as it is rare and would be part of the future of every lease.
+        Box::pin(self.connector.renew(connection, limit)).await
     }
 
     /// Takes the most recently used connection that this runtime can rely on.
@@ -217,6 +236,13 @@ impl Lease {
         drop(idle);
         // After the lock, as above.
         drop(oldest);
+    }
+
+    /// Presents the current credentials and the name of the client, if they have changed. After an error the
+    /// connection must not be used.
+    pub(crate) async fn renew(&self, deadline: Deadline) -> Result<(), Cause> {
+        let renewed = self.pool.renew(&self.connection, deadline).await;
+        renewed.map_err(Cause::Connect)
     }
 
     /// Closes a connection that failed. If it broke, the idle ones are closed as well; after a mere timeout

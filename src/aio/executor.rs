@@ -22,17 +22,18 @@ use crate::endpoint::Endpoint;
 use crate::observe::{ClientHealth, NodeHealth, NodeObserver, PoolHealth, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, AttemptKind, Cause, Exchange, Failure, NodeExchange, NodeRequest, RequestOutcome,
-    ResendBudget,
+    Answers, AttemptKind, Cause, Exchange, ExchangeStep, Failure, NextAttempt, NodeExchange,
+    NodeRequest, RequestOutcome, Retries,
 };
+use crate::policy::RequestOptions;
 
-/// The connections to all nodes.
-#[derive(Debug)]
+/// The connections to all nodes. Clones share them.
+#[derive(Clone, Debug)]
 pub(crate) struct Executor {
     /// In node order: indexed by [`NodeIndex`].
-    nodes: Vec<NodeConnections>,
-    /// Maximum duration of a request that the server does not hold back.
-    response_timeout: Option<Duration>,
+    nodes: Arc<[NodeConnections]>,
+    /// How long requests may take, and when they are sent again.
+    pub(super) options: RequestOptions,
 }
 
 /// The connections to one node.
@@ -75,7 +76,7 @@ impl Executor {
         };
         Self {
             nodes: endpoints.into_iter().map(node).collect(),
-            response_timeout: settings.response_timeout,
+            options: settings.request_options(),
         }
     }
 
@@ -98,12 +99,12 @@ impl Executor {
 
     /// Maximum duration of a request that the server does not hold back.
     pub(crate) fn response_timeout(&self) -> Option<Duration> {
-        self.response_timeout
+        self.options.response_timeout
     }
 
     /// The deadline, from now, of a request that the server may hold back for `blocking`.
     pub(crate) fn deadline(&self, blocking: BlockingTime) -> Deadline {
-        Deadline::start(blocking.with_response(self.response_timeout))
+        Deadline::of_request(&self.options, blocking)
     }
 
     /// Sends one request to one node and returns its reply. `write` appends the request, and is called again
@@ -115,33 +116,56 @@ impl Executor {
         access: Access,
         blocking: BlockingTime,
     ) -> Result<Value, Failure> {
+        // The time for resending is part of the first deadline.
         let deadline = self.deadline(blocking);
         let node = &self.nodes[node.get()];
+        let mut retries = Retries::new(self.options.retry);
         node.observer.started(AttemptKind::First);
         let stopwatch = Stopwatch::since(blocking, deadline.start);
-        let result = node.call(write, access, blocking, deadline).await;
+        let result = loop {
+            let result = node.call(&write, blocking, deadline).await;
+            let Some(next) = retries.after_call(&result, access) else {
+                break result;
+            };
+            // Boxed, as its timer would enlarge the future of every request.
+            if !Box::pin(pause_before(next, retries, deadline)).await {
+                break result;
+            }
+            node.observer.resent();
+        };
         node.observer
             .finished(stopwatch, || RequestOutcome::of_reply(&result, access));
         result
     }
 
+    /// Starts the clock of an exchange.
+    pub(super) fn begin<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) -> Deadline {
+        let limit = exchange.begin(Instant::now(), &self.options, rand::random());
+        let usual = self.options.usual_limit(exchange.blocking_time());
+        Deadline::start(limit).with_usual(usual)
+    }
+
     /// Sends everything that is pending, until nothing is.
     pub(crate) async fn exchange<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) {
-        let limit = exchange.begin(Instant::now(), self.response_timeout);
-        let deadline = Deadline::start(limit);
+        let deadline = self.begin(exchange);
         let blocking = exchange.blocking_time();
         if let Some(first) = exchange.attempts().next() {
             let observer = &self.nodes[first.request.node.get()].observer;
             observer.fan_out(|| exchange.attempts().count());
         }
-        while exchange.poll(Instant::now()) {
-            match exchange.nodes_mut() {
-                // Spares the allocations of `join_all`.
-                [one] => self.exchange_with(one, blocking, deadline).await,
-                all => {
-                    let all = all.iter_mut();
-                    join_all(all.map(|one| self.exchange_with(one, blocking, deadline))).await;
-                }
+        loop {
+            match exchange.poll(Instant::now()) {
+                ExchangeStep::Send => match exchange.nodes_mut() {
+                    // Spares the allocations of `join_all`.
+                    [one] => self.exchange_with(one, blocking, deadline).await,
+                    all => {
+                        let all = all.iter_mut();
+                        join_all(all.map(|one| self.exchange_with(one, blocking, deadline))).await;
+                    }
+                },
+                // Boxed, as above.
+                ExchangeStep::Wait(pause) => Box::pin(tokio::time::sleep(pause)).await,
+                ExchangeStep::Done => return,
             }
         }
     }
@@ -168,8 +192,33 @@ impl Executor {
 
     /// Leases a connection to `node` that nobody else uses.
     pub(crate) async fn lease(&self, node: NodeIndex, deadline: Deadline) -> Result<Lease, Cause> {
-        self.nodes[node.get()].exclusive.lease(deadline).await
+        if deadline.is_zero() {
+            return Err(Cause::no_time_left());
+        }
+        let pool = &self.nodes[node.get()].exclusive;
+        let mut retries = Retries::new(self.options.retry);
+        loop {
+            let cause = match pool.lease(deadline).await {
+                Ok(lease) => return Ok(lease),
+                Err(cause) => cause,
+            };
+            match retries.after_connecting(&cause) {
+                Some(next) if pause_before(next, retries, deadline).await => {}
+                _ => return Err(cause),
+            }
+        }
     }
+}
+
+/// Sleeps until the next attempt. Returns false if there is no time for it.
+async fn pause_before(next: NextAttempt, retries: Retries, deadline: Deadline) -> bool {
+    let Some(delay) = retries.delay(next, deadline.remaining(), rand::random()) else {
+        return false;
+    };
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+    true
 }
 
 /// A connection to send one request on.
@@ -265,6 +314,28 @@ impl NodeConnections {
                 Box::pin(self.exclusive.lease(deadline)).await?,
             )),
         }
+    }
+
+    /// Sends one request, appended by `write`, and returns its reply.
+    async fn call(
+        &self,
+        write: impl FnOnce(&mut Vec<u8>),
+        blocking: BlockingTime,
+        deadline: Deadline,
+    ) -> Result<Value, Failure> {
+        if deadline.is_zero() {
+            return Err(Failure::not_sent(Cause::no_time_left()));
+        }
+        let acquired = self
+            .acquire(blocking, deadline)
+            .await
+            .map_err(Failure::not_sent)?;
+        let result = acquired.connection().call(write, deadline).await;
+        match &result {
+            Ok(_) => acquired.release(),
+            Err(failure) => acquired.discard(&failure.cause),
+        }
+        result
     }
 
     /// Sends one request and collects its replies.

@@ -25,11 +25,13 @@
 //! * `client`: [`ShardedClient`], a `redis::aio::ConnectionLike` over all nodes; `build`:
 //!   `Builder::build_async`; `bb8`, `deadpool`: a `ShardedClient` as the manager of a pool.
 //! * `node`: [`Node`], a `ConnectionLike` over one node.
+//! * `options`: handles with other timeouts and another retry policy.
 //! * `dedicated`: [`Dedicated`], a private connection for stateful commands; `transaction`: the loop of
-//!   WATCH, MULTI and EXEC on one.
+//!   WATCH, MULTI and EXEC on one; `watch`: WATCH through a client, whose connection is one.
 //! * `scan`: [`Scan`], the keys of all nodes as a stream.
 //! * `subscriber`: [`Subscriber`], channels and patterns of all nodes; `pub_sub_connection`: the connection
 //!   to one node and its task; `event_channel`: the bounded queue between those tasks and the subscriber.
+//! * `pubsub`: [`PubSub`], a subscriber with the methods of `redis::aio::PubSub`.
 //!
 //! Under the handles:
 //!
@@ -77,18 +79,22 @@ pub(crate) mod exclusive_pool;
 mod executor;
 pub(crate) mod multiplexed;
 mod node;
+mod options;
 pub(crate) mod peek;
 mod pub_sub_connection;
+mod pubsub;
 pub(crate) mod reconnecting;
 mod scan;
 mod shared;
 mod subscriber;
 mod tls;
 mod transaction;
+mod watch;
 
 pub use client::ShardedClient;
 pub use dedicated::Dedicated;
 pub use node::Node;
+pub use pubsub::{PubSub, PubSubSink, PubSubStream};
 pub use scan::Scan;
 pub use subscriber::Subscriber;
 

@@ -14,7 +14,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,14 @@ pub(crate) struct MultiplexedConnection {
     queue: Arc<SendQueue>,
     /// The driver's runtime if it is a current-thread one, which makes progress only inside `block_on`.
     driver_runtime: Option<Id>,
+    /// The version of the login that the connection has presented.
+    login: AtomicU64,
+    /// True while one request presents a newer login. The others do not wait for it.
+    is_renewing: AtomicBool,
 }
+
+/// The right to present a newer login on a connection; given back when dropped, also with its future.
+pub(crate) struct Renewal<'c>(&'c MultiplexedConnection);
 
 /// Where requests wait for the driver.
 #[derive(Default)]
@@ -102,10 +109,13 @@ pub(crate) struct InFlight {
     pub(crate) count: usize,
     /// Required kind of the last reply, for the connection to be usable afterwards.
     pub(crate) ending: ExpectedEnd,
-    /// When the request began. Silence of the server since then closes the connection at the deadline.
+    /// When the request began.
     pub(crate) submitted_at: Instant,
     /// When the sender is given an error. `None` waits for ever.
     pub(crate) deadline: Option<Instant>,
+    /// From then on the server counts as silent if it has sent nothing since `submitted_at`. Later than the
+    /// deadline for a sender in a hurry, who must not cost the others their connection.
+    pub(crate) silent_from: Option<Instant>,
     /// `None` once an error has been sent; replies that still come are discarded.
     pub(crate) responder: Option<Responder>,
 }
@@ -167,7 +177,26 @@ impl MultiplexedConnection {
         Self {
             queue,
             driver_runtime: home,
+            login: AtomicU64::new(0),
+            is_renewing: AtomicBool::new(false),
         }
+    }
+
+    /// The version of the login that the connection has presented.
+    #[inline]
+    pub(crate) fn login(&self) -> u64 {
+        self.login.load(Ordering::Relaxed)
+    }
+
+    /// Records that a login of this version was presented.
+    pub(crate) fn set_login(&self, version: u64) {
+        self.login.store(version, Ordering::Relaxed);
+    }
+
+    /// The right to present a newer login. `None` while another request does.
+    pub(crate) fn begin_renewal(&self) -> Option<Renewal<'_>> {
+        let is_taken = self.is_renewing.swap(true, Ordering::Acquire);
+        (!is_taken).then_some(Renewal(self))
     }
 
     /// Switches to [`OnLastHandle::Drain`], for shared connections: their requests are executed even if no
@@ -278,6 +307,12 @@ impl MultiplexedConnection {
     }
 }
 
+impl Drop for Renewal<'_> {
+    fn drop(&mut self) {
+        self.0.is_renewing.store(false, Ordering::Release);
+    }
+}
+
 impl Drop for MultiplexedConnection {
     /// Leaves the closing to the driver, which may still have to write or to drain.
     fn drop(&mut self) {
@@ -334,6 +369,7 @@ impl SendQueue {
             ending,
             submitted_at: deadline.start,
             deadline: deadline.end(),
+            silent_from: deadline.silent_from(),
             responder: Some(responder),
         });
         // Woken after the lock is released, as the driver's first step is to take it.
@@ -376,6 +412,11 @@ impl SendQueue {
                 return answer.try_recv().ok();
             }
         }
+    }
+
+    /// True once the handshake is done.
+    pub(crate) fn is_established(&self) -> bool {
+        self.state.lock().is_established
     }
 
     /// Why an established connection ended that somebody still had a handle of.

@@ -23,7 +23,7 @@ use crate::topology::NodeRef;
 /// [`id`](Self::id).
 #[derive(Clone)]
 pub struct Node {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     node: NodeRef,
 }
 
@@ -87,7 +87,9 @@ impl ConnectionLike for Node {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
             let reply = self.shared.request_at(self.locate()?, cmd).await;
-            let reply = Error::redis_result(reply)?;
+            let router = &self.shared.router;
+            let complete = |error| router.with_keys(error, &cmd.get_packed_command());
+            let reply = Error::redis_result(reply, complete)?;
             Ok(if cmd.is_no_response() {
                 Value::Nil
             } else {

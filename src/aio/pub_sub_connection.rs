@@ -361,7 +361,7 @@ impl Worker {
             Ok(attempt) => attempt,
             Err(down) => return End::Connection(ConnectionEnd::Down(down)),
         };
-        let opened = connector.open(connector.pub_sub_handshake()).await;
+        let opened = connector.open_pub_sub().await;
         let (stream, decoder) = match attempt.end(opened) {
             Ok(opened) => opened,
             Err(why) => return End::Connection(ConnectionEnd::NotMade(why)),

@@ -110,11 +110,24 @@ impl Connector {
         &self.endpoint.observer
     }
 
-    /// Opens a stream that the caller drives itself: connects, sends this handshake and checks its replies.
-    /// Returns the stream and a decoder with whatever has arrived behind those replies.
-    pub(crate) async fn open(
+    /// Opens a stream for commands that the caller drives itself: connects, sends the handshake and checks its
+    /// replies. Returns the stream and a decoder with whatever has arrived behind those replies.
+    #[cfg(feature = "proxy")]
+    pub(crate) async fn open(&self) -> Result<(Box<dyn Duplex>, ReplyDecoder), ConnectError> {
+        let (handshake, _) = self.endpoint.handshake()?;
+        self.open_with(&handshake).await
+    }
+
+    /// Opens a stream for subscriptions, as `open` does.
+    pub(crate) async fn open_pub_sub(
         &self,
-        handshake: Handshake,
+    ) -> Result<(Box<dyn Duplex>, ReplyDecoder), ConnectError> {
+        self.open_with(&self.endpoint.pub_sub_handshake()?).await
+    }
+
+    async fn open_with(
+        &self,
+        handshake: &Handshake,
     ) -> Result<(Box<dyn Duplex>, ReplyDecoder), ConnectError> {
         let open = async {
             let mut decoder = ReplyDecoder::new();
@@ -141,12 +154,6 @@ impl Connector {
             Ok(Err(error)) => Err(ConnectError::new(&self.address, &error)),
             Err(_) => Err(ConnectError::timed_out(&self.address)),
         }
-    }
-
-    /// The handshake of a connection for commands: protocol, password, database and name of the library, as
-    /// the URL asks for.
-    pub(crate) fn handshake(&self) -> Handshake {
-        Handshake::new(self.endpoint.info.redis_settings())
     }
 
     /// Connects a stream of whichever kind the address asks for.
@@ -178,11 +185,27 @@ impl Connector {
         shaken.map_err(|error| tls.handshake_error(&error))
     }
 
-    /// The handshake of a pub/sub connection, always in RESP2, where messages and confirmations have one
-    /// form: arrays.
-    pub(crate) fn pub_sub_handshake(&self) -> Handshake {
-        let settings = self.endpoint.info.redis_settings().clone();
-        Handshake::new(&settings.set_protocol(redis::ProtocolVersion::RESP2))
+    /// True if the credentials or the name of the client have changed since `connection` presented them.
+    #[inline]
+    pub(crate) fn is_renewal_due(&self, connection: &MultiplexedConnection) -> bool {
+        connection.login() != self.endpoint.login.version()
+    }
+
+    /// Presents the current credentials and the name of the client on a connection that exists, unless another
+    /// request is doing so. After an error the connection must not be used by further requests.
+    pub(crate) async fn renew(
+        &self,
+        connection: &MultiplexedConnection,
+        deadline: Deadline,
+    ) -> Result<(), ConnectError> {
+        let Some(_renewal) = connection.begin_renewal() else {
+            return Ok(());
+        };
+        let (renewal, login) = self.endpoint.renewal()?;
+        let presented = self.run_handshake(connection, &renewal, deadline).await;
+        presented.map_err(|error| ConnectError::new(&self.address, &error))?;
+        connection.set_login(login);
+        Ok(())
     }
 
     /// Makes a connection for commands of this pool, and spawns its driver. `closed` is called when the
@@ -192,11 +215,13 @@ impl Connector {
         pool: PoolKind,
         closed: impl FnOnce() + Send + 'static,
     ) -> Result<MultiplexedConnection, ConnectError> {
+        let (handshake, login) = self.endpoint.handshake()?;
         let deadline = Deadline::start(Some(self.timeout));
-        let connect = self.try_connect(deadline, closed);
+        let connect = self.try_connect(&handshake, deadline, closed);
         match tokio::time::timeout(self.timeout, connect).await {
             Ok(Ok(connection)) => {
                 connection.set_open(OpenConnection::new(&self.endpoint.observer, pool));
+                connection.set_login(login);
                 Ok(connection)
             }
             Ok(Err(error)) => Err(ConnectError::new(&self.address, &error)),
@@ -207,6 +232,7 @@ impl Connector {
     /// One attempt, without its time limit.
     async fn try_connect(
         &self,
+        handshake: &Handshake,
         deadline: Deadline,
         closed: impl FnOnce() + Send + 'static,
     ) -> RedisResult<MultiplexedConnection> {
@@ -219,27 +245,30 @@ impl Connector {
             ConnectionAddr::Unix(path) => self.drive(UnixStream::connect(path).await?, closed),
             _ => self.drive(self.connect_stream().await?, closed),
         };
-        let handshake = self.handshake();
-        if handshake.count() > 0 {
-            let answers: Answers = connection
-                .exchange(
-                    &handshake.packed(),
-                    handshake.count(),
-                    ExpectedEnd::Any,
-                    deadline,
-                )
-                .await;
-            if let Some(failure) = answers.failure {
-                let error = match failure.cause {
-                    Cause::Dropped(failure) => self.endpoint.handshake_broke(failure),
-                    Cause::Timeout(_) => io::ErrorKind::TimedOut.into(),
-                    other => io::Error::other(other.to_string()),
-                };
-                return Err(error.into());
-            }
-            handshake.check(&answers.values)?;
-        }
+        self.run_handshake(&connection, handshake, deadline).await?;
         Ok(connection)
+    }
+
+    /// Sends a handshake over a connection that has a driver, and checks its replies.
+    async fn run_handshake(
+        &self,
+        connection: &MultiplexedConnection,
+        handshake: &Handshake,
+        deadline: Deadline,
+    ) -> RedisResult<()> {
+        let (packed, count) = (handshake.packed(), handshake.count());
+        let answers: Answers = connection
+            .exchange(&packed, count, ExpectedEnd::Any, deadline)
+            .await;
+        if let Some(failure) = answers.failure {
+            let error = match failure.cause {
+                Cause::Dropped(failure) => self.endpoint.handshake_broke(failure),
+                Cause::Timeout(_) => io::ErrorKind::TimedOut.into(),
+                other => io::Error::other(other.to_string()),
+            };
+            return Err(error.into());
+        }
+        handshake.check(&answers.values)
     }
 
     /// Spawns the driver of `stream` on this runtime and returns the handle of the connection. `closed` is
@@ -250,7 +279,8 @@ impl Connector {
     {
         let queue = Arc::new(SendQueue::default());
         let observer = Arc::clone(self.observer());
-        let driver = Driver::new(stream, Arc::clone(&queue), self.coalescing, observer);
+        let driver = Driver::new(stream, Arc::clone(&queue), self.coalescing, observer)
+            .with_pushes(self.endpoint.pushes.clone());
         let (driven, backoff) = (Arc::clone(&queue), Arc::clone(&self.backoff));
         tokio::spawn(async move {
             driver.await;
@@ -303,11 +333,40 @@ impl ReconnectingConnection {
         self: &Arc<Self>,
         deadline: Deadline,
     ) -> Result<Arc<MultiplexedConnection>, Cause> {
-        if let Some(connection) = self.current() {
+        // The waiting is boxed, as it is rare and would be part of the future of every request.
+        let Some(connection) = self.current() else {
+            return Box::pin(self.wait_connected(deadline)).await;
+        };
+        match self.connector.is_renewal_due(&connection) {
+            false => Ok(connection),
+            true => Box::pin(self.renew(connection, deadline)).await,
+        }
+    }
+
+    /// Returns the connection once it has presented the current login, or a new one if it cannot.
+    async fn renew(
+        self: &Arc<Self>,
+        connection: Arc<MultiplexedConnection>,
+        deadline: Deadline,
+    ) -> Result<Arc<MultiplexedConnection>, Cause> {
+        let limit = deadline.within(self.connector.timeout);
+        if self.connector.renew(&connection, limit).await.is_ok() {
             return Ok(connection);
         }
-        // Boxed, as it is rare and would be part of the future of every request.
-        Box::pin(self.wait_connected(deadline)).await
+        {
+            // Refused, or broken: a new connection shows which, and its error is the one that the node's
+            // backoff keeps. Requests that were sent over this one still get their replies.
+            let _state = self.state.lock();
+            let current = self.current.load();
+            if current
+                .as_ref()
+                .is_some_and(|current| Arc::ptr_eq(current, &connection))
+            {
+                self.current.store(None);
+            }
+        }
+        drop(connection);
+        self.wait_connected(deadline).await
     }
 
     /// Waits until there is a connection, the node is known to be down, or the deadline has passed.

@@ -12,6 +12,7 @@ use redis::{Arg, Cmd, Pipeline, RedisResult, Value};
 use crate::aio::executor::Executor;
 use crate::aio::multiplexed::ReplyChannel;
 use crate::command::Args;
+use crate::endpoint::Identity;
 use crate::error::Error;
 use crate::observe::{ClientHealth, RequestSpan};
 use crate::partition::NodeIndex;
@@ -19,12 +20,13 @@ use crate::plan::{
     CommandOperation, NodePing, Operation, PipelineKind, PipelineOperation, Request, Router,
     ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
+use crate::policy::RequestOptions;
 
-/// State that all handles of a client share.
-#[derive(Debug)]
+/// State that all handles of a client share. Clones share everything but the options of requests.
+#[derive(Clone, Debug)]
 pub(crate) struct Shared {
     /// Where each command goes.
-    pub(crate) router: Router,
+    pub(crate) router: Arc<Router>,
     /// The connections.
     pub(crate) executor: Executor,
     /// Scripts seen so far, replaced as a whole when one is added. The proxy's threads share one cache, hence
@@ -32,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) scripts: Arc<RwLock<Arc<ScriptCache>>>,
     /// The database that all nodes use.
     pub(crate) db: i64,
+    /// The name of the client, which may change.
+    pub(crate) identity: Arc<Identity>,
 }
 
 impl ScriptStore for Shared {
@@ -45,6 +49,13 @@ impl ScriptStore for Shared {
 }
 
 impl Shared {
+    /// The same client for requests with other options.
+    pub(crate) fn with_options(&self, change: impl FnOnce(&mut RequestOptions)) -> Arc<Self> {
+        let mut shared = self.clone();
+        change(&mut shared.executor.options);
+        Arc::new(shared)
+    }
+
     /// Runs one command, routed by its keys.
     pub(crate) async fn request(&self, cmd: &Cmd) -> Result<Value, Error> {
         // Arguments are borrowed from the command if possible; packing it is left to the connection, which
@@ -68,6 +79,11 @@ impl Shared {
                 .call(node, write, routed.access, routed.blocking);
             let called = span.instrument(called).await;
             return span.end_command(routed.reply(&self.router, node, &args, called));
+        }
+        if routed.is_err()
+            && let Some(command) = self.router.name_command(&args)
+        {
+            return command.map(|command| self.identity.answer(command));
         }
         // Boxed, so that the future of every GET is not as large as that of a fan-out.
         let operation = async {
@@ -117,7 +133,9 @@ impl Shared {
             PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
         let span = RequestSpan::pipeline(&self.router, self.db, &selection, None);
         let replies = span.instrument(self.run(operation)).await;
-        let replies = replies.and_then(|replies| replies.whole(&self.router, packed, None));
+        let replies = replies
+            .map_err(|error| self.router.with_transaction(error, packed))
+            .and_then(|replies| replies.whole(&self.router, packed, None));
         Ok(selection.select(span.end(replies)?))
     }
 
@@ -133,6 +151,7 @@ impl Shared {
             PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
         let span = RequestSpan::pipeline(&self.router, self.db, &selection, None);
         let replies = span.instrument(self.run(operation)).await;
+        let replies = replies.map_err(|error| self.router.with_transaction(error, packed));
         Ok(span.end(replies)?.each(&self.router, packed))
     }
 
@@ -150,7 +169,9 @@ impl Shared {
         let operation = PipelineOperation::at_node(&self.router, self, node, packed, kind)?;
         let span = RequestSpan::pipeline(&self.router, self.db, &selection, Some(node));
         let replies = span.instrument(self.run(operation)).await;
-        let replies = replies.and_then(|replies| replies.whole(&self.router, packed, Some(node)));
+        let replies = replies
+            .map_err(|error| self.router.with_transaction(error, packed))
+            .and_then(|replies| replies.whole(&self.router, packed, Some(node)));
         Ok(selection.select(span.end(replies)?))
     }
 

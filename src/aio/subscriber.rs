@@ -201,8 +201,13 @@ impl Subscriber {
         self.events.try_receive()
     }
 
+    /// Where the connections put their events.
+    pub(super) fn events(&self) -> &Arc<EventChannel> {
+        &self.events
+    }
+
     /// Polls for an event, after making sure that the connections' tasks are polled.
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+    pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         poll_connections(&self.connections, &self.events, &mut self.watch, cx);
         self.events.poll_receive(cx)
     }

@@ -16,14 +16,18 @@ pub enum BlockingTime {
 }
 
 impl BlockingTime {
-    /// Returns the timeout of a request, when a reply that is not held back may take `response`. `None` means
-    /// no limit.
-    pub(crate) fn with_response(self, response: Option<Duration>) -> Option<Duration> {
+    /// Returns the timeout of a request, when a reply that is not held back may take `response`, and one that
+    /// is held back without end may take `forever`. `None` means no limit.
+    pub(crate) fn limit(
+        self,
+        response: Option<Duration>,
+        forever: Option<Duration>,
+    ) -> Option<Duration> {
         match self {
             Self::None => response,
             Self::AtMost(blocking) => response.map(|response| response.saturating_add(blocking)),
-            // However long the reply itself may take: the deadline would be counted from the sending.
-            Self::Forever => None,
+            // Not the response timeout as well: it would be counted from the sending.
+            Self::Forever => forever,
         }
     }
 

@@ -11,14 +11,16 @@ use redis::{ConnectionInfo, IntoConnectionInfo};
 
 use crate::command::{CommandTable, Declaration};
 use crate::config::{Settings, limits};
+use crate::endpoint::push::{PushSender, PushTarget};
 use crate::endpoint::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
-use crate::endpoint::{Endpoint, SocketOptions};
+use crate::endpoint::{Endpoint, Identity, LoginOptions, SocketOptions};
 use crate::error::Error;
 use crate::observe::{Listeners, NodeObserver};
 use crate::partition::NodeSpec;
 use crate::partition::password::{ADVICE, holds_password};
 use crate::partition::{Partitioner, Rendezvous, check_passwords};
-use crate::plan::{PartialReads, ReadsAs, Router, SplitWrites};
+use crate::plan::{HashTags, PartialReads, ReadsAs, Router, SplitWrites};
+use crate::policy::RetryPolicy;
 use crate::resp::Protocol;
 use crate::topology::{Topology, address};
 
@@ -26,6 +28,8 @@ pub use crate::config::settings::{
     CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, POOL_SIZE_MAX, TCP_KEEPALIVE_MAX, TIMEOUT_MAX,
 };
 pub use crate::plan::SCAN_COUNT_MAX;
+pub use crate::policy::{RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX};
+pub use crate::resp::CLIENT_NAME_BYTES_MAX;
 
 /// Describes a client. Nothing is contacted before the client's first command.
 ///
@@ -53,39 +57,27 @@ pub struct Builder {
     nodes: Vec<Result<NodeConfig, Error>>,
     /// For nodes without a password of their own.
     password: Option<String>,
+    /// Username, credentials that change, and the name of the client.
+    pub(super) login: LoginOptions,
     partitioner: Arc<dyn Partitioner>,
     /// Commands to be added to the table.
     commands: Vec<Declaration>,
     split_writes: SplitWrites,
     partial_reads: PartialReads,
     pub(super) missing_nodes: ReadsAs,
-    settings: Settings,
+    pub(super) hash_tags: HashTags,
+    pub(super) settings: Settings,
     tls: TlsOptions,
     /// Called with each event.
     pub(in crate::config) listeners: Listeners,
+    /// Where the push messages of all nodes go.
+    pub(super) push_sender: Option<Arc<dyn PushSender>>,
 }
 
 /// A node and how to reach it.
 struct NodeConfig {
     spec: NodeSpec,
     info: ConnectionInfo,
-}
-
-impl NodeConfig {
-    /// The user that connections to it authenticate as.
-    fn user(&self) -> String {
-        let user = self.info.redis_settings().username();
-        user.unwrap_or("default").to_owned()
-    }
-
-    /// Sets the password, unless the node has one.
-    fn set_password(&mut self, password: &str) {
-        let settings = self.info.redis_settings().clone();
-        if settings.password().is_none() {
-            let settings = settings.set_password(password);
-            self.info = self.info.clone().set_redis_settings(settings);
-        }
-    }
 }
 
 /// The default of [`Builder::connect_timeout`].
@@ -110,14 +102,18 @@ impl Builder {
         Self {
             nodes: Vec::new(),
             password: None,
+            login: LoginOptions::default(),
             partitioner: Arc::new(Rendezvous::new()),
             commands: Vec::new(),
             split_writes: SplitWrites::default(),
             partial_reads: PartialReads::default(),
             missing_nodes: ReadsAs::default(),
+            hash_tags: HashTags::default(),
             settings: Settings {
                 connect_timeout: DEFAULT_CONNECT_TIMEOUT,
                 response_timeout: Some(DEFAULT_RESPONSE_TIMEOUT),
+                blocking_timeout: None,
+                retry: RetryPolicy::default(),
                 pool_size: DEFAULT_POOL_SIZE,
                 blocking_pool_size: DEFAULT_BLOCKING_POOL_SIZE,
                 connections_per_node: DEFAULT_CONNECTIONS_PER_NODE,
@@ -127,6 +123,7 @@ impl Builder {
             },
             tls: TlsOptions::default(),
             listeners: Listeners::default(),
+            push_sender: None,
         }
     }
 
@@ -258,8 +255,9 @@ impl Builder {
     }
 
     /// Maximum duration of a request, from waiting for a connection to its last reply, however many nodes it
-    /// goes to; the timeout of a blocking command is added to it. At most [`TIMEOUT_MAX`]; `None` waits for
-    /// ever. Defaults to [`DEFAULT_RESPONSE_TIMEOUT`].
+    /// goes to; the timeout of a blocking command is added to it. A command that blocks without end, as BLPOP
+    /// with timeout 0, has [`blocking_timeout`](Self::blocking_timeout) instead. At most [`TIMEOUT_MAX`]; `None`
+    /// waits for ever. Defaults to [`DEFAULT_RESPONSE_TIMEOUT`].
     pub fn response_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.response_timeout = timeout.into();
         self
@@ -357,14 +355,15 @@ impl Builder {
     pub(crate) fn config(self, runtime: Runtime) -> Result<ClientConfig, Error> {
         self.settings.check()?;
         let mut nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;
-        if let Some(password) = &self.password {
-            nodes
-                .iter_mut()
-                .for_each(|node| node.set_password(password));
-        }
         // First: the errors that follow show names and addresses, which must not contain a password.
         check_specs(&nodes)?;
         check_addresses(&nodes)?;
+        let password = self.password.as_deref();
+        let identity = self.login.identity(password)?;
+        for node in &mut nodes {
+            let name = node.spec.name();
+            node.info = self.login.complete(name, &node.info, password)?;
+        }
         let db = common_db(&nodes)?;
         let mut commands = Cow::Borrowed(CommandTable::built_in());
         // The table is only copied if a command is declared.
@@ -372,7 +371,13 @@ impl Builder {
             let table = commands.into_owned().with(command);
             commands = Cow::Owned(table.map_err(|error| Error::config(error.to_string()))?);
         }
-        let users: BTreeSet<String> = nodes.iter().map(NodeConfig::user).collect();
+        let user = |node: &NodeConfig| {
+            let settings = node.info.redis_settings();
+            identity
+                .login(node.spec.name(), settings)
+                .username(settings)
+        };
+        let users: BTreeSet<String> = nodes.iter().map(user).collect();
         let (specs, infos): (Vec<_>, Vec<_>) =
             nodes.into_iter().map(|node| (node.spec, node.info)).unzip();
         let protocols: Vec<Protocol> = infos
@@ -382,11 +387,15 @@ impl Builder {
         let topology = Topology::new(specs, self.partitioner)?.with_endpoints(&infos)?;
         self.tls.check(topology.nodes())?;
         let endpoint = |(node, info): (&NodeSpec, ConnectionInfo)| {
+            let pushes = self.push_sender.as_ref();
+            let pushes = pushes.map(|sender| PushTarget::new(sender, node.name(), &info));
             Ok(Endpoint {
                 address: node.address().to_owned(),
                 tls: self.tls.for_node(node.name(), &info, runtime)?,
+                login: identity.login(node.name(), info.redis_settings()),
                 options: SocketOptions::new(self.settings.tcp_keepalive, info.tcp_settings()),
                 observer: NodeObserver::new(node.clone(), self.listeners.clone()),
+                pushes: pushes.transpose()?,
                 info,
             })
         };
@@ -401,10 +410,12 @@ impl Builder {
                 .with_partial_reads(self.partial_reads)
                 .with_missing_nodes(self.missing_nodes)
                 .with_protocols(protocols)
+                .with_hash_tags(self.hash_tags)
                 .with_users(users),
             endpoints,
             settings: self.settings,
             db,
+            identity,
         })
     }
 }
@@ -419,6 +430,8 @@ pub(crate) struct ClientConfig {
     pub(crate) settings: Settings,
     /// The database that all nodes use.
     pub(crate) db: i64,
+    /// What all connections present to the servers, as far as it may change.
+    pub(crate) identity: Arc<Identity>,
 }
 
 impl fmt::Debug for Builder {
@@ -435,6 +448,7 @@ impl fmt::Debug for Builder {
             .field("split_writes", &self.split_writes)
             .field("partial_reads", &self.partial_reads)
             .field("missing_nodes", &self.missing_nodes)
+            .field("hash_tags", &self.hash_tags)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }

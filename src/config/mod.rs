@@ -2,16 +2,22 @@
 //!
 //! * `builder`: [`Builder`], which collects and checks them, and [`ClientConfig`], the checked result, from
 //!   which `sync`, `aio` and `proxy` build their handles.
+//! * `login`: its setters for usernames, credentials and the name of the client.
 //! * `observe`: the setters for watching a client.
+//! * `push`: the receiver of RESP3 push messages.
 //! * `reads`: [`Builder::missing_nodes`].
+//! * `requests`: the setters about single requests, and the methods with which a handle overrides them.
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
 //! Nothing here knows an executor: `build`, `build_async` and `build_proxy` are defined beside what they
 //! build.
 
 pub mod builder;
+mod login;
 mod observe;
+mod push;
 mod reads;
+mod requests;
 mod settings;
 
 pub use builder::Builder;
@@ -19,4 +25,5 @@ pub use builder::Builder;
 pub(crate) use builder::ClientConfig;
 #[cfg(feature = "tokio-comp")]
 pub(crate) use builder::DEFAULT_RESPONSE_TIMEOUT;
+pub(crate) use requests::{bounded, with_request_options};
 pub(crate) use settings::{PROBE_AFTER, Settings, limits};

@@ -5,6 +5,9 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::policy::{
+    RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN, RequestOptions, RetryPolicy,
+};
 
 /// Idle time after which a connection is checked before it is used: has the server closed it? A write sent on
 /// a closed connection would have an unknown outcome.
@@ -26,6 +29,8 @@ pub const TCP_KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
 pub(crate) mod limits {
     use super::*;
 
+    pub(crate) const BLOCKING_TIMEOUT: Limit<Duration> =
+        Limit::new("blocking_timeout", INSTANT, TIMEOUT_MAX);
     pub(crate) const CLIENTS_MAX: Limit<usize> = Limit::new("max_clients", 1, CLIENTS_LIMIT_MAX);
     pub(crate) const CONNECTIONS_PER_NODE: Limit<usize> =
         Limit::new("connections_per_node", 1, CONNECTIONS_PER_NODE_MAX);
@@ -37,6 +42,10 @@ pub(crate) mod limits {
     pub(crate) const POOL_SIZE: Limit<usize> = Limit::new("pool_size", 1, POOL_SIZE_MAX);
     pub(crate) const RESPONSE_TIMEOUT: Limit<Duration> =
         Limit::new("response_timeout", INSTANT, TIMEOUT_MAX);
+    pub(crate) const RETRY_ATTEMPTS: Limit<u32> =
+        Limit::new("the number of attempts of retry", 1, RETRY_ATTEMPTS_MAX);
+    pub(crate) const RETRY_BACKOFF: Limit<Duration> =
+        Limit::new("the backoff of retry", RETRY_BACKOFF_MIN, RETRY_BACKOFF_MAX);
     pub(crate) const TCP_KEEPALIVE: Limit<Duration> =
         Limit::new("tcp_keepalive", Duration::from_secs(1), TCP_KEEPALIVE_MAX);
     pub(crate) const BLOCKING_POOL_SIZE: Limit<usize> =
@@ -84,6 +93,10 @@ pub(crate) struct Settings {
     pub(crate) connect_timeout: Duration,
     /// Maximum duration of a request. `None` is unlimited.
     pub(crate) response_timeout: Option<Duration>,
+    /// Maximum duration of a request without end. `None` is unlimited.
+    pub(crate) blocking_timeout: Option<Duration>,
+    /// When a request is sent again.
+    pub(crate) retry: RetryPolicy,
     /// Maximum number of connections to one node for requests that are served at once. Blocking client only.
     pub(crate) pool_size: usize,
     /// Maximum number of exclusive connections to one node.
@@ -99,11 +112,33 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// The options of requests of handles that have none of their own.
+    pub(crate) fn request_options(&self) -> RequestOptions {
+        RequestOptions {
+            response_timeout: self.response_timeout,
+            blocking_timeout: self.blocking_timeout,
+            retry: self.retry,
+            usual_timeout: self.response_timeout,
+        }
+    }
+
     /// Checks that every number is within its limits.
     pub(crate) fn check(&self) -> Result<(), Error> {
         limits::CONNECT_TIMEOUT.check(self.connect_timeout)?;
         if let Some(timeout) = self.response_timeout {
             limits::RESPONSE_TIMEOUT.check(timeout)?;
+        }
+        if let Some(timeout) = self.blocking_timeout {
+            limits::BLOCKING_TIMEOUT.check(timeout)?;
+        }
+        limits::RETRY_ATTEMPTS.check(self.retry.attempts_max())?;
+        let (min, max) = self.retry.backoff();
+        limits::RETRY_BACKOFF.check(min)?;
+        limits::RETRY_BACKOFF.check(max)?;
+        if min > max {
+            return Err(Error::config(format!(
+                "the backoff of retry begins with {min:?}, which is more than its longest pause, {max:?}"
+            )));
         }
         if let Some(idle) = self.tcp_keepalive {
             limits::TCP_KEEPALIVE.check(idle)?;

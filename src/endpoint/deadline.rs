@@ -5,6 +5,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::command::BlockingTime;
+use crate::policy::RequestOptions;
+
 /// An instant by which something must be done, kept as a start and a limit: the limit may be too long to be
 /// added to an [`Instant`].
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +16,9 @@ pub(crate) struct Deadline {
     pub(crate) start: Instant,
     /// Maximum duration. `None` is unlimited.
     limit: Option<Duration>,
+    /// Maximum duration that requests of the client have unless their handle has another; see
+    /// [`RequestOptions::usual_timeout`](crate::policy::RequestOptions).
+    usual: Option<Duration>,
 }
 
 impl Deadline {
@@ -21,7 +27,23 @@ impl Deadline {
         Self {
             start: Instant::now(),
             limit,
+            usual: limit,
         }
+    }
+
+    /// The deadline, from now, of a request that the server may hold back for `blocking`.
+    pub(crate) fn of_request(options: &RequestOptions, blocking: BlockingTime) -> Self {
+        Self::start(options.limit(blocking)).with_usual(options.usual_limit(blocking))
+    }
+
+    /// Sets the duration that the client's requests usually have. Defaults to that of this one.
+    pub(crate) fn with_usual(self, usual: Option<Duration>) -> Self {
+        Self { usual, ..self }
+    }
+
+    /// True if the request has no time at all, so that nothing of it may be sent.
+    pub(crate) fn is_zero(&self) -> bool {
+        self.limit == Some(Duration::ZERO)
     }
 
     /// Time left: zero after the end, `None` if there is no limit.
@@ -46,9 +68,17 @@ impl Deadline {
         Self::start(Some(self.remaining().map_or(limit, |left| left.min(limit))))
     }
 
-    /// The shorter of `limit` and the whole duration.
-    pub(crate) fn within_limit(&self, limit: Duration) -> Duration {
-        self.limit.map_or(limit, |all| all.min(limit))
+    /// The shorter of `limit` and the whole duration that requests usually have.
+    pub(crate) fn usual_within(&self, limit: Duration) -> Duration {
+        self.usual.map_or(limit, |all| all.min(limit))
+    }
+
+    /// The instant from which on a node that has sent nothing since the start counts as silent: the end of the
+    /// usual duration, or of this one if that is later. `None` if there is no such instant.
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) fn silent_from(&self) -> Option<Instant> {
+        let limit = self.limit?.max(self.usual?);
+        self.start.checked_add(limit)
     }
 
     /// True if the end was longer ago than `grace`.

@@ -3,29 +3,42 @@
 //! * [`Endpoint`]: everything needed to connect to one node; [`SocketOptions`]: keepalive and user timeout of
 //!   its sockets.
 //! * `tls`: the checked TLS settings of a node.
+//! * `login`: [`Login`], what a connection presents to its server, and `credentials`: the public types of those
+//!   that change.
 //! * `deadline`: [`Deadline`], the time limit of one request.
 //! * `node_backoff`: [`NodeBackoff`], the outcome of attempts to connect, shared by all connections to a
 //!   node.
+//! * `push`: [`PushSender`](push::PushSender), where the RESP3 push messages of a node's connections go.
 //!
 //! No connection is made here: `sync` and `aio` do that, each in its own way.
 
+mod credentials;
 mod deadline;
+mod login;
 mod node_backoff;
+pub(crate) mod push;
 pub(crate) mod tls;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::ConnectionInfo;
 use redis::io::tcp::TcpSettings;
+use redis::{ConnectionInfo, ProtocolVersion};
 use socket2::{SockRef, TcpKeepalive};
 
+pub use crate::endpoint::credentials::{
+    Credentials, CredentialsError, CredentialsProvider, RotatingCredentials,
+};
+
 pub(crate) use crate::endpoint::deadline::Deadline;
+pub(crate) use crate::endpoint::login::{Identity, Login, LoginOptions};
 pub(crate) use crate::endpoint::node_backoff::{ConnectAttempt, NodeBackoff};
+use crate::endpoint::push::PushTarget;
 use crate::endpoint::tls::Tls;
 use crate::observe::NodeObserver;
-use crate::policy::IoFailure;
+use crate::policy::{ConnectError, IoFailure};
+use crate::resp::Handshake;
 
 /// Number of keepalive probes without a reply after which the kernel gives a connection up. They are spread
 /// over one idle period, so that a dead node is detected after twice that period.
@@ -47,6 +60,10 @@ pub(crate) struct Endpoint {
     pub(crate) options: SocketOptions,
     /// Who is told what happens to the node.
     pub(crate) observer: Arc<NodeObserver>,
+    /// Username, password and name of the client, which may change.
+    pub(crate) login: Login,
+    /// Where push messages go. `None` drops them.
+    pub(crate) pushes: Option<PushTarget>,
 }
 
 /// Options that are set on a new TCP socket.
@@ -72,10 +89,30 @@ impl Endpoint {
         }
     }
 
+    /// The handshake of a new connection for commands, and the version of the login that it presents.
+    pub(crate) fn handshake(&self) -> Result<(Handshake, u64), ConnectError> {
+        self.login.handshake(self.info.redis_settings())
+    }
+
+    /// The handshake of a new pub/sub connection. Always in RESP2, where messages and confirmations have one
+    /// form: arrays.
+    pub(crate) fn pub_sub_handshake(&self) -> Result<Handshake, ConnectError> {
+        let settings = self.info.redis_settings().clone();
+        let settings = settings.set_protocol(ProtocolVersion::RESP2);
+        let (handshake, _) = self.login.handshake(&settings)?;
+        Ok(handshake)
+    }
+
+    /// The requests that bring a connection with an older login up to date, and the version of the login that
+    /// they present.
+    pub(crate) fn renewal(&self) -> Result<(Handshake, u64), ConnectError> {
+        self.login.renewal()
+    }
+
     /// A copy of this endpoint with another version of the protocol, for upstreams that must match the
     /// version of a proxy's client.
     #[cfg(feature = "proxy")]
-    pub(crate) fn speaking(&self, version: redis::ProtocolVersion) -> Self {
+    pub(crate) fn speaking(&self, version: ProtocolVersion) -> Self {
         let settings = self.info.redis_settings().clone().set_protocol(version);
         Self {
             info: self.info.clone().set_redis_settings(settings),

@@ -104,11 +104,15 @@ impl Error {
         Value::ServerError(self.server_reply().unwrap_or_else(own))
     }
 
-    /// The result of a command as redis-rs' traits return it: there an error reply is a reply.
-    pub(crate) fn redis_result(result: Result<Value, Self>) -> RedisResult<Value> {
+    /// The result of a command as redis-rs' traits return it: there an error reply is a reply. `complete` adds
+    /// what is known about any other error.
+    pub(crate) fn redis_result(
+        result: Result<Value, Self>,
+        complete: impl FnOnce(Self) -> Self,
+    ) -> RedisResult<Value> {
         result.or_else(|error| match error.server_reply() {
             Some(reply) => Ok(Value::ServerError(reply)),
-            None => Err(error.into()),
+            None => Err(complete(error).into()),
         })
     }
 

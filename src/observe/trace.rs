@@ -16,9 +16,7 @@
 use redis::Value;
 
 use crate::error::Error;
-use crate::observe::ClientEvent;
-use crate::partition::NodeSpec;
-use crate::plan::{Plan, RequestOutcome, RoutedCommand, Router, Selection};
+use crate::plan::{RoutedCommand, Router, Selection};
 
 /// The span of one request of the program, from its plan to its reply.
 #[derive(Clone, Debug)]
@@ -37,7 +35,9 @@ mod enabled {
 
     use super::*;
     use crate::error::ErrorKind;
-    use crate::partition::NodeIndex;
+    use crate::observe::ClientEvent;
+    use crate::partition::{NodeIndex, NodeSpec};
+    use crate::plan::{Plan, RequestOutcome};
 
     /// The target of all spans and events, for filters.
     macro_rules! target {

@@ -36,15 +36,29 @@ use crate::plan::operation::{CommandOperation, PipelineOperation, Request, Scrip
 use crate::plan::request::{PipelineSummary, check_each};
 use crate::plan::watch::{WatchState, exec_abort};
 use crate::plan::{Exchange, ExpectedEnd, PipelineKind, RoutedCommand, Router, TransactionState};
+#[cfg(feature = "tokio-comp")]
+use crate::resp::PING;
 use crate::resp::{DISCARD, UNWATCH};
 
 /// How the keys of requests over a dedicated connection are checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KeyCheck {
     /// Every key must live on the connection's node: connections opened for keys.
     Owned,
+    /// Every key must share its hash tag with this one, the first of those that the connection was opened for.
+    SharedTag(Box<[u8]>),
     /// Keys are not checked: connections opened for a node that the user named.
     None,
+}
+
+impl KeyCheck {
+    /// The key that all others must share a hash tag with, if they must.
+    pub(crate) fn first_key(&self) -> Option<&[u8]> {
+        match self {
+            Self::SharedTag(first) => Some(first),
+            Self::Owned | Self::None => None,
+        }
+    }
 }
 
 /// State of a connection to one node that one user holds.
@@ -79,13 +93,19 @@ impl DedicatedState {
     }
 
     /// How keys are checked on this connection.
-    pub(crate) fn keys(&self) -> KeyCheck {
-        self.keys
+    pub(crate) fn keys(&self) -> &KeyCheck {
+        &self.keys
     }
 
     /// True if the connection may be returned to its pool, once WATCH and MULTI are ended.
     pub(crate) fn is_pristine(&self) -> bool {
         self.is_pristine
+    }
+
+    /// True if the connection may be authenticated again and renamed: not inside a transaction, where that
+    /// would be refused, nor once its user has changed its state, which may be the user or the name.
+    pub(crate) fn may_renew_login(&self) -> bool {
+        self.is_pristine && self.transaction == TransactionState::Idle
     }
 
     /// Gets ready for subscriptions, after which the connection serves no other user.
@@ -169,6 +189,25 @@ impl DedicatedState {
         Ok(Exchange::new([request], routed.blocking, 1))
     }
 
+    /// Checks one command that RESP3 replies to with push messages, and puts a PING behind it, whose reply shows that
+    /// the node has done it. An error reply of the node stands in its place: the reply to the PING is then still due,
+    /// and the connection must be closed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`command`](Self::command).
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) fn command_before_ping(
+        &mut self,
+        router: &Router,
+        request: Request<'_>,
+    ) -> Result<Exchange, Error> {
+        let routed = self.check(router, request.args)?;
+        let packed = [request.packed, PING].concat();
+        let request = NodeRequest::pinned(self.node, packed, 1, ExpectedEnd::Any);
+        Ok(Exchange::new([request], routed.blocking, 1))
+    }
+
     /// Records the reply to one command: a WATCH with an error reply has failed.
     pub(crate) fn replied(&mut self, args: &[&[u8]], reply: &Value) {
         self.watch = self.watch.after(args, Ok(reply));
@@ -230,8 +269,10 @@ impl DedicatedState {
     /// Checks one command and records what sending it does to the connection.
     fn check(&mut self, router: &Router, args: &[&[u8]]) -> Result<RoutedCommand, Error> {
         self.is_pristine &= !router.alters_connection(args);
-        let checked = match self.keys {
-            KeyCheck::Owned => router.route_private(self.node, args),
+        let checked = match &self.keys {
+            keys @ (KeyCheck::Owned | KeyCheck::SharedTag(_)) => {
+                router.route_private(self.node, args, keys.first_key())
+            }
             KeyCheck::None => router.route_unchecked_private(self.node, args),
         };
         match checked {

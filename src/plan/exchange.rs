@@ -15,54 +15,43 @@
 //!  3                      ECHO                  b: a reply         any node may serve it; GET a1 has failed
 //! ```
 //!
-//! There are at most [`RESENDS_MAX`] + 1 waves for each node of the topology, and none begins after the
-//! [end](Exchange::end). Nothing here sleeps: a resend follows its failure at once, and the backoff of a node
-//! that is down is the connection's, not the request's.
+//! When nothing else is left to send, and the [`RetryPolicy`](crate::RetryPolicy) allows it, the exchange
+//! [waits](ExchangeStep::Wait) before the next wave: for a node that is down, or that has refused requests for
+//! the time being. A request that any node may serve goes to all other nodes before that.
+//!
+//! Each node is sent to at most as often as the policy says, and no wave begins after the
+//! [end](Exchange::end). Nothing here sleeps.
 
 use std::iter;
 use std::time::{Duration, Instant};
 
 use redis::Value;
 
-use crate::command::{Access, BlockingTime};
+use crate::command::BlockingTime;
 use crate::partition::NodeIndex;
 #[cfg(feature = "proxy")]
 use crate::plan::SharedByteMeter;
-use crate::plan::batch::{NodeRequest, ReplySlot};
+use crate::plan::batch::NodeRequest;
 use crate::plan::other_node::for_other_node;
-use crate::plan::{Answers, Cause, ExpectedEnd, Failure, RESENDS_MAX, ReplyBuffer, Resend};
+use crate::plan::{Answers, Cause, Failure, ReplyBuffer, Retries};
+use crate::policy::{RequestOptions, RetryPolicy};
 
-/// Counts the resends of one node's requests, up to [`RESENDS_MAX`].
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct ResendBudget {
-    used: usize,
-}
-
-impl ResendBudget {
-    /// Returns true if a single request without a reply is to be resent on a new connection after this
-    /// failure.
-    ///
-    /// For callers without an [`Exchange`]. Each call counts as one resend, whatever the result.
-    pub(crate) fn allows(&mut self, failure: &Failure, access: Access) -> bool {
-        self.after(failure, 0, &[ReplySlot::whole(0, access)]) != Resend::No
-    }
-
-    /// Decides from where on requests are resent on a new connection, when `answered` of them have replies.
-    ///
-    /// Each call counts, also one that decides against it: after [`Resend::No`] the failure is final anyway.
-    fn after(&mut self, failure: &Failure, answered: usize, slots: &[ReplySlot]) -> Resend {
-        if self.used == RESENDS_MAX {
-            return Resend::No;
-        }
-        self.used += 1;
-        failure.resend(answered, slots)
-    }
+/// What an executor does next with an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExchangeStep {
+    /// Send what is pending; all pending nodes may be sent to concurrently.
+    Send,
+    /// Wait this long, then poll again.
+    Wait(Duration),
+    /// Nothing more is to be sent.
+    Done,
 }
 
 /// Requests for several nodes, and the replies received so far.
 ///
 /// Used in this order: [`begin`](Self::begin) once; [`poll`](Self::poll), [`attempts`](Self::attempts) and
-/// [`handle`](Self::handle) in turns, until `poll` returns false; then [`parts`](Self::parts),
+/// [`handle`](Self::handle) in turns, until `poll` returns [`Done`](ExchangeStep::Done); then
+/// [`parts`](Self::parts),
 /// [`into_parts`](Self::into_parts) or [`into_last`](Self::into_last). An executor that serves each node by
 /// itself goes through [`nodes_mut`](Self::nodes_mut) instead, so that one node's second attempt need not
 /// wait for another's first.
@@ -76,17 +65,20 @@ pub(crate) struct Exchange<R = Vec<Value>> {
     end: Option<Instant>,
     /// Number of nodes in the topology; 1 when requests must not move to another node.
     node_count: usize,
-    /// Index into `nodes`: the failed requests before it were moved to another node already. Without it the
-    /// same request would be moved to the same next node after every wave.
-    unreachable_until: usize,
+    /// When requests are sent again.
+    retry: RetryPolicy,
+    /// A random number, for the jitter of pauses.
+    entropy: u64,
 }
 
 /// One node's requests, and the replies received so far over all attempts.
 ///
 /// ```text
-/// new ──▶ pending ──handle: all replies, or a final failure──▶ done
-///            ▲ │
-///            └─┘ handle: the connection broke, resending is safe
+/// new ──▶ pending ──handle: all replies, or a final failure──▶ over ──poll: any node may serve it──▶ moved
+///          ▲ ▲ │                                                                                       ▲
+///          │ └─┘ handle: the connection broke, resending is safe                                       │
+///          │   └──handle: may be resent after a pause──▶ paused ──poll: any node may serve it──────────┘
+///          └─────────────────poll: the pause is over───────┘
 /// ```
 #[derive(Debug)]
 pub(crate) struct NodeExchange<R> {
@@ -96,9 +88,23 @@ pub(crate) struct NodeExchange<R> {
     rest: Option<Box<(usize, NodeRequest)>>,
     /// Replies of all attempts: those of a resend are appended to those of the attempt before.
     answers: Answers<R>,
-    resends: ResendBudget,
-    /// True while an attempt is to be sent or has no result yet.
-    is_pending: bool,
+    retries: Retries,
+    state: State,
+}
+
+/// Whether there is something to send to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// An attempt is to be sent or has no result yet.
+    Pending,
+    /// Another attempt is to be made after a pause.
+    Paused,
+    /// Another attempt is to be made at this time.
+    Waiting(Instant),
+    /// The replies, or the failure, are final, unless another node may serve the requests.
+    Over,
+    /// Final: what other nodes may serve was moved to one, if there was something.
+    Moved,
 }
 
 /// The requests to send to one node now.
@@ -108,6 +114,8 @@ pub(crate) struct Attempt<'e> {
     /// True if the connection of the previous attempt broke: the other idle connections to the node are
     /// probably dead too.
     pub(crate) needs_new_connection: bool,
+    /// True if the node was sent these requests before.
+    is_resend: bool,
 }
 
 /// Why requests are sent to a node.
@@ -115,7 +123,7 @@ pub(crate) struct Attempt<'e> {
 pub(crate) enum AttemptKind {
     /// Their plan says so.
     First,
-    /// The connection of the first attempt broke.
+    /// The connection of the attempt before broke, or the node was down or refused them for the time being.
     Resend,
     /// Another node could not be reached.
     OtherNode,
@@ -124,7 +132,7 @@ pub(crate) enum AttemptKind {
 impl Attempt<'_> {
     /// Why the requests are sent.
     pub(crate) fn kind(&self) -> AttemptKind {
-        match (self.needs_new_connection, self.request.tried) {
+        match (self.is_resend, self.request.tried) {
             (true, _) => AttemptKind::Resend,
             (false, 0) => AttemptKind::First,
             (false, _) => AttemptKind::OtherNode,
@@ -145,7 +153,8 @@ impl<R: ReplyBuffer> Exchange<R> {
             blocking,
             end: None,
             node_count,
-            unreachable_until: 0,
+            retry: RetryPolicy::default(),
+            entropy: 0,
         }
     }
 
@@ -165,12 +174,20 @@ impl<R: ReplyBuffer> Exchange<R> {
         self.blocking = blocking.then(self.blocking);
     }
 
-    /// Starts the clock and returns the time that the exchange may take.
-    ///
-    /// `response` is the timeout of a reply that no server holds back. Returns `None` when there is no limit,
-    /// because `response` is `None` or a command blocks without a timeout.
-    pub(crate) fn begin(&mut self, now: Instant, response: Option<Duration>) -> Option<Duration> {
-        let limit = self.blocking.with_response(response);
+    /// Starts the clock and returns the time that the exchange may take; `None` when there is no limit.
+    /// `entropy` is a random number.
+    pub(crate) fn begin(
+        &mut self,
+        now: Instant,
+        options: &RequestOptions,
+        entropy: u64,
+    ) -> Option<Duration> {
+        self.retry = options.retry;
+        self.entropy = entropy;
+        for node in &mut self.nodes {
+            node.retries = Retries::new(options.retry);
+        }
+        let limit = options.limit(self.blocking);
         let left = self.end.map(|end| end.saturating_duration_since(now));
         let limit = match (limit, left) {
             // A later exchange of an operation has both: its own limit, and what is left of the first one's.
@@ -187,32 +204,72 @@ impl<R: ReplyBuffer> Exchange<R> {
         self.end
     }
 
-    /// Returns true if there are requests to send; all pending nodes may be sent to concurrently.
+    /// Returns what is to be done next.
     ///
     /// Moves the requests of unreachable nodes to other nodes once nothing else is pending. After the
-    /// deadline it gives up what is pending and returns false.
-    pub(crate) fn poll(&mut self, now: Instant) -> bool {
+    /// deadline it gives up what is pending.
+    pub(crate) fn poll(&mut self, now: Instant) -> ExchangeStep {
         // The caller has stopped waiting, and a write that is sent all the same would have an unknown
         // outcome.
         if self.end.is_some_and(|end| end <= now) {
             self.nodes.iter_mut().for_each(NodeExchange::expire);
-            return false;
+            return ExchangeStep::Done;
         }
-        if self.nodes.iter().any(|node| node.is_pending) {
-            return true;
+        for node in &mut self.nodes {
+            node.resume(now);
         }
+        if self.is_pending() || self.move_requests() {
+            return ExchangeStep::Send;
+        }
+        self.next_pause(now)
+    }
+
+    /// True if there is something to send now.
+    fn is_pending(&self) -> bool {
+        self.nodes.iter().any(|node| node.state == State::Pending)
+    }
+
+    /// Moves the requests of unreachable nodes to other nodes. Returns true if there were any.
+    fn move_requests(&mut self) -> bool {
         // Only now: while a node is pending, its resend may still succeed, and requests must not move before
         // that.
         let asked = self.nodes.len();
-        let failed = &self.nodes[self.unreachable_until..];
-        let more: Vec<NodeRequest> = failed
-            .iter()
-            .filter_map(|node| for_other_node(&node.request, &node.answers, self.node_count))
-            .collect();
-        // Requests that move again do so from the nodes added now, whose `tried` bounds them.
-        self.unreachable_until = asked;
-        self.nodes.extend(more.into_iter().map(NodeExchange::new));
+        let mut more = Vec::new();
+        for node in &mut self.nodes {
+            more.extend(node.leave(self.node_count));
+        }
+        let retries = Retries::new(self.retry);
+        self.nodes
+            .extend(more.into_iter().map(|request| NodeExchange {
+                retries,
+                ..NodeExchange::new(request)
+            }));
         self.nodes.len() > asked
+    }
+
+    /// Begins the pauses of nodes that have just failed, and returns the time until the first ends.
+    fn next_pause(&mut self, now: Instant) -> ExchangeStep {
+        let left = self.end.map(|end| end.saturating_duration_since(now));
+        let mut first: Option<Instant> = None;
+        for (node, turn) in self.nodes.iter_mut().zip((0..).step_by(7)) {
+            if node.state == State::Paused {
+                // Other bits for each node, or nodes that have failed together would be tried together.
+                let pause = node.retries.pause(left, self.entropy.rotate_left(turn));
+                match pause.and_then(|pause| now.checked_add(pause)) {
+                    Some(at) => node.state = State::Waiting(at),
+                    None => node.give_up(),
+                }
+            }
+            if let State::Waiting(at) = node.state {
+                first = Some(first.map_or(at, |first| first.min(at)));
+            }
+        }
+        match first {
+            Some(at) => ExchangeStep::Wait(at.saturating_duration_since(now)),
+            // Those that have just been given up may still move.
+            None if self.move_requests() => ExchangeStep::Send,
+            None => ExchangeStep::Done,
+        }
     }
 
     /// The requests of all nodes, to be completed before they are sent.
@@ -239,7 +296,10 @@ impl<R: ReplyBuffer> Exchange<R> {
         let answers = answers
             .into_iter()
             .chain(iter::repeat_with(Answers::default));
-        let pending = self.nodes.iter_mut().filter(|node| node.is_pending);
+        let pending = self
+            .nodes
+            .iter_mut()
+            .filter(|node| node.state == State::Pending);
         for (node, answers) in pending.zip(answers) {
             node.handle(answers);
         }
@@ -294,8 +354,8 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             request,
             rest: None,
             answers: Answers::default(),
-            resends: ResendBudget::default(),
-            is_pending: true,
+            retries: Retries::default(),
+            state: State::Pending,
         }
     }
 
@@ -310,59 +370,99 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             None => Attempt {
                 request: &self.request,
                 needs_new_connection: false,
+                is_resend: false,
             },
             Some(rest) => Attempt {
                 request: &rest.1,
-                needs_new_connection: true,
+                needs_new_connection: self.is_broken(),
+                is_resend: true,
             },
         };
-        self.is_pending.then_some(attempt)
+        (self.state == State::Pending).then_some(attempt)
     }
 
-    /// Gives up the pending attempt. A resend fails with the failure of the attempt before; a first attempt
-    /// fails with a timeout, as not sent.
+    /// True if the connection of the last attempt broke.
+    fn is_broken(&self) -> bool {
+        let failure = self.answers.failure.as_ref();
+        failure.is_some_and(|failure| matches!(failure.cause, Cause::Dropped(_)))
+    }
+
+    /// Gives up the attempt that is pending or waited for. A resend leaves the outcome of the attempt before; a
+    /// first attempt fails with a timeout, as not sent.
     fn expire(&mut self) {
-        if self.is_pending && self.rest.take().is_none() {
-            let late = Cause::Timeout("timed out: no time was left to send it".into());
-            self.answers = Answers::failed(Failure::not_sent(late));
+        if self.state == State::Pending && self.rest.is_none() {
+            self.answers = Answers::failed(Failure::not_sent(Cause::no_time_left()));
         }
-        self.is_pending = false;
+        if self.state != State::Moved {
+            self.give_up();
+        }
+    }
+
+    /// Makes no further attempt at this node.
+    fn give_up(&mut self) {
+        self.rest = None;
+        self.state = State::Over;
+    }
+
+    /// Begins the attempt that has been waited for, if it is time.
+    fn resume(&mut self, now: Instant) {
+        if let State::Waiting(at) = self.state
+            && at <= now
+        {
+            self.state = State::Pending;
+        }
+    }
+
+    /// The requests to move to another node, once: what is left of them here is final.
+    fn leave(&mut self, node_count: usize) -> Option<NodeRequest> {
+        match self.state {
+            State::Pending | State::Waiting(_) | State::Moved => return None,
+            // If some may only be served here, all of them stay: what has moved must not be repeated here.
+            State::Paused if !self.may_leave_whole() => return None,
+            State::Paused | State::Over => {}
+        }
+        let request = for_other_node(&self.request, &self.answers, node_count);
+        if request.is_some() || self.state == State::Over {
+            self.rest = None;
+            self.state = State::Moved;
+        }
+        request
+    }
+
+    /// True if any other node may serve all requests that have no reply.
+    fn may_leave_whole(&self) -> bool {
+        let answered = self.answers.values.count().min(self.request.slots.len());
+        self.request.slots[answered..]
+            .iter()
+            .all(|slot| slot.anywhere)
     }
 
     /// Records the result of the attempt, and decides whether there is another one.
     pub(crate) fn handle(&mut self, answers: Answers<R>) {
-        // The second attempt began with the first request that had no reply, so its replies continue those of
-        // the first.
+        // A later attempt began with the first request that is sent again, so its replies continue those
+        // before it.
         match self.rest.take() {
             None => self.answers = answers,
             Some(rest) => self.answers.append(rest.0, answers),
         }
-        self.is_pending = false;
-        let Some(failure) = &self.answers.failure else {
+        // With all requests and replies, not those of the attempt: `append` has counted the failure from the
+        // first request.
+        let Some(next) = self.retries.after(&self.request, &self.answers) else {
+            self.state = State::Over;
             return;
         };
-        // The meaning of a pinned request depends on the state of its connection (MULTI, WATCH, SELECT),
-        // which is gone.
-        if self.request.is_pinned {
-            return;
-        }
-        let answered = self.answers.values.count();
-        // Resending only the rest of a transaction would run its commands one by one, without MULTI.
-        if self.request.ending == ExpectedEnd::Exec && answered > 0 {
-            return;
-        }
-        // Against all slots, not those of the attempt: `append` has counted the failure from the first
-        // request.
-        if let Resend::From(first) = self.resends.after(failure, answered, &self.request.slots) {
-            self.rest = Some(Box::new((first, self.request.rest(first))));
-            self.is_pending = true;
-        }
+        self.rest = Some(Box::new((next.first, self.request.rest(next.first))));
+        self.state = match next.is_delayed {
+            true => State::Paused,
+            false => State::Pending,
+        };
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::batch::ReplySlot;
 
     #[test]
     fn node_exchange_is_at_most_twice_as_large_as_a_node_request() {
@@ -377,8 +477,8 @@ mod tests {
             NodeRequest::single(NodeIndex::new(0), b"*1\r\n$4\r\nPING\r\n".to_vec(), slot);
         let mut exchange: Exchange = Exchange::new([request], BlockingTime::None, 1);
         let now = Instant::now();
-        assert!(exchange.poll(now));
+        assert_eq!(exchange.poll(now), ExchangeStep::Send);
         exchange.handle(Vec::new());
-        assert!(!exchange.poll(now));
+        assert_eq!(exchange.poll(now), ExchangeStep::Done);
     }
 }

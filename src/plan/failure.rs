@@ -2,7 +2,8 @@
 //!
 //! * [`Answers`]: the replies of one node, and a [`Failure`] if there are fewer replies than requests.
 //! * [`Failure`]: a [`Cause`], and the number of requests that may have reached the node.
-//! * [`Resend`]: the decision after a failure.
+//!
+//! `retries` decides by them whether there is another attempt.
 //!
 //! A connection that breaks under five requests:
 //!
@@ -30,12 +31,6 @@ use crate::error::{Error, ErrorKind, Retry};
 use crate::plan::batch::ReplySlot;
 use crate::policy::{ConnectError, IoFailure, is_timeout};
 
-/// Maximum number of times that a request is resent after its connection broke, when resending is safe.
-///
-/// One is enough for a connection that the server or a middlebox closed while it was idle. A node that breaks
-/// new connections as well is not helped by more of them.
-pub(crate) const RESENDS_MAX: usize = 1;
-
 /// The replies of one node to its requests.
 ///
 /// The requests are numbered from 0 in the order in which they were sent. An executor sets `failure` whenever
@@ -57,8 +52,13 @@ pub(crate) trait ReplyBuffer: Default {
     fn keep(&mut self, count: usize);
     /// Appends replies that were received later.
     fn join(&mut self, more: Self);
+    /// The code of reply number `number` if it is an error.
+    fn error_code(&self, number: usize) -> Option<&[u8]>;
     /// Number of replies that are errors.
-    fn error_count(&self) -> usize;
+    fn error_count(&self) -> usize {
+        let is_error = |number: &usize| self.error_code(*number).is_some();
+        (0..self.count()).filter(is_error).count()
+    }
 }
 
 impl ReplyBuffer for Vec<Value> {
@@ -74,11 +74,11 @@ impl ReplyBuffer for Vec<Value> {
         self.extend(more);
     }
 
-    fn error_count(&self) -> usize {
-        let errors = self.iter();
-        errors
-            .filter(|value| matches!(value, Value::ServerError(_)))
-            .count()
+    fn error_code(&self, number: usize) -> Option<&[u8]> {
+        match self.get(number)? {
+            Value::ServerError(error) => Some(error.code().as_bytes()),
+            _ => None,
+        }
     }
 }
 
@@ -119,6 +119,11 @@ pub(crate) enum PoolUse {
 }
 
 impl Cause {
+    /// The deadline passed before the request was sent.
+    pub(crate) fn no_time_left() -> Self {
+        Self::Timeout("no time was left to send it".to_owned())
+    }
+
     /// No reply before the deadline.
     pub(crate) fn no_reply() -> Self {
         Self::Timeout("timed out: no reply in time".to_owned())
@@ -184,15 +189,6 @@ impl Cause {
     }
 }
 
-/// The decision after a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Resend {
-    /// Resend on a new connection, from the request of this number on.
-    From(usize),
-    /// Resend nothing: the failure is reported.
-    No,
-}
-
 impl<R: ReplyBuffer> Answers<R> {
     /// A failure without any reply.
     pub(crate) fn failed(failure: Failure) -> Self {
@@ -232,29 +228,17 @@ impl Failure {
         Self { cause, sent: 0 }
     }
 
-    /// Decides whether the requests without a reply may be resent to the same node, when `answered` requests
-    /// have replies.
-    ///
-    /// They may if each of them was not sent or is a read. Only a broken connection is worth a resend, since
-    /// a new one may work at once; a node that refuses connections is left to its backoff, and a timeout
-    /// leaves no time.
-    pub(crate) fn resend(&self, answered: usize, slots: &[ReplySlot]) -> Resend {
-        let Cause::Dropped(_) = self.cause else {
-            return Resend::No;
-        };
+    /// True if the requests without a reply may be resent, when `answered` requests have replies: each of them
+    /// was not sent or is a read.
+    pub(crate) fn may_resend_rest(&self, answered: usize, slots: &[ReplySlot]) -> bool {
         // What has a reply was sent, whatever the executor counted; `slots` bounds the slice.
         let sent = self.sent.clamp(answered, slots.len());
-        match slots[answered..sent]
+        slots[answered..sent]
             .iter()
             .all(|slot| slot.access == Access::Read)
-        {
-            true => Resend::From(answered),
-            false => Resend::No,
-        }
     }
 
-    /// True if request number `number` may be sent to another node: it was not sent to this one, or is a
-    /// read.
+    /// True if request number `number` may be sent again, or to another node: it was not sent, or is a read.
     pub(crate) fn may_send(&self, number: usize, access: Access) -> bool {
         number >= self.sent || access == Access::Read
     }
@@ -363,13 +347,13 @@ mod tests {
     #[test]
     fn resend_repeats_a_read_without_a_reply() {
         let slots = slots(&[Access::Write, Access::Read, Access::Read]);
-        assert_eq!(dropped(3).resend(1, &slots), Resend::From(1));
+        assert!(dropped(3).may_resend_rest(1, &slots));
     }
 
     #[test]
     fn resend_never_repeats_a_write_without_a_reply() {
         let slots = slots(&[Access::Read, Access::Write, Access::Read]);
-        assert_eq!(dropped(3).resend(0, &slots), Resend::No);
+        assert!(!dropped(3).may_resend_rest(0, &slots));
         assert_eq!(
             dropped(3).error("a", 1, Access::Write).kind(),
             ErrorKind::Unknown
@@ -379,24 +363,11 @@ mod tests {
     #[test]
     fn resend_sends_a_write_that_was_never_sent() {
         let slots = slots(&[Access::Write, Access::Write]);
-        assert_eq!(dropped(1).resend(1, &slots), Resend::From(1));
-        assert_eq!(dropped(0).resend(0, &slots), Resend::From(0));
+        assert!(dropped(1).may_resend_rest(1, &slots));
+        assert!(dropped(0).may_resend_rest(0, &slots));
         assert_eq!(
             dropped(0).error("a", 0, Access::Write).kind(),
             ErrorKind::NodeDown
-        );
-    }
-
-    #[test]
-    fn resend_never_repeats_a_read_that_timed_out() {
-        let failure = Failure {
-            cause: Cause::Timeout("late".into()),
-            sent: 1,
-        };
-        assert_eq!(failure.resend(0, &slots(&[Access::Read])), Resend::No);
-        assert_eq!(
-            failure.error("a", 0, Access::Read).kind(),
-            ErrorKind::Timeout
         );
     }
 

@@ -21,6 +21,7 @@
 //! * `router`: [`Router`], one snapshot of topology and command table; turns a request into a [`Plan`].
 //!   `owners` groups the keys of one request by node, `routed` adds to a plan the properties of its command,
 //!   `explain` prints it.
+//! * `hash_tags`: [`HashTags`], whether keys that share a node only by chance may be used together.
 //! * `refusal`, `lockout`: errors of requests that are refused before anything is sent.
 //! * `request`: packed pipelines, parsed and planned. `transaction`: MULTI ... EXEC, which must live on one
 //!   node.
@@ -28,10 +29,11 @@
 //! From a plan to replies:
 //!
 //! * `batch`: many commands as one request per node, and the replies back in the order of the commands.
-//! * `exchange`: requests in flight to several nodes. `failure`: the meaning of a missing reply, and when a
-//!   request may be resent. `other_node`: requests that the next node may serve instead. `partial`: replies
-//!   of the reachable nodes only. `missing`: reads answered as if their keys did not exist. `outcome`: how the
-//!   requests to one node ended, for those who count.
+//! * `exchange`: requests in flight to several nodes. `failure`: the meaning of a missing reply, and which
+//!   requests may be resent. `retries`: when there is another attempt. `other_node`: requests that the next
+//!   node may serve instead. `partial`: replies of the reachable nodes only. `missing`: reads answered as if
+//!   their keys did not exist. `outcome`: how the requests to one
+//!   node ended, for those who count.
 //! * `replies`: the results of the commands of a pipeline, and the error of one that broke.
 //! * `merge`: one reply made of the replies of several nodes.
 //! * `operation`: one command or pipeline under way, as a state machine.
@@ -39,7 +41,8 @@
 //! Requests with a state of their own:
 //!
 //! * `ping`: PING to every node, with each node's own outcome.
-//! * `dedicated`: a connection that one user holds. `watch`: EXEC after a failed WATCH. `attempts`: the
+//! * `dedicated`: a connection that one user holds. `watch`: EXEC after a failed WATCH. `handle_command`: WATCH
+//!   and CLIENT SETNAME through a client. `attempts`: the
 //!   number of attempts of an optimistic transaction.
 //! * `scripts`: keeps scripts and functions available on every node, as on a single server.
 //! * `scan`: SCAN over all nodes. `pubsub`: subscriptions, desired and confirmed.
@@ -56,6 +59,8 @@ mod dry_run;
 mod exchange;
 mod explain;
 mod failure;
+mod handle_command;
+mod hash_tags;
 mod lockout;
 mod merge;
 mod missing;
@@ -71,6 +76,7 @@ mod raw;
 mod refusal;
 mod replies;
 mod request;
+mod retries;
 mod routed;
 mod router;
 mod scan;
@@ -80,6 +86,7 @@ mod watch;
 
 pub use attempts::TRANSACTION_ATTEMPTS_MAX;
 pub use explain::Explanation;
+pub use hash_tags::HashTags;
 pub use missing::ReadsAs;
 pub use partial::PartialReads;
 pub use ping::NodePing;
@@ -93,8 +100,9 @@ pub(crate) use batch::{Batch, NodeRequest};
 pub(crate) use dedicated::{DedicatedState, KeyCheck};
 #[cfg(feature = "tokio-comp")]
 pub(crate) use exchange::NodeExchange;
-pub(crate) use exchange::{Attempt, AttemptKind, Exchange, ResendBudget};
-pub(crate) use failure::{Answers, Cause, Failure, PoolUse, RESENDS_MAX, ReplyBuffer, Resend};
+pub(crate) use exchange::{Attempt, AttemptKind, Exchange, ExchangeStep};
+pub(crate) use failure::{Answers, Cause, Failure, PoolUse, ReplyBuffer};
+pub(crate) use handle_command::{NameCommand, WatchCommand};
 pub(crate) use missing::Fallback;
 pub(crate) use operation::{
     CommandOperation, Operation, PipelineOperation, Request, ScriptStore, Selection, Step,
@@ -107,6 +115,7 @@ pub(crate) use raw::{
 };
 pub(crate) use replies::PipelineReplies;
 pub(crate) use request::{PipelineKind, parse_one};
+pub(crate) use retries::{NextAttempt, Retries};
 pub(crate) use routed::RoutedCommand;
 pub(crate) use scan::{ScanCursor, ScanState, ScanStep};
 pub(crate) use scripts::{
@@ -116,6 +125,7 @@ pub(crate) use scripts::{
 pub(crate) use transaction::{ExpectedEnd, PlannedTransaction};
 #[cfg(feature = "proxy")]
 pub(crate) use watch::is_watch;
+pub(crate) use watch::{exec_abort, watch_ended};
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use scripts::keys_of_script;

@@ -169,19 +169,56 @@ pub(super) fn refused(command: &CommandSpec) -> Error {
     )
 }
 
-/// Error for a command that changes the state of its connection, such as WATCH or SELECT, on a shared
-/// connection.
+/// Error for a command that changes the state of its connection, such as MULTI or SELECT, on a shared
+/// connection. The text ends with what to do instead.
 ///
 /// Other users of that connection would find themselves inside a transaction or in another database.
 pub(super) fn stateful(command: &CommandSpec) -> Error {
     Error::new(
         ErrorKind::Stateful,
         format!(
-            "{} changes the state of a connection, and this one is shared; use `client.transaction(keys, ..)` for \
-             WATCH and MULTI, or `client.dedicated(keys)` for a connection of your own",
-            typed_name(command)
+            "{} changes the state of a connection, or concerns only one, and this one is shared; {}",
+            typed_name(command),
+            instead_of_stateful(command.name()),
         ),
     )
+}
+
+/// What to do instead of a command that changes the state of a connection.
+fn instead_of_stateful(name: &str) -> &'static str {
+    match name {
+        "WATCH" | "UNWATCH" => {
+            "send it with `exec(&mut client)`, as a command of its own, or use `client.transaction(keys, ..)` or \
+             `client.dedicated(keys)`"
+        }
+        "DISCARD" | "EXEC" | "MULTI" => {
+            "use `redis::pipe().atomic()`, which sends MULTI and EXEC with its commands, \
+             `client.transaction(keys, ..)`, or `client.dedicated(keys)` for a connection of your own"
+        }
+        "AUTH" => {
+            "give the client its credentials with `Builder::username` and `Builder::password`, or with \
+             `Builder::credentials` if they change"
+        }
+        "HELLO" => {
+            "choose the protocol in the URLs of the nodes, such as `redis://host/?protocol=resp3`"
+        }
+        "SELECT" => {
+            "choose the database in the URLs of the nodes, such as `redis://host/1`, or use `client.dedicated(keys)`"
+        }
+        "CLIENT|GETNAME" | "CLIENT|SETNAME" => {
+            "send it through the client, as a command of its own: a client has one name for all its connections"
+        }
+        "CLIENT|SETINFO" => {
+            "give the name of the library with `RedisConnectionInfo::set_lib_name` of the node"
+        }
+        _ if name.ends_with("SUBSCRIBE") => {
+            "use `client.subscriber()` for all nodes, or `client.dedicated(keys)` for a connection of your own"
+        }
+        _ => {
+            "use `client.dedicated(key)?`, or `node.dedicated()?` of a node from `client.node(name)`, for a connection \
+             of your own"
+        }
+    }
 }
 
 impl Router {

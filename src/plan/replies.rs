@@ -270,6 +270,14 @@ impl PipelineReplies {
     }
 }
 
+/// The status of the keys of a command that failed with this error.
+fn status_of(error: &Error) -> PartStatus {
+    match error.kind() {
+        ErrorKind::Unknown => PartStatus::Unknown,
+        _ => PartStatus::Failed,
+    }
+}
+
 /// The commands of a packed pipeline, read again for the few that failed.
 struct Commands<'p> {
     packed: PackedCommands<'p>,
@@ -313,6 +321,23 @@ impl<'p> Commands<'p> {
 }
 
 impl Router {
+    /// Adds the only part of a pipeline to the error of a transaction that got no reply.
+    pub(crate) fn with_transaction(&self, error: Error, packed: &[u8]) -> Error {
+        let (Some(name), Some(_), []) = (error.node(), error.missing_reply(), error.parts()) else {
+            return error;
+        };
+        let mut commands = Commands::new(packed, 0);
+        let frames =
+            std::iter::from_fn(|| Some(commands.frame()).filter(|frame| !frame.is_empty()));
+        let keys = frames.flat_map(|frame| self.keys_of(frame)).collect();
+        let retry = match error.is_retryable() {
+            true => Retry::Safe,
+            false => Retry::Unsafe,
+        };
+        let part = PartOutcome::new(name, keys, status_of(&error), Some(error.to_string()));
+        error.with_parts(vec![part], retry)
+    }
+
     /// True if a packed command is a read.
     fn is_read(&self, frame: &[u8]) -> bool {
         let mut args = Args::new();
@@ -363,10 +388,7 @@ impl Router {
         if let (true, Some(name)) = (error.parts().is_empty(), error.node())
             && let Some(node) = self.topology().index_of(name)
         {
-            let status = match error.kind() {
-                ErrorKind::Unknown => PartStatus::Unknown,
-                _ => PartStatus::Failed,
-            };
+            let status = status_of(error);
             let reason = error.to_string();
             self.record(outcomes, node, status, self.keys_of(frame), Some(&reason));
         }

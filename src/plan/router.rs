@@ -34,7 +34,8 @@ use crate::plan::refusal::{
 use crate::plan::routed::{RoutedCommand, WaitScope};
 use crate::plan::scripts::wrong_key_count;
 use crate::plan::{
-    CacheSnapshot, Explanation, PartialReads, Plan, ReadsAs, ScanCursor, ScriptCache, Split,
+    CacheSnapshot, Explanation, HashTags, PartialReads, Plan, ReadsAs, ScanCursor, ScriptCache,
+    Split,
 };
 use crate::resp::Protocol;
 use crate::topology::{NodeRef, Topology};
@@ -52,6 +53,8 @@ pub struct Router {
     missing_nodes: ReadsAs,
     /// The protocol of the connections to each node, in node order. RESP2 for nodes that are not in it.
     protocols: Arc<[Protocol]>,
+    /// Whether keys that share a node only by chance may be used together.
+    pub(super) hash_tags: HashTags,
     /// The usernames with which the client authenticates to its nodes; see `lockout`.
     users: Arc<[String]>,
 }
@@ -84,6 +87,7 @@ impl Router {
             partial_reads: PartialReads::default(),
             missing_nodes: ReadsAs::default(),
             protocols: Arc::default(),
+            hash_tags: HashTags::default(),
             // The user of a connection that authenticates without a username, or not at all.
             users: Arc::from(["default".to_owned()]),
         }
@@ -327,16 +331,18 @@ impl Router {
     /// Routes one command over a dedicated connection to `node`, checking that all its keys live there.
     ///
     /// Commands that change the state of the connection are allowed. So are commands without keys, such as
-    /// PING and MULTI, and those that would otherwise go to all nodes.
+    /// PING and MULTI, and those that would otherwise go to all nodes. `first` is the key that the others must
+    /// share a hash tag with, if they must.
     ///
     /// # Errors
     ///
-    /// [`CrossNode`](ErrorKind::CrossNode) for a key of another node, [`Unroutable`](ErrorKind::Unroutable)
+    /// [`CrossNode`](ErrorKind::CrossNode) for a key of another node or without a common hash tag, [`Unroutable`](ErrorKind::Unroutable)
     /// for an unknown command, [`Stateful`](ErrorKind::Stateful) for commands that take over the connection.
     pub(crate) fn route_private(
         &self,
         node: NodeIndex,
         args: &[&[u8]],
+        first: Option<&[u8]>,
     ) -> Result<RoutedCommand, Error> {
         let command = self.lookup(args)?;
         let at = self.keys(command, args)?;
@@ -348,6 +354,11 @@ impl Router {
         }
         for &at in &at.patterns {
             self.check_pattern(command, args[at as usize], node)?;
+        }
+        if let Some(first) = first {
+            for &at in at.keys.iter().chain(&at.patterns) {
+                self.check_tag("this connection", first, args[at as usize], node)?;
+            }
         }
         if command.route() == Route::Refused {
             return Err(refused(command).at_node(self.name(node)));
@@ -405,7 +416,9 @@ impl Router {
             let owner = self.owner(key)?;
             match first {
                 None => first = Some((key, owner)),
-                Some((_, node)) if node == owner => {}
+                Some((other, node)) if node == owner => {
+                    self.check_tag("the request", other, key, node)?;
+                }
                 Some((other, node)) => {
                     return Err(self.cross_node("the request", (other, node), (key, owner)));
                 }
@@ -435,6 +448,12 @@ impl Router {
         }
     }
 
+    /// Looks `args` up in the command table, without an error for those that are not there.
+    #[inline]
+    pub(super) fn lookup_row(&self, args: &[&[u8]]) -> Lookup<'_> {
+        self.commands.lookup(args)
+    }
+
     /// Plans a command that cannot be split: all its keys, and the keys made of its patterns, must live on
     /// one node.
     ///
@@ -446,7 +465,7 @@ impl Router {
     /// [`CrossNode`](ErrorKind::CrossNode) when the keys live on different nodes,
     /// [`Unroutable`](ErrorKind::Unroutable) when there are none, or when the text of a script does not show
     /// which ones it touches.
-    fn owner_of_all(
+    pub(super) fn owner_of_all(
         &self,
         command: &CommandSpec,
         args: &[&[u8]],
@@ -472,9 +491,12 @@ impl Router {
             if owner != node {
                 return Err(self.cross_node(command.name(), (first, node), (key, owner)));
             }
+            self.check_tag(command.name(), first, key, node)?;
         }
         for &at in &at.patterns {
-            self.check_pattern(command, args[at as usize], node)?;
+            let pattern = args[at as usize];
+            self.check_pattern(command, pattern, node)?;
+            self.check_tag(command.name(), first, pattern, node)?;
         }
         Ok(Plan::One(node))
     }
@@ -530,7 +552,8 @@ impl Router {
     /// # Errors
     ///
     /// [`Redis`](ErrorKind::Redis) when the arguments are not whole keys with their values,
-    /// [`CrossNode`](ErrorKind::CrossNode) for a write when [`SplitWrites::Refused`] is set.
+    /// [`CrossNode`](ErrorKind::CrossNode) for a write when [`SplitWrites::Refused`] is set and its keys live
+    /// on several nodes, or share no hash tag although they must.
     fn split(
         &self,
         command: &CommandSpec,
@@ -549,10 +572,16 @@ impl Router {
         // Looking for a second owner first spares the common case, one node, all allocations. A key without
         // an owner counts as a second one here, and is reported below.
         let first = self.owner(args[head])?;
+        let is_whole =
+            command.access() == Access::Write && self.split_writes == SplitWrites::Refused;
         let Some(other) = keys().find(|key| self.topology.locate(key) != Some(first)) else {
+            if is_whole {
+                keys()
+                    .try_for_each(|key| self.check_tag(command.name(), args[head], key, first))?;
+            }
             return Ok(Plan::One(first));
         };
-        if command.access() == Access::Write && self.split_writes == SplitWrites::Refused {
+        if is_whole {
             return Err(self.cross_node(
                 command.name(),
                 (args[head], first),

@@ -118,7 +118,9 @@ impl PlannedTransaction {
         // own text says nothing about the keys made of it.
         for &position in &at.patterns {
             let node = self.owner()?;
-            router.check_pattern(command, args[position as usize], node)?;
+            let pattern = args[position as usize];
+            router.check_pattern(command, pattern, node)?;
+            self.add_key(router, pattern)?;
         }
         Ok(())
     }
@@ -148,7 +150,8 @@ impl PlannedTransaction {
     ///
     /// # Errors
     ///
-    /// [`CrossNode`](ErrorKind::CrossNode) when it lives on another node than the keys before.
+    /// [`CrossNode`](ErrorKind::CrossNode) when it lives on another node than the keys before, or shares no hash
+    /// tag with them although it must.
     pub(crate) fn add_key(&mut self, router: &Router, key: &[u8]) -> Result<(), Error> {
         let owner = router.owner(key)?;
         match &self.owner {
@@ -156,7 +159,9 @@ impl PlannedTransaction {
                 self.owner = Some((owner, key.to_vec()));
                 Ok(())
             }
-            Some((node, _)) if *node == owner => Ok(()),
+            Some((node, first)) if *node == owner => {
+                router.check_tag("the transaction", first, key, owner)
+            }
             Some((node, first)) => Err(Error::new(
                 ErrorKind::CrossNode,
                 format!(

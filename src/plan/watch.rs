@@ -103,9 +103,21 @@ impl WatchState {
 /// The error returned instead of the reply to EXEC: EXECABORT, which programs treat as a transaction that did
 /// not take place.
 pub(crate) fn exec_abort() -> Error {
-    const TEXT: &str = "Transaction discarded because an earlier WATCH failed, so its keys are not watched; WATCH them again";
-    let error = server_error("EXECABORT", TEXT);
-    Error::new(ErrorKind::Redis, format!("EXECABORT: {TEXT}"))
+    aborted(
+        "Transaction discarded because an earlier WATCH failed, so its keys are not watched; WATCH them again",
+    )
+}
+
+/// The error of a transaction whose WATCH a clone of the client has ended, by EXEC or UNWATCH.
+pub(crate) fn watch_ended() -> Error {
+    aborted(
+        "Transaction discarded because a clone of this client has ended its WATCH; WATCH the keys again",
+    )
+}
+
+fn aborted(text: &'static str) -> Error {
+    let error = server_error("EXECABORT", text);
+    Error::new(ErrorKind::Redis, format!("EXECABORT: {text}"))
         .caused_by(std::sync::Arc::new(error.into()))
 }
 

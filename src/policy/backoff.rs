@@ -306,10 +306,19 @@ impl Outage {
 /// Pause after `failures` failures in a row: [`BACKOFF_MIN`], doubled with each, at most [`BACKOFF_MAX`], of
 /// which between half and all, by `jitter`.
 pub(crate) fn pause(failures: u32, jitter: f64) -> Duration {
-    BACKOFF_MIN
-        // The shift stops where the maximum has long been reached, before it overflows.
-        .saturating_mul(1 << failures.saturating_sub(1).min(16))
-        .min(BACKOFF_MAX)
+    pause_between((BACKOFF_MIN, BACKOFF_MAX), failures, jitter)
+}
+
+/// Pause after `failures` failures in a row: `min`, doubled with each, at most `max`, of which between half
+/// and all, by `jitter`.
+pub(crate) fn pause_between(
+    (min, max): (Duration, Duration),
+    failures: u32,
+    jitter: f64,
+) -> Duration {
+    // The shift stops where the maximum has long been reached, before it overflows.
+    min.saturating_mul(1 << failures.saturating_sub(1).min(24))
+        .min(max)
         .mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
 }
 

@@ -60,6 +60,14 @@ impl ConnectError {
         })
     }
 
+    /// True if another attempt may succeed after a while, though nobody changes a setting.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Auth(_) | Self::FailedBefore => false,
+            Self::Unreachable(_) => true,
+        }
+    }
+
     /// The attempt took longer than its limit.
     pub(crate) fn timed_out(address: &str) -> Self {
         Self::Unreachable(IoFailure {
@@ -155,12 +163,13 @@ impl fmt::Display for ConnectError {
 
 /// The kind of the error for a connection that broke, as redis-rs has it.
 ///
-/// A reply that cannot be read, or a TLS record, makes this side close the connection: redis-rs' error for it
-/// is no I/O error, but asks for a new connection all the same.
+/// A reply or a TLS record that cannot be read makes this side close the connection: redis-rs' error for it is
+/// no I/O error, but asks for a new connection all the same.
 pub(crate) fn kind_of_broken(error: &io::Error) -> io::ErrorKind {
     match error.kind() {
         io::ErrorKind::WriteZero => io::ErrorKind::BrokenPipe,
-        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+        // The last is that of a TLS library.
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
             io::ErrorKind::ConnectionAborted
         }
         kind => kind,

@@ -2,15 +2,25 @@
 //!
 //! * `backoff`: [`Backoff`], the pauses between attempts to connect to a node that could not be reached.
 //! * `connect_error`: [`ConnectError`], why there is no connection, as the backoff remembers it.
+//! * `options`: [`RequestOptions`], how long a request of one handle may take.
+//! * `retry`: [`RetryPolicy`], how often a request may be sent again, and the pauses between.
 //!
 //! Time and randomness are arguments; nothing here reads a clock, sleeps or connects.
 
 mod backoff;
 mod connect_error;
+mod options;
+mod retry;
+
+pub use retry::{RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX, RetryPolicy};
 
 pub use backoff::NodeState;
 
-pub(crate) use backoff::{Admission, AttemptId, BACKOFF_MAX, Backoff, Down, Recovery, pause};
 #[cfg(feature = "tokio-comp")]
-pub(crate) use backoff::{BACKOFF_MIN, OVERDUE_SLACK};
+pub(crate) use backoff::OVERDUE_SLACK;
+pub(crate) use backoff::{
+    Admission, AttemptId, BACKOFF_MAX, BACKOFF_MIN, Backoff, Down, Recovery, pause, pause_between,
+};
 pub(crate) use connect_error::{CertificateRefused, ConnectError, IoFailure, is_timeout};
+pub(crate) use options::RequestOptions;
+pub(crate) use retry::RETRY_BACKOFF_MIN;

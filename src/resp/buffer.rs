@@ -1,7 +1,7 @@
 //! A buffer of received bytes, and the replies in it: [`ReplyDecoder`].
 //!
 //! For callers that read what is there and go on: `next_reply` returns `None`, and `next_frame` returns
-//! `Incomplete`, until a whole reply has arrived. Pushes are skipped. See the [module](super) for a reply
+//! `Incomplete`, until a whole reply has arrived. Pushes are skipped, or handed to a [`PushHandler`]. See the [module](super) for a reply
 //! that is split over reads.
 
 use std::io;
@@ -9,7 +9,7 @@ use std::io;
 use redis::Value;
 
 use crate::resp::FrameScanner;
-use crate::resp::{self, Slice};
+use crate::resp::{self, Input, Slice};
 
 /// Initial size of the buffer, in bytes.
 const BYTES: usize = 16 * 1024;
@@ -20,6 +20,9 @@ const BYTES_KEPT: usize = 1 << 20;
 
 /// Maximum number of bytes by which the buffer grows at once.
 const CHUNK_MAX: usize = 1 << 20;
+
+/// Takes the items of each push message, kind first, in the order of their arrival.
+pub(crate) type PushHandler = Box<dyn Fn(&[Value]) + Send + Sync>;
 
 /// Received bytes, and how far they have been decoded.
 ///
@@ -37,6 +40,40 @@ pub(crate) struct ReplyDecoder {
     partial: Option<FrameSkip>,
     /// Set while a reply that is too large is dropped as it arrives.
     passing: Option<FrameScanner>,
+    /// Where push messages go; without it they are skipped.
+    on_push: Option<PushHandler>,
+}
+
+/// Bytes that are there, and where push messages among them go.
+struct Received<'b> {
+    bytes: Slice<'b>,
+    on_push: Option<&'b PushHandler>,
+}
+
+impl Input for Received<'_> {
+    #[inline]
+    fn buffered(&self) -> &[u8] {
+        self.bytes.buffered()
+    }
+
+    #[inline]
+    fn consume(&mut self, count: usize) {
+        self.bytes.consume(count);
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
+        self.bytes.fill()
+    }
+
+    fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()> {
+        self.bytes.read_exact(into)
+    }
+
+    fn push_message(&mut self, items: &[Value]) {
+        if let Some(on_push) = self.on_push {
+            on_push(items);
+        }
+    }
 }
 
 /// A reply that has not arrived entirely: how far it was scanned.
@@ -68,7 +105,14 @@ impl ReplyDecoder {
             end: 0,
             partial: None,
             passing: None,
+            on_push: None,
         }
+    }
+
+    /// Hands push messages to `handler`, which is called while replies are taken and must not block.
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) fn on_push(&mut self, handler: PushHandler) {
+        self.on_push = Some(handler);
     }
 
     /// Returns the spare part of the buffer, to read into; makes room first if little is left. Never empty.
@@ -102,7 +146,7 @@ impl ReplyDecoder {
         self.end += count;
     }
 
-    /// Decodes the next whole reply. Returns `None` if none has arrived. Push messages are skipped.
+    /// Decodes the next whole reply. Returns `None` if none has arrived. Push messages are no replies.
     ///
     /// # Errors
     ///
@@ -122,10 +166,13 @@ impl ReplyDecoder {
             {
                 return Ok(None);
             }
-            let mut slice = Slice(arrived);
-            match resp::read_next(&mut slice) {
+            let mut received = Received {
+                bytes: Slice(arrived),
+                on_push: self.on_push.as_ref(),
+            };
+            match resp::read_next(&mut received) {
                 Ok(value) => {
-                    self.start = self.end - slice.0.len();
+                    self.start = self.end - received.bytes.0.len();
                     self.partial = None;
                     if value.is_some() {
                         return Ok(value);
@@ -190,11 +237,11 @@ impl ReplyDecoder {
                     if !skip.is_complete(arrived)? {
                         // Includes the announced length of a bulk string, so a large value is dropped from
                         // its first bytes on.
-                        if skip.scanner.scanned() <= keep {
+                        let is_push = arrived[0] == b'>';
+                        if skip.scanner.scanned() <= keep || is_push && self.on_push.is_some() {
                             return Ok(RawFrame::Incomplete);
                         }
                         // A push is no reply, so no request may be told that its reply was too large.
-                        let is_push = arrived[0] == b'>';
                         self.start += skip.at;
                         // The scanner goes on in the bytes to come: where the reply ends must be known to
                         // find the next one.
@@ -210,9 +257,14 @@ impl ReplyDecoder {
             self.partial = None;
             let start = self.start;
             self.start += length;
-            // Otherwise a push message, which is skipped.
             if self.buffer[start] != b'>' {
                 return Ok(RawFrame::Complete(&self.buffer[start..start + length]));
+            }
+            if self.on_push.is_some() {
+                resp::read_next(&mut Received {
+                    bytes: Slice(&self.buffer[start..start + length]),
+                    on_push: self.on_push.as_ref(),
+                })?;
             }
         }
     }
@@ -274,6 +326,61 @@ mod tests {
         assert_eq!(whole.len(), 8);
         for piece in 1..bytes.len() {
             assert_eq!(feed(bytes, piece).unwrap(), whole, "in pieces of {piece}");
+        }
+    }
+
+    #[cfg(feature = "tokio-comp")]
+    #[test]
+    fn reply_decoder_hands_over_each_push_message_once_and_in_order() {
+        use std::sync::{Arc, Mutex};
+
+        // The longest reply of those below; messages may be longer.
+        const KEEP: usize = 5;
+        let bytes: &[u8] =
+            b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n+OK\r\n>1\r\n+a\r\n>1\r\n+b\r\n:1\r\n\
+            >1\r\n$30\r\n012345678901234567890123456789\r\n:2\r\n";
+        let long = || Value::BulkString(b"012345678901234567890123456789".to_vec());
+        let push = |items: Vec<Value>| format!("push {items:?}");
+        let invalidate = Value::BulkString(b"invalidate".to_vec());
+        let keys = Value::Array(vec![Value::BulkString(b"k".to_vec())]);
+        let expected = [
+            push(vec![invalidate, keys]),
+            "reply".into(),
+            push(vec![Value::SimpleString("a".into())]),
+            push(vec![Value::SimpleString("b".into())]),
+            "reply".into(),
+            push(vec![long()]),
+            "reply".into(),
+        ];
+        for (as_frames, piece) in [false, true]
+            .into_iter()
+            .flat_map(|as_frames| (1..=bytes.len()).map(move |piece| (as_frames, piece)))
+        {
+            let log = Arc::new(Mutex::new(Vec::new()));
+            let fed = feed_to(bytes, piece, |decoder| {
+                if decoder.on_push.is_none() {
+                    let log = Arc::clone(&log);
+                    decoder.on_push(Box::new(move |items| {
+                        log.lock().unwrap().push(push(items.to_vec()));
+                    }));
+                }
+                loop {
+                    let is_reply = match as_frames {
+                        true => match decoder.next_frame(KEEP)? {
+                            RawFrame::Incomplete => false,
+                            RawFrame::Complete(_) => true,
+                            RawFrame::TooLarge => panic!("no reply is that large"),
+                        },
+                        false => decoder.next_reply()?.is_some(),
+                    };
+                    if !is_reply {
+                        return Ok(());
+                    }
+                    log.lock().unwrap().push("reply".into());
+                }
+            });
+            fed.unwrap();
+            assert_eq!(*log.lock().unwrap(), expected, "in pieces of {piece}");
         }
     }
 

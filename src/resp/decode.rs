@@ -40,6 +40,8 @@ pub(crate) trait Input {
     fn fill(&mut self) -> io::Result<()>;
     /// Reads exactly as many bytes as `into` has, buffered ones first.
     fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()>;
+    /// Takes a push message that was read, kind first: it is no reply. Dropped unless the input has a use for it.
+    fn push_message(&mut self, _items: &[Value]) {}
 }
 
 /// Bytes that are there, with none to come: asking for more is the error
@@ -70,7 +72,8 @@ impl Input for Slice<'_> {
     }
 }
 
-/// Reads `count` replies and appends them to `replies`. Push messages are skipped.
+/// Reads `count` replies and appends them to `replies`. Push messages go to
+/// [`Input::push_message`].
 ///
 /// # Errors
 ///
@@ -90,12 +93,12 @@ pub(crate) fn read_all(
     Ok(())
 }
 
-/// Reads one reply, or skips one push message and returns `None`.
+/// Reads one reply, or one push message and returns `None`.
 pub(crate) fn read_next(input: &mut impl Input) -> io::Result<Option<Value>> {
     value(input, 0)
 }
 
-/// Reads one reply. Push messages before it are skipped.
+/// Reads one reply. Push messages before it go to [`Input::push_message`].
 pub(crate) fn read(input: &mut impl Input) -> io::Result<Value> {
     loop {
         if let Some(value) = value(input, 0)? {
@@ -111,13 +114,15 @@ pub(crate) fn read_message(input: &mut impl Input) -> io::Result<Value> {
         [b'>', ..] => {
             let count = some_length(&input.buffered()[1..length])?;
             input.consume(length + 2);
-            items(input, count, 0).map(Value::Array)
+            let items = items(input, count, 0)?;
+            input.push_message(&items);
+            Ok(Value::Array(items))
         }
         _ => read(input),
     }
 }
 
-/// Reads one value. Returns `None` for a push message, which is skipped.
+/// Reads one value. Returns `None` for a push message.
 #[inline]
 fn value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> {
     match ready(input.buffered()) {
@@ -267,8 +272,8 @@ fn any_value(input: &mut impl Input, depth: usize) -> io::Result<Option<Value>> 
         b'>' => {
             let count = some_length(rest)?;
             input.consume(length + 2);
-            // Decoded only to find its end.
-            items(input, count, depth)?;
+            let items = items(input, count, depth)?;
+            input.push_message(&items);
             return Ok(None);
         }
         b'%' | b'|' => {

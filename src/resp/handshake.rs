@@ -4,21 +4,44 @@
 //! All requests are written at once, so a handshake takes one round trip:
 //!
 //! ```text
-//! RESP2:  AUTH [user] password     SELECT db    CLIENT SETINFO LIB-NAME    CLIENT SETINFO LIB-VER
-//! RESP3:  HELLO 3 [AUTH user pw]   SELECT db    CLIENT SETINFO LIB-NAME    CLIENT SETINFO LIB-VER
-//!         only with a password     only if      refused by servers before 7.2, which is ignored
-//!         (RESP2)                  not zero
+//! RESP2:  AUTH [user] password     SELECT db   CLIENT SETNAME   CLIENT SETINFO LIB-NAME, LIB-VER
+//! RESP3:  HELLO 3 [AUTH user pw]   SELECT db   CLIENT SETNAME   CLIENT SETINFO LIB-NAME, LIB-VER
+//!         only with a password     only if     only with        refused by servers before 7.2, which is
+//!         (RESP2)                  not zero    a name           ignored
 //! ```
+//!
+//! A connection whose password or name is out of date gets a renewal: AUTH, CLIENT SETNAME, or both.
+
+use std::fmt;
 
 use redis::{
     Cmd, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisError, RedisResult, Value, cmd,
 };
 
-/// The requests of a new connection, in their order.
-#[derive(Debug)]
+/// The largest size of a client's name in bytes.
+pub const CLIENT_NAME_BYTES_MAX: usize = 1024;
+
+/// The rule of [`is_client_name`], for errors.
+pub(crate) const CLIENT_NAME_RULE: &str =
+    "the name of a client is printable ASCII without spaces, at most 1024 bytes";
+
+/// True for a name that servers accept: printable ASCII without spaces. The empty name removes a name.
+pub(crate) fn is_client_name(name: &[u8]) -> bool {
+    name.len() <= CLIENT_NAME_BYTES_MAX && name.iter().all(u8::is_ascii_graphic)
+}
+
+/// The first requests of a new connection, or the renewal of one, in their order.
 pub(crate) struct Handshake {
-    /// Never empty.
     commands: Vec<(Cmd, OnRefusal)>,
+}
+
+/// Without the requests, as one of them holds the password.
+impl fmt::Debug for Handshake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handshake")
+            .field("count", &self.count())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Meaning of an error in reply to a command of the handshake.
@@ -31,10 +54,21 @@ enum OnRefusal {
 }
 
 impl Handshake {
-    /// Creates the handshake for these connection settings.
-    pub(crate) fn new(info: &RedisConnectionInfo) -> Self {
+    /// Creates the handshake for these connection settings, with the name of the client; empty for none.
+    pub(crate) fn new(info: &RedisConnectionInfo, client_name: &str) -> Self {
         Self {
-            commands: commands(info),
+            commands: commands(info, client_name),
+        }
+    }
+
+    /// Creates the requests that change the user (a username, if any, and a password) and the name of a
+    /// connection that exists.
+    pub(crate) fn renewal(user: Option<(Option<&str>, &str)>, client_name: Option<&str>) -> Self {
+        let auth = user.map(|(username, password)| auth(username, password));
+        let name = client_name.map(set_name);
+        let commands = auth.into_iter().chain(name);
+        Self {
+            commands: commands.map(|cmd| (cmd, OnRefusal::Fail)).collect(),
         }
     }
 
@@ -97,7 +131,7 @@ fn refuses_user(command: &str, code: &str, text: &str) -> bool {
 }
 
 /// Builds the requests.
-fn commands(info: &RedisConnectionInfo) -> Vec<(Cmd, OnRefusal)> {
+fn commands(info: &RedisConnectionInfo, client_name: &str) -> Vec<(Cmd, OnRefusal)> {
     let mut commands = Vec::new();
     if info.protocol() == ProtocolVersion::RESP3 {
         let mut hello = cmd("HELLO");
@@ -111,18 +145,16 @@ fn commands(info: &RedisConnectionInfo) -> Vec<(Cmd, OnRefusal)> {
         }
         commands.push((hello, OnRefusal::Fail));
     } else if let Some(password) = info.password() {
-        let mut auth = cmd("AUTH");
-        if let Some(username) = info.username() {
-            auth.arg(username);
-        }
-        auth.arg(password);
-        commands.push((auth, OnRefusal::Fail));
+        commands.push((auth(info.username(), password), OnRefusal::Fail));
     }
     // Zero is the database of every new connection.
     if info.db() != 0 {
         let mut select = cmd("SELECT");
         select.arg(info.db());
         commands.push((select, OnRefusal::Fail));
+    }
+    if !client_name.is_empty() {
+        commands.push((set_name(client_name), OnRefusal::Fail));
     }
     if !info.skip_set_lib_name() {
         // Servers before 7.2 refuse it.
@@ -150,14 +182,52 @@ fn commands(info: &RedisConnectionInfo) -> Vec<(Cmd, OnRefusal)> {
     commands
 }
 
+/// AUTH, of the default user if there is no username.
+fn auth(username: Option<&str>, password: &str) -> Cmd {
+    let mut auth = cmd("AUTH");
+    if let Some(username) = username {
+        auth.arg(username);
+    }
+    auth.arg(password);
+    auth
+}
+
+/// CLIENT SETNAME.
+fn set_name(name: &str) -> Cmd {
+    let mut set_name = cmd("CLIENT");
+    set_name.arg("SETNAME").arg(name);
+    set_name
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn handshake_sets_the_client_name_between_the_database_and_the_library() {
+        let info = RedisConnectionInfo::default().set_db(2);
+        let packed = Handshake::new(&info, "web").packed();
+        let text = String::from_utf8(packed).unwrap();
+        let at = |word: &str| text.find(word).unwrap();
+        assert!(at("SELECT") < at("SETNAME\r\n$3\r\nweb") && at("SETNAME") < at("LIB-NAME"));
+        assert!(text.contains("LIB-NAME\r\n$14\r\nredis-sharding"), "{text}");
+    }
+
+    #[test]
+    fn client_name_is_printable_ascii_without_spaces_and_limited() {
+        for name in ["", "web-1", "~!#"] {
+            assert!(is_client_name(name.as_bytes()), "{name}");
+        }
+        for name in ["a b", "a\n", "é", &"x".repeat(CLIENT_NAME_BYTES_MAX + 1)] {
+            assert!(!is_client_name(name.as_bytes()), "{name}");
+        }
+        assert!(CLIENT_NAME_RULE.contains(&CLIENT_NAME_BYTES_MAX.to_string()));
+    }
+
+    #[test]
     fn handshake_without_settings_is_one_ping() {
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let handshake = Handshake::new(&info);
+        let handshake = Handshake::new(&info, "");
         assert_eq!(handshake.packed(), b"*1\r\n$4\r\nPING\r\n");
         assert_eq!(handshake.count(), 1);
     }
@@ -167,7 +237,7 @@ mod tests {
         let info = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP3)
             .set_password("hunter2");
-        let handshake = Handshake::new(&info);
+        let handshake = Handshake::new(&info, "");
         let said = crate::error::server_error(
             "ERR",
             "unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `default`, `hunter2`, ",
@@ -180,7 +250,7 @@ mod tests {
     #[test]
     fn handshake_distinguishes_auth_errors_from_others() {
         let info = RedisConnectionInfo::default().set_password("hunter2");
-        let handshake = Handshake::new(&info);
+        let handshake = Handshake::new(&info, "");
         for (code, text, expected) in [
             ("WRONGPASS", "invalid username-password pair", true),
             ("NOPERM", "no permissions", true),

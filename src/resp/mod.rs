@@ -8,8 +8,8 @@
 //!   wait.
 //! * `scan`: `FrameScanner`, which finds the end of a frame without keeping or decoding it.
 //! * `encode`: `Protocol`, which writes replies in RESP2 or RESP3.
-//! * `handshake`: the first commands of a new connection (HELLO, AUTH, SELECT, CLIENT SETINFO) and the check
-//!   of their replies.
+//! * `handshake`: the first commands of a new connection (HELLO, AUTH, SELECT, CLIENT SETNAME, CLIENT SETINFO)
+//!   and the check of their replies.
 //! * `own_requests`: requests without arguments that the client sends itself (PING, MULTI, EXEC, ...).
 //! * `integer`: integers in their canonical form, the only one that a server accepts.
 //!
@@ -69,7 +69,8 @@ pub(crate) use decode::{
 };
 #[cfg(feature = "proxy")]
 pub(crate) use encode::{Protocol, write_bulk, write_error, write_int, write_line, write_status};
-pub(crate) use handshake::Handshake;
+pub use handshake::CLIENT_NAME_BYTES_MAX;
+pub(crate) use handshake::{CLIENT_NAME_RULE, Handshake, is_client_name};
 pub(crate) use integer::canonical_integer;
 pub(crate) use own_requests::{DISCARD, EXEC, MULTI, PING, UNWATCH};
 pub(crate) use packed::{write_arg, write_header};

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use parking_lot::RwLock;
-
 use crate::config::{Builder, ClientConfig, Settings};
 use crate::endpoint::Endpoint;
 use crate::endpoint::tls::Runtime;
 use crate::error::Error;
 use crate::plan::PoolUse;
+#[cfg(feature = "tokio-comp")]
+use crate::sync::async_client::AsyncClient;
 use crate::sync::connection::Connector;
 use crate::sync::executor::{Executor, NodePools};
 use crate::sync::pool::{Pool, PoolSettings};
@@ -25,11 +25,16 @@ impl Builder {
     /// its feature is not enabled or its certificates cannot be read.
     pub fn build(self) -> Result<ShardedClient, Error> {
         let config: ClientConfig = self.config(Runtime::Blocking)?;
+        #[cfg(feature = "tokio-comp")]
+        let async_client = AsyncClient::new(config.clone());
         Ok(ShardedClient::from_shared(Shared {
             executor: executor(config.endpoints, &config.settings),
-            router: config.router,
-            scripts: RwLock::default(),
+            router: Arc::new(config.router),
+            scripts: Arc::default(),
             db: config.db,
+            identity: config.identity,
+            #[cfg(feature = "tokio-comp")]
+            async_client,
         }))
     }
 }
@@ -61,6 +66,6 @@ fn executor(endpoints: Vec<Endpoint>, settings: &Settings) -> Executor {
     };
     Executor {
         nodes: endpoints.iter().map(node).collect(),
-        response_timeout: settings.response_timeout,
+        options: settings.request_options(),
     }
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use redis::{Cmd, ConnectionLike, IntoConnectionInfo, Pipeline, RedisResult, ToRedisArgs, Value};
 
 use crate::config::Builder;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::observe::ClientHealth;
 use crate::partition::NodeIndex;
 use crate::plan::ScanPosition;
-use crate::plan::{Explanation, KeyCheck, NodePing, ScriptStore, parse_one};
+use crate::plan::{Explanation, NodePing, PipelineKind, ScriptStore, parse_one};
+use crate::sync::watch::Watch;
 use crate::sync::{Dedicated, Node, Scan, Shared, Subscriber};
 use crate::topology::Topology;
 
@@ -20,6 +21,18 @@ use crate::topology::Topology;
 /// `redis::TypedCommands`, `redis::cmd(..).query(..)`, `redis::pipe()` and `redis::Script` work as they do
 /// over one server. It is cheap to clone, may be shared by threads, and connects when a node is first needed;
 /// redis-rs' traits take `&mut self`, for which each thread has its own clone.
+///
+/// `redis::transaction`, and WATCH followed by `pipe().atomic()`, work for keys of one node. From WATCH to the
+/// next atomic pipeline or UNWATCH, whatever their outcome, the handle has an exclusive connection to that node
+/// ([`Builder::blocking_pool_size`] limits them). Clones made before that are not concerned; a clone made in
+/// between shares the watch, and of several handles that share one, only the first atomic pipeline runs: the
+/// others fail with EXECABORT, as do those of a handle whose WATCH failed. A pipeline whose watching connection
+/// was lost fails as well. A closure of `redis::transaction` that fails leaves its keys watched, as over one
+/// server, so give each transaction a clone: `redis::transaction(&mut client.clone(), ..)`.
+///
+/// CLIENT SETNAME sets the name of all connections of the client and of its clones: new ones have it from the
+/// start, existing ones from their next request on, and those of subscribers when they reconnect. CLIENT
+/// GETNAME returns it. CLIENT INFO describes one of the connections, to any node.
 ///
 /// # Health
 ///
@@ -44,7 +57,9 @@ use crate::topology::Topology;
 /// ```
 #[derive(Clone)]
 pub struct ShardedClient {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
+    /// The keys that this handle watches.
+    watch: Watch,
 }
 
 impl ShardedClient {
@@ -73,7 +88,13 @@ impl ShardedClient {
     pub(crate) fn from_shared(shared: Shared) -> Self {
         Self {
             shared: Arc::new(shared),
+            watch: Watch::default(),
         }
+    }
+
+    /// The shared state.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// The nodes and their placement: an immutable snapshot.
@@ -225,11 +246,11 @@ impl ShardedClient {
     /// [`Timeout`](crate::ErrorKind::Timeout) when no connection can be made in time.
     pub fn dedicated(&self, keys: impl ToRedisArgs) -> Result<Dedicated, Error> {
         let keys = keys.to_redis_args();
-        let node = self
+        let (node, check) = self
             .shared
             .router
-            .common_owner(keys.iter().map(Vec::as_slice))?;
-        Dedicated::open(Arc::clone(&self.shared), node, KeyCheck::Owned)
+            .dedicated_owner(keys.iter().map(Vec::as_slice))?;
+        Dedicated::open(Arc::clone(&self.shared), node, check)
     }
 
     /// Runs an optimistic transaction over `keys`, which must live on one node: watches them and calls
@@ -288,6 +309,12 @@ impl ShardedClient {
         Ok(Scan::new(Arc::clone(&self.shared), position))
     }
 
+    /// True if this handle watches keys, or its WATCH has failed: it must not be given to another user.
+    #[cfg(feature = "r2d2")]
+    pub(super) fn is_watching(&self) -> bool {
+        self.watch.is_active()
+    }
+
     /// The handle of the node at `index` of the topology.
     fn node_at(&self, index: NodeIndex) -> Node {
         Node::new(Arc::clone(&self.shared), index)
@@ -313,7 +340,14 @@ impl ConnectionLike for ShardedClient {
     }
 
     fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
-        Error::redis_result(self.shared.request(cmd))
+        let complete = |error| self.shared.router.with_keys(error, cmd);
+        match self.shared.request(cmd) {
+            // WATCH is refused on shared connections, but this handle can have one of its own.
+            Err(refusal) if refusal.kind() == ErrorKind::Stateful => {
+                self.watch.handle(&self.shared, cmd, refusal)
+            }
+            result => Error::redis_result(result, complete),
+        }
     }
 
     fn req_packed_commands(
@@ -322,7 +356,11 @@ impl ConnectionLike for ShardedClient {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        self.shared.pipeline(cmd, offset, count)
+        let is_atomic = || PipelineKind::of(cmd, offset, count) != PipelineKind::Plain;
+        match self.watch.is_active() && is_atomic() {
+            true => self.watch.exec(&self.shared, cmd, offset, count),
+            false => self.shared.pipeline(cmd, offset, count),
+        }
     }
 
     fn get_db(&self) -> i64 {

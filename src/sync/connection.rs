@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use redis::{ProtocolVersion, RedisError, RedisResult, Value};
+use redis::{RedisError, RedisResult, Value};
 
 use crate::endpoint::Deadline;
 use crate::endpoint::{Endpoint, NodeBackoff};
@@ -33,6 +33,8 @@ pub(super) struct NodeConnection {
     pub(super) last_used: Instant,
     /// The generation of the pool when the connection was made.
     pub(super) generation: u64,
+    /// The version of the login that the connection has presented.
+    login: u64,
     /// Reports the end of the connection. Last, so that the socket is closed before.
     _open: OpenConnection,
 }
@@ -73,14 +75,12 @@ impl Connector {
 
     /// Connects a socket for SUBSCRIBE. Always in RESP2, where messages and confirmations have one form:
     /// arrays.
-    pub(super) fn connect_pub_sub(&self, deadline: &Deadline) -> RedisResult<Socket> {
-        let mut stream = RespStream::connect(&self.endpoint, deadline)?;
-        let settings = self.endpoint.info.redis_settings().clone();
-        let settings = settings.set_protocol(ProtocolVersion::RESP2);
-        self.run_handshake(&mut stream, &Handshake::new(&settings), deadline)?;
+    pub(super) fn connect_pub_sub(&self, deadline: &Deadline) -> Result<Socket, ConnectError> {
+        let handshake = self.endpoint.pub_sub_handshake()?;
+        let stream = self.open(&handshake, deadline);
         // Nothing was read ahead: before the first SUBSCRIBE the node sends nothing but the replies to the
         // handshake.
-        Ok(stream.into_socket())
+        Ok(stream.map_err(|error| self.error(&error))?.into_socket())
     }
 
     /// Makes a connection for commands, for a pool of this kind and generation.
@@ -89,16 +89,47 @@ impl Connector {
         deadline: &Deadline,
         pool: PoolKind,
         generation: u64,
-    ) -> RedisResult<NodeConnection> {
-        let mut stream = RespStream::connect(&self.endpoint, deadline)?;
-        let handshake = Handshake::new(self.endpoint.info.redis_settings());
-        self.run_handshake(&mut stream, &handshake, deadline)?;
+    ) -> Result<NodeConnection, ConnectError> {
+        let (handshake, login) = self.endpoint.handshake()?;
+        let mut stream = self
+            .open(&handshake, deadline)
+            .map_err(|error| self.error(&error))?;
+        // Not before: a connection that cannot be made is not lost.
+        stream.set_pushes(self.endpoint.pushes.clone());
         Ok(NodeConnection {
             stream: Box::new(stream),
             last_used: deadline.start,
             generation,
+            login,
             _open: OpenConnection::new(&self.endpoint.observer, pool),
         })
+    }
+
+    /// True if the credentials or the name of the client have changed since `connection` presented them.
+    #[inline]
+    pub(super) fn is_renewal_due(&self, connection: &NodeConnection) -> bool {
+        connection.login != self.endpoint.login.version()
+    }
+
+    /// Presents the current credentials and the name of the client on a connection that exists. After an
+    /// error the connection must not be used.
+    pub(super) fn renew(
+        &self,
+        connection: &mut NodeConnection,
+        deadline: &Deadline,
+    ) -> Result<(), ConnectError> {
+        let (renewal, login) = self.endpoint.renewal()?;
+        self.run_handshake(&mut connection.stream, &renewal, deadline)
+            .map_err(|error| self.error(&error))?;
+        connection.login = login;
+        Ok(())
+    }
+
+    /// Connects and runs the handshake.
+    fn open(&self, handshake: &Handshake, deadline: &Deadline) -> RedisResult<RespStream> {
+        let mut stream = RespStream::connect(&self.endpoint, deadline)?;
+        self.run_handshake(&mut stream, handshake, deadline)?;
+        Ok(stream)
     }
 
     /// Sends the handshake in one go and checks its replies.
@@ -186,6 +217,11 @@ impl NodeConnection {
             cause,
             sent: Delivery::MaybeSent,
         })
+    }
+
+    /// Reports that the connection is lost, once, to the receiver of its push messages.
+    pub(super) fn lost(&mut self) {
+        self.stream.lost();
     }
 
     /// True if the server has closed the connection, as far as its socket shows; no request is sent.

@@ -12,12 +12,11 @@ use crate::error::Error;
 use crate::observe::Stopwatch;
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Attempt, Cause, DedicatedState, Exchange, Failure, KeyCheck, Operation, Request,
-    RequestOutcome, Selection, Step, parse_one,
+    Answers, Attempt, Cause, DedicatedState, Exchange, ExchangeStep, Failure, KeyCheck, Operation,
+    Request, RequestOutcome, Selection, Step, parse_one,
 };
 use crate::sync::Shared;
 use crate::sync::connection::NodeConnection;
-use crate::sync::pool::Checkout;
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, SUBSCRIBE, CLIENT and other stateful
 /// commands work on it as they do on `redis::Connection`. It is closed when dropped.
@@ -27,7 +26,7 @@ use crate::sync::pool::Checkout;
 /// A connection from [`ShardedClient::dedicated`](crate::ShardedClient::dedicated) still checks keys: a
 /// command for a key that another node owns is refused with [`CrossNode`](crate::ErrorKind::CrossNode).
 pub struct Dedicated {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     node_name: String,
     /// The connection, with a slot of the exclusive pool. `None` once it has failed.
     connection: Option<NodeConnection>,
@@ -43,9 +42,9 @@ impl Dedicated {
         keys: KeyCheck,
     ) -> Result<Self, Error> {
         let deadline = shared.executor.deadline(BlockingTime::None);
-        let connection = shared.executor.nodes[node.get()]
-            .exclusive
-            .take(Checkout::Reuse, &deadline)
+        let connection = shared
+            .executor
+            .take_exclusive(node, &deadline)
             .map_err(|cause| Failure::not_sent(cause).without_answer(shared.router.name(node)))?;
         Ok(Self {
             node_name: shared.router.name(node).to_owned(),
@@ -116,6 +115,23 @@ impl Dedicated {
         failure.without_answer(self.node_name()).into()
     }
 
+    /// The node of the connection.
+    pub(super) fn node(&self) -> NodeIndex {
+        self.state.node()
+    }
+
+    /// Closes the connection, with an error, if the server has closed it: the outcome of a request on it would
+    /// be unknown.
+    pub(super) fn close_if_stale(&mut self) -> RedisResult<()> {
+        match &self.connection {
+            Some(connection) if connection.is_stale() => {
+                let closed = io::ErrorKind::UnexpectedEof.into();
+                Err(self.failed(Cause::of_io(&closed)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Ends the use. A connection whose state is unchanged goes back to the pool; any other is closed.
     pub(super) fn finish(mut self) {
         if self.state.is_pristine()
@@ -140,8 +156,25 @@ impl Dedicated {
         &self.shared.executor.nodes[self.state.node().get()].exclusive
     }
 
+    /// Presents the credentials and the name of the client if they have changed, unless the user has taken the
+    /// state of the connection into his own hands.
+    fn renew_login(&mut self) -> RedisResult<()> {
+        if !self.state.may_renew_login() {
+            return Ok(());
+        }
+        let deadline = self.shared.executor.deadline(BlockingTime::None);
+        let pool = &self.shared.executor.nodes[self.state.node().get()].exclusive;
+        match self.connection.as_mut() {
+            Some(connection) => pool
+                .renew(connection, &deadline)
+                .map_err(|cause| self.failed(cause)),
+            None => Ok(()),
+        }
+    }
+
     /// Sends one packed command, once the state of the connection permits it, and records its effect.
     fn send_command(&mut self, packed: &[u8]) -> RedisResult<Value> {
+        self.renew_login()?;
         let args = &parse_one(packed)?;
         let shared = Arc::clone(&self.shared);
         let operation = self
@@ -164,10 +197,9 @@ impl Dedicated {
 
     /// Sends all pending requests over this connection, which is closed if one of them fails.
     fn exchange(&mut self, exchange: &mut Exchange) {
-        let response_timeout = self.shared.executor.response_timeout;
-        let limit = exchange.begin(Instant::now(), response_timeout);
-        let deadline = Deadline::start(limit);
-        while exchange.poll(Instant::now()) {
+        let deadline = self.shared.executor.begin(exchange);
+        // Nothing is sent again over a dedicated connection, so there is no pause to wait for.
+        while exchange.poll(Instant::now()) == ExchangeStep::Send {
             let attempts = exchange.attempts();
             let answers = attempts.map(|attempt| self.send(attempt, &deadline));
             let answers = answers.collect();
@@ -278,6 +310,7 @@ impl ConnectionLike for Dedicated {
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let selection = Selection::of(cmd, offset, count)?;
+        self.renew_login()?;
         let shared = Arc::clone(&self.shared);
         let operation = self
             .state

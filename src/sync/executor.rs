@@ -14,6 +14,7 @@
 //! connections in a circle.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::Value;
@@ -23,19 +24,20 @@ use crate::endpoint::Deadline;
 use crate::observe::{NodeObserver, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Attempt, AttemptKind, Cause, Exchange, Failure, NodeRequest, RequestOutcome,
-    ResendBudget,
+    Answers, Attempt, AttemptKind, Cause, Exchange, ExchangeStep, Failure, NextAttempt,
+    NodeRequest, RequestOutcome, Retries,
 };
-use crate::sync::connection::{Connector, Delivery};
+use crate::policy::RequestOptions;
+use crate::sync::connection::{Connector, Delivery, NodeConnection};
 use crate::sync::pool::{Checkout, Lease, Pool};
 
-/// The connections to all nodes.
-#[derive(Debug)]
+/// The connections to all nodes. Clones share them.
+#[derive(Clone, Debug)]
 pub(crate) struct Executor {
     /// In node order: indexed by [`NodeIndex`].
-    pub(super) nodes: Vec<NodePools>,
-    /// Maximum duration of a request that the server does not hold back.
-    pub(super) response_timeout: Option<Duration>,
+    pub(super) nodes: Arc<[NodePools]>,
+    /// How long requests may take, and when they are sent again.
+    pub(super) options: RequestOptions,
 }
 
 /// The connections to one node. Two pools, so that clients that wait in BLPOP cannot use up the connections
@@ -98,7 +100,12 @@ impl NodePools {
 impl Executor {
     /// The deadline, from now, of a request that the server may hold back for `blocking`.
     pub(super) fn deadline(&self, blocking: BlockingTime) -> Deadline {
-        Deadline::start(blocking.with_response(self.response_timeout))
+        Deadline::of_request(&self.options, blocking)
+    }
+
+    /// Maximum duration of a request that the server does not hold back.
+    pub(crate) fn response_timeout(&self) -> Option<Duration> {
+        self.response_timeout
     }
 
     /// How to make a connection to `node` outside of the pools, and how long that may take.
@@ -116,26 +123,75 @@ impl Executor {
     ) -> Result<Value, Failure> {
         let deadline = self.deadline(blocking);
         let node = &self.nodes[node.get()];
+        let pool = node.pool(blocking);
+        let mut checkout = Checkout::Reuse;
+        let mut retries = Retries::new(self.options.retry);
         node.observer.started(AttemptKind::First);
         let stopwatch = Stopwatch::since(blocking, deadline.start);
-        let result = node.call(request, access, blocking, &deadline);
+        let result = loop {
+            let result = call(pool, checkout, request, &deadline);
+            let next = retries.after_call(&result, access);
+            match next.and_then(|next| pause_before(next, &retries, &deadline)) {
+                Some(wanted) => checkout = wanted,
+                None => break result,
+            }
+            node.observer.resent();
+        };
         node.observer
             .finished(stopwatch, || RequestOutcome::of_reply(&result, access));
         result
     }
 
+    /// Takes a connection to `node` that nobody else uses. The caller gives it back to the pool.
+    pub(super) fn take_exclusive(
+        &self,
+        node: NodeIndex,
+        deadline: &Deadline,
+    ) -> Result<NodeConnection, Cause> {
+        if deadline.is_zero() {
+            return Err(Cause::no_time_left());
+        }
+        let pool = &self.nodes[node.get()].exclusive;
+        let mut retries = Retries::new(self.options.retry);
+        loop {
+            let cause = match pool.take(Checkout::Reuse, deadline) {
+                Ok(connection) => return Ok(connection),
+                Err(cause) => cause,
+            };
+            let next = retries.after_connecting(&cause);
+            if next
+                .and_then(|next| pause_before(next, &retries, deadline))
+                .is_none()
+            {
+                return Err(cause);
+            }
+        }
+    }
+
+    /// Starts the clock of an exchange.
+    pub(super) fn begin(&self, exchange: &mut Exchange) -> Deadline {
+        let limit = exchange.begin(Instant::now(), &self.options, rand::random());
+        let usual = self.options.usual_limit(exchange.blocking_time());
+        Deadline::start(limit).with_usual(usual)
+    }
+
     /// Sends everything that is pending, until nothing is.
     pub(crate) fn exchange(&self, exchange: &mut Exchange) {
-        let limit = exchange.begin(Instant::now(), self.response_timeout);
-        let deadline = Deadline::start(limit);
+        let deadline = self.begin(exchange);
         let blocking = exchange.blocking_time();
         if let Some(first) = exchange.attempts().next() {
             let observer = &self.nodes[first.request.node.get()].observer;
             observer.fan_out(|| exchange.attempts().count());
         }
-        while exchange.poll(Instant::now()) {
-            let answers = self.send(exchange.attempts(), blocking, &deadline);
-            exchange.handle(answers);
+        loop {
+            match exchange.poll(Instant::now()) {
+                ExchangeStep::Send => {
+                    let answers = self.send(exchange.attempts(), blocking, &deadline);
+                    exchange.handle(answers);
+                }
+                ExchangeStep::Wait(pause) => thread::sleep(pause),
+                ExchangeStep::Done => return,
+            }
         }
     }
 
@@ -181,6 +237,46 @@ impl Executor {
             .map(|request| request.end(deadline))
             .collect()
     }
+}
+
+/// Sends one request over a connection of the pool and returns its reply.
+fn call(
+    pool: &Pool,
+    checkout: Checkout,
+    request: &[u8],
+    deadline: &Deadline,
+) -> Result<Value, Failure> {
+    if deadline.is_zero() {
+        return Err(Failure::not_sent(Cause::no_time_left()));
+    }
+    let mut lease = pool.lease(checkout, deadline).map_err(Failure::not_sent)?;
+    match lease.connection().call(request, deadline) {
+        Ok(value) => {
+            lease.release(deadline.start);
+            Ok(value)
+        }
+        Err(error) => {
+            lease.discard(&error.cause);
+            Err(Failure {
+                cause: error.cause,
+                // One request: either it may have been sent or not.
+                sent: usize::from(error.sent == Delivery::MaybeSent),
+            })
+        }
+    }
+}
+
+/// Sleeps until the next attempt, and returns the connection that it needs. `None` if there is no time for it.
+fn pause_before(next: NextAttempt, retries: &Retries, deadline: &Deadline) -> Option<Checkout> {
+    let delay = retries.delay(next, deadline.remaining(), rand::random())?;
+    if !delay.is_zero() {
+        thread::sleep(delay);
+    }
+    // A second reused connection might be dead as well.
+    Some(match next.needs_new_connection {
+        true => Checkout::Fresh,
+        false => Checkout::Reuse,
+    })
 }
 
 /// One node's requests on their way.

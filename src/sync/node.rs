@@ -22,7 +22,7 @@ use crate::topology::NodeRef;
 /// [`id`](Self::id).
 #[derive(Clone)]
 pub struct Node {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     node: NodeRef,
 }
 
@@ -93,7 +93,8 @@ impl ConnectionLike for Node {
     }
 
     fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
-        Error::redis_result(self.shared.request_at(self.locate()?, cmd))
+        let complete = |error| self.shared.router.with_keys(error, cmd);
+        Error::redis_result(self.shared.request_at(self.locate()?, cmd), complete)
     }
 
     fn req_packed_commands(

@@ -87,6 +87,9 @@ enum Liveness {
     Good,
     /// The server has closed it, or does not reply.
     Gone,
+    /// The server did not reply within the little time that the request has, which is no evidence against the
+    /// other connections.
+    Late,
 }
 
 /// How a request gets its connection.
@@ -123,6 +126,22 @@ impl Pool {
         (self.connector.clone(), self.settings.connect_timeout)
     }
 
+    /// Presents the current credentials and the name of the client on a connection on loan, if they have
+    /// changed. After an error the connection must not be used.
+    pub(super) fn renew(
+        &self,
+        connection: &mut NodeConnection,
+        deadline: &Deadline,
+    ) -> Result<(), Cause> {
+        match self.connector.is_renewal_due(connection) {
+            true => self
+                .connector
+                .renew(connection, deadline)
+                .map_err(Cause::Connect),
+            false => Ok(()),
+        }
+    }
+
     /// Lends a connection that is closed when the lease is dropped, unless it is [released](Lease::release).
     pub(super) fn lease(&self, wanted: Checkout, deadline: &Deadline) -> Result<Lease<'_>, Cause> {
         let connection = self.take(wanted, deadline)?;
@@ -146,13 +165,32 @@ impl Pool {
             match step {
                 CheckoutStep::Idle(mut connection) => {
                     match self.check_liveness(&mut connection, deadline) {
-                        Liveness::Good => return Ok(connection),
+                        Liveness::Good if !self.connector.is_renewal_due(&connection) => {
+                            return Ok(connection);
+                        }
+                        Liveness::Good => {
+                            let limit = self.half(deadline);
+                            if self.connector.renew(&mut connection, &limit).is_ok() {
+                                return Ok(connection);
+                            }
+                            // Refused, or broken: a new connection shows which, and its error is the one
+                            // that the node's backoff keeps.
+                            drop(connection);
+                            self.discard();
+                            wanted = Checkout::Fresh;
+                        }
                         Liveness::Gone => {
+                            connection.lost();
                             // Closed before its slot is given to another thread, so that the server never
                             // sees more than `size` connections.
                             drop(connection);
                             self.discard_all_idle(&Cause::closed_while_idle());
                             // The idle ones have just been closed too.
+                            wanted = Checkout::Fresh;
+                        }
+                        Liveness::Late => {
+                            drop(connection);
+                            self.discard();
                             wanted = Checkout::Fresh;
                         }
                     }
@@ -324,18 +362,15 @@ impl Pool {
     ) -> Result<NodeConnection, Cause> {
         let allotted = deadline.within(self.settings.connect_timeout);
         let pool = self.settings.pool_use.into();
-        let error = match self.connector.connect(&allotted, pool, generation) {
+        let reason = match self.connector.connect(&allotted, pool, generation) {
             Ok(connection) => {
                 attempt.connected();
                 return Ok(connection);
             }
-            Err(error) => error,
+            Err(reason) => reason,
         };
-        let reason = self.connector.error(&error);
-        // The request had less than half of the usual time left when it tried, so its failure is not
-        // evidence against the node; the attempt is dropped without an outcome.
-        let usual = deadline.within_limit(self.settings.connect_timeout);
-        if allotted.is_over() && allotted.limit() < Some(usual / 2) {
+        // The attempt is dropped without an outcome.
+        if allotted.is_over() && self.is_short(&allotted, deadline) {
             drop(attempt);
         } else {
             attempt.failed(reason.clone());
@@ -359,11 +394,26 @@ impl Pool {
         if idle < PROBE_AFTER {
             return Liveness::Good;
         }
-        // In this order: a closed socket shows without a round trip.
-        let gone = connection.is_stale()
-            || idle > self.settings.idle_check
-                && connection.call(PING, &self.half(deadline)).is_err();
-        if gone { Liveness::Gone } else { Liveness::Good }
+        // First, as a closed socket shows without a round trip.
+        if connection.is_stale() {
+            return Liveness::Gone;
+        }
+        if idle <= self.settings.idle_check {
+            return Liveness::Good;
+        }
+        let allotted = self.half(deadline);
+        match connection.call(PING, &allotted) {
+            Ok(_) => Liveness::Good,
+            Err(_) if allotted.is_over() && self.is_short(&allotted, deadline) => Liveness::Late,
+            Err(_) => Liveness::Gone,
+        }
+    }
+
+    /// True if `allotted`, a part of a request's time, is less than half of what there usually is: that nothing
+    /// came within it is no evidence against the node.
+    fn is_short(&self, allotted: &Deadline, deadline: &Deadline) -> bool {
+        let usual = deadline.usual_within(self.settings.connect_timeout);
+        allotted.limit() < Some(usual / 2)
     }
 }
 

@@ -272,8 +272,7 @@ impl Worker {
             Ok(attempt) => attempt,
             Err(down) => return End::Connection(ConnectionEnd::Down(down)),
         };
-        let connected = self.connect().map_err(|error| self.connector.error(&error));
-        let (mut socket, writer) = match attempt.end(connected) {
+        let (mut socket, writer) = match attempt.end(self.connect()) {
             Ok(sockets) => sockets,
             Err(error) => return End::Connection(ConnectionEnd::NotMade(error)),
         };
@@ -341,14 +340,19 @@ impl Worker {
     }
 
     /// Connects; returns a socket to read from and a clone to write to.
-    fn connect(&self) -> redis::RedisResult<(Socket, Socket)> {
+    fn connect(&self) -> Result<(Socket, Socket), ConnectError> {
         let deadline = Deadline::start(Some(self.connect_timeout));
         let socket = self.connector.connect_pub_sub(&deadline)?;
-        socket.set_timeouts(Some(KEEPALIVE_AFTER))?;
-        // Short, so that a blocked write lets its thread read.
-        socket.set_write_timeout(WRITE_POLL_INTERVAL)?;
-        let writer = socket.try_clone()?;
-        Ok((socket, writer))
+        let writer = || {
+            socket.set_timeouts(Some(KEEPALIVE_AFTER))?;
+            // Short, so that a blocked write lets its thread read.
+            socket.set_write_timeout(WRITE_POLL_INTERVAL)?;
+            socket.try_clone()
+        };
+        match writer() {
+            Ok(writer) => Ok((socket, writer)),
+            Err(error) => Err(self.connector.error(&error.into())),
+        }
     }
 
     fn read_loop(&self, socket: &mut Socket, decoder: &mut ReplyDecoder) -> End {

@@ -1,4 +1,4 @@
-//! [`PubSub`]: subscriptions on a dedicated connection.
+//! [`DedicatedPubSub`]: subscriptions on a dedicated connection.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::sync::Dedicated;
 ///
 /// Dropping it ends the subscriptions, and the connection takes commands again. A
 /// [`Subscriber`](crate::Subscriber) covers all nodes and reconnects.
-pub struct PubSub<'d> {
+pub struct DedicatedPubSub<'d> {
     /// Borrowed, so that no command can be sent while messages may arrive.
     connection: &'d mut Dedicated,
     /// Messages that arrived before a confirmation, the oldest first.
@@ -28,19 +28,19 @@ pub struct PubSub<'d> {
 
 impl Dedicated {
     /// Listens to channels, as `redis::Connection::as_pubsub`. Messages are waited for without limit, unless
-    /// [`PubSub::set_read_timeout`] sets one.
+    /// [`DedicatedPubSub::set_read_timeout`] sets one.
     ///
     /// # Errors
     ///
     /// If the connection has failed before, and between MULTI and EXEC or DISCARD, where a server would only queue the
     /// subscription.
-    pub fn as_pubsub(&mut self) -> RedisResult<PubSub<'_>> {
+    pub fn as_pubsub(&mut self) -> RedisResult<DedicatedPubSub<'_>> {
         self.begin_pub_sub()?;
-        Ok(PubSub::new(self))
+        Ok(DedicatedPubSub::new(self))
     }
 }
 
-impl<'d> PubSub<'d> {
+impl<'d> DedicatedPubSub<'d> {
     fn new(connection: &'d mut Dedicated) -> Self {
         Self {
             connection,
@@ -174,7 +174,7 @@ fn is_last(value: &Value) -> bool {
     }
 }
 
-impl Drop for PubSub<'_> {
+impl Drop for DedicatedPubSub<'_> {
     /// Leaves a connection on which nothing is due, or none.
     fn drop(&mut self) {
         if self.used && self.end().is_err() {
@@ -183,9 +183,9 @@ impl Drop for PubSub<'_> {
     }
 }
 
-impl fmt::Debug for PubSub<'_> {
+impl fmt::Debug for DedicatedPubSub<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PubSub")
+        f.debug_struct("DedicatedPubSub")
             .field("connection", &self.connection)
             .field("waiting", &self.waiting.len())
             .finish_non_exhaustive()

@@ -12,6 +12,7 @@ use redis::Value;
 
 use crate::endpoint::Deadline;
 use crate::endpoint::Endpoint;
+use crate::endpoint::push::PushTarget;
 use crate::observe::NodeObserver;
 use crate::policy::is_timeout;
 use crate::resp::{self, Input};
@@ -57,6 +58,8 @@ pub(super) struct RespStream {
     socket_timeout: Option<Duration>,
     /// Told how many bytes are sent and received.
     observer: Arc<NodeObserver>,
+    /// Where push messages go, until the connection is lost.
+    pushes: Option<PushTarget>,
 }
 
 /// How a write failed.
@@ -77,7 +80,28 @@ impl RespStream {
             end: 0,
             socket_timeout: None,
             observer: Arc::clone(&endpoint.observer),
+            pushes: None,
         })
+    }
+
+    /// Sets where push messages go from here on, and the message that the connection is lost.
+    pub(super) fn set_pushes(&mut self, pushes: Option<PushTarget>) {
+        self.pushes = pushes;
+    }
+
+    /// Reports that the connection is given up, once.
+    pub(super) fn lost(&mut self) {
+        if let Some(pushes) = self.pushes.take() {
+            pushes.disconnected();
+        }
+    }
+
+    /// Reports a failure after which the connection is not used any more.
+    fn check_lost<T, E>(&mut self, result: Result<T, E>) -> Result<T, E> {
+        if result.is_err() {
+            self.lost();
+        }
+        result
     }
 
     /// Returns the socket. Nothing may have been read ahead.
@@ -87,9 +111,15 @@ impl RespStream {
 
     /// Writes all of `bytes`.
     pub(super) fn write(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<(), WriteError> {
-        if bytes.len() > WRITE_WHOLE {
-            return self.write_while_reading(bytes, deadline);
-        }
+        let written = match bytes.len() > WRITE_WHOLE {
+            true => self.write_while_reading(bytes, deadline),
+            false => self.write_whole(bytes, deadline),
+        };
+        self.check_lost(written)
+    }
+
+    /// Writes all of `bytes`, which are few.
+    fn write_whole(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<(), WriteError> {
         let mut written = 0;
         while written < bytes.len() {
             let result = self
@@ -185,32 +215,39 @@ impl RespStream {
         }
     }
 
-    /// Reads one reply; RESP3 push messages in front of it are skipped.
+    /// Reads one reply; RESP3 push messages in front of it are sent on, or skipped.
     pub(super) fn read(&mut self, deadline: &Deadline) -> io::Result<Value> {
-        resp::read(&mut Source {
+        let read = resp::read(&mut Source {
             stream: self,
             deadline,
-        })
+        });
+        self.check_lost(read)
     }
 
     /// Waits until bytes have arrived.
     pub(super) fn wait(&mut self, deadline: &Deadline) -> io::Result<()> {
-        match self.start < self.end {
-            true => Ok(()),
-            false => Source {
-                stream: self,
-                deadline,
-            }
-            .fill(),
+        if self.start < self.end {
+            return Ok(());
+        }
+        let filled = Source {
+            stream: self,
+            deadline,
+        }
+        .fill();
+        match filled {
+            // Nothing has begun to arrive, so the connection can be used on.
+            Err(error) if is_timeout(&error) => Err(error),
+            other => self.check_lost(other),
         }
     }
 
     /// Reads one reply, or one push message as an array.
     pub(super) fn read_message(&mut self, deadline: &Deadline) -> io::Result<Value> {
-        resp::read_message(&mut Source {
+        let read = resp::read_message(&mut Source {
             stream: self,
             deadline,
-        })
+        });
+        self.check_lost(read)
     }
 
     /// Reads `count` replies. On an error, the replies read before it stay in `replies`.
@@ -220,14 +257,12 @@ impl RespStream {
         deadline: &Deadline,
         replies: &mut Vec<Value>,
     ) -> io::Result<()> {
-        resp::read_all(
-            &mut Source {
-                stream: self,
-                deadline,
-            },
-            count,
-            replies,
-        )
+        let mut source = Source {
+            stream: self,
+            deadline,
+        };
+        let read = resp::read_all(&mut source, count, replies);
+        self.check_lost(read)
     }
 
     /// True if the server has closed the connection or sent something unasked. Does not block.
@@ -332,6 +367,12 @@ impl Input for Source<'_> {
             if self.stream.buffer.len() > BUFFER_BYTES_KEPT {
                 self.stream.buffer = vec![0; BUFFER_BYTES];
             }
+        }
+    }
+
+    fn push_message(&mut self, items: &[Value]) {
+        if let Some(pushes) = &self.stream.pushes {
+            pushes.message(items);
         }
     }
 

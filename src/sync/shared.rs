@@ -4,11 +4,12 @@
 //! [`Executor::call`]. Everything else is an [`Operation`], polled in a loop.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use redis::{Pipeline, RedisResult, Value};
 
+use crate::endpoint::Identity;
 use crate::error::Error;
 use crate::observe::{ClientHealth, RequestSpan};
 use crate::partition::NodeIndex;
@@ -16,19 +17,27 @@ use crate::plan::{
     CommandOperation, NodePing, Operation, PipelineKind, PipelineOperation, Request, RoutedCommand,
     Router, ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
+use crate::policy::RequestOptions;
+#[cfg(feature = "tokio-comp")]
+use crate::sync::async_client::AsyncClient;
 use crate::sync::executor::Executor;
 
-/// State that all handles of a client share.
-#[derive(Debug)]
+/// State that all handles of a client share. Clones share everything but the options of requests.
+#[derive(Clone, Debug)]
 pub(crate) struct Shared {
     /// Where each command goes.
-    pub(crate) router: Router,
+    pub(crate) router: Arc<Router>,
     /// The connections.
     pub(crate) executor: Executor,
     /// Scripts seen so far, replaced as a whole when one is added.
-    pub(crate) scripts: RwLock<Arc<ScriptCache>>,
+    pub(crate) scripts: Arc<RwLock<Arc<ScriptCache>>>,
     /// The database that all nodes use.
     pub(crate) db: i64,
+    /// The name of the client, which may change.
+    pub(crate) identity: Arc<Identity>,
+    /// The client on tokio of the same description.
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) async_client: AsyncClient,
 }
 
 impl ScriptStore for Shared {
@@ -43,6 +52,13 @@ impl ScriptStore for Shared {
 }
 
 impl Shared {
+    /// The same client for requests with other options.
+    pub(crate) fn with_options(&self, change: impl FnOnce(&mut RequestOptions)) -> Arc<Self> {
+        let mut shared = self.clone();
+        change(&mut shared.executor.options);
+        Arc::new(shared)
+    }
+
     /// Runs one packed command, routed by its keys.
     pub(crate) fn request(&self, packed: &[u8]) -> Result<Value, Error> {
         let args = parse_one(packed)?;
@@ -53,6 +69,11 @@ impl Shared {
             && let Some(node) = routed.direct()
         {
             return span.end_command(self.call(node, packed, &args, routed));
+        }
+        if routed.is_err()
+            && let Some(command) = self.router.name_command(&args)
+        {
+            return command.map(|command| self.identity.answer(command));
         }
         let args = &args;
         let request = Request { packed, args };
@@ -116,7 +137,9 @@ impl Shared {
         let span = RequestSpan::pipeline(&self.router, self.db, &selection, None);
         let _entered = span.enter();
         let replies = self.run(operation);
-        let replies = replies.and_then(|replies| replies.whole(&self.router, packed, None));
+        let replies = replies
+            .map_err(|error| self.router.with_transaction(error, packed))
+            .and_then(|replies| replies.whole(&self.router, packed, None));
         Ok(selection.select(span.end(replies)?))
     }
 
@@ -132,7 +155,9 @@ impl Shared {
             PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
         let span = RequestSpan::pipeline(&self.router, self.db, &selection, None);
         let _entered = span.enter();
-        Ok(span.end(self.run(operation))?.each(&self.router, packed))
+        let replies = self.run(operation);
+        let replies = replies.map_err(|error| self.router.with_transaction(error, packed));
+        Ok(span.end(replies)?.each(&self.router, packed))
     }
 
     /// Runs a packed pipeline on `node`, whatever its keys.
@@ -149,7 +174,9 @@ impl Shared {
         let span = RequestSpan::pipeline(&self.router, self.db, &selection, Some(node));
         let _entered = span.enter();
         let replies = self.run(operation);
-        let replies = replies.and_then(|replies| replies.whole(&self.router, packed, Some(node)));
+        let replies = replies
+            .map_err(|error| self.router.with_transaction(error, packed))
+            .and_then(|replies| replies.whole(&self.router, packed, Some(node)));
         Ok(selection.select(span.end(replies)?))
     }
 

@@ -171,7 +171,7 @@ impl Subscriber {
     ///
     /// All nodes are sent their commands before the first confirmation is awaited, so the change takes as
     /// long as the slowest node.
-    fn change(
+    pub(super) fn change(
         &mut self,
         change: SubscriptionChange,
         kind: SubscriptionKind,

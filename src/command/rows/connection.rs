@@ -3,6 +3,9 @@
 use super::*;
 
 const ITS_OWN: &str = "says something about one connection, and a shared handle has many";
+const NAME: &str = "the client has one name for all its connections, and answers itself";
+const WATCHED: &str =
+    "a client has an exclusive connection from WATCH to its next atomic pipeline or UNWATCH";
 const SINCE: &str = "counts every write acknowledged before: a PUBLISH to nobody goes ahead of it (a server counts one connection's)";
 
 pub(super) static ROWS: &[CommandSpec] = &[
@@ -11,7 +14,7 @@ pub(super) static ROWS: &[CommandSpec] = &[
     stateful("CLIENT|CAPA", -3, NONE).proxied(ProxyRole::Client),
     stateful("CLIENT|GETNAME", 2, NONE)
         .proxied(ProxyRole::Client)
-        .because(ITS_OWN),
+        .because(NAME),
     stateful("CLIENT|GETREDIR", 2, NONE)
         .proxied(ProxyRole::Client)
         .because(ITS_OWN),
@@ -20,9 +23,9 @@ pub(super) static ROWS: &[CommandSpec] = &[
         .proxied(ProxyRole::Client)
         .because(ITS_OWN),
     stateful("CLIENT|IMPORT-SOURCE", 3, NONE).proxied(ProxyRole::Client),
-    stateful("CLIENT|INFO", 2, NONE)
+    any("CLIENT|INFO", 2)
         .proxied(ProxyRole::Client)
-        .because(ITS_OWN),
+        .because("describes one of the client's connections to some node"),
     named("CLIENT|KILL", -3)
         .proxied(ProxyRole::Client)
         .because("ids and addresses are the node's own"),
@@ -37,7 +40,9 @@ pub(super) static ROWS: &[CommandSpec] = &[
         .proxied(ProxyRole::Client)
         .because("answers would go missing"),
     stateful("CLIENT|SETINFO", 4, NONE).proxied(ProxyRole::Client),
-    stateful("CLIENT|SETNAME", 3, NONE).proxied(ProxyRole::Client),
+    stateful("CLIENT|SETNAME", 3, NONE)
+        .proxied(ProxyRole::Client)
+        .because(NAME),
     stateful("CLIENT|TRACKING", -3, NONE).proxied(ProxyRole::Client),
     stateful("CLIENT|TRACKINGINFO", 2, NONE)
         .proxied(ProxyRole::Client)
@@ -59,12 +64,14 @@ pub(super) static ROWS: &[CommandSpec] = &[
     stateful("SELECT", 2, NONE).proxied(ProxyRole::Connection(ConnectionCommand::Select)),
     stateful("UNWATCH", 1, NONE)
         .proxied(ProxyRole::Transaction(TransactionCommand::Unwatch))
-        .because("nothing is watched on a shared handle"),
+        .because(WATCHED),
     tell_all("WAIT", 3, Merge::Min)
         .waits_millis(ArgAt::Index(2))
         .because(SINCE),
     tell_all("WAITAOF", 4, Merge::Min)
         .waits_millis(ArgAt::Index(3))
         .because(SINCE),
-    stateful("WATCH", -2, ALL_KEYS).proxied(ProxyRole::Transaction(TransactionCommand::Watch)),
+    stateful("WATCH", -2, ALL_KEYS)
+        .proxied(ProxyRole::Transaction(TransactionCommand::Watch))
+        .because(WATCHED),
 ];

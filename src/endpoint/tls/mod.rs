@@ -116,6 +116,17 @@ impl TlsBackend {
             (Self::NativeTls, Runtime::Tokio) => cfg!(feature = "tokio-native-tls-comp"),
         }
     }
+
+    /// Returns the library if that feature is enabled, and else a text that names the feature.
+    pub(crate) fn check(self, runtime: Runtime) -> Result<Self, String> {
+        match self.is_there(runtime) {
+            true => Ok(self),
+            false => Err(format!(
+                "TLS by {self:?} needs the feature `{}` of redis-sharding",
+                self.feature(runtime)
+            )),
+        }
+    }
 }
 
 impl TlsOptions {
@@ -182,13 +193,7 @@ impl TlsOptions {
     /// The library chosen, or the first that is enabled: rustls before native-tls, as in redis-rs.
     fn backend(&self, runtime: Runtime) -> Result<TlsBackend, String> {
         if let Some(chosen) = self.backend {
-            return match chosen.is_there(runtime) {
-                true => Ok(chosen),
-                false => Err(format!(
-                    "TLS by {chosen:?} needs the feature `{}` of redis-sharding",
-                    chosen.feature(runtime)
-                )),
-            };
+            return chosen.check(runtime);
         }
         [TlsBackend::Rustls, TlsBackend::NativeTls]
             .into_iter()
@@ -289,6 +294,17 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
+    /// The library that encrypts.
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) fn backend(&self) -> TlsBackend {
+        match self.config {
+            #[cfg(feature = "tls-rustls")]
+            Config::Rustls(..) => TlsBackend::Rustls,
+            #[cfg(feature = "tls-native-tls")]
+            Config::NativeTls(_) => TlsBackend::NativeTls,
+        }
+    }
+
     /// Text to add to the error when the server closes the connection during the handshake.
     ///
     /// The alert of a server that refuses the client's certificate may be lost when it closes, so a missing

@@ -87,6 +87,12 @@ impl ReplySlot {
         }
     }
 
+    /// True if both are requests for one part of a fan-out, of which the second needs the first: see
+    /// `WAIT_BARRIER`.
+    pub(in crate::plan) fn shares_part(&self, other: &Self) -> bool {
+        self.part != WHOLE && (self.command, self.part) == (other.command, other.part)
+    }
+
     /// Marks the request as one that any node may serve.
     pub(crate) fn anywhere(self) -> Self {
         self.with_fallback(Fallback::OtherNode)
@@ -254,10 +260,8 @@ impl NodeRequest {
     /// A resend may put the rest of the chunks on another connection: EXEC would find no MULTI there, and
     /// WAIT would not wait for the barrier sent before it.
     fn is_one_with_last(&self, slot: ReplySlot) -> bool {
-        let is_same_part = |last: &ReplySlot| {
-            slot.part != WHOLE && (last.command, last.part) == (slot.command, slot.part)
-        };
         // `ending` is set before the first push, and all requests of a transaction stay in one chunk.
-        self.ending == ExpectedEnd::Exec || self.slots.last().is_some_and(is_same_part)
+        self.ending == ExpectedEnd::Exec
+            || self.slots.last().is_some_and(|last| slot.shares_part(last))
     }
 }

@@ -18,7 +18,7 @@ use crate::plan::batch::{Batch, NodeRequest, ReplySlot};
 use crate::plan::operation::{Operation, ReplyForm, ScriptStore, Step};
 use crate::plan::scripts::{LIST_LIBRARIES, Recovery};
 use crate::plan::{
-    Answers, Exchange, ExpectedEnd, Plan, RoutedCommand, Router, Scope, ScriptCache,
+    Answers, Exchange, ExchangeStep, ExpectedEnd, Plan, RoutedCommand, Router, Scope, ScriptCache,
 };
 
 /// One packed command and its arguments.
@@ -341,7 +341,7 @@ impl<R: ReplyForm> Operation for CommandOperation<'_, R> {
         // Each state is taken out before it is acted upon, and no state leads back to an earlier one. So the
         // loop ends, and a poll after the end finds `Done`.
         loop {
-            if self.exchange.poll(now) {
+            if self.exchange.poll(now) != ExchangeStep::Done {
                 return Step::Send(&mut self.exchange);
             }
             match std::mem::replace(&mut self.state, State::Done) {

@@ -19,7 +19,8 @@
 //!     └──────────────▶ Loading the libraries ─────────┘
 //! ```
 //!
-//! Broken connections and unreachable nodes are handled inside the [`Exchange`]. All exchanges share the
+//! Broken connections, unreachable nodes and temporary refusals are handled inside the [`Exchange`], which may
+//! also wait before it sends again. All exchanges share the
 //! deadline of the first: a step that would begin later is not taken, and fails as a request that was not
 //! sent.
 //!
@@ -84,7 +85,8 @@ pub(crate) trait Operation {
 /// ```
 #[derive(Debug)]
 pub(crate) enum Step<'o, R, T> {
-    /// Send the pending requests of this exchange and record the results in it, then poll again.
+    /// Send the pending requests of this exchange and record the results in it, until it is done, then poll
+    /// again.
     Send(&'o mut Exchange<R>),
     /// The operation is over with this result, which is returned once.
     Done(T),

@@ -28,8 +28,8 @@ use crate::plan::operation::command::over;
 use crate::plan::operation::{Operation, ScriptStore, Step};
 use crate::plan::request::{PlannedPipeline, empty_pipeline, finish_private, select_replies};
 use crate::plan::{
-    Exchange, FunctionRetry, PipelineKind, PipelineReplies, PlannedTransaction, Router,
-    ScriptJournal,
+    Exchange, ExchangeStep, FunctionRetry, PipelineKind, PipelineReplies, PlannedTransaction,
+    Router, ScriptJournal,
 };
 
 /// A pipeline under way.
@@ -285,7 +285,7 @@ impl Operation for PipelineOperation<'_> {
 
     fn poll(&mut self, now: Instant) -> Step<'_, Vec<Value>, Self::Output> {
         loop {
-            if self.exchange.poll(now) {
+            if self.exchange.poll(now) != ExchangeStep::Done {
                 return Step::Send(&mut self.exchange);
             }
             // Taken out first, so that a poll after the end finds `Done`.

@@ -6,6 +6,7 @@
 //!   change of them.
 //! * [`Event`], [`Message`], [`SubscriptionKind`]: what the user of a subscriber receives. `event_queue`: the
 //!   bounded queue in between.
+//! * `messages`: events in the form of redis-rs' `PubSub`.
 //!
 //! **Where.** A channel is subscribed on the node that owns its name, which is also the node that PUBLISH
 //! goes to. Patterns are subscribed on every node, and so are the channels of keyspace notifications, which
@@ -40,6 +41,7 @@
 //! down, and the events say when that may have happened.
 
 mod event_queue;
+mod messages;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -56,6 +58,7 @@ use crate::policy::ConnectError;
 use crate::resp::{write_arg, write_command, write_header};
 
 pub(crate) use event_queue::EventQueue;
+pub(crate) use messages::{SubscribedNames, into_msg};
 pub(crate) use worker::{ChangeProgress, ConnectionEnd, SubscriptionWorker};
 
 /// Maximum number of events queued for the user of a subscriber; twice as many while it waits for a change to

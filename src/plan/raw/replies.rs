@@ -239,13 +239,16 @@ impl ReplyBuffer for RawReplies {
         self.update_meter();
     }
 
-    fn error_count(&self) -> usize {
-        // RESP2 and RESP3 mark an error by the first byte of its frame.
-        let is_error = |number: &usize| {
-            let frame = self.frame(*number);
-            matches!(frame.and_then(<[u8]>::first), Some(b'-' | b'!'))
+    fn error_code(&self, number: usize) -> Option<&[u8]> {
+        let frame = self.frame(number)?;
+        let text = match frame.first()? {
+            b'-' => &frame[1..],
+            // An error of RESP3 with its length: the text is behind the first line.
+            b'!' => frame.splitn(2, |&byte| byte == b'\n').nth(1)?,
+            _ => return None,
         };
-        (0..self.count()).filter(is_error).count()
+        // The code is the first word; a line that is only a code ends with it.
+        text.split(|byte| b" \r".contains(byte)).next()
     }
 }
 

@@ -164,7 +164,7 @@ impl Upstreams {
             let endpoints = config.endpoints.iter();
             let endpoints = endpoints.map(|endpoint| endpoint.speaking(version));
             Arc::new(Shared {
-                router: config.router.clone().with_protocols(protocols),
+                router: Arc::new(config.router.clone().with_protocols(protocols)),
                 // No limit on exclusive connections: a client queued for one would miss the element that its
                 // BLPOP waits for.
                 executor: Executor::new(
@@ -175,6 +175,7 @@ impl Upstreams {
                 ),
                 scripts: Arc::clone(scripts),
                 db: config.db,
+                identity: Arc::clone(&config.identity),
             })
         });
         Self { shared, config }

@@ -46,7 +46,7 @@ impl StreamingConnection {
     ) -> Result<Self, ConnectError> {
         let attempt = connector.backoff.try_begin(connector.timeout);
         let attempt = attempt.map_err(|down| down.reason)?;
-        let opened = connector.open(connector.handshake()).await;
+        let opened = connector.open().await;
         let (stream, _) = attempt.end(opened)?;
         let observer = Arc::clone(connector.observer());
         observer.started(AttemptKind::First);

@@ -17,13 +17,17 @@
 //! sent; the replies before the mark were received). Commands are separated by `; `, chunks of a request by
 //! ` / `. Keys live on the node whose letter they begin with, all others on `c`.
 //!
-//! * `commands`, `scripts`, `pipelines`, `dedicated`: the rows. `property`: generated commands and failures.
+//! `retry 3` sets the number of attempts, `retry off` allows one; `wait 50ms` is a pause between waves, which has
+//! its longest jitter. `blocking 300ms` sets the timeout of commands without end.
+//!
+//! * `commands`, `scripts`, `pipelines`, `dedicated`, `retries`: the rows. `property`: generated commands and failures.
 //! * `world`: the simulated nodes and clock. `text`: the notation.
 
 mod commands;
 mod dedicated;
 mod pipelines;
 mod property;
+mod retries;
 mod scripts;
 mod text;
 mod world;

@@ -16,16 +16,20 @@ use crate::plan::operation::{
     CommandOperation, PipelineOperation, Request, ScriptStore, Selection,
 };
 use crate::plan::{
-    Answers, Attempt, DedicatedState, KeyCheck, PartialReads, RESENDS_MAX, Router, parse_one,
+    Answers, Attempt, DedicatedState, KeyCheck, PartialReads, PipelineKind, Router, parse_one,
 };
+use crate::policy::RetryPolicy;
 
 /// The most exchanges that one operation takes: libraries are listed, the command is sent, libraries are loaded, the
 /// command is sent again.
 const EXCHANGES_MAX: usize = 4;
 
+/// The most attempts at one node.
+const ATTEMPTS_MAX: u8 = 4;
+
 /// The most waves: in each exchange every node may be asked, because those before could not be reached, and at each one
 /// the rest is resent.
-const WAVES_MAX: usize = EXCHANGES_MAX * (RESENDS_MAX + 1) * NODES.len();
+const WAVES_MAX: usize = EXCHANGES_MAX * ATTEMPTS_MAX as usize * NODES.len();
 
 /// How many runs by default. `REDIS_SHARDING_SIMULATION_RUNS` asks for more.
 const RUNS: u32 = 400;
@@ -39,6 +43,7 @@ struct Chance<'t> {
     /// How often a write was applied, by its text.
     applied: HashMap<String, usize>,
     waves: usize,
+    retry: RetryPolicy,
 }
 
 impl Chance<'_> {
@@ -68,6 +73,7 @@ impl Chance<'_> {
         let mut args = Args::new();
         let mut replies = Vec::new();
         let mut queued: Option<Vec<Vec<u8>>> = None;
+        let mut aborts = false;
         while replies.len() < sent
             && let Ok(Some(frame)) = commands.next(&mut args)
         {
@@ -75,6 +81,12 @@ impl Chance<'_> {
                 (b"MULTI", _) => {
                     queued = Some(Vec::new());
                     Value::Okay
+                }
+                (b"EXEC", Some(_)) if aborts => value("-EXECABORT Transaction discarded."),
+                (_, Some(commands)) if args[0] != b"EXEC" && self.refuses() => {
+                    aborts = true;
+                    queued = Some(commands);
+                    value(LOADING)
                 }
                 (b"EXEC", Some(commands)) => {
                     let replies = commands.iter().map(|command| {
@@ -88,11 +100,17 @@ impl Chance<'_> {
                     queued = Some(commands);
                     Value::SimpleString("QUEUED".into())
                 }
+                (_, None) if self.refuses() => value(LOADING),
                 (_, None) => self.apply(node, &args),
             };
             replies.push(reply);
         }
         replies
+    }
+
+    /// True if a server refuses a command because it is loading its data.
+    fn refuses(&mut self) -> bool {
+        self.pick(5) == 4
     }
 
     /// Carries one command out: every reply says which command it answers.
@@ -121,6 +139,9 @@ impl Chance<'_> {
     }
 }
 
+/// How a server refuses a command for the time being.
+const LOADING: &str = "-LOADING Redis is loading the dataset in memory";
+
 /// A command as it was given, also when it goes as another.
 fn spoken(args: &[&[u8]]) -> String {
     let words: Vec<String> = args
@@ -145,6 +166,10 @@ fn reply_to(text: &str) -> Value {
 }
 
 impl<R: SimulatedForm> Nodes<R> for Chance<'_> {
+    fn retry(&self) -> RetryPolicy {
+        self.retry
+    }
+
     fn wave(
         &mut self,
         attempts: &[Attempt<'_>],
@@ -213,6 +238,8 @@ struct Case {
     has_script: [bool; 3],
     has_function: [bool; 3],
     tape: Vec<u8>,
+    /// The number of attempts; none for the default.
+    attempts: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -237,29 +264,40 @@ fn cases() -> impl Strategy<Value = Case> {
     let commands = prop::collection::vec((any::<u8>(), any::<u8>()), 1..8);
     let tape = prop::collection::vec(any::<u8>(), 0..60);
     let nodes = any::<([bool; 3], [bool; 3])>();
-    (how, commands, tape, nodes, any::<bool>(), any::<u64>()).prop_map(
-        |(how, picks, tape, (has_script, has_function), knows_library, entropy)| {
-            let numbered = (1..).zip(&picks);
-            let commands = numbered.map(|(number, &(kind, node))| match how {
-                How::Transaction | How::Dedicated => command(kind % 5, 0, number),
-                _ => command(kind, node, number),
-            });
-            let mut commands: Vec<String> = commands.collect();
-            if !matches!(how, How::Pipeline | How::Transaction | How::Dedicated) {
-                commands.truncate(1);
-            }
-            Case {
-                how,
-                commands,
-                // A pipeline lists no libraries, and its functions without keys need them.
-                knows_library: knows_library || commands_need_library(how),
-                entropy,
-                has_script,
-                has_function,
-                tape,
-            }
-        },
+    let attempts = prop::option::of(1..=ATTEMPTS_MAX);
+    (
+        how,
+        commands,
+        tape,
+        nodes,
+        any::<bool>(),
+        any::<u64>(),
+        attempts,
     )
+        .prop_map(
+            |(how, picks, tape, (has_script, has_function), knows_library, entropy, attempts)| {
+                let numbered = (1..).zip(&picks);
+                let commands = numbered.map(|(number, &(kind, node))| match how {
+                    How::Transaction | How::Dedicated => command(kind % 5, 0, number),
+                    _ => command(kind, node, number),
+                });
+                let mut commands: Vec<String> = commands.collect();
+                if !matches!(how, How::Pipeline | How::Transaction | How::Dedicated) {
+                    commands.truncate(1);
+                }
+                Case {
+                    how,
+                    commands,
+                    // A pipeline lists no libraries, and its functions without keys need them.
+                    knows_library: knows_library || commands_need_library(how),
+                    entropy,
+                    has_script,
+                    has_function,
+                    tape,
+                    attempts,
+                }
+            },
+        )
 }
 
 fn commands_need_library(how: How) -> bool {
@@ -283,6 +321,9 @@ fn check(case: &Case) {
         has_function: case.has_function,
         applied: HashMap::new(),
         waves: 0,
+        retry: case.attempts.map_or(RetryPolicy::READS, |attempts| {
+            RetryPolicy::attempts(attempts.into())
+        }),
     };
     match case.how {
         How::Command => check_command::<Vec<Value>>(case, &router, &scripts, &mut nodes),

@@ -203,7 +203,14 @@ pub(super) fn show(value: &Value) -> String {
 }
 
 fn is_ours(code: &str) -> bool {
-    const SERVERS: [&str; 4] = ["ERR", "NOSCRIPT", "EXECABORT", "WRONGTYPE"];
+    const SERVERS: [&str; 6] = [
+        "ERR",
+        "EXECABORT",
+        "LOADING",
+        "NOSCRIPT",
+        "READONLY",
+        "WRONGTYPE",
+    ];
     !SERVERS.contains(&code)
 }
 

@@ -18,9 +18,10 @@ use crate::plan::operation::{
     Step,
 };
 use crate::plan::{
-    Answers, Attempt, DedicatedState, Exchange, KeyCheck, PartialReads, PipelineKind,
+    Answers, Attempt, DedicatedState, Exchange, ExchangeStep, KeyCheck, PartialReads, PipelineKind,
     PipelineReplies, ReadsAs, Router, ScriptCache, SplitWrites, parse_one,
 };
+use crate::policy::{RequestOptions, RetryPolicy};
 use crate::topology::Topology;
 
 /// How long a reply may take that no command holds back.
@@ -100,6 +101,19 @@ pub(super) trait Nodes<R> {
         now: &mut Instant,
         end: Option<Instant>,
     ) -> Vec<Answers<R>>;
+
+    /// When requests are sent again.
+    fn retry(&self) -> RetryPolicy {
+        RetryPolicy::READS
+    }
+
+    /// How long commands without a time limit of their own may take.
+    fn blocking_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Nothing is sent for this long.
+    fn wait(&mut self, _: Duration) {}
 }
 
 /// Runs an operation to its end, as the executors do.
@@ -123,7 +137,9 @@ where
                 carry_out(exchange, now, nodes);
                 let end = exchange.end();
                 assert!(
-                    end.is_some() || exchange.blocking_time() == BlockingTime::Forever,
+                    end.is_some()
+                        || exchange.blocking_time() == BlockingTime::Forever
+                            && nodes.blocking_timeout().is_none(),
                     "an exchange without an end"
                 );
                 if let (Some(first), Some(end)) = (first_end, end) {
@@ -151,12 +167,30 @@ fn carry_out<R: crate::plan::ReplyBuffer>(
     now: &mut Instant,
     nodes: &mut impl Nodes<R>,
 ) {
-    exchange.begin(*now, Some(RESPONSE_TIMEOUT));
-    while exchange.poll(*now) {
-        let attempts: Vec<Attempt<'_>> = exchange.attempts().collect();
-        let answers = nodes.wave(&attempts, now, exchange.end());
-        drop(attempts);
-        exchange.handle(answers);
+    let options = RequestOptions {
+        response_timeout: Some(RESPONSE_TIMEOUT),
+        blocking_timeout: nodes.blocking_timeout(),
+        retry: nodes.retry(),
+        usual_timeout: Some(RESPONSE_TIMEOUT),
+    };
+    // The longest pauses that there can be.
+    exchange.begin(*now, &options, u64::MAX);
+    loop {
+        match exchange.poll(*now) {
+            ExchangeStep::Send => {
+                let attempts: Vec<Attempt<'_>> = exchange.attempts().collect();
+                let answers = nodes.wave(&attempts, now, exchange.end());
+                drop(attempts);
+                exchange.handle(answers);
+            }
+            ExchangeStep::Wait(pause) => {
+                assert!(!pause.is_zero(), "a pause without a length");
+                nodes.wait(pause);
+                *now += pause;
+                assert!(exchange.end().is_none_or(|end| *now < end));
+            }
+            ExchangeStep::Done => break,
+        }
     }
 }
 
@@ -166,6 +200,8 @@ struct Expected<'t> {
     wave: usize,
     /// The first attempt that is not the expected one.
     wrong: Option<String>,
+    retry: RetryPolicy,
+    blocking_timeout: Option<Duration>,
 }
 
 impl<'t> Expected<'t> {
@@ -193,6 +229,22 @@ impl<'t> Expected<'t> {
 }
 
 impl<R: SimulatedForm> Nodes<R> for Expected<'_> {
+    fn retry(&self) -> RetryPolicy {
+        self.retry
+    }
+
+    fn blocking_timeout(&self) -> Option<Duration> {
+        self.blocking_timeout
+    }
+
+    fn wait(&mut self, pause: Duration) {
+        let waited = format!("wait {}ms", pause.as_millis());
+        let is_wait = |line: &&str| line.starts_with("wait ");
+        if self.lines.next_if(is_wait) != Some(waited.as_str()) {
+            self.wrong.get_or_insert(format!("unexpected: {waited}"));
+        }
+    }
+
     fn wave(
         &mut self,
         attempts: &[Attempt<'_>],
@@ -277,11 +329,23 @@ pub(super) fn play_as<R: SimulatedForm>(row: &str) -> Result<(), String> {
         lines: lines.into_iter().peekable(),
         wave: 0,
         wrong: None,
+        retry: RetryPolicy::READS,
+        blocking_timeout: None,
     };
     while let Some(line) = expected.lines.next() {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
             "partial" | "missing" => {}
+            "retry" => {
+                expected.retry = match rest {
+                    "off" => RetryPolicy::OFF,
+                    attempts => RetryPolicy::attempts(attempts.parse().expect("a number")),
+                };
+            }
+            "blocking" => {
+                let millis = rest.trim_end_matches("ms").parse().expect("milliseconds");
+                expected.blocking_timeout = Some(Duration::from_millis(millis));
+            }
             "entropy" => stage.entropy = rest.parse().expect("a number"),
             ">" => {
                 expected.wave = 0;

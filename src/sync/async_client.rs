@@ -1,0 +1,52 @@
+//! [`AsyncClient`]: the client on tokio that a blocking client gives to programs that use both.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::OnceLock;
+
+use crate::config::ClientConfig;
+
+/// What the client on tokio is made from, and that client once it was made.
+///
+/// Its type is not known here, as the two clients do not know each other: [`crate::ShardedClient`]'s method that returns it
+/// is in `connect`.
+pub(crate) struct AsyncClient {
+    config: ClientConfig,
+    made: OnceLock<Box<dyn Any + Send + Sync>>,
+}
+
+impl AsyncClient {
+    /// No client yet.
+    pub(super) fn new(config: ClientConfig) -> Self {
+        Self {
+            config,
+            made: OnceLock::new(),
+        }
+    }
+
+    /// The description of both clients.
+    pub(crate) fn config(&self) -> &ClientConfig {
+        &self.config
+    }
+
+    /// Returns the client, which the first call makes.
+    pub(crate) fn made_by<C>(&self, make: impl Fn(ClientConfig) -> C) -> C
+    where
+        C: Clone + Send + Sync + 'static,
+    {
+        let made = self
+            .made
+            .get_or_init(|| Box::new(make(self.config.clone())));
+        // There is one type of client, so this is always the one that was made.
+        let found = made.downcast_ref::<C>().cloned();
+        found.unwrap_or_else(|| make(self.config.clone()))
+    }
+}
+
+impl fmt::Debug for AsyncClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncClient")
+            .field("is_made", &self.made.get().is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,175 @@
+//! [`Watch`]: what a handle of the client watches, from WATCH to its next atomic pipeline or UNWATCH.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use redis::{ConnectionLike, RedisResult, Value};
+
+use crate::error::Error;
+use crate::plan::{
+    KeyCheck, PipelineKind, ScriptStore, WatchCommand, exec_abort, parse_one, watch_ended,
+};
+use crate::sync::{Dedicated, Shared};
+
+/// The attempt at an optimistic transaction of one handle. A clone of the handle that is made while the
+/// attempt lasts shares it, as clones of a connection of redis-rs do.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watch(Option<Arc<Mutex<Attempt>>>);
+
+/// An attempt that one or more handles share.
+#[derive(Debug)]
+struct Attempt {
+    /// The connection that watches. `None` once EXEC or UNWATCH has ended the attempt, and if WATCH failed.
+    connection: Option<Dedicated>,
+    /// The first key, for messages.
+    key: Vec<u8>,
+    /// True if a WATCH failed: EXEC must not run.
+    has_failed: bool,
+}
+
+impl Watch {
+    /// True if the handle watches keys, or its WATCH has failed.
+    pub(super) fn is_active(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Carries out a request that was refused because connections are shared, if it is WATCH or UNWATCH.
+    pub(super) fn handle(
+        &mut self,
+        shared: &Arc<Shared>,
+        packed: &[u8],
+        refusal: Error,
+    ) -> RedisResult<Value> {
+        let args = parse_one(packed)?;
+        match shared.router.watch_command(&args) {
+            None => Err(refusal.into()),
+            Some(command) => match command? {
+                WatchCommand::Watch => self.watch(shared, &args, packed),
+                WatchCommand::Unwatch => {
+                    self.unwatch();
+                    Ok(Value::Okay)
+                }
+            },
+        }
+    }
+
+    /// WATCH: joins the attempt under way, or begins one.
+    fn watch(&mut self, shared: &Arc<Shared>, args: &[&[u8]], packed: &[u8]) -> RedisResult<Value> {
+        if let Some(attempt) = &self.0 {
+            let mut attempt = attempt.lock();
+            if attempt.connection.is_some() {
+                return attempt.watch_more(shared, args, packed);
+            }
+        }
+        // Failed until the reply has come: an EXEC after a WATCH that failed must not run.
+        let mut attempt = Attempt {
+            connection: None,
+            key: args.get(1).copied().unwrap_or_default().to_vec(),
+            has_failed: true,
+        };
+        let begun = attempt.begin(shared, args, packed);
+        self.0 = Some(Arc::new(Mutex::new(attempt)));
+        begun
+    }
+
+    /// UNWATCH: ends the attempt, for all handles that share it.
+    fn unwatch(&mut self) {
+        let attempt = self.0.take();
+        let connection = attempt.and_then(|attempt| attempt.lock().connection.take());
+        if let Some(connection) = connection {
+            unwatch(connection);
+        }
+    }
+
+    /// An atomic pipeline of a handle whose watch is active. Ends the attempt, whatever the outcome.
+    pub(super) fn exec(
+        &mut self,
+        shared: &Arc<Shared>,
+        packed: &[u8],
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
+        let Some(attempt) = self.0.take() else {
+            return shared.pipeline(packed, offset, count);
+        };
+        // Taken out: a clone that shares the attempt and comes second finds nothing, and is refused.
+        let (connection, key, has_failed) = {
+            let mut attempt = attempt.lock();
+            let key = std::mem::take(&mut attempt.key);
+            (attempt.connection.take(), key, attempt.has_failed)
+        };
+        let Some(mut connection) = connection else {
+            return Err(match has_failed {
+                true => exec_abort(),
+                false => watch_ended(),
+            }
+            .into());
+        };
+        if has_failed {
+            unwatch(connection);
+            return Err(exec_abort().into());
+        }
+        let kind = PipelineKind::of(packed, offset, count);
+        let watched = (&key[..], connection.node());
+        let snapshot = || shared.snapshot();
+        if let Err(refusal) = shared
+            .router
+            .check_watched_pipeline(packed, kind, &snapshot, watched)
+        {
+            unwatch(connection);
+            return Err(refusal.into());
+        }
+        // Otherwise EXEC would be sent, and its outcome be unknown, although it cannot have run.
+        connection.close_if_stale()?;
+        let values = connection.req_packed_commands(packed, offset, count)?;
+        connection.finish();
+        Ok(values)
+    }
+}
+
+impl Attempt {
+    /// The first WATCH, on a connection of its own.
+    fn begin(&mut self, shared: &Arc<Shared>, args: &[&[u8]], packed: &[u8]) -> RedisResult<Value> {
+        let node = shared.router.watched_node(args)?;
+        let mut connection = Dedicated::open(Arc::clone(shared), node, KeyCheck::Owned)?;
+        let reply = connection.req_packed_command(packed)?;
+        // A server that refuses WATCH watches nothing: the next one begins another attempt.
+        if reply == Value::Okay {
+            self.connection = Some(connection);
+            self.has_failed = false;
+        }
+        Ok(reply)
+    }
+
+    /// A further WATCH, on the same connection.
+    fn watch_more(
+        &mut self,
+        shared: &Arc<Shared>,
+        args: &[&[u8]],
+        packed: &[u8],
+    ) -> RedisResult<Value> {
+        let Some(connection) = &mut self.connection else {
+            return Err(watch_ended().into());
+        };
+        let has_failed = std::mem::replace(&mut self.has_failed, true);
+        let node = shared.router.watched_node(args)?;
+        let key = args.get(1).copied().unwrap_or_default();
+        let watched = (&self.key[..], connection.node());
+        shared.router.check_second_watch(watched, key, node)?;
+        let replied = connection.req_packed_command(packed);
+        if replied.is_err() && !connection.is_open() {
+            // Nothing is watched any more. EXEC fails now, and the next WATCH begins another attempt.
+            self.connection = None;
+        }
+        let reply = replied?;
+        self.has_failed = has_failed || reply != Value::Okay;
+        Ok(reply)
+    }
+}
+
+/// Ends the watch of a connection and gives it back; closes it if that fails.
+fn unwatch(mut connection: Dedicated) {
+    if redis::cmd("UNWATCH").query(&mut connection) == Ok(Value::Okay) {
+        connection.finish();
+    }
+}
