@@ -93,7 +93,8 @@ struct Repr {
     node: Option<String>,
     /// Bounded in number and length.
     keys: Vec<Vec<u8>>,
-    parts: Vec<PartOutcome>,
+    /// Shared by the clones of an error, because the parts hold the replies that came.
+    parts: Arc<[PartOutcome]>,
     /// Set if the kind alone does not decide it.
     retry: Option<Retry>,
     /// The failure of a connection as the system names it, on which redis-rs' predicates are based.
@@ -281,8 +282,10 @@ impl ErrorKind {
     }
 }
 
-/// The outcome of one node's part of a command that was split by node, or of a pipeline.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The outcome of one node's part of a command that was split by node or sent to all nodes, or of a pipeline.
+///
+/// `Debug` leaves out the content of the reply, which may be confidential and of any size.
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct PartOutcome {
     /// The node's name.
@@ -293,6 +296,9 @@ pub struct PartOutcome {
     pub status: PartStatus,
     /// The reason if it was not done.
     pub reason: Option<String>,
+    /// The node's reply if it was done, as the node sent it: of an MGET an array with one element for each of
+    /// the [`keys`](Self::keys), in their order; of a DEL or an EXISTS a number for this node alone.
+    pub value: Option<redis::Value>,
 }
 
 /// The outcome of one node's part.
@@ -319,7 +325,25 @@ impl PartOutcome {
             keys,
             status,
             reason,
+            value: None,
         }
+    }
+
+    /// Sets the reply of the node.
+    pub(crate) fn with_value(self, value: Option<redis::Value>) -> Self {
+        Self { value, ..self }
+    }
+}
+
+impl fmt::Debug for PartOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PartOutcome")
+            .field("node", &self.node)
+            .field("keys", &self.keys)
+            .field("status", &self.status)
+            .field("reason", &self.reason)
+            .field("value", &self.value.as_ref().map(|_| format_args!("..")))
+            .finish()
     }
 }
 
@@ -342,7 +366,7 @@ impl Error {
             source: None,
             node: None,
             keys: Vec::new(),
-            parts: Vec::new(),
+            parts: Arc::default(),
             retry: None,
             io: None,
         }))
@@ -422,7 +446,7 @@ impl Error {
         let undone = parts.iter().filter(|part| part.status != PartStatus::Done);
         let keys = undone.flat_map(|part| &part.keys).map(Vec::as_slice);
         self.0.keys = bounded_keys(keys);
-        self.0.parts = parts;
+        self.0.parts = parts.into();
         self.0.retry = Some(retry);
         self
     }
@@ -515,6 +539,36 @@ impl Error {
     /// The outcome of each node's part, in node order, if the command was split by node and at least one part
     /// failed; or those of a pipeline of which a command got no reply, with up to one part of each
     /// [status](PartStatus) for each node. Empty otherwise.
+    ///
+    /// The parts that were done carry their replies, so a read over several nodes need not be repeated as a
+    /// whole. They are those that [`execute`](crate::ShardedClient::execute) returns; redis-rs' traits and
+    /// pipelines have no room for them. Clones of an error share them.
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    ///
+    /// use redis_sharding::redis::{Commands, Value, cmd};
+    /// # use redis_sharding::{ShardedClient, testing::TestNode};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let servers = TestNode::start_many(2)?;
+    /// # let mut client = ShardedClient::builder().node("a", servers[0].url()).node("b", servers[1].url()).build()?;
+    /// let keys = ["user:1", "user:2", "user:3"];
+    /// # let () = client.mset(&keys.map(|key| (key, "Ada")))?;
+    /// # servers[0].stop();
+    ///
+    /// let mut found: HashMap<Vec<u8>, Value> = HashMap::new();
+    /// if let Err(error) = client.execute(cmd("MGET").arg(&keys)) {
+    ///     for part in error.parts() {
+    ///         if let Some(Value::Array(values)) = &part.value {
+    ///             found.extend(part.keys.iter().cloned().zip(values.iter().cloned()));
+    ///         }
+    ///     }
+    /// }
+    /// assert!(!found.is_empty() && found.len() < keys.len(), "the keys of node b");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Of a write, the parts that failed are what is left to do:
     ///
     /// ```no_run
     /// # fn f(client: &redis_sharding::ShardedClient) {

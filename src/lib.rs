@@ -208,7 +208,7 @@ pub use error::{ERROR_KEYS_MAX, Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, Par
 pub use observe::{ClientEvent, ClientHealth, NodeHealth, PoolHealth, PoolKind};
 pub use partition::node::{self, NODES_MAX, NodeId, NodeIndex, NodeSpec};
 pub use plan::{
-    EVENT_BYTES_MAX, EVENTS_MAX, Event, HashTags, Message, NodePing, PartialReads,
+    EVENT_BYTES_MAX, EVENTS_MAX, Event, HashTags, Message, NodePing, PartialReads, ReadsAs,
     SCRIPT_BYTES_MAX, SCRIPTS_MAX, ScanPosition, SplitWrites, SubscriptionKind,
     TRANSACTION_ATTEMPTS_MAX,
 };

@@ -6,9 +6,12 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, RedisResult, Value, cmd};
+use redis::{Cmd, Commands, ConnectionLike, RedisResult, Value, cmd};
+use redis_sharding::command::{CommandSpec, MissReply};
 use redis_sharding::testing::{Fault, TestNode};
-use redis_sharding::{Builder, ErrorKind, PartialReads, ScanPosition, ShardedClient, aio};
+use redis_sharding::{
+    Builder, ErrorKind, PartStatus, PartialReads, ReadsAs, ScanPosition, ShardedClient, aio,
+};
 use support::local_proxy::{LocalProxy, RawClient};
 use support::{Servers, builder, builder_over};
 
@@ -105,13 +108,28 @@ fn readable(value: &Value) -> String {
 
 /// Four servers, of which one is killed after keys were written to all.
 fn with_a_dead_node(partial: PartialReads) -> Option<(Servers, Doors, BTreeSet<String>)> {
-    let servers = Servers::start(NODES)?;
-    let open = || {
-        builder(&servers)
+    with_a_dead_node_of(|builder| {
+        builder
             .partial_reads(partial)
             .connect_timeout(Duration::from_secs(2))
-    };
-    let mut doors = Doors::open(open);
+    })
+}
+
+/// The same, with clients that are configured so.
+fn with_a_dead_node_of(
+    configure: impl Fn(Builder) -> Builder,
+) -> Option<(Servers, Doors, BTreeSet<String>)> {
+    let (servers, doors, living) = with_keys(configure)?;
+    servers.kill(DEAD);
+    // Connections that were used a moment ago are taken for open, and a script on one of them is UNKNOWN.
+    std::thread::sleep(Duration::from_millis(100));
+    Some((servers, doors, living))
+}
+
+/// Four servers with the keys `key:0` to `key:99`, and those of the keys that do not live on the node to die.
+fn with_keys(configure: impl Fn(Builder) -> Builder) -> Option<(Servers, Doors, BTreeSet<String>)> {
+    let servers = Servers::start(NODES)?;
+    let mut doors = Doors::open(|| configure(builder(&servers)));
     let mut living = BTreeSet::new();
     for number in 0..100 {
         let key = format!("key:{number}");
@@ -122,9 +140,6 @@ fn with_a_dead_node(partial: PartialReads) -> Option<(Servers, Doors, BTreeSet<S
             living.insert(key);
         }
     }
-    servers.kill(DEAD);
-    // Connections that were used a moment ago are taken for open, and a script on one of them is UNKNOWN.
-    std::thread::sleep(Duration::from_millis(100));
     Some((servers, doors, living))
 }
 
@@ -529,4 +544,374 @@ fn scan_cursors_survive_as_doubles_and_altered_ones_are_refused() {
     let error = altered.parse::<ScanPosition>().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(doors.blocking.resume_scan(kept.parse().unwrap()).is_ok());
+}
+
+/// Clients that take missing nodes for misses.
+fn misses(builder: Builder) -> Builder {
+    let declared = CommandSpec::declare("MY.SIZE").arity(2).key(1).read();
+    builder
+        .missing_nodes(ReadsAs::Miss)
+        .command(declared.missing_keys(MissReply::Int(-7)))
+        .connect_timeout(Duration::from_secs(2))
+}
+
+/// Two keys that are not among the living, and one that is.
+fn lost_and_living(living: &BTreeSet<String>) -> (String, String, String) {
+    let mut lost = (0..100)
+        .map(|number| format!("key:{number}"))
+        .filter(|key| !living.contains(key));
+    let first = living.first().cloned().unwrap();
+    (lost.next().unwrap(), lost.next().unwrap(), first)
+}
+
+#[test]
+fn missing_nodes_as_misses_mget_exists_and_get_go_on_while_a_node_is_down() {
+    let Some((servers, mut doors, living)) = with_a_dead_node_of(misses) else {
+        return;
+    };
+    let (lost, other, kept) = lost_and_living(&living);
+    // What the two clients return in RESP2, and what the proxy writes in RESP2 and in RESP3.
+    let all = |request: &str, decoded: &str, resp2: &str, resp3: &str| {
+        (
+            request.to_owned(),
+            [decoded, decoded, resp2, resp3].map(str::to_owned),
+        )
+    };
+    let of_lost = [
+        all(
+            &format!("MGET {lost} {other}"),
+            "nil nil",
+            "*2 $-1 $-1",
+            "*2 _ _",
+        ),
+        all(&format!("EXISTS {lost} {other}"), "int(0)", ":0", ":0"),
+        all(&format!("GET {lost}"), "nil", "$-1", "_"),
+        all(&format!("HGET {lost} f"), "nil", "$-1", "_"),
+        all(&format!("HGETALL {lost}"), "", "*0", "%0"),
+        all(&format!("SMEMBERS {lost}"), "", "*0", "~0"),
+        all(&format!("TTL {lost}"), "int(-2)", ":-2", ":-2"),
+        all(&format!("STRLEN {lost}"), "int(0)", ":0", ":0"),
+        all(
+            &format!("TYPE {lost}"),
+            "simple-string(\"none\")",
+            "+none",
+            "+none",
+        ),
+        all(&format!("XREAD STREAMS {lost} 0"), "nil", "*-1", "_"),
+        all(&format!("MY.SIZE {lost}"), "int(-7)", ":-7", ":-7"),
+    ];
+    let with_kept = [
+        all(
+            &format!("MGET {lost} {kept} {other}"),
+            "nil v nil",
+            "*3 $-1 v $-1",
+            "*3 _ v _",
+        ),
+        all(
+            &format!("EXISTS {lost} {kept} {kept}"),
+            "int(2)",
+            ":2",
+            ":2",
+        ),
+        all(&format!("TOUCH {lost} {kept}"), "int(1)", ":1", ":1"),
+        all(&format!("GET {kept}"), "v", "v", "v"),
+    ];
+    for (request, expected) in of_lost.iter().chain(&with_kept) {
+        assert_eq!(&doors.answers(request), expected, "{request}");
+    }
+    for request in [
+        format!("SET {lost} x"),
+        format!("GETDEL {lost}"),
+        format!("GETEX {lost}"),
+        format!("PFCOUNT {lost}"),
+        format!("OBJECT ENCODING {lost}"),
+        format!("EVAL_RO return(1) 1 {lost}"),
+        format!("XREAD BLOCK 10 STREAMS {lost} 0"),
+        format!("XINFO STREAM {lost}"),
+    ] {
+        for error in doors.errors(&request) {
+            assert!(error.contains("NODEDOWN"), "{request}: {error}");
+        }
+    }
+    for request in [
+        format!("DEL {lost} {kept}"),
+        format!("MSET {lost} x {kept} v"),
+        "DBSIZE".into(),
+    ] {
+        for error in doors.errors(&request) {
+            assert!(error.contains("PARTIAL"), "{request}: {error}");
+        }
+    }
+    for index in [0, 1, 3] {
+        servers.kill(index);
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    for (request, expected) in &of_lost {
+        assert_eq!(&doors.answers(request), expected, "{request}");
+    }
+}
+
+#[test]
+fn missing_nodes_as_misses_pipelines_are_answered_command_by_command() {
+    let Some((_servers, mut doors, living)) = with_a_dead_node_of(misses) else {
+        return;
+    };
+    let (lost, other, kept) = lost_and_living(&living);
+    let mut pipe = redis::pipe();
+    pipe.get(&lost)
+        .get(&kept)
+        .strlen(&other)
+        .mget(&[&kept, &lost]);
+    type Replies = (Option<String>, String, i64, Vec<Option<String>>);
+    let expected: Replies = (None, "v".into(), 0, vec![Some("v".into()), None]);
+    assert_eq!(
+        pipe.query::<Replies>(&mut doors.blocking).unwrap(),
+        expected
+    );
+    let replies = pipe.query_async::<Replies>(&mut doors.tokio);
+    assert_eq!(doors.runtime.block_on(replies).unwrap(), expected);
+    for (talker, nil) in doors.talkers.iter_mut().zip(["$-1", "_"]) {
+        for request in [
+            format!("GET {lost}"),
+            format!("SET {lost} x"),
+            format!("GET {kept}"),
+            format!("MGET {kept} {lost}"),
+            format!("LLEN {other}"),
+        ] {
+            talker.say(&request);
+        }
+        assert_eq!(talker.hear(), nil);
+        assert!(talker.hear().starts_with("-NODEDOWN"));
+        assert_eq!(talker.hear(), "v");
+        assert_eq!(talker.hear(), format!("*2 v {nil}"));
+        assert_eq!(talker.hear(), ":0");
+    }
+}
+
+#[test]
+fn missing_nodes_as_misses_transactions_watch_and_node_handles_fail_all_the_same() {
+    let Some((_servers, mut doors, living)) = with_a_dead_node_of(misses) else {
+        return;
+    };
+    let (lost, _, kept) = lost_and_living(&living);
+    let is_down = |error: redis::RedisError| assert_eq!(ErrorKind::of(&error), ErrorKind::NodeDown);
+    let mut atomic = redis::pipe();
+    atomic.atomic().get(&lost);
+    is_down(atomic.exec(&mut doors.blocking).unwrap_err());
+    is_down(
+        doors
+            .runtime
+            .block_on(atomic.exec_async(&mut doors.tokio))
+            .unwrap_err(),
+    );
+    let mut node = doors.blocking.node_for(&lost).unwrap();
+    is_down(node.get::<_, ()>(&lost).unwrap_err());
+    let mut pipe = redis::pipe();
+    is_down(pipe.get(&lost).exec(&mut node).unwrap_err());
+    let error = doors.blocking.dedicated(&lost).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NodeDown);
+    let read = doors.blocking.transaction(&[&lost], |connection, pipe| {
+        let _: Option<i64> = connection.get(&lost)?;
+        pipe.set(&lost, 1).query::<Option<()>>(connection)
+    });
+    is_down(read.unwrap_err());
+
+    let get = format!("GET {lost}");
+    for (talker, nil) in doors.talkers.iter_mut().zip(["$-1", "_"]) {
+        assert_eq!(talker.ask("MULTI"), "+OK");
+        assert_eq!(talker.ask(&get), "+QUEUED");
+        assert!(talker.ask("EXEC").starts_with("-NODEDOWN"));
+        // What is read while keys are watched decides what is written.
+        assert_eq!(talker.ask(&format!("WATCH {kept}")), "+OK");
+        assert!(talker.ask(&get).starts_with("-NODEDOWN"));
+        assert!(
+            talker
+                .ask(&format!("MGET {kept} {lost}"))
+                .starts_with("-PARTIAL")
+        );
+        assert_eq!(talker.ask("UNWATCH"), "+OK");
+        assert_eq!(talker.ask(&get), nil);
+        assert!(talker.ask(&format!("WATCH {lost}")).starts_with('-'));
+        assert!(talker.ask(&get).starts_with("-NODEDOWN"));
+        assert_eq!(talker.ask("UNWATCH"), "+OK");
+        assert_eq!(talker.ask(&get), nil);
+    }
+}
+
+#[test]
+fn missing_nodes_as_misses_a_node_that_hangs_costs_at_most_the_response_timeout() {
+    let timeout = Duration::from_millis(500);
+    let configure = |builder| {
+        misses(builder)
+            .response_timeout(timeout)
+            .connect_timeout(timeout)
+    };
+    let Some((servers, mut doors, living)) = with_keys(configure) else {
+        return;
+    };
+    let (lost, _, kept) = lost_and_living(&living);
+    let mget = format!("MGET {lost} {kept}");
+    assert_eq!(doors.answers(&mget), ["v v", "v v", "*2 v v", "*2 v v"]);
+    servers.pause(DEAD);
+    let start = Instant::now();
+    for round in 0..3 {
+        let expected = ["nil v", "nil v", "*2 $-1 v", "*2 _ v"];
+        assert_eq!(doors.answers(&mget), expected, "round {round}");
+    }
+    // Twelve requests, each with a deadline of its own.
+    assert!(start.elapsed() < timeout * 12 + Duration::from_secs(6));
+    servers.resume(DEAD);
+    let back = Instant::now();
+    while doors.answers(&mget) != ["v v", "v v", "*2 v v", "*2 v v"] {
+        assert!(
+            back.elapsed() < Duration::from_secs(20),
+            "it never came back"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn missing_nodes_as_misses_error_replies_of_a_node_are_not_hidden() {
+    let (nodes, urls) = test_nodes();
+    let mut doors =
+        Doors::open(|| misses(builder_over(urls.clone())).partial_reads(PartialReads::Allowed));
+    let key = (0..)
+        .map(|number| format!("key:{number}"))
+        .find(|key| doors.blocking.node_for(key).unwrap().index().get() == 1)
+        .unwrap();
+    for text in [
+        "LOADING Redis is loading the dataset in memory",
+        "NOAUTH Authentication required.",
+        "WRONGTYPE Operation against a key",
+    ] {
+        nodes[1].fail("GET", Fault::Error(text.into()), 4);
+        let (_, details) = text.split_once(' ').unwrap();
+        for error in doors.errors(&format!("GET {key}")) {
+            assert!(error.contains(details), "{error}");
+        }
+        assert_eq!(nodes[1].faults_left(), 0, "one for each of four who asked");
+    }
+}
+
+#[test]
+fn node_that_refuses_the_password_is_neither_a_miss_nor_left_out_of_keys_and_dbsize() {
+    let (Some(open), Some(locked)) = (
+        Servers::start(1),
+        Servers::builder().password("right").start(1),
+    ) else {
+        return;
+    };
+    let url = locked.url(0).replace(":right@", ":wrong@");
+    assert!(url.contains(":wrong@"), "{url}");
+    let configure =
+        || misses(builder_over([open.url(0), url.clone()])).partial_reads(PartialReads::Allowed);
+    let mut doors = Doors::open(configure);
+    let owned_by = |index: usize| {
+        let mut keys = (0..).map(|number| format!("key:{number}"));
+        keys.find(|key| doors.blocking.node_for(key).unwrap().index().get() == index)
+            .unwrap()
+    };
+    let (kept, refused) = (owned_by(0), owned_by(1));
+    for error in doors.errors(&format!("GET {refused}")) {
+        assert!(error.contains("AUTH"), "{error}");
+    }
+    for request in [
+        format!("MGET {kept} {refused}"),
+        "DBSIZE".into(),
+        "KEYS *".into(),
+    ] {
+        for error in doors.errors(&request) {
+            assert!(error.contains("PARTIAL"), "{request}: {error}");
+        }
+    }
+    for text in doors.answers("INFO server") {
+        assert!(text.contains("node_node-1:status=unreachable"), "{text}");
+    }
+}
+
+#[test]
+fn error_of_a_split_read_carries_the_replies_of_the_parts_that_were_done() {
+    let Some((_servers, doors, living)) = with_a_dead_node(PartialReads::Refused) else {
+        return;
+    };
+    let (lost, other, kept) = lost_and_living(&living);
+    let second = living.last().unwrap();
+    let keys = [&lost, second, &kept, &other];
+    let execute = |cmd: &Cmd| {
+        let blocking = doors.blocking.execute(cmd).unwrap_err();
+        let tokio = doors
+            .runtime
+            .block_on(doors.tokio.execute(cmd))
+            .unwrap_err();
+        assert_eq!(blocking.parts(), tokio.parts());
+        blocking
+    };
+    let error = execute(cmd("MGET").arg(&keys));
+    assert_eq!(error.kind(), ErrorKind::Partial);
+    let mut found = Vec::new();
+    for part in error.parts() {
+        match &part.value {
+            Some(Value::Array(values)) => {
+                assert_eq!(part.status, PartStatus::Done);
+                assert_eq!(values.len(), part.keys.len());
+                found.extend(part.keys.iter().zip(values.iter().cloned()));
+            }
+            value => {
+                assert_eq!((part.status, value), (PartStatus::Failed, &None));
+                assert_eq!(part.keys, [lost.as_bytes(), other.as_bytes()]);
+            }
+        }
+    }
+    found.sort_by_key(|(key, _)| key.to_vec());
+    let value = || Value::BulkString(b"v".into());
+    let mut expected = [(kept.as_bytes(), value()), (second.as_bytes(), value())];
+    expected.sort_by_key(|(key, _)| key.to_vec());
+    let found: Vec<_> = found
+        .iter()
+        .map(|(key, value)| (&key[..], value.clone()))
+        .collect();
+    assert_eq!(found, expected);
+    let shown = format!("{:?}", error.parts());
+    assert!(!shown.contains("BulkString"), "a value in a log: {shown}");
+
+    let error = execute(cmd("EXISTS").arg(&keys));
+    let counts = error.parts().iter().map(|part| &part.value);
+    let sum: i64 = counts
+        .flatten()
+        .map(|value| redis::from_redis_value_ref::<i64>(value).unwrap())
+        .sum();
+    assert_eq!(sum, 2);
+    let error = execute(&cmd("DBSIZE"));
+    let done = error.parts().iter().filter(|part| part.value.is_some());
+    assert_eq!(done.count(), NODES - 1);
+}
+
+#[test]
+fn check_connection_is_true_while_any_node_answers_and_dbsize_needs_all() {
+    let timeout = Duration::from_millis(500);
+    let Some(servers) = Servers::start(NODES) else {
+        return;
+    };
+    let mut client = builder(&servers).response_timeout(timeout).build().unwrap();
+    assert!(client.check_connection());
+    servers.pause(DEAD);
+    let mut hanging = client.nodes().nth(DEAD).unwrap();
+    assert!(!hanging.check_connection(), "it hangs");
+    assert!(client.check_connection(), "three of four answer");
+    servers.resume(DEAD);
+    servers.kill(DEAD);
+    assert!(client.check_connection());
+    assert!(client.is_open());
+    let error = client.execute(&cmd("DBSIZE")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Partial);
+    let up: Vec<bool> = client
+        .nodes()
+        .map(|mut node| node.check_connection())
+        .collect();
+    assert_eq!(up, [true, true, false, true]);
+    for index in [0, 1, 3] {
+        servers.kill(index);
+    }
+    assert!(!client.check_connection());
 }

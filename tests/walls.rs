@@ -18,9 +18,11 @@ const FILE_LINES_MAX: usize = 500;
 
 /// Files of `sync` and `aio` that stand on floor 3: what a user holds. All others there are executors.
 const HANDLES: [&str; 13] = [
+    "bb8",
     "build",
     "client",
     "client_pubsub",
+    "deadpool",
     "dedicated",
     "mod",
     "node",

@@ -29,6 +29,16 @@ use crate::topology::Topology;
 ///
 /// The [module's documentation](crate::aio#dropped-futures) describes the effect of dropping a future.
 ///
+/// # Health
+///
+/// | question | call |
+/// |---|---|
+/// | is the client usable: does any node answer? | PING |
+/// | do all nodes answer? | DBSIZE without [`partial_reads`](Builder::partial_reads); its error names the others |
+/// | which nodes answer? | PING on each of [`nodes`](Self::nodes) |
+///
+/// # Example
+///
 /// ```no_run
 /// use redis_sharding::{ShardedClient, redis::AsyncCommands};
 ///

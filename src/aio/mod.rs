@@ -23,7 +23,7 @@
 //! Handles, one file each:
 //!
 //! * `client`: [`ShardedClient`], a `redis::aio::ConnectionLike` over all nodes; `build`:
-//!   `Builder::build_async`.
+//!   `Builder::build_async`; `bb8`, `deadpool`: a `ShardedClient` as the manager of a pool.
 //! * `node`: [`Node`], a `ConnectionLike` over one node.
 //! * `options`: handles with other timeouts and another retry policy.
 //! * `dedicated`: [`Dedicated`], a private connection for stateful commands; `transaction`: the loop of
@@ -66,8 +66,12 @@
 //! such a runtime that is no longer run is given up when a request from another runtime sees no sign of life
 //! from it for one second.
 
+#[cfg(feature = "bb8")]
+mod bb8;
 mod build;
 mod client;
+#[cfg(feature = "deadpool")]
+mod deadpool;
 mod dedicated;
 mod driver;
 mod event_channel;

@@ -78,7 +78,7 @@ impl Shared {
                 .executor
                 .call(node, write, routed.access, routed.blocking);
             let called = span.instrument(called).await;
-            return span.end_command(routed.reply(self.router.name(node), called));
+            return span.end_command(routed.reply(&self.router, node, &args, called));
         }
         if routed.is_err()
             && let Some(command) = self.router.name_command(&args)
@@ -110,7 +110,7 @@ impl Shared {
                 .executor
                 .call(node, write, routed.access, routed.blocking);
             let called = span.instrument(called).await;
-            return span.end_command(routed.reply(self.router.name(node), called));
+            return span.end_command(routed.reply(&self.router, node, args, called));
         }
         let request = Request { packed, args };
         let operation: CommandOperation<'_, Vec<Value>> =

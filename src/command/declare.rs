@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 
 use super::name::LONGEST;
-use super::{Access, Blocking, CommandSpec, KeySpec, Merge, Partial, ProxyRole, Route, Scripting};
+use super::{
+    Access, Blocking, CommandSpec, KeySpec, Merge, MissReply, Partial, ProxyRole, Route, Scripting,
+};
 
 /// A command in the making, from [`CommandSpec::declare`]; it goes into a table with
 /// [`CommandTable::with`](super::CommandTable::with).
@@ -35,6 +37,7 @@ pub struct Declaration {
     access: Access,
     blocking: Blocking,
     partial: Partial,
+    missing: Option<MissReply>,
 }
 
 /// A contradiction in a declared command.
@@ -92,6 +95,14 @@ pub enum DeclareError {
         /// The command.
         name: String,
     },
+    /// There is a reply to missing keys, and the command is no read by key.
+    #[error(
+        "{name} has a reply to missing keys, which only a read that is sent to the owners of its keys can have; say `read`, and give no other route than `split`"
+    )]
+    Missing {
+        /// The command.
+        name: String,
+    },
     /// The table already has the command.
     #[error("{name} is known already; `replacing` replaces it")]
     Known {
@@ -127,6 +138,7 @@ impl Declaration {
             access: Access::Write,
             blocking: Blocking::No,
             partial: Partial::Refused,
+            missing: None,
         }
     }
 
@@ -194,6 +206,29 @@ impl Declaration {
         self
     }
 
+    /// Sets the reply of a server that has none of the request's keys, which stands for that of a node out of
+    /// reach if the client is configured with [`ReadsAs::Miss`](crate::ReadsAs::Miss). For reads only. Defaults
+    /// to none: the command fails.
+    ///
+    /// ```
+    /// use redis_sharding::command::{CommandSpec, CommandTable, Merge, MissReply};
+    ///
+    /// let table = CommandTable::default()
+    ///     // BLOOM.CHECK key item
+    ///     .with(CommandSpec::declare("BLOOM.CHECK").arity(3).key(1).read().missing_keys(MissReply::Int(0)))?
+    ///     // BLOOM.SIZES key [key ...], an array of numbers
+    ///     .with(
+    ///         CommandSpec::declare("BLOOM.SIZES").arity(-2).keys(1, -1, 1).split(1, 0, Merge::KeyOrder).read().missing_keys(
+    ///             MissReply::Each { first: 1, step: 1, reply: &MissReply::Int(0) },
+    ///         ),
+    ///     )?;
+    /// # Ok::<(), redis_sharding::command::DeclareError>(())
+    /// ```
+    pub fn missing_keys(mut self, reply: MissReply) -> Self {
+        self.missing = Some(reply);
+        self
+    }
+
     /// Sends the command to any one node, for commands to which each node has the same reply. Defaults to the
     /// owner of its keys.
     pub fn any(self) -> Self {
@@ -227,6 +262,7 @@ impl Declaration {
             access,
             blocking,
             partial,
+            missing,
         } = self;
         // Otherwise `accepts` would let a request pass that has no subcommand.
         if usize::from(arity.unsigned_abs()) < words {
@@ -249,6 +285,12 @@ impl Declaration {
             }
             _ => {}
         }
+        // A write has an effect, which no reply can stand for.
+        let is_keyed_read =
+            access == Access::Read && matches!(route, Route::Keys | Route::Split { .. });
+        if missing.is_some_and(|reply| !is_keyed_read || !reply.is_well_formed()) {
+            return Err(DeclareError::Missing { name });
+        }
         Ok(CommandSpec {
             name: Cow::Owned(name),
             arity,
@@ -258,6 +300,7 @@ impl Declaration {
             blocking,
             scripting: Scripting::No,
             partial,
+            missing,
             // A proxy knows nothing about the command but its route.
             proxy_role: ProxyRole::Forward,
             note: "declared by the user",
@@ -374,6 +417,30 @@ mod tests {
         assert!(keys(Declaration::new("A").key(u16::MAX)));
         assert!(keys(Declaration::new("A").counted(0, 1)));
         assert!(keys(Declaration::new("A").counted(2, 2)));
+    }
+
+    #[test]
+    fn declared_reply_to_missing_keys_belongs_to_a_read_by_key() {
+        let built = |declared: Declaration| declared.missing_keys(MissReply::Nil).build();
+        let declared = || Declaration::new("A").key(1);
+        let spec = built(declared().read()).unwrap();
+        assert_eq!(spec.missing_keys(), Some(MissReply::Nil));
+        for refused in [
+            declared(),
+            Declaration::new("A").read().any(),
+            Declaration::new("A").read().all(Merge::Sum),
+        ] {
+            let error = built(refused).unwrap_err();
+            assert!(matches!(error, DeclareError::Missing { .. }), "{error}");
+        }
+        let reply = &MissReply::Nil;
+        let empty = MissReply::Each {
+            first: 1,
+            step: 0,
+            reply,
+        };
+        let error = declared().read().missing_keys(empty).build().unwrap_err();
+        assert!(matches!(error, DeclareError::Missing { .. }), "{error}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! * [`CommandSpec`]: one row, with the positions of its keys ([`KeySpec`]), its [`Route`], and its [`Merge`]
 //!   rule.
 //! * [`Declaration`]: a row in the making, for a module's command or a newer server.
+//! * [`MissReply`]: the reply to a read whose keys do not exist.
 //! * `rows`: the built-in rows, one file per group. `extract`: finds the keys of a request. `name`: compares
 //!   names. `blocking`: how long a server may hold a reply back. `proxy_role`: the commands that a proxy
 //!   replies to by itself.
@@ -23,6 +24,7 @@ mod blocking;
 mod declare;
 mod extract;
 mod merge;
+mod miss;
 mod name;
 mod proxy_role;
 mod rows;
@@ -40,6 +42,7 @@ pub use crate::resp::{Args, PackedCommands, PackedError, PackedProblem, write_co
 pub use blocking::BlockingTime;
 pub use declare::{Declaration, DeclareError};
 pub use merge::Merge;
+pub use miss::{MissCondition, MissReply};
 pub use spec::{
     Access, ArgAt, Blocking, CommandSpec, KeyError, KeyPositions, KeySpec, Partial, Route,
 };

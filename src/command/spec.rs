@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use super::{Declaration, Merge, ProxyRole};
+use super::{Declaration, Merge, MissReply, ProxyRole};
 
 /// A command: where its keys are, where it is sent, how the replies of several nodes become one.
 ///
@@ -28,6 +28,8 @@ pub struct CommandSpec {
     pub(crate) scripting: Scripting,
     /// Matters for [`Route::All`] only.
     pub(crate) partial: Partial,
+    /// For reads by key only.
+    pub(crate) missing: Option<MissReply>,
     /// What a proxy does besides forwarding it.
     pub(crate) proxy_role: ProxyRole,
     /// Reason for the row where it is a decision of this crate; printed in `docs/commands.md`.
@@ -88,6 +90,14 @@ impl CommandSpec {
     #[must_use]
     pub fn partial(&self) -> Partial {
         self.partial
+    }
+
+    /// Returns the reply of a server that has none of the request's keys, which stands for that of a node out
+    /// of reach if the client is configured with [`ReadsAs::Miss`](crate::ReadsAs::Miss). `None` for commands
+    /// that fail all the same: writes, and reads whose reply is an error or is about the server.
+    #[must_use]
+    pub fn missing_keys(&self) -> Option<MissReply> {
+        self.missing
     }
 
     /// Returns the reason for the row, where it is a decision of this crate; empty otherwise.

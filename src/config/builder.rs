@@ -19,8 +19,9 @@ use crate::observe::{Listeners, NodeObserver};
 use crate::partition::NodeSpec;
 use crate::partition::password::{ADVICE, holds_password};
 use crate::partition::{Partitioner, Rendezvous, check_passwords};
-use crate::plan::{HashTags, PartialReads, Router, SplitWrites};
+use crate::plan::{HashTags, PartialReads, ReadsAs, Router, SplitWrites};
 use crate::policy::RetryPolicy;
+use crate::resp::Protocol;
 use crate::topology::{Topology, address};
 
 pub use crate::config::settings::{
@@ -63,6 +64,7 @@ pub struct Builder {
     commands: Vec<Declaration>,
     split_writes: SplitWrites,
     partial_reads: PartialReads,
+    pub(super) missing_nodes: ReadsAs,
     pub(super) hash_tags: HashTags,
     pub(super) settings: Settings,
     tls: TlsOptions,
@@ -105,6 +107,7 @@ impl Builder {
             commands: Vec::new(),
             split_writes: SplitWrites::default(),
             partial_reads: PartialReads::default(),
+            missing_nodes: ReadsAs::default(),
             hash_tags: HashTags::default(),
             settings: Settings {
                 connect_timeout: DEFAULT_CONNECT_TIMEOUT,
@@ -247,7 +250,8 @@ impl Builder {
 
     /// Sets whether KEYS, SCAN, DBSIZE, RANDOMKEY and `scan_all` leave out the keys of nodes that cannot be
     /// reached, instead of failing. The column *partial* of `docs/commands.md` lists the commands that do not
-    /// depend on it, such as INFO and PING. Defaults to [`PartialReads::Refused`].
+    /// depend on it, such as INFO and PING. Reads by key have [`missing_nodes`](Self::missing_nodes). Defaults
+    /// to [`PartialReads::Refused`].
     pub fn partial_reads(mut self, partial_reads: PartialReads) -> Self {
         self.partial_reads = partial_reads;
         self
@@ -386,6 +390,10 @@ impl Builder {
         let users: BTreeSet<String> = nodes.iter().map(user).collect();
         let (specs, infos): (Vec<_>, Vec<_>) =
             nodes.into_iter().map(|node| (node.spec, node.info)).unzip();
+        let protocols: Vec<Protocol> = infos
+            .iter()
+            .map(|info| info.redis_settings().into())
+            .collect();
         let topology = Topology::new(specs, self.partitioner)?.with_endpoints(&infos)?;
         self.tls.check(topology.nodes())?;
         let endpoint = |(node, info): (&NodeSpec, ConnectionInfo)| {
@@ -410,6 +418,8 @@ impl Builder {
         Ok(ClientConfig {
             router: Router::new(Arc::new(topology), commands, self.split_writes)
                 .with_partial_reads(self.partial_reads)
+                .with_missing_nodes(self.missing_nodes)
+                .with_protocols(protocols)
                 .with_hash_tags(self.hash_tags)
                 .with_users(users),
             endpoints,
@@ -447,6 +457,7 @@ impl fmt::Debug for Builder {
             .field("partitioner", &self.partitioner)
             .field("split_writes", &self.split_writes)
             .field("partial_reads", &self.partial_reads)
+            .field("missing_nodes", &self.missing_nodes)
             .field("hash_tags", &self.hash_tags)
             .field("settings", &self.settings)
             .finish_non_exhaustive()

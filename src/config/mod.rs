@@ -5,6 +5,7 @@
 //! * `login`: its setters for usernames, credentials and the name of the client.
 //! * `observe`: the setters for watching a client.
 //! * `push`: the receiver of RESP3 push messages.
+//! * `reads`: [`Builder::missing_nodes`].
 //! * `requests`: the setters about single requests, and the methods with which a handle overrides them.
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
@@ -15,6 +16,7 @@ pub mod builder;
 mod login;
 mod observe;
 mod push;
+mod reads;
 mod requests;
 mod settings;
 

@@ -278,6 +278,11 @@ impl Failure {
         self.about(node, kind, format!("node {node}: {}{advice}", self.cause))
     }
 
+    /// The kind of the error for a read.
+    pub(in crate::plan) fn kind_of_read(&self) -> ErrorKind {
+        self.kind(0, Access::Read)
+    }
+
     /// An error about `node`, which is not retryable if every later request fails too.
     fn about(&self, node: &str, kind: ErrorKind, text: String) -> Error {
         let error = Error::new(kind, text).at_node(node);

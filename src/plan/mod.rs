@@ -32,7 +32,8 @@
 //! * `batch`: many commands as one request per node, and the replies back in the order of the commands.
 //! * `exchange`: requests in flight to several nodes. `failure`: the meaning of a missing reply, and which
 //!   requests may be resent. `retries`: when there is another attempt. `other_node`: requests that the next
-//!   node may serve instead. `partial`: replies of the reachable nodes only. `outcome`: how the requests to one
+//!   node may serve instead. `partial`: replies of the reachable nodes only. `missing`: reads answered as if
+//!   their keys did not exist. `outcome`: how the requests to one
 //!   node ended, for those who count.
 //! * `replies`: the results of the commands of a pipeline, and the error of one that broke.
 //! * `merge`: one reply made of the replies of several nodes.
@@ -64,6 +65,7 @@ mod handle_command;
 mod hash_tags;
 mod lockout;
 mod merge;
+mod missing;
 mod operation;
 mod other_node;
 mod outcome;
@@ -87,6 +89,7 @@ mod watch;
 pub use attempts::TRANSACTION_ATTEMPTS_MAX;
 pub use explain::Explanation;
 pub use hash_tags::HashTags;
+pub use missing::ReadsAs;
 pub use partial::PartialReads;
 pub use ping::NodePing;
 pub use pubsub::{EVENT_BYTES_MAX, EVENTS_MAX, Event, Message, SubscriptionKind};
@@ -102,6 +105,7 @@ pub(crate) use exchange::NodeExchange;
 pub(crate) use exchange::{Attempt, AttemptKind, Exchange, ExchangeStep};
 pub(crate) use failure::{Answers, Cause, Failure, PoolUse, ReplyBuffer};
 pub(crate) use handle_command::{NameCommand, WatchCommand};
+pub(crate) use missing::Fallback;
 pub(crate) use operation::{
     CommandOperation, Operation, PipelineOperation, Request, ScriptStore, Selection, Step,
 };

@@ -10,7 +10,7 @@
 use crate::command::{Args, PackedCommands};
 use crate::partition::NodeIndex;
 use crate::plan::batch::ReplySlot;
-use crate::plan::{Answers, Cause, ExpectedEnd, NodeRequest, ReplyBuffer};
+use crate::plan::{Answers, Cause, ExpectedEnd, Fallback, NodeRequest, ReplyBuffer};
 
 /// The requests without a reply that any node may serve, addressed to the node after the one that failed.
 ///
@@ -31,7 +31,9 @@ pub(crate) fn for_other_node<R: ReplyBuffer>(
         return None;
     }
     let may_go = |number: usize, slot: &ReplySlot| {
-        slot.anywhere && number >= answered && failure.may_send(number, slot.access)
+        slot.fallback == Fallback::OtherNode
+            && number >= answered
+            && failure.may_send(number, slot.access)
     };
     // The requests are only counted at first: in most failures none of them may move, and then nothing is
     // copied.

@@ -17,8 +17,8 @@ use redis::Value;
 use crate::command::{Access, Args, PackedCommands};
 use crate::error::{Error, ErrorKind, PartOutcome, PartStatus, Retry, server_error};
 use crate::partition::NodeIndex;
-use crate::plan::Router;
 use crate::plan::batch::ReplySlot;
+use crate::plan::{Fallback, Router};
 
 /// The results of the commands of a pipeline, in their order.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +65,7 @@ impl ReplyCollector {
             self.replies.refused.push((command, node));
         }
         // Another node may have failed to serve the command before.
-        if slot.anywhere && !self.failed.is_empty() {
+        if slot.fallback == Fallback::OtherNode && !self.failed.is_empty() {
             self.failed.push((command, None));
         }
         self.replies.values[command as usize] = value;

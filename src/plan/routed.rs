@@ -2,10 +2,11 @@
 
 use redis::Value;
 
-use crate::command::{Access, BlockingTime, Scripting};
+use crate::command::{Access, BlockingTime, Partial, Scripting};
 use crate::error::Error;
 use crate::partition::NodeIndex;
-use crate::plan::{Failure, Plan};
+use crate::plan::missing::decode_miss;
+use crate::plan::{Failure, Plan, ReadsAs, Router};
 
 /// A plan together with the properties of its command.
 ///
@@ -24,8 +25,10 @@ pub(crate) struct RoutedCommand {
     /// `Yes` for commands about scripts or functions: they may need a recovery, and their replies are
     /// recorded.
     pub(crate) scripting: Scripting,
-    /// True if the replies of the reachable nodes may stand for all nodes.
-    pub(crate) partial: bool,
+    /// Whether the replies of the reachable nodes may stand for all nodes.
+    pub(crate) partial: Partial,
+    /// What becomes of a read by key whose node is out of reach.
+    pub(crate) reads_as: ReadsAs,
 }
 
 /// The earlier writes that a command waits for.
@@ -52,6 +55,16 @@ impl RoutedCommand {
         }
     }
 
+    /// The same, with reads of keys out of reach failing if `limit` is [`ReadsAs::Error`].
+    #[cfg(feature = "proxy")]
+    #[inline]
+    pub(crate) fn limited_to(mut self, limit: ReadsAs) -> Self {
+        if limit == ReadsAs::Error {
+            self.reads_as = limit;
+        }
+        self
+    }
+
     /// A read for `node` that does not block and concerns no script.
     pub(crate) fn read(node: NodeIndex) -> Self {
         Self {
@@ -69,21 +82,37 @@ impl RoutedCommand {
             blocking: BlockingTime::None,
             wait_scope: WaitScope::OwnWrites,
             scripting: Scripting::No,
-            partial: false,
+            partial: Partial::Refused,
+            reads_as: ReadsAs::Error,
         }
     }
 
-    /// The result of a command that went [directly](Self::direct) to `node`.
+    /// The result of a command with these arguments that went [directly](Self::direct) to `node`.
     ///
     /// # Errors
     ///
     /// When there is no reply, or the reply is an error.
     #[inline]
-    pub(crate) fn reply(&self, node: &str, result: Result<Value, Failure>) -> Result<Value, Error> {
+    pub(crate) fn reply(
+        &self,
+        router: &Router,
+        node: NodeIndex,
+        args: &[&[u8]],
+        result: Result<Value, Failure>,
+    ) -> Result<Value, Error> {
         match result {
-            Ok(Value::ServerError(error)) => Err(Error::from_server(&error, Some(node))),
+            Ok(Value::ServerError(error)) => {
+                Err(Error::from_server(&error, Some(router.name(node))))
+            }
             Ok(value) => Ok(value),
-            Err(failure) => Err(failure.error(node, 0, self.access)),
+            Err(failure) => {
+                let mut frame = Vec::new();
+                router
+                    .miss_reply(self.reads_as.into(), node, args, &failure, &mut frame)
+                    .then(|| decode_miss(&frame))
+                    .flatten()
+                    .ok_or_else(|| failure.error(router.name(node), 0, self.access))
+            }
         }
     }
 }

@@ -19,7 +19,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::command::{
-    Access, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge, Route, Scripting,
+    Access, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge, Partial, Route,
+    Scripting,
 };
 use crate::error::{Error, ErrorKind, KeyText};
 use crate::hash::HashTag;
@@ -33,8 +34,10 @@ use crate::plan::refusal::{
 use crate::plan::routed::{RoutedCommand, WaitScope};
 use crate::plan::scripts::wrong_key_count;
 use crate::plan::{
-    CacheSnapshot, Explanation, HashTags, PartialReads, Plan, ScanCursor, ScriptCache, Split,
+    CacheSnapshot, Explanation, HashTags, PartialReads, Plan, ReadsAs, ScanCursor, ScriptCache,
+    Split,
 };
+use crate::resp::Protocol;
 use crate::topology::{NodeRef, Topology};
 
 /// An immutable snapshot of everything that decides where a request goes.
@@ -47,6 +50,9 @@ pub struct Router {
     commands: Cow<'static, CommandTable>,
     split_writes: SplitWrites,
     partial_reads: PartialReads,
+    missing_nodes: ReadsAs,
+    /// The protocol of the connections to each node, in node order. RESP2 for nodes that are not in it.
+    protocols: Arc<[Protocol]>,
     /// Whether keys that share a node only by chance may be used together.
     pub(super) hash_tags: HashTags,
     /// The usernames with which the client authenticates to its nodes; see `lockout`.
@@ -79,6 +85,8 @@ impl Router {
             commands: commands.into(),
             split_writes,
             partial_reads: PartialReads::default(),
+            missing_nodes: ReadsAs::default(),
+            protocols: Arc::default(),
             hash_tags: HashTags::default(),
             // The user of a connection that authenticates without a username, or not at all.
             users: Arc::from(["default".to_owned()]),
@@ -91,6 +99,32 @@ impl Router {
     pub fn with_partial_reads(mut self, partial_reads: PartialReads) -> Self {
         self.partial_reads = partial_reads;
         self
+    }
+
+    /// Sets what becomes of reads by key when the node of the keys cannot be reached. Defaults to
+    /// [`ReadsAs::Error`].
+    #[must_use]
+    pub fn with_missing_nodes(mut self, reads_as: ReadsAs) -> Self {
+        self.missing_nodes = reads_as;
+        self
+    }
+
+    /// Sets the protocol of the connections to each node, in node order: replies that stand for those of a
+    /// node are made in it. Defaults to RESP2 for all.
+    pub(crate) fn with_protocols(mut self, protocols: impl IntoIterator<Item = Protocol>) -> Self {
+        self.protocols = protocols.into_iter().collect();
+        self
+    }
+
+    /// What becomes of reads by key when the node of the keys cannot be reached.
+    #[inline]
+    pub(in crate::plan) fn missing_nodes(&self) -> ReadsAs {
+        self.missing_nodes
+    }
+
+    /// The protocol of the connections to a node.
+    pub(in crate::plan) fn protocol(&self, node: NodeIndex) -> Protocol {
+        self.protocols.get(node.get()).copied().unwrap_or_default()
     }
 
     /// Sets the usernames with which the client authenticates to its nodes. Defaults to `default` alone.
@@ -188,7 +222,11 @@ impl Router {
                 check_arity(command, args)?;
                 // A declared arity may allow a request that ends before its key.
                 let key = args.get(at).ok_or_else(|| wrong_arity(command))?;
-                Ok(routed_to(self.owner(key)?, command, args))
+                let routed = routed_to(self.owner(key)?, command, args);
+                Ok(RoutedCommand {
+                    reads_as: self.reads_as(command, routed.blocking),
+                    ..routed
+                })
             }
             None => self.plan_route(command, args, snapshot),
         }
@@ -227,14 +265,20 @@ impl Router {
             (Plan::All(_), "WAIT" | "WAITAOF") => WaitScope::AllWrites,
             _ => WaitScope::OwnWrites,
         };
+        let blocking = command.blocking_time(args);
+        // The parts of a split have other keys each: a value cannot stand for another node's.
+        let may_be_partial = matches!(plan, Plan::All(_) | Plan::Scan { .. })
+            && self.partial_reads.allow(command.partial());
         Ok(RoutedCommand {
             access: command.access(),
-            blocking: command.blocking_time(args),
+            reads_as: self.reads_as(command, blocking),
+            blocking,
             wait_scope: since,
             scripting: command.scripting(),
-            // The parts of a split have other keys each: a value cannot stand for another node's.
-            partial: matches!(plan, Plan::All(_) | Plan::Scan { .. })
-                && self.partial_reads.allow(command.partial()),
+            partial: match may_be_partial {
+                true => command.partial(),
+                false => Partial::Refused,
+            },
             plan,
         })
     }
@@ -669,7 +713,8 @@ fn routed_to(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> RoutedCo
         blocking: command.blocking_time(args),
         wait_scope: WaitScope::OwnWrites,
         scripting: command.scripting(),
-        partial: false,
+        partial: Partial::Refused,
+        reads_as: ReadsAs::Error,
     }
 }
 

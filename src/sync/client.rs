@@ -34,6 +34,16 @@ use crate::topology::Topology;
 /// start, existing ones from their next request on, and those of subscribers when they reconnect. CLIENT
 /// GETNAME returns it. CLIENT INFO describes one of the connections, to any node.
 ///
+/// # Health
+///
+/// | question | call |
+/// |---|---|
+/// | is the client usable: does any node answer? | `check_connection()`, or PING |
+/// | do all nodes answer? | DBSIZE without [`partial_reads`](Builder::partial_reads); its error names the others |
+/// | which nodes answer? | `check_connection()` of each of [`nodes`](Self::nodes) |
+///
+/// # Example
+///
 /// ```no_run
 /// use redis_sharding::{ShardedClient, redis::Commands};
 ///
@@ -357,6 +367,13 @@ impl ConnectionLike for ShardedClient {
         self.shared.db
     }
 
+    /// True if the client is usable: at least one node answers PING. All nodes are asked at once; one that does
+    /// not answer makes this take as long as the response timeout, unless it is known to be down.
+    ///
+    /// It does not say that all nodes are up, since the keys of the others can be used in the meantime. For
+    /// that, `DBSIZE` fails if any node is missing and names it, unless
+    /// [`partial_reads`](Builder::partial_reads) is set; and each of [`nodes`](Self::nodes) has a
+    /// `check_connection` of its own.
     fn check_connection(&mut self) -> bool {
         redis::cmd("PING").exec(self).is_ok()
     }

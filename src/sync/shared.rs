@@ -68,7 +68,7 @@ impl Shared {
         if let Ok(routed) = &routed
             && let Some(node) = routed.direct()
         {
-            return span.end_command(self.call(node, packed, routed));
+            return span.end_command(self.call(node, packed, &args, routed));
         }
         if routed.is_err()
             && let Some(command) = self.router.name_command(&args)
@@ -95,7 +95,7 @@ impl Shared {
         let span = RequestSpan::command(&self.router, self.db, &args, Ok(&routed));
         let _entered = span.enter();
         if routed.direct().is_some() {
-            return span.end_command(self.call(node, packed, &routed));
+            return span.end_command(self.call(node, packed, &args, &routed));
         }
         let args = &args;
         let request = Request { packed, args };
@@ -109,11 +109,17 @@ impl Shared {
     }
 
     /// Runs one command whose reply is returned as it is.
-    fn call(&self, node: NodeIndex, packed: &[u8], routed: &RoutedCommand) -> Result<Value, Error> {
+    fn call(
+        &self,
+        node: NodeIndex,
+        packed: &[u8],
+        args: &[&[u8]],
+        routed: &RoutedCommand,
+    ) -> Result<Value, Error> {
         let result = self
             .executor
             .call(node, packed, routed.access, routed.blocking);
-        routed.reply(self.router.name(node), result)
+        routed.reply(&self.router, node, args, result)
     }
 
     /// Runs a packed pipeline. Returns `count` replies after the first `offset`, as `redis::Pipeline` asks

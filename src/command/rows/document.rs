@@ -26,6 +26,12 @@ A command that is not here is refused; `CommandSpec::declare` adds one. `CONFIG|
   *on request*: only with `Builder::partial_reads(PartialReads::Allowed)`, since the answer cannot show that keys are missing
   from it. Otherwise every node must answer, or the command is an error that names the nodes. A node that answers with an
   error can be reached, so its error is the answer. When no node can be reached, every command is an error.
+* **Missing keys**, for reads by key: what a server replies that has none of the keys, in the form of the connection's protocol.
+  With `Builder::missing_nodes(ReadsAs::Miss)`, for caches, it stands for the answer of a node that cannot be reached, because
+  there is no connection to it, the connection broke, or no answer came in time: `MGET` has nil in the places of its keys,
+  `EXISTS` counts the others. Not for an error that a node replies with, `LOADING` among them, nor for a refused password: there
+  the node was reached. Reads without an entry fail all the same, and so does every write, and whatever is sent in a
+  transaction, under `WATCH`, over a dedicated connection or to a named node. `XREAD` with `BLOCK` fails too.
 * **Access**: what reads may be sent again when an answer is missing; what writes is never sent twice.
 
 ";
@@ -81,12 +87,12 @@ fn document() -> String {
     for (title, rows) in &GROUPS {
         let _ = write!(
             text,
-            "\n## {title}\n\n| command | keys | route | merge | partial | access | note |\n|---|---|---|---|---|---|---|\n"
+            "\n## {title}\n\n| command | keys | route | merge | partial | missing keys | access | note |\n|---|---|---|---|---|---|---|---|\n"
         );
         for row in *rows {
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {} | {} | {} |",
                 row.name.replace('|', "\\|"),
                 row.keys
                     .iter()
@@ -97,6 +103,8 @@ fn document() -> String {
                 route(row.route),
                 merge(row.route).map_or_else(String::new, |merge| format!("{merge:?}")),
                 partial(row),
+                row.missing
+                    .map_or_else(String::new, |reply| reply.to_string()),
                 if row.is_read() { "read" } else { "write" },
                 note(row),
             );

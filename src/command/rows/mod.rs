@@ -9,14 +9,15 @@
 //! ```text
 //! read("GET", 2, KEY)
 //! write("MSET", -3, PAIRS).split(2, 0, Merge::AllSucceeded)
+//! read("LLEN", 2, KEY).missing(ZERO)
 //! ask_all("DBSIZE", 1, Merge::Sum).allow_partial_on_request()
 //! ```
 
 use std::borrow::Cow;
 
 use super::{
-    Access, ArgAt, Blocking, CommandSpec, ConnectionCommand, KeySpec, Merge, Partial, ProxyRole,
-    Route, Scripting, SubscriptionCommand, TransactionCommand,
+    Access, ArgAt, Blocking, CommandSpec, ConnectionCommand, KeySpec, Merge, MissCondition,
+    MissReply, Partial, ProxyRole, Route, Scripting, SubscriptionCommand, TransactionCommand,
 };
 
 mod cluster;
@@ -89,6 +90,12 @@ const SCRIPT_KEYS: &[KeySpec] = &[counted(2, 1, 0)];
 const COUNTED_PAIRS: &[KeySpec] = &[counted(1, 2, 1)];
 const TARGET_AND_COUNT: &[KeySpec] = &[range(1, 1, 1), counted(2, 1, 1)];
 
+const NIL: MissReply = MissReply::Nil;
+const ZERO: MissReply = MissReply::Int(0);
+const NO_TTL: MissReply = MissReply::Int(-2);
+const NO_TEXT: MissReply = MissReply::Text("");
+const NO_ITEMS: MissReply = MissReply::EmptyArray;
+
 /// A row with defaults for all columns that are not given.
 const fn row(
     name: &'static str,
@@ -106,6 +113,7 @@ const fn row(
         blocking: Blocking::No,
         scripting: Scripting::No,
         partial: Partial::Refused,
+        missing: None,
         proxy_role: ProxyRole::Forward,
         note: "",
     }
@@ -196,6 +204,12 @@ impl CommandSpec {
     /// Nodes within reach reply for all if the client is so configured.
     const fn allow_partial_on_request(mut self) -> Self {
         self.partial = Partial::OptIn;
+        self
+    }
+
+    /// The reply of a server that has none of its keys.
+    const fn missing(mut self, reply: MissReply) -> Self {
+        self.missing = Some(reply);
         self
     }
 

@@ -24,13 +24,15 @@ pub(super) static ROWS: &[CommandSpec] = &[
     read("XINFO|GROUPS", 3, KEY_AT_2),
     any("XINFO|HELP", 2),
     read("XINFO|STREAM", -3, KEY_AT_2),
-    read("XLEN", 2, KEY),
+    read("XLEN", 2, KEY).missing(ZERO),
     write("XNACK", -2, KEY),
     read("XPENDING", -3, KEY),
-    read("XRANGE", -4, KEY),
-    read("XREAD", -4, STREAMS).waits_millis(BLOCK),
+    read("XRANGE", -4, KEY).missing(NO_ITEMS),
+    read("XREAD", -4, STREAMS)
+        .waits_millis(BLOCK)
+        .missing(MissReply::NilArray),
     write("XREADGROUP", -7, STREAMS).waits_millis(BLOCK),
-    read("XREVRANGE", -4, KEY),
+    read("XREVRANGE", -4, KEY).missing(NO_ITEMS),
     write("XSETID", -3, KEY),
     write("XTRIM", -4, KEY),
 ];

@@ -24,11 +24,12 @@ mod node_request;
 use redis::Value;
 
 use crate::command::BlockingTime;
-use crate::command::{Access, Args, Merge, PackedCommands};
+use crate::command::{Access, Args, Merge, PackedCommands, Partial};
 use crate::error::{Error, ErrorKind, PartOutcome, PartStatus, Retry};
 use crate::partition::NodeIndex;
 use crate::plan::merge::{self, Answer, Question};
-use crate::plan::partial::is_unreachable;
+use crate::plan::missing::MissReplies;
+use crate::plan::partial::{self, is_unreachable};
 use crate::plan::replies::{PipelineReplies, ReplyCollector};
 use crate::plan::routed::{RoutedCommand, WaitScope};
 use crate::plan::scan::CursorStep;
@@ -83,8 +84,8 @@ pub(in crate::plan) struct FanOut<'f> {
     pub(in crate::plan) plan: Plan,
     /// The packed command, for its name and keys: merges and errors need them.
     pub(in crate::plan) frame: &'f [u8],
-    /// True if the replies of the reachable nodes may stand for all nodes.
-    pub(in crate::plan) partial: bool,
+    /// Whether the replies of the reachable nodes may stand for all nodes.
+    pub(in crate::plan) partial: Partial,
 }
 
 impl<'r, 'f> Batch<'r, 'f> {
@@ -153,7 +154,8 @@ impl<'r, 'f> Batch<'r, 'f> {
                     debug_assert!(part.keys.iter().all(|&key| {
                         self.router.topology().locate(args[split.position(key)]) == Some(part.node)
                     }));
-                    let slot = ReplySlot::part(command, number, access);
+                    let slot = ReplySlot::part(command, number, access)
+                        .with_fallback(routed.reads_as.into());
                     self.push(part.node, slot, |out| split.write_part(part, args, out));
                 }
             }
@@ -173,7 +175,8 @@ impl<'r, 'f> Batch<'r, 'f> {
     /// Adds one command for `node`. The keys are not checked again.
     #[inline]
     pub(crate) fn add_at(&mut self, node: NodeIndex, frame: &[u8], routed: RoutedCommand) {
-        let slot = ReplySlot::whole(self.commands, routed.access);
+        let slot =
+            ReplySlot::whole(self.commands, routed.access).with_fallback(routed.reads_as.into());
         self.add_whole(node, slot, frame, routed.blocking);
     }
 
@@ -257,31 +260,43 @@ impl<'r, 'f> Batch<'r, 'f> {
     ///
     /// A request that moved to another node occurs once for each node, in that order, so a later result
     /// overwrites an earlier failure.
-    fn collect(&self, exchange: Exchange) -> (ReplyCollector, Vec<Vec<Outcome>>) {
+    fn collect(&self, exchange: Exchange) -> (ReplyCollector, Vec<Vec<PartReply>>) {
         // Fan-outs leave nil in their places until they are merged.
         let mut replies = ReplyCollector::new(self.commands as usize);
         // A part that no reply or failure reaches keeps `Err(None)`, which is reported as an unknown outcome,
         // not as nil.
-        let mut outcomes: Vec<Vec<Outcome>> = self
+        let mut outcomes: Vec<Vec<PartReply>> = self
             .fan_outs
             .iter()
-            .map(|fan_out| fan_out.part_count(self.router).map(|_| Err(None)).collect())
+            .map(|fan_out| {
+                let parts = fan_out.part_count(self.router);
+                parts.map(|_| PartReply::from(Err(None))).collect()
+            })
             .collect();
         for (exchange, answers) in exchange.into_parts() {
             let name = self.router.name(exchange.node);
             let answered = answers.values.len();
+            let misses = MissReplies::of(self.router, &exchange, &answers);
             for (slot, value) in exchange.slots.iter().zip(answers.values) {
                 match slot.part {
                     WHOLE => replies.reply(*slot, exchange.node, value),
-                    _ => self.record(&mut outcomes, *slot, Ok(value)),
+                    _ => self.record(&mut outcomes, *slot, Ok(value).into()),
                 }
             }
             for (number, slot) in exchange.slots.iter().enumerate().skip(answered) {
+                let miss = misses.value(number);
+                if let (WHOLE, Some(value)) = (slot.part, &miss) {
+                    replies.reply(*slot, exchange.node, value.clone());
+                    continue;
+                }
                 let failure = answers.failure.as_ref();
                 let error = failure.map(|failure| failure.error(name, number, slot.access));
                 match slot.part {
                     WHOLE => replies.failed(slot.command, missing(error, name)),
-                    _ => self.record(&mut outcomes, *slot, Err(error)),
+                    _ => {
+                        let outcome = Err(error);
+                        self.record(&mut outcomes, *slot, PartReply { outcome, miss });
+                    }
                 }
             }
         }
@@ -289,7 +304,7 @@ impl<'r, 'f> Batch<'r, 'f> {
     }
 
     /// Records the outcome of one part of a fan-out.
-    fn record(&self, outcomes: &mut [Vec<Outcome>], slot: ReplySlot, outcome: Outcome) {
+    fn record(&self, outcomes: &mut [Vec<PartReply>], slot: ReplySlot, reply: PartReply) {
         // Fan-outs are in the order of their commands, so a binary search finds the one of a slot.
         let fan_out = self
             .fan_outs
@@ -297,8 +312,8 @@ impl<'r, 'f> Batch<'r, 'f> {
         let place = &mut outcomes[fan_out][slot.part as usize];
         // Two requests may share a slot (PUBLISH before WAIT). If the first was refused, the reply to the
         // second is worthless: WAIT without its barrier does not wait for the writes of other connections.
-        if !matches!(place, Ok(Value::ServerError(_))) {
-            *place = outcome;
+        if !matches!(place.outcome, Ok(Value::ServerError(_))) {
+            *place = reply;
         }
     }
 
@@ -314,16 +329,17 @@ impl<'r, 'f> Batch<'r, 'f> {
     pub(in crate::plan) fn merge(
         &self,
         fan_out: &FanOut<'_>,
-        outcomes: Vec<Outcome>,
+        parts: Vec<PartReply>,
         entropy: u64,
     ) -> Result<Value, Error> {
+        let outcomes = PartReply::settle(parts);
         let nodes: Vec<NodeIndex> = fan_out.nodes(self.router).collect();
         let rule = fan_out.merge();
         let good = outcomes.iter().filter(|outcome| is_good(outcome)).count();
         let excused = |outcome: &Outcome| {
             is_good(outcome)
                 || is_excused(rule, outcome)
-                || fan_out.partial && is_unreachable(outcome)
+                || partial::is_excused(fan_out.partial, outcome)
         };
         let all_excused = outcomes.iter().all(excused);
         // A scan asks one node per step, so an unreachable node is skipped here, not merged away.
@@ -402,32 +418,38 @@ impl<'r, 'f> Batch<'r, 'f> {
         good: usize,
     ) -> Error {
         let frame_args = fan_out.args();
-        let errors: Vec<Option<Error>> = outcomes
+        let (errors, values): (Vec<Option<Error>>, Vec<Option<Value>>) = outcomes
             .into_iter()
             .zip(nodes)
             .map(|(outcome, &node)| match outcome {
                 Ok(Value::ServerError(error)) => {
-                    Some(Error::from_server(&error, Some(self.router.name(node))))
+                    let error = Error::from_server(&error, Some(self.router.name(node)));
+                    (Some(error), None)
                 }
-                Ok(_) => None,
-                Err(error) => Some(missing(error, self.router.name(node))),
+                Ok(value) => (None, Some(value)),
+                Err(error) => (Some(missing(error, self.router.name(node))), None),
             })
-            .collect();
-        let parts = nodes.iter().enumerate().map(|(number, &node)| {
-            let (status, reason) = match &errors[number] {
-                None => (PartStatus::Done, None),
-                Some(error) if error.kind() == ErrorKind::Unknown => {
-                    (PartStatus::Unknown, Some(error.to_string()))
-                }
-                Some(error) => (PartStatus::Failed, Some(error.to_string())),
-            };
-            PartOutcome::new(
-                self.router.name(node),
-                fan_out.keys(number, &frame_args),
-                status,
-                reason,
-            )
-        });
+            .unzip();
+        let parts = nodes
+            .iter()
+            .zip(values)
+            .enumerate()
+            .map(|(number, (&node, value))| {
+                let (status, reason) = match &errors[number] {
+                    None => (PartStatus::Done, None),
+                    Some(error) if error.kind() == ErrorKind::Unknown => {
+                        (PartStatus::Unknown, Some(error.to_string()))
+                    }
+                    Some(error) => (PartStatus::Failed, Some(error.to_string())),
+                };
+                PartOutcome::new(
+                    self.router.name(node),
+                    fan_out.keys(number, &frame_args),
+                    status,
+                    reason,
+                )
+                .with_value(value)
+            });
         let parts: Vec<PartOutcome> = parts.collect();
         // Repeating the command also repeats the parts that succeeded, which is safe only for reads.
         let retry = match errors.iter().flatten().all(Error::is_retryable)
@@ -459,7 +481,42 @@ impl<'r, 'f> Batch<'r, 'f> {
 
 /// The reply to one part, which may be an error reply; or the error in its place. `Err(None)` stands for a
 /// part without any result.
-type Outcome = Result<Value, Option<Error>>;
+pub(in crate::plan) type Outcome = Result<Value, Option<Error>>;
+
+/// The outcome of one part of a fan-out.
+#[derive(Debug)]
+pub(in crate::plan) struct PartReply {
+    /// The reply, or the error in its place.
+    pub(in crate::plan) outcome: Outcome,
+    /// The reply to use instead of a failure, if the part may be answered as if its keys did not exist.
+    pub(in crate::plan) miss: Option<Value>,
+}
+
+impl From<Outcome> for PartReply {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            miss: None,
+        }
+    }
+}
+
+impl PartReply {
+    /// The outcomes to merge. Parts are answered as if their keys did not exist only if that completes the
+    /// reply: in the error of a command that fails all the same, they have failed.
+    fn settle(parts: Vec<Self>) -> Vec<Outcome> {
+        let is_complete = parts
+            .iter()
+            .all(|part| is_good(&part.outcome) || part.miss.is_some());
+        parts
+            .into_iter()
+            .map(|part| match part.miss {
+                Some(value) if is_complete => Ok(value),
+                _ => part.outcome,
+            })
+            .collect()
+    }
+}
 
 /// True for a reply that is not an error.
 fn is_good(outcome: &Outcome) -> bool {

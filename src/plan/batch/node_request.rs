@@ -14,7 +14,7 @@ use redis::Value;
 
 use crate::command::{Access, Args, PackedCommands};
 use crate::partition::NodeIndex;
-use crate::plan::ExpectedEnd;
+use crate::plan::{ExpectedEnd, Fallback};
 #[cfg(feature = "proxy")]
 use crate::plan::{ReplyRetention, SharedByteMeter};
 
@@ -61,8 +61,8 @@ pub(crate) struct ReplySlot {
     pub(in crate::plan) part: u16,
     /// Read or write: a read may be resent when its reply is missing.
     pub(crate) access: Access,
-    /// True if any other node may serve the request.
-    pub(in crate::plan) anywhere: bool,
+    /// What may be done when there is no reply from the node.
+    pub(in crate::plan) fallback: Fallback,
 }
 
 /// The part number of a command that goes to one node only. No fan-out has as many parts.
@@ -75,7 +75,7 @@ impl ReplySlot {
             command,
             part: WHOLE,
             access,
-            anywhere: false,
+            fallback: Fallback::None,
         }
     }
 
@@ -95,10 +95,12 @@ impl ReplySlot {
 
     /// Marks the request as one that any node may serve.
     pub(crate) fn anywhere(self) -> Self {
-        Self {
-            anywhere: true,
-            ..self
-        }
+        self.with_fallback(Fallback::OtherNode)
+    }
+
+    /// Sets what may be done when there is no reply from the node.
+    pub(crate) fn with_fallback(self, fallback: Fallback) -> Self {
+        Self { fallback, ..self }
     }
 }
 

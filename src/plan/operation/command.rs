@@ -18,7 +18,7 @@ use crate::plan::batch::{Batch, NodeRequest, ReplySlot};
 use crate::plan::operation::{Operation, ReplyForm, ScriptStore, Step};
 use crate::plan::scripts::{LIST_LIBRARIES, Recovery};
 use crate::plan::{
-    Exchange, ExchangeStep, ExpectedEnd, Plan, RoutedCommand, Router, Scope, ScriptCache,
+    Answers, Exchange, ExchangeStep, ExpectedEnd, Plan, RoutedCommand, Router, Scope, ScriptCache,
 };
 
 /// One packed command and its arguments.
@@ -266,6 +266,23 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         }
     }
 
+    /// The reply to a read whose node is out of reach, if it is answered as if its keys did not exist.
+    fn miss_reply(
+        &self,
+        routed: &RoutedCommand,
+        node: NodeIndex,
+        answers: &Answers<R>,
+    ) -> Option<R::Reply> {
+        let failure = answers.failure.as_ref()?;
+        let (fallback, args) = (routed.reads_as.into(), self.request.args);
+        let mut frame = Vec::new();
+        let is_missed = answers.values.count() == 0
+            && self
+                .router
+                .miss_reply(fallback, node, args, failure, &mut frame);
+        is_missed.then(|| R::from_frame(frame)).flatten()
+    }
+
     /// The result of a command that went to one node; `None` when the node lacked a script and a recovery was
     /// prepared.
     ///
@@ -277,6 +294,9 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         may_recover: bool,
     ) -> Option<Result<R::Reply, Error>> {
         let (node, answers) = self.take_exchange().into_last()?;
+        if let Some(reply) = self.miss_reply(&routed, node, &answers) {
+            return Some(Ok(reply));
+        }
         let reply = match R::single(answers, self.router.name(node), routed.access) {
             Ok(reply) => reply,
             Err(error) => return Some(Err(error)),

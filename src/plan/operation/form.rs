@@ -11,6 +11,7 @@ use redis::Value;
 use crate::command::Access;
 use crate::error::Error;
 use crate::plan::batch::{Batch, missing};
+use crate::plan::missing::decode_miss;
 use crate::plan::operation::ScriptStore;
 use crate::plan::scripts::Recovery;
 use crate::plan::{Answers, Exchange, ReplyBuffer, Scope};
@@ -63,6 +64,9 @@ pub(crate) trait ReplyForm: ReplyBuffer {
         reply: Self::Reply,
     ) -> Self::Reply;
 
+    /// A reply that stands for that of a node, as a frame; `None` if it cannot be decoded.
+    fn from_frame(frame: Vec<u8>) -> Option<Self::Reply>;
+
     /// The first of these replies, decoded; `None` when there is none or it cannot be decoded.
     fn first_value(&self) -> Option<Value>;
 }
@@ -112,6 +116,10 @@ impl ReplyForm for Vec<Value> {
         reply: Value,
     ) -> Value {
         scripts.record_reply(args, scope, reply)
+    }
+
+    fn from_frame(frame: Vec<u8>) -> Option<Value> {
+        decode_miss(&frame)
     }
 
     fn first_value(&self) -> Option<Value> {

@@ -71,6 +71,10 @@ impl ReplyForm for RawReplies {
         recorded
     }
 
+    fn from_frame(frame: Vec<u8>) -> Option<Vec<u8>> {
+        Some(frame)
+    }
+
     /// Decodes the first reply; `None` if there is none, or it is malformed.
     fn first_value(&self) -> Option<Value> {
         resp::read(&mut Slice(self.frame(0)?)).ok()

@@ -18,12 +18,13 @@
 use crate::command::{Access, Args, PackedCommands};
 use crate::error::Error;
 use crate::partition::NodeIndex;
-use crate::plan::batch::{Batch, FanOut, NodeRequest, ReplySlot, WHOLE, missing};
+use crate::plan::batch::{Batch, FanOut, NodeRequest, PartReply, ReplySlot, WHOLE, missing};
+use crate::plan::missing::{MissReplies, decode_miss};
 use crate::plan::raw::merge::merge_raw;
 use crate::plan::raw::replies::RawReply;
 use crate::plan::{
-    Answers, CacheSnapshot, Exchange, Plan, RawReplies, ReplyRetention, RoutedCommand, Router,
-    Scope, ScriptCache, ScriptRewriter,
+    Answers, CacheSnapshot, Cause, Exchange, Failure, Fallback, Plan, RawReplies, ReplyRetention,
+    RoutedCommand, Router, Scope, ScriptCache, ScriptRewriter,
 };
 use crate::resp;
 use crate::resp::Protocol;
@@ -50,8 +51,34 @@ pub(crate) struct RawPipeline<'r, 'f> {
 /// [`FAN_OUT`], the second is the number of the fan-out.
 type ReplyPlace = (u16, u32);
 
-/// The frame of one part, or the error in its place; `Err(None)` if nothing is known of it.
-type PartAnswer<'a> = Result<&'a [u8], Option<Error>>;
+/// The reply to one part of a fan-out.
+struct PartFrame<'a> {
+    /// Its frame, or the error in its place; `Err(None)` if nothing is known of it.
+    reply: Result<&'a [u8], Option<Error>>,
+    /// The frame to use instead of a failure, if the part may be answered as if its keys did not exist.
+    miss: Option<Vec<u8>>,
+}
+
+impl PartFrame<'_> {
+    /// The frame of a part that has one, its own or that of a miss.
+    fn frame(&self) -> Option<&[u8]> {
+        match (&self.reply, &self.miss) {
+            (Ok(frame), _) => Some(frame),
+            (Err(_), miss) => miss.as_deref(),
+        }
+    }
+
+    /// The part, decoded.
+    fn decoded(&self) -> PartReply {
+        PartReply {
+            outcome: match &self.reply {
+                Ok(frame) => resp::read(&mut resp::Slice(frame)).map_err(|_| None),
+                Err(error) => Err(error.clone()),
+            },
+            miss: self.miss.as_deref().and_then(decode_miss),
+        }
+    }
+}
 
 /// In a [`ReplyPlace`], marks a command whose reply is merged from parts.
 const FAN_OUT: u16 = u16::MAX;
@@ -169,7 +196,8 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
         protocol: Protocol,
         entropy: u64,
     ) -> ReplyWriter<'t, 'r, 'f> {
-        let (places, parts) = self.sort(exchange);
+        let misses = self.misses(exchange);
+        let (places, parts) = self.sort(exchange, &misses);
         ReplyWriter {
             pipeline: self,
             exchange,
@@ -177,6 +205,7 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
             entropy,
             places,
             parts,
+            misses,
             next: 0,
             local_next: 0,
             local_written: 0,
@@ -185,21 +214,36 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
         }
     }
 
+    /// Returns, for each node request, the replies in the place of those that did not come. Empty if all came.
+    fn misses(&self, exchange: &Exchange<RawReplies>) -> Vec<MissReplies> {
+        if exchange
+            .parts()
+            .all(|(_, answers)| answers.failure.is_none())
+        {
+            return Vec::new();
+        }
+        let parts = exchange.parts();
+        let of = |(request, answers)| MissReplies::of(self.batch.router, request, answers);
+        parts.map(of).collect()
+    }
+
     /// Returns the place of each command's reply, and the frames of the parts of those that went to several
     /// nodes.
     fn sort<'a>(
         &self,
         exchange: &'a Exchange<RawReplies>,
-    ) -> (Vec<ReplyPlace>, Vec<Vec<PartAnswer<'a>>>) {
+        misses: &[MissReplies],
+    ) -> (Vec<ReplyPlace>, Vec<Vec<PartFrame<'a>>>) {
         let batch = &self.batch;
         let mut places: Vec<ReplyPlace> = vec![(0, 0); batch.commands as usize];
         let nothing = |fan_out: &FanOut<'_>| {
-            fan_out
-                .part_count(batch.router)
-                .map(|_| Err(None))
-                .collect()
+            let none = |_| PartFrame {
+                reply: Err(None),
+                miss: None,
+            };
+            fan_out.part_count(batch.router).map(none).collect()
         };
-        let mut parts: Vec<Vec<PartAnswer<'a>>> = batch.fan_outs.iter().map(nothing).collect();
+        let mut parts: Vec<Vec<PartFrame<'a>>> = batch.fan_outs.iter().map(nothing).collect();
         // Before the slots are read: a part finds its fan-out through the place of its command.
         for (number, fan_out) in (0..).zip(&batch.fan_outs) {
             places[fan_out.command as usize] = (FAN_OUT, number);
@@ -212,8 +256,13 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
                         let place = &mut parts[fan_out as usize][usize::from(part)];
                         // WAIT has two requests per part: a write as a barrier, then WAIT itself. If the
                         // barrier is refused, its error is the part's reply, whatever WAIT returns.
-                        if !matches!(place, Ok([b'-', ..])) {
-                            *place = self.part(exchange, answers, number as usize);
+                        if !matches!(place.reply, Ok([b'-', ..])) {
+                            let miss = misses.get(usize::from(at));
+                            let miss = miss.and_then(|misses| misses.frame(number as usize));
+                            *place = PartFrame {
+                                reply: self.part(exchange, answers, number as usize),
+                                miss: miss.map(<[u8]>::to_vec),
+                            };
                         }
                     }
                 }
@@ -228,7 +277,7 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
         exchange: &NodeRequest,
         answers: &'a Answers<RawReplies>,
         number: usize,
-    ) -> PartAnswer<'a> {
+    ) -> Result<&'a [u8], Option<Error>> {
         answers.values.frame(number).ok_or_else(|| {
             let name = self.batch.router.name(exchange.node);
             let access = exchange.slots[number].access;
@@ -245,7 +294,9 @@ pub(crate) struct ReplyWriter<'t, 'r, 'f> {
     protocol: Protocol,
     entropy: u64,
     places: Vec<ReplyPlace>,
-    parts: Vec<Vec<PartAnswer<'t>>>,
+    parts: Vec<Vec<PartFrame<'t>>>,
+    /// By node request; empty if all replies came.
+    misses: Vec<MissReplies>,
     /// Number of the command whose reply is written next.
     next: usize,
     /// The first of `local_ends` that is not written yet.
@@ -266,6 +317,29 @@ pub(crate) struct OversizedReply<'t> {
     pub(crate) node: NodeIndex,
     /// The request, packed as it was sent.
     pub(crate) request: &'t [u8],
+    /// What may be done when the node is out of reach by now.
+    fallback: Fallback,
+}
+
+impl OversizedReply<'_> {
+    /// Appends what takes the place of the reply if the node, asked again, does not reply.
+    pub(crate) fn write_failure(
+        &self,
+        router: &Router,
+        cause: Cause,
+        protocol: Protocol,
+        out: &mut Vec<u8>,
+    ) {
+        let failure = Failure::not_sent(cause);
+        let mut args = Args::new();
+        let parsed = PackedCommands::new(self.request).next(&mut args);
+        let is_missed =
+            parsed.is_ok() && router.miss_reply(self.fallback, self.node, &args, &failure, out);
+        if !is_missed {
+            let error = failure.without_answer(router.name(self.node));
+            protocol.write(out, &error.to_reply());
+        }
+    }
 }
 
 /// Where the writer stopped.
@@ -352,11 +426,16 @@ impl<'t> ReplyWriter<'t, '_, '_> {
         OversizedReply {
             node: exchange.node,
             request,
+            fallback: exchange.slots[number].fallback,
         }
     }
 
-    /// Appends the error in the place of a reply that never came.
+    /// Appends the error in the place of a reply that never came, or the reply of a server without the keys.
     fn write_failure(&self, exchange: usize, number: usize, out: &mut Vec<u8>) {
+        let misses = self.misses.get(exchange);
+        if let Some(frame) = misses.and_then(|misses| misses.frame(number)) {
+            return out.extend_from_slice(frame);
+        }
         let batch = &self.pipeline.batch;
         let (exchange, answers) = self.exchange.part(exchange);
         let name = batch.router.name(exchange.node);
@@ -370,9 +449,9 @@ impl<'t> ReplyWriter<'t, '_, '_> {
     fn write_merged(&self, fan_out: usize, out: &mut Vec<u8>) {
         let batch = &self.pipeline.batch;
         let (fan_out, parts) = (&batch.fan_outs[fan_out], &self.parts[fan_out]);
-        let frames: Vec<&[u8]> = parts.iter().flatten().copied().collect();
+        let frames: Option<Vec<&[u8]>> = parts.iter().map(PartFrame::frame).collect();
         // A part that failed needs the merge below, which knows which rules tolerate it.
-        if frames.len() == parts.len() {
+        if let Some(frames) = frames {
             let keys: Vec<&[u32]> = match &fan_out.plan {
                 Plan::Split(split) => split.parts.iter().map(|part| &part.keys[..]).collect(),
                 _ => Vec::new(),
@@ -381,11 +460,8 @@ impl<'t> ReplyWriter<'t, '_, '_> {
                 return;
             }
         }
-        let outcomes = parts.iter().map(|part| match part {
-            Ok(frame) => resp::read(&mut resp::Slice(frame)).map_err(|_| None),
-            Err(error) => Err(error.clone()),
-        });
-        match batch.merge(fan_out, outcomes.collect(), self.entropy) {
+        let parts = parts.iter().map(PartFrame::decoded).collect();
+        match batch.merge(fan_out, parts, self.entropy) {
             Ok(value) => self.protocol.write(out, &value),
             Err(error) => self.protocol.write(out, &error.to_reply()),
         }
@@ -401,7 +477,7 @@ mod tests {
     use crate::command::CommandTable;
     use crate::partition::NodeSpec;
     use crate::partition::from_fn;
-    use crate::plan::{Attempt, Cause, Failure, SplitWrites};
+    use crate::plan::{Attempt, ReadsAs, SplitWrites};
     use crate::topology::Topology;
 
     /// Keys that begin with an `a` live on the first node, all others on the second.
@@ -422,13 +498,22 @@ mod tests {
         replies: [&[&str]; 2],
         add: impl Fn(&mut RawPipeline<'_, '_>),
     ) -> String {
-        let router = router();
+        replies_over(&router(), requests, replies, add)
+    }
+
+    /// The same with this router.
+    fn replies_over(
+        router: &Router,
+        requests: &[&str],
+        replies: [&[&str]; 2],
+        add: impl Fn(&mut RawPipeline<'_, '_>),
+    ) -> String {
         let mut packed = Vec::new();
         for request in requests {
             let args: Vec<&[u8]> = request.split(' ').map(str::as_bytes).collect();
             crate::command::write_command(&mut packed, &args);
         }
-        let mut pipeline = RawPipeline::new(&router, &ScriptCache::empty, packed.len(), 0);
+        let mut pipeline = RawPipeline::new(router, &ScriptCache::empty, packed.len(), 0);
         let mut commands = PackedCommands::new(&packed);
         let mut args = Args::new();
         while let Ok(Some(frame)) = commands.next(&mut args) {
@@ -473,6 +558,29 @@ mod tests {
             replies_to(&requests, replies, |_| ()),
             "-WRONGTYPE no\r\n$1\r\n1\r\n*3\r\n$1\r\nx\r\n$1\r\n1\r\n$-1\r\n*-1\r\n:1\r\n"
         );
+    }
+
+    #[test]
+    fn raw_pipeline_reads_out_of_reach_are_misses_in_the_protocol_of_the_nodes() {
+        let requests = [
+            "GET b",
+            "SET b x",
+            "MGET b a b2",
+            "EXISTS a b",
+            "HGETALL b",
+            "GET a",
+        ];
+        let replies: [&[&str]; 2] = [&["*1\r\n$1\r\nx\r\n", ":1\r\n", "$1\r\ny\r\n"], &[]];
+        let miss = || router().with_missing_nodes(ReadsAs::Miss);
+        let resp2 = replies_over(&miss(), &requests, replies, |_| ());
+        let (before, after) = resp2.split_once("-UNKNOWN ").expect("SET was sent");
+        assert_eq!(before, "$-1\r\n");
+        let (_, after) = after.split_once("\r\n").unwrap();
+        let expected = "*3\r\n$-1\r\n$1\r\nx\r\n$-1\r\n:1\r\n*0\r\n$1\r\ny\r\n";
+        assert_eq!(after, expected);
+        let resp3 = miss().with_protocols([Protocol::Resp3; 2]);
+        let resp3 = replies_over(&resp3, &["HGETALL b"], [&[], &[]], |_| ());
+        assert_eq!(resp3, "%0\r\n");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::plan::{
     Answers, AttemptKind, Cause, Exchange, ExpectedEnd, PlannedTransaction, RawReplies,
     RequestOutcome, ScriptStore,
 };
-use crate::proxy::net::call::{self, send};
+use crate::proxy::net::call::{self, CallContext, send};
 use crate::proxy::net::client_io::Interrupt;
 use crate::proxy::net::connection::ClientConnection;
 use crate::proxy::{
@@ -160,17 +160,21 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         answers
     }
 
+    /// Returns how a command outside of a round is sent.
+    fn call_context(&self) -> CallContext {
+        let (session, pause) = (&self.session, self.proxy.registry.pause_time());
+        (session.protocol(), pause, session.reads_as(), self.meter())
+    }
+
     /// Sends one command to the node of its keys, or to all nodes.
     async fn call(&mut self, packed: &[u8]) -> Vec<u8> {
-        let blocking = self.proxy.registry.pause_time();
-        let how = (self.session.protocol(), blocking, self.meter());
+        let how = self.call_context();
         call::call(&self.shared(), packed, how).await
     }
 
     /// Sends one command to this node.
     async fn call_node(&mut self, node: NodeIndex, packed: &[u8]) -> Vec<u8> {
-        let blocking = self.proxy.registry.pause_time();
-        let how = (self.session.protocol(), blocking, self.meter());
+        let how = self.call_context();
         call::call_at(&self.shared(), node, packed, how).await
     }
 
@@ -181,8 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
     /// takes no element from a list.
     async fn call_blocking(&mut self, packed: &[u8]) -> io::Result<ActionOutcome> {
         let shared = self.shared();
-        let blocking = self.proxy.registry.pause_time();
-        let how = (self.session.protocol(), blocking, self.meter());
+        let how = self.call_context();
         let mut reply = pin!(call::call(&shared, packed, how));
         loop {
             // `ClientIo::read` reports only that some flag was set, so each wait begins with a look at them.

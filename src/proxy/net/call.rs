@@ -9,25 +9,26 @@ use crate::command::{Args, BlockingTime};
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::{
-    CommandOperation, Exchange, Operation, RawReplies, Request, ScriptStore, SharedByteMeter, Step,
-    parse_one,
+    CommandOperation, Exchange, Operation, RawReplies, ReadsAs, Request, ScriptStore,
+    SharedByteMeter, Step, parse_one,
 };
 use crate::resp::Protocol;
 
-/// The protocol of the reply, how long CLIENT PAUSE lets the nodes hold the command back, and the meter that
-/// counts the bytes of replies.
-pub(super) type CallContext = (Protocol, BlockingTime, SharedByteMeter);
+/// The protocol of the reply, how long CLIENT PAUSE lets the nodes hold the command back, what its reads may
+/// be taken for, and the meter that counts the bytes of replies.
+pub(super) type CallContext = (Protocol, BlockingTime, ReadsAs, SharedByteMeter);
 
 /// Sends one command to the node of its keys, or to all nodes, and returns the reply or an error as one. Its
 /// deadline includes the command's own blocking time and that of the pause.
 pub(super) async fn call(
     shared: &Shared,
     packed: &[u8],
-    (protocol, pause, meter): CallContext,
+    (protocol, pause, reads_as, meter): CallContext,
 ) -> Vec<u8> {
     let args: &Args<'_> = &parse_one(packed).unwrap_or_default();
     // Routed again: since the session did, the code of a function library may have become known.
     let routed = shared.router.route(args, &|| shared.snapshot());
+    let routed = routed.map(|routed| routed.limited_to(reads_as));
     let request = Request { packed, args };
     let entropy = rand::random();
     let operation =
@@ -40,7 +41,7 @@ pub(super) async fn call_at(
     shared: &Shared,
     node: NodeIndex,
     packed: &[u8],
-    (protocol, pause, meter): CallContext,
+    (protocol, pause, _, meter): CallContext,
 ) -> Vec<u8> {
     let args: &Args<'_> = &parse_one(packed).unwrap_or_default();
     let request = Request { packed, args };

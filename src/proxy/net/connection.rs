@@ -207,10 +207,10 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
                 WriteProgress::Next(frame) => io.write(frame, &self.session, &mut self.out).await?,
                 WriteProgress::Until(large) => {
                     let (session, out) = (&self.session, &mut self.out);
-                    if let Err(error) =
+                    if let Err(cause) =
                         stream_oversized_reply(shared, &large, io, session, out).await?
                     {
-                        protocol.write(out, &error.to_reply());
+                        large.write_failure(&shared.router, cause, protocol, out);
                     }
                 }
             }

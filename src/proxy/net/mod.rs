@@ -152,10 +152,11 @@ impl Upstreams {
     /// Prepares the connections; none is opened before its first command.
     fn open(config: ClientConfig, scripts: &SharedScriptCache) -> Self {
         let shared = [ProtocolVersion::RESP2, ProtocolVersion::RESP3].map(|version| {
+            let protocols = config.endpoints.iter().map(|_| version.into());
             let endpoints = config.endpoints.iter();
             let endpoints = endpoints.map(|endpoint| endpoint.speaking(version));
             Arc::new(Shared {
-                router: Arc::new(config.router.clone()),
+                router: Arc::new(config.router.clone().with_protocols(protocols)),
                 // No limit on exclusive connections: a client queued for one would miss the element that its
                 // BLPOP waits for.
                 executor: Executor::new(

@@ -18,9 +18,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::aio::Shared;
 use crate::aio::peek::Duplex;
 use crate::aio::reconnecting::Connector;
-use crate::error::Error;
 use crate::observe::NodeObserver;
-use crate::plan::{AttemptKind, Cause, Failure, OversizedReply};
+use crate::plan::{AttemptKind, Cause, OversizedReply};
 use crate::policy::ConnectError;
 use crate::proxy::Session;
 use crate::proxy::net::client_io::ClientIo;
@@ -105,32 +104,30 @@ async fn within<T>(
     }
 }
 
-/// Requests a reply again that was too large to be kept, and forwards it as it arrives. The inner error takes
-/// the place of the reply; the outer one ends the connection.
+/// Requests a reply again that was too large to be kept, and forwards it as it arrives. The inner error says
+/// why there is none, and nothing was written then; the outer one ends the connection.
 pub(super) async fn stream_oversized_reply<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     large: &OversizedReply<'_>,
     client: &mut ClientIo<S>,
     session: &Session,
     behind: &mut Vec<u8>,
-) -> io::Result<Result<(), Error>> {
-    let name = shared.router.name(large.node);
-    let failed = |cause| Ok(Err(Failure::not_sent(cause).without_answer(name)));
+) -> io::Result<Result<(), Cause>> {
     let connector = shared.executor.connector(large.node);
     let mut pipe =
         match StreamingConnection::open(&connector, shared.executor.response_timeout()).await {
             Ok(pipe) => pipe,
-            Err(why) => return failed(Cause::Connect(why)),
+            Err(why) => return Ok(Err(Cause::Connect(why))),
         };
     if let Err(error) = pipe.write(large.request).await {
-        return failed(Cause::of_io(&error));
+        return Ok(Err(Cause::of_io(&error)));
     }
     let mut written = 0;
     match pipe
         .stream_reply(client, session, &mut written, behind)
         .await
     {
-        Err(error) if written == 0 => failed(Cause::of_io(&error)),
+        Err(error) if written == 0 => Ok(Err(Cause::of_io(&error))),
         passed => passed.map(Ok),
     }
 }

@@ -21,7 +21,7 @@ use crate::command::{
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::pubsub::{Message, SubscriptionChange, SubscriptionKind};
-use crate::plan::{PlannedTransaction, RawPipeline, RoutedCommand, is_watch};
+use crate::plan::{PlannedTransaction, RawPipeline, ReadsAs, is_watch};
 use crate::proxy::action::Action;
 use crate::proxy::auth::{Auth, auth_required};
 use crate::proxy::client_command::ReplyMode;
@@ -285,7 +285,7 @@ impl Session {
             && self.transaction.is_none()
             && !self.is_subscribed_in_resp2()
         {
-            return forward(command, request, pipeline, self.pause);
+            return forward(command, request, pipeline, self.pause, self.reads_as());
         }
         if !command.accepts(args.len()) {
             let refusal = wrong_arity(command);
@@ -331,7 +331,7 @@ impl Session {
         let ClientRequest { frame, args, .. } = request;
         match command.proxy_role {
             ProxyRole::Forward | ProxyRole::NoMulti | ProxyRole::Container => {
-                forward(command, request, pipeline, self.pause)
+                forward(command, request, pipeline, self.pause, self.reads_as())
             }
             ProxyRole::Pause => match Pause::parse(args) {
                 Some((pause, length)) => Ok(Disposition::Act(Action::Pause {
@@ -340,7 +340,7 @@ impl Session {
                     packed: frame.to_vec(),
                 })),
                 // Malformed. The nodes reply with the error.
-                None => forward(command, request, pipeline, self.pause),
+                None => forward(command, request, pipeline, self.pause, self.reads_as()),
             },
             ProxyRole::Unpause => Ok(Disposition::Act(Action::Unpause(frame.to_vec()))),
             ProxyRole::Client => self.run_client_command(command, args, local),
@@ -354,6 +354,16 @@ impl Session {
             ProxyRole::ClusterOnly => {
                 Err(Refusal::new("This instance has cluster support disabled"))
             }
+        }
+    }
+
+    /// The most that the client's reads may be taken for when their node is out of reach. Not for misses while
+    /// keys are watched: what the client reads then decides what its transaction writes.
+    #[inline]
+    pub(crate) fn reads_as(&self) -> ReadsAs {
+        match self.watched.is_some() || self.watch_failed {
+            true => ReadsAs::Error,
+            false => ReadsAs::Miss,
         }
     }
 
@@ -446,6 +456,7 @@ fn forward<'f>(
     request: ClientRequest<'f, '_>,
     pipeline: &mut RawPipeline<'_, 'f>,
     pause: Pause,
+    reads_as: ReadsAs,
 ) -> Handled {
     let ClientRequest {
         frame,
@@ -464,7 +475,7 @@ fn forward<'f>(
     if routed.is_err() && pipeline.snapshot()().lacks_code_for(args) {
         return Ok(Disposition::Act(Action::Script(frame.to_vec())));
     }
-    let routed: RoutedCommand = routed.map_err(internal_refusal)?;
+    let routed = routed.map_err(internal_refusal)?.limited_to(reads_as);
     let may_be_held = pause.may_delay(routed.access);
     // On a shared connection it would hold up the requests of all other clients behind it.
     if routed.blocking != BlockingTime::None || (may_be_held && routed.scripting == Scripting::No) {

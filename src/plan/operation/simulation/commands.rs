@@ -238,6 +238,99 @@ const SPLIT: &[&str] = &[
     ",
 ];
 
+/// Reads whose node is out of reach, answered as if their keys did not exist.
+const MISSES: &[&str] = &[
+    "
+    missing nodes
+    > GET a1
+    1 a GET a1 -> !dropped 1
+    2 a* GET a1 -> !dropped 1
+    = nil
+    ",
+    "
+    missing nodes
+    > GET a1
+    1 a GET a1 -> !refused
+    = nil
+    ",
+    "
+    missing nodes
+    > TTL a1
+    1 a TTL a1 -> !late 1
+    = :-2
+    ",
+    "
+    missing nodes
+    > GET a1
+    1 a GET a1 -> !pool
+    = !pool a
+    ",
+    "
+    missing nodes
+    > GET a1
+    1 a GET a1 -> -WRONGTYPE no string
+    = -WRONGTYPE no string (node a)
+    ",
+    "
+    missing nodes
+    > SET a1 x
+    1 a SET a1 x -> !refused
+    = !down a
+    ",
+    "
+    missing nodes
+    > OBJECT ENCODING a1
+    1 a OBJECT ENCODING a1 -> !refused
+    = !down a
+    ",
+    "
+    missing nodes
+    > MGET c1 a1 b1 a2
+    1 a MGET a1 a2 -> !refused
+    1 b MGET b1 -> [y]
+    1 c MGET c1 -> [z]
+    = [z | nil | y | nil]
+    ",
+    "
+    missing nodes
+    > MGET a1 b1
+    1 a MGET a1 -> !refused
+    1 b MGET b1 -> !late 1
+    = [nil | nil]
+    ",
+    "
+    missing nodes
+    > EXISTS a1 b1 b2
+    1 a EXISTS a1 -> !late 1
+    1 b EXISTS b1 b2 -> :2
+    = :2
+    ",
+    // The error says what was not done, a part that would have been a miss included.
+    "
+    missing nodes
+    > MGET a1 b1 c1
+    1 a MGET a1 -> [x]
+    1 b MGET b1 -> !refused
+    1 c MGET c1 -> !pool
+    = !partial a:done b:failed c:failed
+    ",
+    "
+    missing nodes
+    > DEL a1 b1
+    1 a DEL a1 -> :1
+    1 b DEL b1 -> !refused
+    = !partial a:done b:failed
+    ",
+    "
+    missing nodes
+    > DBSIZE
+    1 a DBSIZE -> :1
+    1 b DBSIZE -> !refused
+    1 c DBSIZE -> :3
+    = !partial a:done b:failed c:done
+    ",
+];
+
 /// All nodes, and one after another.
 const ALL: &[&str] = &[
     "
@@ -340,6 +433,11 @@ fn split_command_reports_the_status_of_each_part() {
 }
 
 #[test]
+fn read_whose_node_is_out_of_reach_is_a_miss_if_so_configured() {
+    play_all(MISSES, play);
+}
+
+#[test]
 fn command_for_all_nodes_and_scan_step_are_resent_like_others() {
     play_all(ALL, play);
 }
@@ -351,7 +449,7 @@ fn single_commands_behave_alike_with_raw_replies() {
     use super::world::play_as;
     use crate::plan::RawReplies;
 
-    for rows in [ONE, ANY, SPLIT, ALL, SCRIPTS, FUNCTIONS] {
+    for rows in [ONE, ANY, SPLIT, MISSES, ALL, SCRIPTS, FUNCTIONS] {
         play_all(rows, play_as::<RawReplies>);
     }
 }

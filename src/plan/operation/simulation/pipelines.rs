@@ -6,6 +6,30 @@ use super::world::{play, router};
 use crate::plan::request::PlannedPipeline;
 use crate::plan::{Exchange, NodeRequest, PartialReads, PipelineKind, ScriptCache};
 
+/// Reads out of reach in the middle of others. A transaction is no place for them.
+const MISSES: &[&str] = &[
+    "
+    missing nodes
+    > pipe: GET a1; SET a2 x; LLEN a3; GET b1
+    1 a GET a1; SET a2 x; LLEN a3 -> !dropped 3
+    1 b GET b1 -> v
+    = nil; !unknown a; :0; v
+    ",
+    "
+    missing nodes
+    > pipe: GET a1; GET a2; MGET a3 b1
+    1 a GET a1; GET a2; MGET a3 -> v !late 3
+    1 b MGET b1 -> [w]
+    = v; nil; [nil | w]
+    ",
+    "
+    missing nodes
+    > multi: GET a1
+    1 a MULTI; GET a1; EXEC -> !refused
+    = !down a
+    ",
+];
+
 /// Reads and writes whose connection breaks at each position: how many replies came, how many requests were sent.
 const MIXED: &[&str] = &[
     "
@@ -286,6 +310,11 @@ const TRANSACTIONS: &[&str] = &[
     knows SHA
     ",
 ];
+
+#[test]
+fn pipelined_reads_out_of_reach_are_misses_one_by_one() {
+    play_all(MISSES, play);
+}
 
 #[test]
 fn broken_pipeline_is_resent_from_its_first_unanswered_request_unless_a_write_was_sent() {

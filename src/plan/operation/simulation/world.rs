@@ -19,7 +19,7 @@ use crate::plan::operation::{
 };
 use crate::plan::{
     Answers, Attempt, DedicatedState, Exchange, ExchangeStep, KeyCheck, PartialReads, PipelineKind,
-    PipelineReplies, Router, ScriptCache, SplitWrites, parse_one,
+    PipelineReplies, ReadsAs, Router, ScriptCache, SplitWrites, parse_one,
 };
 use crate::policy::{RequestOptions, RetryPolicy};
 use crate::topology::Topology;
@@ -314,8 +314,12 @@ pub(super) fn play_as<R: SimulatedForm>(row: &str) -> Result<(), String> {
         true => PartialReads::Allowed,
         false => PartialReads::Refused,
     };
+    let missing_nodes = match lines.contains(&"missing nodes") {
+        true => ReadsAs::Miss,
+        false => ReadsAs::Error,
+    };
     let mut stage = Stage {
-        router: router(partial_reads),
+        router: router(partial_reads).with_missing_nodes(missing_nodes),
         scripts: Scripts::default(),
         now: beginning(),
         entropy: 0,
@@ -331,7 +335,7 @@ pub(super) fn play_as<R: SimulatedForm>(row: &str) -> Result<(), String> {
     while let Some(line) = expected.lines.next() {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
-            "partial" => {}
+            "partial" | "missing" => {}
             "retry" => {
                 expected.retry = match rest {
                     "off" => RetryPolicy::OFF,
