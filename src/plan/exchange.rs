@@ -33,7 +33,7 @@ use crate::partition::NodeIndex;
 use crate::plan::SharedByteMeter;
 use crate::plan::batch::NodeRequest;
 use crate::plan::other_node::for_other_node;
-use crate::plan::{Answers, Cause, Failure, ReplyBuffer, Retries};
+use crate::plan::{Answers, Cause, Failure, Fallback, ReplyBuffer, Retries};
 use crate::policy::{RequestOptions, RetryPolicy};
 
 /// What an executor does next with an exchange.
@@ -434,7 +434,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         let answered = self.answers.values.count().min(self.request.slots.len());
         self.request.slots[answered..]
             .iter()
-            .all(|slot| slot.anywhere)
+            .all(|slot| slot.fallback == Fallback::OtherNode)
     }
 
     /// Records the result of the attempt, and decides whether there is another one.

@@ -222,7 +222,7 @@ mod tests {
         let node = NodeIndex::new(0);
         for routed in [
             router.route_at(node, &args),
-            router.route_private(node, &args),
+            router.route_private(node, &args, None),
             router.route_unchecked_private(node, &args),
         ] {
             assert_eq!(routed.unwrap().reads_as, ReadsAs::Error);

@@ -68,11 +68,6 @@ impl Executor {
         Deadline::of_request(&self.options, blocking)
     }
 
-    /// Maximum duration of a request that the server does not hold back.
-    pub(crate) fn response_timeout(&self) -> Option<Duration> {
-        self.options.response_timeout
-    }
-
     /// How to make a connection to `node` outside of the pools, and how long that may take.
     pub(super) fn pub_sub_connector(&self, node: NodeIndex) -> (Connector, Duration) {
         self.nodes[node.get()].shared.connector()

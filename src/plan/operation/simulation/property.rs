@@ -15,9 +15,7 @@ use crate::partition::NodeIndex;
 use crate::plan::operation::{
     CommandOperation, PipelineOperation, Request, ScriptStore, Selection,
 };
-use crate::plan::{
-    Answers, Attempt, DedicatedState, KeyCheck, PartialReads, Router, parse_one,
-};
+use crate::plan::{Answers, Attempt, DedicatedState, KeyCheck, PartialReads, Router, parse_one};
 use crate::policy::RetryPolicy;
 
 /// The most exchanges that one operation takes: libraries are listed, the command is sent, libraries are loaded, the
