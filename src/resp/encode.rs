@@ -1,5 +1,6 @@
 //! Replies, written in the wire format of RESP2 or RESP3.
 
+#[cfg(feature = "proxy")]
 use redis::Value;
 
 /// The version of the protocol that a reader expects.
@@ -29,6 +30,7 @@ impl From<redis::ProtocolVersion> for Protocol {
 
 impl Protocol {
     /// Number of the version, as in HELLO.
+    #[cfg(feature = "proxy")]
     pub(crate) fn number(self) -> i64 {
         match self {
             Self::Resp2 => 2,
@@ -70,6 +72,7 @@ impl Protocol {
     }
 
     /// Writes the header of a push message. RESP2 has an array instead.
+    #[cfg(feature = "proxy")]
     pub(crate) fn write_push(self, out: &mut Vec<u8>, items: usize) {
         match self {
             Self::Resp2 => write_line(out, b'*', items),
@@ -78,6 +81,7 @@ impl Protocol {
     }
 
     /// Writes text for people to read, such as CLIENT LIST: a verbatim string in RESP3.
+    #[cfg(feature = "proxy")]
     pub(crate) fn write_text(self, out: &mut Vec<u8>, text: &str) {
         match self {
             Self::Resp2 => write_bulk(out, text.as_bytes()),
@@ -92,6 +96,7 @@ impl Protocol {
 
     /// Writes any value. A type that RESP2 lacks is written as a server writes it there; attributes are left
     /// out.
+    #[cfg(feature = "proxy")]
     pub(crate) fn write(self, out: &mut Vec<u8>, value: &Value) {
         match (value, self) {
             (Value::Nil, _) => self.write_nil(out),
@@ -134,6 +139,7 @@ impl Protocol {
     }
 
     /// Writes an aggregate with its items.
+    #[cfg(feature = "proxy")]
     fn write_items(self, out: &mut Vec<u8>, mark: u8, items: &[Value]) {
         write_line(out, mark, items.len());
         for item in items {
@@ -166,6 +172,7 @@ pub(crate) fn write_status(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Writes an error: its code, a space, and the text.
+#[cfg(feature = "proxy")]
 pub(crate) fn write_error(out: &mut Vec<u8>, code: &str, text: impl AsRef<[u8]>) {
     write_text(out, b'-', code.as_bytes());
     out.truncate(out.len() - 2);
@@ -183,6 +190,7 @@ fn write_text(out: &mut Vec<u8>, mark: u8, text: &[u8]) {
 }
 
 /// Formats a double: infinities as `inf`, and NaN as `nan`, which Rust writes in capitals.
+#[cfg(feature = "proxy")]
 fn double(number: f64) -> String {
     if number.is_nan() {
         "nan".to_owned()
@@ -191,7 +199,7 @@ fn double(number: f64) -> String {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "proxy"))]
 mod tests {
     use super::*;
 

@@ -47,7 +47,6 @@
 
 mod buffer;
 mod decode;
-#[cfg(feature = "proxy")]
 mod encode;
 mod handshake;
 mod integer;
@@ -68,7 +67,8 @@ pub(crate) use decode::{
     Input, Slice, length, line_end, read, read_all, read_message, read_next, some_length,
 };
 #[cfg(feature = "proxy")]
-pub(crate) use encode::{Protocol, write_bulk, write_error, write_int, write_line, write_status};
+pub(crate) use encode::write_error;
+pub(crate) use encode::{Protocol, write_bulk, write_int, write_line, write_status};
 pub(crate) use handshake::Handshake;
 pub(crate) use integer::canonical_integer;
 pub(crate) use own_requests::{DISCARD, EXEC, MULTI, PING, UNWATCH};
