@@ -9,6 +9,8 @@ macro_rules! links {
          [changelog]: crate\n\
          [commands]: crate::guide::commands\n\
          [compatibility]: crate::guide::compatibility\n\
+         [coming from redis-rs]: crate::guide::coming_from_redis_rs\n\
+         [ecosystem]: crate::guide::ecosystem\n\
          [errors]: crate::guide::errors\n\
          [from one redis]: crate::guide::from_one_redis_to_four\n\
          [limits]: crate::guide::limits\n\
@@ -32,8 +34,10 @@ macro_rules! pages {
 
 pages! {
     architecture: "architecture.md",
+    coming_from_redis_rs: "coming-from-redis-rs.md",
     commands: "commands.md",
     compatibility: "compatibility.md",
+    ecosystem: "ecosystem.md",
     errors: "errors.md",
     from_one_redis_to_four: "from-one-redis-to-four.md",
     from_twemproxy: "from-twemproxy.md",

@@ -39,6 +39,8 @@ fn r2d2_pool_lends_connections_while_a_node_is_down_or_hangs() {
             return;
         };
         let client = builder.build().unwrap();
+        // Over an open connection, a request to a node that hangs takes the whole response timeout.
+        redis::cmd("PING").exec(&mut client.clone()).unwrap();
         let pool = || {
             r2d2::Pool::builder()
                 .max_size(2)
@@ -77,6 +79,8 @@ async fn bb8_pool_lends_connections_while_a_node_is_down_or_hangs() {
             return;
         };
         let client = builder.build_async().unwrap();
+        let ping = redis::cmd("PING");
+        ping.exec_async(&mut client.clone()).await.unwrap();
         let pool = || {
             bb8::Pool::builder()
                 .max_size(2)
@@ -114,6 +118,8 @@ async fn deadpool_pool_lends_clients_while_a_node_is_down_or_hangs() {
             return;
         };
         let client = builder.build_async().unwrap();
+        let ping = redis::cmd("PING");
+        ping.exec_async(&mut client.clone()).await.unwrap();
         let pool = || -> Pool<aio::ShardedClient> {
             Pool::builder(client.clone()).max_size(2).build().unwrap()
         };
