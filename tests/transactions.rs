@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use redis::aio::transaction_async;
 use redis::{AsyncCommands, Commands, RedisResult, cmd, pipe};
-use redis_sharding::{Builder, ErrorKind, ShardedClient, aio};
+use redis_sharding::{Builder, ErrorKind, ReadsAs, ShardedClient, aio};
 use support::{Servers, builder_over};
 use tokio::runtime::Runtime;
 
@@ -473,4 +473,85 @@ fn r2d2_does_not_keep_a_client_that_still_watches() {
     assert!(manager.has_broken(&mut client));
     cmd("UNWATCH").exec(&mut client).unwrap();
     assert!(!manager.has_broken(&mut client));
+}
+
+#[test]
+fn read_of_a_missing_node_is_no_miss_while_the_handle_watches_keys() {
+    let Some(servers) = Servers::start(2) else {
+        return;
+    };
+    each(&servers, |builder| {
+        let builder = || builder().missing_nodes(ReadsAs::Miss);
+        let mut client = builder().build().unwrap();
+        let (here, _, there) = keys(&client);
+        let down = client.node_for(&there).unwrap().index().get();
+        servers.kill(down);
+        let missed = || Ok(None::<String>);
+        assert_eq!(client.get(&there), missed());
+        let () = cmd("WATCH").arg(&here).query(&mut client).unwrap();
+        // Also of a clone, and of a handle with other options.
+        for handle in [&client, &client.clone(), &client.with_timeout(None)] {
+            let read: RedisResult<Option<String>> = handle.clone().get(&there);
+            assert_eq!(ErrorKind::of(&read.unwrap_err()), ErrorKind::NodeDown);
+        }
+        let () = pipe().atomic().set(&here, 1).query(&mut client).unwrap();
+        assert_eq!(client.get(&there), missed());
+        let () = cmd("WATCH").arg(&here).query(&mut client).unwrap();
+        let () = cmd("UNWATCH").query(&mut client).unwrap();
+        assert_eq!(client.get(&there), missed());
+
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async {
+            let mut client = builder().build_async().unwrap();
+            assert_eq!(client.get(&there).await, missed());
+            let watch = cmd("WATCH").arg(&here).clone();
+            let () = watch.query_async(&mut client).await.unwrap();
+            let read: RedisResult<Option<String>> = client.get(&there).await;
+            assert_eq!(ErrorKind::of(&read.unwrap_err()), ErrorKind::NodeDown);
+            let mut pipe = pipe();
+            let set = pipe.atomic().set(&here, 1);
+            let () = set.query_async(&mut client).await.unwrap();
+            assert_eq!(client.get(&there).await, missed());
+        });
+        servers.restart(down);
+    });
+}
+
+#[cfg(all(feature = "bb8", feature = "deadpool"))]
+#[tokio::test]
+async fn bb8_and_deadpool_do_not_keep_a_client_that_still_watches() {
+    let Some(servers) = Servers::start(2) else {
+        return;
+    };
+    let client = builder_over(servers.urls()).build_async().unwrap();
+    let watch = cmd("WATCH").arg("key").clone();
+    let bb8 = bb8::Pool::builder()
+        .max_size(1)
+        .build(client.clone())
+        .await
+        .unwrap();
+    let deadpool = deadpool::managed::Pool::<aio::ShardedClient>::builder(client)
+        .max_size(1)
+        .build()
+        .unwrap();
+    for _ in 0..2 {
+        // An atomic pipeline of a clone that had been kept would fail, as the watched key has changed.
+        let mut lent = bb8.get().await.unwrap();
+        let () = pipe()
+            .atomic()
+            .set("key", 1)
+            .query_async(&mut *lent)
+            .await
+            .unwrap();
+        let () = watch.query_async(&mut *lent).await.unwrap();
+        drop(lent);
+        let mut lent = deadpool.get().await.unwrap();
+        let () = pipe()
+            .atomic()
+            .set("key", 2)
+            .query_async(&mut *lent)
+            .await
+            .unwrap();
+        let () = watch.query_async(&mut *lent).await.unwrap();
+    }
 }

@@ -36,8 +36,9 @@ impl bb8::ManageConnection for ShardedClient {
         Ok(())
     }
 
-    /// Never true: a clone has no connection of its own that could break.
-    fn has_broken(&self, _: &mut Self) -> bool {
-        false
+    /// True for a clone that still watches keys. Otherwise a clone has no connection of its own that could
+    /// break.
+    fn has_broken(&self, connection: &mut Self) -> bool {
+        connection.is_watching()
     }
 }

@@ -268,6 +268,12 @@ impl ShardedClient {
         Ok(Scan::new(Arc::clone(&self.shared), position))
     }
 
+    /// True if this handle watches keys, or its WATCH has failed: it must not be given to another user.
+    #[cfg(any(feature = "bb8", feature = "deadpool"))]
+    pub(super) fn is_watching(&self) -> bool {
+        self.watch.is_active()
+    }
+
     /// The handle of the node at `index` of the topology.
     fn node_at(&self, index: NodeIndex) -> Node {
         Node::new(Arc::clone(&self.shared), index)
@@ -285,15 +291,17 @@ impl fmt::Debug for ShardedClient {
 impl ConnectionLike for ShardedClient {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let router = &self.shared.router;
-            let complete = |error| router.with_keys(error, &cmd.get_packed_command());
             let reply = match self.shared.request(cmd).await {
                 // WATCH is refused on shared connections, but this handle can have one of its own. Boxed, as
                 // it is rare and would be part of the future of every request.
                 Err(refusal) if refusal.kind() == ErrorKind::Stateful => {
-                    Box::pin(self.watch.handle(&self.shared, cmd, refusal)).await?
+                    Box::pin(self.watch.handle(&mut self.shared, cmd, refusal)).await?
                 }
-                result => Error::redis_result(result, complete)?,
+                result => {
+                    let router = &self.shared.router;
+                    let complete = |error| router.with_keys(error, &cmd.get_packed_command());
+                    Error::redis_result(result, complete)?
+                }
             };
             Ok(if cmd.is_no_response() {
                 Value::Nil
@@ -310,7 +318,7 @@ impl ConnectionLike for ShardedClient {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         match self.watch.is_active() && pipeline.is_transaction() {
-            true => Box::pin(self.watch.exec(&self.shared, pipeline, offset, count)),
+            true => Box::pin(self.watch.exec(&mut self.shared, pipeline, offset, count)),
             false => Box::pin(self.shared.pipeline(pipeline, offset, count)),
         }
     }

@@ -3,7 +3,7 @@
 //! No pool is needed: the tasks that use a client share one connection to each node. What a `deadpool` pool
 //! lends are clones of one client, which share everything.
 
-use deadpool::managed::{Metrics, RecycleResult};
+use deadpool::managed::{Metrics, RecycleError, RecycleResult};
 use redis::RedisError;
 
 use crate::aio::ShardedClient;
@@ -31,9 +31,12 @@ impl deadpool::managed::Manager for ShardedClient {
         Ok(self.clone())
     }
 
-    /// Always `Ok`: a request to the nodes would make every checkout wait for the slowest of them, and refuse
-    /// all keys for the sake of those of one node.
-    async fn recycle(&self, _: &mut Self, _: &Metrics) -> RecycleResult<RedisError> {
-        Ok(())
+    /// `Ok` unless the clone still watches keys. No node is asked: that would make every checkout wait for the
+    /// slowest of them, and refuse all keys for the sake of those of one node.
+    async fn recycle(&self, client: &mut Self, _: &Metrics) -> RecycleResult<RedisError> {
+        match client.is_watching() {
+            true => Err(RecycleError::message("it still watches keys")),
+            false => Ok(()),
+        }
     }
 }

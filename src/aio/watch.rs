@@ -9,13 +9,17 @@ use tokio::sync::Mutex;
 use crate::aio::{Dedicated, Shared};
 use crate::error::Error;
 use crate::plan::{
-    KeyCheck, PipelineKind, ScriptStore, WatchCommand, exec_abort, parse_one, watch_ended,
+    KeyCheck, PipelineKind, Router, ScriptStore, WatchCommand, exec_abort, parse_one, watch_ended,
 };
 
 /// The attempt at an optimistic transaction of one handle. A clone of the handle that is made while the
 /// attempt lasts shares it, as clones of a connection of redis-rs do.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Watch(Option<Arc<Mutex<Attempt>>>);
+pub(super) struct Watch {
+    attempt: Option<Arc<Mutex<Attempt>>>,
+    /// The router of the handle for when it no longer watches, if it is another one meanwhile.
+    usual_router: Option<Arc<Router>>,
+}
 
 /// An attempt that one or more handles share.
 #[derive(Debug)]
@@ -31,13 +35,28 @@ struct Attempt {
 impl Watch {
     /// True if the handle watches keys, or its WATCH has failed.
     pub(super) fn is_active(&self) -> bool {
-        self.0.is_some()
+        self.attempt.is_some()
+    }
+
+    /// Lets no read of the handle stand for a node out of reach as a miss: it might decide what EXEC writes.
+    fn limit_reads(&mut self, shared: &mut Arc<Shared>) {
+        if let Some(router) = shared.router.while_watching() {
+            self.usual_router = Some(Arc::clone(&shared.router));
+            *shared = shared.with_router(Arc::new(router));
+        }
+    }
+
+    /// Undoes [`limit_reads`](Self::limit_reads).
+    fn restore_reads(&mut self, shared: &mut Arc<Shared>) {
+        if let Some(router) = self.usual_router.take() {
+            *shared = shared.with_router(router);
+        }
     }
 
     /// Carries out a request that was refused because connections are shared, if it is WATCH or UNWATCH.
     pub(super) async fn handle(
         &mut self,
-        shared: &Arc<Shared>,
+        shared: &mut Arc<Shared>,
         cmd: &Cmd,
         refusal: Error,
     ) -> RedisResult<Value> {
@@ -46,8 +65,12 @@ impl Watch {
         match shared.router.watch_command(&args) {
             None => Err(refusal.into()),
             Some(command) => match command? {
-                WatchCommand::Watch => self.watch(shared, &args, cmd).await,
+                WatchCommand::Watch => {
+                    self.limit_reads(shared);
+                    self.watch(shared, &args, cmd).await
+                }
                 WatchCommand::Unwatch => {
+                    self.restore_reads(shared);
                     self.unwatch().await;
                     Ok(Value::Okay)
                 }
@@ -62,7 +85,7 @@ impl Watch {
         args: &[&[u8]],
         cmd: &Cmd,
     ) -> RedisResult<Value> {
-        if let Some(attempt) = &self.0 {
+        if let Some(attempt) = &self.attempt {
             let mut attempt = attempt.lock().await;
             if attempt.connection.is_some() {
                 return attempt.watch_more(shared, args, cmd).await;
@@ -75,13 +98,13 @@ impl Watch {
             key: args.get(1).copied().unwrap_or_default().to_vec(),
             has_failed: true,
         }));
-        self.0 = Some(Arc::clone(&attempt));
+        self.attempt = Some(Arc::clone(&attempt));
         attempt.lock().await.begin(shared, args, cmd).await
     }
 
     /// UNWATCH: ends the attempt, for all handles that share it.
     async fn unwatch(&mut self) {
-        let Some(attempt) = self.0.take() else {
+        let Some(attempt) = self.attempt.take() else {
             return;
         };
         let connection = attempt.lock().await.connection.take();
@@ -94,14 +117,15 @@ impl Watch {
     /// the future is dropped.
     pub(super) async fn exec(
         &mut self,
-        shared: &Arc<Shared>,
+        shared: &mut Arc<Shared>,
         pipeline: &Pipeline,
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let Some(attempt) = self.0.take() else {
+        let Some(attempt) = self.attempt.take() else {
             return shared.pipeline(pipeline, offset, count).await;
         };
+        self.restore_reads(shared);
         // Taken out: a clone that shares the attempt and comes second finds nothing, and is refused.
         let (connection, key, has_failed) = {
             let mut attempt = attempt.lock().await;

@@ -109,6 +109,13 @@ impl Router {
         self
     }
 
+    /// The router of a handle while it watches keys, if it is another one: a miss that stands for a node out of
+    /// reach must not decide what EXEC writes.
+    pub(crate) fn while_watching(&self) -> Option<Self> {
+        (self.missing_nodes != ReadsAs::Error)
+            .then(|| self.clone().with_missing_nodes(ReadsAs::Error))
+    }
+
     /// Sets the protocol of the connections to each node, in node order: replies that stand for those of a
     /// node are made in it. Defaults to RESP2 for all.
     pub(crate) fn with_protocols(mut self, protocols: impl IntoIterator<Item = Protocol>) -> Self {

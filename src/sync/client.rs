@@ -344,7 +344,7 @@ impl ConnectionLike for ShardedClient {
         match self.shared.request(cmd) {
             // WATCH is refused on shared connections, but this handle can have one of its own.
             Err(refusal) if refusal.kind() == ErrorKind::Stateful => {
-                self.watch.handle(&self.shared, cmd, refusal)
+                self.watch.handle(&mut self.shared, cmd, refusal)
             }
             result => Error::redis_result(result, complete),
         }
@@ -358,7 +358,7 @@ impl ConnectionLike for ShardedClient {
     ) -> RedisResult<Vec<Value>> {
         let is_atomic = || PipelineKind::of(cmd, offset, count) != PipelineKind::Plain;
         match self.watch.is_active() && is_atomic() {
-            true => self.watch.exec(&self.shared, cmd, offset, count),
+            true => self.watch.exec(&mut self.shared, cmd, offset, count),
             false => self.shared.pipeline(cmd, offset, count),
         }
     }

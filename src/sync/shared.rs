@@ -52,6 +52,14 @@ impl ScriptStore for Shared {
 }
 
 impl Shared {
+    /// The same client with another router over the same nodes.
+    pub(crate) fn with_router(&self, router: Arc<Router>) -> Arc<Self> {
+        Arc::new(Self {
+            router,
+            ..self.clone()
+        })
+    }
+
     /// The same client for requests with other options.
     pub(crate) fn with_options(&self, change: impl FnOnce(&mut RequestOptions)) -> Arc<Self> {
         let mut shared = self.clone();

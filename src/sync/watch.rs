@@ -7,14 +7,18 @@ use redis::{ConnectionLike, RedisResult, Value};
 
 use crate::error::Error;
 use crate::plan::{
-    KeyCheck, PipelineKind, ScriptStore, WatchCommand, exec_abort, parse_one, watch_ended,
+    KeyCheck, PipelineKind, Router, ScriptStore, WatchCommand, exec_abort, parse_one, watch_ended,
 };
 use crate::sync::{Dedicated, Shared};
 
 /// The attempt at an optimistic transaction of one handle. A clone of the handle that is made while the
 /// attempt lasts shares it, as clones of a connection of redis-rs do.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Watch(Option<Arc<Mutex<Attempt>>>);
+pub(super) struct Watch {
+    attempt: Option<Arc<Mutex<Attempt>>>,
+    /// The router of the handle for when it no longer watches, if it is another one meanwhile.
+    usual_router: Option<Arc<Router>>,
+}
 
 /// An attempt that one or more handles share.
 #[derive(Debug)]
@@ -30,13 +34,28 @@ struct Attempt {
 impl Watch {
     /// True if the handle watches keys, or its WATCH has failed.
     pub(super) fn is_active(&self) -> bool {
-        self.0.is_some()
+        self.attempt.is_some()
+    }
+
+    /// Lets no read of the handle stand for a node out of reach as a miss: it might decide what EXEC writes.
+    fn limit_reads(&mut self, shared: &mut Arc<Shared>) {
+        if let Some(router) = shared.router.while_watching() {
+            self.usual_router = Some(Arc::clone(&shared.router));
+            *shared = shared.with_router(Arc::new(router));
+        }
+    }
+
+    /// Undoes [`limit_reads`](Self::limit_reads).
+    fn restore_reads(&mut self, shared: &mut Arc<Shared>) {
+        if let Some(router) = self.usual_router.take() {
+            *shared = shared.with_router(router);
+        }
     }
 
     /// Carries out a request that was refused because connections are shared, if it is WATCH or UNWATCH.
     pub(super) fn handle(
         &mut self,
-        shared: &Arc<Shared>,
+        shared: &mut Arc<Shared>,
         packed: &[u8],
         refusal: Error,
     ) -> RedisResult<Value> {
@@ -44,8 +63,12 @@ impl Watch {
         match shared.router.watch_command(&args) {
             None => Err(refusal.into()),
             Some(command) => match command? {
-                WatchCommand::Watch => self.watch(shared, &args, packed),
+                WatchCommand::Watch => {
+                    self.limit_reads(shared);
+                    self.watch(shared, &args, packed)
+                }
                 WatchCommand::Unwatch => {
+                    self.restore_reads(shared);
                     self.unwatch();
                     Ok(Value::Okay)
                 }
@@ -55,7 +78,7 @@ impl Watch {
 
     /// WATCH: joins the attempt under way, or begins one.
     fn watch(&mut self, shared: &Arc<Shared>, args: &[&[u8]], packed: &[u8]) -> RedisResult<Value> {
-        if let Some(attempt) = &self.0 {
+        if let Some(attempt) = &self.attempt {
             let mut attempt = attempt.lock();
             if attempt.connection.is_some() {
                 return attempt.watch_more(shared, args, packed);
@@ -68,13 +91,13 @@ impl Watch {
             has_failed: true,
         };
         let begun = attempt.begin(shared, args, packed);
-        self.0 = Some(Arc::new(Mutex::new(attempt)));
+        self.attempt = Some(Arc::new(Mutex::new(attempt)));
         begun
     }
 
     /// UNWATCH: ends the attempt, for all handles that share it.
     fn unwatch(&mut self) {
-        let attempt = self.0.take();
+        let attempt = self.attempt.take();
         let connection = attempt.and_then(|attempt| attempt.lock().connection.take());
         if let Some(connection) = connection {
             unwatch(connection);
@@ -84,14 +107,15 @@ impl Watch {
     /// An atomic pipeline of a handle whose watch is active. Ends the attempt, whatever the outcome.
     pub(super) fn exec(
         &mut self,
-        shared: &Arc<Shared>,
+        shared: &mut Arc<Shared>,
         packed: &[u8],
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let Some(attempt) = self.0.take() else {
+        let Some(attempt) = self.attempt.take() else {
             return shared.pipeline(packed, offset, count);
         };
+        self.restore_reads(shared);
         // Taken out: a clone that shares the attempt and comes second finds nothing, and is refused.
         let (connection, key, has_failed) = {
             let mut attempt = attempt.lock();
