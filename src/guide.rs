@@ -6,6 +6,7 @@ macro_rules! links {
     () => {
         "[architecture]: crate::guide::architecture\n\
          [balance]: #balance\n\
+         [cache]: crate::guide::cache\n\
          [changelog]: crate\n\
          [commands]: crate::guide::commands\n\
          [compatibility]: crate::guide::compatibility\n\
@@ -34,6 +35,7 @@ macro_rules! pages {
 
 pages! {
     architecture: "architecture.md",
+    cache: "cache.md",
     coming_from_redis_rs: "coming-from-redis-rs.md",
     commands: "commands.md",
     compatibility: "compatibility.md",

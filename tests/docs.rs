@@ -10,7 +10,9 @@ use redis_sharding::partition::{
     HashMod, NumericTable, Partitioner, PlacementError, Range, Rendezvous, Ring, RingSpec, SlotMap,
     WEIGHTS_MAX, catalogue,
 };
-use redis_sharding::proxy::{DEFAULT_MEMORY_LIMIT, OutputLimit, REQUEST_BYTES_MAX};
+use redis_sharding::proxy::{
+    DEFAULT_MEMORY_LIMIT, DEFAULT_SHUTDOWN_TIMEOUT, OutputLimit, REQUEST_BYTES_MAX, THREADS_MAX,
+};
 use redis_sharding::{
     ERROR_KEYS_MAX, EVENT_BYTES_MAX, EVENTS_MAX, KEY_TEXT_MAX, NODES_MAX, NodeSpec, RetryPolicy,
     SCRIPT_BYTES_MAX, SCRIPTS_MAX, TRANSACTION_ATTEMPTS_MAX, Topology, builder,
@@ -117,6 +119,11 @@ fn stated_limits_are_the_constants_of_the_code() {
             format!("{} GiB", DEFAULT_MEMORY_LIMIT >> 30),
         ),
         ("`proxy::OutputLimit::PUB_SUB`", output_limit()),
+        (
+            "`Proxy::with_shutdown_timeout`",
+            seconds(DEFAULT_SHUTDOWN_TIMEOUT),
+        ),
+        ("`proxy::THREADS_MAX`", format!("at most {THREADS_MAX}")),
         ("`KEY_TEXT_MAX`", KEY_TEXT_MAX.to_string()),
         ("`ERROR_KEYS_MAX`", ERROR_KEYS_MAX.to_string()),
         ("`RingSpec::with_points_per_weight`", ring_points()),
