@@ -568,7 +568,7 @@ mod tests {
         let answers = tokio::time::timeout(Duration::from_secs(10), both).await;
         let answers = answers.expect("in time").factor_first().0;
         assert!(matches!(
-            answers.failure,
+            answers.failure.as_deref(),
             Some(Failure {
                 cause: Cause::Timeout(_) | Cause::Dropped(_),
                 sent: 1

@@ -518,10 +518,12 @@ impl InFlight {
         match (self.responder.take(), failure) {
             (Some(Responder::One(sender)), Some(failure)) => drop(sender.send(Err(failure))),
             (Some(Responder::Many(sender, values)), failure) => {
+                let failure = failure.map(Box::new);
                 drop(sender.send(Answers { values, failure }));
             }
             #[cfg(feature = "proxy")]
             (Some(Responder::Raw(sender, values)), failure) => {
+                let failure = failure.map(Box::new);
                 drop(sender.send(Answers { values, failure }));
             }
             (Some(Responder::One(_)), None) | (None, _) => {}

@@ -40,8 +40,9 @@ pub(crate) struct Answers<R = Vec<Value>> {
     /// Replies to the first requests, in order; `values.count()` is the number of the first request without a
     /// reply.
     pub(crate) values: R,
-    /// Why the remaining replies are missing; `None` when there are none missing.
-    pub(crate) failure: Option<Failure>,
+    /// Why the remaining replies are missing; `None` when there are none missing. Boxed, because it is rare and
+    /// answers are moved for every node of every pipeline.
+    pub(crate) failure: Option<Box<Failure>>,
 }
 
 /// Consecutive replies, decoded or as raw frames.
@@ -194,7 +195,7 @@ impl<R: ReplyBuffer> Answers<R> {
     pub(crate) fn failed(failure: Failure) -> Self {
         Self {
             values: R::default(),
-            failure: Some(failure),
+            failure: Some(Box::new(failure)),
         }
     }
 
@@ -203,10 +204,10 @@ impl<R: ReplyBuffer> Answers<R> {
         // The resend counted its requests from 0, so `sent` is shifted into the numbers of the whole.
         self.values.keep(first);
         self.values.join(more.values);
-        self.failure = more.failure.map(|failure| Failure {
-            sent: failure.sent + first,
-            ..failure
-        });
+        self.failure = more.failure;
+        if let Some(failure) = &mut self.failure {
+            failure.sent += first;
+        }
     }
 }
 

@@ -268,7 +268,7 @@ mod tests {
         }
         let answers = |values: Vec<Value>| Answers {
             values,
-            failure: Some(Failure::not_sent(Cause::no_reply())),
+            failure: Some(Box::new(Failure::not_sent(Cause::no_reply()))),
         };
         let misses = MissReplies::of(&router(), &request, &answers(vec![Value::Okay]));
         let frames: Vec<_> = (0..5).map(|number| misses.frame(number)).collect();

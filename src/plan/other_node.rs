@@ -84,7 +84,7 @@ mod tests {
     fn lost(answered: usize, sent: usize, cause: Cause) -> Answers {
         Answers {
             values: vec![Value::Nil; answered],
-            failure: Some(Failure { cause, sent }),
+            failure: Some(Box::new(Failure { cause, sent })),
         }
     }
 

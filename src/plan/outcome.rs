@@ -39,7 +39,7 @@ impl RequestOutcome {
         };
         Self {
             error_replies: answers.values.error_count(),
-            failure: answers.failure.as_ref().map(kind),
+            failure: answers.failure.as_deref().map(kind),
         }
     }
 }
@@ -54,7 +54,7 @@ mod tests {
         let slots = [Access::Read, Access::Write].map(|access| ReplySlot::whole(0, access));
         let outcome = |values: Vec<Value>, sent| {
             let cause = Cause::Dropped("gone".into());
-            let failure = Some(Failure { cause, sent });
+            let failure = Some(Box::new(Failure { cause, sent }));
             RequestOutcome::of_answers(&Answers { values, failure }, &slots)
         };
         let down = outcome(Vec::new(), 2);

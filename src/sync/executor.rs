@@ -325,10 +325,8 @@ impl<'t> InFlight<'t> {
         if let Some(lease) = self.lease.take() {
             lease.discard(&cause);
         }
-        self.answers.failure = Some(Failure {
-            cause,
-            sent: self.sent,
-        });
+        let sent = self.sent;
+        self.answers.failure = Some(Box::new(Failure { cause, sent }));
         self.report();
     }
 

@@ -533,7 +533,7 @@ mod tests {
             Answers {
                 values: frames,
                 failure: (replies.len() < request.slots.len())
-                    .then_some(Failure { cause, sent: 9 }),
+                    .then(|| Box::new(Failure { cause, sent: 9 })),
             }
         });
         let answers = answers.collect();

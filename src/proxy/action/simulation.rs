@@ -230,7 +230,10 @@ fn answers(said: &str, count: usize) -> Answers<RawReplies> {
             reply => values.push(&packed_words(reply)),
         }
     }
-    Answers { values, failure }
+    Answers {
+        values,
+        failure: failure.map(Box::new),
+    }
 }
 
 /// The arguments of packed requests, separated by spaces.

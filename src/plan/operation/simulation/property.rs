@@ -188,7 +188,7 @@ impl<R: SimulatedForm> Nodes<R> for Chance<'_> {
             }
             answers.push(Answers {
                 values: R::of(&replies),
-                failure: breaks.map(|kind| kind.failure()),
+                failure: breaks.map(|kind| Box::new(kind.failure())),
             });
         }
         answers

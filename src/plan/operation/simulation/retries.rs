@@ -252,7 +252,7 @@ const PIPELINES: &[&str] = &[
     retry 3
     > pipe: SET a1 x; SET a1 y
     1 a SET a1 x; SET a1 y -> -LOADING no; +OK
-    = -LOADING no (node a); +OK
+    = -LOADING no; +OK
     ",
     "
     retry 3
@@ -267,7 +267,7 @@ const PIPELINES: &[&str] = &[
     retry 3
     > pipe: SET a1 x; SET a2 x
     1 a SET a1 x; SET a2 x -> -LOADING no !dropped 2
-    = -LOADING no (node a); !unknown a
+    = -LOADING no; !unknown a
     ",
     "
     retry 3
@@ -333,7 +333,7 @@ const PIPELINES: &[&str] = &[
     retry 3
     > dedicated a: GET a1
     1 a GET a1 -> -LOADING no
-    = -LOADING no (node a)
+    = -LOADING no
     > dedicated a: GET a1
     1 a GET a1 -> !dropped 0
     = !down a

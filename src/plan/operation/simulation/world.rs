@@ -274,7 +274,7 @@ impl<R: SimulatedForm> Nodes<R> for Expected<'_> {
             }
             answers.push(Answers {
                 values: R::of(&expected.replies),
-                failure: expected.breaks.map(|kind| kind.failure()),
+                failure: expected.breaks.map(|kind| Box::new(kind.failure())),
             });
         }
         answers
