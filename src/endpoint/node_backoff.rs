@@ -28,7 +28,7 @@ pub(crate) struct NodeBackoff {
     state: Mutex<Backoff>,
     /// The last failure of an attempt or of a connection, and when it was noticed. Kept after a recovery.
     last_error: Mutex<Option<(Cause, Instant)>>,
-    /// Who is told of the changes.
+    /// Receives the changes, for events and metrics.
     observer: Arc<NodeObserver>,
     /// Notified when an attempt has ended, whatever its outcome.
     #[cfg(feature = "tokio-comp")]
@@ -59,7 +59,7 @@ impl NodeBackoff {
         }
     }
 
-    /// Who is told what happens to the node.
+    /// The observer of the node.
     #[cfg(feature = "tokio-comp")]
     pub(crate) fn observer(&self) -> &Arc<NodeObserver> {
         &self.observer
