@@ -34,7 +34,8 @@ use shown::{holds_password, shown};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const ABOUT: &str = "Shows where keys live on many Redis or Valkey servers, and serves the servers as one";
+const ABOUT: &str =
+    "Shows where keys live on many Redis or Valkey servers, and serves the servers as one";
 
 #[derive(Parser)]
 #[command(name = NAME, version, about = ABOUT, after_help = EXIT_CODES)]
