@@ -1,7 +1,7 @@
 //! The backoff of a node, shared by all connections of a client to it.
 //!
 //! The rules are those of [`Backoff`]; this adds the lock, the clock, the randomness, the wake-up of tasks that
-//! wait for a change, and the events for those who watch the node.
+//! wait for a change, and the events of the node.
 
 use std::fmt;
 use std::sync::Arc;
