@@ -32,8 +32,8 @@
 //! * **Atomicity across nodes.** MSET, DEL, UNLINK and TOUCH are split by node, and other clients may see
 //!   half of the change; [`SplitWrites::Refused`] turns splitting off. Transactions, scripts, RENAME, SINTER
 //!   and the like need all their keys on one node.
-//! * **Failover.** Commands for the keys of a node that is down fail with [`ErrorKind::NodeDown`] until it is back,
-//!   or, for a cache, read as misses ([`ReadsAs::Miss`]). No other node takes over.
+//! * **Failover.** Commands for the keys of a node that is down fail with [`ErrorKind::NodeDown`] until it is
+//!   back; for a cache, reads can be misses instead ([`ReadsAs::Miss`]). No other node takes over.
 //! * **Moving data.** The nodes of a client are fixed. If you change them, some keys get other owners, while
 //!   their data stays where it was written.
 //!
