@@ -1,11 +1,12 @@
 //! The methods of `redis::Client` on both clients: a program that was written for redis-rs changes
-//! `redis::Client::open(url)` to `ShardedClient::open([url, ...])`, and keeps its calls of `get_connection` and
+//! `redis::Client::open(url)` to `ShardedClient::open([url, ...])`, and keeps its calls to `get_connection` and
 //! `get_multiplexed_async_connection`.
 //!
-//! A client is its own connection, so these methods return clones; the blocking client also returns the client on
-//! tokio of the same description, which `sync` and `aio` cannot do as neither knows the other.
+//! A client is its own connection, so these methods return clones, once a node has replied to an ECHO. The
+//! blocking client also returns the client on tokio of the same description, which `sync` and `aio` cannot do, as
+//! neither knows the other.
 //!
-//! Nothing here sends a request by itself.
+//! Nothing here decides where the ECHO goes or whether it is sent again: it is a request like any other.
 
 use std::time::Duration;
 
@@ -18,12 +19,12 @@ use crate::sync::ShardedClient;
 use crate::{aio, endpoint::tls::Runtime};
 
 impl ShardedClient {
-    /// Returns a clone of this client, once a node has answered: it is the connection, and shares its pools with
-    /// all clones.
+    /// Returns a clone of this client, once a node has replied. The client is the connection, and shares its pools
+    /// with all clones.
     ///
-    /// One ECHO is sent to a node chosen by chance, and to the next node if that one cannot be reached. So it fails
-    /// where redis-rs' method does, when nothing is there to be connected to, and does not fail because one node of
-    /// several is down. Calling it for each request costs one round trip; cloning the client costs nothing.
+    /// One ECHO is sent to a node chosen at random, and to the next node if that one cannot be reached. It fails if
+    /// there is nothing to connect to, as in redis-rs, and does not fail because one of several nodes is down.
+    /// Each call costs one round trip; cloning the client costs nothing.
     ///
     /// ```
     /// use redis_sharding::ShardedClient; // instead of redis::Client
@@ -51,8 +52,8 @@ impl ShardedClient {
         Ok(self.clone())
     }
 
-    /// Returns a clone of this client, as [`get_connection`](Self::get_connection) does, once a node has answered
-    /// within `timeout`. The timeouts of later requests are those of the builder.
+    /// Returns a clone of this client, as [`get_connection`](Self::get_connection) does, once a node has replied
+    /// within `timeout`. Later requests have the timeouts of this handle.
     ///
     /// # Errors
     ///
@@ -66,8 +67,8 @@ impl ShardedClient {
 /// The client on tokio of the same description.
 #[cfg(feature = "tokio-comp")]
 impl ShardedClient {
-    /// Returns the client on tokio of the same description, once a node has answered. The first call makes it;
-    /// further calls return clones, which share its connections. They are not those of the blocking client.
+    /// Returns the client on tokio of the same description, once a node has replied. The first call makes it;
+    /// further calls return clones, which share its connections. It shares none with the blocking client.
     ///
     /// `redis::AsyncConnectionConfig` cannot be read by other crates, so the method `.._with_config` is missing:
     /// timeouts and the like are set on the [`Builder`](crate::Builder).
@@ -84,7 +85,7 @@ impl ShardedClient {
 
     /// Returns the client on tokio, as
     /// [`get_multiplexed_async_connection`](Self::get_multiplexed_async_connection) does: it reconnects by itself,
-    /// as redis-rs' connection manager.
+    /// like redis-rs' connection manager.
     ///
     /// # Errors
     ///
@@ -93,7 +94,7 @@ impl ShardedClient {
         self.get_multiplexed_async_connection().await
     }
 
-    /// Returns subscriptions at all nodes on tokio, once a node has answered.
+    /// Returns subscriptions on all nodes, for tokio, once a node has replied.
     ///
     /// # Errors
     ///
@@ -119,12 +120,12 @@ impl ShardedClient {
 
 #[cfg(feature = "tokio-comp")]
 impl aio::ShardedClient {
-    /// Returns a clone of this client, once a node has answered: it is the connection, and shares its connections
-    /// with all clones.
+    /// Returns a clone of this client, once a node has replied. The client is the connection, and shares its
+    /// connections to the nodes with all clones.
     ///
-    /// One ECHO is sent to a node chosen by chance, and to the next node if that one cannot be reached. So it fails
-    /// where redis-rs' method does, when nothing is there to be connected to, and does not fail because one node of
-    /// several is down. Calling it for each request costs one round trip; cloning the client costs nothing.
+    /// One ECHO is sent to a node chosen at random, and to the next node if that one cannot be reached. It fails if
+    /// there is nothing to connect to, as in redis-rs, and does not fail because one of several nodes is down.
+    /// Each call costs one round trip; cloning the client costs nothing.
     ///
     /// # Errors
     ///
@@ -136,7 +137,7 @@ impl aio::ShardedClient {
 
     /// Returns a clone of this client, as
     /// [`get_multiplexed_async_connection`](Self::get_multiplexed_async_connection) does: it reconnects by itself,
-    /// as redis-rs' connection manager.
+    /// like redis-rs' connection manager.
     ///
     /// # Errors
     ///
@@ -145,7 +146,7 @@ impl aio::ShardedClient {
         self.get_multiplexed_async_connection().await
     }
 
-    /// Returns subscriptions at all nodes, once a node has answered.
+    /// Returns subscriptions on all nodes, once a node has replied.
     ///
     /// [`subscriber`](Self::subscriber) contacts nothing, reports lost connections as events, and has shard
     /// channels as well.
@@ -164,7 +165,7 @@ fn echo() -> redis::Cmd {
     redis::cmd("ECHO").arg("redis-sharding").take()
 }
 
-/// Succeeds if a node has answered, whatever it has answered: only a refused login is an error of the connection.
+/// Succeeds if a node has replied, even with an error. A refused password fails: then there is no connection.
 fn answered(reply: Result<Value, Error>) -> Result<(), Error> {
     match reply {
         Err(error) if error.kind() != ErrorKind::Redis => Err(error),

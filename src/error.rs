@@ -26,9 +26,9 @@ pub const ERROR_KEYS_MAX: usize = 8;
 ///
 /// # In redis-rs' traits
 ///
-/// There the error arrives as a [`RedisError`] that answers as redis-rs does when the same happens to one
-/// server, so that a program's retry loop works unchanged. [`Error::of`] finds the error of this crate inside,
-/// and [`ErrorKind::of`] its kind.
+/// `redis::Commands` and redis-rs' other traits return a [`RedisError`], whose predicates answer as they do when
+/// the same happens to one server, so that a program's retry loop works unchanged. [`ErrorKind::of`] is its kind,
+/// and [`Error::of`] the error of this crate inside it, where there is room for one.
 ///
 /// | kind | `kind()` in redis-rs | predicates that are true |
 /// |---|---|---|
@@ -38,13 +38,13 @@ pub const ERROR_KEYS_MAX: usize = 8;
 /// | `Partial`, if a reply is missing | `Io` | as for the first part without a reply |
 /// | `Partial`, if all have replied | `Extension`, code `PARTIAL` | none |
 /// | `Auth`, username or password | `AuthenticationFailed` | `is_unrecoverable_error` |
-/// | `Auth`, certificate | `Io` | none; `retry_method` is `NoRetry`, where redis-rs itself advises to try again |
+/// | `Auth`, certificate | `Io` | none; `retry_method` is `NoRetry`, whereas redis-rs itself advises a retry |
 /// | `Redis` | the server's own, with its `code` and `detail` | the server's own |
 /// | all others: nothing was sent | `Extension`, with the code word of [`ErrorKind`] | none |
 ///
 /// `Io` is also `is_io_error`; a dropped connection is also `is_unrecoverable_error` (`retry_method` is
-/// `Reconnect`, which this client does by itself). redis-rs does not tell a read that got no reply from a
-/// write: a loop that repeats writes should ask [`is_retryable`](Self::is_retryable), which is false for
+/// `Reconnect`, which this client does by itself). redis-rs does not distinguish a read that got no reply from a
+/// write: a loop that repeats writes should check [`is_retryable`](Self::is_retryable), which is false for
 /// `Unknown`.
 ///
 /// ```
@@ -97,7 +97,7 @@ struct Repr {
     parts: Arc<[PartOutcome]>,
     /// Set if the kind alone does not decide it.
     retry: Option<Retry>,
-    /// The failure of a connection as the system names it, on which redis-rs' predicates are based.
+    /// The kind of the I/O error that broke the connection; redis-rs' predicates are based on it.
     io: Option<io::ErrorKind>,
 }
 
@@ -236,9 +236,8 @@ impl ErrorKind {
         }
     }
 
-    /// The kind of an error that came through redis-rs' traits, in whichever form. For a pipeline whose
-    /// commands have all got their replies it is that of the first that is an error; `into_server_errors` lists
-    /// them all.
+    /// The kind of any error from redis-rs' traits. For a pipeline whose commands all got their replies it is the
+    /// kind of the first error reply; `into_server_errors` lists all of them.
     ///
     /// ```
     /// use redis_sharding::redis::Commands;
@@ -296,8 +295,8 @@ pub struct PartOutcome {
     pub status: PartStatus,
     /// The reason if it was not done.
     pub reason: Option<String>,
-    /// The node's reply if it was done, as the node sent it: of an MGET an array with one element for each of
-    /// the [`keys`](Self::keys), in their order; of a DEL or an EXISTS a number for this node alone.
+    /// The node's reply if it was done, as the node sent it: for MGET an array with one element for each of the
+    /// [`keys`](Self::keys), in their order; for DEL or EXISTS a number for this node alone.
     pub value: Option<redis::Value>,
 }
 
@@ -537,12 +536,12 @@ impl Error {
     }
 
     /// The outcome of each node's part, in node order, if the command was split by node and at least one part
-    /// failed; or those of a pipeline of which a command got no reply, with up to one part of each
-    /// [status](PartStatus) for each node. Empty otherwise.
+    /// failed; or of a pipeline in which a command got no reply, with at most one part per node and
+    /// [status](PartStatus). Empty otherwise.
     ///
-    /// The parts that were done carry their replies, so a read over several nodes need not be repeated as a
-    /// whole. They are those that [`execute`](crate::ShardedClient::execute) returns; redis-rs' traits and
-    /// pipelines have no room for them. Clones of an error share them.
+    /// In errors that [`execute`](crate::ShardedClient::execute) returns, the parts that were done have their
+    /// replies, so a read over several nodes need not be repeated as a whole. redis-rs' traits and pipelines have
+    /// no room for replies. Clones of an error share them.
     ///
     /// ```
     /// use std::collections::HashMap;
@@ -568,7 +567,7 @@ impl Error {
     /// # Ok(()) }
     /// ```
     ///
-    /// Of a write, the parts that failed are what is left to do:
+    /// After a write, the parts that failed remain to be done:
     ///
     /// ```no_run
     /// # fn f(client: &redis_sharding::ShardedClient) {

@@ -1,7 +1,7 @@
-//! Pages about matters that are longer than the documentation of one item. They are the files of the folder `docs`.
+//! Pages that are too long for the documentation of one item. They are the files of the folder `docs`.
 
-/// Where the pages' links to each other lead on docs.rs. The files end with the same labels and lead to files; the
-/// first definition of a label counts.
+/// The targets on docs.rs of the links between the pages. Each file ends with definitions of the same labels, which
+/// lead to files; the first definition of a label counts.
 macro_rules! links {
     () => {
         "[architecture]: crate::guide::architecture\n\
@@ -58,7 +58,7 @@ pages! {
 #[doc = "\n</div>"]
 pub mod placements {}
 
-// Its code needs a TLS feature, which doctests have or not.
+// The page has code that needs a TLS feature, so its doctests run only with one.
 #[cfg(any(not(doctest), feature = "tls-native-tls", feature = "tls-rustls"))]
 pages! {
     tls: "tls.md",

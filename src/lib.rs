@@ -14,7 +14,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let servers = TestNode::start_many(2)?;
 //! let mut client = ShardedClient::builder()
-//!     .node("a", servers[0].url()) // in real life "redis://10.0.0.1/"
+//!     .node("a", servers[0].url()) // in production "redis://10.0.0.1/"
 //!     .node("b", servers[1].url())
 //!     .build()?;
 //!
@@ -32,8 +32,9 @@
 //! * **Atomicity across nodes.** MSET, DEL, UNLINK and TOUCH are split by node, and other clients may see
 //!   half of the change; [`SplitWrites::Refused`] turns splitting off. Transactions, scripts, RENAME, SINTER
 //!   and the like need all their keys on one node.
-//! * **Failover.** The keys of a node that is down fail with [`ErrorKind::NodeDown`] until it is back.
-//! * **Moving data.** The nodes of a client are fixed. With other nodes some keys have other owners, while
+//! * **Failover.** Commands for the keys of a node that is down fail with [`ErrorKind::NodeDown`] until it is
+//!   back; for a cache, reads can be misses instead ([`ReadsAs::Miss`]). No other node takes over.
+//! * **Moving data.** The nodes of a client are fixed. If you change them, some keys get other owners, while
 //!   their data stays where it was written.
 //!
 //! Not supported yet: ejection for caches, online resharding, Redis Cluster as a backend.
@@ -48,22 +49,25 @@
 //! | [`partition::Partitioner`], [`partition::Placement`] | the rule that assigns keys to nodes; the rule applied to one set of nodes |
 //! | [`Topology`] | the nodes and their placement; immutable, with a fingerprint |
 //! | [`command::CommandTable`] | where the keys of each command are, and to which nodes it may be sent |
-//! | [`plan::Plan`] | what becomes of one command: one node, split, all nodes, or refused |
+//! | [`plan::Plan`] | where one command goes: to one node, split, or to all nodes |
 //! | [`Builder`], [`ShardedClient`] | the description of a client; the client, which is the connection |
 //! | [`Node`], [`Dedicated`], [`Scan`] | one server, a private connection, the keys of all nodes |
 //! | `aio` | the client on tokio, behind the feature `tokio-comp` |
 //! | `proxy::Proxy` | the nodes as one server, for programs in other languages |
 //! | [`Subscriber`], [`Event`] | channels and patterns of all nodes, in one stream; [`PubSub`] has the methods of redis-rs' |
-//! | [`PushSender`] | where RESP3 push messages go |
+//! | [`PushSender`] | the receiver of RESP3 push messages |
 //! | [`Error`], [`ErrorKind`], [`PartOutcome`] | what went wrong, and the outcome on each node |
+//! | [`RetryPolicy`], [`ReadsAs`], [`PartialReads`] | whether to wait for a node that is down, or to do without it |
+//! | [`ClientHealth`], [`NodePing`], [`ClientEvent`] | the state of the nodes: remembered, asked for, and as it changes |
+//! | [`CredentialsProvider`] | usernames and passwords that change while the client runs |
 //! | `testing::TestNode` | a server in this process that fails on demand |
 //!
 //! The module [`guide`] has longer pages: coming from redis-rs, moving the data of one server to several, errors,
-//! placements, TLS, limits, every command. CHANGELOG.md names every placement.
+//! caches, monitoring, placements, TLS, the proxy, limits, every command. CHANGELOG.md names every placement.
 //!
 //! # Cookbook
 //!
-//! All of these run with `client` as above.
+//! These examples use a `client` like the one above.
 //!
 //! **Pipelines** are plain `redis::pipe()`. Each node gets one buffer, and the replies are in the order of
 //! the commands.
@@ -155,8 +159,9 @@
 //! ```
 //!
 //! **Errors** list what was done, name the node and the keys, and know whether the call may be repeated
-//! ([`Error::is_retryable`]). For errors that come through redis-rs' traits use [`ErrorKind::of`];
-//! [`ShardedClient::execute`] returns the whole error.
+//! ([`Error::is_retryable`]). For an error from redis-rs' traits use [`ErrorKind::of`] and [`Error::of`];
+//! [`ShardedClient::execute`] and [`ShardedClient::execute_pipeline`] return the whole error, or one for each
+//! command of a pipeline.
 //!
 //! ```
 //! use redis_sharding::{ErrorKind, PartStatus};
@@ -170,6 +175,31 @@
 //! for part in error.parts().iter().filter(|part| part.status != PartStatus::Done) {
 //!     println!("{} of {} keys: {}", part.node, part.keys.len(), part.status);
 //! }
+//! # Ok(()) }
+//! ```
+//!
+//! **Timeouts, retries and nodes that are down** have settings for the client, and some for a single handle.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use redis_sharding::{ReadsAs, RetryPolicy, ShardedClient, redis::Commands};
+//! # use redis_sharding::testing::TestNode;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let servers = TestNode::start_many(2)?;
+//! let client = ShardedClient::builder()
+//!     .node("a", servers[0].url())
+//!     .node("b", servers[1].url())
+//!     .retry(RetryPolicy::attempts(3)) // waits for a node that is down, within the response timeout
+//!     .missing_nodes(ReadsAs::Miss) // for a cache: then its keys read as missing
+//!     .build()?;
+//! let mut quick = client.with_timeout(Duration::from_millis(200)).with_retry(RetryPolicy::OFF);
+//!
+//! servers[0].stop();
+//! let name: Option<String> = quick.get("user:2")?; // a key of node a
+//! assert_eq!(name, None);
+//! assert!(!client.health().is_up());
 //! # Ok(()) }
 //! ```
 #![forbid(unsafe_code)]

@@ -1,15 +1,15 @@
-//! `ShardedClient` as a `bb8` connection manager, for crates that insist on a pool.
+//! `ShardedClient` as a `bb8` connection manager, for crates that require a pool.
 //!
-//! No pool is needed: the tasks that use a client share one connection to each node. What a `bb8` pool lends
-//! are clones of one client, which share everything.
+//! No pool is needed: the tasks that use a client share one connection to each node. A `bb8` pool lends clones of one
+//! client, which share everything.
 
 use redis::RedisError;
 
 use crate::aio::ShardedClient;
 
-/// The connections of the pool are clones of this client. Making and checking one sends nothing, and none is
-/// ever taken for broken: a client replaces its own connections, and while a node is down, the others can be
-/// used.
+/// The connections of the pool are clones of this client. Making and checking one sends nothing, and a clone counts
+/// as broken only while it watches keys: a client replaces its own connections, and while a node is down, the others
+/// can be used.
 ///
 /// ```
 /// # use redis_sharding::{ShardedClient, redis::AsyncCommands, testing::TestNode};

@@ -33,9 +33,9 @@ use crate::topology::Topology;
 ///
 /// | question | call |
 /// |---|---|
-/// | is the client usable: does any node answer? | PING |
-/// | do all nodes answer? | DBSIZE without [`partial_reads`](Builder::partial_reads); its error names the others |
-/// | which nodes answer? | PING on each of [`nodes`](Self::nodes) |
+/// | which nodes reply? | [`ping_nodes`](Self::ping_nodes) |
+/// | does any node reply, so that the client is usable? | PING |
+/// | what does the client remember of its nodes, without I/O? | [`health`](Self::health) |
 ///
 /// # Example
 ///
@@ -119,11 +119,11 @@ impl ShardedClient {
         indices.map(move |index| Node::new(Arc::clone(&shared), index))
     }
 
-    /// Returns what is known of each node: whether it could be reached when it was last tried, since when, the
-    /// last error, and its connections. `Display` prints one line per node.
+    /// Returns what the client knows about each node: whether it could be reached when it was last tried, since
+    /// when, the last error, and its connections. `Display` prints one line per node.
     ///
-    /// Reads what the client remembers and sends nothing, so it is cheap, and a node that has died since it
-    /// was last needed still counts as up. [`ping_nodes`](Self::ping_nodes) asks the nodes.
+    /// Sends nothing, so it is cheap, and a node that has died since it was last used still counts as up.
+    /// [`ping_nodes`](Self::ping_nodes) sends a PING to every node.
     ///
     /// ```
     /// use redis_sharding::{NodeState, ShardedClient};
@@ -137,8 +137,8 @@ impl ShardedClient {
         self.shared.health()
     }
 
-    /// Sends PING to every node, to all at once, and returns each node's outcome in the order of the topology.
-    /// Takes at most the response timeout; a node that is known to be down fails at once.
+    /// Sends PING to all nodes at once, and returns each node's outcome in the order of the topology. Takes at
+    /// most the response timeout; a node that is known to be down fails at once.
     pub async fn ping_nodes(&self) -> Vec<NodePing> {
         self.shared.ping_nodes().await
     }
@@ -169,16 +169,16 @@ impl ShardedClient {
         result.map_err(|error| router.with_keys(error, &cmd.get_packed_command()))
     }
 
-    /// Runs a pipeline and returns one result for each command, with this crate's own error, its node and its
-    /// keys, for those that failed: the replies of the other nodes when one of them is down. In redis-rs'
+    /// Runs a pipeline and returns one result for each command. While one node is down, the replies of the other
+    /// nodes are not lost; the errors of the commands that failed name their node and their keys. In redis-rs'
     /// traits such a pipeline fails as a whole, as it does when the connection to one server breaks.
     ///
-    /// `ignore` and `ignore_errors` of the pipeline have no effect here. Once polled, the pipeline is executed even if the
-    /// future is dropped.
+    /// `ignore` and `ignore_errors` of the pipeline have no effect here. Once polled, the pipeline is executed
+    /// even if the future is dropped.
     ///
     /// # Errors
     ///
-    /// When a command is refused, for example because its keys live on several nodes: then none is sent. An
+    /// If a command is refused, for example because its keys live on several nodes: nothing is sent then. An
     /// [atomic](redis::Pipeline::atomic) pipeline fails as a whole; with [`Unknown`](crate::ErrorKind::Unknown)
     /// if it may have been executed.
     pub async fn execute_pipeline(

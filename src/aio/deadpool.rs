@@ -1,15 +1,16 @@
-//! `ShardedClient` as the manager of a `deadpool` pool, for crates that insist on a pool.
+//! `ShardedClient` as the manager of a `deadpool` pool, for crates that require a pool.
 //!
-//! No pool is needed: the tasks that use a client share one connection to each node. What a `deadpool` pool
-//! lends are clones of one client, which share everything.
+//! No pool is needed: the tasks that use a client share one connection to each node. A `deadpool` pool lends clones of
+//! one client, which share everything.
 
 use deadpool::managed::{Metrics, RecycleError, RecycleResult};
 use redis::RedisError;
 
 use crate::aio::ShardedClient;
 
-/// The objects of the pool are clones of this client. Making and recycling one sends nothing, and never fails:
-/// a client replaces its own connections, and while a node is down, the others can be used.
+/// The objects of the pool are clones of this client. Making and recycling one sends nothing, and recycling fails
+/// only for a clone that still watches keys: a client replaces its own connections, and while a node is down, the
+/// others can be used.
 ///
 /// ```
 /// # use redis_sharding::{ShardedClient, redis::AsyncCommands, testing::TestNode};

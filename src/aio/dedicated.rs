@@ -81,8 +81,8 @@ impl Dedicated {
         }
     }
 
-    /// Presents the credentials and the name of the client if they have changed, unless the user has taken the
-    /// state of the connection into his own hands.
+    /// Presents the credentials and the name of the client if they have changed, unless the user has changed the
+    /// state of the connection, which may include both.
     async fn renew_login(&mut self) -> RedisResult<()> {
         if !self.state.may_renew_login() {
             return Ok(());
@@ -112,8 +112,8 @@ impl Dedicated {
         Ok(reply)
     }
 
-    /// Sends one packed command that the caller expects no reply to: SUBSCRIBE and its kin in RESP3, which are
-    /// confirmed by push messages. Any other command is replied to all the same.
+    /// Sends one packed command whose reply the caller does not want: SUBSCRIBE and the like in RESP3, which are
+    /// confirmed by push messages. The reply to any other command is read and dropped.
     async fn send_without_reply(&mut self, packed: &[u8]) -> RedisResult<Value> {
         let args = &parse_one(packed)?;
         let shared = Arc::clone(&self.shared);
@@ -192,7 +192,7 @@ impl Dedicated {
         let request = attempt.request;
         let observer = Arc::clone(self.shared.executor.observer(request.node));
         observer.started(attempt.kind());
-        // Blocking commands come here as well, and are not told apart.
+        // Not timed: blocking commands are sent here as well, and cannot be distinguished.
         let stopwatch = Stopwatch::start(BlockingTime::Forever);
         let answers = lease
             .connection

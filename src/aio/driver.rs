@@ -68,9 +68,9 @@ pub(super) struct Driver<S> {
     pushes: Option<PushTarget>,
     /// The yield under way while other tasks are given time to add requests.
     coalescing_yield: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// Told how many bytes are sent and received.
+    /// Counts the bytes sent and received.
     observer: Arc<NodeObserver>,
-    /// Told that the connection broke.
+    /// Notified when the connection breaks.
     backoff: Arc<NodeBackoff>,
 }
 

@@ -92,7 +92,7 @@ impl EventChannel {
         Poll::Ready(event)
     }
 
-    /// Wakes the reader, if it waits, so that it polls again.
+    /// Wakes the reader, if one waits, so that it polls again.
     pub(super) fn wake(&self) {
         Self::wake_reader(self.state.lock());
     }

@@ -214,7 +214,7 @@ impl Drop for Waiting<'_> {
 }
 
 impl Lease {
-    /// Who is told of requests over the connection.
+    /// The observer of the node.
     #[cfg(feature = "proxy")]
     pub(crate) fn observer(&self) -> &Arc<NodeObserver> {
         self.pool.connector.observer()

@@ -45,7 +45,7 @@ struct NodeConnections {
     next: AtomicUsize,
     /// For one user at a time.
     exclusive: Arc<ExclusivePool>,
-    /// Told of the requests.
+    /// Counts and times the requests.
     observer: Arc<NodeObserver>,
 }
 
@@ -87,7 +87,7 @@ impl Executor {
         }
     }
 
-    /// Who is told of the requests to `node`.
+    /// The observer of `node`.
     pub(crate) fn observer(&self, node: NodeIndex) -> &Arc<NodeObserver> {
         &self.nodes[node.get()].observer
     }

@@ -47,7 +47,8 @@ pub(crate) struct MultiplexedConnection {
     driver_runtime: Option<Id>,
     /// The version of the login that the connection has presented.
     login: AtomicU64,
-    /// True while one request presents a newer login. The others do not wait for it.
+    /// True while one request presents a newer login. Other requests do not wait for it: they are sent under the
+    /// older one, or behind it.
     is_renewing: AtomicBool,
 }
 
@@ -113,8 +114,8 @@ pub(crate) struct InFlight {
     pub(crate) submitted_at: Instant,
     /// When the sender is given an error. `None` waits for ever.
     pub(crate) deadline: Option<Instant>,
-    /// From then on the server counts as silent if it has sent nothing since `submitted_at`. Later than the
-    /// deadline for a sender in a hurry, who must not cost the others their connection.
+    /// Instant from which the server counts as silent if it has sent nothing since `submitted_at`. Later than the
+    /// deadline for a handle with a short timeout, which must not close a connection that others use.
     pub(crate) silent_from: Option<Instant>,
     /// `None` once an error has been sent; replies that still come are discarded.
     pub(crate) responder: Option<Responder>,

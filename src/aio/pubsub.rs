@@ -1,4 +1,4 @@
-//! [`PubSub`]: subscriptions at all nodes, with the methods of `redis::aio::PubSub`.
+//! [`PubSub`]: subscriptions on all nodes, with the methods of `redis::aio::PubSub`.
 
 use std::fmt;
 use std::io;
@@ -17,8 +17,8 @@ use crate::plan::pubsub::{SubscribedNames, SubscriptionChange, SubscriptionKind,
 /// Subscribes to channels and patterns of all nodes, with the methods of `redis::aio::PubSub`. Made by
 /// [`ShardedClient::get_async_pubsub`](crate::aio::ShardedClient::get_async_pubsub).
 ///
-/// It is a [`Subscriber`] whose messages are redis-rs' own [`Msg`]: channels are subscribed to at the node that
-/// owns their name, patterns at every node, and connections that are lost are made again in the background.
+/// It is a [`Subscriber`] whose messages are redis-rs' own [`Msg`]: channels are subscribed to on the node that
+/// owns their name, patterns on every node, and lost connections are restored in the background.
 /// **A lost connection ends the stream of messages**, as it does in redis-rs, so that a program notices that it
 /// may have missed messages: see [`PubSubStream`].
 ///
@@ -51,8 +51,8 @@ pub struct PubSub {
 
 /// The half of a split [`PubSub`] that changes the subscriptions.
 ///
-/// Clones may be used by several tasks; their changes follow each other. Dropping it does not end the stream.
-/// Once the stream is dropped, every call is an error.
+/// Clones may be used by several tasks; their changes are made one after another. Dropping it does not end the
+/// stream. Once the stream is dropped, every call is an error.
 #[derive(Clone)]
 pub struct PubSubSink {
     shared: Weak<Shared>,
@@ -60,11 +60,11 @@ pub struct PubSubSink {
 
 /// The half of a split [`PubSub`] that receives the messages.
 ///
-/// It returns `None` when the connection to a node is lost, where a stream of redis-rs ends, and again when the
-/// subscriptions of this node have been made again. What was published at this node between the two has been
-/// missed; a program that reads the current data after each `None` has no gap. It may poll on after a `None`, and
-/// receives the messages of the other nodes meanwhile; or start anew with another [`PubSub`], as it has to with
-/// redis-rs. [`Subscriber`] names the node instead.
+/// It returns `None` when the connection to a node is lost, where a stream of redis-rs ends, and once more when
+/// the subscriptions of this node are restored. Messages published on this node between the two were missed; those
+/// of the other nodes are returned in between. A program may poll again after a `None`, and read the current data
+/// after each of them, or make another [`PubSub`], as it has to with redis-rs. [`Subscriber`] names the node
+/// instead.
 ///
 /// Dropping it ends all subscriptions.
 pub struct PubSubStream {
@@ -240,8 +240,8 @@ impl PubSubSink {
     }
 }
 
-/// The lock of a change. Wakes the stream when it is released, also if the change is dropped half-way: while it was
-/// held, the stream has not looked after the tasks of the connections.
+/// The lock of a change. Wakes the stream when it is released, even if the future of the change is dropped: while
+/// the lock was held, the stream did not poll the tasks of the connections.
 struct LockedState<'s> {
     state: Option<MutexGuard<'s, State>>,
     events: &'s EventChannel,
@@ -260,7 +260,7 @@ impl Stream for PubSubStream {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Msg>> {
         let event = match self.shared.state.try_lock() {
             Ok(mut state) => state.subscriber.poll_event(cx),
-            // A change is under way, and looks after the tasks of the connections.
+            // A change is under way, and polls the tasks of the connections.
             Err(_) => self.shared.events.poll_receive(cx),
         };
         event.map(|event| into_msg(event).ok())

@@ -105,7 +105,7 @@ impl Connector {
         }
     }
 
-    /// Who is told what happens to the node.
+    /// The observer of the node.
     pub(crate) fn observer(&self) -> &Arc<NodeObserver> {
         &self.endpoint.observer
     }

@@ -1,4 +1,5 @@
-//! [`Watch`]: what a handle of the client watches, from WATCH to its next atomic pipeline or UNWATCH.
+//! [`Watch`]: the keys that a handle of the client watches, from WATCH to its next atomic pipeline or UNWATCH.
+//! `plan::handle_command` describes the rules.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::plan::{
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watch {
     attempt: Option<Arc<Mutex<Attempt>>>,
-    /// The router of the handle for when it no longer watches, if it is another one meanwhile.
+    /// The router of the handle, if another one replaces it while keys are watched.
     usual_router: Option<Arc<Router>>,
 }
 
@@ -38,7 +39,7 @@ impl Watch {
         self.attempt.is_some()
     }
 
-    /// Lets no read of the handle stand for a node out of reach as a miss: it might decide what EXEC writes.
+    /// Makes reads of a node that is down fail instead of being misses: a miss might decide what EXEC writes.
     fn limit_reads(&mut self, shared: &mut Arc<Shared>) {
         if let Some(router) = shared.router.while_watching() {
             self.usual_router = Some(Arc::clone(&shared.router));

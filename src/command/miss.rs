@@ -23,9 +23,9 @@ use crate::resp::{Protocol, write_bulk, write_int, write_line, write_status};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MissReply {
-    /// Nil in the place of a single value: GET, HGET, ZSCORE.
+    /// Nil instead of a single value: GET, HGET, ZSCORE.
     Nil,
-    /// Nil in the place of an array: XREAD. RESP2 tells the two apart.
+    /// Nil instead of an array: XREAD. RESP2 distinguishes the two.
     NilArray,
     /// A number: 0 for EXISTS and LLEN, -2 for TTL.
     Int(i64),
@@ -56,11 +56,11 @@ pub enum MissReply {
     Map(&'static [(&'static str, MissReply)]),
     /// One of two replies, by the request: LPOS with and without COUNT.
     If {
-        /// Decides which.
+        /// The condition.
         condition: MissCondition,
-        /// The reply if the condition is true.
+        /// The reply if the condition holds.
         then: &'static MissReply,
-        /// The reply if it is not.
+        /// The reply if it does not.
         otherwise: &'static MissReply,
     },
 }
@@ -88,8 +88,8 @@ impl MissReply {
         Self::Each { first, step, reply }
     }
 
-    /// Nil, or an empty array if there are more than `args` arguments: the count that makes SRANDMEMBER and
-    /// its kin reply with an array.
+    /// Nil, or an empty array if there are more than `args` arguments: the count that makes SRANDMEMBER and the
+    /// like reply with an array.
     pub(super) const fn nil_or_array(args: u16) -> Self {
         Self::If {
             condition: MissCondition::MoreArgs(args),
@@ -98,8 +98,8 @@ impl MissReply {
         }
     }
 
-    /// Appends the reply to the request with these arguments. Returns false, and appends nothing, for a
-    /// request whose reply cannot be told, because its arguments do not fit.
+    /// Appends the reply to the request with these arguments. Returns false, and appends nothing, if its arguments
+    /// do not fit, so that the reply is not known.
     pub(crate) fn write(&self, args: &[&[u8]], protocol: Protocol, out: &mut Vec<u8>) -> bool {
         match *self {
             Self::Nil => protocol.write_nil(out),

@@ -265,8 +265,8 @@ impl Builder {
     }
 
     /// Maximum duration of a request, from waiting for a connection to its last reply, however many nodes it
-    /// goes to; the timeout of a blocking command is added to it. A command that blocks without end, as BLPOP
-    /// with timeout 0, has [`blocking_timeout`](Self::blocking_timeout) instead. At most [`TIMEOUT_MAX`]; `None`
+    /// goes to; the timeout of a blocking command is added to it. A command that may block for ever, such as
+    /// BLPOP with timeout 0, has [`blocking_timeout`](Self::blocking_timeout) instead. At most [`TIMEOUT_MAX`]; `None`
     /// waits for ever. Defaults to [`DEFAULT_RESPONSE_TIMEOUT`].
     pub fn response_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.response_timeout = timeout.into();
@@ -440,7 +440,7 @@ pub(crate) struct ClientConfig {
     pub(crate) settings: Settings,
     /// The database that all nodes use.
     pub(crate) db: i64,
-    /// What all connections present to the servers, as far as it may change.
+    /// The credentials and the name of the connections, which may change.
     pub(crate) identity: Arc<Identity>,
 }
 

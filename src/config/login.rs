@@ -1,5 +1,4 @@
-//! Setters of [`Builder`] for what connections present to their servers: username, credentials that change,
-//! the name of the client.
+//! The setters of [`Builder`] for the usernames, the credentials and the name of connections.
 
 use std::sync::Arc;
 
@@ -7,8 +6,8 @@ use crate::config::builder::Builder;
 use crate::endpoint::CredentialsProvider;
 
 impl Builder {
-    /// Sets the username of every node whose URL has none, beside [`password`](Self::password) or the password
-    /// in its URL. Defaults to none, which is the default user.
+    /// Sets the username for every node whose URL has none. It goes with [`password`](Self::password) or the
+    /// password in the URL. Defaults to none, which is the default user.
     pub fn username(mut self, username: impl Into<String>) -> Self {
         self.login.username = Some(username.into());
         self
@@ -22,9 +21,10 @@ impl Builder {
         self
     }
 
-    /// Sets the name of all connections of the client, with CLIENT SETNAME in their handshake: what CLIENT
-    /// LIST, SLOWLOG and MONITOR of a server show. Printable ASCII without spaces, at most
-    /// [`CLIENT_NAME_BYTES_MAX`](crate::builder::CLIENT_NAME_BYTES_MAX). CLIENT SETNAME through the client changes it. Defaults to none.
+    /// Sets the name of all connections of the client, which CLIENT LIST and SLOWLOG of a server show. It is sent
+    /// in the handshake, with CLIENT SETNAME. Printable ASCII without spaces, at most
+    /// [`CLIENT_NAME_BYTES_MAX`](crate::builder::CLIENT_NAME_BYTES_MAX) bytes. CLIENT SETNAME through the client
+    /// changes it. Defaults to none.
     pub fn client_name(mut self, name: impl Into<String>) -> Self {
         self.login.client_name = Some(name.into());
         self

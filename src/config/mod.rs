@@ -2,11 +2,9 @@
 //!
 //! * `builder`: [`Builder`], which collects and checks them, and [`ClientConfig`], the checked result, from
 //!   which `sync`, `aio` and `proxy` build their handles.
-//! * `login`: its setters for usernames, credentials and the name of the client.
-//! * `observe`: the setters for watching a client.
-//! * `push`: the receiver of RESP3 push messages.
-//! * `reads`: [`Builder::missing_nodes`].
-//! * `requests`: the setters about single requests, and the methods with which a handle overrides them.
+//! * More of its setters: `login` for usernames, credentials and the client name; `observe` for
+//!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`];
+//!   `requests` for timeouts and retries, with the methods by which a handle overrides them.
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
 //! Nothing here knows an executor: `build`, `build_async` and `build_proxy` are defined beside what they

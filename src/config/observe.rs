@@ -1,16 +1,16 @@
-//! The setters of [`Builder`] for watching a client.
+//! The setter of [`Builder`] for the events of a client.
 
 use crate::config::Builder;
 use crate::observe::ClientEvent;
 
 impl Builder {
-    /// Calls `listener` with every [`ClientEvent`]: a node goes down or comes back, a connection is opened,
-    /// closed or replaced. Several listeners are called in the order in which they were set. Defaults to
+    /// Adds a listener that is called with every [`ClientEvent`]: a node goes down or comes back, a connection is
+    /// opened, closed or replaced. Several listeners are called in the order in which they were set. Defaults to
     /// none.
     ///
     /// The listener is called on the thread that notices the event, while no lock of the client is held, and
     /// that thread waits for it: a request of the blocking client, or a worker of the async client's runtime.
-    /// So it should be quick, never wait, and hand longer work to a channel. It may call
+    /// It should return quickly, never block, and send longer work to a channel. It may call
     /// [`health`](crate::ShardedClient::health). A panic is caught after the panic hook has printed it, and
     /// the client goes on. Events that threads notice at the same time may arrive in either order.
     ///

@@ -1,4 +1,4 @@
-//! The setter of the receiver of push messages.
+//! The setter of [`Builder`] for the receiver of RESP3 push messages.
 
 use std::sync::Arc;
 
@@ -6,19 +6,20 @@ use crate::config::Builder;
 use crate::endpoint::push::PushSender;
 
 impl Builder {
-    /// Sets the receiver of RESP3 push messages of all nodes, as `AsyncConnectionConfig::set_push_sender` of redis-rs
-    /// does for one: `invalidate` after CLIENT TRACKING, messages after SUBSCRIBE, both on a
-    /// [`Dedicated`](crate::Dedicated) connection, and what a server sends unasked. A connection that is lost, or given
-    /// up for want of a reply, sends a message of the kind `Disconnection`: a cache must forget what it has of this
-    /// node. The messages of a [`Subscriber`](crate::Subscriber) or [`PubSub`](crate::PubSub) do not come here.
+    /// Sets the receiver of the RESP3 push messages of all nodes, like `AsyncConnectionConfig::set_push_sender` of
+    /// redis-rs for one: `invalidate` after CLIENT TRACKING, messages after SUBSCRIBE, both on a
+    /// [`Dedicated`](crate::Dedicated) connection, and everything else that a server pushes. When a connection is
+    /// lost, or given up because a reply is late, a message of the kind `Disconnection` is sent: a cache must then
+    /// forget what it has of this node. The messages of a [`Subscriber`](crate::Subscriber) or
+    /// [`PubSub`](crate::PubSub) are not sent here.
     ///
-    /// Every node must be reached in RESP3 (`?protocol=resp3` in its URL), as RESP2 has no push messages: building
-    /// the client is an error otherwise. The client on tokio receives messages as they arrive; the blocking client
-    /// reads a connection only during its requests, so they come with the next one (PING will do).
+    /// Every node must use RESP3 (`?protocol=resp3` in its URL), as RESP2 has no push messages; otherwise building
+    /// the client fails. The client on tokio receives messages as they arrive. The blocking client reads a
+    /// connection only during its requests, so they are received with the next request, such as a PING.
     ///
-    /// The sender is called without any lock held, by the task or thread that reads the connection, and nothing else
-    /// is read from it meanwhile: it must not block. The number of messages that wait is bounded by the sender alone.
-    /// Defaults to none: messages are dropped.
+    /// The sender is called while no lock is held, by the task or thread that reads the connection, which reads
+    /// nothing else until it returns: it must not block. Only the sender limits the number of messages that are
+    /// queued. Defaults to none: messages are dropped.
     ///
     /// ```
     /// use std::sync::mpsc;

@@ -1,20 +1,20 @@
-//! What becomes of reads whose nodes cannot be reached.
+//! The setter of [`Builder`] for reads whose node cannot be reached.
 
 use crate::config::Builder;
 use crate::plan::ReadsAs;
 
 impl Builder {
-    /// Sets what becomes of GET, MGET, EXISTS and other reads by key when the node of the keys cannot be reached:
-    /// an error, or, for caches, the reply of a server that does not have these keys. See [`ReadsAs`] for what
+    /// Sets the result of GET, MGET, EXISTS and other reads by key when the node of the keys cannot be reached: an
+    /// error, or, for caches, the reply of a server that does not have these keys. See [`ReadsAs`] for what
     /// counts as unreachable, and the column *missing keys* of `docs/commands.md` for the commands and their
     /// replies. Reads over all nodes (KEYS, SCAN, DBSIZE) have [`partial_reads`](Self::partial_reads).
     ///
-    /// Never for writes, and never inside MULTI, under WATCH, over a dedicated connection, in a transaction or for
-    /// `client.node(name)`: their commands fail. In a pipeline each read is answered by itself.
+    /// Has no effect on writes, nor on reads in a transaction, under WATCH, over a dedicated connection or on
+    /// `client.node(name)`: they fail. In a pipeline it applies to each read by itself.
     ///
     /// While a node is known to be down, the reply comes at once. A node that accepts connections and does not
     /// reply costs its requests the [`response_timeout`](Self::response_timeout), or, where a new connection is
-    /// needed, the [`connect_timeout`](Self::connect_timeout): a cache wants short ones.
+    /// needed, the [`connect_timeout`](Self::connect_timeout): choose short ones for a cache.
     ///
     /// ```
     /// use redis_sharding::redis::Commands;

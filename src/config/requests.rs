@@ -1,5 +1,5 @@
-//! The setters about single requests: how long one may wait, how often it may be sent, and which keys it may
-//! combine. [`with_request_options`] gives a handle the methods with which it overrides them.
+//! The setters about single requests: how long one may take, how often it may be sent, and which keys it may
+//! combine. [`with_request_options`] defines the methods with which a handle overrides the first two.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use crate::plan::HashTags;
 use crate::policy::RetryPolicy;
 
 impl Builder {
-    /// Maximum duration of a request that blocks without end: BLPOP, BRPOP, BLMOVE, BZPOPMIN and the like, WAIT
-    /// and WAITAOF with timeout 0, XREAD and XREADGROUP with `BLOCK 0`, and a pipeline that contains one of
+    /// Sets the maximum duration of a request that may block for ever: BLPOP, BRPOP, BLMOVE, BZPOPMIN and the like,
+    /// WAIT and WAITAOF with timeout 0, XREAD and XREADGROUP with `BLOCK 0`, and a pipeline that contains one of
     /// them. Jedis calls it the blocking socket timeout.
     ///
-    /// Afterwards the request fails as any other without a reply: reads (XREAD) with
+    /// Afterwards the request fails like any other without a reply: reads (XREAD) with
     /// [`Timeout`](crate::ErrorKind::Timeout), all others with [`Unknown`](crate::ErrorKind::Unknown), since the
     /// server may just have taken an element for it. The connection is closed, which ends the command on the
-    /// server. A timeout in the command itself is therefore the better choice where the program can set it: it
-    /// ends with nil, and loses nothing.
+    /// server. A timeout in the command itself is the better choice where the program can set one: the command
+    /// then ends with nil, and loses nothing.
     ///
     /// Applies to the clients of a proxy as well. A node whose machine has vanished is detected without it: see
     /// [`tcp_keepalive`](Self::tcp_keepalive). At most [`TIMEOUT_MAX`](crate::builder::TIMEOUT_MAX). Defaults to
@@ -27,7 +27,7 @@ impl Builder {
     }
 
     /// Sets when a request that failed is sent again, within its response timeout. A write that may have been
-    /// applied never is. Applies to the clients of a proxy as well. Defaults to [`RetryPolicy::READS`].
+    /// applied is never sent again. Applies to the clients of a proxy as well. Defaults to [`RetryPolicy::READS`].
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.settings.retry = policy;
         self
@@ -41,25 +41,26 @@ impl Builder {
     }
 }
 
-/// The longest timeout that a handle takes: longer ones are cut, as a handle has no way to refuse them.
+/// The timeout, or [`TIMEOUT_MAX`](crate::builder::TIMEOUT_MAX) if that is shorter: a handle has no way to refuse
+/// one.
 pub(crate) fn bounded(timeout: Option<Duration>) -> Option<Duration> {
     timeout.map(|timeout| timeout.min(crate::builder::TIMEOUT_MAX))
 }
 
-/// Defines `with_timeout`, `with_blocking_timeout` and `with_retry` for a cheap handle, whose field `shared` has
-/// a method `with_options`.
+/// Defines `with_timeout`, `with_blocking_timeout` and `with_retry` for a handle that is cheap to clone, and whose
+/// field `shared` has a method `with_options`.
 macro_rules! with_request_options {
     ($handle:ty) => {
         impl $handle {
-            /// A handle over the same connections whose requests have this timeout instead of
+            /// Returns a handle over the same connections whose requests have this timeout instead of
             /// [`Builder::response_timeout`](crate::Builder::response_timeout): single commands, pipelines,
             /// transactions, scans, and what is made from it.
             ///
-            /// The timeout of a blocking command is added to it; see
-            /// [`with_blocking_timeout`](Self::with_blocking_timeout) for one without end. `None` waits for
-            /// ever. With zero, as of a deadline that has passed, every request fails with
-            /// [`Timeout`](crate::ErrorKind::Timeout) and nothing is sent. More than
-            /// [`TIMEOUT_MAX`](crate::builder::TIMEOUT_MAX) counts as that.
+            /// The timeout of a blocking command is added to it; commands that may block for ever have
+            /// [`with_blocking_timeout`](Self::with_blocking_timeout) instead. `None` waits for ever. With zero,
+            /// such as the rest of a deadline that has passed, every request fails with
+            /// [`Timeout`](crate::ErrorKind::Timeout) and nothing is sent. Longer timeouts than
+            /// [`TIMEOUT_MAX`](crate::builder::TIMEOUT_MAX) are cut to it.
             #[must_use]
             pub fn with_timeout(&self, timeout: impl Into<Option<std::time::Duration>>) -> Self {
                 let timeout = $crate::config::bounded(timeout.into());
@@ -70,9 +71,10 @@ macro_rules! with_request_options {
                 handle
             }
 
-            /// A handle over the same connections whose commands without end have this timeout instead of
-            /// [`Builder::blocking_timeout`](crate::Builder::blocking_timeout). `None` waits for ever, zero
-            /// sends nothing, and more than [`TIMEOUT_MAX`](crate::builder::TIMEOUT_MAX) counts as that.
+            /// Returns a handle over the same connections whose commands that may block for ever have this timeout
+            /// instead of [`Builder::blocking_timeout`](crate::Builder::blocking_timeout). `None` waits for ever,
+            /// zero sends nothing, and longer timeouts than [`TIMEOUT_MAX`](crate::builder::TIMEOUT_MAX) are cut to
+            /// it.
             #[must_use]
             pub fn with_blocking_timeout(
                 &self,
@@ -86,9 +88,9 @@ macro_rules! with_request_options {
                 handle
             }
 
-            /// A handle over the same connections whose requests are sent again by this policy instead of that
-            /// of [`Builder::retry`](crate::Builder::retry). A number out of its range counts as the nearest in
-            /// it.
+            /// Returns a handle over the same connections whose requests are sent again by this policy instead of
+            /// that of [`Builder::retry`](crate::Builder::retry). A number out of its range counts as the nearest
+            /// one within it.
             #[must_use]
             pub fn with_retry(&self, policy: $crate::RetryPolicy) -> Self {
                 let mut handle = self.clone();
@@ -101,14 +103,14 @@ macro_rules! with_request_options {
     };
 }
 
-/// Defines `set_timeout` and `set_blocking_timeout` for a connection of its own, whose field `shared` has a method
+/// Defines `set_timeout` and `set_blocking_timeout` for a dedicated connection, whose field `shared` has a method
 /// `with_options`.
 macro_rules! set_request_options {
     ($connection:ty) => {
         impl $connection {
-            /// Sets the timeout of requests over this connection. Values count as for
-            /// [`ShardedClient::with_timeout`](crate::ShardedClient::with_timeout). Defaults to that of the
-            /// handle which has opened it.
+            /// Sets the timeout of requests over this connection, with the bounds of
+            /// [`ShardedClient::with_timeout`](crate::ShardedClient::with_timeout). Defaults to that of the handle
+            /// that opened it.
             pub fn set_timeout(&mut self, timeout: impl Into<Option<std::time::Duration>>) {
                 let timeout = $crate::config::bounded(timeout.into());
                 self.shared = self
@@ -116,9 +118,9 @@ macro_rules! set_request_options {
                     .with_options(|options| options.response_timeout = timeout);
             }
 
-            /// Sets the timeout of commands without end over this connection. Values count as for
-            /// [`ShardedClient::with_blocking_timeout`](crate::ShardedClient::with_blocking_timeout). Defaults
-            /// to that of the handle which has opened it.
+            /// Sets the timeout of commands that may block for ever over this connection, with the bounds of
+            /// [`ShardedClient::with_blocking_timeout`](crate::ShardedClient::with_blocking_timeout). Defaults to
+            /// that of the handle that opened it.
             pub fn set_blocking_timeout(
                 &mut self,
                 timeout: impl Into<Option<std::time::Duration>>,

@@ -93,7 +93,7 @@ pub(crate) struct Settings {
     pub(crate) connect_timeout: Duration,
     /// Maximum duration of a request. `None` is unlimited.
     pub(crate) response_timeout: Option<Duration>,
-    /// Maximum duration of a request without end. `None` is unlimited.
+    /// Maximum duration of a request that may block for ever. `None` is unlimited.
     pub(crate) blocking_timeout: Option<Duration>,
     /// When a request is sent again.
     pub(crate) retry: RetryPolicy,

@@ -24,7 +24,7 @@ impl Credentials {
         }
     }
 
-    /// The password of the default user, which servers before Redis 6 have no other than.
+    /// The password of the default user, the only user of servers before Redis 6.
     pub fn of_default_user(password: impl Into<String>) -> Self {
         Self {
             username: None,
@@ -52,33 +52,35 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Why a [`CredentialsProvider`] has no credentials. Its text is shown, so it must not hold a password.
+/// The reason why a [`CredentialsProvider`] has no credentials. Error messages contain its text, which must not
+/// contain a password.
 pub type CredentialsError = Box<dyn Error + Send + Sync>;
 
 /// A source of credentials that may change, such as tokens that expire.
 ///
-/// Each new connection authenticates with the credentials that hold when it is made. A connection that was
+/// Each new connection authenticates with the credentials that are current when it is made. A connection that was
 /// made before a change is authenticated again, with AUTH, before its next request. If the server refuses the
 /// new credentials, the connection is closed, and the node fails with [`Auth`](crate::ErrorKind::Auth) until
 /// they are accepted.
 ///
-/// Three connections keep the credentials that they were made with: that of a
-/// [`Subscriber`](crate::Subscriber) (a subscribed connection in RESP2 takes no AUTH; when the server closes
-/// it, the next one has the new credentials), a [`Dedicated`](crate::Dedicated) one inside MULTI, until the
-/// transaction is over, and a [`Dedicated`](crate::Dedicated) one whose state its user has changed, such as
-/// with SELECT or AUTH.
+/// Some connections keep the credentials that they were made with:
 ///
-/// redis-rs' `StreamingCredentialsProvider` is followed by a task that gives each item of its stream to
+/// * that of a [`Subscriber`](crate::Subscriber), as a subscribed connection in RESP2 accepts no AUTH; when the
+///   server closes it, the next one has the new credentials;
+/// * a [`Dedicated`](crate::Dedicated) one inside MULTI, until the transaction is over;
+/// * a [`Dedicated`](crate::Dedicated) one whose state its user has changed, such as with SELECT or AUTH.
+///
+/// To use a `StreamingCredentialsProvider` of redis-rs, spawn a task that passes each item of its stream to
 /// [`RotatingCredentials::rotate`].
 pub trait CredentialsProvider: Send + Sync {
-    /// Returns the credentials that hold now for the node called `node`.
+    /// Returns the current credentials for the node called `node`.
     ///
     /// Called for each new connection and for each one that is authenticated again, on the caller's thread or
     /// in its task: it must not block. Also called once when the client is built.
     ///
     /// # Errors
     ///
-    /// When there are none. No connection is made then, and requests fail with
+    /// If there are none. No connection is made then, and requests fail with
     /// [`Auth`](crate::ErrorKind::Auth) and the text of this error.
     fn credentials(&self, node: &str) -> Result<Credentials, CredentialsError>;
 
@@ -101,7 +103,7 @@ pub trait CredentialsProvider: Send + Sync {
 ///     .node("b", "redis://10.0.0.2/")
 ///     .credentials(credentials.clone())
 ///     .build()?;
-/// // Later, in whichever thread or task learns of it:
+/// // Later, on any thread or in any task, when the password changes:
 /// credentials.rotate(Credentials::new("app", "second"));
 /// # Ok(()) }
 /// ```
@@ -117,7 +119,7 @@ struct Shared {
 }
 
 impl RotatingCredentials {
-    /// Begins with these credentials.
+    /// Creates a source that returns these credentials.
     pub fn new(credentials: Credentials) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -131,7 +133,7 @@ impl RotatingCredentials {
     /// request.
     pub fn rotate(&self, credentials: Credentials) {
         *self.shared.current.write() = credentials;
-        // After the change: who sees the new number sees the new credentials.
+        // After the change, so that a reader of the new number also reads the new credentials.
         self.shared.version.fetch_add(1, Ordering::Release);
     }
 }

@@ -1,5 +1,5 @@
-//! What a connection presents to its server: the username and the password, and the name of the client. Both
-//! may change while the client runs.
+//! The username, the password and the client name that a connection presents to its server. All may change while
+//! the client runs.
 //!
 //! A change is not sent to the connections. Each connection keeps the version of the [`Login`] that it was
 //! made with, and one that is out of date is renewed before its next request, so an idle client costs nothing
@@ -19,7 +19,7 @@ use crate::plan::NameCommand;
 use crate::policy::ConnectError;
 use crate::resp::{CLIENT_NAME_RULE, Handshake, is_client_name};
 
-/// What the builder was told about authentication and names, besides the password.
+/// The builder's settings for authentication and names, besides the password.
 #[derive(Default)]
 pub(crate) struct LoginOptions {
     /// For nodes without a username of their own.
@@ -30,7 +30,7 @@ pub(crate) struct LoginOptions {
     pub(crate) provider: Option<Arc<dyn CredentialsProvider>>,
 }
 
-/// What all connections of one client have in common.
+/// The client name and the source of credentials, shared by all connections of one client.
 pub(crate) struct Identity {
     /// The name of the client's connections; empty for none.
     client_name: RwLock<Arc<str>>,
@@ -39,7 +39,7 @@ pub(crate) struct Identity {
     provider: Option<Arc<dyn CredentialsProvider>>,
 }
 
-/// What connections to one node present to it.
+/// The credentials and the client name that connections to one node present.
 #[derive(Clone, Debug)]
 pub(crate) struct Login {
     identity: Arc<Identity>,
@@ -50,7 +50,7 @@ pub(crate) struct Login {
 }
 
 impl LoginOptions {
-    /// Checks the options, and makes what the connections of a client have in common.
+    /// Checks the options, and makes the part that all connections of a client share.
     pub(crate) fn identity(&self, password: Option<&str>) -> Result<Arc<Identity>, Error> {
         let name = self.client_name.as_deref().unwrap_or_default();
         if !is_client_name(name.as_bytes()) {
@@ -101,7 +101,7 @@ impl Identity {
     /// Changes the name of the client's connections. Those that exist take it before their next request.
     pub(crate) fn set_client_name(&self, name: &str) {
         *self.client_name.write() = name.into();
-        // After the change: who sees the new number sees the new name.
+        // After the change, so that a reader of the new number also reads the new name.
         self.renames.fetch_add(1, Ordering::Release);
     }
 
@@ -119,7 +119,7 @@ impl Identity {
         }
     }
 
-    /// What connections to `node` present, whose URL has these settings.
+    /// The login of connections to `node`, whose URL has these settings.
     pub(crate) fn login(self: &Arc<Self>, node: &str, settings: &RedisConnectionInfo) -> Login {
         Login {
             identity: Arc::clone(self),
@@ -154,7 +154,8 @@ impl Login {
         &self,
         settings: &RedisConnectionInfo,
     ) -> Result<(Handshake, u64), ConnectError> {
-        // Before the rest is read: what changes in between is sent once more, with the first request.
+        // Read first: if anything changes after that, the version is out of date and the login is renewed
+        // before the first request.
         let version = self.version();
         let name = self.identity.client_name();
         let provided = self.credentials()?.map(|credentials| {
@@ -172,7 +173,7 @@ impl Login {
     pub(super) fn renewal(&self) -> Result<(Handshake, u64), ConnectError> {
         let version = self.version();
         let credentials = self.credentials()?;
-        // Only if it was ever changed: a name that was set by the handshake is set.
+        // Only if it was ever changed: otherwise the handshake has set it.
         let renamed = self.identity.renames.load(Ordering::Acquire) > 0;
         let name = renamed.then(|| self.identity.client_name());
         let user = credentials

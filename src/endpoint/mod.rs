@@ -3,8 +3,8 @@
 //! * [`Endpoint`]: everything needed to connect to one node; [`SocketOptions`]: keepalive and user timeout of
 //!   its sockets.
 //! * `tls`: the checked TLS settings of a node.
-//! * `login`: [`Login`], what a connection presents to its server, and `credentials`: the public types of those
-//!   that change.
+//! * `login`: [`Login`], the credentials and the client name that a connection presents; `credentials`: the
+//!   public types of credentials that change.
 //! * `deadline`: [`Deadline`], the time limit of one request.
 //! * `node_backoff`: [`NodeBackoff`], the outcome of attempts to connect, shared by all connections to a
 //!   node.
@@ -58,7 +58,7 @@ pub(crate) struct Endpoint {
     pub(crate) tls: Option<Tls>,
     /// Options of TCP sockets.
     pub(crate) options: SocketOptions,
-    /// Who is told what happens to the node.
+    /// Receives what happens to the node, for events and metrics.
     pub(crate) observer: Arc<NodeObserver>,
     /// Username, password and name of the client, which may change.
     pub(crate) login: Login,

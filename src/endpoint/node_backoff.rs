@@ -1,7 +1,7 @@
 //! The backoff of a node, shared by all connections of a client to it.
 //!
 //! The rules are those of [`Backoff`]; this adds the lock, the clock, the randomness, the wake-up of tasks that
-//! wait for a change, and the events for those who watch the node.
+//! wait for a change, and the events of the node.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(crate) struct NodeBackoff {
     state: Mutex<Backoff>,
     /// The last failure of an attempt or of a connection, and when it was noticed. Kept after a recovery.
     last_error: Mutex<Option<(Cause, Instant)>>,
-    /// Who is told of the changes.
+    /// Receives the changes, for events and metrics.
     observer: Arc<NodeObserver>,
     /// Notified when an attempt has ended, whatever its outcome.
     #[cfg(feature = "tokio-comp")]
@@ -59,7 +59,7 @@ impl NodeBackoff {
         }
     }
 
-    /// Who is told what happens to the node.
+    /// The observer of the node.
     #[cfg(feature = "tokio-comp")]
     pub(crate) fn observer(&self) -> &Arc<NodeObserver> {
         &self.observer

@@ -12,10 +12,11 @@ use crate::error::Error;
 /// [`Builder::push_sender`](crate::Builder::push_sender).
 ///
 /// Implemented for closures that take the node's name and the message, and for the channels that redis-rs accepts:
-/// the senders of `std::sync::mpsc` and `tokio::sync::mpsc`, and that of `tokio::sync::broadcast`. A bounded channel
-/// that is full loses the message; an unbounded one keeps every message until it is received.
+/// the senders of `std::sync::mpsc` and `tokio::sync::mpsc`, and that of `tokio::sync::broadcast`. If a bounded channel
+/// is full, the message is dropped; an unbounded one keeps every message until it is received.
 pub trait PushSender: Send + Sync + 'static {
-    /// Takes a push message of a connection to `node`. Must not block: the connection is not read meanwhile.
+    /// Receives a push message from a connection to `node`. Must not block: the connection is not read until this
+    /// returns.
     fn send(&self, node: &str, push: PushInfo);
 }
 
@@ -25,7 +26,7 @@ impl<F: Fn(&str, PushInfo) + Send + Sync + 'static> PushSender for F {
     }
 }
 
-/// A receiver that is gone misses nothing, here and below.
+// Failures are ignored, here and below: the receiver was dropped, or a bounded channel is full.
 impl PushSender for mpsc::Sender<PushInfo> {
     fn send(&self, _: &str, push: PushInfo) {
         let _ = self.send(push);
@@ -67,11 +68,12 @@ pub(crate) struct PushTarget {
 }
 
 impl PushTarget {
-    /// Push messages of this node go to `sender`.
+    /// Sends the push messages of this node to `sender`.
     ///
     /// # Errors
     ///
-    /// [`Config`](crate::ErrorKind::Config) when the node is not reached in RESP3, where no message would ever come.
+    /// [`Config`](crate::ErrorKind::Config) if the connections to the node do not use RESP3, and so have no push
+    /// messages.
     pub(crate) fn new(
         sender: &Arc<dyn PushSender>,
         node: &str,
@@ -90,7 +92,7 @@ impl PushTarget {
         })
     }
 
-    /// Sends on a message that was read, whose first item is its kind. Anything else is no message.
+    /// Passes on a push message, whose first item is its kind. Ignores anything else.
     pub(crate) fn message(&self, items: &[Value]) {
         let kind = match items.first() {
             Some(Value::BulkString(kind)) => kind,
@@ -102,7 +104,7 @@ impl PushTarget {
         self.sender.send(&self.node, PushInfo { kind, data });
     }
 
-    /// Sends the message of redis-rs for a connection that was lost.
+    /// Sends redis-rs' message for a lost connection.
     pub(crate) fn disconnected(&self) {
         let push = PushInfo {
             kind: PushKind::Disconnection,
@@ -112,7 +114,7 @@ impl PushTarget {
     }
 }
 
-/// The kind of this name. Parsed by redis-rs from a message without data, so that it knows the same kinds.
+/// The kind with this name. redis-rs parses it, from a message without data, so that the kinds are its own.
 fn push_kind(name: &[u8]) -> PushKind {
     let mut packed = format!(">1\r\n${}\r\n", name.len()).into_bytes();
     packed.extend_from_slice(name);

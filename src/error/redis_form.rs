@@ -1,4 +1,4 @@
-//! The forms that an [`Error`] has in redis-rs' traits, and how it is found again inside them.
+//! An [`Error`] as the [`RedisError`] of redis-rs' traits, and the way back.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::{Error, ErrorKind, server_error};
 /// An error behind a reference count, as redis-rs keeps those that are not its own.
 type SharedError = Arc<dyn std::error::Error + Send + Sync>;
 
-/// What becomes of an [`Error`] in redis-rs' traits.
+/// The form of an [`Error`] in redis-rs' traits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RedisForm {
     /// The server's own error, or redis-rs'.
@@ -24,12 +24,12 @@ enum RedisForm {
 }
 
 impl Error {
-    /// The error of this crate inside another error: a [`RedisError`] that came through redis-rs' traits, an
-    /// [`io::Error`], or what a library has made of them.
+    /// Returns the error of this crate inside another error: a [`RedisError`] from redis-rs' traits, an
+    /// [`io::Error`], or an error of another library that has one of them as its source.
     ///
     /// `None` for the forms of [`RedisError`] that have no room for it: a server's own error, a pipeline's
     /// list of them, a refused password, and errors with a code word, such as `CROSSNODE`.
-    /// [`ErrorKind::of`] finds the kind in every form.
+    /// [`ErrorKind::of`] returns the kind of every form.
     ///
     /// ```
     /// use redis_sharding::redis::{Commands, RedisError};
@@ -50,7 +50,7 @@ impl Error {
             if let Some(found) = error.downcast_ref::<Self>() {
                 return Some(found);
             }
-            // Both pass on the source of what they hold, not what they hold.
+            // Their `source` skips the error inside and returns the source of that.
             let held: Option<&'e (dyn std::error::Error + 'static)> =
                 match (error.downcast_ref(), error.downcast_ref::<SharedError>()) {
                     (Some(io), _) => io::Error::get_ref(io).map(|held| held as _),
@@ -104,8 +104,8 @@ impl Error {
         Value::ServerError(self.server_reply().unwrap_or_else(own))
     }
 
-    /// The result of a command as redis-rs' traits return it: there an error reply is a reply. `complete` adds
-    /// what is known about any other error.
+    /// The result of a command as redis-rs' traits return it, where an error reply is a reply. `complete` adds to
+    /// any other error what is known about it.
     pub(crate) fn redis_result(
         result: Result<Value, Self>,
         complete: impl FnOnce(Self) -> Self,
@@ -116,12 +116,12 @@ impl Error {
         })
     }
 
-    /// The failure of the connection because of which there is no reply. `None` if there is one, or if nothing
-    /// was to be sent.
+    /// The kind of the I/O error because of which there is no reply. `None` if there is one, or if the command was
+    /// refused before it was sent.
     pub(crate) fn missing_reply(&self) -> Option<io::ErrorKind> {
         match self.redis_form() {
             RedisForm::Io(kind) => Some(kind),
-            // Beside others, in an error that has room for one kind only.
+            // For an error with several parts, which has room for one I/O kind only.
             RedisForm::AuthenticationFailed => Some(io::ErrorKind::PermissionDenied),
             RedisForm::Source | RedisForm::Extension => None,
         }

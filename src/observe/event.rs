@@ -13,14 +13,14 @@ use crate::plan::PoolUse;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ClientEvent {
-    /// The node cannot be reached: the first attempt to connect failed since it was last reached. Not
+    /// The node cannot be reached: an attempt to connect failed, and the node was not known to be down. Not
     /// repeated for the attempts that follow.
     #[non_exhaustive]
     NodeDown {
         /// The node.
         node: NodeSpec,
-        /// Why: of the kind [`NodeDown`](crate::ErrorKind::NodeDown), or [`Auth`](crate::ErrorKind::Auth) if
-        /// the node refused the username or the password.
+        /// The error, of the kind [`NodeDown`](crate::ErrorKind::NodeDown), or [`Auth`](crate::ErrorKind::Auth) if
+        /// the username, the password or a certificate was refused.
         error: Error,
     },
     /// A node that was down is reachable again.
@@ -81,7 +81,7 @@ impl ClientEvent {
 }
 
 impl PoolKind {
-    /// The name, as labels and texts have it.
+    /// The name in labels and texts: `shared` or `exclusive`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Shared => "shared",

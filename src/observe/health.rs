@@ -1,4 +1,4 @@
-//! [`ClientHealth`]: what a client knows of its nodes.
+//! [`ClientHealth`]: the state of all nodes, as a client knows it.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::partition::NodeId;
 use crate::policy::NodeState;
 
-/// What a client knows of its nodes without asking them, for a health endpoint or a log: see
+/// The state of all nodes, as a client knows it without I/O, for a health endpoint or a log: see
 /// [`ShardedClient::health`](crate::ShardedClient::health).
 ///
 /// `Display` prints one line per node.
@@ -18,7 +18,7 @@ pub struct ClientHealth {
     pub nodes: Vec<NodeHealth>,
 }
 
-/// What a client knows of one node from its connections and its attempts to connect.
+/// The state of one node, as a client knows it from its connections and its attempts to connect.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct NodeHealth {
@@ -28,14 +28,14 @@ pub struct NodeHealth {
     pub name: String,
     /// `host:port` or the path of a unix socket.
     pub address: String,
-    /// Whether it could be reached when it was last tried.
+    /// The outcome of the last attempt to connect.
     pub state: NodeState,
     /// Number of attempts to connect that failed in a row; zero unless it is down.
     pub consecutive_failures: u32,
     /// Time until the next attempt may be made; zero if it is due or under way, `None` unless the node is
     /// down.
     pub next_attempt: Option<Duration>,
-    /// Why an attempt failed or a connection broke, the last time that one did. Kept after a recovery.
+    /// The error of the last attempt that failed or connection that broke. Kept after a recovery.
     pub last_error: Option<Error>,
     /// Time since the last error.
     pub last_error_age: Option<Duration>,
@@ -57,7 +57,7 @@ pub struct PoolHealth {
     /// Open connections that are lent to a request or a handle. The async client's shared connections carry
     /// the requests of all tasks at once and always count as in use.
     pub in_use: usize,
-    /// Open connections that wait for their next use.
+    /// Open connections that are not in use.
     pub idle: usize,
     /// Requests that wait for a connection because all are in use.
     pub waiting: usize,

@@ -44,7 +44,7 @@ pub(super) struct NodeMetrics {
     requests: Counter,
     errors: [Counter; KINDS.len()],
     duration: Histogram,
-    /// The same for all nodes.
+    /// Without the label `node`.
     fan_out: Histogram,
     resends: Counter,
     other_node: Counter,

@@ -1,8 +1,9 @@
-//! Who is told what happens to the nodes and to the requests, and what is known of each node?
+//! How does a program see what happens to the nodes and to its requests?
 //!
 //! * `event`: [`ClientEvent`], what happened to a node, for [`Builder::on_event`](crate::Builder::on_event).
 //! * `health`: [`ClientHealth`] and [`NodeHealth`], what a client knows of its nodes without asking them.
-//! * `observer`: [`NodeObserver`], told the facts by the executors; passes them on.
+//! * `observer`: [`NodeObserver`], which the executors report facts to, and which passes them on to listeners,
+//!   metrics and traces.
 //! * `metrics`: the metrics of a node, with the feature `metrics`; without it, `no_metrics`. `stopwatch`:
 //!   [`Stopwatch`], the duration of a request.
 //! * `trace`: [`RequestSpan`] and log lines, with the feature `tracing`.

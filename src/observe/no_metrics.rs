@@ -1,4 +1,4 @@
-//! What stands in for the metrics without the feature `metrics`: nothing, and no code.
+//! The metrics of a node without the feature `metrics`: empty functions.
 
 use crate::observe::PoolKind;
 #[cfg(feature = "tracing")]

@@ -23,7 +23,7 @@ type Listener = Arc<dyn Fn(&ClientEvent) + Send + Sync>;
 #[derive(Clone, Default)]
 pub(crate) struct Listeners(Vec<Listener>);
 
-/// Told what happens to one node and to the requests to it. One per node, for all connections of a client.
+/// Receives what happens to one node and to the requests to it. One per node, for all connections of a client.
 pub(crate) struct NodeObserver {
     node: NodeSpec,
     listeners: Listeners,
@@ -60,7 +60,7 @@ impl NodeObserver {
         self.reconnects.load(Ordering::Relaxed)
     }
 
-    /// The node is down, which it was not known to be.
+    /// Records that the node is down, and was not known to be.
     pub(crate) fn went_down(&self, cause: &Cause) {
         self.metrics.node_up(false);
         self.deliver(|node| ClientEvent::NodeDown {
@@ -69,7 +69,7 @@ impl NodeObserver {
         });
     }
 
-    /// A connection was made, which has changed this.
+    /// Records that a connection was made, and what that has changed.
     pub(crate) fn connected(&self, recovery: Recovery) {
         self.metrics.node_up(true);
         if let Some(outage) = recovery.outage {
@@ -133,12 +133,12 @@ impl NodeObserver {
         let _ = (stopwatch, outcome);
     }
 
-    /// A request is sent again, as its connection broke.
+    /// Records that a request is sent again.
     pub(crate) fn resent(&self) {
         self.metrics.resent();
     }
 
-    /// A request goes to so many nodes, of which this is the first.
+    /// Records a request to this many nodes, of which this is the first.
     #[inline]
     pub(crate) fn fan_out(&self, nodes: impl FnOnce() -> usize) {
         self.metrics.fan_out(nodes);
@@ -173,7 +173,7 @@ impl NodeObserver {
         self.metrics.waits(pool);
     }
 
-    /// A request does not wait any more.
+    /// A request no longer waits for a connection.
     pub(super) fn waited(&self, pool: PoolKind) {
         self.metrics.waited(pool);
     }

@@ -14,7 +14,7 @@ pub(crate) struct OpenConnection {
 }
 
 impl OpenConnection {
-    /// Reports that a connection of `pool` was made, and when dropped, that it has ended.
+    /// Reports that a connection of `pool` was made and, when dropped, that it has ended.
     pub(crate) fn new(observer: &Arc<NodeObserver>, pool: PoolKind) -> Self {
         observer.opened(pool);
         Self {
@@ -40,7 +40,7 @@ pub(crate) struct ConnectionInUse {
 
 #[cfg(feature = "tokio-comp")]
 impl ConnectionInUse {
-    /// Reports that a connection of `pool` is lent, and when dropped, that it is not any more.
+    /// Reports that a connection of `pool` is lent and, when dropped, that it was given back.
     pub(crate) fn new(observer: &Arc<NodeObserver>, pool: PoolKind) -> Self {
         observer.lent(pool);
         Self {
@@ -65,7 +65,7 @@ pub(crate) struct PoolWait<'o> {
 }
 
 impl<'o> PoolWait<'o> {
-    /// Reports that a request waits, and when dropped, that it does not any more.
+    /// Reports that a request waits and, when dropped, that it no longer does.
     pub(crate) fn new(observer: &'o NodeObserver, pool: PoolKind) -> Self {
         observer.waits(pool);
         Self { observer, pool }

@@ -1,4 +1,4 @@
-//! [`Stopwatch`]: the duration of a request, measured only if somebody wants it.
+//! [`Stopwatch`]: the duration of a request, measured only with the feature `metrics`.
 
 use std::time::Instant;
 
@@ -12,8 +12,7 @@ pub(crate) struct Stopwatch {
 }
 
 impl Stopwatch {
-    /// Measures from now on, unless the server may hold the reply back: the duration would be that of its
-    /// waiting.
+    /// Measures from now on, unless the command may block: its duration says nothing about the node.
     #[inline]
     pub(crate) fn start(blocking: BlockingTime) -> Self {
         #[cfg(feature = "metrics")]
@@ -24,7 +23,7 @@ impl Stopwatch {
         Self::since(blocking, None)
     }
 
-    /// Measures from `start` on, in the same case: for callers that have just read the clock.
+    /// Measures from `start` on, unless the command may block. For callers that have just read the clock.
     #[inline]
     pub(crate) fn since(blocking: BlockingTime, start: impl Into<Option<Instant>>) -> Self {
         #[cfg(feature = "metrics")]

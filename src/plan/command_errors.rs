@@ -6,8 +6,8 @@
 //! * [`aborted`]: a transaction that was not executed because of some of its commands.
 //!
 //! redis-rs' own error for an aborted transaction cannot be made from outside of redis-rs, and the kind of a list is
-//! that of its first error. So that the kind is EXECABORT, as programs expect when nothing was applied, each command of
-//! an aborted transaction is listed with the code EXECABORT, and with its own error as the details.
+//! that of its first error. Programs expect EXECABORT when nothing was applied, so each command of an aborted
+//! transaction is listed with the code EXECABORT, and with its own error as the details.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -90,7 +90,7 @@ pub(super) fn at_command(error: Error, number: usize) -> Error {
     }
 }
 
-/// The error reply that an error is made of.
+/// The error reply that an error was made of.
 fn server_reply(error: &Error) -> Option<ServerError> {
     if error.kind() != ErrorKind::Redis {
         return None;

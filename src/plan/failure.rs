@@ -3,7 +3,7 @@
 //! * [`Answers`]: the replies of one node, and a [`Failure`] if there are fewer replies than requests.
 //! * [`Failure`]: a [`Cause`], and the number of requests that may have reached the node.
 //!
-//! `retries` decides by them whether there is another attempt.
+//! `retries` decides from them whether there is another attempt.
 //!
 //! A connection that breaks under five requests:
 //!
@@ -130,8 +130,7 @@ impl Cause {
         Self::Timeout("timed out: no reply in time".to_owned())
     }
 
-    /// The deadline of the request passed before there was a connection to `address`. The node
-    /// itself may be well.
+    /// The deadline of the request passed before there was a connection to `address`. The node itself may be up.
     pub(crate) fn no_connection_in_time(address: &str) -> Self {
         Self::Timeout(format!("timed out: no connection to {address} in time"))
     }
@@ -167,8 +166,7 @@ impl Cause {
         }
     }
 
-    /// The kind of an I/O error that stands for it, on which redis-rs' predicates are based. `None` for a
-    /// refused password.
+    /// The kind of the I/O error on which redis-rs' predicates are based. `None` for a refused password.
     fn io_kind(&self) -> Option<io::ErrorKind> {
         match self {
             Self::Connect(error) => error.io_kind(),
@@ -177,7 +175,7 @@ impl Cause {
         }
     }
 
-    /// The error for those who watch `node`: about no request, hence without advice.
+    /// The error for events and health of `node`: it concerns no request, so it has no advice.
     pub(crate) fn to_error(&self, node: &str) -> Error {
         let failure = Failure::not_sent(self.clone());
         let kind = failure.kind(0, Access::Read);
@@ -262,7 +260,8 @@ impl Failure {
                 ""
             }
             ErrorKind::Auth => {
-                "; check `Builder::password`, or the username and password in its URL"
+                "; check `Builder::username`, `Builder::password` or `Builder::credentials`, or the username and \
+                 password in its URL"
             }
             ErrorKind::NodeDown => {
                 "; nothing was changed, so it can be repeated when the node is back"

@@ -154,7 +154,7 @@ impl Router {
         snapshot: CacheSnapshot<'_>,
         watched: (&[u8], NodeIndex),
     ) -> Result<(), Error> {
-        // Nothing of a transaction is left to chance, so no entropy is needed.
+        // The node of a transaction is never chosen at random, so no entropy is needed.
         match self.route_pipeline(packed, kind, snapshot, 0)? {
             PlannedPipeline::Transaction { node, .. } if node != watched.1 => Err(Error::new(
                 ErrorKind::CrossNode,

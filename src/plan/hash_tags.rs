@@ -1,8 +1,9 @@
-//! Must the keys of one indivisible request share a hash tag, or is it enough that they live on one node?
+//! [`HashTags`]: must the keys of a request that cannot be split share a hash tag, or is it enough that they live on
+//! one node?
 //!
 //! Keys with equal hashed bytes live on one node whatever the nodes are. Others may do so today, by chance, and
-//! live apart once a node is added: a program that relies on it passes its tests on two nodes and fails on
-//! three. [`HashTags::Required`] refuses such requests from the beginning.
+//! be separated when a node is added: a program that relies on it passes its tests on two nodes and fails on
+//! three. [`HashTags::Required`] refuses such requests from the start.
 //!
 //! The check costs nothing for a request with one key, and one comparison for each further key.
 

@@ -32,8 +32,9 @@ use crate::resp;
 ///
 /// A node counts as unreachable when there is no connection to it, when its connection broke twice, and when
 /// it does not reply in time. A node that replies with an error was reached, and its error is the reply:
-/// LOADING too, since such a node has the keys, or will have them in a moment. So do a refused password, which
-/// no waiting helps against, and a pool whose connections are all in use, which says nothing about the node.
+/// LOADING too, since such a node has the keys, or will have them in a moment. A refused password is an error as
+/// well, because waiting does not help, and so is a pool whose connections are all in use, because that says
+/// nothing about the node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReadsAs {
@@ -69,9 +70,9 @@ impl From<ReadsAs> for Fallback {
 }
 
 impl Router {
-    /// The treatment of a command that is routed by its keys, should their node be out of reach.
+    /// The treatment of a command that is routed by its keys, if their node cannot be reached.
     ///
-    /// A command that blocks asks for a change, not for what is there: it fails.
+    /// A command that blocks waits for a change, so no reply at once is right for it: it fails.
     #[inline]
     pub(in crate::plan) fn reads_as(
         &self,

@@ -33,8 +33,7 @@
 //! * `exchange`: requests in flight to several nodes. `failure`: the meaning of a missing reply, and which
 //!   requests may be resent. `retries`: when there is another attempt. `other_node`: requests that the next
 //!   node may serve instead. `partial`: replies of the reachable nodes only. `missing`: reads answered as if
-//!   their keys did not exist. `outcome`: how the requests to one
-//!   node ended, for those who count.
+//!   their keys did not exist. `outcome`: how the requests to one node ended, for metrics and traces.
 //! * `replies`: the results of the commands of a pipeline, and the error of one that broke.
 //! * `merge`: one reply made of the replies of several nodes.
 //! * `operation`: one command or pipeline under way, as a state machine.
@@ -43,8 +42,7 @@
 //!
 //! * `ping`: PING to every node, with each node's own outcome.
 //! * `dedicated`: a connection that one user holds. `watch`: EXEC after a failed WATCH. `handle_command`: WATCH
-//!   and CLIENT SETNAME through a client. `attempts`: the
-//!   number of attempts of an optimistic transaction.
+//!   and CLIENT SETNAME through a client. `attempts`: the number of attempts of an optimistic transaction.
 //! * `scripts`: keeps scripts and functions available on every node, as on a single server.
 //! * `scan`: SCAN over all nodes. `pubsub`: subscriptions, desired and confirmed.
 //! * `raw`: replies that the proxy forwards as bytes. `dry_run`: everything except the network, for

@@ -1,4 +1,4 @@
-//! [`RequestOutcome`]: how the requests to one node ended, for those who count.
+//! [`RequestOutcome`]: how the requests to one node ended, for metrics and traces.
 
 use redis::Value;
 

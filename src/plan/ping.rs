@@ -9,7 +9,7 @@ use crate::plan::batch::ReplySlot;
 use crate::plan::{Exchange, NodeRequest, Router};
 use crate::resp::PING;
 
-/// One node's reply to a PING that [`ShardedClient::ping_nodes`](crate::ShardedClient::ping_nodes) sent.
+/// The outcome of [`ShardedClient::ping_nodes`](crate::ShardedClient::ping_nodes) for one node.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct NodePing {
@@ -23,7 +23,7 @@ pub struct NodePing {
 }
 
 impl Router {
-    /// PING to every node. Each stands for itself: none moves to another node.
+    /// A PING to every node. None of them moves to another node.
     pub(crate) fn ping_nodes(&self) -> Exchange {
         let slot = ReplySlot::whole(0, Access::Read);
         let nodes = self.topology().indices();
@@ -31,7 +31,7 @@ impl Router {
         Exchange::new(pings, BlockingTime::None, 1)
     }
 
-    /// The outcomes of such an exchange, in node order.
+    /// The outcomes of an exchange made by [`ping_nodes`](Self::ping_nodes), in node order.
     pub(crate) fn pings(&self, exchange: Exchange) -> Vec<NodePing> {
         let ping = |(request, answers): (NodeRequest, crate::plan::Answers)| {
             let node = &self.topology().nodes()[request.node.get()];

@@ -1,4 +1,4 @@
-//! Whether a request is sent again after an attempt, and after which pause.
+//! Is a request sent again after an attempt, and after which pause?
 //!
 //! [`Retries`] counts the attempts of the requests to one node and applies the [`RetryPolicy`]. Two kinds of
 //! outcome may be followed by another attempt:
@@ -144,7 +144,7 @@ impl Retries {
             None => (true, false),
             Some(Cause::Dropped(_)) => (true, true),
             Some(Cause::Connect(error)) => (error.may_pass(), false),
-            // Both mean that the deadline has passed, or that there is too much to do already.
+            // The deadline has passed, or the pool is exhausted, which another attempt would make worse.
             Some(Cause::PoolTimeout(_) | Cause::Timeout(_)) => (false, false),
         };
         if !passes {

@@ -27,7 +27,7 @@ pub(crate) struct RoutedCommand {
     pub(crate) scripting: Scripting,
     /// Whether the replies of the reachable nodes may stand for all nodes.
     pub(crate) partial: Partial,
-    /// What becomes of a read by key whose node is out of reach.
+    /// The treatment of a read by key whose node cannot be reached.
     pub(crate) reads_as: ReadsAs,
 }
 

@@ -1,5 +1,4 @@
-//! How long may one request take, and how often may it be sent? By the builder's settings, or by those of one
-//! handle.
+//! [`RequestOptions`]: how long may a request of this handle take, and how often may it be sent?
 
 use std::time::Duration;
 
@@ -9,14 +8,14 @@ use crate::policy::RetryPolicy;
 /// The settings of requests that one handle makes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RequestOptions {
-    /// Maximum duration of a request that the server does not hold back. `None` is unlimited.
+    /// Maximum duration of a request that does not block. `None` is unlimited.
     pub(crate) response_timeout: Option<Duration>,
-    /// Maximum duration of a request that the server may hold back for ever. `None` is unlimited.
+    /// Maximum duration of a request that may block for ever. `None` is unlimited.
     pub(crate) blocking_timeout: Option<Duration>,
     /// When a request is sent again.
     pub(crate) retry: RetryPolicy,
-    /// The response timeout of the client, which handles with another one share their connections with: a node
-    /// is judged by it, so that a request in a hurry does no harm to others.
+    /// The response timeout of the client, whose connections all handles share. It decides whether a node counts as
+    /// silent, so that a handle with a short timeout does not close connections that others use.
     pub(crate) usual_timeout: Option<Duration>,
 }
 

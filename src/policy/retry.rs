@@ -1,4 +1,4 @@
-//! How often may a request be sent again, and after which pause?
+//! [`RetryPolicy`]: how often may a request be sent again, and after which pause?
 
 use std::time::Duration;
 
@@ -10,20 +10,21 @@ use crate::policy::{BACKOFF_MAX, BACKOFF_MIN, pause_between};
 /// new connections as well is not helped by more of them.
 const RESENDS_MAX: u16 = 1;
 
-/// Maximum number of attempts of [`RetryPolicy::attempts`].
+/// Maximum number of attempts that [`RetryPolicy::attempts`] can set.
 pub const RETRY_ATTEMPTS_MAX: u32 = 1000;
 
-/// Longest pause of [`RetryPolicy::with_backoff`].
+/// Longest pause that [`RetryPolicy::with_backoff`] can set.
 pub const RETRY_BACKOFF_MAX: Duration = Duration::from_secs(60 * 60);
 
-/// Shortest pause that can be set: without one, a node that is down would be tried without rest.
+/// Shortest pause that [`RetryPolicy::with_backoff`] can set: without pauses, a node that is down would be tried
+/// in a busy loop.
 pub(crate) const RETRY_BACKOFF_MIN: Duration = Duration::from_millis(1);
 
 /// When a request that failed is sent again, within its one response timeout.
 ///
 /// Under every policy, a write that may have been applied is never repeated: it fails with
-/// [`Unknown`](crate::ErrorKind::Unknown). What is repeated are requests that were never sent, reads without
-/// a reply, and commands that the server refused before it ran them.
+/// [`Unknown`](crate::ErrorKind::Unknown). Only requests that were never sent, reads without a reply, and
+/// commands that the server refused before it ran them are repeated.
 ///
 /// | failure | [`OFF`](Self::OFF) | [`READS`](Self::READS) | [`attempts`](Self::attempts) |
 /// |---|---|---|---|
@@ -52,8 +53,8 @@ pub(crate) const RETRY_BACKOFF_MIN: Duration = Duration::from_millis(1);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Maximum number of times that a request is sent to one node. Small, as are the others: a policy is kept for
-    /// every node of a request.
+    /// Maximum number of times that a request is sent to one node. Small types, as each node of a request keeps a
+    /// copy of the policy.
     attempts: u16,
     /// True if failures that take time to pass are waited for.
     waits: bool,
@@ -63,19 +64,19 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Never: the first failure is returned.
+    /// Sends nothing again: the first failure is returned.
     pub const OFF: Self = Self::new(1, false);
 
-    /// A request whose connection broke is resent once, at once, if it is a read or was never sent.
+    /// Resends a request whose connection broke once, without a pause, if it is a read or was never sent.
     pub const READS: Self = Self::new(1 + RESENDS_MAX, false);
 
-    /// A request is sent up to `attempts` times, the first time included, with pauses between: from 1 to
+    /// Sends a request up to `attempts` times, the first time included, with pauses in between. From 1 to
     /// [`RETRY_ATTEMPTS_MAX`].
     ///
     /// An attempt that would begin after the response timeout is not made, and the last failure is returned
     /// at once.
     pub const fn attempts(attempts: u32) -> Self {
-        // The largest number is out of range too.
+        // `u16::MAX` is out of range too, so the builder refuses whatever does not fit.
         let is_small = attempts < u16::MAX as u32;
         Self::new(if is_small { attempts as u16 } else { u16::MAX }, true)
     }
@@ -89,9 +90,9 @@ impl RetryPolicy {
         }
     }
 
-    /// Sets the pauses between attempts: the first takes `min`, each further one twice as long as the one
-    /// before, up to `max`, and a random part of up to a half is taken off. From 1 ms to
-    /// [`RETRY_BACKOFF_MAX`], in whole milliseconds. Defaults to 50 ms and 1 s.
+    /// Sets the pauses between attempts: the first takes `min`, and each further one twice as long, up to `max`.
+    /// Each is shortened at random, by up to a half. From 1 ms to [`RETRY_BACKOFF_MAX`], in whole milliseconds.
+    /// Defaults to 50 ms and 1 s.
     #[must_use]
     pub const fn with_backoff(self, min: Duration, max: Duration) -> Self {
         Self {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// has the same minimum for `client-query-buffer-limit`.
 pub(crate) const QUERY_BYTES_MIN: usize = 1 << 20;
 
-/// Default of [`Proxy::with_query_limit`](crate::proxy::Proxy::with_query_limit), in bytes: 1 GB, as on a
+/// Default of [`Proxy::with_query_limit`](crate::proxy::Proxy::with_query_limit), in bytes: 1 GiB, as on a
 /// server.
 pub const REQUEST_BYTES_MAX: usize = 1 << 30;
 
@@ -46,7 +46,7 @@ impl OutputLimit {
     /// default for clients without subscriptions.
     pub const NONE: Self = Self::new(0, 0, Duration::ZERO);
 
-    /// 32 MB at once, or 8 MB for 60 s: a server's default for clients with subscriptions.
+    /// 32 MiB at once, or 8 MiB for 60 s: a server's default for clients with subscriptions.
     pub const PUB_SUB: Self = Self::new(32 << 20, 8 << 20, Duration::from_secs(60));
 
     /// Creates a limit of `hard` bytes at once and `soft` bytes for longer than `soft_for`.

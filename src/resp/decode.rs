@@ -40,7 +40,7 @@ pub(crate) trait Input {
     fn fill(&mut self) -> io::Result<()>;
     /// Reads exactly as many bytes as `into` has, buffered ones first.
     fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()>;
-    /// Takes a push message that was read, kind first: it is no reply. Dropped unless the input has a use for it.
+    /// Receives a push message, kind first: it is not a reply. Drops it unless the input has a use for it.
     fn push_message(&mut self, _items: &[Value]) {}
 }
 

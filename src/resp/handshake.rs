@@ -18,7 +18,7 @@ use redis::{
     Cmd, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisError, RedisResult, Value, cmd,
 };
 
-/// The largest size of a client's name in bytes.
+/// Maximum length of a client name in bytes.
 pub const CLIENT_NAME_BYTES_MAX: usize = 1024;
 
 /// The rule of [`is_client_name`], for errors.

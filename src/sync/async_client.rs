@@ -1,4 +1,4 @@
-//! [`AsyncClient`]: the client on tokio that a blocking client gives to programs that use both.
+//! [`AsyncClient`]: the client on tokio that a blocking client keeps for programs that use both.
 
 use std::any::Any;
 use std::fmt;
@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 
 use crate::config::ClientConfig;
 
-/// What the client on tokio is made from, and that client once it was made.
+/// The description of the client on tokio, and that client once it was made.
 ///
-/// Its type is not known here, as the two clients do not know each other: [`crate::ShardedClient`]'s method that returns it
-/// is in `connect`.
+/// Its type is not known here, as the two clients do not know each other: the methods that return it are in
+/// `connect`.
 pub(crate) struct AsyncClient {
     config: ClientConfig,
     made: OnceLock<Box<dyn Any + Send + Sync>>,
@@ -37,7 +37,7 @@ impl AsyncClient {
         let made = self
             .made
             .get_or_init(|| Box::new(make(self.config.clone())));
-        // There is one type of client, so this is always the one that was made.
+        // There is only one type of client on tokio, so the downcast always succeeds.
         let found = made.downcast_ref::<C>().cloned();
         found.unwrap_or_else(|| make(self.config.clone()))
     }

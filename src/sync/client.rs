@@ -24,11 +24,11 @@ use crate::topology::Topology;
 ///
 /// `redis::transaction`, and WATCH followed by `pipe().atomic()`, work for keys of one node. From WATCH to the
 /// next atomic pipeline or UNWATCH, whatever their outcome, the handle has an exclusive connection to that node
-/// ([`Builder::blocking_pool_size`] limits them). Clones made before that are not concerned; a clone made in
-/// between shares the watch, and of several handles that share one, only the first atomic pipeline runs: the
-/// others fail with EXECABORT, as do those of a handle whose WATCH failed. A pipeline whose watching connection
-/// was lost fails as well. A closure of `redis::transaction` that fails leaves its keys watched, as over one
-/// server, so give each transaction a clone: `redis::transaction(&mut client.clone(), ..)`.
+/// ([`Builder::blocking_pool_size`] limits the number of these connections). Clones made before the WATCH are not
+/// affected. A clone made in between shares the watch, and only the first atomic pipeline of the handles that
+/// share one runs: the others fail with EXECABORT, as does the pipeline of a handle whose WATCH failed or whose
+/// watching connection was lost. If the closure of `redis::transaction` fails, its keys stay watched, as over
+/// one server: give each transaction a clone, `redis::transaction(&mut client.clone(), ..)`.
 ///
 /// CLIENT SETNAME sets the name of all connections of the client and of its clones: new ones have it from the
 /// start, existing ones from their next request on, and those of subscribers when they reconnect. CLIENT
@@ -38,9 +38,9 @@ use crate::topology::Topology;
 ///
 /// | question | call |
 /// |---|---|
-/// | is the client usable: does any node answer? | `check_connection()`, or PING |
-/// | do all nodes answer? | DBSIZE without [`partial_reads`](Builder::partial_reads); its error names the others |
-/// | which nodes answer? | `check_connection()` of each of [`nodes`](Self::nodes) |
+/// | which nodes reply? | [`ping_nodes`](Self::ping_nodes) |
+/// | does any node reply, so that the client is usable? | `check_connection()`, or PING |
+/// | what does the client remember of its nodes, without I/O? | [`health`](Self::health) |
 ///
 /// # Example
 ///
@@ -124,11 +124,11 @@ impl ShardedClient {
         indices.map(move |index| Node::new(Arc::clone(&shared), index))
     }
 
-    /// Returns what is known of each node: whether it could be reached when it was last tried, since when, the
-    /// last error, and its connections. `Display` prints one line per node.
+    /// Returns what the client knows about each node: whether it could be reached when it was last tried, since
+    /// when, the last error, and its connections. `Display` prints one line per node.
     ///
-    /// Reads what the client remembers and sends nothing, so it is cheap, and a node that has died since it
-    /// was last needed still counts as up. [`ping_nodes`](Self::ping_nodes) asks the nodes.
+    /// Sends nothing, so it is cheap, and a node that has died since it was last used still counts as up.
+    /// [`ping_nodes`](Self::ping_nodes) sends a PING to every node.
     ///
     /// ```
     /// use redis_sharding::{NodeState, ShardedClient};
@@ -142,8 +142,8 @@ impl ShardedClient {
         self.shared.health()
     }
 
-    /// Sends PING to every node, to all at once, and returns each node's outcome in the order of the topology.
-    /// Takes at most the response timeout; a node that is known to be down fails at once.
+    /// Sends PING to all nodes at once, and returns each node's outcome in the order of the topology. Takes at
+    /// most the response timeout; a node that is known to be down fails at once.
     pub fn ping_nodes(&self) -> Vec<NodePing> {
         self.shared.ping_nodes()
     }
@@ -189,8 +189,8 @@ impl ShardedClient {
         result.map_err(|error| self.shared.router.with_keys(error, &packed))
     }
 
-    /// Runs a pipeline and returns one result for each command, with this crate's own error, its node and its
-    /// keys, for those that failed: the replies of the other nodes when one of them is down. In redis-rs'
+    /// Runs a pipeline and returns one result for each command. While one node is down, the replies of the other
+    /// nodes are not lost; the errors of the commands that failed name their node and their keys. In redis-rs'
     /// traits such a pipeline fails as a whole, as it does when the connection to one server breaks.
     ///
     /// `ignore` and `ignore_errors` of the pipeline have no effect here.
@@ -215,7 +215,7 @@ impl ShardedClient {
     ///
     /// # Errors
     ///
-    /// When a command is refused, for example because its keys live on several nodes: then none is sent. An
+    /// If a command is refused, for example because its keys live on several nodes: nothing is sent then. An
     /// [atomic](redis::Pipeline::atomic) pipeline fails as a whole; with [`Unknown`](crate::ErrorKind::Unknown)
     /// if it may have been executed.
     pub fn execute_pipeline(
@@ -367,13 +367,11 @@ impl ConnectionLike for ShardedClient {
         self.shared.db
     }
 
-    /// True if the client is usable: at least one node answers PING. All nodes are asked at once; one that does
-    /// not answer makes this take as long as the response timeout, unless it is known to be down.
+    /// True if the client is usable: at least one node replies to PING, which is sent to all nodes at once. A
+    /// node that does not reply makes this take as long as the response timeout, unless it is known to be down.
     ///
-    /// It does not say that all nodes are up, since the keys of the others can be used in the meantime. For
-    /// that, `DBSIZE` fails if any node is missing and names it, unless
-    /// [`partial_reads`](Builder::partial_reads) is set; and each of [`nodes`](Self::nodes) has a
-    /// `check_connection` of its own.
+    /// It does not mean that all nodes are up, since the keys of those that are can be used in the meantime:
+    /// [`ping_nodes`](Self::ping_nodes) returns the outcome of each node.
     fn check_connection(&mut self) -> bool {
         redis::cmd("PING").exec(self).is_ok()
     }

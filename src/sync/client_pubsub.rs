@@ -1,4 +1,4 @@
-//! [`PubSub`]: subscriptions at all nodes, with the methods of `redis::PubSub`.
+//! [`PubSub`]: subscriptions on all nodes, with the methods of `redis::PubSub`.
 
 use std::io;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::sync::{Dedicated, DedicatedPubSub, ShardedClient, Subscriber};
 /// Subscribes to channels and patterns of all nodes, with the methods of `redis::PubSub`. Made by
 /// [`ShardedClient::as_pubsub`].
 ///
-/// It is a [`Subscriber`] whose messages are redis-rs' own [`Msg`]: channels are subscribed to at the node that
-/// owns their name, patterns at every node, and connections that are lost are made again in the background.
+/// It is a [`Subscriber`] whose messages are redis-rs' own [`Msg`]: channels are subscribed to on the node that
+/// owns their name, patterns on every node, and lost connections are restored in the background.
 /// **A lost connection is an error of [`get_message`](Self::get_message)**, as it is in redis-rs, so that a
 /// program notices that it may have missed messages.
 ///
@@ -45,9 +45,9 @@ pub struct PubSub {
 }
 
 impl ShardedClient {
-    /// Listens to channels and patterns of all nodes, as `redis::Connection::as_pubsub` does to those of one
-    /// server. Nothing is contacted before the first subscription. Messages are waited for without limit, unless
-    /// [`PubSub::set_read_timeout`] sets one.
+    /// Returns subscriptions to channels and patterns of all nodes, none yet, with the methods of redis-rs'
+    /// `Connection::as_pubsub`. Nothing is contacted before the first subscription. Messages are waited for without
+    /// a limit, unless [`PubSub::set_read_timeout`] sets one.
     ///
     /// [`subscriber`](Self::subscriber) reports lost connections as events and has shard channels as well.
     pub fn as_pubsub(&self) -> PubSub {
@@ -120,10 +120,10 @@ impl PubSub {
     ///
     /// * A timeout (`is_timeout`) if no message arrives within the limit of
     ///   [`set_read_timeout`](Self::set_read_timeout).
-    /// * A lost connection (`is_connection_dropped`) when the connection to a node breaks, and again when its
-    ///   subscriptions have been made again; the messages of the other nodes go on in between. What was published
-    ///   at this node between the two errors has been missed. A program may call again, and read the current data
-    ///   after each of the errors; or start anew with another `PubSub`, as it has to with redis-rs.
+    /// * A lost connection (`is_connection_dropped`) when the connection to a node breaks, and once more when its
+    ///   subscriptions are restored. Messages published on this node between the two errors were missed; those of
+    ///   the other nodes are returned in between. A program may call again, and read the current data after each
+    ///   of the errors, or make another `PubSub`, as it has to with redis-rs.
     pub fn get_message(&mut self) -> RedisResult<Msg> {
         match self.subscriber.next_event(self.timeout) {
             Some(event) => into_msg(event).map_err(|gap| {

@@ -55,7 +55,7 @@ pub(super) enum Delivery {
 }
 
 impl Connector {
-    /// Who is told what happens to the node.
+    /// Receives what happens to the node, for events and metrics.
     pub(super) fn observer(&self) -> &Arc<NodeObserver> {
         &self.endpoint.observer
     }

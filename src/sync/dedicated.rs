@@ -157,8 +157,8 @@ impl Dedicated {
         &self.shared.executor.nodes[self.state.node().get()].exclusive
     }
 
-    /// Presents the credentials and the name of the client if they have changed, unless the user has taken the
-    /// state of the connection into his own hands.
+    /// Presents the credentials and the name of the client if they have changed, unless the user has changed the
+    /// state of the connection, which may include both.
     fn renew_login(&mut self) -> RedisResult<()> {
         if !self.state.may_renew_login() {
             return Ok(());
@@ -214,7 +214,7 @@ impl Dedicated {
         let observer = &self.shared.executor.nodes[request.node.get()].observer;
         let observer = Arc::clone(observer);
         observer.started(attempt.kind());
-        // Blocking commands come here as well, and are not told apart.
+        // Not timed: blocking commands are sent here as well, and cannot be distinguished.
         let stopwatch = Stopwatch::start(BlockingTime::Forever);
         let mut answers = Answers::default();
         let count = request.slots.len();

@@ -48,7 +48,7 @@ pub(super) struct NodePools {
     pub(super) shared: Pool,
     /// For blocking commands, transactions and dedicated connections.
     pub(super) exclusive: Pool,
-    /// Told of the requests.
+    /// Counts and times the requests.
     pub(super) observer: Arc<NodeObserver>,
 }
 
@@ -249,9 +249,9 @@ struct InFlight<'t> {
     answers: Answers,
     /// Number of requests that may have reached the server.
     sent: usize,
-    /// Told of the outcome.
+    /// Receives the outcome, for metrics and traces.
     observer: &'t NodeObserver,
-    /// Measures the time until then.
+    /// Measures the time until the last reply.
     stopwatch: Stopwatch,
 }
 

@@ -208,7 +208,7 @@ impl Pool {
         }
     }
 
-    /// Who is told what happens to the node.
+    /// Receives what happens to the node, for events and metrics.
     fn observer(&self) -> &NodeObserver {
         self.connector.observer()
     }

@@ -1,15 +1,15 @@
-//! `ShardedClient` as an `r2d2` connection manager, for crates that insist on a pool.
+//! `ShardedClient` as an `r2d2` connection manager, for crates that require a pool.
 //!
-//! No pool is needed: a client has a pool of its own for each node. What an `r2d2` pool lends are clones of
-//! one client, which share everything.
+//! No pool is needed: a client has a pool of its own for each node. An `r2d2` pool lends clones of one client, which
+//! share everything.
 
 use redis::RedisError;
 
 use crate::sync::ShardedClient;
 
-/// The connections of the pool are clones of this client. Making and checking one sends nothing, and none is
-/// ever taken for broken: a client replaces its own connections, and while a node is down, the others can be
-/// used.
+/// The connections of the pool are clones of this client. Making and checking one sends nothing, and a clone counts
+/// as broken only while it watches keys: a client replaces its own connections, and while a node is down, the others
+/// can be used.
 impl r2d2::ManageConnection for ShardedClient {
     type Connection = Self;
     type Error = RedisError;

@@ -56,7 +56,7 @@ pub(super) struct RespStream {
     end: usize,
     /// The timeout last set on the socket, for reads and writes alike.
     socket_timeout: Option<Duration>,
-    /// Told how many bytes are sent and received.
+    /// Counts the bytes sent and received.
     observer: Arc<NodeObserver>,
     /// Where push messages go, until the connection is lost.
     pushes: Option<PushTarget>,

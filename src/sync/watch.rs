@@ -1,4 +1,5 @@
-//! [`Watch`]: what a handle of the client watches, from WATCH to its next atomic pipeline or UNWATCH.
+//! [`Watch`]: the keys that a handle of the client watches, from WATCH to its next atomic pipeline or UNWATCH.
+//! `plan::handle_command` describes the rules.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::sync::{Dedicated, Shared};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watch {
     attempt: Option<Arc<Mutex<Attempt>>>,
-    /// The router of the handle for when it no longer watches, if it is another one meanwhile.
+    /// The router of the handle, if another one replaces it while keys are watched.
     usual_router: Option<Arc<Router>>,
 }
 
@@ -37,7 +38,7 @@ impl Watch {
         self.attempt.is_some()
     }
 
-    /// Lets no read of the handle stand for a node out of reach as a miss: it might decide what EXEC writes.
+    /// Makes reads of a node that is down fail instead of being misses: a miss might decide what EXEC writes.
     fn limit_reads(&mut self, shared: &mut Arc<Shared>) {
         if let Some(router) = shared.router.while_watching() {
             self.usual_router = Some(Arc::clone(&shared.router));
@@ -143,7 +144,8 @@ impl Watch {
             unwatch(connection);
             return Err(refusal.into());
         }
-        // Otherwise EXEC would be sent, and its outcome be unknown, although it cannot have run.
+        // If the server has closed the connection, nothing is watched. Sending EXEC would make its outcome unknown,
+        // although it cannot have run.
         connection.close_if_stale()?;
         let values = connection.req_packed_commands(packed, offset, count)?;
         connection.finish();

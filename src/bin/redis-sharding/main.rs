@@ -1,5 +1,4 @@
-//! The operator's tool: where keys live, how a command would be routed, whether the nodes are well, and the
-//! proxy.
+//! The operator's tool: where keys live, how a command would be routed, whether the nodes are up, and the proxy.
 //!
 //! * `commands`: one file for each subcommand: its arguments, its report, its exit code. A new one is a file
 //!   there and a variant of [`Command`].
@@ -35,7 +34,8 @@ use shown::{holds_password, shown};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const ABOUT: &str = "Tells where keys live on many Redis or Valkey servers, and serves them as one";
+const ABOUT: &str =
+    "Shows where keys live on many Redis or Valkey servers, and serves the servers as one";
 
 #[derive(Parser)]
 #[command(name = NAME, version, about = ABOUT, after_help = EXIT_CODES)]
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     match cli.command.run() {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Found) => ExitCode::from(outcome::FOUND),
-        // The reader of standard output, such as `head`, has seen enough.
+        // The reader of standard output, such as `head`, has closed it.
         Err(Failure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
             // If standard error is closed, the exit code has to do.

@@ -35,10 +35,10 @@ pub struct NodeArgs {
     /// An option of the placement; may be repeated
     #[arg(long = "option", value_name = "K=V", value_parser = placement_option)]
     options: Vec<(String, String)>,
-    /// The password of nodes that have none in their URL is in this file
+    /// File with the password of nodes that have none in their URL
     ///
-    /// Without it, it is taken from the environment variable REDIS_SHARDING_NODE_PASSWORD. A password in a URL on the
-    /// command line can be seen by other users of the machine.
+    /// Without this option the password is taken from the environment variable REDIS_SHARDING_NODE_PASSWORD. A password in
+    /// a URL on the command line can be seen by other users of the machine.
     #[arg(long, value_name = "FILE")]
     node_password_file: Option<String>,
     #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]

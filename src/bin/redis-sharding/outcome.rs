@@ -19,7 +19,7 @@ pub const FOUND: u8 = 1;
 /// Exit code for invalid arguments and files.
 pub const USAGE: u8 = 2;
 
-/// What a subcommand that has done its work has found.
+/// The result of a subcommand that has done its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Nothing is wrong.
@@ -37,7 +37,7 @@ impl Outcome {
     }
 }
 
-/// Why a subcommand has not done its work, or not all of it. Contains no passwords.
+/// The reason why a subcommand has not done its work, or not all of it. Contains no passwords.
 #[derive(Debug)]
 pub enum Failure {
     /// The arguments, or a file that they name, are invalid.

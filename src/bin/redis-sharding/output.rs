@@ -6,15 +6,14 @@ use anstream::AutoStream;
 use clap::builder::styling::{AnsiColor, Style};
 use serde::{Serialize, Serializer};
 
-/// Of what is wrong.
+/// The style of what is wrong.
 pub const BAD: Style = AnsiColor::Red.on_default();
-/// Of the heads of tables.
+/// The style of the heads of tables.
 pub const HEAD: Style = Style::new().bold();
 
 /// A report as text.
 pub trait Text {
-    /// Writes the text. Colours are removed where they do not belong: from files and pipes, and if `NO_COLOR`
-    /// is set.
+    /// Writes the text. Colours are removed for files and pipes, and if `NO_COLOR` is set.
     fn write(&self, output: &mut impl Write) -> io::Result<()>;
 }
 
@@ -39,7 +38,7 @@ pub fn write_json(value: &impl Serialize) -> io::Result<()> {
     output.flush()
 }
 
-/// A key in JSON: a string, or for bytes that are no text an object such as `{"hex":"ff00"}`.
+/// A key in JSON: a string, or for bytes that are not UTF-8 an object such as `{"hex":"ff00"}`.
 pub struct JsonKey<'k>(pub &'k [u8]);
 
 impl Serialize for JsonKey<'_> {

@@ -18,8 +18,8 @@ pub(crate) struct SubscribedNames {
 }
 
 impl SubscribedNames {
-    /// Records a change, and returns the names to be changed. `None` for an end of all subscriptions where there
-    /// is none: nothing is to be done.
+    /// Records a change, and returns the names to be changed. `None` if all subscriptions are to end and there are
+    /// none.
     pub(crate) fn change(
         &mut self,
         change: SubscriptionChange,
@@ -32,7 +32,7 @@ impl SubscribedNames {
             SubscriptionKind::Shard => &mut self.shard_channels,
         };
         match change {
-            // Also those that a node refuses: to unsubscribe them does no harm.
+            // Including those that a node refuses: to unsubscribe from them does no harm.
             SubscriptionChange::Subscribe => subscribed.extend(names.iter().cloned()),
             SubscriptionChange::Unsubscribe if names.is_empty() => {
                 let all: Vec<_> = std::mem::take(subscribed).into_iter().collect();
@@ -60,15 +60,15 @@ pub(crate) fn into_msg(event: Event) -> Result<Msg, Error> {
         }
         Event::Disconnected { node } => {
             let text = format!(
-                "node {node}: its pub/sub connection was lost; what is published there is missed until its \
-                 subscriptions have been made again"
+                "node {node}: its pub/sub connection was lost; messages published there are missed until its \
+                 subscriptions are restored"
             );
             (node, text)
         }
         Event::Missed { node } => {
             let text = format!(
-                "node {node}: its subscriptions have been made again; what was published there since its pub/sub \
-                 connection was lost has been missed"
+                "node {node}: its subscriptions are restored; messages published there since its pub/sub \
+                 connection was lost were missed"
             );
             (node, text)
         }

@@ -96,12 +96,12 @@ pub enum Event {
     /// The connection to a node broke.
     ///
     /// Messages published on this node from now on are missed, until [`Missed`](Self::Missed) shows that its
-    /// subscriptions have been made again. Sent at once, and once for every connection that breaks.
+    /// subscriptions are restored. Sent at once, and once for every connection that breaks.
     Disconnected {
         /// The node's name.
         node: String,
     },
-    /// The subscriptions on a node have been made again after its connection broke.
+    /// The subscriptions on a node are restored after its connection broke.
     ///
     /// Messages published on this node in between have been missed; those published from now on are received.
     /// A program that reads the current data after this event has no gap.
@@ -581,8 +581,8 @@ fn text(value: Option<Value>) -> Vec<u8> {
     }
 }
 
-/// Error for a change without a channel or pattern. A server refuses SUBSCRIBE without names, so the error is made of
-/// its words; UNSUBSCRIBE without names would end all subscriptions.
+/// Error for a change without a channel or pattern, in the words with which a server refuses SUBSCRIBE without names.
+/// UNSUBSCRIBE without names would end all subscriptions.
 pub(crate) fn nothing_to_do(change: SubscriptionChange, kind: SubscriptionKind) -> Error {
     const TEXT: &str = "the request names no channel and no pattern; name at least one";
     let command = match (change, kind) {

@@ -19,8 +19,8 @@ const NODE_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256
 /// proxies and clients that are built afterwards, and of everything else that uses the crate `metrics`.
 ///
 /// Installs the process' recorder, so it works once, and runs on a thread of its own, or on the current tokio
-/// runtime if there is one. Everybody who can reach the address can read the metrics; they contain names of
-/// nodes, but no keys, values or passwords.
+/// runtime if there is one. Anyone who can reach the address can read the metrics; they contain names of nodes,
+/// but no keys, values or passwords.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! [`LoopbackProxy`]: a proxy for this program alone, for crates that take nothing but the URL of one server.
+//! [`LoopbackProxy`]: a proxy inside the program, for crates that require the URL of one server.
 
 use std::fmt;
 use std::io;
@@ -14,11 +14,11 @@ use crate::config::Builder;
 use crate::error::Error;
 use crate::proxy::Proxy;
 
-/// A proxy on 127.0.0.1, on a thread of its own, for crates that insist on a `redis::Client` or on a URL. It
-/// serves until it is dropped.
+/// A proxy on 127.0.0.1, on a thread of its own, for crates that require a `redis::Client` or a URL. It serves until
+/// it is dropped.
 ///
-/// Other users of the machine can connect to the port, so its clients must send a password, which is part of
-/// [`url`](Self::url) and made anew for each proxy. Neither is in the debug output.
+/// Other users of the machine can connect to the port, so clients must send a password, a random one for each proxy,
+/// which [`url`](Self::url) contains. `Debug` prints neither.
 ///
 /// The proxy needs no runtime of the caller, so it also serves programs that block. Dropping it closes the
 /// port and then each connection, as soon as its running requests are answered; this happens in the
@@ -48,8 +48,9 @@ pub struct LoopbackProxy {
 }
 
 impl Builder {
-    /// Builds a proxy and serves it on a free port of 127.0.0.1 until it is dropped: in one line, each crate
-    /// that opens a `redis::Client` works with many nodes. `docs/ecosystem.md` lists crates that were tried.
+    /// Builds a proxy and serves it on a free port of 127.0.0.1 until it is dropped, for crates that open a
+    /// `redis::Client` of their own. [`guide::ecosystem`](crate::guide::ecosystem) lists crates that are tested with
+    /// it.
     ///
     /// # Errors
     ///
@@ -96,13 +97,13 @@ impl LoopbackProxy {
         })
     }
 
-    /// The URL to connect to, with its password: `redis://:PASSWORD@127.0.0.1:PORT/`. Whoever has it can use
-    /// the nodes while the proxy runs.
+    /// The URL to connect to, with its password: `redis://:PASSWORD@127.0.0.1:PORT/`. Anyone who has it can use the
+    /// nodes while the proxy runs; do not log it.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The proxy that serves, for its numbers and its settings.
+    /// The proxy itself, for its counters and settings.
     pub fn proxy(&self) -> &Proxy {
         &self.proxy
     }

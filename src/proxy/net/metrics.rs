@@ -39,7 +39,7 @@ impl ProxyMetrics {
         }
     }
 
-    /// A client has gone. All clients together hold `memory` bytes.
+    /// A client has disconnected. All clients together hold `memory` bytes.
     pub(super) fn left(&self, memory: usize) {
         #[cfg(feature = "metrics")]
         {

@@ -2,8 +2,8 @@
 //! all clients share?
 //!
 //! * [`Proxy`]: the handle. Serves any number of client connections over one set of nodes. `build`:
-//!   [`Builder::build_proxy`](crate::Builder::build_proxy). `run`: accepts connections until it is told to shut
-//!   down. `loopback`: a proxy for the own program, on a thread of its own.
+//!   [`Builder::build_proxy`](crate::Builder::build_proxy). `run`: accepts connections until shutdown.
+//!   `loopback`: a proxy inside the program, on a thread of its own.
 //! * `connection`: [`ClientConnection`], which serves one client from its first byte to its last, round by
 //!   round.
 //! * `actions`: its second half: carries out the steps of an `ActionTask` (WATCH, EXEC, BLPOP, SUBSCRIBE,
@@ -53,19 +53,19 @@
 //! | limit | default | set by | beyond it |
 //! |---|---|---|---|
 //! | clients | 10,000 | [`Proxy::with_max_clients`] | an error, and the connection is closed |
-//! | memory of all clients | 4 GB | [`Proxy::with_memory_limit`] | the largest holders are disconnected |
-//! | requests waiting of a client | 1 GB | [`Proxy::with_query_limit`] | disconnected |
-//! | the same before AUTH | 1 MB, 10 arguments of 16 KB | fixed | disconnected |
+//! | memory of all clients | 4 GiB | [`Proxy::with_memory_limit`] | the largest holders are disconnected |
+//! | queued requests of a client | 1 GiB | [`Proxy::with_query_limit`] | disconnected |
+//! | the same before AUTH | 1 MiB, 10 arguments of 16 KiB | fixed | disconnected |
 //! | output, not subscribed | none | [`Proxy::with_output_limit`] | disconnected |
-//! | output, subscribed | 32 MB, or 8 MB for 60 s | [`Proxy::with_pub_sub_output_limit`] | disconnected |
+//! | output, subscribed | 32 MiB, or 8 MiB for 60 s | [`Proxy::with_pub_sub_output_limit`] | disconnected |
 //! | idle time | none | [`Proxy::with_idle_timeout`] | disconnected |
 //! | TCP keepalive | 300 s | [`Proxy::with_tcp_keepalive`] | the kernel closes the connection |
 //! | time for requests at shutdown | 10 s | [`Proxy::with_shutdown_timeout`] | disconnected |
 //! | connections accepted for a thread | 1024 | fixed | no more are accepted until it takes one |
-//! | transaction | 512 MB | fixed | the command is refused, EXEC aborts |
-//! | argument; inline request | 512 MB; 64 KB | fixed | protocol error, disconnected |
-//! | round | 4096 commands, 16,384 arguments, 4 MB | fixed | the rest is the next round |
-//! | request or reply kept in memory | 4 MB, if it can be streamed | fixed | forwarded in pieces |
+//! | transaction | 512 MiB | fixed | the command is refused, EXEC aborts |
+//! | argument; inline request | 512 MiB; 64 KiB | fixed | protocol error, disconnected |
+//! | round | 4096 commands, 16,384 arguments, 4 MiB | fixed | the rest is the next round |
+//! | request or reply kept in memory | 4 MiB, if it can be streamed | fixed | forwarded in pieces |
 //!
 //! The content of replies is decided in `proxy` and `plan`; here bytes are moved and waited for.
 
@@ -215,8 +215,8 @@ impl Proxy {
     }
 
     /// Sets how many bytes of requests of one client may wait. A client that sends more without reading
-    /// replies, or a larger request that cannot be forwarded as it arrives, is disconnected. Less than 1 MB
-    /// counts as 1 MB, as on a server. Applies to clients that connect from now on. Defaults to
+    /// replies, or a larger request that cannot be forwarded as it arrives, is disconnected. Less than 1 MiB
+    /// counts as 1 MiB, as on a server. Applies to clients that connect from now on. Defaults to
     /// [`REQUEST_BYTES_MAX`](super::REQUEST_BYTES_MAX).
     #[must_use]
     pub fn with_query_limit(self, bytes: usize) -> Self {

@@ -37,7 +37,7 @@ use crate::proxy::{
 };
 use crate::resp::{Protocol, write_error, write_int, write_status};
 
-/// Default of [`Proxy::with_memory_limit`](super::Proxy::with_memory_limit), in bytes: 4 GB, or 1 GB where
+/// Default of [`Proxy::with_memory_limit`](super::Proxy::with_memory_limit), in bytes: 4 GiB, or 1 GiB where
 /// addresses have 32 bits.
 pub const DEFAULT_MEMORY_LIMIT: usize = match (1_usize << 30).checked_mul(4) {
     Some(bytes) => bytes,

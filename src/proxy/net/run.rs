@@ -23,14 +23,14 @@ pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of threads of [`Proxy::run_on_threads`]: each has its own connections to all nodes.
 pub const THREADS_MAX: usize = 1024;
 
-/// Pause after an error of the listener, such as too many open files, which only other programs or clients
-/// that leave can end.
+/// Pause after an error of the listener, such as too many open files, which lasts until other programs close files
+/// or clients disconnect.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Number of accepted connections that one thread has not taken yet, beyond which no more are accepted.
 const HANDOVER_MAX: usize = 1024;
 
-/// What `run` and `run_on_threads` do when it matters: at an error of the listener, and at the end.
+/// The settings of `run` and `run_on_threads`.
 #[derive(Clone)]
 pub(super) struct RunSettings {
     shutdown_timeout: Duration,
@@ -55,8 +55,8 @@ impl fmt::Debug for RunSettings {
 }
 
 impl Proxy {
-    /// Sets how long [`run`](Self::run) waits at the end for requests that are under way; clients that are
-    /// still connected then are disconnected. Defaults to [`DEFAULT_SHUTDOWN_TIMEOUT`].
+    /// Sets how long [`run`](Self::run) waits at shutdown for running requests; clients that are still connected
+    /// then are disconnected. Defaults to [`DEFAULT_SHUTDOWN_TIMEOUT`].
     #[must_use]
     pub fn with_shutdown_timeout(self, timeout: Duration) -> Self {
         self.registry
@@ -65,7 +65,7 @@ impl Proxy {
     }
 
     /// Calls `handler` with each error of the listener after which [`run`](Self::run) goes on, such as too
-    /// many open files, for a program that writes a log. Defaults to doing nothing.
+    /// many open files, so that the program can log it. Defaults to doing nothing.
     #[must_use]
     pub fn with_accept_error_handler(
         self,
@@ -77,12 +77,12 @@ impl Proxy {
     }
 
     /// Accepts connections and serves them until `shutdown` resolves. Then no more are accepted, the proxy is
-    /// [stopped](Self::stop), requests under way are answered, for which they have
+    /// [stopped](Self::stop), running requests are finished within
     /// [`with_shutdown_timeout`](Self::with_shutdown_timeout), and all clients are disconnected.
     ///
-    /// An error of the listener is not the end: it is reported to
-    /// [`with_accept_error_handler`](Self::with_accept_error_handler), and after 50 ms the next connection is
-    /// accepted. When the future is dropped, the listener and all connections that it serves are closed at
+    /// An error of the listener does not end it: the handler of
+    /// [`with_accept_error_handler`](Self::with_accept_error_handler) is called, and after 50 ms the next connection
+    /// is accepted. When the future is dropped, the listener and all connections that it serves are closed at
     /// once.
     ///
     /// ```no_run
@@ -103,7 +103,7 @@ impl Proxy {
     ///
     /// # Errors
     ///
-    /// When the socket does not listen (any more). Its clients are served to their end as at a shutdown.
+    /// If the socket does not listen, or no longer does. Its clients are then served as at a shutdown.
     pub async fn run(
         &self,
         listener: TcpListener,
@@ -124,9 +124,9 @@ impl Proxy {
         outcome
     }
 
-    /// Does as [`run`](Self::run), with the connections in turn on threads of their own. Each thread has a
-    /// runtime and connections to the nodes of its own, which avoids wake-ups across threads; requests of
-    /// different threads are not written together. From 1 to [`THREADS_MAX`] threads; a number outside of
+    /// Like [`run`](Self::run), but distributes the connections in turn over threads. Each thread has its own
+    /// runtime and its own connections to the nodes, which avoids wake-ups across threads; requests of different
+    /// threads are not written together. From 1 to [`THREADS_MAX`] threads; a number outside of
     /// that counts as the nearest. The caller's runtime only accepts.
     ///
     /// # Errors
@@ -181,7 +181,7 @@ impl Proxy {
                 Either::Right((Err(error), _)) => error,
             };
             match error.kind() {
-                // The client has left before it was accepted.
+                // The client has disconnected before it was accepted.
                 io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => continue,
                 // The socket does not listen.
                 io::ErrorKind::InvalidInput => return Err(error),
@@ -217,7 +217,7 @@ fn serve_in(proxy: &Proxy, stream: TcpStream, clients: &mut JoinSet<()>) {
 
 /// A thread that serves connections.
 struct Worker {
-    /// Through which it receives them.
+    /// Sends connections to the thread.
     streams: mpsc::Sender<std::net::TcpStream>,
     end: WorkerEnd,
 }
@@ -251,7 +251,7 @@ impl Worker {
         })
     }
 
-    /// Lets the thread end when its clients have.
+    /// Drops the channel, so that the thread ends when its clients have.
     fn close(self) -> WorkerEnd {
         self.end
     }

@@ -34,7 +34,7 @@ pub(super) struct StreamingConnection {
     /// Maximum time for which the node may take or send nothing. Not a deadline for the whole: a large value
     /// may take minutes.
     timeout: Option<Duration>,
-    /// Told how many bytes are sent and received.
+    /// Counts the bytes sent and received.
     observer: Arc<NodeObserver>,
 }
 

@@ -26,7 +26,7 @@ share is from 0 to 1; load is the keys of a node against its share by weight; fr
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Balance {
-    /// Counts the keys that have another owner in the fleet of this file, and whose they become
+    /// Counts the keys that have another owner in the fleet of this file, by old and new owner
     ///
     /// FILE is a topology's text; or it has one node per line, written as for --node (empty lines and lines that begin
     /// with # are skipped), under the same placement. Two nodes are the same if they have one name, or else one

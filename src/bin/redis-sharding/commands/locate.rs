@@ -32,8 +32,8 @@ for a node that is named after its address";
 ///
 /// Keys are arguments; or they are read from standard input, one a line, all bytes up to the line feed: an empty line
 /// is the empty key. For each key a line is written: the key, a tab, the name of its node. A node without a name is
-/// called what its address was given as. A key without an owner has no name after its tab, and the exit code is 1. No
-/// server is contacted.
+/// shown by its address, as given. A key without an owner has no name after its tab, and the exit code is 1. No server
+/// is contacted.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Locate {

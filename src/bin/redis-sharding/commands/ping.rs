@@ -1,4 +1,4 @@
-//! `ping`: is every node there, and how is it?
+//! `ping`: is every node up, and what is its state?
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -26,13 +26,13 @@ max_memory_bytes is 0 without a limit; what is not known is null. error is null,
 /// The longest timeout, in seconds.
 const TIMEOUT_MAX: f64 = 3600.0;
 
-/// Time that the client's own timeouts leave to the deadline of the report, whose message is the clearer one.
+/// Time by which the client's own timeouts exceed that of the report, whose message is clearer.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// Asks every node how it is
+/// Prints the state of every node
 ///
-/// All nodes are asked at once. A node that cannot be reached is a row like the others. Exit code 1 if there is one, or
-/// a node answered with an error.
+/// All nodes are asked at once. A node that cannot be reached has a row like the others. Exit code 1 if a node cannot be
+/// reached or replied with an error.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Ping {
@@ -102,7 +102,7 @@ struct Report {
     nodes: Vec<Row>,
 }
 
-/// What is known about a node.
+/// The state of a node, as far as it replied.
 #[derive(Default, Serialize)]
 struct Row {
     node: String,
@@ -127,7 +127,7 @@ impl Row {
         }
     }
 
-    /// Fills in what the node answers; what it had answered before an error or the deadline stays.
+    /// Fills in what the node replies; what it has replied before an error or the deadline is kept.
     async fn ask(&mut self, node: &mut Node) -> RedisResult<()> {
         let ping = cmd("PING");
         // The first one connects, so the second one is measured.

@@ -27,7 +27,7 @@ Examples:
 
 The address is printed once the proxy listens. SIGTERM and Ctrl-C stop it: requests under way are answered first.";
 
-/// Serves the nodes as one server, for every program that speaks the Redis protocol
+/// Serves the nodes as one server, for every program that uses the Redis protocol
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Proxy {
@@ -36,7 +36,7 @@ pub struct Proxy {
     listen: String,
     /// Serves metrics as Prometheus text over HTTP at this address, such as 127.0.0.1:9121
     ///
-    /// Everybody who can reach the address can read them. They contain names of nodes, but no keys, values or passwords.
+    /// Anyone who can reach the address can read them. They contain names of nodes, but no keys, values or passwords.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
     // Last: its heading in the help would be that of what follows.
@@ -49,10 +49,10 @@ pub struct Proxy {
 #[derive(Args)]
 #[command(next_help_heading = "Clients")]
 struct ClientArgs {
-    /// Clients must send the password in this file (AUTH)
+    /// File with the password that clients must send (AUTH)
     ///
-    /// Without it, it is taken from the environment variable REDIS_SHARDING_PASSWORD; without both, every client that
-    /// can connect is let in. It has nothing to do with the passwords of the nodes.
+    /// Without this option the password is taken from the environment variable REDIS_SHARDING_PASSWORD; without both, every
+    /// client that can connect is let in. It has nothing to do with the passwords of the nodes.
     #[arg(long, value_name = "FILE")]
     password_file: Option<String>,
     /// Number of threads, at most 1024 [default: half of the cores]
@@ -138,7 +138,7 @@ async fn listen(address: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(failure)
 }
 
-/// Prints the address. A proxy that cannot say where it listens is of no use.
+/// Prints the address. A proxy that cannot print where it listens is of no use.
 fn announce(listener: &TcpListener) -> Result<(), Failure> {
     let address = listener.local_addr()?;
     let failure = |error| Failure::Failed(format!("the address cannot be printed: {error}"));
