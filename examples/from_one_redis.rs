@@ -53,7 +53,7 @@ fn trial() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let urls = fleet.urls();
-    let mut old = Client::open(&*urls[0])?.get_connection()?;
+    let mut old = connect(&urls[0])?;
     let mut fill = pipe();
     for user in 0..1_000 {
         fill.set_ex(format!("user:{user}"), user, 3_600).ignore();
@@ -65,7 +65,7 @@ fn trial() -> Result<(), Box<dyn Error>> {
 }
 
 fn copy_all(old: &str, nodes: &[String]) -> Result<(), Box<dyn Error>> {
-    let mut old = Client::open(old)?.get_connection()?;
+    let mut old = connect(old)?;
     let mut client = ShardedClient::open(nodes.iter().map(String::as_str))?;
     let (mut cursor, mut copied) = (0_u64, 0);
     loop {
@@ -86,6 +86,13 @@ fn copy_all(old: &str, nodes: &[String]) -> Result<(), Box<dyn Error>> {
         println!("  {} has {keys} keys", node.name());
     }
     Ok(())
+}
+
+/// Connects to the old server. redis-rs' error does not name it.
+fn connect(url: &str) -> Result<Connection, String> {
+    let client = Client::open(url).map_err(|error| error.to_string())?;
+    let connection = client.get_connection();
+    connection.map_err(|error| format!("{}: {error}", client.get_connection_info().addr()))
 }
 
 /// Copies some keys with their expiry, and returns how many of them were still there.

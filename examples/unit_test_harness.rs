@@ -112,7 +112,7 @@ fn a_server_that_refuses_is_an_error() -> Result<(), Box<dyn Error>> {
     let full = "OOM command not allowed when used memory > 'maxmemory'.";
     owner(&nodes, &views, "home")?.fail_next(Fault::Error(full.into()));
     let error = views.count("home").expect_err("the server's own error");
-    assert!(error.to_string().starts_with("OOM"), "{error}");
+    assert!(error.to_string().contains("OOM"), "{error}");
     Ok(())
 }
 

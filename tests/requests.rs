@@ -232,7 +232,7 @@ fn with_timeout_ends_every_kind_of_request_to_a_hung_node_in_time() {
             (
                 "a pipeline",
                 &|| hasty.pipeline(pipe().get(up).get(hung)),
-                ErrorKind::Timeout,
+                ErrorKind::Partial,
             ),
             (
                 "a node",

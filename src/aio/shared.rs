@@ -77,6 +77,11 @@ impl Shared {
             }
         };
         let routed = self.router.route(&args, &|| self.snapshot());
+        if routed.is_err()
+            && let Some(command) = self.router.name_command(&args)
+        {
+            return command.map(|command| self.identity.answer(command));
+        }
         let span = RequestSpan::command(&self.router, self.db, &args, routed.as_ref());
         if let Ok(routed) = &routed
             && let Some(node) = routed.direct()
@@ -86,12 +91,7 @@ impl Shared {
                 .executor
                 .call(node, write, routed.access, routed.blocking);
             let called = span.instrument(called).await;
-            return span.end_command(routed.reply(&self.router, node, &args, called));
-        }
-        if routed.is_err()
-            && let Some(command) = self.router.name_command(&args)
-        {
-            return command.map(|command| self.identity.answer(command));
+            return span.end(routed.reply(&self.router, node, &args, called));
         }
         // Boxed, so that the future of every GET is not as large as that of a fan-out.
         let operation = async {
@@ -103,27 +103,28 @@ impl Shared {
                 CommandOperation::new(&self.router, self, request, routed, (), entropy);
             self.run(operation).await
         };
-        span.end_command(Box::pin(span.instrument(operation)).await)
+        span.end(Box::pin(span.instrument(operation)).await)
     }
 
     /// Runs one command on `node`, whatever its keys.
     pub(crate) async fn request_at(&self, node: NodeIndex, cmd: &Cmd) -> Result<Value, Error> {
         let packed = &cmd.get_packed_command();
         let args = &parse_one(packed)?;
-        let routed = self.router.route_at(node, args)?;
-        let span = RequestSpan::command(&self.router, self.db, args, Ok(&routed));
+        let routed = self.router.route_at(node, args);
+        let span = RequestSpan::command(&self.router, self.db, args, routed.as_ref());
+        let routed = span.end(routed)?;
         if routed.direct().is_some() {
             let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
             let called = self
                 .executor
                 .call(node, write, routed.access, routed.blocking);
             let called = span.instrument(called).await;
-            return span.end_command(routed.reply(&self.router, node, args, called));
+            return span.end(routed.reply(&self.router, node, args, called));
         }
         let request = Request { packed, args };
         let operation: CommandOperation<'_, Vec<Value>> =
             CommandOperation::at_node(&self.router, self, request, routed, ());
-        span.end_command(Box::pin(span.instrument(self.run(operation))).await)
+        span.end(Box::pin(span.instrument(self.run(operation))).await)
     }
 
     /// Runs a pipeline. Returns `count` replies after the first `offset`, as `redis::Pipeline` asks for: with
@@ -137,9 +138,10 @@ impl Shared {
         let packed = &pipeline.get_packed_pipeline();
         let selection = Selection::of(packed, offset, count)?;
         let kind = selection.kind;
-        let operation =
-            PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
         let span = RequestSpan::pipeline(&self.router, self.db, &selection, None);
+        let operation =
+            PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random());
+        let operation = span.end(operation)?;
         let replies = span.instrument(self.run(operation)).await;
         let replies = replies
             .map_err(|error| self.router.with_transaction(error, packed))
@@ -155,9 +157,10 @@ impl Shared {
         let packed = &pipeline.get_packed_pipeline();
         let selection = Selection::of_pipeline(pipeline);
         let kind = selection.kind;
-        let operation =
-            PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
         let span = RequestSpan::pipeline(&self.router, self.db, &selection, None);
+        let operation =
+            PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random());
+        let operation = span.end(operation)?;
         let replies = span.instrument(self.run(operation)).await;
         let replies = replies.map_err(|error| self.router.with_transaction(error, packed));
         Ok(span.end(replies)?.each(&self.router, packed))
@@ -174,8 +177,9 @@ impl Shared {
         let packed = &pipeline.get_packed_pipeline();
         let selection = Selection::of(packed, offset, count)?;
         let kind = selection.kind;
-        let operation = PipelineOperation::at_node(&self.router, self, node, packed, kind)?;
         let span = RequestSpan::pipeline(&self.router, self.db, &selection, Some(node));
+        let operation = PipelineOperation::at_node(&self.router, self, node, packed, kind);
+        let operation = span.end(operation)?;
         let replies = span.instrument(self.run(operation)).await;
         let replies = replies
             .map_err(|error| self.router.with_transaction(error, packed))

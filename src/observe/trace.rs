@@ -13,7 +13,6 @@
 //!
 //! Without the feature `tracing` all of this is empty.
 
-use redis::Value;
 
 use crate::error::Error;
 use crate::plan::{RoutedCommand, Router, Selection};
@@ -168,22 +167,16 @@ mod enabled {
             if let Err(error) = &result
                 && !self.span.is_disabled()
             {
-                match error.kind() {
-                    ErrorKind::Redis => self.record("error.type", "REDIS"),
-                    kind => self.record("error.type", kind.code()),
+                match (error.server_reply(), error.kind()) {
+                    (Some(reply), _) => {
+                        self.record("db.response.status_code", reply.code());
+                        self.record("error.type", reply.code());
+                    }
+                    (None, ErrorKind::Redis) => self.record("error.type", "REDIS"),
+                    (None, kind) => self.record("error.type", kind.code()),
                 }
             }
             result
-        }
-
-        /// Records the error of the result of a command, if it is one: its reply may be an error.
-        #[inline]
-        pub(crate) fn end_command(&self, result: Result<Value, Error>) -> Result<Value, Error> {
-            if let Ok(Value::ServerError(error)) = &result {
-                self.record("db.response.status_code", error.code());
-                self.record("error.type", error.code());
-            }
-            self.end(result)
         }
 
         fn record(&self, field: &str, value: &str) {
@@ -276,10 +269,6 @@ mod disabled {
         }
 
         pub(crate) fn end<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
-            result
-        }
-
-        pub(crate) fn end_command(&self, result: Result<Value, Error>) -> Result<Value, Error> {
             result
         }
     }

@@ -199,7 +199,7 @@ fn double(number: f64) -> String {
     }
 }
 
-#[cfg(all(test, feature = "proxy"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

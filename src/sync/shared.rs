@@ -71,22 +71,22 @@ impl Shared {
     pub(crate) fn request(&self, packed: &[u8]) -> Result<Value, Error> {
         let args = parse_one(packed)?;
         let routed = self.router.route(&args, &|| self.snapshot());
-        let span = RequestSpan::command(&self.router, self.db, &args, routed.as_ref());
-        let _entered = span.enter();
-        if let Ok(routed) = &routed
-            && let Some(node) = routed.direct()
-        {
-            return span.end_command(self.call(node, packed, &args, routed));
-        }
         if routed.is_err()
             && let Some(command) = self.router.name_command(&args)
         {
             return command.map(|command| self.identity.answer(command));
         }
+        let span = RequestSpan::command(&self.router, self.db, &args, routed.as_ref());
+        let _entered = span.enter();
+        if let Ok(routed) = &routed
+            && let Some(node) = routed.direct()
+        {
+            return span.end(self.call(node, packed, &args, routed));
+        }
         let args = &args;
         let request = Request { packed, args };
         let entropy = rand::random();
-        span.end_command(self.run(CommandOperation::new(
+        span.end(self.run(CommandOperation::new(
             &self.router,
             self,
             request,
@@ -99,15 +99,16 @@ impl Shared {
     /// Runs one packed command on `node`, whatever its keys.
     pub(crate) fn request_at(&self, node: NodeIndex, packed: &[u8]) -> Result<Value, Error> {
         let args = parse_one(packed)?;
-        let routed = self.router.route_at(node, &args)?;
-        let span = RequestSpan::command(&self.router, self.db, &args, Ok(&routed));
+        let routed = self.router.route_at(node, &args);
+        let span = RequestSpan::command(&self.router, self.db, &args, routed.as_ref());
         let _entered = span.enter();
+        let routed = span.end(routed)?;
         if routed.direct().is_some() {
-            return span.end_command(self.call(node, packed, &args, &routed));
+            return span.end(self.call(node, packed, &args, &routed));
         }
         let args = &args;
         let request = Request { packed, args };
-        span.end_command(self.run(CommandOperation::at_node(
+        span.end(self.run(CommandOperation::at_node(
             &self.router,
             self,
             request,
@@ -140,10 +141,11 @@ impl Shared {
     ) -> RedisResult<Vec<Value>> {
         let selection = Selection::of(packed, offset, count)?;
         let kind = selection.kind;
-        let operation =
-            PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
         let span = RequestSpan::pipeline(&self.router, self.db, &selection, None);
         let _entered = span.enter();
+        let operation =
+            PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random());
+        let operation = span.end(operation)?;
         let replies = self.run(operation);
         let replies = replies
             .map_err(|error| self.router.with_transaction(error, packed))
@@ -159,10 +161,11 @@ impl Shared {
         let packed = &pipeline.get_packed_pipeline();
         let selection = Selection::of_pipeline(pipeline);
         let kind = selection.kind;
-        let operation =
-            PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random())?;
         let span = RequestSpan::pipeline(&self.router, self.db, &selection, None);
         let _entered = span.enter();
+        let operation =
+            PipelineOperation::by_keys(&self.router, self, packed, kind, rand::random());
+        let operation = span.end(operation)?;
         let replies = self.run(operation);
         let replies = replies.map_err(|error| self.router.with_transaction(error, packed));
         Ok(span.end(replies)?.each(&self.router, packed))
@@ -178,9 +181,10 @@ impl Shared {
     ) -> RedisResult<Vec<Value>> {
         let selection = Selection::of(packed, offset, count)?;
         let kind = selection.kind;
-        let operation = PipelineOperation::at_node(&self.router, self, node, packed, kind)?;
         let span = RequestSpan::pipeline(&self.router, self.db, &selection, Some(node));
         let _entered = span.enter();
+        let operation = PipelineOperation::at_node(&self.router, self, node, packed, kind);
+        let operation = span.end(operation)?;
         let replies = self.run(operation);
         let replies = replies
             .map_err(|error| self.router.with_transaction(error, packed))
