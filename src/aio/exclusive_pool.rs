@@ -176,13 +176,13 @@ impl ExclusivePool {
         let connector = &self.connector;
         let attempt = connector.backoff.try_begin(connector.timeout)?;
         let connect = connector.connect(PoolKind::Exclusive, || ());
+        let allotted = deadline.within(connector.timeout);
         let made = match deadline.end() {
             None => connect.await,
             Some(end) => match tokio::time::timeout_at(end.into(), connect).await {
                 Ok(made) => made,
-                // The request had less than half of the usual time left when it tried, so its failure is not
-                // evidence against the node; the attempt is dropped without an outcome.
-                Err(_) if deadline.start.elapsed() < connector.timeout / 2 => {
+                // The attempt is dropped without an outcome.
+                Err(_) if allotted.is_short(&deadline, connector.timeout) => {
                     return Err(Cause::no_connection_in_time(&connector.address));
                 }
                 Err(_) => Err(ConnectError::timed_out(&connector.address)),

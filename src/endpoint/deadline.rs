@@ -52,11 +52,6 @@ impl Deadline {
             .map(|limit| limit.saturating_sub(self.start.elapsed()))
     }
 
-    /// The whole duration, as given to [`start`](Self::start).
-    pub(crate) fn limit(&self) -> Option<Duration> {
-        self.limit
-    }
-
     /// The instant of the end. `None` if there is none, or if it is beyond the range of the clock.
     pub(crate) fn end(&self) -> Option<Instant> {
         // A limit of years may exceed the clock; such a request does not end.
@@ -69,8 +64,15 @@ impl Deadline {
     }
 
     /// The shorter of `limit` and the whole duration that requests usually have.
-    pub(crate) fn usual_within(&self, limit: Duration) -> Duration {
+    fn usual_within(&self, limit: Duration) -> Duration {
         self.usual.map_or(limit, |all| all.min(limit))
+    }
+
+    /// True if this part of the time of `request`, for something that may take up to `limit`, is less than half
+    /// of what there usually is: that nothing came within it is no evidence against the node.
+    pub(crate) fn is_short(&self, request: &Self, limit: Duration) -> bool {
+        let usual = request.usual_within(limit);
+        self.limit.is_some_and(|own| own < usual / 2)
     }
 
     /// The instant from which on a node that has sent nothing since the start counts as silent: the end of the

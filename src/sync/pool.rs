@@ -370,7 +370,7 @@ impl Pool {
             Err(reason) => reason,
         };
         // The attempt is dropped without an outcome.
-        if allotted.is_over() && self.is_short(&allotted, deadline) {
+        if allotted.is_over() && allotted.is_short(deadline, self.settings.connect_timeout) {
             drop(attempt);
         } else {
             attempt.failed(reason.clone());
@@ -404,16 +404,9 @@ impl Pool {
         let allotted = self.half(deadline);
         match connection.call(PING, &allotted) {
             Ok(_) => Liveness::Good,
-            Err(_) if allotted.is_over() && self.is_short(&allotted, deadline) => Liveness::Late,
+            Err(_) if allotted.is_over() && allotted.is_short(deadline, self.settings.connect_timeout) => Liveness::Late,
             Err(_) => Liveness::Gone,
         }
-    }
-
-    /// True if `allotted`, a part of a request's time, is less than half of what there usually is: that nothing
-    /// came within it is no evidence against the node.
-    fn is_short(&self, allotted: &Deadline, deadline: &Deadline) -> bool {
-        let usual = deadline.usual_within(self.settings.connect_timeout);
-        allotted.limit() < Some(usual / 2)
     }
 }
 
