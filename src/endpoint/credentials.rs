@@ -68,6 +68,8 @@ pub type CredentialsError = Box<dyn Error + Send + Sync>;
 /// transaction is over, and a [`Dedicated`](crate::Dedicated) one whose state its user has changed, such as
 /// with SELECT or AUTH.
 ///
+/// A panic of either method is caught after the panic hook has printed it: there are no credentials then.
+///
 /// redis-rs' `StreamingCredentialsProvider` is followed by a task that gives each item of its stream to
 /// [`RotatingCredentials::rotate`].
 pub trait CredentialsProvider: Send + Sync {
