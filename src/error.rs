@@ -99,6 +99,8 @@ struct Repr {
     retry: Option<Retry>,
     /// The failure of a connection as the system names it, on which redis-rs' predicates are based.
     io: Option<io::ErrorKind>,
+    /// True if the node was not asked for want of time, so that the error says nothing about it.
+    is_untried: bool,
 }
 
 /// The decision whether a call may be made again.
@@ -369,6 +371,7 @@ impl Error {
             parts: Arc::default(),
             retry: None,
             io: None,
+            is_untried: false,
         }))
     }
 
@@ -455,6 +458,17 @@ impl Error {
     pub(crate) fn with_io(mut self, kind: Option<io::ErrorKind>) -> Self {
         self.0.io = kind.or(self.0.io);
         self
+    }
+
+    /// Records that the node was not asked, as no time was left.
+    pub(crate) fn untried(mut self) -> Self {
+        self.0.is_untried = true;
+        self
+    }
+
+    /// True if the node was not asked, as no time was left.
+    pub(crate) fn is_untried(&self) -> bool {
+        self.0.is_untried
     }
 
     /// Sets whether the call may be repeated, if the kind does not tell.

@@ -351,7 +351,7 @@ impl ReconnectingConnection {
         }
         // A request in a hurry is no evidence against the connection, which others use.
         if deadline.is_over() {
-            return Err(Cause::no_time_left());
+            return Err(Cause::no_connection_in_time(&self.connector.address));
         }
         {
             // Refused, or broken: a new connection shows which, and its error is the one that the node's

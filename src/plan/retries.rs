@@ -145,7 +145,7 @@ impl Retries {
             Some(Cause::Dropped(_)) => (true, true),
             Some(Cause::Connect(error)) => (error.may_pass(), false),
             // Both mean that the deadline has passed, or that there is too much to do already.
-            Some(Cause::PoolTimeout(_) | Cause::Timeout(_)) => (false, false),
+            Some(Cause::PoolTimeout(_) | Cause::Timeout(_) | Cause::NoTime) => (false, false),
         };
         if !passes {
             return None;
