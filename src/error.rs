@@ -99,6 +99,8 @@ struct Repr {
     retry: Option<Retry>,
     /// The kind of the I/O error that broke the connection; redis-rs' predicates are based on it.
     io: Option<io::ErrorKind>,
+    /// True if the node was not asked for want of time, so that the error says nothing about it.
+    is_untried: bool,
 }
 
 /// The decision whether a call may be made again.
@@ -368,6 +370,7 @@ impl Error {
             parts: Arc::default(),
             retry: None,
             io: None,
+            is_untried: false,
         }))
     }
 
@@ -454,6 +457,17 @@ impl Error {
     pub(crate) fn with_io(mut self, kind: Option<io::ErrorKind>) -> Self {
         self.0.io = kind.or(self.0.io);
         self
+    }
+
+    /// Records that the node was not asked, as no time was left.
+    pub(crate) fn untried(mut self) -> Self {
+        self.0.is_untried = true;
+        self
+    }
+
+    /// True if the node was not asked, as no time was left.
+    pub(crate) fn is_untried(&self) -> bool {
+        self.0.is_untried
     }
 
     /// Sets whether the call may be repeated, if the kind does not tell.

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::{AsyncCommands, Commands, RedisError, RedisResult, cmd};
@@ -421,6 +423,88 @@ fn credentials_provider_without_credentials_fails_requests_with_its_reason() {
             assert!(text.contains("the vault has nothing for node-0"), "{text}");
         },
     );
+}
+
+/// Has the credentials of a user, or panics while it is broken.
+#[derive(Clone, Default)]
+struct Breakable(Arc<AtomicBool>);
+
+impl CredentialsProvider for Breakable {
+    fn credentials(&self, _: &str) -> Result<Credentials, CredentialsError> {
+        assert!(!self.0.load(Ordering::Relaxed), "broken");
+        Ok(Credentials::new("one", "first"))
+    }
+
+    fn version(&self) -> u64 {
+        self.0.load(Ordering::Relaxed).into()
+    }
+}
+
+#[test]
+fn credentials_provider_that_panics_has_no_credentials_and_takes_no_connection_along() {
+    let Some(servers) = Servers::start(1) else {
+        return;
+    };
+    add_users(&mut observer(&servers));
+    let provider = Breakable::default();
+    each(
+        &servers,
+        |builder| builder.pool_size(1).credentials(provider.clone()),
+        |client| {
+            client.use_pools().unwrap();
+            provider.0.store(true, Ordering::Relaxed);
+            for _ in 0..3 {
+                let error = client.run(&["GET", "k"]).unwrap_err();
+                assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{error}");
+                assert!(error.to_string().contains("panicked"), "{error}");
+            }
+            provider.0.store(false, Ordering::Relaxed);
+            let start = Instant::now();
+            while let Err(error) = client.use_pools() {
+                assert_eq!(ErrorKind::of(&error), ErrorKind::Auth, "{error}");
+                assert!(start.elapsed() < PATIENCE, "{error}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        },
+    );
+}
+
+#[tokio::test]
+async fn rotated_credentials_in_a_request_without_time_cost_the_others_no_connection() {
+    let Some(servers) = Servers::start(1) else {
+        return;
+    };
+    let mut direct = observer(&servers);
+    add_users(&mut direct);
+    let credentials = RotatingCredentials::new(Credentials::new("one", "first"));
+    let builder = support::builder(&servers).credentials(credentials.clone());
+    let client = builder.build_async().unwrap();
+    let () = client.clone().set("k", 0).await.unwrap();
+    let mut accepted = || {
+        let info: redis::InfoDict = cmd("INFO").arg("stats").query(&mut direct).unwrap();
+        info.get::<u64>("total_connections_received").unwrap()
+    };
+    let before = accepted();
+    credentials.rotate(Credentials::new("two", "second"));
+    servers.pause(0);
+    let hasty = async {
+        let mut hasty = client.with_timeout(Duration::from_millis(20));
+        hasty.get::<_, Option<String>>("k").await
+    };
+    let patient = async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        client.clone().set::<_, _, ()>("k", 1).await
+    };
+    let resume = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        servers.resume(0);
+    };
+    let (hasty, patient, ()) = tokio::join!(hasty, patient, resume);
+    assert_eq!(ErrorKind::of(&hasty.unwrap_err()), ErrorKind::Timeout);
+    patient.unwrap();
+    let value: i32 = client.clone().get("k").await.unwrap();
+    assert_eq!((value, accepted()), (1, before));
+    assert!(all_are(&fields(&mut direct, "user").0, "two"));
 }
 
 #[test]

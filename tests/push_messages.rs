@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
@@ -197,6 +199,35 @@ fn push_message_to_a_full_bounded_channel_is_lost_and_nothing_waits_for_it() {
     assert_eq!(pushes.try_iter().count(), 1);
 }
 
+/// Panics for every message, and counts them.
+fn panicking(received: &Arc<AtomicU32>) -> impl Fn(&str, PushInfo) + Send + Sync + use<> {
+    let received = Arc::clone(received);
+    move |_, push| {
+        received.fetch_add(1, Ordering::Relaxed);
+        panic!("no use for {:?}", push.kind);
+    }
+}
+
+#[test]
+fn push_sender_that_panics_costs_no_connection() {
+    let Some(servers) = Servers::start(1) else {
+        return;
+    };
+    let received = Arc::default();
+    let url = format!("{}?protocol=resp3", servers.url(0));
+    let builder = ShardedClient::builder().node("a", url);
+    let client = builder.push_sender(panicking(&received)).build().unwrap();
+    let mut connection = client.dedicated("k").unwrap();
+    track(&mut connection, "k");
+    let () = client.clone().set("k", "new").unwrap();
+    assert_eq!(connection.get::<_, String>("k").unwrap(), "new");
+    assert_eq!(received.load(Ordering::Relaxed), 1);
+    // It is told of the loss as well.
+    servers.kill(0);
+    connection.get::<_, String>("k").unwrap_err();
+    assert!(received.load(Ordering::Relaxed) > 1);
+}
+
 #[cfg(feature = "tokio-comp")]
 mod asynchronous {
     use redis::AsyncCommands;
@@ -252,6 +283,32 @@ mod asynchronous {
             .await
             .unwrap();
         assert!(pushes.try_recv().is_err(), "dropped by its user, not lost");
+    }
+
+    #[tokio::test]
+    async fn push_sender_that_panics_costs_no_connection_of_the_async_client() {
+        let Some(servers) = Servers::start(1) else {
+            return;
+        };
+        let received = Arc::default();
+        let url = format!("{}?protocol=resp3", servers.url(0));
+        let builder = ShardedClient::builder().node("a", url);
+        let builder = builder.push_sender(panicking(&received));
+        let mut client = builder.build_async().unwrap();
+        let mut connection = client.dedicated("k").await.unwrap();
+        track(&mut connection, "k").await;
+        let () = client.set("k", "new").await.unwrap();
+        let value: String = connection.get("k").await.unwrap();
+        assert_eq!(value, "new");
+        assert_eq!(received.load(Ordering::Relaxed), 1);
+        servers.kill(0);
+        let lost = connection.get::<_, String>("k").await;
+        lost.unwrap_err();
+        let start = Instant::now();
+        while received.load(Ordering::Relaxed) == 1 {
+            assert!(start.elapsed() < PATIENCE, "not told of the loss");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     #[tokio::test]

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use redis::{AsyncCommands, Cmd, Commands, Pipeline, RedisResult, Value, cmd, pipe};
 use redis_sharding::testing::{Fault, TestNode};
-use redis_sharding::{Builder, ErrorKind, HashTags, RetryPolicy, ShardedClient, aio};
+use redis_sharding::{
+    Builder, ErrorKind, HashTags, PartialReads, ReadsAs, RetryPolicy, ShardedClient, aio,
+};
 use support::Servers;
 use support::clients::{builder, builder_over};
 use support::local_proxy::LocalProxy;
@@ -337,6 +339,38 @@ fn silent_connection_is_still_replaced_after_the_usual_time_of_the_client() {
         let read = client.query(&command("GET k"));
         assert_eq!(read.unwrap(), Value::BulkString(b"v".to_vec()));
         assert!(node.accepted() > before, "{}", client.name());
+    }
+}
+
+#[test]
+fn with_timeout_of_zero_no_node_counts_as_missing() {
+    let nodes = TestNode::start_many(2).unwrap();
+    let clients = both(|| {
+        builder_over(nodes.iter().map(TestNode::url))
+            .missing_nodes(ReadsAs::Miss)
+            .partial_reads(PartialReads::Allowed)
+    });
+    let of_node = keys(&clients[0], 2);
+    for client in &clients {
+        let over = client.with_timeout(Duration::ZERO);
+        for request in [
+            format!("GET {}", of_node[0]),
+            format!("MGET {} {}", of_node[0], of_node[1]),
+            format!("TTL {}", of_node[0]),
+            "SCAN 0".to_owned(),
+            "DBSIZE".to_owned(),
+        ] {
+            let result = over.query(&command(&request));
+            assert_eq!(kind(&result), ErrorKind::Timeout, "{request}");
+        }
+        let result = over.pipeline(pipe().get(&of_node[0]));
+        assert_eq!(kind(&result), ErrorKind::Timeout);
+    }
+    // With time, a node that is down does.
+    nodes.iter().for_each(TestNode::stop);
+    for client in &clients {
+        let get = command(&format!("GET {}", of_node[0]));
+        assert_eq!(client.query(&get).unwrap(), Value::Nil);
     }
 }
 

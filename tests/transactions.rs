@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use redis::aio::transaction_async;
 use redis::{AsyncCommands, Commands, RedisResult, cmd, pipe};
-use redis_sharding::{Builder, ErrorKind, ReadsAs, ShardedClient, aio};
+use redis_sharding::{Builder, ErrorKind, HashTags, ReadsAs, ShardedClient, aio};
 use support::{Servers, builder_over};
 use tokio::runtime::Runtime;
 
@@ -514,6 +514,167 @@ fn read_of_a_missing_node_is_no_miss_while_the_handle_watches_keys() {
             assert_eq!(client.get(&there).await, missed());
         });
         servers.restart(down);
+    });
+}
+
+#[test]
+fn execute_pipeline_of_a_client_that_watches_keys_runs_no_transaction_unwatched() {
+    let Some(servers) = Servers::start(1) else {
+        return;
+    };
+    each(&servers, |builder| {
+        let mut add = pipe();
+        add.atomic().incr("here", 1);
+        let mut read = pipe();
+        read.get("here");
+        let mut watch = cmd("WATCH");
+        watch.arg("here");
+
+        let mut client = builder().build().unwrap();
+        let () = client.set("here", 0).unwrap();
+        watch.exec(&mut client).unwrap();
+        let () = client.set("here", 5).unwrap();
+        let error = client.execute_pipeline(&add).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Stateful, "{error}");
+        assert_eq!(client.execute_pipeline(&read).unwrap().len(), 1);
+        assert_eq!(add.query::<Option<()>>(&mut client).unwrap(), None);
+        client.execute_pipeline(&add).unwrap();
+        assert_eq!(client.get::<_, i32>("here").unwrap(), 6);
+
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async {
+            let mut client = builder().build_async().unwrap();
+            watch.exec_async(&mut client).await.unwrap();
+            let () = client.set("here", 5).await.unwrap();
+            let error = client.execute_pipeline(&add).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Stateful, "{error}");
+            assert_eq!(client.execute_pipeline(&read).await.unwrap().len(), 1);
+            let done = add.query_async::<Option<()>>(&mut client).await;
+            assert_eq!(done.unwrap(), None);
+            client.execute_pipeline(&add).await.unwrap();
+            assert_eq!(client.get::<_, i32>("here").await.unwrap(), 6);
+        });
+    });
+}
+
+#[test]
+fn watch_in_a_pipeline_is_refused_and_exec_after_it_is_not_run() {
+    let Some(servers) = Servers::start(1) else {
+        return;
+    };
+    each(&servers, |builder| {
+        let mut watch = pipe();
+        watch.cmd("WATCH").arg("here").get("here");
+        let mut set = pipe();
+        set.atomic().set("here", "mine");
+
+        let mut client = builder().build().unwrap();
+        for is_watching in [false, true] {
+            if is_watching {
+                cmd("WATCH").arg("{here}").exec(&mut client).unwrap();
+            }
+            let error = watch.exec(&mut client).unwrap_err();
+            assert_eq!(ErrorKind::of(&error), ErrorKind::Stateful, "{error}");
+            aborted(set.exec(&mut client));
+            set.exec(&mut client).unwrap();
+        }
+
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async {
+            let mut client = builder().build_async().unwrap();
+            for is_watching in [false, true] {
+                if is_watching {
+                    let mut first = cmd("WATCH");
+                    let first = first.arg("{here}");
+                    first.exec_async(&mut client).await.unwrap();
+                }
+                let error = watch.exec_async(&mut client).await.unwrap_err();
+                assert_eq!(ErrorKind::of(&error), ErrorKind::Stateful, "{error}");
+                aborted(set.exec_async(&mut client).await);
+                set.exec_async(&mut client).await.unwrap();
+            }
+        });
+    });
+}
+
+#[test]
+fn transaction_of_a_client_that_watches_keys_has_the_timeout_of_its_handle() {
+    let Some(servers) = Servers::start(1) else {
+        return;
+    };
+    each(&servers, |builder| {
+        let mut add = pipe();
+        add.atomic().incr("here", 1);
+        let mut watch = cmd("WATCH");
+        watch.arg("here");
+        let late = |error| assert_eq!(ErrorKind::of(&error), ErrorKind::Timeout, "{error}");
+
+        let mut client = builder().build().unwrap();
+        let () = client.set("here", 0).unwrap();
+        watch.exec(&mut client).unwrap();
+        let mut hasty = client.with_timeout(Duration::ZERO);
+        late(watch.exec(&mut hasty).unwrap_err());
+        aborted(add.exec(&mut client));
+        watch.exec(&mut client).unwrap();
+        let mut hasty = client.with_timeout(Duration::ZERO);
+        late(add.exec(&mut hasty).unwrap_err());
+        assert_eq!(client.get::<_, i32>("here").unwrap(), 0);
+
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async {
+            let mut client = builder().build_async().unwrap();
+            watch.exec_async(&mut client).await.unwrap();
+            let mut hasty = client.with_timeout(Duration::ZERO);
+            late(watch.exec_async(&mut hasty).await.unwrap_err());
+            aborted(add.exec_async(&mut client).await);
+            watch.exec_async(&mut client).await.unwrap();
+            let mut hasty = client.with_timeout(Duration::ZERO);
+            late(add.exec_async(&mut hasty).await.unwrap_err());
+            assert_eq!(client.get::<_, i32>("here").await.unwrap(), 0);
+        });
+    });
+}
+
+#[test]
+fn hash_tags_required_holds_between_watch_and_the_transaction_of_a_client() {
+    let Some(servers) = Servers::start(1) else {
+        return;
+    };
+    each(&servers, |builder| {
+        let builder = || builder().hash_tags(HashTags::Required);
+        let watch = |key: &str| cmd("WATCH").arg(key).clone();
+        let set = |key: &str| {
+            let mut set = pipe();
+            set.atomic().set(key, "mine");
+            set
+        };
+        let refused = |error: redis::RedisError| {
+            assert_eq!(ErrorKind::of(&error), ErrorKind::CrossNode, "{error}");
+            assert!(error.to_string().contains("hash tag"), "{error}");
+        };
+
+        let mut client = builder().build().unwrap();
+        watch("here").exec(&mut client).unwrap();
+        refused(set("other").exec(&mut client).unwrap_err());
+        watch("here").exec(&mut client).unwrap();
+        refused(watch("other").exec(&mut client).unwrap_err());
+        aborted(set("here").exec(&mut client));
+        watch("here").exec(&mut client).unwrap();
+        watch("{here}:2").exec(&mut client).unwrap();
+        set("{here}:3").exec(&mut client).unwrap();
+
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async {
+            let mut client = builder().build_async().unwrap();
+            watch("here").exec_async(&mut client).await.unwrap();
+            refused(set("other").exec_async(&mut client).await.unwrap_err());
+            watch("here").exec_async(&mut client).await.unwrap();
+            refused(watch("other").exec_async(&mut client).await.unwrap_err());
+            aborted(set("here").exec_async(&mut client).await);
+            watch("here").exec_async(&mut client).await.unwrap();
+            watch("{here}:2").exec_async(&mut client).await.unwrap();
+            set("{here}:3").exec_async(&mut client).await.unwrap();
+        });
     });
 }
 

@@ -180,11 +180,13 @@ impl ShardedClient {
     ///
     /// If a command is refused, for example because its keys live on several nodes: nothing is sent then. An
     /// [atomic](redis::Pipeline::atomic) pipeline fails as a whole; with [`Unknown`](crate::ErrorKind::Unknown)
-    /// if it may have been executed.
+    /// if it may have been executed. [`Stateful`](crate::ErrorKind::Stateful) for an atomic pipeline while this
+    /// handle watches keys: it would run unwatched, and `query` of the pipeline runs it watched.
     pub async fn execute_pipeline(
         &self,
         pipeline: &Pipeline,
     ) -> Result<Vec<Result<Value, Error>>, Error> {
+        self.watch.check_beside(pipeline)?;
         self.shared.pipeline_results(pipeline).await
     }
 
@@ -319,7 +321,14 @@ impl ConnectionLike for ShardedClient {
     ) -> RedisFuture<'a, Vec<Value>> {
         match self.watch.is_active() && pipeline.is_transaction() {
             true => Box::pin(self.watch.exec(&mut self.shared, pipeline, offset, count)),
-            false => Box::pin(self.shared.pipeline(pipeline, offset, count)),
+            false => Box::pin(async move {
+                let replies = self.shared.pipeline(pipeline, offset, count).await;
+                if replies.is_err() && !pipeline.is_transaction() {
+                    let packed = pipeline.get_packed_pipeline();
+                    Box::pin(self.watch.pipeline_failed(&packed)).await;
+                }
+                replies
+            }),
         }
     }
 

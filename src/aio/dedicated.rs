@@ -84,14 +84,15 @@ impl Dedicated {
     /// Presents the credentials and the name of the client if they have changed, unless the user has changed the
     /// state of the connection, which may include both.
     async fn renew_login(&mut self) -> RedisResult<()> {
-        if !self.state.may_renew_login() {
+        let deadline = self.shared.executor.deadline(BlockingTime::None);
+        // Without time the request is not sent either, and the connection stays.
+        if !self.state.may_renew_login() || deadline.is_zero() {
             return Ok(());
         }
         // Taken out for the duration: a connection that could not be renewed is closed.
         let Some(lease) = self.lease.take() else {
             return Ok(());
         };
-        let deadline = self.shared.executor.deadline(BlockingTime::None);
         let renewed = lease.renew(deadline).await;
         let renewed = renewed.map_err(Failure::not_sent);
         renewed.map_err(|failure| failure.without_answer(&self.node_name))?;

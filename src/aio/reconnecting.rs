@@ -349,6 +349,10 @@ impl ReconnectingConnection {
         if self.connector.renew(&connection, limit).await.is_ok() {
             return Ok(connection);
         }
+        // A request in a hurry is no evidence against the connection, which others use.
+        if deadline.is_over() {
+            return Err(Cause::no_connection_in_time(&self.connector.address));
+        }
         {
             // Refused, or broken: a new connection shows which, and its error is the one that the node's
             // backoff keeps. Requests that were sent over this one still get their replies.

@@ -10,7 +10,8 @@ use tokio::sync::Mutex;
 use crate::aio::{Dedicated, Shared};
 use crate::error::Error;
 use crate::plan::{
-    KeyCheck, PipelineKind, Router, ScriptStore, WatchCommand, exec_abort, parse_one, watch_ended,
+    PipelineKind, Router, ScriptStore, WatchCommand, beside_watch, contains_watch, exec_abort,
+    parse_one, watch_ended,
 };
 
 /// The attempt at an optimistic transaction of one handle. A clone of the handle that is made while the
@@ -114,6 +115,35 @@ impl Watch {
         }
     }
 
+    /// Records that a plain pipeline has failed. One with a WATCH is always refused, and EXEC must not run then.
+    pub(super) async fn pipeline_failed(&mut self, packed: &[u8]) {
+        if !contains_watch(packed) {
+            return;
+        }
+        match &self.attempt {
+            Some(attempt) => attempt.lock().await.has_failed = true,
+            None => {
+                self.attempt = Some(Arc::new(Mutex::new(Attempt {
+                    connection: None,
+                    key: Vec::new(),
+                    has_failed: true,
+                })));
+            }
+        }
+    }
+
+    /// Checks a pipeline that is not going to use the connection that watches.
+    ///
+    /// # Errors
+    ///
+    /// For a transaction of a handle whose watch is active: it would run unwatched.
+    pub(super) fn check_beside(&self, pipeline: &Pipeline) -> Result<(), Error> {
+        match self.is_active() && pipeline.is_transaction() {
+            true => Err(beside_watch()),
+            false => Ok(()),
+        }
+    }
+
     /// An atomic pipeline of a handle whose watch is active. Ends the attempt, whatever the outcome, also if
     /// the future is dropped.
     pub(super) async fn exec(
@@ -155,6 +185,8 @@ impl Watch {
             unwatch(connection).await;
             return Err(refusal.into());
         }
+        // With the timeouts of this handle, and not of the one that has opened the connection.
+        connection.shared = Arc::clone(shared);
         let values = connection
             .req_packed_commands(pipeline, offset, count)
             .await?;
@@ -171,8 +203,8 @@ impl Attempt {
         args: &[&[u8]],
         cmd: &Cmd,
     ) -> RedisResult<Value> {
-        let node = shared.router.watched_node(args)?;
-        let mut connection = Dedicated::open(Arc::clone(shared), node, KeyCheck::Owned).await?;
+        let (node, keys) = shared.router.watched_node(args)?;
+        let mut connection = Dedicated::open(Arc::clone(shared), node, keys).await?;
         let reply = connection.req_packed_command(cmd).await?;
         // A server that refuses WATCH watches nothing: the next one begins another attempt.
         if reply == Value::Okay {
@@ -193,10 +225,12 @@ impl Attempt {
             return Err(watch_ended().into());
         };
         let has_failed = std::mem::replace(&mut self.has_failed, true);
-        let node = shared.router.watched_node(args)?;
+        let (node, _) = shared.router.watched_node(args)?;
         let key = args.get(1).copied().unwrap_or_default();
         let watched = (&self.key[..], connection.node());
         shared.router.check_second_watch(watched, key, node)?;
+        // With the timeouts of this handle, and not of the one that has opened the connection.
+        connection.shared = Arc::clone(shared);
         let replied = connection.req_packed_command(cmd).await;
         if replied.is_err() && !connection.is_open() {
             // Nothing is watched any more. EXEC fails now, and the next WATCH begins another attempt.

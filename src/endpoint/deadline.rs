@@ -58,9 +58,11 @@ impl Deadline {
         self.limit.and_then(|limit| self.start.checked_add(limit))
     }
 
-    /// A new deadline that starts now and ends after `limit`, but no later than this one.
+    /// A new deadline that starts now and ends after `limit`, but no later than this one. What is usual is not
+    /// shortened: a node that is silent for a part of the time is not silent.
     pub(crate) fn within(&self, limit: Duration) -> Self {
         Self::start(Some(self.remaining().map_or(limit, |left| left.min(limit))))
+            .with_usual(self.usual)
     }
 
     /// The shorter of `limit` and the whole duration that requests usually have.

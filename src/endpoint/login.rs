@@ -6,6 +6,7 @@
 //! and no list of connections is kept.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -136,7 +137,10 @@ impl Login {
         let renames = self.identity.renames.load(Ordering::Acquire);
         match &self.identity.provider {
             // Both only grow, so the sum changes with each of them.
-            Some(provider) if self.is_provided => renames.wrapping_add(provider.version()),
+            Some(provider) if self.is_provided => {
+                let version = catch_unwind(AssertUnwindSafe(|| provider.version()));
+                renames.wrapping_add(version.unwrap_or_default())
+            }
             _ => renames,
         }
     }
@@ -187,7 +191,10 @@ impl Login {
         let Some(provider) = self.identity.provider.as_ref().filter(|_| self.is_provided) else {
             return Ok(None);
         };
-        let credentials = provider.credentials(&self.node);
+        // A panic would cost a pool the slot of the connection that is being made, and as it leaves no outcome
+        // behind, the next attempt would begin at once, without end.
+        let credentials = catch_unwind(AssertUnwindSafe(|| provider.credentials(&self.node)));
+        let credentials = credentials.unwrap_or_else(|_| Err("it has panicked".into()));
         credentials.map(Some).map_err(|error| {
             let why = error.to_string();
             ConnectError::Auth(format!("the provider has no credentials: {}", Shown(&why)))

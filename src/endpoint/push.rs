@@ -1,6 +1,7 @@
 //! RESP3 push messages, and where they go: [`PushSender`].
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc;
 
@@ -16,7 +17,8 @@ use crate::error::Error;
 /// is full, the message is dropped; an unbounded one keeps every message until it is received.
 pub trait PushSender: Send + Sync + 'static {
     /// Receives a push message from a connection to `node`. Must not block: the connection is not read until this
-    /// returns.
+    /// returns. A panic
+    /// is caught after the panic hook has printed it, and the message is lost.
     fn send(&self, node: &str, push: PushInfo);
 }
 
@@ -101,7 +103,7 @@ impl PushTarget {
         };
         let kind = push_kind(kind);
         let data = items[1..].to_vec();
-        self.sender.send(&self.node, PushInfo { kind, data });
+        self.send(PushInfo { kind, data });
     }
 
     /// Sends redis-rs' message for a lost connection.
@@ -110,7 +112,14 @@ impl PushTarget {
             kind: PushKind::Disconnection,
             data: Vec::new(),
         };
-        self.sender.send(&self.node, push);
+        self.send(push);
+    }
+
+    /// Hands a message to the receiver.
+    fn send(&self, push: PushInfo) {
+        // A panic would end the connection of everyone, and the process if the message is sent while the task
+        // of the connection is dropped because of it.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.sender.send(&self.node, push)));
     }
 }
 

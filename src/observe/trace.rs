@@ -13,7 +13,6 @@
 //!
 //! Without the feature `tracing` all of this is empty.
 
-
 use crate::error::Error;
 use crate::plan::{RoutedCommand, Router, Selection};
 

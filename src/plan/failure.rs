@@ -108,6 +108,8 @@ pub(crate) enum Cause {
     PoolTimeout(String),
     /// No reply, or no connection, before the deadline. No time is left for anything else.
     Timeout(String),
+    /// The deadline passed before the node was asked, which says nothing about the node.
+    NoTime,
 }
 
 /// The pool of a node that a request takes its connection from.
@@ -122,7 +124,7 @@ pub(crate) enum PoolUse {
 impl Cause {
     /// The deadline passed before the request was sent.
     pub(crate) fn no_time_left() -> Self {
-        Self::Timeout("no time was left to send it".to_owned())
+        Self::NoTime
     }
 
     /// No reply before the deadline.
@@ -171,7 +173,7 @@ impl Cause {
         match self {
             Self::Connect(error) => error.io_kind(),
             Self::Dropped(failure) => Some(failure.kind),
-            Self::PoolTimeout(_) | Self::Timeout(_) => Some(io::ErrorKind::TimedOut),
+            Self::PoolTimeout(_) | Self::Timeout(_) | Self::NoTime => Some(io::ErrorKind::TimedOut),
         }
     }
 
@@ -216,7 +218,7 @@ impl Failure {
     /// number decides only between `Unknown` and a retryable error.
     pub(crate) fn on_held_connection(cause: Cause, count: usize) -> Self {
         let sent = match cause {
-            Cause::Connect(_) => 0,
+            Cause::Connect(_) | Cause::NoTime => 0,
             Cause::Dropped(_) | Cause::PoolTimeout(_) | Cause::Timeout(_) => count,
         };
         Self { cause, sent }
@@ -287,10 +289,19 @@ impl Failure {
     fn about(&self, node: &str, kind: ErrorKind, text: String) -> Error {
         let error = Error::new(kind, text).at_node(node);
         let error = error.with_io(self.cause.io_kind());
+        let error = match self.is_of_node() {
+            true => error,
+            false => error.untried(),
+        };
         match self.is_final() {
             true => error.with_retry(Retry::Unsafe),
             false => error,
         }
+    }
+
+    /// True if the node was tried, so that the failure says something about it.
+    pub(in crate::plan) fn is_of_node(&self) -> bool {
+        !matches!(self.cause, Cause::NoTime)
     }
 
     /// True if every later request over this connection fails too, so that a retry is pointless.
@@ -310,7 +321,7 @@ impl Failure {
             (Cause::Connect(ConnectError::Auth(_) | ConnectError::Certificate(_)), _, _) => {
                 ErrorKind::Auth
             }
-            (Cause::Timeout(_), _, _) => ErrorKind::Timeout,
+            (Cause::Timeout(_) | Cause::NoTime, _, _) => ErrorKind::Timeout,
             (Cause::Connect(_) | Cause::Dropped(_), _, _) => ErrorKind::NodeDown,
         }
     }
@@ -322,6 +333,7 @@ impl fmt::Display for Cause {
             Self::Connect(error) => error.fmt(f),
             Self::Dropped(failure) => write!(f, "the connection broke: {failure}"),
             Self::PoolTimeout(text) | Self::Timeout(text) => f.write_str(text),
+            Self::NoTime => f.write_str("no time was left to send it"),
         }
     }
 }

@@ -16,14 +16,15 @@
 //! ```
 //!
 //! Nothing runs unwatched because of a watch that was lost: an atomic pipeline of a handle whose WATCH
-//! failed, whose connection broke, or whose attempt was ended by a clone, fails.
+//! failed, whose connection broke, or whose attempt was ended by a clone, fails. A WATCH in a pipeline is refused,
+//! so it has failed too.
 
 use crate::command::Lookup;
 use crate::error::{Error, ErrorKind, KeyText};
 use crate::partition::NodeIndex;
 use crate::plan::refusal::{server_style, wrong_arity};
 use crate::plan::request::PlannedPipeline;
-use crate::plan::{CacheSnapshot, PipelineKind, Plan, Router, ScriptCache};
+use crate::plan::{CacheSnapshot, KeyCheck, PipelineKind, Plan, Router, ScriptCache};
 use crate::resp::is_client_name;
 
 /// A command about the name of the client.
@@ -97,17 +98,17 @@ impl Router {
         }
     }
 
-    /// The node of the keys of a WATCH.
+    /// The node of the keys of a WATCH, and the check of keys over the connection that watches them.
     ///
     /// # Errors
     ///
     /// [`CrossNode`](ErrorKind::CrossNode) when the keys live on different nodes,
     /// [`Unroutable`](ErrorKind::Unroutable) when one has no owner, [`Redis`](ErrorKind::Redis) when there is
     /// no key.
-    pub(crate) fn watched_node(&self, args: &[&[u8]]) -> Result<NodeIndex, Error> {
+    pub(crate) fn watched_node(&self, args: &[&[u8]]) -> Result<(NodeIndex, KeyCheck), Error> {
         let command = self.lookup(args)?;
         match self.owner_of_all(command, args, &ScriptCache::empty)? {
-            Plan::One(node) => Ok(node),
+            Plan::One(node) => Ok((node, self.key_check(args.get(1).copied()))),
             _ => Err(wrong_arity(command)),
         }
     }

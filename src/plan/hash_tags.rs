@@ -51,11 +51,15 @@ impl Router {
         keys: impl IntoIterator<Item = &'k [u8]> + Clone,
     ) -> Result<(NodeIndex, KeyCheck), Error> {
         let node = self.common_owner(keys.clone())?;
-        let check = match (self.hash_tags, keys.into_iter().next()) {
+        Ok((node, self.key_check(keys.into_iter().next())))
+    }
+
+    /// The check of keys over a connection that was opened for keys of which this is the first.
+    pub(super) fn key_check(&self, first: Option<&[u8]>) -> KeyCheck {
+        match (self.hash_tags, first) {
             (HashTags::Required, Some(first)) => KeyCheck::SharedTag(first.into()),
             _ => KeyCheck::Owned,
-        };
-        Ok((node, check))
+        }
     }
 
     /// Checks that `key` may be used together with `first`, which lives on the same node. `what` names the

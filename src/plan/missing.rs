@@ -33,8 +33,8 @@ use crate::resp;
 /// A node counts as unreachable when there is no connection to it, when its connection broke twice, and when
 /// it does not reply in time. A node that replies with an error was reached, and its error is the reply:
 /// LOADING too, since such a node has the keys, or will have them in a moment. A refused password is an error as
-/// well, because waiting does not help, and so is a pool whose connections are all in use, because that says
-/// nothing about the node.
+/// well, because waiting does not help, and so is what says nothing about the node: a pool whose connections are
+/// all in use, and a deadline that had passed before the node was asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReadsAs {
@@ -99,7 +99,10 @@ impl Router {
         failure: &Failure,
         out: &mut Vec<u8>,
     ) -> bool {
-        if fallback != Fallback::Miss || !is_out_of_reach(failure.kind_of_read()) {
+        if fallback != Fallback::Miss
+            || !failure.is_of_node()
+            || !is_out_of_reach(failure.kind_of_read())
+        {
             return false;
         }
         let command = self.lookup(args).ok();
@@ -250,6 +253,7 @@ mod tests {
         let full = Cause::pool_exhausted("a:1", crate::plan::PoolUse::Shared);
         assert!(!missed(Fallback::Miss, auth, 0));
         assert!(!missed(Fallback::Miss, full, 0));
+        assert!(!missed(Fallback::Miss, Cause::no_time_left(), 0));
         assert!(!missed(Fallback::None, dropped(), 0));
         assert!(!missed(Fallback::OtherNode, dropped(), 0));
     }

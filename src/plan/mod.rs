@@ -125,7 +125,7 @@ pub(crate) use scripts::{
 pub(crate) use transaction::{ExpectedEnd, PlannedTransaction};
 #[cfg(feature = "proxy")]
 pub(crate) use watch::is_watch;
-pub(crate) use watch::{exec_abort, watch_ended};
+pub(crate) use watch::{beside_watch, contains_watch, exec_abort, watch_ended};
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use scripts::keys_of_script;

@@ -26,8 +26,11 @@ pub(crate) fn for_other_node<R: ReplyBuffer>(
     if request.tried + 1 >= nodes {
         return None;
     }
-    // Both mean that the deadline has passed, and the next node would be tried under the same deadline.
-    if matches!(failure.cause, Cause::PoolTimeout(_) | Cause::Timeout(_)) {
+    // All mean that the deadline has passed, and the next node would be tried under the same deadline.
+    if matches!(
+        failure.cause,
+        Cause::PoolTimeout(_) | Cause::Timeout(_) | Cause::NoTime
+    ) {
         return None;
     }
     let may_go = |number: usize, slot: &ReplySlot| {

@@ -39,7 +39,8 @@ impl PartialReads {
     }
 }
 
-/// True for the kinds of errors that say that a node cannot be reached, or did not reply in time.
+/// True for the kinds of errors that say that a node cannot be reached, or did not reply in time. A request that was not
+/// sent for want of time has such a kind too, and must be told apart.
 pub(super) fn is_out_of_reach(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NodeDown | ErrorKind::Timeout)
 }
@@ -50,7 +51,7 @@ pub(super) fn is_out_of_reach(kind: ErrorKind) -> bool {
 /// is an error in the settings, which would otherwise go unnoticed.
 pub(super) fn is_excused(partial: Partial, outcome: &Result<Value, Option<Error>>) -> bool {
     match (partial, outcome) {
-        (Partial::OptIn, Err(Some(error))) => is_out_of_reach(error.kind()),
+        (Partial::OptIn, Err(Some(error))) => !error.is_untried() && is_out_of_reach(error.kind()),
         (Partial::Allowed, outcome) => is_unreachable(outcome),
         _ => false,
     }
@@ -66,5 +67,5 @@ pub(super) fn is_unreachable(outcome: &Result<Value, Option<Error>>) -> bool {
     let Err(Some(error)) = outcome else {
         return false;
     };
-    is_out_of_reach(error.kind()) || error.kind() == ErrorKind::Auth
+    !error.is_untried() && is_out_of_reach(error.kind()) || error.kind() == ErrorKind::Auth
 }

@@ -145,7 +145,7 @@ impl Retries {
             Some(Cause::Dropped(_)) => (true, true),
             Some(Cause::Connect(error)) => (error.may_pass(), false),
             // The deadline has passed, or the pool is exhausted, which another attempt would make worse.
-            Some(Cause::PoolTimeout(_) | Cause::Timeout(_)) => (false, false),
+            Some(Cause::PoolTimeout(_) | Cause::Timeout(_) | Cause::NoTime) => (false, false),
         };
         if !passes {
             return None;

@@ -115,6 +115,20 @@ pub(crate) fn watch_ended() -> Error {
     )
 }
 
+/// The error of a transaction that would run beside the connection that watches keys for it.
+pub(crate) fn beside_watch() -> Error {
+    Error::new(
+        ErrorKind::Stateful,
+        "this client watches keys, which `execute_pipeline` does not see; run the transaction with `query` of the \
+         pipeline, or end the attempt with UNWATCH",
+    )
+}
+
+/// True if a packed pipeline contains WATCH.
+pub(crate) fn contains_watch(packed: &[u8]) -> bool {
+    WatchState::Intact.after_refused(packed) == WatchState::Failed
+}
+
 fn aborted(text: &'static str) -> Error {
     let error = server_error("EXECABORT", text);
     Error::new(ErrorKind::Redis, format!("EXECABORT: {text}"))

@@ -217,11 +217,13 @@ impl ShardedClient {
     ///
     /// If a command is refused, for example because its keys live on several nodes: nothing is sent then. An
     /// [atomic](redis::Pipeline::atomic) pipeline fails as a whole; with [`Unknown`](crate::ErrorKind::Unknown)
-    /// if it may have been executed.
+    /// if it may have been executed. [`Stateful`](crate::ErrorKind::Stateful) for an atomic pipeline while this
+    /// handle watches keys: it would run unwatched, and `query` of the pipeline runs it watched.
     pub fn execute_pipeline(
         &self,
         pipeline: &Pipeline,
     ) -> Result<Vec<Result<Value, Error>>, Error> {
+        self.watch.check_beside(pipeline)?;
         self.shared.pipeline_results(pipeline)
     }
 
@@ -357,10 +359,14 @@ impl ConnectionLike for ShardedClient {
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let is_atomic = || PipelineKind::of(cmd, offset, count) != PipelineKind::Plain;
-        match self.watch.is_active() && is_atomic() {
-            true => self.watch.exec(&mut self.shared, cmd, offset, count),
-            false => self.shared.pipeline(cmd, offset, count),
+        if self.watch.is_active() && is_atomic() {
+            return self.watch.exec(&mut self.shared, cmd, offset, count);
         }
+        let replies = self.shared.pipeline(cmd, offset, count);
+        if replies.is_err() && !is_atomic() {
+            self.watch.pipeline_failed(cmd);
+        }
+        replies
     }
 
     fn get_db(&self) -> i64 {

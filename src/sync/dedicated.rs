@@ -160,10 +160,11 @@ impl Dedicated {
     /// Presents the credentials and the name of the client if they have changed, unless the user has changed the
     /// state of the connection, which may include both.
     fn renew_login(&mut self) -> RedisResult<()> {
-        if !self.state.may_renew_login() {
+        let deadline = self.shared.executor.deadline(BlockingTime::None);
+        // Without time the request is not sent either, and the connection stays.
+        if !self.state.may_renew_login() || deadline.is_zero() {
             return Ok(());
         }
-        let deadline = self.shared.executor.deadline(BlockingTime::None);
         let pool = &self.shared.executor.nodes[self.state.node().get()].exclusive;
         match self.connection.as_mut() {
             Some(connection) => pool

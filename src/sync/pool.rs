@@ -404,7 +404,12 @@ impl Pool {
         let allotted = self.half(deadline);
         match connection.call(PING, &allotted) {
             Ok(_) => Liveness::Good,
-            Err(_) if allotted.is_over() && allotted.is_short(deadline, self.settings.connect_timeout) => Liveness::Late,
+            Err(_)
+                if allotted.is_over()
+                    && allotted.is_short(deadline, self.settings.connect_timeout) =>
+            {
+                Liveness::Late
+            }
             Err(_) => Liveness::Gone,
         }
     }

@@ -8,7 +8,8 @@ use redis::{ConnectionLike, RedisResult, Value};
 
 use crate::error::Error;
 use crate::plan::{
-    KeyCheck, PipelineKind, Router, ScriptStore, WatchCommand, exec_abort, parse_one, watch_ended,
+    PipelineKind, Router, ScriptStore, WatchCommand, beside_watch, contains_watch, exec_abort,
+    parse_one, watch_ended,
 };
 use crate::sync::{Dedicated, Shared};
 
@@ -105,6 +106,35 @@ impl Watch {
         }
     }
 
+    /// Records that a plain pipeline has failed. One with a WATCH is always refused, and EXEC must not run then.
+    pub(super) fn pipeline_failed(&mut self, packed: &[u8]) {
+        if !contains_watch(packed) {
+            return;
+        }
+        match &self.attempt {
+            Some(attempt) => attempt.lock().has_failed = true,
+            None => {
+                self.attempt = Some(Arc::new(Mutex::new(Attempt {
+                    connection: None,
+                    key: Vec::new(),
+                    has_failed: true,
+                })));
+            }
+        }
+    }
+
+    /// Checks a pipeline that is not going to use the connection that watches.
+    ///
+    /// # Errors
+    ///
+    /// For a transaction of a handle whose watch is active: it would run unwatched.
+    pub(super) fn check_beside(&self, pipeline: &redis::Pipeline) -> Result<(), Error> {
+        match self.is_active() && pipeline.is_transaction() {
+            true => Err(beside_watch()),
+            false => Ok(()),
+        }
+    }
+
     /// An atomic pipeline of a handle whose watch is active. Ends the attempt, whatever the outcome.
     pub(super) fn exec(
         &mut self,
@@ -144,6 +174,8 @@ impl Watch {
             unwatch(connection);
             return Err(refusal.into());
         }
+        // With the timeouts of this handle, and not of the one that has opened the connection.
+        connection.shared = Arc::clone(shared);
         // If the server has closed the connection, nothing is watched. Sending EXEC would make its outcome unknown,
         // although it cannot have run.
         connection.close_if_stale()?;
@@ -156,8 +188,8 @@ impl Watch {
 impl Attempt {
     /// The first WATCH, on a connection of its own.
     fn begin(&mut self, shared: &Arc<Shared>, args: &[&[u8]], packed: &[u8]) -> RedisResult<Value> {
-        let node = shared.router.watched_node(args)?;
-        let mut connection = Dedicated::open(Arc::clone(shared), node, KeyCheck::Owned)?;
+        let (node, keys) = shared.router.watched_node(args)?;
+        let mut connection = Dedicated::open(Arc::clone(shared), node, keys)?;
         let reply = connection.req_packed_command(packed)?;
         // A server that refuses WATCH watches nothing: the next one begins another attempt.
         if reply == Value::Okay {
@@ -178,10 +210,12 @@ impl Attempt {
             return Err(watch_ended().into());
         };
         let has_failed = std::mem::replace(&mut self.has_failed, true);
-        let node = shared.router.watched_node(args)?;
+        let (node, _) = shared.router.watched_node(args)?;
         let key = args.get(1).copied().unwrap_or_default();
         let watched = (&self.key[..], connection.node());
         shared.router.check_second_watch(watched, key, node)?;
+        // With the timeouts of this handle, and not of the one that has opened the connection.
+        connection.shared = Arc::clone(shared);
         let replied = connection.req_packed_command(packed);
         if replied.is_err() && !connection.is_open() {
             // Nothing is watched any more. EXEC fails now, and the next WATCH begins another attempt.
