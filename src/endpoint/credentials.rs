@@ -70,7 +70,7 @@ pub type CredentialsError = Box<dyn Error + Send + Sync>;
 /// * a [`Dedicated`](crate::Dedicated) one inside MULTI, until the transaction is over;
 /// * a [`Dedicated`](crate::Dedicated) one whose state its user has changed, such as with SELECT or AUTH.
 ///
-/// A panic of either method is caught after the panic hook has printed it: there are no credentials then.
+/// If a method panics, the panic is caught after the panic hook has printed it, and there are no credentials.
 ///
 /// To use a `StreamingCredentialsProvider` of redis-rs, spawn a task that passes each item of its stream to
 /// [`RotatingCredentials::rotate`].

@@ -17,8 +17,7 @@ use crate::error::Error;
 /// is full, the message is dropped; an unbounded one keeps every message until it is received.
 pub trait PushSender: Send + Sync + 'static {
     /// Receives a push message from a connection to `node`. Must not block: the connection is not read until this
-    /// returns. A panic
-    /// is caught after the panic hook has printed it, and the message is lost.
+    /// returns. If it panics, the panic is caught after the panic hook has printed it, and the message is lost.
     fn send(&self, node: &str, push: PushInfo);
 }
 
