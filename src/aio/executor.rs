@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+#[cfg(feature = "proxy")]
+use std::time::Duration;
+use std::time::Instant;
 
 use futures_util::future::join_all;
 use redis::Value;

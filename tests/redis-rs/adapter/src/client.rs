@@ -30,11 +30,11 @@ impl Client {
     }
 
     pub fn get_connection(&self) -> RedisResult<Connection> {
-        Connection::open(self.nodes.clone())
+        Connection::open(self.nodes.for_connection())
     }
 
     pub fn get_connection_with_timeout(&self, timeout: Duration) -> RedisResult<Connection> {
-        let mut nodes = self.nodes.clone();
+        let mut nodes = self.nodes.for_connection();
         nodes.connect_timeout = Some(timeout);
         nodes.response_timeout = Some(Some(timeout));
         Connection::open(nodes)
@@ -49,7 +49,7 @@ impl Client {
         &self,
         config: &AsyncConnectionConfig,
     ) -> RedisResult<MultiplexedConnection> {
-        MultiplexedConnection::open(self.nodes.clone(), config).await
+        MultiplexedConnection::open(self.nodes.for_connection(), config).await
     }
 
     pub async fn get_connection_manager(&self) -> RedisResult<ConnectionManager> {
@@ -68,7 +68,7 @@ impl Client {
         &self,
         config: ConnectionManagerConfig,
     ) -> RedisResult<ConnectionManager> {
-        ConnectionManager::lazy(self.nodes.clone(), &config)
+        ConnectionManager::lazy(self.nodes.for_connection(), &config)
     }
 
     pub async fn get_async_pubsub(&self) -> RedisResult<PubSub> {
@@ -76,8 +76,7 @@ impl Client {
     }
 
     pub async fn get_async_monitor(&self) -> RedisResult<Monitor> {
-        let client = redis_rs::Client::open(self.nodes.first().clone())?;
-        client.get_async_monitor().await
+        Monitor::open(&self.nodes).await
     }
 
     pub(crate) fn nodes(&self) -> &Nodes {

@@ -1,5 +1,6 @@
 //! [`Connection`]: redis-rs' blocking connection, which is a [`ShardedClient`].
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -7,20 +8,27 @@ use redis_rs::{
     Cmd, ConnectionLike, ControlFlow, FromRedisValue, Msg, PubSubCommands, PushInfo, RedisResult,
     ToRedisArgs, Value, cmd,
 };
-use redis_sharding::ShardedClient;
+use redis_sharding::{Dedicated, NodeHealth, NodeState, ShardedClient};
 
-use crate::nodes::Nodes;
+use crate::nodes::{FIRST, Nodes};
+use crate::recipient::{self, Recipient};
 
 pub struct Connection {
     nodes: Nodes,
     client: ShardedClient,
+    /// After CLIENT TRACKING: a dedicated connection per node, by the node's name.
+    tracked: BTreeMap<String, Dedicated>,
 }
 
 impl Connection {
     pub(crate) fn open(nodes: Nodes) -> RedisResult<Self> {
         nodes.reach()?;
         let client = nodes.builder().build()?.get_connection()?;
-        Ok(Self { nodes, client })
+        Ok(Self {
+            nodes,
+            client,
+            tracked: BTreeMap::new(),
+        })
     }
 
     pub(crate) fn client(&mut self) -> &mut ShardedClient {
@@ -29,14 +37,35 @@ impl Connection {
 
     pub fn set_read_timeout(&mut self, timeout: Option<Duration>) -> RedisResult<()> {
         self.nodes.response_timeout = Some(timeout);
-        self.client = self.nodes.builder().build()?;
+        self.client = self.client.with_timeout(timeout);
+        self.client = self.client.with_blocking_timeout(timeout);
+        for connection in self.tracked.values_mut() {
+            connection.set_timeout(timeout);
+        }
         Ok(())
     }
 
     pub fn set_push_sender(&mut self, sender: Sender<PushInfo>) {
         self.nodes
-            .set_push_sender(move |push| drop(sender.send(push)));
-        self.client = self.nodes.builder().build().expect("it was built before");
+            .pushes
+            .set(move |_, push| drop(sender.send(push)));
+    }
+
+    /// The dedicated connection for a command after CLIENT TRACKING.
+    fn tracked(&mut self, command: &Cmd) -> RedisResult<Option<&mut Dedicated>> {
+        self.tracked.retain(|_, connection| connection.is_open());
+        if self.tracked.is_empty() {
+            return Ok(None);
+        }
+        let explanation = self.client.explain(command)?;
+        let [(node, _)] = explanation.parts()[..] else {
+            return Ok(None);
+        };
+        Ok(self.tracked.get_mut(node))
+    }
+
+    fn first(&self) -> redis_sharding::Node {
+        self.client.node(FIRST).expect("there is a first node")
     }
 
     pub fn as_pubsub(&mut self) -> PubSub<'_> {
@@ -70,7 +99,30 @@ impl Connection {
 
 impl ConnectionLike for Connection {
     fn req_command(&mut self, command: &Cmd) -> RedisResult<Value> {
-        self.client.req_command(command)
+        let mut reply = Value::Nil;
+        match recipient::of(command) {
+            Recipient::Client => {
+                return match self.tracked(command)? {
+                    Some(connection) => connection.req_command(command),
+                    None => self.client.req_command(command),
+                };
+            }
+            Recipient::First => reply = self.first().req_command(command)?,
+            Recipient::FirstConnection => reply = self.first().dedicated()?.req_command(command)?,
+            Recipient::Every => {
+                for mut node in self.client.nodes() {
+                    reply = node.req_command(command)?;
+                }
+            }
+            Recipient::Tracking => {
+                for node in self.client.nodes() {
+                    let mut connection = node.dedicated()?;
+                    reply = connection.req_command(command)?;
+                    self.tracked.insert(node.name().to_owned(), connection);
+                }
+            }
+        }
+        Ok(reply)
     }
 
     fn req_packed_command(&mut self, command: &[u8]) -> RedisResult<Value> {
@@ -79,11 +131,21 @@ impl ConnectionLike for Connection {
 
     fn req_packed_commands(
         &mut self,
-        commands: &[u8],
+        packed: &[u8],
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        self.client.req_packed_commands(commands, offset, count)
+        let commands = recipient::split(packed);
+        let is_tracked = !self.tracked.is_empty();
+        let mut own = commands.iter().map(recipient::of);
+        // An atomic pipeline has a reply to MULTI in front.
+        if offset == 0 && (is_tracked || own.any(|recipient| recipient != Recipient::Client)) {
+            return commands
+                .iter()
+                .map(|command| self.req_command(command))
+                .collect();
+        }
+        self.client.req_packed_commands(packed, offset, count)
     }
 
     fn get_db(&self) -> i64 {
@@ -99,7 +161,9 @@ impl ConnectionLike for Connection {
     }
 
     fn is_open(&self) -> bool {
-        self.client.is_open()
+        let nodes = self.client.health().nodes;
+        let is_down = |node: &NodeHealth| matches!(node.state, NodeState::Down { .. });
+        !nodes.iter().all(is_down)
     }
 }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use redis_rs::PushKind;
 use redis_rs::aio::AsyncPushSender;
 
-use crate::nodes::Nodes;
+use crate::nodes::{FIRST, Nodes};
 
 /// In place of no limit: ours always has one.
 const CONNECT_MAX: Duration = Duration::from_secs(60);
@@ -59,7 +60,11 @@ macro_rules! config {
                     nodes.response_timeout = Some(timeout);
                 }
                 if let Some(sender) = self.push_sender.clone() {
-                    nodes.set_push_sender(move |push| drop(sender.send(push)));
+                    nodes.pushes.set(move |node, push| {
+                        if push.kind != PushKind::Disconnection || node == FIRST {
+                            drop(sender.send(push));
+                        }
+                    });
                 }
             }
         }
