@@ -28,8 +28,10 @@ pub(super) use enabled::{event, finished};
 
 #[cfg(feature = "tracing")]
 mod enabled {
+    #[cfg(feature = "tokio-comp")]
+    use tracing::Instrument;
     use tracing::field::Empty;
-    use tracing::{Instrument, Span, debug, info, span_enabled, trace, warn};
+    use tracing::{Span, debug, info, span_enabled, trace, warn};
 
     use super::*;
     use crate::error::ErrorKind;
