@@ -219,6 +219,15 @@ impl ErrorKind {
         }
     }
 
+    /// The name of the kind in metrics and traces: its code word, or REDIS for a server's own error.
+    #[cfg(any(feature = "metrics", feature = "tracing"))]
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Redis => "REDIS",
+            kind => kind.code(),
+        }
+    }
+
     /// True if a call that fails this way may succeed later, and repeating it can do no harm, whatever the
     /// call is.
     ///

@@ -82,7 +82,7 @@ impl Executor {
         }
     }
 
-    /// What is known of each node, in node order.
+    /// The known state of each node, in node order.
     pub(crate) fn health(&self) -> ClientHealth {
         ClientHealth {
             nodes: self.nodes.iter().map(NodeConnections::health).collect(),
@@ -143,9 +143,7 @@ impl Executor {
 
     /// Starts the clock of an exchange.
     pub(super) fn begin<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) -> Deadline {
-        let limit = exchange.begin(Instant::now(), &self.options, rand::random());
-        let usual = self.options.usual_limit(exchange.blocking_time());
-        Deadline::start(limit).with_usual(usual)
+        Deadline::of_exchange(exchange, &self.options)
     }
 
     /// Sends everything that is pending, until nothing is.
@@ -257,7 +255,7 @@ impl Acquired {
 }
 
 impl NodeConnections {
-    /// What is known of the node.
+    /// The known state of the node.
     fn health(&self) -> NodeHealth {
         let connected = |connection: &&Arc<ReconnectingConnection>| connection.is_connected();
         let open = self.shared.iter().filter(connected).count();

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::command::BlockingTime;
+use crate::plan::{Exchange, ReplyBuffer};
 use crate::policy::RequestOptions;
 
 /// An instant by which something must be done, kept as a start and a limit: the limit may be too long to be
@@ -34,6 +35,16 @@ impl Deadline {
     /// The deadline, from now, of a request that the server may hold back for `blocking`.
     pub(crate) fn of_request(options: &RequestOptions, blocking: BlockingTime) -> Self {
         Self::start(options.limit(blocking)).with_usual(options.usual_limit(blocking))
+    }
+
+    /// Starts the clock of an exchange.
+    pub(crate) fn of_exchange<R: ReplyBuffer>(
+        exchange: &mut Exchange<R>,
+        options: &RequestOptions,
+    ) -> Self {
+        let limit = exchange.begin(Instant::now(), options, rand::random());
+        let usual = options.usual_limit(exchange.blocking_time());
+        Self::start(limit).with_usual(usual)
     }
 
     /// Sets the duration that the client's requests usually have. Defaults to that of this one.

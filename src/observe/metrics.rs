@@ -187,11 +187,7 @@ impl NodeMetrics {
 
 /// The counter of errors of one kind. Its label is the code word of the kind.
 fn errors(node: &str, kind: ErrorKind) -> Counter {
-    let code = match kind {
-        ErrorKind::Redis => "REDIS",
-        kind => kind.code(),
-    };
-    counter!(ERRORS, "node" => node.to_owned(), "kind" => code)
+    counter!(ERRORS, "node" => node.to_owned(), "kind" => kind.label())
 }
 
 /// Gives the recorder the unit and the description of each metric.

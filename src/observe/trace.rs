@@ -168,13 +168,12 @@ mod enabled {
             if let Err(error) = &result
                 && !self.span.is_disabled()
             {
-                match (error.server_reply(), error.kind()) {
-                    (Some(reply), _) => {
+                match error.server_reply() {
+                    Some(reply) => {
                         self.record("db.response.status_code", reply.code());
                         self.record("error.type", reply.code());
                     }
-                    (None, ErrorKind::Redis) => self.record("error.type", "REDIS"),
-                    (None, kind) => self.record("error.type", kind.code()),
+                    None => self.record("error.type", error.kind().label()),
                 }
             }
             result

@@ -9,7 +9,6 @@
 //! that of its first error. Programs expect EXECABORT when nothing was applied, so each command of an aborted
 //! transaction is listed with the code EXECABORT, and with its own error as the details.
 
-use std::error::Error as _;
 use std::sync::Arc;
 
 use redis::{ConnectionLike, RedisError, RedisResult, ServerError, Value};
@@ -39,7 +38,7 @@ impl QueueErrors {
         self.commands += 1;
         match checked {
             Ok(value) => Ok(Some(value)),
-            Err(error) => match server_reply(&error) {
+            Err(error) => match error.server_reply() {
                 Some(reply) => {
                     self.refused.push((index, reply));
                     Ok(None)
@@ -82,21 +81,12 @@ pub(super) fn aborted(refused: Vec<(usize, ServerError)>) -> Error {
 
 /// Adds the number of a command, counted from zero, to the error because of which its pipeline is not sent.
 pub(super) fn at_command(error: Error, number: usize) -> Error {
-    let reply = server_reply(&error);
+    let reply = error.server_reply();
     let error = error.at_command(number);
     match reply {
         Some(reply) => error.caused_by(Arc::new(pipeline_error(vec![(number, reply)]))),
         None => error,
     }
-}
-
-/// The error reply that an error was made of.
-fn server_reply(error: &Error) -> Option<ServerError> {
-    if error.kind() != ErrorKind::Redis {
-        return None;
-    }
-    let source: &RedisError = error.source()?.downcast_ref()?;
-    ServerError::try_from(source.clone()).ok()
 }
 
 /// An error reply as a server writes it.

@@ -130,9 +130,7 @@ impl Executor {
 
     /// Starts the clock of an exchange.
     pub(super) fn begin(&self, exchange: &mut Exchange) -> Deadline {
-        let limit = exchange.begin(Instant::now(), &self.options, rand::random());
-        let usual = self.options.usual_limit(exchange.blocking_time());
-        Deadline::start(limit).with_usual(usual)
+        Deadline::of_exchange(exchange, &self.options)
     }
 
     /// Sends everything that is pending, until nothing is.
