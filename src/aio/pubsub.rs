@@ -71,7 +71,7 @@ pub struct PubSubStream {
     shared: Arc<Shared>,
 }
 
-/// What both halves share. The stream owns it.
+/// The state that both halves share. The stream owns it.
 struct Shared {
     /// Locked during a change, so that the changes of several sinks follow each other, and while the stream is
     /// polled.
@@ -82,7 +82,7 @@ struct Shared {
 
 struct State {
     subscriber: Subscriber,
-    /// What UNSUBSCRIBE without names ends.
+    /// The names that UNSUBSCRIBE without names ends.
     names: SubscribedNames,
 }
 

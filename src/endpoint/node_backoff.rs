@@ -71,7 +71,7 @@ impl NodeBackoff {
         self.record_error(cause.clone());
     }
 
-    /// What is known of the node, with these pools.
+    /// The known state of the node, with these pools.
     pub(crate) fn health(&self, shared: PoolHealth, exclusive: PoolHealth) -> NodeHealth {
         let now = Instant::now();
         let node = self.observer.node();

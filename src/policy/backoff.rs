@@ -236,7 +236,7 @@ impl Backoff {
         is_first
     }
 
-    /// What is known of the node.
+    /// The known state of the node.
     pub(crate) fn state(&self, now: Instant) -> NodeState {
         match (&self.outage, self.up_since) {
             (Some(outage), _) => NodeState::Down {

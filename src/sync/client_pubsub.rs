@@ -38,7 +38,7 @@ use crate::sync::{Dedicated, DedicatedPubSub, ShardedClient, Subscriber};
 #[derive(Debug)]
 pub struct PubSub {
     subscriber: Subscriber,
-    /// What UNSUBSCRIBE without names ends.
+    /// The names that UNSUBSCRIBE without names ends.
     names: SubscribedNames,
     /// Maximum time that [`get_message`](Self::get_message) waits.
     timeout: Option<Duration>,

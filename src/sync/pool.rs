@@ -225,7 +225,7 @@ impl Pool {
         }
     }
 
-    /// What is known of the node, whose connections are these and those of the exclusive pool.
+    /// The known state of the node, whose connections are these and those of the exclusive pool.
     pub(super) fn node_health(&self, exclusive: &Self) -> NodeHealth {
         self.connector
             .backoff

@@ -52,7 +52,7 @@ impl ScriptStore for Shared {
 }
 
 impl Shared {
-    /// The same client with another router over the same nodes.
+    /// A client over the same connections with another router for the same nodes.
     pub(crate) fn with_router(&self, router: Arc<Router>) -> Arc<Self> {
         Arc::new(Self {
             router,
@@ -60,7 +60,7 @@ impl Shared {
         })
     }
 
-    /// The same client for requests with other options.
+    /// A client over the same connections whose requests have other options.
     pub(crate) fn with_options(&self, change: impl FnOnce(&mut RequestOptions)) -> Arc<Self> {
         let mut shared = self.clone();
         change(&mut shared.executor.options);
@@ -192,7 +192,7 @@ impl Shared {
         Ok(selection.select(span.end(replies)?))
     }
 
-    /// What is known of each node, in node order. Reads state only.
+    /// The known state of each node, in node order. Reads state only.
     pub(crate) fn health(&self) -> ClientHealth {
         let nodes = self.executor.nodes.iter();
         ClientHealth {

@@ -501,7 +501,7 @@ mod tests {
         replies_over(&router(), requests, replies, add)
     }
 
-    /// The same with this router.
+    /// The replies of the proxy over this router.
     fn replies_over(
         router: &Router,
         requests: &[&str],
