@@ -404,7 +404,7 @@ impl Builder {
                 tls: self.tls.for_node(node.name(), &info, runtime)?,
                 login: identity.login(node.name(), info.redis_settings()),
                 options: SocketOptions::new(self.settings.tcp_keepalive, info.tcp_settings()),
-                observer: NodeObserver::new(node.clone(), self.listeners.clone()),
+                observer: NodeObserver::new(node.clone(), self.listeners.clone(), None),
                 pushes: pushes.transpose()?,
                 info,
             })

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 #[cfg(feature = "tokio-comp")]
 use tokio::sync::{Notify, futures::Notified};
 
-use crate::observe::{NodeHealth, NodeObserver, PoolHealth};
+use crate::observe::{NodeHealth, NodeObserver, NodeVotes, PoolHealth};
 use crate::plan::Cause;
 use crate::policy::{Admission, AttemptId, Backoff, ConnectError, Down};
 
@@ -76,12 +76,14 @@ impl NodeBackoff {
         let now = Instant::now();
         let node = self.observer.node();
         let last_error = self.last_error.lock().clone();
+        let ejected = self.observer.votes().and_then(NodeVotes::absence);
         let state = self.state.lock();
         NodeHealth {
             id: node.id(),
             name: node.name().to_owned(),
             address: node.address().to_owned(),
             state: state.state(now),
+            ejected,
             consecutive_failures: state.failures(),
             next_attempt: state.next_attempt(now),
             last_error: last_error
@@ -166,6 +168,7 @@ impl ConnectAttempt {
     pub(crate) fn failed(mut self, reason: ConnectError) {
         self.ended = true;
         let cause = Cause::Connect(reason.clone());
+        self.node.observer.connect_failed(&reason);
         // The jitter keeps many clients of a node that has failed from reconnecting in step.
         let jitter = rand::random();
         let mut state = self.node.state.lock();

@@ -31,9 +31,10 @@ pub(crate) use backoff::{
     Admission, AttemptId, BACKOFF_MAX, BACKOFF_MIN, Backoff, Down, Recovery, pause, pause_between,
 };
 pub(crate) use connect_error::{CertificateRefused, ConnectError, IoFailure, is_timeout};
+pub(crate) use ejection::Refusals;
 pub(crate) use options::RequestOptions;
 pub(crate) use outlier_detector::{
-    Actions, Flush, FlushCounts, OutChange, OutSet, OutlierDetector, Probe, ProbeOutcome,
-    RAMP_STEPS,
+    Actions, FailureKind, Flush, FlushCounts, OutChange, OutSet, OutlierDetector, Probe,
+    ProbeOutcome, RAMP_STEPS,
 };
 pub(crate) use retry::RETRY_BACKOFF_MIN;

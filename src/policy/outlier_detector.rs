@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::partition::NodeId;
-use crate::policy::{Ejection, Readmission, pause_between};
+use crate::policy::{Ejection, Readmission, Refusal, pause_between};
 
 /// Number of steps in which a node gets its keys back.
 pub(crate) const RAMP_STEPS: u8 = 16;
@@ -74,6 +74,24 @@ pub(crate) enum ProbeOutcome {
     Failed,
     /// It does not, in a way that does not count: it is alive, but refuses the password, or is loading.
     Refused,
+}
+
+/// What a node has failed to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FailureKind {
+    /// No connection, or no reply in time, or a reply that it serves no requests for now.
+    NoReply,
+    /// The server is a replica and refuses writes. That it serves reads says nothing against it.
+    ReadOnly,
+}
+
+impl From<Refusal> for FailureKind {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::ReadOnly => Self::ReadOnly,
+            Refusal::Loading | Refusal::MasterDown => Self::NoReply,
+        }
+    }
 }
 
 /// How a node is emptied.
@@ -137,6 +155,8 @@ enum State {
     In {
         /// When it failed, at most [`Ejection::failures`] times, without a success since.
         failures: VecDeque<Instant>,
+        /// True if one of them is a write that was refused: only a probe that finds a primary clears them.
+        is_read_only: bool,
     },
     Out {
         /// Number of failures for which it was ejected.
@@ -153,6 +173,7 @@ impl Default for State {
     fn default() -> Self {
         Self::In {
             failures: VecDeque::new(),
+            is_read_only: false,
         }
     }
 }
@@ -211,25 +232,40 @@ impl OutlierDetector {
 
     /// A request to the node, or an attempt to connect to it, has failed. `jitter` in 0..1. Returns true if there is
     /// something to do.
-    pub(crate) fn failed(&mut self, node: NodeId, now: Instant, jitter: f64) -> bool {
-        self.ejection.requests_count() && self.fail(node, now, jitter)
+    pub(crate) fn failed(
+        &mut self,
+        node: NodeId,
+        kind: FailureKind,
+        now: Instant,
+        jitter: f64,
+    ) -> bool {
+        self.ejection.requests_count() && self.fail(node, kind, now, jitter)
     }
 
     /// A request to the node was served.
     pub(crate) fn succeeded(&mut self, node: NodeId) {
-        if self.ejection.requests_count() {
+        let is_read_only = |node: &Node| match node.state {
+            State::In { is_read_only, .. } => is_read_only,
+            State::Out { .. } => false,
+        };
+        if self.ejection.requests_count() && !self.nodes.get(&node).is_some_and(is_read_only) {
             self.succeed(node);
         }
     }
 
-    fn fail(&mut self, id: NodeId, now: Instant, jitter: f64) -> bool {
+    fn fail(&mut self, id: NodeId, kind: FailureKind, now: Instant, jitter: f64) -> bool {
         let ejection = &self.ejection;
         let (Some(limit), Some(node)) = (ejection.failures(), self.nodes.get_mut(&id)) else {
             return false;
         };
-        let State::In { failures } = &mut node.state else {
+        let State::In {
+            failures,
+            is_read_only,
+        } = &mut node.state
+        else {
             return false;
         };
+        *is_read_only |= kind == FailureKind::ReadOnly;
         forget_old(failures, ejection, now);
         let last = failures.back();
         if last
@@ -251,10 +287,14 @@ impl OutlierDetector {
         let Some(node) = self.nodes.get_mut(&id) else {
             return;
         };
-        if let State::In { failures } = &mut node.state
+        if let State::In {
+            failures,
+            is_read_only,
+        } = &mut node.state
             && !failures.is_empty()
         {
             failures.clear();
+            *is_read_only = false;
             // With a heartbeat, the probe that is due is sent all the same.
             if heartbeat.is_none() {
                 node.next_probe = None;
@@ -279,14 +319,14 @@ impl OutlierDetector {
         match outcome {
             ProbeOutcome::Passed => self.succeed(id),
             ProbeOutcome::Failed => {
-                self.fail(id, now, jitter);
+                self.fail(id, FailureKind::NoReply, now, jitter);
             }
             ProbeOutcome::Refused => {}
         }
         let Some(node) = self.nodes.get_mut(&id) else {
             return;
         };
-        let State::In { failures } = &mut node.state else {
+        let State::In { failures, .. } = &mut node.state else {
             return;
         };
         forget_old(failures, &ejection, now);
@@ -669,7 +709,7 @@ mod tests {
         for &node in nodes {
             for number in 0..detector.ejection.failures().unwrap() {
                 let at = now - millis(1000) + FAILURES_APART * number;
-                detector.failed(node, at, START_JITTER);
+                detector.failed(node, FailureKind::NoReply, at, START_JITTER);
             }
         }
         poll(detector, now).1
@@ -683,7 +723,7 @@ mod tests {
         let start = Instant::now();
         for number in 0..10 {
             let now = start + FAILURES_APART * number;
-            detector.failed(ids[0], now, START_JITTER);
+            detector.failed(ids[0], FailureKind::NoReply, now, START_JITTER);
             if number % 2 == 1 {
                 detector.succeeded(ids[0]);
             }
@@ -697,7 +737,7 @@ mod tests {
         detector.succeeded(ids[0]);
         for number in 0..3 {
             let now = start + millis(1000) + FAILURES_APART * number;
-            assert!(detector.failed(ids[0], now, START_JITTER));
+            assert!(detector.failed(ids[0], FailureKind::NoReply, now, START_JITTER));
         }
         let change = poll(&mut detector, start + millis(1200)).1;
         assert_eq!(change.ejected, [(ids[0], 3)]);
@@ -711,16 +751,31 @@ mod tests {
         let (mut detector, ids) = detector(Ejection::new(), 4);
         let start = Instant::now();
         for _ in 0..100 {
-            detector.failed(ids[0], start, START_JITTER);
+            detector.failed(ids[0], FailureKind::NoReply, start, START_JITTER);
         }
-        detector.failed(ids[0], start + FAILURES_APART, START_JITTER);
+        detector.failed(
+            ids[0],
+            FailureKind::NoReply,
+            start + FAILURES_APART,
+            START_JITTER,
+        );
         assert!(poll(&mut detector, start).1.ejected.is_empty());
         // The two are more than the window ago.
         let late = start + millis(3200);
-        detector.failed(ids[0], late, START_JITTER);
-        detector.failed(ids[0], late + FAILURES_APART, START_JITTER);
+        detector.failed(ids[0], FailureKind::NoReply, late, START_JITTER);
+        detector.failed(
+            ids[0],
+            FailureKind::NoReply,
+            late + FAILURES_APART,
+            START_JITTER,
+        );
         assert!(poll(&mut detector, late).1.ejected.is_empty());
-        detector.failed(ids[0], late + FAILURES_APART * 2, START_JITTER);
+        detector.failed(
+            ids[0],
+            FailureKind::NoReply,
+            late + FAILURES_APART * 2,
+            START_JITTER,
+        );
         assert_eq!(poll(&mut detector, late).1.ejected.len(), 1);
     }
 
@@ -731,7 +786,7 @@ mod tests {
                 let ejection = Ejection::new().with_failures(failures);
                 let (mut detector, ids) = detector(ejection, 4);
                 let start = Instant::now();
-                detector.failed(ids[1], start, START_JITTER);
+                detector.failed(ids[1], FailureKind::NoReply, start, START_JITTER);
                 let mut now = start;
                 let mut probes = 0;
                 let ejected = loop {
@@ -760,7 +815,7 @@ mod tests {
     fn suspect_is_no_longer_probed_after_a_probe_has_passed() {
         let (mut detector, ids) = detector(Ejection::new(), 4);
         let start = Instant::now();
-        detector.failed(ids[0], start, START_JITTER);
+        detector.failed(ids[0], FailureKind::NoReply, start, START_JITTER);
         let (actions, _) = poll(&mut detector, start);
         assert_eq!(actions.probes.len(), 1);
         // One at a time.
@@ -907,7 +962,12 @@ mod tests {
     fn probe_that_began_before_the_ejection_does_not_readmit_the_node() {
         let (mut detector, ids) = detector(Ejection::new(), 4);
         let now = Instant::now() + millis(2000);
-        detector.failed(ids[0], now - millis(1500), START_JITTER);
+        detector.failed(
+            ids[0],
+            FailureKind::NoReply,
+            now - millis(1500),
+            START_JITTER,
+        );
         assert_eq!(poll(&mut detector, now - millis(1500)).0.probes.len(), 1);
         eject(&mut detector, &ids[..1], now);
         detector.probed(ids[0], ProbeOutcome::Passed, now, START_JITTER);
@@ -933,7 +993,12 @@ mod tests {
         let (mut detector, ids) = detector(Ejection::go_redis(), 3);
         let mut now = Instant::now();
         for number in 0..10 {
-            assert!(!detector.failed(ids[0], now + FAILURES_APART * number, START_JITTER));
+            assert!(!detector.failed(
+                ids[0],
+                FailureKind::NoReply,
+                now + FAILURES_APART * number,
+                START_JITTER
+            ));
         }
         let (start, mut beats) = (now, 0);
         while detector.outs().out.is_empty() {
@@ -981,6 +1046,18 @@ mod tests {
     }
 
     #[test]
+    fn refused_writes_count_though_reads_succeed() {
+        let (mut detector, ids) = detector(Ejection::new(), 4);
+        let start = Instant::now();
+        for number in 0..3 {
+            let now = start + FAILURES_APART * number;
+            detector.failed(ids[0], FailureKind::ReadOnly, now, START_JITTER);
+            detector.succeeded(ids[0]);
+        }
+        assert_eq!(poll(&mut detector, start).1.ejected.len(), 1);
+    }
+
+    #[test]
     fn topology_change_keeps_the_state_of_nodes_that_stay() {
         let (mut detector, ids) = detector(Ejection::new(), 4);
         let now = Instant::now() + millis(2000);
@@ -995,7 +1072,7 @@ mod tests {
         // It may have another address.
         assert_eq!(actions.probes.len(), 1);
         // A node that has left is unknown.
-        assert!(!detector.failed(ids[0], now, START_JITTER));
+        assert!(!detector.failed(ids[0], FailureKind::NoReply, now, START_JITTER));
     }
 
     #[test]
@@ -1004,7 +1081,7 @@ mod tests {
         let now = Instant::now() + millis(2000);
         for number in 0..3 {
             let at = now - FAILURES_APART * (3 - number);
-            detector.failed(ids[0], at, START_JITTER);
+            detector.failed(ids[0], FailureKind::NoReply, at, START_JITTER);
         }
         assert!(
             detector

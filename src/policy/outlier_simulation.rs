@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use proptest::test_runner::Config;
 
 use crate::partition::NodeId;
-use crate::policy::{Ejection, Flush, FlushCounts, OutlierDetector, ProbeOutcome, Readmission};
+use crate::policy::{
+    Ejection, FailureKind, Flush, FlushCounts, OutlierDetector, ProbeOutcome, Readmission,
+};
 
 const NODES: usize = 5;
 const CLIENTS: usize = 3;
@@ -106,7 +108,9 @@ impl Client {
             self.detector.succeeded(node);
         } else {
             let jitter = world.chance.jitter();
-            self.is_due |= self.detector.failed(node, world.now, jitter);
+            self.is_due |= self
+                .detector
+                .failed(node, FailureKind::NoReply, world.now, jitter);
         }
     }
 
