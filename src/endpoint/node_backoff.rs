@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -30,6 +31,8 @@ pub(crate) struct NodeBackoff {
     last_error: Mutex<Option<(Cause, Instant)>>,
     /// Receives the changes, for events and metrics.
     observer: Arc<NodeObserver>,
+    /// Number of times that a probe has found the node to serve requests again, as far as is known here.
+    recoveries: AtomicU64,
     /// Notified when an attempt has ended, whatever its outcome.
     #[cfg(feature = "tokio-comp")]
     changed: Notify,
@@ -53,6 +56,7 @@ impl NodeBackoff {
         Self {
             state: Mutex::default(),
             last_error: Mutex::default(),
+            recoveries: AtomicU64::new(observer.votes().map_or(0, NodeVotes::recoveries)),
             observer,
             #[cfg(feature = "tokio-comp")]
             changed: Notify::new(),
@@ -96,6 +100,17 @@ impl NodeBackoff {
         }
     }
 
+    /// Ends the outage if a probe has found the node since.
+    fn notice_recovery(&self) {
+        let Some(recoveries) = self.observer.votes().map(NodeVotes::recoveries) else {
+            return;
+        };
+        if self.recoveries.swap(recoveries, Ordering::AcqRel) != recoveries {
+            self.state.lock().found();
+            self.notify();
+        }
+    }
+
     /// Keeps the last error.
     fn record_error(&self, cause: Cause) {
         *self.last_error.lock() = Some((cause, Instant::now()));
@@ -108,6 +123,7 @@ impl NodeBackoff {
     ///
     /// [`Down`], with the reason of the last failure and the time after which to ask again.
     pub(crate) fn try_begin(self: &Arc<Self>, limit: Duration) -> Result<ConnectAttempt, Down> {
+        self.notice_recovery();
         // Question and admission under one lock: of two requests that ask when an attempt is due, only one is
         // admitted.
         match self.state.lock().try_acquire(Instant::now(), limit) {
@@ -123,11 +139,13 @@ impl NodeBackoff {
     /// Why and since when the node is unreachable. `None` if it is not known to be.
     #[cfg(feature = "tokio-comp")]
     pub(crate) fn outage(&self) -> Option<Down> {
+        self.notice_recovery();
         self.state.lock().outage(Instant::now())
     }
 
     /// True if the next attempt may be made, or is under way.
     pub(crate) fn is_due(&self) -> bool {
+        self.notice_recovery();
         self.state.lock().is_due(Instant::now())
     }
 

@@ -48,6 +48,15 @@ pub enum ClientEvent {
         /// Time since its [`Ejected`](Self::Ejected).
         absence: Duration,
     },
+    /// A node that was ejected and replies again could not be emptied, and stays out for now. See
+    /// [`Readmission`](crate::Readmission).
+    #[non_exhaustive]
+    FlushFailed {
+        /// The node.
+        node: NodeSpec,
+        /// The error of FLUSHDB or FLUSHALL.
+        error: Error,
+    },
     /// The nodes of the client, or their placement, were replaced.
     #[non_exhaustive]
     TopologyChanged {
@@ -99,6 +108,7 @@ impl ClientEvent {
             Self::TopologyChanged { .. } => None,
             Self::NodeDown { node, .. }
             | Self::Ejected { node, .. }
+            | Self::FlushFailed { node, .. }
             | Self::Readmitted { node, .. }
             | Self::NodeUp { node, .. }
             | Self::Reconnected { node }
@@ -147,6 +157,8 @@ impl fmt::Display for ClientEvent {
             Self::Readmitted { node, absence } => {
                 write!(f, "readmitted: node {} after {absence:.1?}", node.name())
             }
+            // The error begins with the name of the node.
+            Self::FlushFailed { error, .. } => write!(f, "flush failed: {error}"),
             Self::TopologyChanged { from, to } => {
                 write!(f, "topology changed: from epoch {from} to {to}")
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::error::Error;
 #[cfg(feature = "metrics")]
 use crate::observe::metrics::NodeMetrics;
 #[cfg(not(feature = "metrics"))]
@@ -127,6 +128,14 @@ impl NodeObserver {
     pub(crate) fn readmitted(&self, absence: Duration) {
         self.metrics.readmitted();
         self.deliver(|node| ClientEvent::Readmitted { node, absence });
+    }
+
+    /// Records that the node could not be emptied.
+    pub(crate) fn flush_failed(&self, error: &Error) {
+        self.deliver(|node| ClientEvent::FlushFailed {
+            node,
+            error: error.clone(),
+        });
     }
 
     /// A connection of this pool was made.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | a node is down | WARN |
 //! | it is up again | INFO |
-//! | a node was ejected | WARN |
+//! | a node was ejected, or cannot be flushed | WARN |
 //! | it was readmitted; the topology changed | INFO |
 //! | a connection was replaced, opened or closed | DEBUG |
 //! | span `redis_request`: one call of the program | DEBUG |
@@ -245,6 +245,9 @@ mod enabled {
                     "node was readmitted",
                     absence_seconds = absence.as_secs_f64()
                 );
+            }
+            ClientEvent::FlushFailed { error, .. } => {
+                log!(warn, "node cannot be flushed", error = %error);
             }
             ClientEvent::TopologyChanged { .. } => {}
             ClientEvent::Reconnected { .. } => log!(debug, "reconnected"),

@@ -4,6 +4,7 @@
 //! the thread that probes.
 
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -12,23 +13,25 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::partition::NodeId;
 use crate::plan::RequestOutcome;
-use crate::policy::{ConnectError, Ejection, FailureKind, FlushCounts, OutlierDetector, Refusals};
+use crate::policy::{ConnectError, Ejection, FailureKind, FlushLog, OutlierDetector};
 
 /// The health of all nodes of one cache, for all of its connections. One per client.
 pub(crate) struct Votes {
-    refusals: Refusals,
+    ejection: Ejection,
     /// Held for a few instructions only.
     detector: Mutex<OutlierDetector>,
     /// Notified when there is something to do.
     changed: Condvar,
     /// Starts the thread that does it. Called once, when there is something to do for the first time.
-    start: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    start: OnceLock<Start>,
     is_started: AtomicBool,
     is_closed: AtomicBool,
     /// Flushes sent while nodes were out.
-    flushes_all: AtomicU64,
-    flushes_database: AtomicU64,
+    flush_log: Arc<FlushLog>,
 }
+
+/// Starts a thread.
+type Start = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
 
 /// The votes about one node.
 pub(crate) struct NodeVotes {
@@ -44,14 +47,13 @@ impl Votes {
     /// The votes about these nodes, which have not failed yet.
     pub(crate) fn new(ejection: Ejection, nodes: impl IntoIterator<Item = NodeId>) -> Arc<Self> {
         Arc::new(Self {
-            refusals: ejection.refusals(),
+            ejection,
             detector: Mutex::new(OutlierDetector::new(ejection, nodes)),
             changed: Condvar::new(),
             start: OnceLock::new(),
             is_started: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
-            flushes_all: AtomicU64::new(0),
-            flushes_database: AtomicU64::new(0),
+            flush_log: Arc::default(),
         })
     }
 
@@ -66,7 +68,7 @@ impl Votes {
     }
 
     /// Sets what starts the thread that probes.
-    pub(crate) fn on_first_failure(&self, start: impl Fn() + Send + Sync + 'static) {
+    pub(crate) fn on_start(&self, start: impl Fn() -> io::Result<()> + Send + Sync + 'static) {
         // Set once, when the client is built.
         let _ = self.start.set(Box::new(start));
     }
@@ -75,9 +77,16 @@ impl Votes {
     pub(crate) fn wake(&self) {
         if !self.is_started.swap(true, Ordering::AcqRel)
             && let Some(start) = self.start.get()
+            && start().is_err()
         {
-            start();
+            // The next failure tries again.
+            self.is_started.store(false, Ordering::Release);
         }
+        self.changed.notify_all();
+    }
+
+    /// Wakes the thread that probes, if there is one.
+    pub(crate) fn changed(&self) {
         self.changed.notify_all();
     }
 
@@ -114,12 +123,14 @@ impl Votes {
         }
     }
 
-    /// Number of flushes that were sent while nodes were out.
-    pub(crate) fn flushes(&self) -> FlushCounts {
-        FlushCounts {
-            all: self.flushes_all.load(Ordering::Acquire),
-            database: self.flushes_database.load(Ordering::Acquire),
-        }
+    /// The settings.
+    pub(crate) fn ejection(&self) -> &Ejection {
+        &self.ejection
+    }
+
+    /// The flushes that were sent while nodes were out.
+    pub(crate) fn flush_log(&self) -> Arc<FlushLog> {
+        Arc::clone(&self.flush_log)
     }
 }
 
@@ -137,7 +148,7 @@ impl NodeVotes {
     pub(crate) fn finished(&self, outcome: &RequestOutcome) {
         let refusal = outcome
             .refusal
-            .filter(|refusal| self.votes.refusals.contains(*refusal));
+            .filter(|refusal| self.votes.ejection.refusals().contains(*refusal));
         match refusal {
             Some(refusal) => self.failed(refusal.into()),
             None if outcome.is_served && self.is_suspect.load(Ordering::Relaxed) => {
@@ -195,7 +206,7 @@ impl NodeVotes {
 impl fmt::Debug for Votes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Votes")
-            .field("refusals", &self.refusals)
+            .field("ejection", &self.ejection)
             .finish_non_exhaustive()
     }
 }
@@ -203,7 +214,7 @@ impl fmt::Debug for Votes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Refusal;
+    use crate::policy::{FlushCounts, Refusal};
 
     const SERVED: RequestOutcome = RequestOutcome {
         error_replies: 0,
@@ -278,8 +289,9 @@ mod tests {
         let (votes, node) = votes();
         let starts = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&starts);
-        votes.on_first_failure(move || {
+        votes.on_start(move || {
             counter.fetch_add(1, Ordering::Relaxed);
+            Ok(())
         });
         node.finished(&SERVED);
         assert_eq!(starts.load(Ordering::Relaxed), 0);

@@ -80,7 +80,7 @@ pub enum Readmission {
     /// refuses stays out.
     Flushed,
     /// The node stays out for at least this long, from its ejection on. For a cache of which every value expires
-    /// within this time. From [`EJECTION_TIME_MIN`] to [`TIMEOUT_MAX`](crate::config::builder::TIMEOUT_MAX).
+    /// within this time. From [`EJECTION_TIME_MIN`](crate::config::builder::EJECTION_TIME_MIN) to [`TIMEOUT_MAX`](crate::config::builder::TIMEOUT_MAX).
     AfterTtl(Duration),
 }
 
@@ -152,7 +152,7 @@ impl Ejection {
     }
 
     /// Sets the number of failures in a row, without a success in between, after which a node is ejected. From 1
-    /// to [`EJECTION_COUNT_MAX`]. Defaults to 3.
+    /// to [`EJECTION_COUNT_MAX`](crate::config::builder::EJECTION_COUNT_MAX). Defaults to 3.
     #[must_use]
     pub const fn with_failures(mut self, failures: u32) -> Self {
         self.failures = Some(failures);
@@ -160,7 +160,7 @@ impl Ejection {
     }
 
     /// Sets the time within which the failures must occur. A node that stops to reply is ejected at the latest this
-    /// long after the first failure. From [`EJECTION_TIME_MIN`] to [`EJECTION_TIME_MAX`]. Defaults to 3 seconds.
+    /// long after the first failure. From [`EJECTION_TIME_MIN`](crate::config::builder::EJECTION_TIME_MIN) to [`EJECTION_TIME_MAX`](crate::config::builder::EJECTION_TIME_MAX). Defaults to 3 seconds.
     #[must_use]
     pub const fn with_window(mut self, window: Duration) -> Self {
         self.window = window;
@@ -187,8 +187,8 @@ impl Ejection {
 
     /// Sets the pauses before the probes of a node that is out: the first takes `min`, and each further one twice as
     /// long, up to `max`, of which up to a half is taken off at random. A node that fails again soon after it was
-    /// readmitted begins with a pause twice as long as the time before. Each from [`EJECTION_TIME_MIN`] to
-    /// [`EJECTION_TIME_MAX`]. Defaults to 1 and 10 seconds.
+    /// readmitted begins with a pause twice as long as the time before. Each from [`EJECTION_TIME_MIN`](crate::config::builder::EJECTION_TIME_MIN) to
+    /// [`EJECTION_TIME_MAX`](crate::config::builder::EJECTION_TIME_MAX). Defaults to 1 and 10 seconds.
     #[must_use]
     pub const fn with_probe_interval(mut self, min: Duration, max: Duration) -> Self {
         self.probe_min = min;
@@ -197,7 +197,7 @@ impl Ejection {
     }
 
     /// Sets the interval of a PING to every node, also to those that do not fail, so that a node is found dead before
-    /// a request needs it. From [`EJECTION_TIME_MIN`] to [`EJECTION_TIME_MAX`]. Defaults to none: nodes that do
+    /// a request needs it. From [`EJECTION_TIME_MIN`](crate::config::builder::EJECTION_TIME_MIN) to [`EJECTION_TIME_MAX`](crate::config::builder::EJECTION_TIME_MAX). Defaults to none: nodes that do
     /// not fail are not probed.
     #[must_use]
     pub const fn with_heartbeat(mut self, interval: Option<Duration>) -> Self {
@@ -214,7 +214,7 @@ impl Ejection {
     }
 
     /// Sets the time after which a node that is out is used again without a probe, as after twemproxy's
-    /// `server_retry_timeout`; there are then no probes at all. From [`EJECTION_TIME_MIN`] to [`EJECTION_TIME_MAX`].
+    /// `server_retry_timeout`; there are then no probes at all. From [`EJECTION_TIME_MIN`](crate::config::builder::EJECTION_TIME_MIN) to [`EJECTION_TIME_MAX`](crate::config::builder::EJECTION_TIME_MAX).
     /// Defaults to none: a node that is out is probed.
     #[must_use]
     pub const fn with_retry_after(mut self, pause: Option<Duration>) -> Self {
@@ -230,7 +230,7 @@ impl Ejection {
     }
 
     /// Sets the number of probes in a row that must succeed before a node is readmitted. From 1 to
-    /// [`EJECTION_COUNT_MAX`]. Defaults to 1.
+    /// [`EJECTION_COUNT_MAX`](crate::config::builder::EJECTION_COUNT_MAX). Defaults to 1.
     #[must_use]
     pub const fn with_successes(mut self, probes: u32) -> Self {
         self.successes = probes;
@@ -239,7 +239,7 @@ impl Ejection {
 
     /// Sets the time over which a node that was readmitted gets its keys back, in equal steps, so that it is not hit
     /// by all misses at once. Partitioners that rebuild their placement over the nodes that are in, such as
-    /// twemproxy's, give all keys back at once. From [`EJECTION_TIME_MIN`] to [`EJECTION_TIME_MAX`]. Defaults to
+    /// twemproxy's, give all keys back at once. From [`EJECTION_TIME_MIN`](crate::config::builder::EJECTION_TIME_MIN) to [`EJECTION_TIME_MAX`](crate::config::builder::EJECTION_TIME_MAX). Defaults to
     /// none: all keys at once.
     #[must_use]
     pub const fn with_ramp(mut self, ramp: Option<Duration>) -> Self {

@@ -4,6 +4,7 @@
 //! * `connect_error`: [`ConnectError`], why there is no connection, as the backoff remembers it.
 //! * `ejection`: [`Ejection`], when the nodes of a cache are ejected and readmitted; `outlier_detector`:
 //!   [`OutlierDetector`], which of them are out.
+//! * `flush_log`: [`FlushLog`], the flushes that nodes have missed because they were out.
 //! * `options`: [`RequestOptions`], how long a request of one handle may take.
 //! * `retry`: [`RetryPolicy`], how often a request may be sent again, and the pauses between.
 //!
@@ -12,6 +13,7 @@
 mod backoff;
 mod connect_error;
 mod ejection;
+mod flush_log;
 mod options;
 mod outlier_detector;
 #[cfg(test)]
@@ -32,6 +34,7 @@ pub(crate) use backoff::{
 };
 pub(crate) use connect_error::{CertificateRefused, ConnectError, IoFailure, is_timeout};
 pub(crate) use ejection::Refusals;
+pub(crate) use flush_log::FlushLog;
 pub(crate) use options::RequestOptions;
 pub(crate) use outlier_detector::{
     Actions, FailureKind, Flush, FlushCounts, OutChange, OutSet, OutlierDetector, Probe,

@@ -649,6 +649,11 @@ impl Node {
 }
 
 impl Actions {
+    /// True if there is nothing to do now.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.install.is_none() && self.probes.is_empty() && self.flushes.is_empty()
+    }
+
     /// Polls at this time at the latest.
     fn wake_at(&mut self, due: Instant) {
         self.wake = Some(self.wake.map_or(due, |wake| wake.min(due)));

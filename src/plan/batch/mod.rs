@@ -137,6 +137,7 @@ impl<'r, 'f> Batch<'r, 'f> {
         match &routed.plan {
             Plan::One(_) | Plan::Any => debug_assert!(false, "these are no fan-outs"),
             Plan::All(_) => {
+                self.router.record_flush(args);
                 for node in self.router.topology().indices() {
                     let slot = ReplySlot::part(command, node.as_u16(), access);
                     // The barrier shares the slot of its WAIT: its reply is overwritten by that to WAIT
