@@ -58,7 +58,7 @@ fn architecture_clients_and_configuration_use_no_other_executor() {
         let forbidden: &[&str] = match room(&from).as_str() {
             "sync" => &["aio", "proxy", "proxy/net"],
             "aio" => &["sync", "proxy", "proxy/net"],
-            "config" | "endpoint" => &["sync", "aio", "proxy", "proxy/net"],
+            "config" | "endpoint" | "snapshot" => &["sync", "aio", "proxy", "proxy/net"],
             _ => &[],
         };
         for to in targets {
@@ -314,7 +314,7 @@ fn floor(path: &str) -> Option<u8> {
     match room(path).as_str() {
         "error" | "error.rs" | "hash" | "partition" | "resp" => Some(0),
         "command" | "plan" | "policy" | "proxy" | "topology" => Some(1),
-        "config" | "endpoint" | "observe" => Some(2),
+        "config" | "endpoint" | "observe" | "snapshot" => Some(2),
         "aio" | "sync" if is_handle(path) => Some(3),
         "aio" | "sync" => Some(2),
         "connect.rs" | "lib.rs" | "proxy/net" => Some(3),

@@ -209,10 +209,11 @@ impl NamesByNode {
         for name in names {
             let shared = ChannelName::from(name.as_slice());
             match is_everywhere(self.kind, name) {
-                // Every node needs it, even one that is down: it is subscribed there when the node is back.
+                // Every living node needs it, even one that is down: it is subscribed there when the node is back.
                 true => {
-                    let nodes = self.by_node.iter_mut();
-                    nodes.for_each(|node| node.push(Arc::clone(&shared)));
+                    for node in router.topology().living() {
+                        self.by_node[node.get()].push(Arc::clone(&shared));
+                    }
                 }
                 false => self.by_node[router.owner(name)?.get()].push(shared),
             }
