@@ -22,5 +22,5 @@ mod cell;
 mod monitor;
 mod publisher;
 
-pub(crate) use cell::{Snapshot, SnapshotHandle, Variant};
+pub(crate) use cell::{Snapshot, SnapshotHandle, SnapshotListener, Variant};
 pub(crate) use publisher::Publisher;
