@@ -13,9 +13,10 @@ use crate::endpoint::push::{PushSender, PushTarget};
 use crate::endpoint::tls::{Runtime, TlsOptions, refused_url};
 use crate::endpoint::{Endpoint, Identity, LoginOptions, SocketOptions};
 use crate::error::Error;
-use crate::observe::{Listeners, NodeObserver};
+use crate::observe::{Listeners, NodeObserver, Votes};
 use crate::partition::{NodeSpec, OutNodes, Partitioner, check_passwords};
 use crate::plan::{HashTags, PartialReads, ReadsAs, Router, SplitWrites};
+use crate::policy::Ejection;
 use crate::resp::Protocol;
 use crate::topology::Topology;
 
@@ -54,6 +55,8 @@ pub(super) struct ClientOptions {
     /// Where the push messages of all nodes go.
     pub(super) push_sender: Option<Arc<dyn PushSender>>,
     pub(super) purpose: Purpose,
+    /// What the connections know of the nodes, for their ejection.
+    pub(super) votes: Option<Arc<Votes>>,
     /// The kind of connections.
     pub(super) runtime: Runtime,
 }
@@ -65,7 +68,7 @@ pub(crate) enum Purpose {
     #[default]
     Store,
     /// A key that moves is a miss.
-    Cache,
+    Cache(Ejection),
 }
 
 /// A node and how to reach it.
@@ -137,6 +140,7 @@ impl ClientConfig {
                 .with_missing_nodes(options.missing_nodes)
                 .with_protocols(protocols)
                 .with_hash_tags(options.hash_tags)
+                .with_flush_log(options.votes.as_ref().map(|votes| votes.flush_log()))
                 .with_users(users),
             endpoints,
             settings: options.settings.clone(),
@@ -171,6 +175,11 @@ impl ClientConfig {
         })
     }
 
+    /// What the connections know of the nodes, for their ejection. `None` if no node is ever ejected.
+    pub(crate) fn votes(&self) -> Option<&Arc<Votes>> {
+        self.options.votes.as_ref()
+    }
+
     /// What the data is to its users.
     pub(crate) fn purpose(&self) -> Purpose {
         self.options.purpose
@@ -194,7 +203,7 @@ impl ClientOptions {
             tls: self.tls.for_node(node.name(), &info, self.runtime)?,
             login: self.identity.login(node.name(), info.redis_settings()),
             options: SocketOptions::new(self.settings.tcp_keepalive, info.tcp_settings()),
-            observer: NodeObserver::new(node.clone(), self.listeners.clone()),
+            observer: NodeObserver::new(node.clone(), self.listeners.clone(), self.votes.as_ref()),
             pushes: pushes.transpose()?,
             info,
         })
