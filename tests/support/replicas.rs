@@ -230,29 +230,35 @@ impl ReplicaSet {
         Ok(info.get(name).expect("INFO has the offset"))
     }
 
-    /// Waits until all servers that answer but one replicate from that one, and have all that it has.
+    /// Waits until all servers that answer but one replicate from that one, and have all that it had before.
     pub fn wait_until_linked(&self, primary: usize) {
         let running: Vec<usize> = (0..self.len())
             .filter(|&index| self.role(index).is_ok())
             .collect();
-        let wanted = running.len() - 1;
+        let replicas = || running.iter().filter(|&&index| index != primary);
         wait_until("replication", || {
-            let linked = |&&index: &&usize| {
-                let info = self.info(index, "replication").ok()?;
-                let state: String = info.get("master_link_status")?;
-                let up = state == "up" && self.offset(index).ok() == self.offset(primary).ok();
-                up.then_some(())
+            let Ok(offset) = self.offset(primary) else {
+                return false;
             };
-            let replicas = running.iter().filter(|&&index| index != primary);
-            let up = replicas.filter(|index| linked(index).is_some()).count();
-            let seen = self.info(primary, "replication").ok();
-            let online = seen.map_or(0, |info| {
-                let lines =
-                    (0..self.len()).filter_map(|at| info.get::<String>(&format!("slave{at}")));
-                lines.filter(|line| line.contains("state=online")).count()
-            });
-            up == wanted && online == wanted
+            self.online_replicas(primary) == replicas().count()
+                && replicas().all(|&index| self.has_link(index, offset))
         });
+    }
+
+    /// Whether a replica is linked to its primary, and has so many bytes of its stream.
+    fn has_link(&self, replica: usize, offset: u64) -> bool {
+        let info = self.info(replica, "replication").ok();
+        let state = info.and_then(|info| info.get::<String>("master_link_status"));
+        state.as_deref() == Some("up") && self.offset(replica).is_ok_and(|has| has >= offset)
+    }
+
+    /// How many replicas a primary sends to.
+    fn online_replicas(&self, primary: usize) -> usize {
+        let Ok(info) = self.info(primary, "replication") else {
+            return 0;
+        };
+        let lines = (0..self.len()).filter_map(|at| info.get::<String>(&format!("slave{at}")));
+        lines.filter(|line| line.contains("state=online")).count()
     }
 }
 
