@@ -225,6 +225,7 @@ mod policy;
 #[cfg(feature = "proxy")]
 pub mod proxy;
 mod resp;
+mod snapshot;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;

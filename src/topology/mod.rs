@@ -184,6 +184,17 @@ impl Topology {
         self.fingerprint
     }
 
+    /// True if every key has the same owner in both.
+    pub(crate) fn places_like(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+
+    /// The same topology in another epoch.
+    pub(crate) fn with_epoch(mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
+        self
+    }
+
     /// Returns the topology with these URLs, one for each node.
     fn with_urls(mut self, urls: Vec<Option<NodeUrl>>) -> Self {
         debug_assert_eq!(urls.len(), self.nodes.len());
@@ -321,15 +332,6 @@ fn fingerprint(nodes: &[NodeSpec], partitioner: &dyn Partitioner, tag: &HashTag)
         add(if node.is_named() { "named" } else { "address" });
     }
     xxh3_64(text.as_bytes())
-}
-
-#[cfg(test)]
-impl Topology {
-    /// The same topology in another epoch.
-    pub(crate) fn with_epoch(mut self, epoch: u64) -> Self {
-        self.epoch = epoch;
-        self
-    }
 }
 
 #[cfg(test)]
