@@ -14,7 +14,7 @@ use crate::endpoint::tls::{Runtime, TlsOptions, refused_url};
 use crate::endpoint::{Endpoint, Identity, LoginOptions, SocketOptions};
 use crate::error::Error;
 use crate::observe::{Listeners, NodeObserver};
-use crate::partition::{NodeSpec, Partitioner, check_passwords};
+use crate::partition::{NodeSpec, OutNodes, Partitioner, check_passwords};
 use crate::plan::{HashTags, PartialReads, ReadsAs, Router, SplitWrites};
 use crate::resp::Protocol;
 use crate::topology::Topology;
@@ -155,6 +155,20 @@ impl ClientConfig {
         let nodes = NodeConfig::of(topology).collect::<Result<Vec<_>, _>>()?;
         let options = Arc::clone(&self.options);
         Self::new(options, nodes, topology.shared_partitioner(), Some(self))
+    }
+
+    /// The description of this client while these nodes are out.
+    ///
+    /// # Errors
+    ///
+    /// If the partitioner cannot place keys over the others.
+    pub(crate) fn without(&self, out: &OutNodes) -> Result<Self, Error> {
+        let topology = self.router.topology();
+        let next = topology.without(out)?.with_epoch(topology.epoch() + 1);
+        Ok(Self {
+            router: self.router.clone().with_topology(Arc::new(next)),
+            ..self.clone()
+        })
     }
 
     /// What the data is to its users.

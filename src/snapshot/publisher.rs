@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use crate::config::{ClientConfig, Purpose};
 use crate::error::Error;
+use crate::partition::OutNodes;
 use crate::topology::Topology;
 
 /// Number of keys whose owners are compared when a topology is refused.
@@ -72,6 +73,37 @@ impl Publisher {
         if next.purpose() == Purpose::Store {
             check_placement(state.config.router.topology(), next.router.topology())?;
         }
+        // Nodes that are out stay out, also at another index.
+        let former = state.config.router.topology();
+        let out = former.out().iter();
+        let out = out.filter_map(|node| {
+            let id = former.node(node).id();
+            next.router.topology().index_of_id(id)
+        });
+        let out: OutNodes = out.collect();
+        let next = match out.is_empty() {
+            true => next,
+            false => next.without(&out)?,
+        };
+        state.publish(next);
+        Ok(())
+    }
+
+    /// Takes these nodes out of the placement, and all others back in. `out` is called with the current topology, to
+    /// which its indices belong. The placement may be built anew, which takes a while: never call this where a
+    /// request waits for it.
+    ///
+    /// # Errors
+    ///
+    /// If the partitioner cannot place keys over the others; nothing has changed then.
+    pub(crate) fn set_out(&self, out: impl FnOnce(&Topology) -> OutNodes) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        let topology = state.config.router.topology();
+        let out = out(topology);
+        if out == *topology.out() {
+            return Ok(());
+        }
+        let next = state.config.without(&out)?;
         state.publish(next);
         Ok(())
     }
