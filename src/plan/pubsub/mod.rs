@@ -6,7 +6,8 @@
 //!   change of them.
 //! * [`Event`], [`Message`], [`SubscriptionKind`]: what the user of a subscriber receives. `event_queue`: the
 //!   bounded queue in between.
-//! * `messages`: events in the form of redis-rs' `PubSub`.
+//! * `messages`: events in the form of redis-rs' `PubSub`. `moves`: where subscriptions belong after the topology
+//!   has changed. `worker`: the connections of one node.
 //!
 //! **Where.** A channel is subscribed on the node that owns its name, which is also the node that PUBLISH
 //! goes to. Patterns are subscribed on every node, and so are the channels of keyspace notifications, which
@@ -42,6 +43,7 @@
 
 mod event_queue;
 mod messages;
+mod moves;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -59,6 +61,7 @@ use crate::resp::{write_arg, write_command, write_header};
 
 pub(crate) use event_queue::EventQueue;
 pub(crate) use messages::{SubscribedNames, into_msg};
+pub(crate) use moves::{DesiredNames, SubscriptionMoves};
 pub(crate) use worker::{ChangeProgress, ConnectionEnd, SubscriptionWorker};
 
 /// Maximum number of events queued for the user of a subscriber; twice as many while it waits for a change to
@@ -149,6 +152,11 @@ pub enum SubscriptionKind {
     Pattern,
     /// A shard channel: SSUBSCRIBE, which exists since Redis 7.0.
     Shard,
+}
+
+impl SubscriptionKind {
+    /// All kinds.
+    pub(crate) const ALL: [Self; 3] = [Self::Channel, Self::Pattern, Self::Shard];
 }
 
 impl SubscriptionKind {
@@ -335,6 +343,34 @@ impl SubscriptionTracker {
         }
     }
 
+    /// Changes which names are desired because others own them now, and not because the user wishes it: a refusal
+    /// of the user's own change does not take it back.
+    pub(crate) fn change_owner(
+        &mut self,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
+        names: &[ChannelName],
+    ) {
+        for name in names {
+            self.set(kind, name, |standing, _| {
+                standing.desired = change == SubscriptionChange::Subscribe;
+            });
+        }
+    }
+
+    /// The names that are desired, by kind.
+    pub(crate) fn desired(&self) -> DesiredNames {
+        let desired = |names: &BTreeMap<ChannelName, NameState>| {
+            let names = names.iter().filter(|(_, standing)| standing.desired);
+            names.map(|(name, _)| Arc::clone(name)).collect()
+        };
+        [
+            desired(&self.names[0]),
+            desired(&self.names[1]),
+            desired(&self.names[2]),
+        ]
+    }
+
     /// Begins a new connection, on which nothing is confirmed yet.
     pub(crate) fn begin_restore(&mut self) {
         // Invalidates every `confirmed_on` at once; the count follows: each desired name is unconfirmed, and
@@ -501,11 +537,7 @@ impl SubscriptionTracker {
 }
 
 /// All kinds, in the order of [`place`].
-const KINDS: [SubscriptionKind; 3] = [
-    SubscriptionKind::Channel,
-    SubscriptionKind::Pattern,
-    SubscriptionKind::Shard,
-];
+const KINDS: [SubscriptionKind; 3] = SubscriptionKind::ALL;
 
 /// Index of a kind in [`KINDS`] and in [`SubscriptionTracker::names`].
 fn place(kind: SubscriptionKind) -> usize {
