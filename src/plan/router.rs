@@ -209,11 +209,11 @@ impl Router {
         keys: &KeyCheck,
         is_same_server: impl FnOnce(NodeIndex) -> bool,
     ) -> Result<NodeIndex, Error> {
-        let index = self.locate_node(node)?;
         let name = node.spec().name();
-        if !is_same_server(index) {
+        let index = node.index_in(&self.topology);
+        let Some(index) = index.filter(|&index| is_same_server(index)) else {
             return Err(node_moved(name));
-        }
+        };
         if *keys != KeyCheck::None && !node.topology().places_like(&self.topology) {
             return Err(keys_moved(name));
         }

@@ -91,13 +91,13 @@ impl<S: Snapshot> SnapshotHandle<S> {
         })
     }
 
-    /// The snapshot for one request. Held for a short time: the next topology may wait for it to be dropped.
+    /// The snapshot for one request, without a change of a reference count in the common case.
     #[inline]
     pub(crate) fn load(&self) -> Guard<Arc<S>> {
         self.cell.current.load()
     }
 
-    /// The snapshot for one request, for longer than [`load`](Self::load).
+    /// The snapshot for one request that may be awaited, or moves to another thread.
     #[inline]
     pub(crate) fn load_full(&self) -> Arc<S> {
         self.cell.current.load_full()
