@@ -88,9 +88,21 @@ fn ejection() -> Ejection {
         .with_probe_interval(Duration::from_millis(50), Duration::from_millis(200))
 }
 
-/// A cache behind each door.
-fn caches(describe: impl Fn() -> Builder) -> [Cache; 3] {
-    let open = |open: fn(Builder) -> Door| {
+/// A cache behind each door, one after the other.
+fn caches(describe: impl Fn() -> Builder) -> impl Iterator<Item = Cache> {
+    let doors: [fn(Builder) -> Door; 3] = [
+        |builder| Door::Blocking(builder.build().unwrap()),
+        |builder| {
+            let client = builder.build_async().unwrap();
+            Door::Async(client, Runtime::new().unwrap())
+        },
+        |builder| {
+            let proxy = LocalProxy::open(builder);
+            let client = redis::Client::open(format!("redis://{}/", proxy.address())).unwrap();
+            Door::Proxy(proxy, client)
+        },
+    ];
+    doors.into_iter().map(move |open| {
         let events = Events::default();
         let builder = describe()
             .connect_timeout(Duration::from_millis(300))
@@ -99,19 +111,7 @@ fn caches(describe: impl Fn() -> Builder) -> [Cache; 3] {
             door: open(events.listen(builder)),
             events,
         }
-    };
-    [
-        open(|builder| Door::Blocking(builder.build().unwrap())),
-        open(|builder| {
-            let client = builder.build_async().unwrap();
-            Door::Async(client, Runtime::new().unwrap())
-        }),
-        open(|builder| {
-            let proxy = LocalProxy::open(builder);
-            let client = redis::Client::open(format!("redis://{}/", proxy.address())).unwrap();
-            Door::Proxy(proxy, client)
-        }),
-    ]
+    })
 }
 
 impl Cache {
@@ -531,11 +531,9 @@ fn heartbeat_ejects_a_node_that_no_request_needs() {
     };
     let ejection = Ejection::go_redis().with_heartbeat(Some(Duration::from_millis(100)));
     for cache in caches(|| builder_over(servers.urls()).cache(ejection)) {
-        let k0 = Instant::now();
         servers.kill(3);
-        let k1 = Instant::now();
         cache.events.wait("ejected node-3");
-        assert_eq!(cache.out(), [3], "{:?} {k0:?} {k1:?} {:?}", cache.events, Instant::now());
+        assert_eq!(cache.out(), [3]);
         servers.restart(3);
         cache.wait_readmitted(3);
     }
@@ -546,7 +544,8 @@ fn health_shows_a_node_that_is_ejected() {
     let Some(servers) = Servers::start(NODES) else {
         return;
     };
-    let cache = &caches(|| builder_over(servers.urls()).cache(ejection()))[0];
+    let cache = caches(|| builder_over(servers.urls()).cache(ejection()));
+    let cache = cache.into_iter().next().unwrap();
     let Door::Blocking(client) = &cache.door else {
         panic!("the first is the blocking client");
     };

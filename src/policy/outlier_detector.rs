@@ -18,9 +18,7 @@ use std::time::{Duration, Instant};
 
 use crate::partition::NodeId;
 use crate::policy::{Ejection, Readmission, Refusal, pause_between};
-
-/// Number of steps in which a node gets its keys back.
-pub(crate) const RAMP_STEPS: u8 = 16;
+use crate::topology::RAMP_STEPS;
 
 /// The health of all nodes of one client.
 #[derive(Debug)]

@@ -21,6 +21,7 @@ use crate::partition::NodeId;
 use crate::plan::{Cause, Failure, ProbeRequest};
 use crate::policy::{Actions, ConnectError, Flush, FlushCounts, OutSet, ProbeOutcome};
 use crate::snapshot::Publisher;
+use crate::topology::RampingNodes;
 
 /// Maximum number of probes and flushes under way at a time. Further ones wait.
 const PROBES_MAX: usize = 32;
@@ -129,8 +130,11 @@ fn install(set: &OutSet, votes: &Votes, publisher: &Publisher) {
         }
     }
     let result = publisher.set_out(|topology| {
-        let ids = set.out.iter();
-        ids.filter_map(|id| topology.index_of_id(*id)).collect()
+        let out = set.out.iter();
+        let out = out.filter_map(|id| topology.index_of_id(*id)).collect();
+        let ramping = set.ramping.iter();
+        let ramping = ramping.filter_map(|(id, share)| Some((topology.index_of_id(*id)?, *share)));
+        (out, RampingNodes::new(ramping))
     });
     let mut detector = votes.detector();
     if result.is_err() {
