@@ -10,11 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value, cmd, pipe};
-use redis_sharding::partition::OutNodes;
+use redis_sharding::partition::{OutNodes, Partitioner, Placement, PlacementError, Rendezvous};
 use redis_sharding::testing::{Fault, ReceivedCommand, TestNode};
 use redis_sharding::{
-    Builder, ClientEvent, Ejection, Event, NodeIndex, Readmission, Refusal, ShardedClient,
-    Topology, aio,
+    Builder, ClientEvent, Ejection, Event, NodeIndex, NodeSpec, Readmission, Refusal,
+    ShardedClient, Topology, aio,
 };
 use support::local_proxy::LocalProxy;
 use support::{Servers, builder_over};
@@ -582,5 +582,149 @@ fn data_store_keeps_the_keys_of_a_dead_node_where_they_are() {
             servers.restart(2);
             until("up", || cache.set(key, "value").is_ok());
         }
+    }
+}
+
+#[test]
+fn node_gets_its_keys_back_share_by_share() {
+    let Some(servers) = Servers::start(NODES) else {
+        return;
+    };
+    let ramp = Duration::from_millis(1600);
+    let ejection = ejection().with_ramp(Some(ramp));
+    for cache in caches(|| builder_over(servers.urls()).cache(ejection)) {
+        let keys = cache.keys_of(1, 100);
+        servers.kill(1);
+        cache.wait_ejected(1);
+        servers.restart(1);
+        cache.wait_readmitted(1);
+        let start = Instant::now();
+        let mut shares = Vec::new();
+        until("all keys are back", || {
+            let back = keys.iter().filter(|key| cache.owner(key) == 1).count();
+            shares.push(back);
+            cache.set(&keys[0], "value").unwrap();
+            back == keys.len()
+        });
+        assert!(shares.is_sorted(), "{shares:?}");
+        shares.dedup();
+        assert!(shares.len() > 4, "{shares:?}");
+        // The first share came with the readmission, and the last before the end.
+        assert!(start.elapsed() > ramp / 2, "{:?}", start.elapsed());
+    }
+}
+
+/// Rendezvous, but slow to place keys while nodes are out.
+#[derive(Debug)]
+struct SlowRule(Arc<Mutex<Vec<Option<String>>>>);
+
+impl Partitioner for SlowRule {
+    fn name(&self) -> &str {
+        "slow/1"
+    }
+
+    fn place(&self, nodes: &[NodeSpec]) -> Result<Box<dyn Placement>, PlacementError> {
+        Rendezvous::new().place(nodes)
+    }
+
+    fn place_without(
+        &self,
+        _: &[NodeSpec],
+        _: &OutNodes,
+    ) -> Result<Option<Box<dyn Placement>>, PlacementError> {
+        thread::sleep(Duration::from_millis(300));
+        let name = thread::current().name().map(str::to_owned);
+        self.0.lock().unwrap().push(name);
+        Ok(None)
+    }
+}
+
+#[test]
+fn placement_without_ten_of_a_thousand_nodes_is_built_while_requests_go_on() {
+    const ALL: usize = 1000;
+    const DEAD: usize = 10;
+    let nodes = TestNode::start_many(ALL).unwrap();
+    let built_by = Arc::default();
+    let events = Events::default();
+    let client = events
+        .listen(builder_over(nodes.iter().map(TestNode::url)))
+        .partitioner(SlowRule(Arc::clone(&built_by)))
+        .cache(ejection())
+        .build()
+        .unwrap();
+    let cache = Cache {
+        door: Door::Blocking(client),
+        events,
+    };
+    let all = cache.topology();
+    let owner = |key: &String| all.locate(key.as_bytes()).unwrap().get();
+    let keys: Vec<String> = (0..40_000).map(|number| format!("key:{number}")).collect();
+    let of_dead = keys.iter().filter(|key| owner(key) < DEAD).take(200);
+    let of_dead: Vec<&String> = of_dead.collect();
+    let living = keys.iter().find(|key| owner(key) >= DEAD).unwrap();
+    let is_over = AtomicBool::new(false);
+    let most = thread::scope(|scope| {
+        // A request for a node that lives, again and again.
+        let requests = scope.spawn(|| {
+            let mut most = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                let before = built_by.lock().unwrap().len();
+                let mut count = 0;
+                while built_by.lock().unwrap().len() == before && !is_over.load(Ordering::Relaxed) {
+                    cache.set(living, "value").unwrap();
+                    count += 1;
+                }
+                most = most.max(count);
+            }
+            most
+        });
+        nodes[..DEAD].iter().for_each(TestNode::stop);
+        until("ten are out", || {
+            for key in &of_dead {
+                let _ = cache.get(key);
+            }
+            cache.out().len() == DEAD
+        });
+        for node in &nodes[..DEAD] {
+            node.restart().unwrap();
+        }
+        until("ten are back", || cache.out().is_empty());
+        is_over.store(true, Ordering::Relaxed);
+        requests.join().unwrap()
+    });
+    assert!(most > 1, "{most}");
+    let built_by = built_by.lock().unwrap();
+    assert!(!built_by.is_empty());
+    // Linux keeps 15 bytes of the name, std all of it.
+    let monitor = Some("redis-sharding monitor".to_owned());
+    assert!(built_by.iter().all(|name| *name == monitor), "{built_by:?}");
+}
+
+#[cfg(feature = "tokio-rustls-comp")]
+#[test]
+fn node_is_probed_over_tls() {
+    use support::authority::Authority;
+
+    let authority = Authority::new("the tests");
+    let Some(servers) = Servers::builder().tls(&authority, false).start(NODES) else {
+        return;
+    };
+    let urls = || (0..NODES).map(|node| servers.tls_url(node));
+    let certificates = || redis::TlsCertificates {
+        client_tls: None,
+        root_cert: Some(authority.pem().into_bytes()),
+    };
+    for cache in caches(|| {
+        builder_over(urls())
+            .tls_certificates(certificates())
+            .cache(ejection())
+    }) {
+        let key = &cache.keys_of(2, 1)[0];
+        cache.set(key, "value").unwrap();
+        servers.kill(2);
+        cache.wait_ejected(2);
+        servers.restart(2);
+        cache.wait_readmitted(2);
+        cache.set(key, "value").unwrap();
     }
 }
