@@ -58,7 +58,9 @@ fn architecture_clients_and_configuration_use_no_other_executor() {
         let forbidden: &[&str] = match room(&from).as_str() {
             "sync" => &["aio", "proxy", "proxy/net"],
             "aio" => &["sync", "proxy", "proxy/net"],
-            "blocking" | "config" | "endpoint" | "snapshot" => &["sync", "aio", "proxy", "proxy/net"],
+            "blocking" | "config" | "endpoint" | "snapshot" => {
+                &["sync", "aio", "proxy", "proxy/net"]
+            }
             _ => &[],
         };
         for to in targets {
