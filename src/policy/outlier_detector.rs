@@ -537,11 +537,11 @@ impl Node {
     fn advance(&mut self, ejection: &Ejection, now: Instant, jitter: f64) {
         let is_due = self.next_probe.is_some_and(|due| due <= now);
         match &mut self.state {
-            State::Out { is_back, .. } if ejection.retry_after().is_some() => {
-                if is_due && !self.is_busy {
-                    *is_back = true;
-                    self.next_probe = None;
-                }
+            State::Out { is_back, .. }
+                if ejection.retry_after().is_some() && is_due && !self.is_busy =>
+            {
+                *is_back = true;
+                self.next_probe = None;
             }
             State::In { .. } if self.next_probe.is_none() && !self.is_busy => {
                 // The first one after a part of the interval, or all nodes would be probed in step.
