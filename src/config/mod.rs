@@ -5,6 +5,7 @@
 //! * More of its setters: `cache` for [`Builder::cache`]; `login` for usernames, credentials and the client name; `observe` for
 //!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`];
 //!   `requests` for timeouts and retries, with the methods by which a handle overrides them.
+//! * `ejection`: the limits of the numbers of an [`Ejection`](crate::Ejection).
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
 //! Nothing here knows an executor: `build`, `build_async` and `build_proxy` are defined beside what they
@@ -13,6 +14,7 @@
 pub mod builder;
 mod cache;
 mod client_config;
+mod ejection;
 mod login;
 mod observe;
 mod push;
