@@ -226,6 +226,7 @@ mod policy;
 #[cfg(feature = "proxy")]
 pub mod proxy;
 mod resp;
+mod sentinel;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;

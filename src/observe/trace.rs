@@ -232,6 +232,9 @@ mod enabled {
                 );
             }
             ClientEvent::Reconnected { .. } => log!(debug, "reconnected"),
+            ClientEvent::PrimaryChanged { from, to, .. } => {
+                log!(info, "primary changed", from = from.as_str(), to = to.as_str());
+            }
             ClientEvent::ConnectionOpened { pool, .. } => {
                 log!(debug, "connection opened", pool = pool.name());
             }

@@ -35,8 +35,10 @@ pub(crate) struct Backoff {
     outage: Option<Outage>,
     /// Number of attempts admitted while the node was down, which is the number of the last one.
     retries: u64,
-    /// Number of connections made. An attempt compares it to detect that one was made since it began.
+    /// Number of connections made.
     connected: u64,
+    /// Number of times that the node has moved to another address.
+    moves: u64,
     /// Number of failed attempts.
     failed: u64,
     /// Number of attempts without an outcome so far.
@@ -107,8 +109,8 @@ struct Retry {
 pub(crate) struct AttemptId {
     /// Number of the retry. `None` if the node was not known to be down.
     retry: Option<u64>,
-    /// Number of connections made when it began.
-    connected: u64,
+    /// Number of connections made and of moves when it began.
+    generation: u64,
 }
 
 /// The decision about an attempt.
@@ -136,12 +138,12 @@ impl Backoff {
     /// ended with [`connected`](Self::connected), [`failed`](Self::failed) or
     /// [`inconclusive`](Self::inconclusive).
     pub(crate) fn try_acquire(&mut self, now: Instant, limit: Duration) -> Admission {
-        let connected = self.connected;
+        let generation = self.generation();
         let Some(outage) = &mut self.outage else {
             self.under_way += 1;
             return Admission::Try(AttemptId {
                 retry: None,
-                connected,
+                generation,
             });
         };
         let free_at = outage.free_at();
@@ -156,7 +158,7 @@ impl Backoff {
         });
         Admission::Try(AttemptId {
             retry: Some(self.retries),
-            connected,
+            generation,
         })
     }
 
@@ -184,6 +186,22 @@ impl Backoff {
     pub(crate) fn broke(&mut self) {
         // One that broke during the first handshake was never there.
         self.broke |= self.connected > 0;
+    }
+
+    /// The node is at another address from now on: the next attempt may be made at once, and those under way prove
+    /// nothing.
+    pub(crate) fn moved(&mut self, now: Instant) {
+        self.moves += 1;
+        if let Some(outage) = &mut self.outage {
+            outage.failures = 0;
+            outage.retry_at = now;
+            outage.retry = None;
+        }
+    }
+
+    /// Compared by attempts, to detect that a connection was made or the node has moved since they began.
+    fn generation(&self) -> u64 {
+        self.connected + self.moves
     }
 
     /// Counts the end of an attempt.
@@ -217,8 +235,8 @@ impl Backoff {
         self.failed += 1;
         let is_first = self.outage.is_none();
         let (since, failures) = match &self.outage {
-            // The node became reachable while this attempt was under way; its failure is older news.
-            None if attempt.connected != self.connected => return false,
+            // The node became reachable, or moved, while this attempt was under way; its failure is older news.
+            None if attempt.generation != self.generation() => return false,
             None => (now, 1),
             Some(outage) if outage.is_made_by(attempt) => {
                 (outage.since, outage.failures.saturating_add(1))
