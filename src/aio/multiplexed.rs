@@ -27,9 +27,7 @@ use crate::endpoint::{Deadline, PrimaryVersion};
 use crate::observe::OpenConnection;
 #[cfg(feature = "proxy")]
 use crate::plan::RawReplies;
-use crate::plan::{
-    Answers, Cause, ExpectedEnd, Failure, NodeRequest, ReplyBuffer, is_of_replica,
-};
+use crate::plan::{Answers, Cause, ExpectedEnd, Failure, NodeRequest, ReplyBuffer, is_of_replica};
 use crate::policy::ConnectError;
 
 /// Maximum number of bytes, including bookkeeping, that may wait for one connection. Further requests are
@@ -201,14 +199,17 @@ impl MultiplexedConnection {
     }
 
     /// Sets the version of the address that the connection was made to: once it has changed, nothing more is sent.
-    pub(crate) fn with_primary(self, primary: Option<PrimaryVersion>) -> Self {
-        Self { primary, ..self }
+    pub(crate) fn with_primary(mut self, primary: Option<PrimaryVersion>) -> Self {
+        self.primary = primary;
+        self
     }
 
     /// True if the connection leads to a server that is not the node's primary any more.
     #[inline]
     pub(crate) fn is_outdated(&self) -> bool {
-        self.primary.as_ref().is_some_and(|primary| !primary.is_current())
+        self.primary
+            .as_ref()
+            .is_some_and(|primary| !primary.is_current())
     }
 
     /// The right to present a newer login. `None` while another request does.

@@ -488,7 +488,9 @@ impl Worker {
         let quiet_at = (transfer.quiet_since + KEEPALIVE_AFTER).into();
         let mut silence = pin!(tokio::time::sleep_until(quiet_at));
         let primary = transfer.primary.clone();
-        let mut moved = primary.as_ref().map(|primary| Box::pin(primary.cell().notified()));
+        let mut moved = primary
+            .as_ref()
+            .map(|primary| Box::pin(primary.cell().notified()));
         std::future::poll_fn(|cx| {
             if let (Some(primary), Some(moved)) = (&primary, &mut moved) {
                 // Polled first, so that a change after the comparison wakes this task.

@@ -159,24 +159,23 @@ impl Connector {
         endpoint: &Endpoint,
         handshake: &Handshake,
     ) -> RedisResult<(Box<dyn Duplex>, ReplyDecoder)> {
-            let mut decoder = ReplyDecoder::new();
-            let mut stream = connect_stream(endpoint).await?;
-            stream.write_all(&handshake.packed()).await?;
-            let mut answers = Vec::new();
-            while answers.len() < handshake.count() {
-                match decoder.next_reply()? {
-                    Some(answer) => answers.push(answer),
-                    None => {
-                        let read = read(&mut stream, &mut decoder).await;
-                        let hung_up = |error: io::Error| {
-                            endpoint.handshake_broke(IoFailure::broken(&error))
-                        };
-                        decoder.advance(read.map_err(hung_up)?);
-                    }
+        let mut decoder = ReplyDecoder::new();
+        let mut stream = connect_stream(endpoint).await?;
+        stream.write_all(&handshake.packed()).await?;
+        let mut answers = Vec::new();
+        while answers.len() < handshake.count() {
+            match decoder.next_reply()? {
+                Some(answer) => answers.push(answer),
+                None => {
+                    let read = read(&mut stream, &mut decoder).await;
+                    let hung_up =
+                        |error: io::Error| endpoint.handshake_broke(IoFailure::broken(&error));
+                    decoder.advance(read.map_err(hung_up)?);
                 }
             }
-            handshake.check(&answers)?;
-            Ok((stream, decoder))
+        }
+        handshake.check(&answers)?;
+        Ok((stream, decoder))
     }
 
     /// The error of an attempt whose time is over.
@@ -219,7 +218,9 @@ impl Connector {
         let connect = async {
             let located = self.endpoint.locate_async().await?;
             let endpoint = &located.endpoint;
-            let made = self.try_connect(endpoint, &handshake, deadline, closed).await;
+            let made = self
+                .try_connect(endpoint, &handshake, deadline, closed)
+                .await;
             let made = made.map_err(|error| ConnectError::new(&endpoint.address, &error))?;
             if let Some(primary) = &located.primary {
                 primary.confirmed();
@@ -280,9 +281,7 @@ impl Connector {
 /// Connects a stream of whichever kind the address asks for.
 async fn connect_stream(endpoint: &Endpoint) -> io::Result<Box<dyn Duplex>> {
     match endpoint.info.addr() {
-        ConnectionAddr::Tcp(host, port) => {
-            Ok(Box::new(connect_tcp(endpoint, host, *port).await?))
-        }
+        ConnectionAddr::Tcp(host, port) => Ok(Box::new(connect_tcp(endpoint, host, *port).await?)),
         ConnectionAddr::TcpTls { host, port, .. } => connect_tls(endpoint, host, *port).await,
         #[cfg(unix)]
         ConnectionAddr::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),

@@ -44,7 +44,10 @@ impl Endpoint {
     /// The error of an attempt whose time is over.
     #[cfg(feature = "tokio-comp")]
     pub(crate) fn timed_out(&self) -> ConnectError {
-        let reason = self.primary.as_ref().and_then(|primary| primary.late_reason());
+        let reason = self
+            .primary
+            .as_ref()
+            .and_then(|primary| primary.late_reason());
         reason.unwrap_or_else(|| {
             let current = self.primary.as_ref().and_then(|primary| primary.address());
             let address = current.map_or_else(|| self.address.clone(), |found| found.to_string());

@@ -15,8 +15,8 @@
 
 mod credentials;
 mod deadline;
-mod login;
 mod located;
+mod login;
 mod node_backoff;
 mod primary;
 pub(crate) mod push;
@@ -43,6 +43,7 @@ use crate::endpoint::tls::Tls;
 use crate::observe::NodeObserver;
 use crate::policy::{ConnectError, IoFailure};
 use crate::resp::Handshake;
+use crate::topology::{NodeAccess, SentinelSource};
 
 /// Number of keepalive probes without a reply after which the kernel gives a connection up. They are spread
 /// over one idle period, so that a dead node is detected after twice that period.
@@ -68,6 +69,8 @@ pub(crate) struct Endpoint {
     pub(crate) login: Login,
     /// Where push messages go. `None` drops them.
     pub(crate) pushes: Option<PushTarget>,
+    /// Who knows the address, if it may change.
+    pub(crate) sentinel: Option<SentinelSource>,
     /// The current address, if it may change. `None` for a fixed address.
     pub(crate) primary: Option<Arc<PrimaryCell>>,
 }
@@ -82,6 +85,16 @@ pub(crate) struct SocketOptions {
 }
 
 impl Endpoint {
+    /// True if `access` describes the same server, or the same master of the same Sentinels, and the same user,
+    /// database and protocol.
+    pub(crate) fn leads_to(&self, access: &NodeAccess) -> bool {
+        let ours = NodeAccess {
+            info: self.info.clone(),
+            sentinel: self.sentinel.clone(),
+        };
+        ours.is_same(access)
+    }
+
     /// The error of a connection that broke during the handshake.
     ///
     /// In TLS 1.3 a server checks the client's certificate after the client considers the TLS handshake

@@ -318,6 +318,8 @@ impl fmt::Debug for PrimaryCell {
 
 impl fmt::Debug for PrimaryVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("PrimaryVersion").field(&self.version).finish()
+        f.debug_tuple("PrimaryVersion")
+            .field(&self.version)
+            .finish()
     }
 }

@@ -127,7 +127,11 @@ impl fmt::Display for ClientEvent {
             }
             Self::Reconnected { node } => write!(f, "reconnected: node {}", node.name()),
             Self::PrimaryChanged { node, from, to } => {
-                write!(f, "primary changed: node {} from {from} to {to}", node.name())
+                write!(
+                    f,
+                    "primary changed: node {} from {from} to {to}",
+                    node.name()
+                )
             }
             Self::ConnectionOpened { node, pool } => {
                 write!(f, "connection opened: node {}, {pool} pool", node.name())

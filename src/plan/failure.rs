@@ -57,7 +57,8 @@ pub(crate) trait ReplyBuffer: Default {
     fn error_code(&self, number: usize) -> Option<&[u8]>;
     /// True if the server has refused a write because it is a replica.
     fn shows_a_replica(&self) -> bool {
-        (0..self.count()).any(|number| self.error_code(number) == Some(REFUSED_BY_REPLICA.as_bytes()))
+        (0..self.count())
+            .any(|number| self.error_code(number) == Some(REFUSED_BY_REPLICA.as_bytes()))
     }
     /// Number of replies that are errors.
     fn error_count(&self) -> usize {
@@ -444,7 +445,8 @@ mod tests {
                 assert_eq!(error.kind(), kind, "{cause:?} {sent} {access:?}");
                 assert_eq!(error.node(), Some("cache-a"), "{error}");
                 assert!(error.to_string().starts_with("node cache-a: "), "{error}");
-                let retryable = !matches!(kind, Auth | Unknown | ErrorKind::Config) && !failure.is_final();
+                let retryable =
+                    !matches!(kind, Auth | Unknown | ErrorKind::Config) && !failure.is_final();
                 assert_eq!(error.is_retryable(), retryable, "{error:?}");
             }
         }

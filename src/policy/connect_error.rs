@@ -67,7 +67,9 @@ impl ConnectError {
     /// True if another attempt may succeed after a while, though nobody changes a setting.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Self::Auth(_) | Self::Certificate(_) | Self::FailedBefore | Self::NoSuchMaster(_) => false,
+            Self::Auth(_) | Self::Certificate(_) | Self::FailedBefore | Self::NoSuchMaster(_) => {
+                false
+            }
             Self::PrimaryChanged | Self::Unreachable(_) => true,
         }
     }

@@ -104,7 +104,9 @@ impl Handshake {
     /// password, and the server's own error when it refuses something else.
     pub(crate) fn check(&self, answers: &[Value]) -> RedisResult<()> {
         for ((cmd, needed), answer) in self.commands.iter().zip(answers) {
-            if let (Value::ServerError(error), OnRefusal::Fail | OnRefusal::NotPrimary) = (answer, needed) {
+            if let (Value::ServerError(error), OnRefusal::Fail | OnRefusal::NotPrimary) =
+                (answer, needed)
+            {
                 let name = match cmd.args_iter().next() {
                     Some(redis::Arg::Simple(name)) => String::from_utf8_lossy(name).into_owned(),
                     _ => String::new(),
@@ -282,8 +284,15 @@ mod tests {
         let replica = vec![bulk("slave"), bulk("10.0.0.2"), Value::Int(6379)];
         let (kind, text) = check(Value::Array(replica)).unwrap_err();
         assert_eq!(kind, ErrorKind::Io);
-        assert!(text.contains("it is a replica (of 10.0.0.2:6379)"), "{text}");
-        for other in [Value::Nil, Value::Array(vec![]), Value::Array(vec![bulk("sentinel")])] {
+        assert!(
+            text.contains("it is a replica (of 10.0.0.2:6379)"),
+            "{text}"
+        );
+        for other in [
+            Value::Nil,
+            Value::Array(vec![]),
+            Value::Array(vec![bulk("sentinel")]),
+        ] {
             assert!(check(other).is_err());
         }
         let denied = crate::error::server_error("NOPERM", "this user has no permissions");

@@ -49,7 +49,9 @@ impl SentinelConnection {
 
     /// Sends a request.
     pub(super) fn send(&mut self, packed: &[u8], deadline: &Deadline) -> io::Result<()> {
-        self.stream.write(packed, deadline).map_err(|failed| failed.error)
+        self.stream
+            .write(packed, deadline)
+            .map_err(|failed| failed.error)
     }
 
     /// Waits for a short while until a reply begins to arrive. Returns false if none does.
@@ -73,7 +75,9 @@ impl SentinelConnection {
         deadline: &Deadline,
     ) -> Result<(String, Report), String> {
         let mut replies: Vec<Value> = Vec::new();
-        let read = self.stream.read_all(questions.count, deadline, &mut replies);
+        let read = self
+            .stream
+            .read_all(questions.count, deadline, &mut replies);
         read.map_err(|error| error.to_string())?;
         let report = Questions::parse(&replies)?;
         let id = report.id.clone().unwrap_or_else(|| self.address.clone());

@@ -66,7 +66,10 @@ pub(super) struct Signal {
 impl SentinelGroup {
     /// The group of these Sentinels. Nothing is contacted.
     pub(crate) fn new(settings: GroupSettings) -> Arc<Self> {
-        let given = settings.sentinels.iter().filter_map(Endpoint::host_and_port);
+        let given = settings
+            .sentinels
+            .iter()
+            .filter_map(Endpoint::host_and_port);
         Arc::new(Self {
             inner: Arc::new(GroupState {
                 list: Mutex::new(SentinelList::new(given)),
@@ -80,13 +83,16 @@ impl SentinelGroup {
 
     /// The cell of the node whose primary the Sentinels call `master`. For all nodes of a group before the first of them
     /// is used: all are asked for together.
-    pub(crate) fn cell(self: &Arc<Self>, master: &str, observer: Arc<NodeObserver>) -> Arc<PrimaryCell> {
+    pub(crate) fn cell(
+        self: &Arc<Self>,
+        master: &str,
+        observer: Arc<NodeObserver>,
+    ) -> Arc<PrimaryCell> {
         let mut masters = self.inner.masters.write();
         let source: Arc<dyn PrimarySource> = Arc::<Self>::clone(self);
         // The place of a node that is gone is free, so that a client whose topology changes often stays small.
-        let is_free = |(name, cell): &(String, Weak<PrimaryCell>)| {
-            name == master && cell.strong_count() == 0
-        };
+        let is_free =
+            |(name, cell): &(String, Weak<PrimaryCell>)| name == master && cell.strong_count() == 0;
         let number = masters.iter().position(is_free).unwrap_or(masters.len());
         let cell = PrimaryCell::new(source, number, observer);
         let entry = (master.to_owned(), Arc::downgrade(&cell));
@@ -105,10 +111,10 @@ impl PrimarySource for SentinelGroup {
             signal.suspected.insert(master);
             !std::mem::replace(&mut signal.is_started, true)
         };
-        match must_start {
-            true => self.start(),
-            false => self.inner.changed.notify_all(),
+        if must_start {
+            self.start();
         }
+        self.inner.changed.notify_all();
     }
 
     fn confirmed(&self, master: usize) {

@@ -197,7 +197,9 @@ impl NodeConnection {
     /// True if the connection leads to a server that is not the node's primary any more.
     #[inline]
     pub(super) fn is_outdated(&self) -> bool {
-        self.primary.as_ref().is_some_and(|primary| !primary.is_current())
+        self.primary
+            .as_ref()
+            .is_some_and(|primary| !primary.is_current())
     }
 
     /// Waits until bytes have arrived.

@@ -623,9 +623,7 @@ pub(crate) fn not_confirmed(node: &str, why: Option<&ConnectError>) -> Error {
             error @ (ConnectError::FailedBefore
             | ConnectError::PrimaryChanged
             | ConnectError::Unreachable(_)),
-        ) => {
-            (ErrorKind::NodeDown, error.to_string())
-        }
+        ) => (ErrorKind::NodeDown, error.to_string()),
     };
     let text =
         format!("node {node}: {text}; the subscription is made as soon as the node can be reached");

@@ -64,7 +64,11 @@ impl StreamingConnection {
     /// Sends a piece of the request.
     pub(super) async fn write(&mut self, piece: &[u8]) -> io::Result<()> {
         // A large request takes its time, in which another server may become the primary.
-        if self.primary.as_ref().is_some_and(|primary| !primary.is_current()) {
+        if self
+            .primary
+            .as_ref()
+            .is_some_and(|primary| !primary.is_current())
+        {
             let text = ConnectError::PrimaryChanged.to_string();
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, text));
         }

@@ -165,7 +165,10 @@ mod tests {
     #[test]
     fn sentinels_share_the_time_of_one_connection() {
         let list = SentinelList::new([at(1), at(2), at(3), at(4)]);
-        assert_eq!(list.share_of(Duration::from_secs(1)), Duration::from_millis(250));
+        assert_eq!(
+            list.share_of(Duration::from_secs(1)),
+            Duration::from_millis(250)
+        );
         assert_eq!(list.share_of(Duration::from_millis(1)), SHARE_MIN);
     }
 }

@@ -344,12 +344,18 @@ mod tests {
         assert_eq!(behind.answered(0, "s1", Some(&lag)), None);
         // The same Sentinel under another address is no second voice.
         assert_eq!(behind.answered(0, "s1", Some(&lag)), None);
-        assert_eq!(behind.answered(0, "s2", Some(&report(2, 5, 3))), Some(at(2)));
+        assert_eq!(
+            behind.answered(0, "s2", Some(&report(2, 5, 3))),
+            Some(at(2))
+        );
         assert_eq!(behind.answered(0, "s3", Some(&report(2, 5, 3))), None);
         assert_eq!(behind.end_round(0, now), RoundEnd::Known);
         // If no other can be reached, the end of the round decides.
         let mut alone = watch(now);
-        assert_eq!(round(&mut alone, now, &[("s1", 1, 4)]).1, RoundEnd::Switch(at(1)));
+        assert_eq!(
+            round(&mut alone, now, &[("s1", 1, 4)]).1,
+            RoundEnd::Switch(at(1))
+        );
         // A group of one is its own majority.
         let single = watch(now).answered(0, "s1", Some(&report(7, 0, 1)));
         assert_eq!(single, Some(at(7)));
@@ -389,7 +395,11 @@ mod tests {
     fn group_that_was_set_up_anew_is_believed_after_a_majority_has_insisted() {
         let start = Instant::now();
         let mut watch = watch(start);
-        round(&mut watch, start, &[("s1", 1, 9), ("s2", 1, 9), ("s3", 1, 9)]);
+        round(
+            &mut watch,
+            start,
+            &[("s1", 1, 9), ("s2", 1, 9), ("s3", 1, 9)],
+        );
         // SENTINEL REMOVE and SENTINEL MONITOR: the epoch begins at zero again.
         let renewed = [("s1", 2, 0), ("s2", 2, 0)];
         let mut switched = Vec::new();
@@ -412,7 +422,11 @@ mod tests {
                 true => &[("s1", 1, 9), ("s2", 2, 0), ("s3", 2, 0)],
                 false => &renewed,
             };
-            assert_eq!(round(&mut watch, now, answers).1, RoundEnd::Known, "{second}");
+            assert_eq!(
+                round(&mut watch, now, answers).1,
+                RoundEnd::Known,
+                "{second}"
+            );
         }
     }
 

@@ -99,7 +99,8 @@ pub(crate) fn is_pong(message: &Value) -> bool {
         Value::Array(items) => items.first(),
         other => Some(other),
     };
-    word.and_then(text).is_some_and(|word| word.eq_ignore_ascii_case("pong"))
+    word.and_then(text)
+        .is_some_and(|word| word.eq_ignore_ascii_case("pong"))
 }
 
 /// Reads the replies about one master.
@@ -317,7 +318,12 @@ mod tests {
         }
         assert!(Questions::parse(&[]).is_err());
         assert!(Questions::parse(&[Value::Nil]).unwrap().masters.is_empty());
-        let unusual = [Value::Nil, Value::Array(vec![Value::Nil]), Value::Nil, Value::Nil];
+        let unusual = [
+            Value::Nil,
+            Value::Array(vec![Value::Nil]),
+            Value::Nil,
+            Value::Nil,
+        ];
         assert!(Questions::parse(&unusual).is_err());
     }
 

@@ -50,7 +50,8 @@ impl SentinelSource {
         let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
         if master.len() > MASTER_BYTES_MAX || !master.bytes().all(is_valid) {
             return Err(
-                "the name of a master has letters, digits, '.', '-' and '_' only, at most 256".into(),
+                "the name of a master has letters, digits, '.', '-' and '_' only, at most 256"
+                    .into(),
             );
         }
         if sentinels.is_empty() {
@@ -64,13 +65,18 @@ impl SentinelSource {
                 ConnectionAddr::Tcp(..) | ConnectionAddr::TcpTls { .. }
             )
         };
-        match sentinels.iter().all(is_tcp) {
-            true => Ok(Self {
-                sentinels,
-                master: master.to_owned(),
-            }),
-            false => Err("a Sentinel is reached by a host and a port, not by a socket".into()),
+        if !sentinels.iter().all(is_tcp) {
+            return Err("a Sentinel is reached by a host and a port, not by a socket".into());
         }
+        if sentinels.iter().any(|info| info.redis_settings().db() != 0) {
+            return Err(
+                "a Sentinel has no databases; the database of the node belongs in `Sentinel::with_node`".into(),
+            );
+        }
+        Ok(Self {
+            sentinels,
+            master: master.to_owned(),
+        })
     }
 
     /// The address of the node, for humans: `mymaster@s1:26379,s2:26379`.
@@ -108,21 +114,11 @@ impl NodeAccess {
         }
     }
 
-    /// `host:port`, the path of a unix socket, or the Sentinels.
-    pub(crate) fn address(&self) -> String {
-        match &self.sentinel {
-            Some(sentinel) => sentinel.address(),
-            None => address(self.info.addr()),
-        }
-    }
-
     /// True if both describe the same server, and the same user, database and protocol.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let is_same_source = match (&self.sentinel, &other.sentinel) {
             (None, None) => true,
-            (Some(one), Some(other)) => {
-                one.master == other.master && one.has_same_sentinels(other)
-            }
+            (Some(one), Some(other)) => one.master == other.master && one.has_same_sentinels(other),
             _ => false,
         };
         is_same_source && is_same_connection(&self.info, &other.info)

@@ -43,7 +43,11 @@ pub(in crate::topology) struct SentinelUrl {
 /// True if a text is meant to be such a URL.
 pub(in crate::topology) fn has_sentinel_scheme(text: &str) -> bool {
     let scheme = text.split_once("://").map(|(scheme, _)| scheme);
-    scheme.is_some_and(|scheme| SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known)))
+    scheme.is_some_and(|scheme| {
+        SCHEMES
+            .iter()
+            .any(|known| scheme.eq_ignore_ascii_case(known))
+    })
 }
 
 /// How a server is reached over TLS, or not.
@@ -86,9 +90,13 @@ impl SentinelUrl {
         let sentinel = |host: &str| {
             let mut url = sentinel_url(host)?;
             sentinel_tls.apply(&mut url);
-            let is_set = url.set_username(user.as_deref().unwrap_or_default()).is_ok()
+            let is_set = url
+                .set_username(user.as_deref().unwrap_or_default())
+                .is_ok()
                 && url.set_password(password.as_deref()).is_ok();
-            is_set.then_some(url).ok_or("the user of the Sentinels cannot be written in a URL".to_owned())
+            is_set
+                .then_some(url)
+                .ok_or("the user of the Sentinels cannot be written in a URL".to_owned())
         };
         let url = Self {
             node,
@@ -281,7 +289,11 @@ struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
     fn parse(query: &str) -> Self {
-        Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
+        Self(
+            form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
+        )
     }
 
     fn take(&mut self, name: &str) -> Option<String> {
@@ -347,10 +359,14 @@ mod tests {
 
     #[test]
     fn sentinel_url_describes_nodes_and_sentinels() {
-        let url = "redis-sentinel://app:p%40ss@s1:1,s2:2/3?protocol=resp3&sentinel_password=p%2540s#m";
+        let url =
+            "redis-sentinel://app:p%40ss@s1:1,s2:2/3?protocol=resp3&sentinel_password=p%2540s#m";
         let access = SentinelUrl::parse(url).unwrap().access().unwrap();
         let node = access.info.redis_settings();
-        assert_eq!((node.username(), node.password()), (Some("app"), Some("p@ss")));
+        assert_eq!(
+            (node.username(), node.password()),
+            (Some("app"), Some("p@ss"))
+        );
         assert_eq!((node.db(), node.protocol()), (3, ProtocolVersion::RESP3));
         let source = access.sentinel.clone().unwrap();
         assert_eq!(source.address(), "m@s1:1,s2:2");
@@ -358,8 +374,16 @@ mod tests {
             assert_eq!(sentinel.redis_settings().password(), Some("p@s"));
             assert_eq!(sentinel.redis_settings().db(), 0);
         }
-        let again = SentinelUrl::of(&source, &access.info).unwrap().text(Passwords::Shown);
-        assert!(SentinelUrl::parse(&again).unwrap().access().unwrap().is_same(&access));
+        let again = SentinelUrl::of(&source, &access.info)
+            .unwrap()
+            .text(Passwords::Shown);
+        assert!(
+            SentinelUrl::parse(&again)
+                .unwrap()
+                .access()
+                .unwrap()
+                .is_same(&access)
+        );
     }
 
     #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
@@ -369,8 +393,16 @@ mod tests {
             ("redis-sentinel://s:1#m", None, None),
             ("rediss-sentinel://s:1#m", Some(false), Some(false)),
             ("redis-sentinel://s:1?tls=yes#m", Some(false), None),
-            ("redis-sentinel://s:1?tls=insecure&sentinel_tls=yes#m", Some(true), Some(false)),
-            ("redis-sentinel://s:1?sentinel_tls=insecure#m", None, Some(true)),
+            (
+                "redis-sentinel://s:1?tls=insecure&sentinel_tls=yes#m",
+                Some(true),
+                Some(false),
+            ),
+            (
+                "redis-sentinel://s:1?sentinel_tls=insecure#m",
+                None,
+                Some(true),
+            ),
         ] {
             let access = SentinelUrl::parse(url).unwrap().access().unwrap();
             let tls = |info: &ConnectionInfo| match info.addr() {
@@ -388,16 +420,40 @@ mod tests {
     #[test]
     fn wrong_sentinel_url_is_refused_without_quoting_it() {
         for (url, expected) in [
-            ("redis-sentinel://:SECRET@s1:1", "name of the master is missing"),
-            ("redis-sentinel://:SECRET@s1:1#", "name of the master is empty"),
-            ("redis-sentinel://:SECRET@s1:1#a b", "the name of a master has"),
+            (
+                "redis-sentinel://:SECRET@s1:1",
+                "name of the master is missing",
+            ),
+            (
+                "redis-sentinel://:SECRET@s1:1#",
+                "name of the master is empty",
+            ),
+            (
+                "redis-sentinel://:SECRET@s1:1#a b",
+                "the name of a master has",
+            ),
             ("redis-sentinel://:SECRET@#m", "the Sentinels are host:port"),
-            ("redis-sentinel://:SECRET@s1:1,#m", "the Sentinels are host:port"),
-            ("redis-sentinel://:SECRET@s1:99999#m", "the Sentinels are host:port"),
+            (
+                "redis-sentinel://:SECRET@s1:1,#m",
+                "the Sentinels are host:port",
+            ),
+            (
+                "redis-sentinel://:SECRET@s1:99999#m",
+                "the Sentinels are host:port",
+            ),
             ("redis-sentinel://:SECRET@s1:1/x#m", "cannot be read"),
-            ("redis-sentinel://s1:1?tls=SECRET#m", "the parameter tls is no, yes or insecure"),
-            ("redis-sentinel://s1:1?password=SECRET#m", "a parameter is none of"),
-            ("redis-sentinel://s1:1?tls=no&tls=SECRET#m", "or is given twice"),
+            (
+                "redis-sentinel://s1:1?tls=SECRET#m",
+                "the parameter tls is no, yes or insecure",
+            ),
+            (
+                "redis-sentinel://s1:1?password=SECRET#m",
+                "a parameter is none of",
+            ),
+            (
+                "redis-sentinel://s1:1?tls=no&tls=SECRET#m",
+                "or is given twice",
+            ),
             ("redis-sentinel://s1:1?protocol=SECRET#m", "cannot be read"),
         ] {
             let Err(error) = SentinelUrl::parse(url) else {
