@@ -187,7 +187,7 @@ impl Builder {
     ///     .sentinel(["redis://10.0.0.1:26379", "redis://10.0.0.2:26379"], "users-a")
     ///     .node("users-b", "redis://10.0.0.9/")
     ///     .build()?;
-    /// assert_eq!(client.nodes()[0].address(), "users-a@10.0.0.1:26379,10.0.0.2:26379");
+    /// assert_eq!(client.topology().nodes()[0].address(), "users-a@10.0.0.1:26379,10.0.0.2:26379");
     /// # Ok::<(), redis_sharding::Error>(())
     /// ```
     pub fn sentinel<U: IntoConnectionInfo>(

@@ -346,6 +346,35 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(1);
 
+    #[test]
+    fn node_that_moves_is_tried_at_once_and_attempts_at_its_old_address_prove_nothing() {
+        let now = Instant::now();
+        let mut backoff = Backoff::default();
+        let attempt = |admission| match admission {
+            Admission::Try(attempt) => attempt,
+            Admission::Down(down) => panic!("{down:?}"),
+        };
+        for number in 1..=5 {
+            let later = now + number * Duration::from_secs(60);
+            let id = attempt(backoff.try_acquire(later, LIMIT));
+            backoff.failed(id, later, 1.0, "refused".into());
+        }
+        let now = now + 5 * Duration::from_secs(60);
+        assert!(!backoff.is_due(now));
+        backoff.moved(now);
+        let first = attempt(backoff.try_acquire(now, LIMIT));
+        // It moves again while that attempt is under way, whose failure says nothing of the new address.
+        backoff.moved(now);
+        attempt(backoff.try_acquire(now, LIMIT));
+        assert!(!backoff.failed(first, now, 1.0, "refused".into()));
+        assert!(backoff.connected(now).outage.is_some());
+        // So it is for one that began before the node was known to be down.
+        let early = attempt(backoff.try_acquire(now, LIMIT));
+        backoff.moved(now);
+        assert!(!backoff.failed(early, now, 1.0, "refused".into()));
+        assert_eq!(backoff.failures(), 0);
+    }
+
     /// An attempt that must be admitted.
     #[track_caller]
     fn attempt(backoff: &mut Backoff, now: Instant) -> AttemptId {
@@ -387,7 +416,7 @@ mod tests {
         let second = attempt(&mut backoff, later + taken_over);
         backoff.inconclusive(AttemptId {
             retry: Some(1),
-            connected: 0,
+            generation: 0,
         });
         down(&mut backoff, later + taken_over);
         backoff.inconclusive(second);

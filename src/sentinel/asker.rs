@@ -37,7 +37,8 @@ impl Asker {
 
     /// Asks whenever it is due, until the group is gone.
     pub(super) fn run(mut self) {
-        let mut watch = SentinelWatch::new(0, Instant::now());
+        let given = self.group.settings.sentinels.len();
+        let mut watch = SentinelWatch::new(given, Instant::now());
         loop {
             // Another topology may have more nodes.
             let masters = self.group.names();

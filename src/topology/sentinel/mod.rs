@@ -51,6 +51,8 @@ const LAG_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct SentinelWatch {
     masters: Vec<MasterWatch>,
+    /// Number of Sentinels that were given: the group is at least as large, whatever one of them claims.
+    given: usize,
     /// When the next round is due.
     next: Instant,
     /// When the last round ended.
@@ -103,17 +105,18 @@ pub(crate) enum RoundEnd {
 }
 
 impl SentinelWatch {
-    /// Nothing is known of the `count` masters: the first round is due.
-    pub(crate) fn new(count: usize, now: Instant) -> Self {
+    /// No masters of a group of which `given` Sentinels are known.
+    pub(crate) fn new(given: usize, now: Instant) -> Self {
         Self {
-            masters: (0..count).map(|_| MasterWatch::default()).collect(),
+            masters: Vec::new(),
+            given,
             next: now,
             last: None,
             tries: 0,
         }
     }
 
-    /// Makes room for masters that were added: the next round is due.
+    /// Makes room for masters, of which nothing is known: the next round is due.
     pub(crate) fn extend_to(&mut self, count: usize, now: Instant) {
         if self.masters.len() < count {
             self.masters.resize_with(count, MasterWatch::default);
@@ -184,7 +187,7 @@ impl SentinelWatch {
             group: report.map_or(1, |report| 1 + report.sentinels.len()),
         });
         match &master.current {
-            None if master.answers.len() >= master.majority() => master.take_newest(),
+            None if master.answers.len() >= master.majority(self.given) => master.take_newest(),
             Some(current) if primary.as_ref()?.epoch > current.epoch => master.set(primary?),
             _ => None,
         }
@@ -197,7 +200,7 @@ impl SentinelWatch {
         };
         let switched = match master.current {
             None => master.take_newest(),
-            Some(_) => master.give_in(now),
+            Some(_) => master.give_in(self.given, now),
         };
         let is_empty = master.answers.is_empty();
         master.answers.clear();
@@ -244,9 +247,9 @@ impl SentinelWatch {
 
 impl MasterWatch {
     /// Number of Sentinels that are a majority of the group.
-    fn majority(&self) -> usize {
+    fn majority(&self, given: usize) -> usize {
         let group = self.answers.iter().map(|answer| answer.group).max();
-        group.unwrap_or(1) / 2 + 1
+        group.unwrap_or(1).max(given) / 2 + 1
     }
 
     /// Records the primary. Returns its address if it is another one, and the suspicion against the one before is over.
@@ -270,14 +273,14 @@ impl MasterWatch {
     }
 
     /// Replaces a primary that a majority has contradicted for long, and that nobody confirms.
-    fn give_in(&mut self, now: Instant) -> Option<HostPort> {
+    fn give_in(&mut self, given: usize, now: Instant) -> Option<HostPort> {
         let current = self.current.as_ref()?;
         let known = || self.answers.iter().filter_map(|one| one.primary.as_ref());
         let votes = |address: &HostPort| known().filter(|one| one.address == *address).count();
         let rival = known()
             .filter(|other| other.address != current.address)
             .max_by_key(|other| (votes(&other.address), other.epoch))
-            .filter(|other| votes(&other.address) >= self.majority())
+            .filter(|other| votes(&other.address) >= self.majority(given))
             .filter(|_| votes(&current.address) == 0)
             .cloned();
         let Some(rival) = rival else {
@@ -315,8 +318,15 @@ mod tests {
         }
     }
 
+    /// One master, of whose Sentinels one was given.
     fn watch(now: Instant) -> SentinelWatch {
-        SentinelWatch::new(1, now)
+        watch_of(1, now)
+    }
+
+    fn watch_of(given: usize, now: Instant) -> SentinelWatch {
+        let mut watch = SentinelWatch::new(given, now);
+        watch.extend_to(1, now);
+        watch
     }
 
     /// One round in which these Sentinels answer; returns every switch and the end.
@@ -359,6 +369,10 @@ mod tests {
         // A group of one is its own majority.
         let single = watch(now).answered(0, "s1", Some(&report(7, 0, 1)));
         assert_eq!(single, Some(at(7)));
+        // One that claims to be alone is not believed if others were given.
+        let mut watch = watch_of(3, now);
+        assert_eq!(watch.answered(0, "s1", Some(&report(1, 0, 1))), None);
+        assert_eq!(watch.answered(0, "s2", Some(&report(2, 5, 2))), Some(at(2)));
     }
 
     #[test]
@@ -386,8 +400,8 @@ mod tests {
         let now = Instant::now();
         let mut watch = watch(now);
         round(&mut watch, now, &[("s1", 1, 4), ("s2", 1, 4)]);
-        assert_eq!(round(&mut watch, now, &[("s1", 1, 6)]).0, []);
-        assert_eq!(round(&mut watch, now, &[("s2", 2, 5)]).0, []);
+        assert!(round(&mut watch, now, &[("s1", 1, 6)]).0.is_empty());
+        assert!(round(&mut watch, now, &[("s2", 2, 5)]).0.is_empty());
         assert_eq!(round(&mut watch, now, &[("s2", 2, 7)]).0, [2]);
     }
 
@@ -413,7 +427,7 @@ mod tests {
         }
         assert_eq!(switched, [(100, 2)]);
         // One that confirms the old primary in between begins the time anew.
-        let mut watch = SentinelWatch::new(1, start);
+        let mut watch = watch_of(1, start);
         round(&mut watch, start, &[("s1", 1, 9), ("s2", 1, 9)]);
         for second in 0..100 {
             let now = start + Duration::from_secs(second);

@@ -98,16 +98,20 @@ impl SentinelUrl {
                 .then_some(url)
                 .ok_or("the user of the Sentinels cannot be written in a URL".to_owned())
         };
-        let url = Self {
+        let mut url = Self {
             node,
             sentinels: hosts.split(',').map(sentinel).collect::<Result<_, _>>()?,
             master: master.to_owned(),
         };
         // Without TLS, which redis-rs refuses when built without it: where keys live does not depend on that.
         let infos = url.infos(|url| without_tls(url).into_connection_info());
-        let (sentinels, _) =
+        let (sentinels, info) =
             infos.map_err(|error| format!("the URL cannot be read: {}", error_text(&error)))?;
         SentinelSource::new(sentinels, master)?;
+        if info.redis_settings().db() == 0 {
+            // Written as it is when a client writes its topology.
+            url.node.set_path("");
+        }
         Ok(url)
     }
 
@@ -219,7 +223,8 @@ impl SentinelUrl {
             query if query.is_empty() => query,
             query => format!("?{query}"),
         };
-        let (hosts, path, master) = (hosts.join(","), node.path(), &self.master);
+        let path = if node.path() == "/" { "" } else { node.path() };
+        let (hosts, master) = (hosts.join(","), &self.master);
         format!("{scheme}://{user_info}{hosts}{path}{query}#{master}")
     }
 }
@@ -337,9 +342,9 @@ mod tests {
     fn sentinel_url_is_written_as_it_is_read() {
         for url in [
             "redis-sentinel://s1:26379#mymaster",
-            "redis-sentinel://s1:26379,[::1]:7,10.0.0.3:1/#users-a",
+            "redis-sentinel://s1:26379,[::1]:7,10.0.0.3:1#users-a",
             "redis-sentinel://app:p%40ss@s1:26379/3?protocol=resp3#m.1_x",
-            "redis-sentinel://:pw@s1:26379/?sentinel_user=sen&sentinel_password=tinel#m",
+            "redis-sentinel://:pw@s1:26379?sentinel_user=sen&sentinel_password=tinel#m",
         ] {
             assert_eq!(text(url, Passwords::Shown), url);
         }
