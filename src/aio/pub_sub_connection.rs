@@ -32,8 +32,9 @@ use crate::aio::reconnecting::{Connector, current_thread_runtime};
 use crate::endpoint::{Deadline, PrimaryVersion};
 use crate::error::Error;
 use crate::plan::pubsub::{
-    ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, Event, KEEPALIVE_AFTER,
-    NAMES_AT_ONCE, PubSubReply, SubscriptionChange, SubscriptionKind, SubscriptionWorker,
+    ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, DesiredNames, Event,
+    KEEPALIVE_AFTER, NAMES_AT_ONCE, PubSubReply, SubscriptionChange, SubscriptionKind,
+    SubscriptionWorker,
 };
 use crate::policy::{ConnectError, IoFailure};
 use crate::resp::ReplyDecoder;
@@ -175,6 +176,25 @@ impl PubSubConnection {
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Changes the subscriptions because the topology has changed.
+    pub(super) fn change_owner(
+        &self,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
+        names: &[ChannelName],
+    ) {
+        let mut state = self.shared.state.lock();
+        if state.worker.change_owner(change, kind, names) {
+            drop(state);
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// The names that the user wants at this node.
+    pub(super) fn desired(&self) -> DesiredNames {
+        self.shared.state.lock().worker.subscriptions.desired()
     }
 
     /// Waits until the node has confirmed all subscriptions. While the node is known to be down, waits only
