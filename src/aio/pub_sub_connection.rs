@@ -508,18 +508,13 @@ impl Worker {
         let quiet_at = (transfer.quiet_since + KEEPALIVE_AFTER).into();
         let mut silence = pin!(tokio::time::sleep_until(quiet_at));
         let primary = transfer.primary.clone();
-        let mut moved = primary
-            .as_ref()
-            .map(|primary| Box::pin(primary.cell().notified()));
+        // Boxed, so that fixed addresses pay nothing for it.
+        let mut moved = primary.as_ref().map(|primary| Box::pin(primary.moved()));
         std::future::poll_fn(|cx| {
-            if let (Some(primary), Some(moved)) = (&primary, &mut moved) {
-                // Polled first, so that a change after the comparison wakes this task.
-                while moved.as_mut().poll(cx).is_ready() {
-                    moved.set(primary.cell().notified());
-                }
-                if !primary.is_current() {
-                    return Poll::Ready(Wakeup::Moved);
-                }
+            if let Some(moved) = &mut moved
+                && moved.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(Wakeup::Moved);
             }
             if work.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Wakeup::Work);

@@ -37,7 +37,9 @@ pub use crate::endpoint::credentials::{
 pub(crate) use crate::endpoint::deadline::Deadline;
 pub(crate) use crate::endpoint::login::{Identity, Login, LoginOptions};
 pub(crate) use crate::endpoint::node_backoff::{ConnectAttempt, NodeBackoff};
-pub(crate) use crate::endpoint::primary::{PrimaryCell, PrimarySource, PrimaryVersion};
+pub(crate) use crate::endpoint::primary::{
+    FORMER_PRIMARY_GRACE, PrimaryCell, PrimarySource, PrimaryVersion,
+};
 use crate::endpoint::push::PushTarget;
 use crate::endpoint::tls::Tls;
 use crate::observe::NodeObserver;
