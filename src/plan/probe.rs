@@ -60,10 +60,11 @@ impl ProbeOutcome {
     /// The outcome of a probe that got no connection.
     pub(crate) fn of_connect_error(error: &ConnectError) -> Self {
         match error {
-            ConnectError::Unreachable(_) => Self::Failed,
-            ConnectError::Auth(_) | ConnectError::Certificate(_) | ConnectError::FailedBefore => {
-                Self::Refused
-            }
+            ConnectError::Unreachable(_) | ConnectError::PrimaryChanged => Self::Failed,
+            ConnectError::Auth(_)
+            | ConnectError::Certificate(_)
+            | ConnectError::FailedBefore
+            | ConnectError::NoSuchMaster(_) => Self::Refused,
         }
     }
 }
