@@ -32,12 +32,13 @@
 //! * **Atomicity across nodes.** MSET, DEL, UNLINK and TOUCH are split by node, and other clients may see
 //!   half of the change; [`SplitWrites::Refused`] turns splitting off. Transactions, scripts, RENAME, SINTER
 //!   and the like need all their keys on one node.
-//! * **Failover.** Commands for the keys of a node that is down fail with [`ErrorKind::NodeDown`] until it is
-//!   back; for a cache, reads can be misses instead ([`ReadsAs::Miss`]). No other node takes over.
-//! * **Moving data.** The nodes of a client are fixed. If you change them, some keys get other owners, while
-//!   their data stays where it was written.
+//! * **Silent failover.** Commands for the keys of a node that is down fail with [`ErrorKind::NodeDown`] until it is
+//!   back, or one of its replicas has been promoted ([`Builder::replica`], [`Builder::sentinel`]). Only for a cache,
+//!   other nodes take over its keys ([`Builder::cache`]), or reads are misses ([`ReadsAs::Miss`]).
+//! * **Moving data.** If you change the nodes, some keys get other owners, while their data stays where it was
+//!   written. A store refuses such a topology ([`ShardedClient::set_topology`]).
 //!
-//! Not supported yet: ejection for caches, online resharding, Redis Cluster as a backend.
+//! Not supported yet: online resharding, Redis Cluster as a backend.
 //!
 //! # Concepts
 //!
