@@ -59,6 +59,7 @@
 //! | [`PushSender`] | the receiver of RESP3 push messages |
 //! | [`Error`], [`ErrorKind`], [`PartOutcome`] | what went wrong, and the outcome on each node |
 //! | [`RetryPolicy`], [`ReadsAs`], [`PartialReads`] | whether to wait for a node that is down, or to do without it |
+//! | [`Ejection`], [`Readmission`] | when the nodes of a cache are left out because they fail, and when they are used again |
 //! | [`ClientHealth`], [`NodePing`], [`ClientEvent`] | the state of the nodes: remembered, asked for, and as it changes |
 //! | [`CredentialsProvider`] | usernames and passwords that change while the client runs |
 //! | `testing::TestNode` | a server in this process that fails on demand |

@@ -12,7 +12,7 @@ use crate::endpoint::push::{PushSender, PushTarget};
 use crate::endpoint::tls::{Runtime, TlsOptions, refused_url};
 use crate::endpoint::{Endpoint, Identity, LoginOptions, SocketOptions};
 use crate::error::Error;
-use crate::observe::{Listeners, NodeObserver, Votes};
+use crate::observe::{ClientEvent, Listeners, NodeObserver, Votes};
 use crate::partition::{NodeSpec, OutNodes, Partitioner, check_passwords};
 use crate::plan::{HashTags, PartialReads, ReadsAs, Router, SplitWrites};
 use crate::policy::Ejection;
@@ -185,6 +185,13 @@ impl ClientConfig {
             router: self.router.clone().with_topology(Arc::new(next)),
             ..self.clone()
         })
+    }
+
+    /// Reports that this topology has followed the one with this epoch.
+    pub(crate) fn topology_changed(&self, from: u64) {
+        let to = self.router.topology().epoch();
+        let listeners = &self.options.listeners;
+        listeners.deliver(|| ClientEvent::TopologyChanged { from, to });
     }
 
     /// What the connections know of the nodes, for their ejection. `None` if no node is ever ejected.

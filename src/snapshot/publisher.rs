@@ -101,8 +101,11 @@ impl Publisher {
         if let Some(votes) = &self.votes {
             votes.detector().set_nodes(node_ids(&next), Instant::now());
         }
+        let from = former.epoch();
         state.publish(next);
+        let config = Arc::clone(&state.config);
         drop(state);
+        config.topology_changed(from);
         if let Some(votes) = &self.votes {
             votes.changed();
         }
