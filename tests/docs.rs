@@ -69,6 +69,10 @@ fn stated_limits_are_the_constants_of_the_code() {
         ("`Builder::retry`", attempts()),
         ("`RetryPolicy::with_backoff`", backoff()),
         (
+            "`builder::TEMPORARY_ERRORS_WAIT_MAX`",
+            seconds(builder::TEMPORARY_ERRORS_WAIT_MAX),
+        ),
+        (
             "`Builder::pool_size`",
             builder::DEFAULT_POOL_SIZE.to_string(),
         ),

@@ -28,7 +28,7 @@ pub use crate::config::settings::{
     CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, POOL_SIZE_MAX, TCP_KEEPALIVE_MAX, TIMEOUT_MAX,
 };
 pub use crate::plan::SCAN_COUNT_MAX;
-pub use crate::policy::{RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX};
+pub use crate::policy::{RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX, TEMPORARY_ERRORS_WAIT_MAX};
 pub use crate::resp::CLIENT_NAME_BYTES_MAX;
 
 /// Describes a client. Nothing is contacted before the client's first command.

@@ -37,7 +37,7 @@ pub(crate) use crate::endpoint::node_backoff::{ConnectAttempt, NodeBackoff};
 use crate::endpoint::push::PushTarget;
 use crate::endpoint::tls::Tls;
 use crate::observe::NodeObserver;
-use crate::policy::{ConnectError, IoFailure};
+use crate::policy::{ConnectError, IoFailure, Purpose};
 use crate::resp::Handshake;
 
 /// Number of keepalive probes without a reply after which the kernel gives a connection up. They are spread
@@ -90,8 +90,12 @@ impl Endpoint {
     }
 
     /// The handshake of a new connection for commands, and the version of the login that it presents.
-    pub(crate) fn handshake(&self) -> Result<(Handshake, u64), ConnectError> {
-        self.login.handshake(self.info.redis_settings())
+    pub(crate) fn handshake(&self, purpose: Purpose) -> Result<(Handshake, u64), ConnectError> {
+        let (mut handshake, login) = self.login.handshake(self.info.redis_settings())?;
+        if purpose == Purpose::OutOfBand {
+            handshake.keep_login();
+        }
+        Ok((handshake, login))
     }
 
     /// The handshake of a new pub/sub connection. Always in RESP2, where messages and confirmations have one

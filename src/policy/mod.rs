@@ -12,14 +12,17 @@ mod connect_error;
 mod options;
 mod retry;
 
-pub use retry::{RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX, RetryPolicy};
+pub use retry::{
+    RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX, RetryPolicy, TEMPORARY_ERRORS_WAIT_MAX, TemporaryErrors,
+};
 
 pub use backoff::NodeState;
 
 #[cfg(feature = "tokio-comp")]
 pub(crate) use backoff::OVERDUE_SLACK;
 pub(crate) use backoff::{
-    Admission, AttemptId, BACKOFF_MAX, BACKOFF_MIN, Backoff, Down, Recovery, pause, pause_between,
+    Admission, AttemptId, BACKOFF_MAX, BACKOFF_MIN, Backoff, Down, Purpose, Recovery, pause,
+    pause_between,
 };
 pub(crate) use connect_error::{CertificateRefused, ConnectError, IoFailure, is_timeout};
 pub(crate) use options::RequestOptions;

@@ -10,7 +10,7 @@ use crate::endpoint::Deadline;
 use crate::endpoint::{Endpoint, NodeBackoff};
 use crate::observe::{NodeObserver, OpenConnection, PoolKind};
 use crate::plan::Cause;
-use crate::policy::{ConnectError, IoFailure, is_timeout};
+use crate::policy::{ConnectError, IoFailure, Purpose, is_timeout};
 use crate::resp::Handshake;
 use crate::sync::resp_stream::RespStream;
 use crate::sync::socket::Socket;
@@ -33,6 +33,8 @@ pub(super) struct NodeConnection {
     pub(super) last_used: Instant,
     /// The generation of the pool when the connection was made.
     pub(super) generation: u64,
+    /// False if its handshake was made for one request only.
+    pub(super) is_reusable: bool,
     /// The version of the login that the connection has presented.
     login: u64,
     /// Reports the end of the connection. Last, so that the socket is closed before.
@@ -89,8 +91,9 @@ impl Connector {
         deadline: &Deadline,
         pool: PoolKind,
         generation: u64,
+        purpose: Purpose,
     ) -> Result<NodeConnection, ConnectError> {
-        let (handshake, login) = self.endpoint.handshake()?;
+        let (handshake, login) = self.endpoint.handshake(purpose)?;
         let mut stream = self
             .open(&handshake, deadline)
             .map_err(|error| self.error(&error))?;
@@ -100,6 +103,7 @@ impl Connector {
             stream: Box::new(stream),
             last_used: deadline.start,
             generation,
+            is_reusable: purpose == Purpose::Any,
             login,
             _open: OpenConnection::new(&self.endpoint.observer, pool),
         })

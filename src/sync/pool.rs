@@ -29,6 +29,7 @@ use crate::endpoint::ConnectAttempt;
 use crate::endpoint::Deadline;
 use crate::observe::{NodeHealth, NodeObserver, PoolHealth, PoolWait};
 use crate::plan::{Cause, PoolUse};
+use crate::policy::Purpose;
 use crate::resp::PING;
 use crate::sync::connection::{Connector, NodeConnection};
 
@@ -143,8 +144,13 @@ impl Pool {
     }
 
     /// Lends a connection that is closed when the lease is dropped, unless it is [released](Lease::release).
-    pub(super) fn lease(&self, wanted: Checkout, deadline: &Deadline) -> Result<Lease<'_>, Cause> {
-        let connection = self.take(wanted, deadline)?;
+    pub(super) fn lease(
+        &self,
+        wanted: Checkout,
+        purpose: Purpose,
+        deadline: &Deadline,
+    ) -> Result<Lease<'_>, Cause> {
+        let connection = self.take(wanted, purpose, deadline)?;
         let place = PoolPermit {
             pool: self,
             ended: false,
@@ -157,10 +163,11 @@ impl Pool {
     pub(super) fn take(
         &self,
         mut wanted: Checkout,
+        purpose: Purpose,
         deadline: &Deadline,
     ) -> Result<NodeConnection, Cause> {
         loop {
-            let step = self.next_step(wanted, deadline)?;
+            let step = self.next_step(wanted, purpose, deadline)?;
             self.observer().lent(self.settings.pool_use);
             match step {
                 CheckoutStep::Idle(mut connection) => {
@@ -202,7 +209,7 @@ impl Pool {
                 } => {
                     // Closed before another one is opened, so that the server never sees more than `size`.
                     drop(replaced);
-                    return self.connect(generation, attempt, deadline);
+                    return self.connect(generation, attempt, purpose, deadline);
                 }
             }
         }
@@ -236,8 +243,8 @@ impl Pool {
     pub(super) fn release(&self, mut connection: NodeConnection, used: Instant) {
         connection.last_used = used;
         let mut state = self.state.lock();
-        // A connection broke while this one was on loan: it is closed as well.
-        if connection.generation == state.generation {
+        // If a connection broke while this one was on loan, it is closed as well.
+        if connection.is_reusable && connection.generation == state.generation {
             state.idle.push(connection);
         } else {
             state.open -= 1;
@@ -282,7 +289,12 @@ impl Pool {
     }
 
     /// Takes an idle connection or a slot, and waits until there is either.
-    fn next_step(&self, wanted: Checkout, deadline: &Deadline) -> Result<CheckoutStep, Cause> {
+    fn next_step(
+        &self,
+        wanted: Checkout,
+        purpose: Purpose,
+        deadline: &Deadline,
+    ) -> Result<CheckoutStep, Cause> {
         // Declared before the lock, so that it is dropped after it.
         let mut wait = None;
         let mut state = self.state.lock();
@@ -303,7 +315,7 @@ impl Pool {
                 let limit = self.settings.connect_timeout;
                 // Asked under the lock: with the slot taken only on success, a refused request leaves nothing
                 // to undo.
-                return match self.connector.backoff.try_begin(limit) {
+                return match self.connector.backoff.try_begin(limit, purpose) {
                     Ok(attempt) => {
                         state.open += 1;
                         Ok(CheckoutStep::Make {
@@ -358,11 +370,13 @@ impl Pool {
         &self,
         generation: u64,
         attempt: ConnectAttempt,
+        purpose: Purpose,
         deadline: &Deadline,
     ) -> Result<NodeConnection, Cause> {
         let allotted = deadline.within(self.settings.connect_timeout);
         let pool = self.settings.pool_use.into();
-        let reason = match self.connector.connect(&allotted, pool, generation) {
+        let made = self.connector.connect(&allotted, pool, generation, purpose);
+        let reason = match made {
             Ok(connection) => {
                 attempt.connected();
                 return Ok(connection);

@@ -23,7 +23,7 @@ use crate::plan::pubsub::{
     ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, Event, KEEPALIVE_AFTER, PubSubReply,
     SubscriptionChange, SubscriptionKind, SubscriptionWorker, no_thread,
 };
-use crate::policy::{ConnectError, IoFailure, is_timeout};
+use crate::policy::{ConnectError, IoFailure, Purpose, is_timeout};
 use crate::resp::ReplyDecoder;
 use crate::sync::connection::Connector;
 use crate::sync::event_channel::EventChannel;
@@ -268,7 +268,11 @@ impl Worker {
 
     /// One connection, from its beginning to its end.
     fn run_connection(&self) -> End {
-        let attempt = match self.connector.backoff.try_begin(self.connect_timeout) {
+        let attempt = match self
+            .connector
+            .backoff
+            .try_begin(self.connect_timeout, Purpose::Any)
+        {
             Ok(attempt) => attempt,
             Err(down) => return End::Connection(ConnectionEnd::Down(down)),
         };

@@ -20,7 +20,7 @@ use crate::aio::peek::Duplex;
 use crate::aio::reconnecting::Connector;
 use crate::observe::NodeObserver;
 use crate::plan::{AttemptKind, Cause, OversizedReply};
-use crate::policy::ConnectError;
+use crate::policy::{ConnectError, Purpose};
 use crate::proxy::Session;
 use crate::proxy::net::client_io::ClientIo;
 use crate::resp::FrameScanner;
@@ -44,7 +44,7 @@ impl StreamingConnection {
         connector: &Connector,
         timeout: Option<Duration>,
     ) -> Result<Self, ConnectError> {
-        let attempt = connector.backoff.try_begin(connector.timeout);
+        let attempt = connector.backoff.try_begin(connector.timeout, Purpose::Any);
         let attempt = attempt.map_err(|down| down.reason)?;
         let opened = connector.open().await;
         let (stream, _) = attempt.end(opened)?;
