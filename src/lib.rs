@@ -208,6 +208,7 @@
 
 #[cfg(feature = "tokio-comp")]
 pub mod aio;
+mod blocking;
 pub mod command;
 mod config;
 mod connect;
@@ -225,6 +226,7 @@ mod policy;
 #[cfg(feature = "proxy")]
 pub mod proxy;
 mod resp;
+mod snapshot;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -236,13 +238,14 @@ pub use endpoint::tls::TlsBackend;
 pub use endpoint::{Credentials, CredentialsError, CredentialsProvider, RotatingCredentials};
 pub use error::{ERROR_KEYS_MAX, Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
 pub use observe::{ClientEvent, ClientHealth, NodeHealth, PoolHealth, PoolKind};
+pub use partition::OutNodes;
 pub use partition::node::{self, NODES_MAX, NodeId, NodeIndex, NodeSpec};
 pub use plan::{
     EVENT_BYTES_MAX, EVENTS_MAX, Event, HashTags, Message, NodePing, PartialReads, ReadsAs,
     SCRIPT_BYTES_MAX, SCRIPTS_MAX, ScanPosition, SplitWrites, SubscriptionKind,
     TRANSACTION_ATTEMPTS_MAX,
 };
-pub use policy::{NodeState, RetryPolicy, TemporaryErrors};
+pub use policy::{Ejection, NodeState, Readmission, Refusal, RetryPolicy, TemporaryErrors};
 pub use redis;
 pub use sync::{Dedicated, DedicatedPubSub, Node, PubSub, Scan, ShardedClient, Subscriber};
 pub use topology::Topology;

@@ -21,7 +21,7 @@ use crate::endpoint::Deadline;
 use crate::observe::NodeObserver;
 use crate::observe::{ConnectionInUse, PoolHealth, PoolKind, PoolWait};
 use crate::plan::{Cause, PoolUse};
-use crate::policy::{ConnectError, Purpose};
+use crate::policy::{ConnectError, HandshakeScope};
 
 /// A bounded number of connections to one node, each lent to one user at a time.
 pub(crate) struct ExclusivePool {
@@ -71,7 +71,7 @@ impl ExclusivePool {
     /// place in the queue.
     pub(crate) async fn lease(
         self: &Arc<Self>,
-        purpose: Purpose,
+        scope: HandshakeScope,
         deadline: Deadline,
     ) -> Result<Lease, Cause> {
         let permit = match Arc::clone(&self.permits).try_acquire_owned() {
@@ -81,8 +81,8 @@ impl ExclusivePool {
         let (connection, is_reusable) = match self.reusable(deadline).await {
             Some(connection) => (connection, true),
             None => {
-                let connection = self.connect(purpose, deadline).await?;
-                (connection, purpose == Purpose::Any)
+                let connection = self.connect(scope, deadline).await?;
+                (connection, scope == HandshakeScope::Full)
             }
         };
         Ok(Lease {
@@ -184,12 +184,12 @@ impl ExclusivePool {
     /// fail at once.
     async fn connect(
         &self,
-        purpose: Purpose,
+        scope: HandshakeScope,
         deadline: Deadline,
     ) -> Result<MultiplexedConnection, Cause> {
         let connector = &self.connector;
-        let attempt = connector.backoff.try_begin(connector.timeout, purpose)?;
-        let connect = connector.connect(PoolKind::Exclusive, purpose, || ());
+        let attempt = connector.backoff.try_begin(connector.timeout, scope)?;
+        let connect = connector.connect(PoolKind::Exclusive, scope, || ());
         let allotted = deadline.within(connector.timeout);
         let made = match deadline.end() {
             None => connect.await,

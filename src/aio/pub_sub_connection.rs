@@ -32,10 +32,11 @@ use crate::aio::reconnecting::{Connector, current_thread_runtime};
 use crate::endpoint::Deadline;
 use crate::error::Error;
 use crate::plan::pubsub::{
-    ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, Event, KEEPALIVE_AFTER,
-    NAMES_AT_ONCE, PubSubReply, SubscriptionChange, SubscriptionKind, SubscriptionWorker,
+    ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, DesiredNames, Event,
+    KEEPALIVE_AFTER, NAMES_AT_ONCE, PubSubReply, SubscriptionChange, SubscriptionKind,
+    SubscriptionWorker,
 };
-use crate::policy::{ConnectError, IoFailure, Purpose};
+use crate::policy::{ConnectError, HandshakeScope, IoFailure};
 use crate::resp::ReplyDecoder;
 
 /// Number of replies and messages handled in a row, before other tasks get their turn.
@@ -175,6 +176,25 @@ impl PubSubConnection {
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Changes the subscriptions because the topology has changed.
+    pub(super) fn change_owner(
+        &self,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
+        names: &[ChannelName],
+    ) {
+        let mut state = self.shared.state.lock();
+        if state.worker.change_owner(change, kind, names) {
+            drop(state);
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// The names that the user wants at this node.
+    pub(super) fn desired(&self) -> DesiredNames {
+        self.shared.state.lock().worker.subscriptions.desired()
     }
 
     /// Waits until the node has confirmed all subscriptions. While the node is known to be down, waits only
@@ -357,7 +377,10 @@ impl Worker {
     /// Makes one connection and serves it until it ends.
     async fn run_connection(&self) -> End {
         let connector = &self.connector;
-        let attempt = match connector.backoff.try_begin(connector.timeout, Purpose::Any) {
+        let attempt = match connector
+            .backoff
+            .try_begin(connector.timeout, HandshakeScope::Full)
+        {
             Ok(attempt) => attempt,
             Err(down) => return End::Connection(ConnectionEnd::Down(down)),
         };

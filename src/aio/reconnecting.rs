@@ -42,7 +42,7 @@ use crate::endpoint::Deadline;
 use crate::endpoint::{ConnectAttempt, Endpoint, NodeBackoff};
 use crate::observe::{NodeObserver, OpenConnection, PoolKind};
 use crate::plan::{Answers, Cause, ExpectedEnd};
-use crate::policy::{BACKOFF_MIN, ConnectError, IoFailure, OVERDUE_SLACK, Purpose};
+use crate::policy::{BACKOFF_MIN, ConnectError, HandshakeScope, IoFailure, OVERDUE_SLACK};
 use crate::resp::Handshake;
 use crate::resp::ReplyDecoder;
 
@@ -114,7 +114,7 @@ impl Connector {
     /// replies. Returns the stream and a decoder with whatever has arrived behind those replies.
     #[cfg(feature = "proxy")]
     pub(crate) async fn open(&self) -> Result<(Box<dyn Duplex>, ReplyDecoder), ConnectError> {
-        let (handshake, _) = self.endpoint.handshake(Purpose::Any)?;
+        let (handshake, _) = self.endpoint.handshake(HandshakeScope::Full)?;
         self.open_with(&handshake).await
     }
 
@@ -213,10 +213,10 @@ impl Connector {
     pub(crate) async fn connect(
         &self,
         pool: PoolKind,
-        purpose: Purpose,
+        scope: HandshakeScope,
         closed: impl FnOnce() + Send + 'static,
     ) -> Result<MultiplexedConnection, ConnectError> {
-        let (handshake, login) = self.endpoint.handshake(purpose)?;
+        let (handshake, login) = self.endpoint.handshake(scope)?;
         let deadline = Deadline::start(Some(self.timeout));
         let connect = self.try_connect(&handshake, deadline, closed);
         match tokio::time::timeout(self.timeout, connect).await {
@@ -554,7 +554,7 @@ impl Connecting {
     async fn attempt(&self, connector: &Connector, attempt: ConnectAttempt) {
         let weak = self.owner.clone();
         let made = connector
-            .connect(PoolKind::Shared, Purpose::Any, move || {
+            .connect(PoolKind::Shared, HandshakeScope::Full, move || {
                 if let Some(owner) = weak.upgrade() {
                     owner.start_connecting();
                 }
@@ -592,7 +592,9 @@ impl Connecting {
             return None;
         }
         let attempt = state.attempt.as_mut()?;
-        let begun = connector.backoff.try_begin(connector.timeout, Purpose::Any);
+        let begun = connector
+            .backoff
+            .try_begin(connector.timeout, HandshakeScope::Full);
         attempt.is_left_alone = begun.is_err();
         let (next, pause) = match begun {
             Ok(begun) => (

@@ -37,7 +37,7 @@ pub(crate) use crate::endpoint::node_backoff::{ConnectAttempt, NodeBackoff};
 use crate::endpoint::push::PushTarget;
 use crate::endpoint::tls::Tls;
 use crate::observe::NodeObserver;
-use crate::policy::{ConnectError, IoFailure, Purpose};
+use crate::policy::{ConnectError, HandshakeScope, IoFailure};
 use crate::resp::Handshake;
 
 /// Number of keepalive probes without a reply after which the kernel gives a connection up. They are spread
@@ -76,6 +76,16 @@ pub(crate) struct SocketOptions {
 }
 
 impl Endpoint {
+    /// True if `info` describes the same server, and the same user, database and protocol.
+    pub(crate) fn leads_to(&self, info: &ConnectionInfo) -> bool {
+        let (ours, theirs) = (self.info.redis_settings(), info.redis_settings());
+        self.info.addr() == info.addr()
+            && ours.username() == theirs.username()
+            && ours.password() == theirs.password()
+            && ours.db() == theirs.db()
+            && ours.protocol() == theirs.protocol()
+    }
+
     /// The error of a connection that broke during the handshake.
     ///
     /// In TLS 1.3 a server checks the client's certificate after the client considers the TLS handshake
@@ -90,9 +100,12 @@ impl Endpoint {
     }
 
     /// The handshake of a new connection for commands, and the version of the login that it presents.
-    pub(crate) fn handshake(&self, purpose: Purpose) -> Result<(Handshake, u64), ConnectError> {
+    pub(crate) fn handshake(
+        &self,
+        scope: HandshakeScope,
+    ) -> Result<(Handshake, u64), ConnectError> {
         let (mut handshake, login) = self.login.handshake(self.info.redis_settings())?;
-        if purpose == Purpose::OutOfBand {
+        if scope == HandshakeScope::LoginOnly {
             handshake.keep_login();
         }
         Ok((handshake, login))

@@ -5,15 +5,16 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 #[cfg(feature = "tokio-comp")]
 use tokio::sync::{Notify, futures::Notified};
 
-use crate::observe::{NodeHealth, NodeObserver, PoolHealth};
+use crate::observe::{NodeHealth, NodeObserver, NodeVotes, PoolHealth};
 use crate::plan::Cause;
-use crate::policy::{Admission, AttemptId, Backoff, ConnectError, Down, Purpose};
+use crate::policy::{Admission, AttemptId, Backoff, ConnectError, Down, HandshakeScope};
 
 /// The reachability of one node, as known to a client. Every connection to the node is made as a
 /// [`ConnectAttempt`]: shared, exclusive and streaming ones, and those for pub/sub. One that cannot connect
@@ -30,6 +31,8 @@ pub(crate) struct NodeBackoff {
     last_error: Mutex<Option<(Cause, Instant)>>,
     /// Receives the changes, for events and metrics.
     observer: Arc<NodeObserver>,
+    /// Number of times that a probe has found the node to serve requests again, as far as is known here.
+    recoveries: AtomicU64,
     /// Notified when an attempt has ended, whatever its outcome.
     #[cfg(feature = "tokio-comp")]
     changed: Notify,
@@ -53,6 +56,7 @@ impl NodeBackoff {
         Self {
             state: Mutex::default(),
             last_error: Mutex::default(),
+            recoveries: AtomicU64::new(observer.votes().map_or(0, NodeVotes::recoveries)),
             observer,
             #[cfg(feature = "tokio-comp")]
             changed: Notify::new(),
@@ -76,12 +80,14 @@ impl NodeBackoff {
         let now = Instant::now();
         let node = self.observer.node();
         let last_error = self.last_error.lock().clone();
+        let ejected = self.observer.votes().and_then(NodeVotes::absence);
         let state = self.state.lock();
         NodeHealth {
             id: node.id(),
             name: node.name().to_owned(),
             address: node.address().to_owned(),
             state: state.state(now),
+            ejected,
             consecutive_failures: state.failures(),
             next_attempt: state.next_attempt(now),
             last_error: last_error
@@ -91,6 +97,17 @@ impl NodeBackoff {
             reconnects: self.observer.reconnects(),
             shared,
             exclusive,
+        }
+    }
+
+    /// Ends the outage if a probe has found the node since.
+    fn notice_recovery(&self) {
+        let Some(recoveries) = self.observer.votes().map(NodeVotes::recoveries) else {
+            return;
+        };
+        if self.recoveries.swap(recoveries, Ordering::AcqRel) != recoveries {
+            self.state.lock().found();
+            self.notify();
         }
     }
 
@@ -108,15 +125,12 @@ impl NodeBackoff {
     pub(crate) fn try_begin(
         self: &Arc<Self>,
         limit: Duration,
-        purpose: Purpose,
+        scope: HandshakeScope,
     ) -> Result<ConnectAttempt, Down> {
+        self.notice_recovery();
         // Question and admission under one lock: of two requests that ask when an attempt is due, only one is
         // admitted.
-        match self
-            .state
-            .lock()
-            .try_acquire(Instant::now(), limit, purpose)
-        {
+        match self.state.lock().try_acquire(Instant::now(), limit, scope) {
             Admission::Down(down) => Err(down),
             Admission::Try(id) => Ok(ConnectAttempt {
                 node: Arc::clone(self),
@@ -129,11 +143,13 @@ impl NodeBackoff {
     /// Why and since when the node is unreachable. `None` if it is not known to be.
     #[cfg(feature = "tokio-comp")]
     pub(crate) fn outage(&self) -> Option<Down> {
+        self.notice_recovery();
         self.state.lock().outage(Instant::now())
     }
 
     /// True if the next attempt may be made, or is under way.
     pub(crate) fn is_due(&self) -> bool {
+        self.notice_recovery();
         self.state.lock().is_due(Instant::now())
     }
 
@@ -174,6 +190,7 @@ impl ConnectAttempt {
     pub(crate) fn failed(mut self, reason: ConnectError) {
         self.ended = true;
         let cause = Cause::Connect(reason.clone());
+        self.node.observer.connect_failed(&reason);
         // The jitter keeps many clients of a node that has failed from reconnecting in step.
         let jitter = rand::random();
         let mut state = self.node.state.lock();

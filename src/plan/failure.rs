@@ -259,7 +259,7 @@ impl Failure {
     }
 
     /// True if the deadline has passed, so that nothing may have gone wrong but the time.
-    pub(crate) fn is_late(&self) -> bool {
+    pub(crate) fn is_out_of_time(&self) -> bool {
         match self.cause {
             Cause::PoolTimeout(_) | Cause::Timeout(_) | Cause::NoTime => true,
             Cause::Connect(_) | Cause::Dropped(_) => false,
@@ -329,6 +329,11 @@ impl Failure {
     /// True if the node was tried, so that the failure says something about it.
     pub(in crate::plan) fn is_of_node(&self) -> bool {
         !matches!(self.cause, Cause::NoTime)
+    }
+
+    /// True if the node was asked and did not reply in time.
+    pub(in crate::plan) fn is_late(&self) -> bool {
+        matches!(self.cause, Cause::Timeout(_))
     }
 
     /// True if every later request over this connection fails too, so that a retry is pointless.

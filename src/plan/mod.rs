@@ -40,7 +40,7 @@
 //!
 //! Requests with a state of their own:
 //!
-//! * `ping`: PING to every node, with each node's own outcome.
+//! * `ping`: PING to every node, with each node's own outcome. `probe`: PING to a node of a cache that has failed.
 //! * `dedicated`: a connection that one user holds. `watch`: EXEC after a failed WATCH. `handle_command`: WATCH
 //!   and CLIENT SETNAME through a client. `attempts`: the number of attempts of an optimistic transaction.
 //! * `scripts`: keeps scripts and functions available on every node, as on a single server.
@@ -70,6 +70,7 @@ mod outcome;
 mod owners;
 mod partial;
 mod ping;
+mod probe;
 pub(crate) mod pubsub;
 #[cfg(feature = "proxy")]
 mod raw;
@@ -108,6 +109,7 @@ pub(crate) use operation::{
     CommandOperation, Operation, PipelineOperation, Request, ScriptStore, Selection, Step,
 };
 pub(crate) use outcome::RequestOutcome;
+pub(crate) use probe::ProbeRequest;
 #[cfg(feature = "proxy")]
 pub(crate) use raw::{
     ByteMeter, LARGE_BYTES, OversizedReply, RawPipeline, RawReplies, ReplyRetention,
@@ -141,11 +143,12 @@ use crate::partition::NodeIndex;
 pub enum Plan {
     /// One node receives the request unchanged.
     One(NodeIndex),
-    /// Any one node receives the request unchanged; the next one does when it cannot be reached.
+    /// Any one living node receives the request unchanged; the next one does when it cannot be reached.
     Any,
     /// Several nodes receive the command, each with its own keys.
     Split(Split),
-    /// Every node receives the request unchanged.
+    /// Every node receives the request unchanged. Nodes that are [out](crate::Topology::without) do not, not even
+    /// FLUSHALL: one that comes back still has its keys.
     All(Merge),
     /// One node receives the next step of a scan over all nodes, with the node's own cursor in the request.
     Scan {

@@ -112,7 +112,9 @@ impl LastRefusal {
         access: Access,
     ) -> Result<Value, Failure> {
         match (self.0, &result) {
-            (Some(refusal), Err(failure)) if failure.is_late() && failure.may_send(0, access) => {
+            (Some(refusal), Err(failure))
+                if failure.is_out_of_time() && failure.may_send(0, access) =>
+            {
                 Ok(*refusal)
             }
             _ => result,

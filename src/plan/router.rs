@@ -28,15 +28,16 @@ use crate::partition::NodeIndex;
 use crate::plan::lockout;
 use crate::plan::owners::Owners;
 use crate::plan::refusal::{
-    empty_command, malformed, needs_a_node, no_keys, node_left, refused, stateful, typed_name,
-    unknown, wrong_arity,
+    empty_command, keys_moved, malformed, needs_a_node, no_keys, node_left, node_moved, refused,
+    stateful, typed_name, unknown, wrong_arity,
 };
 use crate::plan::routed::{RoutedCommand, WaitScope};
 use crate::plan::scripts::wrong_key_count;
 use crate::plan::{
-    CacheSnapshot, Explanation, HashTags, PartialReads, Plan, ReadsAs, ScanCursor, ScriptCache,
-    Split,
+    CacheSnapshot, Explanation, HashTags, KeyCheck, PartialReads, Plan, ReadsAs, ScanCursor,
+    ScriptCache, Split,
 };
+use crate::policy::{Flush, FlushLog};
 use crate::resp::Protocol;
 use crate::topology::{NodeRef, Topology};
 
@@ -55,6 +56,8 @@ pub struct Router {
     protocols: Arc<[Protocol]>,
     /// Whether keys that share a node only by chance may be used together.
     pub(super) hash_tags: HashTags,
+    /// Where flushes are recorded that nodes miss because they are out.
+    flush_log: Option<Arc<FlushLog>>,
     /// The usernames with which the client authenticates to its nodes; see `lockout`.
     users: Arc<[String]>,
 }
@@ -86,6 +89,7 @@ impl Router {
             split_writes,
             partial_reads: PartialReads::default(),
             missing_nodes: ReadsAs::default(),
+            flush_log: None,
             protocols: Arc::default(),
             hash_tags: HashTags::default(),
             // The user of a connection that authenticates without a username, or not at all.
@@ -106,6 +110,30 @@ impl Router {
     #[must_use]
     pub fn with_missing_nodes(mut self, reads_as: ReadsAs) -> Self {
         self.missing_nodes = reads_as;
+        self
+    }
+
+    /// Sets where flushes are recorded that nodes miss because they are out. Defaults to nowhere.
+    #[must_use]
+    pub(crate) fn with_flush_log(mut self, log: Option<Arc<FlushLog>>) -> Self {
+        self.flush_log = log;
+        self
+    }
+
+    /// Called with each command that is about to be sent to all nodes that are in.
+    pub(in crate::plan) fn record_flush(&self, args: &[&[u8]]) {
+        let flush = args.first().and_then(|name| Flush::of_command(name));
+        if let (Some(log), Some(flush)) = (&self.flush_log, flush)
+            && !self.topology.out().is_empty()
+        {
+            log.record(flush);
+        }
+    }
+
+    /// The same router for another state of the topology, whose nodes have the same indices.
+    pub(crate) fn with_topology(mut self, topology: Arc<Topology>) -> Self {
+        debug_assert_eq!(self.topology.nodes().len(), topology.nodes().len());
+        self.topology = topology;
         self
     }
 
@@ -140,11 +168,12 @@ impl Router {
         self
     }
 
-    /// Chooses a node by `entropy`, a random number.
+    /// Chooses a living node by `entropy`, a random number.
     pub(crate) fn random_node(&self, entropy: u64) -> NodeIndex {
-        let nodes = self.topology.nodes().len() as u64;
-        // A topology has at most `NODES_MAX` nodes, so the conversion cannot fail.
-        NodeIndex::new(u16::try_from(entropy % nodes).unwrap_or(0))
+        let living = self.topology.living_nodes();
+        let number = entropy % (living.len() as u64).max(1);
+        // A topology has a living node, and fewer than a `usize` can count.
+        living.nth(number as usize).unwrap_or(NodeIndex::new(0))
     }
 
     /// The nodes and their placement.
@@ -166,6 +195,29 @@ impl Router {
     pub(crate) fn locate_node(&self, node: &NodeRef) -> Result<NodeIndex, Error> {
         node.index_in(&self.topology)
             .ok_or_else(|| node_left(node.spec().name()))
+    }
+
+    /// The index in this snapshot of the node of a dedicated connection, which was opened for `keys`.
+    ///
+    /// # Errors
+    ///
+    /// When the node has left the topology, when `is_same_server` is false for its index: the node is reached
+    /// otherwise now, and when keys have moved: a watched key may have changed elsewhere.
+    pub(crate) fn locate_dedicated(
+        &self,
+        node: &NodeRef,
+        keys: &KeyCheck,
+        is_same_server: impl FnOnce(NodeIndex) -> bool,
+    ) -> Result<NodeIndex, Error> {
+        let name = node.spec().name();
+        let index = node.index_in(&self.topology);
+        let Some(index) = index.filter(|&index| is_same_server(index)) else {
+            return Err(node_moved(name));
+        };
+        if *keys != KeyCheck::None && !node.topology().places_like(&self.topology) {
+            return Err(keys_moved(name));
+        }
+        Ok(index)
     }
 
     /// Plans one command, given as its arguments; the first is the command's name.
@@ -619,9 +671,24 @@ impl Router {
             cursor,
             answered,
         } = ScanCursor::parse(args[1], self)?;
+        if !self.topology.out().contains(node) {
+            return Ok(Plan::Scan {
+                node,
+                cursor,
+                answered,
+            });
+        }
+        // The node went out while it was scanned. Its own cursor is of no use to another one.
+        let next = self.topology.next_living(Some(node));
+        let next = match answered {
+            true => next,
+            // No node has replied so far: nothing is lost by beginning again.
+            false => next.or_else(|| self.topology.next_living(None)),
+        };
         Ok(Plan::Scan {
-            node,
-            cursor,
+            // Without a next one the plan stays with the node that is out: nothing is sent, and the scan ends.
+            node: next.unwrap_or(node),
+            cursor: 0,
             answered,
         })
     }

@@ -51,6 +51,8 @@ pub(crate) struct Backoff {
     up_since: Option<Instant>,
     /// True if a connection broke and none was made since.
     broke: bool,
+    /// When the outage began that was ended by somebody else, until a connection was made.
+    found_since: Option<Instant>,
 }
 
 /// The state of a node, as far as a client knows it from its connections.
@@ -117,21 +119,21 @@ pub(crate) struct AttemptId {
     connected: u64,
 }
 
-/// What a connection is made for.
+/// How much of the handshake a new connection goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// Any requests.
-    Any,
-    /// A single command that servers obey while a script runs, SCRIPT KILL. They refuse SELECT and CLIENT SETNAME in
-    /// the meantime: the handshake goes without, and a node that has just refused another handshake is tried.
-    OutOfBand,
+pub(crate) enum HandshakeScope {
+    /// All of it: the connection serves any requests.
+    Full,
+    /// The protocol and the login only, for a single command that servers obey while a script runs (SCRIPT KILL). They
+    /// refuse SELECT and CLIENT SETNAME in the meantime, so a node that has just refused another handshake is tried.
+    LoginOnly,
 }
 
-impl From<BlockingTime> for Purpose {
+impl From<BlockingTime> for HandshakeScope {
     fn from(blocking: BlockingTime) -> Self {
         match blocking.is_out_of_band() {
-            true => Self::OutOfBand,
-            false => Self::Any,
+            true => Self::LoginOnly,
+            false => Self::Full,
         }
     }
 }
@@ -164,11 +166,12 @@ impl Backoff {
         &mut self,
         now: Instant,
         limit: Duration,
-        purpose: Purpose,
+        scope: HandshakeScope,
     ) -> Admission {
         let connected = self.connected;
         let outage = self.outage.as_mut();
-        let Some(outage) = outage.filter(|outage| outage.is_down() || purpose == Purpose::Any)
+        let Some(outage) =
+            outage.filter(|outage| outage.is_down() || scope == HandshakeScope::Full)
         else {
             self.under_way += 1;
             return Admission::Try(AttemptId {
@@ -203,12 +206,22 @@ impl Backoff {
     pub(crate) fn connected(&mut self, now: Instant) -> Recovery {
         self.end_attempt();
         self.connected += 1;
+        let found_since = self.found_since.take();
         let outage = self.outage.take().filter(Outage::is_down);
+        let down_since = outage.map(|outage| outage.since);
         // Another connection does not begin another period of being up.
         self.up_since.get_or_insert(now);
         Recovery {
-            outage: outage.map(|outage| now.saturating_duration_since(outage.since)),
+            outage: (down_since.or(found_since)).map(|since| now.saturating_duration_since(since)),
             is_reconnect: std::mem::take(&mut self.broke),
+        }
+    }
+
+    /// Somebody else has found the node to be reachable: it may be tried by all. The outage ends for those who watch
+    /// the node when a connection was made.
+    pub(crate) fn found(&mut self) {
+        if let Some(outage) = self.outage.take().filter(Outage::is_down) {
+            self.found_since = Some(outage.since);
         }
     }
 
@@ -245,7 +258,7 @@ impl Backoff {
         jitter: f64,
         reason: ConnectError,
     ) -> bool {
-        let was_down = self.down().is_some();
+        let was_down = self.down().is_some() || self.found_since.is_some();
         let is_recorded = self.record(attempt, now, jitter, reason);
         if is_recorded {
             self.up_since = None;
@@ -262,7 +275,7 @@ impl Backoff {
         jitter: f64,
         reason: ConnectError,
     ) -> Recovery {
-        let down_since = self.down().map(|outage| outage.since);
+        let down_since = self.down().map(|outage| outage.since).or(self.found_since);
         if !self.record(attempt, now, jitter, reason) {
             return Recovery::default();
         }
@@ -287,7 +300,7 @@ impl Backoff {
         let (since, failures) = match &self.outage {
             // The node became reachable while this attempt was under way; its failure is older news.
             None if attempt.connected != self.connected => return false,
-            None => (now, 1),
+            None => (self.found_since.take().unwrap_or(now), 1),
             Some(outage) if !outage.is_made_by(attempt) => return false,
             Some(outage) if outage.is_down() == is_down => {
                 (outage.since, outage.failures.saturating_add(1))
@@ -413,7 +426,7 @@ mod tests {
     /// An attempt that must be admitted.
     #[track_caller]
     fn attempt(backoff: &mut Backoff, now: Instant) -> AttemptId {
-        match backoff.try_acquire(now, LIMIT, Purpose::Any) {
+        match backoff.try_acquire(now, LIMIT, HandshakeScope::Full) {
             Admission::Try(attempt) => attempt,
             Admission::Down(down) => panic!("{down:?}"),
         }
@@ -421,7 +434,7 @@ mod tests {
 
     #[track_caller]
     fn down(backoff: &mut Backoff, now: Instant) -> Down {
-        match backoff.try_acquire(now, LIMIT, Purpose::Any) {
+        match backoff.try_acquire(now, LIMIT, HandshakeScope::Full) {
             Admission::Try(_) => panic!("an attempt too many"),
             Admission::Down(down) => down,
         }
@@ -549,7 +562,7 @@ mod tests {
             let down = down(&mut backoff, now);
             assert!(down.reason.is_refusal() && down.retry_in <= BACKOFF_REFUSED_MAX);
             // SCRIPT KILL is not held up.
-            let admission = backoff.try_acquire(now, LIMIT, Purpose::OutOfBand);
+            let admission = backoff.try_acquire(now, LIMIT, HandshakeScope::LoginOnly);
             let Admission::Try(attempt) = admission else {
                 panic!("{admission:?}");
             };
@@ -600,6 +613,29 @@ mod tests {
         assert_eq!(backoff.connected(back + LIMIT), Recovery::default());
         let since = LIMIT;
         assert_eq!(backoff.state(back + LIMIT), NodeState::Up { since });
+    }
+
+    #[test]
+    fn backoff_admits_all_attempts_once_somebody_else_has_found_the_node() {
+        for reconnects in [true, false] {
+            let mut backoff = Backoff::default();
+            let start = Instant::now();
+            fail(&mut backoff, start);
+            down(&mut backoff, start);
+            backoff.found();
+            let both = [attempt(&mut backoff, start), attempt(&mut backoff, start)];
+            let later = start + LIMIT;
+            if reconnects {
+                // The end of the outage is news with the first connection, and once.
+                assert_eq!(backoff.connected(later).outage, Some(LIMIT));
+                assert_eq!(backoff.connected(later).outage, None);
+            } else {
+                // The same outage goes on.
+                let is_news = backoff.failed(both[0], later, 1.0, "refused".into());
+                assert!(!is_news);
+                assert_eq!(backoff.state(later), NodeState::Down { since: LIMIT });
+            }
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::endpoint::ConnectAttempt;
 use crate::endpoint::Deadline;
 use crate::observe::{NodeHealth, NodeObserver, PoolHealth, PoolWait};
 use crate::plan::{Cause, PoolUse};
-use crate::policy::Purpose;
+use crate::policy::HandshakeScope;
 use crate::resp::PING;
 use crate::sync::connection::{Connector, NodeConnection};
 
@@ -147,10 +147,10 @@ impl Pool {
     pub(super) fn lease(
         &self,
         wanted: Checkout,
-        purpose: Purpose,
+        scope: HandshakeScope,
         deadline: &Deadline,
     ) -> Result<Lease<'_>, Cause> {
-        let connection = self.take(wanted, purpose, deadline)?;
+        let connection = self.take(wanted, scope, deadline)?;
         let place = PoolPermit {
             pool: self,
             ended: false,
@@ -163,11 +163,11 @@ impl Pool {
     pub(super) fn take(
         &self,
         mut wanted: Checkout,
-        purpose: Purpose,
+        scope: HandshakeScope,
         deadline: &Deadline,
     ) -> Result<NodeConnection, Cause> {
         loop {
-            let step = self.next_step(wanted, purpose, deadline)?;
+            let step = self.next_step(wanted, scope, deadline)?;
             self.observer().lent(self.settings.pool_use);
             match step {
                 CheckoutStep::Idle(mut connection) => {
@@ -209,7 +209,7 @@ impl Pool {
                 } => {
                     // Closed before another one is opened, so that the server never sees more than `size`.
                     drop(replaced);
-                    return self.connect(generation, attempt, purpose, deadline);
+                    return self.connect(generation, attempt, scope, deadline);
                 }
             }
         }
@@ -292,7 +292,7 @@ impl Pool {
     fn next_step(
         &self,
         wanted: Checkout,
-        purpose: Purpose,
+        scope: HandshakeScope,
         deadline: &Deadline,
     ) -> Result<CheckoutStep, Cause> {
         // Declared before the lock, so that it is dropped after it.
@@ -315,7 +315,7 @@ impl Pool {
                 let limit = self.settings.connect_timeout;
                 // Asked under the lock: with the slot taken only on success, a refused request leaves nothing
                 // to undo.
-                return match self.connector.backoff.try_begin(limit, purpose) {
+                return match self.connector.backoff.try_begin(limit, scope) {
                     Ok(attempt) => {
                         state.open += 1;
                         Ok(CheckoutStep::Make {
@@ -370,12 +370,12 @@ impl Pool {
         &self,
         generation: u64,
         attempt: ConnectAttempt,
-        purpose: Purpose,
+        scope: HandshakeScope,
         deadline: &Deadline,
     ) -> Result<NodeConnection, Cause> {
         let allotted = deadline.within(self.settings.connect_timeout);
         let pool = self.settings.pool_use.into();
-        let made = self.connector.connect(&allotted, pool, generation, purpose);
+        let made = self.connector.connect(&allotted, pool, generation, scope);
         let reason = match made {
             Ok(connection) => {
                 attempt.connected();

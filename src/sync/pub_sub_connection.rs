@@ -16,19 +16,19 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::blocking::{Socket, WRITE_POLL_INTERVAL};
 use crate::endpoint::Deadline;
 use crate::endpoint::NodeBackoff;
 use crate::error::Error;
 use crate::plan::pubsub::{
-    ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, Event, KEEPALIVE_AFTER, PubSubReply,
-    SubscriptionChange, SubscriptionKind, SubscriptionWorker, no_thread,
+    ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, DesiredNames, Event,
+    KEEPALIVE_AFTER, PubSubReply, SubscriptionChange, SubscriptionKind, SubscriptionWorker,
+    no_thread,
 };
-use crate::policy::{ConnectError, IoFailure, Purpose, is_timeout};
+use crate::policy::{ConnectError, HandshakeScope, IoFailure, is_timeout};
 use crate::resp::ReplyDecoder;
 use crate::sync::connection::Connector;
 use crate::sync::event_channel::EventChannel;
-use crate::sync::resp_stream::WRITE_POLL_INTERVAL;
-use crate::sync::socket::Socket;
 
 /// The user's side of one node's connection. Dropping it ends the thread.
 pub(super) struct PubSubConnection {
@@ -103,6 +103,30 @@ impl PubSubConnection {
             return;
         }
         drop(state);
+        self.write_within(deadline);
+    }
+
+    /// Changes the subscriptions because the topology has changed.
+    pub(super) fn change_owner(
+        &self,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
+        names: &[ChannelName],
+        deadline: &Deadline,
+    ) {
+        let has_request = self.shared.state.lock().change_owner(change, kind, names);
+        if has_request {
+            self.write_within(deadline);
+        }
+    }
+
+    /// The names that the user wants at this node.
+    pub(super) fn desired(&self) -> DesiredNames {
+        self.shared.state.lock().subscriptions.desired()
+    }
+
+    /// Writes what is to be sent, unless the socket is taken until the deadline.
+    fn write_within(&self, deadline: &Deadline) {
         // The holder of `writer` takes `outgoing` again before it lets go, so if the lock is not free in
         // time, our commands are most likely written already, and if not, with the next command or PING.
         let limit = deadline.within(KEEPALIVE_AFTER);
@@ -271,7 +295,7 @@ impl Worker {
         let attempt = match self
             .connector
             .backoff
-            .try_begin(self.connect_timeout, Purpose::Any)
+            .try_begin(self.connect_timeout, HandshakeScope::Full)
         {
             Ok(attempt) => attempt,
             Err(down) => return End::Connection(ConnectionEnd::Down(down)),

@@ -20,7 +20,7 @@ use crate::aio::peek::Duplex;
 use crate::aio::reconnecting::Connector;
 use crate::observe::NodeObserver;
 use crate::plan::{AttemptKind, Cause, OversizedReply};
-use crate::policy::{ConnectError, Purpose};
+use crate::policy::{ConnectError, HandshakeScope};
 use crate::proxy::Session;
 use crate::proxy::net::client_io::ClientIo;
 use crate::resp::FrameScanner;
@@ -44,7 +44,9 @@ impl StreamingConnection {
         connector: &Connector,
         timeout: Option<Duration>,
     ) -> Result<Self, ConnectError> {
-        let attempt = connector.backoff.try_begin(connector.timeout, Purpose::Any);
+        let attempt = connector
+            .backoff
+            .try_begin(connector.timeout, HandshakeScope::Full);
         let attempt = attempt.map_err(|down| down.reason)?;
         let opened = connector.open().await;
         let (stream, _) = attempt.end(opened)?;
@@ -59,7 +61,8 @@ impl StreamingConnection {
 
     /// Sends a piece of the request.
     pub(super) async fn write(&mut self, piece: &[u8]) -> io::Result<()> {
-        within(self.timeout, self.stream.write_all(piece)).await?;
+        let write = self.stream.write_all(piece);
+        within(self.timeout, &self.observer, write).await?;
         self.observer.sent(piece.len());
         Ok(())
     }
@@ -76,7 +79,8 @@ impl StreamingConnection {
         let mut scanner = FrameScanner::default();
         let mut piece = vec![0; PIECE_BYTES];
         while !scanner.is_complete() {
-            let count = within(self.timeout, self.stream.read(&mut piece)).await?;
+            let read = self.stream.read(&mut piece);
+            let count = within(self.timeout, &self.observer, read).await?;
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -93,13 +97,17 @@ impl StreamingConnection {
 /// Runs one step, with a timeout if there is one.
 async fn within<T>(
     timeout: Option<Duration>,
+    observer: &NodeObserver,
     step: impl Future<Output = io::Result<T>>,
 ) -> io::Result<T> {
     match timeout {
         None => step.await,
         Some(timeout) => match tokio::time::timeout(timeout, step).await {
             Ok(done) => done,
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            Err(_) => {
+                observer.timed_out();
+                Err(io::ErrorKind::TimedOut.into())
+            }
         },
     }
 }
