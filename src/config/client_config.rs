@@ -8,12 +8,12 @@ use std::sync::Arc;
 use redis::ConnectionInfo;
 
 use crate::command::CommandTable;
-use crate::config::{Settings, limits};
+use crate::config::{Settings, TopologyFile, limits};
 use crate::endpoint::push::{PushSender, PushTarget};
 use crate::endpoint::tls::{Runtime, TlsOptions, refused_url};
 use crate::endpoint::{Endpoint, Identity, LoginOptions, SocketOptions};
 use crate::error::Error;
-use crate::observe::{Listeners, NodeObserver, Votes};
+use crate::observe::{ClientEvent, Listeners, NodeObserver, Votes};
 use crate::partition::{NodeSpec, OutNodes, Partitioner, check_passwords};
 use crate::plan::{HashTags, PartialReads, ReadsAs, Router, SplitWrites};
 use crate::policy::Ejection;
@@ -52,6 +52,8 @@ pub(super) struct ClientOptions {
     pub(super) tls: TlsOptions,
     /// Called with each event.
     pub(super) listeners: Listeners,
+    /// Where the topology comes from, if it is a file that may change.
+    pub(super) topology_file: Option<TopologyFile>,
     /// Where the push messages of all nodes go.
     pub(super) push_sender: Option<Arc<dyn PushSender>>,
     pub(super) purpose: Purpose,
@@ -178,6 +180,16 @@ impl ClientConfig {
     /// What the connections know of the nodes, for their ejection. `None` if no node is ever ejected.
     pub(crate) fn votes(&self) -> Option<&Arc<Votes>> {
         self.options.votes.as_ref()
+    }
+
+    /// The file with the topology, if it is to be read again.
+    pub(crate) fn topology_file(&self) -> Option<&TopologyFile> {
+        self.options.topology_file.as_ref()
+    }
+
+    /// Reports an event that concerns no single node. No lock of the client may be held.
+    pub(crate) fn deliver(&self, event: impl FnOnce() -> ClientEvent) {
+        self.options.listeners.deliver(event);
     }
 
     /// What the data is to its users.

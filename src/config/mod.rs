@@ -4,7 +4,8 @@
 //!   topology, from which `sync`, `aio` and `proxy` build their handles.
 //! * More of its setters: `cache` for [`Builder::cache`]; `login` for usernames, credentials and the client name; `observe` for
 //!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`];
-//!   `requests` for timeouts and retries, with the methods by which a handle overrides them.
+//!   `requests` for timeouts and retries, with the methods by which a handle overrides them;
+//!   `topology_file` for [`Builder::watch_topology`].
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
 //! Nothing here knows an executor: `build`, `build_async` and `build_proxy` are defined beside what they
@@ -19,6 +20,7 @@ mod push;
 mod reads;
 mod requests;
 mod settings;
+mod topology_file;
 
 pub use builder::Builder;
 
@@ -27,3 +29,4 @@ pub(crate) use builder::DEFAULT_RESPONSE_TIMEOUT;
 pub(crate) use client_config::{ClientConfig, Purpose};
 pub(crate) use requests::{bounded, set_request_options, with_request_options};
 pub(crate) use settings::{PROBE_AFTER, Settings, limits};
+pub(crate) use topology_file::{TopologyFile, hash_content, read_topology_file};
