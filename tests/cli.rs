@@ -1188,7 +1188,15 @@ fn proxy_reads_its_topology_file_again_on_sighup_and_with_watch_when_it_changes(
             thread::sleep(Duration::from_millis(10));
         }
     };
-    let words = ["proxy", "--listen", "127.0.0.1:0", "--topology", path, "--threads", "2"];
+    let words = [
+        "proxy",
+        "--listen",
+        "127.0.0.1:0",
+        "--topology",
+        path,
+        "--threads",
+        "2",
+    ];
 
     written(&topology("a", 0));
     let proxy = ToolProxy::start(&mut command(&words));
@@ -1197,7 +1205,11 @@ fn proxy_reads_its_topology_file_again_on_sighup_and_with_watch_when_it_changes(
     written(&topology("a", 1));
     proxy.signal("HUP");
     until(&proxy, "after");
-    assert_eq!(connected.ask("GET key"), "after", "also for clients that stay");
+    assert_eq!(
+        connected.ask("GET key"),
+        "after",
+        "also for clients that stay"
+    );
     // One that would move keys, and one that is none, change nothing.
     for wrong in [&topology("b", 0)[..], "nonsense"] {
         written(wrong);
@@ -1247,7 +1259,15 @@ fn proxy_reads_its_topology_file_again_on_sighup_and_with_watch_when_it_changes(
     assert_eq!(code, Some(0));
     assert!(errors.contains("--topology"), "{errors}");
     let refused = finish(
-        command(&["proxy", "--listen", "127.0.0.1:0", "--node", "a:1", "--watch"]).stdin(Stdio::null()),
+        command(&[
+            "proxy",
+            "--listen",
+            "127.0.0.1:0",
+            "--node",
+            "a:1",
+            "--watch",
+        ])
+        .stdin(Stdio::null()),
         "",
     );
     assert!(refused.stderr.contains("--topology"), "{}", refused.stderr);

@@ -11,7 +11,7 @@ use redis::IntoConnectionInfo;
 
 use crate::command::{CommandTable, Declaration};
 use crate::config::client_config::{ClientConfig, ClientOptions, NodeConfig, Purpose, check_specs};
-use crate::config::{Settings, TopologyFile, cache};
+use crate::config::{Settings, TopologyFile, ejection};
 use crate::endpoint::LoginOptions;
 use crate::endpoint::push::PushSender;
 use crate::endpoint::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
@@ -371,7 +371,7 @@ impl Builder {
         runtime: Runtime,
     ) -> Result<ClientConfig, Error> {
         let votes = match &self.purpose {
-            Purpose::Cache(ejection) => cache::votes(ejection)?,
+            Purpose::Cache(ejection) => ejection::votes(ejection)?,
             Purpose::Store => None,
         };
         let nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;

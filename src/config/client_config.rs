@@ -18,7 +18,7 @@ use crate::partition::{NodeSpec, OutNodes, Partitioner, check_passwords};
 use crate::plan::{HashTags, PartialReads, ReadsAs, Router, SplitWrites};
 use crate::policy::Ejection;
 use crate::resp::Protocol;
-use crate::topology::Topology;
+use crate::topology::{RampingNodes, Topology};
 
 /// A checked description of a client, from which `sync`, `aio` and `proxy` build their handles. It belongs to one
 /// topology; [`for_topology`](Self::for_topology) makes that of another.
@@ -163,14 +163,16 @@ impl ClientConfig {
         Self::new(options, nodes, topology.shared_partitioner(), Some(self))
     }
 
-    /// The description of this client while these nodes are out.
+    /// The description of this client while these nodes are out, and those in `ramping` own only a share of their
+    /// keys.
     ///
     /// # Errors
     ///
     /// If the partitioner cannot place keys over the others.
-    pub(crate) fn without(&self, out: &OutNodes) -> Result<Self, Error> {
+    pub(crate) fn without(&self, out: &OutNodes, ramping: RampingNodes) -> Result<Self, Error> {
         let topology = self.router.topology();
-        let next = topology.without(out)?.with_epoch(topology.epoch() + 1);
+        let next = topology.without_ramping(out, ramping)?;
+        let next = next.with_epoch(topology.epoch() + 1);
         Ok(Self {
             router: self.router.clone().with_topology(Arc::new(next)),
             ..self.clone()

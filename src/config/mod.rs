@@ -6,6 +6,7 @@
 //!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`];
 //!   `requests` for timeouts and retries, with the methods by which a handle overrides them;
 //!   `topology_file` for [`Builder::watch_topology`].
+//! * `ejection`: the limits of the numbers of an [`Ejection`](crate::Ejection).
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
 //! Nothing here knows an executor: `build`, `build_async` and `build_proxy` are defined beside what they
@@ -14,6 +15,7 @@
 pub mod builder;
 mod cache;
 mod client_config;
+mod ejection;
 mod login;
 mod observe;
 mod push;

@@ -353,10 +353,6 @@ impl Refusals {
     pub(crate) fn contains(self, refusal: Refusal) -> bool {
         self.0 & refusal.bit() != 0
     }
-
-    pub(crate) fn is_empty(self) -> bool {
-        self.0 == 0
-    }
 }
 
 #[cfg(test)]
@@ -396,7 +392,7 @@ mod tests {
         };
         assert!(of(b"LOADING") && of(b"READONLY"));
         assert!(!of(b"MASTERDOWN") && !of(b"ERR") && !of(b""));
-        assert!(Ejection::new().refusals().is_empty());
+        assert_eq!(Ejection::new().refusals(), Refusals::default());
     }
 
     #[test]

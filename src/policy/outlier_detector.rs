@@ -18,9 +18,7 @@ use std::time::{Duration, Instant};
 
 use crate::partition::NodeId;
 use crate::policy::{Ejection, Readmission, Refusal, pause_between};
-
-/// Number of steps in which a node gets its keys back.
-pub(crate) const RAMP_STEPS: u8 = 16;
+use crate::topology::RAMP_STEPS;
 
 /// The health of all nodes of one client.
 #[derive(Debug)]
@@ -539,11 +537,11 @@ impl Node {
     fn advance(&mut self, ejection: &Ejection, now: Instant, jitter: f64) {
         let is_due = self.next_probe.is_some_and(|due| due <= now);
         match &mut self.state {
-            State::Out { is_back, .. } if ejection.retry_after().is_some() => {
-                if is_due && !self.is_busy {
-                    *is_back = true;
-                    self.next_probe = None;
-                }
+            State::Out { is_back, .. }
+                if ejection.retry_after().is_some() && is_due && !self.is_busy =>
+            {
+                *is_back = true;
+                self.next_probe = None;
             }
             State::In { .. } if self.next_probe.is_none() && !self.is_busy => {
                 // The first one after a part of the interval, or all nodes would be probed in step.
