@@ -7,18 +7,18 @@ use std::sync::Arc;
 
 use crate::command::CommandTable;
 use crate::config::sentinel_groups::{SentinelGroups, SentinelOptions};
-use crate::config::{Settings, limits};
+use crate::config::{Settings, TopologyFile, limits};
 use crate::endpoint::push::{PushSender, PushTarget};
 use crate::endpoint::tls::{Runtime, TlsOptions, refused_url};
 use crate::endpoint::{Endpoint, Identity, LoginOptions, SocketOptions};
 use crate::error::Error;
-use crate::observe::{Listeners, NodeObserver, Votes};
+use crate::observe::{ClientEvent, Listeners, NodeObserver, Votes};
 use crate::partition::{NodeSpec, OutNodes, Partitioner, check_passwords};
 use crate::plan::{HashTags, PartialReads, ReadsAs, Router, SplitWrites};
 use crate::policy::Ejection;
 use crate::resp::Protocol;
 use crate::sentinel::AddressMap;
-use crate::topology::{NodeAccess, Topology};
+use crate::topology::{NodeAccess, RampingNodes, Topology};
 
 /// A checked description of a client, from which `sync`, `aio` and `proxy` build their handles. It belongs to one
 /// topology; [`for_topology`](Self::for_topology) makes that of another.
@@ -54,6 +54,8 @@ pub(super) struct ClientOptions {
     pub(super) tls: TlsOptions,
     /// Called with each event.
     pub(super) listeners: Listeners,
+    /// Where the topology comes from, if it is a file that may change.
+    pub(super) topology_file: Option<TopologyFile>,
     /// Where the push messages of all nodes go.
     pub(super) push_sender: Option<Arc<dyn PushSender>>,
     /// Maps the addresses that Sentinels name.
@@ -171,14 +173,16 @@ impl ClientConfig {
         Self::new(options, nodes, topology.shared_partitioner(), Some(self))
     }
 
-    /// The description of this client while these nodes are out.
+    /// The description of this client while these nodes are out, and those in `ramping` own only a share of their
+    /// keys.
     ///
     /// # Errors
     ///
     /// If the partitioner cannot place keys over the others.
-    pub(crate) fn without(&self, out: &OutNodes) -> Result<Self, Error> {
+    pub(crate) fn without(&self, out: &OutNodes, ramping: RampingNodes) -> Result<Self, Error> {
         let topology = self.router.topology();
-        let next = topology.without(out)?.with_epoch(topology.epoch() + 1);
+        let next = topology.without_ramping(out, ramping)?;
+        let next = next.with_epoch(topology.epoch() + 1);
         Ok(Self {
             router: self.router.clone().with_topology(Arc::new(next)),
             ..self.clone()
@@ -188,6 +192,16 @@ impl ClientConfig {
     /// What the connections know of the nodes, for their ejection. `None` if no node is ever ejected.
     pub(crate) fn votes(&self) -> Option<&Arc<Votes>> {
         self.options.votes.as_ref()
+    }
+
+    /// The file with the topology, if it is to be read again.
+    pub(crate) fn topology_file(&self) -> Option<&TopologyFile> {
+        self.options.topology_file.as_ref()
+    }
+
+    /// Reports an event that concerns no single node. No lock of the client may be held.
+    pub(crate) fn deliver(&self, event: impl FnOnce() -> ClientEvent) {
+        self.options.listeners.deliver(event);
     }
 
     /// What the data is to its users.

@@ -138,6 +138,13 @@ impl NodeObserver {
         }
     }
 
+    /// Records that a probe has found the node to serve requests.
+    pub(crate) fn found(&self) {
+        if let Some(votes) = &self.votes {
+            votes.recovered();
+        }
+    }
+
     /// Records that keys of the node have other owners from now on.
     pub(crate) fn ejected(&self, failures: u32) {
         self.metrics.ejected();
@@ -215,8 +222,11 @@ impl NodeObserver {
         }
     }
 
-    /// Records that a request is sent again.
-    pub(crate) fn resent(&self) {
+    /// Records that a request is sent again, and how the attempt before ended.
+    pub(crate) fn resent(&self, outcome: impl FnOnce() -> RequestOutcome) {
+        if let Some(votes) = &self.votes {
+            votes.finished(&outcome());
+        }
         self.metrics.resent();
     }
 

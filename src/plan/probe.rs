@@ -1,8 +1,12 @@
-//! The requests by which a client finds out whether a node serves requests again, and by which it empties the node.
+//! The requests by which a client finds out whether a node serves requests again, and by which it empties the node; the
+//! flushes that nodes miss because they are out.
+
+use std::sync::Arc;
 
 use redis::Value;
 
-use crate::policy::{ConnectError, Ejection, Flush, ProbeOutcome, Refusal, Refusals};
+use crate::plan::Router;
+use crate::policy::{ConnectError, Ejection, Flush, FlushLog, ProbeOutcome, Refusal, Refusals};
 use crate::resp::PING;
 
 const PING_AND_ROLE: &[u8] = b"*1\r\n$4\r\nPING\r\n*1\r\n$4\r\nROLE\r\n";
@@ -42,6 +46,18 @@ impl ProbeRequest {
         }
     }
 
+    /// The outcome of a probe that got no connection.
+    pub(crate) fn connect_failed(self, error: &ConnectError) -> ProbeOutcome {
+        match error {
+            ConnectError::Unreachable(_) | ConnectError::PrimaryChanged => ProbeOutcome::Failed,
+            ConnectError::Refused(line) => self.refused(line.split(' ').next().unwrap_or_default()),
+            ConnectError::Auth(_)
+            | ConnectError::Certificate(_)
+            | ConnectError::FailedBefore
+            | ConnectError::NoSuchMaster(_) => ProbeOutcome::Refused,
+        }
+    }
+
     fn refused(self, code: &str) -> ProbeOutcome {
         match Refusal::of_code(code.as_bytes()) {
             Some(refusal) if self.refusals.contains(refusal) => ProbeOutcome::Failed,
@@ -52,25 +68,31 @@ impl ProbeRequest {
     }
 }
 
-impl ProbeOutcome {
-    /// The outcome of a probe that got no connection.
-    pub(crate) fn of_connect_error(error: &ConnectError) -> Self {
-        match error {
-            ConnectError::Unreachable(_) | ConnectError::PrimaryChanged => Self::Failed,
-            ConnectError::Auth(_)
-            | ConnectError::Certificate(_)
-            | ConnectError::FailedBefore
-            | ConnectError::NoSuchMaster(_) => Self::Refused,
-        }
-    }
-}
-
 impl Flush {
     /// The packed request. The keys are gone before its reply; their memory is freed later.
     pub(crate) fn packed(self) -> &'static [u8] {
         match self {
             Self::All => FLUSHALL_ASYNC,
             Self::Database => FLUSHDB_ASYNC,
+        }
+    }
+}
+
+impl Router {
+    /// Sets where flushes are recorded that nodes miss because they are out. Defaults to nowhere.
+    #[must_use]
+    pub(crate) fn with_flush_log(mut self, log: Option<Arc<FlushLog>>) -> Self {
+        self.flush_log = log;
+        self
+    }
+
+    /// Called with each command that is about to be sent to all nodes that are in.
+    pub(in crate::plan) fn record_flush(&self, args: &[&[u8]]) {
+        let flush = args.first().and_then(|name| Flush::of_command(name));
+        if let (Some(log), Some(flush)) = (&self.flush_log, flush)
+            && !self.topology().out().is_empty()
+        {
+            log.record(flush);
         }
     }
 }
@@ -115,6 +137,9 @@ mod tests {
             assert_eq!(plain.outcome(&replies), by_plain, "{replies:?}");
             assert_eq!(strict.outcome(&replies), by_strict, "{replies:?}");
         }
+        let loading = ConnectError::Refused("LOADING no".into());
+        assert_eq!(plain.connect_failed(&loading), Refused);
+        assert_eq!(strict.connect_failed(&loading), Failed);
         assert_eq!(plain.packed().1, 1);
         assert_eq!(strict.packed().1, 2);
     }

@@ -1,17 +1,18 @@
 //! [`Publisher`]: gives each topology of a client to all sets of connections.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use crate::config::{ClientConfig, Purpose};
 use crate::error::Error;
-use crate::observe::Votes;
+use crate::observe::{ClientEvent, Votes};
 use crate::partition::{NodeId, NodeSpec, OutNodes};
 use crate::snapshot::monitor;
-use crate::topology::Topology;
+use crate::snapshot::topology_file::{self, Watch};
+use crate::topology::{RampingNodes, Topology};
 
 /// Number of keys whose owners are compared when a topology is refused.
 const SAMPLE_KEYS: usize = 1000;
@@ -29,6 +30,8 @@ pub(crate) struct Publisher {
     state: Mutex<State>,
     /// What the connections know of the nodes, for their ejection.
     votes: Option<Arc<Votes>>,
+    /// Reads the topology again when its file changes.
+    watch: OnceLock<Watch>,
 }
 
 struct State {
@@ -39,7 +42,11 @@ struct State {
 
 impl Publisher {
     /// The publisher of a client that begins with this topology.
-    pub(crate) fn new(config: ClientConfig) -> Arc<Self> {
+    ///
+    /// # Errors
+    ///
+    /// If the file of the topology is to be watched, and the system has no thread for it.
+    pub(crate) fn new(config: ClientConfig) -> Result<Arc<Self>, Error> {
         let votes = config.votes().map(Arc::clone);
         let ids = node_ids(&config);
         let publisher = Arc::new(Self {
@@ -48,12 +55,17 @@ impl Publisher {
                 observers: Vec::new(),
             }),
             votes,
+            watch: OnceLock::new(),
         });
+        if let Some(file) = publisher.config().topology_file() {
+            // Empty before: this is the only place that sets it.
+            let _ = publisher.watch.set(topology_file::watch(&publisher, file)?);
+        }
         if let Some(votes) = &publisher.votes {
             votes.detector().set_nodes(ids, Instant::now());
             monitor::attach(&publisher, votes);
         }
-        publisher
+        Ok(publisher)
     }
 
     /// The description of the client over the current topology.
@@ -96,34 +108,41 @@ impl Publisher {
         let out: OutNodes = out.collect();
         let next = match out.is_empty() {
             true => next,
-            false => next.without(&out)?,
+            false => next.without(&out, RampingNodes::default())?,
         };
         if let Some(votes) = &self.votes {
             votes.detector().set_nodes(node_ids(&next), Instant::now());
         }
+        let from = former.epoch();
         state.publish(next);
+        let config = Arc::clone(&state.config);
         drop(state);
+        let to = config.router.topology().epoch();
+        config.deliver(|| ClientEvent::TopologyChanged { from, to });
         if let Some(votes) = &self.votes {
             votes.changed();
         }
         Ok(())
     }
 
-    /// Takes these nodes out of the placement, and all others back in. `out` is called with the current topology, to
+    /// Takes these nodes out of the placement, and all others back in, some of them with a share of their keys. `out` is called with the current topology, to
     /// which its indices belong. The placement may be built anew, which takes a while: never call this where a
     /// request waits for it.
     ///
     /// # Errors
     ///
     /// If the partitioner cannot place keys over the others; nothing has changed then.
-    pub(crate) fn set_out(&self, out: impl FnOnce(&Topology) -> OutNodes) -> Result<(), Error> {
+    pub(crate) fn set_out(
+        &self,
+        out: impl FnOnce(&Topology) -> (OutNodes, RampingNodes),
+    ) -> Result<(), Error> {
         let mut state = self.state.lock();
         let topology = state.config.router.topology();
-        let out = out(topology);
-        if out == *topology.out() {
+        let (out, ramping) = out(topology);
+        if out == *topology.out() && ramping == topology.ramping() {
             return Ok(());
         }
-        let next = state.config.without(&out)?;
+        let next = state.config.without(&out, ramping)?;
         state.publish(next);
         Ok(())
     }
