@@ -33,8 +33,9 @@ use crate::partition::NodeIndex;
 use crate::plan::SharedByteMeter;
 use crate::plan::batch::NodeRequest;
 use crate::plan::other_node::for_other_node;
+use crate::plan::servers::ServerQueue;
 use crate::plan::{Answers, Cause, Failure, Fallback, ReplyBuffer, Retries};
-use crate::policy::{RequestOptions, RetryPolicy};
+use crate::policy::{Candidate, ConnectError, ReadFrom, RequestOptions, RetryPolicy, Target};
 
 /// What an executor does next with an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +91,9 @@ pub(crate) struct NodeExchange<R> {
     answers: Answers<R>,
     retries: Retries,
     state: State,
+    /// The servers to ask, once they are chosen. `None` for requests that only the primary may serve. Boxed, as it is
+    /// rare.
+    servers: Option<Box<ServerQueue>>,
 }
 
 /// Whether there is something to send to a node.
@@ -340,6 +344,20 @@ impl<R: ReplyBuffer> Exchange<R> {
             .map(|node| (node.request, node.answers))
     }
 
+    /// The server that the last request was sent to, and those to ask after it.
+    pub(in crate::plan) fn take_servers(&mut self) -> Option<Box<ServerQueue>> {
+        self.nodes.last_mut()?.servers.take()
+    }
+
+    /// Sends the only request to the first of these servers, and to the others if it fails.
+    pub(in crate::plan) fn set_servers(&mut self, servers: Option<Box<ServerQueue>>) {
+        if let (Some(node), Some(servers)) = (self.nodes.last_mut(), servers) {
+            node.request.may_use_replica = true;
+            node.set_target(servers.current());
+            node.servers = Some(servers);
+        }
+    }
+
     /// The last node that was tried, and its replies: those before it could not be reached. For exchanges
     /// that begin with one node. `None` when the exchange had no request.
     pub(crate) fn into_last(self) -> Option<(NodeIndex, Answers<R>)> {
@@ -356,6 +374,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             answers: Answers::default(),
             retries: Retries::default(),
             state: State::Pending,
+            servers: None,
         }
     }
 
@@ -410,6 +429,8 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             && at <= now
         {
             self.state = State::Pending;
+            // Chosen anew: the pause was there for things to change.
+            self.servers = None;
         }
     }
 
@@ -437,6 +458,62 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             .all(|slot| slot.fallback == Fallback::OtherNode)
     }
 
+    /// True if [`choose_server`](Self::choose_server) is to be called before the next attempt.
+    #[inline]
+    pub(crate) fn needs_server(&self, read_from: ReadFrom) -> bool {
+        read_from != ReadFrom::Primary
+            && self.request.may_use_replica
+            && self.servers.is_none()
+            && self.state == State::Pending
+    }
+
+    /// Chooses the server for the next attempt among those of the node, and the order of the others. Without one the
+    /// attempt has failed. `entropy` is a random number.
+    pub(crate) fn choose_server(
+        &mut self,
+        read_from: ReadFrom,
+        candidates: &[Candidate<'_>],
+        entropy: u64,
+    ) {
+        match read_from.order(candidates, entropy) {
+            Ok(order) => {
+                let queue = ServerQueue::new(order);
+                self.set_target(queue.current());
+                self.servers = Some(Box::new(queue));
+            }
+            // As a node that cannot be reached.
+            Err(none) => {
+                let error = ConnectError::no_server(&none);
+                self.handle(Answers::failed(Failure::not_sent(Cause::Connect(error))));
+            }
+        }
+    }
+
+    /// Sets the server that receives the next attempt.
+    fn set_target(&mut self, target: Target) {
+        self.request.target = target;
+        if let Some(rest) = &mut self.rest {
+            rest.1.target = target;
+        }
+    }
+
+    /// Prepares an attempt at the same server, or at the next one, if the last attempt calls for it.
+    fn ask_next_server(&mut self) -> bool {
+        let resends = self.retries.resends();
+        let next = self
+            .servers
+            .as_mut()
+            .and_then(|servers| servers.after(&self.request, &self.answers, resends));
+        let Some(target) = next else {
+            return false;
+        };
+        // All of them, also those with a reply: the replies to one request come from one server. They are reads.
+        self.rest = Some(Box::new((0, self.request.rest(0))));
+        self.set_target(target);
+        self.state = State::Pending;
+        true
+    }
+
     /// Records the result of the attempt, and decides whether there is another one.
     pub(crate) fn handle(&mut self, answers: Answers<R>) {
         // A later attempt began with the first request that is sent again, so its replies continue those
@@ -444,6 +521,9 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         match self.rest.take() {
             None => self.answers = answers,
             Some(rest) => self.answers.append(rest.0, answers),
+        }
+        if self.ask_next_server() {
+            return;
         }
         // With all requests and replies, not those of the attempt: `append` has counted the failure from the
         // first request.

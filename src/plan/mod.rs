@@ -33,7 +33,7 @@
 //! * `exchange`: requests in flight to several nodes. `failure`: the meaning of a missing reply, and which
 //!   requests may be resent. `retries`: when there is another attempt. `other_node`: requests that the next
 //!   node may serve instead. `partial`: replies of the reachable nodes only. `missing`: reads answered as if
-//!   their keys did not exist. `outcome`: how the requests to one node ended, for metrics and traces.
+//!   their keys did not exist. `servers`: the servers of one node, asked one after another. `outcome`: how the requests to one node ended, for metrics and traces.
 //! * `replies`: the results of the commands of a pipeline, and the error of one that broke.
 //! * `merge`: one reply made of the replies of several nodes.
 //! * `operation`: one command or pipeline under way, as a state machine.
@@ -81,6 +81,7 @@ mod routed;
 mod router;
 mod scan;
 mod scripts;
+mod servers;
 mod transaction;
 mod watch;
 

@@ -29,6 +29,8 @@ pub(crate) struct RoutedCommand {
     pub(crate) partial: Partial,
     /// The treatment of a read by key whose node cannot be reached.
     pub(crate) reads_as: ReadsAs,
+    /// True if a replica of the node may serve the command.
+    pub(crate) may_use_replica: bool,
 }
 
 /// The earlier writes that a command waits for.
@@ -55,12 +57,14 @@ impl RoutedCommand {
         }
     }
 
-    /// The same, with reads of keys out of reach failing if `limit` is [`ReadsAs::Error`].
+    /// The same, with reads of keys out of reach failing if `limit` is [`ReadsAs::Error`]. A client whose reads
+    /// decide about a write, which is where that limit applies, reads from the primary.
     #[cfg(feature = "proxy")]
     #[inline]
     pub(crate) fn limited_to(mut self, limit: ReadsAs) -> Self {
         if limit == ReadsAs::Error {
             self.reads_as = limit;
+            self.may_use_replica = false;
         }
         self
     }
@@ -84,6 +88,7 @@ impl RoutedCommand {
             scripting: Scripting::No,
             partial: Partial::Refused,
             reads_as: ReadsAs::Error,
+            may_use_replica: false,
         }
     }
 

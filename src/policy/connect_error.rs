@@ -68,6 +68,14 @@ impl ConnectError {
         }
     }
 
+    /// None of the servers of a node may be asked.
+    pub(crate) fn no_server(reason: &impl fmt::Display) -> Self {
+        Self::Unreachable(IoFailure {
+            kind: io::ErrorKind::NotConnected,
+            text: reason.to_string().into(),
+        })
+    }
+
     /// The attempt took longer than its limit.
     pub(crate) fn timed_out(address: &str) -> Self {
         Self::Unreachable(IoFailure {

@@ -3,6 +3,8 @@
 //! * `backoff`: [`Backoff`], the pauses between attempts to connect to a node that could not be reached.
 //! * `connect_error`: [`ConnectError`], why there is no connection, as the backoff remembers it.
 //! * `options`: [`RequestOptions`], how long a request of one handle may take.
+//! * `read_from`: [`ReadFrom`], which server of a node a read goes to.
+//! * `replica_set`: [`ReplicaSet`], which server of a node is the primary, and which replicas may be read from.
 //! * `retry`: [`RetryPolicy`], how often a request may be sent again, and the pauses between.
 //!
 //! Time and randomness are arguments; nothing here reads a clock, sleeps or connects.
@@ -10,8 +12,11 @@
 mod backoff;
 mod connect_error;
 mod options;
+mod read_from;
+mod replica_set;
 mod retry;
 
+pub use read_from::ReadFrom;
 pub use retry::{RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX, RetryPolicy};
 
 pub use backoff::NodeState;
@@ -23,4 +28,6 @@ pub(crate) use backoff::{
 };
 pub(crate) use connect_error::{CertificateRefused, ConnectError, IoFailure, is_timeout};
 pub(crate) use options::RequestOptions;
+pub(crate) use read_from::{Candidate, ReplicaId, Target, TargetOrder, Unusable};
+pub(crate) use replica_set::{LagLimits, ReplicaSet, SetChange, Unanswered};
 pub(crate) use retry::RETRY_BACKOFF_MIN;

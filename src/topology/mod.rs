@@ -3,12 +3,14 @@
 //! * [`Topology`]: nodes, the placement over them, and a fingerprint.
 //! * `text`: a topology as text, written and parsed; `statements`: the lines of that text.
 //! * `url`: how a node is reached, as an address or a URL.
+//! * `replication`: what a server says about its replication, in reply to ROLE and INFO.
 //! * `node_ref`: a node as a handle keeps it, found again in a newer topology by its identity.
 //!
 //! A snapshot is never changed: a client that gets other nodes replaces the whole, so that no request sees
 //! nodes of one and a placement of the other. Nothing here connects to a node.
 
 mod node_ref;
+pub(crate) mod replication;
 mod statements;
 mod text;
 mod url;
