@@ -48,7 +48,7 @@ impl ShardedClient {
     ///
     /// If no node can be reached within the response timeout, or none accepts the username and password.
     pub fn get_connection(&self) -> RedisResult<Self> {
-        answered(self.shared().request(&echo().get_packed_command()))?;
+        answered(self.shared().load().request(&echo().get_packed_command()))?;
         Ok(self.clone())
     }
 
@@ -105,16 +105,18 @@ impl ShardedClient {
 
     /// The client on tokio of this client, made by the first call.
     fn async_client(&self) -> Result<aio::ShardedClient, Error> {
-        let client = &self.shared().async_client;
-        let nodes = self.shared().router.topology().nodes();
-        for (node, endpoint) in nodes.iter().zip(&client.config().endpoints) {
+        let shared = self.shared().load();
+        let client = &shared.async_client;
+        let config = client.publisher().config();
+        let nodes = config.router.topology().nodes();
+        for (node, endpoint) in nodes.iter().zip(&config.endpoints) {
             if let Some(tls) = &endpoint.tls {
                 let name = node.name();
                 let refused = |why| Error::config(format!("node {name:?}: {why}")).at_node(name);
                 tls.backend().check(Runtime::Tokio).map_err(refused)?;
             }
         }
-        Ok(client.made_by(aio::ShardedClient::from_config))
+        Ok(client.made_by(aio::ShardedClient::from_publisher))
     }
 }
 
@@ -131,7 +133,7 @@ impl aio::ShardedClient {
     ///
     /// If no node can be reached within the response timeout, or none accepts the username and password.
     pub async fn get_multiplexed_async_connection(&self) -> RedisResult<Self> {
-        answered(self.shared().request(&echo()).await)?;
+        answered(self.shared().load_full().request(&echo()).await)?;
         Ok(self.clone())
     }
 

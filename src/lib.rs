@@ -225,6 +225,7 @@ mod policy;
 #[cfg(feature = "proxy")]
 pub mod proxy;
 mod resp;
+mod snapshot;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -236,6 +237,7 @@ pub use endpoint::tls::TlsBackend;
 pub use endpoint::{Credentials, CredentialsError, CredentialsProvider, RotatingCredentials};
 pub use error::{ERROR_KEYS_MAX, Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
 pub use observe::{ClientEvent, ClientHealth, NodeHealth, PoolHealth, PoolKind};
+pub use partition::OutNodes;
 pub use partition::node::{self, NODES_MAX, NodeId, NodeIndex, NodeSpec};
 pub use plan::{
     EVENT_BYTES_MAX, EVENTS_MAX, Event, HashTags, Message, NodePing, PartialReads, ReadsAs,

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::aio::{Executor, ShardedClient, Shared, WriteCoalescing};
-use crate::config::{Builder, ClientConfig};
+use crate::aio::{ConnectionPurpose, ShardedClient, Shared};
+use crate::config::Builder;
 use crate::endpoint::tls::Runtime;
 use crate::error::Error;
+use crate::snapshot::{Publisher, SnapshotHandle};
 
 impl Builder {
     /// Builds the client on tokio. Nothing is contacted, and no runtime is needed, before its first command.
@@ -14,28 +15,16 @@ impl Builder {
     ///
     /// As for [`build`](Self::build).
     pub fn build_async(self) -> Result<ShardedClient, Error> {
-        Ok(ShardedClient::from_config(self.config(Runtime::Tokio)?))
+        let publisher = Publisher::new(self.config(Runtime::Tokio)?);
+        Ok(ShardedClient::from_publisher(&publisher))
     }
 }
 
 impl ShardedClient {
-    /// A client of this description.
-    pub(crate) fn from_config(config: ClientConfig) -> Self {
-        // As many users as connections are kept. The proxy allows more, as its clients must not queue for a
-        // BLPOP connection.
-        let users = config.settings.blocking_pool_size;
-        let executor = Executor::new(
-            config.endpoints,
-            &config.settings,
-            users,
-            WriteCoalescing::Off,
-        );
-        Self::from_shared(Shared {
-            router: Arc::new(config.router),
-            executor,
-            scripts: Arc::default(),
-            db: config.db,
-            identity: config.identity,
-        })
+    /// A client that receives the topologies of `publisher`.
+    pub(crate) fn from_publisher(publisher: &Arc<Publisher>) -> Self {
+        Self::from_shared(SnapshotHandle::open(publisher, |config| {
+            Shared::new(config, Arc::default(), ConnectionPurpose::Client)
+        }))
     }
 }

@@ -14,6 +14,7 @@ use crate::observe::ClientHealth;
 use crate::partition::NodeIndex;
 use crate::plan::ScanPosition;
 use crate::plan::{Explanation, NodePing, ScriptStore, parse_one};
+use crate::snapshot::SnapshotHandle;
 use crate::topology::Topology;
 
 /// A client that spreads data over many Redis or Valkey servers, on tokio.
@@ -52,7 +53,7 @@ use crate::topology::Topology;
 /// ```
 #[derive(Clone)]
 pub struct ShardedClient {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: SnapshotHandle<Shared>,
     /// The keys that this handle watches.
     watch: Watch,
 }
@@ -80,27 +81,62 @@ impl ShardedClient {
     }
 
     /// Wraps the shared state in a handle.
-    pub(crate) fn from_shared(shared: Shared) -> Self {
+    pub(crate) fn from_shared(shared: SnapshotHandle<Shared>) -> Self {
         Self {
-            shared: Arc::new(shared),
+            shared,
             watch: Watch::default(),
         }
     }
 
     /// The shared state.
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &SnapshotHandle<Shared> {
         &self.shared
     }
 
     /// The nodes and their placement: an immutable snapshot.
     pub fn topology(&self) -> Arc<Topology> {
-        Arc::clone(self.shared.router.topology())
+        Arc::clone(self.shared.load().router.topology())
+    }
+
+    /// Replaces the nodes and their placement, for this handle, all clones and everything made from them: nodes,
+    /// scans and subscribers.
+    ///
+    /// Requests on their way end by the former topology. Connections to nodes that are reached as before are
+    /// kept, also if a node has another position or weight; those to nodes that have left are closed when their
+    /// requests have ended. Nothing is contacted.
+    ///
+    /// A client is a store unless it was built with [`Builder::cache`]: a topology with another
+    /// [`fingerprint`](Topology::fingerprint) is refused, since it would move keys away from their data. Addresses,
+    /// users, passwords, TLS and the protocol of nodes may change. As a cache, any topology is taken.
+    ///
+    /// ```
+    /// use redis_sharding::{Topology, aio::ShardedClient};
+    ///
+    /// let client = ShardedClient::builder()
+    ///     .node("a", "redis://10.0.0.1/")
+    ///     .node("b", "redis://10.0.0.2/")
+    ///     .build_async()?;
+    /// let clone = client.clone();
+    /// // The server called b has moved.
+    /// let text = client.topology().to_string().replace("10.0.0.2", "10.0.7.9");
+    /// client.set_topology(&text.parse::<Topology>()?)?;
+    /// assert_eq!(clone.topology().nodes()[1].address(), "10.0.7.9:6379");
+    /// # Ok::<(), redis_sharding::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) if the topology does not fit this client, such as with another
+    /// database, or would move keys of a store; nothing has changed then.
+    pub fn set_topology(&self, topology: &Topology) -> Result<(), Error> {
+        self.shared.publisher().set_topology(topology)
     }
 
     /// The node called `name`, for commands that are about one server: INFO, CONFIG, SLOWLOG, ...
     pub fn node(&self, name: &str) -> Option<Node> {
-        let index = self.shared.router.topology().index_of(name)?;
-        Some(self.node_at(index))
+        let shared = self.shared.load();
+        let index = shared.router.topology().index_of(name)?;
+        Some(self.node_at(&shared, index))
     }
 
     /// The node that owns `key`.
@@ -109,14 +145,15 @@ impl ShardedClient {
     ///
     /// [`Unroutable`](crate::ErrorKind::Unroutable) when the placement leaves the key without an owner.
     pub fn node_for(&self, key: impl AsRef<[u8]>) -> Result<Node, Error> {
-        Ok(self.node_at(self.shared.router.owner(key.as_ref())?))
+        let shared = self.shared.load();
+        Ok(self.node_at(&shared, shared.router.owner(key.as_ref())?))
     }
 
     /// All nodes, in the order of the topology.
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = Node> + use<> {
-        let shared = Arc::clone(&self.shared);
+        let (handle, shared) = (self.shared.clone(), self.shared.load_full());
         let indices = shared.router.topology().indices();
-        indices.map(move |index| Node::new(Arc::clone(&shared), index))
+        indices.map(move |index| Node::new(handle.clone(), shared.router.node_ref(index)))
     }
 
     /// Returns what the client knows about each node: whether it could be reached when it was last tried, since
@@ -134,13 +171,13 @@ impl ShardedClient {
     /// # Ok::<(), redis_sharding::Error>(())
     /// ```
     pub fn health(&self) -> ClientHealth {
-        self.shared.health()
+        self.shared.load().health()
     }
 
     /// Sends PING to all nodes at once, and returns each node's outcome in the order of the topology. Takes at
     /// most the response timeout; a node that is known to be down fails at once.
     pub async fn ping_nodes(&self) -> Vec<NodePing> {
-        self.shared.ping_nodes().await
+        self.shared.load_full().ping_nodes().await
     }
 
     /// Returns what would become of `cmd`, without sending it. `Display` prints a small table.
@@ -150,7 +187,7 @@ impl ShardedClient {
     /// The error with which the command would be refused.
     pub fn explain(&self, cmd: &Cmd) -> Result<Explanation, Error> {
         let packed = cmd.get_packed_command();
-        let shared = &self.shared;
+        let shared = self.shared.load();
         shared
             .router
             .explain(&parse_one(&packed)?, &|| shared.snapshot())
@@ -164,8 +201,9 @@ impl ShardedClient {
     ///
     /// Any [`ErrorKind`](crate::ErrorKind) but `Config`.
     pub async fn execute(&self, cmd: &Cmd) -> Result<Value, Error> {
-        let result = self.shared.request(cmd).await;
-        let router = &self.shared.router;
+        let shared = self.shared.load_full();
+        let result = shared.request(cmd).await;
+        let router = &shared.router;
         result.map_err(|error| router.with_keys(error, &cmd.get_packed_command()))
     }
 
@@ -187,7 +225,7 @@ impl ShardedClient {
         pipeline: &Pipeline,
     ) -> Result<Vec<Result<Value, Error>>, Error> {
         self.watch.check_beside(pipeline)?;
-        self.shared.pipeline_results(pipeline).await
+        self.shared.load_full().pipeline_results(pipeline).await
     }
 
     /// Opens a private connection to the node that owns all of `keys`, for WATCH, CLIENT and everything else
@@ -201,11 +239,12 @@ impl ShardedClient {
     /// [`Timeout`](crate::ErrorKind::Timeout) when no connection can be had.
     pub async fn dedicated(&self, keys: impl ToRedisArgs) -> Result<Dedicated, Error> {
         let keys = keys.to_redis_args();
-        let (node, check) = self
-            .shared
+        let shared = self.shared.load_full();
+        let owner = shared
             .router
-            .dedicated_owner(keys.iter().map(Vec::as_slice))?;
-        Dedicated::open(Arc::clone(&self.shared), node, check).await
+            .dedicated_owner(keys.iter().map(Vec::as_slice));
+        let (node, check) = owner?;
+        Dedicated::open(self.shared.clone(), &shared, node, check).await
     }
 
     /// Runs an optimistic transaction over `keys`, which must live on one node: watches them and calls
@@ -247,7 +286,7 @@ impl ShardedClient {
 
     /// Returns a subscriber to channels and patterns of all nodes. It connects with its first subscription.
     pub fn subscriber(&self) -> Subscriber {
-        Subscriber::new(Arc::clone(&self.shared))
+        Subscriber::new(self.shared.clone())
     }
 
     /// Returns a stream of every key of every node, one node after another; see [`Scan`] for patterns, types
@@ -256,8 +295,8 @@ impl ShardedClient {
     /// `redis::AsyncCommands::scan` and its relatives work over all nodes as well; this one can be
     /// interrupted and resumed.
     pub fn scan_all(&self) -> Scan {
-        let position = ScanPosition::start(self.shared.router.topology());
-        Scan::new(Arc::clone(&self.shared), position)
+        let position = ScanPosition::start(self.shared.load().router.topology());
+        Scan::new(self.shared.clone(), position)
     }
 
     /// Returns a scan that continues where an earlier one, of either client, stopped.
@@ -266,8 +305,8 @@ impl ShardedClient {
     ///
     /// [`Config`](crate::ErrorKind::Config) when the position comes from another topology.
     pub fn resume_scan(&self, position: ScanPosition) -> Result<Scan, Error> {
-        position.locate(self.shared.router.topology())?;
-        Ok(Scan::new(Arc::clone(&self.shared), position))
+        position.locate(self.shared.load().router.topology())?;
+        Ok(Scan::new(self.shared.clone(), position))
     }
 
     /// True if this handle watches keys, or its WATCH has failed: it must not be given to another user.
@@ -277,15 +316,15 @@ impl ShardedClient {
     }
 
     /// The handle of the node at `index` of the topology.
-    fn node_at(&self, index: NodeIndex) -> Node {
-        Node::new(Arc::clone(&self.shared), index)
+    fn node_at(&self, shared: &Shared, index: NodeIndex) -> Node {
+        Node::new(self.shared.clone(), shared.router.node_ref(index))
     }
 }
 
 impl fmt::Debug for ShardedClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ShardedClient")
-            .field("topology", self.shared.router.topology())
+            .field("topology", self.shared.load().router.topology())
             .finish_non_exhaustive()
     }
 }
@@ -293,14 +332,15 @@ impl fmt::Debug for ShardedClient {
 impl ConnectionLike for ShardedClient {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let reply = match self.shared.request(cmd).await {
+            let shared = self.shared.load_full();
+            let reply = match shared.request(cmd).await {
                 // WATCH is refused on shared connections, but this handle can have one of its own. Boxed, as
                 // it is rare and would be part of the future of every request.
                 Err(refusal) if refusal.kind() == ErrorKind::Stateful => {
                     Box::pin(self.watch.handle(&mut self.shared, cmd, refusal)).await?
                 }
                 result => {
-                    let router = &self.shared.router;
+                    let router = &shared.router;
                     let complete = |error| router.with_keys(error, &cmd.get_packed_command());
                     Error::redis_result(result, complete)?
                 }
@@ -322,7 +362,8 @@ impl ConnectionLike for ShardedClient {
         match self.watch.is_active() && pipeline.is_transaction() {
             true => Box::pin(self.watch.exec(&mut self.shared, pipeline, offset, count)),
             false => Box::pin(async move {
-                let replies = self.shared.pipeline(pipeline, offset, count).await;
+                let shared = self.shared.load_full();
+                let replies = shared.pipeline(pipeline, offset, count).await;
                 if replies.is_err() && !pipeline.is_transaction() {
                     let packed = pipeline.get_packed_pipeline();
                     Box::pin(self.watch.pipeline_failed(&packed)).await;
@@ -333,6 +374,6 @@ impl ConnectionLike for ShardedClient {
     }
 
     fn get_db(&self) -> i64 {
-        self.shared.db
+        self.shared.load().db
     }
 }

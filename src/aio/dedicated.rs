@@ -9,6 +9,7 @@ use redis::{Cmd, Pipeline, RedisFuture, RedisResult, Value};
 
 use crate::aio::Shared;
 use crate::aio::exclusive_pool::Lease;
+use crate::aio::executor::NodeConnections;
 use crate::command::BlockingTime;
 use crate::endpoint::Deadline;
 use crate::error::Error;
@@ -18,6 +19,8 @@ use crate::plan::{
     Answers, Attempt, Cause, DedicatedState, Exchange, ExchangeStep, Failure, KeyCheck, Operation,
     Request, RequestOutcome, Selection, Step, parse_one,
 };
+use crate::snapshot::SnapshotHandle;
+use crate::topology::NodeRef;
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, CLIENT and other stateful commands work on
 /// it as they do on a connection of redis-rs. For SUBSCRIBE, use a [`Subscriber`](crate::aio::Subscriber), or in
@@ -31,9 +34,11 @@ use crate::plan::{
 /// A connection from [`ShardedClient::dedicated`](crate::aio::ShardedClient::dedicated) still checks keys: a
 /// command for a key that another node owns is refused with [`CrossNode`](crate::ErrorKind::CrossNode).
 pub struct Dedicated {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: SnapshotHandle<Shared>,
     /// The node's name, owned: the handle borrows nothing from a router.
-    node_name: String,
+    node: NodeRef,
+    /// The connections to its node, from which it was taken.
+    connections: Arc<NodeConnections>,
     /// The connection. `None` once it has failed, and while a request is under way.
     lease: Option<Lease>,
     /// The node, the key check, and what the commands sent so far have done to the connection's state.
@@ -43,7 +48,8 @@ pub struct Dedicated {
 impl Dedicated {
     /// Leases a connection to `node` within the response timeout.
     pub(super) async fn open(
-        shared: Arc<Shared>,
+        handle: SnapshotHandle<Shared>,
+        shared: &Shared,
         node: NodeIndex,
         keys: KeyCheck,
     ) -> Result<Self, Error> {
@@ -52,8 +58,9 @@ impl Dedicated {
         let lease = lease
             .map_err(|cause| Failure::not_sent(cause).without_answer(shared.router.name(node)))?;
         Ok(Self {
-            node_name: shared.router.name(node).to_owned(),
-            shared,
+            node: shared.router.node_ref(node),
+            connections: Arc::clone(shared.executor.connections(node)),
+            shared: handle,
             lease: Some(lease),
             state: DedicatedState::new(node, keys),
         })
@@ -61,12 +68,33 @@ impl Dedicated {
 
     /// The name of the node that the connection goes to.
     pub fn node_name(&self) -> &str {
-        &self.node_name
+        self.node.spec().name()
     }
 
     /// The node of the connection.
     pub(super) fn node(&self) -> NodeIndex {
         self.state.node()
+    }
+
+    /// Finds the node in the current topology, by which the next request is checked.
+    ///
+    /// # Errors
+    ///
+    /// If the node has left or is reached otherwise, or keys have moved: the connection is closed then.
+    pub(super) fn locate(&mut self) -> RedisResult<Arc<Shared>> {
+        let shared = self.shared.load_full();
+        let keys = self.state.keys();
+        let located = shared.router.locate_dedicated(&self.node, keys, |node| {
+            Arc::ptr_eq(shared.executor.connections(node), &self.connections)
+        });
+        match located {
+            Ok(node) => self.state.set_node(node),
+            Err(error) => {
+                self.lease = None;
+                return Err(error.into());
+            }
+        }
+        Ok(shared)
     }
 
     /// False once the connection has failed.
@@ -84,7 +112,7 @@ impl Dedicated {
     /// Presents the credentials and the name of the client if they have changed, unless the user has changed the
     /// state of the connection, which may include both.
     async fn renew_login(&mut self) -> RedisResult<()> {
-        let deadline = self.shared.executor.deadline(BlockingTime::None);
+        let deadline = self.shared.load().executor.deadline(BlockingTime::None);
         // Without time the request is not sent either, and the connection stays.
         if !self.state.may_renew_login() || deadline.is_zero() {
             return Ok(());
@@ -95,16 +123,16 @@ impl Dedicated {
         };
         let renewed = lease.renew(deadline).await;
         let renewed = renewed.map_err(Failure::not_sent);
-        renewed.map_err(|failure| failure.without_answer(&self.node_name))?;
+        renewed.map_err(|failure| failure.without_answer(self.node_name()))?;
         self.lease = Some(lease);
         Ok(())
     }
 
     /// Sends one packed command, once the state of the connection permits it, and records its effect.
     async fn send_command(&mut self, packed: &[u8]) -> RedisResult<Value> {
+        let shared = self.locate()?;
         self.renew_login().await?;
         let args = &parse_one(packed)?;
-        let shared = Arc::clone(&self.shared);
         let operation = self
             .state
             .command(&shared.router, &*shared, Request { packed, args })?;
@@ -117,7 +145,7 @@ impl Dedicated {
     /// confirmed by push messages. The reply to any other command is read and dropped.
     async fn send_without_reply(&mut self, packed: &[u8]) -> RedisResult<Value> {
         let args = &parse_one(packed)?;
-        let shared = Arc::clone(&self.shared);
+        let shared = self.locate()?;
         if !shared.router.is_answered_by_push(args) {
             return self.send_command(packed).await.map(|_| Value::Nil);
         }
@@ -146,8 +174,8 @@ impl Dedicated {
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let selection = Selection::of(packed, offset, count)?;
+        let shared = self.locate()?;
         self.renew_login().await?;
-        let shared = Arc::clone(&self.shared);
         let operation = self
             .state
             .pipeline(&shared.router, &*shared, packed, selection.kind)?;
@@ -171,7 +199,7 @@ impl Dedicated {
 
     /// Sends all pending requests over this connection, which is closed if one of them fails.
     async fn exchange(&mut self, exchange: &mut Exchange) {
-        let deadline = self.shared.executor.begin(exchange);
+        let deadline = self.shared.load().executor.begin(exchange);
         // Nothing is sent again over a dedicated connection, so there is no pause to wait for.
         while exchange.poll(Instant::now()) == ExchangeStep::Send {
             for node in exchange.nodes_mut() {
@@ -191,7 +219,7 @@ impl Dedicated {
             return Answers::failed(Failure::not_sent(Cause::failed_before()));
         };
         let request = attempt.request;
-        let observer = Arc::clone(self.shared.executor.observer(request.node));
+        let observer = Arc::clone(&self.connections.observer);
         observer.started(attempt.kind());
         // Not timed: blocking commands are sent here as well, and cannot be distinguished.
         let stopwatch = Stopwatch::start(BlockingTime::Forever);
@@ -248,6 +276,6 @@ impl ConnectionLike for Dedicated {
     }
 
     fn get_db(&self) -> i64 {
-        self.shared.db
+        self.shared.load().db
     }
 }

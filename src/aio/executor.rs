@@ -11,6 +11,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use futures_util::future::join_all;
+#[cfg(feature = "proxy")]
+use redis::ProtocolVersion;
 use redis::Value;
 
 use crate::aio::driver::WriteCoalescing;
@@ -18,14 +20,13 @@ use crate::aio::exclusive_pool::{ExclusivePool, Lease};
 use crate::aio::multiplexed::{MultiplexedConnection, ReplyChannel};
 use crate::aio::reconnecting::{Connector, ReconnectingConnection};
 use crate::command::{Access, BlockingTime};
-use crate::config::Settings;
-use crate::endpoint::Deadline;
-use crate::endpoint::Endpoint;
+use crate::config::{ClientConfig, Settings};
+use crate::endpoint::{Deadline, Endpoint};
 use crate::observe::{ClientHealth, NodeHealth, NodeObserver, PoolHealth, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
     Answers, AttemptKind, Cause, Exchange, ExchangeStep, Failure, NextAttempt, NodeExchange,
-    NodeRequest, RequestOutcome, Retries,
+    NodeRequest, RequestOutcome, Retries, Router,
 };
 use crate::policy::RequestOptions;
 
@@ -33,14 +34,27 @@ use crate::policy::RequestOptions;
 #[derive(Clone, Debug)]
 pub(crate) struct Executor {
     /// In node order: indexed by [`NodeIndex`].
-    nodes: Arc<[NodeConnections]>,
+    nodes: Arc<[Arc<NodeConnections>]>,
     /// How long requests may take, and when they are sent again.
     pub(super) options: RequestOptions,
+    purpose: ConnectionPurpose,
+}
+
+/// The user of the connections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ConnectionPurpose {
+    /// The tasks of a program.
+    Client,
+    /// The clients of a proxy that use this version of the protocol.
+    #[cfg(feature = "proxy")]
+    Proxy(ProtocolVersion),
 }
 
 /// The connections to one node.
 #[derive(Debug)]
-struct NodeConnections {
+pub(super) struct NodeConnections {
+    /// How the node is reached.
+    endpoint: Arc<Endpoint>,
     /// Shared by all tasks; used in turn if there are several.
     shared: Vec<Arc<ReconnectingConnection>>,
     /// Counts the turns.
@@ -48,50 +62,78 @@ struct NodeConnections {
     /// For one user at a time.
     exclusive: Arc<ExclusivePool>,
     /// Counts and times the requests.
-    observer: Arc<NodeObserver>,
+    pub(super) observer: Arc<NodeObserver>,
 }
 
 impl Executor {
-    /// Prepares the connections to all nodes; nothing is contacted. `users` is the maximum number of
-    /// exclusive connections per node that are in use at a time.
-    pub(crate) fn new(
-        endpoints: Vec<Endpoint>,
-        settings: &Settings,
-        users: usize,
-        coalescing: WriteCoalescing,
-    ) -> Self {
-        let node = |endpoint: Endpoint| {
-            let observer = Arc::clone(&endpoint.observer);
-            // One connector, hence one backoff, for all connections to the node.
-            let connector = Connector::new(endpoint, settings.connect_timeout, coalescing);
-            let connection = |_| Arc::new(ReconnectingConnection::new(connector.clone()));
-            NodeConnections {
-                shared: (0..settings.connections_per_node).map(connection).collect(),
-                next: AtomicUsize::new(0),
-                observer,
-                exclusive: Arc::new(ExclusivePool::new(
-                    connector.clone(),
-                    settings.blocking_pool_size,
-                    users,
+    /// Prepares the connections to all nodes; nothing is contacted.
+    pub(crate) fn new(config: &ClientConfig, purpose: ConnectionPurpose) -> Self {
+        let node = |endpoint| Arc::new(NodeConnections::new(endpoint, &config.settings, purpose));
+        Self {
+            nodes: config.endpoints.iter().map(node).collect(),
+            options: config.settings.request_options(),
+            purpose,
+        }
+    }
+
+    /// The connections to the nodes of another topology. Those to nodes that are reached as before are kept.
+    pub(super) fn next(&self, config: &ClientConfig) -> Self {
+        let node = |(index, endpoint): (usize, &Arc<Endpoint>)| {
+            let is_of = |node: &&Arc<NodeConnections>| Arc::ptr_eq(&node.endpoint, endpoint);
+            // Most nodes keep their index.
+            let same = self.nodes.get(index).filter(is_of);
+            match same.or_else(|| self.nodes.iter().find(is_of)) {
+                Some(node) => Arc::clone(node),
+                None => Arc::new(NodeConnections::new(
+                    endpoint,
+                    &config.settings,
+                    self.purpose,
                 )),
             }
         };
         Self {
-            nodes: endpoints.into_iter().map(node).collect(),
-            options: settings.request_options(),
+            nodes: config.endpoints.iter().enumerate().map(node).collect(),
+            options: self.options,
+            purpose: self.purpose,
+        }
+    }
+
+    /// The same connections for requests with other options.
+    pub(super) fn with_options(&self, options: RequestOptions) -> Self {
+        Self {
+            options,
+            ..self.clone()
+        }
+    }
+
+    /// The router for these connections, which knows their protocol.
+    pub(super) fn router(&self, config: &ClientConfig) -> Router {
+        let router = config.router.clone();
+        match self.purpose {
+            ConnectionPurpose::Client => router,
+            #[cfg(feature = "proxy")]
+            ConnectionPurpose::Proxy(version) => {
+                router.with_protocols(config.endpoints.iter().map(|_| version.into()))
+            }
         }
     }
 
     /// The known state of each node, in node order.
     pub(crate) fn health(&self) -> ClientHealth {
         ClientHealth {
-            nodes: self.nodes.iter().map(NodeConnections::health).collect(),
+            nodes: self.nodes.iter().map(|node| node.health()).collect(),
         }
     }
 
-    /// The observer of `node`.
-    pub(crate) fn observer(&self, node: NodeIndex) -> &Arc<NodeObserver> {
-        &self.nodes[node.get()].observer
+    /// How `node` is reached.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn endpoint(&self, node: NodeIndex) -> &Arc<Endpoint> {
+        &self.nodes[node.get()].endpoint
+    }
+
+    /// The connections to `node`.
+    pub(super) fn connections(&self, node: NodeIndex) -> &Arc<NodeConnections> {
+        &self.nodes[node.get()]
     }
 
     /// How to make a connection to `node` that the caller drives itself.
@@ -255,6 +297,40 @@ impl Acquired {
 }
 
 impl NodeConnections {
+    /// Prepares the connections to one node; nothing is contacted.
+    fn new(endpoint: &Arc<Endpoint>, settings: &Settings, purpose: ConnectionPurpose) -> Self {
+        let (own, users, coalescing) = match purpose {
+            // As many users as connections are kept.
+            ConnectionPurpose::Client => (
+                Endpoint::clone(endpoint),
+                settings.blocking_pool_size,
+                WriteCoalescing::Off,
+            ),
+            // No limit on exclusive connections: a client queued for one would miss the element that its BLPOP
+            // waits for.
+            #[cfg(feature = "proxy")]
+            ConnectionPurpose::Proxy(version) => (
+                endpoint.speaking(version),
+                usize::MAX,
+                WriteCoalescing::OneYield,
+            ),
+        };
+        // One connector, hence one backoff, for all connections to the node.
+        let connector = Connector::new(own, settings.connect_timeout, coalescing);
+        let connection = |_| Arc::new(ReconnectingConnection::new(connector.clone()));
+        Self {
+            endpoint: Arc::clone(endpoint),
+            shared: (0..settings.connections_per_node).map(connection).collect(),
+            next: AtomicUsize::new(0),
+            observer: Arc::clone(&endpoint.observer),
+            exclusive: Arc::new(ExclusivePool::new(
+                connector.clone(),
+                settings.blocking_pool_size,
+                users,
+            )),
+        }
+    }
+
     /// The known state of the node.
     fn health(&self) -> NodeHealth {
         let connected = |connection: &&Arc<ReconnectingConnection>| connection.is_connected();

@@ -98,6 +98,5 @@ pub use pubsub::{PubSub, PubSubSink, PubSubStream};
 pub use scan::Scan;
 pub use subscriber::Subscriber;
 
-pub(crate) use driver::WriteCoalescing;
-pub(crate) use executor::Executor;
+pub(crate) use executor::ConnectionPurpose;
 pub(crate) use shared::Shared;

@@ -1,7 +1,6 @@
 //! [`Node`]: the handle of one node.
 
 use std::fmt;
-use std::sync::Arc;
 
 use redis::aio::ConnectionLike;
 use redis::{Cmd, Pipeline, RedisFuture, Value};
@@ -10,6 +9,7 @@ use crate::aio::{Dedicated, Shared};
 use crate::error::Error;
 use crate::partition::{NodeId, NodeIndex, NodeSpec};
 use crate::plan::KeyCheck;
+use crate::snapshot::SnapshotHandle;
 use crate::topology::NodeRef;
 
 /// One node of a client: itself a [`redis::aio::ConnectionLike`], whose commands go to this server and
@@ -23,13 +23,12 @@ use crate::topology::NodeRef;
 /// [`id`](Self::id).
 #[derive(Clone)]
 pub struct Node {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: SnapshotHandle<Shared>,
     node: NodeRef,
 }
 
 impl Node {
-    pub(super) fn new(shared: Arc<Shared>, index: NodeIndex) -> Self {
-        let node = shared.router.node_ref(index);
+    pub(super) fn new(shared: SnapshotHandle<Shared>, node: NodeRef) -> Self {
         Self { shared, node }
     }
 
@@ -66,14 +65,9 @@ impl Node {
     /// [`PoolTimeout`](crate::ErrorKind::PoolTimeout) or [`Timeout`](crate::ErrorKind::Timeout) when no
     /// connection can be made in time.
     pub async fn dedicated(&self) -> Result<Dedicated, Error> {
-        let node = self.locate()?;
-        Dedicated::open(Arc::clone(&self.shared), node, KeyCheck::None).await
-    }
-
-    /// The node's position in the current topology, which may differ from the one that the handle was made
-    /// from.
-    fn locate(&self) -> Result<NodeIndex, Error> {
-        self.shared.router.locate_node(&self.node)
+        let shared = self.shared.load_full();
+        let node = shared.router.locate_node(&self.node)?;
+        Dedicated::open(self.shared.clone(), &shared, node, KeyCheck::None).await
     }
 }
 
@@ -86,8 +80,10 @@ impl fmt::Debug for Node {
 impl ConnectionLike for Node {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let reply = self.shared.request_at(self.locate()?, cmd).await;
-            let router = &self.shared.router;
+            let shared = self.shared.load_full();
+            let node = shared.router.locate_node(&self.node)?;
+            let reply = shared.request_at(node, cmd).await;
+            let router = &shared.router;
             let complete = |error| router.with_keys(error, &cmd.get_packed_command());
             let reply = Error::redis_result(reply, complete)?;
             Ok(if cmd.is_no_response() {
@@ -105,12 +101,13 @@ impl ConnectionLike for Node {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
-            let node = self.locate()?;
-            self.shared.pipeline_at(node, pipeline, offset, count).await
+            let shared = self.shared.load_full();
+            let node = shared.router.locate_node(&self.node)?;
+            shared.pipeline_at(node, pipeline, offset, count).await
         })
     }
 
     fn get_db(&self) -> i64 {
-        self.shared.db
+        self.shared.load().db
     }
 }

@@ -12,6 +12,7 @@ use redis::Value;
 use crate::aio::Shared;
 use crate::error::Error;
 use crate::plan::{ScanPosition, ScanState, ScanStep};
+use crate::snapshot::SnapshotHandle;
 
 /// A stream of the keys of all nodes, made by
 /// [`ShardedClient::scan_all`](crate::aio::ShardedClient::scan_all).
@@ -29,16 +30,16 @@ use crate::plan::{ScanPosition, ScanState, ScanStep};
 /// # Ok(()) }
 /// ```
 pub struct Scan {
-    shared: Arc<Shared>,
+    shared: SnapshotHandle<Shared>,
     /// The position, and the keys of the current page.
     pages: ScanState,
     /// The request for the next page. Kept here and not in `next_key`, so that dropping that future does not
     /// lose a page.
-    asked: Option<BoxFuture<'static, Result<Value, Error>>>,
+    asked: Option<BoxFuture<'static, (Arc<Shared>, Result<Value, Error>)>>,
 }
 
 impl Scan {
-    pub(super) fn new(shared: Arc<Shared>, position: ScanPosition) -> Self {
+    pub(super) fn new(shared: SnapshotHandle<Shared>, position: ScanPosition) -> Self {
         Self {
             shared,
             pages: ScanState::new(position),
@@ -86,23 +87,26 @@ impl Stream for Scan {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             if let Some(asked) = &mut self.asked {
-                let answer = ready!(asked.as_mut().poll(cx));
+                let (shared, answer) = ready!(asked.as_mut().poll(cx));
                 self.asked = None;
                 // Reborrowed, so that its fields can be borrowed separately behind the `Pin`.
                 let this = &mut *self;
-                let taken =
-                    answer.and_then(|answer| this.pages.answer(answer, &this.shared.router));
+                let taken = answer.and_then(|answer| this.pages.answer(answer, &shared.router));
                 if let Err(error) = taken {
                     return Poll::Ready(Some(Err(error)));
                 }
             }
             let this = &mut *self;
-            match this.pages.next_step(&this.shared.router) {
+            // One snapshot for a request and its reply.
+            let shared = this.shared.load_full();
+            match this.pages.next_step(&shared.router) {
                 ScanStep::Yield(key) => return Poll::Ready(Some(key)),
                 ScanStep::Done => return Poll::Ready(None),
                 ScanStep::Fetch(cmd) => {
-                    let shared = Arc::clone(&self.shared);
-                    self.asked = Some(Box::pin(async move { shared.request(&cmd).await }));
+                    self.asked = Some(Box::pin(async move {
+                        let reply = shared.request(&cmd).await;
+                        (shared, reply)
+                    }));
                 }
             }
         }

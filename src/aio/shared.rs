@@ -1,4 +1,4 @@
-//! State that all handles of one client on tokio share, and how an operation is run.
+//! One snapshot of a client on tokio with what all its snapshots share, and how an operation is run.
 //!
 //! A command that goes to one node as it is takes a short cut: no operation, no plan, one request through
 //! [`Executor::call`]. Everything else is an [`Operation`], polled in a loop.
@@ -9,9 +9,12 @@ use std::time::Instant;
 use parking_lot::RwLock;
 use redis::{Arg, Cmd, Pipeline, RedisResult, Value};
 
-use crate::aio::executor::Executor;
+use crate::aio::executor::{ConnectionPurpose, Executor};
 use crate::aio::multiplexed::ReplyChannel;
 use crate::command::Args;
+use crate::config::ClientConfig;
+#[cfg(feature = "proxy")]
+use crate::endpoint::Endpoint;
 use crate::endpoint::Identity;
 use crate::error::Error;
 use crate::observe::{ClientHealth, RequestSpan};
@@ -20,9 +23,11 @@ use crate::plan::{
     CommandOperation, NodePing, Operation, PipelineOperation, Request, Router, ScriptCache,
     ScriptStore, Selection, Step, parse_one,
 };
-use crate::policy::RequestOptions;
+use crate::snapshot::{Snapshot, Variant};
+#[cfg(feature = "proxy")]
+use crate::topology::NodeRef;
 
-/// State that all handles of a client share. Clones share everything but the options of requests.
+/// One snapshot of a client: router and connections of one topology, with the state that all snapshots share.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     /// Where each command goes.
@@ -48,20 +53,49 @@ impl ScriptStore for Shared {
     }
 }
 
-impl Shared {
-    /// A client over the same connections with another router for the same nodes.
-    pub(crate) fn with_router(&self, router: Arc<Router>) -> Arc<Self> {
-        Arc::new(Self {
-            router,
+impl Snapshot for Shared {
+    fn next(&self, config: &ClientConfig) -> Self {
+        Self {
+            router: Arc::new(self.executor.router(config)),
+            executor: self.executor.next(config),
             ..self.clone()
-        })
+        }
     }
 
-    /// A client over the same connections whose requests have other options.
-    pub(crate) fn with_options(&self, change: impl FnOnce(&mut RequestOptions)) -> Arc<Self> {
-        let mut shared = self.clone();
-        change(&mut shared.executor.options);
-        Arc::new(shared)
+    fn variant(&self, variant: &Variant) -> Self {
+        let watching = variant.is_watching.then(|| self.router.while_watching());
+        Self {
+            router: watching
+                .flatten()
+                .map_or_else(|| Arc::clone(&self.router), Arc::new),
+            executor: self.executor.with_options(variant.options),
+            ..self.clone()
+        }
+    }
+}
+
+impl Shared {
+    /// The first snapshot of a client whose scripts are in `scripts`.
+    pub(crate) fn new(
+        config: &ClientConfig,
+        scripts: Arc<RwLock<Arc<ScriptCache>>>,
+        purpose: ConnectionPurpose,
+    ) -> Self {
+        let executor = Executor::new(config, purpose);
+        Self {
+            router: Arc::new(executor.router(config)),
+            executor,
+            scripts,
+            db: config.db,
+            identity: Arc::clone(&config.identity),
+        }
+    }
+
+    /// True if `node` is in this topology, and reached by this endpoint.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn leads_to(&self, node: &NodeRef, endpoint: &Arc<Endpoint>) -> bool {
+        let index = self.router.locate_node(node);
+        index.is_ok_and(|index| Arc::ptr_eq(self.executor.endpoint(index), endpoint))
     }
 
     /// Runs one command, routed by its keys.

@@ -23,6 +23,7 @@ use crate::plan::pubsub::{
     Event, NAMES_AT_ONCE, NamesByNode, SubscriptionChange, SubscriptionKind, not_confirmed,
     nothing_to_do,
 };
+use crate::snapshot::SnapshotHandle;
 
 /// Subscribes to channels and patterns of all nodes, and returns what they publish as one stream of events.
 /// Made by [`ShardedClient::subscriber`](crate::aio::ShardedClient::subscriber).
@@ -60,7 +61,7 @@ use crate::plan::pubsub::{
 /// # Ok(()) }
 /// ```
 pub struct Subscriber {
-    shared: Arc<Shared>,
+    shared: SnapshotHandle<Shared>,
     /// One per node with a subscription, by the node's identity: they outlive a topology whose other nodes
     /// change.
     connections: BTreeMap<NodeId, PubSubConnection>,
@@ -72,7 +73,7 @@ pub struct Subscriber {
 
 impl Subscriber {
     /// A subscriber without subscriptions or connections.
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: SnapshotHandle<Shared>) -> Self {
         Self {
             shared,
             connections: BTreeMap::new(),
@@ -225,7 +226,8 @@ impl Subscriber {
         if names.is_empty() {
             return Err(nothing_to_do(change, kind));
         }
-        let router = &self.shared.router;
+        let shared = self.shared.load_full();
+        let router = &shared.router;
         // All names are routed before anything is changed: a name without an owner refuses the whole call.
         let mut spread = NamesByNode::new(router, kind);
         for names in names.chunks(NAMES_AT_ONCE) {
@@ -240,13 +242,13 @@ impl Subscriber {
         let events = Arc::clone(&self.events);
         let _more = events.take_more();
         for (node, names) in &spread {
-            let connection = self.connection(*node);
+            let connection = self.connection(&shared, *node);
             connection.ensure_running();
             connection.change(change, kind, names).await;
         }
-        let deadline = self.shared.executor.deadline(BlockingTime::None);
+        let deadline = shared.executor.deadline(BlockingTime::None);
         for (node, _) in &spread {
-            let spec = self.shared.router.topology().node(*node);
+            let spec = router.topology().node(*node);
             let name = spec.name();
             if let Some(connection) = self.connections.get(&spec.id()) {
                 let mut settled =
@@ -263,8 +265,7 @@ impl Subscriber {
     }
 
     /// The connection to `node`, made if there is none yet.
-    fn connection(&mut self, node: NodeIndex) -> &PubSubConnection {
-        let shared = &self.shared;
+    fn connection(&mut self, shared: &Shared, node: NodeIndex) -> &PubSubConnection {
         let spec = shared.router.topology().node(node);
         self.connections.entry(spec.id()).or_insert_with(|| {
             let connector = shared.executor.connector(node);

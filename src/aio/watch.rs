@@ -10,9 +10,10 @@ use tokio::sync::Mutex;
 use crate::aio::{Dedicated, Shared};
 use crate::error::Error;
 use crate::plan::{
-    PipelineKind, Router, ScriptStore, WatchCommand, beside_watch, contains_watch, exec_abort,
-    parse_one, watch_ended,
+    PipelineKind, ScriptStore, WatchCommand, beside_watch, contains_watch, exec_abort, parse_one,
+    watch_ended,
 };
+use crate::snapshot::SnapshotHandle;
 
 /// The attempt at an optimistic transaction of one handle. A clone of the handle that is made while the
 /// attempt lasts shares it, as clones of a connection of redis-rs do.
@@ -20,7 +21,7 @@ use crate::plan::{
 pub(super) struct Watch {
     attempt: Option<Arc<Mutex<Attempt>>>,
     /// The router of the handle, if another one replaces it while keys are watched.
-    usual_router: Option<Arc<Router>>,
+    usual: Option<SnapshotHandle<Shared>>,
 }
 
 /// An attempt that one or more handles share.
@@ -40,31 +41,32 @@ impl Watch {
         self.attempt.is_some()
     }
 
-    /// Makes reads of a node that is down fail instead of being misses: a miss might decide what EXEC writes.
-    fn limit_reads(&mut self, shared: &mut Arc<Shared>) {
-        if let Some(router) = shared.router.while_watching() {
-            self.usual_router = Some(Arc::clone(&shared.router));
-            *shared = shared.with_router(Arc::new(router));
+    /// Has the handle's reads fail instead of being answered as misses, until [`restore_reads`](Self::restore_reads).
+    fn limit_reads(&mut self, shared: &mut SnapshotHandle<Shared>) {
+        if self.usual.is_none() && shared.load().router.while_watching().is_some() {
+            let watching = shared.with_variant(|variant| variant.is_watching = true);
+            self.usual = Some(std::mem::replace(shared, watching));
         }
     }
 
-    /// Undoes [`limit_reads`](Self::limit_reads).
-    fn restore_reads(&mut self, shared: &mut Arc<Shared>) {
-        if let Some(router) = self.usual_router.take() {
-            *shared = shared.with_router(router);
+    /// Gives the handle back what [`limit_reads`](Self::limit_reads) has taken.
+    fn restore_reads(&mut self, shared: &mut SnapshotHandle<Shared>) {
+        if let Some(usual) = self.usual.take() {
+            *shared = usual;
         }
     }
 
     /// Carries out a request that was refused because connections are shared, if it is WATCH or UNWATCH.
     pub(super) async fn handle(
         &mut self,
-        shared: &mut Arc<Shared>,
+        shared: &mut SnapshotHandle<Shared>,
         cmd: &Cmd,
         refusal: Error,
     ) -> RedisResult<Value> {
         let packed = cmd.get_packed_command();
         let args = parse_one(&packed)?;
-        match shared.router.watch_command(&args) {
+        let command = shared.load().router.watch_command(&args);
+        match command {
             None => Err(refusal.into()),
             Some(command) => match command? {
                 WatchCommand::Watch => {
@@ -83,7 +85,7 @@ impl Watch {
     /// WATCH: joins the attempt under way, or begins one.
     async fn watch(
         &mut self,
-        shared: &Arc<Shared>,
+        shared: &SnapshotHandle<Shared>,
         args: &[&[u8]],
         cmd: &Cmd,
     ) -> RedisResult<Value> {
@@ -148,13 +150,13 @@ impl Watch {
     /// the future is dropped.
     pub(super) async fn exec(
         &mut self,
-        shared: &mut Arc<Shared>,
+        shared: &mut SnapshotHandle<Shared>,
         pipeline: &Pipeline,
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let Some(attempt) = self.attempt.take() else {
-            return shared.pipeline(pipeline, offset, count).await;
+            return shared.load_full().pipeline(pipeline, offset, count).await;
         };
         self.restore_reads(shared);
         // Taken out: a clone that shares the attempt and comes second finds nothing, and is refused.
@@ -176,17 +178,19 @@ impl Watch {
         }
         let packed = pipeline.get_packed_pipeline();
         let kind = PipelineKind::of(&packed, offset, count);
+        // With the timeouts of this handle, and not of the one that has opened the connection.
+        connection.shared = shared.clone();
+        // By the current topology: if the node has left, or the keys live elsewhere now, nothing may run here.
+        let current = connection.locate()?;
         let watched = (&key[..], connection.node());
         let checked =
-            shared
+            current
                 .router
-                .check_watched_pipeline(&packed, kind, &|| shared.snapshot(), watched);
+                .check_watched_pipeline(&packed, kind, &|| current.snapshot(), watched);
         if let Err(refusal) = checked {
             unwatch(connection).await;
             return Err(refusal.into());
         }
-        // With the timeouts of this handle, and not of the one that has opened the connection.
-        connection.shared = Arc::clone(shared);
         let values = connection
             .req_packed_commands(pipeline, offset, count)
             .await?;
@@ -199,12 +203,13 @@ impl Attempt {
     /// The first WATCH, on a connection of its own.
     async fn begin(
         &mut self,
-        shared: &Arc<Shared>,
+        shared: &SnapshotHandle<Shared>,
         args: &[&[u8]],
         cmd: &Cmd,
     ) -> RedisResult<Value> {
-        let (node, keys) = shared.router.watched_node(args)?;
-        let mut connection = Dedicated::open(Arc::clone(shared), node, keys).await?;
+        let current = shared.load_full();
+        let (node, keys) = current.router.watched_node(args)?;
+        let mut connection = Dedicated::open(shared.clone(), &current, node, keys).await?;
         let reply = connection.req_packed_command(cmd).await?;
         // A server that refuses WATCH watches nothing: the next one begins another attempt.
         if reply == Value::Okay {
@@ -217,7 +222,7 @@ impl Attempt {
     /// A further WATCH, on the same connection.
     async fn watch_more(
         &mut self,
-        shared: &Arc<Shared>,
+        shared: &SnapshotHandle<Shared>,
         args: &[&[u8]],
         cmd: &Cmd,
     ) -> RedisResult<Value> {
@@ -225,12 +230,13 @@ impl Attempt {
             return Err(watch_ended().into());
         };
         let has_failed = std::mem::replace(&mut self.has_failed, true);
-        let (node, _) = shared.router.watched_node(args)?;
+        // With the timeouts of this handle, and not of the one that has opened the connection.
+        connection.shared = shared.clone();
+        let current = connection.locate()?;
+        let (node, _) = current.router.watched_node(args)?;
         let key = args.get(1).copied().unwrap_or_default();
         let watched = (&self.key[..], connection.node());
-        shared.router.check_second_watch(watched, key, node)?;
-        // With the timeouts of this handle, and not of the one that has opened the connection.
-        connection.shared = Arc::clone(shared);
+        current.router.check_second_watch(watched, key, node)?;
         let replied = connection.req_packed_command(cmd).await;
         if replied.is_err() && !connection.is_open() {
             // Nothing is watched any more. EXEC fails now, and the next WATCH begins another attempt.

@@ -1,27 +1,26 @@
 //! [`Builder`], with the defaults and limits of everything that it sets.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{ConnectionInfo, IntoConnectionInfo};
+use redis::IntoConnectionInfo;
 
 use crate::command::{CommandTable, Declaration};
-use crate::config::{Settings, limits};
-use crate::endpoint::push::{PushSender, PushTarget};
+use crate::config::Settings;
+use crate::config::client_config::{ClientConfig, ClientOptions, NodeConfig, Purpose, check_specs};
+use crate::endpoint::LoginOptions;
+use crate::endpoint::push::PushSender;
 use crate::endpoint::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
-use crate::endpoint::{Endpoint, Identity, LoginOptions, SocketOptions};
 use crate::error::Error;
-use crate::observe::{Listeners, NodeObserver};
+use crate::observe::Listeners;
 use crate::partition::NodeSpec;
 use crate::partition::password::{ADVICE, holds_password};
-use crate::partition::{Partitioner, Rendezvous, check_passwords};
-use crate::plan::{HashTags, PartialReads, ReadsAs, Router, SplitWrites};
+use crate::partition::{Partitioner, Rendezvous};
+use crate::plan::{HashTags, PartialReads, ReadsAs, SplitWrites};
 use crate::policy::RetryPolicy;
-use crate::resp::Protocol;
 use crate::topology::{Topology, address};
 
 pub use crate::config::settings::{
@@ -72,12 +71,8 @@ pub struct Builder {
     pub(in crate::config) listeners: Listeners,
     /// Where the push messages of all nodes go.
     pub(super) push_sender: Option<Arc<dyn PushSender>>,
-}
-
-/// A node and how to reach it.
-struct NodeConfig {
-    spec: NodeSpec,
-    info: ConnectionInfo,
+    /// Whether keys may move.
+    pub(super) purpose: Purpose,
 }
 
 /// The default of [`Builder::connect_timeout`].
@@ -124,6 +119,7 @@ impl Builder {
             tls: TlsOptions::default(),
             listeners: Listeners::default(),
             push_sender: None,
+            purpose: Purpose::default(),
         }
     }
 
@@ -207,12 +203,7 @@ impl Builder {
     /// # Ok::<(), redis_sharding::Error>(())
     /// ```
     pub fn topology(mut self, topology: &Topology) -> Self {
-        let specs = topology.nodes().iter().cloned();
-        let node = |(spec, info): (NodeSpec, Result<ConnectionInfo, Error>)| {
-            info.map(|info| NodeConfig { spec, info })
-        };
-        self.nodes
-            .extend(specs.zip(topology.connection_infos(refused_url)).map(node));
+        self.nodes.extend(NodeConfig::of(topology));
         self.shared_partitioner(topology.shared_partitioner())
     }
 
@@ -364,84 +355,36 @@ impl Builder {
     /// Checks the description for connections of this kind.
     pub(crate) fn config(self, runtime: Runtime) -> Result<ClientConfig, Error> {
         self.settings.check()?;
-        let mut nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;
         // First: the errors that follow show names and addresses, which must not contain a password.
         check_specs(&nodes)?;
-        check_addresses(&nodes)?;
-        let password = self.password.as_deref();
-        let identity = self.login.identity(password)?;
-        for node in &mut nodes {
-            let name = node.spec.name();
-            node.info = self.login.complete(name, &node.info, password)?;
-        }
-        let db = common_db(&nodes)?;
+        let identity = self.login.identity(self.password.as_deref())?;
         let mut commands = Cow::Borrowed(CommandTable::built_in());
         // The table is only copied if a command is declared.
         for command in self.commands {
             let table = commands.into_owned().with(command);
             commands = Cow::Owned(table.map_err(|error| Error::config(error.to_string()))?);
         }
-        let user = |node: &NodeConfig| {
-            let settings = node.info.redis_settings();
-            identity
-                .login(node.spec.name(), settings)
-                .username(settings)
-        };
-        let users: BTreeSet<String> = nodes.iter().map(user).collect();
-        let (specs, infos): (Vec<_>, Vec<_>) =
-            nodes.into_iter().map(|node| (node.spec, node.info)).unzip();
-        let protocols: Vec<Protocol> = infos
-            .iter()
-            .map(|info| info.redis_settings().into())
-            .collect();
-        let topology = Topology::new(specs, self.partitioner)?.with_endpoints(&infos)?;
-        self.tls.check(topology.nodes())?;
-        let endpoint = |(node, info): (&NodeSpec, ConnectionInfo)| {
-            let pushes = self.push_sender.as_ref();
-            let pushes = pushes.map(|sender| PushTarget::new(sender, node.name(), &info));
-            Ok(Endpoint {
-                address: node.address().to_owned(),
-                tls: self.tls.for_node(node.name(), &info, runtime)?,
-                login: identity.login(node.name(), info.redis_settings()),
-                options: SocketOptions::new(self.settings.tcp_keepalive, info.tcp_settings()),
-                observer: NodeObserver::new(node.clone(), self.listeners.clone()),
-                pushes: pushes.transpose()?,
-                info,
-            })
-        };
-        let endpoints = topology
-            .nodes()
-            .iter()
-            .zip(infos)
-            .map(endpoint)
-            .collect::<Result<Vec<_>, Error>>()?;
-        Ok(ClientConfig {
-            router: Router::new(Arc::new(topology), commands, self.split_writes)
-                .with_partial_reads(self.partial_reads)
-                .with_missing_nodes(self.missing_nodes)
-                .with_protocols(protocols)
-                .with_hash_tags(self.hash_tags)
-                .with_users(users),
-            endpoints,
-            settings: self.settings,
-            db,
+        let specs: Vec<NodeSpec> = nodes.iter().map(|node| node.spec.clone()).collect();
+        self.tls.check(&specs)?;
+        let options = ClientOptions {
+            password: self.password,
+            login: self.login,
             identity,
-        })
+            commands,
+            split_writes: self.split_writes,
+            partial_reads: self.partial_reads,
+            missing_nodes: self.missing_nodes,
+            hash_tags: self.hash_tags,
+            settings: self.settings,
+            tls: self.tls,
+            listeners: self.listeners,
+            push_sender: self.push_sender,
+            purpose: self.purpose,
+            runtime,
+        };
+        ClientConfig::new(Arc::new(options), nodes, self.partitioner, None)
     }
-}
-
-/// A checked description of a client, from which `sync`, `aio` and `proxy` build their handles.
-#[derive(Clone, Debug)]
-pub(crate) struct ClientConfig {
-    /// Where each command goes.
-    pub(crate) router: Router,
-    /// How to reach each node, in node order.
-    pub(crate) endpoints: Vec<Endpoint>,
-    pub(crate) settings: Settings,
-    /// The database that all nodes use.
-    pub(crate) db: i64,
-    /// The credentials and the name of the connections, which may change.
-    pub(crate) identity: Arc<Identity>,
 }
 
 impl fmt::Debug for Builder {
@@ -461,43 +404,5 @@ impl fmt::Debug for Builder {
             .field("hash_tags", &self.hash_tags)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
-    }
-}
-
-/// Checks that no name and no address contains a password.
-fn check_specs(nodes: &[NodeConfig]) -> Result<(), Error> {
-    let specs: Vec<NodeSpec> = nodes.iter().map(|node| node.spec.clone()).collect();
-    Ok(check_passwords(&specs)?)
-}
-
-/// Checks that no two nodes have one address: they would count, scan and flush the same data twice.
-fn check_addresses(nodes: &[NodeConfig]) -> Result<(), Error> {
-    let mut addresses: Vec<(&str, &str)> = nodes
-        .iter()
-        .map(|node| (node.spec.address(), node.spec.name()))
-        .collect();
-    addresses.sort_unstable();
-    match addresses.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        None => Ok(()),
-        Some(pair) => Err(Error::config(format!(
-            "the nodes {:?} and {:?} have the same address, {}",
-            pair[0].1, pair[1].1, pair[0].0
-        ))),
-    }
-}
-
-/// The database that all nodes use. It must be one, as redis-rs asks a connection for its database.
-fn common_db(nodes: &[NodeConfig]) -> Result<i64, Error> {
-    let db = |node: &NodeConfig| node.info.redis_settings().db();
-    let first = nodes.first().map_or(0, db);
-    limits::DATABASE.check(first)?;
-    match nodes.iter().find(|node| db(node) != first) {
-        None => Ok(first),
-        Some(other) => Err(Error::config(format!(
-            "node {:?} uses database {first} and node {:?} database {}; all nodes must use the same",
-            nodes[0].spec.name(),
-            other.spec.name(),
-            db(other),
-        ))),
     }
 }

@@ -1,7 +1,7 @@
 //! The user's choices: what a client is built from.
 //!
-//! * `builder`: [`Builder`], which collects and checks them, and [`ClientConfig`], the checked result, from
-//!   which `sync`, `aio` and `proxy` build their handles.
+//! * `builder`: [`Builder`], which collects them. `client_config`: [`ClientConfig`], the checked result for one
+//!   topology, from which `sync`, `aio` and `proxy` build their handles.
 //! * More of its setters: `login` for usernames, credentials and the client name; `observe` for
 //!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`];
 //!   `requests` for timeouts and retries, with the methods by which a handle overrides them.
@@ -11,6 +11,7 @@
 //! build.
 
 pub mod builder;
+mod client_config;
 mod login;
 mod observe;
 mod push;
@@ -20,8 +21,8 @@ mod settings;
 
 pub use builder::Builder;
 
-pub(crate) use builder::ClientConfig;
 #[cfg(feature = "tokio-comp")]
 pub(crate) use builder::DEFAULT_RESPONSE_TIMEOUT;
+pub(crate) use client_config::{ClientConfig, Purpose};
 pub(crate) use requests::{bounded, set_request_options, with_request_options};
 pub(crate) use settings::{PROBE_AFTER, Settings, limits};

@@ -76,6 +76,16 @@ pub(crate) struct SocketOptions {
 }
 
 impl Endpoint {
+    /// True if `info` describes the same server, and the same user, database and protocol.
+    pub(crate) fn leads_to(&self, info: &ConnectionInfo) -> bool {
+        let (ours, theirs) = (self.info.redis_settings(), info.redis_settings());
+        self.info.addr() == info.addr()
+            && ours.username() == theirs.username()
+            && ours.password() == theirs.password()
+            && ours.db() == theirs.db()
+            && ours.protocol() == theirs.protocol()
+    }
+
     /// The error of a connection that broke during the handshake.
     ///
     /// In TLS 1.3 a server checks the client's certificate after the client considers the TLS handshake

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::catalogue::{OptionInfo, OptionValues, PartitionerInfo};
+use super::living::rehashed;
 use super::{
-    EmptyKey, KeyNumber, NodeText, Partitioner, Placement, PlacementError, check_nodes, indexed,
+    EmptyKey, KeyNumber, NodeText, OutNodes, Partitioner, Placement, PlacementError, check_nodes,
+    indexed,
 };
 use crate::hash::{KeyHash, named};
 use crate::partition::{NodeIndex, NodeSpec};
@@ -15,6 +17,10 @@ use crate::partition::{NodeIndex, NodeSpec};
 /// key is looked for elsewhere. Add a node and nearly every key moves too, so this is for sets of nodes that
 /// stay (many small nodes from the first day, "presharding") or for agreement with others who do the same. A
 /// node of weight *w* stands in the list *w* times in a row.
+///
+/// While nodes are [out](OutNodes), only their own keys move: the hash *h* of such a key is replaced by
+/// `mix(h + r * 0x9e3779b97f4a7c15)` (wrapping, `mix` as in [`Rendezvous`](super::Rendezvous)) for *r* = 1, 2,
+/// ... up to 64, until that belongs to a living node. So the keys go to all living nodes by their weights.
 ///
 /// Where a node's *name* should count, take [`Rendezvous`](super::Rendezvous).
 ///
@@ -174,7 +180,20 @@ struct Placed {
 
 impl Placement for Placed {
     fn locate(&self, key: &[u8]) -> Option<NodeIndex> {
-        let (number, length) = (self.number.of(key), self.owners.len() as u64);
+        self.owner(self.number.of(key))
+    }
+
+    fn locate_without(&self, key: &[u8], out: &OutNodes) -> Option<NodeIndex> {
+        let number = self.number.of(key);
+        let mut owners = std::iter::once(number).chain(rehashed(number));
+        owners.find_map(|number| self.owner(number).filter(|owner| !out.contains(*owner)))
+    }
+}
+
+impl Placed {
+    #[inline]
+    fn owner(&self, number: u64) -> Option<NodeIndex> {
+        let length = self.owners.len() as u64;
         let position = match self.reduction {
             Reduction::Modulo => number.checked_rem(length)?,
             Reduction::InvertedRange => {
@@ -190,7 +209,7 @@ impl Placement for Placed {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::testing::{nodes, weighted};
+    use super::super::testing::{nodes, out, splitmix, weighted};
     use super::*;
 
     proptest! {
@@ -203,6 +222,52 @@ mod tests {
             let placement = HashMod::new(hash).place(&nodes(count)).unwrap();
             prop_assert_eq!(placement.locate(&key).unwrap().get() as u64, hash.hash(&key) % count as u64);
         }
+    }
+
+    #[test]
+    fn hash_mod_hashes_again_until_a_node_lives() {
+        let nodes = weighted(&[1, 2, 3, 1]);
+        let entries = [0, 1, 1, 2, 2, 2, 3];
+        for (hash, reduction) in [
+            (KeyHash::Crc16, Reduction::Modulo),
+            (KeyHash::Xxh3, Reduction::Modulo),
+            (KeyHash::Crc32, Reduction::InvertedRange),
+        ] {
+            let placement = HashMod::new(hash)
+                .with_reduction(reduction)
+                .place(&nodes)
+                .unwrap();
+            for bits in 0..15 {
+                let out = out(&nodes, bits);
+                for i in 0..200_u32 {
+                    let key = i.to_le_bytes();
+                    let number = hash.hash(&key);
+                    let mut numbers = vec![number];
+                    numbers.extend((1..=64).map(|round| splitmix(number, round)));
+                    let owners = numbers.into_iter().map(|number| match reduction {
+                        Reduction::Modulo => entries[(number % 7) as usize],
+                        Reduction::InvertedRange => {
+                            let inverted = 0xffff_ffff - (number & 0xffff_ffff);
+                            entries[(inverted * 7 / 0xffff_ffff).min(6) as usize]
+                        }
+                    });
+                    let mut owners = owners.map(NodeIndex::new);
+                    let expected = owners.find(|owner| !out.contains(*owner));
+                    assert_eq!(placement.locate_without(&key, &out), expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn hash_mod_gives_up_after_64_numbers_of_nodes_that_are_out() {
+        let nodes = weighted(&[4000, 1]);
+        let placement = HashMod::new(KeyHash::Xxh3).place(&nodes).unwrap();
+        let out = [NodeIndex::new(0)].into_iter().collect();
+        let found =
+            (0..2000_u32).filter(|i| placement.locate_without(&i.to_le_bytes(), &out).is_some());
+        // 65 numbers of 4001 possible ones: 1.6 % of the keys.
+        assert!((10..70).contains(&found.count()));
     }
 
     #[test]

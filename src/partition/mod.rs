@@ -17,6 +17,23 @@
 //! Every rule has a frozen name and frozen options: [`catalogue`] lists them, [`by_name`] makes a rule from
 //! them.
 //!
+//! # While nodes are out
+//!
+//! A cache may go on without some of its nodes. Who owns a key then is a pure function of the key and the *set*
+//! of nodes that are [out](OutNodes): two clients that see the same set agree, in whichever order the nodes
+//! failed, and when all are back, every key is where it was. It is part of what the name of a rule freezes.
+//!
+//! - A key whose owner lives does not move.
+//! - A key whose owner is out goes where [`Placement::locate_without`] says: on a [`Ring`] to the next point of
+//!   a living node, by [`Rendezvous`] to the living node with the highest score, by [`HashMod`] and [`SlotMap`]
+//!   to where its number belongs when it is hashed again.
+//! - A rule that says nothing ([`Range`], [`from_fn`], and your own by default), or finds no living node, leaves
+//!   the choice to *highest random weight*: of the living nodes the one with the largest `mix(XXH3(key) xor
+//!   id)`, where `key` is what the tag rule left of the key, `id` is the [`NodeId`] and `mix` is as in
+//!   [`Rendezvous`]. Weights do not count there.
+//! - [`peers`] that take dead nodes out do what the peer does, even if that moves other keys too:
+//!   [`Partitioner::place_without`].
+//!
 //! Nothing here knows a command, a connection or a clock.
 
 mod catalogue;
@@ -24,8 +41,11 @@ mod from_fn;
 mod hash_mod;
 mod key_number;
 pub(crate) mod line;
+mod living;
+mod mix;
 pub mod node;
 mod node_text;
+mod out_nodes;
 pub(crate) mod password;
 pub mod peers;
 mod range;
@@ -48,7 +68,9 @@ pub use from_fn::{FromFn, from_fn};
 pub use hash_mod::{HashMod, NodeOrder, Reduction};
 pub use key_number::EmptyKey;
 pub use line::SyntaxError;
+pub(crate) use living::highest_random_weight;
 pub use node_text::NodeText;
+pub use out_nodes::OutNodes;
 pub use range::{
     BytesTable, NumericTable, Range, RangeBuilder, RangeEntry, RangeError, RangeTable,
 };
@@ -118,6 +140,26 @@ pub trait Partitioner: fmt::Debug + Send + Sync {
     /// When the rule cannot place keys over these nodes.
     fn place(&self, nodes: &[NodeSpec]) -> Result<Box<dyn Placement>, PlacementError>;
 
+    /// Builds the placement while these nodes are out, where it takes more than
+    /// [`Placement::locate_without`]. For peers that rebuild their continuum over the living nodes, which moves
+    /// keys of living nodes too. Its answers are positions in `nodes`, and never nodes that are out. Called once
+    /// per set of nodes, never per command.
+    ///
+    /// Defaults to `None`: keys of living nodes stay, and those of others go where
+    /// [`Placement::locate_without`] says.
+    ///
+    /// # Errors
+    ///
+    /// When the rule cannot place keys over the other nodes.
+    fn place_without(
+        &self,
+        nodes: &[NodeSpec],
+        out: &OutNodes,
+    ) -> Result<Option<Box<dyn Placement>>, PlacementError> {
+        let _ = (nodes, out);
+        Ok(None)
+    }
+
     /// Which bytes of a key are handed to [`Placement::locate`]. Defaults to Redis Cluster's rule, the part
     /// between braces.
     fn hash_tag(&self) -> HashTag {
@@ -130,6 +172,18 @@ pub trait Placement: fmt::Debug + Send + Sync {
     /// The owner of `key`, as a position in the nodes it was placed over, or `None` when the rule leaves the
     /// key without an owner. `key` is what the tag rule left of the user's key. Must not allocate.
     fn locate(&self, key: &[u8]) -> Option<NodeIndex>;
+
+    /// The owner of `key` while the nodes in `out` are out. It is asked when [`locate`](Self::locate) has said
+    /// one of them. Like `locate` it is frozen, pure, and must not allocate; its answer depends on the set, not
+    /// on an order in which the nodes went out.
+    ///
+    /// `None` leaves the choice to the topology, which takes the living node of the highest random weight: the
+    /// largest `mix(XXH3(key) xor id)`, see the [module](self#while-nodes-are-out). So does an answer that is
+    /// out itself. Defaults to `None`.
+    fn locate_without(&self, key: &[u8], out: &OutNodes) -> Option<NodeIndex> {
+        let _ = (key, out);
+        None
+    }
 }
 
 /// An error of placing keys over a set of nodes.
@@ -363,6 +417,33 @@ mod testing {
     /// `count` nodes of weight one.
     pub(super) fn nodes(count: usize) -> Vec<NodeSpec> {
         weighted(&vec![1; count])
+    }
+
+    /// Those of `nodes` that are out, by a bit each, but never all: the first one lives then.
+    pub(super) fn out(nodes: &[NodeSpec], bits: u32) -> OutNodes {
+        let out = indexed(nodes).map(|(index, _)| index);
+        let mut out: Vec<_> = out.filter(|index| bits >> index.get() & 1 == 1).collect();
+        if out.len() == nodes.len() {
+            out.remove(0);
+        }
+        out.into_iter().collect()
+    }
+
+    /// The living nodes with their positions among all.
+    pub(super) fn living(nodes: &[NodeSpec], out: &OutNodes) -> (Vec<usize>, Vec<NodeSpec>) {
+        let living = indexed(nodes).filter(|(index, _)| !out.contains(*index));
+        living
+            .map(|(index, node)| (index.get(), node.clone()))
+            .unzip()
+    }
+
+    /// The `round`th output of SplitMix64 with this seed, by arithmetic of 128 bits that is cut.
+    pub(super) fn splitmix(seed: u64, round: u64) -> u64 {
+        let times = |a: u64, b: u64| (u128::from(a) * u128::from(b)) as u64;
+        let z = (u128::from(seed) + u128::from(times(round, 0x9e37_79b9_7f4a_7c15))) as u64;
+        let z = times(z ^ (z >> 30), 0xbf58_476d_1ce4_e5b9);
+        let z = times(z ^ (z >> 27), 0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
     }
 
     /// The owners' names of `user:0`, `user:1`, ...

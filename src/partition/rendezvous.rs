@@ -5,7 +5,8 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::catalogue::{OptionInfo, OptionValues, PartitionerInfo};
-use super::{Partitioner, Placement, PlacementError, check_nodes, sorted_by_name};
+use super::mix::{GOLDEN, mix};
+use super::{OutNodes, Partitioner, Placement, PlacementError, check_nodes, sorted_by_name};
 use crate::partition::{NodeIndex, NodeSpec};
 
 /// Rendezvous hashing, or highest random weight: the default.
@@ -24,6 +25,8 @@ use crate::partition::{NodeIndex, NodeSpec};
 /// - A node of weight *w* draws *w* scores for slot *s*: `mix(mix((s + 1) * 0x9e3779b97f4a7c15) ^ seed)`,
 ///   where `seed` is the XXH3 of its name with the seeds 0, 1, ..., *w* - 1. Its highest score counts.
 /// - The highest score owns the slot; of equal scores, the name that sorts first, as bytes.
+/// - While nodes are [out](OutNodes), the highest score of the living nodes owns the slot: each key is where it
+///   would be if the nodes that are out did not exist.
 ///
 /// The shares of the nodes are even up to chance: with 65536 slots a share deviates by about √(*n* / 65536)
 /// of itself, so 1.6 % with 16 nodes and 4.4 % with 128. Beyond a total weight of a few hundred, more
@@ -116,12 +119,13 @@ impl Partitioner for Rendezvous {
         }
         let entries = entries(nodes);
         let owners = (0..1_u64 << self.slot_bits)
-            .map(|slot| winner(slot, &entries))
+            .map(|slot| winner(slot, entries.iter().copied()))
             .collect::<Option<_>>();
         let owners = owners.ok_or(PlacementError::NoNodes)?;
         Ok(Box::new(Placed {
             shift: 64 - self.slot_bits,
             owners,
+            entries: entries.into(),
         }))
     }
 }
@@ -131,6 +135,8 @@ struct Placed {
     shift: u32,
     /// One owner per slot.
     owners: Box<[NodeIndex]>,
+    /// What the slots were decided by, for those whose owner is out.
+    entries: Box<[(u64, NodeIndex)]>,
 }
 
 impl Placement for Placed {
@@ -138,6 +144,11 @@ impl Placement for Placed {
         self.owners
             .get((xxh3_64(key) >> self.shift) as usize)
             .copied()
+    }
+
+    fn locate_without(&self, key: &[u8], out: &OutNodes) -> Option<NodeIndex> {
+        let living = self.entries.iter().filter(|(_, node)| !out.contains(*node));
+        winner(xxh3_64(key) >> self.shift, living.copied())
     }
 }
 
@@ -151,11 +162,12 @@ fn entries(nodes: &[NodeSpec]) -> Vec<(u64, NodeIndex)> {
     entries
 }
 
-fn winner(slot: u64, entries: &[(u64, NodeIndex)]) -> Option<NodeIndex> {
-    let slot_seed = mix((slot + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let (&(seed, first), others) = entries.split_first()?;
+#[inline]
+fn winner(slot: u64, mut entries: impl Iterator<Item = (u64, NodeIndex)>) -> Option<NodeIndex> {
+    let slot_seed = mix((slot + 1).wrapping_mul(GOLDEN));
+    let (seed, first) = entries.next()?;
     let mut best = (mix(slot_seed ^ seed), first);
-    for &(seed, index) in others {
+    for (seed, index) in entries {
         let score = mix(slot_seed ^ seed);
         // Strictly greater: of equal scores the first name keeps the slot.
         if score > best.0 {
@@ -165,13 +177,6 @@ fn winner(slot: u64, entries: &[(u64, NodeIndex)]) -> Option<NodeIndex> {
     Some(best.1)
 }
 
-#[inline]
-const fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 const SLOT_BITS_MIN: u32 = 4;
 const SLOT_BITS_MAX: u32 = 20;
 
@@ -179,21 +184,11 @@ const SLOT_BITS_MAX: u32 = 20;
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::testing::{nodes, owners, weighted};
+    use super::super::testing::{living, nodes, out, owners, weighted};
     use super::*;
 
     /// Fewer slots, so that placements are quick to build.
     const SMALL: Rendezvous = Rendezvous::new().with_slot_bits(10);
-
-    #[test]
-    fn rendezvous_mix_is_splitmix64() {
-        // The first outputs of SplitMix64 seeded with zero.
-        let output = |i: u64| mix(i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        assert_eq!(
-            [output(1), output(2)],
-            [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4]
-        );
-    }
 
     #[test]
     fn rendezvous_shares_follow_the_weights() {
@@ -231,6 +226,23 @@ mod tests {
             let nodes = weighted(&weights);
             let placement = SMALL.place(&nodes).unwrap();
             prop_assert_eq!(placement.locate(&key).unwrap().get(), naive(10, &nodes, &key));
+        }
+
+        #[test]
+        fn rendezvous_owner_with_nodes_out_is_that_of_a_naive_search_among_the_living(
+            weights in prop::collection::vec(1..4_u32, 1..12),
+            bits in any::<u32>(),
+            keys in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 20),
+        ) {
+            let nodes = weighted(&weights);
+            let out = out(&nodes, bits);
+            let (indices, living) = living(&nodes, &out);
+            let (placement, without) = (SMALL.place(&nodes).unwrap(), SMALL.place(&living).unwrap());
+            for key in keys {
+                let owner = placement.locate_without(&key, &out).unwrap().get();
+                prop_assert_eq!(owner, indices[naive(10, &living, &key)]);
+                prop_assert_eq!(owner, indices[without.locate(&key).unwrap().get()]);
+            }
         }
 
         #[test]

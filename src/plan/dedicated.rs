@@ -92,6 +92,11 @@ impl DedicatedState {
         self.node
     }
 
+    /// Sets the index of the connection's node, which differs between topologies.
+    pub(crate) fn set_node(&mut self, node: NodeIndex) {
+        self.node = node;
+    }
+
     /// How keys are checked on this connection.
     pub(crate) fn keys(&self) -> &KeyCheck {
         &self.keys

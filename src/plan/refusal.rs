@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::command::{Args, CommandSpec, KeyError, KeySpec, PackedCommands};
-use crate::error::{Error, ErrorKind, KeyText};
+use crate::error::{Error, ErrorKind, KeyText, Retry};
 use crate::partition::NodeIndex;
 use crate::plan::Router;
 
@@ -19,6 +19,32 @@ pub(super) fn node_left(name: &str) -> Error {
             "node {name:?} is no longer in the topology; get a node that is with `client.nodes()`"
         ),
     )
+}
+
+/// Error for a dedicated connection that leads to a former server of its node.
+pub(super) fn node_moved(name: &str) -> Error {
+    Error::new(
+        ErrorKind::NodeDown,
+        format!(
+            "node {name}: the topology has changed, and this connection leads to a server that does not serve the \
+             node any more; open a new one"
+        ),
+    )
+    .at_node(name)
+    .with_retry(Retry::Unsafe)
+}
+
+/// Error for a dedicated connection whose keys may live elsewhere now.
+pub(super) fn keys_moved(name: &str) -> Error {
+    Error::new(
+        ErrorKind::NodeDown,
+        format!(
+            "node {name}: the topology has changed, and the keys of this connection may live on another node now; \
+             open a new one"
+        ),
+    )
+    .at_node(name)
+    .with_retry(Retry::Unsafe)
 }
 
 /// Error for a wrong number of arguments, in the words of the server.

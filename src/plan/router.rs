@@ -28,14 +28,14 @@ use crate::partition::NodeIndex;
 use crate::plan::lockout;
 use crate::plan::owners::Owners;
 use crate::plan::refusal::{
-    empty_command, malformed, needs_a_node, no_keys, node_left, refused, stateful, typed_name,
-    unknown, wrong_arity,
+    empty_command, keys_moved, malformed, needs_a_node, no_keys, node_left, node_moved, refused,
+    stateful, typed_name, unknown, wrong_arity,
 };
 use crate::plan::routed::{RoutedCommand, WaitScope};
 use crate::plan::scripts::wrong_key_count;
 use crate::plan::{
-    CacheSnapshot, Explanation, HashTags, PartialReads, Plan, ReadsAs, ScanCursor, ScriptCache,
-    Split,
+    CacheSnapshot, Explanation, HashTags, KeyCheck, PartialReads, Plan, ReadsAs, ScanCursor,
+    ScriptCache, Split,
 };
 use crate::resp::Protocol;
 use crate::topology::{NodeRef, Topology};
@@ -112,6 +112,13 @@ impl Router {
         self
     }
 
+    /// The same router for another state of the topology, whose nodes have the same indices.
+    pub(crate) fn with_topology(mut self, topology: Arc<Topology>) -> Self {
+        debug_assert_eq!(self.topology.nodes().len(), topology.nodes().len());
+        self.topology = topology;
+        self
+    }
+
     /// Sets whether reads by key may go to replicas of their nodes. Defaults to false.
     pub(crate) fn with_replica_reads(mut self, replica_reads: bool) -> Self {
         self.replica_reads = replica_reads;
@@ -185,6 +192,29 @@ impl Router {
     pub(crate) fn locate_node(&self, node: &NodeRef) -> Result<NodeIndex, Error> {
         node.index_in(&self.topology)
             .ok_or_else(|| node_left(node.spec().name()))
+    }
+
+    /// The index in this snapshot of the node of a dedicated connection, which was opened for `keys`.
+    ///
+    /// # Errors
+    ///
+    /// When the node has left the topology, when `is_same_server` is false for its index: the node is reached
+    /// otherwise now, and when keys have moved: a watched key may have changed elsewhere.
+    pub(crate) fn locate_dedicated(
+        &self,
+        node: &NodeRef,
+        keys: &KeyCheck,
+        is_same_server: impl FnOnce(NodeIndex) -> bool,
+    ) -> Result<NodeIndex, Error> {
+        let index = self.locate_node(node)?;
+        let name = node.spec().name();
+        if !is_same_server(index) {
+            return Err(node_moved(name));
+        }
+        if *keys != KeyCheck::None && !node.topology().places_like(&self.topology) {
+            return Err(keys_moved(name));
+        }
+        Ok(index)
     }
 
     /// Plans one command, given as its arguments; the first is the command's name.

@@ -2,44 +2,42 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use crate::config::ClientConfig;
+use crate::snapshot::Publisher;
 
-/// The description of the client on tokio, and that client once it was made.
+/// Where the topologies of both clients come from, and the client on tokio once it was made.
 ///
 /// Its type is not known here, as the two clients do not know each other: the methods that return it are in
 /// `connect`.
 pub(crate) struct AsyncClient {
-    config: ClientConfig,
+    publisher: Arc<Publisher>,
     made: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl AsyncClient {
     /// No client yet.
-    pub(super) fn new(config: ClientConfig) -> Self {
+    pub(super) fn new(publisher: Arc<Publisher>) -> Self {
         Self {
-            config,
+            publisher,
             made: OnceLock::new(),
         }
     }
 
-    /// The description of both clients.
-    pub(crate) fn config(&self) -> &ClientConfig {
-        &self.config
+    /// Where the topologies of both clients come from.
+    pub(crate) fn publisher(&self) -> &Arc<Publisher> {
+        &self.publisher
     }
 
     /// Returns the client, which the first call makes.
-    pub(crate) fn made_by<C>(&self, make: impl Fn(ClientConfig) -> C) -> C
+    pub(crate) fn made_by<C>(&self, make: impl Fn(&Arc<Publisher>) -> C) -> C
     where
         C: Clone + Send + Sync + 'static,
     {
-        let made = self
-            .made
-            .get_or_init(|| Box::new(make(self.config.clone())));
+        let made = self.made.get_or_init(|| Box::new(make(&self.publisher)));
         // There is only one type of client on tokio, so the downcast always succeeds.
         let found = made.downcast_ref::<C>().cloned();
-        found.unwrap_or_else(|| make(self.config.clone()))
+        found.unwrap_or_else(|| make(&self.publisher))
     }
 }
 

@@ -2,16 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::config::{Builder, ClientConfig, Settings};
-use crate::endpoint::Endpoint;
+use crate::config::Builder;
 use crate::endpoint::tls::Runtime;
 use crate::error::Error;
-use crate::plan::PoolUse;
+use crate::snapshot::{Publisher, SnapshotHandle};
 #[cfg(feature = "tokio-comp")]
 use crate::sync::async_client::AsyncClient;
-use crate::sync::connection::Connector;
-use crate::sync::executor::{Executor, NodePools};
-use crate::sync::pool::{Pool, PoolSettings};
+use crate::sync::executor::Executor;
 use crate::sync::{ShardedClient, Shared};
 
 impl Builder {
@@ -24,48 +21,18 @@ impl Builder {
     /// out of range, a command is declared twice, the partitioner refuses the nodes, or a node needs TLS and
     /// its feature is not enabled or its certificates cannot be read.
     pub fn build(self) -> Result<ShardedClient, Error> {
-        let config: ClientConfig = self.config(Runtime::Blocking)?;
+        let publisher = Publisher::new(self.config(Runtime::Blocking)?);
         #[cfg(feature = "tokio-comp")]
-        let async_client = Arc::new(AsyncClient::new(config.clone()));
-        Ok(ShardedClient::from_shared(Shared {
-            executor: executor(config.endpoints, &config.settings),
-            router: Arc::new(config.router),
+        let async_client = Arc::new(AsyncClient::new(Arc::clone(&publisher)));
+        let shared = SnapshotHandle::open(&publisher, |config| Shared {
+            executor: Executor::new(config),
+            router: Arc::new(config.router.clone()),
             scripts: Arc::default(),
             db: config.db,
-            identity: config.identity,
+            identity: Arc::clone(&config.identity),
             #[cfg(feature = "tokio-comp")]
             async_client,
-        }))
-    }
-}
-
-/// Creates the pools of every node, without connecting.
-fn executor(endpoints: Vec<Endpoint>, settings: &Settings) -> Executor {
-    let pool = |connector: &Connector, endpoint: &Endpoint, size: usize, pool_use| {
-        let settings = PoolSettings {
-            size,
-            connect_timeout: settings.connect_timeout,
-            idle_check: settings.idle_check,
-            pool_use,
-        };
-        Pool::new(connector.clone(), endpoint.address.clone(), settings)
-    };
-    let node = |endpoint: &Endpoint| {
-        // One connector for both pools, so that they share the node's backoff.
-        let connector = Connector::new(endpoint.clone());
-        NodePools {
-            observer: Arc::clone(&endpoint.observer),
-            shared: pool(&connector, endpoint, settings.pool_size, PoolUse::Shared),
-            exclusive: pool(
-                &connector,
-                endpoint,
-                settings.blocking_pool_size,
-                PoolUse::Exclusive,
-            ),
-        }
-    };
-    Executor {
-        nodes: endpoints.iter().map(node).collect(),
-        options: settings.request_options(),
+        });
+        Ok(ShardedClient::from_shared(shared))
     }
 }

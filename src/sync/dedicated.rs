@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::Guard;
 use redis::{Cmd, ConnectionLike, RedisError, RedisResult, Value};
 
 use crate::command::BlockingTime;
@@ -16,8 +17,11 @@ use crate::plan::{
     Answers, Attempt, Cause, DedicatedState, Exchange, ExchangeStep, Failure, KeyCheck, Operation,
     Request, RequestOutcome, Selection, Step, parse_one,
 };
+use crate::snapshot::SnapshotHandle;
 use crate::sync::Shared;
 use crate::sync::connection::NodeConnection;
+use crate::sync::executor::NodePools;
+use crate::topology::NodeRef;
 
 /// A connection to one node that nobody else uses: WATCH, MULTI, SUBSCRIBE, CLIENT and other stateful
 /// commands work on it as they do on `redis::Connection`. It is closed when dropped.
@@ -27,8 +31,10 @@ use crate::sync::connection::NodeConnection;
 /// A connection from [`ShardedClient::dedicated`](crate::ShardedClient::dedicated) still checks keys: a
 /// command for a key that another node owns is refused with [`CrossNode`](crate::ErrorKind::CrossNode).
 pub struct Dedicated {
-    pub(super) shared: Arc<Shared>,
-    node_name: String,
+    pub(super) shared: SnapshotHandle<Shared>,
+    node: NodeRef,
+    /// The pools of its node, from which it was taken.
+    pools: Arc<NodePools>,
     /// The connection, with a slot of the exclusive pool. `None` once it has failed.
     connection: Option<NodeConnection>,
     /// The node, the key check, and what the commands sent so far have done to the connection's state.
@@ -38,7 +44,8 @@ pub struct Dedicated {
 impl Dedicated {
     /// Takes a connection to `node` out of the exclusive pool, within the response timeout.
     pub(super) fn open(
-        shared: Arc<Shared>,
+        handle: SnapshotHandle<Shared>,
+        shared: &Shared,
         node: NodeIndex,
         keys: KeyCheck,
     ) -> Result<Self, Error> {
@@ -48,8 +55,9 @@ impl Dedicated {
             .take_exclusive(node, &deadline)
             .map_err(|cause| Failure::not_sent(cause).without_answer(shared.router.name(node)))?;
         Ok(Self {
-            node_name: shared.router.name(node).to_owned(),
-            shared,
+            node: shared.router.node_ref(node),
+            pools: Arc::clone(&shared.executor.nodes[node.get()]),
+            shared: handle,
             connection: Some(connection),
             state: DedicatedState::new(node, keys),
         })
@@ -57,7 +65,28 @@ impl Dedicated {
 
     /// The name of the node that the connection goes to.
     pub fn node_name(&self) -> &str {
-        &self.node_name
+        self.node.spec().name()
+    }
+
+    /// Finds the node in the current topology, by which the next request is checked.
+    ///
+    /// # Errors
+    ///
+    /// If the node has left or is reached otherwise, or keys have moved: the connection is closed then.
+    pub(super) fn locate(&mut self) -> RedisResult<Guard<Arc<Shared>>> {
+        let shared = self.shared.load();
+        let keys = self.state.keys();
+        let located = shared.router.locate_dedicated(&self.node, keys, |node| {
+            Arc::ptr_eq(&shared.executor.nodes[node.get()], &self.pools)
+        });
+        match located {
+            Ok(node) => self.state.set_node(node),
+            Err(error) => {
+                self.close();
+                return Err(error.into());
+            }
+        }
+        Ok(shared)
     }
 
     /// Gets ready for subscriptions, after which nobody else may use the connection.
@@ -72,14 +101,14 @@ impl Dedicated {
     /// Sends `packed` without reading a reply. The caller reads what comes with
     /// [`confirmation`](Self::confirmation).
     pub(super) fn send_only(&mut self, packed: &[u8]) -> RedisResult<()> {
-        let deadline = self.shared.executor.deadline(BlockingTime::None);
+        let deadline = self.shared.load().executor.deadline(BlockingTime::None);
         self.round_trip(packed, 0, &deadline, &mut Vec::new())
             .map_err(|cause| self.failed(cause))
     }
 
     /// Reads a reply or a message that is due now, within the response timeout.
     pub(super) fn confirmation(&mut self) -> RedisResult<Value> {
-        let deadline = self.shared.executor.deadline(BlockingTime::None);
+        let deadline = self.shared.load().executor.deadline(BlockingTime::None);
         let connection = self.connection.as_mut();
         let read = connection.map(|connection| connection.message(&deadline));
         read.unwrap_or_else(|| Err(Cause::failed_before()))
@@ -154,20 +183,21 @@ impl Dedicated {
 
     /// The exclusive pool of the node.
     fn pool(&self) -> &crate::sync::pool::Pool {
-        &self.shared.executor.nodes[self.state.node().get()].exclusive
+        &self.pools.exclusive
     }
 
     /// Presents the credentials and the name of the client if they have changed, unless the user has changed the
     /// state of the connection, which may include both.
     fn renew_login(&mut self) -> RedisResult<()> {
-        let deadline = self.shared.executor.deadline(BlockingTime::None);
+        let deadline = self.shared.load().executor.deadline(BlockingTime::None);
         // Without time the request is not sent either, and the connection stays.
         if !self.state.may_renew_login() || deadline.is_zero() {
             return Ok(());
         }
-        let pool = &self.shared.executor.nodes[self.state.node().get()].exclusive;
+        let pools = Arc::clone(&self.pools);
         match self.connection.as_mut() {
-            Some(connection) => pool
+            Some(connection) => pools
+                .exclusive
                 .renew(connection, &deadline)
                 .map_err(|cause| self.failed(cause)),
             None => Ok(()),
@@ -176,12 +206,12 @@ impl Dedicated {
 
     /// Sends one packed command, once the state of the connection permits it, and records its effect.
     fn send_command(&mut self, packed: &[u8]) -> RedisResult<Value> {
+        let shared = self.locate()?;
         self.renew_login()?;
         let args = &parse_one(packed)?;
-        let shared = Arc::clone(&self.shared);
         let operation = self
             .state
-            .command(&shared.router, &*shared, Request { packed, args })?;
+            .command(&shared.router, &**shared, Request { packed, args })?;
         let reply = self.run(operation)?;
         self.state.replied(args, &reply);
         Ok(reply)
@@ -199,7 +229,7 @@ impl Dedicated {
 
     /// Sends all pending requests over this connection, which is closed if one of them fails.
     fn exchange(&mut self, exchange: &mut Exchange) {
-        let deadline = self.shared.executor.begin(exchange);
+        let deadline = self.shared.load().executor.begin(exchange);
         // Nothing is sent again over a dedicated connection, so there is no pause to wait for.
         while exchange.poll(Instant::now()) == ExchangeStep::Send {
             let attempts = exchange.attempts();
@@ -212,8 +242,7 @@ impl Dedicated {
     /// Sends one request and reads its replies.
     fn send(&mut self, attempt: Attempt<'_>, deadline: &Deadline) -> Answers {
         let request = attempt.request;
-        let observer = &self.shared.executor.nodes[request.node.get()].observer;
-        let observer = Arc::clone(observer);
+        let observer = Arc::clone(&self.pools.observer);
         observer.started(attempt.kind());
         // Not timed: blocking commands are sent here as well, and cannot be distinguished.
         let stopwatch = Stopwatch::start(BlockingTime::Forever);
@@ -283,14 +312,13 @@ impl ConnectionLike for Dedicated {
             return self.send_command(packed);
         }
         let args = &parse_one(packed)?;
-        if !self.shared.router.is_answered_by_push(args) {
+        let shared = self.locate()?;
+        if !shared.router.is_answered_by_push(args) {
             // The reply comes all the same: left unread, it would be taken for the next command's.
             return self.send_command(packed).map(|_| Value::Nil);
         }
         let request = Request { packed, args };
-        let mut exchange = self
-            .state
-            .command_without_reply(&self.shared.router, request)?;
+        let mut exchange = self.state.command_without_reply(&shared.router, request)?;
         self.exchange(&mut exchange);
         match exchange
             .into_last()
@@ -312,18 +340,18 @@ impl ConnectionLike for Dedicated {
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let selection = Selection::of(cmd, offset, count)?;
+        let shared = self.locate()?;
         self.renew_login()?;
-        let shared = Arc::clone(&self.shared);
         let operation = self
             .state
-            .pipeline(&shared.router, &*shared, cmd, selection.kind)?;
+            .pipeline(&shared.router, &**shared, cmd, selection.kind)?;
         let values = self.run(operation)?.values;
         self.state.replied_all(cmd, selection.kind, &values);
         Ok(selection.select(values))
     }
 
     fn get_db(&self) -> i64 {
-        self.shared.db
+        self.shared.load().db
     }
 
     fn check_connection(&mut self) -> bool {

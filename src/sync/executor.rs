@@ -20,22 +20,23 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use crate::command::{Access, BlockingTime};
-use crate::endpoint::Deadline;
+use crate::config::{ClientConfig, Settings};
+use crate::endpoint::{Deadline, Endpoint};
 use crate::observe::{NodeObserver, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
     Answers, Attempt, AttemptKind, Cause, Exchange, ExchangeStep, Failure, NextAttempt,
-    NodeRequest, RequestOutcome, Retries,
+    NodeRequest, PoolUse, RequestOutcome, Retries,
 };
 use crate::policy::RequestOptions;
 use crate::sync::connection::{Connector, Delivery, NodeConnection};
-use crate::sync::pool::{Checkout, Lease, Pool};
+use crate::sync::pool::{Checkout, Lease, Pool, PoolSettings};
 
 /// The connections to all nodes. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Executor {
     /// In node order: indexed by [`NodeIndex`].
-    pub(super) nodes: Arc<[NodePools]>,
+    pub(super) nodes: Arc<[Arc<NodePools>]>,
     /// How long requests may take, and when they are sent again.
     pub(super) options: RequestOptions,
 }
@@ -44,6 +45,8 @@ pub(crate) struct Executor {
 /// of everyone else.
 #[derive(Debug)]
 pub(super) struct NodePools {
+    /// How the node is reached.
+    endpoint: Arc<Endpoint>,
     /// For requests that are served at once.
     pub(super) shared: Pool,
     /// For blocking commands, transactions and dedicated connections.
@@ -53,6 +56,27 @@ pub(super) struct NodePools {
 }
 
 impl NodePools {
+    /// Prepares the connections to one node; nothing is contacted.
+    fn new(endpoint: &Arc<Endpoint>, settings: &Settings) -> Self {
+        // One connector for both pools, so that they share the node's backoff.
+        let connector = Connector::new(Endpoint::clone(endpoint));
+        let pool = |size, pool_use| {
+            let settings = PoolSettings {
+                size,
+                connect_timeout: settings.connect_timeout,
+                idle_check: settings.idle_check,
+                pool_use,
+            };
+            Pool::new(connector.clone(), endpoint.address.clone(), settings)
+        };
+        Self {
+            endpoint: Arc::clone(endpoint),
+            observer: Arc::clone(&endpoint.observer),
+            shared: pool(settings.pool_size, PoolUse::Shared),
+            exclusive: pool(settings.blocking_pool_size, PoolUse::Exclusive),
+        }
+    }
+
     /// The pool for a request that the server may hold back for `blocking`.
     fn pool(&self, blocking: BlockingTime) -> &Pool {
         match blocking {
@@ -63,6 +87,40 @@ impl NodePools {
 }
 
 impl Executor {
+    /// Prepares the connections to all nodes; nothing is contacted.
+    pub(super) fn new(config: &ClientConfig) -> Self {
+        let node = |endpoint| Arc::new(NodePools::new(endpoint, &config.settings));
+        Self {
+            nodes: config.endpoints.iter().map(node).collect(),
+            options: config.settings.request_options(),
+        }
+    }
+
+    /// The connections to the nodes of another topology. Those to nodes that are reached as before are kept.
+    pub(super) fn next(&self, config: &ClientConfig) -> Self {
+        let node = |(index, endpoint): (usize, &Arc<Endpoint>)| {
+            let is_of = |node: &&Arc<NodePools>| Arc::ptr_eq(&node.endpoint, endpoint);
+            // Most nodes keep their index.
+            let same = self.nodes.get(index).filter(is_of);
+            match same.or_else(|| self.nodes.iter().find(is_of)) {
+                Some(node) => Arc::clone(node),
+                None => Arc::new(NodePools::new(endpoint, &config.settings)),
+            }
+        };
+        Self {
+            nodes: config.endpoints.iter().enumerate().map(node).collect(),
+            options: self.options,
+        }
+    }
+
+    /// The same connections for requests with other options.
+    pub(super) fn with_options(&self, options: RequestOptions) -> Self {
+        Self {
+            options,
+            ..self.clone()
+        }
+    }
+
     /// The deadline, from now, of a request that the server may hold back for `blocking`.
     pub(super) fn deadline(&self, blocking: BlockingTime) -> Deadline {
         Deadline::of_request(&self.options, blocking)

@@ -1,13 +1,13 @@
 //! [`Node`]: the handle of one node.
 
 use std::fmt;
-use std::sync::Arc;
 
 use redis::{Cmd, ConnectionLike, RedisResult, Value};
 
 use crate::error::Error;
 use crate::partition::{NodeId, NodeIndex, NodeSpec};
 use crate::plan::KeyCheck;
+use crate::snapshot::SnapshotHandle;
 use crate::sync::{Dedicated, Shared};
 use crate::topology::NodeRef;
 
@@ -22,13 +22,12 @@ use crate::topology::NodeRef;
 /// [`id`](Self::id).
 #[derive(Clone)]
 pub struct Node {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: SnapshotHandle<Shared>,
     node: NodeRef,
 }
 
 impl Node {
-    pub(super) fn new(shared: Arc<Shared>, index: NodeIndex) -> Self {
-        let node = shared.router.node_ref(index);
+    pub(super) fn new(shared: SnapshotHandle<Shared>, node: NodeRef) -> Self {
         Self { shared, node }
     }
 
@@ -65,14 +64,9 @@ impl Node {
     /// [`PoolTimeout`](crate::ErrorKind::PoolTimeout) or [`Timeout`](crate::ErrorKind::Timeout) when no
     /// connection can be made in time.
     pub fn dedicated(&self) -> Result<Dedicated, Error> {
-        let node = self.locate()?;
-        Dedicated::open(Arc::clone(&self.shared), node, KeyCheck::None)
-    }
-
-    /// The node's position in the current topology, which may differ from the one that the handle was made
-    /// from.
-    fn locate(&self) -> Result<NodeIndex, Error> {
-        self.shared.router.locate_node(&self.node)
+        let shared = self.shared.load();
+        let node = shared.router.locate_node(&self.node)?;
+        Dedicated::open(self.shared.clone(), &shared, node, KeyCheck::None)
     }
 }
 
@@ -93,8 +87,10 @@ impl ConnectionLike for Node {
     }
 
     fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
-        let complete = |error| self.shared.router.with_keys(error, cmd);
-        Error::redis_result(self.shared.request_at(self.locate()?, cmd), complete)
+        let shared = self.shared.load();
+        let node = shared.router.locate_node(&self.node)?;
+        let complete = |error| shared.router.with_keys(error, cmd);
+        Error::redis_result(shared.request_at(node, cmd), complete)
     }
 
     fn req_packed_commands(
@@ -103,12 +99,13 @@ impl ConnectionLike for Node {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let node = self.locate()?;
-        self.shared.pipeline_at(node, cmd, offset, count)
+        let shared = self.shared.load();
+        let node = shared.router.locate_node(&self.node)?;
+        shared.pipeline_at(node, cmd, offset, count)
     }
 
     fn get_db(&self) -> i64 {
-        self.shared.db
+        self.shared.load().db
     }
 
     fn check_connection(&mut self) -> bool {

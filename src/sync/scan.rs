@@ -1,9 +1,8 @@
 //! [`Scan`]: the keys of all nodes, one node after another.
 
-use std::sync::Arc;
-
 use crate::error::Error;
 use crate::plan::{ScanPosition, ScanState, ScanStep};
+use crate::snapshot::SnapshotHandle;
 use crate::sync::Shared;
 
 /// An iterator over the keys of all nodes, made by
@@ -22,13 +21,13 @@ use crate::sync::Shared;
 /// ```
 #[derive(Debug)]
 pub struct Scan {
-    shared: Arc<Shared>,
+    shared: SnapshotHandle<Shared>,
     /// The position, and the keys of the current page.
     pages: ScanState,
 }
 
 impl Scan {
-    pub(super) fn new(shared: Arc<Shared>, position: ScanPosition) -> Self {
+    pub(super) fn new(shared: SnapshotHandle<Shared>, position: ScanPosition) -> Self {
         Self {
             shared,
             pages: ScanState::new(position),
@@ -69,13 +68,15 @@ impl Iterator for Scan {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            match self.pages.next_step(&self.shared.router) {
+            // One snapshot for a request and its reply.
+            let shared = self.shared.load();
+            match self.pages.next_step(&shared.router) {
                 ScanStep::Yield(key) => return Some(key),
                 ScanStep::Done => return None,
                 ScanStep::Fetch(cmd) => {
-                    let answer = self.shared.request(&cmd.get_packed_command());
+                    let answer = shared.request(&cmd.get_packed_command());
                     if let Err(error) =
-                        answer.and_then(|answer| self.pages.answer(answer, &self.shared.router))
+                        answer.and_then(|answer| self.pages.answer(answer, &shared.router))
                     {
                         return Some(Err(error));
                     }

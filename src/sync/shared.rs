@@ -1,4 +1,4 @@
-//! State that all handles of one blocking client share, and how an operation is run.
+//! One snapshot of a blocking client with what all its snapshots share, and how an operation is run.
 //!
 //! A command that goes to one node as it is takes a short cut: no operation, no plan, one request through
 //! [`Executor::call`]. Everything else is an [`Operation`], polled in a loop.
@@ -9,6 +9,7 @@ use std::time::Instant;
 use parking_lot::RwLock;
 use redis::{Pipeline, RedisResult, Value};
 
+use crate::config::ClientConfig;
 use crate::endpoint::Identity;
 use crate::error::Error;
 use crate::observe::{ClientHealth, RequestSpan};
@@ -17,12 +18,12 @@ use crate::plan::{
     CommandOperation, NodePing, Operation, PipelineOperation, Request, RoutedCommand, Router,
     ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
-use crate::policy::RequestOptions;
+use crate::snapshot::{Snapshot, Variant};
 #[cfg(feature = "tokio-comp")]
 use crate::sync::async_client::AsyncClient;
 use crate::sync::executor::Executor;
 
-/// State that all handles of a client share. Clones share everything but the options of requests.
+/// One snapshot of a client: router and connections of one topology, with the state that all snapshots share.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     /// Where each command goes.
@@ -51,22 +52,28 @@ impl ScriptStore for Shared {
     }
 }
 
-impl Shared {
-    /// A client over the same connections with another router for the same nodes.
-    pub(crate) fn with_router(&self, router: Arc<Router>) -> Arc<Self> {
-        Arc::new(Self {
-            router,
+impl Snapshot for Shared {
+    fn next(&self, config: &ClientConfig) -> Self {
+        Self {
+            router: Arc::new(config.router.clone()),
+            executor: self.executor.next(config),
             ..self.clone()
-        })
+        }
     }
 
-    /// A client over the same connections whose requests have other options.
-    pub(crate) fn with_options(&self, change: impl FnOnce(&mut RequestOptions)) -> Arc<Self> {
-        let mut shared = self.clone();
-        change(&mut shared.executor.options);
-        Arc::new(shared)
+    fn variant(&self, variant: &Variant) -> Self {
+        let watching = variant.is_watching.then(|| self.router.while_watching());
+        Self {
+            router: watching
+                .flatten()
+                .map_or_else(|| Arc::clone(&self.router), Arc::new),
+            executor: self.executor.with_options(variant.options),
+            ..self.clone()
+        }
     }
+}
 
+impl Shared {
     /// Runs one packed command, routed by its keys.
     pub(crate) fn request(&self, packed: &[u8]) -> Result<Value, Error> {
         let args = parse_one(packed)?;

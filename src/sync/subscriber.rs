@@ -13,6 +13,7 @@ use crate::partition::{NodeId, NodeIndex};
 use crate::plan::pubsub::{
     Event, NamesByNode, SubscriptionChange, SubscriptionKind, not_confirmed, nothing_to_do,
 };
+use crate::snapshot::SnapshotHandle;
 use crate::sync::Shared;
 use crate::sync::event_channel::EventChannel;
 use crate::sync::pub_sub_connection::PubSubConnection;
@@ -48,7 +49,7 @@ use crate::sync::pub_sub_connection::PubSubConnection;
 /// # Ok(()) }
 /// ```
 pub struct Subscriber {
-    shared: Arc<Shared>,
+    shared: SnapshotHandle<Shared>,
     /// One per node with a subscription, by the node's identity: they outlive a topology whose other nodes
     /// change.
     connections: BTreeMap<NodeId, PubSubConnection>,
@@ -58,7 +59,7 @@ pub struct Subscriber {
 
 impl Subscriber {
     /// A subscriber without subscriptions or connections.
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: SnapshotHandle<Shared>) -> Self {
         Self {
             shared,
             connections: BTreeMap::new(),
@@ -181,26 +182,24 @@ impl Subscriber {
         if names.is_empty() {
             return Err(nothing_to_do(change, kind));
         }
-        let router = &self.shared.router;
+        let shared = self.shared.load_full();
+        let router = &shared.router;
         // All names are routed before anything is changed: a name without an owner refuses the whole call.
         let mut spread = NamesByNode::new(router, kind);
         spread.add(router, &names)?;
         let spread = spread.finish(router);
-        let deadline = self
-            .shared
-            .executor
-            .deadline(crate::command::BlockingTime::None);
+        let deadline = shared.executor.deadline(crate::command::BlockingTime::None);
         // The caller does not read events while it waits here, and a confirmation is behind the messages that
         // arrived before it: with a full queue it would never be read.
         let events = Arc::clone(&self.events);
         let _more = events.take_more();
         for (node, names) in &spread {
-            self.connection(*node)?
+            self.connection(&shared, *node)?
                 .change(change, kind, names, &deadline);
         }
         // A second loop, so that the nodes work at the same time.
         for (node, _) in &spread {
-            let spec = self.shared.router.topology().node(*node);
+            let spec = router.topology().node(*node);
             let name = spec.name();
             if let Some(connection) = self.connections.get(&spec.id()) {
                 connection.wait_confirmed(&deadline, |why| not_confirmed(name, why))?;
@@ -210,12 +209,12 @@ impl Subscriber {
     }
 
     /// The connection to `node`, made if there is none yet.
-    fn connection(&mut self, node: NodeIndex) -> Result<&PubSubConnection, Error> {
-        let spec = self.shared.router.topology().node(node);
+    fn connection(&mut self, shared: &Shared, node: NodeIndex) -> Result<&PubSubConnection, Error> {
+        let spec = shared.router.topology().node(node);
         match self.connections.entry(spec.id()) {
             Entry::Occupied(place) => Ok(place.into_mut()),
             Entry::Vacant(place) => {
-                let connector = self.shared.executor.pub_sub_connector(node);
+                let connector = shared.executor.pub_sub_connector(node);
                 let (name, events) = (spec.name().to_owned(), Arc::clone(&self.events));
                 Ok(place.insert(PubSubConnection::start(connector, name, events)?))
             }

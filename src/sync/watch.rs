@@ -8,9 +8,10 @@ use redis::{ConnectionLike, RedisResult, Value};
 
 use crate::error::Error;
 use crate::plan::{
-    PipelineKind, Router, ScriptStore, WatchCommand, beside_watch, contains_watch, exec_abort,
-    parse_one, watch_ended,
+    PipelineKind, ScriptStore, WatchCommand, beside_watch, contains_watch, exec_abort, parse_one,
+    watch_ended,
 };
+use crate::snapshot::SnapshotHandle;
 use crate::sync::{Dedicated, Shared};
 
 /// The attempt at an optimistic transaction of one handle. A clone of the handle that is made while the
@@ -19,7 +20,7 @@ use crate::sync::{Dedicated, Shared};
 pub(super) struct Watch {
     attempt: Option<Arc<Mutex<Attempt>>>,
     /// The router of the handle, if another one replaces it while keys are watched.
-    usual_router: Option<Arc<Router>>,
+    usual: Option<SnapshotHandle<Shared>>,
 }
 
 /// An attempt that one or more handles share.
@@ -39,30 +40,31 @@ impl Watch {
         self.attempt.is_some()
     }
 
-    /// Makes reads of a node that is down fail instead of being misses: a miss might decide what EXEC writes.
-    fn limit_reads(&mut self, shared: &mut Arc<Shared>) {
-        if let Some(router) = shared.router.while_watching() {
-            self.usual_router = Some(Arc::clone(&shared.router));
-            *shared = shared.with_router(Arc::new(router));
+    /// Has the handle's reads fail instead of being answered as misses, until [`restore_reads`](Self::restore_reads).
+    fn limit_reads(&mut self, shared: &mut SnapshotHandle<Shared>) {
+        if self.usual.is_none() && shared.load().router.while_watching().is_some() {
+            let watching = shared.with_variant(|variant| variant.is_watching = true);
+            self.usual = Some(std::mem::replace(shared, watching));
         }
     }
 
-    /// Undoes [`limit_reads`](Self::limit_reads).
-    fn restore_reads(&mut self, shared: &mut Arc<Shared>) {
-        if let Some(router) = self.usual_router.take() {
-            *shared = shared.with_router(router);
+    /// Gives the handle back what [`limit_reads`](Self::limit_reads) has taken.
+    fn restore_reads(&mut self, shared: &mut SnapshotHandle<Shared>) {
+        if let Some(usual) = self.usual.take() {
+            *shared = usual;
         }
     }
 
     /// Carries out a request that was refused because connections are shared, if it is WATCH or UNWATCH.
     pub(super) fn handle(
         &mut self,
-        shared: &mut Arc<Shared>,
+        shared: &mut SnapshotHandle<Shared>,
         packed: &[u8],
         refusal: Error,
     ) -> RedisResult<Value> {
         let args = parse_one(packed)?;
-        match shared.router.watch_command(&args) {
+        let command = shared.load().router.watch_command(&args);
+        match command {
             None => Err(refusal.into()),
             Some(command) => match command? {
                 WatchCommand::Watch => {
@@ -79,7 +81,12 @@ impl Watch {
     }
 
     /// WATCH: joins the attempt under way, or begins one.
-    fn watch(&mut self, shared: &Arc<Shared>, args: &[&[u8]], packed: &[u8]) -> RedisResult<Value> {
+    fn watch(
+        &mut self,
+        shared: &SnapshotHandle<Shared>,
+        args: &[&[u8]],
+        packed: &[u8],
+    ) -> RedisResult<Value> {
         if let Some(attempt) = &self.attempt {
             let mut attempt = attempt.lock();
             if attempt.connection.is_some() {
@@ -138,13 +145,13 @@ impl Watch {
     /// An atomic pipeline of a handle whose watch is active. Ends the attempt, whatever the outcome.
     pub(super) fn exec(
         &mut self,
-        shared: &mut Arc<Shared>,
+        shared: &mut SnapshotHandle<Shared>,
         packed: &[u8],
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let Some(attempt) = self.attempt.take() else {
-            return shared.pipeline(packed, offset, count);
+            return shared.load().pipeline(packed, offset, count);
         };
         self.restore_reads(shared);
         // Taken out: a clone that shares the attempt and comes second finds nothing, and is refused.
@@ -165,17 +172,20 @@ impl Watch {
             return Err(exec_abort().into());
         }
         let kind = PipelineKind::of(packed, offset, count);
+        // With the timeouts of this handle, and not of the one that has opened the connection.
+        connection.shared = shared.clone();
+        // By the current topology: if the node has left, or the keys live elsewhere now, nothing may run here.
+        let current = connection.locate()?;
         let watched = (&key[..], connection.node());
-        let snapshot = || shared.snapshot();
-        if let Err(refusal) = shared
+        let snapshot = || current.snapshot();
+        if let Err(refusal) = current
             .router
             .check_watched_pipeline(packed, kind, &snapshot, watched)
         {
             unwatch(connection);
             return Err(refusal.into());
         }
-        // With the timeouts of this handle, and not of the one that has opened the connection.
-        connection.shared = Arc::clone(shared);
+        drop(current);
         // If the server has closed the connection, nothing is watched. Sending EXEC would make its outcome unknown,
         // although it cannot have run.
         connection.close_if_stale()?;
@@ -187,9 +197,15 @@ impl Watch {
 
 impl Attempt {
     /// The first WATCH, on a connection of its own.
-    fn begin(&mut self, shared: &Arc<Shared>, args: &[&[u8]], packed: &[u8]) -> RedisResult<Value> {
-        let (node, keys) = shared.router.watched_node(args)?;
-        let mut connection = Dedicated::open(Arc::clone(shared), node, keys)?;
+    fn begin(
+        &mut self,
+        shared: &SnapshotHandle<Shared>,
+        args: &[&[u8]],
+        packed: &[u8],
+    ) -> RedisResult<Value> {
+        let current = shared.load();
+        let (node, keys) = current.router.watched_node(args)?;
+        let mut connection = Dedicated::open(shared.clone(), &current, node, keys)?;
         let reply = connection.req_packed_command(packed)?;
         // A server that refuses WATCH watches nothing: the next one begins another attempt.
         if reply == Value::Okay {
@@ -202,7 +218,7 @@ impl Attempt {
     /// A further WATCH, on the same connection.
     fn watch_more(
         &mut self,
-        shared: &Arc<Shared>,
+        shared: &SnapshotHandle<Shared>,
         args: &[&[u8]],
         packed: &[u8],
     ) -> RedisResult<Value> {
@@ -210,12 +226,14 @@ impl Attempt {
             return Err(watch_ended().into());
         };
         let has_failed = std::mem::replace(&mut self.has_failed, true);
-        let (node, _) = shared.router.watched_node(args)?;
+        // With the timeouts of this handle, and not of the one that has opened the connection.
+        connection.shared = shared.clone();
+        let current = connection.locate()?;
+        let (node, _) = current.router.watched_node(args)?;
         let key = args.get(1).copied().unwrap_or_default();
         let watched = (&self.key[..], connection.node());
-        shared.router.check_second_watch(watched, key, node)?;
-        // With the timeouts of this handle, and not of the one that has opened the connection.
-        connection.shared = Arc::clone(shared);
+        current.router.check_second_watch(watched, key, node)?;
+        drop(current);
         let replied = connection.req_packed_command(packed);
         if replied.is_err() && !connection.is_open() {
             // Nothing is watched any more. EXEC fails now, and the next WATCH begins another attempt.

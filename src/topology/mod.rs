@@ -4,11 +4,13 @@
 //! * `text`: a topology as text, written and parsed; `statements`: the lines of that text.
 //! * `url`: how a node is reached, as an address or a URL.
 //! * `replication`: what a server says about its replication, in reply to ROLE and INFO.
+//! * `living`: which nodes live while others are out, and where the keys go then.
 //! * `node_ref`: a node as a handle keeps it, found again in a newer topology by its identity.
 //!
 //! A snapshot is never changed: a client that gets other nodes replaces the whole, so that no request sees
 //! nodes of one and a placement of the other. Nothing here connects to a node.
 
+mod living;
 mod node_ref;
 pub(crate) mod replication;
 mod statements;
@@ -21,10 +23,11 @@ use std::sync::Arc;
 use redis::{ConnectionInfo, RedisError};
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::living::Living;
 use self::url::NodeUrl;
 use crate::error::Error;
 use crate::hash::HashTag;
-use crate::partition::{NODES_MAX, NodeId, NodeIndex, NodeSpec};
+use crate::partition::{NODES_MAX, NodeId, NodeIndex, NodeSpec, OutNodes};
 use crate::partition::{Partitioner, Placement, PlacementError, check_passwords, check_words};
 
 pub(crate) use self::node_ref::NodeRef;
@@ -33,16 +36,20 @@ pub(crate) use self::url::{address, error_text};
 /// Nodes and their placement. A topology that exists is valid, and never changes.
 ///
 /// As text it is a small file that [`Display`](fmt::Display) writes and [`parse`](Self::parse) reads;
-/// [`Builder::topology`](crate::Builder::topology) opens a client with it.
+/// [`Builder::topology`](crate::Builder::topology) opens a client with it. A copy shares the nodes and the
+/// placement with the original.
+#[derive(Clone)]
 pub struct Topology {
     /// In the order given, which some placements depend on. [`NodeIndex`] is an index into it.
-    nodes: Vec<NodeSpec>,
+    nodes: Arc<[NodeSpec]>,
     /// For each node, how it is reached; `None` if its address says all.
-    urls: Vec<Option<NodeUrl>>,
+    urls: Arc<[Option<NodeUrl>]>,
     /// The rule, from which the text and the fingerprint are made.
     partitioner: Arc<dyn Partitioner>,
     /// The rule applied to `nodes`.
-    placement: Box<dyn Placement>,
+    placement: Arc<dyn Placement>,
+    /// Where the keys go while nodes are out; `None` if all live.
+    living: Option<Arc<Living>>,
     /// The rule's hash tag, kept here for `locate`.
     tag: HashTag,
     /// Computed once, since it is compared often.
@@ -50,7 +57,7 @@ pub struct Topology {
     /// Counts the topologies of one client.
     epoch: u64,
     /// Identity and index of each node, sorted by identity for a binary search.
-    ids: Box<[(NodeId, NodeIndex)]>,
+    ids: Arc<[(NodeId, NodeIndex)]>,
 }
 
 impl Topology {
@@ -83,13 +90,14 @@ impl Topology {
         let fingerprint = fingerprint(&nodes, partitioner.as_ref(), &tag);
         Ok(Self {
             urls: nodes.iter().map(|_| None).collect(),
-            nodes,
+            nodes: nodes.into(),
             partitioner,
-            placement,
+            placement: placement.into(),
+            living: None,
             tag,
             fingerprint,
             epoch: 0,
-            ids,
+            ids: ids.into(),
         })
     }
 
@@ -160,13 +168,92 @@ impl Topology {
         &self.tag
     }
 
-    /// Returns the owner of `key`, or `None` if the rule leaves it without one.
+    /// Returns the owner of `key`, or `None` if the rule leaves it without one. It is never a node that is
+    /// [out](Self::without).
     #[inline]
     pub fn locate(&self, key: &[u8]) -> Option<NodeIndex> {
-        self.placement
-            .locate(self.tag.of(key))
-            // A rule of the application may return any index.
-            .filter(|index| index.get() < self.nodes.len())
+        let (key, nodes) = (self.tag.of(key), self.nodes.len());
+        match &self.living {
+            None => self
+                .placement
+                .locate(key)
+                // A rule of the application may return any index.
+                .filter(|index| index.get() < nodes),
+            Some(living) => living.locate(self.placement.as_ref(), nodes, key),
+        }
+    }
+
+    /// Returns the topology while these nodes are out, as in a cache that goes on without them: the same nodes
+    /// at the same indices, the same [`epoch`](Self::epoch), [`fingerprint`](Self::fingerprint) and text, but
+    /// [`locate`](Self::locate) gives keys whose owner is out to other nodes, by a
+    /// [rule](crate::partition#while-nodes-are-out) that depends on nothing but the key and the set of nodes that
+    /// are out.
+    ///
+    /// The set is replaced, not added to: an empty one brings all nodes back. If *all* nodes are in `out`, none
+    /// is out, since asking a node that may be dead is better than asking none.
+    ///
+    /// Building it takes microseconds; for peers that rebuild their continuum, as long as a new topology takes.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use redis_sharding::partition::{OutNodes, Rendezvous};
+    /// use redis_sharding::{NodeSpec, Topology};
+    ///
+    /// let nodes = ["a", "b", "c"].map(|name| NodeSpec::new(name, format!("{name}.example:6379")));
+    /// let all = Topology::new(nodes.into(), Arc::new(Rendezvous::new()))?;
+    /// let dead = all.locate(b"user:1").expect("rendezvous owns every key");
+    ///
+    /// let two = all.without(&OutNodes::from_iter([dead]))?;
+    /// assert_eq!(two.living().len(), 2);
+    /// // The keys of the node that is out go to the others, and no other key moves.
+    /// assert_ne!(two.locate(b"user:1"), Some(dead));
+    /// for key in (0..100).map(|i| format!("user:{i}")) {
+    ///     let (before, after) = (all.locate(key.as_bytes()), two.locate(key.as_bytes()));
+    ///     assert!(before == after || before == Some(dead));
+    /// }
+    ///
+    /// let all = two.without(&OutNodes::none())?;
+    /// assert_eq!(all.locate(b"user:1"), Some(dead));
+    /// # Ok::<(), redis_sharding::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) if a node in `out` is not in this topology, and if the partitioner
+    /// cannot place keys over the living nodes.
+    pub fn without(&self, out: &OutNodes) -> Result<Self, Error> {
+        if let Some(unknown) = out.iter().find(|node| node.get() >= self.nodes.len()) {
+            return Err(Error::config(format!(
+                "node {unknown:?} cannot be out: it is not one of the {} nodes of the topology",
+                self.nodes.len()
+            )));
+        }
+        let living = match out.is_empty() {
+            true => None,
+            false => Living::new(&self.nodes, self.partitioner.as_ref(), out.clone())?,
+        };
+        Ok(Self {
+            living: living.map(Arc::new),
+            ..self.clone()
+        })
+    }
+
+    /// Returns the nodes that are [out](Self::without).
+    pub fn out(&self) -> &OutNodes {
+        static NONE: OutNodes = OutNodes::none();
+        self.living.as_ref().map_or(&NONE, |living| living.out())
+    }
+
+    /// Iterates over the indices of the nodes that are not [out](Self::without), in node order. There is at least
+    /// one.
+    pub fn living(&self) -> impl DoubleEndedIterator<Item = NodeIndex> + ExactSizeIterator + Clone {
+        let living = self.living.as_ref().map(|living| living.nodes());
+        let count = living.map_or(self.nodes.len(), <[_]>::len);
+        (0..count).map(move |number| match living {
+            None => NodeIndex::new(number as u16),
+            Some(living) => living[number].1,
+        })
     }
 
     /// Returns a number that is equal for two clients that place keys alike: it covers the names, weights and
@@ -186,10 +273,21 @@ impl Topology {
         self.fingerprint
     }
 
+    /// True if every key has the same owner in both.
+    pub(crate) fn places_like(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint && self.out() == other.out()
+    }
+
+    /// Returns the same topology in another epoch.
+    pub(crate) fn with_epoch(mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
+        self
+    }
+
     /// Returns the topology with these URLs, one for each node.
     fn with_urls(mut self, urls: Vec<Option<NodeUrl>>) -> Self {
         debug_assert_eq!(urls.len(), self.nodes.len());
-        self.urls = urls;
+        self.urls = urls.into();
         self
     }
 
@@ -223,7 +321,7 @@ impl Topology {
             let name = node.name();
             info.map_err(|cause| Error::config(format!("node {name:?}: {cause}")).at_node(name))
         };
-        self.nodes.iter().zip(&self.urls).map(info).collect()
+        self.nodes.iter().zip(&*self.urls).map(info).collect()
     }
 }
 
@@ -241,6 +339,7 @@ impl fmt::Debug for Topology {
             .field("partitioner", &self.partitioner)
             .field("fingerprint", &format_args!("{:016x}", self.fingerprint))
             .field("epoch", &self.epoch)
+            .field("out", self.out())
             .finish_non_exhaustive()
     }
 }
@@ -323,15 +422,6 @@ fn fingerprint(nodes: &[NodeSpec], partitioner: &dyn Partitioner, tag: &HashTag)
         add(if node.is_named() { "named" } else { "address" });
     }
     xxh3_64(text.as_bytes())
-}
-
-#[cfg(test)]
-impl Topology {
-    /// The same topology in another epoch.
-    pub(crate) fn with_epoch(mut self, epoch: u64) -> Self {
-        self.epoch = epoch;
-        self
-    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,11 @@ impl NodeRef {
         Self { topology, index }
     }
 
+    /// The topology in which the handle was made.
+    pub(crate) fn topology(&self) -> &Arc<Topology> {
+        &self.topology
+    }
+
     /// Returns the index in its own snapshot.
     pub(crate) fn index(&self) -> NodeIndex {
         self.index

@@ -155,7 +155,7 @@ impl fmt::Display for Text<'_> {
         let names: Vec<String> = topology.nodes().iter().map(name).collect();
         let width = names.iter().map(|name| name.chars().count()).max();
         let width = width.unwrap_or_default().min(NAME_COLUMN_MAX);
-        for ((node, name), url) in topology.nodes().iter().zip(names).zip(&topology.urls) {
+        for ((node, name), url) in topology.nodes().iter().zip(names).zip(&*topology.urls) {
             write!(f, "node {name:width$}")?;
             match url.as_ref().and_then(|url| url.text(*passwords)) {
                 Some(url) => write!(f, "{url}")?,

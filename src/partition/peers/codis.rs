@@ -17,6 +17,8 @@ use super::super::slot_map::{Numbering, SlotMap, SlotMapError};
 ///   is this crate's.
 /// - **Tag**: from the first `{` to the next `}`, even if that is nothing
 ///   ([`BracesEvenEmpty`](crate::hash::HashTag::BracesEvenEmpty)).
+/// - **While nodes are out**: Codis never takes a group out by itself. Here their slots go to other groups,
+///   as [`SlotMap`] says.
 /// - **Skew**: a table is as even as it is made, to one slot of 1024.
 /// - **Source**: `pkg/proxy/mapper.go` (`hashSlot`), Codis 3. Read, not recorded.
 ///

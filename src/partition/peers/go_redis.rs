@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::super::catalogue::PartitionerInfo;
 use super::super::{
-    Partitioner, Placement, PlacementError, PointLabel, Ring, RingSpec, Shares, check_names,
-    check_unweighted, indexed,
+    OutNodes, Partitioner, Placement, PlacementError, PointLabel, Ring, RingSpec, Shares,
+    check_names, check_unweighted, indexed,
 };
 use crate::hash::KeyHash;
 use crate::partition::{NodeIndex, NodeSpec};
@@ -18,6 +18,8 @@ use crate::partition::{NodeIndex, NodeSpec};
 /// - **Tag**: Redis Cluster's ([`Braces`](crate::hash::HashTag::Braces)), not to be turned off.
 /// - **Skew**: `v8` none but chance; `v3` on average the largest of eight nodes has 1.23 times its share, at
 ///   worst 1.78.
+/// - **While nodes are out**: as in go-redis, which takes shards out whose heartbeat fails: each key is where it
+///   would be if the nodes that are out did not exist. Only their own keys move.
 /// - **Undefined in the original**: which node has a point on which two fall (`v3`; the order of a Go map
 ///   decides) or an equal score (`v8`; once in 2^64). Here the first name, or the first node.
 /// - **Beware**: go-redis 3 to 8 ask the server where a command has its key, and do not understand servers
@@ -109,18 +111,28 @@ struct Scores {
 
 impl Placement for Scores {
     fn locate(&self, key: &[u8]) -> Option<NodeIndex> {
-        let hash = KeyHash::Xxh64.hash(key);
-        let (&(seed, first), others) = self.seeds.split_first()?;
-        let mut best = (score(hash ^ seed), first);
-        for &(seed, index) in others {
-            let score = score(hash ^ seed);
-            // Strictly greater: of equal scores the first node keeps the key.
-            if score > best.0 {
-                best = (score, index);
-            }
-        }
-        Some(best.1)
+        winner(key, self.seeds.iter().copied())
     }
+
+    fn locate_without(&self, key: &[u8], out: &OutNodes) -> Option<NodeIndex> {
+        let living = self.seeds.iter().filter(|(_, node)| !out.contains(*node));
+        winner(key, living.copied())
+    }
+}
+
+#[inline]
+fn winner(key: &[u8], mut seeds: impl Iterator<Item = (u64, NodeIndex)>) -> Option<NodeIndex> {
+    let hash = KeyHash::Xxh64.hash(key);
+    let (seed, first) = seeds.next()?;
+    let mut best = (score(hash ^ seed), first);
+    for (seed, index) in seeds {
+        let score = score(hash ^ seed);
+        // Strictly greater: of equal scores the first node keeps the key.
+        if score > best.0 {
+            best = (score, index);
+        }
+    }
+    Some(best.1)
 }
 
 /// S. Vigna's xorshift64*.
@@ -134,8 +146,26 @@ const fn score(mut x: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::testing::weighted;
+    use super::super::super::testing::{living, out, weighted};
     use super::*;
+
+    #[test]
+    fn go_redis_owner_with_nodes_out_is_that_of_the_living_nodes_alone() {
+        let nodes = weighted(&[1; 7]);
+        for rule in [GoRedis::v3(), GoRedis::v8()] {
+            let placement = rule.place(&nodes).unwrap();
+            for bits in 1..127 {
+                let out = out(&nodes, bits);
+                let (indices, living) = living(&nodes, &out);
+                let without = rule.place(&living).unwrap();
+                for i in 0..100_u32 {
+                    let key = i.to_le_bytes();
+                    let owner = placement.locate_without(&key, &out).unwrap().get();
+                    assert_eq!(owner, indices[without.locate(&key).unwrap().get()]);
+                }
+            }
+        }
+    }
 
     #[test]
     fn go_redis_presets_refuse_weights() {

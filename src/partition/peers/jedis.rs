@@ -21,6 +21,8 @@ use crate::partition::NodeSpec;
 /// - **Weights**: up to 3, 160 points for each unit of weight.
 /// - **Tag**: none, unless Jedis is given a pattern: [`with_hash_tag`](Self::with_hash_tag).
 /// - **Skew**: for three nodes of equal weight the largest has 1.05 times its share, for eight 1.10 times.
+/// - **While nodes are out**: Jedis goes on to ask a dead shard. Here the keys of nodes that are out belong
+///   to the next point of a living node; positions in labels stay what they are.
 /// - **Beware**: Jedis looks for tags in `String` keys only, not in `byte[]` keys, and in 4 to 6 not in
 ///   pipelines of `JedisSharding`. Only keys that are UTF-8 can be tagged.
 /// - **Source**: `util/Sharded.java` (2.9, 3.10), `providers/ShardedConnectionProvider.java` (4.4),

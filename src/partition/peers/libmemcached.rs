@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::super::catalogue::{GivenOptions, OptionInfo, OptionValues, PartitionerInfo};
+use super::super::living::place_over_living;
 use super::super::{
-    HashMod, NodeText, Partitioner, Placement, PlacementError, Ring, RingSpec, Shares, Ties,
-    check_unweighted,
+    HashMod, NodeText, OutNodes, Partitioner, Placement, PlacementError, Ring, RingSpec, Shares,
+    Ties, check_unweighted,
 };
 use super::words;
 use crate::hash::{HashTag, KeyHash, named};
@@ -23,6 +24,10 @@ use crate::partition::NodeSpec;
 /// - **Tag**: none.
 /// - **Skew**: weighted, at eight nodes the largest has on average 1.11 times its share, at worst 1.25.
 ///   Unweighted with `fnv1a_64` is extreme: of 2000 keys four nodes had 291, 8, 766 and 935.
+/// - **While nodes are out**: as with `MEMCACHED_BEHAVIOR_AUTO_EJECT_HOSTS`: the continuum of
+///   [`ketama`](Self::ketama) and [`ketama_weighted`](Self::ketama_weighted) is that of the living nodes. With
+///   weights that moves keys of living nodes too. For [`modula`](Self::modula) libmemcached ejects nothing;
+///   here the keys of nodes that are out go where [`HashMod`] puts them.
 /// - **Source**: `src/libmemcached/hosts.cc` (`update_continuum`), `src/libmemcached/hash.cc`,
 ///   `src/libhashkit/` (1.1.4). Not recorded and left out: `hsieh`, which distributions of libmemcached are
 ///   built without.
@@ -187,6 +192,19 @@ impl Partitioner for Libmemcached {
                 check_unweighted(nodes)?;
                 HashMod::new(hash).place(nodes)
             }
+        }
+    }
+
+    fn place_without(
+        &self,
+        nodes: &[NodeSpec],
+        out: &OutNodes,
+    ) -> Result<Option<Box<dyn Placement>>, PlacementError> {
+        match self.distribution {
+            Distribution::KetamaWeighted => place_over_living(self, nodes, out),
+            // The next point of a living node is the continuum over them, as all nodes have the same points; and
+            // modula does not change.
+            Distribution::Ketama | Distribution::Modula => Ok(None),
         }
     }
 

@@ -37,9 +37,10 @@
 //!
 //! # Reads and writes of others
 //!
-//! These placements fix who owns a key while all nodes are up. go-redis, twemproxy and libmemcached can be
-//! told to take dead nodes out, and then put keys elsewhere for a while. A placement that agrees does not
-//! make two clients agree on that.
+//! go-redis takes dead nodes out, twemproxy and libmemcached can be told to, and then they put keys elsewhere
+//! for a while. Their presets say where: for one set of nodes that are [out](super::OutNodes) they agree with the
+//! peer. They do not make two clients agree on *which* nodes are out. The other peers go on to ask dead nodes;
+//! what their presets do is this crate's own, see each preset.
 //!
 //! # Speed
 //!

@@ -23,6 +23,9 @@ use crate::partition::NodeSpec;
 ///   `function` of the user's own for it: [`with_hash_tag`](Self::with_hash_tag).
 /// - **Skew**: `range` none but chance; `consistent` on average 1.11 times its share for the largest of eight
 ///   nodes.
+/// - **While nodes are out**: `RedisArray` goes on to ask a dead host. Here the keys of nodes that are out
+///   belong under `consistent` to the next point of a living node, and under `range` where [`HashMod`] puts
+///   them.
 /// - **Undefined in the original**: `range` where the hash is zero (a node that does not exist; here the last
 ///   node), which with `algorithm` meets the empty tag under `crc32`, `crc32b`, `crc32c`, `joaat` and
 ///   `murmur3a`; `consistent` where two points fall together (here the first node), and hosts of more than 60

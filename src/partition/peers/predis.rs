@@ -19,6 +19,8 @@ use crate::partition::NodeSpec;
 /// - **Tag**: Redis Cluster's ([`Braces`](crate::hash::HashTag::Braces)), not to be turned off.
 /// - **Skew**: [`hash_ring`](Self::hash_ring) on average 1.33 times its share for the largest of eight nodes,
 ///   at worst 1.88; [`ketama_ring`](Self::ketama_ring) 1.11 and 1.25.
+/// - **While nodes are out**: Predis goes on to ask a dead node. Here the keys of nodes that are out belong
+///   to the point that comes next, going backwards under `hash_ring`, of a living node; no other key moves.
 /// - **Undefined in the original**: `hash_ring`, where a node should have exactly a half point more, which
 ///   takes a sum of weights that 256 divides: PHP rounds such numbers differently before 8.4. Here up.
 /// - **Source**: `Cluster/Distributor/HashRing.php` and `KetamaRing.php`, `Cluster/PredisStrategy.php`

@@ -26,6 +26,8 @@ use crate::partition::NodeSpec;
 ///   [`with_hash_tag`](Self::with_hash_tag).
 /// - **Skew**: `v4` on average 1.23 times its share for the largest of eight nodes, and with two nodes 1.28
 ///   times at worst; `v5` 1.11 and 1.12.
+/// - **While nodes are out**: redis-rb goes on to ask a dead node. Here the keys of nodes that are out belong
+///   to the last point before them of a living node.
 /// - **Undefined in the original**: nothing. Up to 3 two points on one place were an error; here, as since 4,
 ///   the last node has it.
 /// - **Source**: `lib/redis/hash_ring.rb`, `lib/redis/distributed.rb` (4.8.0); the gem `redis` 5.4.1 with

@@ -27,6 +27,11 @@ pub use spec::{Direction, PointLabel, RingSpec, Shares, Ties};
 ///
 /// Of points that fall on one place, the node whose name sorts first, as bytes, has it.
 ///
+/// While nodes are [out](super::OutNodes), a key belongs to the next point of a living node, further in the
+/// ring's [`Direction`]. Where the number of points of a node does not depend on the other nodes
+/// ([`Shares::ByWeight`], [`Shares::Alike`]) and labels hold no position, each key is where it would be if the
+/// nodes that are out did not exist.
+///
 /// D. Karger et al., "Consistent hashing and random trees", STOC 1997; points as labels of the node's name:
 /// R. Jones, `libketama`, 2007.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -148,7 +153,7 @@ const POINTS_PER_WEIGHT_MAX: u32 = 1024;
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::testing::{nodes, owners, weighted};
+    use super::super::testing::{living, nodes, out, owners, weighted};
     use super::placed::arcs;
     use super::spec::top;
     use super::*;
@@ -215,6 +220,53 @@ mod tests {
         }
 
         #[test]
+        fn ring_owner_with_nodes_out_is_that_of_a_ring_of_the_living(
+            ring in rings(),
+            weights in prop::collection::vec(1..4_u32, 1..9),
+            bits in any::<u32>(),
+            keys in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 20),
+        ) {
+            let nodes = weighted(&weights);
+            let out = out(&nodes, bits);
+            let (indices, living) = living(&nodes, &out);
+            let placement = ring.ring().place(&nodes).unwrap();
+            let without = ring.ring().place(&living).unwrap();
+            for key in keys {
+                let owner = placement.locate_without(&key, &out).unwrap().get();
+                prop_assert_eq!(owner, indices[naive(&ring, &living, &key)]);
+                prop_assert_eq!(owner, indices[without.locate(&key).unwrap().get()]);
+            }
+        }
+
+        #[test]
+        fn ring_of_relative_shares_with_nodes_out_is_that_of_the_points_that_are_left(
+            weights in prop::collection::vec(1..400_u32, 1..9),
+            shares in prop::sample::select(vec![Shares::RelativeF32, Shares::RelativeF64, Shares::RelativeF64Rounded]),
+            direction in prop::sample::select(Direction::ALL),
+            ties in prop::sample::select(Ties::ALL),
+            // Of 65536 places many have several points.
+            label_hash in prop::sample::select(vec![KeyHash::Crc16, KeyHash::Md5]),
+            bits in any::<u32>(),
+            keys in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 20),
+        ) {
+            let spec = RingSpec::new()
+                .with_shares(shares)
+                .with_direction(direction)
+                .with_ties(ties)
+                .with_label_hash(label_hash);
+            let nodes = weighted(&weights);
+            let out = out(&nodes, bits);
+            let placement = Ring::with_spec(spec.clone()).place(&nodes).unwrap();
+            let mut points = spec.points(&nodes);
+            points.retain(|(_, node)| !out.contains(*node));
+            points.dedup_by_key(|point| point.0);
+            for key in keys {
+                let expected = (!points.is_empty()).then(|| scan(&points, direction, top(KeyHash::Xxh3, &key)));
+                prop_assert_eq!(placement.locate_without(&key, &out), expected);
+            }
+        }
+
+        #[test]
         fn ring_arcs_match_a_naive_search_for_any_points(
             points in prop::collection::btree_map(prop_oneof![any::<u64>(), 0..9_u64, Just(u64::MAX)], 0..9_u16, 1..20),
             direction in prop::sample::select(vec![Direction::AtOrAfter, Direction::AtOrBefore]),
@@ -263,6 +315,7 @@ mod tests {
             .with_label_hash(KeyHash::Crc16);
         let nodes = weighted(&[4, 4]);
         let points = spec.points(&nodes);
+        let places = super::placed::places(&points);
         let labels = |node: &NodeSpec| {
             let label = |i| top(KeyHash::Crc16, format!("{}-{i}", node.name()).as_bytes());
             (0..4096)
@@ -272,7 +325,10 @@ mod tests {
         let (first, second) = (labels(&nodes[0]), labels(&nodes[1]));
         let mut met = first.intersection(&second).peekable();
         assert!(met.peek().is_some());
-        assert!(met.all(|point| points.contains(&(*point, NodeIndex::new(0)))));
+        assert!(met.all(|point| {
+            let place = places.iter().find(|(place, _)| place == point).unwrap();
+            place.1[0].1 == NodeIndex::new(0)
+        }));
     }
 
     #[test]

@@ -281,7 +281,7 @@ impl RingSpec {
         })
     }
 
-    /// Every point with its owner, sorted, one owner per point.
+    /// Every point with its owner, sorted. Of equal points the first one counts.
     pub(super) fn points(&self, nodes: &[NodeSpec]) -> Vec<(u64, NodeIndex)> {
         let total = nodes
             .iter()
@@ -303,9 +303,8 @@ impl RingSpec {
                 }
             }
         }
-        // Both are stable: of equal points the first stays.
+        // Stable: equal points stay in the order of their nodes.
         points.sort_by_key(|&(point, _)| point);
-        points.dedup_by_key(|&mut (point, _)| point);
         points
     }
 

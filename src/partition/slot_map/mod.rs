@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use super::catalogue::{OptionInfo, OptionValues, PartitionerInfo};
 use super::line::{Name, SyntaxError, split};
-use super::{Partitioner, Placement, PlacementError, check_nodes, indexed, positions};
+use super::living::rehashed;
+use super::{OutNodes, Partitioner, Placement, PlacementError, check_nodes, indexed, positions};
 use crate::hash::{HashTag, KeyHash, SLOTS, slot};
 use crate::partition::password::{ADVICE, holds_password};
 use crate::partition::{NodeIndex, NodeSpec};
@@ -25,6 +26,11 @@ pub use rebalance::{Rebalance, SlotMove};
 /// ([`Display`](fmt::Display), [`parse`](Self::parse)), compared, and changed by a list of moves
 /// ([`rebalance`](Self::rebalance)). An [even](Self::even) map is a rule and fits any nodes, but *most keys
 /// move when the nodes change*; make it explicit with [`over`](Self::over) and rebalance it instead.
+///
+/// While nodes are [out](OutNodes), only their own slots move: in the place of such a slot *s* stands slot
+/// `mix(s + r * 0x9e3779b97f4a7c15)` (wrapping, `mix` as in [`Rendezvous`](super::Rendezvous)) modulo the number
+/// of slots, for *r* = 1, 2, ... up to 64, until that belongs to a living node. So the slots go to all living
+/// nodes by the number of slots that these have.
 ///
 /// ```
 /// use redis_sharding::partition::{Partitioner, SlotMap};
@@ -315,6 +321,16 @@ impl Placement for Placed {
         let slot = self.numbering.slot(key);
         self.owners.get(usize::from(slot)).copied()
     }
+
+    fn locate_without(&self, key: &[u8], out: &OutNodes) -> Option<NodeIndex> {
+        let slot = u64::from(self.numbering.slot(key));
+        let slots = u64::from(self.numbering.slots());
+        let mut others = std::iter::once(slot).chain(rehashed(slot).map(|number| number % slots));
+        others.find_map(|slot| {
+            let owner = self.owners.get(slot as usize).copied()?;
+            (!out.contains(owner)).then_some(owner)
+        })
+    }
 }
 
 /// Refuses sorted ranges that do not hold every slot exactly once.
@@ -362,7 +378,7 @@ fn merge_neighbours(sorted: impl IntoIterator<Item = SlotRange>) -> Vec<SlotRang
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::testing::{nodes, weighted};
+    use super::super::testing::{nodes, out, splitmix, weighted};
     use super::*;
 
     #[test]
@@ -440,6 +456,30 @@ mod tests {
                 let slot = ::crc16::State::<::crc16::XMODEM>::calculate(&key) % 16384;
                 let range = ranges.iter().position(|range| range.contains(&slot)).unwrap();
                 prop_assert_eq!(placement.locate(&key).unwrap().get(), range % 5);
+            }
+        }
+
+        #[test]
+        fn slot_map_hashes_the_slots_of_nodes_that_are_out_again(
+            numbering in prop::sample::select(vec![Numbering::Cluster, Numbering::Codis]),
+            weights in prop::collection::vec(1..4_u32, 1..9),
+            bits in any::<u32>(),
+            keys in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 20),
+        ) {
+            let nodes = weighted(&weights);
+            let out = out(&nodes, bits);
+            let map = SlotMap::even_of(numbering);
+            let (owners, placement) = (map.owners(&nodes).unwrap(), map.place(&nodes).unwrap());
+            for key in keys {
+                let slot = match numbering {
+                    Numbering::Cluster => u64::from(::crc16::State::<::crc16::XMODEM>::calculate(&key)) % 16384,
+                    Numbering::Codis => u64::from(crc32fast::hash(&key)) % 1024,
+                };
+                let mut slots = vec![slot];
+                slots.extend((1..=64).map(|round| splitmix(slot, round) % u64::from(numbering.slots())));
+                let mut found = slots.into_iter().map(|slot| owners[slot as usize]);
+                let expected = found.find(|owner| !out.contains(*owner));
+                prop_assert_eq!(placement.locate_without(&key, &out), expected);
             }
         }
     }

@@ -41,12 +41,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
     ) -> io::Result<ControlFlow<()>> {
         let mut task = ActionTask::new(action, wants_reply);
         let flow = loop {
-            let step = task.poll(&mut self.action_context());
+            let shared = self.shared();
+            let step = task.poll(&mut self.action_context(&shared));
             if let ActionStep::Done(flow) = step {
                 break flow;
             }
             let outcome = self.take_step(step).await?;
-            task.handle(outcome, &mut self.action_context());
+            task.handle(outcome, &mut self.action_context(&shared));
         };
         // An action may have changed the protocol, the name or the subscriptions.
         self.entry.publish(self.session.client());
@@ -55,9 +56,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
 
     /// Borrows what a task may read and change. Made anew for each step, because a pause may begin or end
     /// between two.
-    fn action_context(&mut self) -> ActionContext<'_> {
+    fn action_context<'c>(&'c mut self, shared: &'c Shared) -> ActionContext<'c> {
         ActionContext {
-            router: &self.proxy.shared(self.session.protocol()).router,
+            router: &shared.router,
             pause: self.proxy.registry.pause(),
             session: &mut self.session,
             out: &mut self.out,
@@ -118,10 +119,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
     }
 
     /// Returns the connections to the nodes for the client's protocol.
-    fn shared(&self) -> Arc<Shared> {
-        Arc::clone(self.proxy.shared(self.session.protocol()))
-    }
-
     /// Returns the deadline of a request sent now. The nodes may hold replies back for as long as they are
     /// paused.
     fn deadline(&self, shared: &Shared) -> Deadline {
@@ -133,6 +130,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let shared = self.shared();
         let deadline = self.deadline(&shared);
         self.lease = Some(shared.executor.lease(node, deadline).await?);
+        let endpoint = Arc::clone(shared.executor.endpoint(node));
+        self.leased = Some((shared.router.node_ref(node), endpoint));
         Ok(())
     }
 
@@ -281,7 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         let subscriber = self
             .io
             .subscriber
-            .get_or_insert_with(|| Subscriber::new(Arc::clone(shared)));
+            .get_or_insert_with(|| Subscriber::new(shared.clone()));
         subscriber
             .change(request.change, request.kind, request.names)
             .await

@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use crate::aio::Subscriber;
 use crate::aio::exclusive_pool::Lease;
+use crate::aio::{Shared, Subscriber};
+use crate::endpoint::Endpoint;
 use crate::partition::NodeIndex;
 use crate::plan::pubsub::Event;
 use crate::plan::{Cause, Failure, RawPipeline, ScriptStore, SharedByteMeter, WriteProgress};
@@ -26,8 +27,8 @@ use crate::proxy::net::memory::ClientMemory;
 use crate::proxy::net::registry::{ClientEntry, ClientRegistry};
 use crate::proxy::net::streaming::{StreamingConnection, stream_oversized_reply};
 use crate::proxy::{NextStep, Session};
-use crate::resp::FrameScanner;
-use crate::resp::write_error;
+use crate::resp::{FrameScanner, Protocol, write_error};
+use crate::topology::{NodeRef, Topology};
 
 /// Number of bytes of replies that are written without waiting for more.
 const WRITE_BYTES: usize = 256 << 10;
@@ -50,6 +51,13 @@ pub(super) struct ClientConnection<'f, S> {
     pub(super) out: Vec<u8>,
     /// The exclusive connection of WATCH. Dropping it closes the connection, and with it the watch.
     pub(super) lease: Option<Lease>,
+    /// The node of that connection, and how it was reached.
+    pub(super) leased: Option<(NodeRef, Arc<Endpoint>)>,
+    /// The snapshot of the round under way and of what follows it. `None` while the client sends nothing: an idle
+    /// client must not keep the connections of a former topology open.
+    current: Option<(Protocol, Arc<Shared>)>,
+    /// The topology by which the keys of a transaction or of WATCH were placed, while there are any.
+    placed_by: Option<Arc<Topology>>,
 }
 
 /// Removes a client from the registry when it is dropped, since the future of `serve` may be dropped at any
@@ -95,6 +103,9 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             input: RequestBuffer::default(),
             out: Vec::new(),
             lease: None,
+            leased: None,
+            current: None,
+            placed_by: None,
         };
         let entry = Arc::clone(&connection.entry);
         unless_killed(&entry, async {
@@ -123,7 +134,43 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
     /// Runs one round, and what follows it.
     async fn step(&mut self) -> io::Result<ControlFlow<()>> {
         let next = self.round().await?;
-        self.after(next).await
+        let flow = self.after(next).await;
+        if !self.session.has_placed_keys() {
+            self.placed_by = None;
+        } else if let (None, Some((_, shared))) = (&self.placed_by, &self.current) {
+            self.placed_by = Some(Arc::clone(shared.router.topology()));
+        }
+        flow
+    }
+
+    /// Loads the snapshot for the next round: node indices mean other nodes in another one. A transaction or a
+    /// watch of keys that have moved fails, as its keys may change elsewhere.
+    fn begin_round(&mut self) -> Arc<Shared> {
+        let protocol = self.session.protocol();
+        let shared = self.proxy.snapshot(protocol);
+        let is_moved = |former: &Arc<Topology>| !former.places_like(shared.router.topology());
+        if self.placed_by.as_ref().is_some_and(is_moved) {
+            self.session.keys_moved();
+            self.lease = None;
+            self.placed_by = None;
+        }
+        if let Some((node, endpoint)) = &self.leased
+            && !shared.leads_to(node, endpoint)
+        {
+            self.session.watch_failed();
+            self.lease = None;
+            self.leased = None;
+        }
+        self.current = Some((protocol, Arc::clone(&shared)));
+        shared
+    }
+
+    /// The snapshot of the round. Another one after HELLO, whose connections use the client's new protocol.
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        match &self.current {
+            Some((protocol, shared)) if *protocol == self.session.protocol() => Arc::clone(shared),
+            _ => self.proxy.snapshot(self.session.protocol()),
+        }
     }
 
     /// Carries out what follows a round.
@@ -142,6 +189,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             NextStep::Input(needed) => {
                 // The client may wait for these replies before it sends more.
                 self.flush().await?;
+                self.current = None;
                 if self.io.has_arrived() {
                     return Ok(ControlFlow::Continue(()));
                 }
@@ -175,7 +223,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
     /// Sends as many requests as go together, and encodes their replies into `out`.
     async fn round(&mut self) -> io::Result<NextStep> {
         let protocol = self.session.protocol();
-        let shared = self.proxy.shared(protocol);
+        let shared = &*self.begin_round();
         let bytes = self.input.rest();
         let snapshot = || shared.snapshot();
         // Chooses the node for commands without a key, and must be the same when the replies are merged.
@@ -240,7 +288,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         // all the time, and if it is dropped, so is the connection.
         let placeholder = Session::new(self.session.client(), self.proxy.registry.auth());
         let mut session = std::mem::replace(&mut self.session, placeholder);
-        let shared = Arc::clone(self.proxy.shared(session.protocol()));
+        let shared = self.shared();
         let (meter, entropy) = (self.meter(), rand::random());
         let runtime = tokio::runtime::Handle::current();
         let task = tokio::task::spawn_blocking(move || {
@@ -302,7 +350,7 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
     async fn upload(&mut self, node: NodeIndex) -> io::Result<ControlFlow<()>> {
         // The client may wait for earlier replies before it sends the rest.
         self.flush().await?;
-        let shared = Arc::clone(self.proxy.shared(self.session.protocol()));
+        let shared = self.shared();
         let connector = shared.executor.connector(node);
         let opened =
             StreamingConnection::open(&connector, shared.executor.response_timeout()).await;

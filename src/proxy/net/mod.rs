@@ -96,14 +96,16 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use crate::aio::{Executor, Shared, WriteCoalescing};
+use crate::aio::{ConnectionPurpose, Shared};
 use crate::config::ClientConfig;
 use crate::config::limits;
+use crate::error::Error;
 use crate::plan::ScriptCache;
 use crate::proxy::net::connection::ClientConnection;
 use crate::proxy::net::registry::ClientRegistry;
 use crate::proxy::{Auth, OutputLimit, QUERY_BYTES_MIN};
 use crate::resp::Protocol;
+use crate::snapshot::{Publisher, SnapshotHandle};
 use crate::topology::Topology;
 
 #[cfg(feature = "cli")]
@@ -140,9 +142,9 @@ pub struct Proxy {
 struct Upstreams {
     /// For clients of RESP2 and for those of RESP3. The replies of a server differ between the two by more
     /// than their markers, so each client gets replies that were made for its protocol.
-    shared: [Arc<Shared>; 2],
-    /// Kept for [`Proxy::with_separate_upstreams`].
-    config: ClientConfig,
+    shared: [SnapshotHandle<Shared>; 2],
+    /// Where new topologies come from.
+    publisher: Arc<Publisher>,
 }
 
 /// Scripts that went through the proxy, of all clients and for both protocols.
@@ -150,27 +152,14 @@ type SharedScriptCache = Arc<RwLock<Arc<ScriptCache>>>;
 
 impl Upstreams {
     /// Prepares the connections; none is opened before its first command.
-    fn open(config: ClientConfig, scripts: &SharedScriptCache) -> Self {
+    fn open(publisher: Arc<Publisher>, scripts: &SharedScriptCache) -> Self {
         let shared = [ProtocolVersion::RESP2, ProtocolVersion::RESP3].map(|version| {
-            let protocols = config.endpoints.iter().map(|_| version.into());
-            let endpoints = config.endpoints.iter();
-            let endpoints = endpoints.map(|endpoint| endpoint.speaking(version));
-            Arc::new(Shared {
-                router: Arc::new(config.router.clone().with_protocols(protocols)),
-                // No limit on exclusive connections: a client queued for one would miss the element that its
-                // BLPOP waits for.
-                executor: Executor::new(
-                    endpoints.collect(),
-                    &config.settings,
-                    usize::MAX,
-                    WriteCoalescing::OneYield,
-                ),
-                scripts: Arc::clone(scripts),
-                db: config.db,
-                identity: Arc::clone(&config.identity),
+            SnapshotHandle::open(&publisher, |config| {
+                let purpose = ConnectionPurpose::Proxy(version);
+                Shared::new(config, Arc::clone(scripts), purpose)
             })
         });
-        Self { shared, config }
+        Self { shared, publisher }
     }
 }
 
@@ -179,7 +168,7 @@ impl Proxy {
     pub(crate) fn new(config: ClientConfig) -> Self {
         Self {
             registry: Arc::new(ClientRegistry::new(config.settings.max_clients)),
-            upstreams: Arc::new(Upstreams::open(config, &Arc::default())),
+            upstreams: Arc::new(Upstreams::open(Publisher::new(config), &Arc::default())),
         }
     }
 
@@ -272,8 +261,8 @@ impl Proxy {
     pub fn with_separate_upstreams(&self) -> Self {
         Self {
             upstreams: Arc::new(Upstreams::open(
-                self.upstreams.config.clone(),
-                &self.shared(Protocol::Resp2).scripts,
+                Arc::clone(&self.upstreams.publisher),
+                &self.snapshot(Protocol::Resp2).scripts,
             )),
             registry: Arc::clone(&self.registry),
         }
@@ -281,7 +270,21 @@ impl Proxy {
 
     /// Returns the nodes and their placement: an immutable snapshot.
     pub fn topology(&self) -> Arc<Topology> {
-        Arc::clone(self.upstreams.config.router.topology())
+        Arc::clone(self.upstreams.publisher.config().router.topology())
+    }
+
+    /// Replaces the nodes and their placement, on all threads and for the clients that are connected. As
+    /// [`ShardedClient::set_topology`](crate::ShardedClient::set_topology): a proxy is a store unless it was built
+    /// with [`Builder::cache`](crate::Builder::cache).
+    ///
+    /// A transaction that a client has begun fails with EXECABORT if keys have moved.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) if the topology does not fit this proxy, or would move keys of a store;
+    /// nothing has changed then.
+    pub fn set_topology(&self, topology: &Topology) -> Result<(), Error> {
+        self.upstreams.publisher.set_topology(topology)
     }
 
     /// Serves a TCP connection until its end: sets `TCP_NODELAY` and keepalive, and then does as
@@ -353,15 +356,20 @@ impl Proxy {
     }
 
     /// Returns the connections for clients of this protocol.
-    fn shared(&self, protocol: Protocol) -> &Arc<Shared> {
+    fn shared(&self, protocol: Protocol) -> &SnapshotHandle<Shared> {
         &self.upstreams.shared[usize::from(protocol == Protocol::Resp3)]
+    }
+
+    /// Returns the current snapshot for clients of this protocol.
+    fn snapshot(&self, protocol: Protocol) -> Arc<Shared> {
+        self.shared(protocol).load_full()
     }
 }
 
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxy")
-            .field("topology", self.upstreams.config.router.topology())
+            .field("topology", &self.topology())
             .field("clients", &self.client_count())
             .finish_non_exhaustive()
     }

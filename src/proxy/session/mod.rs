@@ -374,6 +374,22 @@ impl Session {
         self.client.protocol == Protocol::Resp2 && !self.subscriptions.is_empty()
     }
 
+    /// True while a transaction or a watch depends on where its keys live.
+    pub(crate) fn has_placed_keys(&self) -> bool {
+        self.transaction.is_some() || self.watched.is_some()
+    }
+
+    /// Records that keys of the transaction, and those that are watched, may live on another node now: EXEC is
+    /// refused.
+    pub(crate) fn keys_moved(&mut self) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.abort();
+        }
+        if self.watched.is_some() {
+            self.watch_failed();
+        }
+    }
+
     /// Records that WATCH failed or that its connection is gone. No key is watched any more, and EXEC replies
     /// nil.
     pub(crate) fn watch_failed(&mut self) {

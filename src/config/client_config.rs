@@ -1,0 +1,248 @@
+//! [`ClientConfig`]: a checked description of a client, for one topology.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use redis::ConnectionInfo;
+
+use crate::command::CommandTable;
+use crate::config::{Settings, limits};
+use crate::endpoint::push::{PushSender, PushTarget};
+use crate::endpoint::tls::{Runtime, TlsOptions, refused_url};
+use crate::endpoint::{Endpoint, Identity, LoginOptions, SocketOptions};
+use crate::error::Error;
+use crate::observe::{Listeners, NodeObserver};
+use crate::partition::{NodeSpec, OutNodes, Partitioner, check_passwords};
+use crate::plan::{HashTags, PartialReads, ReadsAs, Router, SplitWrites};
+use crate::resp::Protocol;
+use crate::topology::Topology;
+
+/// A checked description of a client, from which `sync`, `aio` and `proxy` build their handles. It belongs to one
+/// topology; [`for_topology`](Self::for_topology) makes that of another.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientConfig {
+    /// Where each command goes.
+    pub(crate) router: Router,
+    /// How to reach each node, in node order. A node that is reached as before keeps its endpoint from one
+    /// topology to the next, and with it the connections that were made to it.
+    pub(crate) endpoints: Vec<Arc<Endpoint>>,
+    pub(crate) settings: Settings,
+    /// The database that all nodes use.
+    pub(crate) db: i64,
+    /// The credentials and the name of the connections, which may change.
+    pub(crate) identity: Arc<Identity>,
+    options: Arc<ClientOptions>,
+}
+
+/// All choices of a [`Builder`](crate::Builder) but the nodes and their placement.
+pub(super) struct ClientOptions {
+    /// For nodes without a password of their own.
+    pub(super) password: Option<String>,
+    pub(super) login: LoginOptions,
+    pub(super) identity: Arc<Identity>,
+    pub(super) commands: Cow<'static, CommandTable>,
+    pub(super) split_writes: SplitWrites,
+    pub(super) partial_reads: PartialReads,
+    pub(super) missing_nodes: ReadsAs,
+    pub(super) hash_tags: HashTags,
+    pub(super) settings: Settings,
+    pub(super) tls: TlsOptions,
+    /// Called with each event.
+    pub(super) listeners: Listeners,
+    /// Where the push messages of all nodes go.
+    pub(super) push_sender: Option<Arc<dyn PushSender>>,
+    pub(super) purpose: Purpose,
+    /// The kind of connections.
+    pub(super) runtime: Runtime,
+}
+
+/// What the data is to its users.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Keys never move but by a reshard.
+    #[default]
+    Store,
+    /// A key that moves is a miss.
+    Cache,
+}
+
+/// A node and how to reach it.
+pub(super) struct NodeConfig {
+    pub(super) spec: NodeSpec,
+    pub(super) info: ConnectionInfo,
+}
+
+impl NodeConfig {
+    /// The nodes of a topology, in node order.
+    pub(super) fn of(topology: &Topology) -> impl Iterator<Item = Result<Self, Error>> {
+        let specs = topology.nodes().iter().cloned();
+        let infos = topology.connection_infos(refused_url).into_iter();
+        specs
+            .zip(infos)
+            .map(|(spec, info)| info.map(|info| Self { spec, info }))
+    }
+}
+
+impl ClientConfig {
+    /// Checks these nodes and describes a client over them, after `previous` if there was one.
+    pub(super) fn new(
+        options: Arc<ClientOptions>,
+        mut nodes: Vec<NodeConfig>,
+        partitioner: Arc<dyn Partitioner>,
+        previous: Option<&Self>,
+    ) -> Result<Self, Error> {
+        // First: the errors that follow show names and addresses, which must not contain a password.
+        check_specs(&nodes)?;
+        check_addresses(&nodes)?;
+        for node in &mut nodes {
+            let (name, password) = (node.spec.name(), options.password.as_deref());
+            node.info = options.login.complete(name, &node.info, password)?;
+        }
+        let db = common_db(&nodes)?;
+        if let Some(previous) = previous.filter(|previous| previous.db != db) {
+            return Err(Error::config(format!(
+                "the nodes use database {db}, but the client uses database {}, which it cannot change; write `/{}` \
+                 behind the address of each node",
+                previous.db, previous.db
+            )));
+        }
+        let user = |node: &NodeConfig| {
+            let settings = node.info.redis_settings();
+            let login = options.identity.login(node.spec.name(), settings);
+            login.username(settings)
+        };
+        let users: BTreeSet<String> = nodes.iter().map(user).collect();
+        let (specs, infos): (Vec<_>, Vec<_>) =
+            nodes.into_iter().map(|node| (node.spec, node.info)).unzip();
+        let protocols: Vec<Protocol> = infos
+            .iter()
+            .map(|info| info.redis_settings().into())
+            .collect();
+        let epoch = previous.map_or(0, |previous| previous.router.topology().epoch() + 1);
+        let topology = Topology::new(specs, partitioner)?
+            .with_endpoints(&infos)?
+            .with_epoch(epoch);
+        let endpoint = |(node, info)| match previous.and_then(|old| old.endpoint(node, &info)) {
+            Some(endpoint) => Ok(endpoint),
+            None => options.endpoint(node, info).map(Arc::new),
+        };
+        let endpoints = topology.nodes().iter().zip(infos).map(endpoint);
+        let endpoints = endpoints.collect::<Result<Vec<_>, Error>>()?;
+        let commands = options.commands.clone();
+        Ok(Self {
+            router: Router::new(Arc::new(topology), commands, options.split_writes)
+                .with_partial_reads(options.partial_reads)
+                .with_missing_nodes(options.missing_nodes)
+                .with_protocols(protocols)
+                .with_hash_tags(options.hash_tags)
+                .with_users(users),
+            endpoints,
+            settings: options.settings.clone(),
+            db,
+            identity: Arc::clone(&options.identity),
+            options,
+        })
+    }
+
+    /// The description of this client over the nodes of another topology.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) if the topology does not fit the client.
+    pub(crate) fn for_topology(&self, topology: &Topology) -> Result<Self, Error> {
+        let nodes = NodeConfig::of(topology).collect::<Result<Vec<_>, _>>()?;
+        let options = Arc::clone(&self.options);
+        Self::new(options, nodes, topology.shared_partitioner(), Some(self))
+    }
+
+    /// The description of this client while these nodes are out.
+    ///
+    /// # Errors
+    ///
+    /// If the partitioner cannot place keys over the others.
+    pub(crate) fn without(&self, out: &OutNodes) -> Result<Self, Error> {
+        let topology = self.router.topology();
+        let next = topology.without(out)?.with_epoch(topology.epoch() + 1);
+        Ok(Self {
+            router: self.router.clone().with_topology(Arc::new(next)),
+            ..self.clone()
+        })
+    }
+
+    /// What the data is to its users.
+    pub(crate) fn purpose(&self) -> Purpose {
+        self.options.purpose
+    }
+
+    /// The endpoint of this node, if it is reached as before.
+    fn endpoint(&self, node: &NodeSpec, info: &ConnectionInfo) -> Option<Arc<Endpoint>> {
+        let index = self.router.topology().index_of_id(node.id())?;
+        let endpoint = self.endpoints.get(index.get())?;
+        endpoint.leads_to(info).then(|| Arc::clone(endpoint))
+    }
+}
+
+impl ClientOptions {
+    /// How a node is reached.
+    fn endpoint(&self, node: &NodeSpec, info: ConnectionInfo) -> Result<Endpoint, Error> {
+        let pushes = self.push_sender.as_ref();
+        let pushes = pushes.map(|sender| PushTarget::new(sender, node.name(), &info));
+        Ok(Endpoint {
+            address: node.address().to_owned(),
+            tls: self.tls.for_node(node.name(), &info, self.runtime)?,
+            login: self.identity.login(node.name(), info.redis_settings()),
+            options: SocketOptions::new(self.settings.tcp_keepalive, info.tcp_settings()),
+            observer: NodeObserver::new(node.clone(), self.listeners.clone()),
+            pushes: pushes.transpose()?,
+            info,
+        })
+    }
+}
+
+impl fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientOptions")
+            .field("purpose", &self.purpose)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Checks that no name and no address contains a password.
+pub(super) fn check_specs(nodes: &[NodeConfig]) -> Result<(), Error> {
+    let specs: Vec<NodeSpec> = nodes.iter().map(|node| node.spec.clone()).collect();
+    Ok(check_passwords(&specs)?)
+}
+
+/// Checks that no two nodes have one address: they would count, scan and flush the same data twice.
+fn check_addresses(nodes: &[NodeConfig]) -> Result<(), Error> {
+    let mut addresses: Vec<(&str, &str)> = nodes
+        .iter()
+        .map(|node| (node.spec.address(), node.spec.name()))
+        .collect();
+    addresses.sort_unstable();
+    match addresses.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        None => Ok(()),
+        Some(pair) => Err(Error::config(format!(
+            "the nodes {:?} and {:?} have the same address, {}",
+            pair[0].1, pair[1].1, pair[0].0
+        ))),
+    }
+}
+
+/// The database that all nodes use. It must be one, as redis-rs asks a connection for its database.
+fn common_db(nodes: &[NodeConfig]) -> Result<i64, Error> {
+    let db = |node: &NodeConfig| node.info.redis_settings().db();
+    let first = nodes.first().map_or(0, db);
+    limits::DATABASE.check(first)?;
+    match nodes.iter().find(|node| db(node) != first) {
+        None => Ok(first),
+        Some(other) => Err(Error::config(format!(
+            "node {:?} uses database {first} and node {:?} database {}; all nodes must use the same",
+            nodes[0].spec.name(),
+            other.spec.name(),
+            db(other),
+        ))),
+    }
+}

@@ -1,0 +1,24 @@
+//! Which map do requests go by, and how is it replaced while they run?
+//!
+//! * `cell`: [`SnapshotHandle`], from which a request loads its snapshot: the router of one topology with the
+//!   connections to its nodes.
+//! * `publisher`: [`Publisher`], which gives a new topology to all handles of a client, of whatever kind.
+//!
+//! ```text
+//! set_topology ─▶ Publisher ─┬─▶ SnapshotFamily of the blocking client ─┬─▶ SnapshotCell ◀── handles, clones
+//!                 one lock,  │                                          └─▶ SnapshotCell ◀── with_timeout(..)
+//!                 one epoch  ├─▶ SnapshotFamily of its client on tokio
+//!                            └─▶ SnapshotFamily of each thread of a proxy
+//! ```
+//!
+//! A request loads one snapshot, without a lock, and ends by it: node indices, placement and connections always
+//! belong together. Connections to a node that is reached as before are carried over to the next snapshot; those to
+//! a node that has left are closed when the last request of an older snapshot has ended.
+//!
+//! Nothing here sends a request, or decides which topology is valid: see `topology` and `config`.
+
+mod cell;
+mod publisher;
+
+pub(crate) use cell::{Snapshot, SnapshotHandle, Variant};
+pub(crate) use publisher::Publisher;

@@ -1,0 +1,147 @@
+//! [`Publisher`]: gives each topology of a client to all sets of connections.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::config::{ClientConfig, Purpose};
+use crate::error::Error;
+use crate::partition::OutNodes;
+use crate::topology::Topology;
+
+/// Number of keys whose owners are compared when a topology is refused.
+const SAMPLE_KEYS: usize = 1000;
+
+/// A set of connections that is given each new topology.
+pub(super) trait TopologyObserver: Send + Sync {
+    /// Replaces the snapshot.
+    fn topology_changed(&self, config: &ClientConfig);
+}
+
+/// The current topology of a client, and everything that must learn of the next one.
+pub(crate) struct Publisher {
+    /// Held while a topology is checked and given to all observers, so that all of them see the same sequence.
+    /// No request waits for it.
+    state: Mutex<State>,
+}
+
+struct State {
+    config: Arc<ClientConfig>,
+    /// In the order in which they were added.
+    observers: Vec<Weak<dyn TopologyObserver>>,
+}
+
+impl Publisher {
+    /// The publisher of a client that begins with this topology.
+    pub(crate) fn new(config: ClientConfig) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                config: Arc::new(config),
+                observers: Vec::new(),
+            }),
+        })
+    }
+
+    /// The description of the client over the current topology.
+    pub(crate) fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.state.lock().config)
+    }
+
+    /// Adds a set of connections, which `open` makes for the current topology.
+    pub(super) fn observe<T>(
+        &self,
+        open: impl FnOnce(&ClientConfig) -> (T, Weak<dyn TopologyObserver>),
+    ) -> T {
+        let mut state = self.state.lock();
+        let (opened, observer) = open(&state.config);
+        state
+            .observers
+            .retain(|observer| observer.strong_count() > 0);
+        state.observers.push(observer);
+        opened
+    }
+
+    /// Replaces the nodes and their placement.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) if the topology does not fit the client, or would move keys of a store.
+    pub(crate) fn set_topology(&self, topology: &Topology) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        let next = state.config.for_topology(topology)?;
+        if next.purpose() == Purpose::Store {
+            check_placement(state.config.router.topology(), next.router.topology())?;
+        }
+        // Nodes that are out stay out, also at another index.
+        let former = state.config.router.topology();
+        let out = former.out().iter();
+        let out = out.filter_map(|node| {
+            let id = former.node(node).id();
+            next.router.topology().index_of_id(id)
+        });
+        let out: OutNodes = out.collect();
+        let next = match out.is_empty() {
+            true => next,
+            false => next.without(&out)?,
+        };
+        state.publish(next);
+        Ok(())
+    }
+
+    /// Takes these nodes out of the placement, and all others back in. `out` is called with the current topology, to
+    /// which its indices belong. The placement may be built anew, which takes a while: never call this where a
+    /// request waits for it.
+    ///
+    /// # Errors
+    ///
+    /// If the partitioner cannot place keys over the others; nothing has changed then.
+    pub(crate) fn set_out(&self, out: impl FnOnce(&Topology) -> OutNodes) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        let topology = state.config.router.topology();
+        let out = out(topology);
+        if out == *topology.out() {
+            return Ok(());
+        }
+        let next = state.config.without(&out)?;
+        state.publish(next);
+        Ok(())
+    }
+}
+
+impl State {
+    fn publish(&mut self, config: ClientConfig) {
+        self.config = Arc::new(config);
+        for observer in self.observers.iter().filter_map(Weak::upgrade) {
+            observer.topology_changed(&self.config);
+        }
+    }
+}
+
+/// Refuses a topology that places keys otherwise than the current one.
+fn check_placement(current: &Topology, next: &Topology) -> Result<(), Error> {
+    if current.fingerprint() == next.fingerprint() {
+        return Ok(());
+    }
+    let owner = |topology: &Topology, key: &str| {
+        let index = topology.locate(key.as_bytes())?;
+        Some(topology.node(index).id())
+    };
+    let moved = (0..SAMPLE_KEYS)
+        .map(|number| format!("key:{number}"))
+        .filter(|key| owner(current, key) != owner(next, key))
+        .count();
+    Err(Error::config(format!(
+        "the topology places keys otherwise: {moved} of {SAMPLE_KEYS} sample keys would move to another node, where \
+         their data is not (fingerprint {:016x} instead of {:016x}); names, weights, the order of the nodes and the \
+         partitioner must stay as they are, unless the data is a cache: see `Builder::cache`",
+        next.fingerprint(),
+        current.fingerprint(),
+    )))
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher").finish_non_exhaustive()
+    }
+}
