@@ -208,6 +208,7 @@
 
 #[cfg(feature = "tokio-comp")]
 pub mod aio;
+mod blocking;
 pub mod command;
 mod config;
 mod connect;

@@ -58,7 +58,7 @@ fn architecture_clients_and_configuration_use_no_other_executor() {
         let forbidden: &[&str] = match room(&from).as_str() {
             "sync" => &["aio", "proxy", "proxy/net"],
             "aio" => &["sync", "proxy", "proxy/net"],
-            "config" | "endpoint" => &["sync", "aio", "proxy", "proxy/net"],
+            "blocking" | "config" | "endpoint" => &["sync", "aio", "proxy", "proxy/net"],
             _ => &[],
         };
         for to in targets {
@@ -314,7 +314,7 @@ fn floor(path: &str) -> Option<u8> {
     match room(path).as_str() {
         "error" | "error.rs" | "hash" | "partition" | "resp" => Some(0),
         "command" | "plan" | "policy" | "proxy" | "topology" => Some(1),
-        "config" | "endpoint" | "observe" => Some(2),
+        "blocking" | "config" | "endpoint" | "observe" => Some(2),
         "aio" | "sync" if is_handle(path) => Some(3),
         "aio" | "sync" => Some(2),
         "connect.rs" | "lib.rs" | "proxy/net" => Some(3),
@@ -334,7 +334,7 @@ fn is_handle(path: &str) -> bool {
 fn is_executor(path: &str) -> bool {
     match room(path).as_str() {
         "aio" | "sync" => !is_handle(path),
-        room => ["endpoint", "proxy/net"].contains(&room),
+        room => ["blocking", "endpoint", "proxy/net"].contains(&room),
     }
 }
 
@@ -422,7 +422,7 @@ fn uses(sources: &[Source]) -> Graph {
     graph
 }
 
-/// `sync/tls/mod.rs` is `crate::sync::tls`.
+/// `blocking/tls/mod.rs` is `crate::blocking::tls`.
 fn module_path(path: &str) -> Path {
     let path = path.trim_end_matches(".rs").trim_end_matches("/mod");
     let names = path.split('/').filter(|name| *name != "lib");

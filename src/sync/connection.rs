@@ -1,19 +1,16 @@
 //! One connection to one node, and how it is made.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use redis::{RedisError, RedisResult, Value};
+use redis::{RedisError, Value};
 
+use crate::blocking::{RespStream, Socket};
 use crate::endpoint::Deadline;
 use crate::endpoint::{Endpoint, NodeBackoff};
 use crate::observe::{NodeObserver, OpenConnection, PoolKind};
 use crate::plan::Cause;
-use crate::policy::{ConnectError, IoFailure, is_timeout};
-use crate::resp::Handshake;
-use crate::sync::resp_stream::RespStream;
-use crate::sync::socket::Socket;
+use crate::policy::ConnectError;
 
 /// How to make connections to one node. Clones share the node's backoff.
 #[derive(Clone, Debug)]
@@ -77,7 +74,7 @@ impl Connector {
     /// arrays.
     pub(super) fn connect_pub_sub(&self, deadline: &Deadline) -> Result<Socket, ConnectError> {
         let handshake = self.endpoint.pub_sub_handshake()?;
-        let stream = self.open(&handshake, deadline);
+        let stream = RespStream::open(&self.endpoint, &handshake, deadline);
         // Nothing was read ahead: before the first SUBSCRIBE the node sends nothing but the replies to the
         // handshake.
         Ok(stream.map_err(|error| self.error(&error))?.into_socket())
@@ -91,8 +88,7 @@ impl Connector {
         generation: u64,
     ) -> Result<NodeConnection, ConnectError> {
         let (handshake, login) = self.endpoint.handshake()?;
-        let mut stream = self
-            .open(&handshake, deadline)
+        let mut stream = RespStream::open(&self.endpoint, &handshake, deadline)
             .map_err(|error| self.error(&error))?;
         // Not before: a connection that cannot be made is not lost.
         stream.set_pushes(self.endpoint.pushes.clone());
@@ -119,46 +115,12 @@ impl Connector {
         deadline: &Deadline,
     ) -> Result<(), ConnectError> {
         let (renewal, login) = self.endpoint.renewal()?;
-        self.run_handshake(&mut connection.stream, &renewal, deadline)
+        connection
+            .stream
+            .run_handshake(&self.endpoint, &renewal, deadline)
             .map_err(|error| self.error(&error))?;
         connection.login = login;
         Ok(())
-    }
-
-    /// Connects and runs the handshake.
-    fn open(&self, handshake: &Handshake, deadline: &Deadline) -> RedisResult<RespStream> {
-        let mut stream = RespStream::connect(&self.endpoint, deadline)?;
-        self.run_handshake(&mut stream, handshake, deadline)?;
-        Ok(stream)
-    }
-
-    /// Sends the handshake in one go and checks its replies.
-    fn run_handshake(
-        &self,
-        stream: &mut RespStream,
-        handshake: &Handshake,
-        deadline: &Deadline,
-    ) -> RedisResult<()> {
-        // The hint is for a server that closes during the handshake, which is how a missing client
-        // certificate shows in TLS 1.3.
-        let hung_up = |error: io::Error| match is_timeout(&error) {
-            true => error,
-            false => self.endpoint.handshake_broke(IoFailure::broken(&error)),
-        };
-        if let Err(failed) = stream.write(&handshake.packed(), deadline) {
-            // A server that has closed the connection may have sent the reason before: a TLS alert.
-            let reason = stream
-                .read(deadline)
-                .err()
-                .filter(|_| !is_timeout(&failed.error));
-            return Err(hung_up(reason.unwrap_or(failed.error)).into());
-        }
-        // Replies to the whole handshake are read even if one of them is an error, so that a refused CLIENT
-        // SETINFO, which is harmless, does not leave the rest in the stream.
-        let answers = (0..handshake.count())
-            .map(|_| stream.read(deadline).map_err(hung_up))
-            .collect::<Result<Vec<_>, _>>()?;
-        handshake.check(&answers)
     }
 }
 

@@ -38,8 +38,8 @@
 //! * `executor`: `Executor`, writes to all nodes of a request, then reads from all.
 //! * `pool`: `Pool` and `Lease`, a bounded number of connections to one node.
 //! * `connection`: `NodeConnection`, one connection, and `Connector`, how it is made.
-//! * `resp_stream`: `RespStream`, the read buffer of a connection and its deadline.
-//! * `socket`: `Socket`, TCP, Unix or TLS; `tls`: the encryption.
+//!
+//! The bytes are moved by `blocking`.
 //!
 //! Only subscribers start threads; a fan-out needs none. Nothing here decides which command goes where, what
 //! its reply means or what may be sent again: that is `plan`, for the client on tokio as well.
@@ -60,12 +60,9 @@ mod pub_sub_connection;
 mod pubsub;
 #[cfg(feature = "r2d2")]
 mod r2d2;
-mod resp_stream;
 mod scan;
 mod shared;
-mod socket;
 mod subscriber;
-mod tls;
 mod transaction;
 mod watch;
 

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::blocking::{Socket, WRITE_POLL_INTERVAL};
 use crate::endpoint::Deadline;
 use crate::endpoint::NodeBackoff;
 use crate::error::Error;
@@ -27,8 +28,6 @@ use crate::policy::{ConnectError, IoFailure, is_timeout};
 use crate::resp::ReplyDecoder;
 use crate::sync::connection::Connector;
 use crate::sync::event_channel::EventChannel;
-use crate::sync::resp_stream::WRITE_POLL_INTERVAL;
-use crate::sync::socket::Socket;
 
 /// The user's side of one node's connection. Dropping it ends the thread.
 pub(super) struct PubSubConnection {

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use redis::Value;
 
+use crate::blocking::socket::Socket;
 use crate::endpoint::Deadline;
 use crate::endpoint::Endpoint;
 use crate::endpoint::push::PushTarget;
 use crate::observe::NodeObserver;
 use crate::policy::is_timeout;
 use crate::resp::{self, Input};
-use crate::sync::socket::Socket;
 
 /// Initial size of the buffer in bytes.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -36,7 +36,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(1);
 const WRITE_WHOLE: usize = 16 * 1024;
 
 /// Maximum time that a write blocks before arrived replies are read.
-pub(super) const WRITE_POLL_INTERVAL: Duration = Duration::from_millis(10);
+pub(crate) const WRITE_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Buffer size in bytes above which the buffer is freed when it is empty.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
@@ -46,7 +46,7 @@ const BUFFER_BYTES_KEPT: usize = 1 << 20;
 const TIMEOUT_SLACK: u32 = 10;
 
 /// A socket and the bytes that were read ahead from it.
-pub(super) struct RespStream {
+pub(crate) struct RespStream {
     socket: Socket,
     /// Bytes read ahead are those between `start` and `end`.
     buffer: Vec<u8>,
@@ -63,15 +63,15 @@ pub(super) struct RespStream {
 }
 
 /// How a write failed.
-pub(super) struct WriteError {
-    pub(super) error: io::Error,
+pub(crate) struct WriteError {
+    pub(crate) error: io::Error,
     /// Number of bytes that the socket took before. Zero means that the request was certainly not sent.
-    pub(super) written: usize,
+    pub(crate) written: usize,
 }
 
 impl RespStream {
     /// Connects a socket and allocates its buffer.
-    pub(super) fn connect(endpoint: &Endpoint, deadline: &Deadline) -> io::Result<Self> {
+    pub(crate) fn connect(endpoint: &Endpoint, deadline: &Deadline) -> io::Result<Self> {
         let socket = Socket::connect(endpoint, deadline)?;
         Ok(Self {
             socket,
@@ -85,12 +85,12 @@ impl RespStream {
     }
 
     /// Sets where push messages go from here on, and the message that the connection is lost.
-    pub(super) fn set_pushes(&mut self, pushes: Option<PushTarget>) {
+    pub(crate) fn set_pushes(&mut self, pushes: Option<PushTarget>) {
         self.pushes = pushes;
     }
 
     /// Reports that the connection is given up, once.
-    pub(super) fn lost(&mut self) {
+    pub(crate) fn lost(&mut self) {
         if let Some(pushes) = self.pushes.take() {
             pushes.disconnected();
         }
@@ -105,12 +105,12 @@ impl RespStream {
     }
 
     /// Returns the socket. Nothing may have been read ahead.
-    pub(super) fn into_socket(self) -> Socket {
+    pub(crate) fn into_socket(self) -> Socket {
         self.socket
     }
 
     /// Writes all of `bytes`.
-    pub(super) fn write(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<(), WriteError> {
+    pub(crate) fn write(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<(), WriteError> {
         let written = match bytes.len() > WRITE_WHOLE {
             true => self.write_while_reading(bytes, deadline),
             false => self.write_whole(bytes, deadline),
@@ -216,7 +216,7 @@ impl RespStream {
     }
 
     /// Reads one reply; RESP3 push messages in front of it are sent on, or skipped.
-    pub(super) fn read(&mut self, deadline: &Deadline) -> io::Result<Value> {
+    pub(crate) fn read(&mut self, deadline: &Deadline) -> io::Result<Value> {
         let read = resp::read(&mut Source {
             stream: self,
             deadline,
@@ -225,7 +225,7 @@ impl RespStream {
     }
 
     /// Waits until bytes have arrived.
-    pub(super) fn wait(&mut self, deadline: &Deadline) -> io::Result<()> {
+    pub(crate) fn wait(&mut self, deadline: &Deadline) -> io::Result<()> {
         if self.start < self.end {
             return Ok(());
         }
@@ -242,7 +242,7 @@ impl RespStream {
     }
 
     /// Reads one reply, or one push message as an array.
-    pub(super) fn read_message(&mut self, deadline: &Deadline) -> io::Result<Value> {
+    pub(crate) fn read_message(&mut self, deadline: &Deadline) -> io::Result<Value> {
         let read = resp::read_message(&mut Source {
             stream: self,
             deadline,
@@ -251,7 +251,7 @@ impl RespStream {
     }
 
     /// Reads `count` replies. On an error, the replies read before it stay in `replies`.
-    pub(super) fn read_all(
+    pub(crate) fn read_all(
         &mut self,
         count: usize,
         deadline: &Deadline,
@@ -266,7 +266,7 @@ impl RespStream {
     }
 
     /// True if the server has closed the connection or sent something unasked. Does not block.
-    pub(super) fn is_stale(&self) -> bool {
+    pub(crate) fn is_stale(&self) -> bool {
         if self.start < self.end {
             return true;
         }

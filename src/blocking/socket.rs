@@ -9,12 +9,12 @@ use std::time::Duration;
 use redis::ConnectionAddr;
 use socket2::SockRef;
 
+use crate::blocking::tls::TlsSocket;
 use crate::endpoint::Deadline;
 use crate::endpoint::{Endpoint, SocketOptions};
-use crate::sync::tls::TlsSocket;
 
 /// A connected socket.
-pub(super) enum Socket {
+pub(crate) enum Socket {
     /// Plain TCP.
     Tcp(TcpStream),
     /// A Unix domain socket.
@@ -29,7 +29,7 @@ impl Socket {
     ///
     /// A Unix socket is connected without a time limit; connecting only blocks while the server's backlog is
     /// full.
-    pub(super) fn connect(endpoint: &Endpoint, deadline: &Deadline) -> io::Result<Self> {
+    pub(crate) fn connect(endpoint: &Endpoint, deadline: &Deadline) -> io::Result<Self> {
         let options = &endpoint.options;
         match (endpoint.info.addr(), &endpoint.tls) {
             (ConnectionAddr::Tcp(host, port), _) => {
@@ -47,7 +47,7 @@ impl Socket {
     }
 
     /// A second handle of this socket, so that one thread can write while another reads.
-    pub(super) fn try_clone(&self) -> io::Result<Self> {
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
         match self {
             Self::Tcp(stream) => stream.try_clone().map(Self::Tcp),
             #[cfg(unix)]
@@ -59,7 +59,7 @@ impl Socket {
     /// True if bytes that the socket took are not sent yet. Only TLS: an encrypted record must be sent to its
     /// end, so the next write or flush has to continue it.
     #[inline]
-    pub(super) fn holds_back(&self) -> bool {
+    pub(crate) fn holds_back(&self) -> bool {
         match self {
             Self::Tcp(_) => false,
             #[cfg(unix)]
@@ -69,7 +69,7 @@ impl Socket {
     }
 
     /// Ends the connection for all clones of the socket; a read that blocks in another thread returns.
-    pub(super) fn shutdown(&self) {
+    pub(crate) fn shutdown(&self) {
         // Fails if the connection has ended already.
         let _ = match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
@@ -80,7 +80,7 @@ impl Socket {
     }
 
     /// Sets the maximum time that one read or one write blocks.
-    pub(super) fn set_timeouts(&self, limit: Option<Duration>) -> io::Result<()> {
+    pub(crate) fn set_timeouts(&self, limit: Option<Duration>) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => {
                 stream.set_read_timeout(limit)?;
@@ -99,7 +99,7 @@ impl Socket {
     }
 
     /// Sets the maximum time that one write blocks.
-    pub(super) fn set_write_timeout(&self, limit: Duration) -> io::Result<()> {
+    pub(crate) fn set_write_timeout(&self, limit: Duration) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_write_timeout(Some(limit)),
             #[cfg(unix)]
@@ -110,7 +110,7 @@ impl Socket {
 
     /// Reads what has arrived, without blocking. Returns the number of bytes, zero at the end of the stream,
     /// or `None` if nothing has arrived.
-    pub(super) fn read_ready(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
+    pub(crate) fn read_ready(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
         self.set_nonblocking(true)?;
         let read = loop {
             match self.read(into) {
@@ -139,7 +139,7 @@ impl Socket {
     }
 
     /// Looks for a byte, without blocking. `WouldBlock` means that the connection is open and idle.
-    pub(super) fn peek(&self) -> io::Result<usize> {
+    pub(crate) fn peek(&self) -> io::Result<usize> {
         let mut byte = [0];
         match self {
             Self::Tcp(stream) => {

@@ -45,7 +45,7 @@ const RECEIVED_BYTES: usize = 32 * 1024;
 const PEEKED_BYTES_MAX: usize = 64 * 1024;
 
 /// A TCP socket whose bytes are encrypted.
-pub(super) struct TlsSocket {
+pub(crate) struct TlsSocket {
     /// The connection beneath; clones share its timeouts.
     tcp: TcpStream,
     shared: Arc<Shared>,
@@ -87,7 +87,7 @@ fn begin(tls: &Tls) -> io::Result<Box<dyn TlsSession>> {
 
 impl TlsSocket {
     /// Performs the TLS handshake on a new connection, within the deadline.
-    pub(super) fn connect(tcp: TcpStream, tls: &Tls, deadline: &Deadline) -> io::Result<Self> {
+    pub(crate) fn connect(tcp: TcpStream, tls: &Tls, deadline: &Deadline) -> io::Result<Self> {
         Self::shake_hands(tcp, tls, deadline).map_err(|error| match error.kind() {
             // What a blocking socket reports when its timeout has passed.
             io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
@@ -158,12 +158,12 @@ impl TlsSocket {
     }
 
     /// The connection beneath.
-    pub(super) fn tcp(&self) -> &TcpStream {
+    pub(crate) fn tcp(&self) -> &TcpStream {
         &self.tcp
     }
 
     /// A second handle of this socket, so that one thread can write while another reads.
-    pub(super) fn try_clone(&self) -> io::Result<Self> {
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             tcp: self.tcp.try_clone()?,
             shared: Arc::clone(&self.shared),
@@ -172,7 +172,7 @@ impl TlsSocket {
     }
 
     /// True if encrypted bytes are not sent yet.
-    pub(super) fn holds_back(&self) -> bool {
+    pub(crate) fn holds_back(&self) -> bool {
         self.shared.outgoing.lock().is_left()
     }
 
@@ -188,7 +188,7 @@ impl TlsSocket {
     /// Looks for decrypted bytes or the end of the stream, without blocking. A byte found is consumed, as a
     /// connection with unasked data is given up anyway. Session tickets and key updates are processed and do
     /// not count as data.
-    pub(super) fn peek(&self) -> io::Result<usize> {
+    pub(crate) fn peek(&self) -> io::Result<usize> {
         let mut byte = [0];
         // Decrypted data that was not read would not show on the socket.
         match self.shared.session.lock().read(&mut byte) {
