@@ -1,8 +1,9 @@
-//! What the integration tests share: real servers, and a proxy that makes the way to them longer.
+//! What the integration tests share: real servers, replicas and Sentinels, and proxies that stand for the network.
 #![allow(dead_code, unused_imports, reason = "every test uses another part")]
 
 pub mod authority;
 pub mod clients;
+pub mod cut;
 pub mod delay_proxy;
 #[cfg(feature = "tokio-comp")]
 pub mod example_proxy;
@@ -11,7 +12,11 @@ pub mod examples;
 #[cfg(feature = "tokio-comp")]
 pub mod local_proxy;
 pub mod relay;
+pub mod replicas;
+pub mod sentinels;
 pub mod servers;
 
 pub use clients::{builder, builder_over, client};
+pub use replicas::ReplicaSet;
+pub use sentinels::Sentinels;
 pub use servers::Servers;

@@ -357,7 +357,7 @@ fn spawn(options: &Builder, addr: &ConnectionAddr, args: Vec<String>) -> RedisSe
     }
 }
 
-fn run(command: &mut Command) -> Child {
+pub(super) fn run(command: &mut Command) -> Child {
     let child = command.spawn();
     child.unwrap_or_else(|error| panic!("cannot run {:?}: {error}", command.get_program()))
 }
@@ -375,7 +375,7 @@ fn is_ready(client: &redis::Client, pid: u32) -> bool {
 }
 
 /// The server to run; `None` when there is none and that is allowed.
-fn binary() -> Option<PathBuf> {
+pub(super) fn binary() -> Option<PathBuf> {
     if let Some(named) = env::var_os("REDISRS_SERVER_BIN") {
         return Some(named.into());
     }
@@ -412,7 +412,7 @@ pub fn own_address() -> String {
     }
 }
 
-fn next_port() -> u16 {
+pub(super) fn next_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let first = process::id().wrapping_mul(PORTS_PER_PROCESS);
     let offset =
@@ -420,14 +420,14 @@ fn next_port() -> u16 {
     u16::try_from(PORTS.start + offset).unwrap()
 }
 
-fn temporary_directory() -> TempDir {
+pub(super) fn temporary_directory() -> TempDir {
     tempfile::Builder::new()
         .prefix("redis-sharding")
         .tempdir()
         .unwrap()
 }
 
-fn signal(name: &str, pid: u32) {
+pub(super) fn signal(name: &str, pid: u32) {
     // The shell's own `kill`: every system has it, and std sends no signal but SIGKILL.
     let status = Command::new("sh")
         .args(["-c", "kill -s \"$0\" \"$1\"", name, &pid.to_string()])
