@@ -225,6 +225,7 @@ pub mod plan;
 mod policy;
 #[cfg(feature = "proxy")]
 pub mod proxy;
+mod replication;
 mod resp;
 mod snapshot;
 mod sync;

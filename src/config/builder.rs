@@ -11,6 +11,7 @@ use redis::IntoConnectionInfo;
 use crate::command::{CommandTable, Declaration};
 use crate::config::Settings;
 use crate::config::client_config::{ClientConfig, ClientOptions, NodeConfig, Purpose, check_specs};
+use crate::config::replicas::ReplicaOptions;
 use crate::endpoint::LoginOptions;
 use crate::endpoint::push::PushSender;
 use crate::endpoint::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
@@ -20,9 +21,10 @@ use crate::partition::NodeSpec;
 use crate::partition::password::{ADVICE, holds_password};
 use crate::partition::{Partitioner, Rendezvous};
 use crate::plan::{HashTags, PartialReads, ReadsAs, SplitWrites};
-use crate::policy::RetryPolicy;
+use crate::policy::{ReadFrom, RetryPolicy};
 use crate::topology::{Topology, address};
 
+pub use crate::config::replicas::{DEFAULT_REPLICA_LAG_BYTES, DEFAULT_REPLICA_LAG_TIME};
 pub use crate::config::settings::{
     CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, POOL_SIZE_MAX, TCP_KEEPALIVE_MAX, TIMEOUT_MAX,
 };
@@ -66,6 +68,8 @@ pub struct Builder {
     pub(super) missing_nodes: ReadsAs,
     pub(super) hash_tags: HashTags,
     pub(super) settings: Settings,
+    /// The replicas of all nodes.
+    pub(super) replicas: ReplicaOptions,
     tls: TlsOptions,
     /// Called with each event.
     pub(in crate::config) listeners: Listeners,
@@ -115,7 +119,10 @@ impl Builder {
                 idle_check: DEFAULT_IDLE_CHECK,
                 tcp_keepalive: Some(DEFAULT_TCP_KEEPALIVE),
                 max_clients: DEFAULT_MAX_CLIENTS,
+                read_from: ReadFrom::default(),
+                hedge_after: None,
             },
+            replicas: ReplicaOptions::default(),
             tls: TlsOptions::default(),
             listeners: Listeners::default(),
             push_sender: None,
@@ -367,7 +374,9 @@ impl Builder {
         }
         let specs: Vec<NodeSpec> = nodes.iter().map(|node| node.spec.clone()).collect();
         self.tls.check(&specs)?;
+        let connect_timeout = self.settings.connect_timeout;
         let options = ClientOptions {
+            replicas: self.replicas.check(&specs, connect_timeout)?,
             password: self.password,
             login: self.login,
             identity,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use redis::ConnectionInfo;
 
 use crate::command::CommandTable;
+use crate::config::replicas::ReplicaOptions;
 use crate::config::{Settings, limits};
 use crate::endpoint::push::{PushSender, PushTarget};
 use crate::endpoint::tls::{Runtime, TlsOptions, refused_url};
@@ -48,6 +49,7 @@ pub(super) struct ClientOptions {
     pub(super) missing_nodes: ReadsAs,
     pub(super) hash_tags: HashTags,
     pub(super) settings: Settings,
+    pub(super) replicas: ReplicaOptions,
     pub(super) tls: TlsOptions,
     /// Called with each event.
     pub(super) listeners: Listeners,
@@ -137,6 +139,7 @@ impl ClientConfig {
                 .with_missing_nodes(options.missing_nodes)
                 .with_protocols(protocols)
                 .with_hash_tags(options.hash_tags)
+                .with_replica_reads(options.replicas.exist())
                 .with_users(users),
             endpoints,
             settings: options.settings.clone(),
@@ -189,13 +192,30 @@ impl ClientOptions {
     fn endpoint(&self, node: &NodeSpec, info: ConnectionInfo) -> Result<Endpoint, Error> {
         let pushes = self.push_sender.as_ref();
         let pushes = pushes.map(|sender| PushTarget::new(sender, node.name(), &info));
+        let observer = NodeObserver::new(node.clone(), self.listeners.clone());
+        let mut endpoint = Endpoint {
+            pushes: pushes.transpose()?,
+            ..self.server(info, observer)?
+        };
+        endpoint.replicas = self.replicas.of_node(&endpoint, self)?;
+        Ok(endpoint)
+    }
+
+    /// How one server of a node is reached.
+    pub(super) fn server(
+        &self,
+        info: ConnectionInfo,
+        observer: Arc<NodeObserver>,
+    ) -> Result<Endpoint, Error> {
+        let node = observer.node();
         Ok(Endpoint {
             address: node.address().to_owned(),
             tls: self.tls.for_node(node.name(), &info, self.runtime)?,
             login: self.identity.login(node.name(), info.redis_settings()),
             options: SocketOptions::new(self.settings.tcp_keepalive, info.tcp_settings()),
-            observer: NodeObserver::new(node.clone(), self.listeners.clone()),
-            pushes: pushes.transpose()?,
+            observer,
+            pushes: None,
+            replicas: None,
             info,
         })
     }

@@ -4,6 +4,7 @@
 //!   topology, from which `sync`, `aio` and `proxy` build their handles.
 //! * More of its setters: `login` for usernames, credentials and the client name; `observe` for
 //!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`];
+//!   `replicas` for nodes with replicas;
 //!   `requests` for timeouts and retries, with the methods by which a handle overrides them.
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
@@ -16,6 +17,7 @@ mod login;
 mod observe;
 mod push;
 mod reads;
+mod replicas;
 mod requests;
 mod settings;
 

@@ -8,6 +8,7 @@
 //! * `deadline`: [`Deadline`], the time limit of one request.
 //! * `node_backoff`: [`NodeBackoff`], the outcome of attempts to connect, shared by all connections to a
 //!   node.
+//! * `replicas`: [`NodeReplicas`], the replicas of a node, and the connections to them.
 //! * `push`: [`PushSender`](push::PushSender), where the RESP3 push messages of a node's connections go.
 //!
 //! No connection is made here: `sync` and `aio` do that, each in its own way.
@@ -17,6 +18,7 @@ mod deadline;
 mod login;
 mod node_backoff;
 pub(crate) mod push;
+mod replicas;
 pub(crate) mod tls;
 
 use std::io;
@@ -24,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
-use redis::{ConnectionInfo, ProtocolVersion};
+use redis::{ConnectionAddr, ConnectionInfo, ProtocolVersion};
 use socket2::{SockRef, TcpKeepalive};
 
 pub use crate::endpoint::credentials::{
@@ -35,10 +37,14 @@ pub(crate) use crate::endpoint::deadline::Deadline;
 pub(crate) use crate::endpoint::login::{Identity, Login, LoginOptions};
 pub(crate) use crate::endpoint::node_backoff::{ConnectAttempt, NodeBackoff};
 use crate::endpoint::push::PushTarget;
+pub(crate) use crate::endpoint::replicas::{
+    NodeReplicas, ReplicaConnections, ReplicaServer, ReplicationWatch, ServerConnections,
+};
 use crate::endpoint::tls::Tls;
 use crate::observe::NodeObserver;
 use crate::policy::{ConnectError, IoFailure};
 use crate::resp::Handshake;
+use crate::topology::address;
 
 /// Number of keepalive probes without a reply after which the kernel gives a connection up. They are spread
 /// over one idle period, so that a dead node is detected after twice that period.
@@ -64,6 +70,8 @@ pub(crate) struct Endpoint {
     pub(crate) login: Login,
     /// Where push messages go. `None` drops them.
     pub(crate) pushes: Option<PushTarget>,
+    /// The replicas of the node, if it may have any.
+    pub(crate) replicas: Option<Arc<NodeReplicas>>,
 }
 
 /// Options that are set on a new TCP socket.
@@ -117,6 +125,23 @@ impl Endpoint {
     /// they present.
     pub(crate) fn renewal(&self) -> Result<(Handshake, u64), ConnectError> {
         self.login.renewal()
+    }
+
+    /// A replica of this node at another host, reached with the same user, password and kind of TLS.
+    pub(crate) fn replica_at(&self, host: &str, port: u16) -> Option<Self> {
+        let addr = match self.info.addr() {
+            ConnectionAddr::Tcp(..) => ConnectionAddr::Tcp(host.to_owned(), port),
+            _ => return None,
+        };
+        let address = address(&addr);
+        Some(Self {
+            info: self.info.clone().set_addr(addr),
+            observer: self.observer.of_replica(&address),
+            address,
+            pushes: None,
+            replicas: None,
+            ..self.clone()
+        })
     }
 
     /// A copy of this endpoint with another version of the protocol, for upstreams that must match the

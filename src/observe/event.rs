@@ -31,6 +31,23 @@ pub enum ClientEvent {
         /// Time since its [`NodeDown`](Self::NodeDown).
         outage: Duration,
     },
+    /// A replica of the node cannot be reached: an attempt to connect failed, and it was not known to be down. Not
+    /// repeated for the attempts that follow.
+    #[non_exhaustive]
+    ReplicaDown {
+        /// The node, with the address of the replica.
+        node: NodeSpec,
+        /// The error, as of [`NodeDown`](Self::NodeDown).
+        error: Error,
+    },
+    /// A replica that was down is reachable again.
+    #[non_exhaustive]
+    ReplicaUp {
+        /// The node, with the address of the replica.
+        node: NodeSpec,
+        /// Time since its [`ReplicaDown`](Self::ReplicaDown).
+        outage: Duration,
+    },
     /// A connection was made after one to the same node had broken. Follows
     /// [`NodeUp`](Self::NodeUp) if the node was down in between.
     #[non_exhaustive]
@@ -73,6 +90,8 @@ impl ClientEvent {
         match self {
             Self::NodeDown { node, .. }
             | Self::NodeUp { node, .. }
+            | Self::ReplicaDown { node, .. }
+            | Self::ReplicaUp { node, .. }
             | Self::Reconnected { node }
             | Self::ConnectionOpened { node, .. }
             | Self::ConnectionClosed { node, .. } => Some(node),
@@ -112,6 +131,13 @@ impl fmt::Display for ClientEvent {
             Self::NodeDown { error, .. } => write!(f, "down: {error}"),
             Self::NodeUp { node, outage } => {
                 write!(f, "up: node {} after {outage:.1?}", node.name())
+            }
+            Self::ReplicaDown { node, error } => {
+                write!(f, "replica down: {}, {error}", node.address())
+            }
+            Self::ReplicaUp { node, outage } => {
+                let (name, address) = (node.name(), node.address());
+                write!(f, "replica up: {address} of node {name} after {outage:.1?}")
             }
             Self::Reconnected { node } => write!(f, "reconnected: node {}", node.name()),
             Self::ConnectionOpened { node, pool } => {

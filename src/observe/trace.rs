@@ -231,6 +231,10 @@ mod enabled {
                     outage_seconds = outage.as_secs_f64()
                 );
             }
+            ClientEvent::ReplicaDown { error, .. } => log!(warn, "replica is down", error = %error),
+            ClientEvent::ReplicaUp { outage, .. } => {
+                log!(info, "replica is up", outage_seconds = outage.as_secs_f64())
+            }
             ClientEvent::Reconnected { .. } => log!(debug, "reconnected"),
             ClientEvent::ConnectionOpened { pool, .. } => {
                 log!(debug, "connection opened", pool = pool.name());

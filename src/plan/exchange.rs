@@ -94,6 +94,8 @@ pub(crate) struct NodeExchange<R> {
     /// The servers to ask, once they are chosen. `None` for requests that only the primary may serve. Boxed, as it is
     /// rare.
     servers: Option<Box<ServerQueue>>,
+    /// True for the only request of an exchange.
+    is_single: bool,
 }
 
 /// Whether there is something to send to a node.
@@ -120,6 +122,17 @@ pub(crate) struct Attempt<'e> {
     pub(crate) needs_new_connection: bool,
     /// True if the node was sent these requests before.
     is_resend: bool,
+    /// Number of servers that can be asked, this one included.
+    servers_left: u32,
+}
+
+/// A second server for a read whose first is late.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hedge {
+    /// Time without a reply after which it is asked.
+    pub(crate) after: Duration,
+    /// The server.
+    pub(crate) target: Target,
 }
 
 /// Why requests are sent to a node.
@@ -142,6 +155,21 @@ impl Attempt<'_> {
             (false, _) => AttemptKind::OtherNode,
         }
     }
+
+    /// The same attempt at a server behind which no other is asked.
+    pub(crate) fn last(self) -> Self {
+        Self {
+            servers_left: 1,
+            ..self
+        }
+    }
+
+    /// Maximum duration of the attempt, if `left` is the time that the exchange has left. `None` if that is all of it:
+    /// while other servers are left to be asked, each gets its share.
+    pub(crate) fn limit(&self, left: Option<Duration>) -> Option<Duration> {
+        left.filter(|_| self.servers_left > 1)
+            .map(|left| left / self.servers_left)
+    }
 }
 
 impl<R: ReplyBuffer> Exchange<R> {
@@ -152,8 +180,12 @@ impl<R: ReplyBuffer> Exchange<R> {
         blocking: BlockingTime,
         node_count: usize,
     ) -> Self {
+        let mut nodes: Vec<NodeExchange<R>> = requests.into_iter().map(NodeExchange::new).collect();
+        if let [node] = &mut nodes[..] {
+            node.is_single = node.request.slots.len() == 1;
+        }
         Self {
-            nodes: requests.into_iter().map(NodeExchange::new).collect(),
+            nodes,
             blocking,
             end: None,
             node_count,
@@ -283,7 +315,6 @@ impl<R: ReplyBuffer> Exchange<R> {
     }
 
     /// All nodes, pending or not; see [`NodeExchange::attempt`].
-    #[cfg(feature = "tokio-comp")]
     pub(crate) fn nodes_mut(&mut self) -> &mut [NodeExchange<R>] {
         &mut self.nodes
     }
@@ -375,6 +406,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             retries: Retries::default(),
             state: State::Pending,
             servers: None,
+            is_single: false,
         }
     }
 
@@ -385,16 +417,19 @@ impl<R: ReplyBuffer> NodeExchange<R> {
 
     /// The requests to send to this node now; `None` when nothing is pending.
     pub(crate) fn attempt(&self) -> Option<Attempt<'_>> {
+        let servers_left = self.servers.as_ref().map_or(1, |servers| servers.left());
         let attempt = match &self.rest {
             None => Attempt {
                 request: &self.request,
                 needs_new_connection: false,
                 is_resend: false,
+                servers_left,
             },
             Some(rest) => Attempt {
                 request: &rest.1,
-                needs_new_connection: self.is_broken(),
+                needs_new_connection: self.is_broken() && !self.is_next_server(),
                 is_resend: true,
+                servers_left,
             },
         };
         (self.state == State::Pending).then_some(attempt)
@@ -430,7 +465,9 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         {
             self.state = State::Pending;
             // Chosen anew: the pause was there for things to change.
-            self.servers = None;
+            if self.servers.take().is_some() {
+                self.rest = Some(Box::new((0, self.request.rest(0))));
+            }
         }
     }
 
@@ -458,24 +495,51 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             .all(|slot| slot.fallback == Fallback::OtherNode)
     }
 
-    /// True if [`choose_server`](Self::choose_server) is to be called before the next attempt.
+    /// The node to whose servers [`choose_server`](Self::choose_server) is to be applied before the next attempt, if it
+    /// is.
     #[inline]
-    pub(crate) fn needs_server(&self, read_from: ReadFrom) -> bool {
-        read_from != ReadFrom::Primary
+    pub(crate) fn needs_server(&self, options: &RequestOptions) -> Option<NodeIndex> {
+        let is_needed = options.read_from != ReadFrom::Primary
             && self.request.may_use_replica
             && self.servers.is_none()
-            && self.state == State::Pending
+            && self.state == State::Pending;
+        is_needed.then_some(self.request.node)
+    }
+
+    /// True if the next attempt is the first at its server.
+    fn is_next_server(&self) -> bool {
+        self.servers
+            .as_ref()
+            .is_some_and(|servers| servers.is_new())
+    }
+
+    /// The server to ask as well if the attempt has no reply after some time. `None` if none is to be.
+    pub(crate) fn hedge(&self, options: &RequestOptions) -> Option<Hedge> {
+        let servers = self.servers.as_ref().filter(|_| self.is_single)?;
+        Some(Hedge {
+            after: options.hedge_after?,
+            target: servers.next()?,
+        })
+    }
+
+    /// Records that the server of a [`hedge`](Self::hedge) was asked, and that the result is its own.
+    pub(crate) fn replied_by_hedge(&mut self) {
+        if let Some(servers) = &mut self.servers {
+            servers.advance();
+            let target = servers.current();
+            self.set_target(target);
+        }
     }
 
     /// Chooses the server for the next attempt among those of the node, and the order of the others. Without one the
     /// attempt has failed. `entropy` is a random number.
     pub(crate) fn choose_server(
         &mut self,
-        read_from: ReadFrom,
+        options: &RequestOptions,
         candidates: &[Candidate<'_>],
         entropy: u64,
     ) {
-        match read_from.order(candidates, entropy) {
+        match options.read_from.order(candidates, entropy) {
             Ok(order) => {
                 let queue = ServerQueue::new(order);
                 self.set_target(queue.current());

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::missing::decode_miss;
 use crate::plan::{Failure, Plan, ReadsAs, Router};
+use crate::policy::ReadFrom;
 
 /// A plan together with the properties of its command.
 ///
@@ -48,11 +49,16 @@ impl RoutedCommand {
     /// The node of a command that needs no operation: it goes to one node, and its reply is returned
     /// unchanged.
     ///
-    /// This is the short cut for nearly all commands.
+    /// This is the short cut for nearly all commands; not for reads that may go to a replica, as another server may
+    /// have to be asked after the first.
     #[inline]
-    pub(crate) fn direct(&self) -> Option<NodeIndex> {
+    pub(crate) fn direct(&self, read_from: ReadFrom) -> Option<NodeIndex> {
         match (&self.plan, self.scripting) {
-            (&Plan::One(node), Scripting::No) => Some(node),
+            (&Plan::One(node), Scripting::No)
+                if !self.may_use_replica || read_from == ReadFrom::Primary =>
+            {
+                Some(node)
+            }
             _ => None,
         }
     }

@@ -29,6 +29,8 @@ pub(in crate::plan) struct ServerQueue {
     current: usize,
     /// True if the requests were sent to the current server twice, because the first connection broke.
     was_resent: bool,
+    /// True until the current server has been asked.
+    is_new: bool,
 }
 
 impl ServerQueue {
@@ -38,6 +40,7 @@ impl ServerQueue {
             order,
             current: 0,
             was_resent: false,
+            is_new: true,
         }
     }
 
@@ -51,9 +54,22 @@ impl ServerQueue {
         self.order.get(self.current + 1).copied()
     }
 
-    /// Number of servers that have not been asked, the current one included.
-    pub(in crate::plan) fn left(&self) -> usize {
-        self.order.len().saturating_sub(self.current)
+    /// Number of servers that can be asked, the current one included.
+    pub(in crate::plan) fn left(&self) -> u32 {
+        // At most as many as replicas, of which there are few.
+        (self.order.len() - self.current.min(self.order.len())) as u32
+    }
+
+    /// True until the current server has been asked.
+    pub(in crate::plan) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Turns to the next server.
+    pub(in crate::plan) fn advance(&mut self) {
+        self.current += 1;
+        self.was_resent = false;
+        self.is_new = true;
     }
 
     /// The server to ask after these replies of the current one, which may be the current one again if `resends`;
@@ -64,6 +80,7 @@ impl ServerQueue {
         answers: &Answers<R>,
         resends: bool,
     ) -> Option<Target> {
+        self.is_new = false;
         let next = self.next()?;
         match &answers.failure {
             Some(failure) => {
@@ -85,8 +102,7 @@ impl ServerQueue {
                 codes.into_iter().find(|code| is_refusal(code))?;
             }
         }
-        self.current += 1;
-        self.was_resent = false;
+        self.advance();
         Some(next)
     }
 }
@@ -296,14 +312,16 @@ mod tests {
             blocking_timeout: None,
             retry: RetryPolicy::READS,
             usual_timeout: None,
+            read_from,
+            hedge_after: None,
         };
         let now = Instant::now();
         exchange.begin(now, &options, 0);
         let mut asked = Vec::new();
         while exchange.poll(now) == ExchangeStep::Send {
             for node in exchange.nodes_mut() {
-                if node.needs_server(read_from) {
-                    node.choose_server(read_from, candidates, 0);
+                if node.needs_server(&options).is_some() {
+                    node.choose_server(&options, candidates, 0);
                 }
             }
             asked.extend(exchange.attempts().map(|attempt| attempt.request.target));

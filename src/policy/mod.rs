@@ -2,6 +2,7 @@
 //!
 //! * `backoff`: [`Backoff`], the pauses between attempts to connect to a node that could not be reached.
 //! * `connect_error`: [`ConnectError`], why there is no connection, as the backoff remembers it.
+//! * `hedge`: [`HedgeBudget`], how many reads may be sent to a second server.
 //! * `options`: [`RequestOptions`], how long a request of one handle may take.
 //! * `read_from`: [`ReadFrom`], which server of a node a read goes to.
 //! * `replica_set`: [`ReplicaSet`], which server of a node is the primary, and which replicas may be read from.
@@ -11,6 +12,7 @@
 
 mod backoff;
 mod connect_error;
+mod hedge;
 mod options;
 mod read_from;
 mod replica_set;
@@ -27,6 +29,7 @@ pub(crate) use backoff::{
     Admission, AttemptId, BACKOFF_MAX, BACKOFF_MIN, Backoff, Down, Recovery, pause, pause_between,
 };
 pub(crate) use connect_error::{CertificateRefused, ConnectError, IoFailure, is_timeout};
+pub(crate) use hedge::HedgeBudget;
 pub(crate) use options::RequestOptions;
 pub(crate) use read_from::{Candidate, ReplicaId, Target, TargetOrder, Unusable};
 pub(crate) use replica_set::{LagLimits, ReplicaSet, SetChange, Unanswered};

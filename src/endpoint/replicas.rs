@@ -1,0 +1,343 @@
+//! [`NodeReplicas`]: the replicas of one node, as they are known now; [`ReplicaConnections`]: connections to them.
+//!
+//! ```text
+//!  ReplicationMonitor ── publish, set_usable, measured ──▶ NodeReplicas ◀── choose ── executors
+//!   one per client                                         one per node      │
+//!                                                                            ▼
+//!                                       ReplicaConnections, one per node and set of connections
+//! ```
+//!
+//! Which replicas may be read from is decided by [`ReplicaSet`](crate::policy::ReplicaSet) in the background; a request
+//! reads the result without a lock.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use crate::endpoint::Endpoint;
+use crate::policy::{Candidate, HedgeBudget, ReplicaId, Target, Unusable};
+
+/// Who asks the servers of nodes about their replication.
+pub(crate) trait ReplicationWatch: Send + Sync {
+    /// Begins to ask them, if that was not done yet. Returns at once.
+    fn start(&self);
+}
+
+/// The replicas of one node. Shared by all connections of a client to it.
+pub(crate) struct NodeReplicas {
+    list: ArcSwap<ReplicaList>,
+    primary_latency: Latency,
+    /// The requests that may be sent twice.
+    hedges: AtomicU32,
+    /// Keeps the watch alive.
+    watch: Arc<dyn ReplicationWatch>,
+}
+
+/// The replicas at one time.
+struct ReplicaList {
+    /// Counts the lists of one node.
+    version: u64,
+    servers: Vec<Arc<ReplicaServer>>,
+}
+
+/// A replica, how it is reached, and what is known of it.
+pub(crate) struct ReplicaServer {
+    pub(crate) id: ReplicaId,
+    pub(crate) endpoint: Arc<Endpoint>,
+    /// Zero if it may be read from; otherwise the number of the reason in [`REASONS`], plus one.
+    usable: AtomicU8,
+    latency: Latency,
+}
+
+/// Every reason for not reading from a replica, as numbered in [`ReplicaServer`].
+const REASONS: [Unusable; 8] = [
+    Unusable::Unchecked,
+    Unusable::Unreachable,
+    Unusable::NotReplica,
+    Unusable::OtherPrimary,
+    Unusable::LinkBroken,
+    Unusable::Syncing,
+    Unusable::BehindInBytes,
+    Unusable::BehindInTime,
+];
+
+/// The time that a server takes to reply, averaged. Written by one thread.
+#[derive(Debug, Default)]
+struct Latency {
+    /// In nanoseconds; zero if it was never measured.
+    nanos: AtomicU64,
+}
+
+/// Connections to one server, of whichever kind.
+pub(crate) trait ServerConnections {
+    /// True if the server could not be reached and no further attempt is due.
+    fn is_down(&self) -> bool;
+}
+
+/// The connections to the replicas of one node. Made when they are first needed.
+pub(crate) struct ReplicaConnections<C> {
+    replicas: Arc<NodeReplicas>,
+    opened: ArcSwap<Opened<C>>,
+    /// Held while `opened` is brought up to date.
+    update: Mutex<()>,
+    /// Prepares the connections to one server; nothing is contacted.
+    make: Box<dyn Fn(&Arc<Endpoint>) -> C + Send + Sync>,
+}
+
+/// The connections for one list of replicas.
+struct Opened<C> {
+    /// That of the list.
+    version: u64,
+    servers: Vec<(Arc<ReplicaServer>, Arc<C>)>,
+}
+
+impl NodeReplicas {
+    /// The replicas of a node, of which none has been asked yet.
+    pub(crate) fn new(servers: Vec<Arc<ReplicaServer>>, watch: Arc<dyn ReplicationWatch>) -> Self {
+        Self {
+            list: ArcSwap::from_pointee(ReplicaList {
+                version: 0,
+                servers,
+            }),
+            primary_latency: Latency::default(),
+            hedges: AtomicU32::new(HedgeBudget::FULL.0),
+            watch,
+        }
+    }
+
+    /// The replicas.
+    pub(crate) fn servers(&self) -> Vec<Arc<ReplicaServer>> {
+        self.list.load().servers.clone()
+    }
+
+    /// Replaces the replicas. Only called by the one thread that watches the node.
+    pub(crate) fn publish(&self, servers: Vec<Arc<ReplicaServer>>) {
+        let version = self.list.load().version + 1;
+        self.list.store(Arc::new(ReplicaList { version, servers }));
+    }
+
+    /// Records how long the primary took to reply.
+    pub(crate) fn measured_primary(&self, time: Duration) {
+        self.primary_latency.add(time);
+    }
+
+    /// Counts a read that may be sent twice.
+    pub(crate) fn count_read(&self) {
+        self.change_hedges(|budget| Some(budget.read()));
+    }
+
+    /// Takes the right to send a read a second time. False if too large a share of them was sent twice of late.
+    pub(crate) fn may_hedge(&self) -> bool {
+        self.change_hedges(HedgeBudget::hedge)
+    }
+
+    fn change_hedges(&self, change: impl Fn(HedgeBudget) -> Option<HedgeBudget>) -> bool {
+        let next = |tokens| change(HedgeBudget(tokens)).map(|budget| budget.0);
+        let order = Ordering::Relaxed;
+        self.hedges.fetch_update(order, order, next).is_ok()
+    }
+}
+
+impl ReplicaServer {
+    /// A replica that has not been asked yet.
+    pub(crate) fn new(id: ReplicaId, endpoint: Arc<Endpoint>) -> Arc<Self> {
+        let server = Self {
+            id,
+            endpoint,
+            usable: AtomicU8::new(0),
+            latency: Latency::default(),
+        };
+        server.set_usable(Err(Unusable::Unchecked));
+        Arc::new(server)
+    }
+
+    /// Records whether it may be read from.
+    pub(crate) fn set_usable(&self, usable: Result<(), Unusable>) {
+        let number = match usable {
+            Ok(()) => 0,
+            Err(reason) => {
+                let number = REASONS.iter().position(|&other| other == reason);
+                number.map_or(1, |number| number as u8 + 1)
+            }
+        };
+        self.usable.store(number, Ordering::Relaxed);
+    }
+
+    /// Whether it may be read from.
+    pub(crate) fn usable(&self) -> Result<(), Unusable> {
+        match self.usable.load(Ordering::Relaxed).checked_sub(1) {
+            None => Ok(()),
+            Some(number) => Err(REASONS
+                .get(usize::from(number))
+                .copied()
+                .unwrap_or(Unusable::Unchecked)),
+        }
+    }
+
+    /// Records how long it took to reply.
+    pub(crate) fn measured(&self, time: Duration) {
+        self.latency.add(time);
+    }
+}
+
+impl Latency {
+    /// The weight of the newest measurement is one in this many.
+    const WEIGHT: u64 = 4;
+
+    fn add(&self, time: Duration) {
+        let new = u64::try_from(time.as_nanos())
+            .unwrap_or(u64::MAX / Self::WEIGHT)
+            .max(1);
+        let mean = match self.nanos.load(Ordering::Relaxed) {
+            0 => new,
+            old => old - old / Self::WEIGHT + new / Self::WEIGHT,
+        };
+        self.nanos.store(mean.max(1), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<Duration> {
+        match self.nanos.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+}
+
+impl<C: ServerConnections> ReplicaConnections<C> {
+    /// Prepares the connections to the replicas, each made by `make`.
+    pub(crate) fn new(
+        replicas: &Arc<NodeReplicas>,
+        make: impl Fn(&Arc<Endpoint>) -> C + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            replicas: Arc::clone(replicas),
+            opened: ArcSwap::from_pointee(Opened {
+                version: u64::MAX,
+                servers: Vec::new(),
+            }),
+            update: Mutex::new(()),
+            make: Box::new(make),
+        }
+    }
+
+    /// The replicas.
+    pub(crate) fn replicas(&self) -> &Arc<NodeReplicas> {
+        &self.replicas
+    }
+
+    /// Calls `choose` with the primary, which has these connections and this address, and all replicas.
+    pub(crate) fn choose<T>(
+        &self,
+        (primary, address): (&C, &str),
+        choose: impl FnOnce(&[Candidate<'_>]) -> T,
+    ) -> T {
+        self.replicas.watch.start();
+        let opened = self.opened();
+        let mut candidates: SmallVec<[Candidate<'_>; 4]> = SmallVec::new();
+        candidates.push(Candidate {
+            target: Target::Primary,
+            address,
+            usable: Ok(()),
+            latency: self.replicas.primary_latency.get(),
+            is_down: primary.is_down(),
+        });
+        candidates.extend(
+            opened
+                .servers
+                .iter()
+                .map(|(server, connections)| Candidate {
+                    target: Target::Replica(server.id),
+                    address: &server.endpoint.address,
+                    usable: server.usable(),
+                    latency: server.latency.get(),
+                    is_down: connections.is_down(),
+                }),
+        );
+        choose(&candidates)
+    }
+
+    /// The connections to a replica. `None` if it is one no longer.
+    pub(crate) fn get(&self, id: ReplicaId) -> Option<Arc<C>> {
+        let opened = self.opened();
+        let found = opened.servers.iter().find(|(server, _)| server.id == id);
+        found.map(|(_, connections)| Arc::clone(connections))
+    }
+
+    /// The connections for the current list of replicas.
+    fn opened(&self) -> Guard<Arc<Opened<C>>> {
+        let opened = self.opened.load();
+        if opened.version == self.replicas.list.load().version {
+            return opened;
+        }
+        let _update = self.update.lock();
+        let list = self.replicas.list.load();
+        let former = self.opened.load_full();
+        if former.version != list.version {
+            let servers = list.servers.iter().map(|server| {
+                let kept = former
+                    .servers
+                    .iter()
+                    .find(|(other, _)| other.id == server.id);
+                let connections = match kept {
+                    Some((_, connections)) => Arc::clone(connections),
+                    None => Arc::new((self.make)(&server.endpoint)),
+                };
+                (Arc::clone(server), connections)
+            });
+            self.opened.store(Arc::new(Opened {
+                version: list.version,
+                servers: servers.collect(),
+            }));
+        }
+        self.opened.load()
+    }
+}
+
+impl fmt::Debug for NodeReplicas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = self.list.load();
+        f.debug_list().entries(&list.servers).finish()
+    }
+}
+
+impl fmt::Debug for ReplicaServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplicaServer")
+            .field("id", &self.id)
+            .field("address", &self.endpoint.address)
+            .field("usable", &self.usable())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C> fmt::Debug for ReplicaConnections<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplicaConnections")
+            .field("replicas", &self.replicas)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latency_is_an_average_in_which_the_newest_measurement_weighs_a_quarter() {
+        let latency = Latency::default();
+        assert_eq!(latency.get(), None);
+        latency.add(Duration::from_micros(100));
+        assert_eq!(latency.get(), Some(Duration::from_micros(100)));
+        latency.add(Duration::from_micros(500));
+        assert_eq!(latency.get(), Some(Duration::from_micros(200)));
+        for time in [Duration::ZERO, Duration::MAX] {
+            latency.add(time);
+            assert!(latency.get().is_some());
+        }
+    }
+}
