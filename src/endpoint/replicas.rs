@@ -22,6 +22,12 @@ use smallvec::SmallVec;
 use crate::endpoint::Endpoint;
 use crate::policy::{Candidate, HedgeBudget, ReplicaId, Target, Unusable};
 
+/// Number of round trips that connecting may take in a hedged read: TCP, TLS and the handshake take up to five.
+const CONNECT_ROUND_TRIPS: u32 = 8;
+
+/// Time that connecting may take in a hedged read at least.
+const CONNECT_WITHIN: Duration = Duration::from_millis(50);
+
 /// Who asks the servers of nodes about their replication.
 pub(crate) trait ReplicationWatch: Send + Sync {
     /// Begins to ask them, if that was not done yet. Returns at once.
@@ -119,6 +125,18 @@ impl NodeReplicas {
     pub(crate) fn publish(&self, servers: Vec<Arc<ReplicaServer>>) {
         let version = self.list.load().version + 1;
         self.list.store(Arc::new(ReplicaList { version, servers }));
+    }
+
+    /// Maximum duration of connecting to a server of which a hedged read has a reply if it comes after `after`: long
+    /// enough for a server that is far away, but not for one that hangs. `None` if the server has not been asked yet.
+    pub(crate) fn connect_within(&self, target: Target, after: Duration) -> Option<Duration> {
+        let list = self.list.load();
+        let latency = match target {
+            Target::Primary => &self.primary_latency,
+            Target::Replica(id) => &list.servers.iter().find(|server| server.id == id)?.latency,
+        };
+        let distance = latency.get()? * CONNECT_ROUND_TRIPS;
+        Some(distance.max(after).max(CONNECT_WITHIN))
     }
 
     /// Records how long the primary took to reply.

@@ -19,10 +19,6 @@ use crate::sync::executor::{Executor, InFlight, NodePools};
 /// How long a connection without a reply is left before the other one is looked at.
 const TURN: Duration = Duration::from_millis(1);
 
-/// Maximum duration of connecting to the second server, or the delay of the hedge if that is longer: the reply of the
-/// first may come in the meantime.
-const CONNECT_WITHIN: Duration = Duration::from_millis(50);
-
 impl Executor {
     /// Sends the only request of the exchange, and sends it to a second server if the first one is late. Returns false,
     /// and does nothing, if that is not to be done.
@@ -42,8 +38,16 @@ impl Executor {
         else {
             return false;
         };
-        replicas.replicas().count_read();
-        let second = || replicas.replicas().may_hedge().then_some(&**second);
+        let replicas = replicas.replicas();
+        replicas.count_read();
+        // Nobody looks at the other server while this thread connects.
+        let limit = |target| replicas.connect_within(target, hedge.after);
+        let first = (&**first, limit(attempt.request.target));
+        let second = || {
+            replicas
+                .may_hedge()
+                .then(|| (&**second, limit(hedge.target)))
+        };
         let (answers, is_second) = send(attempt, first, hedge.after, second, deadline);
         if is_second {
             request.replied_by_hedge();
@@ -54,24 +58,25 @@ impl Executor {
 }
 
 /// Sends the attempt to the first server, and to the second if there is no reply after this time. Returns the replies of
-/// the server that was faster, and whether that was the second.
+/// the server that was faster, and whether that was the second. With each server comes the time that connecting may take.
 fn send<'p>(
     attempt: Attempt<'p>,
-    first: &'p NodePools,
+    first: (&'p NodePools, Option<Duration>),
     after: Duration,
-    second: impl FnOnce() -> Option<&'p NodePools>,
+    second: impl FnOnce() -> Option<(&'p NodePools, Option<Duration>)>,
     deadline: &Deadline,
 ) -> (Answers, bool) {
-    let begin = |server: &'p NodePools, deadline: Deadline| {
+    let within = |limit: Option<Duration>| limit.map_or(*deadline, |limit| deadline.within(limit));
+    let begin = |(server, limit): (&'p NodePools, Option<Duration>), deadline: Deadline| {
         let stopwatch = Stopwatch::start(BlockingTime::None);
+        let connecting = within(limit);
         let mut in_flight =
-            InFlight::begin(attempt, server, BlockingTime::None, stopwatch, deadline);
+            InFlight::begin(attempt, server, BlockingTime::None, stopwatch, connecting);
+        in_flight.extend(deadline);
         in_flight.write(0);
         in_flight
     };
-    let limit = attempt.limit(deadline.remaining());
-    let own = limit.map_or(*deadline, |limit| deadline.within(limit));
-    let mut first = begin(first, own);
+    let mut first = begin(first, within(attempt.limit(deadline.remaining())));
     if first.wait(after) {
         first.read(0);
         return (first.end(), false);
@@ -80,8 +85,7 @@ fn send<'p>(
         first.read(0);
         return (first.end(), false);
     };
-    let mut second = begin(second, deadline.within(CONNECT_WITHIN.max(after)));
-    second.extend(*deadline);
+    let mut second = begin(second, *deadline);
     loop {
         if !first.has_failed() && first.wait(TURN) {
             first.read(0);
