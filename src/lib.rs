@@ -227,13 +227,14 @@ mod policy;
 pub mod proxy;
 mod replication;
 mod resp;
+mod sentinel;
 mod snapshot;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod topology;
 
-pub use config::{Builder, builder};
+pub use config::{Builder, Sentinel, SentinelMaster, builder};
 pub use endpoint::push::PushSender;
 pub use endpoint::tls::TlsBackend;
 pub use endpoint::{Credentials, CredentialsError, CredentialsProvider, RotatingCredentials};

@@ -23,11 +23,12 @@ use redis::Value;
 use tokio::runtime::{Handle, Id};
 use tokio::sync::oneshot;
 
-use crate::endpoint::Deadline;
+use crate::endpoint::{Deadline, PrimaryVersion};
 use crate::observe::OpenConnection;
 #[cfg(feature = "proxy")]
 use crate::plan::RawReplies;
-use crate::plan::{Answers, Cause, ExpectedEnd, Failure, NodeRequest, ReplyBuffer};
+use crate::plan::{Answers, Cause, ExpectedEnd, Failure, NodeRequest, ReplyBuffer, is_of_replica};
+use crate::policy::ConnectError;
 
 /// Maximum number of bytes, including bookkeeping, that may wait for one connection. Further requests are
 /// refused: a node this far behind would not reply in time, and the memory is better spent elsewhere.
@@ -47,6 +48,8 @@ pub(crate) struct MultiplexedConnection {
     driver_runtime: Option<Id>,
     /// The version of the login that the connection has presented.
     login: AtomicU64,
+    /// The version of the address that the connection was made to, if it may change.
+    primary: Option<PrimaryVersion>,
     /// True while one request presents a newer login. Other requests do not wait for it: they are sent under the
     /// older one, or behind it.
     is_renewing: AtomicBool,
@@ -179,6 +182,7 @@ impl MultiplexedConnection {
             queue,
             driver_runtime: home,
             login: AtomicU64::new(0),
+            primary: None,
             is_renewing: AtomicBool::new(false),
         }
     }
@@ -192,6 +196,20 @@ impl MultiplexedConnection {
     /// Records that a login of this version was presented.
     pub(crate) fn set_login(&self, version: u64) {
         self.login.store(version, Ordering::Relaxed);
+    }
+
+    /// Sets the version of the address that the connection was made to: once it has changed, nothing more is sent.
+    pub(crate) fn with_primary(mut self, primary: Option<PrimaryVersion>) -> Self {
+        self.primary = primary;
+        self
+    }
+
+    /// True if the connection leads to a server that is not the node's primary any more.
+    #[inline]
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.primary
+            .as_ref()
+            .is_some_and(|primary| !primary.is_current())
     }
 
     /// The right to present a newer login. `None` while another request does.
@@ -255,6 +273,9 @@ impl MultiplexedConnection {
         write: impl FnOnce(&mut Vec<u8>),
         deadline: Deadline,
     ) -> Result<Value, Failure> {
+        if self.is_outdated() {
+            return Err(Failure::not_sent(primary_changed()));
+        }
         let (sender, receiver) = oneshot::channel();
         self.queue
             .submit(write, 1, ExpectedEnd::Any, deadline, Responder::One(sender))
@@ -264,6 +285,11 @@ impl MultiplexedConnection {
             // Boxed, as it is rare and its timer would enlarge the future of every request.
             true => Box::pin(self.queue.await_from_foreign_runtime(receiver)).await,
         };
+        if let (Some(primary), Some(Ok(reply))) = (&self.primary, &answer)
+            && is_of_replica(reply)
+        {
+            primary.demoted();
+        }
         answer.unwrap_or_else(|| Err(lost(1)))
     }
 
@@ -292,6 +318,9 @@ impl MultiplexedConnection {
             // A responder is completed by its last reply; with no reply due it never would be.
             return Answers::default();
         }
+        if self.is_outdated() {
+            return Answers::failed(Failure::not_sent(primary_changed()));
+        }
         let (sender, receiver) = oneshot::channel();
         let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
         let responder = R::responder(sender, replies);
@@ -301,11 +330,22 @@ impl MultiplexedConnection {
                     false => receiver.await.ok(),
                     true => Box::pin(self.queue.await_from_foreign_runtime(receiver)).await,
                 };
-                answers.unwrap_or_else(|| Answers::failed(lost(count)))
+                let answers = answers.unwrap_or_else(|| Answers::failed(lost(count)));
+                if let Some(primary) = &self.primary
+                    && answers.values.shows_a_replica()
+                {
+                    primary.demoted();
+                }
+                answers
             }
             Err(cause) => Answers::failed(Failure::not_sent(cause)),
         }
     }
+}
+
+/// The cause of a request that is not sent because its connection leads to a former primary.
+fn primary_changed() -> Cause {
+    Cause::Connect(ConnectError::PrimaryChanged)
 }
 
 impl Drop for Renewal<'_> {

@@ -22,7 +22,8 @@ use crate::partition::password::{ADVICE, holds_password};
 use crate::partition::{Partitioner, Rendezvous};
 use crate::plan::{HashTags, PartialReads, ReadsAs, SplitWrites};
 use crate::policy::{ReadFrom, RetryPolicy};
-use crate::topology::{Topology, address};
+use crate::sentinel::AddressMap;
+use crate::topology::{NodeAccess, Topology, address};
 
 pub use crate::config::replicas::{DEFAULT_REPLICA_LAG_BYTES, DEFAULT_REPLICA_LAG_TIME};
 pub use crate::config::settings::{
@@ -55,7 +56,7 @@ pub use crate::resp::CLIENT_NAME_BYTES_MAX;
 #[must_use]
 pub struct Builder {
     /// In node order. A node whose URL was refused keeps its error until the client is built.
-    nodes: Vec<Result<NodeConfig, Error>>,
+    pub(super) nodes: Vec<Result<NodeConfig, Error>>,
     /// For nodes without a password of their own.
     password: Option<String>,
     /// Username, credentials that change, and the name of the client.
@@ -77,6 +78,8 @@ pub struct Builder {
     pub(super) push_sender: Option<Arc<dyn PushSender>>,
     /// Whether keys may move.
     pub(super) purpose: Purpose,
+    /// Maps the addresses that Sentinels name.
+    pub(super) address_map: Option<AddressMap>,
 }
 
 /// The default of [`Builder::connect_timeout`].
@@ -127,6 +130,7 @@ impl Builder {
             listeners: Listeners::default(),
             push_sender: None,
             purpose: Purpose::default(),
+            address_map: None,
         }
     }
 
@@ -155,7 +159,7 @@ impl Builder {
             ))),
             Ok(info) => Ok(NodeConfig {
                 spec: NodeSpec::new(name, address(info.addr())).with_weight(weight),
-                info,
+                access: NodeAccess::fixed(info),
             }),
             Err(error) => {
                 let why = refused_url(&error);
@@ -183,7 +187,7 @@ impl Builder {
         let node = match url.into_connection_info() {
             Ok(info) => Ok(NodeConfig {
                 spec: NodeSpec::unnamed(address(info.addr())).with_weight(weight),
-                info,
+                access: NodeAccess::fixed(info),
             }),
             Err(error) => Err(Error::config(format!(
                 "node number {number}: {}",
@@ -390,6 +394,7 @@ impl Builder {
             listeners: self.listeners,
             push_sender: self.push_sender,
             purpose: self.purpose,
+            address_map: self.address_map,
             runtime,
         };
         ClientConfig::new(Arc::new(options), nodes, self.partitioner, None)

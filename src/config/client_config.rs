@@ -9,6 +9,7 @@ use redis::ConnectionInfo;
 
 use crate::command::CommandTable;
 use crate::config::replicas::ReplicaOptions;
+use crate::config::sentinel_groups::SentinelGroups;
 use crate::config::{Settings, limits};
 use crate::endpoint::push::{PushSender, PushTarget};
 use crate::endpoint::tls::{Runtime, TlsOptions, refused_url};
@@ -18,7 +19,8 @@ use crate::observe::{Listeners, NodeObserver};
 use crate::partition::{NodeSpec, OutNodes, Partitioner, check_passwords};
 use crate::plan::{HashTags, PartialReads, ReadsAs, Router, SplitWrites};
 use crate::resp::Protocol;
-use crate::topology::Topology;
+use crate::sentinel::AddressMap;
+use crate::topology::{NodeAccess, Topology};
 
 /// A checked description of a client, from which `sync`, `aio` and `proxy` build their handles. It belongs to one
 /// topology; [`for_topology`](Self::for_topology) makes that of another.
@@ -34,6 +36,8 @@ pub(crate) struct ClientConfig {
     pub(crate) db: i64,
     /// The credentials and the name of the connections, which may change.
     pub(crate) identity: Arc<Identity>,
+    /// The Sentinels that know the addresses of nodes.
+    groups: SentinelGroups,
     options: Arc<ClientOptions>,
 }
 
@@ -55,6 +59,8 @@ pub(super) struct ClientOptions {
     pub(super) listeners: Listeners,
     /// Where the push messages of all nodes go.
     pub(super) push_sender: Option<Arc<dyn PushSender>>,
+    /// Maps the addresses that Sentinels name.
+    pub(super) address_map: Option<AddressMap>,
     pub(super) purpose: Purpose,
     /// The kind of connections.
     pub(super) runtime: Runtime,
@@ -73,7 +79,7 @@ pub(crate) enum Purpose {
 /// A node and how to reach it.
 pub(super) struct NodeConfig {
     pub(super) spec: NodeSpec,
-    pub(super) info: ConnectionInfo,
+    pub(super) access: NodeAccess,
 }
 
 impl NodeConfig {
@@ -83,7 +89,7 @@ impl NodeConfig {
         let infos = topology.connection_infos(refused_url).into_iter();
         specs
             .zip(infos)
-            .map(|(spec, info)| info.map(|info| Self { spec, info }))
+            .map(|(spec, access)| access.map(|access| Self { spec, access }))
     }
 }
 
@@ -100,7 +106,7 @@ impl ClientConfig {
         check_addresses(&nodes)?;
         for node in &mut nodes {
             let (name, password) = (node.spec.name(), options.password.as_deref());
-            node.info = options.login.complete(name, &node.info, password)?;
+            node.access.info = options.login.complete(name, &node.access.info, password)?;
         }
         let db = common_db(&nodes)?;
         if let Some(previous) = previous.filter(|previous| previous.db != db) {
@@ -111,26 +117,31 @@ impl ClientConfig {
             )));
         }
         let user = |node: &NodeConfig| {
-            let settings = node.info.redis_settings();
+            let settings = node.access.info.redis_settings();
             let login = options.identity.login(node.spec.name(), settings);
             login.username(settings)
         };
         let users: BTreeSet<String> = nodes.iter().map(user).collect();
-        let (specs, infos): (Vec<_>, Vec<_>) =
-            nodes.into_iter().map(|node| (node.spec, node.info)).unzip();
-        let protocols: Vec<Protocol> = infos
+        let nodes = nodes.into_iter().map(|node| (node.spec, node.access));
+        let (specs, accesses): (Vec<_>, Vec<_>) = nodes.unzip();
+        let protocols: Vec<Protocol> = accesses
             .iter()
-            .map(|info| info.redis_settings().into())
+            .map(|access| access.info.redis_settings().into())
             .collect();
+        let sources = accesses
+            .iter()
+            .filter_map(|access| access.sentinel.as_ref());
+        let groups = previous.map(|previous| &previous.groups);
+        let groups = SentinelGroups::new(sources, groups, &options)?;
         let epoch = previous.map_or(0, |previous| previous.router.topology().epoch() + 1);
         let topology = Topology::new(specs, partitioner)?
-            .with_endpoints(&infos)?
+            .with_endpoints(&accesses)?
             .with_epoch(epoch);
-        let endpoint = |(node, info)| match previous.and_then(|old| old.endpoint(node, &info)) {
+        let endpoint = |(node, access)| match previous.and_then(|old| old.endpoint(node, &access)) {
             Some(endpoint) => Ok(endpoint),
-            None => options.endpoint(node, info).map(Arc::new),
+            None => options.endpoint(node, access, &groups).map(Arc::new),
         };
-        let endpoints = topology.nodes().iter().zip(infos).map(endpoint);
+        let endpoints = topology.nodes().iter().zip(accesses).map(endpoint);
         let endpoints = endpoints.collect::<Result<Vec<_>, Error>>()?;
         let commands = options.commands.clone();
         Ok(Self {
@@ -145,6 +156,7 @@ impl ClientConfig {
             settings: options.settings.clone(),
             db,
             identity: Arc::clone(&options.identity),
+            groups,
             options,
         })
     }
@@ -180,20 +192,30 @@ impl ClientConfig {
     }
 
     /// The endpoint of this node, if it is reached as before.
-    fn endpoint(&self, node: &NodeSpec, info: &ConnectionInfo) -> Option<Arc<Endpoint>> {
+    fn endpoint(&self, node: &NodeSpec, access: &NodeAccess) -> Option<Arc<Endpoint>> {
         let index = self.router.topology().index_of_id(node.id())?;
         let endpoint = self.endpoints.get(index.get())?;
-        endpoint.leads_to(info).then(|| Arc::clone(endpoint))
+        endpoint.leads_to(access).then(|| Arc::clone(endpoint))
     }
 }
 
 impl ClientOptions {
     /// How a node is reached.
-    fn endpoint(&self, node: &NodeSpec, info: ConnectionInfo) -> Result<Endpoint, Error> {
+    fn endpoint(
+        &self,
+        node: &NodeSpec,
+        access: NodeAccess,
+        groups: &SentinelGroups,
+    ) -> Result<Endpoint, Error> {
+        let NodeAccess { info, sentinel } = access;
+        let observer = NodeObserver::new(node.clone(), self.listeners.clone());
         let pushes = self.push_sender.as_ref();
         let pushes = pushes.map(|sender| PushTarget::new(sender, node.name(), &info));
-        let observer = NodeObserver::new(node.clone(), self.listeners.clone());
         let mut endpoint = Endpoint {
+            primary: sentinel
+                .as_ref()
+                .and_then(|source| groups.cell(source, &observer)),
+            sentinel,
             pushes: pushes.transpose()?,
             ..self.server(info, observer)?
         };
@@ -215,6 +237,8 @@ impl ClientOptions {
             options: SocketOptions::new(self.settings.tcp_keepalive, info.tcp_settings()),
             observer,
             pushes: None,
+            primary: None,
+            sentinel: None,
             replicas: None,
             info,
         })
@@ -253,7 +277,7 @@ fn check_addresses(nodes: &[NodeConfig]) -> Result<(), Error> {
 
 /// The database that all nodes use. It must be one, as redis-rs asks a connection for its database.
 fn common_db(nodes: &[NodeConfig]) -> Result<i64, Error> {
-    let db = |node: &NodeConfig| node.info.redis_settings().db();
+    let db = |node: &NodeConfig| node.access.info.redis_settings().db();
     let first = nodes.first().map_or(0, db);
     limits::DATABASE.check(first)?;
     match nodes.iter().find(|node| db(node) != first) {

@@ -4,7 +4,7 @@
 //!   topology, from which `sync`, `aio` and `proxy` build their handles.
 //! * More of its setters: `login` for usernames, credentials and the client name; `observe` for
 //!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`];
-//!   `replicas` for nodes with replicas;
+//!   `sentinel` for nodes behind Sentinel, and `sentinel_groups` for who asks for them; `replicas` for nodes with replicas;
 //!   `requests` for timeouts and retries, with the methods by which a handle overrides them.
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
@@ -19,9 +19,12 @@ mod push;
 mod reads;
 mod replicas;
 mod requests;
+mod sentinel;
+mod sentinel_groups;
 mod settings;
 
 pub use builder::Builder;
+pub use sentinel::{Sentinel, SentinelMaster};
 
 #[cfg(feature = "tokio-comp")]
 pub(crate) use builder::DEFAULT_RESPONSE_TIMEOUT;

@@ -9,14 +9,17 @@
 //! * `node_backoff`: [`NodeBackoff`], the outcome of attempts to connect, shared by all connections to a
 //!   node.
 //! * `replicas`: [`NodeReplicas`], the replicas of a node, and the connections to them.
+//! * `primary`: [`PrimaryCell`], the address of a primary that may change; `located`: the endpoint at that address.
 //! * `push`: [`PushSender`](push::PushSender), where the RESP3 push messages of a node's connections go.
 //!
 //! No connection is made here: `sync` and `aio` do that, each in its own way.
 
 mod credentials;
 mod deadline;
+mod located;
 mod login;
 mod node_backoff;
+mod primary;
 pub(crate) mod push;
 mod replicas;
 pub(crate) mod tls;
@@ -36,6 +39,7 @@ pub use crate::endpoint::credentials::{
 pub(crate) use crate::endpoint::deadline::Deadline;
 pub(crate) use crate::endpoint::login::{Identity, Login, LoginOptions};
 pub(crate) use crate::endpoint::node_backoff::{ConnectAttempt, NodeBackoff};
+pub(crate) use crate::endpoint::primary::{PrimaryCell, PrimarySource, PrimaryVersion};
 use crate::endpoint::push::PushTarget;
 pub(crate) use crate::endpoint::replicas::{
     NodeReplicas, ReplicaConnections, ReplicaServer, ReplicationWatch, ServerConnections,
@@ -44,7 +48,7 @@ use crate::endpoint::tls::Tls;
 use crate::observe::NodeObserver;
 use crate::policy::{ConnectError, IoFailure};
 use crate::resp::Handshake;
-use crate::topology::address;
+use crate::topology::{NodeAccess, SentinelSource, address};
 
 /// Number of keepalive probes without a reply after which the kernel gives a connection up. They are spread
 /// over one idle period, so that a dead node is detected after twice that period.
@@ -72,6 +76,10 @@ pub(crate) struct Endpoint {
     pub(crate) pushes: Option<PushTarget>,
     /// The replicas of the node, if it may have any.
     pub(crate) replicas: Option<Arc<NodeReplicas>>,
+    /// Who knows the address, if it may change.
+    pub(crate) sentinel: Option<SentinelSource>,
+    /// The current address, if it may change. `None` for a fixed address.
+    pub(crate) primary: Option<Arc<PrimaryCell>>,
 }
 
 /// Options that are set on a new TCP socket.
@@ -84,14 +92,14 @@ pub(crate) struct SocketOptions {
 }
 
 impl Endpoint {
-    /// True if `info` describes the same server, and the same user, database and protocol.
-    pub(crate) fn leads_to(&self, info: &ConnectionInfo) -> bool {
-        let (ours, theirs) = (self.info.redis_settings(), info.redis_settings());
-        self.info.addr() == info.addr()
-            && ours.username() == theirs.username()
-            && ours.password() == theirs.password()
-            && ours.db() == theirs.db()
-            && ours.protocol() == theirs.protocol()
+    /// True if `access` describes the same server, or the same master of the same Sentinels, and the same user,
+    /// database and protocol.
+    pub(crate) fn leads_to(&self, access: &NodeAccess) -> bool {
+        let ours = NodeAccess {
+            info: self.info.clone(),
+            sentinel: self.sentinel.clone(),
+        };
+        ours.is_same(access)
     }
 
     /// The error of a connection that broke during the handshake.
@@ -109,7 +117,8 @@ impl Endpoint {
 
     /// The handshake of a new connection for commands, and the version of the login that it presents.
     pub(crate) fn handshake(&self) -> Result<(Handshake, u64), ConnectError> {
-        self.login.handshake(self.info.redis_settings())
+        let (handshake, login) = self.login.handshake(self.info.redis_settings())?;
+        Ok((self.with_role_check(handshake), login))
     }
 
     /// The handshake of a new pub/sub connection. Always in RESP2, where messages and confirmations have one
@@ -118,7 +127,15 @@ impl Endpoint {
         let settings = self.info.redis_settings().clone();
         let settings = settings.set_protocol(ProtocolVersion::RESP2);
         let (handshake, _) = self.login.handshake(&settings)?;
-        Ok(handshake)
+        Ok(self.with_role_check(handshake))
+    }
+
+    /// Adds a check of the role to the handshake with a primary that may change.
+    fn with_role_check(&self, handshake: Handshake) -> Handshake {
+        match &self.primary {
+            Some(_) => handshake.with_role_check(),
+            None => handshake,
+        }
     }
 
     /// The requests that bring a connection with an older login up to date, and the version of the login that
@@ -139,6 +156,8 @@ impl Endpoint {
             observer: self.observer.of_replica(&address),
             address,
             pushes: None,
+            primary: None,
+            sentinel: None,
             replicas: None,
             ..self.clone()
         })

@@ -55,6 +55,17 @@ pub enum ClientEvent {
         /// The node.
         node: NodeSpec,
     },
+    /// The node's primary is another server now: see [`Builder::sentinel`](crate::Builder::sentinel). Connections
+    /// to the one before are not used any more.
+    #[non_exhaustive]
+    PrimaryChanged {
+        /// The node.
+        node: NodeSpec,
+        /// The address of the primary before: `host:port`.
+        from: String,
+        /// The address of the primary now.
+        to: String,
+    },
     /// A connection for commands was made.
     #[non_exhaustive]
     ConnectionOpened {
@@ -93,6 +104,7 @@ impl ClientEvent {
             | Self::ReplicaDown { node, .. }
             | Self::ReplicaUp { node, .. }
             | Self::Reconnected { node }
+            | Self::PrimaryChanged { node, .. }
             | Self::ConnectionOpened { node, .. }
             | Self::ConnectionClosed { node, .. } => Some(node),
         }
@@ -140,6 +152,13 @@ impl fmt::Display for ClientEvent {
                 write!(f, "replica up: {address} of node {name} after {outage:.1?}")
             }
             Self::Reconnected { node } => write!(f, "reconnected: node {}", node.name()),
+            Self::PrimaryChanged { node, from, to } => {
+                write!(
+                    f,
+                    "primary changed: node {} from {from} to {to}",
+                    node.name()
+                )
+            }
             Self::ConnectionOpened { node, pool } => {
                 write!(f, "connection opened: node {}, {pool} pool", node.name())
             }

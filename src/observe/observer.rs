@@ -66,6 +66,17 @@ impl NodeObserver {
         })
     }
 
+    /// The observer of a server that is no node, such as a Sentinel: nothing is recorded.
+    pub(crate) fn of_no_node(server: NodeSpec) -> Arc<Self> {
+        Arc::new(Self {
+            metrics: NodeMetrics::disabled(),
+            node: server,
+            is_replica: false,
+            listeners: Listeners::default(),
+            reconnects: AtomicU64::new(0),
+        })
+    }
+
     /// The node.
     pub(crate) fn node(&self) -> &NodeSpec {
         &self.node
@@ -102,6 +113,15 @@ impl NodeObserver {
             self.metrics.reconnected();
             self.deliver(|node| ClientEvent::Reconnected { node });
         }
+    }
+
+    /// Records that the node's primary is another server.
+    pub(crate) fn primary_changed(&self, from: &str, to: &str) {
+        self.deliver(|node| ClientEvent::PrimaryChanged {
+            node,
+            from: from.to_owned(),
+            to: to.to_owned(),
+        });
     }
 
     /// A connection of this pool was made.

@@ -236,6 +236,14 @@ mod enabled {
                 log!(info, "replica is up", outage_seconds = outage.as_secs_f64())
             }
             ClientEvent::Reconnected { .. } => log!(debug, "reconnected"),
+            ClientEvent::PrimaryChanged { from, to, .. } => {
+                log!(
+                    info,
+                    "primary changed",
+                    from = from.as_str(),
+                    to = to.as_str()
+                );
+            }
             ClientEvent::ConnectionOpened { pool, .. } => {
                 log!(debug, "connection opened", pool = pool.name());
             }

@@ -163,6 +163,12 @@ impl Pool {
             let step = self.next_step(wanted, deadline)?;
             self.observer().lent(self.settings.pool_use);
             match step {
+                CheckoutStep::Idle(connection) if connection.is_outdated() => {
+                    drop(connection);
+                    self.discard();
+                    // The others that lead to the former primary too: their server should see them go.
+                    self.discard_outdated();
+                }
                 CheckoutStep::Idle(mut connection) => {
                     match self.check_liveness(&mut connection, deadline) {
                         Liveness::Good if !self.connector.is_renewal_due(&connection) => {
@@ -242,7 +248,7 @@ impl Pool {
         connection.last_used = used;
         let mut state = self.state.lock();
         // A connection broke while this one was on loan: it is closed as well.
-        if connection.generation == state.generation {
+        if connection.generation == state.generation && !connection.is_outdated() {
             state.idle.push(connection);
         } else {
             state.open -= 1;
@@ -258,6 +264,19 @@ impl Pool {
         state.open -= 1;
         self.wake(state);
         self.observer().given_back(self.settings.pool_use);
+    }
+
+    /// Closes the idle connections that lead to a former primary.
+    fn discard_outdated(&self) {
+        let mut state = self.state.lock();
+        let outdated: Vec<NodeConnection> = {
+            let is_outdated = |connection: &mut NodeConnection| connection.is_outdated();
+            state.idle.extract_if(.., is_outdated).collect()
+        };
+        state.open -= outdated.len();
+        self.wake(state);
+        // Closed outside of the lock, as above.
+        drop(outdated);
     }
 
     /// Gives back the slot of a connection that broke, and closes all idle ones.
