@@ -239,7 +239,7 @@ pub use endpoint::push::PushSender;
 pub use endpoint::tls::TlsBackend;
 pub use endpoint::{Credentials, CredentialsError, CredentialsProvider, RotatingCredentials};
 pub use error::{ERROR_KEYS_MAX, Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
-pub use observe::{ClientEvent, ClientHealth, NodeHealth, PoolHealth, PoolKind};
+pub use observe::{ClientEvent, ClientHealth, NodeHealth, PoolHealth, PoolKind, ReplicaHealth};
 pub use partition::OutNodes;
 pub use partition::node::{self, NODES_MAX, NodeId, NodeIndex, NodeSpec};
 pub use plan::{

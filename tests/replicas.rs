@@ -821,16 +821,284 @@ fn thread_that_watches_replicas_ends_with_its_client() {
         assert!(status.success());
         return;
     }
-    let mut client = over(&[&set], ReadFrom::Primary).build().unwrap();
-    let _: Option<String> = client.get("k").unwrap();
-    let before = replica_threads();
+    let mut plain = ShardedClient::builder()
+        .node("n0", set.url(0))
+        .build()
+        .unwrap();
+    let _: Option<String> = plain.get("k").unwrap();
+    assert_eq!(replica_threads(), 0, "no replicas, no thread");
+    let client = over(&[&set], ReadFrom::Primary).build().unwrap();
+    assert_eq!(replica_threads(), 0, "nothing was asked yet");
     let mut reader = client.with_read_from(ReadFrom::Replica);
     let _: Option<String> = reader.get("k").unwrap();
-    assert_eq!(
-        replica_threads(),
-        before + 1,
-        "one for all clones and nodes"
-    );
+    // Others exist for as long as it connects.
+    wait_until("one thread for all clones", || replica_threads() == 1);
     drop((client, reader));
-    wait_until("the end of the thread", || replica_threads() <= before);
+    wait_until("the end of the thread", || replica_threads() == 0);
+}
+
+// --------------------------------------------------------------------------------------------------------- failovers
+
+/// Counters that workers increment, each of its own key.
+struct Counters {
+    /// The beginning of the keys.
+    name: &'static str,
+    /// For each worker: the largest reply to INCR that a replica had as well (WAIT), the largest reply, and the number of
+    /// requests that were sent.
+    counts: Vec<(i64, i64, i64)>,
+    /// The longest time without a reply.
+    outage: Duration,
+}
+
+/// Lets threads count while `fault` happens, and for a while before and after.
+fn count_during(
+    client: &ShardedClient,
+    name: &'static str,
+    workers: usize,
+    fault: impl FnOnce(),
+) -> Counters {
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let last = std::sync::Mutex::new((Instant::now(), Duration::ZERO));
+    std::thread::scope(|scope| {
+        let work = |number: usize| {
+            let (mut client, stop, last) = (client.clone(), &stop, &last);
+            scope.spawn(move || {
+                let key = format!("{name}:{number}");
+                let mut count = (0, 0, 0);
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    count.2 += 1;
+                    let Ok(value) = client.incr::<_, _, i64>(&key, 1) else {
+                        continue;
+                    };
+                    count.1 = value;
+                    let mut last = last.lock().unwrap();
+                    last.1 = last.1.max(last.0.elapsed());
+                    last.0 = Instant::now();
+                    drop(last);
+                    let wait = cmd("WAIT").arg(1).arg(500).clone();
+                    if wait
+                        .query::<i64>(&mut client)
+                        .is_ok_and(|replicas| replicas > 0)
+                    {
+                        count.0 = value;
+                    }
+                }
+                count
+            })
+        };
+        let workers: Vec<_> = (0..workers).map(work).collect();
+        std::thread::sleep(Duration::from_millis(500));
+        fault();
+        std::thread::sleep(Duration::from_secs(2));
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let counts = workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap())
+            .collect();
+        let outage = last.lock().unwrap().1;
+        Counters {
+            name,
+            counts,
+            outage,
+        }
+    })
+}
+
+impl Counters {
+    /// No increment that a replica had is lost, and none was made twice.
+    fn check(&self, primary: &mut redis::Connection) {
+        for (number, &(safe, replied, sent)) in self.counts.iter().enumerate() {
+            let value: i64 = primary.get(format!("{}:{number}", self.name)).unwrap();
+            assert!(safe > 0 && replied > 0, "worker {number} has counted");
+            assert!(
+                (safe..=sent).contains(&value),
+                "{safe} <= {value} <= {sent}"
+            );
+        }
+    }
+}
+
+/// Writes wait for the new primary.
+fn patient() -> redis_sharding::RetryPolicy {
+    let (min, max) = (Duration::from_millis(20), Duration::from_millis(100));
+    redis_sharding::RetryPolicy::attempts(100).with_backoff(min, max)
+}
+
+#[test]
+fn promoted_replica_takes_over_from_a_dead_primary_and_the_dead_one_is_never_written_to_again() {
+    let Some(set) = ReplicaSet::start(2) else {
+        return;
+    };
+    let client = over(&[&set], ReadFrom::PreferReplica)
+        .retry(patient())
+        .build()
+        .unwrap();
+    let mut promoted = 0;
+    let counters = count_during(&client, "first", 8, || {
+        set.kill(0);
+        // The one that has more: it has all that any replica has confirmed.
+        let offset = |index| set.offset(index).unwrap();
+        promoted = if offset(1) >= offset(2) { 1 } else { 2 };
+        set.promote(promoted);
+    });
+    counters.check(&mut set.connection(promoted));
+    assert!(
+        counters.outage < Duration::from_secs(3),
+        "{:?}",
+        counters.outage
+    );
+    let health = client.health();
+    assert_eq!(health.nodes[0].address, set.addr(promoted), "{health}");
+    // It returns, and says that it is a primary: empty, but at the address that was given.
+    set.restart(0);
+    let counters = count_during(&client, "second", 4, || {
+        std::thread::sleep(Duration::from_secs(2))
+    });
+    counters.check(&mut set.connection(promoted));
+    assert_eq!(calls(&set, "incr")[0], 0);
+    let health = client.health();
+    assert!(health.to_string().contains("is not a replica"), "{health}");
+    // The new primary dies as well. The old one still says that it is one, and has missed everything.
+    set.kill(promoted);
+    let error = client.with_retry(redis_sharding::RetryPolicy::OFF);
+    let mut refused = error.clone();
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(refused.set::<_, _, ()>("k", "v").is_err());
+    let keys: i64 = cmd("DBSIZE").query(&mut set.connection(0)).unwrap();
+    assert_eq!(keys, 0, "nothing was written to it");
+    // The other replica is promoted: it is the successor of the second primary.
+    let third = 3 - promoted;
+    let () = cmd("REPLICAOF")
+        .arg(&["NO", "ONE"])
+        .query(&mut set.connection(third))
+        .unwrap();
+    wait_until("the third primary", || {
+        refused.set::<_, _, ()>("k", "v").is_ok()
+    });
+    assert_eq!(set.connection(third).get::<_, String>("k").unwrap(), "v");
+}
+
+#[test]
+fn primary_that_becomes_a_replica_while_it_runs_hands_over_to_the_new_one() {
+    let Some(set) = ReplicaSet::start(1) else {
+        return;
+    };
+    let client = over(&[&set], ReadFrom::Primary)
+        .retry(patient())
+        .build()
+        .unwrap();
+    let counters = count_during(&client, "first", 8, || {
+        // No write is lost if none is made while the roles change.
+        let pause = cmd("CLIENT").arg("PAUSE").arg(10_000).arg("WRITE").clone();
+        let () = pause.query(&mut set.connection(0)).unwrap();
+        wait_until("the replica", || {
+            set.offset(0).unwrap() == set.offset(1).unwrap()
+        });
+        set.promote(1);
+        let () = cmd("CLIENT")
+            .arg("UNPAUSE")
+            .query(&mut set.connection(0))
+            .unwrap();
+    });
+    counters.check(&mut set.connection(1));
+    assert_eq!(client.health().nodes[0].address, set.addr(1));
+}
+
+#[test]
+fn failover_is_followed_by_the_async_client_and_the_proxy_and_by_discovered_replicas() {
+    let Some(set) = ReplicaSet::start(2) else {
+        return;
+    };
+    let describe = || {
+        ShardedClient::builder()
+            .node("n0", set.url(0))
+            .discover_replicas()
+            .read_from(ReadFrom::PreferReplica)
+            .retry(patient())
+    };
+    let mut clients = Client::all(describe);
+    for client in &mut clients {
+        let () = client.run(&command("SET k before")).unwrap();
+        wait_for_reads(client, &set, |calls| {
+            calls[0] == 0 && calls[1] > 0 && calls[2] > 0
+        });
+    }
+    set.kill(0);
+    set.promote(1);
+    set.wait_until_linked(1);
+    for client in &mut clients {
+        let name = client.name();
+        wait_until("the new primary", || {
+            client.run::<()>(&command("SET k after")).is_ok()
+        });
+        set.wait_until_linked(1);
+        let value: String = client.run(&command("GET k")).unwrap();
+        assert_eq!(value, "after", "{name}");
+        wait_until("reads from the other replica", || {
+            set.reset_stats(2);
+            for _ in 0..10 {
+                let _: Value = client.run(&command("STRLEN k")).unwrap();
+            }
+            set.calls(2, "strlen") > 0
+        });
+    }
+    let sets: i64 = set.calls(1, "set") as i64;
+    assert!(sets >= 3, "{sets}");
+}
+
+#[test]
+fn replica_is_read_by_a_user_who_may_run_role_and_not_info() {
+    let Some(set) = ReplicaSet::start(1) else {
+        return;
+    };
+    for index in 0..set.len() {
+        let user = ["SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-info"];
+        let () = cmd("ACL")
+            .arg(&user)
+            .query(&mut set.connection(index))
+            .unwrap();
+    }
+    let describe = || {
+        over(&[&set], ReadFrom::PreferReplica)
+            .username("app")
+            .password("pw")
+    };
+    for mut client in Client::all(describe) {
+        wait_for_reads(&mut client, &set, |calls| calls[1] == 20);
+    }
+}
+
+#[test]
+fn replicas_are_reached_with_the_password_and_the_certificates_of_their_node() {
+    let authority = support::authority::Authority::new("replicas");
+    let builder = ReplicaSet::builder().password("s3cret").tls(&authority);
+    let Some(set) = builder.start(1) else {
+        return;
+    };
+    let certificates = || redis::TlsCertificates {
+        client_tls: None,
+        root_cert: Some(authority.pem().into_bytes()),
+    };
+    // The replica's URL has no password.
+    let describe = || {
+        ShardedClient::builder()
+            .node("n0", set.url(0))
+            .replica("n0", format!("rediss://{}/", set.addr(1)))
+            .tls_certificates(certificates())
+            .read_from(ReadFrom::Replica)
+    };
+    for mut client in Client::all(describe) {
+        let _: Option<String> = client.run(&command("GET k")).unwrap();
+    }
+    assert_eq!(calls(&set, "get"), [0, 3]);
+    let discovered = || {
+        ShardedClient::builder()
+            .node("n0", set.url(0))
+            .discover_replicas()
+            .tls_certificates(certificates())
+            .read_from(ReadFrom::PreferReplica)
+    };
+    for mut client in Client::all(discovered) {
+        wait_for_reads(&mut client, &set, |calls| calls[1] == 20);
+    }
 }

@@ -392,7 +392,14 @@ impl NodeConnections {
             ..PoolHealth::default()
         };
         let backoff = &self.exclusive.connector.backoff;
-        backoff.health(shared, self.exclusive.health())
+        NodeHealth {
+            replicas: self
+                .replicas
+                .as_ref()
+                .map(|replicas| replicas.replicas().health())
+                .unwrap_or_default(),
+            ..backoff.health(shared, self.exclusive.health())
+        }
     }
 
     /// Takes a shared connection for a request that is served at once, and an exclusive one for a blocking

@@ -380,7 +380,9 @@ impl Builder {
         self.tls.check(&specs)?;
         let connect_timeout = self.settings.connect_timeout;
         let options = ClientOptions {
-            replicas: self.replicas.check(&specs, connect_timeout)?,
+            replicas: self
+                .replicas
+                .check(&specs, connect_timeout, self.address_map.as_ref())?,
             password: self.password,
             login: self.login,
             identity,

@@ -219,7 +219,7 @@ impl ClientOptions {
             pushes: pushes.transpose()?,
             ..self.server(info, observer)?
         };
-        endpoint.replicas = self.replicas.of_node(&endpoint, self)?;
+        self.replicas.attach(&mut endpoint, self)?;
         Ok(endpoint)
     }
 

@@ -8,11 +8,12 @@ use redis::{ConnectionInfo, IntoConnectionInfo};
 use crate::config::Builder;
 use crate::config::client_config::ClientOptions;
 use crate::endpoint::tls::refused_url;
-use crate::endpoint::{Endpoint, NodeReplicas, ReplicaServer};
+use crate::endpoint::{Endpoint, ReplicaServer};
 use crate::error::Error;
 use crate::partition::NodeSpec;
 use crate::policy::{LagLimits, ReadFrom, ReplicaId};
 use crate::replication::{MonitorSettings, ReplicationMonitor};
+use crate::sentinel::AddressMap;
 use crate::topology::address;
 use crate::topology::replication::REPLICAS_MAX;
 
@@ -129,6 +130,7 @@ impl ReplicaOptions {
         mut self,
         nodes: &[NodeSpec],
         connect_timeout: Duration,
+        address_map: Option<&AddressMap>,
     ) -> Result<Self, Error> {
         for (node, info) in &self.given {
             let info = info.as_ref().map_err(Clone::clone)?;
@@ -165,6 +167,7 @@ impl ReplicaOptions {
                 limits: self.limits,
                 discovers: self.discovers,
                 connect_timeout,
+                address_map: address_map.cloned(),
             }));
         }
         Ok(self)
@@ -175,33 +178,32 @@ impl ReplicaOptions {
         self.monitor.is_some()
     }
 
-    /// The replicas of the node whose primary has this endpoint. `None` if it can have none.
-    pub(super) fn of_node(
+    /// Adds to the endpoint of a node what it needs to have replicas, if it can have any.
+    pub(super) fn attach(
         &self,
-        primary: &Endpoint,
+        endpoint: &mut Endpoint,
         options: &ClientOptions,
-    ) -> Result<Option<Arc<NodeReplicas>>, Error> {
+    ) -> Result<(), Error> {
         let Some(monitor) = &self.monitor else {
-            return Ok(None);
+            return Ok(());
         };
-        let node = primary.observer.node().name();
+        let node = endpoint.observer.node().name();
         let given = self.given.iter().filter(|(name, _)| name == node);
         let infos: Vec<&ConnectionInfo> =
             given.filter_map(|(_, info)| info.as_ref().ok()).collect();
         if infos.is_empty() && !self.discovers {
-            return Ok(None);
+            return Ok(());
         }
         let replica = |(id, info): (u32, &ConnectionInfo)| {
-            let info = complete(node, info, primary, options)?;
-            let observer = primary.observer.of_replica(&address(info.addr()));
-            let endpoint = options.server(info, observer)?;
-            Ok(ReplicaServer::new(ReplicaId(id), Arc::new(endpoint)))
+            let info = complete(node, info, endpoint, options)?;
+            let observer = endpoint.observer.of_replica(&address(info.addr()));
+            let server = options.server(info, observer)?;
+            Ok(ReplicaServer::new(ReplicaId(id), Arc::new(server)))
         };
-        let servers = (1..)
-            .zip(infos)
-            .map(replica)
-            .collect::<Result<Vec<_>, Error>>()?;
-        Ok(Some(monitor.add_node(primary.clone(), servers)))
+        let servers = (1..).zip(infos).map(replica);
+        let servers = servers.collect::<Result<Vec<_>, Error>>()?;
+        monitor.add_node(endpoint, servers);
+        Ok(())
     }
 }
 

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
-use redis::{ConnectionAddr, ConnectionInfo, ProtocolVersion};
+use redis::{ConnectionInfo, ProtocolVersion};
 use socket2::{SockRef, TcpKeepalive};
 
 pub use crate::endpoint::credentials::{
@@ -48,7 +48,7 @@ use crate::endpoint::tls::Tls;
 use crate::observe::NodeObserver;
 use crate::policy::{ConnectError, IoFailure};
 use crate::resp::Handshake;
-use crate::topology::{NodeAccess, SentinelSource, address};
+use crate::topology::{HostPort, NodeAccess, SentinelSource};
 
 /// Number of keepalive probes without a reply after which the kernel gives a connection up. They are spread
 /// over one idle period, so that a dead node is detected after twice that period.
@@ -144,22 +144,20 @@ impl Endpoint {
         self.login.renewal()
     }
 
-    /// A replica of this node at another host, reached with the same user, password and kind of TLS.
-    pub(crate) fn replica_at(&self, host: &str, port: u16) -> Option<Self> {
-        let addr = match self.info.addr() {
-            ConnectionAddr::Tcp(..) => ConnectionAddr::Tcp(host.to_owned(), port),
-            _ => return None,
-        };
-        let address = address(&addr);
-        Some(Self {
-            info: self.info.clone().set_addr(addr),
-            observer: self.observer.of_replica(&address),
-            address,
+    /// A replica of this node at this address, with the same user, password, TLS and options.
+    ///
+    /// # Errors
+    ///
+    /// If no certificate could have the name of the host.
+    pub(crate) fn replica_at(&self, address: &HostPort) -> Result<Self, ConnectError> {
+        let found = self.at_host(address)?;
+        Ok(Self {
+            observer: self.observer.of_replica(&found.address),
             pushes: None,
             primary: None,
             sentinel: None,
             replicas: None,
-            ..self.clone()
+            ..found
         })
     }
 

@@ -122,6 +122,7 @@ impl NodeBackoff {
             reconnects: self.observer.reconnects(),
             shared,
             exclusive,
+            replicas: Vec::new(),
         }
     }
 

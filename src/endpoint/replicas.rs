@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::endpoint::Endpoint;
+use crate::observe::ReplicaHealth;
 use crate::policy::{Candidate, HedgeBudget, ReplicaId, Target, Unusable};
 
 /// Number of round trips that connecting may take in a hedged read: TCP, TLS and the handshake take up to five.
@@ -116,9 +117,14 @@ impl NodeReplicas {
         }
     }
 
-    /// The replicas.
-    pub(crate) fn servers(&self) -> Vec<Arc<ReplicaServer>> {
-        self.list.load().servers.clone()
+    /// What is known of the replicas.
+    pub(crate) fn health(&self) -> Vec<ReplicaHealth> {
+        let health = |server: &Arc<ReplicaServer>| ReplicaHealth {
+            address: server.endpoint.address.clone(),
+            unusable: server.usable().err().map(|reason| reason.to_string()),
+            latency: server.latency.get(),
+        };
+        self.list.load().servers.iter().map(health).collect()
     }
 
     /// Replaces the replicas. Only called by the one thread that watches the node.

@@ -24,7 +24,7 @@ mod stopwatch;
 mod trace;
 
 pub use event::{ClientEvent, PoolKind};
-pub use health::{ClientHealth, NodeHealth, PoolHealth};
+pub use health::{ClientHealth, NodeHealth, PoolHealth, ReplicaHealth};
 
 pub(crate) use observer::{Listeners, NodeObserver};
 #[cfg(feature = "tokio-comp")]

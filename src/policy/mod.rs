@@ -32,5 +32,5 @@ pub(crate) use connect_error::{CertificateRefused, ConnectError, IoFailure, is_t
 pub(crate) use hedge::HedgeBudget;
 pub(crate) use options::RequestOptions;
 pub(crate) use read_from::{Candidate, ReplicaId, Target, TargetOrder, Unusable};
-pub(crate) use replica_set::{LagLimits, ReplicaSet, SetChange, Unanswered};
+pub(crate) use replica_set::{LagLimits, ReplicaSet, SetChange, SetOptions, Unanswered};
 pub(crate) use retry::RETRY_BACKOFF_MIN;

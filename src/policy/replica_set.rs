@@ -30,8 +30,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::policy::{ReplicaId, Unusable};
+use crate::topology::HostPort;
 use crate::topology::replication::{
-    History, Link, PrimaryReport, REPLICAS_MAX, ReplicaAddress, ReplicaReport, Replication,
+    History, Link, PrimaryReport, REPLICAS_MAX, ReplicaReport, Replication,
 };
 
 /// Time after which a replica that was found, and that the primary does not list any more, is forgotten. Long enough for
@@ -50,15 +51,26 @@ pub(crate) struct LagLimits {
     pub(crate) time: Option<Duration>,
 }
 
+/// How the servers of a node are watched.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SetOptions {
+    /// How far replicas may be behind.
+    pub(crate) limits: LagLimits,
+    /// Replicas that the primary lists become members.
+    pub(crate) discovers: bool,
+    /// The primary is found here. False if somebody else knows it, such as Sentinel.
+    pub(crate) elects: bool,
+}
+
 /// The servers of one node.
 #[derive(Debug)]
 pub(crate) struct ReplicaSet {
-    limits: LagLimits,
-    /// Replicas that the primary lists become members.
-    discovers: bool,
+    options: SetOptions,
     /// The primary and the replicas, in the order of their ids.
     members: Vec<Member>,
     primary: ReplicaId,
+    /// The largest id so far.
+    last_id: u32,
     /// The data of the primary, when it last replied.
     history: Option<History>,
     /// When the primary last replied as one.
@@ -71,8 +83,10 @@ pub(crate) struct ReplicaSet {
 #[derive(Debug)]
 struct Member {
     id: ReplicaId,
-    /// `None` for servers that were given, which are never forgotten.
-    found: Option<ReplicaAddress>,
+    /// `None` for a socket.
+    address: Option<HostPort>,
+    /// True for servers that were given, which are never forgotten.
+    is_given: bool,
     /// The last reply, or why there was none, and when. `None` before the first round.
     report: Option<(Result<Replication, Unanswered>, Instant)>,
     /// When the primary last listed it.
@@ -96,7 +110,7 @@ struct Sample {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SetChange {
     /// The primary lists a replica that was not known.
-    Joined(ReplicaId, ReplicaAddress),
+    Joined(ReplicaId, HostPort),
     /// A replica that had been found is gone.
     Left(ReplicaId),
     /// This server is the primary now.
@@ -104,15 +118,25 @@ pub(crate) enum SetChange {
 }
 
 impl ReplicaSet {
-    /// A set of a primary and `replicas` replicas that were given: their ids are 0 for the primary, then 1, 2, ...
-    pub(crate) fn new(replicas: usize, discovers: bool, limits: LagLimits) -> Self {
-        let replicas = u32::try_from(replicas.min(REPLICAS_MAX)).unwrap_or_default();
+    /// A set of a primary and of replicas that were given, by their addresses: their ids are 0 for the primary, then 1,
+    /// 2, ...
+    pub(crate) fn new(
+        primary: Option<HostPort>,
+        replicas: impl IntoIterator<Item = Option<HostPort>>,
+        options: SetOptions,
+    ) -> Self {
+        let given = std::iter::once(primary).chain(replicas);
+        let members: Vec<Member> = (0..)
+            .zip(given)
+            .map(|(id, address)| Member {
+                is_given: true,
+                ..Member::new(ReplicaId(id), address)
+            })
+            .collect();
         Self {
-            limits,
-            discovers,
-            members: (0..=replicas)
-                .map(|id| Member::new(ReplicaId(id), None))
-                .collect(),
+            options,
+            last_id: members.last().map_or(0, |member| member.id.0),
+            members,
             primary: ReplicaId(0),
             history: None,
             seen: None,
@@ -125,9 +149,10 @@ impl ReplicaSet {
         self.primary
     }
 
-    /// All servers, the primary included.
-    pub(crate) fn members(&self) -> impl Iterator<Item = ReplicaId> {
-        self.members.iter().map(|member| member.id)
+    /// The address of a server.
+    pub(crate) fn address(&self, id: ReplicaId) -> Option<&HostPort> {
+        let member = self.members.iter().find(|member| member.id == id)?;
+        member.address.as_ref()
     }
 
     /// Records what a server has replied in this round.
@@ -155,7 +180,8 @@ impl ReplicaSet {
     /// Ends a round in which each server was recorded.
     pub(crate) fn finish_round(&mut self, now: Instant) -> Vec<SetChange> {
         let mut changes = Vec::new();
-        if self.primary_report().is_none()
+        if self.options.elects
+            && self.primary_report().is_none()
             && let Some(next) = self.successor()
         {
             self.promote(next);
@@ -169,18 +195,37 @@ impl ReplicaSet {
         if report.history.is_some() {
             self.history = report.history;
         }
-        if self.discovers {
+        if self.options.discovers {
             self.update_members(&report.replicas, now, &mut changes);
         }
         changes
     }
 
-    /// Makes a server the primary that somebody else knows to be it, such as Sentinel.
-    pub(crate) fn set_primary(&mut self, id: ReplicaId) {
-        let is_member = self.members.iter().any(|member| member.id == id);
-        if is_member && id != self.primary {
-            self.promote(id);
+    /// Makes the server at this address the primary, since somebody else knows that it is: Sentinel.
+    pub(crate) fn set_primary(&mut self, address: &HostPort) -> Vec<SetChange> {
+        if self.address(self.primary) == Some(address) {
+            return Vec::new();
         }
+        let known = |member: &&Member| member.address.as_ref() == Some(address);
+        let mut changes = Vec::new();
+        let id = match self.members.iter().find(known) {
+            Some(member) => member.id,
+            None => {
+                let id = self.next_id();
+                self.members.push(Member::new(id, Some(address.clone())));
+                changes.push(SetChange::Joined(id, address.clone()));
+                id
+            }
+        };
+        self.promote(id);
+        changes.push(SetChange::Promoted(id));
+        changes
+    }
+
+    /// An id that no server had before.
+    fn next_id(&mut self) -> ReplicaId {
+        self.last_id += 1;
+        ReplicaId(self.last_id)
     }
 
     /// True if this replica may be read from.
@@ -224,7 +269,7 @@ impl ReplicaSet {
             }
             None => since,
         };
-        match self.limits.time {
+        match self.options.limits.time {
             Some(limit) if missed > limit => Err(Unusable::LinkBroken),
             _ => Ok(()),
         }
@@ -238,13 +283,18 @@ impl ReplicaSet {
         let Some(last) = self.samples.back() else {
             // Nothing is known of the primary, so only the replica's own word is left.
             let is_late = |limit| report.silent_for.is_some_and(|silent| silent > limit);
-            return match self.limits.time.is_some_and(is_late) {
+            return match self.options.limits.time.is_some_and(is_late) {
                 true => Err(Unusable::BehindInTime),
                 false => Ok(()),
             };
         };
         let behind = last.offset.saturating_sub(offset);
-        if self.limits.bytes.is_some_and(|limit| behind > limit) {
+        if self
+            .options
+            .limits
+            .bytes
+            .is_some_and(|limit| behind > limit)
+        {
             return Err(Unusable::BehindInBytes);
         }
         // While the primary is down, time does not pass: the replica misses nothing new.
@@ -254,7 +304,7 @@ impl ReplicaSet {
         };
         let missing = self.samples.iter().find(|sample| sample.offset > offset);
         let lag = missing.map(|sample| until.saturating_duration_since(sample.at));
-        match (lag, self.limits.time) {
+        match (lag, self.options.limits.time) {
             (Some(lag), Some(limit)) if lag > limit => Err(Unusable::BehindInTime),
             _ => Ok(()),
         }
@@ -334,7 +384,7 @@ impl ReplicaSet {
         if self.samples.back().is_some_and(|last| last.offset > offset) {
             self.samples.clear();
         }
-        let limit = self.limits.time.unwrap_or_default();
+        let limit = self.options.limits.time.unwrap_or_default();
         let is_close =
             |sample: &Sample| now.saturating_duration_since(sample.at) < limit / SAMPLES_PER_LIMIT;
         match self
@@ -361,21 +411,16 @@ impl ReplicaSet {
     }
 
     /// Adds the replicas that the primary lists, and removes those that it does not list any more.
-    fn update_members(
-        &mut self,
-        listed: &[ReplicaAddress],
-        now: Instant,
-        changes: &mut Vec<SetChange>,
-    ) {
+    fn update_members(&mut self, listed: &[HostPort], now: Instant, changes: &mut Vec<SetChange>) {
         for address in listed {
             let known = self
                 .members
                 .iter_mut()
-                .find(|member| member.found.as_ref() == Some(address));
+                .find(|member| member.address.as_ref() == Some(address));
             if let Some(member) = known {
                 member.listed = Some(now);
             } else if self.members.len() <= REPLICAS_MAX {
-                let id = ReplicaId(self.members.last().map_or(0, |member| member.id.0 + 1));
+                let id = self.next_id();
                 let mut member = Member::new(id, Some(address.clone()));
                 member.listed = Some(now);
                 self.members.push(member);
@@ -384,7 +429,7 @@ impl ReplicaSet {
         }
         let primary = self.primary;
         self.members.retain(|member| {
-            let is_gone = member.found.is_some()
+            let is_gone = !member.is_given
                 && member.id != primary
                 && member
                     .listed
@@ -398,10 +443,11 @@ impl ReplicaSet {
 }
 
 impl Member {
-    fn new(id: ReplicaId, found: Option<ReplicaAddress>) -> Self {
+    fn new(id: ReplicaId, address: Option<HostPort>) -> Self {
         Self {
             id,
-            found,
+            address,
+            is_given: false,
             report: None,
             listed: None,
             is_demoted: false,
@@ -468,8 +514,26 @@ mod tests {
         }))
     }
 
+    fn at(port: u16) -> HostPort {
+        HostPort {
+            host: "r".into(),
+            port,
+        }
+    }
+
+    const OPTIONS: SetOptions = SetOptions {
+        limits: LIMITS,
+        discovers: false,
+        elects: true,
+    };
+
+    /// A set with so many replicas.
+    fn set_of(replicas: usize, options: SetOptions) -> ReplicaSet {
+        ReplicaSet::new(None, (0..replicas).map(|_| None), options)
+    }
+
     fn listing(offset: u64, ports: &[u16]) -> Result<Replication, Unanswered> {
-        let address = |&port: &u16| ReplicaAddress::new("r", port).unwrap();
+        let address = |&port: &u16| at(port);
         Ok(Replication::Primary(PrimaryReport {
             history: history("X"),
             offset,
@@ -506,7 +570,7 @@ mod tests {
     impl Rounds {
         fn new() -> Self {
             Self {
-                set: ReplicaSet::new(2, false, LIMITS),
+                set: set_of(2, OPTIONS),
                 now: Instant::now(),
             }
         }
@@ -615,7 +679,7 @@ mod tests {
 
     #[test]
     fn samples_of_a_primary_are_bounded_and_show_a_lag_to_a_part_of_the_limit() {
-        let mut set = ReplicaSet::new(1, false, LIMITS);
+        let mut set = set_of(1, OPTIONS);
         let start = Instant::now();
         for milli in 0..100_000_u64 {
             let now = start + Duration::from_millis(milli);
@@ -628,7 +692,7 @@ mod tests {
             bytes: None,
             ..LIMITS
         };
-        set.limits = limits;
+        set.options.limits = limits;
         let is_late = |behind: u64| {
             let report = ReplicaReport {
                 history: None,
@@ -750,7 +814,7 @@ mod tests {
             "of unknown origin"
         );
         // A third server that still shows the step makes C a successor.
-        let mut set = ReplicaSet::new(3, false, LIMITS);
+        let mut set = set_of(3, OPTIONS);
         let now = Instant::now();
         let replies = [LOST, LOST, primary("Z<Y", 9), broken("Y<X", 9, 1)];
         set.record(A, primary("X", 9), now);
@@ -763,14 +827,20 @@ mod tests {
 
     #[test]
     fn replicas_that_the_primary_lists_join_and_those_that_it_does_not_list_leave() {
-        let mut set = ReplicaSet::new(0, true, LIMITS);
+        let mut set = set_of(
+            0,
+            SetOptions {
+                discovers: true,
+                ..OPTIONS
+            },
+        );
         let start = Instant::now();
         let round = |set: &mut ReplicaSet, at: u64, reply| {
             let now = start + secs(at);
             set.record(A, reply, now);
             set.finish_round(now)
         };
-        let joined = |id, port| SetChange::Joined(id, ReplicaAddress::new("r", port).unwrap());
+        let joined = |id, port| SetChange::Joined(id, at(port));
         let changes = round(&mut set, 0, listing(9, &[1, 2]));
         assert_eq!(changes, [joined(B, 1), joined(C, 2)]);
         assert_eq!(round(&mut set, 1, listing(9, &[1, 2])), []);
@@ -778,11 +848,41 @@ mod tests {
         assert_eq!(round(&mut set, 32, listing(9, &[2])), [SetChange::Left(B)]);
         // Never while the primary does not reply.
         assert_eq!(round(&mut set, 500, LOST), []);
-        assert_eq!(set.members().collect::<Vec<_>>(), [A, C]);
+        let ids: Vec<ReplicaId> = set.members.iter().map(|member| member.id).collect();
+        assert_eq!(ids, [A, C]);
         // An id is never used again.
         assert_eq!(
             round(&mut set, 501, listing(9, &[1, 2])),
             [joined(ReplicaId(3), 1)]
         );
+    }
+
+    #[test]
+    fn primary_that_sentinel_names_is_the_primary_whatever_the_servers_say() {
+        let options = SetOptions {
+            elects: false,
+            ..OPTIONS
+        };
+        let mut set = ReplicaSet::new(Some(at(1)), [Some(at(2))], options);
+        let now = Instant::now();
+        let round = |set: &mut ReplicaSet, replies: [Result<Replication, Unanswered>; 2]| {
+            for (id, reply) in [A, B].into_iter().zip(replies) {
+                set.record(id, reply, now);
+            }
+            set.finish_round(now)
+        };
+        assert_eq!(round(&mut set, [primary("X", 9), replica("X", 9)]), []);
+        assert_eq!(
+            round(&mut set, [LOST, primary("Y<X", 9)]),
+            [],
+            "not before Sentinel says so"
+        );
+        assert_eq!(set.set_primary(&at(2)), [SetChange::Promoted(B)]);
+        assert_eq!(set.set_primary(&at(2)), []);
+        round(&mut set, [replica("Y<X", 9), primary("Y<X", 9)]);
+        assert_eq!(set.usable(A, now), Ok(()));
+        let joined = SetChange::Joined(C, at(3));
+        assert_eq!(set.set_primary(&at(3)), [joined, SetChange::Promoted(C)]);
+        assert_eq!((set.primary(), set.address(C)), (C, Some(&at(3))));
     }
 }

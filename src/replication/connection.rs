@@ -60,12 +60,12 @@ impl ServerConnection {
         }
     }
 
-    /// Reads the reply, which has begun to arrive.
+    /// Reads the reply, which has begun to arrive. `None` if it says nothing about replication.
     ///
     /// # Errors
     ///
-    /// If the connection breaks, or the reply is not as it should be.
-    pub(super) fn reply(&mut self, limit: Duration) -> io::Result<Replication> {
+    /// If the connection breaks.
+    pub(super) fn reply(&mut self, limit: Duration) -> io::Result<Option<Replication>> {
         let reply = self.stream.read(&Deadline::start(Some(limit)))?;
         let parsed = match self.asks_role {
             true => Replication::of_role(&reply),
@@ -73,6 +73,6 @@ impl ServerConnection {
         };
         // Another question from now on: ROLE says less, but may be allowed.
         self.asks_role |= matches!(reply, Value::ServerError(_));
-        parsed.map_err(io::Error::other)
+        Ok(parsed.ok())
     }
 }

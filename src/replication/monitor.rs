@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::endpoint::{Endpoint, NodeReplicas, ReplicaServer, ReplicationWatch};
+use crate::endpoint::{
+    Endpoint, NodeReplicas, PrimaryCell, PrimarySource, ReplicaServer, ReplicationWatch,
+};
 use crate::policy::LagLimits;
 use crate::replication::rounds::Rounds;
+use crate::sentinel::AddressMap;
 
 /// The choices of the user.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub(crate) struct MonitorSettings {
     /// How far replicas may be behind.
     pub(crate) limits: LagLimits,
@@ -21,6 +24,8 @@ pub(crate) struct MonitorSettings {
     pub(crate) discovers: bool,
     /// Maximum duration of connecting to a server.
     pub(crate) connect_timeout: Duration,
+    /// Maps the addresses that primaries list.
+    pub(crate) address_map: Option<AddressMap>,
 }
 
 /// Watches the nodes of one client. Its nodes keep it alive; when it is dropped, its thread ends.
@@ -52,8 +57,12 @@ struct Signal {
 /// A node to be watched.
 pub(super) struct WatchedNode {
     pub(super) replicas: Weak<NodeReplicas>,
-    /// How its primary is reached. Without its replicas, which would keep themselves alive.
+    /// How its primary is reached. Without what keeps this monitor alive.
     pub(super) primary: Endpoint,
+    /// The address of its primary, if it may change.
+    pub(super) cell: Weak<PrimaryCell>,
+    /// True if the address is found here.
+    pub(super) elects: bool,
     /// The replicas that were given.
     pub(super) given: Vec<Arc<ReplicaServer>>,
 }
@@ -71,24 +80,38 @@ impl ReplicationMonitor {
         })
     }
 
-    /// Adds a node with the replicas that were given for it, which have the ids 1, 2, ...
+    /// Adds a node with the replicas that were given for it, which have the ids 1, 2, ... Gives the endpoint of its
+    /// primary what it needs to read from replicas, and to find another primary.
     pub(crate) fn add_node(
         self: &Arc<Self>,
-        primary: Endpoint,
+        endpoint: &mut Endpoint,
         given: Vec<Arc<ReplicaServer>>,
-    ) -> Arc<NodeReplicas> {
+    ) {
         let watch: Arc<dyn ReplicationWatch> = Arc::<Self>::clone(self);
         let replicas = Arc::new(NodeReplicas::new(given.clone(), watch));
+        let elects = endpoint.primary.is_none();
+        if elects && let Some(address) = endpoint.host_and_port() {
+            let source: Arc<dyn PrimarySource> = Arc::<Self>::clone(self);
+            let cell = PrimaryCell::new(source, 0, Arc::clone(&endpoint.observer));
+            cell.publish(address);
+            endpoint.primary = Some(cell);
+        }
+        endpoint.replicas = Some(Arc::clone(&replicas));
+        let cell = endpoint.primary.as_ref();
         self.state.signal.lock().new.push(WatchedNode {
             replicas: Arc::downgrade(&replicas),
             primary: Endpoint {
                 replicas: None,
-                ..primary
+                primary: None,
+                sentinel: None,
+                pushes: None,
+                ..endpoint.clone()
             },
+            cell: cell.map(Arc::downgrade).unwrap_or_default(),
+            elects,
             given,
         });
         self.state.changed.notify_all();
-        replicas
     }
 }
 
@@ -104,6 +127,19 @@ impl ReplicationWatch for ReplicationMonitor {
             // No replica is read from without it. The next request tries again.
             started.store(false, Ordering::Relaxed);
         }
+    }
+}
+
+/// The nodes whose primary is found by asking their servers. All are asked in one round, so it does not matter which.
+impl PrimarySource for ReplicationMonitor {
+    fn ask(&self, _: usize) {
+        self.state.hurry();
+        self.start();
+    }
+
+    fn confirmed(&self, _: usize) {
+        // From the first connection on: to find the successor of a primary, its data must have been known before.
+        self.start();
     }
 }
 
@@ -144,7 +180,7 @@ impl Drop for ReplicationMonitor {
 impl fmt::Debug for ReplicationMonitor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplicationMonitor")
-            .field("settings", &self.state.settings)
+            .field("limits", &self.state.settings.limits)
             .finish_non_exhaustive()
     }
 }

@@ -9,16 +9,21 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::endpoint::{Endpoint, NodeReplicas, ReplicaServer};
+use crate::endpoint::{Endpoint, NodeReplicas, PrimaryCell, ReplicaServer};
 use crate::policy::{
-    Admission, AttemptId, Backoff, ConnectError, ReplicaId, ReplicaSet, SetChange, Unanswered,
+    Admission, AttemptId, Backoff, ConnectError, ReplicaId, ReplicaSet, SetChange, SetOptions,
+    Unanswered,
 };
 use crate::replication::connection::ServerConnection;
-use crate::replication::monitor::{MonitorState, WatchedNode};
-use crate::topology::replication::{ReplicaAddress, Replication};
+use crate::replication::monitor::{MonitorSettings, MonitorState, WatchedNode};
+use crate::topology::HostPort;
+use crate::topology::replication::Replication;
 
 /// Pause between two rounds, of which up to a quarter is taken off at random.
 const ROUND_EVERY: Duration = Duration::from_secs(1);
+
+/// Shortest pause between two rounds, however often a primary seems to be lost.
+const ROUNDS_APART: Duration = Duration::from_millis(50);
 
 /// Time within which a server must reply.
 const REPLY_WITHIN: Duration = Duration::from_secs(1);
@@ -36,11 +41,17 @@ const CONNECTS_MAX: usize = 16;
 pub(super) struct Rounds {
     state: Arc<MonitorState>,
     nodes: Vec<Node>,
+    /// Nodes whose primary Sentinel has not named yet.
+    waiting: Vec<WatchedNode>,
 }
 
 /// A node, and what is known of its servers.
 struct Node {
     replicas: Weak<NodeReplicas>,
+    /// The address of the primary, if it may change.
+    cell: Weak<PrimaryCell>,
+    /// True if it is found here.
+    elects: bool,
     set: ReplicaSet,
     /// How the primary that was given is reached; others that are found are reached like it, at their own address.
     template: Endpoint,
@@ -64,6 +75,7 @@ impl Rounds {
         Self {
             state,
             nodes: Vec::new(),
+            waiting: Vec::new(),
         }
     }
 
@@ -71,11 +83,17 @@ impl Rounds {
     pub(super) fn run(mut self) {
         let mut pause = Duration::ZERO;
         while let Some(new) = self.state.wait(pause) {
-            let settings = self.state.settings;
-            let node = |watched| Node::new(watched, settings.discovers, settings.limits);
-            self.nodes.extend(new.into_iter().map(node));
+            self.waiting.extend(new);
+            for watched in std::mem::take(&mut self.waiting) {
+                match Node::new(watched, &self.state.settings) {
+                    Ok(node) => self.nodes.push(node),
+                    Err(watched) => self.waiting.push(watched),
+                }
+            }
+            self.waiting.retain(|node| node.replicas.strong_count() > 0);
             self.nodes.retain(|node| node.replicas.strong_count() > 0);
             self.round();
+            thread::sleep(ROUNDS_APART);
             // So that many clients do not ask at the same time.
             pause = ROUND_EVERY - ROUND_EVERY.mul_f64(rand::random::<f64>() / 4.0);
         }
@@ -83,6 +101,9 @@ impl Rounds {
 
     fn round(&mut self) {
         let limit = self.state.settings.connect_timeout;
+        for node in &mut self.nodes {
+            node.follow_sentinel();
+        }
         connect(self.servers(), limit);
         if self.state.has_ended() {
             return;
@@ -90,7 +111,7 @@ impl Rounds {
         ask(self.servers());
         let now = Instant::now();
         for node in &mut self.nodes {
-            node.finish_round(now);
+            node.finish_round(&self.state.settings, now);
         }
     }
 
@@ -201,7 +222,7 @@ impl Server {
             Some(true) => {}
         }
         let elapsed = self.connection.as_ref().map(ServerConnection::elapsed);
-        if let Some(reply) = self.step(|connection| connection.reply(REPLY_WITHIN)) {
+        if let Some(Some(reply)) = self.step(|connection| connection.reply(REPLY_WITHIN)) {
             self.reply = Some(Ok(reply));
             self.latency = elapsed;
         }
@@ -210,41 +231,77 @@ impl Server {
 }
 
 impl Node {
-    fn new(watched: WatchedNode, discovers: bool, limits: crate::policy::LagLimits) -> Self {
-        let set = ReplicaSet::new(watched.given.len(), discovers, limits);
-        let primary = ReplicaServer::new(set.primary(), Arc::new(watched.primary.clone()));
+    /// The node, if the address of its primary is known.
+    fn new(watched: WatchedNode, settings: &MonitorSettings) -> Result<Self, WatchedNode> {
+        let primary = match watched.elects {
+            true => watched.primary.clone(),
+            false => {
+                let address = watched.cell.upgrade().and_then(|cell| cell.address());
+                let endpoint = address.and_then(|address| watched.primary.at_host(&address).ok());
+                match endpoint {
+                    Some(endpoint) => endpoint,
+                    None => return Err(watched),
+                }
+            }
+        };
+        let options = SetOptions {
+            limits: settings.limits,
+            discovers: settings.discovers,
+            // The address of a socket cannot be replaced.
+            elects: watched.elects && watched.cell.strong_count() > 0,
+        };
+        let given = watched
+            .given
+            .iter()
+            .map(|server| server.endpoint.host_and_port());
+        let set = ReplicaSet::new(primary.host_and_port(), given, options);
+        let primary = ReplicaServer::new(set.primary(), Arc::new(primary));
         let servers = std::iter::once(primary).chain(watched.given);
-        Self {
+        Ok(Self {
             replicas: watched.replicas,
+            cell: watched.cell,
+            elects: watched.elects,
             set,
             template: watched.primary,
             servers: servers
                 .map(|entry| (entry.id, Server::new(entry)))
                 .collect(),
+        })
+    }
+
+    /// Takes the primary that Sentinel names.
+    fn follow_sentinel(&mut self) {
+        if self.elects {
+            return;
+        }
+        let address = self.cell.upgrade().and_then(|cell| cell.address());
+        if let Some(address) = address {
+            let changes = self.set.set_primary(&address);
+            self.apply(changes);
         }
     }
 
     /// Records the replies of a round, and gives the executors what follows from them.
-    fn finish_round(&mut self, now: Instant) {
+    fn finish_round(&mut self, settings: &MonitorSettings, now: Instant) {
+        for (&id, server) in &mut self.servers {
+            let Some(mut reply) = server.reply.take() else {
+                continue;
+            };
+            if let (Ok(Replication::Primary(report)), Some(map)) =
+                (&mut reply, &settings.address_map)
+            {
+                for listed in &mut report.replicas {
+                    let (host, port) = map(&listed.host, listed.port);
+                    *listed = HostPort { host, port };
+                }
+            }
+            self.set.record(id, reply, now);
+        }
+        let changes = self.set.finish_round(now);
+        self.apply(changes);
         let Some(replicas) = self.replicas.upgrade() else {
             return;
         };
-        for (&id, server) in &mut self.servers {
-            if let Some(reply) = server.reply.take() {
-                self.set.record(id, reply, now);
-            }
-        }
-        let changes = self.set.finish_round(now);
-        let is_changed = !changes.is_empty();
-        for change in changes {
-            match change {
-                SetChange::Joined(id, address) => self.join(id, &address),
-                SetChange::Left(id) => {
-                    self.servers.remove(&id);
-                }
-                SetChange::Promoted(_) => {}
-            }
-        }
         let primary = self.set.primary();
         for (&id, server) in &self.servers {
             match (id == primary, server.latency) {
@@ -254,8 +311,31 @@ impl Node {
             }
             server.entry.set_usable(self.set.usable(id, now));
         }
-        if is_changed {
-            let entries = self.servers.iter().filter(|(id, _)| **id != primary);
+    }
+
+    /// Gives the executors another list of replicas, and another primary.
+    fn apply(&mut self, changes: Vec<SetChange>) {
+        if changes.is_empty() {
+            return;
+        }
+        for change in changes {
+            match change {
+                SetChange::Joined(id, address) => self.join(id, &address),
+                SetChange::Left(id) => {
+                    self.servers.remove(&id);
+                }
+                SetChange::Promoted(id) => {
+                    if let (true, Some(address)) = (self.elects, self.set.address(id))
+                        && let Some(cell) = self.cell.upgrade()
+                    {
+                        cell.publish(address.clone());
+                    }
+                }
+            }
+        }
+        let primary = self.set.primary();
+        let entries = self.servers.iter().filter(|(id, _)| **id != primary);
+        if let Some(replicas) = self.replicas.upgrade() {
             replicas.publish(
                 entries
                     .map(|(_, server)| Arc::clone(&server.entry))
@@ -264,9 +344,9 @@ impl Node {
         }
     }
 
-    /// Adds a replica that the primary has named.
-    fn join(&mut self, id: ReplicaId, address: &ReplicaAddress) {
-        if let Some(endpoint) = self.template.replica_at(&address.host, address.port) {
+    /// Adds a server that the primary or Sentinel has named.
+    fn join(&mut self, id: ReplicaId, address: &HostPort) {
+        if let Ok(endpoint) = self.template.replica_at(address) {
             let entry = ReplicaServer::new(id, Arc::new(endpoint));
             self.servers.insert(id, Server::new(entry));
         }

@@ -24,7 +24,7 @@ use crate::command::{Access, BlockingTime};
 use crate::config::{ClientConfig, Settings};
 use crate::endpoint::{Deadline, Endpoint};
 use crate::endpoint::{ReplicaConnections, ServerConnections};
-use crate::observe::{NodeObserver, Stopwatch};
+use crate::observe::{NodeHealth, NodeObserver, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
     Answers, Attempt, AttemptKind, Cause, Exchange, ExchangeStep, Failure, NextAttempt,
@@ -91,6 +91,18 @@ impl NodePools {
         match blocking {
             BlockingTime::None => &self.shared,
             BlockingTime::AtMost(_) | BlockingTime::Forever => &self.exclusive,
+        }
+    }
+
+    /// The known state of the node.
+    pub(super) fn health(&self) -> NodeHealth {
+        NodeHealth {
+            replicas: self
+                .replicas
+                .as_ref()
+                .map(|replicas| replicas.replicas().health())
+                .unwrap_or_default(),
+            ..self.shared.node_health(&self.exclusive)
         }
     }
 

@@ -203,9 +203,7 @@ impl Shared {
     pub(crate) fn health(&self) -> ClientHealth {
         let nodes = self.executor.nodes.iter();
         ClientHealth {
-            nodes: nodes
-                .map(|node| node.shared.node_health(&node.exclusive))
-                .collect(),
+            nodes: nodes.map(|node| node.health()).collect(),
         }
     }
 

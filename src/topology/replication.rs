@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use redis::Value;
 
+use crate::topology::HostPort;
+
 /// Number of replicas that are read from the reply of one primary at most.
 pub(crate) const REPLICAS_MAX: usize = 64;
 
@@ -32,7 +34,7 @@ pub(crate) struct PrimaryReport {
     /// Number of bytes that it has sent to its replicas.
     pub(crate) offset: u64,
     /// The replicas that are connected to it, by the addresses that they announce.
-    pub(crate) replicas: Vec<ReplicaAddress>,
+    pub(crate) replicas: Vec<HostPort>,
 }
 
 /// A server that is a replica.
@@ -69,13 +71,6 @@ pub(crate) struct History {
     pub(crate) id: String,
     /// `master_replid2`; `None` if there is no earlier one.
     pub(crate) previous: Option<String>,
-}
-
-/// The address of a replica, as it announces it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct ReplicaAddress {
-    pub(crate) host: String,
-    pub(crate) port: u16,
 }
 
 impl Replication {
@@ -161,17 +156,15 @@ impl Replication {
     }
 }
 
-impl ReplicaAddress {
-    /// The address, if the host can be one.
-    pub(crate) fn new(host: &str, port: u16) -> Option<Self> {
-        let is_host = !host.is_empty()
-            && host.len() <= HOST_BYTES_MAX
-            && host.bytes().all(|byte| byte.is_ascii_graphic());
-        (is_host && port > 0).then(|| Self {
-            host: host.to_owned(),
-            port,
-        })
-    }
+/// The address, if the host can be one.
+fn host_port(host: &str, port: u16) -> Option<HostPort> {
+    let is_host = !host.is_empty()
+        && host.len() <= HOST_BYTES_MAX
+        && host.bytes().all(|byte| byte.is_ascii_graphic());
+    (is_host && port > 0).then(|| HostPort {
+        host: host.to_owned(),
+        port,
+    })
 }
 
 /// The text of a reply that is one.
@@ -192,12 +185,12 @@ fn number(reply: &Value) -> Option<u64> {
 }
 
 /// The replicas in the reply of a primary to ROLE.
-fn role_replicas(reply: &Value) -> Vec<ReplicaAddress> {
+fn role_replicas(reply: &Value) -> Vec<HostPort> {
     let Value::Array(rows) = reply else {
         return Vec::new();
     };
     let address = |row: &Value| match row {
-        Value::Array(row) => ReplicaAddress::new(
+        Value::Array(row) => host_port(
             text(row.first()?)?,
             u16::try_from(number(row.get(1)?)?).ok()?,
         ),
@@ -213,7 +206,7 @@ fn is_replica_field(name: &str) -> bool {
 }
 
 /// The address in a row such as `ip=10.0.0.3,port=6379,state=online,offset=42,lag=0`.
-fn info_replica(row: &str) -> Option<ReplicaAddress> {
+fn info_replica(row: &str) -> Option<HostPort> {
     let cell = |name: &str| {
         let cells = row.split(',').filter_map(|cell| cell.split_once('='));
         cells
@@ -221,7 +214,7 @@ fn info_replica(row: &str) -> Option<ReplicaAddress> {
             .find(|(found, _)| *found == name)
             .map(|(_, value)| value)
     };
-    ReplicaAddress::new(cell("ip")?, cell("port")?.parse().ok()?)
+    host_port(cell("ip")?, cell("port")?.parse().ok()?)
 }
 
 /// A replication id, unless it is the one of zeros that stands for none.
@@ -280,7 +273,7 @@ mod tests {
     #[test]
     fn info_of_a_primary_has_its_history_its_offset_and_its_replicas() {
         for form in forms(PRIMARY) {
-            let address = |host: &str, port| ReplicaAddress::new(host, port).unwrap();
+            let address = |host: &str, port| host_port(host, port).unwrap();
             let expected = PrimaryReport {
                 history: Some(History {
                     id: "5b0e3b2a5bd5d3b3b4ab3f3ed54b2bbd3ac1b8ff".into(),
@@ -339,7 +332,7 @@ mod tests {
         let expected = PrimaryReport {
             history: None,
             offset: 112,
-            replicas: vec![ReplicaAddress::new("127.0.0.1", 7001).unwrap()],
+            replicas: vec![host_port("127.0.0.1", 7001).unwrap()],
         };
         assert_eq!(
             Replication::of_role(&reply),
@@ -401,8 +394,8 @@ mod tests {
             panic!("a primary");
         };
         assert_eq!(report.replicas.len(), REPLICAS_MAX);
-        assert_eq!(ReplicaAddress::new(&"a".repeat(301), 1), None);
-        assert_eq!(ReplicaAddress::new("a b", 1), None);
-        assert_eq!(ReplicaAddress::new("a", 0), None);
+        assert_eq!(host_port(&"a".repeat(301), 1), None);
+        assert_eq!(host_port("a b", 1), None);
+        assert_eq!(host_port("a", 0), None);
     }
 }
