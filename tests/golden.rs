@@ -4,13 +4,14 @@
 //! new name, such as `ring/2`, and adds lines.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
-use redis_sharding::NodeSpec;
 use redis_sharding::hash::KeyHash;
 use redis_sharding::partition::{
-    BytesTable, Direction, HashMod, NumericTable, Partitioner, PlacementError, PointLabel, Range,
-    Rendezvous, Ring, RingSpec, SlotMap, by_name, catalogue,
+    BytesTable, Direction, HashMod, NumericTable, OutNodes, Partitioner, PlacementError,
+    PointLabel, Range, Rendezvous, Ring, RingSpec, SlotMap, by_name, catalogue,
 };
+use redis_sharding::{NodeIndex, NodeSpec, Topology};
 use xxhash_rust::xxh3::xxh3_64;
 
 #[test]
@@ -182,6 +183,124 @@ fn key_hashes_are_frozen() {
         let digest = xxh3_64(&numbers.collect::<Vec<u8>>());
         assert_eq!(digest, expected, "{name}: found {digest:#x}");
     }
+}
+
+/// One and two nodes out. Where the peer does not say, and by the crate's own rules, this is part of the frozen name.
+#[test]
+fn placements_with_nodes_out_are_frozen() {
+    const MAP: (&str, &str) = ("map", "0-99 node-0, 100-9999 node-2, 10000-16383 node-1");
+    const USERS: (&str, &str) = ("numeric \"user:\"", "0..=2499 node-0, 2500..=4999 node-1");
+    const CITIES: (&str, &str) = ("bytes \"city:\"", "..\"5\" node-1, \"5\".. node-2");
+    let expected: [(&str, &[(&str, &str)], u64); 31] = [
+        ("codis/1", &[], 0x2123_7559_478a_8cd3),
+        ("go-redis-3/1", &[], 0xa66b_c727_e958_d2bc),
+        ("go-redis-8/1", &[], 0x8ea2_1ce6_95db_3095),
+        (
+            "hash-mod/1",
+            &[("key-hash", "crc16")],
+            0x803a_5e4e_34e0_59c6,
+        ),
+        (
+            "hash-mod/1",
+            &[("key-hash", "crc32")],
+            0xd801_cb34_e8af_bb61,
+        ),
+        (
+            "hash-mod/1",
+            &[("key-hash", "xxh3-64")],
+            0x16f2_7f84_f25c_6afe,
+        ),
+        (
+            "hash-mod/1",
+            &[("key-hash", "crc32"), ("reduction", "inverted-range")],
+            0x5555_2421_16c4_cb66,
+        ),
+        ("jedis-2.0/1", &[], 0x4aad_cd46_e828_bfb7),
+        ("jedis-2.10/1", &[], 0x6686_edf6_4147_5dca),
+        ("jedis-4/1", &[], 0x86f0_32e6_aa17_ed8b),
+        ("libmemcached-ketama-weighted/1", &[], 0x6117_d186_0d9f_b949),
+        ("libmemcached-ketama/1", &[], 0x8895_8421_ffb9_f1b7),
+        ("libmemcached-modula/1", &[], 0x6c58_31ab_9eb6_afc7),
+        ("phpredis-consistent/1", &[], 0xf9fa_fd2b_8402_39a9),
+        ("phpredis-range/1", &[], 0xf8cf_21cd_c07c_990b),
+        ("predis-hash-ring/1", &[], 0x106d_0034_1c39_c8a9),
+        ("predis-ketama-ring/1", &[], 0xf0fe_72c8_398e_86a1),
+        (
+            "range/1",
+            &[USERS, CITIES, ("default", "node-2")],
+            0x2fbe_7a99_5a97_9084,
+        ),
+        ("range/1", &[USERS, CITIES], 0x72da_93f1_d205_b726),
+        ("redis-rb-4/1", &[], 0xf0a3_1bf0_11be_bfd4),
+        ("redis-rb-5/1", &[], 0xd28e_9b05_ab84_85bc),
+        ("rendezvous/1", &[], 0xcb85_60f3_5c66_f988),
+        (
+            "rendezvous/1",
+            &[("slot-bits", "12")],
+            0x721b_149e_d931_484f,
+        ),
+        ("ring/1", &[], 0xe444_67bd_84d0_21e4),
+        (
+            "ring/1",
+            &[("direction", "at-or-before")],
+            0x5b57_df67_ce5a_8b22,
+        ),
+        (
+            "ring/1",
+            &[("shares", "relative-f64")],
+            0xc431_30c2_3395_f20a,
+        ),
+        ("ring/1", &[("label-hash", "crc16")], 0xc14d_dcd0_3761_5a6e),
+        ("slot-map/1", &[], 0xd03f_cd22_34c5_4a78),
+        ("slot-map/1", &[MAP], 0x6db9_6131_8d8f_60fb),
+        ("twemproxy-ketama/1", &[], 0x2be4_cfd7_20a4_ca97),
+        ("twemproxy-modula/1", &[], 0xdb38_cb36_6d07_d09d),
+    ];
+    let mut rules = catalogue().iter();
+    for (name, options, digest) in expected {
+        let options: Vec<_> = options
+            .iter()
+            .map(|&(option, value)| (option.to_owned(), value.to_owned()))
+            .collect();
+        let rule = by_name(name, &options).unwrap();
+        if rules
+            .as_slice()
+            .first()
+            .is_some_and(|entry| entry.name == name)
+        {
+            rules.next();
+        }
+        let found = digest_without(&rule);
+        assert_eq!(found, digest, "{name} {options:?}: found {found:#x}");
+    }
+    assert_eq!(
+        rules.next().map(|entry| entry.name),
+        None,
+        "every rule is frozen"
+    );
+}
+
+/// As [`digest`], for topologies with one node out and with two, of which the second one is the last. Fewer keys, as
+/// more rules are asked.
+fn digest_without(rule: &Arc<dyn Partitioner>) -> u64 {
+    let mut answers = Vec::new();
+    for nodes in node_sets() {
+        let count = nodes.len() as u16;
+        let unplaced = rule.place(&nodes).err();
+        if matches!(unplaced, Some(PlacementError::Weighted { .. })) {
+            continue;
+        }
+        let all = Topology::new(nodes, Arc::clone(rule)).unwrap();
+        for out in [&[count / 3][..], &[count / 3, count - 1]] {
+            let out: OutNodes = out.iter().copied().map(NodeIndex::new).collect();
+            let topology = all.without(&out).unwrap();
+            for i in 0..2000 {
+                let owner = topology.locate(key(i).as_bytes());
+                answers.extend(owner.map_or(u16::MAX, |node| node.as_u16()).to_le_bytes());
+            }
+        }
+    }
+    xxh3_64(&answers)
 }
 
 #[track_caller]

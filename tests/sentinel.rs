@@ -442,6 +442,124 @@ fn dedicated_connection_to_a_former_primary_refuses_its_next_command() {
 }
 
 #[test]
+fn requests_that_a_stopped_primary_has_received_end_soon_after_the_switch() {
+    let Some((set, sentinels)) = start() else {
+        return;
+    };
+    let mut client = builder(&sentinels).build().unwrap();
+    let () = client.set("k", "v").unwrap();
+    set.wait_until_linked(0);
+    let on_tokio = builder(&sentinels).build_async().unwrap();
+    let runtime = runtime();
+    let request = |words: &[&str]| {
+        let mut request = cmd(words[0]);
+        request.arg(&words[1..]);
+        request
+    };
+    let (pop, read) = (request(&["BLPOP", "list", "0"]), request(&["GET", "k"]));
+    let mut waiting: Vec<(&str, thread::JoinHandle<(RedisResult<Value>, Instant)>)> = Vec::new();
+    let mut begin = |name, request: &redis::Cmd| {
+        let (mut client, sent) = (client.clone(), request.clone());
+        let blocking = thread::spawn(move || {
+            let reply = redis::ConnectionLike::req_command(&mut client, &sent);
+            (reply, Instant::now())
+        });
+        let (mut client, sent, handle) =
+            (on_tokio.clone(), request.clone(), runtime.handle().clone());
+        let task = thread::spawn(move || {
+            let reply = handle.block_on(async { client.req_packed_command(&sent).await });
+            (reply, Instant::now())
+        });
+        waiting.extend([(name, blocking), (name, task)]);
+    };
+    begin("BLPOP", &pop);
+    wait_until("both wait", || {
+        let list: String = cmd("CLIENT")
+            .arg("LIST")
+            .query(&mut set.connection(0))
+            .unwrap();
+        list.matches("cmd=blpop").count() == 2
+    });
+    let (events, since) = (sentinels.events(), Instant::now());
+    set.pause(0);
+    begin("GET", &read);
+    let switch = events.wait_for_switch("users-a", since);
+    for (name, waiting) in waiting {
+        let (reply, ended) = waiting.join().unwrap();
+        assert!(
+            ended <= switch.at + 2 * BACK_WITHIN,
+            "{name}: {:?}",
+            ended - switch.at
+        );
+        match name {
+            // It may have taken an element.
+            "BLPOP" => assert_eq!(ErrorKind::of(&reply.unwrap_err()), ErrorKind::Unknown),
+            // Sent again.
+            _ => assert_eq!(reply.unwrap(), Value::BulkString(b"v".to_vec())),
+        }
+    }
+    set.resume(0);
+}
+
+#[test]
+fn topology_may_move_a_node_behind_sentinel_and_back_under_a_running_client() {
+    let Some((set, sentinels)) = start() else {
+        return;
+    };
+    let text = |address: &str| {
+        let text =
+            format!("redis-sharding topology 1\nplacement rendezvous/1\nnode users-a {address}\n");
+        Topology::parse(&text).unwrap()
+    };
+    let hosts: Vec<String> = (0..3).map(|at| sentinels.addr(at)).collect();
+    let behind = text(&format!("redis-sentinel://{}#users-a", hosts.join(",")));
+    let fixed = text(&set.addr(0));
+    let moves = Moves::default();
+    let mut client = moves
+        .clone()
+        .of(patient(ShardedClient::builder()).topology(&fixed))
+        .build()
+        .unwrap();
+    let () = client.set("k", 1).unwrap();
+    client.set_topology(&behind).unwrap();
+    let () = client.set("k", 2).unwrap();
+    assert_eq!(address(&client, "users-a"), set.addr(0));
+    // The same again keeps the connections: no address is asked for anew.
+    let roles = set.calls(0, "role");
+    client.set_topology(&behind).unwrap();
+    let () = client.set("k", 3).unwrap();
+    assert_eq!(set.calls(0, "role"), roles);
+    sentinels.failover("users-a");
+    wait_until("the failover", || {
+        address(&client, "users-a") != set.addr(0)
+    });
+    let () = client.set("k", 4).unwrap();
+    assert_eq!(moves.all().len(), 1);
+    client
+        .set_topology(&text(&sentinels.primary("users-a")))
+        .unwrap();
+    let value: i64 = client.get("k").unwrap();
+    assert_eq!(value, 4);
+    assert_eq!(address(&client, "users-a"), sentinels.primary("users-a"));
+}
+
+#[test]
+fn values_larger_than_a_proxy_keeps_are_forwarded_to_and_from_the_primary() {
+    let Some((set, sentinels)) = start() else {
+        return;
+    };
+    let proxy = support::local_proxy::LocalProxy::open(builder(&sentinels));
+    let url = format!("redis://{}/", proxy.address());
+    let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+    let value = vec![b'x'; 100 << 20];
+    let () = connection.set("large", &value).unwrap();
+    let length: usize = set.connection(0).strlen("large").unwrap();
+    assert_eq!(length, value.len());
+    let read: Vec<u8> = connection.get("large").unwrap();
+    assert_eq!(read.len(), value.len());
+}
+
+#[test]
 fn killed_sentinel_is_replaced_by_another_as_the_source_of_announcements() {
     let Some((set, sentinels)) = start() else {
         return;
@@ -676,12 +794,12 @@ fn several_masters_of_one_group_are_nodes_that_fail_over_apart() {
     let other = Sentinels::builder().watch("users-b", &b).quorum(1).start(1);
     let mut client = patient(ShardedClient::builder())
         .sentinel(sentinels.urls(), "users-a")
-        .sentinel(other.urls(), "users-b")
+        .sentinel(other.urls(), "other-b")
         .build()
         .unwrap();
     let error = client.mget::<_, Vec<Option<String>>>(&keys);
     assert!(error.is_ok(), "{error:?}");
-    assert_eq!(address(&client, "users-b"), b.addr(0));
+    assert_eq!(address(&client, "other-b"), b.addr(0));
 }
 
 #[test]

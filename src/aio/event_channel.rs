@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::task::coop;
 
 use crate::plan::pubsub::{Event, EventQueue};
+use crate::snapshot::SnapshotListener;
 
 /// A bounded queue of events with many writers and one reader.
 #[derive(Debug, Default)]
@@ -154,6 +155,13 @@ impl EventChannel {
         if let Some(reader) = reader {
             reader.wake();
         }
+    }
+}
+
+impl SnapshotListener for EventChannel {
+    /// The reader looks at the topology whenever it polls.
+    fn snapshot_changed(&self) {
+        self.wake();
     }
 }
 

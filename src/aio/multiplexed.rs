@@ -18,12 +18,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use futures_util::future::{Either, select};
 use parking_lot::Mutex;
 use redis::Value;
 use tokio::runtime::{Handle, Id};
 use tokio::sync::oneshot;
 
-use crate::endpoint::{Deadline, PrimaryVersion};
+use crate::endpoint::{Deadline, FORMER_PRIMARY_GRACE, PrimaryVersion};
 use crate::observe::OpenConnection;
 #[cfg(feature = "proxy")]
 use crate::plan::RawReplies;
@@ -280,17 +281,13 @@ impl MultiplexedConnection {
         self.queue
             .submit(write, 1, ExpectedEnd::Any, deadline, Responder::One(sender))
             .map_err(Failure::not_sent)?;
-        let answer = match is_away(self.driver_runtime) {
-            false => receiver.await.ok(),
-            // Boxed, as it is rare and its timer would enlarge the future of every request.
-            true => Box::pin(self.queue.await_from_foreign_runtime(receiver)).await,
-        };
+        let answer = self.answer(receiver).await;
         if let (Some(primary), Some(Ok(reply))) = (&self.primary, &answer)
             && is_of_replica(reply)
         {
             primary.demoted();
         }
-        answer.unwrap_or_else(|| Err(lost(1)))
+        answer.unwrap_or_else(|| Err(self.lost(1)))
     }
 
     /// Sends `count` packed requests and returns their replies.
@@ -326,11 +323,8 @@ impl MultiplexedConnection {
         let responder = R::responder(sender, replies);
         match self.queue.submit(write, count, ending, deadline, responder) {
             Ok(()) => {
-                let answers = match is_away(self.driver_runtime) {
-                    false => receiver.await.ok(),
-                    true => Box::pin(self.queue.await_from_foreign_runtime(receiver)).await,
-                };
-                let answers = answers.unwrap_or_else(|| Answers::failed(lost(count)));
+                let answers = self.answer(receiver).await;
+                let answers = answers.unwrap_or_else(|| Answers::failed(self.lost(count)));
                 if let Some(primary) = &self.primary
                     && answers.values.shows_a_replica()
                 {
@@ -339,6 +333,45 @@ impl MultiplexedConnection {
                 answers
             }
             Err(cause) => Answers::failed(Failure::not_sent(cause)),
+        }
+    }
+
+    /// Awaits the replies to a request, in whichever form. `None` if there will be none.
+    async fn answer<T>(&self, receiver: oneshot::Receiver<T>) -> Option<T> {
+        // Boxed, as they are rare and their timers would enlarge the future of every request.
+        match &self.primary {
+            _ if is_away(self.driver_runtime) => {
+                Box::pin(self.queue.await_from_foreign_runtime(receiver)).await
+            }
+            None => receiver.await.ok(),
+            Some(primary) => Box::pin(answer_of_primary(receiver, primary)).await,
+        }
+    }
+
+    /// The failure of a request that has been submitted and got no answer.
+    fn lost(&self, count: usize) -> Failure {
+        let why = match self.is_outdated() {
+            true => "the node has another primary now, and the one before does not reply",
+            false => "its runtime has ended",
+        };
+        Failure {
+            cause: Cause::Dropped(why.into()),
+            sent: count,
+        }
+    }
+}
+
+/// Awaits the replies of a primary, but not for long once it is none any more.
+async fn answer_of_primary<T>(
+    mut receiver: oneshot::Receiver<T>,
+    primary: &PrimaryVersion,
+) -> Option<T> {
+    let moved = std::pin::pin!(primary.moved());
+    match select(&mut receiver, moved).await {
+        Either::Left((answer, _)) => answer.ok(),
+        Either::Right(_) => {
+            let answer = tokio::time::timeout(FORMER_PRIMARY_GRACE, receiver).await;
+            answer.ok()?.ok()
         }
     }
 }
@@ -628,14 +661,5 @@ mod raw {
                 self.finish(None);
             }
         }
-    }
-}
-
-/// The failure for a oneshot that was dropped: the driver is gone with its runtime, and what it had sent is
-/// unknown.
-fn lost(count: usize) -> Failure {
-    Failure {
-        cause: Cause::Dropped("its runtime has ended".into()),
-        sent: count,
     }
 }

@@ -32,8 +32,9 @@ use crate::aio::reconnecting::{Connector, current_thread_runtime};
 use crate::endpoint::{Deadline, PrimaryVersion};
 use crate::error::Error;
 use crate::plan::pubsub::{
-    ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, Event, KEEPALIVE_AFTER,
-    NAMES_AT_ONCE, PubSubReply, SubscriptionChange, SubscriptionKind, SubscriptionWorker,
+    ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, DesiredNames, Event,
+    KEEPALIVE_AFTER, NAMES_AT_ONCE, PubSubReply, SubscriptionChange, SubscriptionKind,
+    SubscriptionWorker,
 };
 use crate::policy::{ConnectError, IoFailure};
 use crate::resp::ReplyDecoder;
@@ -175,6 +176,25 @@ impl PubSubConnection {
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Changes the subscriptions because the topology has changed.
+    pub(super) fn change_owner(
+        &self,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
+        names: &[ChannelName],
+    ) {
+        let mut state = self.shared.state.lock();
+        if state.worker.change_owner(change, kind, names) {
+            drop(state);
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// The names that the user wants at this node.
+    pub(super) fn desired(&self) -> DesiredNames {
+        self.shared.state.lock().worker.subscriptions.desired()
     }
 
     /// Waits until the node has confirmed all subscriptions. While the node is known to be down, waits only
@@ -488,18 +508,13 @@ impl Worker {
         let quiet_at = (transfer.quiet_since + KEEPALIVE_AFTER).into();
         let mut silence = pin!(tokio::time::sleep_until(quiet_at));
         let primary = transfer.primary.clone();
-        let mut moved = primary
-            .as_ref()
-            .map(|primary| Box::pin(primary.cell().notified()));
+        // Boxed, so that fixed addresses pay nothing for it.
+        let mut moved = primary.as_ref().map(|primary| Box::pin(primary.moved()));
         std::future::poll_fn(|cx| {
-            if let (Some(primary), Some(moved)) = (&primary, &mut moved) {
-                // Polled first, so that a change after the comparison wakes this task.
-                while moved.as_mut().poll(cx).is_ready() {
-                    moved.set(primary.cell().notified());
-                }
-                if !primary.is_current() {
-                    return Poll::Ready(Wakeup::Moved);
-                }
+            if let Some(moved) = &mut moved
+                && moved.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(Wakeup::Moved);
             }
             if work.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Wakeup::Work);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,16 +14,18 @@ use tokio::time::Sleep;
 
 use crate::aio::Shared;
 use crate::aio::event_channel::EventChannel;
+use crate::aio::executor::NodeConnections;
 use crate::aio::multiplexed::DRIVER_PROBE_TIMEOUT;
 use crate::aio::pub_sub_connection::PubSubConnection;
 use crate::command::BlockingTime;
 use crate::error::Error;
 use crate::partition::{NodeId, NodeIndex};
 use crate::plan::pubsub::{
-    Event, NAMES_AT_ONCE, NamesByNode, SubscriptionChange, SubscriptionKind, not_confirmed,
-    nothing_to_do,
+    DesiredNames, Event, NAMES_AT_ONCE, NamesByNode, SubscriptionChange, SubscriptionKind,
+    SubscriptionMoves, not_confirmed, nothing_to_do,
 };
-use crate::snapshot::SnapshotHandle;
+use crate::snapshot::{SnapshotHandle, SnapshotListener};
+use crate::topology::Topology;
 
 /// Subscribes to channels and patterns of all nodes, and returns what they publish as one stream of events.
 /// Made by [`ShardedClient::subscriber`](crate::aio::ShardedClient::subscriber).
@@ -64,22 +66,75 @@ pub struct Subscriber {
     shared: SnapshotHandle<Shared>,
     /// One per node with a subscription, by the node's identity: they outlive a topology whose other nodes
     /// change.
-    connections: BTreeMap<NodeId, PubSubConnection>,
+    connections: BTreeMap<NodeId, NodeSubscriptions>,
+    /// The topology by which they were made.
+    placed_by: Arc<Topology>,
     /// Where all connections put their events.
     events: Arc<EventChannel>,
     /// Timer for connections on other runtimes; see [`poll_connections`].
     watch: Option<Watch>,
 }
 
+/// The subscriptions on one node.
+struct NodeSubscriptions {
+    connection: PubSubConnection,
+    /// The node's connections for commands, which are others once it is reached otherwise. Not kept alive.
+    node: Weak<NodeConnections>,
+}
+
 impl Subscriber {
     /// A subscriber without subscriptions or connections.
     pub(crate) fn new(shared: SnapshotHandle<Shared>) -> Self {
+        let events: Arc<EventChannel> = Arc::default();
+        let listener: Arc<dyn SnapshotListener> = Arc::clone(&events) as _;
+        shared.listen(Arc::downgrade(&listener));
         Self {
+            placed_by: Arc::clone(shared.load().router.topology()),
             shared,
             connections: BTreeMap::new(),
-            events: Arc::default(),
+            events,
             watch: None,
         }
+    }
+
+    /// Moves the subscriptions to where the current topology wants them, if it has changed. Must be called on a
+    /// runtime.
+    fn follow(&mut self) {
+        let shared = self.shared.load_full();
+        let topology = shared.router.topology();
+        if Arc::ptr_eq(topology, &self.placed_by) {
+            return;
+        }
+        let is_current = |id: NodeId, subscriptions: &NodeSubscriptions| {
+            let index = topology.index_of_id(id);
+            let node = index.map(|index| Arc::downgrade(shared.executor.connections(index)));
+            node.is_some_and(|node| node.ptr_eq(&subscriptions.node))
+        };
+        let (mut at, mut lost) = (BTreeMap::new(), DesiredNames::default());
+        for (id, node) in &self.connections {
+            let desired = node.connection.desired();
+            match is_current(*id, node) {
+                true => drop(at.insert(*id, desired)),
+                false => lost
+                    .iter_mut()
+                    .zip(desired)
+                    .for_each(|(all, names)| all.extend(names)),
+            }
+        }
+        let moves = SubscriptionMoves::new(&shared.router, &at, &lost);
+        self.connections.retain(|id, _| at.contains_key(id));
+        for (node, kind, names) in &moves.begin {
+            let connection = self.connection(&shared, *node);
+            connection.ensure_running();
+            connection.change_owner(SubscriptionChange::Subscribe, *kind, names);
+        }
+        for (id, kind, names) in &moves.end {
+            if let Some(node) = self.connections.get(id) {
+                let connection = &node.connection;
+                connection.change_owner(SubscriptionChange::Unsubscribe, *kind, names);
+            }
+        }
+        self.placed_by = Arc::clone(topology);
     }
 
     /// Maximum number of bytes of queued events, doubled while a change awaits its confirmation; a single
@@ -209,6 +264,7 @@ impl Subscriber {
 
     /// Polls for an event, after making sure that the connections' tasks are polled.
     pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        self.follow();
         poll_connections(&self.connections, &self.events, &mut self.watch, cx);
         self.events.poll_receive(cx)
     }
@@ -226,6 +282,7 @@ impl Subscriber {
         if names.is_empty() {
             return Err(nothing_to_do(change, kind));
         }
+        self.follow();
         let shared = self.shared.load_full();
         let router = &shared.router;
         // All names are routed before anything is changed: a name without an owner refuses the whole call.
@@ -250,7 +307,8 @@ impl Subscriber {
         for (node, _) in &spread {
             let spec = router.topology().node(*node);
             let name = spec.name();
-            if let Some(connection) = self.connections.get(&spec.id()) {
+            if let Some(node) = self.connections.get(&spec.id()) {
+                let connection = &node.connection;
                 let mut settled =
                     pin!(connection.wait_confirmed(deadline, |why| not_confirmed(name, why)));
                 // The confirmations come through tasks that may live on a runtime that is no longer run.
@@ -267,11 +325,15 @@ impl Subscriber {
     /// The connection to `node`, made if there is none yet.
     fn connection(&mut self, shared: &Shared, node: NodeIndex) -> &PubSubConnection {
         let spec = shared.router.topology().node(node);
-        self.connections.entry(spec.id()).or_insert_with(|| {
+        let subscriptions = self.connections.entry(spec.id()).or_insert_with(|| {
             let connector = shared.executor.connector(node);
             let (name, events) = (spec.name().to_owned(), Arc::clone(&self.events));
-            PubSubConnection::start(connector, name, events)
-        })
+            NodeSubscriptions {
+                connection: PubSubConnection::start(connector, name, events),
+                node: Arc::downgrade(shared.executor.connections(node)),
+            }
+        });
+        &subscriptions.connection
     }
 }
 
@@ -284,7 +346,7 @@ type Watch = (Id, Pin<Box<Sleep>>);
 /// Tasks that ended with their runtime are started on this one. Tasks on a current-thread runtime other than
 /// this one are probed, and started on this one if they have not run [`DRIVER_PROBE_TIMEOUT`] later.
 fn poll_connections(
-    connections: &BTreeMap<NodeId, PubSubConnection>,
+    connections: &BTreeMap<NodeId, NodeSubscriptions>,
     events: &EventChannel,
     watch: &mut Option<Watch>,
     cx: &mut Context<'_>,
@@ -292,11 +354,12 @@ fn poll_connections(
     if events.take_stopped() {
         connections
             .values()
-            .for_each(PubSubConnection::ensure_running);
+            .for_each(|node| node.connection.ensure_running());
     }
     let away = || {
         connections
             .values()
+            .map(|node| &node.connection)
             .filter(|connection| connection.is_on_foreign_runtime())
     };
     // The common case: no timer at all.

@@ -9,7 +9,7 @@ use redis::ConnectionInfo;
 
 use crate::command::CommandTable;
 use crate::config::replicas::ReplicaOptions;
-use crate::config::sentinel_groups::SentinelGroups;
+use crate::config::sentinel_groups::{SentinelGroups, SentinelOptions};
 use crate::config::{Settings, limits};
 use crate::endpoint::push::{PushSender, PushTarget};
 use crate::endpoint::tls::{Runtime, TlsOptions, refused_url};
@@ -132,7 +132,7 @@ impl ClientConfig {
             .iter()
             .filter_map(|access| access.sentinel.as_ref());
         let groups = previous.map(|previous| &previous.groups);
-        let groups = SentinelGroups::new(sources, groups, &options)?;
+        let groups = SentinelGroups::new(sources, groups, &options.of_sentinels())?;
         let epoch = previous.map_or(0, |previous| previous.router.topology().epoch() + 1);
         let topology = Topology::new(specs, partitioner)?
             .with_endpoints(&accesses)?
@@ -200,6 +200,16 @@ impl ClientConfig {
 }
 
 impl ClientOptions {
+    /// What the connections to Sentinels have in common with those to nodes.
+    fn of_sentinels(&self) -> SentinelOptions<'_> {
+        SentinelOptions {
+            tls: &self.tls,
+            client_name: self.login.client_name.as_deref(),
+            settings: &self.settings,
+            address_map: self.address_map.as_ref(),
+        }
+    }
+
     /// How a node is reached.
     fn endpoint(
         &self,

@@ -4,14 +4,22 @@ use std::sync::Arc;
 
 use redis::ConnectionInfo;
 
-use crate::config::client_config::ClientOptions;
-use crate::endpoint::tls::Runtime;
+use crate::config::Settings;
+use crate::endpoint::tls::{Runtime, TlsOptions};
 use crate::endpoint::{Endpoint, LoginOptions, PrimaryCell, SocketOptions};
 use crate::error::Error;
 use crate::observe::NodeObserver;
 use crate::partition::NodeSpec;
-use crate::sentinel::{GroupSettings, SentinelGroup};
+use crate::sentinel::{AddressMap, GroupSettings, SentinelGroup};
 use crate::topology::{SentinelSource, address};
+
+/// What the connections to Sentinels have in common with those to nodes.
+pub(super) struct SentinelOptions<'o> {
+    pub(super) tls: &'o TlsOptions,
+    pub(super) client_name: Option<&'o str>,
+    pub(super) settings: &'o Settings,
+    pub(super) address_map: Option<&'o AddressMap>,
+}
 
 /// One group for all nodes whose Sentinels are the same.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +30,7 @@ impl SentinelGroups {
     pub(super) fn new<'s>(
         sources: impl Iterator<Item = &'s SentinelSource>,
         previous: Option<&Self>,
-        options: &ClientOptions,
+        options: &SentinelOptions<'_>,
     ) -> Result<Self, Error> {
         let mut groups = Self::default();
         for source in sources {
@@ -56,10 +64,13 @@ impl SentinelGroups {
 }
 
 /// How the Sentinels of a source are reached.
-fn settings(source: &SentinelSource, options: &ClientOptions) -> Result<GroupSettings, Error> {
+fn settings(
+    source: &SentinelSource,
+    options: &SentinelOptions<'_>,
+) -> Result<GroupSettings, Error> {
     // The name only: the credentials of the nodes are not shown to the Sentinels.
     let login = LoginOptions {
-        client_name: options.login.client_name.clone(),
+        client_name: options.client_name.map(str::to_owned),
         ..LoginOptions::default()
     };
     let identity = login.identity(None)?;
@@ -87,6 +98,6 @@ fn settings(source: &SentinelSource, options: &ClientOptions) -> Result<GroupSet
             .map(endpoint)
             .collect::<Result<_, Error>>()?,
         connect_timeout: options.settings.connect_timeout,
-        address_map: options.address_map.clone(),
+        address_map: options.address_map.cloned(),
     })
 }

@@ -39,7 +39,9 @@ pub use crate::endpoint::credentials::{
 pub(crate) use crate::endpoint::deadline::Deadline;
 pub(crate) use crate::endpoint::login::{Identity, Login, LoginOptions};
 pub(crate) use crate::endpoint::node_backoff::{ConnectAttempt, NodeBackoff};
-pub(crate) use crate::endpoint::primary::{PrimaryCell, PrimarySource, PrimaryVersion};
+pub(crate) use crate::endpoint::primary::{
+    FORMER_PRIMARY_GRACE, PrimaryCell, PrimarySource, PrimaryVersion,
+};
 use crate::endpoint::push::PushTarget;
 pub(crate) use crate::endpoint::replicas::{
     NodeReplicas, ReplicaConnections, ReplicaServer, ReplicationWatch, ServerConnections,

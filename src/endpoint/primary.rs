@@ -27,6 +27,10 @@ use crate::topology::HostPort;
 /// Time in which connections are replaced at most once because a server has refused a write as a replica.
 const DEMOTED_ONCE_IN: Duration = Duration::from_secs(1);
 
+/// How long a former primary may still reply to what it was sent: one that is well has done so by then, one that is gone
+/// never will.
+pub(crate) const FORMER_PRIMARY_GRACE: Duration = Duration::from_millis(500);
+
 /// Who knows the address of a primary.
 pub(crate) trait PrimarySource: Send + Sync {
     /// Asks for the primary of this master, the first time and whenever it is suspected not to be one any more. Returns
@@ -159,12 +163,6 @@ impl PrimaryCell {
         self.source.ask(self.master);
     }
 
-    /// Completes at the next change.
-    #[cfg(feature = "tokio-comp")]
-    pub(crate) fn notified(&self) -> tokio::sync::futures::Notified<'_> {
-        self.notify.notified()
-    }
-
     /// The address and its version. Waits for the source until the deadline if it is not known yet.
     ///
     /// # Errors
@@ -273,9 +271,18 @@ impl PrimaryVersion {
         self.cell.version.load(Ordering::Acquire) == self.version
     }
 
-    /// The cell.
-    pub(crate) fn cell(&self) -> &Arc<PrimaryCell> {
-        &self.cell
+    /// Completes once the address has changed.
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) async fn moved(&self) {
+        loop {
+            // Before the version is looked at: a change in between must not be missed.
+            let mut notified = std::pin::pin!(self.cell.notify.notified());
+            notified.as_mut().enable();
+            if !self.is_current() {
+                return;
+            }
+            notified.await;
+        }
     }
 
     /// The connection was made, and the server says that it is a primary.
@@ -321,5 +328,169 @@ impl fmt::Debug for PrimaryVersion {
         f.debug_tuple("PrimaryVersion")
             .field(&self.version)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::observe::Listeners;
+    use crate::partition::NodeSpec;
+
+    /// Counts how often it is asked and told.
+    #[derive(Default)]
+    struct Source {
+        asked: AtomicUsize,
+        confirmed: AtomicUsize,
+    }
+
+    impl PrimarySource for Source {
+        fn ask(&self, _: usize) {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn confirmed(&self, _: usize) {
+            self.confirmed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn at(port: u16) -> HostPort {
+        HostPort {
+            host: "10.0.0.1".into(),
+            port,
+        }
+    }
+
+    type Moves = Arc<Mutex<Vec<String>>>;
+
+    fn cell() -> (Arc<PrimaryCell>, Arc<Source>, Moves) {
+        let moves = Moves::default();
+        let mut listeners = Listeners::default();
+        let seen = Arc::clone(&moves);
+        listeners.add(move |event| seen.lock().push(event.to_string()));
+        let observer = NodeObserver::new(NodeSpec::new("a", "m@s1:1"), listeners);
+        let source = Arc::new(Source::default());
+        let shared: Arc<dyn PrimarySource> = Arc::<Source>::clone(&source);
+        (PrimaryCell::new(shared, 0, observer), source, moves)
+    }
+
+    fn soon() -> Deadline {
+        Deadline::start(Some(Duration::from_millis(50)))
+    }
+
+    #[test]
+    fn primary_cell_gives_connections_the_version_of_their_address() {
+        let (cell, source, moves) = cell();
+        cell.publish(at(1));
+        let (address, first) = cell.wait(&soon()).unwrap();
+        assert_eq!((address, first.is_current()), (at(1), true));
+        // The same address again is no change.
+        cell.publish(at(1));
+        assert!(first.is_current());
+        cell.publish(at(2));
+        let (address, second) = cell.wait(&soon()).unwrap();
+        assert_eq!((address, second.is_current()), (at(2), true));
+        // An address that has come back is another version: its connections may have been made to another server.
+        cell.publish(at(1));
+        assert!(!first.is_current() && !second.is_current());
+        // One event for each change, none for the first address.
+        let expected = [
+            "primary changed: node a from 10.0.0.1:1 to 10.0.0.1:2",
+            "primary changed: node a from 10.0.0.1:2 to 10.0.0.1:1",
+        ];
+        assert_eq!(*moves.lock(), expected);
+        // A connection of an older version confirms nothing.
+        second.confirmed();
+        assert_eq!(source.confirmed.load(Ordering::Relaxed), 0);
+        assert_eq!(source.asked.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn attempt_to_connect_waits_for_the_first_address_and_fails_with_a_reason_given_since() {
+        let (cell, source, _) = cell();
+        let error = cell.wait(&soon()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("no Sentinel has replied in time"),
+            "{error}"
+        );
+        assert_eq!(source.asked.load(Ordering::Relaxed), 1);
+        let within = |act: fn(&PrimaryCell)| {
+            let other = Arc::clone(&cell);
+            let waiting = std::thread::spawn(move || {
+                other.wait(&Deadline::start(Some(Duration::from_secs(20))))
+            });
+            while source.asked.load(Ordering::Relaxed) < 2 {
+                std::thread::yield_now();
+            }
+            act(&cell);
+            let waited = waiting.join().unwrap();
+            source.asked.store(1, Ordering::Relaxed);
+            waited.map(|(address, _)| address)
+        };
+        let reason = |why: &str| ConnectError::no_primary("m@s1:1", why);
+        let refused =
+            within(|cell| cell.unavailable(ConnectError::no_primary("m@s1:1", "refused")));
+        assert_eq!(refused, Err(reason("refused")));
+        // An old reason is not the answer to a new question.
+        let found = within(|cell| cell.publish(at(1)));
+        assert_eq!(found, Ok(at(1)));
+        // Once known, it stays known, whatever Sentinel fails to reply.
+        cell.unavailable(reason("refused"));
+        assert_eq!(cell.wait(&soon()).map(|(address, _)| address), Ok(at(1)));
+    }
+
+    #[cfg(feature = "tokio-comp")]
+    #[tokio::test]
+    async fn task_that_waits_for_an_address_or_a_change_is_woken() {
+        let (cell, _, _) = cell();
+        let other = Arc::clone(&cell);
+        let waiting =
+            tokio::spawn(async move { other.wait_async().await.map(|(_, version)| version) });
+        tokio::task::yield_now().await;
+        cell.publish(at(1));
+        let version = waiting.await.unwrap().unwrap();
+        let watched = version.clone();
+        let moved = tokio::spawn(async move { watched.moved().await });
+        tokio::task::yield_now().await;
+        assert!(!moved.is_finished());
+        cell.publish(at(2));
+        moved.await.unwrap();
+        version.moved().await;
+    }
+
+    #[test]
+    fn readonly_voids_the_connections_of_its_version_at_most_once_a_second() {
+        let (cell, source, moves) = cell();
+        cell.publish(at(1));
+        let (_, first) = cell.wait(&soon()).unwrap();
+        first.demoted();
+        assert!(!first.is_current());
+        assert_eq!(source.asked.load(Ordering::Relaxed), 1);
+        // A script that returns the error is no reason to reconnect for each of its calls.
+        let (_, second) = cell.wait(&soon()).unwrap();
+        for _ in 0..100 {
+            second.demoted();
+            first.demoted();
+        }
+        assert!(second.is_current());
+        assert_eq!(source.asked.load(Ordering::Relaxed), 201);
+        assert!(moves.lock().is_empty());
+    }
+
+    #[test]
+    fn backoffs_of_a_node_begin_anew_when_its_primary_changes() {
+        let (cell, _, _) = cell();
+        let backoff = Arc::new(NodeBackoff::new(Arc::clone(&cell.observer)));
+        cell.add_backoff(Arc::downgrade(&backoff));
+        cell.publish(at(1));
+        let limit = Duration::from_secs(1);
+        backoff.try_begin(limit).unwrap().failed("refused".into());
+        assert!(backoff.try_begin(limit).is_err());
+        cell.publish(at(2));
+        backoff.try_begin(limit).unwrap().connected();
     }
 }

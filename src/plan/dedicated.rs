@@ -39,6 +39,7 @@ use crate::plan::{Exchange, ExpectedEnd, PipelineKind, RoutedCommand, Router, Tr
 #[cfg(feature = "tokio-comp")]
 use crate::resp::PING;
 use crate::resp::{DISCARD, UNWATCH};
+use crate::topology::LivingNodes;
 
 /// How the keys of requests over a dedicated connection are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,7 +192,11 @@ impl DedicatedState {
         let routed = self.check(router, request.args)?;
         let packed = request.packed.to_vec();
         let request = NodeRequest::pinned(self.node, packed, 0, ExpectedEnd::Any);
-        Ok(Exchange::new([request], routed.blocking, 1))
+        Ok(Exchange::new(
+            [request],
+            routed.blocking,
+            LivingNodes::none(),
+        ))
     }
 
     /// Checks one command that RESP3 replies to with push messages, and puts a PING behind it, whose reply shows that
@@ -210,7 +215,11 @@ impl DedicatedState {
         let routed = self.check(router, request.args)?;
         let packed = [request.packed, PING].concat();
         let request = NodeRequest::pinned(self.node, packed, 1, ExpectedEnd::Any);
-        Ok(Exchange::new([request], routed.blocking, 1))
+        Ok(Exchange::new(
+            [request],
+            routed.blocking,
+            LivingNodes::none(),
+        ))
     }
 
     /// Records the reply to one command: a WATCH with an error reply has failed.
@@ -234,7 +243,7 @@ impl DedicatedState {
         if self.watch.forbids(packed) {
             let end = self.end_transaction().to_vec();
             let request = NodeRequest::pinned(self.node, end, 1, ExpectedEnd::Any);
-            let exchange = Exchange::new([request], BlockingTime::None, 1);
+            let exchange = Exchange::new([request], BlockingTime::None, LivingNodes::none());
             return Ok(PipelineOperation::refused(
                 router,
                 scripts,
@@ -256,7 +265,7 @@ impl DedicatedState {
         // The FUNCTION LOADs that are sent ahead have replies too, which the operation drops.
         let replies = preloads + summary.commands;
         let request = NodeRequest::pinned(self.node, packed, replies, ending);
-        let exchange = Exchange::new([request], summary.blocking, 1);
+        let exchange = Exchange::new([request], summary.blocking, LivingNodes::none());
         Ok(PipelineOperation::private(
             router, scripts, self.node, exchange, journal, kind,
         ))

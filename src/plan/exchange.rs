@@ -36,6 +36,7 @@ use crate::plan::other_node::for_other_node;
 use crate::plan::servers::ServerQueue;
 use crate::plan::{Answers, Cause, Failure, Fallback, ReplyBuffer, Retries};
 use crate::policy::{Candidate, ConnectError, ReadFrom, RequestOptions, RetryPolicy, Target};
+use crate::topology::LivingNodes;
 
 /// What an executor does next with an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +65,8 @@ pub(crate) struct Exchange<R = Vec<Value>> {
     blocking: BlockingTime,
     /// Deadline of all waves; `None` before [`begin`](Exchange::begin), and when there is none.
     end: Option<Instant>,
-    /// Number of nodes in the topology; 1 when requests must not move to another node.
-    node_count: usize,
+    /// The nodes among which requests may move; none when they must not move.
+    living: LivingNodes,
     /// When requests are sent again.
     retry: RetryPolicy,
     /// A random number, for the jitter of pauses.
@@ -173,12 +174,12 @@ impl Attempt<'_> {
 }
 
 impl<R: ReplyBuffer> Exchange<R> {
-    /// An exchange of these requests, at most one per node. `node_count` is the number of nodes among which
-    /// requests may move when their own node cannot be reached; 1 forbids it.
+    /// An exchange of these requests, at most one per node. `living` are the nodes among which requests may move
+    /// when their own node cannot be reached; [`LivingNodes::none`] forbids it.
     pub(crate) fn new(
         requests: impl IntoIterator<Item = NodeRequest>,
         blocking: BlockingTime,
-        node_count: usize,
+        living: LivingNodes,
     ) -> Self {
         let mut nodes: Vec<NodeExchange<R>> = requests.into_iter().map(NodeExchange::new).collect();
         if let [node] = &mut nodes[..] {
@@ -188,7 +189,7 @@ impl<R: ReplyBuffer> Exchange<R> {
             nodes,
             blocking,
             end: None,
-            node_count,
+            living,
             retry: RetryPolicy::default(),
             entropy: 0,
         }
@@ -272,7 +273,7 @@ impl<R: ReplyBuffer> Exchange<R> {
         let asked = self.nodes.len();
         let mut more = Vec::new();
         for node in &mut self.nodes {
-            more.extend(node.leave(self.node_count));
+            more.extend(node.leave(&self.living));
         }
         let retries = Retries::new(self.retry);
         self.nodes
@@ -472,14 +473,14 @@ impl<R: ReplyBuffer> NodeExchange<R> {
     }
 
     /// The requests to move to another node, once: what is left of them here is final.
-    fn leave(&mut self, node_count: usize) -> Option<NodeRequest> {
+    fn leave(&mut self, living: &LivingNodes) -> Option<NodeRequest> {
         match self.state {
             State::Pending | State::Waiting(_) | State::Moved => return None,
             // If some may only be served here, all of them stay: what has moved must not be repeated here.
             State::Paused if !self.may_leave_whole() => return None,
             State::Paused | State::Over => {}
         }
-        let request = for_other_node(&self.request, &self.answers, node_count);
+        let request = for_other_node(&self.request, &self.answers, living);
         if request.is_some() || self.state == State::Over {
             self.rest = None;
             self.state = State::Moved;
@@ -619,7 +620,8 @@ mod tests {
         let slot = ReplySlot::whole(0, crate::command::Access::Read);
         let request =
             NodeRequest::single(NodeIndex::new(0), b"*1\r\n$4\r\nPING\r\n".to_vec(), slot);
-        let mut exchange: Exchange = Exchange::new([request], BlockingTime::None, 1);
+        let mut exchange: Exchange =
+            Exchange::new([request], BlockingTime::None, LivingNodes::none());
         let now = Instant::now();
         assert_eq!(exchange.poll(now), ExchangeStep::Send);
         exchange.handle(Vec::new());

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::KeyText;
-use crate::partition::NodeIndex;
+use crate::partition::{NodeIndex, OutNodes};
 use crate::plan::{Plan, Split};
 use crate::topology::Topology;
 
@@ -19,6 +19,9 @@ const KEYS_SHOWN: usize = 4;
 ///   cache-a  2 keys  "user:1", "user:4"
 ///   cache-c  1 key   "user:2"
 /// ```
+///
+/// While nodes are out, and the command is for them too, or for their keys, the last line names them: `out:
+/// cache-b`.
 #[derive(Clone, Debug)]
 pub struct Explanation {
     plan: Plan,
@@ -53,6 +56,33 @@ impl Explanation {
         &self.plan
     }
 
+    /// The names of the nodes that are [out](Topology::without) and matter here, in node order: all of them if the
+    /// command concerns all nodes or any, and those that own one of its keys when they are not out.
+    ///
+    /// Also all of them if a key moves between living nodes, as by the rules of some
+    /// [peers](crate::partition::peers).
+    pub fn out(&self) -> Vec<&str> {
+        let out = self.topology.out();
+        let names = |nodes: &OutNodes| {
+            let names = nodes.iter().map(|node| self.topology.node(node).name());
+            names.collect()
+        };
+        // Does not fail: no node is out there.
+        let Ok(all) = self.topology.without(&OutNodes::none()) else {
+            return Vec::new();
+        };
+        if let Plan::Any | Plan::All(_) | Plan::Scan { .. } = self.plan {
+            return names(out);
+        }
+        let owners = |key: &Vec<u8>| (all.locate(key), self.topology.locate(key));
+        let moved = self.keys.iter().map(owners).filter(|(own, now)| own != now);
+        let moved = moved.filter_map(|(own, _)| own).collect::<OutNodes>();
+        match moved.iter().all(|own| out.contains(own)) {
+            true => names(&moved),
+            false => names(out),
+        }
+    }
+
     /// The names of the nodes that would receive the command, in node order, each with its keys.
     ///
     /// Empty for [`Plan::Any`]: which node receives such a command is decided when it is sent. The keys are
@@ -66,7 +96,7 @@ impl Explanation {
             Plan::Any => Vec::new(),
             Plan::All(_) => self
                 .topology
-                .indices()
+                .living()
                 .map(|node| (name(node), Vec::new()))
                 .collect(),
             Plan::Split(Split { parts, .. }) => parts
@@ -124,6 +154,9 @@ impl fmt::Display for Explanation {
                 f.write_str(", ...")?;
             }
         }
-        Ok(())
+        match self.out()[..] {
+            [] => Ok(()),
+            ref out => write!(f, "\n  out: {}", out.join(", ")),
+        }
     }
 }

@@ -140,11 +140,12 @@ use crate::partition::NodeIndex;
 pub enum Plan {
     /// One node receives the request unchanged.
     One(NodeIndex),
-    /// Any one node receives the request unchanged; the next one does when it cannot be reached.
+    /// Any one living node receives the request unchanged; the next one does when it cannot be reached.
     Any,
     /// Several nodes receive the command, each with its own keys.
     Split(Split),
-    /// Every node receives the request unchanged.
+    /// Every node receives the request unchanged. Nodes that are [out](crate::Topology::without) do not, not even
+    /// FLUSHALL: one that comes back still has its keys.
     All(Merge),
     /// One node receives the next step of a scan over all nodes, with the node's own cursor in the request.
     Scan {

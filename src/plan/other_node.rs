@@ -8,22 +8,22 @@
 //! ```
 
 use crate::command::{Args, PackedCommands};
-use crate::partition::NodeIndex;
 use crate::plan::batch::ReplySlot;
 use crate::plan::{Answers, Cause, ExpectedEnd, Fallback, NodeRequest, ReplyBuffer};
+use crate::topology::LivingNodes;
 
 /// The requests without a reply that any node may serve, addressed to the node after the one that failed.
 ///
 /// A request moves if it was certainly not sent, or is a read. Returns `None` when nothing may move, when all
-/// of `nodes` were tried, or when the failure was a timeout, which leaves no time.
+/// of `living` were tried, or when the failure was a timeout, which leaves no time.
 pub(crate) fn for_other_node<R: ReplyBuffer>(
     request: &NodeRequest,
     answers: &Answers<R>,
-    nodes: usize,
+    living: &LivingNodes,
 ) -> Option<NodeRequest> {
     let failure = answers.failure.as_ref()?;
     let answered = answers.values.count();
-    if request.tried + 1 >= nodes {
+    if request.tried + 1 >= living.len() {
         return None;
     }
     // All mean that the deadline has passed, and the next node would be tried under the same deadline.
@@ -48,9 +48,7 @@ pub(crate) fn for_other_node<R: ReplyBuffer>(
     if count == 0 || request.ending == ExpectedEnd::Exec && count < request.slots.len() {
         return None;
     }
-    // `nodes` is the number of nodes of the topology here: with 1 nothing gets past the check of `tried`.
-    let after = (request.node.get() + 1) % nodes;
-    let mut next = request.same_for(NodeIndex::new(u16::try_from(after).ok()?));
+    let mut next = request.same_for(living.after(request.node)?);
     let mut commands = PackedCommands::new(&request.packed);
     let mut args = Args::new();
     for (number, &slot) in going() {

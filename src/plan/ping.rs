@@ -8,6 +8,7 @@ use crate::partition::NodeId;
 use crate::plan::batch::ReplySlot;
 use crate::plan::{Exchange, NodeRequest, Router};
 use crate::resp::PING;
+use crate::topology::LivingNodes;
 
 /// The outcome of [`ShardedClient::ping_nodes`](crate::ShardedClient::ping_nodes) for one node.
 #[derive(Clone, Debug)]
@@ -23,12 +24,12 @@ pub struct NodePing {
 }
 
 impl Router {
-    /// A PING to every node. None of them moves to another node.
+    /// A PING to every living node. None of them moves to another node.
     pub(crate) fn ping_nodes(&self) -> Exchange {
         let slot = ReplySlot::whole(0, Access::Read);
-        let nodes = self.topology().indices();
+        let nodes = self.topology().living();
         let pings = nodes.map(|node| NodeRequest::single(node, PING.to_vec(), slot));
-        Exchange::new(pings, BlockingTime::None, 1)
+        Exchange::new(pings, BlockingTime::None, LivingNodes::none())
     }
 
     /// The outcomes of an exchange made by [`ping_nodes`](Self::ping_nodes), in node order.

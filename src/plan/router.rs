@@ -166,11 +166,12 @@ impl Router {
         self
     }
 
-    /// Chooses a node by `entropy`, a random number.
+    /// Chooses a living node by `entropy`, a random number.
     pub(crate) fn random_node(&self, entropy: u64) -> NodeIndex {
-        let nodes = self.topology.nodes().len() as u64;
-        // A topology has at most `NODES_MAX` nodes, so the conversion cannot fail.
-        NodeIndex::new(u16::try_from(entropy % nodes).unwrap_or(0))
+        let living = self.topology.living_nodes();
+        let number = entropy % (living.len() as u64).max(1);
+        // A topology has a living node, and fewer than a `usize` can count.
+        living.nth(number as usize).unwrap_or(NodeIndex::new(0))
     }
 
     /// The nodes and their placement.
@@ -677,9 +678,24 @@ impl Router {
             cursor,
             answered,
         } = ScanCursor::parse(args[1], self)?;
+        if !self.topology.out().contains(node) {
+            return Ok(Plan::Scan {
+                node,
+                cursor,
+                answered,
+            });
+        }
+        // The node went out while it was scanned. Its own cursor is of no use to another one.
+        let next = self.topology.next_living(Some(node));
+        let next = match answered {
+            true => next,
+            // No node has replied so far: nothing is lost by beginning again.
+            false => next.or_else(|| self.topology.next_living(None)),
+        };
         Ok(Plan::Scan {
-            node,
-            cursor,
+            // Without a next one the plan stays with the node that is out: nothing is sent, and the scan ends.
+            node: next.unwrap_or(node),
+            cursor: 0,
             answered,
         })
     }

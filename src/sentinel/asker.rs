@@ -59,7 +59,7 @@ impl Asker {
             }
             if watch.wait(now).is_zero() {
                 self.round(&mut watch, &masters);
-            } else if !self.group.sleep(watch.wait(now).min(SUSPICIONS_APART)) {
+            } else if !self.group.sleep(watch.wait(now).min(SUSPICION_INTERVAL)) {
                 return;
             }
         }
@@ -118,7 +118,8 @@ impl Asker {
                 continue;
             }
             // An announcement is not kept waiting by Sentinels that cannot be reached.
-            if self.group.has_ended() || self.group.is_announced() && !self.connections.is_empty() {
+            let is_urgent = self.group.is_announced() && !self.connections.is_empty();
+            if self.group.has_ended() || is_urgent && round.watch.knows_all() {
                 return;
             }
             let limit = self.limit();
@@ -177,7 +178,7 @@ impl Asker {
 }
 
 /// Shortest time between two looks at what is suspected, as every request that fails reports it.
-const SUSPICIONS_APART: Duration = Duration::from_millis(10);
+const SUSPICION_INTERVAL: Duration = Duration::from_millis(10);
 
 impl Round<'_> {
     /// Takes the answer of one Sentinel for all masters.

@@ -20,6 +20,12 @@ pub(crate) trait Snapshot: Clone + Send + Sync + 'static {
     fn variant(&self, variant: &Variant) -> Self;
 }
 
+/// Someone who waits for something else, and must look at the snapshot when there is a new one.
+pub(crate) trait SnapshotListener: Send + Sync {
+    /// There is a new snapshot. Must return at once, and not replace the topology.
+    fn snapshot_changed(&self);
+}
+
 /// How the snapshots of one handle differ from those of other handles of the client.
 #[derive(Clone, Debug)]
 pub(crate) struct Variant {
@@ -52,6 +58,8 @@ struct Members<S> {
     current: S,
     /// The cells of all handles that may still exist.
     cells: Vec<Weak<SnapshotCell<S>>>,
+    /// Woken when there is a new snapshot.
+    listeners: Vec<Weak<dyn SnapshotListener>>,
     /// Number of cells at which those of dropped handles are removed.
     cleanup_at: usize,
 }
@@ -73,6 +81,7 @@ impl<S: Snapshot> SnapshotHandle<S> {
                 members: Mutex::new(Members {
                     current,
                     cells: Vec::new(),
+                    listeners: Vec::new(),
                     cleanup_at: CLEANUP_MIN,
                 }),
                 publisher: Arc::clone(publisher),
@@ -82,13 +91,13 @@ impl<S: Snapshot> SnapshotHandle<S> {
         })
     }
 
-    /// The snapshot for one request. Held for a short time: the next topology may wait for it to be dropped.
+    /// The snapshot for one request, without a change of a reference count in the common case.
     #[inline]
     pub(crate) fn load(&self) -> Guard<Arc<S>> {
         self.cell.current.load()
     }
 
-    /// The snapshot for one request, for longer than [`load`](Self::load).
+    /// The snapshot for one request that may be awaited, or moves to another thread.
     #[inline]
     pub(crate) fn load_full(&self) -> Arc<S> {
         self.cell.current.load_full()
@@ -104,6 +113,15 @@ impl<S: Snapshot> SnapshotHandle<S> {
     /// A handle over the same connections whose requests have other options.
     pub(crate) fn with_options(&self, change: impl FnOnce(&mut RequestOptions)) -> Self {
         self.with_variant(|variant| change(&mut variant.options))
+    }
+
+    /// Has `listener` called for each new snapshot, for as long as it exists.
+    pub(crate) fn listen(&self, listener: Weak<dyn SnapshotListener>) {
+        let mut members = self.cell.family.members.lock();
+        members
+            .listeners
+            .retain(|listener| listener.strong_count() > 0);
+        members.listeners.push(listener);
     }
 
     /// Where new topologies come from.
@@ -138,8 +156,12 @@ impl<S: Snapshot> TopologyObserver for SnapshotFamily<S> {
             former.push(cell.current.swap(Arc::new(variant)));
         }
         former.push(Arc::new(std::mem::replace(&mut members.current, next)));
+        let listeners = members.listeners.clone();
         drop(members);
         drop(former);
+        for listener in listeners.iter().filter_map(Weak::upgrade) {
+            listener.snapshot_changed();
+        }
     }
 }
 

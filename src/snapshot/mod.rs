@@ -20,5 +20,5 @@
 mod cell;
 mod publisher;
 
-pub(crate) use cell::{Snapshot, SnapshotHandle, Variant};
+pub(crate) use cell::{Snapshot, SnapshotHandle, SnapshotListener, Variant};
 pub(crate) use publisher::Publisher;

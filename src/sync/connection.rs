@@ -7,10 +7,10 @@ use redis::{RedisError, Value};
 
 use crate::blocking::{RespStream, Socket};
 use crate::endpoint::Deadline;
-use crate::endpoint::{Endpoint, NodeBackoff, PrimaryVersion};
+use crate::endpoint::{Endpoint, FORMER_PRIMARY_GRACE, NodeBackoff, PrimaryVersion};
 use crate::observe::{NodeObserver, OpenConnection, PoolKind};
 use crate::plan::{Cause, ReplyBuffer, is_of_replica};
-use crate::policy::ConnectError;
+use crate::policy::{ConnectError, is_timeout};
 use crate::resp::Handshake;
 
 /// How to make connections to one node. Clones share the node's backoff.
@@ -174,6 +174,7 @@ impl NodeConnection {
         deadline: &Deadline,
         values: &mut Vec<Value>,
     ) -> Result<(), Cause> {
+        self.wait_at_primary(deadline)?;
         let read = self.stream.read_all(count, deadline, values);
         if let Some(primary) = &self.primary
             && values.shows_a_replica()
@@ -185,6 +186,7 @@ impl NodeConnection {
 
     /// Reads one reply.
     pub(super) fn reply(&mut self, deadline: &Deadline) -> Result<Value, Cause> {
+        self.wait_at_primary(deadline)?;
         let read = self.stream.read(deadline);
         if let (Some(primary), Ok(reply)) = (&self.primary, &read)
             && is_of_replica(reply)
@@ -192,6 +194,28 @@ impl NodeConnection {
             primary.demoted();
         }
         read.map_err(|error| Cause::of_io(&error))
+    }
+
+    /// Waits until a primary that may change begins to reply, but not for long once it is none any more.
+    fn wait_at_primary(&mut self, deadline: &Deadline) -> Result<(), Cause> {
+        let Some(primary) = &self.primary else {
+            return Ok(());
+        };
+        let mut was_current = true;
+        loop {
+            match self.stream.wait(&deadline.within(FORMER_PRIMARY_GRACE)) {
+                Err(error) if is_timeout(&error) && !deadline.is_over() => {}
+                // Also at the end of the time, which reading reports.
+                Err(error) if is_timeout(&error) => return Ok(()),
+                other => return other.map_err(|error| Cause::of_io(&error)),
+            }
+            if !was_current {
+                self.stream.lost();
+                let why = "the node has another primary now, and the one before does not reply";
+                return Err(Cause::Dropped(why.into()));
+            }
+            was_current = primary.is_current();
+        }
     }
 
     /// True if the connection leads to a server that is not the node's primary any more.

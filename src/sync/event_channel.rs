@@ -3,11 +3,12 @@
 //! Many writers, one reader. A full queue blocks the writers, which then read nothing from their sockets, so
 //! the pressure reaches the servers.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::plan::pubsub::{Event, EventQueue};
+use crate::snapshot::SnapshotListener;
 
 /// A bounded queue of events with many writers and one reader.
 #[derive(Debug, Default)]
@@ -27,6 +28,19 @@ struct State {
     waiting: usize,
     /// True once the subscriber is dropped; writers end.
     closed: bool,
+    /// True if the reader must look at the topology before it waits on.
+    is_interrupted: bool,
+}
+
+/// The outcome of waiting for an event.
+#[derive(Debug)]
+pub(super) enum Received {
+    /// An event.
+    Event(Event),
+    /// Nothing has arrived in time.
+    Nothing,
+    /// The topology has changed.
+    Interrupted,
 }
 
 impl EventChannel {
@@ -47,22 +61,23 @@ impl EventChannel {
         true
     }
 
-    /// Waits for the next event. `None` if none arrives within `timeout`.
-    pub(super) fn receive(&self, timeout: Option<Duration>) -> Option<Event> {
-        // A timeout beyond the range of the clock waits for ever.
-        let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    /// Waits for the next event until `end`; for ever without one.
+    pub(super) fn receive(&self, end: Option<Instant>) -> Received {
         let mut state = self.state.lock();
         loop {
             if let Some(event) = state.queue.pop() {
                 self.notify_writers(&state);
-                return Some(event);
+                return Received::Event(event);
+            }
+            if std::mem::take(&mut state.is_interrupted) {
+                return Received::Interrupted;
             }
             match end {
                 None => self.arrived.wait(&mut state),
                 Some(end) => {
                     if self.arrived.wait_until(&mut state, end).timed_out() {
                         // The timeout and an event may coincide.
-                        return state.queue.pop();
+                        return state.queue.pop().map_or(Received::Nothing, Received::Event);
                     }
                 }
             }
@@ -105,6 +120,13 @@ impl EventChannel {
             // All of them, as the room may be enough for several; those that find none wait again.
             self.taken.notify_all();
         }
+    }
+}
+
+impl SnapshotListener for EventChannel {
+    fn snapshot_changed(&self) {
+        self.state.lock().is_interrupted = true;
+        self.arrived.notify_one();
     }
 }
 

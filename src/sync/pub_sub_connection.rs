@@ -21,8 +21,9 @@ use crate::endpoint::Deadline;
 use crate::endpoint::{NodeBackoff, PrimaryVersion};
 use crate::error::Error;
 use crate::plan::pubsub::{
-    ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, Event, KEEPALIVE_AFTER, PubSubReply,
-    SubscriptionChange, SubscriptionKind, SubscriptionWorker, no_thread,
+    ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, DesiredNames, Event,
+    KEEPALIVE_AFTER, PubSubReply, SubscriptionChange, SubscriptionKind, SubscriptionWorker,
+    no_thread,
 };
 use crate::policy::{ConnectError, IoFailure, is_timeout};
 use crate::resp::ReplyDecoder;
@@ -105,6 +106,30 @@ impl PubSubConnection {
             return;
         }
         drop(state);
+        self.write_within(deadline);
+    }
+
+    /// Changes the subscriptions because the topology has changed.
+    pub(super) fn change_owner(
+        &self,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
+        names: &[ChannelName],
+        deadline: &Deadline,
+    ) {
+        let has_request = self.shared.state.lock().change_owner(change, kind, names);
+        if has_request {
+            self.write_within(deadline);
+        }
+    }
+
+    /// The names that the user wants at this node.
+    pub(super) fn desired(&self) -> DesiredNames {
+        self.shared.state.lock().subscriptions.desired()
+    }
+
+    /// Writes what is to be sent, unless the socket is taken until the deadline.
+    fn write_within(&self, deadline: &Deadline) {
         // The holder of `writer` takes `outgoing` again before it lets go, so if the lock is not free in
         // time, our commands are most likely written already, and if not, with the next command or PING.
         let limit = deadline.within(KEEPALIVE_AFTER);

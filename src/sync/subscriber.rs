@@ -3,20 +3,24 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use redis::ToRedisArgs;
 
+use crate::command::BlockingTime;
 use crate::error::Error;
 use crate::partition::{NodeId, NodeIndex};
 use crate::plan::pubsub::{
-    Event, NamesByNode, SubscriptionChange, SubscriptionKind, not_confirmed, nothing_to_do,
+    DesiredNames, Event, NamesByNode, SubscriptionChange, SubscriptionKind, SubscriptionMoves,
+    not_confirmed, nothing_to_do,
 };
-use crate::snapshot::SnapshotHandle;
+use crate::snapshot::{SnapshotHandle, SnapshotListener};
 use crate::sync::Shared;
-use crate::sync::event_channel::EventChannel;
+use crate::sync::event_channel::{EventChannel, Received};
+use crate::sync::executor::NodePools;
 use crate::sync::pub_sub_connection::PubSubConnection;
+use crate::topology::Topology;
 
 /// Subscribes to channels and patterns of all nodes, and returns what they publish as one sequence of events.
 /// Made by [`ShardedClient::subscriber`](crate::ShardedClient::subscriber).
@@ -52,19 +56,79 @@ pub struct Subscriber {
     shared: SnapshotHandle<Shared>,
     /// One per node with a subscription, by the node's identity: they outlive a topology whose other nodes
     /// change.
-    connections: BTreeMap<NodeId, PubSubConnection>,
+    connections: BTreeMap<NodeId, NodeSubscriptions>,
+    /// The topology by which they were made.
+    placed_by: Arc<Topology>,
     /// Where all connections put their events.
     events: Arc<EventChannel>,
+}
+
+/// The subscriptions on one node.
+struct NodeSubscriptions {
+    connection: PubSubConnection,
+    /// The node's pools, which are others once it is reached otherwise. Not kept alive.
+    pools: Weak<NodePools>,
 }
 
 impl Subscriber {
     /// A subscriber without subscriptions or connections.
     pub(super) fn new(shared: SnapshotHandle<Shared>) -> Self {
+        let events: Arc<EventChannel> = Arc::default();
+        let listener: Arc<dyn SnapshotListener> = Arc::clone(&events) as _;
+        shared.listen(Arc::downgrade(&listener));
         Self {
+            placed_by: Arc::clone(shared.load().router.topology()),
             shared,
             connections: BTreeMap::new(),
-            events: Arc::default(),
+            events,
         }
+    }
+
+    /// Moves the subscriptions to where the current topology wants them, if it has changed.
+    fn follow(&mut self) {
+        let shared = self.shared.load_full();
+        let topology = shared.router.topology();
+        if Arc::ptr_eq(topology, &self.placed_by) {
+            return;
+        }
+        let is_current = |id: NodeId, node: &NodeSubscriptions| {
+            let index = topology.index_of_id(id);
+            let pools = index.map(|index| &shared.executor.nodes[index.get()]);
+            pools.is_some_and(|pools| node.pools.ptr_eq(&Arc::downgrade(pools)))
+        };
+        let deadline = shared.executor.deadline(BlockingTime::None);
+        let (mut at, mut lost) = (BTreeMap::new(), DesiredNames::default());
+        for (id, node) in &self.connections {
+            let desired = node.connection.desired();
+            match is_current(*id, node) {
+                true => drop(at.insert(*id, desired)),
+                false => lost
+                    .iter_mut()
+                    .zip(desired)
+                    .for_each(|(all, names)| all.extend(names)),
+            }
+        }
+        let moves = SubscriptionMoves::new(&shared.router, &at, &lost);
+        // Closed last: until the new ones exist, the former connections know what is wanted.
+        let (current, former) = std::mem::take(&mut self.connections)
+            .into_iter()
+            .partition::<BTreeMap<_, _>, _>(|(id, _)| at.contains_key(id));
+        self.connections = current;
+        for (node, kind, names) in &moves.begin {
+            let Ok(connection) = self.connection(&shared, *node) else {
+                // No thread could be started. The names are found again when this is tried again.
+                self.connections.extend(former);
+                return;
+            };
+            connection.change_owner(SubscriptionChange::Subscribe, *kind, names, &deadline);
+        }
+        for (id, kind, names) in &moves.end {
+            if let Some(node) = self.connections.get(id) {
+                let connection = &node.connection;
+                connection.change_owner(SubscriptionChange::Unsubscribe, *kind, names, &deadline);
+            }
+        }
+        self.placed_by = Arc::clone(topology);
     }
 
     /// Maximum number of bytes of queued events, doubled while a change awaits its confirmation; a single
@@ -165,7 +229,18 @@ impl Subscriber {
     ///
     /// The async client's method has the same signature.
     pub fn next_event(&mut self, timeout: impl Into<Option<Duration>>) -> Option<Event> {
-        self.events.receive(timeout.into())
+        // A timeout beyond the range of the clock waits for ever.
+        let end = timeout
+            .into()
+            .and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            self.follow();
+            match self.events.receive(end) {
+                Received::Event(event) => return Some(event),
+                Received::Nothing => return None,
+                Received::Interrupted => {}
+            }
+        }
     }
 
     /// Changes subscriptions on all nodes concerned, and waits for their confirmations.
@@ -182,13 +257,14 @@ impl Subscriber {
         if names.is_empty() {
             return Err(nothing_to_do(change, kind));
         }
+        self.follow();
         let shared = self.shared.load_full();
         let router = &shared.router;
         // All names are routed before anything is changed: a name without an owner refuses the whole call.
         let mut spread = NamesByNode::new(router, kind);
         spread.add(router, &names)?;
         let spread = spread.finish(router);
-        let deadline = shared.executor.deadline(crate::command::BlockingTime::None);
+        let deadline = shared.executor.deadline(BlockingTime::None);
         // The caller does not read events while it waits here, and a confirmation is behind the messages that
         // arrived before it: with a full queue it would never be read.
         let events = Arc::clone(&self.events);
@@ -201,8 +277,9 @@ impl Subscriber {
         for (node, _) in &spread {
             let spec = router.topology().node(*node);
             let name = spec.name();
-            if let Some(connection) = self.connections.get(&spec.id()) {
-                connection.wait_confirmed(&deadline, |why| not_confirmed(name, why))?;
+            if let Some(node) = self.connections.get(&spec.id()) {
+                node.connection
+                    .wait_confirmed(&deadline, |why| not_confirmed(name, why))?;
             }
         }
         Ok(())
@@ -212,11 +289,15 @@ impl Subscriber {
     fn connection(&mut self, shared: &Shared, node: NodeIndex) -> Result<&PubSubConnection, Error> {
         let spec = shared.router.topology().node(node);
         match self.connections.entry(spec.id()) {
-            Entry::Occupied(place) => Ok(place.into_mut()),
+            Entry::Occupied(place) => Ok(&place.into_mut().connection),
             Entry::Vacant(place) => {
                 let connector = shared.executor.pub_sub_connector(node);
                 let (name, events) = (spec.name().to_owned(), Arc::clone(&self.events));
-                Ok(place.insert(PubSubConnection::start(connector, name, events)?))
+                let pools = Arc::downgrade(&shared.executor.nodes[node.get()]);
+                let connection = PubSubConnection::start(connector, name, events)?;
+                Ok(&place
+                    .insert(NodeSubscriptions { connection, pools })
+                    .connection)
             }
         }
     }
@@ -234,7 +315,7 @@ impl Iterator for Subscriber {
 
     /// Waits for the next event, without limit. Never `None`.
     fn next(&mut self) -> Option<Event> {
-        self.events.receive(None)
+        self.next_event(None)
     }
 }
 

@@ -1,11 +1,66 @@
 //! A topology of which some nodes are out.
 
+use std::sync::Arc;
+
 use crate::partition::{
     NodeId, NodeIndex, NodeSpec, OutNodes, Partitioner, Placement, PlacementError,
     highest_random_weight,
 };
 
+/// The nodes of a topology that are not out, to choose one or go from one to the next. It outlives the topology;
+/// copying it costs next to nothing.
+#[derive(Clone, Debug)]
+pub(crate) struct LivingNodes {
+    /// Number of living nodes.
+    len: usize,
+    /// `None` if no node is out.
+    living: Option<Arc<Living>>,
+}
+
+impl LivingNodes {
+    /// No nodes.
+    pub(crate) const fn none() -> Self {
+        Self {
+            len: 0,
+            living: None,
+        }
+    }
+
+    pub(super) fn new(nodes: usize, living: Option<Arc<Living>>) -> Self {
+        Self {
+            len: living.as_ref().map_or(nodes, |living| living.nodes.len()),
+            living,
+        }
+    }
+
+    /// Number of these nodes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The node with this number in node order, counted around: there is one for every number, unless there are no
+    /// nodes.
+    pub(crate) fn nth(&self, number: usize) -> Option<NodeIndex> {
+        let number = number.checked_rem(self.len)?;
+        match &self.living {
+            // A topology has at most `NODES_MAX` nodes.
+            None => u16::try_from(number).ok().map(NodeIndex::new),
+            Some(living) => living.nodes.get(number).map(|&(_, index)| index),
+        }
+    }
+
+    /// The node after `node` in node order, or the first one after the last. `node` itself may be out.
+    pub(crate) fn after(&self, node: NodeIndex) -> Option<NodeIndex> {
+        let before = match &self.living {
+            None => node.get() + 1,
+            Some(living) => living.nodes.partition_point(|&(_, index)| index <= node),
+        };
+        self.nth(before)
+    }
+}
+
 /// Which nodes live, and where the keys go. At least one node is out, and at least one lives.
+#[derive(Debug)]
 pub(super) struct Living {
     out: OutNodes,
     /// In node order.

@@ -32,6 +32,7 @@ use crate::hash::HashTag;
 use crate::partition::{NODES_MAX, NodeId, NodeIndex, NodeSpec, OutNodes};
 use crate::partition::{Partitioner, Placement, PlacementError, check_passwords, check_words};
 
+pub(crate) use self::living::LivingNodes;
 pub(crate) use self::node_ref::NodeRef;
 pub(crate) use self::sentinel::{HostPort, NodeAccess, SentinelSource, at_host};
 pub(crate) use self::url::{address, error_text, is_same_connection};
@@ -192,6 +193,9 @@ impl Topology {
     /// [rule](crate::partition#while-nodes-are-out) that depends on nothing but the key and the set of nodes that
     /// are out.
     ///
+    /// What concerns all nodes concerns the living ones: `DBSIZE`, `KEYS`, `SCAN`, subscriptions to patterns, and
+    /// also `FLUSHALL` and `FLUSHDB`. A node that comes back still has what it had when it went out.
+    ///
     /// The set is replaced, not added to: an empty one brings all nodes back. If *all* nodes are in `out`, none
     /// is out, since asking a node that may be dead is better than asking none.
     ///
@@ -279,6 +283,17 @@ impl Topology {
     /// True if every key has the same owner in both.
     pub(crate) fn places_like(&self, other: &Self) -> bool {
         self.fingerprint == other.fingerprint && self.out() == other.out()
+    }
+
+    /// Returns the nodes that are not out, to choose one or go from one to the next.
+    pub(crate) fn living_nodes(&self) -> LivingNodes {
+        LivingNodes::new(self.nodes.len(), self.living.clone())
+    }
+
+    /// Returns the first living node after `node`, or the first of all for `None`.
+    pub(crate) fn next_living(&self, node: Option<NodeIndex>) -> Option<NodeIndex> {
+        self.living()
+            .find(|living| node.is_none_or(|node| *living > node))
     }
 
     /// Returns the same topology in another epoch.

@@ -93,9 +93,10 @@ impl<'r, 'f> Batch<'r, 'f> {
     /// the commands that any node may serve.
     pub(crate) fn new(router: &'r Router, bytes: usize, entropy: u64) -> Self {
         let nodes = router.topology().nodes().len();
+        let living = router.topology().living().len();
         Self {
             router,
-            bytes_per_node: bytes.min(bytes / nodes * 5 / 4 + SHARE_BYTES_MIN),
+            bytes_per_node: bytes.min(bytes / living * 5 / 4 + SHARE_BYTES_MIN),
             any: router.random_node(entropy),
             requests: (0..nodes).map(|_| None).collect(),
             fan_outs: Vec::new(),
@@ -137,8 +138,8 @@ impl<'r, 'f> Batch<'r, 'f> {
         match &routed.plan {
             Plan::One(_) | Plan::Any => debug_assert!(false, "these are no fan-outs"),
             Plan::All(_) => {
-                for node in self.router.topology().indices() {
-                    let slot = ReplySlot::part(command, node.as_u16(), access);
+                for (number, node) in (0..).zip(self.router.topology().living()) {
+                    let slot = ReplySlot::part(command, number, access);
                     // The barrier shares the slot of its WAIT: its reply is overwritten by that to WAIT
                     // unless it is an error.
                     if routed.wait_scope == WaitScope::AllWrites {
@@ -161,6 +162,8 @@ impl<'r, 'f> Batch<'r, 'f> {
                     });
                 }
             }
+            // A scan that ends at a node that went out: nothing is left to be sent.
+            Plan::Scan { node, .. } if self.router.topology().out().contains(*node) => {}
             &Plan::Scan { node, cursor, .. } => {
                 let slot = ReplySlot::part(command, 0, access);
                 self.push(node, slot, false, |out| write_scan(args, cursor, out));
@@ -202,8 +205,8 @@ impl<'r, 'f> Batch<'r, 'f> {
     pub(crate) fn exchange<R: ReplyBuffer>(&mut self) -> Exchange<R> {
         // The batch itself stays behind: its fan-outs say how the replies are merged.
         let requests = std::mem::take(&mut self.requests);
-        let nodes = requests.len();
-        Exchange::new(requests.into_iter().flatten(), self.blocking, nodes)
+        let living = self.router.topology().living_nodes();
+        Exchange::new(requests.into_iter().flatten(), self.blocking, living)
     }
 
     /// The results of the commands, in their order. `entropy` is a random number for replies that are chosen
@@ -366,7 +369,17 @@ impl<'r, 'f> Batch<'r, 'f> {
         if good == 0 || !all_excused {
             return Err(self.failed(fan_out, &nodes, outcomes, good));
         }
-        let (answers, missing) = self.reachable(rule, &nodes, outcomes);
+        let (answers, mut missing) = self.reachable(rule, &nodes, outcomes);
+        if let Plan::All(_) = fan_out.plan {
+            // Not asked, and missing all the same.
+            let out = self.router.topology().out().iter();
+            missing.extend(out);
+            missing.sort_unstable();
+        }
+        let missing: Vec<&str> = missing
+            .into_iter()
+            .map(|node| self.router.name(node))
+            .collect();
         match &fan_out.plan {
             Plan::Split(Split {
                 parts,
@@ -393,7 +406,7 @@ impl<'r, 'f> Batch<'r, 'f> {
         }
     }
 
-    /// The replies to merge, and the names of the unreachable nodes.
+    /// The replies to merge, and the unreachable nodes.
     ///
     /// Failed parts are left out, except where the merged reply lists texts by node: there the error stands
     /// in the place of the text.
@@ -402,14 +415,14 @@ impl<'r, 'f> Batch<'r, 'f> {
         rule: Merge,
         nodes: &[NodeIndex],
         outcomes: Vec<Outcome>,
-    ) -> (Vec<Answer<'n>>, Vec<&'n str>) {
+    ) -> (Vec<Answer<'n>>, Vec<NodeIndex>) {
         let mut answers = Vec::with_capacity(nodes.len());
         let mut unreachable = Vec::new();
         for (&node, outcome) in nodes.iter().zip(outcomes) {
-            let node = self.router.name(node);
             if is_unreachable(&outcome) {
                 unreachable.push(node);
             }
+            let node = self.router.name(node);
             // Failures that are left out here were excused by the caller.
             let value = match outcome {
                 Ok(Value::ServerError(_)) | Err(_) if rule != Merge::Texts => continue,
@@ -609,11 +622,14 @@ impl FanOut<'_> {
     /// The nodes of the parts, in the order of their numbers.
     pub(in crate::plan) fn nodes<'s>(
         &'s self,
-        router: &Router,
+        router: &'s Router,
     ) -> Box<dyn Iterator<Item = NodeIndex> + 's> {
         match &self.plan {
-            Plan::All(_) => Box::new(router.topology().indices()),
+            Plan::All(_) => Box::new(router.topology().living()),
             Plan::Split(split) => Box::new(split.parts.iter().map(|part| part.node)),
+            Plan::Scan { node, .. } if router.topology().out().contains(*node) => {
+                Box::new(std::iter::empty())
+            }
             Plan::One(node) | Plan::Scan { node, .. } => Box::new(std::iter::once(*node)),
             Plan::Any => Box::new(std::iter::empty()),
         }

@@ -20,6 +20,7 @@ use crate::plan::scripts::{LIST_LIBRARIES, Recovery};
 use crate::plan::{
     Answers, Exchange, ExchangeStep, ExpectedEnd, Plan, RoutedCommand, Router, Scope, ScriptCache,
 };
+use crate::topology::LivingNodes;
 
 /// One packed command and its arguments.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +88,7 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
             request,
             context,
             entropy,
-            exchange: Exchange::new([], BlockingTime::None, 0),
+            exchange: Exchange::new([], BlockingTime::None, LivingNodes::none()),
             state: State::Done,
             scope: Scope::AllNodes,
             is_pinned: false,
@@ -149,7 +150,7 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
             exchange: Exchange::new(
                 [NodeRequest::pinned(node, packed, 1, ExpectedEnd::Any)],
                 routed.blocking,
-                1,
+                LivingNodes::none(),
             ),
             state: State::Sent(routed),
             scope: Scope::OneNode,
@@ -197,7 +198,6 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
 
     /// Prepares the exchange of the planned command, within the time that an earlier FUNCTION LIST has left.
     fn send(&mut self, routed: RoutedCommand) {
-        let nodes = self.router.topology().nodes().len();
         let end = self.exchange.end();
         let slot = ReplySlot::whole(0, routed.access);
         let (node, slot) = match routed.plan {
@@ -218,7 +218,8 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         request.repairs_noscript = routed.may_use_replica
             && routed.scripting == Scripting::Yes
             && self.scripts.snapshot().repairs_noscript(self.request.args);
-        self.exchange = Exchange::new([request], routed.blocking, nodes).until(end);
+        let living = self.router.topology().living_nodes();
+        self.exchange = Exchange::new([request], routed.blocking, living).until(end);
         self.state = State::Sent(routed);
     }
 
@@ -238,14 +239,15 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
             let slot = ReplySlot::whole(0, routed.access);
             request.push(slot, |out| out.extend_from_slice(packed.as_ref()));
         }
-        // 1 instead of the number of nodes: what this node lacks must be sent to this node.
-        self.exchange = Exchange::new([request], routed.blocking, 1).until(end);
+        // What this node lacks must be sent to this node.
+        self.exchange = Exchange::new([request], routed.blocking, LivingNodes::none()).until(end);
         self.exchange.add_blocking(self.held);
     }
 
     /// Takes the exchange out, leaving an empty one that keeps the deadline for the next.
     fn take_exchange(&mut self) -> Exchange<R> {
-        let none = Exchange::new([], BlockingTime::None, 0).until(self.exchange.end());
+        let none =
+            Exchange::new([], BlockingTime::None, LivingNodes::none()).until(self.exchange.end());
         std::mem::replace(&mut self.exchange, none)
     }
 

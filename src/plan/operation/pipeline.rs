@@ -32,6 +32,7 @@ use crate::plan::{
     Exchange, ExchangeStep, FunctionRetry, PipelineKind, PipelineReplies, PlannedTransaction,
     Router, ScriptJournal,
 };
+use crate::topology::LivingNodes;
 
 /// A pipeline under way.
 pub(crate) struct PipelineOperation<'a> {
@@ -150,11 +151,10 @@ impl<'a> PipelineOperation<'a> {
         planned: PlannedPipeline<'a, 'a>,
         entropy: u64,
     ) -> Self {
-        let nodes = router.topology().nodes().len();
         let (exchange, state) = match planned {
             // The reply of a server to EXEC without commands.
             PlannedPipeline::Empty => (
-                Exchange::new([], BlockingTime::None, 0),
+                Exchange::new([], BlockingTime::None, LivingNodes::none()),
                 State::Known(Ok(PipelineReplies::exec(
                     NodeIndex::new(0),
                     Value::Array(Vec::new()),
@@ -165,7 +165,11 @@ impl<'a> PipelineOperation<'a> {
                 request,
                 journal,
             } => (
-                Exchange::new([request], BlockingTime::None, nodes),
+                Exchange::new(
+                    [request],
+                    BlockingTime::None,
+                    router.topology().living_nodes(),
+                ),
                 State::Transaction(node, journal),
             ),
             PlannedPipeline::Batch { mut batch, journal } => {
@@ -218,7 +222,8 @@ impl<'a> PipelineOperation<'a> {
 
     /// Takes the exchange out, leaving an empty one that keeps the deadline for the next.
     fn take_exchange(&mut self) -> Exchange {
-        let none = Exchange::new([], BlockingTime::None, 0).until(self.exchange.end());
+        let none =
+            Exchange::new([], BlockingTime::None, LivingNodes::none()).until(self.exchange.end());
         std::mem::replace(&mut self.exchange, none)
     }
 

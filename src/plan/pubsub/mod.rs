@@ -6,7 +6,8 @@
 //!   change of them.
 //! * [`Event`], [`Message`], [`SubscriptionKind`]: what the user of a subscriber receives. `event_queue`: the
 //!   bounded queue in between.
-//! * `messages`: events in the form of redis-rs' `PubSub`.
+//! * `messages`: events in the form of redis-rs' `PubSub`. `moves`: where subscriptions belong after the topology
+//!   has changed. `worker`: the connections of one node.
 //!
 //! **Where.** A channel is subscribed on the node that owns its name, which is also the node that PUBLISH
 //! goes to. Patterns are subscribed on every node, and so are the channels of keyspace notifications, which
@@ -42,6 +43,7 @@
 
 mod event_queue;
 mod messages;
+mod moves;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -59,6 +61,7 @@ use crate::resp::{write_arg, write_command, write_header};
 
 pub(crate) use event_queue::EventQueue;
 pub(crate) use messages::{SubscribedNames, into_msg};
+pub(crate) use moves::{DesiredNames, SubscriptionMoves};
 pub(crate) use worker::{ChangeProgress, ConnectionEnd, SubscriptionWorker};
 
 /// Maximum number of events queued for the user of a subscriber; twice as many while it waits for a change to
@@ -152,6 +155,11 @@ pub enum SubscriptionKind {
 }
 
 impl SubscriptionKind {
+    /// All kinds.
+    pub(crate) const ALL: [Self; 3] = [Self::Channel, Self::Pattern, Self::Shard];
+}
+
+impl SubscriptionKind {
     /// The command that makes this change.
     pub(crate) fn command(self, change: SubscriptionChange) -> &'static [u8] {
         match (self, change) {
@@ -201,10 +209,11 @@ impl NamesByNode {
         for name in names {
             let shared = ChannelName::from(name.as_slice());
             match is_everywhere(self.kind, name) {
-                // Every node needs it, even one that is down: it is subscribed there when the node is back.
+                // Every living node needs it, even one that is down: it is subscribed there when the node is back.
                 true => {
-                    let nodes = self.by_node.iter_mut();
-                    nodes.for_each(|node| node.push(Arc::clone(&shared)));
+                    for node in router.topology().living() {
+                        self.by_node[node.get()].push(Arc::clone(&shared));
+                    }
                 }
                 false => self.by_node[router.owner(name)?.get()].push(shared),
             }
@@ -333,6 +342,34 @@ impl SubscriptionTracker {
             // Also when nothing changes: a refusal must leave a name that was desired before as it was.
             self.changed.push((kind, Arc::clone(name), before));
         }
+    }
+
+    /// Changes which names are desired because others own them now, and not because the user wishes it: a refusal
+    /// of the user's own change does not take it back.
+    pub(crate) fn change_owner(
+        &mut self,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
+        names: &[ChannelName],
+    ) {
+        for name in names {
+            self.set(kind, name, |standing, _| {
+                standing.desired = change == SubscriptionChange::Subscribe;
+            });
+        }
+    }
+
+    /// The names that are desired, by kind.
+    pub(crate) fn desired(&self) -> DesiredNames {
+        let desired = |names: &BTreeMap<ChannelName, NameState>| {
+            let names = names.iter().filter(|(_, standing)| standing.desired);
+            names.map(|(name, _)| Arc::clone(name)).collect()
+        };
+        [
+            desired(&self.names[0]),
+            desired(&self.names[1]),
+            desired(&self.names[2]),
+        ]
     }
 
     /// Begins a new connection, on which nothing is confirmed yet.
@@ -501,11 +538,7 @@ impl SubscriptionTracker {
 }
 
 /// All kinds, in the order of [`place`].
-const KINDS: [SubscriptionKind; 3] = [
-    SubscriptionKind::Channel,
-    SubscriptionKind::Pattern,
-    SubscriptionKind::Shard,
-];
+const KINDS: [SubscriptionKind; 3] = SubscriptionKind::ALL;
 
 /// Index of a kind in [`KINDS`] and in [`SubscriptionTracker::names`].
 fn place(kind: SubscriptionKind) -> usize {

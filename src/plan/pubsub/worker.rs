@@ -13,7 +13,9 @@
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::plan::pubsub::SubscriptionTracker;
+use crate::plan::pubsub::{
+    ChangeRequest, ChannelName, SubscriptionChange, SubscriptionKind, SubscriptionTracker,
+};
 use crate::policy::{BACKOFF_MAX, ConnectError, Down, IoFailure, pause};
 use crate::resp::PING;
 
@@ -35,6 +37,8 @@ pub(crate) struct SubscriptionWorker {
     failed: u64,
     /// Messages may have been missed before this connection, and the user has not been told yet.
     owes_missed: bool,
+    /// Names came from another node, on which messages may have been missed, and the user has not been told yet.
+    has_new_names: bool,
     /// A PING was sent, and nothing has arrived since.
     is_pinged: bool,
     has_ended: bool,
@@ -83,7 +87,7 @@ impl SubscriptionWorker {
         self.outgoing = Vec::new();
         self.connected_at = Some(now);
         self.outage = None;
-        self.owes_missed = self.connections > 0;
+        self.owes_missed = self.connections > 0 || std::mem::take(&mut self.has_new_names);
         self.connections += 1;
         self.is_pinged = false;
     }
@@ -135,9 +139,29 @@ impl SubscriptionWorker {
     /// Only once the node has confirmed the subscriptions: a user who reads the data on this event must not miss what is
     /// published after the read.
     pub(crate) fn take_missed(&mut self) -> bool {
-        let is_due = self.owes_missed && self.subscriptions.is_restored();
-        self.owes_missed &= !is_due;
+        let is_restored = self.subscriptions.is_restored();
+        let is_due = self.owes_missed && is_restored
+            || self.has_new_names && is_restored && self.subscriptions.is_confirmed();
+        if is_due {
+            self.owes_missed = false;
+            self.has_new_names = false;
+        }
         is_due
+    }
+
+    /// Changes the subscriptions at this node because the topology has changed. Returns true if there is a request to
+    /// write; without a connection there is none, as the next one makes all subscriptions.
+    pub(crate) fn change_owner(
+        &mut self,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
+        names: &[ChannelName],
+    ) -> bool {
+        self.subscriptions.change_owner(change, kind, names);
+        self.has_new_names |= change == SubscriptionChange::Subscribe;
+        let mut request = ChangeRequest::new(change, kind);
+        request.add(names);
+        self.push(request.take())
     }
 
     /// Bytes arrived.

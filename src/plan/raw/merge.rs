@@ -24,6 +24,10 @@ pub(in crate::plan) fn merge_raw(
     keys: &[&[u32]],
     out: &mut Vec<u8>,
 ) -> bool {
+    // A scan that ends at a node that went out has no parts, and so no frame to begin from.
+    if frames.is_empty() {
+        return false;
+    }
     // Before any rule: an error that all nodes share is the reply, whatever the rule.
     if let Some(error) = common_error(frames) {
         out.extend_from_slice(error);

@@ -30,6 +30,7 @@ use redis::Value;
 use crate::error::{Error, ErrorKind, KeyText, server_error};
 use crate::partition::NodeIndex;
 use crate::plan::Router;
+use crate::topology::Topology;
 
 /// Maximum cursor: the largest integer up to which a double represents every integer.
 const CURSOR_MAX: u64 = (1 << 53) - 1;
@@ -72,9 +73,9 @@ impl ScanCursor {
             Err(_) => None,
         };
         match number {
-            // 0 begins at the first node. It carries no check, since programs write it themselves.
+            // 0 begins at the first living node. It carries no check, since programs write it themselves.
             Some(0) => Ok(Self {
-                node: NodeIndex::new(0),
+                node: first_node(router.topology()),
                 cursor: 0,
                 answered: false,
             }),
@@ -220,15 +221,16 @@ impl CursorStep {
         Some(Value::Array(vec![cursor, Value::Array(Vec::new())]))
     }
 
-    /// The packed cursor after the node has returned `cursor`: the beginning of the next node if that is 0,
-    /// and 0 after the last node. `None` when the cursor is too large.
+    /// The packed cursor after the node has returned `cursor`: the beginning of the next living node if that is
+    /// 0, and 0 after the last. `None` when the cursor is too large.
     fn after(self, cursor: u64, answered: bool, router: &Router) -> Option<u64> {
         // The beginning of the first node is never returned, so a packed cursor is never mistaken for 0, the
         // end: a step either stays on its node with a cursor other than 0, or moves on to a later node.
-        let last = self.node.get() + 1 == router.topology().nodes().len();
-        let node = match (cursor, last) {
-            (0, true) => return Some(0),
-            (0, false) => NodeIndex::new(self.node.as_u16() + 1),
+        let node = match cursor {
+            0 => match router.topology().next_living(Some(self.node)) {
+                None => return Some(0),
+                Some(next) => next,
+            },
             _ => self.node,
         };
         let next = ScanCursor {
@@ -238,6 +240,12 @@ impl CursorStep {
         };
         next.pack(router)
     }
+}
+
+/// The node at which a scan begins.
+pub(super) fn first_node(topology: &Topology) -> NodeIndex {
+    // A topology has a living node.
+    topology.next_living(None).unwrap_or(NodeIndex::new(0))
 }
 
 /// Error for a reply that is not that of a SCAN.
@@ -259,7 +267,6 @@ mod tests {
     use crate::partition::from_fn;
     use crate::partition::{NODES_MAX, NodeSpec};
     use crate::plan::SplitWrites;
-    use crate::topology::Topology;
 
     const FIRST: CursorStep = CursorStep {
         node: NodeIndex::new(0),

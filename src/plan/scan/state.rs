@@ -31,7 +31,7 @@ use redis::{Cmd, Value};
 use crate::error::{Error, ErrorKind};
 use crate::partition::{NodeId, NodeIndex};
 use crate::plan::Router;
-use crate::plan::scan::cursor::{ScanCursor, mix};
+use crate::plan::scan::cursor::{ScanCursor, first_node, mix};
 use crate::topology::Topology;
 
 /// Maximum page size of a scan (COUNT), in keys that a node examines per request.
@@ -204,8 +204,7 @@ impl ScanPosition {
     pub(crate) fn start(topology: &Topology) -> Self {
         Self {
             fingerprint: topology.fingerprint(),
-            // A topology has at least one node, so index 0 exists.
-            node: topology.node(NodeIndex::new(0)).id(),
+            node: topology.node(first_node(topology)).id(),
             cursor: 0,
             answered: false,
         }

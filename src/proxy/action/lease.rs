@@ -150,10 +150,11 @@ impl ActionTask {
         });
     }
 
-    /// Asks node number `at` for the version of the servers, and the next one if it does not reply with one.
+    /// Asks the first living node from number `at` for the version of the servers, and the next one if it does not
+    /// reply with one.
     /// One by one, because the first nearly always has it, and once one has, no client asks again.
     pub(super) fn ask_version(&mut self, hello: Hello, at: usize, cx: &mut ActionContext<'_>) {
-        match cx.router.topology().indices().nth(at) {
+        match cx.router.topology().living().find(|node| node.get() >= at) {
             // No node has replied. HELLO must not fail for that: the client could not even connect.
             None => self.send_hello(&hello, UNKNOWN_VERSION, cx),
             Some(node) => {

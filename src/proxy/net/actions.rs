@@ -249,10 +249,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
                     .await
             }
             false => {
-                let nodes = shared.router.topology().nodes().len();
+                let living = shared.router.topology().living_nodes();
                 let request = transaction.exchange(node, packed, commands);
                 let blocking = self.proxy.registry.pause_time();
-                let mut requests = Exchange::new([request], blocking, nodes);
+                let mut requests = Exchange::new([request], blocking, living);
                 send(&shared, &mut requests, &self.meter()).await;
                 // A transaction without keys may have moved to another node.
                 let (last, answers) = requests.into_last().unwrap_or((node, Answers::default()));

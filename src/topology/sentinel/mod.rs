@@ -130,6 +130,11 @@ impl SentinelWatch {
         Some(&primary.address)
     }
 
+    /// True if every primary is known. Before that, a round is not cut short: its end decides.
+    pub(crate) fn knows_all(&self) -> bool {
+        self.masters.iter().all(|master| master.current.is_some())
+    }
+
     /// Time until the next round is due.
     pub(crate) fn wait(&self, now: Instant) -> Duration {
         self.next.saturating_duration_since(now)
