@@ -11,7 +11,7 @@ use redis::IntoConnectionInfo;
 use crate::command::{CommandTable, Declaration};
 use crate::config::Settings;
 use crate::config::client_config::{ClientConfig, ClientOptions, NodeConfig, Purpose, check_specs};
-use crate::config::replicas::ReplicaOptions;
+use crate::config::replica_options::ReplicaOptions;
 use crate::endpoint::LoginOptions;
 use crate::endpoint::push::PushSender;
 use crate::endpoint::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
@@ -25,13 +25,14 @@ use crate::policy::{ReadFrom, RetryPolicy};
 use crate::sentinel::AddressMap;
 use crate::topology::{NodeAccess, Topology, address};
 
-pub use crate::config::replicas::{DEFAULT_REPLICA_LAG_BYTES, DEFAULT_REPLICA_LAG_TIME};
+pub use crate::config::replica_options::{DEFAULT_REPLICA_LAG_BYTES, DEFAULT_REPLICA_LAG_TIME};
 pub use crate::config::settings::{
     CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, POOL_SIZE_MAX, TCP_KEEPALIVE_MAX, TIMEOUT_MAX,
 };
 pub use crate::plan::SCAN_COUNT_MAX;
 pub use crate::policy::{RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX};
 pub use crate::resp::CLIENT_NAME_BYTES_MAX;
+pub use crate::topology::replication::REPLICAS_MAX;
 
 /// Describes a client. Nothing is contacted before the client's first command.
 ///

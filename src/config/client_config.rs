@@ -8,7 +8,7 @@ use std::sync::Arc;
 use redis::ConnectionInfo;
 
 use crate::command::CommandTable;
-use crate::config::replicas::ReplicaOptions;
+use crate::config::replica_options::ReplicaOptions;
 use crate::config::sentinel_groups::{SentinelGroups, SentinelOptions};
 use crate::config::{Settings, limits};
 use crate::endpoint::push::{PushSender, PushTarget};
@@ -229,7 +229,12 @@ impl ClientOptions {
             pushes: pushes.transpose()?,
             ..self.server(info, observer)?
         };
-        self.replicas.attach(&mut endpoint, self)?;
+        let complete = |info: &ConnectionInfo| {
+            let password = self.password.as_deref();
+            self.login.complete(node.name(), info, password)
+        };
+        let server = |info, observer| self.server(info, observer);
+        self.replicas.attach(&mut endpoint, complete, server)?;
         Ok(endpoint)
     }
 

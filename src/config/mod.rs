@@ -4,7 +4,7 @@
 //!   topology, from which `sync`, `aio` and `proxy` build their handles.
 //! * More of its setters: `login` for usernames, credentials and the client name; `observe` for
 //!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`];
-//!   `sentinel` for nodes behind Sentinel, and `sentinel_groups` for who asks for them; `replicas` for nodes with replicas;
+//!   `sentinel` for nodes behind Sentinel, and `sentinel_groups` for who asks for them; `replicas` for nodes with replicas, which `replica_options` keeps;
 //!   `requests` for timeouts and retries, with the methods by which a handle overrides them.
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
@@ -17,6 +17,7 @@ mod login;
 mod observe;
 mod push;
 mod reads;
+mod replica_options;
 mod replicas;
 mod requests;
 mod sentinel;

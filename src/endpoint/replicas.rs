@@ -7,7 +7,7 @@
 //!                                       ReplicaConnections, one per node and set of connections
 //! ```
 //!
-//! Which replicas may be read from is decided by [`ReplicaSet`](crate::policy::ReplicaSet) in the background; a request
+//! Which replicas may be read from is decided by [`ReplicaSet`](crate::topology::replication::ReplicaSet) in the background; a request
 //! reads the result without a lock.
 
 use std::fmt;

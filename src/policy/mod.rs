@@ -5,7 +5,6 @@
 //! * `hedge`: [`HedgeBudget`], how many reads may be sent to a second server.
 //! * `options`: [`RequestOptions`], how long a request of one handle may take.
 //! * `read_from`: [`ReadFrom`], which server of a node a read goes to.
-//! * `replica_set`: [`ReplicaSet`], which server of a node is the primary, and which replicas may be read from.
 //! * `retry`: [`RetryPolicy`], how often a request may be sent again, and the pauses between.
 //!
 //! Time and randomness are arguments; nothing here reads a clock, sleeps or connects.
@@ -15,7 +14,6 @@ mod connect_error;
 mod hedge;
 mod options;
 mod read_from;
-mod replica_set;
 mod retry;
 
 pub use read_from::ReadFrom;
@@ -32,5 +30,4 @@ pub(crate) use connect_error::{CertificateRefused, ConnectError, IoFailure, is_t
 pub(crate) use hedge::HedgeBudget;
 pub(crate) use options::RequestOptions;
 pub(crate) use read_from::{Candidate, ReplicaId, Target, TargetOrder, Unusable};
-pub(crate) use replica_set::{LagLimits, ReplicaSet, SetChange, SetOptions, Unanswered};
 pub(crate) use retry::RETRY_BACKOFF_MIN;

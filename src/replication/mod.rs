@@ -11,7 +11,7 @@
 //!
 //! It is a plain thread with blocking sockets, for clients of every kind and on every runtime. It is started when
 //! replicas are first needed, keeps no client alive, and ends soon after the last handle is gone. What the replies mean is
-//! decided by [`ReplicaSet`](crate::policy::ReplicaSet).
+//! decided by [`ReplicaSet`](crate::topology::replication::ReplicaSet).
 
 mod connection;
 mod monitor;

@@ -11,9 +11,9 @@ use parking_lot::{Condvar, Mutex};
 use crate::endpoint::{
     Endpoint, NodeReplicas, PrimaryCell, PrimarySource, ReplicaServer, ReplicationWatch,
 };
-use crate::policy::LagLimits;
 use crate::replication::rounds::Rounds;
 use crate::sentinel::AddressMap;
+use crate::topology::replication::LagLimits;
 
 /// The choices of the user.
 #[derive(Clone)]

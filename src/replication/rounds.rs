@@ -10,20 +10,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::endpoint::{Endpoint, NodeReplicas, PrimaryCell, ReplicaServer};
-use crate::policy::{
-    Admission, AttemptId, Backoff, ConnectError, ReplicaId, ReplicaSet, SetChange, SetOptions,
-    Unanswered,
-};
+use crate::policy::{Admission, AttemptId, Backoff, ConnectError, ReplicaId};
 use crate::replication::connection::ServerConnection;
 use crate::replication::monitor::{MonitorSettings, MonitorState, WatchedNode};
 use crate::topology::HostPort;
-use crate::topology::replication::Replication;
+use crate::topology::replication::{ReplicaSet, Replication, SetChange, SetOptions, Unanswered};
 
 /// Pause between two rounds, of which up to a quarter is taken off at random.
 const ROUND_EVERY: Duration = Duration::from_secs(1);
 
 /// Shortest pause between two rounds, however often a primary seems to be lost.
-const ROUNDS_APART: Duration = Duration::from_millis(50);
+const ROUND_PAUSE_MIN: Duration = Duration::from_millis(50);
 
 /// Time within which a server must reply.
 const REPLY_WITHIN: Duration = Duration::from_secs(1);
@@ -93,7 +90,7 @@ impl Rounds {
             self.waiting.retain(|node| node.replicas.strong_count() > 0);
             self.nodes.retain(|node| node.replicas.strong_count() > 0);
             self.round();
-            thread::sleep(ROUNDS_APART);
+            thread::sleep(ROUND_PAUSE_MIN);
             // So that many clients do not ask at the same time.
             pause = ROUND_EVERY - ROUND_EVERY.mul_f64(rand::random::<f64>() / 4.0);
         }

@@ -3,7 +3,7 @@
 //! * [`Topology`]: nodes, the placement over them, and a fingerprint.
 //! * `text`: a topology as text, written and parsed; `statements`: the lines of that text.
 //! * `url`: how a node is reached, as an address or a URL.
-//! * `replication`: what a server says about its replication, in reply to ROLE and INFO.
+//! * `replication`: the servers of a node with replicas, and what they say in reply to ROLE and INFO.
 //! * `sentinel`: a node whose address Sentinel knows, and which of its answers count.
 //! * `living`: which nodes live while others are out, and where the keys go then.
 //! * `node_ref`: a node as a handle keeps it, found again in a newer topology by its identity.

@@ -1,17 +1,23 @@
-//! What does a server say about its replication? The replies to ROLE and INFO replication, read.
+//! Which servers does a node consist of, and what do they say about their replication?
+//!
+//! * [`Replication`]: the replies to ROLE and INFO replication, read.
+//! * `replica_set`: [`ReplicaSet`], which server is the primary, and which replicas may be read from.
 //!
 //! INFO has all that decides whether a replica is in step: the state of its link, its offset, and the identity of its
 //! data (`master_replid`). ROLE has less, but every user may be allowed to run it, and it is asked on new connections.
 //! Both have one form in RESP2 and in RESP3, apart from the type of the text.
 
+mod replica_set;
+
 use std::time::Duration;
 
 use redis::Value;
 
+pub(crate) use self::replica_set::{LagLimits, ReplicaSet, SetChange, SetOptions, Unanswered};
 use crate::topology::HostPort;
 
-/// Number of replicas that are read from the reply of one primary at most.
-pub(crate) const REPLICAS_MAX: usize = 64;
+/// Maximum number of replicas of one node.
+pub const REPLICAS_MAX: usize = 64;
 
 /// Longest host name that is accepted, as in DNS with room for an IPv6 zone.
 const HOST_BYTES_MAX: usize = 300;
