@@ -13,7 +13,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
@@ -22,6 +22,10 @@ use smallvec::SmallVec;
 use crate::endpoint::Endpoint;
 use crate::observe::ReplicaHealth;
 use crate::policy::{Candidate, HedgeBudget, ReplicaId, Target, Unusable};
+
+/// Time for which a decision about replicas holds if no other follows. Several rounds, also with servers that do not
+/// reply.
+const CHECKED_FOR: Duration = Duration::from_secs(10);
 
 /// Number of round trips that connecting may take in a hedged read: TCP, TLS and the handshake take up to five.
 const CONNECT_ROUND_TRIPS: u32 = 8;
@@ -41,6 +45,9 @@ pub(crate) struct NodeReplicas {
     primary_latency: Latency,
     /// The requests that may be sent twice.
     hedges: AtomicU32,
+    /// When the replicas were checked last, in nanoseconds since `created`.
+    checked: AtomicU64,
+    created: Instant,
     /// Keeps the watch alive.
     watch: Arc<dyn ReplicationWatch>,
 }
@@ -113,6 +120,8 @@ impl NodeReplicas {
             }),
             primary_latency: Latency::default(),
             hedges: AtomicU32::new(HedgeBudget::FULL.0),
+            checked: AtomicU64::new(0),
+            created: Instant::now(),
             watch,
         }
     }
@@ -131,6 +140,22 @@ impl NodeReplicas {
     pub(crate) fn publish(&self, servers: Vec<Arc<ReplicaServer>>) {
         let version = self.list.load().version + 1;
         self.list.store(Arc::new(ReplicaList { version, servers }));
+    }
+
+    /// Records that it was decided which replicas may be read from.
+    pub(crate) fn checked(&self) {
+        self.checked.store(self.age(), Ordering::Relaxed);
+    }
+
+    /// True if it was decided not long ago which replicas may be read from. False if the thread that does is held up.
+    fn is_checked(&self) -> bool {
+        let checked = self.checked.load(Ordering::Relaxed);
+        Duration::from_nanos(self.age().saturating_sub(checked)) < CHECKED_FOR
+    }
+
+    /// Time since `created` in nanoseconds: enough for centuries.
+    fn age(&self) -> u64 {
+        u64::try_from(self.created.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Maximum duration of connecting to a server of which a hedged read has a reply if it comes after `after`: long
@@ -262,6 +287,11 @@ impl<C: ServerConnections> ReplicaConnections<C> {
     ) -> T {
         self.replicas.watch.start();
         let opened = self.opened();
+        let is_checked = self.replicas.is_checked();
+        let usable = |server: &ReplicaServer| match server.usable() {
+            Ok(()) if !is_checked => Err(Unusable::Unchecked),
+            usable => usable,
+        };
         let mut candidates: SmallVec<[Candidate<'_>; 4]> = SmallVec::new();
         candidates.push(Candidate {
             target: Target::Primary,
@@ -277,7 +307,7 @@ impl<C: ServerConnections> ReplicaConnections<C> {
                 .map(|(server, connections)| Candidate {
                     target: Target::Replica(server.id),
                     address: &server.endpoint.address,
-                    usable: server.usable(),
+                    usable: usable(server),
                     latency: server.latency.get(),
                     is_down: connections.is_down(),
                 }),

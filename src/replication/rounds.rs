@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -230,17 +231,17 @@ impl Server {
 impl Node {
     /// The node, if the address of its primary is known.
     fn new(watched: WatchedNode, settings: &MonitorSettings) -> Result<Self, WatchedNode> {
-        let primary = match watched.elects {
-            true => watched.primary.clone(),
-            false => {
-                let address = watched.cell.upgrade().and_then(|cell| cell.address());
-                let endpoint = address.and_then(|address| watched.primary.at_host(&address).ok());
-                match endpoint {
-                    Some(endpoint) => endpoint,
-                    None => return Err(watched),
-                }
-            }
+        let address = match watched.elects {
+            true => watched.primary.host_and_port(),
+            false => match watched.cell.upgrade().and_then(|cell| cell.address()) {
+                None => return Err(watched),
+                known => known,
+            },
         };
+        // As a replica, which it may become.
+        let endpoint = |address: &HostPort| watched.primary.replica_at(address).ok();
+        let primary = address.as_ref().and_then(endpoint);
+        let primary = primary.unwrap_or_else(|| watched.primary.clone());
         let options = SetOptions {
             limits: settings.limits,
             discovers: settings.discovers,
@@ -251,7 +252,7 @@ impl Node {
             .given
             .iter()
             .map(|server| server.endpoint.host_and_port());
-        let set = ReplicaSet::new(primary.host_and_port(), given, options);
+        let set = ReplicaSet::new(address, given, options);
         let primary = ReplicaServer::new(set.primary(), Arc::new(primary));
         let servers = std::iter::once(primary).chain(watched.given);
         Ok(Self {
@@ -287,9 +288,14 @@ impl Node {
             if let (Ok(Replication::Primary(report)), Some(map)) =
                 (&mut reply, &settings.address_map)
             {
+                // A panic would end the thread.
+                let map = |listed: &HostPort| {
+                    catch_unwind(AssertUnwindSafe(|| map(&listed.host, listed.port))).ok()
+                };
                 for listed in &mut report.replicas {
-                    let (host, port) = map(&listed.host, listed.port);
-                    *listed = HostPort { host, port };
+                    if let Some((host, port)) = map(listed) {
+                        *listed = HostPort { host, port };
+                    }
                 }
             }
             self.set.record(id, reply, now);
@@ -308,6 +314,7 @@ impl Node {
             }
             server.entry.set_usable(self.set.usable(id, now));
         }
+        replicas.checked();
     }
 
     /// Gives the executors another list of replicas, and another primary.
