@@ -191,7 +191,8 @@ fn placements_with_nodes_out_are_frozen() {
     const MAP: (&str, &str) = ("map", "0-99 node-0, 100-9999 node-2, 10000-16383 node-1");
     const USERS: (&str, &str) = ("numeric \"user:\"", "0..=2499 node-0, 2500..=4999 node-1");
     const CITIES: (&str, &str) = ("bytes \"city:\"", "..\"5\" node-1, \"5\".. node-2");
-    let expected: [(&str, &[(&str, &str)], u64); 31] = [
+    type Frozen = (&'static str, &'static [(&'static str, &'static str)], u64);
+    let expected: [Frozen; 31] = [
         ("codis/1", &[], 0x2123_7559_478a_8cd3),
         ("go-redis-3/1", &[], 0xa66b_c727_e958_d2bc),
         ("go-redis-8/1", &[], 0x8ea2_1ce6_95db_3095),

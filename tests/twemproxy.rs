@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::collections::HashMap;
 use std::env;
 use std::fs;
 use std::io::{self, Write};
@@ -15,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis_sharding::redis::{self, IntoConnectionInfo};
-use redis_sharding::{ShardedClient, Topology};
+use redis_sharding::{NodeIndex, ShardedClient, Topology};
 use support::Servers;
 use support::servers::Watchdog;
 use tempfile::TempDir;
@@ -77,6 +78,119 @@ fn migration_from_a_twemproxy_pool_without_names_moves_no_key() {
         let proxy = Proxy::start(&nutcracker, &pool);
         check(&proxy, &servers, &Topology::parse(&topology).unwrap());
     }
+}
+
+/// Pools with `auto_eject_hosts` while one of five servers is dead, and while two are: where nutcracker puts each key, as the
+/// servers themselves say.
+#[test]
+fn topology_with_nodes_out_places_keys_as_twemproxy_does_while_servers_are_ejected() {
+    let Some(nutcracker) = nutcracker() else {
+        return;
+    };
+    let Some(servers) = Servers::start(5) else {
+        return;
+    };
+    let names = ["cache-e", "b", "cache-d", "cache-c", "aa"];
+    for (distribution, hash, weights, named, dead) in [
+        ("ketama", "fnv1a_64", [1, 1, 1, 1, 1], false, [3, 0]),
+        ("ketama", "md5", [1, 5, 2, 1, 3], false, [1, 4]),
+        ("ketama", "murmur", [1, 1, 1, 1, 1], true, [0, 1]),
+        ("ketama", "crc16", [7, 1, 1, 2, 1], true, [4, 2]),
+        ("modula", "crc32a", [1, 1, 1, 1, 1], false, [2, 3]),
+        ("modula", "jenkins", [1, 2, 3, 1, 2], true, [1, 2]),
+    ] {
+        let case = format!("{distribution} {hash} {weights:?}, dead {dead:?}");
+        // Ejected by the first failure, for longer than the test takes.
+        let mut pool = format!(
+            "p:\n  listen: SOCKET\n  redis: true\n  hash: {hash}\n  distribution: {distribution}\n  \
+             auto_eject_hosts: true\n  server_failure_limit: 1\n  server_retry_timeout: 3600000\n  servers:\n"
+        );
+        let mut text = format!(
+            "redis-sharding topology 1\nplacement twemproxy-{distribution}/1\noption hash = {hash}\n"
+        );
+        for (server, weight) in weights.into_iter().enumerate() {
+            let (address, name) = (servers.addr(server), names[server]);
+            match named {
+                true => {
+                    pool.push_str(&format!("    - {address}:{weight} {name}\n"));
+                    text.push_str(&format!("node {name} {address} weight={weight}\n"));
+                }
+                false => {
+                    pool.push_str(&format!("    - {address}:{weight}\n"));
+                    text.push_str(&format!("node {address} weight={weight}\n"));
+                }
+            }
+        }
+        let all = Topology::parse(&text).unwrap();
+        let proxy = Proxy::start(&nutcracker, &pool);
+        let mut connection = proxy.connection();
+        check_owners(&mut connection, &servers, &all, &case);
+        for count in 1..=dead.len() {
+            servers.kill(dead[count - 1].into());
+            eject(&mut connection);
+            let out = dead[..count].iter().map(|&server| NodeIndex::new(server));
+            let topology = all.without(&out.collect()).unwrap();
+            check_owners(&mut connection, &servers, &topology, &case);
+        }
+        for server in dead {
+            servers.restart(server.into());
+        }
+    }
+}
+
+/// Asks for keys until no server fails: those that are dead are ejected then. nutcracker may have noticed already, by
+/// connections that were closed.
+fn eject(proxy: &mut redis::Connection) {
+    for _ in 0..10 {
+        let mut failed = 0;
+        for i in 0..500 {
+            let reply = redis::cmd("GET").arg(format!("user:{i}")).exec(proxy);
+            failed += usize::from(reply.is_err());
+        }
+        if failed == 0 {
+            return;
+        }
+    }
+    panic!("nutcracker does not eject the dead server");
+}
+
+/// Writes all keys through the proxy, and compares the server that has each with its owner in the topology.
+fn check_owners(proxy: &mut redis::Connection, servers: &Servers, topology: &Topology, case: &str) {
+    // Some thousands, of each kind.
+    let keys: Vec<String> = keys().into_iter().step_by(3).collect();
+    for node in topology.living() {
+        redis::cmd("FLUSHALL")
+            .exec(&mut servers.connection(node.get()))
+            .unwrap();
+    }
+    for keys in keys.chunks(1000) {
+        sets(keys).exec(proxy).unwrap();
+    }
+    let mut owners: HashMap<String, NodeIndex> = HashMap::new();
+    for node in topology.living() {
+        let mut connection = servers.connection(node.get());
+        let found: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
+        assert!(
+            !found.is_empty(),
+            "{case}: {node:?} has no key, {} out",
+            topology.out().len()
+        );
+        for key in found {
+            assert!(owners.insert(key, node).is_none());
+        }
+    }
+    assert_eq!(owners.len(), keys.len());
+    let wrong = keys
+        .iter()
+        .filter(|key| topology.locate(key.as_bytes()) != owners.get(*key).copied());
+    let wrong: Vec<_> = wrong.collect();
+    assert!(
+        wrong.is_empty(),
+        "{case}: {} of {} keys with {:?} out",
+        wrong.len(),
+        keys.len(),
+        topology.out()
+    );
 }
 
 /// Writes through the proxy and reads with the client, and the other way round.

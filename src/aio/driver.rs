@@ -550,6 +550,7 @@ mod tests {
             Arc::new(NodeBackoff::new(NodeObserver::new(
                 NodeSpec::unnamed("h:1"),
                 Listeners::default(),
+                None,
             ))),
         ));
         let link = Arc::new(MultiplexedConnection::new(queue, None));

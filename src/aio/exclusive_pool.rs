@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -37,6 +37,8 @@ pub(crate) struct ExclusivePool {
     waiting: AtomicUsize,
     /// Idle connections, and since when; the most recently used is the last.
     idle: Mutex<Vec<(MultiplexedConnection, Instant)>>,
+    /// True once no idle connections are kept any more. Written under the lock of `idle`.
+    is_retired: AtomicBool,
 }
 
 /// A connection on loan. Closed when dropped, unless it is [released](Self::release).
@@ -62,6 +64,7 @@ impl ExclusivePool {
             permits: Arc::new(Semaphore::new(users)),
             waiting: AtomicUsize::new(0),
             idle: Mutex::default(),
+            is_retired: AtomicBool::new(false),
         }
     }
 
@@ -162,6 +165,17 @@ impl ExclusivePool {
         Some(idle.remove(at))
     }
 
+    /// Closes the idle connections, and each other one when it comes back: the node has left the topology, or is
+    /// reached otherwise. Leases are not disturbed.
+    pub(super) fn retire(&self) {
+        let mut idle = self.idle.lock();
+        self.is_retired.store(true, Ordering::Relaxed);
+        let closed = std::mem::take(&mut *idle);
+        // Dropped outside of the lock: closing a connection wakes its driver.
+        drop(idle);
+        drop(closed);
+    }
+
     /// Closes all idle connections. Called when a connection broke: the others go to the same server, which
     /// has probably restarted, and a write sent on one of them would have an unknown outcome.
     fn discard_all_idle(&self) {
@@ -226,6 +240,10 @@ impl Lease {
             return;
         }
         let mut idle = self.pool.idle.lock();
+        // Nobody will need it again.
+        if self.pool.is_retired.load(Ordering::Relaxed) {
+            return;
+        }
         // Drops the least recently used one, which may live on a runtime that is no longer run and then be of
         // no use.
         let oldest = match idle.len() >= self.pool.size {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use redis::IntoConnectionInfo;
 
 use crate::command::{CommandTable, Declaration};
-use crate::config::Settings;
 use crate::config::client_config::{ClientConfig, ClientOptions, NodeConfig, Purpose, check_specs};
 use crate::config::replica_options::ReplicaOptions;
+use crate::config::{Settings, cache};
 use crate::endpoint::LoginOptions;
 use crate::endpoint::push::PushSender;
 use crate::endpoint::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
@@ -30,6 +30,7 @@ pub use crate::config::settings::{
     CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, POOL_SIZE_MAX, TCP_KEEPALIVE_MAX, TIMEOUT_MAX,
 };
 pub use crate::plan::SCAN_COUNT_MAX;
+pub use crate::policy::{EJECTION_COUNT_MAX, EJECTION_TIME_MAX, EJECTION_TIME_MIN};
 pub use crate::policy::{RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX};
 pub use crate::resp::CLIENT_NAME_BYTES_MAX;
 pub use crate::topology::replication::REPLICAS_MAX;
@@ -367,6 +368,10 @@ impl Builder {
     /// Checks the description for connections of this kind.
     pub(crate) fn config(self, runtime: Runtime) -> Result<ClientConfig, Error> {
         self.settings.check()?;
+        let votes = match &self.purpose {
+            Purpose::Cache(ejection) => cache::votes(ejection)?,
+            Purpose::Store => None,
+        };
         let nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;
         // First: the errors that follow show names and addresses, which must not contain a password.
         check_specs(&nodes)?;
@@ -398,6 +403,7 @@ impl Builder {
             push_sender: self.push_sender,
             purpose: self.purpose,
             address_map: self.address_map,
+            votes,
             runtime,
         };
         ClientConfig::new(Arc::new(options), nodes, self.partitioner, None)

@@ -15,9 +15,10 @@ use crate::endpoint::push::{PushSender, PushTarget};
 use crate::endpoint::tls::{Runtime, TlsOptions, refused_url};
 use crate::endpoint::{Endpoint, Identity, LoginOptions, SocketOptions};
 use crate::error::Error;
-use crate::observe::{Listeners, NodeObserver};
+use crate::observe::{Listeners, NodeObserver, Votes};
 use crate::partition::{NodeSpec, OutNodes, Partitioner, check_passwords};
 use crate::plan::{HashTags, PartialReads, ReadsAs, Router, SplitWrites};
+use crate::policy::Ejection;
 use crate::resp::Protocol;
 use crate::sentinel::AddressMap;
 use crate::topology::{NodeAccess, Topology};
@@ -62,6 +63,8 @@ pub(super) struct ClientOptions {
     /// Maps the addresses that Sentinels name.
     pub(super) address_map: Option<AddressMap>,
     pub(super) purpose: Purpose,
+    /// What the connections know of the nodes, for their ejection.
+    pub(super) votes: Option<Arc<Votes>>,
     /// The kind of connections.
     pub(super) runtime: Runtime,
 }
@@ -73,7 +76,7 @@ pub(crate) enum Purpose {
     #[default]
     Store,
     /// A key that moves is a miss.
-    Cache,
+    Cache(Ejection),
 }
 
 /// A node and how to reach it.
@@ -151,6 +154,7 @@ impl ClientConfig {
                 .with_protocols(protocols)
                 .with_hash_tags(options.hash_tags)
                 .with_replica_reads(options.replicas.exist())
+                .with_flush_log(options.votes.as_ref().map(|votes| votes.flush_log()))
                 .with_users(users),
             endpoints,
             settings: options.settings.clone(),
@@ -186,6 +190,11 @@ impl ClientConfig {
         })
     }
 
+    /// What the connections know of the nodes, for their ejection. `None` if no node is ever ejected.
+    pub(crate) fn votes(&self) -> Option<&Arc<Votes>> {
+        self.options.votes.as_ref()
+    }
+
     /// What the data is to its users.
     pub(crate) fn purpose(&self) -> Purpose {
         self.options.purpose
@@ -218,7 +227,7 @@ impl ClientOptions {
         groups: &SentinelGroups,
     ) -> Result<Endpoint, Error> {
         let NodeAccess { info, sentinel } = access;
-        let observer = NodeObserver::new(node.clone(), self.listeners.clone());
+        let observer = NodeObserver::new(node.clone(), self.listeners.clone(), self.votes.as_ref());
         let pushes = self.push_sender.as_ref();
         let pushes = pushes.map(|sender| PushTarget::new(sender, node.name(), &info));
         let mut endpoint = Endpoint {

@@ -2,9 +2,10 @@
 //!
 //! * `builder`: [`Builder`], which collects them. `client_config`: [`ClientConfig`], the checked result for one
 //!   topology, from which `sync`, `aio` and `proxy` build their handles.
-//! * More of its setters: `login` for usernames, credentials and the client name; `observe` for
-//!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`];
-//!   `sentinel` for nodes behind Sentinel, and `sentinel_groups` for who asks for them; `replicas` for nodes with replicas, which `replica_options` keeps;
+//! * More of its setters: `cache` for [`Builder::cache`]; `login` for usernames, credentials and the client name; `observe` for
+//!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`]; `sentinel` for nodes
+//!   behind Sentinel, and `sentinel_groups` for who asks for them; `replicas` for nodes with replicas, which
+//!   `replica_options` keeps;
 //!   `requests` for timeouts and retries, with the methods by which a handle overrides them.
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
@@ -12,6 +13,7 @@
 //! build.
 
 pub mod builder;
+mod cache;
 mod client_config;
 mod login;
 mod observe;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::policy::{
-    RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN, ReadFrom, RequestOptions, RetryPolicy,
+    EJECTION_COUNT_MAX, EJECTION_TIME_MAX, EJECTION_TIME_MIN, RETRY_ATTEMPTS_MAX,
+    RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN, ReadFrom, RequestOptions, RetryPolicy,
 };
 
 /// Idle time after which a connection is checked before it is used: has the server closed it? A write sent on
@@ -39,11 +40,30 @@ pub(crate) mod limits {
     pub(crate) const DATABASE: Limit<i64> = Limit::new("the database", 0, i32::MAX as i64);
     pub(crate) const HEDGED_READS: Limit<Duration> =
         Limit::new("hedged_reads", INSTANT, TIMEOUT_MAX);
+    pub(crate) const AFTER_TTL: Limit<Duration> = Limit::new(
+        "Readmission::AfterTtl of the ejection",
+        EJECTION_TIME_MIN,
+        TIMEOUT_MAX,
+    );
+    pub(crate) const EJECTION_FAILURES: Limit<u32> =
+        Limit::new("with_failures of the ejection", 1, EJECTION_COUNT_MAX);
+    pub(crate) const EJECTION_SUCCESSES: Limit<u32> =
+        Limit::new("with_successes of the ejection", 1, EJECTION_COUNT_MAX);
+    pub(crate) const EJECTION_WINDOW: Limit<Duration> =
+        ejection_time("with_window of the ejection");
+    pub(crate) const HEARTBEAT: Limit<Duration> = ejection_time("with_heartbeat of the ejection");
     pub(crate) const IDLE_CHECK: Limit<Duration> =
         Limit::new("idle_check", Duration::ZERO, TIMEOUT_MAX);
+    pub(crate) const MAX_EJECTED: Limit<u32> =
+        Limit::new("with_max_ejected_percent of the ejection", 1, 100);
     pub(crate) const POOL_SIZE: Limit<usize> = Limit::new("pool_size", 1, POOL_SIZE_MAX);
+    pub(crate) const PROBE_INTERVAL: Limit<Duration> =
+        ejection_time("with_probe_interval of the ejection");
+    pub(crate) const RAMP: Limit<Duration> = ejection_time("with_ramp of the ejection");
     pub(crate) const RESPONSE_TIMEOUT: Limit<Duration> =
         Limit::new("response_timeout", INSTANT, TIMEOUT_MAX);
+    pub(crate) const RETRY_AFTER: Limit<Duration> =
+        ejection_time("with_retry_after of the ejection");
     pub(crate) const RETRY_ATTEMPTS: Limit<u32> =
         Limit::new("the number of attempts of retry", 1, RETRY_ATTEMPTS_MAX);
     pub(crate) const RETRY_BACKOFF: Limit<Duration> =
@@ -52,6 +72,10 @@ pub(crate) mod limits {
         Limit::new("tcp_keepalive", Duration::from_secs(1), TCP_KEEPALIVE_MAX);
     pub(crate) const BLOCKING_POOL_SIZE: Limit<usize> =
         Limit::new("blocking_pool_size", 1, POOL_SIZE_MAX);
+
+    const fn ejection_time(name: &'static str) -> Limit<Duration> {
+        Limit::new(name, EJECTION_TIME_MIN, EJECTION_TIME_MAX)
+    }
 
     const INSTANT: Duration = Duration::from_nanos(1);
 }

@@ -132,12 +132,19 @@ impl Endpoint {
         Ok(self.with_role_check(handshake))
     }
 
-    /// Adds a check of the role to the handshake with a primary that may change.
+    /// Adds a check of the role to the handshake with a primary that may change, and with a replica.
     fn with_role_check(&self, handshake: Handshake) -> Handshake {
         match &self.primary {
             Some(_) => handshake.with_role_check(),
+            None if self.observer.is_replica() => handshake.with_replica_check(),
             None => handshake,
         }
+    }
+
+    /// The handshake of a connection over which a server is asked for its role.
+    pub(crate) fn monitor_handshake(&self) -> Result<Handshake, ConnectError> {
+        let (handshake, _) = self.login.handshake(self.info.redis_settings())?;
+        Ok(handshake)
     }
 
     /// The requests that bring a connection with an older login up to date, and the version of the login that

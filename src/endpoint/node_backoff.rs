@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::Notified};
 
 use crate::endpoint::{Endpoint, PrimaryCell};
-use crate::observe::{NodeHealth, NodeObserver, PoolHealth};
+use crate::observe::{NodeHealth, NodeObserver, NodeVotes, PoolHealth};
 use crate::plan::Cause;
 use crate::policy::{Admission, AttemptId, Backoff, ConnectError, Down};
 
@@ -33,6 +34,8 @@ pub(crate) struct NodeBackoff {
     observer: Arc<NodeObserver>,
     /// The address of the node's primary, if it may change.
     primary: Option<Arc<PrimaryCell>>,
+    /// Number of times that a probe has found the node to serve requests again, as far as is known here.
+    recoveries: AtomicU64,
     /// Notified when an attempt has ended, whatever its outcome.
     #[cfg(feature = "tokio-comp")]
     changed: Notify,
@@ -56,6 +59,7 @@ impl NodeBackoff {
         Self {
             state: Mutex::default(),
             last_error: Mutex::default(),
+            recoveries: AtomicU64::new(observer.votes().map_or(0, NodeVotes::recoveries)),
             observer,
             primary: None,
             #[cfg(feature = "tokio-comp")]
@@ -107,12 +111,14 @@ impl NodeBackoff {
         let node = self.observer.node();
         let last_error = self.last_error.lock().clone();
         let address = self.primary.as_ref().and_then(|primary| primary.address());
+        let ejected = self.observer.votes().and_then(NodeVotes::absence);
         let state = self.state.lock();
         NodeHealth {
             id: node.id(),
             name: node.name().to_owned(),
             address: address.map_or_else(|| node.address().to_owned(), |found| found.to_string()),
             state: state.state(now),
+            ejected,
             consecutive_failures: state.failures(),
             next_attempt: state.next_attempt(now),
             last_error: last_error
@@ -123,6 +129,17 @@ impl NodeBackoff {
             shared,
             exclusive,
             replicas: Vec::new(),
+        }
+    }
+
+    /// Ends the outage if a probe has found the node since.
+    fn notice_recovery(&self) {
+        let Some(recoveries) = self.observer.votes().map(NodeVotes::recoveries) else {
+            return;
+        };
+        if self.recoveries.swap(recoveries, Ordering::AcqRel) != recoveries {
+            self.state.lock().found();
+            self.notify();
         }
     }
 
@@ -138,6 +155,7 @@ impl NodeBackoff {
     ///
     /// [`Down`], with the reason of the last failure and the time after which to ask again.
     pub(crate) fn try_begin(self: &Arc<Self>, limit: Duration) -> Result<ConnectAttempt, Down> {
+        self.notice_recovery();
         // Question and admission under one lock: of two requests that ask when an attempt is due, only one is
         // admitted.
         match self.state.lock().try_acquire(Instant::now(), limit) {
@@ -153,11 +171,13 @@ impl NodeBackoff {
     /// Why and since when the node is unreachable. `None` if it is not known to be.
     #[cfg(feature = "tokio-comp")]
     pub(crate) fn outage(&self) -> Option<Down> {
+        self.notice_recovery();
         self.state.lock().outage(Instant::now())
     }
 
     /// True if the next attempt may be made, or is under way.
     pub(crate) fn is_due(&self) -> bool {
+        self.notice_recovery();
         self.state.lock().is_due(Instant::now())
     }
 
@@ -198,6 +218,7 @@ impl ConnectAttempt {
     pub(crate) fn failed(mut self, reason: ConnectError) {
         self.ended = true;
         let cause = Cause::Connect(reason.clone());
+        self.node.observer.connect_failed(&reason);
         // The jitter keeps many clients of a node that has failed from reconnecting in step.
         let jitter = rand::random();
         let mut state = self.node.state.lock();

@@ -370,7 +370,7 @@ mod tests {
         let mut listeners = Listeners::default();
         let seen = Arc::clone(&moves);
         listeners.add(move |event| seen.lock().push(event.to_string()));
-        let observer = NodeObserver::new(NodeSpec::new("a", "m@s1:1"), listeners);
+        let observer = NodeObserver::new(NodeSpec::new("a", "m@s1:1"), listeners, None);
         let source = Arc::new(Source::default());
         let shared: Arc<dyn PrimarySource> = Arc::<Source>::clone(&source);
         (PrimaryCell::new(shared, 0, observer), source, moves)

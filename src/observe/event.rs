@@ -48,6 +48,40 @@ pub enum ClientEvent {
         /// Time since its [`ReplicaDown`](Self::ReplicaDown).
         outage: Duration,
     },
+    /// The node of a cache has failed too often: its keys have other owners from now on. See
+    /// [`Ejection`](crate::Ejection).
+    #[non_exhaustive]
+    Ejected {
+        /// The node.
+        node: NodeSpec,
+        /// Number of failures in a row.
+        failures: u32,
+    },
+    /// A node that was ejected owns its keys again: it has recovered, or more nodes have failed than may be out.
+    #[non_exhaustive]
+    Readmitted {
+        /// The node.
+        node: NodeSpec,
+        /// Time since its [`Ejected`](Self::Ejected).
+        absence: Duration,
+    },
+    /// A node that was ejected and replies again could not be emptied, and stays out for now. See
+    /// [`Readmission`](crate::Readmission).
+    #[non_exhaustive]
+    FlushFailed {
+        /// The node.
+        node: NodeSpec,
+        /// The error of FLUSHDB or FLUSHALL.
+        error: Error,
+    },
+    /// The nodes of the client, or their placement, were replaced.
+    #[non_exhaustive]
+    TopologyChanged {
+        /// The [epoch](crate::Topology::epoch) of the former topology.
+        from: u64,
+        /// The epoch of the topology from now on.
+        to: u64,
+    },
     /// A connection was made after one to the same node had broken. Follows
     /// [`NodeUp`](Self::NodeUp) if the node was down in between.
     #[non_exhaustive]
@@ -99,7 +133,11 @@ impl ClientEvent {
     /// The node that the event concerns. `None` if it concerns no single one.
     pub fn node(&self) -> Option<&NodeSpec> {
         match self {
+            Self::TopologyChanged { .. } => None,
             Self::NodeDown { node, .. }
+            | Self::Ejected { node, .. }
+            | Self::FlushFailed { node, .. }
+            | Self::Readmitted { node, .. }
             | Self::NodeUp { node, .. }
             | Self::ReplicaDown { node, .. }
             | Self::ReplicaUp { node, .. }
@@ -150,6 +188,17 @@ impl fmt::Display for ClientEvent {
             Self::ReplicaUp { node, outage } => {
                 let (name, address) = (node.name(), node.address());
                 write!(f, "replica up: {address} of node {name} after {outage:.1?}")
+            }
+            Self::Ejected { node, failures } => {
+                write!(f, "ejected: node {} after {failures} failures", node.name())
+            }
+            Self::Readmitted { node, absence } => {
+                write!(f, "readmitted: node {} after {absence:.1?}", node.name())
+            }
+            // The error begins with the name of the node.
+            Self::FlushFailed { error, .. } => write!(f, "flush failed: {error}"),
+            Self::TopologyChanged { from, to } => {
+                write!(f, "topology changed: from epoch {from} to {to}")
             }
             Self::Reconnected { node } => write!(f, "reconnected: node {}", node.name()),
             Self::PrimaryChanged { node, from, to } => {

@@ -31,6 +31,9 @@ pub struct NodeHealth {
     pub address: String,
     /// The outcome of the last attempt to connect.
     pub state: NodeState,
+    /// How long keys of the node have had other owners, because it was [ejected](crate::Ejection). `None` if they do
+    /// not.
+    pub ejected: Option<Duration>,
     /// Number of attempts to connect that failed in a row; zero unless it is down.
     pub consecutive_failures: u32,
     /// Time until the next attempt may be made; zero if it is due or under way, `None` unless the node is
@@ -81,7 +84,7 @@ pub struct PoolHealth {
 }
 
 impl ClientHealth {
-    /// True if no node is known to be down.
+    /// True if no node is known to be down, and none is ejected.
     pub fn is_up(&self) -> bool {
         self.nodes.iter().all(NodeHealth::is_up)
     }
@@ -93,9 +96,9 @@ impl ClientHealth {
 }
 
 impl NodeHealth {
-    /// True if the node is not known to be down.
+    /// True if the node is neither known to be down nor ejected.
     pub fn is_up(&self) -> bool {
-        !matches!(self.state, NodeState::Down { .. })
+        self.ejected.is_none() && !matches!(self.state, NodeState::Down { .. })
     }
 }
 
@@ -114,6 +117,9 @@ impl fmt::Display for ClientHealth {
 impl fmt::Display for NodeHealth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}): {}", self.name, self.address, self.state)?;
+        if let Some(absence) = self.ejected {
+            write!(f, ", EJECTED for {absence:.1?}")?;
+        }
         if let Some(next) = self.next_attempt {
             let failures = self.consecutive_failures;
             write!(f, ", {failures} failures in a row, next attempt ")?;
@@ -192,6 +198,7 @@ mod tests {
             state: NodeState::Up {
                 since: Duration::from_secs(90),
             },
+            ejected: None,
             consecutive_failures: 0,
             next_attempt: None,
             last_error: None,
@@ -212,6 +219,7 @@ mod tests {
             state: NodeState::Down {
                 since: Duration::from_millis(2500),
             },
+            ejected: Some(Duration::from_secs(2)),
             consecutive_failures: 4,
             next_attempt: Some(Duration::from_millis(500)),
             last_error: Some(cause.to_error("cache-a")),
@@ -232,7 +240,7 @@ mod tests {
             health.to_string(),
             "cache-a (10.0.0.1:6379): up for 90.0s; connections: shared 3 open (1 in use, 2 idle), exclusive 0 open \
              (0 in use, 0 idle); 0 reconnects\n\
-             cache-a (10.0.0.1:6379): DOWN for 2.5s, 4 failures in a row, next attempt in 500.0ms; connections: \
+             cache-a (10.0.0.1:6379): DOWN for 2.5s, EJECTED for 2.0s, 4 failures in a row, next attempt in 500.0ms; connections: \
              shared 3 open (1 in use, 2 idle), exclusive 0 open (0 in use, 0 idle); 2 reconnects; last error 100.0ms \
              ago: node cache-a: no connection: 10.0.0.1:6379: connection refused; replica 10.0.0.2:6379 may be read from"
         );

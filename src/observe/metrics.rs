@@ -21,6 +21,8 @@ const OTHER_NODE: &str = "redis_sharding_other_node_total";
 const SENT: &str = "redis_sharding_sent_bytes_total";
 const RECEIVED: &str = "redis_sharding_received_bytes_total";
 const NODE_UP: &str = "redis_sharding_node_up";
+const NODE_EJECTED: &str = "redis_sharding_node_ejected";
+const EJECTIONS: &str = "redis_sharding_ejections_total";
 const RECONNECTS: &str = "redis_sharding_reconnects_total";
 const OPEN: &str = "redis_sharding_connections_open";
 const IN_USE: &str = "redis_sharding_connections_in_use";
@@ -51,6 +53,8 @@ pub(super) struct NodeMetrics {
     sent: Counter,
     received: Counter,
     node_up: Gauge,
+    node_ejected: Gauge,
+    ejections: Counter,
     reconnects: Counter,
     shared: PoolMetrics,
     exclusive: PoolMetrics,
@@ -88,6 +92,8 @@ impl NodeMetrics {
             sent: counter!(SENT, &[label()]),
             received: counter!(RECEIVED, &[label()]),
             node_up: gauge!(NODE_UP, &[label()]),
+            node_ejected: gauge!(NODE_EJECTED, &[label()]),
+            ejections: counter!(EJECTIONS, &[label()]),
             reconnects: counter!(RECONNECTS, &[label()]),
             shared: pool(PoolKind::Shared),
             exclusive: pool(PoolKind::Exclusive),
@@ -113,6 +119,8 @@ impl NodeMetrics {
             received: Counter::noop(),
             node_up: Gauge::noop(),
             reconnects: Counter::noop(),
+            node_ejected: Gauge::noop(),
+            ejections: Counter::noop(),
             shared: pool(),
             exclusive: pool(),
         }
@@ -176,6 +184,15 @@ impl NodeMetrics {
 
     pub(super) fn node_up(&self, is_up: bool) {
         self.node_up.set(f64::from(u8::from(is_up)));
+    }
+
+    pub(super) fn ejected(&self) {
+        self.node_ejected.set(1.0);
+        self.ejections.increment(1);
+    }
+
+    pub(super) fn readmitted(&self) {
+        self.node_ejected.set(0.0);
     }
 
     pub(super) fn reconnected(&self) {
@@ -253,6 +270,16 @@ fn describe() {
         NODE_UP,
         count,
         "1 if the last attempt to connect to the node succeeded, else 0"
+    );
+    describe_gauge!(
+        NODE_EJECTED,
+        count,
+        "1 while keys of the node have other owners because it failed, else 0"
+    );
+    describe_counter!(
+        EJECTIONS,
+        count,
+        "Number of times that the node was ejected"
     );
     describe_counter!(
         RECONNECTS,

@@ -34,6 +34,10 @@ impl NodeMetrics {
 
     pub(super) fn node_up(&self, _: bool) {}
 
+    pub(super) fn ejected(&self) {}
+
+    pub(super) fn readmitted(&self) {}
+
     pub(super) fn reconnected(&self) {}
 
     pub(super) fn opened(&self, _: PoolKind) {}

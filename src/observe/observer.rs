@@ -4,17 +4,19 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use crate::error::Error;
 #[cfg(feature = "metrics")]
 use crate::observe::metrics::NodeMetrics;
 #[cfg(not(feature = "metrics"))]
 use crate::observe::no_metrics::NodeMetrics;
 #[cfg(feature = "tracing")]
 use crate::observe::trace;
-use crate::observe::{ClientEvent, PoolKind, Stopwatch};
+use crate::observe::{ClientEvent, NodeVotes, PoolKind, Stopwatch, Votes};
 use crate::partition::NodeSpec;
 use crate::plan::{AttemptKind, Cause, RequestOutcome};
-use crate::policy::Recovery;
+use crate::policy::{ConnectError, Recovery};
 
 /// A closure of [`Builder::on_event`](crate::Builder::on_event).
 type Listener = Arc<dyn Fn(&ClientEvent) + Send + Sync>;
@@ -33,6 +35,8 @@ pub(crate) struct NodeObserver {
     /// Number of connections made after one had broken.
     reconnects: AtomicU64,
     metrics: NodeMetrics,
+    /// Whether the node serves requests, for its ejection. `None` unless the client is a cache.
+    votes: Option<NodeVotes>,
 }
 
 impl Listeners {
@@ -40,12 +44,32 @@ impl Listeners {
     pub(crate) fn add(&mut self, listener: impl Fn(&ClientEvent) + Send + Sync + 'static) {
         self.0.push(Arc::new(listener));
     }
+
+    /// Calls the closures, if there are any.
+    pub(crate) fn deliver(&self, event: impl FnOnce() -> ClientEvent) {
+        if self.0.is_empty() && cfg!(not(feature = "tracing")) {
+            return;
+        }
+        let event = event();
+        #[cfg(feature = "tracing")]
+        trace::event(&event);
+        for listener in &self.0 {
+            // A panic would end the request or the task that happens to report the event. The panic hook has
+            // printed it.
+            let _ = catch_unwind(AssertUnwindSafe(|| listener(&event)));
+        }
+    }
 }
 
 impl NodeObserver {
-    /// The observer of `node`, for one client.
-    pub(crate) fn new(node: NodeSpec, listeners: Listeners) -> Arc<Self> {
+    /// The observer of `node`, for one client. `votes` are those about all nodes of a cache.
+    pub(crate) fn new(
+        node: NodeSpec,
+        listeners: Listeners,
+        votes: Option<&Arc<Votes>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            votes: votes.map(|votes| votes.of_node(node.id())),
             metrics: NodeMetrics::new(node.name()),
             node,
             is_replica: false,
@@ -58,6 +82,8 @@ impl NodeObserver {
     pub(crate) fn of_replica(&self, address: &str) -> Arc<Self> {
         let node = NodeSpec::new(self.node.name(), address).with_weight(self.node.weight());
         Arc::new(Self {
+            // A replica that fails says nothing about the node.
+            votes: None,
             metrics: NodeMetrics::new(node.name()),
             node,
             is_replica: true,
@@ -72,14 +98,25 @@ impl NodeObserver {
             metrics: NodeMetrics::disabled(),
             node: server,
             is_replica: false,
+            votes: None,
             listeners: Listeners::default(),
             reconnects: AtomicU64::new(0),
         })
     }
 
+    /// True for a replica of the node.
+    pub(crate) fn is_replica(&self) -> bool {
+        self.is_replica
+    }
+
     /// The node.
     pub(crate) fn node(&self) -> &NodeSpec {
         &self.node
+    }
+
+    /// The votes about the node. `None` unless the client is a cache.
+    pub(crate) fn votes(&self) -> Option<&NodeVotes> {
+        self.votes.as_ref()
     }
 
     /// Number of connections made after one had broken.
@@ -124,6 +161,33 @@ impl NodeObserver {
         });
     }
 
+    /// Records that an attempt to connect has failed.
+    pub(crate) fn connect_failed(&self, error: &ConnectError) {
+        if let Some(votes) = &self.votes {
+            votes.connect_failed(error);
+        }
+    }
+
+    /// Records that keys of the node have other owners from now on.
+    pub(crate) fn ejected(&self, failures: u32) {
+        self.metrics.ejected();
+        self.deliver(|node| ClientEvent::Ejected { node, failures });
+    }
+
+    /// Records that the node is used again.
+    pub(crate) fn readmitted(&self, absence: Duration) {
+        self.metrics.readmitted();
+        self.deliver(|node| ClientEvent::Readmitted { node, absence });
+    }
+
+    /// Records that the node could not be emptied.
+    pub(crate) fn flush_failed(&self, error: &Error) {
+        self.deliver(|node| ClientEvent::FlushFailed {
+            node,
+            error: error.clone(),
+        });
+    }
+
     /// A connection of this pool was made.
     pub(super) fn opened(&self, pool: PoolKind) {
         self.metrics.opened(pool);
@@ -138,22 +202,12 @@ impl NodeObserver {
 
     /// Calls the closures, if there are any.
     fn deliver(&self, event: impl FnOnce(NodeSpec) -> ClientEvent) {
-        if self.listeners.0.is_empty() && cfg!(not(feature = "tracing")) {
-            return;
-        }
-        let event = event(self.node.clone());
-        #[cfg(feature = "tracing")]
-        trace::event(&event);
-        for listener in &self.listeners.0 {
-            // A panic would end the request or the task that happens to report the event. The panic hook has
-            // printed it.
-            let _ = catch_unwind(AssertUnwindSafe(|| listener(&event)));
-        }
+        self.listeners.deliver(|| event(self.node.clone()));
     }
 }
 
 /// Facts about requests and connections, for the metrics. Without the features `metrics` and `tracing` all of
-/// these are empty.
+/// these are empty, but for the votes of a cache.
 impl NodeObserver {
     /// Requests are about to be sent to the node.
     #[inline]
@@ -167,12 +221,28 @@ impl NodeObserver {
         #[cfg(any(feature = "metrics", feature = "tracing"))]
         {
             let outcome = outcome();
+            if let Some(votes) = &self.votes {
+                votes.finished(&outcome);
+            }
             self.metrics.finished(stopwatch, &outcome);
             #[cfg(feature = "tracing")]
             trace::finished(&self.node, &outcome);
         }
         #[cfg(not(any(feature = "metrics", feature = "tracing")))]
-        let _ = (stopwatch, outcome);
+        {
+            let _ = stopwatch;
+            if let Some(votes) = &self.votes {
+                votes.finished(&outcome());
+            }
+        }
+    }
+
+    /// A request that is forwarded in pieces got no reply in time.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn timed_out(&self) {
+        if let Some(votes) = &self.votes {
+            votes.timed_out();
+        }
     }
 
     /// Records that a request is sent again.

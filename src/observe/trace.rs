@@ -4,6 +4,8 @@
 //! |---|---|
 //! | a node is down | WARN |
 //! | it is up again | INFO |
+//! | a node was ejected, or cannot be flushed | WARN |
+//! | it was readmitted; the topology changed | INFO |
 //! | a connection was replaced, opened or closed | DEBUG |
 //! | span `redis_request`: one call of the program | DEBUG |
 //! | the requests to one node have ended | TRACE |
@@ -206,6 +208,9 @@ mod enabled {
     /// Something has happened to a node.
     pub(in crate::observe) fn event(event: &ClientEvent) {
         let Some(node) = event.node() else {
+            if let ClientEvent::TopologyChanged { from, to } = event {
+                info!(target: target!(), { from, to }, "topology changed");
+            }
             return;
         };
         let (name, address) = (node.name(), node.address());
@@ -235,6 +240,20 @@ mod enabled {
             ClientEvent::ReplicaUp { outage, .. } => {
                 log!(info, "replica is up", outage_seconds = outage.as_secs_f64())
             }
+            ClientEvent::Ejected { failures, .. } => {
+                log!(warn, "node was ejected", failures = *failures);
+            }
+            ClientEvent::Readmitted { absence, .. } => {
+                log!(
+                    info,
+                    "node was readmitted",
+                    absence_seconds = absence.as_secs_f64()
+                );
+            }
+            ClientEvent::FlushFailed { error, .. } => {
+                log!(warn, "node cannot be flushed", error = %error);
+            }
+            ClientEvent::TopologyChanged { .. } => {}
             ClientEvent::Reconnected { .. } => log!(debug, "reconnected"),
             ClientEvent::PrimaryChanged { from, to, .. } => {
                 log!(

@@ -53,7 +53,7 @@ impl OutNodes {
 
     /// Iterates over the nodes that are out, in node order.
     pub fn iter(&self) -> impl Iterator<Item = NodeIndex> {
-        (0..)
+        (0..=u16::MAX)
             .step_by(64)
             .zip(&self.words)
             .flat_map(|(base, &word)| {
@@ -124,5 +124,7 @@ mod tests {
         let out: OutNodes = [65, 2].map(NodeIndex::new).into_iter().collect();
         assert_eq!(format!("{out:?}"), "{#2, #65}");
         assert_eq!(OutNodes::none().iter().count(), 0);
+        let last: OutNodes = [NodeIndex::new(u16::MAX)].into_iter().collect();
+        assert_eq!(format!("{last:?}"), "{#65535}");
     }
 }

@@ -90,6 +90,8 @@ impl Explanation {
     pub fn parts(&self) -> Vec<(&str, Vec<&[u8]>)> {
         let name = |node: NodeIndex| self.topology.node(node).name();
         match &self.plan {
+            // A scan that ends here: the node went out, and there is none after it.
+            Plan::Scan { node, .. } if self.topology.out().contains(*node) => Vec::new(),
             Plan::One(node) | Plan::Scan { node, .. } => {
                 vec![(name(*node), self.keys.iter().map(Vec::as_slice).collect())]
             }
@@ -158,5 +160,51 @@ impl fmt::Display for Explanation {
             [] => Ok(()),
             ref out => write!(f, "\n  out: {}", out.join(", ")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::command::CommandTable;
+    use crate::partition::{NodeSpec, from_fn};
+    use crate::plan::{Router, ScriptCache, SplitWrites};
+
+    /// Nodes a, b, c and d, of which b and d are out. Keys live where their first letter says.
+    fn explain(args: &[&[u8]]) -> Explanation {
+        let nodes = ["a", "b", "c", "d"].map(NodeSpec::unnamed).to_vec();
+        let letter = from_fn("letters/1", |key, _| usize::from(key[0] - b'a'));
+        let topology = Topology::new(nodes, Arc::new(letter)).unwrap();
+        let out = [1, 3].map(NodeIndex::new).into_iter().collect();
+        let topology = Arc::new(topology.without(&out).unwrap());
+        let table = Cow::Borrowed(CommandTable::built_in());
+        let router = Router::new(topology, table, SplitWrites::Allowed);
+        router.explain(args, &ScriptCache::empty).unwrap()
+    }
+
+    #[test]
+    fn explanation_names_the_nodes_that_are_out_where_they_matter() {
+        for (args, out) in [
+            (&[&b"DBSIZE"[..]][..], &["b", "d"][..]),
+            (&[b"ECHO", b"x"], &["b", "d"]),
+            (&[b"SCAN", b"0"], &["b", "d"]),
+            (&[b"GET", b"a1"], &[]),
+            (&[b"GET", b"d1"], &["d"]),
+            (&[b"MGET", b"a1", b"b1", b"c1"], &["b"]),
+            (&[b"MGET", b"a1", b"c1"], &[]),
+        ] {
+            let explanation = explain(args);
+            assert_eq!(explanation.out(), out, "{explanation}");
+            let parts = explanation.parts();
+            assert!(
+                parts.iter().all(|(node, _)| ["a", "c"].contains(node)),
+                "{explanation}"
+            );
+        }
+        let text = explain(&[b"DBSIZE"]).to_string();
+        assert!(text.starts_with("DBSIZE: all 2 nodes, "), "{text}");
+        assert!(text.ends_with("\n  a\n  c\n  out: b, d"), "{text}");
     }
 }

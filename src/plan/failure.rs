@@ -322,6 +322,11 @@ impl Failure {
         !matches!(self.cause, Cause::NoTime)
     }
 
+    /// True if the node was asked and did not reply in time.
+    pub(in crate::plan) fn is_late(&self) -> bool {
+        matches!(self.cause, Cause::Timeout(_))
+    }
+
     /// True if every later request over this connection fails too, so that a retry is pointless.
     fn is_final(&self) -> bool {
         matches!(self.cause, Cause::Connect(ConnectError::FailedBefore))

@@ -40,7 +40,7 @@
 //!
 //! Requests with a state of their own:
 //!
-//! * `ping`: PING to every node, with each node's own outcome.
+//! * `ping`: PING to every node, with each node's own outcome. `probe`: PING to a node of a cache that has failed.
 //! * `dedicated`: a connection that one user holds. `watch`: EXEC after a failed WATCH. `handle_command`: WATCH
 //!   and CLIENT SETNAME through a client. `attempts`: the number of attempts of an optimistic transaction.
 //! * `scripts`: keeps scripts and functions available on every node, as on a single server.
@@ -70,6 +70,7 @@ mod outcome;
 mod owners;
 mod partial;
 mod ping;
+mod probe;
 pub(crate) mod pubsub;
 #[cfg(feature = "proxy")]
 mod raw;
@@ -107,6 +108,7 @@ pub(crate) use operation::{
     CommandOperation, Operation, PipelineOperation, Request, ScriptStore, Selection, Step,
 };
 pub(crate) use outcome::RequestOutcome;
+pub(crate) use probe::ProbeRequest;
 #[cfg(feature = "proxy")]
 pub(crate) use raw::{
     ByteMeter, LARGE_BYTES, OversizedReply, RawPipeline, RawReplies, ReplyRetention,

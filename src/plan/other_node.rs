@@ -64,11 +64,15 @@ pub(crate) fn for_other_node<R: ReplyBuffer>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use redis::Value;
 
     use super::*;
     use crate::command::Access;
+    use crate::partition::{NodeIndex, NodeSpec, Rendezvous};
     use crate::plan::Failure;
+    use crate::topology::Topology;
 
     const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
@@ -89,6 +93,12 @@ mod tests {
         }
     }
 
+    fn living(nodes: usize) -> LivingNodes {
+        let nodes = (0..nodes).map(|i| NodeSpec::unnamed(format!("{i}:1")));
+        let topology = Topology::new(nodes.collect(), Arc::new(Rendezvous::new())).unwrap();
+        topology.living_nodes()
+    }
+
     fn gone() -> Cause {
         Cause::Dropped("gone".into())
     }
@@ -98,7 +108,7 @@ mod tests {
         let read = ReplySlot::whole(0, Access::Read).anywhere();
         let mut exchanges = vec![exchange(&[read])];
         let mut nodes = Vec::new();
-        while let Some(next) = for_other_node(&exchanges[0], &lost(0, 1, gone()), 4) {
+        while let Some(next) = for_other_node(&exchanges[0], &lost(0, 1, gone()), &living(4)) {
             nodes.push(next.node.get());
             assert_eq!(next.packed, PING);
             exchanges = vec![next.same_for(next.node)];
@@ -115,7 +125,7 @@ mod tests {
         let owned = ReplySlot::whole(2, Access::Read);
         let exchanges = [exchange(&[read, write, owned, write])];
         let going = |answers| {
-            let next = for_other_node(&exchanges[0], &answers, 4);
+            let next = for_other_node(&exchanges[0], &answers, &living(4));
             next.map_or(0, |next| next.slots.len())
         };
         assert_eq!(going(lost(0, 4, gone())), 1, "only the read");
@@ -137,7 +147,7 @@ mod tests {
         }
         let mut request = exchange(&[ReplySlot::whole(0, Access::Read).anywhere()]);
         request.meter = Some(std::sync::Arc::new(Nothing));
-        let next = for_other_node(&request, &lost(0, 1, gone()), 4).unwrap();
+        let next = for_other_node(&request, &lost(0, 1, gone()), &living(4)).unwrap();
         assert!(next.meter.is_some());
     }
 
@@ -146,7 +156,8 @@ mod tests {
         let write = ReplySlot::whole(0, Access::Write).anywhere();
         let mut transaction = exchange(&[write, write, write]);
         transaction.ending = ExpectedEnd::Exec;
-        let goes = |sent| for_other_node(&transaction, &lost(0, sent, gone()), 2).is_some();
+        let goes =
+            |sent| for_other_node(&transaction, &lost(0, sent, gone()), &living(2)).is_some();
         assert!(goes(0));
         assert!(!goes(1));
         assert!(!goes(3));

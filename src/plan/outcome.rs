@@ -6,6 +6,7 @@ use crate::command::Access;
 use crate::error::ErrorKind;
 use crate::plan::batch::ReplySlot;
 use crate::plan::{Answers, Failure, ReplyBuffer};
+use crate::policy::Refusal;
 
 /// How the requests that were sent to one node together ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,17 +15,39 @@ pub(crate) struct RequestOutcome {
     pub(crate) error_replies: usize,
     /// The kind of the error for the first request without a reply. `None` if all have one.
     pub(crate) failure: Option<ErrorKind>,
+    /// True if there is a reply, of whatever kind.
+    pub(crate) is_served: bool,
+    /// True if a reply is missing because there was none in time, though the node was asked.
+    pub(crate) is_late: bool,
+    /// The first reply that says that the server serves no requests for now.
+    pub(crate) refusal: Option<Refusal>,
 }
 
 impl RequestOutcome {
     /// The outcome of a single request.
     pub(crate) fn of_reply(result: &Result<Value, Failure>, access: Access) -> Self {
-        Self {
-            error_replies: match result {
-                Ok(value) => usize::from(matches!(value, Value::ServerError(_))),
-                Err(_) => 0,
+        match result {
+            Ok(Value::ServerError(error)) => Self {
+                error_replies: 1,
+                failure: None,
+                is_served: true,
+                is_late: false,
+                refusal: Refusal::of_code(error.code().as_bytes()),
             },
-            failure: result.as_ref().err().map(|failure| failure.kind(0, access)),
+            Ok(_) => Self {
+                error_replies: 0,
+                failure: None,
+                is_served: true,
+                is_late: false,
+                refusal: None,
+            },
+            Err(failure) => Self {
+                error_replies: 0,
+                failure: Some(failure.kind(0, access)),
+                is_served: false,
+                is_late: failure.is_late(),
+                refusal: None,
+            },
         }
     }
 
@@ -37,9 +60,17 @@ impl RequestOutcome {
                 .map_or(Access::Write, |slot| slot.access);
             failure.kind(answered, access)
         };
+        let (count, error_replies) = (answers.values.count(), answers.values.error_count());
+        let refusal = |number| Refusal::of_code(answers.values.error_code(number)?);
         Self {
-            error_replies: answers.values.error_count(),
+            error_replies,
             failure: answers.failure.as_deref().map(kind),
+            is_served: count > 0,
+            is_late: answers.failure.as_deref().is_some_and(Failure::is_late),
+            refusal: match error_replies {
+                0 => None,
+                _ => (0..count).find_map(refusal),
+            },
         }
     }
 }

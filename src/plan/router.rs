@@ -37,6 +37,7 @@ use crate::plan::{
     CacheSnapshot, Explanation, HashTags, KeyCheck, PartialReads, Plan, ReadsAs, ScanCursor,
     ScriptCache, Split,
 };
+use crate::policy::{Flush, FlushLog};
 use crate::resp::Protocol;
 use crate::topology::{NodeRef, Topology};
 
@@ -57,6 +58,8 @@ pub struct Router {
     protocols: Arc<[Protocol]>,
     /// Whether keys that share a node only by chance may be used together.
     pub(super) hash_tags: HashTags,
+    /// Where flushes are recorded that nodes miss because they are out.
+    flush_log: Option<Arc<FlushLog>>,
     /// The usernames with which the client authenticates to its nodes; see `lockout`.
     users: Arc<[String]>,
 }
@@ -89,6 +92,7 @@ impl Router {
             partial_reads: PartialReads::default(),
             missing_nodes: ReadsAs::default(),
             replica_reads: false,
+            flush_log: None,
             protocols: Arc::default(),
             hash_tags: HashTags::default(),
             // The user of a connection that authenticates without a username, or not at all.
@@ -110,6 +114,23 @@ impl Router {
     pub fn with_missing_nodes(mut self, reads_as: ReadsAs) -> Self {
         self.missing_nodes = reads_as;
         self
+    }
+
+    /// Sets where flushes are recorded that nodes miss because they are out. Defaults to nowhere.
+    #[must_use]
+    pub(crate) fn with_flush_log(mut self, log: Option<Arc<FlushLog>>) -> Self {
+        self.flush_log = log;
+        self
+    }
+
+    /// Called with each command that is about to be sent to all nodes that are in.
+    pub(in crate::plan) fn record_flush(&self, args: &[&[u8]]) {
+        let flush = args.first().and_then(|name| Flush::of_command(name));
+        if let (Some(log), Some(flush)) = (&self.flush_log, flush)
+            && !self.topology.out().is_empty()
+        {
+            log.record(flush);
+        }
     }
 
     /// The same router for another state of the topology, whose nodes have the same indices.
@@ -207,11 +228,11 @@ impl Router {
         keys: &KeyCheck,
         is_same_server: impl FnOnce(NodeIndex) -> bool,
     ) -> Result<NodeIndex, Error> {
-        let index = self.locate_node(node)?;
         let name = node.spec().name();
-        if !is_same_server(index) {
+        let index = node.index_in(&self.topology);
+        let Some(index) = index.filter(|&index| is_same_server(index)) else {
             return Err(node_moved(name));
-        }
+        };
         if *keys != KeyCheck::None && !node.topology().places_like(&self.topology) {
             return Err(keys_moved(name));
         }

@@ -47,6 +47,8 @@ pub(crate) struct Backoff {
     up_since: Option<Instant>,
     /// True if a connection broke and none was made since.
     broke: bool,
+    /// When the outage began that was ended by somebody else, until a connection was made.
+    found_since: Option<Instant>,
 }
 
 /// The state of a node, as far as a client knows it from its connections.
@@ -173,12 +175,21 @@ impl Backoff {
     pub(crate) fn connected(&mut self, now: Instant) -> Recovery {
         self.end_attempt();
         self.connected += 1;
-        let outage = self.outage.take();
+        let found_since = self.found_since.take();
+        let down_since = self.outage.take().map(|outage| outage.since);
         // Another connection does not begin another period of being up.
         self.up_since.get_or_insert(now);
         Recovery {
-            outage: outage.map(|outage| now.saturating_duration_since(outage.since)),
+            outage: (down_since.or(found_since)).map(|since| now.saturating_duration_since(since)),
             is_reconnect: std::mem::take(&mut self.broke),
+        }
+    }
+
+    /// Somebody else has found the node to be reachable: it may be tried by all. The outage ends for those who watch
+    /// the node when a connection was made.
+    pub(crate) fn found(&mut self) {
+        if let Some(outage) = self.outage.take() {
+            self.found_since = Some(outage.since);
         }
     }
 
@@ -233,11 +244,11 @@ impl Backoff {
     ) -> bool {
         self.end_attempt();
         self.failed += 1;
-        let is_first = self.outage.is_none();
+        let is_first = self.outage.is_none() && self.found_since.is_none();
         let (since, failures) = match &self.outage {
             // The node became reachable, or moved, while this attempt was under way; its failure is older news.
             None if attempt.generation != self.generation() => return false,
-            None => (now, 1),
+            None => (self.found_since.take().unwrap_or(now), 1),
             Some(outage) if outage.is_made_by(attempt) => {
                 (outage.since, outage.failures.saturating_add(1))
             }
@@ -521,6 +532,29 @@ mod tests {
         assert_eq!(backoff.connected(back + LIMIT), Recovery::default());
         let since = LIMIT;
         assert_eq!(backoff.state(back + LIMIT), NodeState::Up { since });
+    }
+
+    #[test]
+    fn backoff_admits_all_attempts_once_somebody_else_has_found_the_node() {
+        for reconnects in [true, false] {
+            let mut backoff = Backoff::default();
+            let start = Instant::now();
+            fail(&mut backoff, start);
+            down(&mut backoff, start);
+            backoff.found();
+            let both = [attempt(&mut backoff, start), attempt(&mut backoff, start)];
+            let later = start + LIMIT;
+            if reconnects {
+                // The end of the outage is news with the first connection, and once.
+                assert_eq!(backoff.connected(later).outage, Some(LIMIT));
+                assert_eq!(backoff.connected(later).outage, None);
+            } else {
+                // The same outage goes on.
+                let is_news = backoff.failed(both[0], later, 1.0, "refused".into());
+                assert!(!is_news);
+                assert_eq!(backoff.state(later), NodeState::Down { since: LIMIT });
+            }
+        }
     }
 
     #[test]

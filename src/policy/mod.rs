@@ -2,6 +2,9 @@
 //!
 //! * `backoff`: [`Backoff`], the pauses between attempts to connect to a node that could not be reached.
 //! * `connect_error`: [`ConnectError`], why there is no connection, as the backoff remembers it.
+//! * `ejection`: [`Ejection`], when the nodes of a cache are ejected and readmitted; `outlier_detector`:
+//!   [`OutlierDetector`], which of them are out.
+//! * `flush_log`: [`FlushLog`], the flushes that nodes have missed because they were out.
 //! * `hedge`: [`HedgeBudget`], how many reads may be sent to a second server.
 //! * `options`: [`RequestOptions`], how long a request of one handle may take.
 //! * `read_from`: [`ReadFrom`], which server of a node a read goes to.
@@ -11,11 +14,19 @@
 
 mod backoff;
 mod connect_error;
+mod ejection;
+mod flush_log;
 mod hedge;
 mod options;
+mod outlier_detector;
+#[cfg(test)]
+mod outlier_simulation;
 mod read_from;
 mod retry;
 
+pub use ejection::{
+    EJECTION_COUNT_MAX, EJECTION_TIME_MAX, EJECTION_TIME_MIN, Ejection, Readmission, Refusal,
+};
 pub use read_from::ReadFrom;
 pub use retry::{RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX, RetryPolicy};
 
@@ -27,7 +38,13 @@ pub(crate) use backoff::{
     Admission, AttemptId, BACKOFF_MAX, BACKOFF_MIN, Backoff, Down, Recovery, pause, pause_between,
 };
 pub(crate) use connect_error::{CertificateRefused, ConnectError, IoFailure, is_timeout};
+pub(crate) use ejection::Refusals;
+pub(crate) use flush_log::FlushLog;
 pub(crate) use hedge::HedgeBudget;
 pub(crate) use options::RequestOptions;
+pub(crate) use outlier_detector::{
+    Actions, FailureKind, Flush, FlushCounts, OutChange, OutSet, OutlierDetector, Probe,
+    ProbeOutcome, RAMP_STEPS,
+};
 pub(crate) use read_from::{Candidate, ReplicaId, Target, TargetOrder, Unusable};
 pub(crate) use retry::RETRY_BACKOFF_MIN;

@@ -23,10 +23,9 @@ pub(super) struct ServerConnection {
 impl ServerConnection {
     /// Connects to a server.
     pub(super) fn open(endpoint: &Endpoint, limit: Duration) -> Result<Self, ConnectError> {
-        let (handshake, _) = endpoint.handshake()?;
+        let handshake = endpoint.monitor_handshake()?;
         let deadline = Deadline::start(Some(limit));
-        let stream = RespStream::open(endpoint, &handshake, &deadline)
-            .map_err(|error| ConnectError::new(&endpoint.address, &error))?;
+        let (stream, _) = RespStream::open(endpoint, &handshake, &deadline)?;
         Ok(Self {
             stream,
             asks_role: false,

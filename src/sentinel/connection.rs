@@ -39,8 +39,7 @@ impl SentinelConnection {
         let endpoint = endpoint.at_host(address)?;
         let (handshake, _) = endpoint.handshake()?;
         let deadline = Deadline::start(Some(limit));
-        let opened = RespStream::open(&endpoint, &handshake, &deadline);
-        let stream = opened.map_err(|error| ConnectError::new(&endpoint.address, &error))?;
+        let (stream, _) = RespStream::open(&endpoint, &handshake, &deadline)?;
         Ok(Self {
             stream,
             address: endpoint.address,

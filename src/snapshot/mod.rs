@@ -3,6 +3,7 @@
 //! * `cell`: [`SnapshotHandle`], from which a request loads its snapshot: the router of one topology with the
 //!   connections to its nodes.
 //! * `publisher`: [`Publisher`], which gives a new topology to all handles of a client, of whatever kind.
+//! * `monitor`: the thread that probes the nodes of a cache, and takes those that fail out of the placement.
 //!
 //! ```text
 //! set_topology ─▶ Publisher ─┬─▶ SnapshotFamily of the blocking client ─┬─▶ SnapshotCell ◀── handles, clones
@@ -18,6 +19,7 @@
 //! Nothing here sends a request, or decides which topology is valid: see `topology` and `config`.
 
 mod cell;
+mod monitor;
 mod publisher;
 
 pub(crate) use cell::{Snapshot, SnapshotHandle, SnapshotListener, Variant};

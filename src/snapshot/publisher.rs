@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use crate::config::{ClientConfig, Purpose};
 use crate::error::Error;
-use crate::partition::OutNodes;
+use crate::observe::Votes;
+use crate::partition::{NodeId, NodeSpec, OutNodes};
+use crate::snapshot::monitor;
 use crate::topology::Topology;
 
 /// Number of keys whose owners are compared when a topology is refused.
@@ -24,6 +27,8 @@ pub(crate) struct Publisher {
     /// Held while a topology is checked and given to all observers, so that all of them see the same sequence.
     /// No request waits for it.
     state: Mutex<State>,
+    /// What the connections know of the nodes, for their ejection.
+    votes: Option<Arc<Votes>>,
 }
 
 struct State {
@@ -35,12 +40,20 @@ struct State {
 impl Publisher {
     /// The publisher of a client that begins with this topology.
     pub(crate) fn new(config: ClientConfig) -> Arc<Self> {
-        Arc::new(Self {
+        let votes = config.votes().map(Arc::clone);
+        let ids = node_ids(&config);
+        let publisher = Arc::new(Self {
             state: Mutex::new(State {
                 config: Arc::new(config),
                 observers: Vec::new(),
             }),
-        })
+            votes,
+        });
+        if let Some(votes) = &publisher.votes {
+            votes.detector().set_nodes(ids, Instant::now());
+            monitor::attach(&publisher, votes);
+        }
+        publisher
     }
 
     /// The description of the client over the current topology.
@@ -85,7 +98,14 @@ impl Publisher {
             true => next,
             false => next.without(&out)?,
         };
+        if let Some(votes) = &self.votes {
+            votes.detector().set_nodes(node_ids(&next), Instant::now());
+        }
         state.publish(next);
+        drop(state);
+        if let Some(votes) = &self.votes {
+            votes.changed();
+        }
         Ok(())
     }
 
@@ -114,6 +134,20 @@ impl State {
         self.config = Arc::new(config);
         for observer in self.observers.iter().filter_map(Weak::upgrade) {
             observer.topology_changed(&self.config);
+        }
+    }
+}
+
+fn node_ids(config: &ClientConfig) -> Vec<NodeId> {
+    let nodes = config.router.topology().nodes();
+    nodes.iter().map(NodeSpec::id).collect()
+}
+
+impl Drop for Publisher {
+    /// Runs after the last handle is dropped.
+    fn drop(&mut self) {
+        if let Some(votes) = &self.votes {
+            votes.close();
         }
     }
 }

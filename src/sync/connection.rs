@@ -11,7 +11,6 @@ use crate::endpoint::{Endpoint, FORMER_PRIMARY_GRACE, NodeBackoff, PrimaryVersio
 use crate::observe::{NodeObserver, OpenConnection, PoolKind};
 use crate::plan::{Cause, ReplyBuffer, is_of_replica};
 use crate::policy::{ConnectError, is_timeout};
-use crate::resp::Handshake;
 
 /// How to make connections to one node. Clones share the node's backoff.
 #[derive(Clone, Debug)]
@@ -80,26 +79,10 @@ impl Connector {
         deadline: &Deadline,
     ) -> Result<(Socket, Option<PrimaryVersion>), ConnectError> {
         let handshake = self.endpoint.pub_sub_handshake()?;
-        let (stream, primary) = self.open(&handshake, deadline)?;
+        let (stream, primary) = RespStream::open(&self.endpoint, &handshake, deadline)?;
         // Nothing was read ahead: before the first SUBSCRIBE the node sends nothing but the replies to the
         // handshake.
         Ok((stream.into_socket(), primary))
-    }
-
-    /// Connects to the current address and runs the handshake.
-    fn open(
-        &self,
-        handshake: &Handshake,
-        deadline: &Deadline,
-    ) -> Result<(RespStream, Option<PrimaryVersion>), ConnectError> {
-        let located = self.endpoint.locate(deadline)?;
-        let endpoint = &located.endpoint;
-        let opened = RespStream::open(endpoint, handshake, deadline);
-        let stream = opened.map_err(|error| ConnectError::new(&endpoint.address, &error))?;
-        if let Some(primary) = &located.primary {
-            primary.confirmed();
-        }
-        Ok((stream, located.primary))
     }
 
     /// Makes a connection for commands, for a pool of this kind and generation.
@@ -110,7 +93,7 @@ impl Connector {
         generation: u64,
     ) -> Result<NodeConnection, ConnectError> {
         let (handshake, login) = self.endpoint.handshake()?;
-        let (mut stream, primary) = self.open(&handshake, deadline)?;
+        let (mut stream, primary) = RespStream::open(&self.endpoint, &handshake, deadline)?;
         // Not before: a connection that cannot be made is not lost.
         stream.set_pushes(self.endpoint.pushes.clone());
         Ok(NodeConnection {

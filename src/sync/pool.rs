@@ -70,6 +70,8 @@ struct State {
     waiting: usize,
     /// Incremented when a connection breaks. Connections made before are not reused.
     generation: u64,
+    /// True once the pool keeps no idle connections any more.
+    is_retired: bool,
 }
 
 /// Which connection a request needs.
@@ -248,13 +250,33 @@ impl Pool {
         connection.last_used = used;
         let mut state = self.state.lock();
         // A connection broke while this one was on loan: it is closed as well.
-        if connection.generation == state.generation && !connection.is_outdated() {
-            state.idle.push(connection);
-        } else {
-            state.open -= 1;
-        }
+        // If the pool has been retired, nobody will need it again.
+        let is_usable = connection.generation == state.generation && !connection.is_outdated();
+        let closed = match is_usable && !state.is_retired {
+            true => {
+                state.idle.push(connection);
+                None
+            }
+            false => {
+                state.open -= 1;
+                Some(connection)
+            }
+        };
         self.wake(state);
         self.observer().given_back(self.settings.pool_use);
+        // Closed outside of the lock.
+        drop(closed);
+    }
+
+    /// Closes the idle connections, and each other one when it comes back: the node has left the topology, or is
+    /// reached otherwise. What still uses the pool, such as a dedicated connection, is not disturbed.
+    pub(super) fn retire(&self) {
+        let mut state = self.state.lock();
+        state.is_retired = true;
+        state.open -= state.idle.len();
+        let idle = std::mem::take(&mut state.idle);
+        self.wake(state);
+        drop(idle);
     }
 
     /// Gives back the slot of a connection that was closed for a reason that does not concern the others,

@@ -121,3 +121,41 @@ impl Living {
         found.or_else(|| highest_random_weight(key, &self.nodes))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::partition::Rendezvous;
+    use crate::topology::Topology;
+
+    proptest! {
+        #[test]
+        fn living_nodes_go_around_in_node_order(count in 1..70_u16, bits in any::<u128>()) {
+            let nodes = (0..count).map(|i| NodeSpec::unnamed(format!("{i}:1"))).collect();
+            let rule = Rendezvous::new().with_slot_bits(4);
+            let all = Topology::new(nodes, Arc::new(rule)).unwrap();
+            let is_out = |i: u16| bits >> i & 1 == 1;
+            let out: OutNodes = (0..count).filter(|i| is_out(*i)).map(NodeIndex::new).collect();
+            let topology = all.without(&out).unwrap();
+            // If all are out, none is.
+            let is_out = |i: u16| out.len() < usize::from(count) && is_out(i);
+            let expected: Vec<_> = (0..count).filter(|i| !is_out(*i)).map(NodeIndex::new).collect();
+            prop_assert_eq!(topology.living().collect::<Vec<_>>(), expected.clone());
+            let living = topology.living_nodes();
+            prop_assert_eq!(living.len(), expected.len());
+            for (number, node) in expected.iter().enumerate() {
+                prop_assert_eq!(living.nth(number), Some(*node));
+                prop_assert_eq!(living.nth(number + expected.len()), Some(*node));
+            }
+            for node in all.indices() {
+                let later = expected.iter().copied().find(|living| *living > node);
+                prop_assert_eq!(topology.next_living(Some(node)), later);
+                prop_assert_eq!(living.after(node), later.or(expected.first().copied()));
+            }
+            prop_assert_eq!(topology.next_living(None), expected.first().copied());
+            prop_assert_eq!(LivingNodes::none().nth(0), None);
+        }
+    }
+}

@@ -138,6 +138,7 @@ impl<'r, 'f> Batch<'r, 'f> {
         match &routed.plan {
             Plan::One(_) | Plan::Any => debug_assert!(false, "these are no fan-outs"),
             Plan::All(_) => {
+                self.router.record_flush(args);
                 for (number, node) in (0..).zip(self.router.topology().living()) {
                     let slot = ReplySlot::part(command, number, access);
                     // The barrier shares the slot of its WAIT: its reply is overwritten by that to WAIT

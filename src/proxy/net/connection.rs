@@ -134,13 +134,20 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
     /// Runs one round, and what follows it.
     async fn step(&mut self) -> io::Result<ControlFlow<()>> {
         let next = self.round().await?;
+        // Before and after, since a client that waits for input has no snapshot any more, and WATCH is an action.
+        self.note_placement();
         let flow = self.after(next).await;
+        self.note_placement();
+        flow
+    }
+
+    /// Keeps the topology by which keys of a transaction or of WATCH were placed, as long as there are any.
+    fn note_placement(&mut self) {
         if !self.session.has_placed_keys() {
             self.placed_by = None;
         } else if let (None, Some((_, shared))) = (&self.placed_by, &self.current) {
             self.placed_by = Some(Arc::clone(shared.router.topology()));
         }
-        flow
     }
 
     /// Loads the snapshot for the next round: node indices mean other nodes in another one. A transaction or a

@@ -72,7 +72,8 @@ impl StreamingConnection {
             let text = ConnectError::PrimaryChanged.to_string();
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, text));
         }
-        within(self.timeout, self.stream.write_all(piece)).await?;
+        let write = self.stream.write_all(piece);
+        within(self.timeout, &self.observer, write).await?;
         self.observer.sent(piece.len());
         Ok(())
     }
@@ -89,7 +90,8 @@ impl StreamingConnection {
         let mut scanner = FrameScanner::default();
         let mut piece = vec![0; PIECE_BYTES];
         while !scanner.is_complete() {
-            let count = within(self.timeout, self.stream.read(&mut piece)).await?;
+            let read = self.stream.read(&mut piece);
+            let count = within(self.timeout, &self.observer, read).await?;
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -106,13 +108,17 @@ impl StreamingConnection {
 /// Runs one step, with a timeout if there is one.
 async fn within<T>(
     timeout: Option<Duration>,
+    observer: &NodeObserver,
     step: impl Future<Output = io::Result<T>>,
 ) -> io::Result<T> {
     match timeout {
         None => step.await,
         Some(timeout) => match tokio::time::timeout(timeout, step).await {
             Ok(done) => done,
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            Err(_) => {
+                observer.timed_out();
+                Err(io::ErrorKind::TimedOut.into())
+            }
         },
     }
 }

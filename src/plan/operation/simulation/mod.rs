@@ -20,11 +20,14 @@
 //! `retry 3` sets the number of attempts, `retry off` allows one; `wait 50ms` is a pause between waves, which has
 //! its longest jitter. `blocking 300ms` sets the timeout of commands without end.
 //!
-//! * `commands`, `scripts`, `pipelines`, `dedicated`, `retries`: the rows. `property`: generated commands and failures.
+//! `out b` takes nodes out of the topology, and brings back all others.
+//!
+//! * `commands`, `scripts`, `pipelines`, `dedicated`, `retries`, `out_nodes`: the rows. `property`: generated commands and failures.
 //! * `world`: the simulated nodes and clock. `text`: the notation.
 
 mod commands;
 mod dedicated;
+mod out_nodes;
 mod pipelines;
 mod property;
 mod retries;

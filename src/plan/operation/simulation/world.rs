@@ -50,6 +50,24 @@ pub(super) fn router(partial_reads: PartialReads) -> Router {
     Router::new(Arc::new(topology), table, SplitWrites::Allowed).with_partial_reads(partial_reads)
 }
 
+/// The same router while these nodes are out.
+pub(super) fn without(
+    router: &Router,
+    out: impl IntoIterator<Item = NodeIndex>,
+    partial_reads: PartialReads,
+    missing_nodes: ReadsAs,
+) -> Router {
+    let out = out.into_iter().collect();
+    let topology = router
+        .topology()
+        .without(&out)
+        .expect("nodes that there are");
+    let table = Cow::Borrowed(CommandTable::built_in());
+    Router::new(Arc::new(topology), table, SplitWrites::Allowed)
+        .with_partial_reads(partial_reads)
+        .with_missing_nodes(missing_nodes)
+}
+
 fn node_named(name: &str) -> NodeIndex {
     let at = NODES.iter().position(|node| *node == name).expect("a node");
     NodeIndex::new(u16::try_from(at).expect("few nodes"))
@@ -347,6 +365,10 @@ pub(super) fn play_as<R: SimulatedForm>(row: &str) -> Result<(), String> {
             "blocking" => {
                 let millis = rest.trim_end_matches("ms").parse().expect("milliseconds");
                 expected.blocking_timeout = Some(Duration::from_millis(millis));
+            }
+            "out" => {
+                let nodes = rest.split_whitespace().map(node_named);
+                stage.router = without(&stage.router, nodes, partial_reads, missing_nodes);
             }
             "entropy" => stage.entropy = rest.parse().expect("a number"),
             ">" => {
