@@ -124,7 +124,7 @@ mod tests {
         Exchange, ExchangeStep, Failure, PipelineKind, Router, ScriptCache, SplitWrites,
     };
     use crate::policy::{Candidate, ReadFrom, ReplicaId, RequestOptions, RetryPolicy, Unusable};
-    use crate::topology::Topology;
+    use crate::topology::{LivingNodes, Topology};
 
     const REPLICA: Target = Target::Replica(ReplicaId(7));
 
@@ -306,7 +306,7 @@ mod tests {
     ) -> (Vec<Target>, Answers) {
         let mut request = request();
         request.may_use_replica = true;
-        let mut exchange = Exchange::new([request], BlockingTime::None, 1);
+        let mut exchange = Exchange::new([request], BlockingTime::None, LivingNodes::none());
         let options = RequestOptions {
             response_timeout: None,
             blocking_timeout: None,

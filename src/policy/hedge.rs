@@ -43,7 +43,8 @@ mod tests {
                 hedges += 1;
             }
         }
-        assert_eq!(hedges, 1_000 / READS_PER_HEDGE + HEDGES_MAX);
+        let share = 1_000 / READS_PER_HEDGE;
+        assert!((share..=share + HEDGES_MAX).contains(&hedges), "{hedges}");
         for _ in 0..10_000 {
             budget = budget.read();
         }
