@@ -79,6 +79,9 @@ fn get(set: &ReplicaSet, index: usize, key: &str) -> Option<String> {
     set.connection(index).get(key).unwrap()
 }
 
+/// Writes a key.
+type Write = Box<dyn FnMut(&str) -> RedisResult<()> + Send>;
+
 /// Counts with one client while a test does something to the servers: each write has a key of its own, so that it can be
 /// asked for afterwards where it is.
 struct Writers {
@@ -90,7 +93,7 @@ struct Writers {
 }
 
 impl Writers {
-    fn start(write: Vec<Box<dyn FnMut(&str) -> RedisResult<()> + Send>>) -> Self {
+    fn start(write: Vec<Write>) -> Self {
         let mut writers = Self {
             stop: Arc::default(),
             threads: Vec::new(),
@@ -130,7 +133,7 @@ impl Writers {
         let client = build().build().unwrap();
         let on_tokio = build().build_async().unwrap();
         let proxy = support::local_proxy::LocalProxy::open(build());
-        let mut writes: Vec<Box<dyn FnMut(&str) -> RedisResult<()> + Send>> = Vec::new();
+        let mut writes: Vec<Write> = Vec::new();
         for _ in 0..2 {
             let mut client = client.clone();
             writes.push(Box::new(move |key| client.set(key, 1)));
@@ -438,7 +441,8 @@ fn requests_that_a_stopped_primary_has_received_end_soon_after_the_switch() {
         request
     };
     let (pop, read) = (request(&["BLPOP", "list", "30"]), request(&["GET", "k"]));
-    let mut waiting: Vec<(&str, thread::JoinHandle<(RedisResult<Value>, Instant)>)> = Vec::new();
+    type Reply = (RedisResult<Value>, Instant);
+    let mut waiting: Vec<(&str, thread::JoinHandle<Reply>)> = Vec::new();
     let mut begin = |name, request: &redis::Cmd| {
         let (mut client, sent) = (client.clone(), request.clone());
         let blocking = thread::spawn(move || {

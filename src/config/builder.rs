@@ -11,7 +11,7 @@ use redis::IntoConnectionInfo;
 use crate::command::{CommandTable, Declaration};
 use crate::config::client_config::{ClientConfig, ClientOptions, NodeConfig, Purpose, check_specs};
 use crate::config::replica_options::ReplicaOptions;
-use crate::config::{Settings, cache};
+use crate::config::{Settings, ejection};
 use crate::endpoint::LoginOptions;
 use crate::endpoint::push::PushSender;
 use crate::endpoint::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
@@ -369,7 +369,7 @@ impl Builder {
     pub(crate) fn config(self, runtime: Runtime) -> Result<ClientConfig, Error> {
         self.settings.check()?;
         let votes = match &self.purpose {
-            Purpose::Cache(ejection) => cache::votes(ejection)?,
+            Purpose::Cache(ejection) => ejection::votes(ejection)?,
             Purpose::Store => None,
         };
         let nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;

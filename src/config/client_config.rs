@@ -15,13 +15,13 @@ use crate::endpoint::push::{PushSender, PushTarget};
 use crate::endpoint::tls::{Runtime, TlsOptions, refused_url};
 use crate::endpoint::{Endpoint, Identity, LoginOptions, SocketOptions};
 use crate::error::Error;
-use crate::observe::{Listeners, NodeObserver, Votes};
+use crate::observe::{ClientEvent, Listeners, NodeObserver, Votes};
 use crate::partition::{NodeSpec, OutNodes, Partitioner, check_passwords};
 use crate::plan::{HashTags, PartialReads, ReadsAs, Router, SplitWrites};
 use crate::policy::Ejection;
 use crate::resp::Protocol;
 use crate::sentinel::AddressMap;
-use crate::topology::{NodeAccess, Topology};
+use crate::topology::{NodeAccess, RampingNodes, Topology};
 
 /// A checked description of a client, from which `sync`, `aio` and `proxy` build their handles. It belongs to one
 /// topology; [`for_topology`](Self::for_topology) makes that of another.
@@ -176,18 +176,27 @@ impl ClientConfig {
         Self::new(options, nodes, topology.shared_partitioner(), Some(self))
     }
 
-    /// The description of this client while these nodes are out.
+    /// The description of this client while these nodes are out, and those in `ramping` own only a share of their
+    /// keys.
     ///
     /// # Errors
     ///
     /// If the partitioner cannot place keys over the others.
-    pub(crate) fn without(&self, out: &OutNodes) -> Result<Self, Error> {
+    pub(crate) fn without(&self, out: &OutNodes, ramping: RampingNodes) -> Result<Self, Error> {
         let topology = self.router.topology();
-        let next = topology.without(out)?.with_epoch(topology.epoch() + 1);
+        let next = topology.without_ramping(out, ramping)?;
+        let next = next.with_epoch(topology.epoch() + 1);
         Ok(Self {
             router: self.router.clone().with_topology(Arc::new(next)),
             ..self.clone()
         })
+    }
+
+    /// Reports that this topology has followed the one with this epoch.
+    pub(crate) fn topology_changed(&self, from: u64) {
+        let to = self.router.topology().epoch();
+        let listeners = &self.options.listeners;
+        listeners.deliver(|| ClientEvent::TopologyChanged { from, to });
     }
 
     /// What the connections know of the nodes, for their ejection. `None` if no node is ever ejected.

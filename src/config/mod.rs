@@ -7,6 +7,7 @@
 //!   behind Sentinel, and `sentinel_groups` for who asks for them; `replicas` for nodes with replicas, which
 //!   `replica_options` keeps;
 //!   `requests` for timeouts and retries, with the methods by which a handle overrides them.
+//! * `ejection`: the limits of the numbers of an [`Ejection`](crate::Ejection).
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
 //! Nothing here knows an executor: `build`, `build_async` and `build_proxy` are defined beside what they
@@ -15,6 +16,7 @@
 pub mod builder;
 mod cache;
 mod client_config;
+mod ejection;
 mod login;
 mod observe;
 mod push;

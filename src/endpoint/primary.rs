@@ -220,6 +220,7 @@ impl PrimaryCell {
     }
 
     /// Why there is no address, for an attempt whose time is over.
+    #[cfg(feature = "tokio-comp")]
     pub(super) fn late_reason(&self) -> Option<ConnectError> {
         let state = self.state.lock();
         state.current.is_none().then(|| self.late(&state))

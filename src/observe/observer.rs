@@ -168,6 +168,13 @@ impl NodeObserver {
         }
     }
 
+    /// Records that a probe has found the node to serve requests.
+    pub(crate) fn found(&self) {
+        if let Some(votes) = &self.votes {
+            votes.recovered();
+        }
+    }
+
     /// Records that keys of the node have other owners from now on.
     pub(crate) fn ejected(&self, failures: u32) {
         self.metrics.ejected();

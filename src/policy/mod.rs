@@ -43,8 +43,7 @@ pub(crate) use flush_log::FlushLog;
 pub(crate) use hedge::HedgeBudget;
 pub(crate) use options::RequestOptions;
 pub(crate) use outlier_detector::{
-    Actions, FailureKind, Flush, FlushCounts, OutChange, OutSet, OutlierDetector, Probe,
-    ProbeOutcome, RAMP_STEPS,
+    Actions, FailureKind, Flush, FlushCounts, OutSet, OutlierDetector, ProbeOutcome,
 };
 pub(crate) use read_from::{Candidate, ReplicaId, Target, TargetOrder, Unusable};
 pub(crate) use retry::RETRY_BACKOFF_MIN;

@@ -6,6 +6,7 @@
 //! * `replication`: the servers of a node with replicas, and what they say in reply to ROLE and INFO.
 //! * `sentinel`: a node whose address Sentinel knows, and which of its answers count.
 //! * `living`: which nodes live while others are out, and where the keys go then.
+//! * `ramp`: nodes that have come back and own only a share of their keys.
 //! * `node_ref`: a node as a handle keeps it, found again in a newer topology by its identity.
 //!
 //! A snapshot is never changed: a client that gets other nodes replaces the whole, so that no request sees
@@ -13,6 +14,7 @@
 
 mod living;
 mod node_ref;
+mod ramp;
 pub(crate) mod replication;
 pub(crate) mod sentinel;
 mod statements;
@@ -34,6 +36,7 @@ use crate::partition::{Partitioner, Placement, PlacementError, check_passwords, 
 
 pub(crate) use self::living::LivingNodes;
 pub(crate) use self::node_ref::NodeRef;
+pub(crate) use self::ramp::{RAMP_STEPS, RampingNodes};
 pub(crate) use self::sentinel::{HostPort, NodeAccess, SentinelSource, at_host};
 pub(crate) use self::url::{address, error_text, is_same_connection};
 
@@ -230,15 +233,24 @@ impl Topology {
     /// [`Config`](crate::ErrorKind::Config) if a node in `out` is not in this topology, and if the partitioner
     /// cannot place keys over the living nodes.
     pub fn without(&self, out: &OutNodes) -> Result<Self, Error> {
+        self.without_ramping(out, RampingNodes::default())
+    }
+
+    /// Returns the topology while the nodes in `out` are out, and those in `ramping` own only a share of their keys.
+    pub(crate) fn without_ramping(
+        &self,
+        out: &OutNodes,
+        ramping: RampingNodes,
+    ) -> Result<Self, Error> {
         if let Some(unknown) = out.iter().find(|node| node.get() >= self.nodes.len()) {
             return Err(Error::config(format!(
                 "node {unknown:?} cannot be out: it is not one of the {} nodes of the topology",
                 self.nodes.len()
             )));
         }
-        let living = match out.is_empty() {
+        let living = match out.is_empty() && ramping.is_empty() {
             true => None,
-            false => Living::new(&self.nodes, self.partitioner.as_ref(), out.clone())?,
+            false => Living::new(&self.nodes, self.partitioner.as_ref(), out.clone(), ramping)?,
         };
         Ok(Self {
             living: living.map(Arc::new),
@@ -250,6 +262,12 @@ impl Topology {
     pub fn out(&self) -> &OutNodes {
         static NONE: OutNodes = OutNodes::none();
         self.living.as_ref().map_or(&NONE, |living| living.out())
+    }
+
+    /// Returns the nodes that own only a share of their keys.
+    pub(crate) fn ramping(&self) -> RampingNodes {
+        let living = self.living.as_ref();
+        living.map_or_else(RampingNodes::default, |living| living.ramping())
     }
 
     /// Iterates over the indices of the nodes that are not [out](Self::without), in node order. There is at least

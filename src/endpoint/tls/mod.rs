@@ -314,23 +314,30 @@ impl Tls {
     /// # Errors
     ///
     /// A description, if no certificate could have this name.
+    #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
     pub(super) fn for_host(&self, host: &str) -> Result<Self, String> {
         if !self.is_host {
             return Ok(self.clone());
         }
-        let config = match &self.config {
+        let config = match self.config {
             #[cfg(feature = "tls-rustls")]
-            Config::Rustls(config, _) => {
+            Config::Rustls(ref config, _) => {
                 Config::Rustls(std::sync::Arc::clone(config), rustls::server_name(host)?)
             }
             #[cfg(feature = "tls-native-tls")]
-            Config::NativeTls(connector) => Config::NativeTls(connector.clone()),
+            Config::NativeTls(ref connector) => Config::NativeTls(connector.clone()),
         };
         Ok(Self {
             config,
             server_name: host.to_owned(),
             ..self.clone()
         })
+    }
+
+    /// Without a TLS library there are no settings.
+    #[cfg(not(any(feature = "tls-native-tls", feature = "tls-rustls")))]
+    pub(super) fn for_host(&self, _: &str) -> Result<Self, String> {
+        Err(missing_feature())
     }
 
     /// Text to add to the error when the server closes the connection during the handshake.

@@ -171,7 +171,6 @@ impl SentinelUrl {
     }
 
     /// The connections to the Sentinels, and to the node.
-    #[expect(clippy::type_complexity, reason = "two kinds of one thing")]
     fn infos(
         &self,
         info: impl Fn(&Url) -> Result<ConnectionInfo, RedisError>,
