@@ -7,6 +7,7 @@
 //!   behind Sentinel, and `sentinel_groups` for who asks for them; `replicas` for nodes with replicas, which
 //!   `replica_options` keeps;
 //!   `requests` for timeouts and retries, with the methods by which a handle overrides them.
+//!   `topology_file` for [`Builder::watch_topology`].
 //! * `ejection`: the limits of the numbers of an [`Ejection`](crate::Ejection).
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
@@ -27,6 +28,7 @@ mod requests;
 mod sentinel;
 mod sentinel_groups;
 mod settings;
+mod topology_file;
 
 pub use builder::Builder;
 pub use sentinel::{Sentinel, SentinelMaster};
@@ -36,3 +38,4 @@ pub(crate) use builder::DEFAULT_RESPONSE_TIMEOUT;
 pub(crate) use client_config::{ClientConfig, Purpose};
 pub(crate) use requests::{bounded, set_request_options, with_request_options};
 pub(crate) use settings::{PROBE_AFTER, Settings, limits};
+pub(crate) use topology_file::{TopologyFile, hash_content, read_topology_file};

@@ -4,6 +4,7 @@
 //! * `connect_error`: [`ConnectError`], why there is no connection, as the backoff remembers it.
 //! * `ejection`: [`Ejection`], when the nodes of a cache are ejected and readmitted; `outlier_detector`:
 //!   [`OutlierDetector`], which of them are out.
+//! * `file_changes`: [`FileChanges`], whether a file that is read repeatedly has a new content.
 //! * `flush_log`: [`FlushLog`], the flushes that nodes have missed because they were out.
 //! * `hedge`: [`HedgeBudget`], how many reads may be sent to a second server.
 //! * `options`: [`RequestOptions`], how long a request of one handle may take.
@@ -15,6 +16,7 @@
 mod backoff;
 mod connect_error;
 mod ejection;
+mod file_changes;
 mod flush_log;
 mod hedge;
 mod options;
@@ -28,17 +30,21 @@ pub use ejection::{
     EJECTION_COUNT_MAX, EJECTION_TIME_MAX, EJECTION_TIME_MIN, Ejection, Readmission, Refusal,
 };
 pub use read_from::ReadFrom;
-pub use retry::{RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX, RetryPolicy};
+pub use retry::{
+    RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX, RetryPolicy, TEMPORARY_ERRORS_WAIT_MAX, TemporaryErrors,
+};
 
 pub use backoff::NodeState;
 
 #[cfg(feature = "tokio-comp")]
 pub(crate) use backoff::OVERDUE_SLACK;
 pub(crate) use backoff::{
-    Admission, AttemptId, BACKOFF_MAX, BACKOFF_MIN, Backoff, Down, Recovery, pause, pause_between,
+    Admission, AttemptId, BACKOFF_MAX, BACKOFF_MIN, Backoff, Down, HandshakeScope, Recovery, pause,
+    pause_between,
 };
 pub(crate) use connect_error::{CertificateRefused, ConnectError, IoFailure, is_timeout};
 pub(crate) use ejection::Refusals;
+pub(crate) use file_changes::{FileChanges, FileContent};
 pub(crate) use flush_log::FlushLog;
 pub(crate) use hedge::HedgeBudget;
 pub(crate) use options::RequestOptions;

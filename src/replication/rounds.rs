@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::endpoint::{Endpoint, NodeReplicas, PrimaryCell, ReplicaServer};
-use crate::policy::{Admission, AttemptId, Backoff, ConnectError, ReplicaId};
+use crate::policy::{Admission, AttemptId, Backoff, ConnectError, HandshakeScope, ReplicaId};
 use crate::replication::connection::ServerConnection;
 use crate::replication::monitor::{MonitorSettings, MonitorState, WatchedNode};
 use crate::topology::HostPort;
@@ -125,10 +125,12 @@ fn connect<'s>(servers: impl Iterator<Item = &'s mut Server>, limit: Duration) {
     let now = Instant::now();
     let mut due: Vec<(&mut Server, AttemptId)> = servers
         .filter(|server| server.connection.is_none())
-        .filter_map(|server| match server.backoff.try_acquire(now, limit) {
-            Admission::Try(id) => Some((server, id)),
-            Admission::Down(_) => None,
-        })
+        .filter_map(
+            |server| match server.backoff.try_acquire(now, limit, HandshakeScope::Full) {
+                Admission::Try(id) => Some((server, id)),
+                Admission::Down(_) => None,
+            },
+        )
         .collect();
     // At the same time, as each may take as long as the limit.
     for group in due.chunks_mut(CONNECTS_MAX) {

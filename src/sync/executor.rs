@@ -27,10 +27,10 @@ use crate::endpoint::{ReplicaConnections, ServerConnections};
 use crate::observe::{NodeHealth, NodeObserver, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Attempt, AttemptKind, Cause, Exchange, ExchangeStep, Failure, NextAttempt,
-    NodeRequest, PoolUse, RequestOutcome, Retries,
+    Answers, Attempt, AttemptKind, Cause, Exchange, ExchangeStep, Failure, LastRefusal,
+    NextAttempt, NodeRequest, PoolUse, RequestOutcome, Retries,
 };
-use crate::policy::{RequestOptions, Target};
+use crate::policy::{HandshakeScope, RequestOptions, Target};
 use crate::sync::connection::{Connector, Delivery, NodeConnection};
 use crate::sync::pool::{Checkout, Lease, Pool, PoolSettings};
 
@@ -207,16 +207,19 @@ impl Executor {
         let pool = node.pool(blocking);
         let mut checkout = Checkout::Reuse;
         let mut retries = Retries::new(self.options.retry);
+        let mut refusal = LastRefusal::default();
         node.observer.started(AttemptKind::First);
         let stopwatch = Stopwatch::since(blocking, deadline.start);
         let result = loop {
-            let result = call(pool, checkout, request, &deadline);
-            let next = retries.after_call(&result, access);
+            let result = call(pool, checkout, blocking.into(), request, &deadline);
+            let next = retries.after_call(&result, access, || request.to_vec());
             match next.and_then(|next| pause_before(next, &retries, &deadline)) {
                 Some(wanted) => checkout = wanted,
-                None => break result,
+                None => break refusal.settle(result, access),
             }
-            node.observer.resent();
+            node.observer
+                .resent(|| RequestOutcome::of_reply(&result, access));
+            refusal.keep(result);
         };
         node.observer
             .finished(stopwatch, || RequestOutcome::of_reply(&result, access));
@@ -235,7 +238,7 @@ impl Executor {
         let pool = &self.nodes[node.get()].exclusive;
         let mut retries = Retries::new(self.options.retry);
         loop {
-            let cause = match pool.take(Checkout::Reuse, deadline) {
+            let cause = match pool.take(Checkout::Reuse, HandshakeScope::Full, deadline) {
                 Ok(connection) => return Ok(connection),
                 Err(cause) => cause,
             };
@@ -349,13 +352,16 @@ impl Executor {
 fn call(
     pool: &Pool,
     checkout: Checkout,
+    scope: HandshakeScope,
     request: &[u8],
     deadline: &Deadline,
 ) -> Result<Value, Failure> {
     if deadline.is_zero() {
         return Err(Failure::not_sent(Cause::no_time_left()));
     }
-    let mut lease = pool.lease(checkout, deadline).map_err(Failure::not_sent)?;
+    let mut lease = pool
+        .lease(checkout, scope, deadline)
+        .map_err(Failure::not_sent)?;
     match lease.connection().call(request, deadline) {
         Ok(value) => {
             lease.release(deadline.start);
@@ -417,7 +423,10 @@ impl<'t> InFlight<'t> {
             true => Checkout::Fresh,
             false => Checkout::Reuse,
         };
-        match server.pool(blocking).lease(checkout, &in_flight.deadline) {
+        match server
+            .pool(blocking)
+            .lease(checkout, blocking.into(), &in_flight.deadline)
+        {
             Ok(lease) => {
                 in_flight
                     .answers
