@@ -227,6 +227,7 @@ pub mod plan;
 mod policy;
 #[cfg(feature = "proxy")]
 pub mod proxy;
+mod replication;
 mod resp;
 mod sentinel;
 mod snapshot;
@@ -240,7 +241,7 @@ pub use endpoint::push::PushSender;
 pub use endpoint::tls::TlsBackend;
 pub use endpoint::{Credentials, CredentialsError, CredentialsProvider, RotatingCredentials};
 pub use error::{ERROR_KEYS_MAX, Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
-pub use observe::{ClientEvent, ClientHealth, NodeHealth, PoolHealth, PoolKind};
+pub use observe::{ClientEvent, ClientHealth, NodeHealth, PoolHealth, PoolKind, ReplicaHealth};
 pub use partition::OutNodes;
 pub use partition::node::{self, NODES_MAX, NodeId, NodeIndex, NodeSpec};
 pub use plan::{
@@ -248,7 +249,9 @@ pub use plan::{
     SCRIPT_BYTES_MAX, SCRIPTS_MAX, ScanPosition, SplitWrites, SubscriptionKind,
     TRANSACTION_ATTEMPTS_MAX,
 };
-pub use policy::{Ejection, NodeState, Readmission, Refusal, RetryPolicy, TemporaryErrors};
+pub use policy::{
+    Ejection, NodeState, ReadFrom, Readmission, Refusal, RetryPolicy, TemporaryErrors,
+};
 pub use redis;
 pub use sync::{Dedicated, DedicatedPubSub, Node, PubSub, Scan, ShardedClient, Subscriber};
 pub use topology::Topology;

@@ -78,6 +78,7 @@ mod driver;
 mod event_channel;
 pub(crate) mod exclusive_pool;
 mod executor;
+mod hedged;
 pub(crate) mod multiplexed;
 mod node;
 mod options;

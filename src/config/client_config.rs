@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use redis::ConnectionInfo;
+
 use crate::command::CommandTable;
+use crate::config::replica_options::ReplicaOptions;
 use crate::config::sentinel_groups::{SentinelGroups, SentinelOptions};
 use crate::config::{Settings, TopologyFile, limits};
 use crate::endpoint::push::{PushSender, PushTarget};
@@ -51,6 +54,7 @@ pub(super) struct ClientOptions {
     pub(super) missing_nodes: ReadsAs,
     pub(super) hash_tags: HashTags,
     pub(super) settings: Settings,
+    pub(super) replicas: ReplicaOptions,
     pub(super) tls: TlsOptions,
     /// Called with each event.
     pub(super) listeners: Listeners,
@@ -151,6 +155,7 @@ impl ClientConfig {
                 .with_missing_nodes(options.missing_nodes)
                 .with_protocols(protocols)
                 .with_hash_tags(options.hash_tags)
+                .with_replica_reads(options.replicas.exist())
                 .with_flush_log(options.votes.as_ref().map(|votes| votes.flush_log()))
                 .with_users(users),
             endpoints,
@@ -239,17 +244,40 @@ impl ClientOptions {
         let observer = NodeObserver::new(node.clone(), self.listeners.clone(), self.votes.as_ref());
         let pushes = self.push_sender.as_ref();
         let pushes = pushes.map(|sender| PushTarget::new(sender, node.name(), &info));
+        let mut endpoint = Endpoint {
+            primary: sentinel
+                .as_ref()
+                .and_then(|source| groups.cell(source, &observer)),
+            sentinel,
+            pushes: pushes.transpose()?,
+            ..self.server(info, observer)?
+        };
+        let complete = |info: &ConnectionInfo| {
+            let password = self.password.as_deref();
+            self.login.complete(node.name(), info, password)
+        };
+        let server = |info, observer| self.server(info, observer);
+        self.replicas.attach(&mut endpoint, complete, server)?;
+        Ok(endpoint)
+    }
+
+    /// How one server of a node is reached.
+    pub(super) fn server(
+        &self,
+        info: ConnectionInfo,
+        observer: Arc<NodeObserver>,
+    ) -> Result<Endpoint, Error> {
+        let node = observer.node();
         Ok(Endpoint {
             address: node.address().to_owned(),
             tls: self.tls.for_node(node.name(), &info, self.runtime)?,
             login: self.identity.login(node.name(), info.redis_settings()),
             options: SocketOptions::new(self.settings.tcp_keepalive, info.tcp_settings()),
-            primary: sentinel
-                .as_ref()
-                .and_then(|source| groups.cell(source, &observer)),
-            sentinel,
             observer,
-            pushes: pushes.transpose()?,
+            pushes: None,
+            primary: None,
+            sentinel: None,
+            replicas: None,
             info,
         })
     }

@@ -4,7 +4,8 @@
 //!   topology, from which `sync`, `aio` and `proxy` build their handles.
 //! * More of its setters: `cache` for [`Builder::cache`]; `login` for usernames, credentials and the client name; `observe` for
 //!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`]; `sentinel` for nodes
-//!   behind Sentinel, and `sentinel_groups` for who asks for them;
+//!   behind Sentinel, and `sentinel_groups` for who asks for them; `replicas` for nodes with replicas, which
+//!   `replica_options` keeps;
 //!   `requests` for timeouts and retries, with the methods by which a handle overrides them.
 //!   `topology_file` for [`Builder::watch_topology`].
 //! * `ejection`: the limits of the numbers of an [`Ejection`](crate::Ejection).
@@ -21,6 +22,8 @@ mod login;
 mod observe;
 mod push;
 mod reads;
+mod replica_options;
+mod replicas;
 mod requests;
 mod sentinel;
 mod sentinel_groups;

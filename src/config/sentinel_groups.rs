@@ -87,6 +87,7 @@ fn settings(
             pushes: None,
             sentinel: None,
             primary: None,
+            replicas: None,
             info: info.clone(),
         })
     };

@@ -8,6 +8,7 @@
 //! * `deadline`: [`Deadline`], the time limit of one request.
 //! * `node_backoff`: [`NodeBackoff`], the outcome of attempts to connect, shared by all connections to a
 //!   node.
+//! * `replicas`: [`NodeReplicas`], the replicas of a node, and the connections to them.
 //! * `primary`: [`PrimaryCell`], the address of a primary that may change; `located`: the endpoint at that address.
 //! * `push`: [`PushSender`](push::PushSender), where the RESP3 push messages of a node's connections go.
 //!
@@ -20,6 +21,7 @@ mod login;
 mod node_backoff;
 mod primary;
 pub(crate) mod push;
+mod replicas;
 pub(crate) mod tls;
 
 use std::io;
@@ -41,11 +43,14 @@ pub(crate) use crate::endpoint::primary::{
     FORMER_PRIMARY_GRACE, PrimaryCell, PrimarySource, PrimaryVersion,
 };
 use crate::endpoint::push::PushTarget;
+pub(crate) use crate::endpoint::replicas::{
+    NodeReplicas, ReplicaConnections, ReplicaServer, ReplicationWatch, ServerConnections,
+};
 use crate::endpoint::tls::Tls;
 use crate::observe::NodeObserver;
 use crate::policy::{ConnectError, HandshakeScope, IoFailure};
 use crate::resp::Handshake;
-use crate::topology::{NodeAccess, SentinelSource};
+use crate::topology::{HostPort, NodeAccess, SentinelSource};
 
 /// Number of keepalive probes without a reply after which the kernel gives a connection up. They are spread
 /// over one idle period, so that a dead node is detected after twice that period.
@@ -71,6 +76,8 @@ pub(crate) struct Endpoint {
     pub(crate) login: Login,
     /// Where push messages go. `None` drops them.
     pub(crate) pushes: Option<PushTarget>,
+    /// The replicas of the node, if it may have any.
+    pub(crate) replicas: Option<Arc<NodeReplicas>>,
     /// Who knows the address, if it may change.
     pub(crate) sentinel: Option<SentinelSource>,
     /// The current address, if it may change. `None` for a fixed address.
@@ -118,6 +125,8 @@ impl Endpoint {
         let (mut handshake, login) = self.login.handshake(self.info.redis_settings())?;
         if scope == HandshakeScope::LoginOnly {
             handshake.keep_login();
+            // Without the check of the role, which is refused while a script runs as well.
+            return Ok((handshake, login));
         }
         Ok((self.with_role_check(handshake), login))
     }
@@ -131,18 +140,42 @@ impl Endpoint {
         Ok(self.with_role_check(handshake))
     }
 
-    /// Adds a check of the role to the handshake with a primary that may change.
+    /// Adds a check of the role to the handshake with a primary that may change, and with a replica.
     fn with_role_check(&self, handshake: Handshake) -> Handshake {
         match &self.primary {
             Some(_) => handshake.with_role_check(),
+            None if self.observer.is_replica() => handshake.with_replica_check(),
             None => handshake,
         }
+    }
+
+    /// The handshake of a connection over which a server is asked for its role.
+    pub(crate) fn monitor_handshake(&self) -> Result<Handshake, ConnectError> {
+        let (handshake, _) = self.login.handshake(self.info.redis_settings())?;
+        Ok(handshake)
     }
 
     /// The requests that bring a connection with an older login up to date, and the version of the login that
     /// they present.
     pub(crate) fn renewal(&self) -> Result<(Handshake, u64), ConnectError> {
         self.login.renewal()
+    }
+
+    /// A replica of this node at this address, with the same user, password, TLS and options.
+    ///
+    /// # Errors
+    ///
+    /// If no certificate could have the name of the host.
+    pub(crate) fn replica_at(&self, address: &HostPort) -> Result<Self, ConnectError> {
+        let found = self.at_host(address)?;
+        Ok(Self {
+            observer: self.observer.of_replica(&found.address),
+            pushes: None,
+            primary: None,
+            sentinel: None,
+            replicas: None,
+            ..found
+        })
     }
 
     /// A copy of this endpoint with another version of the protocol, for upstreams that must match the

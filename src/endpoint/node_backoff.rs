@@ -128,6 +128,7 @@ impl NodeBackoff {
             reconnects: self.observer.reconnects(),
             shared,
             exclusive,
+            replicas: Vec::new(),
         }
     }
 

@@ -242,6 +242,10 @@ mod enabled {
                     outage_seconds = outage.as_secs_f64()
                 );
             }
+            ClientEvent::ReplicaDown { error, .. } => log!(warn, "replica is down", error = %error),
+            ClientEvent::ReplicaUp { outage, .. } => {
+                log!(info, "replica is up", outage_seconds = outage.as_secs_f64())
+            }
             ClientEvent::Ejected { failures, .. } => {
                 log!(warn, "node was ejected", failures = *failures);
             }

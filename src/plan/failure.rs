@@ -159,6 +159,11 @@ impl Cause {
         Self::Timeout(format!("timed out: no connection to {address} in time"))
     }
 
+    /// The server that was chosen is no longer one of its node.
+    pub(crate) fn server_left() -> Self {
+        Self::Connect("the replica has left the node".into())
+    }
+
     /// The server closed a connection that nobody used.
     pub(crate) fn closed_while_idle() -> Self {
         Self::of_io(&io::ErrorKind::UnexpectedEof.into())

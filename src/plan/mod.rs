@@ -33,7 +33,7 @@
 //! * `exchange`: requests in flight to several nodes. `failure`: the meaning of a missing reply, and which
 //!   requests may be resent. `retries`: when there is another attempt. `other_node`: requests that the next
 //!   node may serve instead. `partial`: replies of the reachable nodes only. `missing`: reads answered as if
-//!   their keys did not exist. `outcome`: how the requests to one node ended, for metrics and traces.
+//!   their keys did not exist. `servers`: the servers of one node, asked one after another. `outcome`: how the requests to one node ended, for metrics and traces.
 //! * `replies`: the results of the commands of a pipeline, and the error of one that broke.
 //! * `merge`: one reply made of the replies of several nodes.
 //! * `operation`: one command or pipeline under way, as a state machine.
@@ -82,6 +82,7 @@ mod routed;
 mod router;
 mod scan;
 mod scripts;
+mod servers;
 mod transaction;
 mod watch;
 
@@ -99,9 +100,7 @@ pub use scripts::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 pub(crate) use attempts::attempts_exhausted;
 pub(crate) use batch::{Batch, NodeRequest};
 pub(crate) use dedicated::{DedicatedState, KeyCheck};
-#[cfg(feature = "tokio-comp")]
-pub(crate) use exchange::NodeExchange;
-pub(crate) use exchange::{Attempt, AttemptKind, Exchange, ExchangeStep};
+pub(crate) use exchange::{Attempt, AttemptKind, Exchange, ExchangeStep, Hedge, NodeExchange};
 pub(crate) use failure::{Answers, Cause, Failure, PoolUse, ReplyBuffer, is_of_replica};
 pub(crate) use handle_command::{NameCommand, WatchCommand};
 pub(crate) use missing::Fallback;

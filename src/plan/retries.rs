@@ -140,6 +140,11 @@ impl Retries {
         }
     }
 
+    /// True if requests whose connection broke are sent again.
+    pub(in crate::plan) fn resends(&self) -> bool {
+        self.policy.attempts_max() > 1
+    }
+
     /// Time to wait before this next attempt, if `left` is the time that the request has left. `entropy` is a
     /// random number, for the jitter. `None` when the attempt would come too late.
     pub(crate) fn delay(

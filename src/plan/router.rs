@@ -19,8 +19,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::command::{
-    Access, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge, Partial, Route,
-    Scripting,
+    Access, BlockingTime, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge,
+    Partial, Route, Scripting,
 };
 use crate::error::{Error, ErrorKind, KeyText};
 use crate::hash::HashTag;
@@ -52,6 +52,8 @@ pub struct Router {
     split_writes: SplitWrites,
     partial_reads: PartialReads,
     missing_nodes: ReadsAs,
+    /// True if a node may have replicas, and they may be read.
+    replica_reads: bool,
     /// The protocol of the connections to each node, in node order. RESP2 for nodes that are not in it.
     protocols: Arc<[Protocol]>,
     /// Whether keys that share a node only by chance may be used together.
@@ -89,6 +91,7 @@ impl Router {
             split_writes,
             partial_reads: PartialReads::default(),
             missing_nodes: ReadsAs::default(),
+            replica_reads: false,
             flush_log: None,
             protocols: Arc::default(),
             hash_tags: HashTags::default(),
@@ -120,11 +123,27 @@ impl Router {
         self
     }
 
-    /// The router of a handle while it watches keys, if it is another one: a miss that stands for a node out of
-    /// reach must not decide what EXEC writes.
+    /// Sets whether reads by key may go to replicas of their nodes. Defaults to false.
+    pub(crate) fn with_replica_reads(mut self, replica_reads: bool) -> Self {
+        self.replica_reads = replica_reads;
+        self
+    }
+
+    /// The router of a handle while it watches keys, if it is another one: neither a miss that stands for a node out
+    /// of reach nor the old value of a replica must decide what EXEC writes.
     pub(crate) fn while_watching(&self) -> Option<Self> {
-        (self.missing_nodes != ReadsAs::Error)
-            .then(|| self.clone().with_missing_nodes(ReadsAs::Error))
+        (self.missing_nodes != ReadsAs::Error || self.replica_reads).then(|| {
+            self.clone()
+                .with_missing_nodes(ReadsAs::Error)
+                .with_replica_reads(false)
+        })
+    }
+
+    /// True if a replica of its node may serve a command that the server may hold back for `blocking`. One that
+    /// blocks waits for a write, of which the primary knows first.
+    #[inline]
+    fn may_use_replica(&self, command: &CommandSpec, blocking: BlockingTime) -> bool {
+        self.replica_reads && blocking == BlockingTime::None && command.may_use_replica()
     }
 
     /// Sets the protocol of the connections to each node, in node order: replies that stand for those of a
@@ -267,6 +286,7 @@ impl Router {
                 let routed = routed_to(self.owner(key)?, command, args);
                 Ok(RoutedCommand {
                     reads_as: self.reads_as(command, routed.blocking),
+                    may_use_replica: self.may_use_replica(command, routed.blocking),
                     ..routed
                 })
             }
@@ -314,6 +334,8 @@ impl Router {
         Ok(RoutedCommand {
             access: command.access(),
             reads_as: self.reads_as(command, blocking),
+            // A script without keys may go to any node, and then to the next one.
+            may_use_replica: plan != Plan::Any && self.may_use_replica(command, blocking),
             blocking,
             wait_scope: since,
             scripting: command.scripting(),
@@ -341,7 +363,13 @@ impl Router {
             Lookup::Found(command) if command.route() == Route::Refused => {
                 Err(refused(command).at_node(self.name(node)))
             }
-            Lookup::Found(command) => Ok(routed_to(node, command, args)),
+            Lookup::Found(command) => {
+                let routed = routed_to(node, command, args);
+                Ok(RoutedCommand {
+                    may_use_replica: self.may_use_replica(command, routed.blocking),
+                    ..routed
+                })
+            }
             // A server ignores an empty request without a reply, so it would wait for its timeout.
             _ if args.is_empty() => Err(empty_command().at_node(self.name(node))),
             _ => Ok(RoutedCommand::write(node)),
@@ -772,6 +800,7 @@ fn routed_to(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> RoutedCo
         scripting: command.scripting(),
         partial: Partial::Refused,
         reads_as: ReadsAs::Error,
+        may_use_replica: false,
     }
 }
 

@@ -80,6 +80,14 @@ impl ConnectError {
         }
     }
 
+    /// None of the servers of a node may be asked.
+    pub(crate) fn no_server(reason: &impl fmt::Display) -> Self {
+        Self::Unreachable(IoFailure {
+            kind: io::ErrorKind::NotConnected,
+            text: reason.to_string().into(),
+        })
+    }
+
     /// The server's own error, if it replied to the handshake with a temporary one.
     pub(crate) fn refusal(&self) -> Option<ServerError> {
         match self {

@@ -10,7 +10,8 @@
 //!         (RESP2)                  not zero    a name           ignored
 //! ```
 //!
-//! A connection to a primary behind Sentinel ends with ROLE, as its address may be out of date. A connection whose password or name is out of date gets a renewal: AUTH, CLIENT SETNAME, or both.
+//! The handshake with a primary that may change ends with ROLE, as its address may be out of date; so does that with a
+//! replica. A connection whose password or name is out of date gets a renewal: AUTH, CLIENT SETNAME, or both.
 
 use std::fmt;
 use std::io;
@@ -56,6 +57,9 @@ enum OnRefusal {
     Ignore,
     /// The connection cannot be used, nor can it if the reply to ROLE is not that of a primary.
     NotPrimary,
+    /// The user may not run ROLE, which is asked in the background, too. The connection cannot be used if the reply is
+    /// that of a primary.
+    NotReplica,
 }
 
 impl Handshake {
@@ -83,6 +87,12 @@ impl Handshake {
     /// address was asked for.
     pub(crate) fn with_role_check(mut self) -> Self {
         self.commands.push((cmd("ROLE"), OnRefusal::NotPrimary));
+        self
+    }
+
+    /// Adds the check that the server is no primary: a replica that was promoted is not one any more.
+    pub(crate) fn with_replica_check(mut self) -> Self {
+        self.commands.push((cmd("ROLE"), OnRefusal::NotReplica));
         self
     }
 
@@ -146,9 +156,9 @@ impl Handshake {
                 let said = said.split(", with args").next().unwrap_or_default();
                 let hint = match needed {
                     OnRefusal::NotPrimary => {
-                        "; ROLE shows whether a server behind Sentinel is still the primary: the user needs `+role`"
+                        "; ROLE shows whether the server is still the primary: the user needs `+role`"
                     }
-                    OnRefusal::Fail | OnRefusal::Ignore => "",
+                    OnRefusal::Fail | OnRefusal::Ignore | OnRefusal::NotReplica => "",
                 };
                 let text = format!("{said} (in reply to {name}){hint}");
                 if refuses_user(&name, error.code(), said) {
@@ -161,8 +171,10 @@ impl Handshake {
                     &text,
                 )));
             }
-            if *needed == OnRefusal::NotPrimary {
-                check_role(answer)?;
+            match needed {
+                OnRefusal::NotPrimary => check_role(answer)?,
+                OnRefusal::NotReplica => check_replica(answer)?,
+                OnRefusal::Fail | OnRefusal::Ignore => {}
             }
         }
         Ok(())
@@ -183,7 +195,7 @@ fn check_role(role: &Value) -> RedisResult<()> {
     let refusal = match &*text(items.first()) {
         "master" => return Ok(()),
         "slave" => format!(
-            "it is a replica (of {}:{}) and no primary any more; the Sentinels are asked again",
+            "it is a replica (of {}:{}) and no primary any more; the current one is asked for",
             text(items.get(1)),
             text(items.get(2))
         ),
@@ -191,6 +203,21 @@ fn check_role(role: &Value) -> RedisResult<()> {
         _ => "its reply to ROLE is not that of a primary".to_owned(),
     };
     Err(io::Error::new(io::ErrorKind::ConnectionRefused, refusal).into())
+}
+
+/// Refuses a server whose reply to ROLE is that of a primary.
+fn check_replica(role: &Value) -> RedisResult<()> {
+    let is_primary = match role {
+        Value::Array(items) => items.first() == Some(&Value::BulkString(b"master".to_vec())),
+        _ => false,
+    };
+    match is_primary {
+        true => {
+            let refusal = "it is a primary and no replica";
+            Err(io::Error::new(io::ErrorKind::ConnectionRefused, refusal).into())
+        }
+        false => Ok(()),
+    }
 }
 
 /// True if an error in reply to a command of the handshake is about the username, the password or their
@@ -322,6 +349,26 @@ mod tests {
         let (kind, text) = check(Value::ServerError(denied)).unwrap_err();
         assert_eq!(kind, ErrorKind::AuthenticationFailed);
         assert!(text.contains("`+role`"), "{text}");
+    }
+
+    #[test]
+    fn handshake_with_a_replica_check_refuses_a_primary_alone() {
+        let info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let handshake = Handshake::new(&info, "").with_replica_check();
+        assert!(handshake.packed().ends_with(b"*1\r\n$4\r\nROLE\r\n"));
+        let bulk = |text: &str| Value::BulkString(text.into());
+        let check = |role: Value| handshake.check(&[Value::Okay, role]);
+        let primary = vec![bulk("master"), Value::Int(827), Value::Array(vec![])];
+        let refusal = check(Value::Array(primary)).unwrap_err();
+        assert!(
+            refusal
+                .to_string()
+                .contains("it is a primary and no replica")
+        );
+        let replica = vec![bulk("slave"), bulk("10.0.0.2"), Value::Int(6379)];
+        assert!(check(Value::Array(replica)).is_ok());
+        let denied = crate::error::server_error("NOPERM", "this user has no permissions");
+        assert!(check(Value::ServerError(denied)).is_ok());
     }
 
     #[test]

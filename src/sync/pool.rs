@@ -240,6 +240,11 @@ impl Pool {
         }
     }
 
+    /// True if the server could not be reached and no further attempt is due.
+    pub(super) fn is_down(&self) -> bool {
+        !self.connector.backoff.is_due()
+    }
+
     /// The known state of the node, whose connections are these and those of the exclusive pool.
     pub(super) fn node_health(&self, exclusive: &Self) -> NodeHealth {
         self.connector

@@ -3,6 +3,7 @@
 //! * [`Topology`]: nodes, the placement over them, and a fingerprint.
 //! * `text`: a topology as text, written and parsed; `statements`: the lines of that text.
 //! * `url`: how a node is reached, as an address or a URL.
+//! * `replication`: the servers of a node with replicas, and what they say in reply to ROLE and INFO.
 //! * `sentinel`: a node whose address Sentinel knows, and which of its answers count.
 //! * `living`: which nodes live while others are out, and where the keys go then.
 //! * `ramp`: nodes that have come back and own only a share of their keys.
@@ -14,6 +15,7 @@
 mod living;
 mod node_ref;
 mod ramp;
+pub(crate) mod replication;
 pub(crate) mod sentinel;
 mod statements;
 mod text;
