@@ -3,7 +3,7 @@
 //! * `backoff`: [`Backoff`], the pauses between attempts to connect to a node that could not be reached.
 //! * `connect_error`: [`ConnectError`], why there is no connection, as the backoff remembers it.
 //! * `ejection`: [`Ejection`], when the nodes of a cache are ejected and readmitted; `outlier_detector`:
-//!   [`OutlierDetector`], which of them are out.
+//!   [`OutlierDetector`], which of them are out; `outlier_node`: one of them.
 //! * `flush_log`: [`FlushLog`], the flushes that nodes have missed because they were out.
 //! * `options`: [`RequestOptions`], how long a request of one handle may take.
 //! * `retry`: [`RetryPolicy`], how often a request may be sent again, and the pauses between.
@@ -16,6 +16,7 @@ mod ejection;
 mod flush_log;
 mod options;
 mod outlier_detector;
+mod outlier_node;
 #[cfg(test)]
 mod outlier_simulation;
 mod retry;
