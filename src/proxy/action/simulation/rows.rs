@@ -1,6 +1,7 @@
 //! Histories written out: requests, outcomes, the steps and the bytes to the client.
 
 use super::*;
+use crate::partition::NodeIndex;
 use crate::plan::pubsub::NAMES_AT_ONCE;
 
 /// One history: requests and what the network does; the steps and the bytes to the client, with `/` for each
@@ -853,4 +854,18 @@ fn subscribe_to_many_channels_yields_between_pieces() {
         assert_eq!(out.matches("subscribe").count(), count);
         assert!(out.ends_with(&format!(":{count}\r\n")), "{count}");
     }
+}
+
+#[test]
+fn hello_asks_no_node_that_is_out_for_the_version() {
+    let all = router();
+    let out = [NodeIndex::new(0)].into_iter().collect();
+    let topology = all.topology().without(&out).unwrap();
+    let table = Cow::Borrowed(CommandTable::built_in());
+    let router = Router::new(Arc::new(topology), table, SplitWrites::Allowed);
+    let network = ["unknown", "-NODEDOWN no"].map(str::to_owned);
+    let mut simulation = Simulation::over(router, Script(VecDeque::from(network)));
+    assert!(simulation.run(&["HELLO 3"]).is_continue());
+    // It is the last one, and does not reply.
+    assert_eq!(simulation.steps, ["version", "ask b INFO server"]);
 }
