@@ -13,7 +13,7 @@ use metrics::Unit;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use redis::{Cmd, Pipeline, RedisResult, Value, cmd, pipe};
 use redis_sharding::testing::{Fault, TestNode};
-use redis_sharding::{Builder, ShardedClient, aio};
+use redis_sharding::{Builder, Ejection, ShardedClient, aio};
 use support::{Servers, builder, builder_over};
 use tokio::runtime::Runtime;
 
@@ -294,5 +294,42 @@ fn metrics_count_resends_reconnects_other_nodes_and_nodes_that_are_down() {
             Figures::take(&snapshotter).value("node_up{node=node-1}"),
             1.0
         );
+    }
+}
+
+#[test]
+fn metrics_show_nodes_of_a_cache_that_are_ejected() {
+    let nodes = TestNode::start_many(2).unwrap();
+    let urls = || nodes.iter().map(TestNode::url);
+    let pause = Duration::from_millis(50);
+    let ejection = Ejection::new()
+        .with_window(Duration::from_millis(600))
+        .with_probe_interval(pause, pause);
+    for (client, snapshotter) in both(|| builder_over(urls()).cache(ejection)) {
+        let key = client.key("node-1");
+        let set = || client.ask(cmd("SET").arg(&key).arg("value"));
+        set().unwrap();
+        let gauge = "node_ejected{node=node-1}";
+        let figures = Figures::take(&snapshotter);
+        assert_eq!(figures.value(gauge), 0.0);
+        assert_eq!(figures.value("ejections_total{node=node-1}"), 0.0);
+        nodes[1].stop();
+        // Of node-0, which takes its place.
+        wait_for("the node is out", || set().is_ok());
+        let mut ejections = 0.0;
+        wait_for("the figures", || {
+            let figures = Figures::take(&snapshotter);
+            ejections += figures.value("ejections_total{node=node-1}");
+            figures.value(gauge) == 1.0 || ejections > 0.0
+        });
+        assert_eq!(ejections, 1.0);
+        nodes[1].restart_empty().unwrap();
+        wait_for("the node is in", || {
+            set().unwrap();
+            nodes[1].keys().len() == 1
+        });
+        let figures = Figures::take(&snapshotter);
+        assert_eq!(figures.value(gauge), 0.0);
+        assert_eq!(figures.value("ejections_total{node=node-0}"), 0.0);
     }
 }

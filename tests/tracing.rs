@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, Pipeline, RedisResult, Value, cmd, pipe};
-use redis_sharding::{Builder, ShardedClient, aio};
+use redis_sharding::{Builder, Ejection, ShardedClient, aio};
 use support::{Servers, builder};
 use tokio::runtime::Runtime;
 use tracing::field::{Field, Visit};
@@ -341,4 +341,49 @@ fn nodes_that_go_down_and_come_back_are_logged_once() {
             "{debug:#?}"
         );
     }
+}
+
+#[test]
+fn log_lines_name_a_node_that_is_ejected_and_readmitted() {
+    let Some(servers) = Servers::start(2) else {
+        return;
+    };
+    let pause = Duration::from_millis(50);
+    let ejection = Ejection::new()
+        .with_window(Duration::from_millis(600))
+        .with_probe_interval(pause, pause);
+    let kept = Kept::default();
+    // The lines come from the thread that probes.
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(kept.clone()))
+        .unwrap();
+    let client = builder(&servers).cache(ejection).build().unwrap();
+    let get = || cmd("GET").arg("key").query::<Value>(&mut client.clone());
+    let owner = client.node_for("key").unwrap().name().to_owned();
+    let line = |name: &str| {
+        let start = Instant::now();
+        loop {
+            let mut entries = kept.entries().into_iter();
+            let found = |entry: &Entry| {
+                entry.name == name && entry.fields.get("redis_sharding.node") == Some(&owner)
+            };
+            if let Some(entry) = entries.find(found) {
+                return entry;
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "no line {name:?}"
+            );
+            let _ = get();
+            thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let index = usize::from(owner == "node-1");
+    servers.kill(index);
+    let ejected = line("node was ejected");
+    assert_eq!(
+        (ejected.level, &*ejected.fields["failures"]),
+        (Level::WARN, "3")
+    );
+    servers.restart(index);
+    assert_eq!(line("node was readmitted").level, Level::INFO);
 }

@@ -58,7 +58,9 @@ fn architecture_clients_and_configuration_use_no_other_executor() {
         let forbidden: &[&str] = match room(&from).as_str() {
             "sync" => &["aio", "proxy", "proxy/net"],
             "aio" => &["sync", "proxy", "proxy/net"],
-            "blocking" | "config" | "endpoint" | "snapshot" => &["sync", "aio", "proxy", "proxy/net"],
+            "blocking" | "config" | "endpoint" | "snapshot" => {
+                &["sync", "aio", "proxy", "proxy/net"]
+            }
             _ => &[],
         };
         for to in targets {
@@ -314,7 +316,7 @@ fn floor(path: &str) -> Option<u8> {
     match room(path).as_str() {
         "error" | "error.rs" | "hash" | "partition" | "resp" => Some(0),
         "command" | "plan" | "policy" | "proxy" | "topology" => Some(1),
-        "blocking" | "config" | "endpoint" | "observe" | "snapshot" => Some(2),
+        "blocking" | "config" | "endpoint" | "observe" | "sentinel" | "snapshot" => Some(2),
         "aio" | "sync" if is_handle(path) => Some(3),
         "aio" | "sync" => Some(2),
         "connect.rs" | "lib.rs" | "proxy/net" => Some(3),

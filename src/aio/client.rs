@@ -174,7 +174,7 @@ impl ShardedClient {
         self.shared.load().health()
     }
 
-    /// Sends PING to all nodes at once, and returns each node's outcome in the order of the topology. Takes at
+    /// Sends PING to all nodes that are not ejected at once, and returns each node's outcome in the order of the topology. Takes at
     /// most the response timeout; a node that is known to be down fails at once.
     pub async fn ping_nodes(&self) -> Vec<NodePing> {
         self.shared.load_full().ping_nodes().await

@@ -1,7 +1,7 @@
 //! [`Dedicated`]: a private connection to one node.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use redis::aio::ConnectionLike;
@@ -13,7 +13,7 @@ use crate::aio::executor::NodeConnections;
 use crate::command::BlockingTime;
 use crate::endpoint::Deadline;
 use crate::error::Error;
-use crate::observe::Stopwatch;
+use crate::observe::{NodeObserver, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
     Answers, Attempt, Cause, DedicatedState, Exchange, ExchangeStep, Failure, KeyCheck, Operation,
@@ -37,8 +37,9 @@ pub struct Dedicated {
     pub(super) shared: SnapshotHandle<Shared>,
     /// The node's name, owned: the handle borrows nothing from a router.
     node: NodeRef,
-    /// The connections to its node, from which it was taken.
-    connections: Arc<NodeConnections>,
+    /// The connections to its node, from which it was taken. Not kept alive: they are closed when the node leaves.
+    connections: Weak<NodeConnections>,
+    observer: Arc<NodeObserver>,
     /// The connection. `None` once it has failed, and while a request is under way.
     lease: Option<Lease>,
     /// The node, the key check, and what the commands sent so far have done to the connection's state.
@@ -59,7 +60,8 @@ impl Dedicated {
             .map_err(|cause| Failure::not_sent(cause).without_answer(shared.router.name(node)))?;
         Ok(Self {
             node: shared.router.node_ref(node),
-            connections: Arc::clone(shared.executor.connections(node)),
+            connections: Arc::downgrade(shared.executor.connections(node)),
+            observer: Arc::clone(&shared.executor.connections(node).observer),
             shared: handle,
             lease: Some(lease),
             state: DedicatedState::new(node, keys),
@@ -85,7 +87,8 @@ impl Dedicated {
         let shared = self.shared.load_full();
         let keys = self.state.keys();
         let located = shared.router.locate_dedicated(&self.node, keys, |node| {
-            Arc::ptr_eq(shared.executor.connections(node), &self.connections)
+            let connections = shared.executor.connections(node);
+            Arc::downgrade(connections).ptr_eq(&self.connections)
         });
         match located {
             Ok(node) => self.state.set_node(node),
@@ -219,7 +222,7 @@ impl Dedicated {
             return Answers::failed(Failure::not_sent(Cause::failed_before()));
         };
         let request = attempt.request;
-        let observer = Arc::clone(&self.connections.observer);
+        let observer = Arc::clone(&self.observer);
         observer.started(attempt.kind());
         // Not timed: blocking commands are sent here as well, and cannot be distinguished.
         let stopwatch = Stopwatch::start(BlockingTime::Forever);

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -37,6 +37,8 @@ pub(crate) struct ExclusivePool {
     waiting: AtomicUsize,
     /// Idle connections, and since when; the most recently used is the last.
     idle: Mutex<Vec<(MultiplexedConnection, Instant)>>,
+    /// True once no idle connections are kept any more. Written under the lock of `idle`.
+    is_retired: AtomicBool,
 }
 
 /// A connection on loan. Closed when dropped, unless it is [released](Self::release).
@@ -62,6 +64,7 @@ impl ExclusivePool {
             permits: Arc::new(Semaphore::new(users)),
             waiting: AtomicUsize::new(0),
             idle: Mutex::default(),
+            is_retired: AtomicBool::new(false),
         }
     }
 
@@ -152,14 +155,25 @@ impl ExclusivePool {
     /// Takes the most recently used connection that this runtime can rely on.
     fn take_idle(&self) -> Option<(MultiplexedConnection, Instant)> {
         let mut idle = self.idle.lock();
-        // Closed connections go, whichever runtime they live on.
-        idle.retain(|(connection, _)| !connection.is_closed());
+        // Closed connections go, whichever runtime they live on, and those that lead to a former primary.
+        idle.retain(|(connection, _)| !connection.is_closed() && !connection.is_outdated());
         // A connection of a current-thread runtime other than this one may never be driven again: it is left
         // for its own runtime.
         let at = idle
             .iter()
             .rposition(|(connection, _)| !connection.is_on_foreign_runtime())?;
         Some(idle.remove(at))
+    }
+
+    /// Closes the idle connections, and each other one when it comes back: the node has left the topology, or is
+    /// reached otherwise. Leases are not disturbed.
+    pub(super) fn retire(&self) {
+        let mut idle = self.idle.lock();
+        self.is_retired.store(true, Ordering::Relaxed);
+        let closed = std::mem::take(&mut *idle);
+        // Dropped outside of the lock: closing a connection wakes its driver.
+        drop(idle);
+        drop(closed);
     }
 
     /// Closes all idle connections. Called when a connection broke: the others go to the same server, which
@@ -185,7 +199,7 @@ impl ExclusivePool {
                 Err(_) if allotted.is_short(&deadline, connector.timeout) => {
                     return Err(Cause::no_connection_in_time(&connector.address));
                 }
-                Err(_) => Err(ConnectError::timed_out(&connector.address)),
+                Err(_) => Err(connector.timed_out()),
             },
         };
         attempt
@@ -222,10 +236,14 @@ impl Lease {
 
     /// Returns a connection on which no reply is owed.
     pub(crate) fn release(self) {
-        if self.connection.is_closed() {
+        if self.connection.is_closed() || self.connection.is_outdated() {
             return;
         }
         let mut idle = self.pool.idle.lock();
+        // Nobody will need it again.
+        if self.pool.is_retired.load(Ordering::Relaxed) {
+            return;
+        }
         // Drops the least recently used one, which may live on a runtime that is no longer run and then be of
         // no use.
         let oldest = match idle.len() >= self.pool.size {

@@ -91,8 +91,16 @@ impl Executor {
                 )),
             }
         };
+        let nodes: Arc<[Arc<NodeConnections>]> =
+            config.endpoints.iter().enumerate().map(node).collect();
+        for (index, node) in self.nodes.iter().enumerate() {
+            let is_same = |other: &Arc<NodeConnections>| Arc::ptr_eq(other, node);
+            if !nodes.get(index).is_some_and(is_same) && !nodes.iter().any(is_same) {
+                node.exclusive.retire();
+            }
+        }
         Self {
-            nodes: config.endpoints.iter().enumerate().map(node).collect(),
+            nodes,
             options: self.options,
             purpose: self.purpose,
         }

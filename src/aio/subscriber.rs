@@ -106,7 +106,9 @@ impl Subscriber {
             return;
         }
         let is_current = |id: NodeId, subscriptions: &NodeSubscriptions| {
+            // A node that is out has no subscriptions until it is back.
             let index = topology.index_of_id(id);
+            let index = index.filter(|index| !topology.out().contains(*index));
             let node = index.map(|index| Arc::downgrade(shared.executor.connections(index)));
             node.is_some_and(|node| node.ptr_eq(&subscriptions.node))
         };

@@ -10,7 +10,7 @@ use redis::IntoConnectionInfo;
 
 use crate::command::{CommandTable, Declaration};
 use crate::config::client_config::{ClientConfig, ClientOptions, NodeConfig, Purpose, check_specs};
-use crate::config::{Settings, cache};
+use crate::config::{Settings, ejection};
 use crate::endpoint::LoginOptions;
 use crate::endpoint::push::PushSender;
 use crate::endpoint::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
@@ -21,7 +21,8 @@ use crate::partition::password::{ADVICE, holds_password};
 use crate::partition::{Partitioner, Rendezvous};
 use crate::plan::{HashTags, PartialReads, ReadsAs, SplitWrites};
 use crate::policy::RetryPolicy;
-use crate::topology::{Topology, address};
+use crate::sentinel::AddressMap;
+use crate::topology::{NodeAccess, Topology, address};
 
 pub use crate::config::settings::{
     CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, POOL_SIZE_MAX, TCP_KEEPALIVE_MAX, TIMEOUT_MAX,
@@ -54,7 +55,7 @@ pub use crate::resp::CLIENT_NAME_BYTES_MAX;
 #[must_use]
 pub struct Builder {
     /// In node order. A node whose URL was refused keeps its error until the client is built.
-    nodes: Vec<Result<NodeConfig, Error>>,
+    pub(super) nodes: Vec<Result<NodeConfig, Error>>,
     /// For nodes without a password of their own.
     password: Option<String>,
     /// Username, credentials that change, and the name of the client.
@@ -74,6 +75,8 @@ pub struct Builder {
     pub(super) push_sender: Option<Arc<dyn PushSender>>,
     /// Whether keys may move.
     pub(super) purpose: Purpose,
+    /// Maps the addresses that Sentinels name.
+    pub(super) address_map: Option<AddressMap>,
 }
 
 /// The default of [`Builder::connect_timeout`].
@@ -121,6 +124,7 @@ impl Builder {
             listeners: Listeners::default(),
             push_sender: None,
             purpose: Purpose::default(),
+            address_map: None,
         }
     }
 
@@ -149,7 +153,7 @@ impl Builder {
             ))),
             Ok(info) => Ok(NodeConfig {
                 spec: NodeSpec::new(name, address(info.addr())).with_weight(weight),
-                info,
+                access: NodeAccess::fixed(info),
             }),
             Err(error) => {
                 let why = refused_url(&error);
@@ -177,7 +181,7 @@ impl Builder {
         let node = match url.into_connection_info() {
             Ok(info) => Ok(NodeConfig {
                 spec: NodeSpec::unnamed(address(info.addr())).with_weight(weight),
-                info,
+                access: NodeAccess::fixed(info),
             }),
             Err(error) => Err(Error::config(format!(
                 "node number {number}: {}",
@@ -357,7 +361,7 @@ impl Builder {
     pub(crate) fn config(self, runtime: Runtime) -> Result<ClientConfig, Error> {
         self.settings.check()?;
         let votes = match &self.purpose {
-            Purpose::Cache(ejection) => cache::votes(ejection)?,
+            Purpose::Cache(ejection) => ejection::votes(ejection)?,
             Purpose::Store => None,
         };
         let nodes = self.nodes.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -386,6 +390,7 @@ impl Builder {
             listeners: self.listeners,
             push_sender: self.push_sender,
             purpose: self.purpose,
+            address_map: self.address_map,
             votes,
             runtime,
         };

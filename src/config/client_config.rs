@@ -5,20 +5,20 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use redis::ConnectionInfo;
-
 use crate::command::CommandTable;
+use crate::config::sentinel_groups::{SentinelGroups, SentinelOptions};
 use crate::config::{Settings, limits};
 use crate::endpoint::push::{PushSender, PushTarget};
 use crate::endpoint::tls::{Runtime, TlsOptions, refused_url};
 use crate::endpoint::{Endpoint, Identity, LoginOptions, SocketOptions};
 use crate::error::Error;
-use crate::observe::{Listeners, NodeObserver, Votes};
+use crate::observe::{ClientEvent, Listeners, NodeObserver, Votes};
 use crate::partition::{NodeSpec, OutNodes, Partitioner, check_passwords};
 use crate::plan::{HashTags, PartialReads, ReadsAs, Router, SplitWrites};
 use crate::policy::Ejection;
 use crate::resp::Protocol;
-use crate::topology::Topology;
+use crate::sentinel::AddressMap;
+use crate::topology::{NodeAccess, RampingNodes, Topology};
 
 /// A checked description of a client, from which `sync`, `aio` and `proxy` build their handles. It belongs to one
 /// topology; [`for_topology`](Self::for_topology) makes that of another.
@@ -34,6 +34,8 @@ pub(crate) struct ClientConfig {
     pub(crate) db: i64,
     /// The credentials and the name of the connections, which may change.
     pub(crate) identity: Arc<Identity>,
+    /// The Sentinels that know the addresses of nodes.
+    groups: SentinelGroups,
     options: Arc<ClientOptions>,
 }
 
@@ -54,6 +56,8 @@ pub(super) struct ClientOptions {
     pub(super) listeners: Listeners,
     /// Where the push messages of all nodes go.
     pub(super) push_sender: Option<Arc<dyn PushSender>>,
+    /// Maps the addresses that Sentinels name.
+    pub(super) address_map: Option<AddressMap>,
     pub(super) purpose: Purpose,
     /// What the connections know of the nodes, for their ejection.
     pub(super) votes: Option<Arc<Votes>>,
@@ -74,7 +78,7 @@ pub(crate) enum Purpose {
 /// A node and how to reach it.
 pub(super) struct NodeConfig {
     pub(super) spec: NodeSpec,
-    pub(super) info: ConnectionInfo,
+    pub(super) access: NodeAccess,
 }
 
 impl NodeConfig {
@@ -84,7 +88,7 @@ impl NodeConfig {
         let infos = topology.connection_infos(refused_url).into_iter();
         specs
             .zip(infos)
-            .map(|(spec, info)| info.map(|info| Self { spec, info }))
+            .map(|(spec, access)| access.map(|access| Self { spec, access }))
     }
 }
 
@@ -101,7 +105,7 @@ impl ClientConfig {
         check_addresses(&nodes)?;
         for node in &mut nodes {
             let (name, password) = (node.spec.name(), options.password.as_deref());
-            node.info = options.login.complete(name, &node.info, password)?;
+            node.access.info = options.login.complete(name, &node.access.info, password)?;
         }
         let db = common_db(&nodes)?;
         if let Some(previous) = previous.filter(|previous| previous.db != db) {
@@ -112,26 +116,31 @@ impl ClientConfig {
             )));
         }
         let user = |node: &NodeConfig| {
-            let settings = node.info.redis_settings();
+            let settings = node.access.info.redis_settings();
             let login = options.identity.login(node.spec.name(), settings);
             login.username(settings)
         };
         let users: BTreeSet<String> = nodes.iter().map(user).collect();
-        let (specs, infos): (Vec<_>, Vec<_>) =
-            nodes.into_iter().map(|node| (node.spec, node.info)).unzip();
-        let protocols: Vec<Protocol> = infos
+        let nodes = nodes.into_iter().map(|node| (node.spec, node.access));
+        let (specs, accesses): (Vec<_>, Vec<_>) = nodes.unzip();
+        let protocols: Vec<Protocol> = accesses
             .iter()
-            .map(|info| info.redis_settings().into())
+            .map(|access| access.info.redis_settings().into())
             .collect();
+        let sources = accesses
+            .iter()
+            .filter_map(|access| access.sentinel.as_ref());
+        let groups = previous.map(|previous| &previous.groups);
+        let groups = SentinelGroups::new(sources, groups, &options.of_sentinels())?;
         let epoch = previous.map_or(0, |previous| previous.router.topology().epoch() + 1);
         let topology = Topology::new(specs, partitioner)?
-            .with_endpoints(&infos)?
+            .with_endpoints(&accesses)?
             .with_epoch(epoch);
-        let endpoint = |(node, info)| match previous.and_then(|old| old.endpoint(node, &info)) {
+        let endpoint = |(node, access)| match previous.and_then(|old| old.endpoint(node, &access)) {
             Some(endpoint) => Ok(endpoint),
-            None => options.endpoint(node, info).map(Arc::new),
+            None => options.endpoint(node, access, &groups).map(Arc::new),
         };
-        let endpoints = topology.nodes().iter().zip(infos).map(endpoint);
+        let endpoints = topology.nodes().iter().zip(accesses).map(endpoint);
         let endpoints = endpoints.collect::<Result<Vec<_>, Error>>()?;
         let commands = options.commands.clone();
         Ok(Self {
@@ -146,6 +155,7 @@ impl ClientConfig {
             settings: options.settings.clone(),
             db,
             identity: Arc::clone(&options.identity),
+            groups,
             options,
         })
     }
@@ -161,18 +171,27 @@ impl ClientConfig {
         Self::new(options, nodes, topology.shared_partitioner(), Some(self))
     }
 
-    /// The description of this client while these nodes are out.
+    /// The description of this client while these nodes are out, and those in `ramping` own only a share of their
+    /// keys.
     ///
     /// # Errors
     ///
     /// If the partitioner cannot place keys over the others.
-    pub(crate) fn without(&self, out: &OutNodes) -> Result<Self, Error> {
+    pub(crate) fn without(&self, out: &OutNodes, ramping: RampingNodes) -> Result<Self, Error> {
         let topology = self.router.topology();
-        let next = topology.without(out)?.with_epoch(topology.epoch() + 1);
+        let next = topology.without_ramping(out, ramping)?;
+        let next = next.with_epoch(topology.epoch() + 1);
         Ok(Self {
             router: self.router.clone().with_topology(Arc::new(next)),
             ..self.clone()
         })
+    }
+
+    /// Reports that this topology has followed the one with this epoch.
+    pub(crate) fn topology_changed(&self, from: u64) {
+        let to = self.router.topology().epoch();
+        let listeners = &self.options.listeners;
+        listeners.deliver(|| ClientEvent::TopologyChanged { from, to });
     }
 
     /// What the connections know of the nodes, for their ejection. `None` if no node is ever ejected.
@@ -186,16 +205,33 @@ impl ClientConfig {
     }
 
     /// The endpoint of this node, if it is reached as before.
-    fn endpoint(&self, node: &NodeSpec, info: &ConnectionInfo) -> Option<Arc<Endpoint>> {
+    fn endpoint(&self, node: &NodeSpec, access: &NodeAccess) -> Option<Arc<Endpoint>> {
         let index = self.router.topology().index_of_id(node.id())?;
         let endpoint = self.endpoints.get(index.get())?;
-        endpoint.leads_to(info).then(|| Arc::clone(endpoint))
+        endpoint.leads_to(access).then(|| Arc::clone(endpoint))
     }
 }
 
 impl ClientOptions {
+    /// What the connections to Sentinels have in common with those to nodes.
+    fn of_sentinels(&self) -> SentinelOptions<'_> {
+        SentinelOptions {
+            tls: &self.tls,
+            client_name: self.login.client_name.as_deref(),
+            settings: &self.settings,
+            address_map: self.address_map.as_ref(),
+        }
+    }
+
     /// How a node is reached.
-    fn endpoint(&self, node: &NodeSpec, info: ConnectionInfo) -> Result<Endpoint, Error> {
+    fn endpoint(
+        &self,
+        node: &NodeSpec,
+        access: NodeAccess,
+        groups: &SentinelGroups,
+    ) -> Result<Endpoint, Error> {
+        let NodeAccess { info, sentinel } = access;
+        let observer = NodeObserver::new(node.clone(), self.listeners.clone(), self.votes.as_ref());
         let pushes = self.push_sender.as_ref();
         let pushes = pushes.map(|sender| PushTarget::new(sender, node.name(), &info));
         Ok(Endpoint {
@@ -203,7 +239,11 @@ impl ClientOptions {
             tls: self.tls.for_node(node.name(), &info, self.runtime)?,
             login: self.identity.login(node.name(), info.redis_settings()),
             options: SocketOptions::new(self.settings.tcp_keepalive, info.tcp_settings()),
-            observer: NodeObserver::new(node.clone(), self.listeners.clone(), self.votes.as_ref()),
+            primary: sentinel
+                .as_ref()
+                .and_then(|source| groups.cell(source, &observer)),
+            sentinel,
+            observer,
             pushes: pushes.transpose()?,
             info,
         })
@@ -242,7 +282,7 @@ fn check_addresses(nodes: &[NodeConfig]) -> Result<(), Error> {
 
 /// The database that all nodes use. It must be one, as redis-rs asks a connection for its database.
 fn common_db(nodes: &[NodeConfig]) -> Result<i64, Error> {
-    let db = |node: &NodeConfig| node.info.redis_settings().db();
+    let db = |node: &NodeConfig| node.access.info.redis_settings().db();
     let first = nodes.first().map_or(0, db);
     limits::DATABASE.check(first)?;
     match nodes.iter().find(|node| db(node) != first) {

@@ -3,8 +3,10 @@
 //! * `builder`: [`Builder`], which collects them. `client_config`: [`ClientConfig`], the checked result for one
 //!   topology, from which `sync`, `aio` and `proxy` build their handles.
 //! * More of its setters: `cache` for [`Builder::cache`]; `login` for usernames, credentials and the client name; `observe` for
-//!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`];
+//!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`]; `sentinel` for nodes
+//!   behind Sentinel, and `sentinel_groups` for who asks for them;
 //!   `requests` for timeouts and retries, with the methods by which a handle overrides them.
+//! * `ejection`: the limits of the numbers of an [`Ejection`](crate::Ejection).
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
 //! Nothing here knows an executor: `build`, `build_async` and `build_proxy` are defined beside what they
@@ -13,14 +15,18 @@
 pub mod builder;
 mod cache;
 mod client_config;
+mod ejection;
 mod login;
 mod observe;
 mod push;
 mod reads;
 mod requests;
+mod sentinel;
+mod sentinel_groups;
 mod settings;
 
 pub use builder::Builder;
+pub use sentinel::{Sentinel, SentinelMaster};
 
 #[cfg(feature = "tokio-comp")]
 pub(crate) use builder::DEFAULT_RESPONSE_TIMEOUT;

@@ -8,14 +8,17 @@
 //! * `deadline`: [`Deadline`], the time limit of one request.
 //! * `node_backoff`: [`NodeBackoff`], the outcome of attempts to connect, shared by all connections to a
 //!   node.
+//! * `primary`: [`PrimaryCell`], the address of a primary that may change; `located`: the endpoint at that address.
 //! * `push`: [`PushSender`](push::PushSender), where the RESP3 push messages of a node's connections go.
 //!
 //! No connection is made here: `sync` and `aio` do that, each in its own way.
 
 mod credentials;
 mod deadline;
+mod located;
 mod login;
 mod node_backoff;
+mod primary;
 pub(crate) mod push;
 pub(crate) mod tls;
 
@@ -34,11 +37,15 @@ pub use crate::endpoint::credentials::{
 pub(crate) use crate::endpoint::deadline::Deadline;
 pub(crate) use crate::endpoint::login::{Identity, Login, LoginOptions};
 pub(crate) use crate::endpoint::node_backoff::{ConnectAttempt, NodeBackoff};
+pub(crate) use crate::endpoint::primary::{
+    FORMER_PRIMARY_GRACE, PrimaryCell, PrimarySource, PrimaryVersion,
+};
 use crate::endpoint::push::PushTarget;
 use crate::endpoint::tls::Tls;
 use crate::observe::NodeObserver;
 use crate::policy::{ConnectError, IoFailure};
 use crate::resp::Handshake;
+use crate::topology::{NodeAccess, SentinelSource};
 
 /// Number of keepalive probes without a reply after which the kernel gives a connection up. They are spread
 /// over one idle period, so that a dead node is detected after twice that period.
@@ -64,6 +71,10 @@ pub(crate) struct Endpoint {
     pub(crate) login: Login,
     /// Where push messages go. `None` drops them.
     pub(crate) pushes: Option<PushTarget>,
+    /// Who knows the address, if it may change.
+    pub(crate) sentinel: Option<SentinelSource>,
+    /// The current address, if it may change. `None` for a fixed address.
+    pub(crate) primary: Option<Arc<PrimaryCell>>,
 }
 
 /// Options that are set on a new TCP socket.
@@ -76,14 +87,14 @@ pub(crate) struct SocketOptions {
 }
 
 impl Endpoint {
-    /// True if `info` describes the same server, and the same user, database and protocol.
-    pub(crate) fn leads_to(&self, info: &ConnectionInfo) -> bool {
-        let (ours, theirs) = (self.info.redis_settings(), info.redis_settings());
-        self.info.addr() == info.addr()
-            && ours.username() == theirs.username()
-            && ours.password() == theirs.password()
-            && ours.db() == theirs.db()
-            && ours.protocol() == theirs.protocol()
+    /// True if `access` describes the same server, or the same master of the same Sentinels, and the same user,
+    /// database and protocol.
+    pub(crate) fn leads_to(&self, access: &NodeAccess) -> bool {
+        let ours = NodeAccess {
+            info: self.info.clone(),
+            sentinel: self.sentinel.clone(),
+        };
+        ours.is_same(access)
     }
 
     /// The error of a connection that broke during the handshake.
@@ -101,7 +112,8 @@ impl Endpoint {
 
     /// The handshake of a new connection for commands, and the version of the login that it presents.
     pub(crate) fn handshake(&self) -> Result<(Handshake, u64), ConnectError> {
-        self.login.handshake(self.info.redis_settings())
+        let (handshake, login) = self.login.handshake(self.info.redis_settings())?;
+        Ok((self.with_role_check(handshake), login))
     }
 
     /// The handshake of a new pub/sub connection. Always in RESP2, where messages and confirmations have one
@@ -110,7 +122,15 @@ impl Endpoint {
         let settings = self.info.redis_settings().clone();
         let settings = settings.set_protocol(ProtocolVersion::RESP2);
         let (handshake, _) = self.login.handshake(&settings)?;
-        Ok(handshake)
+        Ok(self.with_role_check(handshake))
+    }
+
+    /// Adds a check of the role to the handshake with a primary that may change.
+    fn with_role_check(&self, handshake: Handshake) -> Handshake {
+        match &self.primary {
+            Some(_) => handshake.with_role_check(),
+            None => handshake,
+        }
     }
 
     /// The requests that bring a connection with an older login up to date, and the version of the login that

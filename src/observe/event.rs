@@ -72,6 +72,17 @@ pub enum ClientEvent {
         /// The node.
         node: NodeSpec,
     },
+    /// The node's primary is another server now: see [`Builder::sentinel`](crate::Builder::sentinel). Connections
+    /// to the one before are not used any more.
+    #[non_exhaustive]
+    PrimaryChanged {
+        /// The node.
+        node: NodeSpec,
+        /// The address of the primary before: `host:port`.
+        from: String,
+        /// The address of the primary now.
+        to: String,
+    },
     /// A connection for commands was made.
     #[non_exhaustive]
     ConnectionOpened {
@@ -112,6 +123,7 @@ impl ClientEvent {
             | Self::Readmitted { node, .. }
             | Self::NodeUp { node, .. }
             | Self::Reconnected { node }
+            | Self::PrimaryChanged { node, .. }
             | Self::ConnectionOpened { node, .. }
             | Self::ConnectionClosed { node, .. } => Some(node),
         }
@@ -163,6 +175,13 @@ impl fmt::Display for ClientEvent {
                 write!(f, "topology changed: from epoch {from} to {to}")
             }
             Self::Reconnected { node } => write!(f, "reconnected: node {}", node.name()),
+            Self::PrimaryChanged { node, from, to } => {
+                write!(
+                    f,
+                    "primary changed: node {} from {from} to {to}",
+                    node.name()
+                )
+            }
             Self::ConnectionOpened { node, pool } => {
                 write!(f, "connection opened: node {}, {pool} pool", node.name())
             }

@@ -26,7 +26,8 @@ pub struct NodeHealth {
     pub id: NodeId,
     /// The node's name.
     pub name: String,
-    /// `host:port` or the path of a unix socket.
+    /// `host:port` or the path of a unix socket; of a node behind Sentinel the current address of its primary, and
+    /// until that is known the master and its Sentinels.
     pub address: String,
     /// The outcome of the last attempt to connect.
     pub state: NodeState,

@@ -74,6 +74,17 @@ impl NodeObserver {
         })
     }
 
+    /// The observer of a server that is no node, such as a Sentinel: nothing is recorded.
+    pub(crate) fn of_no_node(server: NodeSpec) -> Arc<Self> {
+        Arc::new(Self {
+            metrics: NodeMetrics::disabled(),
+            node: server,
+            votes: None,
+            listeners: Listeners::default(),
+            reconnects: AtomicU64::new(0),
+        })
+    }
+
     /// The node.
     pub(crate) fn node(&self) -> &NodeSpec {
         &self.node
@@ -111,10 +122,26 @@ impl NodeObserver {
         }
     }
 
+    /// Records that the node's primary is another server.
+    pub(crate) fn primary_changed(&self, from: &str, to: &str) {
+        self.deliver(|node| ClientEvent::PrimaryChanged {
+            node,
+            from: from.to_owned(),
+            to: to.to_owned(),
+        });
+    }
+
     /// Records that an attempt to connect has failed.
     pub(crate) fn connect_failed(&self, error: &ConnectError) {
         if let Some(votes) = &self.votes {
             votes.connect_failed(error);
+        }
+    }
+
+    /// Records that a probe has found the node to serve requests.
+    pub(crate) fn found(&self) {
+        if let Some(votes) = &self.votes {
+            votes.recovered();
         }
     }
 

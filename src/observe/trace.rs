@@ -251,6 +251,14 @@ mod enabled {
             }
             ClientEvent::TopologyChanged { .. } => {}
             ClientEvent::Reconnected { .. } => log!(debug, "reconnected"),
+            ClientEvent::PrimaryChanged { from, to, .. } => {
+                log!(
+                    info,
+                    "primary changed",
+                    from = from.as_str(),
+                    to = to.as_str()
+                );
+            }
             ClientEvent::ConnectionOpened { pool, .. } => {
                 log!(debug, "connection opened", pool = pool.name());
             }

@@ -55,6 +55,11 @@ pub(crate) trait ReplyBuffer: Default {
     fn join(&mut self, more: Self);
     /// The code of reply number `number` if it is an error.
     fn error_code(&self, number: usize) -> Option<&[u8]>;
+    /// True if the server has refused a write because it is a replica.
+    fn shows_a_replica(&self) -> bool {
+        (0..self.count())
+            .any(|number| self.error_code(number) == Some(REFUSED_BY_REPLICA.as_bytes()))
+    }
     /// Number of replies that are errors.
     fn error_count(&self) -> usize {
         let is_error = |number: &usize| self.error_code(*number).is_some();
@@ -81,6 +86,14 @@ impl ReplyBuffer for Vec<Value> {
             _ => None,
         }
     }
+}
+
+/// The error code with which a replica refuses a write.
+const REFUSED_BY_REPLICA: &str = "READONLY";
+
+/// True for a reply with which a replica refuses a write.
+pub(crate) fn is_of_replica(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if error.code() == REFUSED_BY_REPLICA)
 }
 
 /// Why a node sent no further reply.
@@ -326,6 +339,7 @@ impl Failure {
             (Cause::Connect(ConnectError::Auth(_) | ConnectError::Certificate(_)), _, _) => {
                 ErrorKind::Auth
             }
+            (Cause::Connect(ConnectError::NoSuchMaster(_)), _, _) => ErrorKind::Config,
             (Cause::Timeout(_) | Cause::NoTime, _, _) => ErrorKind::Timeout,
             (Cause::Connect(_) | Cause::Dropped(_), _, _) => ErrorKind::NodeDown,
         }
@@ -408,6 +422,14 @@ mod tests {
             (Cause::Dropped("gone".into()), [NodeDown, Unknown, NodeDown]),
             (Cause::failed_before(), [NodeDown, Unknown, NodeDown]),
             (
+                Cause::Connect(ConnectError::PrimaryChanged),
+                [NodeDown, Unknown, NodeDown],
+            ),
+            (
+                Cause::Connect(ConnectError::NoSuchMaster("none".into())),
+                [ErrorKind::Config, Unknown, ErrorKind::Config],
+            ),
+            (
                 Cause::pool_exhausted("h:1", PoolUse::Shared),
                 [PoolTimeout, PoolTimeout, PoolTimeout],
             ),
@@ -428,7 +450,8 @@ mod tests {
                 assert_eq!(error.kind(), kind, "{cause:?} {sent} {access:?}");
                 assert_eq!(error.node(), Some("cache-a"), "{error}");
                 assert!(error.to_string().starts_with("node cache-a: "), "{error}");
-                let retryable = !matches!(kind, Auth | Unknown) && !failure.is_final();
+                let retryable =
+                    !matches!(kind, Auth | Unknown | ErrorKind::Config) && !failure.is_final();
                 assert_eq!(error.is_retryable(), retryable, "{error:?}");
             }
         }

@@ -102,7 +102,7 @@ pub(crate) use dedicated::{DedicatedState, KeyCheck};
 #[cfg(feature = "tokio-comp")]
 pub(crate) use exchange::NodeExchange;
 pub(crate) use exchange::{Attempt, AttemptKind, Exchange, ExchangeStep};
-pub(crate) use failure::{Answers, Cause, Failure, PoolUse, ReplyBuffer};
+pub(crate) use failure::{Answers, Cause, Failure, PoolUse, ReplyBuffer, is_of_replica};
 pub(crate) use handle_command::{NameCommand, WatchCommand};
 pub(crate) use missing::Fallback;
 pub(crate) use operation::{

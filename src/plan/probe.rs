@@ -1,8 +1,12 @@
-//! The requests by which a client finds out whether a node serves requests again, and by which it empties the node.
+//! The requests by which a client finds out whether a node serves requests again, and by which it empties the node; the
+//! flushes that nodes miss because they are out.
+
+use std::sync::Arc;
 
 use redis::Value;
 
-use crate::policy::{ConnectError, Ejection, Flush, ProbeOutcome, Refusal, Refusals};
+use crate::plan::Router;
+use crate::policy::{ConnectError, Ejection, Flush, FlushLog, ProbeOutcome, Refusal, Refusals};
 use crate::resp::PING;
 
 const PING_AND_ROLE: &[u8] = b"*1\r\n$4\r\nPING\r\n*1\r\n$4\r\nROLE\r\n";
@@ -56,10 +60,11 @@ impl ProbeOutcome {
     /// The outcome of a probe that got no connection.
     pub(crate) fn of_connect_error(error: &ConnectError) -> Self {
         match error {
-            ConnectError::Unreachable(_) => Self::Failed,
-            ConnectError::Auth(_) | ConnectError::Certificate(_) | ConnectError::FailedBefore => {
-                Self::Refused
-            }
+            ConnectError::Unreachable(_) | ConnectError::PrimaryChanged => Self::Failed,
+            ConnectError::Auth(_)
+            | ConnectError::Certificate(_)
+            | ConnectError::FailedBefore
+            | ConnectError::NoSuchMaster(_) => Self::Refused,
         }
     }
 }
@@ -70,6 +75,25 @@ impl Flush {
         match self {
             Self::All => FLUSHALL_ASYNC,
             Self::Database => FLUSHDB_ASYNC,
+        }
+    }
+}
+
+impl Router {
+    /// Sets where flushes are recorded that nodes miss because they are out. Defaults to nowhere.
+    #[must_use]
+    pub(crate) fn with_flush_log(mut self, log: Option<Arc<FlushLog>>) -> Self {
+        self.flush_log = log;
+        self
+    }
+
+    /// Called with each command that is about to be sent to all nodes that are in.
+    pub(in crate::plan) fn record_flush(&self, args: &[&[u8]]) {
+        let flush = args.first().and_then(|name| Flush::of_command(name));
+        if let (Some(log), Some(flush)) = (&self.flush_log, flush)
+            && !self.topology().out().is_empty()
+        {
+            log.record(flush);
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::command::{Access, Args, CommandTable, Lookup, PackedCommands, Scripti
 use crate::error::is_temporary_code;
 use crate::plan::batch::NodeRequest;
 use crate::plan::{Answers, Cause, ExpectedEnd, Failure, ReplyBuffer};
-use crate::policy::RetryPolicy;
+use crate::policy::{ConnectError, RetryPolicy};
 
 /// The attempts of one node's requests.
 #[derive(Clone, Copy, Debug, Default)]
@@ -142,7 +142,8 @@ impl Retries {
         }
         let (passes, dropped) = match failure.map(|failure| &failure.cause) {
             None => (true, false),
-            Some(Cause::Dropped(_)) => (true, true),
+            // Known before anything was sent, so the next connection leads to the new primary.
+            Some(Cause::Dropped(_) | Cause::Connect(ConnectError::PrimaryChanged)) => (true, true),
             Some(Cause::Connect(error)) => (error.may_pass(), false),
             // The deadline has passed, or the pool is exhausted, which another attempt would make worse.
             Some(Cause::PoolTimeout(_) | Cause::Timeout(_) | Cause::NoTime) => (false, false),
@@ -257,11 +258,13 @@ mod tests {
         let down = Cause::Connect("refused".into());
         let auth = Cause::Connect(crate::policy::ConnectError::Auth("no".into()));
         let pool = Cause::pool_exhausted("h:1", PoolUse::Shared);
+        let moved = Cause::Connect(ConnectError::PrimaryChanged);
         // Number of attempts and of pauses, for each policy.
         let rows = [
             (failed(&dropped, 1), Read, [(1, 0), (2, 0), (3, 1)]),
             (failed(&dropped, 0), Write, [(1, 0), (2, 0), (3, 1)]),
             (failed(&dropped, 1), Write, [(1, 0); 3]),
+            (failed(&moved, 0), Write, [(1, 0), (2, 0), (3, 1)]),
             (failed(&down, 0), Read, [(1, 0), (1, 0), (3, 2)]),
             (failed(&down, 0), Write, [(1, 0), (1, 0), (3, 2)]),
             (failed(&auth, 0), Read, [(1, 0); 3]),

@@ -37,7 +37,7 @@ use crate::plan::{
     CacheSnapshot, Explanation, HashTags, KeyCheck, PartialReads, Plan, ReadsAs, ScanCursor,
     ScriptCache, Split,
 };
-use crate::policy::{Flush, FlushLog};
+use crate::policy::FlushLog;
 use crate::resp::Protocol;
 use crate::topology::{NodeRef, Topology};
 
@@ -57,7 +57,7 @@ pub struct Router {
     /// Whether keys that share a node only by chance may be used together.
     pub(super) hash_tags: HashTags,
     /// Where flushes are recorded that nodes miss because they are out.
-    flush_log: Option<Arc<FlushLog>>,
+    pub(super) flush_log: Option<Arc<FlushLog>>,
     /// The usernames with which the client authenticates to its nodes; see `lockout`.
     users: Arc<[String]>,
 }
@@ -111,23 +111,6 @@ impl Router {
     pub fn with_missing_nodes(mut self, reads_as: ReadsAs) -> Self {
         self.missing_nodes = reads_as;
         self
-    }
-
-    /// Sets where flushes are recorded that nodes miss because they are out. Defaults to nowhere.
-    #[must_use]
-    pub(crate) fn with_flush_log(mut self, log: Option<Arc<FlushLog>>) -> Self {
-        self.flush_log = log;
-        self
-    }
-
-    /// Called with each command that is about to be sent to all nodes that are in.
-    pub(in crate::plan) fn record_flush(&self, args: &[&[u8]]) {
-        let flush = args.first().and_then(|name| Flush::of_command(name));
-        if let (Some(log), Some(flush)) = (&self.flush_log, flush)
-            && !self.topology.out().is_empty()
-        {
-            log.record(flush);
-        }
     }
 
     /// The same router for another state of the topology, whose nodes have the same indices.

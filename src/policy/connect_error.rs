@@ -19,6 +19,10 @@ pub(crate) enum ConnectError {
     Certificate(String),
     /// A dedicated connection broke earlier. It is not remade, as its state would be lost.
     FailedBefore,
+    /// The Sentinels that replied have no master of this name.
+    NoSuchMaster(String),
+    /// The connection leads to a server that is not the node's primary any more. Another one is to be made.
+    PrimaryChanged,
     /// Refused, unreachable, timed out, or closed during the handshake.
     Unreachable(IoFailure),
 }
@@ -63,8 +67,10 @@ impl ConnectError {
     /// True if another attempt may succeed after a while, though nobody changes a setting.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Self::Auth(_) | Self::Certificate(_) | Self::FailedBefore => false,
-            Self::Unreachable(_) => true,
+            Self::Auth(_) | Self::Certificate(_) | Self::FailedBefore | Self::NoSuchMaster(_) => {
+                false
+            }
+            Self::PrimaryChanged | Self::Unreachable(_) => true,
         }
     }
 
@@ -76,14 +82,22 @@ impl ConnectError {
         })
     }
 
+    /// The primary of the node whose address this is, a master and its Sentinels, is not known for this reason.
+    pub(crate) fn no_primary(address: &str, why: &str) -> Self {
+        Self::Unreachable(IoFailure {
+            kind: io::ErrorKind::NotConnected,
+            text: format!("the primary of {address} is not known: {why}").into(),
+        })
+    }
+
     /// The kind of an I/O error that stands for it. `None` for a refused password, for which redis-rs has an
     /// error of its own.
     pub(crate) fn io_kind(&self) -> Option<io::ErrorKind> {
         match self {
-            Self::Auth(_) => None,
+            Self::Auth(_) | Self::NoSuchMaster(_) => None,
             // The only kind after which redis-rs advises not to try again.
             Self::Certificate(_) => Some(io::ErrorKind::PermissionDenied),
-            Self::FailedBefore => Some(io::ErrorKind::NotConnected),
+            Self::FailedBefore | Self::PrimaryChanged => Some(io::ErrorKind::NotConnected),
             Self::Unreachable(failure) => Some(failure.kind),
         }
     }
@@ -152,10 +166,13 @@ impl std::error::Error for CertificateRefused {}
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Auth(text) | Self::Certificate(text) => f.write_str(text),
+            Self::Auth(text) | Self::Certificate(text) | Self::NoSuchMaster(text) => f.write_str(text),
             Self::FailedBefore => {
                 f.write_str("this connection has failed before; open another one")
             }
+            Self::PrimaryChanged => f.write_str(
+                "the node has another primary now, and this connection leads to the one before; open another one",
+            ),
             Self::Unreachable(failure) => write!(f, "no connection: {failure}"),
         }
     }

@@ -37,7 +37,6 @@ pub(crate) use ejection::Refusals;
 pub(crate) use flush_log::FlushLog;
 pub(crate) use options::RequestOptions;
 pub(crate) use outlier_detector::{
-    Actions, FailureKind, Flush, FlushCounts, OutChange, OutSet, OutlierDetector, Probe,
-    ProbeOutcome, RAMP_STEPS,
+    Actions, FailureKind, Flush, FlushCounts, OutSet, OutlierDetector, ProbeOutcome,
 };
 pub(crate) use retry::RETRY_BACKOFF_MIN;

@@ -18,9 +18,7 @@ use std::time::{Duration, Instant};
 
 use crate::partition::NodeId;
 use crate::policy::{Ejection, Readmission, Refusal, pause_between};
-
-/// Number of steps in which a node gets its keys back.
-pub(crate) const RAMP_STEPS: u8 = 16;
+use crate::topology::RAMP_STEPS;
 
 /// The health of all nodes of one client.
 #[derive(Debug)]
@@ -134,6 +132,8 @@ struct Node {
     is_outdated: bool,
     /// When the next probe is due. Not looked at while one is under way.
     next_probe: Option<Instant>,
+    /// When the last probe was sent.
+    probe_sent_at: Option<Instant>,
     /// Number of ejections in a row, each soon after the last readmission.
     ejections: u32,
     /// When it was last readmitted.
@@ -277,7 +277,12 @@ impl OutlierDetector {
         if failures.len() as u64 >= u64::from(limit) {
             node.eject(ejection, limit, now, jitter);
         } else if ejection.retry_after().is_none() {
-            node.next_probe = Some(node.next_probe.map_or(now, |due| due.min(now)));
+            // Not at once if one was sent just before: each opens a connection.
+            let spacing = ejection.failure_spacing();
+            let due = node
+                .probe_sent_at
+                .map_or(now, |sent| now.max(sent + spacing));
+            node.next_probe = Some(node.next_probe.map_or(due, |next| next.min(due)));
         }
         true
     }
@@ -539,11 +544,11 @@ impl Node {
     fn advance(&mut self, ejection: &Ejection, now: Instant, jitter: f64) {
         let is_due = self.next_probe.is_some_and(|due| due <= now);
         match &mut self.state {
-            State::Out { is_back, .. } if ejection.retry_after().is_some() => {
-                if is_due && !self.is_busy {
-                    *is_back = true;
-                    self.next_probe = None;
-                }
+            State::Out { is_back, .. }
+                if ejection.retry_after().is_some() && is_due && !self.is_busy =>
+            {
+                *is_back = true;
+                self.next_probe = None;
             }
             State::In { .. } if self.next_probe.is_none() && !self.is_busy => {
                 // The first one after a part of the interval, or all nodes would be probed in step.
@@ -589,6 +594,7 @@ impl Node {
         match self.next_probe {
             Some(due) if due <= now => {
                 self.is_busy = true;
+                self.probe_sent_at = Some(now);
                 let is_in = matches!(self.state, State::In { .. });
                 let limit = is_in.then(|| ejection.suspect_interval());
                 actions.probes.push(Probe { node: id, limit });
@@ -833,6 +839,22 @@ mod tests {
         );
         let (actions, _) = poll(&mut detector, start + millis(901));
         assert!(actions.probes.is_empty() && actions.wake.is_none());
+    }
+
+    #[test]
+    fn suspect_that_fails_and_passes_in_turn_is_probed_ten_times_a_second_at_most() {
+        let (mut detector, ids) = detector(Ejection::new(), 4);
+        let start = Instant::now();
+        let mut probes = 0;
+        for number in 0..1000 {
+            let now = start + millis(number);
+            detector.failed(ids[0], FailureKind::NoReply, now, START_JITTER);
+            for probe in poll(&mut detector, now).0.probes {
+                probes += 1;
+                detector.probed(probe.node, ProbeOutcome::Passed, now, START_JITTER);
+            }
+        }
+        assert_eq!(probes, 10);
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! Random histories of failures and recoveries, as several clients see them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 
-use crate::partition::NodeId;
+use crate::partition::{NodeId, NodeSpec, Rendezvous};
 use crate::policy::{
     Ejection, FailureKind, Flush, FlushCounts, OutlierDetector, ProbeOutcome, Readmission,
 };
+use crate::topology::Topology;
 
 const NODES: usize = 5;
 const CLIENTS: usize = 3;
@@ -54,6 +56,8 @@ struct Client {
     pending: Vec<(Instant, NodeId, Option<Flush>, FlushCounts)>,
     flushes: FlushCounts,
     history: BTreeMap<NodeId, Absence>,
+    /// The placement that its requests go by.
+    topology: Topology,
 }
 
 #[derive(Default)]
@@ -71,6 +75,7 @@ struct Absence {
 struct World {
     now: Instant,
     ids: Vec<NodeId>,
+    topology: Topology,
     up: BTreeMap<NodeId, bool>,
     ejection: Ejection,
     chance: Chance,
@@ -84,6 +89,7 @@ impl Client {
             is_due: true,
             pending: Vec::new(),
             flushes: FlushCounts::default(),
+            topology: world.topology.clone(),
             history: world
                 .ids
                 .iter()
@@ -92,18 +98,16 @@ impl Client {
         }
     }
 
-    /// Where the request for this key goes: the best of the nodes that are in.
-    fn owner(&self, world: &World, key: u64) -> NodeId {
-        let out = &self.detector.outs().out;
-        let living = world.ids.iter().filter(|id| !out.contains(id));
-        let score = |id: &&NodeId| Chance(id.as_u64() ^ key).next();
-        *living.max_by_key(score).expect("a node is in")
+    /// Where the request for this key goes.
+    fn owner(&self, key: u64) -> NodeId {
+        let owner = self.topology.locate(&key.to_le_bytes());
+        self.topology.node(owner.expect("a node is in")).id()
     }
 
     /// One request, of which the node is probably not asked again for a while.
     fn request(&mut self, world: &mut World) {
         let key = world.chance.next();
-        let node = self.owner(world, key);
+        let node = self.owner(key);
         if world.up[&node] {
             self.detector.succeeded(node);
         } else {
@@ -189,6 +193,9 @@ impl Client {
         if actions.install.is_some() {
             self.is_due = true;
             let change = self.detector.installed(now, self.flushes);
+            let out = self.detector.outs().out.iter();
+            let out = out.filter_map(|id| world.topology.index_of_id(*id));
+            self.topology = world.topology.without(&out.collect()).unwrap();
             for (node, _) in change.ejected {
                 self.ejected(world, node);
             }
@@ -236,25 +243,27 @@ impl Client {
 }
 
 /// Clients that see the same set have the same owners, whatever came before.
-fn compare_owners(clients: &[Client], world: &World) {
+fn compare_owners(clients: &[Client]) {
     for pair in clients.windows(2) {
         if pair[0].detector.outs() == pair[1].detector.outs() {
             for key in 0..20 {
-                assert_eq!(pair[0].owner(world, key), pair[1].owner(world, key));
+                assert_eq!(pair[0].owner(key), pair[1].owner(key));
             }
         }
     }
 }
 
 fn run(seed: u64, ejection: Ejection) -> usize {
-    let ids: Vec<NodeId> = (0..NODES)
-        .map(|number| NodeId::of_name(&format!("node-{number}")))
-        .collect();
+    let names = (0..NODES).map(|number| format!("node-{number}:6379"));
+    let nodes: Vec<NodeSpec> = names.map(NodeSpec::unnamed).collect();
+    let ids: Vec<NodeId> = nodes.iter().map(NodeSpec::id).collect();
+    let rule = Rendezvous::new().with_slot_bits(6);
     let start = Instant::now();
     let mut world = World {
         now: start,
         up: ids.iter().map(|id| (*id, true)).collect(),
         ids,
+        topology: Topology::new(nodes, Arc::new(rule)).unwrap(),
         ejection,
         chance: Chance(seed),
     };
@@ -284,7 +293,7 @@ fn run(seed: u64, ejection: Ejection) -> usize {
             has_changed |= seen.insert(client.detector.outs().out.clone());
         }
         if has_changed {
-            compare_owners(&clients, &world);
+            compare_owners(&clients);
         }
     }
     for client in &clients {

@@ -4,7 +4,7 @@
 //! does is decided by an [`OutlierDetector`](crate::policy::OutlierDetector). Probes are sent by further threads,
 //! which end when there is nothing left to send.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -21,6 +21,7 @@ use crate::partition::NodeId;
 use crate::plan::{Cause, Failure, ProbeRequest};
 use crate::policy::{Actions, ConnectError, Flush, FlushCounts, OutSet, ProbeOutcome};
 use crate::snapshot::Publisher;
+use crate::topology::RampingNodes;
 
 /// Maximum number of probes and flushes under way at a time. Further ones wait.
 const PROBES_MAX: usize = 32;
@@ -92,7 +93,14 @@ fn perform(
         if let Some(endpoint) = endpoint(probe.node) {
             let limit = probe.limit.map_or(timeout, |limit| limit.min(timeout));
             let request = ProbeRequest::new(votes.ejection());
-            senders.submit(move || report.probed(send_probe(&endpoint, request, limit)));
+            senders.submit(move || {
+                let outcome = send_probe(&endpoint, request, limit);
+                // Before the node is used, so that no request fails because it was down before.
+                if outcome == ProbeOutcome::Passed {
+                    endpoint.observer.found();
+                }
+                report.probed(outcome);
+            });
         }
     }
     for (node, flush) in actions.flushes {
@@ -112,20 +120,21 @@ fn perform(
 /// Lets the placement go by this set, which may take a while. No request waits for it.
 fn install(set: &OutSet, votes: &Votes, publisher: &Publisher) {
     let config = publisher.config();
+    let topology = config.router.topology();
     // Before they are used, so that no request fails because they were down before.
-    let former = config.router.topology().out();
-    for node in former.iter() {
-        let id = config.router.topology().node(node).id();
-        let observer = config.endpoints.get(node.get()).map(|it| &it.observer);
-        if !set.out.contains(&id)
-            && let Some(votes) = observer.and_then(|observer| observer.votes())
+    for index in topology.out().iter() {
+        if !set.out.contains(&topology.node(index).id())
+            && let Some(endpoint) = config.endpoints.get(index.get())
         {
-            votes.recovered();
+            endpoint.observer.found();
         }
     }
     let result = publisher.set_out(|topology| {
-        let ids = set.out.iter();
-        ids.filter_map(|id| topology.index_of_id(*id)).collect()
+        let out = set.out.iter();
+        let out = out.filter_map(|id| topology.index_of_id(*id)).collect();
+        let ramping = set.ramping.iter();
+        let ramping = ramping.filter_map(|(id, share)| Some((topology.index_of_id(*id)?, *share)));
+        (out, RampingNodes::new(ramping))
     });
     let mut detector = votes.detector();
     if result.is_err() {
@@ -134,22 +143,15 @@ fn install(set: &OutSet, votes: &Votes, publisher: &Publisher) {
     }
     let change = detector.installed(Instant::now(), votes.flush_log().counts());
     drop(detector);
-    let observers: BTreeMap<NodeId, &Arc<_>> = config
-        .router
-        .topology()
-        .nodes()
-        .iter()
-        .zip(&config.endpoints)
-        .map(|(node, endpoint)| (node.id(), &endpoint.observer))
-        .collect();
+    let endpoint = |id| config.endpoints.get(topology.index_of_id(id)?.get());
     for (id, failures) in change.ejected {
-        if let Some(observer) = observers.get(&id) {
-            observer.ejected(failures);
+        if let Some(endpoint) = endpoint(id) {
+            endpoint.observer.ejected(failures);
         }
     }
     for (id, absence) in change.readmitted {
-        if let Some(observer) = observers.get(&id) {
-            observer.readmitted(absence);
+        if let Some(endpoint) = endpoint(id) {
+            endpoint.observer.readmitted(absence);
         }
     }
 }
@@ -185,7 +187,7 @@ fn exchange(
 ) -> Result<Vec<Value>, ConnectError> {
     let (handshake, _) = endpoint.handshake()?;
     let failed = |error| ConnectError::new(&endpoint.address, &error);
-    let mut stream = RespStream::open(endpoint, &handshake, deadline).map_err(failed)?;
+    let (mut stream, _) = RespStream::open(endpoint, &handshake, deadline)?;
     stream
         .write(packed, deadline)
         .map_err(|error| failed(error.error.into()))?;

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::observe::Votes;
 use crate::partition::{NodeId, NodeSpec, OutNodes};
 use crate::snapshot::monitor;
-use crate::topology::Topology;
+use crate::topology::{RampingNodes, Topology};
 
 /// Number of keys whose owners are compared when a topology is refused.
 const SAMPLE_KEYS: usize = 1000;
@@ -96,34 +96,40 @@ impl Publisher {
         let out: OutNodes = out.collect();
         let next = match out.is_empty() {
             true => next,
-            false => next.without(&out)?,
+            false => next.without(&out, RampingNodes::default())?,
         };
         if let Some(votes) = &self.votes {
             votes.detector().set_nodes(node_ids(&next), Instant::now());
         }
+        let from = former.epoch();
         state.publish(next);
+        let config = Arc::clone(&state.config);
         drop(state);
+        config.topology_changed(from);
         if let Some(votes) = &self.votes {
             votes.changed();
         }
         Ok(())
     }
 
-    /// Takes these nodes out of the placement, and all others back in. `out` is called with the current topology, to
+    /// Takes these nodes out of the placement, and all others back in, some of them with a share of their keys. `out` is called with the current topology, to
     /// which its indices belong. The placement may be built anew, which takes a while: never call this where a
     /// request waits for it.
     ///
     /// # Errors
     ///
     /// If the partitioner cannot place keys over the others; nothing has changed then.
-    pub(crate) fn set_out(&self, out: impl FnOnce(&Topology) -> OutNodes) -> Result<(), Error> {
+    pub(crate) fn set_out(
+        &self,
+        out: impl FnOnce(&Topology) -> (OutNodes, RampingNodes),
+    ) -> Result<(), Error> {
         let mut state = self.state.lock();
         let topology = state.config.router.topology();
-        let out = out(topology);
-        if out == *topology.out() {
+        let (out, ramping) = out(topology);
+        if out == *topology.out() && ramping == topology.ramping() {
             return Ok(());
         }
-        let next = state.config.without(&out)?;
+        let next = state.config.without(&out, ramping)?;
         state.publish(next);
         Ok(())
     }

@@ -107,8 +107,16 @@ impl Executor {
                 None => Arc::new(NodePools::new(endpoint, &config.settings)),
             }
         };
+        let nodes: Arc<[Arc<NodePools>]> = config.endpoints.iter().enumerate().map(node).collect();
+        for (index, node) in self.nodes.iter().enumerate() {
+            let is_same = |other: &Arc<NodePools>| Arc::ptr_eq(other, node);
+            if !nodes.get(index).is_some_and(is_same) && !nodes.iter().any(is_same) {
+                node.shared.retire();
+                node.exclusive.retire();
+            }
+        }
         Self {
-            nodes: config.endpoints.iter().enumerate().map(node).collect(),
+            nodes,
             options: self.options,
         }
     }

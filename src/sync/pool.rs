@@ -70,6 +70,8 @@ struct State {
     waiting: usize,
     /// Incremented when a connection breaks. Connections made before are not reused.
     generation: u64,
+    /// True once the pool keeps no idle connections any more.
+    is_retired: bool,
 }
 
 /// Which connection a request needs.
@@ -163,6 +165,12 @@ impl Pool {
             let step = self.next_step(wanted, deadline)?;
             self.observer().lent(self.settings.pool_use);
             match step {
+                CheckoutStep::Idle(connection) if connection.is_outdated() => {
+                    drop(connection);
+                    self.discard();
+                    // The others that lead to the former primary too: their server should see them go.
+                    self.discard_outdated();
+                }
                 CheckoutStep::Idle(mut connection) => {
                     match self.check_liveness(&mut connection, deadline) {
                         Liveness::Good if !self.connector.is_renewal_due(&connection) => {
@@ -237,13 +245,33 @@ impl Pool {
         connection.last_used = used;
         let mut state = self.state.lock();
         // A connection broke while this one was on loan: it is closed as well.
-        if connection.generation == state.generation {
-            state.idle.push(connection);
-        } else {
-            state.open -= 1;
-        }
+        // If the pool has been retired, nobody will need it again.
+        let is_usable = connection.generation == state.generation && !connection.is_outdated();
+        let closed = match is_usable && !state.is_retired {
+            true => {
+                state.idle.push(connection);
+                None
+            }
+            false => {
+                state.open -= 1;
+                Some(connection)
+            }
+        };
         self.wake(state);
         self.observer().given_back(self.settings.pool_use);
+        // Closed outside of the lock.
+        drop(closed);
+    }
+
+    /// Closes the idle connections, and each other one when it comes back: the node has left the topology, or is
+    /// reached otherwise. What still uses the pool, such as a dedicated connection, is not disturbed.
+    pub(super) fn retire(&self) {
+        let mut state = self.state.lock();
+        state.is_retired = true;
+        state.open -= state.idle.len();
+        let idle = std::mem::take(&mut state.idle);
+        self.wake(state);
+        drop(idle);
     }
 
     /// Gives back the slot of a connection that was closed for a reason that does not concern the others,
@@ -253,6 +281,19 @@ impl Pool {
         state.open -= 1;
         self.wake(state);
         self.observer().given_back(self.settings.pool_use);
+    }
+
+    /// Closes the idle connections that lead to a former primary.
+    fn discard_outdated(&self) {
+        let mut state = self.state.lock();
+        let outdated: Vec<NodeConnection> = {
+            let is_outdated = |connection: &mut NodeConnection| connection.is_outdated();
+            state.idle.extract_if(.., is_outdated).collect()
+        };
+        state.open -= outdated.len();
+        self.wake(state);
+        // Closed outside of the lock, as above.
+        drop(outdated);
     }
 
     /// Gives back the slot of a connection that broke, and closes all idle ones.

@@ -92,7 +92,9 @@ impl Subscriber {
             return;
         }
         let is_current = |id: NodeId, node: &NodeSubscriptions| {
+            // A node that is out has no subscriptions until it is back.
             let index = topology.index_of_id(id);
+            let index = index.filter(|index| !topology.out().contains(*index));
             let pools = index.map(|index| &shared.executor.nodes[index.get()]);
             pools.is_some_and(|pools| node.pools.ptr_eq(&Arc::downgrade(pools)))
         };

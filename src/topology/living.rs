@@ -6,6 +6,7 @@ use crate::partition::{
     NodeId, NodeIndex, NodeSpec, OutNodes, Partitioner, Placement, PlacementError,
     highest_random_weight,
 };
+use crate::topology::ramp::{Ramp, RampingNodes};
 
 /// The nodes of a topology that are not out, to choose one or go from one to the next. It outlives the topology;
 /// copying it costs next to nothing.
@@ -59,10 +60,11 @@ impl LivingNodes {
     }
 }
 
-/// Which nodes live, and where the keys go. At least one node is out, and at least one lives.
+/// Which nodes live, and where the keys go. At least one node is out or ramping, and at least one lives.
 #[derive(Debug)]
 pub(super) struct Living {
     out: OutNodes,
+    ramp: Option<Ramp>,
     /// In node order.
     nodes: Box<[(NodeId, NodeIndex)]>,
     /// For a rule that places keys anew over the living nodes.
@@ -75,6 +77,7 @@ impl Living {
         nodes: &[NodeSpec],
         partitioner: &dyn Partitioner,
         out: OutNodes,
+        ramping: RampingNodes,
     ) -> Result<Option<Self>, PlacementError> {
         let indexed = (0..).map(NodeIndex::new).zip(nodes);
         let living = indexed.filter(|(index, _)| !out.contains(*index));
@@ -83,6 +86,7 @@ impl Living {
             return Ok(None);
         }
         Ok(Some(Self {
+            ramp: Ramp::new(ramping, &out, &living),
             rebuilt: partitioner.place_without(nodes, &out)?,
             nodes: living,
             out,
@@ -112,13 +116,29 @@ impl Living {
             Some(rebuilt) => Some(rebuilt.locate(key)?).filter(lives),
             None => {
                 let owner = placement.locate(key).filter(|owner| owner.get() < nodes)?;
-                if lives(&owner) {
-                    return Some(owner);
+                match lives(&owner) {
+                    true => Some(owner),
+                    false => placement.locate_without(key, &self.out).filter(lives),
                 }
-                placement.locate_without(key, &self.out).filter(lives)
             }
         };
-        found.or_else(|| highest_random_weight(key, &self.nodes))
+        let owner = found.or_else(|| highest_random_weight(key, &self.nodes))?;
+        match &self.ramp {
+            Some(ramp) if self.rebuilt.is_none() => {
+                Some(ramp.owner(placement, key, owner, || self.id(owner)))
+            }
+            _ => Some(owner),
+        }
+    }
+
+    fn id(&self, node: NodeIndex) -> Option<NodeId> {
+        let at = self.nodes.binary_search_by_key(&node, |(_, index)| *index);
+        at.ok().map(|at| self.nodes[at].0)
+    }
+
+    pub(super) fn ramping(&self) -> RampingNodes {
+        let ramp = self.ramp.as_ref();
+        ramp.map_or_else(RampingNodes::default, |ramp| ramp.nodes().clone())
     }
 }
 

@@ -3,7 +3,9 @@
 //! * [`Topology`]: nodes, the placement over them, and a fingerprint.
 //! * `text`: a topology as text, written and parsed; `statements`: the lines of that text.
 //! * `url`: how a node is reached, as an address or a URL.
+//! * `sentinel`: a node whose address Sentinel knows, and which of its answers count.
 //! * `living`: which nodes live while others are out, and where the keys go then.
+//! * `ramp`: nodes that have come back and own only a share of their keys.
 //! * `node_ref`: a node as a handle keeps it, found again in a newer topology by its identity.
 //!
 //! A snapshot is never changed: a client that gets other nodes replaces the whole, so that no request sees
@@ -11,6 +13,8 @@
 
 mod living;
 mod node_ref;
+mod ramp;
+pub(crate) mod sentinel;
 mod statements;
 mod text;
 mod url;
@@ -18,7 +22,7 @@ mod url;
 use std::fmt;
 use std::sync::Arc;
 
-use redis::{ConnectionInfo, RedisError};
+use redis::RedisError;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::living::Living;
@@ -30,7 +34,9 @@ use crate::partition::{Partitioner, Placement, PlacementError, check_passwords, 
 
 pub(crate) use self::living::LivingNodes;
 pub(crate) use self::node_ref::NodeRef;
-pub(crate) use self::url::{address, error_text};
+pub(crate) use self::ramp::{RAMP_STEPS, RampingNodes};
+pub(crate) use self::sentinel::{HostPort, NodeAccess, SentinelSource, at_host};
+pub(crate) use self::url::{address, error_text, is_same_connection};
 
 /// Nodes and their placement. A topology that exists is valid, and never changes.
 ///
@@ -225,15 +231,24 @@ impl Topology {
     /// [`Config`](crate::ErrorKind::Config) if a node in `out` is not in this topology, and if the partitioner
     /// cannot place keys over the living nodes.
     pub fn without(&self, out: &OutNodes) -> Result<Self, Error> {
+        self.without_ramping(out, RampingNodes::default())
+    }
+
+    /// Returns the topology while the nodes in `out` are out, and those in `ramping` own only a share of their keys.
+    pub(crate) fn without_ramping(
+        &self,
+        out: &OutNodes,
+        ramping: RampingNodes,
+    ) -> Result<Self, Error> {
         if let Some(unknown) = out.iter().find(|node| node.get() >= self.nodes.len()) {
             return Err(Error::config(format!(
                 "node {unknown:?} cannot be out: it is not one of the {} nodes of the topology",
                 self.nodes.len()
             )));
         }
-        let living = match out.is_empty() {
+        let living = match out.is_empty() && ramping.is_empty() {
             true => None,
-            false => Living::new(&self.nodes, self.partitioner.as_ref(), out.clone())?,
+            false => Living::new(&self.nodes, self.partitioner.as_ref(), out.clone(), ramping)?,
         };
         Ok(Self {
             living: living.map(Arc::new),
@@ -245,6 +260,12 @@ impl Topology {
     pub fn out(&self) -> &OutNodes {
         static NONE: OutNodes = OutNodes::none();
         self.living.as_ref().map_or(&NONE, |living| living.out())
+    }
+
+    /// Returns the nodes that own only a share of their keys.
+    pub(crate) fn ramping(&self) -> RampingNodes {
+        let living = self.living.as_ref();
+        living.map_or_else(RampingNodes::default, |living| living.ramping())
     }
 
     /// Iterates over the indices of the nodes that are not [out](Self::without), in node order. There is at least
@@ -310,13 +331,13 @@ impl Topology {
     /// # Errors
     ///
     /// [`Config`](crate::ErrorKind::Config) if a connection cannot be written as a URL.
-    pub(crate) fn with_endpoints(self, infos: &[ConnectionInfo]) -> Result<Self, Error> {
-        let url = |(node, info): (&NodeSpec, &ConnectionInfo)| {
+    pub(crate) fn with_endpoints(self, nodes: &[NodeAccess]) -> Result<Self, Error> {
+        let url = |(node, access): (&NodeSpec, &NodeAccess)| {
             let name = node.name();
-            NodeUrl::of(info)
+            NodeUrl::of(access)
                 .map_err(|cause| Error::config(format!("node {name:?}: {cause}")).at_node(name))
         };
-        let urls = self.nodes.iter().zip(infos).map(url);
+        let urls = self.nodes.iter().zip(nodes).map(url);
         let urls = urls.collect::<Result<_, _>>()?;
         Ok(self.with_urls(urls))
     }
@@ -325,14 +346,14 @@ impl Topology {
     pub(crate) fn connection_infos(
         &self,
         refused_url: impl Fn(&RedisError) -> String,
-    ) -> Vec<Result<ConnectionInfo, Error>> {
+    ) -> Vec<Result<NodeAccess, Error>> {
         let info = |(node, url): (&NodeSpec, &Option<NodeUrl>)| {
-            let info = match url {
-                Some(url) => url.info().map_err(|error| refused_url(&error)),
-                None => url::info_at(node.address()),
+            let access = match url {
+                Some(url) => url.access().map_err(|error| refused_url(&error)),
+                None => url::info_at(node.address()).map(NodeAccess::fixed),
             };
             let name = node.name();
-            info.map_err(|cause| Error::config(format!("node {name:?}: {cause}")).at_node(name))
+            access.map_err(|cause| Error::config(format!("node {name:?}: {cause}")).at_node(name))
         };
         self.nodes.iter().zip(&*self.urls).map(info).collect()
     }

@@ -651,9 +651,12 @@ pub(crate) fn not_confirmed(node: &str, why: Option<&ConnectError>) -> Error {
         Some(error @ (ConnectError::Auth(_) | ConnectError::Certificate(_))) => {
             (ErrorKind::Auth, error.to_string())
         }
-        Some(error @ (ConnectError::FailedBefore | ConnectError::Unreachable(_))) => {
-            (ErrorKind::NodeDown, error.to_string())
-        }
+        Some(error @ ConnectError::NoSuchMaster(_)) => (ErrorKind::Config, error.to_string()),
+        Some(
+            error @ (ConnectError::FailedBefore
+            | ConnectError::PrimaryChanged
+            | ConnectError::Unreachable(_)),
+        ) => (ErrorKind::NodeDown, error.to_string()),
     };
     let text =
         format!("node {node}: {text}; the subscription is made as soon as the node can be reached");

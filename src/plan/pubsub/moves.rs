@@ -23,7 +23,7 @@ pub(crate) struct SubscriptionMoves {
 
 impl SubscriptionMoves {
     /// Compares what is subscribed at each node, which may have left, with what `router` wants there. A node that
-    /// must be connected to anew has no names in `at`; its former ones are in `lost`. A name without an owner stays
+    /// must be connected to anew, or is out, has no names in `at`; its former ones are in `lost`. A name without an owner stays
     /// where it is.
     pub(crate) fn new(
         router: &Router,
