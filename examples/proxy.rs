@@ -6,8 +6,8 @@
 //! redis-cli -p 7000 mset user:1 Ada user:2 Grace
 //! ```
 //!
-//! `--help` lists all options. On Ctrl-C or SIGTERM it answers the pending requests and exits. The tool `redis-sharding`
-//! has the same as `redis-sharding proxy`, with the same options.
+//! `--help` lists all options. On Ctrl-C or SIGTERM it answers the pending requests and exits; on SIGHUP it reads the
+//! topology file again. The tool `redis-sharding` has the same as `redis-sharding proxy`, with the same options.
 
 #[path = "../src/bin/redis-sharding/fleet.rs"]
 mod fleet;
@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use tokio::net::TcpListener;
 
 use fleet::{Fleet, placement_option};
-use proxy_options::{ProxyOptions, accept_error_reporter, shutdown_signal};
+use proxy_options::{Hangups, ProxyOptions, accept_error_reporter, shutdown_signal};
 use shown::shown;
 
 const HELP: &str = "\
@@ -51,7 +51,7 @@ Many Redis or Valkey servers as one, for every program that speaks the Redis pro
   --partial-reads         KEYS, SCAN, DBSIZE and RANDOMKEY leave out nodes that cannot be reached instead of failing
   --help                  print this help
 
-The proxy prints its address once it is listening. SIGTERM and Ctrl-C stop it.
+The proxy prints its address once it is listening. SIGTERM and Ctrl-C stop it; SIGHUP reads the --topology file again.
 ";
 
 /// The exit code that a shell shows for a program ended by SIGPIPE.
@@ -105,6 +105,9 @@ fn run(words: &[String]) -> Result<(), Failure> {
         let bound = TcpListener::bind(address).await;
         let listener =
             bound.map_err(|error| format!("cannot listen on {}: {error}", shown(address)))?;
+        // Before anybody learns that the proxy is there, who might send the signal.
+        let hangups = Hangups::catch()?;
+        tokio::spawn(hangups.reload("proxy", proxy.clone(), arguments.topology.clone()));
         writeln!(io::stdout(), "listening on {}", listener.local_addr()?)?;
         Ok(proxy
             .run_on_threads(threads, listener, shutdown_signal())

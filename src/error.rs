@@ -132,6 +132,15 @@ pub(crate) fn is_temporary_code(code: &[u8]) -> bool {
     TEMPORARY_CODES.iter().any(|word| word.as_bytes() == code)
 }
 
+/// Those of [`TEMPORARY_CODES`] that pass on the same server without anybody's doing. The others need a failover, or
+/// replicas.
+const WAITED_CODES: [&str; 5] = ["BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "TRYAGAIN"];
+
+/// True if `code` is a temporary one that is waited for: see [`TemporaryErrors`](crate::TemporaryErrors).
+pub(crate) fn is_waited_code(code: &[u8]) -> bool {
+    WAITED_CODES.iter().any(|word| word.as_bytes() == code)
+}
+
 /// Error codes of servers that mean [`ErrorKind::Auth`].
 const AUTH_CODES: [&str; 2] = ["NOAUTH", "WRONGPASS"];
 

@@ -248,7 +248,7 @@ pub use plan::{
     SCRIPT_BYTES_MAX, SCRIPTS_MAX, ScanPosition, SplitWrites, SubscriptionKind,
     TRANSACTION_ATTEMPTS_MAX,
 };
-pub use policy::{Ejection, NodeState, Readmission, Refusal, RetryPolicy};
+pub use policy::{Ejection, NodeState, Readmission, Refusal, RetryPolicy, TemporaryErrors};
 pub use redis;
 pub use sync::{Dedicated, DedicatedPubSub, Node, PubSub, Scan, ShardedClient, Subscriber};
 pub use topology::Topology;

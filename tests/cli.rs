@@ -961,16 +961,15 @@ impl ToolProxy {
         RawClient::connect(&self.address)
     }
 
+    fn signal(&self, name: &str) {
+        let kill = format!("kill -s {name} {}", self.process.id());
+        let status = Command::new("sh").args(["-c", &kill]).status();
+        assert!(status.unwrap().success());
+    }
+
     /// Sends SIGTERM and waits for the end: the exit code and what was written to standard error.
     fn terminate(mut self) -> (Option<i32>, String) {
-        let kill = format!("kill -s TERM {}", self.process.id());
-        assert!(
-            Command::new("sh")
-                .args(["-c", &kill])
-                .status()
-                .unwrap()
-                .success()
-        );
+        self.signal("TERM");
         let end = Instant::now() + TIMEOUT;
         let status = loop {
             match self.process.try_wait().unwrap() {
@@ -1158,4 +1157,118 @@ fn proxy_reports_that_it_has_no_files_left_for_connections_and_goes_on() {
         text.contains("redis-sharding: a connection could not be accepted: Too many open files"),
         "{text}"
     );
+}
+
+#[cfg(unix)]
+#[test]
+fn proxy_reads_its_topology_file_again_on_sighup_and_with_watch_when_it_changes() {
+    let Some(servers) = Servers::start(2) else {
+        return;
+    };
+    for (server, value) in [(0, "before"), (1, "after")] {
+        let () = redis::cmd("SET")
+            .arg("key")
+            .arg(value)
+            .query(&mut servers.connection(server))
+            .unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("users.topology");
+    let path = file.to_str().unwrap();
+    // The same node at another address: keys stay where they are.
+    let topology = |name: &str, server: usize| {
+        let address = servers.addr(server);
+        format!("redis-sharding topology 1\nplacement rendezvous/1\nnode {name} {address}\n")
+    };
+    let written = |text: &str| std::fs::write(&file, text).unwrap();
+    let until = |proxy: &ToolProxy, expected: &str| {
+        let end = Instant::now() + TIMEOUT;
+        while proxy.client().ask("GET key") != expected {
+            assert!(Instant::now() < end, "it is not {expected}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let words = [
+        "proxy",
+        "--listen",
+        "127.0.0.1:0",
+        "--topology",
+        path,
+        "--threads",
+        "2",
+    ];
+
+    written(&topology("a", 0));
+    let proxy = ToolProxy::start(&mut command(&words));
+    let mut connected = proxy.client();
+    assert_eq!(connected.ask("GET key"), "before");
+    written(&topology("a", 1));
+    proxy.signal("HUP");
+    until(&proxy, "after");
+    assert_eq!(
+        connected.ask("GET key"),
+        "after",
+        "also for clients that stay"
+    );
+    // One that would move keys, and one that is none, change nothing.
+    for wrong in [&topology("b", 0)[..], "nonsense"] {
+        written(wrong);
+        proxy.signal("HUP");
+        thread::sleep(Duration::from_millis(300));
+        assert_eq!(connected.ask("GET key"), "after");
+    }
+    written(&topology("a", 0));
+    proxy.signal("HUP");
+    until(&proxy, "before");
+    let (code, errors) = proxy.terminate();
+    assert_eq!(code, Some(0), "{errors}");
+    let lines: Vec<&str> = errors.lines().collect();
+    let reloaded = format!("redis-sharding: topology reloaded from {path}: 1 nodes");
+    assert_eq!(lines.len(), 4, "{errors}");
+    assert_eq!((lines[0], lines[3]), (&reloaded[..], &reloaded[..]));
+    for (line, why) in [(lines[1], "sample keys would move"), (lines[2], "line 1")] {
+        assert!(
+            line.starts_with("redis-sharding: topology not reloaded: ") && line.contains(why),
+            "{line}"
+        );
+    }
+
+    let proxy = ToolProxy::start(&mut command(&[&words[..], &["--watch"]].concat()));
+    until(&proxy, "before");
+    written(&topology("a", 1));
+    until(&proxy, "after");
+    written("nonsense");
+    thread::sleep(Duration::from_secs(3));
+    until(&proxy, "after");
+    let (code, errors) = proxy.terminate();
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(
+        errors.contains("topology changed: from epoch 0 to 1")
+            && errors.contains("topology refused: ")
+            && errors.contains("users.topology"),
+        "{errors}"
+    );
+
+    // Nodes of the command line cannot be read again, and the signal does not end the proxy.
+    let nodes = named(servers.urls());
+    let words = with_nodes(&["proxy", "--listen", "127.0.0.1:0"], &nodes);
+    let proxy = ToolProxy::start(&mut command(&words));
+    proxy.signal("HUP");
+    assert_eq!(proxy.client().ask("PING"), "+PONG");
+    let (code, errors) = proxy.terminate();
+    assert_eq!(code, Some(0));
+    assert!(errors.contains("--topology"), "{errors}");
+    let refused = finish(
+        command(&[
+            "proxy",
+            "--listen",
+            "127.0.0.1:0",
+            "--node",
+            "a:1",
+            "--watch",
+        ])
+        .stdin(Stdio::null()),
+        "",
+    );
+    assert!(refused.stderr.contains("--topology"), "{}", refused.stderr);
 }

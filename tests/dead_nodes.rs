@@ -10,7 +10,8 @@ use redis::{Cmd, Commands, ConnectionLike, RedisResult, Value, cmd};
 use redis_sharding::command::{CommandSpec, MissReply};
 use redis_sharding::testing::{Fault, TestNode};
 use redis_sharding::{
-    Builder, ErrorKind, PartStatus, PartialReads, ReadsAs, ScanPosition, ShardedClient, aio,
+    Builder, ErrorKind, PartStatus, PartialReads, ReadsAs, RetryPolicy, ScanPosition,
+    ShardedClient, TemporaryErrors, aio,
 };
 use support::local_proxy::{LocalProxy, RawClient};
 use support::{Servers, builder, builder_over};
@@ -426,10 +427,20 @@ fn test_nodes() -> (Vec<TestNode>, Vec<String>) {
     (nodes, urls)
 }
 
+/// Does not wait for a node that is loading its data.
+fn at_once() -> RetryPolicy {
+    RetryPolicy::READS.with_temporary_errors(TemporaryErrors::Returned)
+}
+
 #[test]
 fn error_reply_of_a_node_is_not_treated_as_unreachable() {
     let (nodes, urls) = test_nodes();
-    let mut doors = Doors::open(|| builder_over(urls.clone()).partial_reads(PartialReads::Allowed));
+    let describe = || {
+        builder_over(urls.clone())
+            .partial_reads(PartialReads::Allowed)
+            .retry(at_once())
+    };
+    let mut doors = Doors::open(describe);
     doors.answers("INFO");
     for (request, name) in [
         ("INFO server", "INFO"),
@@ -774,8 +785,12 @@ fn missing_nodes_as_misses_a_node_that_hangs_costs_at_most_the_response_timeout(
 #[test]
 fn missing_nodes_as_misses_error_replies_of_a_node_are_not_hidden() {
     let (nodes, urls) = test_nodes();
-    let mut doors =
-        Doors::open(|| misses(builder_over(urls.clone())).partial_reads(PartialReads::Allowed));
+    let describe = || {
+        misses(builder_over(urls.clone()))
+            .partial_reads(PartialReads::Allowed)
+            .retry(at_once())
+    };
+    let mut doors = Doors::open(describe);
     let key = (0..)
         .map(|number| format!("key:{number}"))
         .find(|key| doors.blocking.node_for(key).unwrap().index().get() == 1)

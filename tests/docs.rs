@@ -58,6 +58,10 @@ fn stated_limits_are_the_constants_of_the_code() {
         ("`NODES_MAX`", format!("at most {NODES_MAX}")),
         ("`partition::WEIGHTS_MAX`", format!("at most {WEIGHTS_MAX}")),
         (
+            "`builder::TOPOLOGY_FILE_BYTES_MAX`",
+            format!("{} MiB", builder::TOPOLOGY_FILE_BYTES_MAX >> 20),
+        ),
+        (
             "`Builder::connect_timeout`",
             seconds(builder::DEFAULT_CONNECT_TIMEOUT),
         ),
@@ -68,6 +72,10 @@ fn stated_limits_are_the_constants_of_the_code() {
         ("`Builder::blocking_timeout`", "none".into()),
         ("`Builder::retry`", attempts()),
         ("`RetryPolicy::with_backoff`", backoff()),
+        (
+            "`builder::TEMPORARY_ERRORS_WAIT_MAX`",
+            seconds(builder::TEMPORARY_ERRORS_WAIT_MAX),
+        ),
         (
             "`Builder::pool_size`",
             builder::DEFAULT_POOL_SIZE.to_string(),

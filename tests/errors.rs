@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, RedisError, RedisResult, cmd};
 use redis_sharding::testing::{Fault, TestNode};
-use redis_sharding::{Builder, Error, ErrorKind, PartStatus, ShardedClient, aio};
+use redis_sharding::{
+    Builder, Error, ErrorKind, PartStatus, RetryPolicy, ShardedClient, TemporaryErrors, aio,
+};
 use support::builder_over;
 use support::local_proxy::{LocalProxy, RawClient};
 
@@ -71,6 +73,12 @@ struct Doors {
 impl Doors {
     fn open() -> Self {
         Self::open_with(|builder| builder.response_timeout(TIMEOUT))
+    }
+
+    /// Clients that do not wait for a node that is loading its data.
+    fn open_at_once() -> Self {
+        let policy = RetryPolicy::READS.with_temporary_errors(TemporaryErrors::Returned);
+        Self::open_with(|builder| builder.response_timeout(TIMEOUT).retry(policy))
     }
 
     fn open_with(change: impl Fn(Builder) -> Builder) -> Self {
@@ -369,7 +377,7 @@ fn transaction_that_never_succeeds_fails_with_attempts() {
 
 #[test]
 fn server_error_names_its_node_and_is_retryable_by_its_code() {
-    let mut doors = Doors::open();
+    let mut doors = Doors::open_at_once();
     let key = doors.key_on(1);
     for (text, kind, retryable) in [
         (
@@ -405,7 +413,7 @@ fn server_error_names_its_node_and_is_retryable_by_its_code() {
 
 #[test]
 fn partial_error_is_retryable_for_reads_whose_failures_are_retryable() {
-    let mut doors = Doors::open();
+    let mut doors = Doors::open_at_once();
     let (a, b) = (doors.key_on(0), doors.key_on(1));
     let loading = || Fault::Error("LOADING Redis is loading".into());
     let wrong = || Fault::Error("WRONGTYPE Operation against a key".into());

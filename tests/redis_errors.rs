@@ -471,7 +471,7 @@ fn error_replies_of_a_pipeline_stay_in_its_list_with_their_numbers() {
     pipeline.get(b).get(a).get(b).mget(&keys);
     let arm = || {
         nodes[0].fail("GET", Fault::Error(text.into()), 1);
-        nodes[0].fail("MGET", Fault::Error("LOADING Redis is loading".into()), 1);
+        nodes[0].fail("MGET", Fault::Error("OOM no".into()), 1);
     };
     for error in pipeline_errors(&builder, &pipeline, &keys, arm) {
         assert_eq!(nodes[0].faults_left(), 0);

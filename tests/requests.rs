@@ -727,9 +727,9 @@ fn read_is_sent_as_often_as_its_policy_says() {
 }
 
 #[test]
-fn temporary_refusal_is_repeated_only_by_a_policy_that_waits() {
+fn readonly_is_repeated_only_by_a_policy_with_attempts() {
     let node = TestNode::start().unwrap();
-    let loading = || Fault::Error("LOADING Redis is loading the dataset in memory".into());
+    let readonly = || Fault::Error("READONLY You can't write against a read only replica.".into());
     for client in both(|| builder_over([node.url()])) {
         let waits = client.with_retry(brisk());
         let requests: [(&str, RequestOf<'_>); 4] = [
@@ -743,22 +743,22 @@ fn temporary_refusal_is_repeated_only_by_a_policy_that_waits() {
             }),
         ];
         for (name, request) in requests {
-            node.fail(name, loading(), 2);
+            node.fail(name, readonly(), 2);
             request(&waits).unwrap();
             assert_eq!(node.faults_left(), 0, "{name}");
             node.clear_received();
-            node.fail(name, loading(), 1);
+            node.fail(name, readonly(), 1);
             let refused = request(&client);
             assert!(refused.is_err(), "{refused:?}");
             assert_eq!(node.faults_left(), 0, "{name}");
-            node.fail(name, loading(), usize::MAX);
+            node.fail(name, readonly(), usize::MAX);
             let refused = request(&waits);
             assert!(refused.is_err(), "{refused:?}");
             node.heal().unwrap();
         }
     }
     let door = LocalProxy::open(builder_over([node.url()]).retry(brisk()));
-    node.fail("SET", loading(), 2);
+    node.fail("SET", readonly(), 2);
     assert_eq!(door.talk().ask("SET k v"), "+OK");
     assert_eq!(node.faults_left(), 0);
 }

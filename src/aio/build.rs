@@ -15,7 +15,7 @@ impl Builder {
     ///
     /// As for [`build`](Self::build).
     pub fn build_async(self) -> Result<ShardedClient, Error> {
-        let publisher = Publisher::new(self.config(Runtime::Tokio)?);
+        let publisher = Publisher::new(self.config(Runtime::Tokio)?)?;
         Ok(ShardedClient::from_publisher(&publisher))
     }
 }

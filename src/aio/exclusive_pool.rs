@@ -21,7 +21,7 @@ use crate::endpoint::Deadline;
 use crate::observe::NodeObserver;
 use crate::observe::{ConnectionInUse, PoolHealth, PoolKind, PoolWait};
 use crate::plan::{Cause, PoolUse};
-use crate::policy::ConnectError;
+use crate::policy::{ConnectError, HandshakeScope};
 
 /// A bounded number of connections to one node, each lent to one user at a time.
 pub(crate) struct ExclusivePool {
@@ -47,6 +47,8 @@ pub(crate) struct Lease {
     /// The connection. Its driver closes it as soon as this handle is dropped, so an abandoned BLPOP is
     /// cancelled on the server.
     pub(crate) connection: MultiplexedConnection,
+    /// False if its handshake was made for one request only.
+    is_reusable: bool,
     /// Counts the lease.
     _in_use: ConnectionInUse,
     /// Declared last, so that the connection is closed before the next user is admitted.
@@ -70,16 +72,24 @@ impl ExclusivePool {
 
     /// Waits for a permit, then returns an idle connection or makes one. Dropping the future gives up its
     /// place in the queue.
-    pub(crate) async fn lease(self: &Arc<Self>, deadline: Deadline) -> Result<Lease, Cause> {
+    pub(crate) async fn lease(
+        self: &Arc<Self>,
+        scope: HandshakeScope,
+        deadline: Deadline,
+    ) -> Result<Lease, Cause> {
         let permit = match Arc::clone(&self.permits).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => self.wait_for_permit(deadline).await?,
         };
-        let connection = match self.reusable(deadline).await {
-            Some(connection) => connection,
-            None => self.connect(deadline).await?,
+        let (connection, is_reusable) = match self.reusable(deadline).await {
+            Some(connection) => (connection, true),
+            None => {
+                let connection = self.connect(scope, deadline).await?;
+                (connection, scope == HandshakeScope::Full)
+            }
         };
         Ok(Lease {
+            is_reusable,
             pool: Arc::clone(self),
             connection,
             _in_use: ConnectionInUse::new(self.connector.observer(), PoolKind::Exclusive),
@@ -186,10 +196,14 @@ impl ExclusivePool {
 
     /// Makes a connection. While the node is known to be down, one request at a time tries, and all others
     /// fail at once.
-    async fn connect(&self, deadline: Deadline) -> Result<MultiplexedConnection, Cause> {
+    async fn connect(
+        &self,
+        scope: HandshakeScope,
+        deadline: Deadline,
+    ) -> Result<MultiplexedConnection, Cause> {
         let connector = &self.connector;
-        let attempt = connector.backoff.try_begin(connector.timeout)?;
-        let connect = connector.connect(PoolKind::Exclusive, || ());
+        let attempt = connector.backoff.try_begin(connector.timeout, scope)?;
+        let connect = connector.connect(PoolKind::Exclusive, scope, || ());
         let allotted = deadline.within(connector.timeout);
         let made = match deadline.end() {
             None => connect.await,
@@ -236,7 +250,7 @@ impl Lease {
 
     /// Returns a connection on which no reply is owed.
     pub(crate) fn release(self) {
-        if self.connection.is_closed() || self.connection.is_outdated() {
+        if !self.is_reusable || self.connection.is_closed() || self.connection.is_outdated() {
             return;
         }
         let mut idle = self.pool.idle.lock();

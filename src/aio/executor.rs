@@ -6,9 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-#[cfg(feature = "proxy")]
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 #[cfg(feature = "proxy")]
@@ -25,10 +23,10 @@ use crate::endpoint::{Deadline, Endpoint};
 use crate::observe::{ClientHealth, NodeHealth, NodeObserver, PoolHealth, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, AttemptKind, Cause, Exchange, ExchangeStep, Failure, NextAttempt, NodeExchange,
-    NodeRequest, RequestOutcome, Retries, Router,
+    Answers, AttemptKind, Cause, Exchange, ExchangeStep, Failure, LastRefusal, NextAttempt,
+    NodeExchange, NodeRequest, RequestOutcome, Retries, Router,
 };
-use crate::policy::RequestOptions;
+use crate::policy::{HandshakeScope, RequestOptions};
 
 /// The connections to all nodes. Clones share them.
 #[derive(Clone, Debug)]
@@ -173,18 +171,26 @@ impl Executor {
         let deadline = self.deadline(blocking);
         let node = &self.nodes[node.get()];
         let mut retries = Retries::new(self.options.retry);
+        let mut refusal = LastRefusal::default();
         node.observer.started(AttemptKind::First);
         let stopwatch = Stopwatch::since(blocking, deadline.start);
         let result = loop {
             let result = node.call(&write, blocking, deadline).await;
-            let Some(next) = retries.after_call(&result, access) else {
-                break result;
+            let packed = || {
+                let mut packed = Vec::new();
+                write(&mut packed);
+                packed
+            };
+            let Some(next) = retries.after_call(&result, access, packed) else {
+                break refusal.settle(result, access);
             };
             // Boxed, as its timer would enlarge the future of every request.
             if !Box::pin(pause_before(next, retries, deadline)).await {
                 break result;
             }
-            node.observer.resent();
+            node.observer
+                .resent(|| RequestOutcome::of_reply(&result, access));
+            refusal.keep(result);
         };
         node.observer
             .finished(stopwatch, || RequestOutcome::of_reply(&result, access));
@@ -198,12 +204,31 @@ impl Executor {
 
     /// Sends everything that is pending, until nothing is.
     pub(crate) async fn exchange<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) {
+        let deadline = self.begin_all(exchange);
+        while let Some(pause) = self.exchange_until_pause(exchange, deadline).await {
+            // Boxed, as above.
+            Box::pin(tokio::time::sleep(pause)).await;
+        }
+    }
+
+    /// Starts the clock of an exchange with any number of nodes.
+    pub(crate) fn begin_all<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) -> Deadline {
         let deadline = self.begin(exchange);
-        let blocking = exchange.blocking_time();
         if let Some(first) = exchange.attempts().next() {
             let observer = &self.nodes[first.request.node.get()].observer;
             observer.fan_out(|| exchange.attempts().count());
         }
+        deadline
+    }
+
+    /// Sends everything that is pending, until nothing is, or until there is a pause of this length before the next
+    /// attempt.
+    pub(crate) async fn exchange_until_pause<R: ReplyChannel>(
+        &self,
+        exchange: &mut Exchange<R>,
+        deadline: Deadline,
+    ) -> Option<Duration> {
+        let blocking = exchange.blocking_time();
         loop {
             match exchange.poll(Instant::now()) {
                 ExchangeStep::Send => match exchange.nodes_mut() {
@@ -214,9 +239,8 @@ impl Executor {
                         join_all(all.map(|one| self.exchange_with(one, blocking, deadline))).await;
                     }
                 },
-                // Boxed, as above.
-                ExchangeStep::Wait(pause) => Box::pin(tokio::time::sleep(pause)).await,
-                ExchangeStep::Done => return,
+                ExchangeStep::Wait(pause) => return Some(pause),
+                ExchangeStep::Done => return None,
             }
         }
     }
@@ -249,7 +273,7 @@ impl Executor {
         let pool = &self.nodes[node.get()].exclusive;
         let mut retries = Retries::new(self.options.retry);
         loop {
-            let cause = match pool.lease(deadline).await {
+            let cause = match pool.lease(HandshakeScope::Full, deadline).await {
                 Ok(lease) => return Ok(lease),
                 Err(cause) => cause,
             };
@@ -366,7 +390,7 @@ impl NodeConnections {
                 Ok(Acquired::Shared(connection.acquire(deadline).await?))
             }
             BlockingTime::AtMost(_) | BlockingTime::Forever => Ok(Acquired::Exclusive(
-                Box::pin(self.exclusive.lease(deadline)).await?,
+                Box::pin(self.exclusive.lease(blocking.into(), deadline)).await?,
             )),
         }
     }

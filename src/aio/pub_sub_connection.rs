@@ -36,7 +36,7 @@ use crate::plan::pubsub::{
     KEEPALIVE_AFTER, NAMES_AT_ONCE, PubSubReply, SubscriptionChange, SubscriptionKind,
     SubscriptionWorker,
 };
-use crate::policy::{ConnectError, IoFailure};
+use crate::policy::{ConnectError, HandshakeScope, IoFailure};
 use crate::resp::ReplyDecoder;
 
 /// Number of replies and messages handled in a row, before other tasks get their turn.
@@ -384,7 +384,10 @@ impl Worker {
     /// Makes one connection and serves it until it ends.
     async fn run_connection(&self) -> End {
         let connector = &self.connector;
-        let attempt = match connector.backoff.try_begin(connector.timeout) {
+        let attempt = match connector
+            .backoff
+            .try_begin(connector.timeout, HandshakeScope::Full)
+        {
             Ok(attempt) => attempt,
             Err(down) => return End::Connection(ConnectionEnd::Down(down)),
         };

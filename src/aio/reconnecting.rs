@@ -42,7 +42,7 @@ use crate::endpoint::Deadline;
 use crate::endpoint::{ConnectAttempt, Endpoint, NodeBackoff, PrimaryVersion};
 use crate::observe::{NodeObserver, OpenConnection, PoolKind};
 use crate::plan::{Answers, Cause, ExpectedEnd};
-use crate::policy::{BACKOFF_MIN, ConnectError, IoFailure, OVERDUE_SLACK};
+use crate::policy::{BACKOFF_MIN, ConnectError, HandshakeScope, IoFailure, OVERDUE_SLACK};
 use crate::resp::Handshake;
 use crate::resp::ReplyDecoder;
 
@@ -123,7 +123,7 @@ impl Connector {
     /// replies.
     #[cfg(feature = "proxy")]
     pub(crate) async fn open(&self) -> Result<OpenStream, ConnectError> {
-        let (handshake, _) = self.endpoint.handshake()?;
+        let (handshake, _) = self.endpoint.handshake(HandshakeScope::Full)?;
         self.open_with(&handshake).await
     }
 
@@ -211,9 +211,10 @@ impl Connector {
     pub(crate) async fn connect(
         &self,
         pool: PoolKind,
+        scope: HandshakeScope,
         closed: impl FnOnce() + Send + 'static,
     ) -> Result<MultiplexedConnection, ConnectError> {
-        let (handshake, login) = self.endpoint.handshake()?;
+        let (handshake, login) = self.endpoint.handshake(scope)?;
         let deadline = Deadline::start(Some(self.timeout));
         let connect = async {
             let located = self.endpoint.locate_async().await?;
@@ -594,7 +595,7 @@ impl Connecting {
     async fn attempt(&self, connector: &Connector, attempt: ConnectAttempt) {
         let weak = self.owner.clone();
         let made = connector
-            .connect(PoolKind::Shared, move || {
+            .connect(PoolKind::Shared, HandshakeScope::Full, move || {
                 if let Some(owner) = weak.upgrade() {
                     owner.start_connecting();
                 }
@@ -632,7 +633,9 @@ impl Connecting {
             return None;
         }
         let attempt = state.attempt.as_mut()?;
-        let begun = connector.backoff.try_begin(connector.timeout);
+        let begun = connector
+            .backoff
+            .try_begin(connector.timeout, HandshakeScope::Full);
         attempt.is_left_alone = begun.is_err();
         let (next, pause) = match begun {
             Ok(begun) => (

@@ -31,6 +31,11 @@ impl BlockingTime {
         }
     }
 
+    /// True for a command that servers obey while a script runs: it replies at once, over a connection of its own.
+    pub(crate) fn is_out_of_band(self) -> bool {
+        self == Self::AtMost(Duration::ZERO)
+    }
+
     /// Returns the time of two requests on one connection. The times add up, since a server begins with the
     /// second only when it has replied to the first.
     pub(crate) fn then(self, other: Self) -> Self {

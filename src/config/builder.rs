@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use redis::IntoConnectionInfo;
 
 use crate::command::{CommandTable, Declaration};
 use crate::config::client_config::{ClientConfig, ClientOptions, NodeConfig, Purpose, check_specs};
-use crate::config::{Settings, ejection};
+use crate::config::{Settings, TopologyFile, ejection};
 use crate::endpoint::LoginOptions;
 use crate::endpoint::push::PushSender;
 use crate::endpoint::tls::{Runtime, TlsBackend, TlsOptions, refused_url};
@@ -27,9 +28,10 @@ use crate::topology::{NodeAccess, Topology, address};
 pub use crate::config::settings::{
     CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, POOL_SIZE_MAX, TCP_KEEPALIVE_MAX, TIMEOUT_MAX,
 };
+pub use crate::config::topology_file::TOPOLOGY_FILE_BYTES_MAX;
 pub use crate::plan::SCAN_COUNT_MAX;
 pub use crate::policy::{EJECTION_COUNT_MAX, EJECTION_TIME_MAX, EJECTION_TIME_MIN};
-pub use crate::policy::{RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX};
+pub use crate::policy::{RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX, TEMPORARY_ERRORS_WAIT_MAX};
 pub use crate::resp::CLIENT_NAME_BYTES_MAX;
 
 /// Describes a client. Nothing is contacted before the client's first command.
@@ -55,7 +57,7 @@ pub use crate::resp::CLIENT_NAME_BYTES_MAX;
 #[must_use]
 pub struct Builder {
     /// In node order. A node whose URL was refused keeps its error until the client is built.
-    pub(super) nodes: Vec<Result<NodeConfig, Error>>,
+    pub(in crate::config) nodes: Vec<Result<NodeConfig, Error>>,
     /// For nodes without a password of their own.
     password: Option<String>,
     /// Username, credentials that change, and the name of the client.
@@ -71,6 +73,7 @@ pub struct Builder {
     tls: TlsOptions,
     /// Called with each event.
     pub(in crate::config) listeners: Listeners,
+    pub(in crate::config) topology_file: Option<PathBuf>,
     /// Where the push messages of all nodes go.
     pub(super) push_sender: Option<Arc<dyn PushSender>>,
     /// Whether keys may move.
@@ -122,6 +125,7 @@ impl Builder {
             },
             tls: TlsOptions::default(),
             listeners: Listeners::default(),
+            topology_file: None,
             push_sender: None,
             purpose: Purpose::default(),
             address_map: None,
@@ -129,7 +133,8 @@ impl Builder {
     }
 
     /// Adds a node of weight one. The name places its keys and must stay the same; the URL, in any form that
-    /// redis-rs accepts, may change.
+    /// redis-rs accepts, may change. A host name is resolved again for each new connection, and all of its addresses
+    /// are tried, so a failover by DNS needs no new client.
     ///
     /// A password belongs in the URL or in [`password`](Self::password), and nowhere else: names and
     /// addresses are displayed.
@@ -360,6 +365,15 @@ impl Builder {
     /// Checks the description for connections of this kind.
     pub(crate) fn config(self, runtime: Runtime) -> Result<ClientConfig, Error> {
         self.settings.check()?;
+        let (builder, topology_file) = self.with_nodes_of_file()?;
+        builder.checked(topology_file, runtime)
+    }
+
+    fn checked(
+        self,
+        topology_file: Option<TopologyFile>,
+        runtime: Runtime,
+    ) -> Result<ClientConfig, Error> {
         let votes = match &self.purpose {
             Purpose::Cache(ejection) => ejection::votes(ejection)?,
             Purpose::Store => None,
@@ -388,6 +402,7 @@ impl Builder {
             settings: self.settings,
             tls: self.tls,
             listeners: self.listeners,
+            topology_file,
             push_sender: self.push_sender,
             purpose: self.purpose,
             address_map: self.address_map,

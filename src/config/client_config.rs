@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::command::CommandTable;
 use crate::config::sentinel_groups::{SentinelGroups, SentinelOptions};
-use crate::config::{Settings, limits};
+use crate::config::{Settings, TopologyFile, limits};
 use crate::endpoint::push::{PushSender, PushTarget};
 use crate::endpoint::tls::{Runtime, TlsOptions, refused_url};
 use crate::endpoint::{Endpoint, Identity, LoginOptions, SocketOptions};
@@ -54,6 +54,8 @@ pub(super) struct ClientOptions {
     pub(super) tls: TlsOptions,
     /// Called with each event.
     pub(super) listeners: Listeners,
+    /// Where the topology comes from, if it is a file that may change.
+    pub(super) topology_file: Option<TopologyFile>,
     /// Where the push messages of all nodes go.
     pub(super) push_sender: Option<Arc<dyn PushSender>>,
     /// Maps the addresses that Sentinels name.
@@ -187,16 +189,19 @@ impl ClientConfig {
         })
     }
 
-    /// Reports that this topology has followed the one with this epoch.
-    pub(crate) fn topology_changed(&self, from: u64) {
-        let to = self.router.topology().epoch();
-        let listeners = &self.options.listeners;
-        listeners.deliver(|| ClientEvent::TopologyChanged { from, to });
-    }
-
     /// What the connections know of the nodes, for their ejection. `None` if no node is ever ejected.
     pub(crate) fn votes(&self) -> Option<&Arc<Votes>> {
         self.options.votes.as_ref()
+    }
+
+    /// The file with the topology, if it is to be read again.
+    pub(crate) fn topology_file(&self) -> Option<&TopologyFile> {
+        self.options.topology_file.as_ref()
+    }
+
+    /// Reports an event that concerns no single node. No lock of the client may be held.
+    pub(crate) fn deliver(&self, event: impl FnOnce() -> ClientEvent) {
+        self.options.listeners.deliver(event);
     }
 
     /// What the data is to its users.

@@ -6,6 +6,7 @@
 //!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`]; `sentinel` for nodes
 //!   behind Sentinel, and `sentinel_groups` for who asks for them;
 //!   `requests` for timeouts and retries, with the methods by which a handle overrides them.
+//!   `topology_file` for [`Builder::watch_topology`].
 //! * `ejection`: the limits of the numbers of an [`Ejection`](crate::Ejection).
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
@@ -24,6 +25,7 @@ mod requests;
 mod sentinel;
 mod sentinel_groups;
 mod settings;
+mod topology_file;
 
 pub use builder::Builder;
 pub use sentinel::{Sentinel, SentinelMaster};
@@ -33,3 +35,4 @@ pub(crate) use builder::DEFAULT_RESPONSE_TIMEOUT;
 pub(crate) use client_config::{ClientConfig, Purpose};
 pub(crate) use requests::{bounded, set_request_options, with_request_options};
 pub(crate) use settings::{PROBE_AFTER, Settings, limits};
+pub(crate) use topology_file::{TopologyFile, hash_content, read_topology_file};

@@ -43,7 +43,7 @@ pub(crate) use crate::endpoint::primary::{
 use crate::endpoint::push::PushTarget;
 use crate::endpoint::tls::Tls;
 use crate::observe::NodeObserver;
-use crate::policy::{ConnectError, IoFailure};
+use crate::policy::{ConnectError, HandshakeScope, IoFailure};
 use crate::resp::Handshake;
 use crate::topology::{NodeAccess, SentinelSource};
 
@@ -111,8 +111,14 @@ impl Endpoint {
     }
 
     /// The handshake of a new connection for commands, and the version of the login that it presents.
-    pub(crate) fn handshake(&self) -> Result<(Handshake, u64), ConnectError> {
-        let (handshake, login) = self.login.handshake(self.info.redis_settings())?;
+    pub(crate) fn handshake(
+        &self,
+        scope: HandshakeScope,
+    ) -> Result<(Handshake, u64), ConnectError> {
+        let (mut handshake, login) = self.login.handshake(self.info.redis_settings())?;
+        if scope == HandshakeScope::LoginOnly {
+            handshake.keep_login();
+        }
         Ok((self.with_role_check(handshake), login))
     }
 

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, futures::Notified};
 use crate::endpoint::{Endpoint, PrimaryCell};
 use crate::observe::{NodeHealth, NodeObserver, NodeVotes, PoolHealth};
 use crate::plan::Cause;
-use crate::policy::{Admission, AttemptId, Backoff, ConnectError, Down};
+use crate::policy::{Admission, AttemptId, Backoff, ConnectError, Down, HandshakeScope};
 
 /// The reachability of one node, as known to a client. Every connection to the node is made as a
 /// [`ConnectAttempt`]: shared, exclusive and streaming ones, and those for pub/sub. One that cannot connect
@@ -153,11 +153,15 @@ impl NodeBackoff {
     /// # Errors
     ///
     /// [`Down`], with the reason of the last failure and the time after which to ask again.
-    pub(crate) fn try_begin(self: &Arc<Self>, limit: Duration) -> Result<ConnectAttempt, Down> {
+    pub(crate) fn try_begin(
+        self: &Arc<Self>,
+        limit: Duration,
+        scope: HandshakeScope,
+    ) -> Result<ConnectAttempt, Down> {
         self.notice_recovery();
         // Question and admission under one lock: of two requests that ask when an attempt is due, only one is
         // admitted.
-        match self.state.lock().try_acquire(Instant::now(), limit) {
+        match self.state.lock().try_acquire(Instant::now(), limit, scope) {
             Admission::Down(down) => Err(down),
             Admission::Try(id) => Ok(ConnectAttempt {
                 node: Arc::clone(self),
@@ -213,7 +217,7 @@ impl ConnectAttempt {
         self.node.observer.connected(recovery);
     }
 
-    /// Records that no connection could be made.
+    /// Records that no connection could be made, or that the server refused it for the time being.
     pub(crate) fn failed(mut self, reason: ConnectError) {
         self.ended = true;
         let cause = Cause::Connect(reason.clone());
@@ -221,11 +225,20 @@ impl ConnectAttempt {
         // The jitter keeps many clients of a node that has failed from reconnecting in step.
         let jitter = rand::random();
         let mut state = self.node.state.lock();
-        let is_news = state.failed(self.id, Instant::now(), jitter, reason);
+        let (is_news, recovery) = match reason.is_refusal() {
+            true => {
+                let recovery = state.refused(self.id, Instant::now(), jitter, reason);
+                (false, Some(recovery))
+            }
+            false => (state.failed(self.id, Instant::now(), jitter, reason), None),
+        };
         // Woken tasks read the state at once.
         drop(state);
         self.node.record_error(cause.clone());
         self.node.notify();
+        if let Some(recovery) = recovery {
+            self.node.observer.connected(recovery);
+        }
         self.node.suspect_primary();
         if is_news {
             self.node.observer.went_down(&cause);

@@ -65,6 +65,13 @@ pub enum ClientEvent {
         /// The epoch of the topology from now on.
         to: u64,
     },
+    /// The topology in the file of [`Builder::watch_topology`](crate::Builder::watch_topology) was not taken over: the
+    /// file cannot be read, or is wrong, or would move keys of a store. Reported once for each content.
+    #[non_exhaustive]
+    TopologyRefused {
+        /// The error, of the kind [`Config`](crate::ErrorKind::Config), with the path.
+        error: Error,
+    },
     /// A connection was made after one to the same node had broken. Follows
     /// [`NodeUp`](Self::NodeUp) if the node was down in between.
     #[non_exhaustive]
@@ -116,7 +123,7 @@ impl ClientEvent {
     /// The node that the event concerns. `None` if it concerns no single one.
     pub fn node(&self) -> Option<&NodeSpec> {
         match self {
-            Self::TopologyChanged { .. } => None,
+            Self::TopologyChanged { .. } | Self::TopologyRefused { .. } => None,
             Self::NodeDown { node, .. }
             | Self::Ejected { node, .. }
             | Self::FlushFailed { node, .. }
@@ -174,6 +181,7 @@ impl fmt::Display for ClientEvent {
             Self::TopologyChanged { from, to } => {
                 write!(f, "topology changed: from epoch {from} to {to}")
             }
+            Self::TopologyRefused { error } => write!(f, "topology refused: {error}"),
             Self::Reconnected { node } => write!(f, "reconnected: node {}", node.name()),
             Self::PrimaryChanged { node, from, to } => {
                 write!(

@@ -222,8 +222,11 @@ impl NodeObserver {
         }
     }
 
-    /// Records that a request is sent again.
-    pub(crate) fn resent(&self) {
+    /// Records that a request is sent again, and how the attempt before ended.
+    pub(crate) fn resent(&self, outcome: impl FnOnce() -> RequestOutcome) {
+        if let Some(votes) = &self.votes {
+            votes.finished(&outcome());
+        }
         self.metrics.resent();
     }
 

@@ -208,8 +208,14 @@ mod enabled {
     /// Something has happened to a node.
     pub(in crate::observe) fn event(event: &ClientEvent) {
         let Some(node) = event.node() else {
-            if let ClientEvent::TopologyChanged { from, to } = event {
-                info!(target: target!(), { from, to }, "topology changed");
+            match event {
+                ClientEvent::TopologyChanged { from, to } => {
+                    info!(target: target!(), { from, to }, "topology changed");
+                }
+                ClientEvent::TopologyRefused { error } => {
+                    warn!(target: target!(), { error = %error }, "topology refused");
+                }
+                _ => {}
             }
             return;
         };
@@ -249,7 +255,7 @@ mod enabled {
             ClientEvent::FlushFailed { error, .. } => {
                 log!(warn, "node cannot be flushed", error = %error);
             }
-            ClientEvent::TopologyChanged { .. } => {}
+            ClientEvent::TopologyChanged { .. } | ClientEvent::TopologyRefused { .. } => {}
             ClientEvent::Reconnected { .. } => log!(debug, "reconnected"),
             ClientEvent::PrimaryChanged { from, to, .. } => {
                 log!(

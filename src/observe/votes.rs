@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::partition::NodeId;
 use crate::plan::RequestOutcome;
-use crate::policy::{ConnectError, Ejection, FailureKind, FlushLog, OutlierDetector};
+use crate::policy::{ConnectError, Ejection, FailureKind, FlushLog, OutlierDetector, Refusal};
 
 /// The health of all nodes of one cache, for all of its connections. One per client.
 pub(crate) struct Votes {
@@ -137,9 +137,21 @@ impl Votes {
 impl NodeVotes {
     /// No connection could be made.
     pub(crate) fn connect_failed(&self, error: &ConnectError) {
-        // A server that refuses the password or the certificate is alive, and its keys must not move.
-        if let ConnectError::Unreachable(_) = error {
-            self.failed(FailureKind::NoReply);
+        let is_chosen = |refusal: &Refusal| self.votes.ejection.refusals().contains(*refusal);
+        match error {
+            ConnectError::Unreachable(_) => self.failed(FailureKind::NoReply),
+            ConnectError::Refused(_) => {
+                let refusal = error.refusal_code().and_then(Refusal::of_code);
+                if let Some(refusal) = refusal.filter(is_chosen) {
+                    self.failed(refusal.into());
+                }
+            }
+            // A server that refuses the password or the certificate is alive, and its keys must not move.
+            ConnectError::Auth(_)
+            | ConnectError::Certificate(_)
+            | ConnectError::FailedBefore
+            | ConnectError::NoSuchMaster(_)
+            | ConnectError::PrimaryChanged => {}
         }
     }
 
@@ -214,7 +226,7 @@ impl fmt::Debug for Votes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{FlushCounts, Refusal};
+    use crate::policy::FlushCounts;
 
     const SERVED: RequestOutcome = RequestOutcome {
         error_replies: 0,

@@ -19,8 +19,8 @@
 //! [waits](ExchangeStep::Wait) before the next wave: for a node that is down, or that has refused requests for
 //! the time being. A request that any node may serve goes to all other nodes before that.
 //!
-//! Each node is sent to at most as often as the policy says, and no wave begins after the
-//! [end](Exchange::end). Nothing here sleeps.
+//! Each node fails at most as often as the policy says, and no wave begins after the [end](Exchange::end). Nothing
+//! here sleeps.
 
 use std::iter;
 use std::time::{Duration, Instant};
@@ -223,6 +223,12 @@ impl<R: ReplyBuffer> Exchange<R> {
             return ExchangeStep::Send;
         }
         self.next_pause(now)
+    }
+
+    /// Makes no further attempt: what waits for one has the result of the last.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn stop(&mut self) {
+        self.nodes.iter_mut().for_each(NodeExchange::expire);
     }
 
     /// True if there is something to send now.
@@ -444,6 +450,11 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         // before it.
         match self.rest.take() {
             None => self.answers = answers,
+            // The errors for which the node was waited for say more than that the time is over now.
+            Some(rest) if self.answers.failure.is_none() && is_void(&rest.1, &answers) => {
+                self.state = State::Over;
+                return;
+            }
             Some(rest) => self.answers.append(rest.0, answers),
         }
         // With all requests and replies, not those of the attempt: `append` has counted the failure from the
@@ -458,6 +469,15 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             false => State::Pending,
         };
     }
+}
+
+/// True if an attempt had no time and no effect: nothing was answered, and no write was sent.
+fn is_void<R: ReplyBuffer>(request: &NodeRequest, answers: &Answers<R>) -> bool {
+    answers.failure.as_ref().is_some_and(|failure| {
+        failure.is_out_of_time()
+            && answers.values.count() == 0
+            && failure.may_resend_rest(0, &request.slots)
+    })
 }
 
 #[cfg(test)]

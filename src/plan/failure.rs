@@ -60,6 +60,8 @@ pub(crate) trait ReplyBuffer: Default {
         (0..self.count())
             .any(|number| self.error_code(number) == Some(REFUSED_BY_REPLICA.as_bytes()))
     }
+    /// The text behind the code of reply number `number` if it is an error.
+    fn error_text(&self, number: usize) -> Option<&[u8]>;
     /// Number of replies that are errors.
     fn error_count(&self) -> usize {
         let is_error = |number: &usize| self.error_code(*number).is_some();
@@ -83,6 +85,13 @@ impl ReplyBuffer for Vec<Value> {
     fn error_code(&self, number: usize) -> Option<&[u8]> {
         match self.get(number)? {
             Value::ServerError(error) => Some(error.code().as_bytes()),
+            _ => None,
+        }
+    }
+
+    fn error_text(&self, number: usize) -> Option<&[u8]> {
+        match self.get(number)? {
+            Value::ServerError(error) => error.details().map(str::as_bytes),
             _ => None,
         }
     }
@@ -193,6 +202,11 @@ impl Cause {
     /// The error for events and health of `node`: it concerns no request, so it has no advice.
     pub(crate) fn to_error(&self, node: &str) -> Error {
         let failure = Failure::not_sent(self.clone());
+        if let Self::Connect(error) = self
+            && error.is_refusal()
+        {
+            return failure.without_answer(node);
+        }
         let kind = failure.kind(0, Access::Read);
         failure.about(node, kind, format!("node {node}: {self}"))
     }
@@ -257,6 +271,14 @@ impl Failure {
         number >= self.sent || access == Access::Read
     }
 
+    /// True if the deadline has passed, so that nothing may have gone wrong but the time.
+    pub(crate) fn is_out_of_time(&self) -> bool {
+        match self.cause {
+            Cause::PoolTimeout(_) | Cause::Timeout(_) | Cause::NoTime => true,
+            Cause::Connect(_) | Cause::Dropped(_) => false,
+        }
+    }
+
     /// The error for a request that is a read or was not sent: never `Unknown`.
     pub(crate) fn without_answer(&self, node: &str) -> Error {
         self.error(node, 0, Access::Read)
@@ -264,6 +286,11 @@ impl Failure {
 
     /// The error for request number `number` of those to `node`, with advice for the user.
     pub(crate) fn error(&self, node: &str, number: usize, access: Access) -> Error {
+        if let Cause::Connect(error) = &self.cause
+            && let Some(refusal) = error.refusal()
+        {
+            return Error::from_server(&refusal, Some(node));
+        }
         let kind = self.kind(number, access);
         let advice = match kind {
             // The cause itself says that the connection is gone for good; "can be repeated" would be wrong
@@ -333,6 +360,7 @@ impl Failure {
         match (&self.cause, sent, access) {
             // Before the row of writes: without a connection nothing was sent, whatever `sent` says.
             (Cause::PoolTimeout(_), _, _) => ErrorKind::PoolTimeout,
+            (Cause::Connect(ConnectError::Refused(_)), _, _) => ErrorKind::Redis,
             // Before all other causes: why the reply is missing matters less than that the write may have
             // been applied.
             (_, true, Access::Write) => ErrorKind::Unknown,

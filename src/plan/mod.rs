@@ -117,7 +117,7 @@ pub(crate) use raw::{
 };
 pub(crate) use replies::PipelineReplies;
 pub(crate) use request::{PipelineKind, parse_one};
-pub(crate) use retries::{NextAttempt, Retries};
+pub(crate) use retries::{LastRefusal, NextAttempt, Retries};
 pub(crate) use routed::RoutedCommand;
 pub(crate) use scan::{ScanCursor, ScanState, ScanStep};
 pub(crate) use scripts::{

@@ -46,25 +46,24 @@ impl ProbeRequest {
         }
     }
 
+    /// The outcome of a probe that got no connection.
+    pub(crate) fn connect_failed(self, error: &ConnectError) -> ProbeOutcome {
+        match error {
+            ConnectError::Unreachable(_) | ConnectError::PrimaryChanged => ProbeOutcome::Failed,
+            ConnectError::Refused(line) => self.refused(line.split(' ').next().unwrap_or_default()),
+            ConnectError::Auth(_)
+            | ConnectError::Certificate(_)
+            | ConnectError::FailedBefore
+            | ConnectError::NoSuchMaster(_) => ProbeOutcome::Refused,
+        }
+    }
+
     fn refused(self, code: &str) -> ProbeOutcome {
         match Refusal::of_code(code.as_bytes()) {
             Some(refusal) if self.refusals.contains(refusal) => ProbeOutcome::Failed,
             // The user may not send PING, which the server has looked up.
             None if code == "NOPERM" => ProbeOutcome::Passed,
             _ => ProbeOutcome::Refused,
-        }
-    }
-}
-
-impl ProbeOutcome {
-    /// The outcome of a probe that got no connection.
-    pub(crate) fn of_connect_error(error: &ConnectError) -> Self {
-        match error {
-            ConnectError::Unreachable(_) | ConnectError::PrimaryChanged => Self::Failed,
-            ConnectError::Auth(_)
-            | ConnectError::Certificate(_)
-            | ConnectError::FailedBefore
-            | ConnectError::NoSuchMaster(_) => Self::Refused,
         }
     }
 }
@@ -138,6 +137,9 @@ mod tests {
             assert_eq!(plain.outcome(&replies), by_plain, "{replies:?}");
             assert_eq!(strict.outcome(&replies), by_strict, "{replies:?}");
         }
+        let loading = ConnectError::Refused("LOADING no".into());
+        assert_eq!(plain.connect_failed(&loading), Refused);
+        assert_eq!(strict.connect_failed(&loading), Failed);
         assert_eq!(plain.packed().1, 1);
         assert_eq!(strict.packed().1, 2);
     }

@@ -17,12 +17,17 @@
 
 use std::time::{Duration, Instant};
 
+use crate::command::BlockingTime;
 use crate::policy::ConnectError;
 
 /// Pause after the first failed attempt, before jitter.
 pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// Longest pause between two attempts.
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Longest pause between two attempts at a node that replies to the handshake with a temporary error: its data set may
+/// be loaded at any time, and requests wait for it.
+const BACKOFF_REFUSED_MAX: Duration = Duration::from_millis(250);
 
 /// How much longer than its limit an attempt may take before another is admitted: its runtime may not be
 /// running any more.
@@ -31,7 +36,8 @@ pub(crate) const OVERDUE_SLACK: Duration = Duration::from_millis(100);
 /// The reachability of one node.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
-    /// `None` while the node is not known to be down; any number of attempts is then admitted.
+    /// `None` while nothing speaks against an attempt; any number of them is then admitted. The node is down unless it
+    /// has replied to the last attempt with a temporary error.
     outage: Option<Outage>,
     /// Number of attempts admitted while the node was down, which is the number of the last one.
     retries: u64,
@@ -82,7 +88,7 @@ pub(crate) struct Recovery {
     pub(crate) is_reconnect: bool,
 }
 
-/// A node that is down.
+/// A node that is down, or has replied to the handshake with a temporary error.
 #[derive(Debug)]
 struct Outage {
     /// When it failed first.
@@ -115,6 +121,25 @@ pub(crate) struct AttemptId {
     generation: u64,
 }
 
+/// How much of the handshake a new connection goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HandshakeScope {
+    /// All of it: the connection serves any requests.
+    Full,
+    /// The protocol and the login only, for a single command that servers obey while a script runs (SCRIPT KILL). They
+    /// refuse SELECT and CLIENT SETNAME in the meantime, so a node that has just refused another handshake is tried.
+    LoginOnly,
+}
+
+impl From<BlockingTime> for HandshakeScope {
+    fn from(blocking: BlockingTime) -> Self {
+        match blocking.is_out_of_band() {
+            true => Self::LoginOnly,
+            false => Self::Full,
+        }
+    }
+}
+
 /// The decision about an attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
@@ -124,7 +149,7 @@ pub(crate) enum Admission {
     Down(Down),
 }
 
-/// A node that is known to be down.
+/// A node that is known to be down, or to refuse connections for the time being.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Down {
     /// Why the last attempt failed.
@@ -137,11 +162,19 @@ pub(crate) struct Down {
 
 impl Backoff {
     /// Asks to connect, which takes at most `limit`. An attempt admitted with [`Admission::Try`] must be
-    /// ended with [`connected`](Self::connected), [`failed`](Self::failed) or
+    /// ended with [`connected`](Self::connected), [`failed`](Self::failed), [`refused`](Self::refused) or
     /// [`inconclusive`](Self::inconclusive).
-    pub(crate) fn try_acquire(&mut self, now: Instant, limit: Duration) -> Admission {
+    pub(crate) fn try_acquire(
+        &mut self,
+        now: Instant,
+        limit: Duration,
+        scope: HandshakeScope,
+    ) -> Admission {
         let generation = self.generation();
-        let Some(outage) = &mut self.outage else {
+        let outage = self.outage.as_mut();
+        let Some(outage) =
+            outage.filter(|outage| outage.is_down() || scope == HandshakeScope::Full)
+        else {
             self.under_way += 1;
             return Admission::Try(AttemptId {
                 retry: None,
@@ -176,7 +209,8 @@ impl Backoff {
         self.end_attempt();
         self.connected += 1;
         let found_since = self.found_since.take();
-        let down_since = self.outage.take().map(|outage| outage.since);
+        let outage = self.outage.take().filter(Outage::is_down);
+        let down_since = outage.map(|outage| outage.since);
         // Another connection does not begin another period of being up.
         self.up_since.get_or_insert(now);
         Recovery {
@@ -188,7 +222,7 @@ impl Backoff {
     /// Somebody else has found the node to be reachable: it may be tried by all. The outage ends for those who watch
     /// the node when a connection was made.
     pub(crate) fn found(&mut self) {
-        if let Some(outage) = self.outage.take() {
+        if let Some(outage) = self.outage.take().filter(Outage::is_down) {
             self.found_since = Some(outage.since);
         }
     }
@@ -242,32 +276,77 @@ impl Backoff {
         jitter: f64,
         reason: ConnectError,
     ) -> bool {
+        let was_down = self.down().is_some() || self.found_since.is_some();
+        let is_recorded = self.record(attempt, now, jitter, reason);
+        if is_recorded {
+            self.up_since = None;
+        }
+        is_recorded && !was_down
+    }
+
+    /// The server replied to the handshake with a temporary error: the node is reachable, and the next attempt is made
+    /// after a pause. Returns what that has changed.
+    pub(crate) fn refused(
+        &mut self,
+        attempt: AttemptId,
+        now: Instant,
+        jitter: f64,
+        reason: ConnectError,
+    ) -> Recovery {
+        let down_since = self.down().map(|outage| outage.since).or(self.found_since);
+        if !self.record(attempt, now, jitter, reason) {
+            return Recovery::default();
+        }
+        self.up_since.get_or_insert(now);
+        Recovery {
+            outage: down_since.map(|since| now.saturating_duration_since(since)),
+            is_reconnect: false,
+        }
+    }
+
+    /// Records that an attempt made no connection. Returns false if that is ignored.
+    fn record(
+        &mut self,
+        attempt: AttemptId,
+        now: Instant,
+        jitter: f64,
+        reason: ConnectError,
+    ) -> bool {
         self.end_attempt();
         self.failed += 1;
-        let is_first = self.outage.is_none() && self.found_since.is_none();
+        let is_down = !reason.is_refusal();
         let (since, failures) = match &self.outage {
             // The node became reachable, or moved, while this attempt was under way; its failure is older news.
             None if attempt.generation != self.generation() => return false,
             None => (self.found_since.take().unwrap_or(now), 1),
-            Some(outage) if outage.is_made_by(attempt) => {
+            Some(outage) if !outage.is_made_by(attempt) => return false,
+            Some(outage) if outage.is_down() == is_down => {
                 (outage.since, outage.failures.saturating_add(1))
             }
-            Some(_) => return false,
+            Some(_) => (now, 1),
         };
-        self.up_since = None;
+        let pause = pause(failures, jitter);
         self.outage = Some(Outage {
             since,
             failures,
-            retry_at: now + pause(failures, jitter),
+            retry_at: match is_down {
+                true => now + pause,
+                false => now + pause.min(BACKOFF_REFUSED_MAX),
+            },
             retry: None,
             reason,
         });
-        is_first
+        true
+    }
+
+    /// The outage of a node that is down.
+    fn down(&self) -> Option<&Outage> {
+        self.outage.as_ref().filter(|outage| outage.is_down())
     }
 
     /// The known state of the node.
     pub(crate) fn state(&self, now: Instant) -> NodeState {
-        match (&self.outage, self.up_since) {
+        match (self.down(), self.up_since) {
             (Some(outage), _) => NodeState::Down {
                 since: now.saturating_duration_since(outage.since),
             },
@@ -281,12 +360,12 @@ impl Backoff {
 
     /// Number of failures in a row; zero unless the node is down.
     pub(crate) fn failures(&self) -> u32 {
-        self.outage.as_ref().map_or(0, |outage| outage.failures)
+        self.down().map_or(0, |outage| outage.failures)
     }
 
     /// Time until the next attempt is admitted. `None` unless the node is down.
     pub(crate) fn next_attempt(&self, now: Instant) -> Option<Duration> {
-        let outage = self.outage.as_ref()?;
+        let outage = self.down()?;
         Some(outage.retry_at.saturating_duration_since(now))
     }
 }
@@ -306,6 +385,11 @@ impl Backoff {
 }
 
 impl Outage {
+    /// True if the node cannot be reached.
+    fn is_down(&self) -> bool {
+        !self.reason.is_refusal()
+    }
+
     /// Earliest time of the next attempt, unless the one under way ends before.
     fn free_at(&self) -> Instant {
         match &self.retry {
@@ -389,7 +473,7 @@ mod tests {
     /// An attempt that must be admitted.
     #[track_caller]
     fn attempt(backoff: &mut Backoff, now: Instant) -> AttemptId {
-        match backoff.try_acquire(now, LIMIT) {
+        match backoff.try_acquire(now, LIMIT, HandshakeScope::Full) {
             Admission::Try(attempt) => attempt,
             Admission::Down(down) => panic!("{down:?}"),
         }
@@ -397,7 +481,7 @@ mod tests {
 
     #[track_caller]
     fn down(backoff: &mut Backoff, now: Instant) -> Down {
-        match backoff.try_acquire(now, LIMIT) {
+        match backoff.try_acquire(now, LIMIT, HandshakeScope::Full) {
             Admission::Try(_) => panic!("an attempt too many"),
             Admission::Down(down) => down,
         }
@@ -499,6 +583,50 @@ mod tests {
         // It starts with the shortest pause again.
         fail(&mut backoff, now);
         assert_eq!(down(&mut backoff, now).retry_in, BACKOFF_MIN);
+    }
+
+    #[test]
+    fn node_that_refuses_a_handshake_for_the_time_being_is_up_and_tried_after_short_pauses() {
+        let mut backoff = Backoff::default();
+        let start = Instant::now();
+        fail(&mut backoff, start);
+        let mut now = start + BACKOFF_MAX;
+        let refuse = |backoff: &mut Backoff, now| {
+            let attempt = attempt(backoff, now);
+            backoff.refused(
+                attempt,
+                now,
+                1.0,
+                ConnectError::Refused("LOADING no".into()),
+            )
+        };
+        let recovery = refuse(&mut backoff, now);
+        assert_eq!(recovery.outage, Some(BACKOFF_MAX), "it is reached again");
+        for _ in 0..10 {
+            let since = now - start - BACKOFF_MAX;
+            assert_eq!(backoff.state(now), NodeState::Up { since });
+            assert_eq!((backoff.failures(), backoff.next_attempt(now)), (0, None));
+            let down = down(&mut backoff, now);
+            assert!(down.reason.is_refusal() && down.retry_in <= BACKOFF_REFUSED_MAX);
+            // SCRIPT KILL is not held up.
+            let admission = backoff.try_acquire(now, LIMIT, HandshakeScope::LoginOnly);
+            let Admission::Try(attempt) = admission else {
+                panic!("{admission:?}");
+            };
+            backoff.inconclusive(attempt);
+            now += down.retry_in;
+            assert_eq!(refuse(&mut backoff, now), Recovery::default());
+        }
+        now += BACKOFF_REFUSED_MAX;
+        attempt(&mut backoff, now);
+        assert_eq!(backoff.connected(now), Recovery::default(), "it was up");
+        // And a node that refuses can go down.
+        refuse(&mut backoff, now);
+        now += BACKOFF_REFUSED_MAX;
+        let attempt = attempt(&mut backoff, now);
+        assert!(backoff.failed(attempt, now, 1.0, "refused".into()));
+        let since = Duration::ZERO;
+        assert_eq!(backoff.state(now), NodeState::Down { since });
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
-use redis::{ErrorKind, RedisError};
+use redis::{ErrorKind, RedisError, ServerError};
 
-use crate::error::io_error_in;
+use crate::error::{io_error_in, is_temporary_code, server_error};
 
 /// Why a connection could not be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,9 @@ pub(crate) enum ConnectError {
     PrimaryChanged,
     /// Refused, unreachable, timed out, or closed during the handshake.
     Unreachable(IoFailure),
+    /// The server replied to the handshake with a temporary error, such as `LOADING`: code and text as it sent them.
+    /// The node is reached, and serves nothing for a while.
+    Refused(String),
 }
 
 /// An I/O error that can be cloned: its kind, on which redis-rs' predicates are based, and its text.
@@ -46,6 +49,9 @@ impl ConnectError {
             return Self::Auth(format!(
                 "{address} refused the username or the password: {reply}"
             ));
+        }
+        if let Some(refusal) = temporary_error(error) {
+            return Self::Refused(refusal);
         }
         let io = io_error_in(error);
         let inner = io.and_then(io::Error::get_ref);
@@ -70,8 +76,32 @@ impl ConnectError {
             Self::Auth(_) | Self::Certificate(_) | Self::FailedBefore | Self::NoSuchMaster(_) => {
                 false
             }
-            Self::PrimaryChanged | Self::Unreachable(_) => true,
+            Self::PrimaryChanged | Self::Unreachable(_) | Self::Refused(_) => true,
         }
+    }
+
+    /// The server's own error, if it replied to the handshake with a temporary one.
+    pub(crate) fn refusal(&self) -> Option<ServerError> {
+        match self {
+            Self::Refused(line) => {
+                let (code, text) = line.split_once(' ').unwrap_or((line, ""));
+                Some(server_error(code, text))
+            }
+            _ => None,
+        }
+    }
+
+    /// The code of that error.
+    pub(crate) fn refusal_code(&self) -> Option<&[u8]> {
+        match self {
+            Self::Refused(line) => line.split(' ').next().map(str::as_bytes),
+            _ => None,
+        }
+    }
+
+    /// True if the node was reached, and replied with a temporary error.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_))
     }
 
     /// The attempt took longer than its limit.
@@ -90,11 +120,11 @@ impl ConnectError {
         })
     }
 
-    /// The kind of an I/O error that stands for it. `None` for a refused password, for which redis-rs has an
-    /// error of its own.
+    /// The kind of an I/O error that stands for it. `None` for a refused password and for a temporary error, for
+    /// which redis-rs has errors of their own.
     pub(crate) fn io_kind(&self) -> Option<io::ErrorKind> {
         match self {
-            Self::Auth(_) | Self::NoSuchMaster(_) => None,
+            Self::Auth(_) | Self::NoSuchMaster(_) | Self::Refused(_) => None,
             // The only kind after which redis-rs advises not to try again.
             Self::Certificate(_) => Some(io::ErrorKind::PermissionDenied),
             Self::FailedBefore | Self::PrimaryChanged => Some(io::ErrorKind::NotConnected),
@@ -174,8 +204,20 @@ impl fmt::Display for ConnectError {
                 "the node has another primary now, and this connection leads to the one before; open another one",
             ),
             Self::Unreachable(failure) => write!(f, "no connection: {failure}"),
+            Self::Refused(line) => f.write_str(line),
         }
     }
+}
+
+/// Code and text of a server's error, if it is a temporary one.
+fn temporary_error(error: &RedisError) -> Option<String> {
+    let code = error
+        .code()
+        .filter(|code| is_temporary_code(code.as_bytes()))?;
+    Some(match error.detail() {
+        Some(text) => format!("{code} {text}"),
+        None => code.to_owned(),
+    })
 }
 
 /// The kind of the error for a connection that broke, as redis-rs has it.

@@ -4,6 +4,7 @@
 //! * `connect_error`: [`ConnectError`], why there is no connection, as the backoff remembers it.
 //! * `ejection`: [`Ejection`], when the nodes of a cache are ejected and readmitted; `outlier_detector`:
 //!   [`OutlierDetector`], which of them are out.
+//! * `file_changes`: [`FileChanges`], whether a file that is read repeatedly has a new content.
 //! * `flush_log`: [`FlushLog`], the flushes that nodes have missed because they were out.
 //! * `options`: [`RequestOptions`], how long a request of one handle may take.
 //! * `retry`: [`RetryPolicy`], how often a request may be sent again, and the pauses between.
@@ -13,6 +14,7 @@
 mod backoff;
 mod connect_error;
 mod ejection;
+mod file_changes;
 mod flush_log;
 mod options;
 mod outlier_detector;
@@ -23,17 +25,21 @@ mod retry;
 pub use ejection::{
     EJECTION_COUNT_MAX, EJECTION_TIME_MAX, EJECTION_TIME_MIN, Ejection, Readmission, Refusal,
 };
-pub use retry::{RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX, RetryPolicy};
+pub use retry::{
+    RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX, RetryPolicy, TEMPORARY_ERRORS_WAIT_MAX, TemporaryErrors,
+};
 
 pub use backoff::NodeState;
 
 #[cfg(feature = "tokio-comp")]
 pub(crate) use backoff::OVERDUE_SLACK;
 pub(crate) use backoff::{
-    Admission, AttemptId, BACKOFF_MAX, BACKOFF_MIN, Backoff, Down, Recovery, pause, pause_between,
+    Admission, AttemptId, BACKOFF_MAX, BACKOFF_MIN, Backoff, Down, HandshakeScope, Recovery, pause,
+    pause_between,
 };
 pub(crate) use connect_error::{CertificateRefused, ConnectError, IoFailure, is_timeout};
 pub(crate) use ejection::Refusals;
+pub(crate) use file_changes::{FileChanges, FileContent};
 pub(crate) use flush_log::FlushLog;
 pub(crate) use options::RequestOptions;
 pub(crate) use outlier_detector::{

@@ -1,4 +1,6 @@
 //! [`RetryPolicy`]: how often may a request be sent again, and after which pause?
+//!
+//! [`TemporaryErrors`] is its choice for nodes that reply, but serve nothing for a while.
 
 use std::time::Duration;
 
@@ -20,6 +22,25 @@ pub const RETRY_BACKOFF_MAX: Duration = Duration::from_secs(60 * 60);
 /// in a busy loop.
 pub(crate) const RETRY_BACKOFF_MIN: Duration = Duration::from_millis(1);
 
+/// Longest time that a request without a deadline waits, in pauses, for a node that replies with
+/// [temporary errors](TemporaryErrors). With a deadline, the deadline alone decides.
+pub const TEMPORARY_ERRORS_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// What follows an error reply with which a server turns a command down for the time being, before any of it has
+/// run: `LOADING` (it reads its data set after a restart), `BUSY` (a script runs), `MASTERDOWN` (a replica without
+/// its primary), `CLUSTERDOWN` and `TRYAGAIN`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TemporaryErrors {
+    /// The error is returned, like any other error reply.
+    Returned,
+    /// The request is sent again, with pauses in between, until the node serves it. When its time is over, the
+    /// server's last error is returned. The time is that of the request: see
+    /// [`Builder::response_timeout`](crate::Builder::response_timeout). A request without a deadline waits for
+    /// [`TEMPORARY_ERRORS_WAIT_MAX`](crate::builder::TEMPORARY_ERRORS_WAIT_MAX).
+    Waited,
+}
+
 /// When a request that failed is sent again, within its one response timeout.
 ///
 /// Under every policy, a write that may have been applied is never repeated: it fails with
@@ -30,16 +51,24 @@ pub(crate) const RETRY_BACKOFF_MIN: Duration = Duration::from_millis(1);
 /// |---|---|---|---|
 /// | the connection broke: a read, or never sent | returned | resent once, at once | resent, the first time at once |
 /// | no connection: refused, unreachable, the node is known to be down | returned | returned | resent after a pause |
-/// | `LOADING`, `READONLY`, `TRYAGAIN`, ...: see [`Error::is_retryable`](crate::Error::is_retryable) | returned | returned | resent after a pause |
+/// | `LOADING`, `BUSY`, `MASTERDOWN`, `CLUSTERDOWN`, `TRYAGAIN`: see [`TemporaryErrors`] | returned | resent after pauses, until the deadline | resent after pauses, until the deadline |
+/// | `READONLY`, `NOREPLICAS` | returned | returned | resent after a pause |
 /// | the connection broke under a write that was sent | returned | returned | returned |
 /// | no reply in time, no free connection, wrong password | returned | returned | returned |
 ///
 /// A request is repeated on its own node. Of a command that is split or goes to all nodes, and of a pipeline,
 /// only the requests of the node that failed are repeated, from the first that failed on, so that their order
 /// never changes: a pipeline in which a write without an error follows a refused command keeps the refusal. A
-/// transaction is repeated as a whole, and only if none of it was run. Error replies of scripts and functions
-/// that may write are never repeated, as the script may have written before. Nothing is repeated on a
-/// [`Dedicated`](crate::Dedicated) connection; opening one is.
+/// transaction is repeated as a whole, and only if none of it was run.
+///
+/// These are returned at once under every policy:
+///
+/// * Error replies to `EVAL`, `EVALSHA` and `FCALL`: the script may have chosen the code itself, after it has
+///   written. Those to `EVAL_RO`, `EVALSHA_RO` and `FCALL_RO` are repeated if their text is that of a server.
+/// * Temporary errors in reply to `PING`, `INFO` and `ROLE`, which ask for the state of the node:
+///   [`ping_nodes`](crate::ShardedClient::ping_nodes) never waits.
+/// * Everything over a [`Dedicated`](crate::Dedicated) connection. Opening one is repeated, also if the node
+///   replies to the handshake with a temporary error.
 ///
 /// ```
 /// use std::time::Duration;
@@ -58,6 +87,7 @@ pub struct RetryPolicy {
     attempts: u16,
     /// True if failures that take time to pass are waited for.
     waits: bool,
+    temporary_errors: TemporaryErrors,
     /// The first pause and the longest one, in milliseconds.
     backoff_min: u32,
     backoff_max: u32,
@@ -65,13 +95,14 @@ pub struct RetryPolicy {
 
 impl RetryPolicy {
     /// Sends nothing again: the first failure is returned.
-    pub const OFF: Self = Self::new(1, false);
+    pub const OFF: Self = Self::new(1, false).with_temporary_errors(TemporaryErrors::Returned);
 
-    /// Resends a request whose connection broke once, without a pause, if it is a read or was never sent.
+    /// Resends a request whose connection broke once, without a pause, if it is a read or was never sent. Waits for
+    /// a node that replies with [temporary errors](TemporaryErrors).
     pub const READS: Self = Self::new(1 + RESENDS_MAX, false);
 
     /// Sends a request up to `attempts` times, the first time included, with pauses in between. From 1 to
-    /// [`RETRY_ATTEMPTS_MAX`].
+    /// [`RETRY_ATTEMPTS_MAX`]. Attempts that end with a [temporary error](TemporaryErrors) are not counted.
     ///
     /// An attempt that would begin after the response timeout is not made, and the last failure is returned
     /// at once.
@@ -85,13 +116,25 @@ impl RetryPolicy {
         Self {
             attempts,
             waits,
+            temporary_errors: TemporaryErrors::Waited,
             backoff_min: BACKOFF_MIN.as_millis() as u32,
             backoff_max: BACKOFF_MAX.as_millis() as u32,
         }
     }
 
+    /// Sets what follows a temporary error, such as `LOADING`. Defaults to [`TemporaryErrors::Waited`], except for
+    /// [`OFF`](Self::OFF).
+    #[must_use]
+    pub const fn with_temporary_errors(self, temporary_errors: TemporaryErrors) -> Self {
+        Self {
+            temporary_errors,
+            ..self
+        }
+    }
+
     /// Sets the pauses between attempts: the first takes `min`, and each further one twice as long, up to `max`.
-    /// Each is shortened at random, by up to a half. From 1 ms to [`RETRY_BACKOFF_MAX`], in whole milliseconds.
+    /// Each is shortened at random, by up to a half. Pauses for a node that replies with
+    /// [temporary errors](TemporaryErrors) are counted by themselves, and become shorter before the deadline. From 1 ms to [`RETRY_BACKOFF_MAX`], in whole milliseconds.
     /// Defaults to 50 ms and 1 s.
     #[must_use]
     pub const fn with_backoff(self, min: Duration, max: Duration) -> Self {
@@ -105,6 +148,11 @@ impl RetryPolicy {
     /// Maximum number of times that a request is sent to one node.
     pub(crate) fn attempts_max(&self) -> u32 {
         self.attempts.into()
+    }
+
+    /// What follows a temporary error.
+    pub(crate) fn temporary_errors(&self) -> TemporaryErrors {
+        self.temporary_errors
     }
 
     /// True if failures that take time to pass are waited for.

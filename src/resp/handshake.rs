@@ -19,6 +19,8 @@ use redis::{
     Cmd, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisError, RedisResult, Value, cmd,
 };
 
+use crate::error::is_temporary_code;
+
 /// Maximum length of a client name in bytes.
 pub const CLIENT_NAME_BYTES_MAX: usize = 1024;
 
@@ -59,9 +61,11 @@ enum OnRefusal {
 impl Handshake {
     /// Creates the handshake for these connection settings, with the name of the client; empty for none.
     pub(crate) fn new(info: &RedisConnectionInfo, client_name: &str) -> Self {
-        Self {
+        let mut handshake = Self {
             commands: commands(info, client_name),
-        }
+        };
+        handshake.never_empty();
+        handshake
     }
 
     /// Creates the requests that change the user (a username, if any, and a password) and the name of a
@@ -80,6 +84,27 @@ impl Handshake {
     pub(crate) fn with_role_check(mut self) -> Self {
         self.commands.push((cmd("ROLE"), OnRefusal::NotPrimary));
         self
+    }
+
+    /// Leaves out all but the protocol, the username and the password: the requests that a server serves while a
+    /// script runs.
+    pub(crate) fn keep_login(&mut self) {
+        self.commands
+            .retain(|(cmd, _)| match cmd.args_iter().next() {
+                Some(redis::Arg::Simple(name)) => name == b"HELLO" || name == b"AUTH",
+                _ => false,
+            });
+        self.never_empty();
+    }
+
+    /// Adds a PING if there is nothing else.
+    fn never_empty(&mut self) {
+        if self.commands.is_empty() {
+            // A server that closes every connection, for example because it requires a client certificate, shows
+            // that only when a reply is read. Without one, the connection would count as made, and be made again
+            // at once.
+            self.commands.push((cmd("PING"), OnRefusal::Ignore));
+        }
     }
 
     /// Returns the requests in the wire format.
@@ -107,6 +132,10 @@ impl Handshake {
             if let (Value::ServerError(error), OnRefusal::Fail | OnRefusal::NotPrimary) =
                 (answer, needed)
             {
+                // It is returned to users as the server sent it.
+                if is_temporary_code(error.code().as_bytes()) {
+                    return Err(RedisError::from(error.clone()));
+                }
                 let name = match cmd.args_iter().next() {
                     Some(redis::Arg::Simple(name)) => String::from_utf8_lossy(name).into_owned(),
                     _ => String::new(),
@@ -218,12 +247,6 @@ fn commands(info: &RedisConnectionInfo, client_name: &str) -> Vec<(Cmd, OnRefusa
             commands.push((setinfo, OnRefusal::Ignore));
         }
     }
-    if commands.is_empty() {
-        // A server that closes every connection, for example because it requires a client certificate, shows
-        // that only when a reply is read. Without one, the connection would count as made, and be made again
-        // at once.
-        commands.push((cmd("PING"), OnRefusal::Ignore));
-    }
     commands
 }
 
@@ -322,6 +345,26 @@ mod tests {
         let error = handshake.check(&[Value::ServerError(said)]).unwrap_err();
         assert!(error.to_string().contains("unknown command `HELLO`"));
         assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn handshake_that_keeps_the_login_leaves_out_what_a_busy_server_refuses() {
+        let info = RedisConnectionInfo::default()
+            .set_db(2)
+            .set_password("hunter2");
+        for (protocol, count) in [(ProtocolVersion::RESP2, 1), (ProtocolVersion::RESP3, 1)] {
+            let mut handshake = Handshake::new(&info.clone().set_protocol(protocol), "web");
+            handshake.keep_login();
+            let packed = String::from_utf8(handshake.packed()).unwrap();
+            assert_eq!(handshake.count(), count);
+            assert!(
+                packed.contains("AUTH") && !packed.contains("SELECT"),
+                "{packed}"
+            );
+        }
+        let mut handshake = Handshake::new(&RedisConnectionInfo::default(), "web");
+        handshake.keep_login();
+        assert_eq!(handshake.packed(), b"*1\r\n$4\r\nPING\r\n");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use redis::Value;
 
 use crate::blocking::RespStream;
 use crate::endpoint::{Deadline, Endpoint};
-use crate::policy::{ConnectError, is_timeout};
+use crate::policy::{ConnectError, HandshakeScope, is_timeout};
 use crate::sentinel::group::GroupState;
 use crate::topology::HostPort;
 use crate::topology::sentinel::{Questions, Report};
@@ -37,7 +37,7 @@ impl SentinelConnection {
             return Err("no Sentinel was given".into());
         };
         let endpoint = endpoint.at_host(address)?;
-        let (handshake, _) = endpoint.handshake()?;
+        let (handshake, _) = endpoint.handshake(HandshakeScope::Full)?;
         let deadline = Deadline::start(Some(limit));
         let (stream, _) = RespStream::open(&endpoint, &handshake, &deadline)?;
         Ok(Self {

@@ -4,6 +4,7 @@
 //!   connections to its nodes.
 //! * `publisher`: [`Publisher`], which gives a new topology to all handles of a client, of whatever kind.
 //! * `monitor`: the thread that probes the nodes of a cache, and takes those that fail out of the placement.
+//! * `topology_file`: the thread that reads a topology again when its file changes.
 //!
 //! ```text
 //! set_topology ─▶ Publisher ─┬─▶ SnapshotFamily of the blocking client ─┬─▶ SnapshotCell ◀── handles, clones
@@ -21,6 +22,7 @@
 mod cell;
 mod monitor;
 mod publisher;
+mod topology_file;
 
 pub(crate) use cell::{Snapshot, SnapshotHandle, SnapshotListener, Variant};
 pub(crate) use publisher::Publisher;

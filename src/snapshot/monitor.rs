@@ -19,7 +19,9 @@ use crate::error::Error;
 use crate::observe::Votes;
 use crate::partition::NodeId;
 use crate::plan::{Cause, Failure, ProbeRequest};
-use crate::policy::{Actions, ConnectError, Flush, FlushCounts, OutSet, ProbeOutcome};
+use crate::policy::{
+    Actions, ConnectError, Flush, FlushCounts, HandshakeScope, OutSet, ProbeOutcome,
+};
 use crate::snapshot::Publisher;
 use crate::topology::RampingNodes;
 
@@ -162,7 +164,7 @@ fn send_probe(endpoint: &Endpoint, request: ProbeRequest, limit: Duration) -> Pr
     let (packed, count) = request.packed();
     match exchange(endpoint, packed, count, &deadline) {
         Ok(replies) => request.outcome(&replies),
-        Err(error) => ProbeOutcome::of_connect_error(&error),
+        Err(error) => request.connect_failed(&error),
     }
 }
 
@@ -185,7 +187,7 @@ fn exchange(
     count: usize,
     deadline: &Deadline,
 ) -> Result<Vec<Value>, ConnectError> {
-    let (handshake, _) = endpoint.handshake()?;
+    let (handshake, _) = endpoint.handshake(HandshakeScope::Full)?;
     let failed = |error| ConnectError::new(&endpoint.address, &error);
     let (mut stream, _) = RespStream::open(endpoint, &handshake, deadline)?;
     stream

@@ -1,16 +1,17 @@
 //! [`Publisher`]: gives each topology of a client to all sets of connections.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use crate::config::{ClientConfig, Purpose};
 use crate::error::Error;
-use crate::observe::Votes;
+use crate::observe::{ClientEvent, Votes};
 use crate::partition::{NodeId, NodeSpec, OutNodes};
 use crate::snapshot::monitor;
+use crate::snapshot::topology_file::{self, Watch};
 use crate::topology::{RampingNodes, Topology};
 
 /// Number of keys whose owners are compared when a topology is refused.
@@ -29,6 +30,8 @@ pub(crate) struct Publisher {
     state: Mutex<State>,
     /// What the connections know of the nodes, for their ejection.
     votes: Option<Arc<Votes>>,
+    /// Reads the topology again when its file changes.
+    watch: OnceLock<Watch>,
 }
 
 struct State {
@@ -39,7 +42,11 @@ struct State {
 
 impl Publisher {
     /// The publisher of a client that begins with this topology.
-    pub(crate) fn new(config: ClientConfig) -> Arc<Self> {
+    ///
+    /// # Errors
+    ///
+    /// If the file of the topology is to be watched, and the system has no thread for it.
+    pub(crate) fn new(config: ClientConfig) -> Result<Arc<Self>, Error> {
         let votes = config.votes().map(Arc::clone);
         let ids = node_ids(&config);
         let publisher = Arc::new(Self {
@@ -48,12 +55,17 @@ impl Publisher {
                 observers: Vec::new(),
             }),
             votes,
+            watch: OnceLock::new(),
         });
+        if let Some(file) = publisher.config().topology_file() {
+            // Empty before: this is the only place that sets it.
+            let _ = publisher.watch.set(topology_file::watch(&publisher, file)?);
+        }
         if let Some(votes) = &publisher.votes {
             votes.detector().set_nodes(ids, Instant::now());
             monitor::attach(&publisher, votes);
         }
-        publisher
+        Ok(publisher)
     }
 
     /// The description of the client over the current topology.
@@ -105,7 +117,8 @@ impl Publisher {
         state.publish(next);
         let config = Arc::clone(&state.config);
         drop(state);
-        config.topology_changed(from);
+        let to = config.router.topology().epoch();
+        config.deliver(|| ClientEvent::TopologyChanged { from, to });
         if let Some(votes) = &self.votes {
             votes.changed();
         }

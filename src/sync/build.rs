@@ -21,7 +21,7 @@ impl Builder {
     /// out of range, a command is declared twice, the partitioner refuses the nodes, or a node needs TLS and
     /// its feature is not enabled or its certificates cannot be read.
     pub fn build(self) -> Result<ShardedClient, Error> {
-        let publisher = Publisher::new(self.config(Runtime::Blocking)?);
+        let publisher = Publisher::new(self.config(Runtime::Blocking)?)?;
         #[cfg(feature = "tokio-comp")]
         let async_client = Arc::new(AsyncClient::new(Arc::clone(&publisher)));
         let shared = SnapshotHandle::open(&publisher, |config| Shared {

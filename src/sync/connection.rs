@@ -10,7 +10,7 @@ use crate::endpoint::Deadline;
 use crate::endpoint::{Endpoint, FORMER_PRIMARY_GRACE, NodeBackoff, PrimaryVersion};
 use crate::observe::{NodeObserver, OpenConnection, PoolKind};
 use crate::plan::{Cause, ReplyBuffer, is_of_replica};
-use crate::policy::{ConnectError, is_timeout};
+use crate::policy::{ConnectError, HandshakeScope, is_timeout};
 
 /// How to make connections to one node. Clones share the node's backoff.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub(super) struct NodeConnection {
     pub(super) last_used: Instant,
     /// The generation of the pool when the connection was made.
     pub(super) generation: u64,
+    /// False if its handshake was made for one request only.
+    pub(super) is_reusable: bool,
     /// The version of the login that the connection has presented.
     login: u64,
     /// The version of the address that the connection was made to, if it may change.
@@ -91,8 +93,9 @@ impl Connector {
         deadline: &Deadline,
         pool: PoolKind,
         generation: u64,
+        scope: HandshakeScope,
     ) -> Result<NodeConnection, ConnectError> {
-        let (handshake, login) = self.endpoint.handshake()?;
+        let (handshake, login) = self.endpoint.handshake(scope)?;
         let (mut stream, primary) = RespStream::open(&self.endpoint, &handshake, deadline)?;
         // Not before: a connection that cannot be made is not lost.
         stream.set_pushes(self.endpoint.pushes.clone());
@@ -100,6 +103,7 @@ impl Connector {
             stream: Box::new(stream),
             last_used: deadline.start,
             generation,
+            is_reusable: scope == HandshakeScope::Full,
             login,
             primary,
             _open: OpenConnection::new(&self.endpoint.observer, pool),

@@ -25,10 +25,10 @@ use crate::endpoint::{Deadline, Endpoint};
 use crate::observe::{NodeObserver, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Attempt, AttemptKind, Cause, Exchange, ExchangeStep, Failure, NextAttempt,
-    NodeRequest, PoolUse, RequestOutcome, Retries,
+    Answers, Attempt, AttemptKind, Cause, Exchange, ExchangeStep, Failure, LastRefusal,
+    NextAttempt, NodeRequest, PoolUse, RequestOutcome, Retries,
 };
-use crate::policy::RequestOptions;
+use crate::policy::{HandshakeScope, RequestOptions};
 use crate::sync::connection::{Connector, Delivery, NodeConnection};
 use crate::sync::pool::{Checkout, Lease, Pool, PoolSettings};
 
@@ -152,16 +152,19 @@ impl Executor {
         let pool = node.pool(blocking);
         let mut checkout = Checkout::Reuse;
         let mut retries = Retries::new(self.options.retry);
+        let mut refusal = LastRefusal::default();
         node.observer.started(AttemptKind::First);
         let stopwatch = Stopwatch::since(blocking, deadline.start);
         let result = loop {
-            let result = call(pool, checkout, request, &deadline);
-            let next = retries.after_call(&result, access);
+            let result = call(pool, checkout, blocking.into(), request, &deadline);
+            let next = retries.after_call(&result, access, || request.to_vec());
             match next.and_then(|next| pause_before(next, &retries, &deadline)) {
                 Some(wanted) => checkout = wanted,
-                None => break result,
+                None => break refusal.settle(result, access),
             }
-            node.observer.resent();
+            node.observer
+                .resent(|| RequestOutcome::of_reply(&result, access));
+            refusal.keep(result);
         };
         node.observer
             .finished(stopwatch, || RequestOutcome::of_reply(&result, access));
@@ -180,7 +183,7 @@ impl Executor {
         let pool = &self.nodes[node.get()].exclusive;
         let mut retries = Retries::new(self.options.retry);
         loop {
-            let cause = match pool.take(Checkout::Reuse, deadline) {
+            let cause = match pool.take(Checkout::Reuse, HandshakeScope::Full, deadline) {
                 Ok(connection) => return Ok(connection),
                 Err(cause) => cause,
             };
@@ -232,7 +235,7 @@ impl Executor {
                 false => Checkout::Reuse,
             };
             let pool = self.nodes[attempt.request.node.get()].pool(blocking);
-            pool.lease(checkout, deadline)
+            pool.lease(checkout, blocking.into(), deadline)
         };
         let stopwatch = Stopwatch::start(blocking);
         // All connections before the first write: while this thread waits for a slot or a handshake, no
@@ -267,13 +270,16 @@ impl Executor {
 fn call(
     pool: &Pool,
     checkout: Checkout,
+    scope: HandshakeScope,
     request: &[u8],
     deadline: &Deadline,
 ) -> Result<Value, Failure> {
     if deadline.is_zero() {
         return Err(Failure::not_sent(Cause::no_time_left()));
     }
-    let mut lease = pool.lease(checkout, deadline).map_err(Failure::not_sent)?;
+    let mut lease = pool
+        .lease(checkout, scope, deadline)
+        .map_err(Failure::not_sent)?;
     match lease.connection().call(request, deadline) {
         Ok(value) => {
             lease.release(deadline.start);

@@ -29,6 +29,7 @@ use crate::endpoint::ConnectAttempt;
 use crate::endpoint::Deadline;
 use crate::observe::{NodeHealth, NodeObserver, PoolHealth, PoolWait};
 use crate::plan::{Cause, PoolUse};
+use crate::policy::HandshakeScope;
 use crate::resp::PING;
 use crate::sync::connection::{Connector, NodeConnection};
 
@@ -145,8 +146,13 @@ impl Pool {
     }
 
     /// Lends a connection that is closed when the lease is dropped, unless it is [released](Lease::release).
-    pub(super) fn lease(&self, wanted: Checkout, deadline: &Deadline) -> Result<Lease<'_>, Cause> {
-        let connection = self.take(wanted, deadline)?;
+    pub(super) fn lease(
+        &self,
+        wanted: Checkout,
+        scope: HandshakeScope,
+        deadline: &Deadline,
+    ) -> Result<Lease<'_>, Cause> {
+        let connection = self.take(wanted, scope, deadline)?;
         let place = PoolPermit {
             pool: self,
             ended: false,
@@ -159,10 +165,11 @@ impl Pool {
     pub(super) fn take(
         &self,
         mut wanted: Checkout,
+        scope: HandshakeScope,
         deadline: &Deadline,
     ) -> Result<NodeConnection, Cause> {
         loop {
-            let step = self.next_step(wanted, deadline)?;
+            let step = self.next_step(wanted, scope, deadline)?;
             self.observer().lent(self.settings.pool_use);
             match step {
                 CheckoutStep::Idle(connection) if connection.is_outdated() => {
@@ -210,7 +217,7 @@ impl Pool {
                 } => {
                     // Closed before another one is opened, so that the server never sees more than `size`.
                     drop(replaced);
-                    return self.connect(generation, attempt, deadline);
+                    return self.connect(generation, attempt, scope, deadline);
                 }
             }
         }
@@ -244,10 +251,12 @@ impl Pool {
     pub(super) fn release(&self, mut connection: NodeConnection, used: Instant) {
         connection.last_used = used;
         let mut state = self.state.lock();
-        // A connection broke while this one was on loan: it is closed as well.
+        // If a connection broke while this one was on loan, it is closed as well.
         // If the pool has been retired, nobody will need it again.
-        let is_usable = connection.generation == state.generation && !connection.is_outdated();
-        let closed = match is_usable && !state.is_retired {
+        let is_kept = connection.is_reusable
+            && connection.generation == state.generation
+            && !connection.is_outdated();
+        let closed = match is_kept && !state.is_retired {
             true => {
                 state.idle.push(connection);
                 None
@@ -323,7 +332,12 @@ impl Pool {
     }
 
     /// Takes an idle connection or a slot, and waits until there is either.
-    fn next_step(&self, wanted: Checkout, deadline: &Deadline) -> Result<CheckoutStep, Cause> {
+    fn next_step(
+        &self,
+        wanted: Checkout,
+        scope: HandshakeScope,
+        deadline: &Deadline,
+    ) -> Result<CheckoutStep, Cause> {
         // Declared before the lock, so that it is dropped after it.
         let mut wait = None;
         let mut state = self.state.lock();
@@ -344,7 +358,7 @@ impl Pool {
                 let limit = self.settings.connect_timeout;
                 // Asked under the lock: with the slot taken only on success, a refused request leaves nothing
                 // to undo.
-                return match self.connector.backoff.try_begin(limit) {
+                return match self.connector.backoff.try_begin(limit, scope) {
                     Ok(attempt) => {
                         state.open += 1;
                         Ok(CheckoutStep::Make {
@@ -399,11 +413,13 @@ impl Pool {
         &self,
         generation: u64,
         attempt: ConnectAttempt,
+        scope: HandshakeScope,
         deadline: &Deadline,
     ) -> Result<NodeConnection, Cause> {
         let allotted = deadline.within(self.settings.connect_timeout);
         let pool = self.settings.pool_use.into();
-        let reason = match self.connector.connect(&allotted, pool, generation) {
+        let made = self.connector.connect(&allotted, pool, generation, scope);
+        let reason = match made {
             Ok(connection) => {
                 attempt.connected();
                 return Ok(connection);

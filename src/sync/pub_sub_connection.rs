@@ -25,7 +25,7 @@ use crate::plan::pubsub::{
     KEEPALIVE_AFTER, PubSubReply, SubscriptionChange, SubscriptionKind, SubscriptionWorker,
     no_thread,
 };
-use crate::policy::{ConnectError, IoFailure, is_timeout};
+use crate::policy::{ConnectError, HandshakeScope, IoFailure, is_timeout};
 use crate::resp::ReplyDecoder;
 use crate::sync::connection::Connector;
 use crate::sync::event_channel::EventChannel;
@@ -298,7 +298,11 @@ impl Worker {
 
     /// One connection, from its beginning to its end.
     fn run_connection(&self) -> End {
-        let attempt = match self.connector.backoff.try_begin(self.connect_timeout) {
+        let attempt = match self
+            .connector
+            .backoff
+            .try_begin(self.connect_timeout, HandshakeScope::Full)
+        {
             Ok(attempt) => attempt,
             Err(down) => return End::Connection(ConnectionEnd::Down(down)),
         };

@@ -193,6 +193,11 @@ impl RawClient {
         nothing
     }
 
+    /// Says that no more requests will come; replies are still read.
+    pub fn close_output(&self) {
+        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
     /// Says that nothing more will come.
     pub fn hang_up(self) {
         let _ = self.stream.shutdown(std::net::Shutdown::Both);

@@ -60,6 +60,11 @@ impl NodeArgs {
         Fleet::new(placement, &self.options, &self.nodes).map_err(Failure::Usage)
     }
 
+    /// The file that the nodes are taken from.
+    pub fn topology_file(&self) -> Option<&str> {
+        self.topology.as_deref()
+    }
+
     /// The description of a client of these nodes.
     pub fn builder(&self) -> Result<Builder, Failure> {
         let mut builder = self.fleet()?.builder().map_err(Failure::Usage)?;

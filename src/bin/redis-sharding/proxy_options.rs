@@ -1,4 +1,4 @@
-//! The options of a proxy, and the signals that stop it. Shared with the example `proxy`.
+//! The options of a proxy, and the signals that stop it or let it read its topology again. Shared with the example `proxy`.
 
 use std::io::{self, Write};
 use std::sync::Mutex;
@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use redis_sharding::proxy::{OutputLimit, Proxy, THREADS_MAX, parse_bytes};
 use redis_sharding::{Builder, Error, PartialReads};
+
+#[cfg(unix)]
+use super::{fleet::Fleet, shown::shown};
 
 /// Least time between two reports of connections that could not be accepted.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -154,4 +157,59 @@ pub async fn shutdown_signal() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending().await
     }
+}
+
+/// The SIGHUP signals that this process gets. Until there is one of these, SIGHUP ends the process.
+#[cfg(unix)]
+pub struct Hangups(tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+impl Hangups {
+    /// Catches the signals from now on. Needs a runtime.
+    pub fn catch() -> io::Result<Self> {
+        let kind = tokio::signal::unix::SignalKind::hangup();
+        tokio::signal::unix::signal(kind).map(Self)
+    }
+
+    /// Takes the topology in `file` over on each signal, and reports the outcome to standard error. Never ends.
+    pub async fn reload(mut self, program: &'static str, proxy: Proxy, file: Option<String>) {
+        while self.0.recv().await.is_some() {
+            let (proxy, file) = (proxy.clone(), file.clone());
+            // Placing many nodes takes a while.
+            let reloaded = tokio::task::spawn_blocking(move || reload(&proxy, file.as_deref()));
+            let outcome = reloaded.await.unwrap_or_else(|error| error.to_string());
+            // Nobody may read it; the proxy goes on.
+            let _ = writeln!(io::stderr(), "{program}: {outcome}");
+        }
+    }
+}
+
+/// Takes the topology in the file over. Returns the outcome for a log.
+#[cfg(unix)]
+fn reload(proxy: &Proxy, file: Option<&str>) -> String {
+    let Some(file) = file else {
+        return "SIGHUP reloads the topology, but the nodes are not from a --topology file".into();
+    };
+    let reloaded = Fleet::read_topology(file).and_then(|fleet| {
+        let done = proxy.set_topology(&fleet.topology);
+        done.map(|()| fleet.names.len())
+            .map_err(|error| format!("{}: {error}", shown(file)))
+    });
+    match reloaded {
+        Ok(nodes) => format!("topology reloaded from {}: {nodes} nodes", shown(file)),
+        Err(error) => format!("topology not reloaded: {error}"),
+    }
+}
+
+/// No such signal on this system.
+#[cfg(not(unix))]
+pub struct Hangups;
+
+#[cfg(not(unix))]
+impl Hangups {
+    pub fn catch() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    pub async fn reload(self, _: &'static str, _: Proxy, _: Option<String>) {}
 }

@@ -642,6 +642,9 @@ pub(crate) fn no_thread(node: &str, error: &std::io::Error) -> Error {
 ///
 /// The subscription stays desired, and the text says so: calling again is not needed.
 pub(crate) fn not_confirmed(node: &str, why: Option<&ConnectError>) -> Error {
+    if let Some(refusal) = why.and_then(ConnectError::refusal) {
+        return Error::from_server(&refusal, Some(node));
+    }
     let (kind, text) = match why {
         // No outage is known, so the node may only be slow: the kind is that of any other reply that is late.
         None => (
@@ -655,7 +658,8 @@ pub(crate) fn not_confirmed(node: &str, why: Option<&ConnectError>) -> Error {
         Some(
             error @ (ConnectError::FailedBefore
             | ConnectError::PrimaryChanged
-            | ConnectError::Unreachable(_)),
+            | ConnectError::Unreachable(_)
+            | ConnectError::Refused(_)),
         ) => (ErrorKind::NodeDown, error.to_string()),
     };
     let text =

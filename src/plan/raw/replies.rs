@@ -240,15 +240,28 @@ impl ReplyBuffer for RawReplies {
     }
 
     fn error_code(&self, number: usize) -> Option<&[u8]> {
-        let frame = self.frame(number)?;
-        let text = match frame.first()? {
-            b'-' => &frame[1..],
-            // An error of RESP3 with its length: the text is behind the first line.
-            b'!' => frame.splitn(2, |&byte| byte == b'\n').nth(1)?,
-            _ => return None,
-        };
         // The code is the first word; a line that is only a code ends with it.
-        text.split(|byte| b" \r".contains(byte)).next()
+        self.error(number)?
+            .split(|byte| b" \r".contains(byte))
+            .next()
+    }
+
+    fn error_text(&self, number: usize) -> Option<&[u8]> {
+        let line = self.error(number)?.strip_suffix(b"\r\n")?;
+        line.splitn(2, |&byte| byte == b' ').nth(1)
+    }
+}
+
+impl RawReplies {
+    /// Reply number `number` if it is an error: its code and text, with the end of the line.
+    fn error(&self, number: usize) -> Option<&[u8]> {
+        let frame = self.frame(number)?;
+        match frame.first()? {
+            b'-' => Some(&frame[1..]),
+            // An error of RESP3 with its length: the text is behind the first line.
+            b'!' => frame.splitn(2, |&byte| byte == b'\n').nth(1),
+            _ => None,
+        }
     }
 }
 

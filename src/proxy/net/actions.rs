@@ -22,7 +22,7 @@ use crate::plan::{
     Answers, AttemptKind, Cause, Exchange, ExpectedEnd, PlannedTransaction, RawReplies,
     RequestOutcome, ScriptStore,
 };
-use crate::proxy::net::call::{self, CallContext, send};
+use crate::proxy::net::call::{self, CallContext, Waiting, send_for};
 use crate::proxy::net::client_io::Interrupt;
 use crate::proxy::net::connection::ClientConnection;
 use crate::proxy::{
@@ -88,10 +88,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
             }
             ActionStep::DropLease => self.lease = None,
             ActionStep::Call { packed } => {
-                return Ok(ActionOutcome::Reply(self.call(&packed).await));
+                return Ok(ActionOutcome::Reply(self.call(&packed).await?));
             }
             ActionStep::CallNode { node, packed } => {
-                return Ok(ActionOutcome::Reply(self.call_node(node, &packed).await));
+                return Ok(ActionOutcome::Reply(self.call_node(node, &packed).await?));
             }
             ActionStep::CallBlocking { packed } => return self.call_blocking(&packed).await,
             ActionStep::SetBlocked(blocked) => self.entry.set_blocked(blocked),
@@ -99,7 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
                 transaction,
                 on_lease,
             } => {
-                let (node, answers) = self.exec(&transaction, on_lease).await;
+                let (node, answers) = self.exec(&transaction, on_lease).await?;
                 return Ok(ActionOutcome::Executed { node, answers });
             }
             ActionStep::Subscribe(request) => {
@@ -166,15 +166,23 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
     }
 
     /// Sends one command to the node of its keys, or to all nodes.
-    async fn call(&mut self, packed: &[u8]) -> Vec<u8> {
-        let how = self.call_context();
-        call::call(&self.shared(), packed, how).await
+    async fn call(&mut self, packed: &[u8]) -> io::Result<Vec<u8>> {
+        let (how, shared) = (self.call_context(), self.shared());
+        call::call(&shared, packed, how, Some(self.waiting())).await
     }
 
     /// Sends one command to this node.
-    async fn call_node(&mut self, node: NodeIndex, packed: &[u8]) -> Vec<u8> {
-        let how = self.call_context();
-        call::call_at(&self.shared(), node, packed, how).await
+    async fn call_node(&mut self, node: NodeIndex, packed: &[u8]) -> io::Result<Vec<u8>> {
+        let (how, shared) = (self.call_context(), self.shared());
+        call::call_at(&shared, node, packed, how, Some(self.waiting())).await
+    }
+
+    /// This client, whose socket is watched while it waits for a node.
+    fn waiting(&mut self) -> Waiting<'_, S> {
+        Waiting {
+            io: &mut self.io,
+            session: &self.session,
+        }
     }
 
     /// Sends one command that may wait, until its reply, CLIENT UNBLOCK, or the end of the client or of the
@@ -185,7 +193,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
     async fn call_blocking(&mut self, packed: &[u8]) -> io::Result<ActionOutcome> {
         let shared = self.shared();
         let how = self.call_context();
-        let mut reply = pin!(call::call(&shared, packed, how));
+        // Its socket is watched below.
+        let mut reply = pin!(call::call(&shared, packed, how, None::<Waiting<'_, S>>));
         loop {
             // `ClientIo::read` reports only that some flag was set, so each wait begins with a look at them.
             if self.entry.is_killed() || self.proxy.registry.is_stopping() {
@@ -207,7 +216,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
             // Polls the reply first: one that has arrived wins over CLIENT UNBLOCK, since its element has
             // left the list already.
             let interrupt = match select(reply.as_mut(), pin!(listen)).await {
-                Either::Left((reply, _)) => return Ok(ActionOutcome::Reply(reply)),
+                Either::Left((reply, _)) => return Ok(ActionOutcome::Reply(reply?)),
                 Either::Right((interrupt, _)) => interrupt?,
             };
             match interrupt {
@@ -229,7 +238,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
         &mut self,
         transaction: &QueuedTransaction,
         on_lease: bool,
-    ) -> (NodeIndex, Answers<RawReplies>) {
+    ) -> io::Result<(NodeIndex, Answers<RawReplies>)> {
         let protocol = self.session.protocol();
         let shared = self.shared();
         let snapshot = || shared.snapshot();
@@ -253,7 +262,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
                 let request = transaction.exchange(node, packed, commands);
                 let blocking = self.proxy.registry.pause_time();
                 let mut requests = Exchange::new([request], blocking, living);
-                send(&shared, &mut requests, &self.meter()).await;
+                let meter = self.meter();
+                send_for(&shared, &mut requests, &meter, &mut self.waiting()).await?;
                 // A transaction without keys may have moved to another node.
                 let (last, answers) = requests.into_last().unwrap_or((node, Answers::default()));
                 node = last;
@@ -269,7 +279,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
                 shared.update(&mut |cache| rewritten.journal.record_raw(cache, &reply));
             }
         }
-        (node, answers)
+        Ok((node, answers))
     }
 
     /// Changes subscriptions, and waits until the nodes have confirmed.

@@ -13,6 +13,6 @@ impl Builder {
     ///
     /// As for [`build`](Self::build).
     pub fn build_proxy(self) -> Result<Proxy, Error> {
-        Ok(Proxy::new(self.config(Runtime::Tokio)?))
+        Proxy::new(self.config(Runtime::Tokio)?)
     }
 }

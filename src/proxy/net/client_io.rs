@@ -16,7 +16,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::Sleep;
@@ -264,6 +264,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
             return Poll::Ready(event);
         }
         Poll::Pending
+    }
+
+    /// Waits for `pause`, and reads what the client sends in the meantime. Returns true at once when the client has
+    /// closed its side: nobody waits for the node any more.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks, or the client exceeds the limit of its requests.
+    pub(super) async fn pause(&mut self, pause: Duration, session: &Session) -> io::Result<bool> {
+        let query_bytes_max = session.query_bytes_max(self.limits.query_bytes);
+        let mut sleep = pin!(tokio::time::sleep(pause));
+        std::future::poll_fn(|cx| {
+            self.poll_arrived(query_bytes_max, cx)?;
+            self.memory.set_buffers(self.buffered());
+            match self.is_at_end {
+                true => Poll::Ready(Ok(true)),
+                false => sleep.as_mut().poll(cx).map(|()| Ok(false)),
+            }
+        })
+        .await
     }
 
     /// Waits for the first of: more bytes for `input`, while it has less than `wanted` bytes; an event of a

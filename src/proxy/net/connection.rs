@@ -9,18 +9,22 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::sync::Arc;
 
+use futures_util::future::{Either, select};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Notify;
 
 use crate::aio::exclusive_pool::Lease;
 use crate::aio::{Shared, Subscriber};
+use crate::builder::TIMEOUT_MAX;
 use crate::endpoint::Endpoint;
 use crate::partition::NodeIndex;
 use crate::plan::pubsub::Event;
 use crate::plan::{Cause, Failure, RawPipeline, ScriptStore, SharedByteMeter, WriteProgress};
 use crate::proxy::net::Proxy;
-use crate::proxy::net::call::send;
+use crate::proxy::net::call::{Waiting, send, send_for};
 use crate::proxy::net::client_io::{ClientIo, Interrupt, unless_killed};
 use crate::proxy::net::input::RequestBuffer;
 use crate::proxy::net::memory::ClientMemory;
@@ -240,7 +244,12 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         let round = self.session.read_round(bytes, &mut pipeline);
         let mut requests = pipeline.exchange();
         self.count_memory();
-        send(shared, &mut requests, &self.meter()).await;
+        let meter = self.meter();
+        let mut waiting = Waiting {
+            io: &mut self.io,
+            session: &self.session,
+        };
+        send_for(shared, &mut requests, &meter, &mut waiting).await?;
         let (commands, _) = pipeline.size();
         let bytes = requests
             .parts()
@@ -298,6 +307,8 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         let shared = self.shared();
         let (meter, entropy) = (self.meter(), rand::random());
         let runtime = tokio::runtime::Handle::current();
+        let stop = Arc::new(Notify::new());
+        let stopped = Arc::clone(&stop);
         let task = tokio::task::spawn_blocking(move || {
             let snapshot = || shared.snapshot();
             let mut pipeline = RawPipeline::new(&shared.router, &snapshot, request.len(), entropy);
@@ -305,14 +316,28 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
             let mut requests = pipeline.whole_exchange();
             // May block this thread. The pipeline borrows the request, so both stay here until the replies
             // are merged.
-            runtime.block_on(send(&shared, &mut requests, &meter));
+            runtime.block_on(send(&shared, &mut requests, &meter, stopped.notified()));
             let mut out = Vec::new();
             pipeline
                 .reply_writer(&requests, session.protocol(), entropy)
                 .write_next(&mut out, usize::MAX);
             (session, round.next, out)
         });
-        let (session, next, out) = task.await.map_err(io::Error::other)?;
+        let mut task = pin!(task);
+        let done = match select(
+            task.as_mut(),
+            pin!(self.io.pause(TIMEOUT_MAX, &self.session)),
+        )
+        .await
+        {
+            Either::Left((done, _)) => done,
+            Either::Right((left, _)) => {
+                stop.notify_one();
+                left?;
+                task.await
+            }
+        };
+        let (session, next, out) = done.map_err(io::Error::other)?;
         self.session = session;
         self.out.extend_from_slice(&out);
         if let Some(client) = self.session.take_info() {

@@ -165,11 +165,17 @@ impl Upstreams {
 
 impl Proxy {
     /// Creates a proxy without clients.
-    pub(crate) fn new(config: ClientConfig) -> Self {
-        Self {
-            registry: Arc::new(ClientRegistry::new(config.settings.max_clients)),
-            upstreams: Arc::new(Upstreams::open(Publisher::new(config), &Arc::default())),
-        }
+    ///
+    /// # Errors
+    ///
+    /// As for [`Publisher::new`].
+    pub(crate) fn new(config: ClientConfig) -> Result<Self, Error> {
+        let clients_max = config.settings.max_clients;
+        let publisher = Publisher::new(config)?;
+        Ok(Self {
+            registry: Arc::new(ClientRegistry::new(clients_max)),
+            upstreams: Arc::new(Upstreams::open(publisher, &Arc::default())),
+        })
     }
 
     /// Sets the maximum number of connections at a time, as

@@ -21,7 +21,7 @@ use crate::aio::reconnecting::Connector;
 use crate::endpoint::PrimaryVersion;
 use crate::observe::NodeObserver;
 use crate::plan::{AttemptKind, Cause, OversizedReply};
-use crate::policy::ConnectError;
+use crate::policy::{ConnectError, HandshakeScope};
 use crate::proxy::Session;
 use crate::proxy::net::client_io::ClientIo;
 use crate::resp::FrameScanner;
@@ -47,7 +47,9 @@ impl StreamingConnection {
         connector: &Connector,
         timeout: Option<Duration>,
     ) -> Result<Self, ConnectError> {
-        let attempt = connector.backoff.try_begin(connector.timeout);
+        let attempt = connector
+            .backoff
+            .try_begin(connector.timeout, HandshakeScope::Full);
         let attempt = attempt.map_err(|down| down.reason)?;
         let opened = connector.open().await;
         let opened = attempt.end(opened)?;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
+use redis_sharding::ClientEvent;
 use redis_sharding::proxy::{OutputLimit, serve_metrics};
 use tokio::net::TcpListener;
 
@@ -12,7 +13,7 @@ use crate::NAME;
 use crate::nodes::{NodeArgs, password};
 use crate::outcome::{Failure, Outcome};
 use crate::proxy_options::{
-    self, ClientClass, ProxyOptions, accept_error_reporter, shutdown_signal,
+    self, ClientClass, Hangups, ProxyOptions, accept_error_reporter, shutdown_signal,
 };
 use crate::shown::shown;
 
@@ -25,7 +26,8 @@ Examples:
   redis-sharding proxy --listen 127.0.0.1:7000 --node a=10.0.0.1:6379 --node b=10.0.0.2:6379 --threads 2
   redis-cli -p 7000 mset user:1 Ada user:2 Grace
 
-The address is printed once the proxy listens. SIGTERM and Ctrl-C stop it: requests under way are answered first.";
+The address is printed once the proxy listens. SIGTERM and Ctrl-C stop it: requests under way are answered first. SIGHUP
+reads the --topology file again.";
 
 /// Serves the nodes as one server, for every program that uses the Redis protocol
 #[derive(Args)]
@@ -39,6 +41,11 @@ pub struct Proxy {
     /// Anyone who can reach the address can read them. They contain names of nodes, but no keys, values or passwords.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
+    /// Reads the --topology file again whenever it changes, and not only on SIGHUP
+    ///
+    /// A file that is wrong, or that would move keys, changes nothing and is reported.
+    #[arg(long, requires = "topology")]
+    watch: bool,
     // Last: its heading in the help would be that of what follows.
     #[command(flatten)]
     clients: ClientArgs,
@@ -101,7 +108,12 @@ impl Proxy {
         if let Some(address) = self.metrics {
             serve_metrics(address)?;
         }
-        let proxy = options.build(self.nodes.builder()?)?;
+        let mut builder = self.nodes.builder()?;
+        let topology = self.nodes.topology_file().map(str::to_owned);
+        if let (true, Some(file)) = (self.watch, &topology) {
+            builder = builder.watch_topology(file).on_event(report);
+        }
+        let proxy = options.build(builder)?;
         let proxy = proxy.with_accept_error_handler(accept_error_reporter(NAME));
         let threads = options.threads().map_err(Failure::Usage)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -109,6 +121,9 @@ impl Proxy {
             .build()?;
         runtime.block_on(async {
             let listener = listen(&self.listen).await?;
+            // Before anybody learns that the proxy is there, who might send the signal.
+            let hangups = Hangups::catch()?;
+            tokio::spawn(hangups.reload(NAME, proxy.clone(), topology));
             announce(&listener)?;
             let run = proxy.run_on_threads(threads, listener, shutdown_signal());
             run.await?;
@@ -130,6 +145,14 @@ impl ClientArgs {
             timeout: self.timeout.map(|Seconds(time)| time),
             partial_reads: self.partial_reads,
         })
+    }
+}
+
+/// Writes to standard error what became of a topology file that has changed.
+fn report(event: &ClientEvent) {
+    if let ClientEvent::TopologyChanged { .. } | ClientEvent::TopologyRefused { .. } = event {
+        // Nobody may read it; the proxy goes on.
+        let _ = writeln!(io::stderr(), "{NAME}: {event}");
     }
 }
 

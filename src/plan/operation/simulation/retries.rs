@@ -23,11 +23,134 @@ const COMMANDS: &[&str] = &[
     1 a GET a1 -> -LOADING no
     = -LOADING no (node a)
     ",
-    // Without a policy that waits, a refusal is a reply like any other.
+    // By default the node is waited for: what is counted are failures.
     "
+    > SET a1 x
+    1 a SET a1 x -> -LOADING no
+    wait 50ms
+    2 a SET a1 x -> -BUSY no
+    wait 100ms
+    3 a SET a1 x -> -MASTERDOWN no
+    wait 200ms
+    4 a SET a1 x -> -TRYAGAIN no
+    wait 325ms
+    5 a SET a1 x -> +OK
+    = +OK
+    ",
+    "
+    returned
     > GET a1
     1 a GET a1 -> -LOADING no
     = -LOADING no (node a)
+    ",
+    "
+    retry 9
+    returned
+    > GET a1
+    1 a GET a1 -> -CLUSTERDOWN no
+    = -CLUSTERDOWN no (node a)
+    ",
+    // Others need somebody to do something.
+    "
+    > SET a1 x
+    1 a SET a1 x -> -READONLY no
+    = -READONLY no (node a)
+    ",
+    "
+    > SET a1 x
+    1 a SET a1 x -> -OOM no
+    = -OOM no (node a)
+    ",
+    // Until too little time is left for a reply: then the server's last error is the result.
+    "
+    > SET a1 x
+    1 a SET a1 x -> -LOADING no +650ms
+    wait 50ms
+    2 a SET a1 x -> -LOADING yes
+    wait 100ms
+    3 a SET a1 x -> -LOADING yes
+    wait 100ms
+    4 a SET a1 x -> -LOADING last
+    = -LOADING last (node a)
+    ",
+    // No reply to the last attempt: the error before it says more, unless a write may have been applied.
+    "
+    > GET a1
+    1 a GET a1 -> -LOADING no
+    wait 50ms
+    2 a GET a1 -> !late 1
+    = -LOADING no (node a)
+    ",
+    "
+    > SET a1 x
+    1 a SET a1 x -> -LOADING no
+    wait 50ms
+    2 a SET a1 x -> !pool
+    = -LOADING no (node a)
+    ",
+    "
+    > SET a1 x
+    1 a SET a1 x -> -LOADING no
+    wait 50ms
+    2 a SET a1 x -> !late 1
+    = !unknown a
+    ",
+    // A read whose connection breaks in between is still resent once.
+    "
+    > GET a1
+    1 a GET a1 -> -LOADING no
+    wait 50ms
+    2 a GET a1 -> !dropped 1
+    3 a* GET a1 -> -LOADING no
+    wait 100ms
+    4 a GET a1 -> v
+    = v
+    ",
+    "
+    > SET a1 x
+    1 a SET a1 x -> -LOADING no
+    wait 50ms
+    2 a SET a1 x -> !dropped 1
+    = !unknown a
+    ",
+    // The node replies to the handshake with LOADING.
+    "
+    > SET a1 x
+    1 a SET a1 x -> !loading
+    wait 50ms
+    2 a SET a1 x -> !loading
+    wait 100ms
+    3 a SET a1 x -> +OK
+    = +OK
+    ",
+    "
+    retry off
+    > SET a1 x
+    1 a SET a1 x -> !loading
+    = -LOADING handshake (node a)
+    ",
+    "
+    > at a: PING
+    1 a PING -> -LOADING no
+    = -LOADING no (node a)
+    ",
+    // The code may be the script's own.
+    "
+    > EVAL SOURCE 1 a1
+    1 a EVAL SOURCE 1 a1 -> -LOADING Redis is loading the dataset in memory
+    = -LOADING Redis is loading the dataset in memory (node a)
+    ",
+    "
+    > EVAL_RO SOURCE 1 a1
+    1 a EVAL_RO SOURCE 1 a1 -> -BUSY the queue is full
+    = -BUSY the queue is full (node a)
+    ",
+    "
+    > EVAL_RO SOURCE 1 a1
+    1 a EVAL_RO SOURCE 1 a1 -> -BUSY Redis is busy running a script. You can only call SCRIPT KILL.
+    wait 50ms
+    2 a EVAL_RO SOURCE 1 a1 -> :1
+    = :1
     ",
     "
     retry 3
@@ -98,17 +221,17 @@ const COMMANDS: &[&str] = &[
     1 a SET a1 x -> -LOADING no
     wait 50ms
     2 a SET a1 x -> -READONLY no
-    wait 100ms
+    wait 50ms
     3 a SET a1 x -> +OK
     = +OK
     ",
     "
     retry 2
     > SET a1 x
-    1 a SET a1 x -> -LOADING no
+    1 a SET a1 x -> -READONLY no
     wait 50ms
-    2 a SET a1 x -> -LOADING no
-    = -LOADING no (node a)
+    2 a SET a1 x -> -READONLY no
+    = -READONLY no (node a)
     ",
     "
     retry 3
@@ -131,9 +254,16 @@ const COMMANDS: &[&str] = &[
     "
     retry 9
     > GET a1
-    1 a GET a1 -> -LOADING no +900ms
+    1 a GET a1 -> -NOREPLICAS no +900ms
     wait 50ms
-    2 a GET a1 -> -LOADING no +50ms
+    2 a GET a1 -> -NOREPLICAS no +50ms
+    = -NOREPLICAS no (node a)
+    ",
+    "
+    > GET a1
+    1 a GET a1 -> -LOADING no +700ms
+    wait 50ms
+    2 a GET a1 -> -LOADING no +250ms
     = -LOADING no (node a)
     ",
     // A script may have written before it returned the error.
@@ -146,7 +276,7 @@ const COMMANDS: &[&str] = &[
     "
     retry 3
     > EVAL_RO SOURCE 1 a1
-    1 a EVAL_RO SOURCE 1 a1 -> -LOADING no
+    1 a EVAL_RO SOURCE 1 a1 -> -LOADING Redis is loading the dataset in memory
     wait 50ms
     2 a EVAL_RO SOURCE 1 a1 -> :1
     = :1
@@ -226,6 +356,35 @@ const FAN_OUTS: &[&str] = &[
     2 b EVAL SOURCE 0 -> !dropped 1
     = !unknown b
     ",
+    "
+    > MGET a1 b1 c1
+    1 a MGET a1 -> [x]
+    1 b MGET b1 -> -LOADING no
+    1 c MGET c1 -> !loading
+    wait 50ms
+    2 b MGET b1 -> [y]
+    2 c MGET c1 -> [z]
+    = [x | y | z]
+    ",
+    "
+    > MSET a1 x b1 y
+    1 a MSET a1 x -> +OK
+    1 b MSET b1 y -> -LOADING no +750ms
+    wait 50ms
+    2 b MSET b1 y -> -LOADING no
+    wait 100ms
+    3 b MSET b1 y -> -LOADING no
+    = !partial a:done b:failed
+    ",
+    // A command that any node may serve goes to another if the handshake is refused, and waits if the command is.
+    "
+    > ECHO x
+    1 a ECHO x -> !loading
+    2 b ECHO x -> -LOADING no
+    wait 50ms
+    3 b ECHO x -> x
+    = x
+    ",
     // WAIT is not repeated without the message before it.
     "
     retry 3
@@ -246,6 +405,65 @@ const PIPELINES: &[&str] = &[
     wait 50ms
     2 a SET a2 x; GET a2; SET a3 x -> +OK; x; +OK
     = +OK; +OK; x; +OK
+    ",
+    "
+    > pipe: SET a1 x; SET a2 x; GET a2; SET b1 x
+    1 a SET a1 x; SET a2 x; GET a2 -> +OK; -LOADING no; -LOADING no
+    1 b SET b1 x -> +OK
+    wait 50ms
+    2 a SET a2 x; GET a2 -> -LOADING no; -LOADING no
+    wait 100ms
+    3 a SET a2 x; GET a2 -> +OK; x
+    = +OK; +OK; x; +OK
+    ",
+    "
+    > PING
+    1 a PING -> -LOADING no
+    1 b PING -> -LOADING no
+    1 c PING -> -LOADING no
+    = !redis LOADING
+    ",
+    // A node's state is asked for together with something that waits.
+    "
+    > pipe: PING; SET a1 x
+    1 a PING; SET a1 x -> -LOADING no; -LOADING no
+    1 b PING -> +PONG
+    1 c PING -> +PONG
+    wait 50ms
+    2 a PING; SET a1 x -> +PONG; +OK
+    = +PONG; +OK
+    ",
+    // An error of a script behind the refusal: it has run.
+    "
+    > pipe: SET a1 x; EVAL SOURCE 1 a1
+    1 a SET a1 x; EVAL SOURCE 1 a1 -> -BUSY no; -BUSY mine
+    = -BUSY no; -BUSY mine
+    ",
+    "
+    > multi: SET a1 x; SET a2 x
+    1 a MULTI; SET a1 x; SET a2 x; EXEC -> +OK; -LOADING no; -LOADING no; -EXECABORT no
+    wait 50ms
+    2 a MULTI; SET a1 x; SET a2 x; EXEC -> +OK; +QUEUED; +QUEUED; [+OK | +OK]
+    = [+OK | +OK]
+    ",
+    // EXEC itself was refused.
+    "
+    > multi: SET a1 x
+    1 a MULTI; SET a1 x; EXEC -> +OK; +QUEUED; -EXECABORT Transaction discarded because of: MASTERDOWN Link down.
+    wait 50ms
+    2 a MULTI; SET a1 x; EXEC -> +OK; +QUEUED; [+OK]
+    = [+OK]
+    ",
+    "
+    > multi: SET a1 x
+    1 a MULTI; SET a1 x; EXEC -> +OK; +QUEUED; -EXECABORT Transaction discarded because of: OOM no.
+    = !redis EXECABORT
+    ",
+    "
+    returned
+    > multi: SET a1 x
+    1 a MULTI; SET a1 x; EXEC -> +OK; -LOADING no; -EXECABORT no
+    = !redis EXECABORT
     ",
     // The second write was applied: the first would come behind it.
     "

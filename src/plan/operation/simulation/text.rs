@@ -8,6 +8,7 @@ use redis::Value;
 use crate::command::{Args, PackedCommands, write_command};
 use crate::error::{Error, ErrorKind, server_error};
 use crate::plan::{Cause, Failure, NodeRequest};
+use crate::policy::ConnectError;
 
 /// The kind of a read that was not answered in time.
 const LATE: ErrorKind = ErrorKind::Timeout;
@@ -43,6 +44,8 @@ pub(super) enum Break {
     Dropped(usize),
     Pool,
     Late(usize),
+    /// LOADING in reply to the handshake.
+    Loading,
 }
 
 impl Break {
@@ -52,6 +55,10 @@ impl Break {
             Self::Dropped(sent) => (Cause::Dropped("reset".into()), sent),
             Self::Pool => (Cause::PoolTimeout("no connection became free".into()), 0),
             Self::Late(sent) => (Cause::Timeout("no answer".into()), sent),
+            Self::Loading => (
+                Cause::Connect(ConnectError::Refused("LOADING handshake".into())),
+                0,
+            ),
         };
         Failure { cause, sent }
     }
@@ -68,6 +75,7 @@ impl Break {
         match (kind, sent) {
             (Some("refused"), None) => Self::Refused,
             (Some("pool"), None) => Self::Pool,
+            (Some("loading"), None) => Self::Loading,
             (Some("dropped"), Some(sent)) => Self::Dropped(sent),
             (Some("late"), Some(sent)) => Self::Late(sent),
             _ => panic!("no break is written {text:?}"),
@@ -203,12 +211,18 @@ pub(super) fn show(value: &Value) -> String {
 }
 
 fn is_ours(code: &str) -> bool {
-    const SERVERS: [&str; 6] = [
+    const SERVERS: [&str; 12] = [
+        "BUSY",
+        "CLUSTERDOWN",
         "ERR",
         "EXECABORT",
         "LOADING",
+        "MASTERDOWN",
+        "NOREPLICAS",
         "NOSCRIPT",
+        "OOM",
         "READONLY",
+        "TRYAGAIN",
         "WRONGTYPE",
     ];
     !SERVERS.contains(&code)

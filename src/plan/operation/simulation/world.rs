@@ -21,7 +21,7 @@ use crate::plan::{
     Answers, Attempt, DedicatedState, Exchange, ExchangeStep, KeyCheck, PartialReads, PipelineKind,
     PipelineReplies, ReadsAs, Router, ScriptCache, SplitWrites, parse_one,
 };
-use crate::policy::{RequestOptions, RetryPolicy};
+use crate::policy::{RequestOptions, RetryPolicy, TemporaryErrors};
 use crate::topology::Topology;
 
 /// How long a reply may take that no command holds back.
@@ -359,6 +359,11 @@ pub(super) fn play_as<R: SimulatedForm>(row: &str) -> Result<(), String> {
                     "off" => RetryPolicy::OFF,
                     attempts => RetryPolicy::attempts(attempts.parse().expect("a number")),
                 };
+            }
+            "returned" => {
+                expected.retry = expected
+                    .retry
+                    .with_temporary_errors(TemporaryErrors::Returned);
             }
             "blocking" => {
                 let millis = rest.trim_end_matches("ms").parse().expect("milliseconds");
