@@ -533,17 +533,27 @@ impl Events {
         switches(&self.log.lock(), master)
     }
 
-    /// The next switch of a primary at or after this time, or the one that there was already.
+    /// The first switch of a primary at or after this time.
     pub fn wait_for_switch(&self, master: &str, since: Instant) -> Switch {
-        let deadline = Instant::now() + READY_WITHIN;
+        let found = self.wait_for_switch_until(master, since, Instant::now() + READY_WITHIN);
+        found.unwrap_or_else(|| panic!("no failover; they said {:#?}", self.all()))
+    }
+
+    /// The first switch of a primary at or after this time; `None` if there is none until `end`.
+    pub fn wait_for_switch_until(
+        &self,
+        master: &str,
+        since: Instant,
+        end: Instant,
+    ) -> Option<Switch> {
         let mut events = self.log.lock();
         loop {
-            let found = switches(&events, master);
-            if let Some(switch) = found.into_iter().find(|switch| switch.at >= since) {
-                return switch;
+            let mut found = switches(&events, master).into_iter();
+            let left = end.saturating_duration_since(Instant::now());
+            match found.find(|switch| switch.at >= since) {
+                None if !left.is_zero() => {}
+                found => return found,
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no failover; they said {events:#?}");
             events = self.log.came.wait_timeout(events, left).unwrap().0;
         }
     }
