@@ -173,7 +173,7 @@ impl Executor {
         // The time for resending is part of the first deadline.
         let deadline = self.deadline(blocking);
         let node = &self.nodes[node.get()];
-        let mut retries = Retries::new(self.options.retry);
+        let mut retries = node.endpoint.retries(self.options.retry);
         let mut refusal = LastRefusal::default();
         node.observer.started(AttemptKind::First);
         let stopwatch = Stopwatch::since(blocking, deadline.start);
@@ -202,7 +202,9 @@ impl Executor {
 
     /// Starts the clock of an exchange.
     pub(super) fn begin<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) -> Deadline {
-        Deadline::of_exchange(exchange, &self.options)
+        let deadline = Deadline::of_exchange(exchange, &self.options);
+        exchange.set_failover(|node| self.nodes[node.get()].endpoint.may_fail_over());
+        deadline
     }
 
     /// Sends everything that is pending, until nothing is.

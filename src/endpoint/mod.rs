@@ -48,7 +48,8 @@ pub(crate) use crate::endpoint::replicas::{
 };
 use crate::endpoint::tls::Tls;
 use crate::observe::NodeObserver;
-use crate::policy::{ConnectError, HandshakeScope, IoFailure};
+use crate::plan::Retries;
+use crate::policy::{ConnectError, HandshakeScope, IoFailure, RetryPolicy};
 use crate::resp::Handshake;
 use crate::topology::{HostPort, NodeAccess, SentinelSource};
 
@@ -102,6 +103,22 @@ impl Endpoint {
             sentinel: self.sentinel.clone(),
         };
         ours.is_same(access)
+    }
+
+    /// True if another server may become the primary of the node.
+    #[inline]
+    pub(crate) fn may_fail_over(&self) -> bool {
+        self.primary.is_some()
+    }
+
+    /// The attempts of a request to the node.
+    #[inline]
+    pub(crate) fn retries(&self, policy: RetryPolicy) -> Retries {
+        let retries = Retries::new(policy);
+        match self.may_fail_over() {
+            true => retries.with_failover(),
+            false => retries,
+        }
     }
 
     /// The error of a connection that broke during the handshake.

@@ -236,6 +236,15 @@ impl<R: ReplyBuffer> Exchange<R> {
         limit
     }
 
+    /// Has READONLY waited for at the nodes that may get another primary, once the exchange has [begun](Self::begin).
+    pub(crate) fn set_failover(&mut self, may_fail_over: impl Fn(NodeIndex) -> bool) {
+        for node in &mut self.nodes {
+            if may_fail_over(node.request.node) {
+                node.retries = node.retries.with_failover();
+            }
+        }
+    }
+
     /// The deadline, once the exchange has [begun](Self::begin).
     pub(crate) fn end(&self) -> Option<Instant> {
         self.end

@@ -132,7 +132,6 @@ impl Retries {
     }
 
     /// For a node that may get another primary: READONLY is waited for like LOADING.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for nodes with replicas"))]
     pub(crate) fn with_failover(self) -> Self {
         Self {
             has_failover: true,

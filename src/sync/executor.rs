@@ -206,7 +206,7 @@ impl Executor {
         let node = &self.nodes[node.get()];
         let pool = node.pool(blocking);
         let mut checkout = Checkout::Reuse;
-        let mut retries = Retries::new(self.options.retry);
+        let mut retries = node.endpoint.retries(self.options.retry);
         let mut refusal = LastRefusal::default();
         node.observer.started(AttemptKind::First);
         let stopwatch = Stopwatch::since(blocking, deadline.start);
@@ -254,7 +254,9 @@ impl Executor {
 
     /// Starts the clock of an exchange.
     pub(super) fn begin(&self, exchange: &mut Exchange) -> Deadline {
-        Deadline::of_exchange(exchange, &self.options)
+        let deadline = Deadline::of_exchange(exchange, &self.options);
+        exchange.set_failover(|node| self.nodes[node.get()].endpoint.may_fail_over());
+        deadline
     }
 
     /// Sends everything that is pending, until nothing is.
