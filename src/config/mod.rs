@@ -5,7 +5,8 @@
 //! * More of its setters: `cache` for [`Builder::cache`]; `login` for usernames, credentials and the client name; `observe` for
 //!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`];
 //!   `requests` for timeouts and retries, with the methods by which a handle overrides them;
-//!   `topology_file` for [`Builder::watch_topology`].
+//!   `watch` for [`Builder::watch_topology`].
+//! * `topology_file`: a file with the topology of a client.
 //! * `ejection`: the limits of the numbers of an [`Ejection`](crate::Ejection).
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
@@ -23,6 +24,7 @@ mod reads;
 mod requests;
 mod settings;
 mod topology_file;
+mod watch;
 
 pub use builder::Builder;
 
