@@ -19,6 +19,7 @@ macro_rules! links {
          [placements]: crate::guide::placements\n\
          [proxy]: crate::guide::proxy\n\
          [pubsub]: crate::guide::pubsub\n\
+         [replicas]: crate::guide::replicas\n\
          [scripts]: crate::guide::scripts\n\
          [tls]: crate::guide::tls\n\
          [watching]: crate::guide::watching\n\n"
@@ -47,6 +48,7 @@ pages! {
     performance: "performance.md",
     proxy: "proxy.md",
     pubsub: "pubsub.md",
+    replicas: "replicas.md",
     scripts: "scripts.md",
     watching: "watching.md",
 }

@@ -32,12 +32,13 @@
 //! * **Atomicity across nodes.** MSET, DEL, UNLINK and TOUCH are split by node, and other clients may see
 //!   half of the change; [`SplitWrites::Refused`] turns splitting off. Transactions, scripts, RENAME, SINTER
 //!   and the like need all their keys on one node.
-//! * **Failover.** Commands for the keys of a node that is down fail with [`ErrorKind::NodeDown`] until it is
-//!   back; for a cache, reads can be misses instead ([`ReadsAs::Miss`]). No other node takes over.
-//! * **Moving data.** The nodes of a client are fixed. If you change them, some keys get other owners, while
-//!   their data stays where it was written.
+//! * **Silent failover.** Commands for the keys of a node that is down fail with [`ErrorKind::NodeDown`] until it is
+//!   back, or one of its replicas has been promoted ([`Builder::replica`], [`Builder::sentinel`]). Only for a cache,
+//!   other nodes take over its keys ([`Builder::cache`]), or reads are misses ([`ReadsAs::Miss`]).
+//! * **Moving data.** If you change the nodes, some keys get other owners, while their data stays where it was
+//!   written. A store refuses such a topology ([`ShardedClient::set_topology`]).
 //!
-//! Not supported yet: ejection for caches, online resharding, Redis Cluster as a backend.
+//! Not supported yet: online resharding, Redis Cluster as a backend.
 //!
 //! # Concepts
 //!
@@ -58,6 +59,7 @@
 //! | [`PushSender`] | the receiver of RESP3 push messages |
 //! | [`Error`], [`ErrorKind`], [`PartOutcome`] | what went wrong, and the outcome on each node |
 //! | [`RetryPolicy`], [`ReadsAs`], [`PartialReads`] | whether to wait for a node that is down, or to do without it |
+//! | [`Ejection`], [`Readmission`] | when the nodes of a cache are left out because they fail, and when they are used again |
 //! | [`ClientHealth`], [`NodePing`], [`ClientEvent`] | the state of the nodes: remembered, asked for, and as it changes |
 //! | [`CredentialsProvider`] | usernames and passwords that change while the client runs |
 //! | `testing::TestNode` | a server in this process that fails on demand |
@@ -225,19 +227,21 @@ pub mod plan;
 mod policy;
 #[cfg(feature = "proxy")]
 pub mod proxy;
+mod replication;
 mod resp;
+mod sentinel;
 mod snapshot;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod topology;
 
-pub use config::{Builder, builder};
+pub use config::{Builder, Sentinel, SentinelMaster, builder};
 pub use endpoint::push::PushSender;
 pub use endpoint::tls::TlsBackend;
 pub use endpoint::{Credentials, CredentialsError, CredentialsProvider, RotatingCredentials};
 pub use error::{ERROR_KEYS_MAX, Error, ErrorKind, KEY_TEXT_MAX, PartOutcome, PartStatus};
-pub use observe::{ClientEvent, ClientHealth, NodeHealth, PoolHealth, PoolKind};
+pub use observe::{ClientEvent, ClientHealth, NodeHealth, PoolHealth, PoolKind, ReplicaHealth};
 pub use partition::OutNodes;
 pub use partition::node::{self, NODES_MAX, NodeId, NodeIndex, NodeSpec};
 pub use plan::{
@@ -245,7 +249,9 @@ pub use plan::{
     SCRIPT_BYTES_MAX, SCRIPTS_MAX, ScanPosition, SplitWrites, SubscriptionKind,
     TRANSACTION_ATTEMPTS_MAX,
 };
-pub use policy::{Ejection, NodeState, Readmission, Refusal, RetryPolicy, TemporaryErrors};
+pub use policy::{
+    Ejection, NodeState, ReadFrom, Readmission, Refusal, RetryPolicy, TemporaryErrors,
+};
 pub use redis;
 pub use sync::{Dedicated, DedicatedPubSub, Node, PubSub, Scan, ShardedClient, Subscriber};
 pub use topology::Topology;

@@ -29,7 +29,7 @@ const NODES: usize = 4;
 enum Door {
     Blocking(ShardedClient),
     Async(aio::ShardedClient, Runtime),
-    Proxy(LocalProxy, redis::Client),
+    Proxy(Box<LocalProxy>, redis::Client),
 }
 
 /// A cache, and what was reported about its nodes.
@@ -99,7 +99,7 @@ fn caches(describe: impl Fn() -> Builder) -> impl Iterator<Item = Cache> {
         |builder| {
             let proxy = LocalProxy::open(builder);
             let client = redis::Client::open(format!("redis://{}/", proxy.address())).unwrap();
-            Door::Proxy(proxy, client)
+            Door::Proxy(Box::new(proxy), client)
         },
     ];
     doors.into_iter().map(move |open| {
@@ -727,4 +727,77 @@ fn node_is_probed_over_tls() {
         cache.wait_readmitted(2);
         cache.set(key, "value").unwrap();
     }
+}
+
+#[test]
+fn node_that_refuses_writes_is_ejected_though_it_serves_reads() {
+    let Some(servers) = Servers::start(NODES) else {
+        return;
+    };
+    let replicate = |words: [&str; 2]| {
+        let mut connection = servers.connection(0);
+        let command = cmd("REPLICAOF").arg(&words).to_owned();
+        command.exec(&mut connection).unwrap();
+    };
+    let ejection = ejection().with_refusals(&[Refusal::ReadOnly]);
+    for cache in caches(|| builder_over(servers.urls()).cache(ejection)) {
+        let key = &cache.keys_of(0, 1)[0];
+        cache.set(key, "value").unwrap();
+        let primary = servers.addr(3);
+        let (host, port) = primary.rsplit_once(':').unwrap();
+        replicate([host, port]);
+        until("ejected", || {
+            let refused = cache.set(key, "elsewhere");
+            let _ = cache.get(key);
+            refused.is_ok()
+        });
+        assert_eq!(cache.out(), [0]);
+        replicate(["NO", "ONE"]);
+        cache.wait_readmitted(0);
+        cache.set(key, "back").unwrap();
+        assert!(has(&servers, 0, key));
+    }
+}
+
+#[test]
+fn topology_change_is_an_event_and_keeps_a_node_out() {
+    let Some(servers) = Servers::start(NODES) else {
+        return;
+    };
+    let changes = Arc::new(Mutex::new(Vec::new()));
+    let events = Events::default();
+    let sink = Arc::clone(&changes);
+    let client = events
+        .listen(builder_over(servers.urls()).cache(ejection()))
+        .on_event(move |event| {
+            if let ClientEvent::TopologyChanged { from, to, .. } = event {
+                sink.lock().unwrap().push((*from, *to));
+            }
+        })
+        .build()
+        .unwrap();
+    let cache = Cache {
+        door: Door::Blocking(client.clone()),
+        events,
+    };
+    servers.kill(2);
+    cache.wait_ejected(2);
+    let epoch = client.topology().epoch();
+    // The nodes in another order, and one less.
+    let nodes = [3, 2, 1].map(|node| format!("node node-{node} {}\n", servers.addr(node)));
+    let text = format!(
+        "redis-sharding topology 1\nplacement rendezvous/1\n{}",
+        nodes.concat()
+    );
+    client.set_topology(&text.parse().unwrap()).unwrap();
+    let now = client.topology().epoch();
+    assert!(now > epoch);
+    assert_eq!(changes.lock().unwrap()[..], [(epoch, now)]);
+    assert_eq!(cache.out(), [1]);
+    for number in 0..50 {
+        cache.set(&format!("key:{number}"), "value").unwrap();
+    }
+    servers.restart(2);
+    until("back", || cache.out().is_empty());
+    cache.events.wait("readmitted node-2");
 }

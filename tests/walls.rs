@@ -316,7 +316,8 @@ fn floor(path: &str) -> Option<u8> {
     match room(path).as_str() {
         "error" | "error.rs" | "hash" | "partition" | "resp" => Some(0),
         "command" | "plan" | "policy" | "proxy" | "topology" => Some(1),
-        "blocking" | "config" | "endpoint" | "observe" | "snapshot" => Some(2),
+        "blocking" | "config" | "endpoint" | "observe" | "replication" | "sentinel"
+        | "snapshot" => Some(2),
         "aio" | "sync" if is_handle(path) => Some(3),
         "aio" | "sync" => Some(2),
         "connect.rs" | "lib.rs" | "proxy/net" => Some(3),

@@ -165,8 +165,8 @@ impl ExclusivePool {
     /// Takes the most recently used connection that this runtime can rely on.
     fn take_idle(&self) -> Option<(MultiplexedConnection, Instant)> {
         let mut idle = self.idle.lock();
-        // Closed connections go, whichever runtime they live on.
-        idle.retain(|(connection, _)| !connection.is_closed());
+        // Closed connections go, whichever runtime they live on, and those that lead to a former primary.
+        idle.retain(|(connection, _)| !connection.is_closed() && !connection.is_outdated());
         // A connection of a current-thread runtime other than this one may never be driven again: it is left
         // for its own runtime.
         let at = idle
@@ -213,7 +213,7 @@ impl ExclusivePool {
                 Err(_) if allotted.is_short(&deadline, connector.timeout) => {
                     return Err(Cause::no_connection_in_time(&connector.address));
                 }
-                Err(_) => Err(ConnectError::timed_out(&connector.address)),
+                Err(_) => Err(connector.timed_out()),
             },
         };
         attempt
@@ -250,7 +250,7 @@ impl Lease {
 
     /// Returns a connection on which no reply is owed.
     pub(crate) fn release(self) {
-        if !self.is_reusable || self.connection.is_closed() {
+        if !self.is_reusable || self.connection.is_closed() || self.connection.is_outdated() {
             return;
         }
         let mut idle = self.pool.idle.lock();

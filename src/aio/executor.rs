@@ -20,13 +20,14 @@ use crate::aio::reconnecting::{Connector, ReconnectingConnection};
 use crate::command::{Access, BlockingTime};
 use crate::config::{ClientConfig, Settings};
 use crate::endpoint::{Deadline, Endpoint};
+use crate::endpoint::{ReplicaConnections, ServerConnections};
 use crate::observe::{ClientHealth, NodeHealth, NodeObserver, PoolHealth, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, AttemptKind, Cause, Exchange, ExchangeStep, Failure, LastRefusal, NextAttempt,
-    NodeExchange, NodeRequest, RequestOutcome, Retries, Router,
+    Answers, Attempt, AttemptKind, Cause, Exchange, ExchangeStep, Failure, LastRefusal,
+    NextAttempt, NodeExchange, NodeRequest, RequestOutcome, Retries, Router,
 };
-use crate::policy::{HandshakeScope, RequestOptions};
+use crate::policy::{HandshakeScope, RequestOptions, Target};
 
 /// The connections to all nodes. Clones share them.
 #[derive(Clone, Debug)]
@@ -61,6 +62,8 @@ pub(super) struct NodeConnections {
     exclusive: Arc<ExclusivePool>,
     /// Counts and times the requests.
     pub(super) observer: Arc<NodeObserver>,
+    /// The connections to the replicas of the node, if it may have any.
+    pub(super) replicas: Option<ReplicaConnections<NodeConnections>>,
 }
 
 impl Executor {
@@ -170,7 +173,7 @@ impl Executor {
         // The time for resending is part of the first deadline.
         let deadline = self.deadline(blocking);
         let node = &self.nodes[node.get()];
-        let mut retries = Retries::new(self.options.retry);
+        let mut retries = node.endpoint.retries(self.options.retry);
         let mut refusal = LastRefusal::default();
         node.observer.started(AttemptKind::First);
         let stopwatch = Stopwatch::since(blocking, deadline.start);
@@ -199,7 +202,9 @@ impl Executor {
 
     /// Starts the clock of an exchange.
     pub(super) fn begin<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) -> Deadline {
-        Deadline::of_exchange(exchange, &self.options)
+        let deadline = Deadline::of_exchange(exchange, &self.options);
+        exchange.set_failover(|node| self.nodes[node.get()].endpoint.may_fail_over());
+        deadline
     }
 
     /// Sends everything that is pending, until nothing is.
@@ -253,15 +258,48 @@ impl Executor {
         blocking: BlockingTime,
         deadline: Deadline,
     ) {
-        while let Some(attempt) = exchange.attempt() {
+        loop {
+            self.choose_server(exchange);
+            let Some(attempt) = exchange.attempt() else {
+                return;
+            };
             let node = &self.nodes[attempt.request.node.get()];
-            node.observer.started(attempt.kind());
-            let stopwatch = Stopwatch::start(blocking);
-            let answers = node.send(attempt.request, blocking, deadline).await;
-            node.observer.finished(stopwatch, || {
-                RequestOutcome::of_answers(&answers, &attempt.request.slots)
-            });
+            if let Some(hedge) = exchange.hedge(&self.options)
+                && let Some(replicas) = &node.replicas
+            {
+                // Boxed, so that the future of every request is not as large as that of a hedged one.
+                let sent =
+                    Box::pin(node.send_hedged(attempt, hedge, replicas.replicas(), deadline));
+                let (answers, is_second) = sent.await;
+                if is_second {
+                    exchange.replied_by_hedge();
+                }
+                exchange.handle(answers);
+                continue;
+            }
+            let answers = match attempt.request.target {
+                Target::Primary => node.attempt(attempt, blocking, deadline).await,
+                target => match node.server(target) {
+                    Some(server) => server.attempt(attempt, blocking, deadline).await,
+                    None => Answers::failed(Failure::not_sent(Cause::server_left())),
+                },
+            };
             exchange.handle(answers);
+        }
+    }
+
+    /// Has the server chosen to which a read goes.
+    fn choose_server<R: ReplyChannel>(&self, exchange: &mut NodeExchange<R>) {
+        let Some(node) = exchange.needs_server(&self.options) else {
+            return;
+        };
+        let node = &*self.nodes[node.get()];
+        let primary = (node, &*node.endpoint.address);
+        match &node.replicas {
+            Some(replicas) => replicas.choose(primary, |candidates| {
+                exchange.choose_server(&self.options, candidates, rand::random());
+            }),
+            None => exchange.choose_server(&self.options, &[], 0),
         }
     }
 
@@ -282,6 +320,12 @@ impl Executor {
                 _ => return Err(cause),
             }
         }
+    }
+}
+
+impl ServerConnections for NodeConnections {
+    fn is_down(&self) -> bool {
+        !self.exclusive.connector.backoff.is_due()
     }
 }
 
@@ -350,7 +394,14 @@ impl NodeConnections {
         // One connector, hence one backoff, for all connections to the node.
         let connector = Connector::new(own, settings.connect_timeout, coalescing);
         let connection = |_| Arc::new(ReconnectingConnection::new(connector.clone()));
+        let replicas = endpoint.replicas.as_ref().map(|replicas| {
+            let settings = settings.clone();
+            ReplicaConnections::new(replicas, move |replica| {
+                Self::new(replica, &settings, purpose)
+            })
+        });
         Self {
+            replicas,
             endpoint: Arc::clone(endpoint),
             shared: (0..settings.connections_per_node).map(connection).collect(),
             next: AtomicUsize::new(0),
@@ -375,7 +426,14 @@ impl NodeConnections {
             ..PoolHealth::default()
         };
         let backoff = &self.exclusive.connector.backoff;
-        backoff.health(shared, self.exclusive.health())
+        NodeHealth {
+            replicas: self
+                .replicas
+                .as_ref()
+                .map(|replicas| replicas.replicas().health())
+                .unwrap_or_default(),
+            ..backoff.health(shared, self.exclusive.health())
+        }
     }
 
     /// Takes a shared connection for a request that is served at once, and an exclusive one for a blocking
@@ -415,6 +473,34 @@ impl NodeConnections {
             Err(failure) => acquired.discard(&failure.cause),
         }
         result
+    }
+
+    /// The connections to one server of the node. `None` if it is no longer one of them.
+    pub(super) fn server(self: &Arc<Self>, target: Target) -> Option<Arc<Self>> {
+        match target {
+            Target::Primary => Some(Arc::clone(self)),
+            Target::Replica(id) => self.replicas.as_ref()?.get(id),
+        }
+    }
+
+    /// Makes an attempt at this server and collects its replies.
+    pub(super) async fn attempt<R: ReplyChannel>(
+        &self,
+        attempt: Attempt<'_>,
+        blocking: BlockingTime,
+        deadline: Deadline,
+    ) -> Answers<R> {
+        let deadline = match attempt.limit(deadline.remaining()) {
+            Some(limit) => deadline.within(limit),
+            None => deadline,
+        };
+        self.observer.started(attempt.kind());
+        let stopwatch = Stopwatch::start(blocking);
+        let answers = self.send(attempt.request, blocking, deadline).await;
+        self.observer.finished(stopwatch, || {
+            RequestOutcome::of_answers(&answers, &attempt.request.slots)
+        });
+        answers
     }
 
     /// Sends one request and collects its replies.

@@ -18,16 +18,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use futures_util::future::{Either, select};
 use parking_lot::Mutex;
 use redis::Value;
 use tokio::runtime::{Handle, Id};
 use tokio::sync::oneshot;
 
-use crate::endpoint::Deadline;
+use crate::endpoint::{Deadline, FORMER_PRIMARY_GRACE, PrimaryVersion};
 use crate::observe::OpenConnection;
 #[cfg(feature = "proxy")]
 use crate::plan::RawReplies;
-use crate::plan::{Answers, Cause, ExpectedEnd, Failure, NodeRequest, ReplyBuffer};
+use crate::plan::{Answers, Cause, ExpectedEnd, Failure, NodeRequest, ReplyBuffer, is_of_replica};
+use crate::policy::ConnectError;
 
 /// Maximum number of bytes, including bookkeeping, that may wait for one connection. Further requests are
 /// refused: a node this far behind would not reply in time, and the memory is better spent elsewhere.
@@ -47,6 +49,8 @@ pub(crate) struct MultiplexedConnection {
     driver_runtime: Option<Id>,
     /// The version of the login that the connection has presented.
     login: AtomicU64,
+    /// The version of the address that the connection was made to, if it may change.
+    primary: Option<PrimaryVersion>,
     /// True while one request presents a newer login. Other requests do not wait for it: they are sent under the
     /// older one, or behind it.
     is_renewing: AtomicBool,
@@ -179,6 +183,7 @@ impl MultiplexedConnection {
             queue,
             driver_runtime: home,
             login: AtomicU64::new(0),
+            primary: None,
             is_renewing: AtomicBool::new(false),
         }
     }
@@ -192,6 +197,20 @@ impl MultiplexedConnection {
     /// Records that a login of this version was presented.
     pub(crate) fn set_login(&self, version: u64) {
         self.login.store(version, Ordering::Relaxed);
+    }
+
+    /// Sets the version of the address that the connection was made to: once it has changed, nothing more is sent.
+    pub(crate) fn with_primary(mut self, primary: Option<PrimaryVersion>) -> Self {
+        self.primary = primary;
+        self
+    }
+
+    /// True if the connection leads to a server that is not the node's primary any more.
+    #[inline]
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.primary
+            .as_ref()
+            .is_some_and(|primary| !primary.is_current())
     }
 
     /// The right to present a newer login. `None` while another request does.
@@ -255,16 +274,20 @@ impl MultiplexedConnection {
         write: impl FnOnce(&mut Vec<u8>),
         deadline: Deadline,
     ) -> Result<Value, Failure> {
+        if self.is_outdated() {
+            return Err(Failure::not_sent(primary_changed()));
+        }
         let (sender, receiver) = oneshot::channel();
         self.queue
             .submit(write, 1, ExpectedEnd::Any, deadline, Responder::One(sender))
             .map_err(Failure::not_sent)?;
-        let answer = match is_away(self.driver_runtime) {
-            false => receiver.await.ok(),
-            // Boxed, as it is rare and its timer would enlarge the future of every request.
-            true => Box::pin(self.queue.await_from_foreign_runtime(receiver)).await,
-        };
-        answer.unwrap_or_else(|| Err(lost(1)))
+        let answer = self.answer(receiver).await;
+        if let (Some(primary), Some(Ok(reply))) = (&self.primary, &answer)
+            && is_of_replica(reply)
+        {
+            primary.demoted();
+        }
+        answer.unwrap_or_else(|| Err(self.lost(1)))
     }
 
     /// Sends `count` packed requests and returns their replies.
@@ -292,20 +315,70 @@ impl MultiplexedConnection {
             // A responder is completed by its last reply; with no reply due it never would be.
             return Answers::default();
         }
+        if self.is_outdated() {
+            return Answers::failed(Failure::not_sent(primary_changed()));
+        }
         let (sender, receiver) = oneshot::channel();
         let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
         let responder = R::responder(sender, replies);
         match self.queue.submit(write, count, ending, deadline, responder) {
             Ok(()) => {
-                let answers = match is_away(self.driver_runtime) {
-                    false => receiver.await.ok(),
-                    true => Box::pin(self.queue.await_from_foreign_runtime(receiver)).await,
-                };
-                answers.unwrap_or_else(|| Answers::failed(lost(count)))
+                let answers = self.answer(receiver).await;
+                let answers = answers.unwrap_or_else(|| Answers::failed(self.lost(count)));
+                if let Some(primary) = &self.primary
+                    && answers.values.shows_a_replica()
+                {
+                    primary.demoted();
+                }
+                answers
             }
             Err(cause) => Answers::failed(Failure::not_sent(cause)),
         }
     }
+
+    /// Awaits the replies to a request, in whichever form. `None` if there will be none.
+    async fn answer<T>(&self, receiver: oneshot::Receiver<T>) -> Option<T> {
+        // Boxed, as they are rare and their timers would enlarge the future of every request.
+        match &self.primary {
+            _ if is_away(self.driver_runtime) => {
+                Box::pin(self.queue.await_from_foreign_runtime(receiver)).await
+            }
+            None => receiver.await.ok(),
+            Some(primary) => Box::pin(answer_of_primary(receiver, primary)).await,
+        }
+    }
+
+    /// The failure of a request that has been submitted and got no answer.
+    fn lost(&self, count: usize) -> Failure {
+        let why = match self.is_outdated() {
+            true => "the node has another primary now, and the one before does not reply",
+            false => "its runtime has ended",
+        };
+        Failure {
+            cause: Cause::Dropped(why.into()),
+            sent: count,
+        }
+    }
+}
+
+/// Awaits the replies of a primary, but not for long once it is none any more.
+async fn answer_of_primary<T>(
+    mut receiver: oneshot::Receiver<T>,
+    primary: &PrimaryVersion,
+) -> Option<T> {
+    let moved = std::pin::pin!(primary.moved());
+    match select(&mut receiver, moved).await {
+        Either::Left((answer, _)) => answer.ok(),
+        Either::Right(_) => {
+            let answer = tokio::time::timeout(FORMER_PRIMARY_GRACE, receiver).await;
+            answer.ok()?.ok()
+        }
+    }
+}
+
+/// The cause of a request that is not sent because its connection leads to a former primary.
+fn primary_changed() -> Cause {
+    Cause::Connect(ConnectError::PrimaryChanged)
 }
 
 impl Drop for Renewal<'_> {
@@ -588,14 +661,5 @@ mod raw {
                 self.finish(None);
             }
         }
-    }
-}
-
-/// The failure for a oneshot that was dropped: the driver is gone with its runtime, and what it had sent is
-/// unknown.
-fn lost(count: usize) -> Failure {
-    Failure {
-        cause: Cause::Dropped("its runtime has ended".into()),
-        sent: count,
     }
 }

@@ -29,7 +29,7 @@ use crate::aio::event_channel::EventChannel;
 use crate::aio::multiplexed::is_away;
 use crate::aio::peek::Duplex;
 use crate::aio::reconnecting::{Connector, current_thread_runtime};
-use crate::endpoint::Deadline;
+use crate::endpoint::{Deadline, PrimaryVersion};
 use crate::error::Error;
 use crate::plan::pubsub::{
     ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, DesiredNames, Event,
@@ -308,6 +308,8 @@ enum Wakeup {
     Quiet,
     /// The user has changed something.
     Work,
+    /// The node has another primary.
+    Moved,
 }
 
 /// A connection, and the bytes on their way over it.
@@ -315,6 +317,8 @@ struct Transfer {
     /// The socket, encrypted or not.
     stream: Box<dyn Duplex>,
     decoder: ReplyDecoder,
+    /// The version of the node's address, if it may change.
+    primary: Option<PrimaryVersion>,
     /// Commands taken from [`State::outgoing`] or from the restoring.
     outgoing: Vec<u8>,
     /// Number of bytes of `outgoing` that the socket has taken.
@@ -340,6 +344,9 @@ impl Worker {
                 let jitter = rand::random();
                 state.worker.disconnected(end, Instant::now(), jitter)
             };
+            if reconnect.is_disconnected {
+                self.connector.backoff.suspect_primary();
+            }
             // After the state is set: a change that waits must see the outage.
             self.shared.changed.notify_waiters();
             let node = self.node.clone();
@@ -385,7 +392,7 @@ impl Worker {
             Err(down) => return End::Connection(ConnectionEnd::Down(down)),
         };
         let opened = connector.open_pub_sub().await;
-        let (stream, decoder) = match attempt.end(opened) {
+        let opened = match attempt.end(opened) {
             Ok(opened) => opened,
             Err(why) => return End::Connection(ConnectionEnd::NotMade(why)),
         };
@@ -394,8 +401,9 @@ impl Worker {
             None => return End::NoUser,
         }
         let transfer = Transfer {
-            stream,
-            decoder,
+            stream: opened.stream,
+            decoder: opened.decoder,
+            primary: opened.primary,
             outgoing: Vec::new(),
             written: 0,
             flushed: true,
@@ -413,6 +421,7 @@ impl Worker {
                 return End::NoUser;
             }
             match self.next_wakeup(&mut transfer).await {
+                Wakeup::Moved => return End::broken(ConnectError::PrimaryChanged),
                 Wakeup::Work | Wakeup::Written(Ok(())) => {}
                 Wakeup::Written(Err(error)) | Wakeup::Arrived(Err(error)) => {
                     return End::broken(IoFailure::broken(&error));
@@ -501,7 +510,15 @@ impl Worker {
         // keep a dead connection from being noticed.
         let quiet_at = (transfer.quiet_since + KEEPALIVE_AFTER).into();
         let mut silence = pin!(tokio::time::sleep_until(quiet_at));
+        let primary = transfer.primary.clone();
+        // Boxed, so that fixed addresses pay nothing for it.
+        let mut moved = primary.as_ref().map(|primary| Box::pin(primary.moved()));
         std::future::poll_fn(|cx| {
+            if let Some(moved) = &mut moved
+                && moved.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(Wakeup::Moved);
+            }
             if work.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Wakeup::Work);
             }

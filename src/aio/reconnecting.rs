@@ -26,22 +26,20 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use redis::{ConnectionAddr, RedisError, RedisResult};
-use socket2::SockRef;
+use redis::{ConnectionAddr, RedisResult};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio::runtime::{Handle, Id, RuntimeFlavor};
 
+use crate::aio::connect::{connect_stream, connect_tcp, run_handshake};
 use crate::aio::driver::{Driver, WriteCoalescing};
 use crate::aio::multiplexed::{MultiplexedConnection, SendQueue};
 use crate::aio::peek::Duplex;
-use crate::aio::tls;
 use crate::endpoint::Deadline;
-use crate::endpoint::{ConnectAttempt, Endpoint, NodeBackoff};
+use crate::endpoint::{ConnectAttempt, Endpoint, NodeBackoff, PrimaryVersion};
 use crate::observe::{NodeObserver, OpenConnection, PoolKind};
-use crate::plan::{Answers, Cause, ExpectedEnd};
+use crate::plan::Cause;
 use crate::policy::{BACKOFF_MIN, ConnectError, HandshakeScope, IoFailure, OVERDUE_SLACK};
 use crate::resp::Handshake;
 use crate::resp::ReplyDecoder;
@@ -58,6 +56,15 @@ pub(crate) struct Connector {
     coalescing: WriteCoalescing,
     /// One for all connections to the node, including those made by other clones.
     pub(crate) backoff: Arc<NodeBackoff>,
+}
+
+/// A stream that its user drives itself.
+pub(crate) struct OpenStream {
+    pub(crate) stream: Box<dyn Duplex>,
+    /// With whatever has arrived behind the replies to the handshake.
+    pub(crate) decoder: ReplyDecoder,
+    /// The version of the address that the stream was connected to, if it may change.
+    pub(crate) primary: Option<PrimaryVersion>,
 }
 
 /// A node's shared connection.
@@ -98,7 +105,7 @@ impl Connector {
     pub(crate) fn new(endpoint: Endpoint, timeout: Duration, coalescing: WriteCoalescing) -> Self {
         Self {
             address: endpoint.address.clone(),
-            backoff: Arc::new(NodeBackoff::new(Arc::clone(&endpoint.observer))),
+            backoff: NodeBackoff::of_endpoint(&endpoint),
             endpoint,
             timeout,
             coalescing,
@@ -111,78 +118,67 @@ impl Connector {
     }
 
     /// Opens a stream for commands that the caller drives itself: connects, sends the handshake and checks its
-    /// replies. Returns the stream and a decoder with whatever has arrived behind those replies.
+    /// replies.
     #[cfg(feature = "proxy")]
-    pub(crate) async fn open(&self) -> Result<(Box<dyn Duplex>, ReplyDecoder), ConnectError> {
+    pub(crate) async fn open(&self) -> Result<OpenStream, ConnectError> {
         let (handshake, _) = self.endpoint.handshake(HandshakeScope::Full)?;
         self.open_with(&handshake).await
     }
 
     /// Opens a stream for subscriptions, as `open` does.
-    pub(crate) async fn open_pub_sub(
-        &self,
-    ) -> Result<(Box<dyn Duplex>, ReplyDecoder), ConnectError> {
+    pub(crate) async fn open_pub_sub(&self) -> Result<OpenStream, ConnectError> {
         self.open_with(&self.endpoint.pub_sub_handshake()?).await
     }
 
-    async fn open_with(
-        &self,
-        handshake: &Handshake,
-    ) -> Result<(Box<dyn Duplex>, ReplyDecoder), ConnectError> {
+    async fn open_with(&self, handshake: &Handshake) -> Result<OpenStream, ConnectError> {
         let open = async {
-            let mut decoder = ReplyDecoder::new();
-            let mut stream = self.connect_stream().await?;
-            stream.write_all(&handshake.packed()).await?;
-            let mut answers = Vec::new();
-            while answers.len() < handshake.count() {
-                match decoder.next_reply()? {
-                    Some(answer) => answers.push(answer),
-                    None => {
-                        let read = read(&mut stream, &mut decoder).await;
-                        let hung_up = |error: io::Error| {
-                            self.endpoint.handshake_broke(IoFailure::broken(&error))
-                        };
-                        decoder.advance(read.map_err(hung_up)?);
-                    }
-                }
+            let located = self.endpoint.locate_async().await?;
+            let endpoint = &located.endpoint;
+            let opened = Self::open_at(endpoint, handshake).await;
+            let (stream, decoder) =
+                opened.map_err(|error| ConnectError::new(&endpoint.address, &error))?;
+            if let Some(primary) = &located.primary {
+                primary.confirmed();
             }
-            handshake.check(&answers)?;
-            Ok::<_, RedisError>((stream, decoder))
+            Ok(OpenStream {
+                stream,
+                decoder,
+                primary: located.primary,
+            })
         };
         match tokio::time::timeout(self.timeout, open).await {
-            Ok(Ok(opened)) => Ok(opened),
-            Ok(Err(error)) => Err(ConnectError::new(&self.address, &error)),
-            Err(_) => Err(ConnectError::timed_out(&self.address)),
+            Ok(opened) => opened,
+            Err(_) => Err(self.endpoint.timed_out()),
         }
     }
 
-    /// Connects a stream of whichever kind the address asks for.
-    async fn connect_stream(&self) -> io::Result<Box<dyn Duplex>> {
-        match self.endpoint.info.addr() {
-            ConnectionAddr::Tcp(host, port) => Ok(Box::new(self.connect_tcp(host, *port).await?)),
-            ConnectionAddr::TcpTls { host, port, .. } => self.connect_tls(host, *port).await,
-            #[cfg(unix)]
-            ConnectionAddr::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-            _ => Err(io::ErrorKind::Unsupported.into()),
+    /// Opens a stream to the address of `endpoint`, without a time limit.
+    async fn open_at(
+        endpoint: &Endpoint,
+        handshake: &Handshake,
+    ) -> RedisResult<(Box<dyn Duplex>, ReplyDecoder)> {
+        let mut decoder = ReplyDecoder::new();
+        let mut stream = connect_stream(endpoint).await?;
+        stream.write_all(&handshake.packed()).await?;
+        let mut answers = Vec::new();
+        while answers.len() < handshake.count() {
+            match decoder.next_reply()? {
+                Some(answer) => answers.push(answer),
+                None => {
+                    let read = read(&mut stream, &mut decoder).await;
+                    let hung_up =
+                        |error: io::Error| endpoint.handshake_broke(IoFailure::broken(&error));
+                    decoder.advance(read.map_err(hung_up)?);
+                }
+            }
         }
+        handshake.check(&answers)?;
+        Ok((stream, decoder))
     }
 
-    /// Connects a TCP socket and sets its options.
-    async fn connect_tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect((host, port)).await?;
-        self.endpoint.options.apply(SockRef::from(&stream))?;
-        Ok(stream)
-    }
-
-    /// Connects a TCP socket and performs the TLS handshake.
-    async fn connect_tls(&self, host: &str, port: u16) -> io::Result<Box<dyn Duplex>> {
-        let Some(tls) = &self.endpoint.tls else {
-            return Err(io::ErrorKind::Unsupported.into());
-        };
-        let stream = self.connect_tcp(host, port).await?;
-        // Boxed: the state of a TLS handshake is large, and most connections have none.
-        let shaken = Box::pin(tls::connect(tls, stream)).await;
-        shaken.map_err(|error| tls.handshake_error(&error))
+    /// The error of an attempt whose time is over.
+    pub(crate) fn timed_out(&self) -> ConnectError {
+        self.endpoint.timed_out()
     }
 
     /// True if the credentials or the name of the client have changed since `connection` presented them.
@@ -202,7 +198,7 @@ impl Connector {
             return Ok(());
         };
         let (renewal, login) = self.endpoint.renewal()?;
-        let presented = self.run_handshake(connection, &renewal, deadline).await;
+        let presented = run_handshake(&self.endpoint, connection, &renewal, deadline).await;
         presented.map_err(|error| ConnectError::new(&self.address, &error))?;
         connection.set_login(login);
         Ok(())
@@ -218,58 +214,49 @@ impl Connector {
     ) -> Result<MultiplexedConnection, ConnectError> {
         let (handshake, login) = self.endpoint.handshake(scope)?;
         let deadline = Deadline::start(Some(self.timeout));
-        let connect = self.try_connect(&handshake, deadline, closed);
-        match tokio::time::timeout(self.timeout, connect).await {
+        let connect = async {
+            let located = self.endpoint.locate_async().await?;
+            let endpoint = &located.endpoint;
+            let made = self
+                .try_connect(endpoint, &handshake, deadline, closed)
+                .await;
+            let made = made.map_err(|error| ConnectError::new(&endpoint.address, &error))?;
+            if let Some(primary) = &located.primary {
+                primary.confirmed();
+            }
+            Ok(made.with_primary(located.primary))
+        };
+        // Boxed, as it is large and rare.
+        match tokio::time::timeout(self.timeout, Box::pin(connect)).await {
             Ok(Ok(connection)) => {
                 connection.set_open(OpenConnection::new(&self.endpoint.observer, pool));
                 connection.set_login(login);
                 Ok(connection)
             }
-            Ok(Err(error)) => Err(ConnectError::new(&self.address, &error)),
-            Err(_) => Err(ConnectError::timed_out(&self.address)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(self.endpoint.timed_out()),
         }
     }
 
     /// One attempt, without its time limit.
     async fn try_connect(
         &self,
+        endpoint: &Endpoint,
         handshake: &Handshake,
         deadline: Deadline,
         closed: impl FnOnce() + Send + 'static,
     ) -> RedisResult<MultiplexedConnection> {
         // Plain streams are driven by their own type: boxed, each read and write would be a virtual call.
-        let connection = match self.endpoint.info.addr() {
+        let connection = match endpoint.info.addr() {
             ConnectionAddr::Tcp(host, port) => {
-                self.drive(self.connect_tcp(host, *port).await?, closed)
+                self.drive(connect_tcp(endpoint, host, *port).await?, closed)
             }
             #[cfg(unix)]
             ConnectionAddr::Unix(path) => self.drive(UnixStream::connect(path).await?, closed),
-            _ => self.drive(self.connect_stream().await?, closed),
+            _ => self.drive(connect_stream(endpoint).await?, closed),
         };
-        self.run_handshake(&connection, handshake, deadline).await?;
+        run_handshake(endpoint, &connection, handshake, deadline).await?;
         Ok(connection)
-    }
-
-    /// Sends a handshake over a connection that has a driver, and checks its replies.
-    async fn run_handshake(
-        &self,
-        connection: &MultiplexedConnection,
-        handshake: &Handshake,
-        deadline: Deadline,
-    ) -> RedisResult<()> {
-        let (packed, count) = (handshake.packed(), handshake.count());
-        let answers: Answers = connection
-            .exchange(&packed, count, ExpectedEnd::Any, deadline)
-            .await;
-        if let Some(failure) = answers.failure {
-            let error = match failure.cause {
-                Cause::Dropped(failure) => self.endpoint.handshake_broke(failure),
-                Cause::Timeout(_) => io::ErrorKind::TimedOut.into(),
-                other => io::Error::other(other.to_string()),
-            };
-            return Err(error.into());
-        }
-        handshake.check(&answers.values)
     }
 
     /// Spawns the driver of `stream` on this runtime and returns the handle of the connection. `closed` is
@@ -431,11 +418,12 @@ impl ReconnectingConnection {
         self.current().is_some()
     }
 
-    /// The current connection, if it has not closed.
+    /// The current connection, if it has not closed and leads to the node's primary. One that leads to the former
+    /// primary is replaced; requests that were sent over it still get their replies.
     fn current(&self) -> Option<Arc<MultiplexedConnection>> {
         self.current
             .load_full()
-            .filter(|connection| !connection.is_closed())
+            .filter(|connection| !connection.is_closed() && !connection.is_outdated())
     }
 
     /// Starts the task that connects, unless there is a connection or a task that is still being run.

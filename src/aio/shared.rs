@@ -118,7 +118,7 @@ impl Shared {
         }
         let span = RequestSpan::command(&self.router, self.db, &args, routed.as_ref());
         if let Ok(routed) = &routed
-            && let Some(node) = routed.direct()
+            && let Some(node) = routed.direct(self.executor.options.read_from)
         {
             let write = |out: &mut Vec<u8>| cmd.write_packed_command(out);
             let called = self
@@ -147,7 +147,7 @@ impl Shared {
         let routed = self.router.route_at(node, args);
         let span = RequestSpan::command(&self.router, self.db, args, routed.as_ref());
         let routed = span.end(routed)?;
-        if routed.direct().is_some() {
+        if routed.direct(self.executor.options.read_from).is_some() {
             let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
             let called = self
                 .executor

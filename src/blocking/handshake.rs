@@ -2,23 +2,34 @@
 
 use std::io;
 
-use redis::RedisResult;
+use redis::{RedisError, RedisResult};
 
 use crate::blocking::RespStream;
-use crate::endpoint::{Deadline, Endpoint};
-use crate::policy::{IoFailure, is_timeout};
+use crate::endpoint::{Deadline, Endpoint, PrimaryVersion};
+use crate::policy::{ConnectError, IoFailure, is_timeout};
 use crate::resp::Handshake;
 
 impl RespStream {
-    /// Connects and runs the handshake.
+    /// Connects to the current address of an endpoint and runs the handshake. Returns the version of the address as
+    /// well, if it may change.
     pub(crate) fn open(
         endpoint: &Endpoint,
         handshake: &Handshake,
         deadline: &Deadline,
-    ) -> RedisResult<Self> {
-        let mut stream = Self::connect(endpoint, deadline)?;
-        stream.run_handshake(endpoint, handshake, deadline)?;
-        Ok(stream)
+    ) -> Result<(Self, Option<PrimaryVersion>), ConnectError> {
+        let located = endpoint.locate(deadline)?;
+        let endpoint = &located.endpoint;
+        let opened = Self::connect(endpoint, deadline)
+            .map_err(RedisError::from)
+            .and_then(|mut stream| {
+                stream.run_handshake(endpoint, handshake, deadline)?;
+                Ok(stream)
+            });
+        let stream = opened.map_err(|error| ConnectError::new(&endpoint.address, &error))?;
+        if let Some(primary) = &located.primary {
+            primary.confirmed();
+        }
+        Ok((stream, located.primary))
     }
 
     /// Sends the handshake in one go and checks its replies.

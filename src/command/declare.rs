@@ -38,6 +38,7 @@ pub struct Declaration {
     blocking: Blocking,
     partial: Partial,
     missing: Option<MissReply>,
+    primary_only: bool,
 }
 
 /// A contradiction in a declared command.
@@ -139,6 +140,7 @@ impl Declaration {
             blocking: Blocking::No,
             partial: Partial::Refused,
             missing: None,
+            primary_only: false,
         }
     }
 
@@ -229,6 +231,14 @@ impl Declaration {
         self
     }
 
+    /// Sends a read by key to the primary of its node even where [`ReadFrom`](crate::ReadFrom) prefers replicas: its
+    /// reply is about the server, or contains a cursor with which the next call continues there. Defaults to false:
+    /// replicas may serve reads by key.
+    pub fn primary_only(mut self) -> Self {
+        self.primary_only = true;
+        self
+    }
+
     /// Sends the command to any one node, for commands to which each node has the same reply. Defaults to the
     /// owner of its keys.
     pub fn any(self) -> Self {
@@ -263,6 +273,7 @@ impl Declaration {
             blocking,
             partial,
             missing,
+            primary_only,
         } = self;
         // Otherwise `accepts` would let a request pass that has no subcommand.
         if usize::from(arity.unsigned_abs()) < words {
@@ -301,6 +312,7 @@ impl Declaration {
             scripting: Scripting::No,
             partial,
             missing,
+            primary_only,
             // A proxy knows nothing about the command but its route.
             proxy_role: ProxyRole::Forward,
             note: "declared by the user",

@@ -30,6 +30,8 @@ pub struct CommandSpec {
     pub(crate) partial: Partial,
     /// For reads by key only.
     pub(crate) missing: Option<MissReply>,
+    /// For reads by key only: their reply is about the server, or continues on it.
+    pub(crate) primary_only: bool,
     /// What a proxy does besides forwarding it.
     pub(crate) proxy_role: ProxyRole,
     /// Reason for the row where it is a decision of this crate; printed in `docs/commands.md`.
@@ -98,6 +100,17 @@ impl CommandSpec {
     #[must_use]
     pub fn missing_keys(&self) -> Option<MissReply> {
         self.missing
+    }
+
+    /// True if a replica may serve the command, as [`ReadFrom`](crate::ReadFrom) says: a read by key whose reply
+    /// neither is about the server (OBJECT FREQ, MEMORY USAGE) nor continues on it (the cursors of HSCAN). A call that
+    /// blocks (XREAD with BLOCK) is sent to the primary all the same.
+    #[inline]
+    #[must_use]
+    pub fn may_use_replica(&self) -> bool {
+        !self.primary_only
+            && self.access == Access::Read
+            && matches!(self.route, Route::Keys | Route::Split { .. })
     }
 
     /// Returns the reason for the row, where it is a decision of this crate; empty otherwise.

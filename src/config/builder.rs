@@ -11,6 +11,7 @@ use redis::IntoConnectionInfo;
 
 use crate::command::{CommandTable, Declaration};
 use crate::config::client_config::{ClientConfig, ClientOptions, NodeConfig, Purpose, check_specs};
+use crate::config::replica_options::ReplicaOptions;
 use crate::config::{Settings, TopologyFile, ejection};
 use crate::endpoint::LoginOptions;
 use crate::endpoint::push::PushSender;
@@ -21,9 +22,11 @@ use crate::partition::NodeSpec;
 use crate::partition::password::{ADVICE, holds_password};
 use crate::partition::{Partitioner, Rendezvous};
 use crate::plan::{HashTags, PartialReads, ReadsAs, SplitWrites};
-use crate::policy::RetryPolicy;
-use crate::topology::{Topology, address};
+use crate::policy::{ReadFrom, RetryPolicy};
+use crate::sentinel::AddressMap;
+use crate::topology::{NodeAccess, Topology, address};
 
+pub use crate::config::replica_options::{DEFAULT_REPLICA_LAG_BYTES, DEFAULT_REPLICA_LAG_TIME};
 pub use crate::config::settings::{
     CLIENTS_LIMIT_MAX, CONNECTIONS_PER_NODE_MAX, POOL_SIZE_MAX, TCP_KEEPALIVE_MAX, TIMEOUT_MAX,
 };
@@ -32,6 +35,8 @@ pub use crate::plan::SCAN_COUNT_MAX;
 pub use crate::policy::{EJECTION_COUNT_MAX, EJECTION_TIME_MAX, EJECTION_TIME_MIN};
 pub use crate::policy::{RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX, TEMPORARY_ERRORS_WAIT_MAX};
 pub use crate::resp::CLIENT_NAME_BYTES_MAX;
+pub use crate::topology::replication::REPLICAS_MAX;
+pub use crate::topology::sentinel::SENTINELS_MAX;
 
 /// Describes a client. Nothing is contacted before the client's first command.
 ///
@@ -69,6 +74,8 @@ pub struct Builder {
     pub(super) missing_nodes: ReadsAs,
     pub(super) hash_tags: HashTags,
     pub(super) settings: Settings,
+    /// The replicas of all nodes.
+    pub(super) replicas: ReplicaOptions,
     tls: TlsOptions,
     /// Called with each event.
     pub(in crate::config) listeners: Listeners,
@@ -77,6 +84,8 @@ pub struct Builder {
     pub(super) push_sender: Option<Arc<dyn PushSender>>,
     /// Whether keys may move.
     pub(super) purpose: Purpose,
+    /// Maps the addresses that Sentinels name.
+    pub(super) address_map: Option<AddressMap>,
 }
 
 /// The default of [`Builder::connect_timeout`].
@@ -119,12 +128,16 @@ impl Builder {
                 idle_check: DEFAULT_IDLE_CHECK,
                 tcp_keepalive: Some(DEFAULT_TCP_KEEPALIVE),
                 max_clients: DEFAULT_MAX_CLIENTS,
+                read_from: ReadFrom::default(),
+                hedge_after: None,
             },
+            replicas: ReplicaOptions::default(),
             tls: TlsOptions::default(),
             listeners: Listeners::default(),
             topology_file: None,
             push_sender: None,
             purpose: Purpose::default(),
+            address_map: None,
         }
     }
 
@@ -154,7 +167,7 @@ impl Builder {
             ))),
             Ok(info) => Ok(NodeConfig {
                 spec: NodeSpec::new(name, address(info.addr())).with_weight(weight),
-                info,
+                access: NodeAccess::fixed(info),
             }),
             Err(error) => {
                 let why = refused_url(&error);
@@ -182,7 +195,7 @@ impl Builder {
         let node = match url.into_connection_info() {
             Ok(info) => Ok(NodeConfig {
                 spec: NodeSpec::unnamed(address(info.addr())).with_weight(weight),
-                info,
+                access: NodeAccess::fixed(info),
             }),
             Err(error) => Err(Error::config(format!(
                 "node number {number}: {}",
@@ -386,7 +399,11 @@ impl Builder {
         }
         let specs: Vec<NodeSpec> = nodes.iter().map(|node| node.spec.clone()).collect();
         self.tls.check(&specs)?;
+        let connect_timeout = self.settings.connect_timeout;
         let options = ClientOptions {
+            replicas: self
+                .replicas
+                .check(&specs, connect_timeout, self.address_map.as_ref())?,
             password: self.password,
             login: self.login,
             identity,
@@ -401,6 +418,7 @@ impl Builder {
             topology_file,
             push_sender: self.push_sender,
             purpose: self.purpose,
+            address_map: self.address_map,
             votes,
             runtime,
         };

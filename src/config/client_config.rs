@@ -8,6 +8,8 @@ use std::sync::Arc;
 use redis::ConnectionInfo;
 
 use crate::command::CommandTable;
+use crate::config::replica_options::ReplicaOptions;
+use crate::config::sentinel_groups::{SentinelGroups, SentinelOptions};
 use crate::config::{Settings, TopologyFile, limits};
 use crate::endpoint::push::{PushSender, PushTarget};
 use crate::endpoint::tls::{Runtime, TlsOptions, refused_url};
@@ -18,7 +20,8 @@ use crate::partition::{NodeSpec, OutNodes, Partitioner, check_passwords};
 use crate::plan::{HashTags, PartialReads, ReadsAs, Router, SplitWrites};
 use crate::policy::Ejection;
 use crate::resp::Protocol;
-use crate::topology::{RampingNodes, Topology};
+use crate::sentinel::AddressMap;
+use crate::topology::{NodeAccess, RampingNodes, Topology};
 
 /// A checked description of a client, from which `sync`, `aio` and `proxy` build their handles. It belongs to one
 /// topology; [`for_topology`](Self::for_topology) makes that of another.
@@ -34,6 +37,8 @@ pub(crate) struct ClientConfig {
     pub(crate) db: i64,
     /// The credentials and the name of the connections, which may change.
     pub(crate) identity: Arc<Identity>,
+    /// The Sentinels that know the addresses of nodes.
+    groups: SentinelGroups,
     options: Arc<ClientOptions>,
 }
 
@@ -49,6 +54,7 @@ pub(super) struct ClientOptions {
     pub(super) missing_nodes: ReadsAs,
     pub(super) hash_tags: HashTags,
     pub(super) settings: Settings,
+    pub(super) replicas: ReplicaOptions,
     pub(super) tls: TlsOptions,
     /// Called with each event.
     pub(super) listeners: Listeners,
@@ -56,6 +62,8 @@ pub(super) struct ClientOptions {
     pub(super) topology_file: Option<TopologyFile>,
     /// Where the push messages of all nodes go.
     pub(super) push_sender: Option<Arc<dyn PushSender>>,
+    /// Maps the addresses that Sentinels name.
+    pub(super) address_map: Option<AddressMap>,
     pub(super) purpose: Purpose,
     /// What the connections know of the nodes, for their ejection.
     pub(super) votes: Option<Arc<Votes>>,
@@ -76,7 +84,7 @@ pub(crate) enum Purpose {
 /// A node and how to reach it.
 pub(super) struct NodeConfig {
     pub(super) spec: NodeSpec,
-    pub(super) info: ConnectionInfo,
+    pub(super) access: NodeAccess,
 }
 
 impl NodeConfig {
@@ -86,7 +94,7 @@ impl NodeConfig {
         let infos = topology.connection_infos(refused_url).into_iter();
         specs
             .zip(infos)
-            .map(|(spec, info)| info.map(|info| Self { spec, info }))
+            .map(|(spec, access)| access.map(|access| Self { spec, access }))
     }
 }
 
@@ -103,7 +111,7 @@ impl ClientConfig {
         check_addresses(&nodes)?;
         for node in &mut nodes {
             let (name, password) = (node.spec.name(), options.password.as_deref());
-            node.info = options.login.complete(name, &node.info, password)?;
+            node.access.info = options.login.complete(name, &node.access.info, password)?;
         }
         let db = common_db(&nodes)?;
         if let Some(previous) = previous.filter(|previous| previous.db != db) {
@@ -114,26 +122,31 @@ impl ClientConfig {
             )));
         }
         let user = |node: &NodeConfig| {
-            let settings = node.info.redis_settings();
+            let settings = node.access.info.redis_settings();
             let login = options.identity.login(node.spec.name(), settings);
             login.username(settings)
         };
         let users: BTreeSet<String> = nodes.iter().map(user).collect();
-        let (specs, infos): (Vec<_>, Vec<_>) =
-            nodes.into_iter().map(|node| (node.spec, node.info)).unzip();
-        let protocols: Vec<Protocol> = infos
+        let nodes = nodes.into_iter().map(|node| (node.spec, node.access));
+        let (specs, accesses): (Vec<_>, Vec<_>) = nodes.unzip();
+        let protocols: Vec<Protocol> = accesses
             .iter()
-            .map(|info| info.redis_settings().into())
+            .map(|access| access.info.redis_settings().into())
             .collect();
+        let sources = accesses
+            .iter()
+            .filter_map(|access| access.sentinel.as_ref());
+        let groups = previous.map(|previous| &previous.groups);
+        let groups = SentinelGroups::new(sources, groups, &options.of_sentinels())?;
         let epoch = previous.map_or(0, |previous| previous.router.topology().epoch() + 1);
         let topology = Topology::new(specs, partitioner)?
-            .with_endpoints(&infos)?
+            .with_endpoints(&accesses)?
             .with_epoch(epoch);
-        let endpoint = |(node, info)| match previous.and_then(|old| old.endpoint(node, &info)) {
+        let endpoint = |(node, access)| match previous.and_then(|old| old.endpoint(node, &access)) {
             Some(endpoint) => Ok(endpoint),
-            None => options.endpoint(node, info).map(Arc::new),
+            None => options.endpoint(node, access, &groups).map(Arc::new),
         };
-        let endpoints = topology.nodes().iter().zip(infos).map(endpoint);
+        let endpoints = topology.nodes().iter().zip(accesses).map(endpoint);
         let endpoints = endpoints.collect::<Result<Vec<_>, Error>>()?;
         let commands = options.commands.clone();
         Ok(Self {
@@ -142,12 +155,14 @@ impl ClientConfig {
                 .with_missing_nodes(options.missing_nodes)
                 .with_protocols(protocols)
                 .with_hash_tags(options.hash_tags)
+                .with_replica_reads(options.replicas.exist())
                 .with_flush_log(options.votes.as_ref().map(|votes| votes.flush_log()))
                 .with_users(users),
             endpoints,
             settings: options.settings.clone(),
             db,
             identity: Arc::clone(&options.identity),
+            groups,
             options,
         })
     }
@@ -200,25 +215,69 @@ impl ClientConfig {
     }
 
     /// The endpoint of this node, if it is reached as before.
-    fn endpoint(&self, node: &NodeSpec, info: &ConnectionInfo) -> Option<Arc<Endpoint>> {
+    fn endpoint(&self, node: &NodeSpec, access: &NodeAccess) -> Option<Arc<Endpoint>> {
         let index = self.router.topology().index_of_id(node.id())?;
         let endpoint = self.endpoints.get(index.get())?;
-        endpoint.leads_to(info).then(|| Arc::clone(endpoint))
+        endpoint.leads_to(access).then(|| Arc::clone(endpoint))
     }
 }
 
 impl ClientOptions {
+    /// What the connections to Sentinels have in common with those to nodes.
+    fn of_sentinels(&self) -> SentinelOptions<'_> {
+        SentinelOptions {
+            tls: &self.tls,
+            client_name: self.login.client_name.as_deref(),
+            settings: &self.settings,
+            address_map: self.address_map.as_ref(),
+        }
+    }
+
     /// How a node is reached.
-    fn endpoint(&self, node: &NodeSpec, info: ConnectionInfo) -> Result<Endpoint, Error> {
+    fn endpoint(
+        &self,
+        node: &NodeSpec,
+        access: NodeAccess,
+        groups: &SentinelGroups,
+    ) -> Result<Endpoint, Error> {
+        let NodeAccess { info, sentinel } = access;
+        let observer = NodeObserver::new(node.clone(), self.listeners.clone(), self.votes.as_ref());
         let pushes = self.push_sender.as_ref();
         let pushes = pushes.map(|sender| PushTarget::new(sender, node.name(), &info));
+        let mut endpoint = Endpoint {
+            primary: sentinel
+                .as_ref()
+                .and_then(|source| groups.cell(source, &observer)),
+            sentinel,
+            pushes: pushes.transpose()?,
+            ..self.server(info, observer)?
+        };
+        let complete = |info: &ConnectionInfo| {
+            let password = self.password.as_deref();
+            self.login.complete(node.name(), info, password)
+        };
+        let server = |info, observer| self.server(info, observer);
+        self.replicas.attach(&mut endpoint, complete, server)?;
+        Ok(endpoint)
+    }
+
+    /// How one server of a node is reached.
+    pub(super) fn server(
+        &self,
+        info: ConnectionInfo,
+        observer: Arc<NodeObserver>,
+    ) -> Result<Endpoint, Error> {
+        let node = observer.node();
         Ok(Endpoint {
             address: node.address().to_owned(),
             tls: self.tls.for_node(node.name(), &info, self.runtime)?,
             login: self.identity.login(node.name(), info.redis_settings()),
             options: SocketOptions::new(self.settings.tcp_keepalive, info.tcp_settings()),
-            observer: NodeObserver::new(node.clone(), self.listeners.clone(), self.votes.as_ref()),
-            pushes: pushes.transpose()?,
+            observer,
+            pushes: None,
+            primary: None,
+            sentinel: None,
+            replicas: None,
             info,
         })
     }
@@ -256,7 +315,7 @@ fn check_addresses(nodes: &[NodeConfig]) -> Result<(), Error> {
 
 /// The database that all nodes use. It must be one, as redis-rs asks a connection for its database.
 fn common_db(nodes: &[NodeConfig]) -> Result<i64, Error> {
-    let db = |node: &NodeConfig| node.info.redis_settings().db();
+    let db = |node: &NodeConfig| node.access.info.redis_settings().db();
     let first = nodes.first().map_or(0, db);
     limits::DATABASE.check(first)?;
     match nodes.iter().find(|node| db(node) != first) {

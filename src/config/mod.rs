@@ -3,8 +3,9 @@
 //! * `builder`: [`Builder`], which collects them. `client_config`: [`ClientConfig`], the checked result for one
 //!   topology, from which `sync`, `aio` and `proxy` build their handles.
 //! * More of its setters: `cache` for [`Builder::cache`]; `login` for usernames, credentials and the client name; `observe` for
-//!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`];
-//!   `requests` for timeouts and retries, with the methods by which a handle overrides them;
+//!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`]; `sentinel` for nodes
+//!   behind Sentinel, and `sentinel_groups` for who asks for them; `replicas` for nodes with replicas, which
+//!   `replica_options` keeps; `requests` for timeouts and retries, with the methods by which a handle overrides them;
 //!   `watch` for [`Builder::watch_topology`].
 //! * `topology_file`: a file with the topology of a client.
 //! * `ejection`: the limits of the numbers of an [`Ejection`](crate::Ejection).
@@ -21,12 +22,17 @@ mod login;
 mod observe;
 mod push;
 mod reads;
+mod replica_options;
+mod replicas;
 mod requests;
+mod sentinel;
+mod sentinel_groups;
 mod settings;
 mod topology_file;
 mod watch;
 
 pub use builder::Builder;
+pub use sentinel::{Sentinel, SentinelMaster};
 
 #[cfg(feature = "tokio-comp")]
 pub(crate) use builder::DEFAULT_RESPONSE_TIMEOUT;

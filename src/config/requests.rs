@@ -47,7 +47,7 @@ pub(crate) fn bounded(timeout: Option<Duration>) -> Option<Duration> {
     timeout.map(|timeout| timeout.min(crate::builder::TIMEOUT_MAX))
 }
 
-/// Defines `with_timeout`, `with_blocking_timeout` and `with_retry` for a handle that is cheap to clone, and whose
+/// Defines `with_timeout`, `with_blocking_timeout`, `with_retry`, `with_read_from` and `with_hedged_reads` for a handle that is cheap to clone, and whose
 /// field `shared` has a method `with_options`.
 macro_rules! with_request_options {
     ($handle:ty) => {
@@ -97,6 +97,29 @@ macro_rules! with_request_options {
                 handle.shared = self
                     .shared
                     .with_options(|options| options.retry = policy.clamped());
+                handle
+            }
+
+            /// Returns a handle over the same connections whose reads by key go to these servers of their nodes instead
+            /// of those of [`Builder::read_from`](crate::Builder::read_from). Has no effect on nodes without replicas.
+            #[must_use]
+            pub fn with_read_from(&self, read_from: $crate::ReadFrom) -> Self {
+                let mut handle = self.clone();
+                handle.shared = self
+                    .shared
+                    .with_options(|options| options.read_from = read_from);
+                handle
+            }
+
+            /// Returns a handle over the same connections whose single reads are sent to a second server after this time
+            /// instead of that of [`Builder::hedged_reads`](crate::Builder::hedged_reads). With `None` none is.
+            #[must_use]
+            pub fn with_hedged_reads(&self, after: impl Into<Option<std::time::Duration>>) -> Self {
+                let after = $crate::config::bounded(after.into());
+                let mut handle = self.clone();
+                handle.shared = self
+                    .shared
+                    .with_options(|options| options.hedge_after = after);
                 handle
             }
         }

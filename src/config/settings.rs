@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::policy::{
     EJECTION_COUNT_MAX, EJECTION_TIME_MAX, EJECTION_TIME_MIN, RETRY_ATTEMPTS_MAX,
-    RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN, RequestOptions, RetryPolicy,
+    RETRY_BACKOFF_MAX, RETRY_BACKOFF_MIN, ReadFrom, RequestOptions, RetryPolicy,
 };
 
 /// Idle time after which a connection is checked before it is used: has the server closed it? A write sent on
@@ -38,6 +38,8 @@ pub(crate) mod limits {
     pub(crate) const CONNECT_TIMEOUT: Limit<Duration> =
         Limit::new("connect_timeout", INSTANT, TIMEOUT_MAX);
     pub(crate) const DATABASE: Limit<i64> = Limit::new("the database", 0, i32::MAX as i64);
+    pub(crate) const HEDGED_READS: Limit<Duration> =
+        Limit::new("hedged_reads", INSTANT, TIMEOUT_MAX);
     pub(crate) const AFTER_TTL: Limit<Duration> = Limit::new(
         "Readmission::AfterTtl of the ejection",
         EJECTION_TIME_MIN,
@@ -133,6 +135,10 @@ pub(crate) struct Settings {
     pub(crate) tcp_keepalive: Option<Duration>,
     /// Maximum number of clients of a proxy.
     pub(crate) max_clients: usize,
+    /// The servers of a node that reads are sent to.
+    pub(crate) read_from: ReadFrom,
+    /// Time after which a read is sent to a second server. `None` is never.
+    pub(crate) hedge_after: Option<Duration>,
 }
 
 impl Settings {
@@ -143,6 +149,8 @@ impl Settings {
             blocking_timeout: self.blocking_timeout,
             retry: self.retry,
             usual_timeout: self.response_timeout,
+            read_from: self.read_from,
+            hedge_after: self.hedge_after,
         }
     }
 
@@ -172,6 +180,9 @@ impl Settings {
         limits::CONNECTIONS_PER_NODE.check(self.connections_per_node)?;
         limits::IDLE_CHECK.check(self.idle_check)?;
         limits::CLIENTS_MAX.check(self.max_clients)?;
+        if let Some(after) = self.hedge_after {
+            limits::HEDGED_READS.check(after)?;
+        }
         Ok(())
     }
 }

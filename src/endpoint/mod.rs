@@ -8,15 +8,20 @@
 //! * `deadline`: [`Deadline`], the time limit of one request.
 //! * `node_backoff`: [`NodeBackoff`], the outcome of attempts to connect, shared by all connections to a
 //!   node.
+//! * `replicas`: [`NodeReplicas`], the replicas of a node, and the connections to them.
+//! * `primary`: [`PrimaryCell`], the address of a primary that may change; `located`: the endpoint at that address.
 //! * `push`: [`PushSender`](push::PushSender), where the RESP3 push messages of a node's connections go.
 //!
 //! No connection is made here: `sync` and `aio` do that, each in its own way.
 
 mod credentials;
 mod deadline;
+mod located;
 mod login;
 mod node_backoff;
+mod primary;
 pub(crate) mod push;
+mod replicas;
 pub(crate) mod tls;
 
 use std::io;
@@ -34,11 +39,19 @@ pub use crate::endpoint::credentials::{
 pub(crate) use crate::endpoint::deadline::Deadline;
 pub(crate) use crate::endpoint::login::{Identity, Login, LoginOptions};
 pub(crate) use crate::endpoint::node_backoff::{ConnectAttempt, NodeBackoff};
+pub(crate) use crate::endpoint::primary::{
+    FORMER_PRIMARY_GRACE, PrimaryCell, PrimarySource, PrimaryVersion,
+};
 use crate::endpoint::push::PushTarget;
+pub(crate) use crate::endpoint::replicas::{
+    NodeReplicas, ReplicaConnections, ReplicaServer, ReplicationWatch, ServerConnections,
+};
 use crate::endpoint::tls::Tls;
 use crate::observe::NodeObserver;
-use crate::policy::{ConnectError, HandshakeScope, IoFailure};
+use crate::plan::Retries;
+use crate::policy::{ConnectError, HandshakeScope, IoFailure, RetryPolicy};
 use crate::resp::Handshake;
+use crate::topology::{HostPort, NodeAccess, SentinelSource};
 
 /// Number of keepalive probes without a reply after which the kernel gives a connection up. They are spread
 /// over one idle period, so that a dead node is detected after twice that period.
@@ -64,6 +77,12 @@ pub(crate) struct Endpoint {
     pub(crate) login: Login,
     /// Where push messages go. `None` drops them.
     pub(crate) pushes: Option<PushTarget>,
+    /// The replicas of the node, if it may have any.
+    pub(crate) replicas: Option<Arc<NodeReplicas>>,
+    /// Who knows the address, if it may change.
+    pub(crate) sentinel: Option<SentinelSource>,
+    /// The current address, if it may change. `None` for a fixed address.
+    pub(crate) primary: Option<Arc<PrimaryCell>>,
 }
 
 /// Options that are set on a new TCP socket.
@@ -76,14 +95,30 @@ pub(crate) struct SocketOptions {
 }
 
 impl Endpoint {
-    /// True if `info` describes the same server, and the same user, database and protocol.
-    pub(crate) fn leads_to(&self, info: &ConnectionInfo) -> bool {
-        let (ours, theirs) = (self.info.redis_settings(), info.redis_settings());
-        self.info.addr() == info.addr()
-            && ours.username() == theirs.username()
-            && ours.password() == theirs.password()
-            && ours.db() == theirs.db()
-            && ours.protocol() == theirs.protocol()
+    /// True if `access` describes the same server, or the same master of the same Sentinels, and the same user,
+    /// database and protocol.
+    pub(crate) fn leads_to(&self, access: &NodeAccess) -> bool {
+        let ours = NodeAccess {
+            info: self.info.clone(),
+            sentinel: self.sentinel.clone(),
+        };
+        ours.is_same(access)
+    }
+
+    /// True if another server may become the primary of the node.
+    #[inline]
+    pub(crate) fn may_fail_over(&self) -> bool {
+        self.primary.is_some()
+    }
+
+    /// The attempts of a request to the node.
+    #[inline]
+    pub(crate) fn retries(&self, policy: RetryPolicy) -> Retries {
+        let retries = Retries::new(policy);
+        match self.may_fail_over() {
+            true => retries.with_failover(),
+            false => retries,
+        }
     }
 
     /// The error of a connection that broke during the handshake.
@@ -107,8 +142,10 @@ impl Endpoint {
         let (mut handshake, login) = self.login.handshake(self.info.redis_settings())?;
         if scope == HandshakeScope::LoginOnly {
             handshake.keep_login();
+            // Without the check of the role, which is refused while a script runs as well.
+            return Ok((handshake, login));
         }
-        Ok((handshake, login))
+        Ok((self.with_role_check(handshake), login))
     }
 
     /// The handshake of a new pub/sub connection. Always in RESP2, where messages and confirmations have one
@@ -117,6 +154,21 @@ impl Endpoint {
         let settings = self.info.redis_settings().clone();
         let settings = settings.set_protocol(ProtocolVersion::RESP2);
         let (handshake, _) = self.login.handshake(&settings)?;
+        Ok(self.with_role_check(handshake))
+    }
+
+    /// Adds a check of the role to the handshake with a primary that may change, and with a replica.
+    fn with_role_check(&self, handshake: Handshake) -> Handshake {
+        match &self.primary {
+            Some(_) => handshake.with_role_check(),
+            None if self.observer.is_replica() => handshake.with_replica_check(),
+            None => handshake,
+        }
+    }
+
+    /// The handshake of a connection over which a server is asked for its role.
+    pub(crate) fn monitor_handshake(&self) -> Result<Handshake, ConnectError> {
+        let (handshake, _) = self.login.handshake(self.info.redis_settings())?;
         Ok(handshake)
     }
 
@@ -124,6 +176,23 @@ impl Endpoint {
     /// they present.
     pub(crate) fn renewal(&self) -> Result<(Handshake, u64), ConnectError> {
         self.login.renewal()
+    }
+
+    /// A replica of this node at this address, with the same user, password, TLS and options.
+    ///
+    /// # Errors
+    ///
+    /// If no certificate could have the name of the host.
+    pub(crate) fn replica_at(&self, address: &HostPort) -> Result<Self, ConnectError> {
+        let found = self.at_host(address)?;
+        Ok(Self {
+            observer: self.observer.of_replica(&found.address),
+            pushes: None,
+            primary: None,
+            sentinel: None,
+            replicas: None,
+            ..found
+        })
     }
 
     /// A copy of this endpoint with another version of the protocol, for upstreams that must match the

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 #[cfg(feature = "tokio-comp")]
 use tokio::sync::{Notify, futures::Notified};
 
+use crate::endpoint::{Endpoint, PrimaryCell};
 use crate::observe::{NodeHealth, NodeObserver, NodeVotes, PoolHealth};
 use crate::plan::Cause;
 use crate::policy::{Admission, AttemptId, Backoff, ConnectError, Down, HandshakeScope};
@@ -31,6 +32,8 @@ pub(crate) struct NodeBackoff {
     last_error: Mutex<Option<(Cause, Instant)>>,
     /// Receives the changes, for events and metrics.
     observer: Arc<NodeObserver>,
+    /// The address of the node's primary, if it may change.
+    primary: Option<Arc<PrimaryCell>>,
     /// Number of times that a probe has found the node to serve requests again, as far as is known here.
     recoveries: AtomicU64,
     /// Notified when an attempt has ended, whatever its outcome.
@@ -58,8 +61,34 @@ impl NodeBackoff {
             last_error: Mutex::default(),
             recoveries: AtomicU64::new(observer.votes().map_or(0, NodeVotes::recoveries)),
             observer,
+            primary: None,
             #[cfg(feature = "tokio-comp")]
             changed: Notify::new(),
+        }
+    }
+
+    /// The backoff of the node at this endpoint, which has not been tried.
+    pub(crate) fn of_endpoint(endpoint: &Endpoint) -> Arc<Self> {
+        let backoff = Arc::new(Self {
+            primary: endpoint.primary.clone(),
+            ..Self::new(Arc::clone(&endpoint.observer))
+        });
+        if let Some(primary) = &endpoint.primary {
+            primary.add_backoff(Arc::downgrade(&backoff));
+        }
+        backoff
+    }
+
+    /// The node is at another address from now on.
+    pub(super) fn moved(&self) {
+        self.state.lock().moved(Instant::now());
+        self.notify();
+    }
+
+    /// The primary of the node may not be one any more, if that can change.
+    pub(crate) fn suspect_primary(&self) {
+        if let Some(primary) = &self.primary {
+            primary.suspect();
         }
     }
 
@@ -73,6 +102,7 @@ impl NodeBackoff {
     pub(crate) fn broke(&self, cause: &Cause) {
         self.state.lock().broke();
         self.record_error(cause.clone());
+        self.suspect_primary();
     }
 
     /// The known state of the node, with these pools.
@@ -80,12 +110,13 @@ impl NodeBackoff {
         let now = Instant::now();
         let node = self.observer.node();
         let last_error = self.last_error.lock().clone();
+        let address = self.primary.as_ref().and_then(|primary| primary.address());
         let ejected = self.observer.votes().and_then(NodeVotes::absence);
         let state = self.state.lock();
         NodeHealth {
             id: node.id(),
             name: node.name().to_owned(),
-            address: node.address().to_owned(),
+            address: address.map_or_else(|| node.address().to_owned(), |found| found.to_string()),
             state: state.state(now),
             ejected,
             consecutive_failures: state.failures(),
@@ -97,6 +128,7 @@ impl NodeBackoff {
             reconnects: self.observer.reconnects(),
             shared,
             exclusive,
+            replicas: Vec::new(),
         }
     }
 
@@ -208,6 +240,7 @@ impl ConnectAttempt {
         if let Some(recovery) = recovery {
             self.node.observer.connected(recovery);
         }
+        self.node.suspect_primary();
         if is_news {
             self.node.observer.went_down(&cause);
         }

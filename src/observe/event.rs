@@ -31,6 +31,23 @@ pub enum ClientEvent {
         /// Time since its [`NodeDown`](Self::NodeDown).
         outage: Duration,
     },
+    /// A replica of the node cannot be reached: an attempt to connect failed, and it was not known to be down. Not
+    /// repeated for the attempts that follow.
+    #[non_exhaustive]
+    ReplicaDown {
+        /// The node, with the address of the replica.
+        node: NodeSpec,
+        /// The error, as of [`NodeDown`](Self::NodeDown).
+        error: Error,
+    },
+    /// A replica that was down is reachable again.
+    #[non_exhaustive]
+    ReplicaUp {
+        /// The node, with the address of the replica.
+        node: NodeSpec,
+        /// Time since its [`ReplicaDown`](Self::ReplicaDown).
+        outage: Duration,
+    },
     /// The node of a cache has failed too often: its keys have other owners from now on. See
     /// [`Ejection`](crate::Ejection).
     #[non_exhaustive]
@@ -79,6 +96,17 @@ pub enum ClientEvent {
         /// The node.
         node: NodeSpec,
     },
+    /// The node's primary is another server now: see [`Builder::sentinel`](crate::Builder::sentinel). Connections
+    /// to the one before are not used any more.
+    #[non_exhaustive]
+    PrimaryChanged {
+        /// The node.
+        node: NodeSpec,
+        /// The address of the primary before: `host:port`.
+        from: String,
+        /// The address of the primary now.
+        to: String,
+    },
     /// A connection for commands was made.
     #[non_exhaustive]
     ConnectionOpened {
@@ -118,7 +146,10 @@ impl ClientEvent {
             | Self::FlushFailed { node, .. }
             | Self::Readmitted { node, .. }
             | Self::NodeUp { node, .. }
+            | Self::ReplicaDown { node, .. }
+            | Self::ReplicaUp { node, .. }
             | Self::Reconnected { node }
+            | Self::PrimaryChanged { node, .. }
             | Self::ConnectionOpened { node, .. }
             | Self::ConnectionClosed { node, .. } => Some(node),
         }
@@ -158,6 +189,13 @@ impl fmt::Display for ClientEvent {
             Self::NodeUp { node, outage } => {
                 write!(f, "up: node {} after {outage:.1?}", node.name())
             }
+            Self::ReplicaDown { node, error } => {
+                write!(f, "replica down: {}, {error}", node.address())
+            }
+            Self::ReplicaUp { node, outage } => {
+                let (name, address) = (node.name(), node.address());
+                write!(f, "replica up: {address} of node {name} after {outage:.1?}")
+            }
             Self::Ejected { node, failures } => {
                 write!(f, "ejected: node {} after {failures} failures", node.name())
             }
@@ -171,6 +209,13 @@ impl fmt::Display for ClientEvent {
             }
             Self::TopologyRefused { error } => write!(f, "topology refused: {error}"),
             Self::Reconnected { node } => write!(f, "reconnected: node {}", node.name()),
+            Self::PrimaryChanged { node, from, to } => {
+                write!(
+                    f,
+                    "primary changed: node {} from {from} to {to}",
+                    node.name()
+                )
+            }
             Self::ConnectionOpened { node, pool } => {
                 write!(f, "connection opened: node {}, {pool} pool", node.name())
             }

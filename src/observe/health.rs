@@ -26,7 +26,8 @@ pub struct NodeHealth {
     pub id: NodeId,
     /// The node's name.
     pub name: String,
-    /// `host:port` or the path of a unix socket.
+    /// `host:port` or the path of a unix socket; of a node behind Sentinel the current address of its primary, and
+    /// until that is known the master and its Sentinels.
     pub address: String,
     /// The outcome of the last attempt to connect.
     pub state: NodeState,
@@ -49,6 +50,20 @@ pub struct NodeHealth {
     pub shared: PoolHealth,
     /// Connections for blocking commands, transactions and dedicated connections.
     pub exclusive: PoolHealth,
+    /// The replicas of the node that are known.
+    pub replicas: Vec<ReplicaHealth>,
+}
+
+/// A replica of a node, as it was when it was last asked: about once a second, once replicas are used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReplicaHealth {
+    /// `host:port` or the path of a unix socket.
+    pub address: String,
+    /// Why it is not read from; `None` if it may be.
+    pub unusable: Option<String>,
+    /// How long it takes to reply, on average of late; `None` before its first reply.
+    pub latency: Option<Duration>,
 }
 
 /// The connections of one pool to one node.
@@ -122,7 +137,20 @@ impl fmt::Display for NodeHealth {
         if let (Some(error), Some(age)) = (&self.last_error, self.last_error_age) {
             write!(f, "; last error {age:.1?} ago: {error}")?;
         }
+        for replica in &self.replicas {
+            write!(f, "; replica {replica}")?;
+        }
         Ok(())
+    }
+}
+
+impl fmt::Display for ReplicaHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.address)?;
+        match &self.unusable {
+            None => f.write_str("may be read from"),
+            Some(reason) => f.write_str(reason),
+        }
     }
 }
 
@@ -184,6 +212,7 @@ mod tests {
                 max: 64,
             },
             exclusive: PoolHealth::default(),
+            replicas: Vec::new(),
         };
         let cause = Cause::Connect("10.0.0.1:6379: connection refused".into());
         let down = NodeHealth {
@@ -196,6 +225,11 @@ mod tests {
             last_error: Some(cause.to_error("cache-a")),
             last_error_age: Some(Duration::from_millis(100)),
             reconnects: 2,
+            replicas: vec![ReplicaHealth {
+                address: "10.0.0.2:6379".to_owned(),
+                unusable: None,
+                latency: None,
+            }],
             ..up.clone()
         };
         let health = ClientHealth {
@@ -208,7 +242,7 @@ mod tests {
              (0 in use, 0 idle); 0 reconnects\n\
              cache-a (10.0.0.1:6379): DOWN for 2.5s, EJECTED for 2.0s, 4 failures in a row, next attempt in 500.0ms; connections: \
              shared 3 open (1 in use, 2 idle), exclusive 0 open (0 in use, 0 idle); 2 reconnects; last error 100.0ms \
-             ago: node cache-a: no connection: 10.0.0.1:6379: connection refused"
+             ago: node cache-a: no connection: 10.0.0.1:6379: connection refused; replica 10.0.0.2:6379 may be read from"
         );
     }
 }

@@ -100,6 +100,32 @@ impl NodeMetrics {
         }
     }
 
+    /// Metrics that are not recorded.
+    pub(super) fn disabled() -> Self {
+        let pool = || PoolMetrics {
+            open: Gauge::noop(),
+            in_use: Gauge::noop(),
+            waiting: Gauge::noop(),
+        };
+        Self {
+            node: String::new(),
+            requests: Counter::noop(),
+            errors: KINDS.map(|_| Counter::noop()),
+            duration: Histogram::noop(),
+            fan_out: Histogram::noop(),
+            resends: Counter::noop(),
+            other_node: Counter::noop(),
+            sent: Counter::noop(),
+            received: Counter::noop(),
+            node_up: Gauge::noop(),
+            reconnects: Counter::noop(),
+            node_ejected: Gauge::noop(),
+            ejections: Counter::noop(),
+            shared: pool(),
+            exclusive: pool(),
+        }
+    }
+
     fn pool(&self, kind: PoolKind) -> &PoolMetrics {
         match kind {
             PoolKind::Shared => &self.shared,

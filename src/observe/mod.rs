@@ -26,7 +26,7 @@ mod trace;
 mod votes;
 
 pub use event::{ClientEvent, PoolKind};
-pub use health::{ClientHealth, NodeHealth, PoolHealth};
+pub use health::{ClientHealth, NodeHealth, PoolHealth, ReplicaHealth};
 
 pub(crate) use observer::{Listeners, NodeObserver};
 #[cfg(feature = "tokio-comp")]

@@ -15,6 +15,10 @@ impl NodeMetrics {
         Self
     }
 
+    pub(super) fn disabled() -> Self {
+        Self
+    }
+
     pub(super) fn started(&self, _: AttemptKind) {}
 
     #[cfg(feature = "tracing")]

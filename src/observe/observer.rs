@@ -27,7 +27,10 @@ pub(crate) struct Listeners(Vec<Listener>);
 
 /// Receives what happens to one node and to the requests to it. One per node, for all connections of a client.
 pub(crate) struct NodeObserver {
+    /// With the address of the replica, if it is one.
     node: NodeSpec,
+    /// True for a replica of the node: it says nothing about the node as a whole.
+    is_replica: bool,
     listeners: Listeners,
     /// Number of connections made after one had broken.
     reconnects: AtomicU64,
@@ -69,9 +72,41 @@ impl NodeObserver {
             votes: votes.map(|votes| votes.of_node(node.id())),
             metrics: NodeMetrics::new(node.name()),
             node,
+            is_replica: false,
             listeners,
             reconnects: AtomicU64::new(0),
         })
+    }
+
+    /// The observer of a replica of this node, at this address.
+    pub(crate) fn of_replica(&self, address: &str) -> Arc<Self> {
+        let node = NodeSpec::new(self.node.name(), address).with_weight(self.node.weight());
+        Arc::new(Self {
+            // A replica that fails says nothing about the node.
+            votes: None,
+            metrics: NodeMetrics::new(node.name()),
+            node,
+            is_replica: true,
+            listeners: self.listeners.clone(),
+            reconnects: AtomicU64::new(0),
+        })
+    }
+
+    /// The observer of a server that is no node, such as a Sentinel: nothing is recorded.
+    pub(crate) fn of_no_node(server: NodeSpec) -> Arc<Self> {
+        Arc::new(Self {
+            metrics: NodeMetrics::disabled(),
+            node: server,
+            is_replica: false,
+            votes: None,
+            listeners: Listeners::default(),
+            reconnects: AtomicU64::new(0),
+        })
+    }
+
+    /// True for a replica of the node.
+    pub(crate) fn is_replica(&self) -> bool {
+        self.is_replica
     }
 
     /// The node.
@@ -91,24 +126,39 @@ impl NodeObserver {
 
     /// Records that the node is down, and was not known to be.
     pub(crate) fn went_down(&self, cause: &Cause) {
+        let error = cause.to_error(self.node.name());
+        if self.is_replica {
+            return self.deliver(|node| ClientEvent::ReplicaDown { node, error });
+        }
         self.metrics.node_up(false);
-        self.deliver(|node| ClientEvent::NodeDown {
-            error: cause.to_error(node.name()),
-            node,
-        });
+        self.deliver(|node| ClientEvent::NodeDown { node, error });
     }
 
     /// Records that a connection was made, and what that has changed.
     pub(crate) fn connected(&self, recovery: Recovery) {
-        self.metrics.node_up(true);
+        if !self.is_replica {
+            self.metrics.node_up(true);
+        }
         if let Some(outage) = recovery.outage {
-            self.deliver(|node| ClientEvent::NodeUp { node, outage });
+            self.deliver(|node| match self.is_replica {
+                true => ClientEvent::ReplicaUp { node, outage },
+                false => ClientEvent::NodeUp { node, outage },
+            });
         }
         if recovery.is_reconnect {
             self.reconnects.fetch_add(1, Ordering::Relaxed);
             self.metrics.reconnected();
             self.deliver(|node| ClientEvent::Reconnected { node });
         }
+    }
+
+    /// Records that the node's primary is another server.
+    pub(crate) fn primary_changed(&self, from: &str, to: &str) {
+        self.deliver(|node| ClientEvent::PrimaryChanged {
+            node,
+            from: from.to_owned(),
+            to: to.to_owned(),
+        });
     }
 
     /// Records that an attempt to connect has failed.

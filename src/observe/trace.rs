@@ -242,6 +242,10 @@ mod enabled {
                     outage_seconds = outage.as_secs_f64()
                 );
             }
+            ClientEvent::ReplicaDown { error, .. } => log!(warn, "replica is down", error = %error),
+            ClientEvent::ReplicaUp { outage, .. } => {
+                log!(info, "replica is up", outage_seconds = outage.as_secs_f64())
+            }
             ClientEvent::Ejected { failures, .. } => {
                 log!(warn, "node was ejected", failures = *failures);
             }
@@ -257,6 +261,14 @@ mod enabled {
             }
             ClientEvent::TopologyChanged { .. } | ClientEvent::TopologyRefused { .. } => {}
             ClientEvent::Reconnected { .. } => log!(debug, "reconnected"),
+            ClientEvent::PrimaryChanged { from, to, .. } => {
+                log!(
+                    info,
+                    "primary changed",
+                    from = from.as_str(),
+                    to = to.as_str()
+                );
+            }
             ClientEvent::ConnectionOpened { pool, .. } => {
                 log!(debug, "connection opened", pool = pool.name());
             }

@@ -147,7 +147,11 @@ impl NodeVotes {
                 }
             }
             // A server that refuses the password or the certificate is alive, and its keys must not move.
-            ConnectError::Auth(_) | ConnectError::Certificate(_) | ConnectError::FailedBefore => {}
+            ConnectError::Auth(_)
+            | ConnectError::Certificate(_)
+            | ConnectError::FailedBefore
+            | ConnectError::NoSuchMaster(_)
+            | ConnectError::PrimaryChanged => {}
         }
     }
 

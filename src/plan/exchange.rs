@@ -33,8 +33,9 @@ use crate::partition::NodeIndex;
 use crate::plan::SharedByteMeter;
 use crate::plan::batch::NodeRequest;
 use crate::plan::other_node::for_other_node;
+use crate::plan::servers::ServerQueue;
 use crate::plan::{Answers, Cause, Failure, Fallback, ReplyBuffer, Retries};
-use crate::policy::{RequestOptions, RetryPolicy};
+use crate::policy::{Candidate, ConnectError, ReadFrom, RequestOptions, RetryPolicy, Target};
 use crate::topology::LivingNodes;
 
 /// What an executor does next with an exchange.
@@ -91,6 +92,11 @@ pub(crate) struct NodeExchange<R> {
     answers: Answers<R>,
     retries: Retries,
     state: State,
+    /// The servers to ask, once they are chosen. `None` for requests that only the primary may serve. Boxed, as it is
+    /// rare.
+    servers: Option<Box<ServerQueue>>,
+    /// True for the only request of an exchange.
+    is_single: bool,
 }
 
 /// Whether there is something to send to a node.
@@ -117,6 +123,17 @@ pub(crate) struct Attempt<'e> {
     pub(crate) needs_new_connection: bool,
     /// True if the node was sent these requests before.
     is_resend: bool,
+    /// Number of servers that can be asked, this one included.
+    servers_left: u32,
+}
+
+/// A second server for a read whose first is late.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hedge {
+    /// Time without a reply after which it is asked.
+    pub(crate) after: Duration,
+    /// The server.
+    pub(crate) target: Target,
 }
 
 /// Why requests are sent to a node.
@@ -139,6 +156,21 @@ impl Attempt<'_> {
             (false, _) => AttemptKind::OtherNode,
         }
     }
+
+    /// The same attempt at a server behind which no other is asked.
+    pub(crate) fn last(self) -> Self {
+        Self {
+            servers_left: 1,
+            ..self
+        }
+    }
+
+    /// Maximum duration of the attempt, if `left` is the time that the exchange has left. `None` if that is all of it:
+    /// while other servers are left to be asked, each gets its share.
+    pub(crate) fn limit(&self, left: Option<Duration>) -> Option<Duration> {
+        left.filter(|_| self.servers_left > 1)
+            .map(|left| left / self.servers_left)
+    }
 }
 
 impl<R: ReplyBuffer> Exchange<R> {
@@ -149,8 +181,12 @@ impl<R: ReplyBuffer> Exchange<R> {
         blocking: BlockingTime,
         living: LivingNodes,
     ) -> Self {
+        let mut nodes: Vec<NodeExchange<R>> = requests.into_iter().map(NodeExchange::new).collect();
+        if let [node] = &mut nodes[..] {
+            node.is_single = node.request.slots.len() == 1;
+        }
         Self {
-            nodes: requests.into_iter().map(NodeExchange::new).collect(),
+            nodes,
             blocking,
             end: None,
             living,
@@ -198,6 +234,15 @@ impl<R: ReplyBuffer> Exchange<R> {
         // A limit beyond the range of `Instant` is none.
         self.end = limit.and_then(|limit| now.checked_add(limit));
         limit
+    }
+
+    /// Has READONLY waited for at the nodes that may get another primary, once the exchange has [begun](Self::begin).
+    pub(crate) fn set_failover(&mut self, may_fail_over: impl Fn(NodeIndex) -> bool) {
+        for node in &mut self.nodes {
+            if may_fail_over(node.request.node) {
+                node.retries = node.retries.with_failover();
+            }
+        }
     }
 
     /// The deadline, once the exchange has [begun](Self::begin).
@@ -286,7 +331,6 @@ impl<R: ReplyBuffer> Exchange<R> {
     }
 
     /// All nodes, pending or not; see [`NodeExchange::attempt`].
-    #[cfg(feature = "tokio-comp")]
     pub(crate) fn nodes_mut(&mut self) -> &mut [NodeExchange<R>] {
         &mut self.nodes
     }
@@ -347,6 +391,20 @@ impl<R: ReplyBuffer> Exchange<R> {
             .map(|node| (node.request, node.answers))
     }
 
+    /// The server that the last request was sent to, and those to ask after it.
+    pub(in crate::plan) fn take_servers(&mut self) -> Option<Box<ServerQueue>> {
+        self.nodes.last_mut()?.servers.take()
+    }
+
+    /// Sends the only request to the first of these servers, and to the others if it fails.
+    pub(in crate::plan) fn set_servers(&mut self, servers: Option<Box<ServerQueue>>) {
+        if let (Some(node), Some(servers)) = (self.nodes.last_mut(), servers) {
+            node.request.may_use_replica = true;
+            node.set_target(servers.current());
+            node.servers = Some(servers);
+        }
+    }
+
     /// The last node that was tried, and its replies: those before it could not be reached. For exchanges
     /// that begin with one node. `None` when the exchange had no request.
     pub(crate) fn into_last(self) -> Option<(NodeIndex, Answers<R>)> {
@@ -363,6 +421,8 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             answers: Answers::default(),
             retries: Retries::default(),
             state: State::Pending,
+            servers: None,
+            is_single: false,
         }
     }
 
@@ -373,16 +433,19 @@ impl<R: ReplyBuffer> NodeExchange<R> {
 
     /// The requests to send to this node now; `None` when nothing is pending.
     pub(crate) fn attempt(&self) -> Option<Attempt<'_>> {
+        let servers_left = self.servers.as_ref().map_or(1, |servers| servers.left());
         let attempt = match &self.rest {
             None => Attempt {
                 request: &self.request,
                 needs_new_connection: false,
                 is_resend: false,
+                servers_left,
             },
             Some(rest) => Attempt {
                 request: &rest.1,
-                needs_new_connection: self.is_broken(),
+                needs_new_connection: self.is_broken() && !self.is_next_server(),
                 is_resend: true,
+                servers_left,
             },
         };
         (self.state == State::Pending).then_some(attempt)
@@ -417,6 +480,10 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             && at <= now
         {
             self.state = State::Pending;
+            // Chosen anew: the pause was there for things to change.
+            if self.servers.take().is_some() {
+                self.rest = Some(Box::new((0, self.request.rest(0))));
+            }
         }
     }
 
@@ -444,6 +511,89 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             .all(|slot| slot.fallback == Fallback::OtherNode)
     }
 
+    /// The node to whose servers [`choose_server`](Self::choose_server) is to be applied before the next attempt, if it
+    /// is.
+    #[inline]
+    pub(crate) fn needs_server(&self, options: &RequestOptions) -> Option<NodeIndex> {
+        let is_needed = options.read_from != ReadFrom::Primary
+            && self.request.may_use_replica
+            && self.servers.is_none()
+            && self.state == State::Pending;
+        is_needed.then_some(self.request.node)
+    }
+
+    /// True if the next attempt is the first at its server.
+    fn is_next_server(&self) -> bool {
+        self.servers
+            .as_ref()
+            .is_some_and(|servers| servers.is_new())
+    }
+
+    /// The server to ask as well if the attempt has no reply after some time. `None` if none is to be.
+    pub(crate) fn hedge(&self, options: &RequestOptions) -> Option<Hedge> {
+        let servers = self.servers.as_ref().filter(|_| self.is_single)?;
+        Some(Hedge {
+            after: options.hedge_after?,
+            target: servers.next()?,
+        })
+    }
+
+    /// Records that the server of a [`hedge`](Self::hedge) was asked, and that the result is its own.
+    pub(crate) fn replied_by_hedge(&mut self) {
+        if let Some(servers) = &mut self.servers {
+            servers.advance();
+            let target = servers.current();
+            self.set_target(target);
+        }
+    }
+
+    /// Chooses the server for the next attempt among those of the node, and the order of the others. Without one the
+    /// attempt has failed. `entropy` is a random number.
+    pub(crate) fn choose_server(
+        &mut self,
+        options: &RequestOptions,
+        candidates: &[Candidate<'_>],
+        entropy: u64,
+    ) {
+        match options.read_from.order(candidates, entropy) {
+            Ok(order) => {
+                let queue = ServerQueue::new(order);
+                self.set_target(queue.current());
+                self.servers = Some(Box::new(queue));
+            }
+            // As a node that cannot be reached.
+            Err(none) => {
+                let error = ConnectError::no_server(&none);
+                self.handle(Answers::failed(Failure::not_sent(Cause::Connect(error))));
+            }
+        }
+    }
+
+    /// Sets the server that receives the next attempt.
+    fn set_target(&mut self, target: Target) {
+        self.request.target = target;
+        if let Some(rest) = &mut self.rest {
+            rest.1.target = target;
+        }
+    }
+
+    /// Prepares an attempt at the same server, or at the next one, if the last attempt calls for it.
+    fn ask_next_server(&mut self) -> bool {
+        let resends = self.retries.resends();
+        let next = self
+            .servers
+            .as_mut()
+            .and_then(|servers| servers.after(&self.request, &self.answers, resends));
+        let Some(target) = next else {
+            return false;
+        };
+        // All of them, also those with a reply: the replies to one request come from one server. They are reads.
+        self.rest = Some(Box::new((0, self.request.rest(0))));
+        self.set_target(target);
+        self.state = State::Pending;
+        true
+    }
+
     /// Records the result of the attempt, and decides whether there is another one.
     pub(crate) fn handle(&mut self, answers: Answers<R>) {
         // A later attempt began with the first request that is sent again, so its replies continue those
@@ -456,6 +606,9 @@ impl<R: ReplyBuffer> NodeExchange<R> {
                 return;
             }
             Some(rest) => self.answers.append(rest.0, answers),
+        }
+        if self.ask_next_server() {
+            return;
         }
         // With all requests and replies, not those of the attempt: `append` has counted the failure from the
         // first request.

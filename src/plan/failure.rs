@@ -55,6 +55,11 @@ pub(crate) trait ReplyBuffer: Default {
     fn join(&mut self, more: Self);
     /// The code of reply number `number` if it is an error.
     fn error_code(&self, number: usize) -> Option<&[u8]>;
+    /// True if the server has refused a write because it is a replica.
+    fn shows_a_replica(&self) -> bool {
+        (0..self.count())
+            .any(|number| self.error_code(number) == Some(REFUSED_BY_REPLICA.as_bytes()))
+    }
     /// The text behind the code of reply number `number` if it is an error.
     fn error_text(&self, number: usize) -> Option<&[u8]>;
     /// Number of replies that are errors.
@@ -90,6 +95,14 @@ impl ReplyBuffer for Vec<Value> {
             _ => None,
         }
     }
+}
+
+/// The error code with which a replica refuses a write.
+const REFUSED_BY_REPLICA: &str = "READONLY";
+
+/// True for a reply with which a replica refuses a write.
+pub(crate) fn is_of_replica(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if error.code() == REFUSED_BY_REPLICA)
 }
 
 /// Why a node sent no further reply.
@@ -144,6 +157,11 @@ impl Cause {
     /// The deadline of the request passed before there was a connection to `address`. The node itself may be up.
     pub(crate) fn no_connection_in_time(address: &str) -> Self {
         Self::Timeout(format!("timed out: no connection to {address} in time"))
+    }
+
+    /// The server that was chosen is no longer one of its node.
+    pub(crate) fn server_left() -> Self {
+        Self::Connect("the replica has left the node".into())
     }
 
     /// The server closed a connection that nobody used.
@@ -354,6 +372,7 @@ impl Failure {
             (Cause::Connect(ConnectError::Auth(_) | ConnectError::Certificate(_)), _, _) => {
                 ErrorKind::Auth
             }
+            (Cause::Connect(ConnectError::NoSuchMaster(_)), _, _) => ErrorKind::Config,
             (Cause::Timeout(_) | Cause::NoTime, _, _) => ErrorKind::Timeout,
             (Cause::Connect(_) | Cause::Dropped(_), _, _) => ErrorKind::NodeDown,
         }
@@ -436,6 +455,14 @@ mod tests {
             (Cause::Dropped("gone".into()), [NodeDown, Unknown, NodeDown]),
             (Cause::failed_before(), [NodeDown, Unknown, NodeDown]),
             (
+                Cause::Connect(ConnectError::PrimaryChanged),
+                [NodeDown, Unknown, NodeDown],
+            ),
+            (
+                Cause::Connect(ConnectError::NoSuchMaster("none".into())),
+                [ErrorKind::Config, Unknown, ErrorKind::Config],
+            ),
+            (
                 Cause::pool_exhausted("h:1", PoolUse::Shared),
                 [PoolTimeout, PoolTimeout, PoolTimeout],
             ),
@@ -456,7 +483,8 @@ mod tests {
                 assert_eq!(error.kind(), kind, "{cause:?} {sent} {access:?}");
                 assert_eq!(error.node(), Some("cache-a"), "{error}");
                 assert!(error.to_string().starts_with("node cache-a: "), "{error}");
-                let retryable = !matches!(kind, Auth | Unknown) && !failure.is_final();
+                let retryable =
+                    !matches!(kind, Auth | Unknown | ErrorKind::Config) && !failure.is_final();
                 assert_eq!(error.is_retryable(), retryable, "{error:?}");
             }
         }

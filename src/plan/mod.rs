@@ -33,7 +33,7 @@
 //! * `exchange`: requests in flight to several nodes. `failure`: the meaning of a missing reply, and which
 //!   requests may be resent. `retries`: when there is another attempt. `other_node`: requests that the next
 //!   node may serve instead. `partial`: replies of the reachable nodes only. `missing`: reads answered as if
-//!   their keys did not exist. `outcome`: how the requests to one node ended, for metrics and traces.
+//!   their keys did not exist. `servers`: the servers of one node, asked one after another. `outcome`: how the requests to one node ended, for metrics and traces.
 //! * `replies`: the results of the commands of a pipeline, and the error of one that broke.
 //! * `merge`: one reply made of the replies of several nodes.
 //! * `operation`: one command or pipeline under way, as a state machine.
@@ -42,7 +42,8 @@
 //!
 //! * `ping`: PING to every node, with each node's own outcome. `probe`: PING to a node of a cache that has failed.
 //! * `dedicated`: a connection that one user holds. `watch`: EXEC after a failed WATCH. `handle_command`: WATCH
-//!   and CLIENT SETNAME through a client. `attempts`: the number of attempts of an optimistic transaction.
+//!   and CLIENT SETNAME through a client. `handle_nodes`: the node of a handle in a newer topology. `attempts`: the
+//!   number of attempts of an optimistic transaction.
 //! * `scripts`: keeps scripts and functions available on every node, as on a single server.
 //! * `scan`: SCAN over all nodes. `pubsub`: subscriptions, desired and confirmed.
 //! * `raw`: replies that the proxy forwards as bytes. `dry_run`: everything except the network, for
@@ -60,6 +61,7 @@ mod exchange;
 mod explain;
 mod failure;
 mod handle_command;
+mod handle_nodes;
 mod hash_tags;
 mod lockout;
 mod merge;
@@ -82,6 +84,7 @@ mod routed;
 mod router;
 mod scan;
 mod scripts;
+mod servers;
 mod transaction;
 mod watch;
 
@@ -99,10 +102,8 @@ pub use scripts::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 pub(crate) use attempts::attempts_exhausted;
 pub(crate) use batch::{Batch, NodeRequest};
 pub(crate) use dedicated::{DedicatedState, KeyCheck};
-#[cfg(feature = "tokio-comp")]
-pub(crate) use exchange::NodeExchange;
-pub(crate) use exchange::{Attempt, AttemptKind, Exchange, ExchangeStep};
-pub(crate) use failure::{Answers, Cause, Failure, PoolUse, ReplyBuffer};
+pub(crate) use exchange::{Attempt, AttemptKind, Exchange, ExchangeStep, Hedge, NodeExchange};
+pub(crate) use failure::{Answers, Cause, Failure, PoolUse, ReplyBuffer, is_of_replica};
 pub(crate) use handle_command::{NameCommand, WatchCommand};
 pub(crate) use missing::Fallback;
 pub(crate) use operation::{

@@ -49,11 +49,12 @@ impl ProbeRequest {
     /// The outcome of a probe that got no connection.
     pub(crate) fn connect_failed(self, error: &ConnectError) -> ProbeOutcome {
         match error {
-            ConnectError::Unreachable(_) => ProbeOutcome::Failed,
+            ConnectError::Unreachable(_) | ConnectError::PrimaryChanged => ProbeOutcome::Failed,
             ConnectError::Refused(line) => self.refused(line.split(' ').next().unwrap_or_default()),
-            ConnectError::Auth(_) | ConnectError::Certificate(_) | ConnectError::FailedBefore => {
-                ProbeOutcome::Refused
-            }
+            ConnectError::Auth(_)
+            | ConnectError::Certificate(_)
+            | ConnectError::FailedBefore
+            | ConnectError::NoSuchMaster(_) => ProbeOutcome::Refused,
         }
     }
 

@@ -132,12 +132,16 @@ impl Retries {
     }
 
     /// For a node that may get another primary: READONLY is waited for like LOADING.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for nodes with replicas"))]
     pub(crate) fn with_failover(self) -> Self {
         Self {
             has_failover: true,
             ..self
         }
+    }
+
+    /// True if requests whose connection broke are sent again.
+    pub(in crate::plan) fn resends(&self) -> bool {
+        self.policy.attempts_max() > 1
     }
 
     /// Time to wait before this next attempt, if `left` is the time that the request has left. `entropy` is a
@@ -270,7 +274,8 @@ impl Retries {
             return None;
         }
         let (passes, dropped) = match &failure.cause {
-            Cause::Dropped(_) => (true, true),
+            // Known before anything was sent, so the next connection leads to the new primary.
+            Cause::Dropped(_) | Cause::Connect(ConnectError::PrimaryChanged) => (true, true),
             Cause::Connect(error) => (error.may_pass(), false),
             // The deadline has passed, or the pool is exhausted, which another attempt would make worse.
             Cause::PoolTimeout(_) | Cause::Timeout(_) | Cause::NoTime => (false, false),
@@ -456,11 +461,13 @@ mod tests {
         let refusal = crate::policy::ConnectError::Refused("LOADING no".into());
         let loading = Cause::Connect(refusal);
         let pool = Cause::pool_exhausted("h:1", PoolUse::Shared);
+        let moved = Cause::Connect(ConnectError::PrimaryChanged);
         // Number of attempts and of pauses, for each policy.
         let rows = [
             (failed(&dropped, 1), Read, [(1, 0), (2, 0), (3, 1)]),
             (failed(&dropped, 0), Write, [(1, 0), (2, 0), (3, 1)]),
             (failed(&dropped, 1), Write, [(1, 0); 3]),
+            (failed(&moved, 0), Write, [(1, 0), (2, 0), (3, 1)]),
             (failed(&down, 0), Read, [(1, 0), (1, 0), (3, 2)]),
             (failed(&down, 0), Write, [(1, 0), (1, 0), (3, 2)]),
             (failed(&auth, 0), Read, [(1, 0); 3]),

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::missing::decode_miss;
 use crate::plan::{Failure, Plan, ReadsAs, Router};
+use crate::policy::ReadFrom;
 
 /// A plan together with the properties of its command.
 ///
@@ -29,6 +30,8 @@ pub(crate) struct RoutedCommand {
     pub(crate) partial: Partial,
     /// The treatment of a read by key whose node cannot be reached.
     pub(crate) reads_as: ReadsAs,
+    /// True if a replica of the node may serve the command.
+    pub(crate) may_use_replica: bool,
 }
 
 /// The earlier writes that a command waits for.
@@ -46,21 +49,28 @@ impl RoutedCommand {
     /// The node of a command that needs no operation: it goes to one node, and its reply is returned
     /// unchanged.
     ///
-    /// This is the short cut for nearly all commands.
+    /// This is the short cut for nearly all commands; not for reads that may go to a replica, as another server may
+    /// have to be asked after the first.
     #[inline]
-    pub(crate) fn direct(&self) -> Option<NodeIndex> {
+    pub(crate) fn direct(&self, read_from: ReadFrom) -> Option<NodeIndex> {
         match (&self.plan, self.scripting) {
-            (&Plan::One(node), Scripting::No) => Some(node),
+            (&Plan::One(node), Scripting::No)
+                if !self.may_use_replica || read_from == ReadFrom::Primary =>
+            {
+                Some(node)
+            }
             _ => None,
         }
     }
 
-    /// The same, with reads of keys out of reach failing if `limit` is [`ReadsAs::Error`].
+    /// The same, with reads of keys out of reach failing if `limit` is [`ReadsAs::Error`]. A client whose reads
+    /// decide about a write, which is where that limit applies, reads from the primary.
     #[cfg(feature = "proxy")]
     #[inline]
     pub(crate) fn limited_to(mut self, limit: ReadsAs) -> Self {
         if limit == ReadsAs::Error {
             self.reads_as = limit;
+            self.may_use_replica = false;
         }
         self
     }
@@ -84,6 +94,7 @@ impl RoutedCommand {
             scripting: Scripting::No,
             partial: Partial::Refused,
             reads_as: ReadsAs::Error,
+            may_use_replica: false,
         }
     }
 

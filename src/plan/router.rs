@@ -19,8 +19,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::command::{
-    Access, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge, Partial, Route,
-    Scripting,
+    Access, BlockingTime, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge,
+    Partial, Route, Scripting,
 };
 use crate::error::{Error, ErrorKind, KeyText};
 use crate::hash::HashTag;
@@ -28,18 +28,18 @@ use crate::partition::NodeIndex;
 use crate::plan::lockout;
 use crate::plan::owners::Owners;
 use crate::plan::refusal::{
-    empty_command, keys_moved, malformed, needs_a_node, no_keys, node_left, node_moved, refused,
-    stateful, typed_name, unknown, wrong_arity,
+    empty_command, malformed, needs_a_node, no_keys, refused, stateful, typed_name, unknown,
+    wrong_arity,
 };
 use crate::plan::routed::{RoutedCommand, WaitScope};
 use crate::plan::scripts::wrong_key_count;
 use crate::plan::{
-    CacheSnapshot, Explanation, HashTags, KeyCheck, PartialReads, Plan, ReadsAs, ScanCursor,
-    ScriptCache, Split,
+    CacheSnapshot, Explanation, HashTags, PartialReads, Plan, ReadsAs, ScanCursor, ScriptCache,
+    Split,
 };
 use crate::policy::FlushLog;
 use crate::resp::Protocol;
-use crate::topology::{NodeRef, Topology};
+use crate::topology::Topology;
 
 /// An immutable snapshot of everything that decides where a request goes.
 ///
@@ -52,6 +52,8 @@ pub struct Router {
     split_writes: SplitWrites,
     partial_reads: PartialReads,
     missing_nodes: ReadsAs,
+    /// True if a node may have replicas, and they may be read.
+    replica_reads: bool,
     /// The protocol of the connections to each node, in node order. RESP2 for nodes that are not in it.
     protocols: Arc<[Protocol]>,
     /// Whether keys that share a node only by chance may be used together.
@@ -89,6 +91,7 @@ impl Router {
             split_writes,
             partial_reads: PartialReads::default(),
             missing_nodes: ReadsAs::default(),
+            replica_reads: false,
             flush_log: None,
             protocols: Arc::default(),
             hash_tags: HashTags::default(),
@@ -120,11 +123,27 @@ impl Router {
         self
     }
 
-    /// The router of a handle while it watches keys, if it is another one: a miss that stands for a node out of
-    /// reach must not decide what EXEC writes.
+    /// Sets whether reads by key may go to replicas of their nodes. Defaults to false.
+    pub(crate) fn with_replica_reads(mut self, replica_reads: bool) -> Self {
+        self.replica_reads = replica_reads;
+        self
+    }
+
+    /// The router of a handle while it watches keys, if it is another one: neither a miss that stands for a node out
+    /// of reach nor the old value of a replica must decide what EXEC writes.
     pub(crate) fn while_watching(&self) -> Option<Self> {
-        (self.missing_nodes != ReadsAs::Error)
-            .then(|| self.clone().with_missing_nodes(ReadsAs::Error))
+        (self.missing_nodes != ReadsAs::Error || self.replica_reads).then(|| {
+            self.clone()
+                .with_missing_nodes(ReadsAs::Error)
+                .with_replica_reads(false)
+        })
+    }
+
+    /// True if a replica of its node may serve a command that the server may hold back for `blocking`. One that
+    /// blocks waits for a write, of which the primary knows first.
+    #[inline]
+    fn may_use_replica(&self, command: &CommandSpec, blocking: BlockingTime) -> bool {
+        self.replica_reads && blocking == BlockingTime::None && command.may_use_replica()
     }
 
     /// Sets the protocol of the connections to each node, in node order: replies that stand for those of a
@@ -162,45 +181,6 @@ impl Router {
     /// The nodes and their placement.
     pub fn topology(&self) -> &Arc<Topology> {
         &self.topology
-    }
-
-    /// A reference to a node that outlives this snapshot, for a handle.
-    pub(crate) fn node_ref(&self, node: NodeIndex) -> NodeRef {
-        NodeRef::new(Arc::clone(&self.topology), node)
-    }
-
-    /// The index in this snapshot of the node of a handle, which may come from an older one.
-    ///
-    /// # Errors
-    ///
-    /// [`Unroutable`](ErrorKind::Unroutable) when the node has left the topology.
-    #[inline]
-    pub(crate) fn locate_node(&self, node: &NodeRef) -> Result<NodeIndex, Error> {
-        node.index_in(&self.topology)
-            .ok_or_else(|| node_left(node.spec().name()))
-    }
-
-    /// The index in this snapshot of the node of a dedicated connection, which was opened for `keys`.
-    ///
-    /// # Errors
-    ///
-    /// When the node has left the topology, when `is_same_server` is false for its index: the node is reached
-    /// otherwise now, and when keys have moved: a watched key may have changed elsewhere.
-    pub(crate) fn locate_dedicated(
-        &self,
-        node: &NodeRef,
-        keys: &KeyCheck,
-        is_same_server: impl FnOnce(NodeIndex) -> bool,
-    ) -> Result<NodeIndex, Error> {
-        let name = node.spec().name();
-        let index = node.index_in(&self.topology);
-        let Some(index) = index.filter(|&index| is_same_server(index)) else {
-            return Err(node_moved(name));
-        };
-        if *keys != KeyCheck::None && !node.topology().places_like(&self.topology) {
-            return Err(keys_moved(name));
-        }
-        Ok(index)
     }
 
     /// Plans one command, given as its arguments; the first is the command's name.
@@ -267,6 +247,7 @@ impl Router {
                 let routed = routed_to(self.owner(key)?, command, args);
                 Ok(RoutedCommand {
                     reads_as: self.reads_as(command, routed.blocking),
+                    may_use_replica: self.may_use_replica(command, routed.blocking),
                     ..routed
                 })
             }
@@ -314,6 +295,8 @@ impl Router {
         Ok(RoutedCommand {
             access: command.access(),
             reads_as: self.reads_as(command, blocking),
+            // A script without keys may go to any node, and then to the next one.
+            may_use_replica: plan != Plan::Any && self.may_use_replica(command, blocking),
             blocking,
             wait_scope: since,
             scripting: command.scripting(),
@@ -341,7 +324,13 @@ impl Router {
             Lookup::Found(command) if command.route() == Route::Refused => {
                 Err(refused(command).at_node(self.name(node)))
             }
-            Lookup::Found(command) => Ok(routed_to(node, command, args)),
+            Lookup::Found(command) => {
+                let routed = routed_to(node, command, args);
+                Ok(RoutedCommand {
+                    may_use_replica: self.may_use_replica(command, routed.blocking),
+                    ..routed
+                })
+            }
             // A server ignores an empty request without a reply, so it would wait for its timeout.
             _ if args.is_empty() => Err(empty_command().at_node(self.name(node))),
             _ => Ok(RoutedCommand::write(node)),
@@ -772,6 +761,7 @@ fn routed_to(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> RoutedCo
         scripting: command.scripting(),
         partial: Partial::Refused,
         reads_as: ReadsAs::Error,
+        may_use_replica: false,
     }
 }
 

@@ -41,8 +41,10 @@ pub(crate) struct Backoff {
     outage: Option<Outage>,
     /// Number of attempts admitted while the node was down, which is the number of the last one.
     retries: u64,
-    /// Number of connections made. An attempt compares it to detect that one was made since it began.
+    /// Number of connections made.
     connected: u64,
+    /// Number of times that the node has moved to another address.
+    moves: u64,
     /// Number of failed attempts.
     failed: u64,
     /// Number of attempts without an outcome so far.
@@ -115,8 +117,8 @@ struct Retry {
 pub(crate) struct AttemptId {
     /// Number of the retry. `None` if the node was not known to be down.
     retry: Option<u64>,
-    /// Number of connections made when it began.
-    connected: u64,
+    /// Number of connections made and of moves when it began.
+    generation: u64,
 }
 
 /// How much of the handshake a new connection goes through.
@@ -168,7 +170,7 @@ impl Backoff {
         limit: Duration,
         scope: HandshakeScope,
     ) -> Admission {
-        let connected = self.connected;
+        let generation = self.generation();
         let outage = self.outage.as_mut();
         let Some(outage) =
             outage.filter(|outage| outage.is_down() || scope == HandshakeScope::Full)
@@ -176,7 +178,7 @@ impl Backoff {
             self.under_way += 1;
             return Admission::Try(AttemptId {
                 retry: None,
-                connected,
+                generation,
             });
         };
         let free_at = outage.free_at();
@@ -191,7 +193,7 @@ impl Backoff {
         });
         Admission::Try(AttemptId {
             retry: Some(self.retries),
-            connected,
+            generation,
         })
     }
 
@@ -229,6 +231,22 @@ impl Backoff {
     pub(crate) fn broke(&mut self) {
         // One that broke during the first handshake was never there.
         self.broke |= self.connected > 0;
+    }
+
+    /// The node is at another address from now on: the next attempt may be made at once, and those under way prove
+    /// nothing.
+    pub(crate) fn moved(&mut self, now: Instant) {
+        self.moves += 1;
+        if let Some(outage) = &mut self.outage {
+            outage.failures = 0;
+            outage.retry_at = now;
+            outage.retry = None;
+        }
+    }
+
+    /// Compared by attempts, to detect that a connection was made or the node has moved since they began.
+    fn generation(&self) -> u64 {
+        self.connected + self.moves
     }
 
     /// Counts the end of an attempt.
@@ -298,8 +316,8 @@ impl Backoff {
         self.failed += 1;
         let is_down = !reason.is_refusal();
         let (since, failures) = match &self.outage {
-            // The node became reachable while this attempt was under way; its failure is older news.
-            None if attempt.connected != self.connected => return false,
+            // The node became reachable, or moved, while this attempt was under way; its failure is older news.
+            None if attempt.generation != self.generation() => return false,
             None => (self.found_since.take().unwrap_or(now), 1),
             Some(outage) if !outage.is_made_by(attempt) => return false,
             Some(outage) if outage.is_down() == is_down => {
@@ -423,6 +441,35 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(1);
 
+    #[test]
+    fn node_that_moves_is_tried_at_once_and_attempts_at_its_old_address_prove_nothing() {
+        let now = Instant::now();
+        let mut backoff = Backoff::default();
+        let attempt = |admission| match admission {
+            Admission::Try(attempt) => attempt,
+            Admission::Down(down) => panic!("{down:?}"),
+        };
+        for number in 1..=5 {
+            let later = now + number * Duration::from_secs(60);
+            let id = attempt(backoff.try_acquire(later, LIMIT, HandshakeScope::Full));
+            backoff.failed(id, later, 1.0, "refused".into());
+        }
+        let now = now + 5 * Duration::from_secs(60);
+        assert!(!backoff.is_due(now));
+        backoff.moved(now);
+        let first = attempt(backoff.try_acquire(now, LIMIT, HandshakeScope::Full));
+        // It moves again while that attempt is under way, whose failure says nothing of the new address.
+        backoff.moved(now);
+        attempt(backoff.try_acquire(now, LIMIT, HandshakeScope::Full));
+        assert!(!backoff.failed(first, now, 1.0, "refused".into()));
+        assert!(backoff.connected(now).outage.is_some());
+        // So it is for one that began before the node was known to be down.
+        let early = attempt(backoff.try_acquire(now, LIMIT, HandshakeScope::Full));
+        backoff.moved(now);
+        assert!(!backoff.failed(early, now, 1.0, "refused".into()));
+        assert_eq!(backoff.failures(), 0);
+    }
+
     /// An attempt that must be admitted.
     #[track_caller]
     fn attempt(backoff: &mut Backoff, now: Instant) -> AttemptId {
@@ -464,7 +511,7 @@ mod tests {
         let second = attempt(&mut backoff, later + taken_over);
         backoff.inconclusive(AttemptId {
             retry: Some(1),
-            connected: 0,
+            generation: 0,
         });
         down(&mut backoff, later + taken_over);
         backoff.inconclusive(second);

@@ -19,6 +19,10 @@ pub(crate) enum ConnectError {
     Certificate(String),
     /// A dedicated connection broke earlier. It is not remade, as its state would be lost.
     FailedBefore,
+    /// The Sentinels that replied have no master of this name.
+    NoSuchMaster(String),
+    /// The connection leads to a server that is not the node's primary any more. Another one is to be made.
+    PrimaryChanged,
     /// Refused, unreachable, timed out, or closed during the handshake.
     Unreachable(IoFailure),
     /// The server replied to the handshake with a temporary error, such as `LOADING`: code and text as it sent them.
@@ -69,9 +73,19 @@ impl ConnectError {
     /// True if another attempt may succeed after a while, though nobody changes a setting.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Self::Auth(_) | Self::Certificate(_) | Self::FailedBefore => false,
-            Self::Unreachable(_) | Self::Refused(_) => true,
+            Self::Auth(_) | Self::Certificate(_) | Self::FailedBefore | Self::NoSuchMaster(_) => {
+                false
+            }
+            Self::PrimaryChanged | Self::Unreachable(_) | Self::Refused(_) => true,
         }
+    }
+
+    /// None of the servers of a node may be asked.
+    pub(crate) fn no_server(reason: &impl fmt::Display) -> Self {
+        Self::Unreachable(IoFailure {
+            kind: io::ErrorKind::NotConnected,
+            text: reason.to_string().into(),
+        })
     }
 
     /// The server's own error, if it replied to the handshake with a temporary one.
@@ -106,14 +120,22 @@ impl ConnectError {
         })
     }
 
+    /// The primary of the node whose address this is, a master and its Sentinels, is not known for this reason.
+    pub(crate) fn no_primary(address: &str, why: &str) -> Self {
+        Self::Unreachable(IoFailure {
+            kind: io::ErrorKind::NotConnected,
+            text: format!("the primary of {address} is not known: {why}").into(),
+        })
+    }
+
     /// The kind of an I/O error that stands for it. `None` for a refused password and for a temporary error, for
     /// which redis-rs has errors of their own.
     pub(crate) fn io_kind(&self) -> Option<io::ErrorKind> {
         match self {
-            Self::Auth(_) | Self::Refused(_) => None,
+            Self::Auth(_) | Self::NoSuchMaster(_) | Self::Refused(_) => None,
             // The only kind after which redis-rs advises not to try again.
             Self::Certificate(_) => Some(io::ErrorKind::PermissionDenied),
-            Self::FailedBefore => Some(io::ErrorKind::NotConnected),
+            Self::FailedBefore | Self::PrimaryChanged => Some(io::ErrorKind::NotConnected),
             Self::Unreachable(failure) => Some(failure.kind),
         }
     }
@@ -182,10 +204,13 @@ impl std::error::Error for CertificateRefused {}
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Auth(text) | Self::Certificate(text) => f.write_str(text),
+            Self::Auth(text) | Self::Certificate(text) | Self::NoSuchMaster(text) => f.write_str(text),
             Self::FailedBefore => {
                 f.write_str("this connection has failed before; open another one")
             }
+            Self::PrimaryChanged => f.write_str(
+                "the node has another primary now, and this connection leads to the one before; open another one",
+            ),
             Self::Unreachable(failure) => write!(f, "no connection: {failure}"),
             Self::Refused(line) => f.write_str(line),
         }

@@ -77,7 +77,8 @@ pub enum Readmission {
     #[default]
     AsItIs,
     /// The client's database on the node is emptied with FLUSHDB ASYNC. Needs the permission to do so; a node that
-    /// refuses stays out.
+    /// refuses stays out. Each client that has ejected the node flushes it by itself, and with it what others have
+    /// written since.
     Flushed,
     /// The node stays out for at least this long, from its ejection on. For a cache of which every value expires
     /// within this time. From [`EJECTION_TIME_MIN`](crate::config::builder::EJECTION_TIME_MIN) to [`TIMEOUT_MAX`](crate::config::builder::TIMEOUT_MAX).

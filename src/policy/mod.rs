@@ -3,10 +3,12 @@
 //! * `backoff`: [`Backoff`], the pauses between attempts to connect to a node that could not be reached.
 //! * `connect_error`: [`ConnectError`], why there is no connection, as the backoff remembers it.
 //! * `ejection`: [`Ejection`], when the nodes of a cache are ejected and readmitted; `outlier_detector`:
-//!   [`OutlierDetector`], which of them are out.
+//!   [`OutlierDetector`], which of them are out; `outlier_node`: one of them.
 //! * `file_changes`: [`FileChanges`], whether a file that is read repeatedly has a new content.
 //! * `flush_log`: [`FlushLog`], the flushes that nodes have missed because they were out.
+//! * `hedge`: [`HedgeBudget`], how many reads may be sent to a second server.
 //! * `options`: [`RequestOptions`], how long a request of one handle may take.
+//! * `read_from`: [`ReadFrom`], which server of a node a read goes to.
 //! * `retry`: [`RetryPolicy`], how often a request may be sent again, and the pauses between.
 //!
 //! Time and randomness are arguments; nothing here reads a clock, sleeps or connects.
@@ -16,15 +18,19 @@ mod connect_error;
 mod ejection;
 mod file_changes;
 mod flush_log;
+mod hedge;
 mod options;
 mod outlier_detector;
+mod outlier_node;
 #[cfg(test)]
 mod outlier_simulation;
+mod read_from;
 mod retry;
 
 pub use ejection::{
     EJECTION_COUNT_MAX, EJECTION_TIME_MAX, EJECTION_TIME_MIN, Ejection, Readmission, Refusal,
 };
+pub use read_from::ReadFrom;
 pub use retry::{
     RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX, RetryPolicy, TEMPORARY_ERRORS_WAIT_MAX, TemporaryErrors,
 };
@@ -41,8 +47,10 @@ pub(crate) use connect_error::{CertificateRefused, ConnectError, IoFailure, is_t
 pub(crate) use ejection::Refusals;
 pub(crate) use file_changes::{FileChanges, FileContent};
 pub(crate) use flush_log::FlushLog;
+pub(crate) use hedge::HedgeBudget;
 pub(crate) use options::RequestOptions;
 pub(crate) use outlier_detector::{
     Actions, FailureKind, Flush, FlushCounts, OutSet, OutlierDetector, ProbeOutcome,
 };
+pub(crate) use read_from::{Candidate, ReplicaId, Target, TargetOrder, Unusable};
 pub(crate) use retry::RETRY_BACKOFF_MIN;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::command::BlockingTime;
-use crate::policy::RetryPolicy;
+use crate::policy::{ReadFrom, RetryPolicy};
 
 /// The settings of requests that one handle makes.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,10 @@ pub(crate) struct RequestOptions {
     /// The response timeout of the client, whose connections all handles share. It decides whether a node counts as
     /// silent, so that a handle with a short timeout does not close connections that others use.
     pub(crate) usual_timeout: Option<Duration>,
+    /// The servers of a node that reads are sent to.
+    pub(crate) read_from: ReadFrom,
+    /// Time after which a read without a reply is sent to a second server. `None` is never.
+    pub(crate) hedge_after: Option<Duration>,
 }
 
 impl RequestOptions {

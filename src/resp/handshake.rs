@@ -10,9 +10,11 @@
 //!         (RESP2)                  not zero    a name           ignored
 //! ```
 //!
-//! A connection whose password or name is out of date gets a renewal: AUTH, CLIENT SETNAME, or both.
+//! The handshake with a primary that may change ends with ROLE, as its address may be out of date; so does that with a
+//! replica. A connection whose password or name is out of date gets a renewal: AUTH, CLIENT SETNAME, or both.
 
 use std::fmt;
+use std::io;
 
 use redis::{
     Cmd, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisError, RedisResult, Value, cmd,
@@ -53,6 +55,11 @@ enum OnRefusal {
     Fail,
     /// The server does not have the command, which is optional.
     Ignore,
+    /// The connection cannot be used, nor can it if the reply to ROLE is not that of a primary.
+    NotPrimary,
+    /// The user may not run ROLE, which is asked in the background, too. The connection cannot be used if the reply is
+    /// that of a primary.
+    NotReplica,
 }
 
 impl Handshake {
@@ -74,6 +81,19 @@ impl Handshake {
         Self {
             commands: commands.map(|cmd| (cmd, OnRefusal::Fail)).collect(),
         }
+    }
+
+    /// Adds the check that the server is a primary: only its reply shows that a server has become a replica since its
+    /// address was asked for.
+    pub(crate) fn with_role_check(mut self) -> Self {
+        self.commands.push((cmd("ROLE"), OnRefusal::NotPrimary));
+        self
+    }
+
+    /// Adds the check that the server is no primary: a replica that was promoted is not one any more.
+    pub(crate) fn with_replica_check(mut self) -> Self {
+        self.commands.push((cmd("ROLE"), OnRefusal::NotReplica));
+        self
     }
 
     /// Leaves out all but the protocol, the username and the password: the requests that a server serves while a
@@ -119,7 +139,9 @@ impl Handshake {
     /// password, and the server's own error when it refuses something else.
     pub(crate) fn check(&self, answers: &[Value]) -> RedisResult<()> {
         for ((cmd, needed), answer) in self.commands.iter().zip(answers) {
-            if let (Value::ServerError(error), OnRefusal::Fail) = (answer, needed) {
+            if let (Value::ServerError(error), OnRefusal::Fail | OnRefusal::NotPrimary) =
+                (answer, needed)
+            {
                 // It is returned to users as the server sent it.
                 if is_temporary_code(error.code().as_bytes()) {
                     return Err(RedisError::from(error.clone()));
@@ -132,7 +154,13 @@ impl Handshake {
                 // may be the password.
                 let said = error.details().unwrap_or_default();
                 let said = said.split(", with args").next().unwrap_or_default();
-                let text = format!("{said} (in reply to {name})");
+                let hint = match needed {
+                    OnRefusal::NotPrimary => {
+                        "; ROLE shows whether the server is still the primary: the user needs `+role`"
+                    }
+                    OnRefusal::Fail | OnRefusal::Ignore | OnRefusal::NotReplica => "",
+                };
+                let text = format!("{said} (in reply to {name}){hint}");
                 if refuses_user(&name, error.code(), said) {
                     let detail = format!("{}: {text}", error.code());
                     let kind = ErrorKind::AuthenticationFailed;
@@ -143,8 +171,52 @@ impl Handshake {
                     &text,
                 )));
             }
+            match needed {
+                OnRefusal::NotPrimary => check_role(answer)?,
+                OnRefusal::NotReplica => check_replica(answer)?,
+                OnRefusal::Fail | OnRefusal::Ignore => {}
+            }
         }
         Ok(())
+    }
+}
+
+/// Refuses a server whose reply to ROLE is not that of a primary.
+fn check_role(role: &Value) -> RedisResult<()> {
+    let text = |value: Option<&Value>| match value {
+        Some(Value::BulkString(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
+        Some(Value::Int(number)) => number.to_string(),
+        _ => "?".to_owned(),
+    };
+    let items = match role {
+        Value::Array(items) => &items[..],
+        _ => &[],
+    };
+    let refusal = match &*text(items.first()) {
+        "master" => return Ok(()),
+        "slave" => format!(
+            "it is a replica (of {}:{}) and no primary any more; the current one is asked for",
+            text(items.get(1)),
+            text(items.get(2))
+        ),
+        "sentinel" => "it is a Sentinel and no primary".to_owned(),
+        _ => "its reply to ROLE is not that of a primary".to_owned(),
+    };
+    Err(io::Error::new(io::ErrorKind::ConnectionRefused, refusal).into())
+}
+
+/// Refuses a server whose reply to ROLE is that of a primary.
+fn check_replica(role: &Value) -> RedisResult<()> {
+    let is_primary = match role {
+        Value::Array(items) => items.first() == Some(&Value::BulkString(b"master".to_vec())),
+        _ => false,
+    };
+    match is_primary {
+        true => {
+            let refusal = "it is a primary and no replica";
+            Err(io::Error::new(io::ErrorKind::ConnectionRefused, refusal).into())
+        }
+        false => Ok(()),
     }
 }
 
@@ -245,6 +317,58 @@ mod tests {
             assert!(!is_client_name(name.as_bytes()), "{name}");
         }
         assert!(CLIENT_NAME_RULE.contains(&CLIENT_NAME_BYTES_MAX.to_string()));
+    }
+
+    #[test]
+    fn handshake_with_a_role_check_refuses_everything_but_a_primary() {
+        let info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let handshake = Handshake::new(&info, "").with_role_check();
+        assert!(handshake.packed().ends_with(b"*1\r\n$4\r\nROLE\r\n"));
+        let bulk = |text: &str| Value::BulkString(text.into());
+        let check = |role: Value| {
+            let checked = handshake.check(&[Value::Okay, role]);
+            checked.map_err(|error| (error.kind(), error.to_string()))
+        };
+        let primary = vec![bulk("master"), Value::Int(827), Value::Array(vec![])];
+        assert_eq!(check(Value::Array(primary)), Ok(()));
+        let replica = vec![bulk("slave"), bulk("10.0.0.2"), Value::Int(6379)];
+        let (kind, text) = check(Value::Array(replica)).unwrap_err();
+        assert_eq!(kind, ErrorKind::Io);
+        assert!(
+            text.contains("it is a replica (of 10.0.0.2:6379)"),
+            "{text}"
+        );
+        for other in [
+            Value::Nil,
+            Value::Array(vec![]),
+            Value::Array(vec![bulk("sentinel")]),
+        ] {
+            assert!(check(other).is_err());
+        }
+        let denied = crate::error::server_error("NOPERM", "this user has no permissions");
+        let (kind, text) = check(Value::ServerError(denied)).unwrap_err();
+        assert_eq!(kind, ErrorKind::AuthenticationFailed);
+        assert!(text.contains("`+role`"), "{text}");
+    }
+
+    #[test]
+    fn handshake_with_a_replica_check_refuses_a_primary_alone() {
+        let info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let handshake = Handshake::new(&info, "").with_replica_check();
+        assert!(handshake.packed().ends_with(b"*1\r\n$4\r\nROLE\r\n"));
+        let bulk = |text: &str| Value::BulkString(text.into());
+        let check = |role: Value| handshake.check(&[Value::Okay, role]);
+        let primary = vec![bulk("master"), Value::Int(827), Value::Array(vec![])];
+        let refusal = check(Value::Array(primary)).unwrap_err();
+        assert!(
+            refusal
+                .to_string()
+                .contains("it is a primary and no replica")
+        );
+        let replica = vec![bulk("slave"), bulk("10.0.0.2"), Value::Int(6379)];
+        assert!(check(Value::Array(replica)).is_ok());
+        let denied = crate::error::server_error("NOPERM", "this user has no permissions");
+        assert!(check(Value::ServerError(denied)).is_ok());
     }
 
     #[test]

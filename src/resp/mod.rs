@@ -72,7 +72,7 @@ pub(crate) use encode::{Protocol, write_bulk, write_int, write_line, write_statu
 pub use handshake::CLIENT_NAME_BYTES_MAX;
 pub(crate) use handshake::{CLIENT_NAME_RULE, Handshake, is_client_name};
 pub(crate) use integer::canonical_integer;
-pub(crate) use own_requests::{DISCARD, EXEC, MULTI, PING, UNWATCH};
+pub(crate) use own_requests::{DISCARD, EXEC, INFO_REPLICATION, MULTI, PING, ROLE, UNWATCH};
 pub(crate) use packed::{write_arg, write_header};
 #[cfg(feature = "proxy")]
 pub(crate) use request::*;

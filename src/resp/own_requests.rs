@@ -11,6 +11,12 @@ pub(crate) const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 /// Checks that a connection is alive.
 pub(crate) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
+/// Asks a server for its role, and for the state of its replication.
+pub(crate) const INFO_REPLICATION: &[u8] = b"*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n";
+
+/// Asks a server for its role.
+pub(crate) const ROLE: &[u8] = b"*1\r\n$4\r\nROLE\r\n";
+
 /// Forgets the watched keys of a connection.
 pub(crate) const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
 

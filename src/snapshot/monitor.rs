@@ -189,7 +189,7 @@ fn exchange(
 ) -> Result<Vec<Value>, ConnectError> {
     let (handshake, _) = endpoint.handshake(HandshakeScope::Full)?;
     let failed = |error| ConnectError::new(&endpoint.address, &error);
-    let mut stream = RespStream::open(endpoint, &handshake, deadline).map_err(failed)?;
+    let (mut stream, _) = RespStream::open(endpoint, &handshake, deadline)?;
     stream
         .write(packed, deadline)
         .map_err(|error| failed(error.error.into()))?;

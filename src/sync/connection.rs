@@ -7,10 +7,10 @@ use redis::{RedisError, Value};
 
 use crate::blocking::{RespStream, Socket};
 use crate::endpoint::Deadline;
-use crate::endpoint::{Endpoint, NodeBackoff};
+use crate::endpoint::{Endpoint, FORMER_PRIMARY_GRACE, NodeBackoff, PrimaryVersion};
 use crate::observe::{NodeObserver, OpenConnection, PoolKind};
-use crate::plan::Cause;
-use crate::policy::{ConnectError, HandshakeScope};
+use crate::plan::{Cause, ReplyBuffer, is_of_replica};
+use crate::policy::{ConnectError, HandshakeScope, is_timeout};
 
 /// How to make connections to one node. Clones share the node's backoff.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub(super) struct NodeConnection {
     pub(super) is_reusable: bool,
     /// The version of the login that the connection has presented.
     login: u64,
+    /// The version of the address that the connection was made to, if it may change.
+    primary: Option<PrimaryVersion>,
     /// Reports the end of the connection. Last, so that the socket is closed before.
     _open: OpenConnection,
 }
@@ -62,7 +64,7 @@ impl Connector {
     /// A connector whose node has not failed yet.
     pub(super) fn new(endpoint: Endpoint) -> Self {
         Self {
-            backoff: Arc::new(NodeBackoff::new(Arc::clone(&endpoint.observer))),
+            backoff: NodeBackoff::of_endpoint(&endpoint),
             endpoint,
         }
     }
@@ -73,13 +75,16 @@ impl Connector {
     }
 
     /// Connects a socket for SUBSCRIBE. Always in RESP2, where messages and confirmations have one form:
-    /// arrays.
-    pub(super) fn connect_pub_sub(&self, deadline: &Deadline) -> Result<Socket, ConnectError> {
+    /// arrays. Returns the version of the node's address as well, if that may change.
+    pub(super) fn connect_pub_sub(
+        &self,
+        deadline: &Deadline,
+    ) -> Result<(Socket, Option<PrimaryVersion>), ConnectError> {
         let handshake = self.endpoint.pub_sub_handshake()?;
-        let stream = RespStream::open(&self.endpoint, &handshake, deadline);
+        let (stream, primary) = RespStream::open(&self.endpoint, &handshake, deadline)?;
         // Nothing was read ahead: before the first SUBSCRIBE the node sends nothing but the replies to the
         // handshake.
-        Ok(stream.map_err(|error| self.error(&error))?.into_socket())
+        Ok((stream.into_socket(), primary))
     }
 
     /// Makes a connection for commands, for a pool of this kind and generation.
@@ -91,8 +96,7 @@ impl Connector {
         scope: HandshakeScope,
     ) -> Result<NodeConnection, ConnectError> {
         let (handshake, login) = self.endpoint.handshake(scope)?;
-        let mut stream = RespStream::open(&self.endpoint, &handshake, deadline)
-            .map_err(|error| self.error(&error))?;
+        let (mut stream, primary) = RespStream::open(&self.endpoint, &handshake, deadline)?;
         // Not before: a connection that cannot be made is not lost.
         stream.set_pushes(self.endpoint.pushes.clone());
         Ok(NodeConnection {
@@ -101,6 +105,7 @@ impl Connector {
             generation,
             is_reusable: scope == HandshakeScope::Full,
             login,
+            primary,
             _open: OpenConnection::new(&self.endpoint.observer, pool),
         })
     }
@@ -131,6 +136,12 @@ impl Connector {
 impl NodeConnection {
     /// Writes all of `bytes`.
     pub(super) fn send(&mut self, bytes: &[u8], deadline: &Deadline) -> Result<(), SendError> {
+        if self.is_outdated() {
+            return Err(SendError {
+                cause: Cause::Connect(ConnectError::PrimaryChanged),
+                sent: Delivery::NotSent,
+            });
+        }
         self.stream
             .write(bytes, deadline)
             .map_err(|failed| SendError {
@@ -150,16 +161,56 @@ impl NodeConnection {
         deadline: &Deadline,
         values: &mut Vec<Value>,
     ) -> Result<(), Cause> {
-        self.stream
-            .read_all(count, deadline, values)
-            .map_err(|error| Cause::of_io(&error))
+        self.wait_at_primary(deadline)?;
+        let read = self.stream.read_all(count, deadline, values);
+        if let Some(primary) = &self.primary
+            && values.shows_a_replica()
+        {
+            primary.demoted();
+        }
+        read.map_err(|error| Cause::of_io(&error))
     }
 
     /// Reads one reply.
     pub(super) fn reply(&mut self, deadline: &Deadline) -> Result<Value, Cause> {
-        self.stream
-            .read(deadline)
-            .map_err(|error| Cause::of_io(&error))
+        self.wait_at_primary(deadline)?;
+        let read = self.stream.read(deadline);
+        if let (Some(primary), Ok(reply)) = (&self.primary, &read)
+            && is_of_replica(reply)
+        {
+            primary.demoted();
+        }
+        read.map_err(|error| Cause::of_io(&error))
+    }
+
+    /// Waits until a primary that may change begins to reply, but not for long once it is none any more.
+    fn wait_at_primary(&mut self, deadline: &Deadline) -> Result<(), Cause> {
+        let Some(primary) = &self.primary else {
+            return Ok(());
+        };
+        let mut was_current = true;
+        loop {
+            match self.stream.wait(&deadline.within(FORMER_PRIMARY_GRACE)) {
+                Err(error) if is_timeout(&error) && !deadline.is_over() => {}
+                // Also at the end of the time, which reading reports.
+                Err(error) if is_timeout(&error) => return Ok(()),
+                other => return other.map_err(|error| Cause::of_io(&error)),
+            }
+            if !was_current {
+                self.stream.lost();
+                let why = "the node has another primary now, and the one before does not reply";
+                return Err(Cause::Dropped(why.into()));
+            }
+            was_current = primary.is_current();
+        }
+    }
+
+    /// True if the connection leads to a server that is not the node's primary any more.
+    #[inline]
+    pub(super) fn is_outdated(&self) -> bool {
+        self.primary
+            .as_ref()
+            .is_some_and(|primary| !primary.is_current())
     }
 
     /// Waits until bytes have arrived.

@@ -13,6 +13,7 @@
 //! Connections are taken in node order, so that two requests over the same nodes never wait for each other's
 //! connections in a circle.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,13 +23,14 @@ use redis::Value;
 use crate::command::{Access, BlockingTime};
 use crate::config::{ClientConfig, Settings};
 use crate::endpoint::{Deadline, Endpoint};
-use crate::observe::{NodeObserver, Stopwatch};
+use crate::endpoint::{ReplicaConnections, ServerConnections};
+use crate::observe::{NodeHealth, NodeObserver, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
     Answers, Attempt, AttemptKind, Cause, Exchange, ExchangeStep, Failure, LastRefusal,
     NextAttempt, NodeRequest, PoolUse, RequestOutcome, Retries,
 };
-use crate::policy::{HandshakeScope, RequestOptions};
+use crate::policy::{HandshakeScope, RequestOptions, Target};
 use crate::sync::connection::{Connector, Delivery, NodeConnection};
 use crate::sync::pool::{Checkout, Lease, Pool, PoolSettings};
 
@@ -53,6 +55,8 @@ pub(super) struct NodePools {
     pub(super) exclusive: Pool,
     /// Counts and times the requests.
     pub(super) observer: Arc<NodeObserver>,
+    /// The connections to the replicas of the node, if it may have any.
+    pub(super) replicas: Option<ReplicaConnections<NodePools>>,
 }
 
 impl NodePools {
@@ -69,7 +73,12 @@ impl NodePools {
             };
             Pool::new(connector.clone(), endpoint.address.clone(), settings)
         };
+        let replicas = endpoint.replicas.as_ref().map(|replicas| {
+            let settings = settings.clone();
+            ReplicaConnections::new(replicas, move |replica| Self::new(replica, &settings))
+        });
         Self {
+            replicas,
             endpoint: Arc::clone(endpoint),
             observer: Arc::clone(&endpoint.observer),
             shared: pool(settings.pool_size, PoolUse::Shared),
@@ -82,6 +91,52 @@ impl NodePools {
         match blocking {
             BlockingTime::None => &self.shared,
             BlockingTime::AtMost(_) | BlockingTime::Forever => &self.exclusive,
+        }
+    }
+
+    /// The known state of the node.
+    pub(super) fn health(&self) -> NodeHealth {
+        NodeHealth {
+            replicas: self
+                .replicas
+                .as_ref()
+                .map(|replicas| replicas.replicas().health())
+                .unwrap_or_default(),
+            ..self.shared.node_health(&self.exclusive)
+        }
+    }
+
+    /// The connections to one server of the node. `None` if it is no longer one of them.
+    pub(super) fn server(&self, target: Target) -> Option<ServerPools<'_>> {
+        match target {
+            Target::Primary => Some(ServerPools::Primary(self)),
+            Target::Replica(id) => {
+                let replica = self.replicas.as_ref()?.get(id)?;
+                Some(ServerPools::Replica(replica))
+            }
+        }
+    }
+}
+
+impl ServerConnections for NodePools {
+    fn is_down(&self) -> bool {
+        self.shared.is_down()
+    }
+}
+
+/// The connections to one server of a node, for one request.
+pub(super) enum ServerPools<'n> {
+    Primary(&'n NodePools),
+    Replica(Arc<NodePools>),
+}
+
+impl Deref for ServerPools<'_> {
+    type Target = NodePools;
+
+    fn deref(&self) -> &NodePools {
+        match self {
+            Self::Primary(pools) => pools,
+            Self::Replica(pools) => pools,
         }
     }
 }
@@ -151,7 +206,7 @@ impl Executor {
         let node = &self.nodes[node.get()];
         let pool = node.pool(blocking);
         let mut checkout = Checkout::Reuse;
-        let mut retries = Retries::new(self.options.retry);
+        let mut retries = node.endpoint.retries(self.options.retry);
         let mut refusal = LastRefusal::default();
         node.observer.started(AttemptKind::First);
         let stopwatch = Stopwatch::since(blocking, deadline.start);
@@ -199,7 +254,9 @@ impl Executor {
 
     /// Starts the clock of an exchange.
     pub(super) fn begin(&self, exchange: &mut Exchange) -> Deadline {
-        Deadline::of_exchange(exchange, &self.options)
+        let deadline = Deadline::of_exchange(exchange, &self.options);
+        exchange.set_failover(|node| self.nodes[node.get()].endpoint.may_fail_over());
+        deadline
     }
 
     /// Sends everything that is pending, until nothing is.
@@ -213,11 +270,31 @@ impl Executor {
         loop {
             match exchange.poll(Instant::now()) {
                 ExchangeStep::Send => {
-                    let answers = self.send(exchange.attempts(), blocking, &deadline);
-                    exchange.handle(answers);
+                    self.choose_servers(exchange);
+                    if !self.send_hedged(exchange, &deadline) {
+                        let answers = self.send(exchange.attempts(), blocking, &deadline);
+                        exchange.handle(answers);
+                    }
                 }
                 ExchangeStep::Wait(pause) => thread::sleep(pause),
                 ExchangeStep::Done => return,
+            }
+        }
+    }
+
+    /// Has the servers chosen to which reads go.
+    fn choose_servers(&self, exchange: &mut Exchange) {
+        for request in exchange.nodes_mut() {
+            let Some(node) = request.needs_server(&self.options) else {
+                continue;
+            };
+            let node = &*self.nodes[node.get()];
+            let primary = (node, &*node.endpoint.address);
+            match &node.replicas {
+                Some(replicas) => replicas.choose(primary, |candidates| {
+                    request.choose_server(&self.options, candidates, rand::random());
+                }),
+                None => request.choose_server(&self.options, &[], 0),
             }
         }
     }
@@ -229,40 +306,47 @@ impl Executor {
         blocking: BlockingTime,
         deadline: &Deadline,
     ) -> Vec<Answers> {
-        let lease = |attempt: &Attempt<'_>| {
-            let checkout = match attempt.needs_new_connection {
-                true => Checkout::Fresh,
-                false => Checkout::Reuse,
-            };
-            let pool = self.nodes[attempt.request.node.get()].pool(blocking);
-            pool.lease(checkout, blocking.into(), deadline)
-        };
         let stopwatch = Stopwatch::start(blocking);
+        // The connections of a replica are kept here for as long as they are used.
+        let servers: Vec<(Attempt<'_>, Option<ServerPools<'_>>)> = attempts
+            .map(|attempt| {
+                let node = &self.nodes[attempt.request.node.get()];
+                (attempt, node.server(attempt.request.target))
+            })
+            .collect();
         // All connections before the first write: while this thread waits for a slot or a handshake, no
         // server is left with a reply that is not read.
-        let mut in_flight: Vec<InFlight<'_>> = attempts
-            .map(|attempt| {
-                let observer = &*self.nodes[attempt.request.node.get()].observer;
-                observer.started(attempt.kind());
-                InFlight::begin(attempt.request, observer, stopwatch, lease(&attempt))
+        let mut in_flight: Vec<InFlight<'_>> = servers
+            .iter()
+            .map(|(attempt, server)| {
+                let deadline = match attempt.limit(deadline.remaining()) {
+                    Some(limit) => deadline.within(limit),
+                    None => *deadline,
+                };
+                match server {
+                    Some(server) => {
+                        InFlight::begin(*attempt, server, blocking, stopwatch, deadline)
+                    }
+                    None => {
+                        let node = &self.nodes[attempt.request.node.get()];
+                        InFlight::without_server(*attempt, &node.observer, stopwatch, deadline)
+                    }
+                }
             })
             .collect();
         // Nodes with fewer chunks skip the last rounds.
         let chunks = in_flight.iter().map(|node| node.request.chunks()).max();
         for chunk in 0..chunks.unwrap_or(0) {
             for request in &mut in_flight {
-                request.write(chunk, deadline);
+                request.write(chunk);
             }
             // In reverse: the node written to last replies last. By the time it has, the replies of the
             // others have arrived, so the thread blocks once instead of once per node.
             for request in in_flight.iter_mut().rev() {
-                request.read(chunk, deadline);
+                request.read(chunk);
             }
         }
-        in_flight
-            .into_iter()
-            .map(|request| request.end(deadline))
-            .collect()
+        in_flight.into_iter().map(InFlight::end).collect()
     }
 }
 
@@ -310,7 +394,7 @@ fn pause_before(next: NextAttempt, retries: &Retries, deadline: &Deadline) -> Op
 }
 
 /// One node's requests on their way.
-struct InFlight<'t> {
+pub(super) struct InFlight<'t> {
     /// The requests, packed.
     request: &'t NodeRequest,
     /// The connection. `None` once it has failed; the remaining chunks are then skipped.
@@ -323,27 +407,33 @@ struct InFlight<'t> {
     observer: &'t NodeObserver,
     /// Measures the time until the last reply.
     stopwatch: Stopwatch,
+    /// When the attempt ends.
+    deadline: Deadline,
 }
 
 impl<'t> InFlight<'t> {
     /// Takes the connection, or fails at once; the other nodes go on in either case.
-    fn begin(
-        request: &'t NodeRequest,
-        observer: &'t NodeObserver,
+    pub(super) fn begin(
+        attempt: Attempt<'t>,
+        server: &'t NodePools,
+        blocking: BlockingTime,
         stopwatch: Stopwatch,
-        lease: Result<Lease<'t>, Cause>,
+        deadline: Deadline,
     ) -> Self {
-        let mut in_flight = Self {
-            request,
-            lease: None,
-            answers: Answers::default(),
-            sent: 0,
-            observer,
-            stopwatch,
+        let mut in_flight = Self::new(attempt, &server.observer, stopwatch, deadline);
+        let checkout = match attempt.needs_new_connection {
+            true => Checkout::Fresh,
+            false => Checkout::Reuse,
         };
-        match lease {
+        match server
+            .pool(blocking)
+            .lease(checkout, blocking.into(), &in_flight.deadline)
+        {
             Ok(lease) => {
-                in_flight.answers.values.reserve(request.slots.len());
+                in_flight
+                    .answers
+                    .values
+                    .reserve(attempt.request.slots.len());
                 in_flight.lease = Some(lease);
             }
             Err(cause) => in_flight.fail(cause),
@@ -351,12 +441,68 @@ impl<'t> InFlight<'t> {
         in_flight
     }
 
+    /// Fails at once, as the server is one no longer.
+    fn without_server(
+        attempt: Attempt<'t>,
+        observer: &'t NodeObserver,
+        stopwatch: Stopwatch,
+        deadline: Deadline,
+    ) -> Self {
+        let mut in_flight = Self::new(attempt, observer, stopwatch, deadline);
+        in_flight.fail(Cause::server_left());
+        in_flight
+    }
+
+    fn new(
+        attempt: Attempt<'t>,
+        observer: &'t NodeObserver,
+        stopwatch: Stopwatch,
+        deadline: Deadline,
+    ) -> Self {
+        observer.started(attempt.kind());
+        Self {
+            request: attempt.request,
+            lease: None,
+            answers: Answers::default(),
+            sent: 0,
+            observer,
+            stopwatch,
+            deadline,
+        }
+    }
+
+    /// Gives the attempt more time.
+    pub(super) fn extend(&mut self, deadline: Deadline) {
+        self.deadline = deadline;
+    }
+
+    /// True if the connection has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.lease.is_none()
+    }
+
+    /// Waits until the first reply begins to arrive. Returns false if it does not within this time; true also if the
+    /// connection has failed.
+    pub(super) fn wait(&mut self, time: Duration) -> bool {
+        let Some(lease) = &mut self.lease else {
+            return true;
+        };
+        match lease.connection().wait(&self.deadline.within(time)) {
+            Ok(()) => true,
+            Err(Cause::Timeout(_)) if !self.deadline.is_over() => false,
+            Err(cause) => {
+                self.fail(cause);
+                true
+            }
+        }
+    }
+
     /// Writes one chunk, if the connection has not failed.
-    fn write(&mut self, chunk: usize, deadline: &Deadline) {
+    pub(super) fn write(&mut self, chunk: usize) {
         let (Some(lease), Some(chunk)) = (&mut self.lease, self.request.chunk(chunk)) else {
             return;
         };
-        let sent = lease.connection().send(chunk.bytes, deadline);
+        let sent = lease.connection().send(chunk.bytes, &self.deadline);
         // A chunk written in part may have been executed in part: all of it counts as sent, and no write in
         // it may be sent again.
         if !matches!(&sent, Err(send_error) if send_error.sent == Delivery::NotSent) {
@@ -368,13 +514,14 @@ impl<'t> InFlight<'t> {
     }
 
     /// Reads the replies to one chunk, if the connection has not failed.
-    fn read(&mut self, number: usize, deadline: &Deadline) {
+    pub(super) fn read(&mut self, number: usize) {
         let (Some(lease), Some(chunk)) = (&mut self.lease, self.request.chunk(number)) else {
             return;
         };
-        let read = lease
-            .connection()
-            .receive(chunk.count, deadline, &mut self.answers.values);
+        let read =
+            lease
+                .connection()
+                .receive(chunk.count, &self.deadline, &mut self.answers.values);
         match read {
             Err(cause) => self.fail(cause),
             // Now, and not when the other nodes have replied as well.
@@ -402,11 +549,11 @@ impl<'t> InFlight<'t> {
 
     /// Gives the connection back, unless the server has left a transaction open on it, and returns the
     /// replies.
-    fn end(self, deadline: &Deadline) -> Answers {
+    pub(super) fn end(self) -> Answers {
         if let Some(lease) = self.lease
             && self.request.has_ended_well(&self.answers.values)
         {
-            lease.release(deadline.start);
+            lease.release(self.deadline.start);
         }
         self.answers
     }

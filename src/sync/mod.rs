@@ -53,6 +53,7 @@ mod connection;
 mod dedicated;
 mod event_channel;
 mod executor;
+mod hedged;
 mod node;
 mod options;
 mod pool;

@@ -172,6 +172,12 @@ impl Pool {
             let step = self.next_step(wanted, scope, deadline)?;
             self.observer().lent(self.settings.pool_use);
             match step {
+                CheckoutStep::Idle(connection) if connection.is_outdated() => {
+                    drop(connection);
+                    self.discard();
+                    // The others that lead to the former primary too: their server should see them go.
+                    self.discard_outdated();
+                }
                 CheckoutStep::Idle(mut connection) => {
                     match self.check_liveness(&mut connection, deadline) {
                         Liveness::Good if !self.connector.is_renewal_due(&connection) => {
@@ -234,6 +240,11 @@ impl Pool {
         }
     }
 
+    /// True if the server could not be reached and no further attempt is due.
+    pub(super) fn is_down(&self) -> bool {
+        !self.connector.backoff.is_due()
+    }
+
     /// The known state of the node, whose connections are these and those of the exclusive pool.
     pub(super) fn node_health(&self, exclusive: &Self) -> NodeHealth {
         self.connector
@@ -247,7 +258,9 @@ impl Pool {
         let mut state = self.state.lock();
         // If a connection broke while this one was on loan, it is closed as well.
         // If the pool has been retired, nobody will need it again.
-        let is_kept = connection.is_reusable && connection.generation == state.generation;
+        let is_kept = connection.is_reusable
+            && connection.generation == state.generation
+            && !connection.is_outdated();
         let closed = match is_kept && !state.is_retired {
             true => {
                 state.idle.push(connection);
@@ -282,6 +295,19 @@ impl Pool {
         state.open -= 1;
         self.wake(state);
         self.observer().given_back(self.settings.pool_use);
+    }
+
+    /// Closes the idle connections that lead to a former primary.
+    fn discard_outdated(&self) {
+        let mut state = self.state.lock();
+        let outdated: Vec<NodeConnection> = {
+            let is_outdated = |connection: &mut NodeConnection| connection.is_outdated();
+            state.idle.extract_if(.., is_outdated).collect()
+        };
+        state.open -= outdated.len();
+        self.wake(state);
+        // Closed outside of the lock, as above.
+        drop(outdated);
     }
 
     /// Gives back the slot of a connection that broke, and closes all idle ones.

@@ -18,7 +18,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::blocking::{Socket, WRITE_POLL_INTERVAL};
 use crate::endpoint::Deadline;
-use crate::endpoint::NodeBackoff;
+use crate::endpoint::{NodeBackoff, PrimaryVersion};
 use crate::error::Error;
 use crate::plan::pubsub::{
     ChangeProgress, ChangeRequest, ChannelName, ConnectionEnd, DesiredNames, Event,
@@ -29,6 +29,9 @@ use crate::policy::{ConnectError, HandshakeScope, IoFailure, is_timeout};
 use crate::resp::ReplyDecoder;
 use crate::sync::connection::Connector;
 use crate::sync::event_channel::EventChannel;
+
+/// How often a thread checks whether its node has another primary while no message arrives.
+const PRIMARY_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The user's side of one node's connection. Dropping it ends the thread.
 pub(super) struct PubSubConnection {
@@ -274,6 +277,9 @@ impl Worker {
                     .lock()
                     .disconnected(end, Instant::now(), rand::random());
             self.shared.changed.notify_all();
+            if reconnect.is_disconnected {
+                self.connector.backoff.suspect_primary();
+            }
             if reconnect.is_disconnected
                 && !self.send_event(Event::Disconnected { node: self.node() })
             {
@@ -300,7 +306,7 @@ impl Worker {
             Ok(attempt) => attempt,
             Err(down) => return End::Connection(ConnectionEnd::Down(down)),
         };
-        let (mut socket, writer) = match attempt.end(self.connect()) {
+        let (mut socket, writer, primary) = match attempt.end(self.connect()) {
             Ok(sockets) => sockets,
             Err(error) => return End::Connection(ConnectionEnd::NotMade(error)),
         };
@@ -318,7 +324,7 @@ impl Worker {
         if self.has_ended() {
             return End::NoUser;
         }
-        self.read_loop(&mut socket, &mut decoder)
+        self.read_loop(&mut socket, &mut decoder, primary.as_ref())
     }
 
     /// Requests all subscriptions again, then lets the user write.
@@ -367,26 +373,37 @@ impl Worker {
         self.node.clone()
     }
 
-    /// Connects; returns a socket to read from and a clone to write to.
-    fn connect(&self) -> Result<(Socket, Socket), ConnectError> {
+    /// Connects; returns a socket to read from, a clone to write to, and the version of the node's address if that
+    /// may change.
+    fn connect(&self) -> Result<(Socket, Socket, Option<PrimaryVersion>), ConnectError> {
         let deadline = Deadline::start(Some(self.connect_timeout));
-        let socket = self.connector.connect_pub_sub(&deadline)?;
+        let (socket, primary) = self.connector.connect_pub_sub(&deadline)?;
         let writer = || {
-            socket.set_timeouts(Some(KEEPALIVE_AFTER))?;
+            let wakes = primary.as_ref().map(|_| PRIMARY_CHECK_INTERVAL);
+            socket.set_timeouts(Some(wakes.unwrap_or(KEEPALIVE_AFTER)))?;
             // Short, so that a blocked write lets its thread read.
             socket.set_write_timeout(WRITE_POLL_INTERVAL)?;
             socket.try_clone()
         };
         match writer() {
-            Ok(writer) => Ok((socket, writer)),
+            Ok(writer) => Ok((socket, writer, primary)),
             Err(error) => Err(self.connector.error(&error.into())),
         }
     }
 
-    fn read_loop(&self, socket: &mut Socket, decoder: &mut ReplyDecoder) -> End {
+    fn read_loop(
+        &self,
+        socket: &mut Socket,
+        decoder: &mut ReplyDecoder,
+        primary: Option<&PrimaryVersion>,
+    ) -> End {
+        let mut quiet_since = Instant::now();
         loop {
             if let Some(end) = self.handle_buffered(decoder) {
                 return end;
+            }
+            if primary.is_some_and(|primary| !primary.is_current()) {
+                return End::broken(ConnectError::PrimaryChanged);
             }
             match socket.read(decoder.spare_mut()) {
                 Ok(0) => {
@@ -395,9 +412,21 @@ impl Worker {
                 Ok(count) => {
                     decoder.advance(count);
                     self.shared.state.lock().received();
+                    quiet_since = Instant::now();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Woken to look at the primary only.
+                Err(error)
+                    if is_timeout(&error)
+                        && primary.is_some()
+                        && quiet_since.elapsed() < KEEPALIVE_AFTER =>
+                {
+                    if self.has_ended() {
+                        return End::NoUser;
+                    }
+                }
                 Err(error) if is_timeout(&error) => {
+                    quiet_since = Instant::now();
                     let quiet = self.shared.state.lock().quiet();
                     if let Err(why) = quiet {
                         return End::broken(why);

@@ -86,7 +86,7 @@ impl Shared {
         let span = RequestSpan::command(&self.router, self.db, &args, routed.as_ref());
         let _entered = span.enter();
         if let Ok(routed) = &routed
-            && let Some(node) = routed.direct()
+            && let Some(node) = routed.direct(self.executor.options.read_from)
         {
             return span.end(self.call(node, packed, &args, routed));
         }
@@ -110,7 +110,7 @@ impl Shared {
         let span = RequestSpan::command(&self.router, self.db, &args, routed.as_ref());
         let _entered = span.enter();
         let routed = span.end(routed)?;
-        if routed.direct().is_some() {
+        if routed.direct(self.executor.options.read_from).is_some() {
             return span.end(self.call(node, packed, &args, &routed));
         }
         let args = &args;
@@ -203,9 +203,7 @@ impl Shared {
     pub(crate) fn health(&self) -> ClientHealth {
         let nodes = self.executor.nodes.iter();
         ClientHealth {
-            nodes: nodes
-                .map(|node| node.shared.node_health(&node.exclusive))
-                .collect(),
+            nodes: nodes.map(|node| node.health()).collect(),
         }
     }
 

@@ -3,6 +3,8 @@
 //! * [`Topology`]: nodes, the placement over them, and a fingerprint.
 //! * `text`: a topology as text, written and parsed; `statements`: the lines of that text.
 //! * `url`: how a node is reached, as an address or a URL.
+//! * `replication`: the servers of a node with replicas, and what they say in reply to ROLE and INFO.
+//! * `sentinel`: a node whose address Sentinel knows, and which of its answers count.
 //! * `living`: which nodes live while others are out, and where the keys go then.
 //! * `ramp`: nodes that have come back and own only a share of their keys.
 //! * `node_ref`: a node as a handle keeps it, found again in a newer topology by its identity.
@@ -13,6 +15,8 @@
 mod living;
 mod node_ref;
 mod ramp;
+pub(crate) mod replication;
+pub(crate) mod sentinel;
 mod statements;
 mod text;
 mod url;
@@ -20,7 +24,7 @@ mod url;
 use std::fmt;
 use std::sync::Arc;
 
-use redis::{ConnectionInfo, RedisError};
+use redis::RedisError;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::living::Living;
@@ -33,7 +37,8 @@ use crate::partition::{Partitioner, Placement, PlacementError, check_passwords, 
 pub(crate) use self::living::LivingNodes;
 pub(crate) use self::node_ref::NodeRef;
 pub(crate) use self::ramp::{RAMP_STEPS, RampingNodes};
-pub(crate) use self::url::{address, error_text};
+pub(crate) use self::sentinel::{HostPort, NodeAccess, SentinelSource, at_host};
+pub(crate) use self::url::{address, error_text, is_same_connection};
 
 /// Nodes and their placement. A topology that exists is valid, and never changes.
 ///
@@ -328,13 +333,13 @@ impl Topology {
     /// # Errors
     ///
     /// [`Config`](crate::ErrorKind::Config) if a connection cannot be written as a URL.
-    pub(crate) fn with_endpoints(self, infos: &[ConnectionInfo]) -> Result<Self, Error> {
-        let url = |(node, info): (&NodeSpec, &ConnectionInfo)| {
+    pub(crate) fn with_endpoints(self, nodes: &[NodeAccess]) -> Result<Self, Error> {
+        let url = |(node, access): (&NodeSpec, &NodeAccess)| {
             let name = node.name();
-            NodeUrl::of(info)
+            NodeUrl::of(access)
                 .map_err(|cause| Error::config(format!("node {name:?}: {cause}")).at_node(name))
         };
-        let urls = self.nodes.iter().zip(infos).map(url);
+        let urls = self.nodes.iter().zip(nodes).map(url);
         let urls = urls.collect::<Result<_, _>>()?;
         Ok(self.with_urls(urls))
     }
@@ -343,14 +348,14 @@ impl Topology {
     pub(crate) fn connection_infos(
         &self,
         refused_url: impl Fn(&RedisError) -> String,
-    ) -> Vec<Result<ConnectionInfo, Error>> {
+    ) -> Vec<Result<NodeAccess, Error>> {
         let info = |(node, url): (&NodeSpec, &Option<NodeUrl>)| {
-            let info = match url {
-                Some(url) => url.info().map_err(|error| refused_url(&error)),
-                None => url::info_at(node.address()),
+            let access = match url {
+                Some(url) => url.access().map_err(|error| refused_url(&error)),
+                None => url::info_at(node.address()).map(NodeAccess::fixed),
             };
             let name = node.name();
-            info.map_err(|cause| Error::config(format!("node {name:?}: {cause}")).at_node(name))
+            access.map_err(|cause| Error::config(format!("node {name:?}: {cause}")).at_node(name))
         };
         self.nodes.iter().zip(&*self.urls).map(info).collect()
     }

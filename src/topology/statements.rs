@@ -175,9 +175,10 @@ impl Statements {
         if holds_password(&reach.address) {
             return Err(line.error(format!("the address of the node {ADVICE}")));
         }
-        let node = match name {
-            Some(name) => NodeSpec::new(name, reach.address),
-            None => NodeSpec::unnamed(reach.address),
+        let node = match (name, &reach.name) {
+            (Some(name), _) => NodeSpec::new(name, reach.address),
+            (None, Some(name)) => NodeSpec::new(name, reach.address),
+            (None, None) => NodeSpec::unnamed(reach.address),
         };
         if let Some(first) = names.insert(node.name().to_owned(), line.number) {
             let name = node.name();

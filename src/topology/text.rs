@@ -29,7 +29,11 @@ impl Topology {
     ///   of several lines stands below `option NAME =`, each line behind a `|`.
     /// - `node [NAME] ADDRESS [weight=N]`: the address is `host:port` (an IPv6 host in brackets), the path of
     ///   a unix socket, or a URL as redis-rs reads it, with user, password, database, `rediss` or protocol. A
-    ///   node without a name is named after its host and port, or its path.
+    ///   node without a name is named after its host and port, or its path. A node whose address Sentinel knows
+    ///   has a URL such as `redis-sentinel://user:password@s1:26379,s2:26379/0#mymaster`, with the user, the
+    ///   password and the database of the primary; the parameters `sentinel_user` and `sentinel_password` are for
+    ///   the Sentinels, `tls` and `sentinel_tls` (`no`, `yes`, `insecure`) for the certificates of each kind, and
+    ///   `rediss-sentinel` has both. Without a name it is named after its master.
     /// - `fingerprint HEX`: the [`fingerprint`](Self::fingerprint) that the rest must have. Optional. With
     ///   it, an edit that is not meant to move keys cannot move any.
     ///

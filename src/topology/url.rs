@@ -1,7 +1,8 @@
 //! How is a node reached, in one word of text?
 //!
 //! An address (`host:port`, or the path of a unix socket) says all for a plain connection. Everything else
-//! (TLS, a user, a password, a database, RESP3) needs a URL in the form that redis-rs reads. URLs may hold
+//! (TLS, a user, a password, a database, RESP3) needs a URL in the form that redis-rs reads, and a node behind
+//! Sentinel one in the form of `sentinel`. URLs may hold
 //! passwords, so errors here never quote them, and a URL is written without its password unless asked
 //! otherwise.
 
@@ -9,11 +10,21 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion}
 use url::Url;
 
 use super::Passwords;
+use super::sentinel::{NodeAccess, SentinelUrl, has_sentinel_scheme};
 use crate::partition::password::{ADVICE, holds_password, is_password_parameter};
+
+/// How a node is reached that an address does not say all of.
+#[derive(Clone)]
+pub(super) enum NodeUrl {
+    /// At a fixed address.
+    Server(ServerUrl),
+    /// At the address that Sentinel knows.
+    Sentinel(Box<SentinelUrl>),
+}
 
 /// A redis URL that says more than an address does: a user, a password, a database, TLS, a protocol.
 #[derive(Clone)]
-pub(super) struct NodeUrl(Url);
+pub(super) struct ServerUrl(Url);
 
 /// How a node is reached.
 pub(super) struct NodeEndpoint {
@@ -21,6 +32,8 @@ pub(super) struct NodeEndpoint {
     pub(super) address: String,
     /// The URL, if the address does not say all.
     pub(super) url: Option<NodeUrl>,
+    /// The name of a node that is given none, if it is not its address.
+    pub(super) name: Option<String>,
 }
 
 impl NodeEndpoint {
@@ -34,6 +47,7 @@ impl NodeEndpoint {
         Ok(Self {
             address: address(info.addr()),
             url: None,
+            name: None,
         })
     }
 
@@ -46,16 +60,25 @@ impl NodeEndpoint {
         Ok(Self {
             address: text.to_owned(),
             url: None,
+            name: None,
         })
     }
 
     /// Parses a URL.
     fn of_url(text: &str) -> Result<Self, String> {
+        if has_sentinel_scheme(text) {
+            let url = SentinelUrl::parse(text)?;
+            return Ok(Self {
+                address: url.address(),
+                name: Some(url.master().to_owned()),
+                url: Some(NodeUrl::Sentinel(Box::new(url))),
+            });
+        }
         let url = redis_url(text).ok_or(
             "this is not the URL of a Redis server, such as redis://host:port/ or unix:///path/of/socket",
         )?;
         // Parameters are checked before anything else could quote them.
-        let mut url = NodeUrl(url);
+        let mut url = ServerUrl(url);
         url.check_parameters()?;
         // redis-rs checks fragments only when built with TLS. They are checked here, so that a text is valid
         // in every build: where keys live does not depend on TLS.
@@ -79,21 +102,59 @@ impl NodeEndpoint {
         }
         Ok(Self {
             address: address(info.addr()),
-            url: (tls || !is_plain(&info)).then_some(url),
+            url: (tls || !is_plain(&info)).then_some(NodeUrl::Server(url)),
+            name: None,
         })
     }
 }
 
 impl NodeUrl {
-    /// Returns the URL of a connection; `None` if its address says all.
+    /// Returns the URL of a node; `None` if its address says all.
+    ///
+    /// # Errors
+    ///
+    /// A description, if a URL cannot describe it.
+    pub(super) fn of(access: &NodeAccess) -> Result<Option<Self>, String> {
+        let info = &access.info;
+        if let Some(source) = &access.sentinel {
+            let url = SentinelUrl::of(source, info)?;
+            return Ok(Some(Self::Sentinel(Box::new(url))));
+        }
+        match info.addr() {
+            ConnectionAddr::Tcp(..) | ConnectionAddr::Unix(_) if is_plain(info) => Ok(None),
+            ConnectionAddr::Tcp(..) | ConnectionAddr::TcpTls { .. } | ConnectionAddr::Unix(_) => {
+                Ok(Some(Self::Server(ServerUrl::whole(info)?)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Returns how the node is reached.
+    pub(super) fn access(&self) -> Result<NodeAccess, redis::RedisError> {
+        match self {
+            Self::Server(url) => url.0.clone().into_connection_info().map(NodeAccess::fixed),
+            Self::Sentinel(url) => url.access(),
+        }
+    }
+
+    /// Returns the URL to be written; `None` if the address says all that may be written.
+    pub(super) fn text(&self, passwords: Passwords) -> Option<String> {
+        match self {
+            Self::Server(url) => url.text(passwords).map(String::from),
+            Self::Sentinel(url) => Some(url.text(passwords)),
+        }
+    }
+}
+
+impl ServerUrl {
+    /// Returns the URL of a connection.
     ///
     /// # Errors
     ///
     /// A description, if a URL cannot describe the connection.
-    pub(super) fn of(info: &ConnectionInfo) -> Result<Option<Self>, String> {
+    pub(super) fn whole(info: &ConnectionInfo) -> Result<Self, String> {
         let address = address(info.addr());
         let url = match info.addr() {
-            ConnectionAddr::Tcp(..) | ConnectionAddr::Unix(_) if is_plain(info) => return Ok(None),
             ConnectionAddr::Tcp(..) => Url::parse(&format!("redis://{address}")).ok(),
             ConnectionAddr::TcpTls { insecure: true, .. } => {
                 Url::parse(&format!("rediss://{address}#insecure")).ok()
@@ -106,16 +167,20 @@ impl NodeUrl {
                     url
                 })
             }
-            _ => return Ok(None),
+            _ => None,
         };
         let url = url.and_then(|url| Self(url).with_settings(info));
         // Read back and compared: the url crate normalizes hosts and users, and must not change the
         // connection by it.
-        let url = url.filter(|url| url.describes(info)).ok_or(
+        Ok(url.filter(|url| url.describes(info)).ok_or(
             "its host or its user cannot be written in a URL, which is how TLS, the user, the password, the database and \
              the protocol are written: give the host another name",
-        )?;
-        Ok(Some(url))
+        )?)
+    }
+
+    /// Returns the URL as it is.
+    pub(super) fn into_url(self) -> Url {
+        self.0
     }
 
     /// True if the URL is read as this connection.
@@ -177,23 +242,13 @@ impl NodeUrl {
         }
     }
 
-    /// Returns how to connect.
-    pub(super) fn info(&self) -> Result<ConnectionInfo, redis::RedisError> {
-        self.0.clone().into_connection_info()
-    }
-
     /// Returns how to connect, without TLS, which redis-rs refuses when built without it.
     fn plain_info(&self) -> Result<ConnectionInfo, redis::RedisError> {
-        let mut plain = self.0.clone();
-        if self.is_tls() {
-            plain.set_fragment(None);
-            let _ = plain.set_scheme("redis");
-        }
-        plain.into_connection_info()
+        without_tls(&self.0).into_connection_info()
     }
 
     /// Returns the URL to be written; `None` if the address says all that may be written.
-    pub(super) fn text(&self, passwords: Passwords) -> Option<Url> {
+    fn text(&self, passwords: Passwords) -> Option<Url> {
         match passwords {
             Passwords::Hidden => self.hidden(),
             Passwords::Shown => Some(self.0.clone()),
@@ -224,13 +279,29 @@ impl NodeUrl {
 
     /// True for connections over TLS.
     fn is_tls(&self) -> bool {
-        matches!(self.0.scheme(), "rediss" | "valkeys")
+        is_tls(&self.0)
     }
 
     /// True for unix sockets.
     fn is_unix(&self) -> bool {
         !matches!(self.0.scheme(), "redis" | "rediss" | "valkey" | "valkeys")
     }
+}
+
+/// True for the URL of a connection over TLS.
+fn is_tls(url: &Url) -> bool {
+    matches!(url.scheme(), "rediss" | "valkeys")
+}
+
+/// The same URL without TLS.
+pub(super) fn without_tls(url: &Url) -> Url {
+    let mut plain = url.clone();
+    if is_tls(url) {
+        plain.set_fragment(None);
+        // Both are schemes without rules of their own, so this does not fail.
+        let _ = plain.set_scheme("redis");
+    }
+    plain
 }
 
 /// Parses the URL of a server. Other schemes are refused by name, before anything is parsed.
@@ -280,6 +351,16 @@ pub(crate) fn address(address: &ConnectionAddr) -> String {
         }
         other => other.to_string(),
     }
+}
+
+/// True if both describe the same server, and the same user, database and protocol.
+pub(crate) fn is_same_connection(one: &ConnectionInfo, other: &ConnectionInfo) -> bool {
+    let (ours, theirs) = (one.redis_settings(), other.redis_settings());
+    one.addr() == other.addr()
+        && ours.username() == theirs.username()
+        && ours.password() == theirs.password()
+        && ours.db() == theirs.db()
+        && ours.protocol() == theirs.protocol()
 }
 
 /// True if the URL is nothing but a host and a port.

@@ -32,6 +32,9 @@ A command that is not here is refused; `CommandSpec::declare` adds one. `CONFIG|
   `EXISTS` counts the others. Not for an error that a node replies with, `LOADING` among them, nor for a refused password: there
   the node was reached. Reads without an entry fail all the same, and so does every write, and whatever is sent in a
   transaction, under `WATCH`, over a dedicated connection or to a named node. `XREAD` with `BLOCK` fails too.
+* **Replicas**, for reads by key: *yes* where `Builder::read_from` may send the command to a replica of its node. Not in a
+  transaction, after `WATCH`, over a dedicated connection, nor in a pipeline that has another command for that node. `XREAD`
+  with `BLOCK` goes to the primary.
 * **Access**: what reads may be sent again when an answer is missing; what writes is never sent twice.
 
 ";
@@ -87,12 +90,12 @@ fn document() -> String {
     for (title, rows) in &GROUPS {
         let _ = write!(
             text,
-            "\n## {title}\n\n| command | keys | route | merge | partial | missing keys | access | note |\n|---|---|---|---|---|---|---|---|\n"
+            "\n## {title}\n\n| command | keys | route | merge | partial | missing keys | replicas | access | note |\n|---|---|---|---|---|---|---|---|---|\n"
         );
         for row in *rows {
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 row.name.replace('|', "\\|"),
                 row.keys
                     .iter()
@@ -105,6 +108,7 @@ fn document() -> String {
                 partial(row),
                 row.missing
                     .map_or_else(String::new, |reply| reply.to_string()),
+                if row.may_use_replica() { "yes" } else { "" },
                 if row.is_read() { "read" } else { "write" },
                 note(row),
             );

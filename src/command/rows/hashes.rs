@@ -27,7 +27,9 @@ pub(super) static ROWS: &[CommandSpec] = &[
     read("HPEXPIRETIME", -5, KEY).missing(NO_FIELDS),
     read("HPTTL", -5, KEY).missing(NO_FIELDS),
     read("HRANDFIELD", -2, KEY).missing(MissReply::nil_or_array(2)),
-    read("HSCAN", -3, KEY).missing(MissReply::EmptyScan),
+    read("HSCAN", -3, KEY)
+        .primary_only()
+        .missing(MissReply::EmptyScan),
     write("HSET", -4, KEY),
     write("HSETEX", -6, KEY),
     write("HSETNX", 4, KEY),

@@ -20,11 +20,11 @@ pub(super) static ROWS: &[CommandSpec] = &[
     row("MIGRATE", -6, MIGRATE, Route::NodeOnly, Access::Write)
         .because("the target is an address: keys leave the node that owns them"),
     write("MOVE", 3, KEY),
-    read("OBJECT|ENCODING", 3, KEY_AT_2),
-    read("OBJECT|FREQ", 3, KEY_AT_2),
+    read("OBJECT|ENCODING", 3, KEY_AT_2).primary_only(),
+    read("OBJECT|FREQ", 3, KEY_AT_2).primary_only(),
     any("OBJECT|HELP", 2),
-    read("OBJECT|IDLETIME", 3, KEY_AT_2),
-    read("OBJECT|REFCOUNT", 3, KEY_AT_2),
+    read("OBJECT|IDLETIME", 3, KEY_AT_2).primary_only(),
+    read("OBJECT|REFCOUNT", 3, KEY_AT_2).primary_only(),
     write("PERSIST", 2, KEY),
     write("PEXPIRE", -3, KEY),
     write("PEXPIREAT", -3, KEY),
@@ -42,6 +42,7 @@ pub(super) static ROWS: &[CommandSpec] = &[
         .because("the last STORE wins; patterns name keys that only the node knows"),
     read("SORT_RO", -2, SORT_RO).missing(NO_ITEMS),
     read("TOUCH", -2, ALL_KEYS)
+        .primary_only()
         .missing(ZERO)
         .split(1, 0, Merge::Sum)
         .because("changes idle times only; may be repeated"),

@@ -114,6 +114,7 @@ const fn row(
         scripting: Scripting::No,
         partial: Partial::Refused,
         missing: None,
+        primary_only: false,
         proxy_role: ProxyRole::Forward,
         note: "",
     }
@@ -210,6 +211,12 @@ impl CommandSpec {
     /// The reply of a server that has none of its keys.
     const fn missing(mut self, reply: MissReply) -> Self {
         self.missing = Some(reply);
+        self
+    }
+
+    /// Never read from a replica: the reply is about the server, or a cursor of its own continues there.
+    const fn primary_only(mut self) -> Self {
+        self.primary_only = true;
         self
     }
 

@@ -67,7 +67,7 @@ pub(super) static ROWS: &[CommandSpec] = &[
     ask_all("MEMORY|MALLOC-STATS", 2, Merge::Texts).allow_partial(),
     tell_all("MEMORY|PURGE", 2, Merge::AllSucceeded),
     ask_all("MEMORY|STATS", 2, Merge::Figures).allow_partial(),
-    read("MEMORY|USAGE", -3, KEY_AT_2),
+    read("MEMORY|USAGE", -3, KEY_AT_2).primary_only(),
     any("MODULE|HELP", 2),
     ask_all("MODULE|LIST", 2, Merge::Union)
         .allow_partial()

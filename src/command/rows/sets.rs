@@ -18,7 +18,9 @@ pub(super) static ROWS: &[CommandSpec] = &[
     write("SPOP", -2, KEY),
     read("SRANDMEMBER", -2, KEY).missing(MissReply::nil_or_array(2)),
     write("SREM", -3, KEY),
-    read("SSCAN", -3, KEY).missing(MissReply::EmptyScan),
+    read("SSCAN", -3, KEY)
+        .primary_only()
+        .missing(MissReply::EmptyScan),
     read("SUNION", -2, ALL_KEYS).missing(MissReply::EmptySet),
     read("SUNIONCARD", -3, COUNT_AT_1),
     write("SUNIONSTORE", -3, ALL_KEYS),

@@ -53,7 +53,9 @@ pub(super) static ROWS: &[CommandSpec] = &[
     read("ZREVRANGEBYLEX", -4, KEY).missing(NO_ITEMS),
     read("ZREVRANGEBYSCORE", -4, KEY).missing(NO_ITEMS),
     read("ZREVRANK", -3, KEY).missing(RANK),
-    read("ZSCAN", -3, KEY).missing(MissReply::EmptyScan),
+    read("ZSCAN", -3, KEY)
+        .primary_only()
+        .missing(MissReply::EmptyScan),
     read("ZSCORE", 3, KEY).missing(NIL),
     read("ZUNION", -3, COUNT_AT_1).missing(NO_ITEMS),
     write("ZUNIONSTORE", -4, TARGET_AND_COUNT),

@@ -81,6 +81,9 @@ pub(crate) struct Tls {
     pub(crate) server_name: String,
     /// True if the client has a certificate to present.
     shows_certificate: bool,
+    /// True if the name is that of the host, and not one for all nodes.
+    #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
+    is_host: bool,
 }
 
 /// Settings of one library. Cheap to clone. Empty without a TLS feature, so that code which would need one
@@ -250,6 +253,7 @@ impl TlsOptions {
             config,
             server_name: server_name.to_owned(),
             shows_certificate: certificates.is_some_and(|all| all.client_tls.is_some()),
+            is_host: self.server_name.is_none(),
         })
     }
 
@@ -303,6 +307,37 @@ impl Tls {
             #[cfg(feature = "tls-native-tls")]
             Config::NativeTls(_) => TlsBackend::NativeTls,
         }
+    }
+
+    /// The settings for another host of the same node, whose certificate must have its name.
+    ///
+    /// # Errors
+    ///
+    /// A description, if no certificate could have this name.
+    #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
+    pub(super) fn for_host(&self, host: &str) -> Result<Self, String> {
+        if !self.is_host {
+            return Ok(self.clone());
+        }
+        let config = match self.config {
+            #[cfg(feature = "tls-rustls")]
+            Config::Rustls(ref config, _) => {
+                Config::Rustls(std::sync::Arc::clone(config), rustls::server_name(host)?)
+            }
+            #[cfg(feature = "tls-native-tls")]
+            Config::NativeTls(ref connector) => Config::NativeTls(connector.clone()),
+        };
+        Ok(Self {
+            config,
+            server_name: host.to_owned(),
+            ..self.clone()
+        })
+    }
+
+    /// Without a TLS library there are no settings.
+    #[cfg(not(any(feature = "tls-native-tls", feature = "tls-rustls")))]
+    pub(super) fn for_host(&self, _: &str) -> Result<Self, String> {
+        Err(missing_feature())
     }
 
     /// Text to add to the error when the server closes the connection during the handshake.

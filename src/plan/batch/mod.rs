@@ -121,7 +121,7 @@ impl<'r, 'f> Batch<'r, 'f> {
     /// Adds one command that any node may serve.
     pub(crate) fn add_any(&mut self, frame: &[u8], routed: RoutedCommand) {
         let slot = ReplySlot::whole(self.commands, routed.access).anywhere();
-        self.add_whole(self.any, slot, frame, routed.blocking);
+        self.add_whole(self.any, slot, frame, &routed);
     }
 
     /// The node to which this batch sends the commands that any node may serve.
@@ -144,9 +144,9 @@ impl<'r, 'f> Batch<'r, 'f> {
                     // The barrier shares the slot of its WAIT: its reply is overwritten by that to WAIT
                     // unless it is an error.
                     if routed.wait_scope == WaitScope::AllWrites {
-                        self.push(node, slot, |out| out.extend_from_slice(WAIT_BARRIER));
+                        self.push(node, slot, false, |out| out.extend_from_slice(WAIT_BARRIER));
                     }
-                    self.push(node, slot, |out| out.extend_from_slice(frame));
+                    self.push(node, slot, false, |out| out.extend_from_slice(frame));
                 }
             }
             Plan::Split(split) => {
@@ -158,14 +158,16 @@ impl<'r, 'f> Batch<'r, 'f> {
                     }));
                     let slot = ReplySlot::part(command, number, access)
                         .with_fallback(routed.reads_as.into());
-                    self.push(part.node, slot, |out| split.write_part(part, args, out));
+                    self.push(part.node, slot, routed.may_use_replica, |out| {
+                        split.write_part(part, args, out);
+                    });
                 }
             }
             // A scan that ends at a node that went out: nothing is left to be sent.
             Plan::Scan { node, .. } if self.router.topology().out().contains(*node) => {}
             &Plan::Scan { node, cursor, .. } => {
                 let slot = ReplySlot::part(command, 0, access);
-                self.push(node, slot, |out| write_scan(args, cursor, out));
+                self.push(node, slot, false, |out| write_scan(args, cursor, out));
             }
         }
         self.fan_outs.push(FanOut {
@@ -181,7 +183,7 @@ impl<'r, 'f> Batch<'r, 'f> {
     pub(crate) fn add_at(&mut self, node: NodeIndex, frame: &[u8], routed: RoutedCommand) {
         let slot =
             ReplySlot::whole(self.commands, routed.access).with_fallback(routed.reads_as.into());
-        self.add_whole(node, slot, frame, routed.blocking);
+        self.add_whole(node, slot, frame, &routed);
     }
 
     /// Adds one command that goes to a single node.
@@ -191,11 +193,13 @@ impl<'r, 'f> Batch<'r, 'f> {
         node: NodeIndex,
         slot: ReplySlot,
         frame: &[u8],
-        blocking: BlockingTime,
+        routed: &RoutedCommand,
     ) {
         self.commands += 1;
-        self.blocking = self.blocking.then(blocking);
-        self.push(node, slot, |out| out.extend_from_slice(frame));
+        self.blocking = self.blocking.then(routed.blocking);
+        self.push(node, slot, routed.may_use_replica, |out| {
+            out.extend_from_slice(frame);
+        });
     }
 
     /// Takes the requests of all nodes, in node order, as an exchange ready to be sent.
@@ -241,13 +245,24 @@ impl<'r, 'f> Batch<'r, 'f> {
         }
     }
 
-    /// Appends one request to those of `node`.
+    /// Appends one request to those of `node`. A replica may serve them only if it may serve each of them: reads behind
+    /// a write see it.
     #[inline]
-    fn push(&mut self, node: NodeIndex, slot: ReplySlot, write: impl FnOnce(&mut Vec<u8>)) {
+    fn push(
+        &mut self,
+        node: NodeIndex,
+        slot: ReplySlot,
+        may_use_replica: bool,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         match &mut self.requests[node.get()] {
-            Some(exchange) => exchange.push(slot, write),
+            Some(exchange) => {
+                exchange.may_use_replica &= may_use_replica;
+                exchange.push(slot, write);
+            }
             empty => {
                 let mut exchange = NodeRequest::new(node);
+                exchange.may_use_replica = may_use_replica;
                 exchange.packed.reserve(self.bytes_per_node);
                 exchange.push(slot, write);
                 // Most pipelines repeat one command, so the first request predicts the number of slots.

@@ -17,6 +17,7 @@ use crate::partition::NodeIndex;
 use crate::plan::{ExpectedEnd, Fallback};
 #[cfg(feature = "proxy")]
 use crate::plan::{ReplyRetention, SharedByteMeter};
+use crate::policy::Target;
 
 /// Maximum number of bytes written to one node before its replies are read. Longer requests are written in
 /// chunks of this size; a single request may exceed it.
@@ -30,6 +31,12 @@ pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
 pub(crate) struct NodeRequest {
     /// The node that receives them.
     pub(crate) node: NodeIndex,
+    /// The server of the node that receives them.
+    pub(crate) target: Target,
+    /// True if a replica may serve all of them.
+    pub(in crate::plan) may_use_replica: bool,
+    /// True if NOSCRIPT from a replica is repaired there, by the operation: the next server is not asked then.
+    pub(in crate::plan) repairs_noscript: bool,
     /// The requests in the wire format, one after another.
     pub(crate) packed: Vec<u8>,
     /// The destination of each reply: one per request, in the same order.
@@ -118,6 +125,9 @@ impl NodeRequest {
     pub(in crate::plan) fn new(node: NodeIndex) -> Self {
         Self {
             node,
+            target: Target::Primary,
+            may_use_replica: false,
+            repairs_noscript: false,
             packed: Vec::new(),
             slots: Vec::new(),
             chunk_ends: Vec::new(),
@@ -216,6 +226,7 @@ impl NodeRequest {
         // many. `tried` and `is_pinned` are not copied: the rest goes to the node of this request, and pinned
         // ones are never resent.
         let mut rest = Self::new(self.node);
+        rest.target = self.target;
         rest.ending = self.ending;
         #[cfg(feature = "proxy")]
         rest.meter.clone_from(&self.meter);

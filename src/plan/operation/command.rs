@@ -213,7 +213,11 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
                 return;
             }
         };
-        let request = NodeRequest::single(node, self.request.packed.to_vec(), slot);
+        let mut request = NodeRequest::single(node, self.request.packed.to_vec(), slot);
+        request.may_use_replica = routed.may_use_replica;
+        request.repairs_noscript = routed.may_use_replica
+            && routed.scripting == Scripting::Yes
+            && self.scripts.snapshot().repairs_noscript(self.request.args);
         let living = self.router.topology().living_nodes();
         self.exchange = Exchange::new([request], routed.blocking, living).until(end);
         self.state = State::Sent(routed);
@@ -295,6 +299,7 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         routed: RoutedCommand,
         may_recover: bool,
     ) -> Option<Result<R::Reply, Error>> {
+        let servers = self.exchange.take_servers();
         let (node, answers) = self.take_exchange().into_last()?;
         if let Some(reply) = self.miss_reply(&routed, node, &answers) {
             return Some(Ok(reply));
@@ -315,6 +320,8 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
             }
             Some(Recovery::Resend(request)) => {
                 self.send_to(node, &[request], &routed);
+                // To the server that lacked the script: another one may lack it as well.
+                self.exchange.set_servers(servers);
                 self.state = State::Resent(routed);
             }
             Some(Recovery::LoadThenResend(loads)) => {

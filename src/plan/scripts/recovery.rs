@@ -21,6 +21,14 @@ pub(crate) enum Recovery {
 }
 
 impl ScriptCache {
+    /// True if NOSCRIPT in reply to this request can be repaired.
+    pub(in crate::plan) fn repairs_noscript(&self, args: &[&[u8]]) -> bool {
+        match ScriptCommand::of(args) {
+            Some(ScriptCommand::EvalSha(sha)) => self.source(sha).is_some(),
+            _ => false,
+        }
+    }
+
     /// Returns the repair for this reply to one request: EVAL after NOSCRIPT, all libraries and the call
     /// again after `Function not found`. `None` for any other reply, and if nothing is remembered that would
     /// help.

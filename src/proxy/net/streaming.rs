@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::aio::Shared;
 use crate::aio::peek::Duplex;
 use crate::aio::reconnecting::Connector;
+use crate::endpoint::PrimaryVersion;
 use crate::observe::NodeObserver;
 use crate::plan::{AttemptKind, Cause, OversizedReply};
 use crate::policy::{ConnectError, HandshakeScope};
@@ -31,6 +32,8 @@ const PIECE_BYTES: usize = 128 << 10;
 /// A connection to a node for one request whose bytes are not kept.
 pub(super) struct StreamingConnection {
     stream: Box<dyn Duplex>,
+    /// The version of the node's address, if it may change.
+    primary: Option<PrimaryVersion>,
     /// Maximum time for which the node may take or send nothing. Not a deadline for the whole: a large value
     /// may take minutes.
     timeout: Option<Duration>,
@@ -49,11 +52,12 @@ impl StreamingConnection {
             .try_begin(connector.timeout, HandshakeScope::Full);
         let attempt = attempt.map_err(|down| down.reason)?;
         let opened = connector.open().await;
-        let (stream, _) = attempt.end(opened)?;
+        let opened = attempt.end(opened)?;
         let observer = Arc::clone(connector.observer());
         observer.started(AttemptKind::First);
         Ok(Self {
-            stream,
+            stream: opened.stream,
+            primary: opened.primary,
             timeout,
             observer,
         })
@@ -61,6 +65,15 @@ impl StreamingConnection {
 
     /// Sends a piece of the request.
     pub(super) async fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        // A large request takes its time, in which another server may become the primary.
+        if self
+            .primary
+            .as_ref()
+            .is_some_and(|primary| !primary.is_current())
+        {
+            let text = ConnectError::PrimaryChanged.to_string();
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, text));
+        }
         let write = self.stream.write_all(piece);
         within(self.timeout, &self.observer, write).await?;
         self.observer.sent(piece.len());

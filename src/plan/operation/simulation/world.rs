@@ -189,6 +189,8 @@ fn carry_out<R: crate::plan::ReplyBuffer>(
         response_timeout: Some(RESPONSE_TIMEOUT),
         blocking_timeout: nodes.blocking_timeout(),
         retry: nodes.retry(),
+        read_from: crate::policy::ReadFrom::Primary,
+        hedge_after: None,
         usual_timeout: Some(RESPONSE_TIMEOUT),
     };
     // The longest pauses that there can be.
