@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use redis_sharding::NodeSpec;
 use redis_sharding::hash::KeyHash;
 use redis_sharding::partition::{
-    HashMod, NumericTable, Partitioner, Range, Rendezvous, Ring, SlotMap, by_name, catalogue,
-    from_fn,
+    HashMod, NumericTable, OutNodes, Partitioner, Range, Rendezvous, Ring, SlotMap, by_name,
+    catalogue, from_fn,
 };
+use redis_sharding::{NodeIndex, NodeSpec, Topology};
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
@@ -45,8 +45,40 @@ fn main() {
         }
     }
     group.finish();
+    while_out(&mut criterion, &keys);
     criterion.final_summary();
     print_table(&figures);
+}
+
+/// A thousand nodes, of which ten are out: what a request pays for it, and what the thread that probes pays once for a set
+/// of nodes.
+fn while_out(criterion: &mut Criterion, keys: &[[u8; 16]]) {
+    let ketama = by_name("twemproxy-ketama/1", &[]).expect("the catalogue has it");
+    let rules: [(_, Arc<dyn Partitioner>); 3] = [
+        ("rendezvous (xxh3)", Arc::new(Rendezvous::new())),
+        ("ring (xxh3)", Arc::new(Ring::new())),
+        ("twemproxy-ketama/1", ketama),
+    ];
+    let out: OutNodes = (0..OUT).map(|i| NodeIndex::new(i * 97)).collect();
+    let mut group = criterion.benchmark_group("while-out");
+    for (name, rule) in rules {
+        let all = Topology::new(specs(MANY), rule).expect("every partitioner takes these nodes");
+        let some = all.without(&out).expect("they can be out");
+        group.throughput(Throughput::Elements(keys.len() as u64));
+        for (state, topology) in [("all in", &all), ("ten out", &some)] {
+            group.bench_function(BenchmarkId::new(name, state), |bencher| {
+                bencher.iter(|| {
+                    let owners = keys.iter().filter_map(|key| topology.locate(key));
+                    owners.fold(0, |sum, owner| sum ^ owner.get())
+                });
+            });
+        }
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(BenchmarkId::new(name, "without ten"), |bencher| {
+            bencher.iter(|| all.without(black_box(&out)));
+        });
+    }
+    group.finish();
 }
 
 fn partitioners(nodes: usize) -> Vec<(&'static str, Arc<dyn Partitioner>)> {
@@ -137,6 +169,9 @@ const OWN: [&str; 5] = [
     "slot-map/1",
 ];
 const KEYS: usize = 1 << 16;
+/// Nodes of the rows with nodes that are out, and how many are.
+const MANY: usize = 1000;
+const OUT: u16 = 10;
 const NODES: [usize; 3] = [4, 16, 128];
 /// Keys are `user:` and a number below this one.
 const USERS: u64 = 100_000_000_000;

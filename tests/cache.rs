@@ -29,7 +29,7 @@ const NODES: usize = 4;
 enum Door {
     Blocking(ShardedClient),
     Async(aio::ShardedClient, Runtime),
-    Proxy(LocalProxy, redis::Client),
+    Proxy(Box<LocalProxy>, redis::Client),
 }
 
 /// A cache, and what was reported about its nodes.
@@ -99,7 +99,7 @@ fn caches(describe: impl Fn() -> Builder) -> impl Iterator<Item = Cache> {
         |builder| {
             let proxy = LocalProxy::open(builder);
             let client = redis::Client::open(format!("redis://{}/", proxy.address())).unwrap();
-            Door::Proxy(proxy, client)
+            Door::Proxy(Box::new(proxy), client)
         },
     ];
     doors.into_iter().map(move |open| {

@@ -134,6 +134,10 @@ fn stated_limits_are_the_constants_of_the_code() {
         ("`proxy::THREADS_MAX`", format!("at most {THREADS_MAX}")),
         ("`KEY_TEXT_MAX`", KEY_TEXT_MAX.to_string()),
         ("`ERROR_KEYS_MAX`", ERROR_KEYS_MAX.to_string()),
+        (
+            "`builder::SENTINELS_MAX`",
+            builder::SENTINELS_MAX.to_string(),
+        ),
         ("`RingSpec::with_points_per_weight`", ring_points()),
     ];
     let stated: Vec<(&str, String)> = rows_of(LIMITS, "| what | value |")

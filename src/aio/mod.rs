@@ -38,7 +38,7 @@
 //! * `shared`: `Shared`, the state that all handles of one client have in common.
 //! * `executor`: `Executor`, sends each node its requests, then waits for all replies.
 //! * `reconnecting`: `ReconnectingConnection`, a node's shared connection, and `Connector`, how a connection
-//!   is made.
+//!   is made; `connect`: its socket and its handshake.
 //! * `exclusive_pool`: `ExclusivePool`, connections lent to one user at a time.
 //! * `multiplexed`: `MultiplexedConnection` and its `SendQueue`, one connection that many requests share.
 //! * `driver`: `Driver`, the task that moves the bytes of one connection.
@@ -70,6 +70,7 @@
 mod bb8;
 mod build;
 mod client;
+mod connect;
 #[cfg(feature = "deadpool")]
 mod deadpool;
 mod dedicated;

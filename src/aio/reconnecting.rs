@@ -27,21 +27,19 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use redis::{ConnectionAddr, RedisResult};
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio::runtime::{Handle, Id, RuntimeFlavor};
 
+use crate::aio::connect::{connect_stream, connect_tcp, run_handshake};
 use crate::aio::driver::{Driver, WriteCoalescing};
 use crate::aio::multiplexed::{MultiplexedConnection, SendQueue};
 use crate::aio::peek::Duplex;
-use crate::aio::tls;
 use crate::endpoint::Deadline;
 use crate::endpoint::{ConnectAttempt, Endpoint, NodeBackoff, PrimaryVersion};
 use crate::observe::{NodeObserver, OpenConnection, PoolKind};
-use crate::plan::{Answers, Cause, ExpectedEnd};
+use crate::plan::Cause;
 use crate::policy::{BACKOFF_MIN, ConnectError, HandshakeScope, IoFailure, OVERDUE_SLACK};
 use crate::resp::Handshake;
 use crate::resp::ReplyDecoder;
@@ -277,57 +275,6 @@ impl Connector {
         });
         MultiplexedConnection::new(queue, current_thread_runtime())
     }
-}
-
-/// Connects a stream of whichever kind the address asks for.
-async fn connect_stream(endpoint: &Endpoint) -> io::Result<Box<dyn Duplex>> {
-    match endpoint.info.addr() {
-        ConnectionAddr::Tcp(host, port) => Ok(Box::new(connect_tcp(endpoint, host, *port).await?)),
-        ConnectionAddr::TcpTls { host, port, .. } => connect_tls(endpoint, host, *port).await,
-        #[cfg(unix)]
-        ConnectionAddr::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-        _ => Err(io::ErrorKind::Unsupported.into()),
-    }
-}
-
-/// Connects a TCP socket and sets its options.
-async fn connect_tcp(endpoint: &Endpoint, host: &str, port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((host, port)).await?;
-    endpoint.options.apply(SockRef::from(&stream))?;
-    Ok(stream)
-}
-
-/// Connects a TCP socket and performs the TLS handshake.
-async fn connect_tls(endpoint: &Endpoint, host: &str, port: u16) -> io::Result<Box<dyn Duplex>> {
-    let Some(tls) = &endpoint.tls else {
-        return Err(io::ErrorKind::Unsupported.into());
-    };
-    let stream = connect_tcp(endpoint, host, port).await?;
-    // Boxed: the state of a TLS handshake is large, and most connections have none.
-    let shaken = Box::pin(tls::connect(tls, stream)).await;
-    shaken.map_err(|error| tls.handshake_error(&error))
-}
-
-/// Sends a handshake over a connection that has a driver, and checks its replies.
-async fn run_handshake(
-    endpoint: &Endpoint,
-    connection: &MultiplexedConnection,
-    handshake: &Handshake,
-    deadline: Deadline,
-) -> RedisResult<()> {
-    let (packed, count) = (handshake.packed(), handshake.count());
-    let answers: Answers = connection
-        .exchange(&packed, count, ExpectedEnd::Any, deadline)
-        .await;
-    if let Some(failure) = answers.failure {
-        let error = match failure.cause {
-            Cause::Dropped(failure) => endpoint.handshake_broke(failure),
-            Cause::Timeout(_) => io::ErrorKind::TimedOut.into(),
-            other => io::Error::other(other.to_string()),
-        };
-        return Err(error.into());
-    }
-    handshake.check(&answers.values)
 }
 
 /// Reads once into the decoder's spare room and returns the number of bytes. Dropping the future loses

@@ -36,6 +36,7 @@ pub use crate::policy::{EJECTION_COUNT_MAX, EJECTION_TIME_MAX, EJECTION_TIME_MIN
 pub use crate::policy::{RETRY_ATTEMPTS_MAX, RETRY_BACKOFF_MAX, TEMPORARY_ERRORS_WAIT_MAX};
 pub use crate::resp::CLIENT_NAME_BYTES_MAX;
 pub use crate::topology::replication::REPLICAS_MAX;
+pub use crate::topology::sentinel::SENTINELS_MAX;
 
 /// Describes a client. Nothing is contacted before the client's first command.
 ///

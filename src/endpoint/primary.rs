@@ -339,6 +339,7 @@ mod tests {
     use super::*;
     use crate::observe::Listeners;
     use crate::partition::NodeSpec;
+    use crate::policy::HandshakeScope;
 
     /// Counts how often it is asked and told.
     #[derive(Default)]
@@ -489,9 +490,15 @@ mod tests {
         cell.add_backoff(Arc::downgrade(&backoff));
         cell.publish(at(1));
         let limit = Duration::from_secs(1);
-        backoff.try_begin(limit).unwrap().failed("refused".into());
-        assert!(backoff.try_begin(limit).is_err());
+        backoff
+            .try_begin(limit, HandshakeScope::Full)
+            .unwrap()
+            .failed("refused".into());
+        assert!(backoff.try_begin(limit, HandshakeScope::Full).is_err());
         cell.publish(at(2));
-        backoff.try_begin(limit).unwrap().connected();
+        backoff
+            .try_begin(limit, HandshakeScope::Full)
+            .unwrap()
+            .connected();
     }
 }

@@ -42,7 +42,8 @@
 //!
 //! * `ping`: PING to every node, with each node's own outcome. `probe`: PING to a node of a cache that has failed.
 //! * `dedicated`: a connection that one user holds. `watch`: EXEC after a failed WATCH. `handle_command`: WATCH
-//!   and CLIENT SETNAME through a client. `attempts`: the number of attempts of an optimistic transaction.
+//!   and CLIENT SETNAME through a client. `handle_nodes`: the node of a handle in a newer topology. `attempts`: the
+//!   number of attempts of an optimistic transaction.
 //! * `scripts`: keeps scripts and functions available on every node, as on a single server.
 //! * `scan`: SCAN over all nodes. `pubsub`: subscriptions, desired and confirmed.
 //! * `raw`: replies that the proxy forwards as bytes. `dry_run`: everything except the network, for
@@ -60,6 +61,7 @@ mod exchange;
 mod explain;
 mod failure;
 mod handle_command;
+mod handle_nodes;
 mod hash_tags;
 mod lockout;
 mod merge;

@@ -28,18 +28,18 @@ use crate::partition::NodeIndex;
 use crate::plan::lockout;
 use crate::plan::owners::Owners;
 use crate::plan::refusal::{
-    empty_command, keys_moved, malformed, needs_a_node, no_keys, node_left, node_moved, refused,
-    stateful, typed_name, unknown, wrong_arity,
+    empty_command, malformed, needs_a_node, no_keys, refused, stateful, typed_name, unknown,
+    wrong_arity,
 };
 use crate::plan::routed::{RoutedCommand, WaitScope};
 use crate::plan::scripts::wrong_key_count;
 use crate::plan::{
-    CacheSnapshot, Explanation, HashTags, KeyCheck, PartialReads, Plan, ReadsAs, ScanCursor,
-    ScriptCache, Split,
+    CacheSnapshot, Explanation, HashTags, PartialReads, Plan, ReadsAs, ScanCursor, ScriptCache,
+    Split,
 };
 use crate::policy::FlushLog;
 use crate::resp::Protocol;
-use crate::topology::{NodeRef, Topology};
+use crate::topology::Topology;
 
 /// An immutable snapshot of everything that decides where a request goes.
 ///
@@ -181,45 +181,6 @@ impl Router {
     /// The nodes and their placement.
     pub fn topology(&self) -> &Arc<Topology> {
         &self.topology
-    }
-
-    /// A reference to a node that outlives this snapshot, for a handle.
-    pub(crate) fn node_ref(&self, node: NodeIndex) -> NodeRef {
-        NodeRef::new(Arc::clone(&self.topology), node)
-    }
-
-    /// The index in this snapshot of the node of a handle, which may come from an older one.
-    ///
-    /// # Errors
-    ///
-    /// [`Unroutable`](ErrorKind::Unroutable) when the node has left the topology.
-    #[inline]
-    pub(crate) fn locate_node(&self, node: &NodeRef) -> Result<NodeIndex, Error> {
-        node.index_in(&self.topology)
-            .ok_or_else(|| node_left(node.spec().name()))
-    }
-
-    /// The index in this snapshot of the node of a dedicated connection, which was opened for `keys`.
-    ///
-    /// # Errors
-    ///
-    /// When the node has left the topology, when `is_same_server` is false for its index: the node is reached
-    /// otherwise now, and when keys have moved: a watched key may have changed elsewhere.
-    pub(crate) fn locate_dedicated(
-        &self,
-        node: &NodeRef,
-        keys: &KeyCheck,
-        is_same_server: impl FnOnce(NodeIndex) -> bool,
-    ) -> Result<NodeIndex, Error> {
-        let name = node.spec().name();
-        let index = node.index_in(&self.topology);
-        let Some(index) = index.filter(|&index| is_same_server(index)) else {
-            return Err(node_moved(name));
-        };
-        if *keys != KeyCheck::None && !node.topology().places_like(&self.topology) {
-            return Err(keys_moved(name));
-        }
-        Ok(index)
     }
 
     /// Plans one command, given as its arguments; the first is the command's name.

@@ -451,20 +451,20 @@ mod tests {
         };
         for number in 1..=5 {
             let later = now + number * Duration::from_secs(60);
-            let id = attempt(backoff.try_acquire(later, LIMIT));
+            let id = attempt(backoff.try_acquire(later, LIMIT, HandshakeScope::Full));
             backoff.failed(id, later, 1.0, "refused".into());
         }
         let now = now + 5 * Duration::from_secs(60);
         assert!(!backoff.is_due(now));
         backoff.moved(now);
-        let first = attempt(backoff.try_acquire(now, LIMIT));
+        let first = attempt(backoff.try_acquire(now, LIMIT, HandshakeScope::Full));
         // It moves again while that attempt is under way, whose failure says nothing of the new address.
         backoff.moved(now);
-        attempt(backoff.try_acquire(now, LIMIT));
+        attempt(backoff.try_acquire(now, LIMIT, HandshakeScope::Full));
         assert!(!backoff.failed(first, now, 1.0, "refused".into()));
         assert!(backoff.connected(now).outage.is_some());
         // So it is for one that began before the node was known to be down.
-        let early = attempt(backoff.try_acquire(now, LIMIT));
+        let early = attempt(backoff.try_acquire(now, LIMIT, HandshakeScope::Full));
         backoff.moved(now);
         assert!(!backoff.failed(early, now, 1.0, "refused".into()));
         assert_eq!(backoff.failures(), 0);

@@ -3,7 +3,7 @@
 //! * `backoff`: [`Backoff`], the pauses between attempts to connect to a node that could not be reached.
 //! * `connect_error`: [`ConnectError`], why there is no connection, as the backoff remembers it.
 //! * `ejection`: [`Ejection`], when the nodes of a cache are ejected and readmitted; `outlier_detector`:
-//!   [`OutlierDetector`], which of them are out.
+//!   [`OutlierDetector`], which of them are out; `outlier_node`: one of them.
 //! * `file_changes`: [`FileChanges`], whether a file that is read repeatedly has a new content.
 //! * `flush_log`: [`FlushLog`], the flushes that nodes have missed because they were out.
 //! * `hedge`: [`HedgeBudget`], how many reads may be sent to a second server.
@@ -21,6 +21,7 @@ mod flush_log;
 mod hedge;
 mod options;
 mod outlier_detector;
+mod outlier_node;
 #[cfg(test)]
 mod outlier_simulation;
 mod read_from;

@@ -1,6 +1,8 @@
 //! What the integration tests share: real servers, replicas and Sentinels, and proxies that stand for the network.
 #![allow(dead_code, unused_imports, reason = "every test uses another part")]
 
+#[cfg(feature = "tokio-comp")]
+pub mod all_clients;
 pub mod authority;
 pub mod clients;
 pub mod cut;

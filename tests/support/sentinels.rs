@@ -248,24 +248,15 @@ impl Sentinels {
         Ok(state["flags"] == "master" && sentinels == others && slaves >= replicas)
     }
 
-    /// Listens to what all that run now publish.
+    /// Listens to what all of them publish; those that run now are subscribed to when this returns.
     pub fn events(&self) -> Events {
-        let connections = (0..self.len()).filter_map(|index| {
-            let running = self.members[index].lock().is_some();
-            running.then(|| self.subscribe(index))
-        });
-        Events::listen(connections.collect())
-    }
-
-    fn subscribe(&self, index: usize) -> TcpStream {
-        let mut stream = TcpStream::connect(self.members[index].direct_addr()).unwrap();
-        let mut requests = Vec::new();
+        let mut subscribe = Vec::new();
         if let Some(password) = &self.password {
-            requests.extend(cmd("AUTH").arg(password).get_packed_command());
+            subscribe.extend(cmd("AUTH").arg(password).get_packed_command());
         }
-        requests.extend(cmd("PSUBSCRIBE").arg("*").get_packed_command());
-        std::io::Write::write_all(&mut stream, &requests).unwrap();
-        stream
+        subscribe.extend(cmd("PSUBSCRIBE").arg("*").get_packed_command());
+        let members = self.members.iter();
+        Events::listen(members.map(Member::direct_addr).collect(), &subscribe)
     }
 
     fn wait_until_ready(&self, index: usize) {
@@ -499,7 +490,7 @@ pub struct Switch {
 /// What the Sentinels have published since this was made.
 pub struct Events {
     log: Arc<Log>,
-    streams: Vec<TcpStream>,
+    streams: Vec<Arc<Mutex<Option<TcpStream>>>>,
 }
 
 #[derive(Default)]
@@ -510,28 +501,26 @@ struct Log {
 }
 
 impl Events {
-    fn listen(streams: Vec<TcpStream>) -> Self {
+    fn listen(addresses: Vec<String>, subscribe: &[u8]) -> Self {
         let log = Arc::new(Log::default());
-        for stream in &streams {
-            let mut input = BufReader::new(stream.try_clone().unwrap());
-            let log = Arc::clone(&log);
+        let streams = addresses.into_iter().map(|address| {
+            let stream = Arc::new(Mutex::new(subscribed(&address, subscribe)));
+            let (log, current) = (Arc::clone(&log), Arc::clone(&stream));
+            let subscribe = subscribe.to_vec();
             thread::spawn(move || {
-                let mut parser = redis::Parser::new();
-                while let Ok(value) = parser.parse_value(&mut input) {
-                    let Ok((kind, _, channel, text)) =
-                        redis::from_redis_value::<(String, Value, String, String)>(value)
-                    else {
-                        continue;
-                    };
-                    if kind == "pmessage" && !log.closing.load(Ordering::Relaxed) {
-                        let at = Instant::now();
-                        let event = Event { at, channel, text };
-                        log.lock().push(event);
-                        log.came.notify_all();
+                while !log.closing.load(Ordering::SeqCst) {
+                    let stream = current.lock().unwrap().as_ref().map(TcpStream::try_clone);
+                    if let Some(Ok(stream)) = stream {
+                        log.record(stream);
                     }
+                    // It was killed, and may be started again.
+                    thread::sleep(Duration::from_millis(50));
+                    *current.lock().unwrap() = subscribed(&address, &subscribe);
                 }
             });
-        }
+            stream
+        });
+        let streams = streams.collect();
         Self { log, streams }
     }
 
@@ -544,23 +533,50 @@ impl Events {
         switches(&self.log.lock(), master)
     }
 
-    /// The next switch of a primary at or after this time, or the one that there was already.
+    /// The first switch of a primary at or after this time.
     pub fn wait_for_switch(&self, master: &str, since: Instant) -> Switch {
-        let deadline = Instant::now() + READY_WITHIN;
+        let found = self.wait_for_switch_until(master, since, Instant::now() + READY_WITHIN);
+        found.unwrap_or_else(|| panic!("no failover; they said {:#?}", self.all()))
+    }
+
+    /// The first switch of a primary at or after this time; `None` if there is none until `end`.
+    pub fn wait_for_switch_until(
+        &self,
+        master: &str,
+        since: Instant,
+        end: Instant,
+    ) -> Option<Switch> {
         let mut events = self.log.lock();
         loop {
-            let found = switches(&events, master);
-            if let Some(switch) = found.into_iter().find(|switch| switch.at >= since) {
-                return switch;
+            let mut found = switches(&events, master).into_iter();
+            let left = end.saturating_duration_since(Instant::now());
+            match found.find(|switch| switch.at >= since) {
+                None if !left.is_zero() => {}
+                found => return found,
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no failover; they said {events:#?}");
             events = self.log.came.wait_timeout(events, left).unwrap().0;
         }
     }
 }
 
 impl Log {
+    /// Until the connection ends.
+    fn record(&self, stream: TcpStream) {
+        let (mut input, mut parser) = (BufReader::new(stream), redis::Parser::new());
+        while let Ok(value) = parser.parse_value(&mut input) {
+            let Ok((kind, _, channel, text)) =
+                redis::from_redis_value::<(String, Value, String, String)>(value)
+            else {
+                continue;
+            };
+            if kind == "pmessage" {
+                let at = Instant::now();
+                self.lock().push(Event { at, channel, text });
+                self.came.notify_all();
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Event>> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -568,16 +584,35 @@ impl Log {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        self.log.closing.store(true, Ordering::Relaxed);
+        self.log.closing.store(true, Ordering::SeqCst);
         for stream in &self.streams {
-            let _ = stream.shutdown(Shutdown::Both);
+            if let Some(stream) = &*stream.lock().unwrap() {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
         }
     }
 }
 
-/// Each Sentinel says it, some of them late: one that repeats an earlier one within a while is the same.
+/// A connection that has confirmed its subscription; `None` if there is no Sentinel.
+fn subscribed(address: &str, subscribe: &[u8]) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(ANSWER_WITHIN)).unwrap();
+    std::io::Write::write_all(&mut stream, subscribe).ok()?;
+    // One that hangs confirms later. Nothing else comes first: AUTH has one line, and the confirmation three.
+    let mut confirmed = Vec::new();
+    let mut byte = [0];
+    while !confirmed.ends_with(b":1\r\n") {
+        match std::io::Read::read(&mut stream, &mut byte) {
+            Ok(1..) => confirmed.push(byte[0]),
+            _ => break,
+        }
+    }
+    stream.set_read_timeout(None).unwrap();
+    Some(stream)
+}
+
+/// Each Sentinel says it, some of them late: one that repeats the latest is the same.
 fn switches(events: &[Event], master: &str) -> Vec<Switch> {
-    const SAME_WITHIN: Duration = Duration::from_secs(2);
     let mut switches: Vec<Switch> = Vec::new();
     for event in events
         .iter()
@@ -593,10 +628,9 @@ fn switches(events: &[Event], master: &str) -> Vec<Switch> {
             from: format!("{old}:{old_port}"),
             to: format!("{new}:{new_port}"),
         };
-        let is_known = switches.iter().any(|known| {
-            (&known.from, &known.to) == (&switch.from, &switch.to)
-                && switch.at - known.at < SAME_WITHIN
-        });
+        let is_known = switches
+            .last()
+            .is_some_and(|last| (&last.from, &last.to) == (&switch.from, &switch.to));
         if name == master && !is_known {
             switches.push(switch);
         }

@@ -82,6 +82,7 @@ pub(crate) struct Tls {
     /// True if the client has a certificate to present.
     shows_certificate: bool,
     /// True if the name is that of the host, and not one for all nodes.
+    #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
     is_host: bool,
 }
 
@@ -170,9 +171,8 @@ impl TlsOptions {
         }
         let backend = self.backend(runtime).map_err(failed)?;
         let server_name = self.server_name.as_deref().unwrap_or(host);
-        let is_host = self.server_name.is_none();
         self.build(backend, name, server_name, *insecure)
-            .map(|tls| Some(Tls { is_host, ..tls }))
+            .map(Some)
             .map_err(failed)
     }
 
@@ -253,7 +253,7 @@ impl TlsOptions {
             config,
             server_name: server_name.to_owned(),
             shows_certificate: certificates.is_some_and(|all| all.client_tls.is_some()),
-            is_host: true,
+            is_host: self.server_name.is_none(),
         })
     }
 

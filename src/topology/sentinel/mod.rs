@@ -29,9 +29,8 @@ use std::time::{Duration, Instant};
 use crate::policy::pause_between;
 
 pub(crate) use self::list::SentinelList;
-pub(crate) use self::replies::{
-    HostPort, MasterReport, Questions, Report, SENTINELS_MAX, is_pong, subscribe,
-};
+pub use self::replies::SENTINELS_MAX;
+pub(crate) use self::replies::{HostPort, MasterReport, Questions, Report, is_pong, subscribe};
 pub(crate) use self::source::{NodeAccess, SentinelSource, at_host};
 pub(super) use self::url::{SentinelUrl, has_sentinel_scheme};
 

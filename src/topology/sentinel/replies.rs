@@ -8,8 +8,9 @@ use std::fmt;
 
 use redis::{Value, cmd};
 
-/// Number of Sentinels that are asked at most: those given, and those that they name.
-pub(crate) const SENTINELS_MAX: usize = 32;
+/// The largest number of Sentinels of one group that are asked: those given, of which none is left out, and those that
+/// they name.
+pub const SENTINELS_MAX: usize = 32;
 
 /// Longest host name that is accepted, as in DNS with room for an IPv6 zone.
 const HOST_BYTES_MAX: usize = 300;
