@@ -14,6 +14,8 @@
 
 mod living;
 mod node_ref;
+#[cfg(test)]
+mod outlier_simulation;
 mod ramp;
 pub(crate) mod replication;
 pub(crate) mod sentinel;
@@ -36,7 +38,7 @@ use crate::partition::{Partitioner, Placement, PlacementError, check_passwords, 
 
 pub(crate) use self::living::LivingNodes;
 pub(crate) use self::node_ref::NodeRef;
-pub(crate) use self::ramp::{RAMP_STEPS, RampingNodes};
+pub(crate) use self::ramp::RampingNodes;
 pub(crate) use self::sentinel::{HostPort, NodeAccess, SentinelSource, at_host};
 pub(crate) use self::url::{address, error_text, is_same_connection};
 
