@@ -34,8 +34,7 @@ use crate::plan::refusal::{
 use crate::plan::routed::{RoutedCommand, WaitScope};
 use crate::plan::scripts::wrong_key_count;
 use crate::plan::{
-    CacheSnapshot, Explanation, HashTags, PartialReads, Plan, ReadsAs, ScanCursor, ScriptCache,
-    Split,
+    CacheSnapshot, HashTags, PartialReads, Plan, ReadsAs, ScanCursor, ScriptCache, Split,
 };
 use crate::policy::FlushLog;
 use crate::resp::Protocol;
@@ -677,26 +676,6 @@ impl Router {
                 (error, _) => malformed(command, error, args),
             })?;
         Ok(at)
-    }
-
-    /// Plans `args` and describes the plan with the names of keys and nodes.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`plan`](Self::plan).
-    pub(crate) fn explain(
-        &self,
-        args: &[&[u8]],
-        snapshot: CacheSnapshot<'_>,
-    ) -> Result<Explanation, Error> {
-        let plan = self.route(args, snapshot)?.plan;
-        let at = self.keys(self.lookup(args)?, args)?;
-        Ok(Explanation::new(
-            plan,
-            Arc::clone(&self.topology),
-            args,
-            &at.keys,
-        ))
     }
 
     /// The name of a node.

@@ -22,8 +22,6 @@ mod hedge;
 mod options;
 mod outlier_detector;
 mod outlier_node;
-#[cfg(test)]
-mod outlier_simulation;
 mod read_from;
 mod retry;
 

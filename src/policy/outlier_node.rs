@@ -4,9 +4,8 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::partition::NodeId;
-use crate::policy::RAMP_STEPS;
 use crate::policy::outlier_detector::{Actions, Flush, FlushCounts, Probe, ProbeOutcome};
-use crate::policy::{Ejection, Readmission, pause_between};
+use crate::policy::{Ejection, RAMP_STEPS, Readmission, pause_between};
 
 #[derive(Debug, Default)]
 pub(super) struct Node {

@@ -14,6 +14,8 @@
 
 mod living;
 mod node_ref;
+#[cfg(test)]
+mod outlier_simulation;
 mod ramp;
 pub(crate) mod replication;
 pub(crate) mod sentinel;
