@@ -810,16 +810,15 @@ fn temporary_error_stays_the_result_when_the_last_attempt_gets_no_reply() {
             .response_timeout(Duration::from_millis(1500))
     };
     let door = LocalProxy::open(describe());
+    assert_eq!(door.talk().ask("SET k v"), "+OK");
     let loading = || Fault::Error(format!("LOADING {LOADING}"));
     let expected = format!("node node-0: LOADING: {LOADING}");
     for client in both(describe) {
         for (name, words) in [("GET", "GET k"), ("MGET", "MGET k l")] {
             // A silent connection may be in use for a while.
             node.close_connections();
-            client
-                .with_retry(RetryPolicy::attempts(9))
-                .execute("DEL k")
-                .unwrap();
+            let patient = client.with_retry(RetryPolicy::attempts(9));
+            patient.execute("EXISTS k").unwrap();
             node.fail(name, loading(), 1);
             node.fail(name, Fault::HangBefore, 1);
             let error = client.execute(words).unwrap_err();

@@ -5,9 +5,9 @@
 //! * More of its setters: `cache` for [`Builder::cache`]; `login` for usernames, credentials and the client name; `observe` for
 //!   [`Builder::on_event`]; `push` for [`Builder::push_sender`]; `reads` for [`Builder::missing_nodes`]; `sentinel` for nodes
 //!   behind Sentinel, and `sentinel_groups` for who asks for them; `replicas` for nodes with replicas, which
-//!   `replica_options` keeps;
-//!   `requests` for timeouts and retries, with the methods by which a handle overrides them.
-//!   `topology_file` for [`Builder::watch_topology`].
+//!   `replica_options` keeps; `requests` for timeouts and retries, with the methods by which a handle overrides them;
+//!   `watch` for [`Builder::watch_topology`].
+//! * `topology_file`: a file with the topology of a client.
 //! * `ejection`: the limits of the numbers of an [`Ejection`](crate::Ejection).
 //! * `settings`: timeouts and sizes, and the limits of every number that can be set.
 //!
@@ -29,6 +29,7 @@ mod sentinel;
 mod sentinel_groups;
 mod settings;
 mod topology_file;
+mod watch;
 
 pub use builder::Builder;
 pub use sentinel::{Sentinel, SentinelMaster};

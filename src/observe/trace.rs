@@ -262,12 +262,7 @@ mod enabled {
             ClientEvent::TopologyChanged { .. } | ClientEvent::TopologyRefused { .. } => {}
             ClientEvent::Reconnected { .. } => log!(debug, "reconnected"),
             ClientEvent::PrimaryChanged { from, to, .. } => {
-                log!(
-                    info,
-                    "primary changed",
-                    from = from.as_str(),
-                    to = to.as_str()
-                );
+                log!(info, "primary changed", from = &**from, to = &**to);
             }
             ClientEvent::ConnectionOpened { pool, .. } => {
                 log!(debug, "connection opened", pool = pool.name());

@@ -375,30 +375,6 @@ impl Router {
         Ok(routed_to(node, command, args))
     }
 
-    /// True if `args` changes the state of a connection beyond a transaction, so that no other user may get
-    /// it afterwards.
-    ///
-    /// An unknown command may change anything.
-    pub(crate) fn alters_connection(&self, args: &[&[u8]]) -> bool {
-        // The state of these is tracked by `DedicatedState`, and can be ended before the connection is
-        // reused.
-        const TRANSACTION: [&str; 5] = ["DISCARD", "EXEC", "MULTI", "UNWATCH", "WATCH"];
-        match self.commands.lookup(args) {
-            Lookup::Found(command) => {
-                command.route() == Route::Stateful && !TRANSACTION.contains(&command.name())
-            }
-            _ => true,
-        }
-    }
-
-    /// True if RESP3 replies to `args` with push messages, one for each channel: SUBSCRIBE, UNSUBSCRIBE and
-    /// their kin.
-    pub(crate) fn is_answered_by_push(&self, args: &[&[u8]]) -> bool {
-        // SUBSCRIBE and UNSUBSCRIBE, with and without the prefixes P and S.
-        self.lookup(args)
-            .is_ok_and(|command| command.name().ends_with("SUBSCRIBE"))
-    }
-
     /// The node that owns `key`.
     ///
     /// # Errors

@@ -424,8 +424,8 @@ fn jitter(entropy: u64, node: NodeId) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::RAMP_STEPS;
     use crate::policy::Readmission;
-    use crate::topology::RAMP_STEPS;
 
     const START_JITTER: f64 = 1.0;
 

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::partition::NodeId;
+use crate::policy::RAMP_STEPS;
 use crate::policy::outlier_detector::{Actions, Flush, FlushCounts, Probe, ProbeOutcome};
 use crate::policy::{Ejection, Readmission, pause_between};
-use crate::topology::RAMP_STEPS;
 
 #[derive(Debug, Default)]
 pub(super) struct Node {

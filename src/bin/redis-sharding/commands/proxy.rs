@@ -44,7 +44,7 @@ pub struct Proxy {
     /// Reads the --topology file again whenever it changes, and not only on SIGHUP
     ///
     /// A file that is wrong, or that would move keys, changes nothing and is reported.
-    #[arg(long, requires = "topology")]
+    #[arg(long)]
     watch: bool,
     // Last: its heading in the help would be that of what follows.
     #[command(flatten)]
@@ -110,7 +110,11 @@ impl Proxy {
         }
         let mut builder = self.nodes.builder()?;
         let topology = self.nodes.topology_file().map(str::to_owned);
-        if let (true, Some(file)) = (self.watch, &topology) {
+        if self.watch {
+            // clap does not insist on an option that conflicts with one that is given, `--node`.
+            let file = topology
+                .as_deref()
+                .ok_or_else(|| Failure::Usage("--watch needs --topology FILE".into()))?;
             builder = builder.watch_topology(file).on_event(report);
         }
         let proxy = options.build(builder)?;
