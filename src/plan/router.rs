@@ -19,8 +19,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::command::{
-    Access, BlockingTime, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge,
-    Partial, Route, Scripting,
+    Access, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge, Partial, Route,
+    Scripting,
 };
 use crate::error::{Error, ErrorKind, KeyText};
 use crate::hash::HashTag;
@@ -52,7 +52,7 @@ pub struct Router {
     partial_reads: PartialReads,
     missing_nodes: ReadsAs,
     /// True if a node may have replicas, and they may be read.
-    replica_reads: bool,
+    pub(super) replica_reads: bool,
     /// The protocol of the connections to each node, in node order. RESP2 for nodes that are not in it.
     protocols: Arc<[Protocol]>,
     /// Whether keys that share a node only by chance may be used together.
@@ -120,29 +120,6 @@ impl Router {
         debug_assert_eq!(self.topology.nodes().len(), topology.nodes().len());
         self.topology = topology;
         self
-    }
-
-    /// Sets whether reads by key may go to replicas of their nodes. Defaults to false.
-    pub(crate) fn with_replica_reads(mut self, replica_reads: bool) -> Self {
-        self.replica_reads = replica_reads;
-        self
-    }
-
-    /// The router of a handle while it watches keys, if it is another one: neither a miss that stands for a node out
-    /// of reach nor the old value of a replica must decide what EXEC writes.
-    pub(crate) fn while_watching(&self) -> Option<Self> {
-        (self.missing_nodes != ReadsAs::Error || self.replica_reads).then(|| {
-            self.clone()
-                .with_missing_nodes(ReadsAs::Error)
-                .with_replica_reads(false)
-        })
-    }
-
-    /// True if a replica of its node may serve a command that the server may hold back for `blocking`. One that
-    /// blocks waits for a write, of which the primary knows first.
-    #[inline]
-    fn may_use_replica(&self, command: &CommandSpec, blocking: BlockingTime) -> bool {
-        self.replica_reads && blocking == BlockingTime::None && command.may_use_replica()
     }
 
     /// Sets the protocol of the connections to each node, in node order: replies that stand for those of a
