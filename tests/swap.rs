@@ -730,6 +730,60 @@ fn watched_transaction_over_a_swap_that_moves_its_keys_is_not_executed() {
 }
 
 #[test]
+fn transaction_of_a_proxy_client_whose_watch_has_ended_survives_a_new_address_of_that_node() {
+    let Some((fleet, clients)) = small(1) else {
+        return;
+    };
+    let mut talk = clients.proxy.talk();
+    let ends: [&[(&str, &str)]; 2] = [
+        &[("UNWATCH", "+OK")],
+        &[("MULTI", "+OK"), ("SET k 0", "+QUEUED"), ("EXEC", "*1 +OK")],
+    ];
+    for (address, end) in (0..).zip(ends) {
+        assert_eq!(talk.ask("WATCH k"), "+OK");
+        for &(command, reply) in end {
+            assert_eq!(talk.ask(command), reply);
+        }
+        let entry = Entry {
+            address: 1 - address,
+            ..Entry::plain(0)
+        };
+        clients.set_topology(&fleet.topology(&[entry])).unwrap();
+        assert_eq!(talk.ask("MULTI"), "+OK");
+        assert_eq!(talk.ask("SET k done"), "+QUEUED");
+        assert_eq!(talk.ask("EXEC"), "*1 +OK", "{end:?}");
+    }
+}
+
+#[test]
+fn watch_of_a_proxy_client_is_answered_after_a_swap_has_ended_an_earlier_one() {
+    let Some((fleet, clients)) = small(2) else {
+        return;
+    };
+    let full = fleet.topology(&fleet.all());
+    let alone = fleet.topology(&[Entry::plain(0)]);
+    let readdressed = fleet.topology(&[0, 1].map(|server| Entry {
+        address: 1,
+        ..Entry::plain(server)
+    }));
+    let key = moving_key(&full, 1, &alone, 0);
+    for next in [readdressed, alone] {
+        clients.set_topology(&full).unwrap();
+        let mut talk = clients.proxy.talk();
+        assert_eq!(talk.ask(&format!("WATCH {key}")), "+OK");
+        clients.set_topology(&next).unwrap();
+        assert_eq!(talk.ask(&format!("WATCH {key} {key}")), "+OK");
+        // The first watch may have missed a write.
+        for expected in ["*-1", "*1 +OK"] {
+            assert_eq!(talk.ask("MULTI"), "+OK");
+            assert_eq!(talk.ask(&format!("SET {key} done")), "+QUEUED");
+            assert_eq!(talk.ask("EXEC"), expected);
+            assert_eq!(talk.ask(&format!("WATCH {key}")), "+OK");
+        }
+    }
+}
+
+#[test]
 fn scan_over_a_swap_goes_on_with_the_same_placement_and_ends_with_an_error_otherwise() {
     let Some((fleet, clients)) = small(3) else {
         return;

@@ -82,11 +82,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
                 return Ok(ActionOutcome::Answered(answers));
             }
             ActionStep::ReleaseLease => {
-                if let Some(lease) = self.lease.take() {
+                if let Some(lease) = self.take_lease() {
                     lease.release();
                 }
             }
-            ActionStep::DropLease => self.lease = None,
+            ActionStep::DropLease => drop(self.take_lease()),
             ActionStep::Call { packed } => {
                 return Ok(ActionOutcome::Reply(self.call(&packed).await?));
             }

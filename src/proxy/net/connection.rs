@@ -162,18 +162,29 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
         let is_moved = |former: &Arc<Topology>| !former.places_like(shared.router.topology());
         if self.placed_by.as_ref().is_some_and(is_moved) {
             self.session.keys_moved();
-            self.lease = None;
+            self.lose_lease();
             self.placed_by = None;
         }
         if let Some((node, endpoint)) = &self.leased
             && !shared.leads_to(node, endpoint)
         {
             self.session.watch_failed();
-            self.lease = None;
-            self.leased = None;
+            self.lose_lease();
         }
         self.current = Some((protocol, Arc::clone(&shared)));
         shared
+    }
+
+    /// Closes the exclusive connection, if there is one. The session must know: the next WATCH takes another one.
+    fn lose_lease(&mut self) {
+        self.session.end_lease();
+        drop(self.take_lease());
+    }
+
+    /// Takes the exclusive connection. Its node is forgotten: without the connection no watch depends on it.
+    pub(super) fn take_lease(&mut self) -> Option<Lease> {
+        self.leased = None;
+        self.lease.take()
     }
 
     /// The snapshot of the round. Another one after HELLO, whose connections use the client's new protocol.
