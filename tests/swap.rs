@@ -784,6 +784,34 @@ fn watch_of_a_proxy_client_is_answered_after_a_swap_has_ended_an_earlier_one() {
 }
 
 #[test]
+fn handle_watches_again_after_a_swap_has_ended_its_watch() {
+    let Some((fleet, clients)) = small(2) else {
+        return;
+    };
+    let full = fleet.topology(&fleet.all());
+    let alone = fleet.topology(&[Entry::plain(0)]);
+    let key = moving_key(&full, 1, &alone, 0);
+    let mut transaction = pipe();
+    transaction.atomic().set(&key, "done");
+    for kind in [Kind::Blocking, Kind::Async] {
+        clients.set_topology(&full).unwrap();
+        let mut client = clients.of(kind);
+        let () = client.ask(&["WATCH", &key]).unwrap();
+        clients.set_topology(&alone).unwrap();
+        // As a part of the same attempt, which has failed.
+        client.ask::<()>(&["WATCH", &key]).unwrap_err();
+        let () = client.ask(&["WATCH", &key]).unwrap();
+        client.pipeline(&transaction).unwrap();
+        assert_eq!(
+            on_all_servers(&fleet, &key),
+            [Some("done".to_owned()), None],
+            "{kind:?}"
+        );
+        let () = client.ask(&["DEL", &key]).unwrap();
+    }
+}
+
+#[test]
 fn scan_over_a_swap_goes_on_with_the_same_placement_and_ends_with_an_error_otherwise() {
     let Some((fleet, clients)) = small(3) else {
         return;

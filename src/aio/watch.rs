@@ -232,7 +232,14 @@ impl Attempt {
         let has_failed = std::mem::replace(&mut self.has_failed, true);
         // With the timeouts of this handle, and not of the one that has opened the connection.
         connection.shared = shared.clone();
-        let current = connection.locate()?;
+        let current = match connection.locate() {
+            Ok(current) => current,
+            Err(error) => {
+                // Nothing is watched any more, as below.
+                self.connection = None;
+                return Err(error);
+            }
+        };
         let (node, _) = current.router.watched_node(args)?;
         let key = args.get(1).copied().unwrap_or_default();
         let watched = (&self.key[..], connection.node());
