@@ -304,7 +304,9 @@ impl Topology {
 
     /// True if every key has the same owner in both.
     pub(crate) fn places_like(&self, other: &Self) -> bool {
-        self.fingerprint == other.fingerprint && self.out() == other.out()
+        self.fingerprint == other.fingerprint
+            && self.out() == other.out()
+            && self.ramping() == other.ramping()
     }
 
     /// Returns the nodes that are not out, to choose one or go from one to the next.

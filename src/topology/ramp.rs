@@ -140,6 +140,19 @@ mod tests {
     }
 
     #[test]
+    fn topologies_with_other_shares_do_not_place_keys_alike() {
+        let all = topology(Rendezvous::new());
+        let with_share = |share| {
+            let ramping = RampingNodes::new([(RETURNED, share)]);
+            all.without_ramping(&OutNodes::none(), ramping).unwrap()
+        };
+        let (one, two) = (with_share(1), with_share(2));
+        assert_ne!(owners(&one), owners(&two));
+        assert!(!one.places_like(&two) && !one.places_like(&all) && !all.places_like(&one));
+        assert!(one.places_like(&with_share(1)) && all.places_like(&all.clone()));
+    }
+
+    #[test]
     fn ramping_node_has_all_of_its_keys_where_the_continuum_is_rebuilt_or_no_other_node_is_in() {
         let ramping = || RampingNodes::new([(RETURNED, 1)]);
         let rebuilt = topology(peers::Twemproxy::ketama());
