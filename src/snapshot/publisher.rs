@@ -98,17 +98,17 @@ impl Publisher {
         if next.purpose() == Purpose::Store {
             check_placement(state.config.router.topology(), next.router.topology())?;
         }
-        // Nodes that are out stay out, also at another index.
+        // Nodes that are out stay out, also at another index, and those that are coming back keep their shares.
         let former = state.config.router.topology();
-        let out = former.out().iter();
-        let out = out.filter_map(|node| {
+        let index = |node| {
             let id = former.node(node).id();
             next.router.topology().index_of_id(id)
-        });
-        let out: OutNodes = out.collect();
-        let next = match out.is_empty() {
+        };
+        let out: OutNodes = former.out().iter().filter_map(index).collect();
+        let ramping = former.ramping().moved(index);
+        let next = match out.is_empty() && ramping.is_empty() {
             true => next,
-            false => next.without(&out, RampingNodes::default())?,
+            false => next.without(&out, ramping)?,
         };
         if let Some(votes) = &self.votes {
             votes.detector().set_nodes(node_ids(&next), Instant::now());
@@ -196,5 +196,42 @@ fn check_placement(current: &Topology, next: &Topology) -> Result<(), Error> {
 impl fmt::Debug for Publisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Publisher").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::partition::NodeIndex;
+    use crate::{Ejection, ShardedClient};
+
+    #[test]
+    fn replaced_topology_keeps_the_nodes_that_are_out_and_the_shares_of_those_that_come_back() {
+        let nodes = ["a", "b", "c"];
+        let open = |names: &[&str]| {
+            let builder = ShardedClient::builder().cache(Ejection::default());
+            let node = |builder: crate::Builder, name: &&str| {
+                builder.node(*name, format!("redis://{name}.example/"))
+            };
+            names.iter().fold(builder, node).build().unwrap()
+        };
+        let client = open(&nodes);
+        let publisher = client.shared().publisher();
+        let (out, ramping) = (NodeIndex::new(0), NodeIndex::new(1));
+        publisher
+            .set_out(|_| {
+                (
+                    OutNodes::from_iter([out]),
+                    RampingNodes::new([(ramping, 3)]),
+                )
+            })
+            .unwrap();
+        let reversed = open(&["c", "b", "a"]).topology();
+        client.set_topology(&reversed).unwrap();
+        let topology = client.topology();
+        assert_eq!(*topology.out(), OutNodes::from_iter([NodeIndex::new(2)]));
+        assert_eq!(topology.ramping(), RampingNodes::new([(ramping, 3)]));
+        client.set_topology(&open(&["a", "c"]).topology()).unwrap();
+        assert_eq!(client.topology().ramping(), RampingNodes::default());
     }
 }

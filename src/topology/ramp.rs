@@ -20,7 +20,13 @@ impl RampingNodes {
         Self { shares }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// The same nodes in another topology, which has them at the indices that `index` returns.
+    pub(crate) fn moved(&self, index: impl Fn(NodeIndex) -> Option<NodeIndex>) -> Self {
+        let shares = self.shares.iter();
+        Self::new(shares.filter_map(|&(node, share)| Some((index(node)?, share))))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
         self.shares.is_empty()
     }
 
