@@ -89,7 +89,7 @@ struct Member {
     is_given: bool,
     /// The last reply, or why there was none, and when. `None` before the first round.
     report: Option<(Result<Replication, Unanswered>, Instant)>,
-    /// When the primary last listed it.
+    /// When the primary last listed it, or it was the primary.
     listed: Option<Instant>,
     /// True if it was the primary, and has not been a replica in step since.
     is_demoted: bool,
@@ -196,8 +196,9 @@ impl ReplicaSet {
             self.history = report.history;
         }
         if self.options.discovers {
-            self.update_members(&report.replicas, now, &mut changes);
+            self.add_members(&report.replicas, now, &mut changes);
         }
+        self.forget_members(now, &mut changes);
         changes
     }
 
@@ -410,8 +411,8 @@ impl ReplicaSet {
         }
     }
 
-    /// Adds the replicas that the primary lists, and removes those that it does not list any more.
-    fn update_members(&mut self, listed: &[HostPort], now: Instant, changes: &mut Vec<SetChange>) {
+    /// Adds the replicas that the primary lists.
+    fn add_members(&mut self, listed: &[HostPort], now: Instant, changes: &mut Vec<SetChange>) {
         for address in listed {
             let known = self
                 .members
@@ -427,7 +428,19 @@ impl ReplicaSet {
                 changes.push(SetChange::Joined(id, address.clone()));
             }
         }
+    }
+
+    /// Removes the servers that were found and that the primary does not list any more. Where it is not asked which
+    /// replicas it has, those that do not reply: former primaries, which would become more with each failover.
+    fn forget_members(&mut self, now: Instant, changes: &mut Vec<SetChange>) {
         let primary = self.primary;
+        let discovers = self.options.discovers;
+        for member in &mut self.members {
+            let replies = matches!(member.report, Some((Ok(_), _)));
+            if member.id == primary || member.listed.is_none() || !discovers && replies {
+                member.listed = Some(now);
+            }
+        }
         self.members.retain(|member| {
             let is_gone = !member.is_given
                 && member.id != primary
@@ -855,6 +868,34 @@ mod tests {
             round(&mut set, 501, listing(9, &[1, 2])),
             [joined(ReplicaId(3), 1)]
         );
+    }
+
+    #[test]
+    fn former_primaries_that_are_gone_are_forgotten() {
+        for discovers in [false, true] {
+            let options = SetOptions {
+                elects: false,
+                discovers,
+                ..OPTIONS
+            };
+            let mut set = ReplicaSet::new(Some(at(1)), [Some(at(2))], options);
+            let mut now = Instant::now();
+            for failover in 0..100 {
+                now += secs(60);
+                set.set_primary(&at(1000 + failover));
+                for reply in [LOST, listing(9, &[]), listing(9, &[])] {
+                    now += secs(1);
+                    let ids: Vec<ReplicaId> = set.members.iter().map(|one| one.id).collect();
+                    for id in ids {
+                        let is_primary = id == set.primary();
+                        set.record(id, if is_primary { reply.clone() } else { LOST }, now);
+                    }
+                    set.finish_round(now);
+                }
+                // Those that were given, the primary, and the one before.
+                assert!(set.members.len() <= 4, "{} {discovers}", set.members.len());
+            }
+        }
     }
 
     #[test]
