@@ -170,8 +170,9 @@ impl Drop for Server {
 fn spawn(binary: &Path, port: u16) -> io::Result<Child> {
     Command::new(binary)
         .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
-        // Nothing is saved, so the working directory does not matter.
         .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
+        // Nothing is saved, but a server loads what it finds: a `dump.rdb` in the working directory is not ours.
+        .args(["--dbfilename", "no-file-of-this-tour.rdb"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -395,7 +395,7 @@ impl NodeConnections {
         let connector = Connector::new(own, settings.connect_timeout, coalescing);
         let connection = |_| Arc::new(ReconnectingConnection::new(connector.clone()));
         let replicas = endpoint.replicas.as_ref().map(|replicas| {
-            let settings = settings.clone();
+            let settings = *settings;
             ReplicaConnections::new(replicas, move |replica| {
                 Self::new(replica, &settings, purpose)
             })

@@ -100,8 +100,11 @@ pub(crate) struct ReplicaConnections<C> {
     /// Held while `opened` is brought up to date.
     update: Mutex<()>,
     /// Prepares the connections to one server; nothing is contacted.
-    make: Box<dyn Fn(&Arc<Endpoint>) -> C + Send + Sync>,
+    make: Box<MakeConnections<C>>,
 }
+
+/// Prepares the connections to one server.
+type MakeConnections<C> = dyn Fn(&Arc<Endpoint>) -> C + Send + Sync;
 
 /// The connections for one list of replicas.
 struct Opened<C> {

@@ -205,19 +205,23 @@ mod enabled {
         );
     }
 
+    /// Something has happened that concerns no single node.
+    fn topology_event(event: &ClientEvent) {
+        match event {
+            ClientEvent::TopologyChanged { from, to } => {
+                info!(target: target!(), { from, to }, "topology changed");
+            }
+            ClientEvent::TopologyRefused { error } => {
+                warn!(target: target!(), { error = %error }, "topology refused");
+            }
+            _ => {}
+        }
+    }
+
     /// Something has happened to a node.
     pub(in crate::observe) fn event(event: &ClientEvent) {
         let Some(node) = event.node() else {
-            match event {
-                ClientEvent::TopologyChanged { from, to } => {
-                    info!(target: target!(), { from, to }, "topology changed");
-                }
-                ClientEvent::TopologyRefused { error } => {
-                    warn!(target: target!(), { error = %error }, "topology refused");
-                }
-                _ => {}
-            }
-            return;
+            return topology_event(event);
         };
         let (name, address) = (node.name(), node.address());
         macro_rules! log {
@@ -262,12 +266,7 @@ mod enabled {
             ClientEvent::TopologyChanged { .. } | ClientEvent::TopologyRefused { .. } => {}
             ClientEvent::Reconnected { .. } => log!(debug, "reconnected"),
             ClientEvent::PrimaryChanged { from, to, .. } => {
-                log!(
-                    info,
-                    "primary changed",
-                    from = from.as_str(),
-                    to = to.as_str()
-                );
+                log!(info, "primary changed", from = &**from, to = &**to);
             }
             ClientEvent::ConnectionOpened { pool, .. } => {
                 log!(debug, "connection opened", pool = pool.name());

@@ -28,7 +28,7 @@
 
 use redis::Value;
 
-use crate::command::{BlockingTime, Scripting};
+use crate::command::{BlockingTime, Lookup, Route, Scripting};
 use crate::error::{Error, ErrorKind};
 use crate::partition::NodeIndex;
 use crate::plan::batch::NodeRequest;
@@ -328,5 +328,30 @@ impl DedicatedState {
         self.transaction = TransactionState::Idle;
         self.watch = WatchState::Intact;
         end
+    }
+}
+impl Router {
+    /// True if `args` changes the state of a connection beyond a transaction, so that no other user may get
+    /// it afterwards.
+    ///
+    /// An unknown command may change anything.
+    pub(crate) fn alters_connection(&self, args: &[&[u8]]) -> bool {
+        // The state of these is tracked by `DedicatedState`, and can be ended before the connection is
+        // reused.
+        const TRANSACTION: [&str; 5] = ["DISCARD", "EXEC", "MULTI", "UNWATCH", "WATCH"];
+        match self.lookup_row(args) {
+            Lookup::Found(command) => {
+                command.route() == Route::Stateful && !TRANSACTION.contains(&command.name())
+            }
+            _ => true,
+        }
+    }
+
+    /// True if RESP3 replies to `args` with push messages, one for each channel: SUBSCRIBE, UNSUBSCRIBE and
+    /// their kin.
+    pub(crate) fn is_answered_by_push(&self, args: &[&[u8]]) -> bool {
+        // SUBSCRIBE and UNSUBSCRIBE, with and without the prefixes P and S.
+        self.lookup(args)
+            .is_ok_and(|command| command.name().ends_with("SUBSCRIBE"))
     }
 }

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::KeyText;
+use crate::error::{Error, KeyText};
 use crate::partition::{NodeIndex, OutNodes};
-use crate::plan::{Plan, Split};
+use crate::plan::{CacheSnapshot, Plan, Router, Split};
 use crate::topology::Topology;
 
 /// Maximum number of keys shown per node; an ellipsis stands for the others.
@@ -28,6 +28,28 @@ pub struct Explanation {
     topology: Arc<Topology>,
     name: String,
     keys: Vec<Vec<u8>>,
+}
+
+impl Router {
+    /// Plans `args` and describes the plan with the names of keys and nodes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`plan`](Self::plan).
+    pub(crate) fn explain(
+        &self,
+        args: &[&[u8]],
+        snapshot: CacheSnapshot<'_>,
+    ) -> Result<Explanation, Error> {
+        let plan = self.route(args, snapshot)?.plan;
+        let at = self.keys(self.lookup(args)?, args)?;
+        Ok(Explanation::new(
+            plan,
+            Arc::clone(self.topology()),
+            args,
+            &at.keys,
+        ))
+    }
 }
 
 impl Explanation {

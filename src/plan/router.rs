@@ -19,8 +19,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::command::{
-    Access, BlockingTime, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge,
-    Partial, Route, Scripting,
+    Access, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge, Partial, Route,
+    Scripting,
 };
 use crate::error::{Error, ErrorKind, KeyText};
 use crate::hash::HashTag;
@@ -34,8 +34,7 @@ use crate::plan::refusal::{
 use crate::plan::routed::{RoutedCommand, WaitScope};
 use crate::plan::scripts::wrong_key_count;
 use crate::plan::{
-    CacheSnapshot, Explanation, HashTags, PartialReads, Plan, ReadsAs, ScanCursor, ScriptCache,
-    Split,
+    CacheSnapshot, HashTags, PartialReads, Plan, ReadsAs, ScanCursor, ScriptCache, Split,
 };
 use crate::policy::FlushLog;
 use crate::resp::Protocol;
@@ -53,7 +52,7 @@ pub struct Router {
     partial_reads: PartialReads,
     missing_nodes: ReadsAs,
     /// True if a node may have replicas, and they may be read.
-    replica_reads: bool,
+    pub(super) replica_reads: bool,
     /// The protocol of the connections to each node, in node order. RESP2 for nodes that are not in it.
     protocols: Arc<[Protocol]>,
     /// Whether keys that share a node only by chance may be used together.
@@ -121,29 +120,6 @@ impl Router {
         debug_assert_eq!(self.topology.nodes().len(), topology.nodes().len());
         self.topology = topology;
         self
-    }
-
-    /// Sets whether reads by key may go to replicas of their nodes. Defaults to false.
-    pub(crate) fn with_replica_reads(mut self, replica_reads: bool) -> Self {
-        self.replica_reads = replica_reads;
-        self
-    }
-
-    /// The router of a handle while it watches keys, if it is another one: neither a miss that stands for a node out
-    /// of reach nor the old value of a replica must decide what EXEC writes.
-    pub(crate) fn while_watching(&self) -> Option<Self> {
-        (self.missing_nodes != ReadsAs::Error || self.replica_reads).then(|| {
-            self.clone()
-                .with_missing_nodes(ReadsAs::Error)
-                .with_replica_reads(false)
-        })
-    }
-
-    /// True if a replica of its node may serve a command that the server may hold back for `blocking`. One that
-    /// blocks waits for a write, of which the primary knows first.
-    #[inline]
-    fn may_use_replica(&self, command: &CommandSpec, blocking: BlockingTime) -> bool {
-        self.replica_reads && blocking == BlockingTime::None && command.may_use_replica()
     }
 
     /// Sets the protocol of the connections to each node, in node order: replies that stand for those of a
@@ -396,30 +372,6 @@ impl Router {
         }
         // Whatever the route in the table: a command over a dedicated connection concerns that node alone.
         Ok(routed_to(node, command, args))
-    }
-
-    /// True if `args` changes the state of a connection beyond a transaction, so that no other user may get
-    /// it afterwards.
-    ///
-    /// An unknown command may change anything.
-    pub(crate) fn alters_connection(&self, args: &[&[u8]]) -> bool {
-        // The state of these is tracked by `DedicatedState`, and can be ended before the connection is
-        // reused.
-        const TRANSACTION: [&str; 5] = ["DISCARD", "EXEC", "MULTI", "UNWATCH", "WATCH"];
-        match self.commands.lookup(args) {
-            Lookup::Found(command) => {
-                command.route() == Route::Stateful && !TRANSACTION.contains(&command.name())
-            }
-            _ => true,
-        }
-    }
-
-    /// True if RESP3 replies to `args` with push messages, one for each channel: SUBSCRIBE, UNSUBSCRIBE and
-    /// their kin.
-    pub(crate) fn is_answered_by_push(&self, args: &[&[u8]]) -> bool {
-        // SUBSCRIBE and UNSUBSCRIBE, with and without the prefixes P and S.
-        self.lookup(args)
-            .is_ok_and(|command| command.name().ends_with("SUBSCRIBE"))
     }
 
     /// The node that owns `key`.
@@ -701,26 +653,6 @@ impl Router {
                 (error, _) => malformed(command, error, args),
             })?;
         Ok(at)
-    }
-
-    /// Plans `args` and describes the plan with the names of keys and nodes.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`plan`](Self::plan).
-    pub(crate) fn explain(
-        &self,
-        args: &[&[u8]],
-        snapshot: CacheSnapshot<'_>,
-    ) -> Result<Explanation, Error> {
-        let plan = self.route(args, snapshot)?.plan;
-        let at = self.keys(self.lookup(args)?, args)?;
-        Ok(Explanation::new(
-            plan,
-            Arc::clone(&self.topology),
-            args,
-            &at.keys,
-        ))
     }
 
     /// The name of a node.

@@ -13,9 +13,10 @@
 //!
 //! What becomes of a failure at the last server is decided as for a node without replicas (`retries`).
 
+use crate::command::{BlockingTime, CommandSpec};
 use crate::error::is_temporary_code;
 use crate::plan::batch::NodeRequest;
-use crate::plan::{Answers, Cause, ReplyBuffer};
+use crate::plan::{Answers, Cause, ReadsAs, ReplyBuffer, Router};
 use crate::policy::{Target, TargetOrder};
 
 /// The error code of a replica that lacks a script: EVAL and SCRIPT LOAD are not replicated.
@@ -31,6 +32,35 @@ pub(in crate::plan) struct ServerQueue {
     was_resent: bool,
     /// True until the current server has been asked.
     is_new: bool,
+}
+
+impl Router {
+    /// Sets whether reads by key may go to replicas of their nodes. Defaults to false.
+    pub(crate) fn with_replica_reads(mut self, replica_reads: bool) -> Self {
+        self.replica_reads = replica_reads;
+        self
+    }
+
+    /// The router of a handle while it watches keys, if it is another one: neither a miss that stands for a node out
+    /// of reach nor the old value of a replica must decide what EXEC writes.
+    pub(crate) fn while_watching(&self) -> Option<Self> {
+        (self.missing_nodes() != ReadsAs::Error || self.replica_reads).then(|| {
+            self.clone()
+                .with_missing_nodes(ReadsAs::Error)
+                .with_replica_reads(false)
+        })
+    }
+
+    /// True if a replica of its node may serve a command that the server may hold back for `blocking`. One that
+    /// blocks waits for a write, of which the primary knows first.
+    #[inline]
+    pub(in crate::plan) fn may_use_replica(
+        &self,
+        command: &CommandSpec,
+        blocking: BlockingTime,
+    ) -> bool {
+        self.replica_reads && blocking == BlockingTime::None && command.may_use_replica()
+    }
 }
 
 impl ServerQueue {

@@ -14,6 +14,9 @@ pub const EJECTION_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Failures at most this far apart count as one: a server that hangs fails all requests under way at once.
 pub(crate) const FAILURE_SPACING_MAX: Duration = Duration::from_millis(100);
 
+/// In how many parts a node that was readmitted gets its keys back, with [`Ejection::with_ramp`].
+pub(crate) const RAMP_STEPS: u8 = 16;
+
 /// When the nodes of a cache are ejected and readmitted: see [`Builder::cache`](crate::Builder::cache).
 ///
 /// A node that fails several times in a row is *ejected*: its keys go to other nodes, as the partitioner says for

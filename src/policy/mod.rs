@@ -22,8 +22,6 @@ mod hedge;
 mod options;
 mod outlier_detector;
 mod outlier_node;
-#[cfg(test)]
-mod outlier_simulation;
 mod read_from;
 mod retry;
 
@@ -44,7 +42,7 @@ pub(crate) use backoff::{
     pause_between,
 };
 pub(crate) use connect_error::{CertificateRefused, ConnectError, IoFailure, is_timeout};
-pub(crate) use ejection::Refusals;
+pub(crate) use ejection::{RAMP_STEPS, Refusals};
 pub(crate) use file_changes::{FileChanges, FileContent};
 pub(crate) use flush_log::FlushLog;
 pub(crate) use hedge::HedgeBudget;

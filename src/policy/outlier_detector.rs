@@ -424,9 +424,7 @@ fn jitter(entropy: u64, node: NodeId) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Readmission;
-    use crate::topology::RAMP_STEPS;
-
+    use crate::policy::{RAMP_STEPS, Readmission};
     const START_JITTER: f64 = 1.0;
 
     fn ids(count: usize) -> Vec<NodeId> {

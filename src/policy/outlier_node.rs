@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use crate::partition::NodeId;
 use crate::policy::outlier_detector::{Actions, Flush, FlushCounts, Probe, ProbeOutcome};
-use crate::policy::{Ejection, Readmission, pause_between};
-use crate::topology::RAMP_STEPS;
+use crate::policy::{Ejection, RAMP_STEPS, Readmission, pause_between};
 
 #[derive(Debug, Default)]
 pub(super) struct Node {

@@ -83,9 +83,9 @@ impl Rounds {
         while let Some(new) = self.state.wait(pause) {
             self.waiting.extend(new);
             for watched in std::mem::take(&mut self.waiting) {
-                match Node::new(watched, &self.state.settings) {
-                    Ok(node) => self.nodes.push(node),
-                    Err(watched) => self.waiting.push(watched),
+                match watched.has_address() {
+                    true => self.nodes.push(Node::new(watched, &self.state.settings)),
+                    false => self.waiting.push(watched),
                 }
             }
             self.waiting.retain(|node| node.replicas.strong_count() > 0);
@@ -230,15 +230,20 @@ impl Server {
     }
 }
 
+impl WatchedNode {
+    /// True unless the primary is still to be named by Sentinel.
+    fn has_address(&self) -> bool {
+        let address = || self.cell.upgrade().and_then(|cell| cell.address());
+        self.elects || address().is_some()
+    }
+}
+
 impl Node {
-    /// The node, if the address of its primary is known.
-    fn new(watched: WatchedNode, settings: &MonitorSettings) -> Result<Self, WatchedNode> {
+    /// A node whose primary has a known address.
+    fn new(watched: WatchedNode, settings: &MonitorSettings) -> Self {
         let address = match watched.elects {
             true => watched.primary.host_and_port(),
-            false => match watched.cell.upgrade().and_then(|cell| cell.address()) {
-                None => return Err(watched),
-                known => known,
-            },
+            false => watched.cell.upgrade().and_then(|cell| cell.address()),
         };
         // As a replica, which it may become.
         let endpoint = |address: &HostPort| watched.primary.replica_at(address).ok();
@@ -257,7 +262,7 @@ impl Node {
         let set = ReplicaSet::new(address, given, options);
         let primary = ReplicaServer::new(set.primary(), Arc::new(primary));
         let servers = std::iter::once(primary).chain(watched.given);
-        Ok(Self {
+        Self {
             replicas: watched.replicas,
             cell: watched.cell,
             elects: watched.elects,
@@ -266,7 +271,7 @@ impl Node {
             servers: servers
                 .map(|entry| (entry.id, Server::new(entry)))
                 .collect(),
-        })
+        }
     }
 
     /// Takes the primary that Sentinel names.

@@ -74,7 +74,7 @@ impl NodePools {
             Pool::new(connector.clone(), endpoint.address.clone(), settings)
         };
         let replicas = endpoint.replicas.as_ref().map(|replicas| {
-            let settings = settings.clone();
+            let settings = *settings;
             ReplicaConnections::new(replicas, move |replica| Self::new(replica, &settings))
         });
         Self {

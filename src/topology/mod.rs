@@ -14,6 +14,8 @@
 
 mod living;
 mod node_ref;
+#[cfg(test)]
+mod outlier_simulation;
 mod ramp;
 pub(crate) mod replication;
 pub(crate) mod sentinel;
@@ -36,7 +38,7 @@ use crate::partition::{Partitioner, Placement, PlacementError, check_passwords, 
 
 pub(crate) use self::living::LivingNodes;
 pub(crate) use self::node_ref::NodeRef;
-pub(crate) use self::ramp::{RAMP_STEPS, RampingNodes};
+pub(crate) use self::ramp::RampingNodes;
 pub(crate) use self::sentinel::{HostPort, NodeAccess, SentinelSource, at_host};
 pub(crate) use self::url::{address, error_text, is_same_connection};
 
@@ -109,8 +111,10 @@ impl Topology {
     }
 
     /// Returns the epoch, which orders the topologies of one client: of two, the one with the larger epoch is
-    /// newer. A topology that was given to a client has epoch 0. The epoch is neither written into the text
-    /// nor part of the [`fingerprint`](Self::fingerprint).
+    /// newer. It is 0 for a topology that a program has made and for the first one of a client, and grows by one
+    /// whenever the client's topology is [replaced](crate::ShardedClient::set_topology) or other nodes are
+    /// [out](Self::out). The epoch is neither written into the text nor part of the
+    /// [`fingerprint`](Self::fingerprint).
     ///
     /// A [`NodeIndex`] is valid only in the epoch in which it was made; a [`NodeId`] means the same node in
     /// all.

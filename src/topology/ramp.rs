@@ -3,6 +3,7 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::partition::{NodeId, NodeIndex, OutNodes, Placement, highest_random_weight};
+use crate::policy::RAMP_STEPS;
 
 /// The nodes that have come back and do not own all of their keys yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -10,9 +11,6 @@ pub(crate) struct RampingNodes {
     /// In node order, with the share of its keys that each owns, in parts of [`RAMP_STEPS`].
     shares: Vec<(NodeIndex, u8)>,
 }
-
-/// In how many parts a node that has come back gets its keys.
-pub(crate) const RAMP_STEPS: u8 = 16;
 
 impl RampingNodes {
     /// Nodes with their shares.
