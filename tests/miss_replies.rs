@@ -162,7 +162,7 @@ const WITHOUT: &[&str] = &[
 fn with_reply() -> BTreeSet<&'static str> {
     let lines = include_str!("../docs/commands.md").lines();
     let cells = lines.map(|line| line.split(" | ").collect::<Vec<_>>());
-    let rows = cells.filter(|cells| cells.len() == 8 && !cells[0].contains("command"));
+    let rows = cells.filter(|cells| cells.len() == 9 && !cells[0].contains("command"));
     let replies = rows.filter(|cells| !cells[5].trim().is_empty());
     replies
         .map(|cells| cells[0].trim_start_matches("| "))

@@ -35,8 +35,11 @@ pub struct Scan {
     pages: ScanState,
     /// The request for the next page. Kept here and not in `next_key`, so that dropping that future does not
     /// lose a page.
-    asked: Option<BoxFuture<'static, (Arc<Shared>, Result<Value, Error>)>>,
+    asked: Option<BoxFuture<'static, Page>>,
 }
+
+/// A page, and the snapshot by which it was requested.
+type Page = (Arc<Shared>, Result<Value, Error>);
 
 impl Scan {
     pub(super) fn new(shared: SnapshotHandle<Shared>, position: ScanPosition) -> Self {

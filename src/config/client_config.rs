@@ -159,7 +159,7 @@ impl ClientConfig {
                 .with_flush_log(options.votes.as_ref().map(|votes| votes.flush_log()))
                 .with_users(users),
             endpoints,
-            settings: options.settings.clone(),
+            settings: options.settings,
             db,
             identity: Arc::clone(&options.identity),
             groups,

@@ -339,7 +339,7 @@ impl Router {
         // The state of these is tracked by `DedicatedState`, and can be ended before the connection is
         // reused.
         const TRANSACTION: [&str; 5] = ["DISCARD", "EXEC", "MULTI", "UNWATCH", "WATCH"];
-        match self.find(args) {
+        match self.lookup_row(args) {
             Lookup::Found(command) => {
                 command.route() == Route::Stateful && !TRANSACTION.contains(&command.name())
             }

@@ -102,7 +102,9 @@ pub use scripts::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 pub(crate) use attempts::attempts_exhausted;
 pub(crate) use batch::{Batch, NodeRequest};
 pub(crate) use dedicated::{DedicatedState, KeyCheck};
-pub(crate) use exchange::{Attempt, AttemptKind, Exchange, ExchangeStep, Hedge, NodeExchange};
+pub(crate) use exchange::{Attempt, AttemptKind, Exchange, ExchangeStep};
+#[cfg(feature = "tokio-comp")]
+pub(crate) use exchange::{Hedge, NodeExchange};
 pub(crate) use failure::{Answers, Cause, Failure, PoolUse, ReplyBuffer, is_of_replica};
 pub(crate) use handle_command::{NameCommand, WatchCommand};
 pub(crate) use missing::Fallback;
