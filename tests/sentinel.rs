@@ -1124,14 +1124,14 @@ fn threads_that_ask_sentinels_end_with_the_client_and_do_not_exist_without_senti
         .unwrap();
     assert_eq!((0..3).map(connections).sum::<usize>(), 0);
     let () = client.set("k", 1).unwrap();
-    // One for questions to each, and one for the announcements of one of them.
+    // One for questions to each, and one for its announcements.
     wait_until("the connections", || {
-        (0..3).map(connections).sum::<usize>() == 4
+        (0..3).map(connections).sum::<usize>() == 6
     });
     let clone = client.clone();
     drop(client);
     thread::sleep(Duration::from_millis(100));
-    assert_eq!((0..3).map(connections).sum::<usize>(), 4);
+    assert_eq!((0..3).map(connections).sum::<usize>(), 6);
     drop(clone);
     wait_until("they end", || (0..3).map(connections).sum::<usize>() == 0);
     drop(set);

@@ -12,7 +12,7 @@ use crate::endpoint::{Endpoint, PrimaryCell, PrimarySource};
 use crate::observe::NodeObserver;
 use crate::policy::ConnectError;
 use crate::sentinel::asker::Asker;
-use crate::sentinel::listener::Listener;
+use crate::sentinel::listener::{LISTENERS_MAX, Listener};
 use crate::topology::HostPort;
 use crate::topology::sentinel::SentinelList;
 
@@ -43,6 +43,8 @@ pub(super) struct GroupState {
     masters: RwLock<Vec<(String, Weak<PrimaryCell>)>>,
     /// The Sentinels that are asked.
     pub(super) list: Mutex<SentinelList>,
+    /// Those that are listened to.
+    pub(super) listened: Mutex<BTreeSet<HostPort>>,
     signal: Mutex<Signal>,
     /// For the asker: the signal has changed.
     changed: Condvar,
@@ -73,6 +75,7 @@ impl SentinelGroup {
         Arc::new(Self {
             inner: Arc::new(GroupState {
                 list: Mutex::new(SentinelList::new(given)),
+                listened: Mutex::default(),
                 settings,
                 masters: RwLock::default(),
                 signal: Mutex::default(),
@@ -129,10 +132,12 @@ impl SentinelGroup {
     /// Starts the threads.
     fn start(&self) {
         let asker = Asker::new(Arc::clone(&self.inner));
-        let listener = Listener::new(Arc::clone(&self.inner));
         let started = spawn("redis-sharding sentinel", move || asker.run()).and_then(|()| {
-            // Without it announcements are missed, and found out by the rounds all the same.
-            spawn("redis-sharding sentinel events", move || listener.run())
+            // Without them announcements are missed, and found out by the rounds all the same.
+            (0..LISTENERS_MAX).try_for_each(|_| {
+                let listener = Listener::new(Arc::clone(&self.inner));
+                spawn("redis-sharding sentinel events", move || listener.run())
+            })
         });
         if let Err(error) = started {
             let why = format!("the system has no thread to ask the Sentinels: {error}");
