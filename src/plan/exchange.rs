@@ -158,6 +158,7 @@ impl Attempt<'_> {
     }
 
     /// The same attempt at a server behind which no other is asked.
+    #[cfg(feature = "tokio-comp")]
     pub(crate) fn last(self) -> Self {
         Self {
             servers_left: 1,
