@@ -15,9 +15,9 @@ use crate::sentinel::AddressMap;
 use crate::topology::address;
 use crate::topology::replication::{LagLimits, REPLICAS_MAX};
 
-/// The default of [`Builder::max_replica_lag`] in bytes: ten times the replication backlog that Redis keeps by default.
+/// The default of [`Builder::max_replica_lag`](crate::Builder::max_replica_lag) in bytes: ten times the replication backlog that Redis keeps by default.
 pub const DEFAULT_REPLICA_LAG_BYTES: u64 = 10 << 20;
-/// The default of [`Builder::max_replica_lag`] in time: that of Redis' own `min-replicas-max-lag`.
+/// The default of [`Builder::max_replica_lag`](crate::Builder::max_replica_lag) in time: that of Redis' own `min-replicas-max-lag`.
 pub const DEFAULT_REPLICA_LAG_TIME: Duration = Duration::from_secs(10);
 
 /// The replicas of all nodes.

@@ -62,7 +62,9 @@ impl Builder {
     /// time since the primary had data that the replica lacks. Both are known to about a second, as the servers are
     /// asked that often. `None` is no limit: such a replica is read from while its link to the primary is up.
     ///
-    /// Time does not pass while the primary is down: the replicas then miss nothing new. Defaults to
+    /// Time does not pass while the primary cannot be reached: if it is down, the replicas miss nothing new. A client and
+    /// a replica that are cut off together from a living primary cannot tell the difference, and such reads may be as old
+    /// as the cut. Defaults to
     /// [`DEFAULT_REPLICA_LAG_BYTES`](crate::builder::DEFAULT_REPLICA_LAG_BYTES) and
     /// [`DEFAULT_REPLICA_LAG_TIME`](crate::builder::DEFAULT_REPLICA_LAG_TIME).
     pub fn max_replica_lag(
