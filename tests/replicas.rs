@@ -1068,6 +1068,7 @@ fn replica_is_read_by_a_user_who_may_run_role_and_not_info() {
     }
 }
 
+#[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
 #[test]
 fn replicas_are_reached_with_the_password_and_the_certificates_of_their_node() {
     let authority = support::authority::Authority::new("replicas");

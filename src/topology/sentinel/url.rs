@@ -329,7 +329,9 @@ impl Parameters {
 
 #[cfg(test)]
 mod tests {
-    use redis::{ConnectionAddr, ProtocolVersion};
+    #[cfg(any(feature = "tls-native-tls", feature = "tls-rustls"))]
+    use redis::ConnectionAddr;
+    use redis::ProtocolVersion;
 
     use super::*;
 
