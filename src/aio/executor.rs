@@ -28,6 +28,7 @@ use crate::plan::{
     NextAttempt, NodeExchange, NodeRequest, RequestOutcome, Retries, Router,
 };
 use crate::policy::{HandshakeScope, RequestOptions, Target};
+use crate::snapshot::{OfEndpoint, carry_over};
 
 /// The connections to all nodes. Clones share them.
 #[derive(Clone, Debug)]
@@ -79,29 +80,10 @@ impl Executor {
 
     /// The connections to the nodes of another topology. Those to nodes that are reached as before are kept.
     pub(super) fn next(&self, config: &ClientConfig) -> Self {
-        let node = |(index, endpoint): (usize, &Arc<Endpoint>)| {
-            let is_of = |node: &&Arc<NodeConnections>| Arc::ptr_eq(&node.endpoint, endpoint);
-            // Most nodes keep their index.
-            let same = self.nodes.get(index).filter(is_of);
-            match same.or_else(|| self.nodes.iter().find(is_of)) {
-                Some(node) => Arc::clone(node),
-                None => Arc::new(NodeConnections::new(
-                    endpoint,
-                    &config.settings,
-                    self.purpose,
-                )),
-            }
-        };
-        let nodes: Arc<[Arc<NodeConnections>]> =
-            config.endpoints.iter().enumerate().map(node).collect();
-        for (index, node) in self.nodes.iter().enumerate() {
-            let is_same = |other: &Arc<NodeConnections>| Arc::ptr_eq(other, node);
-            if !nodes.get(index).is_some_and(is_same) && !nodes.iter().any(is_same) {
-                node.exclusive.retire();
-            }
-        }
         Self {
-            nodes,
+            nodes: carry_over(&self.nodes, &config.endpoints, |endpoint| {
+                NodeConnections::new(endpoint, &config.settings, self.purpose)
+            }),
             options: self.options,
             purpose: self.purpose,
         }
@@ -320,6 +302,16 @@ impl Executor {
                 _ => return Err(cause),
             }
         }
+    }
+}
+
+impl OfEndpoint for NodeConnections {
+    fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    fn retire(&self) {
+        self.exclusive.retire();
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! * `cell`: [`SnapshotHandle`], from which a request loads its snapshot: the router of one topology with the
 //!   connections to its nodes.
+//! * `carry_over`: the connections to nodes that stay, from one snapshot to the next.
 //! * `publisher`: [`Publisher`], which gives a new topology to all handles of a client, of whatever kind.
 //! * `monitor`: the thread that probes the nodes of a cache, and takes those that fail out of the placement.
 //! * `topology_file`: the thread that reads a topology again when its file changes.
@@ -19,10 +20,12 @@
 //!
 //! Nothing here sends a request, or decides which topology is valid: see `topology` and `config`.
 
+mod carry_over;
 mod cell;
 mod monitor;
 mod publisher;
 mod topology_file;
 
+pub(crate) use carry_over::{OfEndpoint, carry_over};
 pub(crate) use cell::{Snapshot, SnapshotHandle, SnapshotListener, Variant};
 pub(crate) use publisher::Publisher;

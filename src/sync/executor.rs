@@ -31,6 +31,7 @@ use crate::plan::{
     NextAttempt, NodeRequest, PoolUse, RequestOutcome, Retries,
 };
 use crate::policy::{HandshakeScope, RequestOptions, Target};
+use crate::snapshot::{OfEndpoint, carry_over};
 use crate::sync::connection::{Connector, Delivery, NodeConnection};
 use crate::sync::pool::{Checkout, Lease, Pool, PoolSettings};
 
@@ -118,6 +119,17 @@ impl NodePools {
     }
 }
 
+impl OfEndpoint for NodePools {
+    fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    fn retire(&self) {
+        self.shared.retire();
+        self.exclusive.retire();
+    }
+}
+
 impl ServerConnections for NodePools {
     fn is_down(&self) -> bool {
         self.shared.is_down()
@@ -153,25 +165,10 @@ impl Executor {
 
     /// The connections to the nodes of another topology. Those to nodes that are reached as before are kept.
     pub(super) fn next(&self, config: &ClientConfig) -> Self {
-        let node = |(index, endpoint): (usize, &Arc<Endpoint>)| {
-            let is_of = |node: &&Arc<NodePools>| Arc::ptr_eq(&node.endpoint, endpoint);
-            // Most nodes keep their index.
-            let same = self.nodes.get(index).filter(is_of);
-            match same.or_else(|| self.nodes.iter().find(is_of)) {
-                Some(node) => Arc::clone(node),
-                None => Arc::new(NodePools::new(endpoint, &config.settings)),
-            }
-        };
-        let nodes: Arc<[Arc<NodePools>]> = config.endpoints.iter().enumerate().map(node).collect();
-        for (index, node) in self.nodes.iter().enumerate() {
-            let is_same = |other: &Arc<NodePools>| Arc::ptr_eq(other, node);
-            if !nodes.get(index).is_some_and(is_same) && !nodes.iter().any(is_same) {
-                node.shared.retire();
-                node.exclusive.retire();
-            }
-        }
         Self {
-            nodes,
+            nodes: carry_over(&self.nodes, &config.endpoints, |endpoint| {
+                NodePools::new(endpoint, &config.settings)
+            }),
             options: self.options,
         }
     }
