@@ -21,8 +21,8 @@ use crate::command::BlockingTime;
 use crate::error::Error;
 use crate::partition::{NodeId, NodeIndex};
 use crate::plan::pubsub::{
-    DesiredNames, Event, NAMES_AT_ONCE, NamesByNode, SubscriptionChange, SubscriptionKind,
-    SubscriptionMoves, not_confirmed, nothing_to_do,
+    Event, NAMES_AT_ONCE, NamesByNode, SubscriptionChange, SubscriptionKind, SubscriptionMoves,
+    not_confirmed, nothing_to_do,
 };
 use crate::snapshot::{SnapshotHandle, SnapshotListener};
 use crate::topology::Topology;
@@ -112,19 +112,12 @@ impl Subscriber {
             let node = index.map(|index| Arc::downgrade(shared.executor.connections(index)));
             node.is_some_and(|node| node.ptr_eq(&subscriptions.node))
         };
-        let (mut at, mut lost) = (BTreeMap::new(), DesiredNames::default());
-        for (id, node) in &self.connections {
+        let connections = self.connections.iter().map(|(id, node)| {
             let desired = node.connection.desired();
-            match is_current(*id, node) {
-                true => drop(at.insert(*id, desired)),
-                false => lost
-                    .iter_mut()
-                    .zip(desired)
-                    .for_each(|(all, names)| all.extend(names)),
-            }
-        }
-        let moves = SubscriptionMoves::new(&shared.router, &at, &lost);
-        self.connections.retain(|id, _| at.contains_key(id));
+            (*id, is_current(*id, node), desired)
+        });
+        let (moves, kept) = SubscriptionMoves::of_connections(&shared.router, connections);
+        self.connections.retain(|id, _| kept.contains(id));
         for (node, kind, names) in &moves.begin {
             let connection = self.connection(&shared, *node);
             connection.ensure_running();

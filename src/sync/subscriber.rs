@@ -12,8 +12,8 @@ use crate::command::BlockingTime;
 use crate::error::Error;
 use crate::partition::{NodeId, NodeIndex};
 use crate::plan::pubsub::{
-    DesiredNames, Event, NamesByNode, SubscriptionChange, SubscriptionKind, SubscriptionMoves,
-    not_confirmed, nothing_to_do,
+    Event, NamesByNode, SubscriptionChange, SubscriptionKind, SubscriptionMoves, not_confirmed,
+    nothing_to_do,
 };
 use crate::snapshot::{SnapshotHandle, SnapshotListener};
 use crate::sync::Shared;
@@ -99,22 +99,15 @@ impl Subscriber {
             pools.is_some_and(|pools| node.pools.ptr_eq(&Arc::downgrade(pools)))
         };
         let deadline = shared.executor.deadline(BlockingTime::None);
-        let (mut at, mut lost) = (BTreeMap::new(), DesiredNames::default());
-        for (id, node) in &self.connections {
+        let connections = self.connections.iter().map(|(id, node)| {
             let desired = node.connection.desired();
-            match is_current(*id, node) {
-                true => drop(at.insert(*id, desired)),
-                false => lost
-                    .iter_mut()
-                    .zip(desired)
-                    .for_each(|(all, names)| all.extend(names)),
-            }
-        }
-        let moves = SubscriptionMoves::new(&shared.router, &at, &lost);
+            (*id, is_current(*id, node), desired)
+        });
+        let (moves, kept) = SubscriptionMoves::of_connections(&shared.router, connections);
         // Closed last: until the new ones exist, the former connections know what is wanted.
         let (current, former) = std::mem::take(&mut self.connections)
             .into_iter()
-            .partition::<BTreeMap<_, _>, _>(|(id, _)| at.contains_key(id));
+            .partition::<BTreeMap<_, _>, _>(|(id, _)| kept.contains(id));
         self.connections = current;
         for (node, kind, names) in &moves.begin {
             let Ok(connection) = self.connection(&shared, *node) else {

@@ -22,6 +22,26 @@ pub(crate) struct SubscriptionMoves {
 }
 
 impl SubscriptionMoves {
+    /// What must be changed at these connections, each with the identity of its node, true if it still leads there, and
+    /// the names that the user wants at it. Also returns the nodes of the connections that are kept.
+    pub(crate) fn of_connections(
+        router: &Router,
+        connections: impl Iterator<Item = (NodeId, bool, DesiredNames)>,
+    ) -> (Self, BTreeSet<NodeId>) {
+        let (mut at, mut lost) = (BTreeMap::new(), DesiredNames::default());
+        for (node, is_current, desired) in connections {
+            match is_current {
+                true => drop(at.insert(node, desired)),
+                false => lost
+                    .iter_mut()
+                    .zip(desired)
+                    .for_each(|(all, names)| all.extend(names)),
+            }
+        }
+        let moves = Self::new(router, &at, &lost);
+        (moves, at.into_keys().collect())
+    }
+
     /// Compares what is subscribed at each node, which may have left, with what `router` wants there. A node that
     /// must be connected to anew, or is out, has no names in `at`; its former ones are in `lost`. A name without an owner stays
     /// where it is.
