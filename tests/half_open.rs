@@ -2,6 +2,8 @@
 
 mod support;
 
+#[cfg(target_os = "linux")]
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,7 +25,8 @@ enum End {
 #[cfg(target_os = "linux")]
 fn keepalive_timers(end: End, port: u16) -> Vec<Option<Duration>> {
     let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
-    let mut timers = Vec::new();
+    // The kernel prints the table piece by piece, and one connection twice if others come and go meanwhile.
+    let mut timers = BTreeMap::new();
     for line in table.lines().skip(1) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (address, state, timer) = (words[end as usize], words[3], words[5]);
@@ -34,9 +37,10 @@ fn keepalive_timers(end: End, port: u16) -> Vec<Option<Duration>> {
         let (kind, ticks) = timer.split_once(':').unwrap();
         let ticks = u64::from_str_radix(ticks, 16).unwrap();
         // Hundredths of seconds, as the kernel tells all programs.
-        timers.push((kind == "02").then(|| Duration::from_millis(10 * ticks)));
+        let asks = (kind == "02").then(|| Duration::from_millis(10 * ticks));
+        timers.insert((words[1], words[2]), asks);
     }
-    timers
+    timers.into_values().collect()
 }
 
 /// The same, once as many connections are there and quiet.
