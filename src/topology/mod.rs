@@ -4,6 +4,7 @@
 //! * `text`: a topology as text, written and parsed; `statements`: the lines of that text.
 //! * `url`: how a node is reached, as an address or a URL.
 //! * `replication`: the servers of a node with replicas, and what they say in reply to ROLE and INFO.
+//! * `cluster`: the map of a Redis Cluster, whose servers decide who owns a slot.
 //! * `sentinel`: a node whose address Sentinel knows, and which of its answers count.
 //! * `living`: which nodes live while others are out, and where the keys go then.
 //! * `ramp`: nodes that have come back and own only a share of their keys.
@@ -12,6 +13,7 @@
 //! A snapshot is never changed: a client that gets other nodes replaces the whole, so that no request sees
 //! nodes of one and a placement of the other. Nothing here connects to a node.
 
+pub(crate) mod cluster;
 mod living;
 mod node_ref;
 #[cfg(test)]
@@ -29,6 +31,7 @@ use std::sync::Arc;
 use redis::RedisError;
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::cluster::ClusterMap;
 use self::living::Living;
 use self::url::NodeUrl;
 use crate::error::Error;
@@ -67,6 +70,8 @@ pub struct Topology {
     epoch: u64,
     /// Identity and index of each node, sorted by identity for a binary search.
     ids: Arc<[(NodeId, NodeIndex)]>,
+    /// The map of the cluster, if the nodes are those of one.
+    cluster: Option<Arc<ClusterMap>>,
 }
 
 impl Topology {
@@ -107,6 +112,7 @@ impl Topology {
             fingerprint,
             epoch: 0,
             ids: ids.into(),
+            cluster: None,
         })
     }
 
@@ -318,6 +324,18 @@ impl Topology {
     pub(crate) fn next_living(&self, node: Option<NodeIndex>) -> Option<NodeIndex> {
         self.living()
             .find(|living| node.is_none_or(|node| *living > node))
+    }
+
+    /// Returns the map of the cluster, if the nodes are those of a Redis Cluster: its servers decide who owns a slot.
+    #[inline]
+    pub(crate) fn cluster(&self) -> Option<&Arc<ClusterMap>> {
+        self.cluster.as_ref()
+    }
+
+    /// Returns the topology as that of a cluster.
+    fn with_cluster(mut self, map: Arc<ClusterMap>) -> Self {
+        self.cluster = Some(map);
+        self
     }
 
     /// Returns the same topology in another epoch.
