@@ -45,6 +45,8 @@ pub(crate) struct ClientConfig {
     cluster_monitor: Option<Arc<ClusterMonitor>>,
     /// The Sentinels that know the addresses of nodes.
     groups: SentinelGroups,
+    /// The servers of the cluster, if the nodes are those of one.
+    pub(crate) cluster: Option<Arc<ClusterServers>>,
     options: Arc<ClientOptions>,
 }
 
@@ -163,6 +165,7 @@ impl ClientConfig {
             db,
             identity: Arc::clone(&options.identity),
             groups,
+            cluster: previous.and_then(|previous| previous.cluster.clone()),
             options,
         })
     }
