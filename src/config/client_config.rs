@@ -45,8 +45,6 @@ pub(crate) struct ClientConfig {
     cluster_monitor: Option<Arc<ClusterMonitor>>,
     /// The Sentinels that know the addresses of nodes.
     groups: SentinelGroups,
-    /// The servers of the cluster, if the nodes are those of one.
-    pub(crate) cluster: Option<Arc<ClusterServers>>,
     options: Arc<ClientOptions>,
 }
 
@@ -165,7 +163,6 @@ impl ClientConfig {
             db,
             identity: Arc::clone(&options.identity),
             groups,
-            cluster: previous.and_then(|previous| previous.cluster.clone()),
             options,
         })
     }

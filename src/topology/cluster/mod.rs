@@ -131,7 +131,7 @@ impl ClusterMap {
 
     /// Number of primaries.
     pub(crate) fn len(&self) -> usize {
-        self.primaries.len()
+        self.servers.primaries.len()
     }
 
     /// The address of a primary.
