@@ -41,7 +41,7 @@ impl Router {
             Some(map) => {
                 let slot = map.slot(key);
                 Ok(KeyLocation {
-                    node: map.target(slot),
+                    node: map.target(slot).ok_or_else(|| self.no_owner(key))?,
                     slot: Some(slot),
                 })
             }
