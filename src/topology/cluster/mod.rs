@@ -42,20 +42,16 @@ pub(crate) struct ClusterNode {
 impl ClusterMap {
     /// The map before any server was asked. `seeds` are the servers to ask first; there is at least one.
     pub(crate) fn provisional(seeds: &[HostPort]) -> Self {
-        let primaries = seeds.iter().map(|seed| ClusterNode {
-            address: seed.clone(),
-        });
         Self {
             is_provisional: true,
-            ..Self::new(primaries.collect(), |_| None)
+            ..Self::new(seeds.to_vec(), |_| None)
         }
     }
 
-    /// The map of these primaries, where `owner` gives the owner of each slot.
-    pub(crate) fn new(
-        primaries: Vec<ClusterNode>,
-        owner: impl Fn(u16) -> Option<NodeIndex>,
-    ) -> Self {
+    /// The map of the primaries at these addresses, where `owner` gives the owner of each slot.
+    pub(crate) fn new(primaries: Vec<HostPort>, owner: impl Fn(u16) -> Option<NodeIndex>) -> Self {
+        let primaries = primaries.into_iter().map(|address| ClusterNode { address });
+        let primaries: Vec<_> = primaries.collect();
         let addresses = primaries.iter().map(|node| node.address.clone());
         Self {
             by_address: addresses.zip((0..).map(NodeIndex::new)).collect(),
@@ -94,11 +90,10 @@ impl ClusterMap {
     /// The node that requests for a slot are sent to: its owner, or any node if none is known, which redirects them or
     /// refuses them.
     #[inline]
-    pub(crate) fn target(&self, slot: u16) -> NodeIndex {
-        self.owner(slot).unwrap_or_else(|| {
-            // A topology has at least one node.
-            NodeIndex::new(slot % self.primaries.len().max(1) as u16)
-        })
+    pub(crate) fn target(&self, slot: u16) -> Option<NodeIndex> {
+        let count = self.primaries.len() as u16;
+        self.owner(slot)
+            .or_else(|| Some(NodeIndex::new(slot.checked_rem(count)?)))
     }
 
     /// The topology of this map.

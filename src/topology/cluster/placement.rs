@@ -36,7 +36,7 @@ impl Partitioner for ClusterPlacement {
     }
 
     fn place(&self, _: &[NodeSpec]) -> Result<Box<dyn Placement>, PlacementError> {
-        let targets = (0..crate::hash::SLOTS).map(|slot| self.map.target(slot));
+        let targets = (0..crate::hash::SLOTS).filter_map(|slot| self.map.target(slot));
         Ok(Box::new(Placed {
             targets: targets.collect(),
         }))
