@@ -159,6 +159,7 @@ impl ClusterMap {
 
     /// The node that requests for a slot are sent to: its owner, or any node if there is none, which redirects them or
     /// refuses them.
+    #[inline]
     pub(crate) fn target(&self, slot: u16) -> Option<NodeIndex> {
         self.targets.get(usize::from(slot)).copied()
     }
