@@ -118,6 +118,11 @@ impl AnyClient {
     }
 
     pub fn pipeline(&mut self, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
+        self.query(pipeline)
+    }
+
+    /// A pipeline, whose EXEC may be nil.
+    pub fn query<T: FromRedisValue>(&mut self, pipeline: &Pipeline) -> RedisResult<T> {
         match self {
             Self::Blocking(client) => pipeline.query(client),
             Self::Async(client, runtime) => runtime.block_on(pipeline.query_async(client)),
