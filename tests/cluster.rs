@@ -74,7 +74,10 @@ impl<'a> Case<'a> {
     fn half_moved_slot(&self, slot: u16, moved: &[&str], staying: &[&str]) -> SlotMove<'a> {
         let mut source = self.cluster.connection(0);
         for name in moved.iter().chain(staying) {
-            let set = cmd("SET").arg(key_in(slot, name)).arg(name).exec(&mut source);
+            let set = cmd("SET")
+                .arg(key_in(slot, name))
+                .arg(name)
+                .exec(&mut source);
             set.unwrap();
         }
         let moving = self.cluster.begin_move(slot, 1);
@@ -144,7 +147,9 @@ fn moved_slot_is_redirected_once_and_not_again() {
 #[test]
 fn pipeline_over_moved_slots_runs_each_command_once_and_in_order() {
     each_client(|case| {
-        let slots: Vec<u16> = (0..30).map(|number| case.cluster.own_slot(number % 3)).collect();
+        let slots: Vec<u16> = (0..30)
+            .map(|number| case.cluster.own_slot(number % 3))
+            .collect();
         let mut pipeline = pipe();
         for round in 1..=3 {
             for slot in &slots {
@@ -154,15 +159,20 @@ fn pipeline_over_moved_slots_runs_each_command_once_and_in_order() {
         assert!(case.client.pipeline(&pipeline).is_ok());
         // Two nodes lose slots that the client does not know of.
         for slot in slots.iter().step_by(2) {
-            case.cluster.move_slot(*slot, (case.cluster.owner(*slot) + 1) % 3);
+            case.cluster
+                .move_slot(*slot, (case.cluster.owner(*slot) + 1) % 3);
         }
         let lengths: RedisResult<Vec<usize>> = case.client.query(&pipeline);
-        let expected: Vec<usize> = (4..=6).flat_map(|length| vec![length; slots.len()]).collect();
+        let expected: Vec<usize> = (4..=6)
+            .flat_map(|length| vec![length; slots.len()])
+            .collect();
         assert_eq!(lengths, Ok(expected));
         for slot in slots {
             let stored: String = {
                 let owner = case.cluster.owner(slot);
-                case.cluster.ask(owner, &["GET", &key_in(slot, "k")]).unwrap()
+                case.cluster
+                    .ask(owner, &["GET", &key_in(slot, "k")])
+                    .unwrap()
             };
             assert_eq!(stored, "123123");
         }
@@ -172,7 +182,9 @@ fn pipeline_over_moved_slots_runs_each_command_once_and_in_order() {
 #[test]
 fn commands_of_several_slots_are_cut_by_slot_or_refused() {
     each_client(|case| {
-        let slots: Vec<u16> = (0..24).map(|number| case.cluster.own_slot(number % 3)).collect();
+        let slots: Vec<u16> = (0..24)
+            .map(|number| case.cluster.own_slot(number % 3))
+            .collect();
         // Two keys of each slot, not beside each other.
         let keys: Vec<String> = ["a", "b"]
             .iter()
@@ -203,7 +215,9 @@ fn commands_of_several_slots_are_cut_by_slot_or_refused() {
         }
         let refused: RedisResult<Value> = case.client.ask(&["MSETNX", one, "1", other, "1"]);
         assert_eq!(refused.unwrap_err().code(), Some("CROSSNODE"));
-        let refused = case.client.pipeline(pipe().atomic().incr(one, 1).incr(other, 1));
+        let refused = case
+            .client
+            .pipeline(pipe().atomic().incr(one, 1).incr(other, 1));
         assert_eq!(refused.unwrap_err().code(), Some("CROSSNODE"));
         assert_eq!(case.client.command(&with("EXISTS")), Ok(0));
     });
@@ -249,7 +263,12 @@ fn pipelines_keep_the_order_of_each_key_in_a_slot_that_rests_half_moved() {
     each_client(|case| {
         let moving = case.half_moved(&["gone"], &["here"]);
         let other = case.cluster.own_slot(1);
-        let keys = [case.key("gone"), case.key("here"), case.key("new"), key_in(other, "k")];
+        let keys = [
+            case.key("gone"),
+            case.key("here"),
+            case.key("new"),
+            key_in(other, "k"),
+        ];
         let mut pipeline = pipe();
         for round in 0..5 {
             for key in &keys {
@@ -273,14 +292,17 @@ fn pipelines_keep_the_order_of_each_key_in_a_slot_that_rests_half_moved() {
 fn split_commands_over_a_half_moved_slot_lose_and_invent_nothing() {
     each_client(|case| {
         let moving = case.half_moved(&["a", "b"], &["c", "d"]);
-        let others: Vec<u16> = (0..6).map(|number| case.cluster.own_slot(number % 3)).collect();
+        let others: Vec<u16> = (0..6)
+            .map(|number| case.cluster.own_slot(number % 3))
+            .collect();
         let names = ["a", "b", "c", "d", "missing"];
         let mut keys: Vec<String> = names.iter().map(|name| case.key(name)).collect();
         keys.extend(others.iter().map(|slot| key_in(*slot, "k")));
         for key in &keys[5..] {
             assert_eq!(case.client.ask(&["SET", key, "k"]), Ok(()));
         }
-        let mut expected: Vec<Option<String>> = names[..4].iter().map(|&name| Some(name.into())).collect();
+        let mut expected: Vec<Option<String>> =
+            names[..4].iter().map(|&name| Some(name.into())).collect();
         expected.push(None);
         expected.extend(others.iter().map(|_| Some("k".to_owned())));
         let mut mget = cmd("MGET");
@@ -307,7 +329,10 @@ fn split_commands_over_a_half_moved_slot_lose_and_invent_nothing() {
         });
         let mut mget = cmd("MGET");
         mget.arg(&keys);
-        assert_eq!(case.client.command(&mget), Ok([0, 1, 2, 3, 4].map(Some).to_vec()));
+        assert_eq!(
+            case.client.command(&mget),
+            Ok([0, 1, 2, 3, 4].map(Some).to_vec())
+        );
         assert_eq!(case.client.command(&delete), Ok(6));
     });
 }
@@ -350,11 +375,10 @@ fn indivisible_commands_wait_until_their_half_moved_slot_has_arrived() {
             // The destination counts as a key that is not there.
             assert_eq!(case.client.ask(&["RENAME", &a, &new]), Ok(()));
         });
-        assert_eq!(case.stored::<Vec<Option<String>>>(&["MGET", &a, &b, &new]), [
-            None,
-            Some("b".to_owned()),
-            Some("a".to_owned())
-        ]);
+        assert_eq!(
+            case.stored::<Vec<Option<String>>>(&["MGET", &a, &b, &new]),
+            [None, Some("b".to_owned()), Some("a".to_owned())]
+        );
         let slot = case.cluster.own_slot(0);
         let moving = case.half_moved_slot(slot, &["a"], &["b"]);
         let [a, b, c] = ["a", "b", "c"].map(|name| key_in(slot, name));
@@ -403,7 +427,13 @@ fn transaction_of_moved_and_of_absent_keys_runs_whole_at_the_target() {
     each_client(|case| {
         let moving = case.half_moved(&["a", "b"], &["c"]);
         let [a, b, c, new] = ["a", "b", "c", "new"].map(|name| case.key(name));
-        let both = pipe().atomic().append(&a, 1).append(&b, 2).get(&a).get(&b).clone();
+        let both = pipe()
+            .atomic()
+            .append(&a, 1)
+            .append(&b, 2)
+            .get(&a)
+            .get(&b)
+            .clone();
         let expected = (2, 2, "a1".to_owned(), "b2".to_owned());
         assert_eq!(case.client.query(&both), Ok(expected));
         let create = pipe().atomic().incr(&new, 1).incr(&new, 1).clone();
@@ -422,7 +452,13 @@ fn transaction_of_keys_on_both_sides_waits_until_its_slot_has_arrived() {
     each_client(|case| {
         let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| case.key(name));
         let moving = case.half_moved(&["a"], &["b"]);
-        let both = pipe().atomic().append(&a, 1).append(&b, 2).incr(&c, 1).incr(&d, 1).clone();
+        let both = pipe()
+            .atomic()
+            .append(&a, 1)
+            .append(&b, 2)
+            .incr(&c, 1)
+            .incr(&d, 1)
+            .clone();
         case.while_moving(moving, |case| {
             assert_eq!(case.client.query(&both), Ok((2, 2, 1, 1)));
         });
@@ -488,7 +524,12 @@ fn transactions_pipelines_and_scripts_are_exact_while_their_slot_goes_back_and_f
 }
 
 /// Watches, lets something happen, and returns what EXEC says.
-fn watched(case: &mut Case<'_>, watched: &str, written: &str, then: impl FnOnce(&mut Case<'_>)) -> RedisResult<Option<Vec<i64>>> {
+fn watched(
+    case: &mut Case<'_>,
+    watched: &str,
+    written: &str,
+    then: impl FnOnce(&mut Case<'_>),
+) -> RedisResult<Option<Vec<i64>>> {
     assert_eq!(case.client.ask(&["WATCH", watched]), Ok(()));
     then(case);
     case.client.query(pipe().atomic().incr(written, 1))
@@ -613,14 +654,20 @@ fn scripts_follow_their_slot_and_wait_for_keys_on_both_sides() {
         let moving = case.half_moved(&["gone"], &["here"]);
         let append = "return redis.call('APPEND', KEYS[1], ARGV[1])";
         for (key, length) in [(&gone, 5), (&here, 5), (&new, 1), (&newer, 1)] {
-            assert_eq!(case.client.ask(&["EVAL", append, "1", key, "!"]), Ok(length));
+            assert_eq!(
+                case.client.ask(&["EVAL", append, "1", key, "!"]),
+                Ok(length)
+            );
         }
         let both = "redis.call('APPEND', KEYS[1], 'x') return redis.call('APPEND', KEYS[2], 'y')";
         case.while_moving(moving, |case| {
             let words = ["EVAL", both, "2", &gone, &here];
             assert_eq!(case.client.ask(&words), Ok(6));
         });
-        assert_eq!(case.client.ask(&["MGET", &gone, &here]), Ok(["gone!x", "here!y"].map(str::to_owned)));
+        assert_eq!(
+            case.client.ask(&["MGET", &gone, &here]),
+            Ok(["gone!x", "here!y"].map(str::to_owned))
+        );
         // NOSCRIPT comes after MOVED, from a node that never saw the script.
         let sha: String = case.client.ask(&["SCRIPT", "LOAD", append]).unwrap();
         let slot = case.cluster.own_slot(0);
@@ -682,7 +729,10 @@ fn blpop_goes_on_where_its_slot_has_gone_and_takes_an_element_once() {
             assert_eq!(taken, Ok(Some((list.clone(), "x".to_owned()))));
             assert!(time < Duration::from_secs(6), "{time:?}");
         });
-        assert_eq!(case.client.ask(&["LRANGE", &list, "0", "-1"]), Ok(vec!["y".to_owned()]));
+        assert_eq!(
+            case.client.ask(&["LRANGE", &list, "0", "-1"]),
+            Ok(vec!["y".to_owned()])
+        );
         // The time that is left is the remaining time.
         let other = case.cluster.own_slot(0);
         let list = key_in(other, "list");
@@ -707,10 +757,24 @@ fn xreadgroup_goes_on_where_its_stream_has_gone() {
     each_client(|case| {
         let (cluster, clients, kind) = (case.cluster, case.clients, case.kind);
         let stream = case.key("stream");
-        assert_eq!(case.client.ask(&["XGROUP", "CREATE", &stream, "g", "$", "MKSTREAM"]), Ok(()));
+        assert_eq!(
+            case.client
+                .ask(&["XGROUP", "CREATE", &stream, "g", "$", "MKSTREAM"]),
+            Ok(())
+        );
         thread::scope(|scope| {
             let read = scope.spawn(|| {
-                let words = ["XREADGROUP", "GROUP", "g", "me", "BLOCK", "8000", "STREAMS", &stream, ">"];
+                let words = [
+                    "XREADGROUP",
+                    "GROUP",
+                    "g",
+                    "me",
+                    "BLOCK",
+                    "8000",
+                    "STREAMS",
+                    &stream,
+                    ">",
+                ];
                 clients.of(kind).ask::<Value>(&words)
             });
             thread::sleep(MOVING / 2);
@@ -720,7 +784,8 @@ fn xreadgroup_goes_on_where_its_stream_has_gone() {
             let read = format!("{:?}", read.join().unwrap().unwrap());
             assert!(read.contains(&id), "{read}");
         });
-        let pending: (usize, Value, Value, Value) = case.client.ask(&["XPENDING", &stream, "g"]).unwrap();
+        let pending: (usize, Value, Value, Value) =
+            case.client.ask(&["XPENDING", &stream, "g"]).unwrap();
         assert_eq!(pending.0, 1);
     });
 }
@@ -746,7 +811,12 @@ fn dbsize_keys_and_scan_see_each_key_of_half_moved_slots_once() {
             let moving = case.half_moved(&["gone"], &["here"]);
             let other = case.cluster.own_slot(0);
             let moved = case.half_moved_slot(other, &["a", "b"], &[]);
-            names.extend([case.key("gone"), case.key("here"), key_in(other, "a"), key_in(other, "b")]);
+            names.extend([
+                case.key("gone"),
+                case.key("here"),
+                key_in(other, "a"),
+                key_in(other, "b"),
+            ]);
             names.sort();
             assert_eq!(case.client.ask(&["DBSIZE"]), Ok(names.len()));
             let mut keys: Vec<String> = case.client.ask(&["KEYS", "*"]).unwrap();
@@ -774,7 +844,9 @@ fn dbsize_keys_and_scan_see_each_key_of_half_moved_slots_once() {
 fn slot_without_an_owner_is_an_error_for_its_keys_alone() {
     on_each_server(|server| {
         let builder = Cluster::builder(server);
-        let cluster = builder.option(["--cluster-require-full-coverage", "no"]).start(3, 0);
+        let cluster = builder
+            .option(["--cluster-require-full-coverage", "no"])
+            .start(3, 0);
         let slot = cluster.own_slot(0);
         let text = slot.to_string();
         for node in 0..3 {
@@ -788,7 +860,11 @@ fn slot_without_an_owner_is_an_error_for_its_keys_alone() {
             let refused: RedisResult<Value> = client.ask(&["GET", &key_in(slot, "k")]);
             let error = refused.unwrap_err();
             assert_eq!(error.code(), Some("CLUSTERDOWN"), "{kind:?}: {error}");
-            assert!(start.elapsed() < PATIENCE / 2, "{kind:?}: {:?}", start.elapsed());
+            assert!(
+                start.elapsed() < PATIENCE / 2,
+                "{kind:?}: {:?}",
+                start.elapsed()
+            );
             for node in 0..3 {
                 let key = key_in(cluster.own_slot(node), "k");
                 assert_eq!(client.ask(&["INCR", &key]), Ok(1), "{kind:?}");
@@ -801,7 +877,11 @@ fn slot_without_an_owner_is_an_error_for_its_keys_alone() {
             wait_until("the slot is served", || {
                 clients.of(kind).ask(&["EXISTS", &key]) == Ok((number > 1) as i64)
             });
-            assert_eq!(clients.of(kind).ask(&["INCR", &key]), Ok(number), "{kind:?}");
+            assert_eq!(
+                clients.of(kind).ask(&["INCR", &key]),
+                Ok(number),
+                "{kind:?}"
+            );
         }
     });
 }
@@ -813,7 +893,9 @@ fn requests_wait_while_the_cluster_is_down_for_a_moment() {
         each_client_of(&cluster, |case| {
             let cluster = case.cluster;
             let (gap, text) = (case.slot, case.slot.to_string());
-            let keys: Vec<String> = (0..3).map(|node| key_in(cluster.own_slot(node), "k")).collect();
+            let keys: Vec<String> = (0..3)
+                .map(|node| key_in(cluster.own_slot(node), "k"))
+                .collect();
             for key in &keys {
                 assert_eq!(case.client.ask(&["SET", key, "1"]), Ok(()));
             }
@@ -836,7 +918,10 @@ fn requests_wait_while_the_cluster_is_down_for_a_moment() {
                 let mut mget = cmd("MGET");
                 mget.arg(&keys);
                 assert_eq!(case.client.command(&mget), Ok(vec![2, 1, 1]));
-                assert_eq!(case.client.query(pipe().atomic().incr(&keys[1], 1)), Ok((2,)));
+                assert_eq!(
+                    case.client.query(pipe().atomic().incr(&keys[1], 1)),
+                    Ok((2,))
+                );
             });
             cluster.wait_until_agreed();
             assert_eq!(cluster.owner(gap), 0);
@@ -847,8 +932,8 @@ fn requests_wait_while_the_cluster_is_down_for_a_moment() {
 #[test]
 fn requests_wait_while_a_primary_loads_its_data() {
     on_each_server(|server| {
-        let builder = Cluster::builder(server)
-            .option(["--loading-process-events-interval-bytes", "1024"]);
+        let builder =
+            Cluster::builder(server).option(["--loading-process-events-interval-bytes", "1024"]);
         let cluster = builder.start(3, 0);
         each_client_of(&cluster, |case| {
             let cluster = case.cluster;
@@ -861,19 +946,28 @@ fn requests_wait_while_a_primary_loads_its_data() {
             let () = case.client.query(&fill).unwrap();
             assert_eq!(case.client.ask(&["INCR", &key]), Ok(1));
             // In microseconds for each key.
-            let () = cluster.ask(0, &["CONFIG", "SET", "key-load-delay", "1000"]).unwrap();
+            let () = cluster
+                .ask(0, &["CONFIG", "SET", "key-load-delay", "1000"])
+                .unwrap();
             thread::scope(|scope| {
                 scope.spawn(|| {
                     let () = cluster.ask(0, &["DEBUG", "RELOAD"]).unwrap();
                 });
                 cluster.reset_stats(0);
-                wait_until("it loads", || cluster.errors(0, "LOADING") > 0 || {
-                    cluster.ask::<Value>(0, &["GET", &key]).is_err()
+                wait_until("it loads", || {
+                    cluster.errors(0, "LOADING") > 0 || {
+                        cluster.ask::<Value>(0, &["GET", &key]).is_err()
+                    }
                 });
                 assert_eq!(case.client.ask(&["INCR", &key]), Ok(2));
-                assert_eq!(case.client.query(pipe().incr(&key, 1).incr(&key, 1)), Ok((3, 4)));
+                assert_eq!(
+                    case.client.query(pipe().incr(&key, 1).incr(&key, 1)),
+                    Ok((3, 4))
+                );
             });
-            let () = cluster.ask(0, &["CONFIG", "SET", "key-load-delay", "0"]).unwrap();
+            let () = cluster
+                .ask(0, &["CONFIG", "SET", "key-load-delay", "0"])
+                .unwrap();
             assert_eq!(case.client.ask(&["GET", &key]), Ok(4));
         });
     });
@@ -889,7 +983,10 @@ fn moved_without_a_host_or_by_host_name_leads_to_the_node() {
             }
         };
         // An address in figures may be a name.
-        set("cluster-announce-hostname", &support::servers::own_address());
+        set(
+            "cluster-announce-hostname",
+            &support::servers::own_address(),
+        );
         for kind in ["unknown-endpoint", "hostname"] {
             set("cluster-preferred-endpoint-type", kind);
             let slot = cluster.own_slot(0);
@@ -919,7 +1016,9 @@ fn one_living_seed_is_enough_and_seeds_may_be_replicas() {
         for living in [1, 4] {
             let seeds: Vec<String> = dead.clone().chain([cluster.url(living)]).collect();
             let clients = AllClients::open(|| {
-                ShardedClient::builder().cluster(seeds.clone()).response_timeout(PATIENCE)
+                ShardedClient::builder()
+                    .cluster(seeds.clone())
+                    .response_timeout(PATIENCE)
             });
             for mut client in clients.each() {
                 for node in 0..3 {
@@ -939,7 +1038,10 @@ fn one_living_seed_is_enough_and_seeds_may_be_replicas() {
         for mut client in clients.each() {
             let start = Instant::now();
             let error = client.ask::<Value>(&["GET", "k"]).unwrap_err();
-            assert!(error.is_io_error() || error.code() == Some("NODEDOWN"), "{error}");
+            assert!(
+                error.is_io_error() || error.code() == Some("NODEDOWN"),
+                "{error}"
+            );
             assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
         }
     });
@@ -1033,4 +1135,3 @@ fn atomic_migration_of_slots_shows_nothing_but_moved() {
         });
     });
 }
-

@@ -163,7 +163,13 @@ fn is_unknown(error: &RedisError) -> bool {
 }
 
 fn is_refusal(error: &RedisError) -> bool {
-    const REFUSALS: [&str; 5] = ["CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN"];
+    const REFUSALS: [&str; 5] = [
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "READONLY",
+        "TRYAGAIN",
+    ];
     error.code().is_some_and(|code| REFUSALS.contains(&code))
 }
 
@@ -192,7 +198,10 @@ struct Successes([[Mutex<Vec<Instant>>; SHARDS]; KINDS.len()]);
 
 impl Successes {
     fn add(&self, kind: Kind, shard: usize) {
-        self.0[kind as usize][shard].lock().unwrap().push(Instant::now());
+        self.0[kind as usize][shard]
+            .lock()
+            .unwrap()
+            .push(Instant::now());
     }
 
     /// The first one at or after a time.
@@ -285,7 +294,10 @@ impl Fleet {
                     cut.reset_connections();
                     cut.connections_reset()
                 };
-                assert!(cluster.with_cut(primary, reset) > 0, "{fault:?} took no effect");
+                assert!(
+                    cluster.with_cut(primary, reset) > 0,
+                    "{fault:?} took no effect"
+                );
                 self.is_served(fault, shard, Instant::now());
             }
             Fault::PauseShortly => {
@@ -304,7 +316,10 @@ impl Fleet {
         self.mended(shard);
         let lost = self.lost(shard) - lost;
         println!("    {} acknowledged writes lost by the servers", lost);
-        if matches!(fault, Fault::Command | Fault::Reset | Fault::PauseShortly | Fault::KillReplica) {
+        if matches!(
+            fault,
+            Fault::Command | Fault::Reset | Fault::PauseShortly | Fault::KillReplica
+        ) {
             assert_eq!(lost, 0, "{fault:?} loses nothing");
         }
     }
@@ -314,7 +329,11 @@ impl Fleet {
         let counters = self.counters.lock().unwrap();
         let lost = counters.iter().map(|counter| {
             let counter = counter.lock().unwrap();
-            if counter.shard == shard { counter.lost.len() } else { 0 }
+            if counter.shard == shard {
+                counter.lost.len()
+            } else {
+                0
+            }
         });
         lost.sum()
     }
@@ -324,7 +343,10 @@ impl Fleet {
         let (_, at) = self.cluster.wait_until_promoted(primary);
         self.promotions.lock().unwrap().push((shard, at));
         let name = &self.cluster.server.name;
-        println!("{name}: {fault:?} of shard {shard}: promoted after {:?}", at - since);
+        println!(
+            "{name}: {fault:?} of shard {shard}: promoted after {:?}",
+            at - since
+        );
         self.is_served(fault, shard, at);
     }
 
@@ -338,7 +360,10 @@ impl Fleet {
             println!("    {name}: {fault:?}, {kind:?}: served {took:?} later");
             let mut slowest = self.slowest.lock().unwrap();
             *slowest = took.max(*slowest);
-            assert!(took <= SERVED_WITHIN, "{name}, {kind:?}: {took:?} after {fault:?}");
+            assert!(
+                took <= SERVED_WITHIN,
+                "{name}, {kind:?}: {took:?} after {fault:?}"
+            );
         }
     }
 
@@ -355,7 +380,13 @@ impl Fleet {
 }
 
 /// Counts until it is told to end.
-fn work(fleet: &Fleet, kind: Kind, client: &mut AnyClient, counters: &[Arc<Mutex<Counter>>], seed: u64) {
+fn work(
+    fleet: &Fleet,
+    kind: Kind,
+    client: &mut AnyClient,
+    counters: &[Arc<Mutex<Counter>>],
+    seed: u64,
+) {
     let mut random = Random(seed);
     while !fleet.ended.load(Ordering::Relaxed) {
         let shared = &counters[random.below(counters.len())];
@@ -389,12 +420,17 @@ fn counters_survive_failovers_of_a_cluster_and_clients_follow_in_time() {
                 .map(|number| {
                     let kind = KINDS[number % KINDS.len()];
                     let counters = (0..SHARDS * COUNTERS).map(|at| {
-                        let slot = (at * usize::from(SLOTS) / (SHARDS * COUNTERS) + 31 * number + 1) as u16;
+                        let slot = (at * usize::from(SLOTS) / (SHARDS * COUNTERS) + 31 * number + 1)
+                            as u16;
                         let key = key_in(slot, &format!("counter:{number}"));
                         Arc::new(Mutex::new(Counter::new(fleet.cluster.owner(slot), key)))
                     });
                     let counters: Vec<_> = counters.collect();
-                    fleet.counters.lock().unwrap().extend(counters.iter().cloned());
+                    fleet
+                        .counters
+                        .lock()
+                        .unwrap()
+                        .extend(counters.iter().cloned());
                     let (mut client, seed, fleet) = (clients.of(kind), random.next(), &fleet);
                     scope.spawn(move || work(fleet, kind, &mut client, &counters, seed))
                 })
@@ -415,7 +451,9 @@ fn counters_survive_failovers_of_a_cluster_and_clients_follow_in_time() {
                 }
             }
             drop(end);
-            workers.into_iter().for_each(|worker| worker.join().unwrap());
+            workers
+                .into_iter()
+                .for_each(|worker| worker.join().unwrap());
         });
         settle(&fleet);
     });
@@ -444,9 +482,9 @@ fn settle(fleet: &Fleet) {
     let is_late = |(shard, at): &&(usize, Instant)| {
         let of_shard = promotions.iter().filter(|(own, _)| own == shard);
         // Until the former primary is told, which takes less than that.
-        of_shard.into_iter().any(|(_, promoted)| {
-            at >= promoted && *at < *promoted + ANSWER_WITHIN
-        })
+        of_shard
+            .into_iter()
+            .any(|(_, promoted)| at >= promoted && *at < *promoted + ANSWER_WITHIN)
     };
     let late = lost.iter().filter(is_late).count();
     let [durable, at_risk, unknown] = sums;

@@ -115,7 +115,9 @@ impl Worker {
             counters: (0..SLOTS_EACH)
                 .map(|at| ["a", "b", "c"].map(|name| (key(at, name), 0)))
                 .collect(),
-            texts: (0..SLOTS_EACH).map(|at| (key(at, "text"), String::new())).collect(),
+            texts: (0..SLOTS_EACH)
+                .map(|at| (key(at, "text"), String::new()))
+                .collect(),
             random,
             generation: 0,
         }
@@ -234,9 +236,8 @@ fn push_and_pop(load: &Load<'_>, kind: Kind) {
             let mut seen = vec![0_u64; NAMES];
             for number in (0..NAMES).cycle() {
                 let what = "BLPOP";
-                let taken: Option<(String, String)> = load.timed(kind, what, || {
-                    client.ask(&["BLPOP", &lists[number], "15"])
-                });
+                let taken: Option<(String, String)> =
+                    load.timed(kind, what, || client.ask(&["BLPOP", &lists[number], "15"]));
                 let (_, element) = taken.expect("BLPOP: an element was pushed");
                 if element == "end" {
                     break;
@@ -256,7 +257,9 @@ fn push_and_pop(load: &Load<'_>, kind: Kind) {
                 thread::sleep(Duration::from_millis(2));
             }
         }
-        load.timed(kind, "RPUSH", || client.ask::<i64>(&["RPUSH", &lists[0], "end"]));
+        load.timed(kind, "RPUSH", || {
+            client.ask::<i64>(&["RPUSH", &lists[0], "end"])
+        });
         let seen = popper.join().unwrap();
         assert_eq!(seen, vec![pushed; NAMES], "elements by {kind:?}");
         println!("    {kind:?}: {} elements", pushed * NAMES as u64);
@@ -372,7 +375,8 @@ fn scan(load: &Load<'_>, kind: Kind) {
         let mut found: Vec<String> = match &mut client {
             AnyClient::Blocking(client) => {
                 let keys = client.scan_all().with_pattern("*:resting:*");
-                keys.map(|key| String::from_utf8(key.unwrap()).unwrap()).collect()
+                keys.map(|key| String::from_utf8(key.unwrap()).unwrap())
+                    .collect()
             }
             other => {
                 let (mut found, mut cursor) = (Vec::new(), "0".to_owned());
@@ -438,7 +442,12 @@ fn count(cluster: &Cluster, node: usize) -> usize {
 fn reshard(cluster: &Cluster, from: usize, to: usize, slots: usize) -> usize {
     let slots = slots.min(count(cluster, from));
     if slots > 0 && !cluster.reshard(from, to, slots) {
-        let own: Vec<u16> = cluster.slots(from).into_iter().flatten().take(slots).collect();
+        let own: Vec<u16> = cluster
+            .slots(from)
+            .into_iter()
+            .flatten()
+            .take(slots)
+            .collect();
         cluster.move_slots(&own, to);
     }
     slots
@@ -447,12 +456,18 @@ fn reshard(cluster: &Cluster, from: usize, to: usize, slots: usize) -> usize {
 fn rebalance(cluster: &Cluster, weights: &[f64], step: usize) -> usize {
     let counts = || (0..3).map(|node| count(cluster, node)).collect::<Vec<_>>();
     let before = counts();
-    let weights: Vec<(usize, f64)> = (0..3).map(|node| (node, weights[(node + step) % 3])).collect();
+    let weights: Vec<(usize, f64)> = (0..3)
+        .map(|node| (node, weights[(node + step) % 3]))
+        .collect();
     if !cluster.rebalance(&weights) {
         return reshard(cluster, 0, 1, STEP);
     }
     let after = counts();
-    before.iter().zip(after).map(|(before, after)| after.saturating_sub(*before)).sum()
+    before
+        .iter()
+        .zip(after)
+        .map(|(before, after)| after.saturating_sub(*before))
+        .sum()
 }
 
 /// Whole ranges, by Valkey itself.
@@ -487,7 +502,8 @@ fn reshard_under_load(server: &Server) {
     let mut mset = cmd("MSET");
     for number in 0..RESTING {
         let slot = random.below(SLOTS.into()) as u16;
-        mset.arg(key_in(slot, &format!(":resting:{number}"))).arg(number);
+        mset.arg(key_in(slot, &format!(":resting:{number}")))
+            .arg(number);
     }
     assert_eq!(load.clients.of(Kind::Blocking).command(&mset), Ok(()));
     let start = Instant::now();
