@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Whole ── both probes 0 ─────────────────▶ Finished
-//!    │ ── both ASK ──▶ Whole at the target ──▶ Finished, with the keys of both
+//!    │ ── both ASK ──▶ Whole at the target ──▶ Confirm ──▶ Finished, with the keys of both
 //!    │ ── MOVED, probes that differ ──▶ begun again; after some times: Locate, then begun again
 //!    │ ── too many keys ──▶ Large: by pages
 //!  Page ── there is more ──▶ Finished, with the cursor behind it
@@ -50,10 +50,13 @@ pub(super) enum Task {
         target: Option<(HostPort, Vec<Vec<u8>>)>,
     },
     /// A page.
-    Page {
-        at: PageCursor,
-        /// The target, once the source has named it. For [`Stage::Target`].
-        target: Option<HostPort>,
+    Page { at: PageCursor, from: PageSource },
+    /// Whether the slot still moves to this server, which had these keys besides. Between two writes it may have arrived
+    /// there, and have gone on.
+    Confirm {
+        target: HostPort,
+        keys: Vec<Vec<u8>>,
+        more: Option<PageCursor>,
     },
     /// The owner.
     Locate,
@@ -63,6 +66,19 @@ pub(super) enum Task {
     Large,
     /// Nothing: the slot cannot be asked for.
     LeftOut(Error),
+}
+
+/// The server of a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PageSource {
+    /// The owner. For all stages but the last.
+    Owner,
+    /// The server that the owner names. For the last stage.
+    Named,
+    /// That server, while the slot moves there.
+    Target(HostPort),
+    /// That server, since the slot has moved there.
+    NewOwner(HostPort),
 }
 
 /// What a reply means for a slot.
@@ -89,6 +105,17 @@ struct FoundPage {
     stage: Stage,
 }
 
+impl Task {
+    /// The page at this cursor.
+    pub(super) fn page(at: PageCursor) -> Self {
+        let from = match at.stage {
+            Stage::Owner | Stage::Source => PageSource::Owner,
+            Stage::Target => PageSource::Named,
+        };
+        Self::Page { at, from }
+    }
+}
+
 impl SlotProgress {
     /// The slot at this position, of which this is asked first.
     pub(super) fn new(position: u16, task: Task) -> Self {
@@ -113,32 +140,38 @@ impl SlotProgress {
         count: usize,
         limits: &ScanLimits,
     ) -> Option<SlotRequest> {
-        let (target, question) = match &self.task {
+        let owner = (self.server.clone(), false);
+        let ((server, is_asking), question) = match &self.task {
             Task::Whole { limit, target } => {
-                let target = target.as_ref().map(|(target, _)| target);
+                let target = target.as_ref().map(|(target, _)| target.clone());
+                let server = target.map_or(owner, |target| (ScanServer::At(target), true));
                 // One more, which shows that there are too many.
-                (target, SlotQuestion::Keys { limit: limit + 1 })
+                (server, SlotQuestion::Keys { limit: limit + 1 })
             }
-            Task::Page { at, target: None } if at.stage == Stage::Target => {
-                (None, SlotQuestion::Probe)
-            }
-            Task::Page { at, target } => {
+            Task::Page { at, from } => {
                 let cursor = match at.is_of_slot {
                     true => at.cursor << SLOTS.ilog2() | u64::from(self.slot()),
                     false => at.cursor,
                 };
                 let count = count.max(limits.page_keys);
-                (target.as_ref(), SlotQuestion::Page { cursor, count })
+                let page = SlotQuestion::Page { cursor, count };
+                match from {
+                    PageSource::Owner => (owner, page),
+                    PageSource::Named => (owner, SlotQuestion::Probe),
+                    PageSource::Target(at) => ((ScanServer::At(at.clone()), true), page),
+                    PageSource::NewOwner(at) => ((ScanServer::At(at.clone()), false), page),
+                }
             }
-            Task::Locate => (None, SlotQuestion::Locate),
+            Task::Confirm { .. } => (owner, SlotQuestion::Probe),
+            Task::Locate => (owner, SlotQuestion::Locate),
             Task::Finished(..) | Task::Large | Task::LeftOut(_) => return None,
         };
         Some(SlotRequest {
             number,
             slot: self.slot(),
             probe: self.probe,
-            is_asking: target.is_some(),
-            server: target.map_or_else(|| self.server.clone(), |at| ScanServer::At(at.clone())),
+            server,
+            is_asking,
             question,
         })
     }
@@ -194,7 +227,7 @@ impl SlotProgress {
                     Err(error) => Task::LeftOut(error),
                     Ok(()) if self.attempts > limits.attempts_at_once => Task::Locate,
                     Ok(()) => self.beginning(limits),
-                };
+                }
             }
             Next::OtherProbe => {
                 self.probe = self.probe.wrapping_add(1);
@@ -234,10 +267,7 @@ impl SlotProgress {
     /// The task with which it is begun again.
     fn beginning(&self, limits: &ScanLimits) -> Task {
         match self.is_large {
-            true => Task::Page {
-                at: FIRST_PAGE,
-                target: None,
-            },
+            true => Task::page(FIRST_PAGE),
             false => Task::Whole {
                 limit: limits.slot_keys,
                 target: None,
@@ -245,14 +275,22 @@ impl SlotProgress {
         }
     }
 
-    /// After the probe of the source that tells where the target is.
-    fn after_probe(&self, probe: Probe) -> Next {
-        match (probe, &self.task) {
+    /// After a probe of the owner that is about its target.
+    fn after_probe(&mut self, probe: Probe) -> Next {
+        match (probe, &mut self.task) {
             (Probe::Exists, _) => Next::OtherProbe,
-            (Probe::Ask(to) | Probe::Moved(to), &Task::Page { at, .. }) => {
-                let target = Some(to);
-                Next::Task(Task::Page { at, target })
+            (Probe::Ask(to), &mut Task::Page { at, .. }) => Next::Task(Task::Page {
+                at,
+                from: PageSource::Target(to),
+            }),
+            (Probe::Moved(to), &mut Task::Page { at, .. }) => Next::Task(Task::Page {
+                at,
+                from: PageSource::NewOwner(to),
+            }),
+            (Probe::Ask(to), Task::Confirm { target, keys, more }) if to == *target => {
+                Next::Task(Task::Finished(std::mem::take(keys), more.take()))
             }
+            (Probe::Moved(to), _) => Next::Again(ScanServer::At(to)),
             // The move was cancelled.
             _ => Next::Again(self.server.clone()),
         }
@@ -276,7 +314,11 @@ impl SlotProgress {
             (Probe::Absent, Probe::Absent) if keys.len() > limit => too_many(limit, limits),
             (Probe::Absent, Probe::Absent) => match target.take() {
                 None => Next::Task(Task::Finished(keys, None)),
-                Some((_, source)) => Next::Task(Task::Finished(union(source, keys), None)),
+                Some((target, source)) => Next::Task(Task::Confirm {
+                    target,
+                    keys: union(source, keys),
+                    more: None,
+                }),
             },
             (before, after) => match target {
                 // It owns the slot by now, which moves on.
@@ -301,31 +343,36 @@ impl SlotProgress {
     ///
     /// With what is done instead, if the page is not to be used.
     fn stage(&self, before: Probe, after: Probe) -> Result<Stage, Next> {
-        let Task::Page { at, target } = &self.task else {
+        let Task::Page { at, from } = &self.task else {
             return Err(Next::Again(self.server.clone()));
         };
-        match (before, after, target) {
+        match (before, after, from) {
             (Probe::Exists, _, _) | (_, Probe::Exists, _) => Err(Next::OtherProbe),
             (Probe::Moved(to), _, _) | (_, Probe::Moved(to), _) => {
                 Err(Next::Again(ScanServer::At(to)))
             }
-            (Probe::Absent, Probe::Absent, Some(_)) => Ok(Stage::Target),
+            (before, after, PageSource::Owner) => match (before, after, at.stage) {
+                (Probe::Absent, Probe::Absent, Stage::Owner) => Ok(Stage::Owner),
+                (Probe::Absent, Probe::Ask(_), Stage::Owner)
+                | (Probe::Ask(_), Probe::Ask(_), _) => Ok(Stage::Source),
+                // The move was cancelled: keys may have come back to where the scan has been.
+                _ => Err(Next::Again(self.server.clone())),
+            },
+            (Probe::Absent, Probe::Absent, _) => Ok(Stage::Target),
             // It owns the slot by now, which moves on.
-            (_, _, Some(target)) => Err(Next::Again(ScanServer::At(target.clone()))),
-            (Probe::Absent, Probe::Absent, None) if at.stage == Stage::Owner => Ok(Stage::Owner),
-            (Probe::Ask(_), Probe::Ask(_), None) => Ok(Stage::Source),
-            (Probe::Absent, Probe::Ask(_), None) if at.stage == Stage::Owner => Ok(Stage::Source),
-            // The move was cancelled: keys may have come back to where the scan has been.
-            _ => Err(Next::Again(self.server.clone())),
+            (_, _, PageSource::Target(to) | PageSource::NewOwner(to)) => {
+                Err(Next::Again(ScanServer::At(to.clone())))
+            }
+            (_, _, PageSource::Named) => Err(Next::Again(self.server.clone())),
         }
     }
 
     /// After a page with good probes.
-    fn after_page(&mut self, page: FoundPage, limits: &ScanLimits) -> Next {
-        let Task::Page { at, target } = &mut self.task else {
+    fn after_page(&self, page: FoundPage, limits: &ScanLimits) -> Next {
+        let Task::Page { at, from } = &self.task else {
             return Next::Again(self.server.clone());
         };
-        let (at, target, position) = (*at, target.take(), self.position);
+        let (at, from, position) = (*at, from.clone(), self.position);
         let again = || Next::Again(self.server.clone());
         let is_first = at.cursor == 0;
         let within = Within::Pages(at);
@@ -337,7 +384,7 @@ impl SlotProgress {
                 (true, Stage::Target) => {
                     let is_of_slot = !at.is_of_slot;
                     let at = PageCursor { is_of_slot, ..at };
-                    Next::Task(Task::Page { at, target })
+                    Next::Task(Task::Page { at, from })
                 }
                 (true, _) if at.is_of_slot => whole(limits.slot_keys_without_cursor),
                 _ => again(),
@@ -379,7 +426,10 @@ impl SlotProgress {
         match cursor {
             // Too large for a cursor below 2^53.
             Some(cursor) if cursor.pack().is_none() => whole(ALL_KEYS),
-            _ => Next::Task(Task::Finished(keys, more)),
+            _ => Next::Task(match from {
+                PageSource::Target(target) => Task::Confirm { target, keys, more },
+                _ => Task::Finished(keys, more),
+            }),
         }
     }
 }
@@ -397,13 +447,10 @@ fn too_many(limit: usize, limits: &ScanLimits) -> Next {
     Next::Task(match limit <= limits.slot_keys {
         true => Task::Large,
         // The server has no cursors of single slots.
-        false => Task::Page {
-            at: PageCursor {
-                is_of_slot: false,
-                ..FIRST_PAGE
-            },
-            target: None,
-        },
+        false => Task::page(PageCursor {
+            is_of_slot: false,
+            ..FIRST_PAGE
+        }),
     })
 }
 

@@ -12,7 +12,8 @@
 //! | different | of unknown meaning: the server is asked again |
 //!
 //! A key that leaves the source after it was asked arrives at the target before that is asked, and a key that moves
-//! between the two lists is in both, but returned once. So a key that exists all the time is returned exactly once,
+//! between the two lists is in both, but returned once. The source confirms behind that by a last probe that the move is
+//! still the same. So a key that exists all the time is returned exactly once,
 //! whatever moves, and also while a slot rests half moved. A slot that moves there and back again between two of the three
 //! commands of one write is the one thing that is not noticed.
 //!
@@ -251,7 +252,7 @@ impl SlotScan {
                 scan.was_answered = is_answered;
             }
             Within::Pages(at) if first == cursor.position && first < end => {
-                scan.begin(1, Task::Page { at, target: None });
+                scan.begin(1, Task::page(at));
             }
             Within::Pages(_) => {}
         }
@@ -336,14 +337,11 @@ impl SlotScan {
                         return self.end_within(position, Some(FIRST_PAGE));
                     }
                     self.next = position;
-                    let task = Task::Page {
-                        at: FIRST_PAGE,
-                        target: None,
-                    };
+                    let task = Task::page(FIRST_PAGE);
                     return self.begin(1, task);
                 }
                 // There are no requests left, so these are finished.
-                Task::Whole { .. } | Task::Page { .. } | Task::Locate => {}
+                Task::Whole { .. } | Task::Page { .. } | Task::Confirm { .. } | Task::Locate => {}
             }
         }
         // A server that does not reply has taken the time of the step.

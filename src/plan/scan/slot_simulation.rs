@@ -19,7 +19,7 @@ use crate::topology::HostPort;
 /// Number of slots that are scanned.
 const SLOTS_SCANNED: u16 = 12;
 
-/// Number of servers, and of those that are dead or replicas at the beginning.
+/// Number of primaries, and of replicas.
 const SERVERS: usize = 3;
 const SPARE: usize = 3;
 
@@ -34,6 +34,9 @@ const LIMITS: ScanLimits = ScanLimits {
     attempts: 60,
     positions: SLOTS_SCANNED,
 };
+
+/// Number of schedules that are run; more by hand.
+const SCHEDULES: u64 = 2000;
 
 type Key = Vec<u8>;
 
@@ -71,6 +74,11 @@ struct Cluster {
     /// What the client believes.
     map: BTreeMap<u16, usize>,
     random: Random,
+    /// Servers that have been replicas all the time.
+    replicas: Vec<usize>,
+    /// The slots that have moved since they were asked for. They do not move again before they are asked for anew, as there
+    /// and back again in that time goes unnoticed.
+    moved: BTreeSet<u16>,
     /// Number of events of each kind so far.
     events: [u32; 9],
     /// What may happen.
@@ -120,6 +128,8 @@ impl Cluster {
             servers: (0..SERVERS + SPARE).map(server).collect(),
             map: owners,
             random: Random(mix(seed)),
+            replicas: (SERVERS..SERVERS + SPARE).collect(),
+            moved: BTreeSet::new(),
             events: [0; 9],
             is_calm: false,
         }
@@ -168,6 +178,7 @@ impl Cluster {
             keys.next_back().cloned()
         };
         match (event, moving) {
+            (0 | 4 | 6, _) if self.moved.contains(&slot) => return false,
             // A move of the old kind begins: at the target first.
             (0, None) => {
                 self.servers[other].importing.insert(slot);
@@ -186,6 +197,7 @@ impl Cluster {
                 self.servers[target].importing.remove(&slot);
                 self.servers[source].migrating.remove(&slot);
                 self.set_owner(slot, target);
+                self.moved.insert(slot);
             }
             // A move is cancelled before a key has moved.
             (5, Some(target)) if first_of(&self.servers[target]).is_none() => {
@@ -200,6 +212,7 @@ impl Cluster {
                     self.servers[other].keys.insert(key);
                 }
                 self.set_owner(slot, other);
+                self.moved.insert(slot);
             }
             // A replica takes over, with the keys and slots of its primary.
             (7, _) => return self.fail_over(source),
@@ -216,8 +229,7 @@ impl Cluster {
     }
 
     fn fail_over(&mut self, failed: usize) -> bool {
-        let mut dead = (0..self.servers.len()).filter(|&number| !self.servers[number].is_reachable);
-        let Some(replica) = dead.next() else {
+        let Some(replica) = self.replicas.pop() else {
             return false;
         };
         let process = self.random.bits();
@@ -312,6 +324,9 @@ impl Cluster {
         let process = self.servers[server].process;
         if !self.servers[server].is_reachable {
             return SlotReply::Failed(Error::new(ErrorKind::NodeDown, "it is down"));
+        }
+        if !is_asking && request.question != SlotQuestion::Probe {
+            self.moved.remove(&slot);
         }
         let before = self.probe(server, slot, is_asking);
         self.shake();
@@ -446,8 +461,8 @@ fn schedule(seed: u64, has_slot_cursors: bool, events: &mut [u32; 9]) {
 #[test]
 fn scan_by_slots_misses_and_doubles_no_key_whatever_moves() {
     let mut events = [0; 9];
-    for seed in 0..4000 {
+    for seed in 0..SCHEDULES {
         schedule(seed, seed % 2 == 0, &mut events);
     }
-    assert!(events.iter().all(|&count| count > 1000), "{events:?}");
+    assert!(events.iter().all(|&count| count > 500), "{events:?}");
 }
