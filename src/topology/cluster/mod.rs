@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::hash::SLOTS;
+use crate::hash::{HashTag, SLOTS};
 use crate::partition::{NodeIndex, NodeSpec};
 use crate::topology::{HostPort, Topology};
 
@@ -90,9 +90,16 @@ impl ClusterMap {
         *self.owners.get(usize::from(slot))?
     }
 
+    /// The slot of a key.
+    #[inline]
+    pub(crate) fn slot(&self, key: &[u8]) -> u16 {
+        crate::hash::slot(HashTag::Braces.of(key))
+    }
+
     /// The node that requests for a slot are sent to: its owner, or any node if none is known, which redirects them or
     /// refuses them.
-    fn target(&self, slot: u16) -> NodeIndex {
+    #[inline]
+    pub(crate) fn target(&self, slot: u16) -> NodeIndex {
         self.owner(slot).unwrap_or_else(|| {
             // A topology has at least one node.
             NodeIndex::new(slot % self.primaries.len().max(1) as u16)
