@@ -46,17 +46,18 @@ use crate::topology::LivingNodes;
 pub(crate) enum KeyCheck {
     /// Every key must live on the connection's node: connections opened for keys.
     Owned,
-    /// Every key must share its hash tag with this one, the first of those that the connection was opened for.
-    SharedTag(Box<[u8]>),
+    /// Every key must also be usable together with this one, the first of those that the connection was opened for: in
+    /// one slot of a cluster, under one hash tag if that is required.
+    Together(Box<[u8]>),
     /// Keys are not checked: connections opened for a node that the user named.
     None,
 }
 
 impl KeyCheck {
-    /// The key that all others must share a hash tag with, if they must.
+    /// The key that all others must be usable together with, if being on one node is not enough.
     pub(crate) fn first_key(&self) -> Option<&[u8]> {
         match self {
-            Self::SharedTag(first) => Some(first),
+            Self::Together(first) => Some(first),
             Self::Owned | Self::None => None,
         }
     }
@@ -284,7 +285,7 @@ impl DedicatedState {
     fn check(&mut self, router: &Router, args: &[&[u8]]) -> Result<RoutedCommand, Error> {
         self.is_pristine &= !router.alters_connection(args);
         let checked = match &self.keys {
-            keys @ (KeyCheck::Owned | KeyCheck::SharedTag(_)) => {
+            keys @ (KeyCheck::Owned | KeyCheck::Together(_)) => {
                 router.route_private(self.node, args, keys.first_key())
             }
             KeyCheck::None => router.route_unchecked_private(self.node, args),

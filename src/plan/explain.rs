@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, KeyText};
 use crate::partition::{NodeIndex, OutNodes};
-use crate::plan::{CacheSnapshot, Plan, Router, Split};
+use crate::plan::{CacheSnapshot, Plan, Router};
 use crate::topology::Topology;
 
 /// Maximum number of keys shown per node; an ellipsis stands for the others.
@@ -22,6 +22,14 @@ const KEYS_SHOWN: usize = 4;
 ///
 /// While nodes are out, and the command is for them too, or for their keys, the last line names them: `out:
 /// cache-b`.
+///
+/// In a Redis Cluster each key is followed by its slot, and a command that is split is cut by slot:
+///
+/// ```text
+/// MGET: split over 2 nodes by 3 slots, answers in the order of the keys
+///   10.0.0.1:6379  2 keys  "user:2" (slot 2921), "user:3" (slot 7048)
+///   10.0.0.3:6379  1 key   "user:1" (slot 10778)
+/// ```
 #[derive(Clone, Debug)]
 pub struct Explanation {
     plan: Plan,
@@ -123,17 +131,28 @@ impl Explanation {
                 .living()
                 .map(|node| (name(node), Vec::new()))
                 .collect(),
-            Plan::Split(Split { parts, .. }) => parts
-                .iter()
-                .map(|part| {
-                    let keys = part
-                        .keys
-                        .iter()
-                        .map(|&key| self.keys[key as usize].as_slice());
-                    (name(part.node), keys.collect())
-                })
-                .collect(),
+            Plan::Split(split) => {
+                let mut nodes: Vec<(NodeIndex, Vec<u32>)> = Vec::new();
+                for part in split.parts() {
+                    match nodes.last_mut() {
+                        // Another slot of the same node.
+                        Some((node, keys)) if *node == part.node => keys.extend(part.keys),
+                        _ => nodes.push((part.node, part.keys.to_vec())),
+                    }
+                }
+                let part = |(node, mut keys): (NodeIndex, Vec<u32>)| {
+                    keys.sort_unstable();
+                    let keys = keys.iter().map(|&key| self.keys[key as usize].as_slice());
+                    (name(node), keys.collect())
+                };
+                nodes.into_iter().map(part).collect()
+            }
         }
+    }
+
+    /// The slot of a key in a Redis Cluster; `None` over plain nodes.
+    pub fn slot(&self, key: &[u8]) -> Option<u16> {
+        Some(self.topology.cluster()?.slot(key))
     }
 }
 
@@ -149,10 +168,14 @@ impl fmt::Display for Explanation {
             Plan::Split(split) => {
                 write!(
                     f,
-                    "{name}: split over {} nodes, {}",
+                    "{name}: split over {} node{}",
                     parts.len(),
-                    split.merge.words()
+                    if parts.len() == 1 { "" } else { "s" }
                 )?;
+                if self.topology.cluster().is_some() {
+                    write!(f, " by {} slots", split.parts().len())?;
+                }
+                write!(f, ", {}", split.merge.words())?;
             }
         }
         // Characters, not bytes: the padding of `{node:width$}` counts characters too.
@@ -171,7 +194,10 @@ impl fmt::Display for Explanation {
             let shown: Vec<String> = keys
                 .iter()
                 .take(KEYS_SHOWN)
-                .map(|key| KeyText(key).to_string())
+                .map(|key| match self.slot(key) {
+                    Some(slot) => format!("{} (slot {slot})", KeyText(key)),
+                    None => KeyText(key).to_string(),
+                })
                 .collect();
             f.write_str(&shown.join(", "))?;
             if keys.len() > KEYS_SHOWN {

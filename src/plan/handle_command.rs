@@ -117,13 +117,20 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// [`CrossNode`](ErrorKind::CrossNode) when that is another node.
+    /// [`CrossNode`](ErrorKind::CrossNode) when that is another node, or in a cluster another slot.
     pub(crate) fn check_second_watch(
         &self,
         watched: (&[u8], NodeIndex),
         key: &[u8],
         owner: NodeIndex,
     ) -> Result<(), Error> {
+        if self.topology().cluster().is_some() {
+            let keys = (
+                (watched.0, self.location(watched.0)?),
+                (key, self.location(key)?),
+            );
+            return self.check_together("WATCH", keys.0, keys.1);
+        }
         if watched.1 == owner {
             return Ok(());
         }

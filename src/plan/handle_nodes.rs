@@ -30,7 +30,8 @@ impl Router {
     /// # Errors
     ///
     /// When the node has left the topology, when `is_same_server` is false for its index: the node is reached
-    /// otherwise now, and when keys have moved: a watched key may have changed elsewhere.
+    /// otherwise now, and when keys have moved: a watched key may have changed elsewhere. In a cluster only the slot of
+    /// the connection's keys matters.
     pub(crate) fn locate_dedicated(
         &self,
         node: &NodeRef,
@@ -42,9 +43,14 @@ impl Router {
         let Some(index) = index.filter(|&index| is_same_server(index)) else {
             return Err(node_moved(name));
         };
-        if *keys != KeyCheck::None && !node.topology().places_like(self.topology()) {
-            return Err(keys_moved(name));
+        let have_moved = match (keys, self.topology().cluster()) {
+            (KeyCheck::None, _) => false,
+            (KeyCheck::Together(first), Some(map)) => map.target(map.slot(first)) != index,
+            _ => !node.topology().places_like(self.topology()),
+        };
+        match have_moved {
+            true => Err(keys_moved(name)),
+            false => Ok(index),
         }
-        Ok(index)
     }
 }

@@ -10,7 +10,7 @@
 use crate::error::{Error, ErrorKind, KeyText};
 use crate::hash::HashTag;
 use crate::partition::NodeIndex;
-use crate::plan::{KeyCheck, Router};
+use crate::plan::{KeyCheck, KeyLocation, Router};
 
 /// The condition under which an indivisible request may have several keys: a command that cannot be split
 /// (RENAME, SINTER, EVAL, ...), a transaction, an atomic pipeline, WATCH, and a dedicated connection. A write
@@ -50,20 +50,21 @@ impl Router {
         &self,
         keys: impl IntoIterator<Item = &'k [u8]> + Clone,
     ) -> Result<(NodeIndex, KeyCheck), Error> {
-        let node = self.common_owner(keys.clone())?;
+        let node = self.common_owner(keys.clone())?.node;
         Ok((node, self.key_check(keys.into_iter().next())))
     }
 
     /// The check of keys over a connection that was opened for keys of which this is the first.
     pub(super) fn key_check(&self, first: Option<&[u8]>) -> KeyCheck {
-        match (self.hash_tags, first) {
-            (HashTags::Required, Some(first)) => KeyCheck::SharedTag(first.into()),
+        let is_bound = self.hash_tags == HashTags::Required || self.topology().cluster().is_some();
+        match first {
+            Some(first) if is_bound => KeyCheck::Together(first.into()),
             _ => KeyCheck::Owned,
         }
     }
 
-    /// Checks that `key` may be used together with `first`, which lives on the same node. `what` names the
-    /// request.
+    /// Checks that `key` shares its hash tag with `first`, if it must. They live on one node, and in a cluster in one
+    /// slot. `what` names the request.
     ///
     /// # Errors
     ///
@@ -71,14 +72,13 @@ impl Router {
     pub(super) fn check_tag(
         &self,
         what: &str,
-        first: &[u8],
+        first: (&[u8], KeyLocation),
         key: &[u8],
-        node: NodeIndex,
     ) -> Result<(), Error> {
         match self.hash_tags {
             HashTags::Optional => Ok(()),
-            HashTags::Required if self.share_tag(first, key) => Ok(()),
-            HashTags::Required => Err(self.no_shared_tag(what, first, key, node)),
+            HashTags::Required if self.share_tag(first.0, key) => Ok(()),
+            HashTags::Required => Err(self.no_shared_tag(what, first, key)),
         }
     }
 
@@ -88,20 +88,24 @@ impl Router {
         tag.of(a) == tag.of(b)
     }
 
-    /// Error for two keys of one indivisible request that live on one node but share no hash tag.
-    fn no_shared_tag(&self, what: &str, first: &[u8], key: &[u8], node: NodeIndex) -> Error {
-        Error::new(
-            ErrorKind::CrossNode,
-            format!(
-                "the keys {} and {} of {what} live on one node (node {}) only by chance: they share no hash tag, and a new \
-                 node may separate them; {}",
-                KeyText(first),
-                KeyText(key),
-                self.name(node),
-                self.tag_advice(),
+    /// Error for two keys of one indivisible request that live on one node, in a cluster in one slot, but share no hash
+    /// tag.
+    fn no_shared_tag(&self, what: &str, first: (&[u8], KeyLocation), key: &[u8]) -> Error {
+        let (keys, advice) = ((KeyText(first.0), KeyText(key)), self.tag_advice());
+        let text = match first.1.slot {
+            Some(slot) => format!(
+                "the keys {} and {} of {what} are in one slot (slot {slot}) only by chance: they share no hash tag; {advice}",
+                keys.0, keys.1,
             ),
-        )
-        .about_keys([first, key])
+            None => format!(
+                "the keys {} and {} of {what} live on one node (node {}) only by chance: they share no hash tag, and a new \
+                 node may separate them; {advice}",
+                keys.0,
+                keys.1,
+                self.name(first.1.node),
+            ),
+        };
+        Error::new(ErrorKind::CrossNode, text).about_keys([first.0, key])
     }
 
     /// How two keys get a common tag.

@@ -21,7 +21,8 @@
 //! * `router`: [`Router`], one snapshot of topology and command table; turns a request into a [`Plan`].
 //!   `owners` groups the keys of one request by node, `routed` adds to a plan the properties of its command,
 //!   `explain` prints it.
-//! * `hash_tags`: [`HashTags`], whether keys that share a node only by chance may be used together.
+//! * `location`: where a key lives, and whether two keys may be used in one indivisible request. `hash_tags`:
+//!   [`HashTags`], whether keys that share a node only by chance may.
 //! * `refusal`, `lockout`: errors of requests that are refused before anything is sent. `command_errors`: those of
 //!   single commands of a pipeline, as redis-rs lists them.
 //! * `request`: packed pipelines, parsed and planned. `transaction`: MULTI ... EXEC, which must live on one
@@ -63,6 +64,7 @@ mod failure;
 mod handle_command;
 mod handle_nodes;
 mod hash_tags;
+mod location;
 mod lockout;
 mod merge;
 mod missing;
@@ -108,6 +110,7 @@ pub(crate) use exchange::{Attempt, AttemptKind, Exchange, ExchangeStep};
 pub(crate) use exchange::{Hedge, NodeExchange};
 pub(crate) use failure::{Answers, Cause, Failure, PoolUse, ReplyBuffer, is_of_replica};
 pub(crate) use handle_command::{NameCommand, WatchCommand};
+pub(crate) use location::KeyLocation;
 pub(crate) use missing::Fallback;
 pub(crate) use operation::{
     CommandOperation, Operation, PipelineOperation, Request, ScriptStore, Selection, Step,
@@ -137,6 +140,7 @@ pub(crate) use watch::{beside_watch, contains_watch, exec_abort, watch_ended};
 #[cfg(any(test, fuzzing))]
 pub(crate) use scripts::keys_of_script;
 
+use self::owners::Parts;
 use crate::command::Merge;
 use crate::partition::NodeIndex;
 
@@ -150,7 +154,7 @@ pub enum Plan {
     One(NodeIndex),
     /// Any one living node receives the request unchanged; the next one does when it cannot be reached.
     Any,
-    /// Several nodes receive the command, each with its own keys.
+    /// Several nodes receive the command, each with its own keys; in a Redis Cluster one command for each slot.
     Split(Split),
     /// Every node receives the request unchanged. Nodes that are [out](crate::Topology::without) do not, not even
     /// FLUSHALL: one that comes back still has its keys.
@@ -168,7 +172,7 @@ pub enum Plan {
     },
 }
 
-/// A command whose keys are divided among several nodes.
+/// A command whose keys are divided among several nodes, or among the slots of a Redis Cluster.
 ///
 /// The arguments of a command that can be split are a head, keys with a fixed number of arguments each, and a
 /// tail:
@@ -183,8 +187,6 @@ pub enum Plan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Split {
-    /// One part per node that owns a key, in node order.
-    pub parts: Vec<Part>,
     /// How the replies to the parts become one reply.
     pub merge: Merge,
     /// Number of arguments before the first key: the names of the command and its subcommand.
@@ -193,16 +195,18 @@ pub struct Split {
     pub step: usize,
     /// Number of arguments after the last key; every part repeats them.
     pub tail: usize,
+    /// Which keys belong together.
+    parts: Parts,
 }
 
-/// One node's share of a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The keys of one command of a split: those of one node or, in a Redis Cluster, those of one slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Part {
+pub struct Part<'s> {
     /// The node that owns the keys of this part.
     pub node: NodeIndex,
     /// Numbers of the keys within the request, ascending; 0 is the first key.
-    pub keys: Vec<u32>,
+    pub keys: &'s [u32],
 }
 
 impl Plan {
@@ -222,7 +226,13 @@ impl Plan {
 impl Split {
     /// Number of keys in the whole request.
     pub fn key_count(&self) -> usize {
-        self.parts.iter().map(|part| part.keys.len()).sum()
+        self.parts.key_count()
+    }
+
+    /// Iterates over the parts: one per node that owns a key, in node order; in a Redis Cluster one per slot, those of one
+    /// node in the order of their slots.
+    pub fn parts(&self) -> impl ExactSizeIterator<Item = Part<'_>> {
+        self.parts.iter()
     }
 
     /// Index of the argument that holds key number `key`.
@@ -231,7 +241,7 @@ impl Split {
     }
 
     /// Appends the request for one part in the wire format. `args` are the arguments of the whole request.
-    fn write_part(&self, part: &Part, args: &[&[u8]], out: &mut Vec<u8>) {
+    fn write_part(&self, part: Part<'_>, args: &[&[u8]], out: &mut Vec<u8>) {
         use crate::resp::{write_arg, write_header};
         // In the wire format the number of arguments comes first, so it is computed instead of counted.
         let tail = &args[args.len() - self.tail..];
@@ -240,7 +250,7 @@ impl Split {
             write_arg(out, arg);
         }
         // A key with its values, such as key and value of MSET, stays together.
-        for &key in &part.keys {
+        for &key in part.keys {
             let at = self.position(key);
             for arg in &args[at..at + self.step] {
                 write_arg(out, arg);

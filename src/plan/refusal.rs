@@ -255,27 +255,6 @@ fn instead_of_stateful(name: &str) -> &'static str {
 }
 
 impl Router {
-    /// Error for two keys of one indivisible request that live on different nodes. `what` names the request.
-    pub(super) fn cross_node(
-        &self,
-        what: &str,
-        a: (&[u8], NodeIndex),
-        b: (&[u8], NodeIndex),
-    ) -> Error {
-        Error::new(
-            ErrorKind::CrossNode,
-            format!(
-                "the keys {} (node {}) and {} (node {}) of {what} live on different nodes, and it cannot be split; put \
-                 them under one hash tag, such as {{tag}}a and {{tag}}b",
-                KeyText(a.0),
-                self.name(a.1),
-                KeyText(b.0),
-                self.name(b.1),
-            ),
-        )
-        .about_keys([a.0, b.0])
-    }
-
     /// Error for a key whose owner is not the node of the connection.
     pub(super) fn wrong_node(
         &self,

@@ -22,15 +22,15 @@ use crate::command::{
     Access, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge, Partial, Route,
     Scripting, SharedTable,
 };
-use crate::error::{Error, ErrorKind, KeyText};
+use crate::error::{Error, ErrorKind};
 use crate::hash::HashTag;
 use crate::partition::NodeIndex;
+use crate::plan::location::KeyLocation;
 use crate::plan::lockout;
 use crate::plan::owners::Owners;
 use crate::plan::redirects::ClusterRouting;
 use crate::plan::refusal::{
-    empty_command, malformed, needs_a_node, no_keys, refused, stateful, typed_name, unknown,
-    wrong_arity,
+    empty_command, malformed, needs_a_node, no_keys, refused, stateful, unknown, wrong_arity,
 };
 use crate::plan::routed::{RoutedCommand, WaitScope};
 use crate::plan::scripts::wrong_key_count;
@@ -66,7 +66,8 @@ pub struct Router {
     users: Arc<[String]>,
 }
 
-/// The treatment of MSET, DEL, UNLINK, TOUCH and JSON.MSET with keys on several nodes.
+/// The treatment of MSET, DEL, UNLINK, TOUCH and JSON.MSET with keys on several nodes, or in several slots of a Redis
+/// Cluster.
 ///
 /// A split gives up their atomicity: other clients may see the part of one node done and that of another not.
 /// MSETNX and MSETEX are never split, because all or nothing is what they are for.
@@ -76,7 +77,8 @@ pub enum SplitWrites {
     /// They are split, as redis-rs' cluster clients and Twemproxy do.
     #[default]
     Allowed,
-    /// They are refused with [`CrossNode`](ErrorKind::CrossNode) when their keys live on several nodes.
+    /// They are refused with [`CrossNode`](ErrorKind::CrossNode) when their keys live on several nodes, or are in several
+    /// slots of a Redis Cluster.
     Refused,
 }
 
@@ -354,12 +356,12 @@ impl Router {
     ///
     /// Commands that change the state of the connection are allowed. So are commands without keys, such as
     /// PING and MULTI, and those that would otherwise go to all nodes. `first` is the key that the others must
-    /// share a hash tag with, if they must.
+    /// be usable together with, if it is not enough that they live on the node.
     ///
     /// # Errors
     ///
-    /// [`CrossNode`](ErrorKind::CrossNode) for a key of another node or without a common hash tag, [`Unroutable`](ErrorKind::Unroutable)
-    /// for an unknown command, [`Stateful`](ErrorKind::Stateful) for commands that take over the connection.
+    /// [`CrossNode`](ErrorKind::CrossNode) for a key of another node or slot or without a common hash tag,
+    /// [`Unroutable`](ErrorKind::Unroutable) for an unknown command, [`Stateful`](ErrorKind::Stateful) for commands that take over the connection.
     pub(crate) fn route_private(
         &self,
         node: NodeIndex,
@@ -368,25 +370,55 @@ impl Router {
     ) -> Result<RoutedCommand, Error> {
         let command = self.lookup(args)?;
         let at = self.keys(command, args)?;
-        for &at in &at.keys {
-            let owner = self.owner(args[at as usize])?;
-            if owner != node {
-                return Err(self.wrong_node(command, args[at as usize], owner, node));
-            }
-        }
-        for &at in &at.patterns {
-            self.check_pattern(command, args[at as usize], node)?;
-        }
-        if let Some(first) = first {
-            for &at in at.keys.iter().chain(&at.patterns) {
-                self.check_tag("this connection", first, args[at as usize], node)?;
-            }
+        if !at.keys.is_empty() {
+            self.check_private(command, args, &at, (node, first))?;
         }
         if command.route() == Route::Refused {
             return Err(refused(command).at_node(self.name(node)));
         }
         // Whatever the route in the table: a command over a dedicated connection concerns that node alone.
         Ok(routed_to(node, command, args))
+    }
+
+    /// Checks the keys of a command over a dedicated connection: see [`route_private`](Self::route_private).
+    fn check_private(
+        &self,
+        command: &CommandSpec,
+        args: &[&[u8]],
+        at: &KeyPositions,
+        (node, first): (NodeIndex, Option<&[u8]>),
+    ) -> Result<(), Error> {
+        const WHAT: &str = "this connection";
+        let first = match first {
+            Some(first) => Some((first, self.location(first)?)),
+            None => None,
+        };
+        // Without a slot the node alone decides.
+        let mut all = KeyLocation {
+            node,
+            slot: first.and_then(|(_, location)| location.slot),
+        };
+        for &at in &at.keys {
+            let key = args[at as usize];
+            let location = self.location(key)?;
+            // The connection of keys in a cluster is bound to their slot. Any other is bound to its node alone.
+            if let Some(first) = first.filter(|first| first.1.slot != location.slot) {
+                return Err(self.cross_node(WHAT, first, (key, location)));
+            }
+            if location.node != node {
+                return Err(self.wrong_node(command, key, location.node, node));
+            }
+            all.slot = location.slot;
+        }
+        for &at in &at.patterns {
+            self.check_pattern(command, args[at as usize], all)?;
+        }
+        if let Some(first) = first {
+            for &at in at.keys.iter().chain(&at.patterns) {
+                self.check_tag(WHAT, first, args[at as usize])?;
+            }
+        }
+        Ok(())
     }
 
     /// The node that owns `key`.
@@ -399,31 +431,26 @@ impl Router {
         self.topology.locate(key).ok_or_else(|| self.no_owner(key))
     }
 
-    /// The node that owns all of `keys`.
+    /// Where all of `keys` live.
     ///
     /// # Errors
     ///
-    /// [`CrossNode`](ErrorKind::CrossNode) when two of them live on different nodes,
-    /// [`Unroutable`](ErrorKind::Unroutable) when there is no key or one has no owner.
+    /// [`CrossNode`](ErrorKind::CrossNode) when two of them live on different nodes, or are in different slots of a
+    /// cluster, [`Unroutable`](ErrorKind::Unroutable) when there is no key or one has no owner.
     pub(crate) fn common_owner<'k>(
         &self,
         keys: impl IntoIterator<Item = &'k [u8]>,
-    ) -> Result<NodeIndex, Error> {
-        let mut first: Option<(&[u8], NodeIndex)> = None;
+    ) -> Result<KeyLocation, Error> {
+        let mut first: Option<(&[u8], KeyLocation)> = None;
         for key in keys {
-            let owner = self.owner(key)?;
+            let location = self.location(key)?;
             match first {
-                None => first = Some((key, owner)),
-                Some((other, node)) if node == owner => {
-                    self.check_tag("the request", other, key, node)?;
-                }
-                Some((other, node)) => {
-                    return Err(self.cross_node("the request", (other, node), (key, owner)));
-                }
+                None => first = Some((key, location)),
+                Some(first) => self.check_together("the request", first, (key, location))?,
             }
         }
         match first {
-            Some((_, node)) => Ok(node),
+            Some((_, location)) => Ok(location),
             None => Err(Error::new(
                 ErrorKind::Unroutable,
                 "no key was given, so no node can be chosen; give at least one, or name a node with `client.node(name)`",
@@ -453,7 +480,7 @@ impl Router {
     }
 
     /// Plans a command that cannot be split: all its keys, and the keys made of its patterns, must live on
-    /// one node.
+    /// one node, and in one slot of a cluster.
     ///
     /// A script or function that declares no key goes where the keys in its text live, or to any node if it
     /// has none.
@@ -480,30 +507,26 @@ impl Router {
             let shown = self.literal_keys(command, args, &memory)?;
             return match shown.is_empty() {
                 true => Ok(Plan::Any),
-                false => self.common_owner(shown).map(Plan::One),
+                false => Ok(Plan::One(self.common_owner(shown)?.node)),
             };
         };
-        let node = self.owner(first)?;
+        let first = (first, self.location(first)?);
         for key in keys {
-            let owner = self.owner(key)?;
-            if owner != node {
-                return Err(self.cross_node(command.name(), (first, node), (key, owner)));
-            }
-            self.check_tag(command.name(), first, key, node)?;
+            self.check_together(command.name(), first, (key, self.location(key)?))?;
         }
         for &at in &at.patterns {
             let pattern = args[at as usize];
-            self.check_pattern(command, pattern, node)?;
-            self.check_tag(command.name(), first, pattern, node)?;
+            self.check_pattern(command, pattern, first.1)?;
+            self.check_tag(command.name(), first, pattern)?;
         }
-        Ok(Plan::One(node))
+        Ok(Plan::One(first.1.node))
     }
 
-    /// Checks a pattern from which the server makes keys (SORT ... BY and GET): all of them must live on
-    /// `node`.
+    /// Checks a pattern from which the server makes keys (SORT ... BY and GET): all of them must live at
+    /// `location`.
     ///
-    /// The server replaces the first `*` by each element, so the keys are not known. They are on one node
-    /// exactly if the text before the `*` contains a complete hash tag:
+    /// The server replaces the first `*` by each element, so the keys are not known. They are on one node, and in one
+    /// slot, exactly if the text before the `*` contains a complete hash tag:
     ///
     /// ```text
     /// {user}:*->name     every key has the tag "user": checked like a key
@@ -513,12 +536,12 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// [`CrossNode`](ErrorKind::CrossNode) when one of the keys may live on another node.
+    /// [`CrossNode`](ErrorKind::CrossNode) when one of the keys may live on another node, or in another slot.
     pub(crate) fn check_pattern(
         &self,
         command: &CommandSpec,
         pattern: &[u8],
-        node: NodeIndex,
+        location: KeyLocation,
     ) -> Result<(), Error> {
         let star = pattern
             .iter()
@@ -528,24 +551,14 @@ impl Router {
         // Whatever replaces the star, the first complete pair of braces stays the first.
         let rule = self.topology.hash_tag();
         let pinned = matches!(rule, HashTag::Braces) && rule.of(fixed).len() < fixed.len();
-        if pinned && self.topology.locate(fixed) == Some(node) {
+        if pinned && self.location(fixed).ok() == Some(location) {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::CrossNode,
-            format!(
-                "{}: the pattern {} expands to keys that may live on nodes other than {}; give it a hash tag that keeps \
-                 them there, such as {{tag}}*",
-                typed_name(command),
-                KeyText(pattern),
-                self.name(node),
-            ),
-        )
-        .at_node(self.name(node))
-        .about_keys([pattern]))
+        Err(self.spread_pattern(command, pattern, location))
     }
 
-    /// Plans a command that may be split: one part per owner, or a single node when all keys live there.
+    /// Plans a command that may be split: one part per owner, in a cluster per slot, or a single node when there would be
+    /// one part.
     ///
     /// # Errors
     ///
@@ -567,30 +580,31 @@ impl Router {
             return Err(wrong_arity(command));
         }
         let keys = || args[head..head + keyed].iter().step_by(step).copied();
-        // Looking for a second owner first spares the common case, one node, all allocations. A key without
-        // an owner counts as a second one here, and is reported below.
-        let first = self.owner(args[head])?;
-        let is_whole =
-            command.access() == Access::Write && self.split_writes == SplitWrites::Refused;
-        let Some(other) = keys().find(|key| self.topology.locate(key) != Some(first)) else {
-            if is_whole {
-                keys()
-                    .try_for_each(|key| self.check_tag(command.name(), args[head], key, first))?;
+        let first = (args[head], self.location(args[head])?);
+        if command.access() == Access::Write && self.split_writes == SplitWrites::Refused {
+            for key in keys().skip(1) {
+                self.check_together(command.name(), first, (key, self.location(key)?))?;
             }
-            return Ok(Plan::One(first));
-        };
-        if is_whole {
-            return Err(self.cross_node(
-                command.name(),
-                (args[head], first),
-                (other, self.owner(other)?),
-            ));
+            return Ok(Plan::One(first.1.node));
         }
-        // Every key is located a second time: keeping the results of the search above would cost the requests
-        // with one owner an allocation.
-        let mut owners = Owners::new(self.topology.nodes().len(), keyed / step);
-        for key in keys() {
-            owners.push(self.owner(key)?);
+        // Looking for a second owner first spares the common case, one node or one slot, all allocations.
+        let mut alike = 1;
+        let mut rest = keys().skip(1);
+        let other = loop {
+            let Some(key) = rest.next() else {
+                return Ok(Plan::One(first.1.node));
+            };
+            match self.location(key)? {
+                location if location == first.1 => alike += 1,
+                other => break other,
+            }
+        };
+        let nodes = self.topology.nodes().len();
+        let mut owners = Owners::new(other.slot.is_some(), nodes, keyed / step);
+        (0..alike).for_each(|_| owners.push(first.1));
+        owners.push(other);
+        for key in rest {
+            owners.push(self.location(key)?);
         }
         Ok(Plan::Split(Split {
             parts: owners.parts(),

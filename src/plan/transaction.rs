@@ -15,14 +15,14 @@ use crate::partition::NodeIndex;
 use crate::plan::batch::{NodeRequest, ReplySlot};
 use crate::plan::command_errors::aborted;
 use crate::plan::refusal::typed_name;
-use crate::plan::{Answers, CacheSnapshot, Router};
+use crate::plan::{Answers, CacheSnapshot, KeyLocation, Router};
 
 /// A transaction whose commands are being checked, one after another. The commands themselves stay in the
 /// packed request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PlannedTransaction {
-    /// The owner of all keys so far, and the first of them, for error messages; `None` before the first key.
-    owner: Option<(NodeIndex, Vec<u8>)>,
+    /// Where all keys so far live, and the first of them, for error messages; `None` before the first key.
+    owner: Option<(KeyLocation, Vec<u8>)>,
     /// Number of commands so far.
     commands: usize,
     /// `Yes` if any of the commands concerns scripts.
@@ -125,9 +125,9 @@ impl PlannedTransaction {
         // After all keys: a pattern must match the owner, but cannot determine it. The owner of the pattern's
         // own text says nothing about the keys made of it.
         for &position in &at.patterns {
-            let node = self.owner()?;
+            let location = self.location()?;
             let pattern = args[position as usize];
-            router.check_pattern(command, pattern, node)?;
+            router.check_pattern(command, pattern, location)?;
             self.add_key(router, pattern)?;
         }
         Ok(())
@@ -139,8 +139,13 @@ impl PlannedTransaction {
     ///
     /// [`Unroutable`](ErrorKind::Unroutable) when there was no key.
     pub(crate) fn owner(&self) -> Result<NodeIndex, Error> {
+        Ok(self.location()?.node)
+    }
+
+    /// Where all keys live.
+    fn location(&self) -> Result<KeyLocation, Error> {
         match &self.owner {
-            Some((node, _)) => Ok(*node),
+            Some((location, _)) => Ok(*location),
             None => Err(Error::new(
                 ErrorKind::Unroutable,
                 "the transaction was given no key, so no node can be chosen; give it a key, or run it on \
@@ -158,27 +163,27 @@ impl PlannedTransaction {
     ///
     /// # Errors
     ///
-    /// [`CrossNode`](ErrorKind::CrossNode) when it lives on another node than the keys before, or shares no hash
-    /// tag with them although it must.
+    /// [`CrossNode`](ErrorKind::CrossNode) when it lives on another node, in a cluster in another slot, than the keys
+    /// before, or shares no hash tag with them although it must.
     pub(crate) fn add_key(&mut self, router: &Router, key: &[u8]) -> Result<(), Error> {
-        let owner = router.owner(key)?;
+        let location = router.location(key)?;
         match &self.owner {
             None => {
-                self.owner = Some((owner, key.to_vec()));
+                self.owner = Some((location, key.to_vec()));
                 Ok(())
             }
-            Some((node, first)) if *node == owner => {
-                router.check_tag("the transaction", first, key, owner)
+            Some((owner, first)) if location.slot.is_some() || *owner == location => {
+                router.check_together("the transaction", (first, *owner), (key, location))
             }
-            Some((node, first)) => Err(Error::new(
+            Some((owner, first)) => Err(Error::new(
                 ErrorKind::CrossNode,
                 format!(
                     "a transaction runs on one node, but the key {} lives on node {} and the key {} on node {}; put all \
                      its keys under one hash tag, such as {{tag}}a and {{tag}}b",
                     KeyText(first),
-                    router.name(*node),
+                    router.name(owner.node),
                     KeyText(key),
-                    router.name(owner),
+                    router.name(location.node),
                 ),
             )
             .about_keys([&first[..], key])),

@@ -4,7 +4,8 @@
 //!   node they go to.
 //! * `node_request`: [`NodeRequest`], the bytes for one node in chunks, and [`ReplySlot`], the destination of
 //!   each reply.
-//! * [`FanOut`]: a command with more than one part, or one whose reply is rewritten (SCAN).
+//! * `fan_out`: [`FanOut`], a command with more than one part, or one whose reply is rewritten (SCAN), and how its parts
+//!   are merged.
 //!
 //! GET, MGET and PING in one pipeline over two nodes:
 //!
@@ -16,30 +17,28 @@
 //! replies: whole ones go to their place; parts are collected per fan-out, then merged
 //! ```
 //!
+//! In a Redis Cluster a node may have many parts of one command, one for each slot. All are written into its one request.
+//!
 //! A command that failed is an error in its place; the other commands keep their replies. Nothing here
 //! sends anything or decides about a resend: see `exchange`.
 
+mod fan_out;
 mod node_request;
 
 use redis::Value;
 
 use crate::command::BlockingTime;
-use crate::command::{Access, Args, Merge, PackedCommands, Partial};
-use crate::error::{Error, ErrorKind, PartOutcome, PartStatus, Retry};
+use crate::error::Error;
 use crate::partition::NodeIndex;
-use crate::plan::merge::{self, Answer, Question};
 use crate::plan::missing::MissReplies;
-use crate::plan::partial::{self, is_unreachable};
 use crate::plan::replies::{PipelineReplies, ReplyCollector};
 use crate::plan::routed::{RoutedCommand, WaitScope};
-use crate::plan::scan::CursorStep;
-use crate::plan::{Exchange, Plan, ReplyBuffer, Router, Split};
+use crate::plan::{Exchange, Plan, ReplyBuffer, Router};
 
 pub(crate) use node_request::{NodeRequest, ReplySlot};
 
-pub(in crate::plan) use node_request::ServerOf;
-
-pub(in crate::plan) use node_request::WHOLE;
+pub(in crate::plan) use fan_out::{FanOut, PartReply, missing};
+pub(in crate::plan) use node_request::{ServerOf, WHOLE};
 
 /// Minimum capacity, in bytes, of the buffer for one node's request, unless the whole batch is smaller.
 const SHARE_BYTES_MIN: usize = 128;
@@ -74,20 +73,6 @@ pub(crate) struct Batch<'r, 'f> {
     pub(in crate::plan) commands: u32,
     /// How long the servers may hold replies back, over all commands.
     blocking: BlockingTime,
-}
-
-/// A command whose reply is made from those of several nodes, or rewritten: [`Plan::Split`], [`Plan::All`],
-/// [`Plan::Scan`].
-#[derive(Debug)]
-pub(in crate::plan) struct FanOut<'f> {
-    /// Number of the command within the batch.
-    pub(in crate::plan) command: u32,
-    /// Its plan.
-    pub(in crate::plan) plan: Plan,
-    /// The packed command, for its name and keys: merges and errors need them.
-    pub(in crate::plan) frame: &'f [u8],
-    /// Whether the replies of the reachable nodes may stand for all nodes.
-    pub(in crate::plan) partial: Partial,
 }
 
 impl<'r, 'f> Batch<'r, 'f> {
@@ -152,7 +137,7 @@ impl<'r, 'f> Batch<'r, 'f> {
                 }
             }
             Plan::Split(split) => {
-                for (number, part) in (0..).zip(&split.parts) {
+                for (number, part) in (0..).zip(split.parts()) {
                     // The last chance to notice a plan of another topology, before a key is written to the
                     // wrong node.
                     debug_assert!(part.keys.iter().all(|&key| {
@@ -346,255 +331,6 @@ impl<'r, 'f> Batch<'r, 'f> {
             *place = reply;
         }
     }
-
-    /// Merges the outcomes of all parts of a fan-out into one reply.
-    ///
-    /// A failed part is excused when the merge rule expects some nodes to fail, or when its node is
-    /// unreachable and the reply may be partial. At least one part must have succeeded; only a scan may skip
-    /// a node that is its sole part.
-    ///
-    /// # Errors
-    ///
-    /// When a part failed that is not excused, or all did.
-    pub(in crate::plan) fn merge(
-        &self,
-        fan_out: &FanOut<'_>,
-        parts: Vec<PartReply>,
-        entropy: u64,
-    ) -> Result<Value, Error> {
-        let outcomes = PartReply::settle(parts);
-        let nodes: Vec<NodeIndex> = fan_out.nodes(self.router).collect();
-        let rule = fan_out.merge();
-        let good = outcomes.iter().filter(|outcome| is_good(outcome)).count();
-        let excused = |outcome: &Outcome| {
-            is_good(outcome)
-                || is_excused(rule, outcome)
-                || partial::is_excused(fan_out.partial, outcome)
-        };
-        let all_excused = outcomes.iter().all(excused);
-        // A scan asks one node per step, so an unreachable node is skipped here, not merged away.
-        if let (true, true, Some(step)) = (all_excused, good == 0, fan_out.scan_step())
-            && let Some(answer) = step.skip(self.router)
-        {
-            return Ok(answer);
-        }
-        if good == 0 || !all_excused {
-            return Err(self.failed(fan_out, &nodes, outcomes, good));
-        }
-        let (answers, mut missing) = self.reachable(rule, &nodes, outcomes);
-        if let Plan::All(_) = fan_out.plan {
-            // Not asked, and missing all the same.
-            let out = self.router.topology().out().iter();
-            missing.extend(out);
-            missing.sort_unstable();
-        }
-        let missing: Vec<&str> = missing
-            .into_iter()
-            .map(|node| self.router.name(node))
-            .collect();
-        match &fan_out.plan {
-            Plan::Split(Split {
-                parts,
-                merge: Merge::KeyOrder,
-                ..
-            }) => {
-                let keys: Vec<&[u32]> = parts.iter().map(|part| part.keys.as_slice()).collect();
-                merge::by_key(answers, &keys)
-            }
-            &Plan::Scan { node, answered, .. } => {
-                let value = answers.into_iter().next().map(|answer| answer.value);
-                CursorStep { node, answered }.after_reply(value.unwrap_or_default(), self.router)
-            }
-            _ => {
-                let question = Question {
-                    args: &fan_out.args(),
-                    missing: &missing,
-                    // Each command of a pipeline needs other bits, or all RANDOMKEYs would choose the same
-                    // node.
-                    entropy: entropy.rotate_left(fan_out.command.wrapping_mul(7)),
-                };
-                merge::merge(rule, question, answers)
-            }
-        }
-    }
-
-    /// The replies to merge, and the unreachable nodes.
-    ///
-    /// Failed parts are left out, except where the merged reply lists texts by node: there the error stands
-    /// in the place of the text.
-    fn reachable<'n>(
-        &'n self,
-        rule: Merge,
-        nodes: &[NodeIndex],
-        outcomes: Vec<Outcome>,
-    ) -> (Vec<Answer<'n>>, Vec<NodeIndex>) {
-        let mut answers = Vec::with_capacity(nodes.len());
-        let mut unreachable = Vec::new();
-        for (&node, outcome) in nodes.iter().zip(outcomes) {
-            if is_unreachable(&outcome) {
-                unreachable.push(node);
-            }
-            let node = self.router.name(node);
-            // Failures that are left out here were excused by the caller.
-            let value = match outcome {
-                Ok(Value::ServerError(_)) | Err(_) if rule != Merge::Texts => continue,
-                Ok(value) => value,
-                Err(error) => missing(error, node).to_reply(),
-            };
-            answers.push(Answer { node, value });
-        }
-        (answers, unreachable)
-    }
-
-    /// The error for a fan-out with at least one failed part; `good` is the number of parts that succeeded.
-    ///
-    /// If no part succeeded and all failed alike, it is the first error, so that its kind is kept; otherwise
-    /// [`Partial`](ErrorKind::Partial). Either lists all parts.
-    fn failed(
-        &self,
-        fan_out: &FanOut<'_>,
-        nodes: &[NodeIndex],
-        outcomes: Vec<Outcome>,
-        good: usize,
-    ) -> Error {
-        let frame_args = fan_out.args();
-        let (errors, values): (Vec<Option<Error>>, Vec<Option<Value>>) = outcomes
-            .into_iter()
-            .zip(nodes)
-            .map(|(outcome, &node)| match outcome {
-                Ok(Value::ServerError(error)) => {
-                    let error = Error::from_server(&error, Some(self.router.name(node)));
-                    (Some(error), None)
-                }
-                Ok(value) => (None, Some(value)),
-                Err(error) => (Some(missing(error, self.router.name(node))), None),
-            })
-            .unzip();
-        let parts = nodes
-            .iter()
-            .zip(values)
-            .enumerate()
-            .map(|(number, (&node, value))| {
-                let (status, reason) = match &errors[number] {
-                    None => (PartStatus::Done, None),
-                    Some(error) if error.kind() == ErrorKind::Unknown => {
-                        (PartStatus::Unknown, Some(error.to_string()))
-                    }
-                    Some(error) => (PartStatus::Failed, Some(error.to_string())),
-                };
-                PartOutcome::new(
-                    self.router.name(node),
-                    fan_out.keys(number, &frame_args),
-                    status,
-                    reason,
-                )
-                .with_value(value)
-            });
-        let parts: Vec<PartOutcome> = parts.collect();
-        // Repeating the command also repeats the parts that succeeded, which is safe only for reads.
-        let retry = match errors.iter().flatten().all(Error::is_retryable)
-            && (good == 0 || self.only_reads(&frame_args))
-        {
-            true => Retry::Safe,
-            false => Retry::Unsafe,
-        };
-        // Prefer a reply that is missing, and any other error to NOTBUSY, which only means that this node runs
-        // no script.
-        let has_reply = |error: &Error| error.missing_reply().is_none();
-        let rank = |error: &Error| (has_reply(error), error.has_server_code("NOTBUSY"));
-        let first = errors.into_iter().flatten().min_by_key(rank);
-        let io = first.as_ref().and_then(Error::missing_reply);
-        match first {
-            // An error of a fan-out with a single part reads like that of a command for one node.
-            Some(error) if good == 0 && parts.len() == 1 => error.with_parts(parts, retry),
-            Some(error) if good == 0 && same_status(&parts) => error.with_parts(parts, retry),
-            _ => Error::partial(&fan_out.name(&frame_args), parts, retry).with_io(io),
-        }
-    }
-
-    /// True if the command is a read, so that the parts that succeeded may be repeated.
-    fn only_reads(&self, args: &[&[u8]]) -> bool {
-        let command = self.router.lookup(args);
-        command.is_ok_and(|command| command.access() == Access::Read)
-    }
-}
-
-/// The reply to one part, which may be an error reply; or the error in its place. `Err(None)` stands for a
-/// part without any result.
-pub(in crate::plan) type Outcome = Result<Value, Option<Error>>;
-
-/// The outcome of one part of a fan-out.
-#[derive(Debug)]
-pub(in crate::plan) struct PartReply {
-    /// The reply, or the error in its place.
-    pub(in crate::plan) outcome: Outcome,
-    /// The reply to use instead of a failure, if the part may be answered as if its keys did not exist.
-    pub(in crate::plan) miss: Option<Value>,
-}
-
-impl From<Outcome> for PartReply {
-    fn from(outcome: Outcome) -> Self {
-        Self {
-            outcome,
-            miss: None,
-        }
-    }
-}
-
-impl PartReply {
-    /// The outcomes to merge. Parts are answered as if their keys did not exist only if that completes the
-    /// reply: in the error of a command that fails all the same, they have failed.
-    fn settle(parts: Vec<Self>) -> Vec<Outcome> {
-        let is_complete = parts
-            .iter()
-            .all(|part| is_good(&part.outcome) || part.miss.is_some());
-        parts
-            .into_iter()
-            .map(|part| match part.miss {
-                Some(value) if is_complete => Ok(value),
-                _ => part.outcome,
-            })
-            .collect()
-    }
-}
-
-/// True for a reply that is not an error.
-fn is_good(outcome: &Outcome) -> bool {
-    !matches!(outcome, Ok(Value::ServerError(_)) | Err(_))
-}
-
-/// True if the merge rule accepts this failure of one node as long as another node succeeds.
-fn is_excused(rule: Merge, outcome: &Outcome) -> bool {
-    match rule {
-        Merge::OneSucceeded => true,
-        // An error reply is listed among the texts; a missing reply is not.
-        Merge::Texts => outcome.is_ok(),
-        _ => false,
-    }
-}
-
-/// True if all parts ended in the same way.
-fn same_status(parts: &[PartOutcome]) -> bool {
-    parts
-        .windows(2)
-        .all(|pair| pair[0].status == pair[1].status)
-}
-
-/// The error of a request, or one that stands in for a result that the executor failed to deliver.
-///
-/// Executors return a reply or a failure for every request. If one were forgotten, it must not look like a
-/// reply, and since nothing is known about it, it counts as possibly applied.
-pub(in crate::plan) fn missing(error: Option<Error>, node: &str) -> Error {
-    error.unwrap_or_else(|| {
-        Error::new(
-            ErrorKind::Unknown,
-            format!(
-                "node {node}: the reply is missing; the command may or may not have been applied; check before you repeat \
-                 it"
-            ),
-        )
-        .at_node(node)
-    })
 }
 
 /// Writes SCAN with the node's own cursor in the place of the packed one.
@@ -605,71 +341,5 @@ fn write_scan(args: &[&[u8]], cursor: u64, out: &mut Vec<u8>) {
     write_arg(out, cursor.to_string().as_bytes());
     for arg in &args[2..] {
         write_arg(out, arg);
-    }
-}
-
-impl FanOut<'_> {
-    /// The rule by which the replies become one.
-    pub(in crate::plan) fn merge(&self) -> Merge {
-        match &self.plan {
-            Plan::All(merge) => *merge,
-            Plan::Split(split) => split.merge,
-            Plan::One(_) | Plan::Any | Plan::Scan { .. } => Merge::AllSucceeded,
-        }
-    }
-
-    /// The step of a scan, if the command is one.
-    pub(in crate::plan) fn scan_step(&self) -> Option<CursorStep> {
-        match self.plan {
-            Plan::Scan { node, answered, .. } => Some(CursorStep { node, answered }),
-            _ => None,
-        }
-    }
-
-    /// The numbers of the parts.
-    pub(in crate::plan) fn part_count(&self, router: &Router) -> std::ops::Range<usize> {
-        0..self.nodes(router).count()
-    }
-
-    /// The nodes of the parts, in the order of their numbers.
-    pub(in crate::plan) fn nodes<'s>(
-        &'s self,
-        router: &'s Router,
-    ) -> Box<dyn Iterator<Item = NodeIndex> + 's> {
-        match &self.plan {
-            Plan::All(_) => Box::new(router.topology().living()),
-            Plan::Split(split) => Box::new(split.parts.iter().map(|part| part.node)),
-            Plan::Scan { node, .. } if router.topology().out().contains(*node) => {
-                Box::new(std::iter::empty())
-            }
-            Plan::One(node) | Plan::Scan { node, .. } => Box::new(std::iter::once(*node)),
-            Plan::Any => Box::new(std::iter::empty()),
-        }
-    }
-
-    /// The arguments, parsed again. They parsed when the command was planned, so an error is impossible here.
-    pub(in crate::plan) fn args(&self) -> Args<'_> {
-        let mut args = Args::new();
-        let _ = PackedCommands::new(self.frame).next(&mut args);
-        args
-    }
-
-    /// The name of the command in upper case, for errors.
-    fn name(&self, args: &[&[u8]]) -> String {
-        args.first()
-            .map(|name| name.escape_ascii().to_string().to_ascii_uppercase())
-            .unwrap_or_default()
-    }
-
-    /// The keys of one part; empty for commands that are not split.
-    fn keys(&self, part: usize, args: &[&[u8]]) -> Vec<Vec<u8>> {
-        match &self.plan {
-            Plan::Split(split) => split.parts[part]
-                .keys
-                .iter()
-                .filter_map(|&key| args.get(split.position(key)).map(|key| key.to_vec()))
-                .collect(),
-            _ => Vec::new(),
-        }
     }
 }

@@ -7,20 +7,22 @@ use redis::Value;
 use crate::error::Error;
 use crate::plan::merge::{Answer, elements, unexpected};
 
-/// Puts each element in the place of its key in the request; `keys[i]` are the places of the keys of part
-/// `i`. MGET k0 k1 k2 with parts `[v0, v2]` for places 0, 2 and `[v1]` for place 1 is `[v0, v1, v2]`.
+/// Puts each element in the place of its key in the request, which has `total` keys; each part comes with the places of
+/// its keys. MGET k0 k1 k2 with parts `[v0, v2]` for places 0, 2 and `[v1]` for place 1 is `[v0, v1, v2]`.
 ///
 /// # Errors
 ///
 /// [`Redis`](crate::error::ErrorKind::Redis) if a part has not one element for each of its keys: filled up
 /// with nil, it would claim that keys do not exist.
-pub(in crate::plan) fn by_key(answers: Vec<Answer<'_>>, keys: &[&[u32]]) -> Result<Value, Error> {
-    let total = keys.iter().map(|part| part.len()).sum();
+pub(in crate::plan) fn by_key<'n, 'k>(
+    total: usize,
+    parts: impl Iterator<Item = (Answer<'n>, &'k [u32])>,
+) -> Result<Value, Error> {
     let mut merged = Vec::new();
     // Every place is filled below, since the parts have all keys between them; nil is never returned for a
     // key that a node did not reply to.
     merged.resize_with(total, || Value::Nil);
-    for (answer, keys) in answers.into_iter().zip(keys) {
+    for (answer, keys) in parts {
         let node = answer.node;
         let items = elements(answer)?;
         if items.len() != keys.len() {
@@ -105,11 +107,13 @@ mod tests {
     #[test]
     fn mget_elements_are_merged_in_key_order() {
         let merged = by_key(
+            4,
             answers([
                 Value::Array(vec![text("1"), Value::Nil]),
                 Value::Array(vec![text("0"), text("3")]),
-            ]),
-            &[&[1, 2], &[0, 3]],
+            ])
+            .into_iter()
+            .zip([&[1, 2][..], &[0, 3]]),
         );
         let expected = vec![text("0"), text("1"), Value::Nil, text("3")];
         assert_eq!(merged.unwrap(), Value::Array(expected));
@@ -117,7 +121,7 @@ mod tests {
 
     #[test]
     fn mget_reply_with_too_few_elements_is_an_error() {
-        let merged = by_key(answers([texts(&["1"])]), &[&[0, 1]]);
+        let merged = by_key(2, answers([texts(&["1"])]).into_iter().zip([&[0, 1][..]]));
         assert_eq!(merged.unwrap_err().kind(), ErrorKind::Redis);
     }
 

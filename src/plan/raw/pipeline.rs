@@ -15,7 +15,7 @@
 //! The writer works in steps: a caller sends what it has before it takes more, so the replies to one client
 //! are not copied into one large buffer.
 
-use crate::command::{Access, Args, PackedCommands};
+use crate::command::{Access, Args, Merge, PackedCommands};
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::batch::{Batch, FanOut, NodeRequest, PartReply, ReplySlot, WHOLE, missing};
@@ -49,7 +49,7 @@ pub(crate) struct RawPipeline<'r, 'f> {
 
 /// Where the reply to a command is: index of the exchange's node request, and number of the frame in it. For
 /// [`FAN_OUT`], the second is the number of the fan-out.
-type ReplyPlace = (u16, u32);
+type ReplyPlace = (u32, u32);
 
 /// The reply to one part of a fan-out.
 struct PartFrame<'a> {
@@ -81,7 +81,7 @@ impl PartFrame<'_> {
 }
 
 /// In a [`ReplyPlace`], marks a command whose reply is merged from parts.
-const FAN_OUT: u16 = u16::MAX;
+const FAN_OUT: u32 = u32::MAX;
 
 impl<'r, 'f> RawPipeline<'r, 'f> {
     /// Returns a pipeline for this batch, without scripts.
@@ -258,7 +258,7 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
                         // barrier is refused, its error is the part's reply, whatever WAIT returns.
                         let is_second = exchange.is_second_of_part(number as usize);
                         if !(is_second && matches!(place.reply, Ok([b'-', ..]))) {
-                            let miss = misses.get(usize::from(at));
+                            let miss = misses.get(at as usize);
                             let miss = miss.and_then(|misses| misses.frame(number as usize));
                             *place = PartFrame {
                                 reply: self.part(exchange, answers, number as usize),
@@ -377,7 +377,7 @@ impl<'t> ReplyWriter<'t, '_, '_> {
             match exchange {
                 FAN_OUT => self.write_merged(number, out),
                 _ => {
-                    let exchange = usize::from(exchange);
+                    let exchange = exchange as usize;
                     match self.exchange.part(exchange).1.values.get(number) {
                         Some(RawReply::Oversized) => {
                             return WriteProgress::Until(self.large(exchange, number));
@@ -454,7 +454,9 @@ impl<'t> ReplyWriter<'t, '_, '_> {
         // A part that failed needs the merge below, which knows which rules tolerate it.
         if let Some(frames) = frames {
             let keys: Vec<&[u32]> = match &fan_out.plan {
-                Plan::Split(split) => split.parts.iter().map(|part| &part.keys[..]).collect(),
+                Plan::Split(split) if split.merge == Merge::KeyOrder => {
+                    split.parts().map(|part| part.keys).collect()
+                }
                 _ => Vec::new(),
             };
             if merge_raw(fan_out.merge(), &frames, &keys, out) {

@@ -22,7 +22,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::hash::SLOTS;
+use crate::hash::{HashTag, SLOTS};
 use crate::partition::{NodeIndex, NodeSpec};
 use crate::topology::{HostPort, Topology};
 
@@ -151,10 +151,19 @@ impl ClusterMap {
         (!is_failing).then(|| NodeIndex::new(owner))
     }
 
+    /// The slot of a key.
+    #[inline]
+    pub(crate) fn slot(&self, key: &[u8]) -> u16 {
+        crate::hash::slot(HashTag::Braces.of(key))
+    }
+
     /// The node that requests for a slot are sent to: its owner, or any node if there is none, which redirects them or
     /// refuses them.
-    pub(crate) fn target(&self, slot: u16) -> Option<NodeIndex> {
-        self.targets.get(usize::from(slot)).copied()
+    #[inline]
+    pub(crate) fn target(&self, slot: u16) -> NodeIndex {
+        // There is one for each slot, and a topology has at least one node.
+        let target = self.targets.get(usize::from(slot)).copied();
+        target.unwrap_or(NodeIndex::new(0))
     }
 
     /// True if both maps have the same nodes, which are reached alike, at the same indices.
