@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use redis::{Commands, RedisResult, cmd};
 
 use support::authority::Authority;
+use support::clusters::{self, key_in, redis_cli, slot_of};
 use support::cut::{Cut, Direction, Mode};
 use support::delay_proxy::DelayProxy;
 use support::replicas::{Role, wait_until};
-use support::{ReplicaSet, Sentinels, Servers};
+use support::{Cluster, ReplicaSet, Sentinels, Servers};
 
 #[test]
 fn killed_test_server_refuses_and_restarts_empty_on_its_port() {
@@ -309,4 +310,103 @@ fn sentinels_and_replicas_speak_tls() {
     assert_eq!(events.wait_for_switch("m", since).to, set.addr(1));
     wait_until("it is demoted", || set.primaries() == [1]);
     set.wait_until_linked(1);
+}
+
+#[test]
+fn cluster_moves_slots_by_hand_and_rests_half_moved() {
+    clusters::on_each_server(|server| {
+        let start = Instant::now();
+        let cluster = Cluster::start(server, 3, 0);
+        println!("{}: ready after {:?}", server.name, start.elapsed());
+        let slot = cluster.own_slot(0);
+        let keys = ["a", "b", "c"].map(|name| key_in(slot, name));
+        assert!(keys.iter().all(|key| slot_of(key.as_bytes()) == slot));
+        let slot_by_server: u16 = cluster.ask(1, &["CLUSTER", "KEYSLOT", &keys[0]]).unwrap();
+        assert_eq!(slot_by_server, slot);
+        for key in &keys {
+            let () = cluster.ask(0, &["SET", key, "v"]).unwrap();
+        }
+        let moving = cluster.begin_move(slot, 1);
+        assert_eq!((moving.keys(1), cluster.owner(slot)), (1, 0));
+        let count = |node: usize| cluster.ask::<usize>(node, &["DBSIZE"]).unwrap();
+        assert_eq!((count(0), count(1)), (2, 1));
+        assert_eq!(cluster.own_line(0).unwrap().moving.len(), 1);
+        moving.take_back();
+        assert_eq!((count(0), count(1)), (3, 0));
+        cluster.move_slot(slot, 1);
+        assert_eq!((count(0), count(1), cluster.owner(slot)), (0, 3, 1));
+        let many: Vec<u16> = (100..400).collect();
+        let added = cluster.add_primary();
+        cluster.move_slots(&many, added);
+        cluster.wait_until_agreed();
+        assert_eq!(cluster.slots(added), [100..=399]);
+        if redis_cli().is_some() {
+            assert!(cluster.reshard(added, 2, 100));
+            cluster.wait_until_agreed();
+            let left: usize = cluster.slots(added).into_iter().map(Iterator::count).sum();
+            assert_eq!(left, 200);
+        }
+        if server.moves_atomically() {
+            let range = cluster.slots(2)[0].clone();
+            let range = *range.start()..=*range.start() + 9;
+            cluster.migrate_slots(range.clone(), 0);
+            assert_eq!(cluster.owner(*range.end()), 0);
+        }
+        cluster.forget(added);
+        let owners = cluster.nodes_by(0).unwrap();
+        assert!(owners.iter().all(|line| line.id != cluster.id(added)));
+    });
+}
+
+#[test]
+fn cluster_promotes_replicas_of_primaries_that_are_killed_paused_asked_and_parted() {
+    clusters::on_each_server(|server| {
+        let start = Instant::now();
+        let builder = Cluster::builder(server).cuts();
+        let cluster = builder.node_timeout(SOON * 10).start(3, 1);
+        println!("{}: ready after {:?}", server.name, start.elapsed());
+        assert_eq!(cluster.replicas(0), [3]);
+        let since = Instant::now();
+        cluster.kill(0);
+        let (promoted, at) = cluster.wait_until_promoted(0);
+        println!("{}: killed: promoted after {:?}", server.name, at - since);
+        assert_eq!(promoted, 3);
+        assert!(
+            cluster
+                .try_connection(0)
+                .err()
+                .unwrap()
+                .is_connection_refusal()
+        );
+        cluster.restart(0);
+        wait_until("it is demoted", || cluster.primaries() == [1, 2, 3]);
+        cluster.wait_until_linked();
+        cluster.failover(0);
+        wait_until("it is back", || cluster.primaries() == [0, 1, 2]);
+        cluster.wait_until_agreed();
+        let since = Instant::now();
+        cluster.pause(1);
+        let (promoted, at) = cluster.wait_until_promoted(1);
+        println!("{}: paused: promoted after {:?}", server.name, at - since);
+        assert_eq!(promoted, 4);
+        cluster.resume(1);
+        wait_until("it is demoted", || cluster.primaries() == [0, 2, 4]);
+        cluster.wait_until_agreed();
+        // Clients reach it, other nodes do not.
+        let since = Instant::now();
+        cluster.part(&[2]);
+        let (promoted, at) = cluster.wait_until_promoted(2);
+        println!("{}: parted: promoted after {:?}", server.name, at - since);
+        assert_eq!(promoted, 5);
+        assert!(cluster.bus_bytes_dropped() > 0);
+        assert!(cluster.own_line(2).unwrap().has("master"));
+        cluster.heal();
+        wait_until("it is demoted", || cluster.primaries() == [0, 4, 5]);
+        cluster.wait_until_agreed();
+        let pids: Vec<u32> = (0..cluster.len()).map(|node| cluster.pid(node)).collect();
+        drop(cluster);
+        for pid in pids {
+            assert!(!Path::new(&format!("/proc/{pid}")).exists());
+        }
+    });
 }

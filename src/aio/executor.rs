@@ -28,7 +28,8 @@ use crate::plan::{
     NextAttempt, NodeExchange, NodeRequest, RequestOutcome, Retries, Router,
 };
 use crate::policy::{HandshakeScope, RequestOptions, Target};
-use crate::snapshot::{OfEndpoint, carry_over};
+use crate::snapshot::{ClusterConnections, OfEndpoint, carry_over};
+use crate::topology::HostPort;
 
 /// The connections to all nodes. Clones share them.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct Executor {
     /// How long requests may take, and when they are sent again.
     pub(super) options: RequestOptions,
     purpose: ConnectionPurpose,
+    /// The connections to all servers of the cluster, if the nodes are those of one.
+    cluster: Option<Arc<ClusterConnections<NodeConnections>>>,
 }
 
 /// The user of the connections.
@@ -70,22 +73,34 @@ pub(super) struct NodeConnections {
 impl Executor {
     /// Prepares the connections to all nodes; nothing is contacted.
     pub(crate) fn new(config: &ClientConfig, purpose: ConnectionPurpose) -> Self {
-        let node = |endpoint| Arc::new(NodeConnections::new(endpoint, &config.settings, purpose));
+        let settings = config.settings;
+        let open =
+            move |endpoint: &Arc<Endpoint>| NodeConnections::new(endpoint, &settings, purpose);
+        let cluster = config
+            .cluster
+            .as_ref()
+            .map(|servers| ClusterConnections::new(servers, open));
         Self {
-            nodes: config.endpoints.iter().map(node).collect(),
+            nodes: match &cluster {
+                Some(cluster) => cluster.nodes(&config.endpoints),
+                None => carry_over(&[], &config.endpoints, open),
+            },
             options: config.settings.request_options(),
             purpose,
+            cluster: cluster.map(Arc::new),
         }
     }
 
     /// The connections to the nodes of another topology. Those to nodes that are reached as before are kept.
     pub(super) fn next(&self, config: &ClientConfig) -> Self {
         Self {
-            nodes: carry_over(&self.nodes, &config.endpoints, |endpoint| {
-                NodeConnections::new(endpoint, &config.settings, self.purpose)
-            }),
-            options: self.options,
-            purpose: self.purpose,
+            nodes: match &self.cluster {
+                Some(cluster) => cluster.nodes(&config.endpoints),
+                None => carry_over(&self.nodes, &config.endpoints, |endpoint| {
+                    NodeConnections::new(endpoint, &config.settings, self.purpose)
+                }),
+            },
+            ..self.clone()
         }
     }
 
@@ -144,18 +159,19 @@ impl Executor {
     }
 
     /// Sends one request to one node and returns its reply. `write` appends the request, and is called again
-    /// if the request is resent.
+    /// if the request is resent. `deadline` is [that](Self::deadline) of the request, which includes the time for
+    /// resending.
     pub(crate) async fn call(
         &self,
         node: NodeIndex,
         write: impl Fn(&mut Vec<u8>),
         access: Access,
         blocking: BlockingTime,
+        deadline: Deadline,
     ) -> Result<Value, Failure> {
-        // The time for resending is part of the first deadline.
-        let deadline = self.deadline(blocking);
         let node = &self.nodes[node.get()];
-        let mut retries = node.endpoint.retries(self.options.retry);
+        let retries = node.endpoint.retries(self.options.retry);
+        let mut retries = retries.in_cluster(self.cluster.is_some());
         let mut refusal = LastRefusal::default();
         node.observer.started(AttemptKind::First);
         let stopwatch = Stopwatch::since(blocking, deadline.start);
@@ -226,9 +242,22 @@ impl Executor {
                         join_all(all.map(|one| self.exchange_with(one, blocking, deadline))).await;
                     }
                 },
-                ExchangeStep::Wait(pause) => return Some(pause),
-                ExchangeStep::Done => return None,
+                ExchangeStep::Wait(pause) => {
+                    self.report(exchange);
+                    return Some(pause);
+                }
+                ExchangeStep::Done => {
+                    self.report(exchange);
+                    return None;
+                }
             }
+        }
+    }
+
+    /// Tells the source of the cluster's map what the replies have shown.
+    fn report<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) {
+        if let Some(cluster) = &self.cluster {
+            cluster.report(exchange.take_reports());
         }
     }
 
@@ -259,14 +288,28 @@ impl Executor {
                 exchange.handle(answers);
                 continue;
             }
-            let answers = match attempt.request.target {
-                Target::Primary => node.attempt(attempt, blocking, deadline).await,
-                target => match node.server(target) {
+            let answers = match (attempt.request.server(), attempt.request.target) {
+                (None, Target::Primary) => node.attempt(attempt, blocking, deadline).await,
+                (address, target) => match self.other_server(node, address, target) {
                     Some(server) => server.attempt(attempt, blocking, deadline).await,
                     None => Answers::failed(Failure::not_sent(Cause::server_left())),
                 },
             };
             exchange.handle(answers);
+        }
+    }
+
+    /// The connections to the server at an address that a redirect has named, or to one of the node. `None` if it is no
+    /// longer one of them.
+    fn other_server(
+        &self,
+        node: &Arc<NodeConnections>,
+        address: Option<&HostPort>,
+        target: Target,
+    ) -> Option<Arc<NodeConnections>> {
+        match (address, &self.cluster) {
+            (Some(address), Some(cluster)) => cluster.redirected(address),
+            _ => node.server(target),
         }
     }
 

@@ -20,8 +20,8 @@ use crate::error::Error;
 use crate::observe::{ClientHealth, RequestSpan};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    CommandOperation, NodePing, Operation, PipelineOperation, Request, Router, ScriptCache,
-    ScriptStore, Selection, Step, parse_one,
+    Answers, CommandOperation, NodePing, Operation, PipelineOperation, Request, RoutedCommand,
+    Router, ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
 use crate::snapshot::{Snapshot, Variant};
 #[cfg(feature = "proxy")]
@@ -121,10 +121,16 @@ impl Shared {
             && let Some(node) = routed.direct(self.executor.options.read_from)
         {
             let write = |out: &mut Vec<u8>| cmd.write_packed_command(out);
+            let deadline = self.executor.deadline(routed.blocking);
             let called = self
                 .executor
-                .call(node, write, routed.access, routed.blocking);
+                .call(node, write, routed.access, routed.blocking, deadline);
             let called = span.instrument(called).await;
+            if self.router.is_refused_by_cluster(&called) {
+                let attempt = (Answers::of_call(called), deadline.end());
+                let operation = self.after_attempt(cmd, &args, routed, attempt);
+                return span.end(Box::pin(span.instrument(operation)).await);
+            }
             return span.end(routed.reply(&self.router, node, &args, called));
         }
         // Boxed, so that the future of every GET is not as large as that of a fan-out.
@@ -140,6 +146,28 @@ impl Shared {
         span.end(Box::pin(span.instrument(operation)).await)
     }
 
+    /// Goes on with a command that a server of a cluster has refused.
+    async fn after_attempt(
+        &self,
+        cmd: &Cmd,
+        args: &[&[u8]],
+        routed: &RoutedCommand,
+        attempt: (Answers, Option<Instant>),
+    ) -> Result<Value, Error> {
+        let packed = &cmd.get_packed_command();
+        let request = Request { packed, args };
+        let routed = routed.clone();
+        self.run(CommandOperation::after_attempt(
+            &self.router,
+            self,
+            request,
+            routed,
+            (),
+            attempt,
+        ))
+        .await
+    }
+
     /// Runs one command on `node`, whatever its keys.
     pub(crate) async fn request_at(&self, node: NodeIndex, cmd: &Cmd) -> Result<Value, Error> {
         let packed = &cmd.get_packed_command();
@@ -149,9 +177,10 @@ impl Shared {
         let routed = span.end(routed)?;
         if routed.direct(self.executor.options.read_from).is_some() {
             let write = |out: &mut Vec<u8>| out.extend_from_slice(packed);
+            let deadline = self.executor.deadline(routed.blocking);
             let called = self
                 .executor
-                .call(node, write, routed.access, routed.blocking);
+                .call(node, write, routed.access, routed.blocking, deadline);
             let called = span.instrument(called).await;
             return span.end(routed.reply(&self.router, node, args, called));
         }

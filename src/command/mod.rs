@@ -37,6 +37,7 @@ pub(crate) use proxy_role::{
     ConnectionCommand, ProxyRole, SubscriptionCommand, TransactionCommand,
 };
 pub(crate) use spec::Scripting;
+pub(crate) use table::SharedTable;
 
 pub use crate::resp::{Args, PackedCommands, PackedError, PackedProblem, write_command};
 pub use blocking::BlockingTime;

@@ -9,8 +9,9 @@
 //! ```
 
 use std::borrow::Cow;
+use std::ops::Deref;
 use std::ptr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use super::name::NameKey;
 use super::{CommandSpec, Declaration, DeclareError, rows};
@@ -65,6 +66,36 @@ struct Row {
     has_subcommands: bool,
     /// `None` if only subcommands of this name are known.
     spec: Option<CommandSpec>,
+}
+
+/// A table that is cheap to copy.
+#[derive(Clone, Debug)]
+pub(crate) enum SharedTable {
+    /// That of the built-in commands, over plain nodes or in a cluster.
+    BuiltIn(&'static CommandTable),
+    /// One with declared commands.
+    Own(Arc<CommandTable>),
+}
+
+impl From<Cow<'static, CommandTable>> for SharedTable {
+    fn from(table: Cow<'static, CommandTable>) -> Self {
+        match table {
+            Cow::Borrowed(table) => Self::BuiltIn(table),
+            Cow::Owned(table) => Self::Own(Arc::new(table)),
+        }
+    }
+}
+
+impl Deref for SharedTable {
+    type Target = CommandTable;
+
+    #[inline]
+    fn deref(&self) -> &CommandTable {
+        match self {
+            Self::BuiltIn(table) => table,
+            Self::Own(table) => table,
+        }
+    }
 }
 
 /// The parent of commands.

@@ -13,7 +13,7 @@ use crate::config::sentinel_groups::{SentinelGroups, SentinelOptions};
 use crate::config::{Settings, TopologyFile, limits};
 use crate::endpoint::push::{PushSender, PushTarget};
 use crate::endpoint::tls::{Runtime, TlsOptions, refused_url};
-use crate::endpoint::{Endpoint, Identity, LoginOptions, SocketOptions};
+use crate::endpoint::{ClusterServers, Endpoint, Identity, LoginOptions, SocketOptions};
 use crate::error::Error;
 use crate::observe::{ClientEvent, Listeners, NodeObserver, Votes};
 use crate::partition::{NodeSpec, OutNodes, Partitioner, check_passwords};
@@ -39,6 +39,8 @@ pub(crate) struct ClientConfig {
     pub(crate) identity: Arc<Identity>,
     /// The Sentinels that know the addresses of nodes.
     groups: SentinelGroups,
+    /// The servers of the cluster, if the nodes are those of one.
+    pub(crate) cluster: Option<Arc<ClusterServers>>,
     options: Arc<ClientOptions>,
 }
 
@@ -163,6 +165,7 @@ impl ClientConfig {
             db,
             identity: Arc::clone(&options.identity),
             groups,
+            cluster: previous.and_then(|previous| previous.cluster.clone()),
             options,
         })
     }

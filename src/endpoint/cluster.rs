@@ -1,5 +1,4 @@
-//! The servers of a Redis Cluster by their addresses: [`ClusterServers`], how each is reached, and
-//! [`ClusterConnections`], the connections to them.
+//! The servers of a Redis Cluster by their addresses: [`ClusterServers`], how each is reached.
 //!
 //! A redirect names a server that the map may not contain yet, such as a replica that has just become a primary. It is
 //! connected to all the same, and keeps its connections when it becomes a node of the topology.
@@ -40,17 +39,6 @@ pub(crate) struct ClusterServers {
 type MapAddress = dyn Fn(&HostPort) -> HostPort + Send + Sync;
 type MakeEndpoint = dyn Fn(&HostPort) -> Result<Endpoint, Error> + Send + Sync;
 
-/// The connections to the servers of a cluster, for one set of connections of a client.
-pub(crate) struct ClusterConnections<C> {
-    servers: Arc<ClusterServers>,
-    /// By endpoint, which is one for each address.
-    opened: Mutex<Vec<(Arc<Endpoint>, Arc<C>)>>,
-    /// Prepares the connections to one server; nothing is contacted.
-    make: Box<MakeConnections<C>>,
-}
-
-type MakeConnections<C> = dyn Fn(&Arc<Endpoint>) -> C + Send + Sync;
-
 impl ClusterServers {
     /// The servers of a cluster, of which none is known yet. `map_address` turns an address as the servers name it into
     /// one that leads to the server from here, `make` prepares the endpoint of a server.
@@ -77,7 +65,7 @@ impl ClusterServers {
     /// # Errors
     ///
     /// If no connection can be described for it.
-    fn redirected(&self, named: &HostPort) -> Result<Arc<Endpoint>, Error> {
+    pub(crate) fn redirected(&self, named: &HostPort) -> Result<Arc<Endpoint>, Error> {
         self.endpoint(&(self.map_address)(named))
     }
 
@@ -102,70 +90,8 @@ impl ClusterServers {
     }
 }
 
-impl<C> ClusterConnections<C> {
-    /// No connections yet; those to a server are prepared by `make`.
-    pub(crate) fn new(
-        servers: &Arc<ClusterServers>,
-        make: impl Fn(&Arc<Endpoint>) -> C + Send + Sync + 'static,
-    ) -> Self {
-        Self {
-            servers: Arc::clone(servers),
-            opened: Mutex::default(),
-            make: Box::new(make),
-        }
-    }
-
-    /// Who knows the map.
-    pub(crate) fn source(&self) -> &dyn ClusterSource {
-        self.servers.source()
-    }
-
-    /// The connections to the server that a redirect names so.
-    ///
-    /// # Errors
-    ///
-    /// If no connection can be described for it.
-    pub(crate) fn redirected(&self, named: &HostPort) -> Result<Arc<C>, Error> {
-        Ok(self.of(&self.servers.redirected(named)?))
-    }
-
-    /// The connections to the nodes of a topology with these endpoints, in their order. Those to servers that are no
-    /// nodes, and which nobody uses, are given up by `retire`.
-    pub(crate) fn nodes(&self, endpoints: &[Arc<Endpoint>], retire: impl Fn(&C)) -> Arc<[Arc<C>]> {
-        let nodes: Arc<[Arc<C>]> = endpoints.iter().map(|node| self.of(node)).collect();
-        self.opened.lock().retain(|(endpoint, connections)| {
-            let is_node = endpoints.iter().any(|node| Arc::ptr_eq(node, endpoint));
-            if !is_node {
-                retire(connections);
-            }
-            is_node
-        });
-        nodes
-    }
-
-    /// The connections by this endpoint.
-    fn of(&self, endpoint: &Arc<Endpoint>) -> Arc<C> {
-        let mut opened = self.opened.lock();
-        let found = opened
-            .iter()
-            .find(|(other, _)| Arc::ptr_eq(other, endpoint));
-        if let Some((_, connections)) = found {
-            return Arc::clone(connections);
-        }
-        let connections = Arc::new((self.make)(endpoint));
-        opened.push((Arc::clone(endpoint), Arc::clone(&connections)));
-        connections
-    }
-}
-
 impl fmt::Debug for ClusterServers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClusterServers").finish_non_exhaustive()
-    }
-}
-
-impl<C> fmt::Debug for ClusterConnections<C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClusterConnections").finish_non_exhaustive()
     }
 }

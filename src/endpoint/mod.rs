@@ -10,7 +10,7 @@
 //!   node.
 //! * `replicas`: [`NodeReplicas`], the replicas of a node, and the connections to them.
 //! * `primary`: [`PrimaryCell`], the address of a primary that may change; `located`: the endpoint at that address.
-//! * `cluster`: [`ClusterServers`], the servers of a Redis Cluster by their addresses, and the connections to them.
+//! * `cluster`: [`ClusterServers`], the servers of a Redis Cluster by their addresses.
 //! * `push`: [`PushSender`](push::PushSender), where the RESP3 push messages of a node's connections go.
 //!
 //! No connection is made here: `sync` and `aio` do that, each in its own way.
@@ -38,7 +38,7 @@ pub use crate::endpoint::credentials::{
     Credentials, CredentialsError, CredentialsProvider, RotatingCredentials,
 };
 
-pub(crate) use crate::endpoint::cluster::{ClusterConnections, ClusterServers, ClusterSource};
+pub(crate) use crate::endpoint::cluster::{ClusterServers, ClusterSource};
 pub(crate) use crate::endpoint::deadline::Deadline;
 pub(crate) use crate::endpoint::login::{Identity, Login, LoginOptions};
 pub(crate) use crate::endpoint::node_backoff::{ConnectAttempt, NodeBackoff};

@@ -18,6 +18,7 @@ const DURATION: &str = "redis_sharding_request_duration_seconds";
 const FAN_OUT: &str = "redis_sharding_fan_out_nodes";
 const RESENDS: &str = "redis_sharding_resends_total";
 const OTHER_NODE: &str = "redis_sharding_other_node_total";
+const REDIRECTS: &str = "redis_sharding_redirects_total";
 const SENT: &str = "redis_sharding_sent_bytes_total";
 const RECEIVED: &str = "redis_sharding_received_bytes_total";
 const NODE_UP: &str = "redis_sharding_node_up";
@@ -50,6 +51,7 @@ pub(super) struct NodeMetrics {
     fan_out: Histogram,
     resends: Counter,
     other_node: Counter,
+    redirects: Counter,
     sent: Counter,
     received: Counter,
     node_up: Gauge,
@@ -89,6 +91,7 @@ impl NodeMetrics {
             fan_out: histogram!(FAN_OUT),
             resends: counter!(RESENDS, &[label()]),
             other_node: counter!(OTHER_NODE, &[label()]),
+            redirects: counter!(REDIRECTS, &[label()]),
             sent: counter!(SENT, &[label()]),
             received: counter!(RECEIVED, &[label()]),
             node_up: gauge!(NODE_UP, &[label()]),
@@ -115,6 +118,7 @@ impl NodeMetrics {
             fan_out: Histogram::noop(),
             resends: Counter::noop(),
             other_node: Counter::noop(),
+            redirects: Counter::noop(),
             sent: Counter::noop(),
             received: Counter::noop(),
             node_up: Gauge::noop(),
@@ -140,6 +144,7 @@ impl NodeMetrics {
             AttemptKind::First => {}
             AttemptKind::Resend => self.resends.increment(1),
             AttemptKind::OtherNode => self.other_node.increment(1),
+            AttemptKind::Redirect => self.redirects.increment(1),
         }
     }
 
@@ -263,6 +268,11 @@ fn describe() {
         OTHER_NODE,
         count,
         "Requests sent to the node because another one could not be reached"
+    );
+    describe_counter!(
+        REDIRECTS,
+        count,
+        "Requests sent to the node because another server of the cluster has refused them"
     );
     describe_counter!(SENT, Unit::Bytes, "Bytes sent to the node");
     describe_counter!(RECEIVED, Unit::Bytes, "Bytes received from the node");

@@ -23,6 +23,7 @@
 //! here sleeps.
 
 use std::iter;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::Value;
@@ -33,8 +34,9 @@ use crate::partition::NodeIndex;
 use crate::plan::SharedByteMeter;
 use crate::plan::batch::NodeRequest;
 use crate::plan::other_node::for_other_node;
+use crate::plan::redirects::{ClusterReport, ClusterRouting, Redirect};
 use crate::plan::servers::ServerQueue;
-use crate::plan::{Answers, Cause, Failure, Fallback, ReplyBuffer, Retries};
+use crate::plan::{Answers, Cause, Failure, Fallback, ReplyBuffer, Retries, Router};
 use crate::policy::{Candidate, ConnectError, ReadFrom, RequestOptions, RetryPolicy, Target};
 use crate::topology::LivingNodes;
 
@@ -71,6 +73,12 @@ pub(crate) struct Exchange<R = Vec<Value>> {
     retry: RetryPolicy,
     /// A random number, for the jitter of pauses.
     entropy: u64,
+    /// In a cluster: what redirects are read by. `None` if they are not followed.
+    cluster: Option<Arc<ClusterRouting>>,
+    /// What the map of the cluster must learn.
+    reports: Vec<ClusterReport>,
+    /// The result of an attempt that was made at the only node before the exchange begins.
+    early: Option<Box<Answers<R>>>,
 }
 
 /// One node's requests, and the replies received so far over all attempts.
@@ -112,6 +120,8 @@ enum State {
     Over,
     /// Final: what other nodes may serve was moved to one, if there was something.
     Moved,
+    /// Nothing was sent, as the time is over: the refusal of the server before counts.
+    Void,
 }
 
 /// The requests to send to one node now.
@@ -145,12 +155,15 @@ pub(crate) enum AttemptKind {
     Resend,
     /// Another node could not be reached.
     OtherNode,
+    /// A server of a cluster has refused them.
+    Redirect,
 }
 
 impl Attempt<'_> {
     /// Why the requests are sent.
     pub(crate) fn kind(&self) -> AttemptKind {
         match (self.is_resend, self.request.tried) {
+            (false, _) if self.request.redirected.is_some() => AttemptKind::Redirect,
             (true, _) => AttemptKind::Resend,
             (false, 0) => AttemptKind::First,
             (false, _) => AttemptKind::OtherNode,
@@ -193,7 +206,47 @@ impl<R: ReplyBuffer> Exchange<R> {
             living,
             retry: RetryPolicy::default(),
             entropy: 0,
+            cluster: None,
+            reports: Vec::new(),
+            early: None,
         }
+    }
+
+    /// Has the redirects followed if the nodes of the router are those of a cluster. Not for requests to a node that
+    /// the user has named.
+    pub(crate) fn for_router(mut self, router: &Router) -> Self {
+        self.cluster = router.cluster().map(Arc::clone);
+        self
+    }
+
+    /// Begins with the result of an attempt that was made at the only node, whose deadline was `end`.
+    pub(in crate::plan) fn set_early(&mut self, answers: Answers<R>, end: Option<Instant>) {
+        self.early = Some(Box::new(answers));
+        self.end = end;
+    }
+
+    /// Takes what the map of the cluster must learn from the replies so far.
+    #[inline]
+    pub(crate) fn take_reports(&mut self) -> Vec<ClusterReport> {
+        std::mem::take(&mut self.reports)
+    }
+
+    /// An exchange of these requests with the same end, which follows redirects if this one does. They stay with their
+    /// nodes otherwise.
+    pub(in crate::plan) fn successor(
+        &self,
+        requests: impl IntoIterator<Item = NodeRequest>,
+        blocking: BlockingTime,
+    ) -> Self {
+        Self {
+            cluster: self.cluster.clone(),
+            ..Self::new(requests, blocking, LivingNodes::none()).until(self.end)
+        }
+    }
+
+    /// True if redirects are followed.
+    pub(in crate::plan) fn is_following(&self) -> bool {
+        self.cluster.is_some()
     }
 
     /// Sets the latest end: the later exchanges of an operation share the deadline of its first.
@@ -223,7 +276,10 @@ impl<R: ReplyBuffer> Exchange<R> {
         self.retry = options.retry;
         self.entropy = entropy;
         for node in &mut self.nodes {
-            node.retries = Retries::new(options.retry);
+            node.retries = Retries::new(options.retry).in_cluster(self.cluster.is_some());
+        }
+        if let (Some(early), [node]) = (self.early.take(), &mut self.nodes[..]) {
+            node.handle(*early);
         }
         let limit = options.limit(self.blocking);
         let left = self.end.map(|end| end.saturating_duration_since(now));
@@ -259,22 +315,27 @@ impl<R: ReplyBuffer> Exchange<R> {
         // The caller has stopped waiting, and a write that is sent all the same would have an unknown
         // outcome.
         if self.end.is_some_and(|end| end <= now) {
-            self.nodes.iter_mut().for_each(NodeExchange::expire);
+            self.stop();
             return ExchangeStep::Done;
         }
         for node in &mut self.nodes {
             node.resume(now);
         }
-        if self.is_pending() || self.move_requests() {
+        // Requests that have moved may be held back at first.
+        if self.is_pending() || self.move_requests() && self.is_pending() {
             return ExchangeStep::Send;
         }
-        self.next_pause(now)
+        let step = self.next_pause(now);
+        if step == ExchangeStep::Done {
+            self.nodes.retain(|node| node.state != State::Void);
+        }
+        step
     }
 
     /// Makes no further attempt: what waits for one has the result of the last.
-    #[cfg(feature = "proxy")]
     pub(crate) fn stop(&mut self) {
         self.nodes.iter_mut().for_each(NodeExchange::expire);
+        self.nodes.retain(|node| node.state != State::Void);
     }
 
     /// True if there is something to send now.
@@ -282,21 +343,24 @@ impl<R: ReplyBuffer> Exchange<R> {
         self.nodes.iter().any(|node| node.state == State::Pending)
     }
 
-    /// Moves the requests of unreachable nodes to other nodes. Returns true if there were any.
+    /// Moves the requests of unreachable nodes to other nodes, and those that a server of a cluster has refused. Returns
+    /// true if there were any.
     fn move_requests(&mut self) -> bool {
         // Only now: while a node is pending, its resend may still succeed, and requests must not move before
         // that.
         let asked = self.nodes.len();
         let mut more = Vec::new();
+        let retries = Retries::new(self.retry).in_cluster(self.cluster.is_some());
         for node in &mut self.nodes {
-            more.extend(node.leave(&self.living));
-        }
-        let retries = Retries::new(self.retry);
-        self.nodes
-            .extend(more.into_iter().map(|request| NodeExchange {
+            if let Some(cluster) = &self.cluster {
+                more.extend(node.redirect(cluster, &mut self.reports));
+            }
+            more.extend(node.leave(&self.living).map(|request| NodeExchange {
                 retries,
                 ..NodeExchange::new(request)
             }));
+        }
+        self.nodes.extend(more);
         self.nodes.len() > asked
     }
 
@@ -320,7 +384,10 @@ impl<R: ReplyBuffer> Exchange<R> {
         match first {
             Some(at) => ExchangeStep::Wait(at.saturating_duration_since(now)),
             // Those that have just been given up may still move.
-            None if self.move_requests() => ExchangeStep::Send,
+            None if self.move_requests() => match self.is_pending() {
+                true => ExchangeStep::Send,
+                false => self.next_pause(now),
+            },
             None => ExchangeStep::Done,
         }
     }
@@ -408,17 +475,16 @@ impl<R: ReplyBuffer> Exchange<R> {
 
     /// The last node that was tried, and its replies: those before it could not be reached. For exchanges
     /// that begin with one node. `None` when the exchange had no request.
-    pub(crate) fn into_last(self) -> Option<(NodeIndex, Answers<R>)> {
-        let (request, answers) = self.into_parts().last()?;
-        Some((request.node, answers))
+    pub(crate) fn into_last(self) -> Option<(NodeRequest, Answers<R>)> {
+        self.into_parts().last()
     }
 }
 
 impl<R: ReplyBuffer> NodeExchange<R> {
     fn new(request: NodeRequest) -> Self {
         Self {
+            rest: request.for_sending().map(|rest| Box::new((0, rest))),
             request,
-            rest: None,
             answers: Answers::default(),
             retries: Retries::default(),
             state: State::Pending,
@@ -445,7 +511,9 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             Some(rest) => Attempt {
                 request: &rest.1,
                 needs_new_connection: self.is_broken() && !self.is_next_server(),
-                is_resend: true,
+                is_resend: rest.0 > 0
+                    || self.answers.failure.is_some()
+                    || self.answers.values.count() > 0,
                 servers_left,
             },
         };
@@ -458,13 +526,50 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         failure.is_some_and(|failure| matches!(failure.cause, Cause::Dropped(_)))
     }
 
+    /// The requests that a server of a cluster has refused, on their way to others, once.
+    fn redirect(
+        &mut self,
+        cluster: &ClusterRouting,
+        reports: &mut Vec<ClusterReport>,
+    ) -> Vec<Self> {
+        if self.state != State::Over {
+            return Vec::new();
+        }
+        let policy = self.retries.policy();
+        let redirects = cluster.redirect(&self.request, &self.answers, policy, reports);
+        if !redirects.is_empty() {
+            self.state = State::Moved;
+        }
+        let next = |redirect: Redirect| Self {
+            retries: match redirect.is_delayed {
+                true => self.retries.before_redirect(),
+                false => self.retries,
+            },
+            state: match redirect.is_delayed {
+                true => State::Paused,
+                false => State::Pending,
+            },
+            ..Self::new(redirect.request)
+        };
+        redirects.into_iter().map(next).collect()
+    }
+
+    /// True if nothing was sent, because the time is over, after the server before had refused the requests.
+    fn is_unsent_redirect(&self) -> bool {
+        let is_unsent = self.answers.failure.is_none() && self.answers.values.count() == 0;
+        self.request.redirected.is_some() && is_unsent
+    }
+
     /// Gives up the attempt that is pending or waited for. A resend leaves the outcome of the attempt before; a
     /// first attempt fails with a timeout, as not sent.
     fn expire(&mut self) {
+        if self.is_unsent_redirect() {
+            self.state = State::Void;
+        }
         if self.state == State::Pending && self.rest.is_none() {
             self.answers = Answers::failed(Failure::not_sent(Cause::no_time_left()));
         }
-        if self.state != State::Moved {
+        if !matches!(self.state, State::Moved | State::Void) {
             self.give_up();
         }
     }
@@ -472,7 +577,10 @@ impl<R: ReplyBuffer> NodeExchange<R> {
     /// Makes no further attempt at this node.
     fn give_up(&mut self) {
         self.rest = None;
-        self.state = State::Over;
+        self.state = match self.is_unsent_redirect() {
+            true => State::Void,
+            false => State::Over,
+        };
     }
 
     /// Begins the attempt that has been waited for, if it is time.
@@ -491,7 +599,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
     /// The requests to move to another node, once: what is left of them here is final.
     fn leave(&mut self, living: &LivingNodes) -> Option<NodeRequest> {
         match self.state {
-            State::Pending | State::Waiting(_) | State::Moved => return None,
+            State::Pending | State::Waiting(_) | State::Moved | State::Void => return None,
             // If some may only be served here, all of them stay: what has moved must not be repeated here.
             State::Paused if !self.may_leave_whole() => return None,
             State::Paused | State::Over => {}
@@ -596,7 +704,10 @@ impl<R: ReplyBuffer> NodeExchange<R> {
     }
 
     /// Records the result of the attempt, and decides whether there is another one.
-    pub(crate) fn handle(&mut self, answers: Answers<R>) {
+    pub(crate) fn handle(&mut self, mut answers: Answers<R>) {
+        if let Some(rest) = &self.rest {
+            rest.1.drop_asking(&mut answers);
+        }
         // A later attempt began with the first request that is sent again, so its replies continue those
         // before it.
         match self.rest.take() {

@@ -53,6 +53,8 @@ pub(crate) trait ReplyBuffer: Default {
     fn keep(&mut self, count: usize);
     /// Appends replies that were received later.
     fn join(&mut self, more: Self);
+    /// Drops every reply whose number `is_kept` does not return true for.
+    fn retain(&mut self, is_kept: impl Fn(usize) -> bool);
     /// The code of reply number `number` if it is an error.
     fn error_code(&self, number: usize) -> Option<&[u8]>;
     /// True if the server has refused a write because it is a replica.
@@ -80,6 +82,12 @@ impl ReplyBuffer for Vec<Value> {
 
     fn join(&mut self, more: Self) {
         self.extend(more);
+    }
+
+    fn retain(&mut self, is_kept: impl Fn(usize) -> bool) {
+        let mut number = 0..;
+        // The range has no end.
+        Vec::retain(self, |_| number.next().is_some_and(&is_kept));
     }
 
     fn error_code(&self, number: usize) -> Option<&[u8]> {
@@ -219,6 +227,19 @@ impl Cause {
     /// The dedicated connection broke earlier, and is not replaced.
     pub(crate) fn failed_before() -> Self {
         Self::Connect(ConnectError::FailedBefore)
+    }
+}
+
+impl Answers {
+    /// The result of a single request.
+    pub(crate) fn of_call(result: Result<Value, Failure>) -> Self {
+        match result {
+            Ok(value) => Self {
+                values: vec![value],
+                failure: None,
+            },
+            Err(failure) => Self::failed(failure),
+        }
     }
 }
 

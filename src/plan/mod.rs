@@ -78,6 +78,7 @@ mod probe;
 pub(crate) mod pubsub;
 #[cfg(feature = "proxy")]
 mod raw;
+mod redirects;
 mod refusal;
 mod replies;
 mod request;
@@ -121,6 +122,7 @@ pub(crate) use raw::{
     ByteMeter, LARGE_BYTES, OversizedReply, RawPipeline, RawReplies, ReplyRetention,
     SharedByteMeter, WriteProgress,
 };
+pub(crate) use redirects::ClusterReport;
 pub(crate) use replies::PipelineReplies;
 pub(crate) use request::{PipelineKind, parse_one};
 pub(crate) use retries::{LastRefusal, NextAttempt, Retries};

@@ -17,8 +17,8 @@ use redis::Value;
 use crate::command::{Access, Args, PackedCommands};
 use crate::error::{Error, ErrorKind, PartOutcome, PartStatus, Retry, server_error};
 use crate::partition::NodeIndex;
+use crate::plan::Router;
 use crate::plan::batch::ReplySlot;
-use crate::plan::{Fallback, Router};
 
 /// The results of the commands of a pipeline, in their order.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +65,7 @@ impl ReplyCollector {
             self.replies.refused.push((command, node));
         }
         // Another node may have failed to serve the command before.
-        if slot.fallback == Fallback::OtherNode && !self.failed.is_empty() {
+        if !self.failed.is_empty() {
             self.failed.push((command, None));
         }
         self.replies.values[command as usize] = value;
@@ -84,8 +84,21 @@ impl ReplyCollector {
         self.failed.push((command, Some(error)));
     }
 
+    /// Forgets the refusals of commands that were served elsewhere, and all but the last of each other.
+    fn keep_last_refusals(&mut self) {
+        let PipelineReplies {
+            refused, values, ..
+        } = &mut self.replies;
+        refused.reverse();
+        // Stable, so that the last refusal of each command comes first.
+        refused.sort_by_key(|(command, _)| *command);
+        refused.dedup_by_key(|(command, _)| *command);
+        refused.retain(|(command, _)| matches!(values[*command as usize], Value::ServerError(_)));
+    }
+
     /// The replies, when all are recorded.
     pub(in crate::plan) fn finish(mut self) -> PipelineReplies {
+        self.keep_last_refusals();
         if self.failed.is_empty() {
             return self.replies;
         }

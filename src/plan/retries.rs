@@ -27,12 +27,18 @@ use crate::error::{is_temporary_code, is_waited_code};
 use crate::plan::batch::NodeRequest;
 use crate::plan::scripts::command::ScriptCommand;
 use crate::plan::{Answers, Cause, ExpectedEnd, Failure, ReplyBuffer};
-use crate::policy::{ConnectError, RetryPolicy, TEMPORARY_ERRORS_WAIT_MAX, TemporaryErrors};
+use crate::policy::{
+    ConnectError, RetryPolicy, TEMPORARY_ERRORS_WAIT_MAX, TemporaryErrors, pause_between,
+};
 
 /// Shortest time that must be left for the reply when a request is sent again after a temporary error. A write that
 /// is sent shortly before the deadline would only turn an error that says that nothing was changed into
 /// [`Unknown`](crate::ErrorKind::Unknown).
 const REPLY_TIME_MIN: Duration = Duration::from_millis(100);
+
+/// The first pause and the longest one before a request is sent again within a cluster: a slot that moves is held up for
+/// milliseconds, and a failover should be noticed soon.
+const REDIRECT_PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(64));
 
 /// Commands that ask for the state of the node. A temporary error is the answer.
 const STATE_COMMANDS: [&str; 3] = ["INFO", "PING", "ROLE"];
@@ -70,6 +76,9 @@ pub(crate) struct Retries {
     is_waiting: bool,
     /// True if the node may get another primary, so that READONLY passes by itself.
     has_failover: bool,
+    /// True if the node is one of a cluster: what it refuses may be served by another, see
+    /// [`redirects`](crate::plan::redirects).
+    is_in_cluster: bool,
 }
 
 /// Another attempt that is to be made.
@@ -139,6 +148,25 @@ impl Retries {
         }
     }
 
+    /// For a node of a cluster.
+    pub(crate) fn in_cluster(self, is_in_cluster: bool) -> Self {
+        Self {
+            is_in_cluster,
+            ..self
+        }
+    }
+
+    /// Counts a pause before a request goes to another server of a cluster.
+    pub(in crate::plan) fn before_redirect(mut self) -> Self {
+        self.count_wait();
+        self
+    }
+
+    /// The policy by which attempts are made.
+    pub(in crate::plan) fn policy(&self) -> &RetryPolicy {
+        &self.policy
+    }
+
     /// True if requests whose connection broke are sent again.
     pub(in crate::plan) fn resends(&self) -> bool {
         self.policy.attempts_max() > 1
@@ -166,7 +194,7 @@ impl Retries {
             let pause = self.policy.pause(self.pauses.into(), jitter);
             return left.is_none_or(|left| pause < left).then_some(pause);
         }
-        let pause = self.policy.pause(self.waits.into(), jitter);
+        let pause = self.wait(jitter);
         match left {
             // A long pause before the deadline is cut, as the node may be ready before that.
             Some(left) => (left / 2 >= REPLY_TIME_MIN).then(|| pause.min(left / 2)),
@@ -241,18 +269,31 @@ impl Retries {
                 has_more.then(|| self.pausing(first, false))
             }
             Repetition::Waited => {
-                self.waits = self.waits.saturating_add(1);
-                let longest = self.policy.pause(self.waits.into(), 1.0).as_millis();
-                self.waited = self
-                    .waited
-                    .saturating_add(u32::try_from(longest).unwrap_or(u32::MAX));
-                self.is_waiting = true;
+                self.count_wait();
                 Some(NextAttempt {
                     first,
                     needs_new_connection: false,
                     is_delayed: true,
                 })
             }
+        }
+    }
+
+    /// Counts a pause after a temporary error.
+    fn count_wait(&mut self) {
+        self.waits = self.waits.saturating_add(1);
+        let longest = self.wait(1.0).as_millis();
+        self.waited = self
+            .waited
+            .saturating_add(u32::try_from(longest).unwrap_or(u32::MAX));
+        self.is_waiting = true;
+    }
+
+    /// The pause after a temporary error; `jitter` in 0..1.
+    fn wait(&self, jitter: f64) -> Duration {
+        match self.is_in_cluster {
+            true => pause_between(REDIRECT_PAUSES, self.waits.into(), jitter),
+            false => self.policy.pause(self.waits.into(), jitter),
         }
     }
 
@@ -308,6 +349,9 @@ impl Retries {
 
     /// How an error with this code is repeated. `None` if the policy does not repeat it.
     fn repetition(&self, code: &[u8]) -> Option<Repetition> {
+        if self.is_in_cluster {
+            return None;
+        }
         match is_waited_code(code) || self.has_failover && code == b"READONLY" {
             true => (self.policy.temporary_errors() == TemporaryErrors::Waited)
                 .then_some(Repetition::Waited),
@@ -389,7 +433,7 @@ impl Retries {
 
 /// True if a command runs a script or a function. The error code of its reply may be one that the script has chosen,
 /// after it has written.
-fn runs_script(args: &[&[u8]]) -> bool {
+pub(in crate::plan) fn runs_script(args: &[&[u8]]) -> bool {
     matches!(
         ScriptCommand::of(args),
         Some(ScriptCommand::Eval(_) | ScriptCommand::EvalSha(_) | ScriptCommand::Call(_))
@@ -397,13 +441,13 @@ fn runs_script(args: &[&[u8]]) -> bool {
 }
 
 /// True if a command asks for the state of the node.
-fn asks_for_state(args: &[&[u8]]) -> bool {
+pub(in crate::plan) fn asks_for_state(args: &[&[u8]]) -> bool {
     let is_name = |word: &&str| args[0].eq_ignore_ascii_case(word.as_bytes());
     STATE_COMMANDS.iter().any(is_name)
 }
 
 /// True if the error in reply to request number `number` has the text of a server.
-fn has_server_text<R: ReplyBuffer>(replies: &R, number: usize) -> bool {
+pub(in crate::plan) fn has_server_text<R: ReplyBuffer>(replies: &R, number: usize) -> bool {
     let (Some(code), Some(text)) = (replies.error_code(number), replies.error_text(number)) else {
         return false;
     };

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use crate::command::{
     Access, CommandSpec, CommandTable, KeyError, KeyPositions, Lookup, Merge, Partial, Route,
-    Scripting,
+    Scripting, SharedTable,
 };
 use crate::error::{Error, ErrorKind};
 use crate::hash::{HashTag, SLOTS};
@@ -28,6 +28,7 @@ use crate::partition::NodeIndex;
 use crate::plan::location::KeyLocation;
 use crate::plan::lockout;
 use crate::plan::owners::Owners;
+use crate::plan::redirects::ClusterRouting;
 use crate::plan::refusal::{
     empty_command, malformed, needs_a_node, no_keys, refused, stateful, unknown, wrong_arity,
 };
@@ -47,7 +48,9 @@ use crate::topology::Topology;
 #[derive(Clone, Debug)]
 pub struct Router {
     topology: Arc<Topology>,
-    commands: Cow<'static, CommandTable>,
+    /// What the redirects of a cluster are read by.
+    cluster: Option<Arc<ClusterRouting>>,
+    commands: SharedTable,
     split_writes: SplitWrites,
     partial_reads: PartialReads,
     missing_nodes: ReadsAs,
@@ -91,7 +94,11 @@ impl Router {
         if topology.cluster().is_some() {
             commands = CommandTable::in_cluster(commands);
         }
+        let commands = SharedTable::from(commands);
         Self {
+            cluster: topology
+                .cluster()
+                .map(|map| Arc::new(ClusterRouting::new(map, &commands))),
             topology,
             commands,
             split_writes,
@@ -125,8 +132,16 @@ impl Router {
     /// The same router for another state of the topology, whose nodes have the same indices.
     pub(crate) fn with_topology(mut self, topology: Arc<Topology>) -> Self {
         debug_assert_eq!(self.topology.nodes().len(), topology.nodes().len());
+        let cluster = topology.cluster();
+        self.cluster = cluster.map(|map| Arc::new(ClusterRouting::new(map, &self.commands)));
         self.topology = topology;
         self
+    }
+
+    /// What the redirects of a cluster are read by. `None` if the nodes are no cluster.
+    #[inline]
+    pub(in crate::plan) fn cluster(&self) -> Option<&Arc<ClusterRouting>> {
+        self.cluster.as_ref()
     }
 
     /// Sets the protocol of the connections to each node, in node order: replies that stand for those of a

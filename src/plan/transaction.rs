@@ -42,13 +42,17 @@ pub(crate) enum ExpectedEnd {
     Exec,
 }
 
+/// Codes of errors in reply to EXEC with which the server has left the transaction: it was discarded, or a server of a
+/// cluster does not own the slot of its keys any more.
+const ENDING_CODES: [&str; 5] = ["EXECABORT", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"];
+
 impl ExpectedEnd {
     /// True if `last` is an acceptable last reply.
     #[inline]
     pub(crate) fn is_met_by(self, last: &Value) -> bool {
         match (self, last) {
             (Self::Exec, Value::Array(_) | Value::Nil) => true,
-            (Self::Exec, Value::ServerError(error)) => error.code() == "EXECABORT",
+            (Self::Exec, Value::ServerError(error)) => ENDING_CODES.contains(&error.code()),
             (Self::Exec, _) => false,
             _ => true,
         }
@@ -62,7 +66,10 @@ impl ExpectedEnd {
         self != Self::Exec
             || matches!(last, [b'*' | b'_', ..])
             || last.starts_with(b"$-1\r")
-            || last.starts_with(b"-EXECABORT")
+            || ENDING_CODES.iter().any(|code| {
+                let text = last.strip_prefix(b"-").unwrap_or_default();
+                text.starts_with(code.as_bytes())
+            })
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! * `cell`: [`SnapshotHandle`], from which a request loads its snapshot: the router of one topology with the
 //!   connections to its nodes.
+//! * `cluster_connections`: [`ClusterConnections`], the connections to the servers of a Redis Cluster.
 //! * `carry_over`: the connections to nodes that stay, from one snapshot to the next.
 //! * `publisher`: [`Publisher`], which gives a new topology to all handles of a client, of whatever kind.
 //! * `monitor`: the thread that probes the nodes of a cache, and takes those that fail out of the placement.
@@ -22,10 +23,12 @@
 
 mod carry_over;
 mod cell;
+mod cluster_connections;
 mod monitor;
 mod publisher;
 mod topology_file;
 
 pub(crate) use carry_over::{OfEndpoint, carry_over};
 pub(crate) use cell::{Snapshot, SnapshotHandle, SnapshotListener, Variant};
+pub(crate) use cluster_connections::ClusterConnections;
 pub(crate) use publisher::Publisher;

@@ -31,7 +31,7 @@ use crate::plan::{
     NextAttempt, NodeRequest, PoolUse, RequestOutcome, Retries,
 };
 use crate::policy::{HandshakeScope, RequestOptions, Target};
-use crate::snapshot::{OfEndpoint, carry_over};
+use crate::snapshot::{ClusterConnections, OfEndpoint, carry_over};
 use crate::sync::connection::{Connector, Delivery, NodeConnection};
 use crate::sync::pool::{Checkout, Lease, Pool, PoolSettings};
 
@@ -42,6 +42,8 @@ pub(crate) struct Executor {
     pub(super) nodes: Arc<[Arc<NodePools>]>,
     /// How long requests may take, and when they are sent again.
     pub(super) options: RequestOptions,
+    /// The connections to all servers of the cluster, if the nodes are those of one.
+    cluster: Option<Arc<ClusterConnections<NodePools>>>,
 }
 
 /// The connections to one node. Two pools, so that clients that wait in BLPOP cannot use up the connections
@@ -113,7 +115,7 @@ impl NodePools {
             Target::Primary => Some(ServerPools::Primary(self)),
             Target::Replica(id) => {
                 let replica = self.replicas.as_ref()?.get(id)?;
-                Some(ServerPools::Replica(replica))
+                Some(ServerPools::Other(replica))
             }
         }
     }
@@ -139,7 +141,7 @@ impl ServerConnections for NodePools {
 /// The connections to one server of a node, for one request.
 pub(super) enum ServerPools<'n> {
     Primary(&'n NodePools),
-    Replica(Arc<NodePools>),
+    Other(Arc<NodePools>),
 }
 
 impl Deref for ServerPools<'_> {
@@ -148,7 +150,7 @@ impl Deref for ServerPools<'_> {
     fn deref(&self) -> &NodePools {
         match self {
             Self::Primary(pools) => pools,
-            Self::Replica(pools) => pools,
+            Self::Other(pools) => pools,
         }
     }
 }
@@ -156,20 +158,32 @@ impl Deref for ServerPools<'_> {
 impl Executor {
     /// Prepares the connections to all nodes; nothing is contacted.
     pub(super) fn new(config: &ClientConfig) -> Self {
-        let node = |endpoint| Arc::new(NodePools::new(endpoint, &config.settings));
+        let settings = config.settings;
+        let open = move |endpoint: &Arc<Endpoint>| NodePools::new(endpoint, &settings);
+        let cluster = config
+            .cluster
+            .as_ref()
+            .map(|servers| ClusterConnections::new(servers, open));
         Self {
-            nodes: config.endpoints.iter().map(node).collect(),
+            nodes: match &cluster {
+                Some(cluster) => cluster.nodes(&config.endpoints),
+                None => carry_over(&[], &config.endpoints, open),
+            },
             options: config.settings.request_options(),
+            cluster: cluster.map(Arc::new),
         }
     }
 
     /// The connections to the nodes of another topology. Those to nodes that are reached as before are kept.
     pub(super) fn next(&self, config: &ClientConfig) -> Self {
         Self {
-            nodes: carry_over(&self.nodes, &config.endpoints, |endpoint| {
-                NodePools::new(endpoint, &config.settings)
-            }),
-            options: self.options,
+            nodes: match &self.cluster {
+                Some(cluster) => cluster.nodes(&config.endpoints),
+                None => carry_over(&self.nodes, &config.endpoints, |endpoint| {
+                    NodePools::new(endpoint, &config.settings)
+                }),
+            },
+            ..self.clone()
         }
     }
 
@@ -191,19 +205,20 @@ impl Executor {
         self.nodes[node.get()].shared.connector()
     }
 
-    /// Sends one request to one node and returns its reply.
+    /// Sends one request to one node and returns its reply. `deadline` is [that](Self::deadline) of the request.
     pub(crate) fn call(
         &self,
         node: NodeIndex,
         request: &[u8],
         access: Access,
         blocking: BlockingTime,
+        deadline: Deadline,
     ) -> Result<Value, Failure> {
-        let deadline = self.deadline(blocking);
         let node = &self.nodes[node.get()];
         let pool = node.pool(blocking);
         let mut checkout = Checkout::Reuse;
-        let mut retries = node.endpoint.retries(self.options.retry);
+        let retries = node.endpoint.retries(self.options.retry);
+        let mut retries = retries.in_cluster(self.cluster.is_some());
         let mut refusal = LastRefusal::default();
         node.observer.started(AttemptKind::First);
         let stopwatch = Stopwatch::since(blocking, deadline.start);
@@ -273,9 +288,27 @@ impl Executor {
                         exchange.handle(answers);
                     }
                 }
-                ExchangeStep::Wait(pause) => thread::sleep(pause),
-                ExchangeStep::Done => return,
+                ExchangeStep::Wait(pause) => {
+                    self.report(exchange);
+                    thread::sleep(pause);
+                }
+                ExchangeStep::Done => return self.report(exchange),
             }
+        }
+    }
+
+    /// Tells the source of the cluster's map what the replies have shown.
+    fn report(&self, exchange: &mut Exchange) {
+        if let Some(cluster) = &self.cluster {
+            cluster.report(exchange.take_reports());
+        }
+    }
+
+    /// The connections to the server that receives a request. `None` if it is no longer one of its node.
+    fn server(&self, request: &NodeRequest) -> Option<ServerPools<'_>> {
+        match (request.server(), &self.cluster) {
+            (Some(address), Some(cluster)) => cluster.redirected(address).map(ServerPools::Other),
+            _ => self.nodes[request.node.get()].server(request.target),
         }
     }
 
@@ -306,10 +339,7 @@ impl Executor {
         let stopwatch = Stopwatch::start(blocking);
         // The connections of a replica are kept here for as long as they are used.
         let servers: Vec<(Attempt<'_>, Option<ServerPools<'_>>)> = attempts
-            .map(|attempt| {
-                let node = &self.nodes[attempt.request.node.get()];
-                (attempt, node.server(attempt.request.target))
-            })
+            .map(|attempt| (attempt, self.server(attempt.request)))
             .collect();
         // All connections before the first write: while this thread waits for a slot or a handshake, no
         // server is left with a reply that is not read.

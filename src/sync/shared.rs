@@ -15,8 +15,8 @@ use crate::error::Error;
 use crate::observe::{ClientHealth, RequestSpan};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    CommandOperation, NodePing, Operation, PipelineOperation, Request, RoutedCommand, Router,
-    ScriptCache, ScriptStore, Selection, Step, parse_one,
+    Answers, CommandOperation, NodePing, Operation, PipelineOperation, Request, RoutedCommand,
+    Router, ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
 use crate::snapshot::{Snapshot, Variant};
 #[cfg(feature = "tokio-comp")]
@@ -88,7 +88,7 @@ impl Shared {
         if let Ok(routed) = &routed
             && let Some(node) = routed.direct(self.executor.options.read_from)
         {
-            return span.end(self.call(node, packed, &args, routed));
+            return span.end(self.call(node, packed, &args, routed, true));
         }
         let args = &args;
         let request = Request { packed, args };
@@ -111,7 +111,7 @@ impl Shared {
         let _entered = span.enter();
         let routed = span.end(routed)?;
         if routed.direct(self.executor.options.read_from).is_some() {
-            return span.end(self.call(node, packed, &args, &routed));
+            return span.end(self.call(node, packed, &args, &routed, false));
         }
         let args = &args;
         let request = Request { packed, args };
@@ -124,17 +124,32 @@ impl Shared {
         )))
     }
 
-    /// Runs one command whose reply is returned as it is.
+    /// Runs one command whose reply is returned as it is, unless a server of a cluster refuses it and it `follows`
+    /// redirects.
     fn call(
         &self,
         node: NodeIndex,
         packed: &[u8],
         args: &[&[u8]],
         routed: &RoutedCommand,
+        follows: bool,
     ) -> Result<Value, Error> {
+        let deadline = self.executor.deadline(routed.blocking);
         let result = self
             .executor
-            .call(node, packed, routed.access, routed.blocking);
+            .call(node, packed, routed.access, routed.blocking, deadline);
+        if follows && self.router.is_refused_by_cluster(&result) {
+            let request = Request { packed, args };
+            let attempt = (Answers::of_call(result), deadline.end());
+            return self.run(CommandOperation::after_attempt(
+                &self.router,
+                self,
+                request,
+                routed.clone(),
+                (),
+                attempt,
+            ));
+        }
         routed.reply(&self.router, node, args, result)
     }
 

@@ -5,6 +5,8 @@
 pub mod all_clients;
 pub mod authority;
 pub mod clients;
+pub mod cluster_bus;
+pub mod clusters;
 pub mod cut;
 pub mod delay_proxy;
 #[cfg(feature = "tokio-comp")]
@@ -19,6 +21,7 @@ pub mod sentinels;
 pub mod servers;
 
 pub use clients::{builder, builder_over, client};
+pub use clusters::Cluster;
 pub use replicas::ReplicaSet;
 pub use sentinels::Sentinels;
 pub use servers::Servers;

@@ -203,13 +203,7 @@ impl ReplicaSet {
 
     /// How often a command was called since the start or [`reset_stats`](Self::reset_stats), replication included.
     pub fn calls(&self, index: usize, command: &str) -> u64 {
-        let info = self.info(index, "commandstats").unwrap();
-        let line: Option<String> = info.get(&format!("cmdstat_{}", command.to_lowercase()));
-        let calls = line.as_deref().and_then(|line| {
-            let (calls, _) = line.strip_prefix("calls=")?.split_once(',')?;
-            calls.parse().ok()
-        });
-        calls.unwrap_or(0)
+        calls_in(&self.info(index, "commandstats").unwrap(), command)
     }
 
     /// All counters of INFO are zero again.
@@ -360,6 +354,16 @@ impl<'a> Builder<'a> {
         }
         Some(member)
     }
+}
+
+/// How often a command was called, by `INFO commandstats`.
+pub fn calls_in(info: &InfoDict, command: &str) -> u64 {
+    let line: Option<String> = info.get(&format!("cmdstat_{}", command.to_lowercase()));
+    let calls = line.as_deref().and_then(|line| {
+        let (calls, _) = line.strip_prefix("calls=")?.split_once(',')?;
+        calls.parse().ok()
+    });
+    calls.unwrap_or(0)
 }
 
 /// Asks again and again, with a limit.

@@ -6,7 +6,7 @@
 //! servers.kill(2);
 //! ```
 //!
-//! The binary is `REDISRS_SERVER_BIN`, else `redis-server`, else `valkey-server`. Without any of them a test fails, unless
+//! The binary is [`Builder::server`]'s, else `REDISRS_SERVER_BIN`, else `redis-server`, else `valkey-server`. Without any of them a test fails, unless
 //! `REDIS_SHARDING_SKIP_SERVER_TESTS=1` says that it may be left out.
 
 use std::env;
@@ -41,6 +41,8 @@ struct Server {
     addr: ConnectionAddr,
     /// Where it speaks TLS, besides.
     tls_port: Option<u16>,
+    /// Where it speaks to other nodes of its Redis Cluster.
+    bus_port: Option<u16>,
     running: Mutex<Running>,
     /// Where the unix socket is, and the certificate.
     _home: TempDir,
@@ -63,6 +65,8 @@ pub struct Builder {
     unix: bool,
     args: Vec<String>,
     tls: Option<Tls>,
+    server: Option<PathBuf>,
+    cluster: bool,
 }
 
 /// With which certificates a server speaks TLS.
@@ -118,9 +122,20 @@ impl Servers {
         format!("rediss://{}/", self.tls_addr(index))
     }
 
+    /// The port of the cluster bus of a server that was started with [`cluster`](Builder::cluster).
+    pub fn bus_port(&self, index: usize) -> u16 {
+        self.servers[index].bus_port.expect("a node of a cluster")
+    }
+
     pub fn connection(&self, index: usize) -> redis::Connection {
         let client = redis::Client::open(self.url(index)).unwrap();
         client.get_connection().unwrap()
+    }
+
+    /// The log of a server since its last start.
+    pub fn log(&self, index: usize) -> String {
+        let log = self.running(index).server.log_file_contents();
+        log.unwrap_or_default()
     }
 
     pub fn pid(&self, index: usize) -> u32 {
@@ -136,7 +151,7 @@ impl Servers {
     pub fn restart(&self, index: usize) {
         self.kill(index);
         let server = &self.servers[index];
-        let again = spawn_ready(&server.options, &server.addr, server.tls_args());
+        let again = spawn_ready(&server.options, &server.addr, server.port_args());
         *self.running(index) = again.expect("the port of the server was taken by another process");
     }
 
@@ -208,6 +223,18 @@ impl Builder {
         self
     }
 
+    /// Another binary than that of most tests.
+    pub fn server(mut self, path: &Path) -> Self {
+        self.server = Some(path.to_owned());
+        self
+    }
+
+    /// A node of a Redis Cluster, which remembers the others when it is restarted. Its data is gone then, as always.
+    pub fn cluster(mut self) -> Self {
+        self.cluster = true;
+        self
+    }
+
     /// One more option on the command line of every server, such as `["--maxmemory", "1mb"]`.
     pub fn option<const N: usize>(mut self, words: [&str; N]) -> Self {
         self.args.extend(words.map(str::to_owned));
@@ -215,9 +242,13 @@ impl Builder {
     }
 
     pub fn start(self, count: usize) -> Option<Servers> {
-        binary()?;
+        self.binary()?;
         let servers = (0..count).map(|_| Server::start(&self)).collect();
         Some(Servers { servers })
+    }
+
+    fn binary(&self) -> Option<PathBuf> {
+        self.server.clone().or_else(binary)
     }
 
     fn url_of(&self, addr: &ConnectionAddr) -> String {
@@ -244,13 +275,16 @@ impl Server {
                 tls.write(home.path());
                 next_port()
             });
-            let args = tls_args(options, tls_port, home.path());
+            // Below the ports of outgoing connections, unlike the port that a server chooses by itself.
+            let bus_port = options.cluster.then(next_port);
+            let args = port_args(options, tls_port, bus_port, home.path());
             // A taken port is another test's: try the next one.
             if let Some(running) = spawn_ready(options, &addr, args) {
                 return Self {
                     options: options.clone(),
                     addr,
                     tls_port,
+                    bus_port,
                     running: Mutex::new(running),
                     _home: home,
                 };
@@ -262,8 +296,9 @@ impl Server {
         self.options.url_of(&self.addr)
     }
 
-    fn tls_args(&self) -> Vec<String> {
-        tls_args(&self.options, self.tls_port, self._home.path())
+    fn port_args(&self) -> Vec<String> {
+        let home = self._home.path();
+        port_args(&self.options, self.tls_port, self.bus_port, home)
     }
 }
 
@@ -274,6 +309,16 @@ impl Tls {
         write("server.pem", &self.issued.certificate);
         write("server.key", &self.issued.key);
     }
+}
+
+fn port_args(options: &Builder, tls: Option<u16>, bus: Option<u16>, folder: &Path) -> Vec<String> {
+    let mut args = tls_args(options, tls, folder);
+    if let Some(port) = bus {
+        let nodes = folder.join("nodes.conf").display().to_string();
+        args.extend(["--cluster-enabled", "yes", "--cluster-config-file"].map(str::to_owned));
+        args.extend([nodes, "--cluster-port".to_owned(), port.to_string()]);
+    }
+    args
 }
 
 fn tls_args(options: &Builder, port: Option<u16>, folder: &Path) -> Vec<String> {
@@ -329,7 +374,7 @@ fn spawn_ready(options: &Builder, addr: &ConnectionAddr, args: Vec<String>) -> O
 fn spawn(options: &Builder, addr: &ConnectionAddr, args: Vec<String>) -> RedisServer {
     let tempdir = temporary_directory();
     let log_file = RedisServer::log_file(&tempdir);
-    let mut command = Command::new(binary().expect("start() looked for it"));
+    let mut command = Command::new(options.binary().expect("start() looked for it"));
     command.args(["--save", "", "--appendonly", "no", "--daemonize", "no"]);
     command.arg("--dir").arg(tempdir.path());
     command.arg("--logfile").arg(&log_file);
@@ -379,12 +424,6 @@ pub(super) fn binary() -> Option<PathBuf> {
     if let Some(named) = env::var_os("REDISRS_SERVER_BIN") {
         return Some(named.into());
     }
-    let path = env::var_os("PATH").unwrap_or_default();
-    let in_path = |name: &str| {
-        env::split_paths(&path)
-            .map(|dir| dir.join(name))
-            .find(|file| Path::is_file(file))
-    };
     let found = ["redis-server", "valkey-server"]
         .into_iter()
         .find_map(in_path);
@@ -400,6 +439,13 @@ pub(super) fn binary() -> Option<PathBuf> {
          REDISRS_SERVER_BIN, or leave such tests out with REDIS_SHARDING_SKIP_SERVER_TESTS=1"
     );
     found
+}
+
+/// A program that the system has.
+pub(super) fn in_path(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut files = env::split_paths(&path).map(|dir| dir.join(name));
+    files.find(|file| Path::is_file(file))
 }
 
 /// An address of the loopback interface that no other process uses, where the system has that many: a client of a killed

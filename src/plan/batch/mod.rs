@@ -40,7 +40,7 @@ use crate::plan::{Exchange, Plan, ReplyBuffer, Router};
 pub(crate) use node_request::{NodeRequest, ReplySlot};
 
 pub(in crate::plan) use fan_out::{FanOut, PartReply, missing};
-pub(in crate::plan) use node_request::WHOLE;
+pub(in crate::plan) use node_request::{ServerOf, WHOLE};
 
 /// Minimum capacity, in bytes, of the buffer for one node's request, unless the whole batch is smaller.
 const SHARE_BYTES_MIN: usize = 128;
@@ -298,13 +298,13 @@ impl<'r, 'f> Batch<'r, 'f> {
             })
             .collect();
         for (exchange, answers) in exchange.into_parts() {
-            let name = self.router.name(exchange.node);
+            let name = &*exchange.node_name(self.router);
             let answered = answers.values.len();
             let misses = MissReplies::of(self.router, &exchange, &answers);
-            for (slot, value) in exchange.slots.iter().zip(answers.values) {
+            for (number, (slot, value)) in exchange.slots.iter().zip(answers.values).enumerate() {
                 match slot.part {
                     WHOLE => replies.reply(*slot, exchange.node, value),
-                    _ => self.record(&mut outcomes, *slot, Ok(value).into()),
+                    _ => self.record(&mut outcomes, (&exchange, number), Ok(value).into()),
                 }
             }
             for (number, slot) in exchange.slots.iter().enumerate().skip(answered) {
@@ -319,7 +319,8 @@ impl<'r, 'f> Batch<'r, 'f> {
                     WHOLE => replies.failed(slot.command, missing(error, name)),
                     _ => {
                         let outcome = Err(error);
-                        self.record(&mut outcomes, *slot, PartReply { outcome, miss });
+                        let reply = PartReply { outcome, miss };
+                        self.record(&mut outcomes, (&exchange, number), reply);
                     }
                 }
             }
@@ -328,7 +329,13 @@ impl<'r, 'f> Batch<'r, 'f> {
     }
 
     /// Records the outcome of one part of a fan-out.
-    fn record(&self, outcomes: &mut [Vec<PartReply>], slot: ReplySlot, reply: PartReply) {
+    fn record(
+        &self,
+        outcomes: &mut [Vec<PartReply>],
+        (exchange, number): (&NodeRequest, usize),
+        reply: PartReply,
+    ) {
+        let slot = exchange.slots[number];
         // Fan-outs are in the order of their commands, so a binary search finds the one of a slot.
         let fan_out = self
             .fan_outs
@@ -336,7 +343,9 @@ impl<'r, 'f> Batch<'r, 'f> {
         let place = &mut outcomes[fan_out][slot.part as usize];
         // Two requests may share a slot (a barrier before WAIT). If the first was refused, the reply to the
         // second is worthless: WAIT without its barrier does not wait for the writes of other connections.
-        if !matches!(place.outcome, Ok(Value::ServerError(_))) {
+        if !(exchange.is_second_of_part(number)
+            && matches!(place.outcome, Ok(Value::ServerError(_))))
+        {
             *place = reply;
         }
     }

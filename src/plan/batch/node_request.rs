@@ -10,14 +10,18 @@
 //!
 //! A chunk never ends within a transaction or between two requests that share a slot.
 
+use std::borrow::Cow;
+
 use redis::Value;
 
 use crate::command::{Access, Args, PackedCommands};
 use crate::partition::NodeIndex;
-use crate::plan::{ExpectedEnd, Fallback};
+use crate::plan::redirects::Redirected;
+use crate::plan::{Answers, ExpectedEnd, Fallback, ReplyBuffer, Router};
 #[cfg(feature = "proxy")]
 use crate::plan::{ReplyRetention, SharedByteMeter};
 use crate::policy::Target;
+use crate::topology::HostPort;
 
 /// Maximum number of bytes written to one node before its replies are read. Longer requests are written in
 /// chunks of this size; a single request may exceed it.
@@ -25,6 +29,9 @@ use crate::policy::Target;
 /// A server replies while it is still being written to. An executor that only writes would fill both socket
 /// buffers and then block forever, or make a Redis server keep all replies in its memory.
 pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
+
+/// Has a server of a cluster serve the next command although it does not own the slot yet.
+const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 
 /// The requests for one node, and the destinations of their replies.
 #[derive(Debug)]
@@ -54,9 +61,18 @@ pub(crate) struct NodeRequest {
     pub(crate) retention: ReplyRetention,
     /// Number of nodes that were tried before this one; see `other_node`.
     pub(in crate::plan) tried: usize,
+    /// The way that the requests have taken through a cluster, if they were redirected. Boxed, as it is rare.
+    pub(in crate::plan) redirected: Option<Box<Redirected>>,
     /// True for requests over a dedicated connection. Their meaning depends on the state of that connection,
     /// so they are never sent over another one.
     pub(in crate::plan) is_pinned: bool,
+}
+
+/// A server that requests were sent to.
+#[derive(Clone, Debug)]
+pub(in crate::plan) struct ServerOf {
+    pub(in crate::plan) node: NodeIndex,
+    redirected: Option<Box<Redirected>>,
 }
 
 /// The destination of one reply, and the properties of its request that matter when the reply is missing.
@@ -137,7 +153,24 @@ impl NodeRequest {
             #[cfg(feature = "proxy")]
             retention: ReplyRetention::All,
             tried: 0,
+            redirected: None,
             is_pinned: false,
+        }
+    }
+
+    /// No request for this server yet.
+    pub(in crate::plan) fn at_server(server: ServerOf) -> Self {
+        Self {
+            redirected: server.redirected,
+            ..Self::new(server.node)
+        }
+    }
+
+    /// The server that the requests were sent to.
+    pub(in crate::plan) fn into_server(self) -> ServerOf {
+        ServerOf {
+            node: self.node,
+            redirected: self.redirected,
         }
     }
 
@@ -186,6 +219,16 @@ impl NodeRequest {
             .is_none_or(|last| self.ending.is_met_by(last))
     }
 
+    /// True if request number `number` and the one before it are for one part of a fan-out.
+    pub(in crate::plan) fn is_second_of_part(&self, number: usize) -> bool {
+        let before = number
+            .checked_sub(1)
+            .and_then(|before| self.slots.get(before));
+        before
+            .zip(self.slots.get(number))
+            .is_some_and(|(first, second)| second.shares_part(first))
+    }
+
     /// Number of chunks, at least 1.
     pub(crate) fn chunks(&self) -> usize {
         self.chunk_ends.len() + 1
@@ -220,20 +263,99 @@ impl NodeRequest {
         }
     }
 
-    /// A copy of the requests from number `first` on, divided into chunks of its own.
+    /// A copy of the requests from number `first` on, divided into chunks of its own, as they are sent: see
+    /// [`for_sending`](Self::for_sending).
     pub(crate) fn rest(&self, first: usize) -> Self {
-        // Parsed again, because the ends of single requests are not kept: a resend is rare, and requests are
-        // many. `tried` and `is_pinned` are not copied: the rest goes to the node of this request, and pinned
-        // ones are never resent.
-        let mut rest = Self::new(self.node);
+        let mut rest = self.without_requests();
         rest.target = self.target;
-        rest.ending = self.ending;
-        #[cfg(feature = "proxy")]
-        rest.meter.clone_from(&self.meter);
-        #[cfg(feature = "proxy")]
-        {
-            rest.retention = self.retention;
+        rest.redirected.clone_from(&self.redirected);
+        self.for_each(|number, slot, frame| {
+            if number < first {
+                return;
+            }
+            if rest.asks_before(number) {
+                rest.push(slot, |out| out.extend_from_slice(ASKING));
+            }
+            rest.push(slot, |out| out.extend_from_slice(frame));
+        });
+        rest
+    }
+
+    /// A copy of the requests with these numbers, which ascend.
+    pub(in crate::plan) fn part(&self, numbers: &[usize]) -> Self {
+        let mut part = self.without_requests();
+        let mut numbers = numbers.iter().peekable();
+        self.for_each(|number, slot, frame| {
+            if numbers.next_if_eq(&&number).is_some() {
+                part.push(slot, |out| out.extend_from_slice(frame));
+            }
+        });
+        part
+    }
+
+    /// The requests as they are sent, if they are not sent as they are: behind ASKING.
+    pub(in crate::plan) fn for_sending(&self) -> Option<Self> {
+        self.is_asking().then(|| self.rest(0))
+    }
+
+    /// True if the server is asked for slots that it does not own yet.
+    pub(in crate::plan) fn is_asking(&self) -> bool {
+        self.redirected.as_ref().is_some_and(|way| way.is_asking)
+    }
+
+    /// True if ASKING goes before request number `number`: it covers one command, or a whole transaction.
+    pub(in crate::plan) fn asks_before(&self, number: usize) -> bool {
+        self.is_asking() && (self.ending != ExpectedEnd::Exec || number == 0)
+    }
+
+    /// Drops the replies to ASKING, which was sent before each request, or before the only transaction.
+    pub(in crate::plan) fn drop_asking<R: ReplyBuffer>(&self, answers: &mut Answers<R>) {
+        if !self.is_asking() {
+            return;
         }
+        let is_transaction = self.ending == ExpectedEnd::Exec;
+        answers.values.retain(|number| match is_transaction {
+            true => number > 0,
+            false => number % 2 == 1,
+        });
+        if let Some(failure) = &mut answers.failure {
+            // One that was sent behind ASKING may have been sent.
+            failure.sent = match is_transaction {
+                true => failure.sent.saturating_sub(1),
+                false => failure.sent.div_ceil(2),
+            };
+        }
+    }
+
+    /// The server that receives the requests, if it is no node of the topology.
+    pub(crate) fn server(&self) -> Option<&HostPort> {
+        self.redirected.as_ref()?.server.as_ref()
+    }
+
+    /// The name of the node that receives them.
+    pub(in crate::plan) fn node_name<'n>(&self, router: &'n Router) -> Cow<'n, str> {
+        match self.server() {
+            Some(server) => Cow::Owned(server.to_string()),
+            None => Cow::Borrowed(router.name(self.node)),
+        }
+    }
+
+    /// No request yet, with the properties of this one that do not depend on the server. `tried` and `is_pinned` are
+    /// not copied: pinned requests are never sent again.
+    fn without_requests(&self) -> Self {
+        Self {
+            ending: self.ending,
+            #[cfg(feature = "proxy")]
+            meter: self.meter.clone(),
+            #[cfg(feature = "proxy")]
+            retention: self.retention,
+            ..Self::new(self.node)
+        }
+    }
+
+    /// Calls `each` with the number, the slot and the bytes of each request.
+    fn for_each(&self, mut each: impl FnMut(usize, ReplySlot, &[u8])) {
+        // Parsed again, because the ends of single requests are not kept: a resend is rare, and requests are many.
         let mut commands = PackedCommands::new(&self.packed);
         let mut args = Args::new();
         for (number, &slot) in self.slots.iter().enumerate() {
@@ -241,11 +363,8 @@ impl NodeRequest {
                 debug_assert!(false, "an exchange holds one request per slot");
                 break;
             };
-            if number >= first {
-                rest.push(slot, |out| out.extend_from_slice(frame));
-            }
+            each(number, slot, frame);
         }
-        rest
     }
 
     /// Appends one request, which `write` packs, and begins a new chunk with it if it does not fit into the
@@ -273,6 +392,8 @@ impl NodeRequest {
     fn is_one_with_last(&self, slot: ReplySlot) -> bool {
         // `ending` is set before the first push, and all requests of a transaction stay in one chunk.
         self.ending == ExpectedEnd::Exec
+            // ASKING covers the command behind it on the same connection.
+            || self.is_asking() && self.slots.len() % 2 == 1
             || self.slots.last().is_some_and(|last| slot.shares_part(last))
     }
 }

@@ -14,7 +14,7 @@ use std::time::Instant;
 use crate::command::{BlockingTime, Scripting};
 use crate::error::Error;
 use crate::partition::NodeIndex;
-use crate::plan::batch::{Batch, NodeRequest, ReplySlot};
+use crate::plan::batch::{Batch, NodeRequest, ReplySlot, ServerOf};
 use crate::plan::operation::{Operation, ReplyForm, ScriptStore, Step};
 use crate::plan::scripts::{LIST_LIBRARIES, Recovery};
 use crate::plan::{
@@ -64,7 +64,7 @@ enum State<'a> {
     /// The command, to one node or to any. The only state whose reply may lead to a recovery.
     Sent(RoutedCommand),
     /// FUNCTION LOAD of all known libraries on the node that lacked a function.
-    Loading(NodeIndex, RoutedCommand),
+    Loading(ServerOf, RoutedCommand),
     /// The command again, or EVAL in its place; its reply is final.
     Resent(RoutedCommand),
     /// The result was returned.
@@ -82,7 +82,19 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         context: R::Context,
         entropy: u64,
     ) -> Self {
-        let mut operation = Self {
+        let mut operation = Self::empty(router, scripts, request, context, entropy);
+        operation.begin(routed);
+        operation
+    }
+
+    fn empty(
+        router: &'a Router,
+        scripts: &'a dyn ScriptStore,
+        request: Request<'a>,
+        context: R::Context,
+        entropy: u64,
+    ) -> Self {
+        Self {
             router,
             scripts,
             request,
@@ -93,16 +105,34 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
             scope: Scope::AllNodes,
             is_pinned: false,
             held: BlockingTime::None,
-        };
+        }
+    }
+
+    /// Prepares the first exchange.
+    fn begin(&mut self, routed: Result<RoutedCommand, Error>) {
         match routed {
-            Ok(routed) => operation.send(routed),
+            Ok(routed) => self.send(routed),
             // Only for a function without keys whose library is unknown; no other refusal depends on the
             // nodes.
-            Err(refusal) if scripts.snapshot().lacks_code_for(request.args) => {
-                operation.list_libraries(refusal);
+            Err(refusal) if self.scripts.snapshot().lacks_code_for(self.request.args) => {
+                self.list_libraries(refusal);
             }
-            Err(refusal) => operation.state = State::Refused(refusal),
+            Err(refusal) => self.state = State::Refused(refusal),
         }
+    }
+
+    /// A command for one node that was sent there once, with this result, and may have to go elsewhere in the cluster.
+    /// `end` is the deadline of that attempt.
+    pub(crate) fn after_attempt(
+        router: &'a Router,
+        scripts: &'a dyn ScriptStore,
+        request: Request<'a>,
+        routed: RoutedCommand,
+        context: R::Context,
+        (answers, end): (Answers<R>, Option<Instant>),
+    ) -> Self {
+        let mut operation = Self::new(router, scripts, request, Ok(routed), context, 0);
+        operation.exchange.set_early(answers, end);
         operation
     }
 
@@ -118,8 +148,9 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         context: R::Context,
     ) -> Self {
         // No randomness is needed: the node is given.
-        let mut operation = Self::new(router, scripts, request, Ok(routed), context, 0);
+        let mut operation = Self::empty(router, scripts, request, context, 0);
         operation.scope = Scope::OneNode;
+        operation.begin(Ok(routed));
         operation
     }
 
@@ -212,7 +243,7 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
                 let mut batch = Batch::new(self.router, packed.len(), self.entropy);
                 let scripting = routed.scripting;
                 batch.add(packed, args, routed);
-                self.exchange = batch.exchange().until(end);
+                self.exchange = self.following(batch.exchange().until(end));
                 self.state = State::FanOut(batch, scripting);
                 return;
             }
@@ -223,18 +254,31 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
             && routed.scripting == Scripting::Yes
             && self.scripts.snapshot().repairs_noscript(self.request.args);
         let living = self.router.topology().living_nodes();
-        self.exchange = Exchange::new([request], routed.blocking, living).until(end);
+        self.exchange =
+            self.following(Exchange::new([request], routed.blocking, living).until(end));
         self.state = State::Sent(routed);
+    }
+
+    /// Has the redirects of a cluster followed, unless the user has named the node.
+    fn following(&self, exchange: Exchange<R>) -> Exchange<R> {
+        match self.scope {
+            Scope::AllNodes => exchange.for_router(self.router),
+            Scope::OneNode => exchange,
+        }
     }
 
     /// Prepares an exchange of these requests with one node, within the time that is left.
     ///
     /// Commands about scripts do not block, so it ends after the response timeout at the latest.
-    fn send_to<P: AsRef<[u8]>>(&mut self, node: NodeIndex, requests: &[P], routed: &RoutedCommand) {
-        let end = self.exchange.end();
+    fn send_to<P: AsRef<[u8]>>(
+        &mut self,
+        server: ServerOf,
+        requests: &[P],
+        routed: &RoutedCommand,
+    ) {
         let mut request = match self.is_pinned {
-            true => NodeRequest::pinned(node, Vec::new(), 0, ExpectedEnd::Any),
-            false => NodeRequest::new(node),
+            true => NodeRequest::pinned(server.node, Vec::new(), 0, ExpectedEnd::Any),
+            false => NodeRequest::at_server(server),
         };
         // Libraries can be large: one allocation of the exact size.
         let bytes = requests.iter().map(|packed| packed.as_ref().len());
@@ -244,14 +288,13 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
             request.push(slot, |out| out.extend_from_slice(packed.as_ref()));
         }
         // What this node lacks must be sent to this node.
-        self.exchange = Exchange::new([request], routed.blocking, LivingNodes::none()).until(end);
+        self.exchange = self.exchange.successor([request], routed.blocking);
         self.exchange.add_blocking(self.held);
     }
 
     /// Takes the exchange out, leaving an empty one that keeps the deadline for the next.
     fn take_exchange(&mut self) -> Exchange<R> {
-        let none =
-            Exchange::new([], BlockingTime::None, LivingNodes::none()).until(self.exchange.end());
+        let none = self.exchange.successor([], BlockingTime::None);
         std::mem::replace(&mut self.exchange, none)
     }
 
@@ -304,33 +347,36 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         may_recover: bool,
     ) -> Option<Result<R::Reply, Error>> {
         let servers = self.exchange.take_servers();
-        let (node, answers) = self.take_exchange().into_last()?;
+        let (last, answers) = self.take_exchange().into_last()?;
+        let node = last.node;
         if let Some(reply) = self.miss_reply(&routed, node, &answers) {
             return Some(Ok(reply));
         }
-        let reply = match R::single(answers, self.router.name(node), routed.access) {
+        let name = last.node_name(self.router);
+        let reply = match R::single(answers, &name, routed.access) {
             Ok(reply) => reply,
             Err(error) => return Some(Err(error)),
         };
         if routed.scripting == Scripting::No || !may_recover {
-            return Some(self.result(node, reply));
+            return Some(self.result(&name, reply));
         }
         // By the current cache: it may have learned the script after this command was routed.
         let args = self.request.args;
         match R::recovery(self.scripts, args, &reply) {
             None => {
                 let reply = R::record(self.scripts, args, self.scope, self.context, reply);
-                return Some(self.result(node, reply));
+                return Some(self.result(&name, reply));
             }
             Some(Recovery::Resend(request)) => {
-                self.send_to(node, &[request], &routed);
+                self.send_to(last.into_server(), &[request], &routed);
                 // To the server that lacked the script: another one may lack it as well.
                 self.exchange.set_servers(servers);
                 self.state = State::Resent(routed);
             }
             Some(Recovery::LoadThenResend(loads)) => {
-                self.send_to(node, &loads, &RoutedCommand::write(node));
-                self.state = State::Loading(node, routed);
+                let server = last.into_server();
+                self.send_to(server.clone(), &loads, &RoutedCommand::write(node));
+                self.state = State::Loading(server, routed);
             }
         }
         None
@@ -338,10 +384,10 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
 
     /// The result of a command whose reply is `reply`. A dedicated connection needs the reply itself, even if
     /// it is an error: it shows the connection's state.
-    fn result(&self, node: NodeIndex, reply: R::Reply) -> Result<R::Reply, Error> {
+    fn result(&self, node: &str, reply: R::Reply) -> Result<R::Reply, Error> {
         match self.is_pinned {
             true => Ok(reply),
-            false => R::result(reply, self.router.name(node)),
+            false => R::result(reply, node),
         }
     }
 }
@@ -381,10 +427,10 @@ impl<R: ReplyForm> Operation for CommandOperation<'_, R> {
                         return Step::Done(result);
                     }
                 }
-                State::Loading(node, routed) => {
+                State::Loading(server, routed) => {
                     // The replies to FUNCTION LOAD do not matter: a library may exist already, and if a
                     // function is still missing, the node's reply to the command itself shows it.
-                    self.send_to(node, &[self.request.packed], &routed);
+                    self.send_to(server, &[self.request.packed], &routed);
                     self.state = State::Resent(routed);
                 }
                 State::Resent(routed) => {

@@ -124,7 +124,9 @@ impl<'a> PipelineOperation<'a> {
         entropy: u64,
     ) -> Result<Self, Error> {
         let planned = router.route_pipeline(packed, kind, &|| scripts.snapshot(), entropy)?;
-        Ok(Self::new(router, scripts, planned, entropy))
+        let mut operation = Self::new(router, scripts, planned, entropy);
+        operation.exchange = operation.exchange.for_router(router);
+        Ok(operation)
     }
 
     /// A packed pipeline that goes to `node`, whatever its keys.
@@ -222,8 +224,7 @@ impl<'a> PipelineOperation<'a> {
 
     /// Takes the exchange out, leaving an empty one that keeps the deadline for the next.
     fn take_exchange(&mut self) -> Exchange {
-        let none =
-            Exchange::new([], BlockingTime::None, LivingNodes::none()).until(self.exchange.end());
+        let none = self.exchange.successor([], BlockingTime::None);
         std::mem::replace(&mut self.exchange, none)
     }
 
@@ -242,7 +243,11 @@ impl<'a> PipelineOperation<'a> {
         // Recorded only after the retry, so that the journal sees the final reply of each command.
         let cache = self.scripts.snapshot();
         if let Some(mut retry) = FunctionRetry::of(&journal, self.router, &cache, &replies.values) {
-            self.exchange = retry.exchange().until(self.exchange.end());
+            let retry_exchange = retry.exchange().until(self.exchange.end());
+            self.exchange = match self.exchange.is_following() {
+                true => retry_exchange.for_router(self.router),
+                false => retry_exchange,
+            };
             self.state = State::Retrying(retry, replies, journal);
             return None;
         }
@@ -263,18 +268,18 @@ impl<'a> PipelineOperation<'a> {
         private: Option<PipelineKind>,
     ) -> Result<PipelineReplies, Error> {
         // An exchange of one request always has a last node; the default only spares a panic.
-        let (_, mut answers) = self
-            .take_exchange()
-            .into_last()
-            .unwrap_or((node, Default::default()));
+        let (last, answers) = self.take_exchange().into_last().unzip();
+        let mut answers = answers.unwrap_or_default();
         // Before anything counts replies: those of the FUNCTION LOADs sent ahead are no part of the pipeline.
         if let Some(journal) = journal {
             journal.drop_preloads(&mut answers);
         }
-        let name = self.router.name(node);
+        let name = last.as_ref().map(|last| last.node_name(self.router));
+        let name = name.unwrap_or_else(|| self.router.name(node).into());
+        let node = last.as_ref().map_or(node, |last| last.node);
         let mut replies = match private {
-            Some(kind) => PipelineReplies::private(finish_private(name, kind, answers)?),
-            None => PipelineReplies::exec(node, PlannedTransaction::finish(name, answers)?),
+            Some(kind) => PipelineReplies::private(finish_private(&name, kind, answers)?),
+            None => PipelineReplies::exec(node, PlannedTransaction::finish(&name, answers)?),
         };
         // Not recorded after a failure: what was carried out of the pipeline is not known then.
         if let Some(journal) = journal {

@@ -256,7 +256,8 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
                         let place = &mut parts[fan_out as usize][usize::from(part)];
                         // WAIT has two requests per part: a write as a barrier, then WAIT itself. If the
                         // barrier is refused, its error is the part's reply, whatever WAIT returns.
-                        if !matches!(place.reply, Ok([b'-', ..])) {
+                        let is_second = exchange.is_second_of_part(number as usize);
+                        if !(is_second && matches!(place.reply, Ok([b'-', ..]))) {
                             let miss = misses.get(at as usize);
                             let miss = miss.and_then(|misses| misses.frame(number as usize));
                             *place = PartFrame {
@@ -279,10 +280,10 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
         number: usize,
     ) -> Result<&'a [u8], Option<Error>> {
         answers.values.frame(number).ok_or_else(|| {
-            let name = self.batch.router.name(exchange.node);
+            let name = exchange.node_name(self.batch.router);
             let access = exchange.slots[number].access;
             let failure = answers.failure.as_ref();
-            failure.map(|failure| failure.error(name, number, access))
+            failure.map(|failure| failure.error(&name, number, access))
         })
     }
 }

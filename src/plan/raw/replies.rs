@@ -239,6 +239,18 @@ impl ReplyBuffer for RawReplies {
         self.update_meter();
     }
 
+    fn retain(&mut self, is_kept: impl Fn(usize) -> bool) {
+        let mut kept = Self::with_meter(self.meter.clone()).with_retention(self.retention);
+        for number in (0..self.ends.len()).filter(|&number| is_kept(number)) {
+            match self.get(number) {
+                Some(RawReply::Complete(frame)) => kept.push(frame),
+                Some(RawReply::Oversized) => kept.push_oversized(),
+                None => {}
+            }
+        }
+        *self = kept;
+    }
+
     fn error_code(&self, number: usize) -> Option<&[u8]> {
         // The code is the first word; a line that is only a code ends with it.
         self.error(number)?

@@ -261,13 +261,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'_, S> {
                 let living = shared.router.topology().living_nodes();
                 let request = transaction.exchange(node, packed, commands);
                 let blocking = self.proxy.registry.pause_time();
-                let mut requests = Exchange::new([request], blocking, living);
+                let mut requests =
+                    Exchange::new([request], blocking, living).for_router(&shared.router);
                 let meter = self.meter();
                 send_for(&shared, &mut requests, &meter, &mut self.waiting()).await?;
                 // A transaction without keys may have moved to another node.
-                let (last, answers) = requests.into_last().unwrap_or((node, Answers::default()));
-                node = last;
-                answers
+                let (last, answers) = requests.into_last().unzip();
+                node = last.map_or(node, |last| last.node);
+                answers.unwrap_or_default()
             }
         };
         if let Some(rewritten) = &rewritten {

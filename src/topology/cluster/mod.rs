@@ -71,6 +71,11 @@ impl ClusterMap {
         self.by_address.get(address).copied()
     }
 
+    /// Number of primaries.
+    pub(crate) fn len(&self) -> usize {
+        self.primaries.len()
+    }
+
     /// The address of a primary.
     pub(crate) fn address(&self, node: NodeIndex) -> Option<&HostPort> {
         Some(&self.primaries.get(node.get())?.address)

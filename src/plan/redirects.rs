@@ -1,0 +1,529 @@
+//! What servers of a Redis Cluster say about who serves a request, and where it goes next.
+//!
+//! The servers know who owns a slot, so a request that went to the wrong one is not lost: the reply names the right
+//! one, and says that nothing was applied. [`ClusterRouting::redirect`] reads the replies to the requests of one node, and
+//! makes of those that were refused further requests of the same exchange:
+//!
+//! | reply | goes next to |
+//! |---|---|
+//! | `MOVED slot address` | that server |
+//! | `ASK slot address` | that server, behind ASKING in the same write |
+//! | `TRYAGAIN` of a server that was asked with ASKING | the server that replied ASK, after a pause |
+//! | `TRYAGAIN`, `BUSY` | the same server, after a pause |
+//! | `CLUSTERDOWN`, `LOADING`, `MASTERDOWN`, `READONLY` | another primary, after a pause: it knows who has taken over |
+//! | `UNBLOCKED` | another primary |
+//! | none: the node cannot be reached, and the request was never sent or is a read | another primary |
+//!
+//! Another primary replies with MOVED, so that its reply is the newest map there is. If it names a server that is known
+//! to be down, the request fails there at once, and pauses before the next: a failover is waited for, not spun on.
+//!
+//! Three rules keep the order of what is done to a key:
+//!
+//! * All that was refused for a slot goes where the first of it goes, in one request.
+//! * A read that was served although a command before it, with a key in common, was refused is sent again behind that.
+//! * A write that was applied although a command before it, with a key in common, was refused stays applied. So the
+//!   command keeps its refusal: repeated, it would overtake the write.
+//!
+//! MULTI ... EXEC goes as a whole, and only if none of it ran. Of a pipeline, only the refused commands go again.
+
+use std::sync::Arc;
+
+use redis::Value;
+use smallvec::SmallVec;
+
+use crate::command::{Access, Args, KeyPositions, Lookup, PackedCommands, SharedTable};
+use crate::error::is_waited_code;
+use crate::hash::{HashTag, slot};
+use crate::partition::NodeIndex;
+use crate::plan::batch::{NodeRequest, ReplySlot};
+use crate::plan::retries::{asks_for_state, has_server_text, runs_script};
+use crate::plan::{Answers, Cause, ExpectedEnd, Failure, Fallback, ReplyBuffer, Router};
+use crate::policy::{ConnectError, RetryPolicy, TemporaryErrors};
+use crate::topology::HostPort;
+use crate::topology::cluster::ClusterMap;
+
+/// Number of redirects that are followed without a pause. A slot that moves needs two, a client with an old map one
+/// more; servers that contradict each other would be asked in a busy loop.
+pub(crate) const REDIRECTS_AT_ONCE_MAX: u16 = 5;
+
+/// Codes with which a server of a cluster refuses a request, besides those that are [waited for](is_waited_code).
+const OTHER_CODES: [&[u8]; 4] = [b"MOVED", b"ASK", b"READONLY", b"UNBLOCKED"];
+
+/// Beginning of the text of EXECABORT if EXEC itself was refused; the refusal follows.
+const DISCARDED: &[u8] = b"Transaction discarded because of: ";
+
+/// What redirects are read by: the map of one topology, and the commands whose keys are known.
+#[derive(Debug)]
+pub(crate) struct ClusterRouting {
+    map: Arc<ClusterMap>,
+    commands: SharedTable,
+}
+
+/// The way of a request that was redirected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Redirected {
+    /// The server that receives it, if it is no node of the topology.
+    pub(crate) server: Option<HostPort>,
+    /// True if it serves the slot only to those that were sent to it by ASK.
+    pub(crate) is_asking: bool,
+    /// The server that replied ASK.
+    source: Option<Place>,
+    /// Number of redirects so far, this one included.
+    hops: u16,
+}
+
+/// A server of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    /// Its index. If it is no node of the topology, that of the node that has named it.
+    node: NodeIndex,
+    /// Its address, if it is no node of the topology.
+    server: Option<HostPort>,
+}
+
+/// Where a refused request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Destination {
+    place: Place,
+    is_asking: bool,
+    /// True if there is a pause before.
+    is_delayed: bool,
+}
+
+/// What the map must learn from replies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ClusterReport {
+    /// A server has replied MOVED.
+    Moved(u16, HostPort),
+    /// A node was lost, or does not serve its slots.
+    Suspect,
+}
+
+/// A request that goes on, and whether there is a pause before.
+pub(in crate::plan) struct Redirect {
+    pub(in crate::plan) request: NodeRequest,
+    pub(in crate::plan) is_delayed: bool,
+}
+
+/// The requests for one slot that were refused.
+struct RefusedOfSlot<'p> {
+    slot: u16,
+    destination: Destination,
+    /// Their numbers and keys.
+    requests: Vec<(usize, Keys<'p>)>,
+}
+
+type Keys<'p> = SmallVec<[&'p [u8]; 2]>;
+
+impl ClusterRouting {
+    pub(in crate::plan) fn new(map: &Arc<ClusterMap>, commands: &SharedTable) -> Self {
+        Self {
+            map: Arc::clone(map),
+            commands: commands.clone(),
+        }
+    }
+
+    /// The requests that go on after these replies, which are final for the server that gave them, and what the map
+    /// must learn.
+    pub(in crate::plan) fn redirect<R: ReplyBuffer>(
+        &self,
+        request: &NodeRequest,
+        answers: &Answers<R>,
+        policy: &RetryPolicy,
+        reports: &mut Vec<ClusterReport>,
+    ) -> Vec<Redirect> {
+        let reply = Refusals {
+            routing: self,
+            request,
+            answers,
+            waits: policy.temporary_errors() == TemporaryErrors::Waited,
+        };
+        // Almost always none.
+        if answers.failure.is_none() && !reply.has_error() || request.is_pinned {
+            return Vec::new();
+        }
+        if request.ending == ExpectedEnd::Exec {
+            return self.redirect_transaction(&reply, reports);
+        }
+        let groups = self.refused_by_slot(&reply, reports);
+        let mut redirects: Vec<(Destination, Vec<usize>)> = Vec::new();
+        for group in groups {
+            let numbers = group.requests.iter().map(|(number, _)| *number);
+            let same = |(destination, _): &&mut (Destination, Vec<usize>)| {
+                *destination == group.destination
+            };
+            match redirects.iter_mut().find(same) {
+                Some((_, others)) => others.extend(numbers),
+                None => redirects.push((group.destination, numbers.collect())),
+            }
+        }
+        let redirect = |(destination, mut numbers): (Destination, Vec<usize>)| {
+            numbers.sort_unstable();
+            self.part(request, &numbers, destination)
+        };
+        redirects.into_iter().map(redirect).collect()
+    }
+
+    /// The requests that go again, by slot, in the order of the first of each.
+    fn refused_by_slot<'p, R: ReplyBuffer>(
+        &self,
+        reply: &Refusals<'p, '_, R>,
+        reports: &mut Vec<ClusterReport>,
+    ) -> Vec<RefusedOfSlot<'p>> {
+        let request = reply.request;
+        let mut groups: Vec<RefusedOfSlot<'p>> = Vec::new();
+        let mut commands = PackedCommands::new(&request.packed);
+        let mut args = Args::new();
+        for (number, entry) in request.slots.iter().enumerate() {
+            let Ok(Some(_)) = commands.next(&mut args) else {
+                break;
+            };
+            let destination = reply.destination(number, entry, &args, reports);
+            if destination.is_none() && groups.is_empty() {
+                continue;
+            }
+            // Requests of which the second needs the first have no keys.
+            let keys = self.keys(&args);
+            let Some(slot) = keys.first().map(|key| slot(HashTag::Braces.of(key))) else {
+                if let Some(destination) = destination
+                    && !reply.shares_part(number)
+                {
+                    let requests = vec![(number, keys)];
+                    groups.push(RefusedOfSlot {
+                        slot: u16::MAX,
+                        destination,
+                        requests,
+                    });
+                }
+                continue;
+            };
+            let group = groups.iter_mut().find(|group| group.slot == slot);
+            match (group, destination) {
+                (None, None) => {}
+                (None, Some(destination)) => groups.push(RefusedOfSlot {
+                    slot,
+                    destination,
+                    requests: vec![(number, keys)],
+                }),
+                (Some(group), Some(_)) => group.requests.push((number, keys)),
+                (Some(group), None) => group.add_served(number, entry, keys, reply, &args),
+            }
+        }
+        groups.retain(|group| !group.requests.is_empty());
+        groups
+    }
+
+    /// A transaction that was discarded goes on as a whole.
+    fn redirect_transaction<R: ReplyBuffer>(
+        &self,
+        reply: &Refusals<'_, '_, R>,
+        reports: &mut Vec<ClusterReport>,
+    ) -> Vec<Redirect> {
+        let request = reply.request;
+        let destination = match &reply.answers.failure {
+            // Nothing of it was sent.
+            Some(failure) if failure.sent == 0 && reply.answers.values.count() == 0 => {
+                reply.after_failure(0, &request.slots[0], reports)
+            }
+            Some(_) => None,
+            None => reply.of_transaction(reports),
+        };
+        let Some(destination) = destination else {
+            return Vec::new();
+        };
+        let all: Vec<usize> = (0..request.slots.len()).collect();
+        vec![self.part(request, &all, destination)]
+    }
+
+    /// The requests with these numbers, addressed to `destination`.
+    fn part(&self, request: &NodeRequest, numbers: &[usize], destination: Destination) -> Redirect {
+        let hops = request.redirected.as_ref().map_or(0, |way| way.hops) + 1;
+        let source = Place::of(request);
+        let mut part = request.part(numbers);
+        part.node = destination.place.node;
+        part.redirected = Some(Box::new(Redirected {
+            server: destination.place.server,
+            is_asking: destination.is_asking,
+            source: destination.is_asking.then_some(source),
+            hops,
+        }));
+        Redirect {
+            request: part,
+            is_delayed: destination.is_delayed || hops > REDIRECTS_AT_ONCE_MAX,
+        }
+    }
+
+    /// The keys of a command; none if it has none, or is not known.
+    fn keys<'p>(&self, args: &[&'p [u8]]) -> Keys<'p> {
+        let Lookup::Found(command) = self.commands.lookup(args) else {
+            return Keys::new();
+        };
+        let mut at = KeyPositions::default();
+        match command.positions(args, &mut at) {
+            Ok(()) => at.keys.iter().map(|&at| args[at as usize]).collect(),
+            Err(_) => Keys::new(),
+        }
+    }
+
+    /// The server at an address.
+    fn place(&self, address: HostPort, named_by: NodeIndex) -> Place {
+        match self.map.node_at(&address) {
+            Some(node) => Place { node, server: None },
+            None => Place {
+                node: named_by,
+                server: Some(address),
+            },
+        }
+    }
+
+    /// A primary other than the node of `request`, if there is another one.
+    fn other_place(&self, request: &NodeRequest) -> Place {
+        let nodes = self.map.len() as u16;
+        // The node in the request is not the one that was asked if that is no node of the topology.
+        let is_node = Place::of(request).server.is_none();
+        let next = request.node.get() as u16 + u16::from(is_node);
+        Place {
+            node: NodeIndex::new(next % nodes.max(1)),
+            server: None,
+        }
+    }
+}
+
+impl Router {
+    /// True if a server of a cluster has refused a single request, so that it may be served by another.
+    #[inline]
+    pub(crate) fn is_refused_by_cluster(&self, result: &Result<Value, Failure>) -> bool {
+        self.cluster().is_some()
+            && match result {
+                Ok(Value::ServerError(error)) => {
+                    let code = error.code().as_bytes();
+                    OTHER_CODES.contains(&code) || is_waited_code(code)
+                }
+                Ok(_) => false,
+                Err(_) => true,
+            }
+    }
+}
+
+impl Place {
+    /// The server that a request is addressed to.
+    fn of(request: &NodeRequest) -> Self {
+        let way = request.redirected.as_ref();
+        Self {
+            node: request.node,
+            server: way.and_then(|way| way.server.clone()),
+        }
+    }
+}
+
+impl<'p> RefusedOfSlot<'p> {
+    /// Takes into account that a request behind the refused ones was served.
+    fn add_served<R: ReplyBuffer>(
+        &mut self,
+        number: usize,
+        entry: &ReplySlot,
+        keys: Keys<'p>,
+        reply: &Refusals<'_, '_, R>,
+        args: &[&[u8]],
+    ) {
+        let shares_key =
+            |(_, others): &(usize, Keys<'_>)| keys.iter().any(|key| others.contains(key));
+        if number >= reply.answers.values.count() || !self.requests.iter().any(shares_key) {
+            return;
+        }
+        if entry.access == Access::Read {
+            self.requests.push((number, keys));
+        } else if reply.answers.values.error_code(number).is_none() || runs_script(args) {
+            self.requests.retain(|request| !shares_key(request));
+        }
+    }
+}
+
+/// The replies of one server, read for refusals.
+struct Refusals<'p, 'a, R> {
+    routing: &'a ClusterRouting,
+    request: &'p NodeRequest,
+    answers: &'a Answers<R>,
+    /// True if errors that pass are waited for.
+    waits: bool,
+}
+
+impl<R: ReplyBuffer> Refusals<'_, '_, R> {
+    fn has_error(&self) -> bool {
+        let values = &self.answers.values;
+        (0..values.count()).any(|number| values.error_code(number).is_some())
+    }
+
+    /// True if a request and the one before or behind it are for one part of a fan-out.
+    fn shares_part(&self, number: usize) -> bool {
+        self.request.is_second_of_part(number) || self.request.is_second_of_part(number + 1)
+    }
+
+    /// Where request number `number` goes next. `None` if its reply, or the lack of one, is final.
+    fn destination(
+        &self,
+        number: usize,
+        entry: &ReplySlot,
+        args: &[&[u8]],
+        reports: &mut Vec<ClusterReport>,
+    ) -> Option<Destination> {
+        if number >= self.answers.values.count() {
+            return self.after_failure(number, entry, reports);
+        }
+        let code = self.answers.values.error_code(number)?;
+        if is_waited_code(code) {
+            // The code may be one that the script has chosen, after it has written.
+            if asks_for_state(args)
+                || runs_script(args) && !has_server_text(&self.answers.values, number)
+            {
+                return None;
+            }
+        }
+        let text = self.answers.values.error_text(number).unwrap_or_default();
+        let is_keyed = !self.routing.keys(args).is_empty();
+        self.after_refusal(code, text, is_keyed, reports)
+    }
+
+    /// Where a request goes that was refused with this error.
+    fn after_refusal(
+        &self,
+        code: &[u8],
+        text: &[u8],
+        is_keyed: bool,
+        reports: &mut Vec<ClusterReport>,
+    ) -> Option<Destination> {
+        let wait_at = |place: Place| {
+            self.waits.then_some(Destination {
+                place,
+                is_asking: false,
+                is_delayed: true,
+            })
+        };
+        match code {
+            b"MOVED" | b"ASK" => {
+                let (slot, address) = parse_redirect(text, || self.asked())?;
+                let is_asking = code == b"ASK";
+                if !is_asking {
+                    reports.push(ClusterReport::Moved(slot, address.clone()));
+                }
+                Some(Destination {
+                    place: self.routing.place(address, self.request.node),
+                    is_asking,
+                    is_delayed: false,
+                })
+            }
+            b"TRYAGAIN" => {
+                let way = self.request.redirected.as_ref();
+                let source = way.and_then(|way| way.source.clone());
+                wait_at(source.unwrap_or_else(|| Place::of(self.request)))
+            }
+            b"BUSY" => wait_at(Place::of(self.request)),
+            b"UNBLOCKED" => {
+                reports.push(ClusterReport::Suspect);
+                Some(Destination {
+                    place: self.routing.other_place(self.request),
+                    is_asking: false,
+                    is_delayed: false,
+                })
+            }
+            b"CLUSTERDOWN" | b"LOADING" | b"MASTERDOWN" | b"READONLY" => {
+                reports.push(ClusterReport::Suspect);
+                match is_keyed {
+                    true => wait_at(self.routing.other_place(self.request)),
+                    false if code == b"READONLY" => None,
+                    // What concerns this node alone.
+                    false => wait_at(Place::of(self.request)),
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// Where a request goes that has no reply.
+    fn after_failure(
+        &self,
+        number: usize,
+        entry: &ReplySlot,
+        reports: &mut Vec<ClusterReport>,
+    ) -> Option<Destination> {
+        let failure = self.answers.failure.as_ref()?;
+        let is_lost = match &failure.cause {
+            Cause::Connect(ConnectError::Auth(_) | ConnectError::Certificate(_)) => false,
+            Cause::Connect(_) | Cause::Dropped(_) => true,
+            Cause::PoolTimeout(_) | Cause::Timeout(_) | Cause::NoTime => false,
+        };
+        if !is_lost {
+            return None;
+        }
+        reports.push(ClusterReport::Suspect);
+        let answered = self.answers.values.count();
+        // A part of a fan-out is for this node alone; what any node may serve goes on as over plain nodes.
+        let may_go = self.waits
+            && entry.fallback == Fallback::None
+            && failure.may_resend_rest(answered, &self.request.slots)
+            && failure.may_send(number, entry.access);
+        let is_first = self.request.redirected.is_none();
+        may_go.then(|| Destination {
+            place: self.routing.other_place(self.request),
+            is_asking: false,
+            is_delayed: !is_first,
+        })
+    }
+
+    /// Where a transaction goes of which nothing ran.
+    fn of_transaction(&self, reports: &mut Vec<ClusterReport>) -> Option<Destination> {
+        let values = &self.answers.values;
+        let exec = values.count().checked_sub(1)?;
+        // An error reply to MULTI itself is no refusal: the commands may have run one by one.
+        if values.error_code(0).is_some() {
+            return None;
+        }
+        let code = values.error_code(exec)?;
+        let text = values.error_text(exec).unwrap_or_default();
+        if code != b"EXECABORT" {
+            return self.after_refusal(code, text, true, reports);
+        }
+        let mut refused = (1..exec).filter(|&number| values.error_code(number).is_some());
+        let Some(first) = refused.next() else {
+            let refusal = text.strip_prefix(DISCARDED)?;
+            let mut words = refusal.splitn(2, |&byte| byte == b' ');
+            let (code, text) = (words.next()?, words.next().unwrap_or_default());
+            return self.after_refusal(code, text, true, reports);
+        };
+        let is_redirect = |number: usize| {
+            let code = values.error_code(number).unwrap_or_default();
+            matches!(code, b"MOVED" | b"ASK") || is_waited_code(code)
+        };
+        if !is_redirect(first) || !refused.all(is_redirect) {
+            return None;
+        }
+        let text = values.error_text(first).unwrap_or_default();
+        self.after_refusal(values.error_code(first)?, text, true, reports)
+    }
+
+    /// The host of the server that was asked, which a redirect without a host means.
+    fn asked(&self) -> Option<String> {
+        let place = Place::of(self.request);
+        let address = place.server.as_ref();
+        let address = address.or_else(|| self.routing.map.address(place.node))?;
+        Some(address.host.clone())
+    }
+}
+
+/// Slot and address of a redirect: `100 127.0.0.1:7000`. An empty host and `?` mean that of the server that has replied.
+fn parse_redirect(text: &[u8], asked: impl FnOnce() -> Option<String>) -> Option<(u16, HostPort)> {
+    let text = str::from_utf8(text).ok()?;
+    let (slot, address) = text.split_once(' ')?;
+    // IPv6 addresses are written without brackets.
+    let (host, port) = address.trim_end().rsplit_once(':')?;
+    let host = match host {
+        "" | "?" => asked()?,
+        host => host.trim_matches(['[', ']']).to_owned(),
+    };
+    let slot = slot
+        .parse()
+        .ok()
+        .filter(|slot| *slot < crate::hash::SLOTS)?;
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    Some((slot, HostPort { host, port }))
+}
