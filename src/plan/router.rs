@@ -571,7 +571,7 @@ impl Router {
         if pinned && self.location(fixed).ok() == Some(location) {
             return Ok(());
         }
-        Err(self.spread_pattern(command, pattern, location))
+        Err(self.pattern_elsewhere(command, pattern, location))
     }
 
     /// Plans a command that may be split: one part per owner, in a cluster per slot, or a single node when there would be
