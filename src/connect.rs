@@ -48,7 +48,7 @@ impl ShardedClient {
     ///
     /// If no node can be reached within the response timeout, or none accepts the username and password.
     pub fn get_connection(&self) -> RedisResult<Self> {
-        answered(self.shared().load().request(&echo().get_packed_command()))?;
+        answered(self.shared().ready()?.request(&echo().get_packed_command()))?;
         Ok(self.clone())
     }
 
@@ -133,7 +133,7 @@ impl aio::ShardedClient {
     ///
     /// If no node can be reached within the response timeout, or none accepts the username and password.
     pub async fn get_multiplexed_async_connection(&self) -> RedisResult<Self> {
-        answered(self.shared().load_full().request(&echo()).await)?;
+        answered(self.shared().ready_async().await?.request(&echo()).await)?;
         Ok(self.clone())
     }
 

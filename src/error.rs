@@ -494,6 +494,12 @@ impl Error {
         self
     }
 
+    /// Replaces the message.
+    pub(crate) fn with_message(mut self, message: impl Into<String>) -> Self {
+        self.0.message = message.into();
+        self
+    }
+
     /// Sets the node that the error concerns.
     pub(crate) fn at_node(mut self, name: &str) -> Self {
         self.0.node = Some(name.to_owned());

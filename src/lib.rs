@@ -211,6 +211,7 @@
 #[cfg(feature = "tokio-comp")]
 pub mod aio;
 mod blocking;
+mod cluster;
 pub mod command;
 mod config;
 mod connect;

@@ -80,6 +80,18 @@ impl ShardedClient {
             .build_async()
     }
 
+    /// Builds a client over the Redis Cluster of these servers, which need not be all of them: see
+    /// [`Builder::cluster`].
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) as for [`Builder::build`].
+    pub fn cluster<U: IntoConnectionInfo>(
+        seeds: impl IntoIterator<Item = U>,
+    ) -> Result<Self, Error> {
+        Self::builder().cluster(seeds).build_async()
+    }
+
     /// Wraps the shared state in a handle.
     pub(crate) fn from_shared(shared: SnapshotHandle<Shared>) -> Self {
         Self {
@@ -177,7 +189,9 @@ impl ShardedClient {
     /// Sends PING to all nodes that are not ejected at once, and returns each node's outcome in the order of the topology. Takes at
     /// most the response timeout; a node that is known to be down fails at once.
     pub async fn ping_nodes(&self) -> Vec<NodePing> {
-        self.shared.load_full().ping_nodes().await
+        let shared = self.shared.ready_async().await;
+        let shared = shared.unwrap_or_else(|_| self.shared.load_full());
+        shared.ping_nodes().await
     }
 
     /// Returns what would become of `cmd`, without sending it. `Display` prints a small table.
@@ -201,7 +215,7 @@ impl ShardedClient {
     ///
     /// Any [`ErrorKind`](crate::ErrorKind) but `Config`.
     pub async fn execute(&self, cmd: &Cmd) -> Result<Value, Error> {
-        let shared = self.shared.load_full();
+        let shared = self.shared.ready_async().await?;
         let result = shared.request(cmd).await;
         let router = &shared.router;
         result.map_err(|error| router.with_keys(error, &cmd.get_packed_command()))
@@ -225,7 +239,8 @@ impl ShardedClient {
         pipeline: &Pipeline,
     ) -> Result<Vec<Result<Value, Error>>, Error> {
         self.watch.check_beside(pipeline)?;
-        self.shared.load_full().pipeline_results(pipeline).await
+        let shared = self.shared.ready_async().await?;
+        shared.pipeline_results(pipeline).await
     }
 
     /// Opens a private connection to the node that owns all of `keys`, for WATCH, CLIENT and everything else
@@ -239,7 +254,7 @@ impl ShardedClient {
     /// [`Timeout`](crate::ErrorKind::Timeout) when no connection can be had.
     pub async fn dedicated(&self, keys: impl ToRedisArgs) -> Result<Dedicated, Error> {
         let keys = keys.to_redis_args();
-        let shared = self.shared.load_full();
+        let shared = self.shared.ready_async().await?;
         let owner = shared
             .router
             .dedicated_owner(keys.iter().map(Vec::as_slice));
@@ -332,7 +347,7 @@ impl fmt::Debug for ShardedClient {
 impl ConnectionLike for ShardedClient {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let shared = self.shared.load_full();
+            let shared = self.shared.ready_async().await?;
             let reply = match shared.request(cmd).await {
                 // WATCH is refused on shared connections, but this handle can have one of its own. Boxed, as
                 // it is rare and would be part of the future of every request.
@@ -362,7 +377,7 @@ impl ConnectionLike for ShardedClient {
         match self.watch.is_active() && pipeline.is_transaction() {
             true => Box::pin(self.watch.exec(&mut self.shared, pipeline, offset, count)),
             false => Box::pin(async move {
-                let shared = self.shared.load_full();
+                let shared = self.shared.ready_async().await?;
                 let replies = shared.pipeline(pipeline, offset, count).await;
                 if replies.is_err() && !pipeline.is_transaction() {
                     let packed = pipeline.get_packed_pipeline();

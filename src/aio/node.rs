@@ -65,7 +65,7 @@ impl Node {
     /// [`PoolTimeout`](crate::ErrorKind::PoolTimeout) or [`Timeout`](crate::ErrorKind::Timeout) when no
     /// connection can be made in time.
     pub async fn dedicated(&self) -> Result<Dedicated, Error> {
-        let shared = self.shared.load_full();
+        let shared = self.shared.ready_async().await?;
         let node = shared.router.locate_node(&self.node)?;
         Dedicated::open(self.shared.clone(), &shared, node, KeyCheck::None).await
     }
@@ -80,7 +80,7 @@ impl fmt::Debug for Node {
 impl ConnectionLike for Node {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            let shared = self.shared.load_full();
+            let shared = self.shared.ready_async().await?;
             let node = shared.router.locate_node(&self.node)?;
             let reply = shared.request_at(node, cmd).await;
             let router = &shared.router;
@@ -101,7 +101,7 @@ impl ConnectionLike for Node {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
-            let shared = self.shared.load_full();
+            let shared = self.shared.ready_async().await?;
             let node = shared.router.locate_node(&self.node)?;
             shared.pipeline_at(node, pipeline, offset, count).await
         })

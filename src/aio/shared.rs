@@ -62,6 +62,11 @@ impl Snapshot for Shared {
         }
     }
 
+    #[inline]
+    fn is_provisional(&self) -> bool {
+        self.router.topology().is_provisional()
+    }
+
     fn variant(&self, variant: &Variant) -> Self {
         let watching = variant.is_watching.then(|| self.router.while_watching());
         Self {

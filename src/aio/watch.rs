@@ -156,7 +156,8 @@ impl Watch {
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let Some(attempt) = self.attempt.take() else {
-            return shared.load_full().pipeline(pipeline, offset, count).await;
+            let shared = shared.ready_async().await?;
+            return shared.pipeline(pipeline, offset, count).await;
         };
         self.restore_reads(shared);
         // Taken out: a clone that shares the attempt and comes second finds nothing, and is refused.
@@ -207,7 +208,7 @@ impl Attempt {
         args: &[&[u8]],
         cmd: &Cmd,
     ) -> RedisResult<Value> {
-        let current = shared.load_full();
+        let current = shared.ready_async().await?;
         let (node, keys) = current.router.watched_node(args)?;
         let mut connection = Dedicated::open(shared.clone(), &current, node, keys).await?;
         let reply = connection.req_packed_command(cmd).await?;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::IntoConnectionInfo;
+use redis::{ConnectionInfo, IntoConnectionInfo};
 
 use crate::command::{CommandTable, Declaration};
 use crate::config::client_config::{ClientConfig, ClientOptions, NodeConfig, Purpose, check_specs};
@@ -66,7 +66,10 @@ pub struct Builder {
     password: Option<String>,
     /// Username, credentials that change, and the name of the client.
     pub(super) login: LoginOptions,
-    partitioner: Arc<dyn Partitioner>,
+    partitioner: Option<Arc<dyn Partitioner>>,
+    /// The seeds of the cluster whose nodes are used. One whose URL was refused keeps its error until the client is
+    /// built.
+    pub(super) cluster: Option<Vec<Result<ConnectionInfo, Error>>>,
     /// Commands to be added to the table.
     commands: Vec<Declaration>,
     split_writes: SplitWrites,
@@ -111,7 +114,8 @@ impl Builder {
             nodes: Vec::new(),
             password: None,
             login: LoginOptions::default(),
-            partitioner: Arc::new(Rendezvous::new()),
+            partitioner: None,
+            cluster: None,
             commands: Vec::new(),
             split_writes: SplitWrites::default(),
             partial_reads: PartialReads::default(),
@@ -222,6 +226,9 @@ impl Builder {
     /// # Ok::<(), redis_sharding::Error>(())
     /// ```
     pub fn topology(mut self, topology: &Topology) -> Self {
+        if let Some(seeds) = topology.seeds() {
+            return self.cluster_of(seeds);
+        }
         self.nodes.extend(NodeConfig::of(topology));
         self.shared_partitioner(topology.shared_partitioner())
     }
@@ -240,8 +247,13 @@ impl Builder {
 
     /// Sets a partitioner that is chosen at run time. Defaults to [`Rendezvous`].
     pub fn shared_partitioner(mut self, partitioner: Arc<dyn Partitioner>) -> Self {
-        self.partitioner = partitioner;
+        self.partitioner = Some(partitioner);
         self
+    }
+
+    /// True if a partitioner was set.
+    pub(super) fn has_partitioner(&self) -> bool {
+        self.partitioner.is_some()
     }
 
     /// Declares a command that is not in the table, such as one of a module. Commands that are neither in the
@@ -383,6 +395,7 @@ impl Builder {
         topology_file: Option<TopologyFile>,
         runtime: Runtime,
     ) -> Result<ClientConfig, Error> {
+        let seeds = self.seeds(topology_file.is_some())?;
         let votes = match &self.purpose {
             Purpose::Cache(ejection) => ejection::votes(ejection)?,
             Purpose::Store => None,
@@ -401,9 +414,14 @@ impl Builder {
         self.tls.check(&specs)?;
         let connect_timeout = self.settings.connect_timeout;
         let options = ClientOptions {
-            replicas: self
-                .replicas
-                .check(&specs, connect_timeout, self.address_map.as_ref())?,
+            replicas: match &seeds {
+                None => self
+                    .replicas
+                    .check(&specs, connect_timeout, self.address_map.as_ref())?,
+                Some(_) => self
+                    .replicas
+                    .of_cluster(connect_timeout, self.address_map.as_ref())?,
+            },
             password: self.password,
             login: self.login,
             identity,
@@ -422,8 +440,17 @@ impl Builder {
             votes,
             runtime,
         };
-        ClientConfig::new(Arc::new(options), nodes, self.partitioner, None)
+        let partitioner = self.partitioner.unwrap_or_else(default_partitioner);
+        match seeds {
+            None => ClientConfig::new(Arc::new(options), nodes, partitioner, None),
+            Some(seeds) => ClientConfig::of_cluster(Arc::new(options), &seeds),
+        }
     }
+}
+
+/// The partitioner of a builder that was given none.
+fn default_partitioner() -> Arc<dyn Partitioner> {
+    Arc::new(Rendezvous::new())
 }
 
 impl fmt::Debug for Builder {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use redis::ConnectionInfo;
 
+use crate::cluster::ClusterMonitor;
 use crate::command::CommandTable;
 use crate::config::replica_options::ReplicaOptions;
 use crate::config::sentinel_groups::{SentinelGroups, SentinelOptions};
@@ -21,6 +22,7 @@ use crate::plan::{HashTags, PartialReads, ReadsAs, Router, SplitWrites};
 use crate::policy::Ejection;
 use crate::resp::Protocol;
 use crate::sentinel::AddressMap;
+use crate::topology::cluster::ClusterMap;
 use crate::topology::{NodeAccess, RampingNodes, Topology};
 
 /// A checked description of a client, from which `sync`, `aio` and `proxy` build their handles. It belongs to one
@@ -37,10 +39,12 @@ pub(crate) struct ClientConfig {
     pub(crate) db: i64,
     /// The credentials and the name of the connections, which may change.
     pub(crate) identity: Arc<Identity>,
-    /// The Sentinels that know the addresses of nodes.
-    groups: SentinelGroups,
     /// The servers of the cluster, if the nodes are those of one.
     pub(crate) cluster: Option<Arc<ClusterServers>>,
+    /// Who knows the map of that cluster.
+    cluster_monitor: Option<Arc<ClusterMonitor>>,
+    /// The Sentinels that know the addresses of nodes.
+    groups: SentinelGroups,
     options: Arc<ClientOptions>,
 }
 
@@ -150,22 +154,15 @@ impl ClientConfig {
         };
         let endpoints = topology.nodes().iter().zip(accesses).map(endpoint);
         let endpoints = endpoints.collect::<Result<Vec<_>, Error>>()?;
-        let commands = options.commands.clone();
         Ok(Self {
-            router: Router::new(Arc::new(topology), commands, options.split_writes)
-                .with_partial_reads(options.partial_reads)
-                .with_missing_nodes(options.missing_nodes)
-                .with_protocols(protocols)
-                .with_hash_tags(options.hash_tags)
-                .with_replica_reads(options.replicas.exist())
-                .with_flush_log(options.votes.as_ref().map(|votes| votes.flush_log()))
-                .with_users(users),
+            router: options.router(topology, protocols, users),
             endpoints,
+            cluster: None,
+            cluster_monitor: None,
             settings: options.settings,
             db,
             identity: Arc::clone(&options.identity),
             groups,
-            cluster: previous.and_then(|previous| previous.cluster.clone()),
             options,
         })
     }
@@ -195,6 +192,65 @@ impl ClientConfig {
             router: self.router.clone().with_topology(Arc::new(next)),
             ..self.clone()
         })
+    }
+
+    /// The description of this client over the nodes of another map of its cluster. If these are the same, it costs
+    /// little more than the slots of the map.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) if no connection can be described for a node.
+    pub(crate) fn for_map(&self, map: ClusterMap) -> Result<Self, Error> {
+        let (current, map) = (self.router.topology(), Arc::new(map));
+        let epoch = current.epoch() + 1;
+        if let Some(next) = current.with_map(&map) {
+            let next = Arc::new(next.with_epoch(epoch));
+            return Ok(Self {
+                router: self.router.clone().with_topology(next),
+                ..self.clone()
+            });
+        }
+        let Some(servers) = &self.cluster else {
+            return Err(Error::config("the client is not one of a cluster"));
+        };
+        let topology = map.topology()?.with_seeds_of(current).with_epoch(epoch);
+        let endpoints = map.addresses().map(|address| servers.endpoint(address));
+        let endpoints = endpoints.collect::<Result<Vec<_>, Error>>()?;
+        Ok(Self {
+            router: self.options.router_of(topology, &endpoints),
+            endpoints,
+            ..self.clone()
+        })
+    }
+
+    /// The description of a client over the servers of a cluster.
+    pub(super) fn over_servers(
+        options: Arc<ClientOptions>,
+        topology: Topology,
+        servers: ClusterServers,
+        monitor: Arc<ClusterMonitor>,
+    ) -> Result<Self, Error> {
+        let map = topology.cluster().map(Arc::clone);
+        let addresses = map.iter().flat_map(|map| map.addresses());
+        let endpoints = addresses.map(|address| servers.endpoint(address));
+        let endpoints = endpoints.collect::<Result<Vec<_>, Error>>()?;
+        let db = |endpoint: &Arc<Endpoint>| endpoint.info.redis_settings().db();
+        Ok(Self {
+            router: options.router_of(topology, &endpoints),
+            settings: options.settings,
+            db: endpoints.first().map_or(0, db),
+            endpoints,
+            identity: Arc::clone(&options.identity),
+            cluster: Some(Arc::new(servers)),
+            cluster_monitor: Some(monitor),
+            groups: SentinelGroups::default(),
+            options,
+        })
+    }
+
+    /// Who knows the map of the cluster, if the nodes are those of one.
+    pub(crate) fn cluster_monitor(&self) -> Option<&Arc<ClusterMonitor>> {
+        self.cluster_monitor.as_ref()
     }
 
     /// What the connections know of the nodes, for their ejection. `None` if no node is ever ejected.
@@ -236,8 +292,36 @@ impl ClientOptions {
         }
     }
 
+    /// The router over a topology whose nodes have these protocols and users.
+    fn router(
+        &self,
+        topology: Topology,
+        protocols: Vec<Protocol>,
+        users: BTreeSet<String>,
+    ) -> Router {
+        Router::new(Arc::new(topology), self.commands.clone(), self.split_writes)
+            .with_partial_reads(self.partial_reads)
+            .with_missing_nodes(self.missing_nodes)
+            .with_protocols(protocols)
+            .with_hash_tags(self.hash_tags)
+            .with_replica_reads(self.replicas.exist())
+            .with_flush_log(self.votes.as_ref().map(|votes| votes.flush_log()))
+            .with_users(users)
+    }
+
+    /// The router over a topology whose nodes have these endpoints.
+    fn router_of(&self, topology: Topology, endpoints: &[Arc<Endpoint>]) -> Router {
+        let infos = endpoints.iter().map(|endpoint| &endpoint.info);
+        let protocols = infos.map(|info| info.redis_settings().into()).collect();
+        let user = |endpoint: &Arc<Endpoint>| {
+            let settings = endpoint.info.redis_settings();
+            endpoint.login.username(settings)
+        };
+        self.router(topology, protocols, endpoints.iter().map(user).collect())
+    }
+
     /// How a node is reached.
-    fn endpoint(
+    pub(super) fn endpoint(
         &self,
         node: &NodeSpec,
         access: NodeAccess,
@@ -270,10 +354,20 @@ impl ClientOptions {
         info: ConnectionInfo,
         observer: Arc<NodeObserver>,
     ) -> Result<Endpoint, Error> {
+        self.server_for(info, observer, self.runtime)
+    }
+
+    /// How one server of a node is reached by connections of this kind.
+    pub(super) fn server_for(
+        &self,
+        info: ConnectionInfo,
+        observer: Arc<NodeObserver>,
+        runtime: Runtime,
+    ) -> Result<Endpoint, Error> {
         let node = observer.node();
         Ok(Endpoint {
             address: node.address().to_owned(),
-            tls: self.tls.for_node(node.name(), &info, self.runtime)?,
+            tls: self.tls.for_node(node.name(), &info, runtime)?,
             login: self.identity.login(node.name(), info.redis_settings()),
             options: SocketOptions::new(self.settings.tcp_keepalive, info.tcp_settings()),
             observer,

@@ -87,10 +87,37 @@ impl ReplicaOptions {
             self.monitor = Some(ReplicationMonitor::new(MonitorSettings {
                 limits: self.limits,
                 discovers: self.discovers,
+                elects: true,
                 connect_timeout,
                 address_map: address_map.cloned(),
             }));
         }
+        Ok(self)
+    }
+
+    /// Prepares to watch the nodes of a cluster, whose replicas are found.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) if replicas were given.
+    pub(super) fn of_cluster(
+        mut self,
+        connect_timeout: Duration,
+        address_map: Option<&AddressMap>,
+    ) -> Result<Self, Error> {
+        if !self.given.is_empty() {
+            return Err(Error::config(
+                "replicas were given for a cluster, whose servers name their replicas; leave out `Builder::replica`",
+            ));
+        }
+        self.discovers = true;
+        self.monitor = Some(ReplicationMonitor::new(MonitorSettings {
+            limits: self.limits,
+            discovers: true,
+            elects: false,
+            connect_timeout,
+            address_map: address_map.cloned(),
+        }));
         Ok(self)
     }
 

@@ -267,7 +267,7 @@ impl ClusterRouting {
 
     /// The node that is asked for a slot first.
     pub(in crate::plan) fn owner(&self, slot: u16) -> NodeIndex {
-        self.map.target(slot)
+        self.map.target(slot).unwrap_or(NodeIndex::new(0))
     }
 
     /// The address of the server that a request is addressed to.

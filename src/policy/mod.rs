@@ -7,6 +7,7 @@
 //! * `file_changes`: [`FileChanges`], whether a file that is read repeatedly has a new content.
 //! * `flush_log`: [`FlushLog`], the flushes that nodes have missed because they were out.
 //! * `hedge`: [`HedgeBudget`], how many reads may be sent to a second server.
+//! * `map_refresh`: [`MapRefresh`], when the map of a cluster is asked for again.
 //! * `options`: [`RequestOptions`], how long a request of one handle may take.
 //! * `read_from`: [`ReadFrom`], which server of a node a read goes to.
 //! * `retry`: [`RetryPolicy`], how often a request may be sent again, and the pauses between.
@@ -19,6 +20,7 @@ mod ejection;
 mod file_changes;
 mod flush_log;
 mod hedge;
+mod map_refresh;
 mod options;
 mod outlier_detector;
 mod outlier_node;
@@ -46,6 +48,7 @@ pub(crate) use ejection::{RAMP_STEPS, Refusals};
 pub(crate) use file_changes::{FileChanges, FileContent};
 pub(crate) use flush_log::FlushLog;
 pub(crate) use hedge::HedgeBudget;
+pub(crate) use map_refresh::{MapRefresh, RoundOutcome};
 pub(crate) use options::RequestOptions;
 pub(crate) use outlier_detector::{
     Actions, FailureKind, Flush, FlushCounts, OutSet, OutlierDetector, ProbeOutcome,

@@ -22,6 +22,8 @@ pub(crate) struct MonitorSettings {
     pub(crate) limits: LagLimits,
     /// True if replicas are found by asking the primary.
     pub(crate) discovers: bool,
+    /// True if the successor of a primary is found here, unless Sentinel names it. Those of a cluster are found by its map.
+    pub(crate) elects: bool,
     /// Maximum duration of connecting to a server.
     pub(crate) connect_timeout: Duration,
     /// Maps the addresses that primaries list.
@@ -63,6 +65,8 @@ pub(super) struct WatchedNode {
     pub(super) cell: Weak<PrimaryCell>,
     /// True if the address is found here.
     pub(super) elects: bool,
+    /// True if the address does not change.
+    pub(super) is_fixed: bool,
     /// The replicas that were given.
     pub(super) given: Vec<Arc<ReplicaServer>>,
 }
@@ -89,7 +93,8 @@ impl ReplicationMonitor {
     ) {
         let watch: Arc<dyn ReplicationWatch> = Arc::<Self>::clone(self);
         let replicas = Arc::new(NodeReplicas::new(given.clone(), watch));
-        let elects = endpoint.primary.is_none();
+        let is_fixed = endpoint.primary.is_none() && !self.state.settings.elects;
+        let elects = endpoint.primary.is_none() && !is_fixed;
         if elects && let Some(address) = endpoint.host_and_port() {
             let source: Arc<dyn PrimarySource> = Arc::<Self>::clone(self);
             let cell = PrimaryCell::new(source, 0, Arc::clone(&endpoint.observer));
@@ -109,6 +114,7 @@ impl ReplicationMonitor {
             },
             cell: cell.map(Arc::downgrade).unwrap_or_default(),
             elects,
+            is_fixed,
             given,
         });
         self.state.changed.notify_all();

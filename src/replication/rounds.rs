@@ -234,14 +234,14 @@ impl WatchedNode {
     /// True unless the primary is still to be named by Sentinel.
     fn has_address(&self) -> bool {
         let address = || self.cell.upgrade().and_then(|cell| cell.address());
-        self.elects || address().is_some()
+        self.elects || self.is_fixed || address().is_some()
     }
 }
 
 impl Node {
     /// A node whose primary has a known address.
     fn new(watched: WatchedNode, settings: &MonitorSettings) -> Self {
-        let address = match watched.elects {
+        let address = match watched.elects || watched.is_fixed {
             true => watched.primary.host_and_port(),
             false => watched.cell.upgrade().and_then(|cell| cell.address()),
         };

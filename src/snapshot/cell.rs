@@ -6,7 +6,10 @@ use std::sync::{Arc, Weak};
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 
+use crate::command::BlockingTime;
 use crate::config::ClientConfig;
+use crate::endpoint::Deadline;
+use crate::error::Error;
 use crate::policy::RequestOptions;
 use crate::snapshot::Publisher;
 use crate::snapshot::publisher::TopologyObserver;
@@ -18,6 +21,9 @@ pub(crate) trait Snapshot: Clone + Send + Sync + 'static {
 
     /// The same snapshot for handles with these options.
     fn variant(&self, variant: &Variant) -> Self;
+
+    /// True if the nodes are the seeds of a cluster whose map is not known yet.
+    fn is_provisional(&self) -> bool;
 }
 
 /// Someone who waits for something else, and must look at the snapshot when there is a new one.
@@ -101,6 +107,71 @@ impl<S: Snapshot> SnapshotHandle<S> {
     #[inline]
     pub(crate) fn load_full(&self) -> Arc<S> {
         self.cell.current.load_full()
+    }
+
+    /// The snapshot for one request. The first ones over a cluster wait for its map, within their time.
+    ///
+    /// # Errors
+    ///
+    /// Why the map is not known.
+    #[inline]
+    pub(crate) fn ready(&self) -> Result<Guard<Arc<S>>, Error> {
+        let current = self.load();
+        match current.is_provisional() {
+            false => Ok(current),
+            true => self.wait(),
+        }
+    }
+
+    #[cold]
+    fn wait(&self) -> Result<Guard<Arc<S>>, Error> {
+        let deadline = self.deadline();
+        if let Some(monitor) = self.publisher().config().cluster_monitor() {
+            monitor.wait(&deadline)?;
+        }
+        Ok(Guard::from_inner(self.within(&deadline)))
+    }
+
+    /// The snapshot for one request that may be awaited. The first ones over a cluster wait for its map, within their
+    /// time.
+    ///
+    /// # Errors
+    ///
+    /// Why the map is not known.
+    #[cfg(feature = "tokio-comp")]
+    #[inline]
+    pub(crate) async fn ready_async(&self) -> Result<Arc<S>, Error> {
+        let current = self.load_full();
+        match current.is_provisional() {
+            false => Ok(current),
+            // Boxed, so that the future of every request is not as large as that of the first.
+            true => Box::pin(self.wait_async()).await,
+        }
+    }
+
+    #[cfg(feature = "tokio-comp")]
+    async fn wait_async(&self) -> Result<Arc<S>, Error> {
+        let deadline = self.deadline();
+        // Not borrowed: the description must not be kept while it is waited.
+        let monitor = self.publisher().config().cluster_monitor().map(Arc::clone);
+        if let Some(monitor) = monitor {
+            monitor.wait_async(&deadline).await?;
+        }
+        Ok(self.within(&deadline))
+    }
+
+    /// The deadline of a request that begins now.
+    fn deadline(&self) -> Deadline {
+        Deadline::of_request(&self.cell.variant.options, BlockingTime::None)
+    }
+
+    /// The current snapshot for a request that has waited, and has what is left of its time.
+    fn within(&self, deadline: &Deadline) -> Arc<S> {
+        let mut variant = self.cell.variant.clone();
+        if let Some(left) = deadline.remaining() {
+            variant.options.response_timeout = Some(left);
+        }
+        Arc::new(self.load().variant(&variant))
     }
 
     /// A handle over the same connections with other options.

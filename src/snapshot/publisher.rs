@@ -6,12 +6,14 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::cluster::MapPublisher;
 use crate::config::{ClientConfig, Purpose};
 use crate::error::Error;
 use crate::observe::{ClientEvent, Votes};
 use crate::partition::{NodeId, NodeSpec, OutNodes};
 use crate::snapshot::monitor;
 use crate::snapshot::topology_file::{self, Watch};
+use crate::topology::cluster::ClusterMap;
 use crate::topology::{RampingNodes, Topology};
 
 /// Number of keys whose owners are compared when a topology is refused.
@@ -61,6 +63,10 @@ impl Publisher {
             // Empty before: this is the only place that sets it.
             let _ = publisher.watch.set(topology_file::watch(&publisher, file)?);
         }
+        if let Some(monitor) = publisher.config().cluster_monitor() {
+            let weak: Weak<dyn MapPublisher> = Arc::<Self>::downgrade(&publisher);
+            monitor.attach(weak);
+        }
         if let Some(votes) = &publisher.votes {
             votes.detector().set_nodes(ids, Instant::now());
             monitor::attach(&publisher, votes);
@@ -94,6 +100,11 @@ impl Publisher {
     /// [`Config`](crate::ErrorKind::Config) if the topology does not fit the client, or would move keys of a store.
     pub(crate) fn set_topology(&self, topology: &Topology) -> Result<(), Error> {
         let mut state = self.state.lock();
+        if state.config.cluster_monitor().is_some() {
+            return Err(Error::config(
+                "the nodes of a cluster come from its servers, and cannot be set; build another client for other nodes",
+            ));
+        }
         let next = state.config.for_topology(topology)?;
         if next.purpose() == Purpose::Store {
             check_placement(state.config.router.topology(), next.router.topology())?;
@@ -125,6 +136,36 @@ impl Publisher {
         Ok(())
     }
 
+    /// Replaces the map of the cluster by the one that `next` makes of it, if it makes one.
+    ///
+    /// A map of the same nodes costs little more than its slots: neither nodes nor connections are made anew. Nothing is
+    /// delivered for it either, as a reshard moves every slot for itself.
+    ///
+    /// # Errors
+    ///
+    /// If no connection can be described for a node; nothing has changed then.
+    pub(crate) fn set_cluster_map(
+        &self,
+        next: impl FnOnce(&ClusterMap) -> Option<ClusterMap>,
+    ) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        let former = Arc::clone(state.config.router.topology());
+        let Some(map) = former.cluster().and_then(|map| next(map)) else {
+            return Ok(());
+        };
+        let config = state.config.for_map(map)?;
+        let nodes = config.router.topology().nodes();
+        let is_same_nodes = nodes == former.nodes();
+        state.publish(config);
+        let config = Arc::clone(&state.config);
+        drop(state);
+        if !is_same_nodes {
+            let (from, to) = (former.epoch(), config.router.topology().epoch());
+            config.deliver(|| ClientEvent::TopologyChanged { from, to });
+        }
+        Ok(())
+    }
+
     /// Takes these nodes out of the placement, and all others back in, some of them with a share of their keys. `out` is called with the current topology, to
     /// which its indices belong. The placement may be built anew, which takes a while: never call this where a
     /// request waits for it.
@@ -145,6 +186,19 @@ impl Publisher {
         let next = state.config.without(&out, ramping)?;
         state.publish(next);
         Ok(())
+    }
+}
+
+impl MapPublisher for Publisher {
+    fn map(&self) -> Option<Arc<ClusterMap>> {
+        self.config().router.topology().cluster().cloned()
+    }
+
+    fn change_map(
+        &self,
+        next: &mut dyn FnMut(&ClusterMap) -> Option<ClusterMap>,
+    ) -> Result<(), Error> {
+        self.set_cluster_map(next)
     }
 }
 

@@ -85,6 +85,27 @@ impl ShardedClient {
             .build()
     }
 
+    /// Builds a client over the Redis Cluster of these servers, which need not be all of them: see
+    /// [`Builder::cluster`].
+    ///
+    /// ```no_run
+    /// use redis_sharding::ShardedClient;
+    /// use redis_sharding::redis::Commands;
+    ///
+    /// let mut client = ShardedClient::cluster(["redis://10.0.0.1:7000", "redis://10.0.0.2:7000"])?;
+    /// let () = client.set("user:1", "Ada")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) as for [`Builder::build`].
+    pub fn cluster<U: IntoConnectionInfo>(
+        seeds: impl IntoIterator<Item = U>,
+    ) -> Result<Self, Error> {
+        Self::builder().cluster(seeds).build()
+    }
+
     /// Wraps the shared state in a handle.
     pub(crate) fn from_shared(shared: SnapshotHandle<Shared>) -> Self {
         Self {
@@ -182,7 +203,8 @@ impl ShardedClient {
     /// Sends PING to all nodes that are not ejected at once, and returns each node's outcome in the order of the topology. Takes at
     /// most the response timeout; a node that is known to be down fails at once.
     pub fn ping_nodes(&self) -> Vec<NodePing> {
-        self.shared.load().ping_nodes()
+        let shared = self.shared.ready();
+        shared.unwrap_or_else(|_| self.shared.load()).ping_nodes()
     }
 
     /// Returns what would become of `cmd`, without sending it. `Display` prints a small table.
@@ -222,7 +244,7 @@ impl ShardedClient {
     /// Any [`ErrorKind`](crate::ErrorKind) but `Config`.
     pub fn execute(&self, cmd: &Cmd) -> Result<Value, Error> {
         let packed = cmd.get_packed_command();
-        let shared = self.shared.load();
+        let shared = self.shared.ready()?;
         let result = shared.request(&packed);
         result.map_err(|error| shared.router.with_keys(error, &packed))
     }
@@ -262,7 +284,7 @@ impl ShardedClient {
         pipeline: &Pipeline,
     ) -> Result<Vec<Result<Value, Error>>, Error> {
         self.watch.check_beside(pipeline)?;
-        self.shared.load().pipeline_results(pipeline)
+        self.shared.ready()?.pipeline_results(pipeline)
     }
 
     /// Opens a private connection to the node that owns all of `keys`, for WATCH, SUBSCRIBE, CLIENT and
@@ -286,7 +308,7 @@ impl ShardedClient {
     /// [`Timeout`](crate::ErrorKind::Timeout) when no connection can be made in time.
     pub fn dedicated(&self, keys: impl ToRedisArgs) -> Result<Dedicated, Error> {
         let keys = keys.to_redis_args();
-        let shared = self.shared.load();
+        let shared = self.shared.ready()?;
         let owner = shared
             .router
             .dedicated_owner(keys.iter().map(Vec::as_slice));
@@ -381,7 +403,7 @@ impl ConnectionLike for ShardedClient {
     }
 
     fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
-        let shared = self.shared.load();
+        let shared = self.shared.ready()?;
         let complete = |error| shared.router.with_keys(error, cmd);
         match shared.request(cmd) {
             // WATCH is refused on shared connections, but this handle can have one of its own.
@@ -403,7 +425,7 @@ impl ConnectionLike for ShardedClient {
         if self.watch.is_active() && is_atomic() {
             return self.watch.exec(&mut self.shared, cmd, offset, count);
         }
-        let replies = self.shared.load().pipeline(cmd, offset, count);
+        let replies = self.shared.ready()?.pipeline(cmd, offset, count);
         if replies.is_err() && !is_atomic() {
             self.watch.pipeline_failed(cmd);
         }

@@ -64,7 +64,7 @@ impl Node {
     /// [`PoolTimeout`](crate::ErrorKind::PoolTimeout) or [`Timeout`](crate::ErrorKind::Timeout) when no
     /// connection can be made in time.
     pub fn dedicated(&self) -> Result<Dedicated, Error> {
-        let shared = self.shared.load();
+        let shared = self.shared.ready()?;
         let node = shared.router.locate_node(&self.node)?;
         Dedicated::open(self.shared.clone(), &shared, node, KeyCheck::None)
     }
@@ -87,7 +87,7 @@ impl ConnectionLike for Node {
     }
 
     fn req_packed_command(&mut self, cmd: &[u8]) -> RedisResult<Value> {
-        let shared = self.shared.load();
+        let shared = self.shared.ready()?;
         let node = shared.router.locate_node(&self.node)?;
         let complete = |error| shared.router.with_keys(error, cmd);
         Error::redis_result(shared.request_at(node, cmd), complete)
@@ -99,7 +99,7 @@ impl ConnectionLike for Node {
         offset: usize,
         count: usize,
     ) -> RedisResult<Vec<Value>> {
-        let shared = self.shared.load();
+        let shared = self.shared.ready()?;
         let node = shared.router.locate_node(&self.node)?;
         shared.pipeline_at(node, cmd, offset, count)
     }

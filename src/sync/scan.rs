@@ -69,7 +69,10 @@ impl Iterator for Scan {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             // One snapshot for a request and its reply.
-            let shared = self.shared.load();
+            let shared = match self.shared.ready() {
+                Ok(shared) => shared,
+                Err(error) => return Some(Err(error)),
+            };
             match self.pages.next_step(&shared.router) {
                 ScanStep::Yield(key) => return Some(key),
                 ScanStep::Done => return None,

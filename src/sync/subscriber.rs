@@ -252,6 +252,7 @@ impl Subscriber {
         if names.is_empty() {
             return Err(nothing_to_do(change, kind));
         }
+        drop(self.shared.ready()?);
         self.follow();
         let shared = self.shared.load_full();
         let router = &shared.router;

@@ -151,7 +151,7 @@ impl Watch {
         count: usize,
     ) -> RedisResult<Vec<Value>> {
         let Some(attempt) = self.attempt.take() else {
-            return shared.load().pipeline(packed, offset, count);
+            return shared.ready()?.pipeline(packed, offset, count);
         };
         self.restore_reads(shared);
         // Taken out: a clone that shares the attempt and comes second finds nothing, and is refused.
@@ -203,7 +203,7 @@ impl Attempt {
         args: &[&[u8]],
         packed: &[u8],
     ) -> RedisResult<Value> {
-        let current = shared.load();
+        let current = shared.ready()?;
         let (node, keys) = current.router.watched_node(args)?;
         let mut connection = Dedicated::open(shared.clone(), &current, node, keys)?;
         let reply = connection.req_packed_command(packed)?;

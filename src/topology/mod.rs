@@ -31,7 +31,7 @@ use std::sync::Arc;
 use redis::RedisError;
 use xxhash_rust::xxh3::xxh3_64;
 
-use self::cluster::ClusterMap;
+use self::cluster::{ClusterMap, ClusterPlacement, ClusterSeeds};
 use self::living::Living;
 use self::url::NodeUrl;
 use crate::error::Error;
@@ -72,6 +72,8 @@ pub struct Topology {
     ids: Arc<[(NodeId, NodeIndex)]>,
     /// The map of the cluster, if the nodes are those of one.
     cluster: Option<Arc<ClusterMap>>,
+    /// The servers of that cluster that were given.
+    seeds: Option<ClusterSeeds>,
 }
 
 impl Topology {
@@ -113,6 +115,7 @@ impl Topology {
             epoch: 0,
             ids: ids.into(),
             cluster: None,
+            seeds: None,
         })
     }
 
@@ -310,7 +313,13 @@ impl Topology {
 
     /// True if every key has the same owner in both.
     pub(crate) fn places_like(&self, other: &Self) -> bool {
-        self.fingerprint == other.fingerprint
+        let (own, others) = (self.cluster.as_deref(), other.cluster.as_deref());
+        let is_same_map = match own.zip(others) {
+            Some((own, others)) => own.places_like(others),
+            None => own.is_none() && others.is_none(),
+        };
+        is_same_map
+            && self.fingerprint == other.fingerprint
             && self.out() == other.out()
             && self.ramping() == other.ramping()
     }
@@ -330,6 +339,46 @@ impl Topology {
     #[inline]
     pub(crate) fn cluster(&self) -> Option<&Arc<ClusterMap>> {
         self.cluster.as_ref()
+    }
+
+    /// True if the nodes are the seeds of a cluster whose map is not known yet.
+    #[inline]
+    pub(crate) fn is_provisional(&self) -> bool {
+        self.cluster
+            .as_ref()
+            .is_some_and(|map| map.is_provisional())
+    }
+
+    /// Returns the topology by another map of the same nodes. `None` if the nodes are not the same.
+    pub(crate) fn with_map(&self, map: &Arc<ClusterMap>) -> Option<Self> {
+        let current = self.cluster.as_ref()?;
+        if current.is_provisional() != map.is_provisional() || !current.has_nodes_of(map) {
+            return None;
+        }
+        let partitioner = ClusterPlacement::new(map);
+        Some(Self {
+            placement: partitioner.place(&self.nodes).ok()?.into(),
+            partitioner: Arc::new(partitioner),
+            cluster: Some(Arc::clone(map)),
+            ..self.clone()
+        })
+    }
+
+    /// Returns the servers of the cluster that were given, if the nodes are those of one.
+    pub(crate) fn seeds(&self) -> Option<&ClusterSeeds> {
+        self.seeds.as_ref()
+    }
+
+    /// Returns the topology as that of the cluster with these seeds.
+    pub(crate) fn with_seeds(mut self, seeds: ClusterSeeds) -> Self {
+        self.seeds = Some(seeds);
+        self
+    }
+
+    /// Returns the topology with the seeds of another.
+    pub(crate) fn with_seeds_of(mut self, other: &Self) -> Self {
+        self.seeds = other.seeds.clone();
+        self
     }
 
     /// Returns the topology as that of a cluster.

@@ -27,7 +27,8 @@ pub(super) enum NodeUrl {
 pub(super) struct ServerUrl(Url);
 
 /// How a node is reached.
-pub(super) struct NodeEndpoint {
+#[derive(Clone)]
+pub(in crate::topology) struct NodeEndpoint {
     /// `host:port` or the path of a unix socket; part of the node's identity if it has no name.
     pub(super) address: String,
     /// The URL, if the address does not say all.

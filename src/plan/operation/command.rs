@@ -236,7 +236,11 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         let slot = ReplySlot::whole(0, routed.access);
         let (node, slot) = match routed.plan {
             Plan::One(node) => (node, slot),
-            Plan::Any => (self.router.random_node(self.entropy), slot.anywhere()),
+            Plan::Any => {
+                let chosen = routed.preferred;
+                let node = chosen.unwrap_or_else(|| self.router.random_node(self.entropy));
+                (node, slot.anywhere())
+            }
             Plan::ScanSlots { .. } => {
                 let is_partial = routed.partial != Partial::Refused;
                 let scan = ScanInProgress::new(self.router, self.request.args, is_partial);

@@ -245,6 +245,8 @@ impl<'f, S: AsyncRead + AsyncWrite + Send + Unpin> ClientConnection<'f, S> {
     /// Sends as many requests as go together, and encodes their replies into `out`.
     async fn round(&mut self) -> io::Result<NextStep> {
         let protocol = self.session.protocol();
+        // Without the map the round goes to the seeds, and its replies are their errors.
+        drop(self.proxy.shared(protocol).ready_async().await);
         let shared = &*self.begin_round();
         let bytes = self.input.rest();
         let snapshot = || shared.snapshot();

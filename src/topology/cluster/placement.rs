@@ -12,14 +12,14 @@ pub(in crate::topology) struct ClusterPlacement {
     map: Arc<ClusterMap>,
 }
 
+/// The targets of the map.
 #[derive(Debug)]
 struct Placed {
-    /// One node per slot.
-    targets: Box<[NodeIndex]>,
+    map: Arc<ClusterMap>,
 }
 
 impl ClusterPlacement {
-    pub(super) fn new(map: &Arc<ClusterMap>) -> Self {
+    pub(in crate::topology) fn new(map: &Arc<ClusterMap>) -> Self {
         Self {
             map: Arc::clone(map),
         }
@@ -36,9 +36,8 @@ impl Partitioner for ClusterPlacement {
     }
 
     fn place(&self, _: &[NodeSpec]) -> Result<Box<dyn Placement>, PlacementError> {
-        let targets = (0..crate::hash::SLOTS).map(|slot| self.map.target(slot));
         Ok(Box::new(Placed {
-            targets: targets.collect(),
+            map: Arc::clone(&self.map),
         }))
     }
 
@@ -49,6 +48,6 @@ impl Partitioner for ClusterPlacement {
 
 impl Placement for Placed {
     fn locate(&self, key: &[u8]) -> Option<NodeIndex> {
-        self.targets.get(usize::from(slot(key))).copied()
+        self.map.target(slot(key))
     }
 }
