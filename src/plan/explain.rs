@@ -101,7 +101,7 @@ impl Explanation {
         let Ok(all) = self.topology.without(&OutNodes::none()) else {
             return Vec::new();
         };
-        if let Plan::Any | Plan::All(_) | Plan::Scan { .. } = self.plan {
+        if let Plan::Any | Plan::All(_) | Plan::Scan { .. } | Plan::ScanSlots { .. } = self.plan {
             return names(out);
         }
         let owners = |key: &Vec<u8>| (all.locate(key), self.topology.locate(key));
@@ -122,7 +122,7 @@ impl Explanation {
         match &self.plan {
             // A scan that ends here: the node went out, and there is none after it.
             Plan::Scan { node, .. } if self.topology.out().contains(*node) => Vec::new(),
-            Plan::One(node) | Plan::Scan { node, .. } => {
+            Plan::One(node) | Plan::Scan { node, .. } | Plan::ScanSlots { node, .. } => {
                 vec![(name(*node), self.keys.iter().map(Vec::as_slice).collect())]
             }
             Plan::Any => Vec::new(),
@@ -164,6 +164,12 @@ impl fmt::Display for Explanation {
             Plan::One(_) => write!(f, "{name}: one node")?,
             Plan::Any => write!(f, "{name}: any one node")?,
             Plan::Scan { .. } => write!(f, "{name}: the next step of a scan over all nodes")?,
+            Plan::ScanSlots { slot, .. } => {
+                write!(
+                    f,
+                    "{name}: the next step of a scan over all slots, from slot {slot} on"
+                )?;
+            }
             Plan::All(merge) => write!(f, "{name}: all {} nodes, {}", parts.len(), merge.words())?,
             Plan::Split(split) => {
                 write!(
