@@ -1,5 +1,6 @@
 //! One list of scenarios, run through the blocking and the async client over real servers: the same values, and the same
-//! errors, word for word; and the values and error codes of a single server, to which redis-rs speaks by itself.
+//! errors, word for word; and the values and error codes of a single server, to which redis-rs speaks by itself. The same
+//! over Redis Clusters, through the proxy as well.
 #![cfg(all(feature = "tokio-comp", feature = "testing"))]
 
 mod support;
@@ -9,7 +10,9 @@ use std::time::Duration;
 use redis::{Cmd, Pipeline, RedisError, RedisResult, Value, cmd, pipe};
 use redis_sharding::testing::{Fault, TestNode};
 use redis_sharding::{Builder, ErrorKind, ShardedClient, aio};
-use support::Servers;
+use support::all_clients::{AllClients, AnyClient, KINDS};
+use support::clusters::servers;
+use support::{Cluster, Servers, servers as single};
 
 /// One thing a user does.
 enum Step {
@@ -261,8 +264,7 @@ fn compare(steps: &[Step], one: &[Outcome], other: &[Outcome]) {
 const ABOUT_SERVERS: [&str; 2] = ["SCAN", "SCRIPT"];
 
 /// A single server that is sent all that the clients have not refused: it gives the same values, and errors of the same code.
-fn compare_with_one_server(protocol: &str, steps: &[Step], ours: &[Outcome]) {
-    let truth = Servers::start(1).unwrap();
+fn compare_with_one_server(truth: &Servers, protocol: &str, steps: &[Step], ours: &[Outcome]) {
     let url = format!("{}?protocol={protocol}", truth.url(0));
     let mut truth = redis::Client::open(url).unwrap().get_connection().unwrap();
     let mut compared = 0;
@@ -325,9 +327,40 @@ async fn both_clients_give_the_same_replies() {
         let mut client = describe().build_async().unwrap();
         let other = asynchronous(&mut client, &steps).await;
         compare(&steps, &one, &other);
-        compare_with_one_server(protocol, &steps, &one);
+        compare_with_one_server(&Servers::start(1).unwrap(), protocol, &steps, &one);
         let good = one.iter().filter(|outcome| outcome.is_ok()).count();
         assert!(good > 40, "only {good} of {} do something", steps.len());
+    }
+}
+
+fn through(client: &mut AnyClient, steps: &[Step]) -> Vec<Outcome> {
+    let run = |step: &Step| match step {
+        Step::Cmd(cmd) => flat(client.command(cmd)),
+        Pipe(pipeline) => flat(client.query(pipeline)),
+    };
+    steps.iter().map(run).collect()
+}
+
+#[test]
+fn clients_and_proxy_over_a_cluster_give_the_replies_of_one_server() {
+    for server in servers() {
+        let cluster = Cluster::start(&server, 3, 0);
+        for protocol in ["resp2", "resp3"] {
+            let clients = AllClients::open(|| {
+                let seeds = cluster.urls().into_iter();
+                let seeds = seeds.map(|url| format!("{url}?protocol={protocol}"));
+                ShardedClient::builder().cluster(seeds)
+            });
+            let steps = scenarios();
+            let [blocking, tokio, proxy] =
+                KINDS.map(|kind| through(&mut clients.of_protocol(kind, protocol), &steps));
+            compare(&steps, &blocking, &tokio);
+            for ours in [&blocking, &proxy] {
+                let truth = single::Builder::default().server(&server.path);
+                let truth = truth.start(1).unwrap();
+                compare_with_one_server(&truth, protocol, &steps, ours);
+            }
+        }
     }
 }
 

@@ -180,6 +180,17 @@ pub enum Route {
     All(Merge),
     /// Any one node: each has the same reply.
     Any,
+    /// Any one node, and the same one for equal arguments at this position, as long as it can be reached: PUBLISH in a
+    /// Redis Cluster, where the messages of one channel keep their order.
+    AnyFor {
+        /// Position of the argument.
+        at: u16,
+    },
+    /// The node that owns the slot whose number is the argument at this position, in a Redis Cluster.
+    Slot {
+        /// Position of the argument.
+        at: u16,
+    },
     /// SCAN: one node after another; the cursor contains the number of the node.
     Scan,
     /// None, unless the caller names a node: `client.node(name)`.

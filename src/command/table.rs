@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 use std::ops::Deref;
+use std::ptr;
 use std::sync::{Arc, LazyLock};
 
 use super::name::NameKey;
@@ -114,6 +115,13 @@ static BUILT_IN: LazyLock<CommandTable> = LazyLock::new(|| {
     table
 });
 
+/// The built-in commands as they are routed in a Redis Cluster.
+static IN_CLUSTER: LazyLock<CommandTable> = LazyLock::new(|| {
+    let mut table = CommandTable::default();
+    table.apply_cluster();
+    table
+});
+
 impl CommandTable {
     /// Returns the table of the built-in commands.
     #[must_use]
@@ -201,6 +209,27 @@ impl CommandTable {
     /// Iterates over all rows: the built-in ones by group, then the declared ones.
     pub fn iter(&self) -> impl Iterator<Item = &CommandSpec> {
         self.rows.iter().filter_map(|row| row.spec.as_ref())
+    }
+
+    /// Returns the table for a Redis Cluster. Commands that the user has replaced are routed as declared there too.
+    pub(crate) fn in_cluster(table: Cow<'static, Self>) -> Cow<'static, Self> {
+        match table {
+            Cow::Borrowed(table) if ptr::eq(table, Self::built_in()) => Cow::Borrowed(&IN_CLUSTER),
+            table => {
+                let mut table = table.into_owned();
+                table.apply_cluster();
+                Cow::Owned(table)
+            }
+        }
+    }
+
+    /// Replaces the built-in rows that are different in a Redis Cluster.
+    fn apply_cluster(&mut self) {
+        for spec in rows::IN_CLUSTER {
+            if self.by_name(spec.name()) == Self::built_in().by_name(spec.name()) {
+                self.insert(spec.clone());
+            }
+        }
     }
 
     /// Adds a row, unless it would make an argument both a subcommand and a key.
@@ -418,6 +447,35 @@ mod tests {
             table.iter().count(),
             CommandTable::built_in().iter().count()
         );
+    }
+
+    #[test]
+    fn command_table_of_a_cluster_has_the_rows_of_a_cluster_and_those_of_the_user() {
+        let route = |table: &CommandTable, name: &str| table.by_name(name).map(CommandSpec::route);
+        let built_in = CommandTable::in_cluster(Cow::Borrowed(CommandTable::built_in()));
+        assert!(matches!(built_in, Cow::Borrowed(_)));
+        for spec in rows::IN_CLUSTER {
+            assert_eq!(built_in.by_name(spec.name()), Some(spec));
+            let plain = CommandTable::built_in().by_name(spec.name());
+            let plain = plain.unwrap_or_else(|| panic!("{} has no row", spec.name()));
+            assert_ne!(plain, spec);
+            assert_eq!(plain.arity(), spec.arity(), "{}", spec.name());
+            assert_eq!(plain.proxy_role, spec.proxy_role, "{}", spec.name());
+        }
+        let rows = CommandTable::built_in().iter().count();
+        assert_eq!(built_in.iter().count(), rows);
+
+        let declared = CommandTable::default()
+            .replacing(CommandSpec::declare("PUBLISH").node_only())
+            .and_then(|table| table.with(CommandSpec::declare("MY.GET").arity(2).key(1)))
+            .expect("good declarations");
+        let declared = CommandTable::in_cluster(Cow::Owned(declared));
+        assert_eq!(route(&declared, "PUBLISH"), Some(Route::NodeOnly));
+        assert_eq!(route(&declared, "MY.GET"), Some(Route::Keys));
+        assert_eq!(route(&declared, "CLUSTER|INFO"), Some(Route::Any));
+        // Applied again, it stays as it is.
+        let again = CommandTable::in_cluster(declared.clone());
+        assert!(again.iter().eq(declared.iter()));
     }
 
     #[test]

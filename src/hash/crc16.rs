@@ -27,6 +27,11 @@ pub(super) fn of_byte(byte: u8) -> u16 {
     TABLES[7][usize::from(byte)]
 }
 
+/// Returns the CRC of a byte with this many zero bytes behind it, less than 8.
+pub(super) const fn of_byte_at(byte: u8, zeros: usize) -> u16 {
+    TABLES[7 - zeros][byte as usize]
+}
+
 /// Returns the CRC after eight more bytes, given as a big-endian number.
 #[inline]
 fn fold(crc: u16, block: u64) -> u16 {

@@ -45,7 +45,7 @@ impl Router {
         };
         let have_moved = match (keys, self.topology().cluster()) {
             (KeyCheck::None, _) => false,
-            (KeyCheck::Together(first), Some(map)) => map.target(map.slot(first)) != index,
+            (KeyCheck::Together(first), Some(map)) => map.target(map.slot(first)) != Some(index),
             _ => !node.topology().places_like(self.topology()),
         };
         match have_moved {

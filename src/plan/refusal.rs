@@ -238,6 +238,9 @@ fn instead_of_stateful(name: &str) -> &'static str {
         "SELECT" => {
             "choose the database in the URLs of the nodes, such as `redis://host/1`, or use `client.dedicated(keys)`"
         }
+        "ASKING" | "READONLY" | "READWRITE" => {
+            "the client follows the nodes of a cluster by itself, and reads from replicas by `Builder::read_from`"
+        }
         "CLIENT|GETNAME" | "CLIENT|SETNAME" => {
             "send it through the client, as a command of its own: a client has one name for all its connections"
         }

@@ -32,6 +32,8 @@ pub(crate) struct RoutedCommand {
     pub(crate) reads_as: ReadsAs,
     /// True if a replica of the node may serve the command.
     pub(crate) may_use_replica: bool,
+    /// Of a command that any node may serve, the node to ask first; `None` leaves it to chance.
+    pub(crate) preferred: Option<NodeIndex>,
 }
 
 /// The earlier writes that a command waits for.
@@ -95,6 +97,7 @@ impl RoutedCommand {
             partial: Partial::Refused,
             reads_as: ReadsAs::Error,
             may_use_replica: false,
+            preferred: None,
         }
     }
 

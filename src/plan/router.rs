@@ -23,7 +23,7 @@ use crate::command::{
     Scripting, SharedTable,
 };
 use crate::error::{Error, ErrorKind};
-use crate::hash::HashTag;
+use crate::hash::{HashTag, SLOTS};
 use crate::partition::NodeIndex;
 use crate::plan::location::KeyLocation;
 use crate::plan::lockout;
@@ -83,13 +83,18 @@ pub enum SplitWrites {
 }
 
 impl Router {
-    /// A router over `topology` for the commands in `commands`, such as [`CommandTable::built_in`].
+    /// A router over `topology` for the commands in `commands`, such as [`CommandTable::built_in`]. Over a Redis Cluster
+    /// some of them are routed as it needs.
     pub fn new(
         topology: Arc<Topology>,
         commands: impl Into<Cow<'static, CommandTable>>,
         split_writes: SplitWrites,
     ) -> Self {
-        let commands = SharedTable::from(commands.into());
+        let mut commands = commands.into();
+        if topology.cluster().is_some() {
+            commands = CommandTable::in_cluster(commands);
+        }
+        let commands = SharedTable::from(commands);
         Self {
             cluster: topology
                 .cluster()
@@ -255,6 +260,7 @@ impl Router {
         args: &[&[u8]],
         snapshot: CacheSnapshot<'_>,
     ) -> Result<RoutedCommand, Error> {
+        let mut preferred = None;
         let plan = match command.route() {
             Route::Keys => self.owner_of_all(command, args, snapshot)?,
             Route::Split { step, tail, merge } => {
@@ -270,6 +276,16 @@ impl Router {
             Route::Any => {
                 check_arity(command, args)?;
                 Plan::Any
+            }
+            Route::AnyFor { at } => {
+                check_arity(command, args)?;
+                let arg = args.get(usize::from(at));
+                preferred = arg.and_then(|arg| self.topology.locate(arg));
+                Plan::Any
+            }
+            Route::Slot { at } => {
+                check_arity(command, args)?;
+                self.owner_of_slot(command, args.get(usize::from(at)).copied())?
             }
             Route::Scan => self.scan(command, args)?,
             Route::NodeOnly => return Err(needs_a_node(command)),
@@ -297,6 +313,7 @@ impl Router {
                 true => command.partial(),
                 false => Partial::Refused,
             },
+            preferred,
             plan,
         })
     }
@@ -615,6 +632,18 @@ impl Router {
         }))
     }
 
+    /// Plans a command about a slot of a cluster, given by its number.
+    fn owner_of_slot(&self, command: &CommandSpec, slot: Option<&[u8]>) -> Result<Plan, Error> {
+        let Some(map) = self.topology.cluster() else {
+            return Err(needs_a_node(command));
+        };
+        let slot = slot.and_then(|slot| std::str::from_utf8(slot).ok()?.parse().ok());
+        let owner = slot.filter(|slot| *slot < SLOTS);
+        let owner = owner.and_then(|slot| map.target(slot));
+        // Any node refuses what is no slot, in the words of a server.
+        Ok(owner.map_or(Plan::Any, Plan::One))
+    }
+
     /// Plans a step of SCAN over all nodes, by the node and the cursor packed into the cursor of the request.
     fn scan(&self, command: &CommandSpec, args: &[&[u8]]) -> Result<Plan, Error> {
         check_arity(command, args)?;
@@ -723,6 +752,7 @@ fn routed_to(node: NodeIndex, command: &CommandSpec, args: &[&[u8]]) -> RoutedCo
         partial: Partial::Refused,
         reads_as: ReadsAs::Error,
         may_use_replica: false,
+        preferred: None,
     }
 }
 

@@ -94,10 +94,15 @@ impl PlannedTransaction {
         let command = router.lookup(args)?;
         self.scripting = self.scripting.or(command.scripting());
         match command.route() {
-            Route::Keys | Route::Split { .. } | Route::Any => {}
+            Route::Keys | Route::Split { .. } | Route::Any | Route::AnyFor { .. } => {}
             // PING goes to all nodes otherwise; inside MULTI it only concerns the connection.
             Route::All(_) if command.name() == "PING" => {}
-            Route::Stateful | Route::Refused | Route::Scan | Route::All(_) | Route::NodeOnly => {
+            Route::Stateful
+            | Route::Refused
+            | Route::Scan
+            | Route::All(_)
+            | Route::NodeOnly
+            | Route::Slot { .. } => {
                 return Err(Error::new(
                     ErrorKind::Unroutable,
                     format!(

@@ -106,15 +106,10 @@ pub fn compare(world: &mut World) -> io::Result<Result<(), String>> {
 }
 
 fn differences(world: &World, one: &Data, nodes: &[Data]) -> Result<(), String> {
-    let topology = world.topology();
-    let name = |node: usize| topology.nodes()[node].name();
+    let name = |node: usize| format!("node {node}");
     for (number, node) in nodes.iter().enumerate() {
-        if let Some(key) = node
-            .entries
-            .keys()
-            .find(|key| world.owner(key).get() != number)
-        {
-            let owner = name(world.owner(key).get());
+        if let Some(key) = node.entries.keys().find(|key| world.owner(key) != number) {
+            let owner = name(world.owner(key));
             return Err(format!(
                 "{:?} is on {}, but its owner is {owner}",
                 Shown(key).to_string(),
@@ -139,7 +134,7 @@ fn differences(world: &World, one: &Data, nodes: &[Data]) -> Result<(), String> 
     }
     for (key, entry) in &one.entries {
         let shown = Shown(key).to_string();
-        let owner = world.owner(key).get();
+        let owner = world.owner(key);
         let Some(other) = nodes[owner].entries.get(key) else {
             return Err(format!("{shown:?} is not in the fleet"));
         };

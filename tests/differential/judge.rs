@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use redis_sharding::NodeIndex;
-
 use super::wire::Reply;
 
 /// How two replies must be alike.
@@ -53,13 +51,13 @@ impl Rule {
 }
 
 /// A command of a transaction: how its reply is compared, and where its keys live.
-pub type Queued = (Rule, BTreeSet<NodeIndex>);
+pub type Queued = (Rule, BTreeSet<usize>);
 
 /// What EXEC answers, compared by the rules of the commands in the transaction. Whatever was carried out must be about keys
-/// of one node, the watched ones included.
+/// of one place, the watched ones included.
 pub fn exec_allows(
     queued: &[Queued],
-    watched: &BTreeSet<NodeIndex>,
+    watched: &BTreeSet<usize>,
     one: &Reply,
     fleet: &Reply,
 ) -> bool {

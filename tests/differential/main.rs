@@ -1,5 +1,5 @@
-//! As if it were one Redis: random sequences of commands, done to one real server and through the proxy over four, must
-//! get the same answers, byte for byte, and leave the same data, in RESP2 and in RESP3.
+//! As if it were one Redis: random sequences of commands, done to one real server and through the proxy over four, or over
+//! a Redis Cluster, must get the same answers, byte for byte, and leave the same data, in RESP2 and in RESP3.
 //!
 //! Commands of all types are sent over several connections at once, in pipelines of random length, with keys that share a
 //! tag and keys that do not, with mistakes, in transactions and scripts. In the end every key is read from the server that
@@ -7,7 +7,7 @@
 //!
 //! # What may differ
 //!
-//! * **Keys that live apart.** A command that is not cut by node, and a transaction, need all keys on one node. If they are
+//! * **Keys that live apart**: on several nodes, in a cluster in several slots. A command that is not cut by node, and a transaction, need all keys in one place. If they are
 //!   not, the answer must be a refusal, which is checked against [`Topology::locate`]; the one server is then not sent the
 //!   command (in a transaction: a mistake in its place, so that EXEC fails there, too). The channel of PUBLISH counts as a key.
 //! * **The whole fleet in a transaction.** A command without keys may be refused there.
@@ -56,27 +56,44 @@ use std::collections::BTreeSet;
 use std::env;
 
 use self::sequence::Generator;
-use self::world::{Protocol, World};
+use self::support::clusters;
+use self::world::{Backend, Protocol, World};
 
 /// The sequences that CI runs have the seeds from here on.
 const FIRST_SEED: u64 = 1;
 const SEQUENCES: u64 = 1000;
+/// Over a cluster, of each server and protocol.
+const CLUSTER_SEQUENCES: u64 = 200;
 /// So many damaged requests are sent.
 const DAMAGES: u64 = 400;
 
 #[test]
 fn random_command_sequences_behave_as_on_one_server_in_resp2() {
-    compare(Protocol::Resp2);
+    compare(Protocol::Resp2, Backend::Plain);
 }
 
 #[test]
 fn random_command_sequences_behave_as_on_one_server_in_resp3() {
-    compare(Protocol::Resp3);
+    compare(Protocol::Resp3, Backend::Plain);
+}
+
+#[test]
+fn random_command_sequences_behave_over_a_cluster_as_on_one_server_in_resp2() {
+    for server in clusters::servers() {
+        compare(Protocol::Resp2, Backend::Cluster(&server));
+    }
+}
+
+#[test]
+fn random_command_sequences_behave_over_a_cluster_as_on_one_server_in_resp3() {
+    for server in clusters::servers() {
+        compare(Protocol::Resp3, Backend::Cluster(&server));
+    }
 }
 
 #[test]
 fn malformed_requests_behave_as_on_one_server() {
-    let Some(world) = World::start(Protocol::Resp2) else {
+    let Some(world) = World::start(Protocol::Resp2, Backend::Plain) else {
         return;
     };
     let differences = raw::differences(&world);
@@ -85,7 +102,7 @@ fn malformed_requests_behave_as_on_one_server() {
 
 #[test]
 fn randomly_damaged_requests_behave_as_on_one_server() {
-    let Some(world) = World::start(Protocol::Resp2) else {
+    let Some(world) = World::start(Protocol::Resp2, Backend::Plain) else {
         return;
     };
     let seed = number("DIFFERENTIAL_SEED");
@@ -97,13 +114,17 @@ fn randomly_damaged_requests_behave_as_on_one_server() {
     assert!(differences.is_empty(), "\n{}", differences.join("\n"));
 }
 
-fn compare(protocol: Protocol) {
-    let Some(mut world) = World::start(protocol) else {
+fn compare(protocol: Protocol, backend: Backend<'_>) {
+    let Some(mut world) = World::start(protocol, backend) else {
         return;
     };
     let seed = number("DIFFERENTIAL_SEED");
     let first = seed.unwrap_or(FIRST_SEED);
-    let default = if seed.is_some() { 1 } else { SEQUENCES };
+    let (of_all, on) = match backend {
+        Backend::Plain => (SEQUENCES, "plain servers"),
+        Backend::Cluster(server) => (CLUSTER_SEQUENCES, &*server.name),
+    };
+    let default = if seed.is_some() { 1 } else { of_all };
     let count = number("DIFFERENTIAL_SEQUENCES").unwrap_or(default);
     let failures_max = number("DIFFERENTIAL_FAILURES").unwrap_or(1);
     let dump = dump(&mut world);
@@ -121,7 +142,7 @@ fn compare(protocol: Protocol) {
         }
         let (steps, difference) = shrink::shrink(&mut world, steps, difference);
         eprintln!(
-            "\nDIFFERENTIAL_SEED={seed} in {protocol:?}, {difference}\nThe sequence (connection, + if sent with the next):\n{}",
+            "\nDIFFERENTIAL_SEED={seed} in {protocol:?} on {on}, {difference}\nThe sequence (connection, + if sent with the next):\n{}",
             run::listing(&steps, &difference)
         );
         if topics.len() as u64 >= failures_max {
@@ -132,7 +153,7 @@ fn compare(protocol: Protocol) {
         topics.is_empty(),
         "one server and the fleet are not alike: {topics:?}"
     );
-    println!("{count} sequences with {steps_run} steps in {protocol:?}");
+    println!("{count} sequences with {steps_run} steps in {protocol:?} on {on}");
 }
 
 /// What DUMP says of a string, for RESTORE.

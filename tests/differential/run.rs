@@ -6,8 +6,6 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use redis_sharding::NodeIndex;
-
 use super::chance;
 use super::data;
 use super::grammar::Word;
@@ -35,8 +33,8 @@ pub struct Difference {
 struct Session {
     /// The queued commands, in a transaction.
     queued: Option<Vec<Queued>>,
-    /// Whose keys are watched.
-    watched: BTreeSet<NodeIndex>,
+    /// Where the watched keys live.
+    watched: BTreeSet<usize>,
     /// Whether the transaction had a command that was refused: nothing of it will be carried out.
     broken: bool,
     /// Whether a WATCH was refused: EXEC gives nil, where the one server, which refuses only those without keys, runs it.
@@ -179,8 +177,8 @@ impl Run<'_> {
 
     /// Whether the proxy was right to refuse a command, or not to, and what the one server is told instead.
     fn judge(&mut self, on: usize, words: &[Word], rule: Rule, reply: &Reply) -> Outcome<Instead> {
-        let owners = |world: &World, keys: Vec<Vec<u8>>| -> BTreeSet<NodeIndex> {
-            keys.iter().map(|key| world.owner(key)).collect()
+        let owners = |world: &World, keys: Vec<Vec<u8>>| -> BTreeSet<usize> {
+            keys.iter().map(|key| world.place(key)).collect()
         };
         let mut nodes = owners(self.world, keys(words));
         if nodes.len() > 1 || is_refusal(reply) || self.sessions[on].queued.is_some() {
@@ -318,7 +316,7 @@ impl Run<'_> {
 }
 
 impl Session {
-    fn go_on(&mut self, words: &[Word], rule: Rule, reply: &Reply, nodes: BTreeSet<NodeIndex>) {
+    fn go_on(&mut self, words: &[Word], rule: Rule, reply: &Reply, nodes: BTreeSet<usize>) {
         let in_transaction = self.queued.is_some();
         if let (Some(queued), true) = (&mut self.queued, reply.is_line("QUEUED")) {
             queued.push((rule, nodes));

@@ -51,11 +51,17 @@ impl AllClients {
     }
 
     pub fn of(&self, kind: Kind) -> AnyClient {
+        self.of_protocol(kind, "resp2")
+    }
+
+    /// With a connection to the proxy by this protocol.
+    pub fn of_protocol(&self, kind: Kind, protocol: &str) -> AnyClient {
         match kind {
             Kind::Blocking => AnyClient::Blocking(self.blocking.clone()),
             Kind::Async => AnyClient::Async(self.tokio.clone(), self.runtime.handle().clone()),
             Kind::Proxy => {
-                let client = redis::Client::open(format!("redis://{}/", self.proxy.address()));
+                let url = format!("redis://{}/?protocol={protocol}", self.proxy.address());
+                let client = redis::Client::open(url);
                 let connection = client.unwrap().get_connection().unwrap();
                 connection.set_read_timeout(Some(REPLY_WITHIN)).unwrap();
                 AnyClient::Proxy(connection, self.proxy.proxy.clone())
@@ -118,6 +124,11 @@ impl AnyClient {
     }
 
     pub fn pipeline(&mut self, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
+        self.query(pipeline)
+    }
+
+    /// A pipeline, whose EXEC may be nil.
+    pub fn query<T: FromRedisValue>(&mut self, pipeline: &Pipeline) -> RedisResult<T> {
         match self {
             Self::Blocking(client) => pipeline.query(client),
             Self::Async(client, runtime) => runtime.block_on(pipeline.query_async(client)),

@@ -303,6 +303,14 @@ impl Cluster {
         calls_in(&self.info(node, "commandstats").unwrap(), command)
     }
 
+    /// How often a node has replied with an error of this code since the start or [`reset_stats`](Self::reset_stats).
+    pub fn errors(&self, node: usize, code: &str) -> u64 {
+        let info = self.info(node, "errorstats").unwrap();
+        let line: Option<String> = info.get(&format!("errorstat_{code}"));
+        let count = line.as_deref().and_then(|line| line.strip_prefix("count="));
+        count.map_or(0, |count| count.parse().unwrap())
+    }
+
     pub fn reset_stats(&self, node: usize) {
         let () = self.ask(node, &["CONFIG", "RESETSTAT"]).unwrap();
     }

@@ -70,6 +70,13 @@ INFO of all nodes, field by field:
   many they are: `unreachable_nodes:1`. It is missing when all nodes have answered.
 ";
 
+const CLUSTER: &str = "\
+Over a Redis Cluster these rows take the place of those above. The nodes are its primaries, and *split* cuts by slot: the
+keys of one slot are one command. *any, by argument 1*: any node, and the same one for equal arguments, as long as it can
+be reached. `docs/cluster.md` describes how commands differ there.
+
+";
+
 /// Returns the whole file.
 fn document() -> String {
     let mut text = HEAD.to_owned();
@@ -87,10 +94,15 @@ fn document() -> String {
         let _ = writeln!(text, "| {name} | {words} |");
     }
     text.push_str(INFO);
-    for (title, rows) in &GROUPS {
+    let in_cluster = ("In a Redis Cluster", IN_CLUSTER);
+    for (title, rows) in GROUPS.iter().chain([&in_cluster]) {
+        let _ = write!(text, "\n## {title}\n\n");
+        if *title == in_cluster.0 {
+            text.push_str(CLUSTER);
+        }
         let _ = write!(
             text,
-            "\n## {title}\n\n| command | keys | route | merge | partial | missing keys | replicas | access | note |\n|---|---|---|---|---|---|---|---|---|\n"
+            "| command | keys | route | merge | partial | missing keys | replicas | access | note |\n|---|---|---|---|---|---|---|---|---|\n"
         );
         for row in *rows {
             let _ = writeln!(
@@ -220,6 +232,8 @@ fn route(route: Route) -> String {
         Route::Split { step, tail, .. } => format!("split by {step}, last {tail} for all"),
         Route::All(_) => "all".into(),
         Route::Any => "any".into(),
+        Route::AnyFor { at } => format!("any, by argument {at}"),
+        Route::Slot { at } => format!("owner of the slot in argument {at}"),
         Route::Scan => "scan".into(),
         Route::NodeOnly => "named".into(),
         Route::Stateful => "stateful".into(),

@@ -26,6 +26,7 @@ mod debug;
 #[cfg(test)]
 mod document;
 mod hashes;
+mod in_cluster;
 mod keyspace;
 mod lists;
 mod modules;
@@ -36,6 +37,8 @@ mod sets;
 mod sorted_sets;
 mod streams;
 mod strings;
+
+pub(super) use in_cluster::ROWS as IN_CLUSTER;
 
 /// All built-in rows, with the titles of their groups.
 // The order is that of `docs/commands.md`.

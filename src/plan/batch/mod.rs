@@ -22,6 +22,8 @@
 //! A command that failed is an error in its place; the other commands keep their replies. Nothing here
 //! sends anything or decides about a resend: see `exchange`.
 
+#[cfg(test)]
+mod by_slot;
 mod fan_out;
 mod node_request;
 
@@ -49,7 +51,18 @@ const SHARE_BYTES_MIN: usize = 128;
 /// written nothing: its WAIT would return at once. PUBLISH is replicated like a write and touches no key, so
 /// it moves the replication offset of this connection behind every write acknowledged before, over any
 /// connection.
+///
+/// In a cluster PUBLISH is not replicated: the nodes pass it on to each other by other means, and it does not move the
+/// offset. See [`CLUSTER_WAIT_BARRIER`].
 const WAIT_BARRIER: &[u8] = b"*3\r\n$7\r\nPUBLISH\r\n$19\r\nredis-sharding:wait\r\n$0\r\n\r\n";
+
+/// FUNCTION RESTORE of no libraries, sent before WAIT and WAITAOF in a cluster: it is replicated, has no key that could be
+/// redirected, and changes nothing.
+///
+/// The payload is what FUNCTION DUMP of a server of version 7.0 without libraries returns: the version of the format (10)
+/// and a checksum. Newer servers read it too.
+const CLUSTER_WAIT_BARRIER: &[u8] =
+    b"*3\r\n$8\r\nFUNCTION\r\n$7\r\nRESTORE\r\n$10\r\n\x0a\x00]\x9b\\@\x0f\x7f\xa2\xda\r\n";
 
 /// Commands grouped by node, until their replies are merged.
 ///
@@ -108,7 +121,8 @@ impl<'r, 'f> Batch<'r, 'f> {
     /// Adds one command that any node may serve.
     pub(crate) fn add_any(&mut self, frame: &[u8], routed: RoutedCommand) {
         let slot = ReplySlot::whole(self.commands, routed.access).anywhere();
-        self.add_whole(self.any, slot, frame, &routed);
+        let node = routed.preferred.unwrap_or(self.any);
+        self.add_whole(node, slot, frame, &routed);
     }
 
     /// The node to which this batch sends the commands that any node may serve.
@@ -131,7 +145,11 @@ impl<'r, 'f> Batch<'r, 'f> {
                     // The barrier shares the slot of its WAIT: its reply is overwritten by that to WAIT
                     // unless it is an error.
                     if routed.wait_scope == WaitScope::AllWrites {
-                        self.push(node, slot, false, |out| out.extend_from_slice(WAIT_BARRIER));
+                        let barrier = match self.router.topology().cluster() {
+                            None => WAIT_BARRIER,
+                            Some(_) => CLUSTER_WAIT_BARRIER,
+                        };
+                        self.push(node, slot, false, |out| out.extend_from_slice(barrier));
                     }
                     self.push(node, slot, false, |out| out.extend_from_slice(frame));
                 }
@@ -323,7 +341,7 @@ impl<'r, 'f> Batch<'r, 'f> {
             .fan_outs
             .partition_point(|fan_out| fan_out.command < slot.command);
         let place = &mut outcomes[fan_out][slot.part as usize];
-        // Two requests may share a slot (PUBLISH before WAIT). If the first was refused, the reply to the
+        // Two requests may share a slot (a barrier before WAIT). If the first was refused, the reply to the
         // second is worthless: WAIT without its barrier does not wait for the writes of other connections.
         if !(exchange.is_second_of_part(number)
             && matches!(place.outcome, Ok(Value::ServerError(_))))

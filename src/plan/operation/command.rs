@@ -233,7 +233,11 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         let slot = ReplySlot::whole(0, routed.access);
         let (node, slot) = match routed.plan {
             Plan::One(node) => (node, slot),
-            Plan::Any => (self.router.random_node(self.entropy), slot.anywhere()),
+            Plan::Any => {
+                let chosen = routed.preferred;
+                let node = chosen.unwrap_or_else(|| self.router.random_node(self.entropy));
+                (node, slot.anywhere())
+            }
             Plan::Split(_) | Plan::All(_) | Plan::Scan { .. } => {
                 let Request { packed, args } = self.request;
                 let mut batch = Batch::new(self.router, packed.len(), self.entropy);

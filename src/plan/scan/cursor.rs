@@ -33,7 +33,7 @@ use crate::plan::Router;
 use crate::topology::Topology;
 
 /// Maximum cursor: the largest integer up to which a double represents every integer.
-const CURSOR_MAX: u64 = (1 << 53) - 1;
+pub(super) const CURSOR_MAX: u64 = (1 << 53) - 1;
 
 /// Minimum number of check bits: at worst one altered cursor in 1024 passes.
 const CHECK_BITS_MIN: u32 = 10;

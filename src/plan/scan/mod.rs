@@ -16,6 +16,13 @@
 //! kept between steps anywhere but in the cursor.
 
 mod cursor;
+mod glob;
+mod options;
+mod slot_cursor;
+mod slot_progress;
+mod slot_scan;
+#[cfg(test)]
+mod slot_simulation;
 mod state;
 
 pub use state::{SCAN_COUNT_MAX, ScanPosition};

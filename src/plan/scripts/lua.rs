@@ -105,7 +105,7 @@ fn add_keys<'s>(
         return None;
     };
     match (command.route(), command.sole_key()) {
-        (Route::Any, _) => Some(()),
+        (Route::Any | Route::AnyFor { .. }, _) => Some(()),
         // PING goes to all nodes in the table, but touches no key.
         _ if command.name() == "PING" => Some(()),
         // The server refuses the call for its number of arguments, so it touches nothing.

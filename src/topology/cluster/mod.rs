@@ -160,10 +160,8 @@ impl ClusterMap {
     /// The node that requests for a slot are sent to: its owner, or any node if there is none, which redirects them or
     /// refuses them.
     #[inline]
-    pub(crate) fn target(&self, slot: u16) -> NodeIndex {
-        // There is one for each slot, and a topology has at least one node.
-        let target = self.targets.get(usize::from(slot)).copied();
-        target.unwrap_or(NodeIndex::new(0))
+    pub(crate) fn target(&self, slot: u16) -> Option<NodeIndex> {
+        self.targets.get(usize::from(slot)).copied()
     }
 
     /// True if both maps have the same nodes, which are reached alike, at the same indices.

@@ -48,6 +48,6 @@ impl Partitioner for ClusterPlacement {
 
 impl Placement for Placed {
     fn locate(&self, key: &[u8]) -> Option<NodeIndex> {
-        Some(self.map.target(slot(key)))
+        self.map.target(slot(key))
     }
 }
