@@ -436,6 +436,7 @@ impl Builder {
             topology_file,
             push_sender: self.push_sender,
             purpose: self.purpose,
+            in_cluster: seeds.is_some(),
             address_map: self.address_map,
             votes,
             runtime,

@@ -75,6 +75,8 @@ pub(crate) struct Exchange<R = Vec<Value>> {
     entropy: u64,
     /// In a cluster: what redirects are read by. `None` if they are not followed.
     cluster: Option<Arc<ClusterRouting>>,
+    /// True if the servers are those of a cluster, whose redirects somebody else follows.
+    is_unfollowed: bool,
     /// What the map of the cluster must learn.
     reports: Vec<ClusterReport>,
     /// The result of an attempt that was made at the only node before the exchange begins.
@@ -207,6 +209,7 @@ impl<R: ReplyBuffer> Exchange<R> {
             retry: RetryPolicy::default(),
             entropy: 0,
             cluster: None,
+            is_unfollowed: false,
             reports: Vec::new(),
             early: None,
         }
@@ -216,6 +219,14 @@ impl<R: ReplyBuffer> Exchange<R> {
     /// the user has named.
     pub(crate) fn for_router(mut self, router: &Router) -> Self {
         self.cluster = router.cluster().map(Arc::clone);
+        self
+    }
+
+    /// For servers of a cluster whose redirects the caller follows. `reports` is what the map must learn from those so
+    /// far.
+    pub(in crate::plan) fn unfollowed(mut self, reports: Vec<ClusterReport>) -> Self {
+        self.is_unfollowed = true;
+        self.reports = reports;
         self
     }
 
@@ -276,7 +287,8 @@ impl<R: ReplyBuffer> Exchange<R> {
         self.retry = options.retry;
         self.entropy = entropy;
         for node in &mut self.nodes {
-            node.retries = Retries::new(options.retry).in_cluster(self.cluster.is_some());
+            node.retries = Retries::new(options.retry)
+                .in_cluster(self.cluster.is_some() || self.is_unfollowed);
         }
         if let (Some(early), [node]) = (self.early.take(), &mut self.nodes[..]) {
             node.handle(*early);
@@ -334,6 +346,14 @@ impl<R: ReplyBuffer> Exchange<R> {
 
     /// Makes no further attempt: what waits for one has the result of the last.
     pub(crate) fn stop(&mut self) {
+        let is_late = |node: &NodeExchange<R>| {
+            let failure = node.answers.failure.as_ref();
+            failure.is_some_and(|failure| failure.is_late())
+        };
+        // A primary that hangs may have been replaced.
+        if self.cluster.is_some() && self.nodes.iter().any(is_late) {
+            self.reports.push(ClusterReport::Suspect);
+        }
         self.nodes.iter_mut().for_each(NodeExchange::expire);
         self.nodes.retain(|node| node.state != State::Void);
     }

@@ -172,6 +172,14 @@ pub enum Plan {
         /// Lets a scan that skips unreachable nodes fail when it has skipped all of them.
         answered: bool,
     },
+    /// The servers of a Redis Cluster receive the next step of a scan over all slots; see the page `cluster` of
+    /// [`guide`](crate::guide).
+    ScanSlots {
+        /// The slot to scan next. Others follow in the same step.
+        slot: u16,
+        /// The node that owns it as far as is known.
+        node: NodeIndex,
+    },
 }
 
 /// A command whose keys are divided among several nodes, or among the slots of a Redis Cluster.
@@ -220,7 +228,7 @@ impl Plan {
             Self::Any => "any",
             Self::Split(_) => "split",
             Self::All(_) => "all",
-            Self::Scan { .. } => "scan",
+            Self::Scan { .. } | Self::ScanSlots { .. } => "scan",
         }
     }
 }

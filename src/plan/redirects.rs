@@ -265,6 +265,37 @@ impl ClusterRouting {
         }
     }
 
+    /// The node that is asked for a slot first.
+    pub(in crate::plan) fn owner(&self, slot: u16) -> NodeIndex {
+        self.map.target(slot).unwrap_or(NodeIndex::new(0))
+    }
+
+    /// The address of the server that a request is addressed to.
+    pub(in crate::plan) fn address_of<'r>(
+        &'r self,
+        request: &'r NodeRequest,
+    ) -> Option<&'r HostPort> {
+        request.server().or_else(|| self.map.address(request.node))
+    }
+
+    /// No request yet, for the server at this address, which was named by `named_by`.
+    pub(in crate::plan) fn request_to(
+        &self,
+        address: &HostPort,
+        named_by: NodeIndex,
+        is_asking: bool,
+    ) -> NodeRequest {
+        let place = self.place(address.clone(), named_by);
+        let mut request = NodeRequest::new(place.node);
+        request.redirected = Some(Box::new(Redirected {
+            server: place.server,
+            is_asking,
+            source: None,
+            hops: 1,
+        }));
+        request
+    }
+
     /// The server at an address.
     fn place(&self, address: HostPort, named_by: NodeIndex) -> Place {
         match self.map.node_at(&address) {
@@ -533,7 +564,10 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
 }
 
 /// Slot and address of a redirect: `100 127.0.0.1:7000`. An empty host and `?` mean that of the server that has replied.
-fn parse_redirect(text: &[u8], asked: impl FnOnce() -> Option<String>) -> Option<(u16, HostPort)> {
+pub(in crate::plan) fn parse_redirect(
+    text: &[u8],
+    asked: impl FnOnce() -> Option<String>,
+) -> Option<(u16, HostPort)> {
     let text = str::from_utf8(text).ok()?;
     let (slot, address) = text.split_once(' ')?;
     // IPv6 addresses are written without brackets.

@@ -67,6 +67,12 @@ impl MapRefresh {
 
     /// There is a reason to ask.
     pub(crate) fn want(&mut self, now: Instant) {
+        let is_quiet = self
+            .reason_at
+            .is_none_or(|at| now.saturating_duration_since(at) > QUIET);
+        if is_quiet {
+            self.pause = PAUSE_MIN;
+        }
         self.reason_at = Some(now);
         self.due = self.due.min(self.earliest.max(now));
     }
@@ -80,12 +86,6 @@ impl MapRefresh {
     /// `entropy` is from 0 to 1.
     pub(crate) fn ended(&mut self, outcome: RoundOutcome, now: Instant, entropy: f64) -> bool {
         let entropy = entropy.clamp(0.0, 1.0);
-        let is_quiet = self
-            .reason_at
-            .is_none_or(|at| now.saturating_duration_since(at) > QUIET);
-        if is_quiet {
-            self.pause = PAUSE_MIN;
-        }
         self.earliest = now + self.pause.mul_f64(1.0 - entropy / 2.0);
         self.pause = (2 * self.pause).min(PAUSE_MAX);
         match outcome {
@@ -186,6 +186,8 @@ mod tests {
         refresh.want(now);
         assert_eq!(refresh.wait(now), PAUSE_MAX);
         now += QUIET + PAUSE_MAX + Duration::from_millis(1);
+        refresh.want(now);
+        assert!(refresh.wait(now).is_zero());
         refresh.ended(RoundOutcome::Known, now, 0.0);
         refresh.want(now);
         assert_eq!(refresh.wait(now), PAUSE_MIN);

@@ -105,6 +105,11 @@ impl Publisher {
                 "the nodes of a cluster come from its servers, and cannot be set; build another client for other nodes",
             ));
         }
+        if topology.cluster().is_some() {
+            return Err(Error::config(
+                "the topology is that of a cluster, and the client one of other nodes; build another client for it",
+            ));
+        }
         let next = state.config.for_topology(topology)?;
         if next.purpose() == Purpose::Store {
             check_placement(state.config.router.topology(), next.router.topology())?;

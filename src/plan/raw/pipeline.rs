@@ -171,13 +171,14 @@ impl<'r, 'f> RawPipeline<'r, 'f> {
 
     /// Returns the requests of each node, in node order. All replies are kept.
     pub(crate) fn whole_exchange(&mut self) -> Exchange<RawReplies> {
-        self.batch.exchange().for_router(self.batch.router)
+        let router = self.batch.router;
+        self.batch.exchange().for_router(router)
     }
 
     /// Returns the requests of each node, in node order. Large replies of a node that gets only whole reads
     /// are not kept, since they can be asked for again.
     pub(crate) fn exchange(&mut self) -> Exchange<RawReplies> {
-        let mut exchange = self.whole_exchange();
+        let mut exchange: Exchange<RawReplies> = self.whole_exchange();
         for request in exchange.requests_mut() {
             let again = |slot: &ReplySlot| slot.part == WHOLE && slot.access == Access::Read;
             // All of them, because the request is one unit: what is dropped is decided by size, when the kind

@@ -56,7 +56,7 @@ pub(crate) enum Action {
     /// connection.
     RunBlocking(Vec<u8>),
     /// A command about scripts or functions: EVALSHA, FCALL, SCRIPT LOAD. Its reply decides what is sent next
-    /// (NOSCRIPT) and what is recorded in the script cache.
+    /// (NOSCRIPT) and what is recorded in the script cache. Also SCAN over a Redis Cluster, which takes several exchanges.
     Script(Vec<u8>),
     /// CLIENT PAUSE: what the nodes hold back from now on, and for how long. `packed` is sent to all nodes.
     Pause {

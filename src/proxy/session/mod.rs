@@ -21,7 +21,7 @@ use crate::command::{
 use crate::error::Error;
 use crate::partition::NodeIndex;
 use crate::plan::pubsub::{Message, SubscriptionChange, SubscriptionKind};
-use crate::plan::{PlannedTransaction, RawPipeline, ReadsAs, is_watch};
+use crate::plan::{Plan, PlannedTransaction, RawPipeline, ReadsAs, is_watch};
 use crate::proxy::action::Action;
 use crate::proxy::auth::{Auth, auth_required};
 use crate::proxy::client_command::ReplyMode;
@@ -542,6 +542,10 @@ fn forward<'f>(
     }
     let routed = routed.map_err(internal_refusal)?.limited_to(reads_as);
     let may_be_held = pause.may_delay(routed.access);
+    // What it sends next depends on what the servers reply.
+    if matches!(routed.plan, Plan::ScanSlots { .. }) && !may_be_held {
+        return Ok(Disposition::Act(Action::Script(frame.to_vec())));
+    }
     // On a shared connection it would hold up the requests of all other clients behind it.
     if routed.blocking != BlockingTime::None || (may_be_held && routed.scripting == Scripting::No) {
         return Ok(Disposition::Act(Action::RunBlocking(frame.to_vec())));

@@ -118,7 +118,7 @@ fn plan(explanation: &Explanation) -> &'static str {
         Plan::Any => "any",
         Plan::Split(_) => "split",
         Plan::All(_) => "all",
-        Plan::Scan { .. } => "scan",
+        Plan::Scan { .. } | Plan::ScanSlots { .. } => "scan",
         // The library may get more kinds, which get a word here when it does.
         _ => "other",
     }
