@@ -346,6 +346,14 @@ impl<R: ReplyBuffer> Exchange<R> {
 
     /// Makes no further attempt: what waits for one has the result of the last.
     pub(crate) fn stop(&mut self) {
+        let is_late = |node: &NodeExchange<R>| {
+            let failure = node.answers.failure.as_ref();
+            failure.is_some_and(|failure| failure.is_late())
+        };
+        // A primary that hangs may have been replaced.
+        if self.cluster.is_some() && self.nodes.iter().any(is_late) {
+            self.reports.push(ClusterReport::Suspect);
+        }
         self.nodes.iter_mut().for_each(NodeExchange::expire);
         self.nodes.retain(|node| node.state != State::Void);
     }

@@ -30,7 +30,7 @@ pub(crate) use merge::Merged;
 pub(in crate::topology) use placement::ClusterPlacement;
 pub(crate) use round::{AskingRound, RoundStep};
 pub(crate) use seeds::ClusterSeeds;
-pub(crate) use view::{ClusterQuestions, ClusterView, Questioned};
+pub(crate) use view::{ClusterQuestions, ClusterView, NoAnswer, Questioned};
 
 /// The primaries of a cluster and the slots that they own, as far as they are known.
 #[derive(Clone, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use redis::{ServerError, Value};
 
 use super::replies::{Endpoints, NodeLine, is_ok, node_lines};
+use crate::error::ErrorKind;
 use crate::hash::SLOTS;
 use crate::partition::NODES_MAX;
 use crate::topology::HostPort;
@@ -61,6 +62,14 @@ pub(crate) struct ClusterQuestions<'q> {
     pub(crate) map_address: &'q dyn Fn(&HostPort) -> HostPort,
 }
 
+/// Why a server gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NoAnswer {
+    /// What that means for a request that needs the map.
+    pub(crate) kind: ErrorKind,
+    pub(crate) why: String,
+}
+
 /// Which further question a server has to be asked, if it has not replied to the first ones with all that is needed.
 #[derive(Clone, Debug)]
 pub(crate) enum Questioned {
@@ -81,7 +90,7 @@ impl ClusterQuestions<'_> {
     /// # Errors
     ///
     /// Why they say nothing about the cluster.
-    pub(crate) fn answered(&self, mut replies: Vec<Value>) -> Result<Questioned, String> {
+    pub(crate) fn answered(&self, mut replies: Vec<Value>) -> Result<Questioned, NoAnswer> {
         match replies.get(2) {
             Some(Value::ServerError(error)) if error.code() == "ERR" => {
                 replies.truncate(2);
@@ -89,7 +98,7 @@ impl ClusterQuestions<'_> {
                 self.view(&replies, &Endpoints::default())?;
                 Ok(Questioned::AskSlots(replies))
             }
-            Some(Value::ServerError(error)) => Err(refusal(error)),
+            Some(Value::ServerError(error)) => Err(NoAnswer::refused(error)),
             Some(shards) => {
                 let endpoints = Endpoints::of_shards(shards, self.is_tls)?;
                 self.view(&replies, &endpoints).map(Questioned::Done)
@@ -107,20 +116,20 @@ impl ClusterQuestions<'_> {
         &self,
         replies: &[Value],
         slots: &Value,
-    ) -> Result<ClusterView, String> {
+    ) -> Result<ClusterView, NoAnswer> {
         if let Value::ServerError(error) = slots {
-            return Err(refusal(error));
+            return Err(NoAnswer::refused(error));
         }
         self.view(replies, &Endpoints::of_slots(slots)?)
     }
 
     /// The view of the server with these replies to INFO and NODES.
-    fn view(&self, replies: &[Value], endpoints: &Endpoints) -> Result<ClusterView, String> {
+    fn view(&self, replies: &[Value], endpoints: &Endpoints) -> Result<ClusterView, NoAnswer> {
         let [info, nodes, ..] = replies else {
             return Err("its replies are incomplete".into());
         };
         let refused = [info, nodes].into_iter().find_map(|reply| match reply {
-            Value::ServerError(error) => Some(refusal(error)),
+            Value::ServerError(error) => Some(NoAnswer::refused(error)),
             _ => None,
         });
         if let Some(why) = refused {
@@ -133,7 +142,7 @@ impl ClusterQuestions<'_> {
         for line in node_lines(nodes)? {
             let line = line?;
             if servers.len() >= SERVERS_MAX {
-                return Err(format!("it lists more than {SERVERS_MAX} servers"));
+                return Err(format!("it lists more than {SERVERS_MAX} servers").into());
             }
             if line.is_unknown {
                 continue;
@@ -233,21 +242,51 @@ impl ClusterView {
     }
 }
 
-/// Why a server gave no answer.
-fn refusal(error: &ServerError) -> String {
-    let details = error.details().unwrap_or_default();
-    if details.contains("cluster support disabled") {
-        return "it is no server of a cluster: its setting `cluster-enabled` is no; such servers are given to \
-                `Builder::node`"
-            .into();
-    }
-    let hint = match error.code() {
-        "NOPERM" => {
-            "; its user needs `+cluster|info +cluster|nodes +cluster|shards +cluster|slots`"
+impl NoAnswer {
+    /// A server has refused a question.
+    fn refused(error: &ServerError) -> Self {
+        let details = error.details().unwrap_or_default();
+        if details.contains("cluster support disabled") {
+            return Self {
+                kind: ErrorKind::Config,
+                why: "it is no server of a cluster: its setting `cluster-enabled` is no; such servers are given to \
+                      `Builder::node`"
+                    .into(),
+            };
         }
-        _ => "",
-    };
-    format!("{} {details}{hint}", error.code())
+        let (kind, hint) = match error.code() {
+            "NOAUTH" | "WRONGPASS" => (
+                ErrorKind::Auth,
+                "; check `Builder::username`, `Builder::password` or `Builder::credentials`, or the username and \
+                 password in the URL of the first server",
+            ),
+            "NOPERM" => (
+                ErrorKind::Auth,
+                "; its user needs `+cluster|info +cluster|nodes +cluster|shards +cluster|slots`",
+            ),
+            _ => (ErrorKind::NodeDown, ""),
+        };
+        Self {
+            kind,
+            why: format!("{} {details}{hint}", error.code()),
+        }
+    }
+}
+
+/// Of a server whose replies cannot be read.
+impl From<String> for NoAnswer {
+    fn from(why: String) -> Self {
+        Self {
+            kind: ErrorKind::NodeDown,
+            why,
+        }
+    }
+}
+
+impl From<&str> for NoAnswer {
+    fn from(why: &str) -> Self {
+        why.to_owned().into()
+    }
 }
 
 #[cfg(test)]
@@ -295,7 +334,7 @@ pub(super) mod tests {
         }
     }
 
-    fn by_shards(server: &HostPort, mut replies: Vec<Value>) -> Result<ClusterView, String> {
+    fn by_shards(server: &HostPort, mut replies: Vec<Value>) -> Result<ClusterView, NoAnswer> {
         replies.truncate(3);
         match asked(server).answered(replies)? {
             Questioned::Done(view) => Ok(view),
@@ -303,7 +342,7 @@ pub(super) mod tests {
         }
     }
 
-    fn by_slots(server: &HostPort, replies: &[Value]) -> Result<ClusterView, String> {
+    fn by_slots(server: &HostPort, replies: &[Value]) -> Result<ClusterView, NoAnswer> {
         let unknown = crate::error::server_error("ERR", "unknown subcommand 'SHARDS'");
         let known = vec![
             replies[0].clone(),
@@ -433,7 +472,7 @@ pub(super) mod tests {
     }
 
     /// The view of a server of which these lines and shards are the reply.
-    fn view_of(nodes: &str, shards: Value, is_tls: bool) -> Result<ClusterView, String> {
+    fn view_of(nodes: &str, shards: Value, is_tls: bool) -> Result<ClusterView, NoAnswer> {
         let server = at("seed", 7000);
         let questions = ClusterQuestions {
             is_tls,
@@ -495,7 +534,7 @@ pub(super) mod tests {
             let lines = format!("b 1.1.1.2:7@1 master - 0 0 9 connected\n{wrong}\n");
             let why = view_of(&lines, none(), false).unwrap_err();
             assert_eq!(
-                why, "line 2 of its reply to CLUSTER NODES cannot be read",
+                why.why, "line 2 of its reply to CLUSTER NODES cannot be read",
                 "{wrong}"
             );
         }
@@ -549,21 +588,27 @@ pub(super) mod tests {
         let server = at("10.0.0.1", 7000);
         let refused = |code: &str, text: &str| {
             let error = Value::ServerError(crate::error::server_error(code, text));
-            asked(&server)
-                .answered(vec![error.clone(), error.clone(), error])
-                .unwrap_err()
+            let replies = vec![error.clone(), error.clone(), error];
+            let NoAnswer { kind, why } = asked(&server).answered(replies).unwrap_err();
+            (kind, why)
         };
-        let plain = refused("ERR", "This instance has cluster support disabled");
+        let (kind, plain) = refused("ERR", "This instance has cluster support disabled");
         assert!(
             plain.contains("cluster-enabled") && plain.contains("Builder::node"),
             "{plain}"
         );
-        let loading = refused("LOADING", "Redis is loading the dataset in memory");
-        assert_eq!(loading, "LOADING Redis is loading the dataset in memory");
-        let denied = refused("NOPERM", "this user has no permissions");
+        assert_eq!(kind, ErrorKind::Config);
+        let loading = "LOADING Redis is loading the dataset in memory";
+        let (code, text) = loading.split_once(' ').unwrap();
+        assert_eq!(refused(code, text), (ErrorKind::NodeDown, loading.into()));
+        let (kind, denied) = refused("NOPERM", "this user has no permissions");
         assert!(denied.contains("+cluster|nodes"), "{denied}");
+        assert_eq!(kind, ErrorKind::Auth);
+        let (kind, denied) = refused("NOAUTH", "Authentication required.");
+        assert!(denied.contains("Builder::password"), "{denied}");
+        assert_eq!(kind, ErrorKind::Auth);
         let incomplete = asked(&server).answered(vec![Value::Okay]).unwrap_err();
-        assert_eq!(incomplete, "its replies are incomplete");
+        assert_eq!(incomplete, "its replies are incomplete".into());
     }
 
     fn any_value() -> impl Strategy<Value = Value> {
