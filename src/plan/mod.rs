@@ -103,6 +103,8 @@ pub use scan::{SCAN_COUNT_MAX, ScanPosition};
 pub use scripts::{SCRIPT_BYTES_MAX, SCRIPTS_MAX};
 
 pub(crate) use attempts::attempts_exhausted;
+#[cfg(feature = "proxy")]
+pub(crate) use batch::ServerOf;
 pub(crate) use batch::{Batch, NodeRequest};
 pub(crate) use dedicated::{DedicatedState, KeyCheck};
 pub(crate) use exchange::{Attempt, AttemptKind, Exchange, ExchangeStep};

@@ -321,6 +321,28 @@ impl ClusterRouting {
 }
 
 impl Router {
+    /// What the map of a cluster must learn from the replies to a transaction of a connection that watches keys, if the
+    /// server has discarded it because it does not serve the slot of its keys. `None` if it has not.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn after_discarded<R: ReplyBuffer>(
+        &self,
+        request: &NodeRequest,
+        answers: &Answers<R>,
+    ) -> Option<Vec<ClusterReport>> {
+        let reply = Refusals {
+            routing: self.cluster()?,
+            request,
+            answers,
+            waits: true,
+        };
+        let mut reports = Vec::new();
+        if answers.failure.is_none() {
+            reply.of_transaction(&mut reports)?;
+            return Some(reports);
+        }
+        None
+    }
+
     /// True if a server of a cluster has refused a single request, so that it may be served by another.
     #[inline]
     pub(crate) fn is_refused_by_cluster(&self, result: &Result<Value, Failure>) -> bool {

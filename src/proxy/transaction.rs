@@ -37,8 +37,8 @@ pub(super) struct Transaction {
 /// A whole transaction and its destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct QueuedTransaction {
-    /// The node of its keys. `None` if it has none, and any node will do.
-    node: Option<NodeIndex>,
+    /// One of its keys, all of which live together. `None` if it has none, and any node will do.
+    key: Option<Vec<u8>>,
     /// True if it must run only on a connection that watches keys: without that, EXEC would run unguarded.
     pub(crate) watched: bool,
     /// MULTI ... EXEC.
@@ -117,7 +117,7 @@ impl Transaction {
     pub(super) fn finish(mut self) -> QueuedTransaction {
         self.packed.extend_from_slice(EXEC);
         QueuedTransaction {
-            node: self.atomic.owner().ok(),
+            key: self.atomic.first_key().map(<[u8]>::to_vec),
             watched: self.watched,
             packed: self.packed,
             commands: self.commands,
@@ -130,13 +130,15 @@ impl QueuedTransaction {
     /// Returns the node it is sent to. A transaction without keys may go to any node, chosen by `entropy`,
     /// which is any number.
     pub(crate) fn node_of(&self, router: &Router, entropy: u64) -> NodeIndex {
-        self.node.unwrap_or_else(|| router.random_node(entropy))
+        // Located now: the slot of the keys may have moved since they were queued.
+        let owner = self.key.as_ref().and_then(|key| router.owner(key).ok());
+        owner.unwrap_or_else(|| router.random_node(entropy))
     }
 
     /// Builds the request for that node. `packed` is the transaction as it is or
     /// [`rewritten`](Self::rewritten), with `commands` commands between MULTI and EXEC.
     pub(crate) fn exchange(&self, node: NodeIndex, packed: &[u8], commands: usize) -> NodeRequest {
-        match self.node {
+        match self.key {
             Some(_) => PlannedTransaction::exchange(node, packed, commands),
             None => PlannedTransaction::exchange_anywhere(node, packed, commands),
         }

@@ -40,7 +40,8 @@ use crate::plan::{Exchange, Plan, ReplyBuffer, Router};
 pub(crate) use node_request::{NodeRequest, ReplySlot};
 
 pub(in crate::plan) use fan_out::{FanOut, PartReply, missing};
-pub(in crate::plan) use node_request::{ServerOf, WHOLE};
+pub(crate) use node_request::ServerOf;
+pub(in crate::plan) use node_request::WHOLE;
 
 /// Minimum capacity, in bytes, of the buffer for one node's request, unless the whole batch is smaller.
 const SHARE_BYTES_MIN: usize = 128;

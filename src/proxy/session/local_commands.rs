@@ -173,7 +173,9 @@ impl Session {
         for key in &args[1..] {
             watched.add_key(router, key).map_err(internal_refusal)?;
         }
-        let node = watched.owner().map_err(internal_refusal)?;
+        // By the current map: earlier keys may have been located by another one.
+        let first = watched.first_key().unwrap_or_default();
+        let node = router.owner(first).map_err(internal_refusal)?;
         // Before the node has replied. If WATCH fails there, the action calls `watch_failed`, which takes it
         // back.
         self.watched = Some(watched);
