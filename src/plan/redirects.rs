@@ -223,7 +223,7 @@ impl ClusterRouting {
         let destination = match &reply.answers.failure {
             // Nothing of it was sent.
             Some(failure) if failure.sent == 0 && reply.answers.values.count() == 0 => {
-                reply.after_failure(0, &request.slots[0], reports)
+                reply.after_failure(0, &request.slots[0], true, reports)
             }
             Some(_) => None,
             None => reply.of_transaction(reports),
@@ -421,7 +421,8 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
         reports: &mut Vec<ClusterReport>,
     ) -> Option<Destination> {
         if number >= self.answers.values.count() {
-            return self.after_failure(number, entry, reports);
+            let is_keyed = !self.routing.keys(args).is_empty();
+            return self.after_failure(number, entry, is_keyed, reports);
         }
         let code = self.answers.values.error_code(number)?;
         if is_waited_code(code) {
@@ -497,6 +498,7 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
         &self,
         number: usize,
         entry: &ReplySlot,
+        is_keyed: bool,
         reports: &mut Vec<ClusterReport>,
     ) -> Option<Destination> {
         let failure = self.answers.failure.as_ref()?;
@@ -510,8 +512,9 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
         }
         reports.push(ClusterReport::Suspect);
         let answered = self.answers.values.count();
-        // A part of a fan-out is for this node alone; what any node may serve goes on as over plain nodes.
+        // A part of a fan-out is for this node alone, where another would answer for its own keys; what any node may serve goes on as over plain nodes.
         let may_go = self.waits
+            && is_keyed
             && entry.fallback == Fallback::None
             && failure.may_resend_rest(answered, &self.request.slots)
             && failure.may_send(number, entry.access);

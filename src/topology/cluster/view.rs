@@ -40,6 +40,8 @@ pub(super) struct ViewServer {
     /// Its id, which it keeps at another address.
     pub(super) id: String,
     pub(super) is_primary: bool,
+    /// The id of its primary, of a replica.
+    pub(super) primary: Option<String>,
     /// True if the primaries agree that it cannot be reached.
     pub(super) is_failing: bool,
     /// Its configuration epoch: of two primaries that claim a slot, the one with the larger epoch owns it.
@@ -197,6 +199,7 @@ impl ClusterQuestions<'_> {
         Some(ViewServer {
             id: line.id.to_owned(),
             is_primary: line.is_primary,
+            primary: line.primary.map(str::to_owned),
             is_failing: line.is_failing,
             epoch: line.epoch,
             slots: line.slots,
