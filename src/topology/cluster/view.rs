@@ -443,8 +443,9 @@ pub(super) mod tests {
             by_shards(&server, replies.clone()).unwrap(),
             by_slots(&server, &replies).unwrap(),
         ] {
-            let expected = [21500, 21501, 21502, 21503].map(|port| format!("10.0.0.9:{port}"));
-            assert_eq!(addresses(&view), expected);
+            let expected = [21500, 21501, 21502].map(|port| format!("10.0.0.9:{port}"));
+            // Replicas without data are not in the reply to CLUSTER SLOTS.
+            assert_eq!(addresses(&view)[..3], expected);
         }
     }
 
