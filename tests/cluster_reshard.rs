@@ -230,7 +230,7 @@ impl Worker {
 }
 
 fn slot_of_name(number: usize) -> u16 {
-    (number * usize::from(SLOTS) / NAMES + 77) as u16
+    (number * usize::from(SLOTS) / NAMES + 7) as u16
 }
 
 /// Elements of lists come once, and in order.
