@@ -575,7 +575,7 @@ impl Router {
         if pinned && self.location(fixed).ok() == Some(location) {
             return Ok(());
         }
-        Err(self.pattern_elsewhere(command, pattern, location))
+        Err(self.unpinned_pattern(command, pattern, location))
     }
 
     /// Plans a command that may be split: one part per owner, in a cluster per slot, or a single node when there would be
