@@ -155,6 +155,7 @@ impl ClusterMap {
 
     /// The owner of a slot, if it is known and serves requests.
     #[cfg(test)]
+    #[cfg(test)]
     pub(crate) fn owner(&self, slot: u16) -> Option<NodeIndex> {
         let owner = *self.owners.get(usize::from(slot))?;
         let is_failing = self.servers.primaries.get(usize::from(owner))?.is_failing;
