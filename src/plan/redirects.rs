@@ -73,6 +73,8 @@ pub(crate) struct Redirected {
     pub(crate) server: Option<HostPort>,
     /// True if it serves the slot only to those that were sent to it by ASK.
     pub(crate) is_asking: bool,
+    /// True if another server has named this one.
+    pub(in crate::plan) is_named: bool,
     /// The server that replied ASK.
     source: Option<Place>,
     /// Number of redirects so far, this one included.
@@ -93,6 +95,8 @@ struct Place {
 struct Destination {
     place: Place,
     is_asking: bool,
+    /// True if a server has named it.
+    is_named: bool,
     /// True if there is a pause before.
     is_delayed: bool,
 }
@@ -308,6 +312,7 @@ impl ClusterRouting {
         part.redirected = Some(Box::new(Redirected {
             server: destination.place.server,
             is_asking: destination.is_asking,
+            is_named: destination.is_named,
             source: destination.is_asking.then_some(source),
             hops,
         }));
@@ -540,6 +545,7 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
             self.waits.then_some(Destination {
                 place,
                 is_asking: false,
+                is_named: false,
                 is_delayed: true,
             })
         };
@@ -553,6 +559,7 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
                 Some(Destination {
                     place: self.routing.place(address, self.request.node),
                     is_asking,
+                    is_named: true,
                     is_delayed: false,
                 })
             }
@@ -567,6 +574,7 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
                 Some(Destination {
                     place: self.routing.other_place(self.request),
                     is_asking: false,
+                    is_named: false,
                     is_delayed: false,
                 })
             }
@@ -612,6 +620,7 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
         may_go.then(|| Destination {
             place: self.routing.other_place(self.request),
             is_asking: false,
+            is_named: false,
             is_delayed: !is_first,
         })
     }
