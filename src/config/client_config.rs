@@ -9,6 +9,7 @@ use redis::ConnectionInfo;
 
 use crate::cluster::ClusterMonitor;
 use crate::command::CommandTable;
+use crate::config::cluster_handle::ClusterHandle;
 use crate::config::replica_options::ReplicaOptions;
 use crate::config::sentinel_groups::{SentinelGroups, SentinelOptions};
 use crate::config::{Settings, TopologyFile, limits};
@@ -73,6 +74,8 @@ pub(super) struct ClientOptions {
     pub(super) purpose: Purpose,
     /// True if the nodes are those of a cluster.
     pub(super) in_cluster: bool,
+    /// Who knows the map of the cluster, once it is there.
+    pub(super) cluster: ClusterHandle,
     /// What the connections know of the nodes, for their ejection.
     pub(super) votes: Option<Arc<Votes>>,
     /// The kind of connections.

@@ -106,7 +106,7 @@ impl Router {
     }
 
     /// Error for a pattern that stands for keys of which some may live elsewhere.
-    pub(super) fn pattern_elsewhere(
+    pub(super) fn unpinned_pattern(
         &self,
         command: &CommandSpec,
         pattern: &[u8],

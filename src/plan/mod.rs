@@ -64,6 +64,7 @@ mod failure;
 mod handle_command;
 mod handle_nodes;
 mod hash_tags;
+mod key_by_key;
 mod location;
 mod lockout;
 mod merge;

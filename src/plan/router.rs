@@ -99,7 +99,7 @@ impl Router {
         Self {
             cluster: topology
                 .cluster()
-                .map(|map| Arc::new(ClusterRouting::new(map, &commands))),
+                .map(|map| Arc::new(ClusterRouting::new(map, &commands, split_writes))),
             topology,
             commands,
             split_writes,
@@ -134,7 +134,8 @@ impl Router {
     pub(crate) fn with_topology(mut self, topology: Arc<Topology>) -> Self {
         debug_assert_eq!(self.topology.nodes().len(), topology.nodes().len());
         let cluster = topology.cluster();
-        self.cluster = cluster.map(|map| Arc::new(ClusterRouting::new(map, &self.commands)));
+        self.cluster = cluster
+            .map(|map| Arc::new(ClusterRouting::new(map, &self.commands, self.split_writes)));
         self.topology = topology;
         self
     }
@@ -574,7 +575,7 @@ impl Router {
         if pinned && self.location(fixed).ok() == Some(location) {
             return Ok(());
         }
-        Err(self.pattern_elsewhere(command, pattern, location))
+        Err(self.unpinned_pattern(command, pattern, location))
     }
 
     /// Plans a command that may be split: one part per owner, in a cluster per slot, or a single node when there would be

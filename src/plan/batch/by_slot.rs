@@ -359,7 +359,7 @@ fn requests(router: &Router, commands: &[&[&[u8]]]) -> Vec<String> {
     for (packed, args) in packed.iter().zip(commands) {
         batch.add(packed, args, router.route_by_keys(args).expect("a plan"));
     }
-    let mut exchange: Exchange = batch.exchange();
+    let exchange: Exchange = batch.exchange();
     let requests = exchange.attempts().map(|attempt| {
         let mut commands = PackedCommands::new(&attempt.request.packed);
         let mut args = Args::new();

@@ -160,11 +160,12 @@ impl ActionTask {
             let protocol = cx.session.protocol();
             return self.reply(cx.out, |out| protocol.write_nil_array(out));
         }
+        let is_guarded = transaction.is_guarded;
         let step = ActionStep::Exec {
             transaction,
             on_lease,
         };
-        self.step(step, Awaited::Exec);
+        self.step(step, Awaited::Exec { is_guarded });
     }
 
     /// Handles the replies to MULTI ... EXEC.
@@ -172,6 +173,7 @@ impl ActionTask {
         &mut self,
         node: NodeIndex,
         answers: &Answers<RawReplies>,
+        is_guarded: bool,
         cx: &mut ActionContext<'_>,
     ) {
         // EXEC ends the watch on the node, also when it replies nil or an error.
@@ -180,9 +182,12 @@ impl ActionTask {
             Some(_) => self.drop_lease(cx.session),
         }
         let (name, protocol) = (cx.router.name(node), cx.session.protocol());
-        self.reply(cx.out, |out| {
-            PlannedTransaction::raw_exec_reply(name, answers, protocol, out);
-        });
+        let mut reply = Vec::new();
+        PlannedTransaction::raw_exec_reply(name, answers, protocol, &mut reply);
+        match is_guarded {
+            true => self.write(cx, &PlannedTransaction::without_first(&reply)),
+            false => self.write(cx, &reply),
+        }
     }
 
     /// Handles the end of a transaction whose watched keys have moved: nothing of it ran.

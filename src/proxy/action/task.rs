@@ -70,7 +70,10 @@ pub(super) enum Awaited {
     /// The reply to UNWATCH. With `resets`, it was sent because of RESET.
     Unwatch { resets: bool },
     /// The replies to MULTI ... EXEC.
-    Exec,
+    Exec {
+        /// True if the first command is not the client's.
+        is_guarded: bool,
+    },
     /// The version of the servers, if it is known already.
     Version(Hello),
     /// This node's reply to INFO.
@@ -134,15 +137,15 @@ impl ActionTask {
             (Awaited::FirstWatch, ActionOutcome::Watched { server, answers }) => {
                 self.first_watched(&server, &answers, cx);
             }
-            (Awaited::Exec, ActionOutcome::Moved) => self.transaction_moved(cx),
+            (Awaited::Exec { .. }, ActionOutcome::Moved) => self.transaction_moved(cx),
             (Awaited::Watch { node }, ActionOutcome::Answered(answers)) => {
                 self.watched(node, &answers, cx);
             }
             (Awaited::Unwatch { resets }, ActionOutcome::Answered(answers)) => {
                 self.unwatched(&answers, resets, cx);
             }
-            (Awaited::Exec, ActionOutcome::Executed { node, answers }) => {
-                self.executed(node, &answers, cx);
+            (Awaited::Exec { is_guarded }, ActionOutcome::Executed { node, answers }) => {
+                self.executed(node, &answers, is_guarded, cx);
             }
             (Awaited::Version(hello), ActionOutcome::Version(version)) => match version {
                 Some(version) => self.send_hello(&hello, &version, cx),

@@ -59,6 +59,10 @@ pub(crate) struct Session {
     transaction: Option<Transaction>,
     /// The watched keys and their node, all of them on one. `None` while nothing is watched.
     watched: Option<PlannedTransaction>,
+    /// The watched keys, if the nodes are those of a Redis Cluster: see [`QueuedTransaction`]. Left over when the watch ends.
+    ///
+    /// [`QueuedTransaction`]: crate::proxy::QueuedTransaction
+    watched_keys: Vec<Vec<u8>>,
     /// True after a WATCH that failed, for whatever reason: its keys may have changed, so EXEC replies nil
     /// until the watch ends.
     watch_failed: bool,
@@ -146,6 +150,7 @@ impl Session {
             reply_mode: ReplyMode::On,
             transaction: None,
             watched: None,
+            watched_keys: Vec::new(),
             watch_failed: false,
             map_error: None,
             lease: None,
@@ -206,9 +211,10 @@ impl Session {
         self.watched.as_ref()?.first_key()
     }
 
-    /// Number of bytes of memory that the client holds here: the commands queued since MULTI.
+    /// Number of bytes of memory that the client holds here: the commands queued since MULTI, and the watched keys.
     pub(crate) fn held(&self) -> usize {
-        self.transaction.as_ref().map_or(0, Transaction::held)
+        let queued = self.transaction.as_ref().map_or(0, Transaction::held);
+        queued + self.watched_keys.iter().map(Vec::capacity).sum::<usize>()
     }
 
     /// Maximum number of bytes of requests that may wait, where `limit` is that of authenticated clients.

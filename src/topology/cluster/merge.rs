@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::view::ViewServer;
-use super::{ClusterMap, ClusterNode, ClusterView, NOBODY, Servers};
+use super::{ClusterMap, ClusterNode, ClusterReplica, ClusterView, NOBODY, Servers};
 use crate::partition::NODES_MAX;
 use crate::topology::HostPort;
 
@@ -120,7 +120,10 @@ impl ClusterMap {
             match (is_node, server.is_primary) {
                 (true, _) => nodes.push(node),
                 (false, true) if !server.is_failing => spare.push(node),
-                (false, false) if !server.is_failing => replicas.push(node.address),
+                (false, false) if !server.is_failing => replicas.push(ClusterReplica {
+                    address: node.address,
+                    primary: server.primary.clone().unwrap_or_default(),
+                }),
                 (false, _) => {}
             }
         }
@@ -229,6 +232,7 @@ mod tests {
         ViewServer {
             id: id.into(),
             is_primary: true,
+            primary: None,
             is_failing: false,
             epoch,
             slots: slots.to_vec(),
@@ -237,9 +241,11 @@ mod tests {
         }
     }
 
+    /// A replica of `a`.
     fn replica(id: char, epoch: u64) -> ViewServer {
         ViewServer {
             is_primary: false,
+            primary: Some("a".into()),
             ..server(id, epoch, &[])
         }
     }
@@ -458,6 +464,21 @@ mod tests {
         assert_eq!((owner(&next, 7), next.addresses().count()), (Some('c'), 3));
         assert_eq!(owners(&next), (Some('a'), Some('b')));
         assert!(!next.has_nodes_of(&map));
+    }
+
+    #[test]
+    fn cluster_map_knows_the_replicas_of_each_primary_as_the_servers_name_them() {
+        let servers = vec![
+            server('a', 3, &[LOW]),
+            server('b', 5, &[HIGH]),
+            replica('c', 3),
+            failing(replica('d', 3)),
+        ];
+        let map = known().merge(&view(servers)).map.unwrap();
+        let replicas = |port| map.replicas_of(&at("10.0.0.1", port));
+        assert_eq!(replicas(7000), Some(vec![at("10.0.0.1", 7002)]));
+        assert_eq!(replicas(7001), Some(Vec::new()));
+        assert_eq!(replicas(7002), None);
     }
 
     #[test]
