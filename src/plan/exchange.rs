@@ -638,11 +638,24 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         self.request.redirected.is_some() && is_unsent
     }
 
+    /// The state after the time is over, of requests that a server had refused before.
+    fn give_up_redirect(&mut self) {
+        let way = self.request.redirected.as_ref();
+        self.state = match way.is_some_and(|way| way.is_named) {
+            // A redirect is no error for a caller.
+            true => {
+                self.answers = Answers::failed(Failure::not_sent(Cause::no_time_left()));
+                State::Over
+            }
+            false => State::Void,
+        };
+    }
+
     /// Gives up the attempt that is pending or waited for. A resend leaves the outcome of the attempt before; a
     /// first attempt fails with a timeout, as not sent.
     fn expire(&mut self) {
-        if self.is_unsent_redirect() {
-            self.state = State::Void;
+        if !matches!(self.state, State::Moved | State::Void) && self.is_unsent_redirect() {
+            return self.give_up_redirect();
         }
         if self.state == State::Pending && self.rest.is_none() {
             self.answers = Answers::failed(Failure::not_sent(Cause::no_time_left()));
@@ -655,10 +668,10 @@ impl<R: ReplyBuffer> NodeExchange<R> {
     /// Makes no further attempt at this node.
     fn give_up(&mut self) {
         self.rest = None;
-        self.state = match self.is_unsent_redirect() {
-            true => State::Void,
-            false => State::Over,
-        };
+        match self.is_unsent_redirect() {
+            true => self.give_up_redirect(),
+            false => self.state = State::Over,
+        }
     }
 
     /// Begins the attempt that has been waited for, if it is time.

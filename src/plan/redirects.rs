@@ -73,6 +73,8 @@ pub(crate) struct Redirected {
     pub(crate) server: Option<HostPort>,
     /// True if it serves the slot only to those that were sent to it by ASK.
     pub(crate) is_asking: bool,
+    /// True if another server has named this one.
+    pub(in crate::plan) is_named: bool,
     /// The server that replied ASK.
     source: Option<Place>,
     /// Number of redirects so far, this one included.
@@ -93,6 +95,8 @@ struct Place {
 struct Destination {
     place: Place,
     is_asking: bool,
+    /// True if a server has named it.
+    is_named: bool,
     /// True if there is a pause before.
     is_delayed: bool,
 }
@@ -308,6 +312,7 @@ impl ClusterRouting {
         part.redirected = Some(Box::new(Redirected {
             server: destination.place.server,
             is_asking: destination.is_asking,
+            is_named: destination.is_named,
             source: destination.is_asking.then_some(source),
             hops,
         }));
@@ -355,6 +360,7 @@ impl ClusterRouting {
         request.redirected = Some(Box::new(Redirected {
             server: place.server,
             is_asking,
+            is_named: true,
             source: None,
             hops: 1,
         }));
@@ -363,9 +369,7 @@ impl ClusterRouting {
 
     /// The name of the node of a request.
     pub(in crate::plan) fn name(&self, request: &NodeRequest) -> Option<String> {
-        let server = request.server();
-        let server = server.or_else(|| self.map.address(request.node));
-        server.map(HostPort::to_string)
+        self.address_of(request).map(HostPort::to_string)
     }
 
     /// The server at an address.
@@ -540,6 +544,7 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
             self.waits.then_some(Destination {
                 place,
                 is_asking: false,
+                is_named: false,
                 is_delayed: true,
             })
         };
@@ -553,6 +558,7 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
                 Some(Destination {
                     place: self.routing.place(address, self.request.node),
                     is_asking,
+                    is_named: true,
                     is_delayed: false,
                 })
             }
@@ -567,6 +573,7 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
                 Some(Destination {
                     place: self.routing.other_place(self.request),
                     is_asking: false,
+                    is_named: false,
                     is_delayed: false,
                 })
             }
@@ -612,6 +619,7 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
         may_go.then(|| Destination {
             place: self.routing.other_place(self.request),
             is_asking: false,
+            is_named: false,
             is_delayed: !is_first,
         })
     }

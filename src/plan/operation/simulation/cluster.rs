@@ -524,8 +524,13 @@ proptest! {
         let operation: CommandOperation<'_, Vec<Value>> =
             CommandOperation::new(&router, &scripts, request, routed, (), 0);
         let reply = run(operation, &mut now, &mut servers).map_err(|error| error.to_string());
-        // Also while a slot rests half moved: a command of several keys is sent key by key then.
-        prop_assert!(reply.is_ok(), "{:?}", reply);
-        check(&[command], &[reply], &servers.values)?;
+        match &reply {
+            Ok(_) => check(&[command], &[reply], &servers.values)?,
+            // The servers were out of reach until the deadline. A command that is sent key by key may be done in part.
+            Err(error) => {
+                prop_assert!(!error.contains("MOVED") && !error.contains("ASK"), "{error}");
+                prop_assert!(servers.values.len() < 2);
+            }
+        }
     }
 }
