@@ -360,6 +360,7 @@ impl ClusterRouting {
         request.redirected = Some(Box::new(Redirected {
             server: place.server,
             is_asking,
+            is_named: true,
             source: None,
             hops: 1,
         }));
@@ -368,9 +369,7 @@ impl ClusterRouting {
 
     /// The name of the node of a request.
     pub(in crate::plan) fn name(&self, request: &NodeRequest) -> Option<String> {
-        let server = request.server();
-        let server = server.or_else(|| self.map.address(request.node));
-        server.map(HostPort::to_string)
+        self.address_of(request).map(HostPort::to_string)
     }
 
     /// The server at an address.
