@@ -24,8 +24,8 @@ use crate::endpoint::{ReplicaConnections, ServerConnections};
 use crate::observe::{ClientHealth, NodeHealth, NodeObserver, PoolHealth, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Attempt, AttemptKind, Cause, Exchange, ExchangeStep, Failure, LastRefusal,
-    NextAttempt, NodeExchange, NodeRequest, RequestOutcome, Retries, Router,
+    Answers, Attempt, AttemptKind, Cause, ClusterReport, Exchange, ExchangeStep, Failure,
+    LastRefusal, NextAttempt, NodeExchange, NodeRequest, RequestOutcome, Retries, Router,
 };
 use crate::policy::{HandshakeScope, RequestOptions, Target};
 use crate::snapshot::{ClusterConnections, OfEndpoint, carry_over};
@@ -256,8 +256,13 @@ impl Executor {
 
     /// Tells the source of the cluster's map what the replies have shown.
     fn report<R: ReplyChannel>(&self, exchange: &mut Exchange<R>) {
+        self.tell_cluster(exchange.take_reports());
+    }
+
+    /// The same for replies to a dedicated connection.
+    pub(super) fn tell_cluster(&self, reports: Vec<ClusterReport>) {
         if let Some(cluster) = &self.cluster {
-            cluster.report(exchange.take_reports());
+            cluster.report(reports);
         }
     }
 

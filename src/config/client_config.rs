@@ -375,6 +375,7 @@ impl ClientOptions {
             primary: None,
             sentinel: None,
             replicas: None,
+            is_clustered: false,
             info,
         })
     }

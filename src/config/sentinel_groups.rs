@@ -88,6 +88,7 @@ fn settings(
             sentinel: None,
             primary: None,
             replicas: None,
+            is_clustered: false,
             info: info.clone(),
         })
     };

@@ -82,6 +82,8 @@ pub(crate) struct Endpoint {
     pub(crate) pushes: Option<PushTarget>,
     /// The replicas of the node, if it may have any.
     pub(crate) replicas: Option<Arc<NodeReplicas>>,
+    /// True for a server of a cluster.
+    pub(crate) is_clustered: bool,
     /// Who knows the address, if it may change.
     pub(crate) sentinel: Option<SentinelSource>,
     /// The current address, if it may change. `None` for a fixed address.
@@ -164,6 +166,9 @@ impl Endpoint {
     fn with_role_check(&self, handshake: Handshake) -> Handshake {
         match &self.primary {
             Some(_) => handshake.with_role_check(),
+            None if self.observer.is_replica() && self.is_clustered => {
+                handshake.with_readonly().with_replica_check()
+            }
             None if self.observer.is_replica() => handshake.with_replica_check(),
             None => handshake,
         }

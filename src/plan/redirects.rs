@@ -11,7 +11,7 @@
 //! | `TRYAGAIN` of a server that was asked with ASKING | the server that replied ASK, after a pause |
 //! | `TRYAGAIN`, `BUSY` | the same server, after a pause |
 //! | `CLUSTERDOWN`, `LOADING`, `MASTERDOWN`, `READONLY` | another primary, after a pause: it knows who has taken over |
-//! | `UNBLOCKED` | another primary |
+//! | `UNBLOCKED`, unless by CLIENT UNBLOCK | another primary |
 //! | none: the node cannot be reached, and the request was never sent or is a read | another primary |
 //!
 //! Another primary replies with MOVED, so that its reply is the newest map there is. If it names a server that is known
@@ -24,14 +24,16 @@
 //! * A write that was applied although a command before it, with a key in common, was refused stays applied. So the
 //!   command keeps its refusal: repeated, it would overtake the write.
 //!
-//! MULTI ... EXEC goes as a whole, and only if none of it ran. Of a pipeline, only the refused commands go again.
+//! A blocking command goes on with the time that is left. MULTI ... EXEC goes as a whole, and only if none of it ran. Of a pipeline, only the refused commands go again.
 
 use std::sync::Arc;
 
 use redis::Value;
 use smallvec::SmallVec;
 
-use crate::command::{Access, Args, KeyPositions, Lookup, PackedCommands, SharedTable};
+use crate::command::{
+    Access, Args, CommandTable, KeyPositions, Lookup, PackedCommands, SharedTable,
+};
 use crate::error::is_waited_code;
 use crate::hash::{HashTag, slot};
 use crate::partition::NodeIndex;
@@ -51,6 +53,9 @@ const OTHER_CODES: [&[u8]; 4] = [b"MOVED", b"ASK", b"READONLY", b"UNBLOCKED"];
 
 /// Beginning of the text of EXECABORT if EXEC itself was refused; the refusal follows.
 const DISCARDED: &[u8] = b"Transaction discarded because of: ";
+
+/// Beginning of the text of UNBLOCKED if CLIENT UNBLOCK has ended the command, which is final.
+const UNBLOCKED_BY_CLIENT: &[u8] = b"client unblocked via CLIENT UNBLOCK";
 
 /// What redirects are read by: the map of one topology, and the commands whose keys are known.
 #[derive(Debug)]
@@ -121,6 +126,11 @@ impl ClusterRouting {
             map: Arc::clone(map),
             commands: commands.clone(),
         }
+    }
+
+    /// The commands whose keys are known.
+    pub(in crate::plan) fn commands(&self) -> &CommandTable {
+        &self.commands
     }
 
     /// The requests that go on after these replies, which are final for the server that gave them, and what the map
@@ -418,6 +428,7 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
                 wait_at(source.unwrap_or_else(|| Place::of(self.request)))
             }
             b"BUSY" => wait_at(Place::of(self.request)),
+            b"UNBLOCKED" if text.starts_with(UNBLOCKED_BY_CLIENT) => None,
             b"UNBLOCKED" => {
                 reports.push(ClusterReport::Suspect);
                 Some(Destination {
@@ -511,7 +522,10 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
 }
 
 /// Slot and address of a redirect: `100 127.0.0.1:7000`. An empty host and `?` mean that of the server that has replied.
-fn parse_redirect(text: &[u8], asked: impl FnOnce() -> Option<String>) -> Option<(u16, HostPort)> {
+pub(in crate::plan) fn parse_redirect(
+    text: &[u8],
+    asked: impl FnOnce() -> Option<String>,
+) -> Option<(u16, HostPort)> {
     let text = str::from_utf8(text).ok()?;
     let (slot, address) = text.split_once(' ')?;
     // IPv6 addresses are written without brackets.

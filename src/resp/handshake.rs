@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The handshake with a primary that may change ends with ROLE, as its address may be out of date; so does that with a
-//! replica. A connection whose password or name is out of date gets a renewal: AUTH, CLIENT SETNAME, or both.
+//! replica, with READONLY before it if the replica is one of a cluster. A connection whose password or name is out of date gets a renewal: AUTH, CLIENT SETNAME, or both.
 
 use std::fmt;
 use std::io;
@@ -93,6 +93,12 @@ impl Handshake {
     /// Adds the check that the server is no primary: a replica that was promoted is not one any more.
     pub(crate) fn with_replica_check(mut self) -> Self {
         self.commands.push((cmd("ROLE"), OnRefusal::NotReplica));
+        self
+    }
+
+    /// Has a replica of a cluster serve reads, which it would redirect to its primary otherwise.
+    pub(crate) fn with_readonly(mut self) -> Self {
+        self.commands.push((cmd("READONLY"), OnRefusal::Fail));
         self
     }
 

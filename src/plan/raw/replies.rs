@@ -4,10 +4,14 @@
 //! large one has its own. The bytes held are reported to a [`ByteMeter`], by which the proxy limits what one
 //! client may keep waiting.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use redis::Value;
+
 use crate::plan::ReplyBuffer;
+use crate::plan::missing::decode_miss;
 
 /// Growth in bytes that is reported to the meter. Less is not, so that small replies cost nothing.
 const METERED_BYTES_MIN: usize = 64 << 10;
@@ -249,6 +253,13 @@ impl ReplyBuffer for RawReplies {
             }
         }
         *self = kept;
+    }
+
+    fn decoded(&self, number: usize) -> Option<Cow<'_, Value>> {
+        match self.get(number)? {
+            RawReply::Complete(frame) => decode_miss(frame).map(Cow::Owned),
+            RawReply::Oversized => None,
+        }
     }
 
     fn error_code(&self, number: usize) -> Option<&[u8]> {
