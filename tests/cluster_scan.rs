@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use redis::{RedisResult, Value, cmd, pipe};
 use redis_sharding::{Builder, ShardedClient};
-use support::all_clients::{AllClients, AnyClient, End, KINDS, Random};
+use support::all_clients::{AllClients, AnyClient, End, KINDS, Kind, Random};
 use support::clusters::{Cluster, SLOTS, key_in, on_each_server, slot_of};
 
 /// Long enough for everything that is only late.
@@ -24,6 +24,12 @@ const SLOT_KEYS_MAX: usize = 100_000;
 fn describe(cluster: &Cluster) -> Builder {
     let builder = ShardedClient::builder().cluster(cluster.urls());
     builder.response_timeout(PATIENCE)
+}
+
+/// One of each kind, and one that talks RESP3 with the proxy and its servers.
+fn each(clients: &AllClients) -> Vec<AnyClient> {
+    let resp3 = clients.of_protocol(Kind::Proxy, "resp3");
+    clients.each().into_iter().chain([resp3]).collect()
 }
 
 /// All steps of a scan with these options: the keys, with the number of times that they were returned.
@@ -92,7 +98,7 @@ fn scan_over_a_cluster_filters_by_pattern_and_type_and_ends_soon() {
     on_each_server(|server| {
         let cluster = Cluster::start(server, 3, 0);
         let clients = AllClients::open(|| describe(&cluster));
-        for mut client in clients.each() {
+        for mut client in each(&clients) {
             // Empty slots cost next to nothing.
             assert!(scan(&mut client, &[]).steps <= 8);
         }
@@ -114,7 +120,7 @@ fn scan_over_a_cluster_filters_by_pattern_and_type_and_ends_soon() {
                 .map(str::to_owned)
                 .collect::<BTreeSet<_>>()
         };
-        for mut client in clients.each() {
+        for mut client in each(&clients) {
             let found = scan(&mut client, &["COUNT", "100"]);
             assert_eq!(found.once(), all);
             assert!((8..40).contains(&found.steps), "{} steps", found.steps);
@@ -161,7 +167,7 @@ fn scan_over_a_cluster_filters_by_pattern_and_type_and_ends_soon() {
 }
 
 fn refused_as_by_a_server(clients: &AllClients) {
-    for mut client in clients.each() {
+    for mut client in each(clients) {
         for (words, text) in [
             (&["SCAN", "x"][..], "invalid cursor"),
             (&["SCAN", "12345"], "invalid cursor"),
@@ -317,7 +323,7 @@ fn scan_over_a_cluster_takes_slots_with_very_many_keys_page_by_page() {
         let page = count / pages;
         let options: &[&str] = &["COUNT", &page.to_string()];
         cluster.reset_stats(0);
-        for mut client in clients.each() {
+        for mut client in each(&clients) {
             let found = scan(&mut client, options);
             assert_eq!(found.all(), all, "{}", server.name);
             assert!(found.largest < page * 3 / 2, "{} keys", found.largest);
@@ -337,7 +343,7 @@ fn scan_over_a_cluster_takes_slots_with_very_many_keys_page_by_page() {
         assert_eq!(found.all(), all);
         let moving = moving.expect("there were pages");
         assert!(cluster.calls(1, "scan") > 0, "pages of the target");
-        for mut client in clients.each() {
+        for mut client in each(&clients) {
             assert_eq!(scan(&mut client, options).all(), all);
         }
         // It arrives in the middle.

@@ -10,7 +10,8 @@ use crate::sync::Shared;
 ///
 /// Has the guarantees of SCAN: a key that exists from beginning to end is returned at least once, others may
 /// be. The keys of one node come before those of the next. After an error, the failed page is requested
-/// again.
+/// again. Over a [Redis Cluster](crate::guide::cluster#scan) the keys of one slot come before those of the next, and each
+/// is returned exactly once, also while slots move.
 ///
 /// ```no_run
 /// # fn f(client: &redis_sharding::ShardedClient) -> Result<(), redis_sharding::Error> {

@@ -220,7 +220,7 @@ impl ScanInProgress {
                 let reply = match (replies.next_probe(), &at) {
                     (Ok(Probe::Absent | Probe::Exists), Some(at)) => SlotReply::Located(at.clone()),
                     (Ok(_), _) => SlotReply::Failed(missing(None, &name)),
-                    (Err(reply), _) => reply,
+                    (Err(unusable), _) => unusable.into(),
                 };
                 if let Some(outcome) = outcomes.get_mut(slot.command as usize) {
                     *outcome = Some(reply);
@@ -337,6 +337,23 @@ fn write_command(out: &mut Vec<u8>, args: &[&[u8]]) {
     args.iter().for_each(|arg| write_arg(out, arg));
 }
 
+/// Why there is no reply to make use of.
+enum Unusable {
+    /// There is none, or one that passes by itself.
+    Failed(Error),
+    /// The server refuses what was asked.
+    Refused(Error),
+}
+
+impl From<Unusable> for SlotReply {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Failed(error) => Self::Failed(error),
+            Unusable::Refused(error) => Self::Refused(error),
+        }
+    }
+}
+
 /// The replies of one server, one after another.
 struct Replies<'n> {
     values: std::vec::IntoIter<Value>,
@@ -366,10 +383,10 @@ impl<'n> Replies<'n> {
             SlotQuestion::Keys { .. } => self.next_keys(),
             SlotQuestion::Page { .. } => self.next_page(),
         };
-        reply.unwrap_or_else(|reply| reply)
+        reply.unwrap_or_else(SlotReply::from)
     }
 
-    fn next_keys(&mut self) -> Result<SlotReply, SlotReply> {
+    fn next_keys(&mut self) -> Result<SlotReply, Unusable> {
         // All are taken, so that the next request finds its own.
         let (before, keys, after) = (self.next_probe(), self.next_value(), self.next_probe());
         Ok(SlotReply::Keys {
@@ -379,7 +396,7 @@ impl<'n> Replies<'n> {
         })
     }
 
-    fn next_page(&mut self) -> Result<SlotReply, SlotReply> {
+    fn next_page(&mut self) -> Result<SlotReply, Unusable> {
         let (before, info) = (self.next_probe(), self.next_value());
         let (page, after) = (self.next_value(), self.next_probe());
         let (before, after) = (before?, after?);
@@ -401,7 +418,7 @@ impl<'n> Replies<'n> {
     }
 
     /// The next reply to a probe.
-    fn next_probe(&mut self) -> Result<Probe, SlotReply> {
+    fn next_probe(&mut self) -> Result<Probe, Unusable> {
         match self.next_raw()? {
             Value::Int(0) => Ok(Probe::Absent),
             Value::Int(_) => Ok(Probe::Exists),
@@ -411,21 +428,21 @@ impl<'n> Replies<'n> {
     }
 
     /// The next reply, which is no error.
-    fn next_value(&mut self) -> Result<Value, SlotReply> {
+    fn next_value(&mut self) -> Result<Value, Unusable> {
         match self.next_raw()? {
             Value::ServerError(error) => Err(self.refused(&error)),
             value => Ok(value),
         }
     }
 
-    fn next_raw(&mut self) -> Result<Value, SlotReply> {
+    fn next_raw(&mut self) -> Result<Value, Unusable> {
         self.values
             .next()
-            .ok_or_else(|| SlotReply::Failed(missing(self.failure.clone(), self.name)))
+            .ok_or_else(|| Unusable::Failed(missing(self.failure.clone(), self.name)))
     }
 
     /// The redirect in reply to a probe.
-    fn redirect(&self, error: &ServerError) -> Result<Probe, SlotReply> {
+    fn redirect(&self, error: &ServerError) -> Result<Probe, Unusable> {
         let to = || -> Option<HostPort> {
             let text = error.details()?.as_bytes();
             let (_, to) =
@@ -439,16 +456,16 @@ impl<'n> Replies<'n> {
         }
     }
 
-    fn refused(&self, error: &ServerError) -> SlotReply {
+    fn refused(&self, error: &ServerError) -> Unusable {
         let refusal = Error::from_server(error, Some(self.name));
         match is_temporary_code(error.code().as_bytes()) {
-            true => SlotReply::Failed(refusal),
-            false => SlotReply::Refused(refusal),
+            true => Unusable::Failed(refusal),
+            false => Unusable::Refused(refusal),
         }
     }
 
     /// The keys of a list.
-    fn keys(&self, list: Value) -> Result<Vec<Vec<u8>>, SlotReply> {
+    fn keys(&self, list: Value) -> Result<Vec<Vec<u8>>, Unusable> {
         let Value::Array(items) = list else {
             return Err(self.unreadable("SCAN"));
         };
@@ -460,12 +477,12 @@ impl<'n> Replies<'n> {
     }
 
     /// For a reply that is not that of a server of a cluster.
-    fn unreadable(&self, command: &str) -> SlotReply {
+    fn unreadable(&self, command: &str) -> Unusable {
         let text = format!(
             "node {}: the reply to {command}, which was sent for SCAN, is not that of a Redis Cluster server",
             self.name
         );
-        SlotReply::Refused(Error::new(ErrorKind::Redis, text).at_node(self.name))
+        Unusable::Refused(Error::new(ErrorKind::Redis, text).at_node(self.name))
     }
 }
 

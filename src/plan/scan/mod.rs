@@ -2,6 +2,8 @@
 //!
 //! * `cursor`: [`ScanCursor`], the cursor that programs and clients of the proxy see, and the step after each
 //!   reply.
+//! * `slot_scan`: [`SlotScan`], a step over the slots of a Redis Cluster instead; `slot_progress`: one slot of it;
+//!   `slot_cursor`: its cursor. `options`, `glob`: COUNT, MATCH and TYPE, which such a step applies itself.
 //! * `state`: [`ScanState`], the iteration behind `scan_all`, and [`ScanPosition`], the text by which it can
 //!   be resumed.
 //!
@@ -13,7 +15,7 @@
 //!
 //! The guarantee is SCAN's own: a key that exists during the whole scan is returned at least once, as long as
 //! the list of nodes stays the same. A cursor or position of another list of nodes is refused. No state is
-//! kept between steps anywhere but in the cursor.
+//! kept between steps anywhere but in the cursor. Over a cluster each key is returned exactly once, see `slot_scan`.
 
 mod cursor;
 mod glob;
