@@ -301,7 +301,7 @@ impl ShardedClient {
         attempt: impl AsyncFnMut(&mut Dedicated, &mut Pipeline) -> RedisResult<Option<T>>,
     ) -> RedisResult<T> {
         let connection = self.dedicated(&keys).await?;
-        crate::aio::transaction::run(connection, &keys, attempt).await
+        crate::aio::transaction::run(&self.shared, connection, &keys, attempt).await
     }
 
     /// Returns a subscriber to channels and patterns of all nodes. It connects with its first subscription.

@@ -73,6 +73,16 @@ impl Dedicated {
         self.node.spec().name()
     }
 
+    /// What the connection's user has done to it.
+    pub(super) fn state(&self) -> &DedicatedState {
+        &self.state
+    }
+
+    /// Makes it a connection to the server that imports the slot of its keys.
+    pub(super) fn set_asking(&mut self, is_asking: bool) {
+        self.state.set_asking(is_asking);
+    }
+
     /// The node of the connection.
     pub(super) fn node(&self) -> NodeIndex {
         self.state.node()
@@ -85,7 +95,7 @@ impl Dedicated {
     /// If the node has left or is reached otherwise, or keys have moved: the connection is closed then.
     pub(super) fn locate(&mut self) -> RedisResult<Arc<Shared>> {
         let shared = self.shared.load_full();
-        let keys = self.state.keys();
+        let keys = (self.state.keys(), self.state.relies_on_server());
         let located = shared.router.locate_dedicated(&self.node, keys, |node| {
             let connections = shared.executor.connections(node);
             Arc::downgrade(connections).ptr_eq(&self.connections)
@@ -93,6 +103,7 @@ impl Dedicated {
         match located {
             Ok(node) => self.state.set_node(node),
             Err(error) => {
+                self.state.set_moved(&shared.router);
                 self.lease = None;
                 return Err(error.into());
             }
@@ -141,6 +152,7 @@ impl Dedicated {
             .command(&shared.router, &*shared, Request { packed, args })?;
         let reply = self.run(operation).await?;
         self.state.replied(args, &reply);
+        self.state.check_slot(&shared.router)?;
         Ok(reply)
     }
 
@@ -202,15 +214,21 @@ impl Dedicated {
 
     /// Sends all pending requests over this connection, which is closed if one of them fails.
     async fn exchange(&mut self, exchange: &mut Exchange) {
-        let deadline = self.shared.load().executor.begin(exchange);
+        let shared = self.shared.load_full();
+        let deadline = shared.executor.begin(exchange);
         // Nothing is sent again over a dedicated connection, so there is no pause to wait for.
         while exchange.poll(Instant::now()) == ExchangeStep::Send {
             for node in exchange.nodes_mut() {
                 while let Some(attempt) = node.attempt() {
-                    let answers = self.send(attempt, deadline).await;
+                    let mut answers = self.send(attempt, deadline).await;
+                    self.state.receive(&shared.router, &mut answers);
                     node.handle(answers);
                 }
             }
+        }
+        shared.executor.report(self.state.take_reports());
+        if let Some(pause) = self.state.take_pause(rand::random()) {
+            tokio::time::sleep(pause).await;
         }
     }
 

@@ -20,8 +20,8 @@ use crate::error::Error;
 use crate::observe::{ClientHealth, RequestSpan};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, CommandOperation, NodePing, Operation, PipelineOperation, Request, RoutedCommand,
-    Router, ScriptCache, ScriptStore, Selection, Step, parse_one,
+    Answers, CommandOperation, EarlyAttempt, NodePing, Operation, PipelineOperation, Request,
+    RoutedCommand, Router, ScriptCache, ScriptStore, Selection, Step, parse_one,
 };
 use crate::snapshot::{Snapshot, Variant};
 #[cfg(feature = "proxy")]
@@ -132,7 +132,7 @@ impl Shared {
                 .call(node, write, routed.access, routed.blocking, deadline);
             let called = span.instrument(called).await;
             if self.router.is_refused_by_cluster(&called) {
-                let attempt = (Answers::of_call(called), deadline.end());
+                let attempt = deadline.early_attempt(Answers::of_call(called));
                 let operation = self.after_attempt(cmd, &args, routed, attempt);
                 return span.end(Box::pin(span.instrument(operation)).await);
             }
@@ -157,7 +157,7 @@ impl Shared {
         cmd: &Cmd,
         args: &[&[u8]],
         routed: &RoutedCommand,
-        attempt: (Answers, Option<Instant>),
+        attempt: EarlyAttempt<Vec<Value>>,
     ) -> Result<Value, Error> {
         let packed = &cmd.get_packed_command();
         let request = Request { packed, args };

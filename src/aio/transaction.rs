@@ -2,24 +2,43 @@
 
 use redis::{Pipeline, RedisResult, ToRedisArgs, Value};
 
-use crate::aio::Dedicated;
-use crate::plan::{TRANSACTION_ATTEMPTS_MAX, attempts_exhausted};
+use crate::aio::{Dedicated, Shared, watch};
+use crate::plan::{TRANSACTION_ATTEMPTS_MAX, attempts_exhausted, parse_one};
+use crate::snapshot::SnapshotHandle;
 
 /// Watches `keys` and runs `attempt`, again as long as it returns `None`, at most
-/// [`TRANSACTION_ATTEMPTS_MAX`] times.
+/// [`TRANSACTION_ATTEMPTS_MAX`] times. In a cluster, `connection` is replaced by another one when its keys have moved.
 ///
 /// Dropping the future drops the connection, which makes the server discard the watches and an open MULTI.
 pub(super) async fn run<T>(
+    handle: &SnapshotHandle<Shared>,
     mut connection: Dedicated,
     keys: &impl ToRedisArgs,
     mut attempt: impl AsyncFnMut(&mut Dedicated, &mut Pipeline) -> RedisResult<Option<T>>,
 ) -> RedisResult<T> {
     let mut watch = redis::cmd("WATCH");
     watch.arg(keys);
+    let packed = watch.get_packed_command();
+    let args = &parse_one(&packed)?;
     for _ in 0..TRANSACTION_ATTEMPTS_MAX {
-        watch.exec_async(&mut connection).await?;
+        if !connection.state().has_moved() {
+            match watch.exec_async(&mut connection).await {
+                Err(_) if connection.state().has_moved() => {}
+                watched => watched?,
+            }
+        }
+        if connection.state().has_moved() {
+            let (next, reply) = watch::begin(handle, args, &watch).await?;
+            connection = next;
+            reply.extract_error()?;
+        }
         let mut pipeline = redis::pipe();
-        if let Some(done) = attempt(&mut connection, pipeline.atomic()).await? {
+        let outcome = match attempt(&mut connection, pipeline.atomic()).await {
+            // The error of a read whose slot has moved.
+            Err(_) if connection.state().may_try_again() => None,
+            outcome => outcome?,
+        };
+        if let Some(done) = outcome {
             // Clears the watches even if `attempt` did not run the pipeline. The caller's result stands
             // either way: on any reply but OK (QUEUED, when `attempt` left a MULTI open) the connection is
             // closed instead of being reused.

@@ -18,12 +18,15 @@ use crate::sentinel::AddressMap;
 use crate::topology::HostPort;
 use crate::topology::cluster::{ClusterMap, ClusterView};
 
+/// Describes the connection to a server.
+type DescribeServer = dyn Fn(&HostPort) -> Result<Endpoint, Error> + Send + Sync;
+
 /// How the servers of a cluster are asked.
 pub(crate) struct ClusterSettings {
     /// The servers that were given.
     pub(crate) seeds: Vec<HostPort>,
     /// Describes the connection to a server, for a thread that blocks.
-    pub(crate) endpoint: Box<dyn Fn(&HostPort) -> Result<Endpoint, Error> + Send + Sync>,
+    pub(crate) endpoint: Box<DescribeServer>,
     /// Maximum duration of connecting to a server.
     pub(crate) connect_timeout: Duration,
     /// Maps the addresses that the servers name.
@@ -214,11 +217,11 @@ impl ClusterMonitor {
 
     /// Has the map asked for.
     fn ask(&self) {
-        self.tell(|signal| signal.is_wanted = true);
+        self.notify(|signal| signal.is_wanted = true);
     }
 
-    /// Tells the watcher, which is started if it does not run.
-    fn tell(&self, change: impl FnOnce(&mut Signal)) {
+    /// Notifies the watcher, which is started if it does not run.
+    fn notify(&self, change: impl FnOnce(&mut Signal)) {
         let must_start = {
             let mut signal = self.state.signal.lock();
             change(&mut signal);
@@ -249,7 +252,7 @@ impl ClusterMonitor {
 impl ClusterSource for ClusterMonitor {
     fn moved(&self, slot: u16, to: &HostPort) {
         if slot < crate::hash::SLOTS {
-            self.tell(|signal| drop(signal.moved.insert(slot, to.clone())));
+            self.notify(|signal| drop(signal.moved.insert(slot, to.clone())));
         }
     }
 

@@ -126,7 +126,7 @@ impl CommandSpec {
     }
 
     /// Returns the position of the timeout; `None` if the request has none, and so does not wait.
-    fn timeout_at(&self, at: ArgAt, args: &[&[u8]]) -> Option<usize> {
+    pub(super) fn timeout_at(&self, at: ArgAt, args: &[&[u8]]) -> Option<usize> {
         let at = match at {
             ArgAt::Index(index) => usize::from(index),
             ArgAt::Last => args.len().checked_sub(1)?,

@@ -15,7 +15,9 @@
 
 use std::fmt;
 
-use crate::resp::{Protocol, write_bulk, write_int, write_line, write_status};
+use redis::Value;
+
+use crate::resp::{self, Protocol, write_bulk, write_int, write_line, write_status};
 
 /// The reply of a server that has none of a request's keys, in the form of either protocol.
 ///
@@ -145,6 +147,49 @@ impl MissReply {
             }
         }
         true
+    }
+
+    /// True if `reply` is this one, in the form of either protocol.
+    pub(crate) fn is_reply(&self, args: &[&[u8]], reply: &Value) -> bool {
+        let is_text = |text: &str| match reply {
+            Value::BulkString(bytes) => bytes == text.as_bytes(),
+            Value::SimpleString(status) => status == text,
+            _ => false,
+        };
+        let is_empty = || match reply {
+            Value::Array(values) | Value::Set(values) => values.is_empty(),
+            Value::Map(entries) => entries.is_empty(),
+            _ => false,
+        };
+        match *self {
+            Self::Nil | Self::NilArray => *reply == Value::Nil,
+            Self::Int(number) => *reply == Value::Int(number),
+            Self::False => matches!(reply, Value::Int(0) | Value::Boolean(false)),
+            Self::Text(text) | Self::Status(text) => is_text(text),
+            Self::EmptyArray | Self::EmptyMap | Self::EmptySet => is_empty(),
+            Self::EmptyScan | Self::Map(_) => {
+                let mut frame = Vec::new();
+                [Protocol::Resp2, Protocol::Resp3]
+                    .into_iter()
+                    .any(|protocol| {
+                        frame.clear();
+                        self.write(args, protocol, &mut frame)
+                            && resp::read(&mut resp::Slice(&frame)).is_ok_and(|miss| miss == *reply)
+                    })
+            }
+            Self::Each { reply: each, .. } => match reply {
+                Value::Array(values) => values.iter().all(|value| each.is_reply(args, value)),
+                _ => false,
+            },
+            Self::If {
+                condition,
+                then,
+                otherwise,
+            } => match condition.is_met(args) {
+                true => then.is_reply(args, reply),
+                false => otherwise.is_reply(args, reply),
+            },
+        }
     }
 
     /// True if it can be written: no array whose elements take no arguments.

@@ -27,6 +27,8 @@ pub(super) struct ReplicaOptions {
     pub(super) given: Vec<(String, Result<ConnectionInfo, Error>)>,
     pub(super) discovers: bool,
     pub(super) limits: LagLimits,
+    /// True for the replicas of a cluster.
+    is_cluster: bool,
     /// Asks the servers about their replication. `None` before the client is built, and if no node can have replicas.
     monitor: Option<Arc<ReplicationMonitor>>,
 }
@@ -40,6 +42,7 @@ impl Default for ReplicaOptions {
                 bytes: Some(DEFAULT_REPLICA_LAG_BYTES),
                 time: Some(DEFAULT_REPLICA_LAG_TIME),
             },
+            is_cluster: false,
             monitor: None,
         }
     }
@@ -113,6 +116,7 @@ impl ReplicaOptions {
             ));
         }
         self.discovers = true;
+        self.is_cluster = true;
         self.monitor = Some(ReplicationMonitor::new(MonitorSettings {
             limits: self.limits,
             discovers: true,

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::command::BlockingTime;
-use crate::plan::{Exchange, ReplyBuffer};
+use crate::plan::{Answers, EarlyAttempt, Exchange, ReplyBuffer};
 use crate::policy::RequestOptions;
 
 /// An instant by which something must be done, kept as a start and a limit: the limit may be too long to be
@@ -67,6 +67,15 @@ impl Deadline {
     pub(crate) fn end(&self) -> Option<Instant> {
         // A limit of years may exceed the clock; such a request does not end.
         self.limit.and_then(|limit| self.start.checked_add(limit))
+    }
+
+    /// An attempt with this deadline, which had these replies.
+    pub(crate) fn early_attempt<R>(&self, answers: Answers<R>) -> EarlyAttempt<R> {
+        EarlyAttempt {
+            answers,
+            started: self.start,
+            end: self.end(),
+        }
     }
 
     /// A new deadline that starts now and ends after `limit`, but no later than this one. What is usual is not

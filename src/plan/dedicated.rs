@@ -26,6 +26,8 @@
 //! EXEC           EXECABORT      watch Intact, Idle                DISCARD
 //! ```
 
+use std::time::Duration;
+
 use redis::Value;
 
 use crate::command::{BlockingTime, Lookup, Route, Scripting};
@@ -33,9 +35,14 @@ use crate::error::{Error, ErrorKind};
 use crate::partition::NodeIndex;
 use crate::plan::batch::NodeRequest;
 use crate::plan::operation::{CommandOperation, PipelineOperation, Request, ScriptStore};
+use crate::plan::refusal::{keys_moved, keys_moving, too_many_watched};
 use crate::plan::request::{PipelineSummary, check_each};
-use crate::plan::watch::{WatchState, exec_abort};
-use crate::plan::{Exchange, ExpectedEnd, PipelineKind, RoutedCommand, Router, TransactionState};
+use crate::plan::slot_guard::{SlotGuard, SlotRefusal};
+use crate::plan::watch::{WatchState, exec_abort, is_watch};
+use crate::plan::{
+    Answers, ClusterReport, Exchange, ExpectedEnd, PipelineKind, RoutedCommand, Router,
+    TransactionState,
+};
 #[cfg(feature = "tokio-comp")]
 use crate::resp::PING;
 use crate::resp::{DISCARD, UNWATCH};
@@ -75,6 +82,8 @@ pub(crate) struct DedicatedState {
     transaction: TransactionState,
     /// `Failed` if EXEC must not run. Decided by replies, since only they show that the keys are watched.
     watch: WatchState,
+    /// In a cluster: what is known of the slot of the keys.
+    guard: SlotGuard,
 }
 
 impl DedicatedState {
@@ -86,7 +95,24 @@ impl DedicatedState {
             is_pristine: true,
             transaction: TransactionState::Idle,
             watch: WatchState::default(),
+            guard: SlotGuard::default(),
         }
+    }
+
+    /// Sets whether the server of the connection imports the slot of its keys. Defaults to false.
+    pub(crate) fn set_asking(&mut self, is_asking: bool) {
+        self.guard.set_asking(is_asking);
+    }
+
+    /// True if the server alone knows whether its connection still serves the keys: it imports their slot, or a
+    /// transaction has begun, which EXEC must end.
+    pub(crate) fn relies_on_server(&self) -> bool {
+        self.guard.is_asking() || self.transaction == TransactionState::Queuing
+    }
+
+    /// True if the slot of the connection is watched over: one of a cluster, for keys.
+    fn is_guarded(&self, router: &Router) -> bool {
+        self.keys.first_key().is_some() && router.topology().cluster().is_some()
     }
 
     /// The node of the connection.
@@ -151,6 +177,7 @@ impl DedicatedState {
         // still know whether MULTI was sent.
         if self.watch.forbids(request.packed) {
             let tidy_up = (self.node, self.end_transaction());
+            self.guard.forget();
             let refusal = exec_abort();
             return Ok(CommandOperation::refused(
                 router,
@@ -161,6 +188,7 @@ impl DedicatedState {
                 (),
             ));
         }
+        let before = self.transaction;
         let routed = self.check(router, request.args)?;
         let rewritten = match routed.scripting {
             Scripting::No => None,
@@ -169,6 +197,10 @@ impl DedicatedState {
                 .rewrite(request.args, &|| scripts.snapshot()),
         };
         let packed = rewritten.unwrap_or_else(|| request.packed.to_vec());
+        let packed = match self.is_guarded(router) {
+            true => self.guard.extend(&packed, before, false),
+            false => (packed, 1),
+        };
         Ok(CommandOperation::pinned(
             router,
             scripts,
@@ -228,6 +260,62 @@ impl DedicatedState {
         self.watch = self.watch.after(args, Ok(reply));
     }
 
+    /// Takes what was added to a request out of its replies, before the operation sees them: see [`SlotGuard`].
+    pub(crate) fn receive(&mut self, router: &Router, answers: &mut Answers) {
+        if let (true, Some(map)) = (self.is_guarded(router), router.topology().cluster()) {
+            self.guard.receive(map, self.node, answers);
+        }
+    }
+
+    /// What the map of the cluster must learn from the replies.
+    pub(crate) fn take_reports(&mut self) -> Vec<ClusterReport> {
+        self.guard.take_reports()
+    }
+
+    /// The pause before the user learns of the replies, as they will be asked for again at once. `entropy` is a random
+    /// number.
+    pub(crate) fn take_pause(&mut self, entropy: u64) -> Option<Duration> {
+        self.guard.take_pause(entropy)
+    }
+
+    /// Why the server has refused the last command because of its slot, if it was outside of a transaction.
+    pub(in crate::plan) fn slot_refusal(&self) -> Option<&SlotRefusal> {
+        self.guard.last_refusal()
+    }
+
+    /// The error in the place of the server's, if it has refused the last command because its slot has left.
+    ///
+    /// # Errors
+    ///
+    /// That error. Inside MULTI the server's own errors stay.
+    pub(crate) fn check_slot(&self, router: &Router) -> Result<(), Error> {
+        let name = router.name(self.node);
+        match self.slot_refusal() {
+            Some(SlotRefusal::Moved) => Err(keys_moved(name)),
+            Some(SlotRefusal::Ask(_)) => Err(keys_moving(name)),
+            Some(SlotRefusal::Unavailable) | None => Ok(()),
+        }
+    }
+
+    /// Records that the keys may live elsewhere now, by the topology, which matters in a cluster.
+    pub(crate) fn set_moved(&mut self, router: &Router) {
+        if self.is_guarded(router) {
+            self.guard.set_moved();
+        }
+    }
+
+    /// True if another connection may serve the keys: they have moved, or the server has refused a request because of
+    /// their slot.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.guard.was_refused()
+    }
+
+    /// True if an attempt at an optimistic transaction has failed because of the slot alone: its error is no reason to
+    /// give up.
+    pub(crate) fn may_try_again(&self) -> bool {
+        self.guard.was_refused() && !self.guard.has_run()
+    }
+
     /// Checks a packed pipeline and returns the operation that sends it over this connection.
     ///
     /// # Errors
@@ -243,6 +331,7 @@ impl DedicatedState {
     ) -> Result<PipelineOperation<'a>, Error> {
         if self.watch.forbids(packed) {
             let end = self.end_transaction().to_vec();
+            self.guard.forget();
             let request = NodeRequest::pinned(self.node, end, 1, ExpectedEnd::Any);
             let exchange = Exchange::new([request], BlockingTime::None, LivingNodes::none());
             return Ok(PipelineOperation::refused(
@@ -252,6 +341,7 @@ impl DedicatedState {
                 exec_abort(),
             ));
         }
+        let before = self.transaction;
         let summary = self.check_all(router, packed, kind)?;
         let rewritten = summary.rewritten(self.node, packed, kind, &|| scripts.snapshot());
         let (packed, journal) = match rewritten {
@@ -265,6 +355,13 @@ impl DedicatedState {
         };
         // The FUNCTION LOADs that are sent ahead have replies too, which the operation drops.
         let replies = preloads + summary.commands;
+        let (packed, replies) = match self.is_guarded(router) {
+            true => {
+                let is_atomic = kind != PipelineKind::Plain;
+                self.guard.extend(&packed, before, is_atomic)
+            }
+            false => (packed, replies),
+        };
         let request = NodeRequest::pinned(self.node, packed, replies, ending);
         let exchange = Exchange::new([request], summary.blocking, LivingNodes::none());
         Ok(PipelineOperation::private(
@@ -284,6 +381,13 @@ impl DedicatedState {
     /// Checks one command and records what sending it does to the connection.
     fn check(&mut self, router: &Router, args: &[&[u8]]) -> Result<RoutedCommand, Error> {
         self.is_pristine &= !router.alters_connection(args);
+        if is_watch(args.first().copied().unwrap_or_default())
+            && self.is_guarded(router)
+            && self.guard.is_full(args)
+        {
+            self.watch = self.watch.after(args, Err(()));
+            return Err(too_many_watched());
+        }
         let checked = match &self.keys {
             keys @ (KeyCheck::Owned | KeyCheck::Together(_)) => {
                 router.route_private(self.node, args, keys.first_key())

@@ -67,6 +67,10 @@ pub(crate) struct Exchange<R = Vec<Value>> {
     nodes: Vec<NodeExchange<R>>,
     /// How long the servers may hold replies back because the commands block.
     blocking: BlockingTime,
+    /// How long the commands themselves may block, without the time that the proxy holds them back.
+    own_blocking: BlockingTime,
+    /// When the clock was started; `None` before [`begin`](Exchange::begin).
+    started: Option<Instant>,
     /// Deadline of all waves; `None` before [`begin`](Exchange::begin), and when there is none.
     end: Option<Instant>,
     /// The nodes among which requests may move; none when they must not move.
@@ -85,6 +89,16 @@ pub(crate) struct Exchange<R = Vec<Value>> {
     key_by_key: Vec<KeyByKey>,
     /// The result of an attempt that was made at the only node before the exchange begins.
     early: Option<Box<Answers<R>>>,
+}
+
+/// An attempt that was made before there was an exchange.
+pub(crate) struct EarlyAttempt<R> {
+    /// Its result.
+    pub(crate) answers: Answers<R>,
+    /// When it began.
+    pub(crate) started: Instant,
+    /// Its deadline.
+    pub(crate) end: Option<Instant>,
 }
 
 /// One node's requests, and the replies received so far over all attempts.
@@ -109,6 +123,8 @@ pub(crate) struct NodeExchange<R> {
     /// The servers to ask, once they are chosen. `None` for requests that only the primary may serve. Boxed, as it is
     /// rare.
     servers: Option<Box<ServerQueue>>,
+    /// In a cluster: what replies of replicas are read by. Boxed, as it is rare.
+    doubts: Option<Arc<ClusterRouting>>,
     /// True for the only request of an exchange.
     is_single: bool,
     /// Number of the command among those sent key by key. The number of the command of each slot is that of its key.
@@ -210,6 +226,8 @@ impl<R: ReplyBuffer> Exchange<R> {
         Self {
             nodes,
             blocking,
+            own_blocking: blocking,
+            started: None,
             end: None,
             living,
             retry: RetryPolicy::default(),
@@ -226,6 +244,9 @@ impl<R: ReplyBuffer> Exchange<R> {
     /// the user has named.
     pub(crate) fn for_router(mut self, router: &Router) -> Self {
         self.cluster = router.cluster().map(Arc::clone);
+        for node in &mut self.nodes {
+            node.set_doubts(self.cluster.as_ref());
+        }
         self
     }
 
@@ -237,10 +258,16 @@ impl<R: ReplyBuffer> Exchange<R> {
         self
     }
 
-    /// Begins with the result of an attempt that was made at the only node, whose deadline was `end`.
-    pub(in crate::plan) fn set_early(&mut self, answers: Answers<R>, end: Option<Instant>) {
+    /// Begins with the result of an attempt that was made at the only node, and which is not part of its time.
+    pub(in crate::plan) fn set_early_answers(&mut self, answers: Answers<R>) {
         self.early = Some(Box::new(answers));
-        self.end = end;
+    }
+
+    /// Begins with the result of an attempt that was made at the only node.
+    pub(in crate::plan) fn set_early(&mut self, attempt: EarlyAttempt<R>) {
+        self.set_early_answers(attempt.answers);
+        self.started = Some(attempt.started);
+        self.end = attempt.end;
     }
 
     /// Takes what the map of the cluster must learn from the replies so far.
@@ -293,6 +320,7 @@ impl<R: ReplyBuffer> Exchange<R> {
     ) -> Option<Duration> {
         self.retry = options.retry;
         self.entropy = entropy;
+        self.started.get_or_insert(now);
         for node in &mut self.nodes {
             node.retries = Retries::new(options.retry)
                 .in_cluster(self.cluster.is_some() || self.is_unfollowed);
@@ -342,9 +370,13 @@ impl<R: ReplyBuffer> Exchange<R> {
         }
         // Requests that have moved may be held back at first.
         if self.is_pending() || self.move_requests() && self.is_pending() {
+            self.limit_blocking(now);
             return ExchangeStep::Send;
         }
         let step = self.next_pause(now);
+        if step == ExchangeStep::Send {
+            self.limit_blocking(now);
+        }
         if step == ExchangeStep::Done {
             self.settle();
         }
@@ -386,6 +418,19 @@ impl<R: ReplyBuffer> Exchange<R> {
         }
         self.nodes
             .retain(|node| node.state != State::Void && node.key_by_key.is_none());
+    }
+
+    /// In a cluster, has commands that go on at another server block only for the time that is left.
+    fn limit_blocking(&mut self, now: Instant) {
+        if let (Some(cluster), BlockingTime::AtMost(time)) = (&self.cluster, self.own_blocking) {
+            let elapsed = self
+                .started
+                .map(|started| now.saturating_duration_since(started));
+            let left = time.saturating_sub(elapsed.unwrap_or_default());
+            for node in &mut self.nodes {
+                node.limit_blocking(cluster, left);
+            }
+        }
     }
 
     /// True if there is something to send now.
@@ -530,6 +575,7 @@ impl<R: ReplyBuffer> Exchange<R> {
             node.request.may_use_replica = true;
             node.set_target(servers.current());
             node.servers = Some(servers);
+            node.set_doubts(self.cluster.as_ref());
         }
     }
 
@@ -549,6 +595,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
             retries: Retries::default(),
             state: State::Pending,
             servers: None,
+            doubts: None,
             is_single: false,
             key_by_key: None,
         }
@@ -581,6 +628,20 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         (self.state == State::Pending).then_some(attempt)
     }
 
+    /// Has the commands of an attempt that is not the first block for this time at most.
+    fn limit_blocking(&mut self, cluster: &ClusterRouting, left: Duration) {
+        if self.state != State::Pending {
+            return;
+        }
+        match &mut self.rest {
+            Some(rest) => rest.1.limit_blocking(cluster.commands(), left),
+            None if self.request.redirected.is_some() => {
+                self.request.limit_blocking(cluster.commands(), left);
+            }
+            None => {}
+        }
+    }
+
     /// True if the connection of the last attempt broke.
     fn is_broken(&self) -> bool {
         let failure = self.answers.failure.as_ref();
@@ -594,7 +655,7 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         index: usize,
         reports: &mut Vec<ClusterReport>,
     ) -> Vec<(Self, Option<KeyByKey>)> {
-        if self.state != State::Over {
+        if self.state != State::Over || self.wants_replicas_only() {
             return Vec::new();
         }
         let policy = self.retries.policy();
@@ -630,6 +691,15 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         Err(failure.map_or_else(no_reply_to_key, |failure| {
             failure.error(&name.unwrap_or_default(), number, access)
         }))
+    }
+
+    /// True if no replica has replied, and no other server is to.
+    fn wants_replicas_only(&self) -> bool {
+        let failure = self.answers.failure.as_ref();
+        failure.is_some_and(|failure| match &self.servers {
+            Some(servers) => !servers.has_primary(),
+            None => matches!(&failure.cause, Cause::Connect(error) if error.is_no_server()),
+        })
     }
 
     /// True if nothing was sent, because the time is over, after the server before had refused the requests.
@@ -777,13 +847,29 @@ impl<R: ReplyBuffer> NodeExchange<R> {
         }
     }
 
+    /// Has replies of replicas doubted that show a missing key, if redirects are followed.
+    fn set_doubts(&mut self, cluster: Option<&Arc<ClusterRouting>>) {
+        self.doubts = cluster
+            .filter(|_| self.request.may_use_replica)
+            .map(Arc::clone);
+    }
+
+    /// True if the replies came from a replica of a cluster and show a key that it may lack.
+    fn is_doubtful(&self) -> bool {
+        self.doubts.as_ref().is_some_and(|cluster| {
+            self.answers.failure.is_none()
+                && self.request.target != Target::Primary
+                && cluster.shows_missing_key(&self.request, &self.answers.values)
+        })
+    }
+
     /// Prepares an attempt at the same server, or at the next one, if the last attempt calls for it.
     fn ask_next_server(&mut self) -> bool {
-        let resends = self.retries.resends();
-        let next = self
-            .servers
-            .as_mut()
-            .and_then(|servers| servers.after(&self.request, &self.answers, resends));
+        let (resends, is_doubtful) = (self.retries.resends(), self.is_doubtful());
+        let next = self.servers.as_mut().and_then(|servers| match is_doubtful {
+            true => Some(servers.turn_to_primary()),
+            false => servers.after(&self.request, &self.answers, resends),
+        });
         let Some(target) = next else {
             return false;
         };

@@ -21,6 +21,7 @@
 //! Requests are resent only from the first without a reply on, all of them or none, so their order never
 //! changes.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
@@ -70,6 +71,8 @@ pub(crate) trait ReplyBuffer: Default {
     }
     /// The text behind the code of reply number `number` if it is an error.
     fn error_text(&self, number: usize) -> Option<&[u8]>;
+    /// Reply number `number`, decoded. `None` if it is not there, or was not kept.
+    fn decoded(&self, number: usize) -> Option<Cow<'_, Value>>;
     /// Number of replies that are errors.
     fn error_count(&self) -> usize {
         let is_error = |number: &usize| self.error_code(*number).is_some();
@@ -110,6 +113,10 @@ impl ReplyBuffer for Vec<Value> {
         if let Some(place) = self.get_mut(number) {
             *place = error.to_reply();
         }
+    }
+
+    fn decoded(&self, number: usize) -> Option<Cow<'_, Value>> {
+        self.get(number).map(Cow::Borrowed)
     }
 
     fn error_code(&self, number: usize) -> Option<&[u8]> {

@@ -163,8 +163,11 @@ impl Router {
         watched: (&[u8], NodeIndex),
     ) -> Result<(), Error> {
         // The node of a transaction is never chosen at random, so no entropy is needed.
-        match self.route_pipeline(packed, kind, snapshot, 0)? {
-            PlannedPipeline::Transaction { node, .. } if node != watched.1 => Err(Error::new(
+        let planned = self.route_pipeline(packed, kind, snapshot, 0)?;
+        // The slot is what counts there, and is checked with each command.
+        let is_cluster = self.topology().cluster().is_some();
+        match planned {
+            PlannedPipeline::Transaction { node, .. } if node != watched.1 && !is_cluster => Err(Error::new(
                 ErrorKind::CrossNode,
                 format!(
                     "the keys of the transaction live on node {}, but this client watches the key {} on node {}, and a \

@@ -31,11 +31,11 @@ impl Router {
     ///
     /// When the node has left the topology, when `is_same_server` is false for its index: the node is reached
     /// otherwise now, and when keys have moved: a watched key may have changed elsewhere. In a cluster only the slot of
-    /// the connection's keys matters.
+    /// the connection's keys matters, and not even that for a connection that `relies_on_server`.
     pub(crate) fn locate_dedicated(
         &self,
         node: &NodeRef,
-        keys: &KeyCheck,
+        (keys, relies_on_server): (&KeyCheck, bool),
         is_same_server: impl FnOnce(NodeIndex) -> bool,
     ) -> Result<NodeIndex, Error> {
         let name = node.spec().name();
@@ -45,6 +45,7 @@ impl Router {
         };
         let have_moved = match (keys, self.topology().cluster()) {
             (KeyCheck::None, _) => false,
+            (KeyCheck::Together(_), Some(_)) if relies_on_server => false,
             (KeyCheck::Together(first), Some(map)) => map.target(map.slot(first)) != Some(index),
             _ => !node.topology().places_like(self.topology()),
         };

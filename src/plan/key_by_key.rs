@@ -15,8 +15,8 @@
 
 use redis::Value;
 
-use crate::command::{Args, Merge, PackedCommands, Route};
-use crate::error::Error;
+use crate::command::{Access, Args, Merge, PackedCommands, Route};
+use crate::error::{Error, ErrorKind};
 use crate::plan::batch::{NodeRequest, ReplySlot};
 use crate::plan::redirects::ClusterRouting;
 use crate::plan::{Answers, ReplyBuffer};
@@ -36,11 +36,12 @@ pub(in crate::plan) struct KeyByKey {
     /// Number of its keys.
     pub(in crate::plan) keys: usize,
     merge: Merge,
+    is_write: bool,
 }
 
 /// How a command is cut.
 #[derive(Clone, Copy, Debug)]
-struct Shape {
+struct CommandParts {
     head: usize,
     step: usize,
     tail: usize,
@@ -56,7 +57,10 @@ impl ClusterRouting {
         hops: u16,
     ) -> bool {
         let is_time = is_read || hops >= WRITE_AFTER && self.splits_writes();
-        is_time && self.shape(args).is_some_and(|shape| shape.keys(args) > 1)
+        is_time
+            && self
+                .command_parts(args)
+                .is_some_and(|parts| parts.keys(args) > 1)
     }
 
     /// The requests for each key of request number `number`, for the same server. The slot of each has the number of its
@@ -72,15 +76,15 @@ impl ClusterRouting {
         for _ in 0..=number {
             commands.next(&mut args).ok()??;
         }
-        let shape = self.shape(&args)?;
+        let parts = self.command_parts(&args)?;
         let mut each = request.part(&[]);
         let access = request.slots.get(number)?.access;
-        let keys = shape.keys(&args);
+        let keys = parts.keys(&args);
         for key in 0..keys {
             let slot = ReplySlot::whole(u32::try_from(key).ok()?, access);
-            each.push(slot, |out| shape.write(&args, key, out));
+            each.push(slot, |out| parts.write(&args, key, out));
         }
-        let merge = shape.merge;
+        let merge = parts.merge;
         Some((
             each,
             KeyByKey {
@@ -88,14 +92,15 @@ impl ClusterRouting {
                 number,
                 keys,
                 merge,
+                is_write: access == Access::Write,
             },
         ))
     }
 
-    fn shape(&self, args: &[&[u8]]) -> Option<Shape> {
+    fn command_parts(&self, args: &[&[u8]]) -> Option<CommandParts> {
         let command = self.command(args)?;
         match command.route() {
-            Route::Split { step, tail, merge } => Some(Shape {
+            Route::Split { step, tail, merge } => Some(CommandParts {
                 head: command.first_key(),
                 step: step.into(),
                 tail: tail.into(),
@@ -106,7 +111,7 @@ impl ClusterRouting {
     }
 }
 
-impl Shape {
+impl CommandParts {
     fn keys(self, args: &[&[u8]]) -> usize {
         args.len().saturating_sub(self.head + self.tail) / self.step.max(1)
     }
@@ -135,14 +140,26 @@ impl KeyByKey {
         replies: &[Result<(&R, usize), Error>],
     ) {
         let values = &mut answers.values;
-        if let Some(error) = replies.iter().find_map(|reply| reply.as_ref().err()) {
-            return values.replace_with_error(self.number, error);
-        }
-        let replies: Vec<(&R, usize)> = replies.iter().flatten().copied().collect();
-        let is_error = |(values, number): &&(&R, usize)| values.error_code(*number).is_some();
-        match replies.iter().find(is_error) {
-            Some(&error) => values.replace_with_joined(self.number, &[error], Merge::AllSucceeded),
-            None => values.replace_with_joined(self.number, &replies, self.merge),
+        let is_done = |reply: &&Result<(&R, usize), Error>| match reply {
+            Ok((values, number)) => values.error_code(*number).is_none(),
+            Err(_) => false,
+        };
+        let done = replies.iter().filter(is_done).count();
+        let all: Vec<(&R, usize)> = replies.iter().flatten().copied().collect();
+        match replies.iter().find(|reply| !is_done(reply)) {
+            None => values.replace_with_joined(self.number, &all, self.merge),
+            // The error of a server says that nothing was done.
+            Some(Ok(_)) if done > 0 && self.is_write => {
+                let text = format!(
+                    "the command was sent key by key, as its slot is on two nodes, and was done for {done} of {} keys",
+                    self.keys
+                );
+                values.replace_with_error(self.number, &Error::new(ErrorKind::Unknown, text));
+            }
+            Some(Ok(error)) => {
+                values.replace_with_joined(self.number, &[*error], Merge::AllSucceeded);
+            }
+            Some(Err(error)) => values.replace_with_error(self.number, error),
         }
     }
 }

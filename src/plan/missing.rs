@@ -171,7 +171,7 @@ impl MissReplies {
     }
 }
 
-/// Decodes a frame that [`Router::miss_reply`] has written.
+/// Decodes a whole frame, such as [`Router::miss_reply`] has written.
 pub(in crate::plan) fn decode_miss(frame: &[u8]) -> Option<Value> {
     resp::read(&mut resp::Slice(frame)).ok()
 }

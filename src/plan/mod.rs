@@ -57,6 +57,7 @@ mod batch;
 mod command_errors;
 mod dedicated;
 #[cfg(feature = "testing")]
+mod doubt;
 mod dry_run;
 mod exchange;
 mod explain;
@@ -89,6 +90,7 @@ mod router;
 mod scan;
 mod scripts;
 mod servers;
+mod slot_guard;
 mod transaction;
 mod watch;
 
@@ -108,7 +110,7 @@ pub(crate) use attempts::attempts_exhausted;
 pub(crate) use batch::ServerOf;
 pub(crate) use batch::{Batch, NodeRequest};
 pub(crate) use dedicated::{DedicatedState, KeyCheck};
-pub(crate) use exchange::{Attempt, AttemptKind, Exchange, ExchangeStep};
+pub(crate) use exchange::{Attempt, AttemptKind, EarlyAttempt, Exchange, ExchangeStep};
 #[cfg(feature = "tokio-comp")]
 pub(crate) use exchange::{Hedge, NodeExchange};
 pub(crate) use failure::{Answers, Cause, Failure, PoolUse, ReplyBuffer, is_of_replica};
@@ -135,6 +137,7 @@ pub(crate) use scripts::{
     CacheSnapshot, FunctionRetry, Rewritten, Scope, ScriptCache, ScriptJournal, ScriptRewriter,
     TransactionState,
 };
+pub(crate) use slot_guard::WatchRoute;
 pub(crate) use transaction::{ExpectedEnd, PlannedTransaction};
 #[cfg(feature = "proxy")]
 pub(crate) use watch::is_watch;

@@ -11,7 +11,7 @@
 //! | `TRYAGAIN` of a server that was asked with ASKING | the server that replied ASK, after a pause |
 //! | `TRYAGAIN`, `BUSY` | the same server, after a pause |
 //! | `CLUSTERDOWN`, `LOADING`, `MASTERDOWN`, `READONLY` | another primary, after a pause: it knows who has taken over |
-//! | `UNBLOCKED` | another primary |
+//! | `UNBLOCKED`, unless by CLIENT UNBLOCK | another primary |
 //! | none: the node cannot be reached, and the request was never sent or is a read | another primary |
 //!
 //! Another primary replies with MOVED, so that its reply is the newest map there is. If it names a server that is known
@@ -24,8 +24,9 @@
 //! * A write that was applied although a command before it, with a key in common, was refused stays applied. So the
 //!   command keeps its refusal: repeated, it would overtake the write.
 //!
-//! A command that may be split goes on key by key if the keys of its slot are in two places: see `key_by_key`.
-//! MULTI ... EXEC goes as a whole, and only if none of it ran. Of a pipeline, only the refused commands go again.
+//! A command that may be split goes on key by key if the keys of its slot are in two places: see `key_by_key`. A blocking
+//! command goes on with the time that is left. MULTI ... EXEC goes as a whole, and only if none of it ran. Of a pipeline,
+//! only the refused commands go again.
 
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ use redis::Value;
 use smallvec::SmallVec;
 
 use crate::command::{
-    Access, Args, CommandSpec, KeyPositions, Lookup, PackedCommands, SharedTable,
+    Access, Args, CommandSpec, CommandTable, KeyPositions, Lookup, PackedCommands, SharedTable,
 };
 use crate::error::is_waited_code;
 use crate::hash::{HashTag, slot};
@@ -57,6 +58,9 @@ const OTHER_CODES: [&[u8]; 4] = [b"MOVED", b"ASK", b"READONLY", b"UNBLOCKED"];
 
 /// Beginning of the text of EXECABORT if EXEC itself was refused; the refusal follows.
 const DISCARDED: &[u8] = b"Transaction discarded because of: ";
+
+/// Beginning of the text of UNBLOCKED if CLIENT UNBLOCK has ended the command, which is final.
+const UNBLOCKED_BY_CLIENT: &[u8] = b"client unblocked via CLIENT UNBLOCK";
 
 /// What redirects are read by: the map of one topology, and the commands whose keys are known.
 #[derive(Debug)]
@@ -154,6 +158,11 @@ impl ClusterRouting {
             Lookup::Found(command) => Some(command),
             _ => None,
         }
+    }
+
+    /// The commands whose keys are known.
+    pub(in crate::plan) fn commands(&self) -> &CommandTable {
+        &self.commands
     }
 
     /// The requests that go on after these replies, which are final for the server that gave them, and what the map
@@ -568,6 +577,7 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
                 wait_at(source.unwrap_or_else(|| Place::of(self.request)))
             }
             b"BUSY" => wait_at(Place::of(self.request)),
+            b"UNBLOCKED" if text.starts_with(UNBLOCKED_BY_CLIENT) => None,
             b"UNBLOCKED" => {
                 reports.push(ClusterReport::Suspect);
                 Some(Destination {

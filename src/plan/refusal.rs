@@ -10,6 +10,7 @@ use crate::command::{Args, CommandSpec, KeyError, KeySpec, PackedCommands};
 use crate::error::{Error, ErrorKind, KeyText, Retry};
 use crate::partition::NodeIndex;
 use crate::plan::Router;
+use crate::plan::slot_guard::WATCHED_BYTES_MAX;
 
 /// Error for a handle whose node is no longer part of the topology.
 pub(super) fn node_left(name: &str) -> Error {
@@ -45,6 +46,30 @@ pub(super) fn keys_moved(name: &str) -> Error {
     )
     .at_node(name)
     .with_retry(Retry::Unsafe)
+}
+
+/// Error for a dedicated connection to a server of a cluster that gives the keys of the connection away.
+pub(super) fn keys_moving(name: &str) -> Error {
+    Error::new(
+        ErrorKind::NodeDown,
+        format!(
+            "node {name}: the keys of this connection are moving to another node, and nothing was done; open a new one \
+             in a moment"
+        ),
+    )
+    .at_node(name)
+    .with_retry(Retry::Unsafe)
+}
+
+/// Error for a WATCH of too many keys on one connection in a cluster.
+pub(super) fn too_many_watched() -> Error {
+    Error::new(
+        ErrorKind::Unroutable,
+        format!(
+            "WATCH: the watched keys are longer than {WATCHED_BYTES_MAX} bytes; in a cluster they are sent again with \
+             each transaction, so watch fewer"
+        ),
+    )
 }
 
 /// Error for a wrong number of arguments, in the words of the server.

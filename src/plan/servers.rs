@@ -11,11 +11,14 @@
 //!                                    primary      1, 2                         none
 //! ```
 //!
+//! In a cluster a replica is not believed if it lacks a key: see [`doubt`](crate::plan::doubt).
+//!
 //! What becomes of a failure at the last server is decided as for a node without replicas (`retries`).
 
 use crate::command::{BlockingTime, CommandSpec};
 use crate::error::is_temporary_code;
 use crate::plan::batch::NodeRequest;
+use crate::plan::doubt::shows_missing_keys;
 use crate::plan::{Answers, Cause, ReadsAs, ReplyBuffer, Router};
 use crate::policy::{Target, TargetOrder};
 
@@ -59,7 +62,10 @@ impl Router {
         command: &CommandSpec,
         blocking: BlockingTime,
     ) -> bool {
-        self.replica_reads && blocking == BlockingTime::None && command.may_use_replica()
+        self.replica_reads
+            && blocking == BlockingTime::None
+            && command.may_use_replica()
+            && (self.cluster().is_none() || shows_missing_keys(command))
     }
 }
 
@@ -84,6 +90,11 @@ impl ServerQueue {
         self.order.get(self.current + 1).copied()
     }
 
+    /// True if the primary is one of the servers.
+    pub(in crate::plan) fn has_primary(&self) -> bool {
+        self.order.contains(&Target::Primary)
+    }
+
     /// Number of servers that can be asked, the current one included.
     pub(in crate::plan) fn left(&self) -> u32 {
         // At most as many as replicas, of which there are few.
@@ -93,6 +104,14 @@ impl ServerQueue {
     /// True until the current server has been asked.
     pub(in crate::plan) fn is_new(&self) -> bool {
         self.is_new
+    }
+
+    /// Turns to the primary, behind which no other server is asked.
+    pub(in crate::plan) fn turn_to_primary(&mut self) -> Target {
+        self.order.truncate(self.current + 1);
+        self.order.push(Target::Primary);
+        self.advance();
+        Target::Primary
     }
 
     /// Turns to the next server.

@@ -141,7 +141,7 @@ pub(crate) fn is_watch(name: &[u8]) -> bool {
 }
 
 /// True for the commands after which a connection watches no key.
-fn ends_watch(name: &[u8]) -> bool {
+pub(in crate::plan) fn ends_watch(name: &[u8]) -> bool {
     ["DISCARD", "EXEC", "RESET", "UNWATCH"]
         .iter()
         .any(|end| name.eq_ignore_ascii_case(end.as_bytes()))

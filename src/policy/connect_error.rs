@@ -88,6 +88,11 @@ impl ConnectError {
         })
     }
 
+    /// True if none of the servers of a node may be asked.
+    pub(crate) fn is_no_server(&self) -> bool {
+        matches!(self, Self::Unreachable(failure) if failure.kind == io::ErrorKind::NotConnected)
+    }
+
     /// The server's own error, if it replied to the handshake with a temporary one.
     pub(crate) fn refusal(&self) -> Option<ServerError> {
         match self {

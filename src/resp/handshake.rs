@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The handshake with a primary that may change ends with ROLE, as its address may be out of date; so does that with a
-//! replica. A connection whose password or name is out of date gets a renewal: AUTH, CLIENT SETNAME, or both.
+//! replica, with READONLY before it if the replica is one of a cluster. A connection whose password or name is out of date gets a renewal: AUTH, CLIENT SETNAME, or both.
 
 use std::fmt;
 use std::io;

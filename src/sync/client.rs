@@ -347,7 +347,7 @@ impl ShardedClient {
         attempt: impl FnMut(&mut Dedicated, &mut redis::Pipeline) -> RedisResult<Option<T>>,
     ) -> RedisResult<T> {
         let connection = self.dedicated(&keys)?;
-        crate::sync::transaction::run(connection, &keys, attempt)
+        crate::sync::transaction::run(&self.shared, connection, &keys, attempt)
     }
 
     /// Returns a subscriber to channels and patterns of all nodes. It connects with its first subscription.

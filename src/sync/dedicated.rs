@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::Guard;
@@ -75,13 +76,14 @@ impl Dedicated {
     /// If the node has left or is reached otherwise, or keys have moved: the connection is closed then.
     pub(super) fn locate(&mut self) -> RedisResult<Guard<Arc<Shared>>> {
         let shared = self.shared.load();
-        let keys = self.state.keys();
+        let keys = (self.state.keys(), self.state.relies_on_server());
         let located = shared.router.locate_dedicated(&self.node, keys, |node| {
             Arc::ptr_eq(&shared.executor.nodes[node.get()], &self.pools)
         });
         match located {
             Ok(node) => self.state.set_node(node),
             Err(error) => {
+                self.state.set_moved(&shared.router);
                 self.close();
                 return Err(error.into());
             }
@@ -143,6 +145,16 @@ impl Dedicated {
         self.close();
         let failure = Failure { cause, sent: 0 };
         failure.without_answer(self.node_name()).into()
+    }
+
+    /// What the connection's user has done to it.
+    pub(super) fn state(&self) -> &DedicatedState {
+        &self.state
+    }
+
+    /// Makes it a connection to the server that imports the slot of its keys.
+    pub(super) fn set_asking(&mut self, is_asking: bool) {
+        self.state.set_asking(is_asking);
     }
 
     /// The node of the connection.
@@ -214,6 +226,7 @@ impl Dedicated {
             .command(&shared.router, &**shared, Request { packed, args })?;
         let reply = self.run(operation)?;
         self.state.replied(args, &reply);
+        self.state.check_slot(&shared.router)?;
         Ok(reply)
     }
 
@@ -229,13 +242,21 @@ impl Dedicated {
 
     /// Sends all pending requests over this connection, which is closed if one of them fails.
     fn exchange(&mut self, exchange: &mut Exchange) {
-        let deadline = self.shared.load().executor.begin(exchange);
+        let shared = self.shared.load();
+        let deadline = shared.executor.begin(exchange);
         // Nothing is sent again over a dedicated connection, so there is no pause to wait for.
         while exchange.poll(Instant::now()) == ExchangeStep::Send {
             let attempts = exchange.attempts();
             let answers = attempts.map(|attempt| self.send(attempt, &deadline));
-            let answers = answers.collect();
+            let mut answers: Vec<Answers> = answers.collect();
+            for answers in &mut answers {
+                self.state.receive(&shared.router, answers);
+            }
             exchange.handle(answers);
+        }
+        shared.executor.report_to_cluster(self.state.take_reports());
+        if let Some(pause) = self.state.take_pause(rand::random()) {
+            thread::sleep(pause);
         }
     }
 

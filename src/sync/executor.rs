@@ -27,8 +27,8 @@ use crate::endpoint::{ReplicaConnections, ServerConnections};
 use crate::observe::{NodeHealth, NodeObserver, Stopwatch};
 use crate::partition::NodeIndex;
 use crate::plan::{
-    Answers, Attempt, AttemptKind, Cause, Exchange, ExchangeStep, Failure, LastRefusal,
-    NextAttempt, NodeRequest, PoolUse, RequestOutcome, Retries,
+    Answers, Attempt, AttemptKind, Cause, ClusterReport, Exchange, ExchangeStep, Failure,
+    LastRefusal, NextAttempt, NodeRequest, PoolUse, RequestOutcome, Retries,
 };
 use crate::policy::{HandshakeScope, RequestOptions, Target};
 use crate::snapshot::{ClusterConnections, OfEndpoint, carry_over};
@@ -299,8 +299,13 @@ impl Executor {
 
     /// Tells the source of the cluster's map what the replies have shown.
     fn report(&self, exchange: &mut Exchange) {
+        self.report_to_cluster(exchange.take_reports());
+    }
+
+    /// The same for replies to a dedicated connection.
+    pub(super) fn report_to_cluster(&self, reports: Vec<ClusterReport>) {
         if let Some(cluster) = &self.cluster {
-            cluster.report(exchange.take_reports());
+            cluster.report(reports);
         }
     }
 

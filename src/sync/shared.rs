@@ -145,7 +145,7 @@ impl Shared {
             .call(node, packed, routed.access, routed.blocking, deadline);
         if follows && self.router.is_refused_by_cluster(&result) {
             let request = Request { packed, args };
-            let attempt = (Answers::of_call(result), deadline.end());
+            let attempt = deadline.early_attempt(Answers::of_call(result));
             return self.run(CommandOperation::after_attempt(
                 &self.router,
                 self,

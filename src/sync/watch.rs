@@ -6,10 +6,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use redis::{ConnectionLike, RedisResult, Value};
 
+use crate::command::BlockingTime;
 use crate::error::Error;
 use crate::plan::{
-    PipelineKind, ScriptStore, WatchCommand, beside_watch, contains_watch, exec_abort, parse_one,
-    watch_ended,
+    PipelineKind, ScriptStore, WatchCommand, WatchRoute, beside_watch, contains_watch, exec_abort,
+    parse_one, watch_ended,
 };
 use crate::snapshot::SnapshotHandle;
 use crate::sync::{Dedicated, Shared};
@@ -32,6 +33,8 @@ struct Attempt {
     key: Vec<u8>,
     /// True if a WATCH failed: EXEC must not run.
     has_failed: bool,
+    /// True if the watched keys have moved to another node of the cluster: EXEC replies nil.
+    has_moved: bool,
 }
 
 impl Watch {
@@ -89,7 +92,7 @@ impl Watch {
     ) -> RedisResult<Value> {
         if let Some(attempt) = &self.attempt {
             let mut attempt = attempt.lock();
-            if attempt.connection.is_some() {
+            if attempt.connection.is_some() || attempt.has_moved {
                 return attempt.watch_more(shared, args, packed);
             }
         }
@@ -98,6 +101,7 @@ impl Watch {
             connection: None,
             key: args.get(1).copied().unwrap_or_default().to_vec(),
             has_failed: true,
+            has_moved: false,
         };
         let begun = attempt.begin(shared, args, packed);
         self.attempt = Some(Arc::new(Mutex::new(attempt)));
@@ -125,6 +129,7 @@ impl Watch {
                     connection: None,
                     key: Vec::new(),
                     has_failed: true,
+                    has_moved: false,
                 })));
             }
         }
@@ -157,6 +162,9 @@ impl Watch {
         // Taken out: a clone that shares the attempt and comes second finds nothing, and is refused.
         let (connection, key, has_failed) = {
             let mut attempt = attempt.lock();
+            if attempt.has_moved && !attempt.has_failed {
+                return Ok(vec![Value::Nil]);
+            }
             let key = std::mem::take(&mut attempt.key);
             (attempt.connection.take(), key, attempt.has_failed)
         };
@@ -175,7 +183,13 @@ impl Watch {
         // With the timeouts of this handle, and not of the one that has opened the connection.
         connection.shared = shared.clone();
         // By the current topology: if the node has left, or the keys live elsewhere now, nothing may run here.
-        let current = connection.locate()?;
+        let current = match connection.locate() {
+            // In a cluster as if a key had changed: the next attempt finds the new owner.
+            Err(_) if shared.load().router.topology().cluster().is_some() => {
+                return Ok(vec![Value::Nil]);
+            }
+            located => located?,
+        };
         let watched = (&key[..], connection.node());
         let snapshot = || current.snapshot();
         if let Err(refusal) = current
@@ -203,10 +217,7 @@ impl Attempt {
         args: &[&[u8]],
         packed: &[u8],
     ) -> RedisResult<Value> {
-        let current = shared.ready()?;
-        let (node, keys) = current.router.watched_node(args)?;
-        let mut connection = Dedicated::open(shared.clone(), &current, node, keys)?;
-        let reply = connection.req_packed_command(packed)?;
+        let (connection, reply) = begin(shared, args, packed)?;
         // A server that refuses WATCH watches nothing: the next one begins another attempt.
         if reply == Value::Okay {
             self.connection = Some(connection);
@@ -222,6 +233,9 @@ impl Attempt {
         args: &[&[u8]],
         packed: &[u8],
     ) -> RedisResult<Value> {
+        if self.has_moved {
+            return Ok(Value::Okay);
+        }
         let Some(connection) = &mut self.connection else {
             return Err(watch_ended().into());
         };
@@ -233,6 +247,9 @@ impl Attempt {
             Err(error) => {
                 // Nothing is watched any more, as below.
                 self.connection = None;
+                if shared.load().router.topology().cluster().is_some() {
+                    return Ok(self.moved(has_failed));
+                }
                 return Err(error);
             }
         };
@@ -242,6 +259,9 @@ impl Attempt {
         current.router.check_second_watch(watched, key, node)?;
         drop(current);
         let replied = connection.req_packed_command(packed);
+        if connection.state().has_moved() {
+            return Ok(self.moved(has_failed));
+        }
         if replied.is_err() && !connection.is_open() {
             // Nothing is watched any more. EXEC fails now, and the next WATCH begins another attempt.
             self.connection = None;
@@ -249,6 +269,38 @@ impl Attempt {
         let reply = replied?;
         self.has_failed = has_failed || reply != Value::Okay;
         Ok(reply)
+    }
+
+    /// Records that the keys have moved, which EXEC is going to say. Returns the reply to WATCH.
+    fn moved(&mut self, has_failed: bool) -> Value {
+        self.connection = None;
+        self.has_failed = has_failed;
+        self.has_moved = true;
+        Value::Okay
+    }
+}
+
+/// Sends WATCH, to the server that serves the slot if the nodes are those of a cluster. Returns the connection and the
+/// reply.
+pub(super) fn begin(
+    handle: &SnapshotHandle<Shared>,
+    args: &[&[u8]],
+    packed: &[u8],
+) -> RedisResult<(Dedicated, Value)> {
+    let deadline = handle.ready()?.executor.deadline(BlockingTime::None);
+    let mut route = WatchRoute::default();
+    loop {
+        let current = handle.ready()?;
+        let (owner, keys) = current.router.watched_node(args)?;
+        let (node, is_asking) = route.node(owner);
+        let mut connection = Dedicated::open(handle.clone(), &current, node, keys)?;
+        drop(current);
+        connection.set_asking(is_asking);
+        let reply = connection.req_packed_command(packed);
+        match route.after(connection.state(), deadline.remaining()) {
+            true => connection.finish(),
+            false => return Ok((connection, reply?)),
+        }
     }
 }
 

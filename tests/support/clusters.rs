@@ -868,6 +868,7 @@ impl Builder {
             ["--cluster-node-timeout", &timeout],
             // Connections on loopback come from 127.0.0.1.
             ["--cluster-announce-ip", &host],
+            ["--replica-announce-ip", &host],
             // A primary that has lost its last slot stays one.
             ["--cluster-allow-replica-migration", "no"],
             ["--cluster-replica-validity-factor", "0"],

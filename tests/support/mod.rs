@@ -6,6 +6,8 @@ pub mod all_clients;
 pub mod authority;
 pub mod clients;
 pub mod cluster_bus;
+#[cfg(feature = "tokio-comp")]
+pub mod cluster_clients;
 pub mod clusters;
 pub mod cut;
 pub mod delay_proxy;

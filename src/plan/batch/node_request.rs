@@ -11,10 +11,11 @@
 //! A chunk never ends within a transaction or between two requests that share a slot.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use redis::Value;
 
-use crate::command::{Access, Args, PackedCommands};
+use crate::command::{Access, Args, CommandTable, PackedCommands};
 use crate::partition::NodeIndex;
 use crate::plan::redirects::Redirected;
 use crate::plan::{Answers, ExpectedEnd, Fallback, ReplyBuffer, Router};
@@ -311,6 +312,30 @@ impl NodeRequest {
             }
         });
         part
+    }
+
+    /// Has the requests that may block for longer than `left` block for that time only.
+    pub(in crate::plan) fn limit_blocking(&mut self, commands: &CommandTable, left: Duration) {
+        let mut limited = self.without_requests();
+        limited.redirected.clone_from(&self.redirected);
+        let mut is_changed = false;
+        self.for_each(|_, slot, frame| {
+            let (mut command, mut args) = (PackedCommands::new(frame), Args::new());
+            let spec = command.next(&mut args).ok().flatten();
+            let spec = spec.and_then(|_| commands.find(&args));
+            limited.push(slot, |out| {
+                let is_limited =
+                    spec.is_some_and(|spec| spec.write_blocking_at_most(&args, left, out));
+                match is_limited {
+                    true => is_changed = true,
+                    false => out.extend_from_slice(frame),
+                }
+            });
+        });
+        if is_changed {
+            self.packed = limited.packed;
+            self.chunk_ends = limited.chunk_ends;
+        }
     }
 
     /// The requests as they are sent, if they are not sent as they are: behind ASKING.

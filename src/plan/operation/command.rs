@@ -19,7 +19,8 @@ use crate::plan::operation::scan::{ScanInProgress, ScanProgress};
 use crate::plan::operation::{Operation, ReplyForm, ScriptStore, Step};
 use crate::plan::scripts::{LIST_LIBRARIES, Recovery};
 use crate::plan::{
-    Answers, Exchange, ExchangeStep, ExpectedEnd, Plan, RoutedCommand, Router, Scope, ScriptCache,
+    Answers, EarlyAttempt, Exchange, ExchangeStep, ExpectedEnd, Plan, RoutedCommand, Router, Scope,
+    ScriptCache,
 };
 use crate::topology::LivingNodes;
 
@@ -125,17 +126,16 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
     }
 
     /// A command for one node that was sent there once, with this result, and may have to go elsewhere in the cluster.
-    /// `end` is the deadline of that attempt.
     pub(crate) fn after_attempt(
         router: &'a Router,
         scripts: &'a dyn ScriptStore,
         request: Request<'a>,
         routed: RoutedCommand,
         context: R::Context,
-        (answers, end): (Answers<R>, Option<Instant>),
+        attempt: EarlyAttempt<R>,
     ) -> Self {
         let mut operation = Self::new(router, scripts, request, Ok(routed), context, 0);
-        operation.exchange.set_early(answers, end);
+        operation.exchange.set_early(attempt);
         operation
     }
 
@@ -160,12 +160,13 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
     /// A command over a dedicated connection, and never over another one.
     ///
     /// `packed` is sent instead of the request. They differ inside MULTI, where EVAL replaces EVALSHA: the
-    /// reply, QUEUED, could not show that the script is missing.
+    /// reply, QUEUED, could not show that the script is missing. Its second part is the number of replies, of which one is
+    /// that to the request.
     pub(crate) fn pinned(
         router: &'a Router,
         scripts: &'a dyn ScriptStore,
         request: Request<'a>,
-        packed: Vec<u8>,
+        (packed, replies): (Vec<u8>, usize),
         routed: RoutedCommand,
         context: R::Context,
     ) -> Self {
@@ -182,7 +183,7 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
             context,
             entropy: 0,
             exchange: Exchange::new(
-                [NodeRequest::pinned(node, packed, 1, ExpectedEnd::Any)],
+                [NodeRequest::pinned(node, packed, replies, ExpectedEnd::Any)],
                 routed.blocking,
                 LivingNodes::none(),
             ),
@@ -204,7 +205,7 @@ impl<'a, R: ReplyForm> CommandOperation<'a, R> {
         context: R::Context,
     ) -> Self {
         let routed = RoutedCommand::write(tidy_up.0);
-        let packed = tidy_up.1.to_vec();
+        let packed = (tidy_up.1.to_vec(), 1);
         let mut operation = Self::pinned(router, scripts, request, packed, routed, context);
         operation.state = State::Refused(refusal);
         operation

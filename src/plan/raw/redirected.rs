@@ -30,7 +30,7 @@ impl Router {
         request.retention = ReplyRetention::All;
         let mut exchange =
             Exchange::new([request], BlockingTime::None, LivingNodes::none()).for_router(self);
-        exchange.set_early(answers, None);
+        exchange.set_early_answers(answers);
         exchange
     }
 

@@ -4,12 +4,16 @@
 //! large one has its own. The bytes held are reported to a [`ByteMeter`], by which the proxy limits what one
 //! client may keep waiting.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+
+use redis::Value;
 
 use crate::command::Merge;
 use crate::error::Error;
 use crate::plan::ReplyBuffer;
+use crate::plan::missing::decode_miss;
 use crate::resp::{Protocol, write_int, write_line};
 
 /// Growth in bytes that is reported to the meter. Less is not, so that small replies cost nothing.
@@ -268,6 +272,13 @@ impl ReplyBuffer for RawReplies {
         let mut frame = Vec::new();
         Protocol::Resp2.write(&mut frame, &error.to_reply());
         self.replace(number, &frame);
+    }
+
+    fn decoded(&self, number: usize) -> Option<Cow<'_, Value>> {
+        match self.get(number)? {
+            RawReply::Complete(frame) => decode_miss(frame).map(Cow::Owned),
+            RawReply::Oversized => None,
+        }
     }
 
     fn error_code(&self, number: usize) -> Option<&[u8]> {
