@@ -126,7 +126,7 @@ fn keys_of_two_slots_are_not_watched_together() {
     let out = String::from_utf8_lossy(&simulation.out);
     let lines: Vec<&str> = out.lines().collect();
     assert!(
-        lines[0].starts_with("-CROSSNODE the keys a (slot 15495)"),
+        lines[0].starts_with("-CROSSNODE the keys \"a\" (slot 15495)"),
         "{out}"
     );
     assert_eq!(lines[1], "-ERR EXEC without MULTI");
