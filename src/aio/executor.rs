@@ -23,6 +23,7 @@ use crate::endpoint::{Deadline, Endpoint};
 use crate::endpoint::{ReplicaConnections, ServerConnections};
 use crate::observe::{ClientHealth, NodeHealth, NodeObserver, PoolHealth, Stopwatch};
 use crate::partition::NodeIndex;
+use crate::plan::ClusterReport;
 use crate::plan::{
     Answers, Attempt, AttemptKind, Cause, Exchange, ExchangeStep, Failure, LastRefusal,
     NextAttempt, NodeExchange, NodeRequest, RequestOutcome, Retries, Router,
@@ -68,6 +69,13 @@ pub(super) struct NodeConnections {
     pub(super) observer: Arc<NodeObserver>,
     /// The connections to the replicas of the node, if it may have any.
     pub(super) replicas: Option<ReplicaConnections<NodeConnections>>,
+}
+
+impl NodeConnections {
+    /// How to make a connection that the caller drives itself.
+    pub(super) fn connector(&self) -> Connector {
+        self.exclusive.connector.clone()
+    }
 }
 
 impl Executor {
@@ -144,7 +152,7 @@ impl Executor {
 
     /// How to make a connection to `node` that the caller drives itself.
     pub(crate) fn connector(&self, node: NodeIndex) -> Connector {
-        self.nodes[node.get()].exclusive.connector.clone()
+        self.nodes[node.get()].connector()
     }
 
     /// Maximum duration of a request that the server does not hold back.
@@ -252,6 +260,20 @@ impl Executor {
                 }
             }
         }
+    }
+
+    /// Tells the source of the cluster's map what subscribers have learned.
+    pub(super) fn report_to_cluster(&self, reports: Vec<ClusterReport>) {
+        if let Some(cluster) = &self.cluster {
+            cluster.report(reports);
+        }
+    }
+
+    /// The connections to the server of the cluster that a redirect names so, and its name as a node.
+    pub(super) fn redirected(&self, named: &HostPort) -> Option<(Arc<NodeConnections>, String)> {
+        let connections = self.cluster.as_ref()?.redirected(named)?;
+        let name = connections.endpoint.observer.node().name().to_owned();
+        Some((connections, name))
     }
 
     /// Tells the source of the cluster's map what the replies have shown.

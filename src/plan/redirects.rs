@@ -511,7 +511,10 @@ impl<R: ReplyBuffer> Refusals<'_, '_, R> {
 }
 
 /// Slot and address of a redirect: `100 127.0.0.1:7000`. An empty host and `?` mean that of the server that has replied.
-fn parse_redirect(text: &[u8], asked: impl FnOnce() -> Option<String>) -> Option<(u16, HostPort)> {
+pub(in crate::plan) fn parse_redirect(
+    text: &[u8],
+    asked: impl FnOnce() -> Option<String>,
+) -> Option<(u16, HostPort)> {
     let text = str::from_utf8(text).ok()?;
     let (slot, address) = text.split_once(' ')?;
     // IPv6 addresses are written without brackets.

@@ -1,9 +1,10 @@
 //! The subscriptions of a subscriber: on which nodes they are made, which of them are confirmed, and how they
 //! are restored on a new connection. No I/O.
 //!
-//! * [`NamesByNode`]: groups channels and patterns by the nodes on which they must be subscribed.
-//! * [`SubscriptionTracker`]: the subscriptions on one node, desired and confirmed. [`ChangeRequest`] packs a
-//!   change of them.
+//! * `places`: [`NamesByNode`] groups channels and patterns by the nodes on which they must be subscribed;
+//!   [`SubscriptionPlaces`], what is known of them besides the topology.
+//! * [`SubscriptionTracker`]: the subscriptions on one node, desired and confirmed. `change_request`:
+//!   [`ChangeRequest`] packs a change of them.
 //! * [`Event`], [`Message`], [`SubscriptionKind`]: what the user of a subscriber receives. `event_queue`: the
 //!   bounded queue in between.
 //! * `messages`: events in the form of redis-rs' `PubSub`. `moves`: where subscriptions belong after the topology
@@ -16,6 +17,19 @@
 //! A script publishes on the node it runs on, which its keys decide: its messages only arrive on channels
 //! with the hash tag of those keys. Subscribing every channel on every node would lift that restriction, but
 //! a single node that is down would then delay all subscriptions.
+//!
+//! **In a Redis Cluster** the servers hand each PUBLISH on to each other, so channels and patterns are subscribed on
+//! one node; only keyspace events are subscribed on every primary. A shard channel belongs to the owner of its slot, and
+//! the server says when that is another one: by `sunsubscribe` that nobody has asked for, or MOVED in reply to SSUBSCRIBE.
+//!
+//! ```text
+//! sunsubscribe, unasked     SSUBSCRIBE again, as the reply to it is the newest map there is
+//! MOVED                     RedirectedNames: the names of the slot leave this node, for the server that MOVED names
+//! ASK, CLUSTERDOWN, ...     SSUBSCRIBE again after a pause
+//! ```
+//!
+//! ASK is not followed: ASKING is refused on a subscribed RESP2 connection, and while a slot is on its way its source
+//! serves SSUBSCRIBE and SPUBLISH, and the target does not hear what is published there.
 //!
 //! **The life of a subscription** on one node. `desired` changes when the user calls, `confirmed` when the
 //! node replies:
@@ -41,28 +55,33 @@
 //! Nothing here acknowledges messages or fills gaps: pub/sub loses what is published while a connection is
 //! down, and the events say when that may have happened.
 
+mod change_request;
 mod event_queue;
 mod messages;
 mod moves;
+mod places;
 mod worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
 
-use crate::error::{Error, ErrorKind};
-use crate::partition::NodeIndex;
-use crate::plan::Router;
+use crate::error::{Error, ErrorKind, is_waited_code};
+use crate::plan::redirects::parse_redirect;
 use crate::policy::ConnectError;
-use crate::resp::{write_arg, write_command, write_header};
+use crate::resp::write_command;
+use crate::topology::HostPort;
 
+pub(crate) use change_request::ChangeRequest;
 pub(crate) use event_queue::EventQueue;
 pub(crate) use messages::{SubscribedNames, into_msg};
 pub(crate) use moves::{DesiredNames, SubscriptionMoves};
-pub(crate) use worker::{ChangeProgress, ConnectionEnd, SubscriptionWorker};
+use places::channel_slot;
+pub(crate) use places::{NamesByNode, SubscriptionPlaces};
+pub(crate) use worker::{ChangeProgress, ClusterSignals, ConnectionEnd, Loss, SubscriptionWorker};
 
 /// Maximum number of events queued for the user of a subscriber; twice as many while it waits for a change to
 /// be confirmed.
@@ -85,6 +104,9 @@ pub const EVENT_BYTES_MAX: usize = 32 << 20;
 /// reads. Shorter in unit tests.
 pub(crate) const KEEPALIVE_AFTER: Duration =
     Duration::from_millis(if cfg!(test) { 300 } else { 15_000 });
+
+/// How often a change of subscriptions over a cluster looks whether its names have to go elsewhere.
+pub(crate) const FOLLOW_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Maximum number of channels or patterns processed at once, with the lock held and without yielding to other
 /// tasks.
@@ -183,65 +205,6 @@ pub(crate) enum SubscriptionChange {
 /// The name of a channel or pattern. Shared, because a pattern is kept once for each node.
 pub(crate) type ChannelName = Arc<[u8]>;
 
-/// Channels or patterns, grouped by the nodes on which they must be subscribed.
-///
-/// Names are added in slices of [`NAMES_AT_ONCE`], so that a caller can yield in between.
-pub(crate) struct NamesByNode {
-    kind: SubscriptionKind,
-    by_node: Vec<Vec<ChannelName>>,
-}
-
-impl NamesByNode {
-    /// No names yet, of one kind.
-    pub(crate) fn new(router: &Router, kind: SubscriptionKind) -> Self {
-        Self {
-            kind,
-            by_node: vec![Vec::new(); router.topology().nodes().len()],
-        }
-    }
-
-    /// Adds names to the nodes on which they must be subscribed.
-    ///
-    /// # Errors
-    ///
-    /// [`Unroutable`](ErrorKind::Unroutable) when the placement does not cover a channel.
-    pub(crate) fn add(&mut self, router: &Router, names: &[Vec<u8>]) -> Result<(), Error> {
-        for name in names {
-            let shared = ChannelName::from(name.as_slice());
-            match is_everywhere(self.kind, name) {
-                // Every living node needs it, even one that is down: it is subscribed there when the node is back.
-                true => {
-                    for node in router.topology().living() {
-                        self.by_node[node.get()].push(Arc::clone(&shared));
-                    }
-                }
-                false => self.by_node[router.owner(name)?.get()].push(shared),
-            }
-        }
-        Ok(())
-    }
-
-    /// The nodes with at least one name, in node order, and their names.
-    pub(crate) fn finish(self, router: &Router) -> Vec<(NodeIndex, Vec<ChannelName>)> {
-        let nodes = router.topology().indices().zip(self.by_node);
-        nodes.filter(|(_, names)| !names.is_empty()).collect()
-    }
-}
-
-/// True if a subscription must be made on every node.
-///
-/// A server publishes keyspace notifications itself, on the node that has the key: `__keyspace@0__:user:1` is
-/// published by the owner of `user:1`, not by the owner of that channel name.
-fn is_everywhere(kind: SubscriptionKind, name: &[u8]) -> bool {
-    match kind {
-        SubscriptionKind::Pattern => true,
-        SubscriptionKind::Channel => {
-            name.starts_with(b"__keyspace@") || name.starts_with(b"__keyevent@")
-        }
-        SubscriptionKind::Shard => false,
-    }
-}
-
 /// The subscriptions on one node: desired by the user, and confirmed by the node.
 ///
 /// It lives behind a lock that the user and the reader of the connection share. So each call takes time
@@ -273,6 +236,41 @@ pub(crate) struct SubscriptionTracker {
     /// back.
     changed: Vec<(SubscriptionKind, ChannelName, bool)>,
     restore: Restore,
+    /// True if the node is one of a Redis Cluster.
+    is_cluster: bool,
+    /// The shard channels of a node of a cluster, by slot.
+    by_slot: BTreeMap<u16, BTreeSet<ChannelName>>,
+    /// Number of names whose messages may have been missed.
+    gaps: usize,
+    /// Number of the next [`Event::Missed`].
+    next_missed: u64,
+    /// Number of names that it reports.
+    regained: usize,
+    /// A name was ended by the server, and the subscriber has not been told yet.
+    is_ended: bool,
+    /// Shard channels must be subscribed again.
+    resubscribe: Option<Resubscribe>,
+    /// Names that have left for other servers.
+    redirected: Vec<RedirectedNames>,
+}
+
+/// When shard channels are subscribed again that a server of a cluster has ended or refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resubscribe {
+    AtOnce,
+    AfterPause,
+}
+
+/// Shard channels that a server of a cluster has redirected.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct RedirectedNames {
+    pub(crate) slot: u16,
+    /// The server that owns the slot, as the reply names it.
+    pub(crate) to: HostPort,
+    /// Those that were confirmed before: their messages may be missed.
+    pub(crate) interrupted: Vec<ChannelName>,
+    /// Those that were not confirmed yet.
+    pub(crate) new: Vec<ChannelName>,
 }
 
 /// State of one name on one node.
@@ -282,6 +280,10 @@ struct NameState {
     desired: bool,
     /// Number of the connection on which the node confirmed it last.
     confirmed_on: Option<u64>,
+    /// True if messages may have been missed since it was confirmed, here or on another node.
+    has_gap: bool,
+    /// Number of the [`Event::Missed`] that reports such a gap, once it was confirmed again.
+    reported_by: Option<u64>,
 }
 
 /// Progress of making all subscriptions again on a new connection.
@@ -303,6 +305,8 @@ pub(crate) enum PubSubReply {
     /// The last of the restored subscriptions was confirmed or refused: nothing published from now on is
     /// missed.
     Restored,
+    /// Names go on elsewhere, or may have to: the subscriber has to look.
+    Redirected,
     /// A reply that nobody waits for.
     Nothing,
 }
@@ -318,6 +322,14 @@ impl NameState {
 }
 
 impl SubscriptionTracker {
+    /// No subscriptions yet, at a node of a Redis Cluster.
+    pub(crate) fn in_cluster() -> Self {
+        Self {
+            is_cluster: true,
+            ..Self::default()
+        }
+    }
+
     /// Begins a change, and forgets the one before. Changes of one subscriber follow each other: a refusal
     /// could not be attributed otherwise.
     pub(crate) fn begin_change(&mut self) {
@@ -344,6 +356,15 @@ impl SubscriptionTracker {
         }
     }
 
+    /// A request for this node, without names yet.
+    pub(crate) fn request(
+        &self,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
+    ) -> ChangeRequest {
+        ChangeRequest::new(change, kind, self.is_cluster)
+    }
+
     /// Changes which names are desired because others own them now, and not because the user wishes it: a refusal
     /// of the user's own change does not take it back.
     pub(crate) fn change_owner(
@@ -353,10 +374,89 @@ impl SubscriptionTracker {
         names: &[ChannelName],
     ) {
         for name in names {
-            self.set(kind, name, |standing, _| {
+            self.set(kind, name, |standing, connection| {
                 standing.desired = change == SubscriptionChange::Subscribe;
+                standing.has_gap |= standing.desired && !standing.is_confirmed(connection);
             });
         }
+    }
+
+    /// Takes the names that have left for other servers.
+    pub(crate) fn take_redirected(&mut self) -> Vec<RedirectedNames> {
+        std::mem::take(&mut self.redirected)
+    }
+
+    /// True if the server has ended subscriptions, or names have left for other servers.
+    pub(crate) fn has_signals(&self) -> bool {
+        self.is_ended || !self.redirected.is_empty()
+    }
+
+    /// Whether, and when, [`unconfirmed_shards`](Self::unconfirmed_shards) must be requested.
+    pub(crate) fn take_resubscribe(&mut self) -> Option<Resubscribe> {
+        self.resubscribe.take()
+    }
+
+    /// Has the shard channels without a confirmation requested after a pause.
+    pub(crate) fn resubscribe_later(&mut self) {
+        self.resubscribe.get_or_insert(Resubscribe::AfterPause);
+    }
+
+    /// The packed requests for the shard channels that are not as the user wants them.
+    pub(crate) fn unconfirmed_shards(&self) -> Vec<u8> {
+        let kind = SubscriptionKind::Shard;
+        let (mut begin, mut end) = (
+            self.request(SubscriptionChange::Subscribe, kind),
+            self.request(SubscriptionChange::Unsubscribe, kind),
+        );
+        for (name, standing) in &self.names[place(kind)] {
+            if standing.is_as_desired(self.connection) {
+                continue;
+            }
+            let request = if standing.desired {
+                &mut begin
+            } else {
+                &mut end
+            };
+            request.add(std::slice::from_ref(name));
+        }
+        [begin.take(), end.take()].concat()
+    }
+
+    /// True if names with a gap were confirmed, and no other has one.
+    pub(crate) fn is_regained(&self) -> bool {
+        self.regained > 0 && self.gaps == 0
+    }
+
+    /// Ends what [`is_regained`](Self::is_regained) says. Returns true if names with a gap were confirmed.
+    pub(crate) fn take_regained(&mut self) -> bool {
+        self.next_missed += 1;
+        std::mem::take(&mut self.regained) > 0
+    }
+
+    /// True if the server has ended subscriptions that the user wants, since the last call.
+    pub(crate) fn take_ended(&mut self) -> bool {
+        std::mem::take(&mut self.is_ended)
+    }
+
+    /// True if messages of a name may have been missed.
+    pub(crate) fn has_gaps(&self) -> bool {
+        self.gaps > 0
+    }
+
+    /// True if the user wants nothing from this node.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.desired_count == 0
+    }
+
+    /// True if the node is one of a Redis Cluster.
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.is_cluster
+    }
+
+    /// True if this name is desired.
+    pub(crate) fn wants(&self, kind: SubscriptionKind, name: &[u8]) -> bool {
+        let standing = self.names[place(kind)].get(name);
+        standing.is_some_and(|standing| standing.desired)
     }
 
     /// The names that are desired, by kind.
@@ -409,7 +509,9 @@ impl SubscriptionTracker {
             }
         }
         for name in stale {
-            self.names[place].remove(&name);
+            self.set(KINDS[place], &name, |standing, _| {
+                standing.confirmed_on = None
+            });
         }
         // Continues after the last name, not at an index: names before it may be added or removed until the
         // next call.
@@ -448,6 +550,10 @@ impl SubscriptionTracker {
         // the change.
         let rest = self.changed.len().saturating_sub(NAMES_AT_ONCE);
         for (kind, name, before) in self.changed.split_off(rest).into_iter().rev() {
+            let has_left = self.is_cluster && !self.names[place(kind)].contains_key(&name);
+            if before && has_left {
+                continue;
+            }
             self.set(kind, &name, |standing, _| standing.desired = before);
         }
         self.changed.is_empty()
@@ -458,6 +564,9 @@ impl SubscriptionTracker {
         let mut items = match value {
             Value::Array(items) => items.into_iter(),
             Value::ServerError(error) => {
+                if let Some(reply) = self.refused_by_cluster(&error, node) {
+                    return reply;
+                }
                 // An error reply does not name the channel. It belongs to the last change or to a restored
                 // name; in both cases whoever waits for a change learns of it.
                 self.refused = Some(Error::from_server(&error, Some(node)));
@@ -489,11 +598,85 @@ impl SubscriptionTracker {
                 kind,
             });
         }
+        let name = text(items.next());
+        let (mut is_unasked, mut is_unwanted) = (false, false);
+        let next_missed = self.next_missed;
+        let is_by_slot = self.is_cluster && kind == SubscriptionKind::Shard;
         // Recorded whatever is desired by now: the reply may belong to a change that was taken back since.
-        self.set(kind, &text(items.next()), |standing, connection| {
-            standing.confirmed_on = (said == Confirmation::Begun).then_some(connection);
+        self.set(kind, &name, |standing, connection| {
+            if said == Confirmation::Begun {
+                if std::mem::take(&mut standing.has_gap) {
+                    standing.reported_by = Some(next_missed);
+                }
+                standing.confirmed_on = Some(connection);
+                is_unwanted = is_by_slot && !standing.desired;
+                return;
+            }
+            is_unasked = is_by_slot && standing.desired && standing.is_confirmed(connection);
+            standing.has_gap |= is_unasked;
+            standing.confirmed_on = None;
         });
+        if is_unasked {
+            self.is_ended = true;
+            // The slot has left, or the node is no primary any more.
+            self.resubscribe = Some(Resubscribe::AtOnce);
+            return PubSubReply::Redirected;
+        }
+        if is_unwanted {
+            // A part of a change of which another part was refused.
+            self.resubscribe = Some(Resubscribe::AtOnce);
+        }
         self.answered()
+    }
+
+    /// Reads an error for what servers of a cluster refuse SSUBSCRIBE and SUNSUBSCRIBE with. `None` if it is another.
+    fn refused_by_cluster(
+        &mut self,
+        error: &redis::ServerError,
+        node: &str,
+    ) -> Option<PubSubReply> {
+        if !self.is_cluster {
+            return None;
+        }
+        let code = error.code();
+        if code == "MOVED" {
+            // Nodes of a cluster are named after their addresses.
+            let host = || node.rsplit_once(':').map(|(host, _)| host.to_owned());
+            let details = error.details().unwrap_or_default();
+            let (slot, to) = parse_redirect(details.as_bytes(), host)?;
+            self.hand_over(slot, to);
+            self.answered();
+            return Some(PubSubReply::Redirected);
+        }
+        if code != "ASK" && !is_waited_code(code.as_bytes()) {
+            return None;
+        }
+        let mut shards = self.names[place(SubscriptionKind::Shard)].values();
+        if shards.any(|standing| !standing.is_as_desired(self.connection)) {
+            self.resubscribe_later();
+        }
+        Some(self.answered())
+    }
+
+    /// Gives the names of a slot away, to the server that owns it.
+    fn hand_over(&mut self, slot: u16, to: HostPort) {
+        let (mut interrupted, mut new) = (Vec::new(), Vec::new());
+        for name in self.by_slot.get(&slot).cloned().unwrap_or_default() {
+            let mut was = NameState::default();
+            self.set(SubscriptionKind::Shard, &name, |standing, _| {
+                was = std::mem::take(standing);
+            });
+            if was.desired {
+                let has_gap = was.has_gap || was.confirmed_on.is_some();
+                if has_gap { &mut interrupted } else { &mut new }.push(name);
+            }
+        }
+        self.redirected.push(RedirectedNames {
+            slot,
+            to,
+            interrupted,
+            new,
+        });
     }
 
     /// Counts one reply to a request, and returns what it means for those who wait.
@@ -522,17 +705,41 @@ impl SubscriptionTracker {
         let before = names.get(name).copied().unwrap_or_default();
         let mut after = before;
         set(&mut after, connection);
+        after.has_gap &= after.desired;
+        after.reported_by = after.reported_by.filter(|_| after.desired);
+        let is_regained = |standing: NameState| standing.reported_by == Some(self.next_missed);
+        self.regained =
+            self.regained + usize::from(is_regained(after)) - usize::from(is_regained(before));
+        self.gaps = self.gaps + usize::from(after.has_gap) - usize::from(before.has_gap);
         // Added before subtracting: the counts are unsigned.
         self.desired_count =
             self.desired_count + usize::from(after.desired) - usize::from(before.desired);
         self.unconfirmed = self.unconfirmed + usize::from(!after.is_as_desired(connection))
             - usize::from(!before.is_as_desired(connection));
         if !after.desired && !after.is_confirmed(connection) {
-            names.remove(name);
+            let removed = names.remove_entry(name);
+            if removed.is_some() && self.is_cluster && kind == SubscriptionKind::Shard {
+                self.forget_slot_of(name);
+            }
         } else if let Some(standing) = names.get_mut(name) {
             *standing = after;
         } else {
-            names.insert(name.into(), after);
+            let shared = ChannelName::from(name);
+            if self.is_cluster && kind == SubscriptionKind::Shard {
+                let of_slot = self.by_slot.entry(channel_slot(name)).or_default();
+                of_slot.insert(Arc::clone(&shared));
+            }
+            names.insert(shared, after);
+        }
+    }
+
+    fn forget_slot_of(&mut self, name: &[u8]) {
+        let slot = channel_slot(name);
+        if let Some(of_slot) = self.by_slot.get_mut(&slot) {
+            of_slot.remove(name);
+            if of_slot.is_empty() {
+                self.by_slot.remove(&slot);
+            }
         }
     }
 }
@@ -558,51 +765,6 @@ enum Confirmation {
     Begun,
     /// A subscription was ended.
     Ended,
-}
-
-/// A packed SUBSCRIBE or UNSUBSCRIBE of any kind, with all names of a change.
-///
-/// One request for all names, unlike a restore: the user learns of one refusal for the whole change.
-pub(crate) struct ChangeRequest {
-    command: &'static [u8],
-    /// Number of names added so far.
-    names: usize,
-    /// The names, packed.
-    packed: Vec<u8>,
-}
-
-impl ChangeRequest {
-    /// A request without names yet, which must be [added](Self::add).
-    pub(crate) fn new(change: SubscriptionChange, kind: SubscriptionKind) -> Self {
-        Self {
-            command: kind.command(change),
-            names: 0,
-            packed: Vec::new(),
-        }
-    }
-
-    /// Adds names.
-    pub(crate) fn add(&mut self, names: &[ChannelName]) {
-        self.names += names.len();
-        for name in names {
-            write_arg(&mut self.packed, name);
-        }
-    }
-
-    /// The packed request for the names added so far; empty if there are none.
-    pub(crate) fn take(&mut self) -> Vec<u8> {
-        let names = std::mem::take(&mut self.packed);
-        if self.names == 0 {
-            return names;
-        }
-        // The header holds the number of names, which is known only now: a change may be given up half-way.
-        let mut request = Vec::with_capacity(names.len() + 64);
-        write_header(&mut request, self.names + 1);
-        write_arg(&mut request, self.command);
-        request.extend_from_slice(&names);
-        self.names = 0;
-        request
-    }
 }
 
 /// The bytes of a string; empty for anything else.
@@ -696,7 +858,7 @@ mod tests {
         let all = names(all);
         listening.begin_change();
         listening.change(change, kind, &all);
-        let mut request = ChangeRequest::new(change, kind);
+        let mut request = listening.request(change, kind);
         request.add(&all);
         request.take()
     }
