@@ -173,11 +173,7 @@ impl PubSubConnection {
     ) {
         // Names are handled in chunks, so that a list of a million does not block the runtime; the lock is
         // not held over the yield.
-        let request = {
-            let subscriptions = &mut self.shared.state.lock().worker.subscriptions;
-            subscriptions.begin_change();
-            subscriptions.request(change, kind)
-        };
+        let request = self.shared.state.lock().worker.begin_change(change, kind);
         let mut unsent = UnsentChange {
             shared: &self.shared,
             request,
@@ -281,14 +277,14 @@ impl PubSubConnection {
     /// Undoes a refused change, in steps between which other tasks run.
     async fn roll_back(&self) {
         loop {
-            let (is_done, has_request) = {
+            let is_done = {
                 let worker = &mut self.shared.state.lock().worker;
                 let is_done = worker.subscriptions.roll_back();
-                (is_done, is_done && worker.end_refused())
+                if is_done && worker.end_refused() {
+                    self.shared.work.notify_one();
+                }
+                is_done
             };
-            if has_request {
-                self.shared.work.notify_one();
-            }
             if is_done {
                 return;
             }
@@ -564,8 +560,10 @@ impl Worker {
             Some(wakes_at) if wakes_at < quiet_at => (wakes_at, Wakeup::Work),
             _ => (quiet_at, Wakeup::Quiet),
         };
-        let mut alarm_rings = pin!(tokio::time::sleep_until(alarm.0.into()));
-        let mut at_alarm = Some(alarm.1);
+        let (mut rings, mut wakeup) = (
+            pin!(tokio::time::sleep_until(alarm.0.into())),
+            Some(alarm.1),
+        );
         let primary = transfer.primary.clone();
         // Boxed, so that fixed addresses pay nothing for it.
         let mut moved = primary.as_ref().map(|primary| Box::pin(primary.moved()));
@@ -584,8 +582,8 @@ impl Worker {
             if let Poll::Ready(arrived) = transfer.poll_read(cx) {
                 return Poll::Ready(Wakeup::Arrived(arrived));
             }
-            ready!(alarm_rings.as_mut().poll(cx));
-            Poll::Ready(at_alarm.take().unwrap_or(Wakeup::Work))
+            ready!(rings.as_mut().poll(cx));
+            Poll::Ready(wakeup.take().unwrap_or(Wakeup::Work))
         })
         .await
     }

@@ -300,3 +300,166 @@ fn ids(topology: &Topology) -> impl Iterator<Item = (NodeIndex, NodeId)> {
 fn target(topology: &Topology, map: &ClusterMap, slot: u16) -> Option<NodeId> {
     map.target(slot).map(|node| topology.node(node).id())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::command::CommandTable;
+    use crate::plan::SplitWrites;
+    use crate::topology::HostPort;
+
+    /// A cluster of servers with these ports, which own the slots in turn, `shift` further.
+    fn router(ports: &[u16], shift: usize) -> Router {
+        let address = |port: &u16| HostPort {
+            host: "10.0.0.1".to_owned(),
+            port: *port,
+        };
+        let nodes = ports.len();
+        let owner = move |slot| Some(NodeIndex::new(((usize::from(slot) + shift) % nodes) as u16));
+        let map = Arc::new(ClusterMap::new(ports.iter().map(address).collect(), owner));
+        let table = Cow::Borrowed(CommandTable::built_in());
+        Router::new(
+            Arc::new(map.topology().unwrap()),
+            table,
+            SplitWrites::Allowed,
+        )
+    }
+
+    fn node(port: u16) -> NodeId {
+        NodeId::of_name(&format!("10.0.0.1:{port}"))
+    }
+
+    fn at(
+        places: &SubscriptionPlaces,
+        router: &Router,
+        kind: SubscriptionKind,
+        name: &str,
+        held: Option<NodeId>,
+    ) -> Vec<NodeId> {
+        let mut names = NamesByNode::new(kind);
+        names
+            .add(router, places, [name.as_bytes()], |_| held)
+            .unwrap();
+        names.finish().into_keys().collect()
+    }
+
+    const CLASSIC: [SubscriptionKind; 2] = [SubscriptionKind::Channel, SubscriptionKind::Pattern];
+
+    #[test]
+    fn classic_subscription_of_a_cluster_is_on_one_node_whatever_slots_and_primaries_come() {
+        let (before, moved) = (router(&[1, 2, 3], 0), router(&[1, 2, 3], 1));
+        let places = SubscriptionPlaces::default();
+        let mut used = BTreeSet::new();
+        for number in 0..100 {
+            let name = format!("news:{number}*");
+            for kind in CLASSIC {
+                let first = at(&places, &before, kind, &name, None);
+                assert_eq!(first.len(), 1);
+                assert_eq!(at(&places, &moved, kind, &name, None), first);
+                let grown = router(&[1, 2, 3, 4, 5], 0);
+                let held = Some(first[0]);
+                assert_eq!(at(&places, &grown, kind, &name, held), first);
+                used.extend(first);
+            }
+        }
+        assert_eq!(used.len(), 3, "spread over all nodes");
+    }
+
+    #[test]
+    fn classic_subscription_leaves_a_node_that_was_lost_or_demoted() {
+        let all = router(&[1, 2, 3], 0);
+        let mut places = SubscriptionPlaces::default();
+        let kind = SubscriptionKind::Channel;
+        let first = at(&places, &all, kind, "news", None)[0];
+        let demoted: Vec<u16> = (1..=3).filter(|port| node(*port) != first).collect();
+        let next = at(&places, &router(&demoted, 0), kind, "news", Some(first));
+        assert_ne!(next, [first]);
+        assert!(places.avoid(all.topology(), first));
+        assert!(!places.avoid(all.topology(), first), "known");
+        assert_eq!(at(&places, &all, kind, "news", Some(first)), next);
+        // It is not given back, unless all are lost.
+        for port in demoted {
+            places.avoid(all.topology(), node(port));
+        }
+        assert_eq!(at(&places, &all, kind, "news", None), [first]);
+    }
+
+    #[test]
+    fn keyspace_events_of_a_cluster_are_subscribed_on_every_primary() {
+        let router = router(&[1, 2, 3], 0);
+        let places = SubscriptionPlaces::default();
+        for (kind, name, count) in [
+            (SubscriptionKind::Channel, "__keyspace@0__:k", 3),
+            (SubscriptionKind::Channel, "__keyevent@0__:set", 3),
+            (SubscriptionKind::Pattern, "__keyspace@0__:*", 3),
+            (SubscriptionKind::Pattern, "__key*__:*", 3),
+            (SubscriptionKind::Pattern, "*", 1),
+            (SubscriptionKind::Shard, "__keyspace@0__:k", 1),
+        ] {
+            let nodes = at(&places, &router, kind, name, None);
+            assert_eq!(nodes.len(), count, "{kind:?} {name}");
+        }
+    }
+
+    #[test]
+    fn shard_channel_goes_where_moved_says_until_the_map_knows_more() {
+        let before = router(&[1, 2, 3], 0);
+        let mut places = SubscriptionPlaces::default();
+        let kind = SubscriptionKind::Shard;
+        let owner = at(&places, &before, kind, "news", None);
+        let now = Instant::now();
+        // A server that is no node of the map.
+        let slot = channel_slot(b"news");
+        assert!(!places.moved(before.topology(), slot, node(9), now));
+        assert_eq!(at(&places, &before, kind, "news", None), [node(9)]);
+        assert!(places.is_redirected_to(node(9)));
+        // Another map in which this slot is where it was.
+        let grown = router(&[1, 2, 3], 3);
+        places.topology_changed(grown.topology());
+        assert_eq!(at(&places, &grown, kind, "news", None), [node(9)]);
+        let after = router(&[1, 2, 3], 1);
+        places.topology_changed(after.topology());
+        assert!(!places.is_redirected_to(node(9)));
+        let next = at(&places, &after, kind, "news", None);
+        assert!(next != owner && next != [node(9)]);
+    }
+
+    #[test]
+    fn subscriptions_pause_between_servers_that_redirect_to_each_other() {
+        let router = router(&[1, 2], 0);
+        let mut places = SubscriptionPlaces::default();
+        let mut now = Instant::now();
+        let mut pauses = Vec::new();
+        for round in 0..10 {
+            let to = node(1 + round % 2);
+            pauses.push(places.moved(router.topology(), 7, to, now));
+            now += Duration::from_millis(1);
+        }
+        let at_once = pauses.iter().filter(|is_delayed| !**is_delayed).count();
+        assert_eq!(at_once, usize::from(REDIRECTS_AT_ONCE_MAX));
+        assert!(pauses.is_sorted());
+        now += REDIRECTS_FORGOTTEN_AFTER;
+        assert!(!places.moved(router.topology(), 7, node(1), now));
+    }
+
+    #[test]
+    fn lost_node_of_a_cluster_makes_its_map_suspect_and_its_classic_names_go() {
+        let router = router(&[1, 2], 0);
+        let mut places = SubscriptionPlaces::default();
+        let mut learn = |loss| {
+            let signals = ClusterSignals {
+                loss,
+                ..ClusterSignals::default()
+            };
+            let learned = places.learn(router.topology(), [(node(1), signals)].into_iter());
+            (learned.reports, learned.is_changed)
+        };
+        let suspect = vec![ClusterReport::Suspect];
+        assert_eq!(learn(Loss::None), (Vec::new(), false));
+        assert_eq!(learn(Loss::Broken), (suspect.clone(), false));
+        assert_eq!(learn(Loss::Unreachable), (suspect.clone(), true));
+        assert_eq!(learn(Loss::Unreachable), (suspect, false));
+    }
+}

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::plan::pubsub::{
-    ChannelName, RedirectedNames, Resubscribe, SubscriptionChange, SubscriptionKind,
+    ChangeRequest, ChannelName, RedirectedNames, Resubscribe, SubscriptionChange, SubscriptionKind,
     SubscriptionTracker,
 };
 use crate::policy::{BACKOFF_MAX, ConnectError, Down, IoFailure, pause};
@@ -214,6 +214,17 @@ impl SubscriptionWorker {
             subscriptions.take_regained();
         }
         is_due
+    }
+
+    /// Begins a change of the user's own, and returns its request, without names yet.
+    #[cfg(feature = "tokio-comp")]
+    pub(crate) fn begin_change(
+        &mut self,
+        change: SubscriptionChange,
+        kind: SubscriptionKind,
+    ) -> ChangeRequest {
+        self.subscriptions.begin_change();
+        self.subscriptions.request(change, kind)
     }
 
     /// Changes the subscriptions at this node because the topology has changed. Returns true if there is a request to
